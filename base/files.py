@@ -1,0 +1,164 @@
+"""Files that are either there and whole, or not there: commits, links, locks and fingerprints."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from base.errors import UserError
+
+TEMPORARY = ".tmp-"
+"""Prefix of every file and folder that is still being written; a reader never looks at one."""
+
+
+@contextlib.contextmanager
+def commit(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; what was written there replaces `path` whole, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(path)
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def commit_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty temporary folder beside `path`; it becomes `path` when the block ends well.
+
+    A folder that stands at `path` already is moved aside first and removed last, so that a crash leaves the old one,
+    the new one, or (between two renames) the old one under a temporary name; it never leaves half of either.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            _sync(file)
+        _sync(temporary)
+        old = _beside(path)
+        if path.exists():
+            os.rename(path, old)
+        os.rename(temporary, path)
+        _sync(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def commit_text(path: Path, text: str) -> None:
+    """Writes `text` as UTF-8, atomically."""
+    with commit(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def commit_json(path: Path, value: Any) -> None:
+    """Writes `value` as indented JSON, atomically."""
+    commit_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Makes `target` the same file as `source` (a hard link), or a copy where the file system can't link.
+
+    An existing `target` is replaced, atomically.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(target)
+    try:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+_held: dict[Path, tuple[int, int]] = {}  # lock file → (its open descriptor, how many blocks of this process hold it)
+_held_guard = threading.Lock()
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Holds `folder` for this process until the block ends; nested and threaded use within one process is fine.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder.resolve() / ".lock"
+    with _held_guard:
+        descriptor, holders = _held.get(path) or (_lock_file(path, folder), 0)
+        _held[path] = (descriptor, holders + 1)
+    try:
+        yield
+    finally:
+        with _held_guard:
+            descriptor, holders = _held.pop(path)
+            if holders > 1:
+                _held[path] = (descriptor, holders - 1)
+            else:
+                os.close(descriptor)
+
+
+def _lock_file(path: Path, folder: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        raise UserError(
+            f"{folder} is in use by another run (process {holder}); wait for it to end, or stop it."
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode("ascii"), 0)
+    return descriptor
+
+
+def fingerprint(path_or_id: str | Path) -> str:
+    """Names the content of a model: a file or folder by what is in it, a hub id by its name.
+
+    Large files are sampled at 16 evenly spaced places of 64 KiB, with their size: enough to tell two trainings of one
+    model apart, and quick on gigabytes.
+    """
+    path = Path(path_or_id).expanduser()
+    if not path.exists():
+        return f"id:{path_or_id}"
+    digest = hashlib.blake2b(digest_size=16)
+    files = (
+        [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+    )
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(path) if path.is_dir() else ''}\0{size}\0".encode())
+        with file.open("rb") as stream:
+            for place in range(16):
+                stream.seek(max(0, size - 65536) * place // 15)
+                digest.update(stream.read(65536))
+                if size <= 65536:
+                    break
+    return digest.hexdigest()
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}-{path.name[-80:]}")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

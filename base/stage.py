@@ -1,0 +1,96 @@
+"""What every stage has: a config that is checked, a summary that adds up, a recipe that says what is stale."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict
+
+
+class StageConfig(BaseModel):
+    """Base of all stage configs: immutable, and unknown keys are errors.
+
+    One model is the stage's section in project.yaml, its command-line flags and its form in the dashboard, so every
+    field has a description, bounds and a literal default (a default factory shows as empty in Prefect's form).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+@dataclass
+class Summary:
+    """What a stage did. Summaries of parts add up to the summary of the stage."""
+
+    rows: int = 0
+    """Rows that came in."""
+    kept: int = 0
+    """Rows that went on."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Reason → rows; rows = kept + sum(dropped)."""
+    seconds: float = 0.0
+    """Wall time of the work, summed over parts."""
+    bytes_written: int = 0
+    """Bytes of pictures written or linked."""
+    parts_done: int = 0
+    """Parts made now."""
+    parts_before: int = 0
+    """Parts that were there already, made by the same recipe."""
+
+    def __add__(self, other: Self) -> "Summary":
+        dropped = dict(self.dropped)
+        for reason, count in other.dropped.items():
+            dropped[reason] = dropped.get(reason, 0) + count
+        return Summary(
+            self.rows + other.rows,
+            self.kept + other.kept,
+            dropped,
+            self.seconds + other.seconds,
+            self.bytes_written + other.bytes_written,
+            self.parts_done + other.parts_done,
+            self.parts_before + other.parts_before,
+        )
+
+    def to_json(self) -> str:
+        """Itself as JSON, for a part's metadata."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Summary":
+        """The inverse of `to_json`."""
+        return cls(**json.loads(text))
+
+
+def recipe(
+    stage: str,
+    version: int,
+    config: BaseModel | Mapping[str, Any],
+    upstream: Iterable[str] = (),
+    models: Mapping[str, str] | None = None,
+    leave_out: Iterable[str] = (),
+) -> str:
+    """Names how a result is made: the same recipe means the same result, so what carries it need not be made again.
+
+    Args:
+        stage: the stage's name.
+        version: raised by hand when the stage's code starts to give other results.
+        config: the stage's config.
+        upstream: stamps of the parts it is made from, in a fixed order.
+        models: fingerprints of the models used, by role.
+        leave_out: config fields that change how fast the result is made, but not the result.
+
+    Returns:
+        32 hex digits.
+    """
+    values = config.model_dump(mode="json") if isinstance(config, BaseModel) else dict(config)
+    for name in leave_out:
+        values.pop(name)
+    parts = {
+        "stage": stage,
+        "version": version,
+        "config": values,
+        "upstream": list(upstream),
+        "models": dict(models or {}),
+    }
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
