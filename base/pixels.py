@@ -18,7 +18,7 @@ MAX_PIXELS = 89_478_485
 Reason = Literal["empty", "not_an_image", "unsupported", "truncated", "too_many_pixels", "animated", "missing_file"]
 
 _SRGB = ImageCms.createProfile("sRGB")
-_SUPPORTED = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
+_SUPPORTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
 
 
 class PictureError(Exception):

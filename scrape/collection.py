@@ -18,7 +18,7 @@ part that is there is done. Its metadata says how it was made:
     dreamloom.summary   rows in, kept, dropped by reason (base.stage.Summary), as JSON
 
 A part is stale when its recipe is not the one its stage would use now, and nothing else decides that. Recipes name
-upstream parts by their stamp (recipe and digest), so a change runs down the chain and stops where nothing depends on it.
+upstream parts by their stamp (recipe and digest), so a change runs down the chain, and touches nothing else.
 """
 
 import hashlib
@@ -257,7 +257,7 @@ class Collection:
             tables = [pq.read_table(self.part_path(table, n), columns=columns, partitioning=None) for n in names]
         except (OSError, pa.ArrowException) as error:
             raise UserError(
-                f"A part of {self.root / table} can't be read ({error}); delete that file, and the stage makes it again."
+                f"A part of {self.root / table} can't be read ({error}); delete it, and its stage makes it again."
             ) from error
         return pa.concat_tables([_conform(t, schema) for t in tables]) if tables else schema.empty_table()
 
@@ -330,7 +330,7 @@ class Collection:
             self.part_path(table, part).unlink()
 
     def find(self, key: str) -> dict[Table, dict[str, Any]]:
-        """What every table says of a key (or of the only key that begins so), table by table; empty where none knows it."""
+        """What each table says of a key, or of the first key that begins so; empty where none knows it."""
         found: dict[Table, dict[str, Any]] = {}
         for table in Table:
             for part in self.parts(table):
@@ -378,7 +378,7 @@ def stale_parts(collection: Collection, table: Table, recipes: Mapping[str, str]
 
 
 Work = Callable[[str, Progress], tuple[pa.Table | Sequence[Mapping[str, Any]], Summary]]
-"""Makes one part: its rows, and its summary (rows, kept, dropped, bytes; the seconds are filled in)."""
+"""Makes one part: its rows, and its summary (rows, kept, dropped, bytes_written; the seconds are filled in)."""
 
 
 def make_parts(
