@@ -127,6 +127,17 @@ def _lock_file(path: Path, folder: Path) -> int:
     return descriptor
 
 
+def sweep(folder: Path) -> None:
+    """Removes what killed runs left half-written in `folder` (not below it). Only for one who holds its lock."""
+    for left in folder.glob(f"{TEMPORARY}*"):
+        if left.name.removeprefix(TEMPORARY).split("-")[0] == str(os.getpid()):
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
 def fingerprint(path_or_id: str | Path) -> str:
     """Names the content of a model: a file or folder by what is in it, a hub id by its name.
 
@@ -153,7 +164,7 @@ def fingerprint(path_or_id: str | Path) -> str:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}-{path.name[-80:]}")
+    return path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(6)}{path.suffix}")
 
 
 def _sync(path: Path) -> None:

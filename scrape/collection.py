@@ -35,7 +35,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from base.errors import UserError
-from base.files import TEMPORARY, commit, lock
+from base.files import TEMPORARY, commit, lock, sweep
 from base.progress import Progress, silent
 from base.stage import StageConfig, Summary
 
@@ -409,8 +409,10 @@ def make_parts(
         if parts is None:
             collection.remove_parts(table, keep=recipes)
         stale = set(stale_parts(collection, table, recipes)) & set(asked)
+        sweep(collection.root / table)
         for number, part in enumerate(sorted(stale)):
             begun = time.monotonic()
+            sweep(collection.image_folder(part))
             try:
                 rows, summary = work(part, _within(progress, number, len(stale)))
             except UserError:

@@ -1,10 +1,15 @@
 """What all tests share: where the real data lies, and quiet, single-threaded libraries."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+HOUSE = Path(__file__).parents[1]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -18,7 +23,40 @@ settings.load_profile("house")
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real test data; a test that needs it is skipped where it is missing."""
-    folder = Path(os.environ.get("DREAMLOOM_SHARED", Path(__file__).parents[2] / "shared")) / "data"
+    folder = Path(os.environ.get("DREAMLOOM_SHARED", HOUSE.parent / "shared")) / "data"
     if not folder.is_dir():
         pytest.skip(f"the real test data is not at {folder}")
     return folder
+
+
+_KILLER = """
+import os, signal, sys
+_left = {at}
+def _count(event, args):
+    global _left
+    if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link") and str(args[0]).startswith({root!r}):
+        _left -= 1
+        if _left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(_count)
+"""
+
+
+class Crash:
+    """Runs a script and kills it, -9, just before the nth time it opens, renames, links or removes a file under `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def run(self, script: str, at: int) -> bool:
+        """Whether the script was killed before it ended; a script that fails by itself fails the test."""
+        code = _KILLER.format(at=at, root=str(self.root)) + script
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HOUSE, timeout=300)
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        return done.returncode != 0
+
+
+@pytest.fixture
+def crash(tmp_path: Path) -> Crash:
+    """Kills scripts at each of their writes in turn: the moments at which a run can die are counted, not guessed."""
+    return Crash(tmp_path)

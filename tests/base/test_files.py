@@ -1,0 +1,66 @@
+"""Files that are whole or absent, and models that are told apart by their content."""
+
+from pathlib import Path
+
+import pytest
+
+from base.files import commit, commit_folder, commit_json, fingerprint, link_or_copy, sweep
+
+
+def left_over(folder: Path) -> list[Path]:
+    return [p for p in folder.iterdir() if p.name.startswith(".tmp-")]
+
+
+def test_a_commit_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), commit(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert not left_over(tmp_path)
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    for content in ("one", "two"):
+        with commit_folder(folder) as temporary:
+            (temporary / content).write_text(content)
+    with pytest.raises(RuntimeError), commit_folder(folder) as temporary:
+        (temporary / "three").write_text("")
+        raise RuntimeError
+    assert [p.name for p in folder.iterdir()] == ["two"]
+    assert not left_over(tmp_path)
+
+
+def test_json_keeps_unicode(tmp_path: Path) -> None:
+    commit_json(tmp_path / "a.json", {"caption": "日本の猫"})
+    assert "日本の猫" in (tmp_path / "a.json").read_text(encoding="utf-8")
+
+
+def test_a_link_replaces_what_we_made_before_and_leaves_the_source(tmp_path: Path) -> None:
+    source, target = tmp_path / "mine.jpg", tmp_path / "ours" / "k.jpg"
+    source.write_bytes(b"picture")
+    link_or_copy(source, target)
+    link_or_copy(source, target)
+    assert target.read_bytes() == source.read_bytes() == b"picture"
+    assert source.stat().st_ino == target.stat().st_ino
+
+
+def test_sweep_removes_the_leavings_of_dead_runs_only(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-1-dead.parquet").write_bytes(b"")
+    (tmp_path / ".tmp-1-deadfolder").mkdir()
+    (tmp_path / "00000.parquet").write_bytes(b"")
+    with commit(tmp_path / "b") as mine:
+        mine.write_bytes(b"")
+        sweep(tmp_path)
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted([mine.name, "00000.parquet"])
+
+
+def test_a_fingerprint_follows_content_not_place(tmp_path: Path) -> None:
+    for name, last in (("a", b"x"), ("b", b"x"), ("c", b"y")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_bytes(bytes(3_000_000) + last)
+    assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
+    assert fingerprint(tmp_path / "a") != fingerprint(tmp_path / "c")
+    assert fingerprint("org/model") == "id:org/model"

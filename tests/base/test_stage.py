@@ -1,0 +1,66 @@
+"""Summaries add up, recipes change with what they name and with nothing else."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from base.stage import StageConfig, Summary, recipe
+
+
+class Config(StageConfig):
+    size: int = 1
+    workers: int = 2
+
+
+counts = st.integers(0, 10**6)
+summaries = st.builds(
+    Summary,
+    rows=counts,
+    kept=counts,
+    dropped=st.dictionaries(st.sampled_from(["http_404", "timeout"]), counts),
+    seconds=st.integers(0, 1000).map(float),
+    bytes_written=counts,
+    parts_done=counts,
+    parts_before=counts,
+)
+
+
+@given(summaries, summaries, summaries)
+def test_summaries_add_up_in_any_grouping(a: Summary, b: Summary, c: Summary) -> None:
+    assert (a + b) + c == a + (b + c)
+    assert a + Summary() == a
+    assert (a + b).rows == a.rows + b.rows
+    assert sum((a + b).dropped.values()) == sum(a.dropped.values()) + sum(b.dropped.values())
+
+
+@given(summaries)
+def test_a_summary_survives_json(summary: Summary) -> None:
+    assert Summary.from_json(summary.to_json()) == summary
+
+
+def test_a_recipe_names_config_code_models_and_upstream() -> None:
+    base = recipe("score", 1, Config())
+    others = [
+        recipe("caption", 1, Config()),
+        recipe("score", 2, Config()),
+        recipe("score", 1, Config(size=2)),
+        recipe("score", 1, Config(), upstream=["a"]),
+        recipe("score", 1, Config(), models={"clip": "a"}),
+    ]
+    assert len({base, *others}) == 6
+    assert recipe("score", 1, Config(), upstream=["a", "b"]) != recipe("score", 1, Config(), upstream=["b", "a"])
+
+
+def test_what_only_changes_speed_can_be_left_out() -> None:
+    def of(workers: int) -> str:
+        return recipe("score", 1, Config(workers=workers), leave_out=["workers"])
+
+    assert of(2) == of(8)
+    with pytest.raises(KeyError):
+        recipe("score", 1, Config(), leave_out=["wrokers"])
+
+
+def test_unknown_keys_are_errors() -> None:
+    with pytest.raises(ValidationError):
+        Config.model_validate({"sise": 3})
