@@ -34,7 +34,8 @@ import os, signal, sys
 _left = {at}
 def _count(event, args):
     global _left
-    if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link") and str(args[0]).startswith({root!r}):
+    writes = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link")
+    if event in writes and str(args[0]).startswith({root!r}):
         _left -= 1
         if _left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -43,7 +44,7 @@ sys.addaudithook(_count)
 
 
 class Crash:
-    """Runs a script and kills it, -9, just before the nth time it opens, renames, links or removes a file under `root`."""
+    """Runs a script and kills it, -9, just before the nth time it opens, moves or removes a file under `root`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
