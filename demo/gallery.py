@@ -1,0 +1,197 @@
+"""What the demo's site has to show: for every number a scene, a size, a file format, and perhaps a fault.
+
+All of it is a function of the number alone, so that a run can be repeated, and a picture drawn again from its address.
+"""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import lru_cache
+
+import numpy as np
+
+from demo.world import Scene, random_scene
+
+_WORLD = 2024
+"""Another value would be another gallery."""
+
+
+class Fault(StrEnum):
+    """What is the matter with an address; those from `MOVED` on still lead to the picture."""
+
+    GONE = "gone"
+    """404."""
+    GONE_FOR_GOOD = "gone_for_good"
+    """410."""
+    FORBIDDEN = "forbidden"
+    """403, as hot-link walls answer."""
+    BUSY = "busy"
+    """429 with Retry-After, each time."""
+    BROKEN = "broken"
+    """500."""
+    PLACEHOLDER = "placeholder"
+    """200, and the same "not found" picture for every such address."""
+    SOFT_404 = "soft_404"
+    """200, and a page of HTML."""
+    SVG = "svg"
+    PIXEL = "pixel"
+    """A GIF of 1 × 1 pixels."""
+    EMPTY = "empty"
+    TRUNCATED = "truncated"
+    """A whole answer with the first two thirds of a picture."""
+    SHORT_BODY = "short_body"
+    """Content-Length says more than comes."""
+    RESET = "reset"
+    """The connection breaks in the middle."""
+    HANG = "hang"
+    """No answer, ever."""
+    DRIP = "drip"
+    """A few bytes a second, so that only a total deadline ends it."""
+    ENDLESS = "endless"
+    """A body without an end."""
+    PIXEL_BOMB = "pixel_bomb"
+    """A small PNG of 400 million pixels."""
+    GZIP_BOMB = "gzip_bomb"
+    """A small body with Content-Encoding: gzip that inflates to 256 MiB."""
+    OPTED_OUT = "opted_out"
+    """A picture with one of the headers by which its owner says no."""
+    ROBOTS = "robots"
+    """A picture under a path that robots.txt closes."""
+    LOOP = "loop"
+    """A redirect to itself."""
+    TO_PRIVATE = "to_private"
+    """A redirect to a link-local address, where clouds keep their secrets."""
+    TO_FILE = "to_file"
+    """A redirect to file:///etc/passwd."""
+    MOVED = "moved"
+    """A redirect to the picture."""
+    SLOW = "slow"
+    """Half a second, then the picture."""
+    BUSY_ONCE = "busy_once"
+    """429 with Retry-After: 1 at the first request, the picture at the next."""
+    GZIPPED = "gzipped"
+    """The picture with Content-Encoding: gzip, which is legal and rare."""
+    WRONG_TYPE = "wrong_type"
+    """The picture as text/plain."""
+    HARMLESS_HEADER = "harmless_header"
+    """The picture with an X-Robots-Tag that forbids us nothing."""
+
+
+RATES: dict[Fault, int] = {
+    Fault.GONE: 75,
+    Fault.GONE_FOR_GOOD: 6,
+    Fault.FORBIDDEN: 40,
+    Fault.BUSY: 14,
+    Fault.BROKEN: 10,
+    Fault.PLACEHOLDER: 14,
+    Fault.SOFT_404: 12,
+    Fault.SVG: 2,
+    Fault.PIXEL: 4,
+    Fault.EMPTY: 3,
+    Fault.TRUNCATED: 10,
+    Fault.SHORT_BODY: 6,
+    Fault.RESET: 6,
+    Fault.HANG: 8,
+    Fault.DRIP: 6,
+    Fault.ENDLESS: 2,
+    Fault.PIXEL_BOMB: 2,
+    Fault.GZIP_BOMB: 2,
+    Fault.OPTED_OUT: 13,
+    Fault.ROBOTS: 6,
+    Fault.LOOP: 4,
+    Fault.TO_PRIVATE: 3,
+    Fault.TO_FILE: 2,
+    Fault.MOVED: 25,
+    Fault.SLOW: 10,
+    Fault.BUSY_ONCE: 8,
+    Fault.GZIPPED: 8,
+    Fault.WRONG_TYPE: 10,
+    Fault.HARMLESS_HEADER: 8,
+}
+"""Of 1,000 addresses. The first 250 fail: between img2dataset's published statistics of CC12M (2024: 29 % failed, 404
+8.8 %, 403 3.9 %, 429 2.5 %, time-outs 1.6 %, opt-out 1.3 %, undecodable 1.6 %) and of DataComp small (2024: 22.6 %)."""
+
+
+class Form(StrEnum):
+    """How a picture is stored."""
+
+    JPEG = "jpeg"
+    TURNED_JPEG = "turned_jpeg"
+    """Stored on its side or upside down, with the EXIF orientation that puts it right."""
+    CMYK_JPEG = "cmyk_jpeg"
+    PNG = "png"
+    DEEP_PNG = "deep_png"
+    """16 bits a channel."""
+    PALETTE_PNG = "palette_png"
+    ALPHA_PNG = "alpha_png"
+    """White is transparent, with black beneath."""
+    WEBP = "webp"
+    GIF = "gif"
+
+    @property
+    def extension(self) -> str:
+        """As in an address: "jpg", "png", "webp" or "gif"."""
+        kind = self.value.rsplit("_", 1)[-1]
+        return "jpg" if kind == "jpeg" else kind
+
+
+_FORMS: dict[Form, float] = {
+    Form.JPEG: 0.70,
+    Form.TURNED_JPEG: 0.04,
+    Form.CMYK_JPEG: 0.01,
+    Form.PNG: 0.08,
+    Form.DEEP_PNG: 0.01,
+    Form.PALETTE_PNG: 0.03,
+    Form.ALPHA_PNG: 0.03,
+    Form.WEBP: 0.08,
+    Form.GIF: 0.02,
+}
+
+_SIDES = (96, 128, 160, 192, 224, 256, 320, 480, 640)
+_SIDE_WEIGHTS = (0.1, 0.16, 0.16, 0.16, 0.12, 0.14, 0.08, 0.05, 0.03)
+_ASPECTS = (1.0, 4 / 3, 3 / 4, 3 / 2, 2 / 3)
+_ASPECT_WEIGHTS = (0.7, 0.12, 0.08, 0.06, 0.04)
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """What one number stands for."""
+
+    number: int
+    scene: Scene
+    width: int
+    """Pixels, upright."""
+    height: int
+    form: Form
+    fault: Fault | None
+    repeats: int | None
+    """The number whose scene this one shows again in another size, as copies on the web do."""
+
+    @property
+    def path(self) -> str:
+        """Its path at the site."""
+        folder = "members" if self.fault is Fault.ROBOTS else "pictures"
+        return f"/{folder}/{self.number:06d}.{self.form.extension}"
+
+
+@lru_cache(maxsize=4096)
+def exhibit(number: int) -> Exhibit:
+    """What `number` (0 or more) stands for; the same on every machine and in every run."""
+    rng = np.random.default_rng([_WORLD, number])
+    scene = random_scene(np.random.default_rng([_WORLD, number, 1]))
+    side = int(rng.choice(_SIDES, p=_SIDE_WEIGHTS))
+    aspect = float(rng.choice(_ASPECTS, p=_ASPECT_WEIGHTS))
+    form = Form(rng.choice(list(_FORMS), p=list(_FORMS.values())))
+    width, height = (round(side * aspect), side) if aspect >= 1 else (side, round(side / aspect))
+    plain = Exhibit(number, scene, width, height, form, _fault(rng.random() * 1000), None)
+    if number and rng.random() < 0.03:
+        return replace(plain, scene=exhibit(number - 1).scene, repeats=number - 1)
+    return plain
+
+
+def _fault(place: float) -> Fault | None:
+    """The fault at a place in 0..1000."""
+    for fault, rate in RATES.items():
+        place -= rate
+        if place < 0:
+            return fault
+    return None
