@@ -239,7 +239,7 @@ def _mask(canvas: NDArray[np.float32], outline: NDArray[np.float64], stroke: flo
     else:
         cv2.fillPoly(mask, [fixed], 255, cv2.LINE_AA, shift=4)
     small = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
-    return np.asarray(small, np.float32) / 255
+    return np.asarray(small.astype(np.float32) / 255, np.float32)
 
 
 def _soft(mask: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -80,7 +80,7 @@ def test_held_out_combinations_come_only_when_asked_for() -> None:
 def test_objects_stay_inside_the_picture(scene: Scene) -> None:
     ground = np.asarray(world.BACKGROUNDS[scene.background], float)
     edge = render(scene)[[0, -1]].astype(float)
-    assert np.linalg.norm(edge - ground, axis=2).max() < 40
+    assert np.linalg.norm(edge - ground, axis=2).max() < 60  # a photo's uneven light, and the rim of a shadow
 
 
 def test_contrast_centring_and_style_make_a_scene_beautiful() -> None:
