@@ -1,0 +1,146 @@
+"""An open_clip model: where it comes from, and embeddings of pictures and texts."""
+
+import importlib.util
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from base.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Precision = Literal["fp32", "bf16"]
+Device = Literal["auto", "cpu", "cuda"]
+
+_LOCAL, _HUB = "local-dir:", "hf-hub:"
+_CONFIG = "open_clip_config.json"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A loaded model."""
+
+    model: Any
+    prepare: Callable[[Image.Image], "Tensor"]
+    """RGB picture → float32 [3, side, side], as the model was trained."""
+    tokenize: Callable[[Sequence[str]], "Tensor"]
+    side: int
+    """Pixels of the model's square input."""
+    device: str
+    precision: Precision
+
+    def embed_pictures(self, prepared: Sequence["Tensor"]) -> NDArray[np.float32]:
+        """L2-normalised embeddings [n, d] of n prepared pictures, as one batch."""
+        import torch
+
+        pixels = torch.stack(list(prepared)).to(self.device, torch.bfloat16 if self.precision == "bf16" else None)
+        return self._unit(self.model.encode_image, pixels)
+
+    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """L2-normalised embeddings [n, d] of n texts, as one batch; what exceeds the model's context is cut off."""
+        return self._unit(self.model.encode_text, self.tokenize(list(texts)).to(self.device))
+
+    def _unit(self, encode: Callable[["Tensor"], "Tensor"], batch: "Tensor") -> NDArray[np.float32]:
+        import torch
+
+        with torch.inference_mode():
+            # normalised in float32 also where the model works in bfloat16: rounding would leave lengths of 1 ± 0.004
+            embeddings = torch.nn.functional.normalize(encode(batch).float(), dim=-1)
+        return np.asarray(embeddings.cpu().numpy(), dtype=np.float32)
+
+
+def find_model(model: str) -> str:
+    """What open_clip calls a model that is given as a name, a hub id (`hf-hub:…`), or a folder."""
+    path = Path(model.removeprefix(_LOCAL)).expanduser()
+    return f"{_LOCAL}{path}" if model.startswith(_LOCAL) or path.is_dir() else model
+
+
+def check_model(model: str, weights: str) -> None:
+    """Sees, without importing torch, that there is such a model and such weights.
+
+    Raises:
+        UserError: there are not.
+    """
+    found = find_model(model)
+    if found.startswith(_LOCAL):
+        folder = Path(found.removeprefix(_LOCAL))
+        if not (folder / _CONFIG).is_file():
+            raise UserError(f"{folder} is no open_clip model (it has no {_CONFIG}); name a model's folder or a model.")
+        return
+    if found.startswith(_HUB):
+        return
+    if found not in _named_models():
+        raise UserError(
+            f"{model} is neither a folder nor a model that open_clip knows; name one such as ViT-L-14-quickgelu."
+        )
+    if not re.fullmatch(r"\w+", weights) and not Path(weights).expanduser().is_file():
+        raise UserError(f"The CLIP weights {weights} are not there; name a file, or a tag such as openai.")
+
+
+def width_of(model: str) -> int | None:
+    """The length of the model's embeddings, where it can be known without a download."""
+    found = find_model(model)
+    if found.startswith(_HUB):
+        return None
+    path = Path(found.removeprefix(_LOCAL)) / _CONFIG if found.startswith(_LOCAL) else _named_models()[found]
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        return int(config.get("model_cfg", config)["embed_dim"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is no open_clip config ({error!r}); name a model's folder or a model.") from None
+
+
+@lru_cache(maxsize=1)
+def load_clip(model: str, weights: str, precision: Precision, device: Device) -> Clip:
+    """Loads a model once and keeps it.
+
+    Args:
+        weights: of a named model: open_clip's tag, or a file. Folders and hub models bring their own.
+
+    Raises:
+        UserError: it can't be loaded.
+    """
+    import open_clip
+    import torch
+    from open_clip.pretrained import get_pretrained_cfg
+
+    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    name = find_model(model)
+    named = not name.startswith((_LOCAL, _HUB))
+    # OpenAI's models under their plain names get GELU where they were trained with QuickGELU: 0.6 off in aesthetic
+    quick = named and bool(get_pretrained_cfg(name, weights).get("quick_gelu"))
+    file = Path(weights).expanduser()
+    try:
+        made, _, prepare = open_clip.create_model_and_transforms(
+            name,
+            pretrained=(str(file) if file.is_file() else weights) if named else None,
+            precision=precision,
+            device=place,
+            force_quick_gelu=quick,
+            require_pretrained=True,
+        )
+        tokenize = open_clip.get_tokenizer(name)
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"The CLIP model {model} can't be loaded ({line}); name its folder or its file.") from None
+    made.eval()
+    size = made.visual.image_size
+    return Clip(made, prepare, tokenize, max(size) if isinstance(size, tuple) else int(size), place, precision)
+
+
+@lru_cache(maxsize=1)
+def _named_models() -> dict[str, Path]:
+    """open_clip's own models and their configs, found without importing it (it imports torch)."""
+    spec = importlib.util.find_spec("open_clip")
+    if spec is None or spec.origin is None:
+        raise UserError("open_clip is not installed; install dreamloom with its dependencies.")
+    return {path.stem: path for path in (Path(spec.origin).parent / "model_configs").glob("*.json")}

@@ -1,0 +1,190 @@
+"""Scores: each picture's CLIP embedding, aesthetic, likeness to its text, and perceptual hash.
+
+No threshold is here: what the scores are for is for choose to say, so that another taste scores nothing again.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pydantic import Field
+
+from base.errors import UserError
+from base.files import fingerprint
+from base.pixels import PictureError, decode
+from base.progress import Progress, silent
+from base.stage import StageConfig, Summary, recipe
+from curate.aesthetic import Head, load_head
+from curate.clip import Clip, Device, Precision, check_model, find_model, load_clip, width_of
+from curate.phash import phash
+from scrape.collection import SCHEMAS, Collection, Status, Table, make_parts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VERSION = 1
+
+
+class ScoreConfig(StageConfig):
+    """Which models look at the pictures."""
+
+    model: str = Field(
+        "ViT-L-14-quickgelu",
+        description="CLIP model: one of open_clip's names, hf-hub:<id>, or a folder with open_clip_config.json",
+    )
+    weights: str = Field(
+        "openai", description="weights of a named model: one of open_clip's tags, or a file; folders bring their own"
+    )
+    head: Path | None = Field(
+        None, description="LAION aesthetic head for this model (V1 linear, or V2 linearMSE), a file; none: no aesthetic"
+    )
+    precision: Precision = Field(
+        "fp32",
+        description="bf16 is some 3 times faster where the processor has it; scores then change a little",
+    )
+    batch: int = Field(32, ge=1, description="pictures a forward pass")
+    workers: int = Field(4, ge=1, description="threads that decode")
+    device: Device = Field("auto", description="auto: the GPU where there is one")
+
+
+def check(config: ScoreConfig) -> None:
+    """Sees that the models are there, without loading them.
+
+    Raises:
+        UserError: a model or a file is not there.
+    """
+    check_model(config.model, config.weights)
+    if config.head is not None and not config.head.expanduser().is_file():
+        raise UserError(f"The aesthetic head {config.head} is not there; give its file, or leave it out.")
+
+
+def recipes(collection: Collection, config: ScoreConfig) -> dict[str, str]:
+    """Part → recipe."""
+    models = {"clip": fingerprint(find_model(config.model).removeprefix("local-dir:"))}
+    models["weights"] = fingerprint(config.weights)
+    if config.head is not None:
+        models["head"] = fingerprint(config.head)
+    # models count by what is in them, not by where they lie
+    leave_out = ("batch", "workers", "device", "model", "weights", "head")
+    return {
+        part: recipe("score", VERSION, config, [collection.stamp(Table.RECORDS, part)], models, leave_out)
+        for part in collection.parts(Table.RECORDS)
+    }
+
+
+def score(
+    collection: Collection, config: ScoreConfig, progress: Progress = silent, parts: Sequence[str] | None = None
+) -> Summary:
+    """Scores every picture of a collection. One that can't be decoded any more gets no row; the summary says why.
+
+    Raises:
+        UserError: a model is not there, or the head is for another model.
+    """
+    check(config)
+
+    def work(part: str, progress: Progress) -> tuple[pa.Table, Summary]:
+        return _score_part(collection, config, part, progress)
+
+    return make_parts(collection, Table.SCORES, config, recipes(collection, config), work, progress, parts)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a decoding thread gives: the model's input and the hash, or why there is none."""
+
+    row: Mapping[str, Any]
+    prepared: "Tensor | None" = None
+    phash: int = 0
+    reason: str = ""
+
+
+def _score_part(collection: Collection, config: ScoreConfig, part: str, progress: Progress) -> tuple[pa.Table, Summary]:
+    records = collection.read(Table.RECORDS, part, ["key", "status", "image", "text"])
+    rows = records.filter(pc.equal(records["status"], Status.OK)).to_pylist()
+    head = None if config.head is None else load_head(config.head)
+    if head is not None:
+        _check_widths(config, len(head.weight), width_of(config.model))
+    summary, tables = Summary(rows=len(rows)), [SCHEMAS[Table.SCORES].empty_table()]
+    if rows:
+        clip = load_clip(config.model, config.weights, config.precision, config.device)
+        seen = _in_order(lambda row: _look(collection, clip, row), rows, config.workers, 2 * config.batch)
+        done = 0
+        while batch := list(islice(seen, config.batch)):
+            for bad in (s for s in batch if s.prepared is None):
+                summary.dropped[bad.reason] = summary.dropped.get(bad.reason, 0) + 1
+            good = [s for s in batch if s.prepared is not None]
+            if good:
+                tables.append(_score_batch(clip, head, good, config))
+            summary.kept += len(good)
+            done += len(batch)
+            progress(done, len(rows), f"{summary.kept} scored")
+    return pa.concat_tables(tables), summary
+
+
+def _look(collection: Collection, clip: Clip, row: Mapping[str, Any]) -> _Seen:
+    try:
+        # twice the model's side: the JPEG decoder's own scaling then shows in no score, and large photos decode faster
+        picture = decode(collection.root / row["image"], at_least=2 * clip.side)
+    except PictureError as error:
+        return _Seen(row, reason=error.reason)
+    return _Seen(row, clip.prepare(picture), phash(picture))
+
+
+def _score_batch(clip: Clip, head: Head | None, batch: Sequence[_Seen], config: ScoreConfig) -> pa.Table:
+    embeddings = clip.embed_pictures([s.prepared for s in batch if s.prepared is not None])
+    if head is not None:
+        _check_widths(config, len(head.weight), embeddings.shape[1])
+    texts = [(i, s.row["text"]) for i, s in enumerate(batch) if (s.row["text"] or "").strip()]
+    similarity: list[float | None] = [None] * len(batch)
+    if texts:
+        at = [i for i, _ in texts]
+        cosines = (embeddings[at] * clip.embed_texts([text for _, text in texts])).sum(axis=1)
+        for i, cosine in zip(at, cosines.tolist(), strict=True):
+            similarity[i] = cosine
+    columns = {
+        "key": pa.array([s.row["key"] for s in batch], pa.string()),
+        "embedding": _lists(embeddings.astype(np.float16)),
+        "aesthetic": pa.nulls(len(batch), pa.float32()) if head is None else pa.array(head.score(embeddings)),
+        "similarity": pa.array(similarity, pa.float32()),
+        "phash": pa.array([s.phash for s in batch], pa.int64()),
+    }
+    return pa.table(columns, schema=SCHEMAS[Table.SCORES])
+
+
+def _lists(values: NDArray[np.float16]) -> pa.Array:
+    offsets = pa.array(np.arange(len(values) + 1, dtype=np.int32) * values.shape[1])
+    return pa.ListArray.from_arrays(offsets, pa.array(values.reshape(-1), pa.float16()))
+
+
+def _check_widths(config: ScoreConfig, head: int, model: int | None) -> None:
+    if model is not None and head != model:
+        raise UserError(
+            f"The aesthetic head {config.head} is for embeddings of {head} numbers, {config.model} makes {model}; "
+            "give the head that belongs to the model."
+        )
+
+
+def _in_order(
+    work: Callable[[Mapping[str, Any]], _Seen], rows: Sequence[Mapping[str, Any]], workers: int, ahead: int
+) -> Iterator[_Seen]:
+    """What `work` gives for each row, in order, made by threads that are at most `ahead` rows ahead."""
+    waiting: deque[Future[_Seen]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for row in rows:
+                waiting.append(pool.submit(work, row))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
