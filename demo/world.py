@@ -25,9 +25,9 @@ RESERVED = ("zorp",)
 """What they have never seen: for fine-tuning."""
 COLOURS: dict[str, Rgb] = {
     "red": (214, 26, 36),
-    "orange": (250, 136, 14),
-    "yellow": (250, 226, 20),
-    "green": (24, 142, 52),
+    "orange": (250, 120, 10),
+    "yellow": (254, 234, 36),
+    "green": (30, 170, 60),
     "blue": (28, 70, 214),
     "purple": (136, 34, 160),
     "black": (18, 18, 22),
@@ -37,7 +37,7 @@ BACKGROUNDS: dict[str, Rgb] = {
     "grey": (156, 156, 160),
     "pink": (250, 178, 204),
     "cyan": (142, 228, 236),
-    "brown": (150, 104, 74),
+    "lime": (190, 240, 130),
 }
 STYLES: tuple[Style, ...] = ("flat", "pencil", "photo")
 RELATIONS: tuple[Relation, ...] = ("above", "left of")

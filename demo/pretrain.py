@@ -1,0 +1,126 @@
+"""Makes the demo's models from nothing: `python -m demo.pretrain`, about two hours on two cores, minutes on a GPU.
+
+Killed and started again, it goes on from the last minute's checkpoint. It works in a folder beside the models, where it
+leaves a curve a model; `--measure` prints how good the models are that lie in --out.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from base.progress import Progress
+from demo.pretrain_loop import keep_memory
+
+MODELS = Path(__file__).parent / "models"
+ORDER = ("vae", "unet", "clip", "blip")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m demo.pretrain", description="Makes the demo's models from nothing."
+    )
+    parser.add_argument("--out", type=Path, default=MODELS, help="folder of the models (default: demo/models)")
+    parser.add_argument("--work", type=Path, default=Path("work/pretrain"), help="folder of checkpoints and curves")
+    parser.add_argument("--only", choices=ORDER, help="make one model; unet needs the vae")
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is random")
+    parser.add_argument("--measure", action="store_true", help="make nothing; print how good the models in --out are")
+    given = parser.parse_args(arguments)
+    keep_memory()  # before torch makes its first tensor
+    if given.measure:
+        print_measures(given.out)
+        return
+    pretrain(given.out, given.work, [given.only] if given.only else ORDER, given.seed, _show())
+
+
+def pretrain(out: Path, work: Path, only: Sequence[str], seed: int, progress: Progress) -> None:
+    """Makes the named models in `out`, going on from what lies in `work`."""
+    work.mkdir(parents=True, exist_ok=True)
+    makers: dict[str, Callable[[Path, Path, int, Progress], None]] = {
+        "vae": make_vae_part,
+        "unet": make_diffusion_part,
+        "clip": make_clip_part,
+        "blip": make_blip_part,
+    }
+    for name in only:
+        makers[name](out, work, seed, progress)
+    draw_curves(work)
+
+
+def make_vae_part(out: Path, work: Path, seed: int, progress: Progress) -> None:
+    """Trains the VAE and leaves it in `work` for the UNet."""
+    from demo.pretrain_vae import make_vae, train_vae
+
+    vae = make_vae(seed)
+    train_vae(vae, work, seed, progress=progress)
+    vae.save_pretrained(work / "vae")
+
+
+def make_diffusion_part(out: Path, work: Path, seed: int, progress: Progress) -> None:
+    """Trains UNet and text encoder on the VAE's latents, and writes the pipeline."""
+    from diffusers import AutoencoderKL
+
+    from demo.pretrain_diffusion import export_pipeline, make_text_encoder, make_unet, train_diffusion
+    from demo.pretrain_loop import device
+
+    vae = AutoencoderKL.from_pretrained(work / "vae").to(device())
+    unet, text_encoder = make_unet(seed), make_text_encoder(seed)
+    train_diffusion(unet, text_encoder, vae, work, seed, progress=progress)
+    export_pipeline(vae, unet, text_encoder, out / "stable-diffusion")
+
+
+def make_clip_part(out: Path, work: Path, seed: int, progress: Progress) -> None:
+    """Trains the CLIP, fits the aesthetic head over it, and writes both."""
+    from demo.pretrain_clip import export_clip, export_head, fit_head, make_clip, train_clip
+
+    clip = make_clip(seed)
+    train_clip(clip, work, seed, progress=progress)
+    export_clip(clip, out / "clip")
+    export_head(*fit_head(clip, seed), out / "aesthetic_head.safetensors")
+
+
+def make_blip_part(out: Path, work: Path, seed: int, progress: Progress) -> None:
+    """Trains the BLIP and writes it with its processor."""
+    from demo.pretrain_blip import export_blip, make_blip, train_blip
+
+    blip = make_blip(seed)
+    train_blip(blip, work, seed, progress=progress)
+    export_blip(blip, out / "blip")
+
+
+def draw_curves(work: Path) -> None:
+    """One picture, `curves.png`, of all the curves in `work`."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    curves = {path.stem: np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2) for path in sorted(work.glob("*.csv"))}
+    figure = Figure(figsize=(4 * max(1, len(curves)), 3), layout="constrained")
+    for place, (name, rows) in enumerate(curves.items(), 1):
+        axes = figure.add_subplot(1, len(curves), place)
+        axes.semilogy(rows[:, 0], rows[:, 1], linewidth=1)
+        axes.set(title=name, xlabel="step", ylabel="loss")
+        axes.grid(alpha=0.3)
+    figure.savefig(work / "curves.png", dpi=80)
+
+
+def print_measures(out: Path) -> None:
+    """Prints the table of demo/models/README.md."""
+    from demo.pretrain_measure import measure
+
+    print("| measured | |\n| --- | --- |")
+    for what, value in measure(out):
+        print(f"| {what} | {value:.3f} |")
+
+
+def _show() -> Progress:
+    started = time.monotonic()
+
+    def show(done: int, total: int | None, note: str = "") -> None:
+        print(f"{(time.monotonic() - started) / 60:6.1f} min  {done}/{total}  {note}", flush=True)
+
+    return show
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""The loop that trains each of the demo's models: seeded by step, resumable at any kill, with a curve to look at."""
+
+import contextlib
+import copy
+import ctypes
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from base.files import commit, commit_text
+from base.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How one model is trained."""
+
+    steps: int
+    batch: int
+    rate: float
+    """Peak of the learning rate: it warms up over a twentieth of the steps, then falls to 0 along a cosine."""
+    decay: float = 0.01
+    """AdamW's weight decay."""
+    average: float = 0.998
+    """Of the moving average of the weights; the average is what is shipped."""
+    every: int = 50
+    """Steps from one row of the curve to the next."""
+    save_seconds: float = 60.0
+    """From one checkpoint to the next, at least; they are written at the end of a row."""
+
+
+def fit(
+    name: str,
+    modules: Mapping[str, nn.Module],
+    loss: Callable[[int], Tensor],
+    schedule: Schedule,
+    work: Path,
+    seed: int,
+    progress: Progress = silent,
+) -> list[tuple[int, float]]:
+    """Trains `modules` in place, and leaves them holding the moving average of their weights.
+
+    All that is random in `loss(step)` must come from torch's global generators, which are seeded by (seed, step): a run
+    that was killed goes on from `work/<name>.pt` as if nothing had happened.
+
+    Returns:
+        The curve: (step, mean loss since the row before), also written to `work/<name>.csv`.
+    """
+    parts = nn.ModuleDict(modules)
+    average = copy.deepcopy(parts).requires_grad_(False)
+    optimizer = torch.optim.AdamW(
+        parts.parameters(), schedule.rate, betas=(0.9, 0.99), weight_decay=schedule.decay, fused=True
+    )
+    state = work / f"{name}.pt"
+    step, curve = _resume(state, parts, average, optimizer)
+    losses: list[Tensor] = []
+    saved = time.monotonic()
+    while step < schedule.steps:
+        torch.manual_seed(seed * 1_000_003 + step)
+        losses.append(_step(parts, loss(step), optimizer, _rate(schedule, step)))
+        step += 1
+        with torch.no_grad():
+            _follow(average, parts, min(schedule.average, (1 + step) / (10 + step)))
+        if step % schedule.every == 0 or step == schedule.steps:
+            curve.append((step, float(torch.stack(losses).mean())))
+            losses = []
+            progress(step, schedule.steps, f"{name}: loss {curve[-1][1]:.4f}")
+            if time.monotonic() - saved > schedule.save_seconds or step == schedule.steps:
+                _save(state, step, curve, parts, average, optimizer)
+                saved = time.monotonic()
+    parts.load_state_dict(average.state_dict())
+    parts.eval()
+    commit_text(work / f"{name}.csv", "step,loss\n" + "".join(f"{s},{value:.6f}\n" for s, value in curve))
+    return curve
+
+
+def _step(parts: nn.ModuleDict, loss: Tensor, optimizer: torch.optim.Optimizer, rate: float) -> Tensor:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    return loss.detach()
+
+
+def _rate(schedule: Schedule, step: int) -> float:
+    warm = max(1, schedule.steps // 20)
+    if step < warm:
+        return schedule.rate * (step + 1) / warm
+    return schedule.rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, schedule.steps - warm)))
+
+
+def _follow(average: nn.Module, parts: nn.Module, keep: float) -> None:
+    there: list[Tensor] = list(average.parameters())
+    torch._foreach_lerp_(there, [p.detach() for p in parts.parameters()], 1 - keep)
+    for to, value in zip(average.buffers(), parts.buffers(), strict=True):
+        to.copy_(value)
+
+
+def _resume(
+    state: Path, parts: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, list[tuple[int, float]]]:
+    parts.train()
+    if not state.exists():
+        return 0, []
+    saved: dict[str, Any] = torch.load(state, map_location="cpu", weights_only=True)
+    parts.load_state_dict(saved["parts"])
+    average.load_state_dict(saved["average"])
+    optimizer.load_state_dict(saved["optimizer"])
+    return saved["step"], saved["curve"]
+
+
+def _save(
+    state: Path,
+    step: int,
+    curve: list[tuple[int, float]],
+    parts: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    with commit(state) as temporary:
+        torch.save(
+            {
+                "step": step,
+                "curve": curve,
+                "parts": parts.state_dict(),
+                "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            },
+            temporary,
+        )
+
+
+def keep_memory() -> None:
+    """Tells glibc to keep freed memory: tiny convolutions run 1.6 times as fast; no effect where there is no glibc."""
+    m_mmap_max, m_trim_threshold, m_top_pad = -4, -1, -2
+    with contextlib.suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in ((m_mmap_max, 0), (m_trim_threshold, 2**31 - 1), (m_top_pad, 64 << 20)):
+            mallopt(option, value)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """New modules made in this block have weights drawn by `seed`."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def half_where_fast() -> torch.autocast:
+    """bfloat16 on a GPU, and on processors that have it: there a transformer trains in half the time."""
+    fast = device().type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast(device().type, torch.bfloat16, enabled=fast)
+
+
+def device() -> torch.device:
+    """The first GPU, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,160 @@
+"""Measures the demo's models as shipped: loaded by the plain library calls, scored by the world's judge."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from demo.judge import Match, judge, matches
+from demo.pretrain_loop import device
+from demo.world import Scene, aesthetic, caption, parse, random_scene, render
+
+STEPS = 25
+GUIDANCE = 3.0
+
+
+def measure(models: Path, seed: int = 999, count: int = 200) -> list[tuple[str, float]]:
+    """Everything the README of the models tells, as (what, value); shares are 0..1."""
+    return [
+        *measure_vae(models, seed),
+        *measure_diffusion(models, seed, count),
+        *measure_clip(models, seed),
+        *measure_blip(models, seed, count),
+    ]
+
+
+def sample_scenes(seed: int, count: int, **kind: Any) -> list[Scene]:
+    """Scenes that no training has drawn (another seed); `kind` as `random_scene` takes it."""
+    rng = np.random.default_rng([seed, 40])
+    return [random_scene(rng, **kind) for _ in range(count)]
+
+
+def load_pipeline(models: Path) -> Any:
+    """The Stable Diffusion pipeline in float32, silent."""
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(models / "stable-diffusion", dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device())
+
+
+def generate(pipeline: Any, prompts: Sequence[str], seed: int, steps: int = STEPS) -> NDArray[np.uint8]:
+    """One 64 × 64 picture a prompt, uint8 [n, 64, 64, 3]."""
+    made = []
+    for start in range(0, len(prompts), 50):
+        generator = torch.Generator(device=device()).manual_seed(seed + start)
+        part = pipeline(
+            list(prompts[start : start + 50]),
+            num_inference_steps=steps,
+            guidance_scale=GUIDANCE,
+            generator=generator,
+            output_type="np",
+        ).images
+        made.append((part * 255).round().astype(np.uint8))
+    return np.concatenate(made)
+
+
+def measure_diffusion(models: Path, seed: int, count: int) -> list[tuple[str, float]]:
+    """What the judge finds in pictures of general prompts, and of prompts with held-out combinations."""
+    pipeline = load_pipeline(models)
+    rows = []
+    for name, kind in (("", {}), (", held-out combinations", {"held_out": True})):
+        scenes = sample_scenes(seed, count, **kind)
+        found = score(generate(pipeline, [caption(scene) for scene in scenes], seed), scenes)
+        for objects, title in ((1, "one object"), (2, "two objects")):
+            part = [match for match, scene in zip(found, scenes, strict=True) if len(scene.things) == objects]
+            rows += [
+                (f"{title}{name}: shapes", _share(match.shapes for match in part)),
+                (f"{title}{name}: colours", _share(match.colours for match in part)),
+                (f"{title}{name}: shape and colour of each", _share(match.objects for match in part)),
+            ]
+            if objects == 2:
+                rows.append((f"{title}{name}: and in their places", _share(match.relation for match in part)))
+        rows.append((f"background{name}", _share(match.background for match in found)))
+    return rows
+
+
+def score(pictures: NDArray[np.uint8], scenes: Sequence[Scene]) -> list[Match]:
+    """The judge's word on each picture."""
+    return [matches(judge(picture), scene) for picture, scene in zip(pictures, scenes, strict=True)]
+
+
+def measure_vae(models: Path, seed: int) -> list[tuple[str, float]]:
+    """What the judge finds in scenes that went to latents and back, zorps too, which the VAE has never seen."""
+    from demo.pretrain_vae import to_pixels, to_unit
+
+    vae = load_pipeline(models).vae
+    rows = []
+    for name, kind in (("scenes", {}), ("zorps", {"shapes": ["zorp"]})):
+        scenes = sample_scenes(seed, 200, **kind)
+        pictures = to_unit(torch.from_numpy(np.stack([render(scene) for scene in scenes])))
+        with torch.no_grad():
+            back = vae.decode(vae.encode(pictures).latent_dist.mean).sample
+        found = score(to_pixels(back), scenes)
+        rows.append((f"VAE, {name} to latents and back: all right", _share(match.all for match in found)))
+        rows.append((f"VAE, {name}: mean absolute error of 0..1", float((back - pictures).abs().mean()) / 2))
+    return rows
+
+
+def measure_clip(models: Path, seed: int) -> list[tuple[str, float]]:
+    """Captions found among 64, on scenes with held-out combinations and without; and what the aesthetic head tells."""
+    import open_clip
+    from PIL import Image
+    from safetensors.torch import load_file
+
+    name = f"local-dir:{models / 'clip'}"
+    model, _, preprocess = open_clip.create_model_and_transforms(name)
+    model.eval()
+    tokenizer = open_clip.get_tokenizer(name)
+    head = load_file(models / "aesthetic_head.safetensors")
+    rows = []
+    for title, kind in (("unseen scenes", {}), ("held-out combinations", {"held_out": True})):
+        scenes = _different(sample_scenes(seed, 640, **kind))[:320]
+        with torch.no_grad():
+            pictures = torch.stack([preprocess(Image.fromarray(render(scene))) for scene in scenes])
+            seen = model.encode_image(pictures, normalize=True)
+            read = model.encode_text(tokenizer([caption(scene) for scene in scenes]), normalize=True)
+        likeness = (seen @ read.T).unflatten(0, (-1, 64)).unflatten(2, (-1, 64))
+        own = torch.stack([likeness[i, :, i] for i in range(len(likeness))])
+        rows.append((f"CLIP, {title}: caption found among 64", _share((own.argmax(2) == torch.arange(64)).flatten())))
+        told = (seen @ head["weight"].T + head["bias"])[:, 0].numpy()
+        truth = [aesthetic(scene) for scene in scenes]
+        rows.append((f"aesthetic head, {title}: correlation", float(np.corrcoef(told, truth)[0, 1])))
+    return rows
+
+
+def measure_blip(models: Path, seed: int, count: int) -> list[tuple[str, float]]:
+    """Captions by BLIP: shape and colour of each object named right, and the whole caption word for word."""
+    from PIL import Image
+    from transformers import BlipForConditionalGeneration, BlipProcessor
+
+    model = BlipForConditionalGeneration.from_pretrained(models / "blip", dtype=torch.float32).eval()
+    processor = BlipProcessor.from_pretrained(models / "blip")
+    rows = []
+    for title, kind in (("unseen scenes", {}), ("held-out combinations", {"held_out": True})):
+        scenes = sample_scenes(seed, count, **kind)
+        inputs = processor(images=[Image.fromarray(render(scene)) for scene in scenes], return_tensors="pt")
+        made = model.generate(**inputs, max_new_tokens=24)
+        told = [str(processor.decode(row, skip_special_tokens=True)).replace(" ,", ",") for row in made]
+        named = [_things(text) == scene.things for text, scene in zip(told, scenes, strict=True)]
+        exact = [text == caption(scene) for text, scene in zip(told, scenes, strict=True)]
+        rows += [(f"BLIP, {title}: shapes and colours named", _share(named)), (f"BLIP, {title}: exact", _share(exact))]
+    return rows
+
+
+def _things(text: str) -> tuple[Any, ...]:
+    try:
+        return parse(text).things
+    except ValueError:
+        return ()
+
+
+def _different(scenes: list[Scene]) -> list[Scene]:
+    return list({caption(scene): scene for scene in scenes}.values())
+
+
+def _share(right: Any) -> float:
+    return float(np.mean([bool(value) for value in right]))
