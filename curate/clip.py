@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import pickle
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -112,7 +113,9 @@ def load_clip(model: str, weights: str, precision: Precision, device: Device) ->
     import open_clip
     import torch
     from open_clip.pretrained import get_pretrained_cfg
+    from safetensors import SafetensorError
 
+    unreadable = (SafetensorError, pickle.UnpicklingError)
     place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     name = find_model(model)
     named = not name.startswith((_LOCAL, _HUB))
@@ -129,7 +132,7 @@ def load_clip(model: str, weights: str, precision: Precision, device: Device) ->
             require_pretrained=True,
         )
         tokenize = open_clip.get_tokenizer(name)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, *unreadable) as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"The CLIP model {model} can't be loaded ({line}); name its folder or its file.") from None
     made.eval()

@@ -1,0 +1,33 @@
+"""Our hash is imagehash's, and looks at what a picture looks like."""
+
+from pathlib import Path
+
+import imagehash
+import numpy as np
+import pytest
+from PIL import Image
+
+from base.pixels import decode
+from curate.phash import phash
+
+
+def bits_apart(one: int, other: int) -> int:
+    return ((one ^ other) & (2**64 - 1)).bit_count()
+
+
+def test_it_is_imagehash_as_a_signed_integer(shared_data: Path) -> None:
+    for path in sorted((shared_data / "coco" / "images").glob("*.jpg"))[:8]:
+        picture = decode(path)
+        assert phash(picture) & (2**64 - 1) == int(str(imagehash.phash(picture)), 16)
+        assert -(2**63) <= phash(picture) < 2**63
+
+
+@pytest.mark.parametrize("change", ["smaller", "brighter"])
+def test_a_copy_is_near_and_another_photo_is_far(shared_data: Path, change: str) -> None:
+    one, other = (decode(p) for p in sorted((shared_data / "coco" / "images").glob("*.jpg"))[:2])
+    if change == "smaller":
+        copy = one.resize((one.width // 2, one.height // 2), Image.Resampling.LANCZOS)
+    else:
+        copy = Image.fromarray((np.asarray(one) * 0.9 + 20).astype(np.uint8))
+    assert bits_apart(phash(one), phash(copy)) <= 4
+    assert bits_apart(phash(one), phash(other)) > 12
