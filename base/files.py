@@ -19,15 +19,21 @@ TEMPORARY = ".tmp-"
 
 
 @contextlib.contextmanager
-def commit(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; what was written there replaces `path` whole, or not at all."""
+def commit(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; what was written there replaces `path` whole, or not at all.
+
+    Args:
+        sync: wait until the disk has it, some milliseconds. Without, it outlives a kill, but not a power cut.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     try:
         yield temporary
-        _sync(temporary)
+        if sync:
+            _sync(temporary)
         os.replace(temporary, path)
-        _sync(path.parent)
+        if sync:
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
