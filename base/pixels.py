@@ -5,11 +5,15 @@ truncated file pass until it is used; each of these is settled here, once, for e
 """
 
 import io
+import struct
+import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 MAX_PIXELS = 89_478_485
@@ -17,8 +21,28 @@ MAX_PIXELS = 89_478_485
 
 Reason = Literal["empty", "not_an_image", "unsupported", "truncated", "too_many_pixels", "animated", "missing_file"]
 
+# What Pillow has to say of a picture is said by PictureError. For good, as catch_warnings is not safe in threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 _SRGB = ImageCms.createProfile("sRGB")
+_LAB = ImageCms.createProfile("LAB")
 _SUPPORTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
+
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's decoders were seen to raise on bytes that somebody damaged."""
 
 
 class PictureError(Exception):
@@ -35,13 +59,17 @@ class Header:
     """What a picture's first bytes say, before its pixels are decoded."""
 
     format: str
-    """Pillow's name: "JPEG", "PNG", …"""
+    """Pillow's name: "JPEG", "PNG", …; "MPO" for a JPEG with further ones behind it."""
     width: int
     """Pixels, once upright."""
     height: int
     orientation: int
     """EXIF's 1 to 8; 1 is upright."""
-    frames: int
+    animated: bool
+    """Whether it has more than one frame or page."""
+    plain: bool
+    """Whether every program shows the bytes as `decode` does: an upright JPEG, PNG or WebP of one frame, 8 bits, RGB or
+    grey, opaque, in sRGB."""
 
 
 def read_header(source: bytes | Path) -> Header:
@@ -51,9 +79,13 @@ def read_header(source: bytes | Path) -> Header:
         PictureError: it is empty, missing, no picture, or of a kind that is not supported.
     """
     with _open(source) as image:
-        orientation = _orientation(image)
-        width, height = image.size if orientation < 5 else image.size[::-1]
-        return Header(image.format or "", width, height, orientation, getattr(image, "n_frames", 1))
+        try:
+            orientation, animated = _orientation(image), _animated(image)
+            width, height = image.size[::-1] if orientation >= 5 and not _turns_itself(image) else image.size
+        except _BROKEN as error:
+            raise PictureError("truncated", _line(error)) from error
+        plain = orientation == 1 and not animated and _is_plain(image)
+        return Header(image.format or "", width, height, orientation, animated, plain)
 
 
 def decode(
@@ -77,21 +109,40 @@ def decode(
         PictureError: see Reason.
     """
     with _open(source) as image:
-        if image.width * image.height > max_pixels:
-            raise PictureError("too_many_pixels", f"{image.width} × {image.height}")
-        if animated == "reject" and getattr(image, "is_animated", False) and image.format != "MPO":
-            raise PictureError("animated", f"{getattr(image, 'n_frames', 0)} frames")
-        if at_least is not None and image.format in ("JPEG", "MPO"):
-            scale = min(image.size) / at_least
-            if scale > 1:
-                image.draft("RGB", (int(image.width / scale), int(image.height / scale)))
+        _check_pixels(image, max_pixels)
         try:
+            if animated == "reject" and _animated(image):
+                raise PictureError("animated", "more than one frame")
+            orientation = 1 if _turns_itself(image) else _orientation(image)
+            if at_least is not None and image.format in ("JPEG", "MPO") and min(image.size) > at_least:
+                scale = min(image.size) / at_least
+                image.draft(None, (int(image.width / scale), int(image.height / scale)))
             image.load()
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
-            raise PictureError("truncated", str(error)) from error
-        orientation = _orientation(image)
-        upright = _flatten(_to_srgb(_eight_bit(image)), background)
-    return _turn(upright, orientation)
+        except _BROKEN as error:
+            raise PictureError("truncated", _line(error)) from error
+        try:
+            return _turn(_flatten(image, background), orientation)
+        except _BROKEN as error:
+            raise PictureError("unsupported", _line(error)) from error
+
+
+def check_whole(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> None:
+    """Decodes a picture as cheaply as tells whether it is whole: of a JPEG all of the entropy code, few of the pixels.
+
+    Raises:
+        PictureError: see Reason.
+    """
+    with _open(source) as image:
+        _check_pixels(image, max_pixels)
+        try:
+            if image.format in ("JPEG", "MPO"):
+                image.draft("L", (1, 1))
+            image.load()
+        except _BROKEN as error:
+            raise PictureError("truncated", _line(error)) from error
+
+
+# Opening
 
 
 def _open(source: bytes | Path) -> Image.Image:
@@ -102,19 +153,96 @@ def _open(source: bytes | Path) -> Image.Image:
     try:
         return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_SUPPORTED)
     except Image.DecompressionBombError as error:
-        raise PictureError("too_many_pixels", str(error)) from error
+        raise PictureError("too_many_pixels", _line(error)) from error
     except UnidentifiedImageError as error:
-        raise PictureError("not_an_image", "no known picture format") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise PictureError("not_an_image", str(error)) from error
+        raise _unidentified(source) from error
+    except _BROKEN as error:
+        raise PictureError("truncated", _line(error)) from error
+
+
+_STARTS: dict[bytes, Reason] = {
+    b"\xff\xd8\xff": "truncated",  # of a supported format, and yet Pillow did not take it
+    b"\x89PNG\r\n\x1a\n": "truncated",
+    b"RIFF....WEBP": "truncated",
+    b"GIF8": "truncated",
+    b"II*\0": "truncated",
+    b"MM\0*": "truncated",
+    b"....ftypavi": "truncated",
+    b"\0\0\0\x0cjP  ": "truncated",
+    b"....ftyp": "unsupported",  # HEIC, and films
+    b"\xff\x0a": "unsupported",  # JPEG XL
+    b"\0\0\0\x0cJXL ": "unsupported",
+    b"\0\0\x01\0": "unsupported",  # ICO
+    b"8BPS": "unsupported",  # Photoshop
+    b"\x1aE\xdf\xa3": "unsupported",  # WebM
+}
+"""How files begin; a full stop is any byte."""
+
+
+def _unidentified(source: bytes | Path) -> PictureError:
+    if isinstance(source, bytes):
+        first = source[:12]
+    else:
+        with source.open("rb") as stream:
+            first = stream.read(12)
+    for start, reason in _STARTS.items():
+        if len(first) >= len(start) and all(a in (b, ord(".")) for a, b in zip(start, first, strict=False)):
+            detail = "its header is broken" if reason == "truncated" else "a format that is not decoded here"
+            return PictureError(reason, detail)
+    return PictureError("not_an_image", "no known picture format")
+
+
+def _check_pixels(image: Image.Image, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        raise PictureError("too_many_pixels", f"{image.width} × {image.height}")
+
+
+def _animated(image: Image.Image) -> bool:
+    """Whether there is a second frame, whole or broken.
+
+    Counting them all would let a small hostile file keep a core for minutes.
+    """
+    if image.format == "MPO":  # the pictures behind the first are its depth or its other eye
+        return False
+    try:
+        if image.format != "TIFF":
+            return bool(getattr(image, "is_animated", False))
+        image.seek(1)
+        image.seek(0)
+    except EOFError:
+        return False
+    except _BROKEN:
+        return True
+    return True
+
+
+def _is_plain(image: Image.Image) -> bool:
+    if image.format not in ("JPEG", "PNG", "WEBP") or image.mode not in ("RGB", "L") or image.has_transparency_data:
+        return False
+    # A 16-bit PNG is RGB to Pillow; only the form of its raw pixels tells
+    deep = image.format == "PNG" and any(tile[3] not in ("RGB", "L") for tile in getattr(image, "tile", []))
+    return not deep and _foreign_profile(image) is None
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+# Orientation
 
 
 def _orientation(image: Image.Image) -> int:
+    """As EXIF or XMP has it, before pixels are decoded: a PNG's own getexif would decode them to look behind them."""
     try:
-        value = image.getexif().get(0x0112, 1)
-    except (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError):
+        value = Image.Image.getexif(image).get(0x0112, 1)
+    except _BROKEN:
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _turns_itself(image: Image.Image) -> bool:
+    """Pillow turns a TIFF when it loads it, and gives its size as it will be then."""
+    return image.format == "TIFF"
 
 
 _TURNS = {
@@ -132,35 +260,80 @@ def _turn(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit and float greyscale scaled to 8 bits; Pillow's own convert clips them to white."""
-    if not (image.mode.startswith("I") or image.mode == "F"):
-        return image
-    values = np.asarray(image, dtype=np.float64)
-    top = 65535.0 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else 255.0
-    if image.mode == "F" and values.max(initial=0) <= 1:
-        top = 1.0
-    return Image.fromarray(np.clip(values / top * 255 + 0.5, 0, 255).astype(np.uint8))
-
-
-def _to_srgb(image: Image.Image) -> Image.Image:
-    profile = image.info.get("icc_profile")
-    if not profile or image.mode not in ("RGB", "RGBA", "CMYK", "L"):
-        return image
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        mode = "RGBA" if image.mode == "RGBA" else "RGB"
-        converted = ImageCms.profileToProfile(image, source, _SRGB, outputMode=mode)
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return image  # a broken profile is as good as none
-    return image if converted is None else converted
+# Colour
 
 
 def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    over = image.convert("RGBA")
-    under = Image.new("RGBA", over.size, (*background, 255))
-    return Image.alpha_composite(under, over).convert("RGB")
+    """Any mode to 8-bit opaque sRGB."""
+    profile = _foreign_profile(image)
+    if image.mode[0] in "IF":
+        image = _eight_bit(image)
+    alpha = None
+    if image.has_transparency_data:
+        image = image.convert("LA" if image.mode in ("LA", "La") else "RGBA")
+        alpha = image.getchannel("A")
+    if image.mode == "LAB":
+        image = _converted(image, ImageCms.ImageCmsProfile(_LAB))
+    if image.mode not in ("L", "RGB", "CMYK"):
+        image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
+    if profile is not None:
+        image = _converted(image, profile)
+    image = image.convert("RGB")
+    return image if alpha is None else Image.composite(image, Image.new("RGB", image.size, background), alpha)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit and float greyscale scaled to 8 bits; Pillow's own convert clips them to white."""
+    raw = np.asarray(image)
+    values = np.nan_to_num(raw.astype(np.float32), nan=0.0, posinf=np.inf, neginf=0.0)
+    values *= 255 / _white_level(image, values)
+    grey = np.clip(values + 0.5, 0, 255).astype(np.uint8)
+    if _tags(image).get(262) == 0:  # PhotometricInterpretation: white is zero, which Pillow heeds in 8 bits only
+        grey = 255 - grey
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        opaque = np.where(raw == clear, 0, 255).astype(np.uint8)
+        return Image.merge("LA", (Image.fromarray(grey), Image.fromarray(opaque)))
+    return Image.fromarray(grey)
+
+
+def _white_level(image: Image.Image, values: npt.NDArray[np.float32]) -> float:
+    """The value that is white.
+
+    For 16 bits and fewer it is the greatest that the file's bits can hold (TIFF 6.0, PhotometricInterpretation; PNG 3,
+    12.4), though none of the pixels come near: a picture taken in the dark stays dark. 32-bit and float files say
+    nothing, so it is the first usual white that no pixel is above.
+    """
+    tags = _tags(image)
+    bits = int(tags.get(258, (16 if image.mode.startswith("I;16") else 32,))[0])
+    signed = next(iter(tags.get(339, (1,)))) == 2
+    if bits <= 16:
+        return float(2 ** (bits - signed) - 1)
+    top = float(values.max(initial=0))
+    usual = ((1.0,) if image.mode == "F" else ()) + (255.0, 65535.0, 2.0**31 - 1)
+    return next((white for white in usual if top <= white), top)
+
+
+def _tags(image: Image.Image) -> dict[int, Any]:
+    return dict(getattr(image, "tag_v2", {}))
+
+
+def _foreign_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
+    """The picture's ICC profile, unless it has none, a broken one, or sRGB."""
+    data = image.info.get("icc_profile")
+    if not data:
+        return None
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+        name = ImageCms.getProfileDescription(profile)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None  # a broken profile is as good as none
+    return None if "sRGB" in name else profile
+
+
+def _converted(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
+    try:
+        converted = ImageCms.profileToProfile(image, profile, _SRGB, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return image  # a profile of another colour space than the picture's
+    return image if converted is None else converted
