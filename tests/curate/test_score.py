@@ -136,9 +136,7 @@ score(Collection(Path({str(killed.root)!r})), ScoreConfig.model_validate_json({c
         ({"head": Path("/nowhere/head.pth")}, "not there"),
     ],
 )
-def test_models_that_are_not_there_are_named_before_any_work(
-    change: dict[str, Any], sentence: str, tmp_path: Path
-) -> None:
+def test_models_that_are_not_there_are_named_first(change: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=sentence):
         check(ScoreConfig.model_validate(change))
     with pytest.raises(UserError, match=sentence):

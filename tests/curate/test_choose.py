@@ -1,0 +1,226 @@
+"""What the choices are, which rule each names, and what makes them stale."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from base.errors import UserError
+from base.stage import Summary
+from curate.choose import ChooseConfig, choose, is_current
+from curate.score import ScoreConfig
+from curate.source import Role, Source
+from scrape.collection import Choice, Collection, Status, Table
+
+Make = Callable[..., Collection]
+TRAINING, TRUTH = Role.TRAINING, Role.GROUND_TRUTH
+
+
+def add_scores(collection: Collection, scores: list[dict[str, Any]], **config: Any) -> Collection:
+    """Scores as the score stage would write them; None: a picture that could not be decoded."""
+    rows = iter(scores)
+    for part in collection.parts(Table.RECORDS):
+        records = [r for r in collection.read(Table.RECORDS, part).to_pylist() if r["status"] == Status.OK]
+        made = []
+        for record in records:
+            one = np.random.default_rng(list(record["key"].encode())).normal(size=8)
+            row = {"embedding": one / np.linalg.norm(one), "phash": int.from_bytes(one.tobytes()[:8], signed=True)}
+            given = next(rows, {})
+            if given is not None:
+                made.append({"key": record["key"], **row, **given})
+        kept = Summary(rows=len(records), kept=len(made), dropped={"truncated": len(records) - len(made)})
+        config = {"head": Path("head.pth"), **config}
+        stamp = f"scores {scores} {config}"
+        collection.write(Table.SCORES, part, made, recipe=stamp, config=ScoreConfig(**config), summary=kept)
+    return collection
+
+
+def verdicts(collection: Collection) -> list[tuple[str, str | None]]:
+    return [(row["choice"], row["detail"]) for row in collection.read(Table.CHOICES).to_pylist()]
+
+
+def keys(count: int, first: int = 0) -> list[dict[str, Any]]:
+    return [{"key": f"k{first + number:02d}"} for number in range(count)]
+
+
+def test_every_rule_is_named_with_what_broke_it(make_collection: Make) -> None:
+    records = [r | {"licence": "Attribution-NonCommercial License"} if i == 1 else r for i, r in enumerate(keys(5))]
+    scores = [{"aesthetic": a, "similarity": s} for a, s in ((6, 0.3), (7, 0.3), (4.5, 0.3), (6, 0.1), (6, None))]
+    people = add_scores(make_collection("people", records), scores)
+    config = ChooseConfig(min_aesthetic=5, min_similarity=0.2, exclude_licences=["noncommercial"])
+    summary = choose([Source(people, TRUTH)], config)
+    assert verdicts(people) == [
+        (Choice.KEPT, None),
+        (Choice.LICENCE, "Attribution-NonCommercial License"),
+        (Choice.LOW_AESTHETIC, "aesthetic 4.500 < 5"),
+        (Choice.LOW_SIMILARITY, "similarity 0.100 < 0.2"),
+        (Choice.KEPT, None),
+    ]
+    assert (summary.rows, summary.kept) == (5, 2)
+    assert summary.dropped == {"licence": 1, "low_aesthetic": 1, "low_similarity": 1}
+
+
+def test_the_users_own_pictures_are_held_to_no_taste(make_collection: Make) -> None:
+    scores = [{"aesthetic": 1.0, "similarity": -0.5}]
+    car = add_scores(make_collection("car", [{"licence": "by-nc"}]), scores)
+    choose([Source(car, TRAINING)], ChooseConfig(min_aesthetic=5, min_similarity=0.2, exclude_licences=["by-nc"]))
+    assert verdicts(car) == [(Choice.KEPT, None)]
+
+
+@pytest.mark.parametrize(
+    ("licence", "address", "words", "kept"),
+    [
+        ("Attribution License", "http://creativecommons.org/licenses/by/2.0/", ["by-nc", "NonCommercial"], True),
+        ("Attribution-NonCommercial License", None, ["noncommercial "], False),
+        (None, "http://creativecommons.org/licenses/by-nc-sa/2.0/", ["BY-NC"], False),
+        (None, None, ["by-nc"], True),
+        (None, None, ["unknown"], False),
+        ("?", None, ["unknown"], False),
+        ("CC0", None, ["unknown"], True),
+    ],
+)
+def test_licences_are_excluded_by_words(
+    make_collection: Make, licence: str | None, address: str | None, words: list[str], kept: bool
+) -> None:
+    people = make_collection("people", [{"licence": licence, "licence_url": address}])
+    choose([Source(people, TRUTH)], ChooseConfig(exclude_licences=words))
+    assert (verdicts(people)[0][0] == Choice.KEPT) is kept
+
+
+def test_copies_stay_where_they_come_first(make_collection: Make) -> None:
+    """Training before ground truth whatever the order given, then sources in order, then keys in order."""
+    same = {"sha256": "5a"}
+    faces = make_collection("faces", [{"key": "b", **same}, {"key": "a", **same}])
+    car = make_collection("car", [{"key": "z"}, {"key": "y", **same}])
+    scenes = make_collection("scenes", [{"key": "c", "sha256": "7b"}, {"key": "0", **same}])
+    more = make_collection("more", [{"key": "a", "sha256": "7b"}])
+    choose([Source(faces, TRUTH), Source(scenes, TRUTH), Source(more, TRUTH), Source(car, TRAINING)], ChooseConfig())
+    assert verdicts(car) == [(Choice.KEPT, None)] * 2
+    assert verdicts(faces) == [(Choice.DUPLICATE, "repeats car/y")] * 2
+    assert verdicts(scenes) == [(Choice.KEPT, None), (Choice.DUPLICATE, "repeats car/y")]
+    assert verdicts(more) == [(Choice.DUPLICATE, "repeats scenes/c")]
+
+
+def test_near_copies_agree_in_hash_and_embedding(make_collection: Make) -> None:
+    def scores(*pairs: tuple[int, list[float]]) -> list[dict[str, Any]]:
+        return [{"phash": phash, "embedding": vector} for phash, vector in pairs]
+
+    one, other = [1.0, 0.0], [0.0, 1.0]
+    car = add_scores(make_collection("car", keys(1)), scores((0b1111, one)))
+    people = add_scores(
+        make_collection("people", keys(4), part_rows=2),
+        scores((0b0000, one), (0b1111, other), (0b1111 | 0b11111 << 40, one), (-1, one)),
+    )
+    sources = [Source(car, TRAINING), Source(people, TRUTH)]
+    choose(sources, ChooseConfig(near_duplicate_bits=4))
+    assert verdicts(people) == [(Choice.NEAR_DUPLICATE, "repeats car/k00")] + [(Choice.KEPT, None)] * 3
+    choose(sources, ChooseConfig(near_duplicate_bits=None))
+    assert [choice for choice, _ in verdicts(people)] == [Choice.KEPT] * 4
+
+
+def test_a_picture_that_fails_a_rule_takes_no_copy_with_it(make_collection: Make) -> None:
+    scores = [{"phash": 1, "embedding": [1.0], "similarity": s} for s in (0.1, 0.3)]
+    people = add_scores(make_collection("people", keys(2)), scores)
+    choose([Source(people, TRUTH)], ChooseConfig(min_similarity=0.2))
+    assert [choice for choice, _ in verdicts(people)] == [Choice.LOW_SIMILARITY, Choice.KEPT]
+
+
+def test_it_works_without_scores_and_says_what_needs_them(make_collection: Make) -> None:
+    people = make_collection("people", [*keys(2), {"key": "gone", "status": Status.HTTP_404}])
+    sources = [Source(people, TRUTH)]
+    assert choose(sources, ChooseConfig()).rows == 2
+    for name in ("min_aesthetic", "min_similarity"):
+        with pytest.raises(UserError, match=f"{name} needs scores"):
+            choose(sources, ChooseConfig.model_validate({name: 0.5}))
+
+
+def test_scores_without_a_head_have_no_aesthetic(make_collection: Make) -> None:
+    people = add_scores(make_collection("people", keys(1)), [], head=None)
+    with pytest.raises(UserError, match="scored without a head"):
+        choose([Source(people, TRUTH)], ChooseConfig(min_aesthetic=5))
+
+
+def test_scores_of_older_records_are_refused(make_collection: Make) -> None:
+    people = add_scores(make_collection("people", keys(2)), [])
+    for newer in (keys(3), keys(2, first=1)):
+        make_collection("people", newer)
+        with pytest.raises(UserError, match="run score again"):
+            choose([Source(people, TRUTH)], ChooseConfig())
+
+
+def test_scores_of_two_models_are_not_compared(make_collection: Make) -> None:
+    people = add_scores(make_collection("people", keys(1)), [])
+    faces = add_scores(make_collection("faces", keys(1, first=1)), [], model="ViT-B-32")
+    sources = [Source(people, TRUTH), Source(faces, TRUTH)]
+    with pytest.raises(UserError, match="different CLIP models"):
+        choose(sources, ChooseConfig())
+    choose(sources, ChooseConfig(near_duplicate_bits=None))
+
+
+def test_a_picture_that_was_not_scored_has_no_choice(make_collection: Make) -> None:
+    people = add_scores(make_collection("people", keys(3)), [{}, None, {}])
+    choose([Source(people, TRUTH)], ChooseConfig())
+    assert people.read(Table.CHOICES)["key"].to_pylist() == ["k00", "k02"]
+
+
+def test_choices_have_the_parts_and_order_of_the_records(make_collection: Make) -> None:
+    records = [{"key": key} for key in ("d", "b", "a", "e", "c")]
+    people = make_collection("people", records, part_rows=2)
+    choose([Source(people, TRUTH)], ChooseConfig())
+    assert [people.read(Table.CHOICES, part)["key"].to_pylist() for part in people.parts(Table.CHOICES)] == [
+        ["d", "b"],
+        ["a", "e"],
+        ["c"],
+    ]
+
+
+def test_only_what_a_choice_hangs_on_makes_it_stale(make_collection: Make) -> None:
+    car, people = make_collection("car", keys(2)), make_collection("people", keys(2, first=2))
+    faces = make_collection("faces", keys(2, first=4))
+    sources, config = [Source(car, TRAINING), Source(people, TRUTH)], ChooseConfig()
+    assert choose(sources, config).parts_done == 2
+    assert is_current(sources, config)
+    assert choose(sources, config).parts_before == 2
+    shared = [Source(car, TRAINING, multiply=3), Source(people, TRUTH, share=2)]
+    assert is_current(shared, config)
+    other = ChooseConfig(exclude_licences=["by-nc"])
+    assert not is_current(sources, other)
+    assert choose(sources, other).parts_done == 1
+    assert choose([*sources, Source(faces, TRUTH)], other).parts_done == 1
+    make_collection("car", keys(1))
+    assert choose([*sources, Source(faces, TRUTH)], other).parts_done == 3
+
+
+def test_two_sources_of_one_name_are_refused(make_collection: Make) -> None:
+    people = make_collection("people", keys(1))
+    with pytest.raises(UserError, match="Two sources are called people"):
+        choose([Source(people, TRUTH), Source(people, TRAINING)], ChooseConfig())
+
+
+def test_a_run_killed_anywhere_is_finished_by_the_next(make_collection: Make, tmp_path: Path, crash: Any) -> None:
+    def sources() -> list[Source]:
+        car = make_collection("car", [{"key": f"c{i}", "sha256": f"{i % 3}"} for i in range(4)], part_rows=2)
+        return [Source(car, TRAINING), Source(make_collection("people", keys(4), part_rows=2), TRUTH)]
+
+    choose(sources(), ChooseConfig())
+    expected = [source.collection.read(Table.CHOICES) for source in sources()]
+    script = f"""
+from pathlib import Path
+from curate.choose import ChooseConfig, choose
+from curate.source import Role, Source
+from scrape.collection import Collection
+root = Path({str(tmp_path / "collections")!r})
+choose([Source(Collection(root / "car"), Role.TRAINING), Source(Collection(root / "people"), Role.GROUND_TRUTH)],
+       ChooseConfig())
+"""
+    left = set()
+    for at in (2, 14, 20, 24):
+        for source in sources():
+            source.collection.remove_parts(Table.CHOICES, keep=[])
+        assert crash.run(script, at=at)
+        left.add(sum(len(source.collection.parts(Table.CHOICES)) for source in sources()))
+        choose(sources(), ChooseConfig())
+        assert all(s.collection.read(Table.CHOICES).equals(e) for s, e in zip(sources(), expected, strict=True))
+    assert len(left) > 2
