@@ -1,0 +1,1 @@
+"""Captions: BLIP writes them; file names and sidecars hold them."""

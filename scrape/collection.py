@@ -23,6 +23,7 @@ upstream parts by their stamp (recipe and digest), so a change runs down the cha
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -325,8 +326,10 @@ class Collection:
             pq.write_table(content.replace_schema_metadata(metadata), temporary, compression="zstd")
 
     def remove_parts(self, table: Table, keep: Iterable[str]) -> None:
-        """Removes the parts of a table that a new plan has no place for. They are ours, not the user's."""
+        """Removes the parts of a table that a new plan has no place for, and their pictures. They are ours."""
         for part in set(self.parts(table)) - set(keep):
+            if table is Table.RECORDS:
+                shutil.rmtree(self.image_folder(part), ignore_errors=True)
             self.part_path(table, part).unlink()
 
     def find(self, key: str) -> dict[Table, dict[str, Any]]:

@@ -1,0 +1,127 @@
+"""A folder of pictures, with captions in names or sidecars, or without any."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+from pydantic import Field
+
+from base.errors import UserError
+from base.progress import Progress, silent
+from base.stage import StageConfig, Summary
+from scrape.collection import PART_ROWS, CaptionKind, Collection, key_of
+from scrape.ingest import Facts, Listed, UserPath, ingest, pictures_in, recipes_of, version_of
+
+SIDECARS = (".txt", ".caption", ".yaml", ".yml")
+"""Endings of the files that may lie beside a picture with its caption; an earlier one wins."""
+
+
+class FolderConfig(StageConfig):
+    """Pictures of a folder and of all folders in it; hidden ones are left out."""
+
+    path: UserPath = Field(description="The folder; all folders below it count, too.")
+    captions: Literal["auto", "names", "sidecars", "none"] = Field(
+        "auto",
+        description="Where captions are: auto takes a sidecar (.txt, .caption, .yaml), else the file name where it "
+        "reads like a caption; names takes every file name that has no sidecar; sidecars takes only those; none takes "
+        "neither. A picture without a caption gets one from the captioning model.",
+    )
+    template: str | None = Field(None, description="One caption for all pictures, instead of their own.")
+    licence: str | None = Field(None, description="The licence of the pictures, for their provenance.")
+    author: str | None = Field(None, description="Who made the pictures, for their provenance.")
+    part_rows: int = Field(PART_ROWS, ge=1, description="Pictures a part: the unit of work and of resume.")
+
+
+class Found(Protocol):
+    """A caption and where it was found: caption.sidecar.Caption is one."""
+
+    @property
+    def text(self) -> str:
+        """The caption."""
+
+    @property
+    def origin(self) -> str:
+        """ "name" where it is the file's name, anything else where it is a sidecar."""
+
+
+class ReadCaption(Protocol):
+    """Finds a picture's caption: caption.sidecar.read_caption is one. It is handed in, as scrape knows no captions."""
+
+    def __call__(self, picture: Path) -> Found:
+        """The caption of a picture, which may be empty."""
+
+
+def recipes(collection: Collection, config: FolderConfig) -> dict[str, str]:
+    """Part → recipe; writes nothing.
+
+    Raises:
+        UserError: the folder is not there, holds no picture, or holds the collection.
+    """
+    return recipes_of("ingest folder", config, _find(collection, config), config.part_rows)
+
+
+def ingest_folder(
+    collection: Collection,
+    config: FolderConfig,
+    read_caption: ReadCaption,
+    progress: Progress = silent,
+    parts: Sequence[str] | None = None,
+) -> Summary:
+    """Records the pictures of a folder; see scrape.ingest.
+
+    Raises:
+        UserError: the folder is not there, holds no picture, or holds the collection.
+    """
+
+    def facts(one: Listed) -> Facts:
+        text, kind = _caption(one.path, config, read_caption)
+        return Facts(text, kind, licence=config.licence, author=config.author)
+
+    listed = _find(collection, config)
+    made_by = recipes_of("ingest folder", config, listed, config.part_rows)
+    return ingest(collection, config, listed, config.part_rows, made_by, facts, progress, parts)
+
+
+def reads_like_a_caption(text: str) -> bool:
+    """Whether a file's name was written as a caption, and not given by a camera or a program.
+
+    It is one if it has two or more words of letters ("a red car", not "IMG", "02", "photo 1" or "a-red-car"), or four
+    letters of a script that may be written without spaces, and does not begin as programs begin names.
+    """
+    if _GIVEN.match(text):
+        return False
+    words = [w for w in text.split() if any(c.isalpha() for c in w) and not any(c.isdigit() for c in w)]
+    return len(words) >= 2 or sum(unicodedata.category(c) == "Lo" for c in text) >= 4
+
+
+_GIVEN = re.compile(r"(screen ?shot|whatsapp image|photo on \d|new project|untitled design)\b", re.IGNORECASE)
+
+
+def _find(collection: Collection, config: FolderConfig) -> list[Listed]:
+    if collection.root.resolve().is_relative_to(config.path.resolve()):
+        raise UserError(
+            f"{config.path} holds the workspace {collection.root}, so it would take in its own output; "
+            "move the workspace out of it, or name a folder within."
+        )
+    sidecars = SIDECARS if config.template is None and config.captions != "none" else ()
+    listed = []
+    for path, beside in pictures_in(config.path):
+        own = [path.with_suffix(s) for s in sidecars if f"{path.stem}{s}" in beside]
+        # The folder's own name, and not where it lies, so that a folder may be moved
+        key = key_of("folder", config.path.resolve().name, path.relative_to(config.path).as_posix())
+        listed.append(Listed(key, path, version_of(path, *own)))
+    return listed
+
+
+def _caption(picture: Path, config: FolderConfig, read_caption: ReadCaption) -> tuple[str | None, CaptionKind]:
+    if config.template is not None:
+        return config.template, CaptionKind.TEMPLATE
+    if config.captions == "none":
+        return None, CaptionKind.NONE
+    found = read_caption(picture)
+    by_name = config.captions == "names" or (config.captions == "auto" and reads_like_a_caption(found.text))
+    if found.origin == "name" and not by_name:
+        return None, CaptionKind.NONE
+    return found.text, CaptionKind.HUMAN

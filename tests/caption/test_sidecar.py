@@ -1,0 +1,94 @@
+"""A caption that is written is read again, and no sidecar, however broken, stops a run."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from caption.filename import NameWriter
+from caption.sidecar import Caption, read_caption, write_sidecar
+
+captions = st.text(max_size=300) | st.text("a_.\r\n\ufeff ", max_size=9)
+
+
+@given(wanted=st.lists(captions, max_size=8))
+def test_any_text_survives_its_name_or_sidecar(wanted: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder, writer = tmp_path_factory.mktemp("captions"), NameWriter()
+    pictures = []
+    for text in wanted:
+        name, needs_sidecar = writer.name(text, ".jpg")
+        pictures.append(folder / name)
+        pictures[-1].touch()
+        if needs_sidecar:
+            write_sidecar(pictures[-1], text)
+    assert [read_caption(picture).text for picture in pictures] == wanted
+
+
+def test_the_first_of_the_sidecars_wins_over_the_name(tmp_path: Path) -> None:
+    picture = tmp_path / "from name_1.jpg"
+    assert read_caption(picture) == Caption("from name", "name")
+    for suffix, text, origin in [
+        (".yml", "main_prompt: from yml", "from yml|yaml"),
+        (".yaml", "main_prompt: from yaml", "from yaml|yaml"),
+        (".caption", "from caption", "from caption|caption"),
+        (".txt", "from txt", "from txt|txt"),
+    ]:
+        picture.with_suffix(suffix).write_text(text)
+        found = read_caption(picture)
+        assert f"{found.text}|{found.origin}" == origin
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"line one\nline two\n", "line one\nline two"),
+        (b"windows\r\n", "windows"),
+        (b"", ""),
+        ("\ufeffmarked".encode(), "marked"),
+        ("café".encode("latin-1"), "café"),
+        ("café".encode("utf-16"), "café"),
+        (b"/etc/passwd", "/etc/passwd"),
+    ],
+)
+def test_texts_are_read_in_the_encodings_that_people_have(tmp_path: Path, data: bytes, text: str) -> None:
+    (tmp_path / "x y.txt").write_bytes(data)
+    assert read_caption(tmp_path / "x y.jpg") == Caption(text, "txt")
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        ("main_prompt: p\ntags:\n- tag: a\n- {tag: b, weight: 1.5}\n- {tag: c, weight: 0.5}\n", "p, b, a, c"),
+        ("main_prompt: [p, second]\ntags: [x, p, x]", "p, x"),
+        ("caption:\n  main_prompt: p\n", "p"),
+        ("caption: p", "p"),
+        ("tags: [red]", "a car, red"),
+        ("main_prompt: 5", "5"),
+    ],
+)
+def test_yaml_is_read_as_everydream_2_reads_it(tmp_path: Path, document: str, text: str) -> None:
+    (tmp_path / "a car_2.yaml").write_text(document)
+    assert read_caption(tmp_path / "a car_2.jpg") == Caption(text, "yaml")
+
+
+@pytest.mark.parametrize(
+    "document",
+    ["main_prompt: [", "- just\n- a list", "tags: 5", "tags: [{weight: 1}]", "[" * 9000, "caption: [1]", "\0"],
+)
+def test_yaml_that_can_not_be_read_is_passed_over_and_logged(
+    tmp_path: Path, document: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a car.yaml").write_text(document)
+    assert read_caption(tmp_path / "a car.jpg") == Caption("a car", "name")
+    assert "a car.yaml can't be read" in caplog.text
+
+
+def test_yaml_with_settings_only_leaves_the_name(tmp_path: Path) -> None:
+    (tmp_path / "a car.yaml").write_text("multiply: 2\n")
+    assert read_caption(tmp_path / "a car.jpg") == Caption("a car", "name")
+
+
+def test_a_folder_in_the_place_of_a_sidecar_is_no_sidecar(tmp_path: Path) -> None:
+    (tmp_path / "a car.txt").mkdir()
+    assert read_caption(tmp_path / "a car.jpg") == Caption("a car", "name")
