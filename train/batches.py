@@ -1,0 +1,115 @@
+"""The batches of a run: pictures of one bucket each, in an order that depends on nothing but the seed."""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
+
+import numpy as np
+
+from base.errors import UserError
+from train.buckets import Size
+from train.config import TrainConfig
+from train.dataset import Dataset
+from train.deck import Deck, Ids, deal
+from train.rng import permutation, stream
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures that go through the model together."""
+
+    bucket: Size
+    samples: tuple[int, ...]
+    """Places in the data set; the last `filled` of them were not dealt, but fill the batch up."""
+    filled: int
+    first: int
+    """The run's images seen before it: its pictures have the sample indices from here on."""
+
+
+class Course:
+    """All batches of a run. Where a run stands is one number, the images seen; any batch can be had at any time.
+
+    Raises:
+        UserError: the run would show no picture at all.
+    """
+
+    def __init__(self, dataset: Dataset, config: TrainConfig) -> None:
+        self.size = config.batch
+        self.seed = config.seed
+        self.epochs = config.epochs
+        self.accumulate = config.accumulate
+        self.max_steps = config.max_steps
+        members: list[list[int]] = [[] for _ in dataset.folders]
+        for place, sample in enumerate(dataset.samples):
+            members[sample.folder].append(place)
+        pairs = zip(dataset.folders, members, strict=True)
+        self.decks = [Deck(folder.name, tuple(cards), folder.multiply) for folder, cards in pairs if cards]
+        self.buckets = sorted({sample.bucket for sample in dataset.samples})
+        numbers = {bucket: number for number, bucket in enumerate(self.buckets)}
+        self.bucket_of = np.array([numbers[sample.bucket] for sample in dataset.samples], np.int64)
+        if not self.batches:
+            raise UserError(f"The multiplies are so small that {self.epochs} epochs show nothing; raise one of them.")
+
+    @cached_property
+    def ends(self) -> list[int]:
+        """Batches of the run up to and with each epoch, before `max_steps` is heeded."""
+        if all(deck.multiply.denominator == 1 for deck in self.decks):
+            return list(accumulate([self._count(0)] * self.epochs))  # whole multiplies deal the same cards every epoch
+        return list(accumulate(self._count(epoch) for epoch in range(self.epochs)))
+
+    @property
+    def batches(self) -> int:
+        """Batches of the whole run."""
+        return self.ends[-1] if self.max_steps is None else min(self.ends[-1], self.max_steps * self.accumulate)
+
+    @property
+    def images(self) -> int:
+        """Pictures shown in the whole run, fillings with them."""
+        return self.batches * self.size
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run; the last may have fewer batches than the others."""
+        return -(-self.batches // self.accumulate)
+
+    def epoch(self, epoch: int) -> list[Batch]:
+        """The batches of an epoch, with `first` counted from the start of the run."""
+        dealt = deal(self.decks, self.seed, epoch)
+        made = [batch for number in range(len(self.buckets)) for batch in self._of_bucket(number, dealt, epoch)]
+        before = self.ends[epoch - 1] if epoch else 0
+        order = permutation(stream(self.seed, "batches", epoch), len(made))
+        places = enumerate(order.tolist(), start=before)
+        return [replace(made[place], first=position * self.size) for position, place in places]
+
+    def after(self, images_seen: int) -> Iterator[Batch]:
+        """The batches that are left when so many pictures have been seen."""
+        done = images_seen // self.size
+        for epoch in range(bisect_right(self.ends, done), self.epochs):
+            for batch in self.epoch(epoch):
+                if done * self.size <= batch.first < self.images:
+                    yield batch
+
+    def _count(self, epoch: int) -> int:
+        counts = np.bincount(self.bucket_of[deal(self.decks, self.seed, epoch)], minlength=len(self.buckets))
+        return int(np.sum(-(-counts // self.size)))
+
+    def _of_bucket(self, number: int, dealt: Ids, epoch: int) -> Iterator[Batch]:
+        mine = dealt[self.bucket_of[dealt] == number]
+        short = -len(mine) % self.size
+        filled = np.concatenate([mine, self._filling(number, mine, short, epoch)])
+        for start in range(0, len(filled), self.size):
+            missing = max(0, start + self.size - len(mine))
+            yield Batch(self.buckets[number], tuple(filled[start : start + self.size].tolist()), missing, first=0)
+
+    def _filling(self, number: int, dealt: Ids, short: int, epoch: int) -> Ids:
+        """`short` pictures of a bucket: those the epoch has not dealt first, then those not in the short batch."""
+        if not short:
+            return np.empty(0, np.int64)
+        members = np.flatnonzero(self.bucket_of == number)
+        members = members[permutation(stream(self.seed, "fill", epoch, number), len(members))]
+        last = dealt[len(dealt) // self.size * self.size :]
+        rank = np.isin(members, dealt).astype(int) + np.isin(members, last)
+        ordered = members[np.argsort(rank, kind="stable")]
+        return np.resize(ordered, short)

@@ -1,0 +1,63 @@
+"""Aspect-ratio buckets, generated: the shapes to which pictures are cropped, and which picture goes to which."""
+
+from functools import lru_cache
+
+Size = tuple[int, int]
+"""Width and height, in pixels."""
+
+MAX_ASPECT = 4.0
+"""EveryDream's tables end at 4:1 too; longer pictures are cropped to it."""
+
+
+@lru_cache(maxsize=64)
+def generate(resolution: int, quantum: int, max_aspect: float = MAX_ASPECT) -> tuple[Size, ...]:
+    """All buckets for a resolution: sides divisible by `quantum`, area at most resolution², none inside another.
+
+    The list is closed under transposition, and sorted from the tallest to the widest.
+
+    Raises:
+        ValueError: resolution is not a multiple of quantum (there would be no square bucket).
+    """
+    if resolution % quantum:
+        raise ValueError(f"resolution {resolution} is not a multiple of quantum {quantum}")
+    area = resolution * resolution
+    longest = int(resolution * max_aspect**0.5)
+    fitting = [
+        (width, height)
+        for width in range(quantum, longest + 1, quantum)
+        if (height := min(area // width, int(width * max_aspect)) // quantum * quantum) and width <= height * max_aspect
+    ]
+    largest = {a for a in fitting if not any(a != b and a[0] <= b[0] and a[1] <= b[1] for b in fitting)}
+    return tuple(sorted(largest, key=lambda size: (size[0] / size[1], size)))
+
+
+def assign(size: Size, buckets: tuple[Size, ...]) -> Size:
+    """The bucket whose aspect ratio is nearest, by the ratio of the ratios: a turned picture gets the turned bucket.
+
+    Ties go to the bucket nearer to a square. Of two pictures with one ratio both get one bucket, whatever their size.
+    """
+    width, height = size
+
+    def distance(bucket: Size) -> tuple[float, float]:
+        a, b = width * bucket[1], height * bucket[0]
+        return max(a, b) / min(a, b), max(bucket) / min(bucket)
+
+    return min(buckets, key=distance)
+
+
+def crop_box(size: Size, bucket: Size) -> tuple[int, int, int, int]:
+    """The largest centred part of a picture that has the bucket's shape: left, top, right, bottom, in pixels."""
+    width, height = size
+    if width * bucket[1] > height * bucket[0]:
+        inside = max(1, round(height * bucket[0] / bucket[1]))
+        left = (width - inside) // 2
+        return left, 0, left + inside, height
+    inside = max(1, round(width * bucket[1] / bucket[0]))
+    top = (height - inside) // 2
+    return 0, top, width, top + inside
+
+
+def enlargement(size: Size, bucket: Size) -> float:
+    """By how much the sides of a picture grow to fill its bucket; under 1, it is shrunk."""
+    left, top, right, bottom = crop_box(size, bucket)
+    return max(bucket[0] / (right - left), bucket[1] / (bottom - top))

@@ -1,0 +1,87 @@
+"""What a training run can be told."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from base.stage import StageConfig
+
+SPEED_ONLY = frozenset({"device", "workers", "cache", "checkpoint_every", "keep", "log_every"})
+"""Fields that change how fast a run is, or how much it keeps on disk, but not which weights come out."""
+
+
+class TrainConfig(StageConfig):
+    """Fine-tunes a Stable Diffusion 1.x or 2.x model on an EveryDream training folder.
+
+    The defaults suit SD 1.5 at 512 pixels; learning rates and caption dropout follow EveryDream's advice for batches
+    of 4 to 8.
+    """
+
+    base: str = Field(
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        description="The model to start from: a diffusers folder, or a hub id (owner/name).",
+    )
+    vae: str | None = Field(
+        None, description="A VAE in place of the base's: a diffusers folder of an AutoencoderKL or AutoencoderTiny."
+    )
+    resolution: int = Field(512, ge=32, le=4096, description="Side of the square bucket, in pixels; bounds all areas.")
+    quantum: int = Field(64, ge=8, le=256, description="Bucket sides are multiples of this, in pixels.")
+    batch: int = Field(4, ge=1, le=4096, description="Pictures a forward pass.")
+    accumulate: int = Field(1, ge=1, le=1024, description="Forward passes an optimizer step; gradients are averaged.")
+    epochs: int = Field(20, ge=1, le=100_000, description="How often the folder is gone through.")
+    max_steps: int | None = Field(None, ge=1, description="Stop after this many optimizer steps; none: after `epochs`.")
+
+    learning_rate: float = Field(2e-6, gt=0, le=1, description="AdamW's rate for the UNet.")
+    text_encoder_rate: float = Field(
+        5e-7, ge=0, le=1, description="AdamW's rate for the text encoder; 0 leaves it as it is."
+    )
+    schedule: Literal["constant", "cosine"] = Field("constant", description="How the rates go after the warm-up.")
+    warmup: int = Field(0, ge=0, description="Pictures over which the rates rise from 0.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's weight decay.")
+    clip: float = Field(1.0, gt=0, description="The largest norm of the gradient over all parameters.")
+
+    prediction: Literal["auto", "epsilon", "v_prediction"] = Field(
+        "auto", description="What the UNet predicts; auto: what the base's scheduler says."
+    )
+    zero_terminal_snr: bool = Field(
+        False, description="Rescale the noise schedule so that its last step is pure noise; needs v_prediction."
+    )
+    min_snr: float | None = Field(5.0, gt=0, description="γ of min-SNR weighting; none: all timesteps weigh the same.")
+    noise_offset: float = Field(0.0, ge=0, le=1, description="Strength of noise that is constant over a channel.")
+    huber: float | None = Field(None, gt=0, description="δ beyond which errors count linearly; none: squared errors.")
+    caption_dropout: float = Field(0.05, ge=0, le=1, description="Share of pictures shown with an empty caption.")
+    ema: int | None = Field(None, ge=1, description="Half-life of averaged weights, in pictures; none: no average.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Order, noise, timesteps and dropout all derive from it.")
+
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Of the arithmetic (weights stay fp32); auto: bf16 where there is a GPU that has it."
+    )
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    gradient_checkpointing: bool = Field(False, description="Compute activations twice to save memory.")
+    workers: int = Field(4, ge=1, le=256, description="Threads that read and decode pictures.")
+    cache: Path | None = Field(None, description="Where latents are kept; none: in .latents beside the run.")
+
+    checkpoint_every: int = Field(500, ge=1, description="Optimizer steps between checkpoints.")
+    keep: int = Field(1, ge=1, description="Checkpoints kept, the newest.")
+    eval_every: int = Field(500, ge=0, description="Optimizer steps between evaluations; 0: only before and after.")
+    eval_timesteps: int = Field(8, ge=1, le=1000, description="Timesteps at which each held-out picture is judged.")
+    sample_every: int = Field(500, ge=0, description="Optimizer steps between samples; 0: only before and after.")
+    prompts: list[str] = Field([], description="What the samples show; none given: the first captions of the folder.")
+    sample_steps: int = Field(25, ge=1, le=1000, description="Denoising steps a sample.")
+    guidance: float = Field(7.5, ge=0, le=100, description="Classifier-free guidance of the samples.")
+    log_every: int = Field(10, ge=1, description="Optimizer steps between looks at the losses, each of which waits.")
+
+    @model_validator(mode="after")
+    def _sides_fit(self) -> "TrainConfig":
+        if self.resolution % self.quantum:
+            raise ValueError(f"resolution {self.resolution} is not a multiple of quantum {self.quantum}")
+        return self
+
+    @model_validator(mode="after")
+    def _terminal_snr_needs_v(self) -> "TrainConfig":
+        if self.zero_terminal_snr and self.prediction == "epsilon":
+            raise ValueError("zero_terminal_snr needs prediction v_prediction: pure noise says nothing of epsilon")
+        if self.zero_terminal_snr and self.min_snr is not None:
+            raise ValueError("zero_terminal_snr needs min_snr none: min-SNR gives the step of pure noise no weight")
+        return self

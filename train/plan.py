@@ -1,0 +1,120 @@
+"""What a training run would do: counts, buckets and steps, from file headers alone. Writes nothing, needs no torch."""
+
+from collections import Counter
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from train.batches import Course
+from train.buckets import Size, enlargement
+from train.config import TrainConfig
+from train.dataset import Dataset, Problem, read_dataset
+from train.folder import unused_controls
+
+
+@dataclass(frozen=True)
+class FolderPlan:
+    """What an epoch takes from one folder."""
+
+    name: str
+    pictures: int
+    multiply: Fraction
+    an_epoch: Fraction
+    """Pictures an epoch, on average: pictures · multiply. Each epoch deals the whole part, and what has run up."""
+
+
+@dataclass(frozen=True)
+class BucketPlan:
+    """What the first epoch takes from one bucket."""
+
+    size: Size
+    pictures: int
+    batches: int
+    filled: int
+    """Places in its last batch that no dealt picture takes."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training run, before it is run."""
+
+    folders: tuple[FolderPlan, ...]
+    buckets: tuple[BucketPlan, ...]
+    problems: tuple[Problem, ...]
+    """Pictures that do not take part, and why."""
+    enlarged: int
+    """Pictures smaller than their bucket."""
+    unused_controls: tuple[str, ...]
+    """EveryDream's control files that this version does not act upon."""
+    batches_first_epoch: int
+    epochs: int
+    images: int
+    """Pictures shown in the whole run."""
+    filled: int
+    """Of these, fillings."""
+    steps: int
+    """Optimizer steps of the whole run."""
+    seconds: float | None
+    """At the rate given; none was: none."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of, in sentences."""
+        scarce = [bucket for bucket in self.buckets if bucket.filled > bucket.pictures]
+        notes = [
+            f"The bucket {bucket.size[0]}×{bucket.size[1]} has {bucket.pictures} pictures, so they are repeated to fill "
+            f"{bucket.filled} places of its batch; add pictures of that shape, or lower batch."
+            for bucket in scarce
+        ]
+        if self.unused_controls:
+            notes.append(f"Not acted upon: {', '.join(self.unused_controls)}.")
+        return notes
+
+
+def plan(folder: Path, config: TrainConfig, images_per_second: float | None = None) -> Plan:
+    """Says what training on `folder` would do.
+
+    Args:
+        images_per_second: the speed measured on this machine, for an estimate of the time.
+
+    Raises:
+        UserError: the folder can't be trained on.
+    """
+    dataset = read_dataset(folder, config.resolution, config.quantum, config.workers)
+    course = Course(dataset, config)
+    epochs = [epoch for epoch in range(config.epochs) if not epoch or course.ends[epoch - 1] < course.batches]
+    return Plan(
+        folders=_folders(dataset),
+        buckets=_buckets(dataset, course),
+        problems=dataset.problems,
+        enlarged=sum(enlargement(sample.size, sample.bucket) > 1 for sample in dataset.samples),
+        unused_controls=tuple(unused_controls(folder)),
+        batches_first_epoch=course.ends[0],
+        epochs=len(epochs),
+        images=course.images,
+        filled=sum(batch.filled for batch in course.after(0)),
+        steps=course.steps,
+        seconds=course.images / images_per_second if images_per_second else None,
+    )
+
+
+def _folders(dataset: Dataset) -> tuple[FolderPlan, ...]:
+    counts = Counter(sample.folder for sample in dataset.samples)
+    return tuple(
+        FolderPlan(folder.name, counts[place], folder.multiply, counts[place] * folder.multiply)
+        for place, folder in enumerate(dataset.folders)
+    )
+
+
+def _buckets(dataset: Dataset, course: Course) -> tuple[BucketPlan, ...]:
+    first = course.epoch(0)
+    members = Counter(sample.bucket for sample in dataset.samples)
+    return tuple(
+        BucketPlan(
+            size,
+            members[size],
+            sum(batch.bucket == size for batch in first),
+            sum(batch.filled for batch in first if batch.bucket == size),
+        )
+        for size in course.buckets
+    )
