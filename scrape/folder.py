@@ -96,7 +96,7 @@ def reads_like_a_caption(text: str) -> bool:
     return len(words) >= 2 or sum(unicodedata.category(c) == "Lo" for c in text) >= 4
 
 
-_GIVEN = re.compile(r"(screen ?shot|whatsapp image|photo on \d|new project|untitled design)\b", re.IGNORECASE)
+_GIVEN = re.compile(r"(screen ?shot\b|whatsapp image\b|photo on \d|new project\b|untitled design\b)", re.IGNORECASE)
 
 
 def _find(collection: Collection, config: FolderConfig) -> list[Listed]:
