@@ -317,7 +317,7 @@ class Collection:
             raise ValueError(f"the summary of {table}/{part} does not add up: {summary}")
         made = {
             "recipe": recipe,
-            "digest": _digest(content),
+            "digest": digest_of(content),
             "config": config.model_dump_json(),
             "summary": summary.to_json(),
         }
@@ -471,7 +471,8 @@ def _conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _digest(rows: pa.Table) -> str:
+def digest_of(rows: pa.Table) -> str:
+    """Names the rows of a table: 32 hex digits."""
     sink = _Hasher()
     with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), rows.schema.remove_metadata()) as stream:
         stream.write_table(rows.combine_chunks().replace_schema_metadata(None))

@@ -1,0 +1,329 @@
+"""The training folder holds what was chosen, drawn in the ratio asked for, and its manifest knows every key."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from math import floor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from base.errors import UserError
+from base.stage import StageConfig, Summary
+from caption.filename import read_name
+from caption.sidecar import read_caption
+from curate.assemble import MANIFEST, balance, is_current, manifest_path, read_manifest, read_sources, stamp
+from curate.balance import BalanceConfig
+from curate.choose import ChooseConfig, choose
+from curate.source import Role, Source
+from scrape.collection import CaptionKind, Choice, Collection, Status, Table
+
+Make = Callable[..., Collection]
+TRAINING, TRUTH = Role.TRAINING, Role.GROUND_TRUTH
+HOUSE = Path(__file__).parents[2]
+
+
+class Captions(StageConfig):
+    model: str = "blip"
+
+
+def add_captions(collection: Collection, lost: int = 0) -> Collection:
+    """Captions as the caption stage would write them; the first `lost` pictures could not be decoded any more."""
+    for part in collection.parts(Table.CHOICES):
+        chosen = [r["key"] for r in collection.read(Table.CHOICES, part).to_pylist() if r["choice"] == Choice.KEPT]
+        rows = [
+            {"key": k, "caption": f"model says {k}", "kind": CaptionKind.MODEL, "model": "blip"} for k in chosen[lost:]
+        ]
+        summary = Summary(rows=len(chosen), kept=len(rows), dropped={"truncated": lost})
+        collection.write(Table.CAPTIONS, part, rows, recipe=f"{rows}", config=Captions(), summary=summary)
+    return collection
+
+
+def records(count: int, **values: Any) -> list[dict[str, Any]]:
+    return [{"text": f"a picture, the {number}th", **values} for number in range(count)]
+
+
+@pytest.fixture
+def project(make_collection: Make) -> list[Source]:
+    """Ten of training; people and faces, 40 and 20, in shares of 3 to 1; some of people dropped."""
+    car = make_collection("car", records(10, path="/mine/car.jpg"))
+    people = make_collection("people", [*records(40, url="https://x.org/a"), {"status": Status.HTTP_404}], part_rows=16)
+    faces = make_collection("faces", records(20, text="a face", licence="CC0", author="Ann", sha256=None))
+    sources = [Source(people, TRUTH, share=3), Source(car, TRAINING, multiply=2), Source(faces, TRUTH)]
+    choose(sources, ChooseConfig())
+    return sources
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def drawn(folder: Path) -> int:
+    pictures = [p for p in folder.iterdir() if p.suffix == ".png"]
+    return floor(len(pictures) * Fraction((folder / "multiply.txt").read_text().strip()))
+
+
+def test_an_epoch_of_the_folder_has_the_ratio_and_the_shares(project: list[Source], tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    summary = balance(project, BalanceConfig(ratio=1.5, held_out=0.1), work)
+    assert {p.name: drawn(p) for p in (work / "dataset").iterdir()} == {"car": 18, "people": 20, "faces": 7}
+    assert (summary.rows, summary.kept, summary.dropped) == (71, 70, {"http_404": 1})
+    held = {str(p.relative_to(work / "heldout")): len(list(p.iterdir())) for p in (work / "heldout").glob("*/*")}
+    assert held == {"training/car": 1, "ground_truth/people": 4, "ground_truth/faces": 2}
+
+
+def test_every_file_is_its_picture_under_its_caption(project: list[Source], tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    balance(project, BalanceConfig(), work)
+    rows = read_manifest(manifest_path(work)).to_pylist()
+    of_name = {source.name: source.collection for source in project}
+    seen = set()
+    for row in rows:
+        if row["split"] == "dropped":
+            assert row["file"] is None
+            continue
+        picture = work / row["file"]
+        image = of_name[row["source"]].find(row["key"])[Table.RECORDS]["image"]
+        assert picture.stat().st_ino == (of_name[row["source"]].root / image).stat().st_ino
+        assert read_caption(picture).text == row["caption"]
+        assert (row["multiply"] is None) == (row["split"] == "heldout")
+        seen.add(str(picture))
+    on_disk = {str(p) for p in work.rglob("*.png")}
+    assert seen == on_disk
+
+
+def test_the_manifest_knows_every_key(project: list[Source], tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    balance(project, BalanceConfig(), work)
+    manifest = read_manifest(manifest_path(work))
+    assert manifest.schema == MANIFEST
+    people, car, faces = (source.collection.read(Table.RECORDS)["key"].to_pylist() for source in project)
+    keys = car + people + faces
+    assert manifest["key"].to_pylist() == keys
+    by_key = {row["key"]: row for row in manifest.to_pylist()}
+    face, gone, mine = by_key[faces[-1]], by_key[people[-1]], by_key[car[0]]
+    assert (face["licence"], face["author"], face["role"], face["caption"]) == ("CC0", "Ann", "ground_truth", "a face")
+    assert (gone["split"], gone["stage"], gone["reason"]) == ("dropped", "records", "http_404")
+    assert (mine["path"], mine["caption_kind"], mine["width"], mine["height"]) == ("/mine/car.jpg", "human", 48, 40)
+    assert [s["name"] for s in read_sources(manifest_path(work))] == ["car", "people", "faces"]
+    assert (work / read_sources(manifest_path(work))[0]["root"]).resolve() == project[1].collection.root.resolve()
+
+
+def test_a_drop_names_its_stage_and_reason(make_collection: Make, tmp_path: Path) -> None:
+    car = make_collection("car", records(4))
+    same = car.read(Table.RECORDS)["sha256"][0].as_py()
+    people = make_collection("people", [*records(3), *records(1, sha256=same), *records(1, licence="by-nc")])
+    sources = [Source(car, TRAINING), Source(people, TRUTH)]
+    choose(sources, ChooseConfig(exclude_licences=["by-nc"]))
+    add_captions(people, lost=1)
+    balance(sources, BalanceConfig(held_out=0), tmp_path / "work")
+    rows = read_manifest(manifest_path(tmp_path / "work")).to_pylist()[4:]
+    first = car.read(Table.RECORDS)["key"][0].as_py()
+    assert [(r["split"], r["stage"], r["reason"], r["detail"]) for r in rows] == [
+        ("dropped", "captions", "unreadable", None),
+        ("train", None, None, None),
+        ("train", None, None, None),
+        ("dropped", "choices", "duplicate", f"repeats car/{first}"),
+        ("dropped", "choices", "licence", "by-nc"),
+    ]
+    assert (rows[1]["caption"], rows[1]["caption_model"]) == (f"model says {rows[1]['key']}", "blip")
+
+
+def test_a_caption_that_no_name_holds_is_in_a_sidecar(make_collection: Make, tmp_path: Path) -> None:
+    texts = ["a cat/dog: 50% off?", "x " * 200, "日本の猫 " * 40, "", "plain", "plain", "Plain", "a.b", "two\nlines"]
+    car = make_collection("car", [{"text": text} for text in texts])
+    choose([Source(car, TRAINING)], ChooseConfig())
+    balance([Source(car, TRAINING)], BalanceConfig(held_out=0), tmp_path / "work")
+    rows = read_manifest(manifest_path(tmp_path / "work")).to_pylist()
+    for row, text in zip(rows, texts, strict=True):
+        picture = tmp_path / "work" / row["file"]
+        assert read_caption(picture).text == row["caption"] == text
+        assert len(picture.name.encode()) <= 255
+        assert picture.with_suffix(".txt").exists() == (read_name(picture.name) != text)
+
+
+def test_a_share_of_less_than_one_picture_is_left_out_and_said(make_collection: Make, tmp_path: Path) -> None:
+    """multiply.txt never says 0, which EveryDream takes for 1."""
+    car, people = make_collection("car", records(3)), make_collection("people", records(3))
+    faces = make_collection("faces", records(3))
+    sources = [Source(car, TRAINING), Source(people, TRUTH, share=100), Source(faces, TRUTH, share=1)]
+    choose(sources, ChooseConfig())
+    summary = balance(sources, BalanceConfig(held_out=0), tmp_path / "work")
+    assert sorted(p.name for p in (tmp_path / "work" / "dataset").iterdir()) == ["car", "people"]
+    assert summary.dropped == {"not_drawn": 3}
+    rows = read_manifest(manifest_path(tmp_path / "work")).to_pylist()
+    assert [(r["stage"], r["reason"], r["multiply"]) for r in rows[6:]] == [("balance", "not_drawn", None)] * 3
+
+
+def test_training_alone_is_a_dataset(make_collection: Make, tmp_path: Path) -> None:
+    car = make_collection("car", records(5))
+    choose([Source(car, TRAINING)], ChooseConfig())
+    balance([Source(car, TRAINING)], BalanceConfig(), tmp_path / "work")
+    assert drawn(tmp_path / "work" / "dataset" / "car") == 4
+    assert [p.name for p in (tmp_path / "work" / "heldout").iterdir()] == ["training"]
+
+
+def test_ground_truth_alone_is_an_error_before_anything_is_written(make_collection: Make, tmp_path: Path) -> None:
+    people = make_collection("people", records(5))
+    choose([Source(people, TRUTH)], ChooseConfig())
+    with pytest.raises(UserError, match="no training picture"):
+        balance([Source(people, TRUTH)], BalanceConfig(), tmp_path / "work")
+    assert not manifest_path(tmp_path / "work").exists()
+    assert not (tmp_path / "work" / "dataset").exists()
+
+
+def test_few_pictures_for_many_draws_are_warned_of(make_collection: Make, tmp_path: Path, caplog: Any) -> None:
+    car, people = make_collection("car", records(8)), make_collection("people", records(2))
+    sources = [Source(car, TRAINING), Source(people, TRUTH)]
+    choose(sources, ChooseConfig())
+    balance(sources, BalanceConfig(held_out=0), tmp_path / "work")
+    assert drawn(tmp_path / "work" / "dataset" / "people") == 8
+    assert "people has 2 pictures for 8 draws an epoch: each is shown 4 times" in caplog.text
+
+
+@pytest.mark.parametrize("table", [Table.CHOICES, Table.CAPTIONS, Table.SCORES])
+def test_tables_older_than_the_records_are_refused(make_collection: Make, tmp_path: Path, table: Table) -> None:
+    car = make_collection("car", records(4))
+    sources = [Source(car, TRAINING)]
+    choose(sources, ChooseConfig())
+    add_captions(car)
+    if table is Table.SCORES:
+        summary = Summary(rows=1, kept=1)
+        car.write(table, "00000", [{"key": "old"}], recipe="r", config=Captions(), summary=summary)
+    else:
+        make_collection("car", records(5))
+        if table is Table.CAPTIONS:
+            choose(sources, ChooseConfig())
+    with pytest.raises(UserError, match=f"{table} of car are missing or older"):
+        balance(sources, BalanceConfig(), tmp_path / "work")
+
+
+def test_without_choices_balance_says_what_to_run(make_collection: Make, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="run choose"):
+        balance([Source(make_collection("car", records(4)), TRAINING)], BalanceConfig(), tmp_path / "work")
+
+
+def test_it_is_made_once_and_made_anew_only_when_something_changed(project: list[Source], tmp_path: Path) -> None:
+    work, config = tmp_path / "work", BalanceConfig()
+    assert not is_current(project, config, work)
+    assert balance(project, config, work).parts_done == 1
+    before = {p: p.stat().st_ino for p in work.rglob("*")}
+    again = balance(project, config, work)
+    assert (again.parts_done, again.parts_before, again.rows) == (0, 1, 71)
+    assert {p: p.stat().st_ino for p in work.rglob("*")} == before
+    assert is_current(project, config, work)
+    other = [*project[:2], replace(project[2], share=2)]
+    for changed in ((project, BalanceConfig(ratio=2)), (other, config)):
+        assert not is_current(*changed, work)
+        made = stamp(manifest_path(work))
+        assert balance(*changed, work).parts_done == 1
+        assert stamp(manifest_path(work)) != made
+
+
+def test_what_was_there_before_is_gone_and_the_collections_are_not(project: list[Source], tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    balance(project, BalanceConfig(), work)
+    pictures = {p for s in project for p in s.collection.root.rglob("*.png")}
+    balance(project[:2], BalanceConfig(ratio=0.5), work)
+    assert sorted(p.name for p in (work / "dataset").iterdir()) == ["car", "people"]
+    assert not (work / "heldout" / "ground_truth" / "faces").exists()
+    assert all(p.exists() for p in pictures)
+    assert not [p for p in work.iterdir() if p.name.startswith(".tmp-")]
+
+
+_KILLER = """
+import os, signal, sys
+_left = {at}
+def _count(event, args):
+    global _left
+    if event == {event!r}:
+        _left -= 1
+        if _left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(_count)
+"""
+
+
+@pytest.mark.parametrize(
+    ("event", "at", "there"),
+    [
+        ("os.link", 30, set()),
+        ("os.rename", 1, set()),
+        ("os.rename", 2, {"heldout"}),
+        ("os.rename", 3, {"heldout", "dataset"}),
+    ],
+)
+def test_a_run_killed_anywhere_is_finished_by_the_next(
+    project: list[Source], tmp_path: Path, event: str, at: int, there: set[str]
+) -> None:
+    """Before a link, and before each of the renames that put held-out pictures, dataset and manifest in place."""
+    balance(project, BalanceConfig(), tmp_path / "undisturbed")
+    work = tmp_path / "work"
+    roots = [(str(s.collection.root), str(s.role), s.share, s.multiply) for s in project]
+    script = f"""
+from pathlib import Path
+from curate.assemble import balance
+from curate.balance import BalanceConfig
+from curate.source import Role, Source
+from scrape.collection import Collection
+sources = [Source(Collection(Path(r)), Role(role), share, multiply) for r, role, share, multiply in {roots!r}]
+balance(sources, BalanceConfig(), Path({str(work)!r}))
+"""
+    code = _KILLER.format(at=at, event=event) + script
+    done = subprocess.run([sys.executable, "-c", code], cwd=HOUSE, timeout=100, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert {p.name for p in work.iterdir() if not p.name.startswith(".")} == there
+    assert not is_current(project, BalanceConfig(), work)
+    balance(project, BalanceConfig(), work)
+    assert read_manifest(manifest_path(work)).equals(read_manifest(manifest_path(tmp_path / "undisturbed")))
+    for folder in ("dataset", "heldout"):
+        assert files_of(work / folder) == files_of(tmp_path / "undisturbed" / folder)
+    assert not [p for p in work.iterdir() if p.name.startswith(".tmp-")]
+
+
+def test_a_picture_that_is_gone_is_named(project: list[Source], tmp_path: Path) -> None:
+    next(project[1].collection.root.rglob("*.png")).unlink()
+    with pytest.raises(UserError, match=r"\.png is gone"):
+        balance(project, BalanceConfig(), tmp_path / "work")
+    assert not (tmp_path / "work" / "dataset").exists()
+
+
+def test_two_runs_in_one_workspace_do_not_mix(project: list[Source], tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    hold = (
+        "import sys, fcntl; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", hold, str(work / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="in use by another run"):
+            balance(project, BalanceConfig(), work)
+        holder.communicate("\n")
+
+
+def test_asking_whether_it_is_current_imports_no_models(project: list[Source], tmp_path: Path) -> None:
+    script = """
+import json, sys
+import curate.assemble, curate.choose, curate.score
+print(json.dumps([m for m in ("torch", "open_clip", "imagehash", "scipy", "transformers") if m in sys.modules]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=HOUSE, check=True)
+    assert json.loads(done.stdout) == []
+
+
+def test_a_manifest_that_is_not_there_or_torn_is_named(tmp_path: Path) -> None:
+    for read in (read_manifest, stamp):
+        with pytest.raises(UserError, match="run balance"):
+            read(tmp_path / "dataset.parquet")
+    (tmp_path / "dataset.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match="can't be read"):
+        read_manifest(tmp_path / "dataset.parquet")
+    assert isinstance(MANIFEST, pa.Schema)
