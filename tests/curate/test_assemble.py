@@ -255,14 +255,14 @@ sys.addaudithook(_count)
     [
         ("os.link", 30, set()),
         ("os.rename", 1, set()),
-        ("os.rename", 2, {"heldout"}),
+        ("os.rename", 2, {"dataset"}),
         ("os.rename", 3, {"heldout", "dataset"}),
     ],
 )
 def test_a_run_killed_anywhere_is_finished_by_the_next(
     project: list[Source], tmp_path: Path, event: str, at: int, there: set[str]
 ) -> None:
-    """Before a link, and before each of the renames that put held-out pictures, dataset and manifest in place."""
+    """Before a link, and before each of the renames that put dataset, held-out pictures and manifest in place."""
     balance(project, BalanceConfig(), tmp_path / "undisturbed")
     work = tmp_path / "work"
     roots = [(str(s.collection.root), str(s.role), s.share, s.multiply) for s in project]
