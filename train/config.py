@@ -67,7 +67,7 @@ class TrainConfig(StageConfig):
     eval_every: int = Field(500, ge=0, description="Optimizer steps between evaluations; 0: only before and after.")
     eval_timesteps: int = Field(8, ge=1, le=1000, description="Timesteps at which each held-out picture is judged.")
     sample_every: int = Field(500, ge=0, description="Optimizer steps between samples; 0: only before and after.")
-    prompts: list[str] = Field([], description="What the samples show; none given: the first captions of the folder.")
+    prompts: list[str] = Field([], description="What the samples show; none given: captions of the folders.")
     sample_steps: int = Field(25, ge=1, le=1000, description="Denoising steps a sample.")
     guidance: float = Field(7.5, ge=0, le=100, description="Classifier-free guidance of the samples.")
     log_every: int = Field(10, ge=1, description="Optimizer steps between looks at the losses, each of which waits.")

@@ -62,8 +62,8 @@ class Plan:
         """What the user should know of, in sentences."""
         scarce = [bucket for bucket in self.buckets if bucket.filled > bucket.pictures]
         notes = [
-            f"The bucket {bucket.size[0]}×{bucket.size[1]} has {bucket.pictures} pictures, so they are repeated to fill "
-            f"{bucket.filled} places of its batch; add pictures of that shape, or lower batch."
+            f"The bucket {bucket.size[0]}×{bucket.size[1]} has {bucket.pictures} pictures, so they are repeated to "
+            f"fill {bucket.filled} places of its batch; add pictures of that shape, or lower batch."
             for bucket in scarce
         ]
         if self.unused_controls:

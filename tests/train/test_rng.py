@@ -41,7 +41,7 @@ def test_a_permutation_favours_no_place() -> None:
 
 def test_uniform_numbers_are_uniform() -> None:
     values = rng.uniform(rng.stream(3, "dropout"), np.arange(100_000))
-    assert 0 <= values.min() and values.max() < 1
+    assert values.min() >= 0 and values.max() < 1
     assert values.mean() == pytest.approx(0.5, abs=0.005)
     assert values.var() == pytest.approx(1 / 12, abs=0.002)
 
@@ -65,6 +65,6 @@ def test_a_samples_noise_does_not_depend_on_its_neighbours(indices: list[int], k
 @given(WORD, st.integers(0, 2**40), st.sampled_from([10, 50, 1000]))
 def test_consecutive_samples_spread_over_the_timesteps(key: int, start: int, count: int) -> None:
     steps = noise.timesteps(key, torch.arange(start, start + 4 * count), count)
-    assert 0 <= steps.min() and steps.max() < count
+    assert steps.min() >= 0 and steps.max() < count
     share = torch.bincount(steps * 10 // count, minlength=10) / len(steps)
     assert (share - 0.1).abs().max() < 0.05

@@ -1,0 +1,139 @@
+"""A Stable Diffusion model of the smallest size, with random weights, and small training folders."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from train.config import TrainConfig
+
+
+def tiny_config(**changes: Any) -> TrainConfig:
+    """A config that suits the tiny model: 32 pixels, batches of 2."""
+    settings: dict[str, Any] = {
+        "resolution": 32,
+        "quantum": 8,
+        "batch": 2,
+        "epochs": 1,
+        "learning_rate": 1e-3,
+        "text_encoder_rate": 1e-4,
+        "workers": 2,
+        "device": "cpu",
+        "checkpoint_every": 2,
+        "eval_every": 0,
+        "eval_timesteps": 2,
+        "sample_every": 0,
+        "sample_steps": 2,
+        "prompts": ["a red thing"],
+        "log_every": 2,
+    }
+    return TrainConfig(**{**settings, **changes})
+
+
+@pytest.fixture(scope="session")
+def config() -> Callable[..., TrainConfig]:
+    """`config(epochs=2)`: a config that suits the tiny model, with changes."""
+    return tiny_config
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A diffusers folder of Stable Diffusion with one block a level, two levels, and a VAE that shrinks 4 times."""
+    folder = tmp_path_factory.mktemp("base")
+    save_pipeline(folder, unet={}, vae={"levels": 3})
+    return str(folder)
+
+
+def save_pipeline(
+    folder: Path, unet: dict[str, Any], vae: dict[str, Any], scheduler: dict[str, Any] | None = None
+) -> None:
+    """Writes a random model; `unet` and `scheduler` go to their configs, vae["levels"] says how far the VAE shrinks."""
+    import torch
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    tokenizer = byte_tokenizer()
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=24,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    shape: dict[str, Any] = {
+        "block_out_channels": (32, 64),
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "layers_per_block": 1,
+        "attention_head_dim": 8,
+        "cross_attention_dim": 32,
+        "norm_num_groups": 8,
+    }
+    levels = vae["levels"]
+    noise: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    noise |= {"clip_sample": False, "steps_offset": 1}
+    pipeline = StableDiffusionPipeline(
+        unet=UNet2DConditionModel(sample_size=8, **{**shape, **unet}),
+        vae=AutoencoderKL(
+            block_out_channels=(8,) * levels,
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            norm_num_groups=4,
+            latent_channels=4,
+        ),
+        text_encoder=CLIPTextModel(text),
+        tokenizer=tokenizer,
+        scheduler=DDIMScheduler(**{**noise, **(scheduler or {})}),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder)
+
+
+def byte_tokenizer() -> Any:
+    """A CLIP tokenizer whose words are single bytes."""
+    from transformers import CLIPTokenizer
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters = list(bytes_to_unicode().values())
+    words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, merges=[], model_max_length=24)
+
+
+def paint(path: Path, size: tuple[int, int], seed: int) -> None:
+    """Writes a PNG of smooth random colours."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training folder: 5 pictures of one's own in two shapes, and 8 of ground truth at 0.3."""
+    root = tmp_path_factory.mktemp("folder")
+    for number in range(5):
+        paint(root / "own" / f"a thing_{number}.png", (48, 32) if number == 4 else (40, 40), number)
+    for number in range(8):
+        paint(root / "ground" / f"a scene of kind {number % 3}_{number}.png", (40, 40), 100 + number)
+    (root / "ground" / "multiply.txt").write_text("0.3")
+    return root
+
+
+@pytest.fixture(scope="session")
+def heldout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Held-out pictures: 2 of the training kind, 3 of ground truth."""
+    root = tmp_path_factory.mktemp("heldout")
+    for number in range(2):
+        paint(root / "training" / "own" / f"a thing_{number}.png", (40, 40), 50 + number)
+    for number in range(3):
+        paint(root / "ground_truth" / "ground" / f"a scene_{number}.png", (40, 40), 150 + number)
+    return root

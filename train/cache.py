@@ -1,0 +1,187 @@
+"""Latents of pictures, kept by content: the same picture bytes, crop and VAE are encoded once, in whichever run.
+
+    <folder>/<VAE and crop>/<random name>.safetensors     key → [2, C, h, w]: mean and deviation of the posterior
+
+A key is the sha256 of the file with the bucket. Shards are only ever added, each whole, so a killed fill goes on where
+it stopped; a checksum for each entry finds the damaged ones, which are made again. Entries are mapped into memory, not
+read into it.
+"""
+
+import hashlib
+import json
+import secrets
+import zlib
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from base.files import commit, lock, sweep
+from base.pixels import PictureError, decode
+from base.progress import Progress, silent
+from train.ahead import ahead
+from train.buckets import crop_box, enlargement
+from train.dataset import Problem, Sample
+from train.model import weights_digest
+
+CROP = "centre-1"
+"""Raised when pictures are cropped or resized in another way."""
+SHARD_BYTES = 64 * 2**20
+GROUP = 8
+"""Pictures encoded together. Fixed, because the last bits of a convolution may depend on it."""
+
+
+class LatentCache:
+    """The latents of samples, made where they are missing.
+
+    Args:
+        folder: where they are kept; None: in memory, for this process.
+        vae: a diffusers AutoencoderKL or AutoencoderTiny, on its device.
+    """
+
+    def __init__(self, folder: Path | None, vae: Any) -> None:
+        self.vae = vae
+        self.folder = folder / f"{weights_digest(vae)}-{CROP}" if folder else None
+        self.entries: dict[str, Tensor] = {}
+        self.keys: dict[Path, str] = {}
+
+    def add(self, samples: Sequence[Sample], workers: int, progress: Progress = silent) -> list[Problem]:
+        """Makes the latents of these samples, where they are not there.
+
+        Returns:
+            The samples that can't be decoded, and why.
+
+        Raises:
+            UserError: another process is filling the cache.
+        """
+        found, lost = [], []
+        for sample, content in zip(samples, ahead(_content, samples, workers, 4 * workers), strict=True):
+            if content is None:
+                lost.append(Problem(sample.name, "missing_file"))
+                continue
+            self.keys[sample.path] = f"{content}-{sample.bucket[0]}x{sample.bucket[1]}"
+            found.append(sample)
+            progress(len(found) + len(lost), len(samples), "reading pictures")
+        if self.folder is None:
+            return lost + self._fill(found, workers, progress)
+        with lock(self.folder):
+            sweep(self.folder)
+            self._open()
+            return lost + self._fill(found, workers, progress)
+
+    def __getitem__(self, sample: Sample) -> Tensor:
+        """Mean and deviation of a sample's posterior, float16 [2, C, h, w], on the processor."""
+        return self.entries[self.keys[sample.path]]
+
+    def _open(self) -> None:
+        """Maps the shards, as far as they are whole, and takes from them what is wanted and undamaged."""
+        assert self.folder is not None
+        wanted = set(self.keys.values()) - set(self.entries)
+        for shard in sorted(self.folder.glob("[!.]*.safetensors")):
+            try:
+                with safe_open(shard, "pt") as stored:
+                    sums = json.loads((stored.metadata() or {}).get("sums", "{}"))
+                    here = {key: stored.get_tensor(key) for key in wanted.intersection(stored.keys())}
+            except (SafetensorError, OSError, ValueError):
+                continue  # damaged as a whole; its entries are made again
+            self.entries |= {key: value for key, value in here.items() if _sum(value) == sums.get(key)}
+
+    def _fill(self, samples: Sequence[Sample], workers: int, progress: Progress) -> list[Problem]:
+        missing = {key: sample for sample in samples if (key := self.keys[sample.path]) not in self.entries}
+        ordered = sorted(missing.values(), key=lambda sample: (sample.bucket, self.keys[sample.path]))
+        broken: dict[str, str] = {}
+        made: dict[str, Tensor] = {}
+        done = 0
+        for group in self._encoded(ordered, workers):
+            for sample, posterior in group:
+                if isinstance(posterior, str):
+                    broken[self.keys[sample.path]] = posterior
+                else:
+                    made[self.keys[sample.path]] = posterior
+            done += len(group)
+            progress(done, len(ordered), "encoding pictures")
+            if sum(entry.nbytes for entry in made.values()) >= SHARD_BYTES:
+                self._store(made)
+                made = {}
+        self._store(made)
+        return [Problem(sample.name, broken[key]) for sample in samples if (key := self.keys[sample.path]) in broken]
+
+    def _encoded(self, ordered: Sequence[Sample], workers: int) -> Iterator[list[tuple[Sample, Tensor | str]]]:
+        """Group after group: each sample with its posterior, or with the reason why it has none.
+
+        Samples come sorted, and groups end where a bucket does. So a fill that goes on after a kill makes the same
+        groups, and the same bits, as one that was left alone.
+        """
+        groups = [
+            members[start : start + GROUP]
+            for _, found in groupby(ordered, key=lambda sample: sample.bucket)
+            for members in [list(found)]
+            for start in range(0, len(members), GROUP)
+        ]
+        for group, pixels in zip(groups, ahead(_decode_all, groups, workers, workers + 1), strict=True):
+            good = [found for found in pixels if not isinstance(found, str)]
+            posteriors = iter(self._encode(np.stack(good)) if good else ())
+            yield [
+                (sample, found if isinstance(found, str) else next(posteriors))
+                for sample, found in zip(group, pixels, strict=True)
+            ]
+
+    @torch.no_grad()
+    def _encode(self, pixels: np.ndarray[Any, Any]) -> Tensor:
+        """uint8 [n, H, W, 3] → float16 [n, 2, C, h, w]. A VAE without a posterior has deviation 0."""
+        picture = torch.from_numpy(pixels).to(self.vae.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        encoded = self.vae.encode(picture.contiguous(memory_format=torch.channels_last))
+        if hasattr(encoded, "latent_dist"):
+            both = torch.stack([encoded.latent_dist.mean, encoded.latent_dist.std], dim=1)
+        else:
+            both = torch.stack([encoded.latents, torch.zeros_like(encoded.latents)], dim=1)
+        return both.half().contiguous().cpu()
+
+    def _store(self, made: dict[str, Tensor]) -> None:
+        self.entries |= made
+        if not made or self.folder is None:
+            return
+        sums = json.dumps({key: _sum(value) for key, value in made.items()})
+        with commit(self.folder / f"{secrets.token_hex(8)}.safetensors") as temporary:
+            save_file({key: value.clone() for key, value in made.items()}, temporary, metadata={"sums": sums})
+
+
+def pixels(sample: Sample) -> np.ndarray[Any, Any]:
+    """A sample decoded, cropped from the centre and resized to its bucket, uint8 [H, W, 3].
+
+    Raises:
+        PictureError: it can't be decoded.
+    """
+    scale = enlargement(sample.size, sample.bucket)
+    image = decode(sample.path, at_least=ceil(min(sample.size) * scale) if scale < 1 else None)
+    box = crop_box(image.size, sample.bucket)
+    return np.asarray(image.resize(sample.bucket, Image.Resampling.LANCZOS, box=box))
+
+
+def _content(sample: Sample) -> str | None:
+    try:
+        return hashlib.sha256(sample.path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def _decode_all(samples: Sequence[Sample]) -> list[np.ndarray[Any, Any] | str]:
+    found: list[np.ndarray[Any, Any] | str] = []
+    for sample in samples:
+        try:
+            found.append(pixels(sample))
+        except PictureError as error:
+            found.append(error.reason)
+    return found
+
+
+def _sum(entry: Tensor) -> int:
+    return zlib.crc32(entry.numpy().tobytes())

@@ -1,0 +1,87 @@
+"""A trained model as other programs read it: a diffusers folder, and one file with Stable Diffusion's original keys."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from base.errors import UserError
+from base.files import commit_folder, commit_json, fingerprint
+from base.progress import Progress, silent
+from base.stage import StageConfig, recipe
+
+VERSION = 1
+MARK = "dreamloom.json"
+"""The file that says how an export was made; a folder without it is not ours to replace."""
+SINGLE_FILE = "model.safetensors"
+
+
+class ExportConfig(StageConfig):
+    """Writes a trained model in diffusers' format and, where its layers have original names, as one file."""
+
+    dtype: Literal["fp16", "fp32"] = Field("fp16", description="Of the written weights.")
+    average: bool = Field(True, description="Write the averaged weights, where the checkpoint has them.")
+    single_file: bool = Field(True, description=f"Write {SINGLE_FILE} too, for A1111, ComfyUI and others.")
+
+
+@dataclass(frozen=True)
+class ExportSummary:
+    """What was written."""
+
+    folder: str
+    """A diffusers folder."""
+    single_file: str | None
+    bytes: int
+    """Of all files."""
+    made: bool
+    """False: it was there already, made from the same weights in the same way."""
+    note: str = ""
+    """Why there is no single file, where one was wanted."""
+
+
+def export(checkpoint: Path, target: Path, config: ExportConfig, progress: Progress = silent) -> ExportSummary:
+    """Writes a run's model.
+
+    Args:
+        checkpoint: a checkpoint of a run, or a run, whose newest is taken.
+        target: the folder to write; an earlier export there is replaced, whole.
+
+    Raises:
+        UserError: there is no such checkpoint, or `target` holds something else than an export.
+    """
+    _check_target(target)
+    from train.source import find_source  # torch from here on
+
+    source = find_source(checkpoint)
+    if source.checkpoint is None or source.config is None:
+        raise UserError(f"{checkpoint} is a whole model already; name a run, or one of its checkpoints.")
+    models = {"base": fingerprint(source.config.base), "checkpoint": fingerprint(source.checkpoint)}
+    made = recipe("export", VERSION, config, models=models)
+    stored = _read_mark(target)
+    if stored.get("recipe") != made:
+        from train.writing import write_model
+
+        with commit_folder(target) as folder:
+            note = write_model(source, folder, config, progress)
+            single = SINGLE_FILE if (folder / SINGLE_FILE).exists() else None
+            about = {"base": source.config.base, "vae": source.config.vae, "checkpoint": str(source.checkpoint)}
+            commit_json(folder / MARK, {"recipe": made, **about, "single_file": single, "note": note})
+    now = _read_mark(target)
+    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    single = str(target / now["single_file"]) if now["single_file"] else None
+    return ExportSummary(str(target), single, size, stored.get("recipe") != made, now["note"])
+
+
+def _check_target(target: Path) -> None:
+    if target.exists() and not (target / MARK).is_file() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{target} holds something that is not an export of dreamloom; name a new folder.")
+
+
+def _read_mark(target: Path) -> dict[str, str]:
+    file = target / MARK
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    except ValueError:
+        return {}  # damaged, so it is made again

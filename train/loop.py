@@ -1,0 +1,79 @@
+"""The training loop: a training folder and a base model → a run."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from base.files import lock, sweep
+from base.progress import Progress, silent
+from train.check import check
+from train.config import TrainConfig
+from train.dataset import read_dataset
+from train.evaluate import read_heldout
+from train.run import TrainSummary, check_same, read_summary, recipe_of, write_settings, write_summary
+from train.stop import Interrupted, Stop, on_signal
+
+if TYPE_CHECKING:
+    from train.session import Session
+
+
+def train(
+    folder: Path, run: Path, config: TrainConfig, heldout: Path | None = None, progress: Progress = silent
+) -> TrainSummary:
+    """Fine-tunes a model; goes on where the run stopped, and does nothing where it is finished.
+
+    SIGTERM and Ctrl-C save and stop; the summary then says `finished=False`, and the next call goes on.
+
+    Args:
+        folder: the training folder (train.folder). Nothing is written to it.
+        run: the run's folder (train.run).
+        heldout: pictures to measure learning and forgetting by (train.evaluate); none: nothing is measured.
+
+    Raises:
+        UserError: the config, the folders or the models are wrong, the run belongs to another config, another process
+            trains it, or the loss is no number any more.
+    """
+    check(config)
+    dataset = read_dataset(folder, config.resolution, config.quantum, config.workers)
+    kinds = read_heldout(heldout, config.resolution, config.quantum, config.workers)
+    made = recipe_of(dataset, kinds, config)
+    check_same(run, made, config)
+    if done := read_summary(run):
+        return done
+    with lock(run), on_signal() as stop:
+        sweep(run)
+        write_settings(run, made, folder, heldout, config)
+        from train.session import open_session  # torch from here on
+
+        try:
+            with open_session(dataset, kinds, run, config, stop.breaks(progress)) as session:
+                return _run(session, config, stop)
+        except Interrupted:  # the latents were being made: what is made is kept, nothing else was begun
+            return TrainSummary(finished=False, pictures=len(dataset.samples), problems=len(dataset.problems))
+
+
+def _run(session: "Session", config: TrainConfig, stop: Stop) -> TrainSummary:
+    complete = False
+    with suppress(Interrupted):  # a measurement or samples were broken off; the next call makes them
+        complete = _loop(session, config, stop)
+    session.save()
+    summary = session.summary(complete)
+    if complete:
+        write_summary(session.run, summary)
+    return summary
+
+
+def _loop(session: "Session", config: TrainConfig, stop: Stop) -> bool:
+    """Trains to the end of the run, and returns True; or until a stop is wanted."""
+    while True:
+        if session.due(config.log_every):
+            session.read_losses()
+        if session.due(config.eval_every):
+            session.measure()
+        if session.due(config.sample_every):
+            session.draw()
+        if session.due(config.checkpoint_every):
+            session.save()
+        if session.at_end or stop.wanted:
+            return session.at_end
+        session.step()

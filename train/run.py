@@ -1,0 +1,126 @@
+"""A run's folder: what it was made from, what it logged, how it ended.
+
+<run>/config.json              the config as used, the folders, and the recipe that names them all
+      checkpoints/             train.checkpoint
+      log.jsonl                one line an optimizer step
+      logs/                    the same for TensorBoard, with speed
+      evaluation.json          train.evaluate
+      learned_forgotten.png    the same as a chart
+      samples/                 train.sample
+      problems.json            pictures that took no part, and why
+      summary.json             written last: a run that has it is finished
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from base.errors import UserError
+from base.files import commit_json, commit_text, fingerprint
+from base.stage import recipe
+from train.config import SPEED_ONLY, TrainConfig
+from train.dataset import Dataset
+
+VERSION = 1
+"""Raised when the same config and folders would give other weights."""
+
+
+@dataclass(frozen=True)
+class TrainSummary:
+    """What a call of train did."""
+
+    finished: bool
+    """False: it was asked to stop, has saved its state, and goes on when it is called again."""
+    pictures: int
+    """Pictures of the training folder that took part."""
+    problems: int
+    """Pictures that took no part; problems.json names them."""
+    images_seen: int = 0
+    images: int = 0
+    """To be seen in the whole run."""
+    steps: int = 0
+    """Optimizer steps so far."""
+    learned: float | None = None
+    """1 − loss/base loss on held-out training pictures; None where there are none."""
+    learned_error: float | None = None
+    """Its standard error."""
+    forgotten: float | None = None
+    """loss/base loss − 1 on held-out ground truth."""
+    forgotten_error: float | None = None
+    checkpoint: str | None = None
+    """The newest."""
+    images_per_second: float | None = None
+    """Of the last call's steps, without evaluation, samples and checkpoints."""
+
+
+def recipe_of(dataset: Dataset, heldout: dict[str, Dataset], config: TrainConfig) -> str:
+    """Names a run by all that its result depends on."""
+    models = {"base": fingerprint(config.base)} | ({"vae": fingerprint(config.vae)} if config.vae else {})
+    digests = [dataset.digest(), *(f"{name} {kind.digest()}" for name, kind in sorted(heldout.items()))]
+    return recipe("train", VERSION, config, digests, models, SPEED_ONLY)
+
+
+def check_same(run: Path, made: str, config: TrainConfig) -> None:
+    """Checks that a run folder is new, or is that of this very run.
+
+    Raises:
+        UserError: it belongs to another run, or is no run folder but holds something.
+    """
+    stored = read_settings(run)
+    if not stored:
+        if run.exists() and any(not entry.name.startswith(".") for entry in run.iterdir()):
+            raise UserError(f"{run} holds something that is not a training run; name a new folder for the run.")
+        return
+    if stored["recipe"] == made:
+        return
+    before, now = stored["config"], config.model_dump(mode="json")
+    changed = [name for name in now if name not in SPEED_ONLY and before.get(name) != now[name]]
+    what = ", ".join(f"{name} ({before.get(name)}, not {now[name]})" for name in changed) or "its pictures or models"
+    raise UserError(f"{run} was made with another {what}; name a new folder for this run.")
+
+
+def write_settings(run: Path, made: str, folder: Path, heldout: Path | None, config: TrainConfig) -> None:
+    """Notes what the run is made from; speed-only fields are brought up to date."""
+    settings = {"recipe": made, "folder": folder, "heldout": heldout, "config": config.model_dump(mode="json")}
+    commit_json(run / "config.json", settings)
+
+
+def read_settings(run: Path) -> dict[str, Any]:
+    """What `write_settings` wrote; empty where it isn't there.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    return _read(run / "config.json")
+
+
+def read_summary(run: Path) -> TrainSummary | None:
+    """The summary of a finished run; None where it isn't finished."""
+    stored = _read(run / "summary.json")
+    return TrainSummary(**stored) if stored else None
+
+
+def write_summary(run: Path, summary: TrainSummary) -> None:
+    """Marks the run as finished."""
+    commit_json(run / "summary.json", asdict(summary))
+
+
+def cut_log(run: Path, images_seen: int) -> None:
+    """Takes out of log.jsonl what a killed run logged after the checkpoint from which it goes on."""
+    log = run / "log.jsonl"
+    if not log.exists():
+        return
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("}\n")]  # the last may have been cut by the kill
+    kept = [line for line in whole if json.loads(line)["images_seen"] <= images_seen]
+    commit_text(log, "".join(kept))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.exists():
+        return {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise UserError(f"{file} can't be read ({error}); name a new folder for the run.") from error

@@ -1,0 +1,167 @@
+"""Stable Diffusion's original key names, as one file holds them for A1111, ComfyUI and others.
+
+diffusers renamed every layer. The original numbers a network's layers from its input to its output, so the names are
+found by walking the blocks in that order: whatever the number of levels, of layers a level, and of attentions. Shapes
+differ in one place, the VAE's attention, whose projections were convolutions of one pixel.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+Weights = dict[str, Tensor]
+
+UNET = "model.diffusion_model."
+VAE = "first_stage_model."
+CLIP = "cond_stage_model.transformer.text_model."
+OPEN_CLIP = "cond_stage_model.model."
+
+_UNET_ENDS = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+    "mid_block.resnets.0": "middle_block.0",
+    "mid_block.attentions.0": "middle_block.1",
+    "mid_block.resnets.1": "middle_block.2",
+}
+_UNET_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+_OPEN_CLIP_LAYER = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "self_attn.out_proj": "attn.out_proj",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+}
+_OPEN_CLIP_ENDS = {
+    "embeddings.token_embedding.weight": "token_embedding.weight",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "final_layer_norm.weight": "ln_final.weight",
+    "final_layer_norm.bias": "ln_final.bias",
+}
+
+
+class NoOriginalName(Exception):
+    """A layer that Stable Diffusion 1.x and 2.x do not have, so that the original has no name for it."""
+
+
+def original(unet: Weights, vae: Weights, text_encoder: Weights, open_clip: bool) -> Weights:
+    """All weights of a model under their original names.
+
+    Args:
+        unet, vae, text_encoder: state dicts of diffusers' and transformers' models.
+        open_clip: the text encoder is Stable Diffusion 2's, whose original is open_clip's.
+
+    Raises:
+        NoOriginalName: a layer has none, e.g. of an AutoencoderTiny.
+    """
+    text = _open_clip(text_encoder) if open_clip else {CLIP + _bare(key): value for key, value in text_encoder.items()}
+    return {**_unet(unet), **_vae(vae), **text}
+
+
+def _unet(weights: Weights) -> Weights:
+    places = {**_UNET_ENDS, **dict(_down_places(weights)), **dict(_up_places(weights))}
+    return {UNET + _renamed(key, places, {".resnets.": _UNET_RESNET}): value for key, value in weights.items()}
+
+
+def _down_places(weights: Weights) -> Iterator[tuple[str, str]]:
+    """input_blocks.1, 2, …: one a resnet (with its attention behind it), one a downsampler."""
+    number = 1
+    for level in range(_count(weights, "down_blocks")):
+        block = f"down_blocks.{level}"
+        for layer in range(_count(weights, f"{block}.resnets")):
+            yield f"{block}.resnets.{layer}", f"input_blocks.{number}.0"
+            yield f"{block}.attentions.{layer}", f"input_blocks.{number}.1"
+            number += 1
+        if _count(weights, f"{block}.downsamplers"):
+            yield f"{block}.downsamplers.0.conv", f"input_blocks.{number}.0.op"
+            number += 1
+
+
+def _up_places(weights: Weights) -> Iterator[tuple[str, str]]:
+    """output_blocks.0, 1, …: one a resnet; the level's upsampler is the last part of its last one."""
+    number = 0
+    for level in range(_count(weights, "up_blocks")):
+        block = f"up_blocks.{level}"
+        layers = _count(weights, f"{block}.resnets")
+        for layer in range(layers):
+            yield f"{block}.resnets.{layer}", f"output_blocks.{number + layer}.0"
+            yield f"{block}.attentions.{layer}", f"output_blocks.{number + layer}.1"
+        number += layers
+        part = 2 if _count(weights, f"{block}.attentions") else 1
+        yield f"{block}.upsamplers.0.conv", f"output_blocks.{number - 1}.{part}.conv"
+
+
+def _vae(weights: Weights) -> Weights:
+    places = {f"{side}.conv_norm_out": f"{side}.norm_out" for side in ("encoder", "decoder")}
+    places |= {f"{side}.{end}": f"{side}.{end}" for side in ("encoder", "decoder") for end in ("conv_in", "conv_out")}
+    places |= {end: end for end in ("quant_conv", "post_quant_conv")}
+    for side in ("encoder", "decoder"):
+        places |= {f"{side}.mid_block.resnets.{n}": f"{side}.mid.block_{n + 1}" for n in (0, 1)}
+        places |= {f"{side}.mid_block.attentions.0": f"{side}.mid.attn_1"}
+    levels = _count(weights, "encoder.down_blocks")
+    for level in range(levels):
+        down, up = f"encoder.down_blocks.{level}", f"decoder.up_blocks.{level}"
+        from_top = levels - 1 - level  # the original counts the decoder's levels from the picture inwards
+        for layer in range(_count(weights, f"{down}.resnets")):
+            places[f"{down}.resnets.{layer}"] = f"encoder.down.{level}.block.{layer}"
+        for layer in range(_count(weights, f"{up}.resnets")):
+            places[f"{up}.resnets.{layer}"] = f"decoder.up.{from_top}.block.{layer}"
+        places[f"{down}.downsamplers.0.conv"] = f"encoder.down.{level}.downsample.conv"
+        places[f"{up}.upsamplers.0.conv"] = f"decoder.up.{from_top}.upsample.conv"
+    inner = {".resnets.": {"conv_shortcut": "nin_shortcut"}, ".attentions.": _VAE_ATTENTION}
+    return {VAE + _renamed(key, places, inner): _as_convolution(key, value) for key, value in weights.items()}
+
+
+def _as_convolution(key: str, value: Tensor) -> Tensor:
+    return value[:, :, None, None] if ".attentions." in key and value.ndim == 2 else value
+
+
+def _open_clip(weights: Weights) -> Weights:
+    """open_clip keeps query, key and value of an attention in one matrix."""
+    named = {_bare(key): value for key, value in weights.items()}
+    found: Weights = {OPEN_CLIP + _OPEN_CLIP_ENDS[key]: named[key] for key in _OPEN_CLIP_ENDS}
+    for layer in range(_count(named, "encoder.layers")):
+        ours, theirs = f"encoder.layers.{layer}.", f"{OPEN_CLIP}transformer.resblocks.{layer}."
+        for kind in ("weight", "bias"):
+            three = [named[f"{ours}self_attn.{one}_proj.{kind}"] for one in "qkv"]
+            found[f"{theirs}attn.in_proj_{kind}"] = torch.cat(three)
+            found |= {f"{theirs}{new}.{kind}": named[f"{ours}{old}.{kind}"] for old, new in _OPEN_CLIP_LAYER.items()}
+    return found
+
+
+def _renamed(key: str, places: Mapping[str, str], inner: Mapping[str, Mapping[str, str]]) -> str:
+    """A key with its block's name and, inside the block, its layer's name replaced."""
+    parts = key.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        block = ".".join(parts[:length])
+        if block in places:
+            rest = ".".join(parts[length:])
+            for kind, names in inner.items():
+                if kind in f"{block}.":
+                    layer, _, end = rest.rpartition(".")
+                    rest = f"{names.get(layer, layer)}.{end}" if layer else rest
+            return f"{places[block]}.{rest}"
+    raise NoOriginalName(key)
+
+
+def _count(weights: Mapping[str, object], prefix: str) -> int:
+    """How many numbered blocks a prefix has."""
+    pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
+    return 1 + max((int(found[1]) for key in weights if (found := pattern.match(key))), default=-1)
+
+
+def _bare(key: str) -> str:
+    """transformers before 5 put `text_model.` before a text encoder's keys."""
+    return key.removeprefix("text_model.")

@@ -1,0 +1,157 @@
+"""The trainer: weights, optimizer, average, and the one counter from which all else follows.
+
+Nothing in this file waits for the device: no number is read back. tests/train/test_trainer.py sees to that.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from train import noise, objective
+from train.config import TrainConfig
+from train.device import autocast, choose_precision
+from train.loader import Ready
+from train.losses import LossWindow
+from train.model import Model
+from train.rng import stream
+from train.text import Texts
+
+
+class Trainer:
+    """Everything a step needs and changes.
+
+    Args:
+        captions: the loader's, by number.
+        images: pictures of the whole run, for the schedule of the learning rate.
+    """
+
+    def __init__(self, model: Model, captions: list[str], images: int, config: TrainConfig) -> None:
+        self.model = model
+        self.config = config
+        self.images = images
+        self.images_seen = 0
+        self.precision = choose_precision(config.precision, model.device)
+        self.parts: dict[str, nn.Module] = {"unet": model.unet}
+        if config.text_encoder_rate > 0:
+            self.parts["text_encoder"] = model.text_encoder
+        for part in self.parts.values():
+            part.requires_grad_(True)
+        if config.gradient_checkpointing:
+            model.unet.enable_gradient_checkpointing()
+        self.parameters: list[Tensor] = [parameter for part in self.parts.values() for parameter in part.parameters()]
+        self.average = [p.detach().clone() for p in self.parameters] if config.ema else None
+        self.optimizer = self._optimizer()
+        self.texts = Texts(model, captions, frozen="text_encoder" not in self.parts)
+        self.window = LossWindow()
+        self.streams = {name: stream(config.seed, name) for name in ("posterior", "noise", "offset", "timestep")}
+
+    @property
+    def steps_done(self) -> int:
+        """Optimizer steps so far."""
+        return -(-self.images_seen // (self.config.batch * self.config.accumulate))
+
+    def step(self, group: Sequence[Ready]) -> None:
+        """One optimizer step on the batches of `group`, each of which counts the same."""
+        factor = rate_factor(self.config, self.images_seen, self.images)
+        for settings in self.optimizer.param_groups:
+            settings["lr"] = settings["full_rate"] * factor
+        losses = []
+        for ready in group:
+            loss = self.loss(ready) / len(group)
+            torch.autograd.backward(loss)
+            losses.append(loss.detach())
+        gradient = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        shown = sum(len(ready.captions) for ready in group)
+        self._follow(shown)
+        self.images_seen += shown
+        rate = self.config.learning_rate * factor
+        batches = [ready.batch for ready in group]
+        self.window.add(self.steps_done, self.images_seen, rate, torch.stack(losses).sum(), gradient, batches)
+
+    def loss(self, ready: Ready) -> Tensor:
+        """The loss of a batch, a single number. All its randomness comes from the sample indices."""
+        model, config = self.model, self.config
+        indices = torch.arange(len(ready.captions), device=model.device) + ready.batch.first
+        mean, deviation = ready.posteriors.to(model.device, non_blocking=True).float().unbind(1)
+        shape = tuple(mean.shape[1:])
+        latents = model.scaled(mean + deviation * noise.normal(self.streams["posterior"], indices, shape))
+        added = noise.normal(self.streams["noise"], indices, shape)
+        if config.noise_offset:
+            offset = noise.normal(self.streams["offset"], indices, (shape[0], 1, 1))
+            added = objective.with_offset(added, offset, config.noise_offset)
+        times = noise.timesteps(self.streams["timestep"], indices, len(model.alphas_cumprod))
+        kept = model.alphas_cumprod[times]
+        noisy = objective.add_noise(latents, added, kept).contiguous(memory_format=torch.channels_last)
+        with autocast(model.device, self.precision):
+            states = self.texts[ready.captions.to(model.device, non_blocking=True)]
+            predicted = model.predict(noisy, times, states)
+        errors = objective.error(predicted, objective.target(model.prediction, latents, added, kept), config.huber)
+        if config.min_snr is not None:
+            errors = errors * objective.min_snr_weight(model.prediction, kept, config.min_snr)
+        return errors.mean()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within, the model has its averaged weights, where an average is kept."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs: weights and average by name, the optimizer's state, the counter."""
+        return {
+            "images_seen": self.images_seen,
+            "weights": dict(zip(self.names(), self.parameters, strict=True)),
+            "average": None if self.average is None else dict(zip(self.names(), self.average, strict=True)),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what `state_dict` gave."""
+        for name, parameter in zip(self.names(), self.parameters, strict=True):
+            parameter.copy_(state["weights"][name])
+        if self.average is not None:
+            for name, mean in zip(self.names(), self.average, strict=True):
+                mean.copy_(state["average"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.images_seen = state["images_seen"]
+
+    def names(self) -> list[str]:
+        """The parameters' names, e.g. unet.conv_in.weight."""
+        return [f"{name}.{key}" for name, part in self.parts.items() for key, _ in part.named_parameters()]
+
+    def _optimizer(self) -> torch.optim.AdamW:
+        rates = {"unet": self.config.learning_rate, "text_encoder": self.config.text_encoder_rate}
+        groups = [
+            {"params": list(part.parameters()), "lr": rates[name], "full_rate": rates[name]}
+            for name, part in self.parts.items()
+        ]
+        return torch.optim.AdamW(groups, weight_decay=self.config.weight_decay, fused=True)
+
+    @torch.no_grad()
+    def _follow(self, shown: int) -> None:
+        """Moves the average towards the weights: half of the way in `ema` pictures."""
+        if self.average is not None and self.config.ema is not None:
+            torch._foreach_lerp_(self.average, self.parameters, 1 - 0.5 ** (shown / self.config.ema))
+
+    def _swap(self) -> None:
+        if self.average is not None:
+            for parameter, mean in zip(self.parameters, self.average, strict=True):
+                parameter.data, mean.data = mean.data, parameter.data
+
+
+def rate_factor(config: TrainConfig, images_seen: int, images: int) -> float:
+    """What the learning rates are multiplied by in the step that begins when so many pictures have been seen."""
+    rising = min(1.0, (images_seen + config.batch * config.accumulate) / config.warmup) if config.warmup else 1.0
+    if config.schedule == "cosine":
+        return rising * 0.5 * (1 + math.cos(math.pi * images_seen / images))
+    return rising
