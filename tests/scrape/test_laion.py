@@ -1,0 +1,496 @@
+"""The filter: any column spelling, each row counted once, and the same candidates whatever the layout of the index."""
+
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from base.errors import UserError
+from base.stage import Summary
+from scrape.collection import Collection, Table, key_of
+from scrape.laion import FilterConfig, Words, explain, filter_laion, is_current
+from scrape.words import words_condition
+
+Row = dict[str, Any]
+
+
+def index(path: Path, rows: list[Row], **schema: pa.DataType) -> str:
+    table = pa.Table.from_pylist(rows)
+    for name, kind in schema.items():
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, name, table.column(name).cast(kind))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, row_group_size=7)
+    return str(path)
+
+
+def row(number: int, **more: Any) -> Row:
+    plain = {"URL": f"http://h{number % 3}.org/{number}.jpg", "TEXT": f"a person {number}", "WIDTH": 600, "HEIGHT": 700}
+    scores = {"similarity": 0.3, "aesthetic": 5.0 + number % 7 / 10, "punsafe": 0.01, "pwatermark": 0.2}
+    return {**plain, **scores, **more}
+
+
+def candidates(tmp_path: Path, config: FilterConfig) -> list[Row]:
+    collection = Collection(tmp_path / f"collection-{len(list(tmp_path.iterdir()))}")
+    filter_laion(collection, config)
+    return list(collection.read(Table.CANDIDATES).to_pylist())
+
+
+def kept(tmp_path: Path, rows: list[Row], **config: Any) -> list[str]:
+    path = index(tmp_path / "index" / f"{len(list(tmp_path.iterdir()))}.parquet", rows)
+    return [r["url"] for r in candidates(tmp_path, FilterConfig(index=[path], **config))]
+
+
+# Words
+
+
+def fold(letter: str) -> str:
+    """Unicode's simple case folding (CaseFolding.txt, C and S)."""
+    for folded in (letter.casefold(), letter.lower()):
+        if len(folded) == 1:
+            return folded
+    return letter
+
+
+def holds(text: str, word: str) -> bool:
+    """The law of scrape/words.py, character by character."""
+
+    def part_of_word(place: int) -> bool:
+        return 0 <= place < len(text) and (text[place] == "_" or unicodedata.category(text[place])[0] in "LNM")
+
+    tokens = [[fold(c) for c in token] for token in word.split()]
+
+    def ends(start: int, tokens: list[list[str]]) -> set[int]:
+        here = start + len(tokens[0])
+        if [fold(c) for c in text[start:here]] != tokens[0]:
+            return set()
+        if len(tokens) == 1:
+            return {here}
+        found: set[int] = set()
+        after = here
+        while after < len(text) and text[after].isspace():
+            after += 1
+            found |= ends(after, tokens[1:])
+        return found
+
+    return any(
+        not part_of_word(start - 1) and any(not part_of_word(end) for end in ends(start, tokens))
+        for start in range(len(text) + 1)
+    )
+
+
+DATABASE = duckdb.connect()
+
+
+def answers(words: Words, texts: list[str | None]) -> list[bool]:
+    condition = words_condition(words, "t") or "true"
+    return [
+        bool(v) for (v,) in DATABASE.execute(f"SELECT {condition} FROM (SELECT unnest(?) AS t)", [texts]).fetchall()
+    ]
+
+
+LETTERS = "aAbsSkK+#.-_ 1éÉßσςΣ\n\u0301'ſ"
+SOME_WORDS = st.lists(st.text(LETTERS, min_size=1, max_size=3).filter(lambda w: w.split()), max_size=3)
+
+
+@given(
+    texts=st.lists(st.text(LETTERS, max_size=9), min_size=1, max_size=20),
+    any_=SOME_WORDS,
+    all_=SOME_WORDS,
+    none=SOME_WORDS,
+)
+def test_words_are_whole_and_literal(texts: list[str], any_: list[str], all_: list[str], none: list[str]) -> None:
+    texts = [unicodedata.normalize("NFC", text) for text in texts]
+
+    def stands(text: str, word: str) -> bool:
+        return holds(text, unicodedata.normalize("NFC", word)) or holds(text, unicodedata.normalize("NFD", word))
+
+    expected = [
+        (not any_ or any(stands(t, w) for w in any_))
+        and all(stands(t, w) for w in all_)
+        and not any(stands(t, w) for w in none)
+        for t in texts
+    ]
+    assert answers(Words(any=any_, all=all_, none=none), list(texts)) == expected
+
+
+@pytest.mark.parametrize(
+    ("word", "text", "found"),
+    [
+        ("person", "A PERSON, walking", True),
+        ("person", "personal effects", False),
+        ("person", "two persons", False),
+        ("C++", "Learn C++, today", True),
+        ("c++", "C++11", False),
+        ("a.b", "axb", False),
+        ("new york", "New \n York city", True),
+        ("new york", "newyork", False),
+        ("straße", "STRAẞE", True),
+        ("ὀδυσσεύς", "ὈΔΥΣΣΕΎΣ", True),
+        ("café", "a cafe\u0301", True),
+        ("cafe", "a cafe\u0301", False),
+        ("猫", "日本の猫です", True),
+        ("it's", "IT'S here", True),
+        ("(x", "f(x)", False),
+    ],
+)
+def test_words_by_example(word: str, text: str, found: bool) -> None:
+    assert answers(Words(any=[word]), [text, "other", None]) == [found, False, False]
+    assert answers(Words(all=[word]), [text, "other", None]) == [found, False, False]
+    assert answers(Words(none=[word]), [text, "other", None]) == [not found, True, True]
+
+
+def test_a_blank_word_is_refused() -> None:
+    with pytest.raises(ValidationError, match="blank"):
+        Words(any=["cat", " "])
+
+
+# Predicates
+
+
+def test_each_limit_keeps_what_it_says(tmp_path: Path) -> None:
+    def ends(rows: list[Row], **config: Any) -> list[int]:
+        urls = [r["URL"] for r in rows]
+        return [urls.index(url) for url in kept(tmp_path, rows, **config)]
+
+    sizes = [(512, 512), (511, 900), (900, 511), (None, 900), (900, None)]
+    rows = [row(i, WIDTH=w, HEIGHT=h) for i, (w, h) in enumerate(sizes)]
+    assert ends(rows) == [0]
+    assert ends(rows, min_side=None, max_aspect=None) == [0, 1, 2, 3, 4]
+    rows = [row(i, WIDTH=w, HEIGHT=h) for i, (w, h) in enumerate([(600, 1800), (1800, 600), (600, 1801), (600, 600)])]
+    assert ends(rows) == [0, 1, 3]
+    rows = [row(i, punsafe=p) for i, p in enumerate([0.0, 0.09, 0.1, 0.99, None, float("nan")])]
+    assert ends(rows) == [0, 1]
+    assert ends(rows, max_punsafe=None) == [0, 1, 2, 3, 4, 5]
+    rows = [row(i, pwatermark=p) for i, p in enumerate([0.49, 0.5, None])]
+    assert ends(rows) == [0]
+    rows = [row(i, aesthetic=a) for i, a in enumerate([5.0, 4.9, None, float("nan"), 6.0])]
+    assert ends(rows, min_aesthetic=5.0) == [0, 4]
+    rows = [row(i, similarity=s) for i, s in enumerate([0.3, 0.29, 6016.0, None])]
+    assert ends(rows, min_similarity=0.3) == [0, 2]
+    rows = [row(i, LANGUAGE=code) for i, code in enumerate(["en", "EN", "de", None])]
+    assert ends(rows, languages=["en"]) == [0, 1]
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])
+def test_limits_are_met_in_the_column_s_own_precision(tmp_path: Path, kind: pa.DataType) -> None:
+    path = index(tmp_path / "i.parquet", [row(1, aesthetic=5.1, punsafe=0.1)], aesthetic=kind, punsafe=kind)
+    assert explain(FilterConfig(index=[path], min_aesthetic=5.1, max_punsafe=0.11)).kept == 1
+    assert explain(FilterConfig(index=[path])).dropped == {"punsafe": 1}
+
+
+def test_widths_may_be_floats_or_text(tmp_path: Path) -> None:
+    rows = [row(1, WIDTH=600.0), row(2, WIDTH=float("nan")), row(3, WIDTH=511.0)]
+    assert [c["width"] for c in candidates(tmp_path, FilterConfig(index=[index(tmp_path / "a.parquet", rows)]))] == [
+        600
+    ]
+    rows = [row(1, WIDTH="600"), row(2, WIDTH="wide"), row(3, WIDTH="100")]
+    assert [c["width"] for c in candidates(tmp_path, FilterConfig(index=[index(tmp_path / "b.parquet", rows)]))] == [
+        600
+    ]
+
+
+def test_domains_are_left_out_with_their_subdomains(tmp_path: Path) -> None:
+    out = ["http://alamy.com/a", "HTTPS://C8.Alamy.Com/a", "http://x@l450v.alamy.com:80/a", "http://alamy.com"]
+    out += ["//thumbs.dreamstime.com/a".join(["http:", ""])]
+    stay = [
+        "http://notalamy.com/a",
+        "http://alamy.com.example/a",
+        "http://h.org/alamy.com/a",
+        "http://h.org/?u=http://alamy.com/",
+    ]
+    rows = [row(i, URL=url) for i, url in enumerate(out + stay)]
+    assert kept(tmp_path, rows) == stay
+    assert kept(tmp_path, rows, exclude_domains=[]) == out + stay
+    assert kept(tmp_path, rows, exclude_domains=["org"]) == [r["URL"] for r in rows if "h.org" not in r["URL"]]
+
+
+def test_rows_without_url_and_repeated_urls_are_dropped(tmp_path: Path) -> None:
+    rows = [row(1), row(2, URL=None), row(3, URL="  "), row(1, TEXT="again"), row(4, URL=" http://h1.org/1.jpg ")]
+    path = index(tmp_path / "i.parquet", rows)
+    assert explain(FilterConfig(index=[path])).dropped == {"no_url": 2, "duplicate_url": 2}
+    (only,) = candidates(tmp_path, FilterConfig(index=[path]))
+    assert (only["text"], only["key"]) == ("a person 1", key_of("url", "http://h1.org/1.jpg"))
+
+
+def test_a_row_is_counted_at_the_first_predicate_that_it_fails(tmp_path: Path) -> None:
+    rows = [row(1, WIDTH=1, punsafe=1.0, TEXT="no"), row(2, punsafe=1.0, TEXT="no"), row(3, TEXT="no"), row(4), row(5)]
+    path = index(tmp_path / "i.parquet", rows)
+    funnel = explain(FilterConfig(index=[path], words=Words(any=["person"]), limit=1))
+    assert list(funnel.dropped.items()) == [("size", 1), ("punsafe", 1), ("words", 1), ("limit", 1)]
+    assert (funnel.rows, funnel.kept) == (5, 1)
+
+
+NUMBERS = st.none() | st.sampled_from([0.0, 0.05, 0.1, 0.3, 0.5, 5.0, 400.0, 512.0, 2000.0, float("nan")])
+ROWS = st.fixed_dictionaries(
+    {
+        "URL": st.none()
+        | st.sampled_from(["", "http://a.org/1", "http://a.org/2", "http://x.alamy.com/1", "http://b.org/3"]),
+        "TEXT": st.none() | st.sampled_from(["a cat", "dog", "CAT and dog", ""]),
+        "WIDTH": NUMBERS,
+        "HEIGHT": NUMBERS,
+        "similarity": NUMBERS,
+        "aesthetic": NUMBERS,
+        "punsafe": NUMBERS,
+        "pwatermark": NUMBERS,
+        "LANGUAGE": st.none() | st.sampled_from(["en", "de"]),
+    }
+)
+CONFIGS = st.fixed_dictionaries(
+    {
+        "min_side": st.none() | st.just(512),
+        "max_aspect": st.none() | st.just(2.0),
+        "min_aesthetic": st.none() | st.just(0.3),
+        "max_punsafe": st.none() | st.just(0.5),
+        "languages": st.sampled_from([[], ["en"]]),
+        "words": st.sampled_from([Words(), Words(any=["cat"]), Words(none=["dog"])]),
+        "limit": st.none() | st.integers(1, 3),
+        "take": st.sampled_from(["first", "best", "sample"]),
+        "part_rows": st.integers(1, 4),
+    }
+)
+
+
+def passes(r: Row, c: dict[str, Any]) -> bool:
+    """The filter, as one would write it down."""
+
+    def at_least(value: float | None, limit: float | None) -> bool:
+        return limit is None or (value is not None and value >= limit)
+
+    def below(value: float | None, limit: float | None) -> bool:
+        return limit is None or (value is not None and value < limit)
+
+    sides = (r["WIDTH"], r["HEIGHT"])
+    shaped = c["max_aspect"] is None or (
+        all(s is not None and s > 0 for s in sides) and max(sides) <= c["max_aspect"] * min(sides)
+    )
+    words = c["words"]
+    said = (r["TEXT"] or "").lower().split()
+    return (
+        all(at_least(side, c["min_side"]) for side in sides)
+        and shaped
+        and at_least(r["aesthetic"], c["min_aesthetic"])
+        and below(r["punsafe"], c["max_punsafe"])
+        and below(r["pwatermark"], 0.5)
+        and bool(r["URL"])
+        and (not c["languages"] or r["LANGUAGE"] in c["languages"])
+        and "alamy" not in r["URL"]
+        and (not words.any or any(w in said for w in words.any))
+        and not any(w in said for w in words.none)
+    )
+
+
+@settings(max_examples=25)
+@given(rows=st.lists(ROWS, min_size=5, max_size=40), config=CONFIGS, cut=st.integers(0, 40))
+def test_the_funnel_adds_up_and_keeps_what_passes(
+    rows: list[Row], config: dict[str, Any], cut: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("c")
+    kinds = {k: pa.float64() for k in ("WIDTH", "HEIGHT", "similarity", "aesthetic", "punsafe", "pwatermark")}
+    kinds |= {k: pa.string() for k in ("URL", "TEXT", "LANGUAGE")}
+    halves = [half for half in (rows[:cut], rows[cut:]) if half]
+    paths = [index(folder / f"{i}.parquet", half, **kinds) for i, half in enumerate(halves)]
+    collection = Collection(folder / "c")
+    funnel = filter_laion(collection, FilterConfig(index=paths, **config))
+    assert funnel.rows == len(rows) == funnel.kept + sum(funnel.dropped.values())
+    found = {r["URL"] for r in rows if passes({k: None if v != v else v for k, v in r.items()}, config)}
+    taken = collection.read(Table.CANDIDATES).column("url").to_pylist()
+    assert len(taken) == funnel.kept == min(len(found), config["limit"] or len(found))
+    assert set(taken) <= found
+    assert len(set(taken)) == len(taken)
+    there = collection.summary(Table.CANDIDATES)
+    assert (there.rows, there.kept, there.dropped) == (funnel.rows, funnel.kept, funnel.dropped)
+
+
+# Which are taken
+
+
+def test_first_best_and_sample(tmp_path: Path) -> None:
+    rows = [row(i, aesthetic=None if i == 3 else float(i * 7 % 11)) for i in range(30)]
+    urls = [r["URL"] for r in rows]
+    by_score = sorted(rows, key=lambda r: -1 if r["aesthetic"] is None else r["aesthetic"], reverse=True)
+    assert kept(tmp_path, rows, limit=4) == urls[:4]
+    assert kept(tmp_path, rows, limit=6, take="best") == [r["URL"] for r in by_score[:6]]
+    one, two = (kept(tmp_path, rows, limit=10, take="sample", seed=s) for s in (1, 2))
+    assert set(one) != set(two)
+    assert one != sorted(one, key=urls.index)
+    assert kept(tmp_path, rows, limit=20, take="sample", seed=1)[:10] == one
+    assert kept(tmp_path, rows[::-1], limit=10, take="sample", seed=1) == one
+
+
+def test_a_sample_is_uniform(tmp_path: Path) -> None:
+    rows = [row(i) for i in range(2000)]
+    taken = kept(tmp_path, rows, limit=1000, take="sample")
+    early = sum(int(url.rsplit("/", 1)[1][:-4]) < 1000 for url in taken)
+    assert abs(early - 500) < 60  # about five standard deviations
+
+
+@pytest.mark.parametrize("take", ["first", "best", "sample"])
+def test_candidates_do_not_depend_on_the_files(tmp_path: Path, take: str) -> None:
+    rows = [row(i, aesthetic=float(i % 13)) for i in range(300)] + [row(i, TEXT="again") for i in range(0, 300, 5)]
+    whole = [index(tmp_path / "whole.parquet", rows)]
+    split = [index(tmp_path / "split" / f"{i:02d}.parquet", rows[i * 50 : i * 50 + 50]) for i in range(8)]
+    config = {"take": take, "limit": 200, "part_rows": 64}
+    expected = candidates(tmp_path, FilterConfig(index=whole, **config))
+    assert candidates(tmp_path, FilterConfig(index=split, **config)) == expected
+    assert candidates(tmp_path, FilterConfig(index=[str(tmp_path / "split" / "*.parquet")], **config)) == expected
+    assert candidates(tmp_path, FilterConfig(index=[str(tmp_path / "split")], **config)) == expected
+
+
+SPELLINGS = [
+    {},
+    {"URL": "url", "TEXT": "caption", "WIDTH": "original_width", "HEIGHT": "original_height"},
+    {"aesthetic": "AESTHETIC_SCORE", "LICENSE": "license_type", "md5": "md5_hash"},
+    {"URL": "Url", "TEXT": "top_caption", "aesthetic": "aesthetic_score_laion_v2", "pwatermark": "watermark_score"},
+    {"similarity": "clip_l14_similarity_score", "aesthetic": "aesthetics_score", "LANGUAGE": "language"},
+]
+
+
+@pytest.mark.parametrize("names", SPELLINGS)
+def test_any_column_spelling_gives_the_same_candidates(tmp_path: Path, names: dict[str, str]) -> None:
+    more = {"LANGUAGE": "en", "LICENSE": "CC-BY 4.0", "md5": "0123", "sha256": "4567", "reason": "a name of ours"}
+    rows = [row(i, **more) for i in range(20)]
+    expected = candidates(tmp_path, FilterConfig(index=[index(tmp_path / "laion.parquet", rows)], min_aesthetic=5.2))
+    spelled = [{names.get(k, k): v for k, v in r.items()} for r in rows]
+    path = index(tmp_path / "other.parquet", spelled)
+    assert candidates(tmp_path, FilterConfig(index=[path], min_aesthetic=5.2)) == expected
+    assert expected[0] | {"key": ""} == {
+        "key": "", "url": "http://h2.org/2.jpg", "text": "a person 2", "width": 600, "height": 700,
+        "similarity": pytest.approx(0.3), "aesthetic": pytest.approx(5.2), "punsafe": pytest.approx(0.01),
+        "pwatermark": pytest.approx(0.2), "language": "en", "licence": "CC-BY 4.0", "md5": "0123", "sha256": "4567",
+    }  # fmt: skip
+
+
+def test_files_of_different_spellings_stand_side_by_side(tmp_path: Path) -> None:
+    spelled = [[row(1)], [{"url": "http://x.org/2", "caption": "a person"}], [row(3, WIDTH=700.0)]]
+    paths = [index(tmp_path / f"{i}.parquet", rows) for i, rows in enumerate(spelled)]
+    assert [c["url"] for c in candidates(tmp_path, FilterConfig(index=paths))] == [
+        "http://h1.org/1.jpg",
+        "http://x.org/2",
+        "http://h0.org/3.jpg",
+    ]
+
+
+def test_paths_are_taken_literally_where_they_exist(tmp_path: Path) -> None:
+    path = index(tmp_path / "a[1]'*.parquet", [row(1)])
+    index(tmp_path / "a1'x.parquet", [row(2)])
+    assert len(candidates(tmp_path, FilterConfig(index=[path]))) == 1
+
+
+def test_an_unknown_licence_is_none(tmp_path: Path) -> None:
+    rows = [row(1, LICENSE="?"), row(2, LICENSE="cc0")]
+    found = candidates(tmp_path, FilterConfig(index=[index(tmp_path / "i.parquet", rows)]))
+    assert [c["licence"] for c in found] == [None, "cc0"]
+
+
+# What the user does wrong
+
+
+def test_mistakes_are_one_clear_sentence(tmp_path: Path) -> None:
+    (tmp_path / "not.parquet").write_text("no parquet at all")
+    bare = index(tmp_path / "bare.parquet", [{"URL": "http://h.org/1", "TEXT": "x"}])
+    no_url = index(tmp_path / "no_url.parquet", [{"TEXT": "x"}])
+    for config, said in [
+        ({"index": [str(tmp_path / "*.pq")]}, "No parquet file is at"),
+        ({"index": []}, "`index` is empty"),
+        ({"index": [str(tmp_path / "not.parquet")]}, "can't be read as parquet"),
+        ({"index": [no_url]}, "has no column named url"),
+        ({"index": [bare], "min_aesthetic": 5.0}, "no column for aesthetic"),
+        ({"index": [bare], "max_punsafe": 0.2}, "no column for punsafe"),
+        ({"index": [bare], "min_side": 256}, "no column for width"),
+        ({"index": [bare], "languages": ["en"]}, "no column for language"),
+        ({"index": [bare], "take": "best"}, "no aesthetic scores"),
+    ]:
+        with pytest.raises(UserError, match=said) as caught:
+            filter_laion(Collection(tmp_path / "c"), FilterConfig(**config))
+        assert "\n" not in str(caught.value)
+    assert explain(FilterConfig(index=[bare])).kept == 1  # limits left alone ask for no column
+    assert Collection(tmp_path / "c").parts(Table.CANDIDATES) == []
+
+
+# Again, and after a kill
+
+
+def test_again_is_no_work_and_another_config_or_index_is(tmp_path: Path) -> None:
+    collection, path = Collection(tmp_path / "c"), tmp_path / "i.parquet"
+    config = FilterConfig(index=[index(path, [row(i) for i in range(10)])], part_rows=3)
+    assert not is_current(collection, config)
+    first = filter_laion(collection, config)
+    assert (first.parts_done, first.parts_before) == (4, 0)
+    before = [p.stat().st_mtime_ns for p in sorted((collection.root / "candidates").iterdir())]
+    again = filter_laion(collection, config)
+    assert (again.parts_done, again.parts_before, again.kept) == (0, 4, 10)
+    assert [p.stat().st_mtime_ns for p in sorted((collection.root / "candidates").iterdir())] == before
+    assert is_current(collection, config)
+    moved = index(tmp_path / "moved.parquet", [row(i) for i in range(10)])
+    assert is_current(collection, config.model_copy(update={"index": [moved]}))
+    fewer = config.model_copy(update={"limit": 4})
+    assert not is_current(collection, fewer)
+    assert filter_laion(collection, fewer).parts_done == 2
+    assert collection.parts(Table.CANDIDATES) == ["00000", "00001"]
+    index(path, [row(i) for i in range(11)])
+    assert not is_current(collection, fewer)
+    assert sorted(p.name for p in collection.root.iterdir()) == [".lock", "candidates"]
+
+
+def test_no_row_passing_leaves_one_empty_part(tmp_path: Path) -> None:
+    collection = Collection(tmp_path / "c")
+    config = FilterConfig(index=[index(tmp_path / "i.parquet", [row(1, WIDTH=1)])])
+    assert filter_laion(collection, config).dropped == {"size": 1}
+    assert collection.read(Table.CANDIDATES).num_rows == 0
+    assert is_current(collection, config)
+
+
+def test_killed_anywhere_and_run_again_it_ends_as_if_undisturbed(tmp_path: Path, crash: Any) -> None:
+    path = index(tmp_path.parent / f"{tmp_path.name}.parquet", [row(i) for i in range(10)])
+    config = f"FilterConfig(index=[{path!r}], part_rows=4)"
+    script = f"""
+from pathlib import Path
+from scrape.collection import Collection
+from scrape.laion import FilterConfig, filter_laion
+collection = Collection(Path({str(tmp_path / "c")!r}))
+filter_laion(collection, FilterConfig(index=[{path!r}], limit=9, part_rows=3))
+filter_laion(collection, {config})
+"""
+    expected = Collection(tmp_path.parent / f"{tmp_path.name}-calm")
+    wanted = FilterConfig(index=[path], part_rows=4)
+    filter_laion(expected, wanted)
+    at = 1
+    while crash.run(script, at):
+        collection = Collection(tmp_path / "c")
+        assert not is_current(collection, wanted) or collection.read(Table.CANDIDATES).equals(
+            expected.read(Table.CANDIDATES)
+        )
+        filter_laion(collection, wanted)
+        assert collection.read(Table.CANDIDATES).equals(expected.read(Table.CANDIDATES))
+        assert collection.stamps(Table.CANDIDATES) == expected.stamps(Table.CANDIDATES)
+        assert sorted(p.name for p in collection.root.rglob("*") if "tmp" in p.name) == []
+        at += 9
+
+
+# The real sample
+
+
+def test_the_real_laion_sample(shared_data: Path, tmp_path: Path) -> None:
+    sample = shared_data / "laion" / "laion2b-en-sample.parquet"
+    rows = pq.read_table(sample).to_pylist()
+    config = FilterConfig(index=[str(sample)], words=Words(any=["beach"]), min_side=300, exclude_domains=[])
+    found = candidates(tmp_path, config)
+    expected = []
+    for r in rows:
+        sides = sorted((r["WIDTH"] or 0, r["HEIGHT"] or 0))
+        if sides[0] >= 300 and sides[1] <= 3 * sides[0] and holds(r["TEXT"] or "", "beach"):
+            expected.append(r["URL"])
+    assert [c["url"] for c in found] == list(dict.fromkeys(expected))
+    assert len(found) >= 4
+    assert all(c["punsafe"] is None and c["licence"] is None for c in found)
+    funnel: Summary = explain(config)
+    assert funnel.rows == len(rows) == funnel.kept + sum(funnel.dropped.values())
+    assert set(funnel.dropped) <= {"size", "aspect", "no_url", "words", "duplicate_url"}
