@@ -225,32 +225,32 @@ def _place(
     rows: pa.Table, plan: _Plan, ordered: Sequence[Source], dataset: Path, heldout: Path, progress: Progress
 ) -> list[str | None]:
     """Links the pictures under their captions; gives each row's file relative to the workspace, None where dropped."""
-    of_name = {source.name: source for source in ordered}
-    writers: dict[Path, NameWriter] = {}
+    roots = {source.name: f"{source.collection.root}/" for source in ordered}
+    roles = {source.name: source.role for source in ordered}
+    writers: dict[str, NameWriter] = {}
     files: list[str | None] = []
-    columns = rows.select(["source", "image", "caption"]).to_pylist()
-    for row, split in zip(columns, plan.split, strict=True):
+    columns = (rows[name].to_pylist() for name in ("source", "image", "caption"))
+    for name, image, caption, split in zip(*columns, plan.split, strict=True):
         if split == DROPPED:
             files.append(None)
             continue
-        source = of_name[row["source"]]
-        inside = Path(source.name) if split == TRAIN else Path(source.role, source.name)
-        folder = (dataset if split == TRAIN else heldout) / inside
+        inside = name if split == TRAIN else f"{roles[name]}/{name}"
+        folder = f"{dataset if split == TRAIN else heldout}/{inside}"
         if folder not in writers:
-            folder.mkdir(parents=True)
+            Path(folder).mkdir(parents=True)
             writers[folder] = NameWriter()
-        name, needs_sidecar = writers[folder].name(row["caption"], Path(row["image"]).suffix)
-        _link(source.collection.root / row["image"], folder / name)
+        file, needs_sidecar = writers[folder].name(caption, os.path.splitext(image)[1])
+        _link(roots[name] + image, f"{folder}/{file}")
         if needs_sidecar:
-            write_sidecar(folder / name, row["caption"])
-        files.append(str(Path("dataset" if split == TRAIN else "heldout", inside, name)))
+            write_sidecar(Path(folder, file), caption)
+        files.append(f"{'dataset' if split == TRAIN else 'heldout'}/{inside}/{file}")
         if len(files) % 1000 == 0:
             progress(len(files), len(rows))
     progress(len(rows), len(rows))
     return files
 
 
-def _link(picture: Path, target: Path) -> None:
+def _link(picture: str, target: str) -> None:
     try:
         link(picture, target)
     except FileNotFoundError:
