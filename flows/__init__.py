@@ -1,0 +1,18 @@
+"""Where everything comes together: project.yaml, the command line, the chain, and Prefect.
+
+Prefect reads its settings when it is first imported, so what it needs to run with no server and no network is set
+here, before anyone can import it. A value that stands in the environment already wins.
+"""
+
+import os
+
+_PREFECT = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # the first start on a fresh home takes some 20 s
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",  # a fifth of the server's work a task run
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+}
+for _name, _value in _PREFECT.items():
+    os.environ.setdefault(_name, _value)

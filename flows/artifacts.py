@@ -1,0 +1,127 @@
+"""What the dashboard shows of a run: progress, tables, contact sheets. All of it Prefect artifacts."""
+
+import base64
+import io
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from PIL import Image
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from base.stage import Summary
+from curate.sheet import contact_sheet
+
+PROGRESS_SECONDS = 2.0
+"""Seconds between two updates: each costs some 28 ms (research/prefect.md §5)."""
+PICTURE_BYTES = 200_000
+"""Of a picture inside a markdown artifact, as base64: it lies in the server's database."""
+SHEET_COLUMNS = 8
+SHEET_SIDE = 128
+
+
+class ArtifactProgress:
+    """Progress as a ring on the task in the dashboard.
+
+    Args:
+        also: called with each update, for what else is to be brought up to date.
+    """
+
+    def __init__(self, name: str, also: Callable[[], None]) -> None:
+        made = create_progress_artifact(progress=0.0, key=key(name))
+        assert isinstance(made, UUID)  # a coroutine only where the caller is one
+        self._id = made
+        self._also = also
+        self._updated = time.monotonic()
+
+    def __call__(self, done: int, total: int | None, note: str = "") -> None:
+        now = time.monotonic()
+        finished = total is not None and done >= total
+        if finished or now - self._updated >= PROGRESS_SECONDS:
+            self._updated = now
+            share = 100.0 * done / total if total else 0.0
+            update_progress_artifact(self._id, progress=min(100.0, share), description=f"{done:,} {note}".rstrip())
+            self._also()
+
+
+class Charts:
+    """Pictures that a step renews while it works: each is published when its file is new.
+
+    Args:
+        files: name → file, of those that are there.
+    """
+
+    def __init__(self, files: Callable[[], Mapping[str, Path]]) -> None:
+        self._files = files
+        self._published: set[tuple[Path, int]] = set()
+
+    def publish(self) -> None:
+        """Publishes what is new."""
+        for name, file in self._files().items():
+            version = (file, file.stat().st_mtime_ns)
+            if version not in self._published:
+                self._published.add(version)
+                with Image.open(file) as picture:
+                    publish_picture(name, picture, f"{name}: {file.name}")
+
+
+def publish_funnel(funnel: Mapping[str, Mapping[str, Summary]]) -> None:
+    """A row for each source and stage: rows in, kept, and dropped by reason.
+
+    Args:
+        funnel: source → stage → summary.
+    """
+    rows: list[dict[str, Any]] = [
+        {
+            "source": source,
+            "stage": stage,
+            "in": summary.rows,
+            "kept": summary.kept,
+            "dropped": ", ".join(f"{reason} {count}" for reason, count in sorted(summary.dropped.items())),
+        }
+        for source, stages in funnel.items()
+        for stage, summary in stages.items()
+    ]
+    create_table_artifact(rows, key="funnel", description="Where the pictures went")
+
+
+def publish_table(name: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
+    """A table that can be searched and paged."""
+    create_table_artifact([dict(row) for row in rows], key=key(name), description=description)
+
+
+def publish_sheet(name: str, pictures: Sequence[tuple[Path, str]], description: str) -> None:
+    """A contact sheet of pictures with what is written under them; none: no artifact."""
+    if pictures:
+        publish_picture(name, contact_sheet(pictures, columns=SHEET_COLUMNS, side=SHEET_SIDE), description)
+
+
+def publish_picture(name: str, picture: Image.Image, description: str) -> None:
+    """A picture as markdown with a data URI, the one way that needs no file server."""
+    text = f"## {description}\n\n![{description}](data:image/jpeg;base64,{_as_base64(picture)})\n"
+    create_markdown_artifact(text, key=key(name), description=description)
+
+
+def key(name: str) -> str:
+    """A name as Prefect wants an artifact's key: lower-case letters, digits and single dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _as_base64(picture: Image.Image) -> str:
+    """A JPEG whose base64 has at most PICTURE_BYTES, at the best quality and then size for which that holds."""
+    picture = picture.convert("RGB")
+    while True:
+        for quality in (85, 70, 50):
+            file = io.BytesIO()
+            picture.save(file, "JPEG", quality=quality)
+            if file.tell() * 4 // 3 < PICTURE_BYTES:
+                return base64.b64encode(file.getvalue()).decode("ascii")
+        picture = picture.resize((max(1, picture.width * 3 // 4), max(1, picture.height * 3 // 4)))

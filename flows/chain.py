@@ -1,0 +1,147 @@
+"""The whole chain over a project: which steps there are, in which order, and how they are gone through.
+
+Sources come in side by side; from then on one step follows another, as each wants the whole machine. A step that
+fails ends its own branch. The others of its level go on, and the chain stops when they are done.
+"""
+
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from base.errors import UserError
+from base.files import lock
+from flows import runs, steps
+from flows.project import FfhqSource, FolderSource, LaionSource, Project, stage_config
+from flows.steps import Outcome, Step
+from scrape.coco import CocoConfig
+from scrape.collection import Table
+from scrape.ffhq import FfhqConfig
+from scrape.folder import FolderConfig
+from scrape.laion import FilterConfig
+from train.config import TrainConfig
+from train.evaluate import EvaluateConfig
+
+Branch = list[Step]
+"""Steps that follow one another."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """Branches that don't need one another; all are done before the next level begins."""
+
+    branches: list[Branch]
+    side_by_side: bool = False
+
+
+def levels(project: Project) -> list[Level]:
+    """All steps of a project, in order."""
+    collections = [project.collection(name) for name in project.sources]
+    scores = [[steps.score_step(c, project.score)] for c in collections] if project.score else []
+    return [
+        Level([_incoming(project, name) for name in project.sources], side_by_side=True),
+        Level(scores),
+        Level([[steps.choose_step(project.all_sources(), project.choose)]]),
+        Level([[steps.caption_step(c, project.caption)] for c in collections]),
+        Level([_model(project)]),
+    ]
+
+
+def run(project: Project, perform: Callable[[Step], Outcome]) -> list[Outcome]:
+    """Goes through the chain.
+
+    Args:
+        perform: runs one step to its end, and shows what it does.
+
+    Returns:
+        What each step came to. The last one is not `finished` where training was asked to stop.
+
+    Raises:
+        UserError: another process works on the project, or something that a step needs is not there.
+        ExceptionGroup: branches failed.
+    """
+    outcomes: list[Outcome] = []
+    with lock(project.workspace):
+        _check_old_scores(project)
+        for level in levels(project):
+            outcomes += _go_through(level, perform)
+    return outcomes
+
+
+def run_folder(project: Project) -> Path:
+    """The folder of the training run that the dataset as it is now belongs to, or will belong to.
+
+    Raises:
+        UserError: there is no dataset yet.
+    """
+    return runs.run_of(project.workspace, project.train)
+
+
+def _incoming(project: Project, name: str) -> Branch:
+    source, collection = project.sources[name], project.collection(name)
+    if isinstance(source, LaionSource):
+        config = stage_config(source, FilterConfig)
+        return [steps.filter_step(collection, config), steps.scrape_step(collection, project.scrape)]
+    if isinstance(source, FolderSource):
+        return [steps.ingest_step(collection, stage_config(source, FolderConfig))]
+    if isinstance(source, FfhqSource):
+        return [steps.ingest_step(collection, stage_config(source, FfhqConfig))]
+    return [steps.ingest_step(collection, stage_config(source, CocoConfig))]
+
+
+def _model(project: Project) -> Branch:
+    workspace, report = project.workspace, project.workspace / "report"
+
+    def run_now() -> Path:
+        return run_folder(project)
+
+    branch = [
+        steps.balance_step(project.all_sources(), project.balance, workspace),
+        runs.project_train_step(workspace, project.train),
+    ]
+    if project.evaluate is not None:
+        config = as_trained(project.evaluate, project)
+        heldout, output = workspace / "heldout", report / "evaluation.json"
+        branch.append(runs.evaluate_step(run_now, project.train.base, heldout, config, output))
+    return [*branch, runs.export_step(run_now, workspace / "model", project.export, note=report / "export.json")]
+
+
+def as_trained(config: EvaluateConfig, project: Project) -> EvaluateConfig:
+    """The evaluate section, with what it does not say taken from the train section: resolution, VAE, seed, …"""
+    shared = set(EvaluateConfig.model_fields) & set(TrainConfig.model_fields) - config.model_fields_set
+    return config.model_copy(update={name: getattr(project.train, name) for name in sorted(shared)})
+
+
+def _check_old_scores(project: Project) -> None:
+    """Scores that the project does not ask for any more would still be chosen by."""
+    for name in project.sources:
+        if project.score is None and project.collection(name).parts(Table.SCORES):
+            raise UserError(
+                f"{name} has scores, but the project has no score section: put it back, or delete "
+                f"{project.collection(name).root / Table.SCORES}."
+            )
+
+
+def _go_through(level: Level, perform: Callable[[Step], Outcome]) -> list[Outcome]:
+    if len(level.branches) == 1:  # in this thread: only the main one can catch SIGTERM and save
+        return _follow(level.branches[0], perform)
+    pool = ThreadPoolExecutor(max(1, len(level.branches)) if level.side_by_side else 1)
+    try:
+        # each with a copy of the context, by which Prefect knows to which run a thread belongs
+        futures = [pool.submit(contextvars.copy_context().run, _follow, b, perform) for b in level.branches]
+        failed = [error for future in futures if (error := future.exception())]
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    if failed:
+        raise BaseExceptionGroup(f"{len(failed)} of {len(futures)} branches failed", failed)
+    return [outcome for future in futures for outcome in future.result()]
+
+
+def _follow(branch: Branch, perform: Callable[[Step], Outcome]) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    for step in branch:
+        outcomes.append(perform(step))
+        if not outcomes[-1].finished:
+            break
+    return outcomes

@@ -1,0 +1,137 @@
+"""The command line: which commands there are, and how a run ends.
+
+Commands are registered by import path, so that --help imports none of them. Exit codes: 0, all well; 1, a stage
+failed; 2, what was asked for can't be done as it was written; 130, stopped by Ctrl-C.
+"""
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Group, Parameter
+
+from base.errors import UserError
+
+CHAIN = Group.create_ordered("The whole chain")
+STAGES = Group.create_ordered("One stage")
+LOOK = Group.create_ordered("Look at what is there")
+
+app = App(
+    name="dreamloom",
+    help="Turn your own pictures into a fine-tuned Stable Diffusion model that still knows everything it knew before.",
+    help_epilogue="Each command tells its flags: dreamloom COMMAND --help",
+)
+app["--help"].group = app["--version"].group = Group("Also", sort_key=99)
+
+_COMMANDS = {
+    CHAIN: {
+        "run": ("flows.commands:run", "Make everything that project.yaml says and that is not there yet."),
+        "plan": ("flows.commands:plan", "Say what run would do: counts, sizes, steps, time. Changes nothing."),
+        "demo": ("demo.run:demo", "The chain over a small world of its own, from scraping to a fine-tuned model."),
+    },
+    STAGES: {
+        "filter": ("flows.stage_commands:filter_", "Choose candidates from a LAION index."),
+        "scrape": ("flows.stage_commands:scrape", "Download the candidates' pictures."),
+        "score": ("flows.stage_commands:score", "Look at each picture with CLIP: embedding, aesthetic, likeness."),
+        "choose": ("flows.stage_commands:choose", "Decide which pictures go on: duplicates, thresholds, licences."),
+        "caption": ("flows.stage_commands:caption", "Write captions with BLIP where none is good enough."),
+        "balance": ("flows.stage_commands:balance", "Assemble the training folder, with ground truth at a ratio."),
+        "train": ("flows.stage_commands:train", "Fine-tune a Stable Diffusion model on a training folder."),
+        "evaluate": ("flows.stage_commands:evaluate", "Measure what a model learned, and what it forgot."),
+        "export": ("flows.stage_commands:export", "Write a trained model as other programs read it."),
+    },
+    LOOK: {
+        "show": ("flows.commands:show", "A table and a contact sheet of a collection, workspace or training folder.")
+    },
+}
+_INGEST = {
+    "folder": ("flows.stage_commands:ingest_folder", "Any folder of pictures, captions in sidecars or file names."),
+    "ffhq": ("flows.stage_commands:ingest_ffhq", "FFHQ's faces, in the layout of its own download script."),
+    "coco": ("flows.stage_commands:ingest_coco", "COCO's photos with their captions."),
+}
+
+for _group, _commands in _COMMANDS.items():
+    for _order, (_name, (_path, _help)) in enumerate(_commands.items()):
+        app.command(_path, name=_name, help=_help, group=_group, sort_key=_order)
+_ingest = App(name="ingest", help="Bring in pictures from this machine: folder, ffhq, coco.", group=STAGES, sort_key=1)
+for _name, (_path, _help) in _INGEST.items():
+    _ingest.command(_path, name=_name, help=_help)
+app.command(_ingest)
+
+
+@app.meta.default
+def _launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    verbose: Annotated[bool, Parameter(negative="", help="Show the traceback of an error.", group="Also")] = False,
+) -> int:
+    return run(list(tokens), verbose)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(app.meta(result_action="return_value"))
+
+
+def run(tokens: list[str], verbose: bool = False) -> int:
+    """Runs one command line and says what went wrong, if anything did.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        return int(app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0)
+    except CycloptsError as error:
+        return _end(2, _wrong_flags(error), verbose)
+    except UserError as error:
+        return _end(2, str(error), verbose)
+    except ExceptionGroup as group:
+        errors = _flat(group)
+        return _end(2 if all(isinstance(e, UserError) for e in errors) else 1, "\n".join(map(_line, errors)), verbose)
+    except OSError as error:
+        return _end(1, _line(error), verbose)
+    except KeyboardInterrupt:
+        return _stopped(verbose)
+
+
+def _end(code: int, message: str, verbose: bool) -> int:
+    if verbose:
+        traceback.print_exc()
+    print(message, file=sys.stderr)
+    return code
+
+
+def _wrong_flags(error: CycloptsError) -> str:
+    hint = getattr(error.argument, "hint", None)
+    if isinstance(error.__cause__, ValueError) and isinstance(hint, type):
+        from pydantic import BaseModel, ValidationError
+
+        from flows.sentences import flag, sentences
+
+        if isinstance(error.__cause__, ValidationError) and issubclass(hint, BaseModel):
+            return "\n".join(sentences(error.__cause__, hint, flag))
+    return " ".join(str(error).split())
+
+
+def _flat(group: ExceptionGroup[Exception]) -> list[Exception]:
+    return [e for error in group.exceptions for e in (_flat(error) if isinstance(error, ExceptionGroup) else [error])]
+
+
+def _line(error: Exception) -> str:
+    """An error as one line, with what was noted about it on its way up."""
+    said = str(error) or type(error).__name__
+    if not isinstance(error, UserError | OSError):
+        said = f"{type(error).__name__}: {said}"
+    notes = getattr(error, "__notes__", [])
+    return " ".join(f"{said} ({'; '.join(notes)})".split()) if notes else said
+
+
+def _stopped(verbose: bool) -> int:
+    """Ctrl-C: whatever is half done is thrown away by the next run, so the process can end at once, threads and all."""
+    _end(130, "Stopped. All that was finished stays; the same command goes on from there.", verbose)
+    sys.stdout.flush()
+    os._exit(130)
+
+
+if __name__ == "__main__":
+    main()

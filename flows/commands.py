@@ -1,0 +1,128 @@
+"""The commands over a whole project, and the one that only looks."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from base.cpu import keep_pages
+from flows import chain
+from flows.project import Project, load_project
+from flows.steps import Outcome, Step
+from flows.tables import balance, funnel
+from flows.terminal import Terminal, funnel_table, print_table, rows_table
+
+PROJECT = Path("project.yaml")
+
+
+def run(
+    project: Path = PROJECT,
+    *,
+    track: Annotated[bool | None, Parameter(negative="--no-track", show_default=False)] = None,
+) -> None:
+    """Make everything that project.yaml says and that is not there yet.
+
+    Parameters
+    ----------
+    project
+        The project's file, or the folder it lies in.
+    track
+        Run it as a Prefect flow, which a dashboard shows. By default where PREFECT_API_URL is set; with --track and no
+        server, Prefect starts one for as long as the run takes.
+    """
+    loaded = load_project(project)
+    keep_pages()
+    if track or (track is None and "PREFECT_API_URL" in os.environ):
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # what matters is printed here
+        from flows.prefect_flows import run_tracked
+
+        outcomes = run_tracked(project.absolute())
+    else:
+        with Terminal() as terminal:
+            outcomes = chain.run(loaded, lambda step: _perform(step, terminal))
+    _close(loaded, outcomes)
+
+
+def plan(project: Path = PROJECT) -> None:
+    """Say what run would do: what is there, what would be made, how many steps, how long. Changes nothing.
+
+    Parameters
+    ----------
+    project
+        The project's file, or the folder it lies in.
+    """
+    from flows import plan as planning
+
+    loaded = load_project(project)
+    print(f"{loaded.name}: {near(loaded.workspace)}\n")
+    print_table(rows_table("What the sources have", planning.source_rows(loaded)))
+    steps = planning.plan_steps(loaded)
+    print_table(rows_table("What run would make", planning.step_rows(steps)))
+    training = planning.plan_train(loaded)
+    if training is not None:
+        print_table(rows_table("What an epoch would show, as the dataset is now", planning.training_rows(training)))
+        print_table(rows_table("In which buckets", planning.bucket_rows(training)))
+        print("\n".join([planning.training_line(training), *training.notes]))
+    if all(step.stale == [] for step in steps):
+        print("Nothing to do: everything is as project.yaml says.")
+
+
+def show(folder: Path, *, picture: str | None = None, output: Path | None = None) -> None:
+    """A table and a contact sheet of a collection, a workspace or a training folder.
+
+    Parameters
+    ----------
+    folder
+        What to look at.
+    picture
+        Tell the history of one picture instead: its file name, or its key or the beginning of it.
+    output
+        Where to write the contact sheet; by default dreamloom-NAME.png, here.
+    """
+    from flows import showing
+
+    if picture is not None:
+        from curate.trace import trace
+
+        for what, value in trace(folder, picture):
+            print(f"{what:<20}{value}")
+        return
+    for table in showing.tables(folder):
+        print_table(table)
+    sheet = showing.write_sheet(folder, output or Path(f"dreamloom-{folder.absolute().name}.png"))
+    print(f"contact sheet: {sheet}" if sheet else "no pictures yet")
+
+
+def near(path: Path) -> Path:
+    """A path as one would type it here: relative, where it lies below."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _perform(step: Step, terminal: Terminal) -> Outcome:
+    with terminal.watch(step.title) as progress:
+        outcome = step.make(progress, None)
+    print(outcome.said, flush=True)
+    return outcome
+
+
+def _close(project: Project, outcomes: list[Outcome]) -> None:
+    """The end of a run: where the pictures went, and where to look."""
+    if not outcomes[-1].finished:
+        return
+    if not any(outcome.made for outcome in outcomes):
+        print("Nothing to do: everything is as project.yaml says.")
+    else:
+        print_table(funnel_table(funnel(project.workspace)))
+        print_table(rows_table("What is trained on", balance(project.workspace)))
+    run = chain.run_folder(project)
+    places = {
+        "training folder": project.workspace / "dataset",
+        "samples": run / "samples",
+        "learned, forgotten": run / "learned_forgotten.png",
+        "model": project.workspace / "model",
+    }
+    for what, path in places.items():
+        if path.exists():
+            print(f"{what:<20}{near(path)}")

@@ -1,0 +1,43 @@
+"""What a source has to give, before it is taken in: pictures or rows, and bytes."""
+
+import glob
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from flows.project import AnySource, CocoSource, LaionSource
+from scrape.ingest import pictures_in
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a source has to give."""
+
+    count: int
+    unit: str
+    """pictures, or rows of an index."""
+    size: int
+    """Bytes of its files."""
+
+
+def input_of(source: AnySource) -> Input:
+    """Counts a source's files, by names and footers alone.
+
+    Raises:
+        UserError: it has no picture.
+    """
+    if isinstance(source, LaionSource):
+        files = [file for pattern in source.index for file in _index_files(pattern)]
+        return Input(sum(pq.read_metadata(f).num_rows for f in files), "rows", _size(files))
+    files = [path for path, _ in pictures_in(source.images if isinstance(source, CocoSource) else source.path)]
+    return Input(len(files), "pictures", _size(files))
+
+
+def _index_files(pattern: str) -> list[Path]:
+    path = Path(pattern)
+    return sorted(path.glob("*.parquet")) if path.is_dir() else [Path(f) for f in glob.glob(pattern, recursive=True)]
+
+
+def _size(files: list[Path]) -> int:
+    return sum(file.stat().st_size for file in files)

@@ -1,0 +1,130 @@
+"""What a run would do, before it is run, as rows of tables. Writes nothing, needs no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flows.chain import levels
+from flows.inputs import input_of
+from flows.project import Project
+from flows.runs import newest_speed
+from flows.steps import Step
+from flows.terminal import duration, size
+from train.plan import Plan
+from train.plan import plan as plan_training
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A step, and what would become of it."""
+
+    step: Step
+    stale: list[str] | None
+    """The parts that would be made; None: that is known when what it needs has been made."""
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it would take, going by how long what is there took; None: not known."""
+        if self.stale == []:
+            return 0.0
+        there = self.step.there()
+        if not self.stale or not there.parts_done or not there.seconds:
+            return None
+        return there.seconds / there.parts_done * len(self.stale)
+
+
+def plan_steps(project: Project) -> list[PlannedStep]:
+    """Each step of the chain, in order."""
+    planned: list[PlannedStep] = []
+    for level in levels(project):
+        waits = any(p.stale != [] for p in planned)
+        for branch in level.branches:
+            blocked = waits
+            for step in branch:
+                planned.append(PlannedStep(step, None if blocked else step.stale()))
+                blocked = blocked or planned[-1].stale != []
+    return planned
+
+
+def plan_train(project: Project) -> Plan | None:
+    """What training on the training folder as it is now would do; None where there is none."""
+    dataset = project.workspace / "dataset"
+    return plan_training(dataset, project.train, newest_speed(project.workspace)) if dataset.is_dir() else None
+
+
+def source_rows(project: Project) -> Rows:
+    """What each source has to give."""
+    rows = []
+    for name, source in project.sources.items():
+        found = input_of(source)
+        limit = getattr(source, "limit", None)
+        rows.append(
+            {
+                "source": name,
+                "kind": source.kind,
+                "role": str(source.role),
+                "there": f"{found.count:,} {found.unit}, {size(found.size)}",
+                "taken": "all" if limit is None else f"at most {limit:,}",
+            }
+        )
+    return rows
+
+
+def step_rows(steps: Sequence[PlannedStep]) -> Rows:
+    """What would become of each step."""
+    rows = []
+    for planned in steps:
+        there = planned.step.there()
+        rows.append(
+            {
+                "step": planned.step.title,
+                "would be made": _would_be_made(planned, there.parts_done),
+                "pictures there": there.kept or None,
+                "size": size(there.bytes_written) if there.bytes_written else "",
+                "time": "" if not planned.seconds else f"about {duration(planned.seconds)}",
+            }
+        )
+    return rows
+
+
+def training_rows(plan: Plan) -> Rows:
+    """What training would show, by folder; the last row says how long the whole run is."""
+    rows: Rows = [
+        {
+            "folder": folder.name,
+            "pictures": folder.pictures,
+            "multiply": float(folder.multiply),
+            "shown an epoch": float(folder.an_epoch),
+        }
+        for folder in plan.folders
+    ]
+    return rows
+
+
+def bucket_rows(plan: Plan) -> Rows:
+    """What the first epoch takes from each bucket."""
+    return [
+        {
+            "bucket": f"{bucket.size[0]} × {bucket.size[1]}",
+            "pictures": bucket.pictures,
+            "batches": bucket.batches,
+            "repeats to fill": bucket.filled,
+        }
+        for bucket in plan.buckets
+    ]
+
+
+def training_line(plan: Plan) -> str:
+    """How long the whole run is."""
+    text = f"train: {plan.epochs} epochs, {plan.steps:,} steps, {plan.images:,} pictures shown"
+    return text + (f", about {duration(plan.seconds)}" if plan.seconds else "")
+
+
+def _would_be_made(planned: PlannedStep, parts: int) -> str:
+    if planned.stale is None:
+        return "not known yet"
+    if not planned.stale:
+        return "nothing"
+    return f"{len(planned.stale)} of {parts} parts" if parts else "all"

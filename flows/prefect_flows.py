@@ -1,0 +1,60 @@
+"""The whole chain as a Prefect flow."""
+
+from pathlib import Path
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Cancelled
+
+from base.errors import UserError
+from flows import artifacts, chain
+from flows.project import Project, load_project
+from flows.steps import Outcome
+from flows.tables import balance, funnel
+from flows.terminal import Terminal
+from flows.tracking import perform
+
+
+@flow(name="end-to-end", flow_run_name="{project}")
+def end_to_end(project: Path) -> list[Outcome] | State[object]:
+    """Makes everything that a project.yaml says and that is not there yet.
+
+    Args:
+        project: the file; where a worker runs this, as an absolute path.
+    """
+    loaded = load_project(project)
+    with Terminal() as terminal:
+        try:
+            outcomes = chain.run(loaded, lambda step: perform(step, terminal))
+        finally:
+            _publish(loaded)
+    if not outcomes[-1].finished:
+        return Cancelled(message=outcomes[-1].said)
+    return outcomes
+
+
+def run_tracked(project: Path) -> list[Outcome]:
+    """Runs the flow here, and tells the server that PREFECT_API_URL names, or one that Prefect starts for it.
+
+    Raises:
+        UserError: no server answers at PREFECT_API_URL; and whatever the chain raises.
+    """
+    try:
+        state = end_to_end(project, return_state=True)
+    except RuntimeError as error:
+        if "Failed to reach API" not in str(error):
+            raise
+        raise UserError(
+            f"{error} Start it (prefect server start), unset PREFECT_API_URL, or give --no-track."
+        ) from None
+    if state.is_cancelled():
+        return [Outcome(state.message or "", made=True, finished=False)]
+    result = state.result()
+    assert isinstance(result, list)
+    return result
+
+
+def _publish(project: Project) -> None:
+    artifacts.publish_funnel(funnel(project.workspace))
+    if (project.workspace / "dataset.parquet").exists():
+        artifacts.publish_table("balance", balance(project.workspace), "What is trained on")

@@ -1,0 +1,199 @@
+"""project.yaml: what goes in, what each stage shall do, and where the result lies."""
+
+import re
+from collections.abc import Callable, Hashable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from base.errors import UserError
+from base.stage import StageConfig
+from caption import blip
+from caption.blip import CaptionConfig
+from curate import score
+from curate.balance import BalanceConfig
+from curate.choose import ChooseConfig
+from curate.score import ScoreConfig
+from curate.source import Role, Source
+from flows.paths import missing, rooted
+from flows.sentences import sentences
+from scrape.coco import CocoConfig
+from scrape.collection import Collection
+from scrape.download import ScrapeConfig
+from scrape.ffhq import FfhqConfig
+from scrape.folder import FolderConfig
+from scrape.laion import FilterConfig
+from train.check import check as check_training
+from train.config import TrainConfig
+from train.evaluate import EvaluateConfig
+from train.export import ExportConfig
+
+Stage = TypeVar("Stage", bound=StageConfig)
+
+
+class SourceConfig(StageConfig):
+    """What every source says, whatever its kind."""
+
+    role: Role = Field(description="training: what the model shall learn; ground_truth: what it shall keep knowing.")
+    share: float = Field(1.0, gt=0, description="Of ground truth: its part, relative to the other sources' shares.")
+    multiply: float = Field(1.0, gt=0, le=10_000, description="Of training: how often each is shown in an epoch.")
+
+    @model_validator(mode="after")
+    def _fits_its_role(self) -> Self:
+        if self.role is Role.TRAINING and "share" in self.model_fields_set:
+            raise ValueError("share is for ground truth; how often training pictures are shown is said by multiply")
+        if self.role is Role.GROUND_TRUTH and "multiply" in self.model_fields_set:
+            raise ValueError("multiply is for training pictures; how much ground truth is shown is said by share")
+        return self
+
+
+class LaionSource(FilterConfig, SourceConfig):
+    """Pictures of the web, by a LAION index: filtered, then downloaded."""
+
+    kind: Literal["laion"]
+
+    @field_validator("index", mode="before")
+    @classmethod
+    def _one_or_many(cls, index: Any) -> Any:
+        return [index] if isinstance(index, str) else index
+
+
+class FolderSource(FolderConfig, SourceConfig):
+    """Pictures of a folder, with captions in sidecars or file names."""
+
+    kind: Literal["folder"]
+
+
+class FfhqSource(FfhqConfig, SourceConfig):
+    """FFHQ's faces."""
+
+    kind: Literal["ffhq"]
+
+
+class CocoSource(CocoConfig, SourceConfig):
+    """COCO's photos with their captions."""
+
+    kind: Literal["coco"]
+
+
+AnySource = Annotated[LaionSource | FolderSource | FfhqSource | CocoSource, Field(discriminator="kind")]
+
+
+class Project(StageConfig):
+    """All that project.yaml may say. Each section is the config of the stage of that name."""
+
+    name: str = Field(min_length=1, description="What the project is called in lists and logs.")
+    workspace: Path = Field(description="The folder in which all that is made lies.")
+    sources: dict[str, AnySource] = Field(min_length=1, description="Where pictures come from: name → source.")
+    scrape: ScrapeConfig = Field(ScrapeConfig(), description="How pictures are downloaded.")
+    score: ScoreConfig | None = Field(None, description="How pictures are scored; left out: they are not.")
+    choose: ChooseConfig = Field(ChooseConfig(), description="Which pictures go on.")
+    caption: CaptionConfig = Field(CaptionConfig(), description="Which captions are kept, and who writes the rest.")
+    balance: BalanceConfig = Field(BalanceConfig(), description="How much ground truth goes with what is learned.")
+    train: TrainConfig = Field(TrainConfig(), description="How the model is trained.")
+    evaluate: EvaluateConfig | None = Field(
+        None, description="Another measurement after training, in another way; left out: what training measured stands."
+    )
+    export: ExportConfig = Field(ExportConfig(), description="In which form the model is written.")
+
+    @field_validator("sources")
+    @classmethod
+    def _names_are_folders(cls, sources: dict[str, AnySource]) -> dict[str, AnySource]:
+        for name in sources:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}", name) or name != name.rstrip(" ."):
+                raise ValueError(
+                    f"{name!r} names a folder, so it may have letters, digits, spaces, dots, dashes and underscores "
+                    "only, at most 64, and begins with a letter or digit"
+                )
+        if len({name.lower() for name in sources}) < len(sources):
+            raise ValueError("two names differ in capitals only, which is one folder on many systems")
+        if not any(source.role is Role.TRAINING for source in sources.values()):
+            raise ValueError("none has role: training, so there is nothing to learn")
+        return sources
+
+    @model_validator(mode="after")
+    def _sections_fit(self) -> Self:
+        if self.choose.min_aesthetic is not None and (self.score is None or self.score.head is None):
+            raise ValueError("choose.min_aesthetic: needs aesthetic scores; give score a head, or leave it out")
+        if self.choose.min_similarity is not None and self.score is None:
+            raise ValueError("choose.min_similarity: needs scores; write a score section, or leave it out")
+        if self.evaluate is not None and self.balance.held_out == 0:
+            raise ValueError("evaluate: needs pictures to measure by; raise balance.held_out, or leave it out")
+        return self
+
+    def collection(self, name: str) -> Collection:
+        """The collection of a source."""
+        return Collection(self.workspace / "collections" / name)
+
+    def all_sources(self) -> list[Source]:
+        """The sources with their roles, as choose and balance take them."""
+        return [Source(self.collection(n), s.role, s.share, s.multiply) for n, s in self.sources.items()]
+
+
+def stage_config(source: AnySource, of: type[Stage]) -> Stage:
+    """The config of a source's own stage, without what only the project says: FilterConfig of a LaionSource, …"""
+    return of.model_validate({name: getattr(source, name) for name in of.model_fields})
+
+
+def load_project(path: Path) -> Project:
+    """Reads a project.yaml, or that of a folder. Relative paths in it are relative to it.
+
+    Raises:
+        UserError: it can't be read, or says what can't be; a line for each key that is wrong, as it is in the file.
+    """
+    file = path / "project.yaml" if path.is_dir() else path
+    try:
+        project = Project.model_validate(_read(file))
+    except ValidationError as error:
+        raise UserError("\n".join(f"{file}: {line}" for line in sentences(error, Project))) from None
+    project = rooted(project, file.absolute().parent)
+    wrong = [f"{file}: {line}" for line in [*missing(project), *unfit_models(project)]]
+    if wrong:
+        raise UserError("\n".join(wrong))
+    return project
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML, of which a key that stands twice is an error: plain YAML takes the last one and says nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for (key, _), value in zip(node.value, keys, strict=False):
+            if keys.count(value) > 1:
+                raise yaml.MarkedYAMLError(problem=f"the key {value} stands twice", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        content = yaml.load(text, _Loader)  # a SafeLoader: it makes no objects
+    except OSError as error:
+        raise UserError(f"{file} can't be read ({error.strerror}); name a project.yaml.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 text ({error.reason}, byte {error.start}).") from None
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise UserError(f"{file}: {line}{error.problem}.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file} is not a list of keys and values such as `name: my-project`; see the README.")
+    return content
+
+
+def unfit_models(project: Project) -> Iterator[str]:
+    """What the stages themselves find wrong with the models that they shall use; no torch is imported for it."""
+    if project.score is not None:
+        yield from _objection("score", score.check, project.score)
+    yield from _objection("caption", blip.check, project.caption)
+    yield from _objection("train", check_training, project.train)
+
+
+def _objection(section: str, check: Callable[[Stage], None], config: Stage) -> Iterator[str]:
+    try:
+        check(config)
+    except UserError as error:
+        yield f"{section}: {error}"

@@ -1,0 +1,86 @@
+"""What is in a folder of ours: tables for the terminal, and a contact sheet."""
+
+from pathlib import Path
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from rich.table import Table as RichTable
+
+from base.errors import UserError
+from base.files import commit
+from curate.assemble import manifest_path
+from curate.sheet import contact_sheet
+from flows.pictures import SHOWN, Pictures, of_collection, of_folder, spread
+from flows.tables import balance, funnel
+from flows.terminal import funnel_table, rows_table
+from scrape.collection import Collection, Table
+from train.folder import read_folder
+
+_COLUMNS, _SIDE = 8, 192
+_OURS = "dreamloom contact sheet"
+
+
+def tables(folder: Path) -> list[RichTable]:
+    """The tables of a collection, a workspace or a training folder.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    if _is_workspace(folder):
+        found = [funnel_table(funnel(folder))]
+        return [*found, rows_table("What is trained on", balance(folder))] if manifest_path(folder).exists() else found
+    if _is_collection(folder):
+        collection = Collection(folder)
+        return [funnel_table({collection.name: {row.table: row.summary for row in collection.funnel()}})]
+    rows = [
+        {
+            "folder": f.name,
+            "pictures": len(f.pictures),
+            "multiply": float(f.multiply),
+            "shown an epoch": float(len(f.pictures) * f.multiply),
+        }
+        for f in read_folder(folder)
+    ]
+    return [rows_table(str(folder), rows)]
+
+
+def write_sheet(folder: Path, output: Path) -> Path | None:
+    """Writes a PNG of some of the pictures, with their captions; None where there are none yet.
+
+    Raises:
+        UserError: `output` is there, and is not a contact sheet.
+    """
+    pictures = _pictures(folder)
+    if not pictures:
+        return None
+    if output.exists() and not _is_ours(output):
+        raise UserError(f"{output} is there, and is no contact sheet; name another file with --output.")
+    mark = PngInfo()
+    mark.add_text("Software", _OURS)
+    with commit(output) as temporary:
+        contact_sheet(pictures, columns=_COLUMNS, side=_SIDE).save(temporary, format="PNG", pnginfo=mark)
+    return output
+
+
+def _pictures(folder: Path) -> Pictures:
+    if _is_workspace(folder):
+        collections = [Collection(path) for path in sorted((folder / "collections").glob("*/"))]
+        each = max(1, SHOWN // max(1, len(collections)))
+        return [picture for c in collections for picture in spread(of_collection(c), each)]
+    return of_collection(Collection(folder)) if _is_collection(folder) else of_folder(folder)
+
+
+def _is_workspace(folder: Path) -> bool:
+    return (folder / "collections").is_dir()
+
+
+def _is_collection(folder: Path) -> bool:
+    return any((folder / table).is_dir() for table in Table)
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        with Image.open(file) as image:
+            return image.info.get("Software") == _OURS
+    except OSError:
+        return False

@@ -1,0 +1,241 @@
+"""The commands of single stages. Each takes what it works on, and its stage's config as flags."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from base.cpu import keep_pages
+from base.errors import UserError
+from caption.blip import CaptionConfig
+from curate.balance import BalanceConfig
+from curate.choose import ChooseConfig
+from curate.score import ScoreConfig
+from curate.source import Role, Source
+from flows import runs, steps
+from flows.terminal import Terminal, stage_line
+from scrape.coco import CocoConfig
+from scrape.collection import Collection, Status
+from scrape.download import ScrapeConfig
+from scrape.ffhq import FfhqConfig
+from scrape.folder import FolderConfig
+from scrape.laion import FilterConfig, explain
+from train.config import TrainConfig
+from train.evaluate import EvaluateConfig
+from train.export import ExportConfig
+
+FLAGS = Parameter(name="*")
+"""The fields of a config as flags of their own."""
+FOLDERS = Parameter(consume_multiple=True, negative="")
+
+
+def filter_(collection: Path, *, dry_run: bool = False, config: Annotated[FilterConfig, FLAGS]) -> None:
+    """Choose candidates from a LAION index.
+
+    Parameters
+    ----------
+    collection
+        The collection to fill.
+    dry_run
+        Say how many rows would be chosen and why the others would not; write nothing.
+    """
+    if dry_run:
+        with Terminal() as terminal, terminal.watch("filter") as progress:
+            summary = explain(config, progress)
+        print(stage_line("filter", collection.name, summary))
+    else:
+        _perform(steps.filter_step(_collection(collection), config))
+
+
+def scrape(
+    collection: Path,
+    *,
+    retry: Annotated[tuple[Status, ...], Parameter(consume_multiple=True, negative="")] = (),
+    config: Annotated[ScrapeConfig, FLAGS] = ScrapeConfig(),
+) -> None:
+    """Download the candidates' pictures.
+
+    Parameters
+    ----------
+    collection
+        The collection whose candidates filter has chosen.
+    retry
+        Try pictures again of which this became.
+    """
+    _perform(steps.scrape_step(_collection(collection), config, retry))
+
+
+def ingest_folder(collection: Path, *, config: Annotated[FolderConfig, FLAGS]) -> None:
+    """Bring in any folder of pictures, with captions in sidecars or file names.
+
+    Parameters
+    ----------
+    collection
+        The collection to fill.
+    """
+    _perform(steps.ingest_step(_collection(collection), config))
+
+
+def ingest_ffhq(collection: Path, *, config: Annotated[FfhqConfig, FLAGS]) -> None:
+    """Bring in FFHQ's faces.
+
+    Parameters
+    ----------
+    collection
+        The collection to fill.
+    """
+    _perform(steps.ingest_step(_collection(collection), config))
+
+
+def ingest_coco(collection: Path, *, config: Annotated[CocoConfig, FLAGS]) -> None:
+    """Bring in COCO's photos with their captions.
+
+    Parameters
+    ----------
+    collection
+        The collection to fill.
+    """
+    _perform(steps.ingest_step(_collection(collection), config))
+
+
+def score(collection: Path, *, config: Annotated[ScoreConfig, FLAGS] = ScoreConfig()) -> None:
+    """Look at each picture with CLIP: embedding, aesthetic, likeness to its text, perceptual hash.
+
+    Parameters
+    ----------
+    collection
+        The collection whose pictures are there.
+    """
+    _perform(steps.score_step(_collection(collection), config))
+
+
+def choose(
+    *,
+    training: Annotated[tuple[Path, ...], FOLDERS],
+    ground_truth: Annotated[tuple[Path, ...], FOLDERS] = (),
+    config: Annotated[ChooseConfig, FLAGS] = ChooseConfig(),
+) -> None:
+    """Decide which pictures go on, over all collections at once: duplicates, thresholds, licences.
+
+    Parameters
+    ----------
+    training
+        Collections of what the model shall learn.
+    ground_truth
+        Collections of what it shall keep knowing.
+    """
+    _perform(steps.choose_step(_sources(training, ground_truth, {}, {}), config))
+
+
+def caption(collection: Path, *, config: Annotated[CaptionConfig, FLAGS] = CaptionConfig()) -> None:
+    """Write captions with BLIP where a picture came with none that is to be kept.
+
+    Parameters
+    ----------
+    collection
+        The collection whose pictures are there, and perhaps chosen.
+    """
+    _perform(steps.caption_step(_collection(collection), config))
+
+
+def balance(
+    workspace: Path,
+    *,
+    training: Annotated[tuple[Path, ...], FOLDERS],
+    ground_truth: Annotated[tuple[Path, ...], FOLDERS] = (),
+    multiply: Annotated[dict[str, float] | None, Parameter(negative="")] = None,
+    share: Annotated[dict[str, float] | None, Parameter(negative="")] = None,
+    config: Annotated[BalanceConfig, FLAGS] = BalanceConfig(),
+) -> None:
+    """Assemble the training folder, with ground truth at a ratio, and hold some pictures out.
+
+    Parameters
+    ----------
+    workspace
+        Where dataset/, heldout/ and dataset.parquet are written.
+    training
+        Collections of what the model shall learn.
+    ground_truth
+        Collections of what it shall keep knowing.
+    multiply
+        How often each picture of a training collection is shown in an epoch: --multiply.NAME 2.
+    share
+        How much of the ground truth comes from a collection, relative to the others: --share.NAME 2.
+    """
+    sources = _sources(training, ground_truth, multiply or {}, share or {})
+    _perform(steps.balance_step(sources, config, workspace))
+
+
+def train(
+    folder: Path, run: Path, *, heldout: Path | None = None, config: Annotated[TrainConfig, FLAGS] = TrainConfig()
+) -> None:
+    """Fine-tune a Stable Diffusion model on a training folder; go on where the run stopped.
+
+    Parameters
+    ----------
+    folder
+        A training folder in EveryDream's format, as balance makes it.
+    run
+        The run's folder: checkpoints, samples, logs, measurements.
+    heldout
+        Pictures to measure by, in folders training/ and ground_truth/, as balance makes it.
+    """
+    _perform(runs.train_step(folder, run, config, heldout))
+
+
+def evaluate(
+    model: str,
+    *,
+    base: str,
+    heldout: Path,
+    output: Path = Path("evaluation.json"),
+    config: Annotated[EvaluateConfig, FLAGS] = EvaluateConfig(),
+) -> None:
+    """Measure what a model learned, and what it forgot, against the model it comes from.
+
+    Parameters
+    ----------
+    model
+        A run, a checkpoint of a run, or a diffusers folder or hub id.
+    base
+        The diffusers folder or hub id of the model it comes from.
+    heldout
+        Pictures to measure by, in folders training/ and ground_truth/, as balance makes it.
+    output
+        The file for all figures.
+    """
+    _perform(runs.evaluate_step(lambda: model, base, heldout, config, output))
+
+
+def export(checkpoint: Path, target: Path, *, config: Annotated[ExportConfig, FLAGS] = ExportConfig()) -> None:
+    """Write a trained model as other programs read it.
+
+    Parameters
+    ----------
+    checkpoint
+        A run, or one of its checkpoints.
+    target
+        The folder to write.
+    """
+    _perform(runs.export_step(lambda: checkpoint, target, config))
+
+
+def _perform(step: steps.Step) -> None:
+    keep_pages()
+    with Terminal() as terminal, terminal.watch(step.title) as progress:
+        outcome = step.make(progress, None)
+    print(outcome.said)
+
+
+def _collection(path: Path) -> Collection:
+    return Collection(path.expanduser().absolute())
+
+
+def _sources(
+    training: tuple[Path, ...], ground_truth: tuple[Path, ...], multiply: dict[str, float], share: dict[str, float]
+) -> list[Source]:
+    learn = [Source(c, Role.TRAINING, multiply=multiply.pop(c.name, 1.0)) for c in map(_collection, training)]
+    keep = [Source(c, Role.GROUND_TRUTH, share=share.pop(c.name, 1.0)) for c in map(_collection, ground_truth)]
+    for name in (*multiply, *share):
+        raise UserError(f"--multiply.{name} or --share.{name} names no collection that is given with the right role.")
+    return learn + keep

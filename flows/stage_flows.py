@@ -1,0 +1,121 @@
+"""Each stage as a Prefect flow of its own, for the dashboard and for deployments. The steps are those of the chain."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.states import Cancelled
+from pydantic import Field
+
+from base.stage import StageConfig
+from caption.blip import CaptionConfig
+from curate.balance import BalanceConfig
+from curate.choose import ChooseConfig
+from curate.score import ScoreConfig
+from curate.source import Role, Source
+from flows import artifacts, runs, steps
+from flows.tables import balance as balance_table
+from flows.terminal import Terminal
+from flows.tracking import perform
+from scrape.coco import CocoConfig
+from scrape.collection import Collection, Status
+from scrape.download import ScrapeConfig
+from scrape.ffhq import FfhqConfig
+from scrape.folder import FolderConfig
+from scrape.laion import FilterConfig
+from train.config import TrainConfig
+from train.evaluate import EvaluateConfig
+from train.export import ExportConfig
+
+
+class SourceParameter(StageConfig):
+    """A collection and the part it plays, as a form shows it."""
+
+    collection: Path = Field(description="The collection's folder.")
+    role: Role = Field(description="training: what the model shall learn; ground_truth: what it shall keep knowing.")
+    share: float = Field(1.0, gt=0, description="Of ground truth: its part, relative to the other sources' shares.")
+    multiply: float = Field(1.0, gt=0, description="Of training: how often each is shown in an epoch.")
+
+    def source(self) -> Source:
+        """As choose and balance take it."""
+        return Source(Collection(self.collection), self.role, self.share, self.multiply)
+
+
+@flow(name="filter", flow_run_name="filter {collection.name}")
+def filter_flow(collection: Path, config: FilterConfig) -> Any:
+    """Chooses candidates from a LAION index."""
+    return _run(steps.filter_step(Collection(collection), config))
+
+
+@flow(name="scrape", flow_run_name="scrape {collection.name}")
+def scrape_flow(collection: Path, config: ScrapeConfig = ScrapeConfig(), retry: tuple[Status, ...] = ()) -> Any:
+    """Downloads the candidates' pictures."""
+    return _run(steps.scrape_step(Collection(collection), config, retry))
+
+
+@flow(name="ingest-folder", flow_run_name="ingest {collection.name}")
+def ingest_folder_flow(collection: Path, config: FolderConfig) -> Any:
+    """Brings in any folder of pictures."""
+    return _run(steps.ingest_step(Collection(collection), config))
+
+
+@flow(name="ingest-ffhq", flow_run_name="ingest {collection.name}")
+def ingest_ffhq_flow(collection: Path, config: FfhqConfig) -> Any:
+    """Brings in FFHQ's faces."""
+    return _run(steps.ingest_step(Collection(collection), config))
+
+
+@flow(name="ingest-coco", flow_run_name="ingest {collection.name}")
+def ingest_coco_flow(collection: Path, config: CocoConfig) -> Any:
+    """Brings in COCO's photos with their captions."""
+    return _run(steps.ingest_step(Collection(collection), config))
+
+
+@flow(name="score", flow_run_name="score {collection.name}")
+def score_flow(collection: Path, config: ScoreConfig = ScoreConfig()) -> Any:
+    """Looks at each picture with CLIP."""
+    return _run(steps.score_step(Collection(collection), config))
+
+
+@flow(name="choose")
+def choose_flow(sources: list[SourceParameter], config: ChooseConfig = ChooseConfig()) -> Any:
+    """Decides which pictures go on, over all collections at once."""
+    return _run(steps.choose_step([source.source() for source in sources], config))
+
+
+@flow(name="caption", flow_run_name="caption {collection.name}")
+def caption_flow(collection: Path, config: CaptionConfig = CaptionConfig()) -> Any:
+    """Writes captions with BLIP where a picture came with none that is to be kept."""
+    return _run(steps.caption_step(Collection(collection), config))
+
+
+@flow(name="balance", flow_run_name="balance {workspace.name}")
+def balance_flow(workspace: Path, sources: list[SourceParameter], config: BalanceConfig = BalanceConfig()) -> Any:
+    """Assembles the training folder."""
+    state = _run(steps.balance_step([source.source() for source in sources], config, workspace))
+    artifacts.publish_table("balance", balance_table(workspace), "What is trained on")
+    return state
+
+
+@flow(name="train", flow_run_name="train {run.name}")
+def train_flow(folder: Path, run: Path, heldout: Path | None = None, config: TrainConfig = TrainConfig()) -> Any:
+    """Fine-tunes a Stable Diffusion model on a training folder; goes on where the run stopped."""
+    return _run(runs.train_step(folder, run, config, heldout))
+
+
+@flow(name="evaluate")
+def evaluate_flow(model: str, base: str, heldout: Path, output: Path, config: EvaluateConfig = EvaluateConfig()) -> Any:
+    """Measures what a model learned, and what it forgot."""
+    return _run(runs.evaluate_step(lambda: model, base, heldout, config, output))
+
+
+@flow(name="export")
+def export_flow(checkpoint: Path, target: Path, config: ExportConfig = ExportConfig()) -> Any:
+    """Writes a trained model as other programs read it."""
+    return _run(runs.export_step(lambda: checkpoint, target, config))
+
+
+def _run(step: steps.Step) -> Any:
+    with Terminal() as terminal:
+        outcome = perform(step, terminal)
+    return outcome.said if outcome.finished else Cancelled(message=outcome.said)

@@ -1,0 +1,151 @@
+"""Each stage as a step: what of it is to be made, how to make it, and what there is to say and see of it.
+
+The commands, the chain and the Prefect flows all run these steps, so they can't differ.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from base.progress import Progress
+from base.stage import Summary
+from caption import blip
+from caption.sidecar import read_caption
+from curate import assemble, choose, score
+from curate.balance import BalanceConfig
+from curate.source import Source
+from flows.pictures import Pictures, of_collection, of_folder
+from flows.terminal import stage_line
+from scrape import coco, download, ffhq, folder, laion
+from scrape.collection import Collection, Status, Table, stale_parts
+
+WHOLE = "all"
+"""The one part of a step that is made in one piece."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step came to."""
+
+    said: str
+    """One line for people."""
+    made: bool
+    """Whether anything had to be made."""
+    summary: Summary | None = None
+    """Of the stages whose rows are counted."""
+    finished: bool = True
+    """False: it was asked to stop and has saved what it did, so that nothing after it can begin."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage over one source, or over all of them."""
+
+    stage: str
+    source: str
+    """The collection's name; empty where the step is over all sources."""
+    stale: Callable[[], list[str]]
+    """The parts that are missing or were made by another recipe. Asked when all before it is done."""
+    make: Callable[[Progress, Sequence[str] | None], Outcome]
+    """Makes these parts; None: all that are stale."""
+    there: Callable[[], Summary] = Summary
+    """What was made so far, by whatever config: its parts, and how long they took."""
+    pictures: Callable[[], Pictures] = list
+    """Some of what it made, to look at."""
+    charts: Callable[[], Mapping[str, Path]] = dict
+    """Name → picture file that shows how it goes, renewed while it works."""
+
+    @property
+    def title(self) -> str:
+        """ "scrape people"."""
+        return f"{self.stage} {self.source}".rstrip()
+
+
+def filter_step(collection: Collection, config: laion.FilterConfig) -> Step:
+    """An index → candidates."""
+    return Step(
+        "filter",
+        collection.name,
+        lambda: [] if laion.is_current(collection, config) else [WHOLE],
+        lambda progress, _: counted("filter", collection.name, laion.filter_laion(collection, config, progress)),
+        lambda: collection.summary(Table.CANDIDATES),
+    )
+
+
+def scrape_step(collection: Collection, config: download.ScrapeConfig, retry: Sequence[Status] = ()) -> Step:
+    """Candidates → records and pictures."""
+    recipes = partial(download.recipes, collection, config)
+    make = partial(download.scrape, collection, config, retry=retry)
+    return _by_parts("scrape", Table.RECORDS, collection, recipes, make)
+
+
+def ingest_step(collection: Collection, config: folder.FolderConfig | ffhq.FfhqConfig | coco.CocoConfig) -> Step:
+    """Pictures of this machine → records and pictures."""
+    recipes: Recipes
+    make: Make
+    match config:
+        case folder.FolderConfig():
+            recipes = partial(folder.recipes, collection, config)
+            make = partial(folder.ingest_folder, collection, config, read_caption)
+        case ffhq.FfhqConfig():
+            recipes = partial(ffhq.recipes, collection, config)
+            make = partial(ffhq.ingest_ffhq, collection, config)
+        case coco.CocoConfig():
+            recipes = partial(coco.recipes, collection, config)
+            make = partial(coco.ingest_coco, collection, config)
+    return _by_parts("ingest", Table.RECORDS, collection, recipes, make)
+
+
+def score_step(collection: Collection, config: score.ScoreConfig) -> Step:
+    """Records → scores."""
+    recipes = partial(score.recipes, collection, config)
+    return _by_parts("score", Table.SCORES, collection, recipes, partial(score.score, collection, config))
+
+
+def choose_step(sources: Sequence[Source], config: choose.ChooseConfig) -> Step:
+    """Records and scores of all sources → choices."""
+    return Step(
+        "choose",
+        "",
+        lambda: [] if choose.is_current(sources, config) else [WHOLE],
+        lambda progress, _: counted("choose", "", choose.choose(sources, config, progress)),
+        lambda: sum((source.collection.summary(Table.CHOICES) for source in sources), start=Summary()),
+    )
+
+
+def caption_step(collection: Collection, config: blip.CaptionConfig) -> Step:
+    """Chosen records → captions."""
+    recipes = partial(blip.recipes, collection, config)
+    return _by_parts("caption", Table.CAPTIONS, collection, recipes, partial(blip.caption, collection, config))
+
+
+def balance_step(sources: Sequence[Source], config: BalanceConfig, workspace: Path) -> Step:
+    """Captioned collections → the training folder, what is held out, and the manifest."""
+    return Step(
+        "balance",
+        "",
+        lambda: [] if assemble.is_current(sources, config, workspace) else [WHOLE],
+        lambda progress, _: counted("balance", "", assemble.balance(sources, config, workspace, progress)),
+        pictures=lambda: of_folder(workspace / "dataset"),
+    )
+
+
+Recipes = Callable[[], Mapping[str, str]]
+Make = Callable[[Progress, Sequence[str] | None], Summary]
+
+
+def _by_parts(stage: str, table: Table, collection: Collection, recipes: Recipes, make: Make) -> Step:
+    return Step(
+        stage,
+        collection.name,
+        lambda: stale_parts(collection, table, recipes()),
+        lambda progress, parts: counted(stage, collection.name, make(progress, parts)),
+        lambda: collection.summary(table),
+        lambda: of_collection(collection),
+    )
+
+
+def counted(stage: str, source: str, summary: Summary) -> Outcome:
+    """The outcome of a stage whose rows are counted."""
+    return Outcome(stage_line(stage, source, summary), summary.parts_done > 0, summary)

@@ -1,0 +1,61 @@
+"""Tables of what lies on disk: the funnel of each source, the balance of the dataset, the rows of a collection."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from base.stage import Summary
+from curate.assemble import DROPPED, HELD_OUT, TRAIN, manifest_path, read_manifest
+from curate.source import Role
+from scrape.collection import Collection
+
+Funnel = dict[str, dict[str, Summary]]
+"""Source → table → what came in, went on, and was dropped."""
+
+
+def funnel(workspace: Path) -> Funnel:
+    """Each collection's tables, and last what of it is in the training folder."""
+    found = {path.name: _of(Collection(path)) for path in sorted((workspace / "collections").glob("*/"))}
+    if manifest_path(workspace).exists():
+        for source, split in _splits(workspace).items():
+            held, used = split[HELD_OUT], split[TRAIN]
+            summary = Summary(rows=held + used, kept=used, dropped={"held out": held} if held else {})
+            found.setdefault(source, {})["dataset"] = summary
+    return found
+
+
+def balance(workspace: Path) -> list[dict[str, Any]]:
+    """A row for each source of the dataset: pictures to train on, how often each is shown, how many are held out."""
+    manifest = read_manifest(manifest_path(workspace))
+    rows = manifest.select(["source", "role", "split", "multiply"]).to_pylist()
+    multiply = {row["source"]: row["multiply"] for row in rows if row["split"] == TRAIN}
+    role = {row["source"]: row["role"] for row in rows}
+    counts = Counter((row["source"], row["split"]) for row in rows)
+    table = [
+        {
+            "source": source,
+            "role": role[source],
+            "pictures": counts[source, TRAIN],
+            "multiply": multiply.get(source, 0.0),
+            "shown an epoch": round(counts[source, TRAIN] * multiply.get(source, 0.0), 3),
+            "held out": counts[source, HELD_OUT],
+            "dropped": counts[source, DROPPED],
+        }
+        for source in role
+    ]
+    shown = {kind: sum(row["shown an epoch"] for row in table if row["role"] == kind) for kind in Role}
+    ratio = shown[Role.GROUND_TRUTH] / shown[Role.TRAINING] if shown[Role.TRAINING] else 0.0
+    total = {name: sum(row[name] for row in table) for name in ("pictures", "shown an epoch", "held out", "dropped")}
+    return [*table, {"source": "all", "role": f"ratio {ratio:.3g}", "multiply": None, **total}]
+
+
+def _of(collection: Collection) -> dict[str, Summary]:
+    return {row.table: row.summary for row in collection.funnel()}
+
+
+def _splits(workspace: Path) -> dict[str, Counter[str]]:
+    rows = read_manifest(manifest_path(workspace)).select(["source", "split"]).to_pylist()
+    splits: dict[str, Counter[str]] = {}
+    for row in rows:
+        splits.setdefault(row["source"], Counter())[row["split"]] += 1
+    return splits

@@ -1,0 +1,206 @@
+"""What a person at a terminal sees: how far the work is, and what each stage did."""
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from base.progress import Progress
+from base.stage import Summary
+
+QUIET_SECONDS = 2.0
+"""Work that is shorter than this shows no progress."""
+LINE_SECONDS = 5.0
+"""Seconds between two lines of progress where there is no terminal to draw bars in."""
+
+
+class Terminal:
+    """Shows the progress of any number of threads on stderr: bars in a terminal, a plain line now and then elsewhere.
+
+    What is printed to stdout meanwhile appears above the bars. A context: they are gone when its block ends.
+    """
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._guard = threading.Lock()
+        self._bars: Bars | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._guard:
+            if self._bars is not None:
+                self._bars.stop()
+                self._bars = None
+
+    @contextlib.contextmanager
+    def watch(self, title: str) -> Iterator[Progress]:
+        """The progress of one piece of work, gone from the screen when the block ends."""
+        shown = _Watched(self, title)
+        try:
+            yield shown
+        finally:
+            if shown.bar is not None:
+                self._remove(shown.bar)
+
+    def draw(self, watched: "_Watched", done: int, total: int | None, note: str) -> None:
+        """Brings one bar, or one line, up to date."""
+        if not self._console.is_terminal:
+            print(_line(watched.title, done, total, watched.rate(done), note), file=sys.stderr, flush=True)
+            return
+        with self._guard:
+            if self._bars is None:
+                self._bars = self._start()
+            if watched.bar is None:
+                watched.bar = self._bars.add_task(watched.title, total=total, rate="", note="")
+            rate = f"{watched.rate(done):,.1f}/s"
+            self._bars.update(watched.bar, completed=done, total=total, rate=rate, note=note)
+
+    def seconds_between(self) -> float:
+        """How often a piece of work may be drawn."""
+        return 0.2 if self._console.is_terminal else LINE_SECONDS
+
+    def _start(self) -> Bars:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:,}/{task.total:,}"),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}", style="dim"),
+        )
+        bars = Bars(*columns, console=self._console, transient=True, redirect_stdout=sys.stdout.isatty())
+        bars.start()
+        return bars
+
+    def _remove(self, bar: TaskID) -> None:
+        with self._guard:
+            if self._bars is None:
+                return
+            self._bars.remove_task(bar)
+            if not self._bars.tasks:
+                self._bars.stop()
+                self._bars = None
+
+
+class _Watched:
+    """One piece of work: since when it runs, and when it was last drawn."""
+
+    def __init__(self, terminal: Terminal, title: str) -> None:
+        self.title = title
+        self.bar: TaskID | None = None
+        self._terminal = terminal
+        self._begun = time.monotonic()
+        self._drawn = self._begun + QUIET_SECONDS - terminal.seconds_between()
+        self._done_before: int | None = None
+
+    def __call__(self, done: int, total: int | None, note: str = "") -> None:
+        if self._done_before is None:
+            self._done_before = done
+        now = time.monotonic()
+        if now - self._drawn >= self._terminal.seconds_between():
+            self._drawn = now
+            self._terminal.draw(self, done, total, note)
+
+    def rate(self, done: int) -> float:
+        """Units a second since the work began; what was done before it began does not count."""
+        return (done - (self._done_before or 0)) / max(1e-9, time.monotonic() - self._begun)
+
+
+def duration(seconds: float) -> str:
+    """ "0.4 s", "12 s", "3 min 20 s", "2 h 05 min"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(count: float) -> str:
+    """Bytes as people say them: "312 B", "4.2 MB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def reasons(dropped: Mapping[str, int]) -> str:
+    """Dropped rows by reason, the most frequent first: "http_404 120, timeout 7"."""
+    return ", ".join(f"{reason} {count:,}" for reason, count in sorted(dropped.items(), key=lambda i: (-i[1], i[0])))
+
+
+def stage_line(stage: str, source: str, summary: Summary) -> str:
+    """One line about what a stage did, or that there was nothing to do."""
+    if summary.parts_before and not summary.parts_done:
+        how = "there already"
+    else:
+        how = duration(summary.seconds)
+        if summary.bytes_written:
+            how += f", {size(summary.bytes_written)}"
+    lost = sum(summary.dropped.values())
+    dropped = f", {lost:,} dropped ({reasons(summary.dropped)})" if lost else ""
+    return f"{stage:<9}{source:<12}{summary.rows:>9,} in {summary.kept:>9,} kept{dropped}; {how}"
+
+
+def funnel_table(funnel: Mapping[str, Mapping[str, Summary]]) -> Table:
+    """Rows that went on after each stage, a line a source; below each number, where the others went.
+
+    Args:
+        funnel: source → stage → summary.
+    """
+    stages = list(dict.fromkeys(stage for of_source in funnel.values() for stage in of_source))
+    table = Table(title="Where the pictures went", title_justify="left", show_lines=True)
+    table.add_column("source")
+    for stage in stages:
+        table.add_column(stage, justify="right")
+    for source, of_source in funnel.items():
+        table.add_row(source, *(_cell(of_source.get(stage)) for stage in stages))
+    return table
+
+
+def rows_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Rows of equal keys; numbers to the right, None left empty."""
+    table = Table(title=title, title_justify="left")
+    for name in rows[0] if rows else ():
+        table.add_column(name, justify="right" if isinstance(rows[0][name], int | float) else "left")
+    for row in rows:
+        table.add_row(*(_text(value) for value in row.values()))
+    return table
+
+
+def print_table(table: Table) -> None:
+    """To stdout, as wide as the terminal, or 120 columns where there is none."""
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _cell(summary: Summary | None) -> str:
+    if summary is None:
+        return ""
+    drops = sorted(summary.dropped.items(), key=lambda i: (-i[1], i[0]))
+    return "\n".join([f"{summary.kept:,}", *(f"[dim]-{count:,} {reason}[/dim]" for reason, count in drops if count)])
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}" if isinstance(value, float) else str(value)
+
+
+def _line(title: str, done: int, total: int | None, rate: float, note: str) -> str:
+    text = f"{title}: {done:,}"
+    if total:
+        text += f" of {total:,} ({100 * done / total:.0f} %)"
+    text += f", {rate:,.1f}/s"
+    if total and rate > 0:
+        text += f", {duration((total - done) / rate)} left"
+    return f"{text}, {note}" if note else text

@@ -1,0 +1,72 @@
+"""How Prefect runs a step: a task for each part that is to be made, and artifacts of what came of it.
+
+Parts on disk are the cache, so Prefect's own stays off. Tasks take steps (paths and configs), never rows, and run in
+the thread of their branch: training is then in the main thread, where it can catch SIGTERM and save.
+"""
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from base.progress import silent
+from base.stage import Summary
+from flows import artifacts
+from flows.steps import WHOLE, Outcome, Step, counted
+from flows.terminal import Terminal
+
+
+def perform(step: Step, terminal: Terminal) -> Outcome:
+    """Makes what of a step is stale, inside a flow. A part that fails does not stop the others.
+
+    Raises:
+        ExceptionGroup: parts failed; the others are made.
+    """
+    stale = step.stale()
+    outcomes, failed = list[Outcome](), list[Exception]()
+    for part in stale:
+        state = make_part(step, part, terminal, return_state=True)
+        result = state.result(raise_on_failure=False)
+        if isinstance(result, Exception):
+            failed.append(result)
+            continue
+        outcomes.append(result)
+        if not result.finished:
+            return _said(result)
+    if failed:
+        raise ExceptionGroup(f"{step.title}: {len(failed)} of {len(stale)} parts failed", failed)
+    if stale:
+        artifacts.publish_sheet(step.title, step.pictures(), step.title)
+    return _said(outcomes[0] if stale == [WHOLE] else _whole(step, outcomes))
+
+
+@task(cache_policy=NO_CACHE, task_run_name="{step.title} {part}")
+def make_part(step: Step, part: str, terminal: Terminal) -> Outcome:
+    """Makes one part."""
+    charts = artifacts.Charts(step.charts)
+    shown = artifacts.ArtifactProgress(f"{step.title} {part}", charts.publish)
+    with terminal.watch(f"{step.title} {part}") as line:
+
+        def progress(done: int, total: int | None, note: str = "") -> None:
+            shown(done, total, note)
+            line(done, total, note)
+
+        outcome = step.make(progress, [part])
+    charts.publish()
+    return outcome
+
+
+def _whole(step: Step, made: list[Outcome]) -> Outcome:
+    """All parts of a step, also those that were there; parts that no plan has a place for any more are removed."""
+    outcome = step.make(silent, None)
+    if outcome.summary is None or not made:
+        return outcome
+    parts = sum((part.summary for part in made if part.summary is not None), start=Summary())
+    outcome.summary.seconds = parts.seconds
+    outcome.summary.parts_done, outcome.summary.parts_before = len(made), outcome.summary.parts_before - len(made)
+    return counted(step.stage, step.source, outcome.summary)
+
+
+def _said(outcome: Outcome) -> Outcome:
+    get_run_logger().info(outcome.said)
+    print(outcome.said, flush=True)
+    return outcome
