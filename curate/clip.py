@@ -1,9 +1,9 @@
 """An open_clip model: where it comes from, and embeddings of pictures and texts."""
 
 import importlib.util
-import json
 import pickle
 import re
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from base.cpu import keep_pages
 from base.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Clip:
     tokenize: Callable[[Sequence[str]], "Tensor"]
     side: int
     """Pixels of the model's square input."""
+    width: int
+    """Numbers of an embedding."""
     device: str
     precision: Precision
 
@@ -87,22 +90,11 @@ def check_model(model: str, weights: str) -> None:
         raise UserError(f"The CLIP weights {weights} are not there; name a file, or a tag such as openai.")
 
 
-def width_of(model: str) -> int | None:
-    """The length of the model's embeddings, where it can be known without a download."""
-    found = find_model(model)
-    if found.startswith(_HUB):
-        return None
-    path = Path(found.removeprefix(_LOCAL)) / _CONFIG if found.startswith(_LOCAL) else _named_models()[found]
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        return int(config.get("model_cfg", config)["embed_dim"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is no open_clip config ({error!r}); name a model's folder or a model.") from None
+_loading = threading.Lock()
 
 
-@lru_cache(maxsize=1)
 def load_clip(model: str, weights: str, precision: Precision, device: Device) -> Clip:
-    """Loads a model once and keeps it.
+    """Loads a model once and keeps it, also where several threads ask at once.
 
     Args:
         weights: of a named model: open_clip's tag, or a file. Folders and hub models bring their own.
@@ -110,12 +102,22 @@ def load_clip(model: str, weights: str, precision: Precision, device: Device) ->
     Raises:
         UserError: it can't be loaded.
     """
+    with _loading:
+        return _load(model, weights, precision, device)
+
+
+@lru_cache(maxsize=1)
+def _load(model: str, weights: str, precision: Precision, device: Device) -> Clip:
+    if device != "cuda":
+        keep_pages()  # before torch is imported
     import open_clip
     import torch
     from open_clip.pretrained import get_pretrained_cfg
     from safetensors import SafetensorError
 
     unreadable = (SafetensorError, pickle.UnpicklingError)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("score: device is cuda, but torch sees no GPU; leave it at auto, or set it to cpu.")
     place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     name = find_model(model)
     named = not name.startswith((_LOCAL, _HUB))
@@ -132,12 +134,14 @@ def load_clip(model: str, weights: str, precision: Precision, device: Device) ->
             require_pretrained=True,
         )
         tokenize = open_clip.get_tokenizer(name)
+        width = int(open_clip.get_model_config(name)["embed_dim"])
     except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, *unreadable) as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"The CLIP model {model} can't be loaded ({line}); name its folder or its file.") from None
     made.eval()
     size = made.visual.image_size
-    return Clip(made, prepare, tokenize, max(size) if isinstance(size, tuple) else int(size), place, precision)
+    side = max(size) if isinstance(size, tuple) else int(size)
+    return Clip(made, prepare, tokenize, side, width, place, precision)
 
 
 @lru_cache(maxsize=1)

@@ -3,10 +3,9 @@
 No threshold is here: what the scores are for is for choose to say, so that another taste scores nothing again.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +21,9 @@ from base.files import fingerprint
 from base.pixels import PictureError, decode
 from base.progress import Progress, silent
 from base.stage import StageConfig, Summary, recipe
+from base.threads import in_order
 from curate.aesthetic import Head, load_head
-from curate.clip import Clip, Device, Precision, check_model, find_model, load_clip, width_of
+from curate.clip import Clip, Device, Precision, check_model, find_model, load_clip
 from curate.phash import phash
 from scrape.collection import SCHEMAS, Collection, Status, Table, make_parts
 
@@ -109,24 +109,35 @@ class _Seen:
 def _score_part(collection: Collection, config: ScoreConfig, part: str, progress: Progress) -> tuple[pa.Table, Summary]:
     records = collection.read(Table.RECORDS, part, ["key", "status", "image", "text"])
     rows = records.filter(pc.equal(records["status"], Status.OK)).to_pylist()
-    head = None if config.head is None else load_head(config.head)
-    if head is not None:
-        _check_widths(config, len(head.weight), width_of(config.model))
     summary, tables = Summary(rows=len(rows)), [SCHEMAS[Table.SCORES].empty_table()]
-    if rows:
-        clip = load_clip(config.model, config.weights, config.precision, config.device)
-        seen = _in_order(lambda row: _look(collection, clip, row), rows, config.workers, 2 * config.batch)
-        done = 0
-        while batch := list(islice(seen, config.batch)):
-            for bad in (s for s in batch if s.prepared is None):
-                summary.dropped[bad.reason] = summary.dropped.get(bad.reason, 0) + 1
-            good = [s for s in batch if s.prepared is not None]
-            if good:
-                tables.append(_score_batch(clip, head, good, config))
-            summary.kept += len(good)
-            done += len(batch)
-            progress(done, len(rows), f"{summary.kept} scored")
+    if not rows:
+        return tables[0], summary
+    clip = load_clip(config.model, config.weights, config.precision, config.device)
+    head = _head_for(clip, config)
+    seen = in_order(partial(_look, collection, clip), rows, config.workers, 2 * config.batch)
+    done = 0
+    while batch := list(islice(seen, config.batch)):
+        for bad in (s for s in batch if s.prepared is None):
+            summary.dropped[bad.reason] = summary.dropped.get(bad.reason, 0) + 1
+        good = [s for s in batch if s.prepared is not None]
+        if good:
+            tables.append(_score_batch(clip, head, good))
+        summary.kept += len(good)
+        done += len(batch)
+        progress(done, len(rows), f"{summary.kept} scored")
     return pa.concat_tables(tables), summary
+
+
+def _head_for(clip: Clip, config: ScoreConfig) -> Head | None:
+    if config.head is None:
+        return None
+    head = load_head(config.head)
+    if len(head.weight) != clip.width:
+        raise UserError(
+            f"The aesthetic head {config.head} is for embeddings of {len(head.weight)} numbers, {config.model} makes "
+            f"{clip.width}; give the head that belongs to the model."
+        )
+    return head
 
 
 def _look(collection: Collection, clip: Clip, row: Mapping[str, Any]) -> _Seen:
@@ -138,10 +149,8 @@ def _look(collection: Collection, clip: Clip, row: Mapping[str, Any]) -> _Seen:
     return _Seen(row, clip.prepare(picture), phash(picture))
 
 
-def _score_batch(clip: Clip, head: Head | None, batch: Sequence[_Seen], config: ScoreConfig) -> pa.Table:
+def _score_batch(clip: Clip, head: Head | None, batch: Sequence[_Seen]) -> pa.Table:
     embeddings = clip.embed_pictures([s.prepared for s in batch if s.prepared is not None])
-    if head is not None:
-        _check_widths(config, len(head.weight), embeddings.shape[1])
     texts = [(i, s.row["text"]) for i, s in enumerate(batch) if (s.row["text"] or "").strip()]
     similarity: list[float | None] = [None] * len(batch)
     if texts:
@@ -162,29 +171,3 @@ def _score_batch(clip: Clip, head: Head | None, batch: Sequence[_Seen], config: 
 def _lists(values: NDArray[np.float16]) -> pa.Array:
     offsets = pa.array(np.arange(len(values) + 1, dtype=np.int32) * values.shape[1])
     return pa.ListArray.from_arrays(offsets, pa.array(values.reshape(-1), pa.float16()))
-
-
-def _check_widths(config: ScoreConfig, head: int, model: int | None) -> None:
-    if model is not None and head != model:
-        raise UserError(
-            f"The aesthetic head {config.head} is for embeddings of {head} numbers, {config.model} makes {model}; "
-            "give the head that belongs to the model."
-        )
-
-
-def _in_order(
-    work: Callable[[Mapping[str, Any]], _Seen], rows: Sequence[Mapping[str, Any]], workers: int, ahead: int
-) -> Iterator[_Seen]:
-    """What `work` gives for each row, in order, made by threads that are at most `ahead` rows ahead."""
-    waiting: deque[Future[_Seen]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for row in rows:
-                waiting.append(pool.submit(work, row))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
