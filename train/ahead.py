@@ -1,7 +1,7 @@
 """Work done in threads, a few items ahead of whoever uses it."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-def ahead(work: Callable[[Item], Made], items: Iterable[Item], workers: int, window: int) -> Iterator[Made]:
+def ahead(work: Callable[[Item], Made], items: Iterable[Item], workers: int, window: int) -> Generator[Made]:
     """`work` of each item, in order; at most `window` results wait to be taken, so memory stays bounded."""
     source = iter(items)
     with ThreadPoolExecutor(workers) as threads:

@@ -92,7 +92,7 @@ class LatentCache:
                     here = {key: stored.get_tensor(key) for key in wanted.intersection(stored.keys())}
             except (SafetensorError, OSError, ValueError):
                 continue  # damaged as a whole; its entries are made again
-            self.entries |= {key: value for key, value in here.items() if _sum(value) == sums.get(key)}
+            self.entries |= {key: value for key, value in here.items() if checksum(value) == sums.get(key)}
 
     def _fill(self, samples: Sequence[Sample], workers: int, progress: Progress) -> list[Problem]:
         missing = {key: sample for sample in samples if (key := self.keys[sample.path]) not in self.entries}
@@ -149,7 +149,7 @@ class LatentCache:
         self.entries |= made
         if not made or self.folder is None:
             return
-        sums = json.dumps({key: _sum(value) for key, value in made.items()})
+        sums = json.dumps({key: checksum(value) for key, value in made.items()})
         with commit(self.folder / f"{secrets.token_hex(8)}.safetensors") as temporary:
             save_file({key: value.clone() for key, value in made.items()}, temporary, metadata={"sums": sums})
 
@@ -183,5 +183,6 @@ def _decode_all(samples: Sequence[Sample]) -> list[np.ndarray[Any, Any] | str]:
     return found
 
 
-def _sum(entry: Tensor) -> int:
+def checksum(entry: Tensor) -> int:
+    """By which damage to a stored entry is found."""
     return zlib.crc32(entry.numpy().tobytes())

@@ -76,8 +76,9 @@ def check_same(run: Path, made: str, config: TrainConfig) -> None:
         return
     before, now = stored["config"], config.model_dump(mode="json")
     changed = [name for name in now if name not in SPEED_ONLY and before.get(name) != now[name]]
-    what = ", ".join(f"{name} ({before.get(name)}, not {now[name]})" for name in changed) or "its pictures or models"
-    raise UserError(f"{run} was made with another {what}; name a new folder for this run.")
+    listed = ", ".join(f"{name} {before.get(name)} instead of {now[name]}" for name in changed)
+    what = f"another config ({listed})" if changed else "other pictures, captions or models"
+    raise UserError(f"{run} was made with {what}; name a new folder for this run.")
 
 
 def write_settings(run: Path, made: str, folder: Path, heldout: Path | None, config: TrainConfig) -> None:

@@ -20,7 +20,7 @@ BUCKETS = [(512, 512), (576, 448), (448, 576)]
 
 def dataset(folders: list[tuple[Fraction, list[int]]]) -> Dataset:
     """Folders of (multiply, how many pictures in each of the buckets)."""
-    samples = []
+    samples: list[Sample] = []
     for place, (_, counts) in enumerate(folders):
         for bucket, count in zip(BUCKETS, counts, strict=True):
             for _ in range(count):

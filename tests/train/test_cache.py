@@ -1,0 +1,157 @@
+"""The cache of latents: by content, whole or not there, and what a VAE gives without it."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from train.cache import LatentCache, pixels
+from train.dataset import Problem, Sample, read_dataset
+from train.model import load_model
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def vae(tiny_base: str) -> object:
+    return load_model(tiny_base, CPU).vae
+
+
+@pytest.fixture(scope="module")
+def samples(folder: Path) -> tuple[Sample, ...]:
+    return read_dataset(folder, 32, 8, 1).samples
+
+
+def shards(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.safetensors"))
+
+
+def test_an_entry_is_the_posterior_that_the_vae_gives(vae: object, samples: tuple[Sample, ...], tmp_path: Path) -> None:
+    cache = LatentCache(tmp_path, vae)
+    assert cache.add(samples, 2) == []
+    for sample in samples:
+        picture = torch.from_numpy(pixels(sample).copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+        with torch.no_grad():
+            posterior = vae.encode(picture).latent_dist  # type: ignore[attr-defined]
+        mean, deviation = cache[sample].float()
+        assert torch.allclose(mean, posterior.mean[0], atol=2e-3)
+        assert torch.allclose(deviation, posterior.std[0], atol=2e-3)
+
+
+def test_what_is_there_is_not_made_again_whatever_the_file_is_called(
+    vae: object, folder: Path, samples: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    first = LatentCache(tmp_path / "cache", vae)
+    first.add(samples, 2)
+    before = {path: path.read_bytes() for path in shards(tmp_path / "cache")}
+    shutil.copytree(folder / "own", tmp_path / "moved" / "elsewhere")
+    moved = read_dataset(tmp_path / "moved", 32, 8, 1).samples
+    again = LatentCache(tmp_path / "cache", vae)
+    again.add(moved, 2)
+    assert {path: path.read_bytes() for path in shards(tmp_path / "cache")} == before
+    own = [sample for sample in samples if sample.name.startswith("own/")]
+    assert all(torch.equal(first[a], again[b]) for a, b in zip(own, moved, strict=True))
+
+
+def test_other_bytes_buckets_and_vaes_are_other_entries(
+    vae: object, folder: Path, samples: tuple[Sample, ...], tmp_path: Path, tiny_base: str
+) -> None:
+    cache = LatentCache(tmp_path, vae)
+    cache.add(samples, 2)
+    bigger = read_dataset(folder, 48, 8, 1).samples
+    larger = LatentCache(tmp_path, vae)
+    larger.add(bigger, 2)
+    assert larger[bigger[0]].shape[-1] > cache[samples[0]].shape[-1]
+    other = load_model(tiny_base, CPU).vae
+    with torch.no_grad():
+        other.encoder.conv_in.weight += 1
+    changed = LatentCache(tmp_path, other)
+    changed.add(samples, 2)
+    assert changed.folder != cache.folder
+    assert not torch.equal(changed[samples[0]], cache[samples[0]])
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty"])
+def test_damaged_entries_are_found_and_made_again(
+    vae: object, samples: tuple[Sample, ...], tmp_path: Path, damage: str
+) -> None:
+    cache = LatentCache(tmp_path, vae)
+    cache.add(samples, 2)
+    wanted = {sample.path: cache[sample].clone() for sample in samples}
+    del cache
+    (shard,) = shards(tmp_path)
+    content = shard.read_bytes()
+    if damage == "flip":
+        content = content[:-5] + bytes([content[-5] ^ 0x40]) + content[-4:]
+    shard.unlink()
+    shard.write_bytes({"flip": content, "truncate": content[: len(content) // 2], "empty": b""}[damage])
+    mended = LatentCache(tmp_path, vae)
+    assert mended.add(samples, 2) == []
+    assert all(torch.allclose(mended[s].float(), wanted[s.path].float(), atol=2e-3) for s in samples)
+    assert len(shards(tmp_path)) == 2
+
+
+def test_a_fill_that_was_broken_off_ends_with_the_same_bits(
+    vae: object, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = tmp_path / "many"
+    for number in range(40):
+        picture = np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        (many / "a").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(many / "a" / f"{number}.png")
+    samples = read_dataset(many, 32, 8, 1).samples
+    monkeypatch.setattr("train.cache.SHARD_BYTES", 1)  # a shard for each group
+    whole = LatentCache(tmp_path / "whole", vae)
+    whole.add(samples, 2)
+
+    def break_off(done: int, total: int | None, note: str = "") -> None:
+        if note == "encoding pictures" and done >= 24:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        LatentCache(tmp_path / "broken", vae).add(samples, 2, break_off)
+    left = len(shards(tmp_path / "broken"))
+    resumed = LatentCache(tmp_path / "broken", vae)
+    resumed.add(samples, 2)
+    assert 0 < left < len(shards(tmp_path / "broken"))
+    assert all(torch.equal(whole[sample], resumed[sample]) for sample in samples)
+
+
+def test_pictures_that_cannot_be_decoded_are_named_and_the_others_made(
+    vae: object, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder / "own", tmp_path / "pictures" / "own")
+    samples = read_dataset(tmp_path / "pictures", 32, 8, 1).samples
+    samples[0].path.write_bytes(samples[0].path.read_bytes()[:200])
+    samples[1].path.unlink()
+    cache = LatentCache(None, vae)
+    assert set(cache.add(samples, 2)) == {
+        Problem(samples[0].name, "truncated"),
+        Problem(samples[1].name, "missing_file"),
+    }
+    assert all(cache[sample].isfinite().all() for sample in samples[2:])
+
+
+def test_a_vae_without_a_posterior_has_no_deviation(
+    tiny_base: str, samples: tuple[Sample, ...], shared_data: Path
+) -> None:
+    taesd = load_model(tiny_base, CPU, str(shared_data / "taesd" / "taesd_diffusers_fp16")).vae
+    cache = LatentCache(None, taesd)
+    cache.add(samples[:2], 1)
+    mean, deviation = cache[samples[0]]
+    assert mean.shape == (4, 4, 4) and mean.abs().sum() > 0
+    assert not deviation.any()
+
+
+def test_a_crop_keeps_the_middle_and_the_colours(tmp_path: Path) -> None:
+    wide = np.zeros((64, 256, 3), np.uint8)
+    wide[:, 96:160] = (255, 128, 0)
+    Image.fromarray(wide).save(tmp_path / "x.png")
+    sample = Sample(tmp_path / "x.png", "x.png", 0, "", (256, 64), (32, 32), 1)
+    found = pixels(sample)
+    assert found.shape == (32, 32, 3)
+    assert (found[:, 3:-3] == (255, 128, 0)).all()  # the resampling looks a little beyond the crop
+    assert (found[..., 0] > 200).all()

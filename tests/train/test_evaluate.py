@@ -1,0 +1,136 @@
+"""Learned and forgotten: the arithmetic, and that two models differ by their weights alone."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from base.errors import UserError
+from train.cache import LatentCache
+from train.config import TrainConfig
+from train.evaluate import EvaluateConfig, evaluate, measure, read_heldout
+from train.heldout import judge
+from train.loop import train
+from train.model import load_model
+
+CPU = torch.device("cpu")
+SETTINGS = EvaluateConfig(resolution=32, quantum=8, batch=2, timesteps=2, device="cpu", workers=2)
+
+losses = st.dictionaries(st.text(max_size=3), st.floats(0.01, 2), min_size=2, max_size=20)
+
+
+@given(losses)
+def test_no_change_is_no_change(base: dict[str, float]) -> None:
+    made = measure(base, base, sign=-1)
+    assert made is not None and made.change == 0 and made.error == pytest.approx(0, abs=1e-12)
+    assert str(made.change) == "0.0"
+
+
+@given(losses, st.floats(0.1, 3))
+def test_a_common_factor_is_the_change_and_has_no_error(base: dict[str, float], factor: float) -> None:
+    now = {name: loss * factor for name, loss in base.items()}
+    learned, forgotten = measure(base, now, sign=-1), measure(base, now, sign=1)
+    assert learned is not None and forgotten is not None
+    assert learned.change == pytest.approx(1 - factor, abs=1e-9)
+    assert forgotten.change == pytest.approx(factor - 1, abs=1e-9)
+    assert learned.error == pytest.approx(0, abs=1e-6)
+
+
+def test_the_standard_error_is_that_of_resampled_pictures() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.uniform(0.05, 0.4, 200)
+    after = before * rng.normal(0.8, 0.2, 200) + rng.normal(0, 0.02, 200)
+    names = [str(n) for n in range(200)]
+    made = measure(
+        dict(zip(names, before.tolist(), strict=True)), dict(zip(names, after.tolist(), strict=True)), sign=-1
+    )
+    chosen = rng.integers(0, 200, (4000, 200))
+    bootstrap = (1 - after[chosen].mean(1) / before[chosen].mean(1)).std()
+    assert made is not None and made.error == pytest.approx(bootstrap, rel=0.08)
+
+
+def test_one_picture_has_no_error_and_none_has_no_measure() -> None:
+    one = measure({"a": 0.5}, {"a": 0.4}, sign=-1)
+    assert one is not None and one.error is None and one.change == pytest.approx(0.2)
+    assert measure({}, {}, sign=1) is None
+
+
+@pytest.fixture(scope="module")
+def run(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_base: str,
+    folder: Path,
+    heldout: Path,
+    config: Callable[..., TrainConfig],
+) -> Path:
+    """A finished run with its own evaluation."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    train(folder, path, config(base=tiny_base, max_steps=3), heldout)
+    return path
+
+
+def test_measured_from_outside_a_run_is_what_it_says_itself(run: Path, tiny_base: str, heldout: Path) -> None:
+    made = evaluate(run, tiny_base, heldout, SETTINGS)
+    own = json.loads((run / "evaluation.json").read_text())
+    assert made.learned is not None and made.forgotten is not None
+    assert made.learned.change == own["points"][-1]["learned"]["change"] > 0
+    assert made.forgotten.change == own["points"][-1]["forgotten"]["change"]
+    assert made.base == own["base"] and made.now == own["now"]
+    assert json.loads(json.dumps(made.to_dict()))["learned"]["pictures"] == 2
+
+
+def test_a_model_learned_and_forgot_nothing_against_itself(tiny_base: str, heldout: Path) -> None:
+    made = evaluate(tiny_base, tiny_base, heldout, SETTINGS)
+    assert made.learned is not None and made.forgotten is not None
+    assert (made.learned.change, made.forgotten.change) == (0, 0)
+    assert made.base == made.now
+
+
+def test_a_pictures_loss_depends_neither_on_its_batch_nor_on_its_name(
+    tiny_base: str, heldout: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(heldout, tmp_path / "held")
+    renamed = next((tmp_path / "held" / "training" / "own").iterdir())
+    renamed.rename(renamed.with_name("a thing_renamed.png"))
+    model = load_model(tiny_base, CPU)
+    found = []
+    for place, batch in ((heldout, 1), (tmp_path / "held", 3)):
+        (data,) = [kind for name, kind in read_heldout(place, 32, 8, 1).items() if name == "training"]
+        latents = LatentCache(None, model.vae)
+        latents.add(data.samples, 1)
+        judged = judge(model, data, latents, SETTINGS.model_copy(update={"batch": batch}))
+        found.append(sorted(judged.values()))
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_one_kind_alone_is_measured_alone(tiny_base: str, heldout: Path, tmp_path: Path) -> None:
+    shutil.copytree(heldout / "training", tmp_path / "training")
+    made = evaluate(tiny_base, tiny_base, tmp_path, SETTINGS)
+    assert made.learned is not None and made.forgotten is None
+    (tmp_path / "ground_truth").mkdir()
+    assert evaluate(tiny_base, tiny_base, tmp_path, SETTINGS).forgotten is None
+
+
+def test_broken_held_out_pictures_are_named(tiny_base: str, heldout: Path, tmp_path: Path) -> None:
+    shutil.copytree(heldout, tmp_path / "held")
+    first, second = sorted((tmp_path / "held" / "ground_truth" / "ground").iterdir())[:2]
+    first.write_bytes(first.read_bytes()[:150])
+    second.write_text("no picture")
+    made = evaluate(tiny_base, tiny_base, tmp_path / "held", SETTINGS)
+    assert made.forgotten is not None and made.forgotten.pictures == 1
+    assert {line.split("(")[1] for line in made.problems} == {"truncated)", "not_an_image)"}
+
+
+def test_what_is_not_there_is_the_users_error(tiny_base: str, heldout: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="held-out"):
+        evaluate(tiny_base, tiny_base, tmp_path, SETTINGS)
+    with pytest.raises(UserError, match="no model"):
+        evaluate(tiny_base, str(tmp_path / "missing"), heldout, SETTINGS)
+    with pytest.raises(UserError, match="no model"):
+        evaluate(tmp_path / "missing", tiny_base, heldout, SETTINGS)

@@ -1,0 +1,250 @@
+"""Training as a whole: what is resumed equals what was never stopped, bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from base.errors import UserError
+from base.progress import Progress
+from train.cache import checksum
+from train.checkpoint import all_of
+from train.config import TrainConfig
+from train.loop import train
+from train.run import read_summary
+
+Config = Callable[..., TrainConfig]
+HOUSE = Path(__file__).parents[2]
+
+EVERYTHING: dict[str, Any] = {
+    "epochs": 2,
+    "accumulate": 2,
+    "ema": 4,
+    "caption_dropout": 0.3,
+    "noise_offset": 0.1,
+    "schedule": "cosine",
+    "warmup": 6,
+    "eval_every": 2,
+    "sample_every": 3,
+    "keep": 2,
+}
+"""Buckets, fillings, a fractional deck, accumulation, an average, dropout and a schedule, all at once."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, tiny_base: str, folder: Path, heldout: Path, config: Config
+) -> Path:
+    """A run that nobody stopped."""
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert train(folder, run, config(base=tiny_base, **EVERYTHING), heldout).finished
+    return run
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """All that a run leaves behind that does not speak of time."""
+    newest = all_of(run)[-1]
+    summary = json.loads((run / "summary.json").read_text())
+    for timed in ("images_per_second", "checkpoint"):
+        del summary[timed]
+    return {
+        **{file.name: file.read_bytes() for file in newest.glob("*.safetensors")},
+        "optimizer": torch.load(newest / "optimizer.pt", weights_only=True),
+        **{file: (run / file).read_bytes() for file in ("log.jsonl", "evaluation.json", "problems.json")},
+        "samples": {file.name: file.read_bytes() for file in (run / "samples").iterdir()},
+        "summary": summary,
+    }
+
+
+def assert_same(one: Any, other: Any) -> None:
+    """Equal, tensors bit for bit."""
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_same(a, b)
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
+
+
+def test_a_run_leaves_what_it_promises(undisturbed: Path) -> None:
+    names = {path.name for path in undisturbed.iterdir() if not path.name.startswith(".")}
+    assert names == {
+        "config.json", "checkpoints", "log.jsonl", "logs", "evaluation.json", "learned_forgotten.png", "samples",
+        "problems.json", "summary.json",
+    }  # fmt: skip
+    summary = read_summary(undisturbed)
+    assert summary is not None and summary.finished and summary.problems == 0
+    assert summary.learned is not None and summary.learned > 0
+    steps = [json.loads(line)["step"] for line in (undisturbed / "log.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, summary.steps + 1))
+    assert len(all_of(undisturbed)) == 2
+    points = json.loads((undisturbed / "evaluation.json").read_text())["points"]
+    assert points[0]["images_seen"] == 0 and points[0]["learned"]["change"] == 0
+    assert points[-1]["images_seen"] == summary.images_seen
+    assert any((undisturbed / "logs").iterdir())
+
+
+def test_asked_to_stop_it_saves_and_goes_on_to_the_same_bits(
+    undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
+) -> None:
+    run = tmp_path / "run"
+    made = config(base=tiny_base, **EVERYTHING)
+    for what, at in [("judging", 3), ("images/s", 4), ("images/s", 12), ("drawing", 0)]:
+        assert not train(folder, run, made, heldout, stopping(what, at)).finished
+        assert read_summary(run) is None
+    assert train(folder, run, made, heldout).finished
+    assert_same(outcome(run), outcome(undisturbed))
+
+
+def stopping(what: str, at: int) -> Progress:
+    """A progress that sends SIGTERM, as a scheduler would, when the work that it names has come so far."""
+    asked = False
+
+    def ask(done: int, total: int | None, note: str = "") -> None:
+        nonlocal asked
+        if what in note and done >= at and not asked:
+            asked = True
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return ask
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_at_any_write_it_goes_on_to_the_same_bits(
+    undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
+) -> None:
+    """Each child is killed, -9, just before its nth write; the next goes on from what it left."""
+    run = tmp_path / "run"
+    made = config(base=tiny_base, **EVERYTHING)
+    kills = 0
+    for at in (3, 17, 35, 50, 61, 1_000_000):
+        child = os.fork()
+        if child == 0:
+            die_at_write(at, str(tmp_path))
+            train(folder, run, made, heldout)
+            os._exit(0)
+        kills += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert kills >= 4, "most of the moments lie inside a run"
+    assert_same(outcome(run), outcome(undisturbed))
+
+
+def die_at_write(at: int, root: str) -> None:
+    """From now on, this process dies before the nth time it writes, renames or removes something below `root`."""
+    left = at
+
+    def count(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal left
+        writes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir") or (
+            event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        )
+        if writes and str(arguments[0]).startswith(root):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+
+
+def test_the_number_of_workers_does_not_matter(
+    undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
+) -> None:
+    train(folder, tmp_path / "run", config(base=tiny_base, **{**EVERYTHING, "workers": 5}), heldout)
+    assert_same(outcome(tmp_path / "run"), outcome(undisturbed))
+
+
+def test_a_finished_run_is_not_run_again_and_needs_no_torch(
+    undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, config: Config
+) -> None:
+    made = config(base=tiny_base, **EVERYTHING).model_dump_json()
+    code = (
+        "import sys; from pathlib import Path; from train.loop import train; from train.config import TrainConfig\n"
+        f"done = train(Path({str(folder)!r}), Path({str(undisturbed)!r}),"
+        f" TrainConfig.model_validate_json({made!r}), Path({str(heldout)!r}))\n"
+        "print(done.finished, [m for m in ('torch', 'diffusers', 'matplotlib') if m in sys.modules])"
+    )
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HOUSE)
+    assert done.stdout.strip() == "True []"
+    assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")} == before
+
+
+def test_a_run_folder_belongs_to_one_config_and_one_folder(
+    undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
+) -> None:
+    with pytest.raises(UserError, match=r"learning_rate 0\.001 instead of 0\.002"):
+        train(folder, undisturbed, config(base=tiny_base, **EVERYTHING, learning_rate=2e-3), heldout)
+    with pytest.raises(UserError, match="other pictures"):
+        train(heldout / "training", undisturbed, config(base=tiny_base, **EVERYTHING), heldout)
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(UserError, match="not a training run"):
+        train(folder, tmp_path, config(base=tiny_base), heldout)
+    faster = config(base=tiny_base, **{**EVERYTHING, "keep": 1, "log_every": 7, "checkpoint_every": 5})
+    assert train(folder, undisturbed, faster, heldout).finished, "speed-only fields make no other run"
+
+
+def test_a_loss_that_is_no_number_names_the_pictures_and_keeps_the_checkpoint(
+    tiny_base: str, folder: Path, tmp_path: Path, config: Config
+) -> None:
+    """One picture's cached latent turns to NaN while the run rests, its checksum with it."""
+    run = tmp_path / "run"
+    made = config(base=tiny_base, epochs=3, log_every=50, checkpoint_every=100)
+
+    assert not train(folder, run, made, None, stopping("images/s", 10)).finished
+    weights = {file.name: file.read_bytes() for file in all_of(run)[-1].iterdir()}
+    for shard in (tmp_path / ".latents").rglob("*.safetensors"):
+        poison(shard)
+    with pytest.raises(UserError, match=r"not a number at step \d+ \(pictures: .*\.png\).*checkpoints/10 is the last"):
+        train(folder, run, made, None)
+    assert {file.name: file.read_bytes() for file in all_of(run)[-1].iterdir()} == weights
+
+
+def poison(shard: Path) -> None:
+    entries = {key: torch.full_like(value, torch.nan) for key, value in load_file(shard).items()}
+    with safe_open(shard, "pt") as stored:
+        assert stored.metadata()["sums"]
+    save_file(entries, shard, metadata={"sums": json.dumps({key: checksum(value) for key, value in entries.items()})})
+
+
+def test_a_broken_picture_is_left_out_and_named(tiny_base: str, folder: Path, tmp_path: Path, config: Config) -> None:
+    mine = tmp_path / "pictures"
+    for name in ("a_1.png", "a_2.png", "b_3.png"):
+        (mine / "own").mkdir(parents=True, exist_ok=True)
+        (mine / "own" / name).write_bytes((folder / "own" / f"a thing_{name[2]}.png").read_bytes())
+    whole = (mine / "own" / "b_3.png").read_bytes()
+    (mine / "own" / "b_3.png").write_bytes(whole[: len(whole) // 2])
+    summary = train(mine, tmp_path / "run", config(base=tiny_base))
+    assert (summary.pictures, summary.problems, summary.finished) == (2, 1, True)
+    assert json.loads((tmp_path / "run" / "problems.json").read_text()) == {"own/b_3.png": "truncated"}
+
+
+def test_two_at_once_is_the_users_error(tiny_base: str, folder: Path, tmp_path: Path, config: Config) -> None:
+    from base.files import lock
+
+    child = os.fork()
+    if child == 0:
+        with lock(tmp_path / "run"):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        os._exit(0)
+    os.waitpid(child, os.WUNTRACED)
+    try:
+        with pytest.raises(UserError, match=f"process {child}"):
+            train(folder, tmp_path / "run", config(base=tiny_base))
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

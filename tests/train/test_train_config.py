@@ -1,0 +1,28 @@
+"""No dead flags: each field of each config is read somewhere."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from train.config import SPEED_ONLY, TrainConfig
+from train.evaluate import EvaluateConfig
+from train.export import ExportConfig
+
+READ = {
+    node.attr
+    for file in (Path(__file__).parents[2] / "train").glob("*.py")
+    for node in ast.walk(ast.parse(file.read_text()))
+    if isinstance(node, ast.Attribute)
+}
+
+
+@pytest.mark.parametrize("config", [TrainConfig, EvaluateConfig, ExportConfig])
+def test_every_field_is_read_and_described(config: type[BaseModel]) -> None:
+    assert set(config.model_fields) <= READ
+    assert all(field.description for field in config.model_fields.values())
+
+
+def test_speed_only_fields_are_fields() -> None:
+    assert set(TrainConfig.model_fields) > SPEED_ONLY
