@@ -59,7 +59,7 @@ class Fault(StrEnum):
     LOOP = "loop"
     """A redirect to itself."""
     TO_PRIVATE = "to_private"
-    """A redirect to a link-local address, where clouds keep their secrets."""
+    """A redirect to another service of the machine of whoever asks."""
     TO_FILE = "to_file"
     """A redirect to file:///etc/passwd."""
     MOVED = "moved"

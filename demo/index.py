@@ -138,8 +138,8 @@ def _hostile(site: str, count: int) -> Iterator[Row]:
         "file:///etc/passwd",
         "ftp://127.0.0.1/picture.jpg",
         "data:image/gif;base64,R0lGODlhAQABAAAAACw=",
-        "http://169.254.169.254/latest/meta-data/iam/picture.jpg",
-        "http://[::ffff:169.254.169.254]/picture.jpg",
+        "http://127.0.0.1:1/latest/meta-data/picture.jpg",
+        "http://[::ffff:127.0.0.1]:1/picture.jpg",
         f"{site}/pictures/{'a' * 5000}.jpg",
     ):
         yield {"URL": url, "TEXT": text}

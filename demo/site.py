@@ -201,7 +201,7 @@ def _gzip_bomb() -> bytes:
 def _redirect(request: web.Request, shown: Exhibit, fault: Fault) -> web.Response:
     targets = {
         Fault.LOOP: shown.path,
-        Fault.TO_PRIVATE: "http://169.254.169.254/latest/meta-data/",
+        Fault.TO_PRIVATE: "http://127.0.0.1:1/latest/meta-data/",  # a port at which nothing ever listens
         Fault.TO_FILE: "file:///etc/passwd",
         Fault.MOVED: f"/moved/{request.match_info['name']}",
     }

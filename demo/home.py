@@ -1,0 +1,82 @@
+"""The demo's folder, as a user would have it before the first run: pictures, an index, models, project.yaml."""
+
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from base.errors import UserError
+from base.files import commit_folder, commit_text
+from demo.folders import CONCEPT, make_coco, make_concept, make_ffhq, make_imagenet
+from demo.index import write_index
+
+PORT = 28417
+"""Of the demo's site where it is free: addresses are what keys are made of, so that equal ones give equal runs."""
+PROJECT = "project.yaml"
+WITHOUT = "without.yaml"
+"""The same project without its ground truth."""
+
+_HERE = Path(__file__).parent
+_PORT_NOTE = ".port"
+
+
+def check_home(folder: Path) -> None:
+    """Sees that `folder` is one that `make_home` made, or may be made one.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    if (folder / _PORT_NOTE).exists() or not folder.exists():
+        return
+    if not folder.is_dir() or any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        raise UserError(f"{folder} holds something that is not a demo world; name another --folder.")
+
+
+def make_home(folder: Path, seed: int, exhibits: int) -> int:
+    """Makes what is not there yet, each file and folder whole; what is there stays as it is.
+
+    Args:
+        seed: of the training, in a project.yaml that is made now.
+        exhibits: how many of the site's pictures an index that is made now names.
+
+    Returns:
+        The port of the site that the index names.
+    """
+    note = folder / _PORT_NOTE
+    if not note.exists():
+        commit_text(note, f"{_free_port()}\n")
+    port = int(note.read_text())
+    make_concept(folder / "pictures" / CONCEPT)
+    make_coco(folder / "coco")
+    make_ffhq(folder / "ffhq")
+    make_imagenet(folder / "imagenet")
+    write_index(folder / "index", f"http://127.0.0.1:{port}", exhibits)
+    if not (folder / "models").exists():
+        with commit_folder(folder / "models") as temporary:
+            shutil.copytree(_HERE / "models", temporary, dirs_exist_ok=True)
+    text = (_HERE / PROJECT).read_text().replace("seed: 0", f"seed: {seed}")
+    for name, content in ((WITHOUT, without_ground_truth(text)), (PROJECT, text)):
+        if not (folder / name).exists():
+            commit_text(folder / name, content)
+    return port
+
+
+def without_ground_truth(project: str) -> str:
+    """The text of a project with its training sources alone, and a workspace of its own."""
+    content: dict[str, Any] = yaml.safe_load(project)
+    content["workspace"] = "without"
+    content["sources"] = {name: s for name, s in content["sources"].items() if s["role"] == "training"}
+    return "# project.yaml without its ground truth, to compare.\n" + yaml.safe_dump(content, sort_keys=False)
+
+
+def _free_port() -> int:
+    for port in (PORT, 0):
+        with socket.socket() as trial:
+            try:
+                trial.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(trial.getsockname()[1])
+    raise UserError("No port of 127.0.0.1 is free for the demo's site; close some programs.")
