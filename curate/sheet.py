@@ -1,0 +1,103 @@
+"""A contact sheet: pictures in a grid, each with its caption below."""
+
+import importlib.util
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from base.errors import UserError
+from base.pixels import PictureError, decode
+
+_PAPER, _FRAME, _INK, _FAINT = (255, 255, 255), (236, 236, 236), (30, 30, 30), (150, 60, 50)
+_LINES = 3
+_GAP = 8
+"""Pixels between cells."""
+
+
+def contact_sheet(pictures: Sequence[tuple[Path, str]], columns: int = 8, side: int = 192) -> Image.Image:
+    """Draws pictures, each whole and upright in a square, with at most three lines of its caption below.
+
+    A file that is no picture gets a square that says why. Characters that the font lacks (Chinese, Japanese) are boxes.
+
+    Args:
+        pictures: files and their captions, in reading order.
+        columns: pictures a row, at least 1; fewer where there are fewer pictures.
+        side: pixels of the squares.
+
+    Returns:
+        An RGB picture; of one empty row where there are no pictures.
+    """
+    columns = max(1, min(columns, len(pictures)))
+    rows = max(1, -(-len(pictures) // columns))
+    font = _font(max(10, side // 15))
+    line = _line_height(font)
+    cell = (side + _GAP, side + _LINES * line + 2 * _GAP)
+    sheet = Image.new("RGB", (columns * cell[0] + _GAP, rows * cell[1] + _GAP), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for number, (path, caption) in enumerate(pictures):
+        left, top = _GAP + number % columns * cell[0], _GAP + number // columns * cell[1]
+        draw.rectangle((left, top, left + side - 1, top + side - 1), fill=_FRAME)
+        try:
+            picture = _fitted(path, side)
+            sheet.paste(picture, (left + (side - picture.width) // 2, top + (side - picture.height) // 2))
+        except PictureError as error:
+            draw.text((left + side / 2, top + side / 2), error.reason, _FAINT, font, anchor="mm")
+        for at, text in enumerate(wrapped(caption, font, side)):
+            draw.text((left, top + side + _GAP // 2 + at * line), text, _INK, font)
+    return sheet
+
+
+def wrapped(text: str, font: ImageFont.FreeTypeFont, width: float, lines: int = _LINES) -> list[str]:
+    """Text in at most `lines` lines of at most `width` pixels, broken at spaces where it can be, with an ellipsis."""
+    words, made = text.split(), [""]
+    while words:
+        word = words.pop(0)
+        longer = f"{made[-1]} {word}".lstrip()
+        if font.getlength(longer) <= width:
+            made[-1] = longer
+        elif made[-1]:
+            words.insert(0, word)
+            if len(made) == lines:
+                return [*made[:-1], _shortened(f"{made[-1]} {word}", font, width)]
+            made.append("")
+        else:  # a word that is wider than a line, or a script without spaces
+            head = _head(word, font, width)
+            made[-1] = head
+            words.insert(0, word[len(head) :])
+    return made if made[-1] else made[:-1]
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    return _head(text, font, width - font.getlength("…")).rstrip() + "…"
+
+
+def _head(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """As much of the text's beginning as fits, at least one character."""
+    count = 1
+    while count < len(text) and font.getlength(text[: count + 1]) <= width:
+        count += 1
+    return text[:count]
+
+
+def _fitted(path: Path, side: int) -> Image.Image:
+    """The picture in its own proportions, its longer side as long as the square's. Small ones are enlarged."""
+    picture = decode(path, at_least=side)
+    scale = side / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+@lru_cache(maxsize=4)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib; Pillow's own font has no letter that English has not."""
+    matplotlib = importlib.util.find_spec("matplotlib")  # found, not imported: that takes a second
+    if matplotlib is None or matplotlib.origin is None:
+        raise UserError("matplotlib is not installed; install dreamloom with its dependencies.")
+    return ImageFont.truetype(Path(matplotlib.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf", size)
+
+
+def _line_height(font: ImageFont.FreeTypeFont) -> int:
+    ascent, descent = font.getmetrics()
+    return ascent + descent + 1
