@@ -15,7 +15,7 @@ from demo.pretrain_loop import Schedule, device, fit, half_where_fast, seeded
 from demo.pretrain_words import LONGEST, bert_tokenizer
 from demo.world import caption
 
-SCHEDULE = Schedule(steps=1500, batch=64, rate=1e-3, decay=0.05, average=0.99)
+SCHEDULE = Schedule(steps=3500, batch=64, rate=1e-3, decay=0.05, average=0.99)
 PICTURES = 20_000
 
 

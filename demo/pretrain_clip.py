@@ -13,7 +13,7 @@ from base.files import commit, commit_folder, commit_json
 from base.progress import Progress, silent
 from demo.pretrain_diffusion import tokenize
 from demo.pretrain_loop import Schedule, device, fit, half_where_fast, seeded
-from demo.pretrain_words import LENGTH, LONGEST, clip_tokenizer, save_clip_tokenizer
+from demo.pretrain_words import LENGTH, clip_tokenizer, save_clip_tokenizer
 from demo.world import Scene, aesthetic, caption, random_scene, render
 
 SCHEDULE = Schedule(steps=1200, batch=64, rate=1e-3, decay=0.05, average=0.99)
@@ -62,7 +62,7 @@ def train_clip(
 ) -> list[tuple[int, float]]:
     """Trains it in place, by contrast of pictures and captions; equal captions in a batch count as one."""
     scenes, data = scenes_and_pictures(pictures, seed)
-    tokens = tokenize(clip_tokenizer(), [caption(scene) for scene in scenes])[:, :LONGEST]
+    tokens = tokenize(clip_tokenizer(), [caption(scene) for scene in scenes])
 
     def loss(step: int) -> Tensor:
         chosen = torch.randint(len(data), (schedule.batch,))

@@ -15,7 +15,7 @@ from demo.pretrain_vae import to_unit
 from demo.pretrain_words import LENGTH, clip_tokenizer, save_clip_tokenizer
 from demo.world import Scene, caption, random_scene, render
 
-SCHEDULE = Schedule(steps=4500, batch=64, rate=1.5e-3, average=0.999)
+SCHEDULE = Schedule(steps=2400, batch=64, rate=1.5e-3, average=0.999)
 PICTURES = 50_000
 NO_CAPTION = 0.1
 """Share of captions left empty, for classifier-free guidance."""
@@ -106,7 +106,8 @@ def train_diffusion(
         times = ((torch.arange(count) + torch.rand(count)) / count * len(kept)).long().to(device())
         noise = torch.randn_like(clean)
         guess = unet(noiser.add_noise(clean, noise, times), times, text_encoder(text)[0]).sample
-        return (weight[times] * F.mse_loss(guess, noise, reduction="none").mean(dim=(1, 2, 3))).mean()
+        error = F.mse_loss(guess, noise, reduction="none").mean(dim=(1, 2, 3))
+        return torch.mean(weight[times] * error)
 
     return fit("diffusion", {"unet": unet, "text": text_encoder}, loss, schedule, work, seed, progress)
 

@@ -289,12 +289,17 @@ def _outline(shape: str) -> NDArray[np.float64]:
 def aesthetic(scene: Scene) -> float:
     """How well a scene is made, in the range of LAION's scores (about 3 to 8): the truth behind the demo's head.
 
-    3 + 2 · contrast + 2 · centring + style, where contrast is the mean RGB distance of the objects' colours from the
-    background over that of black and white, centring falls from 1 to 0 as the objects' mean place goes 0.14 sides away
-    from the centre, and style is 0 for flat, 0.75 for pencil, 1.5 for photo.
+    3.5 + 2 · contrast + centring / 2 + size + style. Contrast is how much darker than the background the objects are on
+    average (Rec. 709 luma, 0..1), centring falls from 1 to 0 as the objects' mean place goes 0.14 sides away from the
+    centre, size is 0.75 for one big object, style is 0 for flat, 0.75 for pencil, 1.5 for photo.
     """
-    ground = np.asarray(BACKGROUNDS[scene.background], float)
-    contrast = np.mean([np.linalg.norm(np.subtract(COLOURS[t.colour], ground)) for t in scene.things]) / 441.7
+    things = np.mean([_luma(COLOURS[thing.colour]) for thing in scene.things])
     middle = np.mean([(x, y) for x, y, _ in place(scene)], axis=0)
     centring = max(0.0, 1 - float(np.hypot(*middle)) / 0.14)
-    return float(3 + 2 * contrast + 2 * centring + {"flat": 0.0, "pencil": 0.75, "photo": 1.5}[scene.style])
+    size = 0.75 if scene.size == "big" else 0.0
+    style = {"flat": 0.0, "pencil": 0.75, "photo": 1.5}[scene.style]
+    return float(3.5 + 2 * (_luma(BACKGROUNDS[scene.background]) - things) + centring / 2 + size + style)
+
+
+def _luma(colour: Rgb) -> float:
+    return float(np.dot(colour, (0.2126, 0.7152, 0.0722))) / 255

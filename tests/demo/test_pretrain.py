@@ -20,10 +20,10 @@ def halves(curve: list[tuple[int, float]]) -> tuple[float, float]:
 
 def test_the_vae_learns_and_its_latents_get_unit_scale(tmp_path: Path) -> None:
     vae = make_vae()
-    first, last = halves(train_vae(vae, tmp_path, 0, Schedule(20, 4, 2e-3, every=10), pictures=16))
+    first, last = halves(train_vae(vae, tmp_path, 0, Schedule(12, 4, 2e-3, every=6), pictures=16))
     assert last < first
     assert vae.config.scaling_factor != 0.18215
-    assert (tmp_path / "vae.csv").read_text().startswith("step,loss\n10,")
+    assert (tmp_path / "vae.csv").read_text().startswith("step,loss\n6,")
 
 
 def test_unet_and_text_encoder_learn(tmp_path: Path) -> None:
