@@ -43,13 +43,16 @@ class ArtifactProgress:
         self._updated = time.monotonic()
 
     def __call__(self, done: int, total: int | None, note: str = "") -> None:
-        now = time.monotonic()
-        finished = total is not None and done >= total
-        if finished or now - self._updated >= PROGRESS_SECONDS:
-            self._updated = now
+        if time.monotonic() - self._updated >= PROGRESS_SECONDS:
             share = 100.0 * done / total if total else 0.0
             update_progress_artifact(self._id, progress=min(100.0, share), description=f"{done:,} {note}".rstrip())
             self._also()
+            self._updated = time.monotonic()
+
+    def finish(self, said: str) -> None:
+        """All is done."""
+        update_progress_artifact(self._id, progress=100.0, description=said)
+        self._also()
 
 
 class Charts:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
-from base.errors import UserError
+from base.errors import StageFailed, UserError
 
 CHAIN = Group.create_ordered("The whole chain")
 STAGES = Group.create_ordered("One stage")
@@ -79,6 +79,9 @@ def run(tokens: list[str], verbose: bool = False) -> int:
     Returns:
         The exit code.
     """
+    if not verbose:  # what these libraries say when they load a model is for their authors
+        for name in ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY"):
+            os.environ.setdefault(name, "error")
     try:
         return int(app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0)
     except CycloptsError as error:
@@ -88,7 +91,7 @@ def run(tokens: list[str], verbose: bool = False) -> int:
     except ExceptionGroup as group:
         errors = _flat(group)
         return _end(2 if all(isinstance(e, UserError) for e in errors) else 1, "\n".join(map(_line, errors)), verbose)
-    except OSError as error:
+    except (StageFailed, OSError) as error:
         return _end(1, _line(error), verbose)
     except KeyboardInterrupt:
         return _stopped(verbose)
@@ -120,7 +123,7 @@ def _flat(group: ExceptionGroup[Exception]) -> list[Exception]:
 def _line(error: Exception) -> str:
     """An error as one line, with what was noted about it on its way up."""
     said = str(error) or type(error).__name__
-    if not isinstance(error, UserError | OSError):
+    if not isinstance(error, UserError | StageFailed | OSError):
         said = f"{type(error).__name__}: {said}"
     notes = getattr(error, "__notes__", [])
     return " ".join(f"{said} ({'; '.join(notes)})".split()) if notes else said

@@ -11,7 +11,7 @@ from flows import chain
 from flows.project import Project, load_project
 from flows.steps import Outcome, Step
 from flows.tables import balance, funnel
-from flows.terminal import Terminal, funnel_table, print_table, rows_table
+from flows.terminal import Terminal, funnel_table, print_table, rows_table, say
 
 PROJECT = Path("project.yaml")
 
@@ -103,7 +103,7 @@ def near(path: Path) -> Path:
 def _perform(step: Step, terminal: Terminal) -> Outcome:
     with terminal.watch(step.title) as progress:
         outcome = step.make(progress, None)
-    print(outcome.said, flush=True)
+    say(outcome.said)
     return outcome
 
 
@@ -114,7 +114,7 @@ def _close(project: Project, outcomes: list[Outcome]) -> None:
     if not any(outcome.made for outcome in outcomes):
         print("Nothing to do: everything is as project.yaml says.")
     else:
-        print_table(funnel_table(funnel(project.workspace)))
+        print_table(funnel_table(funnel(project.workspace, project.sources)))
         print_table(rows_table("What is trained on", balance(project.workspace)))
     run = chain.run_folder(project)
     places = {

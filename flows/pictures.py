@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from scrape.collection import Collection, Status, Table
 
@@ -16,13 +16,14 @@ Item = TypeVar("Item")
 
 
 def of_collection(collection: Collection) -> Pictures:
-    """Pictures that are there, under their captions, or the texts they came with."""
+    """Pictures under their captions; before that, all, under the texts they came with."""
     rows = collection.read(Table.RECORDS, columns=["key", "status", "image", "text"]).to_pylist()
     captions: dict[str, str] = dict(
         zip(*collection.read(Table.CAPTIONS, columns=["key", "caption"]).to_pydict().values(), strict=True)
     )
-    there = spread([row for row in rows if row["status"] == Status.OK], SHOWN)
-    return [(collection.root / row["image"], _text(row, captions)) for row in there]
+    there = [row for row in rows if row["key"] in captions] or [row for row in rows if row["status"] == Status.OK]
+    shown = spread(there, SHOWN)
+    return [(collection.root / row["image"], captions.get(row["key"], row["text"] or "")) for row in shown]
 
 
 def of_folder(folder: Path) -> Pictures:
@@ -39,7 +40,3 @@ def spread(items: Sequence[Item], most: int) -> list[Item]:
     if len(items) <= most:
         return list(items)
     return [items[place * (len(items) - 1) // max(1, most - 1)] for place in range(most)]
-
-
-def _text(row: dict[str, Any], captions: dict[str, str]) -> str:
-    return captions.get(row["key"]) or row["text"] or ""

@@ -55,6 +55,6 @@ def run_tracked(project: Path) -> list[Outcome]:
 
 
 def _publish(project: Project) -> None:
-    artifacts.publish_funnel(funnel(project.workspace))
+    artifacts.publish_funnel(funnel(project.workspace, project.sources))
     if (project.workspace / "dataset.parquet").exists():
         artifacts.publish_table("balance", balance(project.workspace), "What is trained on")

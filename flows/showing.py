@@ -11,7 +11,7 @@ from base.files import commit
 from curate.assemble import manifest_path
 from curate.sheet import contact_sheet
 from flows.pictures import SHOWN, Pictures, of_collection, of_folder, spread
-from flows.tables import balance, funnel
+from flows.tables import balance, funnel, sources_of
 from flows.terminal import funnel_table, rows_table
 from scrape.collection import Collection, Table
 from train.folder import read_folder
@@ -27,7 +27,7 @@ def tables(folder: Path) -> list[RichTable]:
         UserError: it is none of these.
     """
     if _is_workspace(folder):
-        found = [funnel_table(funnel(folder))]
+        found = [funnel_table(funnel(folder, sources_of(folder)))]
         return [*found, rows_table("What is trained on", balance(folder))] if manifest_path(folder).exists() else found
     if _is_collection(folder):
         collection = Collection(folder)
@@ -64,7 +64,7 @@ def write_sheet(folder: Path, output: Path) -> Path | None:
 
 def _pictures(folder: Path) -> Pictures:
     if _is_workspace(folder):
-        collections = [Collection(path) for path in sorted((folder / "collections").glob("*/"))]
+        collections = [Collection(folder / "collections" / name) for name in sources_of(folder)]
         each = max(1, SHOWN // max(1, len(collections)))
         return [picture for c in collections for picture in spread(of_collection(c), each)]
     return of_collection(Collection(folder)) if _is_collection(folder) else of_folder(folder)

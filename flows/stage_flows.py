@@ -18,7 +18,7 @@ from flows.tables import balance as balance_table
 from flows.terminal import Terminal
 from flows.tracking import perform
 from scrape.coco import CocoConfig
-from scrape.collection import Collection, Status
+from scrape.collection import Collection
 from scrape.download import ScrapeConfig
 from scrape.ffhq import FfhqConfig
 from scrape.folder import FolderConfig
@@ -48,9 +48,9 @@ def filter_flow(collection: Path, config: FilterConfig) -> Any:
 
 
 @flow(name="scrape", flow_run_name="scrape {collection.name}")
-def scrape_flow(collection: Path, config: ScrapeConfig = ScrapeConfig(), retry: tuple[Status, ...] = ()) -> Any:
+def scrape_flow(collection: Path, config: ScrapeConfig = ScrapeConfig()) -> Any:
     """Downloads the candidates' pictures."""
-    return _run(steps.scrape_step(Collection(collection), config, retry))
+    return _run(steps.scrape_step(Collection(collection), config))
 
 
 @flow(name="ingest-folder", flow_run_name="ingest {collection.name}")

@@ -77,7 +77,7 @@ def scrape_step(collection: Collection, config: download.ScrapeConfig, retry: Se
     """Candidates → records and pictures."""
     recipes = partial(download.recipes, collection, config)
     make = partial(download.scrape, collection, config, retry=retry)
-    return _by_parts("scrape", Table.RECORDS, collection, recipes, make)
+    return _by_parts("scrape", Table.RECORDS, collection, recipes, make, lambda: of_collection(collection))
 
 
 def ingest_step(collection: Collection, config: folder.FolderConfig | ffhq.FfhqConfig | coco.CocoConfig) -> Step:
@@ -94,7 +94,7 @@ def ingest_step(collection: Collection, config: folder.FolderConfig | ffhq.FfhqC
         case coco.CocoConfig():
             recipes = partial(coco.recipes, collection, config)
             make = partial(coco.ingest_coco, collection, config)
-    return _by_parts("ingest", Table.RECORDS, collection, recipes, make)
+    return _by_parts("ingest", Table.RECORDS, collection, recipes, make, lambda: of_collection(collection))
 
 
 def score_step(collection: Collection, config: score.ScoreConfig) -> Step:
@@ -117,7 +117,8 @@ def choose_step(sources: Sequence[Source], config: choose.ChooseConfig) -> Step:
 def caption_step(collection: Collection, config: blip.CaptionConfig) -> Step:
     """Chosen records → captions."""
     recipes = partial(blip.recipes, collection, config)
-    return _by_parts("caption", Table.CAPTIONS, collection, recipes, partial(blip.caption, collection, config))
+    make = partial(blip.caption, collection, config)
+    return _by_parts("caption", Table.CAPTIONS, collection, recipes, make, lambda: of_collection(collection))
 
 
 def balance_step(sources: Sequence[Source], config: BalanceConfig, workspace: Path) -> Step:
@@ -135,14 +136,21 @@ Recipes = Callable[[], Mapping[str, str]]
 Make = Callable[[Progress, Sequence[str] | None], Summary]
 
 
-def _by_parts(stage: str, table: Table, collection: Collection, recipes: Recipes, make: Make) -> Step:
+def _by_parts(
+    stage: str,
+    table: Table,
+    collection: Collection,
+    recipes: Recipes,
+    make: Make,
+    pictures: Callable[[], Pictures] = list,
+) -> Step:
     return Step(
         stage,
         collection.name,
         lambda: stale_parts(collection, table, recipes()),
         lambda progress, parts: counted(stage, collection.name, make(progress, parts)),
         lambda: collection.summary(table),
-        lambda: of_collection(collection),
+        pictures,
     )
 
 

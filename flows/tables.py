@@ -1,6 +1,7 @@
 """Tables of what lies on disk: the funnel of each source, the balance of the dataset, the rows of a collection."""
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,21 @@ Funnel = dict[str, dict[str, Summary]]
 """Source → table → what came in, went on, and was dropped."""
 
 
-def funnel(workspace: Path) -> Funnel:
-    """Each collection's tables, and last what of it is in the training folder."""
-    found = {path.name: _of(Collection(path)) for path in sorted((workspace / "collections").glob("*/"))}
-    if manifest_path(workspace).exists():
-        for source, split in _splits(workspace).items():
+def funnel(workspace: Path, sources: Iterable[str]) -> Funnel:
+    """The tables of these sources, and last what of each is in the training folder."""
+    found = {name: _of(Collection(workspace / "collections" / name)) for name in sources}
+    splits = _splits(workspace) if manifest_path(workspace).exists() else {}
+    for name, split in splits.items():
+        if name in found:
             held, used = split[HELD_OUT], split[TRAIN]
             summary = Summary(rows=held + used, kept=used, dropped={"held out": held} if held else {})
-            found.setdefault(source, {})["dataset"] = summary
+            found[name]["dataset"] = summary
     return found
+
+
+def sources_of(workspace: Path) -> list[str]:
+    """The names of all collections of a workspace."""
+    return sorted(path.name for path in (workspace / "collections").glob("*/"))
 
 
 def balance(workspace: Path) -> list[dict[str, Any]]:
@@ -46,7 +53,8 @@ def balance(workspace: Path) -> list[dict[str, Any]]:
     shown = {kind: sum(row["shown an epoch"] for row in table if row["role"] == kind) for kind in Role}
     ratio = shown[Role.GROUND_TRUTH] / shown[Role.TRAINING] if shown[Role.TRAINING] else 0.0
     total = {name: sum(row[name] for row in table) for name in ("pictures", "shown an epoch", "held out", "dropped")}
-    return [*table, {"source": "all", "role": f"ratio {ratio:.3g}", "multiply": None, **total}]
+    last = {"source": "all", "role": f"ratio {ratio:.3g}", "multiply": None, **total}
+    return [*table, {name: last[name] for name in table[0]}]
 
 
 def _of(collection: Collection) -> dict[str, Summary]:

@@ -61,7 +61,7 @@ class Terminal:
                 self._bars = self._start()
             if watched.bar is None:
                 watched.bar = self._bars.add_task(watched.title, total=total, rate="", note="")
-            rate = f"{watched.rate(done):,.1f}/s"
+            rate = f"{watched.rate(done):,.1f}/s" if watched.rate(done) else ""
             self._bars.update(watched.bar, completed=done, total=total, rate=rate, note=note)
 
     def seconds_between(self) -> float:
@@ -92,27 +92,28 @@ class Terminal:
 
 
 class _Watched:
-    """One piece of work: since when it runs, and when it was last drawn."""
+    """One piece of work: when it was last drawn, and how fast it goes."""
 
     def __init__(self, terminal: Terminal, title: str) -> None:
         self.title = title
         self.bar: TaskID | None = None
         self._terminal = terminal
-        self._begun = time.monotonic()
-        self._drawn = self._begun + QUIET_SECONDS - terminal.seconds_between()
-        self._done_before: int | None = None
+        self._drawn = time.monotonic() + QUIET_SECONDS - terminal.seconds_between()
+        self._from = (time.monotonic(), 0, 0)  # since when the rate is measured, from how many, of which total
 
     def __call__(self, done: int, total: int | None, note: str = "") -> None:
-        if self._done_before is None:
-            self._done_before = done
         now = time.monotonic()
+        if (total or 0) != self._from[2] or done < self._from[1]:  # another phase of the work
+            self._from = (now, done, total or 0)
         if now - self._drawn >= self._terminal.seconds_between():
             self._drawn = now
             self._terminal.draw(self, done, total, note)
 
     def rate(self, done: int) -> float:
-        """Units a second since the work began; what was done before it began does not count."""
-        return (done - (self._done_before or 0)) / max(1e-9, time.monotonic() - self._begun)
+        """Units a second since this phase of the work began; 0 where nothing can be said yet."""
+        since, before, _ = self._from
+        seconds = time.monotonic() - since
+        return (done - before) / seconds if seconds > 0.1 else 0.0
 
 
 def duration(seconds: float) -> str:
@@ -178,6 +179,12 @@ def rows_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def say(line: str) -> None:
+    """A line to stdout, whole also where several threads speak."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def print_table(table: Table) -> None:
     """To stdout, as wide as the terminal, or 120 columns where there is none."""
     Console(width=None if sys.stdout.isatty() else 120).print(table)
@@ -200,7 +207,8 @@ def _line(title: str, done: int, total: int | None, rate: float, note: str) -> s
     text = f"{title}: {done:,}"
     if total:
         text += f" of {total:,} ({100 * done / total:.0f} %)"
-    text += f", {rate:,.1f}/s"
-    if total and rate > 0:
+    if rate:
+        text += f", {rate:,.1f}/s"
+    if total and rate and done < total:
         text += f", {duration((total - done) / rate)} left"
     return f"{text}, {note}" if note else text

@@ -12,7 +12,7 @@ from base.progress import silent
 from base.stage import Summary
 from flows import artifacts
 from flows.steps import WHOLE, Outcome, Step, counted
-from flows.terminal import Terminal
+from flows.terminal import Terminal, say
 
 
 def perform(step: Step, terminal: Terminal) -> Outcome:
@@ -35,7 +35,7 @@ def perform(step: Step, terminal: Terminal) -> Outcome:
     if failed:
         raise ExceptionGroup(f"{step.title}: {len(failed)} of {len(stale)} parts failed", failed)
     if stale:
-        artifacts.publish_sheet(step.title, step.pictures(), step.title)
+        artifacts.publish_sheet(f"{step.title} pictures", step.pictures(), step.title)
     return _said(outcomes[0] if stale == [WHOLE] else _whole(step, outcomes))
 
 
@@ -51,7 +51,8 @@ def make_part(step: Step, part: str, terminal: Terminal) -> Outcome:
             line(done, total, note)
 
         outcome = step.make(progress, [part])
-    charts.publish()
+    if outcome.finished:
+        shown.finish(outcome.said)
     return outcome
 
 
@@ -68,5 +69,5 @@ def _whole(step: Step, made: list[Outcome]) -> Outcome:
 
 def _said(outcome: Outcome) -> Outcome:
     get_run_logger().info(outcome.said)
-    print(outcome.said, flush=True)
+    say(outcome.said)
     return outcome
