@@ -213,7 +213,7 @@ def _warn_of_repeats(ordered: Sequence[Source], left: Mapping[str, int], drawn: 
         multiply = drawn.get(source.name, Fraction(0))
         if source.role is Role.GROUND_TRUTH and multiply > 1:
             _log.warning(
-                "%s has too few pictures (%d) for %d draws an epoch: each is shown %s times; add pictures, or lower its share",
+                "%s has too few pictures (%d) for %d draws an epoch: each comes %s times; add some or lower its share",
                 source.name,
                 left[source.name],
                 left[source.name] * multiply,

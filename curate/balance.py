@@ -22,17 +22,17 @@ class BalanceConfig(StageConfig):
     """How much ground truth goes with the training pictures, and what is held out to measure by."""
 
     ratio: float = Field(
-        1.0, gt=0, le=1000, description="pictures of ground truth shown for each training picture shown"
+        1.0, gt=0, le=1000, description="Pictures of ground truth shown for each training picture shown."
     )
     held_out: float = Field(
         0.1,
         ge=0,
         lt=1,
-        description="share of each source kept from training, to measure learned and forgotten",
+        description="Share of each source kept from training, to measure learned and forgotten.",
     )
-    held_out_max_training: int = Field(64, ge=0, description="most training pictures that are held out")
-    held_out_max_ground_truth: int = Field(256, ge=0, description="most pictures of ground truth that are held out")
-    seed: int = Field(0, ge=0, description="another seed holds out other pictures")
+    held_out_max_training: int = Field(64, ge=0, description="Most training pictures that are held out.")
+    held_out_max_ground_truth: int = Field(256, ge=0, description="Most pictures of ground truth that are held out.")
+    seed: int = Field(0, ge=0, description="Another seed holds out other pictures.")
 
 
 def solve(

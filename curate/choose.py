@@ -29,22 +29,23 @@ class ChooseConfig(StageConfig):
     """Which pictures go on. Thresholds and licences are for ground truth only."""
 
     min_aesthetic: float | None = Field(
-        None, description="least aesthetic score; on V2's scale 5 is what Stable Diffusion was trained on, on V1's 7"
+        None,
+        description="Least aesthetic score; Stable Diffusion was trained on 5 of V2's scale, LAION's own cut is 7 of V1's.",
     )
     min_similarity: float | None = Field(
         None,
         ge=-1,
         le=1,
-        description="least CLIP cosine of a picture and its text; LAION took 0.28 (B/32)",
+        description="Least CLIP cosine of a picture and its text; LAION took 0.28 (B/32).",
     )
     exclude_licences: list[str] = Field(
-        [], description='words of a licence or its address that exclude a picture: NonCommercial, by-nd, "unknown"'
+        [], description='Words of a licence or its address that exclude a picture: NonCommercial, by-nd, "unknown".'
     )
     near_duplicate_bits: int | None = Field(
-        4, ge=0, le=8, description="most bits of pHash in which copies differ; none: only equal bytes are copies"
+        4, ge=0, le=8, description="Most bits of pHash in which copies differ; null, or no scores: only equal bytes."
     )
     near_duplicate_cosine: float = Field(
-        0.94, ge=-1, le=1, description="least CLIP cosine of such copies (clip-retrieval's threshold)"
+        0.94, ge=-1, le=1, description="Least CLIP cosine of such copies (clip-retrieval's threshold)."
     )
 
     def of_role(self, role: Role) -> "ChooseConfig":

@@ -38,21 +38,22 @@ class ScoreConfig(StageConfig):
 
     model: str = Field(
         "ViT-L-14-quickgelu",
-        description="CLIP model: one of open_clip's names, hf-hub:<id>, or a folder with open_clip_config.json",
+        description="CLIP model: one of open_clip's names, hf-hub:<id>, or a folder with open_clip_config.json.",
     )
     weights: str = Field(
-        "openai", description="weights of a named model: one of open_clip's tags, or a file; folders bring their own"
+        "openai", description="Weights of a named model: one of open_clip's tags, or a file; folders bring their own."
     )
     head: Path | None = Field(
-        None, description="LAION aesthetic head for this model (V1 linear, or V2 linearMSE), a file; none: no aesthetic"
+        None,
+        description="LAION aesthetic head (V1 linear, V2 linearMSE) for this model, a file; null: none.",
     )
     precision: Precision = Field(
         "fp32",
-        description="bf16 is some 3 times faster where the processor has it; scores then change a little",
+        description="bf16 is some 3 times faster where the processor has it; scores then change a little.",
     )
-    batch: int = Field(32, ge=1, description="pictures a forward pass")
-    workers: int = Field(4, ge=1, description="threads that decode")
-    device: Device = Field("auto", description="auto: the GPU where there is one")
+    batch: int = Field(32, ge=1, description="Pictures a forward pass.")
+    workers: int = Field(4, ge=1, description="Threads that decode.")
+    device: Device = Field("auto", description="auto: the GPU where there is one.")
 
 
 def check(config: ScoreConfig) -> None:

@@ -1,5 +1,6 @@
 """The history of one picture: where it comes from, what each stage saw and decided, and where it lies now."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,7 @@ def _scores(collection: Collection, part: str, scores: Row | None) -> Lines:
         return []
     made = collection.config(Table.SCORES, part)
     head = Path(made["head"]).name if made.get("head") else ""
-    model = " ".join(str(made[name]) for name in ("model", "weights") if made.get(name))
+    model = made["model"] if re.search("[/:]", made["model"]) else f"{made['model']} {made['weights']}"
     lines = [("aesthetic", scores["aesthetic"], head), ("similarity", scores["similarity"], model)]
     return [(what, _with(f"{value:.3f}", by)) for what, value, by in lines if value is not None]
 

@@ -184,7 +184,7 @@ def test_few_pictures_for_many_draws_are_warned_of(make_collection: Make, tmp_pa
     choose(sources, ChooseConfig())
     balance(sources, BalanceConfig(held_out=0), tmp_path / "work")
     assert drawn(tmp_path / "work" / "dataset" / "people") == 8
-    assert "people has too few pictures (2) for 8 draws an epoch: each is shown 4 times" in caplog.text
+    assert "people has too few pictures (2) for 8 draws an epoch: each comes 4 times" in caplog.text
 
 
 @pytest.mark.parametrize("table", [Table.CHOICES, Table.CAPTIONS, Table.SCORES])
