@@ -30,7 +30,7 @@ class ChooseConfig(StageConfig):
 
     min_aesthetic: float | None = Field(
         None,
-        description="Least aesthetic score; Stable Diffusion was trained on 5 of V2's scale, LAION's own cut is 7 of V1's.",
+        description="Least aesthetic score; Stable Diffusion had 5 on V2's scale; LAION's cut on V1's is 7.",
     )
     min_similarity: float | None = Field(
         None,
