@@ -47,7 +47,7 @@ class CaptionConfig(StageConfig):
         description="A BLIP model in transformers' format: a folder, or an id of the Hugging Face hub.",
     )
     keep: tuple[CaptionKind, ...] = Field(
-        (CaptionKind.HUMAN,),
+        (CaptionKind.HUMAN, CaptionKind.TEMPLATE),
         description="Pictures that came with a text of these kinds (human, alt, template) keep it as their caption.",
     )
     prompt: str = Field("", description="How the model's sentences begin; left out of the captions.")
