@@ -4,6 +4,7 @@ Every word of the world is one token; any other text falls back to bytes (CLIP) 
 """
 
 import itertools
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,10 @@ def clip_tokenizer() -> Any:
 
 def save_clip_tokenizer(folder: Path) -> None:
     """Writes it as vocab.json and merges.txt too, which older readers of CLIP's tokenizer ask for."""
-    import json
-
     tokenizer = clip_tokenizer()
     tokenizer.save_pretrained(folder)
-    commit_text(folder / "vocab.json", json.dumps(tokenizer.get_vocab(), ensure_ascii=False))
+    vocabulary = dict(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]))
+    commit_text(folder / "vocab.json", json.dumps(vocabulary, ensure_ascii=False))
     merges = (" ".join(pair) for pair in bpe_merges([*WORDS, ","]))
     commit_text(folder / "merges.txt", "\n".join(["#version: 0.2", *merges, ""]))
 
