@@ -4,7 +4,6 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
 
 import numpy as np
 
@@ -54,15 +53,22 @@ class Course:
 
     @cached_property
     def ends(self) -> list[int]:
-        """Batches of the run up to and with each epoch, before `max_steps` is heeded."""
-        if all(deck.multiply.denominator == 1 for deck in self.decks):
-            return list(accumulate([self._count(0)] * self.epochs))  # whole multiplies deal the same cards every epoch
-        return list(accumulate(self._count(epoch) for epoch in range(self.epochs)))
+        """Batches of the run up to and with each epoch that is begun; the last may be broken off in the middle."""
+        most = self.max_steps * self.accumulate if self.max_steps else None
+        whole = all(deck.multiply.denominator == 1 for deck in self.decks)  # then all epochs deal the same cards
+        ends: list[int] = []
+        count = 0
+        for epoch in range(self.epochs):
+            count = count if ends and whole else self._count(epoch)
+            ends.append(count + (ends[-1] if ends else 0))
+            if most is not None and ends[-1] >= most:
+                break
+        return ends
 
     @property
     def batches(self) -> int:
         """Batches of the whole run."""
-        return self.ends[-1] if self.max_steps is None else min(self.ends[-1], self.max_steps * self.accumulate)
+        return min(self.ends[-1], self.max_steps * self.accumulate) if self.max_steps else self.ends[-1]
 
     @property
     def images(self) -> int:
@@ -73,6 +79,15 @@ class Course:
     def steps(self) -> int:
         """Optimizer steps of the whole run; the last may have fewer batches than the others."""
         return -(-self.batches // self.accumulate)
+
+    @property
+    def filled(self) -> int:
+        """Places of the whole run that no dealt picture takes."""
+        last = len(self.ends) - 1
+        before = self.ends[last - 1] if last else 0
+        dealt = sum(deck.span(last - 1)[1] for deck in self.decks) if last else 0
+        broken_off = sum(batch.filled for batch in self.epoch(last)[: self.batches - before])
+        return before * self.size - dealt + broken_off
 
     def epoch(self, epoch: int) -> list[Batch]:
         """The batches of an epoch, with `first` counted from the start of the run."""
@@ -86,13 +101,14 @@ class Course:
     def after(self, images_seen: int) -> Iterator[Batch]:
         """The batches that are left when so many pictures have been seen."""
         done = images_seen // self.size
-        for epoch in range(bisect_right(self.ends, done), self.epochs):
+        for epoch in range(bisect_right(self.ends, done), len(self.ends)):
             for batch in self.epoch(epoch):
                 if done * self.size <= batch.first < self.images:
                     yield batch
 
     def _count(self, epoch: int) -> int:
-        counts = np.bincount(self.bucket_of[deal(self.decks, self.seed, epoch)], minlength=len(self.buckets))
+        dealt = np.concatenate([deck.deal(self.seed, epoch) for deck in self.decks])
+        counts = np.bincount(self.bucket_of[dealt], minlength=len(self.buckets))
         return int(np.sum(-(-counts // self.size)))
 
     def _of_bucket(self, number: int, dealt: Ids, epoch: int) -> Iterator[Batch]:

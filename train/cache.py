@@ -35,8 +35,9 @@ from train.model import weights_digest
 CROP = "centre-1"
 """Raised when pictures are cropped or resized in another way."""
 SHARD_BYTES = 64 * 2**20
-GROUP = 8
-"""Pictures encoded together. Fixed, because the last bits of a convolution may depend on it."""
+GROUP_PIXELS = 2 * 2**20
+"""Pixels encoded together: 8 pictures of 512 × 512. Fixed, because the last bits of a convolution may depend on it."""
+GROUP_MOST = 64
 
 
 class LatentCache:
@@ -121,10 +122,10 @@ class LatentCache:
         groups, and the same bits, as one that was left alone.
         """
         groups = [
-            members[start : start + GROUP]
-            for _, found in groupby(ordered, key=lambda sample: sample.bucket)
-            for members in [list(found)]
-            for start in range(0, len(members), GROUP)
+            members[start : start + size]
+            for (width, height), found in groupby(ordered, key=lambda sample: sample.bucket)
+            for members, size in [(list(found), min(GROUP_MOST, max(1, GROUP_PIXELS // (width * height))))]
+            for start in range(0, len(members), size)
         ]
         for group, pixels in zip(groups, ahead(_decode_all, groups, workers, workers + 1), strict=True):
             good = [found for found in pixels if not isinstance(found, str)]

@@ -19,6 +19,7 @@ from torch import Tensor
 from base.errors import UserError
 from base.files import TEMPORARY, commit_folder, commit_json
 from train.model import Model
+from train.run import checkpoints
 from train.trainer import Trainer
 
 
@@ -41,7 +42,7 @@ def save(run: Path, trainer: Trainer, keep: int) -> Path:
         raise UserError(
             f"The checkpoint {path} can't be written ({error}); make room and run again: the last one is still there."
         ) from error
-    for old in all_of(run)[:-keep]:
+    for old in checkpoints(run)[:-keep]:
         aside = old.with_name(f"{TEMPORARY}{os.getpid()}-{old.name}")
         os.rename(old, aside)  # half a checkpoint must never look like a whole one
         shutil.rmtree(aside, ignore_errors=True)
@@ -79,11 +80,6 @@ def apply_weights(path: Path, model: Model, average: bool) -> None:
         for name, value in stored.items():
             if name.startswith(f"{part}."):
                 own[name.removeprefix(f"{part}.")].copy_(value)
-
-
-def all_of(run: Path) -> list[Path]:
-    """A run's checkpoints, the oldest first."""
-    return sorted((run / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
 
 
 def _plain(tensors: dict[str, Any]) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from base.progress import Progress, silent
 from base.stage import StageConfig
 from train.check import check_model
 from train.dataset import Dataset, read_dataset
+from train.source import find_source
 
 KINDS = ("training", "ground_truth")
 """The folders in a folder of held-out pictures."""
@@ -89,11 +90,9 @@ def evaluate(
         UserError: a model or the pictures are not there, or the models predict different things.
     """
     check_model(base)
-    from train.source import find_source  # torch from here on
-
     source = find_source(model)
     kinds = read_heldout(heldout, config.resolution, config.quantum, config.workers)
-    from train.heldout import compare
+    from train.heldout import compare  # torch from here on
 
     return compare(source, base, kinds, config, progress)
 

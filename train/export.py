@@ -11,6 +11,7 @@ from base.errors import UserError
 from base.files import commit_folder, commit_json, fingerprint
 from base.progress import Progress, silent
 from base.stage import StageConfig, recipe
+from train.source import find_source
 
 VERSION = 1
 MARK = "dreamloom.json"
@@ -52,8 +53,6 @@ def export(checkpoint: Path, target: Path, config: ExportConfig, progress: Progr
         UserError: there is no such checkpoint, or `target` holds something else than an export.
     """
     _check_target(target)
-    from train.source import find_source  # torch from here on
-
     source = find_source(checkpoint)
     if source.checkpoint is None or source.config is None:
         raise UserError(f"{checkpoint} is a whole model already; name a run, or one of its checkpoints.")
@@ -61,7 +60,7 @@ def export(checkpoint: Path, target: Path, config: ExportConfig, progress: Progr
     made = recipe("export", VERSION, config, models=models)
     stored = _read_mark(target)
     if stored.get("recipe") != made:
-        from train.writing import write_model
+        from train.writing import write_model  # torch from here on
 
         with commit_folder(target) as folder:
             note = write_model(source, folder, config, progress)

@@ -80,6 +80,8 @@ def load_model(
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.set_verbosity_error()  # both warn of things that no user can mend
     name = str(Path(base).expanduser()) if Path(base).expanduser().exists() else base
     try:
         model = Model(

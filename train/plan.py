@@ -62,8 +62,8 @@ class Plan:
         """What the user should know of, in sentences."""
         scarce = [bucket for bucket in self.buckets if bucket.filled > bucket.pictures]
         notes = [
-            f"The bucket {bucket.size[0]}×{bucket.size[1]} has {bucket.pictures} pictures, so they are repeated to "
-            f"fill {bucket.filled} places of its batch; add pictures of that shape, or lower batch."
+            f"The bucket {bucket.size[0]}×{bucket.size[1]} has too few pictures ({bucket.pictures}) for its batch, so "
+            f"they are repeated in {bucket.filled} places; add pictures of that shape, or lower batch."
             for bucket in scarce
         ]
         if self.unused_controls:
@@ -82,7 +82,6 @@ def plan(folder: Path, config: TrainConfig, images_per_second: float | None = No
     """
     dataset = read_dataset(folder, config.resolution, config.quantum, config.workers)
     course = Course(dataset, config)
-    epochs = [epoch for epoch in range(config.epochs) if not epoch or course.ends[epoch - 1] < course.batches]
     return Plan(
         folders=_folders(dataset),
         buckets=_buckets(dataset, course),
@@ -90,9 +89,9 @@ def plan(folder: Path, config: TrainConfig, images_per_second: float | None = No
         enlarged=sum(enlargement(sample.size, sample.bucket) > 1 for sample in dataset.samples),
         unused_controls=tuple(unused_controls(folder)),
         batches_first_epoch=course.ends[0],
-        epochs=len(epochs),
+        epochs=len(course.ends),
         images=course.images,
-        filled=sum(batch.filled for batch in course.after(0)),
+        filled=course.filled,
         steps=course.steps,
         seconds=course.images / images_per_second if images_per_second else None,
     )

@@ -107,6 +107,11 @@ def write_summary(run: Path, summary: TrainSummary) -> None:
     commit_json(run / "summary.json", asdict(summary))
 
 
+def checkpoints(run: Path) -> list[Path]:
+    """A run's checkpoints, the oldest first."""
+    return sorted((run / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
+
+
 def cut_log(run: Path, images_seen: int) -> None:
     """Takes out of log.jsonl what a killed run logged after the checkpoint from which it goes on."""
     log = run / "log.jsonl"

@@ -18,7 +18,7 @@ from train.loader import Loader
 from train.log import Log
 from train.losses import NotFinite
 from train.model import load_model
-from train.run import TrainSummary, cut_log
+from train.run import TrainSummary, checkpoints, cut_log
 from train.sample import choose_prompts, draw_samples
 from train.trainer import Trainer
 
@@ -113,14 +113,14 @@ class Session:
         """
         self.read_losses()
         seen = self.trainer.images_seen
-        if seen and seen not in [int(path.name) for path in checkpoint.all_of(self.run)]:
+        if seen and seen not in [int(path.name) for path in checkpoints(self.run)]:
             checkpoint.save(self.run, self.trainer, self.config.keep)
 
     def summary(self, finished: bool) -> TrainSummary:
         """What the run came to so far."""
         learned, learned_error = self.learning.last("learned")
         forgotten, forgotten_error = self.learning.last("forgotten")
-        saved = checkpoint.all_of(self.run)
+        saved = checkpoints(self.run)
         return TrainSummary(
             finished=finished,
             images_seen=self.trainer.images_seen,
@@ -144,7 +144,7 @@ class Session:
     def _go_on(self) -> None:
         """Takes up the newest checkpoint, and drops what was logged and measured after it."""
         sweep(self.run / "checkpoints")
-        saved = checkpoint.all_of(self.run)
+        saved = checkpoints(self.run)
         if saved:
             checkpoint.load(saved[-1], self.trainer)
         cut_log(self.run, self.trainer.images_seen)
@@ -152,7 +152,7 @@ class Session:
 
     def _not_finite(self, error: NotFinite) -> str:
         names = sorted({self.dataset.samples[place].name for batch in error.batches for place in batch.samples})
-        saved = checkpoint.all_of(self.run)
+        saved = checkpoints(self.run)
         return (
             f"The loss is not a number at step {error.step} (pictures: {', '.join(names)}); lower the learning rate or "
             f"look at these pictures: {saved[-1] if saved else 'the base model'} is the last good state."

@@ -2,15 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from base.errors import UserError
 from train.check import check_model
-from train.checkpoint import all_of, apply_weights
 from train.config import TrainConfig
-from train.model import Model, load_model
-from train.run import read_settings
+from train.run import checkpoints, read_settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from train.model import Model
 
 
 @dataclass(frozen=True)
@@ -23,15 +25,20 @@ class Source:
     config: TrainConfig | None
     """Of the run the checkpoint belongs to."""
 
-    def load_base(self, base: str, device: torch.device, vae: str | None = None) -> Model:
+    def load_base(self, base: str, device: "torch.device", vae: str | None = None) -> "Model":
         """A base model, set up as the run had it (its VAE, prediction and noise schedule)."""
+        from train.model import load_model  # torch from here on
+
         if self.config is None:
             return load_model(base, device, vae)
         config = self.config
         return load_model(base, device, vae or config.vae, config.prediction, config.zero_terminal_snr)
 
-    def load(self, base: Model, average: bool) -> Model:
+    def load(self, base: "Model", average: bool) -> "Model":
         """The trained model. Weights of a checkpoint are put into `base`, which is then no longer what it was."""
+        from train.checkpoint import apply_weights
+        from train.model import load_model
+
         if self.checkpoint is None:
             return load_model(self.name, base.device)
         apply_weights(self.checkpoint, base, average)
@@ -47,7 +54,7 @@ def find_source(model: Path | str) -> Source:
     path = Path(model).expanduser()
     checkpoint = path if (path / "weights.safetensors").is_file() else None
     if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
-        found = all_of(path)
+        found = checkpoints(path)
         if not found:
             raise UserError(f"The run {model} has no checkpoint yet; let it train until it has.")
         checkpoint = found[-1]

@@ -24,8 +24,9 @@ def write_model(source: Source, folder: Path, config: ExportConfig, progress: Pr
     progress(0, 3, "loading the model")
     base = source.load_base(source.config.base, torch.device("cpu"))
     model = source.load(base, config.average)
-    dtype = torch.float16 if config.dtype == "fp16" else torch.float32
-    parts = {name: getattr(model, name).to(dtype) for name in ("unet", "vae", "text_encoder")}
+    parts = {name: getattr(model, name) for name in ("unet", "vae", "text_encoder")}
+    if config.dtype == "fp16":
+        parts = {name: part.half() for name, part in parts.items()}
     progress(1, 3, "writing the diffusers folder")
     _write_diffusers(model, parts, folder)
     progress(2, 3, "writing the single file")

@@ -87,6 +87,7 @@ def test_a_run_can_go_on_from_any_batch(
     assert len(whole) == course.batches
     assert [b.first for b in whole] == list(range(0, course.images, batch))
     assert course.steps == -(-len(whole) // accumulate)
+    assert course.filled == sum(b.filled for b in whole)
     done = data.draw(st.integers(0, len(whole)))
     assert list(Course(dataset(folders), config).after(done * batch)) == whole[done:]
 

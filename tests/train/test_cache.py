@@ -104,6 +104,7 @@ def test_a_fill_that_was_broken_off_ends_with_the_same_bits(
         Image.fromarray(picture).save(many / "a" / f"{number}.png")
     samples = read_dataset(many, 32, 8, 1).samples
     monkeypatch.setattr("train.cache.SHARD_BYTES", 1)  # a shard for each group
+    monkeypatch.setattr("train.cache.GROUP_MOST", 8)
     whole = LatentCache(tmp_path / "whole", vae)
     whole.add(samples, 2)
 

@@ -1,5 +1,7 @@
 """Exports: what diffusers itself reads back, from both formats, is what was trained."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,10 @@ from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from base.errors import UserError
-from train.checkpoint import all_of
 from train.config import TrainConfig
 from train.export import ExportConfig, export
 from train.loop import train
+from train.run import checkpoints
 from train.single_file import NoOriginalName, original
 
 Config = Callable[..., TrainConfig]
@@ -121,7 +123,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, folder: Pa
 
 def test_an_export_opens_with_diffusers_and_holds_the_trained_weights(trained: Path, tmp_path: Path) -> None:
     made = export(trained, tmp_path / "model", ExportConfig(dtype="fp32", average=False))
-    weights = load_file(all_of(trained)[-1] / "weights.safetensors")
+    weights = load_file(checkpoints(trained)[-1] / "weights.safetensors")
     assert made.made and made.single_file and made.bytes > 0
     for pipeline in (
         StableDiffusionPipeline.from_pretrained(made.folder),
@@ -136,10 +138,10 @@ def test_an_export_opens_with_diffusers_and_holds_the_trained_weights(trained: P
 
 
 def test_halves_and_averages_are_written_where_they_are_asked_for(trained: Path, tmp_path: Path) -> None:
-    made = export(all_of(trained)[-1], tmp_path / "model", ExportConfig(single_file=False))
+    made = export(checkpoints(trained)[-1], tmp_path / "model", ExportConfig(single_file=False))
     assert made.single_file is None and not made.note
     written = load_file(Path(made.folder) / "unet" / "diffusion_pytorch_model.safetensors")
-    average = load_file(all_of(trained)[-1] / "average.safetensors")
+    average = load_file(checkpoints(trained)[-1] / "average.safetensors")
     assert all(torch.equal(written[key], average[f"unet.{key}"].half()) for key in written)
     text = load_file(Path(made.folder) / "text_encoder" / "model.safetensors")
     assert all(key.startswith("text_model.") for key in text), "transformers before 5 look for these names"
@@ -151,6 +153,18 @@ def test_the_same_export_is_not_made_twice_and_another_one_replaces_it(trained: 
     assert not export(trained, target, ExportConfig(single_file=False)).made
     replaced = export(trained, target, ExportConfig())
     assert replaced.made and replaced.single_file
+
+
+def test_an_export_that_is_there_needs_no_torch(trained: Path, tmp_path: Path) -> None:
+    export(trained, tmp_path / "model", ExportConfig(single_file=False))
+    code = (
+        "import sys; from pathlib import Path; from train.export import ExportConfig, export\n"
+        f"done = export(Path({str(trained)!r}), Path({str(tmp_path / 'model')!r}), ExportConfig(single_file=False))\n"
+        "print(done.made, 'torch' in sys.modules)"
+    )
+    house = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=house)
+    assert done.stdout.strip() == "False False"
 
 
 def test_a_vae_without_original_names_exports_in_diffusers_format_alone(

@@ -17,10 +17,9 @@ from safetensors.torch import load_file, save_file
 from base.errors import UserError
 from base.progress import Progress
 from train.cache import checksum
-from train.checkpoint import all_of
 from train.config import TrainConfig
 from train.loop import train
-from train.run import read_summary
+from train.run import checkpoints, read_summary
 
 Config = Callable[..., TrainConfig]
 HOUSE = Path(__file__).parents[2]
@@ -52,7 +51,7 @@ def undisturbed(
 
 def outcome(run: Path) -> dict[str, Any]:
     """All that a run leaves behind that does not speak of time."""
-    newest = all_of(run)[-1]
+    newest = checkpoints(run)[-1]
     summary = json.loads((run / "summary.json").read_text())
     for timed in ("images_per_second", "checkpoint"):
         del summary[timed]
@@ -93,7 +92,7 @@ def test_a_run_leaves_what_it_promises(undisturbed: Path) -> None:
     assert summary.learned is not None and summary.learned > 0
     steps = [json.loads(line)["step"] for line in (undisturbed / "log.jsonl").read_text().splitlines()]
     assert steps == list(range(1, summary.steps + 1))
-    assert len(all_of(undisturbed)) == 2
+    assert len(checkpoints(undisturbed)) == 2
     points = json.loads((undisturbed / "evaluation.json").read_text())["points"]
     assert points[0]["images_seen"] == 0 and points[0]["learned"]["change"] == 0
     assert points[-1]["images_seen"] == summary.images_seen
@@ -206,12 +205,12 @@ def test_a_loss_that_is_no_number_names_the_pictures_and_keeps_the_checkpoint(
     made = config(base=tiny_base, epochs=3, log_every=50, checkpoint_every=100)
 
     assert not train(folder, run, made, None, stopping("images/s", 10)).finished
-    weights = {file.name: file.read_bytes() for file in all_of(run)[-1].iterdir()}
+    weights = {file.name: file.read_bytes() for file in checkpoints(run)[-1].iterdir()}
     for shard in (tmp_path / ".latents").rglob("*.safetensors"):
         poison(shard)
     with pytest.raises(UserError, match=r"not a number at step \d+ \(pictures: .*\.png\).*checkpoints/10 is the last"):
         train(folder, run, made, None)
-    assert {file.name: file.read_bytes() for file in all_of(run)[-1].iterdir()} == weights
+    assert {file.name: file.read_bytes() for file in checkpoints(run)[-1].iterdir()} == weights
 
 
 def poison(shard: Path) -> None:
