@@ -6,3 +6,10 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with 2.
     """
+
+
+class StageFailed(Exception):
+    """A stage that did its work and came to too little, such as a scrape that almost no picture came from.
+
+    What it made is committed. The command line prints the sentence, and exits with 1.
+    """

@@ -120,6 +120,7 @@ def decode(
             image.load()
         except _BROKEN as error:
             raise PictureError("truncated", _line(error)) from error
+        _check_end(image, source)
         try:
             return _turn(_flatten(image, background), orientation)
         except _BROKEN as error:
@@ -140,6 +141,7 @@ def check_whole(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> None:
             image.load()
         except _BROKEN as error:
             raise PictureError("truncated", _line(error)) from error
+        _check_end(image, source)
 
 
 # Opening
@@ -195,6 +197,14 @@ def _unidentified(source: bytes | Path) -> PictureError:
 def _check_pixels(image: Image.Image, max_pixels: int) -> None:
     if image.width * image.height > max_pixels:
         raise PictureError("too_many_pixels", f"{image.width} × {image.height}")
+
+
+def _check_end(image: Image.Image, source: bytes | Path) -> None:
+    """Pillow is content when a PNG's pixels are there, and libpng is not without its last chunk."""
+    if image.format == "PNG":
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        if b"IEND\xaeB`\x82" not in data:
+            raise PictureError("truncated", "it has no end")
 
 
 def _animated(image: Image.Image) -> bool:

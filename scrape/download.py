@@ -1,0 +1,202 @@
+"""scrape: candidates become records and pictures, politely, safely, and losing nothing."""
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from base.errors import StageFailed, UserError
+from base.files import sweep
+from base.pixels import MAX_PIXELS
+from base.progress import Progress, silent
+from base.stage import StageConfig, Summary, recipe
+from scrape.collection import Collection, Status, Table, make_parts, open_collection, stale_parts
+from scrape.journal import Journal, Row
+
+_VERSION = 1
+
+
+class ScrapeConfig(StageConfig):
+    """How pictures are asked for, and as what they are stored.
+
+    Fields that say how hard to try (times, retries, how many at once) are no part of the recipe: pictures that came are
+    not fetched again for a longer time limit. To fetch those that did not come, name their statuses to `retry`.
+    """
+
+    timeout_s: float = Field(30.0, gt=0, description="Seconds for one address, from first to last byte, redirects too.")
+    connect_timeout_s: float = Field(10.0, gt=0, description="Seconds to connect.")
+    retries: int = Field(1, ge=0, le=10, description="Further tries, in this run, of what may be over in seconds.")
+    concurrency: int = Field(128, ge=1, le=1024, description="Addresses asked at once.")
+    per_host: int = Field(4, ge=1, le=64, description="Of these, of one host.")
+    threads: int = Field(0, ge=0, description="Threads that decode pictures; 0: one a core.")
+    contact: str = Field("", description="A page or mail address for those who wonder who asks; part of User-Agent.")
+    min_success: float = Field(0.1, ge=0, le=1, description="Share of pictures that must come, lest the stage fail.")
+
+    max_bytes: int = Field(32 * 2**20, ge=1, description="Bytes of a picture's file, at most, packed and unpacked.")
+    max_redirects: int = Field(5, ge=0, le=20, description="Redirects followed.")
+    obey_optout: bool = Field(True, description="Leave out pictures whose host refuses by X-Robots-Tag or TDMRep.")
+    allow_private: bool = Field(False, description="Also ask addresses of this machine and of private networks.")
+
+    max_pixels: int = Field(MAX_PIXELS, ge=1, le=2 * MAX_PIXELS, description="Pixels, at most, asked before decoding.")
+    min_side: int = Field(256, ge=1, description="Shorter side, at least, in pixels.")
+    max_aspect: float | None = Field(3.0, ge=1, description="Longer side by shorter side, at most; null: any shape.")
+    animated: Literal["reject", "first"] = Field(
+        "reject", description="Animations: leave out, or take the first frame."
+    )
+    shrink_to: int | None = Field(
+        1024, ge=1, description="Shorter side, in pixels, above which is shrunk; null: never."
+    )
+    format: Literal["jpeg", "webp", "png"] = Field("jpeg", description="Of pictures that can't be kept as they came.")
+    quality: int = Field(95, ge=1, le=100, description="Of JPEG and WebP.")
+    background: str = Field("white", description="Colour under transparent pixels: a name, or #rrggbb.")
+
+    @field_validator("background")
+    @classmethod
+    def _is_a_colour(cls, value: str) -> str:
+        from PIL import ImageColor
+
+        ImageColor.getrgb(value)
+        return value
+
+
+_EFFORT = (
+    "timeout_s",
+    "connect_timeout_s",
+    "retries",
+    "concurrency",
+    "per_host",
+    "threads",
+    "contact",
+    "min_success",
+)
+
+
+def recipes(collection: Collection, config: ScrapeConfig) -> dict[str, str]:
+    """Part → recipe. Reads the candidates' footers."""
+    return {
+        part: recipe("scrape", _VERSION, config, upstream=[collection.stamp(Table.CANDIDATES, part)], leave_out=_EFFORT)
+        for part in collection.parts(Table.CANDIDATES)
+    }
+
+
+def scrape(
+    collection: Collection,
+    config: ScrapeConfig,
+    progress: Progress = silent,
+    parts: Sequence[str] | None = None,
+    retry: Sequence[Status] = (),
+) -> Summary:
+    """Fetches the pictures of all parts that are stale, and makes their records.
+
+    Of a part that a kill cut short, the rows that were finished are taken over. Can be called with or without an event
+    loop running.
+
+    Args:
+        parts: only these; None: all.
+        retry: also fetch again the rows of these statuses in parts that are done.
+
+    Raises:
+        UserError: there are no candidates, or another process works on this collection.
+        StageFailed: fewer pictures came than `min_success`; what came is stored.
+        ExceptionGroup: some parts failed; the others are done.
+    """
+    open_collection(collection.root, Table.CANDIDATES)
+    if "00000" not in collection.parts(Table.CANDIDATES):
+        raise UserError(f"The candidates in {collection.root} are not complete; run filter again, which was cut short.")
+    made_by = recipes(collection, config)
+    asked = sorted(made_by) if parts is None else list(parts)
+
+    def work(part: str, progress: Progress) -> tuple[list[Row], Summary]:
+        return _crawled(collection, part, config, {"recipe": made_by[part]}, {}, progress)
+
+    with collection.lock():
+        stale = set(stale_parts(collection, Table.RECORDS, made_by)) & set(asked)
+        again = [part for part in asked if part not in stale and _has(collection, part, retry)]
+        seconds = sum(_retry(collection, part, config, made_by[part], retry, progress) for part in again)
+        total = make_parts(collection, Table.RECORDS, config, made_by, work, progress, parts)
+        for part in stale:
+            _journal_path(collection, part).unlink(missing_ok=True)
+        if parts is None:
+            _remove_pictures_of_other_parts(collection, made_by)
+    total.parts_done, total.parts_before = total.parts_done + len(again), total.parts_before - len(again)
+    total.seconds += seconds
+    came = total.kept + total.dropped.get(Status.DUPLICATE, 0)
+    if came < config.min_success * total.rows:
+        raise StageFailed(_too_few(collection, config, total))
+    return total
+
+
+def _crawled(
+    collection: Collection,
+    part: str,
+    config: ScrapeConfig,
+    plan: dict[str, Any],
+    known: dict[str, Row],
+    progress: Progress,
+) -> tuple[list[Row], Summary]:
+    """The rows of one part.
+
+    Args:
+        plan: what they depend on, for the journal.
+        known: rows by key that are taken over as they are.
+    """
+    from scrape.crawl import crawl  # aiohttp, which `--help` does without
+
+    candidates = collection.read(Table.CANDIDATES, part).to_pylist()
+    with Journal(_journal_path(collection, part), plan) as journal:
+        rows = crawl(collection, part, config, candidates, known, journal, progress)
+    tally = Counter(row["status"] for row in rows)
+    kept = tally.pop(Status.OK, 0)
+    stored = sum(row["bytes"] or 0 for row in rows)
+    return rows, Summary(rows=len(rows), kept=kept, dropped=dict(sorted(tally.items())), bytes_written=stored)
+
+
+def _has(collection: Collection, part: str, statuses: Sequence[Status]) -> bool:
+    return bool(statuses) and any(
+        status in statuses for status in collection.read(Table.RECORDS, part, ["status"]).column(0).to_pylist()
+    )
+
+
+def _retry(
+    collection: Collection,
+    part: str,
+    config: ScrapeConfig,
+    made_by: str,
+    statuses: Sequence[Status],
+    progress: Progress,
+) -> float:
+    """Fetches the rows of these statuses again in a part that is done. Returns the seconds it took."""
+    begun = time.monotonic()
+    sweep(collection.image_folder(part))
+    before = collection.read(Table.RECORDS, part).to_pylist()
+    known = {row["key"]: row for row in before if row["status"] not in statuses}
+    plan = {"recipe": made_by, "retry": sorted(statuses), "of": collection.stamp(Table.RECORDS, part)}
+    rows, summary = _crawled(collection, part, config, plan, known, progress)
+    summary.seconds, summary.parts_done = time.monotonic() - begun, 1
+    collection.write(Table.RECORDS, part, rows, recipe=made_by, config=config, summary=summary)
+    _journal_path(collection, part).unlink(missing_ok=True)
+    return summary.seconds
+
+
+def _journal_path(collection: Collection, part: str) -> Path:
+    return collection.root / Table.RECORDS / f".journal-{part}.jsonl"
+
+
+def _remove_pictures_of_other_parts(collection: Collection, parts: Mapping[str, str]) -> None:
+    """Of a plan that had more parts. The pictures are ours: nothing of the user's lies in this folder."""
+    for folder in (collection.root / "images").glob("*"):
+        if folder.name not in parts:
+            shutil.rmtree(folder)
+
+
+def _too_few(collection: Collection, config: ScrapeConfig, total: Summary) -> str:
+    most = sorted(total.dropped.items(), key=lambda item: -item[1])[:3]
+    why = ", ".join(f"{count} {status}" for status, count in most)
+    return (
+        f"Only {total.kept} of {total.rows} pictures of {collection.root} came ({why}), which is under min_success "
+        f"({config.min_success:g}); what came is stored, so retry some statuses, or lower min_success."
+    )

@@ -1,0 +1,187 @@
+"""One address → its bytes, within limits of time, size and redirects, or the reason why not."""
+
+import asyncio
+import os
+import ssl
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urljoin
+
+import aiohttp
+
+from scrape.address import PublicResolver, checked_url, resolver_status, system_resolver
+from scrape.collection import Status
+from scrape.dropped import Dropped
+from scrape.optout import ROBOT, read_consent
+
+if TYPE_CHECKING:
+    from scrape.download import ScrapeConfig
+
+_MOVED = (301, 302, 303, 307, 308)
+_OWN_STATUS = {403: Status.HTTP_403, 404: Status.HTTP_404, 410: Status.HTTP_410, 429: Status.HTTP_429}
+_KEEP_ALIVE_S = 2.0
+"""An idle connection's life: a host's pictures come close together, and open files are few (1,024 as a rule)."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What an address gave."""
+
+    body: bytes
+    consent: str
+
+
+class Fetcher:
+    """A session with one connector and one TLS context for all addresses of a part.
+
+    Used as `async with Fetcher(config) as fetcher`.
+    """
+
+    def __init__(self, config: "ScrapeConfig") -> None:
+        self._config = config
+
+    async def __aenter__(self) -> Self:
+        config = self._config
+        self._resolver = PublicResolver(system_resolver(), allow_private=config.allow_private)
+        connector = aiohttp.TCPConnector(
+            limit=config.concurrency,
+            resolver=self._resolver,
+            ttl_dns_cache=600,
+            keepalive_timeout=_KEEP_ALIVE_S,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            headers={"User-Agent": user_agent(config.contact), "Accept": "image/*, */*;q=0.1"},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.connect_timeout_s),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,  # inflated here, where the cap is
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+        await self._resolver.close()
+
+    async def get(self, url: str | None) -> Fetched:
+        """Fetches an address.
+
+        Raises:
+            Dropped: with any of the statuses of the address, the network and the host's answer.
+        """
+        try:
+            async with asyncio.timeout(self._config.timeout_s):
+                return await self._follow(url)
+        except TimeoutError as error:
+            connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
+            limit = self._config.connect_timeout_s if connecting else self._config.timeout_s
+            raise Dropped(Status.TIMEOUT, f"{'no connection' if connecting else 'not done'} in {limit:g} s") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise Dropped(*_network_status(error)) from error
+
+    async def _follow(self, url: str | None) -> Fetched:
+        """Every hop is looked at like the first: an address that is public may send one to one that is not."""
+        for _ in range(self._config.max_redirects + 1):
+            address = checked_url(url, allow_private=self._config.allow_private)
+            async with self._session.get(address, allow_redirects=False) as answer:
+                if answer.status in _MOVED and "Location" in answer.headers:
+                    self._listen(answer)
+                    url = urljoin(str(address), answer.headers["Location"].strip())
+                    continue
+                return await self._read(answer)
+        raise Dropped(Status.TOO_MANY_REDIRECTS, f"more than {self._config.max_redirects}")
+
+    def _listen(self, answer: aiohttp.ClientResponse) -> str:
+        consent = read_consent(answer.headers)
+        if consent.refused and self._config.obey_optout:
+            raise Dropped(Status.OPTED_OUT, consent.says, consent=consent.says)
+        return consent.says
+
+    async def _read(self, answer: aiohttp.ClientResponse) -> Fetched:
+        if not 200 <= answer.status < 300:
+            status = _OWN_STATUS.get(answer.status, Status.HTTP_5XX if answer.status >= 500 else Status.HTTP_4XX)
+            raise Dropped(status, f"HTTP {answer.status}", wait_s=_retry_after(answer.headers.get("Retry-After")))
+        consent = self._listen(answer)
+        try:
+            return Fetched(await self._body(answer), consent)
+        except Dropped as dropped:
+            dropped.consent = consent
+            raise
+        except TimeoutError:
+            raise
+        except (aiohttp.ClientError, OSError) as error:
+            raise Dropped(Status.SHORT_BODY, "the body broke off", consent=consent) from error
+
+    async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
+        most = self._config.max_bytes
+        too_large = Dropped(Status.TOO_LARGE, f"more than {most} bytes")
+        if (answer.content_length or 0) > most:
+            raise too_large
+        inflate = _inflater(answer.headers.get("Content-Encoding", "identity"))
+        wire, body = 0, bytearray()
+        async for chunk in answer.content.iter_any():
+            wire += len(chunk)
+            body += chunk if inflate is None else inflate(chunk, most + 1 - len(body))
+            if max(wire, len(body)) > most:
+                raise too_large
+        return bytes(body)
+
+
+def user_agent(contact: str) -> str:
+    """Who asks: the program, its version and whom to write to."""
+    return f"{ROBOT}/{version('dreamloom')}" + (f" (+{contact})" if contact else "")
+
+
+def _inflater(encoding: str) -> Callable[[bytes, int], bytes] | None:
+    """What undoes a Content-Encoding, at most so many bytes at a time; None: there is nothing to undo."""
+    name = encoding.strip().lower()
+    if name in ("", "identity"):
+        return None
+    if name not in ("gzip", "x-gzip", "deflate"):
+        raise Dropped(Status.UNSUPPORTED, f"Content-Encoding {name[:40]}")
+    stream = zlib.decompressobj(wbits=47)  # gzip's or zlib's header, whichever is there
+
+    def inflate(chunk: bytes, most: int) -> bytes:
+        try:
+            return stream.decompress(chunk, most)
+        except zlib.error as error:
+            raise Dropped(Status.TRUNCATED, f"broken {name}") from error
+
+    return inflate
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds, from either form of the header; None where there is none, or none that can be read."""
+    if value is None:
+        return None
+    if value.strip().isdecimal():
+        return float(value.strip()[:9])
+    try:
+        return max(0.0, (parsedate_to_datetime(value).astimezone(UTC) - datetime.now(UTC)).total_seconds())
+    except ValueError:
+        return None
+
+
+def _network_status(error: Exception) -> tuple[Status, str]:
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return resolver_status(error.os_error)
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        reason = getattr(error.certificate_error, "verify_message", "")
+        return Status.TLS, reason or "the certificate is not good"
+    if isinstance(error, aiohttp.ClientSSLError):
+        return Status.TLS, getattr(error.os_error, "reason", "") or "no TLS connection"
+    if isinstance(error, ssl.SSLError):
+        return Status.TLS, error.reason or "no TLS connection"
+    if isinstance(error, aiohttp.InvalidURL | ValueError):
+        return Status.BAD_URL, "not an address that can be asked for"
+    if isinstance(error, aiohttp.ClientResponseError | aiohttp.ClientPayloadError):
+        return Status.CONNECTION, "the answer is not HTTP"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return Status.CONNECTION, "closed without an answer"
+    if isinstance(error, OSError) and error.errno:
+        return Status.CONNECTION, os.strerror(error.errno)
+    return Status.CONNECTION, "no connection"
