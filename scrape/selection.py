@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from scrape.laion import FilterConfig
 
 _COLUMNS = [name for name in SCHEMAS[Table.CANDIDATES].names if name != "key"]
-_MEMORY = "300MB"
-"""What DuckDB may hold; beyond that it writes to disk."""
+_MEMORY = "2GB"
+"""What DuckDB may hold; beyond that it writes to disk. A row group has to fit, and some indexes have but one."""
 
 
 @contextmanager
