@@ -20,6 +20,7 @@ LOOK = Group.create_ordered("Look at what is there")
 app = App(
     name="dreamloom",
     help="Turn your own pictures into a fine-tuned Stable Diffusion model that still knows everything it knew before.",
+    suppress_keyboard_interrupt=False,
     help_epilogue="Each command tells its flags: dreamloom COMMAND --help",
 )
 app["--help"].group = app["--version"].group = Group("Also", sort_key=99)

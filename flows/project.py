@@ -149,9 +149,9 @@ def load_project(path: Path) -> Project:
     except ValidationError as error:
         raise UserError("\n".join(f"{file}: {line}" for line in sentences(error, Project))) from None
     project = rooted(project, file.absolute().parent)
-    wrong = [f"{file}: {line}" for line in [*missing(project), *unfit_models(project)]]
+    wrong = list(missing(project)) or list(unfit_models(project))
     if wrong:
-        raise UserError("\n".join(wrong))
+        raise UserError("\n".join(f"{file}: {line}" for line in wrong))
     return project
 
 
@@ -159,10 +159,11 @@ class _Loader(yaml.SafeLoader):
     """YAML, of which a key that stands twice is an error: plain YAML takes the last one and says nothing."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for (key, _), value in zip(node.value, keys, strict=False):
-            if keys.count(value) > 1:
-                raise yaml.MarkedYAMLError(problem=f"the key {value} stands twice", problem_mark=key.start_mark)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value} stands twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
 

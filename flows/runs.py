@@ -42,7 +42,8 @@ def project_train_step(workspace: Path, config: TrainConfig) -> Step:
 
     def make(progress: Progress, _: Sequence[str] | None) -> Outcome:
         run = run_of(workspace, config)
-        commit_text(run / _RECIPE, _train_recipe(workspace, config))
+        if not (run / _RECIPE).exists():
+            commit_text(run / _RECIPE, _train_recipe(workspace, config))
         return _train(workspace / "dataset", run, config, held_out_of(workspace), progress)
 
     return Step(

@@ -1,0 +1,125 @@
+"""A project small enough to be run whole: twelve drawn pictures, two sources, the demo's Stable Diffusion."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image, ImageDraw
+
+from base.progress import silent
+from flows import chain
+from flows.project import Project, load_project
+from flows.steps import Outcome, Step
+
+HOUSE = Path(__file__).parents[2]
+_PREFECT_HOME = tempfile.TemporaryDirectory(prefix="prefect-")
+os.environ["PREFECT_HOME"] = _PREFECT_HOME.name  # read when prefect is imported
+
+
+@dataclass(frozen=True)
+class Small:
+    """The small project, in a folder of its own."""
+
+    folder: Path
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "project.yaml"
+
+    @property
+    def workspace(self) -> Path:
+        return self.folder / "work"
+
+    def change(self, *keys: str, to: Any) -> None:
+        """Sets sources.circles.path and the like in its YAML; to None: takes it out."""
+        whole = content = yaml.safe_load(self.file.read_text())
+        for key in keys[:-1]:
+            content = content.setdefault(key, {})
+        content[keys[-1]] = to
+        if to is None:
+            del content[keys[-1]]
+        self.file.write_text(yaml.safe_dump(whole))
+
+    def load(self) -> Project:
+        return load_project(self.file)
+
+    def run(self) -> dict[str, Outcome]:
+        """Runs the chain, and tells what each step came to, by title."""
+        outcomes: dict[str, Outcome] = {}
+
+        def perform(step: Step) -> Outcome:
+            outcomes[step.title] = step.make(silent, None)
+            return outcomes[step.title]
+
+        chain.run(self.load(), perform)
+        return outcomes
+
+
+def make_small(folder: Path) -> Small:
+    small = Small(folder)
+    for name, shape in (("circles", ImageDraw.ImageDraw.ellipse), ("squares", ImageDraw.ImageDraw.rectangle)):
+        (folder / name).mkdir(parents=True)
+        for place, colour in enumerate(["red", "green", "blue", "orange", "purple", "black"]):
+            picture = Image.new("RGB", (64, 64), "white")
+            shape(ImageDraw.Draw(picture), (8 + place, 8, 48 + place, 48), fill=colour)
+            picture.save(folder / name / f"a {colour} {name[:-1]}_({place}).png")
+    content = {
+        "name": "small",
+        "workspace": "work",
+        "sources": {
+            "circles": {"kind": "folder", "role": "training", "path": "circles"},
+            "squares": {"kind": "folder", "role": "ground_truth", "path": "squares", "part_rows": 3},
+        },
+        "balance": {"held_out": 0.2},
+        "train": {"base": str(HOUSE / "demo" / "models" / "stable-diffusion"), "resolution": 64, "batch": 2}
+        | {"max_steps": 2, "prompts": ["a red circle"], "sample_steps": 1, "eval_timesteps": 1, "workers": 1},
+    }
+    small.file.write_text(yaml.safe_dump(content))
+    return small
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Small:
+    """The small project, not run yet."""
+    return make_small(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def _finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Small, Path]:
+    small = make_small(tmp_path_factory.mktemp("finished") / "project")
+    small.run()
+    return small, Path(shutil.copytree(small.folder, small.folder.parent / "kept"))
+
+
+@pytest.fixture
+def finished(_finished: tuple[Small, Path]) -> Small:
+    """The small project, run whole. Always in the same place, as paths are part of what is remembered."""
+    small, kept = _finished
+    shutil.rmtree(small.folder)
+    shutil.copytree(kept, small.folder)
+    return small
+
+
+@pytest.fixture(autouse=True)
+def _untracked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are tracked only where a test says so."""
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """A Prefect server of the tests' own, without heartbeats: each costs a flow run a second."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    with (
+        prefect_test_harness(server_startup_timeout=120),
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+    ):
+        yield

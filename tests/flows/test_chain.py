@@ -1,0 +1,135 @@
+"""The chain over a small project: all of it, nothing twice, and after a change only what hangs on it."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from base.errors import UserError
+from base.files import lock
+from curate.assemble import read_manifest
+from flows import chain
+from flows.cli import run
+from scrape.collection import Status, Table
+from train.run import read_summary
+
+EVERYTHING = {
+    "ingest circles",
+    "ingest squares",
+    "choose",
+    "caption circles",
+    "caption squares",
+    "balance",
+    "train",
+    "export",
+}
+
+
+def made(small: Any) -> set[str]:
+    return {title for title, outcome in small.run().items() if outcome.made}
+
+
+def tables(workspace: Path) -> dict[Path, Any]:
+    return {path.relative_to(workspace): pq.read_table(path).to_pylist() for path in workspace.rglob("*.parquet")}
+
+
+def test_makes_a_training_folder_a_run_and_a_model(finished: Any) -> None:
+    assert sorted(p.name for p in (finished.workspace / "dataset").iterdir()) == ["circles", "squares"]
+    manifest = read_manifest(finished.workspace / "dataset.parquet").to_pylist()
+    assert sorted(row["split"] for row in manifest) == ["heldout"] * 2 + ["train"] * 10
+    assert all((finished.workspace / row["file"]).is_file() for row in manifest)
+    summary = read_summary(chain.run_folder(finished.load()))
+    assert summary is not None
+    assert summary.finished
+    assert summary.steps == 2
+    assert (finished.workspace / "model" / "model_index.json").is_file()
+
+
+def test_running_again_does_nothing(finished: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {p: p.stat().st_mtime_ns for p in finished.workspace.rglob("*") if p.is_file() and p.name != ".lock"}
+    assert run(["run", str(finished.file)]) == 0
+    assert "Nothing to do: everything is as project.yaml says." in capsys.readouterr().out
+    after = {p: p.stat().st_mtime_ns for p in finished.workspace.rglob("*") if p.is_file() and p.name != ".lock"}
+    assert after == before
+
+
+def test_nothing_to_do_needs_neither_torch_nor_prefect(finished: Any) -> None:
+    script = (
+        "import sys; from flows.cli import run; assert run(['run', sys.argv[1]]) == 0; "
+        "print('loaded:', *{'torch', 'prefect', 'transformers', 'diffusers', 'open_clip'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, finished.file], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded:"
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "remade"),
+    [
+        (("caption", "min_length"), 6, {"caption circles", "caption squares", "balance", "train"}),  # same weights
+        (("balance", "seed"), 1, {"balance", "train", "export"}),
+        (("train", "seed"), 1, {"train", "export"}),
+        (("export", "dtype"), "fp32", {"export"}),
+        (("train", "log_every"), 1, set()),
+        (("name",), "another", set()),
+        (("sources", "circles", "author"), "me", EVERYTHING - {"ingest squares", "export"}),  # copies go by first come
+    ],
+    ids=lambda value: ".".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_change_makes_again_what_hangs_on_it(
+    finished: Any, keys: tuple[str, ...], value: Any, remade: set[str]
+) -> None:
+    finished.change(*keys, to=value)
+    assert made(finished) == remade
+    assert made(finished) == set()
+
+
+def test_changing_back_finds_the_run_that_was_there(finished: Any) -> None:
+    first = chain.run_folder(finished.load())
+    finished.change("train", "seed", to=1)
+    finished.run()
+    second = chain.run_folder(finished.load())
+    finished.change("train", "seed", to=0)
+    assert made(finished) == {"export"}
+    assert chain.run_folder(finished.load()) == first != second
+
+
+def test_deleted_results_come_back(finished: Any) -> None:
+    before = tables(finished.workspace)
+    shutil.rmtree(finished.workspace / "dataset")
+    shutil.rmtree(finished.workspace / "model")
+    (finished.workspace / "collections" / "squares" / "records" / "00001.parquet").unlink()
+    assert made(finished) == {"ingest squares", "balance", "export"}
+    assert tables(finished.workspace) == before
+
+
+def test_a_source_that_fails_does_not_stop_the_others(small: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    part = small.workspace / "collections" / "circles" / "records" / "00000.parquet"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"no parquet")
+    assert run(["run", str(small.file)]) == 2
+    assert capsys.readouterr().err.startswith(f"{part} can't be read")
+    squares = small.load().collection("squares").read(Table.RECORDS)
+    assert squares["status"].to_pylist() == [Status.OK] * 6
+    assert not (small.workspace / "dataset").exists()
+
+
+def test_the_second_of_two_runs_stops(finished: Any) -> None:
+    script = "import sys; from flows.cli import run; sys.exit(run(['run', sys.argv[1]]))"
+    with lock(finished.workspace):
+        done = subprocess.run(
+            [sys.executable, "-c", script, finished.file], capture_output=True, text=True, timeout=100
+        )
+    assert done.returncode == 2
+    assert "is in use by another run" in done.stderr
+
+
+def test_scores_that_are_asked_for_no_more_are_not_chosen_by(finished: Any) -> None:
+    scores = finished.workspace / "collections" / "circles" / "scores"
+    shutil.copytree(finished.workspace / "collections" / "circles" / "records", scores)
+    with pytest.raises(UserError, match="circles has scores, but the project has no score section"):
+        finished.run()

@@ -1,0 +1,160 @@
+"""The command line: what it says of itself, and how its runs end."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from base.errors import StageFailed, UserError
+from flows import cli
+
+COMMANDS = [
+    "filter",
+    "ingest",
+    "scrape",
+    "score",
+    "choose",
+    "caption",
+    "balance",
+    "train",
+    "evaluate",
+    "export",
+    "run",
+    "plan",
+    "show",
+    "demo",
+]
+CONFIGURED = [
+    ["filter"],
+    ["scrape"],
+    ["score"],
+    ["choose"],
+    ["caption"],
+    ["balance"],
+    ["train"],
+    ["evaluate"],
+    ["export"],
+]
+CONFIGURED += [["ingest", kind] for kind in ("folder", "ffhq", "coco")]
+
+
+def said(tokens: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    code = cli.run(tokens)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_help_names_every_command_and_imports_none() -> None:
+    heavy = "{'torch', 'prefect', 'pyarrow', 'pydantic', 'numpy', 'flows.commands', 'train.config'}"
+    script = f"import sys; from flows.cli import run; run(['--help']); print('loaded:', *{heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    *text, loaded = done.stdout.splitlines()
+    listed = [line.split()[1] for line in text if line.startswith("│ ") and line[2] != " "]
+    assert [name for name in listed if not name.startswith("-")] != []
+    assert {name for name in listed if not name.startswith("-")} == set(COMMANDS)
+    assert loaded == "loaded:"
+
+
+@pytest.mark.parametrize("command", CONFIGURED, ids=" ".join)
+def test_every_field_of_a_config_is_a_flag_that_says_what_it_does(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = said([*command, "--help"], capsys)
+    assert code == 0
+    function = cli.app[command[0]] if len(command) == 1 else cli.app[command[0]][command[1]]
+    config = function.default_command.__annotations__["config"].__origin__
+    for name, field in config.model_fields.items():
+        assert field.description, f"{config.__name__}.{name} does not say what it is"
+        assert f"--{name.replace('_', '-')}" in out
+
+
+@pytest.mark.parametrize(
+    ("tokens", "sentence"),
+    [
+        (["filter", "x"], 'Command "filter" parameter --index requires an argument.'),
+        (["filter", "x", "--index", "a", "--min-sde", "3"], "Unknown option: --min-sde. Did you mean --min-side?"),
+        (
+            ["filter", "x", "--index", "a", "--min-side", "0"],
+            "--min-side: should be greater than or equal to 1, not '0'",
+        ),
+        (["filter", "x", "--index", "a", "--min-side", "q"], "--min-side: should be a valid integer"),
+        (
+            ["filter", "x", "--index", "nowhere"],
+            "No parquet file is at nowhere; `index` takes files, folders and globs.",
+        ),
+        (["train", "a", "b", "--resolution", "65"], "resolution 65 is not a multiple of quantum 64"),
+        (["train", "a", "b", "--base", "no model"], "There is no model no model: it is neither a folder nor a hub id"),
+        (["balance", "w", "--training", "a", "--share.b", "2"], "--multiply.b or --share.b names no collection"),
+        (["caption", "nowhere", "--model", "."], "The captioning model . has no config.json of a model;"),
+        (["fliter"], 'Unknown command "fliter". Did you mean "filter"?'),
+        (["show", "nowhere"], "nowhere is not a folder"),
+        (["run", "nowhere.yaml"], "nowhere.yaml can't be read (No such file or directory); name a project.yaml."),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_can_t_be_done_is_one_sentence_and_exit_code_2(
+    tokens: list[str],
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = said(tokens, capsys)
+    assert code == 2
+    assert err.startswith(sentence)
+    assert err.count("\n") == 1
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("name a folder."), 2, "name a folder.\n"),
+        (StageFailed("too few pictures came."), 1, "too few pictures came.\n"),
+        (ExceptionGroup("2 parts", [ValueError("bad"), OSError("disk")]), 1, "ValueError: bad\ndisk\n"),
+        (ExceptionGroup("2 branches", [UserError("a."), ExceptionGroup("", [UserError("b.")])]), 2, "a.\nb.\n"),
+        (OSError(28, "No space left on device", "x"), 1, "[Errno 28] No space left on device: 'x'\n"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_end_has_a_code_and_a_line(
+    error: Exception, code: int, line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise error
+
+    cli.app.command(fail, name="fail", show=False)
+    try:
+        assert said(["fail"], capsys) == (code, "", line)
+        assert cli.run(["fail"], verbose=True) == code
+        assert "Traceback" in capsys.readouterr().err
+    finally:
+        del cli.app["fail"]
+
+
+def test_ctrl_c_ends_threads_too_and_says_how_to_go_on() -> None:
+    script = """
+import signal, sys, threading, time
+from flows import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have told its background jobs to ignore it
+def wait():
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    print("waiting", flush=True)
+    time.sleep(600)
+cli.app.command(wait, name="wait")
+sys.exit(cli.run(["wait"]))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "Stopped. All that was finished stays; the same command goes on from there.\n"

@@ -1,0 +1,83 @@
+"""plan and show: what they say, and that they change nothing."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from flows.cli import run
+
+
+def files(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def said(tokens: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert run(tokens) == 0
+    return capsys.readouterr().out
+
+
+def test_plan_of_a_new_project_says_what_is_there_and_writes_nothing(
+    small: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(small.folder)
+    out = said(["plan", str(small.file)], capsys)
+    assert "6 pictures, 1.9 kB" in out
+    assert "ingest squares" in out
+    assert "not known yet" in out
+    assert files(small.folder) == before
+
+
+def test_plan_of_a_finished_project_says_how_training_goes(finished: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(finished.folder)
+    out = said(["plan", str(finished.file)], capsys)
+    assert "Nothing to do: everything is as project.yaml says." in out
+    assert "2 steps, 4 pictures shown" in out
+    assert "64 × 64" in out
+    finished.change("train", "max_steps", to=3)
+    out = said(["plan", str(finished.file)], capsys)
+    assert "3 steps, 6 pictures shown" in out
+    assert "Nothing to do" not in out
+    finished.change("train", "max_steps", to=2)
+    assert {k: v for k, v in files(finished.folder).items() if k != finished.file} == {
+        k: v for k, v in before.items() if k != finished.file
+    }
+
+
+def test_plan_imports_neither_torch_nor_prefect(finished: Any) -> None:
+    heavy = "{'torch', 'prefect', 'open_clip', 'transformers', 'diffusers', 'cv2', 'matplotlib', 'duckdb'}"
+    script = f"import sys; from flows.cli import run; run(['plan', sys.argv[1]]); print(*{heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script, finished.file], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr, done.stdout.splitlines()[-1]) == (0, "", "")
+
+
+@pytest.mark.parametrize("where", ["", "collections/squares", "dataset"])
+def test_show_draws_a_sheet_and_a_table(
+    finished: Any, where: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    sheet = tmp_path / "sheet.png"
+    for _ in range(2):  # an older sheet is replaced
+        out = said(["show", str(finished.workspace / where), "--output", str(sheet)], capsys)
+    assert "squares" in out
+    with Image.open(sheet) as picture:
+        assert picture.width > 200
+
+
+def test_show_leaves_files_alone_that_are_not_its_own(
+    finished: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.png"
+    Image.new("RGB", (8, 8)).save(mine)
+    before = mine.read_bytes()
+    assert run(["show", str(finished.workspace), "--output", str(mine)]) == 2
+    assert capsys.readouterr().err == f"{mine} is there, and is no contact sheet; name another file with --output.\n"
+    assert mine.read_bytes() == before
+
+
+def test_show_tells_the_history_of_a_picture(finished: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = next((finished.workspace / "dataset" / "circles").glob("*.png"))
+    out = said(["show", str(finished.workspace / "dataset"), "--picture", picture.name], capsys)
+    assert str(finished.folder / "circles") in out

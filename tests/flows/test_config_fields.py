@@ -1,0 +1,67 @@
+"""No field of a config is dead: some code outside the config's own class reads each."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+
+from flows.project import Project
+
+HOUSE = Path(__file__).parents[2]
+PACKAGES = ("base", "scrape", "caption", "curate", "train", "flows")
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        for field in annotation.model_fields.values():
+            yield from models_in(field.annotation)
+    for argument in get_args(annotation):
+        yield from models_in(argument)
+
+
+FIELDS = sorted(
+    {
+        (owner.__module__, owner.__name__, name)
+        for model in models_in(Project)
+        for owner in model.__mro__
+        for name in getattr(owner, "__annotations__", ())
+        if name in model.model_fields
+    }
+)
+
+
+def read_outside(module: str, owner: str) -> set[str]:
+    """The names that the owner's package, and flows, read; without what the class itself reads."""
+    names: set[str] = set()
+    for package in {module.split(".")[0], "flows"}:
+        for file in (HOUSE / package).glob("*.py"):
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            own = f"{package}.{file.stem}" == module
+            body = [n for n in tree.body if not (own and isinstance(n, ast.ClassDef) and n.name == owner)]
+            nodes = [node for part in body for node in ast.walk(part)]
+            names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+            if any(is_lookup(node) for node in nodes):  # a name in a list of names may be looked up
+                names |= {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    return names
+
+
+def is_lookup(node: ast.AST) -> bool:
+    """Whether it is getattr(config, variable)."""
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr"):
+        return False
+    return len(node.args) == 2 and isinstance(node.args[1], ast.Name)
+
+
+@pytest.mark.parametrize(("module", "owner", "name"), FIELDS, ids=[f"{o}.{n}" for _, o, n in FIELDS])
+def test_a_field_is_read(module: str, owner: str, name: str) -> None:
+    assert name in read_outside(module, owner), f"nothing reads {owner}.{name}"
+
+
+def test_the_walk_reaches_every_stage() -> None:
+    assert {"FilterConfig", "ScrapeConfig", "Words", "FolderConfig", "ScoreConfig", "TrainConfig", "ExportConfig"} <= {
+        owner for _, owner, _ in FIELDS
+    }

@@ -1,0 +1,69 @@
+"""The chain as a Prefect flow: the same results, a task for each part, and what the dashboard shows of it."""
+
+import time
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+from flows.prefect_flows import end_to_end
+from flows.stage_flows import ingest_folder_flow
+from scrape.collection import Status, Table
+from scrape.folder import FolderConfig
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+def task_runs(state: Any, expected: dict[str, str]) -> dict[str, str]:
+    """Name → state of the tasks of a flow run. The server hears of them some moments after the flow has ended."""
+    mine = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+    found: dict[str, str] = {}
+    with get_client(sync_client=True) as client:
+        for _ in range(150):
+            found = {run.name: str(run.state_name) for run in client.read_task_runs(flow_run_filter=mine)}
+            if found == expected:
+                break
+            time.sleep(0.2)
+    return found
+
+
+def artifacts() -> dict[str, Any]:
+    with get_client(sync_client=True) as client:
+        return {artifact.key: artifact for artifact in client.read_artifacts(limit=200)}
+
+
+def test_the_chain_runs_part_by_part_and_shows_what_it_made(finished: Any) -> None:
+    finished.change("caption", "min_length", to=6)
+    state = end_to_end(finished.file, return_state=True)
+    assert state.is_completed()
+    captions = ["caption circles 00000", "caption squares 00000", "caption squares 00001"]
+    tasks = dict.fromkeys([*captions, "balance all", "train all", "export all"], "Completed")
+    assert task_runs(state, tasks) == tasks
+    shown = artifacts()
+    assert shown["caption-squares-00001"].data == 100.0
+    assert "| small" not in shown["balance"].data
+    assert '"source": "squares"' in shown["funnel"].data
+    for name in ("caption-squares-pictures", "balance-pictures", "samples", "learned-and-forgotten"):
+        assert "(data:image/jpeg;base64," in shown[name].data
+        assert len(shown[name].data) < 201_000
+    assert not any(outcome.made for outcome in finished.run().values()), "without Prefect something is left to do"
+
+
+def test_one_part_that_fails_fails_the_flow_when_the_others_are_done(small: Any) -> None:
+    collection = small.load().collection("squares")
+    collection.image_folder("00001").parent.mkdir(parents=True)
+    collection.image_folder("00001").write_text("in the way")
+    state = end_to_end(small.file, return_state=True)
+    assert state.is_failed()
+    tasks = dict.fromkeys(["ingest circles 00000", "ingest squares 00000"], "Completed")
+    tasks["ingest squares 00001"] = "Failed"
+    assert task_runs(state, tasks) == tasks
+    assert collection.parts(Table.RECORDS) == ["00000"]
+
+
+def test_a_stage_is_a_flow_of_its_own(small: Any) -> None:
+    config = FolderConfig(path=small.folder / "circles")
+    said = ingest_folder_flow(small.load().collection("circles").root, config)
+    assert said.startswith("ingest   circles             6 in         6 kept;")
+    assert small.load().collection("circles").read(Table.RECORDS)["status"].to_pylist() == [Status.OK] * 6

@@ -1,0 +1,119 @@
+"""A project.yaml that can't be is refused in sentences that name the key, before any work."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from base.errors import UserError
+from flows.cli import run
+from flows.project import load_project, stage_config
+from scrape.folder import FolderConfig
+
+
+def refused(file: Path) -> str:
+    with pytest.raises(UserError) as error:
+        load_project(file)
+    return str(error.value)
+
+
+WRONG = [
+    (("sources", "circles", "pth"), "x", "sources.circles.pth: unknown key; did you mean path?"),
+    (("sources", "circles", "kind"), "foldr", "sources.circles.kind: foldr is none of laion, folder, ffhq, coco"),
+    (("sources", "circles", "role"), None, "sources.circles.role: is missing"),
+    (("sources", "circles", "role"), "ground_truth", "sources: none has role: training, so there is nothing to learn"),
+    (("sources", "circles", "share"), 2, "sources.circles: share is for ground truth; how often training pictures are"),
+    (("sources", "squares", "multiply"), 2, "sources.squares: multiply is for training pictures; how much ground"),
+    (("sources", "a/b"), {"kind": "folder", "role": "training", "path": "."}, "sources: 'a/b' names a folder, so"),
+    (("sources", "CIRCLES"), {"kind": "folder", "role": "training", "path": "."}, "sources: two names differ in cap"),
+    (("sources", "circles", "path"), "nowhere", "sources.circles.path: {folder}/nowhere is not there"),
+    (
+        ("sources", "web"),
+        {"kind": "laion", "role": "ground_truth", "index": "x/*.parquet"},
+        "sources.web.index: {folder}/x/*.parquet is",
+    ),
+    (("balance", "ratio"), 0, "balance.ratio: should be greater than 0, not 0"),
+    (("balance", "ratoi"), 1, "balance.ratoi: unknown key; did you mean ratio?"),
+    (("train", "base"), "./circles", "train: {folder}/circles is no Stable Diffusion model in diffusers' format"),
+    (("train", "base"), "./no model", "train.base: {folder}/no model is not there"),
+    (("train", "resolution"), 65, "train: resolution 65 is not a multiple of quantum 64"),
+    (("caption", "model"), "circles", "caption: The captioning model {folder}/circles has no config.json of a model;"),
+    (("score",), {"model": "squares"}, "score: {folder}/squares is no open_clip model (it has no open_clip_config.j"),
+    (("score",), {"head": "head.pth"}, "score.head: {folder}/head.pth is not there"),
+    (("choose", "min_aesthetic"), 5, "choose.min_aesthetic: needs aesthetic scores; give score a head, or leave it"),
+    (("choose", "min_similarity"), 0.3, "choose.min_similarity: needs scores; write a score section, or leave it out"),
+    (("train", "epochs"), "many", "train.epochs: should be a valid integer, unable to parse string as an integer, not"),
+    (("workspace",), None, "workspace: is missing"),
+]
+
+
+@pytest.mark.parametrize(("keys", "value", "sentence"), WRONG, ids=[".".join(keys) for keys, _, _ in WRONG])
+def test_names_the_key_that_is_wrong(
+    small: Any, keys: tuple[str, ...], value: Any, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small.change(*keys, to=value)
+    expected = f"{small.file}: {sentence.replace('{folder}', str(small.folder))}"
+    assert refused(small.file).startswith(expected)
+    assert "\n" not in refused(small.file)
+    before = sorted(small.folder.rglob("*"))
+    assert run(["run", str(small.file)]) == 2
+    assert capsys.readouterr().err.startswith(expected)
+    assert sorted(small.folder.rglob("*")) == before, "something was written before the refusal"
+
+
+def test_each_of_several_errors_has_its_line(small: Any) -> None:
+    small.change("balance", "ratio", to=-1)
+    small.change("train", "epoch", to=3)
+    lines = refused(small.file).splitlines()
+    assert [line.split(": ")[1] for line in lines] == ["balance.ratio", "train.epoch"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("name: [x", "line 1: expected ',' or ']'"),
+        ("name: x\nname: y\n", "line 2: the key name stands twice"),
+        ("sources:\n  a: {kind: folder, kind: coco}\n", "line 2: the key kind stands twice"),
+        ("- a\n- b\n", "is not a list of keys and values"),
+        ("", "is not a list of keys and values"),
+        ("name: \x07", "is not YAML"),
+    ],
+)
+def test_says_where_the_yaml_is_wrong(tmp_path: Path, text: str, sentence: str) -> None:
+    file = tmp_path / "project.yaml"
+    file.write_text(text)
+    assert sentence in refused(file)
+
+
+def test_a_file_that_can_t_be_read_is_named(tmp_path: Path) -> None:
+    assert (
+        refused(tmp_path / "no.yaml")
+        == f"{tmp_path}/no.yaml can't be read (No such file or directory); name a project.yaml."
+    )
+    (tmp_path / "project.yaml").write_bytes(b"name: \xff")
+    assert "is not UTF-8 text" in refused(tmp_path)
+
+
+def test_relative_paths_begin_where_the_file_lies(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (small.folder / "elsewhere").mkdir()
+    monkeypatch.chdir(small.folder / "elsewhere")
+    for path in (small.file, Path("../project.yaml"), Path("..")):
+        project = load_project(path)
+        for found in (project.workspace, stage_config(project.sources["circles"], FolderConfig).path):
+            assert found.is_absolute()
+            assert os.path.realpath(found.parent) == os.path.realpath(small.folder)
+
+
+def test_a_model_may_be_named_by_hub_id_or_by_place(small: Any) -> None:
+    small.change("caption", "model", to="some/blip")
+    assert load_project(small.file).caption.model == "some/blip"
+    (small.folder / "models").mkdir()
+    small.change("caption", "model", to="models/blip")  # its folder is there, so it is meant as a place
+    assert "models/blip is not there" in refused(small.file)
+
+
+def test_a_source_s_stage_sees_its_own_fields_only(small: Any) -> None:
+    config = stage_config(load_project(small.file).sources["squares"], FolderConfig)
+    assert type(config) is FolderConfig
+    assert config.part_rows == 3
