@@ -110,7 +110,7 @@ def print_measures(out: Path) -> None:
 
     print("| measured | |\n| --- | --- |")
     for what, value in measure(out):
-        print(f"| {what} | {value:.3f} |")
+        print(f"| {what} | {value:.3f} |", flush=True)
 
 
 def _show() -> Progress:
