@@ -186,7 +186,7 @@ class _Crawl:
             **found,
         }
         if dropped is not None:
-            detail = dropped.detail.encode("utf-8", "replace").decode() or None  # headers may hold what no text can
+            detail = "".join(c if c.isprintable() else "?" for c in dropped.detail) or None  # headers may hold anything
             row |= {"status": str(dropped.status), "detail": detail, "consent": dropped.consent or row["consent"]}
         return row
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import urljoin
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from scrape.address import PublicResolver, checked_url, resolver_status, system_resolver
 from scrape.collection import Status
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _MOVED = (301, 302, 303, 307, 308)
 _OWN_STATUS = {403: Status.HTTP_403, 404: Status.HTTP_404, 410: Status.HTTP_410, 429: Status.HTTP_429}
+_FAILURES = (aiohttp.ClientError, HttpProcessingError, OSError, EOFError)
 _KEEP_ALIVE_S = 2.0
 """An idle connection's life: a host's pictures come close together, and open files are few (1,024 as a rule)."""
 
@@ -80,7 +82,7 @@ class Fetcher:
             connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
             limit = self._config.connect_timeout_s if connecting else self._config.timeout_s
             raise Dropped(Status.TIMEOUT, f"{'no connection' if connecting else 'not done'} in {limit:g} s") from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (*_FAILURES, ValueError) as error:
             raise Dropped(*_network_status(error)) from error
 
     async def _follow(self, url: str | None) -> Fetched:
@@ -113,7 +115,7 @@ class Fetcher:
             raise
         except TimeoutError:
             raise
-        except (aiohttp.ClientError, OSError) as error:
+        except _FAILURES as error:
             raise Dropped(Status.SHORT_BODY, "the body broke off", consent=consent) from error
 
     async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
@@ -178,7 +180,7 @@ def _network_status(error: Exception) -> tuple[Status, str]:
         return Status.TLS, error.reason or "no TLS connection"
     if isinstance(error, aiohttp.InvalidURL | ValueError):
         return Status.BAD_URL, "not an address that can be asked for"
-    if isinstance(error, aiohttp.ClientResponseError | aiohttp.ClientPayloadError):
+    if isinstance(error, aiohttp.ClientResponseError | aiohttp.ClientPayloadError | HttpProcessingError):
         return Status.CONNECTION, "the answer is not HTTP"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return Status.CONNECTION, "closed without an answer"

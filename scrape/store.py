@@ -78,10 +78,15 @@ def _made_anew(body: bytes, header: Header, config: "ScrapeConfig") -> Picture:
         at_least=config.shrink_to if size else None,
         animated=config.animated,
     )
-    if size:
-        image = image.resize(size, Image.Resampling.LANCZOS)
     out = io.BytesIO()
     options = {"quality": config.quality} if config.format != "png" else {}
-    image.save(out, config.format, **options)
+    try:
+        if size:
+            image = image.resize(size, Image.Resampling.LANCZOS)
+        image.save(out, config.format, **options)
+    except (OSError, ValueError, MemoryError) as error:
+        raise Dropped(
+            Status.UNSUPPORTED, f"can't be stored as {config.format}"
+        ) from error  # WebP: 16,383 pixels a side
     extension = _EXTENSIONS[config.format.upper()]
     return Picture(out.getvalue(), extension, *image.size, header.width, header.height)

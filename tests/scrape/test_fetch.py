@@ -2,7 +2,9 @@
 
 import asyncio
 import gzip
+import random
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -174,6 +176,27 @@ def test_what_is_no_connection(site: Any, collection: Collection) -> None:
     assert [r["status"] for r in rows[:2]] == ["tls", "connection"]
     assert {r["status"] for r in rows[2:]} <= {"dns_unknown", "dns_temporary"}  # by what name server there is
     assert rows[1]["detail"] == "Connection refused"
+
+
+def test_no_answer_however_broken_stops_a_part(site: Any, collection: Collection) -> None:
+    picture, dice = site.picture(1), random.Random(5)
+    whole = [
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-Robots-Tag: all\r\n\r\n" % len(picture) + picture,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % len(picture) + picture + b"\r\n0\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:%d/x\r\nContent-Length: 0\r\n\r\n" % site.port,
+        b"HTTP/1.0 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(picture),
+    ]
+
+    def broken() -> bytes:
+        data = bytearray(dice.choice(whole))
+        for _ in range(dice.randint(1, 6)):
+            data[dice.randrange(140)] = dice.choice(b"\x00\xff\r\n :;,0129abz\x80")
+        return bytes(data)
+
+    urls = [site.handle(f"/{n}", raw(broken())) for n in range(400)]
+    found = Counter(statuses(site.scraped(collection, urls, timeout_s=5)))
+    assert len(found) >= 6
+    assert found["connection"] > 50
 
 
 # Manners
