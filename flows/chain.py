@@ -104,7 +104,7 @@ def _model(project: Project) -> Branch:
         config = as_trained(project.evaluate, project)
         heldout, output = workspace / "heldout", report / "evaluation.json"
         branch.append(runs.evaluate_step(run_now, project.train.base, heldout, config, output))
-    return [*branch, runs.export_step(run_now, workspace / "model", project.export, note=report / "export.json")]
+    return [*branch, runs.export_step(run_now, workspace / "model", project.export)]
 
 
 def as_trained(config: EvaluateConfig, project: Project) -> EvaluateConfig:

@@ -12,9 +12,10 @@ from base.stage import recipe
 from curate.assemble import manifest_path, stamp
 from flows.steps import WHOLE, Outcome, Step
 from flows.terminal import size
+from train import export as exporting
 from train.config import SPEED_ONLY, TrainConfig
 from train.evaluate import EvaluateConfig, evaluate
-from train.export import ExportConfig, export
+from train.export import ExportConfig
 from train.loop import train
 from train.run import TrainSummary, read_summary
 
@@ -86,29 +87,18 @@ def evaluate_step(
     return Step("evaluate", "", lambda: [] if _recipe_in(output) == wanted() else [WHOLE], make)
 
 
-def export_step(checkpoint: Callable[[], Path], target: Path, config: ExportConfig, note: Path | None = None) -> Step:
-    """A run's weights → the model folder `target`.
-
-    Args:
-        note: a file that remembers by which recipe the folder was made, so that it can be known without torch.
-    """
-
-    def wanted() -> str:
-        return recipe("export", 1, config, [fingerprint(checkpoint())])
-
-    def is_there() -> bool:
-        return note is not None and target.exists() and _recipe_in(note) == wanted()
+def export_step(checkpoint: Callable[[], Path], target: Path, config: ExportConfig) -> Step:
+    """A run's weights → the model folder `target`."""
 
     def make(progress: Progress, _: Sequence[str] | None) -> Outcome:
-        if is_there():
-            return Outcome(f"{'export':<21}{target}; there already", made=False)
-        summary = export(checkpoint(), target, config, progress)
-        if note is not None:
-            commit_json(note, {"recipe": wanted(), "from": checkpoint()})
-        said = f"{target}, {size(summary.bytes)}{', there already' if not summary.made else ''}"
-        return Outcome(f"{'export':<21}{said}{indented(summary.note)}", summary.made)
+        summary = exporting.export(checkpoint(), target, config, progress)
+        how = size(summary.bytes) if summary.made else "there already"
+        return Outcome(f"{'export':<21}{target}; {how}{indented(summary.note)}", summary.made)
 
-    return Step("export", "", lambda: [] if is_there() else [WHOLE], make)
+    def stale() -> list[str]:
+        return [] if exporting.is_current(checkpoint(), target, config) else [WHOLE]
+
+    return Step("export", "", stale, make)
 
 
 def newest_speed(workspace: Path) -> float | None:

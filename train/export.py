@@ -11,7 +11,8 @@ from base.errors import UserError
 from base.files import commit_folder, commit_json, fingerprint
 from base.progress import Progress, silent
 from base.stage import StageConfig, recipe
-from train.source import find_source
+from train.config import TrainConfig
+from train.source import Source, find_source
 
 VERSION = 1
 MARK = "dreamloom.json"
@@ -53,11 +54,8 @@ def export(checkpoint: Path, target: Path, config: ExportConfig, progress: Progr
         UserError: there is no such checkpoint, or `target` holds something else than an export.
     """
     _check_target(target)
-    source = find_source(checkpoint)
-    if source.checkpoint is None or source.config is None:
-        raise UserError(f"{checkpoint} is a whole model already; name a run, or one of its checkpoints.")
-    models = {"base": fingerprint(source.config.base), "checkpoint": fingerprint(source.checkpoint)}
-    made = recipe("export", VERSION, config, models=models)
+    source, settings = _find(checkpoint)
+    made = _recipe(checkpoint, config)
     stored = _read_mark(target)
     if stored.get("recipe") != made:
         from train.writing import write_model  # torch from here on
@@ -65,12 +63,34 @@ def export(checkpoint: Path, target: Path, config: ExportConfig, progress: Progr
         with commit_folder(target) as folder:
             note = write_model(source, folder, config, progress)
             single = SINGLE_FILE if (folder / SINGLE_FILE).exists() else None
-            about = {"base": source.config.base, "vae": source.config.vae, "checkpoint": str(source.checkpoint)}
+            about = {"base": settings.base, "vae": settings.vae, "checkpoint": str(source.checkpoint)}
             commit_json(folder / MARK, {"recipe": made, **about, "single_file": single, "note": note})
     now = _read_mark(target)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     single = str(target / now["single_file"]) if now["single_file"] else None
     return ExportSummary(str(target), single, size, stored.get("recipe") != made, now["note"])
+
+
+def is_current(checkpoint: Path, target: Path, config: ExportConfig) -> bool:
+    """Whether `target` holds this model already, made from the same weights in the same way.
+
+    Raises:
+        UserError: there is no such checkpoint.
+    """
+    return _read_mark(target).get("recipe") == _recipe(checkpoint, config)
+
+
+def _find(checkpoint: Path) -> tuple[Source, TrainConfig]:
+    source = find_source(checkpoint)
+    if source.checkpoint is None or source.config is None:
+        raise UserError(f"{checkpoint} is a whole model already; name a run, or one of its checkpoints.")
+    return source, source.config
+
+
+def _recipe(checkpoint: Path, config: ExportConfig) -> str:
+    source, settings = _find(checkpoint)
+    models = {"base": fingerprint(settings.base), "checkpoint": fingerprint(str(source.checkpoint))}
+    return recipe("export", VERSION, config, models=models)
 
 
 def _check_target(target: Path) -> None:
