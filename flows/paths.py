@@ -33,7 +33,9 @@ def missing(project: BaseModel) -> Iterator[str]:
 
 def _rooted_model(model: Model, folder: Path, above: Key) -> Model:
     values = {name: getattr(model, name) for name in type(model).model_fields}
-    return model.model_copy(update={n: _rooted(v, folder, (*above, n)) for n, v in values.items()})
+    made = {n: _rooted(v, folder, (*above, n)) for n, v in values.items()}
+    # only what changes: a field that is updated counts as one that the user set
+    return model.model_copy(update={n: v for n, v in made.items() if v != values[n]})
 
 
 def _rooted(value: Any, folder: Path, key: Key) -> Any:
