@@ -73,7 +73,7 @@ class Charts:
             if version not in self._published:
                 self._published.add(version)
                 with Image.open(file) as picture:
-                    publish_picture(name, picture, f"{name}: {file.name}")
+                    publish_picture(name, picture, name)
 
 
 def publish_funnel(funnel: Mapping[str, Mapping[str, Summary]]) -> None:

@@ -7,6 +7,7 @@ the thread of their branch: training is then in the main thread, where it can ca
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
+from prefect.runtime import deployment
 
 from base.progress import silent
 from base.stage import Summary
@@ -35,7 +36,7 @@ def perform(step: Step, terminal: Terminal) -> Outcome:
     if failed:
         raise ExceptionGroup(f"{step.title}: {len(failed)} of {len(stale)} parts failed", failed)
     if stale:
-        artifacts.publish_sheet(f"{step.title} pictures", step.pictures(), step.title)
+        artifacts.publish_sheet(f"{step.title} pictures", step.pictures(), f"Some pictures of {step.title}")
     return _said(outcomes[0] if stale == [WHOLE] else _whole(step, outcomes))
 
 
@@ -69,5 +70,6 @@ def _whole(step: Step, made: list[Outcome]) -> Outcome:
 
 def _said(outcome: Outcome) -> Outcome:
     get_run_logger().info(outcome.said)
-    say(outcome.said)
+    if deployment.id is None:  # a worker shows the log
+        say(outcome.said)
     return outcome
