@@ -27,7 +27,8 @@ from base.pixels import PictureError, decode
 from base.progress import Progress, silent
 from base.stage import StageConfig, Summary, recipe
 from base.threads import in_order
-from scrape.collection import CaptionKind, Choice, Collection, Status, Table, make_parts
+from scrape.collection import CaptionKind, Choice, Collection, Status, Table
+from scrape.parts import make_parts
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,7 +19,8 @@ from base.progress import Progress, silent
 from base.stage import StageConfig, Summary, recipe
 from curate.dedupe import NONE, Rows, exact_duplicates, near_duplicates
 from curate.source import Role, Source
-from scrape.collection import SCHEMAS, Choice, Collection, Status, Table, make_parts, open_collection, stale_parts
+from scrape.collection import SCHEMAS, Choice, Collection, Status, Table, open_collection
+from scrape.parts import make_parts, stale_parts
 
 VERSION = 1
 UNKNOWN = "unknown"

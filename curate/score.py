@@ -25,7 +25,8 @@ from base.threads import in_order
 from curate.aesthetic import Head, load_head
 from curate.clip import Clip, Device, Precision, check_model, find_model, load_clip
 from curate.phash import phash
-from scrape.collection import SCHEMAS, Collection, Status, Table, make_parts
+from scrape.collection import SCHEMAS, Collection, Status, Table
+from scrape.parts import make_parts
 
 if TYPE_CHECKING:
     from torch import Tensor

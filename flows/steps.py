@@ -18,7 +18,8 @@ from curate.source import Source
 from flows.pictures import Pictures, of_collection, of_folder
 from flows.terminal import stage_line
 from scrape import coco, download, ffhq, folder, laion
-from scrape.collection import Collection, Status, Table, stale_parts
+from scrape.collection import Collection, Status, Table
+from scrape.parts import stale_parts
 
 WHOLE = "all"
 """The one part of a step that is made in one piece."""

@@ -24,8 +24,7 @@ upstream parts by their stamp (recipe and digest), so a change runs down the cha
 import hashlib
 import json
 import shutil
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -36,12 +35,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from base.errors import UserError
-from base.files import TEMPORARY, commit, lock, sweep
-from base.progress import Progress, silent
+from base.files import TEMPORARY, commit, lock
 from base.stage import StageConfig, Summary
-
-PART_ROWS = 10_000
-"""Rows of a part, unless a config says otherwise."""
 
 
 class Status(StrEnum):
@@ -285,9 +280,10 @@ class Collection:
         """The config by which a part was made; empty where it is not there."""
         return dict(json.loads(self._metadata(table, part).get("config", "{}")))
 
-    def summary(self, table: Table) -> Summary:
-        """The summaries of a table's parts, added up."""
-        summaries = (Summary.from_json(self._metadata(table, part)["summary"]) for part in self.parts(table))
+    def summary(self, table: Table, part: str | None = None) -> Summary:
+        """The summary of one part, or of all parts added up."""
+        parts = self.parts(table) if part is None else [part]
+        summaries = (Summary.from_json(self._metadata(table, name)["summary"]) for name in parts)
         return sum(summaries, start=Summary())
 
     def funnel(self) -> list[FunnelRow]:
@@ -368,85 +364,6 @@ def open_collection(root: Path, needs: Table) -> Collection:
     if not collection.parts(needs):
         raise UserError(f"{root} has no {needs} yet; run the stage that makes them first.")
     return collection
-
-
-def split(rows: Sequence[Any], part_rows: int = PART_ROWS) -> dict[str, Sequence[Any]]:
-    """Cuts a plan's rows into named parts, in order. No rows give one empty part, so that the table says it is done."""
-    return {f"{i // part_rows:05d}": rows[i : i + part_rows] for i in range(0, max(1, len(rows)), part_rows)}
-
-
-def stale_parts(collection: Collection, table: Table, recipes: Mapping[str, str]) -> list[str]:
-    """The parts that are missing or were made by another recipe, sorted."""
-    return sorted(part for part, recipe in recipes.items() if collection.recipe(table, part) != recipe)
-
-
-Work = Callable[[str, Progress], tuple[pa.Table | Sequence[Mapping[str, Any]], Summary]]
-"""Makes one part: its rows, and its summary (rows, kept, dropped, bytes_written; the seconds are filled in)."""
-
-
-def make_parts(
-    collection: Collection,
-    table: Table,
-    config: StageConfig,
-    recipes: Mapping[str, str],
-    work: Work,
-    progress: Progress = silent,
-    parts: Sequence[str] | None = None,
-) -> Summary:
-    """Runs `work` for every stale part and commits what it gives: the loop that every stage of parts shares.
-
-    Args:
-        recipes: part → recipe, for all parts the table shall have.
-        parts: only these (for a scheduler that hands out parts one by one); None: all.
-
-    Returns:
-        The summary of the parts asked for, also of those that were there before.
-
-    Raises:
-        UserError: another process works on this collection.
-        ExceptionGroup: some parts failed; the others are done.
-    """
-    asked = sorted(recipes) if parts is None else list(parts)
-    failed: list[Exception] = []
-    with collection.lock():
-        if parts is None:
-            collection.remove_parts(table, keep=recipes)
-        stale = set(stale_parts(collection, table, recipes)) & set(asked)
-        sweep(collection.root / table)
-        for number, part in enumerate(sorted(stale)):
-            begun = time.monotonic()
-            sweep(collection.image_folder(part))
-            try:
-                rows, summary = work(part, _within(progress, number, len(stale)))
-            except UserError:
-                raise
-            except (OSError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
-                error.add_note(f"in part {part} of {collection.root / table}")
-                failed.append(error)
-                continue
-            summary.seconds, summary.parts_done = time.monotonic() - begun, 1
-            collection.write(table, part, rows, recipe=recipes[part], config=config, summary=summary)
-    if failed:
-        raise ExceptionGroup(f"{len(failed)} of {len(stale)} parts of {collection.root / table} failed", failed)
-    total = Summary()
-    for part in asked:
-        made = Summary.from_json(collection._metadata(table, part)["summary"])
-        if part not in stale:
-            made.parts_done, made.parts_before, made.seconds = 0, 1, 0.0
-        total += made
-    return total
-
-
-def _within(progress: Progress, number: int, parts: int) -> Progress:
-    """The progress of one part, as a share of all parts that are to be made."""
-    if parts == 1:
-        return progress
-
-    def of_part(done: int, total: int | None, note: str = "") -> None:
-        whole = None if total is None else total * parts
-        progress(done + (total or 0) * number, whole, f"part {number + 1} of {parts} {note}".rstrip())
-
-    return of_part
 
 
 def _content(table: Table, rows: pa.Table | Sequence[Mapping[str, Any]]) -> pa.Table:

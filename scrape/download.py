@@ -14,8 +14,9 @@ from base.files import sweep
 from base.pixels import MAX_PIXELS
 from base.progress import Progress, silent
 from base.stage import StageConfig, Summary, recipe
-from scrape.collection import Collection, Status, Table, make_parts, open_collection, stale_parts
+from scrape.collection import Collection, Status, Table, open_collection
 from scrape.journal import Journal, Row
+from scrape.parts import make_parts, stale_parts
 
 _VERSION = 1
 

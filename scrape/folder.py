@@ -11,8 +11,9 @@ from pydantic import Field
 from base.errors import UserError
 from base.progress import Progress, silent
 from base.stage import StageConfig, Summary
-from scrape.collection import PART_ROWS, CaptionKind, Collection, key_of
+from scrape.collection import CaptionKind, Collection, key_of
 from scrape.ingest import Facts, Listed, UserPath, ingest, pictures_in, recipes_of, version_of
+from scrape.parts import PART_ROWS
 
 SIDECARS = (".txt", ".caption", ".yaml", ".yml")
 """Endings of the files that may lie beside a picture with its caption; an earlier one wins."""

@@ -23,7 +23,8 @@ from base.files import commit, link_or_copy
 from base.pixels import PictureError, check_whole, decode, read_header
 from base.progress import Progress
 from base.stage import StageConfig, Summary, recipe
-from scrape.collection import CaptionKind, Collection, Status, Table, make_parts, split
+from scrape.collection import CaptionKind, Collection, Status, Table
+from scrape.parts import make_parts, split
 
 VERSION = 1
 """Raised when the code below starts to make other rows from the same files."""

@@ -15,8 +15,9 @@ from base.errors import UserError
 from base.files import fingerprint, sweep
 from base.progress import Progress, silent
 from base.stage import StageConfig, Summary, recipe
-from scrape.collection import PART_ROWS, Collection, Table, key_of
+from scrape.collection import Collection, Table, key_of
 from scrape.columns import read_indexes
+from scrape.parts import PART_ROWS
 from scrape.words import Words
 
 _VERSION = 1

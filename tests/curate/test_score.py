@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from base.errors import UserError
 from base.pixels import decode
 from curate.score import ScoreConfig, check, recipes, score
-from scrape.collection import Collection, Status, Table, stale_parts
+from scrape.collection import Collection, Status, Table
+from scrape.parts import stale_parts
 
 Make = Callable[..., Collection]
 HOUSE = Path(__file__).parents[2]
