@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from base.errors import UserError
+from flows.chain import as_trained
 from flows.cli import run
 from flows.project import load_project, stage_config
 from scrape.folder import FolderConfig
@@ -117,3 +118,21 @@ def test_a_source_s_stage_sees_its_own_fields_only(small: Any) -> None:
     config = stage_config(load_project(small.file).sources["squares"], FolderConfig)
     assert type(config) is FolderConfig
     assert config.part_rows == 3
+
+
+def test_evaluate_takes_from_train_what_it_does_not_say(small: Any) -> None:
+    small.change("evaluate", to={"timesteps": 3, "batch": 7})
+    project = small.load()
+    assert project.evaluate is not None
+    config = as_trained(project.evaluate, project)
+    assert (config.timesteps, config.batch, config.resolution) == (3, 7, 64)
+    assert config.seed == project.train.seed
+
+
+def test_an_index_may_be_one_pattern_or_several(small: Any) -> None:
+    for name in ("a.parquet", "b.parquet"):
+        (small.folder / name).touch()
+    for index in ("*.parquet", ["a.parquet", "b.parquet"]):
+        small.change("sources", "web", to={"kind": "laion", "role": "ground_truth", "index": index})
+        found = small.load().sources["web"].index
+        assert [Path(pattern).parent for pattern in found] == [small.folder] * len(found)
