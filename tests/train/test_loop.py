@@ -124,40 +124,52 @@ def stopping(what: str, at: int) -> Progress:
     return ask
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_at_any_write_it_goes_on_to_the_same_bits(
-    undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
-) -> None:
-    """Each child is killed, -9, just before its nth write; the next goes on from what it left."""
-    run = tmp_path / "run"
-    made = config(base=tiny_base, **EVERYTHING)
-    kills = 0
-    for at in (3, 17, 35, 50, 61, 1_000_000):
-        child = os.fork()
-        if child == 0:
-            die_at_write(at, str(tmp_path))
-            train(folder, run, made, heldout)
-            os._exit(0)
-        kills += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    assert kills >= 4, "most of the moments lie inside a run"
-    assert_same(outcome(run), outcome(undisturbed))
+KILLER = """
+import os, signal, sys
+from pathlib import Path
+from train.config import TrainConfig
+from train.loop import train
+from train import session  # what takes long to import is imported here, once for all children
+import matplotlib.backends.backend_agg, matplotlib.figure, torch.utils.tensorboard
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
 
-
-def die_at_write(at: int, root: str) -> None:
-    """From now on, this process dies before the nth time it writes, renames or removes something below `root`."""
+def die_at_write(at, root):
     left = at
-
-    def count(event: str, arguments: tuple[Any, ...]) -> None:
+    def count(event, arguments):
         nonlocal left
         writes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir") or (
-            event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        )
+            event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR))
         if writes and str(arguments[0]).startswith(root):
             left -= 1
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
-
     sys.addaudithook(count)
+
+folder, run, heldout, config = sys.argv[1:]
+for at in (3, 17, 35, 50, 61, 1_000_000):
+    child = os.fork()
+    if child == 0:
+        die_at_write(at, str(Path(run).parent))
+        train(Path(folder), Path(run), TrainConfig.model_validate_json(config), Path(heldout))
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_killed_at_any_write_it_goes_on_to_the_same_bits(
+    undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
+) -> None:
+    """Each child is killed, -9, just before its nth write; the next goes on from what it left."""
+    made = config(base=tiny_base, **EVERYTHING).model_dump_json()
+    given = [str(folder), str(tmp_path / "run"), str(heldout), made]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLER, *given], stdout=subprocess.PIPE, text=True, cwd=HOUSE, timeout=300
+    )
+    ends = [int(line) for line in done.stdout.split()]
+    assert ends.count(-signal.SIGKILL) >= 4, "most of the moments lie inside a run"
+    assert ends[-1] == 0
+    assert_same(outcome(tmp_path / "run"), outcome(undisturbed))
 
 
 def test_the_number_of_workers_does_not_matter(
