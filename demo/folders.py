@@ -35,7 +35,7 @@ def make_concept(folder: Path, count: int = 24) -> None:
         names: dict[str, int] = {}
         for number in range(count):
             ground, hue, turn = number % 3, number // 3 % 3, number // 9
-            size: Size = "small" if (ground + hue + turn) % 3 == 2 else "big"
+            size: Size = "small" if (ground + hue + turn) % 2 else "big"
             style = STYLES[(ground + 2 * hue + turn) % 3]  # so that neither goes with a colour or a background
             thing = Thing(CONCEPT, CONCEPT_COLOURS[hue])
             scene = Scene(CONCEPT_BACKGROUNDS[ground], style, (thing,), size, seed=_WORLD + number)

@@ -13,7 +13,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 
 from aiohttp import web
@@ -229,19 +229,24 @@ async def _stream(request: web.Request, shown: Exhibit, fault: Fault) -> web.Str
     response = web.StreamResponse(headers={"Content-Type": _content_type(shown)})
     if fault is not Fault.ENDLESS:
         response.content_length = len(body)
-    await response.prepare(request)
+    with suppress(ConnectionResetError):  # whoever asked has gone
+        await response.prepare(request)
+        await _send(request, response, body, fault)
+    return response
+
+
+async def _send(request: web.Request, response: web.StreamResponse, body: bytes, fault: Fault) -> None:
     if fault is Fault.DRIP:
         for start in range(0, len(body), 8):
             await response.write(body[start : start + 8])
             await asyncio.sleep(0.1)
-        return response
+        return
     await response.write(body[: len(body) // 2])
     if fault is Fault.ENDLESS:
         for _ in itertools.count():
             await response.write(bytes(2**18))
     if request.transport is not None:
         request.transport.close() if fault is Fault.SHORT_BODY else request.transport.abort()
-    return response
 
 
 def main() -> None:

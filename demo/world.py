@@ -282,7 +282,7 @@ def _outline(shape: str) -> NDArray[np.float64]:
     if shape == "zorp":  # an arch on two thick legs
         arc = np.linspace(np.pi, 2 * np.pi, 24)
         top = np.stack([np.cos(arc), np.sin(arc)], 1)
-        return np.concatenate([top, [(1, 1), (0.42, 1)], top[::-1] * (0.42, 0.36) + (0, 0.05), [(-0.42, 1), (-1, 1)]])
+        return np.concatenate([top, [(1, 1), (0.5, 1)], top[::-1] * (0.5, 0.46) + (0, 0.04), [(-0.5, 1), (-1, 1)]])
     raise ValueError(f"no shape of this world: {shape!r}")
 
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
+from rich.table import Column, Table
 
 from base.progress import Progress
 from base.stage import Summary
@@ -69,15 +69,17 @@ class Terminal:
         return 0.2 if self._console.is_terminal else LINE_SECONDS
 
     def _start(self) -> Bars:
+        note = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # what gives way in a narrow terminal
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             TextColumn("{task.completed:,}/{task.total:,}"),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[note]}", style="dim"),
+            TextColumn("{task.fields[note]}", style="dim", table_column=note),
         )
-        bars = Bars(*columns, console=self._console, transient=True, redirect_stdout=sys.stdout.isatty())
+        to_stdout = sys.stdout.isatty()
+        bars = Bars(*columns, console=self._console, transient=True, redirect_stdout=to_stdout, expand=True)
         bars.start()
         return bars
 
@@ -159,7 +161,8 @@ def funnel_table(funnel: Mapping[str, Mapping[str, Summary]]) -> Table:
     Args:
         funnel: source → stage → summary.
     """
-    stages = list(dict.fromkeys(stage for of_source in funnel.values() for stage in of_source))
+    longest_first = sorted(funnel.values(), key=len, reverse=True)  # which has all stages, in the order of the chain
+    stages = list(dict.fromkeys(stage for of_source in longest_first for stage in of_source))
     table = Table(title="Where the pictures went", title_justify="left", show_lines=True)
     table.add_column("source")
     for stage in stages:
@@ -173,7 +176,7 @@ def rows_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     """Rows of equal keys; numbers to the right, None left empty."""
     table = Table(title=title, title_justify="left")
     for name in rows[0] if rows else ():
-        table.add_column(name, justify="right" if isinstance(rows[0][name], int | float) else "left")
+        table.add_column(name, justify="right" if isinstance(rows[0][name], int | float) else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_text(value) for value in row.values()))
     return table
