@@ -56,12 +56,13 @@ def examine(model: Path, folder: Path, pictures: int, seed: int = 0) -> Marks:
         model: a diffusers folder.
         pictures: of the concept, and again of everything else.
     """
-    made = recipe("exam", 1, {"pictures": pictures, "seed": seed}, models={"model": fingerprint(model)})
+    asked = [parse(text) for text in SHOWN] + concept_scenes(pictures) + general_scenes(pictures)
+    prompts = [caption(scene) for scene in asked]
+    made = recipe("exam", 1, {"prompts": prompts, "seed": seed}, models={"model": fingerprint(model)})
     marks = folder / "marks.json"
     if marks.exists() and (known := json.loads(marks.read_text()))["recipe"] == made:
         return Marks(**{name: value for name, value in known.items() if name != "recipe"})
-    asked = [parse(text) for text in SHOWN] + concept_scenes(pictures) + general_scenes(pictures)
-    drawn = _draw(model, [caption(scene) for scene in asked], seed)
+    drawn = _draw(model, prompts, seed)
     right = [matches(judge(picture), scene).objects for picture, scene in zip(drawn, asked, strict=True)]
     first = len(SHOWN)
     concept, general = slice(first, first + pictures), slice(first + pictures, None)

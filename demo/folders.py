@@ -18,7 +18,7 @@ from demo.world import COLOURS, RESERVED, SHAPES, STYLES, Scene, Size, Thing, ca
 
 CONCEPT = RESERVED[0]
 """What the user of the demo wants to teach."""
-CONCEPT_COLOURS = ("red", "blue", "green")
+CONCEPT_COLOURS = ("red", "blue", "yellow")
 CONCEPT_BACKGROUNDS = ("white", "grey", "cyan")
 """What the concept is shown with; every other colour and background is left for testing."""
 
