@@ -80,6 +80,9 @@ def run(tokens: list[str], verbose: bool = False) -> int:
     Returns:
         The exit code.
     """
+    # OpenMP's threads spin while they wait: with as many as there are cores, another program's load made training on a
+    # CPU 5 to 10 times slower than it is where they sleep. Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not verbose:  # what these libraries say when they load a model is for their authors
         for name in ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY"):
             os.environ.setdefault(name, "error")
