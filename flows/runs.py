@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from base.errors import UserError
 from base.files import commit_json, commit_text, fingerprint
 from base.progress import Progress
 from base.stage import recipe
@@ -80,6 +81,8 @@ def evaluate_step(
         if _recipe_in(output) == wanted():
             evaluation = json.loads(output.read_text(encoding="utf-8"))["evaluation"]
             return Outcome(_evaluated(evaluation, "there already"), made=False)
+        if output.exists() and _recipe_in(output) is None:
+            raise UserError(f"{output} is there, and is no evaluation; name another file for this one.")
         evaluation = evaluate(model(), base, heldout, config, progress).to_dict()
         commit_json(output, {"recipe": wanted(), "evaluation": evaluation})
         return Outcome(_evaluated(evaluation, str(output)), made=True)

@@ -81,3 +81,14 @@ def test_show_tells_the_history_of_a_picture(finished: Any, capsys: pytest.Captu
     picture = next((finished.workspace / "dataset" / "circles").glob("*.png"))
     out = said(["show", str(finished.workspace / "dataset"), "--picture", picture.name], capsys)
     assert str(finished.folder / "circles") in out
+
+
+def test_evaluate_leaves_files_alone_that_are_not_its_own(
+    finished: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    mine = tmp_path / "evaluation.json"
+    mine.write_text("[1, 2]")
+    tokens = ["--base", "a/b", "--heldout", str(finished.workspace / "heldout"), "--output", str(mine)]
+    assert run(["evaluate", str(finished.workspace / "model"), *tokens]) == 2
+    assert "is there, and is no evaluation" in capsys.readouterr().err
+    assert mine.read_text() == "[1, 2]"
