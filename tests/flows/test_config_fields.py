@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,7 +12,6 @@ from pydantic import BaseModel
 from flows.project import Project
 
 HOUSE = Path(__file__).parents[2]
-PACKAGES = ("base", "scrape", "caption", "curate", "train", "flows")
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -34,12 +34,17 @@ FIELDS = sorted(
 )
 
 
+@cache
+def sources(package: str) -> list[tuple[Path, ast.Module]]:
+    return [(file, ast.parse(file.read_text(encoding="utf-8"))) for file in (HOUSE / package).glob("*.py")]
+
+
+@cache
 def read_outside(module: str, owner: str) -> set[str]:
     """The names that the owner's package, and flows, read; without what the class itself reads."""
     names: set[str] = set()
     for package in {module.split(".")[0], "flows"}:
-        for file in (HOUSE / package).glob("*.py"):
-            tree = ast.parse(file.read_text(encoding="utf-8"))
+        for file, tree in sources(package):
             own = f"{package}.{file.stem}" == module
             body = [n for n in tree.body if not (own and isinstance(n, ast.ClassDef) and n.name == owner)]
             nodes = [node for part in body for node in ast.walk(part)]

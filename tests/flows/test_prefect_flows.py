@@ -1,18 +1,19 @@
 """The chain as a Prefect flow: the same results, a task for each part, and what the dashboard shows of it."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
+from flows import stage_flows
 from flows.prefect_flows import end_to_end
 from flows.stage_flows import ingest_folder_flow
 from scrape.collection import Status, Table
 from scrape.folder import FolderConfig
-
-pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 def task_runs(state: Any, expected: dict[str, str]) -> dict[str, str]:
@@ -33,6 +34,7 @@ def artifacts() -> dict[str, Any]:
         return {artifact.key: artifact for artifact in client.read_artifacts(limit=200)}
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_the_chain_runs_part_by_part_and_shows_what_it_made(finished: Any) -> None:
     finished.change("caption", "max_length", to=6)
     state = end_to_end(finished.file, return_state=True)
@@ -50,6 +52,7 @@ def test_the_chain_runs_part_by_part_and_shows_what_it_made(finished: Any) -> No
     assert not any(outcome.made for outcome in finished.run().values()), "without Prefect something is left to do"
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_one_part_that_fails_fails_the_flow_when_the_others_are_done(small: Any) -> None:
     collection = small.load().collection("squares")
     collection.image_folder("00001").parent.mkdir(parents=True)
@@ -62,8 +65,20 @@ def test_one_part_that_fails_fails_the_flow_when_the_others_are_done(small: Any)
     assert collection.parts(Table.RECORDS) == ["00000"]
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_a_stage_is_a_flow_of_its_own(small: Any) -> None:
     config = FolderConfig(path=small.folder / "circles")
     said = ingest_folder_flow(small.load().collection("circles").root, config)
     assert said.startswith("ingest   circles             6 in         6 kept;")
     assert small.load().collection("circles").read(Table.RECORDS)["status"].to_pylist() == [Status.OK] * 6
+
+
+def test_every_flow_is_deployed_and_the_chain_is_scheduled() -> None:
+    declared = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())
+    entrypoints = [deployment["entrypoint"] for deployment in declared["deployments"]]
+    flows = [f"flows.stage_flows.{name}" for name in vars(stage_flows) if name.endswith("_flow")]
+    assert sorted(entrypoints) == sorted([*flows, "flows.prefect_flows.end_to_end"])
+    chain = next(d for d in declared["deployments"] if d["entrypoint"].endswith("end_to_end"))
+    assert chain["schedules"][0]["active"]
+    assert "pull" not in declared
+    assert str(Path.home()) not in str(declared)
