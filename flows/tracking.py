@@ -4,13 +4,15 @@ Parts on disk are the cache, so Prefect's own stays off. Tasks take steps (paths
 the thread of their branch: training is then in the main thread, where it can catch SIGTERM and save.
 """
 
+from collections.abc import Sequence
+
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.runtime import deployment
 
+from base.errors import StageFailed
 from base.progress import silent
-from base.stage import Summary
 from flows import artifacts
 from flows.steps import WHOLE, Outcome, Step, counted
 from flows.terminal import Terminal, say
@@ -21,12 +23,15 @@ def perform(step: Step, terminal: Terminal) -> Outcome:
 
     Raises:
         ExceptionGroup: parts failed; the others are made.
+        StageFailed: all parts together came to too little.
     """
     stale = step.stale()
     outcomes, failed = list[Outcome](), list[Exception]()
     for part in stale:
         state = make_part(step, part, terminal, return_state=True)
         result = state.result(raise_on_failure=False)
+        if isinstance(result, StageFailed):  # its rows are there; whether all parts came to enough is asked below
+            continue
         if isinstance(result, Exception):
             failed.append(result)
             continue
@@ -37,7 +42,7 @@ def perform(step: Step, terminal: Terminal) -> Outcome:
         raise ExceptionGroup(f"{step.title}: {len(failed)} of {len(stale)} parts failed", failed)
     if stale:
         artifacts.publish_sheet(f"{step.title} pictures", step.pictures(), f"Some pictures of {step.title}")
-    return _said(outcomes[0] if stale == [WHOLE] else _whole(step, outcomes))
+    return _said(outcomes[0] if stale == [WHOLE] else _whole(step, stale, outcomes))
 
 
 @task(cache_policy=NO_CACHE, task_run_name="{step.title} {part}")
@@ -57,14 +62,13 @@ def make_part(step: Step, part: str, terminal: Terminal) -> Outcome:
     return outcome
 
 
-def _whole(step: Step, made: list[Outcome]) -> Outcome:
+def _whole(step: Step, stale: Sequence[str], made: Sequence[Outcome]) -> Outcome:
     """All parts of a step, also those that were there; parts that no plan has a place for any more are removed."""
     outcome = step.make(silent, None)
-    if outcome.summary is None or not made:
+    if outcome.summary is None or not stale:
         return outcome
-    parts = sum((part.summary for part in made if part.summary is not None), start=Summary())
-    outcome.summary.seconds = parts.seconds
-    outcome.summary.parts_done, outcome.summary.parts_before = len(made), outcome.summary.parts_before - len(made)
+    outcome.summary.seconds = sum(part.summary.seconds for part in made if part.summary is not None)
+    outcome.summary.parts_done, outcome.summary.parts_before = len(stale), outcome.summary.parts_before - len(stale)
     return counted(step.stage, step.source, outcome.summary)
 
 

@@ -1,17 +1,25 @@
 """The chain as a Prefect flow: the same results, a task for each part, and what the dashboard shows of it."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
+from base.errors import StageFailed
+from base.progress import Progress
+from base.stage import Summary
 from flows import stage_flows
 from flows.prefect_flows import end_to_end
 from flows.stage_flows import ingest_folder_flow
+from flows.steps import Outcome, Step, counted
+from flows.terminal import Terminal
+from flows.tracking import perform
 from scrape.collection import Status, Table
 from scrape.folder import FolderConfig
 
@@ -71,6 +79,21 @@ def test_a_stage_is_a_flow_of_its_own(small: Any) -> None:
     said = ingest_folder_flow(small.load().collection("circles").root, config)
     assert said.startswith("ingest   circles             6 in         6 kept;")
     assert small.load().collection("circles").read(Table.RECORDS)["status"].to_pylist() == [Status.OK] * 6
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_part_that_came_to_too_little_is_judged_with_the_others() -> None:
+    def scrape(progress: Progress, parts: Sequence[str] | None) -> Outcome:
+        if parts == ["00001"]:
+            raise StageFailed("too few pictures came")
+        return counted("scrape", "web", Summary(rows=20, kept=11, dropped={"timeout": 9}, seconds=1.0, parts_before=2))
+
+    @flow
+    def one_step() -> str:
+        with Terminal() as terminal:
+            return perform(Step("scrape", "web", lambda: ["00000", "00001"], scrape), terminal).said
+
+    assert one_step() == "scrape   web                20 in        11 kept, 9 dropped (timeout 9); 1.0 s"
 
 
 def test_every_flow_is_deployed_and_the_chain_is_scheduled() -> None:
