@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
+from base.clip import Clip, Device, Precision, check_model, find_model, load_clip
 from base.errors import UserError
 from base.files import fingerprint
 from base.pixels import PictureError, decode
@@ -23,7 +24,6 @@ from base.progress import Progress, silent
 from base.stage import StageConfig, Summary, recipe
 from base.threads import in_order
 from curate.aesthetic import Head, load_head
-from curate.clip import Clip, Device, Precision, check_model, find_model, load_clip
 from curate.phash import phash
 from scrape.collection import SCHEMAS, Collection, Status, Table
 from scrape.parts import make_parts

@@ -106,6 +106,12 @@ def load_clip(model: str, weights: str, precision: Precision, device: Device) ->
         return _load(model, weights, precision, device)
 
 
+def forget_clip() -> None:
+    """Lets go of the model that `load_clip` keeps, so that its memory is free for others."""
+    with _loading:
+        _load.cache_clear()
+
+
 @lru_cache(maxsize=1)
 def _load(model: str, weights: str, precision: Precision, device: Device) -> Clip:
     if device != "cuda":
@@ -117,7 +123,7 @@ def _load(model: str, weights: str, precision: Precision, device: Device) -> Cli
 
     unreadable = (SafetensorError, pickle.UnpicklingError)
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("score: device is cuda, but torch sees no GPU; leave it at auto, or set it to cpu.")
+        raise UserError("The device for CLIP is cuda, but torch sees no GPU; leave it at auto, or set it to cpu.")
     place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     name = find_model(model)
     named = not name.startswith((_LOCAL, _HUB))
