@@ -13,12 +13,9 @@ from pathlib import Path
 from base.errors import UserError
 from base.files import lock
 from flows import runs, steps
-from flows.project import FfhqSource, FolderSource, LaionSource, Project, stage_config
+from flows.project import LaionSource, Project, own_config, stage_config
 from flows.steps import Outcome, Step
-from scrape.coco import CocoConfig
 from scrape.collection import Table
-from scrape.ffhq import FfhqConfig
-from scrape.folder import FolderConfig
 from scrape.laion import FilterConfig
 from train.config import TrainConfig
 from train.evaluate import EvaluateConfig
@@ -83,11 +80,7 @@ def _incoming(project: Project, name: str) -> Branch:
     if isinstance(source, LaionSource):
         config = stage_config(source, FilterConfig)
         return [steps.filter_step(collection, config), steps.scrape_step(collection, project.scrape)]
-    if isinstance(source, FolderSource):
-        return [steps.ingest_step(collection, stage_config(source, FolderConfig))]
-    if isinstance(source, FfhqSource):
-        return [steps.ingest_step(collection, stage_config(source, FfhqConfig))]
-    return [steps.ingest_step(collection, stage_config(source, CocoConfig))]
+    return [steps.ingest_step(collection, own_config(source))]
 
 
 def _model(project: Project) -> Branch:

@@ -50,12 +50,14 @@ _INGEST = {
     "folder": ("flows.stage_commands:ingest_folder", "Any folder of pictures, captions in sidecars or file names."),
     "ffhq": ("flows.stage_commands:ingest_ffhq", "FFHQ's faces, in the layout of its own download script."),
     "coco": ("flows.stage_commands:ingest_coco", "COCO's photos with their captions."),
+    "webdataset": ("flows.stage_commands:ingest_webdataset", "Shards of a webdataset, such as img2dataset's."),
 }
 
 for _group, _commands in _COMMANDS.items():
     for _order, (_name, (_path, _help)) in enumerate(_commands.items()):
         app.command(_path, name=_name, help=_help, group=_group, sort_key=_order)
-_ingest = App(name="ingest", help="Bring in pictures from this machine: folder, ffhq, coco.", group=STAGES, sort_key=1)
+_help = f"Bring in pictures from this machine: {', '.join(_INGEST)}."
+_ingest = App(name="ingest", help=_help, group=STAGES, sort_key=1)
 for _name, (_path, _help) in _INGEST.items():
     _ingest.command(_path, name=_name, help=_help)
 app.command(_ingest)

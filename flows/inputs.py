@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from flows.project import AnySource, CocoSource, LaionSource
+from flows.project import AnySource, CocoSource, LaionSource, WebdatasetSource
 from scrape.ingest import pictures_in
+from scrape.webdataset import shards_of
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Input:
 
     count: int
     unit: str
-    """pictures, or rows of an index."""
+    """pictures, rows of an index, or shards."""
     size: int
     """Bytes of its files."""
 
@@ -25,11 +26,14 @@ def input_of(source: AnySource) -> Input:
     """Counts a source's files, by names and footers alone.
 
     Raises:
-        UserError: it has no picture.
+        UserError: it has none.
     """
     if isinstance(source, LaionSource):
         files = [file for pattern in source.index for file in _index_files(pattern)]
         return Input(sum(pq.read_metadata(f).num_rows for f in files), "rows", _size(files))
+    if isinstance(source, WebdatasetSource):
+        shards = shards_of(source)
+        return Input(len(shards), "shards", _size(shards))
     files = [path for path, _ in pictures_in(source.images if isinstance(source, CocoSource) else source.path)]
     return Input(len(files), "pictures", _size(files))
 

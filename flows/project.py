@@ -25,6 +25,7 @@ from scrape.download import ScrapeConfig
 from scrape.ffhq import FfhqConfig
 from scrape.folder import FolderConfig
 from scrape.laion import FilterConfig
+from scrape.webdataset import WebdatasetConfig
 from train.check import check as check_training
 from train.config import TrainConfig
 from train.evaluate import EvaluateConfig
@@ -78,7 +79,15 @@ class CocoSource(CocoConfig, SourceConfig):
     kind: Literal["coco"]
 
 
-AnySource = Annotated[LaionSource | FolderSource | FfhqSource | CocoSource, Field(discriminator="kind")]
+class WebdatasetSource(WebdatasetConfig, SourceConfig):
+    """Shards of a webdataset, such as img2dataset's."""
+
+    kind: Literal["webdataset"]
+
+
+AnySource = Annotated[
+    LaionSource | FolderSource | FfhqSource | CocoSource | WebdatasetSource, Field(discriminator="kind")
+]
 
 
 class Project(StageConfig):
@@ -135,6 +144,12 @@ class Project(StageConfig):
 def stage_config(source: AnySource, of: type[Stage]) -> Stage:
     """The config of a source's own stage, without what only the project says: FilterConfig of a LaionSource, …"""
     return of.model_validate({name: getattr(source, name) for name in of.model_fields})
+
+
+def own_config(source: AnySource) -> StageConfig:
+    """The config of a source's own stage, which is what its class says first: FolderConfig of a FolderSource, …"""
+    first: type[StageConfig] = type(source).__bases__[0]
+    return stage_config(source, first)
 
 
 def load_project(path: Path) -> Project:

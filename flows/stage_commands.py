@@ -20,6 +20,7 @@ from scrape.download import ScrapeConfig
 from scrape.ffhq import FfhqConfig
 from scrape.folder import FolderConfig
 from scrape.laion import FilterConfig, explain
+from scrape.webdataset import WebdatasetConfig
 from train.config import TrainConfig
 from train.evaluate import EvaluateConfig
 from train.export import ExportConfig
@@ -89,6 +90,17 @@ def ingest_ffhq(collection: Path, *, config: Annotated[FfhqConfig, FLAGS]) -> No
 
 def ingest_coco(collection: Path, *, config: Annotated[CocoConfig, FLAGS]) -> None:
     """Bring in COCO's photos with their captions.
+
+    Parameters
+    ----------
+    collection
+        The collection to fill.
+    """
+    _perform(steps.ingest_step(_collection(collection), config))
+
+
+def ingest_webdataset(collection: Path, *, config: Annotated[WebdatasetConfig, FLAGS]) -> None:
+    """Bring in the shards of a webdataset, such as img2dataset's.
 
     Parameters
     ----------

@@ -23,6 +23,7 @@ from scrape.download import ScrapeConfig
 from scrape.ffhq import FfhqConfig
 from scrape.folder import FolderConfig
 from scrape.laion import FilterConfig
+from scrape.webdataset import WebdatasetConfig
 from train.config import TrainConfig
 from train.evaluate import EvaluateConfig
 from train.export import ExportConfig
@@ -68,6 +69,12 @@ def ingest_ffhq_flow(collection: Path, config: FfhqConfig) -> Any:
 @flow(name="ingest-coco", flow_run_name="ingest {collection.name}")
 def ingest_coco_flow(collection: Path, config: CocoConfig) -> Any:
     """Brings in COCO's photos with their captions."""
+    return _run(steps.ingest_step(Collection(collection), config))
+
+
+@flow(name="ingest-webdataset", flow_run_name="ingest {collection.name}")
+def ingest_webdataset_flow(collection: Path, config: WebdatasetConfig) -> Any:
+    """Brings in the shards of a webdataset."""
     return _run(steps.ingest_step(Collection(collection), config))
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from base.progress import Progress
-from base.stage import Summary
+from base.stage import StageConfig, Summary
 from caption import blip
 from caption.sidecar import read_caption
 from curate import assemble, choose, score
@@ -17,7 +17,7 @@ from curate.balance import BalanceConfig
 from curate.source import Source
 from flows.pictures import Pictures, of_collection, of_folder
 from flows.terminal import stage_line
-from scrape import coco, download, ffhq, folder, laion
+from scrape import coco, download, ffhq, folder, laion, webdataset
 from scrape.collection import Collection, Status, Table
 from scrape.parts import stale_parts
 
@@ -81,21 +81,28 @@ def scrape_step(collection: Collection, config: download.ScrapeConfig, retry: Se
     return _by_parts("scrape", Table.RECORDS, collection, recipes, make, lambda: of_collection(collection))
 
 
-def ingest_step(collection: Collection, config: folder.FolderConfig | ffhq.FfhqConfig | coco.CocoConfig) -> Step:
-    """Pictures of this machine → records and pictures."""
-    recipes: Recipes
-    make: Make
-    match config:
-        case folder.FolderConfig():
-            recipes = partial(folder.recipes, collection, config)
-            make = partial(folder.ingest_folder, collection, config, read_caption)
-        case ffhq.FfhqConfig():
-            recipes = partial(ffhq.recipes, collection, config)
-            make = partial(ffhq.ingest_ffhq, collection, config)
-        case coco.CocoConfig():
-            recipes = partial(coco.recipes, collection, config)
-            make = partial(coco.ingest_coco, collection, config)
-    return _by_parts("ingest", Table.RECORDS, collection, recipes, make, lambda: of_collection(collection))
+INGESTS: Mapping[type[StageConfig], tuple[Callable[..., Mapping[str, str]], Callable[..., Summary]]] = {
+    folder.FolderConfig: (folder.recipes, partial(folder.ingest_folder, read_caption=read_caption)),
+    ffhq.FfhqConfig: (ffhq.recipes, ffhq.ingest_ffhq),
+    coco.CocoConfig: (coco.recipes, coco.ingest_coco),
+    webdataset.WebdatasetConfig: (webdataset.recipes, webdataset.ingest_webdataset),
+}
+"""The config of each kind of pictures of this machine → its recipes, and how they come in."""
+
+
+def ingest_step(collection: Collection, config: StageConfig) -> Step:
+    """Pictures of this machine → records and pictures.
+
+    Args:
+        config: of a kind in INGESTS.
+    """
+    recipes, ingest = INGESTS[type(config)]
+
+    def make(progress: Progress, parts: Sequence[str] | None) -> Summary:
+        return ingest(collection, config, progress=progress, parts=parts)
+
+    pictures = partial(of_collection, collection)
+    return _by_parts("ingest", Table.RECORDS, collection, partial(recipes, collection, config), make, pictures)
 
 
 def score_step(collection: Collection, config: score.ScoreConfig) -> Step:

@@ -17,7 +17,7 @@ from base.errors import UserError
 from base.progress import Progress, silent
 from base.stage import StageConfig, Summary
 from scrape.collection import CaptionKind, Collection, key_of
-from scrape.ingest import Facts, Listed, UserPath, ingest, is_there, recipes_of, version_of
+from scrape.ingest import Facts, Listed, UserPath, ingest, is_there, items_of, recipes_of, version_of
 from scrape.parts import PART_ROWS
 
 
@@ -68,8 +68,8 @@ def ingest_coco(
         kind = CaptionKind.NONE if text is None else CaptionKind.HUMAN
         return Facts(text, kind, photo.url, photo.licence, photo.licence_url)
 
-    made_by = recipes(collection, config)
-    return ingest(collection, config, _find(config), config.part_rows, made_by, facts, progress, parts)
+    items = items_of(_find(config), config.part_rows, facts)
+    return ingest(collection, config, recipes(collection, config), items, progress, parts)
 
 
 def _find(config: CocoConfig) -> list[Listed]:

@@ -83,6 +83,17 @@ class Index:
     rows: int
 
 
+def spelled(names: Iterable[str]) -> dict[str, str]:
+    """A candidate's column → which of these names is it, where one is."""
+    known: dict[str, str] = {}
+    for name in names:
+        known.setdefault(name.lower(), name)
+    found = {
+        ours: next((known[alias] for alias in aliases if alias in known), None) for ours, aliases in ALIASES.items()
+    }
+    return {ours: name for ours, name in found.items() if name is not None}
+
+
 def read_indexes(files: Iterable[Path]) -> list[Index]:
     """Reads the footers of parquet files, in order.
 
@@ -98,12 +109,7 @@ def _footer(file: Path) -> tuple[dict[str, Column], int]:
         schema, rows = pq.read_schema(file), pq.read_metadata(file).num_rows
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{file} can't be read as parquet ({_first_line(error)}); take it out of `index`.") from error
-    spelled = {field.name.lower(): Column(field.name, field.type) for field in reversed(schema)}
-    columns = {
-        ours: next(spelled[name] for name in names if name in spelled)
-        for ours, names in ALIASES.items()
-        if any(name in spelled for name in names)
-    }
+    columns = {ours: Column(name, schema.field(name).type) for ours, name in spelled(schema.names).items()}
     if "url" not in columns:
         raise UserError(
             f"{file} has no column named url (it has {', '.join(schema.names) or 'none'}); name a LAION-style index."

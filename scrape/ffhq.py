@@ -16,7 +16,7 @@ from base.errors import UserError
 from base.progress import Progress, silent
 from base.stage import StageConfig, Summary
 from scrape.collection import CaptionKind, Collection, key_of
-from scrape.ingest import Facts, Listed, UserPath, ingest, pictures_in, recipes_of, version_of
+from scrape.ingest import Facts, Listed, UserPath, ingest, items_of, pictures_in, recipes_of, version_of
 from scrape.parts import PART_ROWS
 
 METADATA = "ffhq-dataset-v2.json"
@@ -76,8 +76,8 @@ def ingest_ffhq(
             author=entry.get("author") or None,
         )
 
-    made_by = recipes(collection, config)
-    return ingest(collection, config, _find(config), config.part_rows, made_by, facts, progress, parts)
+    items = items_of(_find(config), config.part_rows, facts)
+    return ingest(collection, config, recipes(collection, config), items, progress, parts)
 
 
 def _find(config: FfhqConfig) -> list[Listed]:

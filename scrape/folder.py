@@ -12,7 +12,7 @@ from base.errors import UserError
 from base.progress import Progress, silent
 from base.stage import StageConfig, Summary
 from scrape.collection import CaptionKind, Collection, key_of
-from scrape.ingest import Facts, Listed, UserPath, ingest, pictures_in, recipes_of, version_of
+from scrape.ingest import Facts, Listed, UserPath, ingest, items_of, pictures_in, recipes_of, version_of
 from scrape.parts import PART_ROWS
 
 SIDECARS = (".txt", ".caption", ".yaml", ".yml")
@@ -82,7 +82,7 @@ def ingest_folder(
 
     listed = _find(collection, config)
     made_by = recipes_of("ingest folder", config, listed, config.part_rows)
-    return ingest(collection, config, listed, config.part_rows, made_by, facts, progress, parts)
+    return ingest(collection, config, made_by, items_of(listed, config.part_rows, facts), progress, parts)
 
 
 def reads_like_a_caption(text: str) -> bool:

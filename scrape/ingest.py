@@ -1,16 +1,16 @@
 """What the sources on disk share: find the pictures that are there, read each whole, record what became of it.
 
-A source lists its pictures in a fixed order (find). Each file is then read and decoded, for a header alone does not
-show that it is cut short (read), and linked into the collection, or stored again where other programs would show it
-otherwise than it is meant: turned by EXIF, with another colour profile, 16-bit, CMYK, transparent, animated (record).
-The originals are never touched.
+A source lists its pictures in a fixed order (find). Each is then read and decoded, for a header alone does not show
+that it is cut short (read), and linked into the collection, or written where it is no file of its own, or stored again
+where other programs would show it otherwise than it is meant: turned by EXIF, with another colour profile, 16-bit,
+CMYK, transparent, animated (record). The originals are never touched.
 """
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,7 @@ UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 
 @dataclass(frozen=True)
 class Listed:
-    """A picture that a source has."""
+    """A file that a source has."""
 
     key: str
     path: Path
@@ -60,6 +60,35 @@ class Facts:
     licence: str | None = None
     licence_url: str | None = None
     author: str | None = None
+    sha256: str | None = None
+    """Of the bytes as they first came, where the source has changed them since; None: as they are."""
+    original_width: int | None = None
+    """Pixels before the source shrank it; None: as it is."""
+    original_height: int | None = None
+
+
+@dataclass(frozen=True)
+class Gone:
+    """Why a source has no picture for a row."""
+
+    status: Status
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture that is to be recorded."""
+
+    key: str
+    path: str
+    """Where it lies: a file, or a file and the place in it."""
+    picture: Path | Callable[[], bytes] | Gone
+    """The file itself, or what gives its bytes (and raises PictureError where it can't)."""
+    facts: Facts
+
+
+Items = Callable[[str], tuple[int, Iterable[Item]]]
+"""Part → how many rows it has, and the pictures, in order."""
 
 
 def pictures_in(folder: Path) -> list[tuple[Path, frozenset[str]]]:
@@ -110,20 +139,30 @@ def recipes_of(
     }
 
 
+def items_of(listed: Sequence[Listed], part_rows: int, facts: Callable[[Listed], Facts]) -> Items:
+    """The files listed, as the items of parts.
+
+    Args:
+        facts: what the source says of a file.
+    """
+    plan = split(listed, part_rows)
+
+    def items(part: str) -> tuple[int, Iterable[Item]]:
+        ones = plan[part]
+        return len(ones), (Item(one.key, str(one.path.absolute()), one.path, facts(one)) for one in ones)
+
+    return items
+
+
 def ingest(
     collection: Collection,
     config: StageConfig,
-    listed: Sequence[Listed],
-    part_rows: int,
     recipes: Mapping[str, str],
-    facts: Callable[[Listed], Facts],
+    items: Items,
     progress: Progress,
     parts: Sequence[str] | None,
 ) -> Summary:
-    """Makes the records of the pictures listed, and links or stores the pictures.
-
-    Args:
-        facts: what the source says of a picture.
+    """Makes the records of a source's pictures, and links or stores the pictures.
 
     Returns:
         Its kept are the pictures stored; dropped counts by status.
@@ -131,21 +170,34 @@ def ingest(
     Raises:
         UserError: another process works on this collection.
     """
-    plan = split(listed, part_rows)
 
     def work(part: str, progress: Progress) -> tuple[list[dict[str, Any]], Summary]:
-        ones, rows, tally = plan[part], [], Counter[str]()
+        rows, tally = [], Counter[str]()
+        count, pictures = items(part)
         with ThreadPoolExecutor(_THREADS) as pool:
-            for row in pool.map(partial(_record, collection, part), ones, map(facts, ones)):
+            for row in _in_order(pool, partial(record, collection, part), pictures):
                 rows.append(row)
                 tally[row["status"]] += 1
-                progress(len(rows), len(ones), _note(tally))
+                progress(len(rows), count, _note(tally))
         _remove_others(collection, part, {row["image"] for row in rows})
         kept = tally.pop(Status.OK, 0)
         stored = sum(row["bytes"] or 0 for row in rows)
         return rows, Summary(rows=len(rows), kept=kept, dropped=dict(sorted(tally.items())), bytes_written=stored)
 
     return make_parts(collection, Table.RECORDS, config, recipes, work, progress, parts)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, work: Callable[[Item], dict[str, Any]], items: Iterable[Item]
+) -> Iterator[dict[str, Any]]:
+    """Like pool.map, but with few items waiting, as each may hold its bytes."""
+    waiting: deque[Future[dict[str, Any]]] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > 4 * _THREADS:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 # One picture
@@ -155,13 +207,17 @@ _SURROGATES = {code: chr(code - 0xDC00) if 0xDC80 <= code <= 0xDCFF else "\ufffd
 taken for Latin-1."""
 
 
-def _record(collection: Collection, part: str, one: Listed, facts: Facts) -> dict[str, Any]:
-    row: dict[str, Any] = {"key": one.key, "status": Status.OK, "path": str(one.path.absolute()), "bytes": 0}
-    row |= {"image": None, **asdict(facts)}
+def record(collection: Collection, part: str, item: Item) -> dict[str, Any]:
+    """Puts a picture into the collection, and gives its row of the records."""
+    row: dict[str, Any] = {"key": item.key, "status": Status.OK, "path": item.path, "image": None, "bytes": None}
     try:
-        row |= _store(one.path, collection.image_folder(part), one.key, collection.root)
+        if isinstance(item.picture, Gone):
+            row |= {"status": item.picture.status, "detail": item.picture.detail or None}
+        else:
+            row |= _store(item.picture, collection.image_folder(part), item.key, collection.root)
     except PictureError as error:
-        row |= {"status": Status(error.reason), "detail": error.detail or None, "bytes": None}
+        row |= {"status": Status(error.reason), "detail": error.detail or None}
+    row |= {name: value for name, value in asdict(item.facts).items() if value is not None}
     return {name: value.translate(_SURROGATES) if type(value) is str else value for name, value in row.items()}
 
 
@@ -169,18 +225,22 @@ _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 _LOSSY = ("JPEG", "MPO", "AVIF", "JPEG2000")
 
 
-def _store(source: Path, folder: Path, key: str, root: Path) -> dict[str, Any]:
+def _store(source: Path | Callable[[], bytes], folder: Path, key: str, root: Path) -> dict[str, Any]:
     """Puts a picture into the collection: itself where any program shows it right, else decoded and encoded again.
 
     Raises:
         PictureError: see base.pixels.Reason.
     """
-    data = _bytes(source)
+    data = _bytes(source) if isinstance(source, Path) else source()
     header = read_header(data)
     if header.plain:
         check_whole(data)
         target = folder / f"{key}{_SUFFIXES[header.format]}"
-        link_or_copy(source, target)
+        if isinstance(source, Path):
+            link_or_copy(source, target)
+        else:
+            with commit(target) as temporary:
+                temporary.write_bytes(data)
     else:
         pixels = decode(data)
         target = folder / f"{key}{'.jpg' if header.format in _LOSSY else '.png'}"

@@ -19,9 +19,14 @@ def refused(file: Path) -> str:
     return str(error.value)
 
 
+KINDS = ["laion", "folder", "ffhq", "coco", "webdataset"]
 WRONG = [
     (("sources", "circles", "pth"), "x", "sources.circles.pth: unknown key; did you mean path?"),
-    (("sources", "circles", "kind"), "foldr", "sources.circles.kind: foldr is none of laion, folder, ffhq, coco"),
+    (
+        ("sources", "circles", "kind"),
+        "foldr",
+        "sources.circles.kind: foldr is none of laion, folder, ffhq, coco, webdataset",
+    ),
     (("sources", "circles", "role"), None, "sources.circles.role: is missing"),
     (("sources", "circles", "role"), "ground_truth", "sources: none has role: training, so there is nothing to learn"),
     (("sources", "circles", "share"), 2, "sources.circles: share is for ground truth; how often training pictures are"),

@@ -1,0 +1,263 @@
+"""webdataset shards: tar files of pictures with their captions and facts, as img2dataset and others write them.
+
+https://github.com/webdataset/webdataset (the format); https://github.com/rom1504/img2dataset (00000.tar, 00000.parquet
+with a row for each address, also those that failed, and 00000_stats.json, which says that the shard is finished)
+"""
+
+import json
+import os
+import re
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from base.errors import UserError
+from base.pixels import PictureError
+from base.progress import Progress, silent
+from base.stage import StageConfig, Summary, recipe
+from scrape.collection import CaptionKind, Collection, Status, key_of
+from scrape.columns import spelled
+from scrape.ingest import EXTENSIONS, VERSION, Facts, Gone, Item, UserPath, ingest, version_of
+
+
+class WebdatasetConfig(StageConfig):
+    """Shards of a webdataset. Each shard becomes a part."""
+
+    path: UserPath = Field(description="The folder of the shards (00000.tar, …), or one shard.")
+    captions: Literal["alt", "human", "model", "none"] = Field(
+        "alt",
+        description="Who wrote the captions: alt, web pages (LAION and its like); human, people, for these pictures; "
+        "model, a captioning model; none: they are left out.",
+    )
+
+
+def recipes(collection: Collection, config: WebdatasetConfig) -> dict[str, str]:
+    """Part → recipe; a part is named as its shard. Writes nothing.
+
+    Raises:
+        UserError: there is no shard, or img2dataset has not finished one.
+    """
+    return {
+        shard.stem: recipe("ingest webdataset", VERSION, config, [version_of(shard, _table_of(shard))])
+        for shard in shards_of(config)
+    }
+
+
+def ingest_webdataset(
+    collection: Collection, config: WebdatasetConfig, progress: Progress = silent, parts: Sequence[str] | None = None
+) -> Summary:
+    """Records the pictures of all shards, and the rows of img2dataset's that have none; see scrape.ingest.
+
+    Raises:
+        UserError: there is no shard, img2dataset has not finished one, or one can't be read.
+    """
+    shards = {shard.stem: shard for shard in shards_of(config)}
+
+    def items(part: str) -> tuple[int, list[Item]]:
+        shard = shards[part]
+        dataset = shard.resolve().parent.name
+        found = [
+            item_of(sample, key_of("webdataset", dataset, part, sample.key), CaptionKind(config.captions))
+            for sample in read_shard(shard)
+        ]
+        return len(found), found
+
+    return ingest(collection, config, recipes(collection, config), items, progress, parts)
+
+
+# One shard
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a shard has of one picture."""
+
+    key: str
+    shard: Path
+    facts: Mapping[str, Any]
+    """Its row of the shard's table, or its .json: url, caption, status, error_message, sha256, …"""
+    members: Mapping[str, tuple[int, int]]
+    """What follows the first dot of its members' names ("jpg", "txt", …) → first byte in the shard, and how many."""
+
+    def read(self, extension: str) -> bytes:
+        """The bytes of a member.
+
+        Raises:
+            PictureError: the shard ends before them.
+        """
+        start, size = self.members[extension]
+        with self.shard.open("rb") as stream:
+            data = os.pread(stream.fileno(), size, start)
+        if len(data) < size:
+            raise PictureError("truncated", "the shard ends within it")
+        return data
+
+    @property
+    def picture(self) -> str | None:
+        """The extension of its picture; None where it has none."""
+        return next((extension for extension in self.members if f".{extension}" in EXTENSIONS), None)
+
+
+def read_shard(shard: Path) -> list[Sample]:
+    """The samples of a shard by key: those of its table, if img2dataset made one, and those in the tar.
+
+    Raises:
+        UserError: the tar or the table can't be read.
+    """
+    members = _members(shard)
+    if not _table_of(shard).is_file():
+        return [Sample(key, shard, _json_of(Sample(key, shard, {}, own)), own) for key, own in sorted(members.items())]
+    try:
+        rows = {row["key"]: row for row in pq.read_table(_table_of(shard), partitioning=None).to_pylist()}
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise UserError(
+            f"{_table_of(shard)} is no table of img2dataset's ({error}); take it or its shard away."
+        ) from error
+    return [Sample(key, shard, rows.get(key, {}), members.get(key, {})) for key in sorted({*rows, *members})]
+
+
+def item_of(sample: Sample, key: str, kind: CaptionKind) -> Item:
+    """A sample as what is recorded; a row that img2dataset could not fetch has no picture, and says why.
+
+    Args:
+        key: the key of its record.
+        kind: who wrote the captions; NONE: they are left out.
+    """
+    names = spelled(sample.facts)
+    known = {ours: sample.facts[name] for ours, name in names.items()}
+    known |= {name: sample.facts.get(name) for name in ("original_width", "original_height", "license_url", "author")}
+    text = None if kind is CaptionKind.NONE else _text(sample, known.get("text"))
+    facts = Facts(
+        text=text,
+        text_kind=kind if text else CaptionKind.NONE,
+        url=_said(known.get("url")),
+        licence=_said(known.get("licence")),
+        licence_url=_said(known["license_url"]),
+        author=_said(known["author"]),
+        sha256=_said(known.get("sha256")),
+        original_width=known["original_width"],
+        original_height=known["original_height"],
+    )
+    picture = sample.picture
+    where = f"{sample.shard.absolute()}/{sample.key}"
+    if picture is not None:
+        return Item(key, f"{where}.{picture}", partial(sample.read, picture), facts)
+    return Item(key, where, _gone(sample.facts), facts)
+
+
+def shards_of(config: WebdatasetConfig) -> list[Path]:
+    """The shards, by name.
+
+    Raises:
+        UserError: there is none, or img2dataset has not finished one.
+    """
+    path = config.path
+    shards = sorted(path.glob("*.tar")) if path.is_dir() else [path] if path.suffix == ".tar" and path.is_file() else []
+    if not shards:
+        raise UserError(f"{path} is no shard and holds none (00000.tar, …); name the folder of a webdataset.")
+    by_img2dataset = any(path.parent.glob("*_stats.json") if path.is_file() else path.glob("*_stats.json"))
+    for shard in shards:
+        if by_img2dataset and not shard.with_name(f"{shard.stem}_stats.json").is_file():
+            raise UserError(
+                f"{shard} is not finished, as {shard.stem}_stats.json is not there; run img2dataset again, which "
+                "finishes it, or take the shard away."
+            )
+    return shards
+
+
+def _table_of(shard: Path) -> Path:
+    return shard.with_suffix(".parquet")
+
+
+def _members(shard: Path) -> dict[str, dict[str, tuple[int, int]]]:
+    """Key → extension → place. The key is a name up to the first dot behind its last slash, as webdataset has it."""
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            for member in archive:
+                folder, slash, name = member.name.rpartition("/")
+                stem, dot, extension = name.partition(".")
+                if member.isreg() and stem and dot:
+                    place = (member.offset_data, member.size)
+                    found.setdefault(f"{folder}{slash}{stem}", {})[extension.lower()] = place
+    except (OSError, tarfile.TarError) as error:
+        raise UserError(f"{shard} can't be read as a tar ({error}); make it again, or take it away.") from error
+    return found
+
+
+def _json_of(sample: Sample) -> dict[str, Any]:
+    if "json" not in sample.members:
+        return {}
+    try:
+        facts = json.loads(sample.read("json"))
+    except (ValueError, PictureError):
+        return {}  # facts that can't be read are no reason to lose the picture
+    return facts if isinstance(facts, dict) else {}
+
+
+def _text(sample: Sample, caption: Any) -> str | None:
+    if caption is None and "txt" in sample.members:
+        caption = sample.read("txt").decode("utf-8", "replace")
+    return _said(caption)
+
+
+def _said(value: Any) -> str | None:
+    return (str(value).strip() or None) if value is not None else None
+
+
+# What img2dataset says of a row that failed
+
+
+def status_of(error_message: str, resized: bool = False) -> Status:
+    """A status for what img2dataset 1.47 (and urllib and OpenCV, whose messages it hands on) says of a failure.
+
+    Args:
+        resized: whether it failed when it was decoded and resized, and not when it was fetched.
+    """
+    for pattern, status in _SAYS.items():
+        if re.search(pattern, error_message):
+            return status
+    if code := re.match(r"HTTP Error (\d)(\d\d)", error_message):
+        return _HTTP.get(code[1] + code[2]) or _HTTP.get(code[1], Status.CONNECTION)
+    return Status.NOT_AN_IMAGE if resized else Status.CONNECTION
+
+
+_HTTP = {
+    "403": Status.HTTP_403,
+    "404": Status.HTTP_404,
+    "410": Status.HTTP_410,
+    "429": Status.HTTP_429,
+    "3": Status.TOO_MANY_REDIRECTS,
+    "4": Status.HTTP_4XX,
+    "5": Status.HTTP_5XX,
+}
+
+_SAYS = {  # the messages with an address in them first: it may hold any of the others' words
+    r"urlopen error unknown url type|Redirection to url .* is not allowed": Status.BAD_SCHEME,
+    "unknown url type|no host given|nonnumeric port|control characters|codec can't encode|Invalid IPv6|"
+    "label (empty|too long)": Status.BAD_URL,
+    "disallowed by X-Robots-Tag": Status.OPTED_OUT,
+    "image too small": Status.TOO_SMALL,
+    "aspect ratio too large": Status.BAD_ASPECT,
+    "image area too large|CV_IO_MAX_IMAGE": Status.TOO_MANY_PIXELS,
+    r"!buf\.empty\(\)": Status.EMPTY,
+    r"Errno -3\b": Status.DNS_TEMPORARY,
+    r"Errno -[25]\b": Status.DNS_UNKNOWN,
+    "timed out": Status.TIMEOUT,
+    r"\[SSL|certificate": Status.TLS,
+    "IncompleteRead": Status.SHORT_BODY,
+}
+
+
+def _gone(row: Mapping[str, Any]) -> Gone:
+    if row.get("status") in (None, "success"):
+        return Gone(Status.MISSING_FILE, "the shard has no picture for it")
+    said = str(row.get("error_message") or row["status"])
+    return Gone(status_of(said, row["status"] == "failed_to_resize"), " ".join(said.split())[:200])
