@@ -1,7 +1,7 @@
 """What a training run can be told."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -32,9 +32,18 @@ class TrainConfig(StageConfig):
     epochs: int = Field(20, ge=1, le=100_000, description="How often the folder is gone through.")
     max_steps: int | None = Field(None, ge=1, description="Stop after this many optimizer steps; none: after `epochs`.")
 
-    learning_rate: float = Field(2e-6, gt=0, le=1, description="AdamW's rate for the UNet.")
+    lora: int | None = Field(
+        None, ge=1, le=1024, description="Rank of adapters that learn in place of the weights; none: the weights do."
+    )
+    lora_alpha: int | None = Field(
+        None, ge=1, description="The adapters count alpha/rank times; none: the rank, so that they count as they are."
+    )
+    frozen: list[str] = Field(
+        [], description="What stays as it is though its part learns: patterns of names such as unet.down_blocks.*."
+    )
+    learning_rate: float = Field(2e-6, gt=0, le=1, description="Rate of the UNet; left out with lora: 1e-4.")
     text_encoder_rate: float = Field(
-        5e-7, ge=0, le=1, description="AdamW's rate for the text encoder; 0 leaves it as it is."
+        5e-7, ge=0, le=1, description="Rate of the text encoder; 0 leaves it as it is; left out with lora: 5e-5."
     )
     schedule: Literal["constant", "cosine"] = Field("constant", description="How the rates go after the warm-up.")
     warmup: int = Field(0, ge=0, description="Pictures over which the rates rise from 0.")
@@ -71,6 +80,14 @@ class TrainConfig(StageConfig):
     sample_steps: int = Field(25, ge=1, le=1000, description="Denoising steps a sample.")
     guidance: float = Field(7.5, ge=0, le=100, description="Classifier-free guidance of the samples.")
     log_every: int = Field(10, ge=1, description="Optimizer steps between looks at the losses, each of which waits.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_rates(cls, given: Any) -> Any:
+        """Adapters begin at nothing and learn at higher rates than weights."""
+        if not isinstance(given, dict) or given.get("lora") is None:
+            return given
+        return {"learning_rate": 1e-4, "text_encoder_rate": 5e-5, **given}
 
     @model_validator(mode="after")
     def _sides_fit(self) -> "TrainConfig":

@@ -25,6 +25,7 @@ class ExportConfig(StageConfig):
 
     dtype: Literal["fp16", "fp32"] = Field("fp16", description="Of the written weights.")
     average: bool = Field(True, description="Write the averaged weights, where the checkpoint has them.")
+    merged: bool = Field(True, description="Of a LoRA: write the whole model too, with the adapters merged into it.")
     single_file: bool = Field(True, description=f"Write {SINGLE_FILE} too, for A1111, ComfyUI and others.")
 
 
@@ -33,7 +34,7 @@ class ExportSummary:
     """What was written."""
 
     folder: str
-    """A diffusers folder."""
+    """A diffusers folder; with adapters in files of their own (train.lora), where these were trained."""
     single_file: str | None
     bytes: int
     """Of all files."""

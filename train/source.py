@@ -37,10 +37,13 @@ class Source:
     def load(self, base: "Model", average: bool) -> "Model":
         """The trained model. Weights of a checkpoint are put into `base`, which is then no longer what it was."""
         from train.checkpoint import apply_weights
+        from train.lora import add_adapters
         from train.model import load_model
 
-        if self.checkpoint is None:
+        if self.checkpoint is None or self.config is None:
             return load_model(self.name, base.device)
+        if self.config.lora is not None:
+            add_adapters(base, self.config)
         apply_weights(self.checkpoint, base, average)
         return base
 

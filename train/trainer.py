@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from train import noise, objective
 from train.config import TrainConfig
 from train.device import autocast, choose_precision
+from train.learned import learning_parameters
 from train.loader import Ready
 from train.losses import LossWindow
 from train.model import Model
@@ -35,14 +36,10 @@ class Trainer:
         self.images = images
         self.images_seen = 0
         self.precision = choose_precision(config.precision, model.device)
-        self.parts: dict[str, nn.Module] = {"unet": model.unet}
-        if config.text_encoder_rate > 0:
-            self.parts["text_encoder"] = model.text_encoder
-        for part in self.parts.values():
-            part.requires_grad_(True)
+        self.parts = learning_parameters(model, config)
         if config.gradient_checkpointing:
             model.unet.enable_gradient_checkpointing()
-        self.parameters: list[Tensor] = [parameter for part in self.parts.values() for parameter in part.parameters()]
+        self.parameters: list[Tensor] = [parameter for part in self.parts.values() for parameter in part.values()]
         self.average = [p.detach().clone() for p in self.parameters] if config.ema else None
         self.optimizer = self._optimizer()
         self.texts = Texts(model, captions, frozen="text_encoder" not in self.parts)
@@ -127,12 +124,12 @@ class Trainer:
 
     def names(self) -> list[str]:
         """The parameters' names, e.g. unet.conv_in.weight."""
-        return [f"{name}.{key}" for name, part in self.parts.items() for key, _ in part.named_parameters()]
+        return [name for part in self.parts.values() for name in part]
 
     def _optimizer(self) -> torch.optim.AdamW:
         rates = {"unet": self.config.learning_rate, "text_encoder": self.config.text_encoder_rate}
         groups = [
-            {"params": list(part.parameters()), "lr": rates[name], "full_rate": rates[name]}
+            {"params": list(part.values()), "lr": rates[name], "full_rate": rates[name]}
             for name, part in self.parts.items()
         ]
         return torch.optim.AdamW(groups, weight_decay=self.config.weight_decay, fused=True)

@@ -9,9 +9,12 @@ from torch import Tensor
 
 from base.progress import Progress
 from train.export import SINGLE_FILE, ExportConfig
+from train.lora import adapter_weights, merge_adapters, write_adapters
 from train.model import Model
 from train.single_file import NoOriginalName, original
 from train.source import Source
+
+DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 
 
 def write_model(source: Source, folder: Path, config: ExportConfig, progress: Progress) -> str:
@@ -24,9 +27,14 @@ def write_model(source: Source, folder: Path, config: ExportConfig, progress: Pr
     progress(0, 3, "loading the model")
     base = source.load_base(source.config.base, torch.device("cpu"))
     model = source.load(base, config.average)
+    if source.config.lora is not None:
+        write_adapters(adapter_weights(model), source.config, folder, DTYPES[config.dtype])
+        if not config.merged:
+            progress(3, 3, "written")
+            return ""
+        merge_adapters(model)
     parts = {name: getattr(model, name) for name in ("unet", "vae", "text_encoder")}
-    if config.dtype == "fp16":
-        parts = {name: part.half() for name, part in parts.items()}
+    parts = {name: part.to(DTYPES[config.dtype]) for name, part in parts.items()}
     progress(1, 3, "writing the diffusers folder")
     _write_diffusers(model, parts, folder)
     progress(2, 3, "writing the single file")
