@@ -29,6 +29,7 @@ from train.config import TrainConfig
 from train.dataset import Dataset, read_dataset
 from train.loader import Loader
 from train.model import load_model
+from train.text import Texts
 from train.trainer import Trainer
 
 PICTURES = 320
@@ -87,10 +88,12 @@ def make_ours(data: Dataset, config: TrainConfig, cache: Path) -> tuple[Callable
     latents = LatentCache(cache, model.vae)
     began = time.perf_counter()
     latents.add(data.samples, config.workers, silent)
+    texts = Texts(model, cache, frozen=True)
+    texts.add(["", *(sample.caption for sample in data.samples)])
     filling = time.perf_counter() - began
     course = Course(data, config)
-    loader = Loader(data, latents, config, pin=False)
-    trainer = Trainer(model, loader.captions, course.images, config)
+    loader = Loader(data, latents, texts, config, pin=False)
+    trainer = Trainer(model, course.images, config)
     groups = loader.steps(course.after(0))
 
     def step() -> None:

@@ -2,15 +2,11 @@
 
     <folder>/<VAE and crop>/<random name>.safetensors     key → [2, C, h, w]: mean and deviation of the posterior
 
-A key is the sha256 of the file with the bucket. Shards are only ever added, each whole, so a killed fill goes on where
-it stopped; a checksum for each entry finds the damaged ones, which are made again. Entries are mapped into memory, not
-read into it.
+A key is the sha256 of the file with the bucket. A killed fill goes on where it stopped, and damaged entries are made
+again (train.store).
 """
 
 import hashlib
-import json
-import secrets
-import zlib
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from math import ceil
@@ -20,21 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from base.files import commit, lock, sweep
 from base.pixels import PictureError, decode
 from base.progress import Progress, silent
 from train.ahead import ahead
 from train.buckets import crop_box, enlargement
 from train.dataset import Problem, Sample
 from train.model import weights_digest
+from train.store import Store
 
 CROP = "centre-1"
 """Raised when pictures are cropped or resized in another way."""
-SHARD_BYTES = 64 * 2**20
 GROUP_PIXELS = 2 * 2**20
 """Pixels encoded together: 8 pictures of 512 × 512. Fixed, because the last bits of a convolution may depend on it."""
 GROUP_MOST = 64
@@ -50,8 +43,7 @@ class LatentCache:
 
     def __init__(self, folder: Path | None, vae: Any) -> None:
         self.vae = vae
-        self.folder = folder / f"{weights_digest(vae)}-{CROP}" if folder else None
-        self.entries: dict[str, Tensor] = {}
+        self.store = Store(folder / f"{weights_digest(vae)}-{CROP}" if folder else None)
         self.keys: dict[Path, str] = {}
 
     def add(self, samples: Sequence[Sample], workers: int, progress: Progress = silent) -> list[Problem]:
@@ -71,48 +63,24 @@ class LatentCache:
             self.keys[sample.path] = f"{content}-{sample.bucket[0]}x{sample.bucket[1]}"
             found.append(sample)
             progress(len(found) + len(lost), len(samples), "reading pictures")
-        if self.folder is None:
-            return lost + self._fill(found, workers, progress)
-        with lock(self.folder):
-            sweep(self.folder)
-            self._open()
+        with self.store.filling(set(self.keys.values())):
             return lost + self._fill(found, workers, progress)
 
     def __getitem__(self, sample: Sample) -> Tensor:
         """Mean and deviation of a sample's posterior, float16 [2, C, h, w], on the processor."""
-        return self.entries[self.keys[sample.path]]
-
-    def _open(self) -> None:
-        """Maps the shards, as far as they are whole, and takes from them what is wanted and undamaged."""
-        assert self.folder is not None
-        wanted = set(self.keys.values()) - set(self.entries)
-        for shard in sorted(self.folder.glob("[!.]*.safetensors")):
-            try:
-                with safe_open(shard, "pt") as stored:
-                    sums = json.loads((stored.metadata() or {}).get("sums", "{}"))
-                    here = {key: stored.get_tensor(key) for key in wanted.intersection(stored.keys())}
-            except (SafetensorError, OSError, ValueError):
-                continue  # damaged as a whole; its entries are made again
-            self.entries |= {key: value for key, value in here.items() if checksum(value) == sums.get(key)}
+        return self.store.entries[self.keys[sample.path]]
 
     def _fill(self, samples: Sequence[Sample], workers: int, progress: Progress) -> list[Problem]:
-        missing = {key: sample for sample in samples if (key := self.keys[sample.path]) not in self.entries}
+        missing = {key: sample for sample in samples if (key := self.keys[sample.path]) not in self.store.entries}
         ordered = sorted(missing.values(), key=lambda sample: (sample.bucket, self.keys[sample.path]))
         broken: dict[str, str] = {}
-        made: dict[str, Tensor] = {}
         done = 0
         for group in self._encoded(ordered, workers):
-            for sample, posterior in group:
-                if isinstance(posterior, str):
-                    broken[self.keys[sample.path]] = posterior
-                else:
-                    made[self.keys[sample.path]] = posterior
+            found = {self.keys[sample.path]: posterior for sample, posterior in group}
+            broken |= {key: reason for key, reason in found.items() if isinstance(reason, str)}
+            self.store.put({key: made for key, made in found.items() if not isinstance(made, str)})
             done += len(group)
             progress(done, len(ordered), "encoding pictures")
-            if sum(entry.nbytes for entry in made.values()) >= SHARD_BYTES:
-                self._store(made)
-                made = {}
-        self._store(made)
         return [Problem(sample.name, broken[key]) for sample in samples if (key := self.keys[sample.path]) in broken]
 
     def _encoded(self, ordered: Sequence[Sample], workers: int) -> Iterator[list[tuple[Sample, Tensor | str]]]:
@@ -146,14 +114,6 @@ class LatentCache:
             both = torch.stack([encoded.latents, torch.zeros_like(encoded.latents)], dim=1)
         return both.half().contiguous().cpu()
 
-    def _store(self, made: dict[str, Tensor]) -> None:
-        self.entries |= made
-        if not made or self.folder is None:
-            return
-        sums = json.dumps({key: checksum(value) for key, value in made.items()})
-        with commit(self.folder / f"{secrets.token_hex(8)}.safetensors") as temporary:
-            save_file({key: value.clone() for key, value in made.items()}, temporary, metadata={"sums": sums})
-
 
 def pixels(sample: Sample) -> np.ndarray[Any, Any]:
     """A sample decoded, cropped from the centre and resized to its bucket, uint8 [H, W, 3].
@@ -182,8 +142,3 @@ def _decode_all(samples: Sequence[Sample]) -> list[np.ndarray[Any, Any] | str]:
         except PictureError as error:
             found.append(error.reason)
     return found
-
-
-def checksum(entry: Tensor) -> int:
-    """By which damage to a stored entry is found."""
-    return zlib.crc32(entry.numpy().tobytes())

@@ -36,6 +36,9 @@ def check(config: TrainConfig) -> None:
     scheduler = read_json(config.base, "scheduler", "scheduler_config.json")
     if config.zero_terminal_snr and prediction_of(config.prediction, scheduler) == "epsilon":
         raise UserError(f"zero_terminal_snr needs v_prediction, and {config.base} predicts epsilon; set prediction.")
+    steps = int(scheduler.get("num_train_timesteps", 1000))
+    if max(config.min_timestep, config.max_timestep or 0) >= steps:
+        raise UserError(f"The timesteps of {config.base} are 0 to {steps - 1}; lower min_timestep or max_timestep.")
 
 
 def check_model(name: str) -> None:

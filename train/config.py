@@ -57,7 +57,18 @@ class TrainConfig(StageConfig):
         False, description="Rescale the noise schedule so that its last step is pure noise; needs v_prediction."
     )
     min_snr: float | None = Field(5.0, gt=0, description="γ of min-SNR weighting; none: all timesteps weigh the same.")
+    debiased: bool = Field(
+        False, description="Weigh losses by debiased estimation, 1/√SNR, in place of min-SNR; needs min_snr none."
+    )
     noise_offset: float = Field(0.0, ge=0, le=1, description="Strength of noise that is constant over a channel.")
+    pyramid_noise: float = Field(
+        0.0, ge=0, lt=1, description="Strength of each octave of coarser noise, relative to the finer one; 0: none."
+    )
+    input_perturbation: float = Field(
+        0.0, ge=0, le=1, description="Strength of further noise that the UNet sees, but need not name; usually 0.1."
+    )
+    min_timestep: int = Field(0, ge=0, le=9999, description="The first timestep that is trained, of least noise.")
+    max_timestep: int | None = Field(None, ge=0, le=9999, description="The last; none: the schedule's last.")
     huber: float | None = Field(None, gt=0, description="δ beyond which errors count linearly; none: squared errors.")
     caption_dropout: float = Field(0.05, ge=0, le=1, description="Share of pictures shown with an empty caption.")
     ema: int | None = Field(None, ge=1, description="Half-life of averaged weights, in pictures; none: no average.")
@@ -101,4 +112,14 @@ class TrainConfig(StageConfig):
             raise ValueError("zero_terminal_snr needs prediction v_prediction: pure noise says nothing of epsilon")
         if self.zero_terminal_snr and self.min_snr is not None:
             raise ValueError("zero_terminal_snr needs min_snr none: min-SNR gives the step of pure noise no weight")
+        if self.zero_terminal_snr and self.debiased:
+            raise ValueError("zero_terminal_snr needs debiased off: it gives the step of pure noise no weight")
+        return self
+
+    @model_validator(mode="after")
+    def _objective_fits(self) -> "TrainConfig":
+        if self.debiased and self.min_snr is not None:
+            raise ValueError("debiased needs min_snr none: either weighs the losses")
+        if self.max_timestep is not None and self.max_timestep < self.min_timestep:
+            raise ValueError(f"max_timestep {self.max_timestep} lies before min_timestep {self.min_timestep}")
         return self

@@ -14,6 +14,7 @@ from train.cache import LatentCache
 from train.config import TrainConfig
 from train.dataset import Dataset
 from train.rng import stream, uniform
+from train.text import Texts
 
 
 @dataclass(frozen=True)
@@ -23,21 +24,23 @@ class Ready:
     batch: Batch
     posteriors: Tensor
     """Mean and deviation of the pictures' latents, float16 [B, 2, C, h, w]."""
-    captions: Tensor
-    """Numbers of their captions, int64 [B]; a caption that was dropped is number 0, the empty one."""
+    texts: Tensor
+    """See train.text.Texts."""
+    scales: Tensor
+    """What the pictures' losses are multiplied by, float32 [B]."""
+    inside: Tensor | None
+    """Which cells of the latents count, 0 or 1, float32 [B, h, w]; None: all."""
 
 
 class Loader:
     """Makes batches ready. What it makes depends on the batch alone, not on workers or on what came before."""
 
-    def __init__(self, dataset: Dataset, latents: LatentCache, config: TrainConfig, pin: bool) -> None:
+    def __init__(self, dataset: Dataset, latents: LatentCache, texts: Texts, config: TrainConfig, pin: bool) -> None:
         self.samples = dataset.samples
         self.latents = latents
+        self.texts = texts
         self.config = config
         self.pin = pin
-        self.captions = ["", *sorted({sample.caption for sample in dataset.samples} - {""})]
-        numbers = {caption: number for number, caption in enumerate(self.captions)}
-        self.numbers = np.array([numbers[sample.caption] for sample in dataset.samples], np.int64)
         self.dropout = stream(config.seed, "caption dropout")
 
     def steps(self, batches: Iterable[Batch]) -> Generator[list[Ready]]:
@@ -47,10 +50,13 @@ class Loader:
             yield group
 
     def _ready(self, batch: Batch) -> Ready:
-        posteriors = torch.stack([self.latents[self.samples[place]] for place in batch.samples])
-        chosen = self.numbers[list(batch.samples)]
-        luck = uniform(self.dropout, np.arange(batch.first, batch.first + len(chosen)))
-        captions = torch.from_numpy(np.where(luck < self.config.caption_dropout, 0, chosen))
+        samples = [self.samples[place] for place in batch.samples]
+        posteriors = torch.stack([self.latents[sample] for sample in samples])
+        dropped = (
+            uniform(self.dropout, np.arange(batch.first, batch.first + len(samples))) < self.config.caption_dropout
+        )
+        texts = self.texts(["" if drop else sample.caption for sample, drop in zip(samples, dropped, strict=True)])
+        scales = torch.ones(len(samples))
         if self.pin:
-            return Ready(batch, posteriors.pin_memory(), captions.pin_memory())
-        return Ready(batch, posteriors, captions)
+            return Ready(batch, posteriors.pin_memory(), texts.pin_memory(), scales.pin_memory(), None)
+        return Ready(batch, posteriors, texts, scales, None)

@@ -33,14 +33,14 @@ def normal(key: int, indices: Tensor, shape: tuple[int, ...]) -> Tensor:
     return (radius * angle.cos_()).float().view(len(indices), *shape)
 
 
-def timesteps(key: int, indices: Tensor, count: int) -> Tensor:
-    """A timestep in [0, count) for each sample index, int64 [n].
+def timesteps(key: int, indices: Tensor, count: int, first: int = 0) -> Tensor:
+    """A timestep in [first, first + count) for each sample index, int64 [n].
 
     Additive recurrence by the golden ratio: any run of consecutive samples is spread evenly over the timesteps, which
     lowers the variance of the loss as antithetic timesteps do (Kingma et al. 2021, "Variational diffusion models").
     """
     position = _signed(key) + indices * _signed(GOLDEN)
-    return (_shift(position, 32) * count) >> 32
+    return first + ((_shift(position, 32) * count) >> 32)
 
 
 def _signed(word: int) -> int:

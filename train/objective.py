@@ -1,5 +1,7 @@
 """The training objective: noise in, target and loss out. Pure functions; B is the batch, C, h, w a latent's shape."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -40,6 +42,38 @@ def with_offset(noise: Tensor, offset: Tensor, strength: float) -> Tensor:
     return noise + strength * offset
 
 
+def octaves(height: int, width: int) -> list[tuple[int, int]]:
+    """The sizes of pyramid noise below the whole: halved until a side is 1."""
+    sizes = []
+    while min(height, width) > 1:
+        height, width = -(-height // 2), -(-width // 2)
+        sizes.append((height, width))
+    return sizes
+
+
+def with_pyramid(noise: Tensor, coarser: Sequence[Tensor], discount: float) -> Tensor:
+    """Adds coarser noise, each octave `discount` times as strong as the one before (J. Whitaker 2023, multi-resolution
+    noise), and scales each sample back to its deviation of 1.
+
+    Args:
+        noise: [B, C, h, w].
+        coarser: standard normal, [B, C, h', w'] for each of `octaves`.
+    """
+    total = noise
+    for octave, drawn in enumerate(coarser, start=1):
+        total = total + discount**octave * F.interpolate(drawn, noise.shape[2:], mode="bilinear", align_corners=False)
+    return total / total.std(dim=(1, 2, 3), keepdim=True)
+
+
+def perturbed(noise: Tensor, extra: Tensor, strength: float) -> Tensor:
+    """The noise that is added, when the noise that is asked for is another: Ning et al. 2023, arXiv 2301.11706.
+
+    Args:
+        extra: standard normal, of the noise's shape.
+    """
+    return noise + strength * extra
+
+
 def min_snr_weight(prediction: str, alphas_cumprod: Tensor, gamma: float) -> Tensor:
     """Weight of each sample's loss, [B]: min(SNR, γ) on the error of the picture (arXiv 2303.09556, section 3.4).
 
@@ -50,14 +84,29 @@ def min_snr_weight(prediction: str, alphas_cumprod: Tensor, gamma: float) -> Ten
     return snr.clamp(max=gamma) / (snr if prediction == EPSILON else snr + 1)
 
 
-def error(predicted: Tensor, wanted: Tensor, huber: float | None) -> Tensor:
-    """Mean error of each sample, float32 [B]: squared, or Huber's, scaled so that a large δ gives the squared one."""
+def debiased_weight(prediction: str, alphas_cumprod: Tensor) -> Tensor:
+    """Weight of each sample's loss, [B]: √SNR on the picture's error, 1/√SNR on that of epsilon (arXiv 2310.08442).
+
+    For v it is √SNR/(SNR + 1), as in min_snr_weight; some trainers take 1/(SNR + 1), which weighs the picture by 1.
+    """
+    snr = alphas_cumprod / (1 - alphas_cumprod)
+    return snr.sqrt() / (snr if prediction == EPSILON else snr + 1)
+
+
+def error(predicted: Tensor, wanted: Tensor, huber: float | None, inside: Tensor | None = None) -> Tensor:
+    """Mean error of each sample, float32 [B]: squared, or Huber's, scaled so that a large δ gives the squared one.
+
+    Args:
+        inside: which cells count, 0 or 1, [B, h, w]; none: all.
+    """
     predicted, wanted = predicted.float(), wanted.float()
     if huber is None:
         losses = F.mse_loss(predicted, wanted, reduction="none")
     else:
         losses = 2 * F.huber_loss(predicted, wanted, reduction="none", delta=huber)
-    return losses.mean(dim=(1, 2, 3))
+    if inside is None:
+        return losses.mean(dim=(1, 2, 3))
+    return (losses.mean(dim=1) * inside).sum(dim=(1, 2)) / inside.sum(dim=(1, 2))
 
 
 def _wide(values: Tensor) -> Tensor:

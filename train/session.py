@@ -20,6 +20,7 @@ from train.losses import NotFinite
 from train.model import load_model
 from train.run import TrainSummary, checkpoints, cut_log
 from train.sample import choose_prompts, draw_samples
+from train.text import Texts
 from train.trainer import Trainer
 
 
@@ -42,15 +43,18 @@ class Session:
         self.progress = progress
         device = choose_device(config.device)
         self.model = load_model(config.base, device, config.vae, config.prediction, config.zero_terminal_snr)
-        latents = LatentCache((config.cache or run.parent / ".latents").expanduser(), self.model.vae)
+        cache = (config.cache or run.parent / ".latents").expanduser()
+        latents = LatentCache(cache, self.model.vae)
         self.dataset = dataset.without(latents.add(dataset.samples, config.workers, progress))
         kinds = {
             kind: data.without(latents.add(data.samples, config.workers, progress)) for kind, data in kinds.items()
         }
         commit_json(run / "problems.json", {p.name: p.reason for p in self.dataset.problems})
         self.course = Course(self.dataset, config)
-        loader = Loader(self.dataset, latents, config, pin=device.type == "cuda")
-        self.trainer = Trainer(self.model, loader.captions, self.course.images, config)
+        texts = Texts(self.model, cache, frozen=config.text_encoder_rate == 0)
+        texts.add(["", *(sample.caption for sample in self.dataset.samples)], progress)
+        loader = Loader(self.dataset, latents, texts, config, pin=device.type == "cuda")
+        self.trainer = Trainer(self.model, self.course.images, config)
         self.learning = Learning(run, kinds, latents, config)
         self._go_on()
         self.log = Log(run, self.trainer.steps_done)

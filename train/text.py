@@ -1,36 +1,71 @@
-"""What the text encoder says of the captions of a run."""
+"""What the UNet is told of the captions: token numbers, or the text encoder's answers while it does not learn."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from threading import Lock
 
 import torch
 from torch import Tensor
 
-from train.model import Model
+from base.progress import Progress, silent
+from train.model import Model, weights_digest
+from train.store import Store
 
-REMEMBERED_BYTES = 512 * 2**20
-"""Answers up to this size are kept on the device. A text encoder costs under 1 % of a step: more is not worth it."""
 _TOGETHER = 64
 
 
 class Texts:
-    """The text encoder's hidden states, by the captions' numbers.
+    """Captions as tensors. An encoder's answers are kept by what its tokens are, so each is made once in all runs.
 
     Args:
-        captions: each once; their place is their number.
-        frozen: the text encoder does not learn, so its answers may be remembered.
+        folder: where the answers are kept; None: in memory, for this process.
+        frozen: the text encoder does not learn, so its answers may be kept.
     """
 
-    def __init__(self, model: Model, captions: list[str], frozen: bool) -> None:
+    def __init__(self, model: Model, folder: Path | None, frozen: bool) -> None:
         self.model = model
-        chunks = [captions[start : start + 1024] for start in range(0, len(captions), 1024)]
-        self.tokens = torch.cat([model.tokens(chunk) for chunk in chunks]).to(model.device)
-        size = self.tokens.numel() * model.text_encoder.config.hidden_size * 4
-        self.remembered = self._all() if frozen and size <= REMEMBERED_BYTES else None
+        self.frozen = frozen
+        self.tokens: dict[str, Tensor] = {}
+        self.store = Store(folder / f"text-{weights_digest(model.text_encoder)}" if folder and frozen else None)
+        self._tokenizer = Lock()  # it keeps a state, and loses its way between threads
 
-    def __getitem__(self, numbers: Tensor) -> Tensor:
-        """Hidden states [n, L, D] of the captions of these numbers, int64 [n] on the device."""
-        if self.remembered is not None:
-            return self.remembered[numbers]
-        return self.model.states(self.tokens[numbers])
+    def add(self, captions: Iterable[str], progress: Progress = silent) -> None:
+        """Prepares captions; where the encoder is frozen, its answers are made where they are missing.
+
+        Raises:
+            UserError: another process is filling the folder.
+        """
+        unique = sorted(set(captions) - set(self.tokens))
+        for start in range(0, len(unique), 1024):
+            chunk = unique[start : start + 1024]
+            self.tokens |= zip(chunk, self.model.tokens(chunk), strict=True)
+        if not self.frozen:
+            return
+        wanted = {_key(tokens): tokens for tokens in map(self.tokens.__getitem__, unique)}
+        with self.store.filling(set(wanted)):
+            missing = sorted(set(wanted) - set(self.store.entries))
+            for start in range(0, len(missing), _TOGETHER):
+                keys = missing[start : start + _TOGETHER]
+                answers = self._encode([wanted[key] for key in keys])
+                self.store.put(dict(zip(keys, answers, strict=True)))
+                progress(start + len(keys), len(missing), "encoding captions")
+
+    def __call__(self, captions: Sequence[str]) -> Tensor:
+        """What goes to the UNet's side: answers, float16 [n, L, D], or tokens, int64 [n, L], for the encoder to read.
+
+        Captions that were not added are tokens, and so are all that are asked for together with one.
+        """
+        if not all(caption in self.tokens for caption in captions):
+            with self._tokenizer:
+                return self.model.tokens(list(captions))
+        tokens = [self.tokens[caption] for caption in captions]
+        return torch.stack([self.store.entries[_key(one)] for one in tokens] if self.frozen else tokens)
 
     @torch.no_grad()
-    def _all(self) -> Tensor:
-        return torch.cat([self.model.states(tokens) for tokens in torch.split(self.tokens, _TOGETHER)])
+    def _encode(self, tokens: Sequence[Tensor]) -> Tensor:
+        return self.model.states(torch.stack(list(tokens)).to(self.model.device)).half().cpu().contiguous()
+
+
+def _key(tokens: Tensor) -> str:
+    return hashlib.sha256(tokens.numpy().tobytes()).hexdigest()

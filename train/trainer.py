@@ -11,26 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from train import noise, objective
+from train import noise
 from train.config import TrainConfig
 from train.device import autocast, choose_precision
 from train.learned import learning_parameters
 from train.loader import Ready
 from train.losses import LossWindow
 from train.model import Model
+from train.question import Objective
 from train.rng import stream
-from train.text import Texts
 
 
 class Trainer:
     """Everything a step needs and changes.
 
     Args:
-        captions: the loader's, by number.
         images: pictures of the whole run, for the schedule of the learning rate.
     """
 
-    def __init__(self, model: Model, captions: list[str], images: int, config: TrainConfig) -> None:
+    def __init__(self, model: Model, images: int, config: TrainConfig) -> None:
         self.model = model
         self.config = config
         self.images = images
@@ -42,9 +41,9 @@ class Trainer:
         self.parameters: list[Tensor] = [parameter for part in self.parts.values() for parameter in part.values()]
         self.average = [p.detach().clone() for p in self.parameters] if config.ema else None
         self.optimizer = self._optimizer()
-        self.texts = Texts(model, captions, frozen="text_encoder" not in self.parts)
         self.window = LossWindow()
-        self.streams = {name: stream(config.seed, name) for name in ("posterior", "noise", "offset", "timestep")}
+        self.objective = Objective(config, model.prediction, model.alphas_cumprod)
+        self.posterior = stream(config.seed, "posterior")
 
     @property
     def steps_done(self) -> int:
@@ -64,7 +63,7 @@ class Trainer:
         gradient = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        shown = sum(len(ready.captions) for ready in group)
+        shown = sum(len(ready.scales) for ready in group)
         self._follow(shown)
         self.images_seen += shown
         rate = self.config.learning_rate * factor
@@ -73,25 +72,17 @@ class Trainer:
 
     def loss(self, ready: Ready) -> Tensor:
         """The loss of a batch, a single number. All its randomness comes from the sample indices."""
-        model, config = self.model, self.config
-        indices = torch.arange(len(ready.captions), device=model.device) + ready.batch.first
-        mean, deviation = ready.posteriors.to(model.device, non_blocking=True).float().unbind(1)
-        shape = tuple(mean.shape[1:])
-        latents = model.scaled(mean + deviation * noise.normal(self.streams["posterior"], indices, shape))
-        added = noise.normal(self.streams["noise"], indices, shape)
-        if config.noise_offset:
-            offset = noise.normal(self.streams["offset"], indices, (shape[0], 1, 1))
-            added = objective.with_offset(added, offset, config.noise_offset)
-        times = noise.timesteps(self.streams["timestep"], indices, len(model.alphas_cumprod))
-        kept = model.alphas_cumprod[times]
-        noisy = objective.add_noise(latents, added, kept).contiguous(memory_format=torch.channels_last)
+        model = self.model
+        indices = torch.arange(len(ready.scales), device=model.device) + ready.batch.first
+        mean, deviation = self._here(ready.posteriors).float().unbind(1)
+        latents = model.scaled(mean + deviation * noise.normal(self.posterior, indices, tuple(mean.shape[1:])))
+        question = self.objective.ask(latents, indices)
+        texts = self._here(ready.texts)
         with autocast(model.device, self.precision):
-            states = self.texts[ready.captions.to(model.device, non_blocking=True)]
-            predicted = model.predict(noisy, times, states)
-        errors = objective.error(predicted, objective.target(model.prediction, latents, added, kept), config.huber)
-        if config.min_snr is not None:
-            errors = errors * objective.min_snr_weight(model.prediction, kept, config.min_snr)
-        return errors.mean()
+            states = texts.float() if texts.is_floating_point() else model.states(texts)
+            answer = model.predict(question.noisy, question.times, states)
+        inside = None if ready.inside is None else self._here(ready.inside)
+        return self.objective.judge(answer, question, self._here(ready.scales), inside)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -125,6 +116,9 @@ class Trainer:
     def names(self) -> list[str]:
         """The parameters' names, e.g. unet.conv_in.weight."""
         return [name for part in self.parts.values() for name in part]
+
+    def _here(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.model.device, non_blocking=True)
 
     def _optimizer(self) -> torch.optim.AdamW:
         rates = {"unet": self.config.learning_rate, "text_encoder": self.config.text_encoder_rate}

@@ -70,7 +70,7 @@ def test_other_bytes_buckets_and_vaes_are_other_entries(
         other.encoder.conv_in.weight += 1
     changed = LatentCache(tmp_path, other)
     changed.add(samples, 2)
-    assert changed.folder != cache.folder
+    assert changed.store.folder != cache.store.folder
     assert not torch.equal(changed[samples[0]], cache[samples[0]])
 
 
@@ -103,7 +103,7 @@ def test_a_fill_that_was_broken_off_ends_with_the_same_bits(
         (many / "a").mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(many / "a" / f"{number}.png")
     samples = read_dataset(many, 32, 8, 1).samples
-    monkeypatch.setattr("train.cache.SHARD_BYTES", 1)  # a shard for each group
+    monkeypatch.setattr("train.store.SHARD_BYTES", 1)  # a shard for each group
     monkeypatch.setattr("train.cache.GROUP_MOST", 8)
     whole = LatentCache(tmp_path / "whole", vae)
     whole.add(samples, 2)

@@ -79,6 +79,12 @@ def test_zero_terminal_snr_needs_v_prediction(model: Path, config: Config) -> No
     check(config(base=str(model), zero_terminal_snr=True, min_snr=None))
 
 
+def test_timesteps_must_lie_in_the_schedule(model: Path, config: Config) -> None:
+    check(config(base=str(model), max_timestep=999))
+    with pytest.raises(UserError, match="0 to 999"):
+        check(config(base=str(model), max_timestep=1000))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -87,6 +93,9 @@ def test_zero_terminal_snr_needs_v_prediction(model: Path, config: Config) -> No
         {"flip": True},
         {"zero_terminal_snr": True, "prediction": "epsilon", "min_snr": None},
         {"zero_terminal_snr": True, "prediction": "v_prediction"},
+        {"zero_terminal_snr": True, "prediction": "v_prediction", "min_snr": None, "debiased": True},
+        {"debiased": True},
+        {"min_timestep": 500, "max_timestep": 499},
     ],
 )
 def test_a_config_that_makes_no_sense_is_refused(changes: dict[str, Any]) -> None:
