@@ -15,7 +15,7 @@ from base.stage import StageConfig
 
 _EDGE = r"[^\pL\pN\pM_]"
 _BLANKS = r"[\s\pZ]+"
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff𠀀-\U0003ffff]")
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff𠀀-\U0003ffff]")
 """Characters of scripts that are written without spaces: Thai, Lao, Burmese, Khmer, Kana, Han."""
 
 
@@ -58,7 +58,7 @@ def _forms(word: str) -> list[str]:
     forms = []
     for normal in ("NFC", "NFD"):
         tokens = unicodedata.normalize(normal, word).split()
-        before = "" if _UNSPACED.match(tokens[0][0]) else f"(?:^|{_EDGE})"
-        after = "" if _UNSPACED.match(tokens[-1][-1]) else f"(?:{_EDGE}|$)"
+        before = "" if UNSPACED.match(tokens[0][0]) else f"(?:^|{_EDGE})"
+        after = "" if UNSPACED.match(tokens[-1][-1]) else f"(?:{_EDGE}|$)"
         forms.append(before + _BLANKS.join(re.escape(token) for token in tokens) + after)
     return forms
