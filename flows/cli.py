@@ -50,6 +50,8 @@ _INGEST = {
     "folder": ("flows.stage_commands:ingest_folder", "Any folder of pictures, captions in sidecars or file names."),
     "ffhq": ("flows.stage_commands:ingest_ffhq", "FFHQ's faces, in the layout of its own download script."),
     "coco": ("flows.stage_commands:ingest_coco", "COCO's photos with their captions."),
+    "imagenet": ("flows.stage_commands:ingest_imagenet", "ImageNet's pictures, captioned by synset."),
+    "huggingface": ("flows.stage_commands:ingest_huggingface", "Hugging Face datasets: parquet, or an imagefolder."),
     "webdataset": ("flows.stage_commands:ingest_webdataset", "Shards of a webdataset, such as img2dataset's."),
 }
 

@@ -24,6 +24,8 @@ from scrape.collection import Collection
 from scrape.download import ScrapeConfig
 from scrape.ffhq import FfhqConfig
 from scrape.folder import FolderConfig
+from scrape.huggingface import HuggingfaceConfig
+from scrape.imagenet import ImagenetConfig
 from scrape.laion import FilterConfig
 from scrape.webdataset import WebdatasetConfig
 from train.check import check as check_training
@@ -79,6 +81,18 @@ class CocoSource(CocoConfig, SourceConfig):
     kind: Literal["coco"]
 
 
+class ImagenetSource(ImagenetConfig, SourceConfig):
+    """ImageNet's pictures, captioned by what their synset is called."""
+
+    kind: Literal["imagenet"]
+
+
+class HuggingfaceSource(HuggingfaceConfig, SourceConfig):
+    """A Hugging Face dataset on this machine."""
+
+    kind: Literal["huggingface"]
+
+
 class WebdatasetSource(WebdatasetConfig, SourceConfig):
     """Shards of a webdataset, such as img2dataset's."""
 
@@ -86,7 +100,8 @@ class WebdatasetSource(WebdatasetConfig, SourceConfig):
 
 
 AnySource = Annotated[
-    LaionSource | FolderSource | FfhqSource | CocoSource | WebdatasetSource, Field(discriminator="kind")
+    LaionSource | FolderSource | FfhqSource | CocoSource | ImagenetSource | HuggingfaceSource | WebdatasetSource,
+    Field(discriminator="kind"),
 ]
 
 

@@ -19,6 +19,8 @@ from scrape.collection import Collection, Status
 from scrape.download import ScrapeConfig
 from scrape.ffhq import FfhqConfig
 from scrape.folder import FolderConfig
+from scrape.huggingface import HuggingfaceConfig
+from scrape.imagenet import ImagenetConfig
 from scrape.laion import FilterConfig, explain
 from scrape.webdataset import WebdatasetConfig
 from train.config import TrainConfig
@@ -90,6 +92,28 @@ def ingest_ffhq(collection: Path, *, config: Annotated[FfhqConfig, FLAGS]) -> No
 
 def ingest_coco(collection: Path, *, config: Annotated[CocoConfig, FLAGS]) -> None:
     """Bring in COCO's photos with their captions.
+
+    Parameters
+    ----------
+    collection
+        The collection to fill.
+    """
+    _perform(steps.ingest_step(_collection(collection), config))
+
+
+def ingest_imagenet(collection: Path, *, config: Annotated[ImagenetConfig, FLAGS]) -> None:
+    """Bring in ImageNet's pictures, captioned by what their synset is called.
+
+    Parameters
+    ----------
+    collection
+        The collection to fill.
+    """
+    _perform(steps.ingest_step(_collection(collection), config))
+
+
+def ingest_huggingface(collection: Path, *, config: Annotated[HuggingfaceConfig, FLAGS]) -> None:
+    """Bring in a Hugging Face dataset: parquet with pictures in it, or an imagefolder.
 
     Parameters
     ----------

@@ -22,6 +22,8 @@ from scrape.collection import Collection
 from scrape.download import ScrapeConfig
 from scrape.ffhq import FfhqConfig
 from scrape.folder import FolderConfig
+from scrape.huggingface import HuggingfaceConfig
+from scrape.imagenet import ImagenetConfig
 from scrape.laion import FilterConfig
 from scrape.webdataset import WebdatasetConfig
 from train.config import TrainConfig
@@ -69,6 +71,18 @@ def ingest_ffhq_flow(collection: Path, config: FfhqConfig) -> Any:
 @flow(name="ingest-coco", flow_run_name="ingest {collection.name}")
 def ingest_coco_flow(collection: Path, config: CocoConfig) -> Any:
     """Brings in COCO's photos with their captions."""
+    return _run(steps.ingest_step(Collection(collection), config))
+
+
+@flow(name="ingest-imagenet", flow_run_name="ingest {collection.name}")
+def ingest_imagenet_flow(collection: Path, config: ImagenetConfig) -> Any:
+    """Brings in ImageNet's pictures."""
+    return _run(steps.ingest_step(Collection(collection), config))
+
+
+@flow(name="ingest-huggingface", flow_run_name="ingest {collection.name}")
+def ingest_huggingface_flow(collection: Path, config: HuggingfaceConfig) -> Any:
+    """Brings in a Hugging Face dataset."""
     return _run(steps.ingest_step(Collection(collection), config))
 
 

@@ -17,7 +17,7 @@ from curate.balance import BalanceConfig
 from curate.source import Source
 from flows.pictures import Pictures, of_collection, of_folder
 from flows.terminal import stage_line
-from scrape import coco, download, ffhq, folder, laion, webdataset
+from scrape import coco, download, ffhq, folder, huggingface, imagenet, laion, webdataset
 from scrape.collection import Collection, Status, Table
 from scrape.parts import stale_parts
 
@@ -85,6 +85,8 @@ INGESTS: Mapping[type[StageConfig], tuple[Callable[..., Mapping[str, str]], Call
     folder.FolderConfig: (folder.recipes, partial(folder.ingest_folder, read_caption=read_caption)),
     ffhq.FfhqConfig: (ffhq.recipes, ffhq.ingest_ffhq),
     coco.CocoConfig: (coco.recipes, coco.ingest_coco),
+    imagenet.ImagenetConfig: (imagenet.recipes, imagenet.ingest_imagenet),
+    huggingface.HuggingfaceConfig: (huggingface.recipes, huggingface.ingest_huggingface),
     webdataset.WebdatasetConfig: (webdataset.recipes, webdataset.ingest_webdataset),
 }
 """The config of each kind of pictures of this machine → its recipes, and how they come in."""

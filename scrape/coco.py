@@ -17,7 +17,8 @@ from base.errors import UserError
 from base.progress import Progress, silent
 from base.stage import StageConfig, Summary
 from scrape.collection import CaptionKind, Collection, key_of
-from scrape.ingest import Facts, Listed, UserPath, ingest, is_there, items_of, recipes_of, version_of
+from scrape.facts import Facts
+from scrape.ingest import Listed, UserPath, ingest, is_there, items_of, recipes_of, version_of
 from scrape.parts import PART_ROWS
 
 

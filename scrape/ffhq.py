@@ -16,7 +16,8 @@ from base.errors import UserError
 from base.progress import Progress, silent
 from base.stage import StageConfig, Summary
 from scrape.collection import CaptionKind, Collection, key_of
-from scrape.ingest import Facts, Listed, UserPath, ingest, items_of, pictures_in, recipes_of, version_of
+from scrape.facts import Facts
+from scrape.ingest import Listed, UserPath, ingest, items_of, pictures_in, recipes_of, version_of
 from scrape.parts import PART_ROWS
 
 METADATA = "ffhq-dataset-v2.json"

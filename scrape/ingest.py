@@ -23,7 +23,8 @@ from base.files import commit, link_or_copy
 from base.pixels import PictureError, check_whole, decode, read_header
 from base.progress import Progress
 from base.stage import StageConfig, Summary, recipe
-from scrape.collection import CaptionKind, Collection, Status, Table
+from scrape.collection import Collection, Status, Table
+from scrape.facts import Facts
 from scrape.parts import make_parts, split
 
 VERSION = 1
@@ -48,23 +49,6 @@ class Listed:
     path: Path
     version: str
     """Changes when the file, or what its row is made of, does."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a source says of a picture; the columns of its record by these names."""
-
-    text: str | None = None
-    text_kind: CaptionKind = CaptionKind.NONE
-    url: str | None = None
-    licence: str | None = None
-    licence_url: str | None = None
-    author: str | None = None
-    sha256: str | None = None
-    """Of the bytes as they first came, where the source has changed them since; None: as they are."""
-    original_width: int | None = None
-    """Pixels before the source shrank it; None: as it is."""
-    original_height: int | None = None
 
 
 @dataclass(frozen=True)

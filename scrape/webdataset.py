@@ -9,7 +9,7 @@ import os
 import re
 import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,8 @@ from base.progress import Progress, silent
 from base.stage import StageConfig, Summary, recipe
 from scrape.collection import CaptionKind, Collection, Status, key_of
 from scrape.columns import spelled
-from scrape.ingest import EXTENSIONS, VERSION, Facts, Gone, Item, UserPath, ingest, version_of
+from scrape.facts import facts_of, said
+from scrape.ingest import EXTENSIONS, VERSION, Gone, Item, UserPath, ingest, version_of
 
 
 class WebdatasetConfig(StageConfig):
@@ -130,20 +131,14 @@ def item_of(sample: Sample, key: str, kind: CaptionKind) -> Item:
         key: the key of its record.
         kind: who wrote the captions; NONE: they are left out.
     """
-    names = spelled(sample.facts)
-    known = {ours: sample.facts[name] for ours, name in names.items()}
-    known |= {name: sample.facts.get(name) for name in ("original_width", "original_height", "license_url", "author")}
-    text = None if kind is CaptionKind.NONE else _text(sample, known.get("text"))
-    facts = Facts(
-        text=text,
-        text_kind=kind if text else CaptionKind.NONE,
-        url=_said(known.get("url")),
-        licence=_said(known.get("licence")),
-        licence_url=_said(known["license_url"]),
-        author=_said(known["author"]),
-        sha256=_said(known.get("sha256")),
-        original_width=known["original_width"],
-        original_height=known["original_height"],
+    row = dict(sample.facts)
+    if "txt" in sample.members and "text" not in spelled(row):
+        row["text"] = sample.read("txt").decode("utf-8", "replace")
+    facts = replace(
+        facts_of(row, kind),
+        sha256=said(row.get("sha256")),
+        original_width=_whole(row.get("original_width")),
+        original_height=_whole(row.get("original_height")),
     )
     picture = sample.picture
     where = f"{sample.shard.absolute()}/{sample.key}"
@@ -202,14 +197,8 @@ def _json_of(sample: Sample) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def _text(sample: Sample, caption: Any) -> str | None:
-    if caption is None and "txt" in sample.members:
-        caption = sample.read("txt").decode("utf-8", "replace")
-    return _said(caption)
-
-
-def _said(value: Any) -> str | None:
-    return (str(value).strip() or None) if value is not None else None
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 # What img2dataset says of a row that failed

@@ -37,7 +37,7 @@ CONFIGURED = [
     ["evaluate"],
     ["export"],
 ]
-CONFIGURED += [["ingest", kind] for kind in ("folder", "ffhq", "coco", "webdataset")]
+CONFIGURED += [["ingest", kind] for kind in ("folder", "ffhq", "coco", "imagenet", "huggingface", "webdataset")]
 
 
 def said(tokens: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:

@@ -19,7 +19,7 @@ def refused(file: Path) -> str:
     return str(error.value)
 
 
-KINDS = ["laion", "folder", "ffhq", "coco", "webdataset"]
+KINDS = ["laion", "folder", "ffhq", "coco", "imagenet", "huggingface", "webdataset"]
 WRONG = [
     (("sources", "circles", "pth"), "x", "sources.circles.pth: unknown key; did you mean path?"),
     (
