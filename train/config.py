@@ -41,13 +41,23 @@ class TrainConfig(StageConfig):
     frozen: list[str] = Field(
         [], description="What stays as it is though its part learns: patterns of names such as unet.down_blocks.*."
     )
-    learning_rate: float = Field(2e-6, gt=0, le=1, description="Rate of the UNet; left out with lora: 1e-4.")
+    optimizer: Literal["adamw", "adamw8bit", "adafactor", "prodigy", "schedule_free"] = Field(
+        "adamw",
+        description="adamw8bit (needs the extra bitsandbytes) and adafactor save memory, prodigy finds its own rate, "
+        "schedule_free averages the weights as it goes.",
+    )
+    learning_rate: float = Field(
+        2e-6, gt=0, le=10, description="Rate of the UNet; left out with lora: 1e-4, with prodigy: 1."
+    )
     text_encoder_rate: float = Field(
-        5e-7, ge=0, le=1, description="Rate of the text encoder; 0 leaves it as it is; left out with lora: 5e-5."
+        5e-7,
+        ge=0,
+        le=10,
+        description="Rate of the text encoder; 0 leaves it as it is; left out with lora: 5e-5, with prodigy: 1.",
     )
     schedule: Literal["constant", "cosine"] = Field("constant", description="How the rates go after the warm-up.")
     warmup: int = Field(0, ge=0, description="Pictures over which the rates rise from 0.")
-    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's weight decay.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="The optimizer's weight decay, times the rate.")
     clip: float = Field(1.0, gt=0, description="The largest norm of the gradient over all parameters.")
 
     prediction: Literal["auto", "epsilon", "v_prediction"] = Field(
@@ -75,7 +85,12 @@ class TrainConfig(StageConfig):
     seed: int = Field(0, ge=0, lt=2**63, description="Order, noise, timesteps and dropout all derive from it.")
 
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Of the arithmetic (weights stay fp32); auto: bf16 where there is a GPU that has it."
+        "auto", description="Of the arithmetic; auto: bf16 where there is a GPU that has it."
+    )
+    weights: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="As what weights are kept: bf16 halves them and their gradients, updates are rounded by chance; "
+        "adapters are fp32 always.",
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     gradient_checkpointing: bool = Field(False, description="Compute activations twice to save memory.")
@@ -94,11 +109,16 @@ class TrainConfig(StageConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _usual_rates(cls, given: Any) -> Any:
-        """Adapters begin at nothing and learn at higher rates than weights."""
-        if not isinstance(given, dict) or given.get("lora") is None:
+    def _what_follows(cls, given: Any) -> Any:
+        """Adapters begin at nothing and learn at higher rates than weights; Prodigy multiplies its own by these."""
+        if not isinstance(given, dict):
             return given
-        return {"learning_rate": 1e-4, "text_encoder_rate": 5e-5, **given}
+        usual: dict[str, Any] = {"precision": "bf16"} if given.get("weights") == "bf16" else {}
+        if given.get("optimizer") == "prodigy":
+            usual |= {"learning_rate": 1.0, "text_encoder_rate": 1.0}
+        elif given.get("lora"):
+            usual |= {"learning_rate": 1e-4, "text_encoder_rate": 5e-5}
+        return {**usual, **given}
 
     @model_validator(mode="after")
     def _sides_fit(self) -> "TrainConfig":
@@ -114,6 +134,19 @@ class TrainConfig(StageConfig):
             raise ValueError("zero_terminal_snr needs min_snr none: min-SNR gives the step of pure noise no weight")
         if self.zero_terminal_snr and self.debiased:
             raise ValueError("zero_terminal_snr needs debiased off: it gives the step of pure noise no weight")
+        return self
+
+    @model_validator(mode="after")
+    def _optimizer_fits(self) -> "TrainConfig":
+        if self.optimizer == "prodigy" and self.text_encoder_rate not in (0, self.learning_rate):
+            raise ValueError("prodigy knows one rate only; make text_encoder_rate that of the UNet, or 0")
+        if self.optimizer == "schedule_free" and (self.schedule != "constant" or self.ema is not None):
+            raise ValueError("schedule_free needs schedule constant and ema none: it averages the weights itself")
+        if self.weights == "bf16":
+            if self.precision != "bf16":
+                raise ValueError("weights bf16 needs precision bf16")
+            if self.optimizer in ("prodigy", "schedule_free") and self.lora is None:
+                raise ValueError(f"{self.optimizer} needs weights fp32, or lora: it looks at all weights at once")
         return self
 
     @model_validator(mode="after")

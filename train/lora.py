@@ -42,6 +42,8 @@ def add_adapters(model: Model, config: TrainConfig) -> None:
         peft.inject_adapter_in_model(settings, module, _NAME)
         module.requires_grad_(False)
         for name, parameter in module.named_parameters():
+            if is_adapter(name):
+                parameter.data = parameter.data.float()
             if ".lora_A." in name:
                 _start(parameter, stream(config.seed, "lora", part, name))
 

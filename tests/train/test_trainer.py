@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 WAITS = {"item", "cpu", "numpy", "tolist", "synchronize", "nonzero"}
 
 
-@pytest.mark.parametrize("name", ["trainer", "question", "noise", "objective", "loader", "batches"])
+@pytest.mark.parametrize("name", ["trainer", "optimizers", "question", "noise", "objective", "loader", "batches"])
 def test_nothing_in_a_step_waits_for_the_device(name: str) -> None:
     tree = ast.parse((Path(__file__).parents[2] / "train" / f"{name}.py").read_text())
     calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
@@ -78,10 +78,10 @@ def test_clipping_covers_every_parameter(made: Made) -> None:
         grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         caught.append(math.sqrt(sum(float((g**2).sum()) for g in grads)))
 
-    trainer.optimizer.register_step_pre_hook(look)
+    trainer.optimizer.inner.register_step_pre_hook(look)
     trainer.step(batches[:1])
     assert caught[0] <= 1.01e-3
-    groups = trainer.optimizer.param_groups
+    groups = trainer.optimizer.inner.param_groups
     assert len(groups) == 2 and sum(len(group["params"]) for group in groups) == len(trainer.parameters)
 
 
@@ -98,7 +98,7 @@ def test_a_text_encoder_at_rate_0_stays_as_it_is_and_is_asked_once(made: Made) -
 def test_each_part_has_its_own_rate(made: Made) -> None:
     trainer, batches = made(learning_rate=1e-3, text_encoder_rate=1e-5, warmup=20)
     trainer.step(batches[:1])
-    assert [group["lr"] for group in trainer.optimizer.param_groups] == pytest.approx([1e-4, 1e-6])
+    assert [group["lr"] for group in trainer.optimizer.inner.param_groups] == pytest.approx([1e-4, 1e-6])
 
 
 def test_rates_are_functions_of_the_images_seen(config: Config) -> None:
@@ -155,6 +155,10 @@ def test_a_batchs_loss_does_not_depend_on_what_came_before(made: Made) -> None:
         {"debiased": True, "min_snr": None, "input_perturbation": 0.1},
         {"pyramid_noise": 0.3, "min_timestep": 200, "max_timestep": 700},
         {"precision": "bf16"},
+        {"weights": "bf16", "ema": 4},
+        {"weights": "bf16", "lora": 2, "optimizer": "prodigy", "learning_rate": 1, "text_encoder_rate": 1},
+        {"optimizer": "adafactor"},
+        {"optimizer": "schedule_free"},
         {"gradient_checkpointing": True},
     ],
 )
@@ -163,7 +167,11 @@ def test_every_objective_and_precision_trains(made: Made, changes: dict[str, Any
     for batch in batches[:3]:
         trainer.step([batch])
     assert all(math.isfinite(record.loss) and record.gradient > 0 for record in trainer.window.take())
-    assert all(p.dtype == torch.float32 for p in trainer.parameters)
+    kept_as = torch.bfloat16 if changes.get("weights") == "bf16" and "lora" not in changes else torch.float32
+    assert all(p.dtype == kept_as for p in trainer.parameters)
+    with trainer.averaged(), torch.no_grad():
+        assert math.isfinite(trainer.loss(batches[0]))
+    assert all(p.dtype == kept_as for p in trainer.parameters)
 
 
 def test_gradient_checkpointing_gives_the_same_gradient(made: Made) -> None:
