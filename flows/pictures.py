@@ -32,7 +32,8 @@ def of_folder(folder: Path) -> Pictures:
 
     folders = read_folder(folder)
     each = max(1, SHOWN // len(folders))
-    return [(p.path, p.caption) for f in folders for p in spread(f.pictures, each)]
+    whole = [[p for p in folder.pictures if p.stored.length is None] for folder in folders]  # and none in shards
+    return [(p.stored.path, p.caption) for pictures in whole for p in spread(pictures, each)]
 
 
 def spread(items: Sequence[Item], most: int) -> list[Item]:

@@ -27,6 +27,22 @@ class TrainConfig(StageConfig):
     )
     resolution: int = Field(512, ge=32, le=4096, description="Side of the square bucket, in pixels; bounds all areas.")
     quantum: int = Field(64, ge=8, le=256, description="Bucket sides are multiples of this, in pixels.")
+    upscale: bool = Field(
+        True, description="Enlarge pictures that are smaller than their bucket; else they get a bucket they fill."
+    )
+    pad: str | None = Field(
+        None,
+        pattern="^#[0-9a-fA-F]{6}$",
+        description="Show whole pictures on this colour (#ffffff is white) instead of cropping them; the loss counts "
+        "inside the picture only. None: crop.",
+    )
+    crop_jitter: float = Field(
+        0.0, ge=0, le=0.5, description="Share of its sides by which a crop may shrink and move; 0: the middle, whole."
+    )
+    crops: int = Field(4, ge=2, le=64, description="Crops kept of each picture where crop_jitter is set.")
+    flip: float = Field(
+        0.0, ge=0, le=1, description="Share of showings mirrored left to right, where no flip_p.txt says otherwise."
+    )
     batch: int = Field(4, ge=1, le=4096, description="Pictures a forward pass.")
     accumulate: int = Field(1, ge=1, le=1024, description="Forward passes an optimizer step; gradients are averaged.")
     epochs: int = Field(20, ge=1, le=100_000, description="How often the folder is gone through.")
@@ -80,7 +96,13 @@ class TrainConfig(StageConfig):
     min_timestep: int = Field(0, ge=0, le=9999, description="The first timestep that is trained, of least noise.")
     max_timestep: int | None = Field(None, ge=0, le=9999, description="The last; none: the schedule's last.")
     huber: float | None = Field(None, gt=0, description="δ beyond which errors count linearly; none: squared errors.")
-    caption_dropout: float = Field(0.05, ge=0, le=1, description="Share of pictures shown with an empty caption.")
+    caption_dropout: float = Field(
+        0.05, ge=0, le=1, description="Share shown with an empty caption, where no cond_dropout.txt says otherwise."
+    )
+    shuffle_tags: bool = Field(
+        False, description="Show what follows a caption's first comma in another order each time, tag by tag."
+    )
+    keep_tags: int = Field(0, ge=0, le=1000, description="Tags after a caption's first comma that are not shuffled.")
     ema: int | None = Field(None, ge=1, description="Half-life of averaged weights, in pictures; none: no average.")
     seed: int = Field(0, ge=0, lt=2**63, description="Order, noise, timesteps and dropout all derive from it.")
 
@@ -124,6 +146,8 @@ class TrainConfig(StageConfig):
     def _sides_fit(self) -> "TrainConfig":
         if self.resolution % self.quantum:
             raise ValueError(f"resolution {self.resolution} is not a multiple of quantum {self.quantum}")
+        if self.pad and self.crop_jitter:
+            raise ValueError("pad needs crop_jitter 0: pictures that are shown whole are not cropped")
         return self
 
     @model_validator(mode="after")

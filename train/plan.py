@@ -1,6 +1,6 @@
 """What a training run would do: counts, buckets and steps, from file headers alone. Writes nothing, needs no torch."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -8,8 +8,7 @@ from pathlib import Path
 from train.batches import Course
 from train.buckets import Size, enlargement
 from train.config import TrainConfig
-from train.dataset import Dataset, Problem, read_dataset
-from train.folder import unused_controls
+from train.dataset import Dataset, Problem, Sample, read_dataset
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class FolderPlan:
     pictures: int
     multiply: Fraction
     an_epoch: Fraction
-    """Pictures an epoch, on average: pictures · multiply. Each epoch deals the whole part, and what has run up."""
+    """Pictures an epoch, on average: the sum of their multiplies. Each epoch deals the whole part, and what ran up."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,6 @@ class Plan:
     """Pictures that do not take part, and why."""
     enlarged: int
     """Pictures smaller than their bucket."""
-    unused_controls: tuple[str, ...]
-    """EveryDream's control files that this version does not act upon."""
     batches_first_epoch: int
     epochs: int
     images: int
@@ -61,14 +58,11 @@ class Plan:
     def notes(self) -> list[str]:
         """What the user should know of, in sentences."""
         scarce = [bucket for bucket in self.buckets if bucket.filled > bucket.pictures]
-        notes = [
+        return [
             f"The bucket {bucket.size[0]}×{bucket.size[1]} has too few pictures ({bucket.pictures}) for its batch, so "
             f"they are repeated in {bucket.filled} places; add pictures of that shape, or lower batch."
             for bucket in scarce
         ]
-        if self.unused_controls:
-            notes.append(f"Not acted upon: {', '.join(self.unused_controls)}.")
-        return notes
 
 
 def plan(folder: Path, config: TrainConfig, images_per_second: float | None = None) -> Plan:
@@ -80,14 +74,13 @@ def plan(folder: Path, config: TrainConfig, images_per_second: float | None = No
     Raises:
         UserError: the folder can't be trained on.
     """
-    dataset = read_dataset(folder, config.resolution, config.quantum, config.workers)
+    dataset = read_dataset(folder, config.resolution, config.quantum, config.workers, config.upscale)
     course = Course(dataset, config)
     return Plan(
         folders=_folders(dataset),
         buckets=_buckets(dataset, course),
         problems=dataset.problems,
         enlarged=sum(enlargement(sample.size, sample.bucket) > 1 for sample in dataset.samples),
-        unused_controls=tuple(unused_controls(folder)),
         batches_first_epoch=course.ends[0],
         epochs=len(course.ends),
         images=course.images,
@@ -98,10 +91,13 @@ def plan(folder: Path, config: TrainConfig, images_per_second: float | None = No
 
 
 def _folders(dataset: Dataset) -> tuple[FolderPlan, ...]:
-    counts = Counter(sample.folder for sample in dataset.samples)
+    members: dict[int, list[Sample]] = defaultdict(list)
+    for sample in dataset.samples:
+        members[sample.folder].append(sample)
     return tuple(
-        FolderPlan(folder.name, counts[place], folder.multiply, counts[place] * folder.multiply)
+        FolderPlan(folder.name, len(here), folder.multiply, sum((s.settings.multiply for s in here), Fraction(0)))
         for place, folder in enumerate(dataset.folders)
+        if (here := members[place])
     )
 
 

@@ -13,6 +13,7 @@ from train.cache import LatentCache
 from train.config import TrainConfig
 from train.dataset import Dataset
 from train.device import choose_device
+from train.framing import Framing
 from train.learning import Learning
 from train.loader import Loader
 from train.log import Log
@@ -22,6 +23,7 @@ from train.run import TrainSummary, checkpoints, cut_log
 from train.sample import choose_prompts, draw_samples
 from train.text import Texts
 from train.trainer import Trainer
+from train.wording import Wording
 
 
 class Session:
@@ -45,14 +47,14 @@ class Session:
         self.model = load_model(config.base, device, config.vae, config.prediction, config.zero_terminal_snr)
         cache = (config.cache or run.parent / ".latents").expanduser()
         latents = LatentCache(cache, self.model.vae)
-        self.dataset = dataset.without(latents.add(dataset.samples, config.workers, progress))
+        self.dataset = dataset.without(latents.add(dataset.samples, config.workers, progress, Framing(config).views))
         kinds = {
             kind: data.without(latents.add(data.samples, config.workers, progress)) for kind, data in kinds.items()
         }
         commit_json(run / "problems.json", {p.name: p.reason for p in self.dataset.problems})
         self.course = Course(self.dataset, config)
         texts = Texts(self.model, cache, frozen=config.text_encoder_rate == 0)
-        texts.add(["", *(sample.caption for sample in self.dataset.samples)], progress)
+        texts.add(Wording(config).fixed(self.dataset.samples), progress)
         loader = Loader(self.dataset, latents, texts, config, pin=device.type == "cuda")
         self.trainer = Trainer(self.model, self.course.images, config)
         self.learning = Learning(run, kinds, latents, config)

@@ -90,7 +90,9 @@ def test_timesteps_must_lie_in_the_schedule(model: Path, config: Config) -> None
     [
         {"resolution": 500},
         {"batch": 0},
-        {"flip": True},
+        {"flips": 0.5},
+        {"pad": "white"},
+        {"pad": "#ffffff", "crop_jitter": 0.02},
         {"zero_terminal_snr": True, "prediction": "epsilon", "min_snr": None},
         {"zero_terminal_snr": True, "prediction": "v_prediction"},
         {"zero_terminal_snr": True, "prediction": "v_prediction", "min_snr": None, "debiased": True},
