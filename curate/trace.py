@@ -1,12 +1,12 @@
 """The history of one picture: where it comes from, what each stage saw and decided, and where it lies now."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 
+from base.clip import clip_name
 from base.errors import UserError
 from curate.assemble import DROPPED, manifest_path, read_manifest, read_sources
 from curate.rules import rules
@@ -183,7 +183,7 @@ def _scores(collection: Collection, part: str, scores: Row | None) -> Lines:
         return []
     made = collection.config(Table.SCORES, part)
     head = Path(made["head"]).name if made.get("head") else ""
-    model = made["model"] if re.search("[/:]", made["model"]) else f"{made['model']} {made['weights']}"
+    model = clip_name(made["model"], made["weights"])
     lines = [("aesthetic", scores["aesthetic"], head), ("similarity", scores["similarity"], model)]
     return [(what, _with(f"{value:.3f}", by)) for what, value, by in lines if value is not None]
 

@@ -40,7 +40,7 @@ def levels(project: Project) -> list[Level]:
         Level([_incoming(project, name) for name in project.sources], side_by_side=True),
         Level(scores),
         Level([[steps.choose_step(project.all_sources(), project.choose)]]),
-        Level([[steps.caption_step(c, project.caption)] for c in collections]),
+        Level([[steps.caption_step(c, project.captioning())] for c in collections]),
         Level([_model(project)]),
     ]
 

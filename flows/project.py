@@ -8,17 +8,18 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from base.clip import ClipConfig
 from base.errors import UserError
 from base.stage import StageConfig
-from caption import blip
-from caption.blip import CaptionConfig
+from caption.config import CaptionConfig
+from caption.config import check as check_captioning
 from curate import score
 from curate.balance import BalanceConfig
 from curate.choose import ChooseConfig
 from curate.score import ScoreConfig
 from curate.source import Role, Source
 from flows.paths import missing, rooted
-from flows.sentences import sentences
+from flows.sentences import close, sentences
 from scrape.coco import CocoConfig
 from scrape.collection import Collection
 from scrape.download import ScrapeConfig
@@ -145,11 +146,21 @@ class Project(StageConfig):
             raise ValueError("choose.min_similarity: needs scores; write a score section, or leave it out")
         if self.evaluate is not None and self.balance.held_out == 0:
             raise ValueError("evaluate: needs pictures to measure by; raise balance.held_out, or leave it out")
+        for name in self.caption.templates.keys() - self.sources.keys():
+            raise ValueError(f"caption.templates.{name}: there is no such source; {close(name, list(self.sources))}")
         return self
 
     def collection(self, name: str) -> Collection:
         """The collection of a source."""
         return Collection(self.workspace / "collections" / name)
+
+    def captioning(self) -> CaptionConfig:
+        """The caption section; a CLIP that it does not name is that of the score section."""
+        own = self.caption.clip
+        if self.score is None or "model" in own.model_fields_set:
+            return self.caption
+        scored = {name: getattr(self.score, name) for name in set(ClipConfig.model_fields) - own.model_fields_set}
+        return self.caption.model_copy(update={"clip": own.model_copy(update=scored)})
 
     def all_sources(self) -> list[Source]:
         """The sources with their roles, as choose and balance take them."""
@@ -219,7 +230,7 @@ def unfit_models(project: Project) -> Iterator[str]:
     """What the stages themselves find wrong with the models that they shall use; no torch is imported for it."""
     if project.score is not None:
         yield from _objection("score", score.check, project.score)
-    yield from _objection("caption", blip.check, project.caption)
+    yield from _objection("caption", check_captioning, project.captioning())
     yield from _objection("train", check_training, project.train)
 
 

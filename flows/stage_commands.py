@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from base.cpu import keep_pages
 from base.errors import UserError
-from caption.blip import CaptionConfig
+from caption.config import CaptionConfig
 from curate.balance import BalanceConfig
 from curate.choose import ChooseConfig
 from curate.score import ScoreConfig

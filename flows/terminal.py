@@ -137,9 +137,9 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def reasons(dropped: Mapping[str, int]) -> str:
-    """Dropped rows by reason, the most frequent first: "http_404 120, timeout 7"."""
-    return ", ".join(f"{reason} {count:,}" for reason, count in sorted(dropped.items(), key=lambda i: (-i[1], i[0])))
+def reasons(counts: Mapping[str, int]) -> str:
+    """Rows by reason, the most frequent first: "http_404 120, timeout 7"."""
+    return ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts.items(), key=lambda i: (-i[1], i[0])))
 
 
 def stage_line(stage: str, source: str, summary: Summary) -> str:
@@ -152,7 +152,8 @@ def stage_line(stage: str, source: str, summary: Summary) -> str:
             how += f", {size(summary.bytes_written)}"
     lost = sum(summary.dropped.values())
     dropped = f", {lost:,} dropped ({reasons(summary.dropped)})" if lost else ""
-    return f"{stage:<9}{source:<12}{summary.rows:>9,} in {summary.kept:>9,} kept{dropped}; {how}"
+    marked = f", of which {reasons(summary.marked)}" if summary.marked else ""
+    return f"{stage:<9}{source:<12}{summary.rows:>9,} in {summary.kept:>9,} kept{marked}{dropped}; {how}"
 
 
 def funnel_table(funnel: Mapping[str, Mapping[str, Summary]]) -> Table:
@@ -197,7 +198,9 @@ def _cell(summary: Summary | None) -> str:
     if summary is None:
         return ""
     drops = sorted(summary.dropped.items(), key=lambda i: (-i[1], i[0]))
-    return "\n".join([f"{summary.kept:,}", *(f"[dim]-{count:,} {reason}[/dim]" for reason, count in drops if count)])
+    lines = [f"{count:,} {mark}" for mark, count in summary.marked.items() if count]
+    lines += [f"-{count:,} {reason}" for reason, count in drops if count]
+    return "\n".join([f"{summary.kept:,}", *(f"[dim]{line}[/dim]" for line in lines)])
 
 
 def _text(value: Any) -> str:

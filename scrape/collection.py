@@ -114,6 +114,14 @@ class Table(StrEnum):
 
 
 _KEY = pa.field("key", pa.string(), nullable=False)
+_CANDIDATE = pa.struct(
+    [
+        ("caption", pa.string()),
+        ("kind", pa.string()),  # CaptionKind
+        ("score", pa.float32()),
+        ("similarity", pa.float32()),
+    ]
+)
 
 SCHEMAS: dict[Table, pa.Schema] = {
     Table.CANDIDATES: pa.schema(
@@ -178,6 +186,12 @@ SCHEMAS: dict[Table, pa.Schema] = {
             pa.field("kind", pa.string(), nullable=False),  # CaptionKind
             pa.field("model", pa.string()),  # the model that wrote it, where one did
             pa.field("score", pa.float32()),  # the model's mean log-probability a token, where it gives one
+            pa.field("similarity", pa.float32()),  # CLIP cosine of picture and caption, where CLIP was asked
+            pa.field("margin", pa.float32()),  # by how much that is above the next candidate's
+            pa.field("clip", pa.string()),  # the CLIP that was asked
+            pa.field("doubtful", pa.bool_()),  # whether the similarity is under the floor; null: there is no floor
+            pa.field("candidates", pa.list_(_CANDIDATE)),  # all that were found, in order; null: it is a kept text
+            pa.field("recipe", pa.string()),  # recipe by which the candidates of this picture were found
         ]
     ),
 }
@@ -250,7 +264,10 @@ class Collection:
         names = self.parts(table) if part is None else [part]
         schema = pa.schema([SCHEMAS[table].field(c) for c in columns or SCHEMAS[table].names])
         try:
-            tables = [pq.read_table(self.part_path(table, n), columns=columns, partitioning=None) for n in names]
+            tables = [
+                pq.read_table(self.part_path(table, n), columns=columns, schema=SCHEMAS[table], partitioning=None)
+                for n in names
+            ]
         except (OSError, pa.ArrowException) as error:
             raise UserError(
                 f"A part of {self.root / table} can't be read ({error}); delete it, and its stage makes it again."

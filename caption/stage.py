@@ -1,0 +1,186 @@
+"""The caption stage: a picture keeps the text it came with where that is of a kind to keep; models find the others'.
+
+What a model said of a picture is taken over from the part that is made again, where the picture and all that its words
+hang on are the same. Another threshold in choose, or other edits, so ask no model again. Threads decode and scale
+pictures ahead of the model, so that it never waits.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from base.clip import clip_models, clip_name
+from base.files import fingerprint
+from base.pixels import PictureError, decode
+from base.progress import Progress, silent
+from base.stage import Summary, recipe
+from base.threads import in_order
+from caption.candidates import Candidate, Row, Seen, Writer, best, writer_of
+from caption.config import CaptionConfig, check
+from scrape.collection import CaptionKind, Choice, Collection, Status, Table
+from scrape.parts import make_parts
+
+VERSION = 2
+"""Raised when the code below starts to make other rows of the same candidates."""
+WORDS_VERSION = 1
+"""Raised when the code of the models starts to find other candidates."""
+
+DOUBTFUL = "doubtful"
+"""What the summary calls captions below the floor."""
+
+
+def recipes(collection: Collection, config: CaptionConfig) -> dict[str, str]:
+    """Part → recipe. Where a collection has choices, only what they kept is captioned."""
+    tables = [Table.RECORDS, Table.CHOICES] if collection.parts(Table.CHOICES) else [Table.RECORDS]
+    made = {"words": _words(collection, config), "keep": sorted(config.keep), "floor": config.floor}
+    return {
+        part: recipe("caption", VERSION, made, [collection.stamp(table, part) for table in tables])
+        for part in collection.parts(Table.RECORDS)
+    }
+
+
+def caption(
+    collection: Collection, config: CaptionConfig, progress: Progress = silent, parts: Sequence[str] | None = None
+) -> Summary:
+    """Captions every picture that was chosen (every one that is ok, where nothing was chosen yet).
+
+    One that has to be looked at and can't be decoded any more gets no row; the summary says why.
+
+    Raises:
+        UserError: a model is none, or can't be loaded.
+    """
+    check(config)
+    work = partial(_caption_part, collection, config)
+    return make_parts(collection, Table.CAPTIONS, config, recipes(collection, config), work, progress, parts)
+
+
+def _words(collection: Collection, config: CaptionConfig) -> str:
+    """The recipe of the candidates of a source's pictures: all that they hang on but the picture."""
+    templates = config.templates.get(collection.name)
+    clip = clip_models(config.clip) | {"precision": config.clip.precision}
+    if templates is not None:
+        return recipe("templates", WORDS_VERSION, {"templates": templates}, (), clip)
+    fields = {"model", "prompt", "beams", "top_p", "candidates", "min_length", "max_length", "no_repeat", "precision"}
+    fields |= {"keep_alt_text_if_better"} | ({"seed"} if config.top_p is not None else set())
+    models = {"blip": fingerprint(config.model)} | (clip if config.ranks else {})
+    return recipe("words", WORDS_VERSION, config.model_dump(mode="json", include=fields), (), models)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A picture's candidates, and the recipe by which they were found."""
+
+    candidates: list[Candidate]
+    recipe: str
+
+
+def _caption_part(
+    collection: Collection, config: CaptionConfig, part: str, progress: Progress
+) -> tuple[list[dict[str, Any]], Summary]:
+    rows = _chosen(collection, part)
+    asked = [row for row in rows if not _stays(row, collection, config)]
+    words = _words(collection, config)
+    wanted = {row["key"]: recipe(words, 1, _identity(row, config)) for row in asked}
+    found = _taken_over(collection, part, wanted)
+    lost = Counter[str]()
+    others = [row for row in asked if row["key"] not in found]
+    for done, (row, candidates) in enumerate(_find(collection, config, others), 1 + len(rows) - len(others)):
+        if isinstance(candidates, str):
+            lost[candidates] += 1
+        else:
+            found[row["key"]] = _Found(candidates, wanted[row["key"]])
+        progress(done, len(rows), f"{done - lost.total()} captioned")
+    made = [_row(row, found.get(row["key"]), config) for row in rows if row["key"] in found or row["key"] not in wanted]
+    doubtful = sum(row["doubtful"] is True for row in made)
+    marked = {DOUBTFUL: doubtful} if doubtful else {}
+    return made, Summary(rows=len(rows), kept=len(made), dropped=dict(lost), marked=marked)
+
+
+def _find(
+    collection: Collection, config: CaptionConfig, rows: Sequence[Row]
+) -> Iterator[tuple[Row, list[Candidate] | str]]:
+    """Each row with its picture's candidates, or with why there are none. No rows: no model is loaded."""
+    if not rows:
+        return
+    writer = writer_of(config, collection.name)
+    looked = in_order(partial(_look, collection, writer), rows, config.workers, 2 * config.batch)
+    todo = zip(rows, looked, strict=True)
+    while batch := list(islice(todo, config.batch)):
+        seen = [one for _, one in batch if isinstance(one, Seen)]
+        written = iter(writer.write(seen) if seen else [])
+        for row, one in batch:
+            yield row, next(written) if isinstance(one, Seen) else one
+
+
+def _chosen(collection: Collection, part: str) -> list[dict[str, Any]]:
+    """Records of the pictures to caption, in order."""
+    columns = ["key", "status", "image", "width", "height", "bytes", "sha256", "text", "text_kind"]
+    records = collection.read(Table.RECORDS, part, columns)
+    if collection.parts(Table.CHOICES):
+        choices = collection.read(Table.CHOICES, part, ["key", "choice"])
+        wanted = choices.filter(pc.equal(choices["choice"], Choice.KEPT))["key"]
+        chosen: pa.Table = records.filter(pc.is_in(records["key"], wanted))
+    else:
+        chosen = records.filter(pc.equal(records["status"], Status.OK))
+    return list(chosen.to_pylist())
+
+
+def _stays(row: Row, collection: Collection, config: CaptionConfig) -> bool:
+    """Whether a picture keeps the text it came with."""
+    if row["text"] is None or row["text_kind"] not in config.keep:
+        return False
+    return not (row["text_kind"] == CaptionKind.TEMPLATE and collection.name in config.templates)
+
+
+def _identity(row: Row, config: CaptionConfig) -> dict[str, Any]:
+    """What a record says of a picture that its candidates hang on."""
+    texts = ("text", "text_kind") if config.keep_alt_text_if_better else ()
+    return {name: row[name] for name in ("key", "sha256", "width", "height", "bytes", *texts)}
+
+
+def _taken_over(collection: Collection, part: str, wanted: Mapping[str, str]) -> dict[str, _Found]:
+    """Key → what was found by the wanted recipe when the part that lies there was made."""
+    if part not in collection.parts(Table.CAPTIONS):
+        return {}
+    old = collection.read(Table.CAPTIONS, part, ["key", "candidates", "recipe"]).to_pylist()
+    return {
+        row["key"]: _Found([Candidate.from_row(one) for one in row["candidates"]], row["recipe"])
+        for row in old
+        if row["recipe"] is not None and wanted.get(row["key"]) == row["recipe"]
+    }
+
+
+def _look(collection: Collection, writer: Writer, row: Row) -> Seen | str:
+    """A picture as the models take it, or why there is none."""
+    try:
+        # twice the model's side: large photos decode faster, and nothing of it shows once they are shrunk
+        return writer.look(row, decode(collection.root / row["image"], at_least=2 * writer.side))
+    except PictureError as error:
+        return error.reason
+
+
+def _row(record: Row, found: _Found | None, config: CaptionConfig) -> dict[str, Any]:
+    """A row of captions: of what was found, or of the text that the picture came with."""
+    if found is None:
+        return {"key": record["key"], "caption": record["text"], "kind": record["text_kind"], "doubtful": None}
+    chosen, margin = best(found.candidates)
+    cosine = chosen.similarity
+    return {
+        "key": record["key"],
+        "caption": chosen.caption,
+        "kind": chosen.kind,
+        "model": config.model if chosen.kind == CaptionKind.MODEL else None,
+        "score": chosen.score,
+        "similarity": cosine,
+        "margin": margin,
+        "clip": None if cosine is None else clip_name(config.clip.model, config.clip.weights),
+        "doubtful": None if cosine is None or config.floor is None else cosine < config.floor,
+        "candidates": [one.to_row() for one in found.candidates],
+        "recipe": found.recipe,
+    }
