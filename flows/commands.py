@@ -6,7 +6,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from base import processes
 from base.cpu import keep_pages
+from base.errors import UserError
 from flows import chain
 from flows.project import Project, load_project
 from flows.steps import Outcome, Step
@@ -31,6 +33,8 @@ def run(
         Run it as a Prefect flow, which a dashboard shows. By default where PREFECT_API_URL is set; with --track and no
         server, Prefect starts one for as long as the run takes.
     """
+    if processes.count() > 1:
+        raise UserError("run is for one process; have several train WORKSPACE/dataset by `dreamloom train`.")
     loaded = load_project(project)
     keep_pages()
     if track or (track is None and "PREFECT_API_URL" in os.environ):

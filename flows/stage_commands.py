@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from base.cpu import keep_pages
 from base.errors import UserError
+from base.processes import is_main
 from caption.config import CaptionConfig
 from curate.balance import BalanceConfig
 from curate.choose import ChooseConfig
@@ -260,7 +261,8 @@ def _perform(step: steps.Step) -> None:
     keep_pages()
     with Terminal() as terminal, terminal.watch(step.title) as progress:
         outcome = step.make(progress, None)
-    print(outcome.said)
+    if is_main():
+        print(outcome.said)
 
 
 def _collection(path: Path) -> Collection:

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from base.stage import StageConfig
 
-SPEED_ONLY = frozenset({"device", "workers", "cache", "checkpoint_every", "keep", "log_every"})
+SPEED_ONLY = frozenset({"device", "workers", "cache", "checkpoint_every", "keep", "log_every", "wandb"})
 """Fields that change how fast a run is, or how much it keeps on disk, but not which weights come out."""
 
 
@@ -128,6 +128,10 @@ class TrainConfig(StageConfig):
     sample_steps: int = Field(25, ge=1, le=1000, description="Denoising steps a sample.")
     guidance: float = Field(7.5, ge=0, le=100, description="Classifier-free guidance of the samples.")
     log_every: int = Field(10, ge=1, description="Optimizer steps between looks at the losses, each of which waits.")
+
+    wandb: str | None = Field(
+        None, description="A project of Weights & Biases that gets the logs too; needs the extra wandb."
+    )
 
     @model_validator(mode="before")
     @classmethod

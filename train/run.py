@@ -52,6 +52,10 @@ class TrainSummary:
     """The newest."""
     images_per_second: float | None = None
     """Of the last call's steps, without evaluation, samples and checkpoints."""
+    data_wait: float | None = None
+    """Share of their time in which they waited for data."""
+    peak_memory: int | None = None
+    """The most bytes in use at once: of the GPU's memory, or of the process where there is none."""
 
 
 def recipe_of(dataset: Dataset, heldout: dict[str, Dataset], config: TrainConfig) -> str:

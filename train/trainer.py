@@ -4,8 +4,8 @@ Nothing in this file waits for the device: no number is read back. tests/train/t
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from train.model import Model
 from train.optimizers import Optimizer
 from train.question import Objective
 from train.rng import stream
+from train.together import ALONE, Together
 
 
 class Trainer:
@@ -30,8 +31,9 @@ class Trainer:
         images: pictures of the whole run, for the schedule of the learning rate.
     """
 
-    def __init__(self, model: Model, images: int, config: TrainConfig) -> None:
+    def __init__(self, model: Model, images: int, config: TrainConfig, together: Together = ALONE) -> None:
         self.model = model
+        self.together = together
         self.config = config
         self.images = images
         self.images_seen = 0
@@ -47,6 +49,7 @@ class Trainer:
         self.window = LossWindow()
         self.objective = Objective(config, model.prediction, model.alphas_cumprod)
         self.posterior = stream(config.seed, "posterior")
+        self.asked = together.synchronized(_Asked(model, self.loss))
 
     @property
     def steps_done(self) -> int:
@@ -58,17 +61,17 @@ class Trainer:
         factor = rate_factor(self.config, self.images_seen, self.images)
         losses = []
         for ready in group:
-            loss = self.loss(ready) / len(group)
-            torch.autograd.backward(loss)
+            with self.together.alone(self.asked) if ready is not group[-1] else nullcontext():
+                loss = self.asked(ready) / len(group)
+                torch.autograd.backward(loss)
             losses.append(loss.detach())
         gradient = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         self.optimizer.step(factor, self.images_seen)
-        shown = sum(len(ready.scales) for ready in group)
+        shown = sum(len(ready.scales) for ready in group) * self.together.count
         self._follow(shown)
         self.images_seen += shown
-        batches = [ready.batch for ready in group]
-        loss = torch.stack(losses).sum()
-        self.window.add(self.steps_done, self.images_seen, self.optimizer.rate, loss, gradient, batches)
+        mean = self.together.mean(torch.stack(losses).sum())
+        self.window.add(self.steps_done, self.images_seen, self.optimizer.rate, mean, gradient)
 
     def loss(self, ready: Ready) -> Tensor:
         """The loss of a batch, a single number. All its randomness comes from the sample indices."""
@@ -140,6 +143,19 @@ class Trainer:
     def _swap(self, means: list[Tensor] | None) -> None:
         for parameter, mean in zip(self.parameters, means or [], strict=means is not None):
             parameter.data, mean.data = mean.data, parameter.data
+
+
+class _Asked(nn.Module):
+    """UNet and text encoder as one module, whose answer is the loss: what synchronizing gradients asks for."""
+
+    def __init__(self, model: Model, loss: Callable[[Ready], Tensor]) -> None:
+        super().__init__()
+        self.unet = model.unet
+        self.text_encoder = model.text_encoder
+        self.loss = loss
+
+    def forward(self, ready: Ready) -> Tensor:
+        return self.loss(ready)
 
 
 def rate_factor(config: TrainConfig, images_seen: int, images: int) -> float:

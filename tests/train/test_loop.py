@@ -76,7 +76,7 @@ def outcome(run: Path) -> dict[str, Any]:
     """All that a run leaves behind that does not speak of time."""
     newest = checkpoints(run)[-1]
     summary = json.loads((run / "summary.json").read_text())
-    for timed in ("images_per_second", "checkpoint"):
+    for timed in ("images_per_second", "data_wait", "peak_memory", "checkpoint"):
         del summary[timed]
     return {
         **{file.name: file.read_bytes() for file in newest.glob("*.safetensors")},
