@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from base.clip import ClipConfig, check_clip
 from base.errors import UserError
 from base.stage import StageConfig
+from caption.edit import EditConfig
 from scrape.collection import CaptionKind
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -65,6 +66,7 @@ class CaptionConfig(StageConfig):
     clip: ClipConfig = Field(
         ClipConfig(), description="Which CLIP ranks captions; in a project, what score says where this says nothing."
     )
+    edit: EditConfig = Field(EditConfig(), description="How captions are edited as a set, also those that were kept.")
     batch: int = Field(16, ge=1, le=1024, description="Pictures a forward pass. Changes the speed only.")
     workers: int = Field(4, ge=1, le=64, description="Threads that decode. Changes the speed only.")
     device: Device = Field("auto", description="auto: the GPU where there is one.")

@@ -23,6 +23,7 @@ from base.stage import Summary, recipe
 from base.threads import in_order
 from caption.candidates import Candidate, Row, Seen, Writer, best, writer_of
 from caption.config import CaptionConfig, check
+from caption.edit import edit
 from scrape.collection import CaptionKind, Choice, Collection, Status, Table
 from scrape.parts import make_parts
 
@@ -38,7 +39,8 @@ DOUBTFUL = "doubtful"
 def recipes(collection: Collection, config: CaptionConfig) -> dict[str, str]:
     """Part → recipe. Where a collection has choices, only what they kept is captioned."""
     tables = [Table.RECORDS, Table.CHOICES] if collection.parts(Table.CHOICES) else [Table.RECORDS]
-    made = {"words": _words(collection, config), "keep": sorted(config.keep), "floor": config.floor}
+    made = config.model_dump(mode="json", include={"keep", "floor", "edit"})
+    made["words"] = _words(collection, config)
     return {
         part: recipe("caption", VERSION, made, [collection.stamp(table, part) for table in tables])
         for part in collection.parts(Table.RECORDS)
@@ -96,7 +98,8 @@ def _caption_part(
         else:
             found[row["key"]] = _Found(candidates, wanted[row["key"]])
         progress(done, len(rows), f"{done - lost.total()} captioned")
-    made = [_row(row, found.get(row["key"]), config) for row in rows if row["key"] in found or row["key"] not in wanted]
+    there = [row for row in rows if row["key"] in found or row["key"] not in wanted]
+    made = [_row(row, found.get(row["key"]), config, collection.name) for row in there]
     doubtful = sum(row["doubtful"] is True for row in made)
     marked = {DOUBTFUL: doubtful} if doubtful else {}
     return made, Summary(rows=len(rows), kept=len(made), dropped=dict(lost), marked=marked)
@@ -165,15 +168,19 @@ def _look(collection: Collection, writer: Writer, row: Row) -> Seen | str:
         return error.reason
 
 
-def _row(record: Row, found: _Found | None, config: CaptionConfig) -> dict[str, Any]:
-    """A row of captions: of what was found, or of the text that the picture came with."""
-    if found is None:
-        return {"key": record["key"], "caption": record["text"], "kind": record["text_kind"], "doubtful": None}
+def _row(record: Row, found: _Found | None, config: CaptionConfig, source: str) -> dict[str, Any]:
+    """A row of captions: of what was found, or of the text that the picture came with; edited."""
+    made = {"key": record["key"], "unedited": record["text"], "kind": record["text_kind"], "doubtful": None}
+    if found is not None:
+        made |= _chosen_of(found, config)
+    return {**made, "caption": edit(made["unedited"], config.edit, source)}
+
+
+def _chosen_of(found: _Found, config: CaptionConfig) -> dict[str, Any]:
     chosen, margin = best(found.candidates)
     cosine = chosen.similarity
     return {
-        "key": record["key"],
-        "caption": chosen.caption,
+        "unedited": chosen.caption,
         "kind": chosen.kind,
         "model": config.model if chosen.kind == CaptionKind.MODEL else None,
         "score": chosen.score,

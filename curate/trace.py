@@ -202,7 +202,15 @@ def _choice(collection: Collection, part: str, facts: Mapping[Table, Row], recor
 def _caption(caption: Row | None) -> Lines:
     if caption is None:
         return []
-    return [("caption", caption["caption"]), ("caption by", _with(caption["kind"], caption["model"]))]
+    lines = [("caption", caption["caption"]), ("caption by", _with(caption["kind"], caption["model"]))]
+    if caption["unedited"] not in (None, caption["caption"]):
+        lines.append(("before the edits", caption["unedited"]))
+    if caption["similarity"] is not None:
+        fits = _with(f"{caption['similarity']:.3f}", caption["clip"])
+        lines.append(("caption fits", f"{fits}: doubtful" if caption["doubtful"] else fits))
+    if len(found := caption["candidates"] or []) > 1:
+        lines += [("candidate", f"{one['similarity']:.3f} {_with(one['caption'], one['kind'])}") for one in found]
+    return lines
 
 
 def _placed(row: Row) -> Lines:

@@ -18,9 +18,8 @@ Item = TypeVar("Item")
 def of_collection(collection: Collection) -> Pictures:
     """Pictures under their captions; before that, all, under the texts they came with."""
     rows = collection.read(Table.RECORDS, columns=["key", "status", "image", "text"]).to_pylist()
-    captions: dict[str, str] = dict(
-        zip(*collection.read(Table.CAPTIONS, columns=["key", "caption"]).to_pydict().values(), strict=True)
-    )
+    made = collection.read(Table.CAPTIONS, columns=["key", "caption", "doubtful"]).to_pylist()
+    captions = {row["key"]: f"doubtful: {row['caption']}" if row["doubtful"] else row["caption"] for row in made}
     there = [row for row in rows if row["key"] in captions] or [row for row in rows if row["status"] == Status.OK]
     shown = spread(there, SHOWN)
     return [(collection.root / row["image"], captions.get(row["key"], row["text"] or "")) for row in shown]

@@ -183,10 +183,11 @@ SCHEMAS: dict[Table, pa.Schema] = {
         [
             _KEY,
             pa.field("caption", pa.string(), nullable=False),  # may be empty
+            pa.field("unedited", pa.string()),  # what it was before the edits
             pa.field("kind", pa.string(), nullable=False),  # CaptionKind
             pa.field("model", pa.string()),  # the model that wrote it, where one did
             pa.field("score", pa.float32()),  # the model's mean log-probability a token, where it gives one
-            pa.field("similarity", pa.float32()),  # CLIP cosine of picture and caption, where CLIP was asked
+            pa.field("similarity", pa.float32()),  # CLIP cosine of picture and unedited, where CLIP was asked
             pa.field("margin", pa.float32()),  # by how much that is above the next candidate's
             pa.field("clip", pa.string()),  # the CLIP that was asked
             pa.field("doubtful", pa.bool_()),  # whether the similarity is under the floor; null: there is no floor

@@ -13,6 +13,7 @@ from base.clip import ClipConfig
 from base.stage import StageConfig, Summary
 from caption import candidates
 from caption.config import CaptionConfig
+from caption.edit import EditConfig, edit
 from caption.stage import caption, recipes
 from scrape.collection import CaptionKind, Choice, Collection, Table
 
@@ -302,3 +303,22 @@ def test_a_part_of_an_older_version_is_made_again(
     asked.clear()
     caption(collection, config_of(tiny))
     assert asked == [2]
+
+
+def test_edits_are_made_without_a_model_and_what_was_before_is_kept(
+    tiny: str, make_collection: Make, config_of: MakeConfig, asked: list[int]
+) -> None:
+    collection = make_collection()
+    caption(collection, config_of(tiny))
+    before = captions(collection)
+    assert all(row["caption"] == row["unedited"] for row in before)
+    asked.clear()
+    edits = EditConfig(replace={"red car": "zorp"}, suffix=", a photo of {source}", prefix="look:")
+    caption(collection, config_of(tiny, edit=edits))
+    rows = captions(collection)
+    assert asked == []
+    assert [row["unedited"] for row in rows] == [row["caption"] for row in before]
+    assert [row["caption"] for row in rows] == [edit(row["caption"], edits, "work") for row in before]
+    assert "look: a zorp, a photo of {source}" in {row["caption"] for row in rows}
+    caption(collection, config_of(tiny))
+    assert captions(collection) == before
