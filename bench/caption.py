@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from base.files import link
 from caption.blip import load
 from caption.config import CaptionConfig
 from caption.sidecar import read_caption
@@ -37,6 +38,8 @@ from scrape.folder import FolderConfig, ingest_folder
 
 TOKENS = 14
 """Of every caption: BLIP's are about so long, and random weights know no end."""
+ONE = {"": 1, " beam3": 3}
+"""One at a time: the turn's name → beams."""
 TURNS = {"one": "one", "one beam3": "one", "ours": "ours", "bare": "ours", "ours beam3": "ours"}
 TURNS |= {"ours auto": "auto", "bare auto": "auto"}
 """What is timed → the process it runs in."""
@@ -47,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--pictures", type=int, default=16, help="a turn; one at a time sees a quarter")
+    parser.add_argument("--pictures", type=int, default=8, help="a turn; auto twice, one a quarter of it")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--serve", nargs=2, metavar=("PROCESS", "PLACE"), help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -57,7 +60,7 @@ def main() -> None:
     turns = TURNS if given.device == "cpu" else {"ours auto": "auto", "bare auto": "auto"}
     with tempfile.TemporaryDirectory() as place:
         make_model(Path(place) / "model")
-        make_pictures(Path(place) / "pictures", given.pictures)
+        make_pictures(Path(place) / "pictures", 2 * given.pictures)
         with processes(set(turns.values()), place) as ask:
             rates = measure(turns, ask, given.rounds)
     report(rates, given.device)
@@ -69,6 +72,7 @@ def measure(turns: dict[str, str], ask: Callable[[str, str], float], rounds: int
     for number in range(rounds + 1):
         for name, process in turns.items():
             rate = ask(process, name)
+            print(f"{name}: {rate:.3f} pictures/s{'' if number else ', first'}", file=sys.stderr, flush=True)
             if number:
                 rates[name].append(rate)
     return rates
@@ -119,17 +123,18 @@ def processes(names: set[str], place: str) -> Iterator[Callable[[str, str], floa
 def serve(process: str, place: Path, given: argparse.Namespace) -> None:
     """Takes turns as they are asked for on stdin; answers each with pictures a second."""
     if process == "one":
-        turns = {"one": make_one(place, 1), "one beam3": make_one(place, 3)}
+        turns = {f"one{name}": make_one(place, given.pictures // 4, beams) for name, beams in ONE.items()}
     else:
         precision = "auto" if process == "auto" else "fp32"
         fixed = {"model": str(place / "model"), "min_length": TOKENS, "max_length": TOKENS, "no_repeat": 0}
         config = CaptionConfig(**fixed, batch=given.batch, device=given.device, precision=precision)
-        collection = make_collection(place, process)
+        count = given.pictures * (2 if process == "auto" else 1)
+        collection = make_collection(place, process, count)
         name = "ours auto" if process == "auto" else "ours"
         turns = {
             name: make_stage(collection, config),
             f"{name} beam3": make_stage(collection, config.model_copy(update={"beams": 3})),
-            name.replace("ours", "bare"): make_bare(place, config),
+            name.replace("ours", "bare"): make_bare(place, config, count),
         }
     for line in sys.stdin:
         began = time.perf_counter()
@@ -137,15 +142,14 @@ def serve(process: str, place: Path, given: argparse.Namespace) -> None:
         print(count / (time.perf_counter() - began), flush=True)
 
 
-def make_one(place: Path, beams: int) -> Callable[[], int]:
+def make_one(place: Path, count: int, beams: int) -> Callable[[], int]:
     """One picture after the other, in float32, with malloc as it comes."""
     import torch
     from transformers import BlipForConditionalGeneration, BlipProcessor
 
     processor = BlipProcessor.from_pretrained(place / "model")
     model = BlipForConditionalGeneration.from_pretrained(place / "model", dtype=torch.float32).eval()
-    files = sorted((place / "pictures").iterdir())
-    files = files[: max(1, len(files) // 4)]
+    files = pictures_of(place, count)
 
     def turn() -> int:
         for file in files:
@@ -168,14 +172,14 @@ def make_stage(collection: Collection, config: CaptionConfig) -> Callable[[], in
     return turn
 
 
-def make_bare(place: Path, config: CaptionConfig) -> Callable[[], int]:
+def make_bare(place: Path, config: CaptionConfig, count: int) -> Callable[[], int]:
     """The model's own generate, on tensors that are ready."""
     import torch
     from transformers import GenerationConfig
 
     loaded = load(config).loaded
-    pictures = [Image.open(file) for file in sorted((place / "pictures").iterdir())]
-    ready = torch.stack([load(config).prepare(picture) for picture in pictures]).to(loaded.device, loaded.dtype)
+    pictures = [load(config).prepare(Image.open(file)) for file in pictures_of(place, count)]
+    ready = torch.stack(pictures).to(loaded.device, loaded.dtype)
 
     def turn() -> int:
         loaded.language.generation_config = GenerationConfig(min_new_tokens=TOKENS, max_new_tokens=TOKENS)
@@ -187,11 +191,19 @@ def make_bare(place: Path, config: CaptionConfig) -> Callable[[], int]:
     return turn
 
 
-def make_collection(place: Path, name: str) -> Collection:
-    """The pictures as a collection, without texts."""
-    collection = Collection(place / name)
-    ingest_folder(collection, FolderConfig(path=place / "pictures", captions="none"), read_caption)
+def make_collection(place: Path, name: str, count: int) -> Collection:
+    """So many of the pictures as a collection, without texts."""
+    collection, mine = Collection(place / name), place / f"pictures of {name}"
+    mine.mkdir()
+    for file in pictures_of(place, count):
+        link(file, mine / file.name)
+    ingest_folder(collection, FolderConfig(path=mine, captions="none"), read_caption)
     return collection
+
+
+def pictures_of(place: Path, count: int) -> list[Path]:
+    """The first of the pictures."""
+    return sorted((place / "pictures").iterdir())[:count]
 
 
 def make_pictures(folder: Path, count: int) -> None:

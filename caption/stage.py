@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from base.clip import clip_models, clip_name
+from base.errors import UserError
 from base.files import fingerprint
 from base.pixels import PictureError, decode
 from base.progress import Progress, silent
@@ -55,9 +56,11 @@ def caption(
     One that has to be looked at and can't be decoded any more gets no row; the summary says why.
 
     Raises:
-        UserError: a model is none, or can't be loaded.
+        UserError: a model is none, or can't be loaded; or there are templates for another source.
     """
     check(config)
+    for source in config.templates.keys() - {collection.name}:
+        raise UserError(f"templates.{source}: there is no such source; this collection is called {collection.name}.")
     work = partial(_caption_part, collection, config)
     return make_parts(collection, Table.CAPTIONS, config, recipes(collection, config), work, progress, parts)
 

@@ -45,7 +45,7 @@ def levels(project: Project) -> list[Level]:
         Level([_incoming(project, name) for name in project.sources], side_by_side=True),
         Level(scores),
         Level([[steps.choose_step(project.all_sources(), project.choose)]]),
-        Level([[steps.caption_step(c, project.captioning())] for c in collections], then=forget_models),
+        Level([[steps.caption_step(c, project.captioning(c.name))] for c in collections], then=forget_models),
         Level([_model(project)]),
     ]
 

@@ -154,13 +154,14 @@ class Project(StageConfig):
         """The collection of a source."""
         return Collection(self.workspace / "collections" / name)
 
-    def captioning(self) -> CaptionConfig:
-        """The caption section; a CLIP that it does not name is that of the score section."""
-        own = self.caption.clip
-        if self.score is None or "model" in own.model_fields_set:
-            return self.caption
-        scored = {name: getattr(self.score, name) for name in set(ClipConfig.model_fields) - own.model_fields_set}
-        return self.caption.model_copy(update={"clip": own.model_copy(update=scored)})
+    def captioning(self, source: str) -> CaptionConfig:
+        """The caption section for one source; a CLIP that it does not name is that of the score section."""
+        clip, every = self.caption.clip, self.caption.templates
+        if self.score is not None and "model" not in clip.model_fields_set:
+            said = clip.model_fields_set
+            clip = clip.model_copy(update={n: getattr(self.score, n) for n in ClipConfig.model_fields if n not in said})
+        templates = {source: every[source]} if source in every else {}
+        return self.caption.model_copy(update={"clip": clip, "templates": templates})
 
     def all_sources(self) -> list[Source]:
         """The sources with their roles, as choose and balance take them."""
@@ -190,7 +191,7 @@ def load_project(path: Path) -> Project:
     except ValidationError as error:
         raise UserError("\n".join(f"{file}: {line}" for line in sentences(error, Project))) from None
     project = rooted(project, file.absolute().parent)
-    wrong = list(missing(project)) or list(unfit_models(project))
+    wrong = list(missing(project)) or list(dict.fromkeys(unfit_models(project)))
     if wrong:
         raise UserError("\n".join(f"{file}: {line}" for line in wrong))
     return project
@@ -230,7 +231,8 @@ def unfit_models(project: Project) -> Iterator[str]:
     """What the stages themselves find wrong with the models that they shall use; no torch is imported for it."""
     if project.score is not None:
         yield from _objection("score", score.check, project.score)
-    yield from _objection("caption", check_captioning, project.captioning())
+    for source in project.sources:
+        yield from _objection("caption", check_captioning, project.captioning(source))
     yield from _objection("train", check_training, project.train)
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from base.clip import ClipConfig
+from base.errors import UserError
 from base.stage import StageConfig, Summary
 from caption import candidates
 from caption.config import CaptionConfig
@@ -204,7 +205,7 @@ def test_a_class_takes_the_likeliest_of_its_templates(
 ) -> None:
     texts = ("a big red circle", "a small blue square on a white background", "a photo of a green heart")
     collection = make_collection(template="a thing")
-    config = config_of(tiny, clip=CLIP, templates={"work": texts, "other": ("x",)})
+    config = config_of(tiny, clip=CLIP, templates={"work": texts})
     caption(collection, config)
     rows = captions(collection)
     assert {row["kind"] for row in rows} == {CaptionKind.TEMPLATE}
@@ -214,8 +215,8 @@ def test_a_class_takes_the_likeliest_of_its_templates(
         assert row["caption"] == best["caption"]
         assert row["margin"] == pytest.approx(best["similarity"] - second["similarity"], abs=1e-4)
     assert asked == []
-    before = recipes(collection, config)
-    assert recipes(collection, config.model_copy(update={"templates": {"work": texts}})) == before
+    with pytest.raises(UserError, match=r"templates\.wrok: there is no such source; this collection is called work"):
+        caption(collection, config_of(tiny, clip=CLIP, templates={"wrok": texts}))
     human = make_collection("human", count=4)
     caption(human, config)
     kinds = {row["kind"]: row["caption"] for row in captions(human)}
@@ -285,7 +286,7 @@ def test_what_no_model_was_asked_for_makes_nothing_again(
 ) -> None:
     collection = make_collection(count=2)
     before = recipes(collection, config_of(tiny))
-    for change in [{"clip": CLIP}, {"seed": 3}, {"templates": {"other": ("a",)}}]:
+    for change in [{"clip": CLIP}, {"seed": 3}]:
         assert recipes(collection, config_of(tiny, **change)) == before
 
 
