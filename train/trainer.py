@@ -1,6 +1,6 @@
 """The trainer: weights, optimizer, average, and the one counter from which all else follows.
 
-Nothing in this file waits for the device: no number is read back. tests/train/test_trainer.py sees to that.
+Nothing in this file waits for the device: no number is read back. tests/train/test_shape.py sees to that.
 """
 
 import math

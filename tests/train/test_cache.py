@@ -8,10 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
+from train.batches import Course
 from train.cache import LatentCache
+from train.config import TrainConfig
 from train.dataset import Problem, Sample, read_dataset
-from train.framing import pixels, plain
+from train.framing import Framing, pixels, plain
+from train.loader import Loader
 from train.model import load_model
+from train.text import Texts
 
 CPU = torch.device("cpu")
 
@@ -146,3 +150,39 @@ def test_a_vae_without_a_posterior_has_no_deviation(
     mean, deviation = cache[samples[0]]
     assert mean.shape == (4, 4, 4) and mean.abs().sum() > 0
     assert not deviation.any()
+
+
+def test_flips_and_crops_are_kept_where_they_are_shown(
+    vae: object, folder: Path, samples: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    framing = Framing(TrainConfig(flip=0.5, crop_jitter=0.2, crops=2))
+    cache = LatentCache(tmp_path, vae)
+    assert cache.add(samples, 2, views=framing.views) == []
+    assert len(cache.store.entries) == 4 * len(samples)
+    for sample in samples[:3]:
+        picture = torch.from_numpy(pixels(sample, framing.views(sample))[1].copy()).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            posterior = vae.encode(picture.float() / 127.5 - 1).latent_dist  # type: ignore[attr-defined]
+        flipped = framing.views(sample)[1]
+        assert flipped.flipped
+        assert torch.allclose(cache.at(sample, flipped)[0].float(), posterior.mean[0], atol=2e-3)
+    plain_only = LatentCache(tmp_path, vae)
+    plain_only.add(samples, 2)
+    assert len(plain_only.store.entries) == len(samples) and len(shards(tmp_path)) == 1, "the plain ones are there"
+
+
+def test_a_padded_pictures_loss_counts_inside_it_alone(vae: object, tmp_path: Path, tiny_base: str) -> None:
+    """32 pixels are 8 cells here: a picture of 64 × 24 fills 12 of 32 rows, which cover the cells 3 and 4 whole."""
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (64, 24), "teal").save(tmp_path / "a" / "x.png")
+    config = TrainConfig(resolution=32, quantum=32, batch=1, pad="#ffffff", workers=1)
+    data = read_dataset(tmp_path, 32, 32, 1)
+    latents = LatentCache(None, vae)
+    latents.add(data.samples, 1, views=Framing(config).views)
+    texts = Texts(load_model(tiny_base, CPU), None, frozen=False)
+    ((ready,), *_) = Loader(data, latents, texts, config, pin=False).steps(Course(data, config).after(0))
+    assert ready.inside is not None and ready.inside.shape == (1, 8, 8)
+    assert ready.inside[0].sum(1).tolist() == [0, 0, 0, 8, 8, 0, 0, 0]
+    whole = Loader(data, latents, texts, TrainConfig(resolution=32, quantum=32, batch=1), pin=False)
+    latents.add(data.samples, 1)
+    assert next(iter(whole.steps(Course(data, config).after(0))))[0].inside is None
