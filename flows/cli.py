@@ -12,6 +12,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from base.errors import StageFailed, UserError
+from base.stop import stop_all
 
 CHAIN = Group.create_ordered("The whole chain")
 STAGES = Group.create_ordered("One stage")
@@ -138,7 +139,9 @@ def _line(error: Exception) -> str:
 
 
 def _stopped(verbose: bool) -> int:
-    """Ctrl-C: whatever is half done is thrown away by the next run, so the process can end at once, threads and all."""
+    """Ctrl-C: requests under way may end, and whatever else is half done is thrown away by the next run, so the process
+    can end at once, threads and all."""
+    stop_all(5.0)
     _end(130, "Stopped. All that was finished stays; the same command goes on from there.", verbose)
     sys.stdout.flush()
     os._exit(130)

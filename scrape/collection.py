@@ -51,6 +51,7 @@ class Status(StrEnum):
     DNS_UNKNOWN = "dns_unknown"
     DNS_TEMPORARY = "dns_temporary"
     CONNECTION = "connection"
+    HOST_DOWN = "host_down"
     TLS = "tls"
     TIMEOUT = "timeout"
     TOO_MANY_REDIRECTS = "too_many_redirects"
@@ -74,7 +75,11 @@ class Status(StrEnum):
     TOO_SMALL = "too_small"
     BAD_ASPECT = "bad_aspect"
     ANIMATED = "animated"
+    PLACEHOLDER = "placeholder"
+    HASH_MISMATCH = "hash_mismatch"
     DUPLICATE = "duplicate"
+    # none of these: enough pictures had come
+    NOT_NEEDED = "not_needed"
 
 
 class Choice(StrEnum):
@@ -198,11 +203,6 @@ SCHEMAS: dict[Table, pa.Schema] = {
 }
 """Every table has one row a key of its upstream table that went on: scores, one a record whose status is ok;
 choices, one a score or record; captions, one a choice that was kept. Keys are unique and in the upstream order."""
-
-RETRYABLE = frozenset(
-    {Status.TIMEOUT, Status.DNS_TEMPORARY, Status.CONNECTION, Status.HTTP_429, Status.HTTP_5XX, Status.SHORT_BODY}
-)
-"""Statuses that another try may change."""
 
 
 def key_of(*identity: str) -> str:

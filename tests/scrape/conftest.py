@@ -32,6 +32,7 @@ class Web:
     def __init__(self) -> None:
         self.pages: dict[str, Handler] = {}
         self.hits: Counter[str] = Counter()
+        self.robots: Counter[str] = Counter()  # host → how often its robots.txt was asked for
         self.headers: dict[str, str] = {}  # of the last request
         self.port = 0
 
@@ -81,7 +82,10 @@ class Web:
         return rows
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        self.hits[request.path] += 1
+        if request.path == "/robots.txt":
+            self.robots[request.host] += 1
+        else:
+            self.hits[request.path] += 1
         self.headers = dict(request.headers)
         if request.path not in self.pages:
             raise web.HTTPNotFound
