@@ -150,7 +150,7 @@ def _made_anew(body: bytes, header: Header, config: "ScrapeConfig") -> Picture:
     options = {"quality": config.quality} if config.format != "png" else {}
     try:
         if size:
-            image = image.resize(size, Image.Resampling.LANCZOS)
+            image = image.resize(size, Image.Resampling.BICUBIC)
         image.save(out, config.format, **options)
     except (OSError, ValueError, MemoryError) as error:
         raise Dropped(

@@ -34,6 +34,8 @@ class Turns(Generic[Job]):
 
     def admit(self, host: str, delay_s: float = 0.0) -> None:
         """A host may be asked as much as any, with so many seconds from one job to the next."""
+        if delay_s and host not in self._admitted and host in self._out:
+            self.rest(host, delay_s)
         self._admitted[host] = delay_s
         self._offer(host)
 
