@@ -37,7 +37,7 @@ _COMMANDS = {
         "scrape": ("flows.stage_commands:scrape", "Download the candidates' pictures."),
         "score": ("flows.stage_commands:score", "Look at each picture with CLIP: embedding, aesthetic, likeness."),
         "choose": ("flows.stage_commands:choose", "Decide which pictures go on: duplicates, thresholds, licences."),
-        "caption": ("flows.stage_commands:caption", "Write captions with BLIP where none is good enough."),
+        "caption": ("flows.caption_commands:app", "Write captions with BLIP; convert or edit those there are."),
         "balance": ("flows.stage_commands:balance", "Assemble the training folder, with ground truth at a ratio."),
         "train": ("flows.stage_commands:train", "Fine-tune a Stable Diffusion model on a training folder."),
         "evaluate": ("flows.stage_commands:evaluate", "Measure what a model learned, and what it forgot."),

@@ -60,9 +60,10 @@ class Terminal:
             if self._bars is None:
                 self._bars = self._start()
             if watched.bar is None:
-                watched.bar = self._bars.add_task(watched.title, total=total, rate="", note="")
+                watched.bar = self._bars.add_task(watched.title, total=total, count="", rate="", note="")
             rate = f"{watched.rate(done):,.1f}/s" if watched.rate(done) else ""
-            self._bars.update(watched.bar, completed=done, total=total, rate=rate, note=note)
+            count = f"{done:,}" if total is None else f"{done:,}/{total:,}"
+            self._bars.update(watched.bar, completed=done, total=total, count=count, rate=rate, note=note)
 
     def seconds_between(self) -> float:
         """How often a piece of work may be drawn."""
@@ -73,7 +74,7 @@ class Terminal:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=16),
-            TextColumn("{task.completed:,}/{task.total:,}"),
+            TextColumn("{task.fields[count]}"),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[note]}", style="dim", table_column=note),
