@@ -39,7 +39,7 @@ def test_what_is_no_model_is_refused(model: Path, tmp_path: Path, config: Config
     for base, said in [
         (tmp_path / "missing", "neither a folder nor a hub id"),
         ("owner/never-downloaded", "on this machine"),  # the tests run offline
-        (tmp_path / "file.safetensors", "is a file"),
+        (tmp_path / "file.safetensors", "no safetensors file"),
         (tmp_path / "empty", "lacks unet, vae"),
     ]:
         with pytest.raises(UserError, match=said):

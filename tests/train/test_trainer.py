@@ -172,7 +172,7 @@ def test_gradient_checkpointing_gives_the_same_gradient(made: Made) -> None:
 def test_a_window_of_losses_finds_the_step_where_it_went_wrong() -> None:
     window = LossWindow()
     for step, loss in enumerate([0.5, math.inf, 0.5], start=1):
-        window.add(step, step, 1e-3, torch.tensor(loss), torch.tensor(1.0), [])
+        window.add(step, step, 1e-3, torch.tensor(loss), torch.tensor(1.0))
     with pytest.raises(NotFinite) as caught:
         window.take()
     assert caught.value.step == 2
