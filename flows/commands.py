@@ -10,6 +10,7 @@ from base import processes
 from base.cpu import keep_pages
 from base.errors import UserError
 from flows import chain
+from flows.captions import Captions, of_workspace
 from flows.project import Project, load_project
 from flows.steps import Outcome, Step
 from flows.tables import balance, funnel
@@ -68,6 +69,7 @@ def plan(project: Path = PROJECT) -> None:
         print_table(rows_table("What an epoch would show, as the dataset is now", planning.training_rows(training)))
         print_table(rows_table("In which buckets", planning.bucket_rows(training)))
         print("\n".join([planning.training_line(training), *training.notes]))
+    _say_lengths(of_workspace(loaded.workspace, list(loaded.sources)), loaded.train.base)
     if all(step.stale == [] for step in steps):
         print("Nothing to do: everything is as project.yaml says.")
 
@@ -94,8 +96,22 @@ def show(folder: Path, *, picture: str | None = None, output: Path | None = None
         return
     for table in showing.tables(folder):
         print_table(table)
+    _say_lengths(showing.captions_of(folder), None)
     sheet = showing.write_sheet(folder, output or Path(f"dreamloom-{folder.absolute().name}.png"))
     print(f"contact sheet: {sheet}" if sheet else "no pictures yet")
+
+
+def _say_lengths(captions: Captions, model: str | None) -> None:
+    """How many captions the text encoder will cut; nothing where there is no caption yet.
+
+    Args:
+        model: whose tokens they are; None: CLIP's own.
+    """
+    from caption.tokens import lengths, tokens_of
+
+    if captions:
+        with Terminal() as terminal, terminal.watch("count tokens") as progress:
+            print(lengths(captions, tokens_of(model), progress))
 
 
 def near(path: Path) -> Path:

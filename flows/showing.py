@@ -10,6 +10,7 @@ from base.errors import UserError
 from base.files import commit
 from curate.assemble import manifest_path
 from curate.sheet import contact_sheet
+from flows import captions
 from flows.pictures import SHOWN, Pictures, of_collection, of_folder, spread
 from flows.tables import balance, funnel, sources_of
 from flows.terminal import funnel_table, rows_table
@@ -42,6 +43,13 @@ def tables(folder: Path) -> list[RichTable]:
         for f in read_folder(folder)
     ]
     return [rows_table(str(folder), rows)]
+
+
+def captions_of(folder: Path) -> captions.Captions:
+    """The captions of a collection, a workspace or a training folder."""
+    if _is_workspace(folder):
+        return captions.of_workspace(folder)
+    return captions.of_collection(Collection(folder)) if _is_collection(folder) else captions.of_training_folder(folder)
 
 
 def write_sheet(folder: Path, output: Path) -> Path | None:

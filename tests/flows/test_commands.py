@@ -66,6 +66,21 @@ def test_show_draws_a_sheet_and_a_table(
         assert picture.width > 200
 
 
+def test_show_and_plan_say_how_many_captions_are_cut(
+    finished: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for where in ("", "collections/squares"):
+        out = said(["show", str(finished.workspace / where), "--output", str(tmp_path / "sheet.png")], capsys)
+        assert f"tokens: none of {12 if not where else 6} captions is cut, CLIP reads 77; most: 5" in out
+    assert "captions is cut, CLIP reads 32; most: " in said(["plan", str(finished.file)], capsys)  # the demo's CLIP
+    (finished.workspace / "dataset" / "circles" / "long.png").hardlink_to(
+        finished.folder / "circles/a red circle_(0).png"
+    )
+    (finished.workspace / "dataset" / "circles" / "long.txt").write_text("cat " * 99)
+    out = said(["show", str(finished.workspace / "dataset"), "--output", str(tmp_path / "sheet.png")], capsys)
+    assert "1 of 11 captions will be cut, as CLIP reads 77, both ends counted; most: 101, of circles/long.png" in out
+
+
 def test_show_leaves_files_alone_that_are_not_its_own(
     finished: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
