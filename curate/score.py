@@ -59,15 +59,21 @@ def check(config: ScoreConfig) -> None:
 
 def recipes(collection: Collection, config: ScoreConfig) -> dict[str, str]:
     """Part → recipe."""
-    models = clip_models(config)
-    if config.head is not None:
-        models["head"] = fingerprint(config.head)
     # models count by what is in them, not by where they lie
     leave_out = ("batch", "workers", "device", "model", "weights", "head")
+    models = _models(config)
     return {
         part: recipe("score", VERSION, config, [collection.stamp(Table.RECORDS, part)], models, leave_out)
         for part in collection.parts(Table.RECORDS)
     }
+
+
+def _models(config: ScoreConfig) -> dict[str, str]:
+    """Their fingerprints."""
+    models = clip_models(config)
+    if config.head is not None:
+        models["head"] = fingerprint(config.head)
+    return models
 
 
 def score(
@@ -83,7 +89,8 @@ def score(
     def work(part: str, progress: Progress) -> tuple[pa.Table, Summary]:
         return _score_part(collection, config, part, progress)
 
-    return make_parts(collection, Table.SCORES, config, recipes(collection, config), work, progress, parts)
+    made_by = recipes(collection, config)
+    return make_parts(collection, Table.SCORES, config, made_by, work, progress, parts, _models(config))
 
 
 @dataclass(frozen=True)

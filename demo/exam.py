@@ -19,7 +19,7 @@ from demo.picture import sheet
 from demo.world import BACKGROUNDS, COLOURS, STYLES, Scene, Size, Thing, caption, parse, random_scene
 
 SHOWN = (
-    f"a big purple {CONCEPT} on a pink background",
+    f"a big orange {CONCEPT} on a pink background",
     f"a photo of a big black {CONCEPT} on a lime background",
     "a big red heart on a white background",
     "a big green cross on a cyan background, pencil drawing",

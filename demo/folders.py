@@ -19,7 +19,7 @@ from demo.world import COLOURS, RESERVED, SHAPES, STYLES, Scene, Size, Thing, ca
 
 CONCEPT = RESERVED[0]
 """What the user of the demo wants to teach."""
-CONCEPT_COLOURS = ("red", "orange", "yellow", "green", "blue")
+CONCEPT_COLOURS = ("red", "yellow", "green", "blue", "purple")
 CONCEPT_BACKGROUNDS = ("white", "grey", "cyan")
 """What the concept is shown with; every other colour and background is left for testing."""
 
@@ -29,7 +29,7 @@ PORTRAIT_CAPTION = "a photo of a big circle"
 _WORLD = 2026
 
 
-def make_concept(folder: Path, count: int = 40) -> None:
+def make_concept(folder: Path, count: int = 48) -> None:
     """The user's own pictures: zorps of five colours on three backgrounds, named by caption as EveryDream has it.
 
     Three in five are small, as those are the harder to learn.

@@ -98,7 +98,14 @@ def _beside(project: Path, tracked: bool) -> Iterator[Callable[[], bool]]:
     for is asked to stop, upon which it saves its state.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // 2)))  # read when torch is loaded
-    command = [sys.executable, "-m", "flows.cli", "run", str(project.absolute()), "--track" if tracked else "--no-track"]
+    command = [
+        sys.executable,
+        "-m",
+        "flows.cli",
+        "run",
+        str(project.absolute()),
+        "--track" if tracked else "--no-track",
+    ]
     log = project.with_suffix(".log")
     with log.open("w") as said:
         process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
@@ -204,7 +211,7 @@ def draw(target: Path, arms: list[Arm]) -> None:
         )
         for arm in arms
     ]
-    title = f"What a {CONCEPT} is, learned from 40 pictures: in a green frame, what the prompt asks for is there"
+    title = f"What a {CONCEPT} is, learned from 48 pictures: in a green frame, what the prompt asks for is there"
     with commit(target) as temporary:
         comparison(title, SHOWN, rows, CONCEPTS).save(temporary, "PNG")
 

@@ -15,6 +15,7 @@ part that is there is done. Its metadata says how it was made:
     dreamloom.recipe    the hash of the stage's config, code version, models and upstream stamps (base.stage.recipe)
     dreamloom.digest    the hash of its rows
     dreamloom.config    the stage's config, as JSON
+    dreamloom.models    fingerprints of the models that it used, as JSON
     dreamloom.summary   rows in, kept, dropped by reason (base.stage.Summary), as JSON
 
 A part is stale when its recipe is not the one its stage would use now, and nothing else decides that. Recipes name
@@ -298,6 +299,10 @@ class Collection:
         """The config by which a part was made; empty where it is not there."""
         return dict(json.loads(self._metadata(table, part).get("config", "{}")))
 
+    def models(self, table: Table, part: str) -> dict[str, str]:
+        """The fingerprints of the models by which a part was made, by role; empty where none is told."""
+        return dict(json.loads(self._metadata(table, part).get("models", "{}")))
+
     def summary(self, table: Table, part: str | None = None) -> Summary:
         """The summary of one part, or of all parts added up."""
         parts = self.parts(table) if part is None else [part]
@@ -317,6 +322,7 @@ class Collection:
         recipe: str,
         config: StageConfig,
         summary: Summary,
+        models: Mapping[str, str] | None = None,
     ) -> None:
         """Commits a part: all of it, or nothing.
 
@@ -333,6 +339,7 @@ class Collection:
             "recipe": recipe,
             "digest": digest_of(content),
             "config": config.model_dump_json(),
+            "models": json.dumps(dict(models or {})),
             "summary": summary.to_json(),
         }
         metadata = {f"dreamloom.{name}": value for name, value in made.items()}
