@@ -3,8 +3,8 @@
 import hashlib
 import json
 from collections import Counter
-from itertools import product
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
