@@ -120,7 +120,7 @@ class TrainConfig(StageConfig):
     cache: Path | None = Field(None, description="Where latents are kept; none: in .latents beside the run.")
 
     checkpoint_every: int = Field(500, ge=1, description="Optimizer steps between checkpoints.")
-    keep: int = Field(1, ge=1, description="Checkpoints kept, the newest.")
+    keep: int = Field(1, ge=1, description="Checkpoints kept, the newest; the best one is kept, too.")
     eval_every: int = Field(500, ge=0, description="Optimizer steps between evaluations; 0: only before and after.")
     eval_timesteps: int = Field(8, ge=1, le=1000, description="Timesteps at which each held-out picture is judged.")
     sample_every: int = Field(500, ge=0, description="Optimizer steps between samples; 0: only before and after.")

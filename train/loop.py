@@ -85,7 +85,7 @@ def _loop(session: "Session", config: TrainConfig, stop: Stop) -> bool:
             session.measure()
         if session.due(config.sample_every):
             session.draw()
-        if session.due(config.checkpoint_every):
+        if session.due(config.checkpoint_every) or session.is_best:
             session.save()
         if session.together.any(stop.wanted) or session.at_end:
             return session.at_end

@@ -15,8 +15,9 @@ from train.cache import LatentCache
 from train.config import TrainConfig
 from train.dataset import Dataset
 from train.device import choose_device, peak_memory
+from train.evaluate import way
 from train.framing import Framing
-from train.learning import Learning
+from train.learning import Learning, judging
 from train.loader import Loader
 from train.log import Log
 from train.losses import NotFinite
@@ -55,6 +56,7 @@ class Session:
         self.progress = progress
         self.together = together
         device = choose_device(config.device)
+        measured = way(config.base, kinds, judging(config))
         self.model = load_model(config.base, device, config.vae, config.prediction, config.zero_terminal_snr)
         cache = (config.cache or run.parent / ".latents").expanduser()
         latents = LatentCache(cache, self.model.vae)
@@ -69,7 +71,7 @@ class Session:
         self.course = Course(self.dataset, config)
         loader = Loader(self.dataset, latents, texts, config, pin=device.type == "cuda")
         self.trainer = Trainer(self.model, self.course.images, config, together)
-        self.learning = Learning(run, kinds, latents, config)
+        self.learning = Learning(run, kinds, measured, latents, config)
         with together.in_turn():
             self._go_on()
         boards = open_boards(run, self.trainer.steps_done, config) if together.main else []
@@ -85,6 +87,11 @@ class Session:
         """Whether what is done every so many steps is due; before the first step and after the last it always is."""
         step = self.trainer.steps_done
         return step == 0 or self.at_end or (every > 0 and step % every == 0)
+
+    @property
+    def is_best(self) -> bool:
+        """Whether the model as it is now was measured, and found better than at any point before."""
+        return self.learning.is_best(self.trainer.images_seen)
 
     def step(self) -> None:
         """One optimizer step."""
