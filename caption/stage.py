@@ -1,7 +1,8 @@
 """The caption stage: a picture keeps the text it came with where that is of a kind to keep; models find the others'.
 
-What a model said of a picture is taken over from the part that is made again, where the picture and all that its words
-hang on are the same. Another threshold in choose, or other edits, so ask no model again. Threads decode and scale
+What a model said of a picture is taken over from the part that is made again, and from a part that a kill left unmade,
+where the picture and all that its words hang on are the same. Another threshold in choose, or other edits, so ask no
+model again. Threads decode and scale
 pictures ahead of the model, so that it never waits.
 """
 
@@ -26,6 +27,7 @@ from caption.candidates import Candidate, Row, Seen, Writer, best, writer_of
 from caption.config import CaptionConfig, check
 from caption.edit import edit
 from scrape.collection import CaptionKind, Choice, Collection, Status, Table
+from scrape.journal import Journal
 from scrape.parts import make_parts
 
 VERSION = 2
@@ -61,8 +63,21 @@ def caption(
     check(config)
     for source in config.templates.keys() - {collection.name}:
         raise UserError(f"templates.{source}: there is no such source; this collection is called {collection.name}.")
-    work = partial(_caption_part, collection, config)
-    return make_parts(collection, Table.CAPTIONS, config, recipes(collection, config), work, progress, parts)
+    made = recipes(collection, config)
+
+    def work(part: str, progress: Progress) -> tuple[list[dict[str, Any]], Summary]:
+        with _journal(collection, part) as journal:
+            return _caption_part(collection, config, part, journal, progress)
+
+    summary = make_parts(collection, Table.CAPTIONS, config, made, work, progress, parts)
+    for part in made if parts is None else parts:
+        _journal(collection, part).remove()
+    return summary
+
+
+def _journal(collection: Collection, part: str) -> Journal:
+    """What was found for a part that is not committed yet: a processor may work on one for hours."""
+    return Journal(collection.root / Table.CAPTIONS / f".journal-{part}.jsonl", {"captions": WORDS_VERSION})
 
 
 def _words(collection: Collection, config: CaptionConfig) -> str:
@@ -84,28 +99,33 @@ class _Found:
     candidates: list[Candidate]
     recipe: str
 
+    def to_row(self) -> dict[str, Any]:
+        """As the captions table has it."""
+        return {"recipe": self.recipe, "candidates": [one.to_row() for one in self.candidates]}
+
 
 def _caption_part(
-    collection: Collection, config: CaptionConfig, part: str, progress: Progress
+    collection: Collection, config: CaptionConfig, part: str, journal: Journal, progress: Progress
 ) -> tuple[list[dict[str, Any]], Summary]:
     rows = _chosen(collection, part)
     asked = [row for row in rows if not _stays(row, collection, config)]
     words = _words(collection, config)
     wanted = {row["key"]: recipe(words, 1, _identity(row, config)) for row in asked}
-    found = _taken_over(collection, part, wanted)
+    found = _taken_over([*_there(collection, part), *journal.rows.values()], wanted)
     lost = Counter[str]()
     others = [row for row in asked if row["key"] not in found]
     for done, (row, candidates) in enumerate(_find(collection, config, others), 1 + len(rows) - len(others)):
         if isinstance(candidates, str):
             lost[candidates] += 1
         else:
-            found[row["key"]] = _Found(candidates, wanted[row["key"]])
+            made = found[row["key"]] = _Found(candidates, wanted[row["key"]])
+            journal.add({"key": row["key"], **made.to_row()})
         progress(done, len(rows), f"{done - lost.total()} captioned")
     there = [row for row in rows if row["key"] in found or row["key"] not in wanted]
-    made = [_row(row, found.get(row["key"]), config, collection.name) for row in there]
-    doubtful = sum(row["doubtful"] is True for row in made)
+    captions = [_row(row, found.get(row["key"]), config, collection.name) for row in there]
+    doubtful = sum(row["doubtful"] is True for row in captions)
     marked = {DOUBTFUL: doubtful} if doubtful else {}
-    return made, Summary(rows=len(rows), kept=len(made), dropped=dict(lost), marked=marked)
+    return captions, Summary(rows=len(rows), kept=len(captions), dropped=dict(lost), marked=marked)
 
 
 def _find(
@@ -150,14 +170,18 @@ def _identity(row: Row, config: CaptionConfig) -> dict[str, Any]:
     return {name: row[name] for name in ("key", "sha256", "width", "height", "bytes", *texts)}
 
 
-def _taken_over(collection: Collection, part: str, wanted: Mapping[str, str]) -> dict[str, _Found]:
-    """Key → what was found by the wanted recipe when the part that lies there was made."""
+def _there(collection: Collection, part: str) -> list[dict[str, Any]]:
+    """What the part that lies there has of each picture: key, candidates, recipe."""
     if part not in collection.parts(Table.CAPTIONS):
-        return {}
-    old = collection.read(Table.CAPTIONS, part, ["key", "candidates", "recipe"]).to_pylist()
+        return []
+    return list(collection.read(Table.CAPTIONS, part, ["key", "candidates", "recipe"]).to_pylist())
+
+
+def _taken_over(rows: Sequence[Row], wanted: Mapping[str, str]) -> dict[str, _Found]:
+    """Key → what was found before by the recipe that is wanted now."""
     return {
         row["key"]: _Found([Candidate.from_row(one) for one in row["candidates"]], row["recipe"])
-        for row in old
+        for row in rows
         if row["recipe"] is not None and wanted.get(row["key"]) == row["recipe"]
     }
 
@@ -191,6 +215,5 @@ def _chosen_of(found: _Found, config: CaptionConfig) -> dict[str, Any]:
         "margin": margin,
         "clip": None if cosine is None else clip_name(config.clip.model, config.clip.weights),
         "doubtful": None if cosine is None or config.floor is None else cosine < config.floor,
-        "candidates": [one.to_row() for one in found.candidates],
-        "recipe": found.recipe,
+        **found.to_row(),
     }

@@ -237,8 +237,7 @@ def test_other_choices_ask_the_model_about_new_pictures_only(
     choose(collection, [Choice.KEPT] * 5 + [Choice.DUPLICATE], "another")
     summary = caption(collection, config)
     assert (summary.parts_done, summary.kept, asked) == (1, 5, [2])
-    wanted = anew.read(Table.CAPTIONS)  # as if they had been chosen so at once
-    assert collection.read(Table.CAPTIONS).drop(["recipe"]).equals(wanted.drop(["recipe"]))
+    assert collection.read(Table.CAPTIONS).equals(anew.read(Table.CAPTIONS))  # as if chosen so at once
     choose(collection, [Choice.KEPT] * 5 + [Choice.DUPLICATE], "a third")
     asked.clear()
     caption(collection, config)
@@ -323,3 +322,25 @@ def test_edits_are_made_without_a_model_and_what_was_before_is_kept(
     assert "look: a zorp, a photo of {source}" in {row["caption"] for row in rows}
     caption(collection, config_of(tiny))
     assert captions(collection) == before
+
+
+def test_what_was_found_before_a_kill_is_not_asked_again(
+    tiny: str, make_collection: Make, config_of: MakeConfig, asked: list[int], crash: Any
+) -> None:
+    collection = make_collection(count=12)
+    config = config_of(tiny, keep=[], batch=1, workers=1)
+    script = (
+        "from pathlib import Path; from caption.config import CaptionConfig; from caption.stage import caption\n"
+        "from scrape.collection import Collection\n"
+        f"config = CaptionConfig.model_validate_json({config.model_dump_json()!r})\n"
+        f"caption(Collection(Path({str(collection.root)!r})), config)"
+    )
+    crash.root = collection.root / "images"
+    assert crash.run(script, at=9)  # when the ninth of twelve pictures is opened
+    assert not collection.parts(Table.CAPTIONS)
+    assert caption(collection, config).kept == 12
+    assert 0 < len(asked) < 12
+    assert [path.name for path in (collection.root / Table.CAPTIONS).iterdir()] == ["00000.parquet"]
+    anew = make_collection("anew", count=12)
+    caption(anew, config)
+    assert collection.read(Table.CAPTIONS).equals(anew.read(Table.CAPTIONS))
