@@ -24,8 +24,8 @@ from caption.formats.target import CHANGED, SKIPPED, Log, Target
 _MARK = ".dreamloom.json"
 """Says what a folder was made from."""
 
-Change = Callable[[str, str], str]
-"""Another caption for a caption, and the name of the folder in which its picture lies."""
+Change = Callable[[Row, str], str]
+"""Another caption for a row; beside it is the name of the folder in which its picture lies."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _check(folder: Path, writer: Format, output: Path | None, change: Change | N
 def _edited(row: Row, folder: Path, log: Log, change: Change | None) -> Row:
     text = row.caption or ""
     if change is not None:
-        text = change(text, os.path.basename(os.path.dirname(row.name)) or folder.absolute().name)
+        text = change(row, os.path.basename(os.path.dirname(row.name)) or folder.absolute().name)
         if text != row.caption:
             log(CHANGED, row.name, "", f"{row.caption!r} -> {text!r}")
     for kind in oddities(text):

@@ -149,7 +149,12 @@ def test_links_are_followed_and_broken_ones_told(tmp_path: Path) -> None:
 
 def test_edited_captions_are_changed_and_logged(mine: Path, tmp_path: Path) -> None:
     done = convert(
-        mine, "filename", "txt", tmp_path / "new", tmp_path / "log", change=lambda text, folder: f"{folder}: {text}"
+        mine,
+        "filename",
+        "txt",
+        tmp_path / "new",
+        tmp_path / "log",
+        change=lambda row, folder: f"{folder}: {row.caption}",
     )
     assert captions_of(tmp_path / "new", "txt")[b"0"] == "mine: a cat"
     assert captions_of(tmp_path / "new", "txt")[b"3"] == "john: John, a man"
