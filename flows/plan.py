@@ -119,7 +119,8 @@ def bucket_rows(plan: Plan) -> Rows:
 def training_line(plan: Plan) -> str:
     """How long the whole run is."""
     text = f"train: {plan.epochs} epochs, {plan.steps:,} steps, {plan.images:,} pictures shown"
-    return text + (f", about {duration(plan.seconds)}" if plan.seconds else "")
+    text += f", about {duration(plan.seconds)}" if plan.seconds else ""
+    return text + (f"; some {plan.memory / 2**30:.1f} GiB of a GPU's memory, by estimate" if plan.memory else "")
 
 
 def _would_be_made(planned: PlannedStep, parts: int) -> str:

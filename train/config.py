@@ -6,8 +6,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from base.stage import StageConfig
+from train.presets import PRESETS
 
-SPEED_ONLY = frozenset({"device", "workers", "cache", "checkpoint_every", "keep", "log_every", "wandb"})
+SPEED_ONLY = frozenset({"preset", "device", "workers", "cache", "checkpoint_every", "keep", "log_every", "wandb"})
 """Fields that change how fast a run is, or how much it keeps on disk, but not which weights come out."""
 
 
@@ -24,6 +25,9 @@ class TrainConfig(StageConfig):
     )
     vae: str | None = Field(
         None, description="A VAE in place of the base's: a diffusers folder of an AutoencoderKL or AutoencoderTiny."
+    )
+    preset: Literal["8gb", "12gb", "24gb", "80gb"] | None = Field(
+        None, description="Settings for a GPU of so much memory; keys that are given win; none: as below."
     )
     resolution: int = Field(512, ge=32, le=4096, description="Side of the square bucket, in pixels; bounds all areas.")
     quantum: int = Field(64, ge=8, le=256, description="Bucket sides are multiples of this, in pixels.")
@@ -116,6 +120,9 @@ class TrainConfig(StageConfig):
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     gradient_checkpointing: bool = Field(False, description="Compute activations twice to save memory.")
+    compile: bool = Field(
+        False, description="Have torch compile the UNet, anew for each bucket: minutes at first, then faster on a GPU."
+    )
     workers: int = Field(4, ge=1, le=256, description="Threads that read and decode pictures.")
     cache: Path | None = Field(None, description="Where latents are kept; none: in .latents beside the run.")
 
@@ -136,9 +143,10 @@ class TrainConfig(StageConfig):
     @model_validator(mode="before")
     @classmethod
     def _what_follows(cls, given: Any) -> Any:
-        """Adapters begin at nothing and learn at higher rates than weights; Prodigy multiplies its own by these."""
+        """What a preset sets; then rates: adapters begin at nothing and learn at higher ones than weights do."""
         if not isinstance(given, dict):
             return given
+        given = {**PRESETS.get(str(given.get("preset")), {}), **given}
         usual: dict[str, Any] = {"precision": "bf16"} if given.get("weights") == "bf16" else {}
         if given.get("optimizer") == "prodigy":
             usual |= {"learning_rate": 1.0, "text_encoder_rate": 1.0}

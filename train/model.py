@@ -29,6 +29,8 @@ class Model:
     """The base's scheduler, for sampling; its config says what the UNet predicts."""
     alphas_cumprod: Tensor
     """ᾱ of each timestep, float32 [T], on the model's device."""
+    compiled: Any = None
+    """The UNet as torch compiled it, for training alone: measuring and drawing come in too many shapes."""
 
     @property
     def prediction(self) -> str:
@@ -52,7 +54,8 @@ class Model:
 
     def predict(self, noisy: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
         """The UNet's answer, [n, C, h, w]."""
-        return torch.as_tensor(self.unet(noisy, timesteps, states, return_dict=False)[0])
+        unet = self.compiled if self.compiled is not None and torch.is_grad_enabled() else self.unet
+        return torch.as_tensor(unet(noisy, timesteps, states, return_dict=False)[0])
 
     def scaled(self, latents: Tensor) -> Tensor:
         """Latents as the VAE makes them, brought to the scale the UNet works in."""

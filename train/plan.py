@@ -9,6 +9,7 @@ from train.batches import Course
 from train.buckets import Size, enlargement
 from train.config import TrainConfig
 from train.dataset import Dataset, Problem, Sample, read_dataset
+from train.memory import estimate
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,23 @@ class Plan:
     """Optimizer steps of the whole run."""
     seconds: float | None
     """At the rate given; none was: none."""
+    memory: int | None
+    """Bytes of a GPU that it takes, by estimate (train.memory); None where the base is not on this machine."""
+    preset: str | None
+    """The config's."""
 
     @property
     def notes(self) -> list[str]:
         """What the user should know of, in sentences."""
         scarce = [bucket for bucket in self.buckets if bucket.filled > bucket.pictures]
-        return [
+        notes = [
             f"The bucket {bucket.size[0]}×{bucket.size[1]} has too few pictures ({bucket.pictures}) for its batch, so "
             f"they are repeated in {bucket.filled} places; add pictures of that shape, or lower batch."
             for bucket in scarce
         ]
+        if self.memory and self.preset and self.memory > int(self.preset.removesuffix("gb")) * 2**30:
+            notes.append(f"That is more than a GPU of {self.preset} has: take back some of what was set beside it.")
+        return notes
 
 
 def plan(folder: Path, config: TrainConfig, images_per_second: float | None = None) -> Plan:
@@ -87,6 +95,8 @@ def plan(folder: Path, config: TrainConfig, images_per_second: float | None = No
         filled=course.filled,
         steps=course.steps,
         seconds=course.images / images_per_second if images_per_second else None,
+        memory=needed.total if (needed := estimate(config)) else None,
+        preset=config.preset,
     )
 
 

@@ -41,6 +41,9 @@ class Trainer:
         self.parts = learning_parameters(model, config)
         if config.gradient_checkpointing:
             model.unet.enable_gradient_checkpointing()
+        if config.compile:
+            torch._dynamo.config.recompile_limit = 256  # a bucket is a shape, and 8 would be the end
+            model.compiled = torch.compile(model.unet, dynamic=False)
         self.parameters: list[Tensor] = [parameter for part in self.parts.values() for parameter in part.values()]
         self.average = [p.detach().float().clone() for p in self.parameters] if config.ema else None
         rates = {"unet": config.learning_rate, "text_encoder": config.text_encoder_rate}
