@@ -8,7 +8,8 @@ ours   the caption stage over a collection: float32, and `precision: auto`.
 bare   the model's own generate on ready tensors, in the same batches: the limit.
 
 Each has a process of its own (ours asks malloc to keep its pages, theirs does not) and they take turns, as a shared
-machine's speed changes by the minute. Prints a table, and last a line of JSON: ratios of medians.
+machine's speed changes by the minute. Prints a table, and last a line of JSON: ratios of medians. The ratios of
+processor time also hold on a machine that others keep busy; set OMP_WAIT_POLICY=PASSIVE, or threads that wait count.
 """
 
 import argparse
@@ -43,6 +44,17 @@ ONE = {"": 1, " beam3": 3}
 TURNS = {"one": "one", "one beam3": "one", "ours": "ours", "bare": "ours", "ours beam3": "ours"}
 TURNS |= {"ours auto": "auto", "bare auto": "auto"}
 """What is timed → the process it runs in."""
+RATIOS = {
+    "vs_one_at_a_time": ("ours", "one"),
+    "vs_one_at_a_time_beam3": ("ours beam3", "one beam3"),
+    "vs_one_at_a_time_auto": ("ours auto", "one"),
+    "vs_bare": ("ours", "bare"),
+    "vs_bare_auto": ("ours auto", "bare auto"),
+}
+"""How many times as fast the first is as the second."""
+
+Cost = tuple[float, float]
+"""Of a picture: seconds, and seconds of all processors."""
 
 
 def main() -> None:
@@ -62,55 +74,53 @@ def main() -> None:
         make_model(Path(place) / "model")
         make_pictures(Path(place) / "pictures", 2 * given.pictures)
         with processes(set(turns.values()), place) as ask:
-            rates = measure(turns, ask, given.rounds)
-    report(rates, given.device)
+            costs = measure(turns, ask, given.rounds)
+    report(costs, given.device)
 
 
-def measure(turns: dict[str, str], ask: Callable[[str, str], float], rounds: int) -> dict[str, list[float]]:
-    """Pictures a second of each, in each round; the round before the first makes what later ones find."""
-    rates: dict[str, list[float]] = {name: [] for name in turns}
+def measure(turns: dict[str, str], ask: Callable[[str, str], Cost], rounds: int) -> dict[str, list[Cost]]:
+    """What a picture costs each, in each round; the round before the first makes what later ones find."""
+    costs: dict[str, list[Cost]] = {name: [] for name in turns}
     for number in range(rounds + 1):
         for name, process in turns.items():
-            rate = ask(process, name)
-            print(f"{name}: {rate:.3f} pictures/s{'' if number else ', first'}", file=sys.stderr, flush=True)
+            cost = ask(process, name)
+            print(f"{name}: {cost[0]:.2f} s a picture{'' if number else ', first'}", file=sys.stderr, flush=True)
             if number:
-                rates[name].append(rate)
-    return rates
+                costs[name].append(cost)
+    return costs
 
 
-def report(rates: dict[str, list[float]], device: str) -> None:
+def report(costs: dict[str, list[Cost]], device: str) -> None:
     """The table and the JSON."""
-    for name, values in rates.items():
-        print(f"{name:<12}{median(values):8.3f} pictures/s   ({', '.join(f'{value:.3f}' for value in values)})")
-    pairs = {
-        "vs_one_at_a_time": ("ours", "one"),
-        "vs_one_at_a_time_beam3": ("ours beam3", "one beam3"),
-        "vs_one_at_a_time_auto": ("ours auto", "one"),
-        "vs_bare": ("ours", "bare"),
-        "vs_bare_auto": ("ours auto", "bare auto"),
-    }
-    figures: dict[str, Any] = {
-        name: round(median(rates[a]) / median(rates[b]), 3) for name, (a, b) in pairs.items() if {a, b} <= rates.keys()
-    }
+    wall = {name: median(cost for cost, _ in each) for name, each in costs.items()}
+    processor = {name: median(cost for _, cost in each) for name, each in costs.items()}
+    print(f"{'':<12}{'pictures/s':>12}{'s a picture':>12}{'processor s':>12}")
+    for name in costs:
+        print(f"{name:<12}{1 / wall[name]:12.3f}{wall[name]:12.3f}{processor[name]:12.3f}")
+    pairs = {name: pair for name, pair in RATIOS.items() if set(pair) <= costs.keys()}
+    figures: dict[str, Any] = {name: round(wall[than] / wall[ours], 3) for name, (ours, than) in pairs.items()}
     if device == "cuda":
-        figures |= {"captions_per_second": round(median(rates["ours auto"]), 1)}
+        figures |= {"captions_per_second": round(1 / wall["ours auto"], 1)}
         figures |= {"gpu_waited": round(max(0.0, 1 - figures["vs_bare_auto"]), 3)}
+    else:
+        figures["by_processor_time"] = {n: round(processor[than] / processor[o], 3) for n, (o, than) in pairs.items()}
     figures |= {"device": device, "threads": os.environ.get("OMP_NUM_THREADS", "all")}
     print(json.dumps(figures))
 
 
 @contextmanager
-def processes(names: set[str], place: str) -> Iterator[Callable[[str, str], float]]:
+def processes(names: set[str], place: str) -> Iterator[Callable[[str, str], Cost]]:
     """Starts a process of each name; gives a function that has one of them take a turn."""
     command = [sys.executable, "-m", "bench.caption", *sys.argv[1:], "--serve"]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     started = {name: subprocess.Popen([*command, name, place], **pipes) for name in sorted(names)}
 
-    def ask(process: str, turn: str) -> float:
+    def ask(process: str, turn: str) -> Cost:
         one = started[process]
         one.stdin.write(f"{turn}\n")
         one.stdin.flush()
-        return float(one.stdout.readline())
+        wall, processor = one.stdout.readline().split()
+        return float(wall), float(processor)
 
     try:
         yield ask
@@ -121,7 +131,7 @@ def processes(names: set[str], place: str) -> Iterator[Callable[[str, str], floa
 
 
 def serve(process: str, place: Path, given: argparse.Namespace) -> None:
-    """Takes turns as they are asked for on stdin; answers each with pictures a second."""
+    """Takes turns as they are asked for on stdin; answers each with seconds, and processor seconds, a picture."""
     if process == "one":
         turns = {f"one{name}": make_one(place, given.pictures // 4, beams) for name, beams in ONE.items()}
     else:
@@ -137,9 +147,9 @@ def serve(process: str, place: Path, given: argparse.Namespace) -> None:
             name.replace("ours", "bare"): make_bare(place, config, count),
         }
     for line in sys.stdin:
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         count = turns[line.strip()]()
-        print(count / (time.perf_counter() - began), flush=True)
+        print((time.perf_counter() - began) / count, (time.process_time() - worked) / count, flush=True)
 
 
 def make_one(place: Path, count: int, beams: int) -> Callable[[], int]:
