@@ -115,6 +115,9 @@ def moved(to: str, status: int = 302, *headers: str) -> bytes:
     return reply(b"", status, f"Location: {to}", *headers)
 
 
+_ENDS = (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError)
+
+
 class Site:
     """Serves cases, each at an address of its own. A context: it ends with its block."""
 
@@ -160,7 +163,7 @@ class Site:
         self.tls_port = int(tls.sockets[0].getsockname()[1])
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        with contextlib.suppress(*_ENDS):
             first = await reader.readexactly(1)
             if first == b"\x16":  # the first byte of TLS
                 writer.write(reply(b"", 400))

@@ -41,6 +41,13 @@ class ScrapeConfig(StageConfig):
     )
     limit: int | None = Field(None, ge=1, description="Pictures wanted of a collection; null: all that can be had.")
     threads: int = Field(0, ge=0, description="Threads that decode pictures; 0: one a core.")
+    engine: Literal["own", "img2dataset"] = Field(
+        "own", description="What fetches: dreamloom itself, or img2dataset 1.47 first, which can use many machines."
+    )
+    distributor: Literal["multiprocessing", "pyspark", "ray"] = Field(
+        "multiprocessing", description="What runs img2dataset's processes: this machine, or a Spark or Ray cluster."
+    )
+    processes: int = Field(0, ge=0, description="Processes of img2dataset; 0: one a core.")
     contact: str = Field("", description="A page or mail address for those who wonder who asks; part of User-Agent.")
     min_success: float = Field(0.1, ge=0, le=1, description="Share of pictures that must come, lest the stage fail.")
 
@@ -87,6 +94,9 @@ _EFFORT = (
     "give_up_after",
     "limit",
     "threads",
+    "engine",
+    "distributor",
+    "processes",
     "contact",
     "min_success",
 )
@@ -189,10 +199,13 @@ def _crawled(
         known: rows by key that are taken over as they are.
         wanted: pictures, at most; None: all.
     """
+    from scrape.bulk import fetch_in_bulk
     from scrape.crawl import crawl  # aiohttp, which `--help` does without
 
     candidates = collection.read(Table.CANDIDATES, part).to_pylist()
     with Journal(_journal_path(collection, part), plan) as journal:
+        if config.engine == "img2dataset":
+            fetch_in_bulk(collection, part, config, candidates, known, journal, progress)
         rows = crawl(collection, part, config, candidates, known, wanted, journal, progress)
     tally = Counter(row["status"] for row in rows)
     kept = tally.pop(Status.OK, 0)

@@ -29,7 +29,8 @@ class Web:
 
     config = ScrapeConfig(allow_private=True, min_side=16, timeout_s=20, retries=0, min_success=0, threads=2)
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self.pages: dict[str, Handler] = {}
         self.hits: Counter[str] = Counter()
         self.robots: Counter[str] = Counter()  # host → how often its robots.txt was asked for
@@ -95,7 +96,8 @@ class Web:
 @pytest.fixture
 def site() -> Iterator[Web]:
     """A server with nothing on it."""
-    served, loop, ready = Web(), asyncio.new_event_loop(), threading.Event()
+    loop, ready = asyncio.new_event_loop(), threading.Event()
+    served = Web(loop)
 
     async def start() -> web.AppRunner:
         application = web.Application(client_max_size=0)
