@@ -16,7 +16,7 @@ def test_a_doubtful_caption_says_so(tmp_path: Path) -> None:
     for side in (20, 30, 40):
         Image.new("RGB", (side, side)).save(tmp_path / "mine" / f"a thing of {side}.png")
     collection = Collection(tmp_path / "collection")
-    ingest_folder(collection, FolderConfig(path=tmp_path / "mine", min_side=16), read_caption)
+    ingest_folder(collection, FolderConfig(path=tmp_path / "mine"), read_caption)
     assert [text for _, text in of_collection(collection)] == ["a thing of 20", "a thing of 30", "a thing of 40"]
     keys = collection.read(Table.RECORDS)["key"].to_pylist()
     rows = [
