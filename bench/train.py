@@ -9,6 +9,11 @@ plain   what diffusers' train_text_to_image.py does at every step: decode, VAE, 
 The three take turns, a few steps each, because a shared machine's speed changes by the minute. Prints JSON.
 """
 
+# ruff: noqa: E402
+from base.cpu import keep_pages
+
+keep_pages()  # for all three, as dreamloom's command line does it: before torch
+
 import argparse
 import json
 import tempfile

@@ -29,7 +29,7 @@ VERSION = "2"
 """Raised when pictures are decoded, resized or stored in another way."""
 GROUP_PIXELS = 2 * 2**20
 """Pixels encoded together: 8 pictures of 512 × 512. Fixed, because the last bits of a convolution may depend on it."""
-GROUP_MOST = 64
+GROUP_MOST = 16
 
 Shown = tuple[Sample, View]
 Keyed = tuple[str, Sample, View]
