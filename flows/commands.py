@@ -66,9 +66,7 @@ def plan(project: Path = PROJECT) -> None:
     print_table(rows_table("What run would make", planning.step_rows(steps)))
     training = planning.plan_train(loaded)
     if training is not None:
-        print_table(rows_table("What an epoch would show, as the dataset is now", planning.training_rows(training)))
-        print_table(rows_table("In which buckets", planning.bucket_rows(training)))
-        print("\n".join([planning.training_line(training), *training.notes]))
+        planning.print_training(training)
     _say_lengths(of_workspace(loaded.workspace, list(loaded.sources)), loaded.train.base)
     if all(step.stale == [] for step in steps):
         print("Nothing to do: everything is as project.yaml says.")

@@ -204,19 +204,32 @@ def balance(
 
 
 def train(
-    folder: Path, run: Path, *, heldout: Path | None = None, config: Annotated[TrainConfig, FLAGS] = TrainConfig()
+    folder: Path,
+    run: Path,
+    *,
+    heldout: Path | None = None,
+    plan: Annotated[bool, Parameter(negative="")] = False,
+    config: Annotated[TrainConfig, FLAGS] = TrainConfig(),
 ) -> None:
     """Fine-tune a Stable Diffusion model on a training folder; go on where the run stopped.
 
     Parameters
     ----------
     folder
-        A training folder in EveryDream's format, as balance makes it.
+        A training folder in EveryDream's format, as balance makes it; a webdataset's .tar; or a table of pictures
+        (.jsonl, .csv, .parquet).
     run
         The run's folder: checkpoints, samples, logs, measurements.
     heldout
         Pictures to measure by, in folders training/ and ground_truth/, as balance makes it.
+    plan
+        Only say what would be done: which pictures, in which buckets, how many steps.
     """
+    if plan:
+        from flows import plan as planning
+
+        planning.print_training(planning.plan_training(folder, config))
+        return
     _perform(runs.train_step(folder, run, config, heldout))
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from base.stage import StageConfig
 from train.presets import PRESETS
@@ -86,7 +86,12 @@ class TrainConfig(StageConfig):
     zero_terminal_snr: bool = Field(
         False, description="Rescale the noise schedule so that its last step is pure noise; needs v_prediction."
     )
-    min_snr: float | None = Field(5.0, gt=0, description="γ of min-SNR weighting; none: all timesteps weigh the same.")
+    min_snr: float | None = Field(
+        5.0,
+        gt=0,
+        description="γ of min-SNR weighting; none: all timesteps weigh the same; left out with debiased or "
+        "zero_terminal_snr: none.",
+    )
     debiased: bool = Field(
         False, description="Weigh losses by debiased estimation, 1/√SNR, in place of min-SNR; needs min_snr none."
     )
@@ -152,7 +157,15 @@ class TrainConfig(StageConfig):
             usual |= {"learning_rate": 1.0, "text_encoder_rate": 1.0}
         elif given.get("lora"):
             usual |= {"learning_rate": 1e-4, "text_encoder_rate": 5e-5}
+        if given.get("debiased") or given.get("zero_terminal_snr"):
+            usual["min_snr"] = None
         return {**usual, **given}
+
+    @field_validator("min_snr", mode="before")
+    @classmethod
+    def _none_in_words(cls, given: Any) -> Any:
+        """A flag can't say null."""
+        return None if given == "none" else given
 
     @model_validator(mode="after")
     def _sides_fit(self) -> "TrainConfig":

@@ -8,7 +8,7 @@ from pathlib import Path
 from train.batches import Course
 from train.buckets import Size, enlargement
 from train.config import TrainConfig
-from train.dataset import Dataset, Problem, Sample, read_dataset
+from train.dataset import Dataset, Problem, Sample, names, read_dataset
 from train.memory import estimate
 
 
@@ -63,7 +63,8 @@ class Plan:
     def notes(self) -> list[str]:
         """What the user should know of, in sentences."""
         scarce = [bucket for bucket in self.buckets if bucket.filled > bucket.pictures]
-        notes = [
+        notes = [f"{len(self.problems):,} would take no part: {names(self.problems, 10)}."] if self.problems else []
+        notes += [
             f"The bucket {bucket.size[0]}×{bucket.size[1]} has too few pictures ({bucket.pictures}) for its batch, so "
             f"they are repeated in {bucket.filled} places; add pictures of that shape, or lower batch."
             for bucket in scarce

@@ -47,6 +47,18 @@ def test_plan_of_a_finished_project_says_how_training_goes(finished: Any, capsys
     }
 
 
+def test_train_plans_any_training_folder_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(tmp_path / f"a thing_{number}.png")
+    (tmp_path / "empty.png").touch()
+    before = files(tmp_path)
+    small = ["--resolution", "64", "--quantum", "16", "--batch", "2", "--epochs", "3"]
+    out = said(["train", str(tmp_path), str(tmp_path / "run"), "--plan", *small], capsys)
+    assert "6 steps, 12 pictures shown" in out and "64 × 64" in out
+    assert "1 would take no part: empty.png (empty)." in out
+    assert files(tmp_path) == before
+
+
 def test_plan_imports_neither_torch_nor_prefect(finished: Any) -> None:
     heavy = "{'torch', 'prefect', 'open_clip', 'transformers', 'diffusers', 'cv2', 'matplotlib', 'duckdb'}"
     script = f"import sys; from flows.cli import run; run(['plan', sys.argv[1]]); print(*{heavy} & set(sys.modules))"
