@@ -226,9 +226,10 @@ def train(
         Only say what would be done: which pictures, in which buckets, how many steps.
     """
     if plan:
-        from flows import plan as planning
+        from flows.plan import print_training
+        from train.plan import plan as plan_training
 
-        planning.print_training(planning.plan_training(folder, config))
+        print_training(plan_training(folder, config))
         return
     _perform(runs.train_step(folder, run, config, heldout))
 
