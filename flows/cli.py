@@ -39,6 +39,7 @@ _COMMANDS = {
         "choose": ("flows.stage_commands:choose", "Decide which pictures go on: duplicates, thresholds, licences."),
         "caption": ("flows.caption_commands:app", "Write captions with BLIP; convert or edit those there are."),
         "balance": ("flows.stage_commands:balance", "Assemble the training folder, with ground truth at a ratio."),
+        "dreambooth": ("flows.stage_commands:dreambooth", "Make a training folder of subjects and their classes."),
         "train": ("flows.stage_commands:train", "Fine-tune a Stable Diffusion model on a training folder."),
         "evaluate": ("flows.stage_commands:evaluate", "Measure what a model learned, and what it forgot."),
         "export": ("flows.stage_commands:export", "Write a trained model as other programs read it."),

@@ -25,6 +25,7 @@ from scrape.imagenet import ImagenetConfig
 from scrape.laion import FilterConfig, explain
 from scrape.webdataset import WebdatasetConfig
 from train.config import TrainConfig
+from train.dreambooth import DreamBoothConfig
 from train.evaluate import EvaluateConfig
 from train.export import ExportConfig
 
@@ -201,6 +202,21 @@ def balance(
     """
     sources = _sources(training, ground_truth, multiply or {}, share or {})
     _perform(steps.balance_step(sources, config, workspace))
+
+
+def dreambooth(
+    subjects: Path, target: Path, *, config: Annotated[DreamBoothConfig, FLAGS] = DreamBoothConfig()
+) -> None:
+    """Make a training folder of subjects and, drawn by the base model, of what else is of their class.
+
+    Parameters
+    ----------
+    subjects
+        A folder with a folder for each subject: its pictures, instance.txt and class.txt with a prompt each.
+    target
+        The training folder to make, for train.
+    """
+    _perform(runs.dreambooth_step(subjects, target, config))
 
 
 def train(

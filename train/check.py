@@ -23,6 +23,8 @@ def check(config: TrainConfig) -> None:
         UserError: a model is not there, is not Stable Diffusion 1.x or 2.x, or doesn't fit the config.
     """
     check_model(config.base)
+    if config.prompts_file is not None and not config.prompts_file.expanduser().is_file():
+        raise UserError(f"prompts_file {config.prompts_file} is not there; make it, with a prompt a line.")
     vae = read_vae(config.base, config.vae)
     unet = read_json(config.base, "unet", "config.json")
     if vae and unet and unet.get("in_channels") != vae.get("latent_channels"):

@@ -8,7 +8,9 @@ from pydantic import Field, field_validator, model_validator
 from base.stage import StageConfig
 from train.presets import PRESETS
 
-SPEED_ONLY = frozenset({"preset", "device", "workers", "cache", "checkpoint_every", "keep", "log_every", "wandb"})
+SPEED_ONLY = frozenset(
+    {"preset", "device", "workers", "cache", "checkpoint_every", "keep", "log_every", "prompts_file", "wandb"}
+)
 """Fields that change how fast a run is, or how much it keeps on disk, but not which weights come out."""
 
 
@@ -137,6 +139,9 @@ class TrainConfig(StageConfig):
     eval_timesteps: int = Field(8, ge=1, le=1000, description="Timesteps at which each held-out picture is judged.")
     sample_every: int = Field(500, ge=0, description="Optimizer steps between samples; 0: only before and after.")
     prompts: list[str] = Field([], description="What the samples show; none given: captions of the folders.")
+    prompts_file: Path | None = Field(
+        None, description="A file with further prompts, one a line; it is read anew whenever samples are drawn."
+    )
     sample_steps: int = Field(25, ge=1, le=1000, description="Denoising steps a sample.")
     guidance: float = Field(7.5, ge=0, le=100, description="Classifier-free guidance of the samples.")
     log_every: int = Field(10, ge=1, description="Optimizer steps between looks at the losses, each of which waits.")

@@ -7,6 +7,7 @@
       evaluation.json          train.evaluate
       learned_forgotten.png    the same as a chart
       samples/                 train.sample
+      samples.png              the same in one picture, a row for each point
       problems.json            pictures that took no part, and why
       summary.json             written last: a run that has it is finished
 """

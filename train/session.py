@@ -23,7 +23,7 @@ from train.log import Log
 from train.losses import NotFinite
 from train.model import load_model
 from train.run import TrainSummary, checkpoints, cut_log
-from train.sample import choose_prompts, draw_samples
+from train.sample import choose_prompts, draw_grid, draw_samples
 from train.text import Texts
 from train.together import Together
 from train.trainer import Trainer
@@ -131,6 +131,7 @@ class Session:
         if self.together.main and not path.exists():
             with self.trainer.averaged():
                 draw_samples(self.model, choose_prompts(self.dataset, self.config), path, self.config, self.progress)
+            draw_grid(path.parent, self.run / "samples.png")
             self.log.drawn(self.trainer.steps_done, path)
 
     def save(self) -> None:
