@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from base.errors import UserError
 from base.pixels import MAX_PIXELS, Header, PictureError, read_header
+from base.progress import Progress, silent
+from train.ahead import ahead
 from train.buckets import Size, assign, assign_within, enlargement, generate
 from train.folder import read_folder
 from train.picture import Folder, Picture, Settings, Stored
@@ -82,7 +83,9 @@ class Dataset:
         return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def read_dataset(path: Path, resolution: int, quantum: int, workers: int, upscale: bool = True) -> Dataset:
+def read_dataset(
+    path: Path, resolution: int, quantum: int, workers: int, upscale: bool = True, progress: Progress = silent
+) -> Dataset:
     """Reads a training folder and the headers of its pictures; no pixel is decoded.
 
     Pictures whose multiply is 0 are left out. A picture that can't be read becomes a Problem.
@@ -98,10 +101,10 @@ def read_dataset(path: Path, resolution: int, quantum: int, workers: int, upscal
     found = [
         (n, picture) for n, folder in enumerate(folders) for picture in folder.pictures if picture.settings.multiply
     ]
-    with ThreadPoolExecutor(workers) as threads:
-        headers = list(threads.map(lambda pair: _header(pair[1].stored), found))
-    samples = []
+    headers = ahead(_header, (picture.stored for _, picture in found), workers, 16 * workers)
+    samples: list[Sample] = []
     for (place, picture), header in zip(found, headers, strict=True):
+        progress(len(samples) + len(problems), len(found), "reading headers")
         bucket = header if isinstance(header, str) else _bucket(header, resolution, quantum, upscale)
         if isinstance(header, str) or isinstance(bucket, str):
             problems.append(Problem(picture.name, str(bucket)))

@@ -37,7 +37,7 @@ def train(
             trains it, or the loss is no number any more.
     """
     check(config)
-    dataset = read_dataset(folder, config.resolution, config.quantum, config.workers, config.upscale)
+    dataset = read_dataset(folder, config.resolution, config.quantum, config.workers, config.upscale, progress)
     kinds = read_heldout(heldout, config.resolution, config.quantum, config.workers)
     made = recipe_of(dataset, kinds, config)
     check_same(run, made, config)
