@@ -1,6 +1,5 @@
 """What a source has to give, before it is taken in: pictures or rows, and bytes."""
 
-import glob
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pyarrow.parquet as pq
 
 from flows.project import AnySource, CocoSource, HuggingfaceSource, LaionSource, WebdatasetSource
 from scrape.huggingface import parquet_files
+from scrape.index_files import index_files
 from scrape.ingest import pictures_in
 from scrape.webdataset import shards_of
 
@@ -30,24 +30,15 @@ def input_of(source: AnySource) -> Input:
         UserError: it has none.
     """
     if isinstance(source, LaionSource):
-        files = [file for pattern in source.index for file in _index_files(pattern)]
-        return Input(_rows(files), "rows", _size(files))
+        index = index_files(source.index)
+        return Input(sum(f.metadata().num_rows for f in index), "rows", sum(f.size() for f in index))
     if isinstance(source, WebdatasetSource):
         shards = shards_of(source)
         return Input(len(shards), "shards", _size(shards))
     if isinstance(source, HuggingfaceSource) and (files := parquet_files(source)):
-        return Input(_rows(files), "pictures", _size(files))
+        return Input(sum(pq.read_metadata(file).num_rows for file in files), "pictures", _size(files))
     files = [path for path, _ in pictures_in(source.images if isinstance(source, CocoSource) else source.path)]
     return Input(len(files), "pictures", _size(files))
-
-
-def _index_files(pattern: str) -> list[Path]:
-    path = Path(pattern)
-    return sorted(path.glob("*.parquet")) if path.is_dir() else [Path(f) for f in glob.glob(pattern, recursive=True)]
-
-
-def _rows(files: list[Path]) -> int:
-    return sum(pq.read_metadata(file).num_rows for file in files)
 
 
 def _size(files: list[Path]) -> int:

@@ -8,17 +8,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from flows.sentences import Key, dotted
+from scrape.index_files import is_remote
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_MODELS: set[Key] = {
-    ("score", "model"),
-    ("score", "weights"),
-    ("caption", "model"),
-    ("train", "base"),
-    ("train", "vae"),
-}
-_MODELS |= {("evaluate", "vae"), ("caption", "clip", "model"), ("caption", "clip", "weights")}
+_MODELS = {("score", "model"), ("score", "weights"), ("caption", "model"), ("train", "base"), ("train", "vae")}
+_MODELS |= {("evaluate", "vae")}
 """Keys that hold a folder or file, or the name of something that is not on this machine."""
 _MADE = {("workspace",), ("train", "cache"), ("evaluate", "cache")}
 """Keys of folders that need not be there."""
@@ -33,7 +28,7 @@ def missing(project: BaseModel) -> Iterator[str]:
     """A sentence for each key of a rooted project whose file or folder is not there."""
     for key, path in _paths(project, ()):
         is_there = any(glob.iglob(path, recursive=True)) if _is_pattern(key) else Path(path).exists()
-        if key not in _MADE and not is_there:
+        if key not in _MADE and not is_there and not is_remote(path):
             yield f"{dotted(key)}: {path} is not there"
 
 
@@ -52,7 +47,7 @@ def _rooted(value: Any, folder: Path, key: Key) -> Any:
     if isinstance(value, dict):
         return {name: _rooted(v, folder, (*key, name)) for name, v in value.items()}
     if isinstance(value, list) and _is_pattern(key):
-        return [str(folder / Path(v).expanduser()) for v in value]
+        return [v if is_remote(v) else str(folder / Path(v).expanduser()) for v in value]
     if isinstance(value, str) and key in _MODELS and _is_path(value, folder):
         return str(folder / Path(value).expanduser())
     return value

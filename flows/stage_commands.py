@@ -7,14 +7,14 @@ from cyclopts import Parameter
 
 from base.cpu import keep_pages
 from base.errors import UserError
-from base.processes import is_main
-from caption.config import CaptionConfig
+from caption.blip import CaptionConfig
 from curate.balance import BalanceConfig
 from curate.choose import ChooseConfig
 from curate.score import ScoreConfig
 from curate.source import Role, Source
 from flows import runs, steps
-from flows.terminal import Terminal, stage_line
+from flows.terminal import Terminal, print_table, rows_table, rules_rows
+from scrape import laion
 from scrape.coco import CocoConfig
 from scrape.collection import Collection, Status
 from scrape.download import ScrapeConfig
@@ -22,10 +22,9 @@ from scrape.ffhq import FfhqConfig
 from scrape.folder import FolderConfig
 from scrape.huggingface import HuggingfaceConfig
 from scrape.imagenet import ImagenetConfig
-from scrape.laion import FilterConfig, explain
+from scrape.laion import FilterConfig
 from scrape.webdataset import WebdatasetConfig
 from train.config import TrainConfig
-from train.dreambooth import DreamBoothConfig
 from train.evaluate import EvaluateConfig
 from train.export import ExportConfig
 
@@ -34,20 +33,20 @@ FLAGS = Parameter(name="*")
 FOLDERS = Parameter(consume_multiple=True, negative="")
 
 
-def filter_(collection: Path, *, dry_run: bool = False, config: Annotated[FilterConfig, FLAGS]) -> None:
+def filter_(collection: Path, *, explain: bool = False, config: Annotated[FilterConfig, FLAGS]) -> None:
     """Choose candidates from a LAION index.
 
     Parameters
     ----------
     collection
         The collection to fill.
-    dry_run
-        Say how many rows would be chosen and why the others would not; write nothing.
+    explain
+        Say what each rule drops and how many rows would be chosen; write nothing.
     """
-    if dry_run:
+    if explain:
         with Terminal() as terminal, terminal.watch("filter") as progress:
-            summary = explain(config, progress)
-        print(stage_line("filter", collection.name, summary))
+            summary = laion.explain(config, progress)
+        print_table(rows_table(f"What filter would keep for {collection.name}", rules_rows(summary)))
     else:
         _perform(steps.filter_step(_collection(collection), config))
 
@@ -204,49 +203,20 @@ def balance(
     _perform(steps.balance_step(sources, config, workspace))
 
 
-def dreambooth(
-    subjects: Path, target: Path, *, config: Annotated[DreamBoothConfig, FLAGS] = DreamBoothConfig()
-) -> None:
-    """Make a training folder of subjects and, drawn by the base model, of what else is of their class.
-
-    Parameters
-    ----------
-    subjects
-        A folder with a folder for each subject: its pictures, instance.txt and class.txt with a prompt each.
-    target
-        The training folder to make, for train.
-    """
-    _perform(runs.dreambooth_step(subjects, target, config))
-
-
 def train(
-    folder: Path,
-    run: Path,
-    *,
-    heldout: Path | None = None,
-    plan: Annotated[bool, Parameter(negative="")] = False,
-    config: Annotated[TrainConfig, FLAGS] = TrainConfig(),
+    folder: Path, run: Path, *, heldout: Path | None = None, config: Annotated[TrainConfig, FLAGS] = TrainConfig()
 ) -> None:
     """Fine-tune a Stable Diffusion model on a training folder; go on where the run stopped.
 
     Parameters
     ----------
     folder
-        A training folder in EveryDream's format, as balance makes it; a webdataset's .tar; or a table of pictures
-        (.jsonl, .csv, .parquet).
+        A training folder in EveryDream's format, as balance makes it.
     run
         The run's folder: checkpoints, samples, logs, measurements.
     heldout
         Pictures to measure by, in folders training/ and ground_truth/, as balance makes it.
-    plan
-        Only say what would be done: which pictures, in which buckets, how many steps.
     """
-    if plan:
-        from flows.plan import print_training
-        from train.plan import plan as plan_training
-
-        print_training(plan_training(folder, config))
-        return
     _perform(runs.train_step(folder, run, config, heldout))
 
 
@@ -291,8 +261,7 @@ def _perform(step: steps.Step) -> None:
     keep_pages()
     with Terminal() as terminal, terminal.watch(step.title) as progress:
         outcome = step.make(progress, None)
-    if is_main():
-        print(outcome.said)
+    print(outcome.said)
 
 
 def _collection(path: Path) -> Collection:

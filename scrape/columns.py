@@ -1,18 +1,18 @@
 """LAION's many column spellings, mapped at the door: from any index to the columns of a candidate."""
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from base.errors import UserError
+from scrape.index_files import IndexFile
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "url": ("url", "image_url"),
-    "text": ("text", "caption", "top_caption"),
+    "text": ("text", "caption", "top_caption"),  # laion-coco has both: alt text, and BLIP's
     "width": ("width", "original_width"),
     "height": ("height", "original_height"),
     "similarity": (
@@ -23,7 +23,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "clip_similarity_vitb32",
     ),
     "aesthetic": ("aesthetic", "aesthetic_score", "aesthetics_score", "aesthetic_score_laion_v2"),
-    "punsafe": ("punsafe",),
+    "punsafe": ("punsafe", "nsfw_score_opennsfw2", "nsfw_score_gantman", "nsfw"),
     "pwatermark": ("pwatermark", "watermark_score"),
     "language": ("language",),
     "licence": ("license", "licence", "license_type"),
@@ -32,6 +32,13 @@ ALIASES: dict[str, tuple[str, ...]] = {
 }
 """A candidate's column → its names in LAION, re-LAION, DataComp, COYO, PD12M and laion-coco, in any case; the first
 that an index has is taken."""
+
+
+_V2 = ("aesthetic_score", "aesthetics_score", "aesthetic_score_laion_v2")
+"""Columns of aesthetic scores that are V2's for sure; what is called `aesthetic` may be either's."""
+
+_NSFW = {"UNLIKELY": 0.0, "UNSURE": 0.5, "NSFW": 1.0}
+"""LAION-400M's and raw LAION-5B's tags, as probabilities."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Column:
         """SQL of its values as numbers; null where there is none, or NaN."""
         if pa.types.is_integer(self.kind):
             return self._quoted
-        number = self._quoted if pa.types.is_floating(self.kind) else f"TRY_CAST({self._quoted} AS DOUBLE)"
+        number = self._quoted if pa.types.is_floating(self.kind) else self._parsed
         return f"CASE WHEN NOT isnan({number}) THEN {number} END"
 
     def compared(self, operator: str, limit: float) -> str:
@@ -62,11 +69,24 @@ class Column:
         if pa.types.is_integer(self.kind):
             return f"{self._quoted} {operator} {limit!r}"
         if not pa.types.is_floating(self.kind):
-            return f"TRY_CAST({self._quoted} AS DOUBLE) {operator} {limit!r}"
+            return f"{self._parsed} {operator} {limit!r}"
         kind = "DOUBLE" if pa.types.is_float64(self.kind) else "FLOAT"
         return (
             f"({self._quoted} {operator} {limit!r}::{kind} AND NOT isnan({self._quoted}))"  # NaN is above all numbers
         )
+
+    @property
+    def scale(self) -> str | None:
+        """Of aesthetic scores: "v2", or None where the name does not say."""
+        return "v2" if self.name.lower() in _V2 else None
+
+    @property
+    def _parsed(self) -> str:
+        """SQL of the numbers that its texts are."""
+        if self.name.lower() != "nsfw":
+            return f"TRY_CAST({self._quoted} AS DOUBLE)"
+        tags = " ".join(f"WHEN '{tag}' THEN {number}::DOUBLE" for tag, number in _NSFW.items())
+        return f"CASE upper({self._quoted}) {tags} END"
 
     @property
     def _quoted(self) -> str:
@@ -77,7 +97,7 @@ class Column:
 class Index:
     """Files that follow one another and spell their columns in one way."""
 
-    files: tuple[Path, ...]
+    files: tuple[IndexFile, ...]
     columns: dict[str, Column]
     """A candidate's column → the index's, where it has one."""
     rows: int
@@ -94,33 +114,49 @@ def spelled(names: Iterable[str]) -> dict[str, str]:
     return {ours: name for ours, name in found.items() if name is not None}
 
 
-def read_indexes(files: Iterable[Path]) -> list[Index]:
+def read_indexes(files: Iterable[IndexFile], text: str | None = None, scale: str | None = None) -> list[Index]:
     """Reads the footers of parquet files, in order.
 
+    Args:
+        text: the column of captions; None: the first of the usual names that a file has.
+        scale: "v1" or "v2": of several columns of aesthetic scores that of this scale is taken.
+
     Raises:
-        UserError: one is no parquet file, or has no column of URLs.
+        UserError: one is no parquet file, or has no column of URLs, or not the one named.
     """
-    footers = [(file, *_footer(file)) for file in files]
+    with ThreadPoolExecutor(8) as pool:  # far files answer late
+        footers = list(pool.map(lambda file: (file, *_footer(file, text, scale)), files))
     return list(_runs(footers))
 
 
-def _footer(file: Path) -> tuple[dict[str, Column], int]:
+def _footer(file: IndexFile, text: str | None, scale: str | None) -> tuple[dict[str, Column], int]:
     try:
-        schema, rows = pq.read_schema(file), pq.read_metadata(file).num_rows
+        metadata = file.metadata()
+        schema = metadata.schema.to_arrow_schema()
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{file} can't be read as parquet ({_first_line(error)}); take it out of `index`.") from error
-    columns = {ours: Column(name, schema.field(name).type) for ours, name in spelled(schema.names).items()}
-    if "url" not in columns:
-        raise UserError(
-            f"{file} has no column named url (it has {', '.join(schema.names) or 'none'}); name a LAION-style index."
-        )
-    return columns, rows
+    names = spelled(schema.names)
+    if scale == "v2":
+        names["aesthetic"] = next((name for name in schema.names if name.lower() in _V2), names.get("aesthetic", ""))
+    if text is not None:
+        names["text"] = next((name for name in schema.names if name.lower() == text.lower()), "")
+    columns = {ours: Column(name, schema.field(name).type) for ours, name in names.items() if name}
+    for needed, called in [("url", "url"), *([("text", text)] if text else [])]:
+        if needed not in columns:
+            raise UserError(
+                f"{file} has no column named {called} (it has {', '.join(schema.names) or 'none'}); name a LAION-style "
+                "index, or its columns."
+            )
+    return columns, metadata.num_rows
 
 
-def _runs(footers: list[tuple[Path, dict[str, Column], int]]) -> Iterator[Index]:
-    for _, run in groupby(footers, key=lambda footer: sorted((k, c.name, str(c.kind)) for k, c in footer[1].items())):
-        alike = list(run)
-        yield Index(tuple(file for file, _, _ in alike), alike[0][1], sum(rows for _, _, rows in alike))
+def _runs(footers: list[tuple[IndexFile, dict[str, Column], int]]) -> Iterator[Index]:
+    def alike(footer: tuple[IndexFile, dict[str, Column], int]) -> tuple[bool, list[tuple[str, str, str]]]:
+        return footer[0].store is None, sorted((ours, c.name, str(c.kind)) for ours, c in footer[1].items())
+
+    for _, run in groupby(footers, key=alike):
+        same = list(run)
+        yield Index(tuple(file for file, _, _ in same), same[0][1], sum(rows for _, _, rows in same))
 
 
 def _first_line(error: Exception) -> str:

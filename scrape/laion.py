@@ -1,8 +1,7 @@
 """filter: rows of a LAION-style index, in any of its column spellings, become the candidates of a collection."""
 
-import glob
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +10,16 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import Field
 
-from base.errors import UserError
-from base.files import fingerprint, sweep
+from base.files import sweep
 from base.progress import Progress, silent
 from base.stage import StageConfig, Summary, recipe
 from scrape.collection import Collection, Table, key_of
 from scrape.columns import read_indexes
+from scrape.index_files import index_files
 from scrape.parts import PART_ROWS
 from scrape.words import Words
 
-_VERSION = 1
+_VERSION = 2
 
 STOCK_SITES = [
     "123rf.com",
@@ -41,23 +40,41 @@ class FilterConfig(StageConfig):
     """Which rows of an index become candidates.
 
     A limit left at its default passes where the index has no such column; any other value is an error there. Where the
-    column is there, a row that has no value in it is dropped.
+    column is there, a row that has no value in it is dropped (of punsafe and pwatermark, see `unscored`).
     """
 
-    index: list[str] = Field(description="Parquet files of a LAION-style index: paths, folders or globs, in order.")
+    index: list[str] = Field(
+        description="Parquet files of a LAION-style index: paths, folders or globs, also s3:// or hf://, in order."
+    )
     words: Words = Field(Words(), description="What the caption must and must not say.")
+    caption_column: str | None = Field(
+        None, description="The column of captions; null: text, caption or top_caption, the first that is there."
+    )
     min_side: int | None = Field(512, ge=1, description="Both sides have at least this many pixels; null: any size.")
     max_aspect: float | None = Field(3.0, ge=1, description="Longer side by shorter side, at most; null: any shape.")
     min_aesthetic: float | None = Field(
-        None, description="Aesthetic score, at least, on the index's own scale (V1 and V2 differ); null: any."
+        None, description="Aesthetic score, at least, on the index's own scale; null: any."
+    )
+    aesthetic_scale: Literal["v1", "v2"] | None = Field(
+        None,
+        description="Of which predictor min_aesthetic is, LAION's V1 or V2, whose scores are not comparable; null: "
+        "that of the index, which must then be one.",
     )
     min_similarity: float | None = Field(None, description="CLIP cosine of picture and text, at least; null: any.")
     max_punsafe: float | None = Field(0.1, gt=0, description="Probability of being unsafe, below this; null: any.")
     max_pwatermark: float | None = Field(0.5, gt=0, description="Probability of a watermark, below this; null: any.")
+    unscored: Literal["drop", "keep"] = Field(
+        "drop", description="What to do with rows whose punsafe or pwatermark nobody has computed: null is not safe."
+    )
     languages: list[str] = Field(
         [], description='Languages of the caption, as the index writes them ("en"); none: all.'
     )
+    licences: list[str] = Field([], description="Licences to take, as the index writes them, in any case; none: all.")
+    domains: list[str] = Field([], description="Domains to take, with all their subdomains; none: all.")
     exclude_domains: list[str] = Field(STOCK_SITES, description="Domains to leave out, with all their subdomains.")
+    once_per: Literal["url", "url_text"] = Field(
+        "url", description="What makes two rows one: the same URL, or the same URL with the same caption."
+    )
     limit: int | None = Field(None, ge=1, description="Candidates, at most; null: all.")
     take: Literal["first", "best", "sample"] = Field(
         "first",
@@ -116,30 +133,14 @@ def explain(config: FilterConfig, progress: Progress = silent) -> Summary:
 def _selection(config: FilterConfig, folder: Path, progress: Progress) -> Iterator[tuple[Summary, Iterator[pa.Table]]]:
     from scrape.selection import selection  # DuckDB, which `--help` does without
 
-    with selection(read_indexes(_files(config.index)), config, folder, progress) as selected:
+    indexes = read_indexes(index_files(config.index), config.caption_column, config.aesthetic_scale)
+    with selection(indexes, config, folder, progress) as selected:
         yield selected
 
 
 def _recipe(config: FilterConfig) -> str:
-    prints = [fingerprint(file) for file in _files(config.index)]
+    prints = [file.print() for file in index_files(config.index)]
     return recipe("filter", _VERSION, config, upstream=prints, leave_out=["index"])
-
-
-def _files(patterns: Iterable[str]) -> list[Path]:
-    """The files of the index: patterns in the order given, what each matches by name, none twice."""
-    found: dict[Path, None] = {}
-    for pattern in patterns:
-        path = Path(pattern).expanduser()
-        if path.is_dir():
-            matches = sorted(path.glob("*.parquet"))
-        else:
-            matches = [path] if path.is_file() else sorted(Path(m) for m in glob.glob(str(path), recursive=True))
-        if not matches:
-            raise UserError(f"No parquet file is at {pattern}; `index` takes files, folders and globs.")
-        found.update(dict.fromkeys(match.resolve() for match in matches))
-    if not found:
-        raise UserError("`index` is empty; name the parquet files of a LAION-style index there.")
-    return list(found)
 
 
 def _write_parts(
@@ -148,7 +149,7 @@ def _write_parts(
     """Commits the parts, and part 00000 last of all. Returns how many there are."""
 
     def write(number: int, rows: pa.Table, summary: Summary) -> None:
-        keys = pa.array([key_of("url", url) for url in rows.column("url").to_pylist()], pa.string())
+        keys = pa.array(_keys(config, rows), pa.string())
         content = rows.append_column("key", keys)
         part = f"{number:05d}"
         collection.write(Table.CANDIDATES, part, content, recipe=made_by, config=config, summary=summary)
@@ -163,3 +164,10 @@ def _write_parts(
     elsewhere = funnel.kept - len(first)
     write(0, first, replace(funnel, rows=funnel.rows - elsewhere, kept=len(first), parts_done=1))
     return number + 1
+
+
+def _keys(config: FilterConfig, rows: pa.Table) -> list[str]:
+    urls = rows.column("url").to_pylist()
+    if config.once_per == "url":
+        return [key_of("url", url) for url in urls]
+    return [key_of("url", url, text or "") for url, text in zip(urls, rows.column("text").to_pylist(), strict=True)]

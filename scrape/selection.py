@@ -1,38 +1,44 @@
-"""Which rows of an index are taken, and what became of the others: the predicates as SQL, and DuckDB's reading by them.
+"""Which rows of an index are taken, and what became of the others: DuckDB's reading by the predicates.
 
-DuckDB reads the index twice: once the numbers alone, to count what each predicate on them drops, and once whole, to put
-what passes into a temporary parquet file, in the order of the index. That file is all that the rest works on (words and
-domains that dropped a row, URLs that stand twice, what to take), so memory stays flat however long the index is.
+DuckDB reads the index once by all predicates: what passes goes into a temporary parquet file, in the order of the
+index. That file is all that the rest works on (URLs that stand twice, what to take), so memory stays flat however long
+the index is. Then it reads the sizes and scores alone once more, to count what each predicate on them drops.
 """
 
 import glob
 import os
-import re
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from base.errors import UserError
 from base.files import TEMPORARY
 from base.progress import Progress
 from base.stage import Summary
 from scrape.collection import SCHEMAS, Table
-from scrape.columns import ALIASES, Column, Index
-from scrape.words import Words, words_condition
+from scrape.columns import Index
+from scrape.predicates import check_scales, on_numbers, on_text, quoted
+from scrape.words import Words
 
 if TYPE_CHECKING:
     from scrape.laion import FilterConfig
 
 _COLUMNS = [name for name in SCHEMAS[Table.CANDIDATES].names if name != "key"]
-_MEMORY = "2GB"
-"""What DuckDB may hold; beyond that it writes to disk. A row group has to fit, and some indexes have but one."""
+_SETTINGS = {
+    "memory_limit": "1GB",  # beyond it DuckDB writes to disk
+    "enable_external_file_cache": False,  # nothing is read so often that the system's own cache did not do
+    "autoload_known_extensions": False,  # far files are read through fsspec
+    "autoinstall_known_extensions": False,
+}
 
 
 @contextmanager
@@ -45,152 +51,176 @@ def selection(
         folder: where what must be kept meanwhile lies.
     """
     begun = time.monotonic()
+    check_scales(config, indexes)
     with (
         tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-", dir=folder) as temporary,
-        duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": temporary}) as database,
+        duckdb.connect(config={**_SETTINGS, "temp_directory": temporary}) as database,
     ):
+        database.sql("SET enable_progress_bar = true; SET enable_progress_bar_print = false")  # so that it can be asked
+        _check_patterns(database, config.words)
         passed = Path(temporary) / "passed.parquet"
         funnel = Summary(rows=sum(index.rows for index in indexes))
         progress(0, funnel.rows)
         try:
-            funnel.dropped = _scan(database, config, indexes, passed)
+            funnel.dropped = _scan(database, config, indexes, passed, _reporter(database, funnel.rows, progress))
         except (duckdb.InvalidInputException, duckdb.IOException, duckdb.ConversionException) as error:
             raise UserError(f"The index can't be read: {str(error).splitlines()[0]}") from error
         found = funnel.rows - sum(funnel.dropped.values())
-        distinct = _mark_first(database, passed)
+        distinct = _mark_first(database, config, passed)
         funnel.kept = min(distinct, config.limit or distinct)
-        dropped = {**funnel.dropped, "duplicate_url": found - distinct, "limit": distinct - funnel.kept}
+        repeated = f"duplicate_{config.once_per}"
+        dropped = {**funnel.dropped, repeated: found - distinct, "limit": distinct - funnel.kept}
         funnel.dropped = {reason: count for reason, count in dropped.items() if count}
         funnel.seconds = time.monotonic() - begun
         progress(funnel.rows, funnel.rows, f"{funnel.kept} kept")
         yield funnel, _taken(database, config, passed)
 
 
-# The predicates: reason → SQL that is true where a row passes, in the order of the funnel
-
-
-def _on_numbers(config: "FilterConfig", index: Index) -> dict[str, str]:
-    predicates: dict[str, str] = {}
-    if config.take == "best" and "aesthetic" not in index.columns:
-        raise UserError(
-            f"{index.files[0]} has no aesthetic scores, by which `take: best` orders; take first or sample."
-        )
-    for side in _asked(config, index, "min_side", "width", "height"):
-        above = side.compared(">=", config.min_side or 0)
-        predicates["size"] = f"{predicates['size']} AND {above}" if "size" in predicates else above
-    if sides := _asked(config, index, "max_aspect", "width", "height"):
-        w, h = (side.number for side in sides)
-        most = repr(config.max_aspect)
-        predicates["aspect"] = f"{w} > 0 AND {h} > 0 AND {w} <= {most} * {h} AND {h} <= {most} * {w}"
-    for field, operator in (
-        ("min_aesthetic", ">="),
-        ("min_similarity", ">="),
-        ("max_punsafe", "<"),
-        ("max_pwatermark", "<"),
-    ):
-        reason = field[len("min_") :]
-        for column in _asked(config, index, field, reason):
-            predicates[reason] = column.compared(operator, getattr(config, field))
-    return predicates
-
-
-def _on_text(config: "FilterConfig", index: Index) -> dict[str, str]:
-    url = index.columns["url"].text
-    predicates = {"no_url": f"trim({url}) <> ''"}
-    for language in _asked(config, index, "languages", "language"):
-        predicates["language"] = (
-            f"lower({language.text}) IN ({', '.join(map(_quoted, map(str.lower, config.languages)))})"
-        )
-    if config.exclude_domains:
-        domains = "|".join(re.escape(domain.strip(".")) for domain in config.exclude_domains)
-        host = rf"(?i)^\s*[a-z]+:/*(?:[^/?#]*@)?(?:[^/?#:@]*\.)?(?:{domains})\.?(?:[:/?#\s]|$)"
-        predicates["domain"] = f"NOT regexp_matches({url}, {_quoted(host)})"
-    for text in _asked(config, index, "words", "text"):
-        predicates["words"] = words_condition(config.words, text.text) or "true"
-    return predicates
-
-
-def _asked(config: "FilterConfig", index: Index, field: str, *names: str) -> list[Column]:
-    """The columns that a field of the config asks of, or none where it asks nothing, or may do without them."""
-    value, default = getattr(config, field), type(config).model_fields[field].default
-    if value is None or value == [] or value == Words():
-        return []
-    missing = [name for name in names if name not in index.columns]
-    if missing and value != default:
-        raise UserError(
-            f"{index.files[0]} has no column for {missing[0]} (such as {ALIASES[missing[0]][0]}), which `{field}` "
-            f"needs; leave `{field}` out, or take an index that has it."
-        )
-    return [] if missing else [index.columns[name] for name in names]
+def _check_patterns(database: duckdb.DuckDBPyConnection, words: Words) -> None:
+    for pattern in (*words.regex, *words.not_regex):
+        try:
+            database.execute("SELECT regexp_matches('', ?)", [pattern]).fetchall()
+        except duckdb.Error as error:
+            why = str(error).splitlines()[0].removeprefix("Invalid Input Error: ")
+            raise UserError(f"{pattern!r} in `words` is no regular expression of RE2's ({why}); mend it.") from error
 
 
 # The reading
 
 
+def _reporter(database: duckdb.DuckDBPyConnection, rows: int, progress: Progress) -> Callable[[], None]:
+    """Tells how much of the query that runs is done."""
+
+    def report() -> None:
+        percent = database.query_progress()
+        if percent > 0:
+            progress(int(rows * percent / 100), rows)
+
+    return report
+
+
 def _scan(
-    database: duckdb.DuckDBPyConnection, config: "FilterConfig", indexes: list[Index], passed: Path
+    database: duckdb.DuckDBPyConnection,
+    config: "FilterConfig",
+    indexes: list[Index],
+    passed: Path,
+    progress: Callable[[], None],
 ) -> dict[str, int]:
-    """Writes the rows that pass all predicates on numbers; of a row that then fails one on text, the reason alone.
+    """Writes the rows that pass all predicates.
 
     Returns:
         Reason → rows dropped, in the order of the funnel.
     """
-    dropped: Counter[str] = Counter()
-    reasons: dict[str, None] = {}
-    selects = []
-    for index in indexes:
-        source, numbers = _source(index), _on_numbers(config, index)
-        if numbers:
-            query = f"SELECT {_first_failed(numbers)}, count(*) FROM {source} GROUP BY 1"
-            dropped.update({reason: count for reason, count in database.sql(query).fetchall() if reason})
-        texts = _on_text(config, index)
-        reasons |= dict.fromkeys([*numbers, *texts])
-        where = " AND ".join(f"({predicate})" for predicate in numbers.values()) or "true"
-        selects.append(f"SELECT {_candidate(index)}, {_first_failed(texts)} AS reason FROM {source} WHERE {where}")
-    columns = ", ".join(f"CASE WHEN reason IS NULL THEN {name} END AS {name}" for name in _COLUMNS)
-    select = f"SELECT reason, {columns} FROM ({' UNION ALL '.join(selects)})"
-    database.sql(f"COPY ({select}) TO {_quoted(str(passed))} (FORMAT parquet)")
-    query = f"SELECT reason, count(*) FROM {_quoted(str(passed))} WHERE reason IS NOT NULL GROUP BY 1"
-    dropped.update(dict(database.sql(query).fetchall()))
-    return {reason: dropped[reason] for reason in reasons}
+    numbers = [on_numbers(config, index) for index in indexes]
+    texts = [on_text(config, index) for index in indexes]
+    selects = [
+        _passing(place * _CODES, index, f"{_source(database, index)} WHERE {_all_of(numbers[place])}", texts[place])
+        for place, index in enumerate(indexes)
+    ]
+    rows = database.sql(" UNION ALL ".join(selects)).to_arrow_reader(_BATCH_ROWS)
+    counts: Counter[int] = Counter()
+    with pq.ParquetWriter(passed, rows.schema) as writer:
+        for batch in rows:
+            codes = batch.column(0)
+            counts.update({each["values"]: each["counts"] for each in pc.value_counts(codes).to_pylist()})
+            kept = batch.filter(pc.equal(pc.bit_wise_and(codes, _CODES - 1), 0))
+            if len(kept):
+                writer.write_batch(kept)
+            progress()
+    dropped = Counter({reason: 0 for rules in (*numbers, *texts) for reason in rules})
+    for place, index in enumerate(indexes):
+        reached = sum(count for code, count in counts.items() if code // _CODES == place)
+        dropped.update(_dropped_by_numbers(database, index, numbers[place], reached))
+        dropped.update({reason: counts[place * _CODES + code] for code, reason in enumerate(texts[place], start=1)})
+    return dict(dropped)
 
 
-def _source(index: Index) -> str:
-    files = ", ".join(_quoted(glob.escape(str(file))) for file in index.files)
+_CODES = 16
+"""More than there are rules on text. A row's code is its index's place times this, plus which rule it fails, or 0."""
+_BATCH_ROWS = 100_000
+
+
+def _dropped_by_numbers(
+    database: duckdb.DuckDBPyConnection, index: Index, predicates: dict[str, str], passed: int
+) -> dict[str, int]:
+    """Reason → rows that it is the first to drop.
+
+    Args:
+        passed: how many rows no predicate drops, so that the last one, which is left of them, need not be read again.
+    """
+    if len(predicates) < 2:
+        return dict.fromkeys(predicates, index.rows - passed)
+    first, *others, last = predicates
+    why = _first_failed({reason: predicates[reason] for reason in others})
+    query = f"SELECT {why}, count(*) FROM {_source(database, index)} WHERE {predicates[first]} GROUP BY 1"
+    counts = {None: 0, **dict.fromkeys(others, 0), **dict(database.sql(query).fetchall())}
+    left = counts.pop(None)
+    return {first: index.rows - left - sum(counts.values()), **counts, last: left - passed}
+
+
+def _source(database: duckdb.DuckDBPyConnection, index: Index) -> str:
+    store = index.files[0].store
+    if store is not None and not database.filesystem_is_registered(next(iter(_protocols(store)))):
+        database.register_filesystem(store)
+    # Reading ahead, DuckDB holds whole row groups; here the system does it, and takes no memory for it.
+    database.sql(f"SET disable_parquet_prefetching = {str(store is None).lower()}")
+    files = ", ".join(quoted(glob.escape(file.name)) for file in index.files)
     return f"read_parquet([{files}], hive_partitioning = false, binary_as_string = true)"
 
 
+def _protocols(store: Any) -> tuple[str, ...]:
+    return (store.protocol,) if isinstance(store.protocol, str) else tuple(store.protocol)
+
+
+def _all_of(predicates: dict[str, str]) -> str:
+    return " AND ".join(f"({predicate})" for predicate in predicates.values()) or "true"
+
+
 def _first_failed(predicates: dict[str, str]) -> str:
-    cases = " ".join(f"WHEN ({sql}) IS NOT TRUE THEN {_quoted(reason)}" for reason, sql in predicates.items())
-    return f"CASE {cases} END"
+    cases = "".join(f" WHEN ({sql}) IS NOT TRUE THEN {quoted(reason)}" for reason, sql in predicates.items())
+    return f"CASE{cases} END" if cases else "NULL"
 
 
-def _candidate(index: Index) -> str:
-    """The index's columns as a candidate's, null where it has none."""
+def _passing(code: int, index: Index, rows: str, texts: dict[str, str]) -> str:
+    """The query for some of an index's rows: a code, and what passes as candidates.
 
-    def sql(name: str) -> str:
-        column = index.columns.get(name)
-        if column is None:
-            return "NULL"
-        if name in ("width", "height"):
-            return f"TRY_CAST({column.number} AS INTEGER)"
-        if pa.types.is_floating(SCHEMAS[Table.CANDIDATES].field(name).type):
-            return f"TRY_CAST({column.number} AS FLOAT)"
-        return {"url": f"trim({column.text})", "licence": f"nullif({column.text}, '?')"}.get(name, column.text)
+    Args:
+        code: of the rows that pass; that of others is higher by the number of the rule that they fail.
+    """
+    failed = _first_failed({str(number): sql for number, sql in enumerate(texts.values(), start=1)})
+    inner = f"SELECT *, coalesce({failed}, '0')::INTEGER AS {_CODE} FROM {rows}"
+    columns = ", ".join(f"CASE WHEN {_CODE} = 0 THEN {_as_candidate(index, n)} END AS {n}" for n in _COLUMNS)
+    return f"SELECT {code} + {_CODE} AS code, {columns} FROM ({inner})"
 
-    kinds = {pa.string(): "VARCHAR", pa.int32(): "INTEGER", pa.float32(): "FLOAT"}
-    schema = SCHEMAS[Table.CANDIDATES]
-    return ", ".join(f"CAST({sql(name)} AS {kinds[schema.field(name).type]}) AS {name}" for name in _COLUMNS)
+
+_CODE = '"which rule on text this row fails"'
+"""A name that no index has."""
+
+
+def _as_candidate(index: Index, name: str) -> str:
+    """A candidate's column, null where the index has none."""
+    column, kind = index.columns.get(name), SCHEMAS[Table.CANDIDATES].field(name).type
+    if column is None:
+        sql = "NULL"
+    elif pa.types.is_string(kind):
+        sql = {"url": f"trim({column.text})", "licence": f"nullif({column.text}, '?')"}.get(name, column.text)
+    else:
+        sql = f"TRY_CAST({column.number} AS {_KINDS[kind]})"
+    return f"CAST({sql} AS {_KINDS[kind]})"
+
+
+_KINDS = {pa.string(): "VARCHAR", pa.int32(): "INTEGER", pa.float32(): "FLOAT"}
 
 
 # What is taken
 
 
-def _mark_first(database: duckdb.DuckDBPyConnection, passed: Path) -> int:
-    """Makes the table `firsts` of the places at which each URL stands first. Returns how many there are."""
+def _mark_first(database: duckdb.DuckDBPyConnection, config: "FilterConfig", passed: Path) -> int:
+    """Makes the table `firsts` of the places at which each row stands first. Returns how many there are."""
+    same = {"url": "url", "url_text": "url, text"}[config.once_per]
     database.sql(
         f"CREATE TABLE firsts AS SELECT min(file_row_number) AS place "
-        f"FROM read_parquet({_quoted(str(passed))}, file_row_number = true) WHERE reason IS NULL GROUP BY url"
+        f"FROM read_parquet({quoted(str(passed))}, file_row_number = true) GROUP BY {same}"
     )
     return int(database.sql("SELECT count(*) FROM firsts").fetchall()[0][0])
 
@@ -200,11 +230,13 @@ def _taken(database: duckdb.DuckDBPyConnection, config: "FilterConfig", passed: 
     order = {
         "first": "file_row_number",
         "best": "aesthetic DESC NULLS LAST, file_row_number",
-        # of the URL alone, so that it is the same however the rows are spread over files
-        "sample": f"md5('{config.seed} ' || url), url",
+        # of the row alone, so that it is the same however the rows are spread over files
+        "sample": f"md5('{config.seed} ' || url || coalesce(text, '')), url, text"
+        if config.once_per == "url_text"
+        else f"md5('{config.seed} ' || url), url",
     }[config.take]
     rows = database.sql(
-        f"SELECT {', '.join(_COLUMNS)} FROM read_parquet({_quoted(str(passed))}, file_row_number = true) "
+        f"SELECT {', '.join(_COLUMNS)} FROM read_parquet({quoted(str(passed))}, file_row_number = true) "
         f"WHERE file_row_number IN (SELECT place FROM firsts) "
         f"ORDER BY {order} {f'LIMIT {config.limit}' if config.limit else ''}"
     )
@@ -217,7 +249,3 @@ def _taken(database: duckdb.DuckDBPyConnection, config: "FilterConfig", passed: 
             waiting, given = [waiting[0].slice(config.part_rows)], given + 1
     if not given or len(waiting[0]):
         yield waiting[0] if waiting else rows.to_arrow_table()
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -4,6 +4,7 @@ A word stands in a text where its characters do, upper and lower case being the 
 in every regular expression), and neither neighbour is a letter, a digit, a mark or an underscore. So "person" is not in
 "personal", "C++" is in "C++, C#" and not in "C++11". The blanks of a phrase stand for any run of blanks.
 Chinese, Japanese, Thai and their like put nothing between words; there a word stands wherever its characters do.
+Patterns are taken as such only where they are asked for: `regex` and `not_regex`.
 """
 
 import re
@@ -20,13 +21,18 @@ UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u34
 
 
 class Words(StageConfig):
-    """Words and phrases that a caption must or must not hold; whole words, in any case, never a pattern."""
+    """Words and phrases that a caption must or must not hold: whole words, in any case, literally."""
 
     any: list[str] = Field([], description="At least one of these words or phrases stands in the caption.")
     all: list[str] = Field([], description="Every one of these words or phrases stands in the caption.")
     none: list[str] = Field([], description="None of these words or phrases stands in the caption.")
 
-    @field_validator("any", "all", "none")
+    regex: list[str] = Field(
+        [], description="Each of these regular expressions (RE2's) is found in the caption, in any case."
+    )
+    not_regex: list[str] = Field([], description="None of these regular expressions (RE2's) is found in the caption.")
+
+    @field_validator("any", "all", "none", "regex", "not_regex")
     @classmethod
     def _not_blank(cls, words: list[str]) -> list[str]:
         if any(not word.split() for word in words):
@@ -45,12 +51,18 @@ def words_condition(words: Words, text: str) -> str | None:
         parts.append(_holds(text, words.any))
     if words.none:
         parts.append(f"NOT {_holds(text, words.none)}")
+    parts += [_found(text, pattern) for pattern in words.regex]
+    parts += [f"NOT {_found(text, pattern)}" for pattern in words.not_regex]
     return " AND ".join(parts) or None
 
 
 def _holds(text: str, words: list[str]) -> str:
-    pattern = "(?i)" + "|".join(dict.fromkeys(form for word in words for form in _forms(word)))
-    return f"coalesce(regexp_matches({text}, '{pattern.replace(chr(39), chr(39) * 2)}'), false)"
+    return _found(text, "|".join(dict.fromkeys(form for word in words for form in _forms(word))))
+
+
+def _found(text: str, pattern: str) -> str:
+    quoted = pattern.replace("'", "''")
+    return f"coalesce(regexp_matches({text}, '(?i){quoted}'), false)"
 
 
 def _forms(word: str) -> list[str]:

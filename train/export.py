@@ -48,8 +48,7 @@ def export(checkpoint: Path, target: Path, config: ExportConfig, progress: Progr
     """Writes a run's model.
 
     Args:
-        checkpoint: a checkpoint of a run, or a run, whose best is taken (train.run.best_point), or its newest where
-            nothing was measured.
+        checkpoint: a checkpoint of a run, or a run, whose newest is taken.
         target: the folder to write; an earlier export there is replaced, whole.
 
     Raises:

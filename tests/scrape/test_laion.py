@@ -4,13 +4,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from base.errors import UserError
 from base.stage import Summary
+from scrape import selection
 from scrape.collection import Collection, Table, key_of
+from scrape.columns import spelled
 from scrape.laion import FilterConfig, Words, explain, filter_laion, is_current
 
 Row = dict[str, Any]
@@ -68,6 +71,23 @@ def test_each_limit_keeps_what_it_says(tmp_path: Path) -> None:
     assert ends(rows, min_similarity=0.3) == [0, 2]
     rows = [row(i, LANGUAGE=code) for i, code in enumerate(["en", "EN", "de", None])]
     assert ends(rows, languages=["en"]) == [0, 1]
+    rows = [row(i, LICENSE=name) for i, name in enumerate(["CC0", "?", "cc-by", None, "cc0"])]
+    assert ends(rows, licences=["cc0", "CC-BY"]) == [0, 2, 4]
+
+
+def test_rows_without_scores_may_be_kept(tmp_path: Path) -> None:
+    scores = [(0.0, None), (None, None), (None, 0.9), (0.2, 0.1), (float("nan"), 0.1)]
+    rows = [row(i, punsafe=unsafe, pwatermark=mark) for i, (unsafe, mark) in enumerate(scores)]
+    assert kept(tmp_path, rows) == []
+    assert kept(tmp_path, rows, unscored="keep") == [rows[i]["URL"] for i in (0, 1, 4)]
+
+
+def test_laion_400m_s_tags_are_probabilities(tmp_path: Path) -> None:
+    rows = [row(i, NSFW=tag) for i, tag in enumerate(["UNLIKELY", "UNSURE", "NSFW", None, "unlikely"])]
+    for each in rows:
+        del each["punsafe"]
+    assert kept(tmp_path, rows) == [rows[0]["URL"], rows[4]["URL"]]
+    assert kept(tmp_path, rows, max_punsafe=0.6) == [rows[i]["URL"] for i in (0, 1, 4)]
 
 
 @pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])
@@ -101,6 +121,25 @@ def test_domains_are_left_out_with_their_subdomains(tmp_path: Path) -> None:
     assert kept(tmp_path, rows) == stay
     assert kept(tmp_path, rows, exclude_domains=[]) == out + stay
     assert kept(tmp_path, rows, exclude_domains=["org"]) == [r["URL"] for r in rows if "h.org" not in r["URL"]]
+
+
+def test_domains_to_take_are_taken_with_their_subdomains(tmp_path: Path) -> None:
+    urls = ["http://a.org/1", "http://www.A.org/2", "http://aa.org/3", "http://alamy.com/4", "http://b.net./5"]
+    rows = [row(i, URL=url) for i, url in enumerate(urls)]
+    assert kept(tmp_path, rows, domains=["a.org", "alamy.com", "b.net"]) == [urls[0], urls[1], urls[4]]
+    path = index(tmp_path / "i.parquet", rows)
+    assert explain(FilterConfig(index=[path], domains=["a.org"])).dropped == {"other_domain": 3}
+
+
+def test_a_url_with_several_captions_is_one_row_or_several(tmp_path: Path) -> None:
+    captions = ["one", "two", "one", None, None]
+    path = index(tmp_path / "i.parquet", [row(1, TEXT=text) for text in captions] + [row(2)])
+    assert explain(FilterConfig(index=[path])).dropped == {"duplicate_url": 4}
+    config = FilterConfig(index=[path], once_per="url_text")
+    assert explain(config).dropped == {"duplicate_url_text": 2}
+    found = candidates(tmp_path, config)
+    assert [c["text"] for c in found] == ["one", "two", None, "a person 2"]
+    assert len({c["key"] for c in found}) == 4
 
 
 def test_rows_without_url_and_repeated_urls_are_dropped(tmp_path: Path) -> None:
@@ -140,6 +179,19 @@ def test_a_sample_is_uniform(tmp_path: Path) -> None:
     taken = kept(tmp_path, rows, limit=1000, take="sample")
     early = sum(int(url.rsplit("/", 1)[1][:-4]) < 1000 for url in taken)
     assert abs(early - 500) < 60  # about five standard deviations
+
+
+@pytest.mark.parametrize("take", ["first", "best", "sample"])
+def test_candidates_do_not_depend_on_threads_or_row_groups(tmp_path: Path, take: str) -> None:
+    rows = [row(i % 900, aesthetic=float(i % 13), TEXT=f"a person {i}") for i in range(1000)]
+    path = Path(index(tmp_path / "small.parquet", rows))
+    pq.write_table(pq.read_table(path), tmp_path / "one.parquet")
+    answers = []
+    for file, threads in ((path, 1), (path, 4), (tmp_path / "one.parquet", 4)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(selection._SETTINGS, "threads", threads)
+            answers.append(candidates(tmp_path, FilterConfig(index=[str(file)], take=take, limit=100)))
+    assert answers[0] == answers[1] == answers[2]
 
 
 @pytest.mark.parametrize("take", ["first", "best", "sample"])
@@ -200,6 +252,103 @@ def test_an_unknown_licence_is_none(tmp_path: Path) -> None:
     assert [c["licence"] for c in found] == [None, "cc0"]
 
 
+# The families, by the columns that each is known to have
+
+NUMBERS = ["SAMPLE_ID", "hash", "id", "text_length", "num_faces", "image_phash"]
+FAMILIES = {
+    "LAION-400M": "SAMPLE_ID URL TEXT HEIGHT WIDTH LICENSE NSFW similarity",
+    "laion2B-multi, joined": "URL TEXT WIDTH HEIGHT similarity LANGUAGE hash punsafe pwatermark",
+    "laion2B-en-aesthetic": "URL TEXT WIDTH HEIGHT similarity hash punsafe pwatermark aesthetic",
+    "improved_aesthetics_6.5plus": "URL TEXT WIDTH HEIGHT similarity punsafe pwatermark AESTHETIC_SCORE hash",
+    "re-LAION": "url caption similarity width height punsafe pwatermark md5",
+    "laion-coco": "URL TEXT top_caption WIDTH HEIGHT similarity hash pwatermark punsafe",
+    "DataComp": "uid url text original_width original_height clip_b32_similarity_score clip_l14_similarity_score "
+    "sha256",
+    "COYO": "id url text width height image_phash text_length num_faces clip_similarity_vitb32 "
+    "clip_similarity_vitl14 nsfw_score_opennsfw2 nsfw_score_gantman watermark_score aesthetic_score_laion_v2",
+    "PD12M": "id url s3_key caption md5_hash mime_type width height license_type source",
+    "mscoco.parquet": "URL TEXT",
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_read_by_its_own_columns(tmp_path: Path, family: str) -> None:
+    says = {"url": "http://h.org/1.jpg", "text": "a person", "width": 600, "height": 700, "similarity": 0.3}
+    says |= {"aesthetic": 6.0, "punsafe": 0.01, "pwatermark": 0.2, "language": "en", "licence": "cc0"}
+    says |= {"md5": "01", "sha256": "23"}
+    names = FAMILIES[family].split()
+    ours = {theirs: our for our, theirs in spelled(names).items()}
+    rows = [{n: "UNLIKELY" if n == "NSFW" else 7 if n in NUMBERS else says.get(ours.get(n, ""), 0.9) for n in names}]
+    (found,) = candidates(tmp_path, FilterConfig(index=[index(tmp_path / "i.parquet", rows)]))
+    for our in says:
+        expected = 0.0 if family == "LAION-400M" and our == "punsafe" else says[our] if our in ours.values() else None
+        assert found[our] == (pytest.approx(expected) if isinstance(expected, float) else expected), our
+    assert {"url", "text"} <= set(ours.values())
+
+
+def test_laion_coco_s_own_captions_are_asked_for_by_column(tmp_path: Path) -> None:
+    path = index(tmp_path / "i.parquet", [row(1, top_caption="a dog on a beach"), row(2, top_caption="a cat")])
+    config = FilterConfig(index=[path], caption_column="TOP_CAPTION", words=Words(any=["dog"]))
+    assert [c["text"] for c in candidates(tmp_path, config)] == ["a dog on a beach"]
+    with pytest.raises(UserError, match="no column named captoin"):
+        explain(FilterConfig(index=[path], caption_column="captoin"))
+
+
+def test_aesthetic_scores_of_two_scales_are_not_compared(tmp_path: Path) -> None:
+    old = index(tmp_path / "1.parquet", [row(1, aesthetic=6.0)])
+    new = index(tmp_path / "2.parquet", [{**row(2), "AESTHETIC_SCORE": 6.0, "aesthetic": 4.0}])
+    only = index(tmp_path / "3.parquet", [{k: v for k, v in row(3, AESTHETIC_SCORE=6.0).items() if k != "aesthetic"}])
+    with pytest.raises(UserError, match="two scales"):
+        explain(FilterConfig(index=[old, only], min_aesthetic=5.0))
+    with pytest.raises(UserError, match="two scales"):
+        explain(FilterConfig(index=[old, only], take="best"))
+    assert explain(FilterConfig(index=[old, only])).kept == 2
+    assert explain(FilterConfig(index=[old, only], min_aesthetic=5.0, aesthetic_scale="v2")).kept == 2
+    with pytest.raises(UserError, match="`aesthetic_scale` is v1"):
+        explain(FilterConfig(index=[only], min_aesthetic=5.0, aesthetic_scale="v1"))
+    assert explain(FilterConfig(index=[new], min_aesthetic=5.0)).kept == 0
+    assert explain(FilterConfig(index=[new], min_aesthetic=5.0, aesthetic_scale="v2")).kept == 1
+
+
+# Far away
+
+
+def test_an_index_may_lie_in_any_store_that_fsspec_knows(tmp_path: Path) -> None:
+    rows = [row(i) for i in range(30)]
+    near = [index(tmp_path / f"{i}.parquet", rows[i * 10 : i * 10 + 10]) for i in range(3)]
+    store = fsspec.filesystem("memory")
+    for file in near:
+        store.pipe(f"/laion[1]/{Path(file).name}", Path(file).read_bytes())
+    expected = candidates(tmp_path, FilterConfig(index=near))
+    for pattern in ("memory://laion[1]", "memory://laion[[]1]/*.parquet"):
+        assert candidates(tmp_path, FilterConfig(index=[pattern])) == expected
+    collection, config = Collection(tmp_path / "c"), FilterConfig(index=["memory://laion[1]/1.parquet", near[0]])
+    filter_laion(collection, config)
+    assert [c["url"] for c in collection.read(Table.CANDIDATES).to_pylist()] == [
+        r["URL"] for r in (*rows[10:20], *rows[:10])
+    ]
+    assert is_current(collection, config)
+    store.pipe("/laion[1]/1.parquet", Path(near[2]).read_bytes())
+    assert not is_current(collection, config)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("memory://nothing/*.parquet", "No parquet file is at"),
+        ("nonsense://x/y.parquet", "can't be reached"),
+        ("s3://bucket/key.parquet", "can't be reached"),
+    ],
+)
+def test_a_store_that_does_not_answer_is_said(pattern: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    with pytest.raises(UserError, match=said):
+        explain(FilterConfig(index=[pattern]))
+
+
 # What the user does wrong
 
 
@@ -217,6 +366,8 @@ def test_mistakes_are_one_clear_sentence(tmp_path: Path) -> None:
         ({"index": [bare], "min_side": 256}, "no column for width"),
         ({"index": [bare], "languages": ["en"]}, "no column for language"),
         ({"index": [bare], "take": "best"}, "no aesthetic scores"),
+        ({"index": [bare], "licences": ["cc0"]}, "no column for licence"),
+        ({"index": [bare], "words": Words(regex=["(a"])}, "no regular expression"),
     ]:
         with pytest.raises(UserError, match=said) as caught:
             filter_laion(Collection(tmp_path / "c"), FilterConfig(**config))
@@ -300,7 +451,7 @@ def test_the_real_laion_sample(shared_data: Path, tmp_path: Path) -> None:
             expected.append(r["URL"])
     assert [c["url"] for c in found] == list(dict.fromkeys(expected))
     assert len(found) >= 4
-    assert all(c["punsafe"] is None and c["licence"] is None for c in found)
+    assert all(c["punsafe"] == 0 and c["licence"] is None for c in found)
     funnel: Summary = explain(config)
     assert funnel.rows == len(rows) == funnel.kept + sum(funnel.dropped.values())
-    assert set(funnel.dropped) <= {"size", "aspect", "no_url", "words", "duplicate_url"}
+    assert set(funnel.dropped) <= {"size", "aspect", "punsafe", "no_url", "words", "duplicate_url"}

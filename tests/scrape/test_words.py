@@ -110,3 +110,19 @@ def test_words_by_example(word: str, text: str, found: bool) -> None:
 def test_a_blank_word_is_refused() -> None:
     with pytest.raises(ValidationError, match="blank"):
         Words(any=["cat", " "])
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "found"),
+    [
+        (Words(regex=["^a photo of"]), "A Photo of a cat", True),
+        (Words(regex=["^a photo of"]), "not a photo of a cat", False),
+        (Words(regex=[r"\d{4}", "it's"]), "it's 1999", True),
+        (Words(regex=[r"\d{4}", "it's"]), "1999", False),
+        (Words(regex=["(?-i)CAT"]), "a cat", False),
+        (Words(not_regex=["cat|dog"]), "concatenate", False),
+        (Words(not_regex=["cat|dog"], any=["bird"]), "a bird", True),
+    ],
+)
+def test_patterns_are_taken_as_such_where_they_are_asked_for(words: Words, text: str, found: bool) -> None:
+    assert answers(words, [text]) == [found]
