@@ -1,4 +1,4 @@
-"""An open_clip model: where it comes from, and embeddings of pictures and texts."""
+"""An open_clip model: which one, where it comes from, and embeddings of pictures and texts."""
 
 import importlib.util
 import pickle
@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import Field
 
 from base.cpu import keep_pages
 from base.errors import UserError
+from base.files import fingerprint
+from base.stage import StageConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +28,22 @@ Device = Literal["auto", "cpu", "cuda"]
 
 _LOCAL, _HUB = "local-dir:", "hf-hub:"
 _CONFIG = "open_clip_config.json"
+
+
+class ClipConfig(StageConfig):
+    """Which CLIP."""
+
+    model: str = Field(
+        "ViT-L-14-quickgelu",
+        description="CLIP model: one of open_clip's names, hf-hub:<id>, or a folder with open_clip_config.json.",
+    )
+    weights: str = Field(
+        "openai", description="Weights of a named model: one of open_clip's tags, or a file; folders bring their own."
+    )
+    precision: Precision = Field(
+        "fp32",
+        description="bf16 is some 3 times faster where the processor has it; scores then change a little.",
+    )
 
 
 @dataclass(frozen=True)
@@ -62,19 +81,13 @@ class Clip:
         return np.asarray(embeddings.cpu().numpy(), dtype=np.float32)
 
 
-def find_model(model: str) -> str:
-    """What open_clip calls a model that is given as a name, a hub id (`hf-hub:…`), or a folder."""
-    path = Path(model.removeprefix(_LOCAL)).expanduser()
-    return f"{_LOCAL}{path}" if model.startswith(_LOCAL) or path.is_dir() else model
-
-
-def check_model(model: str, weights: str) -> None:
+def check_clip(config: ClipConfig) -> None:
     """Sees, without importing torch, that there is such a model and such weights.
 
     Raises:
         UserError: there are not.
     """
-    found = find_model(model)
+    found = _find(config.model)
     if found.startswith(_LOCAL):
         folder = Path(found.removeprefix(_LOCAL))
         if not (folder / _CONFIG).is_file():
@@ -84,26 +97,40 @@ def check_model(model: str, weights: str) -> None:
         return
     if found not in _named_models():
         raise UserError(
-            f"{model} is neither a folder nor a model that open_clip knows; name one such as ViT-L-14-quickgelu."
+            f"{config.model} is neither a folder nor a model that open_clip knows; name one such as ViT-L-14-quickgelu."
         )
+    weights = config.weights
     if not re.fullmatch(r"\w+", weights) and not Path(weights).expanduser().is_file():
         raise UserError(f"The CLIP weights {weights} are not there; name a file, or a tag such as openai.")
+
+
+def clip_models(config: ClipConfig) -> dict[str, str]:
+    """Fingerprints for recipes: models count by what is in them, not by where they lie."""
+    return {"clip": fingerprint(_find(config.model).removeprefix(_LOCAL)), "weights": fingerprint(config.weights)}
+
+
+def clip_name(model: str, weights: str) -> str:
+    """What people call it: a model's own name with its weights, else its folder or id."""
+    return model if re.search("[/:]", model) else f"{model} {weights}"
+
+
+def _find(model: str) -> str:
+    """What open_clip calls a model that is given as a name, a hub id (`hf-hub:…`), or a folder."""
+    path = Path(model.removeprefix(_LOCAL)).expanduser()
+    return f"{_LOCAL}{path}" if model.startswith(_LOCAL) or path.is_dir() else model
 
 
 _loading = threading.Lock()
 
 
-def load_clip(model: str, weights: str, precision: Precision, device: Device) -> Clip:
+def load_clip(config: ClipConfig, device: Device) -> Clip:
     """Loads a model once and keeps it, also where several threads ask at once.
-
-    Args:
-        weights: of a named model: open_clip's tag, or a file. Folders and hub models bring their own.
 
     Raises:
         UserError: it can't be loaded.
     """
     with _loading:
-        return _load(model, weights, precision, device)
+        return _load(config.model, config.weights, config.precision, device)
 
 
 def forget_clip() -> None:
@@ -125,7 +152,7 @@ def _load(model: str, weights: str, precision: Precision, device: Device) -> Cli
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("The device for CLIP is cuda, but torch sees no GPU; leave it at auto, or set it to cpu.")
     place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    name = find_model(model)
+    name = _find(model)
     named = not name.startswith((_LOCAL, _HUB))
     # OpenAI's models under their plain names get GELU where they were trained with QuickGELU: 0.6 off in aesthetic
     quick = named and bool(get_pretrained_cfg(name, weights).get("quick_gelu"))

@@ -79,6 +79,35 @@ def commit_json(path: Path, value: Any) -> None:
     commit_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
+def create(path: str | Path, data: bytes) -> bool:
+    """Makes a new file, whole or not at all. It outlives a kill, but not a power cut.
+
+    Returns:
+        False: something is at `path` already, and stays as it is.
+    """
+    temporary = os.path.join(os.path.dirname(path), f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(6)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[os.write(descriptor, left) :]
+        finally:
+            os.close(descriptor)
+        try:
+            os.link(temporary, path)  # which, other than a rename, replaces nothing
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            if os.path.lexists(path):
+                return False
+            os.rename(temporary, path)
+        return True
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
 def link(source: str | Path, target: str | Path) -> None:
     """Makes a new file `target` the same file as `source` (a hard link), or a copy where the file system can't link.
 

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from base.jpeg import beginning_of_whole
+
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, and that of LAION's scraper: 256 MiB of RGB pixels."""
 
@@ -128,11 +130,13 @@ def decode(
 
 
 def check_whole(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> None:
-    """Decodes a picture as cheaply as tells whether it is whole: of a JPEG all of the entropy code, few of the pixels.
+    """Looks as cheaply as tells whether a picture is whole: a JPEG whose markers are in order is decoded in part only.
 
     Raises:
         PictureError: see Reason.
     """
+    if isinstance(source, bytes):
+        source = beginning_of_whole(source) or source
     with _open(source) as image:
         _check_pixels(image, max_pixels)
         try:
@@ -288,7 +292,7 @@ def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Imag
         image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
     if profile is not None:
         image = _converted(image, profile)
-    image = image.convert("RGB")
+    image = image if image.mode == "RGB" else image.convert("RGB")
     return image if alpha is None else Image.composite(image, Image.new("RGB", image.size, background), alpha)
 
 

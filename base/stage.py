@@ -29,6 +29,8 @@ class Summary:
     """Rows that went on."""
     dropped: dict[str, int] = field(default_factory=dict)
     """Reason → rows; rows = kept + sum(dropped)."""
+    marked: dict[str, int] = field(default_factory=dict)
+    """Mark → rows that went on, but that somebody may want to look at."""
     seconds: float = 0.0
     """Wall time of the work, summed over parts."""
     bytes_written: int = 0
@@ -39,13 +41,11 @@ class Summary:
     """Parts that were there already, made by the same recipe."""
 
     def __add__(self, other: Self) -> "Summary":
-        dropped = dict(self.dropped)
-        for reason, count in other.dropped.items():
-            dropped[reason] = dropped.get(reason, 0) + count
         return Summary(
             self.rows + other.rows,
             self.kept + other.kept,
-            dropped,
+            _added(self.dropped, other.dropped),
+            _added(self.marked, other.marked),
             self.seconds + other.seconds,
             self.bytes_written + other.bytes_written,
             self.parts_done + other.parts_done,
@@ -60,6 +60,10 @@ class Summary:
     def from_json(cls, text: str | bytes) -> "Summary":
         """The inverse of `to_json`."""
         return cls(**json.loads(text))
+
+
+def _added(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {name: one.get(name, 0) + other.get(name, 0) for name in {**one, **other}}
 
 
 def recipe(

@@ -27,8 +27,14 @@ _DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
 }
 """Names that Windows keeps for itself, whatever the extension."""
 
-_RESERVED = _DEVICES | {"multiply", "local", "global"}
-"""Stems that no picture may have: those, and EveryDream's own (multiply.txt, local.yaml), which would be sidecars."""
+CONTROLS = frozenset(
+    [f"{name}.txt" for name in ("multiply", "flip_p", "cond_dropout", "loss_scale", "batch_id", "shuffle_tags")]
+    + [f"{name}{suffix}" for name in ("local", "global") for suffix in (".yaml", ".yml")]
+)
+"""EveryDream's own files among the pictures, which say how a folder is shown."""
+
+RESERVED = _DEVICES | {name.rpartition(".")[0] for name in CONTROLS}
+"""Stems that no picture may have: those, and EveryDream's own, which would be sidecars."""
 
 
 def read_name(name: str) -> str:
@@ -63,10 +69,10 @@ class NameWriter:
     def _free(self, stem: str, room: int) -> str:
         folded = unicodedata.normalize("NFC", stem.casefold())
         count = self._used.get(folded, 0) + 1
-        bare = count == 1 and stem and folded not in _RESERVED
+        bare = count == 1 and stem and folded not in RESERVED
         full = stem if bare else f"{stem}_({count})"
         if len(full.encode("utf-8")) > room:
-            return self._free(_cut(stem, room - _SUFFIX_BYTES), room)
+            return self._free(cut(stem, room - _SUFFIX_BYTES), room)
         self._used[folded] = count
         return full
 
@@ -81,5 +87,6 @@ def _readable(caption: str) -> str:
     return kept.lstrip(" -").rstrip()
 
 
-def _cut(stem: str, room: int) -> str:
+def cut(stem: str, room: int) -> str:
+    """A stem of at most `room` bytes of UTF-8, without a blank at its end."""
     return stem.encode("utf-8")[:room].decode("utf-8", "ignore").rstrip()

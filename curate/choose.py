@@ -265,8 +265,8 @@ def _check_one_model(ordered: Sequence[Source]) -> None:
     models = {}
     for source in ordered:
         for part in source.collection.parts(Table.SCORES):
-            made = source.collection.config(Table.SCORES, part)
-            models[made.get("model"), made.get("weights")] = source.name
+            made = source.collection.models(Table.SCORES, part)  # wherever they lay
+            models[made.get("clip"), made.get("weights")] = source.name
     if len(models) > 1:
         one, other, *_ = models.values()
         raise UserError(

@@ -16,12 +16,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
-from base.clip import Clip, Device, Precision, check_model, find_model, load_clip
+from base.clip import Clip, ClipConfig, Device, check_clip, clip_models, load_clip
 from base.errors import UserError
 from base.files import fingerprint
 from base.pixels import PictureError, decode
 from base.progress import Progress, silent
-from base.stage import StageConfig, Summary, recipe
+from base.stage import Summary, recipe
 from base.threads import in_order
 from curate.aesthetic import Head, load_head
 from curate.phash import phash
@@ -34,23 +34,12 @@ if TYPE_CHECKING:
 VERSION = 1
 
 
-class ScoreConfig(StageConfig):
+class ScoreConfig(ClipConfig):
     """Which models look at the pictures."""
 
-    model: str = Field(
-        "ViT-L-14-quickgelu",
-        description="CLIP model: one of open_clip's names, hf-hub:<id>, or a folder with open_clip_config.json.",
-    )
-    weights: str = Field(
-        "openai", description="Weights of a named model: one of open_clip's tags, or a file; folders bring their own."
-    )
     head: Path | None = Field(
         None,
         description="LAION aesthetic head (V1 linear, V2 linearMSE) for this model, a file; null: none.",
-    )
-    precision: Precision = Field(
-        "fp32",
-        description="bf16 is some 3 times faster where the processor has it; scores then change a little.",
     )
     batch: int = Field(32, ge=1, description="Pictures a forward pass.")
     workers: int = Field(4, ge=1, description="Threads that decode.")
@@ -63,23 +52,28 @@ def check(config: ScoreConfig) -> None:
     Raises:
         UserError: a model or a file is not there.
     """
-    check_model(config.model, config.weights)
+    check_clip(config)
     if config.head is not None and not config.head.expanduser().is_file():
         raise UserError(f"The aesthetic head {config.head} is not there; give its file, or leave it out.")
 
 
 def recipes(collection: Collection, config: ScoreConfig) -> dict[str, str]:
     """Part → recipe."""
-    models = {"clip": fingerprint(find_model(config.model).removeprefix("local-dir:"))}
-    models["weights"] = fingerprint(config.weights)
-    if config.head is not None:
-        models["head"] = fingerprint(config.head)
     # models count by what is in them, not by where they lie
     leave_out = ("batch", "workers", "device", "model", "weights", "head")
+    models = _models(config)
     return {
         part: recipe("score", VERSION, config, [collection.stamp(Table.RECORDS, part)], models, leave_out)
         for part in collection.parts(Table.RECORDS)
     }
+
+
+def _models(config: ScoreConfig) -> dict[str, str]:
+    """Their fingerprints."""
+    models = clip_models(config)
+    if config.head is not None:
+        models["head"] = fingerprint(config.head)
+    return models
 
 
 def score(
@@ -95,7 +89,8 @@ def score(
     def work(part: str, progress: Progress) -> tuple[pa.Table, Summary]:
         return _score_part(collection, config, part, progress)
 
-    return make_parts(collection, Table.SCORES, config, recipes(collection, config), work, progress, parts)
+    made_by = recipes(collection, config)
+    return make_parts(collection, Table.SCORES, config, made_by, work, progress, parts, _models(config))
 
 
 @dataclass(frozen=True)
@@ -114,7 +109,7 @@ def _score_part(collection: Collection, config: ScoreConfig, part: str, progress
     summary, tables = Summary(rows=len(rows)), [SCHEMAS[Table.SCORES].empty_table()]
     if not rows:
         return tables[0], summary
-    clip = load_clip(config.model, config.weights, config.precision, config.device)
+    clip = load_clip(config, config.device)
     head = _head_for(clip, config)
     seen = in_order(partial(_look, collection, clip), rows, config.workers, 2 * config.batch)
     done = 0

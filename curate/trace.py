@@ -1,12 +1,12 @@
 """The history of one picture: where it comes from, what each stage saw and decided, and where it lies now."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 
+from base.clip import clip_name
 from base.errors import UserError
 from curate.assemble import DROPPED, manifest_path, read_manifest, read_sources
 from curate.rules import rules
@@ -183,7 +183,7 @@ def _scores(collection: Collection, part: str, scores: Row | None) -> Lines:
         return []
     made = collection.config(Table.SCORES, part)
     head = Path(made["head"]).name if made.get("head") else ""
-    model = made["model"] if re.search("[/:]", made["model"]) else f"{made['model']} {made['weights']}"
+    model = clip_name(made["model"], made["weights"])
     lines = [("aesthetic", scores["aesthetic"], head), ("similarity", scores["similarity"], model)]
     return [(what, _with(f"{value:.3f}", by)) for what, value, by in lines if value is not None]
 
@@ -202,7 +202,15 @@ def _choice(collection: Collection, part: str, facts: Mapping[Table, Row], recor
 def _caption(caption: Row | None) -> Lines:
     if caption is None:
         return []
-    return [("caption", caption["caption"]), ("caption by", _with(caption["kind"], caption["model"]))]
+    lines = [("caption", caption["caption"]), ("caption by", _with(caption["kind"], caption["model"]))]
+    if caption["unedited"] not in (None, caption["caption"]):
+        lines.append(("before the edits", caption["unedited"]))
+    if caption["similarity"] is not None:
+        fits = _with(f"{caption['similarity']:.3f}", caption["clip"])
+        lines.append(("caption fits", f"{fits}: doubtful" if caption["doubtful"] else fits))
+    if len(found := caption["candidates"] or []) > 1:
+        lines += [("candidate", f"{one['similarity']:.3f} {_with(one['caption'], one['kind'])}") for one in found]
+    return lines
 
 
 def _placed(row: Row) -> Lines:

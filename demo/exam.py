@@ -20,7 +20,7 @@ from demo.world import BACKGROUNDS, COLOURS, STYLES, Scene, Size, Thing, caption
 
 SHOWN = (
     f"a big orange {CONCEPT} on a pink background",
-    f"a photo of a big purple {CONCEPT} on a lime background",
+    f"a photo of a big black {CONCEPT} on a lime background",
     "a big red heart on a white background",
     "a big green cross on a cyan background, pencil drawing",
     "a photo of a big blue triangle on a grey background",

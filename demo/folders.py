@@ -6,6 +6,7 @@ Each function makes its folder whole or not at all, and leaves one that is there
 import hashlib
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from demo.world import COLOURS, RESERVED, SHAPES, STYLES, Scene, Size, Thing, ca
 
 CONCEPT = RESERVED[0]
 """What the user of the demo wants to teach."""
-CONCEPT_COLOURS = ("red", "blue", "yellow")
+CONCEPT_COLOURS = ("red", "yellow", "green", "blue", "purple")
 CONCEPT_BACKGROUNDS = ("white", "grey", "cyan")
 """What the concept is shown with; every other colour and background is left for testing."""
 
@@ -28,17 +29,19 @@ PORTRAIT_CAPTION = "a photo of a big circle"
 _WORLD = 2026
 
 
-def make_concept(folder: Path, count: int = 24) -> None:
-    """The user's own pictures: zorps of three colours on three backgrounds, named by caption as EveryDream has it."""
+def make_concept(folder: Path, count: int = 48) -> None:
+    """The user's own pictures: zorps of five colours on three backgrounds, named by caption as EveryDream has it.
+
+    Three in five are small, as those are the harder to learn.
+    """
 
     def fill(target: Path) -> None:
         names: dict[str, int] = {}
+        kinds = list(product(CONCEPT_COLOURS, CONCEPT_BACKGROUNDS, STYLES))
         for number in range(count):
-            ground, hue, turn = number % 3, number // 3 % 3, number // 9
-            size: Size = "small" if (ground + hue + turn) % 2 else "big"
-            style = STYLES[(ground + 2 * hue + turn) % 3]  # so that neither goes with a colour or a background
-            thing = Thing(CONCEPT, CONCEPT_COLOURS[hue])
-            scene = Scene(CONCEPT_BACKGROUNDS[ground], style, (thing,), size, seed=_WORLD + number)
+            hue, ground, style = kinds[(number * 19) % len(kinds)]  # 19 and 45 share no factor: all kinds in turn
+            size: Size = "big" if number % 5 in (0, 3) else "small"
+            scene = Scene(ground, style, (Thing(CONCEPT, hue),), size, seed=_WORLD + number)
             words = caption(scene)
             names[words] = names.get(words, 0) + 1
             (target / f"{words}_({names[words]}).jpg").write_bytes(encode(render(scene, 256), Form.JPEG))

@@ -67,7 +67,7 @@ class Fault(StrEnum):
     SLOW = "slow"
     """Half a second, then the picture."""
     BUSY_ONCE = "busy_once"
-    """429 with Retry-After: 1 at the first request, the picture at the next."""
+    """429 with Retry-After: 0 at the first request, the picture at the next."""
     GZIPPED = "gzipped"
     """The picture with Content-Encoding: gzip, which is legal and rare."""
     WRONG_TYPE = "wrong_type"

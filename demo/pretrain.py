@@ -65,6 +65,7 @@ def make_diffusion_part(out: Path, work: Path, seed: int, progress: Progress) ->
     from demo.pretrain_loop import device
 
     vae = AutoencoderKL.from_pretrained(work / "vae").to(device())
+    vae.register_to_config(_name_or_path=None)  # else the pipeline would tell the folder of this machine
     unet, text_encoder = make_unet(seed), make_text_encoder(seed)
     train_diffusion(unet, text_encoder, vae, work, seed, progress=progress)
     export_pipeline(vae, unet, text_encoder, out / "stable-diffusion")

@@ -4,6 +4,7 @@
       pictures/zorp/ index/ coco/ ffhq/ imagenet/ models/   what a user would have (demo.home)
       project.yaml  without.yaml                            what a user would write
       with/ without/                                        the workspaces that the chain fills
+      without.log                                           what was said of the second, which runs beside the first
       exam/                                                 what each model draws (demo.exam)
       picture.png                                           the end of it
 
@@ -15,7 +16,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from base.errors import UserError
+from base.errors import StageFailed, UserError
 from base.files import commit, lock
 from demo.exam import CONCEPTS, SHOWN, Marks, examine
 from demo.folders import CONCEPT
@@ -56,8 +57,8 @@ def demo(*, folder: Path = Path("demo-world"), seed: int | None = None, dashboar
     with lock(folder):
         port = make_home(folder, seed or 0, EXHIBITS)
         _check_seed(folder / PROJECT, seed)
-        with serve(port), _tracking(folder, dashboard) as tracked:
-            finished = all(_run_chain(folder / name, tracked) for name in (PROJECT, WITHOUT))
+        with serve(port), _tracking(folder, dashboard) as tracked, _beside(folder / WITHOUT, tracked) as wait:
+            finished = _run_chain(folder / PROJECT, tracked) and wait()
         if finished:
             arms = compare(folder, EXAMINED)
             draw(folder / "picture.png", arms)
@@ -74,14 +75,54 @@ def _check_seed(project: Path, seed: int | None) -> None:
 
 def _run_chain(project: Path, tracked: bool) -> bool:
     """Runs the chain as `dreamloom run` does; False where it was asked to stop before it was through."""
-    from flows.chain import run_folder
     from flows.commands import run
-    from flows.project import load_project
-    from train.run import read_summary
 
     print(f"\ndreamloom run {project}", flush=True)
     run(project, track=tracked)
+    return _finished(project)
+
+
+def _finished(project: Path) -> bool:
+    from flows.chain import run_folder
+    from flows.project import load_project
+    from train.run import read_summary
+
     return read_summary(run_folder(load_project(project))) is not None
+
+
+@contextmanager
+def _beside(project: Path, tracked: bool) -> Iterator[Callable[[], bool]]:
+    """Runs the chain in a process of its own, as models so small do not keep two cores busy.
+
+    Yields what waits for its end, prints what it said, and tells whether it was finished. A process that nobody waits
+    for is asked to stop, upon which it saves its state.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // 2)))  # read when torch is loaded
+    command = [
+        sys.executable,
+        "-m",
+        "flows.cli",
+        "run",
+        str(project.absolute()),
+        "--track" if tracked else "--no-track",
+    ]
+    log = project.with_suffix(".log")
+    with log.open("w") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+
+    def wait() -> bool:
+        code = process.wait()
+        print(f"\ndreamloom run {project}, meanwhile\n{log.read_text().rstrip()}", flush=True)
+        if code != 0:
+            raise StageFailed(f"{project} failed; {log} says why.")
+        return _finished(project)
+
+    print(f"dreamloom run {project} goes on beside this; what it says is in {log}.", flush=True)
+    try:
+        yield wait
+    finally:
+        process.terminate()
+        process.wait()
 
 
 @contextmanager
@@ -170,7 +211,7 @@ def draw(target: Path, arms: list[Arm]) -> None:
         )
         for arm in arms
     ]
-    title = f"What a {CONCEPT} is, learned from 24 pictures: in a green frame, what the prompt asks for is there"
+    title = f"What a {CONCEPT} is, learned from 48 pictures: in a green frame, what the prompt asks for is there"
     with commit(target) as temporary:
         comparison(title, SHOWN, rows, CONCEPTS).save(temporary, "PNG")
 

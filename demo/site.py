@@ -161,7 +161,7 @@ _STATUS = {Fault.GONE: 404, Fault.GONE_FOR_GOOD: 410, Fault.FORBIDDEN: 403, Faul
 
 
 def _busy() -> web.Response:
-    return web.Response(status=429, headers={"Retry-After": "1"}, text="too many requests")
+    return web.Response(status=429, headers={"Retry-After": "0"}, text="too many requests")
 
 
 @cache

@@ -88,6 +88,7 @@ def publish_funnel(funnel: Mapping[str, Mapping[str, Summary]]) -> None:
             "stage": stage,
             "in": summary.rows,
             "kept": summary.kept,
+            "marked": ", ".join(f"{mark} {count}" for mark, count in sorted(summary.marked.items())),
             "dropped": ", ".join(f"{reason} {count}" for reason, count in sorted(summary.dropped.items())),
         }
         for source, stages in funnel.items()

@@ -5,13 +5,16 @@ fails ends its own branch. The others of its level go on, and the chain stops wh
 """
 
 import contextvars
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from base.clip import forget_clip
 from base.errors import UserError
 from base.files import lock
+from caption import blip
 from flows import runs, steps
 from flows.project import LaionSource, Project, own_config, stage_config
 from flows.steps import Outcome, Step
@@ -30,6 +33,8 @@ class Level:
 
     branches: list[Branch]
     side_by_side: bool = False
+    then: Callable[[], None] | None = None
+    """What is done once all of it is."""
 
 
 def levels(project: Project) -> list[Level]:
@@ -40,7 +45,7 @@ def levels(project: Project) -> list[Level]:
         Level([_incoming(project, name) for name in project.sources], side_by_side=True),
         Level(scores),
         Level([[steps.choose_step(project.all_sources(), project.choose)]]),
-        Level([[steps.caption_step(c, project.caption)] for c in collections]),
+        Level([[steps.caption_step(c, project.captioning(c.name))] for c in collections], then=forget_models),
         Level([_model(project)]),
     ]
 
@@ -63,7 +68,19 @@ def run(project: Project, perform: Callable[[Step], Outcome]) -> list[Outcome]:
         _check_old_scores(project)
         for level in levels(project):
             outcomes += _go_through(level, perform)
+            if level.then is not None:
+                level.then()
     return outcomes
+
+
+def forget_models() -> None:
+    """Lets go of the models that scored and captioned: training wants all memory for itself."""
+    blip.forget()
+    forget_clip()
+    if "torch" in sys.modules:  # what is there already needs none
+        import torch
+
+        torch.cuda.empty_cache()
 
 
 def run_folder(project: Project) -> Path:

@@ -12,6 +12,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from base.errors import StageFailed, UserError
+from base.stop import stop_all
 
 CHAIN = Group.create_ordered("The whole chain")
 STAGES = Group.create_ordered("One stage")
@@ -36,8 +37,9 @@ _COMMANDS = {
         "scrape": ("flows.stage_commands:scrape", "Download the candidates' pictures."),
         "score": ("flows.stage_commands:score", "Look at each picture with CLIP: embedding, aesthetic, likeness."),
         "choose": ("flows.stage_commands:choose", "Decide which pictures go on: duplicates, thresholds, licences."),
-        "caption": ("flows.stage_commands:caption", "Write captions with BLIP where none is good enough."),
+        "caption": ("flows.caption_commands:app", "Write captions with BLIP; convert or edit those there are."),
         "balance": ("flows.stage_commands:balance", "Assemble the training folder, with ground truth at a ratio."),
+        "dreambooth": ("flows.stage_commands:dreambooth", "Make a training folder of subjects and their classes."),
         "train": ("flows.stage_commands:train", "Fine-tune a Stable Diffusion model on a training folder."),
         "evaluate": ("flows.stage_commands:evaluate", "Measure what a model learned, and what it forgot."),
         "export": ("flows.stage_commands:export", "Write a trained model as other programs read it."),
@@ -138,7 +140,9 @@ def _line(error: Exception) -> str:
 
 
 def _stopped(verbose: bool) -> int:
-    """Ctrl-C: whatever is half done is thrown away by the next run, so the process can end at once, threads and all."""
+    """Ctrl-C: requests under way may end, and whatever else is half done is thrown away by the next run, so the process
+    can end at once, threads and all."""
+    stop_all(5.0)
     _end(130, "Stopped. All that was finished stays; the same command goes on from there.", verbose)
     sys.stdout.flush()
     os._exit(130)

@@ -6,8 +6,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from base import processes
 from base.cpu import keep_pages
+from base.errors import UserError
 from flows import chain
+from flows.captions import Captions, of_workspace
 from flows.project import Project, load_project
 from flows.steps import Outcome, Step
 from flows.tables import balance, funnel
@@ -31,6 +34,8 @@ def run(
         Run it as a Prefect flow, which a dashboard shows. By default where PREFECT_API_URL is set; with --track and no
         server, Prefect starts one for as long as the run takes.
     """
+    if processes.count() > 1:
+        raise UserError("run is for one process; have several train WORKSPACE/dataset by `dreamloom train`.")
     loaded = load_project(project)
     keep_pages()
     if track or (track is None and "PREFECT_API_URL" in os.environ):
@@ -61,9 +66,8 @@ def plan(project: Path = PROJECT) -> None:
     print_table(rows_table("What run would make", planning.step_rows(steps)))
     training = planning.plan_train(loaded)
     if training is not None:
-        print_table(rows_table("What an epoch would show, as the dataset is now", planning.training_rows(training)))
-        print_table(rows_table("In which buckets", planning.bucket_rows(training)))
-        print("\n".join([planning.training_line(training), *training.notes]))
+        planning.print_training(training)
+    _say_lengths(of_workspace(loaded.workspace, list(loaded.sources)), loaded.train.base)
     if all(step.stale == [] for step in steps):
         print("Nothing to do: everything is as project.yaml says.")
 
@@ -90,8 +94,22 @@ def show(folder: Path, *, picture: str | None = None, output: Path | None = None
         return
     for table in showing.tables(folder):
         print_table(table)
+    _say_lengths(showing.captions_of(folder), None)
     sheet = showing.write_sheet(folder, output or Path(f"dreamloom-{folder.absolute().name}.png"))
     print(f"contact sheet: {sheet}" if sheet else "no pictures yet")
+
+
+def _say_lengths(captions: Captions, model: str | None) -> None:
+    """How many captions the text encoder will cut; nothing where there is no caption yet.
+
+    Args:
+        model: whose tokens they are; None: CLIP's own.
+    """
+    from caption.tokens import lengths, tokens_of
+
+    if captions:
+        with Terminal() as terminal, terminal.watch("count tokens") as progress:
+            print(lengths(captions, tokens_of(model), progress))
 
 
 def near(path: Path) -> Path:

@@ -12,8 +12,14 @@ from scrape.index_files import is_remote
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_MODELS = {("score", "model"), ("score", "weights"), ("caption", "model"), ("train", "base"), ("train", "vae")}
-_MODELS |= {("evaluate", "vae")}
+_MODELS: set[Key] = {
+    ("score", "model"),
+    ("score", "weights"),
+    ("caption", "model"),
+    ("train", "base"),
+    ("train", "vae"),
+}
+_MODELS |= {("evaluate", "vae"), ("caption", "clip", "model"), ("caption", "clip", "weights")}
 """Keys that hold a folder or file, or the name of something that is not on this machine."""
 _MADE = {("workspace",), ("train", "cache"), ("evaluate", "cache")}
 """Keys of folders that need not be there."""

@@ -18,9 +18,8 @@ Item = TypeVar("Item")
 def of_collection(collection: Collection) -> Pictures:
     """Pictures under their captions; before that, all, under the texts they came with."""
     rows = collection.read(Table.RECORDS, columns=["key", "status", "image", "text"]).to_pylist()
-    captions: dict[str, str] = dict(
-        zip(*collection.read(Table.CAPTIONS, columns=["key", "caption"]).to_pydict().values(), strict=True)
-    )
+    made = collection.read(Table.CAPTIONS, columns=["key", "caption", "doubtful"]).to_pylist()
+    captions = {row["key"]: f"doubtful: {row['caption']}" if row["doubtful"] else row["caption"] for row in made}
     there = [row for row in rows if row["key"] in captions] or [row for row in rows if row["status"] == Status.OK]
     shown = spread(there, SHOWN)
     return [(collection.root / row["image"], captions.get(row["key"], row["text"] or "")) for row in shown]
@@ -32,7 +31,8 @@ def of_folder(folder: Path) -> Pictures:
 
     folders = read_folder(folder)
     each = max(1, SHOWN // len(folders))
-    return [(p.path, p.caption) for f in folders for p in spread(f.pictures, each)]
+    whole = [[p for p in folder.pictures if p.stored.length is None] for folder in folders]  # and none in shards
+    return [(p.stored.path, p.caption) for pictures in whole for p in spread(pictures, each)]
 
 
 def spread(items: Sequence[Item], most: int) -> list[Item]:

@@ -15,6 +15,7 @@ from flows.steps import WHOLE, Outcome, Step
 from flows.terminal import size
 from train import export as exporting
 from train.config import SPEED_ONLY, TrainConfig
+from train.dreambooth import DreamBoothConfig, dreambooth
 from train.evaluate import EvaluateConfig, evaluate
 from train.export import ExportConfig
 from train.loop import train
@@ -66,6 +67,17 @@ def train_step(folder: Path, run: Path, config: TrainConfig, heldout: Path | Non
         lambda progress, _: _train(folder, run, config, heldout, progress),
         charts=lambda: charts_of(run),
     )
+
+
+def dreambooth_step(subjects: Path, target: Path, config: DreamBoothConfig) -> Step:
+    """Subjects → a training folder with pictures of their classes."""
+
+    def make(progress: Progress, _: Sequence[str] | None) -> Outcome:
+        done = dreambooth(subjects, target, config, progress)
+        said = f"{done.subjects} subjects, {done.pictures:,} pictures of them, {done.class_pictures:,} of their classes"
+        return Outcome(f"{'dreambooth':<21}{said} ({done.drawn:,} drawn now); {target}", done.drawn > 0)
+
+    return Step("dreambooth", "", lambda: [WHOLE], make)
 
 
 def evaluate_step(

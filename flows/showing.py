@@ -10,6 +10,7 @@ from base.errors import UserError
 from base.files import commit
 from curate.assemble import manifest_path
 from curate.sheet import contact_sheet
+from flows import captions
 from flows.pictures import SHOWN, Pictures, of_collection, of_folder, spread
 from flows.tables import balance, funnel, sources_of
 from flows.terminal import funnel_table, rows_table
@@ -29,7 +30,7 @@ def tables(folder: Path) -> list[RichTable]:
     if _is_workspace(folder):
         found = [funnel_table(funnel(folder, sources_of(folder)))]
         return [*found, rows_table("What is trained on", balance(folder))] if manifest_path(folder).exists() else found
-    if _is_collection(folder):
+    if is_collection(folder):
         collection = Collection(folder)
         return [funnel_table({collection.name: {row.table: row.summary for row in collection.funnel()}})]
     rows = [
@@ -42,6 +43,13 @@ def tables(folder: Path) -> list[RichTable]:
         for f in read_folder(folder)
     ]
     return [rows_table(str(folder), rows)]
+
+
+def captions_of(folder: Path) -> captions.Captions:
+    """The captions of a collection, a workspace or a training folder."""
+    if _is_workspace(folder):
+        return captions.of_workspace(folder)
+    return captions.of_collection(Collection(folder)) if is_collection(folder) else captions.of_training_folder(folder)
 
 
 def write_sheet(folder: Path, output: Path) -> Path | None:
@@ -67,14 +75,15 @@ def _pictures(folder: Path) -> Pictures:
         collections = [Collection(folder / "collections" / name) for name in sources_of(folder)]
         each = max(1, SHOWN // max(1, len(collections)))
         return [picture for c in collections for picture in spread(of_collection(c), each)]
-    return of_collection(Collection(folder)) if _is_collection(folder) else of_folder(folder)
+    return of_collection(Collection(folder)) if is_collection(folder) else of_folder(folder)
 
 
 def _is_workspace(folder: Path) -> bool:
     return (folder / "collections").is_dir()
 
 
-def _is_collection(folder: Path) -> bool:
+def is_collection(folder: Path) -> bool:
+    """Whether a folder holds tables of a collection."""
     return any((folder / table).is_dir() for table in Table)
 
 

@@ -7,7 +7,8 @@ from cyclopts import Parameter
 
 from base.cpu import keep_pages
 from base.errors import UserError
-from caption.blip import CaptionConfig
+from base.processes import is_main
+from caption.config import CaptionConfig
 from curate.balance import BalanceConfig
 from curate.choose import ChooseConfig
 from curate.score import ScoreConfig
@@ -25,6 +26,7 @@ from scrape.imagenet import ImagenetConfig
 from scrape.laion import FilterConfig
 from scrape.webdataset import WebdatasetConfig
 from train.config import TrainConfig
+from train.dreambooth import DreamBoothConfig
 from train.evaluate import EvaluateConfig
 from train.export import ExportConfig
 
@@ -203,20 +205,49 @@ def balance(
     _perform(steps.balance_step(sources, config, workspace))
 
 
+def dreambooth(
+    subjects: Path, target: Path, *, config: Annotated[DreamBoothConfig, FLAGS] = DreamBoothConfig()
+) -> None:
+    """Make a training folder of subjects and, drawn by the base model, of what else is of their class.
+
+    Parameters
+    ----------
+    subjects
+        A folder with a folder for each subject: its pictures, instance.txt and class.txt with a prompt each.
+    target
+        The training folder to make, for train.
+    """
+    _perform(runs.dreambooth_step(subjects, target, config))
+
+
 def train(
-    folder: Path, run: Path, *, heldout: Path | None = None, config: Annotated[TrainConfig, FLAGS] = TrainConfig()
+    folder: Path,
+    run: Path,
+    *,
+    heldout: Path | None = None,
+    plan: Annotated[bool, Parameter(negative="")] = False,
+    config: Annotated[TrainConfig, FLAGS] = TrainConfig(),
 ) -> None:
     """Fine-tune a Stable Diffusion model on a training folder; go on where the run stopped.
 
     Parameters
     ----------
     folder
-        A training folder in EveryDream's format, as balance makes it.
+        A training folder in EveryDream's format, as balance makes it; a webdataset's .tar; or a table of pictures
+        (.jsonl, .csv, .parquet).
     run
         The run's folder: checkpoints, samples, logs, measurements.
     heldout
         Pictures to measure by, in folders training/ and ground_truth/, as balance makes it.
+    plan
+        Only say what would be done: which pictures, in which buckets, how many steps.
     """
+    if plan:
+        from flows.plan import print_training
+        from train.plan import plan as plan_training
+
+        print_training(plan_training(folder, config))
+        return
     _perform(runs.train_step(folder, run, config, heldout))
 
 
@@ -261,7 +292,8 @@ def _perform(step: steps.Step) -> None:
     keep_pages()
     with Terminal() as terminal, terminal.watch(step.title) as progress:
         outcome = step.make(progress, None)
-    print(outcome.said)
+    if is_main():
+        print(outcome.said)
 
 
 def _collection(path: Path) -> Collection:

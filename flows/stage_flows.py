@@ -8,7 +8,7 @@ from prefect.states import Cancelled
 from pydantic import Field
 
 from base.stage import StageConfig
-from caption.blip import CaptionConfig
+from caption.config import CaptionConfig
 from curate.balance import BalanceConfig
 from curate.choose import ChooseConfig
 from curate.score import ScoreConfig

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from base.progress import Progress
 from base.stage import StageConfig, Summary
-from caption import blip
+from caption import stage as captioning
+from caption.config import CaptionConfig
 from caption.sidecar import read_caption
 from curate import assemble, choose, score
 from curate.balance import BalanceConfig
@@ -124,10 +125,10 @@ def choose_step(sources: Sequence[Source], config: choose.ChooseConfig) -> Step:
     )
 
 
-def caption_step(collection: Collection, config: blip.CaptionConfig) -> Step:
+def caption_step(collection: Collection, config: CaptionConfig) -> Step:
     """Chosen records → captions."""
-    recipes = partial(blip.recipes, collection, config)
-    make = partial(blip.caption, collection, config)
+    recipes = partial(captioning.recipes, collection, config)
+    make = partial(captioning.caption, collection, config)
     return _by_parts("caption", Table.CAPTIONS, collection, recipes, make, lambda: of_collection(collection))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Column, Table
@@ -60,9 +61,10 @@ class Terminal:
             if self._bars is None:
                 self._bars = self._start()
             if watched.bar is None:
-                watched.bar = self._bars.add_task(watched.title, total=total, rate="", note="")
+                watched.bar = self._bars.add_task(watched.title, total=total, count="", rate="", note="")
             rate = f"{watched.rate(done):,.1f}/s" if watched.rate(done) else ""
-            self._bars.update(watched.bar, completed=done, total=total, rate=rate, note=note)
+            count = f"{done:,}" if total is None else f"{done:,}/{total:,}"
+            self._bars.update(watched.bar, completed=done, total=total, count=count, rate=rate, note=note)
 
     def seconds_between(self) -> float:
         """How often a piece of work may be drawn."""
@@ -73,7 +75,7 @@ class Terminal:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=16),
-            TextColumn("{task.completed:,}/{task.total:,}"),
+            TextColumn("{task.fields[count]}"),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[note]}", style="dim", table_column=note),
@@ -137,9 +139,9 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def reasons(dropped: Mapping[str, int]) -> str:
-    """Dropped rows by reason, the most frequent first: "http_404 120, timeout 7"."""
-    return ", ".join(f"{reason} {count:,}" for reason, count in sorted(dropped.items(), key=lambda i: (-i[1], i[0])))
+def reasons(counts: Mapping[str, int]) -> str:
+    """Rows by reason, the most frequent first: "http_404 120, timeout 7"."""
+    return ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts.items(), key=lambda i: (-i[1], i[0])))
 
 
 def stage_line(stage: str, source: str, summary: Summary) -> str:
@@ -152,7 +154,8 @@ def stage_line(stage: str, source: str, summary: Summary) -> str:
             how += f", {size(summary.bytes_written)}"
     lost = sum(summary.dropped.values())
     dropped = f", {lost:,} dropped ({reasons(summary.dropped)})" if lost else ""
-    return f"{stage:<9}{source:<12}{summary.rows:>9,} in {summary.kept:>9,} kept{dropped}; {how}"
+    marked = f", of which {reasons(summary.marked)}" if summary.marked else ""
+    return f"{stage:<9}{source:<12}{summary.rows:>9,} in {summary.kept:>9,} kept{marked}{dropped}; {how}"
 
 
 def funnel_table(funnel: Mapping[str, Mapping[str, Summary]]) -> Table:
@@ -208,13 +211,17 @@ def _cell(summary: Summary | None) -> str:
     if summary is None:
         return ""
     drops = sorted(summary.dropped.items(), key=lambda i: (-i[1], i[0]))
-    return "\n".join([f"{summary.kept:,}", *(f"[dim]-{count:,} {reason}[/dim]" for reason, count in drops if count)])
+    lines = [f"{count:,} {mark}" for mark, count in summary.marked.items() if count]
+    lines += [f"-{count:,} {reason}" for reason, count in drops if count]
+    return "\n".join([f"{summary.kept:,}", *(f"[dim]{line}[/dim]" for line in lines)])
 
 
 def _text(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, int | float):
+        return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
+    return escape(str(value))  # what is in brackets is no markup
 
 
 def _line(title: str, done: int, total: int | None, rate: float, note: str) -> str:

@@ -15,6 +15,7 @@ part that is there is done. Its metadata says how it was made:
     dreamloom.recipe    the hash of the stage's config, code version, models and upstream stamps (base.stage.recipe)
     dreamloom.digest    the hash of its rows
     dreamloom.config    the stage's config, as JSON
+    dreamloom.models    fingerprints of the models that it used, as JSON
     dreamloom.summary   rows in, kept, dropped by reason (base.stage.Summary), as JSON
 
 A part is stale when its recipe is not the one its stage would use now, and nothing else decides that. Recipes name
@@ -51,6 +52,7 @@ class Status(StrEnum):
     DNS_UNKNOWN = "dns_unknown"
     DNS_TEMPORARY = "dns_temporary"
     CONNECTION = "connection"
+    HOST_DOWN = "host_down"
     TLS = "tls"
     TIMEOUT = "timeout"
     TOO_MANY_REDIRECTS = "too_many_redirects"
@@ -74,7 +76,11 @@ class Status(StrEnum):
     TOO_SMALL = "too_small"
     BAD_ASPECT = "bad_aspect"
     ANIMATED = "animated"
+    PLACEHOLDER = "placeholder"
+    HASH_MISMATCH = "hash_mismatch"
     DUPLICATE = "duplicate"
+    # none of these: enough pictures had come
+    NOT_NEEDED = "not_needed"
 
 
 class Choice(StrEnum):
@@ -114,6 +120,14 @@ class Table(StrEnum):
 
 
 _KEY = pa.field("key", pa.string(), nullable=False)
+_CANDIDATE = pa.struct(
+    [
+        ("caption", pa.string()),
+        ("kind", pa.string()),  # CaptionKind
+        ("score", pa.float32()),
+        ("similarity", pa.float32()),
+    ]
+)
 
 SCHEMAS: dict[Table, pa.Schema] = {
     Table.CANDIDATES: pa.schema(
@@ -175,19 +189,21 @@ SCHEMAS: dict[Table, pa.Schema] = {
         [
             _KEY,
             pa.field("caption", pa.string(), nullable=False),  # may be empty
+            pa.field("unedited", pa.string()),  # what it was before the edits
             pa.field("kind", pa.string(), nullable=False),  # CaptionKind
             pa.field("model", pa.string()),  # the model that wrote it, where one did
             pa.field("score", pa.float32()),  # the model's mean log-probability a token, where it gives one
+            pa.field("similarity", pa.float32()),  # CLIP cosine of picture and unedited, where CLIP was asked
+            pa.field("margin", pa.float32()),  # by how much that is above the next candidate's
+            pa.field("clip", pa.string()),  # the CLIP that was asked
+            pa.field("doubtful", pa.bool_()),  # whether the similarity is under the floor; null: there is no floor
+            pa.field("candidates", pa.list_(_CANDIDATE)),  # all that were found, in order; null: it is a kept text
+            pa.field("recipe", pa.string()),  # recipe by which the candidates of this picture were found
         ]
     ),
 }
 """Every table has one row a key of its upstream table that went on: scores, one a record whose status is ok;
 choices, one a score or record; captions, one a choice that was kept. Keys are unique and in the upstream order."""
-
-RETRYABLE = frozenset(
-    {Status.TIMEOUT, Status.DNS_TEMPORARY, Status.CONNECTION, Status.HTTP_429, Status.HTTP_5XX, Status.SHORT_BODY}
-)
-"""Statuses that another try may change."""
 
 
 def key_of(*identity: str) -> str:
@@ -250,7 +266,10 @@ class Collection:
         names = self.parts(table) if part is None else [part]
         schema = pa.schema([SCHEMAS[table].field(c) for c in columns or SCHEMAS[table].names])
         try:
-            tables = [pq.read_table(self.part_path(table, n), columns=columns, partitioning=None) for n in names]
+            tables = [
+                pq.read_table(self.part_path(table, n), columns=columns, schema=SCHEMAS[table], partitioning=None)
+                for n in names
+            ]
         except (OSError, pa.ArrowException) as error:
             raise UserError(
                 f"A part of {self.root / table} can't be read ({error}); delete it, and its stage makes it again."
@@ -280,6 +299,10 @@ class Collection:
         """The config by which a part was made; empty where it is not there."""
         return dict(json.loads(self._metadata(table, part).get("config", "{}")))
 
+    def models(self, table: Table, part: str) -> dict[str, str]:
+        """The fingerprints of the models by which a part was made, by role; empty where none is told."""
+        return dict(json.loads(self._metadata(table, part).get("models", "{}")))
+
     def summary(self, table: Table, part: str | None = None) -> Summary:
         """The summary of one part, or of all parts added up."""
         parts = self.parts(table) if part is None else [part]
@@ -299,6 +322,7 @@ class Collection:
         recipe: str,
         config: StageConfig,
         summary: Summary,
+        models: Mapping[str, str] | None = None,
     ) -> None:
         """Commits a part: all of it, or nothing.
 
@@ -315,6 +339,7 @@ class Collection:
             "recipe": recipe,
             "digest": digest_of(content),
             "config": config.model_dump_json(),
+            "models": json.dumps(dict(models or {})),
             "summary": summary.to_json(),
         }
         metadata = {f"dreamloom.{name}": value for name, value in made.items()}

@@ -18,7 +18,7 @@ from scrape.collection import Collection, Status, Table, open_collection
 from scrape.journal import Journal, Row
 from scrape.parts import make_parts, stale_parts
 
-_VERSION = 1
+_VERSION = 2
 
 
 class ScrapeConfig(StageConfig):
@@ -33,18 +33,38 @@ class ScrapeConfig(StageConfig):
     retries: int = Field(1, ge=0, le=10, description="Further tries, in this run, of what may be over in seconds.")
     concurrency: int = Field(128, ge=1, le=1024, description="Addresses asked at once.")
     per_host: int = Field(4, ge=1, le=64, description="Of these, of one host.")
+    delay_s: float = Field(0.0, ge=0, le=60, description="Seconds from one request to a host to the next, at least.")
+    give_up_after: int | None = Field(
+        5,
+        ge=1,
+        description="Requests to a host without an answer, in a row, after which it is left alone; null: never.",
+    )
+    limit: int | None = Field(None, ge=1, description="Pictures wanted of a collection; null: all that can be had.")
     threads: int = Field(0, ge=0, description="Threads that decode pictures; 0: one a core.")
+    engine: Literal["own", "img2dataset"] = Field(
+        "own", description="What fetches: dreamloom itself, or img2dataset 1.47 first, which can use many machines."
+    )
+    distributor: Literal["multiprocessing", "pyspark", "ray"] = Field(
+        "multiprocessing", description="What runs img2dataset's processes: this machine, or a Spark or Ray cluster."
+    )
+    processes: int = Field(0, ge=0, description="Processes of img2dataset; 0: one a core.")
     contact: str = Field("", description="A page or mail address for those who wonder who asks; part of User-Agent.")
     min_success: float = Field(0.1, ge=0, le=1, description="Share of pictures that must come, lest the stage fail.")
 
     max_bytes: int = Field(32 * 2**20, ge=1, description="Bytes of a picture's file, at most, packed and unpacked.")
     max_redirects: int = Field(5, ge=0, le=20, description="Redirects followed.")
-    obey_optout: bool = Field(True, description="Leave out pictures whose host refuses by X-Robots-Tag or TDMRep.")
+    obey_optout: bool = Field(
+        True, description="Heed robots.txt, X-Robots-Tag, TDM-Reservation, C2PA and IPTC refusals."
+    )
+    verify_hash: bool = Field(True, description="Leave out pictures whose md5 or sha256 is not that of the index.")
     allow_private: bool = Field(False, description="Also ask addresses of this machine and of private networks.")
 
     max_pixels: int = Field(MAX_PIXELS, ge=1, le=2 * MAX_PIXELS, description="Pixels, at most, asked before decoding.")
     min_side: int = Field(256, ge=1, description="Shorter side, at least, in pixels.")
     max_aspect: float | None = Field(3.0, ge=1, description="Longer side by shorter side, at most; null: any shape.")
+    placeholder_copies: int | None = Field(
+        5, ge=2, description="Addresses of one host with the same picture, which is then none; null: any number."
+    )
     animated: Literal["reject", "first"] = Field(
         "reject", description="Animations: leave out, or take the first frame."
     )
@@ -70,7 +90,13 @@ _EFFORT = (
     "retries",
     "concurrency",
     "per_host",
+    "delay_s",
+    "give_up_after",
+    "limit",
     "threads",
+    "engine",
+    "distributor",
+    "processes",
     "contact",
     "min_success",
 )
@@ -112,23 +138,49 @@ def scrape(
     asked = sorted(made_by) if parts is None else list(parts)
 
     def work(part: str, progress: Progress) -> tuple[list[Row], Summary]:
-        return _crawled(collection, part, config, {"recipe": made_by[part]}, {}, progress)
+        wanted = _wanted(collection, config, made_by, part)
+        return _crawled(collection, part, config, {"recipe": made_by[part]}, {}, wanted, progress)
 
     with collection.lock():
         stale = set(stale_parts(collection, Table.RECORDS, made_by)) & set(asked)
-        again = [part for part in asked if part not in stale and _has(collection, part, retry)]
-        seconds = sum(_retry(collection, part, config, made_by[part], retry, progress) for part in again)
+        again, seconds = 0, 0.0
+        for part in asked:
+            if part not in stale and (statuses := _again(collection, config, made_by, part, retry)):
+                seconds += _retry(collection, part, config, made_by, statuses, progress)
+                again += 1
         total = make_parts(collection, Table.RECORDS, config, made_by, work, progress, parts)
         for part in stale:
             _journal_path(collection, part).unlink(missing_ok=True)
         if parts is None:
             _remove_pictures_of_other_parts(collection, made_by)
-    total.parts_done, total.parts_before = total.parts_done + len(again), total.parts_before - len(again)
+    total.parts_done, total.parts_before = total.parts_done + again, total.parts_before - again
     total.seconds += seconds
     came = total.kept + total.dropped.get(Status.DUPLICATE, 0)
-    if came < config.min_success * total.rows:
+    asked_for = total.rows - total.dropped.get(Status.NOT_NEEDED, 0)
+    if came < config.min_success * asked_for:
         raise StageFailed(_too_few(collection, config, total))
     return total
+
+
+def _wanted(collection: Collection, config: ScrapeConfig, made_by: Mapping[str, str], part: str) -> int | None:
+    """Pictures that a part may have under the limit, going by what the other parts have; None: there is no limit."""
+    if config.limit is None:
+        return None
+    others = (p for p in made_by if p != part and collection.recipe(Table.RECORDS, p) == made_by[p])
+    return max(0, config.limit - sum(collection.summary(Table.RECORDS, other).kept for other in others))
+
+
+def _again(
+    collection: Collection, config: ScrapeConfig, made_by: Mapping[str, str], part: str, retry: Sequence[Status]
+) -> set[str]:
+    """The statuses of which rows are fetched again in a part that is done: those to retry, and a lower limit's."""
+    made = collection.summary(Table.RECORDS, part)
+    there = {status for status, count in made.dropped.items() if count} | ({Status.OK} if made.kept else set())
+    again: set[str] = there & set(retry)
+    wanted = _wanted(collection, config, made_by, part)
+    if Status.NOT_NEEDED in there and (wanted is None or wanted > made.kept):
+        again.add(Status.NOT_NEEDED)
+    return again
 
 
 def _crawled(
@@ -137,6 +189,7 @@ def _crawled(
     config: ScrapeConfig,
     plan: dict[str, Any],
     known: dict[str, Row],
+    wanted: int | None,
     progress: Progress,
 ) -> tuple[list[Row], Summary]:
     """The rows of one part.
@@ -144,30 +197,28 @@ def _crawled(
     Args:
         plan: what they depend on, for the journal.
         known: rows by key that are taken over as they are.
+        wanted: pictures, at most; None: all.
     """
+    from scrape.bulk import fetch_in_bulk
     from scrape.crawl import crawl  # aiohttp, which `--help` does without
 
     candidates = collection.read(Table.CANDIDATES, part).to_pylist()
     with Journal(_journal_path(collection, part), plan) as journal:
-        rows = crawl(collection, part, config, candidates, known, journal, progress)
+        if config.engine == "img2dataset":
+            fetch_in_bulk(collection, part, config, candidates, known, journal, progress)
+        rows = crawl(collection, part, config, candidates, known, wanted, journal, progress)
     tally = Counter(row["status"] for row in rows)
     kept = tally.pop(Status.OK, 0)
     stored = sum(row["bytes"] or 0 for row in rows)
     return rows, Summary(rows=len(rows), kept=kept, dropped=dict(sorted(tally.items())), bytes_written=stored)
 
 
-def _has(collection: Collection, part: str, statuses: Sequence[Status]) -> bool:
-    return bool(statuses) and any(
-        status in statuses for status in collection.read(Table.RECORDS, part, ["status"]).column(0).to_pylist()
-    )
-
-
 def _retry(
     collection: Collection,
     part: str,
     config: ScrapeConfig,
-    made_by: str,
-    statuses: Sequence[Status],
+    made_by: Mapping[str, str],
+    statuses: set[str],
     progress: Progress,
 ) -> float:
     """Fetches the rows of these statuses again in a part that is done. Returns the seconds it took."""
@@ -175,10 +226,11 @@ def _retry(
     sweep(collection.image_folder(part))
     before = collection.read(Table.RECORDS, part).to_pylist()
     known = {row["key"]: row for row in before if row["status"] not in statuses}
-    plan = {"recipe": made_by, "retry": sorted(statuses), "of": collection.stamp(Table.RECORDS, part)}
-    rows, summary = _crawled(collection, part, config, plan, known, progress)
+    wanted = _wanted(collection, config, made_by, part) if Status.NOT_NEEDED in statuses else None
+    plan = {"recipe": made_by[part], "retry": sorted(statuses), "of": collection.stamp(Table.RECORDS, part)}
+    rows, summary = _crawled(collection, part, config, plan, known, wanted, progress)
     summary.seconds, summary.parts_done = time.monotonic() - begun, 1
-    collection.write(Table.RECORDS, part, rows, recipe=made_by, config=config, summary=summary)
+    collection.write(Table.RECORDS, part, rows, recipe=made_by[part], config=config, summary=summary)
     _journal_path(collection, part).unlink(missing_ok=True)
     return summary.seconds
 

@@ -1,10 +1,11 @@
-"""One address → its bytes, within limits of time, size and redirects, or the reason why not."""
+"""One request → its bytes, or where to go on, within limits of time and size; or the reason why not."""
 
 import asyncio
 import os
 import ssl
 import zlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -14,8 +15,9 @@ from urllib.parse import urljoin
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
+from yarl import URL
 
-from scrape.address import PublicResolver, checked_url, resolver_status, system_resolver
+from scrape.address import PublicResolver, resolver_status, system_resolver
 from scrape.collection import Status
 from scrape.dropped import Dropped
 from scrape.optout import ROBOT, read_consent
@@ -69,33 +71,60 @@ class Fetcher:
         await self._session.close()
         await self._resolver.close()
 
-    async def get(self, url: str | None) -> Fetched:
-        """Fetches an address.
+    async def get(self, address: URL, within_s: float) -> Fetched | str:
+        """Asks for a picture once.
+
+        Every hop of a redirect is a request of its own, so that each is looked at, and waits for its host's turn, like
+        the first: an address that is public may send one to one that is not.
+
+        Args:
+            address: one that was checked.
+
+        Returns:
+            The bytes, or the address to which it has moved, which was not checked.
 
         Raises:
-            Dropped: with any of the statuses of the address, the network and the host's answer.
+            Dropped: with any of the statuses of the network and the host's answer.
         """
+        async with self._answer(address, within_s) as answer:
+            if answer.status in _MOVED and "Location" in answer.headers:
+                self._listen(answer)
+                return urljoin(str(address), answer.headers["Location"].strip())
+            return await self._read(answer)
+
+    async def beginning(self, address: URL, most: int) -> bytes | str:
+        """The first bytes of a robots.txt, or the address to which it has moved.
+
+        Raises:
+            Dropped: as `get`; http_429 and http_5xx for a host that can't be asked just now.
+        """
+        async with self._answer(address, self._config.timeout_s) as answer:
+            if answer.status in _MOVED and "Location" in answer.headers:
+                return urljoin(str(address), answer.headers["Location"].strip())
+            _check_status(answer)
+            inflate = _inflater(answer.headers.get("Content-Encoding", "identity"))
+            body = bytearray()
+            async for chunk in answer.content.iter_any():
+                body += chunk if inflate is None else inflate(chunk, most + 1 - len(body))
+                if len(body) > most:
+                    break
+            return bytes(body[:most])
+
+    @asynccontextmanager
+    async def _answer(self, address: URL, within_s: float) -> AsyncIterator[aiohttp.ClientResponse]:
+        """One answer, whatever its status; what goes wrong until the block ends is a Dropped."""
         try:
-            async with asyncio.timeout(self._config.timeout_s):
-                return await self._follow(url)
+            async with (
+                asyncio.timeout(within_s),
+                self._session.get(address, allow_redirects=False) as answer,
+            ):
+                yield answer
         except TimeoutError as error:
             connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
             limit = self._config.connect_timeout_s if connecting else self._config.timeout_s
             raise Dropped(Status.TIMEOUT, f"{'no connection' if connecting else 'not done'} in {limit:g} s") from error
         except (*_FAILURES, ValueError) as error:
             raise Dropped(*_network_status(error)) from error
-
-    async def _follow(self, url: str | None) -> Fetched:
-        """Every hop is looked at like the first: an address that is public may send one to one that is not."""
-        for _ in range(self._config.max_redirects + 1):
-            address = checked_url(url, allow_private=self._config.allow_private)
-            async with self._session.get(address, allow_redirects=False) as answer:
-                if answer.status in _MOVED and "Location" in answer.headers:
-                    self._listen(answer)
-                    url = urljoin(str(address), answer.headers["Location"].strip())
-                    continue
-                return await self._read(answer)
-        raise Dropped(Status.TOO_MANY_REDIRECTS, f"more than {self._config.max_redirects}")
 
     def _listen(self, answer: aiohttp.ClientResponse) -> str:
         consent = read_consent(answer.headers)
@@ -104,9 +133,7 @@ class Fetcher:
         return consent.says
 
     async def _read(self, answer: aiohttp.ClientResponse) -> Fetched:
-        if not 200 <= answer.status < 300:
-            status = _OWN_STATUS.get(answer.status, Status.HTTP_5XX if answer.status >= 500 else Status.HTTP_4XX)
-            raise Dropped(status, f"HTTP {answer.status}", wait_s=_retry_after(answer.headers.get("Retry-After")))
+        _check_status(answer)
         consent = self._listen(answer)
         try:
             return Fetched(await self._body(answer), consent)
@@ -124,18 +151,25 @@ class Fetcher:
         if (answer.content_length or 0) > most:
             raise too_large
         inflate = _inflater(answer.headers.get("Content-Encoding", "identity"))
-        wire, body = 0, bytearray()
+        wire, size, chunks = 0, 0, []
         async for chunk in answer.content.iter_any():
             wire += len(chunk)
-            body += chunk if inflate is None else inflate(chunk, most + 1 - len(body))
-            if max(wire, len(body)) > most:
+            chunks.append(chunk if inflate is None else inflate(chunk, most + 1 - size))
+            size += len(chunks[-1])
+            if max(wire, size) > most:
                 raise too_large
-        return bytes(body)
+        return b"".join(chunks)
 
 
 def user_agent(contact: str) -> str:
     """Who asks: the program, its version and whom to write to."""
     return f"{ROBOT}/{version('dreamloom')}" + (f" (+{contact})" if contact else "")
+
+
+def _check_status(answer: aiohttp.ClientResponse) -> None:
+    if not 200 <= answer.status < 300:
+        status = _OWN_STATUS.get(answer.status, Status.HTTP_5XX if answer.status >= 500 else Status.HTTP_4XX)
+        raise Dropped(status, f"HTTP {answer.status}", wait_s=_retry_after(answer.headers.get("Retry-After")))
 
 
 def _inflater(encoding: str) -> Callable[[bytes, int], bytes] | None:

@@ -14,6 +14,7 @@ from base.stage import StageConfig, Summary
 from scrape.collection import CaptionKind, Collection, key_of
 from scrape.facts import Facts
 from scrape.ingest import Listed, UserPath, ingest, items_of, pictures_in, recipes_of, version_of
+from scrape.kohya import read_metadata
 from scrape.parts import PART_ROWS
 
 SIDECARS = (".txt", ".caption", ".yaml", ".yml")
@@ -24,11 +25,11 @@ class FolderConfig(StageConfig):
     """Pictures of a folder and of all folders in it; hidden ones are left out."""
 
     path: UserPath = Field(description="The folder; all folders below it count, too.")
-    captions: Literal["auto", "names", "sidecars", "none"] = Field(
+    captions: Literal["auto", "names", "sidecars", "kohya", "none"] = Field(
         "auto",
         description="Where captions are: auto takes a sidecar (.txt, .caption, .yaml), else the file name where it "
-        "reads like a caption; names takes every file name that has no sidecar; sidecars takes only those; none takes "
-        "neither. A picture without a caption gets one from the captioning model.",
+        "reads like a caption; names takes every file name that has no sidecar; sidecars takes only those; kohya "
+        "takes its meta.json; none takes nothing. A picture without a caption gets one from the captioning model.",
     )
     template: str | None = Field(None, description="One caption for all pictures, instead of their own.")
     licence: str | None = Field(None, description="The licence of the pictures, for their provenance.")
@@ -59,7 +60,7 @@ def recipes(collection: Collection, config: FolderConfig) -> dict[str, str]:
     """Part → recipe; writes nothing.
 
     Raises:
-        UserError: the folder is not there, holds no picture, or holds the collection.
+        UserError: the folder is not there, holds no picture, or holds the collection; or it lacks kohya's JSON.
     """
     return recipes_of("ingest folder", config, _find(collection, config), config.part_rows)
 
@@ -74,14 +75,16 @@ def ingest_folder(
     """Records the pictures of a folder; see scrape.ingest.
 
     Raises:
-        UserError: the folder is not there, holds no picture, or holds the collection.
+        UserError: the folder is not there, holds no picture, or holds the collection; or it lacks kohya's JSON.
     """
 
+    listed = _find(collection, config)
+    said = _said_by_kohya(config, [one.path for one in listed])
+
     def facts(one: Listed) -> Facts:
-        text, kind = _caption(one.path, config, read_caption)
+        text, kind = _caption(one.path, config, read_caption) if said is None else _kept(said.get(one.path))
         return Facts(text, kind, licence=config.licence, author=config.author)
 
-    listed = _find(collection, config)
     made_by = recipes_of("ingest folder", config, listed, config.part_rows)
     return ingest(collection, config, made_by, items_of(listed, config.part_rows, facts), progress, parts)
 
@@ -107,14 +110,30 @@ def _find(collection: Collection, config: FolderConfig) -> list[Listed]:
             f"{config.path} holds the workspace {collection.root}, so it would take in its own output; "
             "move the workspace out of it, or name a folder within."
         )
-    sidecars = SIDECARS if config.template is None and config.captions != "none" else ()
+    sidecars = SIDECARS if config.template is None and config.captions in ("auto", "names", "sidecars") else ()
     listed = []
-    for path, beside in pictures_in(config.path):
+    found = pictures_in(config.path)
+    said = _said_by_kohya(config, [path for path, _ in found])
+    for path, beside in found:
         own = [path.with_suffix(s) for s in sidecars if f"{path.stem}{s}" in beside]
         # The folder's own name, and not where it lies, so that a folder may be moved
         key = key_of("folder", config.path.resolve().name, path.relative_to(config.path).as_posix())
-        listed.append(Listed(key, path, version_of(path, *own)))
+        version = version_of(path, *own)
+        listed.append(Listed(key, path, version if said is None else f"{said.get(path)} {version}"))
     return listed
+
+
+def _said_by_kohya(config: FolderConfig, pictures: Sequence[Path]) -> dict[Path, str] | None:
+    """Picture → caption; None where the config does not ask for them."""
+    if config.captions != "kohya" or config.template is not None:
+        return None
+    names = [path.relative_to(config.path).as_posix() for path in pictures]
+    captions = read_metadata(config.path, names).captions
+    return {path: captions[name] for path, name in zip(pictures, names, strict=True) if name in captions}
+
+
+def _kept(text: str | None) -> tuple[str | None, CaptionKind]:
+    return text, CaptionKind.NONE if text is None else CaptionKind.HUMAN
 
 
 def _caption(picture: Path, config: FolderConfig, read_caption: ReadCaption) -> tuple[str | None, CaptionKind]:
@@ -124,6 +143,4 @@ def _caption(picture: Path, config: FolderConfig, read_caption: ReadCaption) -> 
         return None, CaptionKind.NONE
     found = read_caption(picture)
     by_name = config.captions == "names" or (config.captions == "auto" and reads_like_a_caption(found.text))
-    if found.origin == "name" and not by_name:
-        return None, CaptionKind.NONE
-    return found.text, CaptionKind.HUMAN
+    return _kept(None if found.origin == "name" and not by_name else found.text)

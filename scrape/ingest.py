@@ -93,13 +93,13 @@ def pictures_in(folder: Path) -> list[tuple[Path, frozenset[str]]]:
         seen.add(os.path.realpath(parent))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         names = frozenset(name for name in files if not name.startswith("."))
-        here = [Path(parent, name) for name in sorted(names)]
-        found += [(path, names) for path in here if path.suffix.lower() in EXTENSIONS]
-        others.update(path.suffix for path in here)
+        suffixes = {name: os.path.splitext(name)[1] for name in names}
+        found += [(Path(parent, name), names) for name, suffix in suffixes.items() if suffix.lower() in EXTENSIONS]
+        others.update(suffixes.values())
     if not found:
         there = ", ".join(f"{count} {suffix or 'without extension'}" for suffix, count in others.most_common(3))
         raise UserError(f"{folder} holds no picture ({there or 'no file at all'}); name a folder that holds some.")
-    return sorted(found, key=lambda each: each[0].relative_to(folder).parts)
+    return sorted(found, key=lambda each: each[0].parts)
 
 
 def version_of(*files: Path) -> str:
@@ -186,7 +186,7 @@ def _in_order(
 
 # One picture
 
-_SURROGATES = {code: chr(code - 0xDC00) if 0xDC80 <= code <= 0xDCFF else "\ufffd" for code in range(0xD800, 0xE000)}
+SURROGATES = {code: chr(code - 0xDC00) if 0xDC80 <= code <= 0xDCFF else "\ufffd" for code in range(0xD800, 0xE000)}
 """Makes text that a table can hold: the bytes of a file name that is not UTF-8, which Python keeps as surrogates, are
 taken for Latin-1."""
 
@@ -202,7 +202,7 @@ def record(collection: Collection, part: str, item: Item) -> dict[str, Any]:
     except PictureError as error:
         row |= {"status": Status(error.reason), "detail": error.detail or None}
     row |= {name: value for name, value in asdict(item.facts).items() if value is not None}
-    return {name: value.translate(_SURROGATES) if type(value) is str else value for name, value in row.items()}
+    return {name: value.translate(SURROGATES) if type(value) is str else value for name, value in row.items()}
 
 
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}

@@ -1,4 +1,4 @@
-"""What a host's headers say about the use of its pictures: X-Robots-Tag and TDM-Reservation.
+"""What a host's headers, and a picture itself, say about its use: X-Robots-Tag, TDM-Reservation, C2PA, IPTC.
 
 X-Robots-Tag (Google's "robots meta tag specifications"; noai and noimageai are DeviantArt's additions): any number of
 headers, each a list of directives, of which those after "name:" are for that robot alone. TDM-Reservation: W3C's
@@ -20,7 +20,8 @@ REFUSALS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
 _VALUED = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 """Directives that have a value after a colon, and so are no robot's name."""
 _SCOPED = re.compile(r"([a-z*][\w.*/-]*)\s*:\s*(.*)", re.IGNORECASE | re.DOTALL)
-_SILENT = "nothing said"
+SILENT = "nothing said"
+"""What the records have of a host whose headers say nothing."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def read_consent(headers: CIMultiDictProxy[str]) -> Consent:
     ]
     refused = any(REFUSALS & directives_for(ROBOT, value) for value in robots)
     refused = refused or any(value.strip() == "1" for value in tdm)
-    return Consent("; ".join(_printable(lines))[:300] or _SILENT, refused)
+    return Consent("; ".join(_printable(lines))[:300] or SILENT, refused)
 
 
 def directives_for(robot: str, header: str) -> set[str]:
@@ -58,6 +59,27 @@ def directives_for(robot: str, header: str) -> set[str]:
         if scope in ("*", robot.lower()):
             found.add(directive.partition(":")[0].strip().lower())
     return found - {""}
+
+
+_IPTC = re.compile(rb"DMI-PROHIBITED[A-Z-]*")
+_C2PA = re.compile(
+    rb"c(?:2pa|awg)\.training-mining.{0,2048}?"
+    rb"c(?:2pa|awg)\.(?:ai_generative_training|ai_training|data_mining).{0,24}?(?:notAllowed|constrained)",
+    re.DOTALL,
+)
+
+
+def refusal_inside(body: bytes) -> str | None:
+    """What a picture's own metadata say against training on it; None where they do not.
+
+    IPTC's plus:DataMining (Photo Metadata Standard 2023.1), and the training and data mining assertion of C2PA 1.3 and
+    CAWG. Their signatures are not checked: a wish need not be signed to be heeded.
+    """
+    if found := _IPTC.search(body):
+        return f"iptc: {found[0].decode('ascii')}"
+    if b".training-mining" in body and _C2PA.search(body):
+        return "c2pa: no training"
+    return None
 
 
 def _printable(lines: Iterable[str]) -> list[str]:

@@ -38,12 +38,14 @@ def make_parts(
     work: Work,
     progress: Progress = silent,
     parts: Sequence[str] | None = None,
+    models: Mapping[str, str] | None = None,
 ) -> Summary:
     """Runs `work` for every stale part and commits what it gives: the loop that every stage of parts shares.
 
     Args:
         recipes: part → recipe, for all parts the table shall have.
         parts: only these (for a scheduler that hands out parts one by one); None: all.
+        models: fingerprints of the models that `work` uses, by role, to be told with each part.
 
     Returns:
         The summary of the parts asked for, also of those that were there before.
@@ -71,7 +73,7 @@ def make_parts(
                 failed.append(error)
                 continue
             summary.seconds, summary.parts_done = time.monotonic() - begun, 1
-            collection.write(table, part, rows, recipe=recipes[part], config=config, summary=summary)
+            collection.write(table, part, rows, recipe=recipes[part], config=config, summary=summary, models=models)
     if failed:
         raise ExceptionGroup(f"{len(failed)} of {len(stale)} parts of {collection.root / table} failed", failed)
     total = Summary()

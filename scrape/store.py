@@ -1,17 +1,27 @@
 """Fetched bytes → the picture that is stored: as they came where any program shows them right, else made so once."""
 
+import hashlib
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageColor
 
+from base.files import commit
 from base.pixels import Header, PictureError, check_whole, decode, read_header
 from scrape.collection import Status
 from scrape.dropped import Dropped
+from scrape.journal import Row
+from scrape.optout import refusal_inside
+from scrape.settle import row_of
 
 if TYPE_CHECKING:
     from scrape.download import ScrapeConfig
+
+_PIXEL = 2
+"""The longer side of what is there to be counted, not to be seen."""
 
 _EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 
@@ -28,6 +38,62 @@ class Picture:
     height: int
     original_width: int
     original_height: int
+
+
+def store_picture(
+    folder: Path,
+    candidate: Row,
+    body: bytes,
+    consent: str | None,
+    config: "ScrapeConfig",
+    is_copy: Callable[[str], bool],
+) -> Row:
+    """Stores a candidate's picture as it was fetched.
+
+    Args:
+        folder: images/<part> of a collection.
+        is_copy: whether an earlier candidate's picture has this sha256.
+
+    Returns:
+        Its row of the records.
+    """
+    found: Row = {"sha256": hashlib.sha256(body).hexdigest(), "consent": consent}
+    try:
+        if config.verify_hash:
+            _check_hash(candidate, body, found["sha256"])
+        if is_copy(found["sha256"]):
+            raise Dropped(Status.DUPLICATE)
+        if config.obey_optout and (says := refusal_inside(body)):
+            raise Dropped(Status.OPTED_OUT, says, consent=f"{consent}; {says}" if consent else says)
+        picture = make_picture(body, config)
+    except Dropped as dropped:
+        return row_of(candidate, found, dropped)
+    path = folder / f"{candidate['key']}.{picture.extension}"
+    with commit(path, sync=False) as temporary:
+        temporary.write_bytes(picture.data)
+    found |= {
+        "image": f"images/{folder.name}/{path.name}",
+        "width": picture.width,
+        "height": picture.height,
+        "original_width": picture.original_width,
+        "original_height": picture.original_height,
+        "bytes": len(picture.data),
+    }
+    return row_of(candidate, found)
+
+
+def _check_hash(candidate: Row, body: bytes, sha256: str) -> None:
+    """Whether these are the bytes that the index saw, where it says.
+
+    An address whose owner has changed gives others: by buying the lapsed domains of an index, anybody can put pictures
+    into whatever is trained on it (Carlini et al. 2023, arXiv 2302.10149).
+    """
+    for name, here in (("sha256", sha256), ("md5", None)):
+        said = (candidate[name] or "").strip().lower()
+        if said:
+            if said != (here or hashlib.md5(body, usedforsecurity=False).hexdigest()):
+                raise Dropped(Status.HASH_MISMATCH, f"its {name} is not that of the index")
+            return
 
 
 def make_picture(body: bytes, config: "ScrapeConfig") -> Picture:
@@ -53,6 +119,8 @@ def _check_shape(header: Header, config: "ScrapeConfig") -> None:
     size = f"{header.width} × {header.height}"
     if short * long > config.max_pixels:
         raise Dropped(Status.TOO_MANY_PIXELS, size)
+    if long <= _PIXEL:
+        raise Dropped(Status.PLACEHOLDER, f"{size}, a tracking pixel")
     if short < config.min_side:
         raise Dropped(Status.TOO_SMALL, size)
     if config.max_aspect is not None and long > config.max_aspect * short:
@@ -82,7 +150,7 @@ def _made_anew(body: bytes, header: Header, config: "ScrapeConfig") -> Picture:
     options = {"quality": config.quality} if config.format != "png" else {}
     try:
         if size:
-            image = image.resize(size, Image.Resampling.LANCZOS)
+            image = image.resize(size, Image.Resampling.BICUBIC)
         image.save(out, config.format, **options)
     except (OSError, ValueError, MemoryError) as error:
         raise Dropped(

@@ -1,8 +1,10 @@
-"""The batches of a run: pictures of one bucket each, in an order that depends on nothing but the seed."""
+"""The batches of a run: pictures of one shape each, in an order that depends on nothing but the seed."""
 
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
@@ -10,14 +12,14 @@ import numpy as np
 from base.errors import UserError
 from train.buckets import Size
 from train.config import TrainConfig
-from train.dataset import Dataset
+from train.dataset import Dataset, Sample
 from train.deck import Deck, Ids, deal
 from train.rng import permutation, stream
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures that go through the model together."""
+    """Pictures that go through the model together: of one bucket, and of one batch_id."""
 
     bucket: Size
     samples: tuple[int, ...]
@@ -40,16 +42,17 @@ class Course:
         self.epochs = config.epochs
         self.accumulate = config.accumulate
         self.max_steps = config.max_steps
-        members: list[list[int]] = [[] for _ in dataset.folders]
-        for place, sample in enumerate(dataset.samples):
-            members[sample.folder].append(place)
-        pairs = zip(dataset.folders, members, strict=True)
-        self.decks = [Deck(folder.name, tuple(cards), folder.multiply) for folder, cards in pairs if cards]
-        self.buckets = sorted({sample.bucket for sample in dataset.samples})
-        numbers = {bucket: number for number, bucket in enumerate(self.buckets)}
-        self.bucket_of = np.array([numbers[sample.bucket] for sample in dataset.samples], np.int64)
+        self.decks = decks(dataset)
+        self.groups = sorted({_group(sample) for sample in dataset.samples})
+        numbers = {group: number for number, group in enumerate(self.groups)}
+        self.group_of = np.array([numbers[_group(sample)] for sample in dataset.samples], np.int64)
         if not self.batches:
             raise UserError(f"The multiplies are so small that {self.epochs} epochs show nothing; raise one of them.")
+
+    @property
+    def buckets(self) -> list[Size]:
+        """Those that hold pictures, each once."""
+        return sorted({bucket for bucket, _ in self.groups})
 
     @cached_property
     def ends(self) -> list[int]:
@@ -92,7 +95,7 @@ class Course:
     def epoch(self, epoch: int) -> list[Batch]:
         """The batches of an epoch, with `first` counted from the start of the run."""
         dealt = deal(self.decks, self.seed, epoch)
-        made = [batch for number in range(len(self.buckets)) for batch in self._of_bucket(number, dealt, epoch)]
+        made = [batch for number in range(len(self.groups)) for batch in self._of_group(number, dealt, epoch)]
         before = self.ends[epoch - 1] if epoch else 0
         order = permutation(stream(self.seed, "batches", epoch), len(made))
         places = enumerate(order.tolist(), start=before)
@@ -108,24 +111,41 @@ class Course:
 
     def _count(self, epoch: int) -> int:
         dealt = np.concatenate([deck.deal(self.seed, epoch) for deck in self.decks])
-        counts = np.bincount(self.bucket_of[dealt], minlength=len(self.buckets))
+        counts = np.bincount(self.group_of[dealt], minlength=len(self.groups))
         return int(np.sum(-(-counts // self.size)))
 
-    def _of_bucket(self, number: int, dealt: Ids, epoch: int) -> Iterator[Batch]:
-        mine = dealt[self.bucket_of[dealt] == number]
+    def _of_group(self, number: int, dealt: Ids, epoch: int) -> Iterator[Batch]:
+        mine = dealt[self.group_of[dealt] == number]
         short = -len(mine) % self.size
         filled = np.concatenate([mine, self._filling(number, mine, short, epoch)])
         for start in range(0, len(filled), self.size):
             missing = max(0, start + self.size - len(mine))
-            yield Batch(self.buckets[number], tuple(filled[start : start + self.size].tolist()), missing, first=0)
+            yield Batch(self.groups[number][0], tuple(filled[start : start + self.size].tolist()), missing, first=0)
 
     def _filling(self, number: int, dealt: Ids, short: int, epoch: int) -> Ids:
-        """`short` pictures of a bucket: those the epoch has not dealt first, then those not in the short batch."""
+        """`short` pictures of a group: those the epoch has not dealt first, then those not in the short batch."""
         if not short:
             return np.empty(0, np.int64)
-        members = np.flatnonzero(self.bucket_of == number)
+        members = np.flatnonzero(self.group_of == number)
         members = members[permutation(stream(self.seed, "fill", epoch, number), len(members))]
         last = dealt[len(dealt) // self.size * self.size :]
         rank = np.isin(members, dealt).astype(int) + np.isin(members, last)
         ordered = members[np.argsort(rank, kind="stable")]
         return np.resize(ordered, short)
+
+
+def decks(dataset: Dataset) -> list[Deck]:
+    """A deck for each folder; one more for each multiply that pictures of a folder have for themselves."""
+    cards: dict[tuple[int, Fraction], list[int]] = defaultdict(list)
+    for place, sample in enumerate(dataset.samples):
+        cards[sample.folder, sample.settings.multiply].append(place)
+    made = []
+    for (number, multiply), members in sorted(cards.items()):
+        folder = dataset.folders[number]
+        name = folder.name if multiply == folder.multiply else f"{folder.name}\0{multiply}"
+        made.append(Deck(name, tuple(members), multiply))
+    return made
+
+
+def _group(sample: Sample) -> tuple[Size, str]:
+    return sample.bucket, sample.settings.batch_id

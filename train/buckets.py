@@ -9,7 +9,7 @@ MAX_ASPECT = 4.0
 """EveryDream's tables end at 4:1 too; longer pictures are cropped to it."""
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def generate(resolution: int, quantum: int, max_aspect: float = MAX_ASPECT) -> tuple[Size, ...]:
     """All buckets for a resolution: sides divisible by `quantum`, area at most resolution², none inside another.
 
@@ -43,6 +43,17 @@ def assign(size: Size, buckets: tuple[Size, ...]) -> Size:
         return max(a, b) / min(a, b), max(bucket) / min(bucket)
 
     return min(buckets, key=distance)
+
+
+def assign_within(size: Size, resolution: int, quantum: int) -> Size | None:
+    """The bucket for a picture that shall not be enlarged: of the highest resolution that it fills; None: of none."""
+    width, height = size
+    ceiling = min(resolution, int((width * height) ** 0.5) // quantum * quantum)  # no larger bucket can be filled
+    for lower in range(ceiling, 0, -quantum):
+        bucket = assign(size, generate(lower, quantum))
+        if enlargement(size, bucket) <= 1:
+            return bucket
+    return None
 
 
 def crop_box(size: Size, bucket: Size) -> tuple[int, int, int, int]:

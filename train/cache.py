@@ -1,36 +1,44 @@
 """Latents of pictures, kept by content: the same picture bytes, crop and VAE are encoded once, in whichever run.
 
-    <folder>/<VAE and crop>/<random name>.safetensors     key → [2, C, h, w]: mean and deviation of the posterior
+    <folder>/<VAE>-2/<random name>.safetensors     key → [2, C, h, w]: mean and deviation of the posterior
 
-A key is the sha256 of the file with the bucket. A killed fill goes on where it stopped, and damaged entries are made
-again (train.store).
+A key is the sha256 of the file, with the bucket and the view. A killed fill goes on where it stopped, and damaged
+entries are made again (train.store).
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
-from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from base.pixels import PictureError, decode
+from base.pixels import PictureError
 from base.progress import Progress, silent
 from train.ahead import ahead
-from train.buckets import crop_box, enlargement
 from train.dataset import Problem, Sample
+from train.framing import View, pixels, plain
 from train.model import weights_digest
+from train.picture import Stored
 from train.store import Store
 
-CROP = "centre-1"
-"""Raised when pictures are cropped or resized in another way."""
+VERSION = "2"
+"""Raised when pictures are decoded, resized or stored in another way."""
 GROUP_PIXELS = 2 * 2**20
 """Pixels encoded together: 8 pictures of 512 × 512. Fixed, because the last bits of a convolution may depend on it."""
-GROUP_MOST = 64
+GROUP_MOST = 16
+
+Shown = tuple[Sample, View]
+Keyed = tuple[str, Sample, View]
+Views = Callable[[Sample], Sequence[View]]
+
+
+def in_one_view(sample: Sample) -> list[View]:
+    """The plain view alone."""
+    return [plain(sample)]
 
 
 class LatentCache:
@@ -43,11 +51,13 @@ class LatentCache:
 
     def __init__(self, folder: Path | None, vae: Any) -> None:
         self.vae = vae
-        self.store = Store(folder / f"{weights_digest(vae)}-{CROP}" if folder else None)
-        self.keys: dict[Path, str] = {}
+        self.store = Store(folder / f"{weights_digest(vae)}-{VERSION}" if folder else None)
+        self.contents: dict[Stored, str] = {}
 
-    def add(self, samples: Sequence[Sample], workers: int, progress: Progress = silent) -> list[Problem]:
-        """Makes the latents of these samples, where they are not there.
+    def add(
+        self, samples: Sequence[Sample], workers: int, progress: Progress = silent, views: Views = in_one_view
+    ) -> list[Problem]:
+        """Makes the latents of these samples in all their views, where they are not there.
 
         Returns:
             The samples that can't be decoded, and why.
@@ -60,48 +70,63 @@ class LatentCache:
             if content is None:
                 lost.append(Problem(sample.name, "missing_file"))
                 continue
-            self.keys[sample.path] = f"{content}-{sample.bucket[0]}x{sample.bucket[1]}"
+            self.contents[sample.picture.stored] = content
             found.append(sample)
             progress(len(found) + len(lost), len(samples), "reading pictures")
-        with self.store.filling(set(self.keys.values())):
-            return lost + self._fill(found, workers, progress)
+        wanted = {self.key(sample, view): (sample, view) for sample in found for view in views(sample)}
+        with self.store.filling(set(wanted)):
+            broken = self._fill(wanted, workers, progress)
+        return lost + [Problem(s.name, reason) for s in found if (reason := broken.get(self._content_of(s)))]
+
+    def key(self, sample: Sample, view: View | None = None) -> str:
+        """Names a sample's content, shown in a view; none: the plain one."""
+        width, height = sample.bucket
+        return f"{self._content_of(sample)}-{width}x{height}-{view or plain(sample)}"
+
+    def at(self, sample: Sample, view: View) -> Tensor:
+        """Mean and deviation of the posterior of a sample in a view, float16 [2, C, h, w], on the processor."""
+        return self.store.entries[self.key(sample, view)]
 
     def __getitem__(self, sample: Sample) -> Tensor:
-        """Mean and deviation of a sample's posterior, float16 [2, C, h, w], on the processor."""
-        return self.store.entries[self.keys[sample.path]]
+        """The same in the plain view."""
+        return self.store.entries[self.key(sample)]
 
-    def _fill(self, samples: Sequence[Sample], workers: int, progress: Progress) -> list[Problem]:
-        missing = {key: sample for sample in samples if (key := self.keys[sample.path]) not in self.store.entries}
-        ordered = sorted(missing.values(), key=lambda sample: (sample.bucket, self.keys[sample.path]))
+    def _content_of(self, sample: Sample) -> str:
+        return self.contents[sample.picture.stored]
+
+    def _fill(self, wanted: Mapping[str, Shown], workers: int, progress: Progress) -> dict[str, str]:
+        """Makes what is missing, and returns what can't be: content → reason."""
+        keys = sorted(set(wanted) - set(self.store.entries), key=lambda key: (wanted[key][0].bucket, key))
         broken: dict[str, str] = {}
         done = 0
-        for group in self._encoded(ordered, workers):
-            found = {self.keys[sample.path]: posterior for sample, posterior in group}
-            broken |= {key: reason for key, reason in found.items() if isinstance(reason, str)}
-            self.store.put({key: made for key, made in found.items() if not isinstance(made, str)})
+        for group, posteriors in self._encoded([(key, *wanted[key]) for key in keys], workers):
+            entries: dict[str, Tensor] = {}
+            for (key, sample, _), made in zip(group, posteriors, strict=True):
+                if isinstance(made, str):
+                    broken[self._content_of(sample)] = made
+                else:
+                    entries[key] = made
+            self.store.put(entries)
             done += len(group)
-            progress(done, len(ordered), "encoding pictures")
-        return [Problem(sample.name, broken[key]) for sample in samples if (key := self.keys[sample.path]) in broken]
+            progress(done, len(keys), "encoding pictures")
+        return broken
 
-    def _encoded(self, ordered: Sequence[Sample], workers: int) -> Iterator[list[tuple[Sample, Tensor | str]]]:
-        """Group after group: each sample with its posterior, or with the reason why it has none.
+    def _encoded(self, ordered: Sequence[Keyed], workers: int) -> Iterator[tuple[Sequence[Keyed], list[Tensor | str]]]:
+        """Group after group: the posteriors, or the reasons why there are none.
 
-        Samples come sorted, and groups end where a bucket does. So a fill that goes on after a kill makes the same
-        groups, and the same bits, as one that was left alone.
+        What is to be made comes sorted, and groups end where a bucket does. So a fill that goes on after a kill makes
+        the same groups, and the same bits, as one that was left alone.
         """
         groups = [
             members[start : start + size]
-            for (width, height), found in groupby(ordered, key=lambda sample: sample.bucket)
+            for (width, height), found in groupby(ordered, key=lambda one: one[1].bucket)
             for members, size in [(list(found), min(GROUP_MOST, max(1, GROUP_PIXELS // (width * height))))]
             for start in range(0, len(members), size)
         ]
-        for group, pixels in zip(groups, ahead(_decode_all, groups, workers, workers + 1), strict=True):
-            good = [found for found in pixels if not isinstance(found, str)]
+        for group, pictures in zip(groups, ahead(_decode_all, groups, workers, workers + 1), strict=True):
+            good = [found for found in pictures if not isinstance(found, str)]
             posteriors = iter(self._encode(np.stack(good)) if good else ())
-            yield [
-                (sample, found if isinstance(found, str) else next(posteriors))
-                for sample, found in zip(group, pixels, strict=True)
-            ]
+            yield group, [found if isinstance(found, str) else next(posteriors) for found in pictures]
 
     @torch.no_grad()
     def _encode(self, pixels: np.ndarray[Any, Any]) -> Tensor:
@@ -115,30 +140,20 @@ class LatentCache:
         return both.half().contiguous().cpu()
 
 
-def pixels(sample: Sample) -> np.ndarray[Any, Any]:
-    """A sample decoded, cropped from the centre and resized to its bucket, uint8 [H, W, 3].
-
-    Raises:
-        PictureError: it can't be decoded.
-    """
-    scale = enlargement(sample.size, sample.bucket)
-    image = decode(sample.path, at_least=ceil(min(sample.size) * scale) if scale < 1 else None)
-    box = crop_box(image.size, sample.bucket)
-    return np.asarray(image.resize(sample.bucket, Image.Resampling.LANCZOS, box=box))
-
-
 def _content(sample: Sample) -> str | None:
     try:
-        return hashlib.sha256(sample.path.read_bytes()).hexdigest()
-    except OSError:
+        return hashlib.sha256(sample.picture.stored.read()).hexdigest()
+    except PictureError:
         return None
 
 
-def _decode_all(samples: Sequence[Sample]) -> list[np.ndarray[Any, Any] | str]:
-    found: list[np.ndarray[Any, Any] | str] = []
-    for sample in samples:
+def _decode_all(group: Sequence[Keyed]) -> list[np.ndarray[Any, Any] | str]:
+    """The pixels of each, or why there are none; a picture that comes in several views is decoded once."""
+    made: list[np.ndarray[Any, Any] | str] = []
+    for _, found in groupby(group, key=lambda one: one[1].picture.stored):
+        shown = list(found)
         try:
-            found.append(pixels(sample))
+            made += pixels(shown[0][1], [view for _, _, view in shown])
         except PictureError as error:
-            found.append(error.reason)
-    return found
+            made += [error.reason] * len(shown)
+    return made

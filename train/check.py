@@ -8,6 +8,7 @@ from typing import Any
 
 from base.errors import UserError
 from train.config import TrainConfig
+from train.known import SUFFIXES, config_of
 
 COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -22,6 +23,8 @@ def check(config: TrainConfig) -> None:
         UserError: a model is not there, is not Stable Diffusion 1.x or 2.x, or doesn't fit the config.
     """
     check_model(config.base)
+    if config.prompts_file is not None and not config.prompts_file.expanduser().is_file():
+        raise UserError(f"prompts_file {config.prompts_file} is not there; make it, with a prompt a line.")
     vae = read_vae(config.base, config.vae)
     unet = read_json(config.base, "unet", "config.json")
     if vae and unet and unet.get("in_channels") != vae.get("latent_channels"):
@@ -34,7 +37,7 @@ def check(config: TrainConfig) -> None:
             f"quantum is {config.quantum}, but this VAE shrinks pictures {vae_factor(vae)} times; make it a multiple."
         )
     scheduler = read_json(config.base, "scheduler", "scheduler_config.json")
-    if config.zero_terminal_snr and prediction_of(config.prediction, scheduler) == "epsilon":
+    if prediction_of(config.prediction, scheduler) == "epsilon" and config.zero_terminal_snr:
         raise UserError(f"zero_terminal_snr needs v_prediction, and {config.base} predicts epsilon; set prediction.")
     steps = int(scheduler.get("num_train_timesteps", 1000))
     if max(config.min_timestep, config.max_timestep or 0) >= steps:
@@ -49,9 +52,10 @@ def check_model(name: str) -> None:
     """
     path = Path(name).expanduser()
     if path.is_file():
-        raise UserError(
-            f"{name} is a file; a diffusers folder or a hub id is needed, so convert it with diffusers first."
-        )
+        if path.suffix not in SUFFIXES:
+            raise UserError(f"{name} is no model: a diffusers folder, a .safetensors or .ckpt, or a hub id is needed.")
+        config_of(path, "unet")
+        return
     if not path.exists():
         if not _HUB_ID.fullmatch(name):
             raise UserError(f"There is no model {name}: it is neither a folder nor a hub id such as owner/name.")
@@ -89,13 +93,28 @@ def vae_factor(vae: dict[str, Any]) -> int:
 
 
 def prediction_of(wanted: str, scheduler: dict[str, Any]) -> str:
-    """What the UNet predicts: as the config wants it, or as the base's scheduler says."""
-    return str(scheduler.get("prediction_type", "epsilon")) if wanted == "auto" else wanted
+    """What the UNet predicts: as the config wants it, or as the base's scheduler says.
+
+    Raises:
+        UserError: neither says it.
+    """
+    if wanted != "auto":
+        return wanted
+    found = scheduler.get("prediction_type", "epsilon")
+    if found is None:
+        raise UserError(
+            "A file of Stable Diffusion 2 does not say what it predicts: those of 768 pixels predict v, those of 512 "
+            "epsilon; set prediction."
+        )
+    return str(found)
 
 
 def read_json(model: str, *inside: str) -> dict[str, Any]:
     """A JSON file of a model's folder; empty where it isn't there."""
-    file = Path(model).expanduser().joinpath(*inside)
+    path = Path(model).expanduser()
+    if path.is_file():
+        return config_of(path, inside[0])
+    file = path.joinpath(*inside)
     try:
         found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError as error:

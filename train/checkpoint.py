@@ -19,12 +19,12 @@ from torch import Tensor
 from base.errors import UserError
 from base.files import TEMPORARY, commit_folder, commit_json
 from train.model import Model
-from train.run import checkpoints
+from train.run import best_checkpoint, checkpoints
 from train.trainer import Trainer
 
 
 def save(run: Path, trainer: Trainer, keep: int) -> Path:
-    """Writes a checkpoint, then removes all but the `keep` newest.
+    """Writes a checkpoint, then removes all but the `keep` newest and the best of those that were measured.
 
     Raises:
         UserError: it can't be written; the older ones are still there.
@@ -43,6 +43,8 @@ def save(run: Path, trainer: Trainer, keep: int) -> Path:
             f"The checkpoint {path} can't be written ({error}); make room and run again: the last one is still there."
         ) from error
     for old in checkpoints(run)[:-keep]:
+        if old == best_checkpoint(run):
+            continue
         aside = old.with_name(f"{TEMPORARY}{os.getpid()}-{old.name}")
         os.rename(old, aside)  # half a checkpoint must never look like a whole one
         shutil.rmtree(aside, ignore_errors=True)

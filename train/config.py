@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from base.stage import StageConfig
+from train.presets import PRESETS
 
-SPEED_ONLY = frozenset({"device", "workers", "cache", "checkpoint_every", "keep", "log_every"})
+SPEED_ONLY = frozenset(
+    {"preset", "device", "workers", "cache", "checkpoint_every", "keep", "log_every", "prompts_file", "wandb"}
+)
 """Fields that change how fast a run is, or how much it keeps on disk, but not which weights come out."""
 
 
@@ -25,8 +28,27 @@ class TrainConfig(StageConfig):
     vae: str | None = Field(
         None, description="A VAE in place of the base's: a diffusers folder of an AutoencoderKL or AutoencoderTiny."
     )
+    preset: Literal["8gb", "12gb", "24gb", "80gb"] | None = Field(
+        None, description="Settings for a GPU of so much memory; keys that are given win; none: as below."
+    )
     resolution: int = Field(512, ge=32, le=4096, description="Side of the square bucket, in pixels; bounds all areas.")
     quantum: int = Field(64, ge=8, le=256, description="Bucket sides are multiples of this, in pixels.")
+    upscale: bool = Field(
+        True, description="Enlarge pictures that are smaller than their bucket; else they get a bucket they fill."
+    )
+    pad: str | None = Field(
+        None,
+        pattern="^#[0-9a-fA-F]{6}$",
+        description="Show whole pictures on this colour (#ffffff is white) instead of cropping them; the loss counts "
+        "inside the picture only. None: crop.",
+    )
+    crop_jitter: float = Field(
+        0.0, ge=0, le=0.5, description="Share of its sides by which a crop may shrink and move; 0: the middle, whole."
+    )
+    crops: int = Field(4, ge=2, le=64, description="Crops kept of each picture where crop_jitter is set.")
+    flip: float = Field(
+        0.0, ge=0, le=1, description="Share of showings mirrored left to right, where no flip_p.txt says otherwise."
+    )
     batch: int = Field(4, ge=1, le=4096, description="Pictures a forward pass.")
     accumulate: int = Field(1, ge=1, le=1024, description="Forward passes an optimizer step; gradients are averaged.")
     epochs: int = Field(20, ge=1, le=100_000, description="How often the folder is gone through.")
@@ -41,13 +63,23 @@ class TrainConfig(StageConfig):
     frozen: list[str] = Field(
         [], description="What stays as it is though its part learns: patterns of names such as unet.down_blocks.*."
     )
-    learning_rate: float = Field(2e-6, gt=0, le=1, description="Rate of the UNet; left out with lora: 1e-4.")
+    optimizer: Literal["adamw", "adamw8bit", "adafactor", "prodigy", "schedule_free"] = Field(
+        "adamw",
+        description="adamw8bit (needs the extra bitsandbytes) and adafactor save memory, prodigy finds its own rate, "
+        "schedule_free averages the weights as it goes.",
+    )
+    learning_rate: float = Field(
+        2e-6, gt=0, le=10, description="Rate of the UNet; left out with lora: 1e-4, with prodigy: 1."
+    )
     text_encoder_rate: float = Field(
-        5e-7, ge=0, le=1, description="Rate of the text encoder; 0 leaves it as it is; left out with lora: 5e-5."
+        5e-7,
+        ge=0,
+        le=10,
+        description="Rate of the text encoder; 0 leaves it as it is; left out with lora: 5e-5, with prodigy: 1.",
     )
     schedule: Literal["constant", "cosine"] = Field("constant", description="How the rates go after the warm-up.")
     warmup: int = Field(0, ge=0, description="Pictures over which the rates rise from 0.")
-    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's weight decay.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="The optimizer's weight decay, times the rate.")
     clip: float = Field(1.0, gt=0, description="The largest norm of the gradient over all parameters.")
 
     prediction: Literal["auto", "epsilon", "v_prediction"] = Field(
@@ -56,7 +88,12 @@ class TrainConfig(StageConfig):
     zero_terminal_snr: bool = Field(
         False, description="Rescale the noise schedule so that its last step is pure noise; needs v_prediction."
     )
-    min_snr: float | None = Field(5.0, gt=0, description="γ of min-SNR weighting; none: all timesteps weigh the same.")
+    min_snr: float | None = Field(
+        5.0,
+        gt=0,
+        description="γ of min-SNR weighting; none: all timesteps weigh the same; left out with debiased or "
+        "zero_terminal_snr: none.",
+    )
     debiased: bool = Field(
         False, description="Weigh losses by debiased estimation, 1/√SNR, in place of min-SNR; needs min_snr none."
     )
@@ -70,40 +107,77 @@ class TrainConfig(StageConfig):
     min_timestep: int = Field(0, ge=0, le=9999, description="The first timestep that is trained, of least noise.")
     max_timestep: int | None = Field(None, ge=0, le=9999, description="The last; none: the schedule's last.")
     huber: float | None = Field(None, gt=0, description="δ beyond which errors count linearly; none: squared errors.")
-    caption_dropout: float = Field(0.05, ge=0, le=1, description="Share of pictures shown with an empty caption.")
+    caption_dropout: float = Field(
+        0.05, ge=0, le=1, description="Share shown with an empty caption, where no cond_dropout.txt says otherwise."
+    )
+    shuffle_tags: bool = Field(
+        False, description="Show what follows a caption's first comma in another order each time, tag by tag."
+    )
+    keep_tags: int = Field(0, ge=0, le=1000, description="Tags after a caption's first comma that are not shuffled.")
     ema: int | None = Field(None, ge=1, description="Half-life of averaged weights, in pictures; none: no average.")
     seed: int = Field(0, ge=0, lt=2**63, description="Order, noise, timesteps and dropout all derive from it.")
 
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Of the arithmetic (weights stay fp32); auto: bf16 where there is a GPU that has it."
+        "auto", description="Of the arithmetic; auto: bf16 where there is a GPU that has it."
+    )
+    weights: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="As what weights are kept: bf16 halves them and their gradients, updates are rounded by chance; "
+        "adapters are fp32 always.",
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     gradient_checkpointing: bool = Field(False, description="Compute activations twice to save memory.")
+    compile: bool = Field(
+        False, description="Have torch compile the UNet, anew for each bucket: minutes at first, then faster on a GPU."
+    )
     workers: int = Field(4, ge=1, le=256, description="Threads that read and decode pictures.")
     cache: Path | None = Field(None, description="Where latents are kept; none: in .latents beside the run.")
 
     checkpoint_every: int = Field(500, ge=1, description="Optimizer steps between checkpoints.")
-    keep: int = Field(1, ge=1, description="Checkpoints kept, the newest.")
+    keep: int = Field(1, ge=1, description="Checkpoints kept, the newest; the best one is kept, too.")
     eval_every: int = Field(500, ge=0, description="Optimizer steps between evaluations; 0: only before and after.")
     eval_timesteps: int = Field(8, ge=1, le=1000, description="Timesteps at which each held-out picture is judged.")
     sample_every: int = Field(500, ge=0, description="Optimizer steps between samples; 0: only before and after.")
     prompts: list[str] = Field([], description="What the samples show; none given: captions of the folders.")
+    prompts_file: Path | None = Field(
+        None, description="A file with further prompts, one a line; it is read anew whenever samples are drawn."
+    )
     sample_steps: int = Field(25, ge=1, le=1000, description="Denoising steps a sample.")
     guidance: float = Field(7.5, ge=0, le=100, description="Classifier-free guidance of the samples.")
     log_every: int = Field(10, ge=1, description="Optimizer steps between looks at the losses, each of which waits.")
 
+    wandb: str | None = Field(
+        None, description="A project of Weights & Biases that gets the logs too; needs the extra wandb."
+    )
+
     @model_validator(mode="before")
     @classmethod
-    def _usual_rates(cls, given: Any) -> Any:
-        """Adapters begin at nothing and learn at higher rates than weights."""
-        if not isinstance(given, dict) or given.get("lora") is None:
+    def _what_follows(cls, given: Any) -> Any:
+        """What a preset sets; then rates: adapters begin at nothing and learn at higher ones than weights do."""
+        if not isinstance(given, dict):
             return given
-        return {"learning_rate": 1e-4, "text_encoder_rate": 5e-5, **given}
+        given = {**PRESETS.get(str(given.get("preset")), {}), **given}
+        usual: dict[str, Any] = {"precision": "bf16"} if given.get("weights") == "bf16" else {}
+        if given.get("optimizer") == "prodigy":
+            usual |= {"learning_rate": 1.0, "text_encoder_rate": 1.0}
+        elif given.get("lora"):
+            usual |= {"learning_rate": 1e-4, "text_encoder_rate": 5e-5}
+        if given.get("debiased") or given.get("zero_terminal_snr"):
+            usual["min_snr"] = None
+        return {**usual, **given}
+
+    @field_validator("min_snr", mode="before")
+    @classmethod
+    def _none_in_words(cls, given: Any) -> Any:
+        """A flag can't say null."""
+        return None if given == "none" else given
 
     @model_validator(mode="after")
     def _sides_fit(self) -> "TrainConfig":
         if self.resolution % self.quantum:
             raise ValueError(f"resolution {self.resolution} is not a multiple of quantum {self.quantum}")
+        if self.pad and self.crop_jitter:
+            raise ValueError("pad needs crop_jitter 0: pictures that are shown whole are not cropped")
         return self
 
     @model_validator(mode="after")
@@ -114,6 +188,19 @@ class TrainConfig(StageConfig):
             raise ValueError("zero_terminal_snr needs min_snr none: min-SNR gives the step of pure noise no weight")
         if self.zero_terminal_snr and self.debiased:
             raise ValueError("zero_terminal_snr needs debiased off: it gives the step of pure noise no weight")
+        return self
+
+    @model_validator(mode="after")
+    def _optimizer_fits(self) -> "TrainConfig":
+        if self.optimizer == "prodigy" and self.text_encoder_rate not in (0, self.learning_rate):
+            raise ValueError("prodigy knows one rate only; make text_encoder_rate that of the UNet, or 0")
+        if self.optimizer == "schedule_free" and (self.schedule != "constant" or self.ema is not None):
+            raise ValueError("schedule_free needs schedule constant and ema none: it averages the weights itself")
+        if self.weights == "bf16":
+            if self.precision != "bf16":
+                raise ValueError("weights bf16 needs precision bf16")
+            if self.optimizer in ("prodigy", "schedule_free") and self.lora is None:
+                raise ValueError(f"{self.optimizer} needs weights fp32, or lora: it looks at all weights at once")
         return self
 
     @model_validator(mode="after")

@@ -2,14 +2,16 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from base.errors import UserError
 from base.pixels import MAX_PIXELS, Header, PictureError, read_header
-from train.buckets import Size, assign, enlargement, generate
-from train.folder import Folder, read_folder
+from base.progress import Progress, silent
+from train.ahead import ahead
+from train.buckets import Size, assign, assign_within, enlargement, generate
+from train.folder import read_folder
+from train.picture import Folder, Picture, Settings, Stored
 
 MAX_ENLARGEMENT = 4.0
 """A picture whose sides would have to grow more than this to fill its bucket is too small to learn from."""
@@ -19,22 +21,34 @@ MAX_ENLARGEMENT = 4.0
 class Sample:
     """A picture that takes part."""
 
-    path: Path
-    name: str
-    """Its path inside the training folder."""
+    picture: Picture
     folder: int
     """Which of the data set's folders holds it."""
-    caption: str
     size: Size
     """Upright, in pixels."""
     bucket: Size
     bytes: int
     """Of the file."""
 
+    @property
+    def name(self) -> str:
+        """Its path inside the training folder."""
+        return self.picture.name
+
+    @property
+    def caption(self) -> str:
+        """As it stands there; what is shown is train.wording's to say."""
+        return self.picture.caption
+
+    @property
+    def settings(self) -> Settings:
+        """How it is shown."""
+        return self.picture.settings
+
 
 @dataclass(frozen=True)
 class Problem:
-    """A picture that does not take part. `reason` is a word: too_small, too_many_pixels, or one of base.pixels."""
+    """What does not take part. `reason` is a word: too_small, too_many_pixels, broken_shard, or one of base.pixels."""
 
     name: str
     reason: str
@@ -60,35 +74,43 @@ class Dataset:
         return _not_empty(replace(self, samples=left, problems=(*self.problems, *problems)))
 
     def digest(self) -> str:
-        """Names what would be trained on: the files (by name and length), their captions and multiplies."""
-        lines = [f"{folder.name}\0{folder.multiply}" for folder in self.folders]
-        lines += [f"{sample.name}\0{sample.bytes}\0{sample.caption}" for sample in self.samples]
+        """Names what would be trained on: the files (by name and length), their captions and settings."""
+        lines = [folder.name for folder in self.folders]
+        lines += [
+            f"{s.name}\0{s.bytes}\0{s.caption}\0{tuple(vars(s.settings).values())}\0{s.picture.weights}"
+            for s in self.samples
+        ]
         return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def read_dataset(path: Path, resolution: int, quantum: int, workers: int) -> Dataset:
+def read_dataset(
+    path: Path, resolution: int, quantum: int, workers: int, upscale: bool = True, progress: Progress = silent
+) -> Dataset:
     """Reads a training folder and the headers of its pictures; no pixel is decoded.
 
-    Folders whose multiply is 0 are left out. A picture that can't be read becomes a Problem.
+    Pictures whose multiply is 0 are left out. A picture that can't be read becomes a Problem.
+
+    Args:
+        upscale: enlarge small pictures; else they get the buckets of a lower resolution.
 
     Raises:
         UserError: see read_folder; or no picture of the folder can take part.
     """
-    folders = tuple(folder for folder in read_folder(path) if folder.multiply)
-    found = [(place, picture) for place, folder in enumerate(folders) for picture in folder.pictures]
-    with ThreadPoolExecutor(workers) as threads:
-        headers = list(threads.map(lambda pair: _header(pair[1].path), found))
-    buckets = generate(resolution, quantum)
-    samples, problems = [], []
+    folders = tuple(read_folder(path))
+    problems = [Problem(*broken) for folder in folders for broken in folder.broken]
+    found = [
+        (n, picture) for n, folder in enumerate(folders) for picture in folder.pictures if picture.settings.multiply
+    ]
+    headers = ahead(_header, (picture.stored for _, picture in found), workers, 16 * workers)
+    samples: list[Sample] = []
     for (place, picture), header in zip(found, headers, strict=True):
-        name = picture.path.relative_to(path).as_posix()
-        reason = header if isinstance(header, str) else _unfit(header, buckets)
-        if reason or isinstance(header, str):
-            problems.append(Problem(name, reason))
+        progress(len(samples) + len(problems), len(found), "reading headers")
+        bucket = header if isinstance(header, str) else _bucket(header, resolution, quantum, upscale)
+        if isinstance(header, str) or isinstance(bucket, str):
+            problems.append(Problem(picture.name, str(bucket)))
             continue
         size = (header.width, header.height)
-        length = picture.path.stat().st_size
-        samples.append(Sample(picture.path, name, place, picture.caption, size, assign(size, buckets), length))
+        samples.append(Sample(picture, place, size, bucket, picture.stored.size()))
     return _not_empty(Dataset(folders, tuple(samples), tuple(problems)))
 
 
@@ -98,18 +120,20 @@ def names(problems: Iterable[Problem], limit: int = 3) -> str:
     return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")
 
 
-def _header(path: Path) -> Header | str:
+def _header(stored: Stored) -> Header | str:
     try:
-        return read_header(path)
+        return read_header(stored.path if stored.length is None else stored.read())
     except PictureError as error:
         return error.reason
 
 
-def _unfit(header: Header, buckets: tuple[Size, ...]) -> str:
+def _bucket(header: Header, resolution: int, quantum: int, upscale: bool) -> Size | str:
+    """The bucket of a picture, or why it has none."""
     size = (header.width, header.height)
     if header.width * header.height > MAX_PIXELS:
         return "too_many_pixels"
-    return "too_small" if enlargement(size, assign(size, buckets)) > MAX_ENLARGEMENT else ""
+    bucket = assign(size, generate(resolution, quantum)) if upscale else assign_within(size, resolution, quantum)
+    return "too_small" if bucket is None or enlargement(size, bucket) > MAX_ENLARGEMENT else bucket
 
 
 def _not_empty(dataset: Dataset) -> Dataset:

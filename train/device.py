@@ -1,18 +1,25 @@
 """Where the arithmetic is done, and in which precision."""
 
+import resource
+import sys
 from contextlib import AbstractContextManager
 
 import torch
 
+from base import processes
 from base.errors import UserError
 
 
 def choose_device(wanted: str) -> torch.device:
     """The device a config names; auto: the first GPU, else Apple's, else the processor.
 
+    Of several processes on a machine with GPUs, each has its own.
+
     Raises:
         UserError: there is no such device.
     """
+    if processes.count() > 1 and torch.cuda.is_available() and wanted in ("auto", "cuda"):
+        return torch.device("cuda", processes.local_rank())
     if wanted == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -31,6 +38,14 @@ def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
     if wanted != "auto":
         return torch.bfloat16 if wanted == "bf16" else torch.float32
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that were in use at once: of the GPU's memory, or of this process where there is none."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:

@@ -5,6 +5,7 @@ weights alone. `learned` is by how much the loss on held-out training pictures f
 by how much the loss on held-out ground truth rose.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,11 +15,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from base.errors import UserError
+from base.files import fingerprint
 from base.progress import Progress, silent
-from base.stage import StageConfig
+from base.stage import StageConfig, recipe
 from train.check import check_model
 from train.dataset import Dataset, read_dataset
-from train.source import find_source
+from train.source import Source, find_source
 
 KINDS = ("training", "ground_truth")
 """The folders in a folder of held-out pictures."""
@@ -82,7 +84,7 @@ def evaluate(
     """Measures a model against its base.
 
     Args:
-        model: a run, a checkpoint of a run, or a diffusers folder or hub id.
+        model: a run (its best checkpoint is measured), a checkpoint of a run, a diffusers folder, a file or a hub id.
         base: the diffusers folder or hub id of the model it comes from.
         heldout: a folder with training/ and ground_truth/, or one of them: training folders of held-out pictures.
 
@@ -92,9 +94,34 @@ def evaluate(
     check_model(base)
     source = find_source(model)
     kinds = read_heldout(heldout, config.resolution, config.quantum, config.workers)
+    if known := measured_in_training(source, base, kinds, config):
+        return known
     from train.heldout import compare  # torch from here on
 
     return compare(source, base, kinds, config, progress)
+
+
+def way(base: str, kinds: Mapping[str, Dataset], config: EvaluateConfig) -> str:
+    """Names all that a measurement depends on, but the model that is measured."""
+    digests = [f"{name} {kind.digest()}" for name, kind in sorted(kinds.items())]
+    return recipe("evaluate", 1, config, digests, {"base": fingerprint(base)}, ("batch", "device", "workers", "cache"))
+
+
+def measured_in_training(
+    source: Source, base: str, kinds: Mapping[str, Dataset], config: EvaluateConfig
+) -> Evaluation | None:
+    """What a run measured at this checkpoint, where it did so in the same way; there is nothing to measure again."""
+    if source.checkpoint is None or source.config is None:
+        return None
+    file = source.checkpoint.parent.parent / "evaluation.json"
+    stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    same = config.model_copy(update={"vae": config.vae or source.config.vae})
+    if stored.get("way") != way(base, kinds, same) or not config.average:
+        return None
+    now = stored["now"].get(source.checkpoint.name)
+    if now is None:
+        return None
+    return Evaluation(*measure_all(stored["base"], now), stored["base"], now, tuple(stored["problems"]))
 
 
 def read_heldout(folder: Path | None, resolution: int, quantum: int, workers: int) -> dict[str, Dataset]:

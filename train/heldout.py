@@ -76,7 +76,7 @@ def _judge_group(model: Model, group: list[Sample], latents: LatentCache, config
     precision = choose_precision(config.precision, model.device)
     with autocast(model.device, precision):
         states = model.states(model.tokens([sample.caption for sample in group]).to(model.device))
-    own = [_number(latents.keys[sample.path]) for sample in group]
+    own = [_number(latents.key(sample)) for sample in group]
     total = torch.zeros(len(group), device=model.device)
     for stratum in range(config.timesteps):
         times, added = _draw(model, own, stratum, config, tuple(clean.shape[1:]))

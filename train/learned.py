@@ -2,6 +2,7 @@
 
 from fnmatch import fnmatchcase
 
+import torch
 from torch import nn
 
 from base.errors import UserError
@@ -19,6 +20,9 @@ def learning_parameters(model: Model, config: TrainConfig) -> dict[str, Paramete
         UserError: a pattern of `frozen` fits no name, or nothing is left to learn.
     """
     parts = ["unet", "text_encoder"] if config.text_encoder_rate > 0 else ["unet"]
+    if config.weights == "bf16":
+        for part in ("unet", "text_encoder"):
+            getattr(model, part).to(torch.bfloat16)
     if config.lora is not None:
         add_adapters(model, config)
     for part in parts:

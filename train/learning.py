@@ -15,30 +15,27 @@ from train.dataset import Dataset
 from train.evaluate import EvaluateConfig, Losses, Measure, measure_all
 from train.heldout import judge_all
 from train.model import Model
+from train.run import best_point
 
 
 class Learning:
     """What a run learned and forgot so far.
 
     Args:
-        kinds: the held-out pictures by kind; may be empty.
+        kinds: the held-out pictures by kind, as far as they can be decoded; may be empty.
+        way: how they are measured, as train.evaluate.way says it of all of them.
     """
 
-    def __init__(self, run: Path, kinds: Mapping[str, Dataset], latents: LatentCache, config: TrainConfig) -> None:
+    def __init__(
+        self, run: Path, kinds: Mapping[str, Dataset], way: str, latents: LatentCache, config: TrainConfig
+    ) -> None:
         self.run = run
         self.kinds = kinds
+        self.way = way
         self.latents = latents
-        self.config = EvaluateConfig(
-            resolution=config.resolution,
-            quantum=config.quantum,
-            batch=config.batch,
-            timesteps=config.eval_timesteps,
-            seed=config.seed,
-            precision=config.precision,
-            device=config.device,
-            workers=config.workers,
-        )
+        self.config = judging(config)
         self.base: dict[str, Losses] = {}
+        self.now: dict[str, dict[str, Losses]] = {}
         self.points: list[dict[str, Any]] = []
 
     def go_on(self, images_seen: int) -> None:
@@ -55,6 +52,7 @@ class Learning:
         stored = json.loads(file.read_text(encoding="utf-8"))
         self.base = stored["base"]
         self.points = [point for point in stored["points"] if point["images_seen"] <= images_seen]
+        self.now = {seen: losses for seen, losses in stored["now"].items() if int(seen) <= images_seen}
 
     def is_known(self, images_seen: int) -> bool:
         """Whether there is nothing to measure at this point."""
@@ -66,15 +64,37 @@ class Learning:
         self.base = self.base or now
         learned, forgotten = measure_all(self.base, now)
         self.points.append({"images_seen": images_seen, "learned": _plain(learned), "forgotten": _plain(forgotten)})
+        wanted = {images_seen, best_point(self.points)}
+        self.now = {seen: losses for seen, losses in {**self.now, str(images_seen): now}.items() if int(seen) in wanted}
         problems = [f"{kind}/{p.name} ({p.reason})" for kind, data in self.kinds.items() for p in data.problems]
-        stored = {"points": self.points, "base": self.base, "now": now, "problems": problems}
+        stored = {"points": self.points, "base": self.base, "now": self.now, "problems": problems}
+        stored["way"] = self.way
         commit_json(self.run / "evaluation.json", stored)
         draw_chart(self.points, self.run / "learned_forgotten.png")
+
+    def is_best(self, images_seen: int) -> bool:
+        """Whether nothing that was measured so far is better than the model of this point."""
+        return bool(self.points) and best_point(self.points) == images_seen
 
     def last(self, name: str) -> tuple[float | None, float | None]:
         """The newest `learned` or `forgotten`, and its standard error."""
         found = self.points[-1][name] if self.points else None
         return (found["change"], found["error"]) if found else (None, None)
+
+
+def judging(config: TrainConfig) -> EvaluateConfig:
+    """How a run measures."""
+    return EvaluateConfig(
+        resolution=config.resolution,
+        quantum=config.quantum,
+        batch=config.batch,
+        timesteps=config.eval_timesteps,
+        seed=config.seed,
+        vae=config.vae,
+        precision=config.precision,
+        device=config.device,
+        workers=config.workers,
+    )
 
 
 def draw_chart(points: list[dict[str, Any]], path: Path) -> None:

@@ -1,10 +1,9 @@
 """Batches as tensors, made a few ahead of the step that takes them."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,9 +11,10 @@ from train.ahead import ahead
 from train.batches import Batch
 from train.cache import LatentCache
 from train.config import TrainConfig
-from train.dataset import Dataset
-from train.rng import stream, uniform
+from train.dataset import Dataset, Sample
+from train.framing import Framing, View, content
 from train.text import Texts
+from train.wording import Wording
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Loader:
         self.texts = texts
         self.config = config
         self.pin = pin
-        self.dropout = stream(config.seed, "caption dropout")
+        self.framing, self.wording = Framing(config), Wording(config)
 
     def steps(self, batches: Iterable[Batch]) -> Generator[list[Ready]]:
         """The batches of each optimizer step."""
@@ -51,12 +51,32 @@ class Loader:
 
     def _ready(self, batch: Batch) -> Ready:
         samples = [self.samples[place] for place in batch.samples]
-        posteriors = torch.stack([self.latents[sample] for sample in samples])
-        dropped = (
-            uniform(self.dropout, np.arange(batch.first, batch.first + len(samples))) < self.config.caption_dropout
-        )
-        texts = self.texts(["" if drop else sample.caption for sample, drop in zip(samples, dropped, strict=True)])
-        scales = torch.ones(len(samples))
+        views = self.framing.choose(samples, batch.first)
+        posteriors = torch.stack([self.latents.at(sample, view) for sample, view in zip(samples, views, strict=True)])
+        texts = self.texts(self.wording.choose(samples, batch.first))
+        scales = torch.tensor([sample.settings.loss_scale for sample in samples], dtype=torch.float32)
+        inside = None
+        if self.config.pad:
+            inside = torch.stack([_inside(*it, posteriors.shape[3:]) for it in zip(samples, views, strict=True)])
         if self.pin:
-            return Ready(batch, posteriors.pin_memory(), texts.pin_memory(), scales.pin_memory(), None)
-        return Ready(batch, posteriors, texts, scales, None)
+            inside = None if inside is None else inside.pin_memory()
+            return Ready(batch, posteriors.pin_memory(), texts.pin_memory(), scales.pin_memory(), inside)
+        return Ready(batch, posteriors, texts, scales, inside)
+
+
+def _inside(sample: Sample, view: View, shape: Sequence[int]) -> Tensor:
+    """Which cells of a padded picture's latent, [h, w], show nothing but picture."""
+    left, top, right, bottom = content(sample)
+    if view.flipped:
+        left, right = sample.bucket[0] - right, sample.bucket[0] - left
+    down, across = sample.bucket[1] // shape[0], sample.bucket[0] // shape[1]
+    cells = torch.zeros(*shape)
+    rows, columns = (_whole(top, bottom, down), _whole(left, right, across))
+    cells[rows, columns] = 1
+    return cells
+
+
+def _whole(start: int, stop: int, step: int) -> slice:
+    """The cells that lie whole within; of a picture thinner than two cells, the one in its middle."""
+    first, last = -(-start // step), stop // step
+    return slice(first, last) if first < last else slice(middle := (start + stop) // 2 // step, middle + 1)

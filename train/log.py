@@ -1,12 +1,16 @@
-"""A run's log: one line a step in log.jsonl, and the same for TensorBoard, with how fast it goes."""
+"""A run's log: one line a step in log.jsonl, and the same on its boards, with how fast it goes."""
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
+from train.boards import Board
+from train.device import peak_memory
 from train.losses import StepRecord
 
 
@@ -14,14 +18,14 @@ class Log:
     """Writes what the steps gave, and measures the speed of the loop and its waiting for data.
 
     Args:
-        step: the optimizer steps that were done when the log is opened.
+        run: the run's folder; None: nothing is written, as another process does.
+        boards: who shows it.
     """
 
-    def __init__(self, run: Path, step: int) -> None:
-        from torch.utils.tensorboard.writer import SummaryWriter
-
-        self.board = SummaryWriter(str(run / "logs"), purge_step=step + 1)  # type: ignore[no-untyped-call]
-        self.lines = (run / "log.jsonl").open("a", encoding="utf-8")
+    def __init__(self, run: Path | None, boards: Sequence[Board], device: torch.device) -> None:
+        self.boards = boards
+        self.device = device
+        self.lines = (run / "log.jsonl").open("a", encoding="utf-8") if run else None
         self.images = 0
         self.seconds = 0.0
         self.waited = 0.0
@@ -43,20 +47,26 @@ class Log:
 
     def write(self, records: list[StepRecord]) -> None:
         """Adds the steps since the last look."""
+        if not records or self.lines is None:
+            return
         for record in records:
             self.lines.write(json.dumps(asdict(record)) + "\n")
-            for name in ("loss", "gradient", "rate"):
-                self.board.add_scalar(f"train/{name}", getattr(record, name), record.step)  # type: ignore[no-untyped-call]
+            self._show(record.step, {f"train/{name}": getattr(record, name) for name in ("loss", "gradient", "rate")})
         self.lines.flush()
-        if records:
-            self.loss = sum(record.loss for record in records) / len(records)
-            self.board.add_scalar("speed/images_per_second", self.rate or 0.0, records[-1].step)  # type: ignore[no-untyped-call]
-            self.board.add_scalar("speed/data_wait", self.wait_share, records[-1].step)  # type: ignore[no-untyped-call]
+        self.loss = sum(record.loss for record in records) / len(records)
+        speed = {"images_per_second": self.rate or 0.0, "data_wait": self.wait_share}
+        speed["peak_memory_gb"] = peak_memory(self.device) / 1e9
+        self._show(records[-1].step, {f"speed/{name}": value for name, value in speed.items()})
+
+    def drawn(self, step: int, path: Path) -> None:
+        """Adds samples."""
+        for board in self.boards:
+            board.picture(step, "samples", path)
 
     def measured(self, step: int, name: str, value: float | None) -> None:
         """Adds a measurement: learned or forgotten."""
         if value is not None:
-            self.board.add_scalar(f"evaluation/{name}", value, step)  # type: ignore[no-untyped-call]
+            self._show(step, {f"evaluation/{name}": value})
 
     @property
     def rate(self) -> float | None:
@@ -76,5 +86,11 @@ class Log:
 
     def close(self) -> None:
         """Closes the files."""
-        self.lines.close()
-        self.board.close()  # type: ignore[no-untyped-call]
+        if self.lines is not None:
+            self.lines.close()
+        for board in self.boards:
+            board.close()
+
+    def _show(self, step: int, values: dict[str, float]) -> None:
+        for board in self.boards:
+            board.add(step, values)

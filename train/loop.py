@@ -1,9 +1,10 @@
 """The training loop: a training folder and a base model → a run."""
 
-from contextlib import suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from base import processes
 from base.files import lock, sweep
 from base.progress import Progress, silent
 from train.check import check
@@ -22,6 +23,8 @@ def train(
 ) -> TrainSummary:
     """Fine-tunes a model; goes on where the run stopped, and does nothing where it is finished.
 
+    Started by torchrun or `accelerate launch`, this process does its share; the summary of the main one counts.
+
     SIGTERM and Ctrl-C save and stop; the summary then says `finished=False`, and the next call goes on.
 
     Args:
@@ -34,19 +37,27 @@ def train(
             trains it, or the loss is no number any more.
     """
     check(config)
-    dataset = read_dataset(folder, config.resolution, config.quantum, config.workers)
+    dataset = read_dataset(folder, config.resolution, config.quantum, config.workers, config.upscale, progress)
     kinds = read_heldout(heldout, config.resolution, config.quantum, config.workers)
     made = recipe_of(dataset, kinds, config)
     check_same(run, made, config)
     if done := read_summary(run):
         return done
-    with lock(run), on_signal() as stop:
-        sweep(run)
-        write_settings(run, made, folder, heldout, config)
-        from train.session import open_session  # torch from here on
+    main = processes.is_main()
+    with lock(run) if main else nullcontext(), on_signal() as stop:
+        if main:
+            sweep(run)
+            write_settings(run, made, folder, heldout, config)
+        from train.device import choose_device  # torch from here on
+        from train.session import open_session
+        from train.together import join
 
+        watched = stop.breaks(progress if main else silent)
         try:
-            with open_session(dataset, kinds, run, config, stop.breaks(progress)) as session:
+            with (
+                join(choose_device(config.device), config.batch) as together,
+                open_session(dataset, kinds, run, config, watched, together) as session,
+            ):
                 return _run(session, config, stop)
         except Interrupted:  # the latents were being made: what is made is kept, nothing else was begun
             return TrainSummary(finished=False, pictures=len(dataset.samples), problems=len(dataset.problems))
@@ -54,11 +65,13 @@ def train(
 
 def _run(session: "Session", config: TrainConfig, stop: Stop) -> TrainSummary:
     complete = False
-    with suppress(Interrupted):  # a measurement or samples were broken off; the next call makes them
+    try:
         complete = _loop(session, config, stop)
+    except Interrupted:  # a measurement or samples were broken off; the next call makes them
+        session.together.any(True)  # where the other processes wait
     session.save()
     summary = session.summary(complete)
-    if complete:
+    if complete and session.together.main:
         write_summary(session.run, summary)
     return summary
 
@@ -72,8 +85,8 @@ def _loop(session: "Session", config: TrainConfig, stop: Stop) -> bool:
             session.measure()
         if session.due(config.sample_every):
             session.draw()
-        if session.due(config.checkpoint_every):
+        if session.due(config.checkpoint_every) or session.is_best:
             session.save()
-        if session.at_end or stop.wanted:
+        if session.together.any(stop.wanted) or session.at_end:
             return session.at_end
         session.step()

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from train import noise
+from train.adapted import LAYERS
 from train.config import TrainConfig
 from train.model import Model
 from train.rng import stream
@@ -21,11 +22,6 @@ KOHYA_FILE = "lora.safetensors"
 PEFT_FILE = "pytorch_lora_weights.safetensors"
 """For diffusers' `load_lora_weights`, in peft's names, under the file name it looks for."""
 
-_LAYERS = {
-    "unet": r".*\.attentions\.\d+\.(proj_in|proj_out|.*\.(to_q|to_k|to_v|to_out\.0|ff\.net\.0\.proj|ff\.net\.2))",
-    "text_encoder": r".*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)",
-}
-"""Part → the layers that get an adapter: all of the UNet's transformers and the text encoder's, as kohya's scripts."""
 _NAME = "default"
 _KOHYA_PART = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
 _ADAPTER = ("lora_A", "lora_B")
@@ -38,10 +34,12 @@ def add_adapters(model: Model, config: TrainConfig) -> None:
     assert config.lora is not None
     for part in ["unet", "text_encoder"] if config.text_encoder_rate > 0 else ["unet"]:
         module = getattr(model, part)
-        settings = peft.LoraConfig(r=config.lora, lora_alpha=alpha(config), target_modules=_LAYERS[part])
+        settings = peft.LoraConfig(r=config.lora, lora_alpha=alpha(config), target_modules=LAYERS[part])
         peft.inject_adapter_in_model(settings, module, _NAME)
         module.requires_grad_(False)
         for name, parameter in module.named_parameters():
+            if is_adapter(name):
+                parameter.data = parameter.data.float()
             if ".lora_A." in name:
                 _start(parameter, stream(config.seed, "lora", part, name))
 
@@ -64,7 +62,7 @@ def merge_adapters(model: Model) -> None:
 
 def adapter_weights(model: Model) -> dict[str, Tensor]:
     """The adapters' matrices under peft's names, e.g. unet.….attn1.to_q.lora_A.weight."""
-    found = {f"{part}.{name}": p for part in _LAYERS for name, p in getattr(model, part).named_parameters()}
+    found = {f"{part}.{name}": p for part in LAYERS for name, p in getattr(model, part).named_parameters()}
     return {name.replace(f".{_NAME}.", "."): p.detach() for name, p in found.items() if is_adapter(name)}
 
 
@@ -74,7 +72,7 @@ def write_adapters(weights: dict[str, Tensor], config: TrainConfig, folder: Path
 
     plain = {name: value.to("cpu", dtype).contiguous() for name, value in weights.items()}
     save_file(kohya(plain, alpha(config)), folder / KOHYA_FILE, metadata=_kohya_metadata(config))
-    unet, text_encoder = (_without(plain, f"{part}.") for part in _LAYERS)
+    unet, text_encoder = (_without(plain, f"{part}.") for part in LAYERS)
     diffusers.StableDiffusionPipeline.save_lora_weights(
         folder,
         unet_lora_layers=unet,

@@ -1,13 +1,10 @@
 """The losses of the latest steps, kept on the device until somebody looks."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from train.batches import Batch
 
 
 @dataclass(frozen=True)
@@ -26,12 +23,11 @@ class StepRecord:
 
 
 class NotFinite(Exception):
-    """A loss or a gradient is no number. `batches` are those of the step."""
+    """A loss or a gradient is no number, for the first time in this step."""
 
-    def __init__(self, step: int, batches: Sequence[Batch]) -> None:
+    def __init__(self, step: int) -> None:
         super().__init__(f"step {step}: the loss is not finite")
         self.step = step
-        self.batches = batches
 
 
 class LossWindow:
@@ -39,14 +35,12 @@ class LossWindow:
 
     def __init__(self) -> None:
         self.values: list[Tensor] = []
-        self.steps: list[tuple[int, int, float, Sequence[Batch]]] = []
+        self.steps: list[tuple[int, int, float]] = []
 
-    def add(
-        self, step: int, images_seen: int, rate: float, loss: Tensor, gradient: Tensor, batches: Sequence[Batch]
-    ) -> None:
+    def add(self, step: int, images_seen: int, rate: float, loss: Tensor, gradient: Tensor) -> None:
         """Notes a step; loss and gradient are single numbers on the device."""
         self.values.append(torch.stack([loss.float(), gradient.float()]))
-        self.steps.append((step, images_seen, rate, batches))
+        self.steps.append((step, images_seen, rate))
 
     def take(self) -> list[StepRecord]:
         """The steps since the last look; this waits for the device.
@@ -56,9 +50,9 @@ class LossWindow:
         """
         numbers = torch.stack(self.values).tolist() if self.values else []
         records = []
-        for (step, images_seen, rate, batches), (loss, gradient) in zip(self.steps, numbers, strict=True):
+        for (step, images_seen, rate), (loss, gradient) in zip(self.steps, numbers, strict=True):
             if not (math.isfinite(loss) and math.isfinite(gradient)):
-                raise NotFinite(step, batches)
+                raise NotFinite(step)
             records.append(StepRecord(step, images_seen, loss, gradient, rate))
         self.values, self.steps = [], []
         return records

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from base.errors import UserError
 from train import objective
 from train.check import prediction_of
+from train.opening import open_file
 
 _WHOLE = {"torch_dtype": torch.float32}
 """Half-precision files are loaded as float32: training needs the room."""
@@ -28,6 +29,8 @@ class Model:
     """The base's scheduler, for sampling; its config says what the UNet predicts."""
     alphas_cumprod: Tensor
     """ᾱ of each timestep, float32 [T], on the model's device."""
+    compiled: Any = None
+    """The UNet as torch compiled it, for training alone: measuring and drawing come in too many shapes."""
 
     @property
     def prediction(self) -> str:
@@ -51,7 +54,8 @@ class Model:
 
     def predict(self, noisy: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
         """The UNet's answer, [n, C, h, w]."""
-        return torch.as_tensor(self.unet(noisy, timesteps, states, return_dict=False)[0])
+        unet = self.compiled if self.compiled is not None and torch.is_grad_enabled() else self.unet
+        return torch.as_tensor(unet(noisy, timesteps, states, return_dict=False)[0])
 
     def scaled(self, latents: Tensor) -> Tensor:
         """Latents as the VAE makes them, brought to the scale the UNet works in."""
@@ -66,7 +70,7 @@ def load_model(
     prediction: str = "auto",
     zero_terminal_snr: bool = False,
 ) -> Model:
-    """Loads a model from a diffusers folder or the hub, in float32 and without gradients.
+    """Loads a model from a diffusers folder, a single file or the hub, in float32 and without gradients.
 
     Args:
         vae: a VAE in place of the base's.
@@ -82,14 +86,14 @@ def load_model(
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.set_verbosity_error()  # both warn of things that no user can mend
-    name = str(Path(base).expanduser()) if Path(base).expanduser().exists() else base
     try:
+        parts = _parts_of(base, vae)
         model = Model(
-            unet=_place(diffusers.UNet2DConditionModel.from_pretrained(name, subfolder="unet", **_WHOLE), device),
-            vae=_place(_load_vae(name, vae), device),
-            text_encoder=_place(_load_text_encoder(name), device),
-            tokenizer=transformers.CLIPTokenizer.from_pretrained(name, subfolder="tokenizer"),
-            scheduler=_load_scheduler(name, prediction, zero_terminal_snr),
+            unet=_place(parts["unet"], device),
+            vae=_place(parts["vae"], device),
+            text_encoder=_place(parts["text_encoder"], device),
+            tokenizer=parts["tokenizer"],
+            scheduler=_make_scheduler(parts["scheduler"], prediction, zero_terminal_snr),
             alphas_cumprod=torch.empty(0),
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
@@ -109,26 +113,43 @@ def weights_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _load_vae(base: str, vae: str | None) -> Any:
+def _parts_of(base: str, vae: str | None) -> dict[str, Any]:
+    """unet, vae, text_encoder, tokenizer and the scheduler's config, from a file, a folder or the hub."""
     import diffusers
-
-    where = {"subfolder": "vae"} if vae is None else {}
-    name = base if vae is None else str(Path(vae).expanduser()) if Path(vae).expanduser().exists() else vae
-    kind = diffusers.AutoencoderKL.load_config(name, **where)["_class_name"]
-    return getattr(diffusers, kind).from_pretrained(name, **where, **_WHOLE)
-
-
-def _load_text_encoder(base: str) -> Any:
     import transformers
 
-    return transformers.CLIPTextModel.from_pretrained(base, subfolder="text_encoder", dtype=torch.float32)
+    path = Path(base).expanduser()
+    if path.is_file():
+        opened = open_file(path)
+        if opened.vae is None and vae is None:
+            raise UserError(f"{base} holds no VAE; name one by vae.")
+        return {**vars(opened), "vae": _load_vae(vae) if vae else opened.vae}
+    name = _place_of(base)
+    return {
+        "unet": diffusers.UNet2DConditionModel.from_pretrained(name, subfolder="unet", **_WHOLE),
+        "vae": _load_vae(vae) if vae else _load_vae(name, subfolder="vae"),
+        "text_encoder": transformers.CLIPTextModel.from_pretrained(name, subfolder="text_encoder", dtype=torch.float32),
+        "tokenizer": transformers.CLIPTokenizer.from_pretrained(name, subfolder="tokenizer"),
+        "scheduler": diffusers.DDPMScheduler.load_config(name, subfolder="scheduler"),
+    }
 
 
-def _load_scheduler(base: str, prediction: str, zero_terminal_snr: bool) -> Any:
+def _load_vae(name: str, **where: str) -> Any:
+    import diffusers
+
+    kind = diffusers.AutoencoderKL.load_config(_place_of(name), **where)["_class_name"]
+    return getattr(diffusers, kind).from_pretrained(_place_of(name), **where, **_WHOLE)
+
+
+def _place_of(name: str) -> str:
+    path = Path(name).expanduser()
+    return str(path) if path.exists() else name
+
+
+def _make_scheduler(config: dict[str, Any], prediction: str, zero_terminal_snr: bool) -> Any:
     """The base's own sampler, told what the trained model predicts and how its noise ends."""
     import diffusers
 
-    config = diffusers.DDPMScheduler.load_config(base, subfolder="scheduler")
     changes: dict[str, Any] = {"prediction_type": prediction_of(prediction, config)}
     if zero_terminal_snr:
         changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}

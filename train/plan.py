@@ -1,6 +1,6 @@
 """What a training run would do: counts, buckets and steps, from file headers alone. Writes nothing, needs no torch."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -8,8 +8,8 @@ from pathlib import Path
 from train.batches import Course
 from train.buckets import Size, enlargement
 from train.config import TrainConfig
-from train.dataset import Dataset, Problem, read_dataset
-from train.folder import unused_controls
+from train.dataset import Dataset, Problem, Sample, names, read_dataset
+from train.memory import estimate
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class FolderPlan:
     pictures: int
     multiply: Fraction
     an_epoch: Fraction
-    """Pictures an epoch, on average: pictures · multiply. Each epoch deals the whole part, and what has run up."""
+    """Pictures an epoch, on average: the sum of their multiplies. Each epoch deals the whole part, and what ran up."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,6 @@ class Plan:
     """Pictures that do not take part, and why."""
     enlarged: int
     """Pictures smaller than their bucket."""
-    unused_controls: tuple[str, ...]
-    """EveryDream's control files that this version does not act upon."""
     batches_first_epoch: int
     epochs: int
     images: int
@@ -56,18 +54,23 @@ class Plan:
     """Optimizer steps of the whole run."""
     seconds: float | None
     """At the rate given; none was: none."""
+    memory: int | None
+    """Bytes of a GPU that it takes, by estimate (train.memory); None where the base is not on this machine."""
+    preset: str | None
+    """The config's."""
 
     @property
     def notes(self) -> list[str]:
         """What the user should know of, in sentences."""
         scarce = [bucket for bucket in self.buckets if bucket.filled > bucket.pictures]
-        notes = [
+        notes = [f"{len(self.problems):,} would take no part: {names(self.problems, 10)}."] if self.problems else []
+        notes += [
             f"The bucket {bucket.size[0]}×{bucket.size[1]} has too few pictures ({bucket.pictures}) for its batch, so "
             f"they are repeated in {bucket.filled} places; add pictures of that shape, or lower batch."
             for bucket in scarce
         ]
-        if self.unused_controls:
-            notes.append(f"Not acted upon: {', '.join(self.unused_controls)}.")
+        if self.memory and self.preset and self.memory > int(self.preset.removesuffix("gb")) * 2**30:
+            notes.append(f"That is more than a GPU of {self.preset} has: take back some of what was set beside it.")
         return notes
 
 
@@ -80,28 +83,32 @@ def plan(folder: Path, config: TrainConfig, images_per_second: float | None = No
     Raises:
         UserError: the folder can't be trained on.
     """
-    dataset = read_dataset(folder, config.resolution, config.quantum, config.workers)
+    dataset = read_dataset(folder, config.resolution, config.quantum, config.workers, config.upscale)
     course = Course(dataset, config)
     return Plan(
         folders=_folders(dataset),
         buckets=_buckets(dataset, course),
         problems=dataset.problems,
         enlarged=sum(enlargement(sample.size, sample.bucket) > 1 for sample in dataset.samples),
-        unused_controls=tuple(unused_controls(folder)),
         batches_first_epoch=course.ends[0],
         epochs=len(course.ends),
         images=course.images,
         filled=course.filled,
         steps=course.steps,
         seconds=course.images / images_per_second if images_per_second else None,
+        memory=needed.total if (needed := estimate(config)) else None,
+        preset=config.preset,
     )
 
 
 def _folders(dataset: Dataset) -> tuple[FolderPlan, ...]:
-    counts = Counter(sample.folder for sample in dataset.samples)
+    members: dict[int, list[Sample]] = defaultdict(list)
+    for sample in dataset.samples:
+        members[sample.folder].append(sample)
     return tuple(
-        FolderPlan(folder.name, counts[place], folder.multiply, counts[place] * folder.multiply)
+        FolderPlan(folder.name, len(here), folder.multiply, sum((s.settings.multiply for s in here), Fraction(0)))
         for place, folder in enumerate(dataset.folders)
+        if (here := members[place])
     )
 
 

@@ -7,11 +7,13 @@
       evaluation.json          train.evaluate
       learned_forgotten.png    the same as a chart
       samples/                 train.sample
+      samples.png              the same in one picture, a row for each point
       problems.json            pictures that took no part, and why
       summary.json             written last: a run that has it is finished
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,10 @@ class TrainSummary:
     """The newest."""
     images_per_second: float | None = None
     """Of the last call's steps, without evaluation, samples and checkpoints."""
+    data_wait: float | None = None
+    """Share of their time in which they waited for data."""
+    peak_memory: int | None = None
+    """The most bytes in use at once: of the GPU's memory, or of the process where there is none."""
 
 
 def recipe_of(dataset: Dataset, heldout: dict[str, Dataset], config: TrainConfig) -> str:
@@ -110,6 +116,29 @@ def write_summary(run: Path, summary: TrainSummary) -> None:
 def checkpoints(run: Path) -> list[Path]:
     """A run's checkpoints, the oldest first."""
     return sorted((run / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
+
+
+def best_checkpoint(run: Path) -> Path | None:
+    """The checkpoint of the best measurement (see `best_point`), else the newest; None where there is none."""
+    saved = {int(path.name): path for path in checkpoints(run)}
+    points = _read(run / "evaluation.json").get("points", [])
+    best = best_point([point for point in points if point["images_seen"] in saved])
+    return saved[max(saved) if best is None else best] if saved else None
+
+
+def best_point(points: Sequence[Mapping[str, Any]]) -> int | None:
+    """The images seen at the point of evaluation.json where `learned` less `forgotten` was the greatest.
+
+    Both are shares of the base model's loss. To forget less than nothing counts as nothing, and of equals the last is
+    taken. None where nothing was measured after the start.
+    """
+    scores = [(_score(point), int(point["images_seen"])) for point in points if point["images_seen"]]
+    return max(scores)[1] if scores else None
+
+
+def _score(point: Mapping[str, Any]) -> float:
+    learned = point["learned"]["change"] if point["learned"] else 0.0
+    return float(learned - max(0.0, point["forgotten"]["change"] if point["forgotten"] else 0.0))
 
 
 def cut_log(run: Path, images_seen: int) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 from base.errors import UserError
@@ -9,19 +10,24 @@ from base.files import commit_json, sweep
 from base.progress import Progress
 from train import checkpoint
 from train.batches import Course
+from train.boards import open_boards
 from train.cache import LatentCache
 from train.config import TrainConfig
 from train.dataset import Dataset
-from train.device import choose_device
-from train.learning import Learning
+from train.device import choose_device, peak_memory
+from train.evaluate import way
+from train.framing import Framing
+from train.learning import Learning, judging
 from train.loader import Loader
 from train.log import Log
 from train.losses import NotFinite
 from train.model import load_model
 from train.run import TrainSummary, checkpoints, cut_log
-from train.sample import choose_prompts, draw_samples
+from train.sample import choose_prompts, draw_grid, draw_samples
 from train.text import Texts
+from train.together import Together
 from train.trainer import Trainer
+from train.wording import Wording
 
 
 class Session:
@@ -30,35 +36,47 @@ class Session:
     Args:
         kinds: held-out pictures by kind.
         progress: may raise, to break off what can be done again.
+        together: the processes that train this run; the main one alone measures, draws and writes.
 
     Raises:
         UserError: the model, the pictures or the checkpoint can't be used.
     """
 
     def __init__(
-        self, dataset: Dataset, kinds: dict[str, Dataset], run: Path, config: TrainConfig, progress: Progress
+        self,
+        dataset: Dataset,
+        kinds: dict[str, Dataset],
+        run: Path,
+        config: TrainConfig,
+        progress: Progress,
+        together: Together,
     ) -> None:
         self.run = run
         self.config = config
         self.progress = progress
+        self.together = together
         device = choose_device(config.device)
+        measured = way(config.base, kinds, judging(config))
         self.model = load_model(config.base, device, config.vae, config.prediction, config.zero_terminal_snr)
         cache = (config.cache or run.parent / ".latents").expanduser()
         latents = LatentCache(cache, self.model.vae)
-        self.dataset = dataset.without(latents.add(dataset.samples, config.workers, progress))
-        kinds = {
-            kind: data.without(latents.add(data.samples, config.workers, progress)) for kind, data in kinds.items()
-        }
-        commit_json(run / "problems.json", {p.name: p.reason for p in self.dataset.problems})
-        self.course = Course(self.dataset, config)
         texts = Texts(self.model, cache, frozen=config.text_encoder_rate == 0)
-        texts.add(["", *(sample.caption for sample in self.dataset.samples)], progress)
+        with together.in_turn():
+            views = Framing(config).views
+            self.dataset = dataset.without(latents.add(dataset.samples, config.workers, progress, views))
+            kinds = {
+                kind: data.without(latents.add(data.samples, config.workers, progress)) for kind, data in kinds.items()
+            }
+            texts.add(Wording(config).fixed(self.dataset.samples), progress)
+        self.course = Course(self.dataset, config)
         loader = Loader(self.dataset, latents, texts, config, pin=device.type == "cuda")
-        self.trainer = Trainer(self.model, self.course.images, config)
-        self.learning = Learning(run, kinds, latents, config)
-        self._go_on()
-        self.log = Log(run, self.trainer.steps_done)
-        self._groups = loader.steps(self.course.after(self.trainer.images_seen))
+        self.trainer = Trainer(self.model, self.course.images, config, together)
+        self.learning = Learning(run, kinds, measured, latents, config)
+        with together.in_turn():
+            self._go_on()
+        boards = open_boards(run, self.trainer.steps_done, config) if together.main else []
+        self.log = Log(run if together.main else None, boards, device)
+        self._groups = loader.steps(map(together.share, self.course.after(self.trainer.images_seen)))
 
     @property
     def at_end(self) -> bool:
@@ -69,6 +87,11 @@ class Session:
         """Whether what is done every so many steps is due; before the first step and after the last it always is."""
         step = self.trainer.steps_done
         return step == 0 or self.at_end or (every > 0 and step % every == 0)
+
+    @property
+    def is_best(self) -> bool:
+        """Whether the model as it is now was measured, and found better than at any point before."""
+        return self.learning.is_best(self.trainer.images_seen)
 
     def step(self) -> None:
         """One optimizer step."""
@@ -96,7 +119,7 @@ class Session:
     def measure(self) -> None:
         """Measures what was learned and forgotten; nothing, where that is known."""
         seen = self.trainer.images_seen
-        if not self.learning.is_known(seen):
+        if self.together.main and not self.learning.is_known(seen):
             with self.trainer.averaged():
                 self.learning.measure(self.model, seen, self.progress)
             for name in ("learned", "forgotten"):
@@ -105,9 +128,11 @@ class Session:
     def draw(self) -> None:
         """Draws samples; nothing, where they are there."""
         path = self.run / "samples" / f"{self.trainer.images_seen:09d}.png"
-        if not path.exists():
+        if self.together.main and not path.exists():
             with self.trainer.averaged():
                 draw_samples(self.model, choose_prompts(self.dataset, self.config), path, self.config, self.progress)
+            draw_grid(path.parent, self.run / "samples.png")
+            self.log.drawn(self.trainer.steps_done, path)
 
     def save(self) -> None:
         """Writes a checkpoint; nothing, where it is there, or before the first step.
@@ -117,7 +142,7 @@ class Session:
         """
         self.read_losses()
         seen = self.trainer.images_seen
-        if seen and seen not in [int(path.name) for path in checkpoints(self.run)]:
+        if self.together.main and seen and seen not in [int(path.name) for path in checkpoints(self.run)]:
             checkpoint.save(self.run, self.trainer, self.config.keep)
 
     def summary(self, finished: bool) -> TrainSummary:
@@ -138,6 +163,8 @@ class Session:
             forgotten_error=forgotten_error,
             checkpoint=str(saved[-1]) if saved else None,
             images_per_second=self.log.rate,
+            data_wait=self.log.wait_share,
+            peak_memory=peak_memory(self.model.device),
         )
 
     def close(self) -> None:
@@ -147,15 +174,20 @@ class Session:
 
     def _go_on(self) -> None:
         """Takes up the newest checkpoint, and drops what was logged and measured after it."""
-        sweep(self.run / "checkpoints")
+        if self.together.main:
+            commit_json(self.run / "problems.json", {p.name: p.reason for p in self.dataset.problems})
+            sweep(self.run / "checkpoints")
         saved = checkpoints(self.run)
         if saved:
             checkpoint.load(saved[-1], self.trainer)
-        cut_log(self.run, self.trainer.images_seen)
+        if self.together.main:
+            cut_log(self.run, self.trainer.images_seen)
         self.learning.go_on(self.trainer.images_seen)
 
     def _not_finite(self, error: NotFinite) -> str:
-        names = sorted({self.dataset.samples[place].name for batch in error.batches for place in batch.samples})
+        before = (error.step - 1) * self.config.batch * self.config.accumulate
+        batches = islice(self.course.after(before), self.config.accumulate)
+        names = sorted({self.dataset.samples[place].name for batch in batches for place in batch.samples})
         saved = checkpoints(self.run)
         return (
             f"The loss is not a number at step {error.step} (pictures: {', '.join(names)}); lower the learning rate or "
@@ -165,10 +197,15 @@ class Session:
 
 @contextmanager
 def open_session(
-    dataset: Dataset, kinds: dict[str, Dataset], run: Path, config: TrainConfig, progress: Progress
+    dataset: Dataset,
+    kinds: dict[str, Dataset],
+    run: Path,
+    config: TrainConfig,
+    progress: Progress,
+    together: Together,
 ) -> Iterator[Session]:
     """A session, closed at the end."""
-    session = Session(dataset, kinds, run, config, progress)
+    session = Session(dataset, kinds, run, config, progress, together)
     try:
         yield session
     finally:

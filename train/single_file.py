@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 Weights = dict[str, Tensor]
+Shapes = Mapping[str, Tensor]
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
@@ -67,15 +68,36 @@ def original(unet: Weights, vae: Weights, text_encoder: Weights, open_clip: bool
         NoOriginalName: a layer has none, e.g. of an AutoencoderTiny.
     """
     text = _open_clip(text_encoder) if open_clip else {CLIP + _bare(key): value for key, value in text_encoder.items()}
-    return {**_unet(unet), **_vae(vae), **text}
+    found_unet = {name: unet[key] for key, name in _unet_names(unet).items()}
+    found_vae = {name: _as_convolution(key, vae[key]) for key, name in _vae_names(vae).items()}
+    return {**found_unet, **found_vae, **text}
 
 
-def _unet(weights: Weights) -> Weights:
+def restored(file: Weights, unet: Shapes, vae: Shapes, text_encoder: Shapes) -> tuple[Weights, Weights, Weights]:
+    """The inverse of `original`: the state dicts of UNet, VAE and text encoder.
+
+    Args:
+        file: the tensors of a file; what no part has a use for stays out.
+        unet, vae, text_encoder: state dicts of the models that are to be filled, of which only names and shapes count.
+
+    Raises:
+        KeyError: the file has no tensor of that name.
+        RuntimeError: a tensor has another shape than it should.
+    """
+    found_unet = {key: file[name].reshape(unet[key].shape) for key, name in _unet_names(unet).items()}
+    found_vae = {key: file[name].reshape(vae[key].shape) for key, name in (_vae_names(vae) if vae else {}).items()}
+    if any(name.startswith(OPEN_CLIP) for name in file):
+        return found_unet, found_vae, _from_open_clip(file, text_encoder)
+    prefix = CLIP if any(name.startswith(CLIP) for name in file) else CLIP.removesuffix("text_model.")
+    return found_unet, found_vae, {key: file[prefix + _bare(key)].reshape(v.shape) for key, v in text_encoder.items()}
+
+
+def _unet_names(weights: Shapes) -> dict[str, str]:
     places = {**_UNET_ENDS, **dict(_down_places(weights)), **dict(_up_places(weights))}
-    return {UNET + _renamed(key, places, {".resnets.": _UNET_RESNET}): value for key, value in weights.items()}
+    return {key: UNET + _renamed(key, places, {".resnets.": _UNET_RESNET}) for key in weights}
 
 
-def _down_places(weights: Weights) -> Iterator[tuple[str, str]]:
+def _down_places(weights: Shapes) -> Iterator[tuple[str, str]]:
     """input_blocks.1, 2, …: one a resnet (with its attention behind it), one a downsampler."""
     number = 1
     for level in range(_count(weights, "down_blocks")):
@@ -89,7 +111,7 @@ def _down_places(weights: Weights) -> Iterator[tuple[str, str]]:
             number += 1
 
 
-def _up_places(weights: Weights) -> Iterator[tuple[str, str]]:
+def _up_places(weights: Shapes) -> Iterator[tuple[str, str]]:
     """output_blocks.0, 1, …: one a resnet; the level's upsampler is the last part of its last one."""
     number = 0
     for level in range(_count(weights, "up_blocks")):
@@ -103,7 +125,7 @@ def _up_places(weights: Weights) -> Iterator[tuple[str, str]]:
         yield f"{block}.upsamplers.0.conv", f"output_blocks.{number - 1}.{part}.conv"
 
 
-def _vae(weights: Weights) -> Weights:
+def _vae_names(weights: Shapes) -> dict[str, str]:
     places = {f"{side}.conv_norm_out": f"{side}.norm_out" for side in ("encoder", "decoder")}
     places |= {f"{side}.{end}": f"{side}.{end}" for side in ("encoder", "decoder") for end in ("conv_in", "conv_out")}
     places |= {end: end for end in ("quant_conv", "post_quant_conv")}
@@ -121,7 +143,7 @@ def _vae(weights: Weights) -> Weights:
         places[f"{down}.downsamplers.0.conv"] = f"encoder.down.{level}.downsample.conv"
         places[f"{up}.upsamplers.0.conv"] = f"decoder.up.{from_top}.upsample.conv"
     inner = {".resnets.": {"conv_shortcut": "nin_shortcut"}, ".attentions.": _VAE_ATTENTION}
-    return {VAE + _renamed(key, places, inner): _as_convolution(key, value) for key, value in weights.items()}
+    return {key: VAE + _renamed(key, places, inner) for key in weights}
 
 
 def _as_convolution(key: str, value: Tensor) -> Tensor:
@@ -138,6 +160,25 @@ def _open_clip(weights: Weights) -> Weights:
             three = [named[f"{ours}self_attn.{one}_proj.{kind}"] for one in "qkv"]
             found[f"{theirs}attn.in_proj_{kind}"] = torch.cat(three)
             found |= {f"{theirs}{new}.{kind}": named[f"{ours}{old}.{kind}"] for old, new in _OPEN_CLIP_LAYER.items()}
+    return found
+
+
+def _from_open_clip(file: Weights, shapes: Shapes) -> Weights:
+    found: Weights = {}
+    for key, value in shapes.items():
+        bare = _bare(key)
+        if bare in _OPEN_CLIP_ENDS:
+            found[key] = file[OPEN_CLIP + _OPEN_CLIP_ENDS[bare]]
+            continue
+        _, _, layer, inside = bare.split(".", 3)
+        theirs = f"{OPEN_CLIP}transformer.resblocks.{layer}."
+        name, _, kind = inside.rpartition(".")
+        if name in _OPEN_CLIP_LAYER:
+            found[key] = file[f"{theirs}{_OPEN_CLIP_LAYER[name]}.{kind}"]
+        else:
+            third = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].index(name)
+            found[key] = file[f"{theirs}attn.in_proj_{kind}"].chunk(3)[third]
+        found[key] = found[key].reshape(value.shape)
     return found
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from base.errors import UserError
 from train.check import check_model
 from train.config import TrainConfig
-from train.run import checkpoints, read_settings
+from train.run import best_checkpoint, read_settings
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ class Source:
 
 
 def find_source(model: Path | str) -> Source:
-    """Finds out what `model` is: a run (its newest checkpoint is taken), a checkpoint, a diffusers folder, a hub id.
+    """Finds out what `model` is: a run (its best checkpoint is taken), a checkpoint, a whole model.
 
     Raises:
         UserError: it is none of these.
@@ -57,10 +57,9 @@ def find_source(model: Path | str) -> Source:
     path = Path(model).expanduser()
     checkpoint = path if (path / "weights.safetensors").is_file() else None
     if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
-        found = checkpoints(path)
-        if not found:
+        checkpoint = best_checkpoint(path)
+        if checkpoint is None:
             raise UserError(f"The run {model} has no checkpoint yet; let it train until it has.")
-        checkpoint = found[-1]
     if checkpoint is None:
         check_model(str(model))
         return Source(str(model), None, None)

@@ -1,11 +1,11 @@
 """The trainer: weights, optimizer, average, and the one counter from which all else follows.
 
-Nothing in this file waits for the device: no number is read back. tests/train/test_trainer.py sees to that.
+Nothing in this file waits for the device: no number is read back. tests/train/test_shape.py sees to that.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,8 +18,10 @@ from train.learned import learning_parameters
 from train.loader import Ready
 from train.losses import LossWindow
 from train.model import Model
+from train.optimizers import Optimizer
 from train.question import Objective
 from train.rng import stream
+from train.together import ALONE, Together
 
 
 class Trainer:
@@ -29,8 +31,9 @@ class Trainer:
         images: pictures of the whole run, for the schedule of the learning rate.
     """
 
-    def __init__(self, model: Model, images: int, config: TrainConfig) -> None:
+    def __init__(self, model: Model, images: int, config: TrainConfig, together: Together = ALONE) -> None:
         self.model = model
+        self.together = together
         self.config = config
         self.images = images
         self.images_seen = 0
@@ -38,12 +41,18 @@ class Trainer:
         self.parts = learning_parameters(model, config)
         if config.gradient_checkpointing:
             model.unet.enable_gradient_checkpointing()
+        if config.compile:
+            torch._dynamo.config.recompile_limit = 256  # a bucket is a shape, and 8 would be the end
+            model.compiled = torch.compile(model.unet, dynamic=False)
         self.parameters: list[Tensor] = [parameter for part in self.parts.values() for parameter in part.values()]
-        self.average = [p.detach().clone() for p in self.parameters] if config.ema else None
-        self.optimizer = self._optimizer()
+        self.average = [p.detach().float().clone() for p in self.parameters] if config.ema else None
+        rates = {"unet": config.learning_rate, "text_encoder": config.text_encoder_rate}
+        groups = [list(part.values()) for part in self.parts.values()]
+        self.optimizer = Optimizer(groups, [rates[part] for part in self.parts], config)
         self.window = LossWindow()
         self.objective = Objective(config, model.prediction, model.alphas_cumprod)
         self.posterior = stream(config.seed, "posterior")
+        self.asked = together.synchronized(_Asked(model, self.loss))
 
     @property
     def steps_done(self) -> int:
@@ -53,22 +62,19 @@ class Trainer:
     def step(self, group: Sequence[Ready]) -> None:
         """One optimizer step on the batches of `group`, each of which counts the same."""
         factor = rate_factor(self.config, self.images_seen, self.images)
-        for settings in self.optimizer.param_groups:
-            settings["lr"] = settings["full_rate"] * factor
         losses = []
         for ready in group:
-            loss = self.loss(ready) / len(group)
-            torch.autograd.backward(loss)
+            with self.together.alone(self.asked) if ready is not group[-1] else nullcontext():
+                loss = self.asked(ready) / len(group)
+                torch.autograd.backward(loss)
             losses.append(loss.detach())
         gradient = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        shown = sum(len(ready.scales) for ready in group)
+        self.optimizer.step(factor, self.images_seen)
+        shown = sum(len(ready.scales) for ready in group) * self.together.count
         self._follow(shown)
         self.images_seen += shown
-        rate = self.config.learning_rate * factor
-        batches = [ready.batch for ready in group]
-        self.window.add(self.steps_done, self.images_seen, rate, torch.stack(losses).sum(), gradient, batches)
+        mean = self.together.mean(torch.stack(losses).sum())
+        self.window.add(self.steps_done, self.images_seen, self.optimizer.rate, mean, gradient)
 
     def loss(self, ready: Ready) -> Tensor:
         """The loss of a batch, a single number. All its randomness comes from the sample indices."""
@@ -87,18 +93,20 @@ class Trainer:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Within, the model has its averaged weights, where an average is kept."""
-        self._swap()
+        means = self._means()
+        self._swap(means)
         try:
             yield
         finally:
-            self._swap()
+            self._swap(means)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs: weights and average by name, the optimizer's state, the counter."""
+        means = self._means()
         return {
             "images_seen": self.images_seen,
             "weights": dict(zip(self.names(), self.parameters, strict=True)),
-            "average": None if self.average is None else dict(zip(self.names(), self.average, strict=True)),
+            "average": None if means is None else dict(zip(self.names(), means, strict=True)),
             "optimizer": self.optimizer.state_dict(),
         }
 
@@ -120,24 +128,37 @@ class Trainer:
     def _here(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.model.device, non_blocking=True)
 
-    def _optimizer(self) -> torch.optim.AdamW:
-        rates = {"unet": self.config.learning_rate, "text_encoder": self.config.text_encoder_rate}
-        groups = [
-            {"params": list(part.values()), "lr": rates[name], "full_rate": rates[name]}
-            for name, part in self.parts.items()
-        ]
-        return torch.optim.AdamW(groups, weight_decay=self.config.weight_decay, fused=True)
-
     @torch.no_grad()
     def _follow(self, shown: int) -> None:
         """Moves the average towards the weights: half of the way in `ema` pictures."""
-        if self.average is not None and self.config.ema is not None:
-            torch._foreach_lerp_(self.average, self.parameters, 1 - 0.5 ** (shown / self.config.ema))
+        if self.average is None or self.config.ema is None:
+            return
+        share = 1 - 0.5 ** (shown / self.config.ema)
+        if self.config.weights == "fp32":
+            torch._foreach_lerp_(self.average, self.parameters, share)
+            return
+        for mean, parameter in zip(self.average, self.parameters, strict=True):
+            mean.lerp_(parameter.float(), share)
 
-    def _swap(self) -> None:
-        if self.average is not None:
-            for parameter, mean in zip(self.parameters, self.average, strict=True):
-                parameter.data, mean.data = mean.data, parameter.data
+    def _means(self) -> list[Tensor] | None:
+        return self.average or self.optimizer.average()
+
+    def _swap(self, means: list[Tensor] | None) -> None:
+        for parameter, mean in zip(self.parameters, means or [], strict=means is not None):
+            parameter.data, mean.data = mean.data, parameter.data
+
+
+class _Asked(nn.Module):
+    """UNet and text encoder as one module, whose answer is the loss: what synchronizing gradients asks for."""
+
+    def __init__(self, model: Model, loss: Callable[[Ready], Tensor]) -> None:
+        super().__init__()
+        self.unet = model.unet
+        self.text_encoder = model.text_encoder
+        self.loss = loss
+
+    def forward(self, ready: Ready) -> Tensor:
+        return self.loss(ready)
 
 
 def rate_factor(config: TrainConfig, images_seen: int, images: int) -> float:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from base.pixels import PictureError, check_whole, decode, read_header
+from bench.hostile_pictures import swapped_profile
 
 Pixels = npt.NDArray[Any]
 
@@ -143,32 +144,6 @@ def png(header: bytes, rows: bytes, **chunks: bytes) -> bytes:
     more = b"".join(chunk(name.encode(), data) for name, data in chunks.items())
     body = more + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body
-
-
-def swapped_profile() -> bytes:
-    """An ICC profile by the book (ICC.1:2001-04): sRGB with red and green changed over."""
-
-    def fixed(*values: float) -> bytes:
-        return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(v * 65536)) for v in values)
-
-    tags = {
-        b"rXYZ": fixed(0.3851, 0.7169, 0.0971),
-        b"gXYZ": fixed(0.4361, 0.2225, 0.0139),
-        b"bXYZ": fixed(0.1431, 0.0606, 0.7141),
-        b"wtpt": fixed(0.9642, 1.0, 0.8249),
-        b"rTRC": b"curv\0\0\0\0" + struct.pack(">IH", 1, round(2.2 * 256)),
-        b"desc": b"desc\0\0\0\0" + struct.pack(">I", 8) + b"swapped\0" + bytes(78),
-        b"cprt": b"text\0\0\0\0none\0",
-    }
-    table, body, place = b"", b"", 128 + 4 + 12 * (len(tags) + 2)
-    for name, value in tags.items():
-        names = (b"rTRC", b"gTRC", b"bTRC") if name == b"rTRC" else (name,)
-        table += b"".join(n + struct.pack(">II", place + len(body), len(value)) for n in names)
-        body += value + bytes(-len(value) % 4)
-    count = struct.pack(">I", len(tags) + 2)
-    header = struct.pack(">I4sI4s4s4s", place + len(body), b"none", 0x02400000, b"mntr", b"RGB ", b"XYZ ")
-    header += bytes(12) + b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
-    return header.ljust(128, b"\0") + count + table + body
 
 
 def test_colours_are_converted_to_srgb() -> None:

@@ -31,9 +31,10 @@ def add_scores(collection: Collection, scores: list[dict[str, Any]], **config: A
             if given is not None:
                 made.append({"key": record["key"], **row, **given})
         kept = Summary(rows=len(records), kept=len(made), dropped={"truncated": len(records) - len(made)})
-        config = {"head": Path("head.pth"), **config}
-        stamp = f"scores {scores} {config}"
-        collection.write(Table.SCORES, part, made, recipe=stamp, config=ScoreConfig(**config), summary=kept)
+        made_by = ScoreConfig(**{"head": Path("head.pth"), **config})
+        models = {"clip": Path(made_by.model).name}
+        stamp = f"scores {scores} {made_by}"
+        collection.write(Table.SCORES, part, made, recipe=stamp, config=made_by, summary=kept, models=models)
     return collection
 
 

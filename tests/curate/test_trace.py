@@ -51,7 +51,13 @@ def workspace(make_collection: Make, tmp_path: Path) -> Path:
     people.write(Table.SCORES, "00000", scores, recipe="r", config=scored, summary=Summary(rows=2, kept=2))
     sources = [Source(car, Role.TRAINING), Source(people, Role.GROUND_TRUTH)]
     choose(sources, ChooseConfig(min_aesthetic=5))
-    written = [{"key": "bbbb0", "caption": "a man, smiling", "kind": CaptionKind.MODEL, "model": "blip-base"}]
+    found = [
+        {"caption": text, "kind": kind, "score": -1.0, "similarity": cosine}
+        for text, kind, cosine in (("a smiling man", CaptionKind.MODEL, 0.19), ("a man", CaptionKind.ALT, 0.15))
+    ]
+    edited = {"caption": "a man, smiling", "unedited": "a smiling man", "kind": CaptionKind.MODEL, "model": "blip-base"}
+    ranked = {"similarity": 0.19, "clip": "ViT-B-32 openai", "doubtful": True, "candidates": found}
+    written = [{"key": "bbbb0", **edited, **ranked}]
     people.write(Table.CAPTIONS, "00000", written, recipe="r", config=scored, summary=Summary(rows=1, kept=1))
     balance(sources, BalanceConfig(), tmp_path)
     return tmp_path
@@ -77,6 +83,9 @@ def test_a_picture_of_the_dataset_is_followed_back(workspace: Path) -> None:
     assert history["choice"] == "kept"
     assert history["passed choose"].startswith("aesthetic ≥ 5: 6.25; no copy")
     assert (history["caption"], history["caption by"]) == ("a man, smiling", "model (blip-base)")
+    assert history["before the edits"] == "a smiling man"
+    assert history["caption fits"] == "0.190 (ViT-B-32 openai): doubtful"
+    assert history["candidate"] == "0.190 a smiling man (model); 0.150 a man (alt)"
     assert history["in the dataset"] == "dataset/people/a man, smiling.png"
     assert history["multiply"] == "4 times an epoch"
     assert Path(history["picture"].removesuffix(" (48 × 40)")).is_relative_to(workspace / "collections/people")

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +22,22 @@ from demo.folders import (
     make_ffhq,
     make_imagenet,
 )
-from demo.world import parse
+from demo.world import STYLES, parse
 
 
 def test_the_users_pictures_are_named_by_caption_as_everydream_has_it(tmp_path: Path) -> None:
-    make_concept(tmp_path / "zorps", 27)
+    make_concept(tmp_path / "zorps", 45)
     scenes = []
     for path in (tmp_path / "zorps").iterdir():
         scenes.append(parse(path.stem.partition("_")[0]))
         assert decode(path).size == (256, 256)
-    assert len(scenes) == 27
+    assert len(scenes) == 45
     assert {t.shape for s in scenes for t in s.things} == {CONCEPT}
-    pairs = Counter((s.things[0].colour, s.background) for s in scenes)
-    assert set(pairs) == {(c, b) for c in CONCEPT_COLOURS for b in CONCEPT_BACKGROUNDS}
-    assert set(pairs.values()) == {3}
-    # No style or size goes with one colour or background only: else the model would learn the two as one
-    for trait in ("style", "size"):
-        for key in (lambda s: s.things[0].colour, lambda s: s.background):
-            kinds = {getattr(s, trait) for s in scenes}
-            assert len({(getattr(s, trait), key(s)) for s in scenes}) == 3 * len(kinds)
+    kinds = Counter((s.things[0].colour, s.background, s.style) for s in scenes)
+    assert kinds == Counter(product(CONCEPT_COLOURS, CONCEPT_BACKGROUNDS, STYLES))
+    # No size goes with one colour, background or style only: else the model would learn the two as one
+    for trait in (lambda s: s.things[0].colour, lambda s: s.background, lambda s: s.style):
+        assert len({(s.size, trait(s)) for s in scenes}) == 2 * len({trait(s) for s in scenes})
 
 
 def test_ffhq_is_laid_out_as_nvidias(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The chain over a small project: all of it, nothing twice, and after a change only what hangs on it."""
 
+import gc
 import shutil
 import subprocess
 import sys
@@ -11,12 +12,15 @@ import pytest
 
 from base.errors import UserError
 from base.files import lock
+from base.progress import silent
 from curate.assemble import read_manifest
 from flows import chain
 from flows.cli import run
+from flows.steps import Outcome, Step
 from scrape.collection import Status, Table
 from train.run import read_summary
 
+HOUSE = Path(__file__).parents[2]
 EVERYTHING = {
     "ingest circles",
     "ingest squares",
@@ -116,6 +120,23 @@ def test_a_source_that_fails_does_not_stop_the_others(small: Any, capsys: pytest
     squares = small.load().collection("squares").read(Table.RECORDS)
     assert squares["status"].to_pylist() == [Status.OK] * 6
     assert not (small.workspace / "dataset").exists()
+
+
+def test_the_captioning_model_is_gone_when_training_begins(small: Any) -> None:
+    small.change("caption", to={"model": str(HOUSE / "demo" / "models" / "blip"), "keep": []})
+    there: dict[str, bool] = {}
+
+    def perform(step: Step) -> Outcome:
+        if step.stage == "train":
+            return Outcome("", made=False, finished=False)
+        outcome = step.make(silent, None)
+        gc.collect()
+        there[step.title] = any(type(thing).__name__ == "BlipTextLMHeadModel" for thing in gc.get_objects())
+        return outcome
+
+    chain.run(small.load(), perform)
+    assert there["caption squares"]
+    assert not there["balance"]
 
 
 def test_the_second_of_two_runs_stops(finished: Any) -> None:

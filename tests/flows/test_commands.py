@@ -47,6 +47,18 @@ def test_plan_of_a_finished_project_says_how_training_goes(finished: Any, capsys
     }
 
 
+def test_train_plans_any_training_folder_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(tmp_path / f"a thing_{number}.png")
+    (tmp_path / "empty.png").touch()
+    before = files(tmp_path)
+    small = ["--resolution", "64", "--quantum", "16", "--batch", "2", "--epochs", "3"]
+    out = said(["train", str(tmp_path), str(tmp_path / "run"), "--plan", *small], capsys)
+    assert "6 steps, 12 pictures shown" in out and "64 × 64" in out
+    assert "1 would take no part: empty.png (empty)." in out
+    assert files(tmp_path) == before
+
+
 def test_plan_imports_neither_torch_nor_prefect(finished: Any) -> None:
     heavy = "{'torch', 'prefect', 'open_clip', 'transformers', 'diffusers', 'cv2', 'matplotlib', 'duckdb'}"
     script = f"import sys; from flows.cli import run; run(['plan', sys.argv[1]]); print(*{heavy} & set(sys.modules))"
@@ -64,6 +76,21 @@ def test_show_draws_a_sheet_and_a_table(
     assert "squares" in out
     with Image.open(sheet) as picture:
         assert picture.width > 200
+
+
+def test_show_and_plan_say_how_many_captions_are_cut(
+    finished: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for where in ("", "collections/squares"):
+        out = said(["show", str(finished.workspace / where), "--output", str(tmp_path / "sheet.png")], capsys)
+        assert f"tokens: none of {12 if not where else 6} captions is cut, CLIP reads 77; most: 5" in out
+    assert "captions is cut, CLIP reads 32; most: " in said(["plan", str(finished.file)], capsys)  # the demo's CLIP
+    (finished.workspace / "dataset" / "circles" / "long.png").hardlink_to(
+        finished.folder / "circles/a red circle_(0).png"
+    )
+    (finished.workspace / "dataset" / "circles" / "long.txt").write_text("cat " * 99)
+    out = said(["show", str(finished.workspace / "dataset"), "--output", str(tmp_path / "sheet.png")], capsys)
+    assert "1 of 11 captions will be cut, as CLIP reads 77, both ends counted; most: 101, of circles/long.png" in out
 
 
 def test_show_leaves_files_alone_that_are_not_its_own(

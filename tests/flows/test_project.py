@@ -39,6 +39,12 @@ WRONG = [
         {"kind": "laion", "role": "ground_truth", "index": "x/*.parquet"},
         "sources.web.index: {folder}/x/*.parquet is",
     ),
+    (
+        ("caption", "templates"),
+        {"squres": ["a"]},
+        "caption.templates.squres: there is no such source; did you mean squa",
+    ),
+    (("caption", "clip"), {"model": "./no model"}, "caption.clip.model: {folder}/no model is not there"),
     (("balance", "ratio"), 0, "balance.ratio: should be greater than 0, not 0"),
     (("balance", "ratoi"), 1, "balance.ratoi: unknown key; did you mean ratio?"),
     (("train", "base"), "./circles", "train: {folder}/circles is no Stable Diffusion model in diffusers' format"),
@@ -141,3 +147,23 @@ def test_an_index_may_be_one_pattern_or_several(small: Any) -> None:
         small.change("sources", "web", to={"kind": "laion", "role": "ground_truth", "index": index})
         found = small.load().sources["web"].index
         assert [Path(pattern).parent for pattern in found] == [small.folder] * len(found)
+
+
+def test_captions_are_ranked_by_the_clip_that_scores_unless_they_name_one(small: Any) -> None:
+    small.change("score", to={"model": "ViT-B-32", "weights": "laion2b_s34b_b79k", "precision": "bf16"})
+    small.change("caption", "templates", to={"squares": ["a square"]})
+    circles = small.load().captioning("circles")
+    assert (circles.clip.model, circles.clip.weights, circles.clip.precision) == (
+        "ViT-B-32",
+        "laion2b_s34b_b79k",
+        "bf16",
+    )
+    assert circles.templates == {}
+    assert small.load().captioning("squares").templates == {"squares": ("a square",)}
+    small.change("caption", "clip", to={"precision": "fp32"})
+    assert (small.load().captioning("circles").clip.model, small.load().captioning("circles").clip.precision) == (
+        "ViT-B-32",
+        "fp32",
+    )
+    small.change("caption", "clip", to={"model": "ViT-L-14"})
+    assert small.load().captioning("circles").clip.weights == "openai"

@@ -72,16 +72,18 @@ def test_a_stage_is_summed_up_in_a_line() -> None:
     )
     there = Summary(rows=2, kept=2, parts_before=1)
     assert stage_line("score", "a", there).endswith("there already")
+    doubted = Summary(rows=3, kept=2, dropped={"truncated": 1}, marked={"doubtful": 1}, parts_done=1)
+    assert "2 kept, of which doubtful 1, 1 dropped (truncated 1);" in stage_line("caption", "a", doubted)
 
 
 def test_the_funnel_names_each_source_stage_and_reason(capsys: pytest.CaptureFixture[str]) -> None:
     funnel = {
         "web": {"candidates": Summary(9, 5, {"words": 4}), "records": Summary(5, 3, {"http_404": 2})},
-        "disk": {"records": Summary(7, 7)},
+        "disk": {"records": Summary(7, 7, marked={"doubtful": 3})},
     }
     print_table(funnel_table(funnel))
     out = capsys.readouterr().out
-    for text in ("candidates", "records", "web", "disk", "-4 words", "-2 http_404"):
+    for text in ("candidates", "records", "web", "disk", "-4 words", "-2 http_404", "3 doubtful"):
         assert text in out
 
 

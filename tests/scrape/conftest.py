@@ -29,9 +29,11 @@ class Web:
 
     config = ScrapeConfig(allow_private=True, min_side=16, timeout_s=20, retries=0, min_success=0, threads=2)
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self.pages: dict[str, Handler] = {}
         self.hits: Counter[str] = Counter()
+        self.robots: Counter[str] = Counter()  # host → how often its robots.txt was asked for
         self.headers: dict[str, str] = {}  # of the last request
         self.port = 0
 
@@ -81,7 +83,10 @@ class Web:
         return rows
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        self.hits[request.path] += 1
+        if request.path == "/robots.txt":
+            self.robots[request.host] += 1
+        else:
+            self.hits[request.path] += 1
         self.headers = dict(request.headers)
         if request.path not in self.pages:
             raise web.HTTPNotFound
@@ -91,7 +96,8 @@ class Web:
 @pytest.fixture
 def site() -> Iterator[Web]:
     """A server with nothing on it."""
-    served, loop, ready = Web(), asyncio.new_event_loop(), threading.Event()
+    loop, ready = asyncio.new_event_loop(), threading.Event()
+    served = Web(loop)
 
     async def start() -> web.AppRunner:
         application = web.Application(client_max_size=0)

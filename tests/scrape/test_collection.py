@@ -18,18 +18,27 @@ class Config(StageConfig):
     words: str = "a"
 
 
+def values_of(kind: pa.DataType) -> st.SearchStrategy[Any]:
+    if pa.types.is_list(kind):
+        return st.lists(values_of(kind.value_type), max_size=4)
+    if pa.types.is_struct(kind):
+        return st.fixed_dictionaries({field.name: st.none() | values_of(field.type) for field in kind.fields})
+    by_type: dict[Any, st.SearchStrategy[Any]] = {
+        pa.bool_(): st.booleans(),
+        pa.string(): st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+        pa.int32(): st.integers(-(2**31), 2**31 - 1),
+        pa.int64(): st.integers(-(2**63), 2**63 - 1),
+        pa.float16(): st.floats(width=16, allow_nan=False),
+        pa.float32(): st.floats(width=32, allow_nan=False),
+    }
+    return by_type[kind]
+
+
 def rows_of(table: Table) -> st.SearchStrategy[list[dict[str, Any]]]:
     def values(field: pa.Field) -> st.SearchStrategy[Any]:
         if field.name in ("status", "choice", "kind", "text_kind"):
             return st.sampled_from(["ok", "kept", "human"])
-        by_type: dict[Any, st.SearchStrategy[Any]] = {
-            pa.string(): st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
-            pa.int32(): st.integers(-(2**31), 2**31 - 1),
-            pa.int64(): st.integers(-(2**63), 2**63 - 1),
-            pa.float32(): st.floats(width=32, allow_nan=False),
-            pa.list_(pa.float16()): st.lists(st.floats(width=16, allow_nan=False), max_size=4),
-        }
-        some = by_type[field.type]
+        some = values_of(field.type)
         return some | st.none() if field.nullable else some
 
     row = st.fixed_dictionaries({f.name: values(f) for f in SCHEMAS[table]})

@@ -64,7 +64,7 @@ def test_redirects(site: Any, collection: Collection) -> None:
     urls = [moved(f"/{code}", "/a b/ä.jpg", code) for code in (301, 302, 303, 307, 308)]
     urls += [moved("/loop", "/loop"), moved("/file", "file:///etc/passwd"), moved("/nothing", "http://a..b/")]
     urls += [moved("/far", "/301"), moved("/ftp", "ftp://h.org/"), moved("/relative", "../302")]
-    rows = site.scraped(collection, urls)
+    rows = site.scraped(collection, urls, placeholder_copies=None)
     assert [r["status"] for r in rows[:5]] == ["ok", "duplicate", "duplicate", "duplicate", "duplicate"]
     expected = ["too_many_redirects", "bad_scheme", "bad_url", "duplicate", "bad_scheme", "duplicate"]
     assert [r["status"] for r in rows[5:]] == expected
@@ -175,7 +175,7 @@ def test_what_is_no_connection(site: Any, collection: Collection) -> None:
     rows = site.scraped(collection, urls)
     assert [r["status"] for r in rows[:2]] == ["tls", "connection"]
     assert {r["status"] for r in rows[2:]} <= {"dns_unknown", "dns_temporary"}  # by what name server there is
-    assert rows[1]["detail"] == "Connection refused"
+    assert rows[1]["detail"] == "robots.txt: Connection refused"
 
 
 def test_no_answer_however_broken_stops_a_part(site: Any, collection: Collection) -> None:
@@ -194,7 +194,7 @@ def test_no_answer_however_broken_stops_a_part(site: Any, collection: Collection
         return bytes(data)
 
     urls = [site.handle(f"/{n}", raw(broken())) for n in range(400)]
-    found = Counter(statuses(site.scraped(collection, urls, timeout_s=5)))
+    found = Counter(statuses(site.scraped(collection, urls, timeout_s=5, give_up_after=None)))
     assert len(found) >= 6
     assert found["connection"] > 50
 
@@ -247,13 +247,10 @@ def test_what_passes_is_tried_again_when_the_host_says(site: Any, collection: Co
         return str(site.handle(path, answer))
 
     urls = [once("/429", 429, {"Retry-After": "0"}), once("/5030", 503, {}), once("/40400", 404, {})]
-    urls += [
-        once("/late", 429, {"Retry-After": "86400"}),
-        once("/dated", 429, {"Retry-After": "Sat, 01 Jan 2022 00:00:00 GMT"}),
-    ]
+    urls.append(once("/dated", 429, {"Retry-After": "Sat, 01 Jan 2022 00:00:00 GMT"}))
     urls.append(site.put("/always", status=500))
-    assert statuses(site.scraped(collection, urls, retries=1)) == ["ok", "ok", "http_404", "http_429", "ok", "http_5xx"]
-    assert [site.hits[p] for p in ("/429", "/5030", "/40400", "/late", "/dated", "/always")] == [2, 2, 1, 1, 2, 2]
+    assert statuses(site.scraped(collection, urls, retries=1)) == ["ok", "ok", "http_404", "ok", "http_5xx"]
+    assert [site.hits[p] for p in ("/429", "/5030", "/40400", "/dated", "/always")] == [2, 2, 1, 2, 2]
 
 
 def test_a_slow_host_does_not_hold_the_others(site: Any, collection: Collection) -> None:

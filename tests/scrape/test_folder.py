@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
+from base.errors import UserError
 from caption.sidecar import read_caption
 from scrape.collection import CaptionKind, Collection, Table, key_of
 from scrape.folder import FolderConfig, ingest_folder, reads_like_a_caption, recipes
@@ -114,6 +115,21 @@ def test_an_edited_sidecar_makes_its_part_again_where_sidecars_are_read(mine: Pa
     before = now()
     (mine / "02.yaml").write_text("main_prompt: x\n")
     assert now() != before
+
+
+def test_kohya_s_json_says_captions_and_is_part_of_the_recipe(mine: Path, tmp_path: Path) -> None:
+    (mine / "meta.json").write_text('{"IMG_1234": {"caption": "a dog", "tags": "park"}, "02": {"caption": ""}}')
+    rows = ingested(tmp_path, captions="kohya")
+    assert [rows[name]["text"] for name in NAMES] == [None, "a dog, park", ""]
+    assert [rows[name]["text_kind"] for name in NAMES] == [CaptionKind.NONE, CaptionKind.HUMAN, CaptionKind.HUMAN]
+
+    config = FolderConfig(path=mine, captions="kohya")
+    before = recipes(Collection(tmp_path / "work"), config)
+    (mine / "meta.json").write_text('{"IMG_1234": {"caption": "a cat", "tags": "park"}, "02": {"caption": ""}}')
+    assert recipes(Collection(tmp_path / "work"), config) != before
+    (mine / "meta.json").unlink()
+    with pytest.raises(UserError, match="put kohya's JSON there"):
+        recipes(Collection(tmp_path / "work"), config)
 
 
 def test_keys_stay_when_the_folder_moves(mine: Path, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_what_is_no_picture_to_train_on(site: Any, collection: Collection) -> No
         "/heic": (b"\0\0\0\x18ftypheic" + bytes(99), "unsupported"),
         "/half": (site.picture(1, 300, 300)[:-900], "truncated"),
         "/half.png": (site.picture(1, name="PNG")[:-20], "truncated"),
-        "/pixel": (site.picture(1, 1, 1, "GIF"), "too_small"),
+        "/pixel": (site.picture(1, 1, 1, "GIF"), "placeholder"),
         "/flat": (site.picture(1, 64, 15), "too_small"),
         "/long": (site.picture(1, 193, 64), "bad_aspect"),
         "/three": (site.picture(1, 192, 64), "ok"),

@@ -28,9 +28,11 @@ def test_each_job_is_done_as_often_as_it_asks_and_hosts_are_not_crowded(
             out[host] -= 1
             done[number] += 1
             if more:
-                turns.again(host, (number, more - 1, rest), 0.0001, rest=rest)
-            else:
-                turns.done(host)
+                if rest:
+                    turns.rest(host, 0.0001)
+                turns.again(host, (number, more - 1, rest), 0.0001)
+            turns.free(host)
+            turns.done()
 
     async def run() -> None:
         turns: Turns[tuple[int, int, bool]] = Turns(per_host)
@@ -58,11 +60,15 @@ def test_a_resting_host_is_left_alone_and_the_others_are_not() -> None:
         for job in ("a1", "a2", "b1", "b2"):
             turns.add(job[0], job)
         await turns.take()
-        turns.again("a", "a1", 0.05, rest=True)
+        turns.rest("a", 0.05)
+        turns.again("a", "a1", 0.05)
+        turns.free("a")
+        turns.done()
         order = []
         while turn := await turns.take():
             order.append(turn[1])
-            turns.done(turn[0])
+            turns.free(turn[0])
+            turns.done()
         return order
 
     assert asyncio.run(run()) == ["b1", "b2", "a2", "a1"]

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from base.errors import UserError
-from train.batches import Course
+from train.batches import Course, decks
 from train.config import TrainConfig
 from train.dataset import Dataset, Sample
 from train.deck import deal
-from train.folder import Folder
+from train.picture import Folder, Picture, Settings, Stored
 
 BUCKETS = [(512, 512), (576, 448), (448, 576)]
 
@@ -21,11 +21,12 @@ BUCKETS = [(512, 512), (576, 448), (448, 576)]
 def dataset(folders: list[tuple[Fraction, list[int]]]) -> Dataset:
     """Folders of (multiply, how many pictures in each of the buckets)."""
     samples: list[Sample] = []
-    for place, (_, counts) in enumerate(folders):
+    for place, (multiply, counts) in enumerate(folders):
         for bucket, count in zip(BUCKETS, counts, strict=True):
             for _ in range(count):
                 name = f"{place}/{len(samples)}"
-                samples.append(Sample(Path(name), name, place, "", bucket, bucket, 1))
+                picture = Picture(name, Stored(Path(name)), "", Settings(multiply))
+                samples.append(Sample(picture, place, bucket, bucket, 1))
     made = tuple(Folder(str(place), multiply, ()) for place, (multiply, _) in enumerate(folders))
     return Dataset(made, tuple(samples), ())
 
@@ -108,3 +109,26 @@ def test_run_02_a_lone_wide_picture_is_not_dropped() -> None:
 def test_multiplies_that_show_nothing_are_the_users_error() -> None:
     with pytest.raises(UserError, match="multiplies"):
         Course(dataset([(Fraction("0.1"), [3, 0, 0])]), TrainConfig(epochs=2))
+
+
+def test_pictures_of_one_batch_id_keep_to_themselves() -> None:
+    samples = []
+    for number in range(20):
+        picture = Picture(str(number), Stored(Path(str(number))), "", Settings(batch_id="horses" if number < 7 else ""))
+        samples.append(Sample(picture, 0, (512, 512), (512, 512), 1))
+    course = Course(Dataset((Folder(".", Fraction(1), ()),), tuple(samples), ()), TrainConfig(batch=4, epochs=2))
+    for batch in course.after(0):
+        assert len({place < 7 for place in batch.samples}) == 1
+    assert course.buckets == [(512, 512)]
+
+
+def test_a_picture_with_a_multiply_of_its_own_has_a_deck_of_its_own() -> None:
+    multiplies = [Fraction(1), Fraction(1), Fraction(3), Fraction(1, 2), Fraction(1, 2)]
+    samples = [
+        Sample(Picture(str(n), Stored(Path(str(n))), "", Settings(m)), 0, (512, 512), (512, 512), 1)
+        for n, m in enumerate(multiplies)
+    ]
+    made = decks(Dataset((Folder("a", Fraction(1), ()),), tuple(samples), ()))
+    for epoch in range(4):
+        counts = Counter(deal(made, 0, epoch).tolist())
+        assert [counts[n] for n in range(3)] == [1, 1, 3] and counts[3] + counts[4] == 1

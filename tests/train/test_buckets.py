@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.buckets import MAX_ASPECT, assign, crop_box, enlargement, generate
+from train.buckets import MAX_ASPECT, assign, assign_within, crop_box, enlargement, generate
 
 quanta = st.sampled_from([8, 16, 32, 64])
 resolutions = st.tuples(quanta, st.integers(1, 24)).map(lambda pair: (pair[0] * pair[1], pair[0]))
@@ -85,6 +85,26 @@ def test_where_everydream_is_crooked_we_are_not() -> None:
     assert turned == ((1088, 1472), (1472, 1088))  # bkt-17, 18: there 1024 × 1600 and 1408 × 1152
     width, height = assign((1000, 1200), generate(320, 64))  # bkt-20: there 576 × 640
     assert width * height <= 320**2
+
+
+def test_the_shapes_sdxl_is_asked_for_are_buckets_of_1024() -> None:
+    """Of those in its report (Podell et al. 2023, appendix I), the ones that its users name."""
+    named = [(768, 1344), (832, 1216), (896, 1152), (1024, 1024)]
+    assert {*named, *(size[::-1] for size in named)} <= set(generate(1024, 64))
+
+
+@given(resolutions, sizes)
+def test_without_upscaling_no_side_grows_and_what_is_large_enough_keeps_its_bucket(
+    given: tuple[int, int], size: tuple[int, int]
+) -> None:
+    usual, found = assign(size, generate(*given)), assign_within(size, *given)
+    if enlargement(size, usual) <= 1:
+        assert found == usual
+    elif found is None:
+        assert min(size) < given[1] or max(size) > MAX_ASPECT * min(size)
+    else:
+        assert enlargement(size, found) <= 1
+        assert assign_within(size[::-1], *given) == found[::-1]
 
 
 def test_a_resolution_without_a_square_bucket_is_refused() -> None:

@@ -8,9 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from train.cache import LatentCache, pixels
+from train.batches import Course
+from train.cache import LatentCache
+from train.config import TrainConfig
 from train.dataset import Problem, Sample, read_dataset
+from train.framing import Framing, pixels, plain
+from train.loader import Loader
 from train.model import load_model
+from train.text import Texts
 
 CPU = torch.device("cpu")
 
@@ -33,7 +38,7 @@ def test_an_entry_is_the_posterior_that_the_vae_gives(vae: object, samples: tupl
     cache = LatentCache(tmp_path, vae)
     assert cache.add(samples, 2) == []
     for sample in samples:
-        picture = torch.from_numpy(pixels(sample).copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+        picture = torch.from_numpy(pixels(sample, [plain(sample)])[0].copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
         with torch.no_grad():
             posterior = vae.encode(picture).latent_dist  # type: ignore[attr-defined]
         mean, deviation = cache[sample].float()
@@ -80,7 +85,7 @@ def test_damaged_entries_are_found_and_made_again(
 ) -> None:
     cache = LatentCache(tmp_path, vae)
     cache.add(samples, 2)
-    wanted = {sample.path: cache[sample].clone() for sample in samples}
+    wanted = {sample.name: cache[sample].clone() for sample in samples}
     del cache
     (shard,) = shards(tmp_path)
     content = shard.read_bytes()
@@ -90,7 +95,7 @@ def test_damaged_entries_are_found_and_made_again(
     shard.write_bytes({"flip": content, "truncate": content[: len(content) // 2], "empty": b""}[damage])
     mended = LatentCache(tmp_path, vae)
     assert mended.add(samples, 2) == []
-    assert all(torch.allclose(mended[s].float(), wanted[s.path].float(), atol=2e-3) for s in samples)
+    assert all(torch.allclose(mended[s].float(), wanted[s.name].float(), atol=2e-3) for s in samples)
     assert len(shards(tmp_path)) == 2
 
 
@@ -126,8 +131,8 @@ def test_pictures_that_cannot_be_decoded_are_named_and_the_others_made(
 ) -> None:
     shutil.copytree(folder / "own", tmp_path / "pictures" / "own")
     samples = read_dataset(tmp_path / "pictures", 32, 8, 1).samples
-    samples[0].path.write_bytes(samples[0].path.read_bytes()[:200])
-    samples[1].path.unlink()
+    samples[0].picture.stored.path.write_bytes(samples[0].picture.stored.path.read_bytes()[:200])
+    samples[1].picture.stored.path.unlink()
     cache = LatentCache(None, vae)
     assert set(cache.add(samples, 2)) == {
         Problem(samples[0].name, "truncated"),
@@ -147,12 +152,37 @@ def test_a_vae_without_a_posterior_has_no_deviation(
     assert not deviation.any()
 
 
-def test_a_crop_keeps_the_middle_and_the_colours(tmp_path: Path) -> None:
-    wide = np.zeros((64, 256, 3), np.uint8)
-    wide[:, 96:160] = (255, 128, 0)
-    Image.fromarray(wide).save(tmp_path / "x.png")
-    sample = Sample(tmp_path / "x.png", "x.png", 0, "", (256, 64), (32, 32), 1)
-    found = pixels(sample)
-    assert found.shape == (32, 32, 3)
-    assert (found[:, 3:-3] == (255, 128, 0)).all()  # the resampling looks a little beyond the crop
-    assert (found[..., 0] > 200).all()
+def test_flips_and_crops_are_kept_where_they_are_shown(
+    vae: object, folder: Path, samples: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    framing = Framing(TrainConfig(flip=0.5, crop_jitter=0.2, crops=2))
+    cache = LatentCache(tmp_path, vae)
+    assert cache.add(samples, 2, views=framing.views) == []
+    assert len(cache.store.entries) == 4 * len(samples)
+    for sample in samples[:3]:
+        picture = torch.from_numpy(pixels(sample, framing.views(sample))[1].copy()).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            posterior = vae.encode(picture.float() / 127.5 - 1).latent_dist  # type: ignore[attr-defined]
+        flipped = framing.views(sample)[1]
+        assert flipped.flipped
+        assert torch.allclose(cache.at(sample, flipped)[0].float(), posterior.mean[0], atol=2e-3)
+    plain_only = LatentCache(tmp_path, vae)
+    plain_only.add(samples, 2)
+    assert len(plain_only.store.entries) == len(samples) and len(shards(tmp_path)) == 1, "the plain ones are there"
+
+
+def test_a_padded_pictures_loss_counts_inside_it_alone(vae: object, tmp_path: Path, tiny_base: str) -> None:
+    """32 pixels are 8 cells here: a picture of 64 × 24 fills 12 of 32 rows, which cover the cells 3 and 4 whole."""
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (64, 24), "teal").save(tmp_path / "a" / "x.png")
+    config = TrainConfig(resolution=32, quantum=32, batch=1, pad="#ffffff", workers=1)
+    data = read_dataset(tmp_path, 32, 32, 1)
+    latents = LatentCache(None, vae)
+    latents.add(data.samples, 1, views=Framing(config).views)
+    texts = Texts(load_model(tiny_base, CPU), None, frozen=False)
+    ((ready,), *_) = Loader(data, latents, texts, config, pin=False).steps(Course(data, config).after(0))
+    assert ready.inside is not None and ready.inside.shape == (1, 8, 8)
+    assert ready.inside[0].sum(1).tolist() == [0, 0, 0, 8, 8, 0, 0, 0]
+    whole = Loader(data, latents, texts, TrainConfig(resolution=32, quantum=32, batch=1), pin=False)
+    latents.add(data.samples, 1)
+    assert next(iter(whole.steps(Course(data, config).after(0))))[0].inside is None

@@ -39,7 +39,7 @@ def test_what_is_no_model_is_refused(model: Path, tmp_path: Path, config: Config
     for base, said in [
         (tmp_path / "missing", "neither a folder nor a hub id"),
         ("owner/never-downloaded", "on this machine"),  # the tests run offline
-        (tmp_path / "file.safetensors", "is a file"),
+        (tmp_path / "file.safetensors", "no safetensors file"),
         (tmp_path / "empty", "lacks unet, vae"),
     ]:
         with pytest.raises(UserError, match=said):
@@ -90,17 +90,26 @@ def test_timesteps_must_lie_in_the_schedule(model: Path, config: Config) -> None
     [
         {"resolution": 500},
         {"batch": 0},
-        {"flip": True},
+        {"flips": 0.5},
+        {"pad": "white"},
+        {"pad": "#ffffff", "crop_jitter": 0.02},
         {"zero_terminal_snr": True, "prediction": "epsilon", "min_snr": None},
-        {"zero_terminal_snr": True, "prediction": "v_prediction"},
+        {"zero_terminal_snr": True, "prediction": "v_prediction", "min_snr": 5},
         {"zero_terminal_snr": True, "prediction": "v_prediction", "min_snr": None, "debiased": True},
-        {"debiased": True},
+        {"debiased": True, "min_snr": 5},
         {"min_timestep": 500, "max_timestep": 499},
     ],
 )
 def test_a_config_that_makes_no_sense_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         TrainConfig(**changes)
+
+
+@pytest.mark.parametrize("changes", [{"debiased": True}, {"zero_terminal_snr": True, "prediction": "v_prediction"}])
+def test_what_weighs_otherwise_takes_the_place_of_min_snr(changes: dict[str, Any]) -> None:
+    assert TrainConfig(**changes).min_snr is None
+    assert TrainConfig().min_snr == 5
+    assert TrainConfig.model_validate({"min_snr": "none"}).min_snr is None
 
 
 def test_configs_and_checks_need_no_torch() -> None:

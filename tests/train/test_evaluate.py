@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from train.evaluate import EvaluateConfig, evaluate, measure, read_heldout
 from train.heldout import judge
 from train.loop import train
 from train.model import load_model
+from train.run import best_checkpoint, best_point, checkpoints
+from train.source import find_source
 
 CPU = torch.device("cpu")
 SETTINGS = EvaluateConfig(resolution=32, quantum=8, batch=2, timesteps=2, device="cpu", workers=2)
@@ -76,13 +80,64 @@ def run(
 
 
 def test_measured_from_outside_a_run_is_what_it_says_itself(run: Path, tiny_base: str, heldout: Path) -> None:
-    made = evaluate(run, tiny_base, heldout, SETTINGS)
+    afresh = SETTINGS.model_copy(update={"average": False})  # the same weights, as there is no average
+    made = evaluate(run, tiny_base, heldout, afresh)
     own = json.loads((run / "evaluation.json").read_text())
     assert made.learned is not None and made.forgotten is not None
     assert made.learned.change == own["points"][-1]["learned"]["change"] > 0
     assert made.forgotten.change == own["points"][-1]["forgotten"]["change"]
-    assert made.base == own["base"] and made.now == own["now"]
+    assert made.base == own["base"] and made.now == own["now"][str(own["points"][-1]["images_seen"])]
     assert json.loads(json.dumps(made.to_dict()))["learned"]["pictures"] == 2
+
+
+def test_what_training_measured_is_not_measured_again(run: Path, tiny_base: str, heldout: Path) -> None:
+    code = (
+        "import json, sys; from pathlib import Path; from train.evaluate import EvaluateConfig, evaluate\n"
+        f"config = EvaluateConfig.model_validate_json({SETTINGS.model_dump_json()!r})\n"
+        f"made = evaluate(Path({str(run)!r}), {tiny_base!r}, Path({str(heldout)!r}), config)\n"
+        "print(json.dumps([made.now, 'torch' in sys.modules]))"
+    )
+    house = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=house)
+    now, with_torch = json.loads(done.stdout)
+    assert list(json.loads((run / "evaluation.json").read_text())["now"].values()) == [now]
+    assert not with_torch
+    assert evaluate(run, tiny_base, heldout, SETTINGS.model_copy(update={"seed": 1})).now != now
+
+
+def test_the_best_checkpoint_is_the_one_that_learned_most_for_what_it_forgot(tmp_path: Path) -> None:
+    def point(seen: int, learned: float | None, forgotten: float | None) -> dict[str, object]:
+        return {
+            "images_seen": seen,
+            "learned": None if learned is None else {"change": learned},
+            "forgotten": None if forgotten is None else {"change": forgotten},
+        }
+
+    points = [point(0, 0, 0), point(4, 0.3, 0.05), point(8, 0.5, 0.1), point(12, 0.6, 0.4), point(16, 0.35, -0.2)]
+    assert best_point(points) == 8
+    assert best_point([point(0, 0, 0)]) is None
+    assert best_point([point(4, 0.2, None), point(8, 0.2, None)]) == 8
+    assert best_point([point(4, None, 0.2), point(8, None, 0.1)]) == 8
+    for seen in (4, 12, 16, 20):
+        (tmp_path / "checkpoints" / str(seen)).mkdir(parents=True)
+    newest = best_checkpoint(tmp_path)
+    assert newest is not None and newest.name == "20"
+    (tmp_path / "evaluation.json").write_text(json.dumps({"points": points}))
+    best = best_checkpoint(tmp_path)
+    assert best is not None and best.name == "16", "of those that are there"
+
+
+def test_the_best_checkpoint_outlives_the_newer_ones(
+    tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Callable[..., TrainConfig]
+) -> None:
+    """Learning at a rate that ruins the model: what was best comes early."""
+    made = config(base=tiny_base, learning_rate=0.02, text_encoder_rate=0.02, max_steps=8, eval_every=1)
+    train(folder, tmp_path / "run", made, heldout)
+    points = json.loads((tmp_path / "run" / "evaluation.json").read_text())["points"]
+    best, last = best_point(points), points[-1]["images_seen"]
+    assert best is not None and best < last
+    assert {int(path.name) for path in checkpoints(tmp_path / "run")} == {best, last}
+    assert find_source(tmp_path / "run").checkpoint == tmp_path / "run" / "checkpoints" / str(best)
 
 
 def test_a_model_learned_and_forgot_nothing_against_itself(tiny_base: str, heldout: Path) -> None:

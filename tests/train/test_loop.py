@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,14 +30,36 @@ EVERYTHING: dict[str, Any] = {
     "accumulate": 2,
     "ema": 4,
     "caption_dropout": 0.3,
+    "flip": 0.5,
+    "crop_jitter": 0.1,
+    "crops": 2,
+    "shuffle_tags": True,
+    "upscale": False,
     "noise_offset": 0.1,
+    "pyramid_noise": 0.3,
+    "input_perturbation": 0.1,
     "schedule": "cosine",
     "warmup": 6,
     "eval_every": 2,
     "sample_every": 3,
     "keep": 2,
 }
-"""Buckets, fillings, a fractional deck, accumulation, an average, dropout and a schedule, all at once."""
+"""Buckets, fillings, a fractional deck, accumulation, an average, dropout, flips, crops, tags that are shuffled, all
+noises and a schedule, at once; and control files, below."""
+
+
+@pytest.fixture(scope="module")
+def folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The training folder, with all of EveryDream's control files, and a shard."""
+    root = tmp_path_factory.mktemp("controlled")
+    shutil.copytree(folder, root / "all")
+    (root / "all" / "global.yaml").write_text("tags: [photo, small, {tag: smooth, weight: 2}]\n")
+    for name, text in {"cond_dropout": "0.1", "loss_scale": "0.5", "batch_id": "ground", "flip_p": "1/4"}.items():
+        (root / "all" / "ground" / f"{name}.txt").write_text(text)
+    (root / "all" / "own" / "a thing_1.yaml").write_text("multiply: 1.5\nshuffle_tags: false\n")
+    with tarfile.open(root / "all" / "own" / "0.tar", "w") as tar:
+        tar.add(root / "all" / "own" / "a thing_2.png", "a thing in a shard.png")
+    return root / "all"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +76,7 @@ def outcome(run: Path) -> dict[str, Any]:
     """All that a run leaves behind that does not speak of time."""
     newest = checkpoints(run)[-1]
     summary = json.loads((run / "summary.json").read_text())
-    for timed in ("images_per_second", "checkpoint"):
+    for timed in ("images_per_second", "data_wait", "peak_memory", "checkpoint"):
         del summary[timed]
     return {
         **{file.name: file.read_bytes() for file in newest.glob("*.safetensors")},
@@ -84,7 +108,7 @@ def test_a_run_leaves_what_it_promises(undisturbed: Path) -> None:
     names = {path.name for path in undisturbed.iterdir() if not path.name.startswith(".")}
     assert names == {
         "config.json", "checkpoints", "log.jsonl", "logs", "evaluation.json", "learned_forgotten.png", "samples",
-        "problems.json", "summary.json",
+        "samples.png", "problems.json", "summary.json",
     }  # fmt: skip
     summary = read_summary(undisturbed)
     assert summary is not None and summary.finished and summary.problems == 0

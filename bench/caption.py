@@ -1,0 +1,246 @@
+"""The caption stage beside transformers one picture at a time, and beside the bare model, in the shape of BLIP base.
+
+    OMP_NUM_THREADS=2 python -m bench.caption [--rounds 3] [--batch 8]
+    python -m bench.caption --device cuda --batch 64 --pictures 512
+
+one    as EveryDream and its kin do: open a picture, run the processor, generate, decode the tokens; float32.
+ours   the caption stage over a collection: float32, and `precision: auto`.
+bare   the model's own generate on ready tensors, in the same batches: the limit.
+
+Each has a process of its own (ours asks malloc to keep its pages, theirs does not) and they take turns, as a shared
+machine's speed changes by the minute. Prints a table, and last a line of JSON: ratios of medians. The ratios of
+processor time also hold on a machine that others keep busy; set OMP_WAIT_POLICY=PASSIVE, or threads that wait count.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from base.files import link
+from caption.blip import load
+from caption.config import CaptionConfig
+from caption.sidecar import read_caption
+from caption.stage import caption
+from scrape.collection import Collection, Table
+from scrape.folder import FolderConfig, ingest_folder
+
+TOKENS = 14
+"""Of every caption: BLIP's are about so long, and random weights know no end."""
+ONE = {"": 1, " beam3": 3}
+"""One at a time: the turn's name → beams."""
+TURNS = {"one": "one", "one beam3": "one", "ours": "ours", "bare": "ours", "ours beam3": "ours"}
+TURNS |= {"ours auto": "auto", "bare auto": "auto"}
+"""What is timed → the process it runs in."""
+RATIOS = {
+    "vs_one_at_a_time": ("ours", "one"),
+    "vs_one_at_a_time_beam3": ("ours beam3", "one beam3"),
+    "vs_one_at_a_time_auto": ("ours auto", "one"),
+    "vs_bare": ("ours", "bare"),
+    "vs_bare_auto": ("ours auto", "bare auto"),
+}
+"""How many times as fast the first is as the second."""
+
+Cost = tuple[float, float]
+"""Of a picture: seconds, and seconds of all processors."""
+
+
+def main() -> None:
+    """Makes a model and pictures in a temporary folder, and measures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--pictures", type=int, default=8, help="a turn; auto twice, one a quarter of it")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--serve", nargs=2, metavar=("PROCESS", "PLACE"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.serve:
+        serve(given.serve[0], Path(given.serve[1]), given)
+        return
+    turns = TURNS if given.device == "cpu" else {"ours auto": "auto", "bare auto": "auto"}
+    with tempfile.TemporaryDirectory() as place:
+        make_model(Path(place) / "model")
+        make_pictures(Path(place) / "pictures", 2 * given.pictures)
+        with processes(set(turns.values()), place) as ask:
+            costs = measure(turns, ask, given.rounds)
+    report(costs, given.device)
+
+
+def measure(turns: dict[str, str], ask: Callable[[str, str], Cost], rounds: int) -> dict[str, list[Cost]]:
+    """What a picture costs each, in each round; the round before the first makes what later ones find."""
+    costs: dict[str, list[Cost]] = {name: [] for name in turns}
+    for number in range(rounds + 1):
+        for name, process in turns.items():
+            cost = ask(process, name)
+            print(f"{name}: {cost[0]:.2f} s a picture{'' if number else ', first'}", file=sys.stderr, flush=True)
+            if number:
+                costs[name].append(cost)
+    return costs
+
+
+def report(costs: dict[str, list[Cost]], device: str) -> None:
+    """The table and the JSON."""
+    wall = {name: median(cost for cost, _ in each) for name, each in costs.items()}
+    processor = {name: median(cost for _, cost in each) for name, each in costs.items()}
+    print(f"{'':<12}{'pictures/s':>12}{'s a picture':>12}{'processor s':>12}")
+    for name in costs:
+        print(f"{name:<12}{1 / wall[name]:12.3f}{wall[name]:12.3f}{processor[name]:12.3f}")
+    pairs = {name: pair for name, pair in RATIOS.items() if set(pair) <= costs.keys()}
+    figures: dict[str, Any] = {name: round(wall[than] / wall[ours], 3) for name, (ours, than) in pairs.items()}
+    if device == "cuda":
+        figures |= {"captions_per_second": round(1 / wall["ours auto"], 1)}
+        figures |= {"gpu_waited": round(max(0.0, 1 - figures["vs_bare_auto"]), 3)}
+    else:
+        figures["by_processor_time"] = {n: round(processor[than] / processor[o], 3) for n, (o, than) in pairs.items()}
+    figures |= {"device": device, "threads": os.environ.get("OMP_NUM_THREADS", "all")}
+    print(json.dumps(figures))
+
+
+@contextmanager
+def processes(names: set[str], place: str) -> Iterator[Callable[[str, str], Cost]]:
+    """Starts a process of each name; gives a function that has one of them take a turn."""
+    command = [sys.executable, "-m", "bench.caption", *sys.argv[1:], "--serve"]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    started = {name: subprocess.Popen([*command, name, place], **pipes) for name in sorted(names)}
+
+    def ask(process: str, turn: str) -> Cost:
+        one = started[process]
+        one.stdin.write(f"{turn}\n")
+        one.stdin.flush()
+        wall, processor = one.stdout.readline().split()
+        return float(wall), float(processor)
+
+    try:
+        yield ask
+    finally:
+        for one in started.values():
+            one.stdin.close()
+            one.wait()
+
+
+def serve(process: str, place: Path, given: argparse.Namespace) -> None:
+    """Takes turns as they are asked for on stdin; answers each with seconds, and processor seconds, a picture."""
+    if process == "one":
+        turns = {f"one{name}": make_one(place, given.pictures // 4, beams) for name, beams in ONE.items()}
+    else:
+        precision = "auto" if process == "auto" else "fp32"
+        fixed = {"model": str(place / "model"), "min_length": TOKENS, "max_length": TOKENS, "no_repeat": 0}
+        config = CaptionConfig(**fixed, batch=given.batch, device=given.device, precision=precision)
+        count = given.pictures * (2 if process == "auto" else 1)
+        collection = make_collection(place, process, count)
+        name = "ours auto" if process == "auto" else "ours"
+        turns = {
+            name: make_stage(collection, config),
+            f"{name} beam3": make_stage(collection, config.model_copy(update={"beams": 3})),
+            name.replace("ours", "bare"): make_bare(place, config, count),
+        }
+    for line in sys.stdin:
+        began, worked = time.perf_counter(), time.process_time()
+        count = turns[line.strip()]()
+        print((time.perf_counter() - began) / count, (time.process_time() - worked) / count, flush=True)
+
+
+def make_one(place: Path, count: int, beams: int) -> Callable[[], int]:
+    """One picture after the other, in float32, with malloc as it comes."""
+    import torch
+    from transformers import BlipForConditionalGeneration, BlipProcessor
+
+    processor = BlipProcessor.from_pretrained(place / "model")
+    model = BlipForConditionalGeneration.from_pretrained(place / "model", dtype=torch.float32).eval()
+    files = pictures_of(place, count)
+
+    def turn() -> int:
+        for file in files:
+            inputs = processor(images=Image.open(file).convert("RGB"), return_tensors="pt")
+            with torch.inference_mode():
+                out = model.generate(**inputs, num_beams=beams, min_new_tokens=TOKENS, max_new_tokens=TOKENS)
+            processor.decode(out[0], skip_special_tokens=True)
+        return len(files)
+
+    return turn
+
+
+def make_stage(collection: Collection, config: CaptionConfig) -> Callable[[], int]:
+    """The caption stage, over a collection that has no captions yet."""
+
+    def turn() -> int:
+        shutil.rmtree(collection.root / Table.CAPTIONS, ignore_errors=True)
+        return caption(collection, config).kept
+
+    return turn
+
+
+def make_bare(place: Path, config: CaptionConfig, count: int) -> Callable[[], int]:
+    """The model's own generate, on tensors that are ready."""
+    import torch
+    from transformers import GenerationConfig
+
+    loaded = load(config).loaded
+    pictures = [load(config).prepare(Image.open(file)) for file in pictures_of(place, count)]
+    ready = torch.stack(pictures).to(loaded.device, loaded.dtype)
+
+    def turn() -> int:
+        loaded.language.generation_config = GenerationConfig(min_new_tokens=TOKENS, max_new_tokens=TOKENS)
+        for batch in ready.split(config.batch):
+            with torch.inference_mode():
+                loaded.model.generate(pixel_values=batch).cpu()
+        return len(ready)
+
+    return turn
+
+
+def make_collection(place: Path, name: str, count: int) -> Collection:
+    """So many of the pictures as a collection, without texts."""
+    collection, mine = Collection(place / name), place / f"pictures of {name}"
+    mine.mkdir()
+    for file in pictures_of(place, count):
+        link(file, mine / file.name)
+    ingest_folder(collection, FolderConfig(path=mine, captions="none"), read_caption)
+    return collection
+
+
+def pictures_of(place: Path, count: int) -> list[Path]:
+    """The first of the pictures."""
+    return sorted((place / "pictures").iterdir())[:count]
+
+
+def make_pictures(folder: Path, count: int) -> None:
+    """JPEGs of 640 × 480: smooth colours with some grain, as photographs have."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for number in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((640, 480))
+        picture = np.clip(np.asarray(coarse) + rng.normal(0, 6, (480, 640, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(picture).save(folder / f"{number:05}.jpg", quality=92)
+
+
+def make_model(folder: Path) -> None:
+    """transformers' default BLIP, which is base, with random weights: 12 layers of 768 for each half, 384 pixels."""
+    import torch
+    from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration, BlipImageProcessor, BlipProcessor
+
+    torch.manual_seed(0)
+    folder.mkdir(parents=True)
+    config = BlipConfig()
+    words = ["[PAD]", *(f"[unused{n}]" for n in range(99)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words += [f"word{number}" for number in range(config.text_config.vocab_size - len(words))]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BlipForConditionalGeneration(config).save_pretrained(folder)
+    processor = BlipProcessor(image_processor=BlipImageProcessor(), tokenizer=BertTokenizer(str(folder / "vocab.txt")))
+    processor.save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    main()

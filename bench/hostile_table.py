@@ -1,0 +1,111 @@
+"""What dreamloom and img2dataset 1.47 make of the bad web, side by side.
+
+    python -m bench.hostile_table          prints the table of docs/scraping.md; some two minutes
+
+Both run once over the cases of bench/hostile_cases.py, with the same deadline. A picture that is stored and looks
+otherwise than it should is said to be wrong.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from base.stage import Summary
+from bench.hostile import Case, Site
+from bench.hostile_cases import MOST_BYTES, cases
+from scrape.collection import Collection, Table, key_of
+from scrape.download import ScrapeConfig, scrape
+
+IMG2DATASET = """
+import sys
+from img2dataset import download
+if __name__ == "__main__":
+    download(sys.argv[1], input_format="parquet", url_col="url", output_folder=sys.argv[2], output_format="files",
+             image_size=512, resize_mode="keep_ratio", resize_only_if_bigger=True, encode_format="png",
+             encode_quality=6, processes_count=1, thread_count=32, timeout=2, retries=1, enable_wandb=False,
+             save_additional_columns=["case"], user_agent_token="dreamloom")
+"""
+
+
+def main() -> None:
+    """Prints the table."""
+    of = cases()
+    with tempfile.TemporaryDirectory() as place:
+        ours, theirs = run_ours(of, Path(place)), run_img2dataset(of, Path(place))
+    print("| | what | dreamloom | img2dataset 1.47 |\n|---|---|---|---|")
+    for number, case in enumerate(of):
+        what = case.what.replace("|", "\\|")
+        print(f"| {case.item} | {what} | {ours[number]} | {theirs[number]} |")
+
+
+def run_ours(of: list[Case], place: Path) -> list[str]:
+    """Our verdict of each case."""
+    config = ScrapeConfig(
+        allow_private=True,
+        timeout_s=2,
+        connect_timeout_s=1,
+        min_side=16,
+        max_bytes=MOST_BYTES,
+        min_success=0,
+        format="png",
+    )
+    collection = Collection(place / "ours")
+    with Site(of) as site:
+        numbers, urls = _flat(site)
+        rows = [
+            {"key": key_of(str(place)), "url": url, "text": of[number].text}
+            for place, (number, url) in enumerate(zip(numbers, urls, strict=True))
+        ]
+        summary = Summary(rows=len(rows), kept=len(rows))
+        collection.write(Table.CANDIDATES, "00000", rows, recipe="r", config=config, summary=summary)
+        scrape(collection, config)
+    verdicts: dict[int, str] = {}
+    for number, row in zip(numbers, collection.read(Table.RECORDS).to_pylist(), strict=True):
+        picture = collection.root / row["image"] if row["image"] else None
+        verdicts[number] = _verdict(of[number], f"`{row['status']}`", picture)
+    return [verdicts[number] for number in range(len(of))]
+
+
+def run_img2dataset(of: list[Case], place: Path) -> list[str]:
+    """Its verdict of each case: its status, and the first words of its error."""
+    with Site(of) as site:
+        numbers, urls = _flat(site)
+        table = pa.table({"url": pa.array(urls, pa.string()), "case": numbers})
+        pq.write_table(table, place / "urls.parquet")
+        (place / "run.py").write_text(IMG2DATASET)
+        command = [sys.executable, str(place / "run.py"), str(place / "urls.parquet"), str(place / "theirs")]
+        subprocess.run(command, check=True, env={**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"}, stdout=sys.stderr)
+    verdicts: dict[int, str] = {}
+    for row in pq.read_table(place / "theirs" / "00000.parquet").to_pylist():
+        picture = place / "theirs" / "00000" / f"{row['key']}.png"
+        said = " ".join((row["error_message"] or "").split())[:44].replace("|", "/")
+        status = "stored" if row["status"] == "success" else f"failed: {said}"
+        verdicts[row["case"]] = _verdict(of[row["case"]], status, picture if picture.exists() else None)
+    return [verdicts.get(number, "no row at all") for number in range(len(of))]
+
+
+def _flat(site: Site) -> tuple[list[int], list[str | None]]:
+    flat = [(number, url) for number, of_case in enumerate(site.urls()) for url in of_case]
+    return [number for number, _ in flat], [url for _, url in flat]
+
+
+def _verdict(case: Case, status: str, picture: Path | None) -> str:
+    if picture is None or case.shows is None:
+        return status
+    with Image.open(picture) as image:
+        shown = np.asarray(image.convert("RGB"), float)
+    if shown.shape != case.shows.shape:
+        return f"{status}, on its side"
+    off = np.abs(shown - case.shows).mean()
+    return status if off < case.close else f"{status}, wrong: off by {off:.0f} of 255"
+
+
+if __name__ == "__main__":
+    main()

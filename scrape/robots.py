@@ -1,0 +1,110 @@
+"""robots.txt (RFC 9309): asked once of each host, and obeyed.
+
+What the RFC leaves open is done as it is kindest: 429 counts as a host that can't be asked just now, and Crawl-delay,
+which it does not know, is heeded.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol
+
+from protego import Protego
+from yarl import URL
+
+from scrape.address import checked_url
+from scrape.collection import Status
+from scrape.dropped import Dropped
+from scrape.optout import ROBOT
+
+MOST_BYTES = 500 * 1024
+"""What of a robots.txt is read (RFC 9309, 2.5)."""
+REDIRECTS = 5
+"""Followed to a robots.txt (RFC 9309, 2.3.1.2)."""
+LONGEST_DELAY_S = 10.0
+"""What of a Crawl-delay is heeded: at more than that, a host's thousand pictures would take a night."""
+_IN_A_THREAD = 32 * 1024
+
+
+class Asker(Protocol):
+    """Fetches one address, once."""
+
+    async def beginning(self, address: URL, most: int) -> bytes | str:
+        """The first bytes of an address, or the address to which it has moved, not checked. Raises Dropped."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a host's robots.txt says to this program."""
+
+    parsed: Protego | None
+    """None: there is none, and all is allowed."""
+
+    @property
+    def delay_s(self) -> float:
+        """Seconds from one request to the next."""
+        delay = self.parsed.crawl_delay(ROBOT) if self.parsed else None
+        return min(delay or 0.0, LONGEST_DELAY_S)
+
+    def verdict(self, address: URL) -> str | None:
+        """What it says of an address, for the records; None where there is no robots.txt.
+
+        Raises:
+            Dropped: opted_out.
+        """
+        if self.parsed is None:
+            return None
+        if self.parsed.can_fetch(str(address), ROBOT):
+            return "robots.txt: allowed"
+        raise Dropped(Status.OPTED_OUT, "robots.txt: disallowed", consent="robots.txt: disallowed")
+
+
+class Robots:
+    """The rules of every host that was asked. For one event loop."""
+
+    def __init__(self, asker: Asker, *, allow_private: bool) -> None:
+        self._asker = asker
+        self._allow_private = allow_private
+        self._rules: dict[URL, Rules] = {}
+        self._asked: dict[URL, asyncio.Lock] = {}
+
+    async def rules(self, address: URL) -> Rules:
+        """The rules of an address's host.
+
+        Raises:
+            Dropped: the host can't be asked just now, so nothing of it may be fetched (RFC 9309, 2.3.1.4). The next
+                call tries again.
+        """
+        origin = address.origin()
+        if origin not in self._rules:
+            async with self._asked.setdefault(origin, asyncio.Lock()):
+                if origin not in self._rules:
+                    self._rules[origin] = await self._ask(origin)
+            self._asked.pop(origin, None)
+        return self._rules[origin]
+
+    async def _ask(self, origin: URL) -> Rules:
+        address = origin / "robots.txt"
+        try:
+            for _ in range(REDIRECTS + 1):
+                got = await self._asker.beginning(address, MOST_BYTES)
+                if isinstance(got, bytes):
+                    return Rules(await _parsed(got))
+                address = checked_url(got, allow_private=self._allow_private)
+        except Dropped as dropped:
+            if dropped.status in _NONE:
+                return Rules(None)
+            raise Dropped(dropped.status, f"robots.txt: {dropped.detail}", wait_s=dropped.wait_s) from dropped
+        return Rules(None)
+
+
+_NONE = {
+    *(Status.HTTP_403, Status.HTTP_404, Status.HTTP_410, Status.HTTP_4XX),  # RFC 9309, 2.3.1.3: unavailable
+    *(Status.BAD_URL, Status.BAD_SCHEME, Status.PRIVATE_ADDRESS),  # where a redirect leads
+}
+
+
+async def _parsed(body: bytes) -> Protego:
+    text = body.decode("utf-8-sig", "replace")
+    if len(body) < _IN_A_THREAD:
+        return Protego.parse(text)
+    return await asyncio.to_thread(Protego.parse, text)

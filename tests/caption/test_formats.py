@@ -1,0 +1,191 @@
+"""Every convention is read as the tools that made it write it, and gives back whatever was put into it."""
+
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from base.errors import UserError
+from caption.formats import FORMATS, FormatName
+from caption.formats.rows import Names, Row, oddities
+from caption.formats.target import Log, Target
+
+captions = (
+    st.text(max_size=300) | st.text("a_.\r\n\ufeff\x00\x85 ,:{\"'", max_size=9) | st.sampled_from(["a cat", "CON"])
+)
+folders = st.sampled_from(["", "john", "John", "a b/c"])
+
+
+def rows_of(format_name: str, folder: Path) -> tuple[dict[str, str | None], Log]:
+    """Name → caption, and what was noted."""
+    log = Log()
+    return {row.name: row.caption for row in FORMATS[format_name].read(folder, log.note)}, log
+
+
+def put(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+
+
+def test_the_command_line_names_all_formats() -> None:
+    assert tuple(FORMATS) == get_args(FormatName)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=15)
+@given(
+    wanted=st.lists(st.tuples(folders, captions, st.sampled_from([".jpg", ".gif", ".jpeg"])), min_size=1, max_size=6)
+)
+def test_any_captions_are_read_again_as_they_were_written(
+    name: str, wanted: list[tuple[str, str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    place = tmp_path_factory.mktemp("formats")
+    rows = []
+    for number, (folder, caption, extension) in enumerate(wanted):
+        file = place / f"{number}.bin"
+        file.write_bytes(str(number).encode())
+        rows.append(Row(f"{folder}/x{number % 2}{extension}".lstrip("/"), caption, str(file)))
+    (place / "new").mkdir()
+    log = Log()
+    assert list(FORMATS[name].write(rows, Target(place / "new", log)))[-1] == len(rows)
+    assert {what for what, _ in log.counts} == {"made"}
+    found = {row.read(): row.caption for row in FORMATS[name].read(place / "new", Log().note)}
+    assert found == {str(number).encode(): caption for number, (_, caption, _) in enumerate(wanted)}
+
+
+def test_kohya_s_json_is_read_with_tags_and_paths(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    put(folder, "a.jpg", "b.png", "c.webp", "d.jpg", "e.jpg", "sub/f.jpg", "g.jpg")
+    entries = {
+        "a": {"caption": "a man", "tags": "outdoors, smiling", "train_resolution": [512, 512]},
+        "b": {"tags": "1girl, solo"},
+        str(folder / "c.webp"): {"caption": "by its path"},
+        "C:\\train\\d.jpg": {"caption": "by a path of another machine"},
+        "e": {"caption": "", "tags": ""},
+        "sub/f": {"caption": "below"},
+        "h": {"caption": "not there"},
+        "g": "not an entry",
+    }
+    (tmp_path / "meta_cap.json").write_text(json.dumps({"a": {"caption": "of an earlier step"}}))
+    (tmp_path / "meta_clean.json").write_text(json.dumps(entries))
+    found, log = rows_of("kohya", folder)
+    assert found == {
+        "a.jpg": "a man, outdoors, smiling",
+        "b.png": "1girl, solo",
+        "c.webp": "by its path",
+        "d.jpg": "by a path of another machine",
+        "e.jpg": "",
+        "sub/f.jpg": "below",
+        "g.jpg": None,
+    }
+    assert log.counts == {("odd", "entry without a picture"): 1}
+
+
+def test_imagefolder_s_table_is_read_the_nearest_first(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg", "train/b.jpg", "train/c.jpg", "d.jpg")
+    lines = [
+        {"file_name": "a.jpg", "text": "a cat\n"},
+        {"file_name": "train/b.jpg", "text": "from above"},
+        [],
+        {"x": 1},
+    ]
+    text = "\n".join(json.dumps(line) for line in lines) + "\nnot json\n"
+    (tmp_path / "metadata.jsonl").write_text("\ufeff" + text)
+    lines = [
+        {"file_name": "b.jpg", "caption": "nearest"},
+        {"file_name": "c.jpg", "prompt": "c"},
+        {"file_name": "e.jpg"},
+    ]
+    (tmp_path / "train" / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    found, log = rows_of("imagefolder", tmp_path)
+    assert found == {"a.jpg": "a cat\n", "train/b.jpg": "nearest", "train/c.jpg": "c", "d.jpg": None}
+    assert log.counts == {("odd", "line that can't be read"): 4}
+
+
+def test_shards_are_what_webdataset_reads(tmp_path: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    put(tmp_path / "in", "a.jpg", "john/a b.c.JPEG")
+    rows = [
+        Row("a.jpg", "a cat", str(tmp_path / "in/a.jpg")),
+        Row("john/a b.c.JPEG", "", f"{tmp_path}/in/john/a b.c.JPEG"),
+    ]
+    (tmp_path / "out").mkdir()
+    list(FORMATS["webdataset"].write(rows, Target(tmp_path / "out", Log())))
+    samples = list(webdataset.WebDataset(str(tmp_path / "out" / "00000.tar"), shardshuffle=False))
+    assert [sample["__key__"] for sample in samples] == ["000000000", "000000001"]
+    assert [sample["txt"] for sample in samples] == [b"a cat", b""]
+    assert [sample.get("jpg", sample.get("jpeg")) for sample in samples] == [b"a.jpg", b"john/a b.c.JPEG"]
+    assert rows_of("webdataset", tmp_path / "out")[0] == {"a.jpg": "a cat", "john/a b.c.JPEG": ""}
+
+
+def test_shards_of_others_are_read_and_lead_nowhere_else(tmp_path: Path) -> None:
+    members = {
+        "0.jpg": b"0", "0.txt": "caf\xe9".encode("latin-1"), "0.json": b'{"file_name": "../../etc/x.jpg"}',
+        "1.png": b"1", "1.json": b'{"caption": "from json"}', "../2.jpg": b"2", "3.txt": b"no picture",
+        "4.jpg": b"4", "4.json": b"broken", "4.cls": b"7",
+    }  # fmt: skip
+    for name, data in members.items():
+        (tmp_path / "member").write_bytes(data)
+        with tarfile.open(tmp_path / "x.tar", "a") as archive:
+            archive.add(tmp_path / "member", name)
+    found, log = rows_of("webdataset", tmp_path)
+    assert found == {"etc/x.jpg": "café", "1.png": "from json", "2.jpg": None, "4.jpg": None}
+    assert log.counts == {("odd", "sample without a picture"): 1, ("odd", "sidecar in Windows-1252"): 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "mend"),
+    [("kohya", "put kohya's JSON there"), ("imagefolder", "metadata.jsonl"), ("webdataset", "holds none")],
+)
+def test_a_folder_of_another_kind_is_a_sentence(tmp_path: Path, name: str, mend: str) -> None:
+    put(tmp_path, "a.jpg")
+    with pytest.raises(UserError, match=mend):
+        rows_of(name, tmp_path)
+
+
+def test_sidecars_of_one_kind_alone_are_read(tmp_path: Path) -> None:
+    put(tmp_path, "a b.jpg", "c d.jpg", "e f.jpg")
+    (tmp_path / "a b.txt").write_text("from txt")
+    (tmp_path / "c d.caption").write_text("from caption")
+    (tmp_path / "e f.yml").write_text("main_prompt: from yaml\ntags: [x]\nflip_p: 0.5\n")
+    everything = {"a b.jpg": "from txt", "c d.jpg": "from caption", "e f.jpg": "from yaml, x"}
+    found, log = rows_of("filename", tmp_path)
+    assert found == everything
+    assert log.counts == {("odd", "settings in a YAML, which stay behind"): 1}
+    for name, picture in [("txt", "a b.jpg"), ("caption", "c d.jpg"), ("yaml", "e f.jpg")]:
+        assert rows_of(name, tmp_path)[0] == {**dict.fromkeys(everything), picture: everything[picture]}
+
+
+@given(st.lists(st.text("aA/._\\\0é\udc80 ", max_size=6).map(lambda stem: f"{stem}.jpg") | st.text(), max_size=30))
+def test_pictures_of_a_new_folder_share_no_stem_and_lie_in_it(wanted: list[str]) -> None:
+    names = Names()
+    given = [names.name(name) for name in wanted]
+    stems = {os.path.splitext(name)[0].casefold() for name in given}
+    assert len(stems) == len(given)
+    for name in given:
+        name.encode()
+        assert all(part.strip(". ") and not part.startswith(".") for part in name.split("/"))
+
+
+@pytest.mark.parametrize(
+    ("caption", "kinds"),
+    [
+        ("a man and/or a dog", []),
+        ("café\nau lait", []),
+        (" ", ["empty caption"]),
+        ("/etc/passwd", ["caption that is a path"]),
+        ("C:\\Users\\me\\x.png", ["caption that is a path"]),
+        ("../pictures/x.jpg", ["caption that is a path"]),
+        ("train/x.jpg", ["caption that is a path"]),
+        ("a\x00b", ["control characters in a caption"]),
+        ("\x85", ["empty caption", "control characters in a caption"]),
+    ],
+)
+def test_odd_captions_are_known(caption: str, kinds: list[str]) -> None:
+    assert list(oddities(caption)) == kinds

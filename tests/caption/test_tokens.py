@@ -1,0 +1,90 @@
+"""Tokens are counted as transformers counts them, for any model's vocabulary."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from transformers import CLIPTokenizer
+
+from base.errors import UserError
+from caption.tokens import LIMIT, Tokens, lengths, tokens_of
+
+HOUSE = Path(__file__).parents[2]
+DEMO = HOUSE / "demo" / "models" / "stable-diffusion"
+
+
+def by_transformers(tokenizer: CLIPTokenizer, captions: list[str]) -> list[int]:
+    return [len(tokens) for tokens in tokenizer(captions, verbose=False).input_ids]
+
+
+@pytest.fixture(scope="module")
+def real(shared_data: Path) -> list[str]:
+    """More than 1,000 captions that people and web pages wrote."""
+    laion = pq.read_table(shared_data / "laion" / "laion2b-en-sample.parquet")["TEXT"].to_pylist()
+    coco = json.loads((shared_data / "coco" / "annotations" / "captions_sample.json").read_bytes())["annotations"]
+    return [text for text in laion if text] + [one["caption"] for one in coco]
+
+
+def test_real_captions_have_as_many_tokens_as_transformers_says(
+    real: list[str], shared_data: Path, tmp_path: Path
+) -> None:
+    assert len(real) > 1000
+    shutil.copytree(shared_data / "clip_tokenizer", tmp_path / "tokenizer")
+    wanted = by_transformers(CLIPTokenizer.from_pretrained(tmp_path / "tokenizer"), real)
+    assert tokens_of(str(tmp_path)).count(real) == wanted
+    assert tokens_of().count(real) == wanted  # CLIP's own vocabulary needs no model
+    assert max(wanted) > LIMIT
+
+
+@given(st.text() | st.text("aİıß 漢\u0301'ts<|endoftext|>🚲\x00_9", max_size=40))
+@example("a <|endoftext|> b<|startoftext|>")
+@example("They're 'S \r\n\x85 café cafe\u0301")
+def test_any_text_has_as_many_tokens_as_transformers_says(text: str) -> None:
+    assert demo_tokens().count([text]) == by_transformers(_demo, [text])
+
+
+_demo = CLIPTokenizer.from_pretrained(DEMO / "tokenizer")
+
+
+def demo_tokens() -> Tokens:
+    return tokens_of(str(DEMO))
+
+
+def test_the_limit_is_the_model_s() -> None:
+    assert demo_tokens().limit == 32
+    assert tokens_of().limit == tokens_of("no/such-model").limit == 77
+
+
+def test_the_worst_caption_is_named() -> None:
+    captions = [("a.jpg", "a cat"), ("b.jpg", "cat " * 90), ("c.jpg", "cat " * 75), ("d.jpg", "cat " * 76)]
+    done = []
+    found = lengths(captions, tokens_of(), lambda d, total, note="": done.append((d, total)))
+    assert (found.captions, found.cut, found.longest, found.where) == (4, 2, 92, "b.jpg")
+    assert str(found) == "tokens: 2 of 4 captions will be cut, as CLIP reads 77, both ends counted; most: 92, of b.jpg"
+    assert done == [(4, 4)]
+    assert str(lengths(captions[:1], tokens_of())) == "tokens: none of 1 captions is cut, CLIP reads 77; most: 4"
+
+
+def test_half_a_surrogate_is_counted_too() -> None:
+    assert tokens_of().count(["a \udc80 b"]) == tokens_of().count(["a ? b"])
+
+
+def test_a_broken_tokenizer_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "vocab.json").write_text("{")
+    (tmp_path / "tokenizer" / "merges.txt").write_text("")
+    with pytest.raises(UserError, match=r"The tokenizer of .* can't be read"):
+        tokens_of(str(tmp_path))
+
+
+def test_torch_is_not_imported() -> None:
+    script = (
+        "import sys; from caption.tokens import tokens_of; tokens_of().count(['a']); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60, cwd=HOUSE)

@@ -1,0 +1,57 @@
+"""The demo, run as `dreamloom demo` runs it, but for lengths: few pictures, two steps of training."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import demo.run
+from base.errors import UserError
+from demo.home import PROJECT, WITHOUT, make_home
+from demo.run import demo as run_demo
+
+
+@pytest.fixture
+def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A demo's folder whose user has changed his project.yaml so that it is soon through."""
+    monkeypatch.setattr(demo.run, "EXAMINED", 2)
+    folder = tmp_path / "demo-world"
+    make_home(folder, seed=3, exhibits=40)
+    for name in (PROJECT, WITHOUT):
+        content = yaml.safe_load((folder / name).read_text())
+        content["train"] |= {"max_steps": 2, "batch": 4, "prompts": ["a big red heart on a white background"]}
+        content["evaluate"] = {"timesteps": 1}
+        content["balance"]["held_out_max_ground_truth"] = 4
+        (folder / name).write_text(yaml.safe_dump(content))
+    return folder
+
+
+def test_the_demo_compares_both_runs_and_has_nothing_to_do_when_run_again(
+    short: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_demo(folder=short)
+    said = capsys.readouterr().out
+    assert "with ground truth" in said and "without ground truth" in said
+    assert "2 steps, 8 pictures seen" in (short / "without.log").read_text()
+    with Image.open(short / "picture.png") as picture:
+        assert picture.width > 1000 and len(np.unique(np.asarray(picture.convert("L")))) > 50
+    for arm in ("before", "with", "without"):
+        marks = json.loads((short / "exam" / arm / "marks.json").read_text())
+        assert 0 <= marks["general"] <= 1 and len(marks["shown"]) == len(demo.run.SHOWN)
+    assert (short / "with" / "model" / "model_index.json").exists()
+
+    run_demo(folder=short)
+    assert capsys.readouterr().out.count("Nothing to do") == 2
+    with pytest.raises(UserError, match="made with seed 3"):
+        run_demo(folder=short, seed=4)
+
+
+def test_the_demo_says_that_its_second_run_failed(short: Path) -> None:
+    project = short / WITHOUT
+    project.write_text(project.read_text().replace("max_steps", "max_stepps"))
+    with pytest.raises(Exception, match=r"without\.log says why"):
+        run_demo(folder=short)
+    assert "max_stepps" in (short / "without.log").read_text()

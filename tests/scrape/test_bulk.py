@@ -1,0 +1,61 @@
+"""The same candidates through img2dataset come to the same tables; what it must not ask, it does not."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from base.errors import UserError
+from scrape import bulk
+from scrape.collection import Collection, Table
+from scrape.download import ScrapeConfig, scrape
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("img2dataset") is None, reason="img2dataset is an extra")
+
+
+def test_its_tables_are_those_of_the_scraper(site: Any, tmp_path: Path) -> None:
+    """Also of what it fails at by itself: an address with a space, a body that is packed, a host that asks to wait."""
+    site.put("/robots.txt", b"User-agent: *\nDisallow: /members/\n")
+
+    async def busy(_: web.Request) -> web.StreamResponse:
+        first = site.hits["/busy"] % 4 != 0
+        return web.Response(status=429, headers={"Retry-After": "0"}) if first else web.Response(body=site.picture(8))
+
+    urls = [site.put(f"/{n}", site.picture(n)) for n in range(4)]
+    urls += [site.put("/copy", site.picture(1)), site.put("/gone", status=404), site.put("/page", b"<html>")]
+    urls += [site.put("/a b", site.picture(5)), site.handle("/busy", busy), site.put("/big", site.picture(6, 900, 700))]
+    urls += [site.put("/no", site.picture(7), headers={"X-Robots-Tag": "noai"}), site.put("/members/1", b"")]
+    urls += ["file:///etc/hostname", None]
+    tables = []
+    for engine in ("own", "img2dataset"):
+        collection = Collection(tmp_path / engine)
+        rows = site.scraped(collection, urls, engine=engine, processes=1, retries=3, shrink_to=100)
+        tables.append([{**row, "consent": None, "detail": None} for row in rows])
+        assert not (collection.root / "bulk").exists() or not list((collection.root / "bulk").iterdir())
+    assert tables[0] == tables[1]
+    assert [row["status"] for row in tables[0]] == [
+        *(["ok"] * 4),
+        *("duplicate", "http_404", "not_an_image", "ok", "ok", "ok", "opted_out", "opted_out", "bad_scheme", "bad_url"),
+    ]
+    assert site.hits["/members/1"] == 0
+
+
+def test_private_addresses_are_not_handed_over(site: Any, collection: Collection) -> None:
+    urls = [site.put("/a", site.picture(1)), site.url.replace("127.0.0.1", "localhost") + "/a"]
+    rows = site.scraped(collection, urls, engine="img2dataset", allow_private=False)
+    assert [row["status"] for row in rows] == ["private_address"] * 2
+    assert site.hits.total() == 0
+
+
+def test_what_is_not_installed_is_said(site: Any, collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ScrapeConfig(engine="img2dataset", distributor="ray")
+    if importlib.util.find_spec("ray") is None:
+        with pytest.raises(UserError, match="pip install ray"):
+            bulk.check(config)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    site.candidates(collection, [site.put("/a", site.picture(1))])
+    with pytest.raises(UserError, match=r"pip install 'dreamloom\[bulk\]'"):
+        scrape(collection, config)
+    assert not collection.parts(Table.RECORDS)

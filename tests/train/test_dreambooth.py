@@ -1,0 +1,74 @@
+"""DreamBooth's folder: subjects and their classes in balance, drawn once, and trained on like any folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from base.errors import UserError
+from train.config import TrainConfig
+from train.dataset import read_dataset
+from train.dreambooth import DreamBoothConfig, dreambooth
+from train.loop import train
+
+
+@pytest.fixture
+def subjects(tmp_path: Path) -> Path:
+    """Two subjects, of two and three pictures."""
+    root = tmp_path / "subjects"
+    for name, count in (("rex", 2), ("tom", 3)):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (40, 40), (number * 60, 80, 10)).save(root / name / f"IMG_{number}.png")
+        (root / name / "instance.txt").write_text(f"a photo of {name}, sks dog\n")
+        (root / name / "class.txt").write_text("a photo of a dog")
+    return root
+
+
+def settings(base: str, **changes: object) -> DreamBoothConfig:
+    small = {"base": base, "resolution": 32, "class_pictures": 6, "sample_steps": 1, "device": "cpu", "batch": 4}
+    return DreamBoothConfig.model_validate({**small, **changes})
+
+
+def test_a_folder_of_subjects_and_classes(
+    subjects: Path, tmp_path: Path, tiny_base: str, config: Callable[..., TrainConfig]
+) -> None:
+    target = tmp_path / "target"
+    made = dreambooth(subjects, target, settings(tiny_base, prior_weight=0.5))
+    assert (made.subjects, made.pictures, made.class_pictures, made.drawn) == (2, 5, 12, 12)
+    data = read_dataset(target, 32, 8, 1)
+    captions: dict[str, set[str]] = {folder.name: set() for folder in data.folders}
+    for sample in data.samples:
+        captions[data.folders[sample.folder].name].add(sample.caption)
+    assert captions["rex"] == {"a photo of rex, sks dog"} and captions["tom class"] == {"a photo of a dog"}
+    weights = {data.folders[s.folder].name: s.settings.loss_scale for s in data.samples}
+    assert weights == {"rex": 1, "rex class": 0.5, "tom": 1, "tom class": 0.5}
+    assert [float(folder.multiply) for folder in data.folders] == [3, 1, 2, 1]
+    drawn = {path.parent.name: path.read_bytes() for path in target.glob("* class/00002.png")}
+    assert drawn["rex class"] != drawn["tom class"], "each class has noises of its own"
+    assert train(target, tmp_path / "run", config(base=tiny_base)).images == 24
+
+
+def test_what_is_there_is_not_drawn_again_and_comes_out_the_same(
+    subjects: Path, tmp_path: Path, tiny_base: str
+) -> None:
+    dreambooth(subjects, tmp_path / "target", settings(tiny_base))
+    before = {path: path.read_bytes() for path in (tmp_path / "target").glob("* class/*.png")}
+    gone = tmp_path / "target" / "rex class" / "00003.png"
+    gone.unlink()
+    assert dreambooth(subjects, tmp_path / "target", settings(tiny_base)).drawn == 1
+    assert {path: path.read_bytes() for path in (tmp_path / "target").glob("* class/*.png")} == before
+
+
+def test_what_is_missing_or_not_ours_is_said(subjects: Path, tmp_path: Path, tiny_base: str) -> None:
+    dreambooth(subjects, tmp_path / "target", settings(tiny_base))
+    with pytest.raises(UserError, match="other settings"):
+        dreambooth(subjects, tmp_path / "target", settings(tiny_base, seed=1))
+    with pytest.raises(UserError, match="not a folder of DreamBooth"):
+        dreambooth(subjects, subjects, settings(tiny_base))
+    (subjects / "tom" / "class.txt").write_text(" ")
+    with pytest.raises(UserError, match=r"class\.txt is not there or empty"):
+        dreambooth(subjects, tmp_path / "other", settings(tiny_base))
+    with pytest.raises(UserError, match="no subjects"):
+        dreambooth(tmp_path / "nowhere", tmp_path / "other", settings(tiny_base))

@@ -1,0 +1,157 @@
+"""DreamBooth (Ruiz et al. 2022, arXiv 2208.12242), for those who want it: a training folder of subjects and classes.
+
+What goes in is a folder with a folder for each subject: its pictures, `instance.txt` (a photo of sks dog) and
+`class.txt` (a photo of a dog). What comes out is a training folder, as train reads any:
+
+    <target>/<subject>/          the pictures, linked; local.yaml has the instance prompt, multiply.txt the balance
+             <subject> class/    what the base model draws of the class prompt; loss_scale.txt is the prior-loss weight
+
+An epoch shows the class as often as the subject. docs/dreambooth.md says why ground truth serves better.
+"""
+
+import json
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import yaml
+from pydantic import Field
+
+from base.errors import UserError
+from base.files import commit_json, commit_text, fingerprint, link_or_copy, lock
+from base.progress import Progress, silent
+from base.stage import StageConfig, recipe
+from train.check import check_model
+from train.config import TrainConfig
+from train.picture import EXTENSIONS
+from train.rng import stream
+
+MARK = ".dreambooth.json"
+"""The file that says how a folder was made; a folder without it is not ours to write into."""
+
+
+class DreamBoothConfig(StageConfig):
+    """Makes a training folder of subjects, with pictures of their classes that the base model draws."""
+
+    base: str = Field(
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        description="The model to start from: a diffusers folder, a .safetensors or .ckpt, or a hub id (owner/name).",
+    )
+    class_pictures: int = Field(200, ge=1, le=100_000, description="Pictures that are drawn of each class.")
+    prior_weight: float = Field(1.0, ge=0, le=100, description="What the losses of class pictures are multiplied by.")
+    resolution: int = Field(512, ge=32, le=4096, description="Side of the drawn pictures, in pixels.")
+    batch: int = Field(4, ge=1, le=4096, description="Pictures drawn at a time.")
+    sample_steps: int = Field(25, ge=1, le=1000, description="Denoising steps a picture.")
+    guidance: float = Field(7.5, ge=0, le=100, description="Classifier-free guidance of the pictures.")
+    seed: int = Field(0, ge=0, lt=2**63, description="The noise derives from it.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something to learn."""
+
+    name: str
+    pictures: tuple[Path, ...]
+    instance: str
+    """What its pictures are called."""
+    kind: str
+    """What others of its kind are called."""
+
+
+@dataclass(frozen=True)
+class DreamBoothSummary:
+    """What is in the training folder."""
+
+    subjects: int
+    pictures: int
+    class_pictures: int
+    drawn: int
+    """Of the class pictures, those that were not there before."""
+
+
+def dreambooth(
+    subjects: Path, target: Path, config: DreamBoothConfig, progress: Progress = silent
+) -> DreamBoothSummary:
+    """Makes a training folder; class pictures that are there already are not drawn again.
+
+    Raises:
+        UserError: a subject lacks something, the model is not there, or `target` holds something else.
+    """
+    found = read_subjects(subjects)
+    check_model(config.base)
+    made = recipe("dreambooth", 1, config, models={"base": fingerprint(config.base)}, leave_out=("batch", "device"))
+    _check_target(target, made)
+    drawn = 0
+    with lock(target):
+        commit_json(target / MARK, {"recipe": made})
+        for subject in found:
+            _link(subject, target / subject.name, config)
+            drawn += _draw_class(subject, target / f"{subject.name} class", config, progress)
+    pictures = sum(len(subject.pictures) for subject in found)
+    return DreamBoothSummary(len(found), pictures, len(found) * config.class_pictures, drawn)
+
+
+def read_subjects(folder: Path) -> list[Subject]:
+    """The subjects in a folder.
+
+    Raises:
+        UserError: there is none, or one lacks its pictures or prompts.
+    """
+    inner = sorted(path for path in folder.glob("[!.]*") if path.is_dir()) if folder.is_dir() else []
+    if not inner:
+        raise UserError(f"{folder} holds no subjects: it needs a folder of pictures for each.")
+    return [_read_subject(path) for path in inner]
+
+
+def _read_subject(folder: Path) -> Subject:
+    pictures = tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS))
+    if not pictures:
+        raise UserError(f"{folder} holds no pictures; put those of the subject into it.")
+    prompts = []
+    for name, example in (("instance.txt", "a photo of sks dog"), ("class.txt", "a photo of a dog")):
+        file = folder / name
+        text = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+        if not text:
+            raise UserError(f"{file} is not there or empty; write a prompt into it, such as: {example}")
+        prompts.append(text)
+    return Subject(folder.name, pictures, *prompts)
+
+
+def _check_target(target: Path, made: str) -> None:
+    if not target.exists() or not any(target.iterdir()):
+        return
+    try:
+        stored = json.loads((target / MARK).read_text(encoding="utf-8"))["recipe"]
+    except (OSError, ValueError, KeyError):
+        raise UserError(f"{target} holds something that is not a folder of DreamBooth's; name a new one.") from None
+    if stored != made:
+        raise UserError(f"{target} was made with other settings or another model; name a new folder.")
+
+
+def _link(subject: Subject, folder: Path, config: DreamBoothConfig) -> None:
+    folder.mkdir(exist_ok=True)
+    for picture in subject.pictures:
+        link_or_copy(picture, folder / picture.name)
+    often = max(Fraction(1), Fraction(config.class_pictures, len(subject.pictures)))
+    commit_text(folder / "multiply.txt", f"{float(often):.9g}\n")
+    commit_text(folder / "local.yaml", yaml.safe_dump({"main_prompt": subject.instance}, allow_unicode=True))
+
+
+def _draw_class(subject: Subject, folder: Path, config: DreamBoothConfig, progress: Progress) -> int:
+    """Draws what is missing; picture n comes from noise n, whichever are drawn with it."""
+    folder.mkdir(exist_ok=True)
+    often = max(Fraction(1), Fraction(len(subject.pictures), config.class_pictures))
+    commit_text(folder / "multiply.txt", f"{float(often):.9g}\n")
+    commit_text(folder / "loss_scale.txt", f"{config.prior_weight:g}\n")
+    commit_text(folder / "local.yaml", yaml.safe_dump({"main_prompt": subject.kind}, allow_unicode=True))
+    missing = [number for number in range(config.class_pictures) if not (folder / f"{number:05d}.png").exists()]
+    if missing:
+        from train.sample import draw_each  # torch from here on
+
+        shared = set(DreamBoothConfig.model_fields) & set(TrainConfig.model_fields)
+        values = {name: getattr(config, name) for name in shared}
+        values |= {"seed": stream(config.seed, "class", subject.name) >> 1, "quantum": 8}
+        files = {number: folder / f"{number:05d}.png" for number in missing}
+        draw_each(subject.kind, files, TrainConfig.model_validate(values), progress)
+    return len(missing)
