@@ -67,7 +67,7 @@ class CaptionConfig(StageConfig):
         ClipConfig(), description="Which CLIP ranks captions; in a project, what score says where this says nothing."
     )
     edit: EditConfig = Field(EditConfig(), description="How captions are edited as a set, also those that were kept.")
-    batch: int = Field(16, ge=1, le=1024, description="Pictures a forward pass. Changes the speed only.")
+    batch: int = Field(16, ge=1, le=1024, description="Pictures a forward pass; many beams or candidates need fewer.")
     workers: int = Field(4, ge=1, le=64, description="Threads that decode. Changes the speed only.")
     device: Device = Field("auto", description="auto: the GPU where there is one.")
     precision: Precision = Field("auto", description="auto: bf16 where the GPU or processor computes in it, else fp32.")
@@ -90,6 +90,11 @@ class CaptionConfig(StageConfig):
         """Whether CLIP has to look at what the model writes."""
         return self.candidates > 1 or self.floor is not None or self.keep_alt_text_if_better
 
+    @property
+    def asks_clip(self) -> bool:
+        """Whether any source's captions need CLIP."""
+        return self.ranks or bool(self.templates)
+
 
 def check(config: CaptionConfig) -> None:
     """Sees, without importing torch, that the models are ones, or may be on the hub.
@@ -98,7 +103,7 @@ def check(config: CaptionConfig) -> None:
         UserError: one can't be.
     """
     _check_blip(config.model)
-    if config.ranks or config.templates:
+    if config.asks_clip:
         check_clip(config.clip)
 
 

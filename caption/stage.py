@@ -42,8 +42,8 @@ DOUBTFUL = "doubtful"
 def recipes(collection: Collection, config: CaptionConfig) -> dict[str, str]:
     """Part → recipe. Where a collection has choices, only what they kept is captioned."""
     tables = [Table.RECORDS, Table.CHOICES] if collection.parts(Table.CHOICES) else [Table.RECORDS]
-    made = config.model_dump(mode="json", include={"keep", "floor", "edit"})
-    made["words"] = _words(collection, config)
+    made = config.model_dump(mode="json", include={"model", "keep", "floor", "edit"})
+    made |= {"words": _words(collection, config), "clip": _clip_name(config) if config.asks_clip else None}
     return {
         part: recipe("caption", VERSION, made, [collection.stamp(table, part) for table in tables])
         for part in collection.parts(Table.RECORDS)
@@ -81,12 +81,15 @@ def _journal(collection: Collection, part: str) -> Journal:
 
 
 def _words(collection: Collection, config: CaptionConfig) -> str:
-    """The recipe of the candidates of a source's pictures: all that they hang on but the picture."""
+    """The recipe of the candidates of a source's pictures: all that they hang on but the picture.
+
+    Models count by what is in them, not by where they lie.
+    """
     templates = config.templates.get(collection.name)
     clip = clip_models(config.clip) | {"precision": config.clip.precision}
     if templates is not None:
         return recipe("templates", WORDS_VERSION, {"templates": templates}, (), clip)
-    fields = {"model", "prompt", "beams", "top_p", "candidates", "min_length", "max_length", "no_repeat", "precision"}
+    fields = {"prompt", "beams", "top_p", "candidates", "min_length", "max_length", "no_repeat", "precision"}
     fields |= {"keep_alt_text_if_better"} | ({"seed"} if config.top_p is not None else set())
     models = {"blip": fingerprint(config.model)} | (clip if config.ranks else {})
     return recipe("words", WORDS_VERSION, config.model_dump(mode="json", include=fields), (), models)
@@ -213,7 +216,11 @@ def _chosen_of(found: _Found, config: CaptionConfig) -> dict[str, Any]:
         "score": chosen.score,
         "similarity": cosine,
         "margin": margin,
-        "clip": None if cosine is None else clip_name(config.clip.model, config.clip.weights),
+        "clip": None if cosine is None else _clip_name(config),
         "doubtful": None if cosine is None or config.floor is None else cosine < config.floor,
         **found.to_row(),
     }
+
+
+def _clip_name(config: CaptionConfig) -> str:
+    return clip_name(config.clip.model, config.clip.weights)

@@ -1,5 +1,6 @@
 """What is kept, written, chosen, doubted, dropped and taken over; and what a change makes again."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -125,10 +126,11 @@ def test_settings_of_speed_make_nothing_again(tiny: str, make_collection: Make, 
         assert recipes(collection, config_of(tiny, **change)) != before
 
 
-def test_bf16_writes_captions_too(tiny: str, make_collection: Make, config_of: MakeConfig) -> None:
+def test_bf16_writes_captions_too(tiny: str, tiny2: str, make_collection: Make, config_of: MakeConfig) -> None:
     collection = make_collection(count=4)
-    caption(collection, config_of(tiny, precision="bf16", keep=[]))
-    assert all(row["score"] < 0 for row in captions(collection))
+    for model in (tiny, tiny2):
+        caption(collection, config_of(model, precision="bf16", keep=[]))
+        assert all(row["score"] < 0 and row["model"] == model for row in captions(collection))
 
 
 def test_a_plan_loads_no_model() -> None:
@@ -242,6 +244,18 @@ def test_other_choices_ask_the_model_about_new_pictures_only(
     asked.clear()
     caption(collection, config)
     assert asked == []
+
+
+def test_a_model_that_was_moved_is_asked_nothing_again(
+    tiny: str, make_collection: Make, config_of: MakeConfig, asked: list[int], tmp_path: Path
+) -> None:
+    collection = make_collection(count=4)
+    caption(collection, config_of(tiny))
+    moved = shutil.copytree(tiny, tmp_path / "moved")
+    asked.clear()
+    assert caption(collection, config_of(str(moved))).parts_done == 1
+    assert asked == []
+    assert {row["model"] for row in captions(collection)} == {None, str(moved)}
 
 
 def test_another_picture_of_the_same_name_is_looked_at(
