@@ -70,7 +70,7 @@ def pictures(folder: Path) -> Iterator[Picture]:
     start = len(f"{folder}/".removeprefix("./"))
     for path, beside in pictures_in(folder):
         text = str(path)
-        yield Picture(text[start:], text.rpartition("/")[0], beside)
+        yield Picture(text[start:], text.rpartition("/")[0] or ".", beside)
 
 
 def look_at(picture: Picture, suffixes: tuple[str, ...], note: Note) -> Written:

@@ -89,6 +89,16 @@ def test_every_format_becomes_every_other(mine: Path, tmp_path: Path, source: st
     assert captions_of(tmp_path / "two", to) == WANTED
 
 
+@pytest.mark.parametrize("here", [".", "../mine", "john/.."])
+def test_a_folder_may_be_named_from_where_one_is(
+    mine: Path, tmp_path: Path, here: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(mine)
+    convert(Path(here), "filename", "txt", None, tmp_path / "log")
+    convert(Path(here), "txt", "kohya", Path("../new"), tmp_path / "log")
+    assert captions_of(tmp_path / "new", "kohya") == WANTED
+
+
 def test_what_is_there_and_says_something_else_stays_and_is_told(mine: Path, tmp_path: Path) -> None:
     (mine / "a cat_1.txt").write_bytes("ein Kater, f\xfcr mich".encode("latin-1"))
     (mine / "a_b.png").write_bytes(b"6")
