@@ -18,6 +18,7 @@ from torch import Tensor
 
 from base.errors import UserError
 from base.files import TEMPORARY, commit_folder, commit_json
+from train.disk import writing
 from train.model import Model
 from train.run import best_checkpoint, checkpoints
 from train.trainer import Trainer
@@ -31,17 +32,12 @@ def save(run: Path, trainer: Trainer, keep: int) -> Path:
     """
     state = trainer.state_dict()
     path = run / "checkpoints" / str(trainer.images_seen)
-    try:
-        with commit_folder(path) as folder:
-            save_file(_plain(state["weights"]), folder / "weights.safetensors")
-            if state["average"] is not None:
-                save_file(_plain(state["average"]), folder / "average.safetensors")
-            torch.save(state["optimizer"], folder / "optimizer.pt")
-            commit_json(folder / "state.json", {"images_seen": trainer.images_seen})
-    except OSError as error:
-        raise UserError(
-            f"The checkpoint {path} can't be written ({error}); make room and run again: the last one is still there."
-        ) from error
+    with writing(path, "make room and run again: the last checkpoint is still there"), commit_folder(path) as folder:
+        save_file(_plain(state["weights"]), folder / "weights.safetensors")
+        if state["average"] is not None:
+            save_file(_plain(state["average"]), folder / "average.safetensors")
+        torch.save(state["optimizer"], folder / "optimizer.pt")
+        commit_json(folder / "state.json", {"images_seen": trainer.images_seen})
     for old in checkpoints(run)[:-keep]:
         if old == best_checkpoint(run):
             continue

@@ -23,7 +23,7 @@ class TrainConfig(StageConfig):
 
     base: str = Field(
         "stable-diffusion-v1-5/stable-diffusion-v1-5",
-        description="The model to start from: a diffusers folder, or a hub id (owner/name).",
+        description="The model to start from: a diffusers folder, a .safetensors or .ckpt, or a hub id (owner/name).",
     )
     vae: str | None = Field(
         None, description="A VAE in place of the base's: a diffusers folder of an AutoencoderKL or AutoencoderTiny."

@@ -60,9 +60,10 @@ def export(checkpoint: Path, target: Path, config: ExportConfig, progress: Progr
     made = _recipe(checkpoint, config)
     stored = _read_mark(target)
     if stored.get("recipe") != made:
+        from train.disk import writing
         from train.writing import write_model  # torch from here on
 
-        with commit_folder(target) as folder:
+        with writing(target, "make room and export again"), commit_folder(target) as folder:
             note = write_model(source, folder, config, progress)
             single = SINGLE_FILE if (folder / SINGLE_FILE).exists() else None
             about = {"base": settings.base, "vae": settings.vae, "checkpoint": str(source.checkpoint)}

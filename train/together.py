@@ -58,7 +58,7 @@ class Together:
 
     def synchronized(self, module: nn.Module) -> nn.Module:
         """The module, whose gradients are from now on the mean over the processes."""
-        return DistributedDataParallel(module, broadcast_buffers=False) if self.count > 1 else module
+        return DistributedDataParallel(module, forward_sync_buffers=False) if self.count > 1 else module
 
     def alone(self, module: nn.Module) -> AbstractContextManager[None]:
         """Within, the gradients of a synchronized module stay each process's own, and add up."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -246,6 +247,27 @@ def test_a_loss_that_is_no_number_names_the_pictures_and_keeps_the_checkpoint(
     with pytest.raises(UserError, match=r"not a number at step \d+ \(pictures: .*\.png\).*checkpoints/10 is the last"):
         train(folder, run, made, None)
     assert {file.name: file.read_bytes() for file in checkpoints(run)[-1].iterdir()} == weights
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_to_go_on_from(
+    undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
+) -> None:
+    run = tmp_path / "run"
+    made = config(base=tiny_base, **EVERYTHING)
+    assert not train(folder, run, made, heldout, stopping("images/s", 8)).finished
+    before = {file: file.read_bytes() for file in checkpoints(run)[-1].iterdir()}
+    weights = len(before[checkpoints(run)[-1] / "weights.safetensors"])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for room in (weights // 2, weights + 1000):  # too little for the weights; for them, but not for the optimizer
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+        try:
+            with pytest.raises(UserError, match=r"can't be written .* the last checkpoint is still there"):
+                train(folder, run, made, heldout)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert {file: file.read_bytes() for file in before} == before
+    assert train(folder, run, made, heldout).finished
+    assert_same(outcome(run), outcome(undisturbed))
 
 
 def poison(shard: Path) -> None:

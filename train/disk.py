@@ -1,0 +1,26 @@
+"""A disk that is full, or forbids: what the libraries that write tensors make of it, as one sentence."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from base.errors import UserError
+
+
+@contextmanager
+def writing(path: Path, advice: str) -> Iterator[None]:
+    """Within, `path` is written.
+
+    Raises:
+        UserError: it can't be; the sentence ends with the advice.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} can't be written ({error}); {advice}.") from error
+    except RuntimeError as error:
+        if "inline_container" not in str(error):  # where torch.save finds that it wrote less than it should have
+            raise
+        raise UserError(f"{path} can't be written (the disk took too little); {advice}.") from error
