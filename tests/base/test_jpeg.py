@@ -1,0 +1,59 @@
+"""A JPEG's end is found by its markers, and is not taken for one where it stands in something else."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from base.jpeg import beginning_of_whole
+from base.pixels import PictureError, check_whole
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+
+
+def jpeg(**options: object) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(PIXELS).save(out, "JPEG", **options)
+    return out.getvalue()
+
+
+WHOLE = {
+    "baseline": jpeg(),
+    "progressive": jpeg(progressive=True),
+    "restarts": jpeg(restart_marker_blocks=2),
+    "a thumbnail within": jpeg(comment=jpeg(quality=5)),
+    "words behind its end": jpeg() + b"and more",
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_whole_one_is_known_by_its_beginning(name: str) -> None:
+    beginning = beginning_of_whole(WHOLE[name])
+    assert beginning is not None
+    with Image.open(io.BytesIO(beginning)) as image:
+        assert image.size == (80, 60)
+    check_whole(WHOLE[name])
+
+
+@pytest.mark.parametrize("name", sorted(set(WHOLE) - {"words behind its end"}))
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_what_breaks_off_is_not_whole(name: str, share: float) -> None:
+    data = WHOLE[name][: int(len(WHOLE[name]) * share)]
+    assert beginning_of_whole(data) is None
+    if len(data) < len(WHOLE[name]) - 2:  # without its two last bytes, all pixels are still there
+        with pytest.raises(PictureError):
+            check_whole(data)
+
+
+def test_broken_tables_and_strange_markers_are_not_passed_over() -> None:
+    data = bytearray(WHOLE["baseline"])
+    at = data.index(b"\xff\xc4")
+    data[at + 5 : at + 21] = bytes([255] * 16)  # a Huffman table of more codes than there are
+    with pytest.raises(PictureError):
+        check_whole(bytes(data))
+    strange = bytearray(WHOLE["baseline"])
+    strange[-200:-198] = b"\xff\xc8"
+    assert beginning_of_whole(bytes(strange)) is None
