@@ -92,10 +92,15 @@ def against_peers(pictures: Path, count: int, rounds: int, work: Path) -> dict[s
     costs: dict[str, list[Cost]] = {"ours": [], "originals": [], "img2dataset": []}
     with served("--folder", str(pictures)) as url:
         urls = [f"{url}/file/{number}.jpg" for number in range(count)]
+        runs = {
+            "img2dataset": lambda turn: img2dataset(urls, work / f"i2d{turn}"),
+            "ours": lambda turn: ours(urls, work / f"ours{turn}", f"--shrink-to={SIDE}"),
+            "originals": lambda turn: ours(urls, work / f"originals{turn}", "--shrink-to=8192"),
+        }
         for turn in range(rounds):
-            costs["img2dataset"].append(img2dataset(urls, work / f"i2d{turn}"))
-            costs["ours"].append(ours(urls, work / f"ours{turn}", f"--shrink-to={SIDE}"))
-            costs["originals"].append(ours(urls, work / f"originals{turn}", "--shrink-to=8192"))
+            for name, run in runs.items():
+                costs[name].append(run(turn))
+                print(f"{name}: {costs[name][-1].cpu_s:.1f} s of CPU", file=sys.stderr, flush=True)
     print(f"{'':<14}{'CPU ms/image':>14}{'wall s':>9}{'peak MB':>9}   statuses")
     for name, of in costs.items():
         cpu, wall, peak = (median(getattr(c, field) for c in of) for field in ("cpu_s", "wall_s", "peak_mb"))
