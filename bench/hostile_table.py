@@ -41,8 +41,18 @@ def main() -> None:
         ours, theirs = run_ours(of, Path(place)), run_img2dataset(of, Path(place))
     print("| | what | dreamloom | img2dataset 1.47 |\n|---|---|---|---|")
     for number, case in enumerate(of):
-        what = case.what.replace("|", "\\|")
-        print(f"| {case.item} | {what} | {ours[number]} | {theirs[number]} |")
+        what, verdict = case.what.replace("|", "\\|"), theirs[number]
+        if verdict.startswith("stored") and case.item not in _AS_YOU_LIKE and (verdict != "stored" or _refused(case)):
+            verdict = f"**{verdict}**"
+        print(f"| {case.item} | {what} | {ours[number]} | {verdict} |")
+
+
+_AS_YOU_LIKE = ("7", "60")
+"""A picture that is no harm to take, though its headers or its comment are not what they should be."""
+
+
+def _refused(case: Case) -> bool:
+    return "ok" not in case.ours.split("|") or case.item == "66"
 
 
 def run_ours(of: list[Case], place: Path) -> list[str]:

@@ -150,16 +150,21 @@ def per_address(count: int, work: Path) -> dict[str, Any]:
 def ours(urls: list[str], place: Path, *flags: str) -> Cost:
     """`dreamloom scrape` over these addresses."""
     collection = Collection(place)
+    candidates(collection, urls)
+    base = ["--allow-private", "--per-host=32", "--format=jpeg", "--quality=95", "--placeholder-copies=1000"]
+    cpu, wall, peak = measured([sys.executable, "-m", "flows.cli", "scrape", str(place), *base, *flags])
+    statuses = Counter(collection.read(Table.RECORDS, columns=["status"]).column(0).to_pylist())
+    return Cost(cpu, wall, peak, statuses)
+
+
+def candidates(collection: Collection, urls: list[str]) -> None:
+    """Writes a collection's candidates."""
     for start in range(0, len(urls), PART_ROWS):
         of_part = urls[start : start + PART_ROWS]
         rows = [{"key": key_of("url", address), "url": address, "text": "a picture"} for address in of_part]
         summary = Summary(rows=len(rows), kept=len(rows))
         name = f"{start // PART_ROWS:05d}"
         collection.write(Table.CANDIDATES, name, rows, recipe="bench", config=NoConfig(), summary=summary)
-    base = ["--allow-private", "--per-host=32", "--format=jpeg", "--quality=95", "--placeholder-copies=1000"]
-    cpu, wall, peak = measured([sys.executable, "-m", "flows.cli", "scrape", str(place), *base, *flags])
-    statuses = Counter(collection.read(Table.RECORDS, columns=["status"]).column(0).to_pylist())
-    return Cost(cpu, wall, peak, statuses)
 
 
 def img2dataset(urls: list[str], place: Path) -> Cost:

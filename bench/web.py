@@ -1,4 +1,4 @@
-"""The web of bench/scrape.py: pictures of a folder, small ones with latency and faults, and empty bodies.
+"""The web of bench/scrape.py and bench/kills.py: pictures of a folder, small ones with faults, and empty bodies.
 
 python -m bench.web [--folder FOLDER]        serves on loopback until it is ended; prints its address
 """
@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import io
 import random
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from pathlib import Path
@@ -72,6 +73,23 @@ async def _with_faults(request: web.Request) -> web.Response:
     return await _with_latency(request)
 
 
+_asked: Counter[str] = Counter()
+
+
+async def _counted(request: web.Request) -> web.Response:
+    """Every 9th is gone, every 10th a copy of another."""
+    number = int(request.match_info["number"])
+    _asked[request.path] += 1
+    if number % 9 == 8:
+        raise web.HTTPNotFound
+    return web.Response(body=_small(number // 2 if number % 10 == 9 else number))
+
+
+async def _hits(_: web.Request) -> web.Response:
+    """Path → how often it was asked for, of those below /counted."""
+    return web.json_response(_asked)
+
+
 async def _empty(_: web.Request) -> web.Response:
     return web.Response()
 
@@ -82,6 +100,8 @@ async def _serve(folder: Path | None) -> None:
         application.router.add_static("/file", folder)
     application.router.add_get("/latency/{number}.jpg", _with_latency)
     application.router.add_get("/faults/{number}.jpg", _with_faults)
+    application.router.add_get("/counted/{number}.jpg", _counted)
+    application.router.add_get("/hits", _hits)
     application.router.add_get("/empty/{number}", _empty)
     runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()

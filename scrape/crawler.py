@@ -142,8 +142,9 @@ class Crawler:
 
     async def _work(self) -> None:
         clock = asyncio.get_running_loop().time
-        while (turn := await self._turn()) is not None:
+        while (turn := await self._turns.take()) is not None:
             host, job = turn
+            await self._room.wait()
             began = clock()
             try:
                 got = await self._ask(host, job)
@@ -158,10 +159,6 @@ class Crawler:
                     self._finish(job.place, await self._decoded(job.place, got))
             self._offer()
             self._turns.done()
-
-    async def _turn(self) -> tuple[str, _Job] | None:
-        await self._room.wait()
-        return await self._turns.take()
 
     async def _ask(self, host: str, job: _Job) -> Fetched | str:
         """One request, where the host may be asked."""
