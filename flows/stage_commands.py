@@ -1,9 +1,10 @@
 """The commands of single stages. Each takes what it works on, and its stage's config as flags."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from base.cpu import keep_pages
 from base.errors import UserError
@@ -32,6 +33,17 @@ from train.export import ExportConfig
 
 FLAGS = Parameter(name="*")
 """The fields of a config as flags of their own."""
+
+
+def _statuses(_: object, tokens: Sequence[Token]) -> tuple[Status, ...]:
+    names = [name for token in tokens for name in token.value.replace("-", "_").split(",") if name]
+    for name in names:
+        if name not in set(Status):
+            raise ValueError(f"there is no status {name}; those that can be retried: {', '.join(Status)}")
+    return tuple(map(Status, names))
+
+
+STATUSES = Parameter(consume_multiple=True, negative="", converter=_statuses, show_choices=False)
 FOLDERS = Parameter(consume_multiple=True, negative="")
 
 
@@ -56,7 +68,7 @@ def filter_(collection: Path, *, explain: bool = False, config: Annotated[Filter
 def scrape(
     collection: Path,
     *,
-    retry: Annotated[tuple[Status, ...], Parameter(consume_multiple=True, negative="")] = (),
+    retry: Annotated[tuple[Status, ...], STATUSES] = (),
     config: Annotated[ScrapeConfig, FLAGS] = ScrapeConfig(),
 ) -> None:
     """Download the candidates' pictures.
@@ -66,7 +78,7 @@ def scrape(
     collection
         The collection whose candidates filter has chosen.
     retry
-        Try pictures again of which this became.
+        Try pictures again of which this became, such as timeout,http_429; parted by commas or spaces.
     """
     _perform(steps.scrape_step(_collection(collection), config, retry))
 

@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import socket
+from typing import Any
 
 import aiodns
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scrape.address import PrivateAddress, PublicResolver, checked_url, is_public, resolver_status, system_resolver
-from scrape.collection import Status
+from scrape.collection import Collection, Status
 from scrape.dropped import Dropped
 
 
@@ -144,3 +145,36 @@ def test_names_that_are_not_are_told_from_servers_that_do_not_answer() -> None:
     assert of_cares(aiodns.error.ARES_ETIMEOUT) == of_cares(aiodns.error.ARES_ESERVFAIL) == Status.DNS_TEMPORARY
     assert resolver_status(socket.gaierror(socket.EAI_NONAME, ""))[0] == Status.DNS_UNKNOWN
     assert resolver_status(socket.gaierror(socket.EAI_AGAIN, ""))[0] == Status.DNS_TEMPORARY
+
+
+class Fickle(AbstractResolver):
+    """A name server of which a name has two addresses at first, and then the second alone."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        self.asked += 1
+        hosts = ["127.0.0.2", "127.0.0.1"] if self.asked == 1 else ["127.0.0.2"]
+        same = ResolveResult(hostname=host, host="", port=port, family=family, proto=0, flags=0)
+        return [{**same, "host": one} for one in hosts]
+
+    async def close(self) -> None:
+        pass
+
+
+def test_a_name_that_changes_its_mind_gains_nothing(
+    site: Any, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS rebinding: in this test's internet 127.0.0.1 is public, and 127.0.0.2 is not."""
+    monkeypatch.setattr("scrape.address.is_public", lambda ip: str(ip) == "127.0.0.1" or is_public(ip))
+    fickle = Fickle()
+    monkeypatch.setattr("scrape.fetch.system_resolver", lambda: fickle)
+    urls = [site.put(f"/{n}", site.picture(n)).replace("127.0.0.1", "fickle.example") for n in range(3)]
+    rows = site.scraped(collection, urls, allow_private=False)
+    assert [row["status"] for row in rows] == ["ok"] * 3
+    assert fickle.asked == 1
+    other = urls[0].replace("fickle", "fickle2")
+    assert [row["status"] for row in site.scraped(collection, [other], allow_private=False)] == ["private_address"]

@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from base.errors import StageFailed, UserError
+from flows.cli import run
 from scrape.collection import Collection, Status, Table
 from scrape.download import ScrapeConfig, recipes, scrape
 
@@ -88,3 +89,17 @@ def test_mistakes_are_one_clear_sentence(site: Any, collection: Collection) -> N
     for wrong in ({"background": "no colour"}, {"timeout_s": 0}, {"formatt": "png"}):
         with pytest.raises(ValidationError):
             ScrapeConfig(**wrong)
+
+
+def test_statuses_to_retry_are_named_as_the_records_name_them(
+    site: Any, collection: Collection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.candidates(
+        collection, [site.put("/a", status=500), site.put("/b", status=404), site.put("/c", site.picture(1))]
+    )
+    command = ["scrape", str(collection.root), "--allow-private", "--min-side=16", "--retries=0"]
+    assert run(command) == 0
+    assert run([*command, "--retry", "http_5xx,timeout", "http-429"]) == 0
+    assert [site.hits[path] for path in ("/a", "/b", "/c")] == [2, 1, 1]
+    assert run([*command, "--retry", "http_555"]) == 2
+    assert "there is no status http_555; those that can be retried: ok, bad_url" in capsys.readouterr().err
