@@ -129,7 +129,8 @@ def _said(path: Path, written: Written) -> dict[str, Any]:
     """The settings in a picture's own YAML; none in one that is not EveryDream's."""
     if not written.settings or not any(key in KEYS for key in written.settings):
         return {}
-    return read_values(written.settings, path.with_suffix(".yaml"))
+    names = (path.with_suffix(suffix) for suffix in (".yaml", ".yml"))
+    return read_values(written.settings, next(name for name in names if name.is_file()))
 
 
 def _multiply(text: str, where: Path) -> Fraction:

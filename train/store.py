@@ -71,8 +71,13 @@ class Store:
             self.entries |= {key: value for key, value in here.items() if checksum(value) == sums.get(key)}
 
     def _store(self) -> None:
-        if self._fresh and self.folder is not None:
-            save_shard(self.folder / f"{secrets.token_hex(8)}.safetensors", self._fresh)
+        """Writes what is fresh, and maps it from there: memory stays free, however much is made."""
+        if not self._fresh or self.folder is None:
+            return
+        shard = self.folder / f"{secrets.token_hex(8)}.safetensors"
+        save_shard(shard, self._fresh)
+        with safe_open(shard, "pt") as stored:
+            self.entries |= {key: stored.get_tensor(key) for key in self._fresh}
         self._fresh = {}
 
 

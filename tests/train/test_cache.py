@@ -46,6 +46,17 @@ def test_an_entry_is_the_posterior_that_the_vae_gives(vae: object, samples: tupl
         assert torch.allclose(deviation, posterior.std[0], atol=2e-3)
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is mapped")
+def test_what_was_made_is_mapped_from_the_disk_and_not_held_in_memory(
+    vae: object, samples: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    cache = LatentCache(tmp_path, vae)
+    cache.add(samples, 2)
+    maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line]
+    places = [range(*(int(end, 16) for end in line[0].split("-"))) for line in maps]
+    assert all(any(cache[sample].data_ptr() in place for place in places) for sample in samples)
+
+
 def test_what_is_there_is_not_made_again_whatever_the_file_is_called(
     vae: object, folder: Path, samples: tuple[Sample, ...], tmp_path: Path
 ) -> None:

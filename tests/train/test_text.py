@@ -50,3 +50,25 @@ def test_captions_that_were_not_added_are_tokens(model: Model) -> None:
     texts = Texts(model, None, frozen=True)
     texts.add(CAPTIONS)
     assert texts(["a thing", "new"]).dtype == torch.int64
+
+
+def test_a_fill_that_was_broken_off_ends_with_the_same_bits(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions = [f"scene number {number}" for number in range(20)]
+    monkeypatch.setattr("train.store.SHARD_BYTES", 1)  # a shard for each group
+    monkeypatch.setattr("train.text._TOGETHER", 4)
+    whole = Texts(model, tmp_path / "whole", frozen=True)
+    whole.add(captions)
+
+    def break_off(done: int, total: int | None, note: str = "") -> None:
+        if done >= 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Texts(model, tmp_path / "broken", frozen=True).add(captions, break_off)
+    left = len(list((tmp_path / "broken").rglob("*.safetensors")))
+    resumed = Texts(model, tmp_path / "broken", frozen=True)
+    resumed.add(captions)
+    assert 0 < left < len(list((tmp_path / "broken").rglob("*.safetensors")))
+    assert torch.equal(whole(captions), resumed(captions))

@@ -33,7 +33,16 @@ def test_a_plan_counts_what_the_run_will_do(tmp_path: Path) -> None:
     ]
     assert (made.batches_first_epoch, made.epochs, made.images, made.filled) == (3, 3, 36, 9)
     assert (made.steps, made.enlarged, made.seconds) == (5, 30, 18)
-    assert len(made.notes) == 1 and "128×32" in made.notes[0]
+    assert len(made.notes) == 2 and "30 are smaller" in made.notes[0] and "128×32" in made.notes[1]
+
+
+def test_a_plan_names_what_would_take_no_part_and_what_is_not_enlarged(tmp_path: Path) -> None:
+    fill(tmp_path / "own", 3, (64, 64))
+    fill(tmp_path / "own", 3, (40, 40))
+    (tmp_path / "own" / "empty.png").touch()
+    made = plan(tmp_path, TrainConfig(resolution=64, quantum=16, batch=3, upscale=False))
+    assert made.notes == ["1 would take no part: own/empty.png (empty)."]
+    assert [(b.size, b.pictures) for b in made.buckets] == [((32, 32), 3), ((64, 64), 3)]
 
 
 def test_a_plan_heeds_max_steps(tmp_path: Path) -> None:
