@@ -97,7 +97,7 @@ def look_beside(
     stem = os.path.splitext(name)[0]
     for suffix in suffixes:
         path = f"{folder}/{stem}{suffix}"
-        if not (f"{stem}{suffix}" in beside if beside is not None else os.path.isfile(path)):
+        if (beside is not None and f"{stem}{suffix}" not in beside) or not os.path.isfile(path):
             continue
         try:
             with open(path, "rb") as stream:
@@ -166,7 +166,8 @@ def encode_text(text: str) -> bytes:
 def encode_yaml(text: str) -> bytes:
     """A caption as EveryDream 2's image YAML: all of it is the main prompt."""
     legible = "\x85" not in text  # a line break of Unicode's, which PyYAML does not escape otherwise
-    return yaml.safe_dump({"main_prompt": text}, allow_unicode=legible, width=2**31).encode("utf-8", "replace")
+    whole = text.encode("utf-8", "replace").decode()
+    return yaml.safe_dump({"main_prompt": whole}, allow_unicode=legible, width=2**31).encode()
 
 
 def decoded(data: bytes) -> str:

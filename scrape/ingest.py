@@ -246,6 +246,8 @@ def _store(source: Path | Callable[[], bytes], folder: Path, key: str, root: Pat
 
 def _bytes(path: Path) -> bytes:
     try:
+        if path.is_fifo():  # who reads it waits for ever
+            raise PictureError("missing_file", "a pipe")
         return path.read_bytes()
     except OSError as error:
         raise PictureError("missing_file", error.strerror or "") from error

@@ -9,13 +9,14 @@ from caption.formats.rows import Note, Row, look_at, pictures, safe
 from caption.formats.target import Target
 from caption.sidecar import caption_of, encode_text
 from scrape.folder import SIDECARS
+from scrape.ingest import SURROGATES
 
 
 def read(folder: Path, note: Note) -> Iterator[Row]:
     """What the trainer reads: a sidecar where there is one, else the name."""
     for picture in pictures(folder):
         written = look_at(picture, SIDECARS, note)
-        yield Row(picture.name, caption_of(picture.base, written), picture.file)
+        yield Row(picture.name, caption_of(picture.base, written).translate(SURROGATES), picture.file)
 
 
 def write(rows: Sequence[Row], target: Target) -> Iterator[int]:

@@ -1,10 +1,12 @@
 """Files that are whole or absent, and models that are told apart by their content."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from base.files import commit, commit_folder, commit_json, fingerprint, link_or_copy, sweep
+from base.files import commit, commit_folder, commit_json, create, fingerprint, link_or_copy, sweep
 
 
 def left_over(folder: Path) -> list[Path]:
@@ -18,6 +20,26 @@ def test_a_commit_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
+    assert not left_over(tmp_path)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_file_is_whole_and_never_takes_another_s_place(
+    tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "as FAT says")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "nowhere").symlink_to("not there")
+    assert not create(tmp_path / "mine", b"new")
+    assert not create(tmp_path / "nowhere", b"new")
+    assert create(tmp_path / "new", b"x" * 1_000_000)
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert (tmp_path / "nowhere").is_symlink()
+    assert (tmp_path / "new").read_bytes() == b"x" * 1_000_000
     assert not left_over(tmp_path)
 
 

@@ -1,5 +1,6 @@
 """Converting touches nothing that is there, loses no caption, and goes on where it was killed."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,44 @@ def test_names_that_no_sidecar_can_have_are_skipped(tmp_path: Path) -> None:
     assert done.log.counts == {("skipped", "can't be written"): 1}
     convert(mine, "filename", "caption", tmp_path / "new", tmp_path / "log")
     assert captions_of(tmp_path / "new", "caption") == {b"0": "x" * 251}
+
+
+ODD = [
+    b"a\nb.jpg",
+    b"caf\xe9_1.jpg",
+    b"-rf.jpg",
+    b"a..jpg",
+    b'it\'s "x".jpg',
+    b" x .jpg",
+    b"a\tb.jpg",
+    b"COM1.jpg",
+    b"a\\b.jpg",
+]
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_whatever_a_name_is_its_picture_and_caption_arrive(tmp_path: Path, to: str) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for number, name in enumerate(ODD):
+        with open(os.fsencode(mine) + b"/" + name, "wb") as stream:
+            stream.write(b"%d" % number)
+    wanted = captions_of(mine, "filename")
+    assert wanted[b"1"] == "café"
+    convert(mine, "filename", to, tmp_path / "new", tmp_path / "log")
+    assert captions_of(tmp_path / "new", to) == wanted
+
+
+def test_what_is_no_file_is_no_sidecar_and_no_picture(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "a cat.jpg").write_bytes(b"0")
+    os.mkfifo(mine / "a cat.txt")  # who reads it waits for ever
+    os.mkfifo(mine / "a pipe.jpg")
+    (mine / "a folder.jpg").mkdir()
+    done = convert(mine, "filename", "caption", None, tmp_path / "log")
+    assert (mine / "a cat.caption").read_text() == "a cat"
+    assert done.log.counts == {("made", ""): 1, ("skipped", "picture is an empty file"): 1}
 
 
 def test_links_are_followed_and_broken_ones_told(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ def test_bad_files_become_rows_that_say_why(folder: Path, collection: Collection
         (folder / name).write_bytes(data)
     (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
     (folder / "caf\udce9.jpg").write_bytes(whole)
+    os.mkfifo(folder / "pipe.jpg")
     summary = run(collection, folder)
     rows = rows_of(collection)
     assert {name: row["status"] for name, row in rows.items()} == {
@@ -94,12 +95,13 @@ def test_bad_files_become_rows_that_say_why(folder: Path, collection: Collection
         "empty.jpg": Status.EMPTY,
         "gone.jpg": Status.MISSING_FILE,
         "phone.heic": Status.UNSUPPORTED,
+        "pipe.jpg": Status.MISSING_FILE,
         "text.png": Status.NOT_AN_IMAGE,
         "whole.jpg": Status.OK,
         "x.png": Status.OK,
     }
     assert rows["cut.jpg"]["image"] is None
-    assert (summary.rows, summary.kept, summary.dropped["truncated"]) == (9, 3, 2)
+    assert (summary.rows, summary.kept, summary.dropped["truncated"]) == (10, 3, 2)
 
 
 def test_real_hostile_pictures_are_stored_as_they_decode(shared_data: Path, collection: Collection) -> None:
