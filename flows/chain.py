@@ -16,7 +16,7 @@ from base.errors import UserError
 from base.files import lock
 from caption import blip
 from flows import runs, steps
-from flows.project import LaionSource, Project, own_config, stage_config
+from flows.project import CocoSource, LaionSource, Project, own_config, stage_config
 from flows.steps import Outcome, Step
 from scrape.collection import Table
 from scrape.laion import FilterConfig
@@ -97,7 +97,10 @@ def _incoming(project: Project, name: str) -> Branch:
     if isinstance(source, LaionSource):
         config = stage_config(source, FilterConfig)
         return [steps.filter_step(collection, config), steps.scrape_step(collection, project.scrape)]
-    return [steps.ingest_step(collection, own_config(source))]
+    branch = [steps.ingest_step(collection, own_config(source))]
+    if isinstance(source, CocoSource) and source.images is None:
+        branch.append(steps.scrape_step(collection, project.scrape))
+    return branch
 
 
 def _model(project: Project) -> Branch:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from flows.project import AnySource, CocoSource, HuggingfaceSource, LaionSource, WebdatasetSource
+from scrape.coco import photos_of
 from scrape.huggingface import parquet_files
 from scrape.index_files import index_files
 from scrape.ingest import pictures_in
@@ -18,7 +19,7 @@ class Input:
 
     count: int
     unit: str
-    """pictures, rows of an index, or shards."""
+    """pictures, rows of an index, shards, …"""
     size: int
     """Bytes of its files."""
 
@@ -37,7 +38,13 @@ def input_of(source: AnySource) -> Input:
         return Input(len(shards), "shards", _size(shards))
     if isinstance(source, HuggingfaceSource) and (files := parquet_files(source)):
         return Input(sum(pq.read_metadata(file).num_rows for file in files), "pictures", _size(files))
-    files = [path for path, _ in pictures_in(source.images if isinstance(source, CocoSource) else source.path)]
+    if isinstance(source, CocoSource):
+        if source.images is None:
+            return Input(len(photos_of(source)), "photos to download", 0)
+        folder = source.images
+    else:
+        folder = source.path
+    files = [path for path, _ in pictures_in(folder)]
     return Input(len(files), "pictures", _size(files))
 
 

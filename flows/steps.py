@@ -94,7 +94,7 @@ INGESTS: Mapping[type[StageConfig], tuple[Callable[..., Mapping[str, str]], Call
 
 
 def ingest_step(collection: Collection, config: StageConfig) -> Step:
-    """Pictures of this machine → records and pictures.
+    """Pictures of this machine → records and pictures; COCO's without a folder of photos → candidates.
 
     Args:
         config: of a kind in INGESTS.
@@ -104,8 +104,9 @@ def ingest_step(collection: Collection, config: StageConfig) -> Step:
     def make(progress: Progress, parts: Sequence[str] | None) -> Summary:
         return ingest(collection, config, progress=progress, parts=parts)
 
+    table = coco.table_of(config) if isinstance(config, coco.CocoConfig) else Table.RECORDS
     pictures = partial(of_collection, collection)
-    return _by_parts("ingest", Table.RECORDS, collection, partial(recipes, collection, config), make, pictures)
+    return _by_parts("ingest", table, collection, partial(recipes, collection, config), make, pictures)
 
 
 def score_step(collection: Collection, config: score.ScoreConfig) -> Step:

@@ -145,6 +145,8 @@ SCHEMAS: dict[Table, pa.Schema] = {
             pa.field("licence", pa.string()),
             pa.field("md5", pa.string()),  # of the bytes the index saw, where it says
             pa.field("sha256", pa.string()),
+            pa.field("text_kind", pa.string()),  # CaptionKind; null: alt, as an index of the web has it
+            pa.field("licence_url", pa.string()),
         ]
     ),
     Table.RECORDS: pa.schema(

@@ -8,9 +8,8 @@ CMYK, transparent, animated (record). The originals are never touched.
 
 import hashlib
 import os
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from base.files import commit, link_or_copy
 from base.pixels import PictureError, check_whole, decode, read_header
 from base.progress import Progress
 from base.stage import StageConfig, Summary, recipe
+from base.threads import in_order
 from scrape.collection import Collection, Status, Table
 from scrape.facts import Facts
 from scrape.parts import make_parts, split
@@ -158,30 +158,16 @@ def ingest(
     def work(part: str, progress: Progress) -> tuple[list[dict[str, Any]], Summary]:
         rows, tally = [], Counter[str]()
         count, pictures = items(part)
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for row in _in_order(pool, partial(record, collection, part), pictures):
-                rows.append(row)
-                tally[row["status"]] += 1
-                progress(len(rows), count, _note(tally))
+        for row in in_order(partial(record, collection, part), pictures, _THREADS, ahead=4 * _THREADS):
+            rows.append(row)
+            tally[row["status"]] += 1
+            progress(len(rows), count, _note(tally))
         _remove_others(collection, part, {row["image"] for row in rows})
         kept = tally.pop(Status.OK, 0)
         stored = sum(row["bytes"] or 0 for row in rows)
         return rows, Summary(rows=len(rows), kept=kept, dropped=dict(sorted(tally.items())), bytes_written=stored)
 
     return make_parts(collection, Table.RECORDS, config, recipes, work, progress, parts)
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[Item], dict[str, Any]], items: Iterable[Item]
-) -> Iterator[dict[str, Any]]:
-    """Like pool.map, but with few items waiting, as each may hold its bytes."""
-    waiting: deque[Future[dict[str, Any]]] = deque()
-    for item in items:
-        waiting.append(pool.submit(work, item))
-        if len(waiting) > 4 * _THREADS:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 # One picture

@@ -43,8 +43,9 @@ def row_of(candidate: Row, found: Row, dropped: Dropped | None = None) -> Row:
         "detail": None,
         "url": candidate["url"],
         "text": candidate["text"],
-        "text_kind": str(CaptionKind.ALT if (candidate["text"] or "").strip() else CaptionKind.NONE),
+        "text_kind": str(_kind(candidate)),
         "licence": candidate["licence"],
+        "licence_url": candidate.get("licence_url"),
         **dict.fromkeys(_OF_PICTURES),
         **found,
     }
@@ -52,6 +53,12 @@ def row_of(candidate: Row, found: Row, dropped: Dropped | None = None) -> Row:
         detail = "".join(c if c.isprintable() else "?" for c in dropped.detail) or None  # headers may hold anything
         row |= {"status": str(dropped.status), "detail": detail, "consent": dropped.consent or row["consent"]}
     return row
+
+
+def _kind(candidate: Row) -> str:
+    if not (candidate["text"] or "").strip():
+        return CaptionKind.NONE
+    return candidate.get("text_kind") or CaptionKind.ALT
 
 
 def settle(rows: Sequence[Row | None], config: "ScrapeConfig", earlier: Mapping[str, str]) -> list[Row | None]:

@@ -233,6 +233,7 @@ _SAYS = {  # the messages with an address in them first: it may hold any of the 
     "unknown url type|no host given|nonnumeric port|control characters|codec can't encode|Invalid IPv6|"
     "label (empty|too long)": Status.BAD_URL,
     "disallowed by X-Robots-Tag": Status.OPTED_OUT,
+    "hash mismatch": Status.HASH_MISMATCH,
     "image too small": Status.TOO_SMALL,
     "aspect ratio too large": Status.BAD_ASPECT,
     "image area too large|CV_IO_MAX_IMAGE": Status.TOO_MANY_PIXELS,

@@ -1,5 +1,6 @@
 """A project.yaml that can't be is refused in sentences that name the key, before any work."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import pytest
 
 from base.errors import UserError
-from flows.chain import as_trained
+from flows.chain import as_trained, levels
 from flows.cli import run
+from flows.inputs import input_of
 from flows.project import load_project, stage_config
 from scrape.folder import FolderConfig
 
@@ -138,6 +140,21 @@ def test_evaluate_takes_from_train_what_it_does_not_say(small: Any) -> None:
     config = as_trained(project.evaluate, project)
     assert (config.timesteps, config.batch, config.resolution) == (3, 7, 64)
     assert config.seed == project.train.seed
+
+
+def test_an_index_may_lie_far_away(small: Any) -> None:
+    index = ["s3://bucket/laion", "hf://datasets/x/y/*.parquet"]
+    small.change("sources", "web", to={"kind": "laion", "role": "ground_truth", "index": index})
+    assert small.load().sources["web"].index == index
+
+
+def test_coco_without_photos_is_downloaded(small: Any) -> None:
+    photo = {"id": 1, "file_name": "1.jpg", "coco_url": "http://h/1.jpg", "license": 4}
+    (small.folder / "coco.json").write_text(json.dumps({"images": [photo], "annotations": []}))
+    small.change("sources", "scenes", to={"kind": "coco", "role": "ground_truth", "annotations": "coco.json"})
+    titles = [step.title for level in levels(small.load()) for branch in level.branches for step in branch]
+    assert titles[titles.index("ingest scenes") + 1] == "scrape scenes"
+    assert input_of(small.load().sources["scenes"]).count == 1
 
 
 def test_an_index_may_be_one_pattern_or_several(small: Any) -> None:
