@@ -74,7 +74,7 @@ class LatentCache:
             found.append(sample)
             progress(len(found) + len(lost), len(samples), "reading pictures")
         wanted = {self.key(sample, view): (sample, view) for sample in found for view in views(sample)}
-        with self.store.filling(set(wanted)):
+        with self.store.filling(set(wanted), progress):
             broken = self._fill(wanted, workers, progress)
         return lost + [Problem(s.name, reason) for s in found if (reason := broken.get(self._content_of(s)))]
 

@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from base.files import commit, lock, sweep
+from base.progress import Progress, silent
 
 SHARD_BYTES = 64 * 2**20
 
@@ -35,7 +37,7 @@ class Store:
         self._fresh: dict[str, Tensor] = {}
 
     @contextmanager
-    def filling(self, wanted: set[str]) -> Iterator[None]:
+    def filling(self, wanted: set[str], progress: Progress = silent) -> Iterator[None]:
         """Within, entries may be put; at first, those of `wanted` that the folder has are mapped.
 
         Raises:
@@ -46,7 +48,7 @@ class Store:
             return
         with lock(self.folder):
             sweep(self.folder)
-            self._map(wanted - set(self.entries))
+            self._map(wanted - set(self.entries), progress)
             yield
             self._store()
 
@@ -59,9 +61,11 @@ class Store:
             if sum(entry.nbytes for entry in self._fresh.values()) >= SHARD_BYTES:
                 self._store()
 
-    def _map(self, wanted: set[str]) -> None:
+    def _map(self, wanted: set[str], progress: Progress) -> None:
         assert self.folder is not None
-        for shard in sorted(self.folder.glob("[!.]*.safetensors")):
+        shards = sorted(self.folder.glob("[!.]*.safetensors")) if wanted else []
+        for number, shard in enumerate(shards, start=1):
+            progress(number, len(shards), "looking through the cache")
             try:
                 with safe_open(shard, "pt") as stored:
                     sums = json.loads((stored.metadata() or {}).get("sums", "{}"))
@@ -90,4 +94,4 @@ def save_shard(path: Path, entries: Mapping[str, Tensor]) -> None:
 
 def checksum(entry: Tensor) -> int:
     """By which damage to a stored entry is found."""
-    return zlib.crc32(entry.numpy().tobytes())
+    return zlib.crc32(np.ascontiguousarray(entry.numpy()).data)

@@ -43,7 +43,7 @@ class Texts:
         if not self.frozen:
             return
         wanted = {_key(tokens): tokens for tokens in map(self.tokens.__getitem__, unique)}
-        with self.store.filling(set(wanted)):
+        with self.store.filling(set(wanted), progress):
             missing = sorted(set(wanted) - set(self.store.entries))
             for start in range(0, len(missing), _TOGETHER):
                 keys = missing[start : start + _TOGETHER]

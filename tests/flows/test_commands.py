@@ -59,6 +59,19 @@ def test_train_plans_any_training_folder_and_writes_nothing(tmp_path: Path, caps
     assert files(tmp_path) == before
 
 
+def test_a_projects_manifest_is_the_same_training_folder(finished: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    from train.folder import read_folder
+
+    (table,) = finished.folder.rglob("dataset.parquet")
+    rows, files = (
+        [p for folder in read_folder(path) for p in folder.pictures] for path in (table, table.with_suffix(""))
+    )
+    assert [(p.caption, p.settings.multiply, p.stored.read()) for p in rows] == [
+        (p.caption, p.settings.multiply, p.stored.read()) for p in files
+    ]
+    assert len(rows) > 1
+
+
 def test_plan_imports_neither_torch_nor_prefect(finished: Any) -> None:
     heavy = "{'torch', 'prefect', 'open_clip', 'transformers', 'diffusers', 'cv2', 'matplotlib', 'duckdb'}"
     script = f"import sys; from flows.cli import run; run(['plan', sys.argv[1]]); print(*{heavy} & set(sys.modules))"
