@@ -9,20 +9,23 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
+from typing import TypeVar
 
 from base.errors import UserError
 from base.files import TEMPORARY, commit_json
 from base.progress import Progress, silent
 from caption.filename import CONTROLS
-from caption.formats import FORMATS, Format
+from caption.formats import FORMATS, SOURCES, Format
 from caption.formats.rows import Row, oddities, safe
 from caption.formats.target import CHANGED, SKIPPED, Log, Target
 
 _MARK = ".dreamloom.json"
 """Says what a folder was made from."""
+
+Known = TypeVar("Known")
 
 Change = Callable[[Row, str], str]
 """Another caption for a row; beside it is the name of the folder in which its picture lies."""
@@ -52,7 +55,8 @@ def convert(
     """Writes a folder's pictures and captions in another format.
 
     Args:
-        source, to: names in FORMATS.
+        source: a name in SOURCES.
+        to: a name in FORMATS.
         output: the folder to make, or to go on with; None: sidecars are added in `folder`.
         log_file: gets a line for each file made, changed, skipped or odd, after what it holds.
         change: edits each caption.
@@ -61,7 +65,7 @@ def convert(
         UserError: it can't be done: no such format or picture, or `output` is not this conversion's.
     """
     begun = time.monotonic()
-    writer = format_of(to)
+    writer = _named(to, FORMATS)
     _check(folder, writer, output, change)
     with Log(log_file, f"{folder}: {source} to {to}") as log:
         rows = read_rows(folder, source, log, progress, change)
@@ -73,7 +77,7 @@ def convert(
             target.sweep()
             for done in writer.write(rows, target):
                 progress(done, len(rows), f"{log.count(SKIPPED)} skipped")
-            if output is not None and format_of(source).keeps_folder and writer.keeps_folder:
+            if output is not None and source in FORMATS and FORMATS[source].keeps_folder and writer.keeps_folder:
                 _copy_controls(folder, rows, target)
     return Converted(len(rows) + left_out, len(rows), log, time.monotonic() - begun)
 
@@ -87,7 +91,7 @@ def read_rows(
         UserError: it is no folder of that format.
     """
     rows: list[Row] = []
-    for number, row in enumerate(format_of(source).read(folder, log.note), 1):
+    for number, row in enumerate(_named(source, SOURCES)(folder, log.note), 1):
         fault = _fault(row)
         if fault:
             log(SKIPPED, row.name, fault)
@@ -97,15 +101,10 @@ def read_rows(
     return rows
 
 
-def format_of(name: str) -> Format:
-    """A format by its name.
-
-    Raises:
-        UserError: there is none of that name.
-    """
-    if name not in FORMATS:
-        raise UserError(f"There is no format {name}; there are {', '.join(FORMATS)}.")
-    return FORMATS[name]
+def _named(what: str, known: Mapping[str, Known]) -> Known:
+    if what not in known:
+        raise UserError(f"There is no format {what}; there are {', '.join(known)}.")
+    return known[what]
 
 
 def _check(folder: Path, writer: Format, output: Path | None, change: Change | None) -> None:

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from base.errors import UserError
 from caption.convert import Converted, convert
 from caption.edit import EditConfig, edit
-from caption.formats import FormatName
+from caption.formats import FormatName, SourceName
 from caption.formats.target import CHANGED, MADE, ODD, RIGHT, SKIPPED
 from flows import steps
 from flows.editing import Edit, edited_config, edits_of_collection, edits_of_folder, rows_of
@@ -32,7 +32,7 @@ app.default(caption)
 def convert_(
     folder: Path,
     *,
-    from_: Annotated[FormatName, Parameter(name="--from")],
+    from_: Annotated[SourceName, Parameter(name="--from")],
     to: FormatName,
     output: Path | None = None,
     log: Path | None = None,
@@ -42,7 +42,7 @@ def convert_(
     Parameters
     ----------
     folder
-        The pictures, or the shards.
+        The pictures, the shards, or a collection.
     from_
         Where the captions are: filename is what a trainer reads, a sidecar where there is one, else the name.
     to

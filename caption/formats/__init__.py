@@ -10,11 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from caption.formats import imagefolder, kohya, names, shards, sidecars
+from caption.formats import collection, imagefolder, kohya, names, shards, sidecars
 from caption.formats.rows import Note, Row
 from caption.formats.target import Target
 
 FormatName = Literal["filename", "txt", "caption", "yaml", "kohya", "imagefolder", "webdataset"]
+SourceName = Literal[FormatName, "collection"]
+
+Read = Callable[[Path, Note], Iterator[Row]]
+"""A folder's pictures in order, also those without a caption. What is odd is noted; UserError: it is no such folder."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +26,7 @@ class Format:
     """One convention."""
 
     name: FormatName
-    read: Callable[[Path, Note], Iterator[Row]]
-    """A folder's pictures in order, also those without a caption. What is odd is noted; UserError: it is no such
-    folder."""
+    read: Read
     write: Callable[[Sequence[Row], Target], Iterator[int]]
     """Puts rows, all with captions, into a target, again and again the same way; yields how many are done."""
     beside: bool = False
@@ -46,3 +48,6 @@ FORMATS: dict[str, Format] = {
     ]
 }
 """By the names that the command line has for them."""
+
+SOURCES: dict[str, Read] = {name: each.read for name, each in FORMATS.items()} | {"collection": collection.read}
+"""What can be read. To write a collection is to ingest."""

@@ -69,7 +69,8 @@ def write(rows: Sequence[Row], target: Target) -> Iterator[int]:
     for done, row in enumerate(rows, 1):
         name = names.name(row.name)
         if target.picture(row, name):
-            lines.append(json.dumps({"file_name": name, "text": row.caption}, ensure_ascii=False))
+            said = {**row.facts, "file_name": name, "text": row.caption}
+            lines.append(json.dumps(said, ensure_ascii=False, default=str))
         yield done
     target.text(METADATA, "".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
 

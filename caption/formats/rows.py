@@ -3,9 +3,10 @@
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from caption.filename import MAX_BYTES, RESERVED, cut
 from caption.sidecar import Written, look_beside
@@ -27,6 +28,8 @@ class Row:
     """The path of the picture, or of the shard that it lies in."""
     place: tuple[int, int] | None = None
     """Where it lies in a shard: its first byte, and how many."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What else is known of it, by the names that img2dataset gives: url, license, …"""
 
     def read(self) -> bytes:
         """The picture's bytes."""

@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from base.pixels import PictureError
 from caption.formats.rows import Note, Row, safe
@@ -33,7 +34,8 @@ def read(folder: Path, note: Note) -> Iterator[Row]:
             if sample.picture is None:
                 note("sample without a picture", f"{shard}: {sample.key}")
                 continue
-            yield Row(_name(sample), _caption(sample, note), str(shard), sample.members[sample.picture])
+            place = sample.members[sample.picture]
+            yield Row(_name(sample), _caption(sample, note), str(shard), place, _facts(sample))
 
 
 def write(rows: Sequence[Row], target: Target) -> Iterator[int]:
@@ -53,10 +55,10 @@ def _write_shard(number: int, rows: Sequence[Row], target: Target, path: Path) -
                 target.log(SKIPPED, row.name, "picture can't be read or named", error.strerror or "")
                 continue
             key, extension = f"{number:05d}{place:04d}", os.path.splitext(row.name)[1].lower()
-            facts = {"key": key, "caption": row.caption, "file_name": row.name}
+            facts = {**row.facts, "key": key, "caption": row.caption, "file_name": row.name}
             _add(archive, f"{key}{extension}", data)
             _add(archive, f"{key}.txt", encode_text(row.caption or ""))
-            _add(archive, f"{key}.json", json.dumps(facts).encode())
+            _add(archive, f"{key}.json", json.dumps(facts, default=str).encode())
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -76,6 +78,12 @@ def _caption(sample: Sample, note: Note) -> str | None:
         note("sidecar that can't be read", f"{sample.shard}: {sample.key}")
     said = sample.facts.get("caption")
     return said if isinstance(said, str) else None
+
+
+def _facts(sample: Sample) -> dict[str, Any]:
+    return {
+        name: value for name, value in sample.facts.items() if name not in ("key", "caption", "file_name", "__key__")
+    }
 
 
 def _name(sample: Sample) -> str:

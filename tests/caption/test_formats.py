@@ -9,11 +9,18 @@ from typing import get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from base.errors import UserError
-from caption.formats import FORMATS, FormatName
+from base.stage import Summary
+from caption.convert import convert
+from caption.formats import FORMATS, SOURCES, FormatName
 from caption.formats.rows import Names, Row, oddities
 from caption.formats.target import Log, Target
+from caption.sidecar import read_caption
+from scrape.collection import Collection, Table
+from scrape.folder import FolderConfig, ingest_folder
+from scrape.webdataset import WebdatasetConfig, ingest_webdataset
 
 captions = (
     st.text(max_size=300) | st.text("a_.\r\n\ufeff\x00\x85 ,:{\"'", max_size=9) | st.sampled_from(["a cat", "CON"])
@@ -24,7 +31,7 @@ folders = st.sampled_from(["", "john", "John", "a b/c"])
 def rows_of(format_name: str, folder: Path) -> tuple[dict[str, str | None], Log]:
     """Name → caption, and what was noted."""
     log = Log()
-    return {row.name: row.caption for row in FORMATS[format_name].read(folder, log.note)}, log
+    return {row.name: row.caption for row in SOURCES[format_name](folder, log.note)}, log
 
 
 def put(folder: Path, *names: str) -> None:
@@ -35,6 +42,7 @@ def put(folder: Path, *names: str) -> None:
 
 def test_the_command_line_names_all_formats() -> None:
     assert tuple(FORMATS) == get_args(FormatName)
+    assert tuple(SOURCES) == (*FORMATS, "collection")
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -160,6 +168,29 @@ def test_sidecars_of_one_kind_alone_are_read(tmp_path: Path) -> None:
     assert log.counts == {("odd", "settings in a YAML, which stay behind"): 1}
     for name, picture in [("txt", "a b.jpg"), ("caption", "c d.jpg"), ("yaml", "e f.jpg")]:
         assert rows_of(name, tmp_path)[0] == {**dict.fromkeys(everything), picture: everything[picture]}
+
+
+def test_a_collection_goes_into_shards_and_comes_in_again(tmp_path: Path) -> None:
+    for number, name in enumerate(["a red car", "IMG_1", "a boat"]):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        Image.new("RGB", (16, 8 + number), (number, 0, 0)).save(tmp_path / "mine" / f"{name}.png")
+    (tmp_path / "mine" / "broken.png").write_bytes(b"x")
+    collection = Collection(tmp_path / "first")
+    ingest_folder(collection, FolderConfig(path=tmp_path / "mine", licence="CC BY 4.0", author="me"), read_caption)
+    assert set(rows_of("collection", collection.root)[0].values()) == {"a red car", None, "a boat"}
+
+    keys = collection.read(Table.RECORDS, columns=["key", "text"]).to_pylist()
+    rows = [{"key": row["key"], "caption": f"a photo of {row['text']}", "kind": "human"} for row in keys if row["text"]]
+    summary = Summary(rows=2, kept=2)
+    collection.write(Table.CAPTIONS, "00000", rows, recipe="", config=FolderConfig(path=tmp_path), summary=summary)
+    convert(collection.root, "collection", "webdataset", tmp_path / "shards", tmp_path / "log")
+    again = Collection(tmp_path / "again")
+    ingest_webdataset(again, WebdatasetConfig(path=tmp_path / "shards", captions="human"))
+    records = again.read(Table.RECORDS).to_pylist()
+    assert {row["text"] for row in records} == {"a photo of a red car", "a photo of a boat"}
+    assert {(row["status"], row["licence"], row["author"]) for row in records} == {("ok", "CC BY 4.0", "me")}
+    before = {row["sha256"] for row in collection.read(Table.RECORDS).to_pylist() if row["text"]}
+    assert {row["sha256"] for row in records} == before
 
 
 @given(st.lists(st.text("aA/._\\\0é\udc80 ", max_size=6).map(lambda stem: f"{stem}.jpg") | st.text(), max_size=30))
