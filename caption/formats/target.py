@@ -29,6 +29,9 @@ class Log:
     Args:
         path: the log, which is added to when there is something to say; None: only the counts are kept.
         title: stands above the lines of this run.
+
+    Raises:
+        UserError: something is at `path` that is no such log.
     """
 
     def __init__(self, path: Path | None = None, title: str = "") -> None:
@@ -37,6 +40,8 @@ class Log:
         self._path = path
         self._title = title
         self._stream: TextIO | None = None
+        if path is not None and path.exists() and not _is_log(path):
+            raise UserError(f"{path} is there, and is no log of captions; name another file with --log.")
 
     def __enter__(self) -> Self:
         return self
@@ -62,6 +67,14 @@ class Log:
     def count(self, what: str) -> int:
         """How many of a kind."""
         return sum(number for (kind, _), number in self.counts.items() if kind == what)
+
+
+def _is_log(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return re.match(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d .* to ", stream.readline(10_000)) is not None
+    except OSError:
+        return False
 
 
 class Target:
@@ -93,8 +106,11 @@ class Target:
                 raise
             self.log(SKIPPED, row.name, "picture can't be read or named", error.strerror or "")
             return False
-        self.log(MADE if made else RIGHT, name)
-        return True
+        if made or os.path.getsize(path) == row.size:
+            self.log(MADE if made else RIGHT, name)
+            return True
+        self.log(SKIPPED, row.name, "another picture is in its place")
+        return False
 
     def text(self, name: str, data: bytes) -> None:
         """Writes a small file, unless there is one of that name."""

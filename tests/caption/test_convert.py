@@ -235,6 +235,27 @@ def test_what_can_not_be_done_is_a_sentence_and_leaves_nothing(
     assert all_of(tmp_path) == before
 
 
+def test_a_log_is_added_to_and_what_is_none_is_left_alone(mine: Path, tmp_path: Path) -> None:
+    convert(mine, "filename", "txt", None, tmp_path / "log")
+    first = (tmp_path / "log").read_text()
+    convert(mine, "filename", "txt", None, tmp_path / "log")
+    assert (tmp_path / "log").read_text().startswith(first)
+    assert (tmp_path / "log").read_text().count("mine: filename to txt") == 2
+    (tmp_path / "theirs").write_text("my notes\n")
+    with pytest.raises(UserError, match="is no log of captions"):
+        convert(mine, "filename", "txt", None, tmp_path / "theirs")
+    assert (tmp_path / "theirs").read_text() == "my notes\n"
+
+
+def test_another_picture_in_the_place_of_one_stays(mine: Path, tmp_path: Path) -> None:
+    convert(mine, "filename", "txt", tmp_path / "new", tmp_path / "log")
+    (tmp_path / "new" / "a_b.jpeg").unlink()
+    (tmp_path / "new" / "a_b.jpeg").write_bytes(b"theirs")
+    done = convert(mine, "filename", "txt", tmp_path / "new", tmp_path / "log")
+    assert done.log.counts["skipped", "another picture is in its place"] == 1
+    assert (tmp_path / "new" / "a_b.jpeg").read_bytes() == b"theirs"
+
+
 def test_a_folder_goes_on_with_the_same_conversion_only(mine: Path, tmp_path: Path) -> None:
     convert(mine, "filename", "txt", tmp_path / "new", tmp_path / "log")
     (mine / "another one.jpg").write_bytes(b"8")
