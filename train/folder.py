@@ -11,7 +11,7 @@ from pathlib import Path
 from base.errors import UserError
 from caption.sidecar import read_written
 from train.controls import Controls, picture_of, read_controls
-from train.picture import EXTENSIONS, Folder
+from train.picture import EXTENSIONS, UNSUPPORTED, Folder
 from train.shards import SHARD, read_shard
 from train.table import TABLES, read_table
 
@@ -71,7 +71,9 @@ def _own(folder: Path, root: Path, controls: Controls, ordered: list[str], names
     ]
     broken: list[tuple[str, str]] = []
     for name in ordered:
-        if Path(name).suffix.lower() == SHARD:
+        if Path(name).suffix.lower() in UNSUPPORTED:
+            broken.append(((inside / name).as_posix(), "unsupported"))
+        elif Path(name).suffix.lower() == SHARD:
             more, lost = read_shard(folder / name, (inside / name).as_posix(), controls)
             pictures += more
             broken += lost

@@ -43,6 +43,8 @@ def read_shard(path: Path, name: str, controls: Controls) -> tuple[list[Picture]
                 if member.isfile() and stem and dot:
                     folder = PurePosixPath(member.name).parent
                     samples[str(folder / stem)]["." + suffix.lower()] = Stored(path, member.offset_data, member.size)
+            if Stored(path, tar.offset, tarfile.BLOCKSIZE).read() != bytes(tarfile.BLOCKSIZE):
+                broken.append((name, "broken_shard"))  # tarfile takes a damaged header for the end
     except (tarfile.TarError, OSError, EOFError):
         broken.append((name, "broken_shard"))
     whole = path.stat().st_size if path.is_file() else 0

@@ -18,6 +18,7 @@ def test_each_bad_picture_has_a_reason_and_the_others_take_part(tmp_path: Path) 
     picture(tmp_path / "a" / "good.png", (600, 500))
     picture(tmp_path / "a" / "tiny.png", (100, 90))
     (tmp_path / "a" / "empty.jpg").touch()
+    (tmp_path / "a" / "phone.HEIC").touch()
     (tmp_path / "a" / "page.jpg").write_text("<html>not found</html>")
     data = read_dataset(tmp_path, 512, 64, workers=2)
     assert [(sample.name, sample.size, sample.bucket) for sample in data.samples] == [
@@ -26,6 +27,7 @@ def test_each_bad_picture_has_a_reason_and_the_others_take_part(tmp_path: Path) 
     assert set(data.problems) == {
         Problem("a/empty.jpg", "empty"),
         Problem("a/page.jpg", "not_an_image"),
+        Problem("a/phone.HEIC", "unsupported"),
         Problem("a/tiny.png", "too_small"),
     }
 

@@ -4,6 +4,8 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from base.errors import UserError
 from train.folder import read_folder
@@ -170,3 +172,33 @@ def test_a_folder_with_nothing_to_show_is_the_users_error(tmp_path: Path) -> Non
     (tmp_path / "a" / "multiply.txt").write_text("0")
     with pytest.raises(UserError, match=r"multiply\.txt"):
         read_folder(tmp_path)
+
+
+broken = st.one_of(
+    st.text(max_size=40),
+    st.text("0123456789./-e \n", max_size=8),
+    st.text("abc:-[]{}&*!|>'\"#% \n\t0.5", max_size=40),
+    st.sampled_from(
+        ["tags: 5", "tags: [{tag: x, weight: heavy}]", "caption: {tags: {a: b}}", "? [", "[" * 3000, "multiply: [1]"]
+    ),
+)
+
+
+@given(
+    file=st.sampled_from(
+        ["multiply.txt", "flip_p.txt", "loss_scale.txt", "batch_id.txt", "local.yaml", "global.yml", "x.yaml", "x.txt"]
+    ),
+    text=broken,
+)
+def test_whatever_a_control_file_holds_it_is_read_or_the_users_error(
+    file: str, text: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    touch(folder / "x.jpg")
+    (folder / file).write_text(text, encoding="utf-8", errors="surrogateescape")
+    try:
+        (read,) = read_folder(folder)
+    except UserError as error:
+        assert str(folder) in str(error)
+    else:
+        assert read.pictures[0].settings.multiply > 0

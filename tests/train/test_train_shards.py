@@ -80,6 +80,17 @@ def test_a_broken_shard_is_listed_and_what_is_before_the_break_takes_part(tmp_pa
     assert any(p.name.startswith("a/0.tar") for p in data.problems)
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_shard_that_ends_too_early_is_listed_though_tarfile_is_content(tmp_path: Path, cut: bool) -> None:
+    whole = bytearray(shard(tmp_path / "0.tar", {f"{n}.png": png() for n in range(4)}).read_bytes())
+    second = whole.index(b"2.png")
+    whole[second + 148 : second + 156] = b"no sums!"
+    (tmp_path / "0.tar").write_bytes(whole[:second] if cut else whole)
+    (folder,) = read_folder(tmp_path / "0.tar")
+    assert [p.name for p in folder.pictures] == ["0.tar/0.png", "0.tar/1.png"]
+    assert folder.broken == [("0.tar", "broken_shard")]
+
+
 def test_a_shard_without_pictures_is_the_users_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no pictures"):
         read_folder(shard(tmp_path / "0.tar", {"1.txt": "words"}))
