@@ -93,14 +93,14 @@ class Optimizer:
             parameter, stand_in = self.parameters[place], stand_ins[place]
             if parameter.grad is None:
                 continue
-            stand_in.data = matrix(parameter.data).float()
-            stand_in.grad = matrix(parameter.grad).to(stand_in)
+            stand_in.data = matrix(parameter.data, parameter).float()
+            stand_in.grad = matrix(parameter.grad, parameter).to(stand_in)
             parameter.grad = None
         self.inner.step()
         for place in chunk:
             parameter, stand_in = self.parameters[place], stand_ins[place]
             if parameter.dtype != torch.float32 and stand_in.grad is not None:
-                matrix(parameter.data).copy_(rounded(stand_in.data, luck))
+                matrix(parameter.data, parameter).copy_(rounded(stand_in.data, luck))
             stand_in.grad = None
             stand_in.data = torch.empty(0, device=parameter.device)
 
@@ -111,14 +111,17 @@ def rounded(values: Tensor, luck: torch.Generator) -> Tensor:
     return ((values.view(torch.int32) + bits) & -(2**16)).view(torch.float32).bfloat16()
 
 
-def matrix(values: Tensor) -> Tensor:
-    """A view of a convolution's weights [out, in, h, w] as a matrix [out, everything else]; others stay as they are.
+def matrix(values: Tensor, like: Tensor) -> Tensor:
+    """A convolution's weights [out, in, h, w], or their gradient, as a matrix [out, all else]; others as they are.
 
     Adafactor keeps a row and a column of a matrix: of a 3 × 3 kernel that would save next to nothing.
+
+    Args:
+        like: the parameter; its order in memory decides, so that of the parameter itself the matrix is a view.
     """
     if values.ndim != 4:
-        return values.contiguous()
-    if not values.is_contiguous():  # channels_last
+        return values
+    if not like.is_contiguous():  # channels_last
         values = values.permute(0, 2, 3, 1)
     return values.reshape(len(values), -1)
 

@@ -1,0 +1,281 @@
+"""Training on a GPU, one lever after the other: Stable Diffusion 1.5's shape at 512 pixels, latents cached.
+
+    python -m bench.gpu [--steps 20] [--batch 8]
+    python -m bench.gpu --tiny                    the demo's shape on a processor, to see that the script works
+
+plain           float32, attention by matrix products, torch's AdamW as it comes, an .item() a step: diffusers' script
++bf16 +sdpa     autocast in bfloat16, and scaled dot product attention
++channels_last  weights and latents with their channels last
++compile        torch.compile of the UNet
+ours            train.trainer: all of these, fused AdamW, nothing that waits for the GPU; CUDA's sync debug mode is on
+largest         ours, the batch doubled until the memory is full
+
+Each row is a process of its own, so that none inherits another's memory. MFU is of the matrix products in bfloat16 that
+the card was measured to do just before, at 2.0 TFLOP a picture (forward and backward; counted in the tiny shape).
+Weights are random, text is encoded once, and all of the UNet learns. Prints a table, and last a line of JSON.
+"""
+
+# ruff: noqa: E402
+from base.cpu import keep_pages
+
+keep_pages()  # before torch
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from train.batches import Course
+from train.cache import LatentCache
+from train.config import TrainConfig
+from train.dataset import read_dataset
+from train.device import autocast, choose_device, peak_memory
+from train.known import TELLING, known_config
+from train.loader import Loader, Ready
+from train.model import Model, load_model
+from train.opening import clip_tokenizer
+from train.text import Texts
+from train.trainer import Trainer
+from train.wording import Wording
+
+TINY = str(Path(__file__).parents[1] / "demo" / "models" / "stable-diffusion")
+PICTURE_FLOPS = 2.0e12
+ROWS = {
+    "plain": {"precision": "fp32", "sdpa": False, "channels_last": False, "compile": False},
+    "+bf16 +sdpa": {"precision": "bf16", "sdpa": True, "channels_last": False, "compile": False},
+    "+channels_last": {"precision": "bf16", "sdpa": True, "channels_last": True, "compile": False},
+    "+compile": {"precision": "bf16", "sdpa": True, "channels_last": True, "compile": True},
+}
+WARM_UP = 5
+OUT_OF_MEMORY = 3
+"""The exit code of a row that needs more memory than there is."""
+
+
+def main() -> None:
+    """Measures all rows, or in a child one of them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=20, help="steps that are timed")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--tiny", action="store_true", help="the demo's shape at 64 pixels, on a processor")
+    parser.add_argument("--compiled", action="store_true", help="compile in the tiny shape, too")
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.row:
+        try:
+            print(json.dumps(measure(given.row, given.batch, given.steps, given.tiny, given.compiled)))
+        except torch.cuda.OutOfMemoryError:
+            sys.exit(OUT_OF_MEMORY)
+        return
+    if not given.tiny and not torch.cuda.is_available():
+        sys.exit("There is no GPU here; --tiny shows that the script works.")
+    report(list(all_rows(given)), given)
+
+
+def all_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Each row's figures."""
+    names = [name for name in ROWS if name != "+compile" or given.compiled or not given.tiny]
+    for name in [*names, "ours"]:
+        if row := child(name, given.batch, given):
+            yield row
+    batch, best = given.batch, None
+    while not given.tiny and (row := child("ours", 2 * batch, given)):
+        batch, best = 2 * batch, row
+    if best:
+        yield {**best, "row": "largest"}
+
+
+def child(row: str, batch: int, given: argparse.Namespace) -> dict[str, Any] | None:
+    """A row's figures, from a process of its own; None where the memory is too small."""
+    command = [sys.executable, "-m", "bench.gpu", "--row", row, "--batch", str(batch), "--steps", str(given.steps)]
+    command += ["--tiny"] * given.tiny + ["--compiled"] * given.compiled
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode == OUT_OF_MEMORY:
+        return None
+    done.check_returncode()
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def measure(row: str, batch: int, steps: int, tiny: bool, compiled: bool) -> dict[str, Any]:
+    """One row."""
+    device = torch.device("cpu") if tiny else choose_device("cuda")
+    rate = matmul_rate(device)
+    side = 64 if tiny else 512
+    config = TrainConfig(
+        base=TINY if tiny else "random", resolution=side, quantum=8 if tiny else 64, batch=batch, epochs=100_000,
+        text_encoder_rate=0, precision="bf16", caption_dropout=0, compile=compiled or not tiny, device=device.type,
+    )  # fmt: skip
+    model = load_model(TINY, device) if tiny else random_model(device)
+    with tempfile.TemporaryDirectory() as place:
+        data = read_dataset(make_pictures(Path(place), side, 2 * batch), side, config.quantum, config.workers)
+        latents = LatentCache(None, model.vae)
+        latents.add(data.samples, config.workers)
+    texts = Texts(model, None, frozen=True)
+    texts.add(Wording(config).fixed(data.samples))
+    course = Course(data, config)
+    groups = Loader(data, latents, texts, config, pin=device.type == "cuda").steps(course.after(0))
+    flops = count_flops(model, next(groups)[0]) if tiny else PICTURE_FLOPS
+    step = ours(model, course, config) if row == "ours" else plain(model, ROWS[row])
+    for _ in range(WARM_UP):
+        step(next(groups))
+    seconds, waited = timed(step, groups, steps, device, check=row == "ours")
+    speed = steps * batch / seconds
+    return {
+        "row": row,
+        "batch": batch,
+        "images_per_second": speed,
+        "mfu": speed * flops / rate,
+        "data_wait": waited / seconds,
+        "peak_memory": peak_memory(device),
+        "matmul_tflops": rate / 1e12,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    }
+
+
+Step = Callable[[list[Ready]], None]
+
+
+def timed(
+    step: Step, groups: Iterator[list[Ready]], steps: int, device: torch.device, check: bool
+) -> tuple[float, float]:
+    """Seconds of so many steps, and how many of these went by waiting for data.
+
+    Args:
+        check: fail where a step waits for the GPU.
+    """
+    waited = 0.0
+    synchronize(device)
+    if check and device.type == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+    began = time.perf_counter()
+    for _ in range(steps):
+        asked = time.perf_counter()
+        group = next(groups)
+        waited += time.perf_counter() - asked
+        step(group)
+    if device.type == "cuda":
+        torch.cuda.set_sync_debug_mode("default")
+    synchronize(device)
+    return time.perf_counter() - began, waited
+
+
+def plain(model: Model, levers: dict[str, Any]) -> Step:
+    """diffusers' train_text_to_image.py by its steps, with some of the levers."""
+    from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+
+    unet, device = model.unet.requires_grad_(True), model.device
+    unet.set_attn_processor(AttnProcessor2_0() if levers["sdpa"] else AttnProcessor())
+    layout = torch.channels_last if levers["channels_last"] else torch.contiguous_format
+    unet.to(memory_format=layout)
+    answer = torch.compile(unet, dynamic=False) if levers["compile"] else unet
+    precision = torch.bfloat16 if levers["precision"] == "bf16" else torch.float32
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-6)
+
+    def step(group: list[Ready]) -> None:
+        (ready,) = group
+        mean, deviation = ready.posteriors.to(device).float().unbind(1)
+        latents = model.scaled(mean + deviation * torch.randn_like(mean))
+        noise = torch.randn_like(latents)
+        times = torch.randint(0, len(model.alphas_cumprod), (len(latents),), device=device)
+        kept = model.alphas_cumprod[times][:, None, None, None]
+        noisy = (kept.sqrt() * latents + (1 - kept).sqrt() * noise).contiguous(memory_format=layout)
+        with autocast(device, precision):
+            predicted = answer(noisy, times, ready.texts.to(device).float(), return_dict=False)[0]
+        loss = F.mse_loss(predicted.float(), noise)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()
+
+    return step
+
+
+def ours(model: Model, course: Course, config: TrainConfig) -> Step:
+    """The trainer's step; its losses are read at the end alone."""
+    return Trainer(model, course.images, config).step
+
+
+def random_model(device: torch.device) -> Model:
+    """Stable Diffusion 1.5's shape with random weights."""
+    import diffusers
+    import transformers
+
+    torch.manual_seed(0)
+    tensors = {TELLING: (320, 768), "model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3)}
+    configs = {p: known_config(Path(), tensors, p) for p in ("unet", "vae", "text_encoder", "scheduler")}
+    with device:
+        unet = diffusers.UNet2DConditionModel.from_config(configs["unet"])
+        vae = diffusers.AutoencoderKL.from_config(configs["vae"])
+        text_encoder = transformers.CLIPTextModel(transformers.CLIPTextConfig.from_dict(configs["text_encoder"]))
+    for module in (unet, vae, text_encoder):
+        module.requires_grad_(False).eval().to(device=device, memory_format=torch.channels_last)
+    scheduler = diffusers.DDPMScheduler.from_config(configs["scheduler"])
+    kept = torch.as_tensor(scheduler.alphas_cumprod).float().to(device)
+    return Model(unet, vae, text_encoder, clip_tokenizer(configs), scheduler, kept)
+
+
+def matmul_rate(device: torch.device) -> float:
+    """FLOP a second of a large matrix product in bfloat16."""
+    side, times = (8192, 30) if device.type == "cuda" else (1024, 5)
+    one, two = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    for _ in range(3):
+        one @ two
+    synchronize(device)
+    began = time.perf_counter()
+    for _ in range(times):
+        one @ two
+    synchronize(device)
+    return 2 * side**3 * times / (time.perf_counter() - began)
+
+
+def count_flops(model: Model, ready: Ready) -> float:
+    """FLOP a picture costs, backward as twice forward."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    noisy = ready.posteriors[:1, 0].float()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.unet(noisy, torch.zeros(1, dtype=torch.long), ready.texts[:1].float())
+    return float(3 * counter.get_total_flops())
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits for a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def make_pictures(folder: Path, side: int, count: int) -> Path:
+    """Smooth colours, one bucket."""
+    rng = np.random.default_rng(0)
+    (folder / "a").mkdir()
+    for number in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((side, side))
+        coarse.save(folder / "a" / f"scene number {number}_{number}.jpg")
+    return folder
+
+
+def report(rows: list[dict[str, Any]], given: argparse.Namespace) -> None:
+    """Prints what came out."""
+    print(f"{'':16}{'batch':>6}{'images/s':>10}{'× plain':>9}{'MFU':>8}{'data wait':>11}{'peak GB':>9}")
+    first = rows[0]["images_per_second"]
+    for row in rows:
+        speed = row["images_per_second"]
+        print(
+            f"{row['row']:16}{row['batch']:6}{speed:10.2f}{speed / first:9.2f}{row['mfu']:8.1%}{row['data_wait']:11.2%}"
+            f"{row['peak_memory'] / 1e9:9.1f}"
+        )
+    print(json.dumps({"rows": rows, "shape": "tiny" if given.tiny else "sd 1.5", "torch": torch.__version__}))
+
+
+if __name__ == "__main__":
+    main()
