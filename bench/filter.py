@@ -7,8 +7,8 @@ duckdb   one query, the same predicates, all that pass into one parquet file; Du
 pandas   the whole file read, then one mask after the other (EveryDream's scripts/download_laion.py).
 
 Each measurement is a process of its own, which times the work without its imports and tells its own peak memory. They
-take turns; pandas, which is many times slower, in the first round alone. Of the two layouts of row groups the worse ratio counts. --ours runs ours alone, to see its memory
-over many rows. Prints a table and, last, one line of JSON.
+take turns; pandas, which is many times slower, in the first round alone. Of the two layouts of row groups the worse
+ratio counts. --ours runs ours alone, to see its memory over many rows. Prints a table and, last, one line of JSON.
 """
 
 import argparse
