@@ -13,6 +13,7 @@ from train.batches import Course
 from train.cache import LatentCache
 from train.config import TrainConfig
 from train.dataset import read_dataset
+from train.framing import Framing
 from train.loader import Loader, Ready
 from train.losses import LossWindow, NotFinite
 from train.model import load_model
@@ -32,7 +33,7 @@ def made(tiny_base: str, folder: Path, config: Config) -> Callable[..., tuple[Tr
         model = load_model(tiny_base, CPU, None, settings.prediction, settings.zero_terminal_snr)
         data = read_dataset(folder, 32, 8, 1)
         latents = LatentCache(None, model.vae)
-        assert not latents.add(data.samples, 2)
+        assert not latents.add(data.samples, 2, views=Framing(settings).views)
         course = Course(data, settings)
         texts = Texts(model, None, frozen=settings.text_encoder_rate == 0)
         texts.add(["", *(sample.caption for sample in data.samples)])
@@ -141,6 +142,7 @@ def test_a_batchs_loss_does_not_depend_on_what_came_before(made: Made) -> None:
         {"prediction": "v_prediction", "zero_terminal_snr": True, "min_snr": None},
         {"huber": 0.1, "min_snr": None},
         {"debiased": True, "min_snr": None, "input_perturbation": 0.1},
+        {"pad": "#ffffff", "flip": 0.5, "shuffle_tags": True},
         {"pyramid_noise": 0.3, "min_timestep": 200, "max_timestep": 700},
         {"precision": "bf16"},
         {"weights": "bf16", "ema": 4},
