@@ -32,6 +32,12 @@ def test_each_bad_picture_has_a_reason_and_the_others_take_part(tmp_path: Path) 
     }
 
 
+def test_a_huge_picture_is_left_out_before_it_is_decoded(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "good.png", (64, 64))
+    Image.new("1", (10_000, 9_000)).save(tmp_path / "a" / "huge.png")
+    assert read_dataset(tmp_path, 64, 16, 1).problems == (Problem("a/huge.png", "too_many_pixels"),)
+
+
 def test_hostile_pictures_never_stop_a_reading(shared_data: Path) -> None:
     data = read_dataset(shared_data / "hostile", 64, 16, workers=2)
     found = {sample.name for sample in data.samples} | {problem.name for problem in data.problems}
