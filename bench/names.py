@@ -1,6 +1,6 @@
 """Captions into names and back, and a folder of sidecars, beside the plainest loop that makes one.
 
-    python -m bench.names [--names 100000] [--files 50000] [--rounds 3]
+    python -m bench.names [--names 100000] [--files 50000] [--rounds 10]
 
 names      captions of many kinds get names by caption.filename, a picture is linked under each, with a sidecar where
            the name can't hold its caption; then the folder is read back.
@@ -9,8 +9,9 @@ convert    dreamloom caption convert --from filename --to txt, in place: nothing
 plain      as KaliYuga's organiser does: for each picture, open(name.txt, "w").write(caption). It overwrites, logs
            nothing, and leaves half a file where it is killed.
 
-Convert and plain take turns on fresh folders, as a shared machine's speed changes by the minute. Prints a table, and
-last a line of JSON: seconds and collisions of the names, files a second of the medians, and convert ÷ plain.
+One folder of all files is converted at once; then convert and plain take turns on fresh folders of a tenth of that, as
+a shared machine's speed changes by the second. Prints a table, and last a line of JSON: seconds and collisions of the
+names, files a second of the whole folder, and convert ÷ plain by the medians of the turns.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import shutil
 import tempfile
 import time
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
@@ -43,14 +44,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--names", type=int, default=100_000)
     parser.add_argument("--files", type=int, default=50_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=10)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         found = measure_names(Path(place) / "names", list(captions(given.names)))
-        seconds = measure_sidecars(Path(place), given.files, given.rounds)
-    rate = {name: given.files / median(wall for wall, _ in taken) for name, taken in seconds.items()}
-    of_cpu = {name: given.files / median(cpu for _, cpu in taken) for name, taken in seconds.items()}
-    report(given.names, given.files, found, rate, of_cpu)
+        whole = measure(Path(place), given.files, ["convert", "again"], 1)
+        turns = measure(Path(place), max(1, given.files // 10), ["convert", "plain"], given.rounds)
+    report(given.names, given.files, found, whole, turns)
 
 
 def captions(count: int) -> Iterator[str]:
@@ -74,7 +74,7 @@ def measure_names(folder: Path, wanted: list[str]) -> dict[str, float]:
     folder.mkdir()
     picture = folder.with_name("picture.jpg")
     picture.write_bytes(b"x")
-    began = time.perf_counter()
+    began, spent = time.perf_counter(), time.process_time()
     writer = NameWriter()
     names = [writer.name(caption, ".jpg") for caption in wanted]
     read = [read_name(name) for name, _ in names]
@@ -92,6 +92,7 @@ def measure_names(folder: Path, wanted: list[str]) -> dict[str, float]:
     began = time.perf_counter()
     there = {row.name: row.caption for row in FORMATS["filename"].read(folder, Log().note)}
     back = time.perf_counter() - began
+    processor = time.process_time() - spent
     wrong += sum(there.get(name) != caption for (name, _), caption in zip(names, wanted, strict=True))
     stems = {unicodedata.normalize("NFC", os.path.splitext(name)[0].casefold()) for name, _ in names}
     shutil.rmtree(folder)
@@ -99,30 +100,33 @@ def measure_names(folder: Path, wanted: list[str]) -> dict[str, float]:
         "codec": codec,
         "written": written,
         "read": back,
+        "processor": processor,
         "sidecars": sum(beside for _, beside in names),
         "collisions": len(names) - len(stems),
         "wrong": wrong,
     }
 
 
-def measure_sidecars(place: Path, files: int, rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Seconds of each in each round: on the clock, and of the processor, which a busy machine changes less."""
+Turns = dict[str, list[tuple[float, float]]]
+"""What was timed → files a second in each round: on the clock, and of processor time, which others change less."""
 
-    def ours(folder: Path) -> None:
-        convert(folder, "filename", "txt", None, place / "log")
 
-    turns: dict[str, Callable[[Path], None]] = {"convert": ours, "plain": plain, "again": ours}
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in turns}
+def measure(place: Path, files: int, names: list[str], rounds: int) -> Turns:
+    """Times each in each round, on a fresh folder; "again" on what convert has left."""
+    turns: Turns = {name: [] for name in names}
+    folder = place
     for number in range(rounds):
-        for name in ("convert", "plain") if number % 2 == 0 else ("plain", "convert"):
-            folder = make_pictures(place / f"{name}{number}", files)
-            for turn in (name, "again") if name == "convert" else (name,):
-                began, spent = time.perf_counter(), time.process_time()
-                turns[turn](folder)
-                seconds[turn].append((time.perf_counter() - began, time.process_time() - spent))
+        for name in names if number % 2 == 0 else names[::-1]:
+            if name != "again":
+                folder = make_pictures(place / f"{name}{files}-{number}", files)
+            began, spent = time.perf_counter(), time.process_time()
+            if name == "plain":
+                plain(folder)
+            else:
+                convert(folder, "filename", "txt", None, place / "log")
+            turns[name].append((files / (time.perf_counter() - began), files / (time.process_time() - spent)))
             assert len(list(folder.glob("*.txt"))) == files
-            shutil.rmtree(folder)
-    return seconds
+    return turns
 
 
 def plain(folder: Path) -> None:
@@ -141,35 +145,36 @@ def make_pictures(folder: Path, count: int) -> Path:
     return folder
 
 
-def report(names: int, files: int, found: dict[str, float], rate: dict[str, float], of_cpu: dict[str, float]) -> None:
+def report(names: int, files: int, found: dict[str, float], whole: Turns, turns: Turns) -> None:
     """The table, and the line of JSON."""
     table = Table("", "", title="Captions in names and sidecars", title_justify="left")
     table.add_row(f"{names:,} names, in memory, written and read", f"{found['codec']:.2f} s")
     table.add_row("the same, as pictures and sidecars", f"{found['written']:.2f} s, read back {found['read']:.2f} s")
-    table.add_row(
-        "of these with a sidecar; equal names; captions lost",
-        f"{found['sidecars']:,}; {found['collisions']}; {found['wrong']}",
-    )
-    for name, value in rate.items():
-        table.add_row(
-            f"{files:,} files to .txt, {name}", f"{value:,.0f}/s, {of_cpu[name]:,.0f} a second of processor time"
-        )
-    Console(width=100).print(table)
-    print(
-        json.dumps(
-            {
-                "names": names,
-                "names_seconds": round(found["codec"] + found["written"] + found["read"], 2),
-                "collisions": int(found["collisions"]),
-                "captions_lost": int(found["wrong"]),
-                "files_per_second": round(rate["convert"]),
-                "files_per_second_again": round(rate["again"]),
-                "files_per_processor_second": round(of_cpu["convert"]),
-                "vs_plain": round(rate["convert"] / rate["plain"], 3),
-                "vs_plain_processor": round(of_cpu["convert"] / of_cpu["plain"], 3),
-            }
-        )
-    )
+    kinds = f"{found['sidecars']:,}; {found['collisions']}; {found['wrong']}"
+    table.add_row("of these with a sidecar; equal names; captions lost", kinds)
+    rates = {}
+    for count, timed in ((files, whole), (max(1, files // 10), turns)):
+        for name, taken in timed.items():
+            rate, of_cpu = (median(values) for values in zip(*taken, strict=True))
+            rates[count, name] = rate, of_cpu
+            table.add_row(
+                f"{count:,} files to .txt, {name}", f"{rate:,.0f}/s, {of_cpu:,.0f} a second of processor time"
+            )
+    Console(width=110).print(table)
+    tenth = max(1, files // 10)
+    figures = {
+        "names": names,
+        "names_seconds": round(found["codec"] + found["written"] + found["read"], 2),
+        "names_processor_seconds": round(found["processor"], 2),
+        "collisions": int(found["collisions"]),
+        "captions_lost": int(found["wrong"]),
+        "files_per_second": round(rates[files, "convert"][0]),
+        "files_per_second_again": round(rates[files, "again"][0]),
+        "files_per_processor_second": round(rates[files, "convert"][1]),
+        "vs_plain": round(rates[tenth, "convert"][0] / rates[tenth, "plain"][0], 3),
+        "vs_plain_processor": round(rates[tenth, "convert"][1] / rates[tenth, "plain"][1], 3),
+    }
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":
