@@ -1,6 +1,6 @@
 """The caption stage beside transformers one picture at a time, and beside the bare model, in the shape of BLIP base.
 
-    OMP_NUM_THREADS=2 python -m bench.caption [--rounds 3] [--batch 8]
+    OMP_NUM_THREADS=2 python -m bench.caption [--rounds 3] [--batch 16]
     python -m bench.caption --device cuda --batch 64 --pictures 512
 
 one    as EveryDream and its kin do: open a picture, run the processor, generate, decode the tokens; float32.
@@ -61,8 +61,8 @@ def main() -> None:
     """Makes a model and pictures in a temporary folder, and measures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--pictures", type=int, default=8, help="a turn; of one at a time, a quarter")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--pictures", type=int, default=16, help="a turn; of one at a time, a quarter")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--serve", nargs=2, metavar=("PROCESS", "PLACE"), help=argparse.SUPPRESS)
     given = parser.parse_args()
