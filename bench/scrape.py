@@ -4,7 +4,8 @@
 
 peers   camera-like JPEGs from a loopback server to 512 px on the short side, JPEG q95: images per CPU-second and peak
         memory of `dreamloom scrape` and of img2dataset, in turns; and of `dreamloom scrape` keeping the originals.
-faults  small pictures with 50 to 150 ms of latency; then also 2 % 404, 1 % that hang, 1 % corrupt: wall time of both.
+faults  the same with 50 to 150 ms of latency; then also 2 % 404, 1 % that hang, 1 % corrupt: wall time of both, where a
+        request may take three seconds.
 urls    addresses whose bodies are empty: CPU per address, and how memory grows.
 
 The server is a process of its own, and not counted. CPU is that of a contestant and its children; memory the sum of
@@ -80,7 +81,7 @@ def main() -> None:
         if given.only in (None, "peers"):
             report |= against_peers(given.keep or work / "pictures", given.pictures, given.rounds, work)
         if given.only in (None, "faults"):
-            report |= with_faults(given.rounds, work)
+            report |= with_faults(given.keep or work / "pictures", given.pictures, given.rounds, work)
         if given.only in (None, "urls"):
             report |= per_address(given.urls, work)
     print(json.dumps(report))
@@ -115,15 +116,16 @@ def against_peers(pictures: Path, count: int, rounds: int, work: Path) -> dict[s
     }
 
 
-def with_faults(rounds: int, work: Path, count: int = 4000) -> dict[str, Any]:
+def with_faults(pictures: Path, count: int, rounds: int, work: Path) -> dict[str, Any]:
     """How much longer a run takes whose web has faults."""
+    make_pictures(pictures, count)
     walls: dict[str, list[float]] = {"latency": [], "faults": []}
     named: Counter[str] = Counter()
-    with served() as url:
+    with served("--folder", str(pictures)) as url:
         for turn in range(rounds):
             for kind in walls:
                 urls = [f"{url}/{kind}/{number}.jpg" for number in range(count)]
-                cost = ours(urls, work / f"{kind}{turn}", "--timeout-s=3", "--min-side=16", "--per-host=64")
+                cost = ours(urls, work / f"{kind}{turn}", "--timeout-s=3", f"--shrink-to={SIDE}")
                 walls[kind].append(cost.wall_s)
                 if kind == "faults":
                     named = cost.statuses

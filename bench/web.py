@@ -55,9 +55,13 @@ def _small(number: int) -> bytes:
 
 
 async def _with_latency(request: web.Request) -> web.Response:
-    number = int(request.match_info["number"])
-    await asyncio.sleep(random.Random(number).uniform(0.05, 0.15))
-    return web.Response(body=_small(number))
+    """50 to 150 ms."""
+    name = request.match_info["number"]
+    await asyncio.sleep(random.Random(name).uniform(0.05, 0.15))
+    return web.Response(body=(request.app[_FOLDER] / f"{name}.jpg").read_bytes())
+
+
+_FOLDER = web.AppKey("folder", Path)
 
 
 async def _with_faults(request: web.Request) -> web.Response:
@@ -67,10 +71,11 @@ async def _with_faults(request: web.Request) -> web.Response:
         raise web.HTTPNotFound
     if number % 100 == 11:
         await asyncio.sleep(3600)
+    answer = await _with_latency(request)
     if number % 100 == 13:
-        await asyncio.sleep(random.Random(number).uniform(0.05, 0.15))
-        return web.Response(body=_small(number)[:-400])
-    return await _with_latency(request)
+        assert isinstance(answer.body, bytes)
+        answer.body = answer.body[:-1000]
+    return answer
 
 
 _asked: Counter[str] = Counter()
@@ -97,9 +102,10 @@ async def _empty(_: web.Request) -> web.Response:
 async def _serve(folder: Path | None) -> None:
     application = web.Application()
     if folder is not None:
+        application[_FOLDER] = folder
         application.router.add_static("/file", folder)
-    application.router.add_get("/latency/{number}.jpg", _with_latency)
-    application.router.add_get("/faults/{number}.jpg", _with_faults)
+        application.router.add_get("/latency/{number}.jpg", _with_latency)
+        application.router.add_get("/faults/{number}.jpg", _with_faults)
     application.router.add_get("/counted/{number}.jpg", _counted)
     application.router.add_get("/hits", _hits)
     application.router.add_get("/empty/{number}", _empty)
