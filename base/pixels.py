@@ -186,11 +186,8 @@ _STARTS: dict[bytes, Reason] = {
 
 
 def _unidentified(source: bytes | Path) -> PictureError:
-    if isinstance(source, bytes):
-        first = source[:12]
-    else:
-        with source.open("rb") as stream:
-            first = stream.read(12)
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
+        first = stream.read(12)
     for start, reason in _STARTS.items():
         if len(first) >= len(start) and all(a in (b, ord(".")) for a, b in zip(start, first, strict=False)):
             detail = "its header is broken" if reason == "truncated" else "a format that is not decoded here"

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from yarl import URL
 
-from base.errors import StageFailed, UserError
+from base.errors import UserError
 from base.pixels import PictureError
 from base.progress import Progress
 from base.stop import run_stoppable
@@ -71,7 +71,7 @@ def fetch_in_bulk(
 
     Raises:
         UserError: img2dataset, or what distributes it, is not installed.
-        StageFailed: it ended with an error.
+        ChildProcessError: it ended with an error.
     """
     check(config)
     by_key = {row["key"]: row for row in candidates if row["key"] not in there and row["key"] not in journal.rows}
@@ -205,7 +205,9 @@ def _run(folder: Path, config: "ScrapeConfig", rows: int, total: int, progress: 
                 process.wait()
     if process.returncode:
         lines = (folder / "log.txt").read_text(errors="replace").strip().splitlines()
-        raise StageFailed(f"img2dataset ended with {process.returncode}: {lines[-1] if lines else 'it said nothing'}")
+        raise ChildProcessError(
+            f"img2dataset ended with {process.returncode}: {lines[-1] if lines else 'it said nothing'}"
+        )
 
 
 # After: what it brought

@@ -49,6 +49,28 @@ def test_private_addresses_are_not_handed_over(site: Any, collection: Collection
     assert site.hits.total() == 0
 
 
+def test_what_it_does_not_finish_is_fetched_all_the_same(
+    site: Any, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "_RUN", "pass")
+    urls = [site.put("/a", site.picture(1)), site.put("/b", status=404)]
+    assert [row["status"] for row in site.scraped(collection, urls, engine="img2dataset")] == ["ok", "http_404"]
+
+
+def test_an_exit_code_is_heeded_and_the_next_run_goes_on(
+    site: Any, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.candidates(collection, [site.put("/a", site.picture(1))])
+    config = site.config.model_copy(update={"engine": "img2dataset"})
+    with monkeypatch.context() as patch, pytest.raises(ExceptionGroup) as caught:
+        patch.setattr(bulk, "_RUN", "print('no room'); raise SystemExit(3)")
+        scrape(collection, config)
+    assert "img2dataset ended with 3: no room" in str(caught.value.exceptions[0])
+    assert not collection.parts(Table.RECORDS)
+    monkeypatch.setattr(bulk, "_RUN", "pass")
+    assert scrape(collection, config).kept == 1
+
+
 def test_what_is_not_installed_is_said(site: Any, collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     config = ScrapeConfig(engine="img2dataset", distributor="ray")
     if importlib.util.find_spec("ray") is None:
