@@ -163,6 +163,7 @@ SCHEMAS: dict[Table, pa.Schema] = {
             pa.field("original_height", pa.int32()),
             pa.field("bytes", pa.int64()),  # of the stored picture
             pa.field("sha256", pa.string()),  # of the bytes as they came: equal pictures are found by it
+            pa.field("pixels_sha256", pa.string()),  # of the decoded pixels, where scrape was asked for it
             pa.field("text", pa.string()),  # the caption it came with
             pa.field("text_kind", pa.string(), nullable=False),  # CaptionKind
             pa.field("licence", pa.string()),

@@ -9,7 +9,7 @@ from base.progress import Progress
 from scrape.collection import Collection, Status
 from scrape.crawler import Crawler
 from scrape.journal import Journal, Row
-from scrape.settle import copies_in_earlier_parts, cut, settle
+from scrape.settle import copies_in_earlier_parts, cut, identities, settle
 
 if TYPE_CHECKING:
     from scrape.download import ScrapeConfig
@@ -56,19 +56,21 @@ def usable(collection: Collection, part: str, rows: dict[str, Row]) -> dict[str,
         path = collection.root / str(row["image"])
         return path.is_file() and path.stat().st_size == int(row["bytes"])
 
-    stored = {row["sha256"] for row in rows.values() if row["status"] == Status.OK and is_there(row)}
-    copies = {row["sha256"] for row in rows.values() if row["status"] == Status.DUPLICATE}
+    known_by = identities(rows.values())
+    stored = {known_by[row["sha256"]] for row in rows.values() if row["status"] == Status.OK and is_there(row)}
+    copies = {known_by[row["sha256"]] for row in rows.values() if row["status"] == Status.DUPLICATE}
     stored |= set(copies_in_earlier_parts(collection, part, copies - stored))
     needed = (Status.OK, Status.DUPLICATE)
-    return {key: row for key, row in rows.items() if row["status"] not in needed or row["sha256"] in stored}
+    return {key: row for key, row in rows.items() if row["status"] not in needed or known_by[row["sha256"]] in stored}
 
 
 def settled_rows(
     collection: Collection, part: str, config: "ScrapeConfig", rows: Sequence[Row | None]
 ) -> list[Row | None]:
     """`settle`, with the pictures of earlier parts looked up."""
-    sha256s = {row["sha256"] for row in rows if row and row["status"] == Status.OK}
-    return settle(rows, config, copies_in_earlier_parts(collection, part, sha256s))
+    known_by = identities(rows)
+    came = {known_by[row["sha256"]] for row in rows if row and row["status"] == Status.OK}
+    return settle(rows, config, copies_in_earlier_parts(collection, part, came))
 
 
 def keep_only(collection: Collection, part: str, rows: Sequence[Row]) -> None:

@@ -65,6 +65,9 @@ class ScrapeConfig(StageConfig):
     placeholder_copies: int | None = Field(
         5, ge=2, description="Addresses of one host with the same picture, which is then none; null: any number."
     )
+    hash_pixels: bool = Field(
+        False, description="Find equal pictures in unequal files, too: a hash of all pixels, for a full decode of each."
+    )
     animated: Literal["reject", "first"] = Field(
         "reject", description="Animations: leave out, or take the first frame."
     )

@@ -4,7 +4,7 @@ Rows come in any order and are settled in the order of the candidates, so the ta
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -26,6 +26,7 @@ _OF_PICTURES = (
     "original_height",
     "bytes",
     "sha256",
+    "pixels_sha256",
     "consent",
 )
 _SAME_PICTURE = (Status.OK, Status.DUPLICATE, Status.PLACEHOLDER)
@@ -61,28 +62,35 @@ def _kind(candidate: Row) -> str:
     return candidate.get("text_kind") or CaptionKind.ALT
 
 
+def identities(rows: Iterable[Row | None]) -> dict[str, str]:
+    """sha256 of a file → by what its picture is known: the hash of its pixels, where there is one, or of the file."""
+    known = {row["sha256"]: row["sha256"] for row in rows if row and row["sha256"]}
+    return known | {row["sha256"]: row["pixels_sha256"] for row in rows if row and row.get("pixels_sha256")}
+
+
 def settle(rows: Sequence[Row | None], config: "ScrapeConfig", earlier: Mapping[str, str]) -> list[Row | None]:
     """The rows, of which each that repeats an earlier one's bytes is a duplicate of it, and placeholders are found.
 
     Args:
         rows: in the order of the candidates; None for one that was not asked.
-        earlier: sha256 → key of the pictures of earlier parts that have the same bytes.
+        earlier: identity → key of the same pictures in earlier parts.
     """
-    placeholders = _placeholders(rows, config.placeholder_copies)
+    known_by = identities(rows)
+    placeholders = _placeholders(rows, known_by, config.placeholder_copies)
     firsts: dict[str, Row] = {}
     settled: list[Row | None] = []
     for row in rows:
-        sha256 = row["sha256"] if row else None
-        if row is None or row["status"] not in _SAME_PICTURE or not sha256:
+        same = known_by.get(row["sha256"]) if row else None
+        if row is None or row["status"] not in _SAME_PICTURE or not same:
             settled.append(row)
-        elif sha256 in placeholders:
-            settled.append(_without_picture(row, Status.PLACEHOLDER, placeholders[sha256]))
+        elif same in placeholders:
+            settled.append(_without_picture(row, Status.PLACEHOLDER, placeholders[same]))
         elif row["status"] == Status.PLACEHOLDER:
             settled.append(row)
-        elif sha256 in earlier:
-            settled.append(_without_picture(row, Status.DUPLICATE, f"repeats {earlier[sha256]}"))
+        elif same in earlier:
+            settled.append(_without_picture(row, Status.DUPLICATE, f"repeats {earlier[same]}"))
         else:
-            first = firsts.setdefault(sha256, row)
+            first = firsts.setdefault(same, row)
             settled.append(row if first is row else _duplicate(row, first))
     return settled
 
@@ -104,31 +112,31 @@ def cut(
     return kept
 
 
-def copies_in_earlier_parts(collection: Collection, part: str, sha256s: set[str]) -> dict[str, str]:
-    """sha256 → key, of the pictures that parts before this one have stored."""
+def copies_in_earlier_parts(collection: Collection, part: str, wanted: set[str]) -> dict[str, str]:
+    """Identity → key, of those of these pictures that parts before this one have stored."""
     found: dict[str, str] = {}
-    wanted = pa.array(sorted(sha256s), pa.string())
-    for name in collection.parts(Table.RECORDS):
-        if name >= part or not len(wanted):
-            continue
-        rows = collection.read(Table.RECORDS, name, ["key", "status", "sha256"])
-        same = rows.filter(pc.and_(pc.equal(rows["status"], Status.OK), pc.is_in(rows["sha256"], wanted)))
+    names = [name for name in collection.parts(Table.RECORDS) if name < part] if wanted else []
+    for name in names:
+        rows = collection.read(Table.RECORDS, name, ["key", "status", "sha256", "pixels_sha256"])
+        known_by = pc.coalesce(rows["pixels_sha256"], rows["sha256"])
+        is_same = pc.is_in(known_by, pa.array(sorted(wanted), pa.string()))
+        same = rows.append_column("identity", known_by).filter(pc.and_(pc.equal(rows["status"], Status.OK), is_same))
         for row in same.to_pylist():
-            found.setdefault(row["sha256"], row["key"])
+            found.setdefault(row["identity"], row["key"])
     return found
 
 
-def _placeholders(rows: Sequence[Row | None], copies: int | None) -> dict[str, str]:
-    """sha256 → a line about it, of bytes that a host gave for many addresses: "this picture is not available"."""
+def _placeholders(rows: Sequence[Row | None], known_by: Mapping[str, str], copies: int | None) -> dict[str, str]:
+    """Identity → a line about it, of bytes that a host gave for many addresses: "this picture is not available"."""
     if copies is None:
         return {}
     of: dict[tuple[str, str], set[str]] = defaultdict(set)
     for row in rows:
         if row is not None and row["status"] in _SAME_PICTURE and row["sha256"]:
-            of[row["sha256"], _host(row["url"])].add(row["url"])
+            of[known_by[row["sha256"]], _host(row["url"])].add(row["url"])
     return {
-        sha256: f"{host} gives it for {len(urls)} addresses"
-        for (sha256, host), urls in sorted(of.items())
+        same: f"{host} gives it for {len(urls)} addresses"
+        for (same, host), urls in sorted(of.items())
         if len(urls) >= copies
     }
 

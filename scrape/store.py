@@ -38,6 +38,8 @@ class Picture:
     height: int
     original_width: int
     original_height: int
+    pixels_sha256: str | None
+    """Of its size and pixels before they are encoded; None where that is not wanted."""
 
 
 def store_picture(
@@ -78,6 +80,7 @@ def store_picture(
         "original_width": picture.original_width,
         "original_height": picture.original_height,
         "bytes": len(picture.data),
+        "pixels_sha256": picture.pixels_sha256,
     }
     return row_of(candidate, found)
 
@@ -106,9 +109,11 @@ def make_picture(body: bytes, config: "ScrapeConfig") -> Picture:
         header = read_header(body)
         _check_shape(header, config)
         if header.plain and not _shrunk(header, config):
-            check_whole(body, max_pixels=config.max_pixels)
+            pixels = _hash(decode(body, max_pixels=config.max_pixels)) if config.hash_pixels else None
+            if pixels is None:
+                check_whole(body, max_pixels=config.max_pixels)
             size = (header.width, header.height)
-            return Picture(body, _EXTENSIONS[header.format], *size, *size)
+            return Picture(body, _EXTENSIONS[header.format], *size, *size, pixels)
         return _made_anew(body, header, config)
     except PictureError as error:
         raise Dropped(Status(error.reason), error.detail) from error
@@ -158,4 +163,9 @@ def _made_anew(body: bytes, header: Header, config: "ScrapeConfig") -> Picture:
             Status.UNSUPPORTED, f"can't be stored as {config.format}"
         ) from error  # WebP: 16,383 pixels a side
     extension = _EXTENSIONS[config.format.upper()]
-    return Picture(out.getvalue(), extension, *image.size, header.width, header.height)
+    pixels = _hash(image) if config.hash_pixels else None
+    return Picture(out.getvalue(), extension, *image.size, header.width, header.height, pixels)
+
+
+def _hash(image: Image.Image) -> str:
+    return hashlib.sha256(b"%d x %d " % image.size + image.tobytes()).hexdigest()

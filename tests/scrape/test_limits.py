@@ -1,9 +1,11 @@
 """A limit counts pictures; poisoned links, placeholders and copies of other parts' pictures are found."""
 
 import hashlib
+import io
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from scrape.collection import Collection, Status, Table
 from scrape.download import scrape
@@ -108,3 +110,22 @@ def test_a_copy_of_another_parts_picture_is_not_stored_again(site: Any, collecti
     scrape(collection, site.config, retry=[Status.HTTP_5XX])
     assert statuses(collection) == ["ok", "ok", "duplicate", "ok"]
     assert site.hits["/c"] == 1
+
+
+def test_equal_pixels_in_unequal_files_are_one_picture_where_that_is_asked(site: Any, collection: Collection) -> None:
+    pixels = Image.open(io.BytesIO(site.picture(1, name="PNG")))
+    files = [io.BytesIO() for _ in range(3)]
+    pixels.save(files[0], "PNG", compress_level=0)
+    pixels.save(files[1], "PNG", compress_level=9)
+    pixels.save(files[2], "WEBP", lossless=True)
+    urls = [site.put(f"/{n}", file.getvalue()) for n, file in enumerate(files)] + [site.put("/b", site.picture(2))]
+    assert [row["status"] for row in site.scraped(collection, urls)] == ["ok"] * 4
+    rows = site.scraped(collection, urls, hash_pixels=True)
+    assert [row["status"] for row in rows] == ["ok", "duplicate", "duplicate", "ok"]
+    assert rows[1]["detail"] == f"repeats {rows[0]['key']}"
+    assert rows[0]["pixels_sha256"] == hashlib.sha256(b"64 x 48 " + pixels.tobytes()).hexdigest()
+    site.candidates(collection, [site.put("/c", files[1].getvalue()), site.put("/d", status=503)], "00001")
+    config = site.config.model_copy(update={"hash_pixels": True})
+    assert scrape(collection, config).dropped == {"duplicate": 3, "http_5xx": 1}
+    scrape(collection, config, retry=[Status.HTTP_5XX])
+    assert [site.hits[path] for path in ("/c", "/d")] == [1, 2]
