@@ -25,6 +25,7 @@ COMMANDS = [
     "plan",
     "show",
     "demo",
+    "dreambooth",
 ]
 CONFIGURED = [
     ["filter"],
