@@ -43,7 +43,10 @@ CONFIGS = st.fixed_dictionaries(
         "max_aspect": st.none() | st.just(2.0),
         "min_aesthetic": st.none() | st.just(0.3),
         "max_punsafe": st.none() | st.just(0.5),
+        "unscored": st.sampled_from(["drop", "keep"]),
         "languages": st.sampled_from([[], ["en"]]),
+        "domains": st.sampled_from([[], ["a.org", "alamy.com"]]),
+        "once_per": st.sampled_from(["url", "url_text"]),
         "words": st.sampled_from([Words(), Words(any=["cat"]), Words(none=["dog"])]),
         "limit": st.none() | st.integers(1, 3),
         "take": st.sampled_from(["first", "best", "sample"]),
@@ -59,7 +62,7 @@ def passes(r: Row, c: dict[str, Any]) -> bool:
         return limit is None or (value is not None and value >= limit)
 
     def below(value: float | None, limit: float | None) -> bool:
-        return limit is None or (value is not None and value < limit)
+        return limit is None or (value is None and c["unscored"] == "keep") or (value is not None and value < limit)
 
     sides = (r["WIDTH"], r["HEIGHT"])
     shaped = c["max_aspect"] is None or (
@@ -76,6 +79,7 @@ def passes(r: Row, c: dict[str, Any]) -> bool:
         and bool(r["URL"])
         and (not c["languages"] or r["LANGUAGE"] in c["languages"])
         and "alamy" not in r["URL"]
+        and (not c["domains"] or "a.org" in r["URL"])
         and (not words.any or any(w in said for w in words.any))
         and not any(w in said for w in words.none)
     )
@@ -92,8 +96,10 @@ def test_the_funnel_adds_up_and_keeps_what_passes(
     collection = Collection(folder / "c")
     funnel = filter_laion(collection, FilterConfig(index=paths, **config))
     assert funnel.rows == len(rows) == funnel.kept + sum(funnel.dropped.values())
-    found = {r["URL"] for r in rows if passes({k: None if v != v else v for k, v in r.items()}, config)}
-    taken = collection.read(Table.CANDIDATES).column("url").to_pylist()
+    what = ["url", "text"] if config["once_per"] == "url_text" else ["url"]
+    passing = [r for r in rows if passes({k: None if v != v else v for k, v in r.items()}, config)]
+    found = {tuple(r[name.upper()] for name in what) for r in passing}
+    taken = [tuple(r.values()) for r in collection.read(Table.CANDIDATES, columns=what).to_pylist()]
     assert len(taken) == funnel.kept == min(len(found), config["limit"] or len(found))
     assert set(taken) <= found
     assert len(set(taken)) == len(taken)
