@@ -132,8 +132,8 @@ def item_of(sample: Sample, key: str, kind: CaptionKind) -> Item:
         kind: who wrote the captions; NONE: they are left out.
     """
     row = dict(sample.facts)
-    if "txt" in sample.members and "text" not in spelled(row):
-        row["text"] = sample.read("txt").decode("utf-8", "replace")
+    if "text" not in spelled(row):
+        row["text"] = _member(sample, "txt").decode("utf-8", "replace")
     facts = replace(
         facts_of(row, kind),
         sha256=said(row.get("sha256")),
@@ -188,13 +188,19 @@ def _members(shard: Path) -> dict[str, dict[str, tuple[int, int]]]:
 
 
 def _json_of(sample: Sample) -> dict[str, Any]:
-    if "json" not in sample.members:
-        return {}
     try:
-        facts = json.loads(sample.read("json"))
-    except (ValueError, PictureError):
+        facts = json.loads(_member(sample, "json"))
+    except ValueError:
         return {}  # facts that can't be read are no reason to lose the picture
     return facts if isinstance(facts, dict) else {}
+
+
+def _member(sample: Sample, extension: str) -> bytes:
+    """The bytes of a member; none where it is not there."""
+    try:
+        return sample.read(extension) if extension in sample.members else b""
+    except PictureError:
+        return b""
 
 
 def _whole(value: Any) -> int | None:
