@@ -108,7 +108,8 @@ def export_step(checkpoint: Callable[[], Path], target: Path, config: ExportConf
     def make(progress: Progress, _: Sequence[str] | None) -> Outcome:
         summary = exporting.export(checkpoint(), target, config, progress)
         how = size(summary.bytes) if summary.made else "there already"
-        return Outcome(f"{'export':<21}{target}; {how}{indented(summary.note)}", summary.made)
+        said = f"{target}, as of {summary.images_seen:,} pictures seen; {how}{indented(summary.note)}"
+        return Outcome(f"{'export':<21}{said}", summary.made)
 
     def stale() -> list[str]:
         return [] if exporting.is_current(checkpoint(), target, config) else [WHOLE]

@@ -40,6 +40,8 @@ class ExportSummary:
     """Of all files."""
     made: bool
     """False: it was there already, made from the same weights in the same way."""
+    images_seen: int
+    """By the checkpoint that it is made from."""
     note: str = ""
     """Why there is no single file, where one was wanted."""
 
@@ -71,7 +73,9 @@ def export(checkpoint: Path, target: Path, config: ExportConfig, progress: Progr
     now = _read_mark(target)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     single = str(target / now["single_file"]) if now["single_file"] else None
-    return ExportSummary(str(target), single, size, stored.get("recipe") != made, now["note"])
+    assert source.checkpoint is not None
+    seen = int(json.loads((source.checkpoint / "state.json").read_text(encoding="utf-8"))["images_seen"])
+    return ExportSummary(str(target), single, size, stored.get("recipe") != made, seen, now["note"])
 
 
 def is_current(checkpoint: Path, target: Path, config: ExportConfig) -> bool:
