@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
+import torch
+
 from base.errors import UserError
 from base.files import commit_json, sweep
 from base.progress import Progress
@@ -21,6 +23,7 @@ from train.learning import Learning, judging
 from train.loader import Loader
 from train.log import Log
 from train.losses import NotFinite
+from train.memory import estimate
 from train.model import load_model
 from train.run import TrainSummary, checkpoints, cut_log
 from train.sample import choose_prompts, draw_grid, draw_samples
@@ -204,9 +207,20 @@ def open_session(
     progress: Progress,
     together: Together,
 ) -> Iterator[Session]:
-    """A session, closed at the end."""
-    session = Session(dataset, kinds, run, config, progress, together)
+    """A session, closed at the end.
+
+    Raises:
+        UserError: see Session; or a GPU's memory is full.
+    """
     try:
-        yield session
-    finally:
-        session.close()
+        session = Session(dataset, kinds, run, config, progress, together)
+        try:
+            yield session
+        finally:
+            session.close()
+    except torch.OutOfMemoryError as error:
+        needed = estimate(config)
+        raise UserError(
+            f"The GPU's memory is full{f' (by estimate {needed.total / 2**30:.1f} GiB are needed)' if needed else ''}; "
+            "lower batch, set gradient_checkpointing, or take a smaller preset."
+        ) from error

@@ -17,11 +17,14 @@ import torch
 from safetensors.torch import load_file
 
 from base.errors import UserError
-from base.progress import Progress
+from base.progress import Progress, silent
 from train.config import TrainConfig
+from train.dataset import read_dataset
 from train.loop import train
 from train.run import checkpoints, read_summary
+from train.session import open_session
 from train.store import save_shard
+from train.together import ALONE
 
 Config = Callable[..., TrainConfig]
 HOUSE = Path(__file__).parents[2]
@@ -152,6 +155,7 @@ KILLER = """
 import os, signal, sys
 from pathlib import Path
 from train.config import TrainConfig
+from train.dataset import read_dataset
 from train.loop import train
 from train import session  # what takes long to import is imported here, once for all children
 import matplotlib.backends.backend_agg, matplotlib.figure, torch.utils.tensorboard
@@ -268,6 +272,15 @@ def test_a_full_disk_leaves_the_last_checkpoint_to_go_on_from(
         assert {file: file.read_bytes() for file in before} == before
     assert train(folder, run, made, heldout).finished
     assert_same(outcome(run), outcome(undisturbed))
+
+
+def test_a_gpu_that_is_full_is_one_sentence(tiny_base: str, folder: Path, tmp_path: Path, config: Config) -> None:
+    made = config(base=tiny_base)
+    with (
+        pytest.raises(UserError, match=r"memory is full \(by estimate .* GiB are needed\); lower batch"),
+        open_session(read_dataset(folder, 32, 8, 1), {}, tmp_path / "run", made, silent, ALONE),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 
 
 def poison(shard: Path) -> None:

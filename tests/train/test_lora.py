@@ -1,5 +1,7 @@
 """LoRA: the adapters alone learn, and diffusers itself reads back what was trained, from both files and merged."""
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from train.learned import learning_parameters
 from train.loop import train
 from train.lora import KOHYA_FILE, PEFT_FILE, add_adapters, kohya, merge_adapters
 from train.model import Model, load_model
-from train.run import checkpoints
+from train.run import checkpoints, read_settings
 from train.source import find_source
 
 Config = Callable[..., TrainConfig]
@@ -30,6 +32,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, folder: Pa
     made = config(base=tiny_base, lora=3, lora_alpha=6, learning_rate=1e-2, text_encoder_rate=1e-2, max_steps=4)
     assert train(folder, run, made).finished
     return run
+
+
+def test_a_lora_that_was_stopped_goes_on_to_the_same_bits(
+    trained: Path, tiny_base: str, folder: Path, tmp_path: Path
+) -> None:
+    made = read_settings(trained)["config"]
+
+    def stop(done: int, total: int | None, note: str = "") -> None:
+        if "images/s" in note and done == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert not train(folder, tmp_path / "run", TrainConfig.model_validate(made), progress=stop).finished
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["4"]
+    assert train(folder, tmp_path / "run", TrainConfig.model_validate(made)).finished
+    ours, theirs = (load_file(checkpoints(run)[-1] / "weights.safetensors") for run in (tmp_path / "run", trained))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 @torch.no_grad()
