@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from curate.assemble import DROPPED, manifest_path, read_manifest
 from flows.tables import sources_of
-from scrape.collection import Collection, Table
+from scrape.collection import Collection, Status, Table
 from train.folder import read_folder
 
 Captions = list[tuple[str, str]]
@@ -16,10 +16,13 @@ Captions = list[tuple[str, str]]
 
 def of_collection(collection: Collection) -> Captions:
     """The captions made; before any is, the texts that the pictures came with. Named by keys."""
-    table, column = (Table.CAPTIONS, "caption") if collection.parts(Table.CAPTIONS) else (Table.RECORDS, "text")
-    rows = collection.read(table, columns=["key", column])
-    rows = rows.filter(pc.is_valid(rows[column]))
-    return list(zip(rows["key"].to_pylist(), rows[column].to_pylist(), strict=True))
+    if collection.parts(Table.CAPTIONS):
+        rows = collection.read(Table.CAPTIONS, columns=["key", "caption"])
+    else:
+        records = collection.read(Table.RECORDS, columns=["key", "text", "status"])
+        there = pc.and_(pc.is_valid(records["text"]), pc.equal(records["status"], Status.OK))
+        rows = records.filter(there).select(["key", "text"])
+    return list(zip(*(rows.column(number).to_pylist() for number in (0, 1)), strict=True))
 
 
 def of_workspace(workspace: Path, sources: Sequence[str] | None = None) -> Captions:

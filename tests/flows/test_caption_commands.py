@@ -129,3 +129,11 @@ def test_a_project_s_rules_are_those_of_its_file(small: Any) -> None:
     small.change("caption", to={"edit": {"replace": {"circle": "zorp"}, "suffix": ", drawn"}})
     rules = small.load().caption.edit
     assert (rules.replace, rules.suffix) == ({"circle": "zorp"}, ", drawn")
+
+
+def test_tokens_are_counted_before_there_are_captions_of_the_pictures_that_came(
+    mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (mine / "a broken picture of a cat.png").write_bytes(b"x")
+    assert run(["ingest", "folder", "man", "--path", str(mine)]) == 0
+    assert "tokens: none of 3 captions is cut" in said(["show", "man"], capsys)
