@@ -1,6 +1,6 @@
 """Checkpoints: a trainer's whole state, in a folder that is either there and whole, or not there.
 
-<run>/checkpoints/<images seen>/weights.safetensors     what learns (train.learned), by name
+<run>/checkpoints/<images seen>/weights.safetensors     what learns (train.parameters), by name
                                 average.safetensors     their average, where one is kept
                                 optimizer.pt            the optimizer's state
                                 state.json              the images seen

@@ -33,7 +33,9 @@ def choose_device(wanted: str) -> torch.device:
 def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
     """float32 or bfloat16; auto takes bfloat16 on a GPU that has it.
 
-    On a processor auto stays with float32: at the sizes one can train there, bfloat16 was measured to gain nothing.
+    On a processor auto stays with float32. Forward and backward, bfloat16 was measured at 1.3 times float32's speed for
+    UNets of 4 and 37 M parameters, and at 0.8 to 0.9 times for those of 220 and 860 M (2 cores of an AMD EPYC with
+    avx512_bf16).
     """
     if wanted != "auto":
         return torch.bfloat16 if wanted == "bf16" else torch.float32

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from train import noise
 from train.config import TrainConfig
 from train.device import autocast, choose_precision
-from train.learned import learning_parameters
 from train.loader import Ready
 from train.losses import LossWindow
 from train.model import Model
 from train.optimizers import Optimizer
+from train.parameters import learning_parameters
 from train.question import Objective
 from train.rng import stream
 from train.together import ALONE, Together

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from base.errors import UserError
 from train.config import TrainConfig
 from train.export import ExportConfig, export
-from train.learned import learning_parameters
 from train.loop import train
 from train.lora import KOHYA_FILE, PEFT_FILE, add_adapters, kohya, merge_adapters
 from train.model import Model, load_model
+from train.parameters import learning_parameters
 from train.run import checkpoints, read_settings
 from train.source import find_source
 
