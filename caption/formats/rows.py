@@ -89,9 +89,11 @@ def look_at(picture: Picture, suffixes: tuple[str, ...], note: Note) -> Written:
 
 
 def safe(name: str) -> str:
-    """A relative path without what leads elsewhere, is hidden, or is no text."""
-    parts = name.translate(SURROGATES).replace("\\", "/").replace("\0", " ").split("/")
-    return "/".join(part for each in parts if (part := each.lstrip(". "))) or "picture"
+    """A relative path without what leads elsewhere, is hidden, or is no text. Its extension stays."""
+    *folders, base = name.translate(SURROGATES).replace("\\", "/").replace("\0", " ").split("/")
+    stem, extension = os.path.splitext(base)
+    parts = [part for each in folders if (part := each.lstrip(". "))]
+    return "/".join([*parts, (stem.lstrip(". ") or "picture") + extension])
 
 
 class Names:

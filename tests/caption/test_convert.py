@@ -157,6 +157,7 @@ ODD = [
     b"a\tb.jpg",
     b"COM1.jpg",
     b"a\\b.jpg",
+    b" .jpg",
 ]
 
 
