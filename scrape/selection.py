@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +73,7 @@ def selection(
         funnel.dropped = {reason: count for reason, count in dropped.items() if count}
         funnel.seconds = time.monotonic() - begun
         progress(funnel.rows, funnel.rows, f"{funnel.kept} kept")
-        yield funnel, _taken(database, config, passed)
+        yield funnel, _taken(database, config, indexes, passed)
 
 
 def _check_patterns(database: duckdb.DuckDBPyConnection, words: Words) -> None:
@@ -113,10 +113,10 @@ def _scan(
     """
     numbers = [on_numbers(config, index) for index in indexes]
     texts = [on_text(config, index) for index in indexes]
-    selects = [
-        _passing(place * _CODES, index, f"{_source(database, index)} WHERE {_all_of(numbers[place])}", texts[place])
-        for place, index in enumerate(indexes)
-    ]
+    names, selects = _known(indexes), []
+    for place, index in enumerate(indexes):
+        rows_of_it = f"{_source(database, index)} WHERE {_all_of(numbers[place])}"
+        selects.append(_passing(place * _CODES, index, names, rows_of_it, texts[place]))
     rows = database.sql(" UNION ALL ".join(selects)).to_arrow_reader(_BATCH_ROWS)
     counts: Counter[int] = Counter()
     with pq.ParquetWriter(passed, rows.schema) as writer:
@@ -151,11 +151,12 @@ def _dropped_by_numbers(
     if len(predicates) < 2:
         return dict.fromkeys(predicates, index.rows - passed)
     first, *others, last = predicates
-    why = _first_failed({reason: predicates[reason] for reason in others})
+    why = _first_failed([predicates[reason] for reason in others])
     query = f"SELECT {why}, count(*) FROM {_source(database, index)} WHERE {predicates[first]} GROUP BY 1"
-    counts = {None: 0, **dict.fromkeys(others, 0), **dict(database.sql(query).fetchall())}
-    left = counts.pop(None)
-    return {first: index.rows - left - sum(counts.values()), **counts, last: left - passed}
+    counts = dict(database.sql(query).fetchall())
+    left = counts.get(0, 0)
+    by_others = {reason: counts.get(number, 0) for number, reason in enumerate(others, start=1)}
+    return {first: index.rows - sum(counts.values()), **by_others, last: left - passed}
 
 
 def _source(database: duckdb.DuckDBPyConnection, index: Index) -> str:
@@ -176,21 +177,27 @@ def _all_of(predicates: dict[str, str]) -> str:
     return " AND ".join(f"({predicate})" for predicate in predicates.values()) or "true"
 
 
-def _first_failed(predicates: dict[str, str]) -> str:
-    cases = "".join(f" WHEN ({sql}) IS NOT TRUE THEN {quoted(reason)}" for reason, sql in predicates.items())
-    return f"CASE{cases} END" if cases else "NULL"
+def _first_failed(predicates: Iterable[str]) -> str:
+    """SQL of the number of the first that is not true, from 1 on; 0 where all are."""
+    cases = "".join(f" WHEN ({sql}) IS NOT TRUE THEN {number}" for number, sql in enumerate(predicates, start=1))
+    return f"CASE{cases} ELSE 0 END::USMALLINT" if cases else "0"
 
 
-def _passing(code: int, index: Index, rows: str, texts: dict[str, str]) -> str:
+def _passing(code: int, index: Index, names: list[str], rows: str, texts: dict[str, str]) -> str:
     """The query for some of an index's rows: a code, and what passes as candidates.
 
     Args:
         code: of the rows that pass; that of others is higher by the number of the rule that they fail.
+        names: the candidates' columns to give.
     """
-    failed = _first_failed({str(number): sql for number, sql in enumerate(texts.values(), start=1)})
-    inner = f"SELECT *, coalesce({failed}, '0')::INTEGER AS {_CODE} FROM {rows}"
-    columns = ", ".join(f"CASE WHEN {_CODE} = 0 THEN {_as_candidate(index, n)} END AS {n}" for n in _COLUMNS)
-    return f"SELECT {code} + {_CODE} AS code, {columns} FROM ({inner})"
+    inner = f"SELECT *, {_first_failed(texts.values())} AS {_CODE} FROM {rows}"
+    columns = ", ".join(f"CASE WHEN {_CODE} = 0 THEN {_as_candidate(index, n)} END AS {n}" for n in names)
+    return f"SELECT {code} + {_CODE}::INTEGER AS code, {columns} FROM ({inner})"
+
+
+def _known(indexes: list[Index]) -> list[str]:
+    """The candidates' columns that some index has, and those that all is told apart by."""
+    return [name for name in _COLUMNS if name in ("url", "text") or any(name in index.columns for index in indexes)]
 
 
 _CODE = '"which rule on text this row fails"'
@@ -225,7 +232,9 @@ def _mark_first(database: duckdb.DuckDBPyConnection, config: "FilterConfig", pas
     return int(database.sql("SELECT count(*) FROM firsts").fetchall()[0][0])
 
 
-def _taken(database: duckdb.DuckDBPyConnection, config: "FilterConfig", passed: Path) -> Iterator[pa.Table]:
+def _taken(
+    database: duckdb.DuckDBPyConnection, config: "FilterConfig", indexes: list[Index], passed: Path
+) -> Iterator[pa.Table]:
     """The chosen rows in their order, `part_rows` at a time; where there are none, one table of none."""
     order = {
         "first": "file_row_number",
@@ -236,7 +245,7 @@ def _taken(database: duckdb.DuckDBPyConnection, config: "FilterConfig", passed: 
         else f"md5('{config.seed} ' || url), url",
     }[config.take]
     rows = database.sql(
-        f"SELECT {', '.join(_COLUMNS)} FROM read_parquet({quoted(str(passed))}, file_row_number = true) "
+        f"SELECT {', '.join(_known(indexes))} FROM read_parquet({quoted(str(passed))}, file_row_number = true) "
         f"WHERE file_row_number IN (SELECT place FROM firsts) "
         f"ORDER BY {order} {f'LIMIT {config.limit}' if config.limit else ''}"
     )

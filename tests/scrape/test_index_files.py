@@ -11,6 +11,7 @@ from xml.sax.saxutils import escape
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from s3fs import S3FileSystem
 
 from scrape.collection import Collection, Table
 from scrape.laion import FilterConfig, filter_laion, is_current
@@ -84,7 +85,9 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[S3]]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    S3FileSystem.clear_instance_cache()  # which may know another server
     yield handler
+    S3FileSystem.clear_instance_cache()
     server.shutdown()
     server.server_close()
     thread.join()

@@ -139,6 +139,8 @@ def test_a_url_with_several_captions_is_one_row_or_several(tmp_path: Path) -> No
     assert explain(config).dropped == {"duplicate_url_text": 2}
     found = candidates(tmp_path, config)
     assert [c["text"] for c in found] == ["one", "two", None, "a person 2"]
+    bare = index(tmp_path / "bare.parquet", [{"URL": "http://h.org/1"}, {"URL": "http://h.org/1"}])
+    assert explain(FilterConfig(index=[bare], once_per="url_text")).kept == 1
     assert len({c["key"] for c in found}) == 4
 
 
