@@ -82,7 +82,7 @@ def test_a_fault_has_its_status(number: int, found: tuple[Path, list[list[Row]],
 
 
 def test_most_of_the_list_is_there() -> None:
-    """Of the 80 kinds of data.md, 59 are cases; the other tests of this folder stage 14 more."""
+    """Of 80 kinds of bad input, 59 are cases; other tests of this folder stage 14 more (docs/scraping.md)."""
     assert len({case.item for case in CASES}) == 59
 
 
