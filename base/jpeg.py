@@ -24,7 +24,8 @@ def beginning_of_whole(data: bytes) -> bytes | None:
     if scan is None:
         return None
     codes = np.frombuffer(data, np.uint8)[scan:]
-    markers = np.flatnonzero((codes[:-1] == 0xFF) & _IS_MARKER[codes[1:]])
+    markers = np.flatnonzero(codes[:-1] == 0xFF)
+    markers = markers[_IS_MARKER[codes[markers + 1]]]
     ends = markers[codes[markers + 1] == _EOI]
     if not len(ends):
         return None

@@ -75,7 +75,7 @@ def refusal_inside(body: bytes) -> str | None:
     IPTC's plus:DataMining (Photo Metadata Standard 2023.1), and the training and data mining assertion of C2PA 1.3 and
     CAWG. Their signatures are not checked: a wish need not be signed to be heeded.
     """
-    if found := _IPTC.search(body):
+    if b"DMI-PROHIBITED" in body and (found := _IPTC.search(body)):
         return f"iptc: {found[0].decode('ascii')}"
     if b".training-mining" in body and _C2PA.search(body):
         return "c2pa: no training"
