@@ -107,7 +107,7 @@ class Names:
         """The name under which a picture is written, relative to the folder, always inside it."""
         *folders, base = safe(name).split("/")
         whole, extension = os.path.splitext(base)
-        stem = cut(whole, _ROOM)
+        stem = cut(whole, _ROOM) or "picture"
         first = self._key(folders, stem)
         count = self._used.get(first, 1 if _folded(stem) in RESERVED else 0) + 1
         full = stem if count == 1 else f"{stem}_({count})"

@@ -158,6 +158,7 @@ ODD = [
     b"COM1.jpg",
     b"a\\b.jpg",
     b" .jpg",
+    b"\r.jpg",
 ]
 
 
