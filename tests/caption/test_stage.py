@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from base.clip import ClipConfig
 from base.errors import UserError
@@ -358,3 +359,19 @@ def test_what_was_found_before_a_kill_is_not_asked_again(
     anew = make_collection("anew", count=12)
     caption(anew, config)
     assert collection.read(Table.CAPTIONS).equals(anew.read(Table.CAPTIONS))
+
+
+def test_the_model_sees_pictures_upright(
+    tiny: str, make_collection: Make, config_of: MakeConfig, tmp_path: Path, picture: Any
+) -> None:
+    folder = tmp_path / "turned" / "pictures"
+    folder.mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112] = 3  # shown upside down
+    picture(0).save(folder / "1.png")
+    picture(0).rotate(180).save(folder / "2.png", exif=exif)
+    picture(0).rotate(180).save(folder / "3.png")
+    collection = make_collection("turned", count=0)
+    caption(collection, config_of(tiny))
+    upright, marked, turned = (row["caption"] for row in captions(collection))
+    assert upright == marked != turned
