@@ -248,7 +248,8 @@ class Crawler:
             return await asyncio.get_running_loop().run_in_executor(self._pool, self._stored, place, fetched)
         finally:
             self._decoding -= 1
-            self._room.set()
+            if self._decoding < self._backlog:
+                self._room.set()
 
     def _stored(self, place: int, fetched: Fetched) -> Row:
         """Stores a picture, in a thread of the pool."""
