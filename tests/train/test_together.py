@@ -45,7 +45,9 @@ def start(run, environment):
     child = os.fork()
     if child == 0:
         os.environ |= environment
-        train(Path(folder), Path(place) / run, TrainConfig.model_validate_json(config), Path(heldout))
+        own = {"cache": Path(place) / f"{run} cache"}  # who fills a cache has it for himself, and these run at once
+        made = TrainConfig.model_validate_json(config).model_copy(update=own)
+        train(Path(folder), Path(place) / run, made, Path(heldout))
         os._exit(0)
     return child
 
