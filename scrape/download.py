@@ -15,7 +15,7 @@ from base.pixels import MAX_PIXELS
 from base.progress import Progress, silent
 from base.stage import StageConfig, Summary, recipe
 from scrape.collection import Collection, Status, Table, open_collection
-from scrape.journal import Journal, Row
+from scrape.journal import Journal, Row, plan_of
 from scrape.parts import make_parts, stale_parts
 
 _VERSION = 2
@@ -152,8 +152,8 @@ def scrape(
                 seconds += _retry(collection, part, config, made_by, statuses, progress)
                 again += 1
         total = make_parts(collection, Table.RECORDS, config, made_by, work, progress, parts)
-        for part in stale:
-            _journal_path(collection, part).unlink(missing_ok=True)
+        for part in asked:
+            _end_journal(collection, part)
         if parts is None:
             _remove_pictures_of_other_parts(collection, made_by)
     total.parts_done, total.parts_before = total.parts_done + again, total.parts_before - again
@@ -234,8 +234,15 @@ def _retry(
     rows, summary = _crawled(collection, part, config, plan, known, wanted, progress)
     summary.seconds, summary.parts_done = time.monotonic() - begun, 1
     collection.write(Table.RECORDS, part, rows, recipe=made_by[part], config=config, summary=summary)
-    _journal_path(collection, part).unlink(missing_ok=True)
+    _end_journal(collection, part)
     return summary.seconds
+
+
+def _end_journal(collection: Collection, part: str) -> None:
+    """Removes the journal of a part that is committed; one of a retry of this very part is not done yet, and stays."""
+    path = _journal_path(collection, part)
+    if plan_of(path).get("of") != collection.stamp(Table.RECORDS, part):
+        path.unlink(missing_ok=True)
 
 
 def _journal_path(collection: Collection, part: str) -> Path:

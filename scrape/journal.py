@@ -62,3 +62,12 @@ class Journal:
     def remove(self) -> None:
         """Ends the journal: its part is committed."""
         self._path.unlink(missing_ok=True)
+
+
+def plan_of(path: Path) -> dict[str, Any]:
+    """The plan that began a journal; empty where there is no journal, or none that can be read."""
+    try:
+        with path.open("rb") as written:
+            return dict(json.loads(written.readline()))
+    except (OSError, ValueError, TypeError):
+        return {}

@@ -119,6 +119,20 @@ def after(collection: Collection) -> tuple[list[Row], list[str], dict[str, bytes
     return collection.read(Table.RECORDS).to_pylist(), collection.stamps(Table.RECORDS), pictures(collection)
 
 
+def test_a_journal_that_outlived_its_part_goes_with_the_next_run(site: Any, tmp_path: Path) -> None:
+    collection = Collection(tmp_path / "c")
+    site.scraped(collection, some_pages(site)[:3])
+    journal = tmp_path / "c" / "records" / ".journal-00000.jsonl"
+    for plan in ({"recipe": collection.recipe(Table.RECORDS, "00000")}, {"retry": ["timeout"], "of": "an older one"}):
+        journal.write_text(json.dumps(plan) + "\n")
+        scrape(collection, site.config)
+        assert not journal.exists()
+    going_on = json.dumps({"retry": ["timeout"], "of": collection.stamp(Table.RECORDS, "00000")}) + "\n"
+    journal.write_text(going_on)
+    scrape(collection, site.config)
+    assert journal.read_text() == going_on
+
+
 def test_killed_at_any_write_it_ends_as_if_undisturbed(site: Any, tmp_path: Path, crash: Any) -> None:
     urls = some_pages(site)
     expected = undisturbed(site, tmp_path, urls)
