@@ -17,10 +17,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 from PIL import Image
@@ -139,11 +140,21 @@ def _tracking(folder: Path, dashboard: bool) -> Iterator[bool]:
     said = " ".join(f"{started.stdout} {started.stderr}".split())
     if started.returncode != 0 and "already" not in said:
         raise UserError(f"The Prefect server does not start: {said}")
+    _wait_for(f"{os.environ['PREFECT_API_URL']}/health")
     try:
         yield True
     finally:
         print(f"\nThe dashboard is at http://127.0.0.1:{DASHBOARD_PORT}, until it is stopped:")
         print(f"PREFECT_HOME={home} {sys.executable} -m prefect server stop")
+
+
+def _wait_for(address: str) -> None:
+    """Until the server answers: it makes its database first."""
+    for _ in range(120):
+        with suppress(OSError), urlopen(address, timeout=5):
+            return
+        time.sleep(0.5)
+    raise UserError(f"The Prefect server was started, but {address} does not answer; see whether another has its port.")
 
 
 # What came of it
