@@ -2,8 +2,7 @@
 
 What a model said of a picture is taken over from the part that is made again, and from a part that a kill left unmade,
 where the picture and all that its words hang on are the same. Another threshold in choose, or other edits, so ask no
-model again. Threads decode and scale
-pictures ahead of the model, so that it never waits.
+model again. Threads decode and scale pictures ahead of the model, so that it never waits.
 """
 
 from collections import Counter

@@ -79,7 +79,7 @@ def recipes(collection: Collection, config: CocoConfig) -> dict[str, str]:
     Raises:
         UserError: a file or the folder is not there or not COCO's, or none of its photos is there.
     """
-    return recipes_of("ingest coco", config, photos_of(config), config.part_rows, [version_of(config.annotations)])
+    return _recipes(config, photos_of(config))
 
 
 def ingest_coco(
@@ -93,7 +93,8 @@ def ingest_coco(
         UserError: a file or the folder is not there or not COCO's, or none of its photos is there.
     """
     photos = {photo.key: photo for photo in _photos(config.annotations, version_of(config.annotations))}
-    found, made_by = photos_of(config), recipes(collection, config)
+    found = photos_of(config)
+    made_by = _recipes(config, found)
 
     def facts(one: Listed) -> Facts:
         photo = photos[one.key]
@@ -110,6 +111,10 @@ def ingest_coco(
         return rows, Summary(rows=len(rows), kept=len(rows))
 
     return make_parts(collection, Table.CANDIDATES, config, made_by, work, progress, parts)
+
+
+def _recipes(config: CocoConfig, listed: Sequence[Listed]) -> dict[str, str]:
+    return recipes_of("ingest coco", config, listed, config.part_rows, [version_of(config.annotations)])
 
 
 def _candidate(photo: _Photo, facts: Facts) -> dict[str, Any]:

@@ -49,9 +49,7 @@ def recipes(collection: Collection, config: FfhqConfig) -> dict[str, str]:
     Raises:
         UserError: the folder or the metadata is not there, or there is no FFHQ picture.
     """
-    metadata = _metadata_file(config)
-    upstream = [version_of(metadata)] if metadata else []
-    return recipes_of("ingest ffhq", config, _find(config), config.part_rows, upstream)
+    return _recipes(config, _find(config))
 
 
 def ingest_ffhq(
@@ -62,7 +60,7 @@ def ingest_ffhq(
     Raises:
         UserError: the folder or the metadata is not there, or is not FFHQ's.
     """
-    metadata = _metadata_file(config)
+    metadata, listed = _metadata_file(config), _find(config)
     version = version_of(metadata) if metadata else ""
 
     def facts(one: Listed) -> Facts:
@@ -77,8 +75,14 @@ def ingest_ffhq(
             author=entry.get("author") or None,
         )
 
-    items = items_of(_find(config), config.part_rows, facts)
-    return ingest(collection, config, recipes(collection, config), items, progress, parts)
+    items = items_of(listed, config.part_rows, facts)
+    return ingest(collection, config, _recipes(config, listed), items, progress, parts)
+
+
+def _recipes(config: FfhqConfig, listed: Sequence[Listed]) -> dict[str, str]:
+    metadata = _metadata_file(config)
+    upstream = [version_of(metadata)] if metadata else []
+    return recipes_of("ingest ffhq", config, listed, config.part_rows, upstream)
 
 
 def _find(config: FfhqConfig) -> list[Listed]:

@@ -62,7 +62,7 @@ def recipes(collection: Collection, config: FolderConfig) -> dict[str, str]:
     Raises:
         UserError: the folder is not there, holds no picture, or holds the collection; or it lacks kohya's JSON.
     """
-    return recipes_of("ingest folder", config, _find(collection, config), config.part_rows)
+    return recipes_of("ingest folder", config, _find(collection, config)[0], config.part_rows)
 
 
 def ingest_folder(
@@ -77,9 +77,7 @@ def ingest_folder(
     Raises:
         UserError: the folder is not there, holds no picture, or holds the collection; or it lacks kohya's JSON.
     """
-
-    listed = _find(collection, config)
-    said = _said_by_kohya(config, [one.path for one in listed])
+    listed, said = _find(collection, config)
 
     def facts(one: Listed) -> Facts:
         text, kind = _caption(one.path, config, read_caption) if said is None else _kept(said.get(one.path))
@@ -104,7 +102,8 @@ def reads_like_a_caption(text: str) -> bool:
 _GIVEN = re.compile(r"(screen ?shot\b|whatsapp image\b|photo on \d|new project\b|untitled design\b)", re.IGNORECASE)
 
 
-def _find(collection: Collection, config: FolderConfig) -> list[Listed]:
+def _find(collection: Collection, config: FolderConfig) -> tuple[list[Listed], dict[Path, str] | None]:
+    """The pictures, and what kohya's JSON says of them, where it is asked for."""
     if collection.root.resolve().is_relative_to(config.path.resolve()):
         raise UserError(
             f"{config.path} holds the workspace {collection.root}, so it would take in its own output; "
@@ -120,7 +119,7 @@ def _find(collection: Collection, config: FolderConfig) -> list[Listed]:
         key = key_of("folder", config.path.resolve().name, path.relative_to(config.path).as_posix())
         version = version_of(path, *own)
         listed.append(Listed(key, path, version if said is None else f"{said.get(path)} {version}"))
-    return listed
+    return listed, said
 
 
 def _said_by_kohya(config: FolderConfig, pictures: Sequence[Path]) -> dict[Path, str] | None:

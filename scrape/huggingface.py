@@ -15,7 +15,7 @@ from base.progress import Progress, silent
 from base.stage import StageConfig, Summary
 from scrape import embedded, imagefolder
 from scrape.collection import CaptionKind, Collection
-from scrape.ingest import UserPath, ingest, items_of, recipes_of
+from scrape.ingest import Items, UserPath, ingest, items_of, recipes_of
 from scrape.parts import PART_ROWS
 
 _STAGE = "ingest huggingface"
@@ -43,10 +43,7 @@ def recipes(collection: Collection, config: HuggingfaceConfig) -> dict[str, str]
     Raises:
         UserError: there is no picture, no such column, or a file can't be read.
     """
-    if files := parquet_files(config):
-        plan = embedded.plan(files, config.part_rows, config.limit)
-        return embedded.recipes(_STAGE, config, plan)
-    return recipes_of(_STAGE, config, _listed(config).listed, config.part_rows)
+    return _planned(config)[0]
 
 
 def ingest_huggingface(
@@ -57,13 +54,8 @@ def ingest_huggingface(
     Raises:
         UserError: there is no picture, no such column, or a file can't be read.
     """
-    if files := parquet_files(config):
-        columns = embedded.Columns(config.image, config.text, CaptionKind(config.captions))
-        items = embedded.items_of(_root(config), embedded.plan(files, config.part_rows, config.limit), columns)
-    else:
-        found = _listed(config)
-        items = items_of(found.listed, config.part_rows, found.facts)
-    return ingest(collection, config, recipes(collection, config), items, progress, parts)
+    made_by, items = _planned(config)
+    return ingest(collection, config, made_by, items, progress, parts)
 
 
 def parquet_files(config: HuggingfaceConfig) -> list[Path]:
@@ -87,6 +79,17 @@ def parquet_files(config: HuggingfaceConfig) -> list[Path]:
 def of_split(path: Path, split: str | None) -> bool:
     """Whether a file belongs to a split by its name or a folder's: train-00000-of-00002.parquet, data/train/0.jpg."""
     return split is None or split in re.split(r"[-_./]", path.as_posix())
+
+
+def _planned(config: HuggingfaceConfig) -> tuple[dict[str, str], Items]:
+    """The recipes of the parts, and their pictures."""
+    if files := parquet_files(config):
+        plan = embedded.plan(files, config.part_rows, config.limit)
+        columns = embedded.Columns(config.image, config.text, CaptionKind(config.captions))
+        return embedded.recipes(_STAGE, config, plan), embedded.items_of(_root(config), plan, columns)
+    found = _listed(config)
+    made_by = recipes_of(_STAGE, config, found.listed, config.part_rows)
+    return made_by, items_of(found.listed, config.part_rows, found.facts)
 
 
 def _listed(config: HuggingfaceConfig) -> imagefolder.Found:

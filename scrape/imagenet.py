@@ -74,9 +74,7 @@ def recipes(collection: Collection, config: ImagenetConfig) -> dict[str, str]:
     Raises:
         UserError: the folder holds no picture of a synset, a class is not known, or a file can't be read.
     """
-    listed = [picture.listed for picture in _find(config)]
-    upstream = [version_of(*filter(None, (_beside(config, NAMES), _beside(config, LABELS), config.names)))]
-    return recipes_of("ingest imagenet", config, listed, config.part_rows, upstream)
+    return _recipes(config, [picture.listed for picture in _find(config)])
 
 
 def ingest_imagenet(
@@ -88,6 +86,7 @@ def ingest_imagenet(
         UserError: the folder holds no picture of a synset, a class is not known, or a file can't be read.
     """
     found, names = _find(config), _names(config)
+    listed = [picture.listed for picture in found]
     synsets = {picture.listed.key: picture.synset for picture in found}
 
     def facts(one: Listed) -> Facts:
@@ -96,8 +95,13 @@ def ingest_imagenet(
         kind = CaptionKind.TEMPLATE if text is not None else CaptionKind.NONE
         return Facts(text, kind, licence=LICENCE, licence_url=LICENCE_URL)
 
-    items = items_of([picture.listed for picture in found], config.part_rows, facts)
-    return ingest(collection, config, recipes(collection, config), items, progress, parts)
+    items = items_of(listed, config.part_rows, facts)
+    return ingest(collection, config, _recipes(config, listed), items, progress, parts)
+
+
+def _recipes(config: ImagenetConfig, listed: Sequence[Listed]) -> dict[str, str]:
+    upstream = [version_of(*filter(None, (_beside(config, NAMES), _beside(config, LABELS), config.names)))]
+    return recipes_of("ingest imagenet", config, listed, config.part_rows, upstream)
 
 
 def with_article(name: str) -> str:
