@@ -4,8 +4,9 @@ import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageColor
 
@@ -155,8 +156,7 @@ def _made_anew(body: bytes, header: Header, config: "ScrapeConfig") -> Picture:
     options = {"quality": config.quality} if config.format != "png" else {}
     try:
         if size:
-            # of a scaled decode; by PSNR to Lanczos on all pixels as good as Lanczos (51 dB), and a third cheaper
-            image = image.resize(size, Image.Resampling.BICUBIC)
+            image = shrink(image, size)
         image.save(out, config.format, **options)
     except (OSError, ValueError, MemoryError) as error:
         raise Dropped(
@@ -165,6 +165,22 @@ def _made_anew(body: bytes, header: Header, config: "ScrapeConfig") -> Picture:
     extension = _EXTENSIONS[config.format.upper()]
     pixels = _hash(image) if config.hash_pixels else None
     return Picture(out.getvalue(), extension, *image.size, header.width, header.height, pixels)
+
+
+def shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """An RGB picture at a smaller size (width, height), by Lanczos: libvips takes half of Pillow's time for it."""
+    pixels = _vips().Image.new_from_memory(image.tobytes(), *image.size, 3, "uchar")
+    small = pixels.resize(size[0] / image.width, vscale=size[1] / image.height, kernel="lanczos3")
+    return Image.frombuffer("RGB", size, small.write_to_memory(), "raw", "RGB", 0, 1)
+
+
+@cache
+def _vips() -> Any:
+    import pyvips
+
+    pyvips.cache_set_max(0)  # it would hold pictures that nobody asks for again
+    pyvips.voperation.concurrency_set(1)  # the caller has threads of its own
+    return pyvips
 
 
 def _hash(image: Image.Image) -> str:

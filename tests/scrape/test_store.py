@@ -8,9 +8,12 @@ from typing import Any
 
 import cv2
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from scrape.collection import Collection
+from scrape.store import shrink
 
 Row = dict[str, Any]
 
@@ -77,6 +80,17 @@ def test_large_pictures_are_shrunk_once(site: Any, collection: Collection) -> No
     assert np.abs(stored(collection, rows[0]) - reference).mean() < 4
     assert (collection.root / rows[1]["image"]).read_bytes() == site.picture(1, 160, 100)
     assert site.scraped(collection, urls, shrink_to=None)[0]["width"] == 1600
+
+
+@given(width=st.integers(1, 300), height=st.integers(1, 300), scale=st.floats(0.1, 1), seed=st.integers(0, 99))
+def test_shrinking_is_lanczos(width: int, height: int, scale: float, seed: int) -> None:
+    coarse = np.random.default_rng(seed).integers(0, 256, (height // 9 + 1, width // 9 + 1, 3), dtype=np.uint8)
+    picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = shrink(picture, size)
+    assert (small.size, small.mode) == (size, "RGB")
+    difference = np.asarray(small, int) - np.asarray(picture.resize(size, Image.Resampling.LANCZOS), int)
+    assert np.abs(difference).mean() < (1 if min(size) >= 16 else 16)
 
 
 def test_what_is_no_picture_to_train_on(site: Any, collection: Collection) -> None:
