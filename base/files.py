@@ -143,8 +143,11 @@ _held_guard = threading.Lock()
 
 
 @contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path, otherwise: str = "") -> Iterator[None]:
     """Holds `folder` for this process until the block ends; nested and threaded use within one process is fine.
+
+    Args:
+        otherwise: what else than waiting one can do where another process holds it: ", or …".
 
     Raises:
         UserError: another process holds it.
@@ -152,7 +155,7 @@ def lock(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder.resolve() / ".lock"
     with _held_guard:
-        descriptor, holders = _held.get(path) or (_lock_file(path, folder), 0)
+        descriptor, holders = _held.get(path) or (_lock_file(path, folder, otherwise), 0)
         _held[path] = (descriptor, holders + 1)
     try:
         yield
@@ -165,7 +168,7 @@ def lock(folder: Path) -> Iterator[None]:
                 os.close(descriptor)
 
 
-def _lock_file(path: Path, folder: Path) -> int:
+def _lock_file(path: Path, folder: Path, otherwise: str) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -173,7 +176,7 @@ def _lock_file(path: Path, folder: Path) -> int:
         holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
         raise UserError(
-            f"{folder} is in use by another run (process {holder}); wait for it to end, or stop it."
+            f"{folder} is in use by another run (process {holder}); wait for it to end, or stop it{otherwise}."
         ) from None
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, str(os.getpid()).encode("ascii"), 0)

@@ -1,5 +1,6 @@
 """A disk that is full, or forbids: what the libraries that write tensors make of it, as one sentence."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,3 +25,18 @@ def writing(path: Path, advice: str) -> Iterator[None]:
         if "inline_container" not in str(error):  # where torch.save finds that it wrote less than it should have
             raise
         raise UserError(f"{path} can't be written (the disk took too little); {advice}.") from error
+
+
+@contextmanager
+def enough_room(folder: Path) -> Iterator[None]:
+    """Within, much is written into `folder`.
+
+    Raises:
+        UserError: its disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise UserError(f"The disk of {folder} is full; make room and run again: what was saved is there.") from error

@@ -10,6 +10,7 @@ from base.progress import Progress, silent
 from train.check import check
 from train.config import TrainConfig
 from train.dataset import read_dataset
+from train.disk import enough_room
 from train.evaluate import read_heldout
 from train.run import TrainSummary, check_same, read_summary, recipe_of, write_settings, write_summary
 from train.stop import Interrupted, Stop, on_signal
@@ -34,7 +35,7 @@ def train(
 
     Raises:
         UserError: the config, the folders or the models are wrong, the run belongs to another config, another process
-            trains it, or the loss is no number any more.
+            trains it, the disk is full, or the loss is no number any more.
     """
     check(config)
     dataset = read_dataset(folder, config.resolution, config.quantum, config.workers, config.upscale, progress)
@@ -44,7 +45,7 @@ def train(
     if done := read_summary(run):
         return done
     main = processes.is_main()
-    with lock(run) if main else nullcontext(), on_signal() as stop:
+    with enough_room(run), lock(run) if main else nullcontext(), on_signal() as stop:
         if main:
             sweep(run)
             write_settings(run, made, folder, heldout, config)

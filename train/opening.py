@@ -74,10 +74,9 @@ def read_weights(file: Path) -> Weights:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        if not zipfile.is_zipfile(file) or any(n.endswith("constants.pkl") for n in zipfile.ZipFile(file).namelist()):
-            raise UserError(f"{file} is a pickle of before torch 1.6, or a program; convert it to safetensors.")
+        _check_archive(file)
         found = torch.load(file, map_location="cpu", weights_only=False, pickle_module=_NoCode)
-    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, TypeError, pickle.PickleError) as error:
+    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, TypeError, *_NO_ARCHIVE) as error:
         raise UserError(f"{file} can't be read ({error}); copy it again.") from error
     found = found.get("state_dict", found) if isinstance(found, dict) else {}
     return {name: value for name, value in found.items() if isinstance(value, Tensor)}
@@ -97,8 +96,27 @@ def clip_tokenizer(configs: Mapping[str, Mapping[str, Any]]) -> Any:
     return CLIPTokenizer(vocab=vocabulary, merges=list(words.bpe_ranks), model_max_length=77, pad_token=padding)
 
 
+def _check_archive(file: Path) -> None:
+    """torch looks at the first bytes, zipfile at the last: both must find a zip, and in it no TorchScript.
+
+    Raises:
+        UserError: it is a pickle on its own, or a program.
+        zipfile.BadZipFile: it is cut short.
+    """
+    with file.open("rb") as stream:
+        zipped = stream.read(4) == b"PK\3\4"
+    if zipped:
+        with zipfile.ZipFile(file) as archive:
+            zipped = not any(name.endswith("constants.pkl") for name in archive.namelist())
+    if not zipped:
+        raise UserError(f"{file} is a pickle of before torch 1.6, or a program; convert it to safetensors.")
+
+
 def _has_vae(weights: Weights) -> bool:
     return any(name.startswith("first_stage_model.") for name in weights)
+
+
+_NO_ARCHIVE = (pickle.PickleError, zipfile.BadZipFile)
 
 
 class _Ignored:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from base.files import commit, lock, sweep
 from base.progress import Progress, silent
+from train.disk import writing
 
 SHARD_BYTES = 64 * 2**20
 
@@ -41,16 +42,18 @@ class Store:
         """Within, entries may be put; at first, those of `wanted` that the folder has are mapped.
 
         Raises:
-            UserError: another process is filling the folder.
+            UserError: another process is filling the folder, or it can't be written.
         """
         if self.folder is None:
             yield
             return
-        with lock(self.folder):
+        with lock(self.folder, ", or give this run a cache of its own (--cache)"):
             sweep(self.folder)
             self._map(wanted - set(self.entries), progress)
-            yield
-            self._store()
+            try:
+                yield
+            finally:  # asked to stop, it keeps what was made
+                self._store()
 
     def put(self, made: Mapping[str, Tensor]) -> None:
         """Adds entries that were made together; they are on the disk, together, when their shard is full, or the
@@ -86,9 +89,13 @@ class Store:
 
 
 def save_shard(path: Path, entries: Mapping[str, Tensor]) -> None:
-    """Writes a shard, atomically."""
+    """Writes a shard, atomically.
+
+    Raises:
+        UserError: it can't be.
+    """
     sums = json.dumps({key: checksum(value) for key, value in entries.items()})
-    with commit(path) as temporary:
+    with writing(path, "make room and run again, or name another --cache"), commit(path) as temporary:
         save_file({key: value.clone() for key, value in entries.items()}, temporary, metadata={"sums": sums})
 
 

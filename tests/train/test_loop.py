@@ -131,7 +131,7 @@ def test_asked_to_stop_it_saves_and_goes_on_to_the_same_bits(
 ) -> None:
     run = tmp_path / "run"
     made = config(base=tiny_base, **EVERYTHING)
-    for what, at in [("judging", 3), ("images/s", 4), ("images/s", 12), ("drawing", 0)]:
+    for what, at in [("encoding pictures", 1), ("judging", 3), ("images/s", 4), ("images/s", 12), ("drawing", 0)]:
         assert not train(folder, run, made, heldout, stopping(what, at)).finished
         assert read_summary(run) is None
     assert train(folder, run, made, heldout).finished
@@ -262,10 +262,14 @@ def test_a_full_disk_leaves_the_last_checkpoint_to_go_on_from(
     before = {file: file.read_bytes() for file in checkpoints(run)[-1].iterdir()}
     weights = len(before[checkpoints(run)[-1] / "weights.safetensors"])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for room in (weights // 2, weights + 1000):  # too little for the weights; for them, but not for the optimizer
+    for room, said in [
+        (100, "The disk of .* is full; make room"),  # too little for config.json
+        (weights // 2, "can't be written .* the last checkpoint is still there"),
+        (weights + 1000, "can't be written .* the last checkpoint is still there"),  # too little for the optimizer
+    ]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
         try:
-            with pytest.raises(UserError, match=r"can't be written .* the last checkpoint is still there"):
+            with pytest.raises(UserError, match=said):
                 train(folder, run, made, heldout)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,5 +1,6 @@
 """Models in one file: opened without running their code, and the same to the last bit as diffusers opens them."""
 
+import io
 import pickle
 import shutil
 from collections.abc import Callable
@@ -88,6 +89,20 @@ def test_a_ckpt_is_read_and_nothing_in_it_is_run(exported: Path, tmp_path: Path)
     assert found.keys() == weights.keys() and all(torch.equal(found[key], weights[key]) for key in weights)
     ours = load_model(str(tmp_path / "model.ckpt"), CPU)
     assert same(ours.unet, load_model(str(exported), CPU).unet)
+
+
+def test_a_ckpt_that_is_two_things_at_once_or_cut_short_is_refused(tmp_path: Path) -> None:
+    """zipfile finds an archive by its end, torch by its beginning: what lies before it would be read as a pickle."""
+    import builtins
+
+    archive = io.BytesIO()
+    torch.save({"weight": torch.zeros(2)}, archive)
+    (tmp_path / "both.ckpt").write_bytes(pickle.dumps(Callback()) + archive.getvalue())
+    (tmp_path / "half.ckpt").write_bytes(archive.getvalue()[:-100])
+    for name, said in [("both.ckpt", "before torch 1.6"), ("half.ckpt", "copy it again")]:
+        with pytest.raises(UserError, match=said):
+            read_weights(tmp_path / name)
+    assert not hasattr(builtins, "dreamloom_was_here")
 
 
 def test_what_is_no_model_is_the_users_error(exported: Path, tmp_path: Path) -> None:
