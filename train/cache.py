@@ -87,10 +87,6 @@ class LatentCache:
         """Mean and deviation of the posterior of a sample in a view, float16 [2, C, h, w], on the processor."""
         return self.store.entries[self.key(sample, view)]
 
-    def __getitem__(self, sample: Sample) -> Tensor:
-        """The same in the plain view."""
-        return self.store.entries[self.key(sample)]
-
     def _content_of(self, sample: Sample) -> str:
         return self.contents[sample.picture.stored]
 

@@ -34,6 +34,10 @@ class EvaluateConfig(StageConfig):
 
     resolution: int = Field(512, ge=32, le=4096, description="Side of the square bucket, in pixels; bounds all areas.")
     quantum: int = Field(64, ge=8, le=256, description="Bucket sides are multiples of this, in pixels.")
+    upscale: bool = Field(True, description="Enlarge pictures that are smaller than their bucket, as in training.")
+    pad: str | None = Field(
+        None, pattern="^#[0-9a-fA-F]{6}$", description="Show whole pictures on this colour, as in training; none: crop."
+    )
     batch: int = Field(4, ge=1, le=4096, description="Pictures a forward pass.")
     timesteps: int = Field(8, ge=1, le=1000, description="Timesteps at which each picture is judged, one a stratum.")
     seed: int = Field(0, ge=0, lt=2**63, description="The noise derives from it.")
@@ -93,7 +97,7 @@ def evaluate(
     """
     check_model(base)
     source = find_source(model)
-    kinds = read_heldout(heldout, config.resolution, config.quantum, config.workers)
+    kinds = read_heldout(heldout, config.resolution, config.quantum, config.workers, config.upscale)
     if known := measured_in_training(source, base, kinds, config):
         return known
     from train.heldout import compare  # torch from here on
@@ -124,7 +128,7 @@ def measured_in_training(
     return Evaluation(*measure_all(stored["base"], now), stored["base"], now, tuple(stored["problems"]))
 
 
-def read_heldout(folder: Path | None, resolution: int, quantum: int, workers: int) -> dict[str, Dataset]:
+def read_heldout(folder: Path | None, resolution: int, quantum: int, workers: int, upscale: bool) -> dict[str, Dataset]:
     """The held-out pictures by kind; a kind that is not there, or has no picture, is left out.
 
     Raises:
@@ -135,7 +139,7 @@ def read_heldout(folder: Path | None, resolution: int, quantum: int, workers: in
     here = [kind for kind in KINDS if (folder / kind).is_dir() and any((folder / kind).iterdir())]
     if not here:
         raise UserError(f"{folder} holds no held-out pictures: it needs a folder {' or '.join(KINDS)} of pictures.")
-    return {kind: read_dataset(folder / kind, resolution, quantum, workers) for kind in here}
+    return {kind: read_dataset(folder / kind, resolution, quantum, workers, upscale) for kind in here}
 
 
 def measure_all(base: Mapping[str, Losses], now: Mapping[str, Losses]) -> tuple[Measure | None, Measure | None]:

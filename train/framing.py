@@ -1,11 +1,12 @@
 """How a picture is brought into its bucket: cropped or padded, from the middle or beside it, mirrored or not."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, sqrt
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageColor
 
 from base.pixels import decode
@@ -34,9 +35,9 @@ class View:
         return f"{edges}{self.pad or ''}{'-flipped' if self.flipped else ''}"
 
 
-def plain(sample: Sample) -> View:
-    """The largest part from the middle that has the bucket's shape."""
-    return View(crop_box(sample.size, sample.bucket))
+def plain(sample: Sample, pad: str | None = None) -> View:
+    """The largest part from the middle that has the bucket's shape; or, on a colour, the whole picture."""
+    return View(crop_box(sample.size, sample.bucket)) if pad is None else View((0, 0, *sample.size), pad=pad)
 
 
 class Framing:
@@ -65,10 +66,8 @@ class Framing:
         return self.config.flip if sample.settings.flip_p is None else sample.settings.flip_p
 
     def _view(self, sample: Sample, number: int, flipped: bool) -> View:
-        if self.config.pad is not None:
-            return View((0, 0, *sample.size), flipped, self.config.pad)
-        box = crop_box(sample.size, sample.bucket)
-        return View(moved(box, sample.size, number, self.config.crop_jitter) if number else box, flipped)
+        view = replace(plain(sample, self.config.pad), flipped=flipped)
+        return replace(view, box=moved(view.box, sample.size, number, self.config.crop_jitter)) if number else view
 
 
 def moved(box: Box, size: Size, number: int, jitter: float) -> Box:
@@ -91,6 +90,16 @@ def content(sample: Sample) -> tuple[int, int, int, int]:
     return left, top, left + wide, top + high
 
 
+def cells_inside(sample: Sample, view: View, height: int, width: int) -> npt.NDArray[np.float32]:
+    """Which cells of a padded picture's latent show nothing but picture: 0 or 1, [height, width]."""
+    left, top, right, bottom = content(sample)
+    if view.flipped:
+        left, right = sample.bucket[0] - right, sample.bucket[0] - left
+    cells = np.zeros((height, width), np.float32)
+    cells[_whole(top, bottom, sample.bucket[1] // height), _whole(left, right, sample.bucket[0] // width)] = 1
+    return cells
+
+
 def pixels(sample: Sample, views: Sequence[View]) -> list[np.ndarray[Any, Any]]:
     """A picture in each of the views, decoded once, uint8 [H, W, 3].
 
@@ -102,6 +111,12 @@ def pixels(sample: Sample, views: Sequence[View]) -> list[np.ndarray[Any, Any]]:
     stored = sample.picture.stored
     image = decode(stored.path if stored.length is None else stored.read(), at_least=at_least)
     return [_shown(image, sample, view) for view in views]
+
+
+def _whole(start: int, stop: int, step: int) -> slice:
+    """The cells that lie whole within; of a picture thinner than two cells, the one in its middle."""
+    first, last = -(-start // step), stop // step
+    return slice(first, last) if first < last else slice(middle := (start + stop) // 2 // step, middle + 1)
 
 
 def _scale(sample: Sample, view: View) -> float:

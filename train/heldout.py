@@ -1,6 +1,7 @@
 """The losses of a model on held-out pictures: the same noise and timesteps whenever it is asked."""
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import groupby
 
 import torch
@@ -13,6 +14,8 @@ from train.cache import LatentCache
 from train.dataset import Dataset, Sample
 from train.device import autocast, choose_device, choose_precision
 from train.evaluate import EvaluateConfig, Evaluation, Losses, measure_all
+from train.framing import View, plain
+from train.loader import masks
 from train.model import Model
 from train.rng import stream, uniform
 from train.source import Source
@@ -25,7 +28,7 @@ def compare(
     device = choose_device(config.device)
     model = source.load_base(base, device, config.vae)
     latents = LatentCache(config.cache, model.vae)
-    kinds = {kind: data.without(latents.add(data.samples, config.workers, progress)) for kind, data in kinds.items()}
+    kinds = {kind: decodable(data, latents, config, progress) for kind, data in kinds.items()}
     before = judge_all(model, kinds, latents, config, progress)
     prediction = model.prediction
     model = source.load(model, config.average)
@@ -36,6 +39,12 @@ def compare(
     now = judge_all(model, kinds, latents, config, progress)
     problems = tuple(f"{kind}/{p.name} ({p.reason})" for kind, data in kinds.items() for p in data.problems)
     return Evaluation(*measure_all(before, now), before, now, problems)
+
+
+def decodable(data: Dataset, latents: LatentCache, config: EvaluateConfig, progress: Progress) -> Dataset:
+    """The pictures whose latents there are now, where they were not; the others are its problems."""
+    views = partial(_shown, config=config)
+    return data.without(latents.add(data.samples, config.workers, progress, views))
 
 
 def judge_all(
@@ -71,7 +80,9 @@ def judge(
 
 def _judge_group(model: Model, group: list[Sample], latents: LatentCache, config: EvaluateConfig) -> list[float]:
     """The pictures are as their VAE's posterior means: its deviation would only add noise to the measure."""
-    means = torch.stack([latents[sample][0] for sample in group]).to(model.device).float()
+    views = [view for sample in group for view in _shown(sample, config)]
+    means = torch.stack([latents.at(*shown)[0] for shown in zip(group, views, strict=True)]).to(model.device).float()
+    inside = masks(group, views, means).to(model.device) if config.pad else None
     clean = model.scaled(means)
     precision = choose_precision(config.precision, model.device)
     with autocast(model.device, precision):
@@ -84,8 +95,13 @@ def _judge_group(model: Model, group: list[Sample], latents: LatentCache, config
         noisy = objective.add_noise(clean, added, kept).contiguous(memory_format=torch.channels_last)
         with autocast(model.device, precision):
             predicted = model.predict(noisy, times, states)
-        total += objective.error(predicted, objective.target(model.prediction, clean, added, kept), None)
+        total += objective.error(predicted, objective.target(model.prediction, clean, added, kept), None, inside)
     return [float(value) for value in (total / config.timesteps).tolist()]
+
+
+def _shown(sample: Sample, config: EvaluateConfig) -> list[View]:
+    """The one view in which a picture is judged."""
+    return [plain(sample, config.pad)]
 
 
 def _draw(

@@ -87,6 +87,8 @@ def judging(config: TrainConfig) -> EvaluateConfig:
     return EvaluateConfig(
         resolution=config.resolution,
         quantum=config.quantum,
+        upscale=config.upscale,
+        pad=config.pad,
         batch=config.batch,
         timesteps=config.eval_timesteps,
         seed=config.seed,

@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from train.batches import Batch
 from train.cache import LatentCache
 from train.config import TrainConfig
 from train.dataset import Dataset, Sample
-from train.framing import Framing, View, content
+from train.framing import Framing, View, cells_inside
 from train.text import Texts
 from train.wording import Wording
 
@@ -30,6 +31,12 @@ class Ready:
     """What the pictures' losses are multiplied by, float32 [B]."""
     inside: Tensor | None
     """Which cells of the latents count, 0 or 1, float32 [B, h, w]; None: all."""
+
+    def pinned(self) -> "Ready":
+        """Itself where a GPU fetches it from while the processor goes on."""
+        inside = None if self.inside is None else self.inside.pin_memory()
+        tensors = (self.posteriors.pin_memory(), self.texts.pin_memory(), self.scales.pin_memory())
+        return Ready(self.batch, *tensors, inside)
 
 
 class Loader:
@@ -55,28 +62,13 @@ class Loader:
         posteriors = torch.stack([self.latents.at(sample, view) for sample, view in zip(samples, views, strict=True)])
         texts = self.texts(self.wording.choose(samples, batch.first))
         scales = torch.tensor([sample.settings.loss_scale for sample in samples], dtype=torch.float32)
-        inside = None
-        if self.config.pad:
-            inside = torch.stack([_inside(*it, posteriors.shape[3:]) for it in zip(samples, views, strict=True)])
-        if self.pin:
-            inside = None if inside is None else inside.pin_memory()
-            return Ready(batch, posteriors.pin_memory(), texts.pin_memory(), scales.pin_memory(), inside)
-        return Ready(batch, posteriors, texts, scales, inside)
+        inside = masks(samples, views, posteriors) if self.config.pad else None
+        ready = Ready(batch, posteriors, texts, scales, inside)
+        return ready.pinned() if self.pin else ready
 
 
-def _inside(sample: Sample, view: View, shape: Sequence[int]) -> Tensor:
-    """Which cells of a padded picture's latent, [h, w], show nothing but picture."""
-    left, top, right, bottom = content(sample)
-    if view.flipped:
-        left, right = sample.bucket[0] - right, sample.bucket[0] - left
-    down, across = sample.bucket[1] // shape[0], sample.bucket[0] // shape[1]
-    cells = torch.zeros(*shape)
-    rows, columns = (_whole(top, bottom, down), _whole(left, right, across))
-    cells[rows, columns] = 1
-    return cells
-
-
-def _whole(start: int, stop: int, step: int) -> slice:
-    """The cells that lie whole within; of a picture thinner than two cells, the one in its middle."""
-    first, last = -(-start // step), stop // step
-    return slice(first, last) if first < last else slice(middle := (start + stop) // 2 // step, middle + 1)
+def masks(samples: Sequence[Sample], views: Sequence[View], latents: Tensor) -> Tensor:
+    """Which cells of padded pictures' latents [B, ..., h, w] count, 0 or 1, float32 [B, h, w]."""
+    height, width = latents.shape[-2:]
+    shown = zip(samples, views, strict=True)
+    return torch.from_numpy(np.stack([cells_inside(sample, view, height, width) for sample, view in shown]))

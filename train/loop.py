@@ -39,7 +39,7 @@ def train(
     """
     check(config)
     dataset = read_dataset(folder, config.resolution, config.quantum, config.workers, config.upscale, progress)
-    kinds = read_heldout(heldout, config.resolution, config.quantum, config.workers)
+    kinds = read_heldout(heldout, config.resolution, config.quantum, config.workers, config.upscale)
     made = recipe_of(dataset, kinds, config)
     check_same(run, made, config)
     if done := read_summary(run):

@@ -19,6 +19,7 @@ from train.dataset import Dataset
 from train.device import choose_device, peak_memory
 from train.evaluate import way
 from train.framing import Framing
+from train.heldout import decodable
 from train.learning import Learning, judging
 from train.loader import Loader
 from train.log import Log
@@ -67,9 +68,7 @@ class Session:
         with together.in_turn():
             views = Framing(config).views
             self.dataset = dataset.without(latents.add(dataset.samples, config.workers, progress, views))
-            kinds = {
-                kind: data.without(latents.add(data.samples, config.workers, progress)) for kind, data in kinds.items()
-            }
+            kinds = {kind: decodable(data, latents, judging(config), progress) for kind, data in kinds.items()}
             texts.add(Wording(config).fixed(self.dataset.samples), progress)
         self.course = Course(self.dataset, config)
         loader = Loader(self.dataset, latents, texts, config, pin=device.type == "cuda")

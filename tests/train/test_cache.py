@@ -30,6 +30,10 @@ def samples(folder: Path) -> tuple[Sample, ...]:
     return read_dataset(folder, 32, 8, 1).samples
 
 
+def at(cache: LatentCache, sample: Sample) -> torch.Tensor:
+    return cache.at(sample, plain(sample))
+
+
 def shards(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.safetensors"))
 
@@ -41,7 +45,7 @@ def test_an_entry_is_the_posterior_that_the_vae_gives(vae: object, samples: tupl
         picture = torch.from_numpy(pixels(sample, [plain(sample)])[0].copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
         with torch.no_grad():
             posterior = vae.encode(picture).latent_dist  # type: ignore[attr-defined]
-        mean, deviation = cache[sample].float()
+        mean, deviation = at(cache, sample).float()
         assert torch.allclose(mean, posterior.mean[0], atol=2e-3)
         assert torch.allclose(deviation, posterior.std[0], atol=2e-3)
 
@@ -54,7 +58,7 @@ def test_what_was_made_is_mapped_from_the_disk_and_not_held_in_memory(
     cache.add(samples, 2)
     maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line]
     places = [range(*(int(end, 16) for end in line[0].split("-"))) for line in maps]
-    assert all(any(cache[sample].data_ptr() in place for place in places) for sample in samples)
+    assert all(any(at(cache, sample).data_ptr() in place for place in places) for sample in samples)
 
 
 def test_what_is_there_is_not_made_again_whatever_the_file_is_called(
@@ -69,7 +73,7 @@ def test_what_is_there_is_not_made_again_whatever_the_file_is_called(
     again.add(moved, 2)
     assert {path: path.read_bytes() for path in shards(tmp_path / "cache")} == before
     own = [sample for sample in samples if sample.name.startswith("own/")]
-    assert all(torch.equal(first[a], again[b]) for a, b in zip(own, moved, strict=True))
+    assert all(torch.equal(at(first, a), at(again, b)) for a, b in zip(own, moved, strict=True))
 
 
 def test_other_bytes_buckets_and_vaes_are_other_entries(
@@ -80,14 +84,14 @@ def test_other_bytes_buckets_and_vaes_are_other_entries(
     bigger = read_dataset(folder, 48, 8, 1).samples
     larger = LatentCache(tmp_path, vae)
     larger.add(bigger, 2)
-    assert larger[bigger[0]].shape[-1] > cache[samples[0]].shape[-1]
+    assert at(larger, bigger[0]).shape[-1] > at(cache, samples[0]).shape[-1]
     other = load_model(tiny_base, CPU).vae
     with torch.no_grad():
         other.encoder.conv_in.weight += 1
     changed = LatentCache(tmp_path, other)
     changed.add(samples, 2)
     assert changed.store.folder != cache.store.folder
-    assert not torch.equal(changed[samples[0]], cache[samples[0]])
+    assert not torch.equal(at(changed, samples[0]), at(cache, samples[0]))
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty"])
@@ -96,7 +100,7 @@ def test_damaged_entries_are_found_and_made_again(
 ) -> None:
     cache = LatentCache(tmp_path, vae)
     cache.add(samples, 2)
-    wanted = {sample.name: cache[sample].clone() for sample in samples}
+    wanted = {sample.name: at(cache, sample).clone() for sample in samples}
     del cache
     (shard,) = shards(tmp_path)
     content = shard.read_bytes()
@@ -106,7 +110,7 @@ def test_damaged_entries_are_found_and_made_again(
     shard.write_bytes({"flip": content, "truncate": content[: len(content) // 2], "empty": b""}[damage])
     mended = LatentCache(tmp_path, vae)
     assert mended.add(samples, 2) == []
-    assert all(torch.allclose(mended[s].float(), wanted[s.name].float(), atol=2e-3) for s in samples)
+    assert all(torch.allclose(at(mended, s).float(), wanted[s.name].float(), atol=2e-3) for s in samples)
     assert len(shards(tmp_path)) == 2
 
 
@@ -134,7 +138,7 @@ def test_a_fill_that_was_broken_off_ends_with_the_same_bits(
     resumed = LatentCache(tmp_path / "broken", vae)
     resumed.add(samples, 2)
     assert 0 < left < len(shards(tmp_path / "broken"))
-    assert all(torch.equal(whole[sample], resumed[sample]) for sample in samples)
+    assert all(torch.equal(at(whole, sample), at(resumed, sample)) for sample in samples)
 
 
 def test_pictures_that_cannot_be_decoded_are_named_and_the_others_made(
@@ -149,7 +153,7 @@ def test_pictures_that_cannot_be_decoded_are_named_and_the_others_made(
         Problem(samples[0].name, "truncated"),
         Problem(samples[1].name, "missing_file"),
     }
-    assert all(cache[sample].isfinite().all() for sample in samples[2:])
+    assert all(at(cache, sample).isfinite().all() for sample in samples[2:])
 
 
 def test_a_vae_without_a_posterior_has_no_deviation(
@@ -158,7 +162,7 @@ def test_a_vae_without_a_posterior_has_no_deviation(
     taesd = load_model(tiny_base, CPU, str(shared_data / "taesd" / "taesd_diffusers_fp16")).vae
     cache = LatentCache(None, taesd)
     cache.add(samples[:2], 1)
-    mean, deviation = cache[samples[0]]
+    mean, deviation = at(cache, samples[0])
     assert mean.shape == (4, 4, 4) and mean.abs().sum() > 0
     assert not deviation.any()
 

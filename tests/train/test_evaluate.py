@@ -6,12 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from base.errors import UserError
 from train.cache import LatentCache
@@ -156,12 +158,28 @@ def test_a_pictures_loss_depends_neither_on_its_batch_nor_on_its_name(
     model = load_model(tiny_base, CPU)
     found = []
     for place, batch in ((heldout, 1), (tmp_path / "held", 3)):
-        (data,) = [kind for name, kind in read_heldout(place, 32, 8, 1).items() if name == "training"]
+        (data,) = [kind for name, kind in read_heldout(place, 32, 8, 1, True).items() if name == "training"]
         latents = LatentCache(None, model.vae)
         latents.add(data.samples, 1)
         judged = judge(model, data, latents, SETTINGS.model_copy(update={"batch": batch}))
         found.append(sorted(judged.values()))
     assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_held_out_pictures_are_shown_as_the_run_shows_its_own(
+    tiny_base: str, folder: Path, tmp_path: Path, config: Callable[..., TrainConfig]
+) -> None:
+    """A small, wide picture: not enlarged it has a bucket of its own, and on a colour its loss is that inside it."""
+    (tmp_path / "held" / "training" / "a").mkdir(parents=True)
+    Image.new("RGB", (30, 12), "teal").save(tmp_path / "held" / "training" / "a" / "wide.png")
+    white, black, small = {"pad": "#ffffff"}, {"pad": "#000000"}, {"upscale": False}
+    ways: list[dict[str, Any]] = [{}, small, white, black, {**white, **small}]
+    settings = [SETTINGS.model_copy(update=way) for way in ways]
+    losses = [evaluate(tiny_base, tiny_base, tmp_path / "held", way).base["training"]["a/wide.png"] for way in settings]
+    assert len(set(losses)) == len(ways), "each way of showing it is another picture"
+    run = tmp_path / "run"
+    train(folder, run, config(base=tiny_base, max_steps=1, **ways[-1]), tmp_path / "held")
+    assert json.loads((run / "evaluation.json").read_text())["base"]["training"]["a/wide.png"] == losses[-1]
 
 
 def test_one_kind_alone_is_measured_alone(tiny_base: str, heldout: Path, tmp_path: Path) -> None:
