@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = [name for name in SCHEMAS[Table.CANDIDATES].names if name != "key"]
 _SETTINGS = {
-    "memory_limit": "1GB",  # beyond it DuckDB writes to disk
+    "memory_limit": f"{max(512, 128 * (os.cpu_count() or 1))}MB",  # by its threads; beyond it DuckDB writes to disk
     "enable_external_file_cache": False,  # nothing is read so often that the system's own cache did not do
     "autoload_known_extensions": False,  # far files are read through fsspec
     "autoinstall_known_extensions": False,
@@ -119,14 +120,17 @@ def _scan(
         selects.append(_passing(place * _CODES, index, names, rows_of_it, texts[place]))
     rows = database.sql(" UNION ALL ".join(selects)).to_arrow_reader(_BATCH_ROWS)
     counts: Counter[int] = Counter()
+    waiting: list[pa.RecordBatch] = []
     with pq.ParquetWriter(passed, rows.schema) as writer:
         for batch in rows:
             codes = batch.column(0)
             counts.update({each["values"]: each["counts"] for each in pc.value_counts(codes).to_pylist()})
-            kept = batch.filter(pc.equal(pc.bit_wise_and(codes, _CODES - 1), 0))
-            if len(kept):
-                writer.write_batch(kept)
+            waiting.append(batch.filter(pc.equal(pc.bit_wise_and(codes, _CODES - 1), 0)))
+            if sum(map(len, waiting)) >= _GROUP_ROWS:
+                writer.write_table(pa.Table.from_batches(waiting))
+                waiting = []
             progress()
+        writer.write_table(pa.Table.from_batches(waiting, rows.schema))
     dropped = Counter({reason: 0 for rules in (*numbers, *texts) for reason in rules})
     for place, index in enumerate(indexes):
         reached = sum(count for code, count in counts.items() if code // _CODES == place)
@@ -137,7 +141,10 @@ def _scan(
 
 _CODES = 16
 """More than there are rules on text. A row's code is its index's place times this, plus which rule it fails, or 0."""
-_BATCH_ROWS = 100_000
+_BATCH_ROWS = 20_480
+"""Rows of the index in memory at once: ten of DuckDB's vectors."""
+_GROUP_ROWS = 2048
+"""Rows, at least, of a row group of the temporary file: few are cheap to write, and to read."""
 
 
 def _dropped_by_numbers(
@@ -224,7 +231,7 @@ _KINDS = {pa.string(): "VARCHAR", pa.int32(): "INTEGER", pa.float32(): "FLOAT"}
 
 def _mark_first(database: duckdb.DuckDBPyConnection, config: "FilterConfig", passed: Path) -> int:
     """Makes the table `firsts` of the places at which each row stands first. Returns how many there are."""
-    same = {"url": "url", "url_text": "url, text"}[config.once_per]
+    same = {"url": "md5_number(url)", "url_text": "md5_number(url), md5_number(coalesce(text, ''))"}[config.once_per]
     database.sql(
         f"CREATE TABLE firsts AS SELECT min(file_row_number) AS place "
         f"FROM read_parquet({quoted(str(passed))}, file_row_number = true) GROUP BY {same}"
@@ -236,25 +243,46 @@ def _taken(
     database: duckdb.DuckDBPyConnection, config: "FilterConfig", indexes: list[Index], passed: Path
 ) -> Iterator[pa.Table]:
     """The chosen rows in their order, `part_rows` at a time; where there are none, one table of none."""
+    names = _known(indexes)
+    batches = (
+        _first(database, config, names, passed) if config.take == "first" else _sorted(database, config, names, passed)
+    )
+    waiting = pa.schema([pq.read_schema(passed).field(name) for name in names]).empty_table()
+    given = 0
+    for batch in batches:
+        waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])
+        while len(waiting) >= config.part_rows:
+            yield waiting.slice(0, config.part_rows)
+            waiting, given = waiting.slice(config.part_rows), given + 1
+    if not given or len(waiting):
+        yield waiting
+
+
+def _first(
+    database: duckdb.DuckDBPyConnection, config: "FilterConfig", names: list[str], passed: Path
+) -> Iterator[pa.RecordBatch]:
+    """Those that stand first, as they lie in the file, so that nothing need be sorted."""
+    limit = f"LIMIT {config.limit}" if config.limit else ""
+    places = database.sql(f"SELECT place FROM firsts ORDER BY place {limit}").fetchnumpy()["place"]
+    begin = 0
+    for batch in pq.ParquetFile(passed, pre_buffer=False).iter_batches(_GROUP_ROWS, columns=names, use_threads=False):
+        here = slice(*np.searchsorted(places, (begin, begin + len(batch))))
+        yield batch.take(pa.array(places[here] - begin))
+        begin += len(batch)
+
+
+def _sorted(
+    database: duckdb.DuckDBPyConnection, config: "FilterConfig", names: list[str], passed: Path
+) -> pa.RecordBatchReader:
     order = {
-        "first": "file_row_number",
         "best": "aesthetic DESC NULLS LAST, file_row_number",
         # of the row alone, so that it is the same however the rows are spread over files
         "sample": f"md5('{config.seed} ' || url || coalesce(text, '')), url, text"
         if config.once_per == "url_text"
         else f"md5('{config.seed} ' || url), url",
     }[config.take]
-    rows = database.sql(
-        f"SELECT {', '.join(_known(indexes))} FROM read_parquet({quoted(str(passed))}, file_row_number = true) "
+    return database.sql(
+        f"SELECT {', '.join(names)} FROM read_parquet({quoted(str(passed))}, file_row_number = true) "
         f"WHERE file_row_number IN (SELECT place FROM firsts) "
         f"ORDER BY {order} {f'LIMIT {config.limit}' if config.limit else ''}"
-    )
-    waiting: list[pa.Table] = []
-    given = 0
-    for batch in rows.to_arrow_reader(config.part_rows):
-        waiting = [pa.concat_tables([*waiting, pa.Table.from_batches([batch])])]
-        while len(waiting[0]) >= config.part_rows:
-            yield waiting[0].slice(0, config.part_rows)
-            waiting, given = [waiting[0].slice(config.part_rows)], given + 1
-    if not given or len(waiting[0]):
-        yield waiting[0] if waiting else rows.to_arrow_table()
+    ).to_arrow_reader(_BATCH_ROWS)

@@ -132,11 +132,11 @@ def test_domains_to_take_are_taken_with_their_subdomains(tmp_path: Path) -> None
 
 
 def test_a_url_with_several_captions_is_one_row_or_several(tmp_path: Path) -> None:
-    captions = ["one", "two", "one", None, None]
+    captions = ["one", "two", "one", None, None, ""]
     path = index(tmp_path / "i.parquet", [row(1, TEXT=text) for text in captions] + [row(2)])
-    assert explain(FilterConfig(index=[path])).dropped == {"duplicate_url": 4}
+    assert explain(FilterConfig(index=[path])).dropped == {"duplicate_url": 5}
     config = FilterConfig(index=[path], once_per="url_text")
-    assert explain(config).dropped == {"duplicate_url_text": 2}
+    assert explain(config).dropped == {"duplicate_url_text": 3}
     found = candidates(tmp_path, config)
     assert [c["text"] for c in found] == ["one", "two", None, "a person 2"]
     bare = index(tmp_path / "bare.parquet", [{"URL": "http://h.org/1"}, {"URL": "http://h.org/1"}])
@@ -174,6 +174,13 @@ def test_first_best_and_sample(tmp_path: Path) -> None:
     assert one != sorted(one, key=urls.index)
     assert kept(tmp_path, rows, limit=20, take="sample", seed=1)[:10] == one
     assert kept(tmp_path, rows[::-1], limit=10, take="sample", seed=1) == one
+
+
+def test_the_first_of_many_keep_their_order(tmp_path: Path) -> None:
+    rows = [row(i * 7 % 6000) for i in range(9000)]
+    urls = list(dict.fromkeys(r["URL"] for r in rows))
+    assert kept(tmp_path, rows, part_rows=777) == urls
+    assert kept(tmp_path, rows, part_rows=777, limit=5001) == urls[:5001]
 
 
 def test_a_sample_is_uniform(tmp_path: Path) -> None:
