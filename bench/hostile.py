@@ -1,6 +1,6 @@
 """The bad web of data sets, each kind of fault on a host of its own; what dreamloom makes of it, and img2dataset 1.47.
 
-    python -m bench.hostile          prints the table of docs/scraping.md
+    python -m bench.hostile_table    prints the table of docs/scraping.md
 
 Hosts are addresses of 127.0.1.0/24, so it runs where all of 127.0.0.0/8 is this machine, as on Linux.
 """

@@ -1,15 +1,45 @@
-"""The cases of bench/hostile.py: of the network, the address, the owner's wish, the content and the row."""
+"""The cases of bench/hostile.py: of the network, the address, the owner's wish, the content and the row.
+
+They are run by our scraper for the table and for the tests alike.
+"""
 
 import json
 from collections.abc import Iterator
 
 import numpy as np
 
+from base.stage import Summary
 from bench import hostile_pictures as bad
-from bench.hostile import Case, endless, moved, once, only, reply, send
+from bench.hostile import Case, Site, endless, moved, once, only, reply, send
+from scrape.collection import Collection, Table, key_of
+from scrape.download import ScrapeConfig, scrape
+from scrape.journal import Row
 
-MOST_BYTES = 8 * 2**20
-"""max_bytes of the scrape."""
+CONFIG = ScrapeConfig(
+    allow_private=True,
+    timeout_s=2,
+    connect_timeout_s=1,
+    min_side=16,
+    max_bytes=8 * 2**20,
+    min_success=0,
+    format="png",
+)
+"""How the cases are scraped."""
+
+
+def scraped(site: Site, collection: Collection) -> list[list[Row]]:
+    """What the records say of each case that is served."""
+    urls = site.urls()
+    rows = [
+        {"key": key_of("case", str(n), str(m)), "url": url, "text": site.cases[n].text}
+        for n, of_case in enumerate(urls)
+        for m, url in enumerate(of_case)
+    ]
+    summary = Summary(rows=len(rows), kept=len(rows))
+    collection.write(Table.CANDIDATES, "00000", rows, recipe="r", config=CONFIG, summary=summary)
+    scrape(collection, CONFIG)
+    records = iter(collection.read(Table.RECORDS).to_pylist())
+    return [[next(records) for _ in of_case] for of_case in urls]
 
 
 def good() -> bytes:

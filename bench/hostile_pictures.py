@@ -5,6 +5,7 @@ import io
 import itertools
 import struct
 import zlib
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -39,21 +40,24 @@ def photo() -> bytes:
     return with_segment(0xFE, b"number %d" % next(_number))
 
 
+TURNED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda p: p,
+    2: lambda p: p[:, ::-1],
+    3: lambda p: p[::-1, ::-1],
+    4: lambda p: p[::-1],
+    5: lambda p: p.transpose(1, 0, 2),
+    6: lambda p: p.transpose(1, 0, 2)[::-1],
+    7: lambda p: p.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda p: p.transpose(1, 0, 2)[:, ::-1],
+}
+"""How EXIF's orientations are stored: what the reader has to undo."""
+
+
 def turned(orientation: int) -> bytes:
     """A JPEG that is the scene once its EXIF orientation is heeded."""
-    back = {
-        1: lambda p: p,
-        2: lambda p: p[:, ::-1],
-        3: lambda p: p[::-1, ::-1],
-        4: lambda p: p[::-1],
-        5: lambda p: p.transpose(1, 0, 2),
-        6: lambda p: p.transpose(1, 0, 2)[::-1],
-        7: lambda p: p[::-1, ::-1].transpose(1, 0, 2),
-        8: lambda p: p.transpose(1, 0, 2)[:, ::-1],
-    }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return encoded(np.ascontiguousarray(back(scene())), exif=exif)
+    return encoded(np.ascontiguousarray(TURNED[orientation](scene())), exif=exif)
 
 
 def animation(name: str) -> bytes:

@@ -17,11 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from base.stage import Summary
 from bench.hostile import Case, Site
-from bench.hostile_cases import MOST_BYTES, cases
-from scrape.collection import Collection, Table, key_of
-from scrape.download import ScrapeConfig, scrape
+from bench.hostile_cases import cases, scraped
+from scrape.collection import Collection
 
 IMG2DATASET = """
 import sys
@@ -57,36 +55,20 @@ def _refused(case: Case) -> bool:
 
 def run_ours(of: list[Case], place: Path) -> list[str]:
     """Our verdict of each case."""
-    config = ScrapeConfig(
-        allow_private=True,
-        timeout_s=2,
-        connect_timeout_s=1,
-        min_side=16,
-        max_bytes=MOST_BYTES,
-        min_success=0,
-        format="png",
-    )
     collection = Collection(place / "ours")
     with Site(of) as site:
-        numbers, urls = _flat(site)
-        rows = [
-            {"key": key_of(str(place)), "url": url, "text": of[number].text}
-            for place, (number, url) in enumerate(zip(numbers, urls, strict=True))
-        ]
-        summary = Summary(rows=len(rows), kept=len(rows))
-        collection.write(Table.CANDIDATES, "00000", rows, recipe="r", config=config, summary=summary)
-        scrape(collection, config)
-    verdicts: dict[int, str] = {}
-    for number, row in zip(numbers, collection.read(Table.RECORDS).to_pylist(), strict=True):
-        picture = collection.root / row["image"] if row["image"] else None
-        verdicts[number] = _verdict(of[number], f"`{row['status']}`", picture)
-    return [verdicts[number] for number in range(len(of))]
+        last = [rows[-1] for rows in scraped(site, collection)]
+    pictures = [collection.root / row["image"] if row["image"] else None for row in last]
+    return [
+        _verdict(case, f"`{row['status']}`", picture) for case, row, picture in zip(of, last, pictures, strict=True)
+    ]
 
 
 def run_img2dataset(of: list[Case], place: Path) -> list[str]:
     """Its verdict of each case: its status, and the first words of its error."""
     with Site(of) as site:
-        numbers, urls = _flat(site)
+        flat = [(number, url) for number, of_case in enumerate(site.urls()) for url in of_case]
+        numbers, urls = [number for number, _ in flat], [url for _, url in flat]
         table = pa.table({"url": pa.array(urls, pa.string()), "case": numbers})
         pq.write_table(table, place / "urls.parquet")
         (place / "run.py").write_text(IMG2DATASET)
@@ -99,11 +81,6 @@ def run_img2dataset(of: list[Case], place: Path) -> list[str]:
         status = "stored" if row["status"] == "success" else f"failed: {said}"
         verdicts[row["case"]] = _verdict(of[row["case"]], status, picture if picture.exists() else None)
     return [verdicts.get(number, "no row at all") for number in range(len(of))]
-
-
-def _flat(site: Site) -> tuple[list[int], list[str | None]]:
-    flat = [(number, url) for number, of_case in enumerate(site.urls()) for url in of_case]
-    return [number for number, _ in flat], [url for _, url in flat]
 
 
 def _verdict(case: Case, status: str, picture: Path | None) -> str:

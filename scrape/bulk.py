@@ -43,7 +43,15 @@ if TYPE_CHECKING:
 SHARD_ROWS = 1_000
 _ROUNDS = 2
 """How often it is begun, where it does not finish all shards."""
-_RUN = "import json, sys; from img2dataset import download; download(**json.load(open(sys.argv[1])))"
+_RUN = """
+import json, sys
+from img2dataset import download
+arguments = json.load(open(sys.argv[1]))
+if arguments["distributor"] == "pyspark":  # Spark's own settings say where; img2dataset's own session is of one machine
+    from pyspark.sql import SparkSession
+    SparkSession.builder.appName("dreamloom").getOrCreate()
+download(**arguments)
+"""
 _KEY = "candidate"
 
 _ITS_OWN = {
@@ -190,7 +198,8 @@ def _run(folder: Path, config: "ScrapeConfig", rows: int, total: int, progress: 
     }
     (folder / "arguments.json").write_text(json.dumps(arguments))
     command = [sys.executable, "-c", _RUN, str(folder / "arguments.json")]
-    quiet = {**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"}
+    python = {"PYSPARK_PYTHON": sys.executable, **os.environ}  # else Spark's processes run what is called python3
+    quiet = {**python, "NO_ALBUMENTATIONS_UPDATE": "1"}
     with (folder / "log.txt").open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=quiet, start_new_session=True)
         try:

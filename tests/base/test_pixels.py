@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from base.pixels import PictureError, check_whole, decode, read_header
-from bench.hostile_pictures import swapped_profile
+from bench.hostile_pictures import TURNED, swapped_profile
 
 Pixels = npt.NDArray[Any]
 
@@ -52,18 +52,6 @@ def far(a: Image.Image, b: Pixels) -> float:
     """The greatest difference of two pictures' channels; of another size they are as far as can be."""
     pixels = np.asarray(a, int)
     return float(np.abs(pixels - b).max()) if pixels.shape == b.shape else 255.0
-
-
-TURNED = {  # how EXIF's orientations are stored: what the reader has to undo
-    1: lambda p: p,
-    2: lambda p: p[:, ::-1],
-    3: lambda p: p[::-1, ::-1],
-    4: lambda p: p[::-1],
-    5: lambda p: p.transpose(1, 0, 2),
-    6: lambda p: p.transpose(1, 0, 2)[::-1],
-    7: lambda p: p.transpose(1, 0, 2)[::-1, ::-1],
-    8: lambda p: p.transpose(1, 0, 2)[:, ::-1],
-}
 
 
 @pytest.mark.parametrize("form", ["jpeg", "png", "webp lossless", "tiff", "avif"])

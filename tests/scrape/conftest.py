@@ -36,6 +36,7 @@ class Web:
         self.robots: Counter[str] = Counter()  # host → how often its robots.txt was asked for
         self.headers: dict[str, str] = {}  # of the last request
         self.port = 0
+        self.now = self.most = 0  # requests for crowded pages that are under way, and the most there were
 
     @property
     def url(self) -> str:
@@ -56,6 +57,18 @@ class Web:
         """Serves a page by a function. Gives its address."""
         self.pages[path] = handler
         return self.url + path
+
+    def crowd(self, path: str) -> str:
+        """Serves a 404 that takes its time, and is counted in `most`. Gives its address."""
+
+        async def answer(_: web.Request) -> web.StreamResponse:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            await asyncio.sleep(0.02)
+            self.now -= 1
+            return web.Response(status=404)
+
+        return self.handle(path, answer)
 
     @staticmethod
     def picture(seed: int, width: int = 64, height: int = 48, name: str = "JPEG") -> bytes:

@@ -268,15 +268,5 @@ def test_a_slow_host_does_not_hold_the_others(site: Any, collection: Collection)
 
 
 def test_no_host_is_asked_for_more_at_once_than_it_should(site: Any, collection: Collection) -> None:
-    now, most = 0, 0
-
-    async def answer(_: web.Request) -> web.StreamResponse:
-        nonlocal now, most
-        now += 1
-        most = max(most, now)
-        await asyncio.sleep(0.02)
-        now -= 1
-        return web.Response(status=404)
-
-    site.scraped(collection, [site.handle(f"/{n}", answer) for n in range(20)], per_host=3)
-    assert most == 3
+    site.scraped(collection, [site.crowd(f"/{n}") for n in range(20)], per_host=3)
+    assert site.most == 3

@@ -20,12 +20,11 @@ from aiohttp import web
 from PIL import Image
 
 from base.errors import UserError
-from base.stage import Summary
 from bench.hostile import Site
-from bench.hostile_cases import MOST_BYTES, cases
+from bench.hostile_cases import cases, scraped
 from scrape.address import is_public
-from scrape.collection import Collection, Status, Table, key_of
-from scrape.download import ScrapeConfig, recipes, scrape
+from scrape.collection import Collection, Status, Table
+from scrape.download import recipes, scrape
 from scrape.dropped import Dropped
 from scrape.journal import Journal
 from scrape.settle import row_of
@@ -33,16 +32,6 @@ from scrape.settle import row_of
 Row = dict[str, Any]
 
 CASES = cases()
-CONFIG = ScrapeConfig(
-    allow_private=True,
-    timeout_s=2,
-    connect_timeout_s=1,
-    min_side=16,
-    max_bytes=MOST_BYTES,
-    min_success=0,
-    threads=2,
-    format="png",
-)
 
 
 @pytest.fixture(scope="module")
@@ -52,17 +41,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list
     with Site(CASES) as site, pytest.MonkeyPatch.context() as patch:
         for name in ("http_proxy", "https_proxy", "all_proxy"):  # item 24: a proxy knows no private addresses
             patch.setenv(name, "http://127.0.0.1:9")
-        urls = site.urls()
-        rows = [
-            {"key": key_of("case", str(n), str(m)), "url": url, "text": CASES[n].text}
-            for n, of_case in enumerate(urls)
-            for m, url in enumerate(of_case)
-        ]
-        summary = Summary(rows=len(rows), kept=len(rows))
-        collection.write(Table.CANDIDATES, "00000", rows, recipe="r", config=CONFIG, summary=summary)
-        scrape(collection, CONFIG)
-        records = iter(collection.read(Table.RECORDS).to_pylist())
-        yield collection.root, [[next(records) for _ in of_case] for of_case in urls], {host for host, _ in site.asked}
+        yield collection.root, scraped(site, collection), {host for host, _ in site.asked}
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{c.item} {c.what}"[:60] for c in CASES])
