@@ -141,8 +141,8 @@ def _scan(
 
 _CODES = 16
 """More than there are rules on text. A row's code is its index's place times this, plus which rule it fails, or 0."""
-_BATCH_ROWS = 20_480
-"""Rows of the index in memory at once: ten of DuckDB's vectors."""
+_BATCH_ROWS = 40_960
+"""Rows of the index in memory at once: twenty of DuckDB's vectors."""
 _GROUP_ROWS = 2048
 """Rows, at least, of a row group of the temporary file: few are cheap to write, and to read."""
 
