@@ -8,7 +8,7 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -106,21 +106,19 @@ class Sample:
         return next((extension for extension in self.members if f".{extension}" in EXTENSIONS), None)
 
 
-def read_shard(shard: Path) -> list[Sample]:
+def read_shard(shard: Path, broken: Callable[[str], None] | None = None) -> list[Sample]:
     """The samples of a shard by key: those of its table, if img2dataset made one, and those in the tar.
 
+    Args:
+        broken: is told what of it can't be read, and what can be is taken; None: that is an error.
+
     Raises:
-        UserError: the tar or the table can't be read.
+        UserError: the tar or the table can't be read, and nobody is told.
     """
-    members = _members(shard)
-    if not _table_of(shard).is_file():
+    members = _members(shard, broken)
+    rows = _rows(shard, broken)
+    if rows is None:
         return [Sample(key, shard, _json_of(Sample(key, shard, {}, own)), own) for key, own in sorted(members.items())]
-    try:
-        rows = {row["key"]: row for row in pq.read_table(_table_of(shard), partitioning=None).to_pylist()}
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise UserError(
-            f"{_table_of(shard)} is no table of img2dataset's ({error}); take it or its shard away."
-        ) from error
     return [Sample(key, shard, rows.get(key, {}), members.get(key, {})) for key in sorted({*rows, *members})]
 
 
@@ -171,20 +169,46 @@ def _table_of(shard: Path) -> Path:
     return shard.with_suffix(".parquet")
 
 
-def _members(shard: Path) -> dict[str, dict[str, tuple[int, int]]]:
+def _members(shard: Path, broken: Callable[[str], None] | None) -> dict[str, dict[str, tuple[int, int]]]:
     """Key → extension → place. The key is a name up to the first dot behind its last slash, as webdataset has it."""
     found: dict[str, dict[str, tuple[int, int]]] = {}
     try:
+        size = shard.stat().st_size
         with tarfile.open(shard, "r:") as archive:
             for member in archive:
                 folder, slash, name = member.name.rpartition("/")
                 stem, dot, extension = name.partition(".")
-                if member.isreg() and stem and dot:
+                if member.isreg() and stem and dot and member.offset_data + member.size <= size:
                     place = (member.offset_data, member.size)
                     found.setdefault(f"{folder}{slash}{stem}", {})[extension.lower()] = place
+            if _block(shard, archive.offset).strip(b"\0"):  # tarfile takes a damaged header for the end
+                raise tarfile.ReadError(f"damaged at byte {archive.offset}")
     except (OSError, tarfile.TarError) as error:
-        raise UserError(f"{shard} can't be read as a tar ({error}); make it again, or take it away.") from error
+        _object(f"{shard} can't be read as a tar ({error}); make it again, or take it away.", broken)
     return found
+
+
+def _rows(shard: Path, broken: Callable[[str], None] | None) -> dict[str, dict[str, Any]] | None:
+    """Key → row of the table beside a shard; None where there is none."""
+    table = _table_of(shard)
+    if not table.is_file():
+        return None
+    try:
+        return {row["key"]: row for row in pq.read_table(table, partitioning=None).to_pylist()}
+    except (OSError, pa.ArrowException, KeyError) as error:
+        _object(f"{table} is no table of img2dataset's ({error}); take it or its shard away.", broken)
+        return None
+
+
+def _object(why: str, broken: Callable[[str], None] | None) -> None:
+    if broken is None:
+        raise UserError(why)
+    broken(why)
+
+
+def _block(shard: Path, place: int) -> bytes:
+    with shard.open("rb") as stream:
+        return os.pread(stream.fileno(), tarfile.BLOCKSIZE, place)
 
 
 def _json_of(sample: Sample) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from base.errors import UserError
 from caption.formats.rows import Note, Row
 from scrape.collection import Collection, Status, Table, open_collection
 
@@ -20,8 +21,13 @@ def read(folder: Path, note: Note) -> Iterator[Row]:
     collection = open_collection(folder, Table.RECORDS)
     captioned = bool(collection.parts(Table.CAPTIONS))
     for part in collection.parts(Table.RECORDS):
-        captions = _captions(collection, part) if captioned else {}
-        for record in collection.read(Table.RECORDS, part, ["key", "status", "image", "text", *_FACTS]).to_pylist():
+        try:
+            captions = _captions(collection, part) if captioned else {}
+            records = collection.read(Table.RECORDS, part, ["key", "status", "image", "text", *_FACTS]).to_pylist()
+        except UserError as error:
+            note("part that can't be read", str(error))
+            continue
+        for record in records:
             key = record["key"]
             if record["status"] != Status.OK or (captioned and key not in captions):
                 continue

@@ -26,11 +26,13 @@ SHARD_PICTURES = 10_000
 def read(folder: Path, note: Note) -> Iterator[Row]:
     """The pictures of a folder's shards, with the caption of their .txt, else of their .json or the shard's table.
 
+    Of a shard that breaks off, the pictures before that are taken.
+
     Raises:
-        UserError: there is no shard, img2dataset has not finished one, or one can't be read.
+        UserError: there is no shard, or img2dataset has not finished one.
     """
     for shard in shards_of(WebdatasetConfig(path=folder)):
-        for sample in read_shard(shard):
+        for sample in read_shard(shard, partial(note, "shard that is broken")):
             if sample.picture is None:
                 note("sample without a picture", f"{shard}: {sample.key}")
                 continue

@@ -147,6 +147,39 @@ def test_shards_of_others_are_read_and_lead_nowhere_else(tmp_path: Path) -> None
     assert log.counts == {("odd", "sample without a picture"): 1, ("odd", "sidecar in Windows-1252"): 1}
 
 
+def test_of_a_broken_shard_what_is_whole_is_read_and_the_rest_is_told(tmp_path: Path) -> None:
+    put(tmp_path / "pictures", *(f"{number}.jpg" for number in range(4)))
+    convert(tmp_path / "pictures", "filename", "webdataset", tmp_path / "shards", tmp_path / "log")
+    shard = (tmp_path / "shards" / "00000.tar").read_bytes()
+    second = shard.index(b"000000001.jpg")
+    for name, data in {
+        "00001.tar": shard[: second + 512 + 2],  # within a picture
+        "00002.tar": shard[:second] + b"\xff" * 512 + shard[second + 512 :],
+        "00003.tar": b"",
+        "00004.tar": b"junk",
+    }.items():
+        (tmp_path / "shards" / name).write_bytes(data)
+    read = list(SOURCES["webdataset"](tmp_path / "shards", (log := Log()).note))
+    assert [row.read() for row in read] == [b"0.jpg", b"1.jpg", b"2.jpg", b"3.jpg", b"0.jpg", b"0.jpg"]
+    assert log.counts == {("odd", "shard that is broken"): 4}
+    (tmp_path / "shards" / "00000.parquet").write_bytes(b"no table")
+    assert len(list(SOURCES["webdataset"](tmp_path / "shards", log.note))) == 6
+
+
+def test_of_a_collection_a_broken_part_is_told_and_the_others_are_read(tmp_path: Path) -> None:
+    for number in range(4):
+        path = tmp_path / "pictures" / f"a cat_{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 40), (number, 0, 0)).save(path)
+    collection = Collection(tmp_path / "cats")
+    ingest_folder(collection, FolderConfig(path=tmp_path / "pictures", part_rows=1), read_caption)
+    part = collection.part_path(Table.RECORDS, "00001")
+    part.write_bytes(part.read_bytes()[:-100])
+    found, log = rows_of("collection", collection.root)
+    assert list(found.values()) == ["a cat"] * 3
+    assert log.counts == {("odd", "part that can't be read"): 1}
+
+
 @pytest.mark.parametrize(
     ("name", "mend"),
     [("kohya", "put kohya's JSON there"), ("imagefolder", "metadata.jsonl"), ("webdataset", "holds none")],
