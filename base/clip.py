@@ -35,7 +35,7 @@ class ClipConfig(StageConfig):
 
     model: str = Field(
         "ViT-L-14-quickgelu",
-        description="CLIP model: one of open_clip's names, hf-hub:<id>, or a folder with open_clip_config.json.",
+        description="CLIP model: one of open_clip's names, hf-hub:ID, or a folder with open_clip_config.json.",
     )
     weights: str = Field(
         "openai", description="Weights of a named model: one of open_clip's tags, or a file; folders bring their own."

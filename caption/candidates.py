@@ -55,6 +55,8 @@ class Seen:
     """Its record: key, text, text_kind."""
     for_blip: "Tensor | None" = None
     for_clip: "Tensor | None" = None
+    said: Sequence[Candidate] | None = None
+    """What the captioning model said before, so that it is not asked."""
 
 
 class Writer(Protocol):
@@ -64,15 +66,22 @@ class Writer(Protocol):
     def side(self) -> int:
         """Pixels that the largest of its models looks at, a side."""
 
-    def look(self, row: Row, picture: Image.Image) -> Seen:
-        """An RGB picture as the models take it; threads call this."""
+    def look(self, row: Row, picture: Image.Image, said: Sequence[Candidate] | None) -> Seen:
+        """An RGB picture as the models take it; threads call this.
+
+        Args:
+            said: what the captioning model said of it before.
+        """
 
     def write(self, seen: Sequence[Seen]) -> list[list[Candidate]]:
         """Of each picture at least one candidate, in one batch."""
 
 
-def writer_of(config: CaptionConfig, source: str) -> Writer:
+def writer_of(config: CaptionConfig, source: str, all_said: bool) -> Writer:
     """Who finds the candidates of a source's pictures.
+
+    Args:
+        all_said: the captioning model has described each of them before.
 
     Raises:
         UserError: a model can't be loaded.
@@ -80,34 +89,41 @@ def writer_of(config: CaptionConfig, source: str) -> Writer:
     if source in config.templates:
         return ClassWriter(load_clip(config.clip, config.device), config.templates[source])
     clip = load_clip(config.clip, config.device) if config.ranks else None
-    return ModelWriter(load(config), clip, config.keep_alt_text_if_better)
+    return ModelWriter(None if all_said else load(config), clip, config.keep_alt_text_if_better)
 
 
 @dataclass(frozen=True)
 class ModelWriter:
     """BLIP writes; where there is a CLIP, it says how well each sentence fits."""
 
-    blip: Blip
+    blip: Blip | None
     clip: Clip | None
     with_alt: bool
     """Whether the alt text is a candidate, too."""
 
     @property
     def side(self) -> int:
-        return max(self.blip.side, self.clip.side if self.clip else 0)
+        return max(model.side for model in (self.blip, self.clip) if model is not None)
 
-    def look(self, row: Row, picture: Image.Image) -> Seen:
-        return Seen(row, self.blip.prepare(picture), self.clip.prepare(picture) if self.clip else None)
+    def look(self, row: Row, picture: Image.Image, said: Sequence[Candidate] | None) -> Seen:
+        for_blip = self.blip.prepare(picture) if self.blip is not None and said is None else None
+        return Seen(row, for_blip, self.clip.prepare(picture) if self.clip else None, said)
 
     def write(self, seen: Sequence[Seen]) -> list[list[Candidate]]:
-        pictures = [one.for_blip for one in seen if one.for_blip is not None]
-        found = [
-            [Candidate(one.text, CaptionKind.MODEL, round(one.score, _SCORE)) for one in written]
-            for written in self.blip.write(pictures, [one.row["key"] for one in seen])
-        ]
+        new = iter(self._new([one for one in seen if one.said is None]))
+        found = [list(next(new) if one.said is None else one.said) for one in seen]
         if self.with_alt:
             found = [[*candidates, *_alt(one.row)] for candidates, one in zip(found, seen, strict=True)]
         return found if self.clip is None else _ranked(self.clip, seen, found)
+
+    def _new(self, seen: Sequence[Seen]) -> list[list[Candidate]]:
+        if self.blip is None or not seen:
+            return []
+        pictures = [one.for_blip for one in seen if one.for_blip is not None]
+        return [
+            [Candidate(one.text, CaptionKind.MODEL, round(one.score, _SCORE)) for one in written]
+            for written in self.blip.write(pictures, [one.row["key"] for one in seen])
+        ]
 
 
 @dataclass(frozen=True)
@@ -121,7 +137,7 @@ class ClassWriter:
     def side(self) -> int:
         return self.clip.side
 
-    def look(self, row: Row, picture: Image.Image) -> Seen:
+    def look(self, row: Row, picture: Image.Image, _: Sequence[Candidate] | None) -> Seen:
         return Seen(row, for_clip=self.clip.prepare(picture))
 
     def write(self, seen: Sequence[Seen]) -> list[list[Candidate]]:

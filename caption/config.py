@@ -36,7 +36,8 @@ class CaptionConfig(StageConfig):
     templates: dict[str, tuple[str, ...]] = Field(
         {},
         description="Source → texts, of which each of its pictures takes the one that CLIP finds likeliest (close up "
-        "photo of a man, … of a woman): in place of its template and of the model's words. Kept human texts stay.",
+        "photo of a man, … of a woman): in place of its template and of the model's words. Kept human texts stay. "
+        "As a flag: --templates.SOURCE TEXT, once for each text.",
     )
     prompt: str = Field("", description="How the model's sentences begin; left out of the captions.")
     beams: int = Field(1, ge=1, le=64, description="Beams of the search; 1 is greedy, and more are slower.")

@@ -28,7 +28,8 @@ class EditConfig(StageConfig):
     replace: dict[str, str] = Field(
         {},
         description="Whole words or phrases → what is written instead, as it stands here; nothing: they are taken out. "
-        "All at once, so that two can change places; where two begin at one place, the longer.",
+        "All at once, so that two can change places; where two begin at one place, the longer. "
+        "As a flag: --replace.WORDS INSTEAD, once for each.",
     )
     template: str = Field(
         "",

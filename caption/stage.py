@@ -6,7 +6,7 @@ model again. Threads decode and scale pictures ahead of the model, so that it ne
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -15,9 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from base.clip import clip_models, clip_name
+from base.clip import clip_name
 from base.errors import UserError
-from base.files import fingerprint
 from base.pixels import PictureError, decode
 from base.progress import Progress, silent
 from base.stage import Summary, recipe
@@ -25,14 +24,13 @@ from base.threads import in_order
 from caption.candidates import Candidate, Row, Seen, Writer, best, writer_of
 from caption.config import CaptionConfig, check
 from caption.edit import edit
+from caption.known import WORDS_VERSION, Found, Known, asked_of, known
 from scrape.collection import CaptionKind, Choice, Collection, Status, Table
 from scrape.journal import Journal
 from scrape.parts import make_parts
 
-VERSION = 2
+VERSION = 3
 """Raised when the code below starts to make other rows of the same candidates."""
-WORDS_VERSION = 1
-"""Raised when the code of the models starts to find other candidates."""
 
 DOUBTFUL = "doubtful"
 """What the summary calls captions below the floor."""
@@ -40,13 +38,21 @@ DOUBTFUL = "doubtful"
 
 def recipes(collection: Collection, config: CaptionConfig) -> dict[str, str]:
     """Part → recipe. Where a collection has choices, only what they kept is captioned."""
-    tables = [Table.RECORDS, Table.CHOICES] if collection.parts(Table.CHOICES) else [Table.RECORDS]
+    recipe_of = recipes_by(collection, config)
+    return {part: recipe_of(part) for part in collection.parts(Table.RECORDS)}
+
+
+def recipes_by(collection: Collection, config: CaptionConfig) -> Callable[[str], str]:
+    """What gives the recipe of a part by this config; it looks at the models once."""
+    asked = asked_of(config, collection.name)
     made = config.model_dump(mode="json", include={"model", "keep", "floor", "edit"})
-    made |= {"words": _words(collection, config), "clip": _clip_name(config) if config.asks_clip else None}
-    return {
-        part: recipe("caption", VERSION, made, [collection.stamp(table, part) for table in tables])
-        for part in collection.parts(Table.RECORDS)
-    }
+    made |= {"blip": asked.blip, "ranks": asked.clip, "clip": _clip_name(config) if config.asks_clip else None}
+
+    def recipe_of(part: str) -> str:
+        chosen = {"kept": _kept(collection, part)}
+        return recipe("caption", VERSION, made | chosen, [collection.stamp(Table.RECORDS, part)])
+
+    return recipe_of
 
 
 def caption(
@@ -74,53 +80,53 @@ def caption(
     return summary
 
 
+def left(collection: Collection, config: CaptionConfig, parts: Sequence[str]) -> float:
+    """The share of the pictures of some parts that a model has to look at yet. Loads none."""
+    begun = [_begin(collection, config, part, ()) for part in parts]
+    return sum(len(one.unseen) for one in begun) / max(1, sum(len(one.rows) for one in begun))
+
+
 def _journal(collection: Collection, part: str) -> Journal:
     """What was found for a part that is not committed yet: a processor may work on one for hours."""
     return Journal(collection.root / Table.CAPTIONS / f".journal-{part}.jsonl", {"captions": WORDS_VERSION})
 
 
-def _words(collection: Collection, config: CaptionConfig) -> str:
-    """The recipe of the candidates of a source's pictures: all that they hang on but the picture.
-
-    Models count by what is in them, not by where they lie.
-    """
-    templates = config.templates.get(collection.name)
-    clip = clip_models(config.clip) | {"precision": config.clip.precision}
-    if templates is not None:
-        return recipe("templates", WORDS_VERSION, {"templates": templates}, (), clip)
-    fields = {"prompt", "beams", "top_p", "candidates", "min_length", "max_length", "no_repeat", "precision"}
-    fields |= {"keep_alt_text_if_better"} | ({"seed"} if config.top_p is not None else set())
-    models = {"blip": fingerprint(config.model)} | (clip if config.ranks else {})
-    return recipe("words", WORDS_VERSION, config.model_dump(mode="json", include=fields), (), models)
-
-
 @dataclass(frozen=True)
-class _Found:
-    """A picture's candidates, and the recipe by which they were found."""
+class _Begun:
+    """A part, before any model is asked."""
 
-    candidates: list[Candidate]
-    recipe: str
+    rows: list[Row]
+    """Records of the pictures to caption, in order."""
+    wanted: Mapping[str, str]
+    """Key → recipe of the candidates, for those that do not keep the text they came with."""
+    known: Known
 
-    def to_row(self) -> dict[str, Any]:
-        """As the captions table has it."""
-        return {"recipe": self.recipe, "candidates": [one.to_row() for one in self.candidates]}
+    @property
+    def unseen(self) -> list[Row]:
+        """Rows whose pictures have to be looked at."""
+        return [row for row in self.rows if row["key"] in self.wanted and row["key"] not in self.known.found]
+
+
+def _begin(collection: Collection, config: CaptionConfig, part: str, noted: Sequence[Row]) -> _Begun:
+    rows, asked = _chosen(collection, part), asked_of(config, collection.name)
+    wanted = {row["key"]: asked.of(row) for row in rows if not _stays(row, collection, config)}
+    return _Begun(rows, wanted, known([*_there(collection, part), *noted], wanted))
 
 
 def _caption_part(
     collection: Collection, config: CaptionConfig, part: str, journal: Journal, progress: Progress
 ) -> tuple[list[dict[str, Any]], Summary]:
-    rows = _chosen(collection, part)
-    asked = [row for row in rows if not _stays(row, collection, config)]
-    words = _words(collection, config)
-    wanted = {row["key"]: recipe(words, 1, _identity(row, config)) for row in asked}
-    found = _taken_over([*_there(collection, part), *journal.rows.values()], wanted)
+    begun = _begin(collection, config, part, list(journal.rows.values()))
+    rows, wanted, found = begun.rows, begun.wanted, begun.known.found
     lost = Counter[str]()
-    others = [row for row in asked if row["key"] not in found]
-    for done, (row, candidates) in enumerate(_find(collection, config, others), 1 + len(rows) - len(others)):
+    unseen = begun.unseen
+    for done, (row, candidates) in enumerate(
+        _find(collection, config, unseen, begun.known.said), 1 + len(rows) - len(unseen)
+    ):
         if isinstance(candidates, str):
             lost[candidates] += 1
         else:
-            made = found[row["key"]] = _Found(candidates, wanted[row["key"]])
+            made = found[row["key"]] = Found(candidates, wanted[row["key"]])
             journal.add({"key": row["key"], **made.to_row()})
         progress(done, len(rows), f"{done - lost.total()} captioned")
     there = [row for row in rows if row["key"] in found or row["key"] not in wanted]
@@ -131,13 +137,13 @@ def _caption_part(
 
 
 def _find(
-    collection: Collection, config: CaptionConfig, rows: Sequence[Row]
+    collection: Collection, config: CaptionConfig, rows: Sequence[Row], said: Mapping[str, Sequence[Candidate]]
 ) -> Iterator[tuple[Row, list[Candidate] | str]]:
     """Each row with its picture's candidates, or with why there are none. No rows: no model is loaded."""
     if not rows:
         return
-    writer = writer_of(config, collection.name)
-    looked = in_order(partial(_look, collection, writer), rows, config.workers, 2 * config.batch)
+    writer = writer_of(config, collection.name, all(row["key"] in said for row in rows))
+    looked = in_order(partial(_look, collection, writer, said), rows, config.workers, 2 * config.batch)
     todo = zip(rows, looked, strict=True)
     while batch := list(islice(todo, config.batch)):
         seen = [one for _, one in batch if isinstance(one, Seen)]
@@ -146,14 +152,22 @@ def _find(
             yield row, next(written) if isinstance(one, Seen) else one
 
 
-def _chosen(collection: Collection, part: str) -> list[dict[str, Any]]:
+def _kept(collection: Collection, part: str) -> list[str] | None:
+    """The keys that were chosen, by whatever rule; None where nothing was chosen yet."""
+    if not collection.parts(Table.CHOICES):
+        return None
+    collection.stamp(Table.CHOICES, part)  # says what to do where the part is not there
+    choices = collection.read(Table.CHOICES, part, ["key", "choice"])
+    return list(choices.filter(pc.equal(choices["choice"], Choice.KEPT))["key"].to_pylist())
+
+
+def _chosen(collection: Collection, part: str) -> list[Row]:
     """Records of the pictures to caption, in order."""
     columns = ["key", "status", "image", "width", "height", "bytes", "sha256", "text", "text_kind"]
     records = collection.read(Table.RECORDS, part, columns)
-    if collection.parts(Table.CHOICES):
-        choices = collection.read(Table.CHOICES, part, ["key", "choice"])
-        wanted = choices.filter(pc.equal(choices["choice"], Choice.KEPT))["key"]
-        chosen: pa.Table = records.filter(pc.is_in(records["key"], wanted))
+    kept = _kept(collection, part)
+    if kept is not None:
+        chosen: pa.Table = records.filter(pc.is_in(records["key"], pa.array(kept, pa.string())))
     else:
         chosen = records.filter(pc.equal(records["status"], Status.OK))
     return list(chosen.to_pylist())
@@ -166,12 +180,6 @@ def _stays(row: Row, collection: Collection, config: CaptionConfig) -> bool:
     return not (row["text_kind"] == CaptionKind.TEMPLATE and collection.name in config.templates)
 
 
-def _identity(row: Row, config: CaptionConfig) -> dict[str, Any]:
-    """What a record says of a picture that its candidates hang on."""
-    texts = ("text", "text_kind") if config.keep_alt_text_if_better else ()
-    return {name: row[name] for name in ("key", "sha256", "width", "height", "bytes", *texts)}
-
-
 def _there(collection: Collection, part: str) -> list[dict[str, Any]]:
     """What the part that lies there has of each picture: key, candidates, recipe."""
     if part not in collection.parts(Table.CAPTIONS):
@@ -179,25 +187,17 @@ def _there(collection: Collection, part: str) -> list[dict[str, Any]]:
     return list(collection.read(Table.CAPTIONS, part, ["key", "candidates", "recipe"]).to_pylist())
 
 
-def _taken_over(rows: Sequence[Row], wanted: Mapping[str, str]) -> dict[str, _Found]:
-    """Key → what was found before by the recipe that is wanted now."""
-    return {
-        row["key"]: _Found([Candidate.from_row(one) for one in row["candidates"]], row["recipe"])
-        for row in rows
-        if row["recipe"] is not None and wanted.get(row["key"]) == row["recipe"]
-    }
-
-
-def _look(collection: Collection, writer: Writer, row: Row) -> Seen | str:
+def _look(collection: Collection, writer: Writer, said: Mapping[str, Sequence[Candidate]], row: Row) -> Seen | str:
     """A picture as the models take it, or why there is none."""
     try:
         # twice the model's side: large photos decode faster, and nothing of it shows once they are shrunk
-        return writer.look(row, decode(collection.root / row["image"], at_least=2 * writer.side))
+        picture = decode(collection.root / row["image"], at_least=2 * writer.side)
+        return writer.look(row, picture, said.get(row["key"]))
     except PictureError as error:
         return error.reason
 
 
-def _row(record: Row, found: _Found | None, config: CaptionConfig, source: str) -> dict[str, Any]:
+def _row(record: Row, found: Found | None, config: CaptionConfig, source: str) -> dict[str, Any]:
     """A row of captions: of what was found, or of the text that the picture came with; edited."""
     made = {"key": record["key"], "unedited": record["text"], "kind": record["text_kind"], "doubtful": None}
     if found is not None:
@@ -205,7 +205,7 @@ def _row(record: Row, found: _Found | None, config: CaptionConfig, source: str) 
     return {**made, "caption": edit(made["unedited"], config.edit, source)}
 
 
-def _chosen_of(found: _Found, config: CaptionConfig) -> dict[str, Any]:
+def _chosen_of(found: Found, config: CaptionConfig) -> dict[str, Any]:
     chosen, margin = best(found.candidates)
     cosine = chosen.similarity
     return {

@@ -1,5 +1,6 @@
 """The history of one picture: where it comes from, what each stage saw and decided, and where it lies now."""
 
+import os.path
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -183,7 +184,7 @@ def _scores(collection: Collection, part: str, scores: Row | None) -> Lines:
         return []
     made = collection.config(Table.SCORES, part)
     head = Path(made["head"]).name if made.get("head") else ""
-    model = clip_name(made["model"], made["weights"])
+    model = _plain(clip_name(made["model"], made["weights"]))
     lines = [("aesthetic", scores["aesthetic"], head), ("similarity", scores["similarity"], model)]
     return [(what, _with(f"{value:.3f}", by)) for what, value, by in lines if value is not None]
 
@@ -202,11 +203,11 @@ def _choice(collection: Collection, part: str, facts: Mapping[Table, Row], recor
 def _caption(caption: Row | None) -> Lines:
     if caption is None:
         return []
-    lines = [("caption", caption["caption"]), ("caption by", _with(caption["kind"], caption["model"]))]
+    lines = [("caption", caption["caption"]), ("caption by", _with(caption["kind"], _plain(caption["model"])))]
     if caption["unedited"] not in (None, caption["caption"]):
         lines.append(("before the edits", caption["unedited"]))
     if caption["similarity"] is not None:
-        fits = _with(f"{caption['similarity']:.3f}", caption["clip"])
+        fits = _with(f"{caption['similarity']:.3f}", _plain(caption["clip"]))
         lines.append(("caption fits", f"{fits}: doubtful" if caption["doubtful"] else fits))
     if len(found := caption["candidates"] or []) > 1:
         lines += [("candidate", f"{one['similarity']:.3f} {_with(one['caption'], one['kind'])}") for one in found]
@@ -221,6 +222,11 @@ def _placed(row: Row) -> Lines:
     if row["multiply"] is not None:
         lines.append(("multiply", f"{row['multiply']:g} times an epoch"))
     return lines
+
+
+def _plain(model: str | None) -> str | None:
+    """A model as people call it: of a folder, its path without the detours by which a project named it."""
+    return model and os.path.normpath(model)
 
 
 def _with(text: str, more: str | None) -> str:

@@ -9,10 +9,10 @@ from cyclopts import App, Parameter
 from base.errors import UserError
 from caption.convert import Converted, convert
 from caption.edit import EditConfig, edit
+from caption.editing import Edit, edit_captions, edits_of
 from caption.formats import FormatName, SourceName
 from caption.formats.target import CHANGED, MADE, ODD, RIGHT, SKIPPED
-from flows import steps
-from flows.editing import Edit, edited_config, edits_of_collection, edits_of_folder, rows_of
+from flows.editing import edits_of_folder, rows_of
 from flows.showing import is_collection
 from flows.stage_commands import FLAGS, caption
 from flows.terminal import Terminal, duration, print_table, reasons, rows_table
@@ -98,6 +98,8 @@ def edit_(
     if is_collection(place):
         _edit_collection(Collection(place), config, dry_run)
         return
+    if not place.is_dir():
+        raise UserError(f"{folder} is no folder; name a collection, or a folder of pictures with captions.")
     if undo:
         raise UserError(f"{folder} is no collection, so it has no edits to take back.")
     with Terminal() as terminal, terminal.watch(f"edit {place.name}") as progress:
@@ -112,13 +114,16 @@ def edit_(
 
 
 def _edit_collection(collection: Collection, rules: EditConfig, dry_run: bool) -> None:
-    config, edits = edited_config(collection.root, rules), edits_of_collection(collection, rules)
+    edits = edits_of(collection, rules)
     if dry_run:
         _show(edits)
         return
     with Terminal() as terminal, terminal.watch(f"edit {collection.name}") as progress:
-        steps.caption_step(collection, config).make(progress, None)
+        earlier = edit_captions(collection, rules, progress)
     print(f"edit {collection.name}: {_changed(edits)}")
+    for one in earlier:
+        if one not in (EditConfig(), rules):
+            print(f"taken back: {one.model_dump_json(exclude_defaults=True)}")
 
 
 def _show(edits: Sequence[Edit]) -> None:

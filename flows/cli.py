@@ -9,7 +9,8 @@ import sys
 import traceback
 from typing import Annotated
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter, Token
+from cyclopts.argument import ArgumentCollection
 
 from base.errors import StageFailed, UserError
 from base.stop import stop_all
@@ -18,8 +19,23 @@ CHAIN = Group.create_ordered("The whole chain")
 STAGES = Group.create_ordered("One stage")
 LOOK = Group.create_ordered("Look at what is there")
 
+
+def _all_of_a_key(_: App, __: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Makes one list of what is given for one key: of --templates.faces A --templates.faces B, cyclopts keeps B."""
+    for argument in arguments:
+        lists: dict[tuple[str, ...], list[Token]] = {}
+        for token in argument.tokens:
+            if token.keys and argument.token_count(token.keys)[1]:
+                lists.setdefault(token.keys, []).append(token)
+        if lists:
+            argument.tokens = [
+                tokens[0].evolve(implicit_value=[token.value for token in tokens]) for tokens in lists.values()
+            ]
+
+
 app = App(
     name="dreamloom",
+    config=_all_of_a_key,
     help="Turn your own pictures into a fine-tuned Stable Diffusion model that still knows everything it knew before.",
     suppress_keyboard_interrupt=False,
     help_epilogue="Each command tells its flags: dreamloom COMMAND --help",

@@ -32,7 +32,7 @@ class PlannedStep:
         there = self.step.there()
         if not self.stale or not there.parts_done or not there.seconds:
             return None
-        return there.seconds / there.parts_done * len(self.stale)
+        return there.seconds / there.parts_done * len(self.stale) * self.step.left(self.stale)
 
 
 def plan_steps(project: Project) -> list[PlannedStep]:

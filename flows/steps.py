@@ -4,7 +4,7 @@ The commands, the chain and the Prefect flows all run these steps, so they can't
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -53,6 +53,8 @@ class Step:
     """Makes these parts; None: all that are stale."""
     there: Callable[[], Summary] = Summary
     """What was made so far, by whatever config: its parts, and how long they took."""
+    left: Callable[[Sequence[str]], float] = lambda _: 1.0
+    """Which share of the work of parts is yet to be done, where a part that is made again takes over what it has."""
     pictures: Callable[[], Pictures] = list
     """Some of what it made, to look at."""
     charts: Callable[[], Mapping[str, Path]] = dict
@@ -130,7 +132,8 @@ def caption_step(collection: Collection, config: CaptionConfig) -> Step:
     """Chosen records → captions."""
     recipes = partial(captioning.recipes, collection, config)
     make = partial(captioning.caption, collection, config)
-    return _by_parts("caption", Table.CAPTIONS, collection, recipes, make, lambda: of_collection(collection))
+    step = _by_parts("caption", Table.CAPTIONS, collection, recipes, make, lambda: of_collection(collection))
+    return replace(step, left=partial(captioning.left, collection, config))
 
 
 def balance_step(sources: Sequence[Source], config: BalanceConfig, workspace: Path) -> Step:
@@ -162,7 +165,7 @@ def _by_parts(
         lambda: stale_parts(collection, table, recipes()),
         lambda progress, parts: counted(stage, collection.name, make(progress, parts)),
         lambda: collection.summary(table),
-        pictures,
+        pictures=pictures,
     )
 
 

@@ -17,7 +17,8 @@ from base.stage import StageConfig, Summary
 from caption import candidates
 from caption.config import CaptionConfig
 from caption.edit import EditConfig, edit
-from caption.stage import caption, recipes
+from caption.editing import edit_captions, edits_of
+from caption.stage import caption, left, recipes
 from scrape.collection import CaptionKind, Choice, Collection, Table
 
 HOUSE = Path(__file__).parents[2]
@@ -282,7 +283,6 @@ def test_another_picture_of_the_same_name_is_looked_at(
         {"precision": "bf16"},
         {"top_p": 0.5},
         {"min_length": 6},
-        {"clip": CLIP, "floor": 0},
     ],
 )
 def test_another_way_to_write_asks_about_all(
@@ -293,6 +293,38 @@ def test_another_way_to_write_asks_about_all(
     asked.clear()
     caption(collection, config_of(tiny, **change))
     assert asked == [2]
+
+
+def test_another_ranking_asks_the_captioning_model_nothing(
+    tiny: str, make_collection: Make, config_of: MakeConfig, asked: list[int]
+) -> None:
+    collection = make_collection()
+    beams = config_of(tiny, beams=3, keep=[])
+    ways = [{}, {"clip": CLIP, "floor": 0.1}, {"clip": CLIP, "keep_alt_text_if_better": True}, {}]
+    for number, way in enumerate(ways):
+        asked.clear()
+        caption(collection, beams.model_copy(update=way))
+        assert asked == ([10] if number == 0 else [])
+        anew = make_collection(f"anew{number}")
+        caption(anew, beams.model_copy(update=way))
+        assert collection.read(Table.CAPTIONS).equals(anew.read(Table.CAPTIONS))  # as if asked so at once
+
+
+def test_new_pictures_are_described_and_the_others_only_ranked(
+    tiny: str, make_collection: Make, config_of: MakeConfig, asked: list[int]
+) -> None:
+    collection = make_collection(count=6)
+    choose(collection, [Choice.KEPT] * 4 + [Choice.DUPLICATE] * 2)
+    caption(collection, config_of(tiny, keep=[]))
+    choose(collection, [Choice.KEPT] * 6, "another")
+    config = config_of(tiny, keep=[], **FLOOR)
+    assert left(collection, config_of(tiny, keep=[]), ["00000"]) == pytest.approx(2 / 6)
+    assert left(collection, config, ["00000"]) == 1
+    asked.clear()
+    caption(collection, config)
+    assert asked == [2]
+    assert all(row["similarity"] is not None for row in captions(collection))
+    assert left(collection, config, ["00000"]) == 0
 
 
 def test_what_no_model_was_asked_for_makes_nothing_again(
@@ -337,6 +369,40 @@ def test_edits_are_made_without_a_model_and_what_was_before_is_kept(
     assert "look: a zorp, a photo of {source}" in {row["caption"] for row in rows}
     caption(collection, config_of(tiny))
     assert captions(collection) == before
+
+
+def test_captions_are_edited_as_the_stage_would_and_the_model_may_be_gone(
+    tiny: str, make_collection: Make, config_of: MakeConfig, tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny, tmp_path / "model")
+    config, rules = config_of(str(model)), EditConfig(replace={"red car": "zorp"}, suffix="x")
+    collection, anew = make_collection(part_rows=4), make_collection("anew", part_rows=4)
+    caption(collection, config)
+    plain = collection.read(Table.CAPTIONS)
+    promised = edits_of(collection, rules)
+    assert edit_captions(collection, rules) == [EditConfig()]
+    caption(anew, config.model_copy(update={"edit": rules}))
+    assert collection.read(Table.CAPTIONS).equals(anew.read(Table.CAPTIONS))
+    assert [(row["key"], row["caption"]) for row in captions(collection)] == [(e.picture, e.after) for e in promised]
+    assert caption(collection, config.model_copy(update={"edit": rules})).parts_done == 0
+    shutil.rmtree(model)
+    assert edit_captions(collection, EditConfig(prefix="y")) == [rules]
+    assert edit_captions(collection, EditConfig()) == [EditConfig(prefix="y")]
+    assert collection.read(Table.CAPTIONS).equals(plain)
+
+
+def test_editing_makes_no_new_captions(
+    tiny: str, make_collection: Make, config_of: MakeConfig, asked: list[int]
+) -> None:
+    collection = make_collection(count=4)
+    caption(collection, config_of(tiny))
+    make_collection(count=8)  # more pictures came in
+    asked.clear()
+    edit_captions(collection, EditConfig(prefix="y"))
+    assert (asked, len(captions(collection))) == ([], 4)
+    edited = config_of(tiny, edit={"prefix": "y"})
+    assert caption(collection, edited).parts_done == 1
+    assert (asked, len(captions(collection))) == ([2], 8)
 
 
 def test_what_was_found_before_a_kill_is_not_asked_again(

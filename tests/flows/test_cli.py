@@ -159,3 +159,9 @@ sys.exit(cli.run(["wait"]))
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err == "Stopped. All that was finished stays; the same command goes on from there.\n"
+
+
+def test_texts_that_are_given_for_one_key_are_all_taken() -> None:
+    texts = ["--templates.faces", "a man", "--templates.faces", "a woman", "--templates.my dog", "a dog"]
+    _, bound, *_ = cli.app.parse_args(["caption", "faces", *texts], exit_on_error=False, print_error=False)
+    assert bound.arguments["config"].templates == {"faces": ("a man", "a woman"), "my dog": ("a dog",)}

@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from flows.project import Project
+from train.dreambooth import DreamBoothConfig
 
 HOUSE = Path(__file__).parents[2]
 
@@ -26,7 +27,8 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 FIELDS = sorted(
     {
         (owner.__module__, owner.__name__, name)
-        for model in models_in(Project)
+        for root in (Project, DreamBoothConfig)
+        for model in models_in(root)
         for owner in model.__mro__
         for name in getattr(owner, "__annotations__", ())
         if name in model.model_fields
@@ -36,7 +38,7 @@ FIELDS = sorted(
 
 @cache
 def sources(package: str) -> list[tuple[Path, ast.Module]]:
-    return [(file, ast.parse(file.read_text(encoding="utf-8"))) for file in (HOUSE / package).glob("*.py")]
+    return [(file, ast.parse(file.read_text(encoding="utf-8"))) for file in (HOUSE / package).rglob("*.py")]
 
 
 @cache
@@ -45,7 +47,7 @@ def read_outside(module: str, owner: str) -> set[str]:
     names: set[str] = set()
     for package in {module.split(".")[0], "flows"}:
         for file, tree in sources(package):
-            own = f"{package}.{file.stem}" == module
+            own = ".".join(file.relative_to(HOUSE).with_suffix("").parts) == module
             body = [n for n in tree.body if not (own and isinstance(n, ast.ClassDef) and n.name == owner)]
             nodes = [node for part in body for node in ast.walk(part)]
             names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
@@ -67,6 +69,5 @@ def test_a_field_is_read(module: str, owner: str, name: str) -> None:
 
 
 def test_the_walk_reaches_every_stage() -> None:
-    assert {"FilterConfig", "ScrapeConfig", "Words", "FolderConfig", "ScoreConfig", "TrainConfig", "ExportConfig"} <= {
-        owner for _, owner, _ in FIELDS
-    }
+    wanted = {"FilterConfig", "ScrapeConfig", "Words", "FolderConfig", "ScoreConfig", "TrainConfig", "ExportConfig"}
+    assert wanted | {"EditConfig", "DreamBoothConfig"} <= {owner for _, owner, _ in FIELDS}
