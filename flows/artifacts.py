@@ -17,7 +17,6 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from base.stage import Summary
 from curate.sheet import contact_sheet
 
 PROGRESS_SECONDS = 2.0
@@ -74,27 +73,6 @@ class Charts:
                 self._published.add(version)
                 with Image.open(file) as picture:
                     publish_picture(name, picture, name)
-
-
-def publish_funnel(funnel: Mapping[str, Mapping[str, Summary]]) -> None:
-    """A row for each source and stage: rows in, kept, and dropped by reason.
-
-    Args:
-        funnel: source → stage → summary.
-    """
-    rows: list[dict[str, Any]] = [
-        {
-            "source": source,
-            "stage": stage,
-            "in": summary.rows,
-            "kept": summary.kept,
-            "marked": ", ".join(f"{mark} {count}" for mark, count in sorted(summary.marked.items())),
-            "dropped": ", ".join(f"{reason} {count}" for reason, count in sorted(summary.dropped.items())),
-        }
-        for source, stages in funnel.items()
-        for stage, summary in stages.items()
-    ]
-    create_table_artifact(rows, key="funnel", description="Where the pictures went")
 
 
 def publish_table(name: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:

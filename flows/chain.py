@@ -17,6 +17,7 @@ from base.files import lock
 from caption import blip
 from flows import runs, steps
 from flows.project import CocoSource, LaionSource, Project, own_config, stage_config
+from flows.report import report_path, write_report
 from flows.steps import Outcome, Step
 from scrape.collection import Table
 from scrape.laion import FilterConfig
@@ -51,7 +52,7 @@ def levels(project: Project) -> list[Level]:
 
 
 def run(project: Project, perform: Callable[[Step], Outcome]) -> list[Outcome]:
-    """Goes through the chain.
+    """Goes through the chain, and writes the report of what came of it.
 
     Args:
         perform: runs one step to its end, and shows what it does.
@@ -70,6 +71,8 @@ def run(project: Project, perform: Callable[[Step], Outcome]) -> list[Outcome]:
             outcomes += _go_through(level, perform)
             if level.then is not None:
                 level.then()
+        if outcomes[-1].finished and (any(o.made for o in outcomes) or not report_path(project.workspace).exists()):
+            write_report(project.name, project.workspace, run_folder(project))
     return outcomes
 
 

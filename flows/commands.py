@@ -12,6 +12,7 @@ from base.errors import UserError
 from flows import chain
 from flows.captions import Captions, of_workspace
 from flows.project import Project, load_project
+from flows.report import report_path
 from flows.steps import Outcome, Step
 from flows.tables import balance, funnel
 from flows.terminal import Terminal, funnel_table, print_table, rows_table, say
@@ -140,6 +141,7 @@ def _close(project: Project, outcomes: list[Outcome]) -> None:
         "samples": run / "samples",
         "learned, forgotten": run / "learned_forgotten.png",
         "model": project.workspace / "model",
+        "report": report_path(project.workspace),
     }
     for what, path in places.items():
         if path.exists():

@@ -10,7 +10,7 @@ from base.errors import UserError
 from flows import artifacts, chain
 from flows.project import Project, load_project
 from flows.steps import Outcome
-from flows.tables import balance, funnel
+from flows.tables import balance, funnel, funnel_rows
 from flows.terminal import Terminal
 from flows.tracking import perform
 
@@ -55,6 +55,7 @@ def run_tracked(project: Path) -> list[Outcome]:
 
 
 def _publish(project: Project) -> None:
-    artifacts.publish_funnel(funnel(project.workspace, project.sources))
+    rows = funnel_rows(funnel(project.workspace, project.sources))
+    artifacts.publish_table("funnel", rows, "Where the pictures went")
     if (project.workspace / "dataset.parquet").exists():
         artifacts.publish_table("balance", balance(project.workspace), "What is trained on")

@@ -26,6 +26,22 @@ def funnel(workspace: Path, sources: Iterable[str]) -> Funnel:
     return found
 
 
+def funnel_rows(funnel: Funnel) -> list[dict[str, Any]]:
+    """A row for each source and table: rows in, kept, and dropped by reason."""
+    return [
+        {
+            "source": source,
+            "stage": stage,
+            "in": summary.rows,
+            "kept": summary.kept,
+            "marked": ", ".join(f"{mark} {count}" for mark, count in sorted(summary.marked.items())),
+            "dropped": ", ".join(f"{reason} {count}" for reason, count in sorted(summary.dropped.items())),
+        }
+        for source, stages in funnel.items()
+        for stage, summary in stages.items()
+    ]
+
+
 def sources_of(workspace: Path) -> list[str]:
     """The names of all collections of a workspace."""
     return sorted(path.name for path in (workspace / "collections").glob("*/"))

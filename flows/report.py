@@ -1,0 +1,164 @@
+"""report/index.html: what was learned and forgotten, what was trained on, where the rest went."""
+
+import html
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from base.files import commit, commit_text
+from curate.assemble import DROPPED, manifest_path, read_manifest
+from curate.sheet import contact_sheet
+from flows.pictures import of_collection
+from flows.runs import charts_of, percent
+from flows.tables import balance, funnel, funnel_rows
+from scrape.collection import Collection
+from train.run import read_summary
+
+Rows = Sequence[Mapping[str, Any]]
+
+_SCORES = {"aesthetic": "aesthetic score", "similarity": "likeness of picture and text"}
+"""Column of the manifest → what it is called."""
+_MEASURES = ("learned", "forgotten")
+_USED, _LEFT_OUT = "#2a7f62", "#c9c9c4"
+_BINS = 30
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222; }
+h2 { margin-top: 2em; border-bottom: 1px solid #ddd; } figure { margin: 1em 0; } img { max-width: 100%; }
+table { border-collapse: collapse; } th, td { text-align: left; padding: .2em .9em .2em 0; vertical-align: top; }
+th { border-bottom: 1px solid #999; } td.number { text-align: right; font-variant-numeric: tabular-nums; }
+"""
+
+
+def report_path(workspace: Path) -> Path:
+    """Where a workspace's report lies."""
+    return workspace / "report" / "index.html"
+
+
+def write_report(name: str, workspace: Path, run: Path) -> None:
+    """Writes the report of a workspace that has a dataset, with its pictures beside it.
+
+    Args:
+        name: the project's.
+        run: the training run that it is about.
+    """
+    folder = report_path(workspace).parent
+    sources = list(dict.fromkeys(read_manifest(manifest_path(workspace))["source"].to_pylist()))
+    sections = {
+        "What was learned, and what was forgotten": [_learned(folder, run), *_pictures(charts_of(run), folder)],
+        "What is trained on": [_table(balance(workspace))],
+        "Where the pictures went": [_table(funnel_rows(funnel(workspace, sources)))],
+        "Scores": _histograms(workspace, folder),
+        "Licences": [_table(_licences(workspace))],
+        "Pictures": _pictures(_sheets(workspace, sources, folder), folder),
+    }
+    body = "".join(f"<h2>{title}</h2>{''.join(parts)}" for title, parts in sections.items() if any(parts))
+    title = html.escape(name)
+    page = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+    commit_text(report_path(workspace), f"{page}</head><body><h1>{title}</h1>{body}</body></html>\n")
+
+
+# What is on it
+
+
+def _learned(folder: Path, run: Path) -> str:
+    """A line for each measure, of the evaluation, or else of the end of training; empty where nothing is held out."""
+    note, at_end = folder / "evaluation.json", read_summary(run)
+    if note.exists():
+        measures = json.loads(note.read_text(encoding="utf-8"))["evaluation"]
+        found = {name: (measures[name]["change"], measures[name]["error"]) for name in _MEASURES if measures[name]}
+    else:
+        found = {name: (getattr(at_end, name, None), getattr(at_end, f"{name}_error", None)) for name in _MEASURES}
+    rows = [
+        {"measure": name, "of the base model's loss": percent(change, error)}
+        for name, (change, error) in found.items()
+        if change is not None
+    ]
+    return _table(rows)
+
+
+def _licences(workspace: Path) -> Rows:
+    rows = read_manifest(manifest_path(workspace)).select(["source", "licence", "split"])
+    used = rows.filter(pc.not_equal(rows["split"], DROPPED)).to_pylist()
+    counts = Counter((row["source"], row["licence"]) for row in used)
+    return [
+        {"source": source, "licence": licence or "not known", "pictures": count}
+        for (source, licence), count in sorted(counts.items(), key=lambda item: (item[0][0], -item[1]))
+    ]
+
+
+def _sheets(workspace: Path, sources: Sequence[str], folder: Path) -> dict[str, Path]:
+    """A contact sheet of each source that has pictures."""
+    files = {}
+    for name in sources:
+        if pictures := of_collection(Collection(workspace / "collections" / name)):
+            files[name] = folder / f"{name}.jpg"
+            with commit(files[name]) as temporary:
+                contact_sheet(pictures).save(temporary, "JPEG", quality=85)
+    return files
+
+
+def _histograms(workspace: Path, folder: Path) -> list[str]:
+    """A chart of each score that there is: a row a source, what is used before what is left out."""
+    rows = read_manifest(manifest_path(workspace)).select(["source", "split", *_SCORES])
+    files = {}
+    for score, called in _SCORES.items():
+        known = rows.filter(pc.is_valid(rows[score]))
+        if len(known):
+            files[called] = folder / f"{score}.png"
+            _draw_histogram(known, score, called, files[called])
+    return _pictures(files, folder)
+
+
+def _draw_histogram(rows: pa.Table, score: str, called: str, path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    sources, bins = rows["source"].unique().to_pylist(), np.histogram_bin_edges(rows[score].to_numpy(), _BINS)
+    figure = Figure(figsize=(7, 0.6 + 1.1 * len(sources)), dpi=120, layout="constrained")
+    all_axes = figure.subplots(len(sources), sharex=True, squeeze=False)[:, 0]
+    for axes, source in zip(all_axes, sources, strict=True):
+        of_source = rows.filter(pc.equal(rows["source"], source))
+        dropped = pc.equal(of_source["split"], DROPPED)
+        used, left_out = (of_source.filter(mask)[score].to_numpy() for mask in (pc.invert(dropped), dropped))
+        axes.hist([used, left_out], bins, stacked=True, color=[_USED, _LEFT_OUT], label=["used", "left out"])
+        axes.set_title(source, loc="left", fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+    all_axes[0].legend(frameon=False, fontsize=8)
+    all_axes[-1].set_xlabel(called)
+    with commit(path) as temporary:
+        FigureCanvasAgg(figure).print_png(temporary)
+
+
+# HTML
+
+
+def _table(rows: Rows) -> str:
+    """Rows of equal keys as a table, without columns that are empty; of no rows, nothing."""
+    names = [name for name in (rows[0] if rows else ()) if any(row[name] not in (None, "") for row in rows)]
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    body = "".join(f"<tr>{''.join(_cell(row[name]) for name in names)}</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>" if rows else ""
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, int | float):
+        return f'<td class="number">{value:,.6g}</td>'
+    return f"<td>{html.escape(value or '')}</td>"
+
+
+def _pictures(files: Mapping[str, Path], folder: Path) -> list[str]:
+    """Each under its name, by its place seen from the report's folder, so that a workspace may be moved."""
+    places = {html.escape(name): quote(Path(os.path.relpath(file, folder)).as_posix()) for name, file in files.items()}
+    return [
+        f'<figure><figcaption>{name}</figcaption><img src="{place}" alt="{name}"></figure>'
+        for name, place in places.items()
+    ]

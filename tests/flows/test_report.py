@@ -1,0 +1,49 @@
+"""The page that a run ends with."""
+
+import html
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import unquote
+
+from flows.report import report_path, write_report
+
+
+def pictures_of(page: Path) -> list[Path]:
+    return [page.parent / unquote(place) for place in re.findall(r'<img src="([^"]+)"', page.read_text())]
+
+
+def test_a_run_ends_with_a_report(finished) -> None:
+    page = report_path(finished.workspace)
+    text = html.unescape(re.sub("<[^>]+>", " ", page.read_text()))
+    assert "squares ground_truth" in " ".join(text.split())
+    assert re.search(r"learned\s+-?\d+\.\d( ± \d+\.\d)? %\s+forgotten\s+-?\d", text)
+    found = pictures_of(page)
+    assert {"learned_forgotten.png", "circles.jpg", "squares.jpg"} <= {file.name for file in found}
+    assert all(file.is_file() for file in found)
+
+
+def test_a_moved_workspace_still_shows_its_pictures(finished, tmp_path: Path) -> None:
+    moved = shutil.copytree(finished.workspace, tmp_path / "else where")
+    shutil.rmtree(finished.workspace)
+    assert all(file.is_file() for file in pictures_of(report_path(moved)))
+
+
+def test_it_is_written_again_only_where_something_was_made_or_it_is_gone(finished) -> None:
+    page = report_path(finished.workspace)
+    page.write_text("mine")
+    finished.run()
+    assert page.read_text() == "mine"
+    page.unlink()
+    finished.run()
+    assert page.is_file()
+    finished.change("balance", "seed", to=5)
+    page.write_text("old")
+    finished.run()
+    assert page.read_text() != "old"
+
+
+def test_names_are_text_and_not_html(finished) -> None:
+    (run,) = (finished.workspace / "runs").glob("2*")
+    write_report("<script>", finished.workspace, run)
+    assert "<script>" not in report_path(finished.workspace).read_text()
