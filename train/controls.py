@@ -25,7 +25,7 @@ from train.picture import Picture, Settings, Stored
 
 MAX_MULTIPLY = 10_000
 MAX_SCALE = 100
-_NUMBER = re.compile(r"\d{1,12}(\.\d{0,12})?|\.\d{1,12}|\d{1,12}/0{0,9}[1-9]\d{0,9}")
+_NUMBER = re.compile(r"(\d{1,12}(\.\d{0,30})?|\.\d{1,30})(e[+-]?\d{1,2})?|\d{1,12}/0{0,9}[1-9]\d{0,9}", re.IGNORECASE)
 
 Tags = tuple[tuple[str, float], ...]
 
@@ -112,7 +112,7 @@ def caption_of(name: str, controls: Controls, written: Written) -> str:
 
 
 def read_number(text: str, where: Path) -> Fraction:
-    """2, 0.025 or 1/3, exact.
+    """2, 0.025, 1/3, or as programs write small ones (1e-05), exact.
 
     Raises:
         UserError: it is not such a number.

@@ -62,6 +62,9 @@ def settings(folder: Path) -> Settings:
         ("1/3\n", Fraction(1, 3)),
         (" .5 ", Fraction(1, 2)),
         ("\ufeff4", 4),
+        ("0.3333333333333333", Fraction(3333333333333333, 10**16)),
+        ("1e-05", Fraction(1, 100_000)),
+        ("1.5E2", 150),
     ],
 )
 def test_multiply_is_exact(tmp_path: Path, text: str, value: Fraction) -> None:
@@ -73,7 +76,7 @@ def test_multiply_is_exact(tmp_path: Path, text: str, value: Fraction) -> None:
 @pytest.mark.parametrize(
     ("file", "text"),
     [
-        *(("multiply.txt", text) for text in ("", "two", "-1", "0,5", "1e3", "nan", "1/0", "1/00", "1e9", "10001")),
+        *(("multiply.txt", text) for text in ("", "two", "-1", "0,5", "1e-999", "nan", "1/0", "1/00", "1e9", "10001")),
         *(("flip_p.txt", text) for text in ("1.1", "-0.5", "yes")),
         ("cond_dropout.txt", "2"),
         ("loss_scale.txt", "x"),

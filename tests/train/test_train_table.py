@@ -70,6 +70,22 @@ def test_only_the_rows_for_training_count_as_in_our_own_manifest(place: Path) ->
     assert [(p.caption, float(p.settings.multiply)) for p in folder.pictures] == [("kept", 0.5)]
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_numbers_are_those_that_programs_write(place: Path, suffix: str) -> None:
+    rows = [
+        {"file_name": row["file_name"], "text": "x", "multiply": m}
+        for row, m in zip(ROWS, (1 / 3, 1e-5, 2), strict=True)
+    ]
+    if suffix == ".jsonl":
+        (place / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), place / "t.parquet")
+    found = {
+        p.name: float(p.settings.multiply) for folder in read_folder(place / f"t{suffix}") for p in folder.pictures
+    }
+    assert found == {row["file_name"]: row["multiply"] for row in rows}
+
+
 def test_a_file_that_is_not_there_is_listed(place: Path) -> None:
     path = place / "t.jsonl"
     path.write_text('{"file": "a/a cat_2.png"}\n{"file": "gone.png", "caption": "x"}\n')
