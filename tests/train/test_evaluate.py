@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from base.errors import UserError
+from base.progress import silent
 from train.cache import LatentCache
 from train.config import TrainConfig
 from train.evaluate import EvaluateConfig, evaluate, measure, read_heldout
-from train.heldout import judge
+from train.heldout import compare, judge
 from train.loop import train
 from train.model import load_model
 from train.run import best_checkpoint, best_point, checkpoints
@@ -75,21 +76,26 @@ def run(
     heldout: Path,
     config: Callable[..., TrainConfig],
 ) -> Path:
-    """A finished run with its own evaluation."""
+    """A finished run with its own evaluation, of its averaged weights."""
     path = tmp_path_factory.mktemp("runs") / "run"
-    train(folder, path, config(base=tiny_base, max_steps=3), heldout)
+    train(folder, path, config(base=tiny_base, max_steps=3, ema=4), heldout)
     return path
 
 
 def test_measured_from_outside_a_run_is_what_it_says_itself(run: Path, tiny_base: str, heldout: Path) -> None:
-    afresh = SETTINGS.model_copy(update={"average": False})  # the same weights, as there is no average
-    made = evaluate(run, tiny_base, heldout, afresh)
+    made = compare(find_source(run), tiny_base, read_heldout(heldout, 32, 8, 1, True), SETTINGS, silent)
     own = json.loads((run / "evaluation.json").read_text())
     assert made.learned is not None and made.forgotten is not None
-    assert made.learned.change == own["points"][-1]["learned"]["change"] > 0
-    assert made.forgotten.change == own["points"][-1]["forgotten"]["change"]
-    assert made.base == own["base"] and made.now == own["now"][str(own["points"][-1]["images_seen"])]
+    last = own["points"][-1]
+    assert made.learned.change == pytest.approx(last["learned"]["change"], abs=1e-6) and made.learned.change > 0
+    assert made.forgotten.change == pytest.approx(last["forgotten"]["change"], abs=1e-6)
+    for kind, losses in own["base"].items():
+        assert made.base[kind] == pytest.approx(losses, rel=1e-6)
+    for kind, losses in own["now"][str(last["images_seen"])].items():
+        assert made.now[kind] == pytest.approx(losses, rel=1e-6)
     assert json.loads(json.dumps(made.to_dict()))["learned"]["pictures"] == 2
+    unaveraged = evaluate(run, tiny_base, heldout, SETTINGS.model_copy(update={"average": False}))
+    assert unaveraged.learned is not None and abs(unaveraged.learned.change - made.learned.change) > 1e-3
 
 
 def test_what_training_measured_is_not_measured_again(run: Path, tiny_base: str, heldout: Path) -> None:

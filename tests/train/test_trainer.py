@@ -1,6 +1,8 @@
 """The step: what it must not do, and what accumulation, schedules, averages and frozen parts mean."""
 
+import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from train.config import TrainConfig
 from train.dataset import read_dataset
 from train.framing import Framing
 from train.loader import Loader, Ready
+from train.loop import train
 from train.losses import LossWindow, NotFinite
 from train.model import load_model
 from train.text import Texts
@@ -57,6 +60,16 @@ def test_accumulated_gradients_are_averaged(made: Made) -> None:
     assert two.gradient == pytest.approx(one.gradient, rel=1e-4)
     assert (once.images_seen, twice.images_seen) == (2, 4)
     assert (once.steps_done, twice.steps_done) == (1, 1)
+
+
+def test_what_a_folder_says_of_its_loss_reaches_the_step(
+    tiny_base: str, folder: Path, tmp_path: Path, config: Config
+) -> None:
+    shutil.copytree(folder / "own", tmp_path / "own")
+    (tmp_path / "own" / "loss_scale.txt").write_text("0")
+    train(tmp_path, tmp_path / "run", config(base=tiny_base, max_steps=2))
+    records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [(record["loss"], record["gradient"]) for record in records] == [(0, 0), (0, 0)]
 
 
 def test_clipping_covers_every_parameter(made: Made) -> None:
