@@ -13,6 +13,7 @@ from base.errors import UserError
 from base.stage import StageConfig
 from caption.config import CaptionConfig
 from caption.config import check as check_captioning
+from caption.edit import EditConfig
 from curate import score
 from curate.balance import BalanceConfig
 from curate.choose import ChooseConfig
@@ -43,6 +44,9 @@ class SourceConfig(StageConfig):
     role: Role = Field(description="training: what the model shall learn; ground_truth: what it shall keep knowing.")
     share: float = Field(1.0, gt=0, description="Of ground truth: its part, relative to the other sources' shares.")
     multiply: float = Field(1.0, gt=0, le=10_000, description="Of training: how often each is shown in an epoch.")
+    edit: EditConfig | None = Field(
+        None, description="How this source's captions are edited; left out: as the caption section says."
+    )
 
     @model_validator(mode="after")
     def _fits_its_role(self) -> Self:
@@ -155,13 +159,14 @@ class Project(StageConfig):
         return Collection(self.workspace / "collections" / name)
 
     def captioning(self, source: str) -> CaptionConfig:
-        """The caption section for one source; a CLIP that it does not name is that of the score section."""
+        """The caption section for one source: with its edits, and with score's CLIP where it names none."""
         clip, every = self.caption.clip, self.caption.templates
         if self.score is not None and "model" not in clip.model_fields_set:
             said = clip.model_fields_set
             clip = clip.model_copy(update={n: getattr(self.score, n) for n in ClipConfig.model_fields if n not in said})
         templates = {source: every[source]} if source in every else {}
-        return self.caption.model_copy(update={"clip": clip, "templates": templates})
+        edit = self.sources[source].edit or self.caption.edit
+        return self.caption.model_copy(update={"clip": clip, "templates": templates, "edit": edit})
 
     def all_sources(self) -> list[Source]:
         """The sources with their roles, as choose and balance take them."""

@@ -75,6 +75,11 @@ def test_nothing_to_do_needs_neither_torch_nor_prefect(finished: Any) -> None:
     ("keys", "value", "remade"),
     [
         (("caption", "min_length"), 6, {"caption circles", "caption squares", "balance", "train"}),  # same weights
+        (
+            ("sources", "circles", "edit"),
+            {"replace": {"circle": "zorb"}},
+            {"caption circles", "balance", "train", "export"},
+        ),
         (("balance", "seed"), 1, {"balance", "train", "export"}),
         (("train", "seed"), 1, {"train", "export"}),
         (("export", "dtype"), "fp32", {"export"}),

@@ -133,6 +133,15 @@ def test_a_source_s_stage_sees_its_own_fields_only(small: Any) -> None:
     assert config.part_rows == 3
 
 
+def test_a_source_s_own_edits_take_the_place_of_the_section_s(small: Any) -> None:
+    small.change("caption", "edit", to={"suffix": ", outdoors"})
+    small.change("sources", "circles", "edit", to={"replace": {"a circle": "a zorb"}})
+    project = small.load()
+    found = {name: project.captioning(name).edit for name in project.sources}
+    assert (found["circles"].replace, found["circles"].suffix) == ({"a circle": "a zorb"}, "")
+    assert found["squares"].suffix == ", outdoors"
+
+
 def test_evaluate_takes_from_train_what_it_does_not_say(small: Any) -> None:
     small.change("evaluate", to={"timesteps": 3, "batch": 7})
     project = small.load()
