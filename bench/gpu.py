@@ -1,6 +1,6 @@
 """Training on a GPU, one lever after the other: Stable Diffusion 1.5's shape at 512 pixels, latents cached.
 
-    python -m bench.gpu [--steps 20] [--batch 8]
+    python -m bench.gpu [--steps 50] [--batch 8] [--rows plain ours]
     python -m bench.gpu --tiny                    the demo's shape on a processor, to see that the script works
 
 plain           float32, attention by matrix products, torch's AdamW as it comes, an .item() a step: diffusers' script
@@ -10,7 +10,8 @@ plain           float32, attention by matrix products, torch's AdamW as it comes
 ours            train.trainer: all of these, fused AdamW, nothing that waits for the GPU; CUDA's sync debug mode is on
 largest         ours, the batch doubled until the memory is full
 
-Each row is a process of its own, so that none inherits another's memory. MFU is of the matrix products in bfloat16 that
+Each row is a process of its own, so that none inherits another's memory, and one that fails says why and takes no other
+with it. What is compiled takes a minute or two before it is timed. MFU is of the matrix products in bfloat16 that
 the card was measured to do just before, at 2.0 TFLOP a picture (forward and backward; counted in the tiny shape).
 Weights are random, text is encoded once, and all of the UNet learns. Prints a table, and last a line of JSON.
 """
@@ -32,14 +33,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
+from bench.plain_step import PlainStep
 from train.batches import Course
 from train.cache import LatentCache
 from train.config import TrainConfig
 from train.dataset import read_dataset
-from train.device import autocast, choose_device, peak_memory
+from train.device import choose_device, peak_memory
 from train.known import TELLING, known_config
 from train.loader import Loader, Ready
 from train.model import Model, load_model
@@ -57,6 +58,7 @@ ROWS = {
     "+compile": {"precision": "bf16", "sdpa": True, "channels_last": True, "compile": True},
 }
 WARM_UP = 5
+NAMES = [*ROWS, "ours", "largest"]
 OUT_OF_MEMORY = 3
 """The exit code of a row that needs more memory than there is."""
 
@@ -64,44 +66,46 @@ OUT_OF_MEMORY = 3
 def main() -> None:
     """Measures all rows, or in a child one of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=20, help="steps that are timed")
+    parser.add_argument("--steps", type=int, default=50, help="steps that are timed")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tiny", action="store_true", help="the demo's shape at 64 pixels, on a processor")
     parser.add_argument("--compiled", action="store_true", help="compile in the tiny shape, too")
+    parser.add_argument("--rows", nargs="+", default=NAMES, choices=NAMES, help="these alone")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.row:
         try:
             print(json.dumps(measure(given.row, given.batch, given.steps, given.tiny, given.compiled)))
-        except torch.cuda.OutOfMemoryError:
+        except torch.OutOfMemoryError:
             sys.exit(OUT_OF_MEMORY)
         return
     if not given.tiny and not torch.cuda.is_available():
         sys.exit("There is no GPU here; --tiny shows that the script works.")
-    report(list(all_rows(given)), given)
+    report(all_rows(given), given)
 
 
 def all_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Each row's figures."""
-    names = [name for name in ROWS if name != "+compile" or given.compiled or not given.tiny]
-    for name in [*names, "ours"]:
-        if row := child(name, given.batch, given):
+    """The figures of each row that can be had."""
+    compiles = given.compiled or not given.tiny
+    for name in NAMES[:-1]:
+        if name in given.rows and (name != "+compile" or compiles) and (row := child(name, given.batch, given)):
             yield row
     batch, best = given.batch, None
-    while not given.tiny and (row := child("ours", 2 * batch, given)):
+    while "largest" in given.rows and not given.tiny and (row := child("ours", 2 * batch, given)):
         batch, best = 2 * batch, row
     if best:
         yield {**best, "row": "largest"}
 
 
 def child(row: str, batch: int, given: argparse.Namespace) -> dict[str, Any] | None:
-    """A row's figures, from a process of its own; None where the memory is too small."""
+    """A row's figures, from a process of its own; None where it fails, as it does when the memory is too small."""
     command = [sys.executable, "-m", "bench.gpu", "--row", row, "--batch", str(batch), "--steps", str(given.steps)]
     command += ["--tiny"] * given.tiny + ["--compiled"] * given.compiled
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if done.returncode == OUT_OF_MEMORY:
+    if done.returncode:
+        why = "the memory is too small" if done.returncode == OUT_OF_MEMORY else f"it ended with {done.returncode}"
+        print(f"{row} with batches of {batch}: {why}", file=sys.stderr)
         return None
-    done.check_returncode()
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -125,6 +129,9 @@ def measure(row: str, batch: int, steps: int, tiny: bool, compiled: bool) -> dic
     groups = Loader(data, latents, texts, config, pin=device.type == "cuda").steps(course.after(0))
     flops = count_flops(model, next(groups)[0]) if tiny else PICTURE_FLOPS
     step = ours(model, course, config) if row == "ours" else plain(model, ROWS[row])
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # the VAE took more than the steps may
+        torch.cuda.reset_peak_memory_stats(device)
     for _ in range(WARM_UP):
         step(next(groups))
     seconds, waited = timed(step, groups, steps, device, check=row == "ours")
@@ -172,30 +179,17 @@ def plain(model: Model, levers: dict[str, Any]) -> Step:
     """diffusers' train_text_to_image.py by its steps, with some of the levers."""
     from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
-    unet, device = model.unet.requires_grad_(True), model.device
+    unet, device = model.unet, model.device
     unet.set_attn_processor(AttnProcessor2_0() if levers["sdpa"] else AttnProcessor())
     layout = torch.channels_last if levers["channels_last"] else torch.contiguous_format
     unet.to(memory_format=layout)
-    answer = torch.compile(unet, dynamic=False) if levers["compile"] else unet
-    precision = torch.bfloat16 if levers["precision"] == "bf16" else torch.float32
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-6)
+    compiled = torch.compile(unet, dynamic=False) if levers["compile"] else None
+    inner = PlainStep(model, torch.bfloat16 if levers["precision"] == "bf16" else torch.float32, layout, compiled)
 
     def step(group: list[Ready]) -> None:
         (ready,) = group
         mean, deviation = ready.posteriors.to(device).float().unbind(1)
-        latents = model.scaled(mean + deviation * torch.randn_like(mean))
-        noise = torch.randn_like(latents)
-        times = torch.randint(0, len(model.alphas_cumprod), (len(latents),), device=device)
-        kept = model.alphas_cumprod[times][:, None, None, None]
-        noisy = (kept.sqrt() * latents + (1 - kept).sqrt() * noise).contiguous(memory_format=layout)
-        with autocast(device, precision):
-            predicted = answer(noisy, times, ready.texts.to(device).float(), return_dict=False)[0]
-        loss = F.mse_loss(predicted.float(), noise)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        loss.item()
+        inner(model.scaled(mean + deviation * torch.randn_like(mean)), ready.texts.to(device).float())
 
     return step
 
@@ -264,15 +258,17 @@ def make_pictures(folder: Path, side: int, count: int) -> Path:
     return folder
 
 
-def report(rows: list[dict[str, Any]], given: argparse.Namespace) -> None:
-    """Prints what came out."""
-    print(f"{'':16}{'batch':>6}{'images/s':>10}{'× plain':>9}{'MFU':>8}{'data wait':>11}{'peak GB':>9}")
-    first = rows[0]["images_per_second"]
-    for row in rows:
-        speed = row["images_per_second"]
+def report(found: Iterator[dict[str, Any]], given: argparse.Namespace) -> None:
+    """Prints what comes out, as it comes."""
+    print(f"{'':16}{'batch':>6}{'images/s':>10}{'× first':>9}{'MFU':>8}{'data wait':>11}{'peak GB':>9}")
+    rows: list[dict[str, Any]] = []
+    for row in found:
+        rows.append(row)
+        speed, first = row["images_per_second"], rows[0]["images_per_second"]
         print(
             f"{row['row']:16}{row['batch']:6}{speed:10.2f}{speed / first:9.2f}{row['mfu']:8.1%}{row['data_wait']:11.2%}"
-            f"{row['peak_memory'] / 1e9:9.1f}"
+            f"{row['peak_memory'] / 1e9:9.1f}",
+            flush=True,
         )
     print(json.dumps({"rows": rows, "shape": "tiny" if given.tiny else "sd 1.5", "torch": torch.__version__}))
 

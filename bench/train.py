@@ -32,6 +32,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from bench.plain_step import PlainStep
 from train.batches import Course
 from train.cache import LatentCache
 from train.config import TrainConfig
@@ -194,8 +195,7 @@ def bare(config: TrainConfig) -> Turn:
 def plain(data: Dataset, config: TrainConfig, clock: Clock) -> Turn:
     """diffusers' training script, by its steps."""
     model = load_model(config.base, CPU)
-    unet = model.unet.requires_grad_(True)
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate)
+    step = PlainStep(model)
     order = iter(np.random.default_rng(0).integers(0, len(data.samples), (10_000, BATCH)))
 
     def turn(steps: int) -> None:
@@ -207,16 +207,7 @@ def plain(data: Dataset, config: TrainConfig, clock: Clock) -> Turn:
                 latents = model.vae.encode(pictures).latent_dist.sample() * model.vae.config.scaling_factor
             with torch.no_grad(), clock.on("text"):
                 states = model.states(model.tokens([sample.caption for sample in chosen]))
-            noise = torch.randn_like(latents)
-            times = torch.randint(0, 1000, (BATCH,))
-            kept = model.alphas_cumprod[times][:, None, None, None]
-            noisy = kept.sqrt() * latents + (1 - kept).sqrt() * noise
-            loss = F.mse_loss(unet(noisy, times, states, return_dict=False)[0], noise)
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            loss.item()
+            step(latents, states)
 
     return turn
 
