@@ -14,7 +14,7 @@ from curate.assemble import manifest_path, stamp
 from flows.steps import WHOLE, Outcome, Step
 from flows.terminal import size
 from train import export as exporting
-from train.config import SPEED_ONLY, TrainConfig
+from train.config import BESIDE_THE_WEIGHTS, TrainConfig
 from train.dreambooth import DreamBoothConfig, dreambooth
 from train.evaluate import EvaluateConfig, evaluate
 from train.export import ExportConfig
@@ -140,7 +140,7 @@ def held_out_of(workspace: Path) -> Path | None:
 
 def _train_recipe(workspace: Path, config: TrainConfig) -> str:
     models = {"base": fingerprint(config.base)} | ({"vae": fingerprint(config.vae)} if config.vae else {})
-    return recipe("train", 1, config, [stamp(manifest_path(workspace))], models, SPEED_ONLY)
+    return recipe("train", 1, config, [stamp(manifest_path(workspace))], models, BESIDE_THE_WEIGHTS)
 
 
 def _train(folder: Path, run: Path, config: TrainConfig, heldout: Path | None, progress: Progress) -> Outcome:

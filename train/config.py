@@ -8,10 +8,13 @@ from pydantic import Field, field_validator, model_validator
 from base.stage import StageConfig
 from train.presets import PRESETS
 
-SPEED_ONLY = frozenset(
-    {"preset", "device", "workers", "cache", "checkpoint_every", "keep", "log_every", "prompts_file", "wandb"}
+BESIDE_THE_WEIGHTS = frozenset(
+    {
+        *("preset", "device", "workers", "cache", "checkpoint_every", "keep", "log_every", "wandb"),
+        *("sample_every", "prompts", "prompts_file", "sample_steps", "guidance"),
+    }
 )
-"""Fields that change how fast a run is, or how much it keeps on disk, but not which weights come out."""
+"""Fields that change how fast a run is, what it shows or how much it keeps, but not which weights come out."""
 
 
 class TrainConfig(StageConfig):

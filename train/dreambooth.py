@@ -10,6 +10,7 @@ An epoch shows the class as often as the subject. docs/dreambooth.md says why gr
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -80,16 +81,27 @@ def dreambooth(
     """
     found = read_subjects(subjects)
     check_model(config.base)
-    made = recipe("dreambooth", 1, config, models={"base": fingerprint(config.base)}, leave_out=("batch", "device"))
-    _check_target(target, made)
-    drawn = 0
+    models = {"base": fingerprint(config.base)}
+    made = recipe(
+        "dreambooth", 1, config, models=models, leave_out=("batch", "device", "class_pictures", "prior_weight")
+    )
+    classes = _check_target(target, made, found)
+    drawn = there = 0
     with lock(target):
-        commit_json(target / MARK, {"recipe": made})
+        commit_json(target / MARK, {"recipe": made, "classes": classes})
         for subject in found:
-            _link(subject, target / subject.name, config)
-            drawn += _draw_class(subject, target / f"{subject.name} class", config, progress)
+            own, others = target / subject.name, target / f"{subject.name} class"
+            _link(subject, own)
+            _tell(own, subject.instance)
+            _tell(others, subject.kind)
+            commit_text(others / "loss_scale.txt", f"{config.prior_weight:g}\n")
+            drawn += _draw_class(subject, others, config, progress)
+            count = len(list(others.glob("[0-9]*.png")))  # an earlier call may have wanted more
+            _show(own, Fraction(count, len(subject.pictures)))
+            _show(others, Fraction(len(subject.pictures), count))
+            there += count
     pictures = sum(len(subject.pictures) for subject in found)
-    return DreamBoothSummary(len(found), pictures, len(found) * config.class_pictures, drawn)
+    return DreamBoothSummary(len(found), pictures, there, drawn)
 
 
 def read_subjects(folder: Path) -> list[Subject]:
@@ -118,33 +130,43 @@ def _read_subject(folder: Path) -> Subject:
     return Subject(folder.name, pictures, *prompts)
 
 
-def _check_target(target: Path, made: str) -> None:
+def _check_target(target: Path, made: str, subjects: Sequence[Subject]) -> dict[str, str]:
+    """Subject → the prompt that its class is drawn of, with those of former calls."""
+    wanted = {subject.name: subject.kind for subject in subjects}
     if not target.exists() or not any(target.iterdir()):
-        return
+        return wanted
     try:
-        stored = json.loads((target / MARK).read_text(encoding="utf-8"))["recipe"]
+        stored = json.loads((target / MARK).read_text(encoding="utf-8"))
+        recipe, classes = stored["recipe"], dict(stored["classes"])
     except (OSError, ValueError, KeyError):
         raise UserError(f"{target} holds something that is not a folder of DreamBooth's; name a new one.") from None
-    if stored != made:
+    if recipe != made:
         raise UserError(f"{target} was made with other settings or another model; name a new folder.")
+    for name, kind in wanted.items():
+        if classes.get(name, kind) != kind:
+            raise UserError(
+                f"{target / f'{name} class'} shows {classes[name]!r}, and {name}/class.txt now says {kind!r}; put it "
+                "back, or name a new folder."
+            )
+    return classes | wanted
 
 
-def _link(subject: Subject, folder: Path, config: DreamBoothConfig) -> None:
-    folder.mkdir(exist_ok=True)
+def _link(subject: Subject, folder: Path) -> None:
     for picture in subject.pictures:
         link_or_copy(picture, folder / picture.name)
-    often = max(Fraction(1), Fraction(config.class_pictures, len(subject.pictures)))
-    commit_text(folder / "multiply.txt", f"{float(often):.9g}\n")
-    commit_text(folder / "local.yaml", yaml.safe_dump({"main_prompt": subject.instance}, allow_unicode=True))
+
+
+def _tell(folder: Path, prompt: str) -> None:
+    commit_text(folder / "local.yaml", yaml.safe_dump({"main_prompt": prompt}, allow_unicode=True))
+
+
+def _show(folder: Path, often: Fraction) -> None:
+    """Of subject and class, the one with fewer pictures shows them more often than once an epoch."""
+    commit_text(folder / "multiply.txt", f"{float(max(Fraction(1), often)):.9g}\n")
 
 
 def _draw_class(subject: Subject, folder: Path, config: DreamBoothConfig, progress: Progress) -> int:
     """Draws what is missing; picture n comes from noise n, whichever are drawn with it."""
-    folder.mkdir(exist_ok=True)
-    often = max(Fraction(1), Fraction(len(subject.pictures), config.class_pictures))
-    commit_text(folder / "multiply.txt", f"{float(often):.9g}\n")
-    commit_text(folder / "loss_scale.txt", f"{config.prior_weight:g}\n")
-    commit_text(folder / "local.yaml", yaml.safe_dump({"main_prompt": subject.kind}, allow_unicode=True))
     missing = [number for number in range(config.class_pictures) if not (folder / f"{number:05d}.png").exists()]
     if missing:
         from train.sample import draw_each  # torch from here on

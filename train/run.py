@@ -21,7 +21,7 @@ from typing import Any
 from base.errors import UserError
 from base.files import commit_json, commit_text, fingerprint
 from base.stage import recipe
-from train.config import SPEED_ONLY, TrainConfig
+from train.config import BESIDE_THE_WEIGHTS, TrainConfig
 from train.dataset import Dataset
 
 VERSION = 1
@@ -64,7 +64,7 @@ def recipe_of(dataset: Dataset, heldout: dict[str, Dataset], config: TrainConfig
     """Names a run by all that its result depends on."""
     models = {"base": fingerprint(config.base)} | ({"vae": fingerprint(config.vae)} if config.vae else {})
     digests = [dataset.digest(), *(f"{name} {kind.digest()}" for name, kind in sorted(heldout.items()))]
-    return recipe("train", VERSION, config, digests, models, SPEED_ONLY)
+    return recipe("train", VERSION, config, digests, models, BESIDE_THE_WEIGHTS)
 
 
 def check_same(run: Path, made: str, config: TrainConfig) -> None:
@@ -81,14 +81,14 @@ def check_same(run: Path, made: str, config: TrainConfig) -> None:
     if stored["recipe"] == made:
         return
     before, now = stored["config"], config.model_dump(mode="json")
-    changed = [name for name in now if name not in SPEED_ONLY and before.get(name) != now[name]]
+    changed = [name for name in now if name not in BESIDE_THE_WEIGHTS and before.get(name) != now[name]]
     listed = ", ".join(f"{name} {before.get(name)} instead of {now[name]}" for name in changed)
     what = f"another config ({listed})" if changed else "other pictures, captions or models"
     raise UserError(f"{run} was made with {what}; name a new folder for this run.")
 
 
 def write_settings(run: Path, made: str, folder: Path, heldout: Path | None, config: TrainConfig) -> None:
-    """Notes what the run is made from; speed-only fields are brought up to date."""
+    """Notes what the run is made from; fields that may change are brought up to date."""
     settings = {"recipe": made, "folder": folder, "heldout": heldout, "config": config.model_dump(mode="json")}
     commit_json(run / "config.json", settings)
 

@@ -61,6 +61,22 @@ def test_what_is_there_is_not_drawn_again_and_comes_out_the_same(
     assert {path: path.read_bytes() for path in (tmp_path / "target").glob("* class/*.png")} == before
 
 
+def test_more_pictures_and_another_weight_cost_no_drawing_anew(subjects: Path, tmp_path: Path, tiny_base: str) -> None:
+    target = tmp_path / "target"
+    dreambooth(subjects, target, settings(tiny_base))
+    before = {path: path.read_bytes() for path in target.glob("* class/*.png")}
+    more = dreambooth(subjects, target, settings(tiny_base, class_pictures=9, prior_weight=0.25))
+    assert (more.class_pictures, more.drawn) == (18, 6)
+    assert {path: path.read_bytes() for path in before} == before
+    fewer = dreambooth(subjects, target, settings(tiny_base))
+    assert (fewer.class_pictures, fewer.drawn) == (18, 0), "nothing is taken away"
+    folders = {folder.name: folder for folder in read_dataset(target, 32, 8, 1).folders}
+    assert len(folders["tom class"].pictures) == 9 and float(folders["tom"].multiply) == 3
+    (subjects / "tom" / "class.txt").write_text("a photo of a cat")
+    with pytest.raises(UserError, match=r"tom class shows 'a photo of a dog', and tom/class.txt now says"):
+        dreambooth(subjects, target, settings(tiny_base))
+
+
 def test_what_is_missing_or_not_ours_is_said(subjects: Path, tmp_path: Path, tiny_base: str) -> None:
     dreambooth(subjects, tmp_path / "target", settings(tiny_base))
     with pytest.raises(UserError, match="other settings"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from train.config import SPEED_ONLY, TrainConfig
+from train.config import BESIDE_THE_WEIGHTS, TrainConfig
 from train.evaluate import EvaluateConfig
 from train.export import ExportConfig
 
@@ -24,5 +24,5 @@ def test_every_field_is_read_and_described(config: type[BaseModel]) -> None:
     assert all(field.description for field in config.model_fields.values())
 
 
-def test_speed_only_fields_are_fields() -> None:
-    assert set(TrainConfig.model_fields) > SPEED_ONLY
+def test_fields_beside_the_weights_are_fields() -> None:
+    assert set(TrainConfig.model_fields) > BESIDE_THE_WEIGHTS
