@@ -14,10 +14,15 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,9 @@ class Site:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._full = _full_socket()
+        self._place = TemporaryDirectory()
+        self.authority = Path(self._place.name) / "good.pem"
+        """Whom to trust, for the one host whose certificate is good."""
 
     def __enter__(self) -> "Site":
         self._thread.start()
@@ -139,11 +147,13 @@ class Site:
         self._thread.join()
         for one in self._full:
             one.close()
+        self._place.cleanup()
 
     def urls(self) -> list[list[str | None]]:
         """The addresses of each case."""
         full_port = self._full[0].getsockname()[1]
-        names = {"full": f"127.0.4.1:{full_port}", "tls": f"127.0.3.1:{self.tls_port}"}
+        names = {"full": f"127.0.4.1:{full_port}", "expired": f"127.0.3.1:{self.tls_port}"}
+        names["secure"] = f"127.0.3.2:{self.tls_port}"
         return [
             [url.format(at=f"{self.address(n)}:{self.port}", port=self.port, **names) or None for url in case.urls]
             for n, case in enumerate(self.cases)
@@ -159,8 +169,11 @@ class Site:
         first = await asyncio.start_server(self._answer, hosts[0], 0, limit=2**20)
         self.port = int(first.sockets[0].getsockname()[1])
         await asyncio.start_server(self._answer, hosts[1:], self.port, limit=2**20)
-        tls = await asyncio.start_server(self._answer, "127.0.3.1", 0, ssl=_expired())
+        expired = _tls(self.authority.with_name("expired.pem"), x509.DNSName("elsewhere.example"), days=-100)
+        tls = await asyncio.start_server(self._answer, "127.0.3.1", 0, ssl=expired)
         self.tls_port = int(tls.sockets[0].getsockname()[1])
+        good = _tls(self.authority, x509.IPAddress(IPv4Address("127.0.3.2")), days=100)
+        await asyncio.start_server(_leave_tls, "127.0.3.2", self.tls_port, ssl=good)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(*_ENDS):
@@ -187,6 +200,15 @@ class Site:
         return None
 
 
+async def _leave_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Sends to the address that is the path, over http."""
+    with contextlib.suppress(*_ENDS):
+        path = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1]
+        writer.write(reply(b"", 404) if path == b"/robots.txt" else moved(f"http:/{path.decode()}"))
+        await writer.drain()
+    writer.close()
+
+
 async def _end_all() -> None:
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
@@ -208,23 +230,17 @@ def _full_socket() -> list[socket.socket]:
     return held
 
 
-def _expired() -> ssl.SSLContext:
-    """A certificate that nobody issued, for another name, and of last year."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
-
+def _tls(file: Path, name: x509.GeneralName, days: int) -> ssl.SSLContext:
+    """A server's context, by a certificate that it issues to itself, which ends in so many days; in a file of PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "elsewhere.example")])
+    common = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a host of bench.hostile")])
     now = datetime.now(UTC)
-    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    made = made.serial_number(1).not_valid_before(now - timedelta(500)).not_valid_after(now - timedelta(100))
+    made = x509.CertificateBuilder().subject_name(common).issuer_name(common).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(now - timedelta(500)).not_valid_after(now + timedelta(days))
+    made = made.add_extension(x509.SubjectAlternativeName([name]), critical=False)
     plain = serialization.NoEncryption()
     pem = made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-    pem += key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    file.write_bytes(pem + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with TemporaryDirectory() as place:
-        (Path(place) / "both.pem").write_bytes(pem)
-        context.load_cert_chain(Path(place) / "both.pem")
+    context.load_cert_chain(file)
     return context

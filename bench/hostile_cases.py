@@ -6,6 +6,7 @@ They are run by our scraper for the table and for the tests alike.
 import json
 from collections.abc import Iterator
 
+import aiohttp.connector
 import numpy as np
 
 from base.stage import Summary
@@ -29,6 +30,8 @@ CONFIG = ScrapeConfig(
 
 def scraped(site: Site, collection: Collection) -> list[list[Row]]:
     """What the records say of each case that is served."""
+    # as SSL_CERT_FILE would, had it been set before aiohttp was imported
+    aiohttp.connector._SSL_CONTEXT_VERIFIED.load_verify_locations(site.authority)
     urls = site.urls()
     rows = [
         {"key": key_of("case", str(n), str(m)), "url": url, "text": site.cases[n].text}
@@ -84,13 +87,15 @@ def _network() -> Iterator[Case]:
     trailers = chunked + b"%x\r\n" % len(body) + body + b"\r\n0\r\n"
     yield Case("8", "trailers without end", "connection|short_body", endless(trailers, b"X-A: b\r\n" * 999))
     yield Case("9", "reset in the middle", "short_body", send(reply(half, length=len(body)), pause_s=0.1, reset=True))
-    yield Case("10", "a certificate that is expired, another's, and self-made", "tls", urls=("https://{tls}/",))
+    yield Case("10", "a certificate that is expired, another's, and self-made", "tls", urls=("https://{expired}/",))
     yield Case("10", "https of a server that speaks http", "tls", good(), ("https://{at}/",))
     yield Case("11", "a redirect to itself", "too_many_redirects", moved("http://{at}/picture.jpg"))
     for status in (301, 308):
         there = once(moved("/picture.jpg", status), good())
         yield Case("12", f"redirected with {status}", "ok", there, shows=scene)
     yield Case("13", "a redirect to a host whose robots.txt refuses", "opted_out", moved("http://127.0.1.1:{port}/x"))
+    leaves = ("https://{secure}/{at}/picture.jpg",)
+    yield Case("14", "https that leads to http", "ok", good(), leaves, shows=scene)
     unknown = ("http://no-such-name.invalid/",)
     yield Case("15", "a name that does not exist", "dns_unknown|dns_temporary", urls=unknown)
     wait, date = "Retry-After: 1", "Retry-After: Fri, 31 Dec 1999 23:59:59 GMT"
@@ -215,3 +220,5 @@ def _rows() -> Iterator[Case]:
     yield Case("68", "a caption of 1 MB", "ok", good(), text="word " * 200_000)
     for text in ("🦊🌈", "日本の猫", "قطة جميلة", "\u202eright to left\x07\x1b[31m"):
         yield Case("69", f"the caption {text.encode('unicode_escape').decode()}", "ok", good(), text=text)
+    century = reply(b"", 503, "Date: Sat, 01 Jan 2122 00:00:00 GMT", "Retry-After: Sat, 01 Jan 2122 00:00:01 GMT")
+    yield Case("80", "503 once, of a host whose clock is a century ahead", "ok", once(century, good()))

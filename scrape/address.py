@@ -31,7 +31,7 @@ def checked_url(text: str | None, *, allow_private: bool = False) -> URL:
     try:
         url = URL((text or "").strip().replace("&amp;", "&"))
         scheme, host = url.scheme, url.raw_host
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, IndexError) as error:  # the last of yarl's own, for "http://][@"
         raise Dropped(Status.BAD_URL, _brief(str(error))) from error
     if scheme and scheme not in ("http", "https"):
         raise Dropped(Status.BAD_SCHEME, scheme[:40])
@@ -57,7 +57,7 @@ def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
     try:
         return ipaddress.IPv4Address(socket.inet_aton(host.rstrip(".")))
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: it holds a NUL
         raise Dropped(Status.BAD_URL, _brief(f"no host is called {host}")) from error
 
 

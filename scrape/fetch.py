@@ -4,11 +4,10 @@ import asyncio
 import os
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urljoin
@@ -19,6 +18,7 @@ from yarl import URL
 
 from scrape.address import PublicResolver, resolver_status, system_resolver
 from scrape.collection import Status
+from scrape.dates import moment
 from scrape.dropped import Dropped
 from scrape.optout import ROBOT, read_consent
 
@@ -60,7 +60,11 @@ class Fetcher:
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
-            headers={"User-Agent": user_agent(config.contact), "Accept": "image/*, */*;q=0.1"},
+            headers={
+                "User-Agent": user_agent(config.contact),
+                "Accept": "image/*, */*;q=0.1",
+                "Accept-Encoding": "gzip, deflate",  # aiohttp asks for whatever it finds a library for
+            },
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.connect_timeout_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # inflated here, where the cap is
@@ -169,7 +173,7 @@ def user_agent(contact: str) -> str:
 def _check_status(answer: aiohttp.ClientResponse) -> None:
     if not 200 <= answer.status < 300:
         status = _OWN_STATUS.get(answer.status, Status.HTTP_5XX if answer.status >= 500 else Status.HTTP_4XX)
-        raise Dropped(status, f"HTTP {answer.status}", wait_s=_retry_after(answer.headers.get("Retry-After")))
+        raise Dropped(status, f"HTTP {answer.status}", wait_s=_retry_after(answer.headers))
 
 
 def _inflater(encoding: str) -> Callable[[bytes, int], bytes] | None:
@@ -190,16 +194,14 @@ def _inflater(encoding: str) -> Callable[[bytes, int], bytes] | None:
     return inflate
 
 
-def _retry_after(value: str | None) -> float | None:
-    """Seconds, from either form of the header; None where there is none, or none that can be read."""
-    if value is None:
-        return None
-    if value.strip().isdecimal():
-        return float(value.strip()[:9])
-    try:
-        return max(0.0, (parsedate_to_datetime(value).astimezone(UTC) - datetime.now(UTC)).total_seconds())
-    except ValueError:
-        return None
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds, from either form of Retry-After; None where there is none, or none that can be read."""
+    value = headers.get("Retry-After", "").strip()
+    if value.isdecimal():
+        return float(value[:9])
+    until = moment(value)
+    now = moment(headers.get("Date", "")) or datetime.now(UTC)  # by the host's clock, which may not be ours
+    return None if until is None else max(0.0, (until - now).total_seconds())
 
 
 def _network_status(error: Exception) -> tuple[Status, str]:

@@ -8,8 +8,11 @@ TDMRep, 1 where rights are reserved.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from multidict import CIMultiDictProxy
+
+from scrape.dates import moment
 
 ROBOT = "dreamloom"
 """The name by which a host can speak to this program alone."""
@@ -47,26 +50,38 @@ def read_consent(headers: CIMultiDictProxy[str]) -> Consent:
 def directives_for(robot: str, header: str) -> set[str]:
     """The directives of one X-Robots-Tag header that are for a robot, lower case, without their values.
 
-    Commas part directives, and also the parts of the date after `unavailable_after`; what they leave of a date is no
-    directive, and does no harm.
+    `unavailable_after` with a date that is over is noindex from then on.
+
+    Commas part directives, and also the parts of a date; what they leave of one is no directive, and does no harm.
     """
     found: set[str] = set()
     scope = "*"
-    for item in header.split(","):
-        directive = item.strip()
+    items = [item.strip() for item in header.split(",")]
+    for place, item in enumerate(items):
+        directive = item
         while (scoped := _SCOPED.fullmatch(directive)) and scoped[1].lower() not in _VALUED:
             scope, directive = scoped[1].lower(), scoped[2].strip()
         if scope in ("*", robot.lower()):
-            found.add(directive.partition(":")[0].strip().lower())
+            name, _, value = directive.partition(":")
+            found.add(name.strip().lower())
+            if name.strip().lower() == "unavailable_after" and _is_over(value, *items[place + 1 : place + 2]):
+                found.add("noindex")
     return found - {""}
 
 
+def _is_over(date: str, *rest: str) -> bool:
+    """Whether a date, which may go on after a comma, is of the past; false for what is no date."""
+    until = moment(date) or moment(", ".join((date, *rest)))
+    return until is not None and until < datetime.now(UTC)
+
+
 _IPTC = re.compile(rb"DMI-PROHIBITED[A-Z-]*")
-_C2PA = re.compile(
-    rb"c(?:2pa|awg)\.training-mining.{0,2048}?"
-    rb"c(?:2pa|awg)\.(?:ai_generative_training|ai_training|data_mining).{0,24}?(?:notAllowed|constrained)",
-    re.DOTALL,
+_C2PA = b".training-mining"
+_C2PA_SAYS = re.compile(
+    rb"c(?:2pa|awg)\.(?:ai_generative_training|ai_training|data_mining).{0,24}?(?:notAllowed|constrained)", re.DOTALL
 )
+_C2PA_BYTES = 2048
+"""How far behind the name of its assertion an entry is looked for."""
 
 
 def refusal_inside(body: bytes) -> str | None:
@@ -77,7 +92,8 @@ def refusal_inside(body: bytes) -> str | None:
     """
     if b"DMI-PROHIBITED" in body and (found := _IPTC.search(body)):
         return f"iptc: {found[0].decode('ascii')}"
-    if b".training-mining" in body and _C2PA.search(body):
+    entries = _C2PA_SAYS.finditer(body) if _C2PA in body else ()
+    if any(body.rfind(_C2PA, max(0, entry.start() - _C2PA_BYTES), entry.start()) >= 0 for entry in entries):
         return "c2pa: no training"
     return None
 

@@ -38,6 +38,8 @@ class Rules:
 
     parsed: Protego | None
     """None: there is none, and all is allowed."""
+    unreadable: str | None = None
+    """Why it can't be read, so that nobody knows what is allowed."""
 
     @property
     def delay_s(self) -> float:
@@ -49,8 +51,10 @@ class Rules:
         """What it says of an address, for the records; None where there is no robots.txt.
 
         Raises:
-            Dropped: opted_out.
+            Dropped: opted_out, or unsupported where it can't be read.
         """
+        if self.unreadable is not None:
+            raise Dropped(Status.UNSUPPORTED, self.unreadable)
         if self.parsed is None:
             return None
         if self.parsed.can_fetch(str(address), ROBOT):
@@ -93,7 +97,10 @@ class Robots:
         except Dropped as dropped:
             if dropped.status in _NONE:
                 return Rules(None)
-            raise Dropped(dropped.status, f"robots.txt: {dropped.detail}", wait_s=dropped.wait_s) from dropped
+            why = f"robots.txt: {dropped.detail}"
+            if dropped.status in _UNREADABLE:
+                return Rules(None, unreadable=why)
+            raise Dropped(dropped.status, why, wait_s=dropped.wait_s) from dropped
         return Rules(None)
 
 
@@ -101,6 +108,7 @@ _NONE = {
     *(Status.HTTP_403, Status.HTTP_404, Status.HTTP_410, Status.HTTP_4XX),  # RFC 9309, 2.3.1.3: unavailable
     *(Status.BAD_URL, Status.BAD_SCHEME, Status.PRIVATE_ADDRESS),  # where a redirect leads
 }
+_UNREADABLE = {Status.UNSUPPORTED, Status.TRUNCATED}  # packed otherwise than was asked for, or not as it says
 
 
 async def _parsed(body: bytes) -> Protego:

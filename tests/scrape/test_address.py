@@ -48,6 +48,8 @@ def test_addresses_are_made_askable(text: str, asked: str) -> None:
         ("http://" + "a" * 64 + ".org/", "bad_url"),
         ("http://1.2.3.4.5/", "bad_url"),
         ("http://256.1.1.1/", "bad_url"),
+        ("http://\x00h.0x7f.1/", "bad_url"),
+        ("http://a]b[@", "bad_url"),
         ("//h.org/x", "bad_url"),
         ("C:\\pictures\\x.jpg", "bad_scheme"),
         ("/etc/passwd", "bad_url"),

@@ -209,6 +209,7 @@ def test_an_honest_name_and_nothing_else_about_us(site: Any, collection: Collect
     assert agent.startswith("dreamloom/0")
     assert agent.endswith(" (+https://example.org/bot)")
     assert set(site.headers) == {"Host", "Accept", "Accept-Encoding"}
+    assert site.headers["Accept-Encoding"] == "gzip, deflate"  # what it can unpack, whatever else is installed
 
 
 def test_opt_outs_are_obeyed_and_recorded(site: Any, collection: Collection) -> None:
@@ -248,9 +249,11 @@ def test_what_passes_is_tried_again_when_the_host_says(site: Any, collection: Co
 
     urls = [once("/429", 429, {"Retry-After": "0"}), once("/5030", 503, {}), once("/40400", 404, {})]
     urls.append(once("/dated", 429, {"Retry-After": "Sat, 01 Jan 2022 00:00:00 GMT"}))
-    urls.append(site.put("/always", status=500))
-    assert statuses(site.scraped(collection, urls, retries=1)) == ["ok", "ok", "http_404", "ok", "http_5xx"]
-    assert [site.hits[p] for p in ("/429", "/5030", "/40400", "/dated", "/always")] == [2, 2, 1, 2, 2]
+    urls.append(once("/skewed", 429, dict.fromkeys(("Date", "Retry-After"), "Sat, 01 Jan 2222 00:00:00 GMT")))
+    urls.append(site.put("/always", status=500, headers={"Retry-After": "Fri, 31 Dec 9999 23:59:59 -2300"}))
+    found = statuses(site.scraped(collection, urls, retries=1))
+    assert found == ["ok", "ok", "http_404", "ok", "ok", "http_5xx"]
+    assert [site.hits[p] for p in ("/429", "/5030", "/40400", "/dated", "/skewed", "/always")] == [2, 2, 1, 2, 2, 2]
 
 
 def test_a_slow_host_does_not_hold_the_others(site: Any, collection: Collection) -> None:

@@ -60,6 +60,17 @@ def test_a_host_that_cannot_say_just_now_is_not_asked(
     assert site.hits["/a"] == 0
 
 
+@pytest.mark.parametrize("encoding", ["br", "gzip"])
+def test_rules_that_cannot_be_read_are_asked_once_and_allow_nothing(
+    site: Any, collection: Collection, encoding: str
+) -> None:
+    site.put("/robots.txt", b"User-agent: *\nAllow: /\n", headers={"Content-Encoding": encoding})
+    rows = site.scraped(collection, [site.put(f"/{n}", site.picture(n)) for n in range(9)])
+    assert {row["status"] for row in rows} == {"unsupported"}
+    assert all(row["detail"].startswith("robots.txt: ") for row in rows)
+    assert (site.robots.total(), site.hits.total()) == (1, 0)
+
+
 def test_its_redirects_are_followed_but_not_to_private_places(site: Any, collection: Collection) -> None:
     def moved(path: str, to: str) -> None:
         site.put(path, status=301, headers={"Location": to})
