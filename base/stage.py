@@ -16,7 +16,7 @@ class StageConfig(BaseModel):
     field has a description, bounds and a literal default (a default factory shows as empty in Prefect's form).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from scrape.index_files import index_files
 from scrape.parts import PART_ROWS
 from scrape.words import Words
 
-_VERSION = 2
+_VERSION = 3
 
 STOCK_SITES = [
     "123rf.com",

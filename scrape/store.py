@@ -117,6 +117,8 @@ def make_picture(body: bytes, config: "ScrapeConfig") -> Picture:
             return Picture(body, _EXTENSIONS[header.format], *size, *size, pixels)
         return _made_anew(body, header, config)
     except PictureError as error:
+        if isinstance(error.__cause__, MemoryError):  # it may be whole, and go where there is more
+            raise Dropped(Status.TOO_MANY_PIXELS, "more than memory holds just now") from error
         raise Dropped(Status(error.reason), error.detail) from error
 
 

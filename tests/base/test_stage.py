@@ -11,6 +11,7 @@ from base.stage import StageConfig, Summary, recipe
 class Config(StageConfig):
     size: int = 1
     workers: int = 2
+    share: float = 0.5
 
 
 counts = st.integers(0, 10**6)
@@ -64,3 +65,9 @@ def test_what_only_changes_speed_can_be_left_out() -> None:
 def test_unknown_keys_are_errors() -> None:
     with pytest.raises(ValidationError):
         Config.model_validate({"sise": 3})
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+def test_a_number_is_one(value: str) -> None:
+    with pytest.raises(ValidationError, match="finite"):
+        Config(share=float(value))

@@ -8,8 +8,10 @@ import os
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from PIL import Image
 from base.errors import UserError
 from bench.hostile import Site
 from bench.hostile_cases import cases, scraped
+from bench.hostile_pictures import png
 from scrape.address import is_public
 from scrape.collection import Collection, Status, Table
 from scrape.download import recipes, scrape
@@ -131,6 +134,27 @@ def test_a_disk_that_takes_no_more_ends_it_and_room_lets_it_go_on(site: Any, col
     assert not collection.parts(Table.RECORDS)
     assert scrape(collection, site.config).kept == 2
     assert not list(collection.root.rglob(".tmp-*"))
+
+
+def test_a_picture_for_which_memory_does_not_suffice_is_a_row_among_others(site: Any, collection: Collection) -> None:
+    """Item 77: when it is asked for, the program has some 100 MB left, and its pixels would take 324."""
+    running: list[subprocess.Popen[bytes]] = []
+    flat = png(struct.pack(">IIBBBBB", 9000, 9000, 8, 2, 0, 0, 0), zlib.compress(bytes(9000 * 27_001), 1))
+
+    async def large(_: web.Request) -> web.StreamResponse:
+        status = Path(f"/proc/{running[0].pid}/status").read_text()
+        now = 1024 * int(status.partition("VmSize:")[2].split()[0])
+        resource.prlimit(running[0].pid, resource.RLIMIT_AS, (now + 10**8, resource.RLIM_INFINITY))
+        return web.Response(body=flat)
+
+    urls = [site.put(f"/{n}", site.picture(n)) for n in range(6)]
+    site.candidates(collection, [*urls[:3], site.handle("/large", large), *urls[3:]])
+    site.config = site.config.model_copy(update={"concurrency": 1, "threads": 1})  # in their order
+    running.append(subprocess.Popen([sys.executable, "-c", script(collection, site)]))
+    assert running[0].wait(60) == 0
+    rows = collection.read(Table.RECORDS).to_pylist()
+    assert [row["status"] for row in rows] == [*["ok"] * 3, "too_many_pixels", *["ok"] * 3]
+    assert rows[3]["detail"] == "more than memory holds just now"
 
 
 def test_two_runs_on_one_collection(site: Any, collection: Collection) -> None:
