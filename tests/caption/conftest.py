@@ -51,27 +51,38 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def tiny2(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A small BLIP-2 with random weights: a language model of OPT's kind, four queries."""
+    opt = {"model_type": "opt", "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    opt |= {"hidden_size": 32, "word_embed_proj_dim": 32, "max_position_embeddings": 64}
+    return _blip2(tmp_path_factory.mktemp("blip2"), {**opt, "bos_token_id": 2, "eos_token_id": 4, "pad_token_id": 1})
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small BLIP-2 with random weights whose language model is of T5's kind, as Salesforce/blip2-flan-t5-xl's is."""
+    t5 = {"model_type": "t5", "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
+    t5 |= {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "decoder_start_token_id": 1}
+    return _blip2(tmp_path_factory.mktemp("t5"), {**t5, "bos_token_id": 4, "eos_token_id": 4, "pad_token_id": 1})
+
+
+def _blip2(folder: Path, text_config: dict[str, Any]) -> str:
     import torch
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessor
 
     transformers.utils.logging.disable_progress_bar()
-    folder = tmp_path_factory.mktemp("blip2")
     words = ["<s>", "<pad>", "</s>", "<unk>", "<end>", *(word for word in WORDS if not word.startswith("#")), "<image>"]
     made = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, "<unk>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made, **special)
     size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    words_config = {"hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    words_config |= {"vocab_size": len(words), "word_embed_proj_dim": 32, "max_position_embeddings": 64}
     torch.manual_seed(3)
     model = Blip2ForConditionalGeneration(
         Blip2Config(
             vision_config={**size, "image_size": 32, "patch_size": 8},
             qformer_config={**size, "encoder_hidden_size": 32, "vocab_size": len(words)},
-            text_config={"model_type": "opt", **words_config, "bos_token_id": 2, "eos_token_id": 4, "pad_token_id": 1},
+            text_config={**text_config, "vocab_size": len(words)},
             num_query_tokens=4,
             image_token_index=len(words) - 1,
         )

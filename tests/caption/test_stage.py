@@ -128,9 +128,11 @@ def test_settings_of_speed_make_nothing_again(tiny: str, make_collection: Make, 
         assert recipes(collection, config_of(tiny, **change)) != before
 
 
-def test_bf16_writes_captions_too(tiny: str, tiny2: str, make_collection: Make, config_of: MakeConfig) -> None:
+def test_bf16_writes_captions_too(
+    tiny: str, tiny2: str, tiny_t5: str, make_collection: Make, config_of: MakeConfig
+) -> None:
     collection = make_collection(count=4)
-    for model in (tiny, tiny2):
+    for model in (tiny, tiny2, tiny_t5):
         caption(collection, config_of(model, precision="bf16", keep=[]))
         assert all(row["score"] < 0 and row["model"] == model for row in captions(collection))
 
