@@ -5,6 +5,7 @@ import io
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,6 +24,8 @@ PROGRESS_SECONDS = 2.0
 """Seconds between two updates: each costs some 28 ms (research/prefect.md §5)."""
 PICTURE_BYTES = 200_000
 """Of a picture inside a markdown artifact, as base64: it lies in the server's database."""
+of_project = ContextVar("of_project", default="")
+"""The project whose artifacts are made: the server shows the last one of a key, whichever project it is of."""
 SHEET_COLUMNS = 8
 SHEET_SIDE = 128
 
@@ -77,7 +80,8 @@ class Charts:
 
 def publish_table(name: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
     """A table that can be searched and paged."""
-    create_table_artifact([dict(row) for row in rows], key=key(name), description=description)
+    table = [{name: _short(value) for name, value in row.items()} for row in rows]
+    create_table_artifact(table, key=key(name), description=description)
 
 
 def publish_sheet(name: str, pictures: Sequence[tuple[Path, str]], description: str) -> None:
@@ -88,13 +92,17 @@ def publish_sheet(name: str, pictures: Sequence[tuple[Path, str]], description: 
 
 def publish_picture(name: str, picture: Image.Image, description: str) -> None:
     """A picture as markdown with a data URI, the one way that needs no file server."""
-    text = f"## {description}\n\n![{description}](data:image/jpeg;base64,{_as_base64(picture)})\n"
+    text = f"![{description}](data:image/jpeg;base64,{_as_base64(picture)})\n"
     create_markdown_artifact(text, key=key(name), description=description)
 
 
 def key(name: str) -> str:
-    """A name as Prefect wants an artifact's key: lower-case letters, digits and single dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    """A name as Prefect wants an artifact's key, after that of the project: small letters, digits and single dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{of_project.get()} {name}".lower()).strip("-")
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _as_base64(picture: Image.Image) -> str:

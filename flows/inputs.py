@@ -9,7 +9,7 @@ from flows.project import AnySource, CocoSource, HuggingfaceSource, LaionSource,
 from scrape.coco import photos_of
 from scrape.huggingface import parquet_files
 from scrape.index_files import index_files
-from scrape.ingest import pictures_in
+from scrape.ingest import is_there, pictures_in
 from scrape.webdataset import shards_of
 
 
@@ -39,12 +39,12 @@ def input_of(source: AnySource) -> Input:
     if isinstance(source, HuggingfaceSource) and (files := parquet_files(source)):
         return Input(sum(pq.read_metadata(file).num_rows for file in files), "pictures", _size(files))
     if isinstance(source, CocoSource):
+        photos = photos_of(source)
         if source.images is None:
-            return Input(len(photos_of(source)), "photos to download", 0)
-        folder = source.images
+            return Input(len(photos), "photos to download", 0)
+        files = [photo.path for photo in photos if is_there(photo)]
     else:
-        folder = source.path
-    files = [path for path, _ in pictures_in(folder)]
+        files = [path for path, _ in pictures_in(source.path)]
     return Input(len(files), "pictures", _size(files))
 
 

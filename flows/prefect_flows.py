@@ -4,6 +4,7 @@ from pathlib import Path
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
 from base.errors import UserError
@@ -15,7 +16,16 @@ from flows.terminal import Terminal
 from flows.tracking import perform
 
 
-@flow(name="end-to-end", flow_run_name="{project}")
+def _run_name() -> str:
+    """The project's name; its path where it can't be read, as the run itself says why."""
+    path = Path(flow_run.parameters["project"])
+    try:
+        return load_project(path).name
+    except UserError:
+        return str(path)
+
+
+@flow(name="end-to-end", flow_run_name=_run_name)
 def end_to_end(project: Path) -> list[Outcome] | State[object]:
     """Makes everything that a project.yaml says and that is not there yet.
 
@@ -23,6 +33,7 @@ def end_to_end(project: Path) -> list[Outcome] | State[object]:
         project: the file; where a worker runs this, as an absolute path.
     """
     loaded = load_project(project)
+    artifacts.of_project.set(loaded.name)
     with Terminal() as terminal:
         try:
             outcomes = chain.run(loaded, lambda step: perform(step, terminal))

@@ -17,12 +17,10 @@ Funnel = dict[str, dict[str, Summary]]
 def funnel(workspace: Path, sources: Iterable[str]) -> Funnel:
     """The tables of these sources, and last what of each is in the training folder."""
     found = {name: _of(Collection(workspace / "collections" / name)) for name in sources}
-    splits = _splits(workspace) if manifest_path(workspace).exists() else {}
-    for name, split in splits.items():
-        if name in found:
-            held, used = split[HELD_OUT], split[TRAIN]
-            summary = Summary(rows=held + used, kept=used, dropped={"held out": held} if held else {})
-            found[name]["dataset"] = summary
+    if manifest_path(workspace).exists():
+        for name, summary in _drawn(workspace).items():
+            if name in found:
+                found[name]["dataset"] = summary
     return found
 
 
@@ -77,9 +75,15 @@ def _of(collection: Collection) -> dict[str, Summary]:
     return {row.table: row.summary for row in collection.funnel()}
 
 
-def _splits(workspace: Path) -> dict[str, Counter[str]]:
-    rows = read_manifest(manifest_path(workspace)).select(["source", "split"]).to_pylist()
-    splits: dict[str, Counter[str]] = {}
-    for row in rows:
-        splits.setdefault(row["source"], Counter())[row["split"]] += 1
-    return splits
+def _drawn(workspace: Path) -> dict[str, Summary]:
+    """Source → what balance took in, put into the training folder, and did not."""
+    manifest = read_manifest(manifest_path(workspace)).select(["source", "split", "stage", "reason"])
+    fates: dict[str, Counter[str]] = {}
+    for row in manifest.to_pylist():
+        if row["stage"] in (None, "balance"):  # others were dropped before it
+            fate = {TRAIN: TRAIN, HELD_OUT: "held out"}.get(row["split"], row["reason"])
+            fates.setdefault(row["source"], Counter())[fate] += 1
+    return {
+        source: Summary(rows=fate.total(), kept=fate.pop(TRAIN, 0), dropped=dict(fate))
+        for source, fate in fates.items()
+    }
