@@ -19,7 +19,7 @@ from train.dreambooth import DreamBoothConfig, dreambooth
 from train.evaluate import EvaluateConfig, evaluate
 from train.export import ExportConfig
 from train.loop import train
-from train.run import TrainSummary, read_summary
+from train.run import VERSION, TrainSummary, read_summary
 
 _RECIPE = ".recipe"
 """In a run's folder: the recipe of the chain, which knows the dataset by its manifest and so needs no look at it."""
@@ -140,7 +140,7 @@ def held_out_of(workspace: Path) -> Path | None:
 
 def _train_recipe(workspace: Path, config: TrainConfig) -> str:
     models = {"base": fingerprint(config.base)} | ({"vae": fingerprint(config.vae)} if config.vae else {})
-    return recipe("train", 1, config, [stamp(manifest_path(workspace))], models, BESIDE_THE_WEIGHTS)
+    return recipe("train", VERSION, config, [stamp(manifest_path(workspace))], models, BESIDE_THE_WEIGHTS)
 
 
 def _train(folder: Path, run: Path, config: TrainConfig, heldout: Path | None, progress: Progress) -> Outcome:

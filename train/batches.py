@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -24,6 +24,7 @@ class Batch:
     bucket: Size
     samples: tuple[int, ...]
     """Places in the data set; the last `filled` of them were not dealt, but fill the batch up."""
+    batch_id: str
     filled: int
     first: int
     """The run's images seen before it: its pictures have the sample indices from here on."""
@@ -97,9 +98,11 @@ class Course:
         dealt = deal(self.decks, self.seed, epoch)
         made = [batch for number in range(len(self.groups)) for batch in self._of_group(number, dealt, epoch)]
         before = self.ends[epoch - 1] if epoch else 0
-        order = permutation(stream(self.seed, "batches", epoch), len(made))
-        places = enumerate(order.tolist(), start=before)
-        return [replace(made[place], first=position * self.size) for position, place in places]
+        shuffled = [made[place] for place in permutation(stream(self.seed, "batches", epoch), len(made)).tolist()]
+        if self.accumulate > 1:
+            key = stream(self.seed, "steps", epoch)
+            shuffled = in_one_step(shuffled, -before % self.accumulate, self.accumulate, key)
+        return [replace(batch, first=position * self.size) for position, batch in enumerate(shuffled, start=before)]
 
     def after(self, images_seen: int) -> Iterator[Batch]:
         """The batches that are left when so many pictures have been seen."""
@@ -115,12 +118,14 @@ class Course:
         return int(np.sum(-(-counts // self.size)))
 
     def _of_group(self, number: int, dealt: Ids, epoch: int) -> Iterator[Batch]:
+        bucket, batch_id = self.groups[number]
         mine = dealt[self.group_of[dealt] == number]
         short = -len(mine) % self.size
         filled = np.concatenate([mine, self._filling(number, mine, short, epoch)])
         for start in range(0, len(filled), self.size):
             missing = max(0, start + self.size - len(mine))
-            yield Batch(self.groups[number][0], tuple(filled[start : start + self.size].tolist()), missing, first=0)
+            members = tuple(filled[start : start + self.size].tolist())
+            yield Batch(bucket, members, batch_id, missing, first=0)
 
     def _filling(self, number: int, dealt: Ids, short: int, epoch: int) -> Ids:
         """`short` pictures of a group: those the epoch has not dealt first, then those not in the short batch."""
@@ -132,6 +137,27 @@ class Course:
         rank = np.isin(members, dealt).astype(int) + np.isin(members, last)
         ordered = members[np.argsort(rank, kind="stable")]
         return np.resize(ordered, short)
+
+
+def in_one_step(batches: Sequence[Batch], begin: int, each: int, key: int) -> list[Batch]:
+    """The batches, `each` of one batch_id in a row where an optimizer step begins, as far as there are so many.
+
+    Args:
+        begin: the first place where a step begins; every `each` places another one does.
+        key: names the steps that are chosen for it.
+    """
+    steps = range(begin, len(batches) - each + 1, each)
+    by_id: dict[str, list[int]] = defaultdict(list)
+    for number, batch in enumerate(batches):
+        if batch.batch_id:
+            by_id[batch.batch_id].append(number)
+    runs = [found[start : start + each] for found in by_id.values() for start in range(0, len(found) - each + 1, each)]
+    placed: dict[int, int] = {}
+    for step, run in zip(permutation(key, len(steps)).tolist(), runs, strict=False):
+        placed |= enumerate(run, start=steps[step])
+    packed = set(placed.values())
+    others = (number for number in range(len(batches)) if number not in packed)
+    return [batches[placed[place] if place in placed else next(others)] for place in range(len(batches))]
 
 
 def decks(dataset: Dataset) -> list[Deck]:

@@ -137,10 +137,10 @@ def _check_target(target: Path, made: str, subjects: Sequence[Subject]) -> dict[
         return wanted
     try:
         stored = json.loads((target / MARK).read_text(encoding="utf-8"))
-        recipe, classes = stored["recipe"], dict(stored["classes"])
+        before, classes = stored["recipe"], dict(stored["classes"])
     except (OSError, ValueError, KeyError):
         raise UserError(f"{target} holds something that is not a folder of DreamBooth's; name a new one.") from None
-    if recipe != made:
+    if before != made:
         raise UserError(f"{target} was made with other settings or another model; name a new folder.")
     for name, kind in wanted.items():
         if classes.get(name, kind) != kind:

@@ -24,7 +24,7 @@ from base.stage import recipe
 from train.config import BESIDE_THE_WEIGHTS, TrainConfig
 from train.dataset import Dataset
 
-VERSION = 1
+VERSION = 2
 """Raised when the same config and folders would give other weights."""
 
 

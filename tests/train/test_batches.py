@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from base.errors import UserError
-from train.batches import Course, decks
+from train.batches import Batch, Course, decks, in_one_step
 from train.config import TrainConfig
 from train.dataset import Dataset, Sample
 from train.deck import deal
@@ -120,6 +120,33 @@ def test_pictures_of_one_batch_id_keep_to_themselves() -> None:
     for batch in course.after(0):
         assert len({place < 7 for place in batch.samples}) == 1
     assert course.buckets == [(512, 512)]
+
+
+@given(st.lists(st.sampled_from(["", "", "a", "b"]), max_size=40), st.integers(2, 5), st.integers(0, 4), st.integers(0))
+def test_batches_of_one_batch_id_go_into_one_step_as_far_as_there_are_so_many(
+    ids: list[str], each: int, begin: int, key: int
+) -> None:
+    begin %= each
+    batches = [Batch((512, 512), (number // 2,), named, 0, 0) for number, named in enumerate(ids)]
+    made = in_one_step(batches, begin, each, key)
+    assert Counter(made) == Counter(batches), "all of them, each as often as before"
+    steps = [made[start : start + each] for start in range(begin, len(made) - each + 1, each)]
+    alike = sum(step[0].batch_id != "" and len({batch.batch_id for batch in step}) == 1 for step in steps)
+    assert alike >= min(len(steps), sum(ids.count(named) // each for named in "ab"))
+
+
+def test_a_courses_steps_hold_one_batch_id() -> None:
+    """18 pictures of one id in batches of 2, 3 a step: from the second epoch on, steps begin before the epoch does."""
+    samples = []
+    for number in range(25):
+        picture = Picture(str(number), Stored(Path(str(number))), "", Settings(batch_id="a" if number < 18 else ""))
+        samples.append(Sample(picture, 0, (512, 512), (512, 512), 1))
+    data = Dataset((Folder(".", Fraction(1), ()),), tuple(samples), ())
+    course = Course(data, TrainConfig(batch=2, accumulate=3, epochs=3))
+    batches = list(course.after(0))
+    assert [batch.first for batch in batches] == list(range(0, course.images, 2))
+    steps = [batches[start : start + 3] for start in range(0, len(batches), 3)]
+    assert sum({batch.batch_id for batch in step} == {"a"} for step in steps) >= 8  # of 9, where epochs meet one less
 
 
 def test_a_picture_with_a_multiply_of_its_own_has_a_deck_of_its_own() -> None:
