@@ -223,10 +223,10 @@ def _run(folder: Path, config: "ScrapeConfig", rows: int, total: int, progress: 
 
 
 def _samples(folder: Path) -> Iterator[Sample]:
-    """The rows of all shards that it finished; those of the others are as if they had not been asked."""
+    """The rows of all shards that it finished; those of the others, or of a broken one, are as if not asked."""
     for finished in sorted((folder / "shards").glob("*_stats.json")):
         shard = finished.with_name(finished.name.replace("_stats.json", ".tar"))
-        yield from (sample for sample in read_shard(shard) if _KEY in sample.facts)
+        yield from (sample for sample in read_shard(shard, broken=lambda _: None) if _KEY in sample.facts)
 
 
 def _row(

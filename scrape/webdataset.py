@@ -24,7 +24,7 @@ from base.progress import Progress, silent
 from base.stage import StageConfig, Summary, recipe
 from scrape.collection import CaptionKind, Collection, Status, key_of
 from scrape.columns import spelled
-from scrape.facts import facts_of, said
+from scrape.facts import Facts, facts_of, said
 from scrape.ingest import EXTENSIONS, VERSION, Gone, Item, UserPath, ingest, version_of
 
 
@@ -56,18 +56,23 @@ def ingest_webdataset(
 ) -> Summary:
     """Records the pictures of all shards, and the rows of img2dataset's that have none; see scrape.ingest.
 
+    Of a shard that breaks off, what is whole is taken, and a row says that it breaks off.
+
     Raises:
-        UserError: there is no shard, img2dataset has not finished one, or one can't be read.
+        UserError: there is no shard, or img2dataset has not finished one.
     """
     shards = {shard.stem: shard for shard in shards_of(config)}
 
     def items(part: str) -> tuple[int, list[Item]]:
-        shard = shards[part]
-        dataset = shard.resolve().parent.name
+        shard, broken = shards[part], list[str]()
+        dataset, kind = shard.resolve().parent.name, CaptionKind(config.captions)
         found = [
-            item_of(sample, key_of("webdataset", dataset, part, sample.key), CaptionKind(config.captions))
-            for sample in read_shard(shard)
+            item_of(sample, key_of("webdataset", dataset, part, sample.key), kind)
+            for sample in read_shard(shard, broken.append)
         ]
+        for number, why in enumerate(broken):
+            key = key_of("webdataset", dataset, part, "what is broken", str(number))
+            found.append(Item(key, str(shard.absolute()), Gone(Status.TRUNCATED, why), Facts()))
         return len(found), found
 
     return ingest(collection, config, recipes(collection, config), items, progress, parts)
@@ -106,14 +111,11 @@ class Sample:
         return next((extension for extension in self.members if f".{extension}" in EXTENSIONS), None)
 
 
-def read_shard(shard: Path, broken: Callable[[str], None] | None = None) -> list[Sample]:
+def read_shard(shard: Path, broken: Callable[[str], None]) -> list[Sample]:
     """The samples of a shard by key: those of its table, if img2dataset made one, and those in the tar.
 
     Args:
-        broken: is told what of it can't be read, and what can be is taken; None: that is an error.
-
-    Raises:
-        UserError: the tar or the table can't be read, and nobody is told.
+        broken: is told what of it can't be read; what can be is taken.
     """
     members = _members(shard, broken)
     rows = _rows(shard, broken)
@@ -169,7 +171,7 @@ def _table_of(shard: Path) -> Path:
     return shard.with_suffix(".parquet")
 
 
-def _members(shard: Path, broken: Callable[[str], None] | None) -> dict[str, dict[str, tuple[int, int]]]:
+def _members(shard: Path, broken: Callable[[str], None]) -> dict[str, dict[str, tuple[int, int]]]:
     """Key → extension → place. The key is a name up to the first dot behind its last slash, as webdataset has it."""
     found: dict[str, dict[str, tuple[int, int]]] = {}
     try:
@@ -184,11 +186,11 @@ def _members(shard: Path, broken: Callable[[str], None] | None) -> dict[str, dic
             if _block(shard, archive.offset).strip(b"\0"):  # tarfile takes a damaged header for the end
                 raise tarfile.ReadError(f"damaged at byte {archive.offset}")
     except (OSError, tarfile.TarError) as error:
-        _object(f"{shard} can't be read as a tar ({error}); make it again, or take it away.", broken)
+        broken(f"{shard} can't be read as a tar ({error}); make it again, or take it away.")
     return found
 
 
-def _rows(shard: Path, broken: Callable[[str], None] | None) -> dict[str, dict[str, Any]] | None:
+def _rows(shard: Path, broken: Callable[[str], None]) -> dict[str, dict[str, Any]] | None:
     """Key → row of the table beside a shard; None where there is none."""
     table = _table_of(shard)
     if not table.is_file():
@@ -196,14 +198,8 @@ def _rows(shard: Path, broken: Callable[[str], None] | None) -> dict[str, dict[s
     try:
         return {row["key"]: row for row in pq.read_table(table, partitioning=None).to_pylist()}
     except (OSError, pa.ArrowException, KeyError) as error:
-        _object(f"{table} is no table of img2dataset's ({error}); take it or its shard away.", broken)
+        broken(f"{table} is no table of img2dataset's ({error}); take it or its shard away.")
         return None
-
-
-def _object(why: str, broken: Callable[[str], None] | None) -> None:
-    if broken is None:
-        raise UserError(why)
-    broken(why)
 
 
 def _block(shard: Path, place: int) -> bytes:

@@ -138,12 +138,25 @@ def test_what_is_no_finished_shard_is_refused(folder: Path, collection: Collecti
     tar(folder / "00001.tar", {})
     with pytest.raises(UserError, match=r"00001\.tar is not finished"):
         recipes(collection, WebdatasetConfig(path=folder))
-    (folder / "00001_stats.json").write_text("{}")
-    whole = (folder / "00000.tar").read_bytes()
-    for broken in (b"no tar at all", whole[: len(whole) // 2]):
+
+
+def test_a_shard_that_breaks_off_gives_what_is_whole_and_says_so(folder: Path, collection: Collection) -> None:
+    for shard in range(3):
+        by_img2dataset(folder, shard)
+    whole = (folder / "00001.tar").read_bytes()
+    config = WebdatasetConfig(path=folder)
+    for broken, kept in ((b"no tar at all", 8), (whole[: len(whole) // 2], 11)):
         (folder / "00001.tar").write_bytes(broken)
-        with pytest.raises(UserError, match=r"00001\.tar can't be read as a tar"):
-            ingest_webdataset(collection, WebdatasetConfig(path=folder))
+        summary = ingest_webdataset(collection, config)
+        assert (summary.kept, summary.dropped["truncated"]) == (kept, 1)
+        rows = collection.read(Table.RECORDS, "00001").to_pylist()
+        assert rows[-1]["status"] == "truncated"
+        assert rows[-1]["detail"].startswith(f"{folder}/00001.tar can't be read as a tar")
+    (folder / "00001.parquet").write_bytes(b"no table")
+    assert ingest_webdataset(collection, config).dropped["truncated"] == 2
+    (folder / "00001.tar").write_bytes(whole)
+    by_img2dataset(folder, 1)
+    assert "truncated" not in ingest_webdataset(collection, config).dropped
 
 
 @pytest.mark.parametrize(
