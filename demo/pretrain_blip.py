@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -92,16 +91,6 @@ def caption_tokens(captions: list[str]) -> Tensor:
     tokens = tokenize(tokenizer, captions)[:, :LONGEST].clone()
     tokens[:, 0] = tokenizer.bos_token_id
     return tokens
-
-
-def describe(blip: Any, pictures: Tensor) -> list[str]:
-    """Captions of pictures, uint8 [n, 64, 64, 3], greedily."""
-    tokenizer = bert_tokenizer()
-    told: list[str] = []
-    for part in torch.split(pictures, 128):
-        made = blip.generate(pixel_values=normalized(part), max_new_tokens=LONGEST, num_beams=1, do_sample=False)
-        told += [tokenizer.decode(np.asarray(row.cpu()), skip_special_tokens=True) for row in made]
-    return told
 
 
 def export_blip(blip: Any, folder: Path) -> None:

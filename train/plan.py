@@ -65,7 +65,7 @@ class Plan:
         scarce = [bucket for bucket in self.buckets if bucket.filled > bucket.pictures]
         notes = [f"{len(self.problems):,} would take no part: {names(self.problems, 10)}."] if self.problems else []
         if self.enlarged:
-            notes.append(f"{self.enlarged:,} are smaller than their bucket, and would be enlarged; see upscale.")
+            notes.append(f"{self.enlarged:,} would be enlarged, to fill a bucket that is larger; see upscale.")
         notes += [
             f"The bucket {bucket.size[0]}×{bucket.size[1]} has too few pictures ({bucket.pictures}) for its batch, so "
             f"they are repeated in {bucket.filled} places; add pictures of that shape, or lower batch."
