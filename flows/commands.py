@@ -68,7 +68,7 @@ def plan(project: Path = PROJECT) -> None:
     training = planning.plan_train(loaded)
     if training is not None:
         planning.print_training(training)
-    _say_lengths(of_workspace(loaded.workspace, list(loaded.sources)), loaded.train.base)
+    say_lengths(of_workspace(loaded.workspace, list(loaded.sources)), loaded.train.base)
     if all(step.stale == [] for step in steps):
         print("Nothing to do: everything is as project.yaml says.")
 
@@ -95,12 +95,12 @@ def show(folder: Path, *, picture: str | None = None, output: Path | None = None
         return
     for table in showing.tables(folder):
         print_table(table)
-    _say_lengths(showing.captions_of(folder), None)
+    say_lengths(showing.captions_of(folder), None)
     sheet = showing.write_sheet(folder, output or Path(f"dreamloom-{folder.absolute().name}.png"))
     print(f"contact sheet: {sheet}" if sheet else "no pictures yet")
 
 
-def _say_lengths(captions: Captions, model: str | None) -> None:
+def say_lengths(captions: Captions, model: str | None) -> None:
     """How many captions the text encoder will cut; nothing where there is no caption yet.
 
     Args:

@@ -255,10 +255,13 @@ def train(
         Only say what would be done: which pictures, in which buckets, how many steps.
     """
     if plan:
+        from flows.commands import say_lengths
         from flows.plan import print_training
         from train.plan import plan as plan_training
 
-        print_training(plan_training(folder, config))
+        planned = plan_training(folder, config)
+        print_training(planned)
+        say_lengths(list(planned.captions), config.base)
         return
     _perform(runs.train_step(folder, run, config, heldout))
 

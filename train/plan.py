@@ -40,6 +40,8 @@ class Plan:
 
     folders: tuple[FolderPlan, ...]
     buckets: tuple[BucketPlan, ...]
+    captions: tuple[tuple[str, str], ...]
+    """Picture and caption of all that take part."""
     problems: tuple[Problem, ...]
     """Pictures that do not take part, and why."""
     enlarged: int
@@ -90,6 +92,7 @@ def plan(folder: Path, config: TrainConfig, images_per_second: float | None = No
     return Plan(
         folders=_folders(dataset),
         buckets=_buckets(dataset, course),
+        captions=tuple((sample.name, sample.caption) for sample in dataset.samples),
         problems=dataset.problems,
         enlarged=sum(enlargement(sample.size, sample.bucket) > 1 for sample in dataset.samples),
         batches_first_epoch=course.ends[0],

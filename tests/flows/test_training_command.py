@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from flows.cli import main
 
 HOUSE = Path(__file__).parents[2]
 MODEL = HOUSE / "demo" / "models" / "stable-diffusion"
@@ -35,3 +38,12 @@ def test_sigterm_saves_and_the_next_call_goes_on(tmp_path: Path) -> None:
     assert "stopped and saved" in said and "run again to go on" in said
     (saved,) = (run / "checkpoints").glob("[0-9]*")
     assert int(saved.name) > 0
+
+
+def test_the_plan_says_which_captions_will_be_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, caption in (("short", "a thing"), ("long", "a thing " * 60)):
+        Image.new("RGB", (64, 64), "teal").save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(caption)
+    given = ["train", str(tmp_path), str(tmp_path / "run"), "--plan", "--base", str(MODEL), "--resolution", "64"]
+    assert main(given) == 0
+    assert "1 of 2 captions will be cut" in (said := capsys.readouterr().out) and "of long.png" in said
