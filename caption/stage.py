@@ -68,14 +68,15 @@ def caption(
     check(config)
     for source in config.templates.keys() - {collection.name}:
         raise UserError(f"templates.{source}: there is no such source; this collection is called {collection.name}.")
-    made = recipes(collection, config)
+    recipe_of = recipes_by(collection, config)
+    made = {part: recipe_of(part) for part in (collection.parts(Table.RECORDS) if parts is None else parts)}
 
     def work(part: str, progress: Progress) -> tuple[list[dict[str, Any]], Summary]:
         with _journal(collection, part) as journal:
             return _caption_part(collection, config, part, journal, progress)
 
     summary = make_parts(collection, Table.CAPTIONS, config, made, work, progress, parts)
-    for part in made if parts is None else parts:
+    for part in made:
         _journal(collection, part).remove()
     return summary
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from flows.chain import levels
 from flows.inputs import input_of
+from flows.pictures import spread
 from flows.project import Project
 from flows.runs import newest_speed
 from flows.steps import Step
@@ -14,6 +15,9 @@ from train.plan import Plan
 from train.plan import plan as plan_training
 
 Rows = list[dict[str, Any]]
+
+_LOOKED_AT = 8
+"""Stale parts that are opened to see how much of their work is left; the others are taken to be like them."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class PlannedStep:
         there = self.step.there()
         if not self.stale or not there.parts_done or not there.seconds:
             return None
-        return there.seconds / there.parts_done * len(self.stale) * self.step.left(self.stale)
+        return there.seconds / there.parts_done * len(self.stale) * self.step.left(spread(self.stale, _LOOKED_AT))
 
 
 def plan_steps(project: Project) -> list[PlannedStep]:
@@ -76,14 +80,14 @@ def step_rows(steps: Sequence[PlannedStep]) -> Rows:
     """What would become of each step."""
     rows = []
     for planned in steps:
-        there = planned.step.there()
+        there, seconds = planned.step.there(), planned.seconds
         rows.append(
             {
                 "step": planned.step.title,
                 "would be made": _would_be_made(planned, there.parts_done),
                 "pictures there": there.kept or None,
                 "size": size(there.bytes_written) if there.bytes_written else "",
-                "time": "" if not planned.seconds else f"about {duration(planned.seconds)}",
+                "time": f"about {duration(seconds)}" if seconds else "",
             }
         )
     return rows

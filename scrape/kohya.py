@@ -8,6 +8,7 @@ a whole path; caption and tags are joined by a comma, as its trainer does.
 
 import json
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def _caption(entry: Any) -> str | None:
 
 
 def _key(name: str) -> str:
-    name = name.replace("\\", "/")
+    name = unicodedata.normalize("NFC", name).replace("\\", "/")  # macOS hands over "é" as "e" and an accent
     stem, extension = os.path.splitext(name)
     return stem if extension.lower() in EXTENSIONS else name
 

@@ -8,6 +8,7 @@ where several know a picture, the nearest has it.
 
 import json
 import os
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def captions_of(folder: Path, found: Sequence[Picture], note: Note) -> Mapping[s
     paths = sorted({*metadata_of(found), *folder.glob(METADATA)}, key=lambda path: len(path.parts))
     if not paths:
         raise UserError(f"{folder} has no {METADATA}; name a folder that Hugging Face's imagefolder can load.")
-    names = {picture.name for picture in found}
+    names = {_composed(picture.name): picture.name for picture in found}
     captions = {}
     for path in paths:  # a nearer one after one from above
         for number, line in enumerate(_lines(path), 1):
@@ -43,9 +44,9 @@ def captions_of(folder: Path, found: Sequence[Picture], note: Note) -> Mapping[s
             if entry is None:
                 note("line that can't be read", f"{path}:{number}")
                 continue
-            inside = os.path.relpath(path.parent / entry[0], folder)
+            inside = _composed(os.path.relpath(path.parent / entry[0], folder))
             if inside in names:
-                captions[inside] = entry[1]
+                captions[names[inside]] = entry[1]
             else:
                 note("entry without a picture", f"{path}:{number}: {entry[0]}")
     return captions
@@ -73,6 +74,11 @@ def write(rows: Sequence[Row], target: Target) -> Iterator[int]:
             lines.append(json.dumps(said, ensure_ascii=False, default=str))
         yield done
     target.text(METADATA, "".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
+
+
+def _composed(name: str) -> str:
+    """macOS hands over "é" as "e" and an accent, where the table has one letter."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _lines(path: Path) -> list[bytes]:

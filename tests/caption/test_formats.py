@@ -67,6 +67,16 @@ def test_any_captions_are_read_again_as_they_were_written(
     assert found == {str(number).encode(): caption for number, (_, caption, _) in enumerate(wanted)}
 
 
+@pytest.mark.parametrize("name", ["kohya", "imagefolder"])
+def test_names_are_the_same_however_their_accents_are_written(name: str, tmp_path: Path) -> None:
+    composed, apart = "caf\u00e9.jpg", "cafe\u0301.jpg"
+    put(tmp_path, apart)
+    (tmp_path / "meta.json").write_text(json.dumps({composed[:-4]: {"caption": "a cup"}}))
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": composed, "text": "a cup"}))
+    found, log = rows_of(name, tmp_path)
+    assert (found, log.counts) == ({apart: "a cup"}, {})
+
+
 def test_kohya_s_json_is_read_with_tags_and_paths(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     put(folder, "a.jpg", "b.png", "c.webp", "d.jpg", "e.jpg", "sub/f.jpg", "g.jpg")

@@ -55,7 +55,12 @@ def workspace(make_collection: Make, tmp_path: Path) -> Path:
         {"caption": text, "kind": kind, "score": -1.0, "similarity": cosine}
         for text, kind, cosine in (("a smiling man", CaptionKind.MODEL, 0.19), ("a man", CaptionKind.ALT, 0.15))
     ]
-    edited = {"caption": "a man, smiling", "unedited": "a smiling man", "kind": CaptionKind.MODEL, "model": "blip-base"}
+    edited = {
+        "caption": "a man, smiling",
+        "unedited": "a smiling man",
+        "kind": CaptionKind.MODEL,
+        "model": "/me/jo/../blip",
+    }
     ranked = {"similarity": 0.19, "clip": "ViT-B-32 openai", "doubtful": True, "candidates": found}
     written = [{"key": "bbbb0", **edited, **ranked}]
     people.write(Table.CAPTIONS, "00000", written, recipe="r", config=scored, summary=Summary(rows=1, kept=1))
@@ -82,7 +87,7 @@ def test_a_picture_of_the_dataset_is_followed_back(workspace: Path) -> None:
     assert history["similarity"] == "0.310 (ViT-L-14-quickgelu openai)"
     assert history["choice"] == "kept"
     assert history["passed choose"].startswith("aesthetic ≥ 5: 6.25; no copy")
-    assert (history["caption"], history["caption by"]) == ("a man, smiling", "model (blip-base)")
+    assert (history["caption"], history["caption by"]) == ("a man, smiling", "model (/me/blip)")
     assert history["before the edits"] == "a smiling man"
     assert history["caption fits"] == "0.190 (ViT-B-32 openai): doubtful"
     assert history["candidate"] == "0.190 a smiling man (model); 0.150 a man (alt)"
