@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.cli import main
+from flows.cli import run as dreamloom
 
 HOUSE = Path(__file__).parents[2]
 MODEL = HOUSE / "demo" / "models" / "stable-diffusion"
@@ -45,5 +45,5 @@ def test_the_plan_says_which_captions_will_be_cut(tmp_path: Path, capsys: pytest
         Image.new("RGB", (64, 64), "teal").save(tmp_path / f"{name}.png")
         (tmp_path / f"{name}.txt").write_text(caption)
     given = ["train", str(tmp_path), str(tmp_path / "run"), "--plan", "--base", str(MODEL), "--resolution", "64"]
-    assert main(given) == 0
+    assert dreamloom(given) == 0
     assert "1 of 2 captions will be cut" in (said := capsys.readouterr().out) and "of long.png" in said
