@@ -124,13 +124,13 @@ _loading = threading.Lock()
 
 
 def load_clip(config: ClipConfig, device: Device) -> Clip:
-    """Loads a model once and keeps it, also where several threads ask at once.
+    """Loads a model once and keeps it while its files are the same, also where several threads ask at once.
 
     Raises:
         UserError: it can't be loaded.
     """
     with _loading:
-        return _load(config.model, config.weights, config.precision, device)
+        return _load(config.model, config.weights, config.precision, device, tuple(clip_models(config).values()))
 
 
 def forget_clip() -> None:
@@ -140,7 +140,7 @@ def forget_clip() -> None:
 
 
 @lru_cache(maxsize=1)
-def _load(model: str, weights: str, precision: Precision, device: Device) -> Clip:
+def _load(model: str, weights: str, precision: Precision, device: Device, _content: tuple[str, ...]) -> Clip:
     if device != "cuda":
         keep_pages()  # before torch is imported
     import open_clip

@@ -12,6 +12,7 @@ from PIL import Image
 
 from base.cpu import has_bf16, keep_pages
 from base.errors import UserError
+from base.files import fingerprint
 from caption.config import CaptionConfig, Device, Precision
 
 if TYPE_CHECKING:
@@ -167,13 +168,13 @@ _writing = threading.Lock()
 
 
 def load(config: CaptionConfig) -> Blip:
-    """The model of a config, loaded at the first call and kept for the next.
+    """The model of a config, loaded at the first call and kept for the next, while what lies in its folder is the same.
 
     Raises:
         UserError: it can't be loaded, or there is no such device.
     """
     with _loading:  # sources that run side by side share one
-        return Blip(_load(config.model, config.device, config.precision), config)
+        return Blip(_load(config.model, config.device, config.precision, fingerprint(config.model)), config)
 
 
 def forget() -> None:
@@ -183,7 +184,7 @@ def forget() -> None:
 
 
 @lru_cache(maxsize=1)
-def _load(name: str, device: Device, precision: Precision) -> _Loaded:
+def _load(name: str, device: Device, precision: Precision, _content: str) -> _Loaded:
     if device != "cuda":
         keep_pages()  # before torch is imported
     import torch

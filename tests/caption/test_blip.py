@@ -1,6 +1,7 @@
 """BLIP in batches says what transformers says of one picture at a time; what is drawn hangs on the picture alone."""
 
 import gc
+import shutil
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -113,6 +114,17 @@ def test_the_model_is_kept_until_it_is_to_be_forgotten(tiny: str, config_of: Mak
     forget()
     gc.collect()
     assert kept() is None
+
+
+def test_a_model_that_was_exchanged_is_loaded_anew(
+    tiny: str, tiny2: str, tmp_path: Path, config_of: MakeConfig
+) -> None:
+    place = tmp_path / "model"
+    shutil.copytree(tiny, place)
+    assert not load(config_of(str(place))).loaded.is_blip2
+    shutil.rmtree(place)
+    shutil.copytree(tiny2, place)
+    assert load(config_of(str(place))).loaded.is_blip2
 
 
 def test_the_score_is_the_mean_log_probability_of_the_tokens(tiny: str, picture: Draw, config_of: MakeConfig) -> None:

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from base.stage import Summary
 from flows.cli import run
+from flows.plan import PlannedStep
+from flows.steps import Outcome, Step
 
 
 def files(folder: Path) -> dict[Path, int]:
@@ -45,6 +48,12 @@ def test_plan_of_a_finished_project_says_how_training_goes(finished: Any, capsys
     assert {k: v for k, v in files(finished.folder).items() if k != finished.file} == {
         k: v for k, v in before.items() if k != finished.file
     }
+
+
+def test_plan_takes_a_part_that_keeps_most_of_its_work_for_less() -> None:
+    there = Summary(rows=30, kept=30, seconds=20.0, parts_done=2)
+    step = Step("caption", "people", list, lambda *_: Outcome("", True), lambda: there, left=lambda parts: 0.25)
+    assert [PlannedStep(step, stale).seconds for stale in (None, [], ["00001"])] == [None, 0.0, 2.5]
 
 
 def test_train_plans_any_training_folder_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
