@@ -1,8 +1,9 @@
-"""Whether a JPEG is whole, by its markers: the entropy code is looked through, and not decoded."""
+"""What a JPEG's markers tell, such as whether it is whole: the entropy code is looked through, and not decoded."""
 
 import struct
 
 import numpy as np
+import numpy.typing as npt
 
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _BETWEEN_SCANS = {0xC4, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}
@@ -23,16 +24,29 @@ def beginning_of_whole(data: bytes) -> bytes | None:
     scan = _first_scan(data)
     if scan is None:
         return None
-    codes = np.frombuffer(data, np.uint8)[scan:]
-    markers = np.flatnonzero(codes[:-1] == 0xFF)
-    markers = markers[_IS_MARKER[codes[markers + 1]]]
-    ends = markers[codes[markers + 1] == _EOI]
-    if not len(ends):
+    places, codes = _markers(data, scan)
+    ends = np.flatnonzero(codes == _EOI)
+    if not len(ends) or not set(np.unique(codes[: ends[0]]).tolist()) <= _BETWEEN_SCANS:
         return None
-    before = np.unique(codes[markers[markers < ends[0]] + 1])
-    if not set(before.tolist()) <= _BETWEEN_SCANS:
-        return None
-    return data[: scan + min(_SAMPLE, int(ends[0]))] + bytes((0xFF, _EOI))
+    return data[: min(scan + _SAMPLE, int(places[ends[0]]))] + bytes((0xFF, _EOI))
+
+
+def scans(data: bytes) -> int:
+    """How many scans a JPEG has, each of which costs its decoder a pass over all pixels; at most, where it is odd."""
+    scan = _first_scan(data)
+    if scan is None:
+        return data.count(bytes((0xFF, _SOS)))
+    _, codes = _markers(data, scan)
+    ends = np.flatnonzero(codes == _EOI)
+    return 1 + int(np.count_nonzero(codes[: ends[0] if len(ends) else None] == _SOS))
+
+
+def _markers(data: bytes, start: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint8]]:
+    """Where the markers of the entropy code stand, and their second bytes."""
+    code = np.frombuffer(data, np.uint8)[start:]
+    places = np.flatnonzero(code[:-1] == 0xFF)
+    places = places[_IS_MARKER[code[places + 1]]]
+    return places + start, code[places + 1]
 
 
 def _first_scan(data: bytes) -> int | None:

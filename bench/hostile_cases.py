@@ -174,6 +174,7 @@ def _content() -> Iterator[Case]:
         yield Case(item, f"{share:.0%} of a {name}", "truncated", reply(whole[: int(len(whole) * share)]))
     for name, bomb in bad.bombs().items():
         yield Case("49", f"a {name} of too many pixels", "too_many_pixels", reply(bomb))
+    yield Case("49", "a JPEG of 500 scans", "too_many_pixels", reply(bad.scan_bomb()))
     long = bad.encoded(np.zeros((20, 4000, 3), np.uint8), "PNG")
     yield Case("50", "4000 × 20 pixels", "bad_aspect", reply(long))
     for name in ("GIF", "WEBP", "PNG", "AVIF"):

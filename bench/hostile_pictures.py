@@ -122,6 +122,14 @@ def bombs() -> dict[str, bytes]:
     return {"PNG": square, "JPEG": bytes(jpeg), "GIF": bytes(gif), "WebP": bytes(webp)}
 
 
+@cache
+def scan_bomb() -> bytes:
+    """A JPEG of 16 megapixels whose last scan is repeated five hundred times, in 100 kB."""
+    whole = encoded(np.full((4000, 4000), 128, np.uint8), progressive=True)
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    return whole[:-2] + 500 * last + whole[-2:]
+
+
 def with_segment(marker: int, content: bytes) -> bytes:
     """A JPEG with a segment of its own after its first two bytes."""
     whole = encoded()

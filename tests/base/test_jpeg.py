@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from base.jpeg import beginning_of_whole
+from base.jpeg import beginning_of_whole, scans
 from base.pixels import PictureError, check_whole
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
@@ -57,3 +57,14 @@ def test_broken_tables_and_strange_markers_are_not_passed_over() -> None:
     strange = bytearray(WHOLE["baseline"])
     strange[-200:-198] = b"\xff\xc8"
     assert beginning_of_whole(bytes(strange)) is None
+
+
+def test_scans_are_counted_where_they_are_decoded() -> None:
+    assert [scans(WHOLE[name]) for name in ("baseline", "restarts", "a thumbnail within")] == [1, 1, 1]
+    assert scans(jpeg() + jpeg(progressive=True)) == 1  # a decoder ends with the first end
+    whole = WHOLE["progressive"]
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    for more in (0, 1, 70):
+        assert scans(whole[:-2] + more * last + whole[-2:]) == 10 + more
+    padded = whole[:2] + b"\xff" * 9 + whole[2:]  # fill bytes before a marker (ITU-T T.81, B.1.1.2)
+    assert scans(padded) == 10

@@ -93,6 +93,20 @@ def test_shrinking_is_lanczos(width: int, height: int, scale: float, seed: int) 
     assert np.abs(difference).mean() < (1 if min(size) >= 16 else 16)
 
 
+def test_many_scans_are_refused_where_they_cost_much(site: Any, collection: Collection) -> None:
+    out = io.BytesIO()
+    Image.open(io.BytesIO(site.picture(1, 640, 480))).save(out, "JPEG", progressive=True)
+    whole = out.getvalue()
+    many = whole[:-2] + 90 * whole[whole.rindex(b"\xff\xda") : -2] + whole[-2:]
+    urls = [site.put("/whole", whole), site.put("/many", many)]
+    assert statuses(site.scraped(collection, urls)) == ["ok", "ok"]
+    rows = site.scraped(collection, urls, max_pixels=640 * 480)
+    assert [(row["status"], row["detail"]) for row in rows] == [
+        ("ok", None),
+        ("too_many_pixels", "100 times 640 × 480"),
+    ]
+
+
 def test_what_is_no_picture_to_train_on(site: Any, collection: Collection) -> None:
     animation = io.BytesIO()
     frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
