@@ -126,7 +126,9 @@ def run(tokens: list[str], verbose: bool = False) -> int:
 def _end(code: int, message: str, verbose: bool) -> int:
     if verbose:
         traceback.print_exc()
-    print(message, file=sys.stderr)
+    from flows.terminal import printable
+
+    print("\n".join(map(printable, message.splitlines())), file=sys.stderr)
     return code
 
 

@@ -15,7 +15,7 @@ from flows.project import Project, load_project
 from flows.report import report_path
 from flows.steps import Outcome, Step
 from flows.tables import balance, funnel
-from flows.terminal import Terminal, funnel_table, print_table, rows_table, say
+from flows.terminal import Terminal, funnel_table, print_table, printable, rows_table, say
 
 PROJECT = Path("project.yaml")
 
@@ -91,7 +91,7 @@ def show(folder: Path, *, picture: str | None = None, output: Path | None = None
         from curate.trace import trace
 
         for what, value in trace(folder, picture):
-            print(f"{what:<20}{value}")
+            print(f"{what:<20}{printable(value)}")
         return
     for table in showing.tables(folder):
         print_table(table)
@@ -110,7 +110,7 @@ def say_lengths(captions: Captions, model: str | None) -> None:
 
     if captions:
         with Terminal() as terminal, terminal.watch("count tokens") as progress:
-            print(lengths(captions, tokens_of(model), progress))
+            print(printable(str(lengths(captions, tokens_of(model), progress))))
 
 
 def near(path: Path) -> Path:

@@ -1,6 +1,7 @@
 """What a person at a terminal sees: how far the work is, and what each stage did."""
 
 import contextlib
+import re
 import sys
 import threading
 import time
@@ -196,6 +197,15 @@ def rules_rows(summary: Summary) -> list[dict[str, Any]]:
     return rows
 
 
+def printable(text: str) -> str:
+    """Text of the web or of a file, without what a terminal would obey or could not write: "\\x1b[31m", "\\n"."""
+    return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+# control characters, breaks of lines, turns of the direction of writing, and bytes of names that are no UTF-8
+_OBEYED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
 def say(line: str) -> None:
     """A line to stdout, whole also where several threads speak."""
     sys.stdout.write(f"{line}\n")
@@ -221,7 +231,7 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, int | float):
         return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
-    return escape(str(value))  # what is in brackets is no markup
+    return escape(printable(str(value)))  # what is in brackets is no markup
 
 
 def _line(title: str, done: int, total: int | None, rate: float, note: str) -> str:

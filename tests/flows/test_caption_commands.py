@@ -140,3 +140,14 @@ def test_tokens_are_counted_before_there_are_captions_of_the_pictures_that_came(
     (mine / "a broken picture of a cat.png").write_bytes(b"x")
     assert run(["ingest", "folder", "man", "--path", str(mine)]) == 0
     assert "tokens: none of 3 captions is cut" in said(["show", "man"], capsys)
+
+
+def test_no_caption_tells_the_terminal_what_to_do(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "a cat\x1b[31m in \u202edisguise\nsecond line"
+    (mine / "a man, a man_1.txt").write_text(text)
+    assert run(["ingest", "folder", "man", "--path", str(mine)]) == 0
+    assert run(["caption", "man"]) == 0
+    for tokens in (["show", "man", "--picture", "a man, a man_1.png"], ["caption", "edit", "man", "--prefix", "x"]):
+        out = said([*tokens, *(["--dry-run"] if "edit" in tokens else [])], capsys)
+        assert all(part in out for part in (r"a cat\x1b[31m", r"\u202edisguise\nsecond"))
+        assert not {"\x1b", "\u202e"} & set(out)
