@@ -41,15 +41,18 @@ class Store:
     def filling(self, wanted: set[str], progress: Progress = silent) -> Iterator[None]:
         """Within, entries may be put; at first, those of `wanted` that the folder has are mapped.
 
+        Other processes may read the folder meanwhile, and one that finds all it wants need not wait for its turn.
+
         Raises:
             UserError: another process is filling the folder, or it can't be written.
         """
-        if self.folder is None:
+        self._map(wanted - set(self.entries), progress)
+        if self.folder is None or wanted <= set(self.entries):
             yield
             return
         with lock(self.folder, ", or give this run a cache of its own (--cache)"):
             sweep(self.folder)
-            self._map(wanted - set(self.entries), progress)
+            self._map(wanted - set(self.entries), progress)  # who held it may have made some
             try:
                 yield
             finally:  # asked to stop, it keeps what was made
@@ -65,8 +68,7 @@ class Store:
                 self._store()
 
     def _map(self, wanted: set[str], progress: Progress) -> None:
-        assert self.folder is not None
-        shards = sorted(self.folder.glob("[!.]*.safetensors")) if wanted else []
+        shards = sorted(self.folder.glob("[!.]*.safetensors")) if wanted and self.folder else []
         for number, shard in enumerate(shards, start=1):
             progress(number, len(shards), "looking through the cache")
             try:

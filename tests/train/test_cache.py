@@ -1,6 +1,8 @@
 """The cache of latents: by content, whole or not there, and what a VAE gives without it."""
 
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from base.errors import UserError
+from base.files import lock
 from train.batches import Course
 from train.cache import LatentCache
 from train.config import TrainConfig
@@ -139,6 +143,26 @@ def test_a_fill_that_was_broken_off_ends_with_the_same_bits(
     resumed.add(samples, 2)
     assert 0 < left < len(shards(tmp_path / "broken"))
     assert all(torch.equal(at(whole, sample), at(resumed, sample)) for sample in samples)
+
+
+def test_a_cache_that_another_run_fills_can_be_read_and_filling_it_is_refused(
+    vae: object, samples: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    LatentCache(tmp_path, vae).add(samples[:3], 1)
+    (folder,) = {shard.parent for shard in shards(tmp_path)}
+    child = os.fork()
+    if child == 0:
+        with lock(folder):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        os._exit(0)
+    os.waitpid(child, os.WUNTRACED)
+    try:
+        assert LatentCache(tmp_path, vae).add(samples[:3], 1) == []
+        with pytest.raises(UserError, match=rf"process {child}\); wait .* or give this run a cache of its own"):
+            LatentCache(tmp_path, vae).add(samples, 1)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_pictures_that_cannot_be_decoded_are_named_and_the_others_made(
