@@ -4,8 +4,9 @@ import glob
 import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import fsspec
 import pyarrow.parquet as pq
@@ -90,8 +91,22 @@ def _far(pattern: str) -> list[IndexFile]:
         else:
             names = [path] if store.isfile(path) else sorted(store.glob(path))
     except _unreached() as error:
-        raise UserError(f"{pattern} can't be reached ({error}); see that address and access are right.") from error
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"{pattern} can't be reached ({why}); see that address and access are right.") from error
+    _date(store)
     return [IndexFile(store.unstrip_protocol(name), store) for name in names]
+
+
+def _date(store: Any) -> None:
+    """DuckDB asks of each file when it was changed, which the Hub's store does not know; any date will do."""
+
+    def modified(path: str) -> datetime:
+        try:
+            return cast(datetime, type(store).modified(store, path))
+        except NotImplementedError:
+            return datetime.fromtimestamp(0, UTC)
+
+    store.modified = modified
 
 
 def _unreached() -> tuple[type[Exception], ...]:

@@ -8,6 +8,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from base.errors import UserError
 from base.stage import Summary
@@ -340,6 +341,19 @@ def test_an_index_may_lie_in_any_store_that_fsspec_knows(tmp_path: Path) -> None
     assert is_current(collection, config)
     store.pipe("/laion[1]/1.parquet", Path(near[2]).read_bytes())
     assert not is_current(collection, config)
+
+
+def test_a_store_need_not_know_when_a_file_was_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the Hub's (hf://), which does not of the files in a dataset."""
+
+    def modified(_: Any, path: str) -> None:
+        raise NotImplementedError(path)
+
+    monkeypatch.setattr(MemoryFileSystem, "modified", modified)
+    near = index(tmp_path / "1.parquet", [row(i) for i in range(3)])
+    fsspec.filesystem("memory").pipe("/undated/1.parquet", Path(near).read_bytes())
+    expected = candidates(tmp_path, FilterConfig(index=[near]))
+    assert candidates(tmp_path, FilterConfig(index=["memory://undated"])) == expected
 
 
 @pytest.mark.parametrize(
