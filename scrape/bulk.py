@@ -40,7 +40,7 @@ from scrape.webdataset import Sample, read_shard, status_of
 if TYPE_CHECKING:
     from scrape.download import ScrapeConfig
 
-SHARD_ROWS = 1_000
+_SHARD_ROWS = 1_000
 _ROUNDS = 2
 """How often it is begun, where it does not finish all shards."""
 _RUN = """
@@ -173,30 +173,12 @@ def _write_plan(folder: Path, rows: Sequence[Row]) -> None:
 
 
 def _unfinished(folder: Path, rows: int) -> bool:
-    return len(list((folder / "shards").glob("*_stats.json"))) < -(-rows // SHARD_ROWS)
+    return len(list((folder / "shards").glob("*_stats.json"))) < -(-rows // _SHARD_ROWS)
 
 
 def _run(folder: Path, config: "ScrapeConfig", rows: int, total: int, progress: Progress) -> None:
     """Runs it to its end, in processes of its own."""
-    processes = config.processes or os.cpu_count() or 1
-    arguments = {
-        "url_list": str(folder / "urls.parquet"),
-        "input_format": "parquet",
-        "output_folder": str(folder / "shards"),
-        "output_format": "webdataset",
-        "disable_all_reencoding": True,
-        "extract_exif": False,
-        "save_additional_columns": [_KEY],
-        "number_sample_per_shard": SHARD_ROWS,
-        "processes_count": processes,
-        "thread_count": max(1, config.concurrency // processes),
-        "timeout": round(config.timeout_s) or 1,
-        "retries": config.retries,
-        "distributor": config.distributor,
-        "user_agent_token": ROBOT,
-        "disallowed_header_directives": sorted(REFUSALS) if config.obey_optout else [],
-    }
-    (folder / "arguments.json").write_text(json.dumps(arguments))
+    (folder / "arguments.json").write_text(json.dumps(_arguments(folder, config)))
     command = [sys.executable, "-c", _RUN, str(folder / "arguments.json")]
     python = {"PYSPARK_PYTHON": sys.executable, **os.environ}  # else Spark's processes run what is called python3
     quiet = {**python, "NO_ALBUMENTATIONS_UPDATE": "1"}
@@ -205,8 +187,8 @@ def _run(folder: Path, config: "ScrapeConfig", rows: int, total: int, progress: 
         try:
             while process.poll() is None:
                 finished = len(list((folder / "shards").glob("*_stats.json")))
-                shards = -(-rows // SHARD_ROWS)
-                progress(min(finished * SHARD_ROWS, rows), total, f"img2dataset: {finished} of {shards} shards")
+                shards = -(-rows // _SHARD_ROWS)
+                progress(min(finished * _SHARD_ROWS, rows), total, f"img2dataset: {finished} of {shards} shards")
                 time.sleep(0.5)
         finally:
             if process.poll() is None:  # Ctrl-C, or an error here: its processes end with it
@@ -217,6 +199,28 @@ def _run(folder: Path, config: "ScrapeConfig", rows: int, total: int, progress: 
         raise ChildProcessError(
             f"img2dataset ended with {process.returncode}: {lines[-1] if lines else 'it said nothing'}"
         )
+
+
+def _arguments(folder: Path, config: "ScrapeConfig") -> dict[str, Any]:
+    """What it is called with."""
+    processes = config.processes or os.cpu_count() or 1
+    return {
+        "url_list": str(folder / "urls.parquet"),
+        "input_format": "parquet",
+        "output_folder": str(folder / "shards"),
+        "output_format": "webdataset",
+        "disable_all_reencoding": True,
+        "extract_exif": False,
+        "save_additional_columns": [_KEY],
+        "number_sample_per_shard": _SHARD_ROWS,
+        "processes_count": processes,
+        "thread_count": max(1, config.concurrency // processes),
+        "timeout": round(config.timeout_s) or 1,
+        "retries": config.retries,
+        "distributor": config.distributor,
+        "user_agent_token": ROBOT,
+        "disallowed_header_directives": sorted(REFUSALS) if config.obey_optout else [],
+    }
 
 
 # After: what it brought

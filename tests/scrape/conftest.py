@@ -109,7 +109,7 @@ class Web:
 @pytest.fixture
 def site() -> Iterator[Web]:
     """A server with nothing on it."""
-    loop, ready = asyncio.new_event_loop(), threading.Event()
+    loop = asyncio.new_event_loop()
     served = Web(loop)
 
     async def start() -> web.AppRunner:
@@ -124,7 +124,6 @@ def site() -> Iterator[Web]:
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     runner = asyncio.run_coroutine_threadsafe(start(), loop).result()
-    ready.set()
     yield served
     asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
     loop.call_soon_threadsafe(loop.stop)

@@ -15,8 +15,11 @@ from scrape.download import ScrapeConfig, scrape
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("img2dataset") is None, reason="img2dataset is an extra")
 
 
-def test_its_tables_are_those_of_the_scraper(site: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("distributor", ["multiprocessing", "pyspark", "ray"])
+def test_its_tables_are_those_of_the_scraper(site: Any, tmp_path: Path, distributor: str) -> None:
     """Also of what it fails at by itself: an address with a space, a body that is packed, a host that asks to wait."""
+    if distributor != "multiprocessing":
+        pytest.importorskip(distributor, reason="is installed by whoever has a cluster")
     site.put("/robots.txt", b"User-agent: *\nDisallow: /members/\n")
 
     async def busy(_: web.Request) -> web.StreamResponse:
@@ -31,7 +34,8 @@ def test_its_tables_are_those_of_the_scraper(site: Any, tmp_path: Path) -> None:
     tables = []
     for engine in ("own", "img2dataset"):
         collection = Collection(tmp_path / engine)
-        rows = site.scraped(collection, urls, engine=engine, processes=1, retries=3, shrink_to=100)
+        config = {"engine": engine, "distributor": distributor, "processes": 1, "retries": 3, "shrink_to": 100}
+        rows = site.scraped(collection, urls, **config)
         tables.append([{**row, "consent": None, "detail": None} for row in rows])
         assert not (collection.root / "bulk").exists() or not list((collection.root / "bulk").iterdir())
     assert tables[0] == tables[1]
