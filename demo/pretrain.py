@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from base.cpu import keep_pages
 from base.progress import Progress
-from demo.pretrain_loop import keep_memory
 
 MODELS = Path(__file__).parent / "models"
 ORDER = ("vae", "unet", "clip", "blip")
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of everything that is random")
     parser.add_argument("--measure", action="store_true", help="make nothing; print how good the models in --out are")
     given = parser.parse_args(arguments)
-    keep_memory()  # before torch makes its first tensor
+    keep_pages()  # before torch is imported
     if given.measure:
         print_measures(given.out)
         return

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import ctypes
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from base.cpu import has_bf16
 from base.files import commit, commit_text
 from base.progress import Progress, silent
 
@@ -138,15 +138,6 @@ def _save(
         )
 
 
-def keep_memory() -> None:
-    """Tells glibc to keep freed memory: tiny convolutions run 1.6 times as fast; no effect where there is no glibc."""
-    m_mmap_max, m_trim_threshold, m_top_pad = -4, -1, -2
-    with contextlib.suppress(AttributeError, OSError):
-        mallopt = ctypes.CDLL(None).mallopt
-        for option, value in ((m_mmap_max, 0), (m_trim_threshold, 2**31 - 1), (m_top_pad, 64 << 20)):
-            mallopt(option, value)
-
-
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """New modules made in this block have weights drawn by `seed`."""
@@ -157,7 +148,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 def half_where_fast() -> torch.autocast:
     """bfloat16 on a GPU, and on processors that have it: there a transformer trains in half the time."""
-    fast = device().type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    fast = device().type == "cuda" or has_bf16()
     return torch.autocast(device().type, torch.bfloat16, enabled=fast)
 
 

@@ -87,10 +87,10 @@ def _judge_group(model: Model, group: list[Sample], latents: LatentCache, config
     precision = choose_precision(config.precision, model.device)
     with autocast(model.device, precision):
         states = model.states(model.tokens([sample.caption for sample in group]).to(model.device))
-    own = [_number(latents.key(sample)) for sample in group]
+    own = [number_of(latents.key(sample)) for sample in group]
     total = torch.zeros(len(group), device=model.device)
     for stratum in range(config.timesteps):
-        times, added = _draw(model, own, stratum, config, tuple(clean.shape[1:]))
+        times, added = draw(model, own, stratum, config, tuple(clean.shape[1:]))
         kept = model.alphas_cumprod[times]
         noisy = objective.add_noise(clean, added, kept).contiguous(memory_format=torch.channels_last)
         with autocast(model.device, precision):
@@ -104,7 +104,7 @@ def _shown(sample: Sample, config: EvaluateConfig) -> list[View]:
     return [plain(sample, config.pad)]
 
 
-def _draw(
+def draw(
     model: Model, own: list[int], stratum: int, config: EvaluateConfig, shape: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
     """Each picture's timestep in this stratum, [n], and its noise, [n, *shape]; both depend on its content alone."""
@@ -116,6 +116,6 @@ def _draw(
     return torch.tensor(times, device=model.device), noise.normal(stream(config.seed, "judged noise"), places, shape)
 
 
-def _number(key: str) -> int:
+def number_of(key: str) -> int:
     """A number for a picture's content, with room below it for the strata."""
     return int(key[:13], 16) << 10

@@ -17,10 +17,12 @@ from PIL import Image
 
 from base.errors import UserError
 from base.progress import silent
+from train import objective
 from train.cache import LatentCache
 from train.config import TrainConfig
 from train.evaluate import EvaluateConfig, evaluate, measure, read_heldout
-from train.heldout import compare, judge
+from train.framing import plain
+from train.heldout import compare, decodable, draw, judge, number_of
 from train.loop import train
 from train.model import load_model
 from train.run import best_checkpoint, best_point, checkpoints
@@ -186,6 +188,24 @@ def test_held_out_pictures_are_shown_as_the_run_shows_its_own(
     run = tmp_path / "run"
     train(folder, run, config(base=tiny_base, max_steps=1, **ways[-1]), tmp_path / "held")
     assert json.loads((run / "evaluation.json").read_text())["base"]["training"]["a/wide.png"] == losses[-1]
+
+
+def test_a_padded_held_out_pictures_loss_is_that_inside_it(tiny_base: str, tmp_path: Path) -> None:
+    """64 × 24 in a bucket of 32 × 32 covers the rows 3 and 4 of 8 whole."""
+    (tmp_path / "training").mkdir()
+    Image.new("RGB", (64, 24), "teal").save(tmp_path / "training" / "x.png")
+    config = SETTINGS.model_copy(update={"pad": "#ffffff", "timesteps": 1, "quantum": 32, "precision": "fp32"})
+    model = load_model(tiny_base, CPU)
+    latents = LatentCache(None, model.vae)
+    data = decodable(read_heldout(tmp_path, 32, 32, 1, True)["training"], latents, config, silent)
+    (sample,) = data.samples
+    clean = model.scaled(latents.at(sample, plain(sample, "#ffffff"))[:1].float())
+    times, added = draw(model, [number_of(latents.key(sample))], 0, config, tuple(clean.shape[1:]))
+    with torch.no_grad():
+        noisy = objective.add_noise(clean, added, model.alphas_cumprod[times])
+        answer = model.predict(noisy, times, model.states(model.tokens(["x"])))
+    inside = (answer - added).square()[0, :, 3:5].mean()
+    assert judge(model, data, latents, config) == pytest.approx({"x.png": float(inside)}, rel=1e-5)
 
 
 def test_one_kind_alone_is_measured_alone(tiny_base: str, heldout: Path, tmp_path: Path) -> None:
