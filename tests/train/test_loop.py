@@ -138,6 +138,28 @@ def test_asked_to_stop_it_saves_and_goes_on_to_the_same_bits(
     assert_same(outcome(run), outcome(undisturbed))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"weights": "bf16", "precision": "bf16", "optimizer": "adafactor", "ema": 8, "accumulate": 2},
+        {"lora": 4, "optimizer": "schedule_free", "text_encoder_rate": 0, "pad": "#ffffff", "flip": 0.5},
+    ],
+)
+def test_other_optimizers_and_weights_go_on_to_the_same_bits_too(
+    tiny_base: str, folder: Path, tmp_path: Path, config: Config, changes: dict[str, Any]
+) -> None:
+    made = config(base=tiny_base, epochs=3, max_steps=6, cache=tmp_path / "latents", **changes)
+    ends = []
+    for name, stops in (("whole", []), ("stopped", [4, 9])):
+        run = tmp_path / name
+        for at in stops:
+            assert not train(folder, run, made, None, stopping("images/s", at)).finished
+        assert train(folder, run, made).finished
+        ends.append([file.read_bytes() for file in sorted(checkpoints(run)[-1].glob("*.safetensors"))])
+        ends[-1].append((run / "log.jsonl").read_bytes())
+    assert ends[0] == ends[1]
+
+
 def stopping(what: str, at: int) -> Progress:
     """A progress that sends SIGTERM, as a scheduler would, when the work that it names has come so far."""
     asked = False
