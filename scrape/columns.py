@@ -133,7 +133,7 @@ def _footer(file: IndexFile, text: str | None, scale: str | None) -> tuple[dict[
     try:
         metadata = file.metadata()
         schema = metadata.schema.to_arrow_schema()
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # the last for names that are damaged
         raise UserError(f"{file} can't be read as parquet ({_first_line(error)}); take it out of `index`.") from error
     names = spelled(schema.names)
     if scale == "v2":

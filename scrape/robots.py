@@ -2,10 +2,15 @@
 
 What the RFC leaves open is done as it is kindest: 429 counts as a host that can't be asked just now, and Crawl-delay,
 which it does not know, is heeded.
+
+A part of an index has thousands of hosts, and rules that are parsed take 25 times the memory of their text. So what is
+kept of each is its text, packed, and of those asked last, the rules.
 """
 
 import asyncio
+import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from protego import Protego
@@ -22,7 +27,10 @@ REDIRECTS = 5
 """Followed to a robots.txt (RFC 9309, 2.3.1.2)."""
 LONGEST_DELAY_S = 10.0
 """What of a Crawl-delay is heeded: at more than that, a host's thousand pictures would take a night."""
-_IN_A_THREAD = 32 * 1024
+_LONG = 8 * 1024
+"""Bytes of a packed robots.txt, some five times as much as text, that is parsed in a thread."""
+_MOST_KEPT = 64 * 2**20
+"""Bytes of all that are packed; beyond it, which takes malice, all are forgotten, and asked for anew."""
 
 
 class Asker(Protocol):
@@ -36,7 +44,7 @@ class Asker(Protocol):
 class Rules:
     """What a host's robots.txt says to this program."""
 
-    parsed: Protego | None
+    packed: bytes | None
     """None: there is none, and all is allowed."""
     unreadable: str | None = None
     """Why it can't be read, so that nobody knows what is allowed."""
@@ -44,7 +52,7 @@ class Rules:
     @property
     def delay_s(self) -> float:
         """Seconds from one request to the next."""
-        delay = self.parsed.crawl_delay(ROBOT) if self.parsed else None
+        delay = _parsed(self.packed).crawl_delay(ROBOT) if self.packed else None
         return min(delay or 0.0, LONGEST_DELAY_S)
 
     def verdict(self, address: URL) -> str | None:
@@ -55,9 +63,9 @@ class Rules:
         """
         if self.unreadable is not None:
             raise Dropped(Status.UNSUPPORTED, self.unreadable)
-        if self.parsed is None:
+        if self.packed is None:
             return None
-        if self.parsed.can_fetch(str(address), ROBOT):
+        if _parsed(self.packed).can_fetch(str(address), ROBOT):
             return "robots.txt: allowed"
         raise Dropped(Status.OPTED_OUT, "robots.txt: disallowed", consent="robots.txt: disallowed")
 
@@ -69,6 +77,7 @@ class Robots:
         self._asker = asker
         self._allow_private = allow_private
         self._rules: dict[URL, Rules] = {}
+        self._kept = 0  # bytes of their texts
         self._asked: dict[URL, asyncio.Lock] = {}
 
     async def rules(self, address: URL) -> Rules:
@@ -82,9 +91,19 @@ class Robots:
         if origin not in self._rules:
             async with self._asked.setdefault(origin, asyncio.Lock()):
                 if origin not in self._rules:
-                    self._rules[origin] = await self._ask(origin)
+                    self._keep(origin, await self._ask(origin))
             self._asked.pop(origin, None)
-        return self._rules[origin]
+        rules = self._rules[origin]
+        if rules.packed is not None and len(rules.packed) > _LONG:
+            await asyncio.to_thread(_parsed, rules.packed)
+        return rules
+
+    def _keep(self, origin: URL, rules: Rules) -> None:
+        self._kept += len(rules.packed or b"")
+        if self._kept > _MOST_KEPT:
+            self._kept = len(rules.packed or b"")
+            self._rules.clear()
+        self._rules[origin] = rules
 
     async def _ask(self, origin: URL) -> Rules:
         address = origin / "robots.txt"
@@ -92,7 +111,7 @@ class Robots:
             for _ in range(REDIRECTS + 1):
                 got = await self._asker.beginning(address, MOST_BYTES)
                 if isinstance(got, bytes):
-                    return Rules(await _parsed(got))
+                    return Rules(zlib.compress(got))
                 address = checked_url(got, allow_private=self._allow_private)
         except Dropped as dropped:
             if dropped.status in _NONE:
@@ -111,8 +130,13 @@ _NONE = {
 _UNREADABLE = {Status.UNSUPPORTED, Status.TRUNCATED}  # packed otherwise than was asked for, or not as it says
 
 
-async def _parsed(body: bytes) -> Protego:
-    text = body.decode("utf-8-sig", "replace")
-    if len(body) < _IN_A_THREAD:
-        return Protego.parse(text)
-    return await asyncio.to_thread(Protego.parse, text)
+def _parsed(packed: bytes) -> Protego:
+    return _parse_long(packed) if len(packed) > _LONG else _parse_short(packed)
+
+
+def _parse(packed: bytes) -> Protego:
+    return Protego.parse(zlib.decompress(packed).decode("utf-8-sig", "replace"))
+
+
+_parse_short = lru_cache(maxsize=256)(_parse)
+_parse_long = lru_cache(maxsize=4)(_parse)  # of 13 MB at most
