@@ -1,8 +1,9 @@
-"""Editing the captions that a collection has: what would change, and changing it. No model is asked, or needed."""
+"""Editing the captions that there are: what would change, and changing those of a collection. No model is needed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -10,7 +11,10 @@ from pydantic import ValidationError
 from base.errors import UserError
 from base.progress import Progress, silent
 from caption.config import CaptionConfig
+from caption.convert import read_rows
 from caption.edit import EditConfig, edit
+from caption.formats.rows import Row
+from caption.formats.target import Log
 from caption.stage import recipes_by
 from scrape.collection import Collection, Table, open_collection
 
@@ -32,6 +36,22 @@ def edits_of(collection: Collection, rules: EditConfig) -> list[Edit]:
     """
     rows = open_collection(collection.root, Table.CAPTIONS).read(Table.CAPTIONS).to_pylist()
     return [Edit(row["key"], row["caption"], edit(_unedited(row), rules, collection.name)) for row in rows]
+
+
+def edits_of_folder(folder: Path, source: str, rules: EditConfig, progress: Progress = silent) -> list[Edit]:
+    """What rules would make of the captions of a folder in the format `source`.
+
+    Raises:
+        UserError: it is no folder of that format.
+    """
+    found: list[Edit] = []
+
+    def change(row: Row, place: str) -> str:
+        found.append(Edit(row.name, row.caption or "", edit(row.caption or "", rules, place)))
+        return found[-1].after
+
+    read_rows(folder, source, Log(), progress, change)
+    return found
 
 
 def edit_captions(collection: Collection, rules: EditConfig, progress: Progress = silent) -> list[EditConfig]:

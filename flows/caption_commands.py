@@ -1,6 +1,7 @@
 """`dreamloom caption`: the stage, and what can be done with captions besides."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +10,10 @@ from cyclopts import App, Parameter
 from base.errors import UserError
 from caption.convert import Converted, convert
 from caption.edit import EditConfig, edit
-from caption.editing import Edit, edit_captions, edits_of
+from caption.editing import Edit, edit_captions, edits_of, edits_of_folder
 from caption.formats import FormatName, SourceName
 from caption.formats.target import CHANGED, MADE, ODD, RIGHT, SKIPPED
-from flows.editing import edits_of_folder, rows_of
+from flows.pictures import spread
 from flows.showing import is_collection
 from flows.stage_commands import FLAGS, caption
 from flows.terminal import Terminal, duration, print_table, reasons, rows_table
@@ -127,7 +128,9 @@ def _edit_collection(collection: Collection, rules: EditConfig, dry_run: bool) -
 
 
 def _show(edits: Sequence[Edit]) -> None:
-    print_table(rows_table(f"Captions before and after, at most {SHOWN} of them", rows_of(edits, SHOWN)))
+    changed = spread([one for one in edits if one.after != one.before], SHOWN)
+    if changed:
+        print_table(rows_table(f"Captions before and after, at most {SHOWN} of them", list(map(asdict, changed))))
     print(f"{_changed(edits)}; nothing was written")
 
 
