@@ -42,10 +42,6 @@ class EditConfig(StageConfig):
         (), description="Phrases between commas that come first, in this order; the others follow in their own."
     )
 
-    def __hash__(self) -> int:
-        """Configs are keys of what is made once for each, and a dictionary has no hash of its own."""
-        return hash(self.model_dump_json())
-
     @field_validator("strip", "tag_order", "replace")
     @classmethod
     def _not_blank(cls, words: "tuple[str, ...] | dict[str, str]") -> "tuple[str, ...] | dict[str, str]":

@@ -133,7 +133,3 @@ def test_what_is_replaced_is_gone_and_the_rest_stays(caption: str, word: str) ->
 def test_rules_that_can_not_be_meant_are_errors(rules: dict[str, object], sentence: str) -> None:
     with pytest.raises(ValidationError, match=sentence):
         EditConfig.model_validate(rules)
-
-
-def test_a_config_may_be_the_key_of_what_is_made_for_it() -> None:
-    assert len({EditConfig(replace={"a": "b"}), EditConfig(replace={"a": "b"}), EditConfig(replace={"a": "c"})}) == 2
