@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from base.errors import UserError
+from base.progress import silent
 from train.check import check
 from train.config import TrainConfig
 from train.loop import train
-from train.sample import GRID_LABEL, draw_grid, read_prompts
+from train.sample import GRID_LABEL, draw_each, draw_grid, read_prompts
 
 Config = Callable[..., TrainConfig]
 
@@ -40,6 +41,16 @@ def test_prompts_are_read_anew_and_the_grid_has_the_rows_of_the_newest(
     with Image.open(run / "samples.png") as grid, Image.open(samples[-1]) as newest:
         assert grid.size == (GRID_LABEL + newest.width, 2 * newest.height)
         assert np.array_equal(np.asarray(grid)[newest.height :, GRID_LABEL:], np.asarray(newest))
+
+
+def test_a_picture_hangs_on_its_noise_and_on_how_it_is_guided(tiny_base: str, tmp_path: Path, config: Config) -> None:
+    def drawn(name: str, number: int, **changes: float) -> bytes:
+        draw_each("a thing", {number: tmp_path / name}, config(base=tiny_base, **changes), silent)
+        return (tmp_path / name).read_bytes()
+
+    first = drawn("a.png", 0, guidance=1.0)
+    assert first == drawn("b.png", 0, guidance=1.0)
+    assert len({first, drawn("c.png", 1, guidance=1.0), drawn("d.png", 0, guidance=9.0)}) == 3
 
 
 def test_a_long_run_keeps_its_first_and_last_rows(tmp_path: Path) -> None:
