@@ -184,10 +184,11 @@ def test_gradient_checkpointing_gives_the_same_gradient(made: Made) -> None:
     assert thrifty.window.take()[0].gradient == pytest.approx(plain.window.take()[0].gradient, rel=1e-4)
 
 
-def test_a_window_of_losses_finds_the_step_where_it_went_wrong() -> None:
+@pytest.mark.parametrize("wrong", [(math.inf, 1.0), (0.5, math.nan)], ids=["loss", "gradient"])
+def test_a_window_of_losses_finds_the_step_where_it_went_wrong(wrong: tuple[float, float]) -> None:
     window = LossWindow()
-    for step, loss in enumerate([0.5, math.inf, 0.5], start=1):
-        window.add(step, step, 1e-3, torch.tensor(loss), torch.tensor(1.0))
+    for step, (loss, gradient) in enumerate([(0.5, 1.0), wrong, (0.5, 1.0)], start=1):
+        window.add(step, step, 1e-3, torch.tensor(loss), torch.tensor(gradient))
     with pytest.raises(NotFinite) as caught:
         window.take()
     assert caught.value.step == 2
