@@ -158,9 +158,9 @@ def write_sidecar(picture: Path, text: str) -> Path:
 
 def encode_text(text: str) -> bytes:
     """A caption as the content of a .txt or .caption: the inverse of `decoded`."""
-    # One line end at the end and a mark at the beginning are taken away by readers
+    # One line end at the end and a mark at the beginning are taken away by readers, and zeros are taken for UTF-16
     ended = text + "\n" if text.endswith("\n") else text
-    return ended.encode("utf-8-sig" if text.startswith("\ufeff") else "utf-8", "replace")
+    return ended.encode("utf-8-sig" if text.startswith("\ufeff") or "\0" in text else "utf-8", "replace")
 
 
 def encode_yaml(text: str) -> bytes:
@@ -187,6 +187,9 @@ def decode_text(data: bytes) -> tuple[str, str]:
 
 
 def _decode(data: bytes) -> tuple[str, str]:
+    for encoding, high, low in (("utf-16-le", data[1::2], data[::2]), ("utf-16-be", data[::2], data[1::2])):
+        if len(high) == len(low) and 2 * high.count(0) > len(high) and 0 not in low:  # of Latin letters they are zero
+            return data.decode(encoding, "replace"), "UTF-16"
     for name, encoding in (("utf-8", "UTF-8"), ("cp1252", "Windows-1252")):
         try:
             return data.decode(name), encoding

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from caption.filename import NameWriter
 from caption.sidecar import Caption, read_caption, write_sidecar
 
-captions = st.text(max_size=300) | st.text("a_.\r\n\ufeff ", max_size=9)
+captions = st.text(max_size=300) | st.text("a_.\r\n\ufeff\x00 ", max_size=9)
 
 
 @given(wanted=st.lists(captions, max_size=8))
@@ -48,6 +48,9 @@ def test_the_first_of_the_sidecars_wins_over_the_name(tmp_path: Path) -> None:
         ("\ufeffmarked".encode(), "marked"),
         ("café".encode("latin-1"), "café"),
         ("café".encode("utf-16"), "café"),
+        ("café, ∞".encode("utf-16-le"), "café, ∞"),  # without its mark
+        ("café\r\n".encode("utf-16-be"), "café"),
+        (b"a\0b", "a\0b"),
         (b"/etc/passwd", "/etc/passwd"),
     ],
 )
