@@ -8,6 +8,7 @@ CMYK, transparent, animated (record). The originals are never touched.
 
 import hashlib
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -232,8 +233,8 @@ def _store(source: Path | Callable[[], bytes], folder: Path, key: str, root: Pat
 
 def _bytes(path: Path) -> bytes:
     try:
-        if path.is_fifo():  # who reads it waits for ever
-            raise PictureError("missing_file", "a pipe")
+        if not stat.S_ISREG(path.stat().st_mode):  # who reads a pipe, or /dev/zero, reads for ever
+            raise PictureError("missing_file", "no regular file")
         return path.read_bytes()
     except OSError as error:
         raise PictureError("missing_file", error.strerror or "") from error

@@ -86,12 +86,14 @@ def test_bad_files_become_rows_that_say_why(folder: Path, collection: Collection
     (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
     (folder / "caf\udce9.jpg").write_bytes(whole)
     os.mkfifo(folder / "pipe.jpg")
+    (folder / "device.jpg").symlink_to("/dev/null")  # /dev/zero would fill the memory, were it read
     summary = run(collection, folder)
     rows = rows_of(collection)
     assert {name: row["status"] for name, row in rows.items()} == {
         "café.jpg": Status.OK,  # a name that is not UTF-8
         "cut.jpg": Status.TRUNCATED,
         "cut.png": Status.TRUNCATED,
+        "device.jpg": Status.MISSING_FILE,
         "empty.jpg": Status.EMPTY,
         "gone.jpg": Status.MISSING_FILE,
         "phone.heic": Status.UNSUPPORTED,
@@ -101,7 +103,7 @@ def test_bad_files_become_rows_that_say_why(folder: Path, collection: Collection
         "x.png": Status.OK,
     }
     assert rows["cut.jpg"]["image"] is None
-    assert (summary.rows, summary.kept, summary.dropped["truncated"]) == (10, 3, 2)
+    assert (summary.rows, summary.kept, summary.dropped["truncated"]) == (11, 3, 2)
 
 
 def test_real_hostile_pictures_are_stored_as_they_decode(shared_data: Path, collection: Collection) -> None:
