@@ -47,7 +47,12 @@ class ScrapeConfig(StageConfig):
     distributor: Literal["multiprocessing", "pyspark", "ray"] = Field(
         "multiprocessing", description="What runs img2dataset's processes: this machine, or a Spark or Ray cluster."
     )
-    processes: int = Field(0, ge=0, description="Processes of img2dataset; 0: one a core.")
+    processes: int = Field(
+        0,
+        ge=0,
+        description="Processes of img2dataset, which share `concurrency`; 0: one a core. Spark and Ray run as many as "
+        "they like.",
+    )
     contact: str = Field("", description="A page or mail address for those who wonder who asks; part of User-Agent.")
     min_success: float = Field(0.1, ge=0, le=1, description="Share of pictures that must come, lest the stage fail.")
 
