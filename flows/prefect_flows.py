@@ -33,12 +33,13 @@ def end_to_end(project: Path) -> list[Outcome] | State[object]:
         project: the file; where a worker runs this, as an absolute path.
     """
     loaded = load_project(project)
-    artifacts.of_project.set(loaded.name)
+    before = artifacts.of_project.set(loaded.name)
     with Terminal() as terminal:
         try:
             outcomes = chain.run(loaded, lambda step: perform(step, terminal))
         finally:
             _publish(loaded)
+            artifacts.of_project.reset(before)
     if not outcomes[-1].finished:
         return Cancelled(message=outcomes[-1].said)
     return outcomes
