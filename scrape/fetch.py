@@ -63,7 +63,8 @@ class Fetcher:
             headers={
                 "User-Agent": user_agent(config.contact),
                 "Accept": "image/*, */*;q=0.1",
-                "Accept-Encoding": "gzip, deflate",  # aiohttp asks for whatever it finds a library for
+                # aiohttp asks for whatever it finds a library for, and for deflate, which comes in two forms
+                "Accept-Encoding": "gzip",
             },
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.connect_timeout_s),
             cookie_jar=aiohttp.DummyCookieJar(),
