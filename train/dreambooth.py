@@ -22,6 +22,7 @@ from base.errors import UserError
 from base.files import commit_json, commit_text, fingerprint, link_or_copy, lock
 from base.progress import Progress, silent
 from base.stage import StageConfig, recipe
+from caption.sidecar import decoded
 from train.check import check_model
 from train.config import TrainConfig
 from train.picture import EXTENSIONS
@@ -123,7 +124,7 @@ def _read_subject(folder: Path) -> Subject:
     prompts = []
     for name, example in (("instance.txt", "a photo of sks dog"), ("class.txt", "a photo of a dog")):
         file = folder / name
-        text = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+        text = decoded(file.read_bytes()).strip() if file.is_file() else ""
         if not text:
             raise UserError(f"{file} is not there or empty; write a prompt into it, such as: {example}")
         prompts.append(text)

@@ -9,7 +9,7 @@ from PIL import Image
 from base.errors import UserError
 from train.config import TrainConfig
 from train.dataset import read_dataset
-from train.dreambooth import DreamBoothConfig, dreambooth
+from train.dreambooth import DreamBoothConfig, dreambooth, read_subjects
 from train.loop import train
 
 
@@ -83,6 +83,8 @@ def test_what_is_missing_or_not_ours_is_said(subjects: Path, tmp_path: Path, tin
         dreambooth(subjects, tmp_path / "target", settings(tiny_base, seed=1))
     with pytest.raises(UserError, match="not a folder of DreamBooth"):
         dreambooth(subjects, subjects, settings(tiny_base))
+    (subjects / "tom" / "class.txt").write_bytes("ein Foto eines Pudels, groß".encode("cp1252"))
+    assert {subject.kind for subject in read_subjects(subjects)} == {"a photo of a dog", "ein Foto eines Pudels, groß"}
     (subjects / "tom" / "class.txt").write_text(" ")
     with pytest.raises(UserError, match=r"class\.txt is not there or empty"):
         dreambooth(subjects, tmp_path / "other", settings(tiny_base))
