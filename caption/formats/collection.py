@@ -19,8 +19,11 @@ def read(folder: Path, note: Note) -> Iterator[Row]:
         UserError: it is no collection with pictures.
     """
     collection = open_collection(folder, Table.RECORDS)
-    captioned = bool(collection.parts(Table.CAPTIONS))
+    captioned = collection.parts(Table.CAPTIONS)
     for part in collection.parts(Table.RECORDS):
+        if captioned and part not in captioned:
+            note("part without captions yet", f"{collection.root}: {part}; run dreamloom caption")
+            continue
         try:
             captions = _captions(collection, part) if captioned else {}
             records = collection.read(Table.RECORDS, part, ["key", "status", "image", "text", *_FACTS]).to_pylist()
@@ -38,7 +41,5 @@ def read(folder: Path, note: Note) -> Iterator[Row]:
 
 
 def _captions(collection: Collection, part: str) -> dict[str, str]:
-    if part not in collection.parts(Table.CAPTIONS):
-        return {}
     rows = collection.read(Table.CAPTIONS, part, ["key", "caption"])
     return dict(zip(rows["key"].to_pylist(), rows["caption"].to_pylist(), strict=True))

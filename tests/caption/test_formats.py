@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from base.errors import UserError
-from base.stage import Summary
+from base.stage import StageConfig, Summary
 from caption.convert import convert
 from caption.formats import FORMATS, SOURCES, FormatName
 from caption.formats.rows import Names, Row, oddities
@@ -184,10 +184,18 @@ def test_of_a_collection_a_broken_part_is_told_and_the_others_are_read(tmp_path:
     collection = Collection(tmp_path / "cats")
     ingest_folder(collection, FolderConfig(path=tmp_path / "pictures", part_rows=1), read_caption)
     part = collection.part_path(Table.RECORDS, "00001")
-    part.write_bytes(part.read_bytes()[:-100])
+    whole = part.read_bytes()
+    part.write_bytes(whole[:-100])
     found, log = rows_of("collection", collection.root)
     assert list(found.values()) == ["a cat"] * 3
     assert log.counts == {("odd", "part that can't be read"): 1}
+    part.write_bytes(whole)
+    keys = collection.read(Table.RECORDS, "00002", ["key"])["key"].to_pylist()
+    rows = [{"key": key, "caption": "a dog", "kind": "human"} for key in keys]
+    collection.write(Table.CAPTIONS, "00002", rows, recipe="r", config=StageConfig(), summary=Summary(rows=1, kept=1))
+    found, log = rows_of("collection", collection.root)  # while the others are being captioned
+    assert list(found.values()) == ["a dog"]
+    assert log.counts == {("odd", "part without captions yet"): 3}
 
 
 @pytest.mark.parametrize(
