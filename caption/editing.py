@@ -34,7 +34,8 @@ def edits_of(collection: Collection, rules: EditConfig) -> list[Edit]:
     Raises:
         UserError: it has no captions.
     """
-    rows = open_collection(collection.root, Table.CAPTIONS).read(Table.CAPTIONS).to_pylist()
+    opened = open_collection(collection.root, Table.CAPTIONS)
+    rows = opened.read(Table.CAPTIONS, columns=["key", "caption", "unedited"]).to_pylist()
     return [Edit(row["key"], row["caption"], edit(_unedited(row), rules, collection.name)) for row in rows]
 
 
