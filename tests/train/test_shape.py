@@ -10,7 +10,7 @@ TRAIN = Path(__file__).parents[2] / "train"
 MAX_FUNCTION, MAX_FILE = 80, 350
 
 IN_A_STEP = {
-    *("trainer", "optimizers", "losses", "question", "noise", "objective"),
+    *("trainer", "optimizers", "losses", "question", "noise", "objective", "model", "together", "device"),
     *("loader", "batches", "framing", "wording", "text"),
 }
 WAITS = {"item", "cpu", "numpy", "tolist", "synchronize", "nonzero"}
@@ -22,6 +22,8 @@ BESIDE_THE_STEP = {
     "framing.Framing.choose",
     "wording.Wording.choose",
     "wording.shuffled",
+    "model.weights_digest",  # before the first step
+    "model.Model.scaled",  # numbers of a config
     "text._key",  # tokens, which lie on the processor
     "text.Texts._encode",  # before the first step
     "losses.LossWindow.take",  # the look at the losses itself, every log_every steps
