@@ -153,7 +153,7 @@ def in_one_step(batches: Sequence[Batch], begin: int, each: int, key: int) -> li
             by_id[batch.batch_id].append(number)
     runs = [found[start : start + each] for found in by_id.values() for start in range(0, len(found) - each + 1, each)]
     placed: dict[int, int] = {}
-    for step, run in zip(permutation(key, len(steps)).tolist(), runs, strict=False):
+    for step, run in zip(permutation(key, len(steps)), runs, strict=False):
         placed |= enumerate(run, start=steps[step])
     packed = set(placed.values())
     others = (number for number in range(len(batches)) if number not in packed)
