@@ -1,4 +1,4 @@
-"""Ctrl-C for work that runs an event loop, in whatever thread: it ends what is under way, and begins nothing new."""
+"""Ctrl-C for work that is not the main thread's own: it ends what is under way, and begins nothing new."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ def run_stoppable(work: Coroutine[Any, Any, None]) -> None:
 
 
 def stop_all(within_s: float | None) -> None:
-    """Stops all work that `run_stoppable` runs, and waits until it has ended, at most so many seconds."""
+    """Stops all work that can be stopped, and waits until it has ended, at most so many seconds."""
     with _guard:
         running = dict(_running)
     for stop in running.values():
@@ -45,12 +45,13 @@ def stop_all(within_s: float | None) -> None:
 async def _registered(work: Coroutine[Any, Any, None]) -> None:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
-    with _listed(lambda: _cancel(loop, task)):
+    with stoppable(lambda: _cancel(loop, task)):
         await work
 
 
 @contextlib.contextmanager
-def _listed(stop: Callable[[], None]) -> Iterator[None]:
+def stoppable(stop: Callable[[], None]) -> Iterator[None]:
+    """Work that ends soon after `stop` is called, from another thread."""
     ended = threading.Event()
     with _guard:
         _running[ended] = stop

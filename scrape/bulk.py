@@ -5,6 +5,7 @@ pictures are made of them here as ever. Whatever it failed at, for reasons that 
 """
 
 import asyncio
+import contextlib
 import importlib.util
 import json
 import os
@@ -24,7 +25,7 @@ from yarl import URL
 from base.errors import UserError
 from base.pixels import PictureError
 from base.progress import Progress
-from base.stop import run_stoppable
+from base.stop import run_stoppable, stoppable
 from base.threads import in_order
 from scrape.address import PublicResolver, checked_url, resolver_status, system_resolver
 from scrape.collection import Collection, Status
@@ -44,7 +45,8 @@ _SHARD_ROWS = 1_000
 _ROUNDS = 2
 """How often it is begun, where it does not finish all shards."""
 _RUN = """
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # Ray then ends its processes, which lie in other groups
 from img2dataset import download
 arguments = json.load(open(sys.argv[1]))
 if arguments["distributor"] == "pyspark":  # Spark's own settings say where; img2dataset's own session is of one machine
@@ -53,6 +55,8 @@ if arguments["distributor"] == "pyspark":  # Spark's own settings say where; img
 download(**arguments)
 """
 _KEY = "candidate"
+_GRACE_S = 3.0
+"""What it may take to end its own processes."""
 
 _ITS_OWN = {
     *(Status.TIMEOUT, Status.CONNECTION, Status.DNS_TEMPORARY, Status.SHORT_BODY, Status.HTTP_429, Status.HTTP_5XX),
@@ -185,20 +189,29 @@ def _run(folder: Path, config: "ScrapeConfig", rows: int, total: int, progress: 
     with (folder / "log.txt").open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=quiet, start_new_session=True)
         try:
-            while process.poll() is None:
-                finished = len(list((folder / "shards").glob("*_stats.json")))
-                shards = -(-rows // _SHARD_ROWS)
-                progress(min(finished * _SHARD_ROWS, rows), total, f"img2dataset: {finished} of {shards} shards")
-                time.sleep(0.5)
+            with stoppable(process.terminate):
+                while process.poll() is None:
+                    finished = len(list((folder / "shards").glob("*_stats.json")))
+                    shards = -(-rows // _SHARD_ROWS)
+                    progress(min(finished * _SHARD_ROWS, rows), total, f"img2dataset: {finished} of {shards} shards")
+                    time.sleep(0.5)
         finally:
-            if process.poll() is None:  # Ctrl-C, or an error here: its processes end with it
-                os.killpg(process.pid, 9)
-                process.wait()
+            _end(process)
     if process.returncode:
         lines = (folder / "log.txt").read_text(errors="replace").strip().splitlines()
         raise ChildProcessError(
             f"img2dataset ended with {process.returncode}: {lines[-1] if lines else 'it said nothing'}"
         )
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """After Ctrl-C, or an error here: its processes end with it."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_GRACE_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, 9)
+    process.wait()
 
 
 def _arguments(folder: Path, config: "ScrapeConfig") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The same candidates through img2dataset come to the same tables; what it must not ask, it does not."""
 
 import importlib.util
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from base.errors import UserError
+from base.stop import stop_all
 from scrape import bulk
 from scrape.collection import Collection, Table
 from scrape.download import ScrapeConfig, scrape
@@ -73,6 +75,40 @@ def test_an_exit_code_is_heeded_and_the_next_run_goes_on(
     assert not collection.parts(Table.RECORDS)
     monkeypatch.setattr(bulk, "_RUN", "pass")
     assert scrape(collection, config).kept == 1
+
+
+def test_it_ends_where_a_run_is_stopped_in_another_thread(
+    site: Any, collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where sources come in side by side; and its own processes with it."""
+    began = tmp_path / "began"
+    sleeper = "[sys.executable, '-c', 'import time; time.sleep(600)']"
+    run = f"import os, subprocess, sys; child = subprocess.Popen({sleeper}); "
+    run += f"open({str(began)!r} + '~', 'w').write(f'{{os.getpid()}} {{child.pid}}'); "
+    run += f"os.rename({str(began)!r} + '~', {str(began)!r}); child.wait()"
+    monkeypatch.setattr(bulk, "_RUN", run)
+    site.candidates(collection, [site.put("/a", site.picture(1))])
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            scrape(collection, site.config.model_copy(update={"engine": "img2dataset"}))
+        except ExceptionGroup as error:
+            failed.extend(error.exceptions)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not began.exists():
+        thread.join(0.05)
+        assert thread.is_alive()
+    stop_all(30)
+    thread.join(30)
+    assert "img2dataset ended with -15" in str(failed[0])
+    for pid in began.read_text().split():
+        state = Path(f"/proc/{pid}/stat")
+        assert (
+            not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+        )  # who was its parent is gone
 
 
 def test_what_is_not_installed_is_said(site: Any, collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
