@@ -4,6 +4,7 @@ Commands are registered by import path, so that --help imports none of them. Exi
 failed; 2, what was asked for can't be done as it was written; 130, stopped by Ctrl-C.
 """
 
+import logging
 import os
 import sys
 import traceback
@@ -108,6 +109,7 @@ def run(tokens: list[str], verbose: bool = False) -> int:
     if not verbose:  # what these libraries say when they load a model is for their authors
         for name in ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY"):
             os.environ.setdefault(name, "error")
+    logging.getLogger("huggingface_hub").propagate = False  # open_clip gives the root a handler: all would come twice
     try:
         return int(app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0)
     except CycloptsError as error:
