@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from base.errors import UserError
 
 
@@ -17,6 +15,8 @@ def writing(path: Path, advice: str) -> Iterator[None]:
     Raises:
         UserError: it can't be; the sentence ends with the advice.
     """
+    from safetensors import SafetensorError  # for those who write tensors
+
     try:
         yield
     except (OSError, SafetensorError) as error:
