@@ -117,6 +117,8 @@ def check(config: "ScrapeConfig") -> None:
         raise UserError("engine img2dataset is not installed: pip install 'dreamloom[bulk]', or leave engine out.")
     if config.distributor != "multiprocessing" and importlib.util.find_spec(config.distributor) is None:
         raise UserError(f"distributor {config.distributor} is not installed: pip install {config.distributor}.")
+    if config.distributor == "pyspark" and not (shutil.which("java") or os.environ.get("JAVA_HOME")):
+        raise UserError("distributor pyspark needs Java, which is not installed: apt install default-jre-headless.")
 
 
 # Before: what it must not ask

@@ -124,6 +124,11 @@ def test_what_is_not_installed_is_said(site: Any, collection: Collection, monkey
     if importlib.util.find_spec("ray") is None:
         with pytest.raises(UserError, match="pip install ray"):
             bulk.check(config)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="needs Java"):
+        patch.setattr(importlib.util, "find_spec", lambda name: name)
+        patch.setenv("PATH", "")
+        patch.delenv("JAVA_HOME", raising=False)
+        bulk.check(ScrapeConfig(engine="img2dataset", distributor="pyspark"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     site.candidates(collection, [site.put("/a", site.picture(1))])
     with pytest.raises(UserError, match=r"pip install 'dreamloom\[bulk\]'"):
