@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -44,7 +45,10 @@ def test_ctrl_c_lets_what_is_under_way_end(site: Any, collection: Collection, en
     quick = [site.put(f"/quick/{n}", site.picture(100 + n)) for n in range(3)]
     slow = [site.handle(f"/slow/{n}", held(n)) for n in range(8)]
     site.candidates(collection, [*quick, *slow])
-    running = subprocess.Popen(command(collection), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background programs inherit deafness
+    running = subprocess.Popen(
+        command(collection), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    )
     until(lambda: sum(site.hits[f"/slow/{n}"] for n in range(8)) == 4)
     running.send_signal(signal.SIGINT)
     if ends:
