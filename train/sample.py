@@ -48,7 +48,7 @@ def draw_grid(samples: Path, path: Path) -> None:
 
     Of more than GRID_ROWS, that many are shown, evenly spaced, the first and the last among them.
     """
-    files = sorted(samples.glob("*.png"))
+    files = sorted(samples.glob("[0-9]*.png"))
     with ExitStack() as opened:
         images = [(file.stem, opened.enter_context(Image.open(file))) for file in files]
         prompts = images[-1][1].info.get("prompts")

@@ -178,7 +178,8 @@ class Session:
         """Takes up the newest checkpoint, and drops what was logged and measured after it."""
         if self.together.main:
             commit_json(self.run / "problems.json", {p.name: p.reason for p in self.dataset.problems})
-            sweep(self.run / "checkpoints")
+            for inner in ("checkpoints", "samples"):
+                sweep(self.run / inner)
         saved = checkpoints(self.run)
         if saved:
             checkpoint.load(saved[-1], self.trainer)

@@ -56,6 +56,7 @@ def test_a_picture_hangs_on_its_noise_and_on_how_it_is_guided(tiny_base: str, tm
 def test_a_long_run_keeps_its_first_and_last_rows(tmp_path: Path) -> None:
     for number in range(40):
         Image.new("RGB", (10, 12), (number, 0, 0)).save(tmp_path / f"{number:09d}.png")
+    (tmp_path / ".tmp-1-killed.png").write_bytes(b"half a pic")
     draw_grid(tmp_path, tmp_path / "grid")
     with Image.open(tmp_path / "grid") as grid:
         assert grid.height == 16 * 12
