@@ -36,7 +36,7 @@ from curate.source import Role, Source
 from curate.survey import SURVEY, survey
 from scrape.collection import Table, digest_of
 
-VERSION = 1
+VERSION = 2
 
 MANIFEST = pa.schema(
     [
@@ -51,6 +51,8 @@ MANIFEST = pa.schema(
 )
 """One row a record of every source, also of those that were dropped: training first, then in order. A row that was
 dropped has the stage that did it, the reason, and a detail."""
+
+_CONTENT = ["split", "file", "multiply", "caption", "sha256"]
 
 TRAIN, HELD_OUT, DROPPED = "train", "heldout", "dropped"
 NOT_DRAWN = "not_drawn"
@@ -98,16 +100,18 @@ def read_manifest(path: Path) -> pa.Table:
         raise UserError(f"The manifest {path} can't be read ({error}); run balance, which makes it.") from error
 
 
-def stamp(path: Path) -> str:
-    """Names a manifest by how it was made and what is in it, for the recipes of what is made from it.
+def content(path: Path) -> str:
+    """Names what a manifest gives to train on and to measure by: pictures, captions, how often each is shown.
+
+    What is made from it hangs on that alone, so that captions which were made again and are the same begin no new run.
 
     Raises:
         UserError: it is not there.
     """
     made = _metadata(path)
-    if not made:
-        raise UserError(f"The manifest {path} is not there; run balance, which makes it.")
-    return f"{made['recipe']}-{made['digest']}"
+    if "content" not in made:
+        raise UserError(f"The manifest {path} is not there, or an old one; run balance, which makes it.")
+    return made["content"]
 
 
 def read_sources(path: Path) -> list[dict[str, Any]]:
@@ -159,7 +163,7 @@ def _assemble(
     summary.seconds = time.monotonic() - begun
     made = {
         "recipe": wanted,
-        "digest": digest_of(manifest),
+        "content": digest_of(manifest.filter(pc.not_equal(manifest["split"], DROPPED)).select(_CONTENT)),
         "config": config.model_dump_json(),
         "summary": summary.to_json(),
         "sources": json.dumps([_known(source, workspace) for source in ordered]),

@@ -10,7 +10,7 @@ from base.errors import UserError
 from base.files import commit_json, commit_text, fingerprint
 from base.progress import Progress
 from base.stage import recipe
-from curate.assemble import manifest_path, stamp
+from curate.assemble import content, manifest_path
 from flows.steps import WHOLE, Outcome, Step
 from flows.terminal import size
 from train import export as exporting
@@ -140,7 +140,7 @@ def held_out_of(workspace: Path) -> Path | None:
 
 def _train_recipe(workspace: Path, config: TrainConfig) -> str:
     models = {"base": fingerprint(config.base)} | ({"vae": fingerprint(config.vae)} if config.vae else {})
-    return recipe("train", VERSION, config, [stamp(manifest_path(workspace))], models, BESIDE_THE_WEIGHTS)
+    return recipe("train", VERSION, config, [content(manifest_path(workspace))], models, BESIDE_THE_WEIGHTS)
 
 
 def _train(folder: Path, run: Path, config: TrainConfig, heldout: Path | None, progress: Progress) -> Outcome:

@@ -18,7 +18,7 @@ from base.errors import UserError
 from base.stage import StageConfig, Summary
 from caption.filename import read_name
 from caption.sidecar import read_caption
-from curate.assemble import MANIFEST, balance, is_current, manifest_path, read_manifest, read_sources, stamp
+from curate.assemble import MANIFEST, balance, content, is_current, manifest_path, read_manifest, read_sources
 from curate.balance import BalanceConfig
 from curate.choose import ChooseConfig, choose
 from curate.source import Role, Source
@@ -221,9 +221,9 @@ def test_it_is_made_once_and_made_anew_only_when_something_changed(project: list
     other = [*project[:2], replace(project[2], share=2)]
     for changed in ((project, BalanceConfig(ratio=2)), (other, config)):
         assert not is_current(*changed, work)
-        made = stamp(manifest_path(work))
+        made = content(manifest_path(work))
         assert balance(*changed, work).parts_done == 1
-        assert stamp(manifest_path(work)) != made
+        assert content(manifest_path(work)) != made
 
 
 def test_what_was_there_before_is_gone_and_the_collections_are_not(project: list[Source], tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ print(json.dumps([m for m in ("torch", "open_clip", "imagehash", "scipy", "trans
 
 
 def test_a_manifest_that_is_not_there_or_torn_is_named(tmp_path: Path) -> None:
-    for read in (read_manifest, stamp):
+    for read in (read_manifest, content):
         with pytest.raises(UserError, match="run balance"):
             read(tmp_path / "dataset.parquet")
     (tmp_path / "dataset.parquet").write_bytes(b"PAR1")

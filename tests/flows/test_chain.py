@@ -74,7 +74,7 @@ def test_nothing_to_do_needs_neither_torch_nor_prefect(finished: Any) -> None:
 @pytest.mark.parametrize(
     ("keys", "value", "remade"),
     [
-        (("caption", "min_length"), 6, {"caption circles", "caption squares", "balance", "train"}),  # same weights
+        (("caption", "min_length"), 6, {"caption circles", "caption squares", "balance"}),  # the captions are the same
         (
             ("sources", "circles", "edit"),
             {"replace": {"circle": "zorb"}},
@@ -85,8 +85,8 @@ def test_nothing_to_do_needs_neither_torch_nor_prefect(finished: Any) -> None:
         (("export", "dtype"), "fp32", {"export"}),
         (("train", "log_every"), 1, set()),
         (("name",), "another", set()),
-        # copies go by first come, so choose looks at all; the squares that it keeps are the same
-        (("sources", "circles", "author"), "me", EVERYTHING - {"ingest squares", "caption squares", "export"}),
+        # copies go by first come, so choose looks at all; the squares that it keeps, and what is trained on, are the same
+        (("sources", "circles", "author"), "me", EVERYTHING - {"ingest squares", "caption squares", "train", "export"}),
     ],
     ids=lambda value: ".".join(value) if isinstance(value, tuple) else "",
 )
