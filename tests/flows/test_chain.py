@@ -85,7 +85,7 @@ def test_nothing_to_do_needs_neither_torch_nor_prefect(finished: Any) -> None:
         (("export", "dtype"), "fp32", {"export"}),
         (("train", "log_every"), 1, set()),
         (("name",), "another", set()),
-        # copies go by first come, so choose looks at all; the squares that it keeps, and what is trained on, are the same
+        # copies go by first come, so choose looks at all; the squares that it keeps, and the dataset, are the same
         (("sources", "circles", "author"), "me", EVERYTHING - {"ingest squares", "caption squares", "train", "export"}),
     ],
     ids=lambda value: ".".join(value) if isinstance(value, tuple) else "",

@@ -44,13 +44,13 @@ def artifacts() -> dict[str, Any]:
 
 @pytest.mark.usefixtures("prefect_server")
 def test_the_chain_runs_part_by_part_and_shows_what_it_made(finished: Any) -> None:
-    finished.change("caption", "max_length", to=6)
+    finished.change("caption", "edit", to={"suffix": ", drawn"})
     state = end_to_end(finished.file, return_state=True)
     assert state.is_completed()
     with get_client(sync_client=True) as client:
         assert client.read_flow_run(state.state_details.flow_run_id).name == "small"
     captions = ["caption circles 00000", "caption squares 00000", "caption squares 00001"]
-    tasks = dict.fromkeys([*captions, "balance all", "train all"], "Completed")  # the same weights: no export again
+    tasks = dict.fromkeys([*captions, "balance all", "train all", "export all"], "Completed")
     assert task_runs(state, tasks) == tasks
     shown = artifacts()
     assert shown["caption-squares-00001"].data == 100.0
