@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +17,9 @@ from base.stage import StageConfig, Summary, recipe
 from scrape.collection import Collection, Status, Table, open_collection
 from scrape.journal import Journal, Row, plan_of
 from scrape.parts import make_parts, stale_parts
+from scrape.settle import OF_PICTURES, row_of
 
-_VERSION = 2
+_VERSION = 3
 
 
 class ScrapeConfig(StageConfig):
@@ -111,11 +112,13 @@ _EFFORT = (
 
 
 def recipes(collection: Collection, config: ScrapeConfig) -> dict[str, str]:
-    """Part → recipe. Reads the candidates' footers."""
-    return {
-        part: recipe("scrape", _VERSION, config, upstream=[collection.stamp(Table.CANDIDATES, part)], leave_out=_EFFORT)
-        for part in collection.parts(Table.CANDIDATES)
-    }
+    """Part → recipe: how pictures are fetched, and of which candidates. Reads the candidates' footers."""
+    way = _way(config)
+    return {part: f"{way}/{collection.stamp(Table.CANDIDATES, part)}" for part in collection.parts(Table.CANDIDATES)}
+
+
+def _way(config: ScrapeConfig) -> str:
+    return recipe("scrape", _VERSION, config, leave_out=_EFFORT)
 
 
 def scrape(
@@ -127,8 +130,8 @@ def scrape(
 ) -> Summary:
     """Fetches the pictures of all parts that are stale, and makes their records.
 
-    Of a part that a kill cut short, the rows that were finished are taken over. Can be called with or without an event
-    loop running.
+    Of a part that a kill cut short, the rows that were finished are taken over; of one whose candidates are others now,
+    the pictures that are asked for again. Can be called with or without an event loop running.
 
     Args:
         parts: only these; None: all.
@@ -147,7 +150,7 @@ def scrape(
 
     def work(part: str, progress: Progress) -> tuple[list[Row], Summary]:
         wanted = _wanted(collection, config, made_by, part)
-        return _crawled(collection, part, config, {"recipe": made_by[part]}, {}, wanted, progress)
+        return _crawled(collection, part, config, {"recipe": made_by[part]}, None, wanted, progress)
 
     with collection.lock():
         stale = set(stale_parts(collection, Table.RECORDS, made_by)) & set(asked)
@@ -196,7 +199,7 @@ def _crawled(
     part: str,
     config: ScrapeConfig,
     plan: dict[str, Any],
-    known: dict[str, Row],
+    known: dict[str, Row] | None,
     wanted: int | None,
     progress: Progress,
 ) -> tuple[list[Row], Summary]:
@@ -204,7 +207,7 @@ def _crawled(
 
     Args:
         plan: what they depend on, for the journal.
-        known: rows by key that are taken over as they are.
+        known: rows by key that are taken over as they are; None: the part is made anew.
         wanted: pictures, at most; None: all.
     """
     from scrape.bulk import fetch_in_bulk
@@ -212,6 +215,10 @@ def _crawled(
 
     candidates = collection.read(Table.CANDIDATES, part).to_pylist()
     with Journal(_journal_path(collection, part), plan) as journal:
+        if known is None:
+            known = {}
+            for row in _fetched_before(collection, part, config, candidates):
+                journal.add(row)
         if config.engine == "img2dataset":
             fetch_in_bulk(collection, part, config, candidates, known, journal, progress)
         rows = crawl(collection, part, config, candidates, known, wanted, journal, progress)
@@ -219,6 +226,21 @@ def _crawled(
     kept = tally.pop(Status.OK, 0)
     stored = sum(row["bytes"] or 0 for row in rows)
     return rows, Summary(rows=len(rows), kept=kept, dropped=dict(sorted(tally.items())), bytes_written=stored)
+
+
+def _fetched_before(
+    collection: Collection, part: str, config: ScrapeConfig, candidates: Sequence[Row]
+) -> Iterator[Row]:
+    """Rows of pictures that the part as it lies there has, fetched in the same way for other candidates than now."""
+    if (collection.recipe(Table.RECORDS, part) or "").partition("/")[0] != _way(config):
+        return
+    rows = collection.read(Table.RECORDS, part).to_pylist()
+    stored = {row["key"]: row for row in rows if row["status"] == Status.OK}
+    for candidate in candidates:
+        row = stored.get(candidate["key"])
+        said = candidate["sha256"] or candidate["md5"] if config.verify_hash else None
+        if row and row["url"] == candidate["url"] and (said or row["sha256"]) == row["sha256"]:
+            yield row_of(candidate, {name: row[name] for name in OF_PICTURES})
 
 
 def _retry(

@@ -18,7 +18,7 @@ from scrape.journal import Row
 if TYPE_CHECKING:
     from scrape.download import ScrapeConfig
 
-_OF_PICTURES = (
+OF_PICTURES = (
     "image",
     "width",
     "height",
@@ -29,6 +29,7 @@ _OF_PICTURES = (
     "pixels_sha256",
     "consent",
 )
+"""Columns of the records that tell of the picture itself."""
 _SAME_PICTURE = (Status.OK, Status.DUPLICATE, Status.PLACEHOLDER)
 
 
@@ -47,7 +48,7 @@ def row_of(candidate: Row, found: Row, dropped: Dropped | None = None) -> Row:
         "text_kind": str(_kind(candidate)),
         "licence": candidate["licence"],
         "licence_url": candidate.get("licence_url"),
-        **dict.fromkeys(_OF_PICTURES),
+        **dict.fromkeys(OF_PICTURES),
         **found,
     }
     if dropped is not None:

@@ -1,6 +1,7 @@
 """scrape as a stage: what it says it did, running it again, retrying, and the user's mistakes."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +44,21 @@ def test_a_smaller_plan_removes_the_pictures_of_the_larger(site: Any, collection
         sorted(str(p.relative_to(collection.root / "images").parent) for p in collection.root.rglob("*.jpg"))
         == ["00000"] * 2
     )
+
+
+def test_another_filter_asks_for_no_picture_again(site: Any, collection: Collection, tmp_path: Path) -> None:
+    urls = [site.put(f"/{n}", site.picture(n)) for n in range(4)] + [site.put("/gone", status=404)]
+    site.scraped(collection, urls[:3])
+    more = [*urls[:2], urls[4], urls[3], site.put("/copy", site.picture(1))]
+    rows = site.scraped(collection, more, limit=9)
+    assert [site.hits[f"/{n}"] for n in range(4)] == [1, 1, 1, 1]
+    assert rows == site.scraped(Collection(tmp_path / "fresh"), more)
+    assert [row["status"] for row in rows] == ["ok", "ok", "http_404", "ok", "duplicate"]
+    assert len(list((collection.root / "images" / "00000").iterdir())) == 3
+    assert [row["status"] for row in site.scraped(collection, more[:4], limit=1)] == ["ok", *["not_needed"] * 3]
+    site.hits.clear()
+    site.scraped(collection, more, hash_pixels=True)  # another way
+    assert site.hits["/0"] == 1
 
 
 def test_retry_fetches_those_alone(site: Any, collection: Collection) -> None:
