@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from base.jpeg import beginning_of_whole
+from base.jpeg import beginning_of_whole, scans
 
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, and that of LAION's scraper: 256 MiB of RGB pixels."""
@@ -111,7 +111,7 @@ def decode(
         PictureError: see Reason.
     """
     with _open(source) as image:
-        _check_pixels(image, max_pixels)
+        _check_pixels(image, source, max_pixels)
         try:
             if animated == "reject" and _animated(image):
                 raise PictureError("animated", "more than one frame")
@@ -135,17 +135,16 @@ def check_whole(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> None:
     Raises:
         PictureError: see Reason.
     """
-    if isinstance(source, bytes):
-        source = beginning_of_whole(source) or source
-    with _open(source) as image:
-        _check_pixels(image, max_pixels)
+    looked_at = beginning_of_whole(source) or source if isinstance(source, bytes) else source
+    with _open(looked_at) as image:
+        _check_pixels(image, source, max_pixels)
         try:
             if image.format in ("JPEG", "MPO"):
                 image.draft("L", (1, 1))
             image.load()
         except _BROKEN as error:
             raise PictureError("truncated", _line(error)) from error
-        _check_end(image, source)
+        _check_end(image, looked_at)
 
 
 # Opening
@@ -195,9 +194,24 @@ def _unidentified(source: bytes | Path) -> PictureError:
     return PictureError("not_an_image", "no known picture format")
 
 
-def _check_pixels(image: Image.Image, max_pixels: int) -> None:
-    if image.width * image.height > max_pixels:
-        raise PictureError("too_many_pixels", f"{image.width} × {image.height}")
+def _check_pixels(image: Image.Image, source: bytes | Path, max_pixels: int) -> None:
+    pixels, size = image.width * image.height, f"{image.width} × {image.height}"
+    if pixels > max_pixels:
+        raise PictureError("too_many_pixels", size)
+    if image.format in ("JPEG", "MPO") and isinstance(source, bytes):
+        _check_scans(source, pixels, _PASSES * max_pixels, size)
+
+
+def _check_scans(data: bytes, pixels: int, most: int, size: str) -> None:
+    """A hundred bytes are a scan, and each costs a pass over all pixels: a small file could take a core for hours."""
+    if data.count(b"\xff\xda") * pixels <= most:
+        return  # the count is too high where a film or a thumbnail lies in the file, but soon made
+    if (count := scans(data)) * pixels > most:
+        raise PictureError("too_many_pixels", f"{count} times {size}")
+
+
+_PASSES = 16
+"""How often as many pixels as there may be are decoded; progressive JPEGs have some 10 scans."""
 
 
 def _check_end(image: Image.Image, source: bytes | Path) -> None:

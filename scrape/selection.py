@@ -64,7 +64,7 @@ def selection(
         progress(0, funnel.rows)
         try:
             funnel.dropped = _scan(database, config, indexes, passed, _reporter(database, funnel.rows, progress))
-        except (duckdb.InvalidInputException, duckdb.IOException, duckdb.ConversionException) as error:
+        except duckdb.Error as error:  # damaged files end in many of them
             raise UserError(f"The index can't be read: {str(error).splitlines()[0]}") from error
         found = funnel.rows - sum(funnel.dropped.values())
         distinct = _mark_first(database, config, passed)
@@ -232,8 +232,11 @@ _KINDS = {pa.string(): "VARCHAR", pa.int32(): "INTEGER", pa.float32(): "FLOAT"}
 def _mark_first(database: duckdb.DuckDBPyConnection, config: "FilterConfig", passed: Path) -> int:
     """Makes the table `firsts` of the places at which each row stands first. Returns how many there are."""
     same = {"url": "md5_number(url)", "url_text": "md5_number(url), md5_number(coalesce(text, ''))"}[config.once_per]
+    place = "min(file_row_number)"
+    if config.take == "sample":  # of the rows alone, so that it is the same in whatever order the files are read
+        place = "arg_min(file_row_number, (md5(coalesce(text, '')), file_row_number))"
     database.sql(
-        f"CREATE TABLE firsts AS SELECT min(file_row_number) AS place "
+        f"CREATE TABLE firsts AS SELECT {place} AS place "
         f"FROM read_parquet({quoted(str(passed))}, file_row_number = true) GROUP BY {same}"
     )
     return int(database.sql("SELECT count(*) FROM firsts").fetchall()[0][0])

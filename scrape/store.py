@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageColor
 
 from base.files import commit
-from base.jpeg import scans
 from base.pixels import Header, PictureError, check_whole, decode, read_header
 from scrape.collection import Status
 from scrape.dropped import Dropped
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
 
 _PIXEL = 2
 """The longer side of what is there to be counted, not to be seen."""
-
-_PASSES = 16
-"""How often as many pixels as there may be are decoded; progressive JPEGs have some 10 scans."""
 
 _EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 
@@ -113,7 +109,6 @@ def make_picture(body: bytes, config: "ScrapeConfig") -> Picture:
     try:
         header = read_header(body)
         _check_shape(header, config)
-        _check_scans(header, body, config)
         if header.plain and not _shrunk(header, config):
             pixels = _hash(decode(body, max_pixels=config.max_pixels)) if config.hash_pixels else None
             if pixels is None:
@@ -138,15 +133,6 @@ def _check_shape(header: Header, config: "ScrapeConfig") -> None:
         raise Dropped(Status.TOO_SMALL, size)
     if config.max_aspect is not None and long > config.max_aspect * short:
         raise Dropped(Status.BAD_ASPECT, size)
-
-
-def _check_scans(header: Header, body: bytes, config: "ScrapeConfig") -> None:
-    """A hundred bytes are a scan, and each costs a pass over all pixels: a small file could take a core for hours."""
-    pixels = header.width * header.height
-    if header.format not in ("JPEG", "MPO") or body.count(b"\xff\xda") * pixels <= _PASSES * config.max_pixels:
-        return  # the count is too high where a film or a thumbnail lies in the file, but soon made
-    if scans(body) * pixels > _PASSES * config.max_pixels:
-        raise Dropped(Status.TOO_MANY_PIXELS, f"{scans(body)} times {header.width} × {header.height}")
 
 
 def _shrunk(header: Header, config: "ScrapeConfig") -> tuple[int, int] | None:

@@ -137,14 +137,14 @@ def test_a_disk_that_takes_no_more_ends_it_and_room_lets_it_go_on(site: Any, col
 
 
 def test_a_picture_for_which_memory_does_not_suffice_is_a_row_among_others(site: Any, collection: Collection) -> None:
-    """Item 77: when it is asked for, the program has some 100 MB left, and its pixels would take 324."""
+    """Item 77: when it is asked for, the program has some 200 MB left, and its pixels would take 324."""
     running: list[subprocess.Popen[bytes]] = []
     flat = png(struct.pack(">IIBBBBB", 9000, 9000, 8, 2, 0, 0, 0), zlib.compress(bytes(9000 * 27_001), 1))
 
     async def large(_: web.Request) -> web.StreamResponse:
         status = Path(f"/proc/{running[0].pid}/status").read_text()
         now = 1024 * int(status.partition("VmSize:")[2].split()[0])
-        resource.prlimit(running[0].pid, resource.RLIMIT_AS, (now + 10**8, resource.RLIM_INFINITY))
+        resource.prlimit(running[0].pid, resource.RLIMIT_AS, (now + 2 * 10**8, resource.RLIM_INFINITY))
         return web.Response(body=flat)
 
     urls = [site.put(f"/{n}", site.picture(n)) for n in range(6)]

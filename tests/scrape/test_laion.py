@@ -214,6 +214,8 @@ def test_candidates_do_not_depend_on_the_files(tmp_path: Path, take: str) -> Non
     assert candidates(tmp_path, FilterConfig(index=split, **config)) == expected
     assert candidates(tmp_path, FilterConfig(index=[str(tmp_path / "split" / "*.parquet")], **config)) == expected
     assert candidates(tmp_path, FilterConfig(index=[str(tmp_path / "split")], **config)) == expected
+    if take == "sample":
+        assert candidates(tmp_path, FilterConfig(index=split[::-1], **config)) == expected
 
 
 SPELLINGS = [
