@@ -230,6 +230,7 @@ def draw(target: Path, arms: list[Arm]) -> None:
 def _tell(folder: Path, arms: list[Arm], seconds: float) -> None:
     from flows.chain import run_folder
     from flows.project import load_project
+    from flows.report import report_path
     from flows.terminal import duration, print_table, rows_table
 
     print_table(
@@ -256,6 +257,7 @@ def _tell(folder: Path, arms: list[Arm], seconds: float) -> None:
         ("samples while it trained", run / "samples"),
         ("learned and forgotten", run / "learned_forgotten.png"),
         ("model", workspace / "model"),
+        ("report", report_path(workspace)),
         ("all that was drawn", folder / "exam"),
     ):
         print(f"{what:<26}{os.path.relpath(where)}")
