@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from base.jpeg import beginning_of_whole, scans
+from base.jpeg import look_through
 
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, and that of LAION's scraper: 256 MiB of RGB pixels."""
@@ -110,8 +110,9 @@ def decode(
     Raises:
         PictureError: see Reason.
     """
+    scans = look_through(source)[1] if isinstance(source, bytes) else 1
     with _open(source) as image:
-        _check_pixels(image, source, max_pixels)
+        _check_pixels(image, scans, max_pixels)
         try:
             if animated == "reject" and _animated(image):
                 raise PictureError("animated", "more than one frame")
@@ -135,9 +136,10 @@ def check_whole(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> None:
     Raises:
         PictureError: see Reason.
     """
-    looked_at = beginning_of_whole(source) or source if isinstance(source, bytes) else source
+    beginning, scans = look_through(source) if isinstance(source, bytes) else (None, 1)
+    looked_at = beginning or source
     with _open(looked_at) as image:
-        _check_pixels(image, source, max_pixels)
+        _check_pixels(image, scans, max_pixels)
         try:
             if image.format in ("JPEG", "MPO"):
                 image.draft("L", (1, 1))
@@ -194,20 +196,13 @@ def _unidentified(source: bytes | Path) -> PictureError:
     return PictureError("not_an_image", "no known picture format")
 
 
-def _check_pixels(image: Image.Image, source: bytes | Path, max_pixels: int) -> None:
+def _check_pixels(image: Image.Image, scans: int, max_pixels: int) -> None:
+    """A hundred bytes are a scan, and each costs a pass over all pixels: a small file could take a core for hours."""
     pixels, size = image.width * image.height, f"{image.width} × {image.height}"
     if pixels > max_pixels:
         raise PictureError("too_many_pixels", size)
-    if image.format in ("JPEG", "MPO") and isinstance(source, bytes):
-        _check_scans(source, pixels, _PASSES * max_pixels, size)
-
-
-def _check_scans(data: bytes, pixels: int, most: int, size: str) -> None:
-    """A hundred bytes are a scan, and each costs a pass over all pixels: a small file could take a core for hours."""
-    if data.count(b"\xff\xda") * pixels <= most:
-        return  # the count is too high where a film or a thumbnail lies in the file, but soon made
-    if (count := scans(data)) * pixels > most:
-        raise PictureError("too_many_pixels", f"{count} times {size}")
+    if scans * pixels > _PASSES * max_pixels:
+        raise PictureError("too_many_pixels", f"{scans} times {size}")
 
 
 _PASSES = 16

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from base.jpeg import beginning_of_whole, scans
+from base.jpeg import look_through
 from base.pixels import PictureError, check_whole
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
@@ -18,6 +18,10 @@ def jpeg(**options: object) -> bytes:
     out = io.BytesIO()
     Image.fromarray(PIXELS).save(out, "JPEG", **options)
     return out.getvalue()
+
+
+def scans_of(data: bytes) -> int:
+    return look_through(data)[1]
 
 
 WHOLE = {
@@ -31,7 +35,7 @@ WHOLE = {
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_whole_one_is_known_by_its_beginning(name: str) -> None:
-    beginning = beginning_of_whole(WHOLE[name])
+    beginning = look_through(WHOLE[name])[0]
     assert beginning is not None
     with Image.open(io.BytesIO(beginning)) as image:
         assert image.size == (80, 60)
@@ -42,7 +46,7 @@ def test_a_whole_one_is_known_by_its_beginning(name: str) -> None:
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_what_breaks_off_is_not_whole(name: str, share: float) -> None:
     data = WHOLE[name][: int(len(WHOLE[name]) * share)]
-    assert beginning_of_whole(data) is None
+    assert look_through(data)[0] is None
     if len(data) < len(WHOLE[name]) - 2:  # without its two last bytes, all pixels are still there
         with pytest.raises(PictureError):
             check_whole(data)
@@ -56,15 +60,15 @@ def test_broken_tables_and_strange_markers_are_not_passed_over() -> None:
         check_whole(bytes(data))
     strange = bytearray(WHOLE["baseline"])
     strange[-200:-198] = b"\xff\xc8"
-    assert beginning_of_whole(bytes(strange)) is None
+    assert look_through(bytes(strange))[0] is None
 
 
 def test_scans_are_counted_where_they_are_decoded() -> None:
-    assert [scans(WHOLE[name]) for name in ("baseline", "restarts", "a thumbnail within")] == [1, 1, 1]
-    assert scans(jpeg() + jpeg(progressive=True)) == 1  # a decoder ends with the first end
+    assert [scans_of(WHOLE[name]) for name in ("baseline", "restarts", "a thumbnail within")] == [1, 1, 1]
+    assert scans_of(jpeg() + jpeg(progressive=True)) == 1  # a decoder ends with the first end
     whole = WHOLE["progressive"]
     last = whole[whole.rindex(b"\xff\xda") : -2]
     for more in (0, 1, 70):
-        assert scans(whole[:-2] + more * last + whole[-2:]) == 10 + more
+        assert scans_of(whole[:-2] + more * last + whole[-2:]) == 10 + more
     padded = whole[:2] + b"\xff" * 9 + whole[2:]  # fill bytes before a marker (ITU-T T.81, B.1.1.2)
-    assert scans(padded) == 10
+    assert scans_of(padded) == 10
