@@ -1,6 +1,6 @@
 """The trainer beside a bare step and beside a plain loop, on the demo's model and the same pictures.
 
-    OMP_NUM_THREADS=1 python -m bench.train [--rounds 6] [--steps 10]
+    python -m bench.train [--rounds 6] [--steps 10] [--threads 1]
 
 bare    UNet forward, backward and optimizer step on tensors already in memory: the limit.
 ours    train/, latents and texts cached.
@@ -71,7 +71,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--steps", type=int, default=10, help="steps of each, in each round")
+    parser.add_argument("--threads", type=int, default=1, help="torch's; the loader has its own, as beside a GPU")
     given = parser.parse_args()
+    torch.set_num_threads(given.threads)
     config = TrainConfig(
         base=BASE, resolution=SIDE, quantum=16, batch=BATCH, epochs=1000, text_encoder_rate=0, precision="fp32",
         device="cpu", workers=2,
