@@ -102,9 +102,11 @@ def _draw(model: Path, prompts: Sequence[str], seed: int) -> NDArray[np.uint8]:
     """One picture a prompt with plain diffusers, in the same noise for each model; uint8 [n, 64, 64, 3]."""
     import torch
     from diffusers import StableDiffusionPipeline
+    from diffusers.utils import logging
 
     from demo.pretrain_measure import generate
 
+    logging.disable_progress_bar()
     pipeline: Any = StableDiffusionPipeline.from_pretrained(model, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return generate(pipeline, prompts, seed)
