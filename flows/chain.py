@@ -72,7 +72,8 @@ def run(project: Project, perform: Callable[[Step], Outcome]) -> list[Outcome]:
             if level.then is not None:
                 level.then()
         if outcomes[-1].finished and (any(o.made for o in outcomes) or not report_path(project.workspace).exists()):
-            write_report(project.name, project.workspace, run_folder(project))
+            evaluation = _evaluation(project.workspace) if project.evaluate is not None else None
+            write_report(project.name, project.workspace, run_folder(project), evaluation)
     return outcomes
 
 
@@ -107,7 +108,7 @@ def _incoming(project: Project, name: str) -> Branch:
 
 
 def _model(project: Project) -> Branch:
-    workspace, report = project.workspace, project.workspace / "report"
+    workspace = project.workspace
 
     def run_now() -> Path:
         return run_folder(project)
@@ -118,9 +119,13 @@ def _model(project: Project) -> Branch:
     ]
     if project.evaluate is not None:
         config = as_trained(project.evaluate, project)
-        heldout, output = workspace / "heldout", report / "evaluation.json"
+        heldout, output = workspace / "heldout", _evaluation(workspace)
         branch.append(runs.evaluate_step(run_now, project.train.base, heldout, config, output))
     return [*branch, runs.export_step(run_now, workspace / "model", project.export)]
+
+
+def _evaluation(workspace: Path) -> Path:
+    return workspace / "report" / "evaluation.json"
 
 
 def as_trained(config: EvaluateConfig, project: Project) -> EvaluateConfig:

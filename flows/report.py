@@ -43,21 +43,22 @@ def report_path(workspace: Path) -> Path:
     return workspace / "report" / "index.html"
 
 
-def write_report(name: str, workspace: Path, run: Path) -> None:
+def write_report(name: str, workspace: Path, run: Path, evaluation: Path | None) -> None:
     """Writes the report of a workspace that has a dataset, with its pictures beside it.
 
     Args:
         name: the project's.
         run: the training run that it is about.
+        evaluation: what the evaluate stage made; None: what training measured stands.
     """
-    folder = report_path(workspace).parent
-    sources = list(dict.fromkeys(read_manifest(manifest_path(workspace))["source"].to_pylist()))
+    folder, manifest = report_path(workspace).parent, read_manifest(manifest_path(workspace))
+    sources = manifest["source"].unique().to_pylist()
     sections = {
-        "What was learned, and what was forgotten": [_learned(folder, run), *_pictures(charts_of(run), folder)],
+        "What was learned, and what was forgotten": [_learned(run, evaluation), *_pictures(charts_of(run), folder)],
         "What is trained on": [_table(balance(workspace))],
         "Where the pictures went": [_table(funnel_rows(funnel(workspace, sources)))],
-        "Scores": _histograms(workspace, folder),
-        "Licences": [_table(_licences(workspace))],
+        "Scores": _histograms(manifest, folder),
+        "Licences": [_table(_licences(manifest))],
         "Pictures": _pictures(_sheets(workspace, sources, folder), folder),
     }
     body = "".join(f"<h2>{title}</h2>{''.join(parts)}" for title, parts in sections.items() if any(parts))
@@ -69,13 +70,13 @@ def write_report(name: str, workspace: Path, run: Path) -> None:
 # What is on it
 
 
-def _learned(folder: Path, run: Path) -> str:
+def _learned(run: Path, evaluation: Path | None) -> str:
     """A line for each measure, of the evaluation, or else of the end of training; empty where nothing is held out."""
-    note, at_end = folder / "evaluation.json", read_summary(run)
-    if note.exists():
-        measures = json.loads(note.read_text(encoding="utf-8"))["evaluation"]
+    if evaluation is not None:
+        measures = json.loads(evaluation.read_text(encoding="utf-8"))["evaluation"]
         found = {name: (measures[name]["change"], measures[name]["error"]) for name in _MEASURES if measures[name]}
     else:
+        at_end = read_summary(run)
         found = {name: (getattr(at_end, name, None), getattr(at_end, f"{name}_error", None)) for name in _MEASURES}
     rows = [
         {"measure": name, "of the base model's loss": percent(change, error)}
@@ -85,9 +86,8 @@ def _learned(folder: Path, run: Path) -> str:
     return _table(rows)
 
 
-def _licences(workspace: Path) -> Rows:
-    rows = read_manifest(manifest_path(workspace)).select(["source", "licence", "split"])
-    used = rows.filter(pc.not_equal(rows["split"], DROPPED)).to_pylist()
+def _licences(manifest: pa.Table) -> Rows:
+    used = manifest.filter(pc.not_equal(manifest["split"], DROPPED)).select(["source", "licence"]).to_pylist()
     counts = Counter((row["source"], row["licence"]) for row in used)
     return [
         {"source": source, "licence": licence or "not known", "pictures": count}
@@ -106,12 +106,11 @@ def _sheets(workspace: Path, sources: Sequence[str], folder: Path) -> dict[str, 
     return files
 
 
-def _histograms(workspace: Path, folder: Path) -> list[str]:
+def _histograms(manifest: pa.Table, folder: Path) -> list[str]:
     """A chart of each score that there is: a row a source, what is used before what is left out."""
-    rows = read_manifest(manifest_path(workspace)).select(["source", "split", *_SCORES])
     files = {}
     for score, called in _SCORES.items():
-        known = rows.filter(pc.is_valid(rows[score]))
+        known = manifest.filter(pc.is_valid(manifest[score]))
         if len(known):
             files[called] = folder / f"{score}.png"
             _draw_histogram(known, score, called, files[called])

@@ -218,7 +218,8 @@ def _crawled(
         if known is None:
             known = {}
             for row in _fetched_before(collection, part, config, candidates):
-                journal.add(row)
+                if row["key"] not in journal.rows:  # noted before a kill, or fetched anew since
+                    journal.add(row)
         if config.engine == "img2dataset":
             fetch_in_bulk(collection, part, config, candidates, known, journal, progress)
         rows = crawl(collection, part, config, candidates, known, wanted, journal, progress)

@@ -43,7 +43,14 @@ def test_it_is_written_again_only_where_something_was_made_or_it_is_gone(finishe
     assert page.read_text() != "old"
 
 
+def test_an_evaluation_that_is_no_longer_asked_for_is_not_shown(finished) -> None:
+    (finished.workspace / "report" / "evaluation.json").write_text('{"evaluation": {"learned": "of another run"}}')
+    report_path(finished.workspace).unlink()
+    finished.run()
+    assert "learned" in report_path(finished.workspace).read_text()
+
+
 def test_names_are_text_and_not_html(finished) -> None:
     (run,) = (finished.workspace / "runs").glob("2*")
-    write_report("<script>", finished.workspace, run)
+    write_report("<script>", finished.workspace, run, None)
     assert "<script>" not in report_path(finished.workspace).read_text()
