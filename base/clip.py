@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from base.cpu import keep_pages
-from base.errors import UserError
-from base.files import fingerprint
-from base.stage import StageConfig
+from dreamloom.base.cpu import keep_pages
+from dreamloom.base.errors import UserError
+from dreamloom.base.files import fingerprint
+from dreamloom.base.stage import StageConfig
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from base.errors import UserError
+from dreamloom.base.errors import UserError
 
 TEMPORARY = ".tmp-"
 """Prefix of every file and folder that is still being written; a reader never looks at one."""

@@ -29,13 +29,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from base.files import link
-from caption.blip import load
-from caption.config import CaptionConfig
-from caption.sidecar import read_caption
-from caption.stage import caption
-from scrape.collection import Collection, Table
-from scrape.folder import FolderConfig, ingest_folder
+from dreamloom.base.files import link
+from dreamloom.caption.blip import load
+from dreamloom.caption.config import CaptionConfig
+from dreamloom.caption.sidecar import read_caption
+from dreamloom.caption.stage import caption
+from dreamloom.scrape.collection.collection import Collection, Table
+from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
 
 TOKENS = 14
 """Of every caption: BLIP's are about so long, and random weights know no end."""

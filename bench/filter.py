@@ -25,8 +25,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from bench.laion_index import GROUP_ROWS, make_index
-from scrape.laion import STOCK_SITES, FilterConfig
-from scrape.words import Words
+from dreamloom.scrape.index.filter import STOCK_SITES, FilterConfig
+from dreamloom.scrape.index.words import Words
 
 WORDS = ["man", "woman", "person"]
 
@@ -40,9 +40,9 @@ def ours(files: list[Path], output: Path) -> Callable[[], int]:
     """All of the stage; rows kept."""
     import pyarrow as pa
 
-    import scrape.selection  # noqa: F401  (DuckDB is loaded late)
-    from scrape.collection import Collection
-    from scrape.laion import filter_laion
+    import dreamloom.scrape.index.scan  # noqa: F401  (DuckDB is loaded late)
+    from dreamloom.scrape.collection.collection import Collection
+    from dreamloom.scrape.index.filter import filter_laion
 
     pa.array([""])  # loads pandas, where there is one
     return lambda: filter_laion(Collection(output), config_for(files)).kept
@@ -52,9 +52,9 @@ def duckdb(files: list[Path], output: Path) -> Callable[[], int]:
     """One query; rows that pass, repeated addresses among them."""
     from duckdb import connect
 
-    from scrape.columns import read_indexes
-    from scrape.index_files import index_files
-    from scrape.predicates import on_numbers, on_text
+    from dreamloom.scrape.index.columns import read_indexes
+    from dreamloom.scrape.index.files import index_files
+    from dreamloom.scrape.index.predicates import on_numbers, on_text
 
     config = config_for(files)
     (index,) = read_indexes(index_files(config.index))

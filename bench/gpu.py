@@ -7,7 +7,7 @@ plain           float32, attention by matrix products, torch's AdamW as it comes
 +bf16 +sdpa     autocast in bfloat16, and scaled dot product attention
 +channels_last  weights and latents with their channels last
 +compile        torch.compile of the UNet
-ours            train.trainer: all of these, fused AdamW, nothing that waits for the GPU; CUDA's sync debug mode is on
+ours            train.loop.trainer: all of these, fused AdamW, nothing that waits for the GPU; CUDA's sync debug mode is on
 largest         ours, the batch doubled until the memory is full
 
 Each row is a process of its own, so that none inherits another's memory, and one that fails says why and takes no other
@@ -17,7 +17,7 @@ Weights are random, text is encoded once, and all of the UNet learns. Prints a t
 """
 
 # ruff: noqa: E402
-from base.cpu import keep_pages
+from dreamloom.base.cpu import keep_pages
 
 keep_pages()  # before torch
 
@@ -36,18 +36,18 @@ import torch
 from PIL import Image
 
 from bench.plain_step import PlainStep
-from train.batches import Course
-from train.cache import LatentCache
-from train.config import TrainConfig
-from train.dataset import read_dataset
-from train.device import choose_device, peak_memory
-from train.known import TELLING, known_config
-from train.loader import Loader, Ready
-from train.model import Model, load_model
-from train.opening import clip_tokenizer
-from train.text import Texts
-from train.trainer import Trainer
-from train.wording import Wording
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.data.captions import Wording
+from dreamloom.train.data.dataset import read_dataset
+from dreamloom.train.data.latent_cache import LatentCache
+from dreamloom.train.data.loader import Loader, Ready
+from dreamloom.train.data.schedule import Course
+from dreamloom.train.data.text_cache import Texts
+from dreamloom.train.loop.trainer import Trainer
+from dreamloom.train.model.checkpoint_file import clip_tokenizer
+from dreamloom.train.model.device import choose_device, peak_memory
+from dreamloom.train.model.model import Model, load_model
+from dreamloom.train.model.sd_configs import TELLING, known_config
 
 TINY = str(Path(__file__).parents[1] / "demo" / "models" / "stable-diffusion")
 PICTURE_FLOPS = 2.0e12

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import aiohttp.connector
 import numpy as np
 
-from base.stage import Summary
 from bench import hostile_pictures as bad
 from bench.hostile import Case, Site, endless, moved, once, only, reply, send
-from scrape.collection import Collection, Table, key_of
-from scrape.download import ScrapeConfig, scrape
-from scrape.journal import Row
+from dreamloom.base.stage import Summary
+from dreamloom.scrape.collection.collection import Collection, Table, key_of
+from dreamloom.scrape.collection.journal import Row
+from dreamloom.scrape.web.scrape import ScrapeConfig, scrape
 
 CONFIG = ScrapeConfig(
     allow_private=True,

@@ -20,7 +20,7 @@ import urllib.request
 from pathlib import Path
 
 from bench.scrape import candidates, served
-from scrape.collection import Collection, Status, Table
+from dreamloom.scrape.collection.collection import Collection, Status, Table
 
 FLAGS = ["--allow-private", "--min-side=16", "--per-host=16", "--retries=0"]
 
@@ -65,7 +65,7 @@ def main() -> None:
 
 def command(collection: Collection) -> list[str]:
     """The scrape, as a user runs it."""
-    return [sys.executable, "-m", "flows.cli", "scrape", str(collection.root), *FLAGS]
+    return [sys.executable, "-m", "dreamloom.flows.cli", "scrape", str(collection.root), *FLAGS]
 
 
 def kill_at(collection: Collection, rows: int, dice: random.Random) -> None:

@@ -29,11 +29,11 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from caption.convert import convert
-from caption.filename import NameWriter, read_name
-from caption.formats import FORMATS
-from caption.formats.target import Log
-from caption.sidecar import write_sidecar
+from dreamloom.caption.convert import convert
+from dreamloom.caption.filename import NameWriter, read_name
+from dreamloom.caption.formats import FORMATS
+from dreamloom.caption.formats.target import Log
+from dreamloom.caption.sidecar import write_sidecar
 
 WORDS = ("a man", "woman", "dog", "cat", "red", "blue", "old", "car", "bench", "on", "in", "of", "with", "photo")
 ODD = ("con", "NUL", "multiply", "", "日本語のタイトル", "¡qué 🚲!", "who? 50/50", "blue_eyes", "v1.5", "x\ny", "end ")

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from train.device import autocast
-from train.model import Model
+from dreamloom.train.model.device import autocast
+from dreamloom.train.model.model import Model
 
 
 class PlainStep:

@@ -32,9 +32,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from base.stage import StageConfig, Summary
 from bench.web import make_pictures
-from scrape.collection import Collection, Table, key_of
+from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.scrape.collection.collection import Collection, Table, key_of
 
 SIDE = 512
 PART_ROWS = 10_000
@@ -154,7 +154,7 @@ def ours(urls: list[str], place: Path, *flags: str) -> Cost:
     collection = Collection(place)
     candidates(collection, urls)
     base = ["--allow-private", "--per-host=32", "--format=jpeg", "--quality=95", "--placeholder-copies=1000"]
-    cpu, wall, peak = measured([sys.executable, "-m", "flows.cli", "scrape", str(place), *base, *flags])
+    cpu, wall, peak = measured([sys.executable, "-m", "dreamloom.flows.cli", "scrape", str(place), *base, *flags])
     statuses = Counter(collection.read(Table.RECORDS, columns=["status"]).column(0).to_pylist())
     return Cost(cpu, wall, peak, statuses)
 

@@ -13,7 +13,7 @@ JSON.
 """
 
 # ruff: noqa: E402
-from base.cpu import keep_pages
+from dreamloom.base.cpu import keep_pages
 
 keep_pages()  # before torch
 
@@ -33,15 +33,15 @@ import torch.nn.functional as F
 from PIL import Image
 
 from bench.plain_step import PlainStep
-from train.batches import Course
-from train.cache import LatentCache
-from train.config import TrainConfig
-from train.dataset import Dataset, Sample, read_dataset
-from train.loader import Loader
-from train.model import Model, load_model
-from train.text import Texts
-from train.trainer import Trainer
-from train.wording import Wording
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.data.captions import Wording
+from dreamloom.train.data.dataset import Dataset, Sample, read_dataset
+from dreamloom.train.data.latent_cache import LatentCache
+from dreamloom.train.data.loader import Loader
+from dreamloom.train.data.schedule import Course
+from dreamloom.train.data.text_cache import Texts
+from dreamloom.train.loop.trainer import Trainer
+from dreamloom.train.model.model import Model, load_model
 
 BASE = str(Path(__file__).parents[1] / "demo" / "models" / "stable-diffusion")
 BATCH = 16

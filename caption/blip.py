@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from base.cpu import has_bf16, keep_pages
-from base.errors import UserError
-from base.files import fingerprint
-from caption.config import CaptionConfig, Device, Precision
+from dreamloom.base.cpu import has_bf16, keep_pages
+from dreamloom.base.errors import UserError
+from dreamloom.base.files import fingerprint
+from dreamloom.caption.config import CaptionConfig, Device, Precision
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -153,7 +153,7 @@ class Blip:
         import torch
         import transformers
 
-        from caption.nucleus import Nucleus, luck_of
+        from dreamloom.caption.nucleus import Nucleus, luck_of
 
         config, draws = self.config, transformers.LogitsProcessorList()
         if config.top_p is not None:

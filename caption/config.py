@@ -7,11 +7,11 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from base.clip import ClipConfig, check_clip
-from base.errors import UserError
-from base.stage import StageConfig
-from caption.edit import EditConfig
-from scrape.collection import CaptionKind
+from dreamloom.base.clip import ClipConfig, check_clip
+from dreamloom.base.errors import UserError
+from dreamloom.base.stage import StageConfig
+from dreamloom.caption.edit import EditConfig
+from dreamloom.scrape.collection.collection import CaptionKind
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import TypeVar
 
-from base.errors import UserError
-from base.files import TEMPORARY, commit_json
-from base.progress import Progress, silent
-from caption.filename import CONTROLS
-from caption.formats import FORMATS, SOURCES, Format
-from caption.formats.rows import Row, oddities, safe
-from caption.formats.target import CHANGED, SKIPPED, Log, Target
+from dreamloom.base.errors import UserError
+from dreamloom.base.files import TEMPORARY, commit_json
+from dreamloom.base.progress import Progress, silent
+from dreamloom.caption.filename import CONTROLS
+from dreamloom.caption.formats import FORMATS, SOURCES, Format
+from dreamloom.caption.formats.rows import Row, oddities, safe
+from dreamloom.caption.formats.target import CHANGED, SKIPPED, Log, Target
 
 _MARK = ".dreamloom.json"
 """Says what a folder was made from."""

@@ -14,8 +14,8 @@ from functools import lru_cache
 import regex
 from pydantic import Field, field_validator
 
-from base.stage import StageConfig
-from scrape.words import UNSPACED
+from dreamloom.base.stage import StageConfig
+from dreamloom.scrape.index.words import UNSPACED
 
 _PLACE = regex.compile(r"\{(\w*)\}")
 _PLACES = ("caption", "source")

@@ -2,7 +2,7 @@
 
 EveryDream reads a name's stem up to the first underscore; what follows only tells names apart. Not every caption fits
 into a name: one that holds an underscore or a full stop, is too long, or has characters that a file system refuses
-goes whole into a sidecar (caption.sidecar), and its name keeps what can be read of it.
+goes whole into a sidecar (dreamloom.caption.sidecar), and its name keeps what can be read of it.
 """
 
 import os.path

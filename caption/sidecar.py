@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 import yaml
 
-from base.files import commit
-from caption.filename import read_name
-from scrape.folder import SIDECARS
+from dreamloom.base.files import commit
+from dreamloom.caption.filename import read_name
+from dreamloom.scrape.datasets.folder import SIDECARS
 
 _log = logging.getLogger(__name__)
 

@@ -15,19 +15,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from base.clip import clip_name
-from base.errors import UserError
-from base.pixels import PictureError, decode
-from base.progress import Progress, silent
-from base.stage import Summary, recipe
-from base.threads import in_order
-from caption.candidates import Candidate, Row, Seen, Writer, best, writer_of
-from caption.config import CaptionConfig, check
-from caption.edit import edit
-from caption.known import WORDS_VERSION, Found, Known, asked_of, known
-from scrape.collection import CaptionKind, Choice, Collection, Status, Table
-from scrape.journal import Journal
-from scrape.parts import make_parts
+from dreamloom.base.clip import clip_name
+from dreamloom.base.errors import UserError
+from dreamloom.base.pixels import PictureError, decode
+from dreamloom.base.progress import Progress, silent
+from dreamloom.base.stage import Summary, recipe
+from dreamloom.base.threads import in_order
+from dreamloom.caption.config import CaptionConfig, check
+from dreamloom.caption.edit import edit
+from dreamloom.caption.ranking import Candidate, Row, Seen, Writer, best, writer_of
+from dreamloom.caption.reuse import WORDS_VERSION, Found, Known, asked_of, known
+from dreamloom.scrape.collection.collection import CaptionKind, Choice, Collection, Status, Table
+from dreamloom.scrape.collection.journal import Journal
+from dreamloom.scrape.collection.parts import make_parts
 
 VERSION = 3
 """Raised when the code below starts to make other rows of the same candidates."""

@@ -16,8 +16,8 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
-from base.errors import UserError
-from base.progress import Progress, silent
+from dreamloom.base.errors import UserError
+from dreamloom.base.progress import Progress, silent
 
 LIMIT = 77
 """Tokens that CLIP reads, both ends counted."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from base.errors import UserError
+from dreamloom.base.errors import UserError
 
 _V2_LAYERS = [0, 2, 4, 6, 7]
 """Where V2's linear layers stand among its dropouts; its siblings with ReLU have others, and are no affine map."""

@@ -24,17 +24,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from base.errors import UserError
-from base.files import commit, commit_folder, link, lock, sweep
-from base.progress import Progress, silent
-from base.stage import Summary, recipe
-from caption.filename import NameWriter
-from caption.sidecar import write_sidecar
-from curate.balance import BalanceConfig, decimal, held_out, held_out_counts, solve
-from curate.choose import in_order
-from curate.source import Role, Source
-from curate.survey import SURVEY, survey
-from scrape.collection import Table, digest_of
+from dreamloom.base.errors import UserError
+from dreamloom.base.files import commit, commit_folder, link, lock, sweep
+from dreamloom.base.progress import Progress, silent
+from dreamloom.base.stage import Summary, recipe
+from dreamloom.caption.filename import NameWriter
+from dreamloom.caption.sidecar import write_sidecar
+from dreamloom.curate.balance import BalanceConfig, decimal, held_out, held_out_counts, solve
+from dreamloom.curate.choose import in_order
+from dreamloom.curate.history import SURVEY, survey
+from dreamloom.curate.source import Role, Source
+from dreamloom.scrape.collection.collection import Table, digest_of
 
 VERSION = 2
 

@@ -11,8 +11,8 @@ from math import floor
 
 from pydantic import Field
 
-from base.errors import UserError
-from base.stage import StageConfig
+from dreamloom.base.errors import UserError
+from dreamloom.base.stage import StageConfig
 
 DIGITS = 12
 """Decimals of a multiply in multiply.txt: exact up to 10¹² pictures."""

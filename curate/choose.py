@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
-from base.errors import UserError
-from base.progress import Progress, silent
-from base.stage import StageConfig, Summary, recipe
-from curate.dedupe import NONE, Rows, exact_duplicates, near_duplicates
-from curate.source import Role, Source
-from scrape.collection import SCHEMAS, Choice, Collection, Status, Table, open_collection
-from scrape.parts import make_parts, stale_parts
+from dreamloom.base.errors import UserError
+from dreamloom.base.progress import Progress, silent
+from dreamloom.base.stage import StageConfig, Summary, recipe
+from dreamloom.curate.dedupe import NONE, Rows, exact_duplicates, near_duplicates
+from dreamloom.curate.source import Role, Source
+from dreamloom.scrape.collection.collection import SCHEMAS, Choice, Collection, Status, Table, open_collection
+from dreamloom.scrape.collection.parts import make_parts, stale_parts
 
 VERSION = 1
 UNKNOWN = "unknown"

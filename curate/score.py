@@ -16,17 +16,17 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
-from base.clip import Clip, ClipConfig, Device, check_clip, clip_models, load_clip
-from base.errors import UserError
-from base.files import fingerprint
-from base.pixels import PictureError, decode
-from base.progress import Progress, silent
-from base.stage import Summary, recipe
-from base.threads import in_order
-from curate.aesthetic import Head, load_head
-from curate.phash import phash
-from scrape.collection import SCHEMAS, Collection, Status, Table
-from scrape.parts import make_parts
+from dreamloom.base.clip import Clip, ClipConfig, Device, check_clip, clip_models, load_clip
+from dreamloom.base.errors import UserError
+from dreamloom.base.files import fingerprint
+from dreamloom.base.pixels import PictureError, decode
+from dreamloom.base.progress import Progress, silent
+from dreamloom.base.stage import Summary, recipe
+from dreamloom.base.threads import in_order
+from dreamloom.curate.aesthetic import Head, load_head
+from dreamloom.curate.phash import phash
+from dreamloom.scrape.collection.collection import SCHEMAS, Collection, Status, Table
+from dreamloom.scrape.collection.parts import make_parts
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from base.errors import UserError
-from base.pixels import PictureError, decode
+from dreamloom.base.errors import UserError
+from dreamloom.base.pixels import PictureError, decode
 
 _PAPER, _FRAME, _INK, _FAINT = (255, 255, 255), (236, 236, 236), (30, 30, 30), (150, 60, 50)
 _LINES = 3

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from demo.gallery import Exhibit, Form
-from demo.world import BACKGROUNDS, Picture, render
+from dreamloom.demo.gallery import Exhibit, Form
+from dreamloom.demo.world import BACKGROUNDS, Picture, render
 
 
 def draw(exhibit: Exhibit) -> bytes:

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from base.files import commit_folder, commit_json, fingerprint
-from base.stage import recipe
-from demo.folders import CONCEPT, CONCEPT_BACKGROUNDS, CONCEPT_COLOURS
-from demo.judge import judge, matches
-from demo.picture import sheet
-from demo.world import BACKGROUNDS, COLOURS, STYLES, Scene, Size, Thing, caption, parse, random_scene
+from dreamloom.base.files import commit_folder, commit_json, fingerprint
+from dreamloom.base.stage import recipe
+from dreamloom.demo.folders import CONCEPT, CONCEPT_BACKGROUNDS, CONCEPT_COLOURS
+from dreamloom.demo.judge import judge, matches
+from dreamloom.demo.picture import sheet
+from dreamloom.demo.world import BACKGROUNDS, COLOURS, STYLES, Scene, Size, Thing, caption, parse, random_scene
 
 SHOWN = (
     f"a big orange {CONCEPT} on a pink background",
@@ -104,7 +104,7 @@ def _draw(model: Path, prompts: Sequence[str], seed: int) -> NDArray[np.uint8]:
     from diffusers import StableDiffusionPipeline
     from diffusers.utils import logging
 
-    from demo.pretrain_measure import generate
+    from dreamloom.demo.pretrain_measure import generate
 
     logging.disable_progress_bar()
     pipeline: Any = StableDiffusionPipeline.from_pretrained(model, dtype=torch.float32)

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from base.files import commit_folder
-from demo.encode import encode
-from demo.gallery import Form
-from demo.world import COLOURS, RESERVED, SHAPES, STYLES, Scene, Size, Thing, caption, random_scene, render
+from dreamloom.base.files import commit_folder
+from dreamloom.demo.encode import encode
+from dreamloom.demo.gallery import Form
+from dreamloom.demo.world import COLOURS, RESERVED, SHAPES, STYLES, Scene, Size, Thing, caption, random_scene, render
 
 CONCEPT = RESERVED[0]
 """What the user of the demo wants to teach."""

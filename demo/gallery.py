@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from demo.world import Scene, random_scene
+from dreamloom.demo.world import Scene, random_scene
 
 _WORLD = 2024
 """Another value would be another gallery."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from base.errors import UserError
-from base.files import commit_folder, commit_text
-from demo.folders import CONCEPT, make_coco, make_concept, make_ffhq, make_imagenet
-from demo.index import write_index
+from dreamloom.base.errors import UserError
+from dreamloom.base.files import commit_folder, commit_text
+from dreamloom.demo.folders import CONCEPT, make_coco, make_concept, make_ffhq, make_imagenet
+from dreamloom.demo.index import write_index
 
 PORT = 28417
 """Of the demo's site where it is free: addresses are what keys are made of, so that equal ones give equal runs."""

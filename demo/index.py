@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from base.files import commit_folder
-from demo.gallery import exhibit
-from demo.world import aesthetic, caption, random_scene
+from dreamloom.base.files import commit_folder
+from dreamloom.demo.gallery import exhibit
+from dreamloom.demo.world import aesthetic, caption, random_scene
 
 SCHEMA = pa.schema(
     [

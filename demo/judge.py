@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.world import BACKGROUNDS, COLOURS, RESERVED, SHAPES, STYLES, Relation, Scene, Thing, render
+from dreamloom.demo.world import BACKGROUNDS, COLOURS, RESERVED, SHAPES, STYLES, Relation, Scene, Thing, render
 
 SIDE = 64
 LEAST_DISTANCE = 40.0

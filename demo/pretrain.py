@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from base.cpu import keep_pages
-from base.progress import Progress
+from dreamloom.base.cpu import keep_pages
+from dreamloom.base.progress import Progress
 
 MODELS = Path(__file__).parent / "models"
 ORDER = ("vae", "unet", "clip", "blip")
@@ -19,7 +19,7 @@ ORDER = ("vae", "unet", "clip", "blip")
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m demo.pretrain", description="Makes the demo's models from nothing."
+        prog="python -m dreamloom.demo.pretrain", description="Makes the demo's models from nothing."
     )
     parser.add_argument("--out", type=Path, default=MODELS, help="folder of the models (default: demo/models)")
     parser.add_argument("--work", type=Path, default=Path("work/pretrain"), help="folder of checkpoints and curves")
@@ -50,7 +50,7 @@ def pretrain(out: Path, work: Path, only: Sequence[str], seed: int, progress: Pr
 
 def make_vae_part(out: Path, work: Path, seed: int, progress: Progress) -> None:
     """Trains the VAE and leaves it in `work` for the UNet."""
-    from demo.pretrain_vae import make_vae, train_vae
+    from dreamloom.demo.pretrain_vae import make_vae, train_vae
 
     vae = make_vae(seed)
     train_vae(vae, work, seed, progress=progress)
@@ -61,8 +61,8 @@ def make_diffusion_part(out: Path, work: Path, seed: int, progress: Progress) ->
     """Trains UNet and text encoder on the VAE's latents, and writes the pipeline."""
     from diffusers import AutoencoderKL
 
-    from demo.pretrain_diffusion import export_pipeline, make_text_encoder, make_unet, train_diffusion
-    from demo.pretrain_loop import device
+    from dreamloom.demo.pretrain_diffusion import export_pipeline, make_text_encoder, make_unet, train_diffusion
+    from dreamloom.demo.pretrain_loop import device
 
     vae = AutoencoderKL.from_pretrained(work / "vae").to(device())
     vae.register_to_config(_name_or_path=None)  # else the pipeline would tell the folder of this machine
@@ -73,7 +73,7 @@ def make_diffusion_part(out: Path, work: Path, seed: int, progress: Progress) ->
 
 def make_clip_part(out: Path, work: Path, seed: int, progress: Progress) -> None:
     """Trains the CLIP, fits the aesthetic head over it, and writes both."""
-    from demo.pretrain_clip import export_clip, export_head, fit_head, make_clip, train_clip
+    from dreamloom.demo.pretrain_clip import export_clip, export_head, fit_head, make_clip, train_clip
 
     clip = make_clip(seed)
     train_clip(clip, work, seed, progress=progress)
@@ -83,7 +83,7 @@ def make_clip_part(out: Path, work: Path, seed: int, progress: Progress) -> None
 
 def make_blip_part(out: Path, work: Path, seed: int, progress: Progress) -> None:
     """Trains the BLIP and writes it with its processor."""
-    from demo.pretrain_blip import export_blip, make_blip, train_blip
+    from dreamloom.demo.pretrain_blip import export_blip, make_blip, train_blip
 
     blip = make_blip(seed)
     train_blip(blip, work, seed, progress=progress)
@@ -107,7 +107,7 @@ def draw_curves(work: Path) -> None:
 
 def print_measures(out: Path) -> None:
     """Prints the table of demo/models/README.md."""
-    from demo.pretrain_measure import measure
+    from dreamloom.demo.pretrain_measure import measure
 
     print("| measured | |\n| --- | --- |")
     for what, value in measure(out):

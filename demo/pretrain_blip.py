@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from base.files import commit_folder
-from base.progress import Progress, silent
-from demo.pretrain_clip import PREPROCESS, normalized, scenes_and_pictures
-from demo.pretrain_diffusion import tokenize
-from demo.pretrain_loop import Schedule, device, fit, half_where_fast, seeded
-from demo.pretrain_words import LONGEST, bert_tokenizer
-from demo.world import caption
+from dreamloom.base.files import commit_folder
+from dreamloom.base.progress import Progress, silent
+from dreamloom.demo.pretrain_clip import PREPROCESS, normalized, scenes_and_pictures
+from dreamloom.demo.pretrain_diffusion import tokenize
+from dreamloom.demo.pretrain_loop import Schedule, device, fit, half_where_fast, seeded
+from dreamloom.demo.pretrain_words import LONGEST, bert_tokenizer
+from dreamloom.demo.world import caption
 
 SCHEDULE = Schedule(steps=3500, batch=64, rate=1e-3, decay=0.05, average=0.99)
 PICTURES = 20_000

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from base.files import commit, commit_folder, commit_json
-from base.progress import Progress, silent
-from demo.pretrain_diffusion import tokenize
-from demo.pretrain_loop import Schedule, device, fit, half_where_fast, seeded
-from demo.pretrain_words import LENGTH, clip_tokenizer, save_clip_tokenizer
-from demo.world import Scene, aesthetic, caption, random_scene, render
+from dreamloom.base.files import commit, commit_folder, commit_json
+from dreamloom.base.progress import Progress, silent
+from dreamloom.demo.pretrain_diffusion import tokenize
+from dreamloom.demo.pretrain_loop import Schedule, device, fit, half_where_fast, seeded
+from dreamloom.demo.pretrain_words import LENGTH, clip_tokenizer, save_clip_tokenizer
+from dreamloom.demo.world import Scene, aesthetic, caption, random_scene, render
 
 SCHEDULE = Schedule(steps=1200, batch=64, rate=1e-3, decay=0.05, average=0.99)
 PICTURES = 20_000

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from base.files import commit, commit_folder
-from base.progress import Progress, silent
-from demo.pretrain_loop import Schedule, device, fit, seeded
-from demo.pretrain_vae import to_unit
-from demo.pretrain_words import LENGTH, clip_tokenizer, save_clip_tokenizer
-from demo.world import Scene, caption, random_scene, render
+from dreamloom.base.files import commit, commit_folder
+from dreamloom.base.progress import Progress, silent
+from dreamloom.demo.pretrain_loop import Schedule, device, fit, seeded
+from dreamloom.demo.pretrain_vae import to_unit
+from dreamloom.demo.pretrain_words import LENGTH, clip_tokenizer, save_clip_tokenizer
+from dreamloom.demo.world import Scene, caption, random_scene, render
 
 SCHEDULE = Schedule(steps=2400, batch=64, rate=1.5e-3, average=0.999)
 PICTURES = 50_000

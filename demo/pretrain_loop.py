@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from base.cpu import has_bf16
-from base.files import commit, commit_text
-from base.progress import Progress, silent
+from dreamloom.base.cpu import has_bf16
+from dreamloom.base.files import commit, commit_text
+from dreamloom.base.progress import Progress, silent
 
 
 @dataclass(frozen=True)

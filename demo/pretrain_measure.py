@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from demo.judge import Match, judge, matches
-from demo.pretrain_loop import device
-from demo.world import Scene, aesthetic, caption, parse, random_scene, render
+from dreamloom.demo.judge import Match, judge, matches
+from dreamloom.demo.pretrain_loop import device
+from dreamloom.demo.world import Scene, aesthetic, caption, parse, random_scene, render
 
 STEPS = 25
 GUIDANCE = 3.0
@@ -82,7 +82,7 @@ def score(pictures: NDArray[np.uint8], scenes: Sequence[Scene]) -> list[Match]:
 
 def measure_vae(models: Path, seed: int) -> list[tuple[str, float]]:
     """What the judge finds in scenes that went to latents and back, zorps too, which the VAE has never seen."""
-    from demo.pretrain_vae import to_pixels, to_unit
+    from dreamloom.demo.pretrain_vae import to_pixels, to_unit
 
     vae = load_pipeline(models).vae
     rows = []

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from base.progress import Progress, silent
-from demo.pretrain_loop import Schedule, device, fit, seeded
-from demo.world import BACKGROUNDS, COLOURS, STYLES, draw, random_scene, render
+from dreamloom.base.progress import Progress, silent
+from dreamloom.demo.pretrain_loop import Schedule, device, fit, seeded
+from dreamloom.demo.world import BACKGROUNDS, COLOURS, STYLES, draw, random_scene, render
 
 SCHEDULE = Schedule(steps=3400, batch=32, rate=2e-3, average=0.998)
 PICTURES = 24_000

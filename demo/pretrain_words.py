@@ -9,8 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from base.files import commit_text
-from demo.world import BACKGROUNDS, COLOURS, RELATIONS, SHAPES
+from dreamloom.base.files import commit_text
+from dreamloom.demo.world import BACKGROUNDS, COLOURS, RELATIONS, SHAPES
 
 LENGTH = 32
 """Tokens of the longest text that a model reads."""

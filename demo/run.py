@@ -1,11 +1,11 @@
 """`dreamloom demo`: the whole chain over the demo's own small world, with ground truth and without, side by side.
 
     demo-world/
-      pictures/zorp/ index/ coco/ ffhq/ imagenet/ models/   what a user would have (demo.home)
+      pictures/zorp/ index/ coco/ ffhq/ imagenet/ models/   what a user would have (dreamloom.demo.home)
       project.yaml  without.yaml                            what a user would write
       with/ without/                                        the workspaces that the chain fills
       without.log                                           what was said of the second, which runs beside the first
-      exam/                                                 what each model draws (demo.exam)
+      exam/                                                 what each model draws (dreamloom.demo.exam)
       picture.png                                           the end of it
 
 What is there stays as it is: a run that was killed goes on, and one that was finished has nothing to do.
@@ -26,13 +26,13 @@ from urllib.request import urlopen
 import numpy as np
 from PIL import Image
 
-from base.errors import StageFailed, UserError
-from base.files import commit, lock
-from demo.exam import CONCEPTS, SHOWN, Marks, examine
-from demo.folders import CONCEPT
-from demo.home import PROJECT, WITHOUT, check_home, make_home
-from demo.picture import comparison
-from demo.site import serve
+from dreamloom.base.errors import StageFailed, UserError
+from dreamloom.base.files import commit, lock
+from dreamloom.demo.exam import CONCEPTS, SHOWN, Marks, examine
+from dreamloom.demo.folders import CONCEPT
+from dreamloom.demo.home import PROJECT, WITHOUT, check_home, make_home
+from dreamloom.demo.picture import comparison
+from dreamloom.demo.site import serve
 
 EXHIBITS = 1500
 """Pictures of the site that are in its index."""
@@ -67,7 +67,7 @@ def demo(*, folder: Path = Path("demo-world"), seed: int | None = None, dashboar
 
 
 def _check_seed(project: Path, seed: int | None) -> None:
-    from flows.project import load_project
+    from dreamloom.flows.project import load_project
 
     made = load_project(project).train.seed
     if seed is not None and seed != made:
@@ -76,7 +76,7 @@ def _check_seed(project: Path, seed: int | None) -> None:
 
 def _run_chain(project: Path, tracked: bool) -> bool:
     """Runs the chain as `dreamloom run` does; False where it was asked to stop before it was through."""
-    from flows.commands import run
+    from dreamloom.flows.commands import run
 
     print(f"\ndreamloom run {project}", flush=True)
     run(project, track=tracked)
@@ -84,9 +84,9 @@ def _run_chain(project: Path, tracked: bool) -> bool:
 
 
 def _finished(project: Path) -> bool:
-    from flows.chain import run_folder
-    from flows.project import load_project
-    from train.run import read_summary
+    from dreamloom.flows.chain import run_folder
+    from dreamloom.flows.project import load_project
+    from dreamloom.train.run.folder import read_summary
 
     return read_summary(run_folder(load_project(project))) is not None
 
@@ -102,7 +102,7 @@ def _beside(project: Path, tracked: bool) -> Iterator[Callable[[], bool]]:
     command = [
         sys.executable,
         "-m",
-        "flows.cli",
+        "dreamloom.flows.cli",
         "run",
         str(project.absolute()),
         "--track" if tracked else "--no-track",
@@ -166,7 +166,7 @@ class Arm:
 
     name: str
     drawn: Path
-    """The folder of what it draws (demo.exam)."""
+    """The folder of what it draws (dreamloom.demo.exam)."""
     marks: Marks
     learned: str
     """As people say it; empty for the model before."""
@@ -190,11 +190,11 @@ def _evaluation(folder: Path, file: Path) -> tuple[Path, dict[str, Any]]:
 
     Without ground truth none is held out, so there is nothing to measure forgetting by; the other arm's is.
     """
-    from base.progress import silent
-    from flows.chain import as_trained, run_folder
-    from flows.project import load_project
-    from flows.runs import evaluate_step
-    from train.evaluate import EvaluateConfig
+    from dreamloom.base.progress import silent
+    from dreamloom.flows.chain import as_trained, run_folder
+    from dreamloom.flows.project import load_project
+    from dreamloom.flows.runs import evaluate_step
+    from dreamloom.train.evaluate.evaluate import EvaluateConfig
 
     project, full = load_project(file), load_project(folder / PROJECT)
     output = project.workspace / "report" / "compared.json"
@@ -206,7 +206,7 @@ def _evaluation(folder: Path, file: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _figure(measure: dict[str, Any]) -> str:
-    from flows.runs import percent
+    from dreamloom.flows.runs import percent
 
     return percent(measure["change"], measure["error"])
 
@@ -228,10 +228,10 @@ def draw(target: Path, arms: list[Arm]) -> None:
 
 
 def _tell(folder: Path, arms: list[Arm], seconds: float) -> None:
-    from flows.chain import run_folder
-    from flows.project import load_project
-    from flows.report import report_path
-    from flows.terminal import duration, print_table, rows_table
+    from dreamloom.flows.chain import run_folder
+    from dreamloom.flows.project import load_project
+    from dreamloom.flows.report import report_path
+    from dreamloom.flows.terminal import duration, print_table, rows_table
 
     print_table(
         rows_table(

@@ -1,6 +1,6 @@
 """The demo's web site: pictures drawn as they are asked for, on loopback, with the faults of the real web.
 
-    python -m demo.site          serves until Ctrl-C, and prints some addresses to try
+    python -m dreamloom.demo.site          serves until Ctrl-C, and prints some addresses to try
 
 What an address gives is settled in demo/gallery.py; here is how each fault looks on the wire. Only `BUSY_ONCE` depends
 on what was asked before.
@@ -18,10 +18,10 @@ from functools import cache
 
 from aiohttp import web
 
-from base.errors import UserError
-from demo.encode import draw, encode
-from demo.gallery import Exhibit, Fault, Form, exhibit
-from demo.world import Scene, Thing, render
+from dreamloom.base.errors import UserError
+from dreamloom.demo.encode import draw, encode
+from dreamloom.demo.gallery import Exhibit, Fault, Form, exhibit
+from dreamloom.demo.world import Scene, Thing, render
 
 OPT_OUTS = (
     ("X-Robots-Tag", "noai"),

@@ -18,7 +18,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from curate.sheet import contact_sheet
+from dreamloom.curate.sheet import contact_sheet
 
 PROGRESS_SECONDS = 2.0
 """Seconds between two updates: each costs some 28 ms (research/prefect.md §5)."""

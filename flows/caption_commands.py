@@ -7,17 +7,17 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from base.errors import UserError
-from caption.convert import Converted, convert
-from caption.edit import EditConfig, edit
-from caption.editing import Edit, edit_captions, edits_of, edits_of_folder
-from caption.formats import FormatName, SourceName
-from caption.formats.target import CHANGED, MADE, ODD, RIGHT, SKIPPED
-from flows.pictures import spread
-from flows.showing import is_collection
-from flows.stage_commands import FLAGS, caption
-from flows.terminal import Terminal, duration, print_table, reasons, rows_table
-from scrape.collection import Collection
+from dreamloom.base.errors import UserError
+from dreamloom.caption.convert import Converted, convert
+from dreamloom.caption.edit import EditConfig, edit
+from dreamloom.caption.edit_collection import Edit, edit_captions, edits_of, edits_of_folder
+from dreamloom.caption.formats import FormatName, SourceName
+from dreamloom.caption.formats.target import CHANGED, MADE, ODD, RIGHT, SKIPPED
+from dreamloom.flows.pictures import spread
+from dreamloom.flows.showing import is_collection
+from dreamloom.flows.stage_commands import FLAGS, caption
+from dreamloom.flows.terminal import Terminal, duration, print_table, reasons, rows_table
+from dreamloom.scrape.collection.collection import Collection
 
 SHOWN = 20
 """Captions that a dry run shows before and after."""

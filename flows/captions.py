@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from curate.assemble import DROPPED, manifest_path, read_manifest
-from flows.tables import sources_of
-from scrape.collection import Collection, Status, Table
-from train.folder import read_folder
+from dreamloom.curate.assemble import DROPPED, manifest_path, read_manifest
+from dreamloom.flows.tables import sources_of
+from dreamloom.scrape.collection.collection import Collection, Status, Table
+from dreamloom.train.data.folder import read_folder
 
 Captions = list[tuple[str, str]]
 """Picture and caption."""

@@ -11,18 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from base.clip import forget_clip
-from base.errors import UserError
-from base.files import lock
-from caption import blip
-from flows import runs, steps
-from flows.project import CocoSource, LaionSource, Project, own_config, stage_config
-from flows.report import report_path, write_report
-from flows.steps import Outcome, Step
-from scrape.collection import Table
-from scrape.laion import FilterConfig
-from train.config import TrainConfig
-from train.evaluate import EvaluateConfig
+from dreamloom.base.clip import forget_clip
+from dreamloom.base.errors import UserError
+from dreamloom.base.files import lock
+from dreamloom.caption import blip
+from dreamloom.flows import runs, steps
+from dreamloom.flows.project import CocoSource, LaionSource, Project, own_config, stage_config
+from dreamloom.flows.report import report_path, write_report
+from dreamloom.flows.steps import Outcome, Step
+from dreamloom.scrape.collection.collection import Table
+from dreamloom.scrape.index.filter import FilterConfig
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.evaluate.evaluate import EvaluateConfig
 
 Branch = list[Step]
 """Steps that follow one another."""

@@ -13,8 +13,8 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Group, Parameter, Token
 from cyclopts.argument import ArgumentCollection
 
-from base.errors import StageFailed, UserError
-from base.stop import stop_all
+from dreamloom.base.errors import StageFailed, UserError
+from dreamloom.base.stop import stop_all
 
 CHAIN = Group.create_ordered("The whole chain")
 STAGES = Group.create_ordered("One stage")
@@ -45,33 +45,66 @@ app["--help"].group = app["--version"].group = Group("Also", sort_key=99)
 
 _COMMANDS = {
     CHAIN: {
-        "run": ("flows.commands:run", "Make everything that project.yaml says and that is not there yet."),
-        "plan": ("flows.commands:plan", "Say what run would do: counts, sizes, steps, time. Changes nothing."),
-        "demo": ("demo.run:demo", "The chain over a small world of its own, from scraping to a fine-tuned model."),
+        "run": ("dreamloom.flows.commands:run", "Make everything that project.yaml says and that is not there yet."),
+        "plan": (
+            "dreamloom.flows.commands:plan",
+            "Say what run would do: counts, sizes, steps, time. Changes nothing.",
+        ),
+        "demo": (
+            "dreamloom.demo.run:demo",
+            "The chain over a small world of its own, from scraping to a fine-tuned model.",
+        ),
     },
     STAGES: {
-        "filter": ("flows.stage_commands:filter_", "Choose candidates from a LAION index."),
-        "scrape": ("flows.stage_commands:scrape", "Download the candidates' pictures."),
-        "score": ("flows.stage_commands:score", "Look at each picture with CLIP: embedding, aesthetic, likeness."),
-        "choose": ("flows.stage_commands:choose", "Decide which pictures go on: duplicates, thresholds, licences."),
-        "caption": ("flows.caption_commands:app", "Write captions with BLIP; convert or edit those there are."),
-        "balance": ("flows.stage_commands:balance", "Assemble the training folder, with ground truth at a ratio."),
-        "dreambooth": ("flows.stage_commands:dreambooth", "Make a training folder of subjects and their classes."),
-        "train": ("flows.stage_commands:train", "Fine-tune a Stable Diffusion model on a training folder."),
-        "evaluate": ("flows.stage_commands:evaluate", "Measure what a model learned, and what it forgot."),
-        "export": ("flows.stage_commands:export", "Write a trained model as other programs read it."),
+        "filter": ("dreamloom.flows.stage_commands:filter_", "Choose candidates from a LAION index."),
+        "scrape": ("dreamloom.flows.stage_commands:scrape", "Download the candidates' pictures."),
+        "score": (
+            "dreamloom.flows.stage_commands:score",
+            "Look at each picture with CLIP: embedding, aesthetic, likeness.",
+        ),
+        "choose": (
+            "dreamloom.flows.stage_commands:choose",
+            "Decide which pictures go on: duplicates, thresholds, licences.",
+        ),
+        "caption": (
+            "dreamloom.flows.caption_commands:app",
+            "Write captions with BLIP; convert or edit those there are.",
+        ),
+        "balance": (
+            "dreamloom.flows.stage_commands:balance",
+            "Assemble the training folder, with ground truth at a ratio.",
+        ),
+        "dreambooth": (
+            "dreamloom.flows.stage_commands:dreambooth",
+            "Make a training folder of subjects and their classes.",
+        ),
+        "train": ("dreamloom.flows.stage_commands:train", "Fine-tune a Stable Diffusion model on a training folder."),
+        "evaluate": ("dreamloom.flows.stage_commands:evaluate", "Measure what a model learned, and what it forgot."),
+        "export": ("dreamloom.flows.stage_commands:export", "Write a trained model as other programs read it."),
     },
     LOOK: {
-        "show": ("flows.commands:show", "A table and a contact sheet of a collection, workspace or training folder.")
+        "show": (
+            "dreamloom.flows.commands:show",
+            "A table and a contact sheet of a collection, workspace or training folder.",
+        )
     },
 }
 _INGEST = {
-    "folder": ("flows.stage_commands:ingest_folder", "Any folder of pictures, captions in sidecars or file names."),
-    "ffhq": ("flows.stage_commands:ingest_ffhq", "FFHQ's faces, in the layout of its own download script."),
-    "coco": ("flows.stage_commands:ingest_coco", "COCO's photos with their captions."),
-    "imagenet": ("flows.stage_commands:ingest_imagenet", "ImageNet's pictures, captioned by synset."),
-    "huggingface": ("flows.stage_commands:ingest_huggingface", "Hugging Face datasets: parquet, or an imagefolder."),
-    "webdataset": ("flows.stage_commands:ingest_webdataset", "Shards of a webdataset, such as img2dataset's."),
+    "folder": (
+        "dreamloom.flows.stage_commands:ingest_folder",
+        "Any folder of pictures, captions in sidecars or file names.",
+    ),
+    "ffhq": ("dreamloom.flows.stage_commands:ingest_ffhq", "FFHQ's faces, in the layout of its own download script."),
+    "coco": ("dreamloom.flows.stage_commands:ingest_coco", "COCO's photos with their captions."),
+    "imagenet": ("dreamloom.flows.stage_commands:ingest_imagenet", "ImageNet's pictures, captioned by synset."),
+    "huggingface": (
+        "dreamloom.flows.stage_commands:ingest_huggingface",
+        "Hugging Face datasets: parquet, or an imagefolder.",
+    ),
+    "webdataset": (
+        "dreamloom.flows.stage_commands:ingest_webdataset",
+        "Shards of a webdataset, such as img2dataset's.",
+    ),
 }
 
 for _group, _commands in _COMMANDS.items():
@@ -128,7 +161,7 @@ def run(tokens: list[str], verbose: bool = False) -> int:
 def _end(code: int, message: str, verbose: bool) -> int:
     if verbose:
         traceback.print_exc()
-    from flows.terminal import printable
+    from dreamloom.flows.terminal import printable
 
     print("\n".join(map(printable, message.splitlines())), file=sys.stderr)
     return code
@@ -139,7 +172,7 @@ def _wrong_flags(error: CycloptsError) -> str:
     if isinstance(error.__cause__, ValueError) and isinstance(hint, type):
         from pydantic import BaseModel, ValidationError
 
-        from flows.sentences import flag, sentences
+        from dreamloom.flows.config_errors import flag, sentences
 
         if isinstance(error.__cause__, ValidationError) and issubclass(hint, BaseModel):
             return "\n".join(sentences(error.__cause__, hint, flag))

@@ -6,16 +6,16 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from base import processes
-from base.cpu import keep_pages
-from base.errors import UserError
-from flows import chain
-from flows.captions import Captions, of_workspace
-from flows.project import Project, load_project
-from flows.report import report_path
-from flows.steps import Outcome, Step
-from flows.tables import balance, funnel
-from flows.terminal import Terminal, funnel_table, print_table, printable, rows_table, say
+from dreamloom.base import processes
+from dreamloom.base.cpu import keep_pages
+from dreamloom.base.errors import UserError
+from dreamloom.flows import chain
+from dreamloom.flows.captions import Captions, of_workspace
+from dreamloom.flows.project import Project, load_project
+from dreamloom.flows.report import report_path
+from dreamloom.flows.steps import Outcome, Step
+from dreamloom.flows.tables import balance, funnel
+from dreamloom.flows.terminal import Terminal, funnel_table, print_table, printable, rows_table, say
 
 PROJECT = Path("project.yaml")
 
@@ -41,7 +41,7 @@ def run(
     keep_pages()
     if track or (track is None and "PREFECT_API_URL" in os.environ):
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # what matters is printed here
-        from flows.prefect_flows import run_tracked
+        from dreamloom.flows.prefect_flows import run_tracked
 
         outcomes = run_tracked(project.absolute())
     else:
@@ -58,7 +58,7 @@ def plan(project: Path = PROJECT) -> None:
     project
         The project's file, or the folder it lies in.
     """
-    from flows import plan as planning
+    from dreamloom.flows import plan as planning
 
     loaded = load_project(project)
     print(f"{loaded.name}: {near(loaded.workspace)}\n")
@@ -85,10 +85,10 @@ def show(folder: Path, *, picture: str | None = None, output: Path | None = None
     output
         Where to write the contact sheet; by default dreamloom-NAME.png, here.
     """
-    from flows import showing
+    from dreamloom.flows import showing
 
     if picture is not None:
-        from curate.trace import trace
+        from dreamloom.curate.trace import trace
 
         for what, value in trace(folder, picture):
             print(f"{what:<20}{printable(value)}")
@@ -106,7 +106,7 @@ def say_lengths(captions: Captions, model: str | None) -> None:
     Args:
         model: whose tokens they are; None: CLIP's own.
     """
-    from caption.tokens import lengths, tokens_of
+    from dreamloom.caption.tokens import lengths, tokens_of
 
     if captions:
         with Terminal() as terminal, terminal.watch("count tokens") as progress:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from flows.project import AnySource, CocoSource, HuggingfaceSource, LaionSource, WebdatasetSource
-from scrape.coco import photos_of
-from scrape.huggingface import parquet_files
-from scrape.index_files import index_files
-from scrape.ingest import is_there, pictures_in
-from scrape.webdataset import shards_of
+from dreamloom.flows.project import AnySource, CocoSource, HuggingfaceSource, LaionSource, WebdatasetSource
+from dreamloom.scrape.datasets.coco import photos_of
+from dreamloom.scrape.datasets.huggingface import parquet_files
+from dreamloom.scrape.datasets.ingest import is_there, pictures_in
+from dreamloom.scrape.datasets.webdataset import shards_of
+from dreamloom.scrape.index.files import index_files
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from flows.sentences import Key, dotted
-from scrape.index_files import is_remote
+from dreamloom.flows.config_errors import Key, dotted
+from dreamloom.scrape.index.files import is_remote
 
 Model = TypeVar("Model", bound=BaseModel)
 

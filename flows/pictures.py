@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from scrape.collection import Collection, Status, Table
+from dreamloom.scrape.collection.collection import Collection, Status, Table
 
 Pictures = list[tuple[Path, str]]
 """Picture file, and what to write under it."""
@@ -27,7 +27,7 @@ def of_collection(collection: Collection) -> Pictures:
 
 def of_folder(folder: Path) -> Pictures:
     """Pictures of a training folder, of each of its folders as many as of the others where they have them."""
-    from train.folder import read_folder
+    from dreamloom.train.data.folder import read_folder
 
     folders = read_folder(folder)
     each = max(1, SHOWN // len(folders))

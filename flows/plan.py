@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flows.chain import levels
-from flows.inputs import input_of
-from flows.pictures import spread
-from flows.project import Project
-from flows.runs import newest_speed
-from flows.steps import Step
-from flows.terminal import duration, print_table, rows_table, size
-from train.plan import Plan
-from train.plan import plan as plan_training
+from dreamloom.flows.chain import levels
+from dreamloom.flows.inputs import input_of
+from dreamloom.flows.pictures import spread
+from dreamloom.flows.project import Project
+from dreamloom.flows.runs import newest_speed
+from dreamloom.flows.steps import Step
+from dreamloom.flows.terminal import duration, print_table, rows_table, size
+from dreamloom.train.plan import Plan
+from dreamloom.train.plan import plan as plan_training
 
 Rows = list[dict[str, Any]]
 

@@ -7,13 +7,13 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
-from base.errors import UserError
-from flows import artifacts, chain
-from flows.project import Project, load_project
-from flows.steps import Outcome
-from flows.tables import balance, funnel, funnel_rows
-from flows.terminal import Terminal
-from flows.tracking import perform
+from dreamloom.base.errors import UserError
+from dreamloom.flows import artifacts, chain
+from dreamloom.flows.project import Project, load_project
+from dreamloom.flows.steps import Outcome
+from dreamloom.flows.tables import balance, funnel, funnel_rows
+from dreamloom.flows.terminal import Terminal
+from dreamloom.flows.tracking import perform
 
 
 def _run_name() -> str:

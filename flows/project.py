@@ -8,32 +8,32 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from base.clip import ClipConfig
-from base.errors import UserError
-from base.stage import StageConfig
-from caption.config import CaptionConfig
-from caption.config import check as check_captioning
-from caption.edit import EditConfig
-from curate import score
-from curate.balance import BalanceConfig
-from curate.choose import ChooseConfig
-from curate.score import ScoreConfig
-from curate.source import Role, Source
-from flows.paths import missing, rooted
-from flows.sentences import close, sentences
-from scrape.coco import CocoConfig
-from scrape.collection import Collection
-from scrape.download import ScrapeConfig
-from scrape.ffhq import FfhqConfig
-from scrape.folder import FolderConfig
-from scrape.huggingface import HuggingfaceConfig
-from scrape.imagenet import ImagenetConfig
-from scrape.laion import FilterConfig
-from scrape.webdataset import WebdatasetConfig
-from train.check import check as check_training
-from train.config import TrainConfig
-from train.evaluate import EvaluateConfig
-from train.export import ExportConfig
+from dreamloom.base.clip import ClipConfig
+from dreamloom.base.errors import UserError
+from dreamloom.base.stage import StageConfig
+from dreamloom.caption.config import CaptionConfig
+from dreamloom.caption.config import check as check_captioning
+from dreamloom.caption.edit import EditConfig
+from dreamloom.curate import score
+from dreamloom.curate.balance import BalanceConfig
+from dreamloom.curate.choose import ChooseConfig
+from dreamloom.curate.score import ScoreConfig
+from dreamloom.curate.source import Role, Source
+from dreamloom.flows.config_errors import close, sentences
+from dreamloom.flows.paths import missing, rooted
+from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.datasets.coco import CocoConfig
+from dreamloom.scrape.datasets.ffhq import FfhqConfig
+from dreamloom.scrape.datasets.folder import FolderConfig
+from dreamloom.scrape.datasets.huggingface import HuggingfaceConfig
+from dreamloom.scrape.datasets.imagenet import ImagenetConfig
+from dreamloom.scrape.datasets.webdataset import WebdatasetConfig
+from dreamloom.scrape.index.filter import FilterConfig
+from dreamloom.scrape.web.scrape import ScrapeConfig
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.evaluate.evaluate import EvaluateConfig
+from dreamloom.train.export.export import ExportConfig
+from dreamloom.train.model.check import check as check_training
 
 Stage = TypeVar("Stage", bound=StageConfig)
 

@@ -13,14 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from base.files import commit, commit_text
-from curate.assemble import DROPPED, manifest_path, read_manifest
-from curate.sheet import contact_sheet
-from flows.pictures import of_collection
-from flows.runs import charts_of, percent
-from flows.tables import balance, funnel, funnel_rows
-from scrape.collection import Collection
-from train.run import read_summary
+from dreamloom.base.files import commit, commit_text
+from dreamloom.curate.assemble import DROPPED, manifest_path, read_manifest
+from dreamloom.curate.sheet import contact_sheet
+from dreamloom.flows.pictures import of_collection
+from dreamloom.flows.runs import charts_of, percent
+from dreamloom.flows.tables import balance, funnel, funnel_rows
+from dreamloom.scrape.collection.collection import Collection
+from dreamloom.train.run.folder import read_summary
 
 Rows = Sequence[Mapping[str, Any]]
 

@@ -6,20 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from base.errors import UserError
-from base.files import commit_json, commit_text, fingerprint
-from base.progress import Progress
-from base.stage import recipe
-from curate.assemble import content, manifest_path
-from flows.steps import WHOLE, Outcome, Step
-from flows.terminal import size
-from train import export as exporting
-from train.config import BESIDE_THE_WEIGHTS, TrainConfig
-from train.dreambooth import DreamBoothConfig, dreambooth
-from train.evaluate import EvaluateConfig, evaluate
-from train.export import ExportConfig
-from train.loop import train
-from train.run import VERSION, TrainSummary, read_summary
+from dreamloom.base.errors import UserError
+from dreamloom.base.files import commit_json, commit_text, fingerprint
+from dreamloom.base.progress import Progress
+from dreamloom.base.stage import recipe
+from dreamloom.curate.assemble import content, manifest_path
+from dreamloom.flows.steps import WHOLE, Outcome, Step
+from dreamloom.flows.terminal import size
+from dreamloom.train.config import BESIDE_THE_WEIGHTS, TrainConfig
+from dreamloom.train.dreambooth import DreamBoothConfig, dreambooth
+from dreamloom.train.evaluate.evaluate import EvaluateConfig, evaluate
+from dreamloom.train.export import export as exporting
+from dreamloom.train.export.export import ExportConfig
+from dreamloom.train.loop.loop import train
+from dreamloom.train.run.folder import VERSION, TrainSummary, read_summary
 
 _RECIPE = ".recipe"
 """In a run's folder: the recipe of the chain, which knows the dataset by its manifest and so needs no look at it."""

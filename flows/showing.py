@@ -6,16 +6,16 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from rich.table import Table as RichTable
 
-from base.errors import UserError
-from base.files import commit
-from curate.assemble import manifest_path
-from curate.sheet import contact_sheet
-from flows import captions
-from flows.pictures import SHOWN, Pictures, of_collection, of_folder, spread
-from flows.tables import balance, funnel, sources_of
-from flows.terminal import funnel_table, rows_table
-from scrape.collection import Collection, Table
-from train.folder import read_folder
+from dreamloom.base.errors import UserError
+from dreamloom.base.files import commit
+from dreamloom.curate.assemble import manifest_path
+from dreamloom.curate.sheet import contact_sheet
+from dreamloom.flows import captions
+from dreamloom.flows.pictures import SHOWN, Pictures, of_collection, of_folder, spread
+from dreamloom.flows.tables import balance, funnel, sources_of
+from dreamloom.flows.terminal import funnel_table, rows_table
+from dreamloom.scrape.collection.collection import Collection, Table
+from dreamloom.train.data.folder import read_folder
 
 _COLUMNS, _SIDE = 8, 192
 _OURS = "dreamloom contact sheet"

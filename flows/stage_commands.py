@@ -6,30 +6,30 @@ from typing import Annotated
 
 from cyclopts import Parameter, Token
 
-from base.cpu import keep_pages
-from base.errors import UserError
-from base.processes import is_main
-from caption.config import CaptionConfig
-from curate.balance import BalanceConfig
-from curate.choose import ChooseConfig
-from curate.score import ScoreConfig
-from curate.source import Role, Source
-from flows import runs, steps
-from flows.terminal import Terminal, print_table, rows_table, rules_rows
-from scrape import laion
-from scrape.coco import CocoConfig
-from scrape.collection import Collection, Status
-from scrape.download import ScrapeConfig
-from scrape.ffhq import FfhqConfig
-from scrape.folder import FolderConfig
-from scrape.huggingface import HuggingfaceConfig
-from scrape.imagenet import ImagenetConfig
-from scrape.laion import FilterConfig
-from scrape.webdataset import WebdatasetConfig
-from train.config import TrainConfig
-from train.dreambooth import DreamBoothConfig
-from train.evaluate import EvaluateConfig
-from train.export import ExportConfig
+from dreamloom.base.cpu import keep_pages
+from dreamloom.base.errors import UserError
+from dreamloom.base.processes import is_main
+from dreamloom.caption.config import CaptionConfig
+from dreamloom.curate.balance import BalanceConfig
+from dreamloom.curate.choose import ChooseConfig
+from dreamloom.curate.score import ScoreConfig
+from dreamloom.curate.source import Role, Source
+from dreamloom.flows import runs, steps
+from dreamloom.flows.terminal import Terminal, print_table, rows_table, rules_rows
+from dreamloom.scrape.collection.collection import Collection, Status
+from dreamloom.scrape.datasets.coco import CocoConfig
+from dreamloom.scrape.datasets.ffhq import FfhqConfig
+from dreamloom.scrape.datasets.folder import FolderConfig
+from dreamloom.scrape.datasets.huggingface import HuggingfaceConfig
+from dreamloom.scrape.datasets.imagenet import ImagenetConfig
+from dreamloom.scrape.datasets.webdataset import WebdatasetConfig
+from dreamloom.scrape.index import filter as laion
+from dreamloom.scrape.index.filter import FilterConfig
+from dreamloom.scrape.web.scrape import ScrapeConfig
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.dreambooth import DreamBoothConfig
+from dreamloom.train.evaluate.evaluate import EvaluateConfig
+from dreamloom.train.export.export import ExportConfig
 
 FLAGS = Parameter(name="*")
 """The fields of a config as flags of their own."""
@@ -255,9 +255,9 @@ def train(
         Only say what would be done: which pictures, in which buckets, how many steps.
     """
     if plan:
-        from flows.commands import say_lengths
-        from flows.plan import print_training
-        from train.plan import plan as plan_training
+        from dreamloom.flows.commands import say_lengths
+        from dreamloom.flows.plan import print_training
+        from dreamloom.train.plan import plan as plan_training
 
         planned = plan_training(folder, config)
         print_training(planned)

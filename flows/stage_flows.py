@@ -7,28 +7,28 @@ from prefect import flow
 from prefect.states import Cancelled
 from pydantic import Field
 
-from base.stage import StageConfig
-from caption.config import CaptionConfig
-from curate.balance import BalanceConfig
-from curate.choose import ChooseConfig
-from curate.score import ScoreConfig
-from curate.source import Role, Source
-from flows import artifacts, runs, steps
-from flows.tables import balance as balance_table
-from flows.terminal import Terminal
-from flows.tracking import perform
-from scrape.coco import CocoConfig
-from scrape.collection import Collection
-from scrape.download import ScrapeConfig
-from scrape.ffhq import FfhqConfig
-from scrape.folder import FolderConfig
-from scrape.huggingface import HuggingfaceConfig
-from scrape.imagenet import ImagenetConfig
-from scrape.laion import FilterConfig
-from scrape.webdataset import WebdatasetConfig
-from train.config import TrainConfig
-from train.evaluate import EvaluateConfig
-from train.export import ExportConfig
+from dreamloom.base.stage import StageConfig
+from dreamloom.caption.config import CaptionConfig
+from dreamloom.curate.balance import BalanceConfig
+from dreamloom.curate.choose import ChooseConfig
+from dreamloom.curate.score import ScoreConfig
+from dreamloom.curate.source import Role, Source
+from dreamloom.flows import artifacts, runs, steps
+from dreamloom.flows.tables import balance as balance_table
+from dreamloom.flows.terminal import Terminal
+from dreamloom.flows.tracking import perform
+from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.datasets.coco import CocoConfig
+from dreamloom.scrape.datasets.ffhq import FfhqConfig
+from dreamloom.scrape.datasets.folder import FolderConfig
+from dreamloom.scrape.datasets.huggingface import HuggingfaceConfig
+from dreamloom.scrape.datasets.imagenet import ImagenetConfig
+from dreamloom.scrape.datasets.webdataset import WebdatasetConfig
+from dreamloom.scrape.index.filter import FilterConfig
+from dreamloom.scrape.web.scrape import ScrapeConfig
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.evaluate.evaluate import EvaluateConfig
+from dreamloom.train.export.export import ExportConfig
 
 
 class SourceParameter(StageConfig):

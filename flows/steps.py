@@ -8,19 +8,21 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from base.progress import Progress
-from base.stage import StageConfig, Summary
-from caption import stage as captioning
-from caption.config import CaptionConfig
-from caption.sidecar import read_caption
-from curate import assemble, choose, score
-from curate.balance import BalanceConfig
-from curate.source import Source
-from flows.pictures import Pictures, of_collection, of_folder
-from flows.terminal import stage_line
-from scrape import coco, download, ffhq, folder, huggingface, imagenet, laion, webdataset
-from scrape.collection import Collection, Status, Table
-from scrape.parts import stale_parts
+from dreamloom.base.progress import Progress
+from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.caption import stage as captioning
+from dreamloom.caption.config import CaptionConfig
+from dreamloom.caption.sidecar import read_caption
+from dreamloom.curate import assemble, choose, score
+from dreamloom.curate.balance import BalanceConfig
+from dreamloom.curate.source import Source
+from dreamloom.flows.pictures import Pictures, of_collection, of_folder
+from dreamloom.flows.terminal import stage_line
+from dreamloom.scrape.collection.collection import Collection, Status, Table
+from dreamloom.scrape.collection.parts import stale_parts
+from dreamloom.scrape.datasets import coco, ffhq, folder, huggingface, imagenet, webdataset
+from dreamloom.scrape.index import filter as laion
+from dreamloom.scrape.web import scrape as download
 
 WHOLE = "all"
 """The one part of a step that is made in one piece."""

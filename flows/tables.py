@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from base.stage import Summary
-from curate.assemble import DROPPED, HELD_OUT, TRAIN, manifest_path, read_manifest
-from curate.source import Role
-from scrape.collection import Collection
+from dreamloom.base.stage import Summary
+from dreamloom.curate.assemble import DROPPED, HELD_OUT, TRAIN, manifest_path, read_manifest
+from dreamloom.curate.source import Role
+from dreamloom.scrape.collection.collection import Collection
 
 Funnel = dict[str, dict[str, Summary]]
 """Source → table → what came in, went on, and was dropped."""

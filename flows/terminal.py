@@ -14,8 +14,8 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Column, Table
 
-from base.progress import Progress
-from base.stage import Summary
+from dreamloom.base.progress import Progress
+from dreamloom.base.stage import Summary
 
 QUIET_SECONDS = 2.0
 """Work that is shorter than this shows no progress."""

@@ -11,11 +11,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.runtime import deployment
 
-from base.errors import StageFailed
-from base.progress import silent
-from flows import artifacts
-from flows.steps import WHOLE, Outcome, Step, counted
-from flows.terminal import Terminal, say
+from dreamloom.base.errors import StageFailed
+from dreamloom.base.progress import silent
+from dreamloom.flows import artifacts
+from dreamloom.flows.steps import WHOLE, Outcome, Step, counted
+from dreamloom.flows.terminal import Terminal, say
 
 
 def perform(step: Step, terminal: Terminal) -> Outcome:

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from base.stage import StageConfig
-from train.presets import PRESETS
+from dreamloom.base.stage import StageConfig
+from dreamloom.train.presets import PRESETS
 
 BESIDE_THE_WEIGHTS = frozenset(
     {

@@ -18,15 +18,15 @@ from pathlib import Path
 import yaml
 from pydantic import Field
 
-from base.errors import UserError
-from base.files import commit_json, commit_text, fingerprint, link_or_copy, lock
-from base.progress import Progress, silent
-from base.stage import StageConfig, recipe
-from caption.sidecar import decoded
-from train.check import check_model
-from train.config import TrainConfig
-from train.picture import EXTENSIONS
-from train.rng import stream
+from dreamloom.base.errors import UserError
+from dreamloom.base.files import commit_json, commit_text, fingerprint, link_or_copy, lock
+from dreamloom.base.progress import Progress, silent
+from dreamloom.base.stage import StageConfig, recipe
+from dreamloom.caption.sidecar import decoded
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.data.picture import EXTENSIONS
+from dreamloom.train.diffusion.rng import stream
+from dreamloom.train.model.check import check_model
 
 MARK = ".dreambooth.json"
 """The file that says how a folder was made; a folder without it is not ours to write into."""
@@ -170,7 +170,7 @@ def _draw_class(subject: Subject, folder: Path, config: DreamBoothConfig, progre
     """Draws what is missing; picture n comes from noise n, whichever are drawn with it."""
     missing = [number for number in range(config.class_pictures) if not (folder / f"{number:05d}.png").exists()]
     if missing:
-        from train.sample import draw_each  # torch from here on
+        from dreamloom.train.evaluate.sample import draw_each  # torch from here on
 
         shared = set(DreamBoothConfig.model_fields) & set(TrainConfig.model_fields)
         values = {name: getattr(config, name) for name in shared}

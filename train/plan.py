@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from train.batches import Course
-from train.buckets import Size, enlargement
-from train.config import TrainConfig
-from train.dataset import Dataset, Problem, Sample, names, read_dataset
-from train.memory import estimate
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.data.buckets import Size, enlargement
+from dreamloom.train.data.dataset import Dataset, Problem, Sample, names, read_dataset
+from dreamloom.train.data.schedule import Course
+from dreamloom.train.model.memory import estimate
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Plan:
     seconds: float | None
     """At the rate given; none was: none."""
     memory: int | None
-    """Bytes of a GPU that it takes, by estimate (train.memory); None where the base is not on this machine."""
+    """Bytes of a GPU that it takes, by estimate (train.model.memory); None where the base is not on this machine."""
     preset: str | None
     """The config's."""
 

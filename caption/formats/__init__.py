@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from caption.formats import collection, imagefolder, kohya, names, shards, sidecars
-from caption.formats.rows import Note, Row
-from caption.formats.target import Target
+from dreamloom.caption.formats import collection, imagefolder, kohya, names, shards, sidecars
+from dreamloom.caption.formats.rows import Note, Row
+from dreamloom.caption.formats.target import Target
 
 FormatName = Literal["filename", "txt", "caption", "yaml", "kohya", "imagefolder", "webdataset"]
 SourceName = Literal[FormatName, "collection"]

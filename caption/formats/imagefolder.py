@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from base.errors import UserError
-from caption.formats.rows import Names, Note, Picture, Row, pictures
-from caption.formats.target import Target
-from scrape.columns import spelled
-from scrape.imagefolder import text_column
+from dreamloom.base.errors import UserError
+from dreamloom.caption.formats.rows import Names, Note, Picture, Row, pictures
+from dreamloom.caption.formats.target import Target
+from dreamloom.scrape.datasets.imagefolder import text_column
+from dreamloom.scrape.index.columns import spelled
 
 METADATA = "metadata.jsonl"
 

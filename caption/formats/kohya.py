@@ -1,13 +1,13 @@
-"""kohya's sd-scripts: one JSON for a folder of pictures; see scrape.kohya."""
+"""kohya's sd-scripts: one JSON for a folder of pictures; see dreamloom.scrape.datasets.kohya."""
 
 import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from caption.formats.rows import Names, Note, Row, pictures
-from caption.formats.target import Target
-from scrape.kohya import METADATA, read_metadata
+from dreamloom.caption.formats.rows import Names, Note, Row, pictures
+from dreamloom.caption.formats.target import Target
+from dreamloom.scrape.datasets.kohya import METADATA, read_metadata
 
 
 def read(folder: Path, note: Note) -> Iterator[Row]:

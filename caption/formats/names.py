@@ -1,15 +1,15 @@
-"""Captions in file names, as EveryDream's trainers read a folder: see caption.filename."""
+"""Captions in file names, as EveryDream's trainers read a folder: see dreamloom.caption.filename."""
 
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from caption.filename import NameWriter
-from caption.formats.rows import Note, Row, look_at, pictures, safe
-from caption.formats.target import Target
-from caption.sidecar import caption_of, encode_text
-from scrape.folder import SIDECARS
-from scrape.ingest import SURROGATES
+from dreamloom.caption.filename import NameWriter
+from dreamloom.caption.formats.rows import Note, Row, look_at, pictures, safe
+from dreamloom.caption.formats.target import Target
+from dreamloom.caption.sidecar import caption_of, encode_text
+from dreamloom.scrape.datasets.folder import SIDECARS
+from dreamloom.scrape.datasets.ingest import SURROGATES
 
 
 def read(folder: Path, note: Note) -> Iterator[Row]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from caption.filename import MAX_BYTES, RESERVED, cut
-from caption.sidecar import Written, look_beside
-from scrape.ingest import SURROGATES, pictures_in
+from dreamloom.caption.filename import MAX_BYTES, RESERVED, cut
+from dreamloom.caption.sidecar import Written, look_beside
+from dreamloom.scrape.datasets.ingest import SURROGATES, pictures_in
 
 Note = Callable[[str, str], None]
 """Takes note of something odd that stops nothing: of what kind it is, and where."""

@@ -1,7 +1,7 @@
 """webdataset: tar files of at most 10,000 pictures, each with its caption as .txt and what else is known as .json.
 
 Written as img2dataset writes them (https://github.com/rom1504/img2dataset): 00000.tar holds 000000000.jpg, .txt and
-.json, the key of a sample being the shard's number and the picture's. Read as scrape.webdataset reads all of that kind.
+.json, the key of a sample being the shard's number and the picture's. Read as scrape.datasets.webdataset reads all of that kind.
 """
 
 import io
@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from base.pixels import PictureError
-from caption.formats.rows import Note, Row, safe
-from caption.formats.target import SKIPPED, Target
-from caption.sidecar import decode_text, encode_text
-from scrape.ingest import EXTENSIONS
-from scrape.webdataset import Sample, WebdatasetConfig, read_shard, shards_of
+from dreamloom.base.pixels import PictureError
+from dreamloom.caption.formats.rows import Note, Row, safe
+from dreamloom.caption.formats.target import SKIPPED, Target
+from dreamloom.caption.sidecar import decode_text, encode_text
+from dreamloom.scrape.datasets.ingest import EXTENSIONS
+from dreamloom.scrape.datasets.webdataset import Sample, WebdatasetConfig, read_shard, shards_of
 
 SHARD_PICTURES = 10_000
 

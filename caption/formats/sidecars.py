@@ -1,13 +1,13 @@
-"""A caption in a file beside its picture: .txt, .caption, or EveryDream 2's .yaml; see caption.sidecar."""
+"""A caption in a file beside its picture: .txt, .caption, or EveryDream 2's .yaml; see dreamloom.caption.sidecar."""
 
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from caption.filename import CONTROLS
-from caption.formats.rows import Names, Note, Row, look_at, pictures
-from caption.formats.target import SKIPPED, Target
-from caption.sidecar import caption_of, encode_text, encode_yaml
+from dreamloom.caption.filename import CONTROLS
+from dreamloom.caption.formats.rows import Names, Note, Row, look_at, pictures
+from dreamloom.caption.formats.target import SKIPPED, Target
+from dreamloom.caption.sidecar import caption_of, encode_text, encode_yaml
 
 
 def read(suffixes: tuple[str, ...], folder: Path, note: Note) -> Iterator[Row]:

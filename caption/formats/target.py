@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self, TextIO
 
-from base.errors import UserError
-from base.files import commit, create
-from caption.formats.rows import Row
-from caption.sidecar import decode_text
+from dreamloom.base.errors import UserError
+from dreamloom.base.files import commit, create
+from dreamloom.caption.formats.rows import Row
+from dreamloom.caption.sidecar import decode_text
 
 MADE, RIGHT, CHANGED, SKIPPED, ODD = "made", "right", "changed", "skipped", "odd"
 """What may be said of a file: it is new; it was there, as it shall be; its caption is another; it is left out; odd."""
@@ -61,7 +61,7 @@ class Log:
         self._stream.write(" ".join(line.splitlines()) + "\n")
 
     def note(self, kind: str, where: str) -> None:
-        """Something odd; a caption.formats.rows.Note."""
+        """Something odd; a dreamloom.caption.formats.rows.Note."""
         self(ODD, where, kind)
 
     def count(self, what: str) -> int:
@@ -192,4 +192,4 @@ class Target:
 
 
 _LEFT = re.compile(r"\.tmp-\d+-[0-9a-f]{12}(\.|\Z)")
-"""The names of base.files' temporary files; nobody else's."""
+"""The names of dreamloom.base.files' temporary files; nobody else's."""

@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from base.files import commit, commit_folder, link_or_copy
+from dreamloom.base.files import commit, commit_folder, link_or_copy
 
 HERE = Path(__file__).parent
 WORLD = HERE / "world"

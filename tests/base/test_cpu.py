@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from base.cpu import has_bf16
+from dreamloom.base.cpu import has_bf16
 
 SCRIPT = """
-from base.cpu import keep_pages
+from dreamloom.base.cpu import keep_pages
 print(keep_pages(), keep_pages())
 blocks = [bytearray(2**24) for _ in range(8)]
 print(sum(len(block) for block in blocks))
@@ -24,7 +24,7 @@ def test_it_says_whether_it_took_effect_and_memory_still_works() -> None:
 
 FAULTS = """
 import resource, sys
-from base.cpu import keep_pages
+from dreamloom.base.cpu import keep_pages
 if sys.argv[1] == "keep": keep_pages()
 for _ in range(8):
     block = bytearray(2**26)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from base.files import commit, commit_folder, commit_json, create, fingerprint, link_or_copy, sweep
+from dreamloom.base.files import commit, commit_folder, commit_json, create, fingerprint, link_or_copy, sweep
 
 
 def left_over(folder: Path) -> list[Path]:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from base.jpeg import look_through
-from base.pixels import PictureError, check_whole
+from dreamloom.base.jpeg import look_through
+from dreamloom.base.pixels import PictureError, check_whole
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
 

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from base.pixels import PictureError, check_whole, decode, read_header
 from bench.hostile_pictures import TURNED, swapped_profile
+from dreamloom.base.pixels import PictureError, check_whole, decode, read_header
 
 Pixels = npt.NDArray[Any]
 
@@ -277,7 +277,7 @@ def test_no_warning_gets_out(tmp_path: Path) -> None:
     (tmp_path / "exif.jpg").write_bytes(encoded(scene(), "jpeg", exif=broken_exif))
     code = f"""
 from pathlib import Path
-from base.pixels import decode, read_header
+from dreamloom.base.pixels import decode, read_header
 assert decode(Path({str(tmp_path)!r}, "exif.jpg")).size == (56, 40)
 assert read_header(Path({str(tmp_path)!r}, "big.png")).width == 12_000
 """

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from base.stage import StageConfig, Summary, recipe
+from dreamloom.base.stage import StageConfig, Summary, recipe
 
 
 class Config(StageConfig):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from base.threads import in_order
+from dreamloom.base.threads import in_order
 
 
 @given(st.lists(st.integers(), max_size=20), st.integers(1, 4), st.integers(0, 9))

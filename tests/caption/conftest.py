@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from caption.config import CaptionConfig
-from caption.sidecar import read_caption
-from scrape.collection import Collection
-from scrape.folder import FolderConfig, ingest_folder
+from dreamloom.caption.config import CaptionConfig
+from dreamloom.caption.sidecar import read_caption
+from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
 
 WORDS = ["a", "an", "the", "of", "on", "in", "and", "with", "red", "blue", "green", "car", "dog", "cat", "man"]
 WORDS += [",", ".", "'", "s", "##s", "photo", "picture", "street", "big", "small"]

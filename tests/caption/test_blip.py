@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from base.errors import UserError
-from base.pixels import decode
-from caption.blip import forget, load
-from caption.config import CaptionConfig
+from dreamloom.base.errors import UserError
+from dreamloom.base.pixels import decode
+from dreamloom.caption.blip import forget, load
+from dreamloom.caption.config import CaptionConfig
 
 HOUSE = Path(__file__).parents[2]
 KEYS = [f"{number:032x}" for number in range(100)]

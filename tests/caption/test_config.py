@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from base.clip import ClipConfig
-from base.errors import UserError
-from caption.config import CaptionConfig, check
+from dreamloom.base.clip import ClipConfig
+from dreamloom.base.errors import UserError
+from dreamloom.caption.config import CaptionConfig, check
 
 
 def test_lengths_that_can_not_be_are_refused() -> None:

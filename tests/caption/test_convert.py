@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from base.errors import UserError
-from caption.convert import convert
-from caption.formats import FORMATS
-from caption.formats.target import Log
+from dreamloom.base.errors import UserError
+from dreamloom.caption.convert import convert
+from dreamloom.caption.formats import FORMATS
+from dreamloom.caption.formats.target import Log
 from tests.conftest import Crash
 
 PICTURES = {
@@ -267,7 +267,7 @@ def test_a_folder_goes_on_with_the_same_conversion_only(mine: Path, tmp_path: Pa
 
 SCRIPT = """
 from pathlib import Path
-from caption.convert import convert
+from dreamloom.caption.convert import convert
 convert(Path({mine!r}), "filename", {to!r}, {output}, Path({log!r}))
 """
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from caption.edit import EditConfig, edit
+from dreamloom.caption.edit import EditConfig, edit
 
 words = st.sampled_from(["a", "man", "cat", "Café", "CAFE\u0301", "a picture of", "人", "c++", "किताब", "x_1", ""])
 captions = st.lists(words, max_size=8).map(" ".join) | st.lists(words, max_size=8).map(", ".join) | st.text(max_size=50)

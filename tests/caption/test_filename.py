@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caption.filename import MAX_BYTES, NameWriter, read_name
+from dreamloom.caption.filename import MAX_BYTES, NameWriter, read_name
 
 captions = (
     st.text(max_size=300) | st.text("aé漢 _.-(1)/C\u0301", max_size=300) | st.sampled_from(["con", "COM1", "a", "A"])

@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from base.errors import UserError
-from base.stage import StageConfig, Summary
-from caption.convert import convert
-from caption.formats import FORMATS, SOURCES, FormatName
-from caption.formats.rows import Names, Row, oddities
-from caption.formats.target import Log, Target
-from caption.sidecar import read_caption
-from scrape.collection import Collection, Table
-from scrape.folder import FolderConfig, ingest_folder
-from scrape.webdataset import WebdatasetConfig, ingest_webdataset
+from dreamloom.base.errors import UserError
+from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.caption.convert import convert
+from dreamloom.caption.formats import FORMATS, SOURCES, FormatName
+from dreamloom.caption.formats.rows import Names, Row, oddities
+from dreamloom.caption.formats.target import Log, Target
+from dreamloom.caption.sidecar import read_caption
+from dreamloom.scrape.collection.collection import Collection, Table
+from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
+from dreamloom.scrape.datasets.webdataset import WebdatasetConfig, ingest_webdataset
 
 captions = (
     st.text(max_size=300) | st.text("a_.\r\n\ufeff\x00\x85 ,:{\"'", max_size=9) | st.sampled_from(["a cat", "CON"])

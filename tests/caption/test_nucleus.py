@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import TopPLogitsWarper
 
-from caption.nucleus import Nucleus, draw, luck_of
+from dreamloom.caption.nucleus import Nucleus, draw, luck_of
 
 
 def chances_of(scores: torch.Tensor, top_p: float) -> torch.Tensor:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caption.filename import NameWriter
-from caption.sidecar import Caption, read_caption, write_sidecar
+from dreamloom.caption.filename import NameWriter
+from dreamloom.caption.sidecar import Caption, read_caption, write_sidecar
 
 captions = st.text(max_size=300) | st.text("a_.\r\n\ufeff\x00 ", max_size=9)
 

@@ -11,15 +11,15 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from base.clip import ClipConfig
-from base.errors import UserError
-from base.stage import StageConfig, Summary
-from caption import candidates
-from caption.config import CaptionConfig
-from caption.edit import EditConfig, edit
-from caption.editing import edit_captions, edits_of
-from caption.stage import caption, left, recipes
-from scrape.collection import CaptionKind, Choice, Collection, Table
+from dreamloom.base.clip import ClipConfig
+from dreamloom.base.errors import UserError
+from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.caption import ranking as candidates
+from dreamloom.caption.config import CaptionConfig
+from dreamloom.caption.edit import EditConfig, edit
+from dreamloom.caption.edit_collection import edit_captions, edits_of
+from dreamloom.caption.stage import caption, left, recipes
+from dreamloom.scrape.collection.collection import CaptionKind, Choice, Collection, Table
 
 HOUSE = Path(__file__).parents[2]
 CLIP = ClipConfig(model=str(HOUSE / "demo" / "models" / "clip"))
@@ -139,8 +139,8 @@ def test_bf16_writes_captions_too(
 
 def test_a_plan_loads_no_model() -> None:
     code = (
-        "import sys; from pathlib import Path; from scrape.collection import Collection\n"
-        "from caption.config import CaptionConfig, check; from caption.stage import recipes\n"
+        "import sys; from pathlib import Path; from dreamloom.scrape.collection.collection import Collection\n"
+        "from dreamloom.caption.config import CaptionConfig, check; from dreamloom.caption.stage import recipes\n"
         "check(CaptionConfig()); recipes(Collection(Path('nowhere')), CaptionConfig())\n"
         "print(*{'torch', 'transformers'} & set(sys.modules))"
     )
@@ -413,8 +413,9 @@ def test_what_was_found_before_a_kill_is_not_asked_again(
     collection = make_collection(count=12)
     config = config_of(tiny, keep=[], batch=1, workers=1)
     script = (
-        "from pathlib import Path; from caption.config import CaptionConfig; from caption.stage import caption\n"
-        "from scrape.collection import Collection\n"
+        "from pathlib import Path\n"
+        "from dreamloom.caption.config import CaptionConfig; from dreamloom.caption.stage import caption\n"
+        "from dreamloom.scrape.collection.collection import Collection\n"
         f"config = CaptionConfig.model_validate_json({config.model_dump_json()!r})\n"
         f"caption(Collection(Path({str(collection.root)!r})), config)"
     )

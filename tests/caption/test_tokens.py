@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
-from base.errors import UserError
-from caption.tokens import LIMIT, Tokens, lengths, tokens_of
+from dreamloom.base.errors import UserError
+from dreamloom.caption.tokens import LIMIT, Tokens, lengths, tokens_of
 
 HOUSE = Path(__file__).parents[2]
 DEMO = HOUSE / "demo" / "models" / "stable-diffusion"
@@ -85,6 +85,7 @@ def test_a_broken_tokenizer_is_a_sentence(tmp_path: Path) -> None:
 
 def test_torch_is_not_imported() -> None:
     script = (
-        "import sys; from caption.tokens import tokens_of; tokens_of().count(['a']); assert 'torch' not in sys.modules"
+        "import sys; from dreamloom.caption.tokens import tokens_of; "
+        "tokens_of().count(['a']); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60, cwd=HOUSE)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from base.stage import StageConfig, Summary
-from scrape.collection import CaptionKind, Collection, Status, Table, key_of
+from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.scrape.collection.collection import CaptionKind, Collection, Status, Table, key_of
 
 MakeCollection = Callable[..., Collection]
 

@@ -14,15 +14,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from base.errors import UserError
-from base.stage import StageConfig, Summary
-from caption.filename import read_name
-from caption.sidecar import read_caption
-from curate.assemble import MANIFEST, balance, content, is_current, manifest_path, read_manifest, read_sources
-from curate.balance import BalanceConfig
-from curate.choose import ChooseConfig, choose
-from curate.source import Role, Source
-from scrape.collection import CaptionKind, Choice, Collection, Status, Table
+from dreamloom.base.errors import UserError
+from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.caption.filename import read_name
+from dreamloom.caption.sidecar import read_caption
+from dreamloom.curate.assemble import MANIFEST, balance, content, is_current, manifest_path, read_manifest, read_sources
+from dreamloom.curate.balance import BalanceConfig
+from dreamloom.curate.choose import ChooseConfig, choose
+from dreamloom.curate.source import Role, Source
+from dreamloom.scrape.collection.collection import CaptionKind, Choice, Collection, Status, Table
 
 Make = Callable[..., Collection]
 TRAINING, TRUTH = Role.TRAINING, Role.GROUND_TRUTH
@@ -268,10 +268,10 @@ def test_a_run_killed_anywhere_is_finished_by_the_next(
     roots = [(str(s.collection.root), str(s.role), s.share, s.multiply) for s in project]
     script = f"""
 from pathlib import Path
-from curate.assemble import balance
-from curate.balance import BalanceConfig
-from curate.source import Role, Source
-from scrape.collection import Collection
+from dreamloom.curate.assemble import balance
+from dreamloom.curate.balance import BalanceConfig
+from dreamloom.curate.source import Role, Source
+from dreamloom.scrape.collection.collection import Collection
 sources = [Source(Collection(Path(r)), Role(role), share, multiply) for r, role, share, multiply in {roots!r}]
 balance(sources, BalanceConfig(), Path({str(work)!r}))
 """
@@ -312,7 +312,7 @@ def test_two_runs_in_one_workspace_do_not_mix(project: list[Source], tmp_path: P
 def test_asking_whether_it_is_current_imports_no_models(project: list[Source], tmp_path: Path) -> None:
     script = """
 import json, sys
-import curate.assemble, curate.choose, curate.score
+import dreamloom.curate.assemble.choose, dreamloom.curate.score
 print(json.dumps([m for m in ("torch", "open_clip", "imagehash", "scipy", "transformers") if m in sys.modules]))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=HOUSE, check=True)

@@ -8,8 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from base.errors import UserError
-from curate.balance import BalanceConfig, apportion, decimal, exact, held_out, held_out_counts, solve
+from dreamloom.base.errors import UserError
+from dreamloom.curate.balance import BalanceConfig, apportion, decimal, exact, held_out, held_out_counts, solve
 
 counts = st.integers(1, 10**6)
 shares = st.floats(0.001, 1000)

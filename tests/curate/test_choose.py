@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from base.errors import UserError
-from base.stage import Summary
-from curate.choose import ChooseConfig, choose, is_current
-from curate.score import ScoreConfig
-from curate.source import Role, Source
-from scrape.collection import Choice, Collection, Status, Table
+from dreamloom.base.errors import UserError
+from dreamloom.base.stage import Summary
+from dreamloom.curate.choose import ChooseConfig, choose, is_current
+from dreamloom.curate.score import ScoreConfig
+from dreamloom.curate.source import Role, Source
+from dreamloom.scrape.collection.collection import Choice, Collection, Status, Table
 
 Make = Callable[..., Collection]
 TRAINING, TRUTH = Role.TRAINING, Role.GROUND_TRUTH
@@ -209,9 +209,9 @@ def test_a_run_killed_anywhere_is_finished_by_the_next(make_collection: Make, tm
     expected = [source.collection.read(Table.CHOICES) for source in sources()]
     script = f"""
 from pathlib import Path
-from curate.choose import ChooseConfig, choose
-from curate.source import Role, Source
-from scrape.collection import Collection
+from dreamloom.curate.choose import ChooseConfig, choose
+from dreamloom.curate.source import Role, Source
+from dreamloom.scrape.collection.collection import Collection
 root = Path({str(tmp_path / "collections")!r})
 choose([Source(Collection(root / "car"), Role.TRAINING), Source(Collection(root / "people"), Role.GROUND_TRUTH)],
        ChooseConfig())

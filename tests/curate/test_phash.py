@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from base.pixels import decode
-from curate.phash import phash
+from dreamloom.base.pixels import decode
+from dreamloom.curate.phash import phash
 
 
 def bits_apart(one: int, other: int) -> int:

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from base.errors import UserError
-from base.pixels import decode
-from curate.score import ScoreConfig, check, recipes, score
-from scrape.collection import Collection, Status, Table
-from scrape.parts import stale_parts
+from dreamloom.base.errors import UserError
+from dreamloom.base.pixels import decode
+from dreamloom.curate.score import ScoreConfig, check, recipes, score
+from dreamloom.scrape.collection.collection import Collection, Status, Table
+from dreamloom.scrape.collection.parts import stale_parts
 
 Make = Callable[..., Collection]
 HOUSE = Path(__file__).parents[2]
@@ -117,8 +117,8 @@ def test_a_run_killed_anywhere_is_finished_by_the_next(make_collection: Make, ti
         place.write_bytes((undisturbed.root / place.relative_to(killed.root)).read_bytes())
     script = f"""
 from pathlib import Path
-from curate.score import ScoreConfig, score
-from scrape.collection import Collection
+from dreamloom.curate.score import ScoreConfig, score
+from dreamloom.scrape.collection.collection import Collection
 score(Collection(Path({str(killed.root)!r})), ScoreConfig.model_validate_json({config.model_dump_json()!r}))
 """
     assert crash.run(script, at=12)
@@ -176,8 +176,8 @@ def test_asking_what_is_stale_imports_no_torch(make_collection: Make, tiny_clip:
     script = f"""
 import sys
 from pathlib import Path
-from curate.score import ScoreConfig, check, recipes
-from scrape.collection import Collection
+from dreamloom.curate.score import ScoreConfig, check, recipes
+from dreamloom.scrape.collection.collection import Collection
 config = ScoreConfig(model={str(tiny_clip)!r})
 check(config)
 print(recipes(Collection(Path({str(collection.root)!r})), config), file=sys.stderr)

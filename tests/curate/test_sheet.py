@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFont
 
-from curate.sheet import contact_sheet, wrapped
+from dreamloom.curate.sheet import contact_sheet, wrapped
 
 FRAME = (236, 236, 236)
 

@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from base.errors import UserError
-from base.stage import Summary
-from curate.assemble import balance, manifest_path, read_manifest
-from curate.balance import BalanceConfig
-from curate.choose import ChooseConfig, choose
-from curate.score import ScoreConfig
-from curate.source import Role, Source
-from curate.trace import trace
-from scrape.collection import CaptionKind, Collection, Status, Table
-from scrape.laion import FilterConfig
-from scrape.words import Words
+from dreamloom.base.errors import UserError
+from dreamloom.base.stage import Summary
+from dreamloom.curate.assemble import balance, manifest_path, read_manifest
+from dreamloom.curate.balance import BalanceConfig
+from dreamloom.curate.choose import ChooseConfig, choose
+from dreamloom.curate.score import ScoreConfig
+from dreamloom.curate.source import Role, Source
+from dreamloom.curate.trace import trace
+from dreamloom.scrape.collection.collection import CaptionKind, Collection, Status, Table
+from dreamloom.scrape.index.filter import FilterConfig
+from dreamloom.scrape.index.words import Words
 
 Make = Callable[..., Collection]
 

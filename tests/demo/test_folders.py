@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from base.pixels import decode
-from demo.folders import (
+from dreamloom.base.pixels import decode
+from dreamloom.demo.folders import (
     CONCEPT,
     CONCEPT_BACKGROUNDS,
     CONCEPT_COLOURS,
@@ -22,7 +22,7 @@ from demo.folders import (
     make_ffhq,
     make_imagenet,
 )
-from demo.world import STYLES, parse
+from dreamloom.demo.world import STYLES, parse
 
 
 def test_the_users_pictures_are_named_by_caption_as_everydream_has_it(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_killed_while_it_is_made_the_folder_is_there_whole_or_not_at_all(tmp_pat
     script = f"""
 from pathlib import Path
 from typing import Any
-from demo.folders import make_coco
+from dreamloom.demo.folders import make_coco
 make_coco(Path({str(tmp_path / "coco")!r}), 3)
 """
     assert crash.run(script, at=6)

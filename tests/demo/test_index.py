@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from demo.gallery import exhibit
-from demo.index import SCHEMA, index_rows, write_index
-from demo.world import aesthetic, caption
+from dreamloom.demo.gallery import exhibit
+from dreamloom.demo.index import SCHEMA, index_rows, write_index
+from dreamloom.demo.world import aesthetic, caption
 
 SITE = "http://127.0.0.1:28417"
 COUNT = 2000

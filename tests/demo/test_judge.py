@@ -2,8 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from demo.judge import judge, matches
-from demo.world import RESERVED, SHAPES, STYLES, Scene, Style, Thing, random_scene, render
+from dreamloom.demo.judge import judge, matches
+from dreamloom.demo.world import RESERVED, SHAPES, STYLES, Scene, Style, Thing, random_scene, render
 
 
 def drawn(count: int, seed: int, style: Style) -> list[Scene]:

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from demo.judge import judge, matches
-from demo.world import Scene, aesthetic, caption, random_scene, render
+from dreamloom.demo.judge import judge, matches
+from dreamloom.demo.world import Scene, aesthetic, caption, random_scene, render
 
 MODELS = Path(__file__).parents[2] / "demo" / "models"
 

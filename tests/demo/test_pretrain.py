@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from demo.pretrain_blip import bert_tokenizer, make_blip, train_blip
-from demo.pretrain_clip import fit_head, make_clip, train_clip
-from demo.pretrain_diffusion import make_text_encoder, make_unet, train_diffusion
-from demo.pretrain_loop import Schedule, fit
-from demo.pretrain_vae import make_vae, train_vae
-from demo.pretrain_words import WORDS, clip_tokenizer
+from dreamloom.demo.pretrain_blip import bert_tokenizer, make_blip, train_blip
+from dreamloom.demo.pretrain_clip import fit_head, make_clip, train_clip
+from dreamloom.demo.pretrain_diffusion import make_text_encoder, make_unet, train_diffusion
+from dreamloom.demo.pretrain_loop import Schedule, fit
+from dreamloom.demo.pretrain_vae import make_vae, train_vae
+from dreamloom.demo.pretrain_words import WORDS, clip_tokenizer
 
 
 def halves(curve: list[tuple[int, float]]) -> tuple[float, float]:

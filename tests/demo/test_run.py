@@ -8,16 +8,16 @@ import pytest
 import yaml
 from PIL import Image
 
-import demo.run
-from base.errors import UserError
-from demo.home import PROJECT, WITHOUT, make_home
-from demo.run import demo as run_demo
+import dreamloom.demo.run as demo_run
+from dreamloom.base.errors import UserError
+from dreamloom.demo.home import PROJECT, WITHOUT, make_home
+from dreamloom.demo.run import demo as run_demo
 
 
 @pytest.fixture
 def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A demo's folder whose user has changed his project.yaml so that it is soon through."""
-    monkeypatch.setattr(demo.run, "EXAMINED", 2)
+    monkeypatch.setattr(demo_run, "EXAMINED", 2)
     folder = tmp_path / "demo-world"
     make_home(folder, seed=3, exhibits=40)
     for name in (PROJECT, WITHOUT):
@@ -40,7 +40,7 @@ def test_the_demo_compares_both_runs_and_has_nothing_to_do_when_run_again(
         assert picture.width > 1000 and len(np.unique(np.asarray(picture.convert("L")))) > 50
     for arm in ("before", "with", "without"):
         marks = json.loads((short / "exam" / arm / "marks.json").read_text())
-        assert 0 <= marks["general"] <= 1 and len(marks["shown"]) == len(demo.run.SHOWN)
+        assert 0 <= marks["general"] <= 1 and len(marks["shown"]) == len(demo_run.SHOWN)
     assert (short / "with" / "model" / "model_index.json").exists()
 
     run_demo(folder=short)

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from base.errors import UserError
-from base.pixels import PictureError, decode, read_header
-from demo.encode import draw, encode
-from demo.gallery import RATES, Exhibit, Fault, Form, exhibit
-from demo.site import HARMLESS, OPT_OUTS, serve
-from demo.world import Scene, Thing, render
+from dreamloom.base.errors import UserError
+from dreamloom.base.pixels import PictureError, decode, read_header
+from dreamloom.demo.encode import draw, encode
+from dreamloom.demo.gallery import RATES, Exhibit, Fault, Form, exhibit
+from dreamloom.demo.site import HARMLESS, OPT_OUTS, serve
+from dreamloom.demo.world import Scene, Thing, render
 
 EXHIBITS = [exhibit(number) for number in range(3000)]
 FAILING = list(RATES)[: list(RATES).index(Fault.MOVED)]

@@ -5,8 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demo import world
-from demo.world import RESERVED, SHAPES, Scene, Thing, aesthetic, caption, is_held_out, parse, random_scene, render
+from dreamloom.demo import world
+from dreamloom.demo.world import (
+    RESERVED,
+    SHAPES,
+    Scene,
+    Thing,
+    aesthetic,
+    caption,
+    is_held_out,
+    parse,
+    random_scene,
+    render,
+)
 
 EVERY = SHAPES + RESERVED
 

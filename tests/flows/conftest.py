@@ -12,10 +12,10 @@ import pytest
 import yaml
 from PIL import Image, ImageDraw
 
-from base.progress import silent
-from flows import chain
-from flows.project import Project, load_project
-from flows.steps import Outcome, Step
+from dreamloom.base.progress import silent
+from dreamloom.flows import chain
+from dreamloom.flows.project import Project, load_project
+from dreamloom.flows.steps import Outcome, Step
 
 HOUSE = Path(__file__).parents[2]
 _PREFECT_HOME = tempfile.TemporaryDirectory(prefix="prefect-")

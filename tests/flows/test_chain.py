@@ -10,15 +10,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from base.errors import UserError
-from base.files import lock
-from base.progress import silent
-from curate.assemble import read_manifest
-from flows import chain
-from flows.cli import run
-from flows.steps import Outcome, Step
-from scrape.collection import Status, Table
-from train.run import read_summary
+from dreamloom.base.errors import UserError
+from dreamloom.base.files import lock
+from dreamloom.base.progress import silent
+from dreamloom.curate.assemble import read_manifest
+from dreamloom.flows import chain
+from dreamloom.flows.cli import run
+from dreamloom.flows.steps import Outcome, Step
+from dreamloom.scrape.collection.collection import Status, Table
+from dreamloom.train.run.folder import read_summary
 
 HOUSE = Path(__file__).parents[2]
 EVERYTHING = {
@@ -63,7 +63,7 @@ def test_running_again_does_nothing(finished: Any, capsys: pytest.CaptureFixture
 
 def test_nothing_to_do_needs_neither_torch_nor_prefect(finished: Any) -> None:
     script = (
-        "import sys; from flows.cli import run; assert run(['run', sys.argv[1]]) == 0; "
+        "import sys; from dreamloom.flows.cli import run; assert run(['run', sys.argv[1]]) == 0; "
         "print('loaded:', *{'torch', 'prefect', 'transformers', 'diffusers', 'open_clip'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script, finished.file], capture_output=True, text=True, timeout=100)
@@ -146,7 +146,7 @@ def test_the_captioning_model_is_gone_when_training_begins(small: Any) -> None:
 
 
 def test_the_second_of_two_runs_stops(finished: Any) -> None:
-    script = "import sys; from flows.cli import run; sys.exit(run(['run', sys.argv[1]]))"
+    script = "import sys; from dreamloom.flows.cli import run; sys.exit(run(['run', sys.argv[1]]))"
     with lock(finished.workspace):
         done = subprocess.run(
             [sys.executable, "-c", script, finished.file], capture_output=True, text=True, timeout=100

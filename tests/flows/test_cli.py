@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from base.errors import StageFailed, UserError
-from flows import cli
+from dreamloom.base.errors import StageFailed, UserError
+from dreamloom.flows import cli
 
 COMMANDS = [
     "filter",
@@ -48,8 +48,11 @@ def said(tokens: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, st
 
 
 def test_help_names_every_command_and_imports_none() -> None:
-    heavy = "{'torch', 'prefect', 'pyarrow', 'pydantic', 'numpy', 'flows.commands', 'train.config'}"
-    script = f"import sys; from flows.cli import run; run(['--help']); print('loaded:', *{heavy} & set(sys.modules))"
+    heavy = "{'torch', 'prefect', 'pyarrow', 'pydantic', 'numpy', 'dreamloom.flows.commands', 'dreamloom.train.config'}"
+    script = (
+        "import sys; from dreamloom.flows.cli import run; run(['--help']); "
+        f"print('loaded:', *{heavy} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     *text, loaded = done.stdout.splitlines()
@@ -141,7 +144,7 @@ def test_an_end_has_a_code_and_a_line(
 def test_ctrl_c_ends_threads_too_and_says_how_to_go_on() -> None:
     script = """
 import signal, sys, threading, time
-from flows import cli
+from dreamloom.flows import cli
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have told its background jobs to ignore it
 def wait():
     threading.Thread(target=time.sleep, args=(600,)).start()

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from base.stage import Summary
-from flows.cli import run
-from flows.plan import PlannedStep
-from flows.steps import Outcome, Step
+from dreamloom.base.stage import Summary
+from dreamloom.flows.cli import run
+from dreamloom.flows.plan import PlannedStep
+from dreamloom.flows.steps import Outcome, Step
 
 
 def files(folder: Path) -> dict[Path, int]:
@@ -69,7 +69,7 @@ def test_train_plans_any_training_folder_and_writes_nothing(tmp_path: Path, caps
 
 
 def test_a_projects_manifest_is_the_same_training_folder(finished: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    from train.folder import read_folder
+    from dreamloom.train.data.folder import read_folder
 
     (table,) = finished.folder.rglob("dataset.parquet")
     rows, files = (
@@ -83,7 +83,10 @@ def test_a_projects_manifest_is_the_same_training_folder(finished: Any, capsys: 
 
 def test_plan_imports_neither_torch_nor_prefect(finished: Any) -> None:
     heavy = "{'torch', 'prefect', 'open_clip', 'transformers', 'diffusers', 'cv2', 'matplotlib', 'duckdb'}"
-    script = f"import sys; from flows.cli import run; run(['plan', sys.argv[1]]); print(*{heavy} & set(sys.modules))"
+    script = (
+        "import sys; from dreamloom.flows.cli import run; run(['plan', sys.argv[1]]); "
+        f"print(*{heavy} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", script, finished.file], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr, done.stdout.splitlines()[-1]) == (0, "", "")
 

@@ -9,8 +9,8 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from flows.project import Project
-from train.dreambooth import DreamBoothConfig
+from dreamloom.flows.project import Project
+from dreamloom.train.dreambooth import DreamBoothConfig
 
 HOUSE = Path(__file__).parents[2]
 
@@ -45,9 +45,9 @@ def sources(package: str) -> list[tuple[Path, ast.Module]]:
 def read_outside(module: str, owner: str) -> set[str]:
     """The names that the owner's package, and flows, read; without what the class itself reads."""
     names: set[str] = set()
-    for package in {module.split(".")[0], "flows"}:
+    for package in {module.split(".")[1], "flows"}:
         for file, tree in sources(package):
-            own = ".".join(file.relative_to(HOUSE).with_suffix("").parts) == module
+            own = ".".join(("dreamloom", *file.relative_to(HOUSE).with_suffix("").parts)) == module
             body = [n for n in tree.body if not (own and isinstance(n, ast.ClassDef) and n.name == owner)]
             nodes = [node for part in body for node in ast.walk(part)]
             names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}

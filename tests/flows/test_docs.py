@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.project import Project
+from dreamloom.flows.project import Project
 
 HOUSE = Path(__file__).parents[2]
 PAGES = [HOUSE / "README.md", *sorted((HOUSE / "docs").glob("*.md"))]

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from base.stage import StageConfig, Summary
-from caption.sidecar import read_caption
-from flows.pictures import of_collection
-from scrape.collection import CaptionKind, Collection, Table
-from scrape.folder import FolderConfig, ingest_folder
+from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.caption.sidecar import read_caption
+from dreamloom.flows.pictures import of_collection
+from dreamloom.scrape.collection.collection import CaptionKind, Collection, Table
+from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
 
 
 def test_a_doubtful_caption_says_so(tmp_path: Path) -> None:

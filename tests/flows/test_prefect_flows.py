@@ -11,17 +11,17 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-from base.errors import StageFailed
-from base.progress import Progress
-from base.stage import Summary
-from flows import stage_flows
-from flows.prefect_flows import end_to_end
-from flows.stage_flows import ingest_folder_flow
-from flows.steps import Outcome, Step, counted
-from flows.terminal import Terminal
-from flows.tracking import perform
-from scrape.collection import Status, Table
-from scrape.folder import FolderConfig
+from dreamloom.base.errors import StageFailed
+from dreamloom.base.progress import Progress
+from dreamloom.base.stage import Summary
+from dreamloom.flows import stage_flows
+from dreamloom.flows.prefect_flows import end_to_end
+from dreamloom.flows.stage_flows import ingest_folder_flow
+from dreamloom.flows.steps import Outcome, Step, counted
+from dreamloom.flows.terminal import Terminal
+from dreamloom.flows.tracking import perform
+from dreamloom.scrape.collection.collection import Status, Table
+from dreamloom.scrape.datasets.folder import FolderConfig
 
 
 def task_runs(state: Any, expected: dict[str, str]) -> dict[str, str]:
@@ -101,8 +101,8 @@ def test_a_part_that_came_to_too_little_is_judged_with_the_others() -> None:
 def test_every_flow_is_deployed_and_the_chain_is_scheduled() -> None:
     declared = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())
     entrypoints = [deployment["entrypoint"] for deployment in declared["deployments"]]
-    flows = [f"flows.stage_flows.{name}" for name in vars(stage_flows) if name.endswith("_flow")]
-    assert sorted(entrypoints) == sorted([*flows, "flows.prefect_flows.end_to_end"])
+    flows = [f"dreamloom.flows.stage_flows.{name}" for name in vars(stage_flows) if name.endswith("_flow")]
+    assert sorted(entrypoints) == sorted([*flows, "dreamloom.flows.prefect_flows.end_to_end"])
     chain = next(d for d in declared["deployments"] if d["entrypoint"].endswith("end_to_end"))
     assert chain["schedules"][0]["active"]
     assert "pull" not in declared

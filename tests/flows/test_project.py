@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from base.errors import UserError
-from flows.chain import as_trained, levels
-from flows.cli import run
-from flows.inputs import input_of
-from flows.project import load_project, stage_config
-from scrape.folder import FolderConfig
+from dreamloom.base.errors import UserError
+from dreamloom.flows.chain import as_trained, levels
+from dreamloom.flows.cli import run
+from dreamloom.flows.inputs import input_of
+from dreamloom.flows.project import load_project, stage_config
+from dreamloom.scrape.datasets.folder import FolderConfig
 
 
 def refused(file: Path) -> str:

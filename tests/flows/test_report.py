@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from urllib.parse import unquote
 
-from flows.report import report_path, write_report
+from dreamloom.flows.report import report_path, write_report
 
 
 def pictures_of(page: Path) -> list[Path]:

@@ -4,8 +4,17 @@ import time
 
 import pytest
 
-from base.stage import Summary
-from flows.terminal import LINE_SECONDS, Terminal, duration, funnel_table, print_table, rows_table, size, stage_line
+from dreamloom.base.stage import Summary
+from dreamloom.flows.terminal import (
+    LINE_SECONDS,
+    Terminal,
+    duration,
+    funnel_table,
+    print_table,
+    rows_table,
+    size,
+    stage_line,
+)
 
 
 class Clock:

@@ -13,9 +13,9 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
-from base.stage import StageConfig, Summary
-from scrape.collection import Collection, Table, key_of
-from scrape.download import ScrapeConfig, scrape
+from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.scrape.collection.collection import Collection, Table, key_of
+from dreamloom.scrape.web.scrape import ScrapeConfig, scrape
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

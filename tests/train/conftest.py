@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.config import TrainConfig
+from dreamloom.train.config import TrainConfig
 
 
 def tiny_config(**changes: Any) -> TrainConfig:

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from base.errors import UserError
-from train.config import TrainConfig
-from train.dataset import read_dataset
-from train.dreambooth import DreamBoothConfig, dreambooth, read_subjects
-from train.loop import train
+from dreamloom.base.errors import UserError
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.data.dataset import read_dataset
+from dreamloom.train.dreambooth import DreamBoothConfig, dreambooth, read_subjects
+from dreamloom.train.loop.loop import train
 
 
 @pytest.fixture

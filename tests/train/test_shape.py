@@ -10,23 +10,24 @@ TRAIN = Path(__file__).parents[2] / "train"
 MAX_FUNCTION, MAX_FILE = 80, 350
 
 IN_A_STEP = {
-    *("trainer", "optimizers", "losses", "question", "noise", "objective", "model", "together", "device"),
-    *("loader", "batches", "framing", "wording", "text"),
+    *("loop.trainer", "loop.optimizers", "loop.loss_window", "loop.objective", "loop.distributed"),
+    *("diffusion.noise", "diffusion.formulas", "model.model", "model.device"),
+    *("data.loader", "data.schedule", "data.crops", "data.captions", "data.text_cache"),
 }
 WAITS = {"item", "cpu", "numpy", "tolist", "synchronize", "nonzero"}
 """Methods of a tensor for which the host waits until the device has come so far."""
 
 BESIDE_THE_STEP = {
-    "batches.Course.epoch",  # numpy arrays, which no device computes
-    "batches.Course._of_group",
-    "framing.Framing.choose",
-    "wording.Wording.choose",
-    "wording.shuffled",
-    "model.weights_digest",  # before the first step
-    "model.Model.scaled",  # numbers of a config
-    "text._key",  # tokens, which lie on the processor
-    "text.Texts._encode",  # before the first step
-    "losses.LossWindow.take",  # the look at the losses itself, every log_every steps
+    "data.schedule.Course.epoch",  # numpy arrays, which no device computes
+    "data.schedule.Course._of_group",
+    "data.crops.Framing.choose",
+    "data.captions.Wording.choose",
+    "data.captions.shuffled",
+    "model.model.weights_digest",  # before the first step
+    "model.model.Model.scaled",  # numbers of a config
+    "data.text_cache._key",  # tokens, which lie on the processor
+    "data.text_cache.Texts._encode",  # before the first step
+    "loop.loss_window.LossWindow.take",  # the look at the losses itself, every log_every steps
 }
 
 
@@ -39,11 +40,16 @@ def functions(tree: ast.AST, name: str) -> Iterator[tuple[str, ast.FunctionDef]]
             yield f"{name}.{node.name}", node
 
 
-FILES = sorted(TRAIN.glob("*.py"))
-ALL = [pair for file in FILES for pair in functions(ast.parse(file.read_text(encoding="utf-8")), file.stem)]
+def module_of(file: Path) -> str:
+    """The module inside train, such as loop.trainer."""
+    return ".".join(file.relative_to(TRAIN).with_suffix("").parts)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+FILES = sorted(TRAIN.rglob("*.py"))
+ALL = [pair for file in FILES for pair in functions(ast.parse(file.read_text(encoding="utf-8")), module_of(file))]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: module_of(file))
 def test_files_and_functions_are_short(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= MAX_FILE
@@ -58,7 +64,7 @@ def test_nothing_prints(name: str, function: ast.FunctionDef) -> None:
     assert "print" not in {call.id for call in calls if isinstance(call, ast.Name)}
 
 
-IN_STEPS = [(name, function) for name, function in ALL if name.split(".")[0] in IN_A_STEP]
+IN_STEPS = [(name, function) for name, function in ALL if any(name.startswith(f"{module}.") for module in IN_A_STEP)]
 
 
 @pytest.mark.parametrize(("name", "function"), IN_STEPS, ids=[name for name, _ in IN_STEPS])
@@ -74,7 +80,7 @@ def test_nothing_in_a_step_waits_for_the_device(name: str, function: ast.Functio
 
 def test_the_loop_reads_as_pseudocode() -> None:
     """Its body is nothing but calls of the session, one a line, each behind a plain question."""
-    (loop,) = [function for name, function in ALL if name == "loop._loop"]
+    (loop,) = [function for name, function in ALL if name == "loop.loop._loop"]
     assert (loop.end_lineno or 0) - loop.lineno <= 20
     called = {ast.unparse(node.func).split(".")[0] for node in ast.walk(loop) if isinstance(node, ast.Call)}
     assert called == {"session"}

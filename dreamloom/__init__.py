@@ -1,0 +1,1 @@
+"""dreamloom: turns your own images into a fine-tuned Stable Diffusion model."""

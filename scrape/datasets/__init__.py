@@ -1,0 +1,1 @@
+"""Bringing in images that lie on this machine."""

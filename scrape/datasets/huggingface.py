@@ -1,0 +1,105 @@
+"""Hugging Face datasets of pictures on this machine: parquet with the bytes in it, or an `imagefolder`.
+
+https://huggingface.co/docs/datasets/image_dataset
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from dreamloom.base.errors import UserError
+from dreamloom.base.progress import Progress, silent
+from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.scrape.collection.collection import CaptionKind, Collection
+from dreamloom.scrape.collection.parts import PART_ROWS
+from dreamloom.scrape.datasets import imagefolder
+from dreamloom.scrape.datasets import parquet as embedded
+from dreamloom.scrape.datasets.ingest import Items, UserPath, ingest, items_of, recipes_of
+
+_STAGE = "ingest huggingface"
+
+
+class HuggingfaceConfig(StageConfig):
+    """A dataset's files, as `hf download` leaves them or as `imagefolder` reads them."""
+
+    path: UserPath = Field(description="The dataset's folder, or one parquet file.")
+    split: str | None = Field(None, description="Only files that are of it by name or folder (train, …); null: all.")
+    image: str | None = Field(None, description="Of parquet: the column of pictures; null: the one that holds some.")
+    text: str | None = Field(None, description="The column of captions; null: text, caption, … if there is one.")
+    captions: Literal["human", "alt", "model", "none"] = Field(
+        "human",
+        description="Who wrote the captions: human, people, for these pictures; alt, web pages; model, a captioning "
+        "model; none: they are left out.",
+    )
+    limit: int | None = Field(None, ge=1, description="Take only so many rows, the first ones.")
+    part_rows: int = Field(PART_ROWS, ge=1, description="Pictures a part: the unit of work and of resume.")
+
+
+def recipes(collection: Collection, config: HuggingfaceConfig) -> dict[str, str]:
+    """Part → recipe; writes nothing.
+
+    Raises:
+        UserError: there is no picture, no such column, or a file can't be read.
+    """
+    return _planned(config)[0]
+
+
+def ingest_huggingface(
+    collection: Collection, config: HuggingfaceConfig, progress: Progress = silent, parts: Sequence[str] | None = None
+) -> Summary:
+    """Records the pictures of a dataset; see dreamloom.scrape.datasets.ingest.
+
+    Raises:
+        UserError: there is no picture, no such column, or a file can't be read.
+    """
+    made_by, items = _planned(config)
+    return ingest(collection, config, made_by, items, progress, parts)
+
+
+def parquet_files(config: HuggingfaceConfig) -> list[Path]:
+    """The files that hold pictures; none where it is an imagefolder.
+
+    Raises:
+        UserError: there is no such folder, or no file of the split.
+    """
+    if not config.path.exists():
+        raise UserError(f"{config.path} is not there; name a dataset's folder, or a parquet file.")
+    if config.path.is_file():
+        return [config.path]
+    named = {path: path.relative_to(config.path) for path in sorted(config.path.rglob("*.parquet"))}
+    files = [p for p, n in named.items() if n.name != "metadata.parquet" and not any(f[0] == "." for f in n.parts)]
+    chosen = [path for path in files if of_split(named[path], config.split)]
+    if files and not chosen:
+        raise UserError(f"{config.path} has no parquet file of the split {config.split}; it has {files[0].name}, ….")
+    return chosen
+
+
+def of_split(path: Path, split: str | None) -> bool:
+    """Whether a file belongs to a split by its name or a folder's: train-00000-of-00002.parquet, data/train/0.jpg."""
+    return split is None or split in re.split(r"[-_./]", path.as_posix())
+
+
+def _planned(config: HuggingfaceConfig) -> tuple[dict[str, str], Items]:
+    """The recipes of the parts, and their pictures."""
+    if files := parquet_files(config):
+        plan = embedded.plan(files, config.part_rows, config.limit)
+        columns = embedded.Columns(config.image, config.text, CaptionKind(config.captions))
+        return embedded.recipes(_STAGE, config, plan), embedded.items_of(_root(config), plan, columns)
+    found = _listed(config)
+    made_by = recipes_of(_STAGE, config, found.listed, config.part_rows)
+    return made_by, items_of(found.listed, config.part_rows, found.facts)
+
+
+def _listed(config: HuggingfaceConfig) -> imagefolder.Found:
+    found = imagefolder.find(config.path, config.text, CaptionKind(config.captions))
+    chosen = [one for one in found.listed if of_split(one.path.relative_to(config.path), config.split)]
+    if not chosen:
+        raise UserError(f"{config.path} has no picture of the split {config.split}; name one of its folders.")
+    return imagefolder.Found(chosen[: config.limit], found.facts)
+
+
+def _root(config: HuggingfaceConfig) -> Path:
+    return config.path if config.path.is_dir() else config.path.parent

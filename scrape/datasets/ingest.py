@@ -1,0 +1,269 @@
+"""What the sources on disk share: find the pictures that are there, read each whole, record what became of it.
+
+A source lists its pictures in a fixed order (find). Each is then read and decoded, for a header alone does not show
+that it is cut short (read), and linked into the collection, or written where it is no file of its own, or stored again
+where other programs would show it otherwise than it is meant: turned by EXIF, with another colour profile, 16-bit,
+CMYK, transparent, animated (record). The originals are never touched.
+"""
+
+import hashlib
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+from dreamloom.base.errors import UserError
+from dreamloom.base.files import commit, link_or_copy
+from dreamloom.base.pixels import PictureError, check_whole, decode, read_header
+from dreamloom.base.progress import Progress
+from dreamloom.base.stage import StageConfig, Summary, recipe
+from dreamloom.base.threads import in_order
+from dreamloom.scrape.collection.collection import Collection, Status, Table
+from dreamloom.scrape.collection.parts import make_parts, split
+from dreamloom.scrape.datasets.metadata import Facts
+
+VERSION = 1
+"""Raised when the code below starts to make other rows from the same files."""
+
+EXTENSIONS = frozenset(
+    [".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif"]
+)
+"""What counts as a picture, in any case. The last two can't be decoded yet, but a row says so."""
+
+_THREADS = min(8, os.cpu_count() or 1)
+
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+"""A path in a config, which may begin with ~."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file that a source has."""
+
+    key: str
+    path: Path
+    version: str
+    """Changes when the file, or what its row is made of, does."""
+
+
+@dataclass(frozen=True)
+class Gone:
+    """Why a source has no picture for a row."""
+
+    status: Status
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture that is to be recorded."""
+
+    key: str
+    path: str
+    """Where it lies: a file, or a file and the place in it."""
+    picture: Path | Callable[[], bytes] | Gone
+    """The file itself, or what gives its bytes (and raises PictureError where it can't)."""
+    facts: Facts
+
+
+Items = Callable[[str], tuple[int, Iterable[Item]]]
+"""Part → how many rows it has, and the pictures, in order."""
+
+
+def pictures_in(folder: Path) -> list[tuple[Path, frozenset[str]]]:
+    """The pictures below a folder, hidden ones left out, each with the names of all files beside it; sorted by path.
+
+    Raises:
+        UserError: it is no folder, one below it can't be read, or there is no picture.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; name the folder in which the pictures lie.")
+    found: list[tuple[Path, frozenset[str]]] = []
+    others: Counter[str] = Counter()
+    seen = set()
+    for parent, folders, files in os.walk(folder, onerror=_unreadable, followlinks=True):
+        if os.path.realpath(parent) in seen:  # a link back up
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(parent))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        names = frozenset(name for name in files if not name.startswith("."))
+        suffixes = {name: os.path.splitext(name)[1] for name in names}
+        found += [(Path(parent, name), names) for name, suffix in suffixes.items() if suffix.lower() in EXTENSIONS]
+        others.update(suffixes.values())
+    if not found:
+        there = ", ".join(f"{count} {suffix or 'without extension'}" for suffix, count in others.most_common(3))
+        raise UserError(f"{folder} holds no picture ({there or 'no file at all'}); name a folder that holds some.")
+    return sorted(found, key=lambda each: each[0].parts)
+
+
+def version_of(*files: Path) -> str:
+    """Name, size and modification time of files, as text; a file that is not there is missing."""
+    return "|".join(_version(file) for file in files)
+
+
+def is_there(listed: Listed) -> bool:
+    """Whether the file was there when it was listed."""
+    return not listed.version.endswith(_MISSING)
+
+
+def recipes_of(
+    stage: str, config: StageConfig, listed: Sequence[Listed], part_rows: int, upstream: Iterable[str] = ()
+) -> dict[str, str]:
+    """Part → recipe, for pictures in the order in which they shall be in the table."""
+    common = list(upstream)
+    return {
+        part: recipe(stage, VERSION, config, common + [f"{one.key} {one.version}" for one in ones])
+        for part, ones in split(listed, part_rows).items()
+    }
+
+
+def items_of(listed: Sequence[Listed], part_rows: int, facts: Callable[[Listed], Facts]) -> Items:
+    """The files listed, as the items of parts.
+
+    Args:
+        facts: what the source says of a file.
+    """
+    plan = split(listed, part_rows)
+
+    def items(part: str) -> tuple[int, Iterable[Item]]:
+        ones = plan[part]
+        return len(ones), (Item(one.key, str(one.path.absolute()), one.path, facts(one)) for one in ones)
+
+    return items
+
+
+def ingest(
+    collection: Collection,
+    config: StageConfig,
+    recipes: Mapping[str, str],
+    items: Items,
+    progress: Progress,
+    parts: Sequence[str] | None,
+) -> Summary:
+    """Makes the records of a source's pictures, and links or stores the pictures.
+
+    Returns:
+        Its kept are the pictures stored; dropped counts by status.
+
+    Raises:
+        UserError: another process works on this collection.
+    """
+
+    def work(part: str, progress: Progress) -> tuple[list[dict[str, Any]], Summary]:
+        rows, tally = [], Counter[str]()
+        count, pictures = items(part)
+        for row in in_order(partial(record, collection, part), pictures, _THREADS, ahead=4 * _THREADS):
+            rows.append(row)
+            tally[row["status"]] += 1
+            progress(len(rows), count, _note(tally))
+        _remove_others(collection, part, {row["image"] for row in rows})
+        kept = tally.pop(Status.OK, 0)
+        stored = sum(row["bytes"] or 0 for row in rows)
+        return rows, Summary(rows=len(rows), kept=kept, dropped=dict(sorted(tally.items())), bytes_written=stored)
+
+    return make_parts(collection, Table.RECORDS, config, recipes, work, progress, parts)
+
+
+# One picture
+
+SURROGATES = {code: chr(code - 0xDC00) if 0xDC80 <= code <= 0xDCFF else "\ufffd" for code in range(0xD800, 0xE000)}
+"""Makes text that a table can hold: the bytes of a file name that is not UTF-8, which Python keeps as surrogates, are
+taken for Latin-1."""
+
+
+def record(collection: Collection, part: str, item: Item) -> dict[str, Any]:
+    """Puts a picture into the collection, and gives its row of the records."""
+    row: dict[str, Any] = {"key": item.key, "status": Status.OK, "path": item.path, "image": None, "bytes": None}
+    try:
+        if isinstance(item.picture, Gone):
+            row |= {"status": item.picture.status, "detail": item.picture.detail or None}
+        else:
+            row |= _store(item.picture, collection.image_folder(part), item.key, collection.root)
+    except PictureError as error:
+        row |= {"status": Status(error.reason), "detail": error.detail or None}
+    row |= {name: value for name, value in asdict(item.facts).items() if value is not None}
+    return {name: value.translate(SURROGATES) if type(value) is str else value for name, value in row.items()}
+
+
+_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
+_LOSSY = ("JPEG", "MPO", "AVIF", "JPEG2000")
+
+
+def _store(source: Path | Callable[[], bytes], folder: Path, key: str, root: Path) -> dict[str, Any]:
+    """Puts a picture into the collection: itself where any program shows it right, else decoded and encoded again.
+
+    Raises:
+        PictureError: see dreamloom.base.pixels.Reason.
+    """
+    data = _bytes(source) if isinstance(source, Path) else source()
+    header = read_header(data)
+    if header.plain:
+        check_whole(data)
+        target = folder / f"{key}{_SUFFIXES[header.format]}"
+        if isinstance(source, Path):
+            link_or_copy(source, target)
+        else:
+            with commit(target) as temporary:
+                temporary.write_bytes(data)
+    else:
+        pixels = decode(data)
+        target = folder / f"{key}{'.jpg' if header.format in _LOSSY else '.png'}"
+        with commit(target) as temporary:
+            if target.suffix == ".jpg":
+                pixels.save(temporary, "JPEG", quality=95, subsampling=0)
+            else:
+                pixels.save(temporary, "PNG")
+    return {
+        "image": target.relative_to(root).as_posix(),
+        "width": header.width,
+        "height": header.height,
+        "original_width": header.width,
+        "original_height": header.height,
+        "bytes": target.stat().st_size,
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # who reads a pipe, or /dev/zero, reads for ever
+            raise PictureError("missing_file", "no regular file")
+        return path.read_bytes()
+    except OSError as error:
+        raise PictureError("missing_file", error.strerror or "") from error
+
+
+# Helpers
+
+
+_MISSING = " missing"
+
+
+def _version(file: Path) -> str:
+    try:
+        found = file.stat()
+    except OSError:
+        return f"{file.name}{_MISSING}"
+    return f"{file.name} {found.st_size} {found.st_mtime_ns}"
+
+
+def _unreadable(error: OSError) -> None:
+    raise UserError(f"{error.filename} can't be read ({error.strerror}); change its permissions, or move it away.")
+
+
+def _note(tally: Counter[str]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in sorted(tally.items()) if status != Status.OK)
+
+
+def _remove_others(collection: Collection, part: str, images: set[str | None]) -> None:
+    """Removes pictures that an earlier plan put into this part; the files they are links to stay."""
+    for path in collection.image_folder(part).glob("*"):
+        if path.relative_to(collection.root).as_posix() not in images:
+            path.unlink()

@@ -1,0 +1,97 @@
+"""The JSON of kohya's sd-scripts: a caption and tags for each picture of a folder.
+
+    {"a man_1": {"caption": "a man on a bench", "tags": "outdoors, smiling"}}
+
+https://github.com/kohya-ss/sd-scripts (finetune/merge_captions_to_metadata.py). The key is a name without extension, or
+a whole path; caption and tags are joined by a comma, as its trainer does.
+"""
+
+import json
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dreamloom.base.errors import UserError
+from dreamloom.scrape.datasets.ingest import EXTENSIONS
+
+METADATA = ("meta.json", "meta_lat.json", "meta_clean.json", "meta_cap_dd.json", "meta_cap.json")
+"""The names that its tools and their documents give the file, from the last step of the preparation to the first."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a folder's JSON says."""
+
+    path: Path
+    captions: Mapping[str, str]
+    """Picture, by its path inside the folder → caption."""
+    others: Sequence[str]
+    """Keys to which there is no picture."""
+
+
+def read_metadata(folder: Path, names: Sequence[str]) -> Said:
+    """What the JSON in a folder, or beside it, says of the folder's pictures; the first of METADATA that is there.
+
+    Args:
+        names: the pictures, by their paths inside the folder.
+
+    Raises:
+        UserError: there is no such JSON, or it can't be read.
+    """
+    places = [place / name for place in (folder, folder.absolute().parent) for name in METADATA]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise UserError(f"{folder} has no {', '.join(METADATA)}, in it or beside it; put kohya's JSON there.")
+    entries = {_key(name): entry for name, entry in _read(path).items()}
+    by_stem = _unique({key: key.rpartition("/")[2] for key in entries})
+    folders_of = _unique({os.path.split(_key(name)): os.path.basename(_key(name)) for name in names})
+    captions: dict[str, str] = {}
+    used: set[str] = set()
+    for name in names:
+        stem = os.path.basename(_key(name))
+        keys = [_key(name), _key(os.path.abspath(folder / name)), stem]
+        keys += [by_stem[stem]] if stem in by_stem and stem in folders_of else []  # a path of another machine
+        key = next((key for key in keys if key in entries), None)
+        if key is not None:
+            used.add(key)
+            text = _caption(entries[key])
+            captions |= {} if text is None else {name: text}
+    return Said(path, captions, sorted(entries.keys() - used))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8-sig", "replace"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} can't be read ({error}); make it again.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no mapping of pictures to captions; name a folder with kohya's JSON.")
+    return content
+
+
+def _caption(entry: Any) -> str | None:
+    """An entry's caption and tags, joined as the trainer joins them; None where it has neither."""
+    if not isinstance(entry, dict):
+        return None
+    said = [entry.get("caption"), entry.get("tags")]
+    words = [text for text in said if isinstance(text, str) and text]
+    return ", ".join(words) if words else "" if said[0] == "" else None
+
+
+def _key(name: str) -> str:
+    name = unicodedata.normalize("NFC", name).replace("\\", "/")  # macOS hands over "é" as "e" and an accent
+    stem, extension = os.path.splitext(name)
+    return stem if extension.lower() in EXTENSIONS else name
+
+
+Thing = TypeVar("Thing", bound=Hashable)
+
+
+def _unique(stems: Mapping[Thing, str]) -> dict[str, Thing]:
+    """Stem → the one that has it, of those that no other has."""
+    counts = Counter(stems.values())
+    return {stem: thing for thing, stem in stems.items() if counts[stem] == 1}

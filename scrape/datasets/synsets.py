@@ -1,0 +1,61 @@
+"""What WordNet's synsets, ImageNet's classes, are called."""
+
+import importlib.util
+import re
+from functools import cache
+from pathlib import Path
+
+from dreamloom.base.errors import UserError
+
+
+@cache
+def known_names() -> dict[str, list[str]]:
+    """Synset → its names, the plainest first.
+
+    Of the 1,000 of the challenge the first is that of CLIP's authors (open_clip.zero_shot_metadata), who wrote "crane
+    bird" where WordNet has "crane" for it and for the machine. All others are WordNet's, for 21,844 synsets (timm).
+    The libraries' tables are read, and not the libraries loaded: that takes seconds.
+    """
+    tables = _folder_of("timm") / "data" / "_info"
+    names = read_names(tables / "imagenet_synset_to_lemma.txt")
+    plain = _plain_names(_folder_of("open_clip") / "zero_shot_metadata.py")
+    synsets = (tables / "imagenet_synsets.txt").read_text(encoding="utf-8").split()
+    for synset, name in zip(synsets, plain, strict=True):
+        names[synset] = [name, *(other for other in names[synset] if other.lower() != name.lower())]
+    return names
+
+
+def read_names(file: Path) -> dict[str, list[str]]:
+    """Reads lines such as `n01440764 tench, Tinca tinca`.
+
+    Raises:
+        UserError: it can't be read, or a line is not like that.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} can't be read ({error}); name a file of synsets and their names.") from error
+    names = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        match = re.fullmatch(r"(n\d{8})\s+(\S.*)", line.strip())
+        words = [word.strip() for word in match[2].split(",") if word.strip()] if match else []
+        if match is None or not words:
+            raise UserError(f"{file}, line {number}: {line[:60]!r} is not like `n01440764 tench, Tinca tinca`.")
+        names[match[1]] = words
+    return names
+
+
+def _plain_names(module: Path) -> list[str]:
+    spec = importlib.util.spec_from_file_location("zero_shot_metadata", module)
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return list(loaded.IMAGENET_CLASSNAMES)
+
+
+def _folder_of(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    assert spec is not None and spec.submodule_search_locations is not None
+    return Path(spec.submodule_search_locations[0])

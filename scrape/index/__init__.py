@@ -1,0 +1,1 @@
+"""Choosing candidates from a LAION-style index."""

@@ -1,0 +1,173 @@
+"""filter: rows of a LAION-style index, in any of its column spellings, become the candidates of a collection."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from dreamloom.base.files import sweep
+from dreamloom.base.progress import Progress, silent
+from dreamloom.base.stage import StageConfig, Summary, recipe
+from dreamloom.scrape.collection.collection import Collection, Table, key_of
+from dreamloom.scrape.collection.parts import PART_ROWS
+from dreamloom.scrape.index.columns import read_indexes
+from dreamloom.scrape.index.files import index_files
+from dreamloom.scrape.index.words import Words
+
+_VERSION = 3
+
+STOCK_SITES = [
+    "123rf.com",
+    "alamy.com",
+    "colourbox.com",
+    "depositphotos.com",
+    "dreamstime.com",
+    "envato.com",
+    "gettyimages.com",
+    "istockphoto.com",
+    "shutterstock.com",
+    "stockfresh.com",
+]
+"""Sites that sell pictures, and show them with a watermark."""
+
+
+class FilterConfig(StageConfig):
+    """Which rows of an index become candidates.
+
+    A limit left at its default passes where the index has no such column; any other value is an error there. Where the
+    column is there, a row that has no value in it is dropped (of punsafe and pwatermark, see `unscored`).
+    """
+
+    index: list[str] = Field(
+        description="Parquet files of a LAION-style index: paths, folders or globs, also s3:// or hf://, in order."
+    )
+    words: Words = Field(Words(), description="What the caption must and must not say.")
+    caption_column: str | None = Field(
+        None, description="The column of captions; null: text, caption or top_caption, the first that is there."
+    )
+    min_side: int | None = Field(512, ge=1, description="Both sides have at least this many pixels; null: any size.")
+    max_aspect: float | None = Field(3.0, ge=1, description="Longer side by shorter side, at most; null: any shape.")
+    min_aesthetic: float | None = Field(
+        None, description="Aesthetic score, at least, on the index's own scale; null: any."
+    )
+    aesthetic_scale: Literal["v1", "v2"] | None = Field(
+        None,
+        description="Of which predictor min_aesthetic is, LAION's V1 or V2, whose scores are not comparable; null: "
+        "that of the index, which must then be one.",
+    )
+    min_similarity: float | None = Field(None, description="CLIP cosine of picture and text, at least; null: any.")
+    max_punsafe: float | None = Field(0.1, gt=0, description="Probability of being unsafe, below this; null: any.")
+    max_pwatermark: float | None = Field(0.5, gt=0, description="Probability of a watermark, below this; null: any.")
+    unscored: Literal["drop", "keep"] = Field(
+        "drop", description="What to do with rows whose punsafe or pwatermark nobody has computed: null is not safe."
+    )
+    languages: list[str] = Field(
+        [], description='Languages of the caption, as the index writes them ("en"); none: all.'
+    )
+    licences: list[str] = Field([], description="Licences to take, as the index writes them, in any case; none: all.")
+    domains: list[str] = Field([], description="Domains to take, with all their subdomains; none: all.")
+    exclude_domains: list[str] = Field(STOCK_SITES, description="Domains to leave out, with all their subdomains.")
+    once_per: Literal["url", "url_text"] = Field(
+        "url", description="What makes two rows one: the same URL, or the same URL with the same caption."
+    )
+    limit: int | None = Field(None, ge=1, description="Candidates, at most; null: all.")
+    take: Literal["first", "best", "sample"] = Field(
+        "first",
+        description="Which to take under `limit`: the first of the index, the best by aesthetic score, or a uniform "
+        "sample that depends on `seed` alone.",
+    )
+    seed: int = Field(0, description="Of the sample.")
+    part_rows: int = Field(PART_ROWS, ge=1, description="Rows of a part, the unit of work of all later stages.")
+
+
+def filter_laion(collection: Collection, config: FilterConfig, progress: Progress = silent) -> Summary:
+    """Writes the candidates of `collection`, unless they are there already, made by this config from this index.
+
+    Part 00000 is committed last and carries the whole funnel, so that where it stands all others do.
+
+    Returns:
+        The funnel: rows of the index, kept, and dropped by the first predicate that a row does not pass.
+
+    Raises:
+        UserError: no file, no parquet, no URL column, no column for a limit that was asked for, or another process
+            works on this collection.
+    """
+    made_by = _recipe(config)
+    with collection.lock():
+        sweep(collection.root)
+        sweep(collection.root / Table.CANDIDATES)
+        if collection.recipe(Table.CANDIDATES, "00000") == made_by:
+            there = collection.summary(Table.CANDIDATES)
+            there.parts_before, there.parts_done, there.seconds = len(collection.parts(Table.CANDIDATES)), 0, 0.0
+            return there
+        with _selection(config, collection.root, progress) as (funnel, rows):
+            funnel.parts_done = _write_parts(collection, config, made_by, funnel, rows)
+        return funnel
+
+
+def is_current(collection: Collection, config: FilterConfig) -> bool:
+    """Whether the candidates are there, made by this config from the index as it is now.
+
+    Raises:
+        UserError: no file of the index is there.
+    """
+    return collection.recipe(Table.CANDIDATES, "00000") == _recipe(config)
+
+
+def explain(config: FilterConfig, progress: Progress = silent) -> Summary:
+    """The funnel of `filter_laion`, without writing anything that stays.
+
+    Raises:
+        UserError: as `filter_laion`.
+    """
+    with tempfile.TemporaryDirectory() as folder, _selection(config, Path(folder), progress) as (funnel, _):
+        return funnel
+
+
+@contextmanager
+def _selection(config: FilterConfig, folder: Path, progress: Progress) -> Iterator[tuple[Summary, Iterator[pa.Table]]]:
+    from dreamloom.scrape.index.scan import selection  # DuckDB, which `--help` does without
+
+    indexes = read_indexes(index_files(config.index), config.caption_column, config.aesthetic_scale)
+    with selection(indexes, config, folder, progress) as selected:
+        yield selected
+
+
+def _recipe(config: FilterConfig) -> str:
+    prints = [file.print() for file in index_files(config.index)]
+    return recipe("filter", _VERSION, config, upstream=prints, leave_out=["index"])
+
+
+def _write_parts(
+    collection: Collection, config: FilterConfig, made_by: str, funnel: Summary, parts: Iterator[pa.Table]
+) -> int:
+    """Commits the parts, and part 00000 last of all. Returns how many there are."""
+
+    def write(number: int, rows: pa.Table, summary: Summary) -> None:
+        keys = pa.array(_keys(config, rows), pa.string())
+        content = rows.append_column("key", keys)
+        part = f"{number:05d}"
+        collection.write(Table.CANDIDATES, part, content, recipe=made_by, config=config, summary=summary)
+
+    old = collection.parts(Table.CANDIDATES)
+    collection.remove_parts(Table.CANDIDATES, keep=old[1:])  # part 00000 before the others: it vouches for them
+    collection.remove_parts(Table.CANDIDATES, keep=[])
+    first = next(parts)
+    number = 0
+    for number, rows in enumerate(parts, start=1):
+        write(number, rows, Summary(rows=len(rows), kept=len(rows)))
+    elsewhere = funnel.kept - len(first)
+    write(0, first, replace(funnel, rows=funnel.rows - elsewhere, kept=len(first), parts_done=1))
+    return number + 1
+
+
+def _keys(config: FilterConfig, rows: pa.Table) -> list[str]:
+    urls = rows.column("url").to_pylist()
+    if config.once_per == "url":
+        return [key_of("url", url) for url in urls]
+    return [key_of("url", url, text or "") for url, text in zip(urls, rows.column("text").to_pylist(), strict=True)]

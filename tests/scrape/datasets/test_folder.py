@@ -1,0 +1,159 @@
+"""Captions of one's own pictures: from sidecars, from names that were written as captions, or from nowhere."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from pydantic import ValidationError
+
+from dreamloom.base.errors import UserError
+from dreamloom.caption.sidecar import read_caption
+from dreamloom.scrape.collection.collection import CaptionKind, Collection, Table, key_of
+from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder, reads_like_a_caption, recipes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a red car",
+        "john doe",
+        "red, blue",
+        "日本語のタイトル",
+        "a photo of a dog",
+        "a man in 1985",
+        "John's new bike 2",
+    ],
+)
+def test_names_that_somebody_wrote_are_captions(text: str) -> None:
+    assert reads_like_a_caption(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "02",
+        "IMG",
+        "IMG 1234",
+        "DSC01234",
+        "photo (1)",
+        "PXL 20230101",
+        "a-red-car",
+        "f3a9 b2c4",
+        "Screenshot 2024-01-01 at 10.00.00",
+        "WhatsApp Image 2023-05-05 at 10",
+        "Photo on 02-03-19 at 10",
+    ],
+)
+def test_names_that_machines_gave_are_not(text: str) -> None:
+    assert not reads_like_a_caption(text)
+
+
+@given(st.text("0123456789-()_. ", max_size=30))
+def test_no_name_without_letters_is_a_caption(text: str) -> None:
+    assert not reads_like_a_caption(text)
+
+
+def draw(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8)).save(path)
+
+
+def ingested(tmp_path: Path, **config: Any) -> dict[str, dict[str, Any]]:
+    collection = Collection(tmp_path / "work")
+    ingest_folder(collection, FolderConfig(path=tmp_path / "mine", **config), read_caption)
+    return {Path(row["path"]).name: row for row in collection.read(Table.RECORDS).to_pylist()}
+
+
+NAMES = ["a red car_(1).png", "IMG_1234.png", "02.png"]
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    for name in NAMES:
+        draw(tmp_path / "mine" / name)
+    (tmp_path / "mine" / "02.txt").write_text("my boat\n")
+    return tmp_path / "mine"
+
+
+@pytest.mark.parametrize(
+    ("captions", "texts"),
+    [
+        ("auto", ["a red car", None, "my boat"]),
+        ("names", ["a red car", "IMG", "my boat"]),
+        ("sidecars", [None, None, "my boat"]),
+        ("none", [None, None, None]),
+    ],
+)
+def test_captions_come_from_where_the_config_says(
+    mine: Path, tmp_path: Path, captions: str, texts: list[str | None]
+) -> None:
+    rows = ingested(tmp_path, captions=captions)
+    assert [rows[name]["text"] for name in NAMES] == texts
+    kinds = [CaptionKind.NONE if text is None else CaptionKind.HUMAN for text in texts]
+    assert [rows[name]["text_kind"] for name in NAMES] == kinds
+
+
+def test_a_template_and_provenance_go_to_every_picture(mine: Path, tmp_path: Path) -> None:
+    rows = ingested(tmp_path, template="a photo of a thing", licence="CC BY 4.0", author="me")
+    assert {(r["text"], r["text_kind"], r["licence"], r["author"]) for r in rows.values()} == {
+        ("a photo of a thing", CaptionKind.TEMPLATE, "CC BY 4.0", "me")
+    }
+
+
+def test_an_edited_sidecar_makes_its_part_again_where_sidecars_are_read(mine: Path, tmp_path: Path) -> None:
+    def now(**config: Any) -> dict[str, str]:
+        return recipes(Collection(tmp_path / "work"), FolderConfig(path=mine, **config))
+
+    before, unread = now(), now(captions="none")
+    (mine / "02.txt").write_text("my new boat\n")
+    assert now() != before
+    assert now(captions="none") == unread
+    before = now()
+    (mine / "02.yaml").write_text("main_prompt: x\n")
+    assert now() != before
+
+
+def test_kohya_s_json_says_captions_and_is_part_of_the_recipe(mine: Path, tmp_path: Path) -> None:
+    (mine / "meta.json").write_text('{"IMG_1234": {"caption": "a dog", "tags": "park"}, "02": {"caption": ""}}')
+    rows = ingested(tmp_path, captions="kohya")
+    assert [rows[name]["text"] for name in NAMES] == [None, "a dog, park", ""]
+    assert [rows[name]["text_kind"] for name in NAMES] == [CaptionKind.NONE, CaptionKind.HUMAN, CaptionKind.HUMAN]
+
+    config = FolderConfig(path=mine, captions="kohya")
+    before = recipes(Collection(tmp_path / "work"), config)
+    (mine / "meta.json").write_text('{"IMG_1234": {"caption": "a cat", "tags": "park"}, "02": {"caption": ""}}')
+    assert recipes(Collection(tmp_path / "work"), config) != before
+    (mine / "meta.json").unlink()
+    with pytest.raises(UserError, match="put kohya's JSON there"):
+        recipes(Collection(tmp_path / "work"), config)
+
+
+def test_keys_stay_when_the_folder_moves(mine: Path, tmp_path: Path) -> None:
+    before = {name: row["key"] for name, row in ingested(tmp_path).items()}
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    mine.rename(elsewhere / "mine")
+    collection = Collection(elsewhere / "work")
+    ingest_folder(collection, FolderConfig(path=elsewhere / "mine"), read_caption)
+    after = {Path(r["path"]).name: r["key"] for r in collection.read(Table.RECORDS).to_pylist()}
+    assert after == before
+    assert before["02.png"] == key_of("folder", "mine", "02.png")
+
+
+def test_real_pictures_that_a_camera_named_have_no_caption(shared_data: Path, tmp_path: Path) -> None:
+    collection = Collection(tmp_path / "car")
+    summary = ingest_folder(collection, FolderConfig(path=shared_data / "subjects" / "rc_car"), read_caption)
+    rows = collection.read(Table.RECORDS).to_pylist()
+    assert [Path(row["path"]).name for row in rows] == ["02.jpg", "03.jpg"]
+    assert {row["text_kind"] for row in rows} == {CaptionKind.NONE}
+    assert summary.kept == 2
+
+
+def test_unknown_settings_are_refused_and_the_home_folder_is_known() -> None:
+    with pytest.raises(ValidationError):
+        FolderConfig.model_validate({"path": "x", "caption": "auto"})
+    assert FolderConfig(path=Path("~/x")).path == Path.home() / "x"

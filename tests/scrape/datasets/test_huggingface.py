@@ -1,0 +1,209 @@
+"""Hugging Face datasets: parquet with pictures in it, in any spelling and layout, and folders with a table beside."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from dreamloom.base.errors import UserError
+from dreamloom.scrape.collection.collection import CaptionKind, Collection, Status, Table
+from dreamloom.scrape.datasets.huggingface import HuggingfaceConfig, ingest_huggingface, recipes
+
+Row = dict[str, Any]
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def picture(number: int, kind: str = "PNG") -> bytes:
+    out = io.BytesIO()
+    pixels = np.random.default_rng(number).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(out, kind)
+    return out.getvalue()
+
+
+def parquet(path: Path, numbers: range, **more: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = pa.array([{"bytes": picture(n), "path": f"{n}.png"} for n in numbers], IMAGE)
+    columns = {"image": images, "text": [f"a car {n}" for n in numbers], **more}
+    pq.write_table(pa.table(columns), path, row_group_size=3)
+    return path
+
+
+def rows_of(collection: Collection, path: Path, **config: Any) -> list[Row]:
+    ingest_huggingface(collection, HuggingfaceConfig(path=path, **config))
+    return list(collection.read(Table.RECORDS).to_pylist())
+
+
+# Parquet
+
+
+def test_pictures_come_out_of_parquet_as_they_are(tmp_path: Path, collection: Collection) -> None:
+    for file, numbers in (("0000.parquet", range(7)), ("0001.parquet", range(7, 12))):
+        parquet(tmp_path / "cars" / "default" / "train" / file, numbers)
+    rows = rows_of(collection, tmp_path / "cars", part_rows=5)
+    assert collection.parts(Table.RECORDS) == ["00000", "00001", "00002"]
+    assert [row["text"] for row in rows] == [f"a car {n}" for n in range(12)]
+    assert [(collection.root / row["image"]).read_bytes() for row in rows] == [picture(n) for n in range(12)]
+    assert {row["text_kind"] for row in rows} == {CaptionKind.HUMAN}
+    assert rows[8]["path"] == str(tmp_path / "cars" / "default" / "train" / "0001.parquet#1")
+    assert len({row["key"] for row in rows}) == 12
+    other = rows_of(Collection(tmp_path / "whole"), tmp_path / "cars")
+    assert [row["key"] for row in other] == [row["key"] for row in rows]
+
+
+@pytest.mark.parametrize("limit", [1, 6, 7, 8, 40])
+def test_a_limit_is_exact_over_files(tmp_path: Path, collection: Collection, limit: int) -> None:
+    for file in range(3):
+        parquet(tmp_path / "cars" / f"train-{file}.parquet", range(4 * file, 4 * file + 4))
+    rows = rows_of(collection, tmp_path / "cars", part_rows=3, limit=limit)
+    assert [row["text"] for row in rows] == [f"a car {n}" for n in range(min(limit, 12))]
+
+
+def test_a_split_is_known_by_file_or_folder(tmp_path: Path) -> None:
+    cars = tmp_path / ".cache" / "cars"
+    parquet(cars / "data" / "train-00000-of-00001-abc.parquet", range(2))
+    parquet(cars / "data" / "test-00000-of-00001.parquet", range(2, 3))
+    parquet(cars / "validation" / "0.parquet", range(3, 4))
+    parquet(cars / ".cache" / "train.parquet", range(9, 10))
+    for split, count in (("train", 2), ("test", 1), ("validation", 1), (None, 4)):
+        assert len(rows_of(Collection(tmp_path / str(split)), cars, split=split)) == count
+    with pytest.raises(UserError, match="no parquet file of the split dev"):
+        recipes(Collection(tmp_path / "c"), HuggingfaceConfig(path=cars, split="dev"))
+
+
+def test_columns_of_other_names(tmp_path: Path) -> None:
+    more = {"Caption": [["", "one"], ["two"]], "prompt": ["x", "y"], "license": ["mit", None], "url": ["http://x", ""]}
+    path = parquet(tmp_path / "a.parquet", range(2), **more)
+    table = pq.read_table(path).drop(["text"])
+    pq.write_table(table, path)
+    rows = rows_of(Collection(tmp_path / "1"), path)
+    assert [(r["text"], r["licence"], r["url"]) for r in rows] == [("one", "mit", "http://x"), ("two", None, None)]
+    assert [row["text"] for row in rows_of(Collection(tmp_path / "2"), path, text="prompt")] == ["x", "y"]
+    bare = table.select(["prompt"]).append_column("jpg", pa.array([picture(0, "JPEG"), None], pa.binary()))
+    pq.write_table(bare.append_column("mask", pa.array([b"m", b"m"])), path)
+    rows = rows_of(Collection(tmp_path / "3"), path, captions="model")
+    assert [(row["status"], row["text"], row["text_kind"]) for row in rows] == [
+        (Status.OK, "x", CaptionKind.MODEL),
+        (Status.MISSING_FILE, "y", CaptionKind.MODEL),
+    ]
+
+
+def test_a_path_in_a_row_is_not_followed(tmp_path: Path, collection: Collection) -> None:
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(picture(1))
+    pq.write_table(pa.table({"image": pa.array([{"bytes": None, "path": str(secret)}], IMAGE)}), tmp_path / "a.parquet")
+    (row,) = rows_of(collection, tmp_path / "a.parquet")
+    assert (row["status"], row["image"]) == (Status.MISSING_FILE, None)
+
+
+def test_a_file_that_changed_makes_its_parts_again(tmp_path: Path, collection: Collection) -> None:
+    for file in range(3):
+        parquet(tmp_path / "cars" / f"{file}.parquet", range(4))
+    config = HuggingfaceConfig(path=tmp_path / "cars", part_rows=4)
+    assert ingest_huggingface(collection, config).parts_done == 3
+    parquet(tmp_path / "cars" / "1.parquet", range(4, 8))
+    assert ingest_huggingface(collection, config).parts_done == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"image": "picture"}, "no column of pictures named picture"),
+        ({"text": "words"}, "no column words; it has image, text"),
+    ],
+)
+def test_columns_that_are_not_there_are_said(tmp_path: Path, collection: Collection, config: Row, said: str) -> None:
+    path = parquet(tmp_path / "a.parquet", range(2))
+    with pytest.raises(UserError, match=said):
+        rows_of(collection, path, **config)
+    assert collection.parts(Table.RECORDS) == []
+
+
+def test_several_columns_of_pictures_have_to_be_told_apart(tmp_path: Path, collection: Collection) -> None:
+    pq.write_table(pa.table({"left": [picture(0)], "right": [picture(1)]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="several columns of pictures"):
+        rows_of(collection, tmp_path / "a.parquet")
+    (row,) = rows_of(collection, tmp_path / "a.parquet", image="right")
+    assert (collection.root / row["image"]).read_bytes() == picture(1)
+
+
+def test_what_is_no_dataset_is_refused(tmp_path: Path, collection: Collection) -> None:
+    (tmp_path / "a.parquet").write_text("version https://git-lfs.github.com/spec/v1")
+    for path, said in [("nowhere", "is not there"), ("a.parquet", "can't be read as parquet")]:
+        with pytest.raises(UserError, match=said):
+            rows_of(collection, tmp_path / path)
+
+
+# A folder with a table
+
+
+def imagefolder(folder: Path, *names: str) -> Path:
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(picture(number))
+    return folder
+
+
+def test_an_imagefolder_s_table_says_the_captions(tmp_path: Path, collection: Collection) -> None:
+    folder = imagefolder(tmp_path / "cars", "train/a.png", "train/b/c.png", "train/d.png")
+    lines = [{"file_name": "b/c.png", "text": "a bus", "license": "mit"}, {"file_name": "gone.png", "text": "x"}]
+    (folder / "train" / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    rows = {Path(row["path"]).name: row for row in rows_of(collection, folder)}
+    assert {name: (row["status"], row["text"], row["licence"]) for name, row in rows.items()} == {
+        "a.png": (Status.OK, None, None),
+        "c.png": (Status.OK, "a bus", "mit"),
+        "d.png": (Status.OK, None, None),
+        "gone.png": (Status.MISSING_FILE, "x", None),
+    }
+    assert (collection.root / rows["a.png"]["image"]).samefile(folder / "train" / "a.png")
+
+
+def test_a_table_may_be_csv_or_parquet(tmp_path: Path) -> None:
+    said = {}
+    for kind in ("csv", "parquet"):
+        folder = imagefolder(tmp_path / kind, "a.png", "b.png")
+        if kind == "csv":
+            (folder / "metadata.csv").write_text('\ufefffile_name,prompt\na.png,"one, two"\nb.png,three\n', "utf-8")
+        else:
+            table = pa.table({"file_name": ["a.png", "b.png"], "prompt": ["one, two", "three"]})
+            pq.write_table(table, folder / "metadata.parquet")
+        said[kind] = [row["text"] for row in rows_of(Collection(tmp_path / f"c-{kind}"), folder)]
+    assert said["csv"] == said["parquet"] == ["one, two", "three"]
+
+
+def test_a_caption_that_changed_makes_its_part_alone_again(tmp_path: Path, collection: Collection) -> None:
+    folder = imagefolder(tmp_path / "cars", *(f"{n}.png" for n in range(6)))
+    config = HuggingfaceConfig(path=folder, part_rows=2)
+    (folder / "metadata.csv").write_text("file_name,text\n3.png,a bus\n")
+    assert ingest_huggingface(collection, config).parts_done == 3
+    (folder / "metadata.csv").write_text("file_name,text\n3.png,a red bus\n")
+    assert ingest_huggingface(collection, config).parts_done == 1
+
+
+def test_a_split_and_a_limit_of_a_folder(tmp_path: Path, collection: Collection) -> None:
+    folder = imagefolder(tmp_path / "cars", "train/cat/1.png", "train/dog/2.png", "test/cat/3.png")
+    names = [Path(row["path"]).name for row in rows_of(collection, folder, split="train", limit=1)]
+    assert names == ["1.png"]
+    with pytest.raises(UserError, match="no picture of the split dev"):
+        rows_of(collection, folder, split="dev")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"text": "a bus"}', "row 1: has no file_name"),
+        ('{"file_name": "../../x.png"}', "leads out of the folder"),
+        ("[1]", "row 1: has no file_name"),
+        ("{", "can't be read"),
+    ],
+)
+def test_a_broken_table_is_said(tmp_path: Path, collection: Collection, line: str, said: str) -> None:
+    folder = imagefolder(tmp_path / "cars", "a.png")
+    (folder / "metadata.jsonl").write_text(line)
+    with pytest.raises(UserError, match=said):
+        rows_of(collection, folder)

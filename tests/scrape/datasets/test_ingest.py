@@ -1,0 +1,217 @@
+"""Pictures of a folder come in whole and upright, bad ones become rows, and the originals stay as they are."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dreamloom.base.errors import UserError
+from dreamloom.base.pixels import PictureError, decode
+from dreamloom.base.stage import Summary
+from dreamloom.caption.sidecar import read_caption
+from dreamloom.scrape.collection.collection import Collection, Status, Table
+from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder, recipes
+
+
+def run(collection: Collection, folder: Path, **config: Any) -> Summary:
+    return ingest_folder(collection, FolderConfig(path=folder, **config), read_caption)
+
+
+def rows_of(collection: Collection) -> dict[str, dict[str, Any]]:
+    """The records by file name."""
+    return {Path(row["path"]).name: row for row in collection.read(Table.RECORDS).to_pylist()}
+
+
+def draw(path: Path, number: int = 0, size: tuple[int, int] = (24, 16), **save: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(number).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, **save)
+    return path
+
+
+def exif(orientation: int) -> bytes:
+    values = Image.Exif()
+    values[0x0112] = orientation
+    return values.tobytes()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Collection:
+    return Collection(tmp_path / "work" / "mine")
+
+
+def test_a_plain_picture_is_the_same_file_and_another_is_stored_as_it_is_meant(
+    folder: Path, collection: Collection
+) -> None:
+    plain = draw(folder / "plain.jpg")
+    turned = draw(folder / "turned.JPG", exif=exif(6))
+    clear = folder / "clear.png"
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(clear)
+    draw(folder / "old.bmp")
+    summary = run(collection, folder)
+    rows = rows_of(collection)
+    assert (summary.rows, summary.kept, summary.dropped) == (4, 4, {})
+    assert (collection.root / rows["plain.jpg"]["image"]).samefile(plain)
+    stored = collection.root / rows["turned.JPG"]["image"]
+    assert not stored.samefile(turned)
+    assert (rows["turned.JPG"]["width"], rows["turned.JPG"]["height"]) == (16, 24) == Image.open(stored).size
+    assert Image.open(collection.root / rows["clear.png"]["image"]).getpixel((0, 0)) == (255, 255, 255)
+    assert rows["old.bmp"]["image"].endswith(".png")
+
+
+def test_a_picture_named_as_another_format_gets_its_own_ending(folder: Path, collection: Collection) -> None:
+    draw(folder / "really a png.jpg", format="PNG")
+    run(collection, folder)
+    assert rows_of(collection)["really a png.jpg"]["image"].endswith(".png")
+
+
+def test_bad_files_become_rows_that_say_why(folder: Path, collection: Collection) -> None:
+    whole = draw(folder / "whole.jpg", size=(64, 64)).read_bytes()
+    for name, data in {
+        "cut.jpg": whole[:-200],
+        "cut.png": draw(folder / "x.png", size=(64, 64)).read_bytes()[:-300],
+        "empty.jpg": b"",
+        "text.png": b"<html>not found</html>",
+        "phone.heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+    }.items():
+        (folder / name).write_bytes(data)
+    (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
+    (folder / "caf\udce9.jpg").write_bytes(whole)
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "device.jpg").symlink_to("/dev/null")  # /dev/zero would fill the memory, were it read
+    summary = run(collection, folder)
+    rows = rows_of(collection)
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "café.jpg": Status.OK,  # a name that is not UTF-8
+        "cut.jpg": Status.TRUNCATED,
+        "cut.png": Status.TRUNCATED,
+        "device.jpg": Status.MISSING_FILE,
+        "empty.jpg": Status.EMPTY,
+        "gone.jpg": Status.MISSING_FILE,
+        "phone.heic": Status.UNSUPPORTED,
+        "pipe.jpg": Status.MISSING_FILE,
+        "text.png": Status.NOT_AN_IMAGE,
+        "whole.jpg": Status.OK,
+        "x.png": Status.OK,
+    }
+    assert rows["cut.jpg"]["image"] is None
+    assert (summary.rows, summary.kept, summary.dropped["truncated"]) == (11, 3, 2)
+
+
+def test_real_hostile_pictures_are_stored_as_they_decode(shared_data: Path, collection: Collection) -> None:
+    hostile = shared_data / "hostile"
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in hostile.rglob("*") if path.is_file()}
+    run(collection, hostile)
+    for row in collection.read(Table.RECORDS).to_pylist():
+        source = Path(row["path"])
+        try:
+            expected = np.asarray(decode(source))
+        except PictureError as error:
+            assert row["status"] == error.reason
+            continue
+        stored = Image.open(collection.root / row["image"]).convert("RGB")
+        assert row["status"] == Status.OK
+        assert (row["height"], row["width"]) == expected.shape[:2] == (stored.height, stored.width)
+        lossless = (
+            row["image"].endswith(".png") or os.stat(collection.root / row["image"]).st_ino == source.stat().st_ino
+        )
+        difference = np.abs(np.asarray(stored, dtype=int) - expected).mean()
+        assert difference == 0 if lossless else difference < 3, source
+    assert before == {path: (data, path.stat().st_mtime_ns) for path, (data, _) in before.items()}
+
+
+def test_again_does_nothing_and_a_change_makes_only_its_part_again(folder: Path, collection: Collection) -> None:
+    for number in range(6):
+        draw(folder / f"{number}.png", number)
+    assert run(collection, folder, part_rows=2).parts_done == 3
+    again = run(collection, folder, part_rows=2)
+    assert (again.parts_done, again.parts_before, again.kept) == (0, 3, 6)
+    draw(folder / "4.png", 40)
+    assert run(collection, folder, part_rows=2).parts_done == 1
+    draw(folder / "6.png", 6)
+    assert run(collection, folder, part_rows=2).parts_done == 1
+    assert list(rows_of(collection)) == [f"{number}.png" for number in range(7)]
+
+
+def test_pictures_that_went_away_leave_the_collection_but_not_the_disk(folder: Path, collection: Collection) -> None:
+    paths = [draw(folder / f"{number}.png", number) for number in range(5)]
+    run(collection, folder, part_rows=2)
+    aside = [path.rename(folder.parent / path.name) for path in (paths[1], paths[3], paths[4])]
+    run(collection, folder, part_rows=2)
+    stored = sorted(path.name for path in (collection.root / "images").rglob("*.png"))
+    assert stored == sorted(f"{key}.png" for key in collection.read(Table.RECORDS).column("key").to_pylist())
+    assert len(stored) == 2
+    assert all(path.exists() for path in aside)
+
+
+def test_hidden_files_are_left_out_and_links_are_followed_once(folder: Path, collection: Collection) -> None:
+    draw(folder / "b" / "a.png")
+    for hidden in (".thumbnails/x.png", "b/._a.png", ".c.png"):
+        draw(folder / hidden)
+    (folder / "b" / "round").symlink_to(folder)
+    draw(folder.parent / "elsewhere" / "z.png")
+    (folder / "linked").symlink_to(folder.parent / "elsewhere")
+    run(collection, folder)
+    assert list(rows_of(collection)) == ["a.png", "z.png"]
+
+
+def test_one_part_can_be_made_alone(folder: Path, collection: Collection) -> None:
+    for number in range(5):
+        draw(folder / f"{number}.png", number)
+    config = FolderConfig(path=folder, part_rows=2)
+    names = sorted(recipes(collection, config))
+    assert names == ["00000", "00001", "00002"]
+    summary = ingest_folder(collection, config, read_caption, parts=["00001"])
+    assert (summary.rows, collection.parts(Table.RECORDS)) == (2, ["00001"])
+
+
+def test_what_the_user_got_wrong_is_said_before_anything_is_written(folder: Path, tmp_path: Path) -> None:
+    collection = Collection(folder / "work" / "mine")
+    with pytest.raises(UserError, match="no folder"):
+        run(Collection(tmp_path / "mine"), folder)
+    folder.mkdir()
+    with pytest.raises(UserError, match="its own output"):
+        run(collection, folder)
+    (folder / "notes.txt").touch()
+    with pytest.raises(UserError, match=r"holds no picture \(1 \.txt\)"):
+        run(Collection(tmp_path / "mine"), folder)
+    assert [path.name for path in tmp_path.rglob("*")] == ["pictures", "notes.txt"]
+
+
+SCRIPT = """
+from pathlib import Path
+from dreamloom.caption.sidecar import read_caption
+from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
+ingest_folder(Collection(Path({root!r})), FolderConfig(path={folder!r}, part_rows=10), read_caption)
+"""
+
+
+def test_killed_at_any_moment_and_run_again_gives_the_undisturbed_tables(
+    folder: Path, tmp_path: Path, crash: Any
+) -> None:
+    for number in range(60):  # every third is turned, so that it is stored anew
+        draw(folder / f"a red car_{number}.jpg", number, exif=exif(6 if number % 3 else 1))
+    (folder / "a red car_7.jpg").write_bytes(b"")
+    undisturbed, killed = Collection(tmp_path / "undisturbed"), Collection(tmp_path / "killed")
+    assert not crash.run(SCRIPT.format(root=str(undisturbed.root), folder=str(folder)), at=10**6)
+    script, kills = SCRIPT.format(root=str(killed.root), folder=str(folder)), 0
+    for at in (2, 30, 61, 90, 97, 120, 151, 200):
+        kills += crash.run(script, at=at)
+        for part in killed.parts(Table.RECORDS):
+            assert killed.read(Table.RECORDS, part).equals(undisturbed.read(Table.RECORDS, part))
+    assert kills >= 6
+    assert not crash.run(script, at=10**6)
+    assert killed.stamps(Table.RECORDS) == undisturbed.stamps(Table.RECORDS)
+    assert {p.relative_to(killed.root): p.read_bytes() for p in killed.root.rglob("*.jpg")} == {
+        p.relative_to(undisturbed.root): p.read_bytes() for p in undisturbed.root.rglob("*.jpg")
+    }
+    assert not list(killed.root.rglob(".tmp-*"))

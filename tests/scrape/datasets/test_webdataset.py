@@ -1,0 +1,215 @@
+"""Shards come in whole: img2dataset's with each row that failed, others with what their members say."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from dreamloom.base.errors import UserError
+from dreamloom.scrape.collection.collection import CaptionKind, Collection, Status, Table
+from dreamloom.scrape.datasets.webdataset import WebdatasetConfig, ingest_webdataset, recipes, status_of
+
+Row = dict[str, Any]
+
+
+def picture(number: int, size: tuple[int, int] = (24, 16), kind: str = "JPEG") -> bytes:
+    out = io.BytesIO()
+    pixels = np.random.default_rng(number).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(out, kind)
+    return out.getvalue()
+
+
+def tar(path: Path, members: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def by_img2dataset(folder: Path, shard: int, count: int = 4, failed: tuple[int, ...] = ()) -> None:
+    """A shard as img2dataset 1.47 writes it: its table in the order in which downloads ended, failures in it alone."""
+    members, rows = {}, []
+    for number in reversed(range(count)):
+        key = f"{shard:05d}{number:04d}"
+        row = {"url": f"http://h/{key}", "caption": f" a car {key} ", "LICENSE": "cc0", "key": key, "status": "success"}
+        row |= {"error_message": None, "width": 24, "height": 16, "original_width": 48, "original_height": 32}
+        row["sha256"] = key
+        if number in failed:
+            row |= {"status": "failed_to_download", "error_message": "HTTP Error 404: Not Found", "sha256": None}
+            row |= dict.fromkeys(("width", "height", "original_width", "original_height"))
+        else:
+            members |= {f"{key}.jpg": picture(number), f"{key}.txt": str(row["caption"]).encode()}
+            members[f"{key}.json"] = json.dumps(row).encode()
+        rows.append(row)
+    tar(folder / f"{shard:05d}.tar", members)
+    pq.write_table(pa.Table.from_pylist(rows), folder / f"{shard:05d}.parquet")
+    (folder / f"{shard:05d}_stats.json").write_text("{}")
+
+
+def rows_of(collection: Collection) -> list[Row]:
+    return list(collection.read(Table.RECORDS).to_pylist())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "cars"
+
+
+def test_each_row_of_img2dataset_s_is_there_in_order(folder: Path, collection: Collection) -> None:
+    by_img2dataset(folder, 0, failed=(1,))
+    by_img2dataset(folder, 7)
+    summary = ingest_webdataset(collection, WebdatasetConfig(path=folder))
+    assert (summary.rows, summary.kept, summary.dropped) == (8, 7, {"http_404": 1})
+    assert collection.parts(Table.RECORDS) == ["00000", "00007"]
+    rows = rows_of(collection)
+    assert [row["url"][-9:] for row in rows] == [f"{s:05d}{n:04d}" for s in (0, 7) for n in range(4)]
+    first, failed = rows[:2]
+    assert (first["text"], first["text_kind"], first["licence"]) == ("a car 000000000", CaptionKind.ALT, "cc0")
+    assert (first["width"], first["original_width"], first["sha256"]) == (24, 48, "000000000")
+    assert (collection.root / first["image"]).read_bytes() == picture(0)
+    assert first["path"] == str(folder / "00000.tar" / "000000000.jpg")
+    assert (failed["status"], failed["detail"], failed["image"]) == ("http_404", "HTTP Error 404: Not Found", None)
+    assert len({row["key"] for row in rows}) == 8
+
+
+def test_captions_are_of_the_kind_that_is_said(folder: Path, collection: Collection) -> None:
+    by_img2dataset(folder, 0)
+    ingest_webdataset(collection, WebdatasetConfig(path=folder, captions="human"))
+    assert {row["text_kind"] for row in rows_of(collection)} == {CaptionKind.HUMAN}
+    ingest_webdataset(collection, WebdatasetConfig(path=folder, captions="none"))
+    assert {(row["text"], row["text_kind"]) for row in rows_of(collection)} == {(None, CaptionKind.NONE)}
+
+
+def test_a_shard_without_a_table_says_it_by_its_members(folder: Path, collection: Collection) -> None:
+    cut = picture(3)[:-100]
+    shard = tar(
+        folder / "train-0.tar",
+        {
+            "a/one.jpeg": picture(0),
+            "a/one.txt": "ein Auto, groß\n".encode(),
+            "b.c/one.seg.png": b"not the picture",
+            "b.c/one.png": picture(1, kind="PNG"),
+            "b.c/one.json": json.dumps({"url": "http://x/1", "Caption": "a bus", "license": "mit"}).encode(),
+            "two.JPG": cut,
+            "two.json": b"{broken",
+            "words.txt": b"only words",
+            "README": b"no sample",
+        },
+    )
+    ingest_webdataset(collection, WebdatasetConfig(path=shard))
+    rows = {row["path"].removeprefix(f"{shard}/"): row for row in rows_of(collection)}
+    assert {path: row["status"] for path, row in rows.items()} == {
+        "a/one.jpeg": Status.OK,
+        "b.c/one.png": Status.OK,
+        "two.jpg": Status.TRUNCATED,
+        "words": Status.MISSING_FILE,
+    }
+    assert rows["a/one.jpeg"]["text"] == "ein Auto, groß"
+    bus = rows["b.c/one.png"]
+    assert (bus["text"], bus["url"], bus["licence"], bus["original_width"]) == ("a bus", "http://x/1", "mit", 24)
+    assert rows["words"]["text"] == "only words"
+
+
+def test_a_new_shard_makes_its_own_part_alone(folder: Path, collection: Collection) -> None:
+    config = WebdatasetConfig(path=folder)
+    for shard in (0, 2):
+        by_img2dataset(folder, shard)
+    assert ingest_webdataset(collection, config).parts_done == 2
+    by_img2dataset(folder, 1)
+    again = ingest_webdataset(collection, config)
+    assert (again.parts_done, again.parts_before, again.kept) == (1, 2, 12)
+    assert ingest_webdataset(collection, config, parts=["00001"]).rows == 4
+
+
+def test_what_is_no_finished_shard_is_refused(folder: Path, collection: Collection) -> None:
+    with pytest.raises(UserError, match="is no shard and holds none"):
+        recipes(collection, WebdatasetConfig(path=folder))
+    by_img2dataset(folder, 0)
+    tar(folder / "00001.tar", {})
+    with pytest.raises(UserError, match=r"00001\.tar is not finished"):
+        recipes(collection, WebdatasetConfig(path=folder))
+
+
+def test_a_shard_that_breaks_off_gives_what_is_whole_and_says_so(folder: Path, collection: Collection) -> None:
+    for shard in range(3):
+        by_img2dataset(folder, shard)
+    whole = (folder / "00001.tar").read_bytes()
+    config = WebdatasetConfig(path=folder)
+    for broken, kept in ((b"no tar at all", 8), (whole[: len(whole) // 2], 11)):
+        (folder / "00001.tar").write_bytes(broken)
+        summary = ingest_webdataset(collection, config)
+        assert (summary.kept, summary.dropped["truncated"]) == (kept, 1)
+        rows = collection.read(Table.RECORDS, "00001").to_pylist()
+        assert rows[-1]["status"] == "truncated"
+        assert rows[-1]["detail"].startswith(f"{folder}/00001.tar can't be read as a tar")
+    (folder / "00001.parquet").write_bytes(b"no table")
+    assert ingest_webdataset(collection, config).dropped["truncated"] == 2
+    (folder / "00001.tar").write_bytes(whole)
+    by_img2dataset(folder, 1)
+    assert "truncated" not in ingest_webdataset(collection, config).dropped
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [  # as img2dataset 1.47 said it of a hostile server
+        ("HTTP Error 403: Forbidden", Status.HTTP_403),
+        ("HTTP Error 429: Too Many Requests", Status.HTTP_429),
+        ("HTTP Error 418: I'm a teapot", Status.HTTP_4XX),
+        ("HTTP Error 503: Service Unavailable", Status.HTTP_5XX),
+        ("HTTP Error 302: The HTTP server returned a redirect error that would …", Status.TOO_MANY_REDIRECTS),
+        ("HTTP Error 302: Found - Redirection to url 'file:///etc/passwd' is not allowed", Status.BAD_SCHEME),
+        ("<urlopen error unknown url type: gopher>", Status.BAD_SCHEME),
+        ("unknown url type: ''", Status.BAD_URL),
+        ("URL can't contain control characters. '/timed out' (found at least ' ')", Status.BAD_URL),
+        ("'ascii' codec can't encode character '\\xe4' in position 5: ordinal not in range(128)", Status.BAD_URL),
+        ("encoding with 'idna' codec failed (UnicodeError: label empty or too long)", Status.BAD_URL),
+        ("<urlopen error no host given>", Status.BAD_URL),
+        ("<urlopen error [Errno -2] Name or service not known>", Status.DNS_UNKNOWN),
+        ("<urlopen error [Errno -3] Temporary failure in name resolution>", Status.DNS_TEMPORARY),
+        ("<urlopen error timed out>", Status.TIMEOUT),
+        ("<urlopen error [SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)>", Status.TLS),
+        ("IncompleteRead(500 bytes read, 99500 more expected)", Status.SHORT_BODY),
+        ("Remote end closed connection without response", Status.CONNECTION),
+        ("Use of image disallowed by X-Robots-Tag directive", Status.OPTED_OUT),
+    ],
+)
+def test_img2dataset_s_words_have_statuses(said: str, status: Status) -> None:
+    assert status_of(said) is status
+
+
+def test_what_failed_when_it_was_decoded_is_no_matter_of_the_network() -> None:
+    said = {"Image decoding error": Status.NOT_AN_IMAGE, "image too small": Status.TOO_SMALL}
+    said["OpenCV(4.14.0) /io/loadsave.cpp:1310: error: (-215:Assertion failed) !buf.empty() in …"] = Status.EMPTY
+    assert {words: status_of(words, resized=True) for words in said} == said
+
+
+SCRIPT = """
+from pathlib import Path
+from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.datasets.webdataset import WebdatasetConfig, ingest_webdataset
+ingest_webdataset(Collection(Path({root!r})), WebdatasetConfig(path={folder!r}))
+"""
+
+
+def test_killed_at_any_moment_and_run_again_gives_the_undisturbed_tables(tmp_path: Path, crash: Any) -> None:
+    for shard in range(3):
+        by_img2dataset(tmp_path / "cars", shard, failed=(2,))
+    undisturbed, killed = Collection(tmp_path / "undisturbed"), Collection(tmp_path / "killed")
+    ingest_webdataset(undisturbed, WebdatasetConfig(path=tmp_path / "cars"))
+    script, kills = SCRIPT.format(root=str(killed.root), folder=str(tmp_path / "cars")), 0
+    for at in (12, 25, 40):
+        kills += crash.run(script, at=at)
+    assert kills >= 2
+    assert not crash.run(script, at=10**6)
+    assert killed.stamps(Table.RECORDS) == undisturbed.stamps(Table.RECORDS)
+    assert sorted(p.name for p in killed.root.rglob("*.*")) == sorted(p.name for p in undisturbed.root.rglob("*.*"))

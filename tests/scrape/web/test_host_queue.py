@@ -1,0 +1,74 @@
+"""Turns: each job once, no host too often at once, and none that holds the others."""
+
+import asyncio
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dreamloom.scrape.web.host_queue import Turns
+
+JOBS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2), st.booleans()), max_size=25)
+
+
+@given(jobs=JOBS, per_host=st.integers(1, 3), workers=st.integers(1, 6))
+def test_each_job_is_done_as_often_as_it_asks_and_hosts_are_not_crowded(
+    jobs: list[tuple[str, int, bool]], per_host: int, workers: int
+) -> None:
+    """A job is its number and how often it is still to come back."""
+    done: Counter[int] = Counter()
+    out: Counter[str] = Counter()
+
+    async def work(turns: Turns[tuple[int, int, bool]]) -> None:
+        while turn := await turns.take():
+            host, (number, more, rest) = turn
+            out[host] += 1
+            assert out[host] <= per_host
+            await asyncio.sleep(0)
+            out[host] -= 1
+            done[number] += 1
+            if more:
+                if rest:
+                    turns.rest(host, 0.0001)
+                turns.again(host, (number, more - 1, rest), 0.0001)
+            turns.free(host)
+            turns.done()
+
+    async def run() -> None:
+        turns: Turns[tuple[int, int, bool]] = Turns(per_host)
+        for number, (host, more, rest) in enumerate(jobs):
+            turns.add(host, (number, more, rest))
+        await asyncio.wait_for(asyncio.gather(*[work(turns) for _ in range(workers)]), 20)
+
+    asyncio.run(run())
+    assert done == {number: more + 1 for number, (_, more, _) in enumerate(jobs)}
+
+
+def test_hosts_take_turns() -> None:
+    async def run() -> list[str]:
+        turns: Turns[int] = Turns(9)
+        for number, host in enumerate("aaaaabbc"):
+            turns.add(host, number)
+        return [(await turns.take() or ("", 0))[0] for _ in range(8)]
+
+    assert "".join(asyncio.run(run())) == "abcabaaa"
+
+
+def test_a_resting_host_is_left_alone_and_the_others_are_not() -> None:
+    async def run() -> list[str]:
+        turns: Turns[str] = Turns(1)
+        for job in ("a1", "a2", "b1", "b2"):
+            turns.add(job[0], job)
+        await turns.take()
+        turns.rest("a", 0.05)
+        turns.again("a", "a1", 0.05)
+        turns.free("a")
+        turns.done()
+        order = []
+        while turn := await turns.take():
+            order.append(turn[1])
+            turns.free(turn[0])
+            turns.done()
+        return order
+
+    assert asyncio.run(run()) == ["b1", "b2", "a2", "a1"]

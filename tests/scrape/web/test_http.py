@@ -1,0 +1,275 @@
+"""Fetching from a loopback server with the faults of the web: each has its status, and manners are kept."""
+
+import asyncio
+import gzip
+import random
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.web.address import is_public
+
+Row = dict[str, Any]
+
+
+def statuses(rows: list[Row]) -> list[str]:
+    return [row["status"] for row in rows]
+
+
+# Answers and addresses
+
+
+def test_what_hosts_answer(site: Any, collection: Collection) -> None:
+    expected = {
+        401: "4xx",
+        403: "403",
+        404: "404",
+        410: "410",
+        429: "429",
+        451: "4xx",
+        500: "5xx",
+        503: "5xx",
+        304: "4xx",
+    }
+    urls = [site.put(f"/{code}", b"sorry", code) for code in expected]
+    rows = site.scraped(collection, urls)
+    assert [row["status"] for row in rows] == [f"http_{status}" for status in expected.values()]
+    assert [row["detail"] for row in rows] == [f"HTTP {code}" for code in expected]
+    assert all(row["image"] is None and row["text_kind"] == "alt" for row in rows)
+
+
+def test_addresses_that_are_not_asked(site: Any, collection: Collection) -> None:
+    urls = [None, "", "not a url", "file:///etc/passwd", "ftp://127.0.0.1/x", site.put("/good", site.picture(1))]
+    assert statuses(site.scraped(collection, urls)) == ["bad_url"] * 3 + ["bad_scheme"] * 2 + ["ok"]
+
+
+def test_private_addresses_are_refused_at_every_step(site: Any, collection: Collection) -> None:
+    picture = site.put("/picture", site.picture(1))
+    urls = [picture, picture.replace("127.0.0.1", "localhost"), "http://169.254.169.254/latest/meta-data/"]
+    urls += [f"http://[::ffff:127.0.0.1]:{site.port}/picture", f"http://2130706433:{site.port}/picture"]
+    assert statuses(site.scraped(collection, urls, allow_private=False)) == ["private_address"] * 5
+    assert sum(site.hits.values()) == 0
+
+
+def test_redirects(site: Any, collection: Collection) -> None:
+    def moved(path: str, to: str, code: int = 302) -> str:
+        return str(site.put(path, status=code, headers={"Location": to}))
+
+    site.put("/a b/ä.jpg", site.picture(1))
+    urls = [moved(f"/{code}", "/a b/ä.jpg", code) for code in (301, 302, 303, 307, 308)]
+    urls += [moved("/loop", "/loop"), moved("/file", "file:///etc/passwd"), moved("/nothing", "http://a..b/")]
+    urls += [moved("/far", "/301"), moved("/ftp", "ftp://h.org/"), moved("/relative", "../302")]
+    rows = site.scraped(collection, urls, placeholder_copies=None)
+    assert [r["status"] for r in rows[:5]] == ["ok", "duplicate", "duplicate", "duplicate", "duplicate"]
+    expected = ["too_many_redirects", "bad_scheme", "bad_url", "duplicate", "bad_scheme", "duplicate"]
+    assert [r["status"] for r in rows[5:]] == expected
+    assert site.hits["/loop"] == site.config.max_redirects + 1
+
+
+def test_a_redirect_to_a_private_address_is_not_followed(
+    site: Any, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this test's internet, 127.0.0.1 is a public address; all others are judged as they are."""
+    monkeypatch.setattr("dreamloom.scrape.web.address.is_public", lambda ip: str(ip) == "127.0.0.1" or is_public(ip))
+    targets = ["http://169.254.169.254/", "http://127.0.0.2/", "http://[::1]/", "http://0x7f.2/", "//10.0.0.1/x"]
+    urls = [site.put(f"/{n}", status=301, headers={"Location": to}) for n, to in enumerate(targets)]
+    urls.append(site.put("/good", site.picture(1)))
+    rows = site.scraped(collection, urls, allow_private=False)
+    assert [row["status"] for row in rows] == ["private_address"] * 5 + ["ok"]
+
+
+# Bodies
+
+
+async def body_of(request: web.Request, data: bytes) -> None:
+    """Writes raw bytes, headers and all, and ends the connection."""
+    assert request.transport is not None
+    request.transport.write(data)  # type: ignore[attr-defined]
+    request.transport.close()
+
+
+def raw(data: bytes) -> Callable[[web.Request], Any]:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        await body_of(request, data)
+        return web.Response()
+
+    return answer
+
+
+def test_bodies_that_break_off_or_are_too_large(site: Any, collection: Collection) -> None:
+    picture = site.picture(1)
+    head = b"HTTP/1.1 200 OK\r\n"
+    length = b"Content-Length: %d\r\n\r\n"
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(bytes(2**16))
+
+    cases = {
+        "/short": (raw(head + length % (len(picture) + 1) + picture), "short_body"),
+        "/chunk": (raw(head + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + picture), "connection"),
+        "/no-http": (raw(b"\x00\x01\x02 nonsense\r\n\r\n"), "connection"),
+        "/closed": (raw(b""), "connection"),
+        "/headers": (raw(head + b"X: " + b"x" * 100_000 + b"\r\n\r\n"), "connection"),
+        "/endless": (endless, "too_large"),
+        "/declared": (raw(head + length % 10**12), "too_large"),
+    }
+    urls = [site.handle(path, handler) for path, (handler, _) in cases.items()]
+    urls.append(site.put("/just", picture))
+    found = statuses(site.scraped(collection, urls, max_bytes=max(len(picture), 200_000)))
+    assert found == [status for _, status in cases.values()] + ["ok"]
+
+
+def test_a_cap_is_a_cap_on_the_wire_and_unpacked(site: Any, collection: Collection) -> None:
+    picture = site.picture(1)
+    bomb = gzip.compress(bytes(2**24))
+    encoded = {"Content-Encoding": "gzip"}
+    urls = [
+        site.put("/exact", picture),
+        site.put("/gzip", gzip.compress(site.picture(2)), headers=encoded),
+        site.put("/deflate", zlib.compress(site.picture(3)), headers={"Content-Encoding": "deflate"}),
+        site.put("/bomb", bomb, headers=encoded),
+        site.put("/not", picture, headers=encoded),
+        site.put("/brotli", picture, headers={"Content-Encoding": "br"}),
+        site.put("/over", picture + bytes(2000)),
+    ]
+    found = statuses(site.scraped(collection, urls, max_bytes=len(picture) + 1000))
+    assert found == ["ok", "ok", "ok", "too_large", "truncated", "unsupported", "too_large"]
+
+
+def test_only_a_total_deadline_ends_a_drip(site: Any, collection: Collection) -> None:
+    picture = site.picture(1)
+
+    async def drip(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": str(len(picture))})
+        await response.prepare(request)
+        for byte in picture:
+            await response.write(bytes([byte]))
+            await asyncio.sleep(0.05)
+        return response
+
+    async def hang(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(3600)
+        return web.Response()
+
+    urls = [site.handle("/drip", drip), site.handle("/hang", hang), site.put("/good", picture)]
+    rows = site.scraped(collection, urls, timeout_s=2)
+    assert [(r["status"], r["detail"]) for r in rows[:2]] == [("timeout", "not done in 2 s")] * 2
+    assert rows[2]["status"] == "ok"
+
+
+def test_what_is_no_connection(site: Any, collection: Collection) -> None:
+    urls = [
+        f"https://127.0.0.1:{site.port}/",
+        "http://127.0.0.1:1/",
+        "http://no-such-name.invalid/",
+        "http://no-such-name.localhost.invalid./",
+    ]
+    rows = site.scraped(collection, urls)
+    assert [r["status"] for r in rows[:2]] == ["tls", "connection"]
+    assert {r["status"] for r in rows[2:]} <= {"dns_unknown", "dns_temporary"}  # by what name server there is
+    assert rows[1]["detail"] == "robots.txt: Connection refused"
+
+
+def test_no_answer_however_broken_stops_a_part(site: Any, collection: Collection) -> None:
+    picture, dice = site.picture(1), random.Random(5)
+    whole = [
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-Robots-Tag: all\r\n\r\n" % len(picture) + picture,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % len(picture) + picture + b"\r\n0\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:%d/x\r\nContent-Length: 0\r\n\r\n" % site.port,
+        b"HTTP/1.0 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(picture),
+    ]
+
+    def broken() -> bytes:
+        data = bytearray(dice.choice(whole))
+        for _ in range(dice.randint(1, 6)):
+            data[dice.randrange(min(140, len(data)))] = dice.choice(b"\x00\xff\r\n :;,0129abz\x80")
+        return bytes(data)
+
+    urls = [site.handle(f"/{n}", raw(broken())) for n in range(400)]
+    found = Counter(statuses(site.scraped(collection, urls, timeout_s=5, give_up_after=None)))
+    assert len(found) >= 6
+    assert found["connection"] > 50
+
+
+# Manners
+
+
+def test_an_honest_name_and_nothing_else_about_us(site: Any, collection: Collection) -> None:
+    urls = [site.put("/a", site.picture(1), headers={"Set-Cookie": "id=1"}), site.put("/b", site.picture(2))]
+    site.scraped(collection, urls, contact="https://example.org/bot", concurrency=1)
+    agent = site.headers.pop("User-Agent")
+    assert agent.startswith("dreamloom/0")
+    assert agent.endswith(" (+https://example.org/bot)")
+    assert set(site.headers) == {"Host", "Accept", "Accept-Encoding"}
+    assert site.headers["Accept-Encoding"] == "gzip"  # what it can unpack, whatever else is installed
+
+
+def test_opt_outs_are_obeyed_and_recorded(site: Any, collection: Collection) -> None:
+    headers = [
+        {"X-Robots-Tag": "noai"},
+        [("X-Robots-Tag", "otherbot: noai"), ("X-Robots-Tag", "NOIMAGEAI")],
+        {"TDM-Reservation": "1"},
+        {"X-Robots-Tag": "otherbot: noai"},
+        {},
+    ]
+    urls = [site.put(f"/{n}", site.picture(n), headers=header) for n, header in enumerate(headers)]
+    urls.append(site.put("/moved", status=302, headers={"Location": "/4", "X-Robots-Tag": "none"}))
+    urls.append(site.put("/gone", status=404, headers={"X-Robots-Tag": "noindex"}))
+    rows = site.scraped(collection, urls)
+    assert [r["status"] for r in rows] == ["opted_out"] * 3 + ["ok", "ok", "opted_out", "http_404"]
+    assert [r["consent"] for r in rows] == [
+        "x-robots-tag: noai",
+        "x-robots-tag: otherbot: noai; x-robots-tag: NOIMAGEAI",
+        "tdm-reservation: 1",
+        "x-robots-tag: otherbot: noai",
+        "nothing said",
+        "x-robots-tag: none",
+        None,
+    ]
+    rows = site.scraped(collection, urls[:3], obey_optout=False)
+    assert [(r["status"], r["consent"]) for r in rows] == [("ok", r["consent"]) for r in rows]
+
+
+def test_what_passes_is_tried_again_when_the_host_says(site: Any, collection: Collection) -> None:
+    def once(path: str, status: int, headers: dict[str, str]) -> str:
+        async def answer(_: web.Request) -> web.StreamResponse:
+            if site.hits[path] == 1:
+                return web.Response(status=status, headers=headers)
+            return web.Response(body=site.picture(len(path)))
+
+        return str(site.handle(path, answer))
+
+    urls = [once("/429", 429, {"Retry-After": "0"}), once("/5030", 503, {}), once("/40400", 404, {})]
+    urls.append(once("/dated", 429, {"Retry-After": "Sat, 01 Jan 2022 00:00:00 GMT"}))
+    urls.append(once("/skewed", 429, dict.fromkeys(("Date", "Retry-After"), "Sat, 01 Jan 2222 00:00:00 GMT")))
+    urls.append(site.put("/always", status=500, headers={"Retry-After": "Fri, 31 Dec 9999 23:59:59 -2300"}))
+    found = statuses(site.scraped(collection, urls, retries=1))
+    assert found == ["ok", "ok", "http_404", "ok", "ok", "http_5xx"]
+    assert [site.hits[p] for p in ("/429", "/5030", "/40400", "/dated", "/skewed", "/always")] == [2, 2, 1, 2, 2, 2]
+
+
+def test_a_slow_host_does_not_hold_the_others(site: Any, collection: Collection) -> None:
+    """Its first answers come when all of the other host's pictures were asked for; waiting for them would never end."""
+    fast = [site.put(f"/fast/{n}", site.picture(n)) for n in range(12)]
+
+    async def slow(_: web.Request) -> web.StreamResponse:
+        while sum(site.hits[f"/fast/{n}"] for n in range(12)) < 12:
+            await asyncio.sleep(0.01)
+        return web.Response(status=404)
+
+    slows = [site.handle(f"/slow/{n}", slow).replace("127.0.0.1", "localhost") for n in range(12)]
+    found = statuses(site.scraped(collection, [*slows, *fast], concurrency=4, per_host=2))
+    assert found == ["http_404"] * 12 + ["ok"] * 12
+
+
+def test_no_host_is_asked_for_more_at_once_than_it_should(site: Any, collection: Collection) -> None:
+    site.scraped(collection, [site.crowd(f"/{n}") for n in range(20)], per_host=3)
+    assert site.most == 3

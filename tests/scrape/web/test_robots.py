@@ -1,0 +1,179 @@
+"""robots.txt: asked once of each host, obeyed to the letter of RFC 9309, and its verdict recorded."""
+
+import asyncio
+import gc
+import itertools
+from collections import Counter
+from typing import Any
+
+import pytest
+from aiohttp import web
+from protego import Protego
+from yarl import URL
+
+from dreamloom.scrape.collection.collection import Collection, Status
+from dreamloom.scrape.web.outcome import Dropped
+from dreamloom.scrape.web.robots import Robots
+
+Row = dict[str, Any]
+
+RULES = b"\xef\xbb\xbfUser-agent: otherbot\nDisallow: /\n\nUser-Agent: *\nDisallow: /no\nAllow: /no/yes\n"
+RULES += b"Disallow: /*.gif$\n"
+
+
+def seen(rows: list[Row]) -> list[tuple[str, str | None]]:
+    return [(row["status"], row["consent"]) for row in rows]
+
+
+def test_rules_are_obeyed_and_the_verdict_is_recorded(site: Any, collection: Collection) -> None:
+    site.put("/robots.txt", RULES)
+    paths = ("/a", "/no/1", "/no/yes", "/x.gif", "/x.gif?a", "/No")
+    urls = [site.put(path.partition("?")[0], site.picture(n)) for n, path in enumerate(paths)]
+    urls[4] = urls[3] + "?a"
+    urls.append(site.put("/tag", site.picture(9), headers={"X-Robots-Tag": "noarchive"}))
+    rows = site.scraped(collection, urls)
+    allowed, refused = ("ok", "robots.txt: allowed"), ("opted_out", "robots.txt: disallowed")
+    assert seen(rows) == [
+        *(allowed, refused, allowed, refused, allowed, allowed),
+        ("ok", "robots.txt: allowed; x-robots-tag: noarchive"),
+    ]
+    assert site.robots.total() == 1
+    assert (site.hits["/no/1"], site.hits["/x.gif"]) == (0, 1)
+    rows = site.scraped(collection, urls[:2], obey_optout=False)
+    assert seen(rows) == [("ok", "nothing said")] * 2
+    assert site.robots.total() == 1
+
+
+def test_a_program_is_addressed_by_its_name(site: Any, collection: Collection) -> None:
+    site.put("/robots.txt", b"User-agent: *\nAllow: /\n\nUser-agent: DreamLoom\nDisallow: /a\n")
+    rows = site.scraped(collection, [site.put("/a", site.picture(1)), site.put("/b", site.picture(2))])
+    assert [row["status"] for row in rows] == ["opted_out", "ok"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 451])
+def test_a_host_without_rules_allows_all(site: Any, collection: Collection, status: int) -> None:
+    site.put("/robots.txt", b"User-agent: *\nDisallow: /", status)
+    assert seen(site.scraped(collection, [site.put("/a", site.picture(1))])) == [("ok", "nothing said")]
+
+
+@pytest.mark.parametrize(("status", "named"), [(500, "http_5xx"), (503, "http_5xx"), (429, "http_429")])
+def test_a_host_that_cannot_say_just_now_is_not_asked(
+    site: Any, collection: Collection, status: int, named: str
+) -> None:
+    site.put("/robots.txt", status=status)
+    (row,) = site.scraped(collection, [site.put("/a", site.picture(1))])
+    assert (row["status"], row["detail"]) == (named, f"robots.txt: HTTP {status}")
+    assert site.hits["/a"] == 0
+
+
+@pytest.mark.parametrize("encoding", ["br", "gzip"])
+def test_rules_that_cannot_be_read_are_asked_once_and_allow_nothing(
+    site: Any, collection: Collection, encoding: str
+) -> None:
+    site.put("/robots.txt", b"User-agent: *\nAllow: /\n", headers={"Content-Encoding": encoding})
+    rows = site.scraped(collection, [site.put(f"/{n}", site.picture(n)) for n in range(9)])
+    assert {row["status"] for row in rows} == {"unsupported"}
+    assert all(row["detail"].startswith("robots.txt: ") for row in rows)
+    assert (site.robots.total(), site.hits.total()) == (1, 0)
+
+
+def test_its_redirects_are_followed_but_not_to_private_places(site: Any, collection: Collection) -> None:
+    def moved(path: str, to: str) -> None:
+        site.put(path, status=301, headers={"Location": to})
+
+    moved("/robots.txt", "/r1")
+    for n in range(1, 5):
+        moved(f"/r{n}", f"/r{n + 1}")
+    site.put("/r5", b"User-agent: *\nDisallow: /")
+    urls = [site.put("/a", site.picture(1))]
+    assert [row["status"] for row in site.scraped(collection, urls)] == ["opted_out"]
+    moved("/r5", "/r6")
+    site.put("/r6", b"User-agent: *\nDisallow: /")
+    assert [row["status"] for row in site.scraped(collection, urls, max_redirects=4)] == [
+        "ok"
+    ]  # a sixth is not followed
+    moved("/robots.txt", "file:///etc/passwd")
+    assert [row["status"] for row in site.scraped(collection, urls, max_redirects=3)] == ["ok"]
+
+
+def test_what_is_beyond_500_kib_is_not_read(site: Any, collection: Collection) -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"User-agent: *\nDisallow: /no\n")
+        while True:
+            await response.write(b"# " + b"x" * 9998 + b"\n")
+
+    site.handle("/robots.txt", endless)
+    rows = site.scraped(collection, [site.put("/a", site.picture(1)), site.put("/no", site.picture(2))])
+    assert [row["status"] for row in rows] == ["ok", "opted_out"]
+
+
+def test_a_redirect_to_another_host_hears_that_hosts_rules(site: Any, collection: Collection) -> None:
+    async def robots(request: web.Request) -> web.StreamResponse:
+        away = request.host.startswith("localhost")
+        return web.Response(text=f"User-agent: *\nDisallow: {'/a' if away else '/nothing'}\n")
+
+    site.handle("/robots.txt", robots)
+    there = site.put("/a", site.picture(1)).replace("127.0.0.1", "localhost")
+    urls = [site.put("/moved", status=302, headers={"Location": there}), site.url + "/a"]
+    rows = site.scraped(collection, urls)
+    assert [row["status"] for row in rows] == ["opted_out", "ok"]
+    assert site.robots.total() == 2
+
+
+class Hosts:
+    """Each has rules of its own."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+
+    async def beginning(self, address: URL, most: int) -> bytes:
+        self.asked[address.raw_host or ""] += 1
+        return f"User-agent: *\nDisallow: /{address.raw_host}/\n".encode()
+
+
+def refused(hosts: Hosts, names: list[str]) -> list[bool]:
+    """Whether each host's rules forbid what they forbid."""
+
+    async def ask() -> list[bool]:
+        robots, found = Robots(hosts, allow_private=False), []
+        for name in names:
+            address = URL(f"http://{name}/{name}/1.jpg")
+            try:
+                (await robots.rules(address)).verdict(address)
+            except Dropped as dropped:
+                found.append(dropped.status == Status.OPTED_OUT)
+            else:
+                found.append(False)
+        return found
+
+    return asyncio.run(ask())
+
+
+def test_of_many_hosts_few_are_kept_parsed_and_none_is_asked_twice() -> None:
+    """Parsed, a host's rules take 25 times their text: those of ten thousand hosts would take all memory."""
+    hosts, names = Hosts(), [f"h{n}.example" for n in range(1000)]
+    assert all(refused(hosts, [*names, *names[::-1]]))
+    assert set(hosts.asked.values()) == {1}
+    gc.collect()
+    assert sum(isinstance(each, Protego) for each in gc.get_objects()) < 300
+
+
+def test_what_is_kept_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dreamloom.scrape.web.robots._MOST_KEPT", 1000)
+    hosts, names = Hosts(), [f"h{n}.example" for n in range(50)]
+    assert all(refused(hosts, names + names))
+    assert set(hosts.asked.values()) == {2}
+
+
+def test_crawl_delay_parts_the_requests(site: Any, collection: Collection) -> None:
+    times: list[float] = []
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        times.append(asyncio.get_running_loop().time())
+        return web.Response(status=404)
+
+    site.put("/robots.txt", b"User-agent: *\nCrawl-delay: 0.1\n")
+    site.scraped(collection, [site.handle(f"/{n}", answer) for n in range(4)])
+    assert min(later - sooner for sooner, later in itertools.pairwise(times)) > 0.08

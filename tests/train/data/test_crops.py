@@ -1,0 +1,98 @@
+"""How pictures come into their buckets, and that which view is shown depends on the sample's index alone."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.data.crops import Framing, View, content, moved, pixels, plain
+from dreamloom.train.data.dataset import Sample
+from dreamloom.train.data.picture import Picture, Settings, Stored
+
+
+def sample(path: Path, size: tuple[int, int], bucket: tuple[int, int], **settings: Any) -> Sample:
+    return Sample(Picture("x", Stored(path), "", Settings(**settings)), 0, size, bucket, 1)
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Sample:
+    """Black, with an orange middle and a blue left edge."""
+    picture = np.zeros((64, 256, 3), np.uint8)
+    picture[:, 96:160] = (255, 128, 0)
+    picture[:, :16] = (0, 0, 255)
+    Image.fromarray(picture).save(tmp_path / "x.png")
+    return sample(tmp_path / "x.png", (256, 64), (32, 32))
+
+
+def shown(one: Sample, view: View) -> np.ndarray[Any, Any]:
+    return pixels(one, [view])[0]
+
+
+def test_a_crop_keeps_the_middle_and_the_colours(wide: Sample) -> None:
+    found = shown(wide, plain(wide))
+    assert found.shape == (32, 32, 3)
+    assert (found[:, 3:-3] == (255, 128, 0)).all()  # the resampling looks a little beyond the crop
+    assert (found[..., 0] > 200).all()
+
+
+def test_a_padded_picture_is_whole_on_the_colour(wide: Sample) -> None:
+    view = View((0, 0, 256, 64), pad="#00ff7f")
+    found = shown(wide, view)
+    assert content(wide) == (0, 12, 32, 20)
+    assert (found[:12] == (0, 255, 127)).all() and (found[20:] == (0, 255, 127)).all()
+    assert (found[12:20, 0] == (0, 0, 255)).all() and (abs(found[12:20, 14:18].astype(int) - (255, 128, 0)) < 3).all()
+
+
+def test_a_flipped_view_is_the_mirrored_one(wide: Sample) -> None:
+    for pad in (None, "#ffffff"):
+        view = View((0, 0, 100, 64), False, pad)
+        once, twice = pixels(wide, [view, View(view.box, True, pad)])
+        assert np.array_equal(once[:, ::-1], twice) and not np.array_equal(once, twice)
+
+
+def test_a_picture_in_a_shard_is_read_from_its_place(wide: Sample, tmp_path: Path) -> None:
+    data = wide.picture.stored.read()
+    (tmp_path / "shard.tar").write_bytes(b"before" + data + b"behind")
+    inside = Sample(Picture("x", Stored(tmp_path / "shard.tar", 6, len(data)), ""), 0, wide.size, wide.bucket, 1)
+    assert np.array_equal(shown(inside, plain(inside)), shown(wide, plain(wide)))
+
+
+@given(
+    st.tuples(st.integers(20, 400), st.integers(20, 400)), st.sampled_from([(32, 32), (64, 16), (24, 40)]),
+    st.integers(1, 63), st.floats(0.01, 0.5),
+)  # fmt: skip
+def test_a_moved_crop_lies_inside_has_the_shape_and_shrinks_by_at_most_the_jitter(
+    size: tuple[int, int], bucket: tuple[int, int], number: int, jitter: float
+) -> None:
+    whole = plain(sample(Path("x"), size, bucket)).box
+    left, top, right, bottom = moved(whole, size, number, jitter)
+    assert -1e-9 <= left < right <= size[0] + 1e-9 and -1e-9 <= top < bottom <= size[1] + 1e-9
+    shrunk = (right - left) / (whole[2] - whole[0])
+    assert 1 - jitter - 1e-9 <= shrunk <= 1
+    assert (bottom - top) / (whole[3] - whole[1]) == pytest.approx(shrunk)
+
+
+def test_what_may_be_shown_is_what_is_kept() -> None:
+    one = sample(Path("x"), (300, 200), (32, 32))
+    never, always = (sample(Path("x"), (300, 200), (32, 32), flip_p=p) for p in (0.0, 1.0))
+    plainly, flipping = Framing(TrainConfig()), Framing(TrainConfig(flip=0.5, crop_jitter=0.1, crops=3))
+    assert plainly.views(one) == [plain(one)]
+    assert plainly.views(always) == [View(plain(one).box, True)]
+    assert len(set(flipping.views(one))) == 6 and len(flipping.views(never)) == 3
+    for framing in (plainly, flipping):
+        for each in (one, never, always):
+            assert set(framing.choose([each] * 400, 1000)) == set(framing.views(each))
+
+
+def test_flips_come_in_the_stated_share_and_depend_on_the_index_alone() -> None:
+    one = sample(Path("x"), (300, 200), (32, 32))
+    framing = Framing(TrainConfig(flip=0.3, crop_jitter=0.02, seed=4))
+    views = framing.choose([one] * 4000, 0)
+    assert sum(view.flipped for view in views) / 4000 == pytest.approx(0.3, abs=0.03)
+    assert framing.choose([one] * 10, 500) == views[500:510]
+    assert Framing(TrainConfig(flip=0.3, crop_jitter=0.02, seed=5)).choose([one] * 4000, 0) != views

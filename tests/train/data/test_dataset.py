@@ -1,0 +1,88 @@
+"""Which pictures take part: bad ones are named with a reason, and never stop a run."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dreamloom.base.errors import UserError
+from dreamloom.train.data.dataset import Problem, names, read_dataset
+
+
+def picture(path: Path, size: tuple[int, int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, "teal").save(path)
+
+
+def test_each_bad_picture_has_a_reason_and_the_others_take_part(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "good.png", (600, 500))
+    picture(tmp_path / "a" / "tiny.png", (100, 90))
+    (tmp_path / "a" / "empty.jpg").touch()
+    (tmp_path / "a" / "phone.HEIC").touch()
+    (tmp_path / "a" / "page.jpg").write_text("<html>not found</html>")
+    data = read_dataset(tmp_path, 512, 64, workers=2)
+    assert [(sample.name, sample.size, sample.bucket) for sample in data.samples] == [
+        ("a/good.png", (600, 500), (576, 448))
+    ]
+    assert set(data.problems) == {
+        Problem("a/empty.jpg", "empty"),
+        Problem("a/page.jpg", "not_an_image"),
+        Problem("a/phone.HEIC", "unsupported"),
+        Problem("a/tiny.png", "too_small"),
+    }
+
+
+def test_a_huge_picture_is_left_out_before_it_is_decoded(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "good.png", (64, 64))
+    Image.new("1", (10_000, 9_000)).save(tmp_path / "a" / "huge.png")
+    assert read_dataset(tmp_path, 64, 16, 1).problems == (Problem("a/huge.png", "too_many_pixels"),)
+
+
+def test_hostile_pictures_never_stop_a_reading(shared_data: Path) -> None:
+    data = read_dataset(shared_data / "hostile", 64, 16, workers=2)
+    found = {sample.name for sample in data.samples} | {problem.name for problem in data.problems}
+    assert len(found) == len(data.samples) + len(data.problems)
+    assert all(problem.reason for problem in data.problems)
+
+
+def test_bkt_22_orientation_counts(tmp_path: Path) -> None:
+    for orientation in (1, 6, 3):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = tmp_path / "a" / f"{orientation}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4032 // 4, 3024 // 4)).save(path, exif=exif)
+    found = {sample.name: sample.bucket for sample in read_dataset(tmp_path, 512, 64, 1).samples}
+    assert found == {"a/1.jpg": (576, 448), "a/6.jpg": (448, 576), "a/3.jpg": (576, 448)}
+
+
+def test_a_folder_multiplied_by_nothing_is_left_out(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "x.png", (64, 64))
+    picture(tmp_path / "b" / "y.png", (64, 64))
+    (tmp_path / "b" / "multiply.txt").write_text("0")
+    assert [sample.name for sample in read_dataset(tmp_path, 64, 16, 1).samples] == ["a/x.png"]
+
+
+def test_the_digest_is_that_of_what_is_trained_on(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "x_1.png", (64, 64))
+    digests = [read_dataset(tmp_path, 64, 16, 1).digest()]
+    assert read_dataset(tmp_path, 64, 16, 2).digest() == digests[0]
+    (tmp_path / "a" / "multiply.txt").write_text("2")
+    digests.append(read_dataset(tmp_path, 64, 16, 1).digest())
+    (tmp_path / "a" / "x_1.txt").write_text("another caption")
+    digests.append(read_dataset(tmp_path, 64, 16, 1).digest())
+    picture(tmp_path / "a" / "x_1.png", (64, 80))
+    digests.append(read_dataset(tmp_path, 64, 16, 1).digest())
+    assert len(set(digests)) == 4
+
+
+def test_nothing_usable_is_the_users_error(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.jpg").write_text("no picture")
+    with pytest.raises(UserError, match=r"a/x\.jpg \(not_an_image\)"):
+        read_dataset(tmp_path, 64, 16, 1)
+
+
+def test_problems_in_a_line() -> None:
+    problems = [Problem(f"{n}.jpg", "empty") for n in range(5)]
+    assert names(problems) == "0.jpg (empty), 1.jpg (empty), 2.jpg (empty) and 2 more"

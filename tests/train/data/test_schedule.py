@@ -1,0 +1,161 @@
+"""Batches: one bucket each, nothing dealt is dropped, and any point of a run can be returned to."""
+
+from collections import Counter
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dreamloom.base.errors import UserError
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.data.dataset import Dataset, Sample
+from dreamloom.train.data.deck import deal
+from dreamloom.train.data.picture import Folder, Picture, Settings, Stored
+from dreamloom.train.data.schedule import Batch, Course, decks, in_one_step
+
+BUCKETS = [(512, 512), (576, 448), (448, 576)]
+
+
+def dataset(folders: list[tuple[Fraction, list[int]]]) -> Dataset:
+    """Folders of (multiply, how many pictures in each of the buckets)."""
+    samples: list[Sample] = []
+    for place, (multiply, counts) in enumerate(folders):
+        for bucket, count in zip(BUCKETS, counts, strict=True):
+            for _ in range(count):
+                name = f"{place}/{len(samples)}"
+                picture = Picture(name, Stored(Path(name)), "", Settings(multiply))
+                samples.append(Sample(picture, place, bucket, bucket, 1))
+    made = tuple(Folder(str(place), multiply, ()) for place, (multiply, _) in enumerate(folders))
+    return Dataset(made, tuple(samples), ())
+
+
+contents = st.lists(
+    st.tuples(
+        st.sampled_from([Fraction(1), Fraction(2), Fraction(1, 4), Fraction("0.3"), Fraction("1.7")]),
+        st.lists(st.integers(0, 9), min_size=3, max_size=3).filter(any),
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+@given(contents, st.integers(1, 7), st.integers(0, 3))
+def test_an_epochs_batches_hold_what_was_dealt_and_the_filling_they_own_up_to(
+    folders: list[tuple[Fraction, list[int]]], batch: int, epoch: int
+) -> None:
+    data = dataset(folders)
+    try:
+        course = Course(data, TrainConfig(batch=batch, epochs=4, seed=5))
+    except UserError:
+        return  # so few pictures at so small a multiply that nothing is shown
+    batches = course.epoch(epoch)
+    assert all(len(b.samples) == batch for b in batches)
+    assert all(data.samples[s].bucket == b.bucket for b in batches for s in b.samples)
+    assert all(0 <= b.filled < batch for b in batches)
+    kept = Counter(s for b in batches for s in b.samples[: batch - b.filled])
+    assert kept == Counter(deal(course.decks, 5, epoch).tolist())
+
+
+@given(contents, st.integers(1, 7))
+def test_short_batches_are_filled_from_pictures_not_dealt_yet(
+    folders: list[tuple[Fraction, list[int]]], batch: int
+) -> None:
+    data = dataset(folders)
+    try:
+        course = Course(data, TrainConfig(batch=batch, epochs=1))
+    except UserError:
+        return
+    dealt = set(deal(course.decks, 0, 0).tolist())
+    for short in (b for b in course.epoch(0) if b.filled):
+        filling = short.samples[batch - short.filled :]
+        members = {place for place, sample in enumerate(data.samples) if sample.bucket == short.bucket}
+        fresh = members - dealt
+        assert len(fresh & set(filling)) == min(len(fresh), short.filled)
+
+
+@given(contents, st.integers(1, 5), st.integers(1, 3), st.one_of(st.none(), st.integers(1, 9)), st.data())
+def test_a_run_can_go_on_from_any_batch(
+    folders: list[tuple[Fraction, list[int]]], batch: int, accumulate: int, max_steps: int | None, data: st.DataObject
+) -> None:
+    config = TrainConfig(batch=batch, accumulate=accumulate, max_steps=max_steps, epochs=3)
+    try:
+        course = Course(dataset(folders), config)
+    except UserError:
+        return
+    whole = list(course.after(0))
+    assert len(whole) == course.batches
+    assert [b.first for b in whole] == list(range(0, course.images, batch))
+    assert course.steps == -(-len(whole) // accumulate)
+    assert course.filled == sum(b.filled for b in whole)
+    done = data.draw(st.integers(0, len(whole)))
+    assert list(Course(dataset(folders), config).after(done * batch)) == whole[done:]
+
+
+def test_run_01_five_pictures_in_batches_of_four() -> None:
+    """There, both batches are padded from the remainder; here the three others fill the second one."""
+    course = Course(dataset([(Fraction(1), [5, 0, 0])]), TrainConfig(batch=4, epochs=1))
+    full, short = sorted(course.epoch(0), key=lambda b: b.filled)
+    assert (full.filled, short.filled) == (0, 3)
+    assert len(set(short.samples)) == 4
+
+
+def test_run_02_a_lone_wide_picture_is_not_dropped() -> None:
+    course = Course(dataset([(Fraction(1), [3, 1, 0])]), TrainConfig(batch=4, epochs=1))
+    assert sorted(b.filled for b in course.epoch(0)) == [1, 3]
+
+
+def test_multiplies_that_show_nothing_are_the_users_error() -> None:
+    with pytest.raises(UserError, match="multiplies"):
+        Course(dataset([(Fraction("0.1"), [3, 0, 0])]), TrainConfig(epochs=2))
+
+
+def test_pictures_of_one_batch_id_keep_to_themselves() -> None:
+    samples = []
+    for number in range(20):
+        picture = Picture(str(number), Stored(Path(str(number))), "", Settings(batch_id="horses" if number < 7 else ""))
+        samples.append(Sample(picture, 0, (512, 512), (512, 512), 1))
+    course = Course(Dataset((Folder(".", Fraction(1), ()),), tuple(samples), ()), TrainConfig(batch=4, epochs=2))
+    for batch in course.after(0):
+        assert len({place < 7 for place in batch.samples}) == 1
+    assert course.buckets == [(512, 512)]
+
+
+@given(st.lists(st.sampled_from(["", "", "a", "b"]), max_size=40), st.integers(2, 5), st.integers(0, 4), st.integers(0))
+def test_batches_of_one_batch_id_go_into_one_step_as_far_as_there_are_so_many(
+    ids: list[str], each: int, begin: int, key: int
+) -> None:
+    begin %= each
+    batches = [Batch((512, 512), (number // 2,), named, 0, 0) for number, named in enumerate(ids)]
+    made = in_one_step(batches, begin, each, key)
+    assert Counter(made) == Counter(batches), "all of them, each as often as before"
+    steps = [made[start : start + each] for start in range(begin, len(made) - each + 1, each)]
+    alike = sum(step[0].batch_id != "" and len({batch.batch_id for batch in step}) == 1 for step in steps)
+    assert alike >= min(len(steps), sum(ids.count(named) // each for named in "ab"))
+
+
+def test_a_courses_steps_hold_one_batch_id() -> None:
+    """18 pictures of one id in batches of 2, 3 a step: from the second epoch on, steps begin before the epoch does."""
+    samples = []
+    for number in range(25):
+        picture = Picture(str(number), Stored(Path(str(number))), "", Settings(batch_id="a" if number < 18 else ""))
+        samples.append(Sample(picture, 0, (512, 512), (512, 512), 1))
+    data = Dataset((Folder(".", Fraction(1), ()),), tuple(samples), ())
+    course = Course(data, TrainConfig(batch=2, accumulate=3, epochs=3))
+    batches = list(course.after(0))
+    assert [batch.first for batch in batches] == list(range(0, course.images, 2))
+    steps = [batches[start : start + 3] for start in range(0, len(batches), 3)]
+    assert sum({batch.batch_id for batch in step} == {"a"} for step in steps) >= 8  # of 9, where epochs meet one less
+
+
+def test_a_picture_with_a_multiply_of_its_own_has_a_deck_of_its_own() -> None:
+    multiplies = [Fraction(1), Fraction(1), Fraction(3), Fraction(1, 2), Fraction(1, 2)]
+    samples = [
+        Sample(Picture(str(n), Stored(Path(str(n))), "", Settings(m)), 0, (512, 512), (512, 512), 1)
+        for n, m in enumerate(multiplies)
+    ]
+    made = decks(Dataset((Folder("a", Fraction(1), ()),), tuple(samples), ()))
+    for epoch in range(4):
+        counts = Counter(deal(made, 0, epoch).tolist())
+        assert [counts[n] for n in range(3)] == [1, 1, 3] and counts[3] + counts[4] == 1

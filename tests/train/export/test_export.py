@@ -1,0 +1,192 @@
+"""Exports: what diffusers itself reads back, from both formats, is what was trained."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.loaders import single_file_utils as reference
+from safetensors.torch import load_file
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from dreamloom.base.errors import UserError
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.export.export import ExportConfig, export
+from dreamloom.train.loop.loop import train
+from dreamloom.train.model.original_keys import NoOriginalName, original
+from dreamloom.train.run.folder import checkpoints
+
+Config = Callable[..., TrainConfig]
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "sd 1": {
+        "block_out_channels": (8, 8, 16, 16),
+        "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        "layers_per_block": 2,
+    },
+    "sd 2": {
+        "block_out_channels": (8, 8, 16, 16),
+        "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        "layers_per_block": 2,
+        "use_linear_projection": True,
+    },
+    "two levels": {
+        "block_out_channels": (8, 16),
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "layers_per_block": 1,
+    },
+}
+
+
+def unet_of(shape: str) -> Any:
+    return UNet2DConditionModel(**SHAPES[shape], attention_head_dim=4, cross_attention_dim=8, norm_num_groups=4)
+
+
+def vae_of(levels: int, layers: int) -> Any:
+    return AutoencoderKL(
+        block_out_channels=(4, 8, 8, 8)[:levels],
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        layers_per_block=layers,
+        norm_num_groups=4,
+    )
+
+
+def text_of(act: str) -> Any:
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=50,
+            hidden_size=8,
+            intermediate_size=16,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            hidden_act=act,
+        )
+    )
+
+
+def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("levels", "layers"), [(4, 2), (2, 1)])
+def test_diffusers_finds_every_layer_under_its_original_name(shape: str, levels: int, layers: int) -> None:
+    unet, vae, text = unet_of(shape), vae_of(levels, layers), text_of("gelu" if shape == "sd 2" else "quick_gelu")
+    made = original(unet.state_dict(), vae.state_dict(), text.state_dict(), open_clip=shape == "sd 2")
+    assert same(reference.convert_ldm_unet_checkpoint(dict(made), dict(unet.config)), unet.state_dict())
+    assert same(reference.convert_ldm_vae_checkpoint(dict(made), dict(vae.config)), vae.state_dict())
+    if shape == "sd 2":
+        read = reference.convert_open_clip_checkpoint(text, dict(made))
+    else:
+        read = reference.convert_ldm_clip_checkpoint(dict(made))
+    read = {key.removeprefix("text_model."): value for key, value in read.items()}
+    assert same(read, text.state_dict())
+
+
+def test_known_names_of_stable_diffusion_1() -> None:
+    made = original(
+        unet_of("sd 1").state_dict(), vae_of(4, 2).state_dict(), text_of("quick_gelu").state_dict(), open_clip=False
+    )
+    assert {
+        "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
+        "model.diffusion_model.output_blocks.11.0.skip_connection.weight",
+        "model.diffusion_model.output_blocks.2.1.conv.weight",
+        "model.diffusion_model.output_blocks.8.2.conv.weight",
+        "model.diffusion_model.input_blocks.3.0.op.weight",
+        "first_stage_model.decoder.up.3.block.0.norm1.weight",
+        "first_stage_model.encoder.mid.attn_1.q.weight",
+        "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight",
+    } <= made.keys()
+    assert made["first_stage_model.encoder.mid.attn_1.q.weight"].ndim == 4
+
+
+def test_a_vae_without_original_names_is_said_to_have_none() -> None:
+    with pytest.raises(NoOriginalName):
+        original(unet_of("two levels").state_dict(), AutoencoderTiny().state_dict(), {}, open_clip=False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, folder: Path, config: Config) -> Path:
+    """A short run with an average, finished."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    assert train(folder, run, config(base=tiny_base, ema=4, max_steps=2)).finished
+    return run
+
+
+def test_an_export_opens_with_diffusers_and_holds_the_trained_weights(trained: Path, tmp_path: Path) -> None:
+    made = export(trained, tmp_path / "model", ExportConfig(dtype="fp32", average=False))
+    weights = load_file(checkpoints(trained)[-1] / "weights.safetensors")
+    assert made.made and made.single_file and made.bytes > 0
+    for pipeline in (
+        StableDiffusionPipeline.from_pretrained(made.folder),
+        StableDiffusionPipeline.from_single_file(made.single_file, config=made.folder, local_files_only=True),
+    ):
+        for name in ("unet", "text_encoder"):
+            own = getattr(pipeline, name).state_dict()
+            trained_part = {k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")}
+            assert trained_part and all(torch.equal(own[key], value) for key, value in trained_part.items())
+    picture = pipeline("a thing", num_inference_steps=1, height=32, width=32, output_type="np").images
+    assert picture.shape == (1, 32, 32, 3)
+
+
+def test_halves_and_averages_are_written_where_they_are_asked_for(trained: Path, tmp_path: Path) -> None:
+    made = export(checkpoints(trained)[-1], tmp_path / "model", ExportConfig(single_file=False))
+    assert made.single_file is None and not made.note
+    written = load_file(Path(made.folder) / "unet" / "diffusion_pytorch_model.safetensors")
+    average = load_file(checkpoints(trained)[-1] / "average.safetensors")
+    assert all(torch.equal(written[key], average[f"unet.{key}"].half()) for key in written)
+    text = load_file(Path(made.folder) / "text_encoder" / "model.safetensors")
+    assert all(key.startswith("text_model.") for key in text), "transformers before 5 look for these names"
+
+
+def test_the_same_export_is_not_made_twice_and_another_one_replaces_it(trained: Path, tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    assert export(trained, target, ExportConfig(single_file=False)).made
+    assert not export(trained, target, ExportConfig(single_file=False)).made
+    replaced = export(trained, target, ExportConfig())
+    assert replaced.made and replaced.single_file
+
+
+def test_an_export_that_is_there_needs_no_torch(trained: Path, tmp_path: Path) -> None:
+    export(trained, tmp_path / "model", ExportConfig(single_file=False))
+    code = (
+        "import sys; from pathlib import Path; from dreamloom.train.export.export import ExportConfig, export\n"
+        f"done = export(Path({str(trained)!r}), Path({str(tmp_path / 'model')!r}), ExportConfig(single_file=False))\n"
+        "print(done.made, 'torch' in sys.modules)"
+    )
+    house = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=house)
+    assert done.stdout.strip() == "False False"
+
+
+def test_a_vae_without_original_names_exports_in_diffusers_format_alone(
+    tiny_base: str, folder: Path, tmp_path: Path, shared_data: Path, config: Config
+) -> None:
+    vae = str(shared_data / "taesd" / "taesd_diffusers_fp16")
+    run = tmp_path / "run"
+    train(folder, run, config(base=tiny_base, vae=vae, max_steps=1, text_encoder_rate=0, quantum=16, resolution=32))
+    made = export(run, tmp_path / "model", ExportConfig())
+    assert made.single_file is None and "AutoencoderTiny" in made.note
+    assert isinstance(StableDiffusionPipeline.from_pretrained(made.folder).vae, AutoencoderTiny)
+
+
+def test_nothing_of_the_users_is_replaced(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="not an export"):
+        export(trained, tmp_path, ExportConfig())
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_model_that_is_no_run_is_the_users_error(tiny_base: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="already"):
+        export(Path(tiny_base), tmp_path / "model", ExportConfig())
+    with pytest.raises(UserError, match="no model"):
+        export(tmp_path / "missing", tmp_path / "model", ExportConfig())

@@ -1,0 +1,96 @@
+"""Several processes train as one: the same losses and weights, whoever does which share."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dreamloom.base.errors import UserError
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.data.schedule import Batch
+from dreamloom.train.loop.distributed import Together, join
+from dreamloom.train.run.folder import checkpoints, read_summary
+
+Config = Callable[..., TrainConfig]
+HOUSE = Path(__file__).parents[3]
+
+SHARED: dict[str, Any] = {
+    "batch": 4,
+    "accumulate": 2,
+    "epochs": 2,
+    "ema": 8,
+    "caption_dropout": 0.3,
+    "noise_offset": 0.1,
+    "learning_rate": 1e-4,
+}
+
+TRAINER = """
+import os, socket, sys
+from pathlib import Path
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.loop.loop import train
+# what takes long to import is imported here, once for all children
+from dreamloom.train.loop import session, distributed as together
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+folder, place, heldout, config = sys.argv[1:]
+
+def start(run, environment):
+    child = os.fork()
+    if child == 0:
+        os.environ |= environment
+        own = {"cache": Path(place) / f"{run} cache"}  # who fills a cache has it for himself, and these run at once
+        made = TrainConfig.model_validate_json(config).model_copy(update=own)
+        train(Path(folder), Path(place) / run, made, Path(heldout))
+        os._exit(0)
+    return child
+
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = str(free.getsockname()[1])
+meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+alone = start("one", {})
+both = [start("two", {**meeting, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in (alone, *both)])
+"""
+
+
+def test_two_processes_with_half_the_batch_each_equal_one(
+    tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
+) -> None:
+    made = config(base=tiny_base, **SHARED)
+    given = [str(folder), str(tmp_path), str(heldout), made.model_dump_json()]
+    done = subprocess.run([sys.executable, "-c", TRAINER, *given], capture_output=True, text=True, cwd=HOUSE)
+    assert done.stdout.split("\n")[0] == "[0, 0, 0]", done.stderr
+    one, two = (checkpoints(tmp_path / name)[-1] for name in ("one", "two"))
+    for file in ("weights.safetensors", "average.safetensors"):
+        ours, theirs = load_file(one / file), load_file(two / file)
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():
+            assert torch.allclose(theirs[name], value, atol=2e-5), name
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("one", "two")]
+    assert len(logs[0]) == len(logs[1]) > 2
+    for ours_line, theirs_line in zip(*(map(json.loads, log) for log in logs), strict=True):
+        assert theirs_line == pytest.approx(ours_line, rel=1e-3)
+    learned = [summary.learned for name in ("one", "two") if (summary := read_summary(tmp_path / name))]
+    assert learned == pytest.approx([learned[0]] * 2, rel=1e-2)
+
+
+def test_shares_are_the_batch() -> None:
+    batch = Batch((64, 64), (5, 3, 8, 1), "", filled=1, first=20)
+    shares = [Together(rank, 2).share(batch) for rank in range(2)]
+    assert [share.samples for share in shares] == [(5, 3), (8, 1)]
+    assert [share.first for share in shares] == [20, 22]
+
+
+def test_a_batch_that_cannot_be_shared_is_the_users_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UserError, match="3 processes"), join(torch.device("cpu"), 4):
+        pass

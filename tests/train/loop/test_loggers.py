@@ -1,0 +1,48 @@
+"""Boards: TensorBoard has the curves of a run and its samples; Weights & Biases keeps the same offline."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.loop.loop import train
+
+HOUSE = Path(__file__).parents[3]
+
+
+def test_tensorboard_has_the_curves_and_the_samples(
+    tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Callable[..., TrainConfig]
+) -> None:
+    train(folder, tmp_path / "run", config(base=tiny_base, max_steps=2), heldout)
+    found = EventAccumulator(str(tmp_path / "run" / "logs"))
+    found.Reload()
+    assert set(found.Tags()["scalars"]) == {
+        *(f"train/{name}" for name in ("loss", "gradient", "rate")),
+        *(f"speed/{name}" for name in ("images_per_second", "data_wait", "peak_memory_gb")),
+        *(f"evaluation/{name}" for name in ("learned", "forgotten")),
+    }
+    assert [event.step for event in found.Scalars("train/loss")] == [1, 2]
+    assert found.Scalars("speed/peak_memory_gb")[-1].value > 0.05
+    assert found.Tags()["images"] == ["samples"]
+
+
+def test_weights_and_biases_keeps_a_run_offline(tmp_path: Path) -> None:
+    """In a process of its own, as wandb starts a service that outlives the run."""
+    pytest.importorskip("wandb")
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from dreamloom.train.loop.loggers import WeightsAndBiases; from dreamloom.train.config import TrainConfig\n"
+        "board = WeightsAndBiases(Path(sys.argv[1]), 'my-project', TrainConfig())\n"
+        "board.add(1, {'train/loss': 0.5}); board.add(2, {'train/loss': 0.25}); board.close()"
+    )
+    environment = {"WANDB_MODE": "offline", "PYTHONPATH": str(HOUSE), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    run = tmp_path / "run"
+    done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout, "the terminal is the progress bar's"
+    (kept,) = (run / "logs" / "wandb").glob("offline-run-*/run-*.wandb")
+    assert b"train/loss" in kept.read_bytes()

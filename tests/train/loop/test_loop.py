@@ -1,0 +1,343 @@
+"""Training as a whole: what is resumed equals what was never stopped, bit for bit."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dreamloom.base.errors import UserError
+from dreamloom.base.progress import Progress, silent
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.data.dataset import read_dataset
+from dreamloom.train.data.tensor_store import save_shard
+from dreamloom.train.loop.distributed import ALONE
+from dreamloom.train.loop.loop import train
+from dreamloom.train.loop.session import open_session
+from dreamloom.train.run.folder import checkpoints, read_summary
+
+Config = Callable[..., TrainConfig]
+HOUSE = Path(__file__).parents[3]
+
+EVERYTHING: dict[str, Any] = {
+    "epochs": 2,
+    "accumulate": 2,
+    "ema": 4,
+    "caption_dropout": 0.3,
+    "flip": 0.5,
+    "crop_jitter": 0.1,
+    "crops": 2,
+    "shuffle_tags": True,
+    "upscale": False,
+    "noise_offset": 0.1,
+    "pyramid_noise": 0.3,
+    "input_perturbation": 0.1,
+    "schedule": "cosine",
+    "warmup": 6,
+    "eval_every": 2,
+    "sample_every": 3,
+    "keep": 2,
+}
+"""Buckets, fillings, a fractional deck, accumulation, an average, dropout, flips, crops, tags that are shuffled, all
+noises and a schedule, at once; and control files, below."""
+
+
+@pytest.fixture(scope="module")
+def folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The training folder, with all of EveryDream's control files, and a shard."""
+    root = tmp_path_factory.mktemp("controlled")
+    shutil.copytree(folder, root / "all")
+    (root / "all" / "global.yaml").write_text("tags: [photo, small, {tag: smooth, weight: 2}]\n")
+    for name, text in {"cond_dropout": "0.1", "loss_scale": "0.5", "batch_id": "ground", "flip_p": "1/4"}.items():
+        (root / "all" / "ground" / f"{name}.txt").write_text(text)
+    (root / "all" / "own" / "a thing_1.yaml").write_text("multiply: 1.5\nshuffle_tags: false\n")
+    with tarfile.open(root / "all" / "own" / "0.tar", "w") as tar:
+        tar.add(root / "all" / "own" / "a thing_2.png", "a thing in a shard.png")
+    return root / "all"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, tiny_base: str, folder: Path, heldout: Path, config: Config
+) -> Path:
+    """A run that nobody stopped."""
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert train(folder, run, config(base=tiny_base, **EVERYTHING), heldout).finished
+    return run
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """All that a run leaves behind that does not speak of time."""
+    newest = checkpoints(run)[-1]
+    summary = json.loads((run / "summary.json").read_text())
+    for timed in ("images_per_second", "data_wait", "peak_memory", "checkpoint"):
+        del summary[timed]
+    return {
+        **{file.name: file.read_bytes() for file in newest.glob("*.safetensors")},
+        "optimizer": torch.load(newest / "optimizer.pt", weights_only=True),
+        **{file: (run / file).read_bytes() for file in ("log.jsonl", "evaluation.json", "problems.json")},
+        "samples": {file.name: file.read_bytes() for file in (run / "samples").iterdir()},
+        "summary": summary,
+    }
+
+
+def assert_same(one: Any, other: Any) -> None:
+    """Equal, tensors bit for bit."""
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_same(a, b)
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
+
+
+def test_a_run_leaves_what_it_promises(undisturbed: Path) -> None:
+    names = {path.name for path in undisturbed.iterdir() if not path.name.startswith(".")}
+    assert names == {
+        "config.json", "checkpoints", "log.jsonl", "logs", "evaluation.json", "learned_forgotten.png", "samples",
+        "samples.png", "problems.json", "summary.json",
+    }  # fmt: skip
+    summary = read_summary(undisturbed)
+    assert summary is not None and summary.finished and summary.problems == 0
+    assert summary.learned is not None and summary.learned > 0
+    steps = [json.loads(line)["step"] for line in (undisturbed / "log.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, summary.steps + 1))
+    assert len(checkpoints(undisturbed)) == 2
+    points = json.loads((undisturbed / "evaluation.json").read_text())["points"]
+    assert points[0]["images_seen"] == 0 and points[0]["learned"]["change"] == 0
+    assert points[-1]["images_seen"] == summary.images_seen
+    assert any((undisturbed / "logs").iterdir())
+
+
+def test_asked_to_stop_it_saves_and_goes_on_to_the_same_bits(
+    undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
+) -> None:
+    run = tmp_path / "run"
+    made = config(base=tiny_base, **EVERYTHING)
+    for what, at in [("encoding pictures", 1), ("judging", 3), ("images/s", 4), ("images/s", 12), ("drawing", 0)]:
+        assert not train(folder, run, made, heldout, stopping(what, at)).finished
+        assert read_summary(run) is None
+    assert train(folder, run, made, heldout).finished
+    assert_same(outcome(run), outcome(undisturbed))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"weights": "bf16", "precision": "bf16", "optimizer": "adafactor", "ema": 8, "accumulate": 2},
+        {"lora": 4, "optimizer": "schedule_free", "text_encoder_rate": 0, "pad": "#ffffff", "flip": 0.5},
+    ],
+)
+def test_other_optimizers_and_weights_go_on_to_the_same_bits_too(
+    tiny_base: str, folder: Path, tmp_path: Path, config: Config, changes: dict[str, Any]
+) -> None:
+    made = config(base=tiny_base, epochs=3, max_steps=6, cache=tmp_path / "latents", **changes)
+    ends = []
+    for name, stops in (("whole", []), ("stopped", [4, 9])):
+        run = tmp_path / name
+        for at in stops:
+            assert not train(folder, run, made, None, stopping("images/s", at)).finished
+        assert train(folder, run, made).finished
+        ends.append([file.read_bytes() for file in sorted(checkpoints(run)[-1].glob("*.safetensors"))])
+        ends[-1].append((run / "log.jsonl").read_bytes())
+    assert ends[0] == ends[1]
+
+
+def stopping(what: str, at: int) -> Progress:
+    """A progress that sends SIGTERM, as a scheduler would, when the work that it names has come so far."""
+    asked = False
+
+    def ask(done: int, total: int | None, note: str = "") -> None:
+        nonlocal asked
+        if what in note and done >= at and not asked:
+            asked = True
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return ask
+
+
+KILLER = """
+import os, signal, sys
+from pathlib import Path
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.data.dataset import read_dataset
+from dreamloom.train.loop.loop import train
+from dreamloom.train.loop import session  # what takes long to import is imported here, once for all children
+import matplotlib.backends.backend_agg, matplotlib.figure, torch.utils.tensorboard
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+def die_at_write(at, root):
+    left = at
+    def count(event, arguments):
+        nonlocal left
+        writes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir") or (
+            event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR))
+        if writes and str(arguments[0]).startswith(root):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(count)
+
+folder, run, heldout, config = sys.argv[1:]
+for at in (3, 17, 35, 50, 61, 1_000_000):
+    child = os.fork()
+    if child == 0:
+        die_at_write(at, str(Path(run).parent))
+        train(Path(folder), Path(run), TrainConfig.model_validate_json(config), Path(heldout))
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_killed_at_any_write_it_goes_on_to_the_same_bits(
+    undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
+) -> None:
+    """Each child is killed, -9, just before its nth write; the next goes on from what it left."""
+    made = config(base=tiny_base, **EVERYTHING).model_dump_json()
+    given = [str(folder), str(tmp_path / "run"), str(heldout), made]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLER, *given], stdout=subprocess.PIPE, text=True, cwd=HOUSE, timeout=300
+    )
+    ends = [int(line) for line in done.stdout.split()]
+    assert ends.count(-signal.SIGKILL) >= 4, "most of the moments lie inside a run"
+    assert ends[-1] == 0
+    assert_same(outcome(tmp_path / "run"), outcome(undisturbed))
+
+
+def test_the_number_of_workers_does_not_matter(
+    undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
+) -> None:
+    train(folder, tmp_path / "run", config(base=tiny_base, **{**EVERYTHING, "workers": 5}), heldout)
+    assert_same(outcome(tmp_path / "run"), outcome(undisturbed))
+
+
+def test_a_finished_run_is_not_run_again_and_needs_no_torch(
+    undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, config: Config
+) -> None:
+    made = config(base=tiny_base, **EVERYTHING).model_dump_json()
+    code = (
+        "import sys; from pathlib import Path; from dreamloom.train.loop.loop import train\n"
+        "from dreamloom.train.config import TrainConfig\n"
+        f"done = train(Path({str(folder)!r}), Path({str(undisturbed)!r}),"
+        f" TrainConfig.model_validate_json({made!r}), Path({str(heldout)!r}))\n"
+        "print(done.finished, [m for m in ('torch', 'diffusers', 'matplotlib') if m in sys.modules])"
+    )
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HOUSE)
+    assert done.stdout.strip() == "True []"
+    assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")} == before
+
+
+def test_a_run_folder_belongs_to_one_config_and_one_folder(
+    undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
+) -> None:
+    with pytest.raises(UserError, match=r"learning_rate 0\.001 instead of 0\.002"):
+        train(folder, undisturbed, config(base=tiny_base, **EVERYTHING, learning_rate=2e-3), heldout)
+    with pytest.raises(UserError, match="other pictures"):
+        train(heldout / "training", undisturbed, config(base=tiny_base, **EVERYTHING), heldout)
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(UserError, match="not a training run"):
+        train(folder, tmp_path, config(base=tiny_base), heldout)
+    faster = config(base=tiny_base, **{**EVERYTHING, "keep": 1, "log_every": 7, "checkpoint_every": 5, "guidance": 1.0})
+    assert train(folder, undisturbed, faster, heldout).finished, "what is beside the weights makes no other run"
+
+
+def test_a_loss_that_is_no_number_names_the_pictures_and_keeps_the_checkpoint(
+    tiny_base: str, folder: Path, tmp_path: Path, config: Config
+) -> None:
+    """One picture's cached latent turns to NaN while the run rests, its checksum with it."""
+    run = tmp_path / "run"
+    made = config(base=tiny_base, epochs=3, log_every=50, checkpoint_every=100)
+
+    assert not train(folder, run, made, None, stopping("images/s", 10)).finished
+    weights = {file.name: file.read_bytes() for file in checkpoints(run)[-1].iterdir()}
+    for shard in (tmp_path / ".latents").rglob("*.safetensors"):
+        poison(shard)
+    with pytest.raises(UserError, match=r"not a number at step \d+ \(pictures: .*\.png\).*checkpoints/10 is the last"):
+        train(folder, run, made, None)
+    assert {file.name: file.read_bytes() for file in checkpoints(run)[-1].iterdir()} == weights
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_to_go_on_from(
+    undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
+) -> None:
+    run = tmp_path / "run"
+    made = config(base=tiny_base, **EVERYTHING)
+    assert not train(folder, run, made, heldout, stopping("images/s", 8)).finished
+    before = {file: file.read_bytes() for file in checkpoints(run)[-1].iterdir()}
+    weights = len(before[checkpoints(run)[-1] / "weights.safetensors"])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for room, said in [
+        (100, "The disk of .* is full; make room"),  # too little for config.json
+        (weights // 2, "can't be written .* the last checkpoint is still there"),
+        (weights + 1000, "can't be written .* the last checkpoint is still there"),  # too little for the optimizer
+    ]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+        try:
+            with pytest.raises(UserError, match=said):
+                train(folder, run, made, heldout)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert {file: file.read_bytes() for file in before} == before
+    assert train(folder, run, made, heldout).finished
+    assert_same(outcome(run), outcome(undisturbed))
+
+
+def test_a_gpu_that_is_full_is_one_sentence(tiny_base: str, folder: Path, tmp_path: Path, config: Config) -> None:
+    made = config(base=tiny_base)
+    with (
+        pytest.raises(UserError, match=r"memory is full \(by estimate .* GiB are needed\); lower batch"),
+        open_session(read_dataset(folder, 32, 8, 1), {}, tmp_path / "run", made, silent, ALONE),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+
+def poison(shard: Path) -> None:
+    save_shard(shard, {key: torch.full_like(value, torch.nan) for key, value in load_file(shard).items()})
+
+
+def test_a_broken_picture_is_left_out_and_named(tiny_base: str, folder: Path, tmp_path: Path, config: Config) -> None:
+    mine = tmp_path / "pictures"
+    for name in ("a_1.png", "a_2.png", "b_3.png"):
+        (mine / "own").mkdir(parents=True, exist_ok=True)
+        (mine / "own" / name).write_bytes((folder / "own" / f"a thing_{name[2]}.png").read_bytes())
+    whole = (mine / "own" / "b_3.png").read_bytes()
+    (mine / "own" / "b_3.png").write_bytes(whole[: len(whole) // 2])
+    summary = train(mine, tmp_path / "run", config(base=tiny_base))
+    assert (summary.pictures, summary.problems, summary.finished) == (2, 1, True)
+    assert json.loads((tmp_path / "run" / "problems.json").read_text()) == {"own/b_3.png": "truncated"}
+
+
+def test_two_at_once_is_the_users_error(tiny_base: str, folder: Path, tmp_path: Path, config: Config) -> None:
+    from dreamloom.base.files import lock
+
+    child = os.fork()
+    if child == 0:
+        with lock(tmp_path / "run"):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        os._exit(0)
+    os.waitpid(child, os.WUNTRACED)
+    try:
+        with pytest.raises(UserError, match=f"process {child}"):
+            train(folder, tmp_path / "run", config(base=tiny_base))
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

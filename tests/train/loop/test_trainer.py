@@ -1,0 +1,203 @@
+"""The step: what it must not do, and what accumulation, schedules, averages and frozen parts mean."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.data.crops import Framing
+from dreamloom.train.data.dataset import read_dataset
+from dreamloom.train.data.latent_cache import LatentCache
+from dreamloom.train.data.loader import Loader, Ready
+from dreamloom.train.data.schedule import Course
+from dreamloom.train.data.text_cache import Texts
+from dreamloom.train.diffusion import noise
+from dreamloom.train.loop.loop import train
+from dreamloom.train.loop.loss_window import LossWindow, NotFinite
+from dreamloom.train.loop.trainer import Trainer, rate_factor
+from dreamloom.train.model.model import load_model
+
+Config = Callable[..., TrainConfig]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def made(tiny_base: str, folder: Path, config: Config) -> Callable[..., tuple[Trainer, list[Ready]]]:
+    """A trainer as a session makes one, and the first batches of its run."""
+
+    def make(**changes: Any) -> tuple[Trainer, list[Ready]]:
+        settings = config(base=tiny_base, **{"caption_dropout": 0.0, **changes})
+        model = load_model(tiny_base, CPU, None, settings.prediction, settings.zero_terminal_snr)
+        data = read_dataset(folder, 32, 8, 1)
+        latents = LatentCache(None, model.vae)
+        assert not latents.add(data.samples, 2, views=Framing(settings).views)
+        course = Course(data, settings)
+        texts = Texts(model, None, frozen=settings.text_encoder_rate == 0)
+        texts.add(["", *(sample.caption for sample in data.samples)])
+        loader = Loader(data, latents, texts, settings, pin=False)
+        batches = [ready for group in loader.steps(course.after(0)) for ready in group]
+        return Trainer(model, course.images, settings), batches
+
+    return make
+
+
+Made = Callable[..., tuple[Trainer, list[Ready]]]
+
+
+def test_accumulated_gradients_are_averaged(made: Made) -> None:
+    """Twice the same batch is as good as once: neither the gradient nor the loss doubles."""
+    (once, batches), (twice, _) = made(clip=1e9), made(clip=1e9, accumulate=2)
+    once.step(batches[:1])
+    twice.step([batches[0], batches[0]])
+    (one,), (two,) = once.window.take(), twice.window.take()
+    assert two.loss == pytest.approx(one.loss, rel=1e-5)
+    assert two.gradient == pytest.approx(one.gradient, rel=1e-4)
+    assert (once.images_seen, twice.images_seen) == (2, 4)
+    assert (once.steps_done, twice.steps_done) == (1, 1)
+
+
+def test_what_a_folder_says_of_its_loss_reaches_the_step(
+    tiny_base: str, folder: Path, tmp_path: Path, config: Config
+) -> None:
+    shutil.copytree(folder / "own", tmp_path / "own")
+    (tmp_path / "own" / "loss_scale.txt").write_text("0")
+    train(tmp_path, tmp_path / "run", config(base=tiny_base, max_steps=2))
+    records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [(record["loss"], record["gradient"]) for record in records] == [(0, 0), (0, 0)]
+
+
+def test_clipping_covers_every_parameter(made: Made) -> None:
+    trainer, batches = made(clip=1e-3)
+    caught: list[float] = []
+
+    def look(optimizer: Any, *_: Any) -> None:
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        caught.append(math.sqrt(sum(float((g**2).sum()) for g in grads)))
+
+    trainer.optimizer.inner.register_step_pre_hook(look)
+    trainer.step(batches[:1])
+    assert caught[0] <= 1.01e-3
+    groups = trainer.optimizer.inner.param_groups
+    assert len(groups) == 2 and sum(len(group["params"]) for group in groups) == len(trainer.parameters)
+
+
+def test_a_text_encoder_at_rate_0_stays_as_it_is_and_is_asked_once(made: Made) -> None:
+    trainer, batches = made(text_encoder_rate=0.0)
+    before = {key: value.clone() for key, value in trainer.model.text_encoder.state_dict().items()}
+    unet = {key: value.clone() for key, value in trainer.model.unet.state_dict().items()}
+    trainer.step(batches[:1])
+    assert all(torch.equal(before[key], value) for key, value in trainer.model.text_encoder.state_dict().items())
+    assert any(not torch.equal(unet[key], value) for key, value in trainer.model.unet.state_dict().items())
+    assert all(ready.texts.dtype == torch.float16 for ready in batches)
+
+
+def test_each_part_has_its_own_rate(made: Made) -> None:
+    trainer, batches = made(learning_rate=1e-3, text_encoder_rate=1e-5, warmup=20)
+    trainer.step(batches[:1])
+    assert [group["lr"] for group in trainer.optimizer.inner.param_groups] == pytest.approx([1e-4, 1e-6])
+
+
+def test_rates_are_functions_of_the_images_seen(config: Config) -> None:
+    constant, cosine = config(warmup=10), config(schedule="cosine")
+    assert [rate_factor(constant, seen, 100) for seen in (0, 4, 8, 50)] == pytest.approx([0.2, 0.6, 1, 1])
+    assert [rate_factor(cosine, seen, 100) for seen in (0, 50, 100)] == pytest.approx([1, 0.5, 0])
+
+
+def test_the_average_has_the_stated_half_life(made: Made) -> None:
+    trainer, batches = made(ema=2)
+    before = [p.detach().clone() for p in trainer.parameters]
+    trainer.step(batches[:1])  # two pictures, one half-life
+    assert trainer.average is not None
+    for was, now, mean in zip(before, trainer.parameters, trainer.average, strict=True):
+        assert torch.allclose(mean, (was + now.detach()) / 2, atol=1e-7)
+    now = trainer.parameters[0].detach().clone()
+    mean = trainer.average[0].clone()
+    with trainer.averaged():
+        assert torch.equal(trainer.parameters[0], mean)
+    assert torch.equal(trainer.parameters[0], now)
+    assert not torch.equal(now, mean)
+
+
+def test_dropped_captions_are_the_empty_one_in_the_stated_share(tiny_base: str, folder: Path, config: Config) -> None:
+    data = read_dataset(folder, 32, 8, 1)
+    model = load_model(tiny_base, CPU)
+    latents, texts = LatentCache(None, model.vae), Texts(model, None, frozen=False)
+    latents.add(data.samples, 2)
+    tokens = {}
+    for share in (0.0, 0.3, 1.0):
+        settings = config(caption_dropout=share, epochs=200)
+        groups = Loader(data, latents, texts, settings, pin=False).steps(Course(data, settings).after(0))
+        tokens[share] = torch.cat([ready.texts for group in groups for ready in group])
+    empty = model.tokens([""])[0]
+    dropped = {share: (found == empty).all(1) for share, found in tokens.items()}
+    assert not dropped[0.0].any() and dropped[1.0].all()
+    assert dropped[0.3].float().mean() == pytest.approx(0.3, abs=0.04)
+    assert torch.equal(tokens[0.3][~dropped[0.3]], tokens[0.0][~dropped[0.3]])
+
+
+def test_a_batchs_loss_does_not_depend_on_what_came_before(made: Made) -> None:
+    trainer, batches = made()
+    late = trainer.loss(batches[3]).detach()
+    trainer.loss(batches[1])
+    assert torch.equal(trainer.loss(batches[3]).detach(), late)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"prediction": "v_prediction"},
+        {"prediction": "v_prediction", "zero_terminal_snr": True, "min_snr": None},
+        {"huber": 0.1, "min_snr": None},
+        {"debiased": True, "min_snr": None, "input_perturbation": 0.1},
+        {"pad": "#ffffff", "flip": 0.5, "shuffle_tags": True},
+        {"pyramid_noise": 0.3, "min_timestep": 200, "max_timestep": 700},
+        {"precision": "bf16"},
+        {"weights": "bf16", "ema": 4},
+        {"weights": "bf16", "lora": 2, "optimizer": "prodigy", "learning_rate": 1, "text_encoder_rate": 1},
+        {"optimizer": "adafactor"},
+        {"optimizer": "schedule_free"},
+        {"gradient_checkpointing": True},
+    ],
+)
+def test_every_objective_and_precision_trains(made: Made, changes: dict[str, Any]) -> None:
+    trainer, batches = made(**changes)
+    for batch in batches[:3]:
+        trainer.step([batch])
+    assert all(math.isfinite(record.loss) and record.gradient > 0 for record in trainer.window.take())
+    kept_as = torch.bfloat16 if changes.get("weights") == "bf16" and "lora" not in changes else torch.float32
+    assert all(p.dtype == kept_as for p in trainer.parameters)
+    with trainer.averaged(), torch.no_grad():
+        assert math.isfinite(trainer.loss(batches[0]))
+    assert all(p.dtype == kept_as for p in trainer.parameters)
+
+
+def test_gradient_checkpointing_gives_the_same_gradient(made: Made) -> None:
+    (plain, batches), (thrifty, _) = made(), made(gradient_checkpointing=True)
+    plain.step(batches[:1])
+    thrifty.step(batches[:1])
+    assert thrifty.window.take()[0].gradient == pytest.approx(plain.window.take()[0].gradient, rel=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [(math.inf, 1.0), (0.5, math.nan)], ids=["loss", "gradient"])
+def test_a_window_of_losses_finds_the_step_where_it_went_wrong(wrong: tuple[float, float]) -> None:
+    window = LossWindow()
+    for step, (loss, gradient) in enumerate([(0.5, 1.0), wrong, (0.5, 1.0)], start=1):
+        window.add(step, step, 1e-3, torch.tensor(loss), torch.tensor(gradient))
+    with pytest.raises(NotFinite) as caught:
+        window.take()
+    assert caught.value.step == 2
+
+
+def test_noise_differs_between_streams(made: Made) -> None:
+    trainer, _ = made()
+    drawn = [
+        noise.normal(key, torch.arange(2), (4, 4, 4))
+        for key in [trainer.posterior, *trainer.objective.streams.values()]
+    ]
+    assert len({tuple(d.flatten().tolist()) for d in drawn}) == len(drawn)

@@ -1,0 +1,177 @@
+"""Models in one file: opened without running their code, and the same to the last bit as diffusers opens them."""
+
+import io
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from open_clip.tokenizer import SimpleTokenizer
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from dreamloom.base.errors import UserError
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.export.export import ExportConfig, export
+from dreamloom.train.loop.loop import train
+from dreamloom.train.model.check import check
+from dreamloom.train.model.checkpoint_file import clip_tokenizer, open_file, read_weights
+from dreamloom.train.model.model import load_model
+from dreamloom.train.model.original_keys import original, restored
+from dreamloom.train.model.sd_configs import TELLING, config_of, known_config
+
+Config = Callable[..., TrainConfig]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, folder: Path, config: Config) -> Path:
+    """An export in fp32: a diffusers folder with the single file in it."""
+    place = tmp_path_factory.mktemp("exported")
+    train(folder, place / "run", config(base=tiny_base, max_steps=1))
+    return Path(export(place / "run", place / "model", ExportConfig(dtype="fp32")).folder)
+
+
+def same(one: Any, other: Any) -> bool:
+    ours, theirs = one.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_file_opens_to_the_bits_that_diffusers_finds_in_it(exported: Path) -> None:
+    ours = load_model(str(exported / "model.safetensors"), CPU)
+    theirs = StableDiffusionPipeline.from_single_file(
+        str(exported / "model.safetensors"), config=str(exported), local_files_only=True
+    )
+    for part in ("unet", "vae", "text_encoder"):
+        assert same(getattr(ours, part), getattr(theirs, part)), part
+    assert ours.tokens(["a thing"]).tolist() == load_model(str(exported), CPU).tokens(["a thing"]).tolist()
+    assert ours.prediction == "epsilon"
+
+
+def test_training_starts_from_a_file_and_ends_as_from_its_folder(
+    exported: Path, folder: Path, tmp_path: Path, config: Config
+) -> None:
+    ends = []
+    for name, base in (("file", exported / "model.safetensors"), ("folder", exported)):
+        train(folder, tmp_path / name, config(base=str(base), max_steps=2))
+        made = export(tmp_path / name, tmp_path / f"{name}-model", ExportConfig(dtype="fp32"))
+        assert made.single_file
+        ends.append(load_file(made.single_file))
+    assert ends[0].keys() == ends[1].keys() and all(torch.equal(ends[0][k], ends[1][k]) for k in ends[0])
+
+
+class Callback:
+    """What Lightning's checkpoints are full of."""
+
+    ran = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (exec, ("import builtins; builtins.dreamloom_was_here = 1",))
+
+
+def test_a_ckpt_is_read_and_nothing_in_it_is_run(exported: Path, tmp_path: Path) -> None:
+    import builtins
+
+    for file in ("model_index.json", "unet", "vae", "text_encoder", "tokenizer", "scheduler"):
+        there = exported / file
+        (shutil.copytree if there.is_dir() else shutil.copy)(there, tmp_path / file)
+    weights = load_file(exported / "model.safetensors")
+    torch.save(
+        {"state_dict": weights, "callbacks": {Callback: [Callback()]}, "epoch": 3, "size": torch.Size([2])},
+        tmp_path / "model.ckpt",
+    )
+    found = read_weights(tmp_path / "model.ckpt")
+    assert not hasattr(builtins, "dreamloom_was_here")
+    assert found.keys() == weights.keys() and all(torch.equal(found[key], weights[key]) for key in weights)
+    ours = load_model(str(tmp_path / "model.ckpt"), CPU)
+    assert same(ours.unet, load_model(str(exported), CPU).unet)
+
+
+def test_a_ckpt_that_is_two_things_at_once_or_cut_short_is_refused(tmp_path: Path) -> None:
+    """zipfile finds an archive by its end, torch by its beginning: what lies before it would be read as a pickle."""
+    import builtins
+
+    archive = io.BytesIO()
+    torch.save({"weight": torch.zeros(2)}, archive)
+    (tmp_path / "both.ckpt").write_bytes(pickle.dumps(Callback()) + archive.getvalue())
+    (tmp_path / "half.ckpt").write_bytes(archive.getvalue()[:-100])
+    for name, said in [("both.ckpt", "before torch 1.6"), ("half.ckpt", "copy it again")]:
+        with pytest.raises(UserError, match=said):
+            read_weights(tmp_path / name)
+    assert not hasattr(builtins, "dreamloom_was_here")
+
+
+def test_what_is_no_model_is_the_users_error(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.ckpt").write_bytes(pickle.dumps({"a": 1}))
+    (tmp_path / "half.safetensors").write_bytes((exported / "model.safetensors").read_bytes()[:5000])
+    (tmp_path / "picture.png").touch()
+    save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    for name, said in [
+        ("model.ckpt", "before torch 1.6"),
+        ("half.safetensors", "no safetensors file"),
+        ("picture.png", "no model"),
+        ("other.safetensors", "no Stable Diffusion"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            check(TrainConfig(base=str(tmp_path / name)))
+            load_model(str(tmp_path / name), CPU)
+    weights = load_file(exported / "model.safetensors")
+    del weights["model.diffusion_model.out.2.bias"]
+    shutil.copytree(exported, tmp_path / "folder")
+    save_file(weights, tmp_path / "folder" / "model.safetensors")
+    with pytest.raises(UserError, match=r"lacks 'model\.diffusion_model\.out\.2\.bias'"):
+        open_file(tmp_path / "folder" / "model.safetensors")
+
+
+@pytest.mark.parametrize(("width", "count"), [(768, 686), (1024, 686)])
+def test_stable_diffusion_1_and_2_are_known_by_their_tensors(width: int, count: int, tmp_path: Path) -> None:
+    """Built without memory, their tensors have the names and shapes of the files that are in use."""
+    tensors = {TELLING: (320, width), "model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3)}
+    configs = {part: known_config(tmp_path, tensors, part) for part in ("unet", "vae", "text_encoder")}
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(configs["unet"]).state_dict()
+        vae = AutoencoderKL.from_config(configs["vae"]).state_dict()
+        text = CLIPTextModel(CLIPTextConfig.from_dict(configs["text_encoder"])).state_dict()
+    assert len(unet) == count
+    file = original(unet, vae, text, open_clip=width == 1024)
+    assert file[TELLING].shape == (320, width)
+    assert file["model.diffusion_model.output_blocks.11.0.in_layers.2.weight"].shape == (320, 640, 3, 3)
+    assert file["first_stage_model.decoder.conv_in.weight"].shape == (512, 4, 3, 3)
+    if width == 768:
+        assert file["model.diffusion_model.middle_block.1.proj_in.weight"].shape == (1280, 1280, 1, 1)
+        assert file["cond_stage_model.transformer.text_model.encoder.layers.11.mlp.fc1.weight"].shape == (3072, 768)
+    else:
+        assert file["model.diffusion_model.middle_block.1.proj_in.weight"].shape == (1280, 1280)
+        block = "cond_stage_model.model.transformer.resblocks.22"
+        assert file[f"{block}.attn.in_proj_weight"].shape == (3072, 1024)
+    back = restored(file, unet, vae, text)
+    shapes = [{name: value.shape for name, value in own.items()} for own in (unet, vae, text)]
+    assert [{name: value.shape for name, value in own.items()} for own in back] == shapes
+
+
+def test_a_file_of_stable_diffusion_2_must_be_told_what_it_predicts(tmp_path: Path) -> None:
+    tensors = {
+        TELLING: torch.zeros(320, 1024),
+        "model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1, 4, 3, 3),
+    }
+    save_file(tensors, tmp_path / "v2.safetensors")
+    assert config_of(tmp_path / "v2.safetensors", "text_encoder")["num_hidden_layers"] == 23
+    with pytest.raises(UserError, match="set prediction"):
+        check(TrainConfig(base=str(tmp_path / "v2.safetensors")))
+    check(TrainConfig(base=str(tmp_path / "v2.safetensors"), prediction="v_prediction"))
+
+
+@pytest.mark.parametrize("padding", [0, 49407])
+def test_the_tokenizer_is_clips(padding: int) -> None:
+    ours = clip_tokenizer({"text_encoder": {"pad_token_id": padding}})
+    theirs = SimpleTokenizer()
+    for text in ("a photo of a dog", "Ein Haus am See, 4k?", "don't  stop", "naïve café ☕ 東京", "x" * 300):
+        found = ours([text], padding="max_length", max_length=77, truncation=True).input_ids[0]
+        expected = theirs([text])[0].tolist()
+        end = expected.index(49407) + 1
+        assert found[:end] == expected[:end], text
+        assert set(found[end:]) <= {padding}

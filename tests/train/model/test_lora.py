@@ -1,0 +1,155 @@
+"""LoRA: the adapters alone learn, and diffusers itself reads back what was trained, from both files and merged."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
+
+from dreamloom.base.errors import UserError
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.export.export import ExportConfig, export
+from dreamloom.train.loop.loop import train
+from dreamloom.train.model.lora import KOHYA_FILE, PEFT_FILE, add_adapters, kohya, merge_adapters
+from dreamloom.train.model.model import Model, load_model
+from dreamloom.train.model.trainable import learning_parameters
+from dreamloom.train.run.find import find_source
+from dreamloom.train.run.folder import checkpoints, read_settings
+
+Config = Callable[..., TrainConfig]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, folder: Path, config: Config) -> Path:
+    """A short run of adapters in UNet and text encoder, whose strength is not their rank, stopped in between."""
+    run = tmp_path_factory.mktemp("lora") / "run"
+    made = config(base=tiny_base, lora=3, lora_alpha=6, learning_rate=1e-2, text_encoder_rate=1e-2, max_steps=4)
+    assert train(folder, run, made).finished
+    return run
+
+
+def test_a_lora_that_was_stopped_goes_on_to_the_same_bits(
+    trained: Path, tiny_base: str, folder: Path, tmp_path: Path
+) -> None:
+    made = read_settings(trained)["config"]
+
+    def stop(done: int, total: int | None, note: str = "") -> None:
+        if "images/s" in note and done == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert not train(folder, tmp_path / "run", TrainConfig.model_validate(made), progress=stop).finished
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["4"]
+    assert train(folder, tmp_path / "run", TrainConfig.model_validate(made)).finished
+    ours, theirs = (load_file(checkpoints(run)[-1] / "weights.safetensors") for run in (tmp_path / "run", trained))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@torch.no_grad()
+def answers(unet: Any, text_encoder: Any) -> torch.Tensor:
+    """What a model says of a fixed question."""
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(0, 200, (2, 24), generator=generator)
+    noisy = torch.randn(2, 4, 8, 8, generator=generator)
+    return unet(noisy, torch.tensor([10, 700]), text_encoder(tokens)[0]).sample
+
+
+def of(model: Model) -> torch.Tensor:
+    return answers(model.unet, model.text_encoder)
+
+
+def test_adapters_change_nothing_at_first_and_begin_alike(tiny_base: str, config: Config) -> None:
+    plain, one, two = (load_model(tiny_base, CPU) for _ in range(3))
+    torch.manual_seed(5)
+    add_adapters(one, config(lora=4))
+    torch.manual_seed(6)
+    add_adapters(two, config(lora=4))
+    assert torch.equal(of(one), of(plain))
+    started = dict(one.unet.named_parameters())
+    assert all(torch.equal(started[name], value) for name, value in two.unet.named_parameters())
+    matrix = next(value for name, value in started.items() if ".lora_A." in name)
+    assert matrix.std() == pytest.approx((3 * matrix.shape[1]) ** -0.5, rel=0.2)
+
+
+def test_the_adapters_alone_learn(trained: Path, tiny_base: str) -> None:
+    weights = load_file(checkpoints(trained)[-1] / "weights.safetensors")
+    assert weights and all(".lora_" in name for name in weights)
+    assert {name.split(".")[0] for name in weights} == {"unet", "text_encoder"}
+    model = find_source(trained).load(load_model(tiny_base, CPU), average=True)
+    before = load_model(tiny_base, CPU).unet.state_dict()
+    after = {name.replace(".base_layer", ""): value for name, value in model.unet.state_dict().items()}
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert not torch.allclose(of(model), of(load_model(tiny_base, CPU)), atol=1e-2)
+
+
+def test_diffusers_reads_both_files_and_the_merged_model(trained: Path, tiny_base: str, tmp_path: Path) -> None:
+    made = Path(export(trained, tmp_path / "model", ExportConfig(dtype="fp32")).folder)
+    expected = of(find_source(trained).load(load_model(tiny_base, CPU), average=True))
+    merged = StableDiffusionPipeline.from_pretrained(made)
+    assert torch.allclose(answers(merged.unet, merged.text_encoder), expected, atol=1e-5)
+    for name in (KOHYA_FILE, PEFT_FILE):
+        pipeline = StableDiffusionPipeline.from_pretrained(tiny_base)
+        pipeline.load_lora_weights(made, weight_name=name)
+        assert torch.allclose(answers(pipeline.unet, pipeline.text_encoder), expected, atol=1e-5), name
+
+
+def test_an_export_may_be_the_adapters_alone(trained: Path, tmp_path: Path) -> None:
+    made = Path(export(trained, tmp_path / "model", ExportConfig(merged=False)).folder)
+    assert {file.name for file in made.iterdir()} == {KOHYA_FILE, PEFT_FILE, "dreamloom.json"}
+    assert all(value.dtype == torch.float16 for value in load_file(made / KOHYA_FILE).values())
+
+
+def test_merged_is_what_the_adapters_say(tiny_base: str, config: Config) -> None:
+    model = load_model(tiny_base, CPU)
+    add_adapters(model, config(lora=2, lora_alpha=5))
+    generator = torch.Generator().manual_seed(0)
+    for module in (model.unet, model.text_encoder):
+        for name, parameter in module.named_parameters():
+            if ".lora_B." in name:
+                parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
+    expected = of(model)
+    merge_adapters(model)
+    assert torch.allclose(of(model), expected, atol=1e-4)
+    assert model.unet.state_dict().keys() == load_model(tiny_base, CPU).unet.state_dict().keys()
+
+
+def test_names_are_those_of_kohyas_scripts() -> None:
+    down, up = torch.zeros(2, 4), torch.zeros(4, 2)
+    made = kohya(
+        {
+            "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0.lora_A.weight": down,
+            "text_encoder.encoder.layers.0.mlp.fc1.lora_B.weight": up,
+        },
+        alpha=4,
+    )
+    assert made.keys() == {
+        "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0.lora_down.weight",
+        "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0.alpha",
+        "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight",
+        "lora_te_text_model_encoder_layers_0_mlp_fc1.alpha",
+    }
+    assert made["lora_te_text_model_encoder_layers_0_mlp_fc1.alpha"] == 4
+
+
+def test_what_is_frozen_does_not_learn(tiny_base: str, config: Config) -> None:
+    model = load_model(tiny_base, CPU)
+    found = learning_parameters(model, config(frozen=["unet.down_blocks.*", "text_encoder.embeddings.*"]))
+    names = {name for part in found.values() for name in part}
+    assert any(name.startswith("unet.up_blocks") for name in names)
+    assert not any(name.startswith(("unet.down_blocks.", "text_encoder.embeddings.")) for name in names)
+    assert not model.unet.down_blocks[0].resnets[0].conv1.weight.requires_grad
+    with pytest.raises(UserError, match=r"unet\.down_blocks\.9"):
+        learning_parameters(load_model(tiny_base, CPU), config(frozen=["unet.down_blocks.9.*"]))
+    with pytest.raises(UserError, match="nothing to learn"):
+        learning_parameters(load_model(tiny_base, CPU), config(frozen=["*"]))
+
+
+def test_adapters_have_rates_of_their_own() -> None:
+    assert (TrainConfig(lora=4).learning_rate, TrainConfig(lora=4).text_encoder_rate) == (1e-4, 5e-5)
+    assert TrainConfig(lora=4, learning_rate=3e-4).learning_rate == 3e-4
+    assert TrainConfig().learning_rate == 2e-6

@@ -1,0 +1,77 @@
+"""The estimate of memory: its parts add up as they must, and each preset fits into the GPU that it is named for."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.model.lora import add_adapters
+from dreamloom.train.model.memory import estimate
+from dreamloom.train.model.model import load_model
+from dreamloom.train.model.sd_configs import TELLING, known_config
+from dreamloom.train.presets import PRESETS
+
+
+@pytest.fixture(scope="module")
+def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A diffusers folder of Stable Diffusion 1.5 whose weight files hold their headers alone."""
+    place = tmp_path_factory.mktemp("sd15")
+    tensors = {TELLING: (320, 768), "model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3)}
+    configs = {part: known_config(place, tensors, part) for part in ("unet", "vae", "text_encoder")}
+    with torch.device("meta"):
+        modules: dict[str, Any] = {
+            "unet": UNet2DConditionModel.from_config(configs["unet"]),
+            "vae": AutoencoderKL.from_config(configs["vae"]),
+            "text_encoder": CLIPTextModel(CLIPTextConfig.from_dict(configs["text_encoder"])),
+        }
+    for part, module in modules.items():
+        about = {n: {"dtype": "F32", "shape": list(t.shape)} for n, t in module.state_dict().items()}
+        header = json.dumps(about).encode()
+        (place / part).mkdir()
+        (place / part / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+        (place / part / "config.json").write_text(json.dumps({"layers_per_block": 2, **configs[part]}))
+    return str(place)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_each_preset_fits_into_its_gpu(preset: str, stable_diffusion: str) -> None:
+    config = TrainConfig.model_validate({"base": stable_diffusion, "preset": preset})
+    made = estimate(config)
+    assert made is not None and made.total < 0.95 * int(preset.removesuffix("gb")) * 2**30
+    assert all(getattr(config, name) == value for name, value in PRESETS[preset].items())
+
+
+def test_what_is_given_wins_over_the_preset(stable_diffusion: str) -> None:
+    config = TrainConfig.model_validate({"preset": "8gb", "batch": 7, "optimizer": "adamw"})
+    assert (config.batch, config.optimizer, config.weights, config.precision) == (7, "adamw", "bf16", "bf16")
+    made = estimate(config.model_copy(update={"base": stable_diffusion}))
+    assert made is not None and made.total > 8 * 2**30
+
+
+def test_the_parts_are_what_they_say(stable_diffusion: str) -> None:
+    def of(**changes: Any) -> Any:
+        made = estimate(TrainConfig.model_validate({"base": stable_diffusion, "precision": "fp32", **changes}))
+        assert made is not None
+        return made
+
+    plain = of()
+    unet_and_text = 859_520_964 + 123_060_480
+    assert plain.gradients == 4 * unet_and_text and plain.optimizer == 8 * unet_and_text
+    assert of(text_encoder_rate=0).gradients == 4 * 859_520_964
+    assert of(ema=100).average == 4 * unet_and_text and plain.average == 0
+    assert of(batch=8).activations == 2 * plain.activations
+    assert of(gradient_checkpointing=True).activations < plain.activations / 2
+    assert estimate(TrainConfig(base="owner/on-the-hub")) is None
+
+
+def test_adapters_are_counted(tiny_base: str) -> None:
+    config = TrainConfig(base=tiny_base, lora=3)
+    model = load_model(tiny_base, torch.device("cpu"))
+    add_adapters(model, config)
+    names = [(n, p) for part in (model.unet, model.text_encoder) for n, p in part.named_parameters()]
+    made = estimate(config)
+    assert made is not None and made.gradients == 4 * sum(p.numel() for n, p in names if ".lora_" in n)

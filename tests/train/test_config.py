@@ -1,0 +1,28 @@
+"""No dead flags: each field of each config is read somewhere."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from dreamloom.train.config import BESIDE_THE_WEIGHTS, TrainConfig
+from dreamloom.train.evaluate.evaluate import EvaluateConfig
+from dreamloom.train.export.export import ExportConfig
+
+READ = {
+    node.attr
+    for file in (Path(__file__).parents[2] / "train").rglob("*.py")
+    for node in ast.walk(ast.parse(file.read_text()))
+    if isinstance(node, ast.Attribute)
+}
+
+
+@pytest.mark.parametrize("config", [TrainConfig, EvaluateConfig, ExportConfig])
+def test_every_field_is_read_and_described(config: type[BaseModel]) -> None:
+    assert set(config.model_fields) <= READ
+    assert all(field.description for field in config.model_fields.values())
+
+
+def test_fields_beside_the_weights_are_fields() -> None:
+    assert set(TrainConfig.model_fields) > BESIDE_THE_WEIGHTS

@@ -1,0 +1,65 @@
+"""A plan says what a run would do, quickly, and writes nothing."""
+
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+from PIL import Image
+
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.plan import plan
+
+
+def fill(folder: Path, count: int, size: tuple[int, int], multiply: str | None = None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        Image.new("RGB", size, (number, 0, 0)).save(folder / f"a thing_{size[0]}x{size[1]} {number}.png")
+    if multiply:
+        (folder / "multiply.txt").write_text(multiply)
+
+
+def test_a_plan_counts_what_the_run_will_do(tmp_path: Path) -> None:
+    fill(tmp_path / "own", 5, (64, 64))
+    fill(tmp_path / "own", 1, (128, 32))
+    fill(tmp_path / "ground", 30, (40, 40), "0.1")
+    config = TrainConfig(resolution=64, quantum=16, batch=4, accumulate=2, epochs=3)
+    made = plan(tmp_path, config, images_per_second=2)
+    assert [(f.name, f.pictures, f.an_epoch) for f in made.folders] == [("ground", 30, Fraction(3)), ("own", 6, 6)]
+    assert [(b.size, b.pictures, b.batches, b.filled) for b in made.buckets] == [
+        ((64, 64), 35, 2, 0),
+        ((128, 32), 1, 1, 3),
+    ]
+    assert (made.batches_first_epoch, made.epochs, made.images, made.filled) == (3, 3, 36, 9)
+    assert (made.steps, made.enlarged, made.seconds) == (5, 30, 18)
+    assert len(made.notes) == 2 and made.notes[0].startswith("30 would be enlarged") and "128×32" in made.notes[1]
+
+
+def test_a_plan_names_what_would_take_no_part_and_what_is_not_enlarged(tmp_path: Path) -> None:
+    fill(tmp_path / "own", 3, (64, 64))
+    fill(tmp_path / "own", 3, (40, 40))
+    (tmp_path / "own" / "empty.png").touch()
+    made = plan(tmp_path, TrainConfig(resolution=64, quantum=16, batch=3, upscale=False))
+    assert made.notes == ["1 would take no part: own/empty.png (empty)."]
+    assert [(b.size, b.pictures) for b in made.buckets] == [((32, 32), 3), ((64, 64), 3)]
+
+
+def test_a_plan_heeds_max_steps(tmp_path: Path) -> None:
+    fill(tmp_path / "own", 8, (64, 64))
+    made = plan(tmp_path, TrainConfig(resolution=64, quantum=16, batch=4, epochs=100, max_steps=3))
+    assert (made.steps, made.images, made.epochs, made.seconds) == (3, 12, 2, None)
+
+
+def test_a_plan_needs_no_torch_and_leaves_no_trace(tmp_path: Path) -> None:
+    fill(tmp_path / "own", 3, (64, 64))
+    before = sorted(os.walk(tmp_path))
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from dreamloom.train.plan import plan; from dreamloom.train.config import TrainConfig\n"
+        f"plan(Path({str(tmp_path)!r}), TrainConfig(resolution=64, quantum=16))\n"
+        "print([m for m in ('torch', 'diffusers', 'transformers', 'matplotlib', 'cv2') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert sorted(os.walk(tmp_path)) == before

@@ -1,0 +1,1 @@
+"""Training data: the training folder, its dataset, buckets, order and caches."""

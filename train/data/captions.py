@@ -1,0 +1,69 @@
+"""The words a picture is shown with: its caption, with its tags in another order, or without any."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.data.dataset import Sample
+from dreamloom.train.diffusion.rng import stream, uniform
+
+
+class Wording:
+    """Which caption each of a run's samples has: a function of the seed and the sample's index."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.dropout = stream(config.seed, "caption dropout")
+
+    def fixed(self, samples: Sequence[Sample]) -> list[str]:
+        """The captions that are known before the run: the empty one, and those of pictures whose tags stay put."""
+        return ["", *(sample.caption for sample in samples if not self._shuffles(sample))]
+
+    def choose(self, samples: Sequence[Sample], first: int) -> list[str]:
+        """The captions of the samples whose indices go from `first` on."""
+        luck = uniform(self.dropout, np.arange(first, first + len(samples))).tolist()
+        return [
+            "" if lucky < self._share(sample) else self._worded(sample, index)
+            for sample, lucky, index in zip(samples, luck, range(first, first + len(samples)), strict=True)
+        ]
+
+    def _share(self, sample: Sample) -> float:
+        dropout = sample.settings.cond_dropout
+        return self.config.caption_dropout if dropout is None else dropout
+
+    def _shuffles(self, sample: Sample) -> bool:
+        wanted = sample.settings.shuffle_tags
+        return self.config.shuffle_tags if wanted is None else wanted
+
+    def _worded(self, sample: Sample, index: int) -> str:
+        if not self._shuffles(sample):
+            return sample.caption
+        key = stream(self.config.seed, "tags", index)
+        weights, most = dict(sample.picture.weights), sample.settings.max_caption_length
+        return shuffled(sample.caption, self.config.keep_tags, key, weights, most)
+
+
+def shuffled(
+    caption: str, keep: int, key: int, weights: Mapping[str, float] | None = None, most: int | None = None
+) -> str:
+    """A caption whose tags, what follows its first comma, stand in another order.
+
+    Tags are drawn without replacement, each with a chance like its weight (Efraimidis and Spirakis 2006).
+
+    Args:
+        keep: how many tags after the main prompt stay where they are.
+        key: names the order.
+        weights: of tags that have one other than 1.
+        most: characters; a tag that would make the caption longer is left out.
+    """
+    parts = [part.strip() for part in caption.split(",")]
+    start, tags = parts[: 1 + keep], [part for part in parts[1 + keep :] if part]
+    luck = uniform(key, np.arange(len(tags))).tolist()
+    times = [-np.log1p(-u) / max((weights or {}).get(tag, 1.0), 1e-9) for tag, u in zip(tags, luck, strict=True)]
+    made = ", ".join(start)
+    for _, tag in sorted(zip(times, tags, strict=True)):
+        longer = f"{made}, {tag}"
+        if most is None or len(longer) <= most:
+            made = longer
+    return made

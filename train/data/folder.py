@@ -1,0 +1,80 @@
+"""Reading a training folder: what pictures there are, their captions, and how each is shown.
+
+It may be a folder in EveryDream's format, with webdataset shards among the pictures or instead of them (train.data.shards),
+or a table of pictures (dreamloom.train.data.table). No picture is opened.
+"""
+
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from dreamloom.base.errors import UserError
+from dreamloom.caption.sidecar import read_written
+from dreamloom.train.data.control_files import Controls, picture_of, read_controls
+from dreamloom.train.data.picture import EXTENSIONS, UNSUPPORTED, Folder
+from dreamloom.train.data.shards import SHARD, read_shard
+from dreamloom.train.data.table import TABLES, read_table
+
+
+def read_folder(path: Path) -> list[Folder]:
+    """Reads a training folder: every folder below `path` that holds pictures, in order of name.
+
+    Names that start with a dot are skipped.
+
+    Args:
+        path: a folder, a .tar, or a .jsonl, .csv or .parquet table of pictures.
+
+    Raises:
+        UserError: `path` is none of these, holds no picture, a control file says what can't be, or every multiply is 0.
+    """
+    if path.is_dir():
+        folders = list(_tree(path, path, Controls(), frozenset()))
+    elif path.is_file() and path.suffix.lower() in TABLES:
+        folders = read_table(path)
+    elif path.is_file() and path.suffix.lower() == SHARD:
+        pictures, broken = read_shard(path, path.name, Controls())
+        folders = [Folder(path.name, Controls().settings.multiply, pictures, broken)]
+    else:
+        raise UserError(
+            f"{path} is not a folder; name a training folder: folders of pictures with captions, a webdataset's .tar, "
+            f"or a table of pictures ({', '.join(TABLES)})."
+        )
+    if not any(folder.pictures for folder in folders):
+        raise UserError(f"{path} holds no pictures; put folders of pictures ({', '.join(sorted(EXTENSIONS))}) in it.")
+    if not any(picture.settings.multiply for folder in folders for picture in folder.pictures):
+        raise UserError(f"Every multiply.txt in {path} is 0, so nothing would be shown; raise one of them.")
+    return folders
+
+
+def _tree(folder: Path, root: Path, outer: Controls, above: frozenset[Path]) -> Iterator[Folder]:
+    """`folder`, if it holds pictures, and those below it, by name; a link that leads back up is not followed."""
+    real = folder.resolve()
+    if real in above:
+        return
+    entries = sorted((e for e in os.scandir(folder) if not e.name.startswith(".")), key=lambda entry: entry.name)
+    names = {entry.name for entry in entries if entry.is_file()}
+    controls, below = read_controls(folder, outer, names)
+    found = _own(folder, root, controls, sorted(names), names)
+    if found.pictures or found.broken:
+        yield found
+    for entry in entries:
+        if entry.is_dir():
+            yield from _tree(Path(entry.path), root, below, above | {real})
+
+
+def _own(folder: Path, root: Path, controls: Controls, ordered: list[str], names: Collection[str]) -> Folder:
+    inside = folder.relative_to(root)
+    pictures = [
+        picture_of(folder / name, (inside / name).as_posix(), controls, read_written(folder / name, names))
+        for name in ordered
+        if Path(name).suffix.lower() in EXTENSIONS
+    ]
+    broken: list[tuple[str, str]] = []
+    for name in ordered:
+        if Path(name).suffix.lower() in UNSUPPORTED:
+            broken.append(((inside / name).as_posix(), "unsupported"))
+        elif Path(name).suffix.lower() == SHARD:
+            more, lost = read_shard(folder / name, (inside / name).as_posix(), controls)
+            pictures += more
+            broken += lost
+    return Folder(inside.as_posix(), controls.settings.multiply, tuple(pictures), tuple(broken))

@@ -1,0 +1,96 @@
+"""A table of pictures as a training folder: JSON lines, CSV or parquet, one row a picture.
+
+    {"file_name": "cats/1.jpg", "text": "a cat on a sofa", "multiply": 0.5}
+
+Files are found from the folder of the table. A row may have, beside file and caption, whatever a control file may say
+(train.data.control_files). Rows whose `split` is not train are left out; so dreamloom's own dataset.parquet is such a table, and
+the metadata.jsonl of an imagefolder data set is another.
+"""
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from dreamloom.base.errors import UserError
+from dreamloom.caption.sidecar import read_written
+from dreamloom.train.data.control_files import KEYS, Controls, picture_of, read_values
+from dreamloom.train.data.picture import Folder, Picture, Settings, Stored
+
+TABLES = (".jsonl", ".csv", ".parquet")
+FILE = ("file_name", "file", "path", "image")
+"""Columns that may name the picture; the first that is there does."""
+CAPTION = ("caption", "text")
+
+Row = dict[str, Any]
+
+
+def read_table(path: Path) -> list[Folder]:
+    """The pictures of a table, as folders, by name.
+
+    A row without a caption has its sidecar's or its name's.
+
+    Raises:
+        UserError: the table can't be read, a row names no file, or says what can't be.
+    """
+    try:
+        rows = list(_READERS[path.suffix.lower()](path))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read as a table ({' '.join(str(error).split())[:200]}); mend it.") from error
+    folders: dict[str, list[Picture]] = defaultdict(list)
+    for number, row in enumerate(rows, start=1):
+        if row.get("split") not in (None, "", "train"):
+            continue
+        picture = _picture(row, path, number)
+        folders[PurePath(picture.name).parent.as_posix()].append(picture)
+    return [_folder(name, pictures) for name, pictures in sorted(folders.items())]
+
+
+def _folder(name: str, pictures: list[Picture]) -> Folder:
+    """Its multiply is that of its first picture: mostly, all have the same."""
+    ordered = sorted(pictures, key=lambda picture: picture.name)
+    return Folder(name, ordered[0].settings.multiply, tuple(ordered))
+
+
+def _picture(row: Row, table: Path, number: int) -> Picture:
+    where = Path(f"{table}, row {number}")
+    file = next((row[column] for column in FILE if row.get(column)), None)
+    if not isinstance(file, str):
+        raise UserError(f"{where} names no file; give it one of the columns {', '.join(FILE)}.")
+    values = read_values({key: row[key] for key in KEYS if row.get(key) not in (None, "")}, where)
+    caption = next((str(row[column]) for column in CAPTION if row.get(column) is not None), None)
+    path = table.parent / file
+    if caption is None:
+        picture = picture_of(path, file, Controls(), read_written(path))
+        return replace(picture, settings=replace(picture.settings, **values))
+    return Picture(file, Stored(path), caption, Settings(**values))
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        if line.strip():
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number} is no object")
+            yield row
+
+
+def _csv(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        yield from csv.DictReader(stream)
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    import pyarrow.parquet as pq
+
+    wanted = {*FILE, *CAPTION, *KEYS, "split"}
+    with pq.ParquetFile(path) as stored:
+        columns = [name for name in stored.schema_arrow.names if name in wanted]
+        for batch in stored.iter_batches(columns=columns):
+            yield from batch.to_pylist()
+
+
+_READERS = {".jsonl": _json_lines, ".csv": _csv, ".parquet": _parquet}

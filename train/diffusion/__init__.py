@@ -1,0 +1,1 @@
+"""The mathematics of diffusion: schedules, losses, noise and random numbers. Pure functions."""

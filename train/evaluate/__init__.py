@@ -1,0 +1,1 @@
+"""What a model learned and forgot, and the samples it draws."""

@@ -1,0 +1,1 @@
+"""Writing a trained model as other programs read it."""

@@ -1,0 +1,90 @@
+"""What the UNet is asked in training, and what its answers cost: the config's choice among train.diffusion.formulas's functions.
+
+All randomness is a function of the seed and the sample's index.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.diffusion import formulas as objective
+from dreamloom.train.diffusion import noise
+from dreamloom.train.diffusion.rng import stream
+
+
+@dataclass(frozen=True)
+class Question:
+    """A batch of noisy latents, and what the UNet should say of them."""
+
+    noisy: Tensor
+    """[B, C, h, w], channels last."""
+    times: Tensor
+    """Timesteps, int64 [B]."""
+    kept: Tensor
+    """ᾱ at these timesteps, [B]."""
+    wanted: Tensor
+    """The noise, or v, [B, C, h, w]."""
+
+
+class Objective:
+    """Asks and judges.
+
+    Args:
+        prediction: epsilon or v_prediction.
+        alphas_cumprod: ᾱ of each timestep, [T], on the device of the latents.
+    """
+
+    def __init__(self, config: TrainConfig, prediction: str, alphas_cumprod: Tensor) -> None:
+        self.config = config
+        self.prediction = prediction
+        self.alphas_cumprod = alphas_cumprod
+        last = len(alphas_cumprod) - 1 if config.max_timestep is None else config.max_timestep
+        self.count = last + 1 - config.min_timestep
+        names = ("noise", "offset", "perturbation", "timestep")
+        self.streams = {name: stream(config.seed, name) for name in names}
+        self.octaves = [stream(config.seed, "pyramid", octave) for octave in range(16)]
+
+    def ask(self, latents: Tensor, indices: Tensor) -> Question:
+        """Noises latents [B, C, h, w]; `indices` are those of the samples, int64 [B], on the latents' device."""
+        config = self.config
+        added = self._noise(indices, tuple(latents.shape[1:]))
+        times = noise.timesteps(self.streams["timestep"], indices, self.count, config.min_timestep)
+        kept = self.alphas_cumprod[times]
+        mixed = added
+        if config.input_perturbation:
+            extra = noise.normal(self.streams["perturbation"], indices, tuple(latents.shape[1:]))
+            mixed = objective.perturbed(added, extra, config.input_perturbation)
+        noisy = objective.add_noise(latents, mixed, kept).contiguous(memory_format=torch.channels_last)
+        return Question(noisy, times, kept, objective.target(self.prediction, latents, added, kept))
+
+    def judge(self, answer: Tensor, question: Question, scales: Tensor, inside: Tensor | None) -> Tensor:
+        """The mean loss of the UNet's answer, a single number.
+
+        Args:
+            scales: what each sample's loss is multiplied by, [B].
+            inside: see objective.error.
+        """
+        config = self.config
+        errors = objective.error(answer, question.wanted, config.huber, inside) * scales
+        if config.min_snr is not None:
+            errors = errors * objective.min_snr_weight(self.prediction, question.kept, config.min_snr)
+        if config.debiased:
+            errors = errors * objective.debiased_weight(self.prediction, question.kept)
+        return errors.mean()
+
+    def _noise(self, indices: Tensor, shape: tuple[int, ...]) -> Tensor:
+        config = self.config
+        channels, height, width = shape
+        added = noise.normal(self.streams["noise"], indices, shape)
+        if config.pyramid_noise:
+            coarser = [
+                noise.normal(key, indices, (channels, *size))
+                for key, size in zip(self.octaves, objective.octaves(height, width), strict=False)
+            ]
+            added = objective.with_pyramid(added, coarser, config.pyramid_noise)
+        if config.noise_offset:
+            offset = noise.normal(self.streams["offset"], indices, (channels, 1, 1))
+            added = objective.with_offset(added, offset, config.noise_offset)
+        return added

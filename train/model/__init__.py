@@ -1,0 +1,1 @@
+"""Models: loading, checking, adapters and what of them is trained."""

@@ -1,0 +1,129 @@
+"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): small matrices beside a model's layers learn in their place.
+
+peft puts them in and takes them out. What is ours is their start, which hangs on nothing but seed and layer, and the
+two ways in which other programs read them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.diffusion import noise
+from dreamloom.train.diffusion.rng import stream
+from dreamloom.train.model.lora_layers import LAYERS
+from dreamloom.train.model.model import Model
+
+KOHYA_FILE = "lora.safetensors"
+"""For A1111, ComfyUI and others, in kohya's names."""
+PEFT_FILE = "pytorch_lora_weights.safetensors"
+"""For diffusers' `load_lora_weights`, in peft's names, under the file name it looks for."""
+
+_NAME = "default"
+_KOHYA_PART = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
+_ADAPTER = ("lora_A", "lora_B")
+
+
+def add_adapters(model: Model, config: TrainConfig) -> None:
+    """Puts adapters into the UNet and, where it learns, into the text encoder. At first they change nothing."""
+    import peft
+
+    assert config.lora is not None
+    for part in ["unet", "text_encoder"] if config.text_encoder_rate > 0 else ["unet"]:
+        module = getattr(model, part)
+        settings = peft.LoraConfig(r=config.lora, lora_alpha=alpha(config), target_modules=LAYERS[part])
+        peft.inject_adapter_in_model(settings, module, _NAME)
+        module.requires_grad_(False)
+        for name, parameter in module.named_parameters():
+            if is_adapter(name):
+                parameter.data = parameter.data.float()
+            if ".lora_A." in name:
+                _start(parameter, stream(config.seed, "lora", part, name))
+
+
+def alpha(config: TrainConfig) -> int:
+    """What the adapters' product is multiplied by, times the rank."""
+    return config.lora_alpha or config.lora or 1
+
+
+def merge_adapters(model: Model) -> None:
+    """Adds what the adapters say to the weights, and takes the adapters out."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in (model.unet, model.text_encoder):
+        for name, layer in list(module.named_modules()):
+            if isinstance(layer, BaseTunerLayer):
+                layer.merge()
+                module.set_submodule(name, layer.get_base_layer())
+
+
+def adapter_weights(model: Model) -> dict[str, Tensor]:
+    """The adapters' matrices under peft's names, e.g. unet.….attn1.to_q.lora_A.weight."""
+    found = {f"{part}.{name}": p for part in LAYERS for name, p in getattr(model, part).named_parameters()}
+    return {name.replace(f".{_NAME}.", "."): p.detach() for name, p in found.items() if is_adapter(name)}
+
+
+def write_adapters(weights: dict[str, Tensor], config: TrainConfig, folder: Path, dtype: torch.dtype) -> None:
+    """Writes adapters' matrices, named as `adapter_weights` does, for other programs: KOHYA_FILE and PEFT_FILE."""
+    import diffusers
+
+    plain = {name: value.to("cpu", dtype).contiguous() for name, value in weights.items()}
+    save_file(kohya(plain, alpha(config)), folder / KOHYA_FILE, metadata=_kohya_metadata(config))
+    unet, text_encoder = (_without(plain, f"{part}.") for part in LAYERS)
+    diffusers.StableDiffusionPipeline.save_lora_weights(
+        folder,
+        unet_lora_layers=unet,
+        # transformers 5 dropped `text_model.`; diffusers reads both, and all before it needs it
+        text_encoder_lora_layers={f"text_model.{_bare(name)}": value for name, value in text_encoder.items()},
+        unet_lora_adapter_metadata=_metadata(unet, config),
+        text_encoder_lora_adapter_metadata=_metadata(text_encoder, config),
+    )
+
+
+def kohya(weights: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """The names of kohya's scripts: lora_unet_down_blocks_0_…_to_q.lora_down.weight, .lora_up.weight and .alpha."""
+    found: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        part, _, inside = name.partition(".")
+        layer, _, side = inside.removesuffix(".weight").rpartition(".")
+        stem = _KOHYA_PART[part] + _bare(layer).replace(".", "_")
+        found[f"{stem}.{'lora_down' if side == 'lora_A' else 'lora_up'}.weight"] = value
+        found[f"{stem}.alpha"] = torch.tensor(alpha, dtype=value.dtype)
+    return found
+
+
+def _start(matrix: nn.Parameter, key: int) -> None:
+    """Normal, with the variance 1/(3 · inputs) of peft's own start; the other matrix begins at 0."""
+    inputs = matrix[0].numel()
+    rows = torch.arange(len(matrix), device=matrix.device)
+    with torch.no_grad():
+        matrix.copy_(noise.normal(key, rows, tuple(matrix.shape[1:])) * (3 * inputs) ** -0.5)
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a parameter of this name is an adapter's."""
+    return any(f".{side}." in name for side in _ADAPTER)
+
+
+def _without(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix("text_model.")
+
+
+def _metadata(weights: dict[str, Tensor], config: TrainConfig) -> dict[str, Any]:
+    layers = sorted({_bare(name.rsplit(".lora_", 1)[0]) for name in weights})
+    return {"r": config.lora, "lora_alpha": alpha(config), "target_modules": layers}
+
+
+def _kohya_metadata(config: TrainConfig) -> dict[str, str]:
+    return {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(config.lora),
+        "ss_network_alpha": str(alpha(config)),
+    }
