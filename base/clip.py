@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from pydantic import Field
 from dreamloom.base.cpu import keep_pages
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import fingerprint
-from dreamloom.base.stage import StageConfig
+from dreamloom.base.stage import BY_CONTENT, StageConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,11 +33,11 @@ _CONFIG = "open_clip_config.json"
 class ClipConfig(StageConfig):
     """Which CLIP."""
 
-    model: str = Field(
+    model: Annotated[str, BY_CONTENT] = Field(
         "ViT-L-14-quickgelu",
         description="CLIP model: one of open_clip's names, hf-hub:ID, or a folder with open_clip_config.json.",
     )
-    weights: str = Field(
+    weights: Annotated[str, BY_CONTENT] = Field(
         "openai", description="Weights of a named model: one of open_clip's tags, or a file; folders bring their own."
     )
     precision: Precision = Field(

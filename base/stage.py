@@ -1,4 +1,4 @@
-"""What every stage has: a config that is checked, a summary that adds up, a recipe that says what is stale."""
+"""What every stage has: a validated config, a summary that adds up, and a recipe that decides what is stale."""
 
 import hashlib
 import json
@@ -7,6 +7,27 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
+
+
+@dataclass(frozen=True)
+class Group:
+    """Metadata of a config field: the group it stands in, in --help and in forms."""
+
+    title: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Metadata of a config field: the recipe that hashes it. A field without it belongs to its stage's recipe."""
+
+    name: str
+
+
+NO_RECIPE = Recipe("")
+"""For fields that change speed, output on screen or how much is kept, but not the result."""
+BY_CONTENT = Recipe("")
+"""For paths and names of models: the recipe hashes the fingerprint of what they name instead."""
 
 
 class StageConfig(BaseModel):
@@ -72,24 +93,20 @@ def recipe(
     config: BaseModel | Mapping[str, Any],
     upstream: Iterable[str] = (),
     models: Mapping[str, str] | None = None,
-    leave_out: Iterable[str] = (),
 ) -> str:
     """Names how a result is made: the same recipe means the same result, so what carries it need not be made again.
 
     Args:
         stage: the stage's name.
         version: raised by hand when the stage's code starts to give other results.
-        config: the stage's config.
+        config: the stage's config, of which the fields of the stage's recipe count; or the values themselves.
         upstream: stamps of the parts it is made from, in a fixed order.
         models: fingerprints of the models used, by role.
-        leave_out: config fields that change how fast the result is made, but not the result.
 
     Returns:
         32 hex digits.
     """
-    values = config.model_dump(mode="json") if isinstance(config, BaseModel) else dict(config)
-    for name in leave_out:
-        values.pop(name)
+    values = recipe_values(config) if isinstance(config, BaseModel) else dict(config)
     parts = {
         "stage": stage,
         "version": version,
@@ -98,3 +115,26 @@ def recipe(
         "models": dict(models or {}),
     }
     return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+
+
+def recipe_values(config: BaseModel, name: str | None = None) -> dict[str, Any]:
+    """The values of a config's fields, as JSON types, that belong to a recipe.
+
+    Args:
+        name: a recipe that fields name by `Recipe(name)`; None: the stage's own.
+    """
+    return config.model_dump(mode="json", include=recipe_fields(type(config), name))
+
+
+def recipe_fields(config: type[BaseModel], name: str | None = None) -> set[str]:
+    """The names of the fields that belong to a recipe; see `recipe_values`."""
+    return {field for field, info in config.model_fields.items() if _recipe_name(info) == name}
+
+
+def _recipe_name(info: FieldInfo) -> str | None:
+    return next((mark.name for mark in info.metadata if isinstance(mark, Recipe)), None)
+
+
+def group_of(info: FieldInfo) -> str | None:
+    """The group of a config field; None where it names none."""
+    return next((mark.title for mark in info.metadata if isinstance(mark, Group)), None)

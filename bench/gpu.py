@@ -7,7 +7,7 @@ plain           float32, attention by matrix products, torch's AdamW as it comes
 +bf16 +sdpa     autocast in bfloat16, and scaled dot product attention
 +channels_last  weights and latents with their channels last
 +compile        torch.compile of the UNet
-ours            train.loop.trainer: all of these, fused AdamW, nothing that waits for the GPU; CUDA's sync debug mode is on
+ours            dreamloom's trainer: all of these, fused AdamW, no host sync; CUDA's sync debug mode is on
 largest         ours, the batch doubled until the memory is full
 
 Each row is a process of its own, so that none inherits another's memory, and one that fails says why and takes no other

@@ -3,13 +3,13 @@
 import json
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from dreamloom.base.clip import ClipConfig, check_clip
 from dreamloom.base.errors import UserError
-from dreamloom.base.stage import StageConfig
+from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Recipe, StageConfig
 from dreamloom.caption.edit import EditConfig
 from dreamloom.scrape.collection.collection import CaptionKind
 
@@ -30,31 +30,41 @@ class CaptionConfig(StageConfig):
         (CaptionKind.HUMAN, CaptionKind.TEMPLATE),
         description="Pictures that came with a text of these kinds (human, alt, template) keep it as their caption.",
     )
-    keep_alt_text_if_better: bool = Field(
+    keep_alt_text_if_better: Annotated[bool, Recipe("ranks")] = Field(
         False, description="Alt text that is not kept anyway competes with what the model writes; CLIP chooses."
     )
-    templates: dict[str, tuple[str, ...]] = Field(
+    templates: Annotated[dict[str, tuple[str, ...]], Recipe("templates")] = Field(
         {},
         description="Source → texts, of which each of its pictures takes the one that CLIP finds likeliest (close up "
         "photo of a man, … of a woman): in place of its template and of the model's words. Kept human texts stay. "
         "As a flag: --templates.SOURCE TEXT, once for each text.",
     )
-    prompt: str = Field("", description="How the model's sentences begin; left out of the captions.")
-    beams: int = Field(1, ge=1, le=64, description="Beams of the search; 1 is greedy, and more are slower.")
-    top_p: float | None = Field(
+    prompt: Annotated[str, Recipe("blip")] = Field(
+        "", description="How the model's sentences begin; left out of the captions."
+    )
+    beams: Annotated[int, Recipe("blip")] = Field(
+        1, ge=1, le=64, description="Beams of the search; 1 is greedy, and more are slower."
+    )
+    top_p: Annotated[float | None, Recipe("blip")] = Field(
         None,
         gt=0,
         le=1,
         description="Sentences are drawn, each token from the likeliest ones that hold this much of the probability "
         "(nucleus sampling; BLIP's own: 0.9); null: the likeliest sentence is searched for.",
     )
-    candidates: int = Field(
+    candidates: Annotated[int, Recipe("blip")] = Field(
         1, ge=1, le=64, description="Captions a picture, of which CLIP takes the best; above 1 with top_p, or beams."
     )
-    seed: int = Field(0, ge=0, description="What is drawn hangs on this and the picture alone, not on its batch.")
-    min_length: int = Field(5, ge=0, le=256, description="Fewest tokens a caption. (BLIP's COCO config: 5)")
-    max_length: int = Field(30, ge=1, le=256, description="Most tokens a caption. (BLIP's own default: 30)")
-    no_repeat: int = Field(
+    seed: Annotated[int, Recipe("blip")] = Field(
+        0, ge=0, description="What is drawn hangs on this and the picture alone, not on its batch."
+    )
+    min_length: Annotated[int, Recipe("blip")] = Field(
+        5, ge=0, le=256, description="Fewest tokens a caption. (BLIP's COCO config: 5)"
+    )
+    max_length: Annotated[int, Recipe("blip")] = Field(
+        30, ge=1, le=256, description="Most tokens a caption. (BLIP's own default: 30)"
+    )
+    no_repeat: Annotated[int, Recipe("blip")] = Field(
         3, ge=0, description="No run of so many tokens comes twice in a caption, against “bald bald bald”; 0: it may."
     )
     floor: float | None = Field(
@@ -64,14 +74,20 @@ class CaptionConfig(StageConfig):
         description="CLIP cosine of picture and caption under which a caption that was written is marked as doubtful; "
         "its picture goes on. (0.2 is low for ViT-L-14.) null: none is asked.",
     )
-    clip: ClipConfig = Field(
+    clip: Annotated[ClipConfig, BY_CONTENT] = Field(
         ClipConfig(), description="Which CLIP ranks captions; in a project, what score says where this says nothing."
     )
     edit: EditConfig = Field(EditConfig(), description="How captions are edited as a set, also those that were kept.")
-    batch: int = Field(16, ge=1, le=1024, description="Pictures a forward pass; many beams or candidates need fewer.")
-    workers: int = Field(4, ge=1, le=64, description="Threads that decode. Changes the speed only.")
-    device: Device = Field("auto", description="auto: the GPU where there is one.")
-    precision: Precision = Field("auto", description="auto: bf16 where the GPU or processor computes in it, else fp32.")
+    batch: Annotated[int, NO_RECIPE] = Field(
+        16, ge=1, le=1024, description="Pictures a forward pass; many beams or candidates need fewer."
+    )
+    workers: Annotated[int, NO_RECIPE] = Field(
+        4, ge=1, le=64, description="Threads that decode. Changes the speed only."
+    )
+    device: Annotated[Device, NO_RECIPE] = Field("auto", description="auto: the GPU where there is one.")
+    precision: Annotated[Precision, Recipe("blip")] = Field(
+        "auto", description="auto: bf16 where the GPU or processor computes in it, else fp32."
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> "CaptionConfig":

@@ -10,15 +10,13 @@ from typing import Any
 
 from dreamloom.base.clip import clip_models
 from dreamloom.base.files import fingerprint
-from dreamloom.base.stage import recipe
+from dreamloom.base.stage import recipe, recipe_values
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.caption.ranking import Candidate, Row
 from dreamloom.scrape.collection.collection import CaptionKind
 
 WORDS_VERSION = 1
 """Raised when the code of the models starts to find other candidates."""
-
-_BLIP = {"prompt", "beams", "top_p", "candidates", "min_length", "max_length", "no_repeat", "precision"}
 
 
 @dataclass(frozen=True)
@@ -41,11 +39,14 @@ def asked_of(config: CaptionConfig, source: str) -> Asked:
     if source in config.templates:
         templates = {"templates": config.templates[source]}
         return Asked("", recipe("templates", WORDS_VERSION, templates, (), _clip(config)))
-    fields = _BLIP | ({"seed"} if config.top_p is not None else set())
+    asked = recipe_values(config, "blip")
+    if config.top_p is None:  # nothing is drawn by chance
+        asked.pop("seed")
     model = {"blip": fingerprint(config.model)}
-    blip = recipe("words", WORDS_VERSION, config.model_dump(mode="json", include=fields), (), model)
-    alt = {"keep_alt_text_if_better": config.keep_alt_text_if_better}
-    return Asked(blip, recipe("ranks", WORDS_VERSION, alt, (), _clip(config)) if config.ranks else "")
+    blip = recipe("words", WORDS_VERSION, asked, (), model)
+    return Asked(
+        blip, recipe("ranks", WORDS_VERSION, recipe_values(config, "ranks"), (), _clip(config)) if config.ranks else ""
+    )
 
 
 def _clip(config: CaptionConfig) -> dict[str, str]:

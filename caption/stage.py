@@ -19,7 +19,7 @@ from dreamloom.base.clip import clip_name
 from dreamloom.base.errors import UserError
 from dreamloom.base.pixels import PictureError, decode
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import Summary, recipe
+from dreamloom.base.stage import Summary, recipe, recipe_values
 from dreamloom.base.threads import in_order
 from dreamloom.caption.config import CaptionConfig, check
 from dreamloom.caption.edit import edit
@@ -45,7 +45,7 @@ def recipes(collection: Collection, config: CaptionConfig) -> dict[str, str]:
 def recipes_by(collection: Collection, config: CaptionConfig) -> Callable[[str], str]:
     """What gives the recipe of a part by this config; it looks at the models once."""
     asked = asked_of(config, collection.name)
-    made = config.model_dump(mode="json", include={"model", "keep", "floor", "edit"})
+    made = recipe_values(config)
     made |= {"blip": asked.blip, "ranks": asked.clip, "clip": _clip_name(config) if config.asks_clip else None}
 
     def recipe_of(part: str) -> str:

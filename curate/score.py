@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.files import fingerprint
 from dreamloom.base.pixels import PictureError, decode
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import Summary, recipe
+from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Summary, recipe
 from dreamloom.base.threads import in_order
 from dreamloom.curate.aesthetic import Head, load_head
 from dreamloom.curate.phash import phash
@@ -37,13 +37,13 @@ VERSION = 1
 class ScoreConfig(ClipConfig):
     """Which models look at the pictures."""
 
-    head: Path | None = Field(
+    head: Annotated[Path | None, BY_CONTENT] = Field(
         None,
         description="LAION aesthetic head (V1 linear, V2 linearMSE) for this model, a file; null: none.",
     )
-    batch: int = Field(32, ge=1, description="Pictures a forward pass.")
-    workers: int = Field(4, ge=1, description="Threads that decode.")
-    device: Device = Field("auto", description="auto: the GPU where there is one.")
+    batch: Annotated[int, NO_RECIPE] = Field(32, ge=1, description="Pictures a forward pass.")
+    workers: Annotated[int, NO_RECIPE] = Field(4, ge=1, description="Threads that decode.")
+    device: Annotated[Device, NO_RECIPE] = Field("auto", description="auto: the GPU where there is one.")
 
 
 def check(config: ScoreConfig) -> None:
@@ -59,11 +59,9 @@ def check(config: ScoreConfig) -> None:
 
 def recipes(collection: Collection, config: ScoreConfig) -> dict[str, str]:
     """Part → recipe."""
-    # models count by what is in them, not by where they lie
-    leave_out = ("batch", "workers", "device", "model", "weights", "head")
     models = _models(config)
     return {
-        part: recipe("score", VERSION, config, [collection.stamp(Table.RECORDS, part)], models, leave_out)
+        part: recipe("score", VERSION, config, [collection.stamp(Table.RECORDS, part)], models)
         for part in collection.parts(Table.RECORDS)
     }
 

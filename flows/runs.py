@@ -13,7 +13,7 @@ from dreamloom.base.stage import recipe
 from dreamloom.curate.assemble import content, manifest_path
 from dreamloom.flows.steps import WHOLE, Outcome, Step
 from dreamloom.flows.terminal import size
-from dreamloom.train.config import BESIDE_THE_WEIGHTS, TrainConfig
+from dreamloom.train.config import TrainConfig
 from dreamloom.train.dreambooth import DreamBoothConfig, dreambooth
 from dreamloom.train.evaluate.evaluate import EvaluateConfig, evaluate
 from dreamloom.train.export import export as exporting
@@ -87,7 +87,7 @@ def evaluate_step(
 
     def wanted() -> str:
         prints = [fingerprint(model()), fingerprint(base), fingerprint(heldout)]
-        return recipe("evaluate", 1, config, prints, leave_out=("batch", "device", "workers", "cache"))
+        return recipe("evaluate", 1, config, prints)
 
     def make(progress: Progress, _: Sequence[str] | None) -> Outcome:
         if _recipe_in(output) == wanted():
@@ -140,7 +140,7 @@ def held_out_of(workspace: Path) -> Path | None:
 
 def _train_recipe(workspace: Path, config: TrainConfig) -> str:
     models = {"base": fingerprint(config.base)} | ({"vae": fingerprint(config.vae)} if config.vae else {})
-    return recipe("train", VERSION, config, [content(manifest_path(workspace))], models, BESIDE_THE_WEIGHTS)
+    return recipe("train", VERSION, config, [content(manifest_path(workspace))], models)
 
 
 def _train(folder: Path, run: Path, config: TrainConfig, heldout: Path | None, progress: Progress) -> Outcome:

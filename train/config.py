@@ -1,20 +1,12 @@
 """What a training run can be told."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dreamloom.base.stage import StageConfig
+from dreamloom.base.stage import NO_RECIPE, StageConfig
 from dreamloom.train.presets import PRESETS
-
-BESIDE_THE_WEIGHTS = frozenset(
-    {
-        *("preset", "device", "workers", "cache", "checkpoint_every", "keep", "log_every", "wandb"),
-        *("sample_every", "prompts", "prompts_file", "sample_steps", "guidance"),
-    }
-)
-"""Fields that change how fast a run is, what it shows or how much it keeps, but not which weights come out."""
 
 
 class TrainConfig(StageConfig):
@@ -31,7 +23,7 @@ class TrainConfig(StageConfig):
     vae: str | None = Field(
         None, description="A VAE in place of the base's: a diffusers folder of an AutoencoderKL or AutoencoderTiny."
     )
-    preset: Literal["8gb", "12gb", "24gb", "80gb"] | None = Field(
+    preset: Annotated[Literal["8gb", "12gb", "24gb", "80gb"] | None, NO_RECIPE] = Field(
         None, description="Settings for a GPU of so much memory; keys that are given win; none: as below."
     )
     resolution: int = Field(512, ge=32, le=4096, description="Side of the square bucket, in pixels; bounds all areas.")
@@ -128,28 +120,40 @@ class TrainConfig(StageConfig):
         description="As what weights are kept: bf16 halves them and their gradients, updates are rounded by chance; "
         "adapters are fp32 always.",
     )
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    device: Annotated[str, NO_RECIPE] = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     gradient_checkpointing: bool = Field(False, description="Compute activations twice to save memory.")
     compile: bool = Field(
         False, description="Have torch compile the UNet, anew for each bucket: minutes at first, then faster on a GPU."
     )
-    workers: int = Field(4, ge=1, le=256, description="Threads that read and decode pictures.")
-    cache: Path | None = Field(None, description="Where latents are kept; none: in .latents beside the run.")
+    workers: Annotated[int, NO_RECIPE] = Field(4, ge=1, le=256, description="Threads that read and decode pictures.")
+    cache: Annotated[Path | None, NO_RECIPE] = Field(
+        None, description="Where latents are kept; none: in .latents beside the run."
+    )
 
-    checkpoint_every: int = Field(500, ge=1, description="Optimizer steps between checkpoints.")
-    keep: int = Field(1, ge=1, description="Checkpoints kept, the newest; the best one is kept, too.")
+    checkpoint_every: Annotated[int, NO_RECIPE] = Field(500, ge=1, description="Optimizer steps between checkpoints.")
+    keep: Annotated[int, NO_RECIPE] = Field(
+        1, ge=1, description="Checkpoints kept, the newest; the best one is kept, too."
+    )
     eval_every: int = Field(500, ge=0, description="Optimizer steps between evaluations; 0: only before and after.")
     eval_timesteps: int = Field(8, ge=1, le=1000, description="Timesteps at which each held-out picture is judged.")
-    sample_every: int = Field(500, ge=0, description="Optimizer steps between samples; 0: only before and after.")
-    prompts: list[str] = Field([], description="What the samples show; none given: captions of the folders.")
-    prompts_file: Path | None = Field(
+    sample_every: Annotated[int, NO_RECIPE] = Field(
+        500, ge=0, description="Optimizer steps between samples; 0: only before and after."
+    )
+    prompts: Annotated[list[str], NO_RECIPE] = Field(
+        [], description="What the samples show; none given: captions of the folders."
+    )
+    prompts_file: Annotated[Path | None, NO_RECIPE] = Field(
         None, description="A file with further prompts, one a line; it is read anew whenever samples are drawn."
     )
-    sample_steps: int = Field(25, ge=1, le=1000, description="Denoising steps a sample.")
-    guidance: float = Field(7.5, ge=0, le=100, description="Classifier-free guidance of the samples.")
-    log_every: int = Field(10, ge=1, description="Optimizer steps between looks at the losses, each of which waits.")
+    sample_steps: Annotated[int, NO_RECIPE] = Field(25, ge=1, le=1000, description="Denoising steps a sample.")
+    guidance: Annotated[float, NO_RECIPE] = Field(
+        7.5, ge=0, le=100, description="Classifier-free guidance of the samples."
+    )
+    log_every: Annotated[int, NO_RECIPE] = Field(
+        10, ge=1, description="Optimizer steps between looks at the losses, each of which waits."
+    )
 
-    wandb: str | None = Field(
+    wandb: Annotated[str | None, NO_RECIPE] = Field(
         None, description="A project of Weights & Biases that gets the logs too; needs the extra wandb."
     )
 

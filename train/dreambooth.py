@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Annotated
 
 import yaml
 from pydantic import Field
@@ -21,7 +22,7 @@ from pydantic import Field
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit_json, commit_text, fingerprint, link_or_copy, lock
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import StageConfig, recipe
+from dreamloom.base.stage import NO_RECIPE, StageConfig, recipe
 from dreamloom.caption.sidecar import decoded
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.picture import EXTENSIONS
@@ -39,14 +40,18 @@ class DreamBoothConfig(StageConfig):
         "stable-diffusion-v1-5/stable-diffusion-v1-5",
         description="The model to start from: a diffusers folder, a .safetensors or .ckpt, or a hub id (owner/name).",
     )
-    class_pictures: int = Field(200, ge=1, le=100_000, description="Pictures that are drawn of each class.")
-    prior_weight: float = Field(1.0, ge=0, le=100, description="What the losses of class pictures are multiplied by.")
+    class_pictures: Annotated[int, NO_RECIPE] = Field(
+        200, ge=1, le=100_000, description="Pictures that are drawn of each class."
+    )
+    prior_weight: Annotated[float, NO_RECIPE] = Field(
+        1.0, ge=0, le=100, description="What the losses of class pictures are multiplied by."
+    )
     resolution: int = Field(512, ge=32, le=4096, description="Side of the drawn pictures, in pixels.")
-    batch: int = Field(4, ge=1, le=4096, description="Pictures drawn at a time.")
+    batch: Annotated[int, NO_RECIPE] = Field(4, ge=1, le=4096, description="Pictures drawn at a time.")
     sample_steps: int = Field(25, ge=1, le=1000, description="Denoising steps a picture.")
     guidance: float = Field(7.5, ge=0, le=100, description="Classifier-free guidance of the pictures.")
     seed: int = Field(0, ge=0, lt=2**63, description="The noise derives from it.")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    device: Annotated[str, NO_RECIPE] = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
 
 
 @dataclass(frozen=True)
@@ -83,9 +88,7 @@ def dreambooth(
     found = read_subjects(subjects)
     check_model(config.base)
     models = {"base": fingerprint(config.base)}
-    made = recipe(
-        "dreambooth", 1, config, models=models, leave_out=("batch", "device", "class_pictures", "prior_weight")
-    )
+    made = recipe("dreambooth", 1, config, models=models)
     classes = _check_target(target, made, found)
     drawn = there = 0
     with lock(target):

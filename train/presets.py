@@ -15,4 +15,4 @@ PRESETS: dict[str, dict[str, Any]] = {
     "24gb": {"gradient_checkpointing": True, "batch": 4},
     "80gb": {"batch": 32},
 }
-"""Name → what it sets; keys that are given win. `train.model.memory` says what each takes, and a test holds them to it."""
+"""Name → what it sets; keys that are given win. A test holds them to their memory."""

@@ -1,7 +1,8 @@
 """webdataset: tar files of at most 10,000 pictures, each with its caption as .txt and what else is known as .json.
 
 Written as img2dataset writes them (https://github.com/rom1504/img2dataset): 00000.tar holds 000000000.jpg, .txt and
-.json, the key of a sample being the shard's number and the picture's. Read as scrape.datasets.webdataset reads all of that kind.
+.json, the key of a sample being the shard's number and the picture's. Read as
+scrape.datasets.webdataset reads all of that kind.
 """
 
 import io

@@ -85,7 +85,7 @@ def recipes(collection: Collection, config: CocoConfig) -> dict[str, str]:
 def ingest_coco(
     collection: Collection, config: CocoConfig, progress: Progress = silent, parts: Sequence[str] | None = None
 ) -> Summary:
-    """Records COCO's photos; one that the file names and that is not there is `missing_file`. See scrape.datasets.ingest.
+    """Records COCO's photos; one that the file names and that is not there is `missing_file`.
 
     Without a folder of photos their addresses become candidates, for scrape.
 

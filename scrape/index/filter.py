@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pyarrow as pa
 from pydantic import Field
 
 from dreamloom.base.files import sweep
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import StageConfig, Summary, recipe
+from dreamloom.base.stage import BY_CONTENT, StageConfig, Summary, recipe
 from dreamloom.scrape.collection.collection import Collection, Table, key_of
 from dreamloom.scrape.collection.parts import PART_ROWS
 from dreamloom.scrape.index.columns import read_indexes
@@ -43,7 +43,7 @@ class FilterConfig(StageConfig):
     column is there, a row that has no value in it is dropped (of punsafe and pwatermark, see `unscored`).
     """
 
-    index: list[str] = Field(
+    index: Annotated[list[str], BY_CONTENT] = Field(
         description="Parquet files of a LAION-style index: paths, folders or globs, also s3:// or hf://, in order."
     )
     words: Words = Field(Words(), description="What the caption must and must not say.")
@@ -140,7 +140,7 @@ def _selection(config: FilterConfig, folder: Path, progress: Progress) -> Iterat
 
 def _recipe(config: FilterConfig) -> str:
     prints = [file.print() for file in index_files(config.index)]
-    return recipe("filter", _VERSION, config, upstream=prints, leave_out=["index"])
+    return recipe("filter", _VERSION, config, upstream=prints)
 
 
 def _write_parts(

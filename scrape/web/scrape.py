@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -13,7 +13,7 @@ from dreamloom.base.errors import StageFailed, UserError
 from dreamloom.base.files import sweep
 from dreamloom.base.pixels import MAX_PIXELS
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import StageConfig, Summary, recipe
+from dreamloom.base.stage import NO_RECIPE, StageConfig, Summary, recipe
 from dreamloom.scrape.collection.collection import Collection, Status, Table, open_collection
 from dreamloom.scrape.collection.journal import Journal, Row, plan_of
 from dreamloom.scrape.collection.parts import make_parts, stale_parts
@@ -29,33 +29,45 @@ class ScrapeConfig(StageConfig):
     not fetched again for a longer time limit. To fetch those that did not come, name their statuses to `retry`.
     """
 
-    timeout_s: float = Field(30.0, gt=0, description="Seconds for one address, from first to last byte, redirects too.")
-    connect_timeout_s: float = Field(10.0, gt=0, description="Seconds to connect.")
-    retries: int = Field(1, ge=0, le=10, description="Further tries, in this run, of what may be over in seconds.")
-    concurrency: int = Field(128, ge=1, le=1024, description="Addresses asked at once.")
-    per_host: int = Field(4, ge=1, le=64, description="Of these, of one host.")
-    delay_s: float = Field(0.0, ge=0, le=60, description="Seconds from one request to a host to the next, at least.")
-    give_up_after: int | None = Field(
+    timeout_s: Annotated[float, NO_RECIPE] = Field(
+        30.0, gt=0, description="Seconds for one address, from first to last byte, redirects too."
+    )
+    connect_timeout_s: Annotated[float, NO_RECIPE] = Field(10.0, gt=0, description="Seconds to connect.")
+    retries: Annotated[int, NO_RECIPE] = Field(
+        1, ge=0, le=10, description="Further tries, in this run, of what may be over in seconds."
+    )
+    concurrency: Annotated[int, NO_RECIPE] = Field(128, ge=1, le=1024, description="Addresses asked at once.")
+    per_host: Annotated[int, NO_RECIPE] = Field(4, ge=1, le=64, description="Of these, of one host.")
+    delay_s: Annotated[float, NO_RECIPE] = Field(
+        0.0, ge=0, le=60, description="Seconds from one request to a host to the next, at least."
+    )
+    give_up_after: Annotated[int | None, NO_RECIPE] = Field(
         5,
         ge=1,
         description="Requests to a host without an answer, in a row, after which it is left alone; null: never.",
     )
-    limit: int | None = Field(None, ge=1, description="Pictures wanted of a collection; null: all that can be had.")
-    threads: int = Field(0, ge=0, description="Threads that decode pictures; 0: one a core.")
-    engine: Literal["own", "img2dataset"] = Field(
+    limit: Annotated[int | None, NO_RECIPE] = Field(
+        None, ge=1, description="Pictures wanted of a collection; null: all that can be had."
+    )
+    threads: Annotated[int, NO_RECIPE] = Field(0, ge=0, description="Threads that decode pictures; 0: one a core.")
+    engine: Annotated[Literal["own", "img2dataset"], NO_RECIPE] = Field(
         "own", description="What fetches: dreamloom itself, or img2dataset 1.47 first, which can use many machines."
     )
-    distributor: Literal["multiprocessing", "pyspark", "ray"] = Field(
+    distributor: Annotated[Literal["multiprocessing", "pyspark", "ray"], NO_RECIPE] = Field(
         "multiprocessing", description="What runs img2dataset's processes: this machine, or a Spark or Ray cluster."
     )
-    processes: int = Field(
+    processes: Annotated[int, NO_RECIPE] = Field(
         0,
         ge=0,
         description="Processes of img2dataset, which share `concurrency`; 0: one a core. Spark and Ray run as many as "
         "they like.",
     )
-    contact: str = Field("", description="A page or mail address for those who wonder who asks; part of User-Agent.")
-    min_success: float = Field(0.1, ge=0, le=1, description="Share of pictures that must come, lest the stage fail.")
+    contact: Annotated[str, NO_RECIPE] = Field(
+        "", description="A page or mail address for those who wonder who asks; part of User-Agent."
+    )
+    min_success: Annotated[float, NO_RECIPE] = Field(
+        0.1, ge=0, le=1, description="Share of pictures that must come, lest the stage fail."
+    )
 
     max_bytes: int = Field(32 * 2**20, ge=1, description="Bytes of a picture's file, at most, packed and unpacked.")
     max_redirects: int = Field(5, ge=0, le=20, description="Redirects followed.")
@@ -93,24 +105,6 @@ class ScrapeConfig(StageConfig):
         return value
 
 
-_EFFORT = (
-    "timeout_s",
-    "connect_timeout_s",
-    "retries",
-    "concurrency",
-    "per_host",
-    "delay_s",
-    "give_up_after",
-    "limit",
-    "threads",
-    "engine",
-    "distributor",
-    "processes",
-    "contact",
-    "min_success",
-)
-
-
 def recipes(collection: Collection, config: ScrapeConfig) -> dict[str, str]:
     """Part → recipe: how pictures are fetched, and of which candidates. Reads the candidates' footers."""
     way = _way(config)
@@ -118,7 +112,7 @@ def recipes(collection: Collection, config: ScrapeConfig) -> dict[str, str]:
 
 
 def _way(config: ScrapeConfig) -> str:
-    return recipe("scrape", _VERSION, config, leave_out=_EFFORT)
+    return recipe("scrape", _VERSION, config)
 
 
 def scrape(

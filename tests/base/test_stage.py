@@ -1,11 +1,13 @@
 """Summaries add up, recipes change with what they name and with nothing else."""
 
+from typing import Annotated
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from dreamloom.base.stage import StageConfig, Summary, recipe
+from dreamloom.base.stage import NO_RECIPE, Group, Recipe, StageConfig, Summary, group_of, recipe, recipe_values
 
 
 class Config(StageConfig):
@@ -53,13 +55,19 @@ def test_a_recipe_names_config_code_models_and_upstream() -> None:
     assert recipe("score", 1, Config(), upstream=["a", "b"]) != recipe("score", 1, Config(), upstream=["b", "a"])
 
 
-def test_what_only_changes_speed_can_be_left_out() -> None:
-    def of(workers: int) -> str:
-        return recipe("score", 1, Config(workers=workers), leave_out=["workers"])
+def test_a_recipe_hashes_the_fields_that_belong_to_it() -> None:
+    class Marked(StageConfig):
+        size: int = Field(1, description="An ordinary field.")
+        num_workers: Annotated[int, NO_RECIPE] = Field(2, description="Speed only.")
+        prompt: Annotated[str, Recipe("words"), Group("Model")] = Field("", description="Of another recipe.")
 
-    assert of(2) == of(8)
-    with pytest.raises(KeyError):
-        recipe("score", 1, Config(), leave_out=["wrokers"])
+    assert (
+        recipe("score", 1, Marked())
+        == recipe("score", 1, Marked(num_workers=8, prompt="a"))
+        == recipe("score", 1, {"size": 1})
+    )
+    assert recipe_values(Marked(prompt="a"), "words") == {"prompt": "a"}
+    assert group_of(Marked.model_fields["prompt"]) == "Model" and group_of(Marked.model_fields["size"]) is None
 
 
 def test_unknown_keys_are_errors() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from dreamloom.train.config import BESIDE_THE_WEIGHTS, TrainConfig
+from dreamloom.base.stage import recipe_fields
+from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.evaluate import EvaluateConfig
 from dreamloom.train.export.export import ExportConfig
 
@@ -24,5 +25,6 @@ def test_every_field_is_read_and_described(config: type[BaseModel]) -> None:
     assert all(field.description for field in config.model_fields.values())
 
 
-def test_fields_beside_the_weights_are_fields() -> None:
-    assert set(TrainConfig.model_fields) > BESIDE_THE_WEIGHTS
+def test_what_changes_no_weights_is_no_part_of_the_recipe() -> None:
+    assert {"resolution", "seed", "learning_rate"} <= recipe_fields(TrainConfig)
+    assert not {"num_workers", "device", "preset"} & recipe_fields(TrainConfig)

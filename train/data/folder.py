@@ -1,7 +1,7 @@
 """Reading a training folder: what pictures there are, their captions, and how each is shown.
 
-It may be a folder in EveryDream's format, with webdataset shards among the pictures or instead of them (train.data.shards),
-or a table of pictures (dreamloom.train.data.table). No picture is opened.
+It may be a folder in EveryDream's format, with webdataset shards among the pictures or instead of them
+(train.data.shards), or a table of pictures (dreamloom.train.data.table). No picture is opened.
 """
 
 import os

@@ -3,8 +3,8 @@
     {"file_name": "cats/1.jpg", "text": "a cat on a sofa", "multiply": 0.5}
 
 Files are found from the folder of the table. A row may have, beside file and caption, whatever a control file may say
-(train.data.control_files). Rows whose `split` is not train are left out; so dreamloom's own dataset.parquet is such a table, and
-the metadata.jsonl of an imagefolder data set is another.
+(train.data.control_files). Rows whose `split` is not train are left out; so dataset.parquet is such a table,
+and the metadata.jsonl of an imagefolder data set is another.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""Noise and timesteps, made on the device as functions of (stream, sample index): the torch side of train.diffusion.rng."""
+"""Noise and timesteps, made on the device as functions of (stream, sample index)."""
 
 import math
 

@@ -10,14 +10,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import fingerprint
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import StageConfig, recipe
+from dreamloom.base.stage import NO_RECIPE, StageConfig, recipe
 from dreamloom.train.data.dataset import Dataset, read_dataset
 from dreamloom.train.model.check import check_model
 from dreamloom.train.run.find import Source, find_source
@@ -38,15 +38,15 @@ class EvaluateConfig(StageConfig):
     pad: str | None = Field(
         None, pattern="^#[0-9a-fA-F]{6}$", description="Show whole pictures on this colour, as in training; none: crop."
     )
-    batch: int = Field(4, ge=1, le=4096, description="Pictures a forward pass.")
+    batch: Annotated[int, NO_RECIPE] = Field(4, ge=1, le=4096, description="Pictures a forward pass.")
     timesteps: int = Field(8, ge=1, le=1000, description="Timesteps at which each picture is judged, one a stratum.")
     seed: int = Field(0, ge=0, lt=2**63, description="The noise derives from it.")
     vae: str | None = Field(None, description="A VAE in place of the base's, for both models.")
     average: bool = Field(True, description="Judge a checkpoint's averaged weights, where it has them.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="Of the arithmetic, as in training.")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
-    workers: int = Field(4, ge=1, le=256, description="Threads that read and decode pictures.")
-    cache: Path | None = Field(None, description="Where latents are kept; none: in memory.")
+    device: Annotated[str, NO_RECIPE] = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    workers: Annotated[int, NO_RECIPE] = Field(4, ge=1, le=256, description="Threads that read and decode pictures.")
+    cache: Annotated[Path | None, NO_RECIPE] = Field(None, description="Where latents are kept; none: in memory.")
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def evaluate(
 def way(base: str, kinds: Mapping[str, Dataset], config: EvaluateConfig) -> str:
     """Names all that a measurement depends on, but the model that is measured."""
     digests = [f"{name} {kind.digest()}" for name, kind in sorted(kinds.items())]
-    return recipe("evaluate", 1, config, digests, {"base": fingerprint(base)}, ("batch", "device", "workers", "cache"))
+    return recipe("evaluate", 1, config, digests, {"base": fingerprint(base)})
 
 
 def measured_in_training(

@@ -50,7 +50,7 @@ def export(checkpoint: Path, target: Path, config: ExportConfig, progress: Progr
     """Writes a run's model.
 
     Args:
-        checkpoint: a checkpoint of a run, or a run, whose best is taken (train.run.folder.best_point), or its newest where
+        checkpoint: a checkpoint of a run, or a run, whose best is taken or its newest where
             nothing was measured.
         target: the folder to write; an earlier export there is replaced, whole.
 

@@ -1,4 +1,4 @@
-"""What the UNet is asked in training, and what its answers cost: the config's choice among train.diffusion.formulas's functions.
+"""What the UNet is asked in training, and what its answers cost: the config's choice among diffusion.formulas.
 
 All randomness is a function of the seed and the sample's index.
 """

@@ -20,8 +20,8 @@ from typing import Any
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit_json, commit_text, fingerprint
-from dreamloom.base.stage import recipe
-from dreamloom.train.config import BESIDE_THE_WEIGHTS, TrainConfig
+from dreamloom.base.stage import recipe, recipe_fields
+from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset
 
 VERSION = 2
@@ -64,7 +64,7 @@ def recipe_of(dataset: Dataset, heldout: dict[str, Dataset], config: TrainConfig
     """Names a run by all that its result depends on."""
     models = {"base": fingerprint(config.base)} | ({"vae": fingerprint(config.vae)} if config.vae else {})
     digests = [dataset.digest(), *(f"{name} {kind.digest()}" for name, kind in sorted(heldout.items()))]
-    return recipe("train", VERSION, config, digests, models, BESIDE_THE_WEIGHTS)
+    return recipe("train", VERSION, config, digests, models)
 
 
 def check_same(run: Path, made: str, config: TrainConfig) -> None:
@@ -81,7 +81,7 @@ def check_same(run: Path, made: str, config: TrainConfig) -> None:
     if stored["recipe"] == made:
         return
     before, now = stored["config"], config.model_dump(mode="json")
-    changed = [name for name in now if name not in BESIDE_THE_WEIGHTS and before.get(name) != now[name]]
+    changed = [name for name in now if name in recipe_fields(TrainConfig) and before.get(name) != now[name]]
     listed = ", ".join(f"{name} {before.get(name)} instead of {now[name]}" for name in changed)
     what = f"another config ({listed})" if changed else "other pictures, captions or models"
     raise UserError(f"{run} was made with {what}; name a new folder for this run.")
