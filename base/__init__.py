@@ -1,1 +1,1 @@
-"""The ground floor: errors, progress, files, pictures and the shape of a stage. Imports nothing of the house."""
+"""The ground floor: errors, progress, files, images and the shape of a stage. Imports nothing of the house."""

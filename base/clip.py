@@ -1,4 +1,4 @@
-"""An open_clip model: which one, where it comes from, and embeddings of pictures and texts."""
+"""An open_clip model: which one, where it comes from, and embeddings of images and texts."""
 
 import importlib.util
 import pickle
@@ -52,7 +52,7 @@ class Clip:
 
     model: Any
     prepare: Callable[[Image.Image], "Tensor"]
-    """RGB picture → float32 [3, side, side], as the model was trained."""
+    """RGB image → float32 [3, side, side], as the model was trained."""
     tokenize: Callable[[Sequence[str]], "Tensor"]
     side: int
     """Pixels of the model's square input."""
@@ -62,7 +62,7 @@ class Clip:
     precision: Precision
 
     def embed_pictures(self, prepared: Sequence["Tensor"]) -> NDArray[np.float32]:
-        """L2-normalised embeddings [n, d] of n prepared pictures, as one batch."""
+        """L2-normalised embeddings [n, d] of n prepared images, as one batch."""
         import torch
 
         pixels = torch.stack(list(prepared)).to(self.device, torch.bfloat16 if self.precision == "bf16" else None)

@@ -9,7 +9,7 @@ class UserError(Exception):
 
 
 class StageFailed(Exception):
-    """A stage that did its work and came to too little, such as a scrape that almost no picture came from.
+    """A stage that did its work and came to too little, such as a scrape that almost no image came from.
 
     What it made is committed. The command line prints the sentence, and exits with 1.
     """

@@ -1,6 +1,6 @@
 """Bytes in, upright sRGB pixels out; and one exception for every way in which that can't be.
 
-Pillow alone turns 16-bit pictures white, shows what lies under transparent pixels, ignores EXIF and ICC, and lets a
+Pillow alone turns 16-bit images white, shows what lies under transparent pixels, ignores EXIF and ICC, and lets a
 truncated file pass until it is used; each of these is settled here, once, for every stage.
 """
 
@@ -23,7 +23,7 @@ MAX_PIXELS = 89_478_485
 
 Reason = Literal["empty", "not_an_image", "unsupported", "truncated", "too_many_pixels", "animated", "missing_file"]
 
-# What Pillow has to say of a picture is said by PictureError. For good, as catch_warnings is not safe in threads.
+# What Pillow has to say of an image is said by PictureError. For good, as catch_warnings is not safe in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _SRGB = ImageCms.createProfile("sRGB")
@@ -48,7 +48,7 @@ _BROKEN = (
 
 
 class PictureError(Exception):
-    """Bytes that give no picture. `reason` is a word of the records' status, `detail` a line about it."""
+    """Bytes that give no image. `reason` is a word of the records' status, `detail` a line about it."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -58,7 +58,7 @@ class PictureError(Exception):
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture's first bytes say, before its pixels are decoded."""
+    """What an image's first bytes say, before its pixels are decoded."""
 
     format: str
     """Pillow's name: "JPEG", "PNG", …; "MPO" for a JPEG with further ones behind it."""
@@ -75,10 +75,10 @@ class Header:
 
 
 def read_header(source: bytes | Path) -> Header:
-    """Reads a picture's header; no pixel is decoded.
+    """Reads an image's header; no pixel is decoded.
 
     Raises:
-        PictureError: it is empty, missing, no picture, or of a kind that is not supported.
+        PictureError: it is empty, missing, no image, or of a kind that is not supported.
     """
     with _open(source) as image:
         try:
@@ -98,13 +98,13 @@ def decode(
     at_least: int | None = None,
     animated: Literal["first", "reject"] = "first",
 ) -> Image.Image:
-    """Decodes a picture to upright 8-bit sRGB, mode "RGB".
+    """Decodes an image to upright 8-bit sRGB, mode "RGB".
 
     Args:
         max_pixels: the most pixels that are decoded; the header is asked before.
         background: the colour under transparent pixels.
         at_least: decode a JPEG at the smallest of its scales whose short side is still this many pixels (libjpeg's
-            1/2, 1/4, 1/8): several times faster where the picture is shrunk anyway.
+            1/2, 1/4, 1/8): several times faster where the image is shrunk anyway.
         animated: what to do with several frames.
 
     Raises:
@@ -131,7 +131,7 @@ def decode(
 
 
 def check_whole(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> None:
-    """Looks as cheaply as tells whether a picture is whole: a JPEG whose markers are in order is decoded in part only.
+    """Looks as cheaply as tells whether an image is whole: a JPEG whose markers are in order is decoded in part only.
 
     Raises:
         PictureError: see Reason.
@@ -193,7 +193,7 @@ def _unidentified(source: bytes | Path) -> PictureError:
         if len(first) >= len(start) and all(a in (b, ord(".")) for a, b in zip(start, first, strict=False)):
             detail = "its header is broken" if reason == "truncated" else "a format that is not decoded here"
             return PictureError(reason, detail)
-    return PictureError("not_an_image", "no known picture format")
+    return PictureError("not_an_image", "no known image format")
 
 
 def _check_pixels(image: Image.Image, scans: int, max_pixels: int) -> None:
@@ -222,7 +222,7 @@ def _animated(image: Image.Image) -> bool:
 
     Counting them all would let a small hostile file keep a core for minutes.
     """
-    if image.format == "MPO":  # the pictures behind the first are its depth or its other eye
+    if image.format == "MPO":  # the images behind the first are its depth or its other eye
         return False
     try:
         if image.format != "TIFF":
@@ -321,7 +321,7 @@ def _white_level(image: Image.Image, values: npt.NDArray[np.float32]) -> float:
     """The value that is white.
 
     For 16 bits and fewer it is the greatest that the file's bits can hold (TIFF 6.0, PhotometricInterpretation; PNG 3,
-    12.4), though none of the pixels come near: a picture taken in the dark stays dark. 32-bit and float files say
+    12.4), though none of the pixels come near: an image taken in the dark stays dark. 32-bit and float files say
     nothing, so it is the first usual white that no pixel is above.
     """
     tags = _tags(image)
@@ -339,7 +339,7 @@ def _tags(image: Image.Image) -> dict[int, Any]:
 
 
 def _foreign_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
-    """The picture's ICC profile, unless it has none, a broken one, or sRGB."""
+    """The image's ICC profile, unless it has none, a broken one, or sRGB."""
     data = image.info.get("icc_profile")
     if not data:
         return None
@@ -355,5 +355,5 @@ def _converted(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.I
     try:
         converted = ImageCms.profileToProfile(image, profile, _SRGB, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return image  # a profile of another colour space than the picture's
+        return image  # a profile of another colour space than the image's
     return image if converted is None else converted

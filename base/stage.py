@@ -55,7 +55,7 @@ class Summary:
     seconds: float = 0.0
     """Wall time of the work, summed over parts."""
     bytes_written: int = 0
-    """Bytes of pictures written or linked."""
+    """Bytes of images written or linked."""
     parts_done: int = 0
     """Parts made now."""
     parts_before: int = 0

@@ -1,9 +1,9 @@
-"""The caption stage beside transformers one picture at a time, and beside the bare model, in the shape of BLIP base.
+"""The caption stage beside transformers one image at a time, and beside the bare model, in the shape of BLIP base.
 
     OMP_NUM_THREADS=2 python -m bench.caption [--rounds 3] [--batch 16]
     python -m bench.caption --device cuda --batch 64 --pictures 512
 
-one    as EveryDream and its kin do: open a picture, run the processor, generate, decode the tokens; float32.
+one    as EveryDream and its kin do: open an image, run the processor, generate, decode the tokens; float32.
 ours   the caption stage over a collection: float32, and `precision: auto`.
 bare   the model's own generate on ready tensors, in the same batches: the limit.
 
@@ -54,11 +54,11 @@ RATIOS = {
 """How many times as fast the first is as the second."""
 
 Cost = tuple[float, float]
-"""Of a picture: seconds, and seconds of all processors."""
+"""Of an image: seconds, and seconds of all processors."""
 
 
 def main() -> None:
-    """Makes a model and pictures in a temporary folder, and measures."""
+    """Makes a model and images in a temporary folder, and measures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=16)
@@ -79,14 +79,14 @@ def main() -> None:
 
 
 def measure(turns: dict[str, str], ask: Callable[[str, str], Cost], rounds: int) -> dict[str, list[Cost]]:
-    """What a picture costs each, in each round. Before the first, each sees few, and makes what later ones find."""
+    """What an image costs each, in each round. Before the first, each sees few, and makes what later ones find."""
     costs: dict[str, list[Cost]] = {name: [] for name in turns}
     for name, process in turns.items():
         ask(process, f"first {name}")
     for _ in range(rounds):
         for name, process in turns.items():
             costs[name].append(ask(process, name))
-            print("{}: {:.2f} s a picture, {:.2f} of processors".format(name, *costs[name][-1]), file=sys.stderr)
+            print("{}: {:.2f} s an image, {:.2f} of processors".format(name, *costs[name][-1]), file=sys.stderr)
     return costs
 
 
@@ -131,7 +131,7 @@ def processes(names: set[str], place: str) -> Iterator[Callable[[str, str], Cost
 
 
 def serve(process: str, place: Path, given: argparse.Namespace) -> None:
-    """Takes turns as they are asked for on stdin; answers each with seconds, and processor seconds, a picture."""
+    """Takes turns as they are asked for on stdin; answers each with seconds, and processor seconds, an image."""
     turns: dict[str, Callable[[], int]] = {}
     if process == "one":
         model = read_one(place)
@@ -164,7 +164,7 @@ def read_one(place: Path) -> tuple[Any, Any]:
 
 
 def make_one(place: Path, read: tuple[Any, Any], count: int, beams: int) -> Callable[[], int]:
-    """One picture after the other, with malloc as it comes."""
+    """One image after the other, with malloc as it comes."""
     import torch
 
     (processor, model), files = read, pictures_of(place, count)
@@ -210,7 +210,7 @@ def make_bare(place: Path, config: CaptionConfig, count: int) -> Callable[[], in
 
 
 def make_collection(place: Path, name: str, count: int) -> Collection:
-    """So many of the pictures as a collection, without texts."""
+    """So many of the images as a collection, without texts."""
     collection, mine = Collection(place / name), place / f"pictures of {name}"
     mine.mkdir()
     for file in pictures_of(place, count):
@@ -220,7 +220,7 @@ def make_collection(place: Path, name: str, count: int) -> Collection:
 
 
 def pictures_of(place: Path, count: int) -> list[Path]:
-    """The first of the pictures."""
+    """The first of the images."""
     return sorted((place / "pictures").iterdir())[:count]
 
 

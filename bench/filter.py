@@ -32,7 +32,7 @@ WORDS = ["man", "woman", "person"]
 
 
 def config_for(files: list[Path]) -> FilterConfig:
-    """A usual search: pictures of people, 512 pixels, nice, safe, no watermark, no stock sites."""
+    """A usual search: images of people, 512 pixels, nice, safe, no watermark, no stock sites."""
     return FilterConfig(index=[str(file) for file in files], words=Words(any=WORDS), min_aesthetic=5.0)
 
 

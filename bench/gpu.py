@@ -12,7 +12,7 @@ largest         ours, the batch doubled until the memory is full
 
 Each row is a process of its own, so that none inherits another's memory, and one that fails says why and takes no other
 with it. What is compiled takes a minute or two before it is timed. MFU is of the matrix products in bfloat16 that
-the card was measured to do just before, at 2.0 TFLOP a picture (forward and backward; counted in the tiny shape).
+the card was measured to do just before, at 2.0 TFLOP an image (forward and backward; counted in the tiny shape).
 Weights are random, text is encoded once, and all of the UNet learns. Prints a table, and last a line of JSON.
 """
 
@@ -233,7 +233,7 @@ def matmul_rate(device: torch.device) -> float:
 
 
 def count_flops(model: Model, ready: Ready) -> float:
-    """FLOP a picture costs, backward as twice forward."""
+    """FLOP an image costs, backward as twice forward."""
     from torch.utils.flop_counter import FlopCounterMode
 
     noisy = ready.posteriors[:1, 0].float()

@@ -53,9 +53,9 @@ class Case:
     urls: tuple[str, ...] = ("http://{at}/picture.jpg",)
     robots: Answer | bytes | None = None
     """Its robots.txt; None: it has none."""
-    text: str | None = "a picture"
+    text: str | None = "an picture"
     shows: "np.ndarray | None" = None
-    """What must be seen on the stored picture."""
+    """What must be seen on the stored image."""
     close: float = 8.0
     """How far the pixels may be off, on average."""
     never_asked: bool = field(default=False)
@@ -107,7 +107,7 @@ def once(first: bytes, then: bytes) -> Answer:
 
 
 def only(wanted: str, then: bytes) -> Answer:
-    """The picture for one path (or one line of the request), 404 for every other."""
+    """The image for one path (or one line of the request), 404 for every other."""
 
     async def answer(exchange: Exchange) -> None:
         exchange.send.write(then if wanted in (exchange.path, *exchange.head.split("\r\n")) else reply(b"", 404))

@@ -46,7 +46,7 @@ def scraped(site: Site, collection: Collection) -> list[list[Row]]:
 
 
 def good() -> bytes:
-    """A picture, as it should be."""
+    """An image, as it should be."""
     return reply(bad.photo())
 
 
@@ -160,13 +160,13 @@ def _content() -> Iterator[Case]:
     yield Case("40", "SVG", "not_an_image", reply(b'<svg xmlns="http://www.w3.org/2000/svg"/>'))
     yield Case("41", "ICO", "unsupported", reply(icon))
     yield Case("42", "PDF", "not_an_image", reply(b"%PDF-1.7\n" + bytes(200)))
-    yield Case("43", "a picture as text/plain", "ok", reply(bad.photo(), 200, "Content-Type: text/plain"))
+    yield Case("43", "an image as text/plain", "ok", reply(bad.photo(), 200, "Content-Type: text/plain"))
     yield Case("44", "nothing, with 200", "empty", reply())
     pixel = bad.encoded(np.zeros((1, 1, 3), np.uint8), "GIF")
     yield Case("45", "a tracking pixel", "placeholder", reply(pixel))
     missing = bad.encoded(np.full((200, 300, 3), 128, np.uint8))
     five = tuple(f"http://{{at}}/{n}.jpg" for n in range(5))
-    yield Case("46", "one picture for every address", "placeholder", reply(missing), five)
+    yield Case("46", "one image for every address", "placeholder", reply(missing), five)
     for name, share in (("JPEG", 0.5), ("JPEG", 0.99), ("PNG", 0.5), ("PNG", 0.99)):
         grain = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
         whole = bad.encoded(grain, name)

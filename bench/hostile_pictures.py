@@ -1,4 +1,4 @@
-"""Bytes that a scraper must survive: pictures in every form that misleads a decoder, and what is no picture at all."""
+"""Bytes that a scraper must survive: images in every form that misleads a decoder, and what is no image at all."""
 
 import gzip
 import io
@@ -17,14 +17,14 @@ WIDTH, HEIGHT = 64, 48
 
 @cache
 def scene() -> np.ndarray:
-    """A picture whose four corners differ: red, green, blue, white; (48, 64, 3) uint8."""
+    """An image whose four corners differ: red, green, blue, white; (48, 64, 3) uint8."""
     pixels = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
     pixels[:24, :32], pixels[:24, 32:], pixels[24:, :32] = (250, 20, 20), (20, 220, 30), (30, 40, 240)
     return pixels
 
 
 def encoded(pixels: np.ndarray | None = None, name: str = "JPEG", mode: str | None = None, **options: Any) -> bytes:
-    """A picture in one of Pillow's formats."""
+    """An image in one of Pillow's formats."""
     out = io.BytesIO()
     if name == "JPEG":
         options = {"quality": 95, "subsampling": 0, **options}

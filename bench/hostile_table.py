@@ -2,7 +2,7 @@
 
     python -m bench.hostile_table          prints the table of docs/scraping.md; some two minutes
 
-Both run once over the cases of bench/hostile_cases.py, with the same deadline. A picture that is stored and looks
+Both run once over the cases of bench/hostile_cases.py, with the same deadline. An image that is stored and looks
 otherwise than it should is said to be wrong.
 """
 
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 _AS_YOU_LIKE = ("7", "60")
-"""A picture that is no harm to take, though its headers or its comment are not what they should be."""
+"""An image that is no harm to take, though its headers or its comment are not what they should be."""
 
 
 def _refused(case: Case) -> bool:

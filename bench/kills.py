@@ -3,7 +3,7 @@
     python -m bench.kills [--pictures 5000] [--kills 20] [--seed 0]
 
 A moment is chosen by how many rows the journal has, which is the one thing that a kill can hurt. Counts what was asked
-for again though it was journaled, compares tables and pictures with an undisturbed run's, and prints JSON. Exits with 1
+for again though it was journaled, compares tables and images with an undisturbed run's, and prints JSON. Exits with 1
 where anything differs.
 """
 
@@ -93,7 +93,7 @@ def journaled(collection: Collection) -> list[dict[str, str]]:
 
 
 def whole(collection: Collection, row: dict[str, str]) -> bool:
-    """Whether a row's picture is there, if it should be."""
+    """Whether a row's image is there, if it should be."""
     return row["status"] != Status.OK or os.path.getsize(collection.root / row["image"]) == row["bytes"]
 
 
@@ -110,7 +110,7 @@ def hits(url: str) -> dict[str, int]:
 
 
 def pictures(collection: Collection) -> dict[str, bytes]:
-    """Name → bytes of every stored picture."""
+    """Name → bytes of every stored image."""
     return {path.name: path.read_bytes() for path in (collection.root / "images").rglob("*.*")}
 
 

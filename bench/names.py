@@ -2,11 +2,11 @@
 
     python -m bench.names [--names 100000] [--files 50000] [--rounds 10]
 
-names      captions of many kinds get names by caption.filename, a picture is linked under each, with a sidecar where
+names      captions of many kinds get names by caption.filename, an image is linked under each, with a sidecar where
            the name can't hold its caption; then the folder is read back.
 convert    dreamloom caption convert --from filename --to txt, in place: nothing is overwritten, each file is whole or
            not there, each is logged.
-plain      as KaliYuga's organiser does: for each picture, open(name.txt, "w").write(caption). It overwrites, logs
+plain      as KaliYuga's organiser does: for each image, open(name.txt, "w").write(caption). It overwrites, logs
            nothing, and leaves half a file where it is killed.
 
 One folder of all files is converted at once; then convert and plain take turns on fresh folders of a tenth of that, as
@@ -149,7 +149,7 @@ def report(names: int, files: int, found: dict[str, float], whole: Turns, turns:
     """The table, and the line of JSON."""
     table = Table("", "", title="Captions in names and sidecars", title_justify="left")
     table.add_row(f"{names:,} names, in memory, written and read", f"{found['codec']:.2f} s")
-    table.add_row("the same, as pictures and sidecars", f"{found['written']:.2f} s, read back {found['read']:.2f} s")
+    table.add_row("the same, as images and sidecars", f"{found['written']:.2f} s, read back {found['read']:.2f} s")
     kinds = f"{found['sidecars']:,}; {found['collisions']}; {found['wrong']}"
     table.add_row("of these with a sidecar; equal names; captions lost", kinds)
     rates = {}

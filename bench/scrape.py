@@ -1,4 +1,4 @@
-"""The scraper beside img2dataset 1.47 on the same pictures, beside itself with a faulty web, and with next to none.
+"""The scraper beside img2dataset 1.47 on the same images, beside itself with a faulty web, and with next to none.
 
     python -m bench.scrape [--pictures 1000] [--rounds 2] [--urls 100000] [--only peers|faults|urls] [--keep FOLDER]
 
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--urls", type=int, default=100_000)
     parser.add_argument("--only", choices=["peers", "faults", "urls"])
-    parser.add_argument("--keep", type=Path, help="where pictures are made, and kept for another run")
+    parser.add_argument("--keep", type=Path, help="where images are made, and kept for another run")
     given = parser.parse_args()
     report: dict[str, Any] = {"python": platform.python_version(), "aiohttp": version("aiohttp")}
     with tempfile.TemporaryDirectory() as place:
@@ -163,7 +163,7 @@ def candidates(collection: Collection, urls: list[str]) -> None:
     """Writes a collection's candidates."""
     for start in range(0, len(urls), PART_ROWS):
         of_part = urls[start : start + PART_ROWS]
-        rows = [{"key": key_of("url", address), "url": address, "text": "a picture"} for address in of_part]
+        rows = [{"key": key_of("url", address), "url": address, "text": "an picture"} for address in of_part]
         summary = Summary(rows=len(rows), kept=len(rows))
         name = f"{start // PART_ROWS:05d}"
         collection.write(Table.CANDIDATES, name, rows, recipe="bench", config=NoConfig(), summary=summary)

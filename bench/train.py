@@ -1,10 +1,10 @@
-"""The trainer beside a bare step and beside a plain loop, on the demo's model and the same pictures.
+"""The trainer beside a bare step and beside a plain loop, on the demo's model and the same images.
 
     python -m bench.train [--rounds 6] [--steps 10] [--threads 1]
 
 bare    UNet forward, backward and optimizer step on tensors already in memory: the limit.
 ours    train/, latents and texts cached.
-fill    what ours does before that, once: pictures and captions into the cache.
+fill    what ours does before that, once: images and captions into the cache.
 plain   what diffusers' train_text_to_image.py does at every step: decode, VAE, text encoder, an .item().
 
 All in float32, in one process that keeps its pages (base.cpu), as dreamloom's does. They take turns, because a shared
@@ -67,7 +67,7 @@ class Clock:
 
 
 def main() -> None:
-    """Makes pictures in a temporary folder, and measures."""
+    """Makes images in a temporary folder, and measures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--steps", type=int, default=10, help="steps of each, in each round")
@@ -141,7 +141,7 @@ def filled(model: Model, data: Dataset, config: TrainConfig, cache: Path) -> tup
 
 
 def filling(data: Dataset, config: TrainConfig, place: Path) -> Turn:
-    """A fill of the cache, anew each time, with as many pictures as are in the steps asked for."""
+    """A fill of the cache, anew each time, with as many images as are in the steps asked for."""
     model = load_model(config.base, CPU)
     count = 0
 

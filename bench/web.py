@@ -1,4 +1,4 @@
-"""The web of bench/scrape.py and bench/kills.py: pictures of a folder, small ones with faults, and empty bodies.
+"""The web of bench/scrape.py and bench/kills.py: images of a folder, small ones with faults, and empty bodies.
 
 python -m bench.web [--folder FOLDER]        serves on loopback until it is ended; prints its address
 """

@@ -1,5 +1,5 @@
 """BLIP (https://arxiv.org/abs/2201.12086) and BLIP-2 (https://arxiv.org/abs/2301.12597), through transformers, in
-batches: pictures in, sentences with their tokens and scores out."""
+batches: images in, sentences with their tokens and scores out."""
 
 import threading
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _KINDS = {"blip": "Blip", "blip-2": "Blip2"}
 
 @dataclass(frozen=True)
 class Written:
-    """What the model wrote about a picture."""
+    """What the model wrote about an image."""
 
     tokens: list[int]
     """Without the prompt, up to and without the end."""
@@ -59,7 +59,7 @@ class _Loaded:
         return set(end) if isinstance(end, list) else {end}
 
     def begin(self, prompt: str) -> list[int]:
-        """The tokens that generate is given for a picture; none: its own beginning."""
+        """The tokens that generate is given for an image; none: its own beginning."""
         if not prompt:
             return []
         tokens: list[int] = self.processor.tokenizer(prompt).input_ids
@@ -89,12 +89,12 @@ class Blip:
         return int(self.loaded.model.config.vision_config.image_size)
 
     def prepare(self, picture: Image.Image) -> "Tensor":
-        """RGB picture → float32 [3, side, side], scaled without regard to its aspect, as BLIP was trained."""
+        """RGB image → float32 [3, side, side], scaled without regard to its aspect, as BLIP was trained."""
         pixels: Tensor = self.loaded.processor.image_processor(images=picture, return_tensors="pt").pixel_values[0]
         return pixels
 
     def write(self, pictures: "Sequence[Tensor]", keys: Sequence[str]) -> list[list[Written]]:
-        """What the model says of n prepared pictures, in one batch: `candidates` sentences of each.
+        """What the model says of n prepared images, in one batch: `candidates` sentences of each.
 
         Args:
             keys: the pictures' keys, by which sentences are drawn where they are.

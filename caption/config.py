@@ -35,7 +35,7 @@ class CaptionConfig(StageConfig):
     )
     templates: Annotated[dict[str, tuple[str, ...]], Recipe("templates")] = Field(
         {},
-        description="Source → texts, of which each of its pictures takes the one that CLIP finds likeliest (close up "
+        description="Source → texts, of which each of its images takes the one that CLIP finds likeliest (close up "
         "photo of a man, … of a woman): in place of its template and of the model's words. Kept human texts stay. "
         "As a flag: --templates.SOURCE TEXT, once for each text.",
     )
@@ -53,10 +53,10 @@ class CaptionConfig(StageConfig):
         "(nucleus sampling; BLIP's own: 0.9); null: the likeliest sentence is searched for.",
     )
     candidates: Annotated[int, Recipe("blip")] = Field(
-        1, ge=1, le=64, description="Captions a picture, of which CLIP takes the best; above 1 with top_p, or beams."
+        1, ge=1, le=64, description="Captions an image, of which CLIP takes the best; above 1 with top_p, or beams."
     )
     seed: Annotated[int, Recipe("blip")] = Field(
-        0, ge=0, description="What is drawn hangs on this and the picture alone, not on its batch."
+        0, ge=0, description="What is drawn hangs on this and the image alone, not on its batch."
     )
     min_length: Annotated[int, Recipe("blip")] = Field(
         5, ge=0, le=256, description="Fewest tokens a caption. (BLIP's COCO config: 5)"
@@ -71,8 +71,8 @@ class CaptionConfig(StageConfig):
         None,
         ge=-1,
         le=1,
-        description="CLIP cosine of picture and caption under which a caption that was written is marked as doubtful; "
-        "its picture goes on. (0.2 is low for ViT-L-14.) null: none is asked.",
+        description="CLIP cosine of image and caption under which a caption that was written is marked as doubtful; "
+        "its image goes on. (0.2 is low for ViT-L-14.) null: none is asked.",
     )
     clip: Annotated[ClipConfig, BY_CONTENT] = Field(
         ClipConfig(), description="Which CLIP ranks captions; in a project, what score says where this says nothing."

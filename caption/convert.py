@@ -1,6 +1,6 @@
-"""Captions from one convention into another: a folder of pictures as a new folder, or with sidecars added.
+"""Captions from one convention into another: a folder of images as a new folder, or with sidecars added.
 
-Originals are never touched. Into a new folder pictures come as hard links; in place only sidecars are added, beside
+Originals are never touched. Into a new folder images come as hard links; in place only sidecars are added, beside
 what is there. Each file is made whole or not at all, and what is there already is right: a run that was killed goes
 on where it was, and one that was not has nothing to do.
 """
@@ -28,7 +28,7 @@ _MARK = ".dreamloom.json"
 Known = TypeVar("Known")
 
 Change = Callable[[Row, str], str]
-"""Another caption for a row; beside it is the name of the folder in which its picture lies."""
+"""Another caption for a row; beside it is the name of the folder in which its image lies."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def convert(
     progress: Progress = silent,
     change: Change | None = None,
 ) -> Converted:
-    """Writes a folder's pictures and captions in another format.
+    """Writes a folder's images and captions in another format.
 
     Args:
         source: a name in SOURCES.
@@ -62,7 +62,7 @@ def convert(
         change: edits each caption.
 
     Raises:
-        UserError: it can't be done: no such format or picture, or `output` is not this conversion's.
+        UserError: it can't be done: no such format or image, or `output` is not this conversion's.
     """
     begun = time.monotonic()
     writer = _named(to, FORMATS)
@@ -85,7 +85,7 @@ def convert(
 def read_rows(
     folder: Path, source: str, log: Log, progress: Progress = silent, change: Change | None = None
 ) -> list[Row]:
-    """The pictures of a folder that have captions, edited; the log says why the others are left out.
+    """The images of a folder that have captions, edited; the log says why the others are left out.
 
     Raises:
         UserError: it is no folder of that format.
@@ -158,7 +158,7 @@ def _claim(output: Path, folder: Path, source: str, to: str, rows: Sequence[Row]
     if not mark.is_file():
         commit_json(mark, made)
     elif json.loads(mark.read_bytes()) != made:
-        raise UserError(f"{output} was made from other pictures, captions or formats; name another folder.")
+        raise UserError(f"{output} was made from other images, captions or formats; name another folder.")
 
 
 def _is_empty(path: Path) -> bool:
@@ -167,7 +167,7 @@ def _is_empty(path: Path) -> bool:
 
 
 def _copy_controls(folder: Path, rows: Sequence[Row], target: Target) -> None:
-    """What EveryDream's own files say of folders goes with their pictures."""
+    """What EveryDream's own files say of folders goes with their images."""
     places = {above for row in rows for above in PurePath(row.name).parents}
     for place in sorted(places):
         for name in sorted(CONTROLS):

@@ -84,7 +84,7 @@ def edit(caption: str, config: EditConfig, source: str) -> str:
 
 
 def _strip(text: str, beginnings: Sequence[str]) -> str:
-    """More than one may stand before another: "a picture of a painting of a cat"."""
+    """More than one may stand before another: "an image of a painting of a cat"."""
     pattern = _compiled(tuple(beginnings), r"[\s,:;]*", r"[\s,:;]*")
     while (found := pattern.match(text)) and found.end():
         text = text[found.end() :]

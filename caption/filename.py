@@ -16,7 +16,7 @@ _SUFFIX_BYTES = 14
 """Room for "_(99999999999)" where a name is cut."""
 
 # Windows' reserved characters, and the underscore and the full stop, which mean something else: where the caption ends,
-# and, to webdataset, where the picture's key ends
+# and, to webdataset, where the image's key ends
 _REFUSED = re.compile(r'[<>:"/\\|?*_.]')
 
 _CONTROL = ("Cc", "Cs", "Cn", "Zl", "Zp")
@@ -31,14 +31,14 @@ CONTROLS = frozenset(
     [f"{name}.txt" for name in ("multiply", "flip_p", "cond_dropout", "loss_scale", "batch_id", "shuffle_tags")]
     + [f"{name}{suffix}" for name in ("local", "global") for suffix in (".yaml", ".yml")]
 )
-"""EveryDream's own files among the pictures, which say how a folder is shown."""
+"""EveryDream's own files among the images, which say how a folder is shown."""
 
 RESERVED = _DEVICES | {name.rpartition(".")[0] for name in CONTROLS}
-"""Stems that no picture may have: those, and EveryDream's own, which would be sidecars."""
+"""Stems that no image may have: those, and EveryDream's own, which would be sidecars."""
 
 
 def read_name(name: str) -> str:
-    """The caption that a picture's file name holds: its stem up to the first underscore, in Unicode's NFC.
+    """The caption that an image's file name holds: its stem up to the first underscore, in Unicode's NFC.
 
     As EveryDream does, but for NFC: macOS may hand over "é" as "e" and an accent, which a tokenizer reads otherwise.
     """
@@ -47,9 +47,9 @@ def read_name(name: str) -> str:
 
 
 class NameWriter:
-    """Gives the pictures of one folder names that hold their captions, each name once.
+    """Gives the images of one folder names that hold their captions, each name once.
 
-    No two of its names have the same stem on any system, also not where upper and lower case are the same: pictures of
+    No two of its names have the same stem on any system, also not where upper and lower case are the same: images of
     one stem would share a sidecar, and be one sample to webdataset.
     """
 

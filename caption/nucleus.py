@@ -1,6 +1,6 @@
 """Nucleus sampling (https://arxiv.org/abs/1904.09751) in which each sequence brings its own luck.
 
-transformers draws for the whole batch from one generator, so that a picture's caption hangs on its neighbours. Here
+transformers draws for the whole batch from one generator, so that an image's caption hangs on its neighbours. Here
 a token is found from one number in [0, 1) a sequence and step, by where it falls in the summed probabilities.
 """
 
@@ -17,7 +17,7 @@ _LIKELIEST = 256
 
 
 def luck_of(seed: int, key: str, sequences: int, steps: int) -> NDArray[np.float64]:
-    """What a picture's sequences are drawn by: float64 [sequences, steps] in [0, 1), of the seed and its key alone."""
+    """What an image's sequences are drawn by: float64 [sequences, steps] in [0, 1), of the seed and its key alone."""
     digest = hashlib.blake2b(f"{seed}\0{key}".encode(), digest_size=16).digest()
     return np.random.default_rng(int.from_bytes(digest, "little")).random((sequences, steps))
 

@@ -1,4 +1,4 @@
-"""Candidates for a picture's caption: what a model writes, the alt text, the texts of a class; CLIP ranks them.
+"""Candidates for an image's caption: what a model writes, the alt text, the texts of a class; CLIP ranks them.
 
 Several sentences of a model, of which CLIP takes the likeliest, are LAION-COCO's recipe
 (https://laion.ai/blog/laion-coco/). Alt text is one more candidate, so both are measured on the same scale.
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 _SCORE, _COSINE = 3, 4
-"""Decimals that do not hang on how many pictures the model saw at once."""
+"""Decimals that do not hang on how many images the model saw at once."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A text that may become a picture's caption."""
+    """A text that may become an image's caption."""
 
     caption: str
     kind: CaptionKind
     score: float | None = None
     """The model's mean log-probability a token."""
     similarity: float | None = None
-    """CLIP cosine of the picture and it; None where CLIP was not asked."""
+    """CLIP cosine of the image and it; None where CLIP was not asked."""
 
     def to_row(self) -> dict[str, Any]:
         """As the captions table has it."""
@@ -49,7 +49,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Seen:
-    """A picture as the models take it."""
+    """An image as the models take it."""
 
     row: Row
     """Its record: key, text, text_kind."""
@@ -60,25 +60,25 @@ class Seen:
 
 
 class Writer(Protocol):
-    """Finds the candidates of pictures."""
+    """Finds the candidates of images."""
 
     @property
     def side(self) -> int:
         """Pixels that the largest of its models looks at, a side."""
 
     def look(self, row: Row, picture: Image.Image, said: Sequence[Candidate] | None) -> Seen:
-        """An RGB picture as the models take it; threads call this.
+        """An RGB image as the models take it; threads call this.
 
         Args:
             said: what the captioning model said of it before.
         """
 
     def write(self, seen: Sequence[Seen]) -> list[list[Candidate]]:
-        """Of each picture at least one candidate, in one batch."""
+        """Of each image at least one candidate, in one batch."""
 
 
 def writer_of(config: CaptionConfig, source: str, all_said: bool) -> Writer:
-    """Who finds the candidates of a source's pictures.
+    """Who finds the candidates of a source's images.
 
     Args:
         all_said: the captioning model has described each of them before.

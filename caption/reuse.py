@@ -1,6 +1,6 @@
-"""What models said of a picture before, and whether it still holds: so that none is asked again what it has answered.
+"""What models said of an image before, and whether it still holds: so that none is asked again what it has answered.
 
-A picture's candidates hang on the picture, on what the captioning model is asked, and on the CLIP that ranks them. A
+An image's candidates hang on the image, on what the captioning model is asked, and on the CLIP that ranks them. A
 row's recipe has a half for each of the two models, so that another CLIP, or none, asks the captioning model nothing.
 """
 
@@ -21,13 +21,13 @@ WORDS_VERSION = 1
 
 @dataclass(frozen=True)
 class Asked:
-    """What models are asked about the pictures of a source: recipes, empty where a model is not asked."""
+    """What models are asked about the images of a source: recipes, empty where a model is not asked."""
 
     blip: str
     clip: str
 
     def of(self, row: Row) -> str:
-        """The recipe of the candidates of a picture."""
+        """The recipe of the candidates of an image."""
         picture = {name: row[name] for name in ("key", "sha256", "width", "height", "bytes")}
         texts = {name: row[name] for name in ("text", "text_kind")}
         said = recipe(self.blip, 1, picture) if self.blip else ""
@@ -35,7 +35,7 @@ class Asked:
 
 
 def asked_of(config: CaptionConfig, source: str) -> Asked:
-    """What a config asks models about a source's pictures. Models count by what is in them, not by where they lie."""
+    """What a config asks models about a source's images. Models count by what is in them, not by where they lie."""
     if source in config.templates:
         templates = {"templates": config.templates[source]}
         return Asked("", recipe("templates", WORDS_VERSION, templates, (), _clip(config)))
@@ -55,7 +55,7 @@ def _clip(config: CaptionConfig) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Found:
-    """A picture's candidates, and the recipe by which they were found."""
+    """An image's candidates, and the recipe by which they were found."""
 
     candidates: list[Candidate]
     recipe: str

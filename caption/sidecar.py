@@ -1,4 +1,4 @@
-"""Captions in files beside the picture: "x_1.txt", "x_1.caption" or "x_1.yaml" for "x_1.jpg".
+"""Captions in files beside the image: "x_1.txt", "x_1.caption" or "x_1.yaml" for "x_1.jpg".
 
 The first of these that is there and can be read wins over the others and over the name: .txt, .caption, .yaml, .yml.
 (EveryDream 1 has the same order without YAML; EveryDream 2 takes YAML, then .caption, then .txt, and mixes their tags.)
@@ -37,7 +37,7 @@ class Caption:
 
 @dataclass(frozen=True)
 class Written:
-    """All that the files beside a picture say."""
+    """All that the files beside an image say."""
 
     prompt: str | None = None
     """A text file's whole text, or a YAML file's main prompt; None: neither is there."""
@@ -54,7 +54,7 @@ class Written:
 
 
 def read_caption(picture: Path) -> Caption:
-    """The caption of a picture: of its sidecar, else of its name. An empty .txt is an empty caption.
+    """The caption of an image: of its sidecar, else of its name. An empty .txt is an empty caption.
 
     Never fails: a sidecar that can't be read is passed over, and a warning logged. Bytes that are not UTF-8 are taken
     for Windows' Latin-1.
@@ -64,7 +64,7 @@ def read_caption(picture: Path) -> Caption:
 
 
 def caption_of(name: str, written: Written) -> str:
-    """The caption of a picture of this name, with these files beside it."""
+    """The caption of an image of this name, with these files beside it."""
     if written.prompt is not None and not written.tags:
         return written.prompt
     # Without a main prompt, the name's caption takes its place, as it does in EveryDream 2
@@ -73,10 +73,10 @@ def caption_of(name: str, written: Written) -> str:
 
 
 def read_written(picture: Path, beside: Container[str] | None = None) -> Written:
-    """What the files beside a picture say; see read_caption for those that can't be read.
+    """What the files beside an image say; see read_caption for those that can't be read.
 
     Args:
-        beside: the names of the files in the picture's folder, where they are known.
+        beside: the names of the files in the image's folder, where they are known.
     """
     found = look_beside(str(picture.parent), picture.name, SIDECARS, beside)
     for one in found.passed_over:
@@ -91,7 +91,7 @@ def look_beside(
 
     Args:
         suffixes: of the files to look at, the first before the others.
-        beside: the names of the files in the picture's folder, where they are known.
+        beside: the names of the files in the image's folder, where they are known.
     """
     found, passed_over = Written(), []
     stem = os.path.splitext(name)[0]
@@ -145,7 +145,7 @@ def joined(prompt: str, tags: Iterable[tuple[str, float]]) -> str:
 
 
 def write_sidecar(picture: Path, text: str) -> Path:
-    """Writes a picture's caption into the .txt beside it, so that `read_caption` gives it back as it is.
+    """Writes an image's caption into the .txt beside it, so that `read_caption` gives it back as it is.
 
     Returns:
         The .txt, which is replaced where it was there.

@@ -1,8 +1,8 @@
-"""The caption stage: a picture keeps the text it came with where that is of a kind to keep; models find the others'.
+"""The caption stage: an image keeps the text it came with where that is of a kind to keep; models find the others'.
 
-What a model said of a picture is taken over from the part that is made again, and from a part that a kill left unmade,
-where the picture and all that its words hang on are the same. Another threshold in choose, or other edits, so ask no
-model again. Threads decode and scale pictures ahead of the model, so that it never waits.
+What a model said of an image is taken over from the part that is made again, and from a part that a kill left unmade,
+where the image and all that its words hang on are the same. Another threshold in choose, or other edits, so ask no
+model again. Threads decode and scale images ahead of the model, so that it never waits.
 """
 
 from collections import Counter
@@ -58,7 +58,7 @@ def recipes_by(collection: Collection, config: CaptionConfig) -> Callable[[str],
 def caption(
     collection: Collection, config: CaptionConfig, progress: Progress = silent, parts: Sequence[str] | None = None
 ) -> Summary:
-    """Captions every picture that was chosen (every one that is ok, where nothing was chosen yet).
+    """Captions every image that was chosen (every one that is ok, where nothing was chosen yet).
 
     One that has to be looked at and can't be decoded any more gets no row; the summary says why.
 
@@ -82,7 +82,7 @@ def caption(
 
 
 def left(collection: Collection, config: CaptionConfig, parts: Sequence[str]) -> float:
-    """The share of the pictures of some parts that a model has to look at yet. Loads none."""
+    """The share of the images of some parts that a model has to look at yet. Loads none."""
     begun = [_begin(collection, config, part, ()) for part in parts]
     return sum(len(one.unseen) for one in begun) / max(1, sum(len(one.rows) for one in begun))
 
@@ -97,14 +97,14 @@ class _Begun:
     """A part, before any model is asked."""
 
     rows: list[Row]
-    """Records of the pictures to caption, in order."""
+    """Records of the images to caption, in order."""
     wanted: Mapping[str, str]
     """Key → recipe of the candidates, for those that do not keep the text they came with."""
     known: Known
 
     @property
     def unseen(self) -> list[Row]:
-        """Rows whose pictures have to be looked at."""
+        """Rows whose images have to be looked at."""
         return [row for row in self.rows if row["key"] in self.wanted and row["key"] not in self.known.found]
 
 
@@ -140,7 +140,7 @@ def _caption_part(
 def _find(
     collection: Collection, config: CaptionConfig, rows: Sequence[Row], said: Mapping[str, Sequence[Candidate]]
 ) -> Iterator[tuple[Row, list[Candidate] | str]]:
-    """Each row with its picture's candidates, or with why there are none. No rows: no model is loaded."""
+    """Each row with its image's candidates, or with why there are none. No rows: no model is loaded."""
     if not rows:
         return
     writer = writer_of(config, collection.name, all(row["key"] in said for row in rows))
@@ -163,7 +163,7 @@ def _kept(collection: Collection, part: str) -> list[str] | None:
 
 
 def _chosen(collection: Collection, part: str) -> list[Row]:
-    """Records of the pictures to caption, in order."""
+    """Records of the images to caption, in order."""
     columns = ["key", "status", "image", "width", "height", "bytes", "sha256", "text", "text_kind"]
     records = collection.read(Table.RECORDS, part, columns)
     kept = _kept(collection, part)
@@ -175,21 +175,21 @@ def _chosen(collection: Collection, part: str) -> list[Row]:
 
 
 def _stays(row: Row, collection: Collection, config: CaptionConfig) -> bool:
-    """Whether a picture keeps the text it came with."""
+    """Whether an image keeps the text it came with."""
     if row["text"] is None or row["text_kind"] not in config.keep:
         return False
     return not (row["text_kind"] == CaptionKind.TEMPLATE and collection.name in config.templates)
 
 
 def _there(collection: Collection, part: str) -> list[dict[str, Any]]:
-    """What the part that lies there has of each picture: key, candidates, recipe."""
+    """What the part that lies there has of each image: key, candidates, recipe."""
     if part not in collection.parts(Table.CAPTIONS):
         return []
     return list(collection.read(Table.CAPTIONS, part, ["key", "candidates", "recipe"]).to_pylist())
 
 
 def _look(collection: Collection, writer: Writer, said: Mapping[str, Sequence[Candidate]], row: Row) -> Seen | str:
-    """A picture as the models take it, or why there is none."""
+    """An image as the models take it, or why there is none."""
     try:
         # twice the model's side: large photos decode faster, and nothing of it shows once they are shrunk
         picture = decode(collection.root / row["image"], at_least=2 * writer.side)
@@ -199,7 +199,7 @@ def _look(collection: Collection, writer: Writer, said: Mapping[str, Sequence[Ca
 
 
 def _row(record: Row, found: Found | None, config: CaptionConfig, source: str) -> dict[str, Any]:
-    """A row of captions: of what was found, or of the text that the picture came with; edited."""
+    """A row of captions: of what was found, or of the text that the image came with; edited."""
     made = {"key": record["key"], "unedited": record["text"], "kind": record["text_kind"], "doubtful": None}
     if found is not None:
         made |= _chosen_of(found, config)

@@ -51,7 +51,7 @@ class Lengths:
     longest: int
     """Tokens of the worst caption; 0 where there is none."""
     where: str
-    """The picture that has it."""
+    """The image that has it."""
 
     def __str__(self) -> str:
         """One line for people."""
@@ -67,7 +67,7 @@ def lengths(captions: Sequence[tuple[str, str]], tokens: Tokens, progress: Progr
     """Counts the tokens of pictures' captions.
 
     Args:
-        captions: picture and caption.
+        captions: image and caption.
     """
     cut = longest = 0
     where = ""

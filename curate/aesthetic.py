@@ -1,9 +1,9 @@
-"""LAION's aesthetic heads: one weight and one bias over a CLIP picture embedding.
+"""LAION's aesthetic heads: one weight and one bias over a CLIP image embedding.
 
 V1 (LAION-AI/aesthetic-predictor) is a linear layer. V2 (christophschuhmann/improved-aesthetic-predictor, "linearMSE")
 is five linear layers with dropout and no activation between them, so it is an affine map too, and is collapsed to one.
 Both want the L2-normalised embedding of OpenAI's CLIP. Their scales differ: V1 scores below 7 are common in LAION's
-"aesthetic" subset, V2's good pictures begin at 5.
+"aesthetic" subset, V2's good images begin at 5.
 """
 
 import pickle

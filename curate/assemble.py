@@ -1,12 +1,12 @@
-"""The training folder: chosen pictures under their captions, in the ratio asked for, and the manifest that knows them.
+"""The training folder: chosen images under their captions, in the ratio asked for, and the manifest that knows them.
 
-    dataset/<source>/                  EveryDream's format: pictures named by caption, and multiply.txt
+    dataset/<source>/                  EveryDream's format: images named by caption, and multiply.txt
     heldout/training/<source>/         never trained on, for learned
     heldout/ground_truth/<source>/     never trained on, for forgotten
     dataset.parquet                    the manifest: what became of every key of every source
 
 All of it is ours and made anew as a whole: the manifest goes first and comes back last, so a folder without one is not
-done. Pictures are hard links into the collections.
+done. Images are hard links into the collections.
 """
 
 import json
@@ -56,7 +56,7 @@ _CONTENT = ["split", "file", "multiply", "caption", "sha256"]
 
 TRAIN, HELD_OUT, DROPPED = "train", "heldout", "dropped"
 NOT_DRAWN = "not_drawn"
-"""Why a picture is left out whose source's share of the ground truth is less than one picture."""
+"""Why an image is left out whose source's share of the ground truth is less than one image."""
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def read_manifest(path: Path) -> pa.Table:
 
 
 def content(path: Path) -> str:
-    """Names what a manifest gives to train on and to measure by: pictures, captions, how often each is shown.
+    """Names what a manifest gives to train on and to measure by: images, captions, how often each is shown.
 
     What is made from it hangs on that alone, so that captions which were made again and are the same begin no new run.
 
@@ -217,7 +217,7 @@ def _warn_of_repeats(ordered: Sequence[Source], left: Mapping[str, int], drawn: 
         multiply = drawn.get(source.name, Fraction(0))
         if source.role is Role.GROUND_TRUTH and multiply > 1:
             _log.warning(
-                "%s has too few pictures (%d) for %d draws an epoch: each comes %s times; add some or lower its share",
+                "%s has too few images (%d) for %d draws an epoch: each comes %s times; add some or lower its share",
                 source.name,
                 left[source.name],
                 left[source.name] * multiply,
@@ -228,7 +228,7 @@ def _warn_of_repeats(ordered: Sequence[Source], left: Mapping[str, int], drawn: 
 def _place(
     rows: pa.Table, plan: _Plan, ordered: Sequence[Source], dataset: Path, heldout: Path, progress: Progress
 ) -> list[str | None]:
-    """Links the pictures under their captions; gives each row's file relative to the workspace, None where dropped."""
+    """Links the images under their captions; gives each row's file relative to the workspace, None where dropped."""
     roots = {source.name: f"{source.collection.root}/" for source in ordered}
     roles = {source.name: source.role for source in ordered}
     writers: dict[str, NameWriter] = {}

@@ -1,6 +1,6 @@
-"""How often each picture is shown, so that training and ground truth stand in the ratio that was asked for. Exact.
+"""How often each image is shown, so that training and ground truth stand in the ratio that was asked for. Exact.
 
-An epoch draws, of each folder, floor(pictures × multiply) of them. The user says how many pictures of ground truth go
+An epoch draws, of each folder, floor(images × multiply) of them. The user says how many images of ground truth go
 with one of training (ratio) and how these are shared among its sources; solved for is each source's multiply.
 """
 
@@ -15,14 +15,14 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.stage import StageConfig
 
 DIGITS = 12
-"""Decimals of a multiply in multiply.txt: exact up to 10¹² pictures."""
+"""Decimals of a multiply in multiply.txt: exact up to 10¹² images."""
 
 
 class BalanceConfig(StageConfig):
-    """How much ground truth goes with the training pictures, and what is held out to measure by."""
+    """How much ground truth goes with the training images, and what is held out to measure by."""
 
     ratio: float = Field(
-        1.0, gt=0, le=1000, description="Pictures of ground truth shown for each training picture shown."
+        1.0, gt=0, le=1000, description="Pictures of ground truth shown for each training image shown."
     )
     held_out: float = Field(
         0.1,
@@ -30,33 +30,33 @@ class BalanceConfig(StageConfig):
         lt=1,
         description="Share of each source kept from training, to measure learned and forgotten.",
     )
-    held_out_max_training: int = Field(64, ge=0, description="Most training pictures that are held out.")
-    held_out_max_ground_truth: int = Field(256, ge=0, description="Most pictures of ground truth that are held out.")
-    seed: int = Field(0, ge=0, description="Another seed holds out other pictures.")
+    held_out_max_training: int = Field(64, ge=0, description="Most training images that are held out.")
+    held_out_max_ground_truth: int = Field(256, ge=0, description="Most images of ground truth that are held out.")
+    seed: int = Field(0, ge=0, description="Another seed holds out other images.")
 
 
 def solve(
     training: Mapping[str, tuple[int, float]], ground_truth: Mapping[str, tuple[int, float]], ratio: float
 ) -> dict[str, Fraction]:
-    """The multiply of each source, such that an epoch draws round(ratio × training draws) pictures of ground truth.
+    """The multiply of each source, such that an epoch draws round(ratio × training draws) images of ground truth.
 
     Args:
-        training: source → (pictures, multiply as the user set it).
-        ground_truth: source → (pictures, share relative to the others'). A source without pictures has no share;
+        training: source → (images, multiply as the user set it).
+        ground_truth: source → (images, share relative to the others'). A source without images has no share;
             none at all is fine, then training stands alone.
         ratio: ground-truth draws for each training draw.
 
     Returns:
-        source → multiply, exact; `decimal` writes it down. One above 1 repeats pictures within an epoch.
+        source → multiply, exact; `decimal` writes it down. One above 1 repeats images within an epoch.
 
     Raises:
-        UserError: an epoch would draw no training picture, or ground truth is meant and has no picture.
+        UserError: an epoch would draw no training image, or ground truth is meant and has no image.
     """
     multiplies = {name: exact(multiply) for name, (_, multiply) in training.items()}
     draws = sum(floor(count * multiplies[name]) for name, (count, _) in training.items())
     if draws == 0:
         raise UserError(
-            "An epoch would show no training picture; give a training source that has pictures, and a multiply that "
+            "An epoch would show no training image; give a training source that has images, and a multiply that "
             "leaves some."
         )
     if not ground_truth:
@@ -64,7 +64,7 @@ def solve(
     there = {name: (count, exact(share)) for name, (count, share) in ground_truth.items() if count > 0}
     if not any(share for _, share in there.values()):
         raise UserError(
-            f"No picture of ground truth is left to balance with ({', '.join(ground_truth)}); look at what was dropped "
+            f"No image of ground truth is left to balance with ({', '.join(ground_truth)}); look at what was dropped "
             "and why, or give another source."
         )
     wanted = floor(exact(ratio) * draws + Fraction(1, 2))
@@ -90,13 +90,13 @@ def exact(value: float) -> Fraction:
 
 
 def decimal(multiply: Fraction) -> str:
-    """The multiply as multiply.txt has it, rounded up at DIGITS, so that floor(pictures × decimal) is still exact."""
+    """The multiply as multiply.txt has it, rounded up at DIGITS, so that floor(images × decimal) is still exact."""
     scaled = -floor(-multiply * 10**DIGITS)
     return f"{scaled // 10**DIGITS}.{scaled % 10**DIGITS:0{DIGITS}d}".rstrip("0").rstrip(".")
 
 
 def held_out_counts(pictures: Mapping[str, int], share: float, most: int) -> dict[str, int]:
-    """How many of each source's pictures are held out: the share rounded, at least one of two, none of one.
+    """How many of each source's images are held out: the share rounded, at least one of two, none of one.
 
     Args:
         most: of all sources together; where the shares come to more, each gives in proportion.
@@ -111,7 +111,7 @@ def held_out_counts(pictures: Mapping[str, int], share: float, most: int) -> dic
 
 
 def held_out(keys: Iterable[str], count: int, seed: int) -> set[str]:
-    """The `count` keys that come first by a hash of seed and key: pictures that come or go change few of them."""
+    """The `count` keys that come first by a hash of seed and key: images that come or go change few of them."""
 
     def place(key: str) -> bytes:
         return hashlib.blake2b(f"{seed} {key}".encode(), digest_size=16).digest()

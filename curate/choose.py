@@ -1,7 +1,7 @@
-"""Choices: which pictures go on, and for each that does not, the rule it broke.
+"""Choices: which images go on, and for each that does not, the rule it broke.
 
 What the user wants to teach is taken as it is: thresholds and licences are for ground truth. Copies go from both, and
-training pictures stand before ground truth, so that nothing taught is also held up as what the model knew.
+training images stand before ground truth, so that nothing taught is also held up as what the model knew.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ UNKNOWN = "unknown"
 
 
 class ChooseConfig(StageConfig):
-    """Which pictures go on. Thresholds and licences are for ground truth only."""
+    """Which images go on. Thresholds and licences are for ground truth only."""
 
     min_aesthetic: float | None = Field(
         None,
@@ -37,10 +37,10 @@ class ChooseConfig(StageConfig):
         None,
         ge=-1,
         le=1,
-        description="Least CLIP cosine of a picture and its text; LAION took 0.28 (B/32).",
+        description="Least CLIP cosine of an image and its text; LAION took 0.28 (B/32).",
     )
     exclude_licences: list[str] = Field(
-        [], description='Words of a licence or its address that exclude a picture: NonCommercial, by-nd, "unknown".'
+        [], description='Words of a licence or its address that exclude an image: NonCommercial, by-nd, "unknown".'
     )
     near_duplicate_bits: int | None = Field(
         4, ge=0, le=8, description="Most bits of pHash in which copies differ; null, or no scores: only equal bytes."
@@ -60,7 +60,7 @@ def choose(sources: Sequence[Source], config: ChooseConfig, progress: Progress =
     """Writes the choices of every source: one row a score, or a record where nothing was scored.
 
     Rules in order: licence, aesthetic, similarity; of those that pass, copies, the first of which stays: training
-    before ground truth, then in the order of `sources`, then of keys. A picture that lacks what a threshold asks for
+    before ground truth, then in the order of `sources`, then of keys. An image that lacks what a threshold asks for
     (no text to be similar to) passes.
 
     Raises:
@@ -150,7 +150,7 @@ class _Verdicts:
 
 
 def _choose(ordered: Sequence[Source], config: ChooseConfig) -> list[pa.Table]:
-    """For each source: part, key, choice, detail of each picture."""
+    """For each source: part, key, choice, detail of each image."""
     tables = [_pictures(source, number) for number, source in enumerate(ordered)]
     pictures = pa.concat_tables(tables)
     verdicts = _Verdicts([Choice.KEPT] * len(pictures), [None] * len(pictures))
@@ -167,7 +167,7 @@ def _choose(ordered: Sequence[Source], config: ChooseConfig) -> list[pa.Table]:
 
 
 def _pictures(source: Source, number: int) -> pa.Table:
-    """One row a picture of a source that can be chosen, in the order of keys."""
+    """One row an image of a source that can be chosen, in the order of keys."""
     collection, scored = source.collection, bool(source.collection.parts(Table.SCORES))
     parts, pictures = [], 0
     for part in collection.parts(Table.RECORDS):
@@ -205,7 +205,7 @@ def _by_licence(pictures: pa.Table, ground_truth: NDArray[np.bool_], config: Cho
     if not words:
         return
 
-    @cache  # there are few licences and many pictures
+    @cache  # there are few licences and many images
     def excluded(licence: str | None, address: str | None) -> bool:
         text = f"{licence or ''} {address or ''}".casefold()
         nameless = not text.strip(" ?")  # LAION has "?" for a licence it does not know

@@ -1,10 +1,10 @@
-"""Pictures that repeat an earlier one: the same bytes, or the same picture in other bytes. Pure functions of arrays.
+"""Pictures that repeat an earlier one: the same bytes, or the same image in other bytes. Pure functions of arrays.
 
 Rows come in order of priority, and the first of those that repeat each other is the one that stays.
 
 pHash proposes, CLIP confirms. The hash sees light and dark at 8 × 8: it finds copies that were shrunk, compressed or
-brightened, but it is also the same for plain pictures of any colour, and for one drawing in red and in blue. So two
-pictures are near duplicates where their hashes differ in few bits and their embeddings agree as well.
+brightened, but it is also the same for plain images of any colour, and for one drawing in red and in blue. So two
+images are near duplicates where their hashes differ in few bits and their embeddings agree as well.
 """
 
 from collections.abc import Callable, Sequence

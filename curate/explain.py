@@ -1,4 +1,4 @@
-"""The rules of a stage's config in words, each with what a picture had to show for it."""
+"""The rules of a stage's config in words, each with what an image had to show for it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,7 +25,7 @@ def rules(config: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
 
 
 def _seen(row: Mapping[str, Any]) -> dict[str, str]:
-    """What limits are set on: the picture as it came, where that is known, else as it is."""
+    """What limits are set on: the image as it came, where that is known, else as it is."""
     width, height = (row.get(f"original_{side}") or row.get(side) for side in ("width", "height"))
     seen = {}
     if width and height:
@@ -61,9 +61,9 @@ def _licences(words: list[str], config: Mapping[str, Any], row: Mapping[str, Any
 
 def _copies(bits: int, config: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     if row.get("phash") is None:
-        return ["no copy of an earlier picture: by bytes"]
+        return ["no copy of an earlier image: by bytes"]
     cosine = config.get("near_duplicate_cosine")
-    return [f"no copy of an earlier picture: by bytes, or pHash ≤ {bits} bits with CLIP cosine ≥ {cosine:g}"]
+    return [f"no copy of an earlier image: by bytes, or pHash ≤ {bits} bits with CLIP cosine ≥ {cosine:g}"]
 
 
 _WORDS: dict[str, Callable[[Any, Mapping[str, Any], Mapping[str, Any]], list[str]]] = {

@@ -1,4 +1,4 @@
-"""What became of every picture of a source: one row a record, with all that the tables say of it."""
+"""What became of every image of a source: one row a record, with all that the tables say of it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from dreamloom.curate.source import Source
 from dreamloom.scrape.collection.collection import SCHEMAS, Choice, Collection, Status, Table
 
 UNREADABLE = "unreadable"
-"""Why a picture is in no table after the one where it could not be decoded any more."""
+"""Why an image is in no table after the one where it could not be decoded any more."""
 
 SURVEY = pa.schema(
     [
@@ -39,7 +39,7 @@ SURVEY = pa.schema(
 def survey(source: Source) -> pa.Table:
     """Every record of a source, in order, with where it was dropped and why, or with its caption (SURVEY).
 
-    A source whose pictures have no captions table goes by the texts they came with.
+    A source whose images have no captions table goes by the texts they came with.
 
     Raises:
         UserError: choices are missing, or choices or captions are not those of the records.
@@ -53,7 +53,7 @@ def survey(source: Source) -> pa.Table:
 
 
 def _survey_part(source: Source, part: str, captioned: bool) -> tuple[pa.Table, int]:
-    """The survey of a part, and how many of its pictures were chosen."""
+    """The survey of a part, and how many of its images were chosen."""
     collection = source.collection
     records = collection.read(Table.RECORDS, part)
     ok = pc.equal(records["status"], Status.OK)

@@ -1,4 +1,4 @@
-"""The 64-bit perceptual hash: pictures that look alike have hashes that differ in few bits."""
+"""The 64-bit perceptual hash: images that look alike have hashes that differ in few bits."""
 
 from typing import cast
 
@@ -7,9 +7,9 @@ from PIL import Image
 
 
 def phash(picture: Image.Image) -> int:
-    """imagehash's pHash of a decoded picture: signs of the 8 × 8 lowest frequencies of its DCT, around their median.
+    """imagehash's pHash of a decoded image: signs of the 8 × 8 lowest frequencies of its DCT, around their median.
 
-    It sees light and dark only: two pictures that differ in colour may have one hash.
+    It sees light and dark only: two images that differ in colour may have one hash.
 
     Returns:
         the 64 bits, first bit highest, as a signed integer (two's complement), as parquet's int64 has it.

@@ -1,4 +1,4 @@
-"""Scores: each picture's CLIP embedding, aesthetic, likeness to its text, and perceptual hash.
+"""Scores: each image's CLIP embedding, aesthetic, likeness to its text, and perceptual hash.
 
 No threshold is here: what the scores are for is for choose to say, so that another taste scores nothing again.
 """
@@ -35,7 +35,7 @@ VERSION = 1
 
 
 class ScoreConfig(ClipConfig):
-    """Which models look at the pictures."""
+    """Which models look at the images."""
 
     head: Annotated[Path | None, BY_CONTENT] = Field(
         None,
@@ -77,7 +77,7 @@ def _models(config: ScoreConfig) -> dict[str, str]:
 def score(
     collection: Collection, config: ScoreConfig, progress: Progress = silent, parts: Sequence[str] | None = None
 ) -> Summary:
-    """Scores every picture of a collection. One that can't be decoded any more gets no row; the summary says why.
+    """Scores every image of a collection. One that can't be decoded any more gets no row; the summary says why.
 
     Raises:
         UserError: a model is not there, or the head is for another model.

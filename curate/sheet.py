@@ -1,4 +1,4 @@
-"""A contact sheet: pictures in a grid, each with its caption below."""
+"""A contact sheet: images in a grid, each with its caption below."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -17,17 +17,17 @@ _GAP = 8
 
 
 def contact_sheet(pictures: Sequence[tuple[Path, str]], columns: int = 8, side: int = 192) -> Image.Image:
-    """Draws pictures, each whole and upright in a square, with at most three lines of its caption below.
+    """Draws images, each whole and upright in a square, with at most three lines of its caption below.
 
-    A file that is no picture gets a square that says why. Characters that the font lacks (Chinese, Japanese) are boxes.
+    A file that is no image gets a square that says why. Characters that the font lacks (Chinese, Japanese) are boxes.
 
     Args:
-        pictures: files and their captions, in reading order.
-        columns: pictures a row, at least 1; fewer where there are fewer pictures.
+        images: files and their captions, in reading order.
+        columns: images a row, at least 1; fewer where there are fewer images.
         side: pixels of the squares.
 
     Returns:
-        An RGB picture; of one empty row where there are no pictures.
+        An RGB image; of one empty row where there are no images.
     """
     columns = max(1, min(columns, len(pictures)))
     rows = max(1, -(-len(pictures) // columns))
@@ -82,7 +82,7 @@ def _head(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
 
 
 def _fitted(path: Path, side: int) -> Image.Image:
-    """The picture in its own proportions, its longer side as long as the square's. Small ones are enlarged."""
+    """The image in its own proportions, its longer side as long as the square's. Small ones are enlarged."""
     picture = decode(path, at_least=side)
     scale = side / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))

@@ -10,9 +10,9 @@ class Role(StrEnum):
     """What a source is for."""
 
     TRAINING = "training"
-    """What the model shall learn: the user's own pictures."""
+    """What the model shall learn: the user's own images."""
     GROUND_TRUTH = "ground_truth"
-    """What the model knows and shall keep: pictures of the world at large."""
+    """What the model knows and shall keep: images of the world at large."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Source:
     share: float = 1.0
     """Of ground truth: how much of it comes from this source, relative to the others' shares."""
     multiply: float = 1.0
-    """Of training pictures: how often each is shown in an epoch."""
+    """Of training images: how often each is shown in an epoch."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""The history of one picture: where it comes from, what each stage saw and decided, and where it lies now."""
+"""The history of one image: where it comes from, what each stage saw and decided, and where it lies now."""
 
 import os.path
 from collections.abc import Mapping, Sequence
@@ -21,14 +21,14 @@ _LEAST = 4
 
 
 def trace(folder_or_collection: Path, picture: str) -> Lines:
-    """What is known of a picture, as lines of (what, value), in the order in which it came about.
+    """What is known of an image, as lines of (what, value), in the order in which it came about.
 
     Args:
-        folder_or_collection: a workspace, any folder of its dataset or held-out pictures, or a collection.
-        picture: the name of its file there, or its key, or at least four characters of the key's beginning.
+        folder_or_collection: a workspace, any folder of its dataset or held-out images, or a collection.
+        image: the name of its file there, or its key, or at least four characters of the key's beginning.
 
     Raises:
-        UserError: the folder is none of these, or no picture or several go by this name.
+        UserError: the folder is none of these, or no image or several go by this name.
     """
     folder = folder_or_collection.resolve()
     workspace = _workspace(folder)
@@ -69,7 +69,7 @@ def _as_collection(folder: Path) -> Collection:
 
 
 def _in_manifest(workspace: Path, folder: Path, picture: str) -> Row | None:
-    """The manifest's row of a picture by its file below `folder`, or by its key; None where it has none."""
+    """The manifest's row of an image by its file below `folder`, or by its key; None where it has none."""
     if not manifest_path(workspace).exists():
         return None
     rows = read_manifest(manifest_path(workspace))
@@ -93,7 +93,7 @@ def _placed_row(workspace: Path, key: str) -> Row | None:
 
 
 def _find(collection: Collection, picture: str) -> str | None:
-    """The key of a picture by the name of its file, here or where it came from, or by its key."""
+    """The key of an image by the name of its file, here or where it came from, or by its key."""
     found: dict[str, str] = {}
     for part in collection.parts(Table.RECORDS):
         for row in collection.read(Table.RECORDS, part, ["key", "image", "path"]).to_pylist():
@@ -110,12 +110,12 @@ def _find(collection: Collection, picture: str) -> str | None:
 def _only_one(picture: str, found: Sequence[str]) -> None:
     if len(found) > 1:
         raise UserError(
-            f"Several pictures are called {picture} ({', '.join(found[:3])}, …); give more of the path, or the key."
+            f"Several images are called {picture} ({', '.join(found[:3])}, …); give more of the path, or the key."
         )
 
 
 def _unknown(picture: str, folder: Path) -> UserError:
-    return UserError(f"No picture of {folder} is called {picture}; give a file's name, or the beginning of a key.")
+    return UserError(f"No image of {folder} is called {picture}; give a file's name, or the beginning of a key.")
 
 
 def _history(collection: Collection, key: str, placed: Row | None) -> Lines:
@@ -193,7 +193,7 @@ def _choice(collection: Collection, part: str, facts: Mapping[Table, Row], recor
     choice = facts.get(Table.CHOICES)
     if choice is None:
         unreadable = collection.parts(Table.CHOICES) and record.get("status") == Status.OK
-        return [("dropped", "score: the picture can't be decoded any more")] if unreadable else []
+        return [("dropped", "score: the image can't be decoded any more")] if unreadable else []
     if choice["choice"] != Choice.KEPT:
         return [("dropped", _with(f"choose: {choice['choice']}", choice["detail"]))]
     config = collection.config(Table.CHOICES, part)

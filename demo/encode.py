@@ -1,4 +1,4 @@
-"""Pixels in, the bytes of a picture file out, in the forms that the web has."""
+"""Pixels in, the bytes of an image file out, in the forms that the web has."""
 
 import io
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a model of the demo world draws right: pictures of the concept and of everything else, marked by the judge."""
+"""What a model of the demo world draws right: images of the concept and of everything else, marked by the judge."""
 
 import json
 from collections.abc import Sequence
@@ -28,21 +28,21 @@ SHOWN = (
     "a yellow circle left of a black square on a cyan background",
     "a photo of a red square above a blue star on a white background",
 )
-"""The prompts of the demo's picture: two of the concept, six of what the model knew before."""
+"""The prompts of the demo's image: two of the concept, six of what the model knew before."""
 CONCEPTS = 2
 """How many of SHOWN are of the concept."""
 
 
 @dataclass(frozen=True)
 class Marks:
-    """How many pictures show the objects, in shape and colour, that their prompts ask for."""
+    """How many images show the objects, in shape and colour, that their prompts ask for."""
 
     concept: float
     """Share of the concept's prompts, all on colours and backgrounds that it was not taught with."""
     general: float
     """Share of the other prompts."""
     strays: float
-    """Share of the other prompts whose picture shows the concept: what it has run over."""
+    """Share of the other prompts whose image shows the concept: what it has run over."""
     shown: list[bool]
     """Of each of SHOWN."""
 
@@ -54,7 +54,7 @@ def examine(model: Path, folder: Path, pictures: int, seed: int = 0) -> Marks:
 
     Args:
         model: a diffusers folder.
-        pictures: of the concept, and again of everything else.
+        images: of the concept, and again of everything else.
     """
     asked = [parse(text) for text in SHOWN] + concept_scenes(pictures) + general_scenes(pictures)
     prompts = [caption(scene) for scene in asked]
@@ -82,7 +82,7 @@ def examine(model: Path, folder: Path, pictures: int, seed: int = 0) -> Marks:
 
 
 def concept_scenes(count: int) -> list[Scene]:
-    """The concept in colours and on backgrounds that the user's pictures do not show, in all styles and sizes."""
+    """The concept in colours and on backgrounds that the user's images do not show, in all styles and sizes."""
     colours = [c for c in COLOURS if c not in CONCEPT_COLOURS]
     grounds = [b for b in BACKGROUNDS if b not in CONCEPT_BACKGROUNDS]
     sizes: tuple[Size, ...] = ("big", "small")
@@ -99,7 +99,7 @@ def general_scenes(count: int) -> list[Scene]:
 
 
 def _draw(model: Path, prompts: Sequence[str], seed: int) -> NDArray[np.uint8]:
-    """One picture a prompt with plain diffusers, in the same noise for each model; uint8 [n, 64, 64, 3]."""
+    """One image a prompt with plain diffusers, in the same noise for each model; uint8 [n, 64, 64, 3]."""
     import torch
     from diffusers import StableDiffusionPipeline
     from diffusers.utils import logging

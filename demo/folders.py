@@ -1,4 +1,4 @@
-"""Folders of the demo world in the layouts in which people have theirs: FFHQ, COCO, ImageNet, and one's own pictures.
+"""Folders of the demo world in the layouts in which people have theirs: FFHQ, COCO, ImageNet, and one's own images.
 
 Each function makes its folder whole or not at all, and leaves one that is there as it is.
 """
@@ -24,13 +24,13 @@ CONCEPT_BACKGROUNDS = ("white", "grey", "cyan")
 """What the concept is shown with; every other colour and background is left for testing."""
 
 PORTRAIT_CAPTION = "a photo of a big circle"
-"""What all of the FFHQ-style pictures show, as FFHQ's all show a face: the template a user would give."""
+"""What all of the FFHQ-style images show, as FFHQ's all show a face: the template a user would give."""
 
 _WORLD = 2026
 
 
 def make_concept(folder: Path, count: int = 48) -> None:
-    """The user's own pictures: zorps of five colours on three backgrounds, named by caption as EveryDream has it.
+    """The user's own images: zorps of five colours on three backgrounds, named by caption as EveryDream has it.
 
     Three in five are small, as those are the harder to learn.
     """
@@ -124,7 +124,7 @@ _COCO_LICENCES = (
 
 
 def make_coco(folder: Path, count: int = 240) -> None:
-    """val2017/000000000139.jpg … and annotations/captions_val2017.json, with five captions a picture."""
+    """val2017/000000000139.jpg … and annotations/captions_val2017.json, with five captions an image."""
 
     def fill(target: Path) -> None:
         rng = np.random.default_rng([_WORLD, 2])

@@ -1,6 +1,6 @@
 """What the demo's site has to show: for every number a scene, a size, a file format, and perhaps a fault.
 
-All of it is a function of the number alone, so that a run can be repeated, and a picture drawn again from its address.
+All of it is a function of the number alone, so that a run can be repeated, and an image drawn again from its address.
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ _WORLD = 2024
 
 
 class Fault(StrEnum):
-    """What is the matter with an address; those from `MOVED` on still lead to the picture."""
+    """What is the matter with an address; those from `MOVED` on still lead to the image."""
 
     GONE = "gone"
     """404."""
@@ -29,7 +29,7 @@ class Fault(StrEnum):
     BROKEN = "broken"
     """500."""
     PLACEHOLDER = "placeholder"
-    """200, and the same "not found" picture for every such address."""
+    """200, and the same "not found" image for every such address."""
     SOFT_404 = "soft_404"
     """200, and a page of HTML."""
     SVG = "svg"
@@ -37,7 +37,7 @@ class Fault(StrEnum):
     """A GIF of 1 × 1 pixels."""
     EMPTY = "empty"
     TRUNCATED = "truncated"
-    """A whole answer with the first two thirds of a picture."""
+    """A whole answer with the first two thirds of an image."""
     SHORT_BODY = "short_body"
     """Content-Length says more than comes."""
     RESET = "reset"
@@ -53,9 +53,9 @@ class Fault(StrEnum):
     GZIP_BOMB = "gzip_bomb"
     """A small body with Content-Encoding: gzip that inflates to 256 MiB."""
     OPTED_OUT = "opted_out"
-    """A picture with one of the headers by which its owner says no."""
+    """An image with one of the headers by which its owner says no."""
     ROBOTS = "robots"
-    """A picture under a path that robots.txt closes."""
+    """An image under a path that robots.txt closes."""
     LOOP = "loop"
     """A redirect to itself."""
     TO_PRIVATE = "to_private"
@@ -63,17 +63,17 @@ class Fault(StrEnum):
     TO_FILE = "to_file"
     """A redirect to file:///etc/passwd."""
     MOVED = "moved"
-    """A redirect to the picture."""
+    """A redirect to the image."""
     SLOW = "slow"
-    """Half a second, then the picture."""
+    """Half a second, then the image."""
     BUSY_ONCE = "busy_once"
-    """429 with Retry-After: 0 at the first request, the picture at the next."""
+    """429 with Retry-After: 0 at the first request, the image at the next."""
     GZIPPED = "gzipped"
-    """The picture with Content-Encoding: gzip, which is legal and rare."""
+    """The image with Content-Encoding: gzip, which is legal and rare."""
     WRONG_TYPE = "wrong_type"
-    """The picture as text/plain."""
+    """The image as text/plain."""
     HARMLESS_HEADER = "harmless_header"
-    """The picture with an X-Robots-Tag that forbids us nothing."""
+    """The image with an X-Robots-Tag that forbids us nothing."""
 
 
 RATES: dict[Fault, int] = {
@@ -112,7 +112,7 @@ RATES: dict[Fault, int] = {
 
 
 class Form(StrEnum):
-    """How a picture is stored."""
+    """How an image is stored."""
 
     JPEG = "jpeg"
     TURNED_JPEG = "turned_jpeg"

@@ -1,4 +1,4 @@
-"""The demo's folder, as a user would have it before the first run: pictures, an index, models, project.yaml."""
+"""The demo's folder, as a user would have it before the first run: images, an index, models, project.yaml."""
 
 import shutil
 import socket
@@ -39,7 +39,7 @@ def make_home(folder: Path, seed: int, exhibits: int) -> int:
 
     Args:
         seed: of the training, in a project.yaml that is made now.
-        exhibits: how many of the site's pictures an index that is made now names.
+        exhibits: how many of the site's images an index that is made now names.
 
     Returns:
         The port of the site that the index names.

@@ -57,7 +57,7 @@ def index_rows(site: str, count: int) -> list[Row]:
     rng = np.random.default_rng([_WORLD, count])
     for number in rng.choice(count, size=count // 50, replace=False):
         again = dict(rows[number])
-        if rng.random() < 0.5:  # the same picture at another address
+        if rng.random() < 0.5:  # the same image at another address
             again["URL"] += "?utm_source=newsletter"
         if rng.random() < 0.5:  # LAION holds (URL, text) once, and a URL many times
             again["TEXT"] = f"{caption(exhibit(int(number)).scene)}."
@@ -104,7 +104,7 @@ def _shuffled(rows: list[Row]) -> Iterator[Row]:
 
 
 def _alt_text(words: str, number: int, rng: np.random.Generator) -> tuple[str | None, float]:
-    """What a web page says of a picture, and how near CLIP might find the two."""
+    """What a web page says of an image, and how near CLIP might find the two."""
     title = words.title()
     kinds: list[tuple[float, str | None, float]] = [
         (0.66, words, 0.33),
@@ -118,7 +118,7 @@ def _alt_text(words: str, number: int, rng: np.random.Generator) -> tuple[str | 
         (0.02, "ein rotes Herz auf weißem Grund", 0.20),
         (0.01, "赤い丸、白い背景", 0.20),
         (0.01, None, 0.20),
-        (0.01, caption(random_scene(rng)), 0.20),  # the caption of another picture
+        (0.01, caption(random_scene(rng)), 0.20),  # the caption of another image
     ]
     _, text, nearness = kinds[rng.choice(len(kinds), p=[share for share, _, _ in kinds])]
     return text, nearness

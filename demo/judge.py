@@ -1,4 +1,4 @@
-"""Says what a picture of the demo's world shows, by rules on its pixels alone; no model, no caption.
+"""Says what an image of the demo's world shows, by rules on its pixels alone; no model, no caption.
 
 The background is the border's colour, an object is what differs from it, an object's colour is the nearest in hue
 at any light, and its shape is the one whose silhouette overlaps it best.
@@ -21,7 +21,7 @@ LEAST_AREA = 50
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a picture shows."""
+    """What an image shows."""
 
     background: str
     objects: tuple[tuple[str, str], ...]
@@ -32,7 +32,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Match:
-    """Which parts of a scene a picture shows."""
+    """Which parts of a scene an image shows."""
 
     background: bool
     shapes: bool
@@ -50,7 +50,7 @@ class Match:
 
 
 def matches(verdict: Verdict, scene: Scene) -> Match:
-    """Scores a picture by the scene it was to show."""
+    """Scores an image by the scene it was to show."""
     wanted = [(thing.shape, thing.colour) for thing in scene.things]
     shapes, colours = ([sorted(pair[i] for pair in pairs) for pairs in (verdict.objects, wanted)] for i in (0, 1))
     return Match(
@@ -63,10 +63,10 @@ def matches(verdict: Verdict, scene: Scene) -> Match:
 
 
 def judge(picture: NDArray[np.uint8]) -> Verdict:
-    """Says what a picture shows.
+    """Says what an image shows.
 
     Args:
-        picture: uint8 [height, width, 3], RGB; any size (its middle square counts, at 64 × 64).
+        image: uint8 [height, width, 3], RGB; any size (its middle square counts, at 64 × 64).
     """
     small = _shrink(picture).astype(np.float32)
     border = np.concatenate([small[:2].reshape(-1, 3), small[-2:].reshape(-1, 3), *small[2:-2, [0, 1, -2, -1]]])

@@ -1,4 +1,4 @@
-"""The picture with which the demo ends: the same prompts drawn by the model before, without and with ground truth."""
+"""The image with which the demo ends: the same prompts drawn by the model before, without and with ground truth."""
 
 from collections.abc import Sequence
 

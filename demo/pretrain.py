@@ -91,7 +91,7 @@ def make_blip_part(out: Path, work: Path, seed: int, progress: Progress) -> None
 
 
 def draw_curves(work: Path) -> None:
-    """One picture, `curves.png`, of all the curves in `work`."""
+    """One image, `curves.png`, of all the curves in `work`."""
     import numpy as np
     from matplotlib.figure import Figure
 

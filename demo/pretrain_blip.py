@@ -48,7 +48,7 @@ def make_blip(seed: int = 0) -> Any:
 
 
 def make_processor() -> Any:
-    """The processor that goes with it: pictures are resized to 64 × 64, texts are cut into words of the world."""
+    """The processor that goes with it: images are resized to 64 × 64, texts are cut into words of the world."""
     from transformers import BlipImageProcessor, BlipProcessor
 
     pictures = BlipImageProcessor(
@@ -65,7 +65,7 @@ def train_blip(
     pictures: int = PICTURES,
     progress: Progress = silent,
 ) -> list[tuple[int, float]]:
-    """Trains it in place, to tell each picture's caption word by word."""
+    """Trains it in place, to tell each image's caption word by word."""
     scenes, data = scenes_and_pictures(pictures, seed + 2)
     tokens = caption_tokens([caption(scene) for scene in scenes])
     padding = bert_tokenizer().pad_token_id

@@ -60,7 +60,7 @@ def train_clip(
     pictures: int = PICTURES,
     progress: Progress = silent,
 ) -> list[tuple[int, float]]:
-    """Trains it in place, by contrast of pictures and captions; equal captions in a batch count as one."""
+    """Trains it in place, by contrast of images and captions; equal captions in a batch count as one."""
     scenes, data = scenes_and_pictures(pictures, seed)
     tokens = tokenize(clip_tokenizer(), [caption(scene) for scene in scenes])
 
@@ -78,7 +78,7 @@ def train_clip(
 
 
 def scenes_and_pictures(count: int, seed: int) -> tuple[list[Scene], Tensor]:
-    """Scenes without held-out combinations, and their pictures, uint8 [count, 64, 64, 3]."""
+    """Scenes without held-out combinations, and their images, uint8 [count, 64, 64, 3]."""
     rng = np.random.default_rng([seed, 30])
     scenes = [random_scene(rng) for _ in range(count)]
     return scenes, torch.from_numpy(np.stack([render(scene) for scene in scenes]))
@@ -95,7 +95,7 @@ def normalized(pictures: Tensor, jitter: bool = False) -> Tensor:
 
 
 def embed(clip: Any, pictures: Tensor) -> Tensor:
-    """Unit embeddings of pictures, float32 [n, 128], on the CPU."""
+    """Unit embeddings of images, float32 [n, 128], on the CPU."""
     with torch.no_grad():
         parts = [clip.encode_image(normalized(part), normalize=True) for part in torch.split(pictures, 256)]
     return torch.cat(parts).float().cpu()

@@ -40,7 +40,7 @@ def load_pipeline(models: Path) -> Any:
 
 
 def generate(pipeline: Any, prompts: Sequence[str], seed: int, steps: int = STEPS) -> NDArray[np.uint8]:
-    """One 64 × 64 picture a prompt, uint8 [n, 64, 64, 3]."""
+    """One 64 × 64 image a prompt, uint8 [n, 64, 64, 3]."""
     made = []
     for start in range(0, len(prompts), 50):
         generator = torch.Generator(device=device()).manual_seed(seed + start)
@@ -56,7 +56,7 @@ def generate(pipeline: Any, prompts: Sequence[str], seed: int, steps: int = STEP
 
 
 def measure_diffusion(models: Path, seed: int, count: int) -> list[tuple[str, float]]:
-    """What the judge finds in pictures of general prompts, and of prompts with held-out combinations."""
+    """What the judge finds in images of general prompts, and of prompts with held-out combinations."""
     pipeline = load_pipeline(models)
     rows = []
     for name, kind in (("", {}), (", held-out combinations", {"held_out": True})):
@@ -76,7 +76,7 @@ def measure_diffusion(models: Path, seed: int, count: int) -> list[tuple[str, fl
 
 
 def score(pictures: NDArray[np.uint8], scenes: Sequence[Scene]) -> list[Match]:
-    """The judge's word on each picture."""
+    """The judge's word on each image."""
     return [matches(judge(picture), scene) for picture, scene in zip(pictures, scenes, strict=True)]
 
 

@@ -1,7 +1,7 @@
 """Trains the demo's AutoencoderKL: 64 × 64 pixels to 8 × 8 latents of 8 channels and back.
 
 Besides scenes it sees random silhouettes in random colours, so that its latents can hold shapes that the world has kept
-back (the UNet never sees those pictures).
+back (the UNet never sees those images).
 """
 
 from pathlib import Path
@@ -68,7 +68,7 @@ def train_vae(
 def even_out(vae: Any, data: Tensor) -> None:
     """Gives every latent channel mean 0 and standard deviation 1 / SCALING, which a UNet learns best from.
 
-    The change is folded into the two 1 × 1 convolutions at the latents, so pictures come back as before.
+    The change is folded into the two 1 × 1 convolutions at the latents, so images come back as before.
     """
     means = torch.cat([vae.encode(to_unit(part)).latent_dist.mean for part in torch.split(data, 128)])
     channels = means.shape[1]

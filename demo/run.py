@@ -174,7 +174,7 @@ class Arm:
 
 
 def compare(folder: Path, examined: int) -> list[Arm]:
-    """The base model and both arms, on the same held-out pictures and the same prompts."""
+    """The base model and both arms, on the same held-out images and the same prompts."""
     before = examine(folder / "models" / "stable-diffusion", folder / "exam" / "before", examined)
     arms = [Arm("before", folder / "exam" / "before", before, "", "")]
     for name, file in (("without ground truth", WITHOUT), ("with ground truth", PROJECT)):
@@ -186,7 +186,7 @@ def compare(folder: Path, examined: int) -> list[Arm]:
 
 
 def _evaluation(folder: Path, file: Path) -> tuple[Path, dict[str, Any]]:
-    """A project's workspace, and how its model does on the pictures that project.yaml holds out.
+    """A project's workspace, and how its model does on the images that project.yaml holds out.
 
     Without ground truth none is held out, so there is nothing to measure forgetting by; the other arm's is.
     """
@@ -212,7 +212,7 @@ def _figure(measure: dict[str, Any]) -> str:
 
 
 def draw(target: Path, arms: list[Arm]) -> None:
-    """The demo's last picture."""
+    """The demo's last image."""
     rows = [
         (
             arm.name,
@@ -222,7 +222,7 @@ def draw(target: Path, arms: list[Arm]) -> None:
         )
         for arm in arms
     ]
-    title = f"What a {CONCEPT} is, learned from 48 pictures: in a green frame, what the prompt asks for is there"
+    title = f"What a {CONCEPT} is, learned from 48 images: in a green frame, what the prompt asks for is there"
     with commit(target) as temporary:
         comparison(title, SHOWN, rows, CONCEPTS).save(temporary, "PNG")
 
@@ -252,7 +252,7 @@ def _tell(folder: Path, arms: list[Arm], seconds: float) -> None:
     run = run_folder(load_project(folder / PROJECT))
     workspace = folder / "with"
     for what, where in (
-        ("the picture of it", folder / "picture.png"),
+        ("the image of it", folder / "picture.png"),
         ("dataset", workspace / "dataset"),
         ("samples while it trained", run / "samples"),
         ("learned and forgotten", run / "learned_forgotten.png"),

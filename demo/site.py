@@ -1,4 +1,4 @@
-"""The demo's web site: pictures drawn as they are asked for, on loopback, with the faults of the real web.
+"""The demo's web site: images drawn as they are asked for, on loopback, with the faults of the real web.
 
     python -m dreamloom.demo.site          serves until Ctrl-C, and prints some addresses to try
 
@@ -166,7 +166,7 @@ def _busy() -> web.Response:
 
 @cache
 def _instead(fault: Fault) -> tuple[bytes, str]:
-    """What comes with status 200 in the picture's place, and its content type."""
+    """What comes with status 200 in the image's place, and its content type."""
     if fault is Fault.SOFT_404:
         return _SOFT_404.encode(), "text/html"
     if fault is Fault.SVG:

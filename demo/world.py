@@ -42,7 +42,7 @@ BACKGROUNDS: dict[str, Rgb] = {
 STYLES: tuple[Style, ...] = ("flat", "pencil", "photo")
 RELATIONS: tuple[Relation, ...] = ("above", "left of")
 RADIUS = {"big": 0.33, "small": 0.205}
-"""From a shape's centre to its tips, in units of the picture's shorter side; two objects are both "small"."""
+"""From a shape's centre to its tips, in units of the image's shorter side; two objects are both "small"."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a picture shows. `seed` moves the objects a little and makes the photo's light; no caption tells it."""
+    """All that an image shows. `seed` moves the objects a little and makes the photo's light; no caption tells it."""
 
     background: str
     style: Style
@@ -162,7 +162,7 @@ def render(scene: Scene, width: int = 64, height: int | None = None) -> Picture:
     """Draws a scene.
 
     Args:
-        width, height: pixels; without a height the picture is square. Objects are sized by the shorter side.
+        width, height: pixels; without a height the image is square. Objects are sized by the shorter side.
 
     Returns:
         uint8 [height, width, 3], RGB.
@@ -180,7 +180,7 @@ def render(scene: Scene, width: int = 64, height: int | None = None) -> Picture:
 
 
 def place(scene: Scene) -> list[tuple[float, float, float]]:
-    """Where the objects are: (x, y, radius) each, in units of the shorter side of a picture, from its centre."""
+    """Where the objects are: (x, y, radius) each, in units of the shorter side of an image, from its centre."""
     rng = np.random.default_rng([scene.seed, 1])
     if scene.relation is None:
         x, y = rng.uniform(-0.1, 0.1, 2)

@@ -23,7 +23,7 @@ from dreamloom.curate.sheet import contact_sheet
 PROGRESS_SECONDS = 2.0
 """Seconds between two updates: each costs some 28 ms (research/prefect.md §5)."""
 PICTURE_BYTES = 200_000
-"""Of a picture inside a markdown artifact, as base64: it lies in the server's database."""
+"""Of an image inside a markdown artifact, as base64: it lies in the server's database."""
 of_project = ContextVar("of_project", default="")
 """The project whose artifacts are made: the server shows the last one of a key, whichever project it is of."""
 SHEET_COLUMNS = 8
@@ -85,13 +85,13 @@ def publish_table(name: str, rows: Sequence[Mapping[str, Any]], description: str
 
 
 def publish_sheet(name: str, pictures: Sequence[tuple[Path, str]], description: str) -> None:
-    """A contact sheet of pictures with what is written under them; none: no artifact."""
+    """A contact sheet of images with what is written under them; none: no artifact."""
     if pictures:
         publish_picture(name, contact_sheet(pictures, columns=SHEET_COLUMNS, side=SHEET_SIDE), description)
 
 
 def publish_picture(name: str, picture: Image.Image, description: str) -> None:
-    """A picture as markdown with a data URI, the one way that needs no file server."""
+    """An image as markdown with a data URI, the one way that needs no file server."""
     text = f"![{description}](data:image/jpeg;base64,{_as_base64(picture)})\n"
     create_markdown_artifact(text, key=key(name), description=description)
 

@@ -24,7 +24,7 @@ SHOWN = 20
 
 app = App(
     name="caption",
-    help="Write captions with BLIP where a picture came with none to be kept; or convert captions, or edit them.",
+    help="Write captions with BLIP where an image came with none to be kept; or convert captions, or edit them.",
 )
 app.default(caption)
 
@@ -38,12 +38,12 @@ def convert_(
     output: Path | None = None,
     log: Path | None = None,
 ) -> None:
-    """Put captions into another convention: into a new folder, or as sidecars beside the pictures.
+    """Put captions into another convention: into a new folder, or as sidecars beside the images.
 
     Parameters
     ----------
     folder
-        The pictures, the shards, or a collection.
+        The images, the shards, or a collection.
     from_
         Where the captions are: filename is what a trainer reads, a sidecar where there is one, else the name.
     to
@@ -79,7 +79,7 @@ def edit_(
     Parameters
     ----------
     folder
-        A collection, or a folder of pictures with captions, or of shards.
+        A collection, or a folder of images with captions, or of shards.
     output
         Of a folder: the folder to make, of hard links. Originals stay as they are.
     from_
@@ -100,7 +100,7 @@ def edit_(
         _edit_collection(Collection(place), config, dry_run)
         return
     if not place.is_dir():
-        raise UserError(f"{folder} is no folder; name a collection, or a folder of pictures with captions.")
+        raise UserError(f"{folder} is no folder; name a collection, or a folder of images with captions.")
     if undo:
         raise UserError(f"{folder} is no collection, so it has no edits to take back.")
     with Terminal() as terminal, terminal.watch(f"edit {place.name}") as progress:
@@ -140,7 +140,7 @@ def _changed(edits: Sequence[Edit]) -> str:
 
 def _tell(verb: str, folder: Path, done: Converted, log: Path) -> None:
     counts = {what: done.log.count(what) for what in (MADE, RIGHT, CHANGED, SKIPPED)}
-    pictures = f"{done.pictures:,} pictures, {done.kept:,} with captions; {duration(done.seconds)}"
+    pictures = f"{done.pictures:,} images, {done.kept:,} with captions; {duration(done.seconds)}"
     print(f"{verb} {folder.absolute().name}: {pictures}")
     files = f"files made {counts[MADE]:,}, right already {counts[RIGHT]:,}, skipped {counts[SKIPPED]:,}"
     print(files + (f"; captions changed {counts[CHANGED]:,}" if counts[CHANGED] else ""))

@@ -1,4 +1,4 @@
-"""The captions of a folder of ours, each with the picture that has it."""
+"""The captions of a folder of ours, each with the image that has it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ Captions = list[tuple[str, str]]
 
 
 def of_collection(collection: Collection) -> Captions:
-    """The captions made; before any is, the texts that the pictures came with. Named by keys."""
+    """The captions made; before any is, the texts that the images came with. Named by keys."""
     if collection.parts(Table.CAPTIONS):
         rows = collection.read(Table.CAPTIONS, columns=["key", "caption"])
     else:

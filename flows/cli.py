@@ -37,7 +37,7 @@ def _all_of_a_key(_: App, __: tuple[str, ...], arguments: ArgumentCollection) ->
 app = App(
     name="dreamloom",
     config=_all_of_a_key,
-    help="Turn your own pictures into a fine-tuned Stable Diffusion model that still knows everything it knew before.",
+    help="Turn your own images into a fine-tuned Stable Diffusion model that still knows everything it knew before.",
     suppress_keyboard_interrupt=False,
     help_epilogue="Each command tells its flags: dreamloom COMMAND --help",
 )
@@ -57,14 +57,14 @@ _COMMANDS = {
     },
     STAGES: {
         "filter": ("dreamloom.flows.stage_commands:filter_", "Choose candidates from a LAION index."),
-        "scrape": ("dreamloom.flows.stage_commands:scrape", "Download the candidates' pictures."),
+        "scrape": ("dreamloom.flows.stage_commands:scrape", "Download the candidates' images."),
         "score": (
             "dreamloom.flows.stage_commands:score",
-            "Look at each picture with CLIP: embedding, aesthetic, likeness.",
+            "Look at each image with CLIP: embedding, aesthetic, likeness.",
         ),
         "choose": (
             "dreamloom.flows.stage_commands:choose",
-            "Decide which pictures go on: duplicates, thresholds, licences.",
+            "Decide which images go on: duplicates, thresholds, licences.",
         ),
         "caption": (
             "dreamloom.flows.caption_commands:app",
@@ -92,11 +92,11 @@ _COMMANDS = {
 _INGEST = {
     "folder": (
         "dreamloom.flows.stage_commands:ingest_folder",
-        "Any folder of pictures, captions in sidecars or file names.",
+        "Any folder of images, captions in sidecars or file names.",
     ),
     "ffhq": ("dreamloom.flows.stage_commands:ingest_ffhq", "FFHQ's faces, in the layout of its own download script."),
     "coco": ("dreamloom.flows.stage_commands:ingest_coco", "COCO's photos with their captions."),
-    "imagenet": ("dreamloom.flows.stage_commands:ingest_imagenet", "ImageNet's pictures, captioned by synset."),
+    "imagenet": ("dreamloom.flows.stage_commands:ingest_imagenet", "ImageNet's images, captioned by synset."),
     "huggingface": (
         "dreamloom.flows.stage_commands:ingest_huggingface",
         "Hugging Face datasets: parquet, or an imagefolder.",
@@ -110,7 +110,7 @@ _INGEST = {
 for _group, _commands in _COMMANDS.items():
     for _order, (_name, (_path, _help)) in enumerate(_commands.items()):
         app.command(_path, name=_name, help=_help, group=_group, sort_key=_order)
-_help = f"Bring in pictures from this machine: {', '.join(_INGEST)}."
+_help = f"Bring in images from this machine: {', '.join(_INGEST)}."
 _ingest = App(name="ingest", help=_help, group=STAGES, sort_key=1)
 for _name, (_path, _help) in _INGEST.items():
     _ingest.command(_path, name=_name, help=_help)

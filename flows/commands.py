@@ -80,8 +80,8 @@ def show(folder: Path, *, picture: str | None = None, output: Path | None = None
     ----------
     folder
         What to look at.
-    picture
-        Tell the history of one picture instead: its file name, or its key or the beginning of it.
+    image
+        Tell the history of one image instead: its file name, or its key or the beginning of it.
     output
         Where to write the contact sheet; by default dreamloom-NAME.png, here.
     """
@@ -97,7 +97,7 @@ def show(folder: Path, *, picture: str | None = None, output: Path | None = None
         print_table(table)
     say_lengths(showing.captions_of(folder), None)
     sheet = showing.write_sheet(folder, output or Path(f"dreamloom-{folder.absolute().name}.png"))
-    print(f"contact sheet: {sheet}" if sheet else "no pictures yet")
+    print(f"contact sheet: {sheet}" if sheet else "no images yet")
 
 
 def say_lengths(captions: Captions, model: str | None) -> None:
@@ -127,7 +127,7 @@ def _perform(step: Step, terminal: Terminal) -> Outcome:
 
 
 def _close(project: Project, outcomes: list[Outcome]) -> None:
-    """The end of a run: where the pictures went, and where to look."""
+    """The end of a run: where the images went, and where to look."""
     if not outcomes[-1].finished:
         return
     if not any(outcome.made for outcome in outcomes):

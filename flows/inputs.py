@@ -1,4 +1,4 @@
-"""What a source has to give, before it is taken in: pictures or rows, and bytes."""
+"""What a source has to give, before it is taken in: images or rows, and bytes."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which pictures to show of a collection or a training folder: some, spread evenly, each with a line of text."""
+"""Which images to show of a collection or a training folder: some, spread evenly, each with a line of text."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -122,14 +122,14 @@ def bucket_rows(plan: Plan) -> Rows:
 
 def print_training(plan: Plan) -> None:
     """Prints what training would show, in which buckets, and what the user should know."""
-    print_table(rows_table("What an epoch would show, as the pictures are now", training_rows(plan)))
+    print_table(rows_table("What an epoch would show, as the images are now", training_rows(plan)))
     print_table(rows_table("In which buckets", bucket_rows(plan)))
     print("\n".join([training_line(plan), *plan.notes]))
 
 
 def training_line(plan: Plan) -> str:
     """How long the whole run is."""
-    text = f"train: {plan.epochs} epochs, {plan.steps:,} steps, {plan.images:,} pictures shown"
+    text = f"train: {plan.epochs} epochs, {plan.steps:,} steps, {plan.images:,} images shown"
     text += f", about {duration(plan.seconds)}" if plan.seconds else ""
     return text + (f"; some {plan.memory / 2**30:.1f} GiB of a GPU's memory, by estimate" if plan.memory else "")
 

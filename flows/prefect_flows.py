@@ -68,6 +68,6 @@ def run_tracked(project: Path) -> list[Outcome]:
 
 def _publish(project: Project) -> None:
     rows = funnel_rows(funnel(project.workspace, project.sources))
-    artifacts.publish_table("funnel", rows, "Where the pictures went")
+    artifacts.publish_table("funnel", rows, "Where the images went")
     if (project.workspace / "dataset.parquet").exists():
         artifacts.publish_table("balance", balance(project.workspace), "What is trained on")

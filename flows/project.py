@@ -51,9 +51,9 @@ class SourceConfig(StageConfig):
     @model_validator(mode="after")
     def _fits_its_role(self) -> Self:
         if self.role is Role.TRAINING and "share" in self.model_fields_set:
-            raise ValueError("share is for ground truth; how often training pictures are shown is said by multiply")
+            raise ValueError("share is for ground truth; how often training images are shown is said by multiply")
         if self.role is Role.GROUND_TRUTH and "multiply" in self.model_fields_set:
-            raise ValueError("multiply is for training pictures; how much ground truth is shown is said by share")
+            raise ValueError("multiply is for training images; how much ground truth is shown is said by share")
         return self
 
 
@@ -87,7 +87,7 @@ class CocoSource(CocoConfig, SourceConfig):
 
 
 class ImagenetSource(ImagenetConfig, SourceConfig):
-    """ImageNet's pictures, captioned by what their synset is called."""
+    """ImageNet's images, captioned by what their synset is called."""
 
     kind: Literal["imagenet"]
 
@@ -115,10 +115,10 @@ class Project(StageConfig):
 
     name: str = Field(min_length=1, description="What the project is called in lists and logs.")
     workspace: Path = Field(description="The folder in which all that is made lies.")
-    sources: dict[str, AnySource] = Field(min_length=1, description="Where pictures come from: name → source.")
-    scrape: ScrapeConfig = Field(ScrapeConfig(), description="How pictures are downloaded.")
-    score: ScoreConfig | None = Field(None, description="How pictures are scored; left out: they are not.")
-    choose: ChooseConfig = Field(ChooseConfig(), description="Which pictures go on.")
+    sources: dict[str, AnySource] = Field(min_length=1, description="Where images come from: name → source.")
+    scrape: ScrapeConfig = Field(ScrapeConfig(), description="How images are downloaded.")
+    score: ScoreConfig | None = Field(None, description="How images are scored; left out: they are not.")
+    choose: ChooseConfig = Field(ChooseConfig(), description="Which images go on.")
     caption: CaptionConfig = Field(CaptionConfig(), description="Which captions are kept, and who writes the rest.")
     balance: BalanceConfig = Field(BalanceConfig(), description="How much ground truth goes with what is learned.")
     train: TrainConfig = Field(TrainConfig(), description="How the model is trained.")
@@ -149,7 +149,7 @@ class Project(StageConfig):
         if self.choose.min_similarity is not None and self.score is None:
             raise ValueError("choose.min_similarity: needs scores; write a score section, or leave it out")
         if self.evaluate is not None and self.balance.held_out == 0:
-            raise ValueError("evaluate: needs pictures to measure by; raise balance.held_out, or leave it out")
+            raise ValueError("evaluate: needs images to measure by; raise balance.held_out, or leave it out")
         for name in self.caption.templates.keys() - self.sources.keys():
             raise ValueError(f"caption.templates.{name}: there is no such source; {close(name, list(self.sources))}")
         return self

@@ -24,7 +24,7 @@ from dreamloom.train.run.folder import read_summary
 
 Rows = Sequence[Mapping[str, Any]]
 
-_SCORES = {"aesthetic": "aesthetic score", "similarity": "likeness of picture and text"}
+_SCORES = {"aesthetic": "aesthetic score", "similarity": "likeness of image and text"}
 """Column of the manifest → what it is called."""
 _MEASURES = ("learned", "forgotten")
 _USED, _LEFT_OUT = "#2a7f62", "#c9c9c4"
@@ -44,7 +44,7 @@ def report_path(workspace: Path) -> Path:
 
 
 def write_report(name: str, workspace: Path, run: Path, evaluation: Path | None) -> None:
-    """Writes the report of a workspace that has a dataset, with its pictures beside it.
+    """Writes the report of a workspace that has a dataset, with its images beside it.
 
     Args:
         name: the project's.
@@ -56,7 +56,7 @@ def write_report(name: str, workspace: Path, run: Path, evaluation: Path | None)
     sections = {
         "What was learned, and what was forgotten": [_learned(run, evaluation), *_pictures(charts_of(run), folder)],
         "What is trained on": [_table(balance(workspace))],
-        "Where the pictures went": [_table(funnel_rows(funnel(workspace, sources)))],
+        "Where the images went": [_table(funnel_rows(funnel(workspace, sources)))],
         "Scores": _histograms(manifest, folder),
         "Licences": [_table(_licences(manifest))],
         "Pictures": _pictures(_sheets(workspace, sources, folder), folder),
@@ -96,7 +96,7 @@ def _licences(manifest: pa.Table) -> Rows:
 
 
 def _sheets(workspace: Path, sources: Sequence[str], folder: Path) -> dict[str, Path]:
-    """A contact sheet of each source that has pictures."""
+    """A contact sheet of each source that has images."""
     files = {}
     for name in sources:
         if pictures := of_collection(Collection(workspace / "collections" / name)):

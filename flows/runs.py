@@ -70,11 +70,11 @@ def train_step(folder: Path, run: Path, config: TrainConfig, heldout: Path | Non
 
 
 def dreambooth_step(subjects: Path, target: Path, config: DreamBoothConfig) -> Step:
-    """Subjects → a training folder with pictures of their classes."""
+    """Subjects → a training folder with images of their classes."""
 
     def make(progress: Progress, _: Sequence[str] | None) -> Outcome:
         done = dreambooth(subjects, target, config, progress)
-        said = f"{done.subjects} subjects, {done.pictures:,} pictures of them, {done.class_pictures:,} of their classes"
+        said = f"{done.subjects} subjects, {done.pictures:,} images of them, {done.class_pictures:,} of their classes"
         return Outcome(f"{'dreambooth':<21}{said} ({done.drawn:,} drawn now); {target}", done.drawn > 0)
 
     return Step("dreambooth", "", lambda: [WHOLE], make)
@@ -108,7 +108,7 @@ def export_step(checkpoint: Callable[[], Path], target: Path, config: ExportConf
     def make(progress: Progress, _: Sequence[str] | None) -> Outcome:
         summary = exporting.export(checkpoint(), target, config, progress)
         how = size(summary.bytes) if summary.made else "there already"
-        said = f"{target}, as of {summary.images_seen:,} pictures seen; {how}{indented(summary.note)}"
+        said = f"{target}, as of {summary.images_seen:,} images seen; {how}{indented(summary.note)}"
         return Outcome(f"{'export':<21}{said}", summary.made)
 
     def stale() -> list[str]:
@@ -125,7 +125,7 @@ def newest_speed(workspace: Path) -> float | None:
 
 
 def charts_of(run: Path) -> dict[str, Path]:
-    """The pictures in a run's folder that show how it goes, as far as they are there."""
+    """The images in a run's folder that show how it goes, as far as they are there."""
     files = {"learned and forgotten": run / "learned_forgotten.png"}
     if samples := sorted((run / "samples").glob("*.png")):
         files["samples"] = samples[-1]
@@ -133,7 +133,7 @@ def charts_of(run: Path) -> dict[str, Path]:
 
 
 def held_out_of(workspace: Path) -> Path | None:
-    """The folder of held-out pictures of a workspace; None where none are held out."""
+    """The folder of held-out images of a workspace; None where none are held out."""
     folder = workspace / "heldout"
     return folder if folder.is_dir() and any(folder.iterdir()) else None
 
@@ -147,12 +147,12 @@ def _train(folder: Path, run: Path, config: TrainConfig, heldout: Path | None, p
     made = read_summary(run) is None
     summary = train(folder, run, config, heldout, progress)
     if not summary.finished:
-        said = f"stopped and saved after {summary.images_seen:,} of {summary.images:,} pictures; run again to go on"
+        said = f"stopped and saved after {summary.images_seen:,} of {summary.images:,} images; run again to go on"
     else:
-        said = f"{summary.steps:,} steps, {summary.images_seen:,} pictures seen{_figures(summary)}; "
+        said = f"{summary.steps:,} steps, {summary.images_seen:,} images seen{_figures(summary)}; "
         said += str(run) if made else "there already"
     left_out = (
-        f"{summary.problems:,} pictures took no part; {run / 'problems.json'} says why" if summary.problems else ""
+        f"{summary.problems:,} images took no part; {run / 'problems.json'} says why" if summary.problems else ""
     )
     return Outcome(f"{'train':<21}{said}{indented(left_out)}", made, finished=summary.finished)
 
@@ -173,7 +173,7 @@ def percent(change: float, error: float | None) -> str:
 
 def _evaluated(evaluation: Mapping[str, Any], where: str) -> str:
     found = [
-        f"{name} {percent(measure['change'], measure['error'])} ({measure['pictures']} pictures)"
+        f"{name} {percent(measure['change'], measure['error'])} ({measure['pictures']} images)"
         for name in ("learned", "forgotten")
         if (measure := evaluation[name])
     ]

@@ -53,7 +53,7 @@ def captions_of(folder: Path) -> captions.Captions:
 
 
 def write_sheet(folder: Path, output: Path) -> Path | None:
-    """Writes a PNG of some of the pictures, with their captions; None where there are none yet.
+    """Writes a PNG of some of the images, with their captions; None where there are none yet.
 
     Raises:
         UserError: `output` is there, and is not a contact sheet.

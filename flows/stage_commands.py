@@ -71,20 +71,20 @@ def scrape(
     retry: Annotated[tuple[Status, ...], STATUSES] = (),
     config: Annotated[ScrapeConfig, FLAGS] = ScrapeConfig(),
 ) -> None:
-    """Download the candidates' pictures.
+    """Download the candidates' images.
 
     Parameters
     ----------
     collection
         The collection whose candidates filter has chosen.
     retry
-        Try pictures again of which this became, such as timeout,http_429; parted by commas or spaces.
+        Try images again of which this became, such as timeout,http_429; parted by commas or spaces.
     """
     _perform(steps.scrape_step(_collection(collection), config, retry))
 
 
 def ingest_folder(collection: Path, *, config: Annotated[FolderConfig, FLAGS]) -> None:
-    """Bring in any folder of pictures, with captions in sidecars or file names.
+    """Bring in any folder of images, with captions in sidecars or file names.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def ingest_coco(collection: Path, *, config: Annotated[CocoConfig, FLAGS]) -> No
 
 
 def ingest_imagenet(collection: Path, *, config: Annotated[ImagenetConfig, FLAGS]) -> None:
-    """Bring in ImageNet's pictures, captioned by what their synset is called.
+    """Bring in ImageNet's images, captioned by what their synset is called.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def ingest_imagenet(collection: Path, *, config: Annotated[ImagenetConfig, FLAGS
 
 
 def ingest_huggingface(collection: Path, *, config: Annotated[HuggingfaceConfig, FLAGS]) -> None:
-    """Bring in a Hugging Face dataset: parquet with pictures in it, or an imagefolder.
+    """Bring in a Hugging Face dataset: parquet with images in it, or an imagefolder.
 
     Parameters
     ----------
@@ -150,12 +150,12 @@ def ingest_webdataset(collection: Path, *, config: Annotated[WebdatasetConfig, F
 
 
 def score(collection: Path, *, config: Annotated[ScoreConfig, FLAGS] = ScoreConfig()) -> None:
-    """Look at each picture with CLIP: embedding, aesthetic, likeness to its text, perceptual hash.
+    """Look at each image with CLIP: embedding, aesthetic, likeness to its text, perceptual hash.
 
     Parameters
     ----------
     collection
-        The collection whose pictures are there.
+        The collection whose images are there.
     """
     _perform(steps.score_step(_collection(collection), config))
 
@@ -166,7 +166,7 @@ def choose(
     ground_truth: Annotated[tuple[Path, ...], FOLDERS] = (),
     config: Annotated[ChooseConfig, FLAGS] = ChooseConfig(),
 ) -> None:
-    """Decide which pictures go on, over all collections at once: duplicates, thresholds, licences.
+    """Decide which images go on, over all collections at once: duplicates, thresholds, licences.
 
     Parameters
     ----------
@@ -179,12 +179,12 @@ def choose(
 
 
 def caption(collection: Path, *, config: Annotated[CaptionConfig, FLAGS] = CaptionConfig()) -> None:
-    """Write captions with BLIP where a picture came with none that is to be kept.
+    """Write captions with BLIP where an image came with none that is to be kept.
 
     Parameters
     ----------
     collection
-        The collection whose pictures are there, and perhaps chosen.
+        The collection whose images are there, and perhaps chosen.
     """
     _perform(steps.caption_step(_collection(collection), config))
 
@@ -198,7 +198,7 @@ def balance(
     share: Annotated[dict[str, float] | None, Parameter(negative="")] = None,
     config: Annotated[BalanceConfig, FLAGS] = BalanceConfig(),
 ) -> None:
-    """Assemble the training folder, with ground truth at a ratio, and hold some pictures out.
+    """Assemble the training folder, with ground truth at a ratio, and hold some images out.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ def balance(
     ground_truth
         Collections of what it shall keep knowing.
     multiply
-        How often each picture of a training collection is shown in an epoch: --multiply.NAME 2.
+        How often each image of a training collection is shown in an epoch: --multiply.NAME 2.
     share
         How much of the ground truth comes from a collection, relative to the others: --share.NAME 2.
     """
@@ -225,7 +225,7 @@ def dreambooth(
     Parameters
     ----------
     subjects
-        A folder with a folder for each subject: its pictures, instance.txt and class.txt with a prompt each.
+        A folder with a folder for each subject: its images, instance.txt and class.txt with a prompt each.
     target
         The training folder to make, for train.
     """
@@ -245,14 +245,14 @@ def train(
     Parameters
     ----------
     folder
-        A training folder in EveryDream's format, as balance makes it; a webdataset's .tar; or a table of pictures
+        A training folder in EveryDream's format, as balance makes it; a webdataset's .tar; or a table of images
         (.jsonl, .csv, .parquet).
     run
         The run's folder: checkpoints, samples, logs, measurements.
     heldout
-        Pictures to measure by, in folders training/ and ground_truth/, as balance makes it.
+        Images to measure by, in folders training/ and ground_truth/, as balance makes it.
     plan
-        Only say what would be done: which pictures, in which buckets, how many steps.
+        Only say what would be done: which images, in which buckets, how many steps.
     """
     if plan:
         from dreamloom.flows.commands import say_lengths
@@ -283,7 +283,7 @@ def evaluate(
     base
         The diffusers folder or hub id of the model it comes from.
     heldout
-        Pictures to measure by, in folders training/ and ground_truth/, as balance makes it.
+        Images to measure by, in folders training/ and ground_truth/, as balance makes it.
     output
         The file for all figures.
     """

@@ -52,13 +52,13 @@ def filter_flow(collection: Path, config: FilterConfig) -> Any:
 
 @flow(name="scrape", flow_run_name="scrape {collection.name}")
 def scrape_flow(collection: Path, config: ScrapeConfig = ScrapeConfig()) -> Any:
-    """Downloads the candidates' pictures."""
+    """Downloads the candidates' images."""
     return _run(steps.scrape_step(Collection(collection), config))
 
 
 @flow(name="ingest-folder", flow_run_name="ingest {collection.name}")
 def ingest_folder_flow(collection: Path, config: FolderConfig) -> Any:
-    """Brings in any folder of pictures."""
+    """Brings in any folder of images."""
     return _run(steps.ingest_step(Collection(collection), config))
 
 
@@ -76,7 +76,7 @@ def ingest_coco_flow(collection: Path, config: CocoConfig) -> Any:
 
 @flow(name="ingest-imagenet", flow_run_name="ingest {collection.name}")
 def ingest_imagenet_flow(collection: Path, config: ImagenetConfig) -> Any:
-    """Brings in ImageNet's pictures."""
+    """Brings in ImageNet's images."""
     return _run(steps.ingest_step(Collection(collection), config))
 
 
@@ -94,19 +94,19 @@ def ingest_webdataset_flow(collection: Path, config: WebdatasetConfig) -> Any:
 
 @flow(name="score", flow_run_name="score {collection.name}")
 def score_flow(collection: Path, config: ScoreConfig = ScoreConfig()) -> Any:
-    """Looks at each picture with CLIP."""
+    """Looks at each image with CLIP."""
     return _run(steps.score_step(Collection(collection), config))
 
 
 @flow(name="choose")
 def choose_flow(sources: list[SourceParameter], config: ChooseConfig = ChooseConfig()) -> Any:
-    """Decides which pictures go on, over all collections at once."""
+    """Decides which images go on, over all collections at once."""
     return _run(steps.choose_step([source.source() for source in sources], config))
 
 
 @flow(name="caption", flow_run_name="caption {collection.name}")
 def caption_flow(collection: Path, config: CaptionConfig = CaptionConfig()) -> Any:
-    """Writes captions with BLIP where a picture came with none that is to be kept."""
+    """Writes captions with BLIP where an image came with none that is to be kept."""
     return _run(steps.caption_step(Collection(collection), config))
 
 

@@ -60,7 +60,7 @@ class Step:
     pictures: Callable[[], Pictures] = list
     """Some of what it made, to look at."""
     charts: Callable[[], Mapping[str, Path]] = dict
-    """Name → picture file that shows how it goes, renewed while it works."""
+    """Name → image file that shows how it goes, renewed while it works."""
 
     @property
     def title(self) -> str:
@@ -80,7 +80,7 @@ def filter_step(collection: Collection, config: laion.FilterConfig) -> Step:
 
 
 def scrape_step(collection: Collection, config: download.ScrapeConfig, retry: Sequence[Status] = ()) -> Step:
-    """Candidates → records and pictures."""
+    """Candidates → records and images."""
     recipes = partial(download.recipes, collection, config)
     make = partial(download.scrape, collection, config, retry=retry)
     return _by_parts("scrape", Table.RECORDS, collection, recipes, make, lambda: of_collection(collection))
@@ -94,11 +94,11 @@ INGESTS: Mapping[type[StageConfig], tuple[Callable[..., Mapping[str, str]], Call
     huggingface.HuggingfaceConfig: (huggingface.recipes, huggingface.ingest_huggingface),
     webdataset.WebdatasetConfig: (webdataset.recipes, webdataset.ingest_webdataset),
 }
-"""The config of each kind of pictures of this machine → its recipes, and how they come in."""
+"""The config of each kind of images of this machine → its recipes, and how they come in."""
 
 
 def ingest_step(collection: Collection, config: StageConfig) -> Step:
-    """Pictures of this machine → records and pictures; COCO's without a folder of photos → candidates.
+    """Pictures of this machine → records and images; COCO's without a folder of photos → candidates.
 
     Args:
         config: of a kind in INGESTS.

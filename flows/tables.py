@@ -46,7 +46,7 @@ def sources_of(workspace: Path) -> list[str]:
 
 
 def balance(workspace: Path) -> list[dict[str, Any]]:
-    """A row for each source of the dataset: pictures to train on, how often each is shown, how many are held out."""
+    """A row for each source of the dataset: images to train on, how often each is shown, how many are held out."""
     manifest = read_manifest(manifest_path(workspace))
     rows = manifest.select(["source", "role", "split", "multiply"]).to_pylist()
     multiply = {row["source"]: row["multiply"] for row in rows if row["split"] == TRAIN}

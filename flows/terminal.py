@@ -167,7 +167,7 @@ def funnel_table(funnel: Mapping[str, Mapping[str, Summary]]) -> Table:
     """
     longest_first = sorted(funnel.values(), key=len, reverse=True)  # which has all stages, in the order of the chain
     stages = list(dict.fromkeys(stage for of_source in longest_first for stage in of_source))
-    table = Table(title="Where the pictures went", title_justify="left", show_lines=True)
+    table = Table(title="Where the images went", title_justify="left", show_lines=True)
     table.add_column("source")
     for stage in stages:
         table.add_column(stage, justify="right")

@@ -41,7 +41,7 @@ def perform(step: Step, terminal: Terminal) -> Outcome:
     if failed:
         raise ExceptionGroup(f"{step.title}: {len(failed)} of {len(stale)} parts failed", failed)
     if stale:
-        artifacts.publish_sheet(f"{step.title} pictures", step.pictures(), f"Some pictures of {step.title}")
+        artifacts.publish_sheet(f"{step.title} pictures", step.pictures(), f"Some images of {step.title}")
     return _said(outcomes[0] if stale == [WHOLE] else _whole(step, stale, outcomes))
 
 

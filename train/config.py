@@ -29,18 +29,18 @@ class TrainConfig(StageConfig):
     resolution: int = Field(512, ge=32, le=4096, description="Side of the square bucket, in pixels; bounds all areas.")
     quantum: int = Field(64, ge=8, le=256, description="Bucket sides are multiples of this, in pixels.")
     upscale: bool = Field(
-        True, description="Enlarge pictures that are smaller than their bucket; else they get a bucket they fill."
+        True, description="Enlarge images that are smaller than their bucket; else they get a bucket they fill."
     )
     pad: str | None = Field(
         None,
         pattern="^#[0-9a-fA-F]{6}$",
-        description="Show whole pictures on this colour (#ffffff is white) instead of cropping them; the loss counts "
-        "inside the picture only. None: crop.",
+        description="Show whole images on this colour (#ffffff is white) instead of cropping them; the loss counts "
+        "inside the image only. None: crop.",
     )
     crop_jitter: float = Field(
         0.0, ge=0, le=0.5, description="Share of its sides by which a crop may shrink and move; 0: the middle, whole."
     )
-    crops: int = Field(4, ge=2, le=64, description="Crops kept of each picture where crop_jitter is set.")
+    crops: int = Field(4, ge=2, le=64, description="Crops kept of each image where crop_jitter is set.")
     flip: float = Field(
         0.0, ge=0, le=1, description="Share of showings mirrored left to right, where no flip_p.txt says otherwise."
     )
@@ -109,7 +109,7 @@ class TrainConfig(StageConfig):
         False, description="Show what follows a caption's first comma in another order each time, tag by tag."
     )
     keep_tags: int = Field(0, ge=0, le=1000, description="Tags after a caption's first comma that are not shuffled.")
-    ema: int | None = Field(None, ge=1, description="Half-life of averaged weights, in pictures; none: no average.")
+    ema: int | None = Field(None, ge=1, description="Half-life of averaged weights, in images; none: no average.")
     seed: int = Field(0, ge=0, lt=2**63, description="Order, noise, timesteps and dropout all derive from it.")
 
     precision: Literal["auto", "fp32", "bf16"] = Field(
@@ -125,7 +125,7 @@ class TrainConfig(StageConfig):
     compile: bool = Field(
         False, description="Have torch compile the UNet, anew for each bucket: minutes at first, then faster on a GPU."
     )
-    workers: Annotated[int, NO_RECIPE] = Field(4, ge=1, le=256, description="Threads that read and decode pictures.")
+    workers: Annotated[int, NO_RECIPE] = Field(4, ge=1, le=256, description="Threads that read and decode images.")
     cache: Annotated[Path | None, NO_RECIPE] = Field(
         None, description="Where latents are kept; none: in .latents beside the run."
     )
@@ -135,7 +135,7 @@ class TrainConfig(StageConfig):
         1, ge=1, description="Checkpoints kept, the newest; the best one is kept, too."
     )
     eval_every: int = Field(500, ge=0, description="Optimizer steps between evaluations; 0: only before and after.")
-    eval_timesteps: int = Field(8, ge=1, le=1000, description="Timesteps at which each held-out picture is judged.")
+    eval_timesteps: int = Field(8, ge=1, le=1000, description="Timesteps at which each held-out image is judged.")
     sample_every: Annotated[int, NO_RECIPE] = Field(
         500, ge=0, description="Optimizer steps between samples; 0: only before and after."
     )
@@ -184,7 +184,7 @@ class TrainConfig(StageConfig):
         if self.resolution % self.quantum:
             raise ValueError(f"resolution {self.resolution} is not a multiple of quantum {self.quantum}")
         if self.pad and self.crop_jitter:
-            raise ValueError("pad needs crop_jitter 0: pictures that are shown whole are not cropped")
+            raise ValueError("pad needs crop_jitter 0: images that are shown whole are not cropped")
         return self
 
     @model_validator(mode="after")

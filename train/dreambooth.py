@@ -1,9 +1,9 @@
 """DreamBooth (Ruiz et al. 2022, arXiv 2208.12242), for those who want it: a training folder of subjects and classes.
 
-What goes in is a folder with a folder for each subject: its pictures, `instance.txt` (a photo of sks dog) and
+What goes in is a folder with a folder for each subject: its images, `instance.txt` (a photo of sks dog) and
 `class.txt` (a photo of a dog). What comes out is a training folder, as train reads any:
 
-    <target>/<subject>/          the pictures, linked; local.yaml has the instance prompt, multiply.txt the balance
+    <target>/<subject>/          the images, linked; local.yaml has the instance prompt, multiply.txt the balance
              <subject> class/    what the base model draws of the class prompt; loss_scale.txt is the prior-loss weight
 
 An epoch shows the class as often as the subject. docs/dreambooth.md says why ground truth serves better.
@@ -34,7 +34,7 @@ MARK = ".dreambooth.json"
 
 
 class DreamBoothConfig(StageConfig):
-    """Makes a training folder of subjects, with pictures of their classes that the base model draws."""
+    """Makes a training folder of subjects, with images of their classes that the base model draws."""
 
     base: str = Field(
         "stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -44,12 +44,12 @@ class DreamBoothConfig(StageConfig):
         200, ge=1, le=100_000, description="Pictures that are drawn of each class."
     )
     prior_weight: Annotated[float, NO_RECIPE] = Field(
-        1.0, ge=0, le=100, description="What the losses of class pictures are multiplied by."
+        1.0, ge=0, le=100, description="What the losses of class images are multiplied by."
     )
-    resolution: int = Field(512, ge=32, le=4096, description="Side of the drawn pictures, in pixels.")
+    resolution: int = Field(512, ge=32, le=4096, description="Side of the drawn images, in pixels.")
     batch: Annotated[int, NO_RECIPE] = Field(4, ge=1, le=4096, description="Pictures drawn at a time.")
-    sample_steps: int = Field(25, ge=1, le=1000, description="Denoising steps a picture.")
-    guidance: float = Field(7.5, ge=0, le=100, description="Classifier-free guidance of the pictures.")
+    sample_steps: int = Field(25, ge=1, le=1000, description="Denoising steps an image.")
+    guidance: float = Field(7.5, ge=0, le=100, description="Classifier-free guidance of the images.")
     seed: int = Field(0, ge=0, lt=2**63, description="The noise derives from it.")
     device: Annotated[str, NO_RECIPE] = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
 
@@ -61,7 +61,7 @@ class Subject:
     name: str
     pictures: tuple[Path, ...]
     instance: str
-    """What its pictures are called."""
+    """What its images are called."""
     kind: str
     """What others of its kind are called."""
 
@@ -74,13 +74,13 @@ class DreamBoothSummary:
     pictures: int
     class_pictures: int
     drawn: int
-    """Of the class pictures, those that were not there before."""
+    """Of the class images, those that were not there before."""
 
 
 def dreambooth(
     subjects: Path, target: Path, config: DreamBoothConfig, progress: Progress = silent
 ) -> DreamBoothSummary:
-    """Makes a training folder; class pictures that are there already are not drawn again.
+    """Makes a training folder; class images that are there already are not drawn again.
 
     Raises:
         UserError: a subject lacks something, the model is not there, or `target` holds something else.
@@ -112,18 +112,18 @@ def read_subjects(folder: Path) -> list[Subject]:
     """The subjects in a folder.
 
     Raises:
-        UserError: there is none, or one lacks its pictures or prompts.
+        UserError: there is none, or one lacks its images or prompts.
     """
     inner = sorted(path for path in folder.glob("[!.]*") if path.is_dir()) if folder.is_dir() else []
     if not inner:
-        raise UserError(f"{folder} holds no subjects: it needs a folder of pictures for each.")
+        raise UserError(f"{folder} holds no subjects: it needs a folder of images for each.")
     return [_read_subject(path) for path in inner]
 
 
 def _read_subject(folder: Path) -> Subject:
     pictures = tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS))
     if not pictures:
-        raise UserError(f"{folder} holds no pictures; put those of the subject into it.")
+        raise UserError(f"{folder} holds no images; put those of the subject into it.")
     prompts = []
     for name, example in (("instance.txt", "a photo of sks dog"), ("class.txt", "a photo of a dog")):
         file = folder / name
@@ -165,12 +165,12 @@ def _tell(folder: Path, prompt: str) -> None:
 
 
 def _show(folder: Path, often: Fraction) -> None:
-    """Of subject and class, the one with fewer pictures shows them more often than once an epoch."""
+    """Of subject and class, the one with fewer images shows them more often than once an epoch."""
     commit_text(folder / "multiply.txt", f"{float(max(Fraction(1), often)):.9g}\n")
 
 
 def _draw_class(subject: Subject, folder: Path, config: DreamBoothConfig, progress: Progress) -> int:
-    """Draws what is missing; picture n comes from noise n, whichever are drawn with it."""
+    """Draws what is missing; image n comes from noise n, whichever are drawn with it."""
     missing = [number for number in range(config.class_pictures) if not (folder / f"{number:05d}.png").exists()]
     if missing:
         from dreamloom.train.evaluate.sample import draw_each  # torch from here on

@@ -31,7 +31,7 @@ class BucketPlan:
     pictures: int
     batches: int
     filled: int
-    """Places in its last batch that no dealt picture takes."""
+    """Places in its last batch that no dealt image takes."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class Plan:
         if self.enlarged:
             notes.append(f"{self.enlarged:,} would be enlarged, to fill a bucket that is larger; see upscale.")
         notes += [
-            f"The bucket {bucket.size[0]}×{bucket.size[1]} has too few pictures ({bucket.pictures}) for its batch, so "
-            f"they are repeated in {bucket.filled} places; add pictures of that shape, or lower batch."
+            f"The bucket {bucket.size[0]}×{bucket.size[1]} has too few images ({bucket.pictures}) for its batch, so "
+            f"they are repeated in {bucket.filled} places; add images of that shape, or lower batch."
             for bucket in scarce
         ]
         if self.memory and self.preset and self.memory > int(self.preset.removesuffix("gb")) * 2**30:

@@ -1,4 +1,4 @@
-"""The conventions by which people keep pictures and captions together; each module reads and writes one.
+"""The conventions by which people keep images and captions together; each module reads and writes one.
 
 A format has two verbs: `read` gives the rows of a folder, `write` puts rows into a target. What was written is read
 again as it was, whatever the captions say.
@@ -18,7 +18,7 @@ FormatName = Literal["filename", "txt", "caption", "yaml", "kohya", "imagefolder
 SourceName = Literal[FormatName, "collection"]
 
 Read = Callable[[Path, Note], Iterator[Row]]
-"""A folder's pictures in order, also those without a caption. What is odd is noted; UserError: it is no such folder."""
+"""A folder's images in order, also those without a caption. What is odd is noted; UserError: it is no such folder."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Format:
     write: Callable[[Sequence[Row], Target], Iterator[int]]
     """Puts rows, all with captions, into a target, again and again the same way; yields how many are done."""
     beside: bool = False
-    """Its captions lie one a file beside the pictures, so that they can be added to a folder that is there."""
+    """Its captions lie one a file beside the images, so that they can be added to a folder that is there."""
     keeps_folder: bool = True
-    """Its pictures lie in folders, so that EveryDream's control files can lie there, too."""
+    """Its images lie in folders, so that EveryDream's control files can lie there, too."""
 
 
 FORMATS: dict[str, Format] = {

@@ -1,4 +1,4 @@
-"""A collection of ours, to be read: its captioned pictures, with what is known of where they come from."""
+"""A collection of ours, to be read: its captioned images, with what is known of where they come from."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +13,10 @@ _FACTS |= {"width": "width", "height": "height"}
 
 
 def read(folder: Path, note: Note) -> Iterator[Row]:
-    """The pictures with captions; before any are made, all pictures with the texts they came with.
+    """The images with captions; before any are made, all images with the texts they came with.
 
     Raises:
-        UserError: it is no collection with pictures.
+        UserError: it is no collection with images.
     """
     collection = open_collection(folder, Table.RECORDS)
     captioned = collection.parts(Table.CAPTIONS)

@@ -1,9 +1,9 @@
-"""Hugging Face's imagefolder: a metadata.jsonl with a line for each picture of its folder.
+"""Hugging Face's imagefolder: a metadata.jsonl with a line for each image of its folder.
 
     {"file_name": "a man_1.jpg", "text": "a man on a bench"}
 
 https://huggingface.co/docs/datasets/image_dataset#imagefolder. Names are relative to the folder of the metadata.jsonl;
-where several know a picture, the nearest has it.
+where several know an image, the nearest has it.
 """
 
 import json
@@ -23,7 +23,7 @@ METADATA = "metadata.jsonl"
 
 
 def metadata_of(found: Sequence[Picture]) -> list[Path]:
-    """The metadata.jsonl of a folder's pictures, and of the folders in which they lie."""
+    """The metadata.jsonl of a folder's images, and of the folders in which they lie."""
     return sorted({Path(p.folder, METADATA) for p in found if METADATA in p.beside})
 
 
@@ -48,7 +48,7 @@ def captions_of(folder: Path, found: Sequence[Picture], note: Note) -> Mapping[s
             if inside in names:
                 captions[names[inside]] = entry[1]
             else:
-                note("entry without a picture", f"{path}:{number}: {entry[0]}")
+                note("entry without an picture", f"{path}:{number}: {entry[0]}")
     return captions
 
 
@@ -90,7 +90,7 @@ def _lines(path: Path) -> list[bytes]:
 
 
 def _entry(line: bytes) -> tuple[str, str] | None:
-    """A line's picture and caption; None where it has not both."""
+    """A line's image and caption; None where it has not both."""
     try:
         entry: Any = json.loads(line)
         name, text = entry["file_name"], entry[text_column(entry) or spelled(entry)["text"]]

@@ -1,4 +1,4 @@
-"""kohya's sd-scripts: one JSON for a folder of pictures; see dreamloom.scrape.datasets.kohya."""
+"""kohya's sd-scripts: one JSON for a folder of images; see dreamloom.scrape.datasets.kohya."""
 
 import json
 import os
@@ -19,7 +19,7 @@ def read(folder: Path, note: Note) -> Iterator[Row]:
     found = list(pictures(folder))
     said = read_metadata(folder, [picture.name for picture in found])
     for key in said.others:
-        note("entry without a picture", f"{said.path}: {key}")
+        note("entry without an picture", f"{said.path}: {key}")
     for picture in found:
         yield Row(picture.name, said.captions.get(picture.name), picture.file)
 

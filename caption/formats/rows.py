@@ -1,4 +1,4 @@
-"""What all formats have in common: a picture with its caption, and names that no two pictures share."""
+"""What all formats have in common: an image with its caption, and names that no two images share."""
 
 import os
 import re
@@ -18,33 +18,33 @@ Note = Callable[[str, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A picture and its caption."""
+    """An image and its caption."""
 
     name: str
     """Relative to the folder that was read: "john/a man_1.jpg"."""
     caption: str | None
     """None: the format has none for it. Empty is one."""
     file: str
-    """The path of the picture, or of the shard that it lies in."""
+    """The path of the image, or of the shard that it lies in."""
     place: tuple[int, int] | None = None
     """Where it lies in a shard: its first byte, and how many."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What else is known of it, by the names that img2dataset gives: url, license, …"""
 
     def read(self) -> bytes:
-        """The picture's bytes."""
+        """The image's bytes."""
         with open(self.file, "rb") as stream:
             return stream.read() if self.place is None else os.pread(stream.fileno(), self.place[1], self.place[0])
 
     @property
     def size(self) -> int:
-        """The picture's bytes, counted."""
+        """The image's bytes, counted."""
         return os.stat(self.file).st_size if self.place is None else self.place[1]
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture of a folder, before its caption is known."""
+    """An image of a folder, before its caption is known."""
 
     name: str
     """Relative to the folder: "john/a man_1.jpg"."""
@@ -65,7 +65,7 @@ class Picture:
 
 
 def pictures(folder: Path) -> Iterator[Picture]:
-    """The pictures of a folder and of all folders below it, in order.
+    """The images of a folder and of all folders below it, in order.
 
     Raises:
         UserError: there is none.
@@ -77,7 +77,7 @@ def pictures(folder: Path) -> Iterator[Picture]:
 
 
 def look_at(picture: Picture, suffixes: tuple[str, ...], note: Note) -> Written:
-    """What the sidecars of a picture say; what is odd about them is noted."""
+    """What the sidecars of an image say; what is odd about them is noted."""
     written = look_beside(picture.folder, picture.base, suffixes, picture.beside)
     for one in written.passed_over:
         note("sidecar that can't be read", f"{picture.folder}/{one}")
@@ -97,14 +97,14 @@ def safe(name: str) -> str:
 
 
 class Names:
-    """Names for the pictures of a new folder: their own, unless another has the same stem on some system, as pictures
+    """Names for the images of a new folder: their own, unless another has the same stem on some system, as images
     of one stem would share a sidecar; or unless some program could not read it."""
 
     def __init__(self) -> None:
         self._used: dict[str, int] = {}  # stem with its folder, case folded → up to which number it is taken
 
     def name(self, name: str) -> str:
-        """The name under which a picture is written, relative to the folder, always inside it."""
+        """The name under which an image is written, relative to the folder, always inside it."""
         *folders, base = safe(name).split("/")
         whole, extension = os.path.splitext(base)
         stem = cut(whole, _ROOM) or "picture"

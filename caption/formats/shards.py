@@ -1,7 +1,7 @@
-"""webdataset: tar files of at most 10,000 pictures, each with its caption as .txt and what else is known as .json.
+"""webdataset: tar files of at most 10,000 images, each with its caption as .txt and what else is known as .json.
 
 Written as img2dataset writes them (https://github.com/rom1504/img2dataset): 00000.tar holds 000000000.jpg, .txt and
-.json, the key of a sample being the shard's number and the picture's. Read as
+.json, the key of a sample being the shard's number and the image's. Read as
 scrape.datasets.webdataset reads all of that kind.
 """
 
@@ -25,9 +25,9 @@ SHARD_PICTURES = 10_000
 
 
 def read(folder: Path, note: Note) -> Iterator[Row]:
-    """The pictures of a folder's shards, with the caption of their .txt, else of their .json or the shard's table.
+    """The images of a folder's shards, with the caption of their .txt, else of their .json or the shard's table.
 
-    Of a shard that breaks off, the pictures before that are taken.
+    Of a shard that breaks off, the images before that are taken.
 
     Raises:
         UserError: there is no shard, or img2dataset has not finished one.
@@ -35,14 +35,14 @@ def read(folder: Path, note: Note) -> Iterator[Row]:
     for shard in shards_of(WebdatasetConfig(path=folder)):
         for sample in read_shard(shard, partial(note, "shard that is broken")):
             if sample.picture is None:
-                note("sample without a picture", f"{shard}: {sample.key}")
+                note("sample without an picture", f"{shard}: {sample.key}")
                 continue
             place = sample.members[sample.picture]
             yield Row(_name(sample), _caption(sample, note), str(shard), place, _facts(sample))
 
 
 def write(rows: Sequence[Row], target: Target) -> Iterator[int]:
-    """Shards of SHARD_PICTURES pictures, in order."""
+    """Shards of SHARD_PICTURES images, in order."""
     for number, start in enumerate(range(0, len(rows), SHARD_PICTURES)):
         some = rows[start : start + SHARD_PICTURES]
         target.whole(f"{number:05d}.tar", partial(_write_shard, number, some, target))
@@ -90,7 +90,7 @@ def _facts(sample: Sample) -> dict[str, Any]:
 
 
 def _name(sample: Sample) -> str:
-    """The name that the picture had before, where the shard knows it; else its key."""
+    """The name that the image had before, where the shard knows it; else its key."""
     before = sample.facts.get("file_name")
     if isinstance(before, str) and os.path.splitext(before)[1].lower() in EXTENSIONS:
         return safe(before)

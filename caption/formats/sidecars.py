@@ -1,4 +1,4 @@
-"""A caption in a file beside its picture: .txt, .caption, or EveryDream 2's .yaml; see dreamloom.caption.sidecar."""
+"""A caption in a file beside its image: .txt, .caption, or EveryDream 2's .yaml; see dreamloom.caption.sidecar."""
 
 import os
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Where rows are written: a new folder, or beside the pictures of one that is there. What is there already stays."""
+"""Where rows are written: a new folder, or beside the images of one that is there. What is there already stays."""
 
 import contextlib
 import errno
@@ -81,7 +81,7 @@ class Target:
     """A folder that a format writes into.
 
     Args:
-        in_place: the pictures lie there already, and stay as they are.
+        in_place: the images lie there already, and stay as they are.
     """
 
     def __init__(self, folder: Path, log: Log, in_place: bool = False) -> None:
@@ -91,7 +91,7 @@ class Target:
         self._there: dict[str, set[str]] = {}  # folder → the names in it when it was first written into
 
     def picture(self, row: Row, name: str) -> bool:
-        """Places a picture under a name: a hard link where that can be, else a copy.
+        """Places an image under a name: a hard link where that can be, else a copy.
 
         Returns:
             Whether it is there now.
@@ -109,7 +109,7 @@ class Target:
         if made or os.path.getsize(path) == row.size:
             self.log(MADE if made else RIGHT, name)
             return True
-        self.log(SKIPPED, row.name, "another picture is in its place")
+        self.log(SKIPPED, row.name, "another image is in its place")
         return False
 
     def text(self, name: str, data: bytes) -> None:

@@ -1,9 +1,9 @@
-"""The whole chain on real pictures, with no network: python examples/real/run.py DATA
+"""The whole chain on real images, with no network: python examples/real/run.py DATA
 
 DATA is a folder with laion/laion2b-en-sample.parquet, coco/, ffhq/, subjects/rc_car/, taesd/ and clip_tokenizer/.
 What the chain needs is laid out in examples/real/world/ (links, nothing of DATA is touched); a web server on this
 machine serves the COCO photos under the URLs of the LAION rows; `dreamloom run examples/real/project.yaml` does the
-rest, and the model it exports is opened with diffusers and makes a picture.
+rest, and the model it exports is opened with diffusers and makes an image.
 
 The UNet and text encoder start from random weights: twenty steps show that the chain is whole, not that it paints.
 """
@@ -24,7 +24,7 @@ from dreamloom.base.files import commit, commit_folder, link_or_copy
 HERE = Path(__file__).parent
 WORLD = HERE / "world"
 PORT = 8979
-"""Fixed: the URLs in the index hold it, and a picture's key is made from its URL."""
+"""Fixed: the URLs in the index hold it, and an image's key is made from its URL."""
 
 
 def main() -> int:
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def link_pictures(data: Path) -> None:
-    """The user's pictures, FFHQ in its own layout, and COCO."""
+    """The user's images, FFHQ in its own layout, and COCO."""
     for picture in (data / "subjects" / "rc_car").iterdir():
         link_or_copy(picture, WORLD / "rc_car" / picture.name)
     for face in (data / "ffhq").glob("*.png"):
@@ -73,7 +73,7 @@ def photos(data: Path) -> list[bytes]:
 
 
 def serve(pictures: list[bytes]) -> ThreadingHTTPServer:
-    """Serves row n's picture: every third row is gone, as on the web; the others repeat the photos there are."""
+    """Serves row n's image: every third row is gone, as on the web; the others repeat the photos there are."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -144,7 +144,7 @@ def make_base_model(data: Path) -> None:
 
 
 def open_and_draw() -> None:
-    """Opens the exported model with diffusers alone, and makes one picture with it."""
+    """Opens the exported model with diffusers alone, and makes one image with it."""
     import torch
     from diffusers import StableDiffusionPipeline
 

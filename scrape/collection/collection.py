@@ -1,11 +1,11 @@
-"""The Collection: one source's pictures, and all that is known of them. What flows between stages is here.
+"""The Collection: one source's images, and all that is known of them. What flows between stages is here.
 
     laion-people/
       candidates/00000.parquet     rows chosen from an index, not yet fetched        (filter)
       records/00000.parquet        one row a candidate: what became of it            (scrape, ingest)
-      images/00000/<key>.jpg       the pictures of the records whose status is `ok`  (scrape, ingest)
+      images/00000/<key>.jpg       the images of the records whose status is `ok`  (scrape, ingest)
       scores/00000.parquet         embedding, aesthetic, similarity, pHash           (score)
-      choices/00000.parquet        which pictures go on, and why the others do not   (choose)
+      choices/00000.parquet        which images go on, and why the others do not   (choose)
       captions/00000.parquet       captions, which model made them                   (caption)
 
 A table is a folder of parts; a part is a parquet file of at most some 10,000 rows, and the unit of work, of resume, of
@@ -41,7 +41,7 @@ from dreamloom.base.stage import StageConfig, Summary
 
 
 class Status(StrEnum):
-    """What became of a candidate. `ok` alone has a picture; the names are stable, for `--retry` and for counting."""
+    """What became of a candidate. `ok` alone has an image; the names are stable, for `--retry` and for counting."""
 
     OK = "ok"
     # the address
@@ -79,12 +79,12 @@ class Status(StrEnum):
     PLACEHOLDER = "placeholder"
     HASH_MISMATCH = "hash_mismatch"
     DUPLICATE = "duplicate"
-    # none of these: enough pictures had come
+    # none of these: enough images had come
     NOT_NEEDED = "not_needed"
 
 
 class Choice(StrEnum):
-    """Whether a picture goes on into the dataset, or the first rule that it did not pass."""
+    """Whether an image goes on into the dataset, or the first rule that it did not pass."""
 
     KEPT = "kept"
     DUPLICATE = "duplicate"
@@ -98,11 +98,11 @@ class CaptionKind(StrEnum):
     """Where a caption comes from."""
 
     HUMAN = "human"
-    """Somebody wrote it for this picture: COCO, a sidecar, a file name."""
+    """Somebody wrote it for this image: COCO, a sidecar, a file name."""
     ALT = "alt"
-    """The alt text a web page gave the picture: LAION."""
+    """The alt text a web page gave the image: LAION."""
     TEMPLATE = "template"
-    """One text for all pictures of a kind: FFHQ, ImageNet."""
+    """One text for all images of a kind: FFHQ, ImageNet."""
     MODEL = "model"
     """A captioning model wrote it."""
     NONE = "none"
@@ -137,7 +137,7 @@ SCHEMAS: dict[Table, pa.Schema] = {
             pa.field("text", pa.string()),  # alt text or caption, as the index has it
             pa.field("width", pa.int32()),  # pixels, as the index claims; swapped in some LAION sets
             pa.field("height", pa.int32()),
-            pa.field("similarity", pa.float32()),  # CLIP cosine of picture and text, by the index
+            pa.field("similarity", pa.float32()),  # CLIP cosine of image and text, by the index
             pa.field("aesthetic", pa.float32()),  # by the index; V1 and V2 scales are not comparable
             pa.field("punsafe", pa.float32()),  # probability of being unsafe; null is not safe
             pa.field("pwatermark", pa.float32()),  # probability of a watermark
@@ -157,12 +157,12 @@ SCHEMAS: dict[Table, pa.Schema] = {
             pa.field("url", pa.string()),  # where it was fetched, or can be seen
             pa.field("path", pa.string()),  # the file it was read from, where there is one
             pa.field("image", pa.string()),  # images/<part>/<key>.<ext>, relative to the collection; null unless ok
-            pa.field("width", pa.int32()),  # pixels of the stored picture, upright
+            pa.field("width", pa.int32()),  # pixels of the stored image, upright
             pa.field("height", pa.int32()),
             pa.field("original_width", pa.int32()),
             pa.field("original_height", pa.int32()),
-            pa.field("bytes", pa.int64()),  # of the stored picture
-            pa.field("sha256", pa.string()),  # of the bytes as they came: equal pictures are found by it
+            pa.field("bytes", pa.int64()),  # of the stored image
+            pa.field("sha256", pa.string()),  # of the bytes as they came: equal images are found by it
             pa.field("pixels_sha256", pa.string()),  # of the decoded pixels, where scrape was asked for it
             pa.field("text", pa.string()),  # the caption it came with
             pa.field("text_kind", pa.string(), nullable=False),  # CaptionKind
@@ -175,9 +175,9 @@ SCHEMAS: dict[Table, pa.Schema] = {
     Table.SCORES: pa.schema(
         [
             _KEY,
-            pa.field("embedding", pa.list_(pa.float16())),  # of the picture, L2-normalised
+            pa.field("embedding", pa.list_(pa.float16())),  # of the image, L2-normalised
             pa.field("aesthetic", pa.float32()),  # null where the config names no head
-            pa.field("similarity", pa.float32()),  # CLIP cosine of picture and its text; null where it has none
+            pa.field("similarity", pa.float32()),  # CLIP cosine of image and its text; null where it has none
             pa.field("phash", pa.int64()),  # 64-bit perceptual hash, as a signed integer
         ]
     ),
@@ -196,12 +196,12 @@ SCHEMAS: dict[Table, pa.Schema] = {
             pa.field("kind", pa.string(), nullable=False),  # CaptionKind
             pa.field("model", pa.string()),  # the model that wrote it, where one did
             pa.field("score", pa.float32()),  # the model's mean log-probability a token, where it gives one
-            pa.field("similarity", pa.float32()),  # CLIP cosine of picture and unedited, where CLIP was asked
+            pa.field("similarity", pa.float32()),  # CLIP cosine of image and unedited, where CLIP was asked
             pa.field("margin", pa.float32()),  # by how much that is above the next candidate's
             pa.field("clip", pa.string()),  # the CLIP that was asked
             pa.field("doubtful", pa.bool_()),  # whether the similarity is under the floor; null: there is no floor
             pa.field("candidates", pa.list_(_CANDIDATE)),  # all that were found, in order; null: it is a kept text
-            pa.field("recipe", pa.string()),  # recipe by which the candidates of this picture were found
+            pa.field("recipe", pa.string()),  # recipe by which the candidates of this image were found
         ]
     ),
 }
@@ -210,7 +210,7 @@ choices, one a score or record; captions, one a choice that was kept. Keys are u
 
 
 def key_of(*identity: str) -> str:
-    """The stable name of a picture: a hash of where it comes from, never of its bytes or its place in a list.
+    """The stable name of an image: a hash of where it comes from, never of its bytes or its place in a list.
 
     Args:
         identity: what makes the source unique: ("url", url), or ("coco", "000000000009"), or ("folder", relative path).
@@ -231,7 +231,7 @@ class FunnelRow:
 
 @dataclass(frozen=True)
 class Collection:
-    """A folder that holds one source's pictures and tables. Making the object touches nothing on disk."""
+    """A folder that holds one source's images and tables. Making the object touches nothing on disk."""
 
     root: Path
 
@@ -253,7 +253,7 @@ class Collection:
         return self.root / table / f"{part}.parquet"
 
     def image_folder(self, part: str) -> Path:
-        """Where the pictures of a part lie."""
+        """Where the images of a part lie."""
         return self.root / "images" / part
 
     def parts(self, table: Table) -> list[str]:
@@ -350,7 +350,7 @@ class Collection:
             pq.write_table(content.replace_schema_metadata(metadata), temporary, compression="zstd")
 
     def remove_parts(self, table: Table, keep: Iterable[str]) -> None:
-        """Removes the parts of a table that a new plan has no place for, and their pictures. They are ours."""
+        """Removes the parts of a table that a new plan has no place for, and their images. They are ours."""
         for part in set(self.parts(table)) - set(keep):
             if table is Table.RECORDS:
                 shutil.rmtree(self.image_folder(part), ignore_errors=True)

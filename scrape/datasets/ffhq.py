@@ -22,7 +22,7 @@ from dreamloom.scrape.datasets.metadata import Facts
 
 METADATA = "ffhq-dataset-v2.json"
 LICENCE = "CC BY-NC-SA 4.0"
-"""Of the set as a whole (its LICENSE.txt), for pictures of which the metadata says nothing."""
+"""Of the set as a whole (its LICENSE.txt), for images of which the metadata says nothing."""
 LICENCE_URL = "https://creativecommons.org/licenses/by-nc-sa/4.0/"
 
 _LAYOUTS = ("images1024x1024", "in-the-wild-images", "thumbnails128x128")
@@ -31,15 +31,15 @@ _LAYOUTS = ("images1024x1024", "in-the-wild-images", "thumbnails128x128")
 class FfhqConfig(StageConfig):
     """FFHQ as it is downloaded, one of its folders, or any folder of files named 00000.png and on."""
 
-    path: UserPath = Field(description="The folder that holds images1024x1024, or one that holds the pictures.")
+    path: UserPath = Field(description="The folder that holds images1024x1024, or one that holds the images.")
     layout: Literal["auto", "images1024x1024", "in-the-wild-images", "thumbnails128x128", "flat"] = Field(
-        "auto", description="Which pictures to take; auto takes the first of these that is there."
+        "auto", description="Which images to take; auto takes the first of these that is there."
     )
-    caption: str = Field("close up photo of a person", description="The caption of all pictures.")
+    caption: str = Field("close up photo of a person", description="The caption of all images.")
     metadata: UserPath | None = Field(
         None, description=f"{METADATA}, for author, licence and address; by default the one in the folder, if any."
     )
-    limit: int | None = Field(None, ge=1, description="Take only so many pictures, the first ones.")
+    limit: int | None = Field(None, ge=1, description="Take only so many images, the first ones.")
     part_rows: int = Field(PART_ROWS, ge=1, description="Pictures a part: the unit of work and of resume.")
 
 
@@ -47,7 +47,7 @@ def recipes(collection: Collection, config: FfhqConfig) -> dict[str, str]:
     """Part → recipe; writes nothing.
 
     Raises:
-        UserError: the folder or the metadata is not there, or there is no FFHQ picture.
+        UserError: the folder or the metadata is not there, or there is no FFHQ image.
     """
     return _recipes(config, _find(config))
 
@@ -55,7 +55,7 @@ def recipes(collection: Collection, config: FfhqConfig) -> dict[str, str]:
 def ingest_ffhq(
     collection: Collection, config: FfhqConfig, progress: Progress = silent, parts: Sequence[str] | None = None
 ) -> Summary:
-    """Records the pictures of FFHQ; see dreamloom.scrape.datasets.ingest.
+    """Records the images of FFHQ; see dreamloom.scrape.datasets.ingest.
 
     Raises:
         UserError: the folder or the metadata is not there, or is not FFHQ's.
@@ -93,9 +93,9 @@ def _find(config: FfhqConfig) -> list[Listed]:
             continue
         other = paths.setdefault(path.stem, path)
         if other is not path:
-            raise UserError(f"{other} and {path} are both FFHQ's picture {path.stem}; name the folder of one of them.")
+            raise UserError(f"{other} and {path} are both FFHQ's image {path.stem}; name the folder of one of them.")
     if not paths:
-        raise UserError(f"{folder} holds no picture named as FFHQ names them (00000.png); name FFHQ's folder.")
+        raise UserError(f"{folder} holds no image named as FFHQ names them (00000.png); name FFHQ's folder.")
     chosen = sorted(paths)[: config.limit]
     return [Listed(key_of("ffhq", stem), paths[stem], version_of(paths[stem])) for stem in chosen]
 

@@ -1,4 +1,4 @@
-"""A folder of pictures, with captions in names or sidecars, or without any."""
+"""A folder of images, with captions in names or sidecars, or without any."""
 
 import re
 import unicodedata
@@ -18,7 +18,7 @@ from dreamloom.scrape.datasets.kohya import read_metadata
 from dreamloom.scrape.datasets.metadata import Facts
 
 SIDECARS = (".txt", ".caption", ".yaml", ".yml")
-"""Endings of the files that may lie beside a picture with its caption; an earlier one wins."""
+"""Endings of the files that may lie beside an image with its caption; an earlier one wins."""
 
 
 class FolderConfig(StageConfig):
@@ -29,11 +29,11 @@ class FolderConfig(StageConfig):
         "auto",
         description="Where captions are: auto takes a sidecar (.txt, .caption, .yaml), else the file name where it "
         "reads like a caption; names takes every file name that has no sidecar; sidecars takes only those; kohya "
-        "takes its meta.json; none takes nothing. A picture without a caption gets one from the captioning model.",
+        "takes its meta.json; none takes nothing. An image without a caption gets one from the captioning model.",
     )
-    template: str | None = Field(None, description="One caption for all pictures, instead of their own.")
-    licence: str | None = Field(None, description="The licence of the pictures, for their provenance.")
-    author: str | None = Field(None, description="Who made the pictures, for their provenance.")
+    template: str | None = Field(None, description="One caption for all images, instead of their own.")
+    licence: str | None = Field(None, description="The licence of the images, for their provenance.")
+    author: str | None = Field(None, description="Who made the images, for their provenance.")
     part_rows: int = Field(PART_ROWS, ge=1, description="Pictures a part: the unit of work and of resume.")
 
 
@@ -50,17 +50,17 @@ class Found(Protocol):
 
 
 class ReadCaption(Protocol):
-    """Finds a picture's caption: caption.sidecar.read_caption is one. It is handed in, as scrape knows no captions."""
+    """Finds an image's caption: caption.sidecar.read_caption is one. It is handed in, as scrape knows no captions."""
 
     def __call__(self, picture: Path) -> Found:
-        """The caption of a picture, which may be empty."""
+        """The caption of an image, which may be empty."""
 
 
 def recipes(collection: Collection, config: FolderConfig) -> dict[str, str]:
     """Part → recipe; writes nothing.
 
     Raises:
-        UserError: the folder is not there, holds no picture, or holds the collection; or it lacks kohya's JSON.
+        UserError: the folder is not there, holds no image, or holds the collection; or it lacks kohya's JSON.
     """
     return recipes_of("ingest folder", config, _find(collection, config)[0], config.part_rows)
 
@@ -72,10 +72,10 @@ def ingest_folder(
     progress: Progress = silent,
     parts: Sequence[str] | None = None,
 ) -> Summary:
-    """Records the pictures of a folder; see dreamloom.scrape.datasets.ingest.
+    """Records the images of a folder; see dreamloom.scrape.datasets.ingest.
 
     Raises:
-        UserError: the folder is not there, holds no picture, or holds the collection; or it lacks kohya's JSON.
+        UserError: the folder is not there, holds no image, or holds the collection; or it lacks kohya's JSON.
     """
     listed, said = _find(collection, config)
 
@@ -103,7 +103,7 @@ _GIVEN = re.compile(r"(screen ?shot\b|whatsapp image\b|photo on \d|new project\b
 
 
 def _find(collection: Collection, config: FolderConfig) -> tuple[list[Listed], dict[Path, str] | None]:
-    """The pictures, and what kohya's JSON says of them, where it is asked for."""
+    """The images, and what kohya's JSON says of them, where it is asked for."""
     if collection.root.resolve().is_relative_to(config.path.resolve()):
         raise UserError(
             f"{config.path} holds the workspace {collection.root}, so it would take in its own output; "

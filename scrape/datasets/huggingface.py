@@ -1,4 +1,4 @@
-"""Hugging Face datasets of pictures on this machine: parquet with the bytes in it, or an `imagefolder`.
+"""Hugging Face datasets of images on this machine: parquet with the bytes in it, or an `imagefolder`.
 
 https://huggingface.co/docs/datasets/image_dataset
 """
@@ -27,11 +27,11 @@ class HuggingfaceConfig(StageConfig):
 
     path: UserPath = Field(description="The dataset's folder, or one parquet file.")
     split: str | None = Field(None, description="Only files that are of it by name or folder (train, …); null: all.")
-    image: str | None = Field(None, description="Of parquet: the column of pictures; null: the one that holds some.")
+    image: str | None = Field(None, description="Of parquet: the column of images; null: the one that holds some.")
     text: str | None = Field(None, description="The column of captions; null: text, caption, … if there is one.")
     captions: Literal["human", "alt", "model", "none"] = Field(
         "human",
-        description="Who wrote the captions: human, people, for these pictures; alt, web pages; model, a captioning "
+        description="Who wrote the captions: human, people, for these images; alt, web pages; model, a captioning "
         "model; none: they are left out.",
     )
     limit: int | None = Field(None, ge=1, description="Take only so many rows, the first ones.")
@@ -42,7 +42,7 @@ def recipes(collection: Collection, config: HuggingfaceConfig) -> dict[str, str]
     """Part → recipe; writes nothing.
 
     Raises:
-        UserError: there is no picture, no such column, or a file can't be read.
+        UserError: there is no image, no such column, or a file can't be read.
     """
     return _planned(config)[0]
 
@@ -50,17 +50,17 @@ def recipes(collection: Collection, config: HuggingfaceConfig) -> dict[str, str]
 def ingest_huggingface(
     collection: Collection, config: HuggingfaceConfig, progress: Progress = silent, parts: Sequence[str] | None = None
 ) -> Summary:
-    """Records the pictures of a dataset; see dreamloom.scrape.datasets.ingest.
+    """Records the images of a dataset; see dreamloom.scrape.datasets.ingest.
 
     Raises:
-        UserError: there is no picture, no such column, or a file can't be read.
+        UserError: there is no image, no such column, or a file can't be read.
     """
     made_by, items = _planned(config)
     return ingest(collection, config, made_by, items, progress, parts)
 
 
 def parquet_files(config: HuggingfaceConfig) -> list[Path]:
-    """The files that hold pictures; none where it is an imagefolder.
+    """The files that hold images; none where it is an imagefolder.
 
     Raises:
         UserError: there is no such folder, or no file of the split.
@@ -83,7 +83,7 @@ def of_split(path: Path, split: str | None) -> bool:
 
 
 def _planned(config: HuggingfaceConfig) -> tuple[dict[str, str], Items]:
-    """The recipes of the parts, and their pictures."""
+    """The recipes of the parts, and their images."""
     if files := parquet_files(config):
         plan = embedded.plan(files, config.part_rows, config.limit)
         columns = embedded.Columns(config.image, config.text, CaptionKind(config.captions))
@@ -97,7 +97,7 @@ def _listed(config: HuggingfaceConfig) -> imagefolder.Found:
     found = imagefolder.find(config.path, config.text, CaptionKind(config.captions))
     chosen = [one for one in found.listed if of_split(one.path.relative_to(config.path), config.split)]
     if not chosen:
-        raise UserError(f"{config.path} has no picture of the split {config.split}; name one of its folders.")
+        raise UserError(f"{config.path} has no image of the split {config.split}; name one of its folders.")
     return imagefolder.Found(chosen[: config.limit], found.facts)
 
 

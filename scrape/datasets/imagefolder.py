@@ -1,6 +1,6 @@
-"""A folder of pictures with a table beside them: metadata.jsonl, metadata.csv or metadata.parquet.
+"""A folder of images with a table beside them: metadata.jsonl, metadata.csv or metadata.parquet.
 
-Each row says `file_name`, relative to the table, and what else is known of that picture.
+Each row says `file_name`, relative to the table, and what else is known of that image.
 https://huggingface.co/docs/datasets/image_dataset#imagefolder
 """
 
@@ -27,21 +27,21 @@ _TEXTS = ("captions", "prompt", "description")
 
 @dataclass(frozen=True)
 class Found:
-    """The pictures of a folder, by path, and what the tables say of them."""
+    """The images of a folder, by path, and what the tables say of them."""
 
     listed: list[Listed]
     facts: Callable[[Listed], Facts]
 
 
 def find(folder: Path, text: str | None, kind: CaptionKind) -> Found:
-    """The pictures below a folder, and those that a table names and that are not there.
+    """The images below a folder, and those that a table names and that are not there.
 
     Args:
         text: the column of captions; None: that of a usual name.
         kind: who wrote the captions; NONE: they are left out.
 
     Raises:
-        UserError: there is no picture, or a table can't be read.
+        UserError: there is no image, or a table can't be read.
     """
     known = {path: facts_of(row, kind, text or text_column(row)) for path, row in _rows(folder)}
     paths = {path for path, _ in pictures_in(folder)} | set(known)
@@ -77,7 +77,7 @@ def _read(table: Path) -> Iterator[dict[str, Any]]:
 def _named(table: Path, number: int, row: Any) -> Path:
     name = row.get("file_name") if isinstance(row, dict) else None
     if not isinstance(name, str) or not name.strip():
-        raise UserError(f"{table}, row {number}: has no file_name; write there which picture it is about.")
+        raise UserError(f"{table}, row {number}: has no file_name; write there which image it is about.")
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise UserError(f"{table}, row {number}: {name!r} leads out of the folder; name a picture in it.")
+        raise UserError(f"{table}, row {number}: {name!r} leads out of the folder; name an image in it.")
     return table.parent / name

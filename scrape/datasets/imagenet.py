@@ -1,4 +1,4 @@
-"""ImageNet: pictures in folders named by synset (n01440764), which are captioned by what the synset is called.
+"""ImageNet: images in folders named by synset (n01440764), which are captioned by what the synset is called.
 
 https://www.image-net.org/download.php; https://www.kaggle.com/c/imagenet-object-localization-challenge (its layout)
 """
@@ -72,7 +72,7 @@ def recipes(collection: Collection, config: ImagenetConfig) -> dict[str, str]:
     """Part → recipe; writes nothing.
 
     Raises:
-        UserError: the folder holds no picture of a synset, a class is not known, or a file can't be read.
+        UserError: the folder holds no image of a synset, a class is not known, or a file can't be read.
     """
     return _recipes(config, [picture.listed for picture in _find(config)])
 
@@ -80,10 +80,10 @@ def recipes(collection: Collection, config: ImagenetConfig) -> dict[str, str]:
 def ingest_imagenet(
     collection: Collection, config: ImagenetConfig, progress: Progress = silent, parts: Sequence[str] | None = None
 ) -> Summary:
-    """Records ImageNet's pictures; see scrape.datasets.ingest. A picture whose synset has no known name has no caption.
+    """Records ImageNet's images; see scrape.datasets.ingest. An image whose synset has no known name has no caption.
 
     Raises:
-        UserError: the folder holds no picture of a synset, a class is not known, or a file can't be read.
+        UserError: the folder holds no image of a synset, a class is not known, or a file can't be read.
     """
     found, names = _find(config), _names(config)
     listed = [picture.listed for picture in found]
@@ -111,7 +111,7 @@ def with_article(name: str) -> str:
     return "an " if re.match(r"(?i)[aeio](?!ne\b|uro)|u(?!ni)|hour", name) else "a "
 
 
-# Which pictures
+# Which images
 
 
 def _find(config: ImagenetConfig) -> list[_Picture]:
@@ -127,7 +127,7 @@ def _find(config: ImagenetConfig) -> list[_Picture]:
         found.append(_Picture(listed, synset or labels.get(path.stem)))
     if not any(picture.synset for picture in found):
         raise UserError(
-            f"{folder} holds {len(found)} pictures, but none in a folder named by synset (n01440764); where they lie "
+            f"{folder} holds {len(found)} images, but none in a folder named by synset (n01440764); where they lie "
             f"flat, as val does, put {LABELS} into {config.path}."
         )
     return list(_chosen(config, found))

@@ -1,6 +1,6 @@
-"""What the sources on disk share: find the pictures that are there, read each whole, record what became of it.
+"""What the sources on disk share: find the images that are there, read each whole, record what became of it.
 
-A source lists its pictures in a fixed order (find). Each is then read and decoded, for a header alone does not show
+A source lists its images in a fixed order (find). Each is then read and decoded, for a header alone does not show
 that it is cut short (read), and linked into the collection, or written where it is no file of its own, or stored again
 where other programs would show it otherwise than it is meant: turned by EXIF, with another colour profile, 16-bit,
 CMYK, transparent, animated (record). The originals are never touched.
@@ -34,7 +34,7 @@ VERSION = 1
 EXTENSIONS = frozenset(
     [".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif"]
 )
-"""What counts as a picture, in any case. The last two can't be decoded yet, but a row says so."""
+"""What counts as an image, in any case. The last two can't be decoded yet, but a row says so."""
 
 _THREADS = min(8, os.cpu_count() or 1)
 
@@ -54,7 +54,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Gone:
-    """Why a source has no picture for a row."""
+    """Why a source has no image for a row."""
 
     status: Status
     detail: str = ""
@@ -62,7 +62,7 @@ class Gone:
 
 @dataclass(frozen=True)
 class Item:
-    """A picture that is to be recorded."""
+    """An image that is to be recorded."""
 
     key: str
     path: str
@@ -73,17 +73,17 @@ class Item:
 
 
 Items = Callable[[str], tuple[int, Iterable[Item]]]
-"""Part → how many rows it has, and the pictures, in order."""
+"""Part → how many rows it has, and the images, in order."""
 
 
 def pictures_in(folder: Path) -> list[tuple[Path, frozenset[str]]]:
-    """The pictures below a folder, hidden ones left out, each with the names of all files beside it; sorted by path.
+    """The images below a folder, hidden ones left out, each with the names of all files beside it; sorted by path.
 
     Raises:
-        UserError: it is no folder, one below it can't be read, or there is no picture.
+        UserError: it is no folder, one below it can't be read, or there is no image.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; name the folder in which the pictures lie.")
+        raise UserError(f"{folder} is no folder; name the folder in which the images lie.")
     found: list[tuple[Path, frozenset[str]]] = []
     others: Counter[str] = Counter()
     seen = set()
@@ -99,7 +99,7 @@ def pictures_in(folder: Path) -> list[tuple[Path, frozenset[str]]]:
         others.update(suffixes.values())
     if not found:
         there = ", ".join(f"{count} {suffix or 'without extension'}" for suffix, count in others.most_common(3))
-        raise UserError(f"{folder} holds no picture ({there or 'no file at all'}); name a folder that holds some.")
+        raise UserError(f"{folder} holds no image ({there or 'no file at all'}); name a folder that holds some.")
     return sorted(found, key=lambda each: each[0].parts)
 
 
@@ -116,7 +116,7 @@ def is_there(listed: Listed) -> bool:
 def recipes_of(
     stage: str, config: StageConfig, listed: Sequence[Listed], part_rows: int, upstream: Iterable[str] = ()
 ) -> dict[str, str]:
-    """Part → recipe, for pictures in the order in which they shall be in the table."""
+    """Part → recipe, for images in the order in which they shall be in the table."""
     common = list(upstream)
     return {
         part: recipe(stage, VERSION, config, common + [f"{one.key} {one.version}" for one in ones])
@@ -147,10 +147,10 @@ def ingest(
     progress: Progress,
     parts: Sequence[str] | None,
 ) -> Summary:
-    """Makes the records of a source's pictures, and links or stores the pictures.
+    """Makes the records of a source's images, and links or stores the images.
 
     Returns:
-        Its kept are the pictures stored; dropped counts by status.
+        Its kept are the images stored; dropped counts by status.
 
     Raises:
         UserError: another process works on this collection.
@@ -171,7 +171,7 @@ def ingest(
     return make_parts(collection, Table.RECORDS, config, recipes, work, progress, parts)
 
 
-# One picture
+# One image
 
 SURROGATES = {code: chr(code - 0xDC00) if 0xDC80 <= code <= 0xDCFF else "\ufffd" for code in range(0xD800, 0xE000)}
 """Makes text that a table can hold: the bytes of a file name that is not UTF-8, which Python keeps as surrogates, are
@@ -179,7 +179,7 @@ taken for Latin-1."""
 
 
 def record(collection: Collection, part: str, item: Item) -> dict[str, Any]:
-    """Puts a picture into the collection, and gives its row of the records."""
+    """Puts an image into the collection, and gives its row of the records."""
     row: dict[str, Any] = {"key": item.key, "status": Status.OK, "path": item.path, "image": None, "bytes": None}
     try:
         if isinstance(item.picture, Gone):
@@ -197,7 +197,7 @@ _LOSSY = ("JPEG", "MPO", "AVIF", "JPEG2000")
 
 
 def _store(source: Path | Callable[[], bytes], folder: Path, key: str, root: Path) -> dict[str, Any]:
-    """Puts a picture into the collection: itself where any program shows it right, else decoded and encoded again.
+    """Puts an image into the collection: itself where any program shows it right, else decoded and encoded again.
 
     Raises:
         PictureError: see dreamloom.base.pixels.Reason.
@@ -263,7 +263,7 @@ def _note(tally: Counter[str]) -> str:
 
 
 def _remove_others(collection: Collection, part: str, images: set[str | None]) -> None:
-    """Removes pictures that an earlier plan put into this part; the files they are links to stay."""
+    """Removes images that an earlier plan put into this part; the files they are links to stay."""
     for path in collection.image_folder(part).glob("*"):
         if path.relative_to(collection.root).as_posix() not in images:
             path.unlink()

@@ -1,4 +1,4 @@
-"""The JSON of kohya's sd-scripts: a caption and tags for each picture of a folder.
+"""The JSON of kohya's sd-scripts: a caption and tags for each image of a folder.
 
     {"a man_1": {"caption": "a man on a bench", "tags": "outdoors, smiling"}}
 
@@ -30,14 +30,14 @@ class Said:
     captions: Mapping[str, str]
     """Picture, by its path inside the folder → caption."""
     others: Sequence[str]
-    """Keys to which there is no picture."""
+    """Keys to which there is no image."""
 
 
 def read_metadata(folder: Path, names: Sequence[str]) -> Said:
-    """What the JSON in a folder, or beside it, says of the folder's pictures; the first of METADATA that is there.
+    """What the JSON in a folder, or beside it, says of the folder's images; the first of METADATA that is there.
 
     Args:
-        names: the pictures, by their paths inside the folder.
+        names: the images, by their paths inside the folder.
 
     Raises:
         UserError: there is no such JSON, or it can't be read.
@@ -69,7 +69,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} can't be read ({error}); make it again.") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is no mapping of pictures to captions; name a folder with kohya's JSON.")
+        raise UserError(f"{path} is no mapping of images to captions; name a folder with kohya's JSON.")
     return content
 
 

@@ -1,4 +1,4 @@
-"""What a source says of a picture, and how a row of a table says it."""
+"""What a source says of an image, and how a row of a table says it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from dreamloom.scrape.index.columns import spelled
 
 @dataclass(frozen=True)
 class Facts:
-    """What a source says of a picture; the columns of its record by these names."""
+    """What a source says of an image; the columns of its record by these names."""
 
     text: str | None = None
     text_kind: CaptionKind = CaptionKind.NONE

@@ -1,4 +1,4 @@
-"""Parquet files that hold the bytes of pictures, a row each, as Hugging Face and img2dataset write them."""
+"""Parquet files that hold the bytes of images, a row each, as Hugging Face and img2dataset write them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ def recipes(stage: str, config: StageConfig, plan: Plan) -> dict[str, str]:
 
 
 def items_of(root: Path, plan: Plan, columns: Columns) -> Items:
-    """The pictures of a plan.
+    """The images of a plan.
 
     Args:
         root: the folder of the dataset, by whose name and the files' places in it the rows have their keys.
@@ -132,7 +132,7 @@ def _image_column(file: Path, schema: pa.Schema, asked: str | None) -> str:
     usual = [name for name in _PICTURES if name in holding]
     found = [name for name in holding if name == asked] if asked else usual[:1] or holding
     if len(found) != 1:
-        has = f"{'several columns' if found else 'no column'} of pictures{f' named {asked}' if asked else ''}"
+        has = f"{'several columns' if found else 'no column'} of images{f' named {asked}' if asked else ''}"
         raise UserError(f"{file} has {has}; it has {', '.join(schema.names)}. Name one as `image`.")
     return found[0]
 

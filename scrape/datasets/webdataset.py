@@ -1,4 +1,4 @@
-"""webdataset shards: tar files of pictures with their captions and facts, as img2dataset and others write them.
+"""webdataset shards: tar files of images with their captions and facts, as img2dataset and others write them.
 
 https://github.com/webdataset/webdataset (the format); https://github.com/rom1504/img2dataset (00000.tar, 00000.parquet
 with a row for each address, also those that failed, and 00000_stats.json, which says that the shard is finished)
@@ -34,7 +34,7 @@ class WebdatasetConfig(StageConfig):
     path: UserPath = Field(description="The folder of the shards (00000.tar, …), or one shard.")
     captions: Literal["alt", "human", "model", "none"] = Field(
         "alt",
-        description="Who wrote the captions: alt, web pages (LAION and its like); human, people, for these pictures; "
+        description="Who wrote the captions: alt, web pages (LAION and its like); human, people, for these images; "
         "model, a captioning model; none: they are left out.",
     )
 
@@ -54,7 +54,7 @@ def recipes(collection: Collection, config: WebdatasetConfig) -> dict[str, str]:
 def ingest_webdataset(
     collection: Collection, config: WebdatasetConfig, progress: Progress = silent, parts: Sequence[str] | None = None
 ) -> Summary:
-    """Records the pictures of all shards, and the rows of img2dataset's that have none; see scrape.datasets.ingest.
+    """Records the images of all shards, and the rows of img2dataset's that have none; see scrape.datasets.ingest.
 
     Of a shard that breaks off, what is whole is taken, and a row says that it breaks off.
 
@@ -83,7 +83,7 @@ def ingest_webdataset(
 
 @dataclass(frozen=True)
 class Sample:
-    """What a shard has of one picture."""
+    """What a shard has of one image."""
 
     key: str
     shard: Path
@@ -107,7 +107,7 @@ class Sample:
 
     @property
     def picture(self) -> str | None:
-        """The extension of its picture; None where it has none."""
+        """The extension of its image; None where it has none."""
         return next((extension for extension in self.members if f".{extension}" in EXTENSIONS), None)
 
 
@@ -125,7 +125,7 @@ def read_shard(shard: Path, broken: Callable[[str], None]) -> list[Sample]:
 
 
 def item_of(sample: Sample, key: str, kind: CaptionKind) -> Item:
-    """A sample as what is recorded; a row that img2dataset could not fetch has no picture, and says why.
+    """A sample as what is recorded; a row that img2dataset could not fetch has no image, and says why.
 
     Args:
         key: the key of its record.
@@ -211,7 +211,7 @@ def _json_of(sample: Sample) -> dict[str, Any]:
     try:
         facts = json.loads(_member(sample, "json"))
     except ValueError:
-        return {}  # facts that can't be read are no reason to lose the picture
+        return {}  # facts that can't be read are no reason to lose the image
     return facts if isinstance(facts, dict) else {}
 
 
@@ -274,6 +274,6 @@ _SAYS = {  # the messages with an address in them first: it may hold any of the 
 
 def _gone(row: Mapping[str, Any]) -> Gone:
     if row.get("status") in (None, "success"):
-        return Gone(Status.MISSING_FILE, "the shard has no picture for it")
+        return Gone(Status.MISSING_FILE, "the shard has no image for it")
     said = str(row.get("error_message") or row["status"])
     return Gone(status_of(said, row["status"] == "failed_to_resize"), " ".join(said.split())[:200])

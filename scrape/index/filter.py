@@ -33,7 +33,7 @@ STOCK_SITES = [
     "shutterstock.com",
     "stockfresh.com",
 ]
-"""Sites that sell pictures, and show them with a watermark."""
+"""Sites that sell images, and show them with a watermark."""
 
 
 class FilterConfig(StageConfig):
@@ -60,7 +60,7 @@ class FilterConfig(StageConfig):
         description="Of which predictor min_aesthetic is, LAION's V1 or V2, whose scores are not comparable; null: "
         "that of the index, which must then be one.",
     )
-    min_similarity: float | None = Field(None, description="CLIP cosine of picture and text, at least; null: any.")
+    min_similarity: float | None = Field(None, description="CLIP cosine of image and text, at least; null: any.")
     max_punsafe: float | None = Field(0.1, gt=0, description="Probability of being unsafe, below this; null: any.")
     max_pwatermark: float | None = Field(0.5, gt=0, description="Probability of a watermark, below this; null: any.")
     unscored: Literal["drop", "keep"] = Field(

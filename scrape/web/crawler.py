@@ -1,4 +1,4 @@
-"""Requests side by side, each in its host's turn; pictures decoded in threads, and rows written down as they finish."""
+"""Requests side by side, each in its host's turn; images decoded in threads, and rows written down as they finish."""
 
 import asyncio
 import os
@@ -70,7 +70,7 @@ class Crawler:
         self._collection, self._part, self._config = collection, part, config
         self._candidates, self._rows, self._journal, self._progress = candidates, rows, journal, progress
         self._tally = Counter(row["status"] for row in rows if row)
-        self._first: dict[str, int] = {}  # sha256 of a stored picture → the first place that has it
+        self._first: dict[str, int] = {}  # sha256 of a stored image → the first place that has it
         for place, row in enumerate(rows):
             if row and row["status"] == Status.OK:
                 self._first.setdefault(row["sha256"], place)
@@ -79,13 +79,13 @@ class Crawler:
         self._came = self._under_way = 0
 
     def fetch(self, target: int | None) -> None:
-        """Fetches candidates in their order, until so many pictures came or none is left."""
+        """Fetches candidates in their order, until so many images came or none is left."""
         self._target = target
         if self._missing and self._is_wanted(self._missing[0]):
             run_stoppable(self._fetch_all())
 
     def _is_wanted(self, place: int) -> bool:
-        """Whether too few pictures come before a place; of those under way, half are thought to."""
+        """Whether too few images come before a place; of those under way, half are thought to."""
         if self._target is None:
             return True
         return bisect_left(self._known_ok, place) + self._came + self._under_way / 2 < self._target
@@ -188,7 +188,7 @@ class Crawler:
             self._finish(job.place, self._row(job.place, dropped))
 
     def _drop(self, host: str, job: _Job, dropped: Dropped, began: float) -> None:
-        """A request that gave no picture: what it says of its host, and whether to try once more."""
+        """A request that gave no image: what it says of its host, and whether to try once more."""
         asked = host not in self._given_up
         wait_s = self._patience(dropped, job.tried)
         if asked:
@@ -252,7 +252,7 @@ class Crawler:
                 self._room.set()
 
     def _stored(self, place: int, fetched: Fetched) -> Row:
-        """Stores a picture, in a thread of the pool."""
+        """Stores an image, in a thread of the pool."""
         folder = self._collection.image_folder(self._part)
         candidate = self._candidates[place]
 

@@ -29,7 +29,7 @@ OF_PICTURES = (
     "pixels_sha256",
     "consent",
 )
-"""Columns of the records that tell of the picture itself."""
+"""Columns of the records that tell of the image itself."""
 _SAME_PICTURE = (Status.OK, Status.DUPLICATE, Status.PLACEHOLDER)
 
 
@@ -37,7 +37,7 @@ def row_of(candidate: Row, found: Row, dropped: Dropped | None = None) -> Row:
     """What became of a candidate, as a row of the records.
 
     Args:
-        found: what is known of its picture.
+        found: what is known of its image.
     """
     row: Row = {
         "key": candidate["key"],
@@ -64,7 +64,7 @@ def _kind(candidate: Row) -> str:
 
 
 def identities(rows: Iterable[Row | None]) -> dict[str, str]:
-    """sha256 of a file → by what its picture is known: the hash of its pixels, where there is one, or of the file."""
+    """sha256 of a file → by what its image is known: the hash of its pixels, where there is one, or of the file."""
     known = {row["sha256"]: row["sha256"] for row in rows if row and row["sha256"]}
     return known | {row["sha256"]: row["pixels_sha256"] for row in rows if row and row.get("pixels_sha256")}
 
@@ -74,7 +74,7 @@ def settle(rows: Sequence[Row | None], config: "ScrapeConfig", earlier: Mapping[
 
     Args:
         rows: in the order of the candidates; None for one that was not asked.
-        earlier: identity → key of the same pictures in earlier parts.
+        earlier: identity → key of the same images in earlier parts.
     """
     known_by = identities(rows)
     placeholders = _placeholders(rows, known_by, config.placeholder_copies)
@@ -99,7 +99,7 @@ def settle(rows: Sequence[Row | None], config: "ScrapeConfig", earlier: Mapping[
 def cut(
     rows: Sequence[Row | None], wanted: int | None, known: Mapping[str, Row], candidates: Sequence[Row]
 ) -> list[Row]:
-    """The rows up to the last picture that is wanted; from there on, those that were not known are not needed.
+    """The rows up to the last image that is wanted; from there on, those that were not known are not needed.
 
     What was fetched beyond it is thrown away, lest the table hang on what was fast.
     """
@@ -114,7 +114,7 @@ def cut(
 
 
 def copies_in_earlier_parts(collection: Collection, part: str, wanted: set[str]) -> dict[str, str]:
-    """Identity → key, of those of these pictures that parts before this one have stored."""
+    """Identity → key, of those of these images that parts before this one have stored."""
     found: dict[str, str] = {}
     names = [name for name in collection.parts(Table.RECORDS) if name < part] if wanted else []
     for name in names:
@@ -128,7 +128,7 @@ def copies_in_earlier_parts(collection: Collection, part: str, wanted: set[str])
 
 
 def _placeholders(rows: Sequence[Row | None], known_by: Mapping[str, str], copies: int | None) -> dict[str, str]:
-    """Identity → a line about it, of bytes that a host gave for many addresses: "this picture is not available"."""
+    """Identity → a line about it, of bytes that a host gave for many addresses: "this image is not available"."""
     if copies is None:
         return {}
     of: dict[tuple[str, str], set[str]] = defaultdict(set)

@@ -29,7 +29,7 @@ _MOVED = (301, 302, 303, 307, 308)
 _OWN_STATUS = {403: Status.HTTP_403, 404: Status.HTTP_404, 410: Status.HTTP_410, 429: Status.HTTP_429}
 _FAILURES = (aiohttp.ClientError, HttpProcessingError, OSError, EOFError)
 _KEEP_ALIVE_S = 2.0
-"""An idle connection's life: a host's pictures come close together, and open files are few (1,024 as a rule)."""
+"""An idle connection's life: a host's images come close together, and open files are few (1,024 as a rule)."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Fetcher:
         await self._resolver.close()
 
     async def get(self, address: URL, within_s: float) -> Fetched | str:
-        """Asks for a picture once.
+        """Asks for an image once.
 
         Every hop of a redirect is a request of its own, so that each is looked at, and waits for its host's turn, like
         the first: an address that is public may send one to one that is not.

@@ -1,7 +1,7 @@
 """A part's addresses through img2dataset 1.47: many processes, or many machines by Spark or Ray (docs/scale.md).
 
 It fetches, and nothing else: what it must not fetch is left out before, its shards hold the bytes as they came, and
-pictures are made of them here as ever. Whatever it failed at, for reasons that may be its own, is left to the scraper.
+images are made of them here as ever. Whatever it failed at, for reasons that may be its own, is left to the scraper.
 """
 
 import asyncio
@@ -255,7 +255,7 @@ def _row(
     config: "ScrapeConfig",
     sample: Sample,
 ) -> Row:
-    """A sample's row of the records, and its picture stored."""
+    """A sample's row of the records, and its image stored."""
     facts: Mapping[str, Any] = sample.facts
     candidate = candidates[facts[_KEY]]
     consent = consents[candidate["key"]]

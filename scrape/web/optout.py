@@ -1,4 +1,4 @@
-"""What a host's headers, and a picture itself, say about its use: X-Robots-Tag, TDM-Reservation, C2PA, IPTC.
+"""What a host's headers, and an image itself, say about its use: X-Robots-Tag, TDM-Reservation, C2PA, IPTC.
 
 X-Robots-Tag (Google's "robots meta tag specifications"; noai and noimageai are DeviantArt's additions): any number of
 headers, each a list of directives, of which those after "name:" are for that robot alone. TDM-Reservation: W3C's
@@ -85,7 +85,7 @@ _C2PA_BYTES = 2048
 
 
 def refusal_inside(body: bytes) -> str | None:
-    """What a picture's own metadata say against training on it; None where they do not.
+    """What an image's own metadata say against training on it; None where they do not.
 
     IPTC's plus:DataMining (Photo Metadata Standard 2023.1), and the training and data mining assertion of C2PA 1.3 and
     CAWG. Their signatures are not checked: a wish need not be signed to be heeded.

@@ -1,4 +1,4 @@
-"""Why a candidate has no picture: the one exception of everything between an address and a stored file."""
+"""Why a candidate has no image: the one exception of everything between an address and a stored file."""
 
 from dreamloom.scrape.collection.collection import Status
 

@@ -1,4 +1,4 @@
-"""One part's candidates → its rows, whose pictures are on the disk."""
+"""One part's candidates → its rows, whose images are on the disk."""
 
 import os
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def crawl(
 
     Args:
         known: rows by key, of an earlier table.
-        wanted: pictures, at most; what comes after the last of them in the candidates' order is not needed. None: all.
+        wanted: images, at most; what comes after the last of them in the candidates' order is not needed. None: all.
     """
     there = usable(collection, part, {**known, **journal.rows})
     rows = [there.get(candidate["key"]) for candidate in candidates]
@@ -50,7 +50,7 @@ def crawl(
 
 
 def usable(collection: Collection, part: str, rows: dict[str, Row]) -> dict[str, Row]:
-    """The rows whose picture is there, which a power cut may have taken, or that of the row which they repeat."""
+    """The rows whose image is there, which a power cut may have taken, or that of the row which they repeat."""
 
     def is_there(row: Row) -> bool:
         path = collection.root / str(row["image"])
@@ -67,14 +67,14 @@ def usable(collection: Collection, part: str, rows: dict[str, Row]) -> dict[str,
 def settled_rows(
     collection: Collection, part: str, config: "ScrapeConfig", rows: Sequence[Row | None]
 ) -> list[Row | None]:
-    """`settle`, with the pictures of earlier parts looked up."""
+    """`settle`, with the images of earlier parts looked up."""
     known_by = identities(rows)
     came = {known_by[row["sha256"]] for row in rows if row and row["status"] == Status.OK}
     return settle(rows, config, copies_in_earlier_parts(collection, part, came))
 
 
 def keep_only(collection: Collection, part: str, rows: Sequence[Row]) -> None:
-    """Sees to it that the part's pictures are on the disk, and that no others lie there (duplicates, an older plan)."""
+    """Sees to it that the part's images are on the disk, and that no others lie there (duplicates, an older plan)."""
     folder = collection.image_folder(part)
     names = {row["image"].rpartition("/")[2] for row in rows if row["image"]}
     for path in folder.glob("*"):

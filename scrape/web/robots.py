@@ -26,7 +26,7 @@ MOST_BYTES = 500 * 1024
 REDIRECTS = 5
 """Followed to a robots.txt (RFC 9309, 2.3.1.2)."""
 LONGEST_DELAY_S = 10.0
-"""What of a Crawl-delay is heeded: at more than that, a host's thousand pictures would take a night."""
+"""What of a Crawl-delay is heeded: at more than that, a host's thousand images would take a night."""
 _LONG = 8 * 1024
 """Bytes of a packed robots.txt, some five times as much as text, that is parsed in a thread."""
 _MOST_KEPT = 64 * 2**20

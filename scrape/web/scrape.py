@@ -1,4 +1,4 @@
-"""scrape: candidates become records and pictures, politely, safely, and losing nothing."""
+"""scrape: candidates become records and images, politely, safely, and losing nothing."""
 
 import shutil
 import time
@@ -23,9 +23,9 @@ _VERSION = 3
 
 
 class ScrapeConfig(StageConfig):
-    """How pictures are asked for, and as what they are stored.
+    """How images are asked for, and as what they are stored.
 
-    Fields that say how hard to try (times, retries, how many at once) are no part of the recipe: pictures that came are
+    Fields that say how hard to try (times, retries, how many at once) are no part of the recipe: images that came are
     not fetched again for a longer time limit. To fetch those that did not come, name their statuses to `retry`.
     """
 
@@ -49,7 +49,7 @@ class ScrapeConfig(StageConfig):
     limit: Annotated[int | None, NO_RECIPE] = Field(
         None, ge=1, description="Pictures wanted of a collection; null: all that can be had."
     )
-    threads: Annotated[int, NO_RECIPE] = Field(0, ge=0, description="Threads that decode pictures; 0: one a core.")
+    threads: Annotated[int, NO_RECIPE] = Field(0, ge=0, description="Threads that decode images; 0: one a core.")
     engine: Annotated[Literal["own", "img2dataset"], NO_RECIPE] = Field(
         "own", description="What fetches: dreamloom itself, or img2dataset 1.47 first, which can use many machines."
     )
@@ -66,25 +66,25 @@ class ScrapeConfig(StageConfig):
         "", description="A page or mail address for those who wonder who asks; part of User-Agent."
     )
     min_success: Annotated[float, NO_RECIPE] = Field(
-        0.1, ge=0, le=1, description="Share of pictures that must come, lest the stage fail."
+        0.1, ge=0, le=1, description="Share of images that must come, lest the stage fail."
     )
 
-    max_bytes: int = Field(32 * 2**20, ge=1, description="Bytes of a picture's file, at most, packed and unpacked.")
+    max_bytes: int = Field(32 * 2**20, ge=1, description="Bytes of an image's file, at most, packed and unpacked.")
     max_redirects: int = Field(5, ge=0, le=20, description="Redirects followed.")
     obey_optout: bool = Field(
         True, description="Heed robots.txt, X-Robots-Tag, TDM-Reservation, C2PA and IPTC refusals."
     )
-    verify_hash: bool = Field(True, description="Leave out pictures whose md5 or sha256 is not that of the index.")
+    verify_hash: bool = Field(True, description="Leave out images whose md5 or sha256 is not that of the index.")
     allow_private: bool = Field(False, description="Also ask addresses of this machine and of private networks.")
 
     max_pixels: int = Field(MAX_PIXELS, ge=1, le=2 * MAX_PIXELS, description="Pixels, at most, asked before decoding.")
     min_side: int = Field(256, ge=1, description="Shorter side, at least, in pixels.")
     max_aspect: float | None = Field(3.0, ge=1, description="Longer side by shorter side, at most; null: any shape.")
     placeholder_copies: int | None = Field(
-        5, ge=2, description="Addresses of one host with the same picture, which is then none; null: any number."
+        5, ge=2, description="Addresses of one host with the same image, which is then none; null: any number."
     )
     hash_pixels: bool = Field(
-        False, description="Find equal pictures in unequal files, too: a hash of all pixels, for a full decode of each."
+        False, description="Find equal images in unequal files, too: a hash of all pixels, for a full decode of each."
     )
     animated: Literal["reject", "first"] = Field(
         "reject", description="Animations: leave out, or take the first frame."
@@ -92,7 +92,7 @@ class ScrapeConfig(StageConfig):
     shrink_to: int | None = Field(
         1024, ge=1, description="Shorter side, in pixels, above which is shrunk; null: never."
     )
-    format: Literal["jpeg", "webp", "png"] = Field("jpeg", description="Of pictures that can't be kept as they came.")
+    format: Literal["jpeg", "webp", "png"] = Field("jpeg", description="Of images that can't be kept as they came.")
     quality: int = Field(95, ge=1, le=100, description="Of JPEG and WebP.")
     background: str = Field("white", description="Colour under transparent pixels: a name, or #rrggbb.")
 
@@ -106,7 +106,7 @@ class ScrapeConfig(StageConfig):
 
 
 def recipes(collection: Collection, config: ScrapeConfig) -> dict[str, str]:
-    """Part → recipe: how pictures are fetched, and of which candidates. Reads the candidates' footers."""
+    """Part → recipe: how images are fetched, and of which candidates. Reads the candidates' footers."""
     way = _way(config)
     return {part: f"{way}/{collection.stamp(Table.CANDIDATES, part)}" for part in collection.parts(Table.CANDIDATES)}
 
@@ -122,10 +122,10 @@ def scrape(
     parts: Sequence[str] | None = None,
     retry: Sequence[Status] = (),
 ) -> Summary:
-    """Fetches the pictures of all parts that are stale, and makes their records.
+    """Fetches the images of all parts that are stale, and makes their records.
 
     Of a part that a kill cut short, the rows that were finished are taken over; of one whose candidates are others now,
-    the pictures that are asked for again. Can be called with or without an event loop running.
+    the images that are asked for again. Can be called with or without an event loop running.
 
     Args:
         parts: only these; None: all.
@@ -133,7 +133,7 @@ def scrape(
 
     Raises:
         UserError: there are no candidates, or another process works on this collection.
-        StageFailed: fewer pictures came than `min_success`; what came is stored.
+        StageFailed: fewer images came than `min_success`; what came is stored.
         ExceptionGroup: some parts failed; the others are done.
     """
     open_collection(collection.root, Table.CANDIDATES)
@@ -202,7 +202,7 @@ def _crawled(
     Args:
         plan: what they depend on, for the journal.
         known: rows by key that are taken over as they are; None: the part is made anew.
-        wanted: pictures, at most; None: all.
+        wanted: images, at most; None: all.
     """
     from dreamloom.scrape.web.img2dataset import fetch_in_bulk
     from dreamloom.scrape.web.part import crawl  # aiohttp, which `--help` does without
@@ -226,7 +226,7 @@ def _crawled(
 def _fetched_before(
     collection: Collection, part: str, config: ScrapeConfig, candidates: Sequence[Row]
 ) -> Iterator[Row]:
-    """Rows of pictures that the part as it lies there has, fetched in the same way for other candidates than now."""
+    """Rows of images that the part as it lies there has, fetched in the same way for other candidates than now."""
     if (collection.recipe(Table.RECORDS, part) or "").partition("/")[0] != _way(config):
         return
     rows = collection.read(Table.RECORDS, part).to_pylist()
@@ -272,7 +272,7 @@ def _journal_path(collection: Collection, part: str) -> Path:
 
 
 def _remove_pictures_of_other_parts(collection: Collection, parts: Mapping[str, str]) -> None:
-    """Of a plan that had more parts. The pictures are ours: nothing of the user's lies in this folder."""
+    """Of a plan that had more parts. The images are ours: nothing of the user's lies in this folder."""
     for folder in (collection.root / "images").glob("*"):
         if folder.name not in parts:
             shutil.rmtree(folder)
@@ -282,6 +282,6 @@ def _too_few(collection: Collection, config: ScrapeConfig, total: Summary) -> st
     most = sorted(total.dropped.items(), key=lambda item: -item[1])[:3]
     why = ", ".join(f"{count} {status}" for status, count in most)
     return (
-        f"Only {total.kept} of {total.rows} pictures of {collection.root} came ({why}), which is under min_success "
+        f"Only {total.kept} of {total.rows} images of {collection.root} came ({why}), which is under min_success "
         f"({config.min_success:g}); what came is stored, so retry some statuses, or lower min_success."
     )

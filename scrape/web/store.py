@@ -1,4 +1,4 @@
-"""Fetched bytes → the picture that is stored: as they came where any program shows them right, else made so once."""
+"""Fetched bytes → the image that is stored: as they came where any program shows them right, else made so once."""
 
 import hashlib
 import io
@@ -29,7 +29,7 @@ _EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as it is stored."""
+    """An image as it is stored."""
 
     data: bytes
     extension: str
@@ -51,11 +51,11 @@ def store_picture(
     config: "ScrapeConfig",
     is_copy: Callable[[str], bool],
 ) -> Row:
-    """Stores a candidate's picture as it was fetched.
+    """Stores a candidate's image as it was fetched.
 
     Args:
         folder: images/<part> of a collection.
-        is_copy: whether an earlier candidate's picture has this sha256.
+        is_copy: whether an earlier candidate's image has this sha256.
 
     Returns:
         Its row of the records.
@@ -89,7 +89,7 @@ def store_picture(
 def _check_hash(candidate: Row, body: bytes, sha256: str) -> None:
     """Whether these are the bytes that the index saw, where it says.
 
-    An address whose owner has changed gives others: by buying the lapsed domains of an index, anybody can put pictures
+    An address whose owner has changed gives others: by buying the lapsed domains of an index, anybody can put images
     into whatever is trained on it (Carlini et al. 2023, arXiv 2302.10149).
     """
     for name, here in (("sha256", sha256), ("md5", None)):
@@ -101,7 +101,7 @@ def _check_hash(candidate: Row, body: bytes, sha256: str) -> None:
 
 
 def make_picture(body: bytes, config: "ScrapeConfig") -> Picture:
-    """Checks, decodes, turns, shrinks and encodes a picture, or keeps its bytes where none of that is needed.
+    """Checks, decodes, turns, shrinks and encodes an image, or keeps its bytes where none of that is needed.
 
     Raises:
         Dropped: with any of the statuses of a file.
@@ -136,7 +136,7 @@ def _check_shape(header: Header, config: "ScrapeConfig") -> None:
 
 
 def _shrunk(header: Header, config: "ScrapeConfig") -> tuple[int, int] | None:
-    """The size to which a picture is shrunk; None where it is small enough."""
+    """The size to which an image is shrunk; None where it is small enough."""
     short = min(header.width, header.height)
     if config.shrink_to is None or short <= config.shrink_to:
         return None
@@ -170,7 +170,7 @@ def _made_anew(body: bytes, header: Header, config: "ScrapeConfig") -> Picture:
 
 
 def shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """An RGB picture at a smaller size (width, height), by Lanczos: libvips takes a third of Pillow's time for it.
+    """An RGB image at a smaller size (width, height), by Lanczos: libvips takes a third of Pillow's time for it.
 
     Raises:
         OSError: libvips can't; memory does not suffice.
@@ -188,7 +188,7 @@ def shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 def _vips() -> Any:
     import pyvips
 
-    pyvips.cache_set_max(0)  # it would hold pictures that nobody asks for again
+    pyvips.cache_set_max(0)  # it would hold images that nobody asks for again
     pyvips.voperation.concurrency_set(1)  # the caller has threads of its own
     return pyvips
 

@@ -1,4 +1,4 @@
-"""A small BLIP and BLIP-2 with random weights, odd pictures, and collections of them."""
+"""A small BLIP and BLIP-2 with random weights, odd images, and collections of them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ SIZES = [(64, 48), (1, 40), (40, 1), (33, 90), (1, 1), (300, 200), (17, 17)]
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A small BLIP with random weights, so large that its captions differ from picture to picture."""
+    """A small BLIP with random weights, so large that its captions differ from image to image."""
     import torch
     import transformers
     from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration, BlipImageProcessor, BlipProcessor
@@ -104,7 +104,7 @@ def picture() -> Callable[[int], Image.Image]:
 
 @pytest.fixture
 def make_collection(tmp_path: Path) -> Callable[..., Collection]:
-    """Makes a collection of pictures, every other one with a caption in its name."""
+    """Makes a collection of images, every other one with a caption in its name."""
 
     def make(root: str = "here", count: int = 10, **config: Any) -> Collection:
         folder = tmp_path / root / "pictures"

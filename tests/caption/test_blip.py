@@ -1,4 +1,4 @@
-"""BLIP in batches says what transformers says of one picture at a time; what is drawn hangs on the picture alone."""
+"""BLIP in batches says what transformers says of one image at a time; what is drawn hangs on the image alone."""
 
 import gc
 import shutil
@@ -29,7 +29,7 @@ def folder(kind: str, tiny: str, tiny2: str, tiny_t5: str) -> str:
 
 
 def one_at_a_time(folder: str, kind: str, picture: Image.Image, prompt: str, beams: int) -> list[list[int]]:
-    """What transformers itself says of a picture: as many token lists as there are beams, the best first."""
+    """What transformers itself says of an image: as many token lists as there are beams, the best first."""
     import torch
     import transformers
 

@@ -254,14 +254,14 @@ def test_another_picture_in_the_place_of_one_stays(mine: Path, tmp_path: Path) -
     (tmp_path / "new" / "a_b.jpeg").unlink()
     (tmp_path / "new" / "a_b.jpeg").write_bytes(b"theirs")
     done = convert(mine, "filename", "txt", tmp_path / "new", tmp_path / "log")
-    assert done.log.counts["skipped", "another picture is in its place"] == 1
+    assert done.log.counts["skipped", "another image is in its place"] == 1
     assert (tmp_path / "new" / "a_b.jpeg").read_bytes() == b"theirs"
 
 
 def test_a_folder_goes_on_with_the_same_conversion_only(mine: Path, tmp_path: Path) -> None:
     convert(mine, "filename", "txt", tmp_path / "new", tmp_path / "log")
     (mine / "another one.jpg").write_bytes(b"8")
-    with pytest.raises(UserError, match="was made from other pictures, captions or formats"):
+    with pytest.raises(UserError, match="was made from other images, captions or formats"):
         convert(mine, "filename", "txt", tmp_path / "new", tmp_path / "log")
 
 

@@ -102,7 +102,7 @@ def test_kohya_s_json_is_read_with_tags_and_paths(tmp_path: Path) -> None:
         "sub/f.jpg": "below",
         "g.jpg": None,
     }
-    assert log.counts == {("odd", "entry without a picture"): 1}
+    assert log.counts == {("odd", "entry without an picture"): 1}
 
 
 def test_imagefolder_s_table_is_read_the_nearest_first(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_shards_of_others_are_read_and_lead_nowhere_else(tmp_path: Path) -> None
             archive.add(tmp_path / "member", name)
     found, log = rows_of("webdataset", tmp_path)
     assert found == {"etc/x.jpg": "café", "1.png": "from json", "2.jpg": None, "4.jpg": None}
-    assert log.counts == {("odd", "sample without a picture"): 1, ("odd", "sidecar in Windows-1252"): 1}
+    assert log.counts == {("odd", "sample without an picture"): 1, ("odd", "sidecar in Windows-1252"): 1}
 
 
 def test_of_a_broken_shard_what_is_whole_is_read_and_the_rest_is_told(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_of_a_broken_shard_what_is_whole_is_read_and_the_rest_is_told(tmp_path: 
     shard = (tmp_path / "shards" / "00000.tar").read_bytes()
     second = shard.index(b"000000001.jpg")
     for name, data in {
-        "00001.tar": shard[: second + 512 + 2],  # within a picture
+        "00001.tar": shard[: second + 512 + 2],  # within an image
         "00002.tar": shard[:second] + b"\xff" * 512 + shard[second + 512 :],
         "00003.tar": b"",
         "00004.tar": b"junk",

@@ -43,7 +43,7 @@ def choose(collection: Collection, kinds: list[Choice], stamp: str = "r") -> lis
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many pictures BLIP was asked about, a batch."""
+    """How many images BLIP was asked about, a batch."""
     counts: list[int] = []
     write = candidates.Blip.write
 
@@ -398,7 +398,7 @@ def test_editing_makes_no_new_captions(
 ) -> None:
     collection = make_collection(count=4)
     caption(collection, config_of(tiny))
-    make_collection(count=8)  # more pictures came in
+    make_collection(count=8)  # more images came in
     asked.clear()
     edit_captions(collection, EditConfig(prefix="y"))
     assert (asked, len(captions(collection))) == ([], 4)
@@ -420,7 +420,7 @@ def test_what_was_found_before_a_kill_is_not_asked_again(
         f"caption(Collection(Path({str(collection.root)!r})), config)"
     )
     crash.root = collection.root / "images"
-    assert crash.run(script, at=9)  # when the ninth of twelve pictures is opened
+    assert crash.run(script, at=9)  # when the ninth of twelve images is opened
     assert not collection.parts(Table.CAPTIONS)
     assert caption(collection, config).kept == 12
     assert 0 < len(asked) < 12

@@ -38,7 +38,7 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def noise(seed: int, width: int = 48, height: int = 40) -> Image.Image:
-    """A picture of coarse noise: unlike every other, and the same each time."""
+    """An image of coarse noise: unlike every other, and the same each time."""
     cells = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return Image.fromarray(cells).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -49,7 +49,7 @@ class _Ingested(StageConfig):
 
 @pytest.fixture
 def make_collection(tmp_path: Path) -> MakeCollection:
-    """Makes a collection of records in `tmp_path`, whose pictures are noise unless they are given."""
+    """Makes a collection of records in `tmp_path`, whose images are noise unless they are given."""
 
     def make(name: str, records: Sequence[dict[str, Any]], part_rows: int = 100) -> Collection:
         collection = Collection(tmp_path / "collections" / name)
@@ -91,5 +91,5 @@ def _record(collection: Collection, part: str, name: str, number: int, record: d
 
 
 def hash_seed(name: str, number: int) -> int:
-    """A seed that differs for every picture of every collection."""
+    """A seed that differs for every image of every collection."""
     return int.from_bytes(hashlib.sha256(f"{name} {number}".encode()).digest()[:4], "big")

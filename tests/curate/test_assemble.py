@@ -34,7 +34,7 @@ class Captions(StageConfig):
 
 
 def add_captions(collection: Collection, lost: int = 0) -> Collection:
-    """Captions as the caption stage would write them; the first `lost` pictures could not be decoded any more."""
+    """Captions as the caption stage would write them; the first `lost` images could not be decoded any more."""
     for part in collection.parts(Table.CHOICES):
         chosen = [r["key"] for r in collection.read(Table.CHOICES, part).to_pylist() if r["choice"] == Choice.KEPT]
         rows = [
@@ -46,7 +46,7 @@ def add_captions(collection: Collection, lost: int = 0) -> Collection:
 
 
 def records(count: int, **values: Any) -> list[dict[str, Any]]:
-    return [{"text": f"a picture, the {number}th", **values} for number in range(count)]
+    return [{"text": f"an image, the {number}th", **values} for number in range(count)]
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_few_pictures_for_many_draws_are_warned_of(make_collection: Make, tmp_pa
     choose(sources, ChooseConfig())
     balance(sources, BalanceConfig(held_out=0), tmp_path / "work")
     assert drawn(tmp_path / "work" / "dataset" / "people") == 8
-    assert "people has too few pictures (2) for 8 draws an epoch: each comes 4 times" in caplog.text
+    assert "people has too few images (2) for 8 draws an epoch: each comes 4 times" in caplog.text
 
 
 @pytest.mark.parametrize("table", [Table.CHOICES, Table.CAPTIONS, Table.SCORES])
@@ -262,7 +262,7 @@ sys.addaudithook(_count)
 def test_a_run_killed_anywhere_is_finished_by_the_next(
     project: list[Source], tmp_path: Path, event: str, at: int, there: set[str]
 ) -> None:
-    """Before a link, and before each of the renames that put dataset, held-out pictures and manifest in place."""
+    """Before a link, and before each of the renames that put dataset, held-out images and manifest in place."""
     balance(project, BalanceConfig(), tmp_path / "undisturbed")
     work = tmp_path / "work"
     roots = [(str(s.collection.root), str(s.role), s.share, s.multiply) for s in project]

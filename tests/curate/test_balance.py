@@ -92,7 +92,7 @@ def test_without_training_pictures_there_is_nothing_to_balance(training: dict[st
 
 
 def test_ground_truth_that_lost_all_its_pictures_is_an_error() -> None:
-    with pytest.raises(UserError, match=r"No picture of ground truth is left.*man"):
+    with pytest.raises(UserError, match=r"No image of ground truth is left.*man"):
         solve({"me": (10, 1)}, {"man": (0, 1)}, 1)
 
 

@@ -19,7 +19,7 @@ TRAINING, TRUTH = Role.TRAINING, Role.GROUND_TRUTH
 
 
 def add_scores(collection: Collection, scores: list[dict[str, Any]], **config: Any) -> Collection:
-    """Scores as the score stage would write them; None: a picture that could not be decoded."""
+    """Scores as the score stage would write them; None: an image that could not be decoded."""
     rows = iter(scores)
     for part in collection.parts(Table.RECORDS):
         records = [r for r in collection.read(Table.RECORDS, part).to_pylist() if r["status"] == Status.OK]

@@ -46,5 +46,5 @@ def test_the_stages_own_configs_are_understood() -> None:
         "aesthetic ≥ 5: 6",
         "similarity ≥ 0.2: 0.3",
         "licence is none of: by-nc",
-        "no copy of an earlier picture: by bytes, or pHash ≤ 4 bits with CLIP cosine ≥ 0.94",
+        "no copy of an earlier image: by bytes, or pHash ≤ 4 bits with CLIP cosine ≥ 0.94",
     ]

@@ -1,4 +1,4 @@
-"""Our hash is imagehash's, and looks at what a picture looks like."""
+"""Our hash is imagehash's, and looks at what an image looks like."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Scores are what open_clip and LAION's heads say of each picture, and a run that dies is finished by the next."""
+"""Scores are what open_clip and LAION's heads say of each image, and a run that dies is finished by the next."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ HOUSE = Path(__file__).parents[2]
 
 
 def plain(folder: Path, picture: Path, text: str | None) -> tuple[NDArray[np.float32], float | None]:
-    """The embedding and similarity as open_clip's readme has it: one picture at a time."""
+    """The embedding and similarity as open_clip's readme has it: one image at a time."""
     import open_clip
 
     model, _, prepare = open_clip.create_model_and_transforms(f"local-dir:{folder}")
@@ -163,7 +163,7 @@ def test_a_folder_without_weights_is_refused(make_collection, tiny_clip: Path, t
 
 
 def test_openai_weights_get_the_activation_they_were_trained_with() -> None:
-    """GELU in its place changes V2's score of one published picture from 5.05 to 4.44."""
+    """GELU in its place changes V2's score of one published image from 5.05 to 4.44."""
     from open_clip import get_model_config
     from open_clip.pretrained import get_pretrained_cfg
 

@@ -1,4 +1,4 @@
-"""A contact sheet shows each picture whole, upright and in its own proportions, over its caption."""
+"""A contact sheet shows each image whole, upright and in its own proportions, over its caption."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Every picture can be followed back, and every dropped key to where and why."""
+"""Every image can be followed back, and every dropped key to where and why."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ URL, HOME = "https://x.org/a.jpg", "/mine/IMG_1.JPG"
 
 @pytest.fixture
 def workspace(make_collection: Make, tmp_path: Path) -> Path:
-    """Five pictures of the user's, and of people one that is used, one lost on the web, and one too plain."""
+    """Five images of the user's, and of people one that is used, one lost on the web, and one too plain."""
     car = make_collection(
         "car", [{"key": f"aaaa{i}", "text": "my car", "path": HOME if i == 0 else None} for i in range(5)]
     )
@@ -146,9 +146,9 @@ def test_every_row_of_the_manifest_can_be_traced(workspace: Path) -> None:
 
 
 def test_a_name_that_is_not_clear_is_an_error(workspace: Path) -> None:
-    with pytest.raises(UserError, match="Several pictures are called aaaa"):
+    with pytest.raises(UserError, match="Several images are called aaaa"):
         trace(workspace, "aaaa")
-    with pytest.raises(UserError, match=r"No picture .* is called nothing\.png"):
+    with pytest.raises(UserError, match=r"No image .* is called nothing\.png"):
         trace(workspace, "nothing.png")
     with pytest.raises(UserError, match="is called a;"):
         trace(workspace, "a")

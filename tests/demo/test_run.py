@@ -1,4 +1,4 @@
-"""The demo, run as `dreamloom demo` runs it, but for lengths: few pictures, two steps of training."""
+"""The demo, run as `dreamloom demo` runs it, but for lengths: few images, two steps of training."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_the_demo_compares_both_runs_and_has_nothing_to_do_when_run_again(
     run_demo(folder=short)
     said = capsys.readouterr().out
     assert "with ground truth" in said and "without ground truth" in said
-    assert "2 steps, 8 pictures seen" in (short / "without.log").read_text()
+    assert "2 steps, 8 images seen" in (short / "without.log").read_text()
     with Image.open(short / "picture.png") as picture:
         assert picture.width > 1000 and len(np.unique(np.asarray(picture.convert("L")))) > 50
     for arm in ("before", "with", "without"):

@@ -1,4 +1,4 @@
-"""A project small enough to be run whole: twelve drawn pictures, two sources, the demo's Stable Diffusion."""
+"""A project small enough to be run whole: twelve drawn images, two sources, the demo's Stable Diffusion."""
 
 import os
 import shutil

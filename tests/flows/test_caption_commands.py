@@ -45,7 +45,7 @@ def captions(collection: Collection) -> dict[str, str]:
 
 def test_convert_says_what_it_made_and_where_its_log_is(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = said(["caption", "convert", "mine", "--from", "filename", "--to", "txt"], capsys)
-    assert "convert mine: 3 pictures, 3 with captions" in out
+    assert "convert mine: 3 images, 3 with captions" in out
     assert "files made 3, right already 0, skipped 0" in out
     assert (mine / "a man, a man_1.txt").read_text() == "a man, a man"
     assert "made\ta man, a man_1.txt" in (mine.parent / "dreamloom-mine-captions.log").read_text()
@@ -137,7 +137,7 @@ def test_a_project_s_rules_are_those_of_its_file(small: Any) -> None:
 def test_tokens_are_counted_before_there_are_captions_of_the_pictures_that_came(
     mine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (mine / "a broken picture of a cat.png").write_bytes(b"x")
+    (mine / "a broken image of a cat.png").write_bytes(b"x")
     assert run(["ingest", "folder", "man", "--path", str(mine)]) == 0
     assert "tokens: none of 3 captions is cut" in said(["show", "man"], capsys)
 

@@ -119,7 +119,7 @@ def test_what_can_t_be_done_is_one_sentence_and_exit_code_2(
     ("error", "code", "line"),
     [
         (UserError("name a folder."), 2, "name a folder.\n"),
-        (StageFailed("too few pictures came."), 1, "too few pictures came.\n"),
+        (StageFailed("too few images came."), 1, "too few images came.\n"),
         (ExceptionGroup("2 parts", [ValueError("bad"), OSError("disk")]), 1, "ValueError: bad\ndisk\n"),
         (ExceptionGroup("2 branches", [UserError("a."), ExceptionGroup("", [UserError("b.")])]), 2, "a.\nb.\n"),
         (OSError(28, "No space left on device", "x"), 1, "[Errno 28] No space left on device: 'x'\n"),

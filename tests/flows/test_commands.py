@@ -28,7 +28,7 @@ def test_plan_of_a_new_project_says_what_is_there_and_writes_nothing(
 ) -> None:
     before = files(small.folder)
     out = said(["plan", str(small.file)], capsys)
-    assert "6 pictures, 1.9 kB" in out
+    assert "6 images, 1.9 kB" in out
     assert "ingest squares" in out
     assert "not known yet" in out
     assert files(small.folder) == before
@@ -38,11 +38,11 @@ def test_plan_of_a_finished_project_says_how_training_goes(finished: Any, capsys
     before = files(finished.folder)
     out = said(["plan", str(finished.file)], capsys)
     assert "Nothing to do: everything is as project.yaml says." in out
-    assert "2 steps, 4 pictures shown" in out
+    assert "2 steps, 4 images shown" in out
     assert "64 × 64" in out
     finished.change("train", "max_steps", to=3)
     out = said(["plan", str(finished.file)], capsys)
-    assert "3 steps, 6 pictures shown" in out
+    assert "3 steps, 6 images shown" in out
     assert "Nothing to do" not in out
     finished.change("train", "max_steps", to=2)
     assert {k: v for k, v in files(finished.folder).items() if k != finished.file} == {
@@ -63,7 +63,7 @@ def test_train_plans_any_training_folder_and_writes_nothing(tmp_path: Path, caps
     before = files(tmp_path)
     small = ["--resolution", "64", "--quantum", "16", "--batch", "2", "--epochs", "3"]
     out = said(["train", str(tmp_path), str(tmp_path / "run"), "--plan", *small], capsys)
-    assert "6 steps, 12 pictures shown" in out and "64 × 64" in out
+    assert "6 steps, 12 images shown" in out and "64 × 64" in out
     assert "1 would take no part: empty.png (empty)." in out
     assert files(tmp_path) == before
 

@@ -1,4 +1,4 @@
-"""What stands under the pictures of a contact sheet."""
+"""What stands under the images of a contact sheet."""
 
 from pathlib import Path
 

@@ -87,7 +87,7 @@ def test_a_stage_is_a_flow_of_its_own(small: Any) -> None:
 def test_a_part_that_came_to_too_little_is_judged_with_the_others() -> None:
     def scrape(progress: Progress, parts: Sequence[str] | None) -> Outcome:
         if parts == ["00001"]:
-            raise StageFailed("too few pictures came")
+            raise StageFailed("too few images came")
         return counted("scrape", "web", Summary(rows=20, kept=11, dropped={"timeout": 9}, seconds=1.0, parts_before=2))
 
     @flow

@@ -72,7 +72,7 @@ class Web:
 
     @staticmethod
     def picture(seed: int, width: int = 64, height: int = 48, name: str = "JPEG") -> bytes:
-        """A picture that no other seed gives."""
+        """An image that no other seed gives."""
         pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
         out = io.BytesIO()
         Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST).save(out, name)

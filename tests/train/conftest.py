@@ -118,7 +118,7 @@ def paint(path: Path, size: tuple[int, int], seed: int) -> None:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training folder: 5 pictures of one's own in two shapes, and 8 of ground truth at 0.3."""
+    """A training folder: 5 images of one's own in two shapes, and 8 of ground truth at 0.3."""
     root = tmp_path_factory.mktemp("folder")
     for number in range(5):
         paint(root / "own" / f"a thing_{number}.png", (48, 32) if number == 4 else (40, 40), number)
@@ -130,7 +130,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def heldout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Held-out pictures: 2 of the training kind, 3 of ground truth."""
+    """Held-out images: 2 of the training kind, 3 of ground truth."""
     root = tmp_path_factory.mktemp("heldout")
     for number in range(2):
         paint(root / "training" / "own" / f"a thing_{number}.png", (40, 40), 50 + number)

@@ -15,7 +15,7 @@ from dreamloom.train.loop.loop import train
 
 @pytest.fixture
 def subjects(tmp_path: Path) -> Path:
-    """Two subjects, of two and three pictures."""
+    """Two subjects, of two and three images."""
     root = tmp_path / "subjects"
     for name, count in (("rex", 2), ("tom", 3)):
         (root / name).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Aspect-ratio buckets, generated: the shapes to which pictures are cropped, and which picture goes to which."""
+"""Aspect-ratio buckets, generated: the shapes to which images are cropped, and which image goes to which."""
 
 from functools import lru_cache
 
@@ -6,7 +6,7 @@ Size = tuple[int, int]
 """Width and height, in pixels."""
 
 MAX_ASPECT = 4.0
-"""EveryDream's tables end at 4:1 too; longer pictures are cropped to it."""
+"""EveryDream's tables end at 4:1 too; longer images are cropped to it."""
 
 
 @lru_cache(maxsize=1024)
@@ -32,9 +32,9 @@ def generate(resolution: int, quantum: int, max_aspect: float = MAX_ASPECT) -> t
 
 
 def assign(size: Size, buckets: tuple[Size, ...]) -> Size:
-    """The bucket whose aspect ratio is nearest, by the ratio of the ratios: a turned picture gets the turned bucket.
+    """The bucket whose aspect ratio is nearest, by the ratio of the ratios: a turned image gets the turned bucket.
 
-    Ties go to the bucket nearer to a square. Of two pictures with one ratio both get one bucket, whatever their size.
+    Ties go to the bucket nearer to a square. Of two images with one ratio both get one bucket, whatever their size.
     """
     width, height = size
 
@@ -46,7 +46,7 @@ def assign(size: Size, buckets: tuple[Size, ...]) -> Size:
 
 
 def assign_within(size: Size, resolution: int, quantum: int) -> Size | None:
-    """The bucket for a picture that shall not be enlarged: of the highest resolution that it fills; None: of none."""
+    """The bucket for an image that shall not be enlarged: of the highest resolution that it fills; None: of none."""
     width, height = size
     ceiling = min(resolution, int((width * height) ** 0.5) // quantum * quantum)  # no larger bucket can be filled
     for lower in range(ceiling, 0, -quantum):
@@ -57,7 +57,7 @@ def assign_within(size: Size, resolution: int, quantum: int) -> Size | None:
 
 
 def crop_box(size: Size, bucket: Size) -> tuple[int, int, int, int]:
-    """The largest centred part of a picture that has the bucket's shape: left, top, right, bottom, in pixels."""
+    """The largest centred part of an image that has the bucket's shape: left, top, right, bottom, in pixels."""
     width, height = size
     if width * bucket[1] > height * bucket[0]:
         inside = max(1, round(height * bucket[0] / bucket[1]))
@@ -69,6 +69,6 @@ def crop_box(size: Size, bucket: Size) -> tuple[int, int, int, int]:
 
 
 def enlargement(size: Size, bucket: Size) -> float:
-    """By how much the sides of a picture grow to fill its bucket; under 1, it is shrunk."""
+    """By how much the sides of an image grow to fill its bucket; under 1, it is shrunk."""
     left, top, right, bottom = crop_box(size, bucket)
     return max(bucket[0] / (right - left), bucket[1] / (bottom - top))

@@ -1,4 +1,4 @@
-"""The words a picture is shown with: its caption, with its tags in another order, or without any."""
+"""The words an image is shown with: its caption, with its tags in another order, or without any."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,7 +17,7 @@ class Wording:
         self.dropout = stream(config.seed, "caption dropout")
 
     def fixed(self, samples: Sequence[Sample]) -> list[str]:
-        """The captions that are known before the run: the empty one, and those of pictures whose tags stay put."""
+        """The captions that are known before the run: the empty one, and those of images whose tags stay put."""
         return ["", *(sample.caption for sample in samples if not self._shuffles(sample))]
 
     def choose(self, samples: Sequence[Sample], first: int) -> list[str]:

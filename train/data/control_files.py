@@ -1,12 +1,12 @@
-"""EveryDream's control files: what is said of a folder's pictures beside their captions.
+"""EveryDream's control files: what is said of a folder's images beside their captions.
 
     multiply.txt, flip_p.txt, cond_dropout.txt, loss_scale.txt, batch_id.txt     a number, or a word: this folder
     shuffle_tags.txt                                                             is there, or not: this folder
     local.yaml                                                                   any of these: this folder
     global.yaml                                                                  this folder and all below it
 
-A picture's own YAML says more than local.yaml, that more than the .txt files, those more than the nearest global.yaml.
-A later number replaces an earlier one; a main prompt serves pictures that have no sidecar; tags add up.
+An image's own YAML says more than local.yaml, that more than the .txt files, those more than the nearest global.yaml.
+A later number replaces an earlier one; a main prompt serves images that have no sidecar; tags add up.
 """
 
 import re
@@ -32,14 +32,14 @@ Tags = tuple[tuple[str, float], ...]
 
 @dataclass(frozen=True)
 class Controls:
-    """What holds for the pictures of a folder."""
+    """What holds for the images of a folder."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
     """Of Settings' fields, those that were said."""
     prompt: str | None = None
-    """For pictures without a sidecar."""
+    """For images without a sidecar."""
     tags: Tags = ()
-    """After each picture's own."""
+    """After each image's own."""
 
     @property
     def settings(self) -> Settings:
@@ -53,7 +53,7 @@ class Controls:
 
 
 def read_controls(folder: Path, outer: Controls, names: Collection[str]) -> tuple[Controls, Controls]:
-    """The controls of a folder's own pictures, and those that the folders below it start from.
+    """The controls of a folder's own images, and those that the folders below it start from.
 
     Args:
         outer: what the folders above hand down.
@@ -90,7 +90,7 @@ def read_values(entries: Mapping[str, Any], where: Path) -> dict[str, Any]:
 
 
 def picture_of(path: Path, name: str, controls: Controls, written: Written) -> Picture:
-    """A picture in a file of its own, with what its sidecars and its folder's controls say.
+    """An image in a file of its own, with what its sidecars and its folder's controls say.
 
     Raises:
         UserError: its YAML says what can't be.
@@ -126,7 +126,7 @@ def read_number(text: str, where: Path) -> Fraction:
 
 
 def _said(path: Path, written: Written) -> dict[str, Any]:
-    """The settings in a picture's own YAML; none in one that is not EveryDream's."""
+    """The settings in an image's own YAML; none in one that is not EveryDream's."""
     if not written.settings or not any(key in KEYS for key in written.settings):
         return {}
     names = (path.with_suffix(suffix) for suffix in (".yaml", ".yml"))

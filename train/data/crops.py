@@ -1,4 +1,4 @@
-"""How a picture is brought into its bucket: cropped or padded, from the middle or beside it, mirrored or not."""
+"""How an image is brought into its bucket: cropped or padded, from the middle or beside it, mirrored or not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +16,12 @@ from dreamloom.train.data.dataset import Sample
 from dreamloom.train.diffusion.rng import stream, uniform
 
 Box = tuple[float, float, float, float]
-"""Left, top, right, bottom, in pixels of the upright picture."""
+"""Left, top, right, bottom, in pixels of the upright image."""
 
 
 @dataclass(frozen=True)
 class View:
-    """One way to show a picture in its bucket."""
+    """One way to show an image in its bucket."""
 
     box: Box
     """The part of it that is shown."""
@@ -36,7 +36,7 @@ class View:
 
 
 def plain(sample: Sample, pad: str | None = None) -> View:
-    """The largest part from the middle that has the bucket's shape; or, on a colour, the whole picture."""
+    """The largest part from the middle that has the bucket's shape; or, on a colour, the whole image."""
     return View(crop_box(sample.size, sample.bucket)) if pad is None else View((0, 0, *sample.size), pad=pad)
 
 
@@ -49,7 +49,7 @@ class Framing:
         self.flips, self.places = stream(config.seed, "flip"), stream(config.seed, "crop")
 
     def views(self, sample: Sample) -> list[View]:
-        """All that may be shown of a picture."""
+        """All that may be shown of an image."""
         share = self._share(sample)
         flips = [flipped for flipped, shown in ((False, share < 1), (True, share > 0)) if shown]
         return [self._view(sample, number, flipped) for number in range(self.crops) for flipped in flips]
@@ -82,7 +82,7 @@ def moved(box: Box, size: Size, number: int, jitter: float) -> Box:
 
 
 def content(sample: Sample) -> tuple[int, int, int, int]:
-    """Where a padded picture lies in its bucket: left, top, right, bottom, in pixels."""
+    """Where a padded image lies in its bucket: left, top, right, bottom, in pixels."""
     (width, height), (across, down) = sample.size, sample.bucket
     scale = min(across / width, down / height)
     wide, high = max(1, round(width * scale)), max(1, round(height * scale))
@@ -91,7 +91,7 @@ def content(sample: Sample) -> tuple[int, int, int, int]:
 
 
 def cells_inside(sample: Sample, view: View, height: int, width: int) -> npt.NDArray[np.float32]:
-    """Which cells of a padded picture's latent show nothing but picture: 0 or 1, [height, width]."""
+    """Which cells of a padded image's latent show nothing but image: 0 or 1, [height, width]."""
     left, top, right, bottom = content(sample)
     if view.flipped:
         left, right = sample.bucket[0] - right, sample.bucket[0] - left
@@ -101,7 +101,7 @@ def cells_inside(sample: Sample, view: View, height: int, width: int) -> npt.NDA
 
 
 def pixels(sample: Sample, views: Sequence[View]) -> list[np.ndarray[Any, Any]]:
-    """A picture in each of the views, decoded once, uint8 [H, W, 3].
+    """An image in each of the views, decoded once, uint8 [H, W, 3].
 
     Raises:
         PictureError: it can't be decoded.
@@ -114,7 +114,7 @@ def pixels(sample: Sample, views: Sequence[View]) -> list[np.ndarray[Any, Any]]:
 
 
 def _whole(start: int, stop: int, step: int) -> slice:
-    """The cells that lie whole within; of a picture thinner than two cells, the one in its middle."""
+    """The cells that lie whole within; of an image thinner than two cells, the one in its middle."""
     first, last = -(-start // step), stop // step
     return slice(first, last) if first < last else slice(middle := (start + stop) // 2 // step, middle + 1)
 

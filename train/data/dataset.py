@@ -1,4 +1,4 @@
-"""Which pictures of a training folder take part, and in which bucket; which do not, and why."""
+"""Which images of a training folder take part, and in which bucket; which do not, and why."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -14,12 +14,12 @@ from dreamloom.train.data.folder import read_folder
 from dreamloom.train.data.picture import Folder, Picture, Settings, Stored
 
 MAX_ENLARGEMENT = 4.0
-"""A picture whose sides would have to grow more than this to fill its bucket is too small to learn from."""
+"""An image whose sides would have to grow more than this to fill its bucket is too small to learn from."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture that takes part."""
+    """An image that takes part."""
 
     picture: Picture
     folder: int
@@ -64,7 +64,7 @@ class Dataset:
     problems: tuple[Problem, ...]
 
     def without(self, problems: Sequence[Problem]) -> "Dataset":
-        """The data set less the pictures that turned out to be broken when they were decoded.
+        """The data set less the images that turned out to be broken when they were decoded.
 
         Raises:
             UserError: none is left.
@@ -86,15 +86,15 @@ class Dataset:
 def read_dataset(
     path: Path, resolution: int, quantum: int, workers: int, upscale: bool = True, progress: Progress = silent
 ) -> Dataset:
-    """Reads a training folder and the headers of its pictures; no pixel is decoded.
+    """Reads a training folder and the headers of its images; no pixel is decoded.
 
-    Pictures whose multiply is 0 are left out. A picture that can't be read becomes a Problem.
+    Images whose multiply is 0 are left out. An image that can't be read becomes a Problem.
 
     Args:
-        upscale: enlarge small pictures; else they get the buckets of a lower resolution.
+        upscale: enlarge small images; else they get the buckets of a lower resolution.
 
     Raises:
-        UserError: see read_folder; or no picture of the folder can take part.
+        UserError: see read_folder; or no image of the folder can take part.
     """
     folders = tuple(read_folder(path))
     problems = [Problem(*broken) for folder in folders for broken in folder.broken]
@@ -128,7 +128,7 @@ def _header(stored: Stored) -> Header | str:
 
 
 def _bucket(header: Header, resolution: int, quantum: int, upscale: bool) -> Size | str:
-    """The bucket of a picture, or why it has none."""
+    """The bucket of an image, or why it has none."""
     size = (header.width, header.height)
     if header.width * header.height > MAX_PIXELS:
         return "too_many_pixels"
@@ -138,5 +138,5 @@ def _bucket(header: Header, resolution: int, quantum: int, upscale: bool) -> Siz
 
 def _not_empty(dataset: Dataset) -> Dataset:
     if not dataset.samples:
-        raise UserError(f"No picture of the training folder can be used: {names(dataset.problems)}; replace them.")
+        raise UserError(f"No image of the training folder can be used: {names(dataset.problems)}; replace them.")
     return dataset

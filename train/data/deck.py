@@ -1,7 +1,7 @@
-"""Dealing, not drawing: which pictures an epoch shows.
+"""Dealing, not drawing: which images an epoch shows.
 
-Each folder is an endless row of shuffled decks, one after the other, each holding all of its pictures once. An epoch
-takes the next cards of the row. So every picture is seen once before any is seen twice, and the number of cards an
+Each folder is an endless row of shuffled decks, one after the other, each holding all of its images once. An epoch
+takes the next cards of the row. So every image is seen once before any is seen twice, and the number of cards an
 epoch is exact: all a pure function of (seed, epoch), with nothing to save.
 """
 

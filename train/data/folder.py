@@ -1,7 +1,7 @@
-"""Reading a training folder: what pictures there are, their captions, and how each is shown.
+"""Reading a training folder: what images there are, their captions, and how each is shown.
 
-It may be a folder in EveryDream's format, with webdataset shards among the pictures or instead of them
-(train.data.shards), or a table of pictures (dreamloom.train.data.table). No picture is opened.
+It may be a folder in EveryDream's format, with webdataset shards among the images or instead of them
+(train.data.shards), or a table of images (dreamloom.train.data.table). No image is opened.
 """
 
 import os
@@ -17,15 +17,15 @@ from dreamloom.train.data.table import TABLES, read_table
 
 
 def read_folder(path: Path) -> list[Folder]:
-    """Reads a training folder: every folder below `path` that holds pictures, in order of name.
+    """Reads a training folder: every folder below `path` that holds images, in order of name.
 
     Names that start with a dot are skipped.
 
     Args:
-        path: a folder, a .tar, or a .jsonl, .csv or .parquet table of pictures.
+        path: a folder, a .tar, or a .jsonl, .csv or .parquet table of images.
 
     Raises:
-        UserError: `path` is none of these, holds no picture, a control file says what can't be, or every multiply is 0.
+        UserError: `path` is none of these, holds no image, a control file says what can't be, or every multiply is 0.
     """
     if path.is_dir():
         folders = list(_tree(path, path, Controls(), frozenset()))
@@ -36,18 +36,18 @@ def read_folder(path: Path) -> list[Folder]:
         folders = [Folder(path.name, Controls().settings.multiply, pictures, broken)]
     else:
         raise UserError(
-            f"{path} is not a folder; name a training folder: folders of pictures with captions, a webdataset's .tar, "
-            f"or a table of pictures ({', '.join(TABLES)})."
+            f"{path} is not a folder; name a training folder: folders of images with captions, a webdataset's .tar, "
+            f"or a table of images ({', '.join(TABLES)})."
         )
     if not any(folder.pictures for folder in folders):
-        raise UserError(f"{path} holds no pictures; put folders of pictures ({', '.join(sorted(EXTENSIONS))}) in it.")
+        raise UserError(f"{path} holds no images; put folders of images ({', '.join(sorted(EXTENSIONS))}) in it.")
     if not any(picture.settings.multiply for folder in folders for picture in folder.pictures):
         raise UserError(f"Every multiply.txt in {path} is 0, so nothing would be shown; raise one of them.")
     return folders
 
 
 def _tree(folder: Path, root: Path, outer: Controls, above: frozenset[Path]) -> Iterator[Folder]:
-    """`folder`, if it holds pictures, and those below it, by name; a link that leads back up is not followed."""
+    """`folder`, if it holds images, and those below it, by name; a link that leads back up is not followed."""
     real = folder.resolve()
     if real in above:
         return

@@ -1,4 +1,4 @@
-"""Latents of pictures, kept by content: the same picture bytes, crop and VAE are encoded once, in whichever run.
+"""Latents of images, kept by content: the same image bytes, crop and VAE are encoded once, in whichever run.
 
     <folder>/<VAE>-2/<random name>.safetensors     key → [2, C, h, w]: mean and deviation of the posterior
 
@@ -26,9 +26,9 @@ from dreamloom.train.data.tensor_store import Store
 from dreamloom.train.model.model import weights_digest
 
 VERSION = "2"
-"""Raised when pictures are decoded, resized or stored in another way."""
+"""Raised when images are decoded, resized or stored in another way."""
 GROUP_PIXELS = 2 * 2**20
-"""Pixels encoded together: 8 pictures of 512 × 512. Fixed, because the last bits of a convolution may depend on it."""
+"""Pixels encoded together: 8 images of 512 × 512. Fixed, because the last bits of a convolution may depend on it."""
 GROUP_MOST = 16
 
 Shown = tuple[Sample, View]
@@ -144,7 +144,7 @@ def _content(sample: Sample) -> str | None:
 
 
 def _decode_all(group: Sequence[Keyed]) -> list[np.ndarray[Any, Any] | str]:
-    """The pixels of each, or why there are none; a picture that comes in several views is decoded once."""
+    """The pixels of each, or why there are none; an image that comes in several views is decoded once."""
     made: list[np.ndarray[Any, Any] | str] = []
     for _, found in groupby(group, key=lambda one: one[1].picture.stored):
         shown = list(found)

@@ -8,15 +8,15 @@ from pathlib import Path
 from dreamloom.base.pixels import PictureError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"})
-"""Of pictures, in any case; EveryDream reads the first five and .bmp."""
+"""Of images, in any case; EveryDream reads the first five and .bmp."""
 
 UNSUPPORTED = frozenset({".heic", ".heif", ".jxl", ".psd", ".svg", ".dng", ".cr2", ".nef", ".arw"})
-"""Of pictures that can't be decoded here: a user who put them into a training folder should hear of it."""
+"""Of images that can't be decoded here: a user who put them into a training folder should hear of it."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a picture's bytes lie: in a file, or in a part of one."""
+    """Where an image's bytes lie: in a file, or in a part of one."""
 
     path: Path
     start: int = 0
@@ -45,7 +45,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a picture is shown, as EveryDream's control files have it; None: as the config says."""
+    """How an image is shown, as EveryDream's control files have it; None: as the config says."""
 
     multiply: Fraction = Fraction(1)
     """How often it is shown in an epoch, exact."""
@@ -65,7 +65,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of a training folder."""
+    """An image of a training folder."""
 
     name: str
     """Its path inside the training folder."""
@@ -78,12 +78,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Folder:
-    """One folder of pictures; the folders below it stand for themselves."""
+    """One folder of images; the folders below it stand for themselves."""
 
     name: str
     """Its path inside the training folder, "." for the training folder itself."""
     multiply: Fraction
-    """How often each picture is shown in an epoch, where its own files don't say otherwise."""
+    """How often each image is shown in an epoch, where its own files don't say otherwise."""
     pictures: Sequence[Picture]
     """Sorted by name."""
     broken: Sequence[tuple[str, str]] = ()

@@ -1,4 +1,4 @@
-"""The batches of a run: pictures of one shape each, in an order that depends on nothing but the seed."""
+"""The batches of a run: images of one shape each, in an order that depends on nothing but the seed."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -27,14 +27,14 @@ class Batch:
     batch_id: str
     filled: int
     first: int
-    """The run's images seen before it: its pictures have the sample indices from here on."""
+    """The run's images seen before it: its images have the sample indices from here on."""
 
 
 class Course:
     """All batches of a run. Where a run stands is one number, the images seen; any batch can be had at any time.
 
     Raises:
-        UserError: the run would show no picture at all.
+        UserError: the run would show no image at all.
     """
 
     def __init__(self, dataset: Dataset, config: TrainConfig) -> None:
@@ -52,7 +52,7 @@ class Course:
 
     @property
     def buckets(self) -> list[Size]:
-        """Those that hold pictures, each once."""
+        """Those that hold images, each once."""
         return sorted({bucket for bucket, _ in self.groups})
 
     @cached_property
@@ -86,7 +86,7 @@ class Course:
 
     @property
     def filled(self) -> int:
-        """Places of the whole run that no dealt picture takes."""
+        """Places of the whole run that no dealt image takes."""
         last = len(self.ends) - 1
         before = self.ends[last - 1] if last else 0
         dealt = sum(deck.span(last - 1)[1] for deck in self.decks) if last else 0
@@ -105,7 +105,7 @@ class Course:
         return [replace(batch, first=position * self.size) for position, batch in enumerate(shuffled, start=before)]
 
     def after(self, images_seen: int) -> Iterator[Batch]:
-        """The batches that are left when so many pictures have been seen."""
+        """The batches that are left when so many images have been seen."""
         done = images_seen // self.size
         for epoch in range(bisect_right(self.ends, done), len(self.ends)):
             for batch in self.epoch(epoch):
@@ -128,7 +128,7 @@ class Course:
             yield Batch(bucket, members, batch_id, missing, first=0)
 
     def _filling(self, number: int, dealt: Ids, short: int, epoch: int) -> Ids:
-        """`short` pictures of a group: those the epoch has not dealt first, then those not in the short batch."""
+        """`short` images of a group: those the epoch has not dealt first, then those not in the short batch."""
         if not short:
             return np.empty(0, np.int64)
         members = np.flatnonzero(self.group_of == number)
@@ -161,7 +161,7 @@ def in_one_step(batches: Sequence[Batch], begin: int, each: int, key: int) -> li
 
 
 def decks(dataset: Dataset) -> list[Deck]:
-    """A deck for each folder; one more for each multiply that pictures of a folder have for themselves."""
+    """A deck for each folder; one more for each multiply that images of a folder have for themselves."""
     cards: dict[tuple[int, Fraction], list[int]] = defaultdict(list)
     for place, sample in enumerate(dataset.samples):
         cards[sample.folder, sample.settings.multiply].append(place)

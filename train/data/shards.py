@@ -1,8 +1,8 @@
-"""webdataset shards as training pictures: .tar files whose members share a stem, as img2dataset and others write them.
+"""webdataset shards as training images: .tar files whose members share a stem, as img2dataset and others write them.
 
-    000000012.jpg  000000012.txt  000000012.json      a picture, its caption, and what else is known of it
+    000000012.jpg  000000012.txt  000000012.json      an image, its caption, and what else is known of it
 
-The members are found by their headers; pictures stay where they are, and are read from their place in the shard.
+The members are found by their headers; images stay where they are, and are read from their place in the shard.
 """
 
 import json
@@ -23,7 +23,7 @@ Members = dict[str, Stored]
 
 
 def read_shard(path: Path, name: str, controls: Controls) -> tuple[list[Picture], list[tuple[str, str]]]:
-    """The pictures of a shard, in its order.
+    """The images of a shard, in its order.
 
     A caption is the .txt's or .caption's text, else the .json's `caption` or `text`, else that of the name, up to its
     first underscore.
@@ -32,7 +32,7 @@ def read_shard(path: Path, name: str, controls: Controls) -> tuple[list[Picture]
         name: the shard's path inside the training folder; its pictures' names begin with it.
 
     Returns:
-        The pictures up to where the shard is broken, and the shard's own name with the reason, where it is.
+        The images up to where the shard is broken, and the shard's own name with the reason, where it is.
     """
     samples: dict[str, Members] = defaultdict(dict)
     broken = []

@@ -1,4 +1,4 @@
-"""A table of pictures as a training folder: JSON lines, CSV or parquet, one row a picture.
+"""A table of images as a training folder: JSON lines, CSV or parquet, one row an image.
 
     {"file_name": "cats/1.jpg", "text": "a cat on a sofa", "multiply": 0.5}
 
@@ -22,14 +22,14 @@ from dreamloom.train.data.picture import Folder, Picture, Settings, Stored
 
 TABLES = (".jsonl", ".csv", ".parquet")
 FILE = ("file_name", "file", "path", "image")
-"""Columns that may name the picture; the first that is there does."""
+"""Columns that may name the image; the first that is there does."""
 CAPTION = ("caption", "text")
 
 Row = dict[str, Any]
 
 
 def read_table(path: Path) -> list[Folder]:
-    """The pictures of a table, as folders, by name.
+    """The images of a table, as folders, by name.
 
     A row without a caption has its sidecar's or its name's.
 
@@ -50,7 +50,7 @@ def read_table(path: Path) -> list[Folder]:
 
 
 def _folder(name: str, pictures: list[Picture]) -> Folder:
-    """Its multiply is that of its first picture: mostly, all have the same."""
+    """Its multiply is that of its first image: mostly, all have the same."""
     ordered = sorted(pictures, key=lambda picture: picture.name)
     return Folder(name, ordered[0].settings.multiply, tuple(ordered))
 

@@ -75,9 +75,9 @@ def perturbed(noise: Tensor, extra: Tensor, strength: float) -> Tensor:
 
 
 def min_snr_weight(prediction: str, alphas_cumprod: Tensor, gamma: float) -> Tensor:
-    """Weight of each sample's loss, [B]: min(SNR, γ) on the error of the picture (arXiv 2303.09556, section 3.4).
+    """Weight of each sample's loss, [B]: min(SNR, γ) on the error of the image (arXiv 2303.09556, section 3.4).
 
-    The error of epsilon is SNR times that of the picture, the error of v is SNR + 1 times; so the weights are
+    The error of epsilon is SNR times that of the image, the error of v is SNR + 1 times; so the weights are
     min(SNR, γ)/SNR and min(SNR, γ)/(SNR + 1).
     """
     snr = alphas_cumprod / (1 - alphas_cumprod)
@@ -85,9 +85,9 @@ def min_snr_weight(prediction: str, alphas_cumprod: Tensor, gamma: float) -> Ten
 
 
 def debiased_weight(prediction: str, alphas_cumprod: Tensor) -> Tensor:
-    """Weight of each sample's loss, [B]: √SNR on the picture's error, 1/√SNR on that of epsilon (arXiv 2310.08442).
+    """Weight of each sample's loss, [B]: √SNR on the image's error, 1/√SNR on that of epsilon (arXiv 2310.08442).
 
-    For v it is √SNR/(SNR + 1), as in min_snr_weight; some trainers take 1/(SNR + 1), which weighs the picture by 1.
+    For v it is √SNR/(SNR + 1), as in min_snr_weight; some trainers take 1/(SNR + 1), which weighs the image by 1.
     """
     snr = alphas_cumprod / (1 - alphas_cumprod)
     return snr.sqrt() / (snr if prediction == EPSILON else snr + 1)

@@ -1,7 +1,7 @@
 """How much a model learned, and how much it forgot.
 
-Every held-out picture is noised at the same timesteps with the same noise for each model, so two models differ by their
-weights alone. `learned` is by how much the loss on held-out training pictures fell against the base model, `forgotten`
+Every held-out image is noised at the same timesteps with the same noise for each model, so two models differ by their
+weights alone. `learned` is by how much the loss on held-out training images fell against the base model, `forgotten`
 by how much the loss on held-out ground truth rose.
 """
 
@@ -23,29 +23,29 @@ from dreamloom.train.model.check import check_model
 from dreamloom.train.run.find import Source, find_source
 
 KINDS = ("training", "ground_truth")
-"""The folders in a folder of held-out pictures."""
+"""The folders in a folder of held-out images."""
 
 Losses = dict[str, float]
-"""Name of a held-out picture → its mean loss over the timesteps."""
+"""Name of a held-out image → its mean loss over the timesteps."""
 
 
 class EvaluateConfig(StageConfig):
-    """Measures a model on held-out pictures against the model it comes from."""
+    """Measures a model on held-out images against the model it comes from."""
 
     resolution: int = Field(512, ge=32, le=4096, description="Side of the square bucket, in pixels; bounds all areas.")
     quantum: int = Field(64, ge=8, le=256, description="Bucket sides are multiples of this, in pixels.")
-    upscale: bool = Field(True, description="Enlarge pictures that are smaller than their bucket, as in training.")
+    upscale: bool = Field(True, description="Enlarge images that are smaller than their bucket, as in training.")
     pad: str | None = Field(
-        None, pattern="^#[0-9a-fA-F]{6}$", description="Show whole pictures on this colour, as in training; none: crop."
+        None, pattern="^#[0-9a-fA-F]{6}$", description="Show whole images on this colour, as in training; none: crop."
     )
     batch: Annotated[int, NO_RECIPE] = Field(4, ge=1, le=4096, description="Pictures a forward pass.")
-    timesteps: int = Field(8, ge=1, le=1000, description="Timesteps at which each picture is judged, one a stratum.")
+    timesteps: int = Field(8, ge=1, le=1000, description="Timesteps at which each image is judged, one a stratum.")
     seed: int = Field(0, ge=0, lt=2**63, description="The noise derives from it.")
     vae: str | None = Field(None, description="A VAE in place of the base's, for both models.")
     average: bool = Field(True, description="Judge a checkpoint's averaged weights, where it has them.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="Of the arithmetic, as in training.")
     device: Annotated[str, NO_RECIPE] = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
-    workers: Annotated[int, NO_RECIPE] = Field(4, ge=1, le=256, description="Threads that read and decode pictures.")
+    workers: Annotated[int, NO_RECIPE] = Field(4, ge=1, le=256, description="Threads that read and decode images.")
     cache: Annotated[Path | None, NO_RECIPE] = Field(None, description="Where latents are kept; none: in memory.")
 
 
@@ -56,7 +56,7 @@ class Measure:
     change: float
     """learned: 1 − now/base. forgotten: now/base − 1."""
     error: float | None
-    """Standard error of `change` over the pictures; None for a single picture."""
+    """Standard error of `change` over the images; None for a single image."""
     base: float
     """Mean loss of the base model."""
     now: float
@@ -68,14 +68,14 @@ class Evaluation:
     """What a model learned and forgot."""
 
     learned: Measure | None
-    """None where no training pictures are held out."""
+    """None where no training images are held out."""
     forgotten: Measure | None
     """None where no ground truth is held out."""
     base: dict[str, Losses]
     """Kind → losses of the base model."""
     now: dict[str, Losses]
     problems: tuple[str, ...] = ()
-    """Held-out pictures that could not be judged, with the reason."""
+    """Held-out images that could not be judged, with the reason."""
 
     def to_dict(self) -> dict[str, Any]:
         """Itself as JSON types."""
@@ -90,10 +90,10 @@ def evaluate(
     Args:
         model: a run (its best checkpoint is measured), a checkpoint of a run, a diffusers folder, a file or a hub id.
         base: the diffusers folder or hub id of the model it comes from.
-        heldout: a folder with training/ and ground_truth/, or one of them: training folders of held-out pictures.
+        heldout: a folder with training/ and ground_truth/, or one of them: training folders of held-out images.
 
     Raises:
-        UserError: a model or the pictures are not there, or the models predict different things.
+        UserError: a model or the images are not there, or the models predict different things.
     """
     check_model(base)
     source = find_source(model)
@@ -129,7 +129,7 @@ def measured_in_training(
 
 
 def read_heldout(folder: Path | None, resolution: int, quantum: int, workers: int, upscale: bool) -> dict[str, Dataset]:
-    """The held-out pictures by kind; a kind that is not there, or has no picture, is left out.
+    """The held-out images by kind; a kind that is not there, or has no image, is left out.
 
     Raises:
         UserError: the folder is not there, or holds neither kind.
@@ -138,7 +138,7 @@ def read_heldout(folder: Path | None, resolution: int, quantum: int, workers: in
         return {}
     here = [kind for kind in KINDS if (folder / kind).is_dir() and any((folder / kind).iterdir())]
     if not here:
-        raise UserError(f"{folder} holds no held-out pictures: it needs a folder {' or '.join(KINDS)} of pictures.")
+        raise UserError(f"{folder} holds no held-out images: it needs a folder {' or '.join(KINDS)} of images.")
     return {kind: read_dataset(folder / kind, resolution, quantum, workers, upscale) for kind in here}
 
 

@@ -1,4 +1,4 @@
-"""The losses of a model on held-out pictures: the same noise and timesteps whenever it is asked."""
+"""The losses of a model on held-out images: the same noise and timesteps whenever it is asked."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -43,7 +43,7 @@ def compare(
 
 
 def decodable(data: Dataset, latents: LatentCache, config: EvaluateConfig, progress: Progress) -> Dataset:
-    """The pictures whose latents there are now, where they were not; the others are its problems."""
+    """The images whose latents there are now, where they were not; the others are its problems."""
     views = partial(_shown, config=config)
     return data.without(latents.add(data.samples, config.workers, progress, views))
 
@@ -55,7 +55,7 @@ def judge_all(
     config: EvaluateConfig,
     progress: Progress = silent,
 ) -> dict[str, Losses]:
-    """Kind → losses of the model on its pictures."""
+    """Kind → losses of the model on its images."""
     return {kind: judge(model, data, latents, config, progress) for kind, data in kinds.items()}
 
 
@@ -63,7 +63,7 @@ def judge_all(
 def judge(
     model: Model, data: Dataset, latents: LatentCache, config: EvaluateConfig, progress: Progress = silent
 ) -> Losses:
-    """Each picture's loss, as the mean over `timesteps` strata: squared error of what the UNet predicts, unweighted."""
+    """Each image's loss, as the mean over `timesteps` strata: squared error of what the UNet predicts, unweighted."""
     ordered = sorted(data.samples, key=lambda sample: (sample.bucket, sample.name))
     groups = [
         members[start : start + config.batch]
@@ -80,7 +80,7 @@ def judge(
 
 
 def _judge_group(model: Model, group: list[Sample], latents: LatentCache, config: EvaluateConfig) -> list[float]:
-    """The pictures are as their VAE's posterior means: its deviation would only add noise to the measure."""
+    """The images are as their VAE's posterior means: its deviation would only add noise to the measure."""
     views = [view for sample in group for view in _shown(sample, config)]
     means = torch.stack([latents.at(*shown)[0] for shown in zip(group, views, strict=True)]).to(model.device).float()
     inside = masks(group, views, means).to(model.device) if config.pad else None
@@ -101,14 +101,14 @@ def _judge_group(model: Model, group: list[Sample], latents: LatentCache, config
 
 
 def _shown(sample: Sample, config: EvaluateConfig) -> list[View]:
-    """The one view in which a picture is judged."""
+    """The one view in which an image is judged."""
     return [plain(sample, config.pad)]
 
 
 def draw(
     model: Model, own: list[int], stratum: int, config: EvaluateConfig, shape: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Each picture's timestep in this stratum, [n], and its noise, [n, *shape]; both depend on its content alone."""
+    """Each image's timestep in this stratum, [n], and its noise, [n, *shape]; both depend on its content alone."""
     indices = [number + stratum for number in own]
     luck = uniform(stream(config.seed, "judged timestep"), indices)
     count = len(model.alphas_cumprod)
@@ -118,5 +118,5 @@ def draw(
 
 
 def number_of(key: str) -> int:
-    """A number for a picture's content, with room below it for the strata."""
+    """A number for an image's content, with room below it for the strata."""
     return int(key[:13], 16) << 10

@@ -27,7 +27,7 @@ GRID_LABEL = 72
 
 
 def draw_samples(model: Model, prompts: list[str], path: Path, config: TrainConfig, progress: Progress) -> None:
-    """Writes a PNG with a picture of each prompt, side by side, made with the base's VAE and sampler.
+    """Writes a PNG with an image of each prompt, side by side, made with the base's VAE and sampler.
 
     The file says which prompts these are, in its text named "prompts".
     """
@@ -133,7 +133,7 @@ def _pipeline(model: Model) -> Any:
 
 @torch.no_grad()
 def _draw(pipeline: Any, model: Model, prompts: Mapping[int, str], config: TrainConfig) -> list[Image.Image]:
-    """A picture of each prompt, from the noise of its number."""
+    """An image of each prompt, from the noise of its number."""
     side = config.resolution // pipeline.vae_scale_factor
     indices = torch.tensor(list(prompts), device=model.device)
     start = noise.normal(stream(config.seed, "samples"), indices, (model.unet.config.in_channels, side, side))

@@ -22,7 +22,7 @@ class Learning:
     """What a run learned and forgot so far.
 
     Args:
-        kinds: the held-out pictures by kind, as far as they can be decoded; may be empty.
+        kinds: the held-out images by kind, as far as they can be decoded; may be empty.
         way: how they are measured, as dreamloom.train.evaluate.evaluate.way says it of all of them.
     """
 

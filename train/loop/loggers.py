@@ -19,7 +19,7 @@ class Board(Protocol):
         """Adds a point to each of some curves."""
 
     def picture(self, step: int, name: str, path: Path) -> None:
-        """Adds a picture."""
+        """Adds an image."""
 
     def close(self) -> None:
         """Writes what is left."""
@@ -51,7 +51,7 @@ class TensorBoard:
             self.writer.add_scalar(name, value, step)
 
     def picture(self, step: int, name: str, path: Path) -> None:
-        """Adds a picture."""
+        """Adds an image."""
         with Image.open(path) as image:
             self.writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
 
@@ -93,7 +93,7 @@ class WeightsAndBiases:
         self.run.log({**values, "step": step})
 
     def picture(self, step: int, name: str, path: Path) -> None:
-        """Adds a picture."""
+        """Adds an image."""
         self.run.log({name: self.image(str(path)), "step": step})
 
     def close(self) -> None:

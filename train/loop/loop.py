@@ -31,7 +31,7 @@ def train(
     Args:
         folder: the training folder (dreamloom.train.data.folder). Nothing is written to it.
         run: the run's folder (dreamloom.train.run.folder).
-        heldout: pictures to measure learning and forgetting by (train.evaluate.evaluate); none: nothing is measured.
+        heldout: images to measure learning and forgetting by (train.evaluate.evaluate); none: nothing is measured.
 
     Raises:
         UserError: the config, the folders or the models are wrong, the run belongs to another config, another process

@@ -15,7 +15,7 @@ class StepRecord:
     images_seen: int
     """After the step."""
     loss: float
-    """Mean over the step's pictures."""
+    """Mean over the step's images."""
     gradient: float
     """Norm over all parameters, before clipping."""
     rate: float

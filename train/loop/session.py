@@ -38,12 +38,12 @@ class Session:
     """Opens a run: loads the model, makes the latents, and takes up the newest checkpoint, where there is one.
 
     Args:
-        kinds: held-out pictures by kind.
+        kinds: held-out images by kind.
         progress: may raise, to break off what can be done again.
         together: the processes that train this run; the main one alone measures, draws and writes.
 
     Raises:
-        UserError: the model, the pictures or the checkpoint can't be used.
+        UserError: the model, the images or the checkpoint can't be used.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Session:
 
     @property
     def at_end(self) -> bool:
-        """Whether all pictures of the run have been seen."""
+        """Whether all images of the run have been seen."""
         return self.trainer.images_seen >= self.course.images
 
     def due(self, every: int) -> bool:
@@ -109,7 +109,7 @@ class Session:
         """Logs the steps since the last look.
 
         Raises:
-            UserError: the loss is no number any more; it names the pictures of the step where that began.
+            UserError: the loss is no number any more; it names the images of the step where that began.
         """
         try:
             with self.log.working():
@@ -193,8 +193,8 @@ class Session:
         names = sorted({self.dataset.samples[place].name for batch in batches for place in batch.samples})
         saved = checkpoints(self.run)
         return (
-            f"The loss is not a number at step {error.step} (pictures: {', '.join(names)}); lower the learning rate or "
-            f"look at these pictures: {saved[-1] if saved else 'the base model'} is the last good state."
+            f"The loss is not a number at step {error.step} (images: {', '.join(names)}); lower the learning rate or "
+            f"look at these images: {saved[-1] if saved else 'the base model'} is the last good state."
         )
 
 

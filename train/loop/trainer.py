@@ -28,7 +28,7 @@ class Trainer:
     """Everything a step needs and changes.
 
     Args:
-        images: pictures of the whole run, for the schedule of the learning rate.
+        images: images of the whole run, for the schedule of the learning rate.
     """
 
     def __init__(self, model: Model, images: int, config: TrainConfig, together: Together = ALONE) -> None:
@@ -130,7 +130,7 @@ class Trainer:
 
     @torch.no_grad()
     def _follow(self, shown: int) -> None:
-        """Moves the average towards the weights: half of the way in `ema` pictures."""
+        """Moves the average towards the weights: half of the way in `ema` images."""
         if self.average is None or self.config.ema is None:
             return
         share = 1 - 0.5 ** (shown / self.config.ema)
@@ -162,7 +162,7 @@ class _Asked(nn.Module):
 
 
 def rate_factor(config: TrainConfig, images_seen: int, images: int) -> float:
-    """What the learning rates are multiplied by in the step that begins when so many pictures have been seen."""
+    """What the learning rates are multiplied by in the step that begins when so many images have been seen."""
     rising = min(1.0, (images_seen + config.batch * config.accumulate) / config.warmup) if config.warmup else 1.0
     if config.schedule == "cosine":
         return rising * 0.5 * (1 + math.cos(math.pi * images_seen / images))

@@ -34,7 +34,7 @@ def check(config: TrainConfig) -> None:
         )
     if vae and config.quantum % vae_factor(vae):
         raise UserError(
-            f"quantum is {config.quantum}, but this VAE shrinks pictures {vae_factor(vae)} times; make it a multiple."
+            f"quantum is {config.quantum}, but this VAE shrinks images {vae_factor(vae)} times; make it a multiple."
         )
     scheduler = read_json(config.base, "scheduler", "scheduler_config.json")
     if prediction_of(config.prediction, scheduler) == "epsilon" and config.zero_terminal_snr:
@@ -87,7 +87,7 @@ def read_vae(base: str, vae: str | None) -> dict[str, Any]:
 
 
 def vae_factor(vae: dict[str, Any]) -> int:
-    """How many times a VAE shrinks each side of a picture."""
+    """How many times a VAE shrinks each side of an image."""
     blocks = vae.get("encoder_block_out_channels") or vae.get("block_out_channels") or [0]
     return int(2 ** (len(blocks) - 1))
 

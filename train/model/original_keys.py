@@ -135,7 +135,7 @@ def _vae_names(weights: Shapes) -> dict[str, str]:
     levels = _count(weights, "encoder.down_blocks")
     for level in range(levels):
         down, up = f"encoder.down_blocks.{level}", f"decoder.up_blocks.{level}"
-        from_top = levels - 1 - level  # the original counts the decoder's levels from the picture inwards
+        from_top = levels - 1 - level  # the original counts the decoder's levels from the image inwards
         for layer in range(_count(weights, f"{down}.resnets")):
             places[f"{down}.resnets.{layer}"] = f"encoder.down.{level}.block.{layer}"
         for layer in range(_count(weights, f"{up}.resnets")):

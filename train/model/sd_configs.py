@@ -112,7 +112,7 @@ def known_config(file: Path, tensors: Mapping[str, tuple[int, ...]], part: str) 
     channels = tensors.get("model.diffusion_model.input_blocks.0.0.weight", (0, 0))[1]
     if width not in _KNOWN or channels != 4:
         raise UserError(
-            f"{file} is no Stable Diffusion 1.x or 2.x model for pictures from text; name one, or put it into a "
+            f"{file} is no Stable Diffusion 1.x or 2.x model for images from text; name one, or put it into a "
             "diffusers folder that says how it is built."
         )
     return _KNOWN[width][part]

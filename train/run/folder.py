@@ -7,8 +7,8 @@
       evaluation.json          dreamloom.train.evaluate.evaluate
       learned_forgotten.png    the same as a chart
       samples/                 dreamloom.train.evaluate.sample
-      samples.png              the same in one picture, a row for each point
-      problems.json            pictures that took no part, and why
+      samples.png              the same in one image, a row for each point
+      problems.json            images that took no part, and why
       summary.json             written last: a run that has it is finished
 """
 
@@ -44,7 +44,7 @@ class TrainSummary:
     steps: int = 0
     """Optimizer steps so far."""
     learned: float | None = None
-    """1 − loss/base loss on held-out training pictures; None where there are none."""
+    """1 − loss/base loss on held-out training images; None where there are none."""
     learned_error: float | None = None
     """Its standard error."""
     forgotten: float | None = None
@@ -83,7 +83,7 @@ def check_same(run: Path, made: str, config: TrainConfig) -> None:
     before, now = stored["config"], config.model_dump(mode="json")
     changed = [name for name in now if name in recipe_fields(TrainConfig) and before.get(name) != now[name]]
     listed = ", ".join(f"{name} {before.get(name)} instead of {now[name]}" for name in changed)
-    what = f"another config ({listed})" if changed else "other pictures, captions or models"
+    what = f"another config ({listed})" if changed else "other images, captions or models"
     raise UserError(f"{run} was made with {what}; name a new folder for this run.")
 
 

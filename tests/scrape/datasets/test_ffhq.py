@@ -96,9 +96,9 @@ def test_what_is_no_ffhq_is_refused(ffhq: Path, tmp_path: Path) -> None:
     draw(tmp_path / "other" / "holiday.png")
     for config, words in [
         (FfhqConfig(path=tmp_path / "nowhere"), "is no folder"),
-        (FfhqConfig(path=tmp_path / "other"), "no picture named as FFHQ"),
+        (FfhqConfig(path=tmp_path / "other"), "no image named as FFHQ"),
         (FfhqConfig(path=ffhq, metadata=tmp_path / "none.json"), "none.json is no file"),
-        (FfhqConfig(path=ffhq, layout="flat"), "are both FFHQ's picture 00000"),
+        (FfhqConfig(path=ffhq, layout="flat"), "are both FFHQ's image 00000"),
     ]:
         with pytest.raises(UserError, match=words):
             recipes(collection, config)

@@ -1,4 +1,4 @@
-"""Captions of one's own pictures: from sidecars, from names that were written as captions, or from nowhere."""
+"""Captions of one's own images: from sidecars, from names that were written as captions, or from nowhere."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Hugging Face datasets: parquet with pictures in it, in any spelling and layout, and folders with a table beside."""
+"""Hugging Face datasets: parquet with images in it, in any spelling and layout, and folders with a table beside."""
 
 import io
 import json
@@ -113,7 +113,7 @@ def test_a_file_that_changed_makes_its_parts_again(tmp_path: Path, collection: C
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"image": "picture"}, "no column of pictures named picture"),
+        ({"image": "picture"}, "no column of images named picture"),
         ({"text": "words"}, "no column words; it has image, text"),
     ],
 )
@@ -189,7 +189,7 @@ def test_a_split_and_a_limit_of_a_folder(tmp_path: Path, collection: Collection)
     folder = imagefolder(tmp_path / "cars", "train/cat/1.png", "train/dog/2.png", "test/cat/3.png")
     names = [Path(row["path"]).name for row in rows_of(collection, folder, split="train", limit=1)]
     assert names == ["1.png"]
-    with pytest.raises(UserError, match="no picture of the split dev"):
+    with pytest.raises(UserError, match="no image of the split dev"):
         rows_of(collection, folder, split="dev")
 
 

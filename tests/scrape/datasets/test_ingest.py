@@ -181,7 +181,7 @@ def test_what_the_user_got_wrong_is_said_before_anything_is_written(folder: Path
     with pytest.raises(UserError, match="its own output"):
         run(collection, folder)
     (folder / "notes.txt").touch()
-    with pytest.raises(UserError, match=r"holds no picture \(1 \.txt\)"):
+    with pytest.raises(UserError, match=r"holds no image \(1 \.txt\)"):
         run(Collection(tmp_path / "mine"), folder)
     assert [path.name for path in tmp_path.rglob("*")] == ["pictures", "notes.txt"]
 

@@ -83,7 +83,7 @@ scrape(Collection(Path({str(collection.root)!r})), config.model_copy(update={{"c
 
 
 def some_pages(site: Any) -> list[str]:
-    """Thirty addresses: pictures, among them copies and one to shrink, and failures."""
+    """Thirty addresses: images, among them copies and one to shrink, and failures."""
     urls = [site.put(f"/{n}", site.picture(n % 22)) for n in range(26)]
     urls[3] = site.put("/big", site.picture(99, 1500, 1200))
     urls += [site.put("/gone", status=404), site.put("/no", b"<html>"), "ftp://h.org/"]

@@ -1,4 +1,4 @@
-"""The bad web of data sets, all of it at once: each fault has its status, and each picture looks as it should.
+"""The bad web of data sets, all of it at once: each fault has its status, and each image looks as it should.
 
 The cases are those of bench/hostile.py, which also shows what img2dataset makes of them (docs/scraping.md).
 """

@@ -1,4 +1,4 @@
-"""Real hostile pictures (Pillow's, image-rs's and the EXIF orientation set) against OpenCV's decoders and by eye."""
+"""Real hostile images (Pillow's, image-rs's and the EXIF orientation set) against OpenCV's decoders and by eye."""
 
 import io
 import subprocess

@@ -257,7 +257,7 @@ def test_what_passes_is_tried_again_when_the_host_says(site: Any, collection: Co
 
 
 def test_a_slow_host_does_not_hold_the_others(site: Any, collection: Collection) -> None:
-    """Its first answers come when all of the other host's pictures were asked for; waiting for them would never end."""
+    """Its first answers come when all of the other host's images were asked for; waiting for them would never end."""
     fast = [site.put(f"/fast/{n}", site.picture(n)) for n in range(12)]
 
     async def slow(_: web.Request) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""A limit counts pictures; poisoned links, placeholders and copies of other parts' pictures are found."""
+"""A limit counts images; poisoned links, placeholders and copies of other parts' images are found."""
 
 import hashlib
 import io
@@ -33,7 +33,7 @@ def test_a_limit_is_a_limit_on_pictures_in_the_candidates_order(
     site: Any, collection: Collection, concurrency: int
 ) -> None:
     urls = some(site, 40, {0, 1, 4, 8})
-    urls[5] = urls[3]  # a copy is no picture
+    urls[5] = urls[3]  # a copy is no image
     rows = site.scraped(collection, urls, limit=6, concurrency=concurrency)
     found = ["http_404", "http_404", "ok", "ok", "http_404", "duplicate", "ok", "ok", "http_404", "ok", "ok"]
     assert [row["status"] for row in rows] == found + ["not_needed"] * 29

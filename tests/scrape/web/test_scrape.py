@@ -81,7 +81,7 @@ def test_retry_fetches_those_alone(site: Any, collection: Collection) -> None:
 
 def test_a_stage_that_came_to_too_little_fails_and_keeps_what_came(site: Any, collection: Collection) -> None:
     site.candidates(collection, [site.put("/a", site.picture(1)), *(site.url + f"/{n}" for n in range(9))])
-    with pytest.raises(StageFailed, match=r"1 of 10 pictures .*9 http_404"):
+    with pytest.raises(StageFailed, match=r"1 of 10 images .*9 http_404"):
         scrape(collection, site.config.model_copy(update={"min_success": 0.2}))
     assert collection.summary(Table.RECORDS).kept == 1
     assert scrape(collection, site.config.model_copy(update={"min_success": 0.1})).parts_done == 0

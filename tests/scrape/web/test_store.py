@@ -1,4 +1,4 @@
-"""What is stored of what came: the bytes where they are good, else a picture made right; compared pixel by pixel."""
+"""What is stored of what came: the bytes where they are good, else an image made right; compared pixel by pixel."""
 
 import hashlib
 import io

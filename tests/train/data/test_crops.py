@@ -1,4 +1,4 @@
-"""How pictures come into their buckets, and that which view is shown depends on the sample's index alone."""
+"""How images come into their buckets, and that which view is shown depends on the sample's index alone."""
 
 from pathlib import Path
 from typing import Any

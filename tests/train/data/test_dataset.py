@@ -1,4 +1,4 @@
-"""Which pictures take part: bad ones are named with a reason, and never stop a run."""
+"""Which images take part: bad ones are named with a reason, and never stop a run."""
 
 from pathlib import Path
 

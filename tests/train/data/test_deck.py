@@ -1,4 +1,4 @@
-"""Dealing: exact counts, every picture once before any twice, the same whoever asks and when."""
+"""Dealing: exact counts, every image once before any twice, the same whoever asks and when."""
 
 from collections import Counter
 from fractions import Fraction
@@ -43,7 +43,7 @@ def test_everydreams_own_counts(count: int, multiply: str, an_epoch: int) -> Non
 
 
 def test_where_everydream_is_biased_we_are_not() -> None:
-    """mul-bias: 10 pictures at 0.5; there the first came in 63 % of epochs and the last in 26 %."""
+    """mul-bias: 10 images at 0.5; there the first came in 63 % of epochs and the last in 26 %."""
     deck = Deck("a", tuple(range(10)), Fraction(1, 2))
     seen = Counter(np.concatenate([deck.deal(0, epoch) for epoch in range(400)]).tolist())
     assert set(seen.values()) == {200}
@@ -52,7 +52,7 @@ def test_where_everydream_is_biased_we_are_not() -> None:
 
 
 def test_one_folders_remainder_is_not_another_folders() -> None:
-    """mul-08: 100 pictures at 1.2 and 100 at 0.8; there the first folder drew 117 to 122."""
+    """mul-08: 100 images at 1.2 and 100 at 0.8; there the first folder drew 117 to 122."""
     decks = [Deck("a", tuple(range(100)), Fraction("1.2")), Deck("b", tuple(range(100, 200)), Fraction("0.8"))]
     for epoch in range(3):
         dealt = deal(decks, 0, epoch)

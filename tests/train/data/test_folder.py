@@ -117,7 +117,7 @@ def test_mrec_a_parents_multiply_txt_does_not_count_and_its_global_yaml_does(tmp
 
 
 def test_the_nearer_says_more(tmp_path: Path) -> None:
-    """A picture's own YAML, then local.yaml, then multiply.txt, then global.yaml; .yml before .yaml."""
+    """An image's own YAML, then local.yaml, then multiply.txt, then global.yaml; .yml before .yaml."""
     touch(tmp_path / "x.jpg")
     for file, multiply in [("global.yaml", 5), ("multiply.txt", 4), ("local.yaml", 3), ("local.yml", 2), ("x.yaml", 1)]:
         write(tmp_path / file, str(multiply) if file.endswith("txt") else f"multiply: {multiply}")

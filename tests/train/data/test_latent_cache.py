@@ -211,7 +211,7 @@ def test_flips_and_crops_are_kept_where_they_are_shown(
 
 
 def test_a_padded_pictures_loss_counts_inside_it_alone(vae: object, tmp_path: Path, tiny_base: str) -> None:
-    """32 pixels are 8 cells here: a picture of 64 × 24 fills 12 of 32 rows, which cover the cells 3 and 4 whole."""
+    """32 pixels are 8 cells here: an image of 64 × 24 fills 12 of 32 rows, which cover the cells 3 and 4 whole."""
     (tmp_path / "a").mkdir()
     Image.new("RGB", (64, 24), "teal").save(tmp_path / "a" / "x.png")
     config = TrainConfig(resolution=32, quantum=32, batch=1, pad="#ffffff", workers=1)

@@ -19,7 +19,7 @@ BUCKETS = [(512, 512), (576, 448), (448, 576)]
 
 
 def dataset(folders: list[tuple[Fraction, list[int]]]) -> Dataset:
-    """Folders of (multiply, how many pictures in each of the buckets)."""
+    """Folders of (multiply, how many images in each of the buckets)."""
     samples: list[Sample] = []
     for place, (multiply, counts) in enumerate(folders):
         for bucket, count in zip(BUCKETS, counts, strict=True):
@@ -49,7 +49,7 @@ def test_an_epochs_batches_hold_what_was_dealt_and_the_filling_they_own_up_to(
     try:
         course = Course(data, TrainConfig(batch=batch, epochs=4, seed=5))
     except UserError:
-        return  # so few pictures at so small a multiply that nothing is shown
+        return  # so few images at so small a multiply that nothing is shown
     batches = course.epoch(epoch)
     assert all(len(b.samples) == batch for b in batches)
     assert all(data.samples[s].bucket == b.bucket for b in batches for s in b.samples)
@@ -136,7 +136,7 @@ def test_batches_of_one_batch_id_go_into_one_step_as_far_as_there_are_so_many(
 
 
 def test_a_courses_steps_hold_one_batch_id() -> None:
-    """18 pictures of one id in batches of 2, 3 a step: from the second epoch on, steps begin before the epoch does."""
+    """18 images of one id in batches of 2, 3 a step: from the second epoch on, steps begin before the epoch does."""
     samples = []
     for number in range(25):
         picture = Picture(str(number), Stored(Path(str(number))), "", Settings(batch_id="a" if number < 18 else ""))

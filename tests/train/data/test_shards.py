@@ -1,4 +1,4 @@
-"""webdataset shards as training pictures."""
+"""webdataset shards as training images."""
 
 import io
 import tarfile

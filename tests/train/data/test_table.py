@@ -1,4 +1,4 @@
-"""Tables of pictures as training folders."""
+"""Tables of images as training folders."""
 
 import json
 from fractions import Fraction

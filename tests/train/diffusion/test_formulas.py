@@ -57,7 +57,7 @@ def test_min_snr_weights_are_those_of_diffusers_training_script() -> None:
 def test_either_prediction_weighs_the_pictures_error_alike(
     prediction: str, weighting: str, tensors: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
-    """A wrong picture gives a wrong epsilon or v; weighted, either counts min(SNR, γ), or √SNR, times its error."""
+    """A wrong image gives a wrong epsilon or v; weighted, either counts min(SNR, γ), or √SNR, times its error."""
     latents, noise = (t.double() for t in tensors)
     kept = KEPT[TIMES].double()
     noisy = objective.add_noise(latents, noise, kept)

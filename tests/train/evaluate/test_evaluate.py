@@ -178,7 +178,7 @@ def test_a_pictures_loss_depends_neither_on_its_batch_nor_on_its_name(
 def test_held_out_pictures_are_shown_as_the_run_shows_its_own(
     tiny_base: str, folder: Path, tmp_path: Path, config: Callable[..., TrainConfig]
 ) -> None:
-    """A small, wide picture: not enlarged it has a bucket of its own, and on a colour its loss is that inside it."""
+    """A small, wide image: not enlarged it has a bucket of its own, and on a colour its loss is that inside it."""
     (tmp_path / "held" / "training" / "a").mkdir(parents=True)
     Image.new("RGB", (30, 12), "teal").save(tmp_path / "held" / "training" / "a" / "wide.png")
     white, black, small = {"pad": "#ffffff"}, {"pad": "#000000"}, {"upscale": False}

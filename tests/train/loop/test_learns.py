@@ -1,4 +1,4 @@
-"""That it learns at all: weights and adapters, in float32 and in bfloat16, on pictures that were held out."""
+"""That it learns at all: weights and adapters, in float32 and in bfloat16, on images that were held out."""
 
 from collections.abc import Callable
 from pathlib import Path

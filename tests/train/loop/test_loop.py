@@ -263,7 +263,7 @@ def test_a_run_folder_belongs_to_one_config_and_one_folder(
 def test_a_loss_that_is_no_number_names_the_pictures_and_keeps_the_checkpoint(
     tiny_base: str, folder: Path, tmp_path: Path, config: Config
 ) -> None:
-    """One picture's cached latent turns to NaN while the run rests, its checksum with it."""
+    """One image's cached latent turns to NaN while the run rests, its checksum with it."""
     run = tmp_path / "run"
     made = config(base=tiny_base, epochs=3, log_every=50, checkpoint_every=100)
 
@@ -271,7 +271,7 @@ def test_a_loss_that_is_no_number_names_the_pictures_and_keeps_the_checkpoint(
     weights = {file.name: file.read_bytes() for file in checkpoints(run)[-1].iterdir()}
     for shard in (tmp_path / ".latents").rglob("*.safetensors"):
         poison(shard)
-    with pytest.raises(UserError, match=r"not a number at step \d+ \(pictures: .*\.png\).*checkpoints/10 is the last"):
+    with pytest.raises(UserError, match=r"not a number at step \d+ \(images: .*\.png\).*checkpoints/10 is the last"):
         train(folder, run, made, None)
     assert {file.name: file.read_bytes() for file in checkpoints(run)[-1].iterdir()} == weights
 

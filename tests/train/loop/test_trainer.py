@@ -112,7 +112,7 @@ def test_rates_are_functions_of_the_images_seen(config: Config) -> None:
 def test_the_average_has_the_stated_half_life(made: Made) -> None:
     trainer, batches = made(ema=2)
     before = [p.detach().clone() for p in trainer.parameters]
-    trainer.step(batches[:1])  # two pictures, one half-life
+    trainer.step(batches[:1])  # two images, one half-life
     assert trainer.average is not None
     for was, now, mean in zip(before, trainer.parameters, trainer.average, strict=True):
         assert torch.allclose(mean, (was + now.detach()) / 2, atol=1e-7)
