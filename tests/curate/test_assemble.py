@@ -312,7 +312,7 @@ def test_two_runs_in_one_workspace_do_not_mix(project: list[Source], tmp_path: P
 def test_asking_whether_it_is_current_imports_no_models(project: list[Source], tmp_path: Path) -> None:
     script = """
 import json, sys
-import dreamloom.curate.assemble.choose, dreamloom.curate.score
+import dreamloom.curate.assemble, dreamloom.curate.choose, dreamloom.curate.score
 print(json.dumps([m for m in ("torch", "open_clip", "imagehash", "scipy", "transformers") if m in sys.modules]))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=HOUSE, check=True)
