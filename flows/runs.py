@@ -151,9 +151,7 @@ def _train(folder: Path, run: Path, config: TrainConfig, heldout: Path | None, p
     else:
         said = f"{summary.steps:,} steps, {summary.images_seen:,} images seen{_figures(summary)}; "
         said += str(run) if made else "there already"
-    left_out = (
-        f"{summary.problems:,} images took no part; {run / 'problems.json'} says why" if summary.problems else ""
-    )
+    left_out = f"{summary.problems:,} images took no part; {run / 'problems.json'} says why" if summary.problems else ""
     return Outcome(f"{'train':<21}{said}{indented(left_out)}", made, finished=summary.finished)
 
 
