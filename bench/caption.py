@@ -34,7 +34,7 @@ from dreamloom.caption.blip import load
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.caption.stage import caption
-from dreamloom.scrape.collection.collection import Collection, Table
+from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
 
 TOKENS = 14

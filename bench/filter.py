@@ -41,7 +41,7 @@ def ours(files: list[Path], output: Path) -> Callable[[], int]:
     import pyarrow as pa
 
     import dreamloom.scrape.index.scan  # noqa: F401  (DuckDB is loaded late)
-    from dreamloom.scrape.collection.collection import Collection
+    from dreamloom.scrape.collection import Collection
     from dreamloom.scrape.index.filter import filter_laion
 
     pa.array([""])  # loads pandas, where there is one

@@ -19,7 +19,7 @@ from PIL import Image
 
 from bench.hostile import Case, Site
 from bench.hostile_cases import cases, scraped
-from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.collection import Collection
 
 IMG2DATASET = """
 import sys

@@ -20,7 +20,7 @@ import urllib.request
 from pathlib import Path
 
 from bench.scrape import candidates, served
-from dreamloom.scrape.collection.collection import Collection, Status, Table
+from dreamloom.scrape.collection import Collection, Status, Table
 
 FLAGS = ["--allow-private", "--min-side=16", "--per-host=16", "--retries=0"]
 

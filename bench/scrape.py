@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 
 from bench.web import make_pictures
 from dreamloom.base.stage import StageConfig, Summary
-from dreamloom.scrape.collection.collection import Collection, Table, key_of
+from dreamloom.scrape.collection import Collection, Table, key_of
 
 SIDE = 512
 PART_ROWS = 10_000

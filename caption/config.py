@@ -11,7 +11,7 @@ from dreamloom.base.clip import ClipConfig, check_clip
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Recipe, StageConfig
 from dreamloom.caption.edit import EditConfig
-from dreamloom.scrape.collection.collection import CaptionKind
+from dreamloom.scrape.collection import CaptionKind
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]

@@ -16,7 +16,7 @@ from dreamloom.caption.edit import EditConfig, edit
 from dreamloom.caption.formats.rows import Row
 from dreamloom.caption.formats.target import Log
 from dreamloom.caption.stage import recipes_by
-from dreamloom.scrape.collection.collection import Collection, Table, open_collection
+from dreamloom.scrape.collection import Collection, Table, open_collection
 
 
 @dataclass(frozen=True)

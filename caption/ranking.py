@@ -14,7 +14,7 @@ from PIL import Image
 from dreamloom.base.clip import Clip, load_clip
 from dreamloom.caption.blip import Blip, load
 from dreamloom.caption.config import CaptionConfig
-from dreamloom.scrape.collection.collection import CaptionKind
+from dreamloom.scrape.collection import CaptionKind
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,7 +13,7 @@ from dreamloom.base.files import fingerprint
 from dreamloom.base.stage import recipe, recipe_values
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.caption.ranking import Candidate, Row
-from dreamloom.scrape.collection.collection import CaptionKind
+from dreamloom.scrape.collection import CaptionKind
 
 WORDS_VERSION = 1
 """Raised when the code of the models starts to find other candidates."""

@@ -25,7 +25,7 @@ from dreamloom.caption.config import CaptionConfig, check
 from dreamloom.caption.edit import edit
 from dreamloom.caption.ranking import Candidate, Row, Seen, Writer, best, writer_of
 from dreamloom.caption.reuse import WORDS_VERSION, Found, Known, asked_of, known
-from dreamloom.scrape.collection.collection import CaptionKind, Choice, Collection, Status, Table
+from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table
 from dreamloom.scrape.collection.journal import Journal
 from dreamloom.scrape.collection.parts import make_parts
 

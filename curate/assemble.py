@@ -34,7 +34,7 @@ from dreamloom.curate.balance import BalanceConfig, decimal, held_out, held_out_
 from dreamloom.curate.choose import in_order
 from dreamloom.curate.history import SURVEY, survey
 from dreamloom.curate.source import Role, Source
-from dreamloom.scrape.collection.collection import Table, digest_of
+from dreamloom.scrape.collection import Table, digest_of
 
 VERSION = 2
 

@@ -19,7 +19,7 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import StageConfig, Summary, recipe
 from dreamloom.curate.dedupe import NONE, Rows, exact_duplicates, near_duplicates
 from dreamloom.curate.source import Role, Source
-from dreamloom.scrape.collection.collection import SCHEMAS, Choice, Collection, Status, Table, open_collection
+from dreamloom.scrape.collection import SCHEMAS, Choice, Collection, Status, Table, open_collection
 from dreamloom.scrape.collection.parts import make_parts, stale_parts
 
 VERSION = 1

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from dreamloom.base.errors import UserError
 from dreamloom.curate.source import Source
-from dreamloom.scrape.collection.collection import SCHEMAS, Choice, Collection, Status, Table
+from dreamloom.scrape.collection import SCHEMAS, Choice, Collection, Status, Table
 
 UNREADABLE = "unreadable"
 """Why an image is in no table after the one where it could not be decoded any more."""

@@ -25,7 +25,7 @@ from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Summary, recipe
 from dreamloom.base.threads import in_order
 from dreamloom.curate.aesthetic import Head, load_head
 from dreamloom.curate.phash import phash
-from dreamloom.scrape.collection.collection import SCHEMAS, Collection, Status, Table
+from dreamloom.scrape.collection import SCHEMAS, Collection, Status, Table
 from dreamloom.scrape.collection.parts import make_parts
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.collection import Collection
 
 
 class Role(StrEnum):

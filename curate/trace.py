@@ -11,7 +11,7 @@ from dreamloom.base.clip import clip_name
 from dreamloom.base.errors import UserError
 from dreamloom.curate.assemble import DROPPED, manifest_path, read_manifest, read_sources
 from dreamloom.curate.explain import rules
-from dreamloom.scrape.collection.collection import SCHEMAS, Choice, Collection, Status, Table
+from dreamloom.scrape.collection import SCHEMAS, Choice, Collection, Status, Table
 
 Lines = list[tuple[str, str]]
 Row = dict[str, Any]

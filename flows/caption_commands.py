@@ -17,7 +17,7 @@ from dreamloom.flows.pictures import spread
 from dreamloom.flows.showing import is_collection
 from dreamloom.flows.stage_commands import FLAGS, caption
 from dreamloom.flows.terminal import Terminal, duration, print_table, reasons, rows_table
-from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.collection import Collection
 
 SHOWN = 20
 """Captions that a dry run shows before and after."""

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from dreamloom.curate.assemble import DROPPED, manifest_path, read_manifest
 from dreamloom.flows.tables import sources_of
-from dreamloom.scrape.collection.collection import Collection, Status, Table
+from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.train.data.folder import read_folder
 
 Captions = list[tuple[str, str]]

@@ -19,7 +19,7 @@ from dreamloom.flows import runs, steps
 from dreamloom.flows.project import CocoSource, LaionSource, Project, own_config, stage_config
 from dreamloom.flows.report import report_path, write_report
 from dreamloom.flows.steps import Outcome, Step
-from dreamloom.scrape.collection.collection import Table
+from dreamloom.scrape.collection import Table
 from dreamloom.scrape.index.filter import FilterConfig
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.evaluate import EvaluateConfig

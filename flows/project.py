@@ -21,7 +21,7 @@ from dreamloom.curate.score import ScoreConfig
 from dreamloom.curate.source import Role, Source
 from dreamloom.flows.config_errors import close, sentences
 from dreamloom.flows.paths import missing, rooted
-from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.datasets.coco import CocoConfig
 from dreamloom.scrape.datasets.ffhq import FfhqConfig
 from dreamloom.scrape.datasets.folder import FolderConfig

@@ -19,7 +19,7 @@ from dreamloom.curate.sheet import contact_sheet
 from dreamloom.flows.pictures import of_collection
 from dreamloom.flows.runs import charts_of, percent
 from dreamloom.flows.tables import balance, funnel, funnel_rows
-from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.collection import Collection
 from dreamloom.train.run.folder import read_summary
 
 Rows = Sequence[Mapping[str, Any]]

@@ -14,7 +14,7 @@ from dreamloom.flows import captions
 from dreamloom.flows.pictures import SHOWN, Pictures, of_collection, of_folder, spread
 from dreamloom.flows.tables import balance, funnel, sources_of
 from dreamloom.flows.terminal import funnel_table, rows_table
-from dreamloom.scrape.collection.collection import Collection, Table
+from dreamloom.scrape.collection import Collection, Table
 from dreamloom.train.data.folder import read_folder
 
 _COLUMNS, _SIDE = 8, 192

@@ -16,7 +16,7 @@ from dreamloom.curate.score import ScoreConfig
 from dreamloom.curate.source import Role, Source
 from dreamloom.flows import runs, steps
 from dreamloom.flows.terminal import Terminal, print_table, rows_table, rules_rows
-from dreamloom.scrape.collection.collection import Collection, Status
+from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.datasets.coco import CocoConfig
 from dreamloom.scrape.datasets.ffhq import FfhqConfig
 from dreamloom.scrape.datasets.folder import FolderConfig

@@ -17,7 +17,7 @@ from dreamloom.flows import artifacts, runs, steps
 from dreamloom.flows.tables import balance as balance_table
 from dreamloom.flows.terminal import Terminal
 from dreamloom.flows.tracking import perform
-from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.datasets.coco import CocoConfig
 from dreamloom.scrape.datasets.ffhq import FfhqConfig
 from dreamloom.scrape.datasets.folder import FolderConfig

@@ -18,7 +18,7 @@ from dreamloom.curate.balance import BalanceConfig
 from dreamloom.curate.source import Source
 from dreamloom.flows.pictures import Pictures, of_collection, of_folder
 from dreamloom.flows.terminal import stage_line
-from dreamloom.scrape.collection.collection import Collection, Status, Table
+from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.collection.parts import stale_parts
 from dreamloom.scrape.datasets import coco, ffhq, folder, huggingface, imagenet, webdataset
 from dreamloom.scrape.index import filter as laion

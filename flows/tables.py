@@ -8,7 +8,7 @@ from typing import Any
 from dreamloom.base.stage import Summary
 from dreamloom.curate.assemble import DROPPED, HELD_OUT, TRAIN, manifest_path, read_manifest
 from dreamloom.curate.source import Role
-from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.collection import Collection
 
 Funnel = dict[str, dict[str, Summary]]
 """Source → table → what came in, went on, and was dropped."""

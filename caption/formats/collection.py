@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dreamloom.base.errors import UserError
 from dreamloom.caption.formats.rows import Note, Row
-from dreamloom.scrape.collection.collection import Collection, Status, Table, open_collection
+from dreamloom.scrape.collection import Collection, Status, Table, open_collection
 
 _FACTS = {"url": "url", "licence": "license", "licence_url": "license_url", "author": "author", "sha256": "sha256"}
 _FACTS |= {"width": "width", "height": "height"}

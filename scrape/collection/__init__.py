@@ -1,1 +1,17 @@
-"""The Collection: one source's images, and all that is known of them."""
+"""The Collection: one source's images, and everything known about them."""
+
+from dreamloom.scrape.collection.collection import Collection, FunnelRow, digest_of, open_collection
+from dreamloom.scrape.collection.schema import SCHEMAS, CaptionKind, Choice, Status, Table, key_of
+
+__all__ = [
+    "SCHEMAS",
+    "CaptionKind",
+    "Choice",
+    "Collection",
+    "FunnelRow",
+    "Status",
+    "Table",
+    "digest_of",
+    "key_of",
+    "open_collection",
+]

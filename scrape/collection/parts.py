@@ -10,7 +10,8 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.files import sweep
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import StageConfig, Summary
-from dreamloom.scrape.collection.collection import Collection, Table
+from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.collection.schema import Table
 
 PART_ROWS = 10_000
 """Rows of a part, unless a config says otherwise."""

@@ -13,7 +13,7 @@ from pydantic import Field
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import StageConfig, Summary
-from dreamloom.scrape.collection.collection import CaptionKind, Collection
+from dreamloom.scrape.collection import CaptionKind, Collection
 from dreamloom.scrape.collection.parts import PART_ROWS
 from dreamloom.scrape.datasets import imagefolder
 from dreamloom.scrape.datasets import parquet as embedded

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
-from dreamloom.scrape.collection.collection import CaptionKind, key_of
+from dreamloom.scrape.collection import CaptionKind, key_of
 from dreamloom.scrape.datasets.ingest import Listed, pictures_in, version_of
 from dreamloom.scrape.datasets.metadata import Facts, facts_of
 from dreamloom.scrape.index.columns import spelled

@@ -24,7 +24,7 @@ from dreamloom.base.pixels import PictureError, check_whole, decode, read_header
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import StageConfig, Summary, recipe
 from dreamloom.base.threads import in_order
-from dreamloom.scrape.collection.collection import Collection, Status, Table
+from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.collection.parts import make_parts, split
 from dreamloom.scrape.datasets.metadata import Facts
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dreamloom.scrape.collection.collection import CaptionKind
+from dreamloom.scrape.collection import CaptionKind
 from dreamloom.scrape.index.columns import spelled
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import StageConfig, recipe
-from dreamloom.scrape.collection.collection import CaptionKind, Status, key_of
+from dreamloom.scrape.collection import CaptionKind, Status, key_of
 from dreamloom.scrape.datasets.imagefolder import text_column
 from dreamloom.scrape.datasets.ingest import VERSION, Gone, Item, Items, version_of
 from dreamloom.scrape.datasets.metadata import facts_of

@@ -22,7 +22,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.pixels import PictureError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import StageConfig, Summary, recipe
-from dreamloom.scrape.collection.collection import CaptionKind, Collection, Status, key_of
+from dreamloom.scrape.collection import CaptionKind, Collection, Status, key_of
 from dreamloom.scrape.datasets.ingest import EXTENSIONS, VERSION, Gone, Item, UserPath, ingest, version_of
 from dreamloom.scrape.datasets.metadata import Facts, facts_of, said
 from dreamloom.scrape.index.columns import spelled

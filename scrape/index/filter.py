@@ -13,7 +13,7 @@ from pydantic import Field
 from dreamloom.base.files import sweep
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import BY_CONTENT, StageConfig, Summary, recipe
-from dreamloom.scrape.collection.collection import Collection, Table, key_of
+from dreamloom.scrape.collection import Collection, Table, key_of
 from dreamloom.scrape.collection.parts import PART_ROWS
 from dreamloom.scrape.index.columns import read_indexes
 from dreamloom.scrape.index.files import index_files

@@ -25,7 +25,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.files import TEMPORARY
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import Summary
-from dreamloom.scrape.collection.collection import SCHEMAS, Table
+from dreamloom.scrape.collection import SCHEMAS, Table
 from dreamloom.scrape.index.columns import Index
 from dreamloom.scrape.index.predicates import check_scales, on_numbers, on_text, quoted
 from dreamloom.scrape.index.words import Words

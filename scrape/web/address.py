@@ -14,7 +14,7 @@ from aiohttp import AsyncResolver, ThreadedResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from dreamloom.scrape.collection.collection import Status
+from dreamloom.scrape.collection import Status
 from dreamloom.scrape.web.outcome import Dropped
 
 _NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from yarl import URL
 
-from dreamloom.scrape.collection.collection import CaptionKind, Collection, Status, Table
+from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table
 from dreamloom.scrape.collection.journal import Row
 from dreamloom.scrape.web.outcome import Dropped
 

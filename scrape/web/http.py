@@ -16,7 +16,7 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
-from dreamloom.scrape.collection.collection import Status
+from dreamloom.scrape.collection import Status
 from dreamloom.scrape.web.address import PublicResolver, resolver_status, system_resolver
 from dreamloom.scrape.web.http_dates import moment
 from dreamloom.scrape.web.optout import ROBOT, read_consent

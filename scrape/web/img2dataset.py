@@ -27,7 +27,7 @@ from dreamloom.base.pixels import PictureError
 from dreamloom.base.progress import Progress
 from dreamloom.base.stop import run_stoppable, stoppable
 from dreamloom.base.threads import in_order
-from dreamloom.scrape.collection.collection import Collection, Status
+from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.collection.journal import Journal, Row
 from dreamloom.scrape.datasets.webdataset import Sample, read_shard, status_of
 from dreamloom.scrape.web.address import PublicResolver, checked_url, resolver_status, system_resolver

@@ -1,6 +1,6 @@
 """Why a candidate has no image: the one exception of everything between an address and a stored file."""
 
-from dreamloom.scrape.collection.collection import Status
+from dreamloom.scrape.collection import Status
 
 
 class Dropped(Exception):

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from dreamloom.base.progress import Progress
-from dreamloom.scrape.collection.collection import Collection, Status
+from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.collection.journal import Journal, Row
 from dreamloom.scrape.web.crawler import Crawler
 from dreamloom.scrape.web.dedup import copies_in_earlier_parts, cut, identities, settle

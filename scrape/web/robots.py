@@ -16,7 +16,7 @@ from typing import Protocol
 from protego import Protego
 from yarl import URL
 
-from dreamloom.scrape.collection.collection import Status
+from dreamloom.scrape.collection import Status
 from dreamloom.scrape.web.address import checked_url
 from dreamloom.scrape.web.optout import ROBOT
 from dreamloom.scrape.web.outcome import Dropped

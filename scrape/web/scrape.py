@@ -14,7 +14,7 @@ from dreamloom.base.files import sweep
 from dreamloom.base.pixels import MAX_PIXELS
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import NO_RECIPE, StageConfig, Summary, recipe
-from dreamloom.scrape.collection.collection import Collection, Status, Table, open_collection
+from dreamloom.scrape.collection import Collection, Status, Table, open_collection
 from dreamloom.scrape.collection.journal import Journal, Row, plan_of
 from dreamloom.scrape.collection.parts import make_parts, stale_parts
 from dreamloom.scrape.web.dedup import OF_PICTURES, row_of

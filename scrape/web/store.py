@@ -12,7 +12,7 @@ from PIL import Image, ImageColor
 
 from dreamloom.base.files import commit
 from dreamloom.base.pixels import Header, PictureError, check_whole, decode, read_header
-from dreamloom.scrape.collection.collection import Status
+from dreamloom.scrape.collection import Status
 from dreamloom.scrape.collection.journal import Row
 from dreamloom.scrape.web.dedup import row_of
 from dreamloom.scrape.web.optout import refusal_inside

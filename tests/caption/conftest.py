@@ -10,7 +10,7 @@ from PIL import Image
 
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.caption.sidecar import read_caption
-from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
 
 WORDS = ["a", "an", "the", "of", "on", "in", "and", "with", "red", "blue", "green", "car", "dog", "cat", "man"]

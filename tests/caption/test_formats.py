@@ -18,7 +18,7 @@ from dreamloom.caption.formats import FORMATS, SOURCES, FormatName
 from dreamloom.caption.formats.rows import Names, Row, oddities
 from dreamloom.caption.formats.target import Log, Target
 from dreamloom.caption.sidecar import read_caption
-from dreamloom.scrape.collection.collection import Collection, Table
+from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
 from dreamloom.scrape.datasets.webdataset import WebdatasetConfig, ingest_webdataset
 

@@ -19,7 +19,7 @@ from dreamloom.caption.config import CaptionConfig
 from dreamloom.caption.edit import EditConfig, edit
 from dreamloom.caption.edit_collection import edit_captions, edits_of
 from dreamloom.caption.stage import caption, left, recipes
-from dreamloom.scrape.collection.collection import CaptionKind, Choice, Collection, Table
+from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Table
 
 HOUSE = Path(__file__).parents[2]
 CLIP = ClipConfig(model=str(HOUSE / "demo" / "models" / "clip"))
@@ -139,7 +139,7 @@ def test_bf16_writes_captions_too(
 
 def test_a_plan_loads_no_model() -> None:
     code = (
-        "import sys; from pathlib import Path; from dreamloom.scrape.collection.collection import Collection\n"
+        "import sys; from pathlib import Path; from dreamloom.scrape.collection import Collection\n"
         "from dreamloom.caption.config import CaptionConfig, check; from dreamloom.caption.stage import recipes\n"
         "check(CaptionConfig()); recipes(Collection(Path('nowhere')), CaptionConfig())\n"
         "print(*{'torch', 'transformers'} & set(sys.modules))"
@@ -415,7 +415,7 @@ def test_what_was_found_before_a_kill_is_not_asked_again(
     script = (
         "from pathlib import Path\n"
         "from dreamloom.caption.config import CaptionConfig; from dreamloom.caption.stage import caption\n"
-        "from dreamloom.scrape.collection.collection import Collection\n"
+        "from dreamloom.scrape.collection import Collection\n"
         f"config = CaptionConfig.model_validate_json({config.model_dump_json()!r})\n"
         f"caption(Collection(Path({str(collection.root)!r})), config)"
     )

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from dreamloom.base.stage import StageConfig, Summary
-from dreamloom.scrape.collection.collection import CaptionKind, Collection, Status, Table, key_of
+from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table, key_of
 
 MakeCollection = Callable[..., Collection]
 

@@ -22,7 +22,7 @@ from dreamloom.curate.assemble import MANIFEST, balance, content, is_current, ma
 from dreamloom.curate.balance import BalanceConfig
 from dreamloom.curate.choose import ChooseConfig, choose
 from dreamloom.curate.source import Role, Source
-from dreamloom.scrape.collection.collection import CaptionKind, Choice, Collection, Status, Table
+from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table
 
 Make = Callable[..., Collection]
 TRAINING, TRUTH = Role.TRAINING, Role.GROUND_TRUTH
@@ -271,7 +271,7 @@ from pathlib import Path
 from dreamloom.curate.assemble import balance
 from dreamloom.curate.balance import BalanceConfig
 from dreamloom.curate.source import Role, Source
-from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.collection import Collection
 sources = [Source(Collection(Path(r)), Role(role), share, multiply) for r, role, share, multiply in {roots!r}]
 balance(sources, BalanceConfig(), Path({str(work)!r}))
 """

@@ -12,7 +12,7 @@ from dreamloom.base.stage import Summary
 from dreamloom.curate.choose import ChooseConfig, choose, is_current
 from dreamloom.curate.score import ScoreConfig
 from dreamloom.curate.source import Role, Source
-from dreamloom.scrape.collection.collection import Choice, Collection, Status, Table
+from dreamloom.scrape.collection import Choice, Collection, Status, Table
 
 Make = Callable[..., Collection]
 TRAINING, TRUTH = Role.TRAINING, Role.GROUND_TRUTH
@@ -211,7 +211,7 @@ def test_a_run_killed_anywhere_is_finished_by_the_next(make_collection: Make, tm
 from pathlib import Path
 from dreamloom.curate.choose import ChooseConfig, choose
 from dreamloom.curate.source import Role, Source
-from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.collection import Collection
 root = Path({str(tmp_path / "collections")!r})
 choose([Source(Collection(root / "car"), Role.TRAINING), Source(Collection(root / "people"), Role.GROUND_TRUTH)],
        ChooseConfig())

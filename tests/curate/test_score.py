@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from dreamloom.base.errors import UserError
 from dreamloom.base.pixels import decode
 from dreamloom.curate.score import ScoreConfig, check, recipes, score
-from dreamloom.scrape.collection.collection import Collection, Status, Table
+from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.collection.parts import stale_parts
 
 Make = Callable[..., Collection]
@@ -118,7 +118,7 @@ def test_a_run_killed_anywhere_is_finished_by_the_next(make_collection: Make, ti
     script = f"""
 from pathlib import Path
 from dreamloom.curate.score import ScoreConfig, score
-from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.collection import Collection
 score(Collection(Path({str(killed.root)!r})), ScoreConfig.model_validate_json({config.model_dump_json()!r}))
 """
     assert crash.run(script, at=12)
@@ -177,7 +177,7 @@ def test_asking_what_is_stale_imports_no_torch(make_collection: Make, tiny_clip:
 import sys
 from pathlib import Path
 from dreamloom.curate.score import ScoreConfig, check, recipes
-from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.collection import Collection
 config = ScoreConfig(model={str(tiny_clip)!r})
 check(config)
 print(recipes(Collection(Path({str(collection.root)!r})), config), file=sys.stderr)

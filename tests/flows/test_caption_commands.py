@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from dreamloom.flows.cli import run
-from dreamloom.scrape.collection.collection import Collection, Table
+from dreamloom.scrape.collection import Collection, Table
 
 NAMES = ["a picture of a man_1.png", "a mannequin in a [red] room_1.png", "a man, a man_1.png"]
 

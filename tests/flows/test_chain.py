@@ -17,7 +17,7 @@ from dreamloom.curate.assemble import read_manifest
 from dreamloom.flows import chain
 from dreamloom.flows.cli import run
 from dreamloom.flows.steps import Outcome, Step
-from dreamloom.scrape.collection.collection import Status, Table
+from dreamloom.scrape.collection import Status, Table
 from dreamloom.train.run.folder import read_summary
 
 HOUSE = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from PIL import Image
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.flows.pictures import of_collection
-from dreamloom.scrape.collection.collection import CaptionKind, Collection, Table
+from dreamloom.scrape.collection import CaptionKind, Collection, Table
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
 
 

@@ -20,7 +20,7 @@ from dreamloom.flows.stage_flows import ingest_folder_flow
 from dreamloom.flows.steps import Outcome, Step, counted
 from dreamloom.flows.terminal import Terminal
 from dreamloom.flows.tracking import perform
-from dreamloom.scrape.collection.collection import Status, Table
+from dreamloom.scrape.collection import Status, Table
 from dreamloom.scrape.datasets.folder import FolderConfig
 
 

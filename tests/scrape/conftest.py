@@ -14,7 +14,7 @@ from aiohttp import web
 from PIL import Image
 
 from dreamloom.base.stage import StageConfig, Summary
-from dreamloom.scrape.collection.collection import Collection, Table, key_of
+from dreamloom.scrape.collection import Collection, Table, key_of
 from dreamloom.scrape.web.scrape import ScrapeConfig, scrape
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dreamloom.base.errors import UserError
 from dreamloom.base.pixels import Reason
 from dreamloom.base.stage import StageConfig, Summary
-from dreamloom.scrape.collection.collection import (
+from dreamloom.scrape.collection import (
     SCHEMAS,
     CaptionKind,
     Collection,

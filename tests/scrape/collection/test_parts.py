@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import StageConfig, Summary, recipe
-from dreamloom.scrape.collection.collection import Collection, Table
+from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.parts import make_parts, split, stale_parts
 
 
@@ -100,7 +100,7 @@ def test_progress_of_parts_adds_up_to_the_whole(tmp_path: Path) -> None:
 SCRIPT = """
 from pathlib import Path
 from dreamloom.base.stage import StageConfig, Summary, recipe
-from dreamloom.scrape.collection.collection import *
+from dreamloom.scrape.collection import *
 from dreamloom.scrape.collection.parts import *
 class Config(StageConfig):
     words: str = "a"

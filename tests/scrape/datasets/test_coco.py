@@ -9,7 +9,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from dreamloom.base.errors import UserError
-from dreamloom.scrape.collection.collection import CaptionKind, Collection, Status, Table, key_of
+from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table, key_of
 from dreamloom.scrape.datasets.coco import CocoConfig, ingest_coco, recipes
 from dreamloom.scrape.web.scrape import scrape
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dreamloom.base.errors import UserError
-from dreamloom.scrape.collection.collection import CaptionKind, Collection, Table, key_of
+from dreamloom.scrape.collection import CaptionKind, Collection, Table, key_of
 from dreamloom.scrape.datasets.ffhq import LICENCE, METADATA, FfhqConfig, ingest_ffhq, recipes
 
 IN_THE_WILD = ("in-the-wild-images", (30, 20))

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from dreamloom.base.errors import UserError
 from dreamloom.caption.sidecar import read_caption
-from dreamloom.scrape.collection.collection import CaptionKind, Collection, Table, key_of
+from dreamloom.scrape.collection import CaptionKind, Collection, Table, key_of
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder, reads_like_a_caption, recipes
 
 

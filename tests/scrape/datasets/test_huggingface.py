@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dreamloom.base.errors import UserError
-from dreamloom.scrape.collection.collection import CaptionKind, Collection, Status, Table
+from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table
 from dreamloom.scrape.datasets.huggingface import HuggingfaceConfig, ingest_huggingface, recipes
 
 Row = dict[str, Any]

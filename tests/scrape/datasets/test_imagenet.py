@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from dreamloom.base.errors import UserError
 from dreamloom.demo.folders import make_imagenet
 from dreamloom.demo.world import SHAPES
-from dreamloom.scrape.collection.collection import CaptionKind, Collection, Table
+from dreamloom.scrape.collection import CaptionKind, Collection, Table
 from dreamloom.scrape.datasets.imagenet import (
     LABELS,
     LICENCE,

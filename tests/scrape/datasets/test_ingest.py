@@ -12,7 +12,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.pixels import PictureError, decode
 from dreamloom.base.stage import Summary
 from dreamloom.caption.sidecar import read_caption
-from dreamloom.scrape.collection.collection import Collection, Status, Table
+from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder, recipes
 
 
@@ -189,7 +189,7 @@ def test_what_the_user_got_wrong_is_said_before_anything_is_written(folder: Path
 SCRIPT = """
 from pathlib import Path
 from dreamloom.caption.sidecar import read_caption
-from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
 ingest_folder(Collection(Path({root!r})), FolderConfig(path={folder!r}, part_rows=10), read_caption)
 """

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dreamloom.base.errors import UserError
-from dreamloom.scrape.collection.collection import CaptionKind, Collection, Status, Table
+from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table
 from dreamloom.scrape.datasets.webdataset import WebdatasetConfig, ingest_webdataset, recipes, status_of
 
 Row = dict[str, Any]
@@ -195,7 +195,7 @@ def test_what_failed_when_it_was_decoded_is_no_matter_of_the_network() -> None:
 
 SCRIPT = """
 from pathlib import Path
-from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.datasets.webdataset import WebdatasetConfig, ingest_webdataset
 ingest_webdataset(Collection(Path({root!r})), WebdatasetConfig(path={folder!r}))
 """

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from s3fs import S3FileSystem
 
-from dreamloom.scrape.collection.collection import Collection, Table
+from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.index.filter import FilterConfig, filter_laion, is_current
 
 

@@ -12,7 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import Summary
-from dreamloom.scrape.collection.collection import Collection, Table, key_of
+from dreamloom.scrape.collection import Collection, Table, key_of
 from dreamloom.scrape.index import scan as selection
 from dreamloom.scrape.index.columns import spelled
 from dreamloom.scrape.index.filter import FilterConfig, Words, explain, filter_laion, is_current
@@ -440,7 +440,7 @@ def test_killed_anywhere_and_run_again_it_ends_as_if_undisturbed(tmp_path: Path,
     config = f"FilterConfig(index=[{path!r}], part_rows=4)"
     script = f"""
 from pathlib import Path
-from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.index.filter import FilterConfig, filter_laion
 collection = Collection(Path({str(tmp_path / "c")!r}))
 filter_laion(collection, FilterConfig(index=[{path!r}], limit=9, part_rows=3))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreamloom.scrape.collection.collection import Collection, Table
+from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.index.filter import FilterConfig, Words, filter_laion
 
 Row = dict[str, Any]

@@ -11,7 +11,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamloom.scrape.collection.collection import Collection, Status
+from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.web.address import (
     PrivateAddress,
     PublicResolver,

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from dreamloom.scrape.collection.collection import Collection, Status, Table
+from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.collection.journal import Journal
 from dreamloom.scrape.web.scrape import scrape
 
@@ -75,7 +75,7 @@ def test_the_order_of_finishing_changes_nothing(site: Any, tmp_path: Path) -> No
 def script(collection: Collection, site: Any) -> str:
     return f"""
 from pathlib import Path
-from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.web.scrape import ScrapeConfig, scrape
 config = ScrapeConfig.model_validate_json({site.config.model_dump_json()!r})
 scrape(Collection(Path({str(collection.root)!r})), config.model_copy(update={{"concurrency": 6}}))

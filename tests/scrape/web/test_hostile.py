@@ -25,7 +25,7 @@ from bench.hostile import Site
 from bench.hostile_cases import cases, scraped
 from bench.hostile_pictures import png
 from dreamloom.base.errors import UserError
-from dreamloom.scrape.collection.collection import Collection, Status, Table
+from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.collection.journal import Journal
 from dreamloom.scrape.web.address import is_public
 from dreamloom.scrape.web.dedup import row_of
@@ -95,7 +95,7 @@ def script(collection: Collection, site: Any, before: str = "") -> str:
     return f"""
 import resource
 from pathlib import Path
-from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.web.scrape import ScrapeConfig, scrape
 {before}
 scrape(Collection(Path({str(collection.root)!r})), ScrapeConfig.model_validate_json({site.config.model_dump_json()!r}))

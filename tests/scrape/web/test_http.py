@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.web.address import is_public
 
 Row = dict[str, Any]

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.stop import stop_all
-from dreamloom.scrape.collection.collection import Collection, Table
+from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.web import img2dataset as bulk
 from dreamloom.scrape.web.scrape import ScrapeConfig, scrape
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dreamloom.scrape.collection.collection import Collection, Status, Table
+from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.web.scrape import scrape
 
 Row = dict[str, Any]

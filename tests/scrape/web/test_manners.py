@@ -9,7 +9,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.web.circuit_breaker import OPENINGS, Breaker
 
 OTHER = "localhost"

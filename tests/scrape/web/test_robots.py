@@ -11,7 +11,7 @@ from aiohttp import web
 from protego import Protego
 from yarl import URL
 
-from dreamloom.scrape.collection.collection import Collection, Status
+from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.web.outcome import Dropped
 from dreamloom.scrape.web.robots import Robots
 

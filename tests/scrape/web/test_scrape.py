@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from dreamloom.base.errors import StageFailed, UserError
 from dreamloom.flows.cli import run
-from dreamloom.scrape.collection.collection import Collection, Status, Table
+from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.web.scrape import ScrapeConfig, recipes, scrape
 
 

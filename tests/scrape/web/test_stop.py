@@ -15,7 +15,7 @@ from aiohttp import web
 
 from dreamloom.base.stop import run_stoppable, stop_all
 from dreamloom.flows.cli import run
-from dreamloom.scrape.collection.collection import Collection, Table
+from dreamloom.scrape.collection import Collection, Table
 
 FLAGS = ["--allow-private", "--min-side=16", "--retries=0", "--per-host=4", "--timeout-s=600"]
 
