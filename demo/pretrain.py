@@ -1,4 +1,4 @@
-"""Makes the demo's models from nothing: `python -m demo.pretrain`, about two hours on two cores, minutes on a GPU.
+"""Makes the demo's models from nothing, in about two hours on two cores: `python -m dreamloom.demo.pretrain`.
 
 Killed and started again, it goes on from the last minute's checkpoint. It works in a folder beside the models, where it
 leaves a curve a model; `--measure` prints how good the models are that lie in --out.
