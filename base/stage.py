@@ -9,6 +9,9 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 
+PART_ROWS = 10_000
+"""Rows of a part, the unit of work and of resume, unless a config says otherwise."""
+
 
 @dataclass(frozen=True)
 class Group:

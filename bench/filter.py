@@ -25,7 +25,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from bench.laion_index import GROUP_ROWS, make_index
-from dreamloom.scrape.index.filter import STOCK_SITES, FilterConfig
+from dreamloom.scrape.index.config import STOCK_SITES, FilterConfig
 from dreamloom.scrape.index.words import Words
 
 WORDS = ["man", "woman", "person"]

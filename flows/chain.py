@@ -20,7 +20,7 @@ from dreamloom.flows.project import CocoSource, LaionSource, Project, own_config
 from dreamloom.flows.report import report_path, write_report
 from dreamloom.flows.steps import Outcome, Step
 from dreamloom.scrape.collection import Table
-from dreamloom.scrape.index.filter import FilterConfig
+from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.evaluate import EvaluateConfig
 

@@ -24,7 +24,7 @@ from dreamloom.scrape.datasets.huggingface import HuggingfaceConfig
 from dreamloom.scrape.datasets.imagenet import ImagenetConfig
 from dreamloom.scrape.datasets.webdataset import WebdatasetConfig
 from dreamloom.scrape.index import filter as laion
-from dreamloom.scrape.index.filter import FilterConfig
+from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.web.scrape import ScrapeConfig
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.dreambooth import DreamBoothConfig

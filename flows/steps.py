@@ -22,6 +22,7 @@ from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.collection.parts import stale_parts
 from dreamloom.scrape.datasets import coco, ffhq, folder, huggingface, imagenet, webdataset
 from dreamloom.scrape.index import filter as laion
+from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.web import scrape as download
 
 WHOLE = "all"
@@ -68,7 +69,7 @@ class Step:
         return f"{self.stage} {self.source}".rstrip()
 
 
-def filter_step(collection: Collection, config: laion.FilterConfig) -> Step:
+def filter_step(collection: Collection, config: FilterConfig) -> Step:
     """An index → candidates."""
     return Step(
         "filter",

@@ -9,12 +9,9 @@ import pyarrow as pa
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import sweep
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection.collection import Collection
 from dreamloom.scrape.collection.schema import Table
-
-PART_ROWS = 10_000
-"""Rows of a part, unless a config says otherwise."""
 
 
 def split(rows: Sequence[Any], part_rows: int = PART_ROWS) -> dict[str, Sequence[Any]]:

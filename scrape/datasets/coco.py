@@ -15,9 +15,9 @@ from pydantic import Field, model_validator
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection import SCHEMAS, CaptionKind, Collection, Table, key_of
-from dreamloom.scrape.collection.parts import PART_ROWS, make_parts, split
+from dreamloom.scrape.collection.parts import make_parts, split
 from dreamloom.scrape.datasets.coco_instances import read_instances
 from dreamloom.scrape.datasets.ingest import Listed, UserPath, ingest, is_there, items_of, recipes_of, version_of
 from dreamloom.scrape.datasets.metadata import Facts

@@ -10,9 +10,8 @@ from pydantic import Field
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection, key_of
-from dreamloom.scrape.collection.parts import PART_ROWS
 from dreamloom.scrape.datasets.ingest import Listed, UserPath, ingest, items_of, pictures_in, recipes_of, version_of
 from dreamloom.scrape.datasets.kohya import read_metadata
 from dreamloom.scrape.datasets.metadata import Facts

@@ -12,9 +12,8 @@ from pydantic import Field
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection
-from dreamloom.scrape.collection.parts import PART_ROWS
 from dreamloom.scrape.datasets import imagefolder
 from dreamloom.scrape.datasets import parquet as embedded
 from dreamloom.scrape.datasets.ingest import Items, UserPath, ingest, items_of, recipes_of
@@ -27,8 +26,10 @@ class HuggingfaceConfig(StageConfig):
 
     path: UserPath = Field(description="The dataset's folder, or one parquet file.")
     split: str | None = Field(None, description="Only files that are of it by name or folder (train, …); null: all.")
-    image: str | None = Field(None, description="Of parquet: the column of images; null: the one that holds some.")
-    text: str | None = Field(None, description="The column of captions; null: text, caption, … if there is one.")
+    image_column: str | None = Field(
+        None, description="Column of images in parquet files; null: the one that holds image bytes."
+    )
+    caption_column: str | None = Field(None, description="Column of captions; null: text, caption, … if there is one.")
     captions: Literal["human", "alt", "model", "none"] = Field(
         "human",
         description="Who wrote the captions: human, people, for these images; alt, web pages; model, a captioning "
@@ -86,7 +87,7 @@ def _planned(config: HuggingfaceConfig) -> tuple[dict[str, str], Items]:
     """The recipes of the parts, and their images."""
     if files := parquet_files(config):
         plan = embedded.plan(files, config.part_rows, config.limit)
-        columns = embedded.Columns(config.image, config.text, CaptionKind(config.captions))
+        columns = embedded.Columns(config.image_column, config.caption_column, CaptionKind(config.captions))
         return embedded.recipes(_STAGE, config, plan), embedded.items_of(_root(config), plan, columns)
     found = _listed(config)
     made_by = recipes_of(_STAGE, config, found.listed, config.part_rows)
@@ -94,7 +95,7 @@ def _planned(config: HuggingfaceConfig) -> tuple[dict[str, str], Items]:
 
 
 def _listed(config: HuggingfaceConfig) -> imagefolder.Found:
-    found = imagefolder.find(config.path, config.text, CaptionKind(config.captions))
+    found = imagefolder.find(config.path, config.caption_column, CaptionKind(config.captions))
     chosen = [one for one in found.listed if of_split(one.path.relative_to(config.path), config.split)]
     if not chosen:
         raise UserError(f"{config.path} has no image of the split {config.split}; name one of its folders.")

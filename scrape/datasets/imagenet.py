@@ -15,9 +15,8 @@ from pydantic import Field, field_validator
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection, key_of
-from dreamloom.scrape.collection.parts import PART_ROWS
 from dreamloom.scrape.datasets.ingest import Listed, UserPath, ingest, items_of, pictures_in, recipes_of, version_of
 from dreamloom.scrape.datasets.metadata import Facts
 from dreamloom.scrape.datasets.synsets import known_names, read_names
@@ -42,7 +41,7 @@ class ImagenetConfig(StageConfig):
         f"of the {NAMES} that may lie in the folder.",
     )
     caption: str = Field("a photo of {a} {name}", description="The caption; {a} is a or an, {name} the synset's name.")
-    word: Literal["first", "random", "all"] = Field(
+    name_choice: Literal["first", "random", "all"] = Field(
         "first", description="Of several names: the first, one that is the same in every run, or all, with commas."
     )
     classes: list[str] = Field([], description="Only these, by synset or by any of their names; none: all.")
@@ -189,8 +188,8 @@ def _labels(config: ImagenetConfig) -> dict[str, str]:
 
 
 def _caption(config: ImagenetConfig, words: list[str], key: str) -> str:
-    if config.word == "random":
+    if config.name_choice == "random":
         words = [words[int(key, 16) % len(words)]]
-    name = ", ".join(words) if config.word == "all" else words[0]
+    name = ", ".join(words) if config.name_choice == "all" else words[0]
     article = with_article(name).strip()
     return " ".join(config.caption.format(a=article, name=name).split())

@@ -34,8 +34,8 @@ class Piece:
 class Columns:
     """Which columns are read; None: found by type and name."""
 
-    image: str | None
-    text: str | None
+    image_column: str | None
+    caption_column: str | None
     kind: CaptionKind
     """Who wrote the captions; NONE: they are left out."""
 
@@ -88,11 +88,11 @@ def items_of(root: Path, plan: Plan, columns: Columns) -> Items:
 
 def _items(root: Path, piece: Piece, columns: Columns) -> Iterator[Item]:
     parquet = _open(piece.file)
-    image = _image_column(piece.file, parquet.schema_arrow, columns.image)
+    image = _image_column(piece.file, parquet.schema_arrow, columns.image_column)
     names = parquet.schema_arrow.names
-    if columns.text is not None and columns.text not in names:
-        raise UserError(f"{piece.file} has no column {columns.text}; it has {', '.join(names)}.")
-    text = columns.text or text_column(names)
+    if columns.caption_column is not None and columns.caption_column not in names:
+        raise UserError(f"{piece.file} has no column {columns.caption_column}; it has {', '.join(names)}.")
+    text = columns.caption_column or text_column(names)
     wanted = [name for name in names if name in (image, text, "license_url", "author") or name.lower() in _KNOWN]
     identity = (root.resolve().name, piece.file.relative_to(root).as_posix())
     for number, row in _rows(parquet, piece, wanted):
@@ -133,7 +133,7 @@ def _image_column(file: Path, schema: pa.Schema, asked: str | None) -> str:
     found = [name for name in holding if name == asked] if asked else usual[:1] or holding
     if len(found) != 1:
         has = f"{'several columns' if found else 'no column'} of images{f' named {asked}' if asked else ''}"
-        raise UserError(f"{file} has {has}; it has {', '.join(schema.names)}. Name one as `image`.")
+        raise UserError(f"{file} has {has}; it has {', '.join(schema.names)}. Name one as `image_column`.")
     return found[0]
 
 

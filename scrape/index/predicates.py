@@ -1,17 +1,14 @@
 """The rules of a filter as SQL, in the order of its funnel: reason → what is true where a row passes."""
 
 import re
-from typing import TYPE_CHECKING
 
 from dreamloom.base.errors import UserError
 from dreamloom.scrape.index.columns import ALIASES, Column, Index
+from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.index.words import Words, words_condition
 
-if TYPE_CHECKING:
-    from dreamloom.scrape.index.filter import FilterConfig
 
-
-def on_numbers(config: "FilterConfig", index: Index) -> dict[str, str]:
+def on_numbers(config: FilterConfig, index: Index) -> dict[str, str]:
     """The rules on sizes and scores.
 
     Raises:
@@ -42,7 +39,7 @@ def on_numbers(config: "FilterConfig", index: Index) -> dict[str, str]:
     return predicates
 
 
-def on_text(config: "FilterConfig", index: Index) -> dict[str, str]:
+def on_text(config: FilterConfig, index: Index) -> dict[str, str]:
     """The rules on addresses and captions, which read far more bytes.
 
     Raises:
@@ -63,7 +60,7 @@ def on_text(config: "FilterConfig", index: Index) -> dict[str, str]:
     return predicates
 
 
-def check_scales(config: "FilterConfig", indexes: list[Index]) -> None:
+def check_scales(config: FilterConfig, indexes: list[Index]) -> None:
     """Sees to it that aesthetic scores are compared on one scale.
 
     Raises:
@@ -95,7 +92,7 @@ def _hosts(domains: list[str]) -> str:
     return quoted(rf"(?i)^\s*[a-z]+:/*(?:[^/?#]*@)?(?:[^/?#:@]*\.)?(?:{names})\.?(?:[:/?#\s]|$)")
 
 
-def _asked(config: "FilterConfig", index: Index, field: str, *names: str) -> list[Column]:
+def _asked(config: FilterConfig, index: Index, field: str, *names: str) -> list[Column]:
     """The columns that a field of the config asks of, or none where it asks nothing, or may do without them."""
     value, default = getattr(config, field), type(config).model_fields[field].default
     if value is None or value == [] or value == Words():

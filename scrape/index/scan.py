@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -27,11 +27,9 @@ from dreamloom.base.progress import Progress
 from dreamloom.base.stage import Summary
 from dreamloom.scrape.collection import SCHEMAS, Table
 from dreamloom.scrape.index.columns import Index
+from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.index.predicates import check_scales, on_numbers, on_text, quoted
 from dreamloom.scrape.index.words import Words
-
-if TYPE_CHECKING:
-    from dreamloom.scrape.index.filter import FilterConfig
 
 _COLUMNS = [name for name in SCHEMAS[Table.CANDIDATES].names if name != "key"]
 _SETTINGS = {
@@ -44,7 +42,7 @@ _SETTINGS = {
 
 @contextmanager
 def selection(
-    indexes: list[Index], config: "FilterConfig", folder: Path, progress: Progress
+    indexes: list[Index], config: FilterConfig, folder: Path, progress: Progress
 ) -> Iterator[tuple[Summary, Iterator[pa.Table]]]:
     """Reads the index, and gives the funnel and the chosen rows, in parts, as candidates without their key.
 
@@ -69,7 +67,7 @@ def selection(
         found = funnel.rows - sum(funnel.dropped.values())
         distinct = _mark_first(database, config, passed)
         funnel.kept = min(distinct, config.limit or distinct)
-        repeated = f"duplicate_{config.once_per}"
+        repeated = f"duplicate_{config.deduplicate_by}"
         dropped = {**funnel.dropped, repeated: found - distinct, "limit": distinct - funnel.kept}
         funnel.dropped = {reason: count for reason, count in dropped.items() if count}
         funnel.seconds = time.monotonic() - begun
@@ -102,7 +100,7 @@ def _reporter(database: duckdb.DuckDBPyConnection, rows: int, progress: Progress
 
 def _scan(
     database: duckdb.DuckDBPyConnection,
-    config: "FilterConfig",
+    config: FilterConfig,
     indexes: list[Index],
     passed: Path,
     progress: Callable[[], None],
@@ -229,9 +227,11 @@ _KINDS = {pa.string(): "VARCHAR", pa.int32(): "INTEGER", pa.float32(): "FLOAT"}
 # What is taken
 
 
-def _mark_first(database: duckdb.DuckDBPyConnection, config: "FilterConfig", passed: Path) -> int:
+def _mark_first(database: duckdb.DuckDBPyConnection, config: FilterConfig, passed: Path) -> int:
     """Makes the table `firsts` of the places at which each row stands first. Returns how many there are."""
-    same = {"url": "md5_number(url)", "url_text": "md5_number(url), md5_number(coalesce(text, ''))"}[config.once_per]
+    same = {"url": "md5_number(url)", "url_text": "md5_number(url), md5_number(coalesce(text, ''))"}[
+        config.deduplicate_by
+    ]
     place = "min(file_row_number)"
     if config.take == "sample":  # of the rows alone, so that it is the same in whatever order the files are read
         place = "arg_min(file_row_number, (md5(coalesce(text, '')), file_row_number))"
@@ -243,7 +243,7 @@ def _mark_first(database: duckdb.DuckDBPyConnection, config: "FilterConfig", pas
 
 
 def _taken(
-    database: duckdb.DuckDBPyConnection, config: "FilterConfig", indexes: list[Index], passed: Path
+    database: duckdb.DuckDBPyConnection, config: FilterConfig, indexes: list[Index], passed: Path
 ) -> Iterator[pa.Table]:
     """The chosen rows in their order, `part_rows` at a time; where there are none, one table of none."""
     names = _known(indexes)
@@ -262,7 +262,7 @@ def _taken(
 
 
 def _first(
-    database: duckdb.DuckDBPyConnection, config: "FilterConfig", names: list[str], passed: Path
+    database: duckdb.DuckDBPyConnection, config: FilterConfig, names: list[str], passed: Path
 ) -> Iterator[pa.RecordBatch]:
     """Those that stand first, as they lie in the file, so that nothing need be sorted."""
     limit = f"LIMIT {config.limit}" if config.limit else ""
@@ -275,13 +275,13 @@ def _first(
 
 
 def _sorted(
-    database: duckdb.DuckDBPyConnection, config: "FilterConfig", names: list[str], passed: Path
+    database: duckdb.DuckDBPyConnection, config: FilterConfig, names: list[str], passed: Path
 ) -> pa.RecordBatchReader:
     order = {
         "best": "aesthetic DESC NULLS LAST, file_row_number",
         # of the row alone, so that it is the same however the rows are spread over files
         "sample": f"md5('{config.seed} ' || url || coalesce(text, '')), url, text"
-        if config.once_per == "url_text"
+        if config.deduplicate_by == "url_text"
         else f"md5('{config.seed} ' || url), url",
     }[config.take]
     return database.sql(

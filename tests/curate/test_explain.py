@@ -6,7 +6,7 @@ import pytest
 
 from dreamloom.curate.choose import ChooseConfig
 from dreamloom.curate.explain import rules
-from dreamloom.scrape.index.filter import FilterConfig
+from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.index.words import Words
 from dreamloom.scrape.web.scrape import ScrapeConfig
 

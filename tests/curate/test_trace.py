@@ -15,7 +15,7 @@ from dreamloom.curate.score import ScoreConfig
 from dreamloom.curate.source import Role, Source
 from dreamloom.curate.trace import trace
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table
-from dreamloom.scrape.index.filter import FilterConfig
+from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.index.words import Words
 
 Make = Callable[..., Collection]

@@ -83,7 +83,7 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
     pq.write_table(table, path)
     rows = rows_of(Collection(tmp_path / "1"), path)
     assert [(r["text"], r["licence"], r["url"]) for r in rows] == [("one", "mit", "http://x"), ("two", None, None)]
-    assert [row["text"] for row in rows_of(Collection(tmp_path / "2"), path, text="prompt")] == ["x", "y"]
+    assert [row["text"] for row in rows_of(Collection(tmp_path / "2"), path, caption_column="prompt")] == ["x", "y"]
     bare = table.select(["prompt"]).append_column("jpg", pa.array([picture(0, "JPEG"), None], pa.binary()))
     pq.write_table(bare.append_column("mask", pa.array([b"m", b"m"])), path)
     rows = rows_of(Collection(tmp_path / "3"), path, captions="model")
@@ -113,8 +113,8 @@ def test_a_file_that_changed_makes_its_parts_again(tmp_path: Path, collection: C
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"image": "picture"}, "no column of images named picture"),
-        ({"text": "words"}, "no column words; it has image, text"),
+        ({"image_column": "picture"}, "no column of images named picture"),
+        ({"caption_column": "words"}, "no column words; it has image, text"),
     ],
 )
 def test_columns_that_are_not_there_are_said(tmp_path: Path, collection: Collection, config: Row, said: str) -> None:
@@ -126,9 +126,9 @@ def test_columns_that_are_not_there_are_said(tmp_path: Path, collection: Collect
 
 def test_several_columns_of_pictures_have_to_be_told_apart(tmp_path: Path, collection: Collection) -> None:
     pq.write_table(pa.table({"left": [picture(0)], "right": [picture(1)]}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match="several columns of pictures"):
+    with pytest.raises(UserError, match="several columns of images"):
         rows_of(collection, tmp_path / "a.parquet")
-    (row,) = rows_of(collection, tmp_path / "a.parquet", image="right")
+    (row,) = rows_of(collection, tmp_path / "a.parquet", image_column="right")
     assert (collection.root / row["image"]).read_bytes() == picture(1)
 
 

@@ -57,10 +57,10 @@ def test_synsets_are_called_by_name(plain: Path, collection: Collection) -> None
 
 def test_several_names_and_other_captions(plain: Path, tmp_path: Path) -> None:
     asked = {"classes": ["Tench"], "caption": "{name}"}
-    assert captions(Collection(tmp_path / "all"), plain, word="all", **asked) == ["tench, Tinca tinca"] * 3
-    random = captions(Collection(tmp_path / "random"), plain, word="random", **asked)
+    assert captions(Collection(tmp_path / "all"), plain, name_choice="all", **asked) == ["tench, Tinca tinca"] * 3
+    random = captions(Collection(tmp_path / "random"), plain, name_choice="random", **asked)
     assert set(random) == {"tench", "Tinca tinca"}
-    assert captions(Collection(tmp_path / "again"), plain, word="random", **asked) == random
+    assert captions(Collection(tmp_path / "again"), plain, name_choice="random", **asked) == random
 
 
 def test_classes_are_asked_for_by_any_of_their_names_or_by_synset(plain: Path, tmp_path: Path) -> None:

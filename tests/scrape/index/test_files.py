@@ -14,7 +14,8 @@ import pytest
 from s3fs import S3FileSystem
 
 from dreamloom.scrape.collection import Collection, Table
-from dreamloom.scrape.index.filter import FilterConfig, filter_laion, is_current
+from dreamloom.scrape.index.config import FilterConfig
+from dreamloom.scrape.index.filter import filter_laion, is_current
 
 
 class S3(BaseHTTPRequestHandler):

@@ -15,7 +15,9 @@ from dreamloom.base.stage import Summary
 from dreamloom.scrape.collection import Collection, Table, key_of
 from dreamloom.scrape.index import scan as selection
 from dreamloom.scrape.index.columns import spelled
-from dreamloom.scrape.index.filter import FilterConfig, Words, explain, filter_laion, is_current
+from dreamloom.scrape.index.config import FilterConfig
+from dreamloom.scrape.index.filter import explain, filter_laion, is_current
+from dreamloom.scrape.index.words import Words
 
 Row = dict[str, Any]
 
@@ -136,12 +138,12 @@ def test_a_url_with_several_captions_is_one_row_or_several(tmp_path: Path) -> No
     captions = ["one", "two", "one", None, None, ""]
     path = index(tmp_path / "i.parquet", [row(1, TEXT=text) for text in captions] + [row(2)])
     assert explain(FilterConfig(index=[path])).dropped == {"duplicate_url": 5}
-    config = FilterConfig(index=[path], once_per="url_text")
+    config = FilterConfig(index=[path], deduplicate_by="url_text")
     assert explain(config).dropped == {"duplicate_url_text": 3}
     found = candidates(tmp_path, config)
     assert [c["text"] for c in found] == ["one", "two", None, "a person 2"]
     bare = index(tmp_path / "bare.parquet", [{"URL": "http://h.org/1"}, {"URL": "http://h.org/1"}])
-    assert explain(FilterConfig(index=[bare], once_per="url_text")).kept == 1
+    assert explain(FilterConfig(index=[bare], deduplicate_by="url_text")).kept == 1
     assert len({c["key"] for c in found}) == 4
 
 
@@ -441,7 +443,8 @@ def test_killed_anywhere_and_run_again_it_ends_as_if_undisturbed(tmp_path: Path,
     script = f"""
 from pathlib import Path
 from dreamloom.scrape.collection import Collection
-from dreamloom.scrape.index.filter import FilterConfig, filter_laion
+from dreamloom.scrape.index.config import FilterConfig
+from dreamloom.scrape.index.filter import filter_laion
 collection = Collection(Path({str(tmp_path / "c")!r}))
 filter_laion(collection, FilterConfig(index=[{path!r}], limit=9, part_rows=3))
 filter_laion(collection, {config})

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreamloom.scrape.collection import Collection, Table
-from dreamloom.scrape.index.filter import FilterConfig, Words, filter_laion
+from dreamloom.scrape.index.config import FilterConfig
+from dreamloom.scrape.index.filter import filter_laion
+from dreamloom.scrape.index.words import Words
 
 Row = dict[str, Any]
 KINDS = {k: pa.float64() for k in ("WIDTH", "HEIGHT", "similarity", "aesthetic", "punsafe", "pwatermark")}
@@ -46,7 +48,7 @@ CONFIGS = st.fixed_dictionaries(
         "unscored": st.sampled_from(["drop", "keep"]),
         "languages": st.sampled_from([[], ["en"]]),
         "domains": st.sampled_from([[], ["a.org", "alamy.com"]]),
-        "once_per": st.sampled_from(["url", "url_text"]),
+        "deduplicate_by": st.sampled_from(["url", "url_text"]),
         "words": st.sampled_from([Words(), Words(any=["cat"]), Words(none=["dog"])]),
         "limit": st.none() | st.integers(1, 3),
         "take": st.sampled_from(["first", "best", "sample"]),
@@ -96,7 +98,7 @@ def test_the_funnel_adds_up_and_keeps_what_passes(
     collection = Collection(folder / "c")
     funnel = filter_laion(collection, FilterConfig(index=paths, **config))
     assert funnel.rows == len(rows) == funnel.kept + sum(funnel.dropped.values())
-    what = ["url", "text"] if config["once_per"] == "url_text" else ["url"]
+    what = ["url", "text"] if config["deduplicate_by"] == "url_text" else ["url"]
     passing = [r for r in rows if passes({k: None if v != v else v for k, v in r.items()}, config)]
     found = {tuple(r[name.upper()] for name in what) for r in passing}
     taken = [tuple(r.values()) for r in collection.read(Table.CANDIDATES, columns=what).to_pylist()]
