@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,10 @@ def commit(path: Path, *, sync: bool = True) -> Iterator[Path]:
     try:
         yield temporary
         if sync:
-            _sync(temporary)
+            sync(temporary)
         os.replace(temporary, path)
         if sync:
-            _sync(path.parent)
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -54,15 +54,13 @@ def commit_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         ours = (file for file in temporary.rglob("*") if file.is_dir() or file.stat().st_nlink == 1)
-        with ThreadPoolExecutor(16) as pool:  # a disk syncs many at once about as fast as one
-            for _ in pool.map(_sync, ours):
-                pass
-        _sync(temporary)
+        sync_all(ours)
+        sync(temporary)
         old = _beside(path)
         if path.exists():
             os.rename(path, old)
         os.rename(temporary, path)
-        _sync(path.parent)
+        sync(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -106,6 +104,25 @@ def create(path: str | Path, data: bytes) -> bool:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def sync(path: "str | os.PathLike[str]") -> None:
+    """Waits until the disk has a file, or the entries of a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_all(paths: Iterable[Path]) -> None:
+    """Waits until the disk has all these files; it syncs many at once about as fast as one."""
+    with ThreadPoolExecutor(_SYNCS) as pool:
+        for _ in pool.map(sync, paths):
+            pass
+
+
+_SYNCS = 16
 
 
 def link(source: str | Path, target: str | Path) -> None:
@@ -221,11 +238,3 @@ def fingerprint(path_or_id: str | Path) -> str:
 
 def _beside(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(6)}{path.suffix}")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

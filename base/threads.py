@@ -1,7 +1,7 @@
-"""Work that threads do ahead of whoever uses its results."""
+"""An ordered map over threads that work a bounded number of items ahead of whoever takes the results."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -9,13 +9,24 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int) -> Iterator[Result]:
-    """What `work` gives for each item, in the order of the items, made by threads that are at most `ahead` items ahead.
+def map_ordered(
+    work: Callable[[Item], Result], items: Iterable[Item], num_threads: int, ahead: int
+) -> Generator[Result]:
+    """Applies `work` to each item in threads, and yields the results in the order of the items.
 
-    The first exception that `work` raises is raised in its item's place, and what is not begun by then never is.
+    Nothing begins before the first result is asked for. Closing the generator cancels what has not begun.
+
+    Args:
+        work: is called in one of the threads.
+        items: are taken one by one, in the caller's thread.
+        num_threads: how many items are worked on at once.
+        ahead: how many items may be begun or done beyond the one whose result is taken; it bounds the memory.
+
+    Raises:
+        Exception: the first that `work` raises, in its item's place; what has not begun by then never does.
     """
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(num_threads) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))

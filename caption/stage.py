@@ -20,7 +20,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.pixels import PictureError, decode
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe, recipe_values
-from dreamloom.base.threads import in_order
+from dreamloom.base.threads import map_ordered
 from dreamloom.caption.config import CaptionConfig, check
 from dreamloom.caption.edit import edit
 from dreamloom.caption.ranking import Candidate, Row, Seen, Writer, best, writer_of
@@ -144,7 +144,7 @@ def _find(
     if not rows:
         return
     writer = writer_of(config, collection.name, all(row["key"] in said for row in rows))
-    looked = in_order(partial(_look, collection, writer, said), rows, config.workers, 2 * config.batch)
+    looked = map_ordered(partial(_look, collection, writer, said), rows, config.workers, 2 * config.batch)
     todo = zip(rows, looked, strict=True)
     while batch := list(islice(todo, config.batch)):
         seen = [one for _, one in batch if isinstance(one, Seen)]

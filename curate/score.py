@@ -22,7 +22,7 @@ from dreamloom.base.files import fingerprint
 from dreamloom.base.pixels import PictureError, decode
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Summary, recipe
-from dreamloom.base.threads import in_order
+from dreamloom.base.threads import map_ordered
 from dreamloom.curate.aesthetic import Head, load_head
 from dreamloom.curate.phash import phash
 from dreamloom.scrape.collection import SCHEMAS, Collection, Status, Table
@@ -109,7 +109,7 @@ def _score_part(collection: Collection, config: ScoreConfig, part: str, progress
         return tables[0], summary
     clip = load_clip(config, config.device)
     head = _head_for(clip, config)
-    seen = in_order(partial(_look, collection, clip), rows, config.workers, 2 * config.batch)
+    seen = map_ordered(partial(_look, collection, clip), rows, config.workers, 2 * config.batch)
     done = 0
     while batch := list(islice(seen, config.batch)):
         for bad in (s for s in batch if s.prepared is None):

@@ -23,7 +23,7 @@ from dreamloom.base.files import commit, link_or_copy
 from dreamloom.base.pixels import PictureError, check_whole, decode, read_header
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import StageConfig, Summary, recipe
-from dreamloom.base.threads import in_order
+from dreamloom.base.threads import map_ordered
 from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.collection.parts import make_parts, split
 from dreamloom.scrape.datasets.metadata import Facts
@@ -159,7 +159,7 @@ def ingest(
     def work(part: str, progress: Progress) -> tuple[list[dict[str, Any]], Summary]:
         rows, tally = [], Counter[str]()
         count, pictures = items(part)
-        for row in in_order(partial(record, collection, part), pictures, _THREADS, ahead=4 * _THREADS):
+        for row in map_ordered(partial(record, collection, part), pictures, _THREADS, ahead=4 * _THREADS):
             rows.append(row)
             tally[row["status"]] += 1
             progress(len(rows), count, _note(tally))

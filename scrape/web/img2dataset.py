@@ -26,7 +26,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.pixels import PictureError
 from dreamloom.base.progress import Progress
 from dreamloom.base.stop import run_stoppable, stoppable
-from dreamloom.base.threads import in_order
+from dreamloom.base.threads import map_ordered
 from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.collection.journal import Journal, Row
 from dreamloom.scrape.datasets.webdataset import Sample, read_shard, status_of
@@ -99,7 +99,7 @@ def fetch_in_bulk(
             _run(folder, config, len(left), len(candidates), progress)
     make = partial(_row, by_key, consents, collection.image_folder(part), config)
     threads = config.threads or os.cpu_count() or 1
-    for row in in_order(make, _samples(folder), threads, 4 * threads):
+    for row in map_ordered(make, _samples(folder), threads, 4 * threads):
         if row["status"] not in _ITS_OWN:
             journal.add(row)
     shutil.rmtree(folder)

@@ -1,10 +1,9 @@
 """One part's candidates → its rows, whose images are on the disk."""
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from dreamloom.base.files import sync, sync_all
 from dreamloom.base.progress import Progress
 from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.collection.journal import Journal, Row
@@ -13,8 +12,6 @@ from dreamloom.scrape.web.dedup import copies_in_earlier_parts, cut, identities,
 
 if TYPE_CHECKING:
     from dreamloom.scrape.web.scrape import ScrapeConfig
-
-_SYNCS = 16
 
 
 def crawl(
@@ -80,15 +77,6 @@ def keep_only(collection: Collection, part: str, rows: Sequence[Row]) -> None:
     for path in folder.glob("*"):
         if path.name not in names:
             path.unlink()
-    with ThreadPoolExecutor(_SYNCS) as pool:  # side by side, the disk takes many at once
-        list(pool.map(_sync, [folder / name for name in sorted(names)]))
+    sync_all(folder / name for name in sorted(names))
     if names:
-        _sync(folder)
-
-
-def _sync(path: "os.PathLike[str]") -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(folder)

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamloom.base.threads import in_order
+from dreamloom.base.threads import map_ordered
 
 
-@given(st.lists(st.integers(), max_size=20), st.integers(1, 4), st.integers(0, 9))
-def test_results_come_in_order(items: list[int], threads: int, ahead: int) -> None:
-    assert list(in_order(lambda item: item + 1, items, threads, ahead)) == [item + 1 for item in items]
+@given(st.lists(st.integers(), max_size=30), st.integers(1, 4), st.integers(0, 9))
+def test_results_come_in_order(items: list[int], num_threads: int, ahead: int) -> None:
+    assert list(map_ordered(lambda item: item + 1, items, num_threads, ahead)) == [item + 1 for item in items]
 
 
 def test_no_more_is_begun_than_may_lie_ahead() -> None:
@@ -23,9 +23,25 @@ def test_no_more_is_begun_than_may_lie_ahead() -> None:
             taken.append(number)
             yield number
 
-    results = in_order(lambda item: item, items(), threads=3, ahead=5)
+    results = map_ordered(lambda item: item, items(), num_threads=3, ahead=5)
+    assert taken == []
     assert next(results) == 0
     assert len(taken) == 6
+
+
+def test_closing_cancels_what_has_not_begun() -> None:
+    begun = list[int]()
+    guard = threading.Lock()
+
+    def work(item: int) -> int:
+        with guard:
+            begun.append(item)
+        return item
+
+    results = map_ordered(work, range(1000), num_threads=2, ahead=5)
+    assert next(results) == 0
+    results.close()
+    assert max(begun) <= 5
 
 
 def test_a_failure_comes_in_its_place_and_ends_the_rest() -> None:
@@ -40,7 +56,7 @@ def test_a_failure_comes_in_its_place_and_ends_the_rest() -> None:
         done.append(item)
         return item
 
-    results = in_order(work, range(100), threads=1, ahead=50)
+    results = map_ordered(work, range(100), num_threads=1, ahead=50)
     assert [next(results), next(results)] == [0, 1]
     threading.Timer(0.05, go.set).start()
     with pytest.raises(ValueError, match="two"):

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dreamloom.base.ahead import ahead
 from dreamloom.base.errors import UserError
 from dreamloom.base.pixels import MAX_PIXELS, Header, PictureError, read_header
 from dreamloom.base.progress import Progress, silent
+from dreamloom.base.threads import map_ordered
 from dreamloom.train.data.buckets import Size, assign, assign_within, enlargement, generate
 from dreamloom.train.data.folder import read_folder
 from dreamloom.train.data.picture import Folder, Picture, Settings, Stored
@@ -101,7 +101,7 @@ def read_dataset(
     found = [
         (n, picture) for n, folder in enumerate(folders) for picture in folder.pictures if picture.settings.multiply
     ]
-    headers = ahead(_header, (picture.stored for _, picture in found), workers, 16 * workers)
+    headers = map_ordered(_header, (picture.stored for _, picture in found), workers, 16 * workers)
     samples: list[Sample] = []
     for (place, picture), header in zip(found, headers, strict=True):
         progress(len(samples) + len(problems), len(found), "reading headers")

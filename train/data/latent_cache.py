@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dreamloom.base.ahead import ahead
 from dreamloom.base.pixels import PictureError
 from dreamloom.base.progress import Progress, silent
+from dreamloom.base.threads import map_ordered
 from dreamloom.train.data.crops import View, pixels, plain
 from dreamloom.train.data.dataset import Problem, Sample
 from dreamloom.train.data.picture import Stored
@@ -66,7 +66,7 @@ class LatentCache:
             UserError: another process is filling the cache.
         """
         found, lost = [], []
-        for sample, content in zip(samples, ahead(_content, samples, workers, 4 * workers), strict=True):
+        for sample, content in zip(samples, map_ordered(_content, samples, workers, 4 * workers), strict=True):
             if content is None:
                 lost.append(Problem(sample.name, "missing_file"))
                 continue
@@ -119,7 +119,7 @@ class LatentCache:
             for members, size in [(list(found), min(GROUP_MOST, max(1, GROUP_PIXELS // (width * height))))]
             for start in range(0, len(members), size)
         ]
-        for group, pictures in zip(groups, ahead(_decode_all, groups, workers, workers + 1), strict=True):
+        for group, pictures in zip(groups, map_ordered(_decode_all, groups, workers, workers + 1), strict=True):
             good = [found for found in pictures if not isinstance(found, str)]
             posteriors = iter(self._encode(np.stack(good)) if good else ())
             yield group, [found if isinstance(found, str) else next(posteriors) for found in pictures]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dreamloom.base.ahead import ahead
+from dreamloom.base.threads import map_ordered
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.captions import Wording
 from dreamloom.train.data.crops import Framing, View, cells_inside
@@ -52,7 +52,7 @@ class Loader:
 
     def steps(self, batches: Iterable[Batch]) -> Generator[list[Ready]]:
         """The batches of each optimizer step."""
-        ready = ahead(self._ready, batches, self.config.workers, 2 * self.config.workers)
+        ready = map_ordered(self._ready, batches, self.config.workers, 2 * self.config.workers)
         while group := list(islice(ready, self.config.accumulate)):
             yield group
 
