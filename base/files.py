@@ -31,10 +31,10 @@ def commit(path: Path, *, sync: bool = True) -> Iterator[Path]:
     try:
         yield temporary
         if sync:
-            sync(temporary)
+            fsync(temporary)
         os.replace(temporary, path)
         if sync:
-            sync(path.parent)
+            fsync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -54,13 +54,13 @@ def commit_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         ours = (file for file in temporary.rglob("*") if file.is_dir() or file.stat().st_nlink == 1)
-        sync_all(ours)
-        sync(temporary)
+        fsync_all(ours)
+        fsync(temporary)
         old = _beside(path)
         if path.exists():
             os.rename(path, old)
         os.rename(temporary, path)
-        sync(path.parent)
+        fsync(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -106,7 +106,7 @@ def create(path: str | Path, data: bytes) -> bool:
             os.unlink(temporary)
 
 
-def sync(path: "str | os.PathLike[str]") -> None:
+def fsync(path: "str | os.PathLike[str]") -> None:
     """Waits until the disk has a file, or the entries of a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -115,10 +115,10 @@ def sync(path: "str | os.PathLike[str]") -> None:
         os.close(descriptor)
 
 
-def sync_all(paths: Iterable[Path]) -> None:
+def fsync_all(paths: Iterable[Path]) -> None:
     """Waits until the disk has all these files; it syncs many at once about as fast as one."""
     with ThreadPoolExecutor(_SYNCS) as pool:
-        for _ in pool.map(sync, paths):
+        for _ in pool.map(fsync, paths):
             pass
 
 

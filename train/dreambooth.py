@@ -21,11 +21,11 @@ from pydantic import Field
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit_json, commit_text, fingerprint, link_or_copy, lock
+from dreamloom.base.image_types import DECODED_EXTENSIONS
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import NO_RECIPE, StageConfig, recipe
 from dreamloom.caption.sidecar import decoded
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.picture import EXTENSIONS
 from dreamloom.train.diffusion.rng import stream
 from dreamloom.train.model.check import check_model
 
@@ -121,7 +121,7 @@ def read_subjects(folder: Path) -> list[Subject]:
 
 
 def _read_subject(folder: Path) -> Subject:
-    pictures = tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS))
+    pictures = tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in DECODED_EXTENSIONS))
     if not pictures:
         raise UserError(f"{folder} holds no images; put those of the subject into it.")
     prompts = []

@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dreamloom.base.image_types import IMAGE_EXTENSIONS
 from dreamloom.base.pixels import PictureError
 from dreamloom.caption.formats.rows import Note, Row, safe
 from dreamloom.caption.formats.target import SKIPPED, Target
 from dreamloom.caption.sidecar import decode_text, encode_text
-from dreamloom.scrape.datasets.ingest import EXTENSIONS
 from dreamloom.scrape.datasets.webdataset import Sample, WebdatasetConfig, read_shard, shards_of
 
 SHARD_PICTURES = 10_000
@@ -92,6 +92,6 @@ def _facts(sample: Sample) -> dict[str, Any]:
 def _name(sample: Sample) -> str:
     """The name that the image had before, where the shard knows it; else its key."""
     before = sample.facts.get("file_name")
-    if isinstance(before, str) and os.path.splitext(before)[1].lower() in EXTENSIONS:
+    if isinstance(before, str) and os.path.splitext(before)[1].lower() in IMAGE_EXTENSIONS:
         return safe(before)
     return safe(f"{sample.key}.{sample.picture}")

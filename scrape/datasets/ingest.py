@@ -20,7 +20,8 @@ from pydantic import AfterValidator
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit, link_or_copy
-from dreamloom.base.pixels import PictureError, check_whole, decode, read_header
+from dreamloom.base.image_types import IMAGE_EXTENSIONS, UNSUPPORTED_EXTENSIONS
+from dreamloom.base.pixels import Header, PictureError, check_whole, decode, read_header
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import StageConfig, Summary, recipe
 from dreamloom.base.threads import map_ordered
@@ -30,11 +31,6 @@ from dreamloom.scrape.datasets.metadata import Facts
 
 VERSION = 1
 """Raised when the code below starts to make other rows from the same files."""
-
-EXTENSIONS = frozenset(
-    [".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif"]
-)
-"""What counts as an image, in any case. The last two can't be decoded yet, but a row says so."""
 
 _THREADS = min(8, os.cpu_count() or 1)
 
@@ -95,7 +91,9 @@ def pictures_in(folder: Path) -> list[tuple[Path, frozenset[str]]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         names = frozenset(name for name in files if not name.startswith("."))
         suffixes = {name: os.path.splitext(name)[1] for name in names}
-        found += [(Path(parent, name), names) for name, suffix in suffixes.items() if suffix.lower() in EXTENSIONS]
+        found += [
+            (Path(parent, name), names) for name, suffix in suffixes.items() if suffix.lower() in IMAGE_EXTENSIONS
+        ]
         others.update(suffixes.values())
     if not found:
         there = ", ".join(f"{count} {suffix or 'without extension'}" for suffix, count in others.most_common(3))
@@ -185,7 +183,7 @@ def record(collection: Collection, part: str, item: Item) -> dict[str, Any]:
         if isinstance(item.picture, Gone):
             row |= {"status": item.picture.status, "detail": item.picture.detail or None}
         else:
-            row |= _store(item.picture, collection.image_folder(part), item.key, collection.root)
+            row |= _store(item, item.picture, collection.image_folder(part), collection.root)
     except PictureError as error:
         row |= {"status": Status(error.reason), "detail": error.detail or None}
     row |= {name: value for name, value in asdict(item.facts).items() if value is not None}
@@ -196,17 +194,17 @@ _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 _LOSSY = ("JPEG", "MPO", "AVIF", "JPEG2000")
 
 
-def _store(source: Path | Callable[[], bytes], folder: Path, key: str, root: Path) -> dict[str, Any]:
+def _store(item: Item, source: Path | Callable[[], bytes], folder: Path, root: Path) -> dict[str, Any]:
     """Puts an image into the collection: itself where any program shows it right, else decoded and encoded again.
 
     Raises:
         PictureError: see dreamloom.base.pixels.Reason.
     """
     data = _bytes(source) if isinstance(source, Path) else source()
-    header = read_header(data)
+    header = _read_header(data, os.path.splitext(item.path)[1].lower())
     if header.plain:
         check_whole(data)
-        target = folder / f"{key}{_SUFFIXES[header.format]}"
+        target = folder / f"{item.key}{_SUFFIXES[header.format]}"
         if isinstance(source, Path):
             link_or_copy(source, target)
         else:
@@ -214,7 +212,7 @@ def _store(source: Path | Callable[[], bytes], folder: Path, key: str, root: Pat
                 temporary.write_bytes(data)
     else:
         pixels = decode(data)
-        target = folder / f"{key}{'.jpg' if header.format in _LOSSY else '.png'}"
+        target = folder / f"{item.key}{'.jpg' if header.format in _LOSSY else '.png'}"
         with commit(target) as temporary:
             if target.suffix == ".jpg":
                 pixels.save(temporary, "JPEG", quality=95, subsampling=0)
@@ -229,6 +227,27 @@ def _store(source: Path | Callable[[], bytes], folder: Path, key: str, root: Pat
         "bytes": target.stat().st_size,
         "sha256": hashlib.sha256(data).hexdigest(),
     }
+
+
+def _read_header(data: bytes, extension: str) -> Header:
+    """Reads an image's header; a file that is named as a kind that is not decoded is "unsupported".
+
+    Unless it is an image of a kind that is decoded under a wrong name. A TIFF is none: the raw files of cameras are
+    TIFFs whose first page is a thumbnail.
+
+    Raises:
+        PictureError: see dreamloom.base.pixels.read_header.
+    """
+    if extension not in UNSUPPORTED_EXTENSIONS:
+        return read_header(data)
+    unsupported = PictureError("unsupported", "a format that is not decoded here")
+    try:
+        header = read_header(data)
+    except PictureError as error:
+        raise error if error.reason == "empty" else unsupported from error
+    if header.format == "TIFF":
+        raise unsupported
+    return header
 
 
 def _bytes(path: Path) -> bytes:

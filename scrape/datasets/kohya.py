@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dreamloom.base.errors import UserError
-from dreamloom.scrape.datasets.ingest import EXTENSIONS
+from dreamloom.base.image_types import IMAGE_EXTENSIONS
 
 METADATA = ("meta.json", "meta_lat.json", "meta_clean.json", "meta_cap_dd.json", "meta_cap.json")
 """The names that its tools and their documents give the file, from the last step of the preparation to the first."""
@@ -85,7 +85,7 @@ def _caption(entry: Any) -> str | None:
 def _key(name: str) -> str:
     name = unicodedata.normalize("NFC", name).replace("\\", "/")  # macOS hands over "é" as "e" and an accent
     stem, extension = os.path.splitext(name)
-    return stem if extension.lower() in EXTENSIONS else name
+    return stem if extension.lower() in IMAGE_EXTENSIONS else name
 
 
 Thing = TypeVar("Thing", bound=Hashable)

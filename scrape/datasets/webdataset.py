@@ -19,11 +19,12 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
 from dreamloom.base.pixels import PictureError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import StageConfig, Summary, recipe
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, key_of
-from dreamloom.scrape.datasets.ingest import EXTENSIONS, VERSION, Gone, Item, UserPath, ingest, version_of
+from dreamloom.scrape.datasets.ingest import VERSION, Gone, Item, UserPath, ingest, version_of
 from dreamloom.scrape.datasets.metadata import Facts, facts_of, said
 from dreamloom.scrape.index.columns import spelled
 
@@ -107,8 +108,11 @@ class Sample:
 
     @property
     def picture(self) -> str | None:
-        """The extension of its image; None where it has none."""
-        return next((extension for extension in self.members if f".{extension}" in EXTENSIONS), None)
+        """The extension of its image, preferably one that is decoded; None where it has none."""
+        for extensions in (DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS):
+            if found := next((extension for extension in self.members if f".{extension}" in extensions), None):
+                return found
+        return None
 
 
 def read_shard(shard: Path, broken: Callable[[str], None]) -> list[Sample]:

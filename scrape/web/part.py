@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dreamloom.base.files import sync, sync_all
+from dreamloom.base.files import fsync, fsync_all
 from dreamloom.base.progress import Progress
 from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.collection.journal import Journal, Row
@@ -77,6 +77,6 @@ def keep_only(collection: Collection, part: str, rows: Sequence[Row]) -> None:
     for path in folder.glob("*"):
         if path.name not in names:
             path.unlink()
-    sync_all(folder / name for name in sorted(names))
+    fsync_all(folder / name for name in sorted(names))
     if names:
-        sync(folder)
+        fsync(folder)

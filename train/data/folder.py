@@ -9,9 +9,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
 from dreamloom.caption.sidecar import read_written
 from dreamloom.train.data.control_files import Controls, picture_of, read_controls
-from dreamloom.train.data.picture import EXTENSIONS, UNSUPPORTED, Folder
+from dreamloom.train.data.picture import Folder
 from dreamloom.train.data.shards import SHARD, read_shard
 from dreamloom.train.data.table import TABLES, read_table
 
@@ -40,7 +41,9 @@ def read_folder(path: Path) -> list[Folder]:
             f"or a table of images ({', '.join(TABLES)})."
         )
     if not any(folder.pictures for folder in folders):
-        raise UserError(f"{path} holds no images; put folders of images ({', '.join(sorted(EXTENSIONS))}) in it.")
+        raise UserError(
+            f"{path} holds no images; put folders of images ({', '.join(sorted(DECODED_EXTENSIONS))}) in it."
+        )
     if not any(picture.settings.multiply for folder in folders for picture in folder.pictures):
         raise UserError(f"Every multiply.txt in {path} is 0, so nothing would be shown; raise one of them.")
     return folders
@@ -67,11 +70,11 @@ def _own(folder: Path, root: Path, controls: Controls, ordered: list[str], names
     pictures = [
         picture_of(folder / name, (inside / name).as_posix(), controls, read_written(folder / name, names))
         for name in ordered
-        if Path(name).suffix.lower() in EXTENSIONS
+        if Path(name).suffix.lower() in DECODED_EXTENSIONS
     ]
     broken: list[tuple[str, str]] = []
     for name in ordered:
-        if Path(name).suffix.lower() in UNSUPPORTED:
+        if Path(name).suffix.lower() in UNSUPPORTED_EXTENSIONS:
             broken.append(((inside / name).as_posix(), "unsupported"))
         elif Path(name).suffix.lower() == SHARD:
             more, lost = read_shard(folder / name, (inside / name).as_posix(), controls)

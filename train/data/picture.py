@@ -7,12 +7,6 @@ from pathlib import Path
 
 from dreamloom.base.pixels import PictureError
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"})
-"""Of images, in any case; EveryDream reads the first five and .bmp."""
-
-UNSUPPORTED = frozenset({".heic", ".heif", ".jxl", ".psd", ".svg", ".dng", ".cr2", ".nef", ".arw"})
-"""Of images that can't be decoded here: a user who put them into a training folder should hear of it."""
-
 
 @dataclass(frozen=True)
 class Stored:

@@ -11,10 +11,11 @@ from collections import defaultdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from dreamloom.base.image_types import DECODED_EXTENSIONS
 from dreamloom.caption.filename import read_name
 from dreamloom.caption.sidecar import Written, decoded
 from dreamloom.train.data.control_files import Controls, caption_of
-from dreamloom.train.data.picture import EXTENSIONS, Picture, Stored
+from dreamloom.train.data.picture import Picture, Stored
 
 SHARD = ".tar"
 
@@ -50,7 +51,7 @@ def read_shard(path: Path, name: str, controls: Controls) -> tuple[list[Picture]
     whole = path.stat().st_size if path.is_file() else 0
     pictures = []
     for key, members in samples.items():
-        found = sorted(EXTENSIONS & members.keys())
+        found = sorted(DECODED_EXTENSIONS & members.keys())
         if not found:
             continue
         suffix = found[0]

@@ -1,6 +1,7 @@
 """Pictures of a folder come in whole and upright, bad ones become rows, and the originals stay as they are."""
 
 import os
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.image_types import UNSUPPORTED_EXTENSIONS
 from dreamloom.base.pixels import PictureError, decode
 from dreamloom.base.stage import Summary
 from dreamloom.caption.sidecar import read_caption
@@ -104,6 +106,30 @@ def test_bad_files_become_rows_that_say_why(folder: Path, collection: Collection
     }
     assert rows["cut.jpg"]["image"] is None
     assert (summary.rows, summary.kept, summary.dropped["truncated"]) == (11, 3, 2)
+
+
+def test_kinds_that_are_not_decoded_become_rows(folder: Path, collection: Collection) -> None:
+    """The training folder lists the same files as problems: there is one table of extensions."""
+    folder.mkdir()
+    for extension in UNSUPPORTED_EXTENSIONS - {".svg", ".nef", ".dng"}:
+        (folder / f"image{extension}").write_bytes(b"8BPS or any other bytes")
+    (folder / "drawing.SVG").write_text("<svg/>")
+    draw(folder / "raw.tif").rename(folder / "raw.nef")
+    draw(folder / "raw.tif").rename(folder / "raw.DNG")
+    draw(folder / "in fact.jpg").rename(folder / "in fact a JPEG.heic")
+    (folder / "empty.jxl").touch()
+    draw(folder / "beside.png")
+    summary = run(collection, folder)
+    by_status = defaultdict(set)
+    for name, row in rows_of(collection).items():
+        by_status[row["status"]].add(name)
+    assert by_status[Status.OK] == {"in fact a JPEG.heic", "beside.png"}
+    assert by_status[Status.EMPTY] == {"empty.jxl"}
+    raw = {"raw.nef", "raw.DNG", "drawing.SVG"}
+    assert by_status[Status.UNSUPPORTED] == raw | {
+        f"image{extension}" for extension in (".heic", ".heif", ".jxl", ".psd", ".cr2", ".arw")
+    }
+    assert summary.dropped == {"unsupported": 9, "empty": 1}
 
 
 def test_real_hostile_pictures_are_stored_as_they_decode(shared_data: Path, collection: Collection) -> None:
