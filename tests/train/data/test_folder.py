@@ -169,7 +169,7 @@ def test_cap_17_a_pictures_yaml(tmp_path: Path) -> None:
 def test_a_folder_with_nothing_to_show_is_the_users_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a folder"):
         read_folder(tmp_path / "missing")
-    with pytest.raises(UserError, match="no pictures"):
+    with pytest.raises(UserError, match="no images"):
         read_folder(tmp_path)
     touch(tmp_path / "a" / "x.jpg")
     (tmp_path / "a" / "multiply.txt").write_text("0")

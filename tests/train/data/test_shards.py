@@ -92,5 +92,5 @@ def test_a_shard_that_ends_too_early_is_listed_though_tarfile_is_content(tmp_pat
 
 
 def test_a_shard_without_pictures_is_the_users_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no pictures"):
+    with pytest.raises(UserError, match="no images"):
         read_folder(shard(tmp_path / "0.tar", {"1.txt": "words"}))
