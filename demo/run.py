@@ -193,20 +193,20 @@ def _evaluation(folder: Path, file: Path) -> tuple[Path, dict[str, Any]]:
     from dreamloom.base.progress import silent
     from dreamloom.flows.chain import as_trained, run_folder
     from dreamloom.flows.project import load_project
-    from dreamloom.flows.runs import evaluate_step
+    from dreamloom.flows.train_steps import EvaluateStep
     from dreamloom.train.evaluate.evaluate import EvaluateConfig
 
     project, full = load_project(file), load_project(folder / PROJECT)
     output = project.workspace / "report" / "compared.json"
     run, heldout = run_folder(project), full.workspace / "heldout"
     config = as_trained(project.evaluate or EvaluateConfig(), project)
-    step = evaluate_step(lambda: run, project.train.base, heldout, config, output)
-    step.make(silent, None)
+    step = EvaluateStep(lambda: run, project.train.base, heldout, config, output)
+    step.run(silent)
     return project.workspace, json.loads(output.read_text())["evaluation"]
 
 
 def _figure(measure: dict[str, Any]) -> str:
-    from dreamloom.flows.runs import percent
+    from dreamloom.flows.terminal import percent
 
     return percent(measure["change"], measure["error"])
 

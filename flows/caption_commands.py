@@ -13,7 +13,7 @@ from dreamloom.caption.edit import EditConfig, edit
 from dreamloom.caption.edit_collection import Edit, edit_captions, edits_of, edits_of_folder
 from dreamloom.caption.formats import FormatName, SourceName
 from dreamloom.caption.formats.target import CHANGED, MADE, ODD, RIGHT, SKIPPED
-from dreamloom.flows.pictures import spread
+from dreamloom.flows.contents import evenly_spaced
 from dreamloom.flows.showing import is_collection
 from dreamloom.flows.stage_commands import FLAGS, caption
 from dreamloom.flows.terminal import Terminal, duration, print_table, reasons, rows_table
@@ -128,7 +128,7 @@ def _edit_collection(collection: Collection, rules: EditConfig, dry_run: bool) -
 
 
 def _show(edits: Sequence[Edit]) -> None:
-    changed = spread([one for one in edits if one.after != one.before], SHOWN)
+    changed = evenly_spaced([one for one in edits if one.after != one.before], SHOWN)
     if changed:
         print_table(rows_table(f"Captions before and after, at most {SHOWN} of them", list(map(asdict, changed))))
     print(f"{_changed(edits)}; nothing was written")

@@ -6,7 +6,7 @@ fails ends its own branch. The others of its level go on, and the chain stops wh
 
 import contextvars
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from dreamloom.base.clip import forget_clip
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import lock
 from dreamloom.caption import blip
-from dreamloom.flows import runs, steps
+from dreamloom.flows import run_folders, steps, train_steps
 from dreamloom.flows.project import CocoSource, LaionSource, Project, own_config, stage_config
 from dreamloom.flows.report import report_path, write_report
 from dreamloom.flows.steps import Outcome, Step
@@ -24,7 +24,7 @@ from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.evaluate import EvaluateConfig
 
-Branch = list[Step]
+Branch = Sequence[Step]
 """Steps that follow one another."""
 
 
@@ -32,7 +32,7 @@ Branch = list[Step]
 class Level:
     """Branches that don't need one another; all are done before the next level begins."""
 
-    branches: list[Branch]
+    branches: Sequence[Branch]
     side_by_side: bool = False
     then: Callable[[], None] | None = None
     """What is done once all of it is."""
@@ -41,12 +41,12 @@ class Level:
 def levels(project: Project) -> list[Level]:
     """All steps of a project, in order."""
     collections = [project.collection(name) for name in project.sources]
-    scores = [[steps.score_step(c, project.score)] for c in collections] if project.score else []
+    scores = [[steps.ScoreStep(c, project.score)] for c in collections] if project.score else []
     return [
         Level([_incoming(project, name) for name in project.sources], side_by_side=True),
         Level(scores),
-        Level([[steps.choose_step(project.all_sources(), project.choose)]]),
-        Level([[steps.caption_step(c, project.captioning(c.name))] for c in collections], then=forget_models),
+        Level([[steps.ChooseStep(project.all_sources(), project.choose)]]),
+        Level([[steps.CaptionStep(c, project.captioning(c.name))] for c in collections], then=forget_models),
         Level([_model(project)]),
     ]
 
@@ -71,7 +71,7 @@ def run(project: Project, perform: Callable[[Step], Outcome]) -> list[Outcome]:
             outcomes += _go_through(level, perform)
             if level.then is not None:
                 level.then()
-        if outcomes[-1].finished and (any(o.made for o in outcomes) or not report_path(project.workspace).exists()):
+        if outcomes[-1].finished and (any(o.changed for o in outcomes) or not report_path(project.workspace).exists()):
             evaluation = _evaluation(project.workspace) if project.evaluate is not None else None
             write_report(project.name, project.workspace, run_folder(project), evaluation)
     return outcomes
@@ -93,17 +93,17 @@ def run_folder(project: Project) -> Path:
     Raises:
         UserError: there is no dataset yet.
     """
-    return runs.run_of(project.workspace, project.train)
+    return run_folders.run_folder(project.workspace, project.train)
 
 
 def _incoming(project: Project, name: str) -> Branch:
     source, collection = project.sources[name], project.collection(name)
     if isinstance(source, LaionSource):
         config = stage_config(source, FilterConfig)
-        return [steps.filter_step(collection, config), steps.scrape_step(collection, project.scrape)]
-    branch = [steps.ingest_step(collection, own_config(source))]
+        return [steps.FilterStep(collection, config), steps.ScrapeStep(collection, project.scrape)]
+    branch: list[Step] = [steps.IngestStep(collection, own_config(source))]
     if isinstance(source, CocoSource) and source.images is None:
-        branch.append(steps.scrape_step(collection, project.scrape))
+        branch.append(steps.ScrapeStep(collection, project.scrape))
     return branch
 
 
@@ -113,15 +113,15 @@ def _model(project: Project) -> Branch:
     def run_now() -> Path:
         return run_folder(project)
 
-    branch = [
-        steps.balance_step(project.all_sources(), project.balance, workspace),
-        runs.project_train_step(workspace, project.train),
+    branch: list[Step] = [
+        steps.BalanceStep(project.all_sources(), project.balance, workspace),
+        train_steps.ProjectTrainStep(workspace, project.train),
     ]
     if project.evaluate is not None:
         config = as_trained(project.evaluate, project)
         heldout, output = workspace / "heldout", _evaluation(workspace)
-        branch.append(runs.evaluate_step(run_now, project.train.base, heldout, config, output))
-    return [*branch, runs.export_step(run_now, workspace / "model", project.export)]
+        branch.append(train_steps.EvaluateStep(run_now, project.train.base, heldout, config, output))
+    return [*branch, train_steps.ExportStep(run_now, workspace / "model", project.export)]
 
 
 def _evaluation(workspace: Path) -> Path:

@@ -10,7 +10,7 @@ from dreamloom.base import processes
 from dreamloom.base.cpu import keep_pages
 from dreamloom.base.errors import UserError
 from dreamloom.flows import chain
-from dreamloom.flows.captions import Captions, of_workspace
+from dreamloom.flows.contents import Captions, captions_of_workspace
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.report import report_path
 from dreamloom.flows.steps import Outcome, Step
@@ -68,12 +68,12 @@ def plan(project: Path = PROJECT) -> None:
     training = planning.plan_train(loaded)
     if training is not None:
         planning.print_training(training)
-    say_lengths(of_workspace(loaded.workspace, list(loaded.sources)), loaded.train.base)
-    if all(step.stale == [] for step in steps):
+    say_lengths(captions_of_workspace(loaded.workspace, list(loaded.sources)), loaded.train.base)
+    if all(step.stale_parts == [] for step in steps):
         print("Nothing to do: everything is as project.yaml says.")
 
 
-def show(folder: Path, *, picture: str | None = None, output: Path | None = None) -> None:
+def show(folder: Path, *, image: str | None = None, output: Path | None = None) -> None:
     """A table and a contact sheet of a collection, a workspace or a training folder.
 
     Parameters
@@ -87,10 +87,10 @@ def show(folder: Path, *, picture: str | None = None, output: Path | None = None
     """
     from dreamloom.flows import showing
 
-    if picture is not None:
+    if image is not None:
         from dreamloom.curate.trace import trace
 
-        for what, value in trace(folder, picture):
+        for what, value in trace(folder, image):
             print(f"{what:<20}{printable(value)}")
         return
     for table in showing.tables(folder):
@@ -121,8 +121,8 @@ def near(path: Path) -> Path:
 
 def _perform(step: Step, terminal: Terminal) -> Outcome:
     with terminal.watch(step.title) as progress:
-        outcome = step.make(progress, None)
-    say(outcome.said)
+        outcome = step.run(progress)
+    say(outcome.message)
     return outcome
 
 
@@ -130,7 +130,7 @@ def _close(project: Project, outcomes: list[Outcome]) -> None:
     """The end of a run: where the images went, and where to look."""
     if not outcomes[-1].finished:
         return
-    if not any(outcome.made for outcome in outcomes):
+    if not any(outcome.changed for outcome in outcomes):
         print("Nothing to do: everything is as project.yaml says.")
     else:
         print_table(funnel_table(funnel(project.workspace, project.sources)))

@@ -19,7 +19,7 @@ class Input:
 
     count: int
     unit: str
-    """pictures, rows of an index, shards, …"""
+    """images, rows of an index, shards, …"""
     size: int
     """Bytes of its files."""
 
@@ -37,7 +37,7 @@ def input_of(source: AnySource) -> Input:
         shards = shards_of(source)
         return Input(len(shards), "shards", _size(shards))
     if isinstance(source, HuggingfaceSource) and (files := parquet_files(source)):
-        return Input(sum(pq.read_metadata(file).num_rows for file in files), "pictures", _size(files))
+        return Input(sum(pq.read_metadata(file).num_rows for file in files), "images", _size(files))
     if isinstance(source, CocoSource):
         photos = photos_of(source)
         if source.images is None:
@@ -45,7 +45,7 @@ def input_of(source: AnySource) -> Input:
         files = [photo.path for photo in photos if is_there(photo)]
     else:
         files = [path for path, _ in pictures_in(source.path)]
-    return Input(len(files), "pictures", _size(files))
+    return Input(len(files), "images", _size(files))
 
 
 def _size(files: list[Path]) -> int:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dreamloom.flows.chain import levels
+from dreamloom.flows.contents import evenly_spaced
 from dreamloom.flows.inputs import input_of
-from dreamloom.flows.pictures import spread
 from dreamloom.flows.project import Project
-from dreamloom.flows.runs import newest_speed
+from dreamloom.flows.run_folders import newest_speed
 from dreamloom.flows.steps import Step
 from dreamloom.flows.terminal import duration, print_table, rows_table, size
 from dreamloom.train.plan import Plan
@@ -16,7 +16,7 @@ from dreamloom.train.plan import plan as plan_training
 
 Rows = list[dict[str, Any]]
 
-_LOOKED_AT = 8
+_SAMPLED_PARTS = 8
 """Stale parts that are opened to see how much of their work is left; the others are taken to be like them."""
 
 
@@ -25,30 +25,32 @@ class PlannedStep:
     """A step, and what would become of it."""
 
     step: Step
-    stale: list[str] | None
+    stale_parts: list[str] | None
     """The parts that would be made; None: that is known when what it needs has been made."""
 
     @property
     def seconds(self) -> float | None:
         """How long it would take, going by how long what is there took; None: not known."""
-        if self.stale == []:
+        if self.stale_parts == []:
             return 0.0
-        there = self.step.there()
-        if not self.stale or not there.parts_done or not there.seconds:
+        existing = self.step.existing()
+        if not self.stale_parts or not existing.parts_done or not existing.seconds:
             return None
-        return there.seconds / there.parts_done * len(self.stale) * self.step.left(spread(self.stale, _LOOKED_AT))
+        seconds_per_part = existing.seconds / existing.parts_done
+        share = self.step.remaining_share(evenly_spaced(self.stale_parts, _SAMPLED_PARTS))
+        return seconds_per_part * len(self.stale_parts) * share
 
 
 def plan_steps(project: Project) -> list[PlannedStep]:
     """Each step of the chain, in order."""
     planned: list[PlannedStep] = []
     for level in levels(project):
-        waits = any(p.stale != [] for p in planned)
+        waits = any(p.stale_parts != [] for p in planned)
         for branch in level.branches:
             blocked = waits
             for step in branch:
-                planned.append(PlannedStep(step, None if blocked else step.stale()))
-                blocked = blocked or planned[-1].stale != []
+                planned.append(PlannedStep(step, None if blocked else step.stale_parts()))
+                blocked = blocked or planned[-1].stale_parts != []
     return planned
 
 
@@ -80,12 +82,12 @@ def step_rows(steps: Sequence[PlannedStep]) -> Rows:
     """What would become of each step."""
     rows = []
     for planned in steps:
-        there, seconds = planned.step.there(), planned.seconds
+        there, seconds = planned.step.existing(), planned.seconds
         rows.append(
             {
                 "step": planned.step.title,
                 "would be made": _would_be_made(planned, there.parts_done),
-                "pictures there": there.kept or None,
+                "images there": there.kept or None,
                 "size": size(there.bytes_written) if there.bytes_written else "",
                 "time": f"about {duration(seconds)}" if seconds else "",
             }
@@ -98,7 +100,7 @@ def training_rows(plan: Plan) -> Rows:
     rows: Rows = [
         {
             "folder": folder.name,
-            "pictures": folder.pictures,
+            "images": folder.pictures,
             "multiply": float(folder.multiply),
             "shown an epoch": float(folder.an_epoch),
         }
@@ -112,7 +114,7 @@ def bucket_rows(plan: Plan) -> Rows:
     return [
         {
             "bucket": f"{bucket.size[0]} × {bucket.size[1]}",
-            "pictures": bucket.pictures,
+            "images": bucket.pictures,
             "batches": bucket.batches,
             "repeats to fill": bucket.filled,
         }
@@ -135,8 +137,8 @@ def training_line(plan: Plan) -> str:
 
 
 def _would_be_made(planned: PlannedStep, parts: int) -> str:
-    if planned.stale is None:
+    if planned.stale_parts is None:
         return "not known yet"
-    if not planned.stale:
+    if not planned.stale_parts:
         return "nothing"
-    return f"{len(planned.stale)} of {parts} parts" if parts else "all"
+    return f"{len(planned.stale_parts)} of {parts} parts" if parts else "all"

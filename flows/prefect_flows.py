@@ -41,7 +41,7 @@ def end_to_end(project: Path) -> list[Outcome] | State[object]:
             _publish(loaded)
             artifacts.of_project.reset(before)
     if not outcomes[-1].finished:
-        return Cancelled(message=outcomes[-1].said)
+        return Cancelled(message=outcomes[-1].message)
     return outcomes
 
 
@@ -60,7 +60,7 @@ def run_tracked(project: Path) -> list[Outcome]:
             f"{error} Start it (prefect server start), unset PREFECT_API_URL, or give --no-track."
         ) from None
     if state.is_cancelled():
-        return [Outcome(state.message or "", made=True, finished=False)]
+        return [Outcome(state.message or "", changed=True, finished=False)]
     result = state.result()
     assert isinstance(result, list)
     return result

@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 from dreamloom.base.files import commit, commit_text
 from dreamloom.curate.assemble import DROPPED, manifest_path, read_manifest
 from dreamloom.curate.sheet import contact_sheet
-from dreamloom.flows.pictures import of_collection
-from dreamloom.flows.runs import charts_of, percent
+from dreamloom.flows.contents import images_of_collection
+from dreamloom.flows.run_folders import run_charts
 from dreamloom.flows.tables import balance, funnel, funnel_rows
+from dreamloom.flows.terminal import percent
 from dreamloom.scrape.collection import Collection
 from dreamloom.train.run.folder import read_summary
 
@@ -54,12 +55,12 @@ def write_report(name: str, workspace: Path, run: Path, evaluation: Path | None)
     folder, manifest = report_path(workspace).parent, read_manifest(manifest_path(workspace))
     sources = manifest["source"].unique().to_pylist()
     sections = {
-        "What was learned, and what was forgotten": [_learned(run, evaluation), *_pictures(charts_of(run), folder)],
+        "What was learned, and what was forgotten": [_learned(run, evaluation), *_pictures(run_charts(run), folder)],
         "What is trained on": [_table(balance(workspace))],
         "Where the images went": [_table(funnel_rows(funnel(workspace, sources)))],
         "Scores": _histograms(manifest, folder),
         "Licences": [_table(_licences(manifest))],
-        "Pictures": _pictures(_sheets(workspace, sources, folder), folder),
+        "Images": _pictures(_sheets(workspace, sources, folder), folder),
     }
     body = "".join(f"<h2>{title}</h2>{''.join(parts)}" for title, parts in sections.items() if any(parts))
     title = html.escape(name)
@@ -90,7 +91,7 @@ def _licences(manifest: pa.Table) -> Rows:
     used = manifest.filter(pc.not_equal(manifest["split"], DROPPED)).select(["source", "licence"]).to_pylist()
     counts = Counter((row["source"], row["licence"]) for row in used)
     return [
-        {"source": source, "licence": licence or "not known", "pictures": count}
+        {"source": source, "licence": licence or "not known", "images": count}
         for (source, licence), count in sorted(counts.items(), key=lambda item: (item[0][0], -item[1]))
     ]
 
@@ -99,7 +100,7 @@ def _sheets(workspace: Path, sources: Sequence[str], folder: Path) -> dict[str, 
     """A contact sheet of each source that has images."""
     files = {}
     for name in sources:
-        if pictures := of_collection(Collection(workspace / "collections" / name)):
+        if pictures := images_of_collection(Collection(workspace / "collections" / name)):
             files[name] = folder / f"{name}.jpg"
             with commit(files[name]) as temporary:
                 contact_sheet(pictures).save(temporary, "JPEG", quality=85)

@@ -10,8 +10,8 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit
 from dreamloom.curate.assemble import manifest_path
 from dreamloom.curate.sheet import contact_sheet
-from dreamloom.flows import captions
-from dreamloom.flows.pictures import SHOWN, Pictures, of_collection, of_folder, spread
+from dreamloom.flows import contents
+from dreamloom.flows.contents import SHEET_IMAGES, CaptionedImages, evenly_spaced, images_of_collection
 from dreamloom.flows.tables import balance, funnel, sources_of
 from dreamloom.flows.terminal import funnel_table, rows_table
 from dreamloom.scrape.collection import Collection, Table
@@ -36,7 +36,7 @@ def tables(folder: Path) -> list[RichTable]:
     rows = [
         {
             "folder": f.name,
-            "pictures": len(f.pictures),
+            "images": len(f.pictures),
             "multiply": float(f.multiply),
             "shown an epoch": float(len(f.pictures) * f.multiply),
         }
@@ -45,11 +45,13 @@ def tables(folder: Path) -> list[RichTable]:
     return [rows_table(str(folder), rows)]
 
 
-def captions_of(folder: Path) -> captions.Captions:
+def captions_of(folder: Path) -> contents.Captions:
     """The captions of a collection, a workspace or a training folder."""
     if _is_workspace(folder):
-        return captions.of_workspace(folder)
-    return captions.of_collection(Collection(folder)) if is_collection(folder) else captions.of_training_folder(folder)
+        return contents.captions_of_workspace(folder)
+    if is_collection(folder):
+        return contents.captions_of_collection(Collection(folder))
+    return contents.captions_of_training_folder(folder)
 
 
 def write_sheet(folder: Path, output: Path) -> Path | None:
@@ -58,24 +60,26 @@ def write_sheet(folder: Path, output: Path) -> Path | None:
     Raises:
         UserError: `output` is there, and is not a contact sheet.
     """
-    pictures = _pictures(folder)
-    if not pictures:
+    images = _images(folder)
+    if not images:
         return None
     if output.exists() and not _is_ours(output):
         raise UserError(f"{output} is there, and is no contact sheet; name another file with --output.")
     mark = PngInfo()
     mark.add_text("Software", _OURS)
     with commit(output) as temporary:
-        contact_sheet(pictures, columns=_COLUMNS, side=_SIDE).save(temporary, format="PNG", pnginfo=mark)
+        contact_sheet(images, columns=_COLUMNS, side=_SIDE).save(temporary, format="PNG", pnginfo=mark)
     return output
 
 
-def _pictures(folder: Path) -> Pictures:
+def _images(folder: Path) -> CaptionedImages:
     if _is_workspace(folder):
         collections = [Collection(folder / "collections" / name) for name in sources_of(folder)]
-        each = max(1, SHOWN // max(1, len(collections)))
-        return [picture for c in collections for picture in spread(of_collection(c), each)]
-    return of_collection(Collection(folder)) if is_collection(folder) else of_folder(folder)
+        each = max(1, SHEET_IMAGES // max(1, len(collections)))
+        return [image for c in collections for image in evenly_spaced(images_of_collection(c), each)]
+    if is_collection(folder):
+        return images_of_collection(Collection(folder))
+    return contents.images_of_training_folder(folder)
 
 
 def _is_workspace(folder: Path) -> bool:

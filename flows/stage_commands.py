@@ -14,7 +14,7 @@ from dreamloom.curate.balance import BalanceConfig
 from dreamloom.curate.choose import ChooseConfig
 from dreamloom.curate.score import ScoreConfig
 from dreamloom.curate.source import Role, Source
-from dreamloom.flows import runs, steps
+from dreamloom.flows import steps, train_steps
 from dreamloom.flows.terminal import Terminal, print_table, rows_table, rules_rows
 from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.datasets.coco import CocoConfig
@@ -62,7 +62,7 @@ def filter_(collection: Path, *, explain: bool = False, config: Annotated[Filter
             summary = laion.explain(config, progress)
         print_table(rows_table(f"What filter would keep for {collection.name}", rules_rows(summary)))
     else:
-        _perform(steps.filter_step(_collection(collection), config))
+        _perform(steps.FilterStep(_collection(collection), config))
 
 
 def scrape(
@@ -80,7 +80,7 @@ def scrape(
     retry
         Try images again of which this became, such as timeout,http_429; parted by commas or spaces.
     """
-    _perform(steps.scrape_step(_collection(collection), config, retry))
+    _perform(steps.ScrapeStep(_collection(collection), config, retry))
 
 
 def ingest_folder(collection: Path, *, config: Annotated[FolderConfig, FLAGS]) -> None:
@@ -91,7 +91,7 @@ def ingest_folder(collection: Path, *, config: Annotated[FolderConfig, FLAGS]) -
     collection
         The collection to fill.
     """
-    _perform(steps.ingest_step(_collection(collection), config))
+    _perform(steps.IngestStep(_collection(collection), config))
 
 
 def ingest_ffhq(collection: Path, *, config: Annotated[FfhqConfig, FLAGS]) -> None:
@@ -102,7 +102,7 @@ def ingest_ffhq(collection: Path, *, config: Annotated[FfhqConfig, FLAGS]) -> No
     collection
         The collection to fill.
     """
-    _perform(steps.ingest_step(_collection(collection), config))
+    _perform(steps.IngestStep(_collection(collection), config))
 
 
 def ingest_coco(collection: Path, *, config: Annotated[CocoConfig, FLAGS]) -> None:
@@ -113,7 +113,7 @@ def ingest_coco(collection: Path, *, config: Annotated[CocoConfig, FLAGS]) -> No
     collection
         The collection to fill.
     """
-    _perform(steps.ingest_step(_collection(collection), config))
+    _perform(steps.IngestStep(_collection(collection), config))
 
 
 def ingest_imagenet(collection: Path, *, config: Annotated[ImagenetConfig, FLAGS]) -> None:
@@ -124,7 +124,7 @@ def ingest_imagenet(collection: Path, *, config: Annotated[ImagenetConfig, FLAGS
     collection
         The collection to fill.
     """
-    _perform(steps.ingest_step(_collection(collection), config))
+    _perform(steps.IngestStep(_collection(collection), config))
 
 
 def ingest_huggingface(collection: Path, *, config: Annotated[HuggingfaceConfig, FLAGS]) -> None:
@@ -135,7 +135,7 @@ def ingest_huggingface(collection: Path, *, config: Annotated[HuggingfaceConfig,
     collection
         The collection to fill.
     """
-    _perform(steps.ingest_step(_collection(collection), config))
+    _perform(steps.IngestStep(_collection(collection), config))
 
 
 def ingest_webdataset(collection: Path, *, config: Annotated[WebdatasetConfig, FLAGS]) -> None:
@@ -146,7 +146,7 @@ def ingest_webdataset(collection: Path, *, config: Annotated[WebdatasetConfig, F
     collection
         The collection to fill.
     """
-    _perform(steps.ingest_step(_collection(collection), config))
+    _perform(steps.IngestStep(_collection(collection), config))
 
 
 def score(collection: Path, *, config: Annotated[ScoreConfig, FLAGS] = ScoreConfig()) -> None:
@@ -157,7 +157,7 @@ def score(collection: Path, *, config: Annotated[ScoreConfig, FLAGS] = ScoreConf
     collection
         The collection whose images are there.
     """
-    _perform(steps.score_step(_collection(collection), config))
+    _perform(steps.ScoreStep(_collection(collection), config))
 
 
 def choose(
@@ -175,7 +175,7 @@ def choose(
     ground_truth
         Collections of what it shall keep knowing.
     """
-    _perform(steps.choose_step(_sources(training, ground_truth, {}, {}), config))
+    _perform(steps.ChooseStep(_sources(training, ground_truth, {}, {}), config))
 
 
 def caption(collection: Path, *, config: Annotated[CaptionConfig, FLAGS] = CaptionConfig()) -> None:
@@ -186,7 +186,7 @@ def caption(collection: Path, *, config: Annotated[CaptionConfig, FLAGS] = Capti
     collection
         The collection whose images are there, and perhaps chosen.
     """
-    _perform(steps.caption_step(_collection(collection), config))
+    _perform(steps.CaptionStep(_collection(collection), config))
 
 
 def balance(
@@ -214,7 +214,7 @@ def balance(
         How much of the ground truth comes from a collection, relative to the others: --share.NAME 2.
     """
     sources = _sources(training, ground_truth, multiply or {}, share or {})
-    _perform(steps.balance_step(sources, config, workspace))
+    _perform(steps.BalanceStep(sources, config, workspace))
 
 
 def dreambooth(
@@ -229,7 +229,7 @@ def dreambooth(
     target
         The training folder to make, for train.
     """
-    _perform(runs.dreambooth_step(subjects, target, config))
+    _perform(train_steps.DreamBoothStep(subjects, target, config))
 
 
 def train(
@@ -263,7 +263,7 @@ def train(
         print_training(planned)
         say_lengths(list(planned.captions), config.base)
         return
-    _perform(runs.train_step(folder, run, config, heldout))
+    _perform(train_steps.TrainStep(folder, run, config, heldout))
 
 
 def evaluate(
@@ -287,7 +287,7 @@ def evaluate(
     output
         The file for all figures.
     """
-    _perform(runs.evaluate_step(lambda: model, base, heldout, config, output))
+    _perform(train_steps.EvaluateStep(lambda: model, base, heldout, config, output))
 
 
 def export(checkpoint: Path, target: Path, *, config: Annotated[ExportConfig, FLAGS] = ExportConfig()) -> None:
@@ -300,15 +300,15 @@ def export(checkpoint: Path, target: Path, *, config: Annotated[ExportConfig, FL
     target
         The folder to write.
     """
-    _perform(runs.export_step(lambda: checkpoint, target, config))
+    _perform(train_steps.ExportStep(lambda: checkpoint, target, config))
 
 
 def _perform(step: steps.Step) -> None:
     keep_pages()
     with Terminal() as terminal, terminal.watch(step.title) as progress:
-        outcome = step.make(progress, None)
+        outcome = step.run(progress)
     if is_main():
-        print(outcome.said)
+        print(outcome.message)
 
 
 def _collection(path: Path) -> Collection:

@@ -13,7 +13,7 @@ from dreamloom.curate.balance import BalanceConfig
 from dreamloom.curate.choose import ChooseConfig
 from dreamloom.curate.score import ScoreConfig
 from dreamloom.curate.source import Role, Source
-from dreamloom.flows import artifacts, runs, steps
+from dreamloom.flows import artifacts, steps, train_steps
 from dreamloom.flows.tables import balance as balance_table
 from dreamloom.flows.terminal import Terminal
 from dreamloom.flows.tracking import perform
@@ -47,73 +47,73 @@ class SourceParameter(StageConfig):
 @flow(name="filter", flow_run_name="filter {collection.name}")
 def filter_flow(collection: Path, config: FilterConfig) -> Any:
     """Chooses candidates from a LAION index."""
-    return _run(steps.filter_step(Collection(collection), config))
+    return _run(steps.FilterStep(Collection(collection), config))
 
 
 @flow(name="scrape", flow_run_name="scrape {collection.name}")
 def scrape_flow(collection: Path, config: ScrapeConfig = ScrapeConfig()) -> Any:
     """Downloads the candidates' images."""
-    return _run(steps.scrape_step(Collection(collection), config))
+    return _run(steps.ScrapeStep(Collection(collection), config))
 
 
 @flow(name="ingest-folder", flow_run_name="ingest {collection.name}")
 def ingest_folder_flow(collection: Path, config: FolderConfig) -> Any:
     """Brings in any folder of images."""
-    return _run(steps.ingest_step(Collection(collection), config))
+    return _run(steps.IngestStep(Collection(collection), config))
 
 
 @flow(name="ingest-ffhq", flow_run_name="ingest {collection.name}")
 def ingest_ffhq_flow(collection: Path, config: FfhqConfig) -> Any:
     """Brings in FFHQ's faces."""
-    return _run(steps.ingest_step(Collection(collection), config))
+    return _run(steps.IngestStep(Collection(collection), config))
 
 
 @flow(name="ingest-coco", flow_run_name="ingest {collection.name}")
 def ingest_coco_flow(collection: Path, config: CocoConfig) -> Any:
     """Brings in COCO's photos with their captions."""
-    return _run(steps.ingest_step(Collection(collection), config))
+    return _run(steps.IngestStep(Collection(collection), config))
 
 
 @flow(name="ingest-imagenet", flow_run_name="ingest {collection.name}")
 def ingest_imagenet_flow(collection: Path, config: ImagenetConfig) -> Any:
     """Brings in ImageNet's images."""
-    return _run(steps.ingest_step(Collection(collection), config))
+    return _run(steps.IngestStep(Collection(collection), config))
 
 
 @flow(name="ingest-huggingface", flow_run_name="ingest {collection.name}")
 def ingest_huggingface_flow(collection: Path, config: HuggingfaceConfig) -> Any:
     """Brings in a Hugging Face dataset."""
-    return _run(steps.ingest_step(Collection(collection), config))
+    return _run(steps.IngestStep(Collection(collection), config))
 
 
 @flow(name="ingest-webdataset", flow_run_name="ingest {collection.name}")
 def ingest_webdataset_flow(collection: Path, config: WebdatasetConfig) -> Any:
     """Brings in the shards of a webdataset."""
-    return _run(steps.ingest_step(Collection(collection), config))
+    return _run(steps.IngestStep(Collection(collection), config))
 
 
 @flow(name="score", flow_run_name="score {collection.name}")
 def score_flow(collection: Path, config: ScoreConfig = ScoreConfig()) -> Any:
     """Looks at each image with CLIP."""
-    return _run(steps.score_step(Collection(collection), config))
+    return _run(steps.ScoreStep(Collection(collection), config))
 
 
 @flow(name="choose")
 def choose_flow(sources: list[SourceParameter], config: ChooseConfig = ChooseConfig()) -> Any:
     """Decides which images go on, over all collections at once."""
-    return _run(steps.choose_step([source.source() for source in sources], config))
+    return _run(steps.ChooseStep([source.source() for source in sources], config))
 
 
 @flow(name="caption", flow_run_name="caption {collection.name}")
 def caption_flow(collection: Path, config: CaptionConfig = CaptionConfig()) -> Any:
     """Writes captions with BLIP where an image came with none that is to be kept."""
-    return _run(steps.caption_step(Collection(collection), config))
+    return _run(steps.CaptionStep(Collection(collection), config))
 
 
 @flow(name="balance", flow_run_name="balance {workspace.name}")
 def balance_flow(workspace: Path, sources: list[SourceParameter], config: BalanceConfig = BalanceConfig()) -> Any:
     """Assembles the training folder."""
-    state = _run(steps.balance_step([source.source() for source in sources], config, workspace))
+    state = _run(steps.BalanceStep([source.source() for source in sources], config, workspace))
     artifacts.publish_table("balance", balance_table(workspace), "What is trained on")
     return state
 
@@ -121,22 +121,22 @@ def balance_flow(workspace: Path, sources: list[SourceParameter], config: Balanc
 @flow(name="train", flow_run_name="train {run.name}")
 def train_flow(folder: Path, run: Path, heldout: Path | None = None, config: TrainConfig = TrainConfig()) -> Any:
     """Fine-tunes a Stable Diffusion model on a training folder; goes on where the run stopped."""
-    return _run(runs.train_step(folder, run, config, heldout))
+    return _run(train_steps.TrainStep(folder, run, config, heldout))
 
 
 @flow(name="evaluate")
 def evaluate_flow(model: str, base: str, heldout: Path, output: Path, config: EvaluateConfig = EvaluateConfig()) -> Any:
     """Measures what a model learned, and what it forgot."""
-    return _run(runs.evaluate_step(lambda: model, base, heldout, config, output))
+    return _run(train_steps.EvaluateStep(lambda: model, base, heldout, config, output))
 
 
 @flow(name="export")
 def export_flow(checkpoint: Path, target: Path, config: ExportConfig = ExportConfig()) -> Any:
     """Writes a trained model as other programs read it."""
-    return _run(runs.export_step(lambda: checkpoint, target, config))
+    return _run(train_steps.ExportStep(lambda: checkpoint, target, config))
 
 
 def _run(step: steps.Step) -> Any:
     with Terminal() as terminal:
         outcome = perform(step, terminal)
-    return outcome.said if outcome.finished else Cancelled(message=outcome.said)
+    return outcome.message if outcome.finished else Cancelled(message=outcome.message)

@@ -1,12 +1,14 @@
-"""Each stage as a step: what of it is to be made, how to make it, and what there is to say and see of it.
+"""The stages as steps: which parts are to be made, how to make them, and what to show of the result.
 
-The commands, the chain and the Prefect flows all run these steps, so they can't differ.
+The commands, the chain and the Prefect flows run these same steps, so they can't differ.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import StageConfig, Summary
@@ -16,7 +18,7 @@ from dreamloom.caption.sidecar import read_caption
 from dreamloom.curate import assemble, choose, score
 from dreamloom.curate.balance import BalanceConfig
 from dreamloom.curate.source import Source
-from dreamloom.flows.pictures import Pictures, of_collection, of_folder
+from dreamloom.flows.contents import CaptionedImages, images_of_collection, images_of_training_folder
 from dreamloom.flows.terminal import stage_line
 from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.collection.parts import stale_parts
@@ -26,65 +28,142 @@ from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.web import scrape as download
 
 WHOLE = "all"
-"""The one part of a step that is made in one piece."""
+"""The name of the only part of a step that is made in one piece."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step came to."""
+    """The result of a step."""
 
-    said: str
+    message: str
     """One line for people."""
-    made: bool
-    """Whether anything had to be made."""
+    changed: bool
+    """Whether anything was made; False: all was there already."""
     summary: Summary | None = None
-    """Of the stages whose rows are counted."""
+    """Set by stages that count rows."""
     finished: bool = True
-    """False: it was asked to stop and has saved what it did, so that nothing after it can begin."""
+    """False: the step was asked to stop and saved its work, so nothing after it can begin."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """One stage over one source, or over all of them."""
+class Step(ABC):
+    """One stage over one collection, or over all of them."""
 
-    stage: str
-    source: str
-    """The collection's name; empty where the step is over all sources."""
-    stale: Callable[[], list[str]]
-    """The parts that are missing or were made by another recipe. Asked when all before it is done."""
-    make: Callable[[Progress, Sequence[str] | None], Outcome]
-    """Makes these parts; None: all that are stale."""
-    there: Callable[[], Summary] = Summary
-    """What was made so far, by whatever config: its parts, and how long they took."""
-    left: Callable[[Sequence[str]], float] = lambda _: 1.0
-    """Which share of the work of parts is yet to be done, where a part that is made again takes over what it has."""
-    pictures: Callable[[], Pictures] = list
-    """Some of what it made, to look at."""
-    charts: Callable[[], Mapping[str, Path]] = dict
-    """Name → image file that shows how it goes, renewed while it works."""
+    stage: ClassVar[str]
+
+    @property
+    def source(self) -> str:
+        """The collection's name; empty where the step is over all sources."""
+        return ""
 
     @property
     def title(self) -> str:
         """ "scrape people"."""
         return f"{self.stage} {self.source}".rstrip()
 
+    @abstractmethod
+    def stale_parts(self) -> list[str]:
+        """Returns the parts that are missing or were made by another recipe. Valid when all earlier steps are done."""
 
-def filter_step(collection: Collection, config: FilterConfig) -> Step:
-    """An index → candidates."""
-    return Step(
-        "filter",
-        collection.name,
-        lambda: [] if laion.is_current(collection, config) else [WHOLE],
-        lambda progress, _: counted("filter", collection.name, laion.filter_laion(collection, config, progress)),
-        lambda: collection.summary(Table.CANDIDATES),
-    )
+    @abstractmethod
+    def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
+        """Makes these parts; None: all that are stale."""
+
+    def existing(self) -> Summary:
+        """Returns what was made so far, by whatever config: its rows, its parts, and how long they took."""
+        return Summary()
+
+    def remaining_share(self, parts: Sequence[str]) -> float:
+        """Returns the share of the parts' work that is left, where a new part takes over work of the old one."""
+        return 1.0
+
+    def images(self) -> CaptionedImages:
+        """Returns some images of the result, to look at."""
+        return []
+
+    def charts(self) -> Mapping[str, Path]:
+        """Returns image files, by name, that show the progress and are renewed while the step runs."""
+        return {}
 
 
-def scrape_step(collection: Collection, config: download.ScrapeConfig, retry: Sequence[Status] = ()) -> Step:
-    """Candidates → records and images."""
-    recipes = partial(download.recipes, collection, config)
-    make = partial(download.scrape, collection, config, retry=retry)
-    return _by_parts("scrape", Table.RECORDS, collection, recipes, make, lambda: of_collection(collection))
+@dataclass(frozen=True)
+class CollectionStep(Step):
+    """A step over one collection that makes one of its tables."""
+
+    collection: Collection
+
+    @property
+    def source(self) -> str:
+        """The collection's name."""
+        return self.collection.name
+
+    @property
+    @abstractmethod
+    def table(self) -> Table:
+        """The table that the step makes."""
+
+    def existing(self) -> Summary:
+        """Returns the summary of the table as it is."""
+        return self.collection.summary(self.table)
+
+
+@dataclass(frozen=True)
+class FilterStep(CollectionStep):
+    """Chooses candidates from an index."""
+
+    config: FilterConfig
+    stage = "filter"
+    table = Table.CANDIDATES
+
+    def stale_parts(self) -> list[str]:
+        """Returns the one part, unless the candidates are up to date."""
+        return [] if laion.is_current(self.collection, self.config) else [WHOLE]
+
+    def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
+        """Writes the candidates."""
+        return counted(self.stage, self.source, laion.filter_laion(self.collection, self.config, progress))
+
+
+@dataclass(frozen=True)
+class PartsStep(CollectionStep):
+    """A step over one collection that makes a table part by part."""
+
+    @abstractmethod
+    def recipes(self) -> Mapping[str, str]:
+        """Returns the recipe of each part."""
+
+    @abstractmethod
+    def make_parts(self, progress: Progress, parts: Sequence[str] | None) -> Summary:
+        """Makes these parts; None: all that are stale."""
+
+    def stale_parts(self) -> list[str]:
+        """Returns the parts that are missing or were made by another recipe."""
+        return stale_parts(self.collection, self.table, self.recipes())
+
+    def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
+        """Makes these parts; None: all that are stale."""
+        return counted(self.stage, self.source, self.make_parts(progress, parts))
+
+
+@dataclass(frozen=True)
+class ScrapeStep(PartsStep):
+    """Downloads candidates: writes records and images."""
+
+    config: download.ScrapeConfig
+    retry: Sequence[Status] = ()
+    stage = "scrape"
+    table = Table.RECORDS
+
+    def recipes(self) -> Mapping[str, str]:
+        """Returns the recipe of each part."""
+        return download.recipes(self.collection, self.config)
+
+    def make_parts(self, progress: Progress, parts: Sequence[str] | None) -> Summary:
+        """Makes these parts; None: all that are stale."""
+        return download.scrape(self.collection, self.config, progress=progress, parts=parts, retry=self.retry)
+
+    def images(self) -> CaptionedImages:
+        """Returns some of the downloaded images."""
+        return images_of_collection(self.collection)
 
 
 INGESTS: Mapping[type[StageConfig], tuple[Callable[..., Mapping[str, str]], Callable[..., Summary]]] = {
@@ -98,80 +177,119 @@ INGESTS: Mapping[type[StageConfig], tuple[Callable[..., Mapping[str, str]], Call
 """The config of each kind of images of this machine → its recipes, and how they come in."""
 
 
-def ingest_step(collection: Collection, config: StageConfig) -> Step:
-    """Pictures of this machine → records and images; COCO's without a folder of photos → candidates.
+@dataclass(frozen=True)
+class IngestStep(PartsStep):
+    """Brings in images of this machine: writes records and images, or candidates for COCO without its photos."""
 
-    Args:
-        config: of a kind in INGESTS.
-    """
-    recipes, ingest = INGESTS[type(config)]
+    config: StageConfig
+    """Of a kind in INGESTS."""
+    stage = "ingest"
 
-    def make(progress: Progress, parts: Sequence[str] | None) -> Summary:
-        return ingest(collection, config, progress=progress, parts=parts)
+    @property
+    def table(self) -> Table:
+        """The table that the step makes."""
+        return coco.table_of(self.config) if isinstance(self.config, coco.CocoConfig) else Table.RECORDS
 
-    table = coco.table_of(config) if isinstance(config, coco.CocoConfig) else Table.RECORDS
-    pictures = partial(of_collection, collection)
-    return _by_parts("ingest", table, collection, partial(recipes, collection, config), make, pictures)
+    def recipes(self) -> Mapping[str, str]:
+        """Returns the recipe of each part."""
+        recipes, _ = INGESTS[type(self.config)]
+        return recipes(self.collection, self.config)
 
+    def make_parts(self, progress: Progress, parts: Sequence[str] | None) -> Summary:
+        """Makes these parts; None: all that are stale."""
+        _, ingest = INGESTS[type(self.config)]
+        return ingest(self.collection, self.config, progress=progress, parts=parts)
 
-def score_step(collection: Collection, config: score.ScoreConfig) -> Step:
-    """Records → scores."""
-    recipes = partial(score.recipes, collection, config)
-    return _by_parts("score", Table.SCORES, collection, recipes, partial(score.score, collection, config))
-
-
-def choose_step(sources: Sequence[Source], config: choose.ChooseConfig) -> Step:
-    """Records and scores of all sources → choices."""
-    return Step(
-        "choose",
-        "",
-        lambda: [] if choose.is_current(sources, config) else [WHOLE],
-        lambda progress, _: counted("choose", "", choose.choose(sources, config, progress)),
-        lambda: sum((source.collection.summary(Table.CHOICES) for source in sources), start=Summary()),
-    )
+    def images(self) -> CaptionedImages:
+        """Returns some of the images."""
+        return images_of_collection(self.collection)
 
 
-def caption_step(collection: Collection, config: CaptionConfig) -> Step:
-    """Chosen records → captions."""
-    recipes = partial(captioning.recipes, collection, config)
-    make = partial(captioning.caption, collection, config)
-    step = _by_parts("caption", Table.CAPTIONS, collection, recipes, make, lambda: of_collection(collection))
-    return replace(step, left=partial(captioning.left, collection, config))
+@dataclass(frozen=True)
+class ScoreStep(PartsStep):
+    """Scores the images."""
+
+    config: score.ScoreConfig
+    stage = "score"
+    table = Table.SCORES
+
+    def recipes(self) -> Mapping[str, str]:
+        """Returns the recipe of each part."""
+        return score.recipes(self.collection, self.config)
+
+    def make_parts(self, progress: Progress, parts: Sequence[str] | None) -> Summary:
+        """Makes these parts; None: all that are stale."""
+        return score.score(self.collection, self.config, progress, parts)
 
 
-def balance_step(sources: Sequence[Source], config: BalanceConfig, workspace: Path) -> Step:
-    """Captioned collections → the training folder, what is held out, and the manifest."""
-    return Step(
-        "balance",
-        "",
-        lambda: [] if assemble.is_current(sources, config, workspace) else [WHOLE],
-        lambda progress, _: counted("balance", "", assemble.balance(sources, config, workspace, progress)),
-        pictures=lambda: of_folder(workspace / "dataset"),
-    )
+@dataclass(frozen=True)
+class ChooseStep(Step):
+    """Decides, over all sources at once, which images go on."""
+
+    sources: Sequence[Source]
+    config: choose.ChooseConfig
+    stage = "choose"
+
+    def stale_parts(self) -> list[str]:
+        """Returns the one part, unless the choices are up to date."""
+        return [] if choose.is_current(self.sources, self.config) else [WHOLE]
+
+    def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
+        """Writes the choices of all sources."""
+        return counted(self.stage, "", choose.choose(self.sources, self.config, progress))
+
+    def existing(self) -> Summary:
+        """Returns the summary of the choices of all sources."""
+        return sum((source.collection.summary(Table.CHOICES) for source in self.sources), start=Summary())
 
 
-Recipes = Callable[[], Mapping[str, str]]
-Make = Callable[[Progress, Sequence[str] | None], Summary]
+@dataclass(frozen=True)
+class CaptionStep(PartsStep):
+    """Captions the chosen images."""
+
+    config: CaptionConfig
+    stage = "caption"
+    table = Table.CAPTIONS
+
+    def recipes(self) -> Mapping[str, str]:
+        """Returns the recipe of each part."""
+        return captioning.recipes(self.collection, self.config)
+
+    def make_parts(self, progress: Progress, parts: Sequence[str] | None) -> Summary:
+        """Makes these parts; None: all that are stale."""
+        return captioning.caption(self.collection, self.config, progress, parts)
+
+    def remaining_share(self, parts: Sequence[str]) -> float:
+        """Returns the share of captions that no earlier run has written."""
+        return captioning.left(self.collection, self.config, parts)
+
+    def images(self) -> CaptionedImages:
+        """Returns some of the images with their captions."""
+        return images_of_collection(self.collection)
 
 
-def _by_parts(
-    stage: str,
-    table: Table,
-    collection: Collection,
-    recipes: Recipes,
-    make: Make,
-    pictures: Callable[[], Pictures] = list,
-) -> Step:
-    return Step(
-        stage,
-        collection.name,
-        lambda: stale_parts(collection, table, recipes()),
-        lambda progress, parts: counted(stage, collection.name, make(progress, parts)),
-        lambda: collection.summary(table),
-        pictures=pictures,
-    )
+@dataclass(frozen=True)
+class BalanceStep(Step):
+    """Assembles the training folder, what is held out, and the manifest."""
+
+    sources: Sequence[Source]
+    config: BalanceConfig
+    workspace: Path
+    stage = "balance"
+
+    def stale_parts(self) -> list[str]:
+        """Returns the one part, unless the training folder is up to date."""
+        return [] if assemble.is_current(self.sources, self.config, self.workspace) else [WHOLE]
+
+    def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
+        """Writes the training folder."""
+        return counted(self.stage, "", assemble.balance(self.sources, self.config, self.workspace, progress))
+
+    def images(self) -> CaptionedImages:
+        """Returns some images of the training folder."""
+        return images_of_training_folder(self.workspace / "dataset")
 
 
 def counted(stage: str, source: str, summary: Summary) -> Outcome:
-    """The outcome of a stage whose rows are counted."""
+    """Returns the outcome of a stage that counts rows."""
     return Outcome(stage_line(stage, source, summary), summary.parts_done > 0, summary)

@@ -56,7 +56,7 @@ def balance(workspace: Path) -> list[dict[str, Any]]:
         {
             "source": source,
             "role": role[source],
-            "pictures": counts[source, TRAIN],
+            "images": counts[source, TRAIN],
             "multiply": multiply.get(source, 0.0),
             "shown an epoch": round(counts[source, TRAIN] * multiply.get(source, 0.0), 3),
             "held out": counts[source, HELD_OUT],
@@ -66,7 +66,7 @@ def balance(workspace: Path) -> list[dict[str, Any]]:
     ]
     shown = {kind: sum(row["shown an epoch"] for row in table if row["role"] == kind) for kind in Role}
     ratio = shown[Role.GROUND_TRUTH] / shown[Role.TRAINING] if shown[Role.TRAINING] else 0.0
-    total = {name: sum(row[name] for row in table) for name in ("pictures", "shown an epoch", "held out", "dropped")}
+    total = {name: sum(row[name] for row in table) for name in ("images", "shown an epoch", "held out", "dropped")}
     last = {"source": "all", "role": f"ratio {ratio:.3g}", "multiply": None, **total}
     return [*table, {name: last[name] for name in table[0]}]
 

@@ -140,6 +140,16 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def percent(share: float, error: float | None) -> str:
+    """ "12.3 ± 0.8 %"."""
+    return f"{100 * share:.1f} %" if error is None else f"{100 * share:.1f} ± {100 * error:.1f} %"
+
+
+def indented(note: str) -> str:
+    """A note below a line; nothing where there is none."""
+    return f"\n  {note}" if note else ""
+
+
 def reasons(counts: Mapping[str, int]) -> str:
     """Rows by reason, the most frequent first: "http_404 120, timeout 7"."""
     return ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts.items(), key=lambda i: (-i[1], i[0])))

@@ -25,7 +25,7 @@ def perform(step: Step, terminal: Terminal) -> Outcome:
         ExceptionGroup: parts failed; the others are made.
         StageFailed: all parts together came to too little.
     """
-    stale = step.stale()
+    stale = step.stale_parts()
     outcomes, failed = list[Outcome](), list[Exception]()
     for part in stale:
         state = make_part(step, part, terminal, return_state=True)
@@ -41,7 +41,7 @@ def perform(step: Step, terminal: Terminal) -> Outcome:
     if failed:
         raise ExceptionGroup(f"{step.title}: {len(failed)} of {len(stale)} parts failed", failed)
     if stale:
-        artifacts.publish_sheet(f"{step.title} pictures", step.pictures(), f"Some images of {step.title}")
+        artifacts.publish_sheet(f"{step.title} images", step.images(), f"Some images of {step.title}")
     return _said(outcomes[0] if stale == [WHOLE] else _whole(step, stale, outcomes))
 
 
@@ -56,15 +56,15 @@ def make_part(step: Step, part: str, terminal: Terminal) -> Outcome:
             shown(done, total, note)
             line(done, total, note)
 
-        outcome = step.make(progress, [part])
+        outcome = step.run(progress, [part])
     if outcome.finished:
-        shown.finish(outcome.said)
+        shown.finish(outcome.message)
     return outcome
 
 
 def _whole(step: Step, stale: Sequence[str], made: Sequence[Outcome]) -> Outcome:
     """All parts of a step, also those that were there; parts that no plan has a place for any more are removed."""
-    outcome = step.make(silent, None)
+    outcome = step.run(silent)
     if outcome.summary is None or not stale:
         return outcome
     outcome.summary.seconds = sum(part.summary.seconds for part in made if part.summary is not None)
@@ -73,7 +73,7 @@ def _whole(step: Step, stale: Sequence[str], made: Sequence[Outcome]) -> Outcome
 
 
 def _said(outcome: Outcome) -> Outcome:
-    get_run_logger().info(outcome.said)
+    get_run_logger().info(outcome.message)
     if deployment.id is None:  # a worker shows the log
-        say(outcome.said)
+        say(outcome.message)
     return outcome

@@ -54,7 +54,7 @@ class Small:
         outcomes: dict[str, Outcome] = {}
 
         def perform(step: Step) -> Outcome:
-            outcomes[step.title] = step.make(silent, None)
+            outcomes[step.title] = step.run(silent)
             return outcomes[step.title]
 
         chain.run(self.load(), perform)

@@ -147,7 +147,7 @@ def test_no_caption_tells_the_terminal_what_to_do(mine: Path, capsys: pytest.Cap
     (mine / "a man, a man_1.txt").write_text(text)
     assert run(["ingest", "folder", "man", "--path", str(mine)]) == 0
     assert run(["caption", "man"]) == 0
-    for tokens in (["show", "man", "--picture", "a man, a man_1.png"], ["caption", "edit", "man", "--prefix", "x"]):
+    for tokens in (["show", "man", "--image", "a man, a man_1.png"], ["caption", "edit", "man", "--prefix", "x"]):
         out = said([*tokens, *(["--dry-run"] if "edit" in tokens else [])], capsys)
         assert all(part in out for part in (r"a cat\x1b[31m", r"\u202edisguise\nsecond"))
         assert not {"\x1b", "\u202e"} & set(out)

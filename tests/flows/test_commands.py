@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,23 @@ def test_plan_of_a_finished_project_says_how_training_goes(finished: Any, capsys
 
 def test_plan_takes_a_part_that_keeps_most_of_its_work_for_less() -> None:
     there = Summary(rows=30, kept=30, seconds=20.0, parts_done=2)
-    step = Step("caption", "people", list, lambda *_: Outcome("", True), lambda: there, left=lambda parts: 0.25)
-    assert [PlannedStep(step, stale).seconds for stale in (None, [], ["00001"])] == [None, 0.0, 2.5]
+
+    class MostlyDone(Step):
+        stage = "caption"
+
+        def stale_parts(self) -> list[str]:
+            return ["00001"]
+
+        def run(self, *_: Any) -> Outcome:
+            raise NotImplementedError
+
+        def existing(self) -> Summary:
+            return there
+
+        def remaining_share(self, parts: Sequence[str]) -> float:
+            return 0.25
+
+    assert [PlannedStep(MostlyDone(), stale).seconds for stale in (None, [], ["00001"])] == [None, 0.0, 2.5]
 
 
 def test_train_plans_any_training_folder_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,7 +147,7 @@ def test_show_leaves_files_alone_that_are_not_its_own(
 
 def test_show_tells_the_history_of_a_picture(finished: Any, capsys: pytest.CaptureFixture[str]) -> None:
     picture = next((finished.workspace / "dataset" / "circles").glob("*.png"))
-    out = said(["show", str(finished.workspace / "dataset"), "--picture", picture.name], capsys)
+    out = said(["show", str(finished.workspace / "dataset"), "--image", picture.name], capsys)
     assert str(finished.folder / "circles") in out
 
 

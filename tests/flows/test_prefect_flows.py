@@ -56,10 +56,10 @@ def test_the_chain_runs_part_by_part_and_shows_what_it_made(finished: Any) -> No
     assert shown["caption-squares-00001"].data == 100.0
     assert "| small" not in shown["balance"].data
     assert '"source": "squares"' in shown["funnel"].data
-    for name in ("caption-squares-pictures", "balance-pictures", "samples", "learned-and-forgotten"):
+    for name in ("caption-squares-images", "balance-images", "samples", "learned-and-forgotten"):
         assert "(data:image/jpeg;base64," in shown[name].data
         assert len(shown[name].data) < 201_000
-    assert not any(outcome.made for outcome in finished.run().values()), "without Prefect something is left to do"
+    assert not any(outcome.changed for outcome in finished.run().values()), "without Prefect something is left to do"
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -85,15 +85,23 @@ def test_a_stage_is_a_flow_of_its_own(small: Any) -> None:
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_part_that_came_to_too_little_is_judged_with_the_others() -> None:
-    def scrape(progress: Progress, parts: Sequence[str] | None) -> Outcome:
-        if parts == ["00001"]:
-            raise StageFailed("too few images came")
-        return counted("scrape", "web", Summary(rows=20, kept=11, dropped={"timeout": 9}, seconds=1.0, parts_before=2))
+    class Scrape(Step):
+        stage = "scrape"
+        source = "web"
+
+        def stale_parts(self) -> list[str]:
+            return ["00000", "00001"]
+
+        def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
+            if parts == ["00001"]:
+                raise StageFailed("too few images came")
+            summary = Summary(rows=20, kept=11, dropped={"timeout": 9}, seconds=1.0, parts_before=2)
+            return counted("scrape", "web", summary)
 
     @flow
     def one_step() -> str:
         with Terminal() as terminal:
-            return perform(Step("scrape", "web", lambda: ["00000", "00001"], scrape), terminal).said
+            return perform(Scrape(), terminal).message
 
     assert one_step() == "scrape   web                20 in        11 kept, 9 dropped (timeout 9); 1.0 s"
 

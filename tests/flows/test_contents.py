@@ -6,7 +6,7 @@ from PIL import Image
 
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.caption.sidecar import read_caption
-from dreamloom.flows.pictures import of_collection
+from dreamloom.flows.contents import images_of_collection
 from dreamloom.scrape.collection import CaptionKind, Collection, Table
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
 
@@ -17,11 +17,11 @@ def test_a_doubtful_caption_says_so(tmp_path: Path) -> None:
         Image.new("RGB", (side, side)).save(tmp_path / "mine" / f"a thing of {side}.png")
     collection = Collection(tmp_path / "collection")
     ingest_folder(collection, FolderConfig(path=tmp_path / "mine"), read_caption)
-    assert [text for _, text in of_collection(collection)] == ["a thing of 20", "a thing of 30", "a thing of 40"]
+    assert [text for _, text in images_of_collection(collection)] == ["a thing of 20", "a thing of 30", "a thing of 40"]
     keys = collection.read(Table.RECORDS)["key"].to_pylist()
     rows = [
         {"key": key, "caption": f"caption {number}", "kind": CaptionKind.MODEL, "doubtful": doubtful}
         for number, (key, doubtful) in enumerate(zip(keys, (None, True, False), strict=True))
     ]
     collection.write(Table.CAPTIONS, "00000", rows, recipe="r", config=StageConfig(), summary=Summary(rows=3, kept=3))
-    assert [text for _, text in of_collection(collection)] == ["caption 0", "doubtful: caption 1", "caption 2"]
+    assert [text for _, text in images_of_collection(collection)] == ["caption 0", "doubtful: caption 1", "caption 2"]

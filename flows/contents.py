@@ -1,0 +1,82 @@
+"""What a collection, a workspace or a training folder holds: its captions, and some of its images to look at."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow.compute as pc
+
+from dreamloom.curate.assemble import DROPPED, manifest_path, read_manifest
+from dreamloom.flows.tables import sources_of
+from dreamloom.scrape.collection import Collection, Status, Table
+from dreamloom.train.data.folder import read_folder
+
+Captions = list[tuple[str, str]]
+"""Pairs of an image's key or file name and its caption."""
+
+CaptionedImages = list[tuple[Path, str]]
+"""Pairs of an image file and the text to write below it."""
+
+SHEET_IMAGES = 48
+"""Images on a contact sheet."""
+
+Item = TypeVar("Item")
+
+
+def captions_of_collection(collection: Collection) -> Captions:
+    """Returns the captions of a collection by key, or the texts that its images came with where none is written yet."""
+    if collection.parts(Table.CAPTIONS):
+        rows = collection.read(Table.CAPTIONS, columns=["key", "caption"])
+    else:
+        records = collection.read(Table.RECORDS, columns=["key", "text", "status"])
+        with_text = pc.and_(pc.is_valid(records["text"]), pc.equal(records["status"], Status.OK))
+        rows = records.filter(with_text).select(["key", "text"])
+    return list(zip(*(rows.column(number).to_pylist() for number in (0, 1)), strict=True))
+
+
+def captions_of_workspace(workspace: Path, sources: Sequence[str] | None = None) -> Captions:
+    """Returns the captions of the dataset by file name, or those of the collections where there is no dataset yet.
+
+    Args:
+        sources: names of the collections; None: all of the workspace.
+    """
+    if not manifest_path(workspace).exists():
+        names = sources_of(workspace) if sources is None else sources
+        collections = [Collection(workspace / "collections" / name) for name in names]
+        return [pair for collection in collections for pair in captions_of_collection(collection)]
+    rows = read_manifest(manifest_path(workspace)).select(["file", "caption", "split"])
+    rows = rows.filter(pc.and_(pc.not_equal(rows["split"], DROPPED), pc.is_valid(rows["caption"])))
+    return list(zip(rows["file"].to_pylist(), rows["caption"].to_pylist(), strict=True))
+
+
+def captions_of_training_folder(folder: Path) -> Captions:
+    """Returns the captions of a training folder by file name."""
+    return [(image.name, image.caption) for subfolder in read_folder(folder) for image in subfolder.pictures]
+
+
+def images_of_collection(collection: Collection) -> CaptionedImages:
+    """Returns up to SHEET_IMAGES images with their captions, or with the texts they came with where none is written."""
+    records = collection.read(Table.RECORDS, columns=["key", "status", "image", "text"]).to_pylist()
+    rows = collection.read(Table.CAPTIONS, columns=["key", "caption", "doubtful"]).to_pylist()
+    captions = {row["key"]: f"doubtful: {row['caption']}" if row["doubtful"] else row["caption"] for row in rows}
+    captioned = [row for row in records if row["key"] in captions]
+    shown = evenly_spaced(captioned or [row for row in records if row["status"] == Status.OK], SHEET_IMAGES)
+    return [(collection.root / row["image"], captions.get(row["key"], row["text"] or "")) for row in shown]
+
+
+def images_of_training_folder(folder: Path) -> CaptionedImages:
+    """Returns about SHEET_IMAGES images of a training folder, equally many from each subfolder that has enough.
+
+    Images in shards are left out.
+    """
+    subfolders = read_folder(folder)
+    count = max(1, SHEET_IMAGES // len(subfolders))
+    files = [[image for image in each.pictures if image.stored.length is None] for each in subfolders]
+    return [(image.stored.path, image.caption) for images in files for image in evenly_spaced(images, count)]
+
+
+def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
+    """Returns at most `count` items, evenly spaced from the first to the last."""
+    if len(items) <= count:
+        return list(items)
+    return [items[place * (len(items) - 1) // max(1, count - 1)] for place in range(count)]

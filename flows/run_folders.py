@@ -1,0 +1,66 @@
+"""Finds the folder of a project's training run, and what lies in it.
+
+A run belongs to a recipe: the dataset's content, the train section and the models. The recipe is written into the run's
+folder when training begins, so that the same project finds its run again.
+"""
+
+import time
+from pathlib import Path
+
+from dreamloom.base.files import commit_text, fingerprint
+from dreamloom.base.stage import recipe
+from dreamloom.curate.assemble import content, manifest_path
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.run.folder import VERSION, read_summary
+
+_RECIPE_FILE = ".recipe"
+"""Holds the project's recipe, which knows the dataset by its manifest and so needs not read the images."""
+
+
+def run_folder(workspace: Path, config: TrainConfig) -> Path:
+    """Returns the folder of the run of the dataset as it is now with this config: an existing one, or a new name.
+
+    Raises:
+        UserError: there is no dataset.
+    """
+    wanted = _train_recipe(workspace, config)
+    for file in sorted((workspace / "runs").glob(f"*/{_RECIPE_FILE}")):
+        if file.read_text(encoding="utf-8") == wanted:
+            return file.parent
+    name = time.strftime("%Y-%m-%d_%H-%M-%S")
+    taken = sum(1 for _ in (workspace / "runs").glob(f"{name}*"))
+    return workspace / "runs" / (f"{name}_{taken + 1}" if taken else name)
+
+
+def claim_run_folder(workspace: Path, config: TrainConfig) -> Path:
+    """Returns `run_folder`, after writing the recipe into it, so that later calls find it."""
+    folder = run_folder(workspace, config)
+    if not (folder / _RECIPE_FILE).exists():
+        commit_text(folder / _RECIPE_FILE, _train_recipe(workspace, config))
+    return folder
+
+
+def newest_speed(workspace: Path) -> float | None:
+    """Returns the images a second of the newest finished run; None where there is none."""
+    summaries = sorted((workspace / "runs").glob("*/summary.json"), reverse=True)
+    summary = read_summary(summaries[0].parent) if summaries else None
+    return summary.images_per_second if summary else None
+
+
+def run_charts(run: Path) -> dict[str, Path]:
+    """Returns the images in a run's folder that show how training goes, by name, as far as they exist."""
+    files = {"learned and forgotten": run / "learned_forgotten.png"}
+    if samples := sorted((run / "samples").glob("*.png")):
+        files["samples"] = samples[-1]
+    return {name: file for name, file in files.items() if file.is_file()}
+
+
+def heldout_folder(workspace: Path) -> Path | None:
+    """Returns the folder of a workspace's held-out images; None where none are held out."""
+    folder = workspace / "heldout"
+    return folder if folder.is_dir() and any(folder.iterdir()) else None
+
+
+def _train_recipe(workspace: Path, config: TrainConfig) -> str:
+    models = {"base": fingerprint(config.base)} | ({"vae": fingerprint(config.vae)} if config.vae else {})
+    return recipe("train", VERSION, config, [content(manifest_path(workspace))], models)

@@ -1,0 +1,182 @@
+"""Training, evaluation, export and DreamBooth folders as steps; see dreamloom.flows.steps."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dreamloom.base.errors import UserError
+from dreamloom.base.files import commit_json, fingerprint
+from dreamloom.base.progress import Progress
+from dreamloom.base.stage import recipe
+from dreamloom.flows.run_folders import claim_run_folder, heldout_folder, run_charts, run_folder
+from dreamloom.flows.steps import WHOLE, Outcome, Step
+from dreamloom.flows.terminal import indented, percent, size
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.dreambooth import DreamBoothConfig, dreambooth
+from dreamloom.train.evaluate.evaluate import EvaluateConfig, evaluate
+from dreamloom.train.export.export import ExportConfig, export, is_current
+from dreamloom.train.loop.loop import train
+from dreamloom.train.run.folder import TrainSummary, read_summary
+
+
+@dataclass(frozen=True)
+class TrainStep(Step):
+    """Trains on any training folder."""
+
+    folder: Path
+    run_folder: Path
+    config: TrainConfig
+    heldout: Path | None
+    stage = "train"
+
+    def stale_parts(self) -> list[str]:
+        """Returns the one part, unless the run is finished."""
+        return [] if read_summary(self.run_folder) else [WHOLE]
+
+    def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
+        """Begins the run, or continues it."""
+        return _train(self.folder, self.run_folder, self.config, self.heldout, progress)
+
+    def charts(self) -> Mapping[str, Path]:
+        """Returns the run's newest samples and its chart of measurements."""
+        return run_charts(self.run_folder)
+
+
+@dataclass(frozen=True)
+class ProjectTrainStep(Step):
+    """Trains on a workspace's dataset, in the run folder of its recipe."""
+
+    workspace: Path
+    config: TrainConfig
+    stage = "train"
+
+    def stale_parts(self) -> list[str]:
+        """Returns the one part, unless the run is finished."""
+        return [] if read_summary(run_folder(self.workspace, self.config)) else [WHOLE]
+
+    def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
+        """Begins the run, or continues it."""
+        folder = claim_run_folder(self.workspace, self.config)
+        return _train(self.workspace / "dataset", folder, self.config, heldout_folder(self.workspace), progress)
+
+    def charts(self) -> Mapping[str, Path]:
+        """Returns the run's newest samples and its chart of measurements."""
+        return run_charts(run_folder(self.workspace, self.config))
+
+
+@dataclass(frozen=True)
+class DreamBoothStep(Step):
+    """Makes a training folder of subjects, and of class images that the base model draws."""
+
+    subjects: Path
+    target: Path
+    config: DreamBoothConfig
+    stage = "dreambooth"
+
+    def stale_parts(self) -> list[str]:
+        """Returns the one part: what is missing is known only while it runs."""
+        return [WHOLE]
+
+    def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
+        """Draws the class images that are missing, and writes the training folder."""
+        done = dreambooth(self.subjects, self.target, self.config, progress)
+        counts = f"{done.subjects} subjects, {done.pictures:,} images of them, {done.class_pictures:,} of their classes"
+        return Outcome(f"{'dreambooth':<21}{counts} ({done.drawn:,} drawn now); {self.target}", done.drawn > 0)
+
+
+@dataclass(frozen=True)
+class EvaluateStep(Step):
+    """Measures what a model learned and forgot, into a file; skipped where its recipe is unchanged."""
+
+    model: Callable[[], Path | str]
+    """The run, checkpoint or model; called when the step runs, as a run may not exist before."""
+    base: str
+    heldout: Path
+    config: EvaluateConfig
+    output: Path
+    stage = "evaluate"
+
+    def stale_parts(self) -> list[str]:
+        """Returns the one part, unless the file holds this evaluation."""
+        return [] if _recipe_in(self.output) == self._recipe() else [WHOLE]
+
+    def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
+        """Writes the evaluation.
+
+        Raises:
+            UserError: the file is there, and is no evaluation.
+        """
+        if _recipe_in(self.output) == self._recipe():
+            evaluation = json.loads(self.output.read_text(encoding="utf-8"))["evaluation"]
+            return Outcome(_evaluation_line(evaluation, "there already"), changed=False)
+        if self.output.exists() and _recipe_in(self.output) is None:
+            raise UserError(f"{self.output} is there, and is no evaluation; name another file for this one.")
+        evaluation = evaluate(self.model(), self.base, self.heldout, self.config, progress).to_dict()
+        commit_json(self.output, {"recipe": self._recipe(), "evaluation": evaluation})
+        return Outcome(_evaluation_line(evaluation, str(self.output)), changed=True)
+
+    def _recipe(self) -> str:
+        fingerprints = [fingerprint(self.model()), fingerprint(self.base), fingerprint(self.heldout)]
+        return recipe("evaluate", 1, self.config, fingerprints)
+
+
+@dataclass(frozen=True)
+class ExportStep(Step):
+    """Writes a run's weights into a model folder."""
+
+    checkpoint: Callable[[], Path]
+    """The run or checkpoint; called when the step runs, as a run may not exist before."""
+    target: Path
+    config: ExportConfig
+    stage = "export"
+
+    def stale_parts(self) -> list[str]:
+        """Returns the one part, unless the model folder is up to date."""
+        return [] if is_current(self.checkpoint(), self.target, self.config) else [WHOLE]
+
+    def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
+        """Writes the model folder."""
+        summary = export(self.checkpoint(), self.target, self.config, progress)
+        how = size(summary.bytes) if summary.made else "there already"
+        line = f"{self.target}, as of {summary.images_seen:,} images seen; {how}{indented(summary.note)}"
+        return Outcome(f"{'export':<21}{line}", summary.made)
+
+
+def _train(folder: Path, run: Path, config: TrainConfig, heldout: Path | None, progress: Progress) -> Outcome:
+    is_new = read_summary(run) is None
+    summary = train(folder, run, config, heldout, progress)
+    if not summary.finished:
+        line = f"stopped and saved after {summary.images_seen:,} of {summary.images:,} images; run again to go on"
+    else:
+        line = f"{summary.steps:,} steps, {summary.images_seen:,} images seen{_measures(summary)}; "
+        line += str(run) if is_new else "there already"
+    left_out = f"{summary.problems:,} images took no part; {run / 'problems.json'} says why" if summary.problems else ""
+    return Outcome(f"{'train':<21}{line}{indented(left_out)}", is_new, finished=summary.finished)
+
+
+def _measures(summary: TrainSummary) -> str:
+    text = ""
+    if summary.learned is not None:
+        text += f", learned {percent(summary.learned, summary.learned_error)}"
+    if summary.forgotten is not None:
+        text += f", forgotten {percent(summary.forgotten, summary.forgotten_error)}"
+    return text
+
+
+def _evaluation_line(evaluation: Mapping[str, Any], where: str) -> str:
+    measures = [
+        f"{name} {percent(measure['change'], measure['error'])} ({measure['pictures']} images)"
+        for name in ("learned", "forgotten")
+        if (measure := evaluation[name])
+    ]
+    return f"{'evaluate':<21}{', '.join(measures) or 'nothing held out'}; {where}"
+
+
+def _recipe_in(file: Path) -> str | None:
+    """The recipe in a JSON file of ours; None where there is no such file or recipe."""
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["recipe"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
