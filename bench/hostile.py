@@ -53,7 +53,7 @@ class Case:
     urls: tuple[str, ...] = ("http://{at}/picture.jpg",)
     robots: Answer | bytes | None = None
     """Its robots.txt; None: it has none."""
-    text: str | None = "an picture"
+    text: str | None = "an image"
     shows: "np.ndarray | None" = None
     """What must be seen on the stored image."""
     close: float = 8.0

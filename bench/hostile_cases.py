@@ -14,16 +14,17 @@ from bench.hostile import Case, Site, endless, moved, once, only, reply, send
 from dreamloom.base.stage import Summary
 from dreamloom.scrape.collection import Collection, Table, key_of
 from dreamloom.scrape.collection.journal import Row
-from dreamloom.scrape.web.scrape import ScrapeConfig, scrape
+from dreamloom.scrape.web.config import ScrapeConfig
+from dreamloom.scrape.web.scrape import scrape
 
 CONFIG = ScrapeConfig(
-    allow_private=True,
+    allow_private_addresses=True,
     timeout_s=2,
     connect_timeout_s=1,
     min_side=16,
     max_bytes=8 * 2**20,
-    min_success=0,
-    format="png",
+    min_success_rate=0,
+    encode_format="png",
 )
 """How the cases are scraped."""
 

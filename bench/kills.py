@@ -22,7 +22,7 @@ from pathlib import Path
 from bench.scrape import candidates, served
 from dreamloom.scrape.collection import Collection, Status, Table
 
-FLAGS = ["--allow-private", "--min-side=16", "--per-host=16", "--retries=0"]
+FLAGS = ["--allow-private-addresses", "--min-side=16", "--concurrency-per-host=16", "--retries=0"]
 
 
 def main() -> None:

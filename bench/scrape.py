@@ -140,7 +140,7 @@ def per_address(count: int, work: Path) -> dict[str, Any]:
     """CPU per address where there is nothing to fetch, and the memory of many against that of a tenth."""
     with served() as url:
         few, many = (
-            ours([f"{url}/empty/{number}" for number in range(n)], work / f"empty{n}", "--min-success=0")
+            ours([f"{url}/empty/{number}" for number in range(n)], work / f"empty{n}", "--min-success-rate=0")
             for n in (count // 10, count)
         )
     cpu_ms = 1000 * (many.cpu_s - few.cpu_s) / (count - count // 10)
@@ -153,7 +153,13 @@ def ours(urls: list[str], place: Path, *flags: str) -> Cost:
     """`dreamloom scrape` over these addresses."""
     collection = Collection(place)
     candidates(collection, urls)
-    base = ["--allow-private", "--per-host=32", "--format=jpeg", "--quality=95", "--placeholder-copies=1000"]
+    base = [
+        "--allow-private-addresses",
+        "--concurrency-per-host=32",
+        "--encode-format=jpeg",
+        "--encode-quality=95",
+        "--max-placeholder-copies=1000",
+    ]
     cpu, wall, peak = measured([sys.executable, "-m", "dreamloom.flows.cli", "scrape", str(place), *base, *flags])
     statuses = Counter(collection.read(Table.RECORDS, columns=["status"]).column(0).to_pylist())
     return Cost(cpu, wall, peak, statuses)
@@ -163,7 +169,7 @@ def candidates(collection: Collection, urls: list[str]) -> None:
     """Writes a collection's candidates."""
     for start in range(0, len(urls), PART_ROWS):
         of_part = urls[start : start + PART_ROWS]
-        rows = [{"key": key_of("url", address), "url": address, "text": "an picture"} for address in of_part]
+        rows = [{"key": key_of("url", address), "url": address, "text": "an image"} for address in of_part]
         summary = Summary(rows=len(rows), kept=len(rows))
         name = f"{start // PART_ROWS:05d}"
         collection.write(Table.CANDIDATES, name, rows, recipe="bench", config=NoConfig(), summary=summary)

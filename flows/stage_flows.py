@@ -25,7 +25,7 @@ from dreamloom.scrape.datasets.huggingface import HuggingfaceConfig
 from dreamloom.scrape.datasets.imagenet import ImagenetConfig
 from dreamloom.scrape.datasets.webdataset import WebdatasetConfig
 from dreamloom.scrape.index.config import FilterConfig
-from dreamloom.scrape.web.scrape import ScrapeConfig
+from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.evaluate import EvaluateConfig
 from dreamloom.train.export.export import ExportConfig

@@ -26,6 +26,7 @@ from dreamloom.scrape.datasets import coco, ffhq, folder, huggingface, imagenet,
 from dreamloom.scrape.index import filter as laion
 from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.web import scrape as download
+from dreamloom.scrape.web.config import ScrapeConfig
 
 WHOLE = "all"
 """The name of the only part of a step that is made in one piece."""
@@ -148,7 +149,7 @@ class PartsStep(CollectionStep):
 class ScrapeStep(PartsStep):
     """Downloads candidates: writes records and images."""
 
-    config: download.ScrapeConfig
+    config: ScrapeConfig
     retry: Sequence[Status] = ()
     stage = "scrape"
     table = Table.RECORDS

@@ -22,7 +22,7 @@ _NUMBER = re.compile(r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)\.?$", re.IGNORECASE)
 """A host that ends so is an IPv4 address in some spelling, or nothing (WHATWG URL, 3.5)."""
 
 
-def checked_url(text: str | None, *, allow_private: bool = False) -> URL:
+def checked_url(text: str | None, *, allow_private_addresses: bool = False) -> URL:
     """An address as it can be asked for: percent-encoded, its name in punycode, without fragment and credentials.
 
     Raises:
@@ -41,7 +41,7 @@ def checked_url(text: str | None, *, allow_private: bool = False) -> URL:
     if literal is None and (len(host) > 253 or not _NAME.fullmatch(host)):
         raise Dropped(Status.BAD_URL, _brief(f"no host is called {host}"))
     if literal is not None:
-        if not allow_private and not is_public(literal):
+        if not allow_private_addresses and not is_public(literal):
             raise Dropped(Status.PRIVATE_ADDRESS, host)
         url = url.with_host(str(literal))
     return url.with_user(None).with_fragment(None)
@@ -80,9 +80,9 @@ class PrivateAddress(OSError):
 class PublicResolver(AbstractResolver):
     """Resolves names, and hands out public addresses only."""
 
-    def __init__(self, resolver: AbstractResolver, *, allow_private: bool = False) -> None:
+    def __init__(self, resolver: AbstractResolver, *, allow_private_addresses: bool = False) -> None:
         self._resolver = resolver
-        self._allow_private = allow_private
+        self._allow_private = allow_private_addresses
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET

@@ -26,7 +26,7 @@ from dreamloom.scrape.web.robots import Robots
 from dreamloom.scrape.web.store import store_picture
 
 if TYPE_CHECKING:
-    from dreamloom.scrape.web.scrape import ScrapeConfig
+    from dreamloom.scrape.web.config import ScrapeConfig
 
 _PASSING = {Status.DNS_TEMPORARY, Status.CONNECTION, Status.SHORT_BODY, Status.HTTP_429, Status.HTTP_5XX}
 """What may be over in seconds."""
@@ -93,17 +93,17 @@ class Crawler:
     async def _fetch_all(self) -> None:
         config = self._config
         self._turns: Turns[_Job] = Turns(
-            config.per_host, first=1 if config.obey_optout else None, delay_s=config.delay_s
+            config.concurrency_per_host, first=1 if config.respect_optout else None, delay_s=config.delay_per_host_s
         )
         self._delays: dict[str, float] = {}  # host → seconds from one request to the next, by its robots.txt
-        self._breaker = Breaker(config.give_up_after)
+        self._breaker = Breaker(config.max_host_failures)
         self._given_up: dict[str, tuple[Status, str]] = {}  # hosts that are not asked any more, and why
-        threads = config.threads or os.cpu_count() or 1
+        threads = config.decode_threads or os.cpu_count() or 1
         self._decoding, self._backlog, self._room = 0, _BACKLOG * threads, asyncio.Event()
         self._room.set()
         with ThreadPoolExecutor(threads, "decode") as self._pool:
             async with Fetcher(config) as self._fetcher:
-                self._robots = Robots(self._fetcher, allow_private=config.allow_private)
+                self._robots = Robots(self._fetcher, allow_private_addresses=config.allow_private_addresses)
                 self._offer()
                 await self._work_off(min(config.concurrency, len(self._rows)))
 
@@ -134,7 +134,7 @@ class Crawler:
 
     def _add(self, place: int, url: str | None, hops: int = 0, tried: int = 0, spent_s: float = 0.0) -> None:
         try:
-            address = checked_url(url, allow_private=self._config.allow_private)
+            address = checked_url(url, allow_private_addresses=self._config.allow_private_addresses)
         except Dropped as dropped:
             self._finish(place, self._row(place, dropped))
         else:
@@ -164,11 +164,11 @@ class Crawler:
         """One request, where the host may be asked."""
         if host in self._given_up:
             raise Dropped(*self._given_up[host])
-        if not self._config.obey_optout:
+        if not self._config.respect_optout:
             return await self._fetcher.get(job.address, self._config.timeout_s - job.spent_s)
         rules = await self._robots.rules(job.address)
         if host not in self._delays:
-            self._delays[host] = max(self._config.delay_s, rules.delay_s)
+            self._delays[host] = max(self._config.delay_per_host_s, rules.delay_s)
             self._turns.admit(host, self._delays[host])
         says = rules.verdict(job.address)
         try:
@@ -232,7 +232,7 @@ class Crawler:
 
     def _answered(self, host: str) -> None:
         self._breaker.answered(host, asyncio.get_running_loop().time())
-        self._turns.admit(host, self._delays.get(host, self._config.delay_s))
+        self._turns.admit(host, self._delays.get(host, self._config.delay_per_host_s))
 
     def _give_up(self, host: str, status: Status, detail: str) -> None:
         self._given_up[host] = (status, detail)

@@ -16,7 +16,7 @@ from dreamloom.scrape.collection.journal import Row
 from dreamloom.scrape.web.outcome import Dropped
 
 if TYPE_CHECKING:
-    from dreamloom.scrape.web.scrape import ScrapeConfig
+    from dreamloom.scrape.web.config import ScrapeConfig
 
 OF_PICTURES = (
     "image",
@@ -77,7 +77,7 @@ def settle(rows: Sequence[Row | None], config: "ScrapeConfig", earlier: Mapping[
         earlier: identity → key of the same images in earlier parts.
     """
     known_by = identities(rows)
-    placeholders = _placeholders(rows, known_by, config.placeholder_copies)
+    placeholders = _placeholders(rows, known_by, config.max_placeholder_copies)
     firsts: dict[str, Row] = {}
     settled: list[Row | None] = []
     for row in rows:

@@ -8,15 +8,15 @@ Job = TypeVar("Job")
 
 
 class Turns(Generic[Job]):
-    """Hands out one job of each host in turn, never more than `per_host` of one at once. For one event loop."""
+    """Hands out one job of each host in turn, at most `concurrency_per_host` of one at once. For one event loop."""
 
-    def __init__(self, per_host: int, *, first: int | None = None, delay_s: float = 0.0) -> None:
+    def __init__(self, concurrency_per_host: int, *, first: int | None = None, delay_s: float = 0.0) -> None:
         """Args:
         first: jobs of a host at once until `admit` is called for it; None: as many as later.
         delay_s: seconds from one of its jobs to the next until then.
         """
-        self._per_host = per_host
-        self._first, self._delay_s = first or per_host, delay_s
+        self._per_host = concurrency_per_host
+        self._first, self._delay_s = first or concurrency_per_host, delay_s
         self._admitted: dict[str, float] = {}  # host → seconds from one of its jobs to the next
         self._waiting: dict[str, deque[Job]] = {}  # no empty ones
         self._out: Counter[str] = Counter()  # host → its jobs that keep it busy; no zeros

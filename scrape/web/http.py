@@ -23,7 +23,7 @@ from dreamloom.scrape.web.optout import ROBOT, read_consent
 from dreamloom.scrape.web.outcome import Dropped
 
 if TYPE_CHECKING:
-    from dreamloom.scrape.web.scrape import ScrapeConfig
+    from dreamloom.scrape.web.config import ScrapeConfig
 
 _MOVED = (301, 302, 303, 307, 308)
 _OWN_STATUS = {403: Status.HTTP_403, 404: Status.HTTP_404, 410: Status.HTTP_410, 429: Status.HTTP_429}
@@ -51,7 +51,7 @@ class Fetcher:
 
     async def __aenter__(self) -> Self:
         config = self._config
-        self._resolver = PublicResolver(system_resolver(), allow_private=config.allow_private)
+        self._resolver = PublicResolver(system_resolver(), allow_private_addresses=config.allow_private_addresses)
         connector = aiohttp.TCPConnector(
             limit=config.concurrency,
             resolver=self._resolver,
@@ -61,7 +61,7 @@ class Fetcher:
         self._session = aiohttp.ClientSession(
             connector=connector,
             headers={
-                "User-Agent": user_agent(config.contact),
+                "User-Agent": user_agent(config.user_agent_contact),
                 "Accept": "image/*, */*;q=0.1",
                 # aiohttp asks for whatever it finds a library for, and for deflate, which comes in two forms
                 "Accept-Encoding": "gzip",
@@ -133,7 +133,7 @@ class Fetcher:
 
     def _listen(self, answer: aiohttp.ClientResponse) -> str:
         consent = read_consent(answer.headers)
-        if consent.refused and self._config.obey_optout:
+        if consent.refused and self._config.respect_optout:
             raise Dropped(Status.OPTED_OUT, consent.says, consent=consent.says)
         return consent.says
 

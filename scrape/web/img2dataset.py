@@ -39,7 +39,7 @@ from dreamloom.scrape.web.robots import Robots
 from dreamloom.scrape.web.store import store_picture
 
 if TYPE_CHECKING:
-    from dreamloom.scrape.web.scrape import ScrapeConfig
+    from dreamloom.scrape.web.config import ScrapeConfig
 
 _SHARD_ROWS = 1_000
 _ROUNDS = 2
@@ -98,7 +98,7 @@ def fetch_in_bulk(
         if _unfinished(folder, len(left)):
             _run(folder, config, len(left), len(candidates), progress)
     make = partial(_row, by_key, consents, collection.image_folder(part), config)
-    threads = config.threads or os.cpu_count() or 1
+    threads = config.decode_threads or os.cpu_count() or 1
     for row in map_ordered(make, _samples(folder), threads, 4 * threads):
         if row["status"] not in _ITS_OWN:
             journal.add(row)
@@ -132,21 +132,21 @@ async def _sort_out(
     Args:
         consents: filled with what the hosts of all others said of use.
     """
-    resolver = PublicResolver(system_resolver(), allow_private=config.allow_private)
+    resolver = PublicResolver(system_resolver(), allow_private_addresses=config.allow_private_addresses)
     gate = asyncio.Semaphore(config.concurrency)
     async with Fetcher(config) as fetcher:
-        robots = Robots(fetcher, allow_private=config.allow_private)
+        robots = Robots(fetcher, allow_private_addresses=config.allow_private_addresses)
         hosts: dict[str, asyncio.Task[None]] = {}
 
         async def sort_out(row: Row) -> None:
             try:
-                address = checked_url(row["url"], allow_private=config.allow_private)
+                address = checked_url(row["url"], allow_private_addresses=config.allow_private_addresses)
                 async with gate:
                     host = address.raw_host or ""
                     if host not in hosts:
                         hosts[host] = asyncio.create_task(_check_host(resolver, address))
                     await asyncio.shield(hosts[host])
-                    says = (await robots.rules(address)).verdict(address) if config.obey_optout else None
+                    says = (await robots.rules(address)).verdict(address) if config.respect_optout else None
             except Dropped as dropped:
                 if dropped.status not in _ITS_OWN:
                     journal.add(row_of(row, {}, dropped))
@@ -169,7 +169,7 @@ async def _check_host(resolver: PublicResolver, address: URL) -> None:
 
 def _write_plan(folder: Path, rows: Sequence[Row]) -> None:
     """Writes its list of addresses; shards of another list are thrown away."""
-    urls = [str(checked_url(row["url"], allow_private=True)) for row in rows]
+    urls = [str(checked_url(row["url"], allow_private_addresses=True)) for row in rows]
     table = pa.table({"url": urls, _KEY: [row["key"] for row in rows]})
     plan = folder / "urls.parquet"
     if plan.exists() and not pq.read_table(plan, partitioning=None).equals(table):
@@ -234,7 +234,7 @@ def _arguments(folder: Path, config: "ScrapeConfig") -> dict[str, Any]:
         "retries": config.retries,
         "distributor": config.distributor,
         "user_agent_token": ROBOT,
-        "disallowed_header_directives": sorted(REFUSALS) if config.obey_optout else [],
+        "disallowed_header_directives": sorted(REFUSALS) if config.respect_optout else [],
     }
 
 

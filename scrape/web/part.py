@@ -11,7 +11,7 @@ from dreamloom.scrape.web.crawler import Crawler
 from dreamloom.scrape.web.dedup import copies_in_earlier_parts, cut, identities, settle
 
 if TYPE_CHECKING:
-    from dreamloom.scrape.web.scrape import ScrapeConfig
+    from dreamloom.scrape.web.config import ScrapeConfig
 
 
 def crawl(

@@ -73,9 +73,9 @@ class Rules:
 class Robots:
     """The rules of every host that was asked. For one event loop."""
 
-    def __init__(self, asker: Asker, *, allow_private: bool) -> None:
+    def __init__(self, asker: Asker, *, allow_private_addresses: bool) -> None:
         self._asker = asker
-        self._allow_private = allow_private
+        self._allow_private = allow_private_addresses
         self._rules: dict[URL, Rules] = {}
         self._kept = 0  # bytes of their texts
         self._asked: dict[URL, asyncio.Lock] = {}
@@ -112,7 +112,7 @@ class Robots:
                 got = await self._asker.beginning(address, MOST_BYTES)
                 if isinstance(got, bytes):
                     return Rules(zlib.compress(got))
-                address = checked_url(got, allow_private=self._allow_private)
+                address = checked_url(got, allow_private_addresses=self._allow_private)
         except Dropped as dropped:
             if dropped.status in _NONE:
                 return Rules(None)

@@ -5,104 +5,19 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import Field, field_validator
+from typing import Any
 
 from dreamloom.base.errors import StageFailed, UserError
 from dreamloom.base.files import sweep
-from dreamloom.base.pixels import MAX_PIXELS
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import NO_RECIPE, StageConfig, Summary, recipe
+from dreamloom.base.stage import Summary, recipe
 from dreamloom.scrape.collection import Collection, Status, Table, open_collection
 from dreamloom.scrape.collection.journal import Journal, Row, plan_of
 from dreamloom.scrape.collection.parts import make_parts, stale_parts
+from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.scrape.web.dedup import OF_PICTURES, row_of
 
 _VERSION = 3
-
-
-class ScrapeConfig(StageConfig):
-    """How images are asked for, and as what they are stored.
-
-    Fields that say how hard to try (times, retries, how many at once) are no part of the recipe: images that came are
-    not fetched again for a longer time limit. To fetch those that did not come, name their statuses to `retry`.
-    """
-
-    timeout_s: Annotated[float, NO_RECIPE] = Field(
-        30.0, gt=0, description="Seconds for one address, from first to last byte, redirects too."
-    )
-    connect_timeout_s: Annotated[float, NO_RECIPE] = Field(10.0, gt=0, description="Seconds to connect.")
-    retries: Annotated[int, NO_RECIPE] = Field(
-        1, ge=0, le=10, description="Further tries, in this run, of what may be over in seconds."
-    )
-    concurrency: Annotated[int, NO_RECIPE] = Field(128, ge=1, le=1024, description="Addresses asked at once.")
-    per_host: Annotated[int, NO_RECIPE] = Field(4, ge=1, le=64, description="Of these, of one host.")
-    delay_s: Annotated[float, NO_RECIPE] = Field(
-        0.0, ge=0, le=60, description="Seconds from one request to a host to the next, at least."
-    )
-    give_up_after: Annotated[int | None, NO_RECIPE] = Field(
-        5,
-        ge=1,
-        description="Requests to a host without an answer, in a row, after which it is left alone; null: never.",
-    )
-    limit: Annotated[int | None, NO_RECIPE] = Field(
-        None, ge=1, description="Pictures wanted of a collection; null: all that can be had."
-    )
-    threads: Annotated[int, NO_RECIPE] = Field(0, ge=0, description="Threads that decode images; 0: one a core.")
-    engine: Annotated[Literal["own", "img2dataset"], NO_RECIPE] = Field(
-        "own", description="What fetches: dreamloom itself, or img2dataset 1.47 first, which can use many machines."
-    )
-    distributor: Annotated[Literal["multiprocessing", "pyspark", "ray"], NO_RECIPE] = Field(
-        "multiprocessing", description="What runs img2dataset's processes: this machine, or a Spark or Ray cluster."
-    )
-    processes: Annotated[int, NO_RECIPE] = Field(
-        0,
-        ge=0,
-        description="Processes of img2dataset, which share `concurrency`; 0: one a core. Spark and Ray run as many as "
-        "they like.",
-    )
-    contact: Annotated[str, NO_RECIPE] = Field(
-        "", description="A page or mail address for those who wonder who asks; part of User-Agent."
-    )
-    min_success: Annotated[float, NO_RECIPE] = Field(
-        0.1, ge=0, le=1, description="Share of images that must come, lest the stage fail."
-    )
-
-    max_bytes: int = Field(32 * 2**20, ge=1, description="Bytes of an image's file, at most, packed and unpacked.")
-    max_redirects: int = Field(5, ge=0, le=20, description="Redirects followed.")
-    obey_optout: bool = Field(
-        True, description="Heed robots.txt, X-Robots-Tag, TDM-Reservation, C2PA and IPTC refusals."
-    )
-    verify_hash: bool = Field(True, description="Leave out images whose md5 or sha256 is not that of the index.")
-    allow_private: bool = Field(False, description="Also ask addresses of this machine and of private networks.")
-
-    max_pixels: int = Field(MAX_PIXELS, ge=1, le=2 * MAX_PIXELS, description="Pixels, at most, asked before decoding.")
-    min_side: int = Field(256, ge=1, description="Shorter side, at least, in pixels.")
-    max_aspect: float | None = Field(3.0, ge=1, description="Longer side by shorter side, at most; null: any shape.")
-    placeholder_copies: int | None = Field(
-        5, ge=2, description="Addresses of one host with the same image, which is then none; null: any number."
-    )
-    hash_pixels: bool = Field(
-        False, description="Find equal images in unequal files, too: a hash of all pixels, for a full decode of each."
-    )
-    animated: Literal["reject", "first"] = Field(
-        "reject", description="Animations: leave out, or take the first frame."
-    )
-    shrink_to: int | None = Field(
-        1024, ge=1, description="Shorter side, in pixels, above which is shrunk; null: never."
-    )
-    format: Literal["jpeg", "webp", "png"] = Field("jpeg", description="Of images that can't be kept as they came.")
-    quality: int = Field(95, ge=1, le=100, description="Of JPEG and WebP.")
-    background: str = Field("white", description="Colour under transparent pixels: a name, or #rrggbb.")
-
-    @field_validator("background")
-    @classmethod
-    def _is_a_colour(cls, value: str) -> str:
-        from PIL import ImageColor
-
-        ImageColor.getrgb(value)
-        return value
 
 
 def recipes(collection: Collection, config: ScrapeConfig) -> dict[str, str]:
@@ -133,7 +48,7 @@ def scrape(
 
     Raises:
         UserError: there are no candidates, or another process works on this collection.
-        StageFailed: fewer images came than `min_success`; what came is stored.
+        StageFailed: fewer images came than `min_success_rate`; what came is stored.
         ExceptionGroup: some parts failed; the others are done.
     """
     open_collection(collection.root, Table.CANDIDATES)
@@ -162,7 +77,7 @@ def scrape(
     total.seconds += seconds
     came = total.kept + total.dropped.get(Status.DUPLICATE, 0)
     asked_for = total.rows - total.dropped.get(Status.NOT_NEEDED, 0)
-    if came < config.min_success * asked_for:
+    if came < config.min_success_rate * asked_for:
         raise StageFailed(_too_few(collection, config, total))
     return total
 
@@ -282,6 +197,6 @@ def _too_few(collection: Collection, config: ScrapeConfig, total: Summary) -> st
     most = sorted(total.dropped.items(), key=lambda item: -item[1])[:3]
     why = ", ".join(f"{count} {status}" for status, count in most)
     return (
-        f"Only {total.kept} of {total.rows} images of {collection.root} came ({why}), which is under min_success "
-        f"({config.min_success:g}); what came is stored, so retry some statuses, or lower min_success."
+        f"Only {total.kept} of {total.rows} images of {collection.root} came ({why}), which is under min_success_rate "
+        f"({config.min_success_rate:g}); what came is stored, so retry some statuses, or lower min_success_rate."
     )

@@ -19,7 +19,7 @@ from dreamloom.scrape.web.optout import refusal_inside
 from dreamloom.scrape.web.outcome import Dropped
 
 if TYPE_CHECKING:
-    from dreamloom.scrape.web.scrape import ScrapeConfig
+    from dreamloom.scrape.web.config import ScrapeConfig
 
 _PIXEL = 2
 """The longer side of what is there to be counted, not to be seen."""
@@ -66,7 +66,7 @@ def store_picture(
             _check_hash(candidate, body, found["sha256"])
         if is_copy(found["sha256"]):
             raise Dropped(Status.DUPLICATE)
-        if config.obey_optout and (says := refusal_inside(body)):
+        if config.respect_optout and (says := refusal_inside(body)):
             raise Dropped(Status.OPTED_OUT, says, consent=f"{consent}; {says}" if consent else says)
         picture = make_picture(body, config)
     except Dropped as dropped:
@@ -145,7 +145,7 @@ def _shrunk(header: Header, config: "ScrapeConfig") -> tuple[int, int] | None:
 
 
 def _made_anew(body: bytes, header: Header, config: "ScrapeConfig") -> Picture:
-    red, green, blue = ImageColor.getrgb(config.background)[:3]
+    red, green, blue = ImageColor.getrgb(config.background_color)[:3]
     size = _shrunk(header, config)
     image = decode(
         body,
@@ -155,16 +155,16 @@ def _made_anew(body: bytes, header: Header, config: "ScrapeConfig") -> Picture:
         animated=config.animated,
     )
     out = io.BytesIO()
-    options = {"quality": config.quality} if config.format != "png" else {}
+    options = {"quality": config.encode_quality} if config.encode_format != "png" else {}
     try:
         if size:
             image = shrink(image, size)
-        image.save(out, config.format, **options)
+        image.save(out, config.encode_format, **options)
     except (OSError, ValueError, MemoryError) as error:
         raise Dropped(
-            Status.UNSUPPORTED, f"can't be stored as {config.format}"
+            Status.UNSUPPORTED, f"can't be stored as {config.encode_format}"
         ) from error  # WebP: 16,383 pixels a side
-    extension = _EXTENSIONS[config.format.upper()]
+    extension = _EXTENSIONS[config.encode_format.upper()]
     pixels = _hash(image) if config.hash_pixels else None
     return Picture(out.getvalue(), extension, *image.size, header.width, header.height, pixels)
 

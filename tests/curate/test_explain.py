@@ -8,7 +8,7 @@ from dreamloom.curate.choose import ChooseConfig
 from dreamloom.curate.explain import rules
 from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.index.words import Words
-from dreamloom.scrape.web.scrape import ScrapeConfig
+from dreamloom.scrape.web.config import ScrapeConfig
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from PIL import Image
 
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.scrape.collection import Collection, Table, key_of
-from dreamloom.scrape.web.scrape import ScrapeConfig, scrape
+from dreamloom.scrape.web.config import ScrapeConfig
+from dreamloom.scrape.web.scrape import scrape
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -27,7 +28,9 @@ class _AnyConfig(StageConfig):
 class Web:
     """What is served, and how often each path was asked for."""
 
-    config = ScrapeConfig(allow_private=True, min_side=16, timeout_s=20, retries=0, min_success=0, threads=2)
+    config = ScrapeConfig(
+        allow_private_addresses=True, min_side=16, timeout_s=20, retries=0, min_success_rate=0, decode_threads=2
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop

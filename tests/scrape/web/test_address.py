@@ -69,7 +69,7 @@ def test_addresses_are_made_askable(text: str, asked: str) -> None:
 )
 def test_what_is_no_address_says_so(text: str | None, status: str) -> None:
     with pytest.raises(Dropped) as caught:
-        checked_url(text, allow_private=True)
+        checked_url(text, allow_private_addresses=True)
     assert caught.value.status == status
 
 
@@ -87,7 +87,7 @@ def test_private_literals_are_refused_in_every_spelling(host: str) -> None:
         with pytest.raises(Dropped) as caught:
             checked_url(text)
         assert caught.value.status == Status.PRIVATE_ADDRESS
-        assert checked_url(text, allow_private=True).host
+        assert checked_url(text, allow_private_addresses=True).host
 
 
 @pytest.mark.parametrize("host", ["8.8.8.8", "1.1.1.1", "[2606:4700::1111]", "[::ffff:8.8.8.8]", "[64:ff9b::808:808]"])
@@ -121,12 +121,13 @@ class Answers(AbstractResolver):
 
 
 def test_names_lead_to_public_addresses_only() -> None:
-    async def resolved(*hosts: str, allow_private: bool = False) -> list[str]:
-        found = await PublicResolver(Answers(*hosts), allow_private=allow_private).resolve("h.org", 80)
+    async def resolved(*hosts: str, allow_private_addresses: bool = False) -> list[str]:
+        resolver = PublicResolver(Answers(*hosts), allow_private_addresses=allow_private_addresses)
+        found = await resolver.resolve("h.org", 80)
         return [each["host"] for each in found]
 
     assert asyncio.run(resolved("8.8.8.8", "10.0.0.1", "::1", "1.1.1.1")) == ["8.8.8.8", "1.1.1.1"]
-    assert asyncio.run(resolved("10.0.0.1", allow_private=True)) == ["10.0.0.1"]
+    assert asyncio.run(resolved("10.0.0.1", allow_private_addresses=True)) == ["10.0.0.1"]
     with pytest.raises(PrivateAddress) as caught:
         asyncio.run(resolved("127.0.0.1", "fe80::1%2"))
     assert resolver_status(caught.value)[0] == Status.PRIVATE_ADDRESS
@@ -182,8 +183,9 @@ def test_a_name_that_changes_its_mind_gains_nothing(
     fickle = Fickle()
     monkeypatch.setattr("dreamloom.scrape.web.http.system_resolver", lambda: fickle)
     urls = [site.put(f"/{n}", site.picture(n)).replace("127.0.0.1", "fickle.example") for n in range(3)]
-    rows = site.scraped(collection, urls, allow_private=False)
+    rows = site.scraped(collection, urls, allow_private_addresses=False)
     assert [row["status"] for row in rows] == ["ok"] * 3
     assert fickle.asked == 1
     other = urls[0].replace("fickle", "fickle2")
-    assert [row["status"] for row in site.scraped(collection, [other], allow_private=False)] == ["private_address"]
+    rows = site.scraped(collection, [other], allow_private_addresses=False)
+    assert [row["status"] for row in rows] == ["private_address"]

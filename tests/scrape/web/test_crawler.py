@@ -61,7 +61,7 @@ def test_the_order_of_finishing_changes_nothing(site: Any, tmp_path: Path) -> No
     seen = []
     for run in range(3):
         collection = Collection(tmp_path / str(run))
-        rows = site.scraped(collection, urls, concurrency=8, per_host=8)
+        rows = site.scraped(collection, urls, concurrency=8, concurrency_per_host=8)
         seen.append((rows, collection.stamp(Table.RECORDS, "00000"), pictures(collection)))
     assert seen[0] == seen[1] == seen[2]
     assert [row["status"] for row in seen[0][0]] == [
@@ -76,7 +76,8 @@ def script(collection: Collection, site: Any) -> str:
     return f"""
 from pathlib import Path
 from dreamloom.scrape.collection import Collection
-from dreamloom.scrape.web.scrape import ScrapeConfig, scrape
+from dreamloom.scrape.web.config import ScrapeConfig
+from dreamloom.scrape.web.scrape import scrape
 config = ScrapeConfig.model_validate_json({site.config.model_dump_json()!r})
 scrape(Collection(Path({str(collection.root)!r})), config.model_copy(update={{"concurrency": 6}}))
 """

@@ -11,9 +11,9 @@ from dreamloom.scrape.web.host_queue import Turns
 JOBS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2), st.booleans()), max_size=25)
 
 
-@given(jobs=JOBS, per_host=st.integers(1, 3), workers=st.integers(1, 6))
+@given(jobs=JOBS, concurrency_per_host=st.integers(1, 3), workers=st.integers(1, 6))
 def test_each_job_is_done_as_often_as_it_asks_and_hosts_are_not_crowded(
-    jobs: list[tuple[str, int, bool]], per_host: int, workers: int
+    jobs: list[tuple[str, int, bool]], concurrency_per_host: int, workers: int
 ) -> None:
     """A job is its number and how often it is still to come back."""
     done: Counter[int] = Counter()
@@ -23,7 +23,7 @@ def test_each_job_is_done_as_often_as_it_asks_and_hosts_are_not_crowded(
         while turn := await turns.take():
             host, (number, more, rest) = turn
             out[host] += 1
-            assert out[host] <= per_host
+            assert out[host] <= concurrency_per_host
             await asyncio.sleep(0)
             out[host] -= 1
             done[number] += 1
@@ -35,7 +35,7 @@ def test_each_job_is_done_as_often_as_it_asks_and_hosts_are_not_crowded(
             turns.done()
 
     async def run() -> None:
-        turns: Turns[tuple[int, int, bool]] = Turns(per_host)
+        turns: Turns[tuple[int, int, bool]] = Turns(concurrency_per_host)
         for number, (host, more, rest) in enumerate(jobs):
             turns.add(host, (number, more, rest))
         await asyncio.wait_for(asyncio.gather(*[work(turns) for _ in range(workers)]), 20)

@@ -83,7 +83,7 @@ def test_private_addresses_are_refused_in_every_spelling_and_on_every_hop(
     monkeypatch.setattr("dreamloom.scrape.web.address.is_public", lambda ip: str(ip) == "127.0.0.9" or is_public(ip))
     target = f"http://{host}:{site.port}/secret"
     site.put("/secret", site.picture(1))
-    (row,) = site.scraped(collection, [target], allow_private=False)
+    (row,) = site.scraped(collection, [target], allow_private_addresses=False)
     assert row["status"] == "private_address"
     assert site.hits.total() == 0
 
@@ -96,7 +96,8 @@ def script(collection: Collection, site: Any, before: str = "") -> str:
 import resource
 from pathlib import Path
 from dreamloom.scrape.collection import Collection
-from dreamloom.scrape.web.scrape import ScrapeConfig, scrape
+from dreamloom.scrape.web.config import ScrapeConfig
+from dreamloom.scrape.web.scrape import scrape
 {before}
 scrape(Collection(Path({str(collection.root)!r})), ScrapeConfig.model_validate_json({site.config.model_dump_json()!r}))
 """
@@ -149,7 +150,7 @@ def test_a_picture_for_which_memory_does_not_suffice_is_a_row_among_others(site:
 
     urls = [site.put(f"/{n}", site.picture(n)) for n in range(6)]
     site.candidates(collection, [*urls[:3], site.handle("/large", large), *urls[3:]])
-    site.config = site.config.model_copy(update={"concurrency": 1, "threads": 1})  # in their order
+    site.config = site.config.model_copy(update={"concurrency": 1, "decode_threads": 1})  # in their order
     running.append(subprocess.Popen([sys.executable, "-c", script(collection, site)]))
     assert running[0].wait(60) == 0
     rows = collection.read(Table.RECORDS).to_pylist()

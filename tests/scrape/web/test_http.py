@@ -52,7 +52,7 @@ def test_private_addresses_are_refused_at_every_step(site: Any, collection: Coll
     picture = site.put("/picture", site.picture(1))
     urls = [picture, picture.replace("127.0.0.1", "localhost"), "http://169.254.169.254/latest/meta-data/"]
     urls += [f"http://[::ffff:127.0.0.1]:{site.port}/picture", f"http://2130706433:{site.port}/picture"]
-    assert statuses(site.scraped(collection, urls, allow_private=False)) == ["private_address"] * 5
+    assert statuses(site.scraped(collection, urls, allow_private_addresses=False)) == ["private_address"] * 5
     assert sum(site.hits.values()) == 0
 
 
@@ -64,7 +64,7 @@ def test_redirects(site: Any, collection: Collection) -> None:
     urls = [moved(f"/{code}", "/a b/ä.jpg", code) for code in (301, 302, 303, 307, 308)]
     urls += [moved("/loop", "/loop"), moved("/file", "file:///etc/passwd"), moved("/nothing", "http://a..b/")]
     urls += [moved("/far", "/301"), moved("/ftp", "ftp://h.org/"), moved("/relative", "../302")]
-    rows = site.scraped(collection, urls, placeholder_copies=None)
+    rows = site.scraped(collection, urls, max_placeholder_copies=None)
     assert [r["status"] for r in rows[:5]] == ["ok", "duplicate", "duplicate", "duplicate", "duplicate"]
     expected = ["too_many_redirects", "bad_scheme", "bad_url", "duplicate", "bad_scheme", "duplicate"]
     assert [r["status"] for r in rows[5:]] == expected
@@ -79,7 +79,7 @@ def test_a_redirect_to_a_private_address_is_not_followed(
     targets = ["http://169.254.169.254/", "http://127.0.0.2/", "http://[::1]/", "http://0x7f.2/", "//10.0.0.1/x"]
     urls = [site.put(f"/{n}", status=301, headers={"Location": to}) for n, to in enumerate(targets)]
     urls.append(site.put("/good", site.picture(1)))
-    rows = site.scraped(collection, urls, allow_private=False)
+    rows = site.scraped(collection, urls, allow_private_addresses=False)
     assert [row["status"] for row in rows] == ["private_address"] * 5 + ["ok"]
 
 
@@ -194,7 +194,7 @@ def test_no_answer_however_broken_stops_a_part(site: Any, collection: Collection
         return bytes(data)
 
     urls = [site.handle(f"/{n}", raw(broken())) for n in range(400)]
-    found = Counter(statuses(site.scraped(collection, urls, timeout_s=5, give_up_after=None)))
+    found = Counter(statuses(site.scraped(collection, urls, timeout_s=5, max_host_failures=None)))
     assert len(found) >= 6
     assert found["connection"] > 50
 
@@ -204,7 +204,7 @@ def test_no_answer_however_broken_stops_a_part(site: Any, collection: Collection
 
 def test_an_honest_name_and_nothing_else_about_us(site: Any, collection: Collection) -> None:
     urls = [site.put("/a", site.picture(1), headers={"Set-Cookie": "id=1"}), site.put("/b", site.picture(2))]
-    site.scraped(collection, urls, contact="https://example.org/bot", concurrency=1)
+    site.scraped(collection, urls, user_agent_contact="https://example.org/bot", concurrency=1)
     agent = site.headers.pop("User-Agent")
     assert agent.startswith("dreamloom/0")
     assert agent.endswith(" (+https://example.org/bot)")
@@ -234,7 +234,7 @@ def test_opt_outs_are_obeyed_and_recorded(site: Any, collection: Collection) -> 
         "x-robots-tag: none",
         None,
     ]
-    rows = site.scraped(collection, urls[:3], obey_optout=False)
+    rows = site.scraped(collection, urls[:3], respect_optout=False)
     assert [(r["status"], r["consent"]) for r in rows] == [("ok", r["consent"]) for r in rows]
 
 
@@ -266,10 +266,10 @@ def test_a_slow_host_does_not_hold_the_others(site: Any, collection: Collection)
         return web.Response(status=404)
 
     slows = [site.handle(f"/slow/{n}", slow).replace("127.0.0.1", "localhost") for n in range(12)]
-    found = statuses(site.scraped(collection, [*slows, *fast], concurrency=4, per_host=2))
+    found = statuses(site.scraped(collection, [*slows, *fast], concurrency=4, concurrency_per_host=2))
     assert found == ["http_404"] * 12 + ["ok"] * 12
 
 
 def test_no_host_is_asked_for_more_at_once_than_it_should(site: Any, collection: Collection) -> None:
-    site.scraped(collection, [site.crowd(f"/{n}") for n in range(20)], per_host=3)
+    site.scraped(collection, [site.crowd(f"/{n}") for n in range(20)], concurrency_per_host=3)
     assert site.most == 3

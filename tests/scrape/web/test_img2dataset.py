@@ -13,7 +13,8 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.stop import stop_all
 from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.web import img2dataset as bulk
-from dreamloom.scrape.web.scrape import ScrapeConfig, scrape
+from dreamloom.scrape.web.config import ScrapeConfig
+from dreamloom.scrape.web.scrape import scrape
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("img2dataset") is None, reason="img2dataset is an extra")
 
@@ -35,7 +36,7 @@ def test_its_tables_are_those_of_the_scraper(site: Any, tmp_path: Path, distribu
     urls += [site.put("/no", site.picture(7), headers={"X-Robots-Tag": "noai"}), site.put("/members/1", b"")]
     urls += ["file:///etc/hostname", None]
     tables = []
-    for engine in ("own", "img2dataset"):
+    for engine in ("native", "img2dataset"):
         collection = Collection(tmp_path / engine)
         config = {"engine": engine, "distributor": distributor, "processes": 1, "retries": 3, "shrink_to": 100}
         rows = site.scraped(collection, urls, **config)
@@ -51,7 +52,7 @@ def test_its_tables_are_those_of_the_scraper(site: Any, tmp_path: Path, distribu
 
 def test_private_addresses_are_not_handed_over(site: Any, collection: Collection) -> None:
     urls = [site.put("/a", site.picture(1)), site.url.replace("127.0.0.1", "localhost") + "/a"]
-    rows = site.scraped(collection, urls, engine="img2dataset", allow_private=False)
+    rows = site.scraped(collection, urls, engine="img2dataset", allow_private_addresses=False)
     assert [row["status"] for row in rows] == ["private_address"] * 2
     assert site.hits.total() == 0
 

@@ -58,7 +58,7 @@ def test_a_higher_limit_goes_on_where_a_lower_one_ended(site: Any, collection: C
 def test_a_limit_asks_no_more_of_parts_that_are_not_needed(site: Any, collection: Collection) -> None:
     site.candidates(collection, some(site, 3, set()))
     site.candidates(collection, some(site, 3, set(), "b"), "00001")
-    config = site.config.model_copy(update={"limit": 1, "min_success": 0.9})
+    config = site.config.model_copy(update={"limit": 1, "min_success_rate": 0.9})
     assert scrape(collection, config).dropped == {"not_needed": 5}
     assert site.hits.total() <= 2
 

@@ -25,12 +25,12 @@ def test_a_host_that_is_down_is_given_up_and_the_others_are_not(
     monkeypatch.setattr("dreamloom.scrape.web.circuit_breaker.REST_S", 0.01)
     down = [site.put(f"/down/{n}", status=500) for n in range(30)]
     up = [site.put(f"/up/{n}", site.picture(n)).replace("127.0.0.1", OTHER) for n in range(9)]
-    found = statuses(site.scraped(collection, [*down, *up], give_up_after=3))
+    found = statuses(site.scraped(collection, [*down, *up], max_host_failures=3))
     assert found[30:] == ["ok"] * 9
     asked = sum(site.hits[f"/down/{n}"] for n in range(30))
-    assert 3 + OPENINGS <= asked <= 3 + OPENINGS + site.config.per_host
+    assert 3 + OPENINGS <= asked <= 3 + OPENINGS + site.config.concurrency_per_host
     assert sorted(found[:30]) == ["host_down"] * (30 - asked) + ["http_5xx"] * asked
-    again = site.scraped(collection, down, give_up_after=None)
+    again = site.scraped(collection, down, max_host_failures=None)
     assert statuses(again) == ["http_5xx"] * 30
 
 
@@ -43,7 +43,7 @@ def test_a_host_that_comes_back_is_asked_again(
         bad = site.hits.total() <= 5
         return web.Response(status=503) if bad else web.Response(body=site.picture(int(request.path[1:])))
 
-    found = statuses(site.scraped(collection, [site.handle(f"/{n}", answer) for n in range(20)], give_up_after=3))
+    found = statuses(site.scraped(collection, [site.handle(f"/{n}", answer) for n in range(20)], max_host_failures=3))
     assert found.count("http_5xx") == 5
     assert found.count("ok") == 15
 
@@ -51,7 +51,7 @@ def test_a_host_that_comes_back_is_asked_again(
 def test_a_host_that_wants_to_be_left_alone_for_long_is(site: Any, collection: Collection) -> None:
     urls = [site.put(f"/{n}", status=429, headers={"Retry-After": "86400"}) for n in range(20)]
     urls.append(site.put("/else", site.picture(1)).replace("127.0.0.1", OTHER))
-    rows = site.scraped(collection, urls, per_host=2)
+    rows = site.scraped(collection, urls, concurrency_per_host=2)
     assert statuses(rows) == ["http_429"] * 20 + ["ok"]
     assert sum(site.hits[f"/{n}"] for n in range(20)) <= 2
     assert {row["detail"] for row in rows[:20]} == {"HTTP 429", "not asked, as its host wants to be left alone"}
@@ -86,7 +86,7 @@ def test_a_limit_of_a_host_holds_also_for_those_who_are_sent_there(site: Any, co
         site.put(f"/to/{n}", status=302, headers={"Location": to}).replace("127.0.0.1", OTHER)
         for n, to in enumerate(targets[:6])
     ]
-    rows = site.scraped(collection, [*sent, *targets[6:]], per_host=2)
+    rows = site.scraped(collection, [*sent, *targets[6:]], concurrency_per_host=2)
     assert statuses(rows) == ["http_404"] * 12
     assert site.most == 2
 

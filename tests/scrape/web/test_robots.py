@@ -39,7 +39,7 @@ def test_rules_are_obeyed_and_the_verdict_is_recorded(site: Any, collection: Col
     ]
     assert site.robots.total() == 1
     assert (site.hits["/no/1"], site.hits["/x.gif"]) == (0, 1)
-    rows = site.scraped(collection, urls[:2], obey_optout=False)
+    rows = site.scraped(collection, urls[:2], respect_optout=False)
     assert seen(rows) == [("ok", "nothing said")] * 2
     assert site.robots.total() == 1
 
@@ -137,7 +137,7 @@ def refused(hosts: Hosts, names: list[str]) -> list[bool]:
     """Whether each host's rules forbid what they forbid."""
 
     async def ask() -> list[bool]:
-        robots, found = Robots(hosts, allow_private=False), []
+        robots, found = Robots(hosts, allow_private_addresses=False), []
         for name in names:
             address = URL(f"http://{name}/{name}/1.jpg")
             try:

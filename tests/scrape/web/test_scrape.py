@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from dreamloom.base.errors import StageFailed, UserError
 from dreamloom.flows.cli import run
 from dreamloom.scrape.collection import Collection, Status, Table
-from dreamloom.scrape.web.scrape import ScrapeConfig, recipes, scrape
+from dreamloom.scrape.web.config import ScrapeConfig
+from dreamloom.scrape.web.scrape import recipes, scrape
 
 
 def test_the_summary_says_where_all_went_and_again_is_no_work(site: Any, collection: Collection) -> None:
@@ -22,7 +23,8 @@ def test_the_summary_says_where_all_went_and_again_is_no_work(site: Any, collect
     assert (first.rows, first.kept, first.dropped) == (4, 2, {"duplicate": 1, "http_404": 1})
     assert (first.bytes_written, first.parts_done) == (len(site.picture(1)) + len(site.picture(4)), 2)
     assert any("1 http_404" in note for _, _, note in seen)
-    again = scrape(collection, site.config.model_copy(update={"timeout_s": 9, "concurrency": 3, "contact": "me"}))
+    effort = {"timeout_s": 9, "concurrency": 3, "user_agent_contact": "me"}
+    again = scrape(collection, site.config.model_copy(update=effort))
     assert (again.rows, again.kept, again.parts_done, again.parts_before) == (4, 2, 0, 2)
     assert sum(site.hits.values()) == 4
     other = site.config.model_copy(update={"min_side": 8})
@@ -82,9 +84,9 @@ def test_retry_fetches_those_alone(site: Any, collection: Collection) -> None:
 def test_a_stage_that_came_to_too_little_fails_and_keeps_what_came(site: Any, collection: Collection) -> None:
     site.candidates(collection, [site.put("/a", site.picture(1)), *(site.url + f"/{n}" for n in range(9))])
     with pytest.raises(StageFailed, match=r"1 of 10 images .*9 http_404"):
-        scrape(collection, site.config.model_copy(update={"min_success": 0.2}))
+        scrape(collection, site.config.model_copy(update={"min_success_rate": 0.2}))
     assert collection.summary(Table.RECORDS).kept == 1
-    assert scrape(collection, site.config.model_copy(update={"min_success": 0.1})).parts_done == 0
+    assert scrape(collection, site.config.model_copy(update={"min_success_rate": 0.1})).parts_done == 0
 
 
 def test_it_runs_where_a_loop_runs_already(site: Any, collection: Collection) -> None:
@@ -102,7 +104,7 @@ def test_mistakes_are_one_clear_sentence(site: Any, collection: Collection) -> N
     site.candidates(collection, ["http://h.org/"], "00001")
     with pytest.raises(UserError, match="run filter again"):
         scrape(collection, site.config)
-    for wrong in ({"background": "no colour"}, {"timeout_s": 0}, {"formatt": "png"}):
+    for wrong in ({"background_color": "no colour"}, {"timeout_s": 0}, {"encode_formatt": "png"}):
         with pytest.raises(ValidationError):
             ScrapeConfig(**wrong)
 
@@ -113,7 +115,7 @@ def test_statuses_to_retry_are_named_as_the_records_name_them(
     site.candidates(
         collection, [site.put("/a", status=500), site.put("/b", status=404), site.put("/c", site.picture(1))]
     )
-    command = ["scrape", str(collection.root), "--allow-private", "--min-side=16", "--retries=0"]
+    command = ["scrape", str(collection.root), "--allow-private-addresses", "--min-side=16", "--retries=0"]
     assert run(command) == 0
     assert run([*command, "--retry", "http_5xx,timeout", "http-429"]) == 0
     assert [site.hits[path] for path in ("/a", "/b", "/c")] == [2, 1, 1]

@@ -17,7 +17,7 @@ from dreamloom.base.stop import run_stoppable, stop_all
 from dreamloom.flows.cli import run
 from dreamloom.scrape.collection import Collection, Table
 
-FLAGS = ["--allow-private", "--min-side=16", "--retries=0", "--per-host=4", "--timeout-s=600"]
+FLAGS = ["--allow-private-addresses", "--min-side=16", "--retries=0", "--concurrency-per-host=4", "--timeout-s=600"]
 
 
 def command(collection: Collection) -> list[str]:

@@ -57,13 +57,13 @@ def test_pictures_that_need_it_are_made_right(site: Any, collection: Collection)
     Image.fromarray(upright).save(out["tiff"], "TIFF")
     deep = cv2.imencode(".png", upright[..., ::-1].astype(np.uint16) * 257)[1].tobytes()
     urls = [site.put(f"/{name}", data.getvalue()) for name, data in out.items()] + [site.put("/deep", deep)]
-    rows = site.scraped(collection, urls, background="#00ff00", format="png")
+    rows = site.scraped(collection, urls, background_color="#00ff00", encode_format="png")
     assert [(r["status"], r["image"][-4:]) for r in rows] == [("ok", ".png")] * 5
     expected = [upright] * 5
     expected[1] = np.where(clear[..., 3:] == 0, np.array([0, 255, 0]), upright)
     for row, pixels, allowed in zip(rows, expected, (12, 0, 0, 0, 0), strict=True):
         assert np.abs(stored(collection, row) - pixels).max() <= allowed, row["url"]
-    rows = site.scraped(collection, urls, format="webp", quality=90)
+    rows = site.scraped(collection, urls, encode_format="webp", encode_quality=90)
     assert [r["image"][-5:] for r in rows] == [".webp"] * 5
 
 
