@@ -140,13 +140,13 @@ def serve(process: str, place: Path, given: argparse.Namespace) -> None:
             turns[f"first one{name}"] = make_one(place, model, 1, beams)
     else:
         precision = "auto" if process == "auto" else "fp32"
-        fixed = {"model": str(place / "model"), "min_length": TOKENS, "max_length": TOKENS, "no_repeat": 0}
-        config = CaptionConfig(**fixed, batch=given.batch, device=given.device, precision=precision)
+        fixed = {"model": str(place / "model"), "min_length": TOKENS, "max_length": TOKENS, "no_repeat_ngram_size": 0}
+        config = CaptionConfig(**fixed, batch_size=given.batch, device=given.device, precision=precision)
         name = "ours auto" if process == "auto" else "ours"
         for first, count in (("", given.pictures), ("first ", 2)):
             collection = make_collection(place, f"{first}{process}", count)
             turns[f"{first}{name}"] = make_stage(collection, config)
-            turns[f"{first}{name} beam3"] = make_stage(collection, config.model_copy(update={"beams": 3}))
+            turns[f"{first}{name} beam3"] = make_stage(collection, config.model_copy(update={"num_beams": 3}))
             turns[f"{first}{name}".replace("ours", "bare")] = make_bare(place, config, count)
     for line in sys.stdin:
         began, worked = time.perf_counter(), time.process_time()
@@ -201,7 +201,7 @@ def make_bare(place: Path, config: CaptionConfig, count: int) -> Callable[[], in
 
     def turn() -> int:
         loaded.language.generation_config = GenerationConfig(min_new_tokens=TOKENS, max_new_tokens=TOKENS)
-        for batch in ready.split(config.batch):
+        for batch in ready.split(config.batch_size):
             with torch.inference_mode():
                 loaded.model.generate(pixel_values=batch).cpu()
         return len(ready)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from dreamloom.base.clip_config import Device
 from dreamloom.base.cpu import has_bf16, keep_pages
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import fingerprint
-from dreamloom.caption.config import CaptionConfig, Device, Precision
+from dreamloom.caption.config import CaptionConfig, Precision
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,7 +117,7 @@ class Blip:
             )
         new = out.sequences[:, loaded.given(begin) :].tolist()
         written = [self._read(tokens, spent) for tokens, spent in zip(new, logs.float().tolist(), strict=True)]
-        each = self.config.candidates
+        each = self.config.num_candidates
         return [written[place : place + each] for place in range(0, len(written), each)]
 
     def text(self, tokens: Sequence[int]) -> str:
@@ -139,11 +140,11 @@ class Blip:
         special = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
         return transformers.GenerationConfig(
             **({} if config.top_p is None else {"do_sample": True, "top_k": 0}),
-            num_beams=config.beams,
-            num_return_sequences=config.candidates,
+            num_beams=config.num_beams,
+            num_return_sequences=config.num_candidates,
             min_new_tokens=config.min_length,
             max_new_tokens=config.max_length,
-            no_repeat_ngram_size=config.no_repeat,
+            no_repeat_ngram_size=config.no_repeat_ngram_size,
             return_dict_in_generate=True,
             output_logits=True,
             **{name: getattr(own, name) for name in special},
@@ -157,7 +158,9 @@ class Blip:
 
         config, draws = self.config, transformers.LogitsProcessorList()
         if config.top_p is not None:
-            luck = [torch.from_numpy(luck_of(config.seed, key, config.candidates, config.max_length)) for key in keys]
+            luck = [
+                torch.from_numpy(luck_of(config.seed, key, config.num_candidates, config.max_length)) for key in keys
+            ]
             draws.append(Nucleus(config.top_p, torch.cat(luck).to(self.loaded.device)))
         return draws
 
@@ -177,7 +180,7 @@ def load(config: CaptionConfig) -> Blip:
         return Blip(_load(config.model, config.device, config.precision, fingerprint(config.model)), config)
 
 
-def forget() -> None:
+def unload() -> None:
     """Lets go of the model that `load` keeps, so that its memory is free for others."""
     with _loading:
         _load.cache_clear()

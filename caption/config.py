@@ -1,102 +1,152 @@
-"""What the caption stage can be told, and whether its models are ones."""
+"""Config of the caption stage, and of the edits of captions."""
 
-import json
-import re
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+import regex
+from pydantic import Field, field_validator, model_validator
 
-from dreamloom.base.clip import ClipConfig, check_clip
-from dreamloom.base.errors import UserError
-from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Recipe, StageConfig
-from dreamloom.caption.edit import EditConfig
+from dreamloom.base.clip_config import ClipConfig, Device
+from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, Recipe, StageConfig
 from dreamloom.scrape.collection import CaptionKind
 
-Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 
-_KINDS = ("blip", "blip-2")
+PLACEHOLDER = regex.compile(r"\{(\w*)\}")
+"""A place in an edit's template: {caption} or {source}."""
+_PLACEHOLDERS = ("caption", "source")
+
+_KEPT, _MODEL, _GENERATION = Group("Kept texts"), Group("Model"), Group("Generation")
+_RANKING, _EDITING, _SPEED = Group("Ranking"), Group("Editing"), Group("Speed")
+
+GENERATION, RANKING, TEMPLATES = Recipe("generation"), Recipe("ranking"), Recipe("templates")
+"""The recipes by which the candidates of an image are found; see dreamloom.caption.reuse."""
+
+
+class EditConfig(StageConfig):
+    """How captions are edited. The rules apply in this order."""
+
+    strip: Annotated[tuple[str, ...], _EDITING] = Field(
+        (), description="Phrases to remove from the beginning of a caption: “a picture of”, “a photo of”."
+    )
+    replace: Annotated[dict[str, str], _EDITING] = Field(
+        {},
+        description="Whole words or phrases → their replacement, verbatim; an empty one removes them. All are replaced "
+        "at once, so that two can swap; of two that begin at the same place, the longer. "
+        "As a flag: --replace.WORDS REPLACEMENT, once for each.",
+    )
+    template: Annotated[str, _EDITING] = Field(
+        "",
+        description="Text around the caption: {caption} is the caption, {source} the name of the source or folder.",
+    )
+    prefix: Annotated[str, _EDITING] = Field("", description="Text to begin each caption with, unless it does.")
+    suffix: Annotated[str, _EDITING] = Field("", description="Text to end each caption with, unless it does.")
+    deduplicate: Annotated[bool, _EDITING] = Field(
+        False, description="Keep only the first of equal phrases between commas."
+    )
+    tag_order: Annotated[tuple[str, ...], _EDITING] = Field(
+        (), description="Phrases between commas to move to the front, in this order; the others keep theirs."
+    )
+
+    @field_validator("strip", "tag_order", "replace")
+    @classmethod
+    def _not_blank(cls, words: "tuple[str, ...] | dict[str, str]") -> "tuple[str, ...] | dict[str, str]":
+        if any(not word.split() for word in words):
+            raise ValueError("a word is blank; write the word to look for, or leave it out")
+        return words
+
+    @field_validator("template")
+    @classmethod
+    def _placeholders_exist(cls, template: str) -> str:
+        for name in PLACEHOLDER.findall(template):
+            if name not in _PLACEHOLDERS:
+                raise ValueError(f"{{{name}}} is not known; {{caption}} and {{source}} are")
+        return template
 
 
 class CaptionConfig(StageConfig):
-    """Which captions are kept, and how the others are written."""
+    """Which texts are kept as captions, and how the other captions are written."""
 
-    model: str = Field(
+    model: Annotated[str, _MODEL] = Field(
         "Salesforce/blip-image-captioning-base",
-        description="A BLIP or BLIP-2 in transformers' format: a folder, or an id of the Hugging Face hub.",
+        description="Captioning model, a BLIP or BLIP-2: a folder in transformers' format, or a Hugging Face hub ID.",
     )
-    keep: tuple[CaptionKind, ...] = Field(
+    keep_kinds: Annotated[tuple[CaptionKind, ...], _KEPT] = Field(
         (CaptionKind.HUMAN, CaptionKind.TEMPLATE),
-        description="Pictures that came with a text of these kinds (human, alt, template) keep it as their caption.",
+        description="Kinds of text (human, alt, template) that an image keeps as its caption.",
     )
-    keep_alt_text_if_better: Annotated[bool, Recipe("ranks")] = Field(
-        False, description="Alt text that is not kept anyway competes with what the model writes; CLIP chooses."
+    keep_alt_text_if_better: Annotated[bool, RANKING, _KEPT] = Field(
+        False, description="Let alt text that is not kept anyway compete with the model's captions; CLIP chooses."
     )
-    templates: Annotated[dict[str, tuple[str, ...]], Recipe("templates")] = Field(
+    templates: Annotated[dict[str, tuple[str, ...]], TEMPLATES, _KEPT] = Field(
         {},
-        description="Source → texts, of which each of its images takes the one that CLIP finds likeliest (close up "
-        "photo of a man, … of a woman): in place of its template and of the model's words. Kept human texts stay. "
+        description="Source → texts (close up photo of a man, … of a woman), of which each of its images gets the one "
+        "that CLIP ranks highest, in place of its template and of the model's caption. Kept human texts stay. "
         "As a flag: --templates.SOURCE TEXT, once for each text.",
     )
-    prompt: Annotated[str, Recipe("blip")] = Field(
-        "", description="How the model's sentences begin; left out of the captions."
+    prompt: Annotated[str, GENERATION, _GENERATION] = Field(
+        "", description="Beginning of the model's sentences; removed from the captions."
     )
-    beams: Annotated[int, Recipe("blip")] = Field(
-        1, ge=1, le=64, description="Beams of the search; 1 is greedy, and more are slower."
+    num_beams: Annotated[int, GENERATION, _GENERATION] = Field(
+        1, ge=1, le=64, description="Beams of beam search; 1 is greedy search. More are slower."
     )
-    top_p: Annotated[float | None, Recipe("blip")] = Field(
+    top_p: Annotated[float | None, GENERATION, _GENERATION] = Field(
         None,
         gt=0,
         le=1,
-        description="Sentences are drawn, each token from the likeliest ones that hold this much of the probability "
-        "(nucleus sampling; BLIP's own: 0.9); null: the likeliest sentence is searched for.",
+        description="Probability mass of nucleus sampling (BLIP's own: 0.9); null: search for the likeliest sentence.",
     )
-    candidates: Annotated[int, Recipe("blip")] = Field(
-        1, ge=1, le=64, description="Captions an image, of which CLIP takes the best; above 1 with top_p, or beams."
+    num_candidates: Annotated[int, GENERATION, _GENERATION] = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Captions generated per image, of which CLIP takes the best; above 1 needs top_p or beams.",
     )
-    seed: Annotated[int, Recipe("blip")] = Field(
-        0, ge=0, description="What is drawn hangs on this and the image alone, not on its batch."
+    seed: Annotated[int, GENERATION, _GENERATION] = Field(
+        0, ge=0, description="Seed of sampling; a caption depends on it and on the image, not on the batch."
     )
-    min_length: Annotated[int, Recipe("blip")] = Field(
-        5, ge=0, le=256, description="Fewest tokens a caption. (BLIP's COCO config: 5)"
+    min_length: Annotated[int, GENERATION, _GENERATION] = Field(
+        5, ge=0, le=256, description="Minimum tokens of a caption. (BLIP's COCO config: 5)"
     )
-    max_length: Annotated[int, Recipe("blip")] = Field(
-        30, ge=1, le=256, description="Most tokens a caption. (BLIP's own default: 30)"
+    max_length: Annotated[int, GENERATION, _GENERATION] = Field(
+        30, ge=1, le=256, description="Maximum tokens of a caption. (BLIP's default: 30)"
     )
-    no_repeat: Annotated[int, Recipe("blip")] = Field(
-        3, ge=0, description="No run of so many tokens comes twice in a caption, against “bald bald bald”; 0: it may."
+    no_repeat_ngram_size: Annotated[int, GENERATION, _GENERATION] = Field(
+        3, ge=0, description="Length in tokens of runs that may not repeat in a caption (“bald bald bald”); 0: any may."
     )
-    floor: float | None = Field(
+    doubtful_below: Annotated[float | None, _RANKING] = Field(
         None,
         ge=-1,
         le=1,
-        description="CLIP cosine of image and caption under which a caption that was written is marked as doubtful; "
-        "its image goes on. (0.2 is low for ViT-L-14.) null: none is asked.",
+        description="CLIP cosine of image and caption below which a generated caption is marked as doubtful; its image "
+        "goes on. (0.2 is low for ViT-L-14.) null: none is marked.",
     )
-    clip: Annotated[ClipConfig, BY_CONTENT] = Field(
-        ClipConfig(), description="Which CLIP ranks captions; in a project, what score says where this says nothing."
+    clip: Annotated[ClipConfig, BY_CONTENT, _RANKING] = Field(
+        ClipConfig(), description="CLIP that ranks captions; in a project, fields left out are those of score."
     )
-    edit: EditConfig = Field(EditConfig(), description="How captions are edited as a set, also those that were kept.")
-    batch: Annotated[int, NO_RECIPE] = Field(
-        16, ge=1, le=1024, description="Pictures a forward pass; many beams or candidates need fewer."
+    edit: Annotated[EditConfig, _EDITING] = Field(
+        EditConfig(), description="How captions are edited, including those that were kept."
     )
-    workers: Annotated[int, NO_RECIPE] = Field(
-        4, ge=1, le=64, description="Threads that decode. Changes the speed only."
+    batch_size: Annotated[int, NO_RECIPE, _SPEED] = Field(
+        16, ge=1, le=1024, description="Images per forward pass; lower it for many beams or candidates."
     )
-    device: Annotated[Device, NO_RECIPE] = Field("auto", description="auto: the GPU where there is one.")
-    precision: Annotated[Precision, Recipe("blip")] = Field(
-        "auto", description="auto: bf16 where the GPU or processor computes in it, else fp32."
+    num_workers: Annotated[int, NO_RECIPE, _SPEED] = Field(4, ge=1, le=64, description="Threads that decode images.")
+    device: Annotated[Device, NO_RECIPE, _SPEED] = Field(
+        "auto", description="Where the models run; auto: the GPU if there is one."
+    )
+    precision: Annotated[Precision, GENERATION, _MODEL] = Field(
+        "auto",
+        description="Arithmetic of the captioning model; auto: bf16 where the GPU or processor computes in it, else "
+        "fp32.",
     )
 
     @model_validator(mode="after")
-    def _fits(self) -> "CaptionConfig":
+    def _fits_together(self) -> "CaptionConfig":
         if self.min_length > self.max_length:
             raise ValueError(f"min_length {self.min_length} is above max_length {self.max_length}")
-        if self.top_p is not None and self.beams > 1:
-            raise ValueError("top_p draws sentences and beams search for them; set one of the two")
-        if self.top_p is None and self.candidates > self.beams:
-            raise ValueError(f"candidates {self.candidates}: needs top_p (0.9, say), or as many beams")
+        if self.top_p is not None and self.num_beams > 1:
+            raise ValueError("top_p draws sentences and num_beams searches for them; set one of the two")
+        if self.top_p is None and self.num_candidates > self.num_beams:
+            raise ValueError(f"num_candidates {self.num_candidates}: needs top_p (0.9, say), or as many num_beams")
         for source, texts in self.templates.items():
             if not texts or not all(text.strip() for text in texts):
                 raise ValueError(f"templates.{source}: needs at least one text, and none that is empty")
@@ -104,36 +154,10 @@ class CaptionConfig(StageConfig):
 
     @property
     def ranks(self) -> bool:
-        """Whether CLIP has to look at what the model writes."""
-        return self.candidates > 1 or self.floor is not None or self.keep_alt_text_if_better
+        """Whether CLIP ranks the model's captions."""
+        return self.num_candidates > 1 or self.doubtful_below is not None or self.keep_alt_text_if_better
 
     @property
-    def asks_clip(self) -> bool:
-        """Whether any source's captions need CLIP."""
+    def needs_clip(self) -> bool:
+        """Whether the captions of any source need CLIP."""
         return self.ranks or bool(self.templates)
-
-
-def check(config: CaptionConfig) -> None:
-    """Sees, without importing torch, that the models are ones, or may be on the hub.
-
-    Raises:
-        UserError: one can't be.
-    """
-    _check_blip(config.model)
-    if config.asks_clip:
-        check_clip(config.clip)
-
-
-def _check_blip(model: str) -> None:
-    folder = Path(model).expanduser()
-    if not folder.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not model.startswith("."):
-        return
-    mend = "name a folder that transformers saved a BLIP in, or an id such as Salesforce/blip-image-captioning-base."
-    try:
-        kind = json.loads((folder / "config.json").read_bytes()).get("model_type")
-    except (OSError, ValueError, AttributeError):
-        raise UserError(f"The captioning model {model} has no config.json of a model; {mend}") from None
-    if kind not in _KINDS:
-        raise UserError(f"The captioning model {model} is of the kind {kind}, not {' or '.join(_KINDS)}; {mend}")
-    if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
-        raise UserError(f"The captioning model {model} has no weights (model.safetensors); {mend}")

@@ -12,50 +12,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import regex
-from pydantic import Field, field_validator
 
-from dreamloom.base.stage import StageConfig
+from dreamloom.caption.config import PLACEHOLDER, EditConfig
 from dreamloom.scrape.index.words import UNSPACED
-
-_PLACE = regex.compile(r"\{(\w*)\}")
-_PLACES = ("caption", "source")
-
-
-class EditConfig(StageConfig):
-    """How captions are edited. The rules work in the order in which they stand here."""
-
-    strip: tuple[str, ...] = Field((), description="Beginnings that are taken off: “a picture of”, “a photo of”.")
-    replace: dict[str, str] = Field(
-        {},
-        description="Whole words or phrases → what is written instead, as it stands here; nothing: they are taken out. "
-        "All at once, so that two can change places; where two begin at one place, the longer. "
-        "As a flag: --replace.WORDS INSTEAD, once for each.",
-    )
-    template: str = Field(
-        "",
-        description="A new caption around the old: {caption} is the caption, {source} the source's or folder's name.",
-    )
-    prefix: str = Field("", description="Written before each caption that does not begin so.")
-    suffix: str = Field("", description="Written after each caption that does not end so.")
-    deduplicate: bool = Field(False, description="Phrases between commas are kept once, where they stand first.")
-    tag_order: tuple[str, ...] = Field(
-        (), description="Phrases between commas that come first, in this order; the others follow in their own."
-    )
-
-    @field_validator("strip", "tag_order", "replace")
-    @classmethod
-    def _not_blank(cls, words: "tuple[str, ...] | dict[str, str]") -> "tuple[str, ...] | dict[str, str]":
-        if any(not word.split() for word in words):
-            raise ValueError("a word is blank; write the word to look for, or leave it out")
-        return words
-
-    @field_validator("template")
-    @classmethod
-    def _places_are_known(cls, template: str) -> str:
-        for place in _PLACE.findall(template):
-            if place not in _PLACES:
-                raise ValueError(f"{{{place}}} is not known; {{caption}} and {{source}} are")
-        return template
 
 
 def edit(caption: str, config: EditConfig, source: str) -> str:
@@ -73,7 +32,7 @@ def edit(caption: str, config: EditConfig, source: str) -> str:
         text = _replace(text, config.replace)
     if config.template:
         known = {"caption": text, "source": regex.sub(r"^\d+_(?=.)", "", source).replace("_", " ")}
-        text = _PLACE.sub(lambda place: known[place[1]], config.template)
+        text = PLACEHOLDER.sub(lambda place: known[place[1]], config.template)
     text = _suffixed(_prefixed(text, config.prefix), config.suffix)
     if config.deduplicate:
         text = _deduplicated(text)

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
-from dreamloom.caption.config import CaptionConfig
+from dreamloom.caption.config import CaptionConfig, EditConfig
 from dreamloom.caption.convert import read_rows
-from dreamloom.caption.edit import EditConfig, edit
+from dreamloom.caption.edit import edit
 from dreamloom.caption.formats.rows import Row
 from dreamloom.caption.formats.target import Log
 from dreamloom.caption.stage import recipes_by

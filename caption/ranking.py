@@ -168,7 +168,7 @@ def _alt(row: Row) -> list[Candidate]:
 
 def _ranked(clip: Clip, seen: Sequence[Seen], found: Sequence[Sequence[Candidate]]) -> list[list[Candidate]]:
     """The same candidates with their similarities."""
-    pictures = clip.embed_pictures([one.for_clip for one in seen if one.for_clip is not None])
+    pictures = clip.embed_images([one.for_clip for one in seen if one.for_clip is not None])
     place = {text: number for number, text in enumerate(dict.fromkeys(c.caption for each in found for c in each))}
     texts = clip.embed_texts(list(place))
     cosines = np.asarray(pictures @ texts.T)

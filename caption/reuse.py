@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dreamloom.base.clip import clip_models
+from dreamloom.base.clip_config import clip_models
 from dreamloom.base.files import fingerprint
 from dreamloom.base.stage import recipe, recipe_values
-from dreamloom.caption.config import CaptionConfig
+from dreamloom.caption.config import GENERATION, RANKING, CaptionConfig
 from dreamloom.caption.ranking import Candidate, Row
 from dreamloom.scrape.collection import CaptionKind
 
@@ -39,13 +39,14 @@ def asked_of(config: CaptionConfig, source: str) -> Asked:
     if source in config.templates:
         templates = {"templates": config.templates[source]}
         return Asked("", recipe("templates", WORDS_VERSION, templates, (), _clip(config)))
-    asked = recipe_values(config, "blip")
+    asked = recipe_values(config, GENERATION.name)
     if config.top_p is None:  # nothing is drawn by chance
         asked.pop("seed")
     model = {"blip": fingerprint(config.model)}
     blip = recipe("words", WORDS_VERSION, asked, (), model)
     return Asked(
-        blip, recipe("ranks", WORDS_VERSION, recipe_values(config, "ranks"), (), _clip(config)) if config.ranks else ""
+        blip,
+        recipe("ranks", WORDS_VERSION, recipe_values(config, RANKING.name), (), _clip(config)) if config.ranks else "",
     )
 
 

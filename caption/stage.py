@@ -15,13 +15,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dreamloom.base.clip import clip_name
+from dreamloom.base.clip_config import clip_name
 from dreamloom.base.errors import UserError
 from dreamloom.base.pixels import PictureError, decode
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe, recipe_values
 from dreamloom.base.threads import map_ordered
-from dreamloom.caption.config import CaptionConfig, check
+from dreamloom.caption.check import check
+from dreamloom.caption.config import CaptionConfig
 from dreamloom.caption.edit import edit
 from dreamloom.caption.ranking import Candidate, Row, Seen, Writer, best, writer_of
 from dreamloom.caption.reuse import WORDS_VERSION, Found, Known, asked_of, known
@@ -33,7 +34,7 @@ VERSION = 3
 """Raised when the code below starts to make other rows of the same candidates."""
 
 DOUBTFUL = "doubtful"
-"""What the summary calls captions below the floor."""
+"""What the summary calls captions below `doubtful_below`."""
 
 
 def recipes(collection: Collection, config: CaptionConfig) -> dict[str, str]:
@@ -46,7 +47,7 @@ def recipes_by(collection: Collection, config: CaptionConfig) -> Callable[[str],
     """What gives the recipe of a part by this config; it looks at the models once."""
     asked = asked_of(config, collection.name)
     made = recipe_values(config)
-    made |= {"blip": asked.blip, "ranks": asked.clip, "clip": _clip_name(config) if config.asks_clip else None}
+    made |= {"blip": asked.blip, "ranks": asked.clip, "clip": _clip_name(config) if config.needs_clip else None}
 
     def recipe_of(part: str) -> str:
         chosen = {"kept": _kept(collection, part)}
@@ -144,9 +145,9 @@ def _find(
     if not rows:
         return
     writer = writer_of(config, collection.name, all(row["key"] in said for row in rows))
-    looked = map_ordered(partial(_look, collection, writer, said), rows, config.workers, 2 * config.batch)
+    looked = map_ordered(partial(_look, collection, writer, said), rows, config.num_workers, 2 * config.batch_size)
     todo = zip(rows, looked, strict=True)
-    while batch := list(islice(todo, config.batch)):
+    while batch := list(islice(todo, config.batch_size)):
         seen = [one for _, one in batch if isinstance(one, Seen)]
         written = iter(writer.write(seen) if seen else [])
         for row, one in batch:
@@ -176,7 +177,7 @@ def _chosen(collection: Collection, part: str) -> list[Row]:
 
 def _stays(row: Row, collection: Collection, config: CaptionConfig) -> bool:
     """Whether an image keeps the text it came with."""
-    if row["text"] is None or row["text_kind"] not in config.keep:
+    if row["text"] is None or row["text_kind"] not in config.keep_kinds:
         return False
     return not (row["text_kind"] == CaptionKind.TEMPLATE and collection.name in config.templates)
 
@@ -217,10 +218,10 @@ def _chosen_of(found: Found, config: CaptionConfig) -> dict[str, Any]:
         "similarity": cosine,
         "margin": margin,
         "clip": None if cosine is None else _clip_name(config),
-        "doubtful": None if cosine is None or config.floor is None else cosine < config.floor,
+        "doubtful": None if cosine is None or config.doubtful_below is None else cosine < config.doubtful_below,
         **found.to_row(),
     }
 
 
 def _clip_name(config: CaptionConfig) -> str:
-    return clip_name(config.clip.model, config.clip.weights)
+    return clip_name(config.clip.model, config.clip.pretrained)

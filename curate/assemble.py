@@ -30,8 +30,9 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
 from dreamloom.caption.filename import NameWriter
 from dreamloom.caption.sidecar import write_sidecar
-from dreamloom.curate.balance import BalanceConfig, decimal, held_out, held_out_counts, solve
+from dreamloom.curate.balance import decimal, held_out, held_out_counts, solve
 from dreamloom.curate.choose import in_order
+from dreamloom.curate.config import BalanceConfig
 from dreamloom.curate.history import SURVEY, survey
 from dreamloom.curate.source import Role, Source
 from dreamloom.scrape.collection import Table, digest_of

@@ -9,30 +9,10 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from math import floor
 
-from pydantic import Field
-
 from dreamloom.base.errors import UserError
-from dreamloom.base.stage import StageConfig
 
 DIGITS = 12
 """Decimals of a multiply in multiply.txt: exact up to 10¹² images."""
-
-
-class BalanceConfig(StageConfig):
-    """How much ground truth goes with the training images, and what is held out to measure by."""
-
-    ratio: float = Field(
-        1.0, gt=0, le=1000, description="Pictures of ground truth shown for each training image shown."
-    )
-    held_out: float = Field(
-        0.1,
-        ge=0,
-        lt=1,
-        description="Share of each source kept from training, to measure learned and forgotten.",
-    )
-    held_out_max_training: int = Field(64, ge=0, description="Most training images that are held out.")
-    held_out_max_ground_truth: int = Field(256, ge=0, description="Most images of ground truth that are held out.")
-    seed: int = Field(0, ge=0, description="Another seed holds out other images.")
 
 
 def solve(

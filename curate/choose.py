@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import Field
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import StageConfig, Summary, recipe
+from dreamloom.base.stage import Summary, recipe
+from dreamloom.curate.config import ChooseConfig
 from dreamloom.curate.dedupe import NONE, Rows, exact_duplicates, near_duplicates
 from dreamloom.curate.source import Role, Source
 from dreamloom.scrape.collection import SCHEMAS, Choice, Collection, Status, Table, open_collection
@@ -24,36 +24,6 @@ from dreamloom.scrape.collection.parts import make_parts, stale_parts
 
 VERSION = 1
 UNKNOWN = "unknown"
-
-
-class ChooseConfig(StageConfig):
-    """Which images go on. Thresholds and licences are for ground truth only."""
-
-    min_aesthetic: float | None = Field(
-        None,
-        description="Least aesthetic score; Stable Diffusion had 5 on V2's scale; LAION's cut on V1's is 7.",
-    )
-    min_similarity: float | None = Field(
-        None,
-        ge=-1,
-        le=1,
-        description="Least CLIP cosine of an image and its text; LAION took 0.28 (B/32).",
-    )
-    exclude_licences: list[str] = Field(
-        [], description='Words of a licence or its address that exclude an image: NonCommercial, by-nd, "unknown".'
-    )
-    near_duplicate_bits: int | None = Field(
-        4, ge=0, le=8, description="Most bits of pHash in which copies differ; null, or no scores: only equal bytes."
-    )
-    near_duplicate_cosine: float = Field(
-        0.94, ge=-1, le=1, description="Least CLIP cosine of such copies (clip-retrieval's threshold)."
-    )
-
-    def of_role(self, role: Role) -> "ChooseConfig":
-        """The rules that sources of this role are held to."""
-        if role is Role.GROUND_TRUTH:
-            return self
-        return self.model_copy(update={"min_aesthetic": None, "min_similarity": None, "exclude_licences": []})
 
 
 def choose(sources: Sequence[Source], config: ChooseConfig, progress: Progress = silent) -> Summary:
@@ -69,7 +39,7 @@ def choose(sources: Sequence[Source], config: ChooseConfig, progress: Progress =
     ordered = in_order(sources)
     recipes = _recipes(ordered, config)
     for source in ordered:
-        _check_scores(source, config.of_role(source.role))
+        _check_scores(source, rules_for(source.role, config))
 
     @cache
     def chosen() -> list[pa.Table]:
@@ -82,10 +52,17 @@ def choose(sources: Sequence[Source], config: ChooseConfig, progress: Progress =
             rows = chosen()[number].filter(pc.equal(chosen()[number]["part"], part))
             return _in_part(ordered[number], part, rows)
 
-        rules = config.of_role(source.role)
+        rules = rules_for(source.role, config)
         total += make_parts(source.collection, Table.CHOICES, rules, recipes[source.name], work)
         progress(number + 1, len(ordered), f"{total.kept} kept")
     return total
+
+
+def rules_for(role: Role, config: ChooseConfig) -> ChooseConfig:
+    """Returns the rules that apply to sources of a role: thresholds and licences are for ground truth only."""
+    if role is Role.GROUND_TRUTH:
+        return config
+    return config.model_copy(update={"min_aesthetic": None, "min_similarity": None, "exclude_licences": []})
 
 
 def is_current(sources: Sequence[Source], config: ChooseConfig) -> bool:
@@ -116,7 +93,7 @@ def _recipes(ordered: Sequence[Source], config: ChooseConfig) -> dict[str, dict[
     for source in ordered:
         stamps = source.collection.stamps(Table.RECORDS) + source.collection.stamps(Table.SCORES)
         upstream += [source.name, source.role, *stamps]
-        one = recipe("choose", VERSION, config.of_role(source.role), upstream)
+        one = recipe("choose", VERSION, rules_for(source.role, config), upstream)
         recipes[source.name] = dict.fromkeys(source.collection.parts(Table.RECORDS), one)
     return recipes
 
@@ -127,7 +104,7 @@ def _check_scores(source: Source, rules: ChooseConfig) -> None:
     for name in ("min_aesthetic", "min_similarity"):
         if not scored and getattr(rules, name) is not None:
             raise UserError(f"{name} needs scores, and {source.name} has none; run score, or leave {name} out.")
-    if rules.min_aesthetic is not None and source.collection.config(Table.SCORES, scored[0]).get("head") is None:
+    if rules.min_aesthetic is not None and "head" not in source.collection.models(Table.SCORES, scored[0]):
         raise UserError(
             f"min_aesthetic needs aesthetic scores, and {source.name} was scored without a head; "
             "give score a head, or leave min_aesthetic out."

@@ -7,23 +7,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import Field
 
-from dreamloom.base.clip import Clip, ClipConfig, Device, check_clip, clip_models, load_clip
+from dreamloom.base.clip import Clip, load_clip
+from dreamloom.base.clip_config import check_clip, clip_models
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import fingerprint
 from dreamloom.base.pixels import PictureError, decode
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Summary, recipe
+from dreamloom.base.stage import Summary, recipe
 from dreamloom.base.threads import map_ordered
 from dreamloom.curate.aesthetic import Head, load_head
+from dreamloom.curate.config import ScoreConfig
 from dreamloom.curate.phash import phash
 from dreamloom.scrape.collection import SCHEMAS, Collection, Status, Table
 from dreamloom.scrape.collection.parts import make_parts
@@ -34,18 +34,6 @@ if TYPE_CHECKING:
 VERSION = 1
 
 
-class ScoreConfig(ClipConfig):
-    """Which models look at the images."""
-
-    head: Annotated[Path | None, BY_CONTENT] = Field(
-        None,
-        description="LAION aesthetic head (V1 linear, V2 linearMSE) for this model, a file; null: none.",
-    )
-    batch: Annotated[int, NO_RECIPE] = Field(32, ge=1, description="Pictures a forward pass.")
-    workers: Annotated[int, NO_RECIPE] = Field(4, ge=1, description="Threads that decode.")
-    device: Annotated[Device, NO_RECIPE] = Field("auto", description="auto: the GPU where there is one.")
-
-
 def check(config: ScoreConfig) -> None:
     """Sees that the models are there, without loading them.
 
@@ -53,8 +41,8 @@ def check(config: ScoreConfig) -> None:
         UserError: a model or a file is not there.
     """
     check_clip(config)
-    if config.head is not None and not config.head.expanduser().is_file():
-        raise UserError(f"The aesthetic head {config.head} is not there; give its file, or leave it out.")
+    if config.aesthetic_head is not None and not config.aesthetic_head.expanduser().is_file():
+        raise UserError(f"The aesthetic head {config.aesthetic_head} is not there; give its file, or leave it out.")
 
 
 def recipes(collection: Collection, config: ScoreConfig) -> dict[str, str]:
@@ -69,8 +57,8 @@ def recipes(collection: Collection, config: ScoreConfig) -> dict[str, str]:
 def _models(config: ScoreConfig) -> dict[str, str]:
     """Their fingerprints."""
     models = clip_models(config)
-    if config.head is not None:
-        models["head"] = fingerprint(config.head)
+    if config.aesthetic_head is not None:
+        models["head"] = fingerprint(config.aesthetic_head)
     return models
 
 
@@ -109,9 +97,9 @@ def _score_part(collection: Collection, config: ScoreConfig, part: str, progress
         return tables[0], summary
     clip = load_clip(config, config.device)
     head = _head_for(clip, config)
-    seen = map_ordered(partial(_look, collection, clip), rows, config.workers, 2 * config.batch)
+    seen = map_ordered(partial(_look, collection, clip), rows, config.num_workers, 2 * config.batch_size)
     done = 0
-    while batch := list(islice(seen, config.batch)):
+    while batch := list(islice(seen, config.batch_size)):
         for bad in (s for s in batch if s.prepared is None):
             summary.dropped[bad.reason] = summary.dropped.get(bad.reason, 0) + 1
         good = [s for s in batch if s.prepared is not None]
@@ -124,13 +112,13 @@ def _score_part(collection: Collection, config: ScoreConfig, part: str, progress
 
 
 def _head_for(clip: Clip, config: ScoreConfig) -> Head | None:
-    if config.head is None:
+    if config.aesthetic_head is None:
         return None
-    head = load_head(config.head)
+    head = load_head(config.aesthetic_head)
     if len(head.weight) != clip.width:
         raise UserError(
-            f"The aesthetic head {config.head} is for embeddings of {len(head.weight)} numbers, {config.model} makes "
-            f"{clip.width}; give the head that belongs to the model."
+            f"The aesthetic head {config.aesthetic_head} is for embeddings of {len(head.weight)} numbers, "
+            f"{config.model} makes {clip.width}; give the head that belongs to the model."
         )
     return head
 
@@ -145,7 +133,7 @@ def _look(collection: Collection, clip: Clip, row: Mapping[str, Any]) -> _Seen:
 
 
 def _score_batch(clip: Clip, head: Head | None, batch: Sequence[_Seen]) -> pa.Table:
-    embeddings = clip.embed_pictures([s.prepared for s in batch if s.prepared is not None])
+    embeddings = clip.embed_images([s.prepared for s in batch if s.prepared is not None])
     texts = [(i, s.row["text"]) for i, s in enumerate(batch) if (s.row["text"] or "").strip()]
     similarity: list[float | None] = [None] * len(batch)
     if texts:

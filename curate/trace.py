@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from dreamloom.base.clip import clip_name
+from dreamloom.base.clip_config import clip_name
 from dreamloom.base.errors import UserError
 from dreamloom.curate.assemble import DROPPED, manifest_path, read_manifest, read_sources
 from dreamloom.curate.explain import rules
@@ -183,8 +183,8 @@ def _scores(collection: Collection, part: str, scores: Row | None) -> Lines:
     if scores is None:
         return []
     made = collection.config(Table.SCORES, part)
-    head = Path(made["head"]).name if made.get("head") else ""
-    model = _plain(clip_name(made["model"], made["weights"]))
+    head = Path(made["aesthetic_head"]).name if made.get("aesthetic_head") else ""
+    model = _plain(clip_name(made["model"], made.get("pretrained", "")))
     lines = [("aesthetic", scores["aesthetic"], head), ("similarity", scores["similarity"], model)]
     return [(what, _with(f"{value:.3f}", by)) for what, value, by in lines if value is not None]
 

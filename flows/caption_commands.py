@@ -8,8 +8,9 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from dreamloom.base.errors import UserError
+from dreamloom.caption.config import EditConfig
 from dreamloom.caption.convert import Converted, convert
-from dreamloom.caption.edit import EditConfig, edit
+from dreamloom.caption.edit import edit
 from dreamloom.caption.edit_collection import Edit, edit_captions, edits_of, edits_of_folder
 from dreamloom.caption.formats import FormatName, SourceName
 from dreamloom.caption.formats.target import CHANGED, MADE, ODD, RIGHT, SKIPPED

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from dreamloom.base.clip import forget_clip
+from dreamloom.base.clip import unload_clip
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import lock
 from dreamloom.caption import blip
@@ -79,8 +79,8 @@ def run(project: Project, perform: Callable[[Step], Outcome]) -> list[Outcome]:
 
 def forget_models() -> None:
     """Lets go of the models that scored and captioned: training wants all memory for itself."""
-    blip.forget()
-    forget_clip()
+    blip.unload()
+    unload_clip()
     if "torch" in sys.modules:  # what is there already needs none
         import torch
 

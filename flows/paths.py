@@ -14,12 +14,12 @@ Model = TypeVar("Model", bound=BaseModel)
 
 _MODELS: set[Key] = {
     ("score", "model"),
-    ("score", "weights"),
+    ("score", "pretrained"),
     ("caption", "model"),
     ("train", "base"),
     ("train", "vae"),
 }
-_MODELS |= {("evaluate", "vae"), ("caption", "clip", "model"), ("caption", "clip", "weights")}
+_MODELS |= {("evaluate", "vae"), ("caption", "clip", "model"), ("caption", "clip", "pretrained")}
 """Keys that hold a folder or file, or the name of something that is not on this machine."""
 _MADE = {("workspace",), ("train", "cache"), ("evaluate", "cache")}
 """Keys of folders that need not be there."""

@@ -8,16 +8,13 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from dreamloom.base.clip import ClipConfig
+from dreamloom.base.clip_config import ClipConfig
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import StageConfig
-from dreamloom.caption.config import CaptionConfig
-from dreamloom.caption.config import check as check_captioning
-from dreamloom.caption.edit import EditConfig
+from dreamloom.caption.check import check as check_captioning
+from dreamloom.caption.config import CaptionConfig, EditConfig
 from dreamloom.curate import score
-from dreamloom.curate.balance import BalanceConfig
-from dreamloom.curate.choose import ChooseConfig
-from dreamloom.curate.score import ScoreConfig
+from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
 from dreamloom.curate.source import Role, Source
 from dreamloom.flows.config_errors import close, sentences
 from dreamloom.flows.paths import missing, rooted
@@ -144,8 +141,8 @@ class Project(StageConfig):
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:
-        if self.choose.min_aesthetic is not None and (self.score is None or self.score.head is None):
-            raise ValueError("choose.min_aesthetic: needs aesthetic scores; give score a head, or leave it out")
+        if self.choose.min_aesthetic is not None and (self.score is None or self.score.aesthetic_head is None):
+            raise ValueError("choose.min_aesthetic: needs aesthetic scores; set score.aesthetic_head, or leave it out")
         if self.choose.min_similarity is not None and self.score is None:
             raise ValueError("choose.min_similarity: needs scores; write a score section, or leave it out")
         if self.evaluate is not None and self.balance.held_out == 0:

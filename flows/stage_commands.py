@@ -10,9 +10,7 @@ from dreamloom.base.cpu import keep_pages
 from dreamloom.base.errors import UserError
 from dreamloom.base.processes import is_main
 from dreamloom.caption.config import CaptionConfig
-from dreamloom.curate.balance import BalanceConfig
-from dreamloom.curate.choose import ChooseConfig
-from dreamloom.curate.score import ScoreConfig
+from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
 from dreamloom.curate.source import Role, Source
 from dreamloom.flows import steps, train_steps
 from dreamloom.flows.terminal import Terminal, print_table, rows_table, rules_rows

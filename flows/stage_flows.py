@@ -9,9 +9,7 @@ from pydantic import Field
 
 from dreamloom.base.stage import StageConfig
 from dreamloom.caption.config import CaptionConfig
-from dreamloom.curate.balance import BalanceConfig
-from dreamloom.curate.choose import ChooseConfig
-from dreamloom.curate.score import ScoreConfig
+from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
 from dreamloom.curate.source import Role, Source
 from dreamloom.flows import artifacts, steps, train_steps
 from dreamloom.flows.tables import balance as balance_table

@@ -16,7 +16,7 @@ from dreamloom.caption import stage as captioning
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.curate import assemble, choose, score
-from dreamloom.curate.balance import BalanceConfig
+from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
 from dreamloom.curate.source import Source
 from dreamloom.flows.contents import CaptionedImages, images_of_collection, images_of_training_folder
 from dreamloom.flows.terminal import stage_line
@@ -210,7 +210,7 @@ class IngestStep(PartsStep):
 class ScoreStep(PartsStep):
     """Scores the images."""
 
-    config: score.ScoreConfig
+    config: ScoreConfig
     stage = "score"
     table = Table.SCORES
 
@@ -228,7 +228,7 @@ class ChooseStep(Step):
     """Decides, over all sources at once, which images go on."""
 
     sources: Sequence[Source]
-    config: choose.ChooseConfig
+    config: ChooseConfig
     stage = "choose"
 
     def stale_parts(self) -> list[str]:

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.pixels import decode
-from dreamloom.caption.blip import forget, load
+from dreamloom.caption.blip import load, unload
 from dreamloom.caption.config import CaptionConfig
 
 HOUSE = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def one_at_a_time(folder: str, kind: str, picture: Image.Image, prompt: str, bea
 def test_batches_say_token_for_token_what_one_at_a_time_says(
     folder: str, picture: Draw, config_of: MakeConfig, kind: str, beams: int, prompt: str
 ) -> None:
-    blip = load(config_of(folder, beams=beams, prompt=prompt, candidates=beams))
+    blip = load(config_of(folder, num_beams=beams, prompt=prompt, num_candidates=beams))
     pictures = [picture(number) for number in range(12)]
     written = blip.write([blip.prepare(one) for one in pictures], KEYS[:12])
     for one, ours in zip(pictures, written, strict=True):
@@ -85,7 +85,7 @@ def test_pictures_are_normalised_as_clip_has_it(tiny: str, config_of: MakeConfig
 def test_what_is_drawn_hangs_on_the_seed_and_the_picture_alone(
     folder: str, picture: Draw, config_of: MakeConfig
 ) -> None:
-    config = config_of(folder, top_p=0.9, candidates=4)
+    config = config_of(folder, top_p=0.9, num_candidates=4)
     blip = load(config)
     ready = [blip.prepare(picture(number)) for number in range(6)]
     together = blip.write(ready, KEYS[:6])
@@ -110,8 +110,8 @@ def test_the_score_of_what_is_drawn_is_the_models_own(tiny: str, picture: Draw, 
 
 def test_the_model_is_kept_until_it_is_to_be_forgotten(tiny: str, config_of: MakeConfig) -> None:
     kept = weakref.ref(load(config_of(tiny)).loaded.model)
-    assert load(config_of(tiny, beams=2, batch=3)).loaded.model is kept()
-    forget()
+    assert load(config_of(tiny, num_beams=2, batch_size=3)).loaded.model is kept()
+    unload()
     gc.collect()
     assert kept() is None
 
@@ -130,7 +130,7 @@ def test_a_model_that_was_exchanged_is_loaded_anew(
 def test_the_score_is_the_mean_log_probability_of_the_tokens(tiny: str, picture: Draw, config_of: MakeConfig) -> None:
     import torch
 
-    blip = load(config_of(tiny, no_repeat=0, min_length=0))
+    blip = load(config_of(tiny, no_repeat_ngram_size=0, min_length=0))
     ((written,),) = blip.write([blip.prepare(picture(3))], KEYS[:1])
     ids = torch.tensor([[5, *written.tokens, 3]])
     with torch.inference_mode():

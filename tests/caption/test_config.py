@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from dreamloom.base.clip import ClipConfig
+from dreamloom.base.clip_config import ClipConfig
 from dreamloom.base.errors import UserError
-from dreamloom.caption.config import CaptionConfig, check
+from dreamloom.caption.check import check
+from dreamloom.caption.config import CaptionConfig
 
 
 def test_lengths_that_can_not_be_are_refused() -> None:
@@ -41,9 +42,9 @@ def test_a_model_that_is_none_is_refused_in_one_sentence(tiny: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"top_p": 0.9, "beams": 2}, "top_p draws sentences and beams search"),
-        ({"candidates": 3}, "needs top_p .* or as many beams"),
-        ({"candidates": 3, "beams": 2}, "needs top_p .* or as many beams"),
+        ({"top_p": 0.9, "num_beams": 2}, "top_p draws sentences and num_beams searches"),
+        ({"num_candidates": 3}, "needs top_p .* or as many num_beams"),
+        ({"num_candidates": 3, "num_beams": 2}, "needs top_p .* or as many num_beams"),
         ({"templates": {"faces": []}}, "templates.faces: needs at least one text"),
         ({"templates": {"faces": ["a", " "]}}, "templates.faces: needs at least one text"),
     ],
@@ -56,6 +57,6 @@ def test_what_does_not_go_together_is_refused(values: dict[str, Any], words: str
 def test_a_clip_is_looked_for_where_one_is_needed(tiny: str, tmp_path: Path) -> None:
     nowhere = {"model": tiny, "clip": ClipConfig(model=str(tmp_path))}
     check(CaptionConfig(**nowhere))
-    for asks in [{"floor": 0.2}, {"top_p": 0.9, "candidates": 2}, {"templates": {"a": ["b"]}}]:
-        with pytest.raises(UserError, match="no open_clip model"):
+    for asks in [{"doubtful_below": 0.2}, {"top_p": 0.9, "num_candidates": 2}, {"templates": {"a": ["b"]}}]:
+        with pytest.raises(UserError, match="not an open_clip model"):
             check(CaptionConfig(**nowhere, **asks))

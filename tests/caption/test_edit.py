@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dreamloom.caption.edit import EditConfig, edit
+from dreamloom.caption.config import EditConfig
+from dreamloom.caption.edit import edit
 
 words = st.sampled_from(["a", "man", "cat", "Café", "CAFE\u0301", "a picture of", "人", "c++", "किताब", "x_1", ""])
 captions = st.lists(words, max_size=8).map(" ".join) | st.lists(words, max_size=8).map(", ".join) | st.text(max_size=50)
@@ -47,7 +48,7 @@ def test_whole_words_are_replaced(caption: str, replace: dict[str, str], result:
 @pytest.mark.parametrize(
     ("caption", "rules", "result"),
     [
-        ("An image of a dog", {"strip": ["a picture of"]}, "a dog"),
+        ("A picture of a dog", {"strip": ["a picture of"]}, "a dog"),
         ("a picture of: a photo of a dog", {"strip": ["a photo of", "a picture of"]}, "a dog"),
         ("a dog with a picture of it", {"strip": ["a picture of"]}, "a dog with a picture of it"),
         ("a picture off", {"strip": ["a picture of"]}, "a picture off"),

@@ -11,19 +11,19 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from dreamloom.base.clip import ClipConfig
+from dreamloom.base.clip_config import ClipConfig
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.caption import ranking as candidates
-from dreamloom.caption.config import CaptionConfig
-from dreamloom.caption.edit import EditConfig, edit
+from dreamloom.caption.config import CaptionConfig, EditConfig
+from dreamloom.caption.edit import edit
 from dreamloom.caption.edit_collection import edit_captions, edits_of
 from dreamloom.caption.stage import caption, left, recipes
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Table
 
 HOUSE = Path(__file__).parents[2]
 CLIP = ClipConfig(model=str(HOUSE / "demo" / "models" / "clip"))
-FLOOR = {"clip": CLIP, "floor": 0.0}
+FLOOR = {"clip": CLIP, "doubtful_below": 0.0}
 Make = Callable[..., Collection]
 MakeConfig = Callable[..., CaptionConfig]
 
@@ -60,7 +60,7 @@ def test_captions_of_people_are_kept_and_the_others_written(
 ) -> None:
     collection = make_collection()
     seen: list[tuple[int, int | None]] = []
-    config = config_of(tiny, batch=2)
+    config = config_of(tiny, batch_size=2)
     summary = caption(collection, config, lambda done, total, note="": seen.append((done, total)))
     rows = captions(collection)
     assert [row["key"] for row in rows] == collection.read(Table.RECORDS).column("key").to_pylist()
@@ -75,10 +75,10 @@ def test_captions_of_people_are_kept_and_the_others_written(
 
 def test_what_is_kept_is_for_the_config_to_say(tiny: str, make_collection: Make, config_of: MakeConfig) -> None:
     collection = make_collection(count=3)
-    caption(collection, config_of(tiny, keep=[]))
+    caption(collection, config_of(tiny, keep_kinds=[]))
     assert {row["kind"] for row in captions(collection)} == {CaptionKind.MODEL}
     template = make_collection("template", count=3, template="")
-    caption(template, config_of(tiny, keep=["template"]))
+    caption(template, config_of(tiny, keep_kinds=["template"]))
     assert {(row["caption"], row["kind"]) for row in captions(template)} == {("", CaptionKind.TEMPLATE)}
 
 
@@ -114,7 +114,7 @@ def test_the_table_does_not_depend_on_batch_or_threads(tiny: str, make_collectio
     tables = []
     for batch, workers in [(1, 1), (7, 3)]:
         collection = make_collection(f"{batch}")
-        caption(collection, config_of(tiny, batch=batch, workers=workers, keep=[]))
+        caption(collection, config_of(tiny, batch_size=batch, num_workers=workers, keep_kinds=[]))
         tables.append(collection.read(Table.CAPTIONS).drop(["key"]))
     assert tables[0].equals(tables[1])
 
@@ -123,8 +123,8 @@ def test_settings_of_speed_make_nothing_again(tiny: str, make_collection: Make, 
     collection = make_collection(count=2)
     config = config_of(tiny)
     before = recipes(collection, config)
-    assert recipes(collection, config_of(tiny, batch=3, workers=1)) == before
-    for change in [{"beams": 2}, {"prompt": "a"}, {"precision": "bf16"}, {"keep": ["alt"]}]:
+    assert recipes(collection, config_of(tiny, batch_size=3, num_workers=1)) == before
+    for change in [{"num_beams": 2}, {"prompt": "a"}, {"precision": "bf16"}, {"keep_kinds": ["alt"]}]:
         assert recipes(collection, config_of(tiny, **change)) != before
 
 
@@ -133,14 +133,15 @@ def test_bf16_writes_captions_too(
 ) -> None:
     collection = make_collection(count=4)
     for model in (tiny, tiny2, tiny_t5):
-        caption(collection, config_of(model, precision="bf16", keep=[]))
+        caption(collection, config_of(model, precision="bf16", keep_kinds=[]))
         assert all(row["score"] < 0 and row["model"] == model for row in captions(collection))
 
 
 def test_a_plan_loads_no_model() -> None:
     code = (
         "import sys; from pathlib import Path; from dreamloom.scrape.collection import Collection\n"
-        "from dreamloom.caption.config import CaptionConfig, check; from dreamloom.caption.stage import recipes\n"
+        "from dreamloom.caption.config import CaptionConfig; from dreamloom.caption.check import check\n"
+        "from dreamloom.caption.stage import recipes\n"
         "check(CaptionConfig()); recipes(Collection(Path('nowhere')), CaptionConfig())\n"
         "print(*{'torch', 'transformers'} & set(sys.modules))"
     )
@@ -152,7 +153,7 @@ def test_the_best_of_the_candidates_is_taken_and_all_are_kept(
     tiny: str, make_collection: Make, config_of: MakeConfig
 ) -> None:
     collection = make_collection()
-    config = config_of(tiny, keep=[], top_p=0.9, candidates=4, clip=CLIP)
+    config = config_of(tiny, keep_kinds=[], top_p=0.9, num_candidates=4, clip=CLIP)
     caption(collection, config)
     rows = captions(collection)
     for row in rows:
@@ -173,13 +174,13 @@ def test_a_caption_below_the_floor_is_doubtful_and_goes_on(
     tiny: str, make_collection: Make, config_of: MakeConfig, asked: list[int]
 ) -> None:
     collection = make_collection()
-    config = config_of(tiny, clip=CLIP, floor=-1.0)
+    config = config_of(tiny, clip=CLIP, doubtful_below=-1.0)
     assert caption(collection, config).marked == {}
     written = [row for row in captions(collection) if row["kind"] == CaptionKind.MODEL]
     assert [row["doubtful"] for row in written] == [False] * 5
     floor = round(sorted(row["similarity"] for row in written)[2], 4)
     asked.clear()
-    summary = caption(collection, config.model_copy(update={"floor": floor}))
+    summary = caption(collection, config.model_copy(update={"doubtful_below": floor}))
     assert (summary.kept, summary.marked) == (10, {"doubtful": 2})
     rows = captions(collection)
     assert [row["doubtful"] for row in rows if row["kind"] == CaptionKind.HUMAN] == [None] * 5
@@ -232,7 +233,7 @@ def test_a_class_takes_the_likeliest_of_its_templates(
 def test_other_choices_ask_the_model_about_new_pictures_only(
     tiny: str, make_collection: Make, config_of: MakeConfig, asked: list[int]
 ) -> None:
-    config = config_of(tiny, keep=[])
+    config = config_of(tiny, keep_kinds=[])
     anew = make_collection("anew", count=6)
     choose(anew, [Choice.KEPT] * 5 + [Choice.DUPLICATE])
     caption(anew, config)
@@ -266,12 +267,12 @@ def test_another_picture_of_the_same_name_is_looked_at(
     tiny: str, make_collection: Make, config_of: MakeConfig, asked: list[int], picture: Any
 ) -> None:
     collection = make_collection(count=4)
-    caption(collection, config_of(tiny, keep=[]))
+    caption(collection, config_of(tiny, keep_kinds=[]))
     before = captions(collection)
     picture(5).save(collection.root.parent / "pictures" / "02.png")
     again = make_collection(count=0)
     asked.clear()
-    caption(again, config_of(tiny, keep=[]))
+    caption(again, config_of(tiny, keep_kinds=[]))
     assert asked == [1]
     after = captions(again)
     assert [a["caption"] != b["caption"] for a, b in zip(before, after, strict=True)].count(True) == 1
@@ -280,7 +281,7 @@ def test_another_picture_of_the_same_name_is_looked_at(
 @pytest.mark.parametrize(
     "change",
     [
-        {"beams": 2},
+        {"num_beams": 2},
         {"prompt": "a"},
         {"precision": "bf16"},
         {"top_p": 0.5},
@@ -301,8 +302,8 @@ def test_another_ranking_asks_the_captioning_model_nothing(
     tiny: str, make_collection: Make, config_of: MakeConfig, asked: list[int]
 ) -> None:
     collection = make_collection()
-    beams = config_of(tiny, beams=3, keep=[])
-    ways = [{}, {"clip": CLIP, "floor": 0.1}, {"clip": CLIP, "keep_alt_text_if_better": True}, {}]
+    beams = config_of(tiny, num_beams=3, keep_kinds=[])
+    ways = [{}, {"clip": CLIP, "doubtful_below": 0.1}, {"clip": CLIP, "keep_alt_text_if_better": True}, {}]
     for number, way in enumerate(ways):
         asked.clear()
         caption(collection, beams.model_copy(update=way))
@@ -317,10 +318,10 @@ def test_new_pictures_are_described_and_the_others_only_ranked(
 ) -> None:
     collection = make_collection(count=6)
     choose(collection, [Choice.KEPT] * 4 + [Choice.DUPLICATE] * 2)
-    caption(collection, config_of(tiny, keep=[]))
+    caption(collection, config_of(tiny, keep_kinds=[]))
     choose(collection, [Choice.KEPT] * 6, "another")
-    config = config_of(tiny, keep=[], **FLOOR)
-    assert left(collection, config_of(tiny, keep=[]), ["00000"]) == pytest.approx(2 / 6)
+    config = config_of(tiny, keep_kinds=[], **FLOOR)
+    assert left(collection, config_of(tiny, keep_kinds=[]), ["00000"]) == pytest.approx(2 / 6)
     assert left(collection, config, ["00000"]) == 1
     asked.clear()
     caption(collection, config)
@@ -411,7 +412,7 @@ def test_what_was_found_before_a_kill_is_not_asked_again(
     tiny: str, make_collection: Make, config_of: MakeConfig, asked: list[int], crash: Any
 ) -> None:
     collection = make_collection(count=12)
-    config = config_of(tiny, keep=[], batch=1, workers=1)
+    config = config_of(tiny, keep_kinds=[], batch_size=1, num_workers=1)
     script = (
         "from pathlib import Path\n"
         "from dreamloom.caption.config import CaptionConfig; from dreamloom.caption.stage import caption\n"

@@ -19,8 +19,8 @@ from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.caption.filename import read_name
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.curate.assemble import MANIFEST, balance, content, is_current, manifest_path, read_manifest, read_sources
-from dreamloom.curate.balance import BalanceConfig
-from dreamloom.curate.choose import ChooseConfig, choose
+from dreamloom.curate.choose import choose
+from dreamloom.curate.config import BalanceConfig, ChooseConfig
 from dreamloom.curate.source import Role, Source
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table
 
@@ -269,7 +269,7 @@ def test_a_run_killed_anywhere_is_finished_by_the_next(
     script = f"""
 from pathlib import Path
 from dreamloom.curate.assemble import balance
-from dreamloom.curate.balance import BalanceConfig
+from dreamloom.curate.config import BalanceConfig
 from dreamloom.curate.source import Role, Source
 from dreamloom.scrape.collection import Collection
 sources = [Source(Collection(Path(r)), Role(role), share, multiply) for r, role, share, multiply in {roots!r}]

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dreamloom.base.errors import UserError
-from dreamloom.curate.balance import BalanceConfig, apportion, decimal, exact, held_out, held_out_counts, solve
+from dreamloom.curate.balance import apportion, decimal, exact, held_out, held_out_counts, solve
+from dreamloom.curate.config import BalanceConfig
 
 counts = st.integers(1, 10**6)
 shares = st.floats(0.001, 1000)

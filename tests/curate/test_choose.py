@@ -9,8 +9,8 @@ import pytest
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import Summary
-from dreamloom.curate.choose import ChooseConfig, choose, is_current
-from dreamloom.curate.score import ScoreConfig
+from dreamloom.curate.choose import choose, is_current
+from dreamloom.curate.config import ChooseConfig, ScoreConfig
 from dreamloom.curate.source import Role, Source
 from dreamloom.scrape.collection import Choice, Collection, Status, Table
 
@@ -31,8 +31,10 @@ def add_scores(collection: Collection, scores: list[dict[str, Any]], **config: A
             if given is not None:
                 made.append({"key": record["key"], **row, **given})
         kept = Summary(rows=len(records), kept=len(made), dropped={"truncated": len(records) - len(made)})
-        made_by = ScoreConfig(**{"head": Path("head.pth"), **config})
+        made_by = ScoreConfig(**{"aesthetic_head": Path("head.pth"), **config})
         models = {"clip": Path(made_by.model).name}
+        if made_by.aesthetic_head is not None:
+            models["head"] = "fingerprint"
         stamp = f"scores {scores} {made_by}"
         collection.write(Table.SCORES, part, made, recipe=stamp, config=made_by, summary=kept, models=models)
     return collection
@@ -138,7 +140,7 @@ def test_it_works_without_scores_and_says_what_needs_them(make_collection: Make)
 
 
 def test_scores_without_a_head_have_no_aesthetic(make_collection: Make) -> None:
-    people = add_scores(make_collection("people", keys(1)), [], head=None)
+    people = add_scores(make_collection("people", keys(1)), [], aesthetic_head=None)
     with pytest.raises(UserError, match="scored without a head"):
         choose([Source(people, TRUTH)], ChooseConfig(min_aesthetic=5))
 
@@ -209,7 +211,8 @@ def test_a_run_killed_anywhere_is_finished_by_the_next(make_collection: Make, tm
     expected = [source.collection.read(Table.CHOICES) for source in sources()]
     script = f"""
 from pathlib import Path
-from dreamloom.curate.choose import ChooseConfig, choose
+from dreamloom.curate.choose import choose
+from dreamloom.curate.config import ChooseConfig
 from dreamloom.curate.source import Role, Source
 from dreamloom.scrape.collection import Collection
 root = Path({str(tmp_path / "collections")!r})

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from dreamloom.curate.choose import ChooseConfig
+from dreamloom.curate.config import ChooseConfig
 from dreamloom.curate.explain import rules
 from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.index.words import Words

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.pixels import decode
-from dreamloom.curate.score import ScoreConfig, check, recipes, score
+from dreamloom.curate.config import ScoreConfig
+from dreamloom.curate.score import check, recipes, score
 from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.collection.parts import stale_parts
 
@@ -48,7 +49,7 @@ def test_scores_are_those_of_plain_open_clip(make_collection: Make, tiny_clip: P
     texts = ["a red circle", None, "", "a cat  sat on a mat", "  ", "x " * 90, "日本の猫"]
     collection = make_collection("c", [{"text": text} for text in texts])
     head = a_head(tmp_path / "head.safetensors")
-    summary = score(collection, ScoreConfig(model=str(tiny_clip), head=head, batch=3))
+    summary = score(collection, ScoreConfig(model=str(tiny_clip), aesthetic_head=head, batch_size=3))
     assert (summary.rows, summary.kept, summary.dropped) == (7, 7, {})
     rows, records = (collection.read(t).to_pylist() for t in (Table.SCORES, Table.RECORDS))
     weight = torch.randn(1, 16, generator=torch.Generator().manual_seed(1))
@@ -67,14 +68,14 @@ def test_the_batch_changes_speed_only(make_collection: Make, tiny_clip: Path) ->
         collection = make_collection("c", [{"text": "a red circle"}] * 6)
         for part in collection.parts(Table.SCORES):
             collection.part_path(Table.SCORES, part).unlink()
-        score(collection, ScoreConfig(model=str(tiny_clip), batch=batch, workers=batch))
+        score(collection, ScoreConfig(model=str(tiny_clip), batch_size=batch, num_workers=batch))
         tables.append(collection.read(Table.SCORES))
     assert tables[0]["phash"].equals(tables[1]["phash"])
     for other in tables[1:]:
         similar = np.asarray(tables[0]["similarity"]), np.asarray(other["similarity"])
         assert np.allclose(*similar, atol=1e-6)
     config = ScoreConfig(model=str(tiny_clip))
-    again = config.model_copy(update={"batch": 7, "workers": 1, "device": "cpu"})
+    again = config.model_copy(update={"batch_size": 7, "num_workers": 1, "device": "cpu"})
     assert recipes(collection, config) == recipes(collection, again)
 
 
@@ -99,25 +100,28 @@ def test_a_collection_without_pictures_has_an_empty_table(make_collection: Make,
 
 def test_only_other_content_makes_scores_stale(make_collection: Make, tiny_clip: Path, tmp_path: Path) -> None:
     collection = make_collection("c", [{}, {}], part_rows=1)
-    config = ScoreConfig(model=str(tiny_clip), head=a_head(tmp_path / "one.safetensors"))
+    config = ScoreConfig(model=str(tiny_clip), aesthetic_head=a_head(tmp_path / "one.safetensors"))
     assert score(collection, config).parts_done == 2
-    moved = config.model_copy(update={"head": (tmp_path / "one.safetensors").rename(tmp_path / "two.safetensors")})
+    moved = config.model_copy(
+        update={"aesthetic_head": (tmp_path / "one.safetensors").rename(tmp_path / "two.safetensors")}
+    )
     assert score(collection, moved).parts_before == 2
     a_head(tmp_path / "two.safetensors", width=16)
     assert score(collection, moved).parts_before == 2
-    assert score(collection, config.model_copy(update={"head": None})).parts_done == 2
+    assert score(collection, config.model_copy(update={"aesthetic_head": None})).parts_done == 2
 
 
 def test_a_run_killed_anywhere_is_finished_by_the_next(make_collection: Make, tiny_clip: Path, crash: Any) -> None:
     undisturbed = make_collection("undisturbed", [{"text": "a cat", "key": f"k{i}"} for i in range(4)], part_rows=2)
-    config = ScoreConfig(model=str(tiny_clip), workers=1)
+    config = ScoreConfig(model=str(tiny_clip), num_workers=1)
     score(undisturbed, config)
     killed = make_collection("killed", [{"text": "a cat", "key": f"k{i}"} for i in range(4)], part_rows=2)
     for place in killed.root.rglob("*.png"):
         place.write_bytes((undisturbed.root / place.relative_to(killed.root)).read_bytes())
     script = f"""
 from pathlib import Path
-from dreamloom.curate.score import ScoreConfig, score
+from dreamloom.curate.score import score
+from dreamloom.curate.config import ScoreConfig
 from dreamloom.scrape.collection import Collection
 score(Collection(Path({str(killed.root)!r})), ScoreConfig.model_validate_json({config.model_dump_json()!r}))
 """
@@ -131,10 +135,10 @@ score(Collection(Path({str(killed.root)!r})), ScoreConfig.model_validate_json({c
     ("change", "sentence"),
     [
         ({"model": "ViT-L-41"}, "neither a folder nor a model"),
-        ({"model": "."}, "no open_clip model"),
-        ({"model": "local-dir:/nowhere"}, "no open_clip model"),
-        ({"model": "ViT-B-32", "weights": "/nowhere/b32.pt"}, "not there"),
-        ({"head": Path("/nowhere/head.pth")}, "not there"),
+        ({"model": "."}, "not an open_clip model"),
+        ({"model": "local-dir:/nowhere"}, "not an open_clip model"),
+        ({"model": "ViT-B-32", "pretrained": "/nowhere/b32.pt"}, "not there"),
+        ({"aesthetic_head": Path("/nowhere/head.pth")}, "not there"),
     ],
 )
 def test_models_that_are_not_there_are_named_first(change: dict[str, Any], sentence: str, tmp_path: Path) -> None:
@@ -145,7 +149,7 @@ def test_models_that_are_not_there_are_named_first(change: dict[str, Any], sente
 
 
 def test_a_head_of_another_width_is_refused(make_collection: Make, tiny_clip: Path, tmp_path: Path) -> None:
-    config = ScoreConfig(model=str(tiny_clip), head=a_head(tmp_path / "head.safetensors", width=12))
+    config = ScoreConfig(model=str(tiny_clip), aesthetic_head=a_head(tmp_path / "head.safetensors", width=12))
     with pytest.raises(UserError, match="embeddings of 12 numbers"):
         score(make_collection("c", [{}]), config)
 
@@ -176,7 +180,8 @@ def test_asking_what_is_stale_imports_no_torch(make_collection: Make, tiny_clip:
     script = f"""
 import sys
 from pathlib import Path
-from dreamloom.curate.score import ScoreConfig, check, recipes
+from dreamloom.curate.score import check, recipes
+from dreamloom.curate.config import ScoreConfig
 from dreamloom.scrape.collection import Collection
 config = ScoreConfig(model={str(tiny_clip)!r})
 check(config)

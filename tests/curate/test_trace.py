@@ -9,9 +9,8 @@ import pytest
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import Summary
 from dreamloom.curate.assemble import balance, manifest_path, read_manifest
-from dreamloom.curate.balance import BalanceConfig
-from dreamloom.curate.choose import ChooseConfig, choose
-from dreamloom.curate.score import ScoreConfig
+from dreamloom.curate.choose import choose
+from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
 from dreamloom.curate.source import Role, Source
 from dreamloom.curate.trace import trace
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table
@@ -47,7 +46,7 @@ def workspace(make_collection: Make, tmp_path: Path) -> Path:
         {"key": k, "aesthetic": a, "similarity": 0.31, "phash": i, "embedding": [1.0]}
         for i, (k, a) in enumerate((("bbbb0", 6.25), ("cccc2", 3.0)))
     ]
-    scored = ScoreConfig(head=Path("/models/v2.pth"))
+    scored = ScoreConfig(aesthetic_head=Path("/models/v2.pth"))
     people.write(Table.SCORES, "00000", scores, recipe="r", config=scored, summary=Summary(rows=2, kept=2))
     sources = [Source(car, Role.TRAINING), Source(people, Role.GROUND_TRUTH)]
     choose(sources, ChooseConfig(min_aesthetic=5))

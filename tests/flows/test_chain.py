@@ -129,7 +129,7 @@ def test_a_source_that_fails_does_not_stop_the_others(small: Any, capsys: pytest
 
 
 def test_the_captioning_model_is_gone_when_training_begins(small: Any) -> None:
-    small.change("caption", to={"model": str(HOUSE / "demo" / "models" / "blip"), "keep": []})
+    small.change("caption", to={"model": str(HOUSE / "demo" / "models" / "blip"), "keep_kinds": []})
     there: dict[str, bool] = {}
 
     def perform(step: Step) -> Outcome:

@@ -53,9 +53,9 @@ WRONG = [
     (("train", "base"), "./no model", "train.base: {folder}/no model is not there"),
     (("train", "resolution"), 65, "train: resolution 65 is not a multiple of quantum 64"),
     (("caption", "model"), "circles", "caption: The captioning model {folder}/circles has no config.json of a model;"),
-    (("score",), {"model": "squares"}, "score: {folder}/squares is no open_clip model (it has no open_clip_config.j"),
-    (("score",), {"head": "head.pth"}, "score.head: {folder}/head.pth is not there"),
-    (("choose", "min_aesthetic"), 5, "choose.min_aesthetic: needs aesthetic scores; give score a head, or leave it"),
+    (("score",), {"model": "squares"}, "score: {folder}/squares is not an open_clip model (it has no open_clip_c"),
+    (("score",), {"aesthetic_head": "head.pth"}, "score.aesthetic_head: {folder}/head.pth is not there"),
+    (("choose", "min_aesthetic"), 5, "choose.min_aesthetic: needs aesthetic scores; set score.aesthetic_head, or"),
     (("choose", "min_similarity"), 0.3, "choose.min_similarity: needs scores; write a score section, or leave it out"),
     (("train", "epochs"), "many", "train.epochs: should be a valid integer, unable to parse string as an integer, not"),
     (("workspace",), None, "workspace: is missing"),
@@ -176,10 +176,10 @@ def test_an_index_may_be_one_pattern_or_several(small: Any) -> None:
 
 
 def test_captions_are_ranked_by_the_clip_that_scores_unless_they_name_one(small: Any) -> None:
-    small.change("score", to={"model": "ViT-B-32", "weights": "laion2b_s34b_b79k", "precision": "bf16"})
+    small.change("score", to={"model": "ViT-B-32", "pretrained": "laion2b_s34b_b79k", "precision": "bf16"})
     small.change("caption", "templates", to={"squares": ["a square"]})
     circles = small.load().captioning("circles")
-    assert (circles.clip.model, circles.clip.weights, circles.clip.precision) == (
+    assert (circles.clip.model, circles.clip.pretrained, circles.clip.precision) == (
         "ViT-B-32",
         "laion2b_s34b_b79k",
         "bf16",
@@ -192,4 +192,4 @@ def test_captions_are_ranked_by_the_clip_that_scores_unless_they_name_one(small:
         "fp32",
     )
     small.change("caption", "clip", to={"model": "ViT-L-14"})
-    assert small.load().captioning("circles").clip.weights == "openai"
+    assert small.load().captioning("circles").clip.pretrained == "openai"

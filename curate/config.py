@@ -1,0 +1,77 @@
+"""Configs of score, choose and balance."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from dreamloom.base.clip_config import ClipConfig, Device
+from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, StageConfig
+
+_SPEED = Group("Speed")
+_THRESHOLDS, _LICENCES, _COPIES = Group("Thresholds"), Group("Licences"), Group("Duplicates")
+_GROUND_TRUTH, _HELD_OUT = Group("Ground truth"), Group("Held-out images")
+
+
+class ScoreConfig(ClipConfig):
+    """Which models score the images."""
+
+    aesthetic_head: Annotated[Path | None, BY_CONTENT, Group("Model")] = Field(
+        None,
+        description="LAION aesthetic head (V1 linear, V2 linearMSE) for this CLIP, a file; null: no aesthetic scores.",
+    )
+    batch_size: Annotated[int, NO_RECIPE, _SPEED] = Field(32, ge=1, description="Images per forward pass.")
+    num_workers: Annotated[int, NO_RECIPE, _SPEED] = Field(4, ge=1, description="Threads that decode images.")
+    device: Annotated[Device, NO_RECIPE, _SPEED] = Field(
+        "auto", description="Where the models run; auto: the GPU if there is one."
+    )
+
+
+class ChooseConfig(StageConfig):
+    """Which images go on. Thresholds and licences apply to ground truth only."""
+
+    min_aesthetic: Annotated[float | None, _THRESHOLDS] = Field(
+        None,
+        description="Lowest aesthetic score to keep; null: any. Stable Diffusion used 5 on V2's scale; LAION cut V1's "
+        "at 7.",
+    )
+    min_similarity: Annotated[float | None, _THRESHOLDS] = Field(
+        None,
+        ge=-1,
+        le=1,
+        description="Lowest CLIP cosine of an image and its text to keep; null: any. LAION used 0.28 with ViT-B/32.",
+    )
+    exclude_licences: Annotated[list[str], _LICENCES] = Field(
+        [],
+        description="Words in a licence's name or URL that exclude an image: NonCommercial, by-nd, or unknown for "
+        "images without a licence.",
+    )
+    near_duplicate_bits: Annotated[int | None, _COPIES] = Field(
+        4,
+        ge=0,
+        le=8,
+        description="Maximum pHash bits in which near duplicates differ; null: drop only files with equal bytes. "
+        "Needs scores.",
+    )
+    near_duplicate_cosine: Annotated[float, _COPIES] = Field(
+        0.94, ge=-1, le=1, description="Minimum CLIP cosine of near duplicates (clip-retrieval's threshold)."
+    )
+
+
+class BalanceConfig(StageConfig):
+    """How much ground truth accompanies the training images, and which images are held out."""
+
+    ratio: Annotated[float, _GROUND_TRUTH] = Field(
+        1.0, gt=0, le=1000, description="Ground-truth images shown for each training image shown."
+    )
+    held_out: Annotated[float, _HELD_OUT] = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Share of each source's images held out from training, to measure learned and forgotten.",
+    )
+    held_out_max_training: Annotated[int, _HELD_OUT] = Field(64, ge=0, description="Maximum held-out training images.")
+    held_out_max_ground_truth: Annotated[int, _HELD_OUT] = Field(
+        256, ge=0, description="Maximum held-out ground-truth images."
+    )
+    seed: Annotated[int, _HELD_OUT] = Field(0, ge=0, description="Seed that selects the held-out images.")
