@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dreamloom.base.clip_config import HUB, LOCAL, ClipConfig, Device, Precision, clip_models, open_clip_name
-from dreamloom.base.cpu import keep_pages
+from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def unload_clip() -> None:
 @lru_cache(maxsize=1)
 def _load(model: str, pretrained: str, precision: Precision, device: Device, _content: tuple[str, ...]) -> Clip:
     if device != "cuda":
-        keep_pages()  # before torch is imported
+        keep_freed_memory()  # before torch is imported
     import open_clip
     import torch
     from open_clip.pretrained import get_pretrained_cfg

@@ -7,7 +7,7 @@ from pathlib import Path
 _MMAP_MAX, _TRIM_THRESHOLD, _TOP_PAD = -4, -1, -2  # malloc.h
 
 
-def keep_pages() -> bool:
+def keep_freed_memory() -> bool:
     """Makes malloc keep what is freed, for the rest of this process. Call it before torch is imported.
 
     glibc hands large blocks back to the kernel after each layer, and every page of them faults in again with the next:

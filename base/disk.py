@@ -9,7 +9,7 @@ from dreamloom.base.errors import UserError
 
 
 @contextmanager
-def writing(path: Path, advice: str) -> Iterator[None]:
+def explain_write_errors(path: Path, advice: str) -> Iterator[None]:
     """Within, `path` is written.
 
     Raises:
@@ -28,7 +28,7 @@ def writing(path: Path, advice: str) -> Iterator[None]:
 
 
 @contextmanager
-def enough_room(folder: Path) -> Iterator[None]:
+def explain_full_disk(folder: Path) -> Iterator[None]:
     """Within, much is written into `folder`.
 
     Raises:

@@ -77,7 +77,7 @@ def commit_json(path: Path, value: Any) -> None:
     commit_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
-def create(path: str | Path, data: bytes) -> bool:
+def create_file(path: str | Path, data: bytes) -> bool:
     """Makes a new file, whole or not at all. It outlives a kill, but not a power cut.
 
     Returns:
@@ -160,11 +160,11 @@ _held_guard = threading.Lock()
 
 
 @contextlib.contextmanager
-def lock(folder: Path, otherwise: str = "") -> Iterator[None]:
+def lock(folder: Path, alternative: str = "") -> Iterator[None]:
     """Holds `folder` for this process until the block ends; nested and threaded use within one process is fine.
 
     Args:
-        otherwise: what else than waiting one can do where another process holds it: ", or …".
+        alternative: what else than waiting one can do where another process holds it: ", or …".
 
     Raises:
         UserError: another process holds it.
@@ -172,7 +172,7 @@ def lock(folder: Path, otherwise: str = "") -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder.resolve() / ".lock"
     with _held_guard:
-        descriptor, holders = _held.get(path) or (_lock_file(path, folder, otherwise), 0)
+        descriptor, holders = _held.get(path) or (_lock_file(path, folder, alternative), 0)
         _held[path] = (descriptor, holders + 1)
     try:
         yield
@@ -185,7 +185,7 @@ def lock(folder: Path, otherwise: str = "") -> Iterator[None]:
                 os.close(descriptor)
 
 
-def _lock_file(path: Path, folder: Path, otherwise: str) -> int:
+def _lock_file(path: Path, folder: Path, alternative: str) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -193,14 +193,14 @@ def _lock_file(path: Path, folder: Path, otherwise: str) -> int:
         holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
         raise UserError(
-            f"{folder} is in use by another run (process {holder}); wait for it to end, or stop it{otherwise}."
+            f"{folder} is in use by another run (process {holder}); wait for it to end, or stop it{alternative}."
         ) from None
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, str(os.getpid()).encode("ascii"), 0)
     return descriptor
 
 
-def sweep(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Removes what killed runs left half-written in `folder` (not below it). Only for one who holds its lock."""
     for left in folder.glob(f"{TEMPORARY}*"):
         if left.name.removeprefix(TEMPORARY).split("-")[0] == str(os.getpid()):

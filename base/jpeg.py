@@ -15,7 +15,7 @@ _IS_MARKER = np.ones(256, bool)
 _IS_MARKER[[0x00, 0xFF, *range(0xD0, 0xD8)]] = False
 
 
-def look_through(data: bytes) -> tuple[bytes | None, int]:
+def inspect_jpeg(data: bytes) -> tuple[bytes | None, int]:
     """What can be told of bytes without decoding.
 
     Some 0.3 ms a megabyte, a tenth of what it takes to decode the entropy code.

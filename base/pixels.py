@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from dreamloom.base.jpeg import look_through
+from dreamloom.base.jpeg import inspect_jpeg
 
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, and that of LAION's scraper: 256 MiB of RGB pixels."""
 
 Reason = Literal["empty", "not_an_image", "unsupported", "truncated", "too_many_pixels", "animated", "missing_file"]
 
-# What Pillow has to say of an image is said by PictureError. For good, as catch_warnings is not safe in threads.
+# What Pillow has to say of an image is said by ImageError. For good, as catch_warnings is not safe in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _SRGB = ImageCms.createProfile("sRGB")
@@ -47,7 +47,7 @@ _BROKEN = (
 """What Pillow's decoders were seen to raise on bytes that somebody damaged."""
 
 
-class PictureError(Exception):
+class ImageError(Exception):
     """Bytes that give no image. `reason` is a word of the records' status, `detail` a line about it."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
@@ -57,7 +57,7 @@ class PictureError(Exception):
 
 
 @dataclass(frozen=True)
-class Header:
+class ImageHeader:
     """What an image's first bytes say, before its pixels are decoded."""
 
     format: str
@@ -74,20 +74,20 @@ class Header:
     grey, opaque, in sRGB."""
 
 
-def read_header(source: bytes | Path) -> Header:
+def read_header(source: bytes | Path) -> ImageHeader:
     """Reads an image's header; no pixel is decoded.
 
     Raises:
-        PictureError: it is empty, missing, no image, or of a kind that is not supported.
+        ImageError: it is empty, missing, no image, or of a kind that is not supported.
     """
     with _open(source) as image:
         try:
             orientation, animated = _orientation(image), _animated(image)
             width, height = image.size[::-1] if orientation >= 5 and not _turns_itself(image) else image.size
         except _BROKEN as error:
-            raise PictureError("truncated", _line(error)) from error
+            raise ImageError("truncated", _line(error)) from error
         plain = orientation == 1 and not animated and _is_plain(image)
-        return Header(image.format or "", width, height, orientation, animated, plain)
+        return ImageHeader(image.format or "", width, height, orientation, animated, plain)
 
 
 def decode(
@@ -108,35 +108,35 @@ def decode(
         animated: what to do with several frames.
 
     Raises:
-        PictureError: see Reason.
+        ImageError: see Reason.
     """
-    scans = look_through(source)[1] if isinstance(source, bytes) else 1
+    scans = inspect_jpeg(source)[1] if isinstance(source, bytes) else 1
     with _open(source) as image:
         _check_pixels(image, scans, max_pixels)
         try:
             if animated == "reject" and _animated(image):
-                raise PictureError("animated", "more than one frame")
+                raise ImageError("animated", "more than one frame")
             orientation = 1 if _turns_itself(image) else _orientation(image)
             if at_least is not None and image.format in ("JPEG", "MPO") and min(image.size) > at_least:
                 scale = min(image.size) / at_least
                 image.draft(None, (int(image.width / scale), int(image.height / scale)))
             image.load()
         except _BROKEN as error:
-            raise PictureError("truncated", _line(error)) from error
+            raise ImageError("truncated", _line(error)) from error
         _check_end(image, source)
         try:
             return _turn(_flatten(image, background), orientation)
         except _BROKEN as error:
-            raise PictureError("unsupported", _line(error)) from error
+            raise ImageError("unsupported", _line(error)) from error
 
 
 def check_whole(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> None:
     """Looks as cheaply as tells whether an image is whole: a JPEG whose markers are in order is decoded in part only.
 
     Raises:
-        PictureError: see Reason.
+        ImageError: see Reason.
     """
-    beginning, scans = look_through(source) if isinstance(source, bytes) else (None, 1)
+    beginning, scans = inspect_jpeg(source) if isinstance(source, bytes) else (None, 1)
     looked_at = beginning or source
     with _open(looked_at) as image:
         _check_pixels(image, scans, max_pixels)
@@ -145,7 +145,7 @@ def check_whole(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> None:
                 image.draft("L", (1, 1))
             image.load()
         except _BROKEN as error:
-            raise PictureError("truncated", _line(error)) from error
+            raise ImageError("truncated", _line(error)) from error
         _check_end(image, looked_at)
 
 
@@ -154,17 +154,17 @@ def check_whole(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> None:
 
 def _open(source: bytes | Path) -> Image.Image:
     if isinstance(source, Path) and not source.is_file():
-        raise PictureError("missing_file", str(source))
+        raise ImageError("missing_file", str(source))
     if (isinstance(source, bytes) and not source) or (isinstance(source, Path) and source.stat().st_size == 0):
-        raise PictureError("empty")
+        raise ImageError("empty")
     try:
         return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_SUPPORTED)
     except Image.DecompressionBombError as error:
-        raise PictureError("too_many_pixels", _line(error)) from error
+        raise ImageError("too_many_pixels", _line(error)) from error
     except UnidentifiedImageError as error:
         raise _unidentified(source) from error
     except _BROKEN as error:
-        raise PictureError("truncated", _line(error)) from error
+        raise ImageError("truncated", _line(error)) from error
 
 
 _STARTS: dict[bytes, Reason] = {
@@ -186,23 +186,23 @@ _STARTS: dict[bytes, Reason] = {
 """How files begin; a full stop is any byte."""
 
 
-def _unidentified(source: bytes | Path) -> PictureError:
+def _unidentified(source: bytes | Path) -> ImageError:
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
         first = stream.read(12)
     for start, reason in _STARTS.items():
         if len(first) >= len(start) and all(a in (b, ord(".")) for a, b in zip(start, first, strict=False)):
             detail = "its header is broken" if reason == "truncated" else "a format that is not decoded here"
-            return PictureError(reason, detail)
-    return PictureError("not_an_image", "no known image format")
+            return ImageError(reason, detail)
+    return ImageError("not_an_image", "no known image format")
 
 
 def _check_pixels(image: Image.Image, scans: int, max_pixels: int) -> None:
     """A hundred bytes are a scan, and each costs a pass over all pixels: a small file could take a core for hours."""
     pixels, size = image.width * image.height, f"{image.width} × {image.height}"
     if pixels > max_pixels:
-        raise PictureError("too_many_pixels", size)
+        raise ImageError("too_many_pixels", size)
     if scans * pixels > _PASSES * max_pixels:
-        raise PictureError("too_many_pixels", f"{scans} times {size}")
+        raise ImageError("too_many_pixels", f"{scans} times {size}")
 
 
 _PASSES = 16
@@ -214,7 +214,7 @@ def _check_end(image: Image.Image, source: bytes | Path) -> None:
     if image.format == "PNG":
         data = source if isinstance(source, bytes) else source.read_bytes()
         if b"IEND\xaeB`\x82" not in data:
-            raise PictureError("truncated", "it has no end")
+            raise ImageError("truncated", "it has no end")
 
 
 def _animated(image: Image.Image) -> bool:

@@ -17,9 +17,9 @@ Weights are random, text is encoded once, and all of the UNet learns. Prints a t
 """
 
 # ruff: noqa: E402
-from dreamloom.base.cpu import keep_pages
+from dreamloom.base.cpu import keep_freed_memory
 
-keep_pages()  # before torch
+keep_freed_memory()  # before torch
 
 import argparse
 import json

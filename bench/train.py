@@ -13,9 +13,9 @@ JSON.
 """
 
 # ruff: noqa: E402
-from dreamloom.base.cpu import keep_pages
+from dreamloom.base.cpu import keep_freed_memory
 
-keep_pages()  # before torch
+keep_freed_memory()  # before torch
 
 import argparse
 import json

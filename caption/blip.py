@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from dreamloom.base.clip_config import Device
-from dreamloom.base.cpu import has_bf16, keep_pages
+from dreamloom.base.cpu import has_bf16, keep_freed_memory
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import fingerprint
 from dreamloom.caption.config import CaptionConfig, Precision
@@ -189,7 +189,7 @@ def unload() -> None:
 @lru_cache(maxsize=1)
 def _load(name: str, device: Device, precision: Precision, _content: str) -> _Loaded:
     if device != "cuda":
-        keep_pages()  # before torch is imported
+        keep_freed_memory()  # before torch is imported
     import torch
     import transformers
     from safetensors import SafetensorError

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from dreamloom.base.clip_config import clip_name
 from dreamloom.base.errors import UserError
-from dreamloom.base.pixels import PictureError, decode
+from dreamloom.base.pixels import ImageError, decode
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe, recipe_values
 from dreamloom.base.threads import map_ordered
@@ -195,7 +195,7 @@ def _look(collection: Collection, writer: Writer, said: Mapping[str, Sequence[Ca
         # twice the model's side: large photos decode faster, and nothing of it shows once they are shrunk
         picture = decode(collection.root / row["image"], at_least=2 * writer.side)
         return writer.look(row, picture, said.get(row["key"]))
-    except PictureError as error:
+    except ImageError as error:
         return error.reason
 
 

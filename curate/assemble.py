@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit, commit_folder, link, lock, sweep
+from dreamloom.base.files import commit, commit_folder, link, lock, remove_leftovers
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
 from dreamloom.caption.filename import NameWriter
@@ -71,7 +71,7 @@ def balance(sources: Sequence[Source], config: BalanceConfig, workspace: Path, p
     ordered = in_order(sources)
     wanted = _recipe(ordered, config)
     with lock(workspace):
-        sweep(workspace)
+        remove_leftovers(workspace)
         if _is_made(workspace, wanted):
             summary = Summary.from_json(_metadata(manifest_path(workspace))["summary"])
             summary.parts_done, summary.parts_before, summary.seconds = 0, 1, 0.0

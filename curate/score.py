@@ -18,7 +18,7 @@ from dreamloom.base.clip import Clip, load_clip
 from dreamloom.base.clip_config import check_clip, clip_models
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import fingerprint
-from dreamloom.base.pixels import PictureError, decode
+from dreamloom.base.pixels import ImageError, decode
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
 from dreamloom.base.threads import map_ordered
@@ -127,7 +127,7 @@ def _look(collection: Collection, clip: Clip, row: Mapping[str, Any]) -> _Seen:
     try:
         # twice the model's side: the JPEG decoder's own scaling then shows in no score, and large photos decode faster
         picture = decode(collection.root / row["image"], at_least=2 * clip.side)
-    except PictureError as error:
+    except ImageError as error:
         return _Seen(row, reason=error.reason)
     return _Seen(row, clip.prepare(picture), phash(picture))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.pixels import PictureError, decode
+from dreamloom.base.pixels import ImageError, decode
 
 _PAPER, _FRAME, _INK, _FAINT = (255, 255, 255), (236, 236, 236), (30, 30, 30), (150, 60, 50)
 _LINES = 3
@@ -42,7 +42,7 @@ def contact_sheet(pictures: Sequence[tuple[Path, str]], columns: int = 8, side: 
         try:
             picture = _fitted(path, side)
             sheet.paste(picture, (left + (side - picture.width) // 2, top + (side - picture.height) // 2))
-        except PictureError as error:
+        except ImageError as error:
             draw.text((left + side / 2, top + side / 2), error.reason, _FAINT, font, anchor="mm")
         for at, text in enumerate(wrapped(caption, font, side)):
             draw.text((left, top + side + _GAP // 2 + at * line), text, _INK, font)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dreamloom.base.cpu import keep_pages
+from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.progress import Progress
 
 MODELS = Path(__file__).parent / "models"
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of everything that is random")
     parser.add_argument("--measure", action="store_true", help="make nothing; print how good the models in --out are")
     given = parser.parse_args(arguments)
-    keep_pages()  # before torch is imported
+    keep_freed_memory()  # before torch is imported
     if given.measure:
         print_measures(given.out)
         return

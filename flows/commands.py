@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from dreamloom.base import processes
-from dreamloom.base.cpu import keep_pages
+from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.errors import UserError
 from dreamloom.flows import chain
 from dreamloom.flows.contents import Captions, captions_of_workspace
@@ -35,10 +35,10 @@ def run(
         Run it as a Prefect flow, which a dashboard shows. By default where PREFECT_API_URL is set; with --track and no
         server, Prefect starts one for as long as the run takes.
     """
-    if processes.count() > 1:
+    if processes.world_size() > 1:
         raise UserError("run is for one process; have several train WORKSPACE/dataset by `dreamloom train`.")
     loaded = load_project(project)
-    keep_pages()
+    keep_freed_memory()
     if track or (track is None and "PREFECT_API_URL" in os.environ):
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # what matters is printed here
         from dreamloom.flows.prefect_flows import run_tracked

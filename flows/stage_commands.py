@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter, Token
 
-from dreamloom.base.cpu import keep_pages
+from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.errors import UserError
 from dreamloom.base.processes import is_main
 from dreamloom.caption.config import CaptionConfig
@@ -302,7 +302,7 @@ def export(checkpoint: Path, target: Path, *, config: Annotated[ExportConfig, FL
 
 
 def _perform(step: steps.Step) -> None:
-    keep_pages()
+    keep_freed_memory()
     with Terminal() as terminal, terminal.watch(step.title) as progress:
         outcome = step.run(progress)
     if is_main():

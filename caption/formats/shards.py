@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.image_types import IMAGE_EXTENSIONS
-from dreamloom.base.pixels import PictureError
+from dreamloom.base.pixels import ImageError
 from dreamloom.caption.formats.rows import Note, Row, safe
 from dreamloom.caption.formats.target import SKIPPED, Target
 from dreamloom.caption.sidecar import decode_text, encode_text
@@ -77,7 +77,7 @@ def _caption(sample: Sample, note: Note) -> str | None:
             if encoding != "UTF-8":
                 note(f"sidecar in {encoding}", f"{sample.shard}: {sample.key}")
             return text
-    except PictureError:
+    except ImageError:
         note("sidecar that can't be read", f"{sample.shard}: {sample.key}")
     said = sample.facts.get("caption")
     return said if isinstance(said, str) else None

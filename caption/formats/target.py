@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self, TextIO
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit, create
+from dreamloom.base.files import commit, create_file
 from dreamloom.caption.formats.rows import Row
 from dreamloom.caption.sidecar import decode_text
 
@@ -116,7 +116,7 @@ class Target:
         """Writes a small file, unless there is one of that name."""
         path = self._path(name)
         try:
-            if not self._has(path) and create(path, data):
+            if not self._has(path) and create_file(path, data):
                 self.log(MADE, name)
                 return
             with open(path, "rb") as stream:
@@ -188,7 +188,7 @@ class Target:
             except OSError as error:
                 if error.errno not in _CAN_T_LINK:
                     raise
-        return not self._has(path) and create(path, row.read())
+        return not self._has(path) and create_file(path, row.read())
 
 
 _LEFT = re.compile(r"\.tmp-\d+-[0-9a-f]{12}(\.|\Z)")

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import sweep
+from dreamloom.base.files import remove_leftovers
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection.collection import Collection
@@ -58,10 +58,10 @@ def make_parts(
         if parts is None:
             collection.remove_parts(table, keep=recipes)
         stale = set(stale_parts(collection, table, recipes)) & set(asked)
-        sweep(collection.root / table)
+        remove_leftovers(collection.root / table)
         for number, part in enumerate(sorted(stale)):
             begun = time.monotonic()
-            sweep(collection.image_folder(part))
+            remove_leftovers(collection.image_folder(part))
             try:
                 rows, summary = work(part, _within(progress, number, len(stale)))
             except UserError:

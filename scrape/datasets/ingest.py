@@ -21,7 +21,7 @@ from pydantic import AfterValidator
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit, link_or_copy
 from dreamloom.base.image_types import IMAGE_EXTENSIONS, UNSUPPORTED_EXTENSIONS
-from dreamloom.base.pixels import Header, PictureError, check_whole, decode, read_header
+from dreamloom.base.pixels import ImageError, ImageHeader, check_whole, decode, read_header
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import StageConfig, Summary, recipe
 from dreamloom.base.threads import map_ordered
@@ -64,7 +64,7 @@ class Item:
     path: str
     """Where it lies: a file, or a file and the place in it."""
     picture: Path | Callable[[], bytes] | Gone
-    """The file itself, or what gives its bytes (and raises PictureError where it can't)."""
+    """The file itself, or what gives its bytes (and raises ImageError where it can't)."""
     facts: Facts
 
 
@@ -184,7 +184,7 @@ def record(collection: Collection, part: str, item: Item) -> dict[str, Any]:
             row |= {"status": item.picture.status, "detail": item.picture.detail or None}
         else:
             row |= _store(item, item.picture, collection.image_folder(part), collection.root)
-    except PictureError as error:
+    except ImageError as error:
         row |= {"status": Status(error.reason), "detail": error.detail or None}
     row |= {name: value for name, value in asdict(item.facts).items() if value is not None}
     return {name: value.translate(SURROGATES) if type(value) is str else value for name, value in row.items()}
@@ -198,7 +198,7 @@ def _store(item: Item, source: Path | Callable[[], bytes], folder: Path, root: P
     """Puts an image into the collection: itself where any program shows it right, else decoded and encoded again.
 
     Raises:
-        PictureError: see dreamloom.base.pixels.Reason.
+        ImageError: see dreamloom.base.pixels.Reason.
     """
     data = _bytes(source) if isinstance(source, Path) else source()
     header = _read_header(data, os.path.splitext(item.path)[1].lower())
@@ -229,21 +229,21 @@ def _store(item: Item, source: Path | Callable[[], bytes], folder: Path, root: P
     }
 
 
-def _read_header(data: bytes, extension: str) -> Header:
+def _read_header(data: bytes, extension: str) -> ImageHeader:
     """Reads an image's header; a file that is named as a kind that is not decoded is "unsupported".
 
     Unless it is an image of a kind that is decoded under a wrong name. A TIFF is none: the raw files of cameras are
     TIFFs whose first page is a thumbnail.
 
     Raises:
-        PictureError: see dreamloom.base.pixels.read_header.
+        ImageError: see dreamloom.base.pixels.read_header.
     """
     if extension not in UNSUPPORTED_EXTENSIONS:
         return read_header(data)
-    unsupported = PictureError("unsupported", "a format that is not decoded here")
+    unsupported = ImageError("unsupported", "a format that is not decoded here")
     try:
         header = read_header(data)
-    except PictureError as error:
+    except ImageError as error:
         raise error if error.reason == "empty" else unsupported from error
     if header.format == "TIFF":
         raise unsupported
@@ -253,10 +253,10 @@ def _read_header(data: bytes, extension: str) -> Header:
 def _bytes(path: Path) -> bytes:
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # who reads a pipe, or /dev/zero, reads for ever
-            raise PictureError("missing_file", "no regular file")
+            raise ImageError("missing_file", "no regular file")
         return path.read_bytes()
     except OSError as error:
-        raise PictureError("missing_file", error.strerror or "") from error
+        raise ImageError("missing_file", error.strerror or "") from error
 
 
 # Helpers

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
-from dreamloom.base.pixels import PictureError
+from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import StageConfig, Summary, recipe
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, key_of
@@ -97,13 +97,13 @@ class Sample:
         """The bytes of a member.
 
         Raises:
-            PictureError: the shard ends before them.
+            ImageError: the shard ends before them.
         """
         start, size = self.members[extension]
         with self.shard.open("rb") as stream:
             data = os.pread(stream.fileno(), size, start)
         if len(data) < size:
-            raise PictureError("truncated", "the shard ends within it")
+            raise ImageError("truncated", "the shard ends within it")
         return data
 
     @property
@@ -223,7 +223,7 @@ def _member(sample: Sample, extension: str) -> bytes:
     """The bytes of a member; none where it is not there."""
     try:
         return sample.read(extension) if extension in sample.members else b""
-    except PictureError:
+    except ImageError:
         return b""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dreamloom.base.files import sweep
+from dreamloom.base.files import remove_leftovers
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
 from dreamloom.scrape.collection import Collection, Table, key_of
@@ -33,8 +33,8 @@ def filter_laion(collection: Collection, config: FilterConfig, progress: Progres
     """
     made_by = _recipe(config)
     with collection.lock():
-        sweep(collection.root)
-        sweep(collection.root / Table.CANDIDATES)
+        remove_leftovers(collection.root)
+        remove_leftovers(collection.root / Table.CANDIDATES)
         if collection.recipe(Table.CANDIDATES, "00000") == made_by:
             there = collection.summary(Table.CANDIDATES)
             there.parts_before, there.parts_done, there.seconds = len(collection.parts(Table.CANDIDATES)), 0, 0.0

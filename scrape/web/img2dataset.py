@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from yarl import URL
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.pixels import PictureError
+from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress
 from dreamloom.base.stop import run_stoppable, stoppable
 from dreamloom.base.threads import map_ordered
@@ -264,7 +264,7 @@ def _row(
         return row_of(candidate, {"consent": consent}, Dropped(status_of(said), f"img2dataset: {said}"))
     try:
         body = sample.read(sample.picture)
-    except PictureError as error:
+    except ImageError as error:
         return row_of(candidate, {"consent": consent}, Dropped(Status.SHORT_BODY, error.detail))
     if not body:
         return row_of(candidate, {"consent": consent}, Dropped(Status.EMPTY))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import StageFailed, UserError
-from dreamloom.base.files import sweep
+from dreamloom.base.files import remove_leftovers
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
 from dreamloom.scrape.collection import Collection, Status, Table, open_collection
@@ -163,7 +163,7 @@ def _retry(
 ) -> float:
     """Fetches the rows of these statuses again in a part that is done. Returns the seconds it took."""
     begun = time.monotonic()
-    sweep(collection.image_folder(part))
+    remove_leftovers(collection.image_folder(part))
     before = collection.read(Table.RECORDS, part).to_pylist()
     known = {row["key"]: row for row in before if row["status"] not in statuses}
     wanted = _wanted(collection, config, made_by, part) if Status.NOT_NEEDED in statuses else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageColor
 
 from dreamloom.base.files import commit
-from dreamloom.base.pixels import Header, PictureError, check_whole, decode, read_header
+from dreamloom.base.pixels import ImageError, ImageHeader, check_whole, decode, read_header
 from dreamloom.scrape.collection import Status
 from dreamloom.scrape.collection.journal import Row
 from dreamloom.scrape.web.dedup import row_of
@@ -116,13 +116,13 @@ def make_picture(body: bytes, config: "ScrapeConfig") -> Picture:
             size = (header.width, header.height)
             return Picture(body, _EXTENSIONS[header.format], *size, *size, pixels)
         return _made_anew(body, header, config)
-    except PictureError as error:
+    except ImageError as error:
         if isinstance(error.__cause__, MemoryError):  # it may be whole, and go where there is more
             raise Dropped(Status.TOO_MANY_PIXELS, "more than memory holds just now") from error
         raise Dropped(Status(error.reason), error.detail) from error
 
 
-def _check_shape(header: Header, config: "ScrapeConfig") -> None:
+def _check_shape(header: ImageHeader, config: "ScrapeConfig") -> None:
     short, long = sorted((header.width, header.height))
     size = f"{header.width} × {header.height}"
     if short * long > config.max_pixels:
@@ -135,7 +135,7 @@ def _check_shape(header: Header, config: "ScrapeConfig") -> None:
         raise Dropped(Status.BAD_ASPECT, size)
 
 
-def _shrunk(header: Header, config: "ScrapeConfig") -> tuple[int, int] | None:
+def _shrunk(header: ImageHeader, config: "ScrapeConfig") -> tuple[int, int] | None:
     """The size to which an image is shrunk; None where it is small enough."""
     short = min(header.width, header.height)
     if config.shrink_to is None or short <= config.shrink_to:
@@ -144,7 +144,7 @@ def _shrunk(header: Header, config: "ScrapeConfig") -> tuple[int, int] | None:
     return round(header.width * scale), round(header.height * scale)
 
 
-def _made_anew(body: bytes, header: Header, config: "ScrapeConfig") -> Picture:
+def _made_anew(body: bytes, header: ImageHeader, config: "ScrapeConfig") -> Picture:
     red, green, blue = ImageColor.getrgb(config.background_color)[:3]
     size = _shrunk(header, config)
     image = decode(

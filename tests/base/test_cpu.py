@@ -9,8 +9,8 @@ import pytest
 from dreamloom.base.cpu import has_bf16
 
 SCRIPT = """
-from dreamloom.base.cpu import keep_pages
-print(keep_pages(), keep_pages())
+from dreamloom.base.cpu import keep_freed_memory
+print(keep_freed_memory(), keep_freed_memory())
 blocks = [bytearray(2**24) for _ in range(8)]
 print(sum(len(block) for block in blocks))
 """
@@ -24,8 +24,8 @@ def test_it_says_whether_it_took_effect_and_memory_still_works() -> None:
 
 FAULTS = """
 import resource, sys
-from dreamloom.base.cpu import keep_pages
-if sys.argv[1] == "keep": keep_pages()
+from dreamloom.base.cpu import keep_freed_memory
+if sys.argv[1] == "keep": keep_freed_memory()
 for _ in range(8):
     block = bytearray(2**26)
     block[:: 4096] = b"x" * len(block[:: 4096])

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from dreamloom.base.files import commit, commit_folder, commit_json, create, fingerprint, link_or_copy, sweep
+from dreamloom.base.files import (
+    commit,
+    commit_folder,
+    commit_json,
+    create_file,
+    fingerprint,
+    link_or_copy,
+    remove_leftovers,
+)
 
 
 def left_over(folder: Path) -> list[Path]:
@@ -34,9 +42,9 @@ def test_a_new_file_is_whole_and_never_takes_another_s_place(
         monkeypatch.setattr(os, "link", refuse)
     (tmp_path / "mine").write_text("mine")
     (tmp_path / "nowhere").symlink_to("not there")
-    assert not create(tmp_path / "mine", b"new")
-    assert not create(tmp_path / "nowhere", b"new")
-    assert create(tmp_path / "new", b"x" * 1_000_000)
+    assert not create_file(tmp_path / "mine", b"new")
+    assert not create_file(tmp_path / "nowhere", b"new")
+    assert create_file(tmp_path / "new", b"x" * 1_000_000)
     assert (tmp_path / "mine").read_text() == "mine"
     assert (tmp_path / "nowhere").is_symlink()
     assert (tmp_path / "new").read_bytes() == b"x" * 1_000_000
@@ -75,7 +83,7 @@ def test_sweep_removes_the_leavings_of_dead_runs_only(tmp_path: Path) -> None:
     (tmp_path / "00000.parquet").write_bytes(b"")
     with commit(tmp_path / "b") as mine:
         mine.write_bytes(b"")
-        sweep(tmp_path)
+        remove_leftovers(tmp_path)
         assert sorted(p.name for p in tmp_path.iterdir()) == sorted([mine.name, "00000.parquet"])
 
 

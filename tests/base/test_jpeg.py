@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dreamloom.base.jpeg import look_through
-from dreamloom.base.pixels import PictureError, check_whole
+from dreamloom.base.jpeg import inspect_jpeg
+from dreamloom.base.pixels import ImageError, check_whole
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
 
@@ -21,7 +21,7 @@ def jpeg(**options: object) -> bytes:
 
 
 def scans_of(data: bytes) -> int:
-    return look_through(data)[1]
+    return inspect_jpeg(data)[1]
 
 
 WHOLE = {
@@ -35,7 +35,7 @@ WHOLE = {
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_whole_one_is_known_by_its_beginning(name: str) -> None:
-    beginning = look_through(WHOLE[name])[0]
+    beginning = inspect_jpeg(WHOLE[name])[0]
     assert beginning is not None
     with Image.open(io.BytesIO(beginning)) as image:
         assert image.size == (80, 60)
@@ -46,9 +46,9 @@ def test_a_whole_one_is_known_by_its_beginning(name: str) -> None:
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_what_breaks_off_is_not_whole(name: str, share: float) -> None:
     data = WHOLE[name][: int(len(WHOLE[name]) * share)]
-    assert look_through(data)[0] is None
+    assert inspect_jpeg(data)[0] is None
     if len(data) < len(WHOLE[name]) - 2:  # without its two last bytes, all pixels are still there
-        with pytest.raises(PictureError):
+        with pytest.raises(ImageError):
             check_whole(data)
 
 
@@ -56,11 +56,11 @@ def test_broken_tables_and_strange_markers_are_not_passed_over() -> None:
     data = bytearray(WHOLE["baseline"])
     at = data.index(b"\xff\xc4")
     data[at + 5 : at + 21] = bytes([255] * 16)  # a Huffman table of more codes than there are
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         check_whole(bytes(data))
     strange = bytearray(WHOLE["baseline"])
     strange[-200:-198] = b"\xff\xc8"
-    assert look_through(bytes(strange))[0] is None
+    assert inspect_jpeg(bytes(strange))[0] is None
 
 
 def test_scans_are_counted_where_they_are_decoded() -> None:

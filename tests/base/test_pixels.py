@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from bench.hostile_pictures import TURNED, swapped_profile
-from dreamloom.base.pixels import PictureError, check_whole, decode, read_header
+from dreamloom.base.pixels import ImageError, check_whole, decode, read_header
 
 Pixels = npt.NDArray[Any]
 
@@ -177,10 +177,10 @@ def test_a_picture_that_breaks_off_is_refused_or_whole(form: str, share: float) 
         assert far(decode(beginning), np.asarray(decode(data), int)) == 0
         if FORMS[form][0] in ("JPEG", "PNG", "WEBP"):  # which are stored as they came
             assert cv2.imdecode(np.frombuffer(beginning, np.uint8), cv2.IMREAD_COLOR) is not None
-    except PictureError as error:
+    except ImageError as error:
         assert error.reason in ("empty", "truncated", "not_an_image", "unsupported")
         assert error.reason == "truncated" or len(beginning) < 60
-        with pytest.raises(PictureError):
+        with pytest.raises(ImageError):
             check_whole(beginning)
 
 
@@ -195,7 +195,7 @@ def test_damage_is_a_picture_error_or_a_picture_of_the_size_in_the_header(
     try:
         header = read_header(bytes(data))
         image = decode(bytes(data), max_pixels=10**6)
-    except PictureError as error:
+    except ImageError as error:
         assert "0x" not in str(error), "a line of the records must be the same in every run"
         return
     assert image.mode == "RGB"
@@ -225,11 +225,11 @@ def test_bombs_are_refused_by_their_header() -> None:
     big = png(struct.pack(">IIBBBBB", 12_000, 10_000, 8, 2, 0, 0, 0), b"")
     for data in (bomb, big):
         for reader in (decode, check_whole):
-            with pytest.raises(PictureError) as caught:
+            with pytest.raises(ImageError) as caught:
                 reader(data)
             assert caught.value.reason == "too_many_pixels"
     assert (read_header(big).width, read_header(big).height) == (12_000, 10_000)
-    with pytest.raises(PictureError, match="too_many_pixels"):
+    with pytest.raises(ImageError, match="too_many_pixels"):
         decode(encoded(scene(), "png"), max_pixels=56 * 40 - 1)
     assert decode(encoded(scene(), "png"), max_pixels=56 * 40).size == (56, 40)
 
@@ -243,7 +243,7 @@ def test_animations_are_told_from_pictures(name: str) -> None:
     assert read_header(out.getvalue()).animated == moves
     assert np.abs(np.asarray(decode(out.getvalue()), int) - scene()).mean() < 12
     if moves:
-        with pytest.raises(PictureError, match="animated"):
+        with pytest.raises(ImageError, match="animated"):
             decode(out.getvalue(), animated="reject")
 
 
@@ -264,10 +264,10 @@ def test_what_is_no_picture(data: bytes, reason: str, tmp_path: Path) -> None:
     file.write_bytes(data)
     for source in (data, file):
         for reader in (read_header, decode, check_whole):
-            with pytest.raises(PictureError) as caught:
+            with pytest.raises(ImageError) as caught:
                 reader(source)
             assert caught.value.reason == reason
-    with pytest.raises(PictureError, match="missing_file"):
+    with pytest.raises(ImageError, match="missing_file"):
         decode(tmp_path / "no.jpg")
 
 

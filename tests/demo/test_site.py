@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.pixels import PictureError, decode, read_header
+from dreamloom.base.pixels import ImageError, decode, read_header
 from dreamloom.demo.encode import draw, encode
 from dreamloom.demo.gallery import RATES, Exhibit, Fault, Form, exhibit
 from dreamloom.demo.site import HARMLESS, OPT_OUTS, serve
@@ -133,7 +133,7 @@ def test_bodies_that_are_no_picture(site: str, fault: Fault, reason: str) -> Non
     for skip in range(3):
         status, _, body = ask(site, first(fault, skip).path)
         assert (status, len(body) < 200_000) == (200, True)
-        with pytest.raises(PictureError) as caught:
+        with pytest.raises(ImageError) as caught:
             decode(body)
         assert caught.value.reason == reason
 

@@ -104,7 +104,7 @@ def pixels(sample: Sample, views: Sequence[View]) -> list[np.ndarray[Any, Any]]:
     """An image in each of the views, decoded once, uint8 [H, W, 3].
 
     Raises:
-        PictureError: it can't be decoded.
+        ImageError: it can't be decoded.
     """
     scale = max(_scale(sample, view) for view in views)
     at_least = ceil(min(sample.size) * scale) if scale < 1 else None

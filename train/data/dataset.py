@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.pixels import MAX_PIXELS, Header, PictureError, read_header
+from dreamloom.base.pixels import MAX_PIXELS, ImageError, ImageHeader, read_header
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.threads import map_ordered
 from dreamloom.train.data.buckets import Size, assign, assign_within, enlargement, generate
@@ -120,14 +120,14 @@ def names(problems: Iterable[Problem], limit: int = 3) -> str:
     return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")
 
 
-def _header(stored: Stored) -> Header | str:
+def _header(stored: Stored) -> ImageHeader | str:
     try:
         return read_header(stored.path if stored.length is None else stored.read())
-    except PictureError as error:
+    except ImageError as error:
         return error.reason
 
 
-def _bucket(header: Header, resolution: int, quantum: int, upscale: bool) -> Size | str:
+def _bucket(header: ImageHeader, resolution: int, quantum: int, upscale: bool) -> Size | str:
     """The bucket of an image, or why it has none."""
     size = (header.width, header.height)
     if header.width * header.height > MAX_PIXELS:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dreamloom.base.pixels import PictureError
+from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.threads import map_ordered
 from dreamloom.train.data.crops import View, pixels, plain
@@ -139,7 +139,7 @@ class LatentCache:
 def _content(sample: Sample) -> str | None:
     try:
         return hashlib.sha256(sample.picture.stored.read()).hexdigest()
-    except PictureError:
+    except ImageError:
         return None
 
 
@@ -150,6 +150,6 @@ def _decode_all(group: Sequence[Keyed]) -> list[np.ndarray[Any, Any] | str]:
         shown = list(found)
         try:
             made += pixels(shown[0][1], [view for _, _, view in shown])
-        except PictureError as error:
+        except ImageError as error:
             made += [error.reason] * len(shown)
     return made

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from dreamloom.base.pixels import PictureError
+from dreamloom.base.pixels import ImageError
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,14 @@ class Stored:
         """The bytes.
 
         Raises:
-            PictureError: the file is not there, or can't be read.
+            ImageError: the file is not there, or can't be read.
         """
         try:
             with self.path.open("rb") as stream:
                 stream.seek(self.start)
                 return stream.read(-1 if self.length is None else self.length)
         except OSError as error:
-            raise PictureError("missing_file", str(error)) from error
+            raise ImageError("missing_file", str(error)) from error
 
     def size(self) -> int:
         """In bytes; 0 where the file is not there."""

@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dreamloom.base.disk import writing
-from dreamloom.base.files import commit, lock, sweep
+from dreamloom.base.disk import explain_write_errors
+from dreamloom.base.files import commit, lock, remove_leftovers
 from dreamloom.base.progress import Progress, silent
 
 SHARD_BYTES = 64 * 2**20
@@ -51,7 +51,7 @@ class Store:
             yield
             return
         with lock(self.folder, ", or give this run a cache of its own (--cache)"):
-            sweep(self.folder)
+            remove_leftovers(self.folder)
             self._map(wanted - set(self.entries), progress)  # who held it may have made some
             try:
                 yield
@@ -97,7 +97,7 @@ def save_shard(path: Path, entries: Mapping[str, Tensor]) -> None:
         UserError: it can't be.
     """
     sums = json.dumps({key: checksum(value) for key, value in entries.items()})
-    with writing(path, "make room and run again, or name another --cache"), commit(path) as temporary:
+    with explain_write_errors(path, "make room and run again, or name another --cache"), commit(path) as temporary:
         save_file({key: value.clone() for key, value in entries.items()}, temporary, metadata={"sums": sums})
 
 

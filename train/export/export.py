@@ -62,10 +62,10 @@ def export(checkpoint: Path, target: Path, config: ExportConfig, progress: Progr
     made = _recipe(checkpoint, config)
     stored = _read_mark(target)
     if stored.get("recipe") != made:
-        from dreamloom.base.disk import writing
+        from dreamloom.base.disk import explain_write_errors
         from dreamloom.train.export.writers import write_model  # torch from here on
 
-        with writing(target, "make room and export again"), commit_folder(target) as folder:
+        with explain_write_errors(target, "make room and export again"), commit_folder(target) as folder:
             note = write_model(source, folder, config, progress)
             single = SINGLE_FILE if (folder / SINGLE_FILE).exists() else None
             about = {"base": settings.base, "vae": settings.vae, "checkpoint": str(source.checkpoint)}

@@ -95,11 +95,11 @@ def join(device: torch.device, batch: int) -> Iterator[Together]:
     Raises:
         UserError: a batch can't be divided among them.
     """
-    if processes.count() == 1:
+    if processes.world_size() == 1:
         yield ALONE
         return
-    if batch % processes.count():
-        raise UserError(f"batch is {batch}, which {processes.count()} processes can't share; make it a multiple.")
+    if batch % processes.world_size():
+        raise UserError(f"batch is {batch}, which {processes.world_size()} processes can't share; make it a multiple.")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)

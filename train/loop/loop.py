@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreamloom.base import processes
-from dreamloom.base.disk import enough_room
-from dreamloom.base.files import lock, sweep
+from dreamloom.base.disk import explain_full_disk
+from dreamloom.base.files import lock, remove_leftovers
 from dreamloom.base.progress import Progress, silent
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import read_dataset
@@ -45,9 +45,9 @@ def train(
     if done := read_summary(run):
         return done
     main = processes.is_main()
-    with enough_room(run), lock(run) if main else nullcontext(), on_signal() as stop:
+    with explain_full_disk(run), lock(run) if main else nullcontext(), on_signal() as stop:
         if main:
-            sweep(run)
+            remove_leftovers(run)
             write_settings(run, made, folder, heldout, config)
         from dreamloom.train.loop.distributed import join
         from dreamloom.train.loop.session import open_session

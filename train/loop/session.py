@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_json, sweep
+from dreamloom.base.files import commit_json, remove_leftovers
 from dreamloom.base.progress import Progress
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.captions import Wording
@@ -179,7 +179,7 @@ class Session:
         if self.together.main:
             commit_json(self.run / "problems.json", {p.name: p.reason for p in self.dataset.problems})
             for inner in ("checkpoints", "samples"):
-                sweep(self.run / inner)
+                remove_leftovers(self.run / inner)
         saved = checkpoints(self.run)
         if saved:
             checkpoint.load(saved[-1], self.trainer)

@@ -18,7 +18,7 @@ def choose_device(wanted: str) -> torch.device:
     Raises:
         UserError: there is no such device.
     """
-    if processes.count() > 1 and torch.cuda.is_available() and wanted in ("auto", "cuda"):
+    if processes.world_size() > 1 and torch.cuda.is_available() and wanted in ("auto", "cuda"):
         return torch.device("cuda", processes.local_rank())
     if wanted == "auto":
         if torch.cuda.is_available():

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dreamloom.base.disk import writing
+from dreamloom.base.disk import explain_write_errors
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import TEMPORARY, commit_folder, commit_json
 from dreamloom.train.loop.trainer import Trainer
@@ -32,7 +32,10 @@ def save(run: Path, trainer: Trainer, keep: int) -> Path:
     """
     state = trainer.state_dict()
     path = run / "checkpoints" / str(trainer.images_seen)
-    with writing(path, "make room and run again: the last checkpoint is still there"), commit_folder(path) as folder:
+    with (
+        explain_write_errors(path, "make room and run again: the last checkpoint is still there"),
+        commit_folder(path) as folder,
+    ):
         save_file(_plain(state["weights"]), folder / "weights.safetensors")
         if state["average"] is not None:
             save_file(_plain(state["average"]), folder / "average.safetensors")

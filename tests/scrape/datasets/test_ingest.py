@@ -11,7 +11,7 @@ from PIL import Image
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.image_types import UNSUPPORTED_EXTENSIONS
-from dreamloom.base.pixels import PictureError, decode
+from dreamloom.base.pixels import ImageError, decode
 from dreamloom.base.stage import Summary
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.scrape.collection import Collection, Status, Table
@@ -140,7 +140,7 @@ def test_real_hostile_pictures_are_stored_as_they_decode(shared_data: Path, coll
         source = Path(row["path"])
         try:
             expected = np.asarray(decode(source))
-        except PictureError as error:
+        except ImageError as error:
             assert row["status"] == error.reason
             continue
         stored = Image.open(collection.root / row["image"]).convert("RGB")

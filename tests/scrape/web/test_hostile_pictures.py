@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from dreamloom.base.pixels import PictureError, check_whole, decode, read_header
+from dreamloom.base.pixels import ImageError, check_whole, decode, read_header
 
 REFUSED = {
     "broken.png": "truncated",
@@ -93,7 +93,7 @@ def test_a_16_bit_picture_taken_in_the_dark_stays_dark(shared_data: Path) -> Non
 def test_every_file_gives_a_picture_or_its_reason(shared_data: Path) -> None:
     for path in pictures(shared_data):
         if path.name in REFUSED:
-            with pytest.raises(PictureError) as caught:
+            with pytest.raises(ImageError) as caught:
                 decode(path.read_bytes())
             assert caught.value.reason == REFUSED[path.name]
             continue
@@ -105,12 +105,12 @@ def test_every_file_gives_a_picture_or_its_reason(shared_data: Path) -> None:
 def test_warnings_as_errors(shared_data: Path) -> None:
     code = f"""
 from pathlib import Path
-from dreamloom.base.pixels import PictureError, decode, read_header
+from dreamloom.base.pixels import ImageError, decode, read_header
 for path in Path({str(shared_data / "hostile" / "pillow")!r}).rglob("*.*"):
     try:
         read_header(path)
         decode(path)
-    except PictureError:
+    except ImageError:
         pass
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
