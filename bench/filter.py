@@ -53,12 +53,12 @@ def duckdb(files: list[Path], output: Path) -> Callable[[], int]:
     from duckdb import connect
 
     from dreamloom.scrape.index.columns import read_indexes
-    from dreamloom.scrape.index.files import index_files
-    from dreamloom.scrape.index.predicates import on_numbers, on_text
+    from dreamloom.scrape.index.files import find_index_files
+    from dreamloom.scrape.index.predicates import numeric_predicates, text_predicates
 
     config = config_for(files)
-    (index,) = read_indexes(index_files(config.index))
-    rules = [*on_numbers(config, index).values(), *on_text(config, index).values()]
+    (index,) = read_indexes(find_index_files(config.index))
+    rules = [*numeric_predicates(config, index).values(), *text_predicates(config, index).values()]
     columns = ", ".join(column.name for column in index.columns.values())
     query = f"SELECT {columns} FROM read_parquet({[str(f) for f in files]}) WHERE ({') AND ('.join(rules)})"
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from dreamloom.flows.project import AnySource, CocoSource, HuggingfaceSource, LaionSource, WebdatasetSource
-from dreamloom.scrape.datasets.coco import photos_of
-from dreamloom.scrape.datasets.huggingface import parquet_files
-from dreamloom.scrape.datasets.ingest import is_there, pictures_in
-from dreamloom.scrape.datasets.webdataset import shards_of
-from dreamloom.scrape.index.files import index_files
+from dreamloom.scrape.datasets.coco import find_photos
+from dreamloom.scrape.datasets.huggingface import find_parquet_files
+from dreamloom.scrape.datasets.ingest import find_images
+from dreamloom.scrape.datasets.webdataset import find_shards
+from dreamloom.scrape.index.files import find_index_files
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,20 @@ def input_of(source: AnySource) -> Input:
         UserError: it has none.
     """
     if isinstance(source, LaionSource):
-        index = index_files(source.index)
+        index = find_index_files(source.index)
         return Input(sum(f.metadata().num_rows for f in index), "rows", sum(f.size() for f in index))
     if isinstance(source, WebdatasetSource):
-        shards = shards_of(source)
+        shards = find_shards(source)
         return Input(len(shards), "shards", _size(shards))
-    if isinstance(source, HuggingfaceSource) and (files := parquet_files(source)):
+    if isinstance(source, HuggingfaceSource) and (files := find_parquet_files(source)):
         return Input(sum(pq.read_metadata(file).num_rows for file in files), "images", _size(files))
     if isinstance(source, CocoSource):
-        photos = photos_of(source)
+        photos = find_photos(source)
         if source.images is None:
             return Input(len(photos), "photos to download", 0)
-        files = [photo.path for photo in photos if is_there(photo)]
+        files = [photo.path for photo in photos if photo.exists]
     else:
-        files = [path for path, _ in pictures_in(source.path)]
+        files = [path for path, _ in find_images(source.path)]
     return Input(len(files), "images", _size(files))
 
 

@@ -189,7 +189,7 @@ class IngestStep(PartsStep):
     @property
     def table(self) -> Table:
         """The table that the step makes."""
-        return coco.table_of(self.config) if isinstance(self.config, coco.CocoConfig) else Table.RECORDS
+        return coco.output_table(self.config) if isinstance(self.config, coco.CocoConfig) else Table.RECORDS
 
     def recipes(self) -> Mapping[str, str]:
         """Returns the recipe of each part."""

@@ -16,8 +16,8 @@ from typing import Any
 from dreamloom.base.errors import UserError
 from dreamloom.caption.formats.rows import Names, Note, Picture, Row, pictures
 from dreamloom.caption.formats.target import Target
-from dreamloom.scrape.datasets.imagefolder import text_column
-from dreamloom.scrape.index.columns import spelled
+from dreamloom.scrape.datasets.imagefolder import find_caption_column
+from dreamloom.scrape.index.columns import match_columns
 
 METADATA = "metadata.jsonl"
 
@@ -93,7 +93,7 @@ def _entry(line: bytes) -> tuple[str, str] | None:
     """A line's image and caption; None where it has not both."""
     try:
         entry: Any = json.loads(line)
-        name, text = entry["file_name"], entry[text_column(entry) or spelled(entry)["text"]]
+        name, text = entry["file_name"], entry[find_caption_column(entry) or match_columns(entry)["text"]]
     except (ValueError, TypeError, LookupError, RecursionError):
         return None
     return (name, text) if isinstance(name, str) and "\0" not in name and isinstance(text, str) else None

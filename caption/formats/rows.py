@@ -10,7 +10,7 @@ from typing import Any
 
 from dreamloom.caption.filename import MAX_BYTES, RESERVED, cut
 from dreamloom.caption.sidecar import Written, look_beside
-from dreamloom.scrape.datasets.ingest import SURROGATES, pictures_in
+from dreamloom.scrape.datasets.ingest import SURROGATES, find_images
 
 Note = Callable[[str, str], None]
 """Takes note of something odd that stops nothing: of what kind it is, and where."""
@@ -71,7 +71,7 @@ def pictures(folder: Path) -> Iterator[Picture]:
         UserError: there is none.
     """
     start = len(f"{folder}/".removeprefix("./"))
-    for path, beside in pictures_in(folder):
+    for path, beside in find_images(folder):
         text = str(path)
         yield Picture(text[start:], text.rpartition("/")[0] or ".", beside)
 

@@ -19,7 +19,7 @@ from dreamloom.base.pixels import ImageError
 from dreamloom.caption.formats.rows import Note, Row, safe
 from dreamloom.caption.formats.target import SKIPPED, Target
 from dreamloom.caption.sidecar import decode_text, encode_text
-from dreamloom.scrape.datasets.webdataset import Sample, WebdatasetConfig, read_shard, shards_of
+from dreamloom.scrape.datasets.webdataset import Sample, WebdatasetConfig, find_shards, read_shard
 
 SHARD_PICTURES = 10_000
 
@@ -32,12 +32,12 @@ def read(folder: Path, note: Note) -> Iterator[Row]:
     Raises:
         UserError: there is no shard, or img2dataset has not finished one.
     """
-    for shard in shards_of(WebdatasetConfig(path=folder)):
+    for shard in find_shards(WebdatasetConfig(path=folder)):
         for sample in read_shard(shard, partial(note, "shard that is broken")):
-            if sample.picture is None:
+            if sample.image_extension is None:
                 note("sample without an picture", f"{shard}: {sample.key}")
                 continue
-            place = sample.members[sample.picture]
+            place = sample.members[sample.image_extension]
             yield Row(_name(sample), _caption(sample, note), str(shard), place, _facts(sample))
 
 
@@ -79,19 +79,19 @@ def _caption(sample: Sample, note: Note) -> str | None:
             return text
     except ImageError:
         note("sidecar that can't be read", f"{sample.shard}: {sample.key}")
-    said = sample.facts.get("caption")
+    said = sample.metadata.get("caption")
     return said if isinstance(said, str) else None
 
 
 def _facts(sample: Sample) -> dict[str, Any]:
     return {
-        name: value for name, value in sample.facts.items() if name not in ("key", "caption", "file_name", "__key__")
+        name: value for name, value in sample.metadata.items() if name not in ("key", "caption", "file_name", "__key__")
     }
 
 
 def _name(sample: Sample) -> str:
     """The name that the image had before, where the shard knows it; else its key."""
-    before = sample.facts.get("file_name")
+    before = sample.metadata.get("file_name")
     if isinstance(before, str) and os.path.splitext(before)[1].lower() in IMAGE_EXTENSIONS:
         return safe(before)
-    return safe(f"{sample.key}.{sample.picture}")
+    return safe(f"{sample.key}.{sample.image_extension}")

@@ -19,8 +19,8 @@ from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection import SCHEMAS, CaptionKind, Collection, Table, key_of
 from dreamloom.scrape.collection.parts import make_parts, split
 from dreamloom.scrape.datasets.coco_instances import read_instances
-from dreamloom.scrape.datasets.ingest import Listed, UserPath, ingest, is_there, items_of, recipes_of, version_of
-from dreamloom.scrape.datasets.metadata import Facts
+from dreamloom.scrape.datasets.ingest import ListedFile, UserPath, file_version, ingest, part_reader, part_recipes
+from dreamloom.scrape.datasets.metadata import ImageMetadata
 
 
 class CocoConfig(StageConfig):
@@ -68,7 +68,7 @@ class _Photo:
     licence_url: str | None
 
 
-def table_of(config: CocoConfig) -> Table:
+def output_table(config: CocoConfig) -> Table:
     """What this fills: records, or candidates, of which scrape then makes records."""
     return Table.CANDIDATES if config.images is None else Table.RECORDS
 
@@ -79,7 +79,7 @@ def recipes(collection: Collection, config: CocoConfig) -> dict[str, str]:
     Raises:
         UserError: a file or the folder is not there or not COCO's, or none of its photos is there.
     """
-    return _recipes(config, photos_of(config))
+    return _recipes(config, find_photos(config))
 
 
 def ingest_coco(
@@ -92,18 +92,18 @@ def ingest_coco(
     Raises:
         UserError: a file or the folder is not there or not COCO's, or none of its photos is there.
     """
-    photos = {photo.key: photo for photo in _photos(config.annotations, version_of(config.annotations))}
-    found = photos_of(config)
+    photos = {photo.key: photo for photo in _photos(config.annotations, file_version(config.annotations))}
+    found = find_photos(config)
     made_by = _recipes(config, found)
 
-    def facts(one: Listed) -> Facts:
+    def facts(one: ListedFile) -> ImageMetadata:
         photo = photos[one.key]
         text = _choose(photo, config)
         kind = CaptionKind.NONE if text is None else CaptionKind.HUMAN
-        return Facts(text, kind, photo.url, photo.licence, photo.licence_url)
+        return ImageMetadata(text, kind, photo.url, photo.licence, photo.licence_url)
 
     if config.images is not None:
-        return ingest(collection, config, made_by, items_of(found, config.part_rows, facts), progress, parts)
+        return ingest(collection, config, made_by, part_reader(found, config.part_rows, facts), progress, parts)
     plan = split(found, config.part_rows)
 
     def work(part: str, _: Progress) -> tuple[list[dict[str, Any]], Summary]:
@@ -113,16 +113,16 @@ def ingest_coco(
     return make_parts(collection, Table.CANDIDATES, config, made_by, work, progress, parts)
 
 
-def _recipes(config: CocoConfig, listed: Sequence[Listed]) -> dict[str, str]:
-    return recipes_of("ingest coco", config, listed, config.part_rows, [version_of(config.annotations)])
+def _recipes(config: CocoConfig, listed: Sequence[ListedFile]) -> dict[str, str]:
+    return part_recipes("ingest coco", config, listed, config.part_rows, [file_version(config.annotations)])
 
 
-def _candidate(photo: _Photo, facts: Facts) -> dict[str, Any]:
+def _candidate(photo: _Photo, facts: ImageMetadata) -> dict[str, Any]:
     row = {name: value for name, value in asdict(facts).items() if name in SCHEMAS[Table.CANDIDATES].names}
     return {**row, "key": photo.key, "width": photo.width, "height": photo.height, "sha256": None}
 
 
-def photos_of(config: CocoConfig) -> list[Listed]:
+def find_photos(config: CocoConfig) -> list[ListedFile]:
     """The photos asked for, by ascending id.
 
     Raises:
@@ -131,14 +131,14 @@ def photos_of(config: CocoConfig) -> list[Listed]:
     if config.images is not None and not config.images.is_dir():
         raise UserError(f"{config.images} is no folder; name the one of the photos that {config.annotations} names.")
     wanted = _wanted(config)
-    listed: list[Listed] = []
+    listed: list[ListedFile] = []
     there = 0
-    for photo in _photos(config.annotations, version_of(config.annotations)):
+    for photo in _photos(config.annotations, file_version(config.annotations)):
         if (config.licences and photo.licence_id not in config.licences) or not wanted(photo.id):
             continue
         one = _listed(config, photo)
         listed.append(one)
-        there += is_there(one)
+        there += one.exists
         if there == config.limit:
             break
     if not listed:
@@ -151,20 +151,20 @@ def photos_of(config: CocoConfig) -> list[Listed]:
     return listed
 
 
-def _listed(config: CocoConfig, photo: _Photo) -> Listed:
+def _listed(config: CocoConfig, photo: _Photo) -> ListedFile:
     if config.images is None:
         if photo.url is None:
             raise UserError(f"{config.annotations} has no coco_url of photo {photo.id}; name the folder of the photos.")
-        return Listed(photo.key, Path(photo.file_name), photo.url)
+        return ListedFile(photo.key, Path(photo.file_name), photo.url)
     path = config.images / photo.file_name
-    return Listed(photo.key, path, version_of(path))
+    return ListedFile(photo.key, path, file_version(path))
 
 
 def _wanted(config: CocoConfig) -> Callable[[int], bool]:
     """Whether a photo shows what it shall, by its id."""
     if config.instances is None:
         return lambda _: True
-    names, shown = read_instances(config.instances, version_of(config.instances))
+    names, shown = read_instances(config.instances, file_version(config.instances))
     one_of, none_of = (
         {number for asked in some for number in _numbers(asked, names, config)}
         for some in (config.categories, config.exclude_categories)

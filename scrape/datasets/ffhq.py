@@ -16,8 +16,16 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection, key_of
-from dreamloom.scrape.datasets.ingest import Listed, UserPath, ingest, items_of, pictures_in, recipes_of, version_of
-from dreamloom.scrape.datasets.metadata import Facts
+from dreamloom.scrape.datasets.ingest import (
+    ListedFile,
+    UserPath,
+    file_version,
+    find_images,
+    ingest,
+    part_reader,
+    part_recipes,
+)
+from dreamloom.scrape.datasets.metadata import ImageMetadata
 
 METADATA = "ffhq-dataset-v2.json"
 LICENCE = "CC BY-NC-SA 4.0"
@@ -60,12 +68,12 @@ def ingest_ffhq(
         UserError: the folder or the metadata is not there, or is not FFHQ's.
     """
     metadata, listed = _metadata_file(config), _find(config)
-    version = version_of(metadata) if metadata else ""
+    version = file_version(metadata) if metadata else ""
 
-    def facts(one: Listed) -> Facts:
+    def facts(one: ListedFile) -> ImageMetadata:
         entry = _entries(metadata, version).get(one.path.stem, {}) if metadata else {}
         own_licence = entry.get("license")
-        return Facts(
+        return ImageMetadata(
             text=config.caption,
             text_kind=CaptionKind.TEMPLATE,
             url=entry.get("photo_url") or None,
@@ -74,20 +82,20 @@ def ingest_ffhq(
             author=entry.get("author") or None,
         )
 
-    items = items_of(listed, config.part_rows, facts)
+    items = part_reader(listed, config.part_rows, facts)
     return ingest(collection, config, _recipes(config, listed), items, progress, parts)
 
 
-def _recipes(config: FfhqConfig, listed: Sequence[Listed]) -> dict[str, str]:
+def _recipes(config: FfhqConfig, listed: Sequence[ListedFile]) -> dict[str, str]:
     metadata = _metadata_file(config)
-    upstream = [version_of(metadata)] if metadata else []
-    return recipes_of("ingest ffhq", config, listed, config.part_rows, upstream)
+    upstream = [file_version(metadata)] if metadata else []
+    return part_recipes("ingest ffhq", config, listed, config.part_rows, upstream)
 
 
-def _find(config: FfhqConfig) -> list[Listed]:
+def _find(config: FfhqConfig) -> list[ListedFile]:
     folder = _folder(config)
     paths: dict[str, Path] = {}
-    for path, _ in pictures_in(folder):
+    for path, _ in find_images(folder):
         if not re.fullmatch(r"\d{5}", path.stem):
             continue
         other = paths.setdefault(path.stem, path)
@@ -96,7 +104,7 @@ def _find(config: FfhqConfig) -> list[Listed]:
     if not paths:
         raise UserError(f"{folder} holds no image named as FFHQ names them (00000.png); name FFHQ's folder.")
     chosen = sorted(paths)[: config.limit]
-    return [Listed(key_of("ffhq", stem), paths[stem], version_of(paths[stem])) for stem in chosen]
+    return [ListedFile(key_of("ffhq", stem), paths[stem], file_version(paths[stem])) for stem in chosen]
 
 
 def _folder(config: FfhqConfig) -> Path:

@@ -12,9 +12,17 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection, key_of
-from dreamloom.scrape.datasets.ingest import Listed, UserPath, ingest, items_of, pictures_in, recipes_of, version_of
+from dreamloom.scrape.datasets.ingest import (
+    ListedFile,
+    UserPath,
+    file_version,
+    find_images,
+    ingest,
+    part_reader,
+    part_recipes,
+)
 from dreamloom.scrape.datasets.kohya import read_metadata
-from dreamloom.scrape.datasets.metadata import Facts
+from dreamloom.scrape.datasets.metadata import ImageMetadata
 
 SIDECARS = (".txt", ".caption", ".yaml", ".yml")
 """Endings of the files that may lie beside an image with its caption; an earlier one wins."""
@@ -36,7 +44,7 @@ class FolderConfig(StageConfig):
     part_rows: int = Field(PART_ROWS, ge=1, description="Pictures a part: the unit of work and of resume.")
 
 
-class Found(Protocol):
+class FoundCaption(Protocol):
     """A caption and where it was found: dreamloom.caption.sidecar.Caption is one."""
 
     @property
@@ -48,10 +56,10 @@ class Found(Protocol):
         """ "name" where it is the file's name, anything else where it is a sidecar."""
 
 
-class ReadCaption(Protocol):
+class CaptionReader(Protocol):
     """Finds an image's caption: caption.sidecar.read_caption is one. It is handed in, as scrape knows no captions."""
 
-    def __call__(self, picture: Path) -> Found:
+    def __call__(self, image: Path, /) -> FoundCaption:
         """The caption of an image, which may be empty."""
 
 
@@ -61,13 +69,13 @@ def recipes(collection: Collection, config: FolderConfig) -> dict[str, str]:
     Raises:
         UserError: the folder is not there, holds no image, or holds the collection; or it lacks kohya's JSON.
     """
-    return recipes_of("ingest folder", config, _find(collection, config)[0], config.part_rows)
+    return part_recipes("ingest folder", config, _find(collection, config)[0], config.part_rows)
 
 
 def ingest_folder(
     collection: Collection,
     config: FolderConfig,
-    read_caption: ReadCaption,
+    read_caption: CaptionReader,
     progress: Progress = silent,
     parts: Sequence[str] | None = None,
 ) -> Summary:
@@ -78,12 +86,12 @@ def ingest_folder(
     """
     listed, said = _find(collection, config)
 
-    def facts(one: Listed) -> Facts:
+    def facts(one: ListedFile) -> ImageMetadata:
         text, kind = _caption(one.path, config, read_caption) if said is None else _kept(said.get(one.path))
-        return Facts(text, kind, licence=config.licence, author=config.author)
+        return ImageMetadata(text, kind, licence=config.licence, author=config.author)
 
-    made_by = recipes_of("ingest folder", config, listed, config.part_rows)
-    return ingest(collection, config, made_by, items_of(listed, config.part_rows, facts), progress, parts)
+    made_by = part_recipes("ingest folder", config, listed, config.part_rows)
+    return ingest(collection, config, made_by, part_reader(listed, config.part_rows, facts), progress, parts)
 
 
 def reads_like_a_caption(text: str) -> bool:
@@ -101,7 +109,7 @@ def reads_like_a_caption(text: str) -> bool:
 _GIVEN = re.compile(r"(screen ?shot\b|whatsapp image\b|photo on \d|new project\b|untitled design\b)", re.IGNORECASE)
 
 
-def _find(collection: Collection, config: FolderConfig) -> tuple[list[Listed], dict[Path, str] | None]:
+def _find(collection: Collection, config: FolderConfig) -> tuple[list[ListedFile], dict[Path, str] | None]:
     """The images, and what kohya's JSON says of them, where it is asked for."""
     if collection.root.resolve().is_relative_to(config.path.resolve()):
         raise UserError(
@@ -110,14 +118,14 @@ def _find(collection: Collection, config: FolderConfig) -> tuple[list[Listed], d
         )
     sidecars = SIDECARS if config.template is None and config.captions in ("auto", "names", "sidecars") else ()
     listed = []
-    found = pictures_in(config.path)
+    found = find_images(config.path)
     said = _said_by_kohya(config, [path for path, _ in found])
     for path, beside in found:
         own = [path.with_suffix(s) for s in sidecars if f"{path.stem}{s}" in beside]
         # The folder's own name, and not where it lies, so that a folder may be moved
         key = key_of("folder", config.path.resolve().name, path.relative_to(config.path).as_posix())
-        version = version_of(path, *own)
-        listed.append(Listed(key, path, version if said is None else f"{said.get(path)} {version}"))
+        version = file_version(path, *own)
+        listed.append(ListedFile(key, path, version if said is None else f"{said.get(path)} {version}"))
     return listed, said
 
 
@@ -134,7 +142,7 @@ def _kept(text: str | None) -> tuple[str | None, CaptionKind]:
     return text, CaptionKind.NONE if text is None else CaptionKind.HUMAN
 
 
-def _caption(picture: Path, config: FolderConfig, read_caption: ReadCaption) -> tuple[str | None, CaptionKind]:
+def _caption(picture: Path, config: FolderConfig, read_caption: CaptionReader) -> tuple[str | None, CaptionKind]:
     if config.template is not None:
         return config.template, CaptionKind.TEMPLATE
     if config.captions == "none":

@@ -16,7 +16,7 @@ from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection
 from dreamloom.scrape.datasets import imagefolder
 from dreamloom.scrape.datasets import parquet as embedded
-from dreamloom.scrape.datasets.ingest import Items, UserPath, ingest, items_of, recipes_of
+from dreamloom.scrape.datasets.ingest import ReadPart, UserPath, ingest, part_reader, part_recipes
 
 _STAGE = "ingest huggingface"
 
@@ -60,7 +60,7 @@ def ingest_huggingface(
     return ingest(collection, config, made_by, items, progress, parts)
 
 
-def parquet_files(config: HuggingfaceConfig) -> list[Path]:
+def find_parquet_files(config: HuggingfaceConfig) -> list[Path]:
     """The files that hold images; none where it is an imagefolder.
 
     Raises:
@@ -72,34 +72,34 @@ def parquet_files(config: HuggingfaceConfig) -> list[Path]:
         return [config.path]
     named = {path: path.relative_to(config.path) for path in sorted(config.path.rglob("*.parquet"))}
     files = [p for p, n in named.items() if n.name != "metadata.parquet" and not any(f[0] == "." for f in n.parts)]
-    chosen = [path for path in files if of_split(named[path], config.split)]
+    chosen = [path for path in files if in_split(named[path], config.split)]
     if files and not chosen:
         raise UserError(f"{config.path} has no parquet file of the split {config.split}; it has {files[0].name}, ….")
     return chosen
 
 
-def of_split(path: Path, split: str | None) -> bool:
+def in_split(path: Path, split: str | None) -> bool:
     """Whether a file belongs to a split by its name or a folder's: train-00000-of-00002.parquet, data/train/0.jpg."""
     return split is None or split in re.split(r"[-_./]", path.as_posix())
 
 
-def _planned(config: HuggingfaceConfig) -> tuple[dict[str, str], Items]:
+def _planned(config: HuggingfaceConfig) -> tuple[dict[str, str], ReadPart]:
     """The recipes of the parts, and their images."""
-    if files := parquet_files(config):
+    if files := find_parquet_files(config):
         plan = embedded.plan(files, config.part_rows, config.limit)
         columns = embedded.Columns(config.image_column, config.caption_column, CaptionKind(config.captions))
-        return embedded.recipes(_STAGE, config, plan), embedded.items_of(_root(config), plan, columns)
+        return embedded.recipes(_STAGE, config, plan), embedded.part_reader(_root(config), plan, columns)
     found = _listed(config)
-    made_by = recipes_of(_STAGE, config, found.listed, config.part_rows)
-    return made_by, items_of(found.listed, config.part_rows, found.facts)
+    made_by = part_recipes(_STAGE, config, found.listed, config.part_rows)
+    return made_by, part_reader(found.listed, config.part_rows, found.facts)
 
 
-def _listed(config: HuggingfaceConfig) -> imagefolder.Found:
-    found = imagefolder.find(config.path, config.caption_column, CaptionKind(config.captions))
-    chosen = [one for one in found.listed if of_split(one.path.relative_to(config.path), config.split)]
+def _listed(config: HuggingfaceConfig) -> imagefolder.ImageFolder:
+    found = imagefolder.read_imagefolder(config.path, config.caption_column, CaptionKind(config.captions))
+    chosen = [one for one in found.listed if in_split(one.path.relative_to(config.path), config.split)]
     if not chosen:
         raise UserError(f"{config.path} has no image of the split {config.split}; name one of its folders.")
-    return imagefolder.Found(chosen[: config.limit], found.facts)
+    return imagefolder.ImageFolder(chosen[: config.limit], found.facts)
 
 
 def _root(config: HuggingfaceConfig) -> Path:

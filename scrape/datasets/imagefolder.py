@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
 from dreamloom.scrape.collection import CaptionKind, key_of
-from dreamloom.scrape.datasets.ingest import Listed, pictures_in, version_of
-from dreamloom.scrape.datasets.metadata import Facts, facts_of
-from dreamloom.scrape.index.columns import spelled
+from dreamloom.scrape.datasets.ingest import ListedFile, file_version, find_images
+from dreamloom.scrape.datasets.metadata import ImageMetadata, metadata_from_row
+from dreamloom.scrape.index.columns import match_columns
 
 _TABLES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 _TEXTS = ("captions", "prompt", "description")
@@ -26,14 +26,14 @@ _TEXTS = ("captions", "prompt", "description")
 
 
 @dataclass(frozen=True)
-class Found:
+class ImageFolder:
     """The images of a folder, by path, and what the tables say of them."""
 
-    listed: list[Listed]
-    facts: Callable[[Listed], Facts]
+    listed: list[ListedFile]
+    facts: Callable[[ListedFile], ImageMetadata]
 
 
-def find(folder: Path, text: str | None, kind: CaptionKind) -> Found:
+def read_imagefolder(folder: Path, text: str | None, kind: CaptionKind) -> ImageFolder:
     """The images below a folder, and those that a table names and that are not there.
 
     Args:
@@ -43,18 +43,18 @@ def find(folder: Path, text: str | None, kind: CaptionKind) -> Found:
     Raises:
         UserError: there is no image, or a table can't be read.
     """
-    known = {path: facts_of(row, kind, text or text_column(row)) for path, row in _rows(folder)}
-    paths = {path for path, _ in pictures_in(folder)} | set(known)
+    known = {path: metadata_from_row(row, kind, text or find_caption_column(row)) for path, row in _rows(folder)}
+    paths = {path for path, _ in find_images(folder)} | set(known)
     listed = []
     for path in sorted(paths, key=lambda path: path.relative_to(folder).parts):
         key = key_of("huggingface", folder.resolve().name, path.relative_to(folder).as_posix())
-        listed.append(Listed(key, path, f"{known.get(path)} {version_of(path)}"))
-    return Found(listed, lambda one: known.get(one.path, Facts()))
+        listed.append(ListedFile(key, path, f"{known.get(path)} {file_version(path)}"))
+    return ImageFolder(listed, lambda one: known.get(one.path, ImageMetadata()))
 
 
-def text_column(row: Any) -> str | None:
+def find_caption_column(row: Any) -> str | None:
     """The column of captions by its name; None: none is called so, or as in an index."""
-    return None if "text" in spelled(row) else next((name for name in _TEXTS if name in row), None)
+    return None if "text" in match_columns(row) else next((name for name in _TEXTS if name in row), None)
 
 
 def _rows(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -17,9 +17,17 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection, key_of
-from dreamloom.scrape.datasets.ingest import Listed, UserPath, ingest, items_of, pictures_in, recipes_of, version_of
-from dreamloom.scrape.datasets.metadata import Facts
-from dreamloom.scrape.datasets.synsets import known_names, read_names
+from dreamloom.scrape.datasets.ingest import (
+    ListedFile,
+    UserPath,
+    file_version,
+    find_images,
+    ingest,
+    part_reader,
+    part_recipes,
+)
+from dreamloom.scrape.datasets.metadata import ImageMetadata
+from dreamloom.scrape.datasets.synsets import known_synset_names, read_synset_names
 
 NAMES = "LOC_synset_mapping.txt"
 LABELS = "LOC_val_solution.csv"
@@ -62,7 +70,7 @@ class ImagenetConfig(StageConfig):
 
 @dataclass(frozen=True)
 class _Picture:
-    listed: Listed
+    listed: ListedFile
     synset: str | None
     """None: neither its folder nor the labels say it."""
 
@@ -88,22 +96,22 @@ def ingest_imagenet(
     listed = [picture.listed for picture in found]
     synsets = {picture.listed.key: picture.synset for picture in found}
 
-    def facts(one: Listed) -> Facts:
+    def facts(one: ListedFile) -> ImageMetadata:
         words = names.get(synsets[one.key] or "")
         text = _caption(config, words, one.key) if words else None
         kind = CaptionKind.TEMPLATE if text is not None else CaptionKind.NONE
-        return Facts(text, kind, licence=LICENCE, licence_url=LICENCE_URL)
+        return ImageMetadata(text, kind, licence=LICENCE, licence_url=LICENCE_URL)
 
-    items = items_of(listed, config.part_rows, facts)
+    items = part_reader(listed, config.part_rows, facts)
     return ingest(collection, config, _recipes(config, listed), items, progress, parts)
 
 
-def _recipes(config: ImagenetConfig, listed: Sequence[Listed]) -> dict[str, str]:
-    upstream = [version_of(*filter(None, (_beside(config, NAMES), _beside(config, LABELS), config.names)))]
-    return recipes_of("ingest imagenet", config, listed, config.part_rows, upstream)
+def _recipes(config: ImagenetConfig, listed: Sequence[ListedFile]) -> dict[str, str]:
+    upstream = [file_version(*filter(None, (_beside(config, NAMES), _beside(config, LABELS), config.names)))]
+    return part_recipes("ingest imagenet", config, listed, config.part_rows, upstream)
 
 
-def with_article(name: str) -> str:
+def indefinite_article(name: str) -> str:
     """What stands before a name: "a ", "an ", or nothing before a plural ("sunglasses")."""
     if re.search(r"[^sui]s\b(?! )", name.partition(" (")[0].partition(",")[0]):
         return ""
@@ -117,12 +125,12 @@ def _find(config: ImagenetConfig) -> list[_Picture]:
     folder = next(place for place in _places(config) if place.is_dir() or place == config.path)
     labels = _labels(config)
     found = []
-    for path, _ in pictures_in(folder):
+    for path, _ in find_images(folder):
         below = path.relative_to(folder)
         synset = next(filter(_SYNSET.fullmatch, reversed(below.parts[:-1])), None)
         if synset is None and _SYNSET.fullmatch(folder.name):
             synset = folder.name
-        listed = Listed(key_of("imagenet", below.as_posix()), path, version_of(path))
+        listed = ListedFile(key_of("imagenet", below.as_posix()), path, file_version(path))
         found.append(_Picture(listed, synset or labels.get(path.stem)))
     if not any(picture.synset for picture in found):
         raise UserError(
@@ -165,10 +173,10 @@ def _wanted(config: ImagenetConfig) -> set[str]:
 
 def _names(config: ImagenetConfig) -> dict[str, list[str]]:
     if config.names is not None:
-        return read_names(config.names)
+        return read_synset_names(config.names)
     beside = _beside(config, NAMES)
-    own = read_names(beside) if beside is not None else {}
-    known = known_names()
+    own = read_synset_names(beside) if beside is not None else {}
+    known = known_synset_names()
     return {synset: known.get(synset) or own[synset] for synset in {*known, *own}}
 
 
@@ -191,5 +199,5 @@ def _caption(config: ImagenetConfig, words: list[str], key: str) -> str:
     if config.name_choice == "random":
         words = [words[int(key, 16) % len(words)]]
     name = ", ".join(words) if config.name_choice == "all" else words[0]
-    article = with_article(name).strip()
+    article = indefinite_article(name).strip()
     return " ".join(config.caption.format(a=article, name=name).split())

@@ -27,7 +27,7 @@ from dreamloom.base.stage import StageConfig, Summary, recipe
 from dreamloom.base.threads import map_ordered
 from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.collection.parts import make_parts, split
-from dreamloom.scrape.datasets.metadata import Facts
+from dreamloom.scrape.datasets.metadata import ImageMetadata
 
 VERSION = 1
 """Raised when the code below starts to make other rows from the same files."""
@@ -39,7 +39,7 @@ UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedFile:
     """A file that a source has."""
 
     key: str
@@ -47,9 +47,14 @@ class Listed:
     version: str
     """Changes when the file, or what its row is made of, does."""
 
+    @property
+    def exists(self) -> bool:
+        """Whether the file existed when it was listed."""
+        return not self.version.endswith(_MISSING)
+
 
 @dataclass(frozen=True)
-class Gone:
+class MissingImage:
     """Why a source has no image for a row."""
 
     status: Status
@@ -57,22 +62,22 @@ class Gone:
 
 
 @dataclass(frozen=True)
-class Item:
+class SourceImage:
     """An image that is to be recorded."""
 
     key: str
     path: str
     """Where it lies: a file, or a file and the place in it."""
-    picture: Path | Callable[[], bytes] | Gone
+    picture: Path | Callable[[], bytes] | MissingImage
     """The file itself, or what gives its bytes (and raises ImageError where it can't)."""
-    facts: Facts
+    facts: ImageMetadata
 
 
-Items = Callable[[str], tuple[int, Iterable[Item]]]
+ReadPart = Callable[[str], tuple[int, Iterable[SourceImage]]]
 """Part → how many rows it has, and the images, in order."""
 
 
-def pictures_in(folder: Path) -> list[tuple[Path, frozenset[str]]]:
+def find_images(folder: Path) -> list[tuple[Path, frozenset[str]]]:
     """The images below a folder, hidden ones left out, each with the names of all files beside it; sorted by path.
 
     Raises:
@@ -101,18 +106,13 @@ def pictures_in(folder: Path) -> list[tuple[Path, frozenset[str]]]:
     return sorted(found, key=lambda each: each[0].parts)
 
 
-def version_of(*files: Path) -> str:
+def file_version(*files: Path) -> str:
     """Name, size and modification time of files, as text; a file that is not there is missing."""
     return "|".join(_version(file) for file in files)
 
 
-def is_there(listed: Listed) -> bool:
-    """Whether the file was there when it was listed."""
-    return not listed.version.endswith(_MISSING)
-
-
-def recipes_of(
-    stage: str, config: StageConfig, listed: Sequence[Listed], part_rows: int, upstream: Iterable[str] = ()
+def part_recipes(
+    stage: str, config: StageConfig, listed: Sequence[ListedFile], part_rows: int, upstream: Iterable[str] = ()
 ) -> dict[str, str]:
     """Part → recipe, for images in the order in which they shall be in the table."""
     common = list(upstream)
@@ -122,7 +122,7 @@ def recipes_of(
     }
 
 
-def items_of(listed: Sequence[Listed], part_rows: int, facts: Callable[[Listed], Facts]) -> Items:
+def part_reader(listed: Sequence[ListedFile], part_rows: int, facts: Callable[[ListedFile], ImageMetadata]) -> ReadPart:
     """The files listed, as the items of parts.
 
     Args:
@@ -130,9 +130,9 @@ def items_of(listed: Sequence[Listed], part_rows: int, facts: Callable[[Listed],
     """
     plan = split(listed, part_rows)
 
-    def items(part: str) -> tuple[int, Iterable[Item]]:
+    def items(part: str) -> tuple[int, Iterable[SourceImage]]:
         ones = plan[part]
-        return len(ones), (Item(one.key, str(one.path.absolute()), one.path, facts(one)) for one in ones)
+        return len(ones), (SourceImage(one.key, str(one.path.absolute()), one.path, facts(one)) for one in ones)
 
     return items
 
@@ -141,7 +141,7 @@ def ingest(
     collection: Collection,
     config: StageConfig,
     recipes: Mapping[str, str],
-    items: Items,
+    items: ReadPart,
     progress: Progress,
     parts: Sequence[str] | None,
 ) -> Summary:
@@ -176,11 +176,11 @@ SURROGATES = {code: chr(code - 0xDC00) if 0xDC80 <= code <= 0xDCFF else "\ufffd"
 taken for Latin-1."""
 
 
-def record(collection: Collection, part: str, item: Item) -> dict[str, Any]:
+def record(collection: Collection, part: str, item: SourceImage) -> dict[str, Any]:
     """Puts an image into the collection, and gives its row of the records."""
     row: dict[str, Any] = {"key": item.key, "status": Status.OK, "path": item.path, "image": None, "bytes": None}
     try:
-        if isinstance(item.picture, Gone):
+        if isinstance(item.picture, MissingImage):
             row |= {"status": item.picture.status, "detail": item.picture.detail or None}
         else:
             row |= _store(item, item.picture, collection.image_folder(part), collection.root)
@@ -194,7 +194,7 @@ _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 _LOSSY = ("JPEG", "MPO", "AVIF", "JPEG2000")
 
 
-def _store(item: Item, source: Path | Callable[[], bytes], folder: Path, root: Path) -> dict[str, Any]:
+def _store(item: SourceImage, source: Path | Callable[[], bytes], folder: Path, root: Path) -> dict[str, Any]:
     """Puts an image into the collection: itself where any program shows it right, else decoded and encoded again.
 
     Raises:

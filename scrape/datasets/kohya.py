@@ -23,7 +23,7 @@ METADATA = ("meta.json", "meta_lat.json", "meta_clean.json", "meta_cap_dd.json",
 
 
 @dataclass(frozen=True)
-class Said:
+class KohyaMetadata:
     """What a folder's JSON says."""
 
     path: Path
@@ -33,7 +33,7 @@ class Said:
     """Keys to which there is no image."""
 
 
-def read_metadata(folder: Path, names: Sequence[str]) -> Said:
+def read_metadata(folder: Path, names: Sequence[str]) -> KohyaMetadata:
     """What the JSON in a folder, or beside it, says of the folder's images; the first of METADATA that is there.
 
     Args:
@@ -60,7 +60,7 @@ def read_metadata(folder: Path, names: Sequence[str]) -> Said:
             used.add(key)
             text = _caption(entries[key])
             captions |= {} if text is None else {name: text}
-    return Said(path, captions, sorted(entries.keys() - used))
+    return KohyaMetadata(path, captions, sorted(entries.keys() - used))
 
 
 def _read(path: Path) -> dict[str, Any]:

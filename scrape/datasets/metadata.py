@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from dreamloom.scrape.collection import CaptionKind
-from dreamloom.scrape.index.columns import spelled
+from dreamloom.scrape.index.columns import match_columns
 
 
 @dataclass(frozen=True)
-class Facts:
+class ImageMetadata:
     """What a source says of an image; the columns of its record by these names."""
 
     text: str | None = None
@@ -25,17 +25,17 @@ class Facts:
     original_height: int | None = None
 
 
-def facts_of(row: Mapping[str, Any], kind: CaptionKind, text: str | None = None) -> Facts:
+def metadata_from_row(row: Mapping[str, Any], kind: CaptionKind, text: str | None = None) -> ImageMetadata:
     """The facts in a row, whose columns may be spelled as in any LAION-style index.
 
     Args:
         kind: who wrote the captions; NONE: they are left out.
         text: the column of captions; None: that of the usual name.
     """
-    names = {**spelled(row), **({"text": text} if text else {})}
+    names = {**match_columns(row), **({"text": text} if text else {})}
     known = {ours: row.get(name) for ours, name in names.items()}
     caption = None if kind is CaptionKind.NONE else said(known.get("text"))
-    return Facts(
+    return ImageMetadata(
         text=caption,
         text_kind=kind if caption else CaptionKind.NONE,
         url=said(known.get("url")),

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import StageConfig, recipe
 from dreamloom.scrape.collection import CaptionKind, Status, key_of
-from dreamloom.scrape.datasets.imagefolder import text_column
-from dreamloom.scrape.datasets.ingest import VERSION, Gone, Item, Items, version_of
-from dreamloom.scrape.datasets.metadata import facts_of
+from dreamloom.scrape.datasets.imagefolder import find_caption_column
+from dreamloom.scrape.datasets.ingest import VERSION, MissingImage, ReadPart, SourceImage, file_version
+from dreamloom.scrape.datasets.metadata import metadata_from_row
 from dreamloom.scrape.index.columns import ALIASES
 
 _PICTURES = ("image", "img", "jpg", "jpeg", "png", "webp", "picture")
@@ -66,19 +66,19 @@ def plan(files: Sequence[Path], part_rows: int, limit: int | None) -> Plan:
 def recipes(stage: str, config: StageConfig, plan: Plan) -> dict[str, str]:
     """Part → recipe."""
     return {
-        part: recipe(stage, VERSION, config, [f"{version_of(p.file)} {p.start} {p.end}" for p in pieces])
+        part: recipe(stage, VERSION, config, [f"{file_version(p.file)} {p.start} {p.end}" for p in pieces])
         for part, pieces in plan.items()
     }
 
 
-def items_of(root: Path, plan: Plan, columns: Columns) -> Items:
+def part_reader(root: Path, plan: Plan, columns: Columns) -> ReadPart:
     """The images of a plan.
 
     Args:
         root: the folder of the dataset, by whose name and the files' places in it the rows have their keys.
     """
 
-    def items(part: str) -> tuple[int, Iterator[Item]]:
+    def items(part: str) -> tuple[int, Iterator[SourceImage]]:
         pieces = plan[part]
         rows = (item for piece in pieces for item in _items(root, piece, columns))
         return sum(piece.end - piece.start for piece in pieces), rows
@@ -86,21 +86,21 @@ def items_of(root: Path, plan: Plan, columns: Columns) -> Items:
     return items
 
 
-def _items(root: Path, piece: Piece, columns: Columns) -> Iterator[Item]:
+def _items(root: Path, piece: Piece, columns: Columns) -> Iterator[SourceImage]:
     parquet = _open(piece.file)
     image = _image_column(piece.file, parquet.schema_arrow, columns.image_column)
     names = parquet.schema_arrow.names
     if columns.caption_column is not None and columns.caption_column not in names:
         raise UserError(f"{piece.file} has no column {columns.caption_column}; it has {', '.join(names)}.")
-    text = columns.caption_column or text_column(names)
+    text = columns.caption_column or find_caption_column(names)
     wanted = [name for name in names if name in (image, text, "license_url", "author") or name.lower() in _KNOWN]
     identity = (root.resolve().name, piece.file.relative_to(root).as_posix())
     for number, row in _rows(parquet, piece, wanted):
         value = row.pop(image)
         data = value["bytes"] if isinstance(value, dict) else value
-        picture = Gone(Status.MISSING_FILE, "the row holds no bytes") if data is None else _Bytes(data)
+        picture = MissingImage(Status.MISSING_FILE, "the row holds no bytes") if data is None else _Bytes(data)
         key = key_of("huggingface", *identity, str(number))
-        yield Item(key, f"{piece.file.absolute()}#{number}", picture, facts_of(row, columns.kind, text))
+        yield SourceImage(key, f"{piece.file.absolute()}#{number}", picture, metadata_from_row(row, columns.kind, text))
 
 
 _KNOWN = {alias for ours in ("text", "url", "licence") for alias in ALIASES[ours]}

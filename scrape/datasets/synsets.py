@@ -9,7 +9,7 @@ from dreamloom.base.errors import UserError
 
 
 @cache
-def known_names() -> dict[str, list[str]]:
+def known_synset_names() -> dict[str, list[str]]:
     """Synset → its names, the plainest first.
 
     Of the 1,000 of the challenge the first is that of CLIP's authors (open_clip.zero_shot_metadata), who wrote "crane
@@ -17,7 +17,7 @@ def known_names() -> dict[str, list[str]]:
     The libraries' tables are read, and not the libraries loaded: that takes seconds.
     """
     tables = _folder_of("timm") / "data" / "_info"
-    names = read_names(tables / "imagenet_synset_to_lemma.txt")
+    names = read_synset_names(tables / "imagenet_synset_to_lemma.txt")
     plain = _plain_names(_folder_of("open_clip") / "zero_shot_metadata.py")
     synsets = (tables / "imagenet_synsets.txt").read_text(encoding="utf-8").split()
     for synset, name in zip(synsets, plain, strict=True):
@@ -25,7 +25,7 @@ def known_names() -> dict[str, list[str]]:
     return names
 
 
-def read_names(file: Path) -> dict[str, list[str]]:
+def read_synset_names(file: Path) -> dict[str, list[str]]:
     """Reads lines such as `n01440764 tench, Tinca tinca`.
 
     Raises:

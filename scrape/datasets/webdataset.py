@@ -24,9 +24,9 @@ from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import StageConfig, Summary, recipe
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, key_of
-from dreamloom.scrape.datasets.ingest import VERSION, Gone, Item, UserPath, ingest, version_of
-from dreamloom.scrape.datasets.metadata import Facts, facts_of, said
-from dreamloom.scrape.index.columns import spelled
+from dreamloom.scrape.datasets.ingest import VERSION, MissingImage, SourceImage, UserPath, file_version, ingest
+from dreamloom.scrape.datasets.metadata import ImageMetadata, metadata_from_row, said
+from dreamloom.scrape.index.columns import match_columns
 
 
 class WebdatasetConfig(StageConfig):
@@ -47,8 +47,8 @@ def recipes(collection: Collection, config: WebdatasetConfig) -> dict[str, str]:
         UserError: there is no shard, or img2dataset has not finished one.
     """
     return {
-        shard.stem: recipe("ingest webdataset", VERSION, config, [version_of(shard, _table_of(shard))])
-        for shard in shards_of(config)
+        shard.stem: recipe("ingest webdataset", VERSION, config, [file_version(shard, _table_of(shard))])
+        for shard in find_shards(config)
     }
 
 
@@ -62,18 +62,18 @@ def ingest_webdataset(
     Raises:
         UserError: there is no shard, or img2dataset has not finished one.
     """
-    shards = {shard.stem: shard for shard in shards_of(config)}
+    shards = {shard.stem: shard for shard in find_shards(config)}
 
-    def items(part: str) -> tuple[int, list[Item]]:
+    def items(part: str) -> tuple[int, list[SourceImage]]:
         shard, broken = shards[part], list[str]()
         dataset, kind = shard.resolve().parent.name, CaptionKind(config.captions)
         found = [
-            item_of(sample, key_of("webdataset", dataset, part, sample.key), kind)
+            sample_image(sample, key_of("webdataset", dataset, part, sample.key), kind)
             for sample in read_shard(shard, broken.append)
         ]
         for number, why in enumerate(broken):
             key = key_of("webdataset", dataset, part, "what is broken", str(number))
-            found.append(Item(key, str(shard.absolute()), Gone(Status.TRUNCATED, why), Facts()))
+            found.append(SourceImage(key, str(shard.absolute()), MissingImage(Status.TRUNCATED, why), ImageMetadata()))
         return len(found), found
 
     return ingest(collection, config, recipes(collection, config), items, progress, parts)
@@ -88,7 +88,7 @@ class Sample:
 
     key: str
     shard: Path
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     """Its row of the shard's table, or its .json: url, caption, status, error_message, sha256, …"""
     members: Mapping[str, tuple[int, int]]
     """What follows the first dot of its members' names ("jpg", "txt", …) → first byte in the shard, and how many."""
@@ -107,7 +107,7 @@ class Sample:
         return data
 
     @property
-    def picture(self) -> str | None:
+    def image_extension(self) -> str | None:
         """The extension of its image, preferably one that is decoded; None where it has none."""
         for extensions in (DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS):
             if found := next((extension for extension in self.members if f".{extension}" in extensions), None):
@@ -128,30 +128,30 @@ def read_shard(shard: Path, broken: Callable[[str], None]) -> list[Sample]:
     return [Sample(key, shard, rows.get(key, {}), members.get(key, {})) for key in sorted({*rows, *members})]
 
 
-def item_of(sample: Sample, key: str, kind: CaptionKind) -> Item:
+def sample_image(sample: Sample, key: str, kind: CaptionKind) -> SourceImage:
     """A sample as what is recorded; a row that img2dataset could not fetch has no image, and says why.
 
     Args:
         key: the key of its record.
         kind: who wrote the captions; NONE: they are left out.
     """
-    row = dict(sample.facts)
-    if "text" not in spelled(row):
+    row = dict(sample.metadata)
+    if "text" not in match_columns(row):
         row["text"] = _member(sample, "txt").decode("utf-8", "replace")
     facts = replace(
-        facts_of(row, kind),
+        metadata_from_row(row, kind),
         sha256=said(row.get("sha256")),
         original_width=_whole(row.get("original_width")),
         original_height=_whole(row.get("original_height")),
     )
-    picture = sample.picture
+    picture = sample.image_extension
     where = f"{sample.shard.absolute()}/{sample.key}"
     if picture is not None:
-        return Item(key, f"{where}.{picture}", partial(sample.read, picture), facts)
-    return Item(key, where, _gone(sample.facts), facts)
+        return SourceImage(key, f"{where}.{picture}", partial(sample.read, picture), facts)
+    return SourceImage(key, where, _gone(sample.metadata), facts)
 
 
-def shards_of(config: WebdatasetConfig) -> list[Path]:
+def find_shards(config: WebdatasetConfig) -> list[Path]:
     """The shards, by name.
 
     Raises:
@@ -234,7 +234,7 @@ def _whole(value: Any) -> int | None:
 # What img2dataset says of a row that failed
 
 
-def status_of(error_message: str, resized: bool = False) -> Status:
+def status_from_message(error_message: str, resized: bool = False) -> Status:
     """A status for what img2dataset 1.47 (and urllib and OpenCV, whose messages it hands on) says of a failure.
 
     Args:
@@ -276,8 +276,8 @@ _SAYS = {  # the messages with an address in them first: it may hold any of the 
 }
 
 
-def _gone(row: Mapping[str, Any]) -> Gone:
+def _gone(row: Mapping[str, Any]) -> MissingImage:
     if row.get("status") in (None, "success"):
-        return Gone(Status.MISSING_FILE, "the shard has no image for it")
+        return MissingImage(Status.MISSING_FILE, "the shard has no image for it")
     said = str(row.get("error_message") or row["status"])
-    return Gone(status_of(said, row["status"] == "failed_to_resize"), " ".join(said.split())[:200])
+    return MissingImage(status_from_message(said, row["status"] == "failed_to_resize"), " ".join(said.split())[:200])

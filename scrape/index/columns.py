@@ -103,7 +103,7 @@ class Index:
     rows: int
 
 
-def spelled(names: Iterable[str]) -> dict[str, str]:
+def match_columns(names: Iterable[str]) -> dict[str, str]:
     """A candidate's column → which of these names is it, where one is."""
     known: dict[str, str] = {}
     for name in names:
@@ -135,7 +135,7 @@ def _footer(file: IndexFile, text: str | None, scale: str | None) -> tuple[dict[
         schema = metadata.schema.to_arrow_schema()
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # the last for names that are damaged
         raise UserError(f"{file} can't be read as parquet ({_first_line(error)}); take it out of `index`.") from error
-    names = spelled(schema.names)
+    names = match_columns(schema.names)
     if scale == "v2":
         names["aesthetic"] = next((name for name in schema.names if name.lower() in _V2), names.get("aesthetic", ""))
     if text is not None:

@@ -38,7 +38,7 @@ class IndexFile:
         """Bytes."""
         return int(self.store.size(self.name)) if self.store else Path(self.name).stat().st_size
 
-    def print(self) -> str:
+    def fingerprint(self) -> str:
         """Names its content: by a sample of it, or, where that is far away, by what its store says of it."""
         if self.store is None:
             return fingerprint(self.name)
@@ -55,7 +55,7 @@ def is_remote(pattern: str) -> bool:
     return "://" in pattern
 
 
-def index_files(patterns: Iterable[str]) -> list[IndexFile]:
+def find_index_files(patterns: Iterable[str]) -> list[IndexFile]:
     """The files of an index: patterns in the order given, what each matches by name, none twice.
 
     Raises:

@@ -14,7 +14,7 @@ from dreamloom.base.stage import Summary, recipe
 from dreamloom.scrape.collection import Collection, Table, key_of
 from dreamloom.scrape.index.columns import read_indexes
 from dreamloom.scrape.index.config import FilterConfig
-from dreamloom.scrape.index.files import index_files
+from dreamloom.scrape.index.files import find_index_files
 
 _VERSION = 3
 
@@ -65,15 +65,15 @@ def explain(config: FilterConfig, progress: Progress = silent) -> Summary:
 
 @contextmanager
 def _selection(config: FilterConfig, folder: Path, progress: Progress) -> Iterator[tuple[Summary, Iterator[pa.Table]]]:
-    from dreamloom.scrape.index.scan import selection  # DuckDB, which `--help` does without
+    from dreamloom.scrape.index.scan import select_rows  # DuckDB, which `--help` does without
 
-    indexes = read_indexes(index_files(config.index), config.caption_column, config.aesthetic_scale)
-    with selection(indexes, config, folder, progress) as selected:
+    indexes = read_indexes(find_index_files(config.index), config.caption_column, config.aesthetic_scale)
+    with select_rows(indexes, config, folder, progress) as selected:
         yield selected
 
 
 def _recipe(config: FilterConfig) -> str:
-    prints = [file.print() for file in index_files(config.index)]
+    prints = [file.fingerprint() for file in find_index_files(config.index)]
     return recipe("filter", _VERSION, config, upstream=prints)
 
 

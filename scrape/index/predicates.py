@@ -5,10 +5,10 @@ import re
 from dreamloom.base.errors import UserError
 from dreamloom.scrape.index.columns import ALIASES, Column, Index
 from dreamloom.scrape.index.config import FilterConfig
-from dreamloom.scrape.index.words import Words, words_condition
+from dreamloom.scrape.index.words import Words, words_predicate
 
 
-def on_numbers(config: FilterConfig, index: Index) -> dict[str, str]:
+def numeric_predicates(config: FilterConfig, index: Index) -> dict[str, str]:
     """The rules on sizes and scores.
 
     Raises:
@@ -39,7 +39,7 @@ def on_numbers(config: FilterConfig, index: Index) -> dict[str, str]:
     return predicates
 
 
-def on_text(config: FilterConfig, index: Index) -> dict[str, str]:
+def text_predicates(config: FilterConfig, index: Index) -> dict[str, str]:
     """The rules on addresses and captions, which read far more bytes.
 
     Raises:
@@ -49,18 +49,18 @@ def on_text(config: FilterConfig, index: Index) -> dict[str, str]:
     predicates = {"no_url": f"trim({url}) <> ''"}
     for field, reason in (("languages", "language"), ("licences", "licence")):
         for column in _asked(config, index, field, reason):
-            wanted = ", ".join(quoted(value.lower()) for value in getattr(config, field))
+            wanted = ", ".join(sql_string(value.lower()) for value in getattr(config, field))
             predicates[reason] = f"lower({column.text}) IN ({wanted})"
     if config.domains:
         predicates["other_domain"] = f"regexp_matches({url}, {_hosts(config.domains)})"
     if config.exclude_domains:
         predicates["domain"] = f"NOT regexp_matches({url}, {_hosts(config.exclude_domains)})"
     for text in _asked(config, index, "words", "text"):
-        predicates["words"] = words_condition(config.words, text.text) or "true"
+        predicates["words"] = words_predicate(config.words, text.text) or "true"
     return predicates
 
 
-def check_scales(config: FilterConfig, indexes: list[Index]) -> None:
+def check_aesthetic_scales(config: FilterConfig, indexes: list[Index]) -> None:
     """Sees to it that aesthetic scores are compared on one scale.
 
     Raises:
@@ -81,7 +81,7 @@ def check_scales(config: FilterConfig, indexes: list[Index]) -> None:
         )
 
 
-def quoted(text: str) -> str:
+def sql_string(text: str) -> str:
     """A text as SQL."""
     return "'" + text.replace("'", "''") + "'"
 
@@ -89,7 +89,7 @@ def quoted(text: str) -> str:
 def _hosts(domains: list[str]) -> str:
     """SQL of the pattern of addresses on these domains and all below them."""
     names = "|".join(re.escape(domain.strip(".")) for domain in domains)
-    return quoted(rf"(?i)^\s*[a-z]+:/*(?:[^/?#]*@)?(?:[^/?#:@]*\.)?(?:{names})\.?(?:[:/?#\s]|$)")
+    return sql_string(rf"(?i)^\s*[a-z]+:/*(?:[^/?#]*@)?(?:[^/?#:@]*\.)?(?:{names})\.?(?:[:/?#\s]|$)")
 
 
 def _asked(config: FilterConfig, index: Index, field: str, *names: str) -> list[Column]:

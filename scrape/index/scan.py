@@ -28,7 +28,7 @@ from dreamloom.base.stage import Summary
 from dreamloom.scrape.collection import SCHEMAS, Table
 from dreamloom.scrape.index.columns import Index
 from dreamloom.scrape.index.config import FilterConfig
-from dreamloom.scrape.index.predicates import check_scales, on_numbers, on_text, quoted
+from dreamloom.scrape.index.predicates import check_aesthetic_scales, numeric_predicates, sql_string, text_predicates
 from dreamloom.scrape.index.words import Words
 
 _COLUMNS = [name for name in SCHEMAS[Table.CANDIDATES].names if name != "key"]
@@ -41,7 +41,7 @@ _SETTINGS = {
 
 
 @contextmanager
-def selection(
+def select_rows(
     indexes: list[Index], config: FilterConfig, folder: Path, progress: Progress
 ) -> Iterator[tuple[Summary, Iterator[pa.Table]]]:
     """Reads the index, and gives the funnel and the chosen rows, in parts, as candidates without their key.
@@ -50,7 +50,7 @@ def selection(
         folder: where what must be kept meanwhile lies.
     """
     begun = time.monotonic()
-    check_scales(config, indexes)
+    check_aesthetic_scales(config, indexes)
     with (
         tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-", dir=folder) as temporary,
         duckdb.connect(config={**_SETTINGS, "temp_directory": temporary}) as database,
@@ -110,8 +110,8 @@ def _scan(
     Returns:
         Reason → rows dropped, in the order of the funnel.
     """
-    numbers = [on_numbers(config, index) for index in indexes]
-    texts = [on_text(config, index) for index in indexes]
+    numbers = [numeric_predicates(config, index) for index in indexes]
+    texts = [text_predicates(config, index) for index in indexes]
     names, selects = _known(indexes), []
     for place, index in enumerate(indexes):
         rows_of_it = f"{_source(database, index)} WHERE {_all_of(numbers[place])}"
@@ -170,7 +170,7 @@ def _source(database: duckdb.DuckDBPyConnection, index: Index) -> str:
         database.register_filesystem(store)
     # Reading ahead, DuckDB holds whole row groups; here the system does it, and takes no memory for it.
     database.sql(f"SET disable_parquet_prefetching = {str(store is None).lower()}")
-    files = ", ".join(quoted(glob.escape(file.name)) for file in index.files)
+    files = ", ".join(sql_string(glob.escape(file.name)) for file in index.files)
     return f"read_parquet([{files}], hive_partitioning = false, binary_as_string = true)"
 
 
@@ -237,7 +237,7 @@ def _mark_first(database: duckdb.DuckDBPyConnection, config: FilterConfig, passe
         place = "arg_min(file_row_number, (md5(coalesce(text, '')), file_row_number))"
     database.sql(
         f"CREATE TABLE firsts AS SELECT {place} AS place "
-        f"FROM read_parquet({quoted(str(passed))}, file_row_number = true) GROUP BY {same}"
+        f"FROM read_parquet({sql_string(str(passed))}, file_row_number = true) GROUP BY {same}"
     )
     return int(database.sql("SELECT count(*) FROM firsts").fetchall()[0][0])
 
@@ -285,7 +285,7 @@ def _sorted(
         else f"md5('{config.seed} ' || url), url",
     }[config.take]
     return database.sql(
-        f"SELECT {', '.join(names)} FROM read_parquet({quoted(str(passed))}, file_row_number = true) "
+        f"SELECT {', '.join(names)} FROM read_parquet({sql_string(str(passed))}, file_row_number = true) "
         f"WHERE file_row_number IN (SELECT place FROM firsts) "
         f"ORDER BY {order} {f'LIMIT {config.limit}' if config.limit else ''}"
     ).to_arrow_reader(_BATCH_ROWS)

@@ -44,7 +44,7 @@ class Words(StageConfig):
         return words
 
 
-def words_condition(words: Words, text: str) -> str | None:
+def words_predicate(words: Words, text: str) -> str | None:
     """SQL that is true where a text passes; None where there is nothing to ask. A null text holds no word.
 
     Args:

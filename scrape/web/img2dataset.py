@@ -29,7 +29,7 @@ from dreamloom.base.stop import run_stoppable, stoppable
 from dreamloom.base.threads import map_ordered
 from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.collection.journal import Journal, Row
-from dreamloom.scrape.datasets.webdataset import Sample, read_shard, status_of
+from dreamloom.scrape.datasets.webdataset import Sample, read_shard, status_from_message
 from dreamloom.scrape.web.address import PublicResolver, checked_url, resolver_status, system_resolver
 from dreamloom.scrape.web.dedup import row_of
 from dreamloom.scrape.web.http import Fetcher
@@ -245,7 +245,7 @@ def _samples(folder: Path) -> Iterator[Sample]:
     """The rows of all shards that it finished; those of the others, or of a broken one, are as if not asked."""
     for finished in sorted((folder / "shards").glob("*_stats.json")):
         shard = finished.with_name(finished.name.replace("_stats.json", ".tar"))
-        yield from (sample for sample in read_shard(shard, broken=lambda _: None) if _KEY in sample.facts)
+        yield from (sample for sample in read_shard(shard, broken=lambda _: None) if _KEY in sample.metadata)
 
 
 def _row(
@@ -256,14 +256,14 @@ def _row(
     sample: Sample,
 ) -> Row:
     """A sample's row of the records, and its image stored."""
-    facts: Mapping[str, Any] = sample.facts
+    facts: Mapping[str, Any] = sample.metadata
     candidate = candidates[facts[_KEY]]
     consent = consents[candidate["key"]]
-    if sample.picture is None:
+    if sample.image_extension is None:
         said = " ".join(str(facts.get("error_message") or "it gave no picture").split())[:200]
-        return row_of(candidate, {"consent": consent}, Dropped(status_of(said), f"img2dataset: {said}"))
+        return row_of(candidate, {"consent": consent}, Dropped(status_from_message(said), f"img2dataset: {said}"))
     try:
-        body = sample.read(sample.picture)
+        body = sample.read(sample.image_extension)
     except ImageError as error:
         return row_of(candidate, {"consent": consent}, Dropped(Status.SHORT_BODY, error.detail))
     if not body:

@@ -16,11 +16,11 @@ from dreamloom.scrape.datasets.imagenet import (
     LICENCE,
     NAMES,
     ImagenetConfig,
+    indefinite_article,
     ingest_imagenet,
     recipes,
-    with_article,
 )
-from dreamloom.scrape.datasets.synsets import known_names
+from dreamloom.scrape.datasets.synsets import known_synset_names
 
 TENCH, OTTER, CRANE_BIRD, CRANE = "n01440764", "n02444819", "n02012849", "n03126707"
 
@@ -106,7 +106,7 @@ def test_the_demo_s_synsets_have_their_names_beside_them(tmp_path: Path, collect
     summary = ingest_imagenet(collection, ImagenetConfig(path=tmp_path / "imagenet"))
     assert (summary.rows, summary.dropped) == (2 * len(SHAPES), {})
     rows = collection.read(Table.RECORDS).to_pylist()
-    assert [row["text"] for row in rows[::2]] == [f"a photo of {with_article(shape)}{shape}" for shape in SHAPES]
+    assert [row["text"] for row in rows[::2]] == [f"a photo of {indefinite_article(shape)}{shape}" for shape in SHAPES]
     png, cmyk = rows[1], rows[3]  # both named .JPEG
     assert png["path"].endswith(".JPEG")
     assert png["image"].endswith(".png")
@@ -141,7 +141,7 @@ def test_a_caption_with_other_braces_is_refused(plain: Path) -> None:
 
 
 def test_the_table_of_names_is_that_of_the_challenge() -> None:
-    names = known_names()
+    names = known_synset_names()
     assert len(names) == 21_844
     assert names[TENCH] == ["tench", "Tinca tinca"]
     assert (names[CRANE_BIRD][0], names[CRANE][0], names["n04507155"][0]) == (
@@ -160,4 +160,4 @@ def test_the_table_of_names_is_that_of_the_challenge() -> None:
     ],
 )  # fmt: skip
 def test_articles(name: str, article: str) -> None:
-    assert with_article(name) == article
+    assert indefinite_article(name) == article

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dreamloom.base.errors import UserError
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table
-from dreamloom.scrape.datasets.webdataset import WebdatasetConfig, ingest_webdataset, recipes, status_of
+from dreamloom.scrape.datasets.webdataset import WebdatasetConfig, ingest_webdataset, recipes, status_from_message
 
 Row = dict[str, Any]
 
@@ -184,13 +184,13 @@ def test_a_shard_that_breaks_off_gives_what_is_whole_and_says_so(folder: Path, c
     ],
 )
 def test_img2dataset_s_words_have_statuses(said: str, status: Status) -> None:
-    assert status_of(said) is status
+    assert status_from_message(said) is status
 
 
 def test_what_failed_when_it_was_decoded_is_no_matter_of_the_network() -> None:
     said = {"Image decoding error": Status.NOT_AN_IMAGE, "image too small": Status.TOO_SMALL}
     said["OpenCV(4.14.0) /io/loadsave.cpp:1310: error: (-215:Assertion failed) !buf.empty() in …"] = Status.EMPTY
-    assert {words: status_of(words, resized=True) for words in said} == said
+    assert {words: status_from_message(words, resized=True) for words in said} == said
 
 
 SCRIPT = """

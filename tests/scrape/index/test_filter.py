@@ -14,7 +14,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.stage import Summary
 from dreamloom.scrape.collection import Collection, Table, key_of
 from dreamloom.scrape.index import scan as selection
-from dreamloom.scrape.index.columns import spelled
+from dreamloom.scrape.index.columns import match_columns
 from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.index.filter import explain, filter_laion, is_current
 from dreamloom.scrape.index.words import Words
@@ -292,7 +292,7 @@ def test_every_family_is_read_by_its_own_columns(tmp_path: Path, family: str) ->
     says |= {"aesthetic": 6.0, "punsafe": 0.01, "pwatermark": 0.2, "language": "en", "licence": "cc0"}
     says |= {"md5": "01", "sha256": "23"}
     names = FAMILIES[family].split()
-    ours = {theirs: our for our, theirs in spelled(names).items()}
+    ours = {theirs: our for our, theirs in match_columns(names).items()}
     rows = [{n: "UNLIKELY" if n == "NSFW" else 7 if n in NUMBERS else says.get(ours.get(n, ""), 0.9) for n in names}]
     (found,) = candidates(tmp_path, FilterConfig(index=[index(tmp_path / "i.parquet", rows)]))
     for our in says:

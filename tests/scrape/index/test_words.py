@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dreamloom.scrape.index.words import UNSPACED, Words, words_condition
+from dreamloom.scrape.index.words import UNSPACED, Words, words_predicate
 
 
 def fold(letter: str) -> str:
@@ -54,7 +54,7 @@ DATABASE = duckdb.connect()
 
 
 def answers(words: Words, texts: list[str | None]) -> list[bool]:
-    condition = words_condition(words, "t") or "true"
+    condition = words_predicate(words, "t") or "true"
     return [
         bool(v) for (v,) in DATABASE.execute(f"SELECT {condition} FROM (SELECT unnest(?) AS t)", [texts]).fetchall()
     ]
