@@ -115,14 +115,17 @@ def measure(row: str, batch: int, steps: int, tiny: bool, compiled: bool) -> dic
     rate = matmul_rate(device)
     side = 64 if tiny else 512
     config = TrainConfig(
-        base=TINY if tiny else "random", resolution=side, quantum=8 if tiny else 64, batch=batch, epochs=100_000,
-        text_encoder_rate=0, precision="bf16", caption_dropout=0, compile=compiled or not tiny, device=device.type,
+        base=TINY if tiny else "random", resolution=side, bucket_reso_steps=8 if tiny else 64, batch_size=batch,
+        epochs=100_000, text_encoder_learning_rate=0, precision="bf16", caption_dropout_rate=0,
+        compile=compiled or not tiny, device=device.type,
     )  # fmt: skip
     model = load_model(TINY, device) if tiny else random_model(device)
     with tempfile.TemporaryDirectory() as place:
-        data = read_dataset(make_pictures(Path(place), side, 2 * batch), side, config.quantum, config.workers)
+        data = read_dataset(
+            make_pictures(Path(place), side, 2 * batch), side, config.bucket_reso_steps, config.num_workers
+        )
         latents = LatentCache(None, model.vae)
-        latents.add(data.samples, config.workers)
+        latents.add(data.samples, config.num_workers)
     texts = Texts(model, None, frozen=True)
     texts.add(Wording(config).fixed(data.samples))
     course = Course(data, config)

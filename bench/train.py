@@ -75,12 +75,13 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     config = TrainConfig(
-        base=BASE, resolution=SIDE, quantum=16, batch=BATCH, epochs=1000, text_encoder_rate=0, precision="fp32",
-        device="cpu", workers=2,
+        base=BASE, resolution=SIDE, bucket_reso_steps=16, batch_size=BATCH, epochs=1000, text_encoder_learning_rate=0,
+        precision="fp32",
+        device="cpu", num_workers=2,
     )  # fmt: skip
     clock = Clock()
     with tempfile.TemporaryDirectory() as place:
-        data = read_dataset(make_pictures(Path(place) / "pictures", given.steps * BATCH), SIDE, 16, config.workers)
+        data = read_dataset(make_pictures(Path(place) / "pictures", given.steps * BATCH), SIDE, 16, config.num_workers)
         turns: dict[str, Turn] = {
             "bare": bare(config),
             "ours": ours(data, config, Path(place), clock),
@@ -134,7 +135,7 @@ def report(rounds: list[dict[str, float]], images: int, spent: dict[str, float])
 def filled(model: Model, data: Dataset, config: TrainConfig, cache: Path) -> tuple[LatentCache, Texts]:
     """Latents and texts of a data set, in a folder of their own."""
     latents = LatentCache(cache, model.vae)
-    latents.add(data.samples, config.workers)
+    latents.add(data.samples, config.num_workers)
     texts = Texts(model, cache, frozen=True)
     texts.add(Wording(config).fixed(data.samples))
     return latents, texts
@@ -167,7 +168,7 @@ def ours(data: Dataset, config: TrainConfig, place: Path, clock: Clock) -> Turn:
             with clock.on("data"):
                 group = next(groups)
             trainer.step(group)
-            if trainer.steps_done % config.log_every == 0:
+            if trainer.steps_done % config.log_every_n_steps == 0:
                 trainer.window.take()
 
     return turn

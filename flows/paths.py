@@ -21,7 +21,7 @@ _MODELS: set[Key] = {
 }
 _MODELS |= {("evaluate", "vae"), ("caption", "clip", "model"), ("caption", "clip", "pretrained")}
 """Keys that hold a folder or file, or the name of something that is not on this machine."""
-_MADE = {("workspace",), ("train", "cache"), ("evaluate", "cache")}
+_MADE = {("workspace",), ("train", "latent_cache"), ("evaluate", "latent_cache")}
 """Keys of folders that need not be there."""
 
 

@@ -40,16 +40,16 @@ class DreamBoothConfig(StageConfig):
         "stable-diffusion-v1-5/stable-diffusion-v1-5",
         description="The model to start from: a diffusers folder, a .safetensors or .ckpt, or a hub id (owner/name).",
     )
-    class_pictures: Annotated[int, NO_RECIPE] = Field(
+    num_class_images: Annotated[int, NO_RECIPE] = Field(
         200, ge=1, le=100_000, description="Pictures that are drawn of each class."
     )
-    prior_weight: Annotated[float, NO_RECIPE] = Field(
+    prior_loss_weight: Annotated[float, NO_RECIPE] = Field(
         1.0, ge=0, le=100, description="What the losses of class images are multiplied by."
     )
     resolution: int = Field(512, ge=32, le=4096, description="Side of the drawn images, in pixels.")
-    batch: Annotated[int, NO_RECIPE] = Field(4, ge=1, le=4096, description="Pictures drawn at a time.")
+    sample_batch_size: Annotated[int, NO_RECIPE] = Field(4, ge=1, le=4096, description="Pictures drawn at a time.")
     sample_steps: int = Field(25, ge=1, le=1000, description="Denoising steps an image.")
-    guidance: float = Field(7.5, ge=0, le=100, description="Classifier-free guidance of the images.")
+    guidance_scale: float = Field(7.5, ge=0, le=100, description="Classifier-free guidance of the images.")
     seed: int = Field(0, ge=0, lt=2**63, description="The noise derives from it.")
     device: Annotated[str, NO_RECIPE] = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
 
@@ -98,7 +98,7 @@ def dreambooth(
             _link(subject, own)
             _tell(own, subject.instance)
             _tell(others, subject.kind)
-            commit_text(others / "loss_scale.txt", f"{config.prior_weight:g}\n")
+            commit_text(others / "loss_scale.txt", f"{config.prior_loss_weight:g}\n")
             drawn += _draw_class(subject, others, config, progress)
             count = len(list(others.glob("[0-9]*.png")))  # an earlier call may have wanted more
             _show(own, Fraction(count, len(subject.pictures)))
@@ -171,13 +171,14 @@ def _show(folder: Path, often: Fraction) -> None:
 
 def _draw_class(subject: Subject, folder: Path, config: DreamBoothConfig, progress: Progress) -> int:
     """Draws what is missing; image n comes from noise n, whichever are drawn with it."""
-    missing = [number for number in range(config.class_pictures) if not (folder / f"{number:05d}.png").exists()]
+    missing = [number for number in range(config.num_class_images) if not (folder / f"{number:05d}.png").exists()]
     if missing:
         from dreamloom.train.evaluate.sample import draw_each  # torch from here on
 
         shared = set(DreamBoothConfig.model_fields) & set(TrainConfig.model_fields)
         values = {name: getattr(config, name) for name in shared}
-        values |= {"seed": stream(config.seed, "class", subject.name) >> 1, "quantum": 8}
+        values |= {"seed": stream(config.seed, "class", subject.name) >> 1, "bucket_reso_steps": 8}
+        values |= {"batch_size": config.sample_batch_size}
         files = {number: folder / f"{number:05d}.png" for number in missing}
         draw_each(subject.kind, files, TrainConfig.model_validate(values), progress)
     return len(missing)

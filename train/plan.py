@@ -70,7 +70,7 @@ class Plan:
             notes.append(f"{self.enlarged:,} would be enlarged, to fill a bucket that is larger; see upscale.")
         notes += [
             f"The bucket {bucket.size[0]}×{bucket.size[1]} has too few images ({bucket.pictures}) for its batch, so "
-            f"they are repeated in {bucket.filled} places; add images of that shape, or lower batch."
+            f"they are repeated in {bucket.filled} places; add images of that shape, or lower batch_size."
             for bucket in scarce
         ]
         if self.memory and self.preset and self.memory > int(self.preset.removesuffix("gb")) * 2**30:
@@ -87,7 +87,7 @@ def plan(folder: Path, config: TrainConfig, images_per_second: float | None = No
     Raises:
         UserError: the folder can't be trained on.
     """
-    dataset = read_dataset(folder, config.resolution, config.quantum, config.workers, config.upscale)
+    dataset = read_dataset(folder, config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
     course = Course(dataset, config)
     return Plan(
         folders=_folders(dataset),

@@ -4,15 +4,15 @@ from typing import Any
 
 PRESETS: dict[str, dict[str, Any]] = {
     "8gb": {
-        "weights": "bf16",
+        "weight_dtype": "bf16",
         "optimizer": "adafactor",
         "gradient_checkpointing": True,
-        "batch": 2,
-        "accumulate": 2,
-        "text_encoder_rate": 0.0,
+        "batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "text_encoder_learning_rate": 0.0,
     },
-    "12gb": {"weights": "bf16", "optimizer": "adafactor", "gradient_checkpointing": True, "batch": 4},
-    "24gb": {"gradient_checkpointing": True, "batch": 4},
-    "80gb": {"batch": 32},
+    "12gb": {"weight_dtype": "bf16", "optimizer": "adafactor", "gradient_checkpointing": True, "batch_size": 4},
+    "24gb": {"gradient_checkpointing": True, "batch_size": 4},
+    "80gb": {"batch_size": 32},
 }
 """Name → what it sets; keys that are given win. A test holds them to their memory."""

@@ -22,8 +22,12 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_home(folder, seed=3, exhibits=40)
     for name in (PROJECT, WITHOUT):
         content = yaml.safe_load((folder / name).read_text())
-        content["train"] |= {"max_steps": 2, "batch": 4, "prompts": ["a big red heart on a white background"]}
-        content["evaluate"] = {"timesteps": 1}
+        content["train"] |= {
+            "max_train_steps": 2,
+            "batch_size": 4,
+            "sample_prompts": ["a big red heart on a white background"],
+        }
+        content["evaluate"] = {"eval_timesteps": 1}
         content["balance"]["held_out_max_ground_truth"] = 4
         (folder / name).write_text(yaml.safe_dump(content))
     return folder
@@ -51,7 +55,7 @@ def test_the_demo_compares_both_runs_and_has_nothing_to_do_when_run_again(
 
 def test_the_demo_says_that_its_second_run_failed(short: Path) -> None:
     project = short / WITHOUT
-    project.write_text(project.read_text().replace("max_steps", "max_stepps"))
+    project.write_text(project.read_text().replace("max_train_steps", "max_train_stepps"))
     with pytest.raises(Exception, match=r"without\.log says why"):
         run_demo(folder=short)
-    assert "max_stepps" in (short / "without.log").read_text()
+    assert "max_train_stepps" in (short / "without.log").read_text()

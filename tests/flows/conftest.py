@@ -77,8 +77,14 @@ def make_small(folder: Path) -> Small:
             "squares": {"kind": "folder", "role": "ground_truth", "path": "squares", "part_rows": 3},
         },
         "balance": {"held_out": 0.2},
-        "train": {"base": str(HOUSE / "demo" / "models" / "stable-diffusion"), "resolution": 64, "batch": 2}
-        | {"max_steps": 2, "prompts": ["a red circle"], "sample_steps": 1, "eval_timesteps": 1, "workers": 1},
+        "train": {"base": str(HOUSE / "demo" / "models" / "stable-diffusion"), "resolution": 64, "batch_size": 2}
+        | {
+            "max_train_steps": 2,
+            "sample_prompts": ["a red circle"],
+            "sample_steps": 1,
+            "eval_timesteps": 1,
+            "num_workers": 1,
+        },
     }
     small.file.write_text(yaml.safe_dump(content))
     return small

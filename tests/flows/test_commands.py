@@ -41,11 +41,11 @@ def test_plan_of_a_finished_project_says_how_training_goes(finished: Any, capsys
     assert "Nothing to do: everything is as project.yaml says." in out
     assert "2 steps, 4 images shown" in out
     assert "64 × 64" in out
-    finished.change("train", "max_steps", to=3)
+    finished.change("train", "max_train_steps", to=3)
     out = said(["plan", str(finished.file)], capsys)
     assert "3 steps, 6 images shown" in out
     assert "Nothing to do" not in out
-    finished.change("train", "max_steps", to=2)
+    finished.change("train", "max_train_steps", to=2)
     assert {k: v for k, v in files(finished.folder).items() if k != finished.file} == {
         k: v for k, v in before.items() if k != finished.file
     }
@@ -77,7 +77,7 @@ def test_train_plans_any_training_folder_and_writes_nothing(tmp_path: Path, caps
         Image.new("RGB", (64, 64), (number, 0, 0)).save(tmp_path / f"a thing_{number}.png")
     (tmp_path / "empty.png").touch()
     before = files(tmp_path)
-    small = ["--resolution", "64", "--quantum", "16", "--batch", "2", "--epochs", "3"]
+    small = ["--resolution", "64", "--bucket-reso-steps", "16", "--batch-size", "2", "--epochs", "3"]
     out = said(["train", str(tmp_path), str(tmp_path / "run"), "--plan", *small], capsys)
     assert "6 steps, 12 images shown" in out and "64 × 64" in out
     assert "1 would take no part: empty.png (empty)." in out

@@ -51,7 +51,7 @@ WRONG = [
     (("balance", "ratoi"), 1, "balance.ratoi: unknown key; did you mean ratio?"),
     (("train", "base"), "./circles", "train: {folder}/circles is no Stable Diffusion model in diffusers' format"),
     (("train", "base"), "./no model", "train.base: {folder}/no model is not there"),
-    (("train", "resolution"), 65, "train: resolution 65 is not a multiple of quantum 64"),
+    (("train", "resolution"), 65, "train: resolution 65 is not a multiple of bucket_reso_steps 64"),
     (("caption", "model"), "circles", "caption: The captioning model {folder}/circles has no config.json of a model;"),
     (("score",), {"model": "squares"}, "score: {folder}/squares is not an open_clip model (it has no open_clip_c"),
     (("score",), {"aesthetic_head": "head.pth"}, "score.aesthetic_head: {folder}/head.pth is not there"),
@@ -143,11 +143,11 @@ def test_a_source_s_own_edits_take_the_place_of_the_section_s(small: Any) -> Non
 
 
 def test_evaluate_takes_from_train_what_it_does_not_say(small: Any) -> None:
-    small.change("evaluate", to={"timesteps": 3, "batch": 7})
+    small.change("evaluate", to={"eval_timesteps": 3, "batch_size": 7})
     project = small.load()
     assert project.evaluate is not None
     config = as_trained(project.evaluate, project)
-    assert (config.timesteps, config.batch, config.resolution) == (3, 7, 64)
+    assert (config.eval_timesteps, config.batch_size, config.resolution) == (3, 7, 64)
     assert config.seed == project.train.seed
 
 

@@ -23,7 +23,7 @@ def test_sigterm_saves_and_the_next_call_goes_on(tmp_path: Path) -> None:
         noise = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(noise).resize((64, 64)).save(folder / f"a thing_{number}.png")
     command = [sys.executable, "-m", "dreamloom.flows.cli", "train", str(folder.parent), str(run), "--base", str(MODEL)]
-    command += ["--resolution", "64", "--batch", "2", "--sample-steps", "1", "--device", "cpu"]
+    command += ["--resolution", "64", "--batch-size", "2", "--sample-steps", "1", "--device", "cpu"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     started = subprocess.Popen(
         [*command, "--epochs", "100000"], cwd=HOUSE, env=environment, text=True, stdout=-1, stderr=-1

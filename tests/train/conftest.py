@@ -15,20 +15,20 @@ def tiny_config(**changes: Any) -> TrainConfig:
     """A config that suits the tiny model: 32 pixels, batches of 2."""
     settings: dict[str, Any] = {
         "resolution": 32,
-        "quantum": 8,
-        "batch": 2,
+        "bucket_reso_steps": 8,
+        "batch_size": 2,
         "epochs": 1,
         "learning_rate": 1e-3,
-        "text_encoder_rate": 1e-4,
-        "workers": 2,
+        "text_encoder_learning_rate": 1e-4,
+        "num_workers": 2,
         "device": "cpu",
-        "checkpoint_every": 2,
-        "eval_every": 0,
+        "checkpoint_every_n_steps": 2,
+        "evaluate_every_n_steps": 0,
         "eval_timesteps": 2,
-        "sample_every": 0,
+        "sample_every_n_steps": 0,
         "sample_steps": 2,
-        "prompts": ["a red thing"],
-        "log_every": 2,
+        "sample_prompts": ["a red thing"],
+        "log_every_n_steps": 2,
     }
     return TrainConfig(**{**settings, **changes})
 

@@ -27,7 +27,14 @@ def subjects(tmp_path: Path) -> Path:
 
 
 def settings(base: str, **changes: object) -> DreamBoothConfig:
-    small = {"base": base, "resolution": 32, "class_pictures": 6, "sample_steps": 1, "device": "cpu", "batch": 4}
+    small = {
+        "base": base,
+        "resolution": 32,
+        "num_class_images": 6,
+        "sample_steps": 1,
+        "device": "cpu",
+        "sample_batch_size": 4,
+    }
     return DreamBoothConfig.model_validate({**small, **changes})
 
 
@@ -35,7 +42,7 @@ def test_a_folder_of_subjects_and_classes(
     subjects: Path, tmp_path: Path, tiny_base: str, config: Callable[..., TrainConfig]
 ) -> None:
     target = tmp_path / "target"
-    made = dreambooth(subjects, target, settings(tiny_base, prior_weight=0.5))
+    made = dreambooth(subjects, target, settings(tiny_base, prior_loss_weight=0.5))
     assert (made.subjects, made.pictures, made.class_pictures, made.drawn) == (2, 5, 12, 12)
     data = read_dataset(target, 32, 8, 1)
     captions: dict[str, set[str]] = {folder.name: set() for folder in data.folders}
@@ -65,7 +72,7 @@ def test_more_pictures_and_another_weight_cost_no_drawing_anew(subjects: Path, t
     target = tmp_path / "target"
     dreambooth(subjects, target, settings(tiny_base))
     before = {path: path.read_bytes() for path in target.glob("* class/*.png")}
-    more = dreambooth(subjects, target, settings(tiny_base, class_pictures=9, prior_weight=0.25))
+    more = dreambooth(subjects, target, settings(tiny_base, num_class_images=9, prior_loss_weight=0.25))
     assert (more.class_pictures, more.drawn) == (18, 6)
     assert {path: path.read_bytes() for path in before} == before
     fewer = dreambooth(subjects, target, settings(tiny_base))

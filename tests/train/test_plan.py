@@ -24,7 +24,7 @@ def test_a_plan_counts_what_the_run_will_do(tmp_path: Path) -> None:
     fill(tmp_path / "own", 5, (64, 64))
     fill(tmp_path / "own", 1, (128, 32))
     fill(tmp_path / "ground", 30, (40, 40), "0.1")
-    config = TrainConfig(resolution=64, quantum=16, batch=4, accumulate=2, epochs=3)
+    config = TrainConfig(resolution=64, bucket_reso_steps=16, batch_size=4, gradient_accumulation_steps=2, epochs=3)
     made = plan(tmp_path, config, images_per_second=2)
     assert [(f.name, f.pictures, f.an_epoch) for f in made.folders] == [("ground", 30, Fraction(3)), ("own", 6, 6)]
     assert [(b.size, b.pictures, b.batches, b.filled) for b in made.buckets] == [
@@ -40,14 +40,14 @@ def test_a_plan_names_what_would_take_no_part_and_what_is_not_enlarged(tmp_path:
     fill(tmp_path / "own", 3, (64, 64))
     fill(tmp_path / "own", 3, (40, 40))
     (tmp_path / "own" / "empty.png").touch()
-    made = plan(tmp_path, TrainConfig(resolution=64, quantum=16, batch=3, upscale=False))
+    made = plan(tmp_path, TrainConfig(resolution=64, bucket_reso_steps=16, batch_size=3, upscale=False))
     assert made.notes == ["1 would take no part: own/empty.png (empty)."]
     assert [(b.size, b.pictures) for b in made.buckets] == [((32, 32), 3), ((64, 64), 3)]
 
 
 def test_a_plan_heeds_max_steps(tmp_path: Path) -> None:
     fill(tmp_path / "own", 8, (64, 64))
-    made = plan(tmp_path, TrainConfig(resolution=64, quantum=16, batch=4, epochs=100, max_steps=3))
+    made = plan(tmp_path, TrainConfig(resolution=64, bucket_reso_steps=16, batch_size=4, epochs=100, max_train_steps=3))
     assert (made.steps, made.images, made.epochs, made.seconds) == (3, 12, 2, None)
 
 
@@ -57,7 +57,7 @@ def test_a_plan_needs_no_torch_and_leaves_no_trace(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
         "from dreamloom.train.plan import plan; from dreamloom.train.config import TrainConfig\n"
-        f"plan(Path({str(tmp_path)!r}), TrainConfig(resolution=64, quantum=16))\n"
+        f"plan(Path({str(tmp_path)!r}), TrainConfig(resolution=64, bucket_reso_steps=16))\n"
         "print([m for m in ('torch', 'diffusers', 'transformers', 'matplotlib', 'cv2') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -27,7 +27,7 @@ BESIDE_THE_STEP = {
     "model.model.Model.scaled",  # numbers of a config
     "data.text_cache._key",  # tokens, which lie on the processor
     "data.text_cache.Texts._encode",  # before the first step
-    "loop.loss_window.LossWindow.take",  # the look at the losses itself, every log_every steps
+    "loop.loss_window.LossWindow.take",  # the look at the losses itself, every log_every_n_steps steps
 }
 
 

@@ -19,7 +19,7 @@ def generate(resolution: int, quantum: int, max_aspect: float = MAX_ASPECT) -> t
         ValueError: resolution is not a multiple of quantum (there would be no square bucket).
     """
     if resolution % quantum:
-        raise ValueError(f"resolution {resolution} is not a multiple of quantum {quantum}")
+        raise ValueError(f"resolution {resolution} is not a multiple of bucket_reso_steps {quantum}")
     area = resolution * resolution
     longest = int(resolution * max_aspect**0.5)
     fitting = [

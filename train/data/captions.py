@@ -30,7 +30,7 @@ class Wording:
 
     def _share(self, sample: Sample) -> float:
         dropout = sample.settings.cond_dropout
-        return self.config.caption_dropout if dropout is None else dropout
+        return self.config.caption_dropout_rate if dropout is None else dropout
 
     def _shuffles(self, sample: Sample) -> bool:
         wanted = sample.settings.shuffle_tags

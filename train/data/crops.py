@@ -45,7 +45,7 @@ class Framing:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.crops = config.crops if config.crop_jitter else 1
+        self.crops = config.crops_per_image if config.crop_jitter else 1
         self.flips, self.places = stream(config.seed, "flip"), stream(config.seed, "crop")
 
     def views(self, sample: Sample) -> list[View]:
@@ -63,10 +63,10 @@ class Framing:
         return [self._view(*chosen) for chosen in zip(samples, numbers, flipped, strict=True)]
 
     def _share(self, sample: Sample) -> float:
-        return self.config.flip if sample.settings.flip_p is None else sample.settings.flip_p
+        return self.config.flip_p if sample.settings.flip_p is None else sample.settings.flip_p
 
     def _view(self, sample: Sample, number: int, flipped: bool) -> View:
-        view = replace(plain(sample, self.config.pad), flipped=flipped)
+        view = replace(plain(sample, self.config.pad_color), flipped=flipped)
         return replace(view, box=moved(view.box, sample.size, number, self.config.crop_jitter)) if number else view
 
 

@@ -52,8 +52,8 @@ class Loader:
 
     def steps(self, batches: Iterable[Batch]) -> Generator[list[Ready]]:
         """The batches of each optimizer step."""
-        ready = map_ordered(self._ready, batches, self.config.workers, 2 * self.config.workers)
-        while group := list(islice(ready, self.config.accumulate)):
+        ready = map_ordered(self._ready, batches, self.config.num_workers, 2 * self.config.num_workers)
+        while group := list(islice(ready, self.config.gradient_accumulation_steps)):
             yield group
 
     def _ready(self, batch: Batch) -> Ready:
@@ -62,7 +62,7 @@ class Loader:
         posteriors = torch.stack([self.latents.at(sample, view) for sample, view in zip(samples, views, strict=True)])
         texts = self.texts(self.wording.choose(samples, batch.first))
         scales = torch.tensor([sample.settings.loss_scale for sample in samples], dtype=torch.float32)
-        inside = masks(samples, views, posteriors) if self.config.pad else None
+        inside = masks(samples, views, posteriors) if self.config.pad_color else None
         ready = Ready(batch, posteriors, texts, scales, inside)
         return ready.pinned() if self.pin else ready
 

@@ -38,11 +38,11 @@ class Course:
     """
 
     def __init__(self, dataset: Dataset, config: TrainConfig) -> None:
-        self.size = config.batch
+        self.size = config.batch_size
         self.seed = config.seed
         self.epochs = config.epochs
-        self.accumulate = config.accumulate
-        self.max_steps = config.max_steps
+        self.accumulate = config.gradient_accumulation_steps
+        self.max_steps = config.max_train_steps
         self.decks = decks(dataset)
         self.groups = sorted({_group(sample) for sample in dataset.samples})
         numbers = {group: number for number, group in enumerate(self.groups)}

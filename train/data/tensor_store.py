@@ -50,7 +50,7 @@ class Store:
         if self.folder is None or wanted <= set(self.entries):
             yield
             return
-        with lock(self.folder, ", or give this run a cache of its own (--cache)"):
+        with lock(self.folder, ", or give this run a cache of its own (--latent-cache)"):
             remove_leftovers(self.folder)
             self._map(wanted - set(self.entries), progress)  # who held it may have made some
             try:
@@ -97,7 +97,10 @@ def save_shard(path: Path, entries: Mapping[str, Tensor]) -> None:
         UserError: it can't be.
     """
     sums = json.dumps({key: checksum(value) for key, value in entries.items()})
-    with explain_write_errors(path, "make room and run again, or name another --cache"), commit(path) as temporary:
+    with (
+        explain_write_errors(path, "make room and run again, or name another --latent-cache"),
+        commit(path) as temporary,
+    ):
         save_file({key: value.clone() for key, value in entries.items()}, temporary, metadata={"sums": sums})
 
 

@@ -33,20 +33,22 @@ class EvaluateConfig(StageConfig):
     """Measures a model on held-out images against the model it comes from."""
 
     resolution: int = Field(512, ge=32, le=4096, description="Side of the square bucket, in pixels; bounds all areas.")
-    quantum: int = Field(64, ge=8, le=256, description="Bucket sides are multiples of this, in pixels.")
+    bucket_reso_steps: int = Field(64, ge=8, le=256, description="Bucket sides are multiples of this, in pixels.")
     upscale: bool = Field(True, description="Enlarge images that are smaller than their bucket, as in training.")
-    pad: str | None = Field(
+    pad_color: str | None = Field(
         None, pattern="^#[0-9a-fA-F]{6}$", description="Show whole images on this colour, as in training; none: crop."
     )
-    batch: Annotated[int, NO_RECIPE] = Field(4, ge=1, le=4096, description="Pictures a forward pass.")
-    timesteps: int = Field(8, ge=1, le=1000, description="Timesteps at which each image is judged, one a stratum.")
+    batch_size: Annotated[int, NO_RECIPE] = Field(4, ge=1, le=4096, description="Pictures a forward pass.")
+    eval_timesteps: int = Field(8, ge=1, le=1000, description="Timesteps at which each image is judged, one a stratum.")
     seed: int = Field(0, ge=0, lt=2**63, description="The noise derives from it.")
     vae: str | None = Field(None, description="A VAE in place of the base's, for both models.")
-    average: bool = Field(True, description="Judge a checkpoint's averaged weights, where it has them.")
+    use_ema: bool = Field(True, description="Judge a checkpoint's averaged weights, where it has them.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="Of the arithmetic, as in training.")
     device: Annotated[str, NO_RECIPE] = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
-    workers: Annotated[int, NO_RECIPE] = Field(4, ge=1, le=256, description="Threads that read and decode images.")
-    cache: Annotated[Path | None, NO_RECIPE] = Field(None, description="Where latents are kept; none: in memory.")
+    num_workers: Annotated[int, NO_RECIPE] = Field(4, ge=1, le=256, description="Threads that read and decode images.")
+    latent_cache: Annotated[Path | None, NO_RECIPE] = Field(
+        None, description="Where latents are kept; none: in memory."
+    )
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def evaluate(
     """
     check_model(base)
     source = find_source(model)
-    kinds = read_heldout(heldout, config.resolution, config.quantum, config.workers, config.upscale)
+    kinds = read_heldout(heldout, config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
     if known := measured_in_training(source, base, kinds, config):
         return known
     from dreamloom.train.evaluate.held_out_loss import compare  # torch from here on
@@ -120,7 +122,7 @@ def measured_in_training(
     file = source.checkpoint.parent.parent / "evaluation.json"
     stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     same = config.model_copy(update={"vae": config.vae or source.config.vae})
-    if stored.get("way") != way(base, kinds, same) or not config.average:
+    if stored.get("way") != way(base, kinds, same) or not config.use_ema:
         return None
     now = stored["now"].get(source.checkpoint.name)
     if now is None:

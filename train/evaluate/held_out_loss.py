@@ -28,11 +28,11 @@ def compare(
     """Loads both models in turn and judges them; see dreamloom.train.evaluate.evaluate.evaluate."""
     device = choose_device(config.device)
     model = source.load_base(base, device, config.vae)
-    latents = LatentCache(config.cache, model.vae)
+    latents = LatentCache(config.latent_cache, model.vae)
     kinds = {kind: decodable(data, latents, config, progress) for kind, data in kinds.items()}
     before = judge_all(model, kinds, latents, config, progress)
     prediction = model.prediction
-    model = source.load(model, config.average)
+    model = source.load(model, config.use_ema)
     if model.prediction != prediction:
         raise UserError(
             f"{base} predicts {prediction} and {source.name} {model.prediction}: their losses don't compare."
@@ -45,7 +45,7 @@ def compare(
 def decodable(data: Dataset, latents: LatentCache, config: EvaluateConfig, progress: Progress) -> Dataset:
     """The images whose latents there are now, where they were not; the others are its problems."""
     views = partial(_shown, config=config)
-    return data.without(latents.add(data.samples, config.workers, progress, views))
+    return data.without(latents.add(data.samples, config.num_workers, progress, views))
 
 
 def judge_all(
@@ -66,10 +66,10 @@ def judge(
     """Each image's loss, as the mean over `timesteps` strata: squared error of what the UNet predicts, unweighted."""
     ordered = sorted(data.samples, key=lambda sample: (sample.bucket, sample.name))
     groups = [
-        members[start : start + config.batch]
+        members[start : start + config.batch_size]
         for _, found in groupby(ordered, key=lambda sample: sample.bucket)
         for members in [list(found)]
-        for start in range(0, len(members), config.batch)
+        for start in range(0, len(members), config.batch_size)
     ]
     losses: Losses = {}
     for group in groups:
@@ -83,26 +83,26 @@ def _judge_group(model: Model, group: list[Sample], latents: LatentCache, config
     """The images are as their VAE's posterior means: its deviation would only add noise to the measure."""
     views = [view for sample in group for view in _shown(sample, config)]
     means = torch.stack([latents.at(*shown)[0] for shown in zip(group, views, strict=True)]).to(model.device).float()
-    inside = masks(group, views, means).to(model.device) if config.pad else None
+    inside = masks(group, views, means).to(model.device) if config.pad_color else None
     clean = model.scaled(means)
     precision = choose_precision(config.precision, model.device)
     with autocast(model.device, precision):
         states = model.states(model.tokens([sample.caption for sample in group]).to(model.device))
     own = [number_of(latents.key(sample)) for sample in group]
     total = torch.zeros(len(group), device=model.device)
-    for stratum in range(config.timesteps):
+    for stratum in range(config.eval_timesteps):
         times, added = draw(model, own, stratum, config, tuple(clean.shape[1:]))
         kept = model.alphas_cumprod[times]
         noisy = objective.add_noise(clean, added, kept).contiguous(memory_format=torch.channels_last)
         with autocast(model.device, precision):
             predicted = model.predict(noisy, times, states)
         total += objective.error(predicted, objective.target(model.prediction, clean, added, kept), None, inside)
-    return [float(value) for value in (total / config.timesteps).tolist()]
+    return [float(value) for value in (total / config.eval_timesteps).tolist()]
 
 
 def _shown(sample: Sample, config: EvaluateConfig) -> list[View]:
     """The one view in which an image is judged."""
-    return [plain(sample, config.pad)]
+    return [plain(sample, config.pad_color)]
 
 
 def draw(
@@ -112,7 +112,7 @@ def draw(
     indices = [number + stratum for number in own]
     luck = uniform(stream(config.seed, "judged timestep"), indices)
     count = len(model.alphas_cumprod)
-    times = [min(count - 1, int((stratum + u) * count / config.timesteps)) for u in luck.tolist()]
+    times = [min(count - 1, int((stratum + u) * count / config.eval_timesteps)) for u in luck.tolist()]
     places = torch.tensor(indices, device=model.device)
     return torch.tensor(times, device=model.device), noise.normal(stream(config.seed, "judged noise"), places, shape)
 

@@ -33,9 +33,9 @@ def draw_samples(model: Model, prompts: list[str], path: Path, config: TrainConf
     """
     pipeline = _pipeline(model)
     pictures: list[Image.Image] = []
-    for start in range(0, len(prompts), config.batch):
+    for start in range(0, len(prompts), config.batch_size):
         progress(start, len(prompts), "drawing samples")
-        pictures += _draw(pipeline, model, dict(list(enumerate(prompts))[start : start + config.batch]), config)
+        pictures += _draw(pipeline, model, dict(list(enumerate(prompts))[start : start + config.batch_size]), config)
     path.parent.mkdir(parents=True, exist_ok=True)
     about = PngInfo()
     about.add_itxt("prompts", json.dumps(prompts, ensure_ascii=False))
@@ -74,9 +74,9 @@ def draw_each(prompt: str, files: Mapping[int, Path], config: TrainConfig, progr
     model = load_model(config.base, choose_device(config.device))
     pipeline = _pipeline(model)
     numbers = sorted(files)
-    for start in range(0, len(numbers), config.batch):
+    for start in range(0, len(numbers), config.batch_size):
         progress(start, len(numbers), f"drawing {prompt!r}")
-        together = numbers[start : start + config.batch]
+        together = numbers[start : start + config.batch_size]
         for number, picture in zip(
             together, _draw(pipeline, model, dict.fromkeys(together, prompt), config), strict=True
         ):
@@ -86,7 +86,7 @@ def draw_each(prompt: str, files: Mapping[int, Path], config: TrainConfig, progr
 
 def choose_prompts(dataset: Dataset, config: TrainConfig) -> list[str]:
     """The prompts of the config and, as it is now, its file; without any, some captions of each folder in turn."""
-    if given := [*config.prompts, *read_prompts(config.prompts_file)]:
+    if given := [*config.sample_prompts, *read_prompts(config.sample_prompts_file)]:
         return given
     folders: list[list[str]] = [[] for _ in dataset.folders]
     for sample in dataset.samples:
@@ -143,7 +143,7 @@ def _draw(pipeline: Any, model: Model, prompts: Mapping[int, str], config: Train
             height=config.resolution,
             width=config.resolution,
             num_inference_steps=config.sample_steps,
-            guidance_scale=config.guidance,
+            guidance_scale=config.guidance_scale,
             latents=start,
             generator=torch.Generator().manual_seed(config.seed),  # for samplers that add noise on the way
         )

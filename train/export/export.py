@@ -24,8 +24,10 @@ class ExportConfig(StageConfig):
     """Writes a trained model in diffusers' format and, where its layers have original names, as one file."""
 
     dtype: Literal["fp16", "fp32"] = Field("fp16", description="Of the written weights.")
-    average: bool = Field(True, description="Write the averaged weights, where the checkpoint has them.")
-    merged: bool = Field(True, description="Of a LoRA: write the whole model too, with the adapters merged into it.")
+    use_ema: bool = Field(True, description="Write the averaged weights, where the checkpoint has them.")
+    merge_lora: bool = Field(
+        True, description="Of a LoRA: write the whole model too, with the adapters merged into it."
+    )
     single_file: bool = Field(True, description=f"Write {SINGLE_FILE} too, for A1111, ComfyUI and others.")
 
 

@@ -26,10 +26,10 @@ def write_model(source: Source, folder: Path, config: ExportConfig, progress: Pr
     assert source.config is not None
     progress(0, 3, "loading the model")
     base = source.load_base(source.config.base, torch.device("cpu"))
-    model = source.load(base, config.average)
-    if source.config.lora is not None:
+    model = source.load(base, config.use_ema)
+    if source.config.lora_rank is not None:
         write_adapters(adapter_weights(model), source.config, folder, DTYPES[config.dtype])
-        if not config.merged:
+        if not config.merge_lora:
             progress(3, 3, "written")
             return ""
         merge_adapters(model)

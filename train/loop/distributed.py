@@ -99,7 +99,9 @@ def join(device: torch.device, batch: int) -> Iterator[Together]:
         yield ALONE
         return
     if batch % processes.world_size():
-        raise UserError(f"batch is {batch}, which {processes.world_size()} processes can't share; make it a multiple.")
+        raise UserError(
+            f"batch_size is {batch}, which {processes.world_size()} processes can't share; make it a multiple."
+        )
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)

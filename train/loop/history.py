@@ -86,16 +86,16 @@ def judging(config: TrainConfig) -> EvaluateConfig:
     """How a run measures."""
     return EvaluateConfig(
         resolution=config.resolution,
-        quantum=config.quantum,
+        bucket_reso_steps=config.bucket_reso_steps,
         upscale=config.upscale,
-        pad=config.pad,
-        batch=config.batch,
-        timesteps=config.eval_timesteps,
+        pad_color=config.pad_color,
+        batch_size=config.batch_size,
+        eval_timesteps=config.eval_timesteps,
         seed=config.seed,
         vae=config.vae,
         precision=config.precision,
         device=config.device,
-        workers=config.workers,
+        num_workers=config.num_workers,
     )
 
 

@@ -32,8 +32,8 @@ def open_boards(run: Path, step: int, config: TrainConfig) -> list[Board]:
         UserError: Weights & Biases is asked for and not installed.
     """
     boards: list[Board] = [TensorBoard(run, step)]
-    if config.wandb is not None:
-        boards.append(WeightsAndBiases(run, config.wandb, config))
+    if config.wandb_project is not None:
+        boards.append(WeightsAndBiases(run, config.wandb_project, config))
     return boards
 
 
@@ -70,7 +70,7 @@ class WeightsAndBiases:
         try:
             import wandb
         except ImportError:
-            raise UserError("wandb is not installed: install dreamloom[wandb], or leave wandb out.") from None
+            raise UserError("wandb is not installed: install dreamloom[wandb], or leave wandb_project out.") from None
         (run / "logs").mkdir(parents=True, exist_ok=True)
         try:
             self.run = wandb.init(

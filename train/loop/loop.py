@@ -38,8 +38,10 @@ def train(
             trains it, the disk is full, or the loss is no number any more.
     """
     check(config)
-    dataset = read_dataset(folder, config.resolution, config.quantum, config.workers, config.upscale, progress)
-    kinds = read_heldout(heldout, config.resolution, config.quantum, config.workers, config.upscale)
+    dataset = read_dataset(
+        folder, config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale, progress
+    )
+    kinds = read_heldout(heldout, config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
     made = recipe_of(dataset, kinds, config)
     check_same(run, made, config)
     if done := read_summary(run):
@@ -56,7 +58,7 @@ def train(
         watched = stop.breaks(progress if main else silent)
         try:
             with (
-                join(choose_device(config.device), config.batch) as together,
+                join(choose_device(config.device), config.batch_size) as together,
                 open_session(dataset, kinds, run, config, watched, together) as session,
             ):
                 return _run(session, config, stop)
@@ -80,13 +82,13 @@ def _run(session: "Session", config: TrainConfig, stop: Stop) -> TrainSummary:
 def _loop(session: "Session", config: TrainConfig, stop: Stop) -> bool:
     """Trains to the end of the run, and returns True; or until a stop is wanted."""
     while True:
-        if session.due(config.log_every):
+        if session.due(config.log_every_n_steps):
             session.read_losses()
-        if session.due(config.eval_every):
+        if session.due(config.evaluate_every_n_steps):
             session.measure()
-        if session.due(config.sample_every):
+        if session.due(config.sample_every_n_steps):
             session.draw()
-        if session.due(config.checkpoint_every) or session.is_best:
+        if session.due(config.checkpoint_every_n_steps) or session.is_best:
             session.save()
         if session.together.any(stop.wanted) or session.at_end:
             return session.at_end

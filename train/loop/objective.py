@@ -67,10 +67,10 @@ class Objective:
             inside: see objective.error.
         """
         config = self.config
-        errors = objective.error(answer, question.wanted, config.huber, inside) * scales
-        if config.min_snr is not None:
-            errors = errors * objective.min_snr_weight(self.prediction, question.kept, config.min_snr)
-        if config.debiased:
+        errors = objective.error(answer, question.wanted, config.huber_delta, inside) * scales
+        if config.min_snr_gamma is not None:
+            errors = errors * objective.min_snr_weight(self.prediction, question.kept, config.min_snr_gamma)
+        if config.debiased_estimation_loss:
             errors = errors * objective.debiased_weight(self.prediction, question.kept)
         return errors.mean()
 
@@ -78,12 +78,12 @@ class Objective:
         config = self.config
         channels, height, width = shape
         added = noise.normal(self.streams["noise"], indices, shape)
-        if config.pyramid_noise:
+        if config.multires_noise_discount:
             coarser = [
                 noise.normal(key, indices, (channels, *size))
                 for key, size in zip(self.octaves, objective.octaves(height, width), strict=False)
             ]
-            added = objective.with_pyramid(added, coarser, config.pyramid_noise)
+            added = objective.with_pyramid(added, coarser, config.multires_noise_discount)
         if config.noise_offset:
             offset = noise.normal(self.streams["offset"], indices, (channels, 1, 1))
             added = objective.with_offset(added, offset, config.noise_offset)

@@ -61,13 +61,13 @@ class Session:
         self.together = together
         device = choose_device(config.device)
         measured = way(config.base, kinds, judging(config))
-        self.model = load_model(config.base, device, config.vae, config.prediction, config.zero_terminal_snr)
-        cache = (config.cache or run.parent / ".latents").expanduser()
+        self.model = load_model(config.base, device, config.vae, config.prediction_type, config.zero_terminal_snr)
+        cache = (config.latent_cache or run.parent / ".latents").expanduser()
         latents = LatentCache(cache, self.model.vae)
-        texts = Texts(self.model, cache, frozen=config.text_encoder_rate == 0)
+        texts = Texts(self.model, cache, frozen=config.text_encoder_learning_rate == 0)
         with together.in_turn():
             views = Framing(config).views
-            self.dataset = dataset.without(latents.add(dataset.samples, config.workers, progress, views))
+            self.dataset = dataset.without(latents.add(dataset.samples, config.num_workers, progress, views))
             kinds = {kind: decodable(data, latents, judging(config), progress) for kind, data in kinds.items()}
             texts.add(Wording(config).fixed(self.dataset.samples), progress)
         self.course = Course(self.dataset, config)
@@ -145,7 +145,7 @@ class Session:
         self.read_losses()
         seen = self.trainer.images_seen
         if self.together.main and seen and seen not in [int(path.name) for path in checkpoints(self.run)]:
-            checkpoint.save(self.run, self.trainer, self.config.keep)
+            checkpoint.save(self.run, self.trainer, self.config.checkpoints_total_limit)
 
     def summary(self, finished: bool) -> TrainSummary:
         """What the run came to so far."""
@@ -188,8 +188,8 @@ class Session:
         self.learning.go_on(self.trainer.images_seen)
 
     def _not_finite(self, error: NotFinite) -> str:
-        before = (error.step - 1) * self.config.batch * self.config.accumulate
-        batches = islice(self.course.after(before), self.config.accumulate)
+        before = (error.step - 1) * self.config.batch_size * self.config.gradient_accumulation_steps
+        batches = islice(self.course.after(before), self.config.gradient_accumulation_steps)
         names = sorted({self.dataset.samples[place].name for batch in batches for place in batch.samples})
         saved = checkpoints(self.run)
         return (
@@ -222,5 +222,5 @@ def open_session(
         needed = estimate(config)
         raise UserError(
             f"The GPU's memory is full{f' (by estimate {needed.total / 2**30:.1f} GiB are needed)' if needed else ''}; "
-            "lower batch, set gradient_checkpointing, or take a smaller preset."
+            "lower batch_size, set gradient_checkpointing, or take a smaller preset."
         ) from error

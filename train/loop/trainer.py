@@ -45,8 +45,8 @@ class Trainer:
             torch._dynamo.config.recompile_limit = 256  # a bucket is a shape, and 8 would be the end
             model.compiled = torch.compile(model.unet, dynamic=False)
         self.parameters: list[Tensor] = [parameter for part in self.parts.values() for parameter in part.values()]
-        self.average = [p.detach().float().clone() for p in self.parameters] if config.ema else None
-        rates = {"unet": config.learning_rate, "text_encoder": config.text_encoder_rate}
+        self.average = [p.detach().float().clone() for p in self.parameters] if config.ema_half_life_images else None
+        rates = {"unet": config.learning_rate, "text_encoder": config.text_encoder_learning_rate}
         groups = [list(part.values()) for part in self.parts.values()]
         self.optimizer = Optimizer(groups, [rates[part] for part in self.parts], config)
         self.window = LossWindow()
@@ -57,7 +57,7 @@ class Trainer:
     @property
     def steps_done(self) -> int:
         """Optimizer steps so far."""
-        return -(-self.images_seen // (self.config.batch * self.config.accumulate))
+        return -(-self.images_seen // (self.config.batch_size * self.config.gradient_accumulation_steps))
 
     def step(self, group: Sequence[Ready]) -> None:
         """One optimizer step on the batches of `group`, each of which counts the same."""
@@ -68,7 +68,7 @@ class Trainer:
                 loss = self.asked(ready) / len(group)
                 torch.autograd.backward(loss)
             losses.append(loss.detach())
-        gradient = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        gradient = nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
         self.optimizer.step(factor, self.images_seen)
         shown = sum(len(ready.scales) for ready in group) * self.together.count
         self._follow(shown)
@@ -131,10 +131,10 @@ class Trainer:
     @torch.no_grad()
     def _follow(self, shown: int) -> None:
         """Moves the average towards the weights: half of the way in `ema` images."""
-        if self.average is None or self.config.ema is None:
+        if self.average is None or self.config.ema_half_life_images is None:
             return
-        share = 1 - 0.5 ** (shown / self.config.ema)
-        if self.config.weights == "fp32":
+        share = 1 - 0.5 ** (shown / self.config.ema_half_life_images)
+        if self.config.weight_dtype == "fp32":
             torch._foreach_lerp_(self.average, self.parameters, share)
             return
         for mean, parameter in zip(self.average, self.parameters, strict=True):
@@ -163,7 +163,11 @@ class _Asked(nn.Module):
 
 def rate_factor(config: TrainConfig, images_seen: int, images: int) -> float:
     """What the learning rates are multiplied by in the step that begins when so many images have been seen."""
-    rising = min(1.0, (images_seen + config.batch * config.accumulate) / config.warmup) if config.warmup else 1.0
-    if config.schedule == "cosine":
+    rising = (
+        min(1.0, (images_seen + config.batch_size * config.gradient_accumulation_steps) / config.lr_warmup_images)
+        if config.lr_warmup_images
+        else 1.0
+    )
+    if config.lr_scheduler == "cosine":
         return rising * 0.5 * (1 + math.cos(math.pi * images_seen / images))
     return rising

@@ -23,8 +23,10 @@ def check(config: TrainConfig) -> None:
         UserError: a model is not there, is not Stable Diffusion 1.x or 2.x, or doesn't fit the config.
     """
     check_model(config.base)
-    if config.prompts_file is not None and not config.prompts_file.expanduser().is_file():
-        raise UserError(f"prompts_file {config.prompts_file} is not there; make it, with a prompt a line.")
+    if config.sample_prompts_file is not None and not config.sample_prompts_file.expanduser().is_file():
+        raise UserError(
+            f"sample_prompts_file {config.sample_prompts_file} is not there; make it, with a prompt a line."
+        )
     vae = read_vae(config.base, config.vae)
     unet = read_json(config.base, "unet", "config.json")
     if vae and unet and unet.get("in_channels") != vae.get("latent_channels"):
@@ -32,13 +34,16 @@ def check(config: TrainConfig) -> None:
             f"The VAE {config.vae or config.base} makes {vae.get('latent_channels')} channels, and the UNet of "
             f"{config.base} takes {unet.get('in_channels')}; name a VAE that fits."
         )
-    if vae and config.quantum % vae_factor(vae):
+    if vae and config.bucket_reso_steps % vae_factor(vae):
         raise UserError(
-            f"quantum is {config.quantum}, but this VAE shrinks images {vae_factor(vae)} times; make it a multiple."
+            f"bucket_reso_steps is {config.bucket_reso_steps}, but this VAE shrinks images {vae_factor(vae)} times; "
+            "make it a multiple."
         )
     scheduler = read_json(config.base, "scheduler", "scheduler_config.json")
-    if prediction_of(config.prediction, scheduler) == "epsilon" and config.zero_terminal_snr:
-        raise UserError(f"zero_terminal_snr needs v_prediction, and {config.base} predicts epsilon; set prediction.")
+    if prediction_of(config.prediction_type, scheduler) == "epsilon" and config.zero_terminal_snr:
+        raise UserError(
+            f"zero_terminal_snr needs v_prediction, and {config.base} predicts epsilon; set prediction_type."
+        )
     steps = int(scheduler.get("num_train_timesteps", 1000))
     if max(config.min_timestep, config.max_timestep or 0) >= steps:
         raise UserError(f"The timesteps of {config.base} are 0 to {steps - 1}; lower min_timestep or max_timestep.")
@@ -104,7 +109,7 @@ def prediction_of(wanted: str, scheduler: dict[str, Any]) -> str:
     if found is None:
         raise UserError(
             "A file of Stable Diffusion 2 does not say what it predicts: those of 768 pixels predict v, those of 512 "
-            "epsilon; set prediction."
+            "epsilon; set prediction_type."
         )
     return str(found)
 

@@ -31,10 +31,10 @@ def add_adapters(model: Model, config: TrainConfig) -> None:
     """Puts adapters into the UNet and, where it learns, into the text encoder. At first they change nothing."""
     import peft
 
-    assert config.lora is not None
-    for part in ["unet", "text_encoder"] if config.text_encoder_rate > 0 else ["unet"]:
+    assert config.lora_rank is not None
+    for part in ["unet", "text_encoder"] if config.text_encoder_learning_rate > 0 else ["unet"]:
         module = getattr(model, part)
-        settings = peft.LoraConfig(r=config.lora, lora_alpha=alpha(config), target_modules=LAYERS[part])
+        settings = peft.LoraConfig(r=config.lora_rank, lora_alpha=alpha(config), target_modules=LAYERS[part])
         peft.inject_adapter_in_model(settings, module, _NAME)
         module.requires_grad_(False)
         for name, parameter in module.named_parameters():
@@ -46,7 +46,7 @@ def add_adapters(model: Model, config: TrainConfig) -> None:
 
 def alpha(config: TrainConfig) -> int:
     """What the adapters' product is multiplied by, times the rank."""
-    return config.lora_alpha or config.lora or 1
+    return config.lora_alpha or config.lora_rank or 1
 
 
 def merge_adapters(model: Model) -> None:
@@ -118,12 +118,12 @@ def _bare(name: str) -> str:
 
 def _metadata(weights: dict[str, Tensor], config: TrainConfig) -> dict[str, Any]:
     layers = sorted({_bare(name.rsplit(".lora_", 1)[0]) for name in weights})
-    return {"r": config.lora, "lora_alpha": alpha(config), "target_modules": layers}
+    return {"r": config.lora_rank, "lora_alpha": alpha(config), "target_modules": layers}
 
 
 def _kohya_metadata(config: TrainConfig) -> dict[str, str]:
     return {
         "ss_network_module": "networks.lora",
-        "ss_network_dim": str(config.lora),
+        "ss_network_dim": str(config.lora_rank),
         "ss_network_alpha": str(alpha(config)),
     }

@@ -56,22 +56,22 @@ def estimate(config: TrainConfig) -> Memory | None:
     if not all(tensors.values()) or not unet or not vae:
         return None
     size = {part: sum(map(_count, found.values())) for part, found in tensors.items()}
-    learning = ["unet", "text_encoder"] if config.text_encoder_rate > 0 else ["unet"]
-    if config.lora is None:
+    learning = ["unet", "text_encoder"] if config.text_encoder_learning_rate > 0 else ["unet"]
+    if config.lora_rank is None:
         learned = sum(size[part] for part in learning)
     else:
-        learned = sum(adapter_size(part, tensors[part], config.lora) for part in learning)
-    each = 2 if config.weights == "bf16" else 4
+        learned = sum(adapter_size(part, tensors[part], config.lora_rank) for part in learning)
+    each = 2 if config.weight_dtype == "bf16" else 4
     kept = each * (size["unet"] + size["text_encoder"]) + 4 * size["vae"]
     precision = "fp32" if config.precision == "fp32" else "bf16"
     if precision == "bf16" and each == 4:
         kept += 2 * size["unet"] // (4 if config.gradient_checkpointing else 1)
-    own = 4 if config.lora is not None else each
+    own = 4 if config.lora_rank is not None else each
     return Memory(
-        weights=kept + (own * learned if config.lora is not None else 0),
+        weights=kept + (own * learned if config.lora_rank is not None else 0),
         gradients=own * learned,
         optimizer=int(STATE[config.optimizer] * learned) + (CHUNK if _in_chunks(config) else 0),
-        average=4 * learned if config.ema else 0,
+        average=4 * learned if config.ema_half_life_images else 0,
         activations=_activations(config, precision, unet, 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)),
     )
 
@@ -81,12 +81,14 @@ def _activations(config: TrainConfig, precision: str, unet: dict[str, object], f
     assert isinstance(channels, list) and isinstance(layers, int)
     whole, checkpointed = CELL[precision]
     a_cell = checkpointed + AGAIN * whole if config.gradient_checkpointing else whole
-    cells = config.batch * (config.resolution / factor) ** 2
+    cells = config.batch_size * (config.resolution / factor) ** 2
     return int(cells * channels[0] * layers / 2 * a_cell)
 
 
 def _in_chunks(config: TrainConfig) -> bool:
-    return config.lora is None and (config.weights == "bf16" or config.optimizer in ("adafactor", "adamw8bit"))
+    return config.lora_rank is None and (
+        config.weight_dtype == "bf16" or config.optimizer in ("adafactor", "adamw8bit")
+    )
 
 
 def _tensors(base: str, part: str) -> dict[str, tuple[int, ...]]:

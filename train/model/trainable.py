@@ -19,15 +19,15 @@ def learning_parameters(model: Model, config: TrainConfig) -> dict[str, Paramete
     Raises:
         UserError: a pattern of `frozen` fits no name, or nothing is left to learn.
     """
-    parts = ["unet", "text_encoder"] if config.text_encoder_rate > 0 else ["unet"]
-    if config.weights == "bf16":
+    parts = ["unet", "text_encoder"] if config.text_encoder_learning_rate > 0 else ["unet"]
+    if config.weight_dtype == "bf16":
         for part in ("unet", "text_encoder"):
             getattr(model, part).to(torch.bfloat16)
-    if config.lora is not None:
+    if config.lora_rank is not None:
         add_adapters(model, config)
     for part in parts:
         for name, parameter in getattr(model, part).named_parameters():
-            parameter.requires_grad_(config.lora is None or is_adapter(name))
+            parameter.requires_grad_(config.lora_rank is None or is_adapter(name))
     found = {part: _of_part(model, part) for part in parts}
     _freeze(found, config.frozen)
     left = {part: {n: p for n, p in named.items() if p.requires_grad} for part, named in found.items()}

@@ -32,7 +32,7 @@ class Source:
         if self.config is None:
             return load_model(base, device, vae)
         config = self.config
-        return load_model(base, device, vae or config.vae, config.prediction, config.zero_terminal_snr)
+        return load_model(base, device, vae or config.vae, config.prediction_type, config.zero_terminal_snr)
 
     def load(self, base: "Model", average: bool) -> "Model":
         """The trained model. Weights of a checkpoint are put into `base`, which is then no longer what it was."""
@@ -42,7 +42,7 @@ class Source:
 
         if self.checkpoint is None or self.config is None:
             return load_model(self.name, base.device)
-        if self.config.lora is not None:
+        if self.config.lora_rank is not None:
             add_adapters(base, self.config)
         apply_weights(self.checkpoint, base, average)
         return base

@@ -51,20 +51,22 @@ def test_shuf_02_a_length_is_not_exceeded() -> None:
 
 
 def test_each_showing_has_an_order_of_its_own_and_pictures_with_as_many_tags_have_others() -> None:
-    wording = Wording(TrainConfig(shuffle_tags=True, caption_dropout=0))
+    wording = Wording(TrainConfig(shuffle_tags=True, caption_dropout_rate=0))
     shown = wording.choose([sample()] * 300, 0)
     assert len(set(shown)) == 6
     assert wording.choose([sample()] * 7, 40) == shown[40:47]
-    assert Wording(TrainConfig(shuffle_tags=True, caption_dropout=0, seed=1)).choose([sample()] * 300, 0) != shown
+    assert Wording(TrainConfig(shuffle_tags=True, caption_dropout_rate=0, seed=1)).choose([sample()] * 300, 0) != shown
 
 
 def test_what_a_picture_says_replaces_what_the_config_says() -> None:
-    config = TrainConfig(shuffle_tags=True, caption_dropout=0.5)
+    config = TrainConfig(shuffle_tags=True, caption_dropout_rate=0.5)
     wording = Wording(config)
     assert set(wording.choose([sample(shuffle_tags=False, cond_dropout=0.0)] * 50, 0)) == {CAPTION}
     assert set(wording.choose([sample(cond_dropout=1.0)] * 50, 0)) == {""}
     assert wording.choose([sample()] * 400, 0).count("") / 400 == pytest.approx(0.5, abs=0.08)
-    limited = Wording(TrainConfig(caption_dropout=0)).choose([sample(shuffle_tags=True, max_caption_length=10)] * 50, 0)
+    limited = Wording(TrainConfig(caption_dropout_rate=0)).choose(
+        [sample(shuffle_tags=True, max_caption_length=10)] * 50, 0
+    )
     assert max(map(len, limited)) <= 10
 
 

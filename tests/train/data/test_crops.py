@@ -80,7 +80,7 @@ def test_a_moved_crop_lies_inside_has_the_shape_and_shrinks_by_at_most_the_jitte
 def test_what_may_be_shown_is_what_is_kept() -> None:
     one = sample(Path("x"), (300, 200), (32, 32))
     never, always = (sample(Path("x"), (300, 200), (32, 32), flip_p=p) for p in (0.0, 1.0))
-    plainly, flipping = Framing(TrainConfig()), Framing(TrainConfig(flip=0.5, crop_jitter=0.1, crops=3))
+    plainly, flipping = Framing(TrainConfig()), Framing(TrainConfig(flip_p=0.5, crop_jitter=0.1, crops_per_image=3))
     assert plainly.views(one) == [plain(one)]
     assert plainly.views(always) == [View(plain(one).box, True)]
     assert len(set(flipping.views(one))) == 6 and len(flipping.views(never)) == 3
@@ -91,8 +91,8 @@ def test_what_may_be_shown_is_what_is_kept() -> None:
 
 def test_flips_come_in_the_stated_share_and_depend_on_the_index_alone() -> None:
     one = sample(Path("x"), (300, 200), (32, 32))
-    framing = Framing(TrainConfig(flip=0.3, crop_jitter=0.02, seed=4))
+    framing = Framing(TrainConfig(flip_p=0.3, crop_jitter=0.02, seed=4))
     views = framing.choose([one] * 4000, 0)
     assert sum(view.flipped for view in views) / 4000 == pytest.approx(0.3, abs=0.03)
     assert framing.choose([one] * 10, 500) == views[500:510]
-    assert Framing(TrainConfig(flip=0.3, crop_jitter=0.02, seed=5)).choose([one] * 4000, 0) != views
+    assert Framing(TrainConfig(flip_p=0.3, crop_jitter=0.02, seed=5)).choose([one] * 4000, 0) != views

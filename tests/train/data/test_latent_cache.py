@@ -194,7 +194,7 @@ def test_a_vae_without_a_posterior_has_no_deviation(
 def test_flips_and_crops_are_kept_where_they_are_shown(
     vae: object, folder: Path, samples: tuple[Sample, ...], tmp_path: Path
 ) -> None:
-    framing = Framing(TrainConfig(flip=0.5, crop_jitter=0.2, crops=2))
+    framing = Framing(TrainConfig(flip_p=0.5, crop_jitter=0.2, crops_per_image=2))
     cache = LatentCache(tmp_path, vae)
     assert cache.add(samples, 2, views=framing.views) == []
     assert len(cache.store.entries) == 4 * len(samples)
@@ -214,7 +214,7 @@ def test_a_padded_pictures_loss_counts_inside_it_alone(vae: object, tmp_path: Pa
     """32 pixels are 8 cells here: an image of 64 × 24 fills 12 of 32 rows, which cover the cells 3 and 4 whole."""
     (tmp_path / "a").mkdir()
     Image.new("RGB", (64, 24), "teal").save(tmp_path / "a" / "x.png")
-    config = TrainConfig(resolution=32, quantum=32, batch=1, pad="#ffffff", workers=1)
+    config = TrainConfig(resolution=32, bucket_reso_steps=32, batch_size=1, pad_color="#ffffff", num_workers=1)
     data = read_dataset(tmp_path, 32, 32, 1)
     latents = LatentCache(None, vae)
     latents.add(data.samples, 1, views=Framing(config).views)
@@ -222,6 +222,6 @@ def test_a_padded_pictures_loss_counts_inside_it_alone(vae: object, tmp_path: Pa
     ((ready,), *_) = Loader(data, latents, texts, config, pin=False).steps(Course(data, config).after(0))
     assert ready.inside is not None and ready.inside.shape == (1, 8, 8)
     assert ready.inside[0].sum(1).tolist() == [0, 0, 0, 8, 8, 0, 0, 0]
-    whole = Loader(data, latents, texts, TrainConfig(resolution=32, quantum=32, batch=1), pin=False)
+    whole = Loader(data, latents, texts, TrainConfig(resolution=32, bucket_reso_steps=32, batch_size=1), pin=False)
     latents.add(data.samples, 1)
     assert next(iter(whole.steps(Course(data, config).after(0))))[0].inside is None

@@ -47,7 +47,7 @@ def test_an_epochs_batches_hold_what_was_dealt_and_the_filling_they_own_up_to(
 ) -> None:
     data = dataset(folders)
     try:
-        course = Course(data, TrainConfig(batch=batch, epochs=4, seed=5))
+        course = Course(data, TrainConfig(batch_size=batch, epochs=4, seed=5))
     except UserError:
         return  # so few images at so small a multiply that nothing is shown
     batches = course.epoch(epoch)
@@ -64,7 +64,7 @@ def test_short_batches_are_filled_from_pictures_not_dealt_yet(
 ) -> None:
     data = dataset(folders)
     try:
-        course = Course(data, TrainConfig(batch=batch, epochs=1))
+        course = Course(data, TrainConfig(batch_size=batch, epochs=1))
     except UserError:
         return
     dealt = set(deal(course.decks, 0, 0).tolist())
@@ -79,7 +79,7 @@ def test_short_batches_are_filled_from_pictures_not_dealt_yet(
 def test_a_run_can_go_on_from_any_batch(
     folders: list[tuple[Fraction, list[int]]], batch: int, accumulate: int, max_steps: int | None, data: st.DataObject
 ) -> None:
-    config = TrainConfig(batch=batch, accumulate=accumulate, max_steps=max_steps, epochs=3)
+    config = TrainConfig(batch_size=batch, gradient_accumulation_steps=accumulate, max_train_steps=max_steps, epochs=3)
     try:
         course = Course(dataset(folders), config)
     except UserError:
@@ -95,14 +95,14 @@ def test_a_run_can_go_on_from_any_batch(
 
 def test_run_01_five_pictures_in_batches_of_four() -> None:
     """There, both batches are padded from the remainder; here the three others fill the second one."""
-    course = Course(dataset([(Fraction(1), [5, 0, 0])]), TrainConfig(batch=4, epochs=1))
+    course = Course(dataset([(Fraction(1), [5, 0, 0])]), TrainConfig(batch_size=4, epochs=1))
     full, short = sorted(course.epoch(0), key=lambda b: b.filled)
     assert (full.filled, short.filled) == (0, 3)
     assert len(set(short.samples)) == 4
 
 
 def test_run_02_a_lone_wide_picture_is_not_dropped() -> None:
-    course = Course(dataset([(Fraction(1), [3, 1, 0])]), TrainConfig(batch=4, epochs=1))
+    course = Course(dataset([(Fraction(1), [3, 1, 0])]), TrainConfig(batch_size=4, epochs=1))
     assert sorted(b.filled for b in course.epoch(0)) == [1, 3]
 
 
@@ -116,7 +116,7 @@ def test_pictures_of_one_batch_id_keep_to_themselves() -> None:
     for number in range(20):
         picture = Picture(str(number), Stored(Path(str(number))), "", Settings(batch_id="horses" if number < 7 else ""))
         samples.append(Sample(picture, 0, (512, 512), (512, 512), 1))
-    course = Course(Dataset((Folder(".", Fraction(1), ()),), tuple(samples), ()), TrainConfig(batch=4, epochs=2))
+    course = Course(Dataset((Folder(".", Fraction(1), ()),), tuple(samples), ()), TrainConfig(batch_size=4, epochs=2))
     for batch in course.after(0):
         assert len({place < 7 for place in batch.samples}) == 1
     assert course.buckets == [(512, 512)]
@@ -142,7 +142,7 @@ def test_a_courses_steps_hold_one_batch_id() -> None:
         picture = Picture(str(number), Stored(Path(str(number))), "", Settings(batch_id="a" if number < 18 else ""))
         samples.append(Sample(picture, 0, (512, 512), (512, 512), 1))
     data = Dataset((Folder(".", Fraction(1), ()),), tuple(samples), ())
-    course = Course(data, TrainConfig(batch=2, accumulate=3, epochs=3))
+    course = Course(data, TrainConfig(batch_size=2, gradient_accumulation_steps=3, epochs=3))
     batches = list(course.after(0))
     assert [batch.first for batch in batches] == list(range(0, course.images, 2))
     steps = [batches[start : start + 3] for start in range(0, len(batches), 3)]

@@ -122,13 +122,13 @@ INDICES = torch.arange(100, 106)
 
 
 def asked(**changes: Any) -> Objective:
-    return Objective(TrainConfig(min_snr=None, **changes), changes.get("prediction", "epsilon"), KEPT)
+    return Objective(TrainConfig(min_snr_gamma=None, **changes), changes.get("prediction_type", "epsilon"), KEPT)
 
 
 @pytest.mark.parametrize("prediction", [objective.EPSILON, objective.V_PREDICTION])
 def test_a_question_is_what_diffusers_would_ask(prediction: str, tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
     latents = tensors[0]
-    question = asked(prediction=prediction).ask(latents, INDICES)
+    question = asked(prediction_type=prediction).ask(latents, INDICES)
     noise = question.wanted
     if prediction == objective.V_PREDICTION:
         wide = question.kept[:, None, None, None]
@@ -153,7 +153,7 @@ def test_a_perturbed_input_still_asks_for_the_noise(tensors: tuple[torch.Tensor,
 
 
 def test_a_samples_question_depends_on_its_index_alone(tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
-    every = asked(pyramid_noise=0.5, noise_offset=0.1, input_perturbation=0.1)
+    every = asked(multires_noise_discount=0.5, noise_offset=0.1, input_perturbation=0.1)
     whole, part = every.ask(tensors[0], INDICES), every.ask(tensors[0][2:4], INDICES[2:4])
     for name in ("noisy", "times", "kept", "wanted"):
         assert torch.allclose(getattr(whole, name)[2:4], getattr(part, name), atol=1e-6)

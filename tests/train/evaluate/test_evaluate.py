@@ -29,7 +29,9 @@ from dreamloom.train.run.find import find_source
 from dreamloom.train.run.folder import best_checkpoint, best_point, checkpoints
 
 CPU = torch.device("cpu")
-SETTINGS = EvaluateConfig(resolution=32, quantum=8, batch=2, timesteps=2, device="cpu", workers=2)
+SETTINGS = EvaluateConfig(
+    resolution=32, bucket_reso_steps=8, batch_size=2, eval_timesteps=2, device="cpu", num_workers=2
+)
 
 losses = st.dictionaries(st.text(max_size=3), st.floats(0.01, 2), min_size=2, max_size=20)
 
@@ -80,7 +82,7 @@ def run(
 ) -> Path:
     """A finished run with its own evaluation, of its averaged weights."""
     path = tmp_path_factory.mktemp("runs") / "run"
-    train(folder, path, config(base=tiny_base, max_steps=3, ema=4), heldout)
+    train(folder, path, config(base=tiny_base, max_train_steps=3, ema_half_life_images=4), heldout)
     return path
 
 
@@ -96,7 +98,7 @@ def test_measured_from_outside_a_run_is_what_it_says_itself(run: Path, tiny_base
     for kind, losses in own["now"][str(last["images_seen"])].items():
         assert made.now[kind] == pytest.approx(losses, rel=1e-6)
     assert json.loads(json.dumps(made.to_dict()))["learned"]["pictures"] == 2
-    unaveraged = evaluate(run, tiny_base, heldout, SETTINGS.model_copy(update={"average": False}))
+    unaveraged = evaluate(run, tiny_base, heldout, SETTINGS.model_copy(update={"use_ema": False}))
     assert unaveraged.learned is not None and abs(unaveraged.learned.change - made.learned.change) > 1e-3
 
 
@@ -142,7 +144,9 @@ def test_the_best_checkpoint_outlives_the_newer_ones(
     tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Callable[..., TrainConfig]
 ) -> None:
     """Learning at a rate that ruins the model: what was best comes early."""
-    made = config(base=tiny_base, learning_rate=0.02, text_encoder_rate=0.02, max_steps=8, eval_every=1)
+    made = config(
+        base=tiny_base, learning_rate=0.02, text_encoder_learning_rate=0.02, max_train_steps=8, evaluate_every_n_steps=1
+    )
     train(folder, tmp_path / "run", made, heldout)
     points = json.loads((tmp_path / "run" / "evaluation.json").read_text())["points"]
     best, last = best_point(points), points[-1]["images_seen"]
@@ -170,7 +174,7 @@ def test_a_pictures_loss_depends_neither_on_its_batch_nor_on_its_name(
         (data,) = [kind for name, kind in read_heldout(place, 32, 8, 1, True).items() if name == "training"]
         latents = LatentCache(None, model.vae)
         latents.add(data.samples, 1)
-        judged = judge(model, data, latents, SETTINGS.model_copy(update={"batch": batch}))
+        judged = judge(model, data, latents, SETTINGS.model_copy(update={"batch_size": batch}))
         found.append(sorted(judged.values()))
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
@@ -181,13 +185,13 @@ def test_held_out_pictures_are_shown_as_the_run_shows_its_own(
     """A small, wide image: not enlarged it has a bucket of its own, and on a colour its loss is that inside it."""
     (tmp_path / "held" / "training" / "a").mkdir(parents=True)
     Image.new("RGB", (30, 12), "teal").save(tmp_path / "held" / "training" / "a" / "wide.png")
-    white, black, small = {"pad": "#ffffff"}, {"pad": "#000000"}, {"upscale": False}
+    white, black, small = {"pad_color": "#ffffff"}, {"pad_color": "#000000"}, {"upscale": False}
     ways: list[dict[str, Any]] = [{}, small, white, black, {**white, **small}]
     settings = [SETTINGS.model_copy(update=way) for way in ways]
     losses = [evaluate(tiny_base, tiny_base, tmp_path / "held", way).base["training"]["a/wide.png"] for way in settings]
     assert len(set(losses)) == len(ways), "each way of showing it is another picture"
     run = tmp_path / "run"
-    train(folder, run, config(base=tiny_base, max_steps=1, **ways[-1]), tmp_path / "held")
+    train(folder, run, config(base=tiny_base, max_train_steps=1, **ways[-1]), tmp_path / "held")
     assert json.loads((run / "evaluation.json").read_text())["base"]["training"]["a/wide.png"] == losses[-1]
 
 
@@ -195,7 +199,9 @@ def test_a_padded_held_out_pictures_loss_is_that_inside_it(tiny_base: str, tmp_p
     """64 × 24 in a bucket of 32 × 32 covers the rows 3 and 4 of 8 whole."""
     (tmp_path / "training").mkdir()
     Image.new("RGB", (64, 24), "teal").save(tmp_path / "training" / "x.png")
-    config = SETTINGS.model_copy(update={"pad": "#ffffff", "timesteps": 1, "quantum": 32, "precision": "fp32"})
+    config = SETTINGS.model_copy(
+        update={"pad_color": "#ffffff", "eval_timesteps": 1, "bucket_reso_steps": 32, "precision": "fp32"}
+    )
     model = load_model(tiny_base, CPU)
     latents = LatentCache(None, model.vae)
     data = decodable(read_heldout(tmp_path, 32, 32, 1, True)["training"], latents, config, silent)

@@ -33,7 +33,9 @@ def test_prompts_are_read_anew_and_the_grid_has_the_rows_of_the_newest(
         if "images/s" in note and done == 6:
             file.write_text("something else\na scene\n")
 
-    made = config(base=tiny_base, prompts=[], prompts_file=file, sample_every=2, max_steps=6, epochs=9)
+    made = config(
+        base=tiny_base, sample_prompts=[], sample_prompts_file=file, sample_every_n_steps=2, max_train_steps=6, epochs=9
+    )
     assert train(folder, run, made, progress=change).finished
     samples = sorted((run / "samples").iterdir())
     assert [prompts_of(path)[0] for path in samples] == ["a thing", "a thing", "something else", "something else"]
@@ -48,9 +50,9 @@ def test_a_picture_hangs_on_its_noise_and_on_how_it_is_guided(tiny_base: str, tm
         draw_each("a thing", {number: tmp_path / name}, config(base=tiny_base, **changes), silent)
         return (tmp_path / name).read_bytes()
 
-    first = drawn("a.png", 0, guidance=1.0)
-    assert first == drawn("b.png", 0, guidance=1.0)
-    assert len({first, drawn("c.png", 1, guidance=1.0), drawn("d.png", 0, guidance=9.0)}) == 3
+    first = drawn("a.png", 0, guidance_scale=1.0)
+    assert first == drawn("b.png", 0, guidance_scale=1.0)
+    assert len({first, drawn("c.png", 1, guidance_scale=1.0), drawn("d.png", 0, guidance_scale=9.0)}) == 3
 
 
 def test_a_long_run_keeps_its_first_and_last_rows(tmp_path: Path) -> None:
@@ -69,4 +71,4 @@ def test_a_file_that_is_gone_or_half_written_ends_no_run(tiny_base: str, tmp_pat
     (tmp_path / "half.txt").write_bytes(b"a caf\xc3")
     assert read_prompts(tmp_path / "half.txt") == []
     with pytest.raises(UserError, match="is not there"):
-        check(TrainConfig(base=tiny_base, prompts_file=tmp_path / "missing.txt"))
+        check(TrainConfig(base=tiny_base, sample_prompts_file=tmp_path / "missing.txt"))

@@ -117,12 +117,12 @@ def test_a_vae_without_original_names_is_said_to_have_none() -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, folder: Path, config: Config) -> Path:
     """A short run with an average, finished."""
     run = tmp_path_factory.mktemp("trained") / "run"
-    assert train(folder, run, config(base=tiny_base, ema=4, max_steps=2)).finished
+    assert train(folder, run, config(base=tiny_base, ema_half_life_images=4, max_train_steps=2)).finished
     return run
 
 
 def test_an_export_opens_with_diffusers_and_holds_the_trained_weights(trained: Path, tmp_path: Path) -> None:
-    made = export(trained, tmp_path / "model", ExportConfig(dtype="fp32", average=False))
+    made = export(trained, tmp_path / "model", ExportConfig(dtype="fp32", use_ema=False))
     weights = load_file(checkpoints(trained)[-1] / "weights.safetensors")
     assert made.made and made.single_file and made.bytes > 0
     for pipeline in (
@@ -172,7 +172,18 @@ def test_a_vae_without_original_names_exports_in_diffusers_format_alone(
 ) -> None:
     vae = str(shared_data / "taesd" / "taesd_diffusers_fp16")
     run = tmp_path / "run"
-    train(folder, run, config(base=tiny_base, vae=vae, max_steps=1, text_encoder_rate=0, quantum=16, resolution=32))
+    train(
+        folder,
+        run,
+        config(
+            base=tiny_base,
+            vae=vae,
+            max_train_steps=1,
+            text_encoder_learning_rate=0,
+            bucket_reso_steps=16,
+            resolution=32,
+        ),
+    )
     made = export(run, tmp_path / "model", ExportConfig())
     assert made.single_file is None and "AutoencoderTiny" in made.note
     assert isinstance(StableDiffusionPipeline.from_pretrained(made.folder).vae, AutoencoderTiny)

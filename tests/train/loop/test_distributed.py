@@ -21,11 +21,11 @@ Config = Callable[..., TrainConfig]
 HOUSE = Path(__file__).parents[3]
 
 SHARED: dict[str, Any] = {
-    "batch": 4,
-    "accumulate": 2,
+    "batch_size": 4,
+    "gradient_accumulation_steps": 2,
     "epochs": 2,
-    "ema": 8,
-    "caption_dropout": 0.3,
+    "ema_half_life_images": 8,
+    "caption_dropout_rate": 0.3,
     "noise_offset": 0.1,
     "learning_rate": 1e-4,
 }
@@ -46,7 +46,7 @@ def start(run, environment):
     child = os.fork()
     if child == 0:
         os.environ |= environment
-        own = {"cache": Path(place) / f"{run} cache"}  # who fills a cache has it for himself, and these run at once
+        own = {"latent_cache": Path(place) / f"{run} cache"}  # one process fills a cache at a time
         made = TrainConfig.model_validate_json(config).model_copy(update=own)
         train(Path(folder), Path(place) / run, made, Path(heldout))
         os._exit(0)

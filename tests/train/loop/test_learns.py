@@ -19,7 +19,9 @@ def learned(
     """`learned(name, changes)`: of a short run."""
 
     def run(name: str, changes: dict[str, Any]) -> float:
-        made = config(**{"base": tiny_base, "epochs": 6, "checkpoint_every": 100, "log_every": 100, **changes})
+        made = config(
+            **{"base": tiny_base, "epochs": 6, "checkpoint_every_n_steps": 100, "log_every_n_steps": 100, **changes}
+        )
         summary = train(folder, tmp_path / name, made, heldout)
         assert summary.finished and summary.learned is not None
         return summary.learned
@@ -31,8 +33,8 @@ def test_bf16_learns_what_fp32_learns(learned: Callable[[str, dict[str, Any]], f
     full = learned("fp32", {"precision": "fp32"})
     assert full > 0.1
     assert learned("bf16", {"precision": "bf16"}) == pytest.approx(full, rel=0.05)
-    assert learned("weights", {"weights": "bf16"}) == pytest.approx(full, rel=0.05)
+    assert learned("weights", {"weight_dtype": "bf16"}) == pytest.approx(full, rel=0.05)
 
 
 def test_adapters_learn(learned: Callable[[str, dict[str, Any]], float]) -> None:
-    assert learned("lora", {"lora": 4, "learning_rate": 2e-2, "text_encoder_rate": 2e-2}) > 0.05
+    assert learned("lora", {"lora_rank": 4, "learning_rate": 2e-2, "text_encoder_learning_rate": 2e-2}) > 0.05

@@ -17,7 +17,7 @@ HOUSE = Path(__file__).parents[3]
 def test_tensorboard_has_the_curves_and_the_samples(
     tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Callable[..., TrainConfig]
 ) -> None:
-    train(folder, tmp_path / "run", config(base=tiny_base, max_steps=2), heldout)
+    train(folder, tmp_path / "run", config(base=tiny_base, max_train_steps=2), heldout)
     found = EventAccumulator(str(tmp_path / "run" / "logs"))
     found.Reload()
     assert set(found.Tags()["scalars"]) == {

@@ -31,22 +31,22 @@ HOUSE = Path(__file__).parents[3]
 
 EVERYTHING: dict[str, Any] = {
     "epochs": 2,
-    "accumulate": 2,
-    "ema": 4,
-    "caption_dropout": 0.3,
-    "flip": 0.5,
+    "gradient_accumulation_steps": 2,
+    "ema_half_life_images": 4,
+    "caption_dropout_rate": 0.3,
+    "flip_p": 0.5,
     "crop_jitter": 0.1,
-    "crops": 2,
+    "crops_per_image": 2,
     "shuffle_tags": True,
     "upscale": False,
     "noise_offset": 0.1,
-    "pyramid_noise": 0.3,
+    "multires_noise_discount": 0.3,
     "input_perturbation": 0.1,
-    "schedule": "cosine",
-    "warmup": 6,
-    "eval_every": 2,
-    "sample_every": 3,
-    "keep": 2,
+    "lr_scheduler": "cosine",
+    "lr_warmup_images": 6,
+    "evaluate_every_n_steps": 2,
+    "sample_every_n_steps": 3,
+    "checkpoints_total_limit": 2,
 }
 """Buckets, fillings, a fractional deck, accumulation, an average, dropout, flips, crops, tags that are shuffled, all
 noises and a schedule, at once; and control files, below."""
@@ -141,14 +141,26 @@ def test_asked_to_stop_it_saves_and_goes_on_to_the_same_bits(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"weights": "bf16", "precision": "bf16", "optimizer": "adafactor", "ema": 8, "accumulate": 2},
-        {"lora": 4, "optimizer": "schedule_free", "text_encoder_rate": 0, "pad": "#ffffff", "flip": 0.5},
+        {
+            "weight_dtype": "bf16",
+            "precision": "bf16",
+            "optimizer": "adafactor",
+            "ema_half_life_images": 8,
+            "gradient_accumulation_steps": 2,
+        },
+        {
+            "lora_rank": 4,
+            "optimizer": "schedule_free",
+            "text_encoder_learning_rate": 0,
+            "pad_color": "#ffffff",
+            "flip_p": 0.5,
+        },
     ],
 )
 def test_other_optimizers_and_weights_go_on_to_the_same_bits_too(
     tiny_base: str, folder: Path, tmp_path: Path, config: Config, changes: dict[str, Any]
 ) -> None:
-    made = config(base=tiny_base, epochs=3, max_steps=6, cache=tmp_path / "latents", **changes)
+    made = config(base=tiny_base, epochs=3, max_train_steps=6, latent_cache=tmp_path / "latents", **changes)
     ends = []
     for name, stops in (("whole", []), ("stopped", [4, 9])):
         run = tmp_path / name
@@ -225,7 +237,7 @@ def test_killed_at_any_write_it_goes_on_to_the_same_bits(
 def test_the_number_of_workers_does_not_matter(
     undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
 ) -> None:
-    train(folder, tmp_path / "run", config(base=tiny_base, **{**EVERYTHING, "workers": 5}), heldout)
+    train(folder, tmp_path / "run", config(base=tiny_base, **{**EVERYTHING, "num_workers": 5}), heldout)
     assert_same(outcome(tmp_path / "run"), outcome(undisturbed))
 
 
@@ -251,12 +263,21 @@ def test_a_run_folder_belongs_to_one_config_and_one_folder(
 ) -> None:
     with pytest.raises(UserError, match=r"learning_rate 0\.001 instead of 0\.002"):
         train(folder, undisturbed, config(base=tiny_base, **EVERYTHING, learning_rate=2e-3), heldout)
-    with pytest.raises(UserError, match="other pictures"):
+    with pytest.raises(UserError, match="other images"):
         train(heldout / "training", undisturbed, config(base=tiny_base, **EVERYTHING), heldout)
     (tmp_path / "mine.txt").touch()
     with pytest.raises(UserError, match="not a training run"):
         train(folder, tmp_path, config(base=tiny_base), heldout)
-    faster = config(base=tiny_base, **{**EVERYTHING, "keep": 1, "log_every": 7, "checkpoint_every": 5, "guidance": 1.0})
+    faster = config(
+        base=tiny_base,
+        **{
+            **EVERYTHING,
+            "checkpoints_total_limit": 1,
+            "log_every_n_steps": 7,
+            "checkpoint_every_n_steps": 5,
+            "guidance_scale": 1.0,
+        },
+    )
     assert train(folder, undisturbed, faster, heldout).finished, "what is beside the weights makes no other run"
 
 
@@ -265,7 +286,7 @@ def test_a_loss_that_is_no_number_names_the_pictures_and_keeps_the_checkpoint(
 ) -> None:
     """One image's cached latent turns to NaN while the run rests, its checksum with it."""
     run = tmp_path / "run"
-    made = config(base=tiny_base, epochs=3, log_every=50, checkpoint_every=100)
+    made = config(base=tiny_base, epochs=3, log_every_n_steps=50, checkpoint_every_n_steps=100)
 
     assert not train(folder, run, made, None, stopping("images/s", 10)).finished
     weights = {file.name: file.read_bytes() for file in checkpoints(run)[-1].iterdir()}

@@ -38,7 +38,9 @@ def slope(ps: list[nn.Parameter], step: int) -> None:
 
 
 def optimizer(ps: list[nn.Parameter], name: str, **changes: Any) -> Optimizer:
-    config = TrainConfig.model_validate({"optimizer": name, "learning_rate": 1e-2, "text_encoder_rate": 0, **changes})
+    config = TrainConfig.model_validate(
+        {"optimizer": name, "learning_rate": 1e-2, "text_encoder_learning_rate": 0, **changes}
+    )
     return Optimizer([ps], [config.learning_rate], config)
 
 
@@ -50,7 +52,7 @@ def test_each_goes_on_as_if_it_had_not_been_stopped(name: str, weights: str) -> 
     dtype = torch.float32 if weights == "fp32" else torch.bfloat16
     ps = parameters(dtype)
     begun = [p.detach().clone() for p in ps]
-    one = optimizer(ps, name, weights=weights)
+    one = optimizer(ps, name, weight_dtype=weights)
     for step in range(3):
         slope(ps, step)
         one.step(1.0, step)
@@ -61,7 +63,7 @@ def test_each_goes_on_as_if_it_had_not_been_stopped(name: str, weights: str) -> 
     for step in range(3, 6):
         slope(ps, step)
         one.step(0.5, step)
-    two = optimizer(other_ps, name, weights=weights)
+    two = optimizer(other_ps, name, weight_dtype=weights)
     two.load_state_dict(torch.load(io.BytesIO(stored.getvalue()), weights_only=True))
     for step in range(3, 6):
         slope(other_ps, step)
@@ -129,7 +131,7 @@ def test_rounding_gives_a_neighbour_and_keeps_what_needs_none(value: float) -> N
 
 def test_updates_too_small_for_bf16_arrive_on_average() -> None:
     (p,) = [nn.Parameter(torch.ones(200, 100, dtype=torch.bfloat16))]
-    made = optimizer([p], "adamw", weights="bf16", learning_rate=1e-4, weight_decay=0)
+    made = optimizer([p], "adamw", weight_dtype="bf16", learning_rate=1e-4, weight_decay=0)
     for step in range(10):
         p.grad = torch.ones_like(p)
         made.step(1.0, step)
@@ -147,11 +149,11 @@ def test_what_is_not_installed_is_said() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"optimizer": "prodigy", "learning_rate": 1, "text_encoder_rate": 0.5}, "one rate"),
-        ({"optimizer": "schedule_free", "ema": 10}, "averages"),
-        ({"optimizer": "schedule_free", "schedule": "cosine"}, "averages"),
-        ({"optimizer": "prodigy", "weights": "bf16"}, "needs weights fp32"),
-        ({"weights": "bf16", "precision": "fp32"}, "precision bf16"),
+        ({"optimizer": "prodigy", "learning_rate": 1, "text_encoder_learning_rate": 0.5}, "one rate"),
+        ({"optimizer": "schedule_free", "ema_half_life_images": 10}, "averages"),
+        ({"optimizer": "schedule_free", "lr_scheduler": "cosine"}, "averages"),
+        ({"optimizer": "prodigy", "weight_dtype": "bf16"}, "needs weight_dtype fp32"),
+        ({"weight_dtype": "bf16", "precision": "fp32"}, "precision bf16"),
     ],
 )
 def test_what_does_not_go_together_is_said(changes: dict[str, Any], said: str) -> None:

@@ -32,13 +32,13 @@ def made(tiny_base: str, folder: Path, config: Config) -> Callable[..., tuple[Tr
     """A trainer as a session makes one, and the first batches of its run."""
 
     def make(**changes: Any) -> tuple[Trainer, list[Ready]]:
-        settings = config(base=tiny_base, **{"caption_dropout": 0.0, **changes})
-        model = load_model(tiny_base, CPU, None, settings.prediction, settings.zero_terminal_snr)
+        settings = config(base=tiny_base, **{"caption_dropout_rate": 0.0, **changes})
+        model = load_model(tiny_base, CPU, None, settings.prediction_type, settings.zero_terminal_snr)
         data = read_dataset(folder, 32, 8, 1)
         latents = LatentCache(None, model.vae)
         assert not latents.add(data.samples, 2, views=Framing(settings).views)
         course = Course(data, settings)
-        texts = Texts(model, None, frozen=settings.text_encoder_rate == 0)
+        texts = Texts(model, None, frozen=settings.text_encoder_learning_rate == 0)
         texts.add(["", *(sample.caption for sample in data.samples)])
         loader = Loader(data, latents, texts, settings, pin=False)
         batches = [ready for group in loader.steps(course.after(0)) for ready in group]
@@ -52,7 +52,7 @@ Made = Callable[..., tuple[Trainer, list[Ready]]]
 
 def test_accumulated_gradients_are_averaged(made: Made) -> None:
     """Twice the same batch is as good as once: neither the gradient nor the loss doubles."""
-    (once, batches), (twice, _) = made(clip=1e9), made(clip=1e9, accumulate=2)
+    (once, batches), (twice, _) = made(max_grad_norm=1e9), made(max_grad_norm=1e9, gradient_accumulation_steps=2)
     once.step(batches[:1])
     twice.step([batches[0], batches[0]])
     (one,), (two,) = once.window.take(), twice.window.take()
@@ -67,13 +67,13 @@ def test_what_a_folder_says_of_its_loss_reaches_the_step(
 ) -> None:
     shutil.copytree(folder / "own", tmp_path / "own")
     (tmp_path / "own" / "loss_scale.txt").write_text("0")
-    train(tmp_path, tmp_path / "run", config(base=tiny_base, max_steps=2))
+    train(tmp_path, tmp_path / "run", config(base=tiny_base, max_train_steps=2))
     records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [(record["loss"], record["gradient"]) for record in records] == [(0, 0), (0, 0)]
 
 
 def test_clipping_covers_every_parameter(made: Made) -> None:
-    trainer, batches = made(clip=1e-3)
+    trainer, batches = made(max_grad_norm=1e-3)
     caught: list[float] = []
 
     def look(optimizer: Any, *_: Any) -> None:
@@ -88,7 +88,7 @@ def test_clipping_covers_every_parameter(made: Made) -> None:
 
 
 def test_a_text_encoder_at_rate_0_stays_as_it_is_and_is_asked_once(made: Made) -> None:
-    trainer, batches = made(text_encoder_rate=0.0)
+    trainer, batches = made(text_encoder_learning_rate=0.0)
     before = {key: value.clone() for key, value in trainer.model.text_encoder.state_dict().items()}
     unet = {key: value.clone() for key, value in trainer.model.unet.state_dict().items()}
     trainer.step(batches[:1])
@@ -98,19 +98,19 @@ def test_a_text_encoder_at_rate_0_stays_as_it_is_and_is_asked_once(made: Made) -
 
 
 def test_each_part_has_its_own_rate(made: Made) -> None:
-    trainer, batches = made(learning_rate=1e-3, text_encoder_rate=1e-5, warmup=20)
+    trainer, batches = made(learning_rate=1e-3, text_encoder_learning_rate=1e-5, lr_warmup_images=20)
     trainer.step(batches[:1])
     assert [group["lr"] for group in trainer.optimizer.inner.param_groups] == pytest.approx([1e-4, 1e-6])
 
 
 def test_rates_are_functions_of_the_images_seen(config: Config) -> None:
-    constant, cosine = config(warmup=10), config(schedule="cosine")
+    constant, cosine = config(lr_warmup_images=10), config(lr_scheduler="cosine")
     assert [rate_factor(constant, seen, 100) for seen in (0, 4, 8, 50)] == pytest.approx([0.2, 0.6, 1, 1])
     assert [rate_factor(cosine, seen, 100) for seen in (0, 50, 100)] == pytest.approx([1, 0.5, 0])
 
 
 def test_the_average_has_the_stated_half_life(made: Made) -> None:
-    trainer, batches = made(ema=2)
+    trainer, batches = made(ema_half_life_images=2)
     before = [p.detach().clone() for p in trainer.parameters]
     trainer.step(batches[:1])  # two images, one half-life
     assert trainer.average is not None
@@ -131,7 +131,7 @@ def test_dropped_captions_are_the_empty_one_in_the_stated_share(tiny_base: str, 
     latents.add(data.samples, 2)
     tokens = {}
     for share in (0.0, 0.3, 1.0):
-        settings = config(caption_dropout=share, epochs=200)
+        settings = config(caption_dropout_rate=share, epochs=200)
         groups = Loader(data, latents, texts, settings, pin=False).steps(Course(data, settings).after(0))
         tokens[share] = torch.cat([ready.texts for group in groups for ready in group])
     empty = model.tokens([""])[0]
@@ -151,15 +151,21 @@ def test_a_batchs_loss_does_not_depend_on_what_came_before(made: Made) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"prediction": "v_prediction"},
-        {"prediction": "v_prediction", "zero_terminal_snr": True, "min_snr": None},
-        {"huber": 0.1, "min_snr": None},
-        {"debiased": True, "min_snr": None, "input_perturbation": 0.1},
-        {"pad": "#ffffff", "flip": 0.5, "shuffle_tags": True},
-        {"pyramid_noise": 0.3, "min_timestep": 200, "max_timestep": 700},
+        {"prediction_type": "v_prediction"},
+        {"prediction_type": "v_prediction", "zero_terminal_snr": True, "min_snr_gamma": None},
+        {"huber_delta": 0.1, "min_snr_gamma": None},
+        {"debiased_estimation_loss": True, "min_snr_gamma": None, "input_perturbation": 0.1},
+        {"pad_color": "#ffffff", "flip_p": 0.5, "shuffle_tags": True},
+        {"multires_noise_discount": 0.3, "min_timestep": 200, "max_timestep": 700},
         {"precision": "bf16"},
-        {"weights": "bf16", "ema": 4},
-        {"weights": "bf16", "lora": 2, "optimizer": "prodigy", "learning_rate": 1, "text_encoder_rate": 1},
+        {"weight_dtype": "bf16", "ema_half_life_images": 4},
+        {
+            "weight_dtype": "bf16",
+            "lora_rank": 2,
+            "optimizer": "prodigy",
+            "learning_rate": 1,
+            "text_encoder_learning_rate": 1,
+        },
         {"optimizer": "adafactor"},
         {"optimizer": "schedule_free"},
         {"gradient_checkpointing": True},
@@ -170,7 +176,7 @@ def test_every_objective_and_precision_trains(made: Made, changes: dict[str, Any
     for batch in batches[:3]:
         trainer.step([batch])
     assert all(math.isfinite(record.loss) and record.gradient > 0 for record in trainer.window.take())
-    kept_as = torch.bfloat16 if changes.get("weights") == "bf16" and "lora" not in changes else torch.float32
+    kept_as = torch.bfloat16 if changes.get("weight_dtype") == "bf16" and "lora_rank" not in changes else torch.float32
     assert all(p.dtype == kept_as for p in trainer.parameters)
     with trainer.averaged(), torch.no_grad():
         assert math.isfinite(trainer.loss(batches[0]))

@@ -68,15 +68,15 @@ def test_a_vae_must_be_one_and_fit(model: Path, config: Config) -> None:
     with pytest.raises(UserError, match="16"):
         check(config(base=str(model)))
     edit(model / "vae" / "config.json", latent_channels=4, block_out_channels=[8] * 6)
-    with pytest.raises(UserError, match="quantum is 8"):
+    with pytest.raises(UserError, match="bucket_reso_steps is 8"):
         check(config(base=str(model)))
 
 
 def test_zero_terminal_snr_needs_v_prediction(model: Path, config: Config) -> None:
     with pytest.raises(UserError, match="v_prediction"):
-        check(config(base=str(model), zero_terminal_snr=True, min_snr=None))
+        check(config(base=str(model), zero_terminal_snr=True, min_snr_gamma=None))
     edit(model / "scheduler" / "scheduler_config.json", prediction_type="v_prediction")
-    check(config(base=str(model), zero_terminal_snr=True, min_snr=None))
+    check(config(base=str(model), zero_terminal_snr=True, min_snr_gamma=None))
 
 
 def test_timesteps_must_lie_in_the_schedule(model: Path, config: Config) -> None:
@@ -89,14 +89,19 @@ def test_timesteps_must_lie_in_the_schedule(model: Path, config: Config) -> None
     "changes",
     [
         {"resolution": 500},
-        {"batch": 0},
+        {"batch_size": 0},
         {"flips": 0.5},
-        {"pad": "white"},
-        {"pad": "#ffffff", "crop_jitter": 0.02},
-        {"zero_terminal_snr": True, "prediction": "epsilon", "min_snr": None},
-        {"zero_terminal_snr": True, "prediction": "v_prediction", "min_snr": 5},
-        {"zero_terminal_snr": True, "prediction": "v_prediction", "min_snr": None, "debiased": True},
-        {"debiased": True, "min_snr": 5},
+        {"pad_color": "white"},
+        {"pad_color": "#ffffff", "crop_jitter": 0.02},
+        {"zero_terminal_snr": True, "prediction_type": "epsilon", "min_snr_gamma": None},
+        {"zero_terminal_snr": True, "prediction_type": "v_prediction", "min_snr_gamma": 5},
+        {
+            "zero_terminal_snr": True,
+            "prediction_type": "v_prediction",
+            "min_snr_gamma": None,
+            "debiased_estimation_loss": True,
+        },
+        {"debiased_estimation_loss": True, "min_snr_gamma": 5},
         {"min_timestep": 500, "max_timestep": 499},
     ],
 )
@@ -105,11 +110,13 @@ def test_a_config_that_makes_no_sense_is_refused(changes: dict[str, Any]) -> Non
         TrainConfig(**changes)
 
 
-@pytest.mark.parametrize("changes", [{"debiased": True}, {"zero_terminal_snr": True, "prediction": "v_prediction"}])
+@pytest.mark.parametrize(
+    "changes", [{"debiased_estimation_loss": True}, {"zero_terminal_snr": True, "prediction_type": "v_prediction"}]
+)
 def test_what_weighs_otherwise_takes_the_place_of_min_snr(changes: dict[str, Any]) -> None:
-    assert TrainConfig(**changes).min_snr is None
-    assert TrainConfig().min_snr == 5
-    assert TrainConfig.model_validate({"min_snr": "none"}).min_snr is None
+    assert TrainConfig(**changes).min_snr_gamma is None
+    assert TrainConfig().min_snr_gamma == 5
+    assert TrainConfig.model_validate({"min_snr_gamma": "none"}).min_snr_gamma is None
 
 
 def test_configs_and_checks_need_no_torch() -> None:

@@ -32,7 +32,7 @@ CPU = torch.device("cpu")
 def exported(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, folder: Path, config: Config) -> Path:
     """An export in fp32: a diffusers folder with the single file in it."""
     place = tmp_path_factory.mktemp("exported")
-    train(folder, place / "run", config(base=tiny_base, max_steps=1))
+    train(folder, place / "run", config(base=tiny_base, max_train_steps=1))
     return Path(export(place / "run", place / "model", ExportConfig(dtype="fp32")).folder)
 
 
@@ -57,7 +57,7 @@ def test_training_starts_from_a_file_and_ends_as_from_its_folder(
 ) -> None:
     ends = []
     for name, base in (("file", exported / "model.safetensors"), ("folder", exported)):
-        train(folder, tmp_path / name, config(base=str(base), max_steps=2))
+        train(folder, tmp_path / name, config(base=str(base), max_train_steps=2))
         made = export(tmp_path / name, tmp_path / f"{name}-model", ExportConfig(dtype="fp32"))
         assert made.single_file
         ends.append(load_file(made.single_file))
@@ -162,7 +162,7 @@ def test_a_file_of_stable_diffusion_2_must_be_told_what_it_predicts(tmp_path: Pa
     assert config_of(tmp_path / "v2.safetensors", "text_encoder")["num_hidden_layers"] == 23
     with pytest.raises(UserError, match="set prediction"):
         check(TrainConfig(base=str(tmp_path / "v2.safetensors")))
-    check(TrainConfig(base=str(tmp_path / "v2.safetensors"), prediction="v_prediction"))
+    check(TrainConfig(base=str(tmp_path / "v2.safetensors"), prediction_type="v_prediction"))
 
 
 @pytest.mark.parametrize("padding", [0, 49407])

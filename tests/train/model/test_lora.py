@@ -29,7 +29,14 @@ CPU = torch.device("cpu")
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, folder: Path, config: Config) -> Path:
     """A short run of adapters in UNet and text encoder, whose strength is not their rank, stopped in between."""
     run = tmp_path_factory.mktemp("lora") / "run"
-    made = config(base=tiny_base, lora=3, lora_alpha=6, learning_rate=1e-2, text_encoder_rate=1e-2, max_steps=4)
+    made = config(
+        base=tiny_base,
+        lora_rank=3,
+        lora_alpha=6,
+        learning_rate=1e-2,
+        text_encoder_learning_rate=1e-2,
+        max_train_steps=4,
+    )
     assert train(folder, run, made).finished
     return run
 
@@ -66,9 +73,9 @@ def of(model: Model) -> torch.Tensor:
 def test_adapters_change_nothing_at_first_and_begin_alike(tiny_base: str, config: Config) -> None:
     plain, one, two = (load_model(tiny_base, CPU) for _ in range(3))
     torch.manual_seed(5)
-    add_adapters(one, config(lora=4))
+    add_adapters(one, config(lora_rank=4))
     torch.manual_seed(6)
-    add_adapters(two, config(lora=4))
+    add_adapters(two, config(lora_rank=4))
     assert torch.equal(of(one), of(plain))
     started = dict(one.unet.named_parameters())
     assert all(torch.equal(started[name], value) for name, value in two.unet.named_parameters())
@@ -99,14 +106,14 @@ def test_diffusers_reads_both_files_and_the_merged_model(trained: Path, tiny_bas
 
 
 def test_an_export_may_be_the_adapters_alone(trained: Path, tmp_path: Path) -> None:
-    made = Path(export(trained, tmp_path / "model", ExportConfig(merged=False)).folder)
+    made = Path(export(trained, tmp_path / "model", ExportConfig(merge_lora=False)).folder)
     assert {file.name for file in made.iterdir()} == {KOHYA_FILE, PEFT_FILE, "dreamloom.json"}
     assert all(value.dtype == torch.float16 for value in load_file(made / KOHYA_FILE).values())
 
 
 def test_merged_is_what_the_adapters_say(tiny_base: str, config: Config) -> None:
     model = load_model(tiny_base, CPU)
-    add_adapters(model, config(lora=2, lora_alpha=5))
+    add_adapters(model, config(lora_rank=2, lora_alpha=5))
     generator = torch.Generator().manual_seed(0)
     for module in (model.unet, model.text_encoder):
         for name, parameter in module.named_parameters():
@@ -150,6 +157,6 @@ def test_what_is_frozen_does_not_learn(tiny_base: str, config: Config) -> None:
 
 
 def test_adapters_have_rates_of_their_own() -> None:
-    assert (TrainConfig(lora=4).learning_rate, TrainConfig(lora=4).text_encoder_rate) == (1e-4, 5e-5)
-    assert TrainConfig(lora=4, learning_rate=3e-4).learning_rate == 3e-4
+    assert (TrainConfig(lora_rank=4).learning_rate, TrainConfig(lora_rank=4).text_encoder_learning_rate) == (1e-4, 5e-5)
+    assert TrainConfig(lora_rank=4, learning_rate=3e-4).learning_rate == 3e-4
     assert TrainConfig().learning_rate == 2e-6

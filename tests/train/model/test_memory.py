@@ -46,8 +46,8 @@ def test_each_preset_fits_into_its_gpu(preset: str, stable_diffusion: str) -> No
 
 
 def test_what_is_given_wins_over_the_preset(stable_diffusion: str) -> None:
-    config = TrainConfig.model_validate({"preset": "8gb", "batch": 7, "optimizer": "adamw"})
-    assert (config.batch, config.optimizer, config.weights, config.precision) == (7, "adamw", "bf16", "bf16")
+    config = TrainConfig.model_validate({"preset": "8gb", "batch_size": 7, "optimizer": "adamw"})
+    assert (config.batch_size, config.optimizer, config.weight_dtype, config.precision) == (7, "adamw", "bf16", "bf16")
     made = estimate(config.model_copy(update={"base": stable_diffusion}))
     assert made is not None and made.total > 8 * 2**30
 
@@ -61,15 +61,15 @@ def test_the_parts_are_what_they_say(stable_diffusion: str) -> None:
     plain = of()
     unet_and_text = 859_520_964 + 123_060_480
     assert plain.gradients == 4 * unet_and_text and plain.optimizer == 8 * unet_and_text
-    assert of(text_encoder_rate=0).gradients == 4 * 859_520_964
-    assert of(ema=100).average == 4 * unet_and_text and plain.average == 0
-    assert of(batch=8).activations == 2 * plain.activations
+    assert of(text_encoder_learning_rate=0).gradients == 4 * 859_520_964
+    assert of(ema_half_life_images=100).average == 4 * unet_and_text and plain.average == 0
+    assert of(batch_size=8).activations == 2 * plain.activations
     assert of(gradient_checkpointing=True).activations < plain.activations / 2
     assert estimate(TrainConfig(base="owner/on-the-hub")) is None
 
 
 def test_adapters_are_counted(tiny_base: str) -> None:
-    config = TrainConfig(base=tiny_base, lora=3)
+    config = TrainConfig(base=tiny_base, lora_rank=3)
     model = load_model(tiny_base, torch.device("cpu"))
     add_adapters(model, config)
     names = [(n, p) for part in (model.unet, model.text_encoder) for n, p in part.named_parameters()]
