@@ -9,6 +9,8 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 
+from dreamloom.base.versions import known
+
 PART_ROWS = 10_000
 """Rows of a part, the unit of work and of resume, unless a config says otherwise."""
 
@@ -82,8 +84,8 @@ class Summary:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Summary":
-        """The inverse of `to_json`."""
-        return cls(**json.loads(text))
+        """The inverse of `to_json`; what a newer version added is left out."""
+        return cls(**known(cls, json.loads(text)))
 
 
 def _added(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:

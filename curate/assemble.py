@@ -25,7 +25,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit, commit_folder, link, lock, remove_leftovers
+from dreamloom.base.files import commit_folder, link, lock, remove_leftovers
+from dreamloom.base.parquet_metadata import read_metadata, write_table
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
 from dreamloom.caption.filename import NameWriter
@@ -73,7 +74,7 @@ def balance(sources: Sequence[Source], config: BalanceConfig, workspace: Path, p
     with lock(workspace):
         remove_leftovers(workspace)
         if _is_made(workspace, wanted):
-            summary = Summary.from_json(_metadata(manifest_path(workspace))["summary"])
+            summary = Summary.from_json(read_metadata(manifest_path(workspace), "balance")["summary"])
             summary.parts_done, summary.parts_before, summary.seconds = 0, 1, 0.0
             return summary
         return _assemble(ordered, config, workspace, wanted, progress)
@@ -93,10 +94,11 @@ def read_manifest(path: Path) -> pa.Table:
     """The rows of a manifest (MANIFEST).
 
     Raises:
-        UserError: it is not there, or can't be read.
+        UserError: it is not there, can't be read, or a newer release wrote it in another way.
     """
+    read_metadata(path, "balance")  # which refuses what would be misread
     try:
-        return pq.read_table(path, partitioning=None).replace_schema_metadata(None)
+        return pq.read_table(path, schema=MANIFEST, partitioning=None).replace_schema_metadata(None)
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"The manifest {path} can't be read ({error}); run balance, which makes it.") from error
 
@@ -109,7 +111,7 @@ def content(path: Path) -> str:
     Raises:
         UserError: it is not there.
     """
-    made = _metadata(path)
+    made = read_metadata(path, "balance")
     if "content" not in made:
         raise UserError(f"The manifest {path} is not there, or an old one; run balance, which makes it.")
     return made["content"]
@@ -117,7 +119,7 @@ def content(path: Path) -> str:
 
 def read_sources(path: Path) -> list[dict[str, Any]]:
     """The sources of a manifest: name, role, and root, the collection's folder relative to the workspace."""
-    return list(json.loads(_metadata(path).get("sources", "[]")))
+    return list(json.loads(read_metadata(path, "balance").get("sources", "[]")))
 
 
 def _recipe(ordered: Sequence[Source], config: BalanceConfig) -> str:
@@ -131,20 +133,7 @@ def _recipe(ordered: Sequence[Source], config: BalanceConfig) -> str:
 
 def _is_made(workspace: Path, wanted: str) -> bool:
     there = (workspace / "dataset").is_dir() and (workspace / "heldout").is_dir()
-    return there and _metadata(manifest_path(workspace)).get("recipe") == wanted
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    if not path.exists():
-        return {}
-    try:
-        metadata = pq.read_metadata(path).metadata or {}
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(
-            f"The manifest {path} can't be read ({error}); delete it, and balance makes it anew."
-        ) from error
-    prefix = b"dreamloom."
-    return {k[len(prefix) :].decode(): v.decode() for k, v in metadata.items() if k.startswith(prefix)}
+    return there and read_metadata(manifest_path(workspace), "balance").get("recipe") == wanted
 
 
 def _assemble(
@@ -162,16 +151,14 @@ def _assemble(
     manifest = _manifest(rows, plan, files)
     summary = _summarise(manifest, sum(b for b, file in zip(rows["bytes"].to_pylist(), files, strict=True) if file))
     summary.seconds = time.monotonic() - begun
-    made = {
+    metadata = {
         "recipe": wanted,
         "content": digest_of(manifest.filter(pc.not_equal(manifest["split"], DROPPED)).select(_CONTENT)),
         "config": config.model_dump_json(),
         "summary": summary.to_json(),
         "sources": json.dumps([_known(source, workspace) for source in ordered]),
     }
-    with commit(manifest_path(workspace)) as temporary:
-        metadata = {f"dreamloom.{name}": value for name, value in made.items()}
-        pq.write_table(manifest.replace_schema_metadata(metadata), temporary, compression="zstd")
+    write_table(manifest_path(workspace), manifest, metadata)
     return summary
 
 

@@ -17,6 +17,7 @@ part that is there is done. Its metadata says how it was made:
     dreamloom.config    the stage's config, as JSON
     dreamloom.models    fingerprints of the models that it used, as JSON
     dreamloom.summary   rows in, kept, dropped by reason (dreamloom.base.stage.Summary), as JSON
+    dreamloom.schema    the version of the format (dreamloom.base.versions)
 
 A part is stale when its recipe is not the one its stage would use now, and nothing else decides that. Recipes name
 upstream parts by their stamp (recipe and digest), so a change runs down the chain, and touches nothing else.
@@ -35,7 +36,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import TEMPORARY, commit, lock
+from dreamloom.base.files import TEMPORARY, lock
+from dreamloom.base.parquet_metadata import read_metadata, write_table
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.scrape.collection.schema import SCHEMAS, Table
 
@@ -83,9 +85,11 @@ class Collection:
         """The rows of one part, or of all parts in order; no rows where there is no part.
 
         Raises:
-            UserError: a part can't be read.
+            UserError: a part can't be read, or a newer release wrote it in another way.
         """
         names = self.parts(table) if part is None else [part]
+        for name in names:
+            self._metadata(table, name)  # which refuses what it would misread
         schema = pa.schema([SCHEMAS[table].field(c) for c in columns or SCHEMAS[table].names])
         try:
             tables = [
@@ -157,16 +161,14 @@ class Collection:
         content = _content(table, rows)
         if summary.kept + sum(summary.dropped.values()) != summary.rows:
             raise ValueError(f"the summary of {table}/{part} does not add up: {summary}")
-        made = {
+        metadata = {
             "recipe": recipe,
             "digest": digest_of(content),
             "config": config.model_dump_json(),
             "models": json.dumps(dict(models or {})),
             "summary": summary.to_json(),
         }
-        metadata = {f"dreamloom.{name}": value for name, value in made.items()}
-        with commit(self.part_path(table, part)) as temporary:
-            pq.write_table(content.replace_schema_metadata(metadata), temporary, compression="zstd")
+        write_table(self.part_path(table, part), content, metadata)
 
     def remove_parts(self, table: Table, keep: Iterable[str]) -> None:
         """Removes the parts of a table that a new plan has no place for, and their images. They are ours."""
@@ -188,15 +190,7 @@ class Collection:
         return found
 
     def _metadata(self, table: Table, part: str) -> dict[str, str]:
-        path = self.part_path(table, part)
-        if not path.exists():
-            return {}
-        try:
-            metadata = pq.read_metadata(path).metadata or {}
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{path} can't be read ({error}); delete it, and its stage makes it again.") from error
-        prefix = b"dreamloom."
-        return {k[len(prefix) :].decode(): v.decode() for k, v in metadata.items() if k.startswith(prefix)}
+        return read_metadata(self.part_path(table, part), "its stage")
 
 
 def open_collection(root: Path, needs: Table) -> Collection:

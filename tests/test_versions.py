@@ -1,0 +1,120 @@
+"""Releases read one another's files: what a newer minor version added is ignored, a newer major one is one sentence."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dreamloom.base.errors import UserError
+from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.base.versions import FIRST, TABLES, Format, known, renamed
+from dreamloom.curate.assemble import MANIFEST, read_manifest
+from dreamloom.scrape.collection import Collection, Table
+
+EXAMPLE = Format("example", "2.1")
+
+
+# Versions
+
+
+@pytest.mark.parametrize("version", [None, FIRST, "1.9", "2", 2, 2.1, "2.0", "2.999"])
+def test_versions_up_to_the_major_one_can_be_read(version: object) -> None:
+    assert EXAMPLE.check(version, Path("a.json")) == (FIRST if version is None else str(version))
+
+
+def test_a_newer_major_version_is_one_sentence() -> None:
+    with pytest.raises(UserError) as error:
+        EXAMPLE.check("3.0", Path("a.json"))
+    assert str(error.value) == (
+        "a.json has version 3.0 of the example format, and this dreamloom reads versions up to 2; update dreamloom."
+    )
+
+
+@pytest.mark.parametrize("version", ["", "two", "2.x", [2], -1, "9" * 100])
+def test_what_is_no_version_is_said(version: object) -> None:
+    with pytest.raises(UserError, match=r"a\.json says that its version is"):
+        EXAMPLE.check(version, Path("a.json"))
+
+
+def test_newer_is_newer_also_by_the_minor_number() -> None:
+    assert [EXAMPLE.is_newer(version) for version in ("1.9", "2", "2.1", "2.2", "2.10")] == [*[False] * 3, True, True]
+
+
+def test_values_without_a_field_are_left_out() -> None:
+    class Config(StageConfig):
+        a: int = 1
+
+    assert known(Config, {"a": 2, "b": 3}) == {"a": 2}
+    assert known(Summary, {"rows": 2, "b": 3}) == {"rows": 2}
+
+
+def test_old_names_become_new_ones() -> None:
+    names = {"batch": "batch_size"}
+    assert renamed({"batch": 4, "seed": 1}, names) == {"batch_size": 4, "seed": 1}
+    assert renamed({"batch": 4, "batch_size": 8}, names) == {"batch_size": 8}
+
+
+# Tables
+
+
+class _Config(StageConfig):
+    pass
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Collection:
+    made = Collection(tmp_path / "cats")
+    rows = [{"key": "a", "url": "http://example.org/a"}]
+    summary = Summary(rows=1, kept=1, parts_done=1)
+    made.write(Table.CANDIDATES, "00000", rows, recipe="r", config=_Config(), summary=summary)
+    return made
+
+
+def _rewrite(path: Path, version: str, **columns: list[object]) -> None:
+    """Makes of a table what another version of dreamloom would have written."""
+    table = pq.read_table(path, partitioning=None)
+    metadata = dict(table.schema.metadata)
+    summary = json.loads(metadata[b"dreamloom.summary"]) if b"dreamloom.summary" in metadata else {}
+    metadata |= {b"dreamloom.schema": version.encode(), b"dreamloom.summary": json.dumps({**summary, "x": 1}).encode()}
+    for name, values in columns.items():
+        table = table.append_column(name, pa.array(values))
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+
+
+def test_a_part_says_its_version_which_is_in_no_stamp(collection: Collection) -> None:
+    path, before = collection.part_path(Table.CANDIDATES, "00000"), collection.stamp(Table.CANDIDATES, "00000")
+    assert pq.read_metadata(path).metadata[b"dreamloom.schema"].decode() == TABLES.version
+    _rewrite(path, "1.7")
+    assert collection.stamp(Table.CANDIDATES, "00000") == before
+
+
+def test_what_a_newer_minor_version_added_to_a_part_is_ignored(collection: Collection) -> None:
+    before = collection.read(Table.CANDIDATES)
+    _rewrite(collection.part_path(Table.CANDIDATES, "00000"), "1.7", colour=["red"])
+    assert collection.read(Table.CANDIDATES).equals(before)
+    assert collection.summary(Table.CANDIDATES) == Summary(rows=1, kept=1, parts_done=1)
+
+
+def test_a_part_of_a_newer_major_version_is_refused_and_stays(collection: Collection) -> None:
+    path = collection.part_path(Table.CANDIDATES, "00000")
+    _rewrite(path, "2.0")
+    for read in (collection.read, collection.summary, collection.stamps):
+        with pytest.raises(UserError, match=r"00000\.parquet has version 2\.0 of the collection format"):
+            read(Table.CANDIDATES)
+    with pytest.raises(UserError, match="update dreamloom"):
+        collection.recipe(Table.CANDIDATES, "00000")
+    assert path.exists()
+
+
+def test_a_manifest_is_read_the_same_way(tmp_path: Path) -> None:
+    path = tmp_path / "dataset.parquet"
+    row = {"key": "a", "source": "cats", "role": "training", "split": "train"}
+    rows = pa.Table.from_pylist([row], schema=MANIFEST).replace_schema_metadata({"dreamloom.recipe": "r"})
+    pq.write_table(rows, path)
+    _rewrite(path, "1.7", colour=["red"])
+    assert read_manifest(path).schema == MANIFEST
+    _rewrite(path, "2.0")
+    with pytest.raises(UserError, match=r"dataset\.parquet has version 2\.0"):
+        read_manifest(path)
