@@ -15,6 +15,7 @@ from dreamloom.caption.edit_collection import Edit, edit_captions, edits_of, edi
 from dreamloom.caption.formats import FormatName, SourceName
 from dreamloom.caption.formats.target import CHANGED, MADE, ODD, RIGHT, SKIPPED
 from dreamloom.flows.contents import evenly_spaced
+from dreamloom.flows.help_pages import HelpPage
 from dreamloom.flows.showing import is_collection
 from dreamloom.flows.stage_commands import FLAGS, caption
 from dreamloom.flows.terminal import Terminal, duration, print_table, reasons, rows_table
@@ -26,11 +27,12 @@ SHOWN = 20
 app = App(
     name="caption",
     help="Write captions with BLIP where an image came with none to be kept; or convert captions, or edit them.",
+    help_formatter=HelpPage(f"{__name__}:caption"),
 )
 app.default(caption)
 
 
-@app.command(name="convert")
+@app.command(name="convert", help_formatter=HelpPage())
 def convert_(
     folder: Path,
     *,
@@ -60,7 +62,7 @@ def convert_(
     _tell("convert", folder, done, log)
 
 
-@app.command(name="edit")
+@app.command(name="edit", help_formatter=HelpPage(f"{__name__}:edit_"))
 def edit_(
     folder: Path,
     *,

@@ -4,6 +4,7 @@ Commands are registered by import path, so that --help imports none of them. Exi
 failed; 2, what was asked for can't be done as it was written; 130, stopped by Ctrl-C.
 """
 
+import importlib.metadata
 import logging
 import os
 import sys
@@ -15,6 +16,7 @@ from cyclopts.argument import ArgumentCollection
 
 from dreamloom.base.errors import StageFailed, UserError
 from dreamloom.base.stop import stop_all
+from dreamloom.flows.help_pages import HelpPage
 
 CHAIN = Group.create_ordered("The whole chain")
 STAGES = Group.create_ordered("One stage")
@@ -34,8 +36,15 @@ def _all_of_a_key(_: App, __: tuple[str, ...], arguments: ArgumentCollection) ->
             ]
 
 
+def _version() -> str:
+    """The installed version."""
+    return importlib.metadata.version("dreamloom")
+
+
 app = App(
     name="dreamloom",
+    version=_version,
+    help_formatter=HelpPage(),
     config=_all_of_a_key,
     help="Turn your own images into a fine-tuned Stable Diffusion model that still knows everything it knew before.",
     suppress_keyboard_interrupt=False,
@@ -109,11 +118,15 @@ _INGEST = {
 
 for _group, _commands in _COMMANDS.items():
     for _order, (_name, (_path, _help)) in enumerate(_commands.items()):
-        app.command(_path, name=_name, help=_help, group=_group, sort_key=_order)
+        if _path.endswith(":app"):  # an App of its own brings its own page
+            app.command(_path, name=_name, help=_help, group=_group, sort_key=_order)
+        else:
+            _page = HelpPage(_path)
+            app.command(_path, name=_name, help=_help, group=_group, sort_key=_order, help_formatter=_page)
 _help = f"Bring in images from this machine: {', '.join(_INGEST)}."
 _ingest = App(name="ingest", help=_help, group=STAGES, sort_key=1)
 for _name, (_path, _help) in _INGEST.items():
-    _ingest.command(_path, name=_name, help=_help)
+    _ingest.command(_path, name=_name, help=_help, help_formatter=HelpPage(_path))
 app.command(_ingest)
 
 

@@ -1,5 +1,6 @@
 """The command line: what it says of itself, and how its runs end."""
 
+import importlib.metadata
 import signal
 import subprocess
 import sys
@@ -60,6 +61,10 @@ def test_help_names_every_command_and_imports_none() -> None:
     assert [name for name in listed if not name.startswith("-")] != []
     assert {name for name in listed if not name.startswith("-")} == set(COMMANDS)
     assert loaded == "loaded:"
+
+
+def test_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(["--version"], capsys) == (0, importlib.metadata.version("dreamloom") + "\n", "")
 
 
 @pytest.mark.parametrize("command", CONFIGURED, ids=" ".join)
