@@ -1,5 +1,9 @@
-"""The metadata of dreamloom's parquet files: how the rows were made, and by which version of the format."""
+"""Parquet tables that tell how they were made: text values in the footer, under keys that begin with `dreamloom.`.
 
+The key `dreamloom.schema` holds the version of the format (dreamloom.base.versions).
+"""
+
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,17 +18,25 @@ _PREFIX = "dreamloom."
 
 
 def write_table(path: Path, rows: pa.Table, metadata: Mapping[str, str]) -> None:
-    """Commits a table, whole or not at all, with its metadata as `dreamloom.<name>` and the format's version."""
-    said = {f"{_PREFIX}{name}": value for name, value in {"schema": TABLES.version, **metadata}.items()}
+    """Writes a table atomically, with `metadata` and the format's version in its footer.
+
+    Args:
+        metadata: name, without the prefix → value.
+    """
+    values = {"schema": TABLES.version, **metadata}
+    footer = {f"{_PREFIX}{name}": value for name, value in values.items()}
     with commit(path) as temporary:
-        pq.write_table(rows.replace_schema_metadata(said), temporary, compression="zstd")
+        pq.write_table(rows.replace_schema_metadata(footer), temporary, compression="zstd")
 
 
 def read_metadata(path: Path, stage: str) -> dict[str, str]:
-    """What `write_table` was told, by name without the prefix; empty where there is no file.
+    """Reads the values that `write_table` stored; the rows are not read.
 
     Args:
-        stage: what makes the file again where it is damaged.
+        stage: what makes the table, for the error.
+
+    Returns:
+        Name, without the prefix → value; empty where the file does not exist.
 
     Raises:
         UserError: the file can't be read, or was written by a release with another major version of the format.
@@ -32,10 +44,38 @@ def read_metadata(path: Path, stage: str) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        metadata = pq.read_metadata(path).metadata or {}
+        footer = pq.read_metadata(path).metadata or {}
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path} can't be read ({error}); delete it, and {stage} makes it again.") from error
     prefix = _PREFIX.encode()
-    said = {k[len(prefix) :].decode(): v.decode() for k, v in metadata.items() if k.startswith(prefix)}
-    TABLES.check(said.get("schema"), path)
-    return said
+    values = {key.removeprefix(prefix): value for key, value in footer.items() if key.startswith(prefix)}
+    metadata = {name.decode(): value.decode() for name, value in values.items()}
+    TABLES.check(metadata.get("schema"), path)
+    return metadata
+
+
+def digest_table(rows: pa.Table) -> str:
+    """Hashes the schema and the rows of a table, whatever its metadata and however it is chunked: 32 hex digits."""
+    sink = _HashSink()
+    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), rows.schema.remove_metadata()) as stream:
+        stream.write_table(rows.combine_chunks().replace_schema_metadata(None))
+    return sink.hash.hexdigest()
+
+
+class _HashSink:
+    """A file to write to, which keeps only the hash of what is written."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.hash = hashlib.blake2b(digest_size=16)
+
+    def write(self, data: bytes) -> int:
+        self.hash.update(data)
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

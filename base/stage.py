@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -77,6 +77,10 @@ class Summary:
             self.parts_done + other.parts_done,
             self.parts_before + other.parts_before,
         )
+
+    def as_existing(self, parts: int = 1) -> "Summary":
+        """Returns this summary as that of parts which existed before, so that nothing was done now."""
+        return replace(self, seconds=0.0, parts_done=0, parts_before=parts)
 
     def to_json(self) -> str:
         """Itself as JSON, for a part's metadata."""

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit_folder, link, lock, remove_leftovers
-from dreamloom.base.parquet_metadata import read_metadata, write_table
+from dreamloom.base.parquet_metadata import digest_table, read_metadata, write_table
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
 from dreamloom.caption.filename import NameWriter
@@ -36,7 +36,7 @@ from dreamloom.curate.choose import in_order
 from dreamloom.curate.config import BalanceConfig
 from dreamloom.curate.history import SURVEY, survey
 from dreamloom.curate.source import Role, Source
-from dreamloom.scrape.collection import Table, digest_of
+from dreamloom.scrape.collection import Table
 
 VERSION = 2
 
@@ -74,9 +74,7 @@ def balance(sources: Sequence[Source], config: BalanceConfig, workspace: Path, p
     with lock(workspace):
         remove_leftovers(workspace)
         if _is_made(workspace, wanted):
-            summary = Summary.from_json(read_metadata(manifest_path(workspace), "balance")["summary"])
-            summary.parts_done, summary.parts_before, summary.seconds = 0, 1, 0.0
-            return summary
+            return Summary.from_json(read_metadata(manifest_path(workspace), "balance")["summary"]).as_existing()
         return _assemble(ordered, config, workspace, wanted, progress)
 
 
@@ -153,7 +151,7 @@ def _assemble(
     summary.seconds = time.monotonic() - begun
     metadata = {
         "recipe": wanted,
-        "content": digest_of(manifest.filter(pc.not_equal(manifest["split"], DROPPED)).select(_CONTENT)),
+        "content": digest_table(manifest.filter(pc.not_equal(manifest["split"], DROPPED)).select(_CONTENT)),
         "config": config.model_dump_json(),
         "summary": summary.to_json(),
         "sources": json.dumps([_known(source, workspace) for source in ordered]),

@@ -1,6 +1,6 @@
 """The Collection: one source's images, and everything known about them."""
 
-from dreamloom.scrape.collection.collection import Collection, FunnelRow, digest_of, open_collection
+from dreamloom.scrape.collection.collection import Collection, FunnelRow, open_collection
 from dreamloom.scrape.collection.schema import SCHEMAS, CaptionKind, Choice, Status, Table, key_of
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "FunnelRow",
     "Status",
     "Table",
-    "digest_of",
     "key_of",
     "open_collection",
 ]

@@ -1,29 +1,28 @@
-"""The Collection: one source's images, and all that is known of them. What flows between stages is here.
+"""The Collection: one source's images and everything known about them. Stages pass collections to each other.
 
     laion-people/
-      candidates/00000.parquet     rows chosen from an index, not yet fetched        (filter)
-      records/00000.parquet        one row a candidate: what became of it            (scrape, ingest)
-      images/00000/<key>.jpg       the images of the records whose status is `ok`  (scrape, ingest)
-      scores/00000.parquet         embedding, aesthetic, similarity, pHash           (score)
-      choices/00000.parquet        which images go on, and why the others do not   (choose)
-      captions/00000.parquet       captions, which model made them                   (caption)
+      candidates/00000.parquet     rows selected from an index, not yet downloaded     (filter)
+      records/00000.parquet        one row per candidate: what became of it            (scrape, ingest)
+      images/00000/<key>.jpg       the images of the records whose status is `ok`      (scrape, ingest)
+      scores/00000.parquet         embedding, aesthetic, similarity, pHash             (score)
+      choices/00000.parquet        which images go on, and why the others do not       (choose)
+      captions/00000.parquet       captions, and the model that wrote them             (caption)
 
-A table is a folder of parts; a part is a parquet file of at most some 10,000 rows, and the unit of work, of resume, of
-parallelism and of a Prefect task. Part 00007 of every table speaks of the same keys. A part is committed whole, so a
-part that is there is done. Its metadata says how it was made:
+A table is a folder of parts. A part is a parquet file of about 10,000 rows at most, and the unit of work, of resuming,
+of parallelism and of a Prefect task. Part 00007 of every table holds rows of the same keys. A part is committed
+atomically, so a part that exists is complete. Its metadata (`dreamloom.base.parquet_metadata`) tells how it was made:
 
-    dreamloom.recipe    the hash of the stage's config, code version, models and upstream stamps (base.stage.recipe)
-    dreamloom.digest    the hash of its rows
+    dreamloom.recipe    hash of the stage's config, code version, models and upstream stamps (base.stage.recipe)
+    dreamloom.digest    hash of its rows
     dreamloom.config    the stage's config, as JSON
-    dreamloom.models    fingerprints of the models that it used, as JSON
+    dreamloom.models    fingerprints of the models used, as JSON
     dreamloom.summary   rows in, kept, dropped by reason (dreamloom.base.stage.Summary), as JSON
     dreamloom.schema    the version of the format (dreamloom.base.versions)
 
-A part is stale when its recipe is not the one its stage would use now, and nothing else decides that. Recipes name
-upstream parts by their stamp (recipe and digest), so a change runs down the chain, and touches nothing else.
+A part is stale when its recipe is not the one that its stage would use now; nothing else decides that. Recipes contain
+the stamps (recipe and digest) of the upstream parts, so a change reaches exactly what depends on it.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,14 +36,14 @@ import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import TEMPORARY, lock
-from dreamloom.base.parquet_metadata import read_metadata, write_table
+from dreamloom.base.parquet_metadata import digest_table, read_metadata, write_table
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.scrape.collection.schema import SCHEMAS, Table
 
 
 @dataclass(frozen=True)
 class FunnelRow:
-    """How many rows a table took in and let go, and where the others went."""
+    """A table's rows in, kept, and dropped by reason."""
 
     table: str
     summary: Summary
@@ -52,91 +51,91 @@ class FunnelRow:
 
 @dataclass(frozen=True)
 class Collection:
-    """A folder that holds one source's images and tables. Making the object touches nothing on disk."""
+    """A folder with one source's images and tables. Creating the object touches nothing on disk."""
 
     root: Path
 
     @property
     def name(self) -> str:
-        """The folder's name, which is the source's name in a project."""
+        """Name of the folder, which is the source's name in a project."""
         return self.root.name
 
     def lock(self) -> AbstractContextManager[None]:
-        """Holds the collection for this process; see dreamloom.base.files.lock. Every writer takes it.
+        """Locks the collection for this process (dreamloom.base.files.lock). Everything that writes takes the lock.
 
         Raises:
-            UserError: another process holds it.
+            UserError: another process holds the lock.
         """
         return lock(self.root)
 
     def part_path(self, table: Table, part: str) -> Path:
-        """Where a part of a table lies."""
+        """Returns the path of a part of a table."""
         return self.root / table / f"{part}.parquet"
 
     def image_folder(self, part: str) -> Path:
-        """Where the images of a part lie."""
+        """Returns the folder of a part's images."""
         return self.root / "images" / part
 
     def parts(self, table: Table) -> list[str]:
-        """The names of the committed parts ("00000", …), sorted."""
+        """Returns the names of the committed parts ("00000", …), sorted."""
         return sorted(p.stem for p in (self.root / table).glob("*.parquet") if not p.name.startswith(TEMPORARY))
 
     def read(self, table: Table, part: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of one part, or of all parts in order; no rows where there is no part.
+        """Reads one part, or all parts in order; a table without parts has no rows.
 
         Raises:
             UserError: a part can't be read, or a newer release wrote it in another way.
         """
         names = self.parts(table) if part is None else [part]
         for name in names:
-            self._metadata(table, name)  # which refuses what it would misread
-        schema = pa.schema([SCHEMAS[table].field(c) for c in columns or SCHEMAS[table].names])
+            self._metadata(table, name)  # which refuses a newer major version
+        schema = pa.schema([SCHEMAS[table].field(column) for column in columns or SCHEMAS[table].names])
         try:
             tables = [
-                pq.read_table(self.part_path(table, n), columns=columns, schema=SCHEMAS[table], partitioning=None)
-                for n in names
+                pq.read_table(self.part_path(table, name), columns=columns, schema=SCHEMAS[table], partitioning=None)
+                for name in names
             ]
         except (OSError, pa.ArrowException) as error:
             raise UserError(
                 f"A part of {self.root / table} can't be read ({error}); delete it, and its stage makes it again."
             ) from error
-        return pa.concat_tables([_conform(t, schema) for t in tables]) if tables else schema.empty_table()
+        return pa.concat_tables([_conform(rows, schema) for rows in tables]) if tables else schema.empty_table()
 
     def recipe(self, table: Table, part: str) -> str | None:
-        """The recipe by which a part was made; None where it is not there."""
+        """Returns the recipe by which a part was made; None where the part does not exist."""
         return self._metadata(table, part).get("recipe")
 
     def stamp(self, table: Table, part: str) -> str:
-        """Names a part by how it was made and what is in it, for the recipes of parts made from it.
+        """Identifies a part by its recipe and its rows, for the recipes of parts made from it.
 
         Raises:
-            UserError: the part is not there.
+            UserError: the part does not exist.
         """
-        made = self._metadata(table, part)
-        if not made:
-            raise UserError(f"{self.part_path(table, part)} is not there; run the stage that makes {table} first.")
-        return f"{made['recipe']}-{made['digest']}"
+        metadata = self._metadata(table, part)
+        if not metadata:
+            raise UserError(f"{self.part_path(table, part)} does not exist; run the stage that makes {table} first.")
+        return f"{metadata['recipe']}-{metadata['digest']}"
 
     def stamps(self, table: Table) -> list[str]:
-        """The stamps of all parts of a table, in order."""
+        """Returns the stamps of all parts of a table, in order."""
         return [self.stamp(table, part) for part in self.parts(table)]
 
     def config(self, table: Table, part: str) -> dict[str, Any]:
-        """The config by which a part was made; empty where it is not there."""
+        """Returns the config with which a part was made; empty where the part does not exist."""
         return dict(json.loads(self._metadata(table, part).get("config", "{}")))
 
     def models(self, table: Table, part: str) -> dict[str, str]:
-        """The fingerprints of the models by which a part was made, by role; empty where none is told."""
+        """Returns the fingerprints of the models used for a part, by role; empty where none was used."""
         return dict(json.loads(self._metadata(table, part).get("models", "{}")))
 
     def summary(self, table: Table, part: str | None = None) -> Summary:
-        """The summary of one part, or of all parts added up."""
+        """Returns the summary of one part, or the sum over all parts."""
         parts = self.parts(table) if part is None else [part]
         summaries = (Summary.from_json(self._metadata(table, name)["summary"]) for name in parts)
         return sum(summaries, start=Summary())
 
     def funnel(self) -> list[FunnelRow]:
-        """Rows in, kept and dropped by reason, for each table that is there, in the order of the chain."""
+        """Returns rows in, kept and dropped by reason, for each table that has parts, in the order of the chain."""
         return [FunnelRow(str(table), self.summary(table)) for table in Table if self.parts(table)]
 
     def write(
@@ -150,20 +149,20 @@ class Collection:
         summary: Summary,
         models: Mapping[str, str] | None = None,
     ) -> None:
-        """Commits a part: all of it, or nothing.
+        """Writes a part atomically.
 
         Args:
-            rows: a pyarrow table, or dictionaries; columns left out are null, columns not in the schema are errors.
+            rows: a pyarrow table, or dictionaries. Missing columns are null; columns not in the schema are errors.
 
         Raises:
-            ValueError: a key twice, a column that the schema does not have, or summary that does not add up.
+            ValueError: a key that occurs twice, a column that the schema lacks, or a summary that does not add up.
         """
         content = _content(table, rows)
         if summary.kept + sum(summary.dropped.values()) != summary.rows:
             raise ValueError(f"the summary of {table}/{part} does not add up: {summary}")
         metadata = {
             "recipe": recipe,
-            "digest": digest_of(content),
+            "digest": digest_table(content),
             "config": config.model_dump_json(),
             "models": json.dumps(dict(models or {})),
             "summary": summary.to_json(),
@@ -171,37 +170,44 @@ class Collection:
         write_table(self.part_path(table, part), content, metadata)
 
     def remove_parts(self, table: Table, keep: Iterable[str]) -> None:
-        """Removes the parts of a table that a new plan has no place for, and their images. They are ours."""
+        """Removes the parts of a table that are not in `keep`, and the images of removed records; all of it is ours."""
         for part in set(self.parts(table)) - set(keep):
             if table is Table.RECORDS:
                 shutil.rmtree(self.image_folder(part), ignore_errors=True)
             self.part_path(table, part).unlink()
 
     def find(self, key: str) -> dict[Table, dict[str, Any]]:
-        """What each table says of a key, or of the first key that begins so; empty where none knows it."""
-        found: dict[Table, dict[str, Any]] = {}
+        """Looks a key up in every table.
+
+        Args:
+            key: a key, or its first characters; the first key that starts with them counts.
+
+        Returns:
+            Table → its row, with the name of its part as `part`; tables without the key are left out.
+        """
+        rows_by_table: dict[Table, dict[str, Any]] = {}
         for table in Table:
             for part in self.parts(table):
                 rows = self.read(table, part)
-                at = [i for i, k in enumerate(rows.column("key").to_pylist()) if k.startswith(key)]
-                if at:
-                    found[table] = {**rows.slice(at[0], 1).to_pylist()[0], "part": part}
+                matches = [place for place, each in enumerate(rows["key"].to_pylist()) if each.startswith(key)]
+                if matches:
+                    rows_by_table[table] = {**rows.slice(matches[0], 1).to_pylist()[0], "part": part}
                     break
-        return found
+        return rows_by_table
 
     def _metadata(self, table: Table, part: str) -> dict[str, str]:
         return read_metadata(self.part_path(table, part), "its stage")
 
 
 def open_collection(root: Path, needs: Table) -> Collection:
-    """An existing collection whose table `needs` is there, for a stage that works on it.
+    """Opens an existing collection, for a stage that reads its table `needs`.
 
     Raises:
-        UserError: there is no such folder, or the table has no part.
+        UserError: the folder does not exist, or the table has no parts.
     """
     collection = Collection(root)
     if not root.is_dir():
-        raise UserError(f"{root} is no folder; name a collection, which filter or ingest makes.")
+        raise UserError(f"{root} is not a folder; name a collection, made by filter or ingest.")
     if not collection.parts(needs):
         raise UserError(f"{root} has no {needs} yet; run the stage that makes them first.")
     return collection
@@ -218,39 +224,12 @@ def _content(table: Table, rows: pa.Table | Sequence[Mapping[str, Any]]) -> pa.T
         content = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
     keys = content.column("key")
     if keys.null_count or len(keys.unique()) != len(keys):
-        raise ValueError(f"{table}: a key is null or stands twice in one part")
+        raise ValueError(f"{table}: a key is null or occurs twice in one part")
     return content
 
 
 def _conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """`rows` with the schema's columns, in its order; a column they lack is null."""
+    """Returns `rows` with the schema's columns, in its order; missing columns are null."""
     names = set(rows.schema.names)
     columns = [rows.column(f.name).cast(f.type) if f.name in names else pa.nulls(len(rows), f.type) for f in schema]
     return pa.Table.from_arrays(columns, schema=schema)
-
-
-def digest_of(rows: pa.Table) -> str:
-    """Names the rows of a table: 32 hex digits."""
-    sink = _Hasher()
-    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), rows.schema.remove_metadata()) as stream:
-        stream.write_table(rows.combine_chunks().replace_schema_metadata(None))
-    return sink.hash.hexdigest()
-
-
-class _Hasher:
-    """A file to write to, of which only the hash is kept."""
-
-    closed = False
-
-    def __init__(self) -> None:
-        self.hash = hashlib.blake2b(digest_size=16)
-
-    def write(self, data: bytes) -> int:
-        self.hash.update(data)
-        return len(data)
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass

@@ -1,4 +1,4 @@
-"""What is finished of a part that is not: a line of JSON a row, so that a kill loses only what was under way."""
+"""The finished rows of an unfinished part: one line of JSON per row, so that a kill loses only requests under way."""
 
 import json
 import os
@@ -7,39 +7,43 @@ from pathlib import Path
 from typing import Any, Self
 
 Row = dict[str, Any]
+"""A row of a table: column → value."""
 
 
 class Journal:
     """The finished rows of one part, by key. Used as `with Journal(path, plan) as journal`.
 
-    A journal that another plan has begun is begun anew. Lines outlive a kill as soon as `add` returns; a line that was
-    cut short is as if it had not been.
+    A journal that was started with another plan is started anew. A line survives a kill as soon as `add` returns; an
+    incomplete last line is ignored.
     """
 
     def __init__(self, path: Path, plan: Mapping[str, Any]) -> None:
-        """Args:
-        plan: what the rows depend on; its JSON is the first line.
+        """Stores the arguments; entering the context opens the file.
+
+        Args:
+            path: the file of the journal.
+            plan: everything that the rows depend on; its JSON is the first line.
         """
         self._path = path
-        self._first = json.dumps(plan, sort_keys=True).encode() + b"\n"
+        self._header = json.dumps(plan, sort_keys=True).encode() + b"\n"
         self.rows: dict[str, Row] = {}
 
     def __enter__(self) -> Self:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        whole = self._read(self._path.read_bytes())
-        os.ftruncate(self._file, whole)
+        valid_bytes = self._load(self._path.read_bytes())
+        os.ftruncate(self._file, valid_bytes)
         os.lseek(self._file, 0, os.SEEK_END)
-        if not whole:
-            os.write(self._file, self._first)
+        if not valid_bytes:
+            os.write(self._file, self._header)
         return self
 
-    def _read(self, written: bytes) -> int:
-        """Takes over the rows of what is written. Returns how many bytes of it are good."""
-        lines = written.splitlines(keepends=True)
-        if not lines or lines[0] != self._first:
+    def _load(self, content: bytes) -> int:
+        """Loads the rows of an existing journal. Returns how many of its bytes are valid."""
+        lines = content.splitlines(keepends=True)
+        if not lines or lines[0] != self._header:
             return 0
-        good = len(lines[0])
+        valid_bytes = len(lines[0])
         for line in lines[1:]:
             try:
                 row = json.loads(line) if line.endswith(b"\n") else None
@@ -48,26 +52,26 @@ class Journal:
             if row is None:
                 break
             self.rows[row["key"]] = row
-            good += len(line)
-        return good
+            valid_bytes += len(line)
+        return valid_bytes
 
     def __exit__(self, *_: object) -> None:
         os.close(self._file)
 
     def add(self, row: Row) -> None:
-        """Notes that a row is finished."""
+        """Appends a finished row."""
         self.rows[row["key"]] = row
         os.write(self._file, json.dumps(row).encode() + b"\n")
 
     def remove(self) -> None:
-        """Ends the journal: its part is committed."""
+        """Deletes the journal, once its part is committed."""
         self._path.unlink(missing_ok=True)
 
 
-def plan_of(path: Path) -> dict[str, Any]:
-    """The plan that began a journal; empty where there is no journal, or none that can be read."""
+def read_plan(path: Path) -> dict[str, Any]:
+    """Reads the plan of a journal; empty where the file is missing or unreadable."""
     try:
-        with path.open("rb") as written:
-            return dict(json.loads(written.readline()))
+        with path.open("rb") as file:
+            return dict(json.loads(file.readline()))
     except (OSError, ValueError, TypeError):
         return {}

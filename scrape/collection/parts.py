@@ -1,4 +1,4 @@
-"""The loop that every stage of parts shares: which parts are stale, make them one by one, commit each whole."""
+"""The loop that all stages of parts share: find the stale parts, make them one by one, commit each atomically."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,16 +15,17 @@ from dreamloom.scrape.collection.schema import Table
 
 
 def split(rows: Sequence[Any], part_rows: int = PART_ROWS) -> dict[str, Sequence[Any]]:
-    """Cuts a plan's rows into named parts, in order. No rows give one empty part, so that the table says it is done."""
-    return {f"{i // part_rows:05d}": rows[i : i + part_rows] for i in range(0, max(1, len(rows)), part_rows)}
+    """Splits rows into named parts, in order. No rows give one empty part, so that the table exists."""
+    starts = range(0, max(1, len(rows)), part_rows)
+    return {f"{start // part_rows:05d}": rows[start : start + part_rows] for start in starts}
 
 
 def stale_parts(collection: Collection, table: Table, recipes: Mapping[str, str]) -> list[str]:
-    """The parts that are missing or were made by another recipe, sorted."""
+    """Returns the parts that are missing or were made by another recipe, sorted."""
     return sorted(part for part, recipe in recipes.items() if collection.recipe(table, part) != recipe)
 
 
-Work = Callable[[str, Progress], tuple[pa.Table | Sequence[Mapping[str, Any]], Summary]]
+MakePart = Callable[[str, Progress], tuple[pa.Table | Sequence[Mapping[str, Any]], Summary]]
 """Makes one part: its rows, and its summary (rows, kept, dropped, bytes_written; the seconds are filled in)."""
 
 
@@ -33,63 +34,65 @@ def make_parts(
     table: Table,
     config: StageConfig,
     recipes: Mapping[str, str],
-    work: Work,
+    make: MakePart,
     progress: Progress = silent,
     parts: Sequence[str] | None = None,
     models: Mapping[str, str] | None = None,
 ) -> Summary:
-    """Runs `work` for every stale part and commits what it gives: the loop that every stage of parts shares.
+    """Makes every stale part and commits it.
 
     Args:
-        recipes: part → recipe, for all parts the table shall have.
-        parts: only these (for a scheduler that hands out parts one by one); None: all.
-        models: fingerprints of the models that `work` uses, by role, to be told with each part.
+        recipes: part → recipe, for all parts that the table should have.
+        make: called once per stale part.
+        parts: only these, for a scheduler that assigns parts one by one; None: all, and parts without a recipe are
+            removed.
+        models: fingerprints of the models that `make` uses, by role, stored with each part.
 
     Returns:
-        The summary of the parts asked for, also of those that were there before.
+        The summary of the requested parts, including those that existed before.
 
     Raises:
         UserError: another process works on this collection.
         ExceptionGroup: some parts failed; the others are done.
     """
-    asked = sorted(recipes) if parts is None else list(parts)
-    failed: list[Exception] = []
+    requested = sorted(recipes) if parts is None else list(parts)
+    errors: list[Exception] = []
     with collection.lock():
         if parts is None:
             collection.remove_parts(table, keep=recipes)
-        stale = set(stale_parts(collection, table, recipes)) & set(asked)
+        stale = set(stale_parts(collection, table, recipes)) & set(requested)
         remove_leftovers(collection.root / table)
         for number, part in enumerate(sorted(stale)):
             begun = time.monotonic()
             remove_leftovers(collection.image_folder(part))
             try:
-                rows, summary = work(part, _within(progress, number, len(stale)))
+                rows, summary = make(part, _part_progress(progress, number, len(stale)))
             except UserError:
                 raise
             except (OSError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
                 error.add_note(f"in part {part} of {collection.root / table}")
-                failed.append(error)
+                errors.append(error)
                 continue
             summary.seconds, summary.parts_done = time.monotonic() - begun, 1
             collection.write(table, part, rows, recipe=recipes[part], config=config, summary=summary, models=models)
-    if failed:
-        raise ExceptionGroup(f"{len(failed)} of {len(stale)} parts of {collection.root / table} failed", failed)
-    total = Summary()
-    for part in asked:
-        made = collection.summary(table, part)
-        if part not in stale:
-            made.parts_done, made.parts_before, made.seconds = 0, 1, 0.0
-        total += made
-    return total
+    if errors:
+        raise ExceptionGroup(f"{len(errors)} of {len(stale)} parts of {collection.root / table} failed", errors)
+    return _total(collection, table, requested, stale)
 
 
-def _within(progress: Progress, number: int, parts: int) -> Progress:
-    """The progress of one part, as a share of all parts that are to be made."""
+def _total(collection: Collection, table: Table, parts: Sequence[str], made: set[str]) -> Summary:
+    """Adds up the summaries of parts, of which `made` were made now."""
+    summaries = ((part, collection.summary(table, part)) for part in parts)
+    return sum((summary if part in made else summary.as_existing() for part, summary in summaries), start=Summary())
+
+
+def _part_progress(progress: Progress, number: int, parts: int) -> Progress:
+    """Returns the progress of one part, as a share of all parts that are made."""
     if parts == 1:
         return progress
 
-    def of_part(done: int, total: int | None, note: str = "") -> None:
-        whole = None if total is None else total * parts
-        progress(done + (total or 0) * number, whole, f"part {number + 1} of {parts} {note}".rstrip())
+    def report(done: int, total: int | None, note: str = "") -> None:
+        total_of_all = None if total is None else total * parts
+        progress(done + (total or 0) * number, total_of_all, f"part {number + 1} of {parts} {note}".rstrip())
 
-    return of_part
+    return report

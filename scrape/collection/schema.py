@@ -1,4 +1,4 @@
-"""What a collection's tables hold: their columns, and the words that stand in them."""
+"""The schemas of a collection's tables, and the fixed words in their columns."""
 
 import hashlib
 from enum import StrEnum
@@ -7,7 +7,7 @@ import pyarrow as pa
 
 
 class Status(StrEnum):
-    """What became of a candidate. `ok` alone has an image; the names are stable, for `--retry` and for counting."""
+    """What became of a candidate. Only `ok` has an image. The names are stable: `--retry` and counts rely on them."""
 
     OK = "ok"
     # the address
@@ -24,7 +24,7 @@ class Status(StrEnum):
     TOO_MANY_REDIRECTS = "too_many_redirects"
     SHORT_BODY = "short_body"
     TOO_LARGE = "too_large"
-    # the host's answer
+    # the response
     HTTP_403 = "http_403"
     HTTP_404 = "http_404"
     HTTP_410 = "http_410"
@@ -45,12 +45,12 @@ class Status(StrEnum):
     PLACEHOLDER = "placeholder"
     HASH_MISMATCH = "hash_mismatch"
     DUPLICATE = "duplicate"
-    # none of these: enough images had come
+    # enough images were stored already
     NOT_NEEDED = "not_needed"
 
 
 class Choice(StrEnum):
-    """Whether an image goes on into the dataset, or the first rule that it did not pass."""
+    """Whether an image goes on into the dataset, or the first rule that rejected it."""
 
     KEPT = "kept"
     DUPLICATE = "duplicate"
@@ -61,22 +61,22 @@ class Choice(StrEnum):
 
 
 class CaptionKind(StrEnum):
-    """Where a caption comes from."""
+    """The origin of a caption."""
 
     HUMAN = "human"
-    """Somebody wrote it for this image: COCO, a sidecar, a file name."""
+    """Written by a person for this image: COCO, a sidecar, a file name."""
     ALT = "alt"
-    """The alt text a web page gave the image: LAION."""
+    """The alt text of the image on a web page: LAION."""
     TEMPLATE = "template"
-    """One text for all images of a kind: FFHQ, ImageNet."""
+    """The same text for all images of a kind: FFHQ, ImageNet."""
     MODEL = "model"
-    """A captioning model wrote it."""
+    """Written by a captioning model."""
     NONE = "none"
-    """There is none yet."""
+    """No caption yet."""
 
 
 class Table(StrEnum):
-    """The tables of a collection, in the order in which the chain fills them."""
+    """The tables of a collection, in the order in which the stages fill them."""
 
     CANDIDATES = "candidates"
     RECORDS = "records"
@@ -109,7 +109,7 @@ SCHEMAS: dict[Table, pa.Schema] = {
             pa.field("pwatermark", pa.float32()),  # probability of a watermark
             pa.field("language", pa.string()),
             pa.field("licence", pa.string()),
-            pa.field("md5", pa.string()),  # of the bytes the index saw, where it says
+            pa.field("md5", pa.string()),  # of the bytes that the index saw, where it has one
             pa.field("sha256", pa.string()),
             pa.field("text_kind", pa.string()),  # CaptionKind; null: alt, as an index of the web has it
             pa.field("licence_url", pa.string()),
@@ -120,30 +120,30 @@ SCHEMAS: dict[Table, pa.Schema] = {
             _KEY,
             pa.field("status", pa.string(), nullable=False),  # Status
             pa.field("detail", pa.string()),  # a line about a status that is not ok
-            pa.field("url", pa.string()),  # where it was fetched, or can be seen
-            pa.field("path", pa.string()),  # the file it was read from, where there is one
+            pa.field("url", pa.string()),  # where it was downloaded, or can be viewed
+            pa.field("path", pa.string()),  # the file that it was read from, if any
             pa.field("image", pa.string()),  # images/<part>/<key>.<ext>, relative to the collection; null unless ok
             pa.field("width", pa.int32()),  # pixels of the stored image, upright
             pa.field("height", pa.int32()),
             pa.field("original_width", pa.int32()),
             pa.field("original_height", pa.int32()),
             pa.field("bytes", pa.int64()),  # of the stored image
-            pa.field("sha256", pa.string()),  # of the bytes as they came: equal images are found by it
-            pa.field("pixels_sha256", pa.string()),  # of the decoded pixels, where scrape was asked for it
-            pa.field("text", pa.string()),  # the caption it came with
+            pa.field("sha256", pa.string()),  # of the original bytes; finds equal images
+            pa.field("pixels_sha256", pa.string()),  # of the decoded pixels, with scrape's hash_pixels
+            pa.field("text", pa.string()),  # the caption of the source
             pa.field("text_kind", pa.string(), nullable=False),  # CaptionKind
             pa.field("licence", pa.string()),
             pa.field("licence_url", pa.string()),
             pa.field("author", pa.string()),
-            pa.field("consent", pa.string()),  # what X-Robots-Tag, robots.txt or TDM-Reservation said, where asked
+            pa.field("consent", pa.string()),  # what X-Robots-Tag, robots.txt or TDM-Reservation said, if requested
         ]
     ),
     Table.SCORES: pa.schema(
         [
             _KEY,
             pa.field("embedding", pa.list_(pa.float16())),  # of the image, L2-normalised
-            pa.field("aesthetic", pa.float32()),  # null where the config names no head
-            pa.field("similarity", pa.float32()),  # CLIP cosine of image and its text; null where it has none
+            pa.field("aesthetic", pa.float32()),  # null without an aesthetic head
+            pa.field("similarity", pa.float32()),  # CLIP cosine of the image and its text; null without text
             pa.field("phash", pa.int64()),  # 64-bit perceptual hash, as a signed integer
         ]
     ),
@@ -151,35 +151,35 @@ SCHEMAS: dict[Table, pa.Schema] = {
         [
             _KEY,
             pa.field("choice", pa.string(), nullable=False),  # Choice
-            pa.field("detail", pa.string()),  # "aesthetic 4.9 < 5.5", or the key it repeats
+            pa.field("detail", pa.string()),  # "aesthetic 4.9 < 5.5", or the key of the image that it repeats
         ]
     ),
     Table.CAPTIONS: pa.schema(
         [
             _KEY,
             pa.field("caption", pa.string(), nullable=False),  # may be empty
-            pa.field("unedited", pa.string()),  # what it was before the edits
+            pa.field("unedited", pa.string()),  # the caption before edits
             pa.field("kind", pa.string(), nullable=False),  # CaptionKind
-            pa.field("model", pa.string()),  # the model that wrote it, where one did
-            pa.field("score", pa.float32()),  # the model's mean log-probability a token, where it gives one
-            pa.field("similarity", pa.float32()),  # CLIP cosine of image and unedited, where CLIP was asked
-            pa.field("margin", pa.float32()),  # by how much that is above the next candidate's
-            pa.field("clip", pa.string()),  # the CLIP that was asked
-            pa.field("doubtful", pa.bool_()),  # whether the similarity is under the floor; null: there is no floor
-            pa.field("candidates", pa.list_(_CANDIDATE)),  # all that were found, in order; null: it is a kept text
-            pa.field("recipe", pa.string()),  # recipe by which the candidates of this image were found
+            pa.field("model", pa.string()),  # the model that wrote it, if any
+            pa.field("score", pa.float32()),  # the model's mean log-probability per token, if it has one
+            pa.field("similarity", pa.float32()),  # CLIP cosine of the image and `unedited`, if CLIP was used
+            pa.field("margin", pa.float32()),  # similarity minus that of the next candidate
+            pa.field("clip", pa.string()),  # the CLIP model used
+            pa.field("doubtful", pa.bool_()),  # whether the similarity is below the threshold; null: no threshold
+            pa.field("candidates", pa.list_(_CANDIDATE)),  # all generated ones, in order; null: a kept text
+            pa.field("recipe", pa.string()),  # recipe of this image's candidates
         ]
     ),
 }
-"""Every table has one row a key of its upstream table that went on: scores, one a record whose status is ok;
-choices, one a score or record; captions, one a choice that was kept. Keys are unique and in the upstream order."""
+"""Each table has one row per key that the upstream table passed on: scores, one per record whose status is ok; choices,
+one per score or record; captions, one per kept choice. Keys are unique and in the upstream order."""
 
 
 def key_of(*identity: str) -> str:
-    """The stable name of an image: a hash of where it comes from, never of its bytes or its place in a list.
+    """Returns the stable name of an image: a hash of its origin, never of its bytes or its position in a list.
 
     Args:
-        identity: what makes the source unique: ("url", url), or ("coco", "000000000009"), or ("folder", relative path).
+        identity: what identifies the origin: ("url", url), ("coco", "000000000009") or ("folder", relative path).
 
     Returns:
         32 hex digits, the same on every machine and in every run.

@@ -36,9 +36,7 @@ def filter_laion(collection: Collection, config: FilterConfig, progress: Progres
         remove_leftovers(collection.root)
         remove_leftovers(collection.root / Table.CANDIDATES)
         if collection.recipe(Table.CANDIDATES, "00000") == made_by:
-            there = collection.summary(Table.CANDIDATES)
-            there.parts_before, there.parts_done, there.seconds = len(collection.parts(Table.CANDIDATES)), 0, 0.0
-            return there
+            return collection.summary(Table.CANDIDATES).as_existing(len(collection.parts(Table.CANDIDATES)))
         with _selection(config, collection.root, progress) as (funnel, rows):
             funnel.parts_done = _write_parts(collection, config, made_by, funnel, rows)
         return funnel

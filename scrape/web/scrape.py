@@ -12,7 +12,7 @@ from dreamloom.base.files import remove_leftovers
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
 from dreamloom.scrape.collection import Collection, Status, Table, open_collection
-from dreamloom.scrape.collection.journal import Journal, Row, plan_of
+from dreamloom.scrape.collection.journal import Journal, Row, read_plan
 from dreamloom.scrape.collection.parts import make_parts, stale_parts
 from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.scrape.web.dedup import OF_PICTURES, row_of
@@ -178,7 +178,7 @@ def _retry(
 def _end_journal(collection: Collection, part: str) -> None:
     """Removes the journal of a part that is committed; one of a retry of this very part is not done yet, and stays."""
     path = _journal_path(collection, part)
-    if plan_of(path).get("of") != collection.stamp(Table.RECORDS, part):
+    if read_plan(path).get("of") != collection.stamp(Table.RECORDS, part):
         path.unlink(missing_ok=True)
 
 
