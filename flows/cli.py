@@ -46,7 +46,7 @@ app = App(
     version=_version,
     help_formatter=HelpPage(),
     config=_all_of_a_key,
-    help="Turn your own images into a fine-tuned Stable Diffusion model that still knows everything it knew before.",
+    help="Fine-tune Stable Diffusion on your own images, and rehearse with real ones what the model should keep.",
     suppress_keyboard_interrupt=False,
     help_epilogue="Each command tells its flags: dreamloom COMMAND --help",
 )
