@@ -222,7 +222,7 @@ def draw(target: Path, arms: list[Arm]) -> None:
         )
         for arm in arms
     ]
-    title = f"What a {CONCEPT} is, learned from 48 images: in a green frame, the judge finds the shapes and colours asked for"
+    title = f"What a {CONCEPT} is, learned from 48 images: framed green where the shapes and colours are right"
     with commit(target) as temporary:
         comparison(title, SHOWN, rows, CONCEPTS).save(temporary, "PNG")
 
