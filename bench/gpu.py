@@ -37,17 +37,17 @@ from PIL import Image
 
 from bench.plain_step import PlainStep
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.captions import Wording
+from dreamloom.train.data.captions import CaptionBuilder
 from dreamloom.train.data.dataset import read_dataset
 from dreamloom.train.data.latent_cache import LatentCache
-from dreamloom.train.data.loader import Loader, Ready
-from dreamloom.train.data.schedule import Course
-from dreamloom.train.data.text_cache import Texts
+from dreamloom.train.data.loader import BatchLoader, LoadedBatch
+from dreamloom.train.data.schedule import BatchSchedule
+from dreamloom.train.data.text_cache import TextCache
 from dreamloom.train.loop.trainer import Trainer
-from dreamloom.train.model.checkpoint_file import clip_tokenizer
+from dreamloom.train.model.checkpoint_file import make_clip_tokenizer
 from dreamloom.train.model.device import choose_device, peak_memory
 from dreamloom.train.model.model import Model, load_model
-from dreamloom.train.model.sd_configs import TELLING, known_config
+from dreamloom.train.model.sd_configs import CROSS_ATTENTION_KEY, infer_component_config
 
 TINY = str(Path(__file__).parents[1] / "demo" / "models" / "stable-diffusion")
 PICTURE_FLOPS = 2.0e12
@@ -126,10 +126,10 @@ def measure(row: str, batch: int, steps: int, tiny: bool, compiled: bool) -> dic
         )
         latents = LatentCache(None, model.vae)
         latents.add(data.samples, config.num_workers)
-    texts = Texts(model, None, frozen=True)
-    texts.add(Wording(config).fixed(data.samples))
-    course = Course(data, config)
-    groups = Loader(data, latents, texts, config, pin=device.type == "cuda").steps(course.after(0))
+    texts = TextCache(model, None, frozen=True)
+    texts.add(CaptionBuilder(config).fixed_captions(data.samples))
+    course = BatchSchedule(data, config)
+    groups = BatchLoader(data, latents, texts, config, pin=device.type == "cuda").steps(course.batches_after(0))
     flops = count_flops(model, next(groups)[0]) if tiny else PICTURE_FLOPS
     step = ours(model, course, config) if row == "ours" else plain(model, ROWS[row])
     if device.type == "cuda":
@@ -151,11 +151,11 @@ def measure(row: str, batch: int, steps: int, tiny: bool, compiled: bool) -> dic
     }
 
 
-Step = Callable[[list[Ready]], None]
+Step = Callable[[list[LoadedBatch]], None]
 
 
 def timed(
-    step: Step, groups: Iterator[list[Ready]], steps: int, device: torch.device, check: bool
+    step: Step, groups: Iterator[list[LoadedBatch]], steps: int, device: torch.device, check: bool
 ) -> tuple[float, float]:
     """Seconds of so many steps, and how many of these went by waiting for data.
 
@@ -189,17 +189,17 @@ def plain(model: Model, levers: dict[str, Any]) -> Step:
     compiled = torch.compile(unet, dynamic=False) if levers["compile"] else None
     inner = PlainStep(model, torch.bfloat16 if levers["precision"] == "bf16" else torch.float32, layout, compiled)
 
-    def step(group: list[Ready]) -> None:
+    def step(group: list[LoadedBatch]) -> None:
         (ready,) = group
         mean, deviation = ready.posteriors.to(device).float().unbind(1)
-        inner(model.scaled(mean + deviation * torch.randn_like(mean)), ready.texts.to(device).float())
+        inner(model.scale_latents(mean + deviation * torch.randn_like(mean)), ready.text.to(device).float())
 
     return step
 
 
-def ours(model: Model, course: Course, config: TrainConfig) -> Step:
+def ours(model: Model, course: BatchSchedule, config: TrainConfig) -> Step:
     """The trainer's step; its losses are read at the end alone."""
-    return Trainer(model, course.images, config).step
+    return Trainer(model, course.num_images, config).step
 
 
 def random_model(device: torch.device) -> Model:
@@ -208,8 +208,8 @@ def random_model(device: torch.device) -> Model:
     import transformers
 
     torch.manual_seed(0)
-    tensors = {TELLING: (320, 768), "model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3)}
-    configs = {p: known_config(Path(), tensors, p) for p in ("unet", "vae", "text_encoder", "scheduler")}
+    tensors = {CROSS_ATTENTION_KEY: (320, 768), "model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3)}
+    configs = {p: infer_component_config(Path(), tensors, p) for p in ("unet", "vae", "text_encoder", "scheduler")}
     with device:
         unet = diffusers.UNet2DConditionModel.from_config(configs["unet"])
         vae = diffusers.AutoencoderKL.from_config(configs["vae"])
@@ -218,7 +218,7 @@ def random_model(device: torch.device) -> Model:
         module.requires_grad_(False).eval().to(device=device, memory_format=torch.channels_last)
     scheduler = diffusers.DDPMScheduler.from_config(configs["scheduler"])
     kept = torch.as_tensor(scheduler.alphas_cumprod).float().to(device)
-    return Model(unet, vae, text_encoder, clip_tokenizer(configs), scheduler, kept)
+    return Model(unet, vae, text_encoder, make_clip_tokenizer(configs), scheduler, kept)
 
 
 def matmul_rate(device: torch.device) -> float:
@@ -235,13 +235,13 @@ def matmul_rate(device: torch.device) -> float:
     return 2 * side**3 * times / (time.perf_counter() - began)
 
 
-def count_flops(model: Model, ready: Ready) -> float:
+def count_flops(model: Model, ready: LoadedBatch) -> float:
     """FLOP an image costs, backward as twice forward."""
     from torch.utils.flop_counter import FlopCounterMode
 
     noisy = ready.posteriors[:1, 0].float()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.unet(noisy, torch.zeros(1, dtype=torch.long), ready.texts[:1].float())
+        model.unet(noisy, torch.zeros(1, dtype=torch.long), ready.text[:1].float())
     return float(3 * counter.get_total_flops())
 
 

@@ -34,12 +34,12 @@ from PIL import Image
 
 from bench.plain_step import PlainStep
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.captions import Wording
+from dreamloom.train.data.captions import CaptionBuilder
 from dreamloom.train.data.dataset import Dataset, Sample, read_dataset
 from dreamloom.train.data.latent_cache import LatentCache
-from dreamloom.train.data.loader import Loader
-from dreamloom.train.data.schedule import Course
-from dreamloom.train.data.text_cache import Texts
+from dreamloom.train.data.loader import BatchLoader
+from dreamloom.train.data.schedule import BatchSchedule
+from dreamloom.train.data.text_cache import TextCache
 from dreamloom.train.loop.trainer import Trainer
 from dreamloom.train.model.model import Model, load_model
 
@@ -132,12 +132,12 @@ def report(rounds: list[dict[str, float]], images: int, spent: dict[str, float])
     )
 
 
-def filled(model: Model, data: Dataset, config: TrainConfig, cache: Path) -> tuple[LatentCache, Texts]:
+def filled(model: Model, data: Dataset, config: TrainConfig, cache: Path) -> tuple[LatentCache, TextCache]:
     """Latents and texts of a data set, in a folder of their own."""
     latents = LatentCache(cache, model.vae)
     latents.add(data.samples, config.num_workers)
-    texts = Texts(model, cache, frozen=True)
-    texts.add(Wording(config).fixed(data.samples))
+    texts = TextCache(model, cache, frozen=True)
+    texts.add(CaptionBuilder(config).fixed_captions(data.samples))
     return latents, texts
 
 
@@ -159,9 +159,9 @@ def ours(data: Dataset, config: TrainConfig, place: Path, clock: Clock) -> Turn:
     """The trainer's step and its loader, as the loop has them."""
     model = load_model(config.base, CPU)
     latents, texts = filled(model, data, config, place / "latents")
-    course = Course(data, config)
-    trainer = Trainer(model, course.images, config)
-    groups = Loader(data, latents, texts, config, pin=False).steps(course.after(0))
+    course = BatchSchedule(data, config)
+    trainer = Trainer(model, course.num_images, config)
+    groups = BatchLoader(data, latents, texts, config, pin=False).steps(course.batches_after(0))
 
     def turn(steps: int) -> None:
         for _ in range(steps):
@@ -183,7 +183,7 @@ def bare(config: TrainConfig) -> Turn:
     noisy = torch.randn(shape).contiguous(memory_format=torch.channels_last)
     noise, times = torch.randn(shape), torch.randint(0, 1000, (BATCH,))
     with torch.no_grad():
-        states = model.states(model.tokens(["scene number 1"] * BATCH))
+        states = model.encode_text(model.tokenize(["scene number 1"] * BATCH))
 
     def turn(steps: int) -> None:
         for _ in range(steps):
@@ -209,14 +209,14 @@ def plain(data: Dataset, config: TrainConfig, clock: Clock) -> Turn:
             with torch.no_grad(), clock.on("vae"):
                 latents = model.vae.encode(pictures).latent_dist.sample() * model.vae.config.scaling_factor
             with torch.no_grad(), clock.on("text"):
-                states = model.states(model.tokens([sample.caption for sample in chosen]))
+                states = model.encode_text(model.tokenize([sample.caption for sample in chosen]))
             step(latents, states)
 
     return turn
 
 
 def _plain_picture(sample: Sample) -> torch.Tensor:
-    image = Image.open(sample.picture.stored.path).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    image = Image.open(sample.image.source.path).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 127.5 - 1
 
 

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from dreamloom.curate.assemble import DROPPED, manifest_path, read_manifest
 from dreamloom.flows.tables import sources_of
 from dreamloom.scrape.collection import Collection, Status, Table
-from dreamloom.train.data.folder import read_folder
+from dreamloom.train.data.folder import read_training_folder
 
 Captions = list[tuple[str, str]]
 """Pairs of an image's key or file name and its caption."""
@@ -51,7 +51,7 @@ def captions_of_workspace(workspace: Path, sources: Sequence[str] | None = None)
 
 def captions_of_training_folder(folder: Path) -> Captions:
     """Returns the captions of a training folder by file name."""
-    return [(image.name, image.caption) for subfolder in read_folder(folder) for image in subfolder.pictures]
+    return [(image.name, image.caption) for subfolder in read_training_folder(folder) for image in subfolder.images]
 
 
 def images_of_collection(collection: Collection) -> CaptionedImages:
@@ -69,10 +69,10 @@ def images_of_training_folder(folder: Path) -> CaptionedImages:
 
     Images in shards are left out.
     """
-    subfolders = read_folder(folder)
+    subfolders = read_training_folder(folder)
     count = max(1, SHEET_IMAGES // len(subfolders))
-    files = [[image for image in each.pictures if image.stored.length is None] for each in subfolders]
-    return [(image.stored.path, image.caption) for images in files for image in evenly_spaced(images, count)]
+    files = [[image for image in each.images if image.source.length is None] for each in subfolders]
+    return [(image.source.path, image.caption) for images in files for image in evenly_spaced(images, count)]
 
 
 def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:

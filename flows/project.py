@@ -30,7 +30,7 @@ from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.evaluate import EvaluateConfig
 from dreamloom.train.export.export import ExportConfig
-from dreamloom.train.model.check import check as check_training
+from dreamloom.train.model.check import check_models as check_training
 
 Stage = TypeVar("Stage", bound=StageConfig)
 

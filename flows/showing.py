@@ -15,7 +15,7 @@ from dreamloom.flows.contents import SHEET_IMAGES, CaptionedImages, evenly_space
 from dreamloom.flows.tables import balance, funnel, sources_of
 from dreamloom.flows.terminal import funnel_table, rows_table
 from dreamloom.scrape.collection import Collection, Table
-from dreamloom.train.data.folder import read_folder
+from dreamloom.train.data.folder import read_training_folder
 
 _COLUMNS, _SIDE = 8, 192
 _OURS = "dreamloom contact sheet"
@@ -36,11 +36,11 @@ def tables(folder: Path) -> list[RichTable]:
     rows = [
         {
             "folder": f.name,
-            "images": len(f.pictures),
+            "images": len(f.images),
             "multiply": float(f.multiply),
-            "shown an epoch": float(len(f.pictures) * f.multiply),
+            "shown an epoch": float(len(f.images) * f.multiply),
         }
-        for f in read_folder(folder)
+        for f in read_training_folder(folder)
     ]
     return [rows_table(str(folder), rows)]
 

@@ -26,8 +26,8 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import NO_RECIPE, StageConfig, recipe
 from dreamloom.caption.sidecar import decoded
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.diffusion.rng import stream
-from dreamloom.train.model.check import check_model
+from dreamloom.train.diffusion.rng import stream_key
+from dreamloom.train.model.check import check_base_model
 
 MARK = ".dreambooth.json"
 """The file that says how a folder was made; a folder without it is not ours to write into."""
@@ -86,7 +86,7 @@ def dreambooth(
         UserError: a subject lacks something, the model is not there, or `target` holds something else.
     """
     found = read_subjects(subjects)
-    check_model(config.base)
+    check_base_model(config.base)
     models = {"base": fingerprint(config.base)}
     made = recipe("dreambooth", 1, config, models=models)
     classes = _check_target(target, made, found)
@@ -177,7 +177,7 @@ def _draw_class(subject: Subject, folder: Path, config: DreamBoothConfig, progre
 
         shared = set(DreamBoothConfig.model_fields) & set(TrainConfig.model_fields)
         values = {name: getattr(config, name) for name in shared}
-        values |= {"seed": stream(config.seed, "class", subject.name) >> 1, "bucket_reso_steps": 8}
+        values |= {"seed": stream_key(config.seed, "class", subject.name) >> 1, "bucket_reso_steps": 8}
         values |= {"batch_size": config.sample_batch_size}
         files = {number: folder / f"{number:05d}.png" for number in missing}
         draw_each(subject.kind, files, TrainConfig.model_validate(values), progress)

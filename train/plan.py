@@ -6,10 +6,10 @@ from fractions import Fraction
 from pathlib import Path
 
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.buckets import Size, enlargement
-from dreamloom.train.data.dataset import Dataset, Problem, Sample, names, read_dataset
-from dreamloom.train.data.schedule import Course
-from dreamloom.train.model.memory import estimate
+from dreamloom.train.data.buckets import Size, upscale_factor
+from dreamloom.train.data.dataset import Dataset, Problem, Sample, read_dataset, summarize_problems
+from dreamloom.train.data.schedule import BatchSchedule
+from dreamloom.train.model.memory import estimate_memory
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,11 @@ class Plan:
     def notes(self) -> list[str]:
         """What the user should know of, in sentences."""
         scarce = [bucket for bucket in self.buckets if bucket.filled > bucket.pictures]
-        notes = [f"{len(self.problems):,} would take no part: {names(self.problems, 10)}."] if self.problems else []
+        notes = (
+            [f"{len(self.problems):,} would take no part: {summarize_problems(self.problems, 10)}."]
+            if self.problems
+            else []
+        )
         if self.enlarged:
             notes.append(f"{self.enlarged:,} would be enlarged, to fill a bucket that is larger; see upscale.")
         notes += [
@@ -88,20 +92,20 @@ def plan(folder: Path, config: TrainConfig, images_per_second: float | None = No
         UserError: the folder can't be trained on.
     """
     dataset = read_dataset(folder, config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
-    course = Course(dataset, config)
+    course = BatchSchedule(dataset, config)
     return Plan(
         folders=_folders(dataset),
         buckets=_buckets(dataset, course),
         captions=tuple((sample.name, sample.caption) for sample in dataset.samples),
         problems=dataset.problems,
-        enlarged=sum(enlargement(sample.size, sample.bucket) > 1 for sample in dataset.samples),
-        batches_first_epoch=course.ends[0],
-        epochs=len(course.ends),
-        images=course.images,
-        filled=course.filled,
-        steps=course.steps,
-        seconds=course.images / images_per_second if images_per_second else None,
-        memory=needed.total if (needed := estimate(config)) else None,
+        enlarged=sum(upscale_factor(sample.size, sample.bucket) > 1 for sample in dataset.samples),
+        batches_first_epoch=course.epoch_ends[0],
+        epochs=len(course.epoch_ends),
+        images=course.num_images,
+        filled=course.num_filled,
+        steps=course.num_steps,
+        seconds=course.num_images / images_per_second if images_per_second else None,
+        memory=needed.total if (needed := estimate_memory(config)) else None,
         preset=config.preset,
     )
 
@@ -109,7 +113,7 @@ def plan(folder: Path, config: TrainConfig, images_per_second: float | None = No
 def _folders(dataset: Dataset) -> tuple[FolderPlan, ...]:
     members: dict[int, list[Sample]] = defaultdict(list)
     for sample in dataset.samples:
-        members[sample.folder].append(sample)
+        members[sample.folder_index].append(sample)
     return tuple(
         FolderPlan(folder.name, len(here), folder.multiply, sum((s.settings.multiply for s in here), Fraction(0)))
         for place, folder in enumerate(dataset.folders)
@@ -117,15 +121,15 @@ def _folders(dataset: Dataset) -> tuple[FolderPlan, ...]:
     )
 
 
-def _buckets(dataset: Dataset, course: Course) -> tuple[BucketPlan, ...]:
-    first = course.epoch(0)
+def _buckets(dataset: Dataset, course: BatchSchedule) -> tuple[BucketPlan, ...]:
+    first = course.epoch_batches(0)
     members = Counter(sample.bucket for sample in dataset.samples)
     return tuple(
         BucketPlan(
             size,
             members[size],
             sum(batch.bucket == size for batch in first),
-            sum(batch.filled for batch in first if batch.bucket == size),
+            sum(batch.num_filled for batch in first if batch.bucket == size),
         )
         for size in course.buckets
     )

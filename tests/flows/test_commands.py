@@ -85,14 +85,14 @@ def test_train_plans_any_training_folder_and_writes_nothing(tmp_path: Path, caps
 
 
 def test_a_projects_manifest_is_the_same_training_folder(finished: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    from dreamloom.train.data.folder import read_folder
+    from dreamloom.train.data.folder import read_training_folder
 
     (table,) = finished.folder.rglob("dataset.parquet")
     rows, files = (
-        [p for folder in read_folder(path) for p in folder.pictures] for path in (table, table.with_suffix(""))
+        [p for folder in read_training_folder(path) for p in folder.images] for path in (table, table.with_suffix(""))
     )
-    assert [(p.caption, p.settings.multiply, p.stored.read()) for p in rows] == [
-        (p.caption, p.settings.multiply, p.stored.read()) for p in files
+    assert [(p.caption, p.settings.multiply, p.source.read()) for p in rows] == [
+        (p.caption, p.settings.multiply, p.source.read()) for p in files
     ]
     assert len(rows) > 1
 

@@ -47,9 +47,9 @@ def test_a_folder_of_subjects_and_classes(
     data = read_dataset(target, 32, 8, 1)
     captions: dict[str, set[str]] = {folder.name: set() for folder in data.folders}
     for sample in data.samples:
-        captions[data.folders[sample.folder].name].add(sample.caption)
+        captions[data.folders[sample.folder_index].name].add(sample.caption)
     assert captions["rex"] == {"a photo of rex, sks dog"} and captions["tom class"] == {"a photo of a dog"}
-    weights = {data.folders[s.folder].name: s.settings.loss_scale for s in data.samples}
+    weights = {data.folders[s.folder_index].name: s.settings.loss_scale for s in data.samples}
     assert weights == {"rex": 1, "rex class": 0.5, "tom": 1, "tom class": 0.5}
     assert [float(folder.multiply) for folder in data.folders] == [3, 1, 2, 1]
     drawn = {path.parent.name: path.read_bytes() for path in target.glob("* class/00002.png")}
@@ -78,7 +78,7 @@ def test_more_pictures_and_another_weight_cost_no_drawing_anew(subjects: Path, t
     fewer = dreambooth(subjects, target, settings(tiny_base))
     assert (fewer.class_pictures, fewer.drawn) == (18, 0), "nothing is taken away"
     folders = {folder.name: folder for folder in read_dataset(target, 32, 8, 1).folders}
-    assert len(folders["tom class"].pictures) == 9 and float(folders["tom"].multiply) == 3
+    assert len(folders["tom class"].images) == 9 and float(folders["tom"].multiply) == 3
     (subjects / "tom" / "class.txt").write_text("a photo of a cat")
     with pytest.raises(UserError, match=r"tom class shows 'a photo of a dog', and tom/class.txt now says"):
         dreambooth(subjects, target, settings(tiny_base))

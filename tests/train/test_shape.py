@@ -18,15 +18,15 @@ WAITS = {"item", "cpu", "numpy", "tolist", "synchronize", "nonzero"}
 """Methods of a tensor for which the host waits until the device has come so far."""
 
 BESIDE_THE_STEP = {
-    "data.schedule.Course.epoch",  # numpy arrays, which no device computes
-    "data.schedule.Course._of_group",
-    "data.crops.Framing.choose",
-    "data.captions.Wording.choose",
-    "data.captions.shuffled",
-    "model.model.weights_digest",  # before the first step
-    "model.model.Model.scaled",  # numbers of a config
+    "data.schedule.BatchSchedule.epoch_batches",  # numpy arrays, which no device computes
+    "data.schedule.BatchSchedule._of_group",
+    "data.crops.CropPlanner.choose_views",
+    "data.captions.CaptionBuilder.build",
+    "data.captions.shuffle_tags",
+    "model.model.hash_weights",  # before the first step
+    "model.model.Model.scale_latents",  # numbers of a config
     "data.text_cache._key",  # tokens, which lie on the processor
-    "data.text_cache.Texts._encode",  # before the first step
+    "data.text_cache.TextCache._encode",  # before the first step
     "loop.loss_window.LossWindow.take",  # the look at the losses itself, every log_every_n_steps steps
 }
 

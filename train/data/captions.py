@@ -6,21 +6,21 @@ import numpy as np
 
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Sample
-from dreamloom.train.diffusion.rng import stream, uniform
+from dreamloom.train.diffusion.rng import stream_key, uniform
 
 
-class Wording:
+class CaptionBuilder:
     """Which caption each of a run's samples has: a function of the seed and the sample's index."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.dropout = stream(config.seed, "caption dropout")
+        self.dropout = stream_key(config.seed, "caption dropout")
 
-    def fixed(self, samples: Sequence[Sample]) -> list[str]:
+    def fixed_captions(self, samples: Sequence[Sample]) -> list[str]:
         """The captions that are known before the run: the empty one, and those of images whose tags stay put."""
         return ["", *(sample.caption for sample in samples if not self._shuffles(sample))]
 
-    def choose(self, samples: Sequence[Sample], first: int) -> list[str]:
+    def build(self, samples: Sequence[Sample], first: int) -> list[str]:
         """The captions of the samples whose indices go from `first` on."""
         luck = uniform(self.dropout, np.arange(first, first + len(samples))).tolist()
         return [
@@ -39,31 +39,35 @@ class Wording:
     def _worded(self, sample: Sample, index: int) -> str:
         if not self._shuffles(sample):
             return sample.caption
-        key = stream(self.config.seed, "tags", index)
-        weights, most = dict(sample.picture.weights), sample.settings.max_caption_length
-        return shuffled(sample.caption, self.config.keep_tags, key, weights, most)
+        key = stream_key(self.config.seed, "tags", index)
+        weights, most = dict(sample.image.tag_weights), sample.settings.max_caption_length
+        return shuffle_tags(sample.caption, self.config.keep_tags, key, weights, most)
 
 
-def shuffled(
-    caption: str, keep: int, key: int, weights: Mapping[str, float] | None = None, most: int | None = None
+def shuffle_tags(
+    caption: str,
+    keep_tags: int,
+    key: int,
+    tag_weights: Mapping[str, float] | None = None,
+    max_length: int | None = None,
 ) -> str:
     """A caption whose tags, what follows its first comma, stand in another order.
 
     Tags are drawn without replacement, each with a chance like its weight (Efraimidis and Spirakis 2006).
 
     Args:
-        keep: how many tags after the main prompt stay where they are.
+        keep_tags: how many tags after the main prompt stay where they are.
         key: names the order.
-        weights: of tags that have one other than 1.
-        most: characters; a tag that would make the caption longer is left out.
+        tag_weights: of tags that have one other than 1.
+        max_length: characters; a tag that would make the caption longer is left out.
     """
     parts = [part.strip() for part in caption.split(",")]
-    start, tags = parts[: 1 + keep], [part for part in parts[1 + keep :] if part]
+    start, tags = parts[: 1 + keep_tags], [part for part in parts[1 + keep_tags :] if part]
     luck = uniform(key, np.arange(len(tags))).tolist()
-    times = [-np.log1p(-u) / max((weights or {}).get(tag, 1.0), 1e-9) for tag, u in zip(tags, luck, strict=True)]
+    times = [-np.log1p(-u) / max((tag_weights or {}).get(tag, 1.0), 1e-9) for tag, u in zip(tags, luck, strict=True)]
     made = ", ".join(start)
     for _, tag in sorted(zip(times, tags, strict=True)):
         longer = f"{made}, {tag}"
-        if most is None or len(longer) <= most:
+        if max_length is None or len(longer) <= max_length:
             made = longer
     return made

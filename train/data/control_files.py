@@ -21,7 +21,7 @@ import yaml
 from dreamloom.base.errors import UserError
 from dreamloom.caption.filename import read_name
 from dreamloom.caption.sidecar import Written, joined, parse_yaml
-from dreamloom.train.data.picture import Picture, Settings, Stored
+from dreamloom.train.data.image import ByteRange, ImageSettings, TrainingImage
 
 MAX_MULTIPLY = 10_000
 MAX_SCALE = 100
@@ -31,7 +31,7 @@ Tags = tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
-class Controls:
+class FolderSettings:
     """What holds for the images of a folder."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -42,17 +42,19 @@ class Controls:
     """After each image's own."""
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> ImageSettings:
         """With defaults for what was not said."""
-        return Settings(**self.values)
+        return ImageSettings(**self.values)
 
-    def over(self, outer: "Controls") -> "Controls":
+    def inherit(self, outer: "FolderSettings") -> "FolderSettings":
         """These, and what the outer ones say besides."""
         prompt = outer.prompt if self.prompt is None else self.prompt
-        return Controls({**outer.values, **self.values}, prompt, (*self.tags, *outer.tags))
+        return FolderSettings({**outer.values, **self.values}, prompt, (*self.tags, *outer.tags))
 
 
-def read_controls(folder: Path, outer: Controls, names: Collection[str]) -> tuple[Controls, Controls]:
+def read_folder_settings(
+    folder: Path, outer: FolderSettings, names: Collection[str]
+) -> tuple[FolderSettings, FolderSettings]:
     """The controls of a folder's own images, and those that the folders below it start from.
 
     Args:
@@ -62,22 +64,24 @@ def read_controls(folder: Path, outer: Controls, names: Collection[str]) -> tupl
     Raises:
         UserError: a control file says what can't be.
     """
-    below = _yaml(folder, "global", names).over(outer)
+    below = _yaml(folder, "global", names).inherit(outer)
     files = {key: folder / f"{key}.txt" for key in _READERS if f"{key}.txt" in names}
     said = {key: _READERS[key](_text(file), file) for key, file in files.items()}
     if "shuffle_tags.txt" in names:
         said["shuffle_tags"] = True
-    return _yaml(folder, "local", names).over(Controls(said)).over(below), below
+    return _yaml(folder, "local", names).inherit(FolderSettings(said)).inherit(below), below
 
 
-def read_values(entries: Mapping[str, Any], where: Path) -> dict[str, Any]:
+def parse_settings(entries: Mapping[str, Any], where: Path) -> dict[str, Any]:
     """The settings in a mapping: a YAML's, or a manifest's row.
 
     Raises:
         UserError: a key is unknown, or its value can't be.
     """
-    if unknown := sorted(set(entries) - set(KEYS)):
-        raise UserError(f"{where} has {', '.join(unknown)}, which says nothing here; the keys are {', '.join(KEYS)}.")
+    if unknown := sorted(set(entries) - set(SETTING_KEYS)):
+        raise UserError(
+            f"{where} has {', '.join(unknown)}, which says nothing here; the keys are {', '.join(SETTING_KEYS)}."
+        )
     values: dict[str, Any] = {}
     for key, value in entries.items():
         if value is None or key == "rating":
@@ -89,7 +93,7 @@ def read_values(entries: Mapping[str, Any], where: Path) -> dict[str, Any]:
     return values
 
 
-def picture_of(path: Path, name: str, controls: Controls, written: Written) -> Picture:
+def make_training_image(path: Path, name: str, controls: FolderSettings, written: Written) -> TrainingImage:
     """An image in a file of its own, with what its sidecars and its folder's controls say.
 
     Raises:
@@ -97,11 +101,11 @@ def picture_of(path: Path, name: str, controls: Controls, written: Written) -> P
     """
     settings = replace(controls.settings, **_said(path, written))
     tags = (*written.tags, *controls.tags)
-    caption = caption_of(read_name(path.name), controls, written)
-    return Picture(name, Stored(path), caption, settings, tuple((tag.strip(), w) for tag, w in tags if w != 1))
+    caption = resolve_caption(read_name(path.name), controls, written)
+    return TrainingImage(name, ByteRange(path), caption, settings, tuple((tag.strip(), w) for tag, w in tags if w != 1))
 
 
-def caption_of(name: str, controls: Controls, written: Written) -> str:
+def resolve_caption(name: str, controls: FolderSettings, written: Written) -> str:
     """The main prompt of the sidecar, else of the folder's YAML, else the name's caption; behind it all tags."""
     prompts = (written.prompt, controls.prompt, name)
     prompt = next(prompt for prompt in prompts if prompt is not None)
@@ -111,7 +115,7 @@ def caption_of(name: str, controls: Controls, written: Written) -> str:
     return joined(prompt, [tag for tag in tags if tag[0].strip() not in map(str.strip, prompt.split(","))])
 
 
-def read_number(text: str, where: Path) -> Fraction:
+def parse_number(text: str, where: Path) -> Fraction:
     """2, 0.025, 1/3, or as programs write small ones (1e-05), exact.
 
     Raises:
@@ -127,14 +131,14 @@ def read_number(text: str, where: Path) -> Fraction:
 
 def _said(path: Path, written: Written) -> dict[str, Any]:
     """The settings in an image's own YAML; none in one that is not EveryDream's."""
-    if not written.settings or not any(key in KEYS for key in written.settings):
+    if not written.settings or not any(key in SETTING_KEYS for key in written.settings):
         return {}
     names = (path.with_suffix(suffix) for suffix in (".yaml", ".yml"))
-    return read_values(written.settings, next(name for name in names if name.is_file()))
+    return parse_settings(written.settings, next(name for name in names if name.is_file()))
 
 
 def _multiply(text: str, where: Path) -> Fraction:
-    value = read_number(text, where)
+    value = parse_number(text, where)
     if value > MAX_MULTIPLY:
         raise UserError(
             f"{where} holds {text.strip()}, more than the {MAX_MULTIPLY} times an epoch that are allowed; lower it."
@@ -143,7 +147,7 @@ def _multiply(text: str, where: Path) -> Fraction:
 
 
 def _share(text: str, where: Path) -> float:
-    value = read_number(text, where)
+    value = parse_number(text, where)
     if value > 1:
         raise UserError(f"{where} holds {text.strip()}, and a share is at most 1; lower it.")
     return float(value)
@@ -152,14 +156,14 @@ def _share(text: str, where: Path) -> float:
 def _scale(text: str, where: Path) -> float:
     """May be negative, as in EveryDream: what is shown is then unlearned."""
     bare = text.strip()
-    value = float(read_number(bare.removeprefix("-"), where))
+    value = float(parse_number(bare.removeprefix("-"), where))
     if value > MAX_SCALE:
         raise UserError(f"{where} holds {bare}, and a loss is scaled by at most {MAX_SCALE}; lower it.")
     return -value if bare.startswith("-") else value
 
 
 def _length(text: str, where: Path) -> int:
-    return int(read_number(text, where))
+    return int(parse_number(text, where))
 
 
 def _flag(value: Any, where: Path) -> bool:
@@ -177,22 +181,22 @@ _READERS: dict[str, Callable[[str, Path], Any]] = {
     "max_caption_length": _length,
     "batch_id": lambda text, _: text.strip(),
 }
-KEYS = (*_READERS, "shuffle_tags", "rating")
+SETTING_KEYS = (*_READERS, "shuffle_tags", "rating")
 """What may be said in YAML; a rating says nothing without EveryDream's --rated_dataset, which is not there here."""
 
 
-def _yaml(folder: Path, stem: str, names: Collection[str]) -> Controls:
+def _yaml(folder: Path, stem: str, names: Collection[str]) -> FolderSettings:
     """local.yml or global.yml, else the same as .yaml, as EveryDream 2 looks for them."""
     name = next((f"{stem}{suffix}" for suffix in (".yml", ".yaml") if f"{stem}{suffix}" in names), None)
     if name is None:
-        return Controls()
+        return FolderSettings()
     file = folder / name
     try:
         prompt, tags, entries = parse_yaml(_text(file))
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{file} can't be read ({reason}); mend it, or take it away.") from error
-    return Controls(read_values(entries, file), prompt, tags)
+    return FolderSettings(parse_settings(entries, file), prompt, tags)
 
 
 def _text(file: Path) -> str:

@@ -11,9 +11,9 @@ from PIL import Image, ImageColor
 
 from dreamloom.base.pixels import decode
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.buckets import Size, crop_box
+from dreamloom.train.data.buckets import Size, center_crop_box
 from dreamloom.train.data.dataset import Sample
-from dreamloom.train.diffusion.rng import stream, uniform
+from dreamloom.train.diffusion.rng import stream_key, uniform
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom, in pixels of the upright image."""
@@ -27,26 +27,30 @@ class View:
     """The part of it that is shown."""
     flipped: bool = False
     """Mirrored, left to right."""
-    pad: str | None = None
+    pad_color: str | None = None
     """The colour (#rrggbb) around it, where its shape is not the bucket's; None: the box has the bucket's shape."""
 
     def __str__(self) -> str:
         edges = ",".join(f"{edge:g}" for edge in self.box)
-        return f"{edges}{self.pad or ''}{'-flipped' if self.flipped else ''}"
+        return f"{edges}{self.pad_color or ''}{'-flipped' if self.flipped else ''}"
 
 
-def plain(sample: Sample, pad: str | None = None) -> View:
+def center_view(sample: Sample, pad_color: str | None = None) -> View:
     """The largest part from the middle that has the bucket's shape; or, on a colour, the whole image."""
-    return View(crop_box(sample.size, sample.bucket)) if pad is None else View((0, 0, *sample.size), pad=pad)
+    return (
+        View(center_crop_box(sample.size, sample.bucket))
+        if pad_color is None
+        else View((0, 0, *sample.size), pad_color=pad_color)
+    )
 
 
-class Framing:
+class CropPlanner:
     """The views that a run shows, and which of them each of its samples has."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.crops = config.crops_per_image if config.crop_jitter else 1
-        self.flips, self.places = stream(config.seed, "flip"), stream(config.seed, "crop")
+        self.flips, self.places = stream_key(config.seed, "flip"), stream_key(config.seed, "crop")
 
     def views(self, sample: Sample) -> list[View]:
         """All that may be shown of an image."""
@@ -54,7 +58,7 @@ class Framing:
         flips = [flipped for flipped, shown in ((False, share < 1), (True, share > 0)) if shown]
         return [self._view(sample, number, flipped) for number in range(self.crops) for flipped in flips]
 
-    def choose(self, samples: Sequence[Sample], first: int) -> list[View]:
+    def choose_views(self, samples: Sequence[Sample], first: int) -> list[View]:
         """What is shown of the samples whose indices go from `first` on: a function of the seed and the index."""
         indices = np.arange(first, first + len(samples))
         shares = np.array([self._share(sample) for sample in samples])
@@ -66,11 +70,13 @@ class Framing:
         return self.config.flip_p if sample.settings.flip_p is None else sample.settings.flip_p
 
     def _view(self, sample: Sample, number: int, flipped: bool) -> View:
-        view = replace(plain(sample, self.config.pad_color), flipped=flipped)
-        return replace(view, box=moved(view.box, sample.size, number, self.config.crop_jitter)) if number else view
+        view = replace(center_view(sample, self.config.pad_color), flipped=flipped)
+        return (
+            replace(view, box=jitter_crop(view.box, sample.size, number, self.config.crop_jitter)) if number else view
+        )
 
 
-def moved(box: Box, size: Size, number: int, jitter: float) -> Box:
+def jitter_crop(box: Box, size: Size, number: int, jitter: float) -> Box:
     """The numberth crop beside the middle one: its sides up to `jitter` shorter, most likely near the middle.
 
     Sizes and places are a low-discrepancy sequence (M. Roberts 2018, R3), so that few crops differ much.
@@ -81,7 +87,7 @@ def moved(box: Box, size: Size, number: int, jitter: float) -> Box:
     return left, top, left + width, top + height
 
 
-def content(sample: Sample) -> tuple[int, int, int, int]:
+def padded_image_box(sample: Sample) -> tuple[int, int, int, int]:
     """Where a padded image lies in its bucket: left, top, right, bottom, in pixels."""
     (width, height), (across, down) = sample.size, sample.bucket
     scale = min(across / width, down / height)
@@ -90,9 +96,9 @@ def content(sample: Sample) -> tuple[int, int, int, int]:
     return left, top, left + wide, top + high
 
 
-def cells_inside(sample: Sample, view: View, height: int, width: int) -> npt.NDArray[np.float32]:
+def latent_mask(sample: Sample, view: View, height: int, width: int) -> npt.NDArray[np.float32]:
     """Which cells of a padded image's latent show nothing but image: 0 or 1, [height, width]."""
-    left, top, right, bottom = content(sample)
+    left, top, right, bottom = padded_image_box(sample)
     if view.flipped:
         left, right = sample.bucket[0] - right, sample.bucket[0] - left
     cells = np.zeros((height, width), np.float32)
@@ -100,7 +106,7 @@ def cells_inside(sample: Sample, view: View, height: int, width: int) -> npt.NDA
     return cells
 
 
-def pixels(sample: Sample, views: Sequence[View]) -> list[np.ndarray[Any, Any]]:
+def render_views(sample: Sample, views: Sequence[View]) -> list[np.ndarray[Any, Any]]:
     """An image in each of the views, decoded once, uint8 [H, W, 3].
 
     Raises:
@@ -108,7 +114,7 @@ def pixels(sample: Sample, views: Sequence[View]) -> list[np.ndarray[Any, Any]]:
     """
     scale = max(_scale(sample, view) for view in views)
     at_least = ceil(min(sample.size) * scale) if scale < 1 else None
-    stored = sample.picture.stored
+    stored = sample.image.source
     image = decode(stored.path if stored.length is None else stored.read(), at_least=at_least)
     return [_shown(image, sample, view) for view in views]
 
@@ -122,13 +128,13 @@ def _whole(start: int, stop: int, step: int) -> slice:
 def _scale(sample: Sample, view: View) -> float:
     left, top, right, bottom = view.box
     across, down = sample.bucket[0] / (right - left), sample.bucket[1] / (bottom - top)
-    return min(across, down) if view.pad else max(across, down)
+    return min(across, down) if view.pad_color else max(across, down)
 
 
 def _shown(image: Image.Image, sample: Sample, view: View) -> np.ndarray[Any, Any]:
-    if view.pad:
-        inner = content(sample)
-        shown = Image.new("RGB", sample.bucket, ImageColor.getrgb(view.pad))
+    if view.pad_color:
+        inner = padded_image_box(sample)
+        shown = Image.new("RGB", sample.bucket, ImageColor.getrgb(view.pad_color))
         shown.paste(image.resize((inner[2] - inner[0], inner[3] - inner[1]), Image.Resampling.LANCZOS), inner[:2])
     else:
         # JPEGs may have been decoded smaller than they are

@@ -19,26 +19,26 @@ from torch import Tensor
 from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.threads import map_ordered
-from dreamloom.train.data.crops import View, pixels, plain
+from dreamloom.train.data.crops import View, center_view, render_views
 from dreamloom.train.data.dataset import Problem, Sample
-from dreamloom.train.data.picture import Stored
-from dreamloom.train.data.tensor_store import Store
-from dreamloom.train.model.model import weights_digest
+from dreamloom.train.data.image import ByteRange
+from dreamloom.train.data.tensor_store import TensorStore
+from dreamloom.train.model.model import hash_weights
 
 VERSION = "2"
 """Raised when images are decoded, resized or stored in another way."""
 GROUP_PIXELS = 2 * 2**20
 """Pixels encoded together: 8 images of 512 × 512. Fixed, because the last bits of a convolution may depend on it."""
-GROUP_MOST = 16
+GROUP_MAX_IMAGES = 16
 
 Shown = tuple[Sample, View]
 Keyed = tuple[str, Sample, View]
 Views = Callable[[Sample], Sequence[View]]
 
 
-def in_one_view(sample: Sample) -> list[View]:
+def center_view_only(sample: Sample) -> list[View]:
     """The plain view alone."""
-    return [plain(sample)]
+    return [center_view(sample)]
 
 
 class LatentCache:
@@ -51,11 +51,11 @@ class LatentCache:
 
     def __init__(self, folder: Path | None, vae: Any) -> None:
         self.vae = vae
-        self.store = Store(folder / f"{weights_digest(vae)}-{VERSION}" if folder else None)
-        self.contents: dict[Stored, str] = {}
+        self.store = TensorStore(folder / f"{hash_weights(vae)}-{VERSION}" if folder else None)
+        self.content_hashes: dict[ByteRange, str] = {}
 
     def add(
-        self, samples: Sequence[Sample], workers: int, progress: Progress = silent, views: Views = in_one_view
+        self, samples: Sequence[Sample], num_workers: int, progress: Progress = silent, views: Views = center_view_only
     ) -> list[Problem]:
         """Makes the latents of these samples in all their views, where they are not there.
 
@@ -66,36 +66,36 @@ class LatentCache:
             UserError: another process is filling the cache.
         """
         found, lost = [], []
-        for sample, content in zip(samples, map_ordered(_content, samples, workers, 4 * workers), strict=True):
+        for sample, content in zip(samples, map_ordered(_content, samples, num_workers, 4 * num_workers), strict=True):
             if content is None:
                 lost.append(Problem(sample.name, "missing_file"))
                 continue
-            self.contents[sample.picture.stored] = content
+            self.content_hashes[sample.image.source] = content
             found.append(sample)
             progress(len(found) + len(lost), len(samples), "reading pictures")
         wanted = {self.key(sample, view): (sample, view) for sample in found for view in views(sample)}
         with self.store.filling(set(wanted), progress):
-            broken = self._fill(wanted, workers, progress)
+            broken = self._fill(wanted, num_workers, progress)
         return lost + [Problem(s.name, reason) for s in found if (reason := broken.get(self._content_of(s)))]
 
     def key(self, sample: Sample, view: View | None = None) -> str:
         """Names a sample's content, shown in a view; none: the plain one."""
         width, height = sample.bucket
-        return f"{self._content_of(sample)}-{width}x{height}-{view or plain(sample)}"
+        return f"{self._content_of(sample)}-{width}x{height}-{view or center_view(sample)}"
 
-    def at(self, sample: Sample, view: View) -> Tensor:
+    def get(self, sample: Sample, view: View) -> Tensor:
         """Mean and deviation of the posterior of a sample in a view, float16 [2, C, h, w], on the processor."""
         return self.store.entries[self.key(sample, view)]
 
     def _content_of(self, sample: Sample) -> str:
-        return self.contents[sample.picture.stored]
+        return self.content_hashes[sample.image.source]
 
-    def _fill(self, wanted: Mapping[str, Shown], workers: int, progress: Progress) -> dict[str, str]:
+    def _fill(self, wanted: Mapping[str, Shown], num_workers: int, progress: Progress) -> dict[str, str]:
         """Makes what is missing, and returns what can't be: content → reason."""
         keys = sorted(set(wanted) - set(self.store.entries), key=lambda key: (wanted[key][0].bucket, key))
         broken: dict[str, str] = {}
         done = 0
-        for group, posteriors in self._encoded([(key, *wanted[key]) for key in keys], workers):
+        for group, posteriors in self._encoded([(key, *wanted[key]) for key in keys], num_workers):
             entries: dict[str, Tensor] = {}
             for (key, sample, _), made in zip(group, posteriors, strict=True):
                 if isinstance(made, str):
@@ -107,7 +107,9 @@ class LatentCache:
             progress(done, len(keys), "encoding pictures")
         return broken
 
-    def _encoded(self, ordered: Sequence[Keyed], workers: int) -> Iterator[tuple[Sequence[Keyed], list[Tensor | str]]]:
+    def _encoded(
+        self, ordered: Sequence[Keyed], num_workers: int
+    ) -> Iterator[tuple[Sequence[Keyed], list[Tensor | str]]]:
         """Group after group: the posteriors, or the reasons why there are none.
 
         What is to be made comes sorted, and groups end where a bucket does. So a fill that goes on after a kill makes
@@ -116,10 +118,10 @@ class LatentCache:
         groups = [
             members[start : start + size]
             for (width, height), found in groupby(ordered, key=lambda one: one[1].bucket)
-            for members, size in [(list(found), min(GROUP_MOST, max(1, GROUP_PIXELS // (width * height))))]
+            for members, size in [(list(found), min(GROUP_MAX_IMAGES, max(1, GROUP_PIXELS // (width * height))))]
             for start in range(0, len(members), size)
         ]
-        for group, pictures in zip(groups, map_ordered(_decode_all, groups, workers, workers + 1), strict=True):
+        for group, pictures in zip(groups, map_ordered(_decode_all, groups, num_workers, num_workers + 1), strict=True):
             good = [found for found in pictures if not isinstance(found, str)]
             posteriors = iter(self._encode(np.stack(good)) if good else ())
             yield group, [found if isinstance(found, str) else next(posteriors) for found in pictures]
@@ -138,7 +140,7 @@ class LatentCache:
 
 def _content(sample: Sample) -> str | None:
     try:
-        return hashlib.sha256(sample.picture.stored.read()).hexdigest()
+        return hashlib.sha256(sample.image.source.read()).hexdigest()
     except ImageError:
         return None
 
@@ -146,10 +148,10 @@ def _content(sample: Sample) -> str | None:
 def _decode_all(group: Sequence[Keyed]) -> list[np.ndarray[Any, Any] | str]:
     """The pixels of each, or why there are none; an image that comes in several views is decoded once."""
     made: list[np.ndarray[Any, Any] | str] = []
-    for _, found in groupby(group, key=lambda one: one[1].picture.stored):
+    for _, found in groupby(group, key=lambda one: one[1].image.source):
         shown = list(found)
         try:
-            made += pixels(shown[0][1], [view for _, _, view in shown])
+            made += render_views(shown[0][1], [view for _, _, view in shown])
         except ImageError as error:
             made += [error.reason] * len(shown)
     return made

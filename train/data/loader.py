@@ -10,65 +10,69 @@ from torch import Tensor
 
 from dreamloom.base.threads import map_ordered
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.captions import Wording
-from dreamloom.train.data.crops import Framing, View, cells_inside
+from dreamloom.train.data.captions import CaptionBuilder
+from dreamloom.train.data.crops import CropPlanner, View, latent_mask
 from dreamloom.train.data.dataset import Dataset, Sample
 from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.data.schedule import Batch
-from dreamloom.train.data.text_cache import Texts
+from dreamloom.train.data.text_cache import TextCache
 
 
 @dataclass(frozen=True)
-class Ready:
+class LoadedBatch:
     """A batch on the processor, pinned where there is a GPU."""
 
     batch: Batch
     posteriors: Tensor
     """Mean and deviation of the pictures' latents, float16 [B, 2, C, h, w]."""
-    texts: Tensor
-    """See dreamloom.train.data.text_cache.Texts."""
-    scales: Tensor
+    text: Tensor
+    """See dreamloom.train.data.text_cache.TextCache."""
+    loss_scales: Tensor
     """What the pictures' losses are multiplied by, float32 [B]."""
-    inside: Tensor | None
+    loss_mask: Tensor | None
     """Which cells of the latents count, 0 or 1, float32 [B, h, w]; None: all."""
 
-    def pinned(self) -> "Ready":
+    def pinned(self) -> "LoadedBatch":
         """Itself where a GPU fetches it from while the processor goes on."""
-        inside = None if self.inside is None else self.inside.pin_memory()
-        tensors = (self.posteriors.pin_memory(), self.texts.pin_memory(), self.scales.pin_memory())
-        return Ready(self.batch, *tensors, inside)
+        inside = None if self.loss_mask is None else self.loss_mask.pin_memory()
+        tensors = (self.posteriors.pin_memory(), self.text.pin_memory(), self.loss_scales.pin_memory())
+        return LoadedBatch(self.batch, *tensors, inside)
 
 
-class Loader:
+class BatchLoader:
     """Makes batches ready. What it makes depends on the batch alone, not on workers or on what came before."""
 
-    def __init__(self, dataset: Dataset, latents: LatentCache, texts: Texts, config: TrainConfig, pin: bool) -> None:
+    def __init__(
+        self, dataset: Dataset, latent_cache: LatentCache, text_cache: TextCache, config: TrainConfig, pin: bool
+    ) -> None:
         self.samples = dataset.samples
-        self.latents = latents
-        self.texts = texts
+        self.latent_cache = latent_cache
+        self.text_cache = text_cache
         self.config = config
         self.pin = pin
-        self.framing, self.wording = Framing(config), Wording(config)
+        self.crop_planner, self.caption_builder = CropPlanner(config), CaptionBuilder(config)
 
-    def steps(self, batches: Iterable[Batch]) -> Generator[list[Ready]]:
+    def steps(self, batches: Iterable[Batch]) -> Generator[list[LoadedBatch]]:
         """The batches of each optimizer step."""
         ready = map_ordered(self._ready, batches, self.config.num_workers, 2 * self.config.num_workers)
         while group := list(islice(ready, self.config.gradient_accumulation_steps)):
             yield group
 
-    def _ready(self, batch: Batch) -> Ready:
-        samples = [self.samples[place] for place in batch.samples]
-        views = self.framing.choose(samples, batch.first)
-        posteriors = torch.stack([self.latents.at(sample, view) for sample, view in zip(samples, views, strict=True)])
-        texts = self.texts(self.wording.choose(samples, batch.first))
+    def _ready(self, batch: Batch) -> LoadedBatch:
+        samples = [self.samples[place] for place in batch.sample_ids]
+        views = self.crop_planner.choose_views(samples, batch.first_index)
+        posteriors = torch.stack(
+            [self.latent_cache.get(sample, view) for sample, view in zip(samples, views, strict=True)]
+        )
+        texts = self.text_cache.get(self.caption_builder.build(samples, batch.first_index))
         scales = torch.tensor([sample.settings.loss_scale for sample in samples], dtype=torch.float32)
-        inside = masks(samples, views, posteriors) if self.config.pad_color else None
-        ready = Ready(batch, posteriors, texts, scales, inside)
+        inside = loss_masks(samples, views, posteriors) if self.config.pad_color else None
+        ready = LoadedBatch(batch, posteriors, texts, scales, inside)
         return ready.pinned() if self.pin else ready
 
 
-def masks(samples: Sequence[Sample], views: Sequence[View], latents: Tensor) -> Tensor:
+def loss_masks(samples: Sequence[Sample], views: Sequence[View], latents: Tensor) -> Tensor:
     """Which cells of padded pictures' latents [B, ..., h, w] count, 0 or 1, float32 [B, h, w]."""
     height, width = latents.shape[-2:]
     shown = zip(samples, views, strict=True)
-    return torch.from_numpy(np.stack([cells_inside(sample, view, height, width) for sample, view in shown]))
+    return torch.from_numpy(np.stack([latent_mask(sample, view, height, width) for sample, view in shown]))

@@ -14,16 +14,16 @@ from typing import Any
 from dreamloom.base.image_types import DECODED_EXTENSIONS
 from dreamloom.caption.filename import read_name
 from dreamloom.caption.sidecar import Written, decoded
-from dreamloom.train.data.control_files import Controls, caption_of
-from dreamloom.train.data.picture import Picture, Stored
+from dreamloom.train.data.control_files import FolderSettings, resolve_caption
+from dreamloom.train.data.image import ByteRange, TrainingImage
 
-SHARD = ".tar"
+SHARD_SUFFIX = ".tar"
 
-Members = dict[str, Stored]
+Members = dict[str, ByteRange]
 """Suffix → where its bytes lie."""
 
 
-def read_shard(path: Path, name: str, controls: Controls) -> tuple[list[Picture], list[tuple[str, str]]]:
+def read_shard(path: Path, name: str, controls: FolderSettings) -> tuple[list[TrainingImage], list[tuple[str, str]]]:
     """The images of a shard, in its order.
 
     A caption is the .txt's or .caption's text, else the .json's `caption` or `text`, else that of the name, up to its
@@ -43,8 +43,8 @@ def read_shard(path: Path, name: str, controls: Controls) -> tuple[list[Picture]
                 stem, dot, suffix = PurePosixPath(member.name).name.partition(".")
                 if member.isfile() and stem and dot:
                     folder = PurePosixPath(member.name).parent
-                    samples[str(folder / stem)]["." + suffix.lower()] = Stored(path, member.offset_data, member.size)
-            if Stored(path, tar.offset, tarfile.BLOCKSIZE).read() != bytes(tarfile.BLOCKSIZE):
+                    samples[str(folder / stem)]["." + suffix.lower()] = ByteRange(path, member.offset_data, member.size)
+            if ByteRange(path, tar.offset, tarfile.BLOCKSIZE).read() != bytes(tarfile.BLOCKSIZE):
                 broken.append((name, "broken_shard"))  # tarfile takes a damaged header for the end
     except (tarfile.TarError, OSError, EOFError):
         broken.append((name, "broken_shard"))
@@ -62,10 +62,10 @@ def read_shard(path: Path, name: str, controls: Controls) -> tuple[list[Picture]
     return pictures, broken
 
 
-def _picture(name: str, stored: Stored, members: Members, controls: Controls) -> Picture:
-    caption = caption_of(read_name(name), controls, _written(members))
+def _picture(name: str, stored: ByteRange, members: Members, controls: FolderSettings) -> TrainingImage:
+    caption = resolve_caption(read_name(name), controls, _written(members))
     weights = tuple((tag.strip(), weight) for tag, weight in controls.tags if weight != 1)
-    return Picture(name, stored, caption, controls.settings, weights)
+    return TrainingImage(name, stored, caption, controls.settings, weights)
 
 
 def _written(members: Members) -> Written:

@@ -17,18 +17,18 @@ from typing import Any
 
 from dreamloom.base.errors import UserError
 from dreamloom.caption.sidecar import read_written
-from dreamloom.train.data.control_files import KEYS, Controls, picture_of, read_values
-from dreamloom.train.data.picture import Folder, Picture, Settings, Stored
+from dreamloom.train.data.control_files import SETTING_KEYS, FolderSettings, make_training_image, parse_settings
+from dreamloom.train.data.image import ByteRange, ImageFolder, ImageSettings, TrainingImage
 
-TABLES = (".jsonl", ".csv", ".parquet")
-FILE = ("file_name", "file", "path", "image")
+TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
+FILE_COLUMNS = ("file_name", "file", "path", "image")
 """Columns that may name the image; the first that is there does."""
-CAPTION = ("caption", "text")
+CAPTION_COLUMNS = ("caption", "text")
 
 Row = dict[str, Any]
 
 
-def read_table(path: Path) -> list[Folder]:
+def read_image_table(path: Path) -> list[ImageFolder]:
     """The images of a table, as folders, by name.
 
     A row without a caption has its sidecar's or its name's.
@@ -40,7 +40,7 @@ def read_table(path: Path) -> list[Folder]:
         rows = list(_READERS[path.suffix.lower()](path))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read as a table ({' '.join(str(error).split())[:200]}); mend it.") from error
-    folders: dict[str, list[Picture]] = defaultdict(list)
+    folders: dict[str, list[TrainingImage]] = defaultdict(list)
     for number, row in enumerate(rows, start=1):
         if row.get("split") not in (None, "", "train"):
             continue
@@ -49,24 +49,24 @@ def read_table(path: Path) -> list[Folder]:
     return [_folder(name, pictures) for name, pictures in sorted(folders.items())]
 
 
-def _folder(name: str, pictures: list[Picture]) -> Folder:
+def _folder(name: str, pictures: list[TrainingImage]) -> ImageFolder:
     """Its multiply is that of its first image: mostly, all have the same."""
     ordered = sorted(pictures, key=lambda picture: picture.name)
-    return Folder(name, ordered[0].settings.multiply, tuple(ordered))
+    return ImageFolder(name, ordered[0].settings.multiply, tuple(ordered))
 
 
-def _picture(row: Row, table: Path, number: int) -> Picture:
+def _picture(row: Row, table: Path, number: int) -> TrainingImage:
     where = Path(f"{table}, row {number}")
-    file = next((row[column] for column in FILE if row.get(column)), None)
+    file = next((row[column] for column in FILE_COLUMNS if row.get(column)), None)
     if not isinstance(file, str):
-        raise UserError(f"{where} names no file; give it one of the columns {', '.join(FILE)}.")
-    values = read_values({key: row[key] for key in KEYS if row.get(key) not in (None, "")}, where)
-    caption = next((str(row[column]) for column in CAPTION if row.get(column) is not None), None)
+        raise UserError(f"{where} names no file; give it one of the columns {', '.join(FILE_COLUMNS)}.")
+    values = parse_settings({key: row[key] for key in SETTING_KEYS if row.get(key) not in (None, "")}, where)
+    caption = next((str(row[column]) for column in CAPTION_COLUMNS if row.get(column) is not None), None)
     path = table.parent / file
     if caption is None:
-        picture = picture_of(path, file, Controls(), read_written(path))
+        picture = make_training_image(path, file, FolderSettings(), read_written(path))
         return replace(picture, settings=replace(picture.settings, **values))
-    return Picture(file, Stored(path), caption, Settings(**values))
+    return TrainingImage(file, ByteRange(path), caption, ImageSettings(**values))
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
@@ -86,7 +86,7 @@ def _csv(path: Path) -> Iterator[Row]:
 def _parquet(path: Path) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
-    wanted = {*FILE, *CAPTION, *KEYS, "split"}
+    wanted = {*FILE_COLUMNS, *CAPTION_COLUMNS, *SETTING_KEYS, "split"}
     with pq.ParquetFile(path) as stored:
         columns = [name for name in stored.schema_arrow.names if name in wanted]
         for batch in stored.iter_batches(columns=columns):

@@ -25,7 +25,7 @@ from dreamloom.base.progress import Progress, silent
 SHARD_BYTES = 64 * 2**20
 
 
-class Store:
+class TensorStore:
     """Entries on the processor, by key.
 
     Args:

@@ -25,14 +25,14 @@ def add_noise(latents: Tensor, noise: Tensor, alphas_cumprod: Tensor) -> Tensor:
     return _wide(alphas_cumprod.sqrt()) * latents + _wide((1 - alphas_cumprod).sqrt()) * noise
 
 
-def target(prediction: str, latents: Tensor, noise: Tensor, alphas_cumprod: Tensor) -> Tensor:
+def prediction_target(prediction_type: str, latents: Tensor, noise: Tensor, alphas_cumprod: Tensor) -> Tensor:
     """What the UNet should say, [B, C, h, w]: the noise, or v = √ᾱ·noise − √(1−ᾱ)·latents (arXiv 2202.00512)."""
-    if prediction == EPSILON:
+    if prediction_type == EPSILON:
         return noise
     return _wide(alphas_cumprod.sqrt()) * noise - _wide((1 - alphas_cumprod).sqrt()) * latents
 
 
-def with_offset(noise: Tensor, offset: Tensor, strength: float) -> Tensor:
+def add_offset_noise(noise: Tensor, offset: Tensor, strength: float) -> Tensor:
     """Adds noise that is constant over each channel, so that brightness is learned (N. Guttenberg 2023).
 
     Args:
@@ -42,7 +42,7 @@ def with_offset(noise: Tensor, offset: Tensor, strength: float) -> Tensor:
     return noise + strength * offset
 
 
-def octaves(height: int, width: int) -> list[tuple[int, int]]:
+def multires_noise_sizes(height: int, width: int) -> list[tuple[int, int]]:
     """The sizes of pyramid noise below the whole: halved until a side is 1."""
     sizes = []
     while min(height, width) > 1:
@@ -51,7 +51,7 @@ def octaves(height: int, width: int) -> list[tuple[int, int]]:
     return sizes
 
 
-def with_pyramid(noise: Tensor, coarser: Sequence[Tensor], discount: float) -> Tensor:
+def add_multires_noise(noise: Tensor, coarser: Sequence[Tensor], discount: float) -> Tensor:
     """Adds coarser noise, each octave `discount` times as strong as the one before (J. Whitaker 2023, multi-resolution
     noise), and scales each sample back to its deviation of 1.
 
@@ -65,7 +65,7 @@ def with_pyramid(noise: Tensor, coarser: Sequence[Tensor], discount: float) -> T
     return total / total.std(dim=(1, 2, 3), keepdim=True)
 
 
-def perturbed(noise: Tensor, extra: Tensor, strength: float) -> Tensor:
+def perturb_noise(noise: Tensor, extra: Tensor, strength: float) -> Tensor:
     """The noise that is added, when the noise that is asked for is another: Ning et al. 2023, arXiv 2301.11706.
 
     Args:
@@ -74,39 +74,39 @@ def perturbed(noise: Tensor, extra: Tensor, strength: float) -> Tensor:
     return noise + strength * extra
 
 
-def min_snr_weight(prediction: str, alphas_cumprod: Tensor, gamma: float) -> Tensor:
+def min_snr_weight(prediction_type: str, alphas_cumprod: Tensor, gamma: float) -> Tensor:
     """Weight of each sample's loss, [B]: min(SNR, γ) on the error of the image (arXiv 2303.09556, section 3.4).
 
     The error of epsilon is SNR times that of the image, the error of v is SNR + 1 times; so the weights are
     min(SNR, γ)/SNR and min(SNR, γ)/(SNR + 1).
     """
     snr = alphas_cumprod / (1 - alphas_cumprod)
-    return snr.clamp(max=gamma) / (snr if prediction == EPSILON else snr + 1)
+    return snr.clamp(max=gamma) / (snr if prediction_type == EPSILON else snr + 1)
 
 
-def debiased_weight(prediction: str, alphas_cumprod: Tensor) -> Tensor:
+def debiased_estimation_weight(prediction_type: str, alphas_cumprod: Tensor) -> Tensor:
     """Weight of each sample's loss, [B]: √SNR on the image's error, 1/√SNR on that of epsilon (arXiv 2310.08442).
 
     For v it is √SNR/(SNR + 1), as in min_snr_weight; some trainers take 1/(SNR + 1), which weighs the image by 1.
     """
     snr = alphas_cumprod / (1 - alphas_cumprod)
-    return snr.sqrt() / (snr if prediction == EPSILON else snr + 1)
+    return snr.sqrt() / (snr if prediction_type == EPSILON else snr + 1)
 
 
-def error(predicted: Tensor, wanted: Tensor, huber: float | None, inside: Tensor | None = None) -> Tensor:
+def sample_losses(predicted: Tensor, target: Tensor, huber_delta: float | None, mask: Tensor | None = None) -> Tensor:
     """Mean error of each sample, float32 [B]: squared, or Huber's, scaled so that a large δ gives the squared one.
 
     Args:
-        inside: which cells count, 0 or 1, [B, h, w]; none: all.
+        mask: which cells count, 0 or 1, [B, h, w]; none: all.
     """
-    predicted, wanted = predicted.float(), wanted.float()
-    if huber is None:
-        losses = F.mse_loss(predicted, wanted, reduction="none")
+    predicted, target = predicted.float(), target.float()
+    if huber_delta is None:
+        losses = F.mse_loss(predicted, target, reduction="none")
     else:
-        losses = 2 * F.huber_loss(predicted, wanted, reduction="none", delta=huber)
-    if inside is None:
+        losses = 2 * F.huber_loss(predicted, target, reduction="none", delta=huber_delta)
+    if mask is None:
         return losses.mean(dim=(1, 2, 3))
-    return (losses.mean(dim=1) * inside).sum(dim=(1, 2)) / inside.sum(dim=(1, 2))
+    return (losses.mean(dim=1) * mask).sum(dim=(1, 2)) / mask.sum(dim=(1, 2))
 
 
 def _wide(values: Tensor) -> Tensor:

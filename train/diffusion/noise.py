@@ -8,8 +8,8 @@ from torch import Tensor
 from dreamloom.train.diffusion.rng import GOLDEN, MIX
 
 
-def words(key: int, indices: Tensor) -> Tensor:
-    """64 random bits for each index, as int64; the same bits as dreamloom.train.diffusion.rng.words."""
+def random_bits(key: int, indices: Tensor) -> Tensor:
+    """64 random bits for each index, as int64; the same bits as dreamloom.train.diffusion.rng.random_bits."""
     mixed = _signed(key) + (indices + 1) * _signed(GOLDEN)
     mixed = (mixed ^ _shift(mixed, 30)) * _signed(MIX[0])
     mixed = (mixed ^ _shift(mixed, 27)) * _signed(MIX[1])
@@ -26,14 +26,14 @@ def normal(key: int, indices: Tensor, shape: tuple[int, ...]) -> Tensor:
     """
     count = math.prod(shape)
     elements = torch.arange(1, count + 1, device=indices.device) * _signed(GOLDEN)
-    inner = words(key, indices)[:, None] + elements[None, :]
-    bits = words(0, inner)
+    inner = random_bits(key, indices)[:, None] + elements[None, :]
+    bits = random_bits(0, inner)
     radius = ((_shift(bits, 32) + 1).double() * 2.0**-32).log_().mul_(-2).sqrt_()
     angle = (bits & 0xFFFFFFFF).double() * (2 * math.pi * 2.0**-32)
     return (radius * angle.cos_()).float().view(len(indices), *shape)
 
 
-def timesteps(key: int, indices: Tensor, count: int, first: int = 0) -> Tensor:
+def sample_timesteps(key: int, indices: Tensor, count: int, first: int = 0) -> Tensor:
     """A timestep in [first, first + count) for each sample index, int64 [n].
 
     Additive recurrence by the golden ratio: any run of consecutive samples is spread evenly over the timesteps, which

@@ -10,16 +10,16 @@ GOLDEN = 0x9E3779B97F4A7C15
 MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 """Multipliers of SplitMix64's finalizer (Steele, Lea and Flood 2014, variant 13 of Stafford)."""
 
-Words = npt.NDArray[np.uint64]
+Bits = npt.NDArray[np.uint64]
 
 
-def stream(seed: int, *purpose: object) -> int:
+def stream_key(seed: int, *purpose: object) -> int:
     """A 64-bit number that names one stream of random numbers, e.g. stream(0, "order", epoch)."""
     text = "\0".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
-def words(key: int, indices: npt.ArrayLike) -> Words:
+def random_bits(key: int, indices: npt.ArrayLike) -> Bits:
     """64 random bits for each index of the stream `key`: SplitMix64 at any place of its sequence."""
     counters = np.asarray(indices, dtype=np.uint64)
     with np.errstate(over="ignore"):
@@ -31,9 +31,9 @@ def words(key: int, indices: npt.ArrayLike) -> Words:
 
 def uniform(key: int, indices: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """A number in [0, 1) for each index of the stream `key`."""
-    return (words(key, indices) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return (random_bits(key, indices) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def permutation(key: int, count: int) -> npt.NDArray[np.int64]:
     """The numbers 0 to count − 1, shuffled."""
-    return np.argsort(words(key, np.arange(count)), kind="stable").astype(np.int64)
+    return np.argsort(random_bits(key, np.arange(count)), kind="stable").astype(np.int64)

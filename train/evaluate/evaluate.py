@@ -19,7 +19,7 @@ from dreamloom.base.files import fingerprint
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import NO_RECIPE, StageConfig, recipe
 from dreamloom.train.data.dataset import Dataset, read_dataset
-from dreamloom.train.model.check import check_model
+from dreamloom.train.model.check import check_base_model
 from dreamloom.train.run.find import Source, find_source
 
 KINDS = ("training", "ground_truth")
@@ -97,7 +97,7 @@ def evaluate(
     Raises:
         UserError: a model or the images are not there, or the models predict different things.
     """
-    check_model(base)
+    check_base_model(base)
     source = find_source(model)
     kinds = read_heldout(heldout, config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
     if known := measured_in_training(source, base, kinds, config):

@@ -9,13 +9,12 @@ from torch import Tensor
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
-from dreamloom.train.data.crops import View, plain
+from dreamloom.train.data.crops import View, center_view
 from dreamloom.train.data.dataset import Dataset, Sample
 from dreamloom.train.data.latent_cache import LatentCache
-from dreamloom.train.data.loader import masks
-from dreamloom.train.diffusion import formulas as objective
-from dreamloom.train.diffusion import noise
-from dreamloom.train.diffusion.rng import stream, uniform
+from dreamloom.train.data.loader import loss_masks
+from dreamloom.train.diffusion import formulas, noise
+from dreamloom.train.diffusion.rng import stream_key, uniform
 from dreamloom.train.evaluate.evaluate import EvaluateConfig, Evaluation, Losses, measure_all
 from dreamloom.train.model.device import autocast, choose_device, choose_precision
 from dreamloom.train.model.model import Model
@@ -31,11 +30,11 @@ def compare(
     latents = LatentCache(config.latent_cache, model.vae)
     kinds = {kind: decodable(data, latents, config, progress) for kind, data in kinds.items()}
     before = judge_all(model, kinds, latents, config, progress)
-    prediction = model.prediction
+    prediction = model.prediction_type
     model = source.load(model, config.use_ema)
-    if model.prediction != prediction:
+    if model.prediction_type != prediction:
         raise UserError(
-            f"{base} predicts {prediction} and {source.name} {model.prediction}: their losses don't compare."
+            f"{base} predicts {prediction} and {source.name} {model.prediction_type}: their losses don't compare."
         )
     now = judge_all(model, kinds, latents, config, progress)
     problems = tuple(f"{kind}/{p.name} ({p.reason})" for kind, data in kinds.items() for p in data.problems)
@@ -82,27 +81,29 @@ def judge(
 def _judge_group(model: Model, group: list[Sample], latents: LatentCache, config: EvaluateConfig) -> list[float]:
     """The images are as their VAE's posterior means: its deviation would only add noise to the measure."""
     views = [view for sample in group for view in _shown(sample, config)]
-    means = torch.stack([latents.at(*shown)[0] for shown in zip(group, views, strict=True)]).to(model.device).float()
-    inside = masks(group, views, means).to(model.device) if config.pad_color else None
-    clean = model.scaled(means)
+    means = torch.stack([latents.get(*shown)[0] for shown in zip(group, views, strict=True)]).to(model.device).float()
+    inside = loss_masks(group, views, means).to(model.device) if config.pad_color else None
+    clean = model.scale_latents(means)
     precision = choose_precision(config.precision, model.device)
     with autocast(model.device, precision):
-        states = model.states(model.tokens([sample.caption for sample in group]).to(model.device))
+        states = model.encode_text(model.tokenize([sample.caption for sample in group]).to(model.device))
     own = [number_of(latents.key(sample)) for sample in group]
     total = torch.zeros(len(group), device=model.device)
     for stratum in range(config.eval_timesteps):
         times, added = draw(model, own, stratum, config, tuple(clean.shape[1:]))
         kept = model.alphas_cumprod[times]
-        noisy = objective.add_noise(clean, added, kept).contiguous(memory_format=torch.channels_last)
+        noisy = formulas.add_noise(clean, added, kept).contiguous(memory_format=torch.channels_last)
         with autocast(model.device, precision):
             predicted = model.predict(noisy, times, states)
-        total += objective.error(predicted, objective.target(model.prediction, clean, added, kept), None, inside)
+        total += formulas.sample_losses(
+            predicted, formulas.prediction_target(model.prediction_type, clean, added, kept), None, inside
+        )
     return [float(value) for value in (total / config.eval_timesteps).tolist()]
 
 
 def _shown(sample: Sample, config: EvaluateConfig) -> list[View]:
     """The one view in which an image is judged."""
-    return [plain(sample, config.pad_color)]
+    return [center_view(sample, config.pad_color)]
 
 
 def draw(
@@ -110,11 +111,13 @@ def draw(
 ) -> tuple[Tensor, Tensor]:
     """Each image's timestep in this stratum, [n], and its noise, [n, *shape]; both depend on its content alone."""
     indices = [number + stratum for number in own]
-    luck = uniform(stream(config.seed, "judged timestep"), indices)
+    luck = uniform(stream_key(config.seed, "judged timestep"), indices)
     count = len(model.alphas_cumprod)
     times = [min(count - 1, int((stratum + u) * count / config.eval_timesteps)) for u in luck.tolist()]
     places = torch.tensor(indices, device=model.device)
-    return torch.tensor(times, device=model.device), noise.normal(stream(config.seed, "judged noise"), places, shape)
+    return torch.tensor(times, device=model.device), noise.normal(
+        stream_key(config.seed, "judged noise"), places, shape
+    )
 
 
 def number_of(key: str) -> int:

@@ -16,7 +16,7 @@ from dreamloom.base.progress import Progress
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.diffusion import noise
-from dreamloom.train.diffusion.rng import stream
+from dreamloom.train.diffusion.rng import stream_key
 from dreamloom.train.model.device import autocast, choose_device, choose_precision
 from dreamloom.train.model.model import Model, load_model
 
@@ -90,8 +90,8 @@ def choose_prompts(dataset: Dataset, config: TrainConfig) -> list[str]:
         return given
     folders: list[list[str]] = [[] for _ in dataset.folders]
     for sample in dataset.samples:
-        if sample.caption and sample.caption not in folders[sample.folder]:
-            folders[sample.folder].append(sample.caption)
+        if sample.caption and sample.caption not in folders[sample.folder_index]:
+            folders[sample.folder_index].append(sample.caption)
     turns = (caption for caption in chain.from_iterable(zip_longest(*folders)) if caption)
     return list(islice(dict.fromkeys(turns), DEFAULT_PROMPTS)) or [""]
 
@@ -136,7 +136,7 @@ def _draw(pipeline: Any, model: Model, prompts: Mapping[int, str], config: Train
     """An image of each prompt, from the noise of its number."""
     side = config.resolution // pipeline.vae_scale_factor
     indices = torch.tensor(list(prompts), device=model.device)
-    start = noise.normal(stream(config.seed, "samples"), indices, (model.unet.config.in_channels, side, side))
+    start = noise.normal(stream_key(config.seed, "samples"), indices, (model.unet.config.in_channels, side, side))
     with autocast(model.device, choose_precision(config.precision, model.device)):
         made = pipeline(
             list(prompts.values()),

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from dreamloom.base.progress import Progress
 from dreamloom.train.export.export import SINGLE_FILE, ExportConfig
-from dreamloom.train.model.lora import adapter_weights, merge_adapters, write_adapters
+from dreamloom.train.model.lora import adapter_state_dict, merge_adapters, save_adapters
 from dreamloom.train.model.model import Model
-from dreamloom.train.model.original_keys import NoOriginalName, original
+from dreamloom.train.model.original_keys import NoOriginalKeyError, to_original_keys
 from dreamloom.train.run.find import Source
 
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
@@ -28,7 +28,7 @@ def write_model(source: Source, folder: Path, config: ExportConfig, progress: Pr
     base = source.load_base(source.config.base, torch.device("cpu"))
     model = source.load(base, config.use_ema)
     if source.config.lora_rank is not None:
-        write_adapters(adapter_weights(model), source.config, folder, DTYPES[config.dtype])
+        save_adapters(adapter_state_dict(model), source.config, folder, DTYPES[config.dtype])
         if not config.merge_lora:
             progress(3, 3, "written")
             return ""
@@ -69,8 +69,8 @@ def _write_single_file(parts: dict[str, Any], file: Path) -> str:
     open_clip = config.hidden_act == "gelu"  # Stable Diffusion 2's; 1's is quick_gelu
     try:
         unet, vae, text_encoder = (_plain(part) for part in parts.values())
-        weights = original(unet, vae, text_encoder, open_clip)
-    except NoOriginalName as error:
+        weights = to_original_keys(unet, vae, text_encoder, open_clip)
+    except NoOriginalKeyError as error:
         kind = type(parts["vae"]).__name__
         return f"No single file was written: Stable Diffusion's original has no name for {error} ({kind} as the VAE)."
     save_file({key: value.contiguous() for key, value in weights.items()}, file, metadata={"format": "pt"})

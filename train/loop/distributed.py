@@ -37,9 +37,9 @@ class Together:
 
     def share(self, batch: Batch) -> Batch:
         """This process's part of a batch."""
-        each = len(batch.samples) // self.count
+        each = len(batch.sample_ids) // self.count
         begin = self.rank * each
-        return replace(batch, samples=batch.samples[begin : begin + each], first=batch.first + begin)
+        return replace(batch, sample_ids=batch.sample_ids[begin : begin + each], first_index=batch.first_index + begin)
 
     def any(self, flag: bool) -> bool:
         """Whether it is so for any of the processes; each waits here for all."""

@@ -12,7 +12,7 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import read_dataset
 from dreamloom.train.evaluate.evaluate import read_heldout
 from dreamloom.train.loop.interrupt import Interrupted, Stop, on_signal
-from dreamloom.train.model.check import check
+from dreamloom.train.model.check import check_models
 from dreamloom.train.run.folder import TrainSummary, check_same, read_summary, recipe_of, write_settings, write_summary
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def train(
         UserError: the config, the folders or the models are wrong, the run belongs to another config, another process
             trains it, the disk is full, or the loss is no number any more.
     """
-    check(config)
+    check_models(config)
     dataset = read_dataset(
         folder, config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale, progress
     )

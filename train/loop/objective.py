@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.diffusion import formulas as objective
-from dreamloom.train.diffusion import noise
-from dreamloom.train.diffusion.rng import stream
+from dreamloom.train.diffusion import formulas, noise
+from dreamloom.train.diffusion.rng import stream_key
 
 
 @dataclass(frozen=True)
@@ -43,21 +42,21 @@ class Objective:
         last = len(alphas_cumprod) - 1 if config.max_timestep is None else config.max_timestep
         self.count = last + 1 - config.min_timestep
         names = ("noise", "offset", "perturbation", "timestep")
-        self.streams = {name: stream(config.seed, name) for name in names}
-        self.octaves = [stream(config.seed, "pyramid", octave) for octave in range(16)]
+        self.streams = {name: stream_key(config.seed, name) for name in names}
+        self.octaves = [stream_key(config.seed, "pyramid", octave) for octave in range(16)]
 
     def ask(self, latents: Tensor, indices: Tensor) -> Question:
         """Noises latents [B, C, h, w]; `indices` are those of the samples, int64 [B], on the latents' device."""
         config = self.config
         added = self._noise(indices, tuple(latents.shape[1:]))
-        times = noise.timesteps(self.streams["timestep"], indices, self.count, config.min_timestep)
+        times = noise.sample_timesteps(self.streams["timestep"], indices, self.count, config.min_timestep)
         kept = self.alphas_cumprod[times]
         mixed = added
         if config.input_perturbation:
             extra = noise.normal(self.streams["perturbation"], indices, tuple(latents.shape[1:]))
-            mixed = objective.perturbed(added, extra, config.input_perturbation)
-        noisy = objective.add_noise(latents, mixed, kept).contiguous(memory_format=torch.channels_last)
-        return Question(noisy, times, kept, objective.target(self.prediction, latents, added, kept))
+            mixed = formulas.perturb_noise(added, extra, config.input_perturbation)
+        noisy = formulas.add_noise(latents, mixed, kept).contiguous(memory_format=torch.channels_last)
+        return Question(noisy, times, kept, formulas.prediction_target(self.prediction, latents, added, kept))
 
     def judge(self, answer: Tensor, question: Question, scales: Tensor, inside: Tensor | None) -> Tensor:
         """The mean loss of the UNet's answer, a single number.
@@ -67,11 +66,11 @@ class Objective:
             inside: see objective.error.
         """
         config = self.config
-        errors = objective.error(answer, question.wanted, config.huber_delta, inside) * scales
+        errors = formulas.sample_losses(answer, question.wanted, config.huber_delta, inside) * scales
         if config.min_snr_gamma is not None:
-            errors = errors * objective.min_snr_weight(self.prediction, question.kept, config.min_snr_gamma)
+            errors = errors * formulas.min_snr_weight(self.prediction, question.kept, config.min_snr_gamma)
         if config.debiased_estimation_loss:
-            errors = errors * objective.debiased_weight(self.prediction, question.kept)
+            errors = errors * formulas.debiased_estimation_weight(self.prediction, question.kept)
         return errors.mean()
 
     def _noise(self, indices: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -81,10 +80,10 @@ class Objective:
         if config.multires_noise_discount:
             coarser = [
                 noise.normal(key, indices, (channels, *size))
-                for key, size in zip(self.octaves, objective.octaves(height, width), strict=False)
+                for key, size in zip(self.octaves, formulas.multires_noise_sizes(height, width), strict=False)
             ]
-            added = objective.with_pyramid(added, coarser, config.multires_noise_discount)
+            added = formulas.add_multires_noise(added, coarser, config.multires_noise_discount)
         if config.noise_offset:
             offset = noise.normal(self.streams["offset"], indices, (channels, 1, 1))
-            added = objective.with_offset(added, offset, config.noise_offset)
+            added = formulas.add_offset_noise(added, offset, config.noise_offset)
         return added

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.diffusion.rng import stream
+from dreamloom.train.diffusion.rng import stream_key
 
 BETAS = (0.9, 0.999)
 CHUNK = 32 * 2**20
@@ -60,7 +60,7 @@ class Optimizer:
             self.inner.zero_grad(set_to_none=True)
             return
         luck = torch.Generator(self.parameters[0].device)
-        luck.manual_seed(stream(self.config.seed, "rounding", images_seen))
+        luck.manual_seed(stream_key(self.config.seed, "rounding", images_seen))
         for chunk in _chunks(self.parameters):
             self._step_chunk(self.stand_ins, chunk, luck)
 

@@ -11,13 +11,13 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit_json, remove_leftovers
 from dreamloom.base.progress import Progress
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.captions import Wording
-from dreamloom.train.data.crops import Framing
+from dreamloom.train.data.captions import CaptionBuilder
+from dreamloom.train.data.crops import CropPlanner
 from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.data.latent_cache import LatentCache
-from dreamloom.train.data.loader import Loader
-from dreamloom.train.data.schedule import Course
-from dreamloom.train.data.text_cache import Texts
+from dreamloom.train.data.loader import BatchLoader
+from dreamloom.train.data.schedule import BatchSchedule
+from dreamloom.train.data.text_cache import TextCache
 from dreamloom.train.evaluate.evaluate import way
 from dreamloom.train.evaluate.held_out_loss import decodable
 from dreamloom.train.evaluate.sample import choose_prompts, draw_grid, draw_samples
@@ -28,7 +28,7 @@ from dreamloom.train.loop.loss_window import NotFinite
 from dreamloom.train.loop.metrics import Log
 from dreamloom.train.loop.trainer import Trainer
 from dreamloom.train.model.device import choose_device, peak_memory
-from dreamloom.train.model.memory import estimate
+from dreamloom.train.model.memory import estimate_memory
 from dreamloom.train.model.model import load_model
 from dreamloom.train.run import checkpoint
 from dreamloom.train.run.folder import TrainSummary, checkpoints, cut_log
@@ -64,26 +64,26 @@ class Session:
         self.model = load_model(config.base, device, config.vae, config.prediction_type, config.zero_terminal_snr)
         cache = (config.latent_cache or run.parent / ".latents").expanduser()
         latents = LatentCache(cache, self.model.vae)
-        texts = Texts(self.model, cache, frozen=config.text_encoder_learning_rate == 0)
+        texts = TextCache(self.model, cache, frozen=config.text_encoder_learning_rate == 0)
         with together.in_turn():
-            views = Framing(config).views
+            views = CropPlanner(config).views
             self.dataset = dataset.without(latents.add(dataset.samples, config.num_workers, progress, views))
             kinds = {kind: decodable(data, latents, judging(config), progress) for kind, data in kinds.items()}
-            texts.add(Wording(config).fixed(self.dataset.samples), progress)
-        self.course = Course(self.dataset, config)
-        loader = Loader(self.dataset, latents, texts, config, pin=device.type == "cuda")
-        self.trainer = Trainer(self.model, self.course.images, config, together)
+            texts.add(CaptionBuilder(config).fixed_captions(self.dataset.samples), progress)
+        self.course = BatchSchedule(self.dataset, config)
+        loader = BatchLoader(self.dataset, latents, texts, config, pin=device.type == "cuda")
+        self.trainer = Trainer(self.model, self.course.num_images, config, together)
         self.learning = Learning(run, kinds, measured, latents, config)
         with together.in_turn():
             self._go_on()
         boards = open_boards(run, self.trainer.steps_done, config) if together.main else []
         self.log = Log(run if together.main else None, boards, device)
-        self._groups = loader.steps(map(together.share, self.course.after(self.trainer.images_seen)))
+        self._groups = loader.steps(map(together.share, self.course.batches_after(self.trainer.images_seen)))
 
     @property
     def at_end(self) -> bool:
         """Whether all images of the run have been seen."""
-        return self.trainer.images_seen >= self.course.images
+        return self.trainer.images_seen >= self.course.num_images
 
     def due(self, every: int) -> bool:
         """Whether what is done every so many steps is due; before the first step and after the last it always is."""
@@ -103,7 +103,7 @@ class Session:
                 group = next(self._groups)
             self.trainer.step(group)
         self.log.images += self.trainer.images_seen - before
-        self.progress(self.trainer.images_seen, self.course.images, self.log.note)
+        self.progress(self.trainer.images_seen, self.course.num_images, self.log.note)
 
     def read_losses(self) -> None:
         """Logs the steps since the last look.
@@ -155,7 +155,7 @@ class Session:
         return TrainSummary(
             finished=finished,
             images_seen=self.trainer.images_seen,
-            images=self.course.images,
+            images=self.course.num_images,
             steps=self.trainer.steps_done,
             pictures=len(self.dataset.samples),
             problems=len(self.dataset.problems),
@@ -189,8 +189,8 @@ class Session:
 
     def _not_finite(self, error: NotFinite) -> str:
         before = (error.step - 1) * self.config.batch_size * self.config.gradient_accumulation_steps
-        batches = islice(self.course.after(before), self.config.gradient_accumulation_steps)
-        names = sorted({self.dataset.samples[place].name for batch in batches for place in batch.samples})
+        batches = islice(self.course.batches_after(before), self.config.gradient_accumulation_steps)
+        names = sorted({self.dataset.samples[place].name for batch in batches for place in batch.sample_ids})
         saved = checkpoints(self.run)
         return (
             f"The loss is not a number at step {error.step} (images: {', '.join(names)}); lower the learning rate or "
@@ -219,7 +219,7 @@ def open_session(
         finally:
             session.close()
     except torch.OutOfMemoryError as error:
-        needed = estimate(config)
+        needed = estimate_memory(config)
         raise UserError(
             f"The GPU's memory is full{f' (by estimate {needed.total / 2**30:.1f} GiB are needed)' if needed else ''}; "
             "lower batch_size, set gradient_checkpointing, or take a smaller preset."

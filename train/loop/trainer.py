@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.loader import Ready
+from dreamloom.train.data.loader import LoadedBatch
 from dreamloom.train.diffusion import noise
-from dreamloom.train.diffusion.rng import stream
+from dreamloom.train.diffusion.rng import stream_key
 from dreamloom.train.loop.distributed import ALONE, Together
 from dreamloom.train.loop.loss_window import LossWindow
 from dreamloom.train.loop.objective import Objective
 from dreamloom.train.loop.optimizers import Optimizer
 from dreamloom.train.model.device import autocast, choose_precision
 from dreamloom.train.model.model import Model
-from dreamloom.train.model.trainable import learning_parameters
+from dreamloom.train.model.trainable import trainable_parameters
 
 
 class Trainer:
@@ -38,20 +38,20 @@ class Trainer:
         self.images = images
         self.images_seen = 0
         self.precision = choose_precision(config.precision, model.device)
-        self.parts = learning_parameters(model, config)
+        self.parts = trainable_parameters(model, config)
         if config.gradient_checkpointing:
             model.unet.enable_gradient_checkpointing()
         if config.compile:
             torch._dynamo.config.recompile_limit = 256  # a bucket is a shape, and 8 would be the end
-            model.compiled = torch.compile(model.unet, dynamic=False)
+            model.compiled_unet = torch.compile(model.unet, dynamic=False)
         self.parameters: list[Tensor] = [parameter for part in self.parts.values() for parameter in part.values()]
         self.average = [p.detach().float().clone() for p in self.parameters] if config.ema_half_life_images else None
         rates = {"unet": config.learning_rate, "text_encoder": config.text_encoder_learning_rate}
         groups = [list(part.values()) for part in self.parts.values()]
         self.optimizer = Optimizer(groups, [rates[part] for part in self.parts], config)
         self.window = LossWindow()
-        self.objective = Objective(config, model.prediction, model.alphas_cumprod)
-        self.posterior = stream(config.seed, "posterior")
+        self.objective = Objective(config, model.prediction_type, model.alphas_cumprod)
+        self.posterior = stream_key(config.seed, "posterior")
         self.asked = together.synchronized(_Asked(model, self.loss))
 
     @property
@@ -59,7 +59,7 @@ class Trainer:
         """Optimizer steps so far."""
         return -(-self.images_seen // (self.config.batch_size * self.config.gradient_accumulation_steps))
 
-    def step(self, group: Sequence[Ready]) -> None:
+    def step(self, group: Sequence[LoadedBatch]) -> None:
         """One optimizer step on the batches of `group`, each of which counts the same."""
         factor = rate_factor(self.config, self.images_seen, self.images)
         losses = []
@@ -70,25 +70,25 @@ class Trainer:
             losses.append(loss.detach())
         gradient = nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
         self.optimizer.step(factor, self.images_seen)
-        shown = sum(len(ready.scales) for ready in group) * self.together.count
+        shown = sum(len(ready.loss_scales) for ready in group) * self.together.count
         self._follow(shown)
         self.images_seen += shown
         mean = self.together.mean(torch.stack(losses).sum())
         self.window.add(self.steps_done, self.images_seen, self.optimizer.rate, mean, gradient)
 
-    def loss(self, ready: Ready) -> Tensor:
+    def loss(self, ready: LoadedBatch) -> Tensor:
         """The loss of a batch, a single number. All its randomness comes from the sample indices."""
         model = self.model
-        indices = torch.arange(len(ready.scales), device=model.device) + ready.batch.first
+        indices = torch.arange(len(ready.loss_scales), device=model.device) + ready.batch.first_index
         mean, deviation = self._here(ready.posteriors).float().unbind(1)
-        latents = model.scaled(mean + deviation * noise.normal(self.posterior, indices, tuple(mean.shape[1:])))
+        latents = model.scale_latents(mean + deviation * noise.normal(self.posterior, indices, tuple(mean.shape[1:])))
         question = self.objective.ask(latents, indices)
-        texts = self._here(ready.texts)
+        texts = self._here(ready.text)
         with autocast(model.device, self.precision):
-            states = texts.float() if texts.is_floating_point() else model.states(texts)
+            states = texts.float() if texts.is_floating_point() else model.encode_text(texts)
             answer = model.predict(question.noisy, question.times, states)
-        inside = None if ready.inside is None else self._here(ready.inside)
-        return self.objective.judge(answer, question, self._here(ready.scales), inside)
+        inside = None if ready.loss_mask is None else self._here(ready.loss_mask)
+        return self.objective.judge(answer, question, self._here(ready.loss_scales), inside)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -151,13 +151,13 @@ class Trainer:
 class _Asked(nn.Module):
     """UNet and text encoder as one module, whose answer is the loss: what synchronizing gradients asks for."""
 
-    def __init__(self, model: Model, loss: Callable[[Ready], Tensor]) -> None:
+    def __init__(self, model: Model, loss: Callable[[LoadedBatch], Tensor]) -> None:
         super().__init__()
         self.unet = model.unet
         self.text_encoder = model.text_encoder
         self.loss = loss
 
-    def forward(self, ready: Ready) -> Tensor:
+    def forward(self, ready: LoadedBatch) -> Tensor:
         return self.loss(ready)
 
 

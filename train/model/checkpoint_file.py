@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from dreamloom.base.errors import UserError
-from dreamloom.train.model.original_keys import NoOriginalName, Weights, restored
-from dreamloom.train.model.sd_configs import config_of, folder_beside, known_config
+from dreamloom.train.model.original_keys import NoOriginalKeyError, StateDict, from_original_keys
+from dreamloom.train.model.sd_configs import diffusers_folder_of, infer_component_config, read_component_config
 
 
 @dataclass(frozen=True)
-class Opened:
+class ModelComponents:
     """The parts of a model, on the processor, in float32."""
 
     unet: Any
@@ -28,7 +28,7 @@ class Opened:
     """The config of its scheduler; without prediction_type where nothing says it."""
 
 
-def open_file(file: Path) -> Opened:
+def load_checkpoint_file(file: Path) -> ModelComponents:
     """Builds a model from one file.
 
     Raises:
@@ -38,10 +38,10 @@ def open_file(file: Path) -> Opened:
     import diffusers
     import transformers
 
-    weights = read_weights(file)
+    weights = read_state_dict(file)
     tensors = {name: tuple(value.shape) for name, value in weights.items()}
     configs = {
-        part: config_of(file, part) or known_config(file, tensors, part)
+        part: read_component_config(file, part) or infer_component_config(file, tensors, part)
         for part in ("unet", "vae", "text_encoder", "scheduler")
     }
     with accelerate.init_empty_weights(include_buffers=False):
@@ -49,20 +49,24 @@ def open_file(file: Path) -> Opened:
         vae = diffusers.AutoencoderKL.from_config(configs["vae"]) if _has_vae(weights) else None
         text_encoder = transformers.CLIPTextModel(transformers.CLIPTextConfig.from_dict(configs["text_encoder"]))
     try:
-        found = restored(weights, unet.state_dict(), vae.state_dict() if vae else {}, text_encoder.state_dict())
-    except (KeyError, RuntimeError, NoOriginalName) as error:
+        found = from_original_keys(
+            weights, unet.state_dict(), vae.state_dict() if vae else {}, text_encoder.state_dict()
+        )
+    except (KeyError, RuntimeError, NoOriginalKeyError) as error:
         raise UserError(f"{file} lacks {error}; copy it again, or name another model.") from error
     for module, own in zip((unet, vae, text_encoder), found, strict=True):
         if module is not None:
             module.load_state_dict({name: value.float().contiguous() for name, value in own.items()}, assign=True)
-    folder = folder_beside(file)
+    folder = diffusers_folder_of(file)
     tokenizer = (
-        transformers.CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer") if folder else clip_tokenizer(configs)
+        transformers.CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
+        if folder
+        else make_clip_tokenizer(configs)
     )
-    return Opened(unet, vae, text_encoder, tokenizer, configs["scheduler"])
+    return ModelComponents(unet, vae, text_encoder, tokenizer, configs["scheduler"])
 
 
-def read_weights(file: Path) -> Weights:
+def read_state_dict(file: Path) -> StateDict:
     """All tensors of a file.
 
     Raises:
@@ -75,14 +79,14 @@ def read_weights(file: Path) -> Weights:
         if file.suffix == ".safetensors":
             return load_file(file)
         _check_archive(file)
-        found = torch.load(file, map_location="cpu", weights_only=False, pickle_module=_NoCode)
+        found = torch.load(file, map_location="cpu", weights_only=False, pickle_module=_SafePickle)
     except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, TypeError, *_NO_ARCHIVE) as error:
         raise UserError(f"{file} can't be read ({error}); copy it again.") from error
     found = found.get("state_dict", found) if isinstance(found, dict) else {}
     return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
 
-def clip_tokenizer(configs: Mapping[str, Mapping[str, Any]]) -> Any:
+def make_clip_tokenizer(configs: Mapping[str, Mapping[str, Any]]) -> Any:
     """OpenAI's CLIP tokenizer, from the words that open_clip comes with."""
     from open_clip.tokenizer import SimpleTokenizer
     from transformers import CLIPTokenizer
@@ -112,17 +116,17 @@ def _check_archive(file: Path) -> None:
         raise UserError(f"{file} is a pickle of before torch 1.6, or a program; convert it to safetensors.")
 
 
-def _has_vae(weights: Weights) -> bool:
+def _has_vae(weights: StateDict) -> bool:
     return any(name.startswith("first_stage_model.") for name in weights)
 
 
 _NO_ARCHIVE = (pickle.PickleError, zipfile.BadZipFile)
 
 
-class _Ignored:
+class _Placeholder:
     """Stands for whatever else is in a pickle, such as a training framework's callbacks: made, filled and forgotten."""
 
-    def __new__(cls, *_: object, **__: object) -> "_Ignored":
+    def __new__(cls, *_: object, **__: object) -> "_Placeholder":
         return super().__new__(cls)
 
     def __setstate__(self, state: object) -> None: ...
@@ -143,7 +147,7 @@ _TENSORS = {
 """What a pickle of tensors needs; torch itself looks after their storages."""
 
 
-class _NoCode:
+class _SafePickle:
     """pickle, as torch.load uses it, for files from anywhere: nothing that they name is run, but for _TENSORS."""
 
     class Unpickler(pickle.Unpickler):
@@ -151,4 +155,4 @@ class _NoCode:
 
         def find_class(self, module: str, name: str) -> Any:
             """The class or function that the pickle names."""
-            return super().find_class(module, name) if (module, name) in _TENSORS else _Ignored
+            return super().find_class(module, name) if (module, name) in _TENSORS else _Placeholder

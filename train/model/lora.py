@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.diffusion import noise
-from dreamloom.train.diffusion.rng import stream
-from dreamloom.train.model.lora_layers import LAYERS
+from dreamloom.train.diffusion.rng import stream_key
+from dreamloom.train.model.lora_layers import TARGET_MODULES
 from dreamloom.train.model.model import Model
 
 KOHYA_FILE = "lora.safetensors"
@@ -34,17 +34,19 @@ def add_adapters(model: Model, config: TrainConfig) -> None:
     assert config.lora_rank is not None
     for part in ["unet", "text_encoder"] if config.text_encoder_learning_rate > 0 else ["unet"]:
         module = getattr(model, part)
-        settings = peft.LoraConfig(r=config.lora_rank, lora_alpha=alpha(config), target_modules=LAYERS[part])
+        settings = peft.LoraConfig(
+            r=config.lora_rank, lora_alpha=resolve_lora_alpha(config), target_modules=TARGET_MODULES[part]
+        )
         peft.inject_adapter_in_model(settings, module, _NAME)
         module.requires_grad_(False)
         for name, parameter in module.named_parameters():
             if is_adapter(name):
                 parameter.data = parameter.data.float()
             if ".lora_A." in name:
-                _start(parameter, stream(config.seed, "lora", part, name))
+                _start(parameter, stream_key(config.seed, "lora", part, name))
 
 
-def alpha(config: TrainConfig) -> int:
+def resolve_lora_alpha(config: TrainConfig) -> int:
     """What the adapters' product is multiplied by, times the rank."""
     return config.lora_alpha or config.lora_rank or 1
 
@@ -60,19 +62,19 @@ def merge_adapters(model: Model) -> None:
                 module.set_submodule(name, layer.get_base_layer())
 
 
-def adapter_weights(model: Model) -> dict[str, Tensor]:
+def adapter_state_dict(model: Model) -> dict[str, Tensor]:
     """The adapters' matrices under peft's names, e.g. unet.….attn1.to_q.lora_A.weight."""
-    found = {f"{part}.{name}": p for part in LAYERS for name, p in getattr(model, part).named_parameters()}
+    found = {f"{part}.{name}": p for part in TARGET_MODULES for name, p in getattr(model, part).named_parameters()}
     return {name.replace(f".{_NAME}.", "."): p.detach() for name, p in found.items() if is_adapter(name)}
 
 
-def write_adapters(weights: dict[str, Tensor], config: TrainConfig, folder: Path, dtype: torch.dtype) -> None:
+def save_adapters(weights: dict[str, Tensor], config: TrainConfig, folder: Path, dtype: torch.dtype) -> None:
     """Writes adapters' matrices, named as `adapter_weights` does, for other programs: KOHYA_FILE and PEFT_FILE."""
     import diffusers
 
     plain = {name: value.to("cpu", dtype).contiguous() for name, value in weights.items()}
-    save_file(kohya(plain, alpha(config)), folder / KOHYA_FILE, metadata=_kohya_metadata(config))
-    unet, text_encoder = (_without(plain, f"{part}.") for part in LAYERS)
+    save_file(to_kohya_keys(plain, resolve_lora_alpha(config)), folder / KOHYA_FILE, metadata=_kohya_metadata(config))
+    unet, text_encoder = (_without(plain, f"{part}.") for part in TARGET_MODULES)
     diffusers.StableDiffusionPipeline.save_lora_weights(
         folder,
         unet_lora_layers=unet,
@@ -83,7 +85,7 @@ def write_adapters(weights: dict[str, Tensor], config: TrainConfig, folder: Path
     )
 
 
-def kohya(weights: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
+def to_kohya_keys(weights: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
     """The names of kohya's scripts: lora_unet_down_blocks_0_…_to_q.lora_down.weight, .lora_up.weight and .alpha."""
     found: dict[str, Tensor] = {}
     for name, value in weights.items():
@@ -118,12 +120,12 @@ def _bare(name: str) -> str:
 
 def _metadata(weights: dict[str, Tensor], config: TrainConfig) -> dict[str, Any]:
     layers = sorted({_bare(name.rsplit(".lora_", 1)[0]) for name in weights})
-    return {"r": config.lora_rank, "lora_alpha": alpha(config), "target_modules": layers}
+    return {"r": config.lora_rank, "lora_alpha": resolve_lora_alpha(config), "target_modules": layers}
 
 
 def _kohya_metadata(config: TrainConfig) -> dict[str, str]:
     return {
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(config.lora_rank),
-        "ss_network_alpha": str(alpha(config)),
+        "ss_network_alpha": str(resolve_lora_alpha(config)),
     }

@@ -3,14 +3,14 @@
 import re
 from collections.abc import Mapping
 
-LAYERS = {
+TARGET_MODULES = {
     "unet": r".*\.attentions\.\d+\.(proj_in|proj_out|.*\.(to_q|to_k|to_v|to_out\.0|ff\.net\.0\.proj|ff\.net\.2))",
     "text_encoder": r".*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)",
 }
 """Part → pattern of its layers' names."""
 
 
-def adapter_size(part: str, tensors: Mapping[str, tuple[int, ...]], rank: int) -> int:
+def count_adapter_parameters(part: str, tensors: Mapping[str, tuple[int, ...]], rank: int) -> int:
     """Numbers in a part's adapters.
 
     Args:
@@ -19,6 +19,6 @@ def adapter_size(part: str, tensors: Mapping[str, tuple[int, ...]], rank: int) -
     layers = (
         shape
         for name, shape in tensors.items()
-        if name.endswith(".weight") and re.fullmatch(LAYERS[part], name.removesuffix(".weight"))
+        if name.endswith(".weight") and re.fullmatch(TARGET_MODULES[part], name.removesuffix(".weight"))
     )
     return sum(rank * (shape[0] + shape[1]) for shape in layers)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from dreamloom.base.errors import UserError
-from dreamloom.train.diffusion import formulas as objective
-from dreamloom.train.model.check import prediction_of
-from dreamloom.train.model.checkpoint_file import open_file
+from dreamloom.train.diffusion import formulas
+from dreamloom.train.model.check import resolve_prediction_type
+from dreamloom.train.model.checkpoint_file import load_checkpoint_file
 
 _WHOLE = {"torch_dtype": torch.float32}
 """Half-precision files are loaded as float32: training needs the room."""
@@ -29,11 +29,11 @@ class Model:
     """The base's scheduler, for sampling; its config says what the UNet predicts."""
     alphas_cumprod: Tensor
     """ᾱ of each timestep, float32 [T], on the model's device."""
-    compiled: Any = None
+    compiled_unet: Any = None
     """The UNet as torch compiled it, for training alone: measuring and drawing come in too many shapes."""
 
     @property
-    def prediction(self) -> str:
+    def prediction_type(self) -> str:
         """epsilon or v_prediction."""
         return str(self.scheduler.config.prediction_type)
 
@@ -42,22 +42,22 @@ class Model:
         """Where UNet, text encoder and schedule are."""
         return self.alphas_cumprod.device
 
-    def tokens(self, captions: list[str]) -> Tensor:
+    def tokenize(self, captions: list[str]) -> Tensor:
         """Token numbers, int64 [n, L]; longer captions are cut to the text encoder's length."""
         length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
         batch = self.tokenizer(captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         return torch.as_tensor(batch.input_ids)
 
-    def states(self, tokens: Tensor) -> Tensor:
+    def encode_text(self, tokens: Tensor) -> Tensor:
         """The text encoder's last hidden states, [n, L, D]."""
         return torch.as_tensor(self.text_encoder(tokens)[0])
 
     def predict(self, noisy: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
         """The UNet's answer, [n, C, h, w]."""
-        unet = self.compiled if self.compiled is not None and torch.is_grad_enabled() else self.unet
+        unet = self.compiled_unet if self.compiled_unet is not None and torch.is_grad_enabled() else self.unet
         return torch.as_tensor(unet(noisy, timesteps, states, return_dict=False)[0])
 
-    def scaled(self, latents: Tensor) -> Tensor:
+    def scale_latents(self, latents: Tensor) -> Tensor:
         """Latents as the VAE makes them, brought to the scale the UNet works in."""
         config = self.vae.config
         return (latents - float(config.get("shift_factor") or 0.0)) * float(config.scaling_factor)
@@ -67,14 +67,14 @@ def load_model(
     base: str,
     device: torch.device,
     vae: str | None = None,
-    prediction: str = "auto",
+    prediction_type: str = "auto",
     zero_terminal_snr: bool = False,
 ) -> Model:
     """Loads a model from a diffusers folder, a single file or the hub, in float32 and without gradients.
 
     Args:
         vae: a VAE in place of the base's.
-        prediction: auto, epsilon or v_prediction.
+        prediction_type: auto, epsilon or v_prediction.
         zero_terminal_snr: rescale the noise schedule.
 
     Raises:
@@ -93,18 +93,18 @@ def load_model(
             vae=_place(parts["vae"], device),
             text_encoder=_place(parts["text_encoder"], device),
             tokenizer=parts["tokenizer"],
-            scheduler=_make_scheduler(parts["scheduler"], prediction, zero_terminal_snr),
+            scheduler=_make_scheduler(parts["scheduler"], prediction_type, zero_terminal_snr),
             alphas_cumprod=torch.empty(0),
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"The model {base} can't be loaded ({reason}); check the name, or copy it again.") from error
     kept = _alphas_cumprod(model.scheduler)
-    model.alphas_cumprod = (objective.rescale_zero_terminal_snr(kept) if zero_terminal_snr else kept).to(device)
+    model.alphas_cumprod = (formulas.rescale_zero_terminal_snr(kept) if zero_terminal_snr else kept).to(device)
     return model
 
 
-def weights_digest(module: nn.Module) -> str:
+def hash_weights(module: nn.Module) -> str:
     """Names the content of a network's weights."""
     digest = hashlib.blake2b(digest_size=16)
     for key, value in sorted(module.state_dict().items()):
@@ -120,7 +120,7 @@ def _parts_of(base: str, vae: str | None) -> dict[str, Any]:
 
     path = Path(base).expanduser()
     if path.is_file():
-        opened = open_file(path)
+        opened = load_checkpoint_file(path)
         if opened.vae is None and vae is None:
             raise UserError(f"{base} holds no VAE; name one by vae.")
         return {**vars(opened), "vae": _load_vae(vae) if vae else opened.vae}
@@ -150,7 +150,7 @@ def _make_scheduler(config: dict[str, Any], prediction: str, zero_terminal_snr: 
     """The base's own sampler, told what the trained model predicts and how its noise ends."""
     import diffusers
 
-    changes: dict[str, Any] = {"prediction_type": prediction_of(prediction, config)}
+    changes: dict[str, Any] = {"prediction_type": resolve_prediction_type(prediction, config)}
     if zero_terminal_snr:
         changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     kind = getattr(diffusers, config["_class_name"])

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-Weights = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 Shapes = Mapping[str, Tensor]
 
 UNET = "model.diffusion_model."
@@ -53,11 +53,11 @@ _OPEN_CLIP_ENDS = {
 }
 
 
-class NoOriginalName(Exception):
+class NoOriginalKeyError(Exception):
     """A layer that Stable Diffusion 1.x and 2.x do not have, so that the original has no name for it."""
 
 
-def original(unet: Weights, vae: Weights, text_encoder: Weights, open_clip: bool) -> Weights:
+def to_original_keys(unet: StateDict, vae: StateDict, text_encoder: StateDict, open_clip: bool) -> StateDict:
     """All weights of a model under their original names.
 
     Args:
@@ -73,7 +73,9 @@ def original(unet: Weights, vae: Weights, text_encoder: Weights, open_clip: bool
     return {**found_unet, **found_vae, **text}
 
 
-def restored(file: Weights, unet: Shapes, vae: Shapes, text_encoder: Shapes) -> tuple[Weights, Weights, Weights]:
+def from_original_keys(
+    file: StateDict, unet: Shapes, vae: Shapes, text_encoder: Shapes
+) -> tuple[StateDict, StateDict, StateDict]:
     """The inverse of `original`: the state dicts of UNet, VAE and text encoder.
 
     Args:
@@ -150,10 +152,10 @@ def _as_convolution(key: str, value: Tensor) -> Tensor:
     return value[:, :, None, None] if ".attentions." in key and value.ndim == 2 else value
 
 
-def _open_clip(weights: Weights) -> Weights:
+def _open_clip(weights: StateDict) -> StateDict:
     """open_clip keeps query, key and value of an attention in one matrix."""
     named = {_bare(key): value for key, value in weights.items()}
-    found: Weights = {OPEN_CLIP + _OPEN_CLIP_ENDS[key]: named[key] for key in _OPEN_CLIP_ENDS}
+    found: StateDict = {OPEN_CLIP + _OPEN_CLIP_ENDS[key]: named[key] for key in _OPEN_CLIP_ENDS}
     for layer in range(_count(named, "encoder.layers")):
         ours, theirs = f"encoder.layers.{layer}.", f"{OPEN_CLIP}transformer.resblocks.{layer}."
         for kind in ("weight", "bias"):
@@ -163,8 +165,8 @@ def _open_clip(weights: Weights) -> Weights:
     return found
 
 
-def _from_open_clip(file: Weights, shapes: Shapes) -> Weights:
-    found: Weights = {}
+def _from_open_clip(file: StateDict, shapes: Shapes) -> StateDict:
+    found: StateDict = {}
     for key, value in shapes.items():
         bare = _bare(key)
         if bare in _OPEN_CLIP_ENDS:
@@ -194,7 +196,7 @@ def _renamed(key: str, places: Mapping[str, str], inner: Mapping[str, Mapping[st
                     layer, _, end = rest.rpartition(".")
                     rest = f"{names.get(layer, layer)}.{end}" if layer else rest
             return f"{places[block]}.{rest}"
-    raise NoOriginalName(key)
+    raise NoOriginalKeyError(key)
 
 
 def _count(weights: Mapping[str, object], prefix: str) -> int:

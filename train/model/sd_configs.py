@@ -11,9 +11,9 @@ from typing import Any
 
 from dreamloom.base.errors import UserError
 
-SUFFIXES = (".safetensors", ".ckpt")
+SINGLE_FILE_SUFFIXES = (".safetensors", ".ckpt")
 """Of models in one file."""
-TELLING = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+CROSS_ATTENTION_KEY = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 """A tensor of every Stable Diffusion model, [320, width of the text encoder's answers]."""
 _ONE, _TWO = 768, 1024
 
@@ -85,30 +85,30 @@ _KNOWN: dict[int, dict[str, dict[str, Any]]] = {
 """Width of the text encoder's answers → part → its config as diffusers and transformers write it."""
 
 
-def folder_beside(file: Path) -> Path | None:
+def diffusers_folder_of(file: Path) -> Path | None:
     """The diffusers folder that a file lies in, where it does."""
     return file.parent if (file.parent / "unet" / "config.json").is_file() else None
 
 
-def config_of(file: Path, part: str) -> dict[str, Any]:
+def read_component_config(file: Path, part: str) -> dict[str, Any]:
     """How a part of the model in a file is built; empty where that is not known before the file is opened.
 
     Raises:
         UserError: it is no Stable Diffusion 1.x or 2.x model.
     """
-    if folder := folder_beside(file):
+    if folder := diffusers_folder_of(file):
         found = folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
         return dict(json.loads(found.read_text(encoding="utf-8"))) if found.is_file() else {}
-    return known_config(file, shapes(file), part) if file.suffix == ".safetensors" else {}
+    return infer_component_config(file, read_tensor_shapes(file), part) if file.suffix == ".safetensors" else {}
 
 
-def known_config(file: Path, tensors: Mapping[str, tuple[int, ...]], part: str) -> dict[str, Any]:
+def infer_component_config(file: Path, tensors: Mapping[str, tuple[int, ...]], part: str) -> dict[str, Any]:
     """The same for a file that lies alone, by the shapes of its tensors.
 
     Raises:
         UserError: it is no Stable Diffusion 1.x or 2.x model.
     """
-    width = tensors.get(TELLING, (0, 0))[1]
+    width = tensors.get(CROSS_ATTENTION_KEY, (0, 0))[1]
     channels = tensors.get("model.diffusion_model.input_blocks.0.0.weight", (0, 0))[1]
     if width not in _KNOWN or channels != 4:
         raise UserError(
@@ -118,7 +118,7 @@ def known_config(file: Path, tensors: Mapping[str, tuple[int, ...]], part: str) 
     return _KNOWN[width][part]
 
 
-def shapes(file: Path) -> dict[str, tuple[int, ...]]:
+def read_tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     """The tensors of a safetensors file: name → shape.
 
     Raises:

@@ -10,10 +10,10 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.model.lora import add_adapters, is_adapter
 from dreamloom.train.model.model import Model
 
-Parameters = dict[str, nn.Parameter]
+NamedParameters = dict[str, nn.Parameter]
 
 
-def learning_parameters(model: Model, config: TrainConfig) -> dict[str, Parameters]:
+def trainable_parameters(model: Model, config: TrainConfig) -> dict[str, NamedParameters]:
     """Part (unet, text_encoder) → name such as unet.conv_in.weight → parameter; these need gradients from here on.
 
     Raises:
@@ -36,12 +36,12 @@ def learning_parameters(model: Model, config: TrainConfig) -> dict[str, Paramete
     return {part: named for part, named in left.items() if named}
 
 
-def _of_part(model: Model, part: str) -> Parameters:
+def _of_part(model: Model, part: str) -> NamedParameters:
     named = getattr(model, part).named_parameters()
     return {f"{part}.{name}": parameter for name, parameter in named if parameter.requires_grad}
 
 
-def _freeze(found: dict[str, Parameters], patterns: list[str]) -> None:
+def _freeze(found: dict[str, NamedParameters], patterns: list[str]) -> None:
     named = {name: parameter for part in found.values() for name, parameter in part.items()}
     for pattern in patterns:
         fitting = [parameter for name, parameter in named.items() if fnmatchcase(name, pattern)]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.model.check import check_model
+from dreamloom.train.model.check import check_base_model
 from dreamloom.train.run.folder import best_checkpoint, read_settings
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def find_source(model: Path | str) -> Source:
         if checkpoint is None:
             raise UserError(f"The run {model} has no checkpoint yet; let it train until it has.")
     if checkpoint is None:
-        check_model(str(model))
+        check_base_model(str(model))
         return Source(str(model), None, None)
     settings = read_settings(checkpoint.parent.parent)
     if not settings:

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamloom.train.data.buckets import MAX_ASPECT, assign, assign_within, crop_box, enlargement, generate
+from dreamloom.train.data.buckets import (
+    MAX_ASPECT,
+    assign_bucket,
+    assign_bucket_without_upscale,
+    center_crop_box,
+    generate_buckets,
+    upscale_factor,
+)
 
 quanta = st.sampled_from([8, 16, 32, 64])
 resolutions = st.tuples(quanta, st.integers(1, 24)).map(lambda pair: (pair[0] * pair[1], pair[0]))
@@ -15,7 +22,7 @@ sizes = st.tuples(sides, sides)
 @given(resolutions)
 def test_generated_buckets_keep_their_laws(given: tuple[int, int]) -> None:
     resolution, quantum = given
-    buckets = generate(resolution, quantum)
+    buckets = generate_buckets(resolution, quantum)
     assert (resolution, resolution) in buckets
     for width, height in buckets:
         assert width % quantum == 0 and height % quantum == 0
@@ -29,33 +36,33 @@ def test_generated_buckets_keep_their_laws(given: tuple[int, int]) -> None:
 
 @given(resolutions, sizes)
 def test_a_turned_picture_gets_the_turned_bucket_and_crop(given: tuple[int, int], size: tuple[int, int]) -> None:
-    buckets = generate(*given)
-    width, height = assign(size, buckets)
-    assert assign(size[::-1], buckets) == (height, width)
-    left, top, right, bottom = crop_box(size, (width, height))
-    assert crop_box(size[::-1], (height, width)) == (top, left, bottom, right)
+    buckets = generate_buckets(*given)
+    width, height = assign_bucket(size, buckets)
+    assert assign_bucket(size[::-1], buckets) == (height, width)
+    left, top, right, bottom = center_crop_box(size, (width, height))
+    assert center_crop_box(size[::-1], (height, width)) == (top, left, bottom, right)
 
 
 @given(resolutions, sizes, st.integers(2, 5))
 def test_the_bucket_depends_on_the_ratio_alone(given: tuple[int, int], size: tuple[int, int], times: int) -> None:
-    buckets = generate(*given)
-    assert assign((size[0] * times, size[1] * times), buckets) == assign(size, buckets)
+    buckets = generate_buckets(*given)
+    assert assign_bucket((size[0] * times, size[1] * times), buckets) == assign_bucket(size, buckets)
 
 
 @given(resolutions)
 def test_a_picture_of_a_buckets_shape_gets_that_bucket_uncropped(given: tuple[int, int]) -> None:
-    buckets = generate(*given)
+    buckets = generate_buckets(*given)
     for bucket in buckets:
-        assert assign(bucket, buckets) == bucket
-        assert crop_box(bucket, bucket) == (0, 0, *bucket)
-        assert enlargement(bucket, bucket) == 1
+        assert assign_bucket(bucket, buckets) == bucket
+        assert center_crop_box(bucket, bucket) == (0, 0, *bucket)
+        assert upscale_factor(bucket, bucket) == 1
 
 
 @given(resolutions, sizes)
 def test_a_crop_lies_inside_the_picture_and_touches_two_of_its_sides(
     given: tuple[int, int], size: tuple[int, int]
 ) -> None:
-    left, top, right, bottom = crop_box(size, assign(size, generate(*given)))
+    left, top, right, bottom = center_crop_box(size, assign_bucket(size, generate_buckets(*given)))
     assert 0 <= left < right <= size[0]
     assert 0 <= top < bottom <= size[1]
     assert (right - left, bottom - top)[right - left != size[0]] in size
@@ -76,37 +83,42 @@ def test_a_crop_lies_inside_the_picture_and_touches_two_of_its_sides(
     ],
 )
 def test_everydreams_own_answers(size: tuple[int, int], resolution: int, bucket: tuple[int, int]) -> None:
-    assert assign(size, generate(resolution, 64)) == bucket
+    assert assign_bucket(size, generate_buckets(resolution, 64)) == bucket
 
 
 def test_where_everydream_is_crooked_we_are_not() -> None:
-    assert assign((1140, 1000), generate(512, 64))[::-1] == assign((1000, 1140), generate(512, 64))  # bkt-08, 09
-    turned = assign((3024, 4032), generate(1280, 64)), assign((4032, 3024), generate(1280, 64))
+    assert assign_bucket((1140, 1000), generate_buckets(512, 64))[::-1] == assign_bucket(
+        (1000, 1140), generate_buckets(512, 64)
+    )  # bkt-08, 09
+    turned = (
+        assign_bucket((3024, 4032), generate_buckets(1280, 64)),
+        assign_bucket((4032, 3024), generate_buckets(1280, 64)),
+    )
     assert turned == ((1088, 1472), (1472, 1088))  # bkt-17, 18: there 1024 × 1600 and 1408 × 1152
-    width, height = assign((1000, 1200), generate(320, 64))  # bkt-20: there 576 × 640
+    width, height = assign_bucket((1000, 1200), generate_buckets(320, 64))  # bkt-20: there 576 × 640
     assert width * height <= 320**2
 
 
 def test_the_shapes_sdxl_is_asked_for_are_buckets_of_1024() -> None:
     """Of those in its report (Podell et al. 2023, appendix I), the ones that its users name."""
     named = [(768, 1344), (832, 1216), (896, 1152), (1024, 1024)]
-    assert {*named, *(size[::-1] for size in named)} <= set(generate(1024, 64))
+    assert {*named, *(size[::-1] for size in named)} <= set(generate_buckets(1024, 64))
 
 
 @given(resolutions, sizes)
 def test_without_upscaling_no_side_grows_and_what_is_large_enough_keeps_its_bucket(
     given: tuple[int, int], size: tuple[int, int]
 ) -> None:
-    usual, found = assign(size, generate(*given)), assign_within(size, *given)
-    if enlargement(size, usual) <= 1:
+    usual, found = assign_bucket(size, generate_buckets(*given)), assign_bucket_without_upscale(size, *given)
+    if upscale_factor(size, usual) <= 1:
         assert found == usual
     elif found is None:
         assert min(size) < given[1] or max(size) > MAX_ASPECT * min(size)
     else:
-        assert enlargement(size, found) <= 1
-        assert assign_within(size[::-1], *given) == found[::-1]
+        assert upscale_factor(size, found) <= 1
+        assert assign_bucket_without_upscale(size[::-1], *given) == found[::-1]
 
 
 def test_a_resolution_without_a_square_bucket_is_refused() -> None:
     with pytest.raises(ValueError, match="multiple"):
-        generate(500, 64)
+        generate_buckets(500, 64)

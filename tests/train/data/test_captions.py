@@ -9,15 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.captions import Wording, shuffled
+from dreamloom.train.data.captions import CaptionBuilder, shuffle_tags
 from dreamloom.train.data.dataset import Sample
-from dreamloom.train.data.picture import Picture, Settings, Stored
+from dreamloom.train.data.image import ByteRange, ImageSettings, TrainingImage
 
 CAPTION = "a car, red, old, on a road"
 
 
 def sample(caption: str = CAPTION, weights: tuple[tuple[str, float], ...] = (), **settings: Any) -> Sample:
-    return Sample(Picture("x", Stored(Path("x")), caption, Settings(**settings), weights), 0, (8, 8), (8, 8), 1)
+    return Sample(
+        TrainingImage("x", ByteRange(Path("x")), caption, ImageSettings(**settings), weights), 0, (8, 8), (8, 8), 1
+    )
 
 
 tags = st.lists(st.text("abc ", min_size=1, max_size=4).filter(str.strip), max_size=6)
@@ -28,48 +30,51 @@ def test_shuffling_keeps_the_prompt_the_kept_tags_and_all_others(
     prompt: str, tags: list[str], keep: int, key: int
 ) -> None:
     parts = [prompt.strip(), *(tag.strip() for tag in tags)]
-    made = shuffled(",".join([prompt, *tags]), keep, key).split(", ")
+    made = shuffle_tags(",".join([prompt, *tags]), keep, key).split(", ")
     assert made[: 1 + keep] == parts[: 1 + keep]
     assert Counter(made) == Counter(parts)
 
 
 def test_shuf_01_kept_tags_are_kept() -> None:
     """There, keep_tags has no effect."""
-    orders = {shuffled("p, a, b, c, d, e", 2, key) for key in range(50)}
+    orders = {shuffle_tags("p, a, b, c, d, e", 2, key) for key in range(50)}
     assert len(orders) == 6 and all(order.startswith("p, a, b, ") for order in orders)
 
 
 def test_every_order_is_as_likely_and_heavier_tags_come_first_more_often() -> None:
-    orders = Counter(shuffled("p, a, b, c", 0, key * 7919) for key in range(6000))
+    orders = Counter(shuffle_tags("p, a, b, c", 0, key * 7919) for key in range(6000))
     assert len(orders) == 6 and max(orders.values()) < 1.15 * min(orders.values())
-    first = Counter(shuffled("p, a, b, c", 0, key * 7919, {"a": 2.0}).split(", ")[1] for key in range(6000))
+    first = Counter(shuffle_tags("p, a, b, c", 0, key * 7919, {"a": 2.0}).split(", ")[1] for key in range(6000))
     assert first["a"] / 6000 == pytest.approx(0.5, abs=0.02) and first["b"] / 6000 == pytest.approx(0.25, abs=0.02)
 
 
 def test_shuf_02_a_length_is_not_exceeded() -> None:
-    assert all(len(shuffled("p, aaaa, bbbb, cc", 0, key, most=9)) <= 9 for key in range(20))
+    assert all(len(shuffle_tags("p, aaaa, bbbb, cc", 0, key, max_length=9)) <= 9 for key in range(20))
 
 
 def test_each_showing_has_an_order_of_its_own_and_pictures_with_as_many_tags_have_others() -> None:
-    wording = Wording(TrainConfig(shuffle_tags=True, caption_dropout_rate=0))
-    shown = wording.choose([sample()] * 300, 0)
+    wording = CaptionBuilder(TrainConfig(shuffle_tags=True, caption_dropout_rate=0))
+    shown = wording.build([sample()] * 300, 0)
     assert len(set(shown)) == 6
-    assert wording.choose([sample()] * 7, 40) == shown[40:47]
-    assert Wording(TrainConfig(shuffle_tags=True, caption_dropout_rate=0, seed=1)).choose([sample()] * 300, 0) != shown
+    assert wording.build([sample()] * 7, 40) == shown[40:47]
+    assert (
+        CaptionBuilder(TrainConfig(shuffle_tags=True, caption_dropout_rate=0, seed=1)).build([sample()] * 300, 0)
+        != shown
+    )
 
 
 def test_what_a_picture_says_replaces_what_the_config_says() -> None:
     config = TrainConfig(shuffle_tags=True, caption_dropout_rate=0.5)
-    wording = Wording(config)
-    assert set(wording.choose([sample(shuffle_tags=False, cond_dropout=0.0)] * 50, 0)) == {CAPTION}
-    assert set(wording.choose([sample(cond_dropout=1.0)] * 50, 0)) == {""}
-    assert wording.choose([sample()] * 400, 0).count("") / 400 == pytest.approx(0.5, abs=0.08)
-    limited = Wording(TrainConfig(caption_dropout_rate=0)).choose(
+    wording = CaptionBuilder(config)
+    assert set(wording.build([sample(shuffle_tags=False, cond_dropout=0.0)] * 50, 0)) == {CAPTION}
+    assert set(wording.build([sample(cond_dropout=1.0)] * 50, 0)) == {""}
+    assert wording.build([sample()] * 400, 0).count("") / 400 == pytest.approx(0.5, abs=0.08)
+    limited = CaptionBuilder(TrainConfig(caption_dropout_rate=0)).build(
         [sample(shuffle_tags=True, max_caption_length=10)] * 50, 0
     )
     assert max(map(len, limited)) <= 10
 
 
 def test_captions_that_never_change_are_known_before() -> None:
-    wording = Wording(TrainConfig())
-    assert wording.fixed([sample("b"), sample("a", shuffle_tags=True)]) == ["", "b"]
+    wording = CaptionBuilder(TrainConfig())
+    assert wording.fixed_captions([sample("b"), sample("a", shuffle_tags=True)]) == ["", "b"]

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.crops import Framing, View, content, moved, pixels, plain
+from dreamloom.train.data.crops import CropPlanner, View, center_view, jitter_crop, padded_image_box, render_views
 from dreamloom.train.data.dataset import Sample
-from dreamloom.train.data.picture import Picture, Settings, Stored
+from dreamloom.train.data.image import ByteRange, ImageSettings, TrainingImage
 
 
 def sample(path: Path, size: tuple[int, int], bucket: tuple[int, int], **settings: Any) -> Sample:
-    return Sample(Picture("x", Stored(path), "", Settings(**settings)), 0, size, bucket, 1)
+    return Sample(TrainingImage("x", ByteRange(path), "", ImageSettings(**settings)), 0, size, bucket, 1)
 
 
 @pytest.fixture
@@ -30,20 +30,20 @@ def wide(tmp_path: Path) -> Sample:
 
 
 def shown(one: Sample, view: View) -> np.ndarray[Any, Any]:
-    return pixels(one, [view])[0]
+    return render_views(one, [view])[0]
 
 
 def test_a_crop_keeps_the_middle_and_the_colours(wide: Sample) -> None:
-    found = shown(wide, plain(wide))
+    found = shown(wide, center_view(wide))
     assert found.shape == (32, 32, 3)
     assert (found[:, 3:-3] == (255, 128, 0)).all()  # the resampling looks a little beyond the crop
     assert (found[..., 0] > 200).all()
 
 
 def test_a_padded_picture_is_whole_on_the_colour(wide: Sample) -> None:
-    view = View((0, 0, 256, 64), pad="#00ff7f")
+    view = View((0, 0, 256, 64), pad_color="#00ff7f")
     found = shown(wide, view)
-    assert content(wide) == (0, 12, 32, 20)
+    assert padded_image_box(wide) == (0, 12, 32, 20)
     assert (found[:12] == (0, 255, 127)).all() and (found[20:] == (0, 255, 127)).all()
     assert (found[12:20, 0] == (0, 0, 255)).all() and (abs(found[12:20, 14:18].astype(int) - (255, 128, 0)) < 3).all()
 
@@ -51,15 +51,17 @@ def test_a_padded_picture_is_whole_on_the_colour(wide: Sample) -> None:
 def test_a_flipped_view_is_the_mirrored_one(wide: Sample) -> None:
     for pad in (None, "#ffffff"):
         view = View((0, 0, 100, 64), False, pad)
-        once, twice = pixels(wide, [view, View(view.box, True, pad)])
+        once, twice = render_views(wide, [view, View(view.box, True, pad)])
         assert np.array_equal(once[:, ::-1], twice) and not np.array_equal(once, twice)
 
 
 def test_a_picture_in_a_shard_is_read_from_its_place(wide: Sample, tmp_path: Path) -> None:
-    data = wide.picture.stored.read()
+    data = wide.image.source.read()
     (tmp_path / "shard.tar").write_bytes(b"before" + data + b"behind")
-    inside = Sample(Picture("x", Stored(tmp_path / "shard.tar", 6, len(data)), ""), 0, wide.size, wide.bucket, 1)
-    assert np.array_equal(shown(inside, plain(inside)), shown(wide, plain(wide)))
+    inside = Sample(
+        TrainingImage("x", ByteRange(tmp_path / "shard.tar", 6, len(data)), ""), 0, wide.size, wide.bucket, 1
+    )
+    assert np.array_equal(shown(inside, center_view(inside)), shown(wide, center_view(wide)))
 
 
 @given(
@@ -69,8 +71,8 @@ def test_a_picture_in_a_shard_is_read_from_its_place(wide: Sample, tmp_path: Pat
 def test_a_moved_crop_lies_inside_has_the_shape_and_shrinks_by_at_most_the_jitter(
     size: tuple[int, int], bucket: tuple[int, int], number: int, jitter: float
 ) -> None:
-    whole = plain(sample(Path("x"), size, bucket)).box
-    left, top, right, bottom = moved(whole, size, number, jitter)
+    whole = center_view(sample(Path("x"), size, bucket)).box
+    left, top, right, bottom = jitter_crop(whole, size, number, jitter)
     assert -1e-9 <= left < right <= size[0] + 1e-9 and -1e-9 <= top < bottom <= size[1] + 1e-9
     shrunk = (right - left) / (whole[2] - whole[0])
     assert 1 - jitter - 1e-9 <= shrunk <= 1
@@ -80,19 +82,22 @@ def test_a_moved_crop_lies_inside_has_the_shape_and_shrinks_by_at_most_the_jitte
 def test_what_may_be_shown_is_what_is_kept() -> None:
     one = sample(Path("x"), (300, 200), (32, 32))
     never, always = (sample(Path("x"), (300, 200), (32, 32), flip_p=p) for p in (0.0, 1.0))
-    plainly, flipping = Framing(TrainConfig()), Framing(TrainConfig(flip_p=0.5, crop_jitter=0.1, crops_per_image=3))
-    assert plainly.views(one) == [plain(one)]
-    assert plainly.views(always) == [View(plain(one).box, True)]
+    plainly, flipping = (
+        CropPlanner(TrainConfig()),
+        CropPlanner(TrainConfig(flip_p=0.5, crop_jitter=0.1, crops_per_image=3)),
+    )
+    assert plainly.views(one) == [center_view(one)]
+    assert plainly.views(always) == [View(center_view(one).box, True)]
     assert len(set(flipping.views(one))) == 6 and len(flipping.views(never)) == 3
     for framing in (plainly, flipping):
         for each in (one, never, always):
-            assert set(framing.choose([each] * 400, 1000)) == set(framing.views(each))
+            assert set(framing.choose_views([each] * 400, 1000)) == set(framing.views(each))
 
 
 def test_flips_come_in_the_stated_share_and_depend_on_the_index_alone() -> None:
     one = sample(Path("x"), (300, 200), (32, 32))
-    framing = Framing(TrainConfig(flip_p=0.3, crop_jitter=0.02, seed=4))
-    views = framing.choose([one] * 4000, 0)
+    framing = CropPlanner(TrainConfig(flip_p=0.3, crop_jitter=0.02, seed=4))
+    views = framing.choose_views([one] * 4000, 0)
     assert sum(view.flipped for view in views) / 4000 == pytest.approx(0.3, abs=0.03)
-    assert framing.choose([one] * 10, 500) == views[500:510]
-    assert Framing(TrainConfig(flip_p=0.3, crop_jitter=0.02, seed=5)).choose([one] * 4000, 0) != views
+    assert framing.choose_views([one] * 10, 500) == views[500:510]
+    assert CropPlanner(TrainConfig(flip_p=0.3, crop_jitter=0.02, seed=5)).choose_views([one] * 4000, 0) != views

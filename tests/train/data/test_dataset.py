@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from dreamloom.base.errors import UserError
-from dreamloom.train.data.dataset import Problem, names, read_dataset
+from dreamloom.train.data.dataset import Problem, read_dataset, summarize_problems
 
 
 def picture(path: Path, size: tuple[int, int]) -> None:
@@ -20,7 +20,7 @@ def test_each_bad_picture_has_a_reason_and_the_others_take_part(tmp_path: Path) 
     (tmp_path / "a" / "empty.jpg").touch()
     (tmp_path / "a" / "phone.HEIC").touch()
     (tmp_path / "a" / "page.jpg").write_text("<html>not found</html>")
-    data = read_dataset(tmp_path, 512, 64, workers=2)
+    data = read_dataset(tmp_path, 512, 64, num_workers=2)
     assert [(sample.name, sample.size, sample.bucket) for sample in data.samples] == [
         ("a/good.png", (600, 500), (576, 448))
     ]
@@ -39,7 +39,7 @@ def test_a_huge_picture_is_left_out_before_it_is_decoded(tmp_path: Path) -> None
 
 
 def test_hostile_pictures_never_stop_a_reading(shared_data: Path) -> None:
-    data = read_dataset(shared_data / "hostile", 64, 16, workers=2)
+    data = read_dataset(shared_data / "hostile", 64, 16, num_workers=2)
     found = {sample.name for sample in data.samples} | {problem.name for problem in data.problems}
     assert len(found) == len(data.samples) + len(data.problems)
     assert all(problem.reason for problem in data.problems)
@@ -85,4 +85,4 @@ def test_nothing_usable_is_the_users_error(tmp_path: Path) -> None:
 
 def test_problems_in_a_line() -> None:
     problems = [Problem(f"{n}.jpg", "empty") for n in range(5)]
-    assert names(problems) == "0.jpg (empty), 1.jpg (empty), 2.jpg (empty) and 2 more"
+    assert summarize_problems(problems) == "0.jpg (empty), 1.jpg (empty), 2.jpg (empty) and 2 more"

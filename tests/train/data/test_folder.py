@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dreamloom.base.errors import UserError
-from dreamloom.train.data.folder import read_folder
-from dreamloom.train.data.picture import Settings
+from dreamloom.train.data.folder import read_training_folder
+from dreamloom.train.data.image import ImageSettings
 
 
 def touch(*files: Path) -> None:
@@ -21,27 +21,27 @@ def touch(*files: Path) -> None:
 def test_folders_are_read_at_any_depth_in_order_of_name(tmp_path: Path) -> None:
     touch(tmp_path / "b" / "two cats_(1).JPG", tmp_path / "a" / "deep" / "a dog.png", tmp_path / "a" / "notes.txt")
     touch(tmp_path / "b" / "a cat.webp", tmp_path / ".hidden" / "x.jpg", tmp_path / "b" / ".x.jpg")
-    deep, b = read_folder(tmp_path)
+    deep, b = read_training_folder(tmp_path)
     assert (deep.name, b.name) == ("a/deep", "b")
-    assert [picture.caption for picture in b.pictures] == ["a cat", "two cats"]
-    assert deep.pictures[0].stored.path == tmp_path / "a" / "deep" / "a dog.png"
+    assert [picture.caption for picture in b.images] == ["a cat", "two cats"]
+    assert deep.images[0].source.path == tmp_path / "a" / "deep" / "a dog.png"
 
 
 def test_pictures_in_the_root_are_read_too(tmp_path: Path) -> None:
     touch(tmp_path / "a cat.jpg")
-    assert [folder.name for folder in read_folder(tmp_path)] == ["."]
+    assert [folder.name for folder in read_training_folder(tmp_path)] == ["."]
 
 
 def test_a_sidecar_wins_over_the_name_and_an_empty_caption_is_legal(tmp_path: Path) -> None:
     touch(tmp_path / "a" / "_001.jpg", tmp_path / "a" / "name_1.jpg")
     (tmp_path / "a" / "name_1.txt").write_text("what it says inside")
-    assert [picture.caption for picture in read_folder(tmp_path)[0].pictures] == ["", "what it says inside"]
+    assert [picture.caption for picture in read_training_folder(tmp_path)[0].images] == ["", "what it says inside"]
 
 
 def test_a_link_that_leads_back_up_is_not_followed(tmp_path: Path) -> None:
     touch(tmp_path / "a" / "x.jpg")
     (tmp_path / "a" / "up").symlink_to(tmp_path)
-    assert [folder.name for folder in read_folder(tmp_path)] == ["a"]
+    assert [folder.name for folder in read_training_folder(tmp_path)] == ["a"]
 
 
 def write(file: Path, text: str) -> Path:
@@ -50,8 +50,8 @@ def write(file: Path, text: str) -> Path:
     return file
 
 
-def settings(folder: Path) -> Settings:
-    return read_folder(folder)[0].pictures[0].settings
+def settings(folder: Path) -> ImageSettings:
+    return read_training_folder(folder)[0].images[0].settings
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def settings(folder: Path) -> Settings:
 def test_multiply_is_exact(tmp_path: Path, text: str, value: Fraction) -> None:
     touch(tmp_path / "x.jpg")
     write(tmp_path / "multiply.txt", text)
-    assert settings(tmp_path).multiply == read_folder(tmp_path)[0].multiply == value
+    assert settings(tmp_path).multiply == read_training_folder(tmp_path)[0].multiply == value
 
 
 @pytest.mark.parametrize(
@@ -93,18 +93,18 @@ def test_a_control_file_that_says_what_cannot_be_is_the_users_error(tmp_path: Pa
     touch(tmp_path / "x.jpg")
     write(tmp_path / file, text)
     with pytest.raises(UserError, match=file.replace(".", r"\.")):
-        read_folder(tmp_path)
+        read_training_folder(tmp_path)
 
 
 def test_each_control_file_holds_for_its_folder(tmp_path: Path) -> None:
     touch(tmp_path / "a" / "x.jpg", tmp_path / "a" / "below" / "y.jpg", tmp_path / "a" / "shuffle_tags.txt")
     for name, text in [("flip_p", "0.5"), ("cond_dropout", "0"), ("loss_scale", "-.25"), ("batch_id", "horses\n")]:
         write(tmp_path / "a" / f"{name}.txt", text)
-    own, below = read_folder(tmp_path)
-    assert own.pictures[0].settings == Settings(
+    own, below = read_training_folder(tmp_path)
+    assert own.images[0].settings == ImageSettings(
         flip_p=0.5, cond_dropout=0.0, loss_scale=-0.25, batch_id="horses", shuffle_tags=True
     )
-    assert below.pictures[0].settings == Settings()
+    assert below.images[0].settings == ImageSettings()
 
 
 def test_mrec_a_parents_multiply_txt_does_not_count_and_its_global_yaml_does(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_mrec_a_parents_multiply_txt_does_not_count_and_its_global_yaml_does(tmp
     assert settings(tmp_path).multiply == 1
     write(tmp_path / "global.yaml", "multiply: 2\nflip_p: 0.5")
     write(tmp_path / "a" / "global.yml", "multiply: 0.25\nrating: 3")
-    assert settings(tmp_path) == Settings(Fraction(1, 4), flip_p=0.5), "the nearest replaces, the others stay"
+    assert settings(tmp_path) == ImageSettings(Fraction(1, 4), flip_p=0.5), "the nearest replaces, the others stay"
 
 
 def test_the_nearer_says_more(tmp_path: Path) -> None:
@@ -128,15 +128,15 @@ def test_settings_in_a_pictures_yaml_count_beside_its_txt(tmp_path: Path) -> Non
     touch(tmp_path / "x.jpg")
     write(tmp_path / "x.yaml", "loss_scale: 0.5\nmain_prompt: from yaml")
     write(tmp_path / "x.txt", "from txt")
-    (picture,) = read_folder(tmp_path)[0].pictures
+    (picture,) = read_training_folder(tmp_path)[0].images
     assert (picture.caption, picture.settings.loss_scale) == ("from txt", 0.5)
 
 
 def test_a_yaml_of_another_program_is_no_sidecar(tmp_path: Path) -> None:
     touch(tmp_path / "x.jpg")
     write(tmp_path / "x.yaml", "width: 512\nsource: camera")
-    (picture,) = read_folder(tmp_path)[0].pictures
-    assert (picture.caption, picture.settings) == ("x", Settings())
+    (picture,) = read_training_folder(tmp_path)[0].images
+    assert (picture.caption, picture.settings) == ("x", ImageSettings())
 
 
 def test_cap_19_tags_of_all_levels_add_up_and_the_nearest_prompt_serves_those_without(tmp_path: Path) -> None:
@@ -144,12 +144,12 @@ def test_cap_19_tags_of_all_levels_add_up_and_the_nearest_prompt_serves_those_wi
     write(tmp_path / "a" / "x.txt", "own")
     write(tmp_path / "a" / "local.yaml", "tags: [ftag, gtag]")
     write(tmp_path / "global.yaml", "tags: [gtag, {tag: heavy, weight: 2}]")
-    root, a = read_folder(tmp_path)
-    assert [p.caption for p in a.pictures] == ["name, heavy, ftag, gtag", "own, heavy, ftag, gtag"]
-    assert a.pictures[0].weights == (("heavy", 2.0),)
-    assert root.pictures[0].caption == "name, heavy, gtag"
+    root, a = read_training_folder(tmp_path)
+    assert [p.caption for p in a.images] == ["name, heavy, ftag, gtag", "own, heavy, ftag, gtag"]
+    assert a.images[0].tag_weights == (("heavy", 2.0),)
+    assert root.images[0].caption == "name, heavy, gtag"
     write(tmp_path / "a" / "local.yaml", "main_prompt: a horse, galloping\ntags: [galloping]")
-    assert [p.caption for p in read_folder(tmp_path)[1].pictures] == [
+    assert [p.caption for p in read_training_folder(tmp_path)[1].images] == [
         "a horse, galloping, heavy, gtag",
         "own, heavy, galloping, gtag",
     ]
@@ -161,20 +161,20 @@ def test_cap_17_a_pictures_yaml(tmp_path: Path) -> None:
         tmp_path / "x.yaml",
         "main_prompt: p\ntags:\n- a\n- {tag: b, weight: 1.5}\n- {tag: c, weight: 0.5}\nmultiply: 2\n",
     )
-    (picture,) = read_folder(tmp_path)[0].pictures
-    assert (picture.caption, picture.weights) == ("p, b, a, c", (("b", 1.5), ("c", 0.5)))
+    (picture,) = read_training_folder(tmp_path)[0].images
+    assert (picture.caption, picture.tag_weights) == ("p, b, a, c", (("b", 1.5), ("c", 0.5)))
     assert picture.settings.multiply == 2
 
 
 def test_a_folder_with_nothing_to_show_is_the_users_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a folder"):
-        read_folder(tmp_path / "missing")
+        read_training_folder(tmp_path / "missing")
     with pytest.raises(UserError, match="no images"):
-        read_folder(tmp_path)
+        read_training_folder(tmp_path)
     touch(tmp_path / "a" / "x.jpg")
     (tmp_path / "a" / "multiply.txt").write_text("0")
     with pytest.raises(UserError, match=r"multiply\.txt"):
-        read_folder(tmp_path)
+        read_training_folder(tmp_path)
 
 
 broken = st.one_of(
@@ -200,8 +200,8 @@ def test_whatever_a_control_file_holds_it_is_read_or_the_users_error(
     touch(folder / "x.jpg")
     (folder / file).write_text(text, encoding="utf-8", errors="surrogateescape")
     try:
-        (read,) = read_folder(folder)
+        (read,) = read_training_folder(folder)
     except UserError as error:
         assert str(folder) in str(error)
     else:
-        assert read.pictures[0].settings.multiply > 0
+        assert read.images[0].settings.multiply > 0

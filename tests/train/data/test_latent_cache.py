@@ -13,12 +13,12 @@ from PIL import Image
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import lock
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.crops import Framing, pixels, plain
+from dreamloom.train.data.crops import CropPlanner, center_view, render_views
 from dreamloom.train.data.dataset import Problem, Sample, read_dataset
 from dreamloom.train.data.latent_cache import LatentCache
-from dreamloom.train.data.loader import Loader
-from dreamloom.train.data.schedule import Course
-from dreamloom.train.data.text_cache import Texts
+from dreamloom.train.data.loader import BatchLoader
+from dreamloom.train.data.schedule import BatchSchedule
+from dreamloom.train.data.text_cache import TextCache
 from dreamloom.train.model.model import load_model
 
 CPU = torch.device("cpu")
@@ -35,7 +35,7 @@ def samples(folder: Path) -> tuple[Sample, ...]:
 
 
 def at(cache: LatentCache, sample: Sample) -> torch.Tensor:
-    return cache.at(sample, plain(sample))
+    return cache.get(sample, center_view(sample))
 
 
 def shards(folder: Path) -> list[Path]:
@@ -46,7 +46,11 @@ def test_an_entry_is_the_posterior_that_the_vae_gives(vae: object, samples: tupl
     cache = LatentCache(tmp_path, vae)
     assert cache.add(samples, 2) == []
     for sample in samples:
-        picture = torch.from_numpy(pixels(sample, [plain(sample)])[0].copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+        picture = (
+            torch.from_numpy(render_views(sample, [center_view(sample)])[0].copy()).permute(2, 0, 1)[None].float()
+            / 127.5
+            - 1
+        )
         with torch.no_grad():
             posterior = vae.encode(picture).latent_dist  # type: ignore[attr-defined]
         mean, deviation = at(cache, sample).float()
@@ -128,7 +132,7 @@ def test_a_fill_that_was_broken_off_ends_with_the_same_bits(
         Image.fromarray(picture).save(many / "a" / f"{number}.png")
     samples = read_dataset(many, 32, 8, 1).samples
     monkeypatch.setattr("dreamloom.train.data.tensor_store.SHARD_BYTES", 1)  # a shard for each group
-    monkeypatch.setattr("dreamloom.train.data.latent_cache.GROUP_MOST", 8)
+    monkeypatch.setattr("dreamloom.train.data.latent_cache.GROUP_MAX_IMAGES", 8)
     whole = LatentCache(tmp_path / "whole", vae)
     whole.add(samples, 2)
 
@@ -170,8 +174,8 @@ def test_pictures_that_cannot_be_decoded_are_named_and_the_others_made(
 ) -> None:
     shutil.copytree(folder / "own", tmp_path / "pictures" / "own")
     samples = read_dataset(tmp_path / "pictures", 32, 8, 1).samples
-    samples[0].picture.stored.path.write_bytes(samples[0].picture.stored.path.read_bytes()[:200])
-    samples[1].picture.stored.path.unlink()
+    samples[0].image.source.path.write_bytes(samples[0].image.source.path.read_bytes()[:200])
+    samples[1].image.source.path.unlink()
     cache = LatentCache(None, vae)
     assert set(cache.add(samples, 2)) == {
         Problem(samples[0].name, "truncated"),
@@ -194,17 +198,17 @@ def test_a_vae_without_a_posterior_has_no_deviation(
 def test_flips_and_crops_are_kept_where_they_are_shown(
     vae: object, folder: Path, samples: tuple[Sample, ...], tmp_path: Path
 ) -> None:
-    framing = Framing(TrainConfig(flip_p=0.5, crop_jitter=0.2, crops_per_image=2))
+    framing = CropPlanner(TrainConfig(flip_p=0.5, crop_jitter=0.2, crops_per_image=2))
     cache = LatentCache(tmp_path, vae)
     assert cache.add(samples, 2, views=framing.views) == []
     assert len(cache.store.entries) == 4 * len(samples)
     for sample in samples[:3]:
-        picture = torch.from_numpy(pixels(sample, framing.views(sample))[1].copy()).permute(2, 0, 1)[None]
+        picture = torch.from_numpy(render_views(sample, framing.views(sample))[1].copy()).permute(2, 0, 1)[None]
         with torch.no_grad():
             posterior = vae.encode(picture.float() / 127.5 - 1).latent_dist  # type: ignore[attr-defined]
         flipped = framing.views(sample)[1]
         assert flipped.flipped
-        assert torch.allclose(cache.at(sample, flipped)[0].float(), posterior.mean[0], atol=2e-3)
+        assert torch.allclose(cache.get(sample, flipped)[0].float(), posterior.mean[0], atol=2e-3)
     plain_only = LatentCache(tmp_path, vae)
     plain_only.add(samples, 2)
     assert len(plain_only.store.entries) == len(samples) and len(shards(tmp_path)) == 1, "the plain ones are there"
@@ -217,11 +221,13 @@ def test_a_padded_pictures_loss_counts_inside_it_alone(vae: object, tmp_path: Pa
     config = TrainConfig(resolution=32, bucket_reso_steps=32, batch_size=1, pad_color="#ffffff", num_workers=1)
     data = read_dataset(tmp_path, 32, 32, 1)
     latents = LatentCache(None, vae)
-    latents.add(data.samples, 1, views=Framing(config).views)
-    texts = Texts(load_model(tiny_base, CPU), None, frozen=False)
-    ((ready,), *_) = Loader(data, latents, texts, config, pin=False).steps(Course(data, config).after(0))
-    assert ready.inside is not None and ready.inside.shape == (1, 8, 8)
-    assert ready.inside[0].sum(1).tolist() == [0, 0, 0, 8, 8, 0, 0, 0]
-    whole = Loader(data, latents, texts, TrainConfig(resolution=32, bucket_reso_steps=32, batch_size=1), pin=False)
+    latents.add(data.samples, 1, views=CropPlanner(config).views)
+    texts = TextCache(load_model(tiny_base, CPU), None, frozen=False)
+    ((ready,), *_) = BatchLoader(data, latents, texts, config, pin=False).steps(
+        BatchSchedule(data, config).batches_after(0)
+    )
+    assert ready.loss_mask is not None and ready.loss_mask.shape == (1, 8, 8)
+    assert ready.loss_mask[0].sum(1).tolist() == [0, 0, 0, 8, 8, 0, 0, 0]
+    whole = BatchLoader(data, latents, texts, TrainConfig(resolution=32, bucket_reso_steps=32, batch_size=1), pin=False)
     latents.add(data.samples, 1)
-    assert next(iter(whole.steps(Course(data, config).after(0))))[0].inside is None
+    assert next(iter(whole.steps(BatchSchedule(data, config).batches_after(0))))[0].loss_mask is None

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, Sample
-from dreamloom.train.data.deck import deal
-from dreamloom.train.data.picture import Folder, Picture, Settings, Stored
-from dreamloom.train.data.schedule import Batch, Course, decks, in_one_step
+from dreamloom.train.data.image import ByteRange, ImageFolder, ImageSettings, TrainingImage
+from dreamloom.train.data.sampler import sample_epoch
+from dreamloom.train.data.schedule import Batch, BatchSchedule, make_samplers, pack_batch_ids
 
 BUCKETS = [(512, 512), (576, 448), (448, 576)]
 
@@ -25,9 +25,9 @@ def dataset(folders: list[tuple[Fraction, list[int]]]) -> Dataset:
         for bucket, count in zip(BUCKETS, counts, strict=True):
             for _ in range(count):
                 name = f"{place}/{len(samples)}"
-                picture = Picture(name, Stored(Path(name)), "", Settings(multiply))
+                picture = TrainingImage(name, ByteRange(Path(name)), "", ImageSettings(multiply))
                 samples.append(Sample(picture, place, bucket, bucket, 1))
-    made = tuple(Folder(str(place), multiply, ()) for place, (multiply, _) in enumerate(folders))
+    made = tuple(ImageFolder(str(place), multiply, ()) for place, (multiply, _) in enumerate(folders))
     return Dataset(made, tuple(samples), ())
 
 
@@ -47,15 +47,15 @@ def test_an_epochs_batches_hold_what_was_dealt_and_the_filling_they_own_up_to(
 ) -> None:
     data = dataset(folders)
     try:
-        course = Course(data, TrainConfig(batch_size=batch, epochs=4, seed=5))
+        course = BatchSchedule(data, TrainConfig(batch_size=batch, epochs=4, seed=5))
     except UserError:
         return  # so few images at so small a multiply that nothing is shown
-    batches = course.epoch(epoch)
-    assert all(len(b.samples) == batch for b in batches)
-    assert all(data.samples[s].bucket == b.bucket for b in batches for s in b.samples)
-    assert all(0 <= b.filled < batch for b in batches)
-    kept = Counter(s for b in batches for s in b.samples[: batch - b.filled])
-    assert kept == Counter(deal(course.decks, 5, epoch).tolist())
+    batches = course.epoch_batches(epoch)
+    assert all(len(b.sample_ids) == batch for b in batches)
+    assert all(data.samples[s].bucket == b.bucket for b in batches for s in b.sample_ids)
+    assert all(0 <= b.num_filled < batch for b in batches)
+    kept = Counter(s for b in batches for s in b.sample_ids[: batch - b.num_filled])
+    assert kept == Counter(sample_epoch(course.samplers, 5, epoch).tolist())
 
 
 @given(contents, st.integers(1, 7))
@@ -64,15 +64,15 @@ def test_short_batches_are_filled_from_pictures_not_dealt_yet(
 ) -> None:
     data = dataset(folders)
     try:
-        course = Course(data, TrainConfig(batch_size=batch, epochs=1))
+        course = BatchSchedule(data, TrainConfig(batch_size=batch, epochs=1))
     except UserError:
         return
-    dealt = set(deal(course.decks, 0, 0).tolist())
-    for short in (b for b in course.epoch(0) if b.filled):
-        filling = short.samples[batch - short.filled :]
+    dealt = set(sample_epoch(course.samplers, 0, 0).tolist())
+    for short in (b for b in course.epoch_batches(0) if b.num_filled):
+        filling = short.sample_ids[batch - short.num_filled :]
         members = {place for place, sample in enumerate(data.samples) if sample.bucket == short.bucket}
         fresh = members - dealt
-        assert len(fresh & set(filling)) == min(len(fresh), short.filled)
+        assert len(fresh & set(filling)) == min(len(fresh), short.num_filled)
 
 
 @given(contents, st.integers(1, 5), st.integers(1, 3), st.one_of(st.none(), st.integers(1, 9)), st.data())
@@ -81,44 +81,48 @@ def test_a_run_can_go_on_from_any_batch(
 ) -> None:
     config = TrainConfig(batch_size=batch, gradient_accumulation_steps=accumulate, max_train_steps=max_steps, epochs=3)
     try:
-        course = Course(dataset(folders), config)
+        course = BatchSchedule(dataset(folders), config)
     except UserError:
         return
-    whole = list(course.after(0))
-    assert len(whole) == course.batches
-    assert [b.first for b in whole] == list(range(0, course.images, batch))
-    assert course.steps == -(-len(whole) // accumulate)
-    assert course.filled == sum(b.filled for b in whole)
+    whole = list(course.batches_after(0))
+    assert len(whole) == course.num_batches
+    assert [b.first_index for b in whole] == list(range(0, course.num_images, batch))
+    assert course.num_steps == -(-len(whole) // accumulate)
+    assert course.num_filled == sum(b.num_filled for b in whole)
     done = data.draw(st.integers(0, len(whole)))
-    assert list(Course(dataset(folders), config).after(done * batch)) == whole[done:]
+    assert list(BatchSchedule(dataset(folders), config).batches_after(done * batch)) == whole[done:]
 
 
 def test_run_01_five_pictures_in_batches_of_four() -> None:
     """There, both batches are padded from the remainder; here the three others fill the second one."""
-    course = Course(dataset([(Fraction(1), [5, 0, 0])]), TrainConfig(batch_size=4, epochs=1))
-    full, short = sorted(course.epoch(0), key=lambda b: b.filled)
-    assert (full.filled, short.filled) == (0, 3)
-    assert len(set(short.samples)) == 4
+    course = BatchSchedule(dataset([(Fraction(1), [5, 0, 0])]), TrainConfig(batch_size=4, epochs=1))
+    full, short = sorted(course.epoch_batches(0), key=lambda b: b.num_filled)
+    assert (full.num_filled, short.num_filled) == (0, 3)
+    assert len(set(short.sample_ids)) == 4
 
 
 def test_run_02_a_lone_wide_picture_is_not_dropped() -> None:
-    course = Course(dataset([(Fraction(1), [3, 1, 0])]), TrainConfig(batch_size=4, epochs=1))
-    assert sorted(b.filled for b in course.epoch(0)) == [1, 3]
+    course = BatchSchedule(dataset([(Fraction(1), [3, 1, 0])]), TrainConfig(batch_size=4, epochs=1))
+    assert sorted(b.num_filled for b in course.epoch_batches(0)) == [1, 3]
 
 
 def test_multiplies_that_show_nothing_are_the_users_error() -> None:
     with pytest.raises(UserError, match="multiplies"):
-        Course(dataset([(Fraction("0.1"), [3, 0, 0])]), TrainConfig(epochs=2))
+        BatchSchedule(dataset([(Fraction("0.1"), [3, 0, 0])]), TrainConfig(epochs=2))
 
 
 def test_pictures_of_one_batch_id_keep_to_themselves() -> None:
     samples = []
     for number in range(20):
-        picture = Picture(str(number), Stored(Path(str(number))), "", Settings(batch_id="horses" if number < 7 else ""))
+        picture = TrainingImage(
+            str(number), ByteRange(Path(str(number))), "", ImageSettings(batch_id="horses" if number < 7 else "")
+        )
         samples.append(Sample(picture, 0, (512, 512), (512, 512), 1))
-    course = Course(Dataset((Folder(".", Fraction(1), ()),), tuple(samples), ()), TrainConfig(batch_size=4, epochs=2))
-    for batch in course.after(0):
-        assert len({place < 7 for place in batch.samples}) == 1
+    course = BatchSchedule(
+        Dataset((ImageFolder(".", Fraction(1), ()),), tuple(samples), ()), TrainConfig(batch_size=4, epochs=2)
+    )
+    for batch in course.batches_after(0):
+        assert len({place < 7 for place in batch.sample_ids}) == 1
     assert course.buckets == [(512, 512)]
 
 
@@ -128,7 +132,7 @@ def test_batches_of_one_batch_id_go_into_one_step_as_far_as_there_are_so_many(
 ) -> None:
     begin %= each
     batches = [Batch((512, 512), (number // 2,), named, 0, 0) for number, named in enumerate(ids)]
-    made = in_one_step(batches, begin, each, key)
+    made = pack_batch_ids(batches, begin, each, key)
     assert Counter(made) == Counter(batches), "all of them, each as often as before"
     steps = [made[start : start + each] for start in range(begin, len(made) - each + 1, each)]
     alike = sum(step[0].batch_id != "" and len({batch.batch_id for batch in step}) == 1 for step in steps)
@@ -139,12 +143,14 @@ def test_a_courses_steps_hold_one_batch_id() -> None:
     """18 images of one id in batches of 2, 3 a step: from the second epoch on, steps begin before the epoch does."""
     samples = []
     for number in range(25):
-        picture = Picture(str(number), Stored(Path(str(number))), "", Settings(batch_id="a" if number < 18 else ""))
+        picture = TrainingImage(
+            str(number), ByteRange(Path(str(number))), "", ImageSettings(batch_id="a" if number < 18 else "")
+        )
         samples.append(Sample(picture, 0, (512, 512), (512, 512), 1))
-    data = Dataset((Folder(".", Fraction(1), ()),), tuple(samples), ())
-    course = Course(data, TrainConfig(batch_size=2, gradient_accumulation_steps=3, epochs=3))
-    batches = list(course.after(0))
-    assert [batch.first for batch in batches] == list(range(0, course.images, 2))
+    data = Dataset((ImageFolder(".", Fraction(1), ()),), tuple(samples), ())
+    course = BatchSchedule(data, TrainConfig(batch_size=2, gradient_accumulation_steps=3, epochs=3))
+    batches = list(course.batches_after(0))
+    assert [batch.first_index for batch in batches] == list(range(0, course.num_images, 2))
     steps = [batches[start : start + 3] for start in range(0, len(batches), 3)]
     assert sum({batch.batch_id for batch in step} == {"a"} for step in steps) >= 8  # of 9, where epochs meet one less
 
@@ -152,10 +158,10 @@ def test_a_courses_steps_hold_one_batch_id() -> None:
 def test_a_picture_with_a_multiply_of_its_own_has_a_deck_of_its_own() -> None:
     multiplies = [Fraction(1), Fraction(1), Fraction(3), Fraction(1, 2), Fraction(1, 2)]
     samples = [
-        Sample(Picture(str(n), Stored(Path(str(n))), "", Settings(m)), 0, (512, 512), (512, 512), 1)
+        Sample(TrainingImage(str(n), ByteRange(Path(str(n))), "", ImageSettings(m)), 0, (512, 512), (512, 512), 1)
         for n, m in enumerate(multiplies)
     ]
-    made = decks(Dataset((Folder("a", Fraction(1), ()),), tuple(samples), ()))
+    made = make_samplers(Dataset((ImageFolder("a", Fraction(1), ()),), tuple(samples), ()))
     for epoch in range(4):
-        counts = Counter(deal(made, 0, epoch).tolist())
+        counts = Counter(sample_epoch(made, 0, epoch).tolist())
         assert [counts[n] for n in range(3)] == [1, 1, 3] and counts[3] + counts[4] == 1

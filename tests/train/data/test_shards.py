@@ -10,7 +10,7 @@ from PIL import Image
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.data.dataset import read_dataset
-from dreamloom.train.data.folder import read_folder
+from dreamloom.train.data.folder import read_training_folder
 
 
 def png(size: tuple[int, int] = (64, 64)) -> bytes:
@@ -46,14 +46,14 @@ def test_a_shards_pictures_have_their_captions_and_bytes(tmp_path: Path) -> None
             "6.txt": "no picture",
         },
     )
-    (folder,) = read_folder(path)
-    assert [(p.name, p.caption) for p in folder.pictures] == [
+    (folder,) = read_training_folder(path)
+    assert [(p.name, p.caption) for p in folder.images] == [
         ("00000.tar/a cat_1.png", "a cat"),
         ("00000.tar/2.png", "from txt"),
         ("00000.tar/3.png", "from json"),
         ("00000.tar/4.png", "4"),
     ]
-    assert all(picture.stored.read() == png() for picture in folder.pictures)
+    assert all(picture.source.read() == png() for picture in folder.images)
 
 
 def test_shards_in_a_folder_are_pictures_of_that_folder(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_shards_in_a_folder_are_pictures_of_that_folder(tmp_path: Path) -> None:
     (tmp_path / "laion" / "multiply.txt").write_text("0.5")
     (tmp_path / "laion" / "local.yaml").write_text("tags: [photo]")
     data = read_dataset(tmp_path, 64, 16, 2)
-    assert len(data.samples) == 7 and {s.folder for s in data.samples} == {0}
+    assert len(data.samples) == 7 and {s.folder_index for s in data.samples} == {0}
     assert {float(s.settings.multiply) for s in data.samples} == {0.5}
     assert {s.caption for s in data.samples} == {"a dog, photo", "0, photo", "1, photo", "2, photo"}
 
@@ -86,11 +86,11 @@ def test_a_shard_that_ends_too_early_is_listed_though_tarfile_is_content(tmp_pat
     second = whole.index(b"2.png")
     whole[second + 148 : second + 156] = b"no sums!"
     (tmp_path / "0.tar").write_bytes(whole[:second] if cut else whole)
-    (folder,) = read_folder(tmp_path / "0.tar")
-    assert [p.name for p in folder.pictures] == ["0.tar/0.png", "0.tar/1.png"]
+    (folder,) = read_training_folder(tmp_path / "0.tar")
+    assert [p.name for p in folder.images] == ["0.tar/0.png", "0.tar/1.png"]
     assert folder.broken == [("0.tar", "broken_shard")]
 
 
 def test_a_shard_without_pictures_is_the_users_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no images"):
-        read_folder(shard(tmp_path / "0.tar", {"1.txt": "words"}))
+        read_training_folder(shard(tmp_path / "0.tar", {"1.txt": "words"}))

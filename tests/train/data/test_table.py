@@ -12,8 +12,8 @@ from PIL import Image
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.data.dataset import read_dataset
-from dreamloom.train.data.folder import read_folder
-from dreamloom.train.data.picture import Settings
+from dreamloom.train.data.folder import read_training_folder
+from dreamloom.train.data.image import ImageSettings
 
 ROWS: list[dict[str, Any]] = [
     {"file_name": "b/1.png", "text": "one, of many", "multiply": 0.025, "loss_scale": 2.0, "shuffle_tags": True},
@@ -47,15 +47,15 @@ def write(place: Path, suffix: str) -> Path:
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 def test_a_table_is_a_training_folder(place: Path, suffix: str) -> None:
-    a, b = read_folder(write(place, suffix))
+    a, b = read_training_folder(write(place, suffix))
     assert (a.name, b.name) == ("a", "b")
-    assert [(p.name, p.caption) for p in (*a.pictures, *b.pictures)] == [
+    assert [(p.name, p.caption) for p in (*a.images, *b.images)] == [
         ("a/a cat_2.png", "a cat"),
         ("b/1.png", "one, of many"),
         ("b/3.png", ""),
     ]
-    assert b.pictures[0].settings == Settings(Fraction(1, 40), loss_scale=2.0, shuffle_tags=True)
-    assert [float(p.settings.multiply) for p in (*a.pictures, *b.pictures)] == [1, 0.025, 2]
+    assert b.images[0].settings == ImageSettings(Fraction(1, 40), loss_scale=2.0, shuffle_tags=True)
+    assert [float(p.settings.multiply) for p in (*a.images, *b.images)] == [1, 0.025, 2]
     assert len(read_dataset(place / f"table{suffix}", 64, 16, 1).samples) == 3
 
 
@@ -66,8 +66,8 @@ def test_only_the_rows_for_training_count_as_in_our_own_manifest(place: Path) ->
         {"file": None, "caption": None, "split": "dropped", "multiply": None, "key": "z"},
     ]
     pq.write_table(pa.Table.from_pylist(rows), place / "dataset.parquet")
-    (folder,) = read_folder(place / "dataset.parquet")
-    assert [(p.caption, float(p.settings.multiply)) for p in folder.pictures] == [("kept", 0.5)]
+    (folder,) = read_training_folder(place / "dataset.parquet")
+    assert [(p.caption, float(p.settings.multiply)) for p in folder.images] == [("kept", 0.5)]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
@@ -81,7 +81,9 @@ def test_numbers_are_those_that_programs_write(place: Path, suffix: str) -> None
     else:
         pq.write_table(pa.Table.from_pylist(rows), place / "t.parquet")
     found = {
-        p.name: float(p.settings.multiply) for folder in read_folder(place / f"t{suffix}") for p in folder.pictures
+        p.name: float(p.settings.multiply)
+        for folder in read_training_folder(place / f"t{suffix}")
+        for p in folder.images
     }
     assert found == {row["file_name"]: row["multiply"] for row in rows}
 
@@ -102,10 +104,10 @@ def test_a_file_that_is_not_there_is_listed(place: Path) -> None:
         ('{"caption": "x"}', "row 1 names no file"),
         ('{"file": "x.png", "multiply": "often"}', "row 1 holds 'often'"),
         ('{"file": "x.png", "flip_p": 2}', "row 1 holds 2"),
-        ("", "no pictures"),
+        ("", "no images"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said(tmp_path: Path, content: str, said: str) -> None:
     (tmp_path / "t.jsonl").write_text(content)
     with pytest.raises(UserError, match=said):
-        read_folder(tmp_path / "t.jsonl")
+        read_training_folder(tmp_path / "t.jsonl")

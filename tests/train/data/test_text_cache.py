@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dreamloom.train.data.text_cache import Texts
+from dreamloom.train.data.text_cache import TextCache
 from dreamloom.train.model.model import Model, load_model
 
 CAPTIONS = ["", "a thing", "a scene of kind 1"]
@@ -17,39 +17,39 @@ def model(tiny_base: str) -> Model:
 
 
 def test_answers_are_the_encoders_and_kept_for_the_next_run(model: Model, tmp_path: Path) -> None:
-    first = Texts(model, tmp_path, frozen=True)
+    first = TextCache(model, tmp_path, frozen=True)
     first.add([*CAPTIONS, *CAPTIONS])
     asked = ["a scene of kind 1", "", "a thing", "a thing"]
     with torch.no_grad():
-        live = model.states(model.tokens(asked))
-    assert first(asked).dtype == torch.float16 and torch.allclose(first(asked).float(), live, atol=2e-3)
+        live = model.encode_text(model.tokenize(asked))
+    assert first.get(asked).dtype == torch.float16 and torch.allclose(first.get(asked).float(), live, atol=2e-3)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")}
     assert len(first.store.entries) == 3 and len(before) == 1
-    again = Texts(model, tmp_path, frozen=True)
+    again = TextCache(model, tmp_path, frozen=True)
     again.add(CAPTIONS[::-1])
-    assert torch.equal(again(asked), first(asked))
+    assert torch.equal(again.get(asked), first.get(asked))
     again.add(["another"])
     assert {path: path.read_bytes() for path in before} == before and len(again.store.entries) == 4
 
 
 def test_captions_that_are_cut_to_the_same_tokens_are_kept_once(model: Model) -> None:
-    texts = Texts(model, None, frozen=True)
+    texts = TextCache(model, None, frozen=True)
     texts.add(["a" * 30 + " b", "a" * 30 + " c"])
     assert len(texts.store.entries) == 1
 
 
 def test_an_encoder_that_learns_is_given_tokens(model: Model, tmp_path: Path) -> None:
-    texts = Texts(model, tmp_path, frozen=False)
+    texts = TextCache(model, tmp_path, frozen=False)
     texts.add(CAPTIONS)
-    assert torch.equal(texts(["a thing", "not seen before"]), model.tokens(["a thing", "not seen before"]))
-    assert torch.equal(texts(["a thing"]), model.tokens(["a thing"]))
+    assert torch.equal(texts.get(["a thing", "not seen before"]), model.tokenize(["a thing", "not seen before"]))
+    assert torch.equal(texts.get(["a thing"]), model.tokenize(["a thing"]))
     assert not list(tmp_path.iterdir())
 
 
 def test_captions_that_were_not_added_are_tokens(model: Model) -> None:
-    texts = Texts(model, None, frozen=True)
+    texts = TextCache(model, None, frozen=True)
     texts.add(CAPTIONS)
-    assert texts(["a thing", "new"]).dtype == torch.int64
+    assert texts.get(["a thing", "new"]).dtype == torch.int64
 
 
 def test_a_fill_that_was_broken_off_ends_with_the_same_bits(
@@ -58,7 +58,7 @@ def test_a_fill_that_was_broken_off_ends_with_the_same_bits(
     captions = [f"scene number {number}" for number in range(20)]
     monkeypatch.setattr("dreamloom.train.data.tensor_store.SHARD_BYTES", 1)  # a shard for each group
     monkeypatch.setattr("dreamloom.train.data.text_cache._TOGETHER", 4)
-    whole = Texts(model, tmp_path / "whole", frozen=True)
+    whole = TextCache(model, tmp_path / "whole", frozen=True)
     whole.add(captions)
 
     def break_off(done: int, total: int | None, note: str = "") -> None:
@@ -66,9 +66,9 @@ def test_a_fill_that_was_broken_off_ends_with_the_same_bits(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Texts(model, tmp_path / "broken", frozen=True).add(captions, break_off)
+        TextCache(model, tmp_path / "broken", frozen=True).add(captions, break_off)
     left = len(list((tmp_path / "broken").rglob("*.safetensors")))
-    resumed = Texts(model, tmp_path / "broken", frozen=True)
+    resumed = TextCache(model, tmp_path / "broken", frozen=True)
     resumed.add(captions)
     assert 0 < left < len(list((tmp_path / "broken").rglob("*.safetensors")))
-    assert torch.equal(whole(captions), resumed(captions))
+    assert torch.equal(whole.get(captions), resumed.get(captions))

@@ -9,7 +9,7 @@ from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr as re
 from diffusers.training_utils import compute_snr
 
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.diffusion import formulas as objective
+from dreamloom.train.diffusion import formulas
 from dreamloom.train.loop.objective import Objective
 
 SCHEDULER = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
@@ -25,19 +25,19 @@ def tensors() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_noise_is_added_as_diffusers_adds_it(tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
     latents, noise = tensors
-    ours = objective.add_noise(latents, noise, KEPT[TIMES])
+    ours = formulas.add_noise(latents, noise, KEPT[TIMES])
     assert torch.allclose(ours, SCHEDULER.add_noise(latents, noise, TIMES), atol=1e-6, rtol=0)
 
 
 def test_v_is_diffusers_velocity_and_epsilon_is_the_noise(tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
     latents, noise = tensors
-    ours = objective.target(objective.V_PREDICTION, latents, noise, KEPT[TIMES])
+    ours = formulas.prediction_target(formulas.V_PREDICTION, latents, noise, KEPT[TIMES])
     assert torch.allclose(ours, SCHEDULER.get_velocity(latents, noise, TIMES), atol=1e-6, rtol=0)
-    assert objective.target(objective.EPSILON, latents, noise, KEPT[TIMES]) is noise
+    assert formulas.prediction_target(formulas.EPSILON, latents, noise, KEPT[TIMES]) is noise
 
 
 def test_zero_terminal_snr_is_diffusers() -> None:
-    ours = objective.rescale_zero_terminal_snr(KEPT)
+    ours = formulas.rescale_zero_terminal_snr(KEPT)
     theirs = torch.cumprod(1 - reference_rescale(SCHEDULER.betas), dim=0)
     assert torch.allclose(ours, theirs, atol=1e-6, rtol=0)
     assert ours[-1] == 0 and ours[0] == pytest.approx(KEPT[0].item())
@@ -46,75 +46,81 @@ def test_zero_terminal_snr_is_diffusers() -> None:
 def test_min_snr_weights_are_those_of_diffusers_training_script() -> None:
     snr = compute_snr(SCHEDULER, TIMES)
     limited = torch.stack([snr, torch.full_like(snr, 5.0)], dim=1).min(dim=1)[0]
-    for_epsilon = objective.min_snr_weight(objective.EPSILON, KEPT[TIMES], 5.0)
-    for_v = objective.min_snr_weight(objective.V_PREDICTION, KEPT[TIMES], 5.0)
+    for_epsilon = formulas.min_snr_weight(formulas.EPSILON, KEPT[TIMES], 5.0)
+    for_v = formulas.min_snr_weight(formulas.V_PREDICTION, KEPT[TIMES], 5.0)
     assert torch.allclose(for_epsilon, limited / snr, rtol=1e-4)
     assert torch.allclose(for_v, limited / (snr + 1), rtol=1e-4)
 
 
 @pytest.mark.parametrize("weighting", ["min_snr", "debiased"])
-@pytest.mark.parametrize("prediction", [objective.EPSILON, objective.V_PREDICTION])
+@pytest.mark.parametrize("prediction", [formulas.EPSILON, formulas.V_PREDICTION])
 def test_either_prediction_weighs_the_pictures_error_alike(
     prediction: str, weighting: str, tensors: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
     """A wrong image gives a wrong epsilon or v; weighted, either counts min(SNR, γ), or √SNR, times its error."""
     latents, noise = (t.double() for t in tensors)
     kept = KEPT[TIMES].double()
-    noisy = objective.add_noise(latents, noise, kept)
+    noisy = formulas.add_noise(latents, noise, kept)
     guess = latents + 0.1
     wide = kept[:, None, None, None]
     implied_noise = (noisy - wide.sqrt() * guess) / (1 - wide).sqrt()
-    predicted = objective.target(prediction, guess, implied_noise, kept)
-    wanted = objective.target(prediction, latents, noise, kept)
+    predicted = formulas.prediction_target(prediction, guess, implied_noise, kept)
+    wanted = formulas.prediction_target(prediction, latents, noise, kept)
     error = ((predicted - wanted) ** 2).mean(dim=(1, 2, 3))
     snr = kept / (1 - kept)
     if weighting == "debiased":
-        assert torch.allclose(objective.debiased_weight(prediction, kept) * error, snr.sqrt() * 0.01, rtol=1e-6)
+        assert torch.allclose(
+            formulas.debiased_estimation_weight(prediction, kept) * error, snr.sqrt() * 0.01, rtol=1e-6
+        )
     else:
-        weighted = objective.min_snr_weight(prediction, kept, 5.0) * error
+        weighted = formulas.min_snr_weight(prediction, kept, 5.0) * error
         assert torch.allclose(weighted, snr.clamp(max=5) * 0.01, rtol=1e-6)
 
 
 def test_debiased_estimation_is_one_over_the_root_of_snr() -> None:
-    ours = objective.debiased_weight(objective.EPSILON, KEPT[TIMES])
+    ours = formulas.debiased_estimation_weight(formulas.EPSILON, KEPT[TIMES])
     assert torch.allclose(ours, compute_snr(SCHEDULER, TIMES).rsqrt(), rtol=1e-4)
 
 
 def test_errors_are_squared_or_hubers(tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
     a, b = tensors
-    squared = objective.error(a, b, None)
+    squared = formulas.sample_losses(a, b, None)
     assert torch.allclose(squared, ((a - b) ** 2).flatten(1).mean(1))
-    assert torch.allclose(objective.error(a, b, 1e3), squared)
-    assert (objective.error(a, b, 0.1) < squared).all()
-    assert objective.error(a.bfloat16(), b.bfloat16(), None).dtype == torch.float32
+    assert torch.allclose(formulas.sample_losses(a, b, 1e3), squared)
+    assert (formulas.sample_losses(a, b, 0.1) < squared).all()
+    assert formulas.sample_losses(a.bfloat16(), b.bfloat16(), None).dtype == torch.float32
 
 
 def test_errors_outside_do_not_count(tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
     a, b = tensors
     inside = torch.zeros(6, 8, 8)
     inside[:, 2:5, :6] = 1
-    ours = objective.error(a, b, None, inside)
+    ours = formulas.sample_losses(a, b, None, inside)
     assert torch.allclose(ours, ((a - b) ** 2)[:, :, 2:5, :6].flatten(1).mean(1), atol=1e-6)
-    assert torch.allclose(objective.error(a, b, None, torch.ones(6, 8, 8)), objective.error(a, b, None), atol=1e-6)
+    assert torch.allclose(
+        formulas.sample_losses(a, b, None, torch.ones(6, 8, 8)), formulas.sample_losses(a, b, None), atol=1e-6
+    )
 
 
 def test_pyramid_noise_keeps_its_deviation_and_is_smoother(tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
-    assert objective.octaves(8, 12) == [(4, 6), (2, 3), (1, 2)]
+    assert formulas.multires_noise_sizes(8, 12) == [(4, 6), (2, 3), (1, 2)]
     noise = tensors[0]
-    coarser = [torch.randn(6, 4, *size) for size in objective.octaves(8, 8)]
-    made = objective.with_pyramid(noise, coarser, 0.8)
+    coarser = [torch.randn(6, 4, *size) for size in formulas.multires_noise_sizes(8, 8)]
+    made = formulas.add_multires_noise(noise, coarser, 0.8)
     assert torch.allclose(made.std(dim=(1, 2, 3)), torch.ones(6), atol=1e-5)
     neighbours = (made[..., 1:] * made[..., :-1]).mean()
     assert neighbours > (noise[..., 1:] * noise[..., :-1]).mean() + 0.1
-    alone = objective.with_pyramid(noise[2:3], [one[2:3] for one in coarser], 0.8)
+    alone = formulas.add_multires_noise(noise[2:3], [one[2:3] for one in coarser], 0.8)
     assert torch.allclose(alone, made[2:3], atol=1e-6), "a sample's noise does not depend on the others of its batch"
-    assert torch.allclose(objective.with_pyramid(noise, coarser, 0.0), noise / noise.std(dim=(1, 2, 3), keepdim=True))
+    assert torch.allclose(
+        formulas.add_multires_noise(noise, coarser, 0.0), noise / noise.std(dim=(1, 2, 3), keepdim=True)
+    )
 
 
 def test_offset_noise_moves_whole_channels(tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
     noise = tensors[0]
     offset = torch.randn(6, 4, 1, 1)
-    moved = objective.with_offset(noise, offset, 0.1) - noise
+    moved = formulas.add_offset_noise(noise, offset, 0.1) - noise
     assert torch.allclose(moved, (0.1 * offset).expand_as(noise), atol=1e-6)
 
 
@@ -125,12 +131,12 @@ def asked(**changes: Any) -> Objective:
     return Objective(TrainConfig(min_snr_gamma=None, **changes), changes.get("prediction_type", "epsilon"), KEPT)
 
 
-@pytest.mark.parametrize("prediction", [objective.EPSILON, objective.V_PREDICTION])
+@pytest.mark.parametrize("prediction", [formulas.EPSILON, formulas.V_PREDICTION])
 def test_a_question_is_what_diffusers_would_ask(prediction: str, tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
     latents = tensors[0]
     question = asked(prediction_type=prediction).ask(latents, INDICES)
     noise = question.wanted
-    if prediction == objective.V_PREDICTION:
+    if prediction == formulas.V_PREDICTION:
         wide = question.kept[:, None, None, None]
         noise = (question.wanted + (1 - wide).sqrt() * latents) / wide.sqrt()
         assert torch.allclose(SCHEDULER.get_velocity(latents, noise, question.times), question.wanted, atol=1e-5)
@@ -162,6 +168,6 @@ def test_a_samples_question_depends_on_its_index_alone(tensors: tuple[torch.Tens
 def test_a_loss_scale_scales_its_own_sample(tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
     judge = asked()
     question = judge.ask(tensors[0], INDICES)
-    each = objective.error(tensors[1], question.wanted, None)
+    each = formulas.sample_losses(tensors[1], question.wanted, None)
     scales = torch.tensor([1.0, 0.0, 2.0, -1.0, 0.5, 1.0])
     assert torch.allclose(judge.judge(tensors[1], question, scales, None), (each * scales).mean())

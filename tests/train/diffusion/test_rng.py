@@ -14,19 +14,19 @@ WORD = st.integers(0, 2**64 - 1)
 def test_words_are_splitmix64() -> None:
     """The first outputs for seed 1234567, as published with the reference implementation in C."""
     expected = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
-    assert rng.words(1234567, np.arange(4)).tolist() == expected
+    assert rng.random_bits(1234567, np.arange(4)).tolist() == expected
 
 
 @given(WORD, st.lists(st.integers(0, 2**62), min_size=1, max_size=20))
 def test_torch_makes_the_same_bits_as_numpy(key: int, indices: list[int]) -> None:
-    ours = noise.words(key, torch.tensor(indices)).numpy().view(np.uint64)
-    assert np.array_equal(ours, rng.words(key, indices))
+    ours = noise.random_bits(key, torch.tensor(indices)).numpy().view(np.uint64)
+    assert np.array_equal(ours, rng.random_bits(key, indices))
 
 
 def test_streams_differ_by_seed_and_purpose() -> None:
-    keys = {rng.stream(seed, purpose) for seed in range(50) for purpose in ("noise", "order", 1, 11)}
+    keys = {rng.stream_key(seed, purpose) for seed in range(50) for purpose in ("noise", "order", 1, 11)}
     assert len(keys) == 200
-    assert rng.stream(1, 1, 1) != rng.stream(1, 11)
+    assert rng.stream_key(1, 1, 1) != rng.stream_key(1, 11)
 
 
 @given(st.integers(0, 300), WORD)
@@ -35,19 +35,19 @@ def test_a_permutation_holds_every_number_once(count: int, key: int) -> None:
 
 
 def test_a_permutation_favours_no_place() -> None:
-    firsts = np.array([rng.permutation(rng.stream(0, turn), 10)[0] for turn in range(5000)])
+    firsts = np.array([rng.permutation(rng.stream_key(0, turn), 10)[0] for turn in range(5000)])
     assert np.abs(np.bincount(firsts, minlength=10) / 5000 - 0.1).max() < 0.02
 
 
 def test_uniform_numbers_are_uniform() -> None:
-    values = rng.uniform(rng.stream(3, "dropout"), np.arange(100_000))
+    values = rng.uniform(rng.stream_key(3, "dropout"), np.arange(100_000))
     assert values.min() >= 0 and values.max() < 1
     assert values.mean() == pytest.approx(0.5, abs=0.005)
     assert values.var() == pytest.approx(1 / 12, abs=0.002)
 
 
 def test_noise_is_standard_normal_and_uncorrelated() -> None:
-    values = noise.normal(rng.stream(0, "noise"), torch.arange(200), (4, 16, 16)).flatten(1)
+    values = noise.normal(rng.stream_key(0, "noise"), torch.arange(200), (4, 16, 16)).flatten(1)
     assert values.mean().item() == pytest.approx(0, abs=0.01)
     assert values.var().item() == pytest.approx(1, abs=0.01)
     assert (values**4).mean().item() == pytest.approx(3, abs=0.1)
@@ -64,7 +64,7 @@ def test_a_samples_noise_does_not_depend_on_its_neighbours(indices: list[int], k
 
 @given(WORD, st.integers(0, 2**40), st.sampled_from([10, 50, 1000]))
 def test_consecutive_samples_spread_over_the_timesteps(key: int, start: int, count: int) -> None:
-    steps = noise.timesteps(key, torch.arange(start, start + 4 * count), count)
+    steps = noise.sample_timesteps(key, torch.arange(start, start + 4 * count), count)
     assert steps.min() >= 0 and steps.max() < count
     share = torch.bincount(steps * 10 // count, minlength=10) / len(steps)
     assert (share - 0.1).abs().max() < 0.05

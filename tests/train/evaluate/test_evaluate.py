@@ -18,9 +18,9 @@ from PIL import Image
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import silent
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.crops import plain
+from dreamloom.train.data.crops import center_view
 from dreamloom.train.data.latent_cache import LatentCache
-from dreamloom.train.diffusion import formulas as objective
+from dreamloom.train.diffusion import formulas
 from dreamloom.train.evaluate.evaluate import EvaluateConfig, evaluate, measure, read_heldout
 from dreamloom.train.evaluate.held_out_loss import compare, decodable, draw, judge, number_of
 from dreamloom.train.loop.loop import train
@@ -206,11 +206,11 @@ def test_a_padded_held_out_pictures_loss_is_that_inside_it(tiny_base: str, tmp_p
     latents = LatentCache(None, model.vae)
     data = decodable(read_heldout(tmp_path, 32, 32, 1, True)["training"], latents, config, silent)
     (sample,) = data.samples
-    clean = model.scaled(latents.at(sample, plain(sample, "#ffffff"))[:1].float())
+    clean = model.scale_latents(latents.get(sample, center_view(sample, "#ffffff"))[:1].float())
     times, added = draw(model, [number_of(latents.key(sample))], 0, config, tuple(clean.shape[1:]))
     with torch.no_grad():
-        noisy = objective.add_noise(clean, added, model.alphas_cumprod[times])
-        answer = model.predict(noisy, times, model.states(model.tokens(["x"])))
+        noisy = formulas.add_noise(clean, added, model.alphas_cumprod[times])
+        answer = model.predict(noisy, times, model.encode_text(model.tokenize(["x"])))
     inside = (answer - added).square()[0, :, 3:5].mean()
     assert judge(model, data, latents, config) == pytest.approx({"x.png": float(inside)}, rel=1e-5)
 

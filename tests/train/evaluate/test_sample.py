@@ -13,7 +13,7 @@ from dreamloom.base.progress import silent
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.sample import GRID_LABEL, draw_each, draw_grid, read_prompts
 from dreamloom.train.loop.loop import train
-from dreamloom.train.model.check import check
+from dreamloom.train.model.check import check_models
 
 Config = Callable[..., TrainConfig]
 
@@ -71,4 +71,4 @@ def test_a_file_that_is_gone_or_half_written_ends_no_run(tiny_base: str, tmp_pat
     (tmp_path / "half.txt").write_bytes(b"a caf\xc3")
     assert read_prompts(tmp_path / "half.txt") == []
     with pytest.raises(UserError, match="is not there"):
-        check(TrainConfig(base=tiny_base, sample_prompts_file=tmp_path / "missing.txt"))
+        check_models(TrainConfig(base=tiny_base, sample_prompts_file=tmp_path / "missing.txt"))

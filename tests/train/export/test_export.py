@@ -17,7 +17,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.export.export import ExportConfig, export
 from dreamloom.train.loop.loop import train
-from dreamloom.train.model.original_keys import NoOriginalName, original
+from dreamloom.train.model.original_keys import NoOriginalKeyError, to_original_keys
 from dreamloom.train.run.folder import checkpoints
 
 Config = Callable[..., TrainConfig]
@@ -80,7 +80,7 @@ def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool
 @pytest.mark.parametrize(("levels", "layers"), [(4, 2), (2, 1)])
 def test_diffusers_finds_every_layer_under_its_original_name(shape: str, levels: int, layers: int) -> None:
     unet, vae, text = unet_of(shape), vae_of(levels, layers), text_of("gelu" if shape == "sd 2" else "quick_gelu")
-    made = original(unet.state_dict(), vae.state_dict(), text.state_dict(), open_clip=shape == "sd 2")
+    made = to_original_keys(unet.state_dict(), vae.state_dict(), text.state_dict(), open_clip=shape == "sd 2")
     assert same(reference.convert_ldm_unet_checkpoint(dict(made), dict(unet.config)), unet.state_dict())
     assert same(reference.convert_ldm_vae_checkpoint(dict(made), dict(vae.config)), vae.state_dict())
     if shape == "sd 2":
@@ -92,7 +92,7 @@ def test_diffusers_finds_every_layer_under_its_original_name(shape: str, levels:
 
 
 def test_known_names_of_stable_diffusion_1() -> None:
-    made = original(
+    made = to_original_keys(
         unet_of("sd 1").state_dict(), vae_of(4, 2).state_dict(), text_of("quick_gelu").state_dict(), open_clip=False
     )
     assert {
@@ -109,8 +109,8 @@ def test_known_names_of_stable_diffusion_1() -> None:
 
 
 def test_a_vae_without_original_names_is_said_to_have_none() -> None:
-    with pytest.raises(NoOriginalName):
-        original(unet_of("two levels").state_dict(), AutoencoderTiny().state_dict(), {}, open_clip=False)
+    with pytest.raises(NoOriginalKeyError):
+        to_original_keys(unet_of("two levels").state_dict(), AutoencoderTiny().state_dict(), {}, open_clip=False)
 
 
 @pytest.fixture(scope="module")

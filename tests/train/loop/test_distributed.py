@@ -84,10 +84,10 @@ def test_two_processes_with_half_the_batch_each_equal_one(
 
 
 def test_shares_are_the_batch() -> None:
-    batch = Batch((64, 64), (5, 3, 8, 1), "", filled=1, first=20)
+    batch = Batch((64, 64), (5, 3, 8, 1), "", num_filled=1, first_index=20)
     shares = [Together(rank, 2).share(batch) for rank in range(2)]
-    assert [share.samples for share in shares] == [(5, 3), (8, 1)]
-    assert [share.first for share in shares] == [20, 22]
+    assert [share.sample_ids for share in shares] == [(5, 3), (8, 1)]
+    assert [share.first_index for share in shares] == [20, 22]
 
 
 def test_a_batch_that_cannot_be_shared_is_the_users_error(monkeypatch: pytest.MonkeyPatch) -> None:

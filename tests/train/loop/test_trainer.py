@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.crops import Framing
+from dreamloom.train.data.crops import CropPlanner
 from dreamloom.train.data.dataset import read_dataset
 from dreamloom.train.data.latent_cache import LatentCache
-from dreamloom.train.data.loader import Loader, Ready
-from dreamloom.train.data.schedule import Course
-from dreamloom.train.data.text_cache import Texts
+from dreamloom.train.data.loader import BatchLoader, LoadedBatch
+from dreamloom.train.data.schedule import BatchSchedule
+from dreamloom.train.data.text_cache import TextCache
 from dreamloom.train.diffusion import noise
 from dreamloom.train.loop.loop import train
 from dreamloom.train.loop.loss_window import LossWindow, NotFinite
@@ -28,26 +28,26 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def made(tiny_base: str, folder: Path, config: Config) -> Callable[..., tuple[Trainer, list[Ready]]]:
+def made(tiny_base: str, folder: Path, config: Config) -> Callable[..., tuple[Trainer, list[LoadedBatch]]]:
     """A trainer as a session makes one, and the first batches of its run."""
 
-    def make(**changes: Any) -> tuple[Trainer, list[Ready]]:
+    def make(**changes: Any) -> tuple[Trainer, list[LoadedBatch]]:
         settings = config(base=tiny_base, **{"caption_dropout_rate": 0.0, **changes})
         model = load_model(tiny_base, CPU, None, settings.prediction_type, settings.zero_terminal_snr)
         data = read_dataset(folder, 32, 8, 1)
         latents = LatentCache(None, model.vae)
-        assert not latents.add(data.samples, 2, views=Framing(settings).views)
-        course = Course(data, settings)
-        texts = Texts(model, None, frozen=settings.text_encoder_learning_rate == 0)
+        assert not latents.add(data.samples, 2, views=CropPlanner(settings).views)
+        course = BatchSchedule(data, settings)
+        texts = TextCache(model, None, frozen=settings.text_encoder_learning_rate == 0)
         texts.add(["", *(sample.caption for sample in data.samples)])
-        loader = Loader(data, latents, texts, settings, pin=False)
-        batches = [ready for group in loader.steps(course.after(0)) for ready in group]
-        return Trainer(model, course.images, settings), batches
+        loader = BatchLoader(data, latents, texts, settings, pin=False)
+        batches = [ready for group in loader.steps(course.batches_after(0)) for ready in group]
+        return Trainer(model, course.num_images, settings), batches
 
     return make
 
 
-Made = Callable[..., tuple[Trainer, list[Ready]]]
+Made = Callable[..., tuple[Trainer, list[LoadedBatch]]]
 
 
 def test_accumulated_gradients_are_averaged(made: Made) -> None:
@@ -94,7 +94,7 @@ def test_a_text_encoder_at_rate_0_stays_as_it_is_and_is_asked_once(made: Made) -
     trainer.step(batches[:1])
     assert all(torch.equal(before[key], value) for key, value in trainer.model.text_encoder.state_dict().items())
     assert any(not torch.equal(unet[key], value) for key, value in trainer.model.unet.state_dict().items())
-    assert all(ready.texts.dtype == torch.float16 for ready in batches)
+    assert all(ready.text.dtype == torch.float16 for ready in batches)
 
 
 def test_each_part_has_its_own_rate(made: Made) -> None:
@@ -127,14 +127,16 @@ def test_the_average_has_the_stated_half_life(made: Made) -> None:
 def test_dropped_captions_are_the_empty_one_in_the_stated_share(tiny_base: str, folder: Path, config: Config) -> None:
     data = read_dataset(folder, 32, 8, 1)
     model = load_model(tiny_base, CPU)
-    latents, texts = LatentCache(None, model.vae), Texts(model, None, frozen=False)
+    latents, texts = LatentCache(None, model.vae), TextCache(model, None, frozen=False)
     latents.add(data.samples, 2)
     tokens = {}
     for share in (0.0, 0.3, 1.0):
         settings = config(caption_dropout_rate=share, epochs=200)
-        groups = Loader(data, latents, texts, settings, pin=False).steps(Course(data, settings).after(0))
-        tokens[share] = torch.cat([ready.texts for group in groups for ready in group])
-    empty = model.tokens([""])[0]
+        groups = BatchLoader(data, latents, texts, settings, pin=False).steps(
+            BatchSchedule(data, settings).batches_after(0)
+        )
+        tokens[share] = torch.cat([ready.text for group in groups for ready in group])
+    empty = model.tokenize([""])[0]
     dropped = {share: (found == empty).all(1) for share, found in tokens.items()}
     assert not dropped[0.0].any() and dropped[1.0].all()
     assert dropped[0.3].float().mean() == pytest.approx(0.3, abs=0.04)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.model.check import check
+from dreamloom.train.model.check import check_models
 
 Config = Callable[..., TrainConfig]
 
@@ -30,7 +30,7 @@ def model(tiny_base: str, tmp_path: Path) -> Path:
 
 
 def test_a_model_that_fits_passes(model: Path, config: Config) -> None:
-    check(config(base=str(model)))
+    check_models(config(base=str(model)))
 
 
 def test_what_is_no_model_is_refused(model: Path, tmp_path: Path, config: Config) -> None:
@@ -43,46 +43,46 @@ def test_what_is_no_model_is_refused(model: Path, tmp_path: Path, config: Config
         (tmp_path / "empty", "lacks unet, vae"),
     ]:
         with pytest.raises(UserError, match=said):
-            check(config(base=str(base)))
+            check_models(config(base=str(base)))
     shutil.rmtree(model / "vae")
     with pytest.raises(UserError, match="lacks vae"):
-        check(config(base=str(model)))
+        check_models(config(base=str(model)))
 
 
 def test_sdxl_is_refused(model: Path, config: Config) -> None:
     edit(model / "model_index.json", text_encoder_2=["transformers", "CLIPTextModelWithProjection"])
     with pytest.raises(UserError, match="two text encoders"):
-        check(config(base=str(model)))
+        check_models(config(base=str(model)))
 
 
 def test_a_broken_file_is_named(model: Path, config: Config) -> None:
     (model / "unet" / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"unet/config\.json"):
-        check(config(base=str(model)))
+        check_models(config(base=str(model)))
 
 
 def test_a_vae_must_be_one_and_fit(model: Path, config: Config) -> None:
     with pytest.raises(UserError, match="no VAE"):
-        check(config(base=str(model), vae=str(model / "unet")))
+        check_models(config(base=str(model), vae=str(model / "unet")))
     edit(model / "vae" / "config.json", latent_channels=16)
     with pytest.raises(UserError, match="16"):
-        check(config(base=str(model)))
+        check_models(config(base=str(model)))
     edit(model / "vae" / "config.json", latent_channels=4, block_out_channels=[8] * 6)
     with pytest.raises(UserError, match="bucket_reso_steps is 8"):
-        check(config(base=str(model)))
+        check_models(config(base=str(model)))
 
 
 def test_zero_terminal_snr_needs_v_prediction(model: Path, config: Config) -> None:
     with pytest.raises(UserError, match="v_prediction"):
-        check(config(base=str(model), zero_terminal_snr=True, min_snr_gamma=None))
+        check_models(config(base=str(model), zero_terminal_snr=True, min_snr_gamma=None))
     edit(model / "scheduler" / "scheduler_config.json", prediction_type="v_prediction")
-    check(config(base=str(model), zero_terminal_snr=True, min_snr_gamma=None))
+    check_models(config(base=str(model), zero_terminal_snr=True, min_snr_gamma=None))
 
 
 def test_timesteps_must_lie_in_the_schedule(model: Path, config: Config) -> None:
-    check(config(base=str(model), max_timestep=999))
+    check_models(config(base=str(model), max_timestep=999))
     with pytest.raises(UserError, match="0 to 999"):
-        check(config(base=str(model), max_timestep=1000))
+        check_models(config(base=str(model), max_timestep=1000))
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,11 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.export.export import ExportConfig, export
 from dreamloom.train.loop.loop import train
-from dreamloom.train.model.check import check
-from dreamloom.train.model.checkpoint_file import clip_tokenizer, open_file, read_weights
+from dreamloom.train.model.check import check_models
+from dreamloom.train.model.checkpoint_file import load_checkpoint_file, make_clip_tokenizer, read_state_dict
 from dreamloom.train.model.model import load_model
-from dreamloom.train.model.original_keys import original, restored
-from dreamloom.train.model.sd_configs import TELLING, config_of, known_config
+from dreamloom.train.model.original_keys import from_original_keys, to_original_keys
+from dreamloom.train.model.sd_configs import CROSS_ATTENTION_KEY, infer_component_config, read_component_config
 
 Config = Callable[..., TrainConfig]
 CPU = torch.device("cpu")
@@ -48,8 +48,8 @@ def test_a_file_opens_to_the_bits_that_diffusers_finds_in_it(exported: Path) -> 
     )
     for part in ("unet", "vae", "text_encoder"):
         assert same(getattr(ours, part), getattr(theirs, part)), part
-    assert ours.tokens(["a thing"]).tolist() == load_model(str(exported), CPU).tokens(["a thing"]).tolist()
-    assert ours.prediction == "epsilon"
+    assert ours.tokenize(["a thing"]).tolist() == load_model(str(exported), CPU).tokenize(["a thing"]).tolist()
+    assert ours.prediction_type == "epsilon"
 
 
 def test_training_starts_from_a_file_and_ends_as_from_its_folder(
@@ -84,7 +84,7 @@ def test_a_ckpt_is_read_and_nothing_in_it_is_run(exported: Path, tmp_path: Path)
         {"state_dict": weights, "callbacks": {Callback: [Callback()]}, "epoch": 3, "size": torch.Size([2])},
         tmp_path / "model.ckpt",
     )
-    found = read_weights(tmp_path / "model.ckpt")
+    found = read_state_dict(tmp_path / "model.ckpt")
     assert not hasattr(builtins, "dreamloom_was_here")
     assert found.keys() == weights.keys() and all(torch.equal(found[key], weights[key]) for key in weights)
     ours = load_model(str(tmp_path / "model.ckpt"), CPU)
@@ -101,7 +101,7 @@ def test_a_ckpt_that_is_two_things_at_once_or_cut_short_is_refused(tmp_path: Pat
     (tmp_path / "half.ckpt").write_bytes(archive.getvalue()[:-100])
     for name, said in [("both.ckpt", "before torch 1.6"), ("half.ckpt", "copy it again")]:
         with pytest.raises(UserError, match=said):
-            read_weights(tmp_path / name)
+            read_state_dict(tmp_path / name)
     assert not hasattr(builtins, "dreamloom_was_here")
 
 
@@ -117,28 +117,28 @@ def test_what_is_no_model_is_the_users_error(exported: Path, tmp_path: Path) -> 
         ("other.safetensors", "no Stable Diffusion"),
     ]:
         with pytest.raises(UserError, match=said):
-            check(TrainConfig(base=str(tmp_path / name)))
+            check_models(TrainConfig(base=str(tmp_path / name)))
             load_model(str(tmp_path / name), CPU)
     weights = load_file(exported / "model.safetensors")
     del weights["model.diffusion_model.out.2.bias"]
     shutil.copytree(exported, tmp_path / "folder")
     save_file(weights, tmp_path / "folder" / "model.safetensors")
     with pytest.raises(UserError, match=r"lacks 'model\.diffusion_model\.out\.2\.bias'"):
-        open_file(tmp_path / "folder" / "model.safetensors")
+        load_checkpoint_file(tmp_path / "folder" / "model.safetensors")
 
 
 @pytest.mark.parametrize(("width", "count"), [(768, 686), (1024, 686)])
 def test_stable_diffusion_1_and_2_are_known_by_their_tensors(width: int, count: int, tmp_path: Path) -> None:
     """Built without memory, their tensors have the names and shapes of the files that are in use."""
-    tensors = {TELLING: (320, width), "model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3)}
-    configs = {part: known_config(tmp_path, tensors, part) for part in ("unet", "vae", "text_encoder")}
+    tensors = {CROSS_ATTENTION_KEY: (320, width), "model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3)}
+    configs = {part: infer_component_config(tmp_path, tensors, part) for part in ("unet", "vae", "text_encoder")}
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(configs["unet"]).state_dict()
         vae = AutoencoderKL.from_config(configs["vae"]).state_dict()
         text = CLIPTextModel(CLIPTextConfig.from_dict(configs["text_encoder"])).state_dict()
     assert len(unet) == count
-    file = original(unet, vae, text, open_clip=width == 1024)
-    assert file[TELLING].shape == (320, width)
+    file = to_original_keys(unet, vae, text, open_clip=width == 1024)
+    assert file[CROSS_ATTENTION_KEY].shape == (320, width)
     assert file["model.diffusion_model.output_blocks.11.0.in_layers.2.weight"].shape == (320, 640, 3, 3)
     assert file["first_stage_model.decoder.conv_in.weight"].shape == (512, 4, 3, 3)
     if width == 768:
@@ -148,26 +148,26 @@ def test_stable_diffusion_1_and_2_are_known_by_their_tensors(width: int, count: 
         assert file["model.diffusion_model.middle_block.1.proj_in.weight"].shape == (1280, 1280)
         block = "cond_stage_model.model.transformer.resblocks.22"
         assert file[f"{block}.attn.in_proj_weight"].shape == (3072, 1024)
-    back = restored(file, unet, vae, text)
+    back = from_original_keys(file, unet, vae, text)
     shapes = [{name: value.shape for name, value in own.items()} for own in (unet, vae, text)]
     assert [{name: value.shape for name, value in own.items()} for own in back] == shapes
 
 
 def test_a_file_of_stable_diffusion_2_must_be_told_what_it_predicts(tmp_path: Path) -> None:
     tensors = {
-        TELLING: torch.zeros(320, 1024),
+        CROSS_ATTENTION_KEY: torch.zeros(320, 1024),
         "model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1, 4, 3, 3),
     }
     save_file(tensors, tmp_path / "v2.safetensors")
-    assert config_of(tmp_path / "v2.safetensors", "text_encoder")["num_hidden_layers"] == 23
+    assert read_component_config(tmp_path / "v2.safetensors", "text_encoder")["num_hidden_layers"] == 23
     with pytest.raises(UserError, match="set prediction"):
-        check(TrainConfig(base=str(tmp_path / "v2.safetensors")))
-    check(TrainConfig(base=str(tmp_path / "v2.safetensors"), prediction_type="v_prediction"))
+        check_models(TrainConfig(base=str(tmp_path / "v2.safetensors")))
+    check_models(TrainConfig(base=str(tmp_path / "v2.safetensors"), prediction_type="v_prediction"))
 
 
 @pytest.mark.parametrize("padding", [0, 49407])
 def test_the_tokenizer_is_clips(padding: int) -> None:
-    ours = clip_tokenizer({"text_encoder": {"pad_token_id": padding}})
+    ours = make_clip_tokenizer({"text_encoder": {"pad_token_id": padding}})
     theirs = SimpleTokenizer()
     for text in ("a photo of a dog", "Ein Haus am See, 4k?", "don't  stop", "naïve café ☕ 東京", "x" * 300):
         found = ours([text], padding="max_length", max_length=77, truncation=True).input_ids[0]

@@ -15,9 +15,9 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.export.export import ExportConfig, export
 from dreamloom.train.loop.loop import train
-from dreamloom.train.model.lora import KOHYA_FILE, PEFT_FILE, add_adapters, kohya, merge_adapters
+from dreamloom.train.model.lora import KOHYA_FILE, PEFT_FILE, add_adapters, merge_adapters, to_kohya_keys
 from dreamloom.train.model.model import Model, load_model
-from dreamloom.train.model.trainable import learning_parameters
+from dreamloom.train.model.trainable import trainable_parameters
 from dreamloom.train.run.find import find_source
 from dreamloom.train.run.folder import checkpoints, read_settings
 
@@ -127,7 +127,7 @@ def test_merged_is_what_the_adapters_say(tiny_base: str, config: Config) -> None
 
 def test_names_are_those_of_kohyas_scripts() -> None:
     down, up = torch.zeros(2, 4), torch.zeros(4, 2)
-    made = kohya(
+    made = to_kohya_keys(
         {
             "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0.lora_A.weight": down,
             "text_encoder.encoder.layers.0.mlp.fc1.lora_B.weight": up,
@@ -145,15 +145,15 @@ def test_names_are_those_of_kohyas_scripts() -> None:
 
 def test_what_is_frozen_does_not_learn(tiny_base: str, config: Config) -> None:
     model = load_model(tiny_base, CPU)
-    found = learning_parameters(model, config(frozen=["unet.down_blocks.*", "text_encoder.embeddings.*"]))
+    found = trainable_parameters(model, config(frozen=["unet.down_blocks.*", "text_encoder.embeddings.*"]))
     names = {name for part in found.values() for name in part}
     assert any(name.startswith("unet.up_blocks") for name in names)
     assert not any(name.startswith(("unet.down_blocks.", "text_encoder.embeddings.")) for name in names)
     assert not model.unet.down_blocks[0].resnets[0].conv1.weight.requires_grad
     with pytest.raises(UserError, match=r"unet\.down_blocks\.9"):
-        learning_parameters(load_model(tiny_base, CPU), config(frozen=["unet.down_blocks.9.*"]))
+        trainable_parameters(load_model(tiny_base, CPU), config(frozen=["unet.down_blocks.9.*"]))
     with pytest.raises(UserError, match="nothing to learn"):
-        learning_parameters(load_model(tiny_base, CPU), config(frozen=["*"]))
+        trainable_parameters(load_model(tiny_base, CPU), config(frozen=["*"]))
 
 
 def test_adapters_have_rates_of_their_own() -> None:

@@ -10,9 +10,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.model.lora import add_adapters
-from dreamloom.train.model.memory import estimate
+from dreamloom.train.model.memory import estimate_memory
 from dreamloom.train.model.model import load_model
-from dreamloom.train.model.sd_configs import TELLING, known_config
+from dreamloom.train.model.sd_configs import CROSS_ATTENTION_KEY, infer_component_config
 from dreamloom.train.presets import PRESETS
 
 
@@ -20,8 +20,8 @@ from dreamloom.train.presets import PRESETS
 def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A diffusers folder of Stable Diffusion 1.5 whose weight files hold their headers alone."""
     place = tmp_path_factory.mktemp("sd15")
-    tensors = {TELLING: (320, 768), "model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3)}
-    configs = {part: known_config(place, tensors, part) for part in ("unet", "vae", "text_encoder")}
+    tensors = {CROSS_ATTENTION_KEY: (320, 768), "model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3)}
+    configs = {part: infer_component_config(place, tensors, part) for part in ("unet", "vae", "text_encoder")}
     with torch.device("meta"):
         modules: dict[str, Any] = {
             "unet": UNet2DConditionModel.from_config(configs["unet"]),
@@ -40,7 +40,7 @@ def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_each_preset_fits_into_its_gpu(preset: str, stable_diffusion: str) -> None:
     config = TrainConfig.model_validate({"base": stable_diffusion, "preset": preset})
-    made = estimate(config)
+    made = estimate_memory(config)
     assert made is not None and made.total < 0.95 * int(preset.removesuffix("gb")) * 2**30
     assert all(getattr(config, name) == value for name, value in PRESETS[preset].items())
 
@@ -48,13 +48,13 @@ def test_each_preset_fits_into_its_gpu(preset: str, stable_diffusion: str) -> No
 def test_what_is_given_wins_over_the_preset(stable_diffusion: str) -> None:
     config = TrainConfig.model_validate({"preset": "8gb", "batch_size": 7, "optimizer": "adamw"})
     assert (config.batch_size, config.optimizer, config.weight_dtype, config.precision) == (7, "adamw", "bf16", "bf16")
-    made = estimate(config.model_copy(update={"base": stable_diffusion}))
+    made = estimate_memory(config.model_copy(update={"base": stable_diffusion}))
     assert made is not None and made.total > 8 * 2**30
 
 
 def test_the_parts_are_what_they_say(stable_diffusion: str) -> None:
     def of(**changes: Any) -> Any:
-        made = estimate(TrainConfig.model_validate({"base": stable_diffusion, "precision": "fp32", **changes}))
+        made = estimate_memory(TrainConfig.model_validate({"base": stable_diffusion, "precision": "fp32", **changes}))
         assert made is not None
         return made
 
@@ -62,10 +62,10 @@ def test_the_parts_are_what_they_say(stable_diffusion: str) -> None:
     unet_and_text = 859_520_964 + 123_060_480
     assert plain.gradients == 4 * unet_and_text and plain.optimizer == 8 * unet_and_text
     assert of(text_encoder_learning_rate=0).gradients == 4 * 859_520_964
-    assert of(ema_half_life_images=100).average == 4 * unet_and_text and plain.average == 0
+    assert of(ema_half_life_images=100).ema == 4 * unet_and_text and plain.ema == 0
     assert of(batch_size=8).activations == 2 * plain.activations
     assert of(gradient_checkpointing=True).activations < plain.activations / 2
-    assert estimate(TrainConfig(base="owner/on-the-hub")) is None
+    assert estimate_memory(TrainConfig(base="owner/on-the-hub")) is None
 
 
 def test_adapters_are_counted(tiny_base: str) -> None:
@@ -73,5 +73,5 @@ def test_adapters_are_counted(tiny_base: str) -> None:
     model = load_model(tiny_base, torch.device("cpu"))
     add_adapters(model, config)
     names = [(n, p) for part in (model.unet, model.text_encoder) for n, p in part.named_parameters()]
-    made = estimate(config)
+    made = estimate_memory(config)
     assert made is not None and made.gradients == 4 * sum(p.numel() for n, p in names if ".lora_" in n)

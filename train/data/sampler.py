@@ -14,43 +14,45 @@ from math import floor
 import numpy as np
 import numpy.typing as npt
 
-from dreamloom.train.diffusion.rng import permutation, stream
+from dreamloom.train.diffusion.rng import permutation, stream_key
 
-Ids = npt.NDArray[np.int64]
+SampleIds = npt.NDArray[np.int64]
 """Places of samples in the data set."""
 
 
 @dataclass(frozen=True)
-class Deck:
+class FolderSampler:
     """One folder's cards."""
 
     name: str
-    cards: tuple[int, ...]
+    sample_ids: tuple[int, ...]
     """Sample ids, in order of name."""
     multiply: Fraction
 
-    def span(self, epoch: int) -> tuple[int, int]:
+    def epoch_span(self, epoch: int) -> tuple[int, int]:
         """Where in its endless row the cards of an epoch begin and end: ⌊e·n·m⌋ to ⌊(e+1)·n·m⌋."""
-        each = len(self.cards) * self.multiply
+        each = len(self.sample_ids) * self.multiply
         return floor(epoch * each), floor((epoch + 1) * each)
 
-    def deal(self, seed: int, epoch: int) -> Ids:
+    def sample_epoch(self, seed: int, epoch: int) -> SampleIds:
         """The sample ids of an epoch, in the order of the row."""
-        start, stop = self.span(epoch)
+        start, stop = self.epoch_span(epoch)
         if stop == start:
             return np.empty(0, np.int64)
-        count = len(self.cards)
-        passes = [_shuffled(self.cards, seed, self.name, turn) for turn in range(start // count, -(-stop // count))]
+        count = len(self.sample_ids)
+        passes = [
+            _shuffled(self.sample_ids, seed, self.name, turn) for turn in range(start // count, -(-stop // count))
+        ]
         row = np.concatenate(passes)
         return row[start % count : start % count + stop - start]
 
 
-def deal(decks: Sequence[Deck], seed: int, epoch: int) -> Ids:
+def sample_epoch(decks: Sequence[FolderSampler], seed: int, epoch: int) -> SampleIds:
     """The sample ids that an epoch shows, from all folders, shuffled together."""
-    dealt = np.concatenate([deck.deal(seed, epoch) for deck in decks])
-    return dealt[permutation(stream(seed, "epoch", epoch), len(dealt))]
+    dealt = np.concatenate([deck.sample_epoch(seed, epoch) for deck in decks])
+    return dealt[permutation(stream_key(seed, "epoch", epoch), len(dealt))]
 
 
 @lru_cache(maxsize=256)
-def _shuffled(cards: tuple[int, ...], seed: int, name: str, turn: int) -> Ids:
-    return np.asarray(cards, np.int64)[permutation(stream(seed, "deck", name, turn), len(cards))]
+def _shuffled(cards: tuple[int, ...], seed: int, name: str, turn: int) -> SampleIds:
+    return np.asarray(cards, np.int64)[permutation(stream_key(seed, "deck", name, turn), len(cards))]

@@ -9,7 +9,7 @@ from dreamloom.base.pixels import ImageError
 
 
 @dataclass(frozen=True)
-class Stored:
+class ByteRange:
     """Where an image's bytes lie: in a file, or in a part of one."""
 
     path: Path
@@ -38,7 +38,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Settings:
+class ImageSettings:
     """How an image is shown, as EveryDream's control files have it; None: as the config says."""
 
     multiply: Fraction = Fraction(1)
@@ -58,27 +58,27 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Picture:
+class TrainingImage:
     """An image of a training folder."""
 
     name: str
     """Its path inside the training folder."""
-    stored: Stored
+    source: ByteRange
     caption: str
-    settings: Settings = Settings()
-    weights: tuple[tuple[str, float], ...] = ()
+    settings: ImageSettings = ImageSettings()
+    tag_weights: tuple[tuple[str, float], ...] = ()
     """Of those of the caption's tags that have one other than 1."""
 
 
 @dataclass(frozen=True)
-class Folder:
+class ImageFolder:
     """One folder of images; the folders below it stand for themselves."""
 
     name: str
     """Its path inside the training folder, "." for the training folder itself."""
     multiply: Fraction
     """How often each image is shown in an epoch, where its own files don't say otherwise."""
-    pictures: Sequence[Picture]
+    images: Sequence[TrainingImage]
     """Sorted by name."""
     broken: Sequence[tuple[str, str]] = ()
     """Names of what could not be read, with a word for the reason."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamloom.train.data.deck import Deck, deal
+from dreamloom.train.data.sampler import FolderSampler, sample_epoch
 
 multiplies = st.fractions(0, 4, max_denominator=50)
 counts = st.integers(1, 60)
@@ -17,7 +17,7 @@ counts = st.integers(1, 60)
 
 @given(counts, multiplies, st.integers(0, 5), st.integers(0, 40))
 def test_an_epoch_deals_an_exact_number(count: int, multiply: Fraction, seed: int, epoch: int) -> None:
-    dealt = Deck("a", tuple(range(count)), multiply).deal(seed, epoch)
+    dealt = FolderSampler("a", tuple(range(count)), multiply).sample_epoch(seed, epoch)
     assert len(dealt) == floor((epoch + 1) * count * multiply) - floor(epoch * count * multiply)
 
 
@@ -25,9 +25,9 @@ def test_an_epoch_deals_an_exact_number(count: int, multiply: Fraction, seed: in
 def test_every_picture_is_seen_once_before_any_is_seen_twice(
     count: int, multiply: Fraction, seed: int, epochs: int
 ) -> None:
-    deck = Deck("a", tuple(range(count)), multiply)
-    seen = Counter(np.concatenate([deck.deal(seed, epoch) for epoch in range(epochs)]).tolist())
-    times = [seen[card] for card in deck.cards]
+    deck = FolderSampler("a", tuple(range(count)), multiply)
+    seen = Counter(np.concatenate([deck.sample_epoch(seed, epoch) for epoch in range(epochs)]).tolist())
+    times = [seen[card] for card in deck.sample_ids]
     assert sum(times) == floor(epochs * count * multiply)
     assert max(times) - min(times) <= 1
 
@@ -37,30 +37,35 @@ def test_every_picture_is_seen_once_before_any_is_seen_twice(
     [(200, "1", 200), (50, "4", 200), (100, "2.5", 250), (1000, "0.05", 50), (1000, "0.1", 100), (1000, "0.025", 25)],
 )
 def test_everydreams_own_counts(count: int, multiply: str, an_epoch: int) -> None:
-    deck = Deck("a", tuple(range(count)), Fraction(multiply))
+    deck = FolderSampler("a", tuple(range(count)), Fraction(multiply))
     for epoch in range(4):
-        assert len(deck.deal(0, epoch)) == an_epoch
+        assert len(deck.sample_epoch(0, epoch)) == an_epoch
 
 
 def test_where_everydream_is_biased_we_are_not() -> None:
     """mul-bias: 10 images at 0.5; there the first came in 63 % of epochs and the last in 26 %."""
-    deck = Deck("a", tuple(range(10)), Fraction(1, 2))
-    seen = Counter(np.concatenate([deck.deal(0, epoch) for epoch in range(400)]).tolist())
+    deck = FolderSampler("a", tuple(range(10)), Fraction(1, 2))
+    seen = Counter(np.concatenate([deck.sample_epoch(0, epoch) for epoch in range(400)]).tolist())
     assert set(seen.values()) == {200}
-    first_halves = Counter(card for epoch in range(0, 400, 2) for card in deck.deal(0, epoch).tolist())
+    first_halves = Counter(card for epoch in range(0, 400, 2) for card in deck.sample_epoch(0, epoch).tolist())
     assert max(first_halves.values()) < 135 and min(first_halves.values()) > 65
 
 
 def test_one_folders_remainder_is_not_another_folders() -> None:
     """mul-08: 100 images at 1.2 and 100 at 0.8; there the first folder drew 117 to 122."""
-    decks = [Deck("a", tuple(range(100)), Fraction("1.2")), Deck("b", tuple(range(100, 200)), Fraction("0.8"))]
+    decks = [
+        FolderSampler("a", tuple(range(100)), Fraction("1.2")),
+        FolderSampler("b", tuple(range(100, 200)), Fraction("0.8")),
+    ]
     for epoch in range(3):
-        dealt = deal(decks, 0, epoch)
+        dealt = sample_epoch(decks, 0, epoch)
         assert (dealt < 100).sum() == 120 and (dealt >= 100).sum() == 80
 
 
 def test_epochs_and_seeds_give_other_orders_and_any_epoch_can_be_asked_first() -> None:
-    decks = [Deck("a", tuple(range(40)), Fraction(1))]
-    orders = {tuple(deal(decks, seed, epoch).tolist()) for seed in range(3) for epoch in range(3)}
+    decks = [FolderSampler("a", tuple(range(40)), Fraction(1))]
+    orders = {tuple(sample_epoch(decks, seed, epoch).tolist()) for seed in range(3) for epoch in range(3)}
     assert len(orders) == 9
-    assert np.array_equal(deal(decks, 0, 7), deal([Deck("a", tuple(range(40)), Fraction(1))], 0, 7))
+    assert np.array_equal(
+        sample_epoch(decks, 0, 7), sample_epoch([FolderSampler("a", tuple(range(40)), Fraction(1))], 0, 7)
+    )
