@@ -12,8 +12,7 @@ import numpy as np
 from bench import hostile_pictures as bad
 from bench.hostile import Case, Site, endless, moved, once, only, reply, send
 from dreamloom.base.stage import Summary
-from dreamloom.scrape.collection import Collection, Table, key_of
-from dreamloom.scrape.collection.journal import Row
+from dreamloom.scrape.collection import Collection, Row, Table, key_of
 from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.scrape.web.scrape import scrape
 

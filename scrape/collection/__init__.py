@@ -1,7 +1,7 @@
 """The Collection: one source's images, and everything known about them."""
 
 from dreamloom.scrape.collection.collection import Collection, FunnelRow, open_collection
-from dreamloom.scrape.collection.schema import SCHEMAS, CaptionKind, Choice, Status, Table, key_of
+from dreamloom.scrape.collection.schema import SCHEMAS, CaptionKind, Choice, Row, Status, Table, key_of
 
 __all__ = [
     "SCHEMAS",
@@ -9,6 +9,7 @@ __all__ = [
     "Choice",
     "Collection",
     "FunnelRow",
+    "Row",
     "Status",
     "Table",
     "key_of",

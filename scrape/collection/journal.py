@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-Row = dict[str, Any]
-"""A row of a table: column → value."""
+from dreamloom.scrape.collection.schema import Row
 
 
 class Journal:

@@ -2,8 +2,12 @@
 
 import hashlib
 from enum import StrEnum
+from typing import Any
 
 import pyarrow as pa
+
+Row = dict[str, Any]
+"""A row of a table: column → value."""
 
 
 class Status(StrEnum):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator
 
@@ -25,8 +25,14 @@ from dreamloom.base.pixels import ImageError, ImageHeader, check_whole, decode, 
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import StageConfig, Summary, recipe
 from dreamloom.base.threads import map_ordered
-from dreamloom.scrape.collection import Collection, Status, Table
+from dreamloom.scrape.collection import Collection, Row, Status, Table
 from dreamloom.scrape.collection.parts import make_parts, split
+from dreamloom.scrape.collection.records import (
+    STORED_SUFFIXES,
+    image_columns,
+    remove_unlisted_images,
+    summarize_records,
+)
 from dreamloom.scrape.datasets.metadata import ImageMetadata
 
 VERSION = 1
@@ -154,17 +160,15 @@ def ingest(
         UserError: another process works on this collection.
     """
 
-    def work(part: str, progress: Progress) -> tuple[list[dict[str, Any]], Summary]:
+    def work(part: str, progress: Progress) -> tuple[list[Row], Summary]:
         rows, tally = [], Counter[str]()
         count, pictures = items(part)
         for row in map_ordered(partial(record, collection, part), pictures, _THREADS, ahead=4 * _THREADS):
             rows.append(row)
             tally[row["status"]] += 1
             progress(len(rows), count, _note(tally))
-        _remove_others(collection, part, {row["image"] for row in rows})
-        kept = tally.pop(Status.OK, 0)
-        stored = sum(row["bytes"] or 0 for row in rows)
-        return rows, Summary(rows=len(rows), kept=kept, dropped=dict(sorted(tally.items())), bytes_written=stored)
+        remove_unlisted_images(collection.image_folder(part), rows)
+        return rows, summarize_records(rows)
 
     return make_parts(collection, Table.RECORDS, config, recipes, work, progress, parts)
 
@@ -176,25 +180,24 @@ SURROGATES = {code: chr(code - 0xDC00) if 0xDC80 <= code <= 0xDCFF else "\ufffd"
 taken for Latin-1."""
 
 
-def record(collection: Collection, part: str, item: SourceImage) -> dict[str, Any]:
+def record(collection: Collection, part: str, item: SourceImage) -> Row:
     """Puts an image into the collection, and gives its row of the records."""
-    row: dict[str, Any] = {"key": item.key, "status": Status.OK, "path": item.path, "image": None, "bytes": None}
+    row: Row = {"key": item.key, "status": Status.OK, "path": item.path, "image": None, "bytes": None}
     try:
         if isinstance(item.picture, MissingImage):
             row |= {"status": item.picture.status, "detail": item.picture.detail or None}
         else:
-            row |= _store(item, item.picture, collection.image_folder(part), collection.root)
+            row |= _store(item, item.picture, collection.image_folder(part))
     except ImageError as error:
         row |= {"status": Status(error.reason), "detail": error.detail or None}
     row |= {name: value for name, value in asdict(item.facts).items() if value is not None}
     return {name: value.translate(SURROGATES) if type(value) is str else value for name, value in row.items()}
 
 
-_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 _LOSSY = ("JPEG", "MPO", "AVIF", "JPEG2000")
 
 
-def _store(item: SourceImage, source: Path | Callable[[], bytes], folder: Path, root: Path) -> dict[str, Any]:
+def _store(item: SourceImage, source: Path | Callable[[], bytes], folder: Path) -> Row:
     """Puts an image into the collection: itself where any program shows it right, else decoded and encoded again.
 
     Raises:
@@ -204,7 +207,7 @@ def _store(item: SourceImage, source: Path | Callable[[], bytes], folder: Path, 
     header = _read_header(data, os.path.splitext(item.path)[1].lower())
     if header.plain:
         check_whole(data)
-        target = folder / f"{item.key}{_SUFFIXES[header.format]}"
+        target = folder / f"{item.key}{STORED_SUFFIXES[header.format]}"
         if isinstance(source, Path):
             link_or_copy(source, target)
         else:
@@ -218,15 +221,8 @@ def _store(item: SourceImage, source: Path | Callable[[], bytes], folder: Path, 
                 pixels.save(temporary, "JPEG", quality=95, subsampling=0)
             else:
                 pixels.save(temporary, "PNG")
-    return {
-        "image": target.relative_to(root).as_posix(),
-        "width": header.width,
-        "height": header.height,
-        "original_width": header.width,
-        "original_height": header.height,
-        "bytes": target.stat().st_size,
-        "sha256": hashlib.sha256(data).hexdigest(),
-    }
+    size = (header.width, header.height)
+    return image_columns(target, size, size, target.stat().st_size, hashlib.sha256(data).hexdigest())
 
 
 def _read_header(data: bytes, extension: str) -> ImageHeader:
@@ -279,10 +275,3 @@ def _unreadable(error: OSError) -> None:
 
 def _note(tally: Counter[str]) -> str:
     return ", ".join(f"{count} {status}" for status, count in sorted(tally.items()) if status != Status.OK)
-
-
-def _remove_others(collection: Collection, part: str, images: set[str | None]) -> None:
-    """Removes images that an earlier plan put into this part; the files they are links to stay."""
-    for path in collection.image_folder(part).glob("*"):
-        if path.relative_to(collection.root).as_posix() not in images:
-            path.unlink()

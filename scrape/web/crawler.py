@@ -13,8 +13,8 @@ from yarl import URL
 
 from dreamloom.base.progress import Progress
 from dreamloom.base.stop import run_stoppable
-from dreamloom.scrape.collection import Collection, Status
-from dreamloom.scrape.collection.journal import Journal, Row
+from dreamloom.scrape.collection import Collection, Row, Status
+from dreamloom.scrape.collection.journal import Journal
 from dreamloom.scrape.web.address import checked_url
 from dreamloom.scrape.web.circuit_breaker import Breaker
 from dreamloom.scrape.web.dedup import row_of

@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from yarl import URL
 
-from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table
-from dreamloom.scrape.collection.journal import Row
+from dreamloom.scrape.collection import CaptionKind, Collection, Row, Status, Table
 from dreamloom.scrape.web.outcome import Dropped
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress
 from dreamloom.base.stop import run_stoppable, stoppable
 from dreamloom.base.threads import map_ordered
-from dreamloom.scrape.collection import Collection, Status
-from dreamloom.scrape.collection.journal import Journal, Row
+from dreamloom.scrape.collection import Collection, Row, Status
+from dreamloom.scrape.collection.journal import Journal
 from dreamloom.scrape.datasets.webdataset import Sample, read_shard, status_from_message
 from dreamloom.scrape.web.address import PublicResolver, checked_url, resolver_status, system_resolver
 from dreamloom.scrape.web.dedup import row_of

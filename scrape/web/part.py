@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from dreamloom.base.files import fsync, fsync_all
 from dreamloom.base.progress import Progress
-from dreamloom.scrape.collection import Collection, Status
-from dreamloom.scrape.collection.journal import Journal, Row
+from dreamloom.scrape.collection import Collection, Row, Status
+from dreamloom.scrape.collection.journal import Journal
 from dreamloom.scrape.web.crawler import Crawler
 from dreamloom.scrape.web.dedup import copies_in_earlier_parts, cut, identities, settle
 

@@ -11,8 +11,8 @@ from dreamloom.base.errors import StageFailed, UserError
 from dreamloom.base.files import remove_leftovers
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
-from dreamloom.scrape.collection import Collection, Status, Table, open_collection
-from dreamloom.scrape.collection.journal import Journal, Row, read_plan
+from dreamloom.scrape.collection import Collection, Row, Status, Table, open_collection
+from dreamloom.scrape.collection.journal import Journal, read_plan
 from dreamloom.scrape.collection.parts import make_parts, stale_parts
 from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.scrape.web.dedup import OF_PICTURES, row_of

@@ -12,8 +12,7 @@ from PIL import Image, ImageColor
 
 from dreamloom.base.files import commit
 from dreamloom.base.pixels import ImageError, ImageHeader, check_whole, decode, read_header
-from dreamloom.scrape.collection import Status
-from dreamloom.scrape.collection.journal import Row
+from dreamloom.scrape.collection import Row, Status
 from dreamloom.scrape.web.dedup import row_of
 from dreamloom.scrape.web.optout import refusal_inside
 from dreamloom.scrape.web.outcome import Dropped

@@ -1,0 +1,55 @@
+"""Rows of the records table and the image files that they name, as all sources write them."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from dreamloom.base.stage import Summary
+from dreamloom.scrape.collection.schema import Row, Status
+
+STORED_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
+"""Pillow's name of each format that a collection stores → file name suffix."""
+
+
+def image_columns(
+    path: Path, size: tuple[int, int], original_size: tuple[int, int], num_bytes: int, sha256: str
+) -> Row:
+    """Returns the columns of the records that describe a stored image.
+
+    Args:
+        path: the image's file, in images/<part> of a collection.
+        size: width and height in pixels, upright, as stored.
+        original_size: width and height before the image was shrunk.
+        num_bytes: size of the stored file.
+        sha256: hash of the original bytes.
+    """
+    return {
+        "image": f"images/{path.parent.name}/{path.name}",
+        "width": size[0],
+        "height": size[1],
+        "original_width": original_size[0],
+        "original_height": original_size[1],
+        "bytes": num_bytes,
+        "sha256": sha256,
+    }
+
+
+def summarize_records(rows: Sequence[Row]) -> Summary:
+    """Counts the rows of a part: `kept` are the stored images, `dropped` counts the others by status."""
+    counts = Counter(row["status"] for row in rows)
+    kept = counts.pop(Status.OK, 0)
+    num_bytes = sum(row["bytes"] or 0 for row in rows)
+    return Summary(rows=len(rows), kept=kept, dropped=dict(sorted(counts.items())), bytes_written=num_bytes)
+
+
+def remove_unlisted_images(folder: Path, rows: Iterable[Row]) -> list[Path]:
+    """Removes the files in a part's image folder that no row names, such as duplicates and those of an older plan.
+
+    Returns:
+        The files that the rows name, sorted.
+    """
+    names = {row["image"].rpartition("/")[2] for row in rows if row["image"]}
+    for path in folder.glob("*"):
+        if path.name not in names:
+            path.unlink()
+    return [folder / name for name in sorted(names)]
