@@ -16,11 +16,11 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.files import lock
 from dreamloom.caption import blip
 from dreamloom.flows import run_folders, steps, train_steps
-from dreamloom.flows.project import CocoSource, LaionSource, Project, own_config, stage_config
+from dreamloom.flows.project import Project
 from dreamloom.flows.report import report_path, write_report
+from dreamloom.flows.sources import kind_config, kind_of
 from dreamloom.flows.steps import Outcome, Step
 from dreamloom.scrape.collection import Table
-from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.evaluate import EvaluateConfig
 
@@ -98,11 +98,9 @@ def run_folder(project: Project) -> Path:
 
 def _incoming(project: Project, name: str) -> Branch:
     source, collection = project.sources[name], project.collection(name)
-    if isinstance(source, LaionSource):
-        config = stage_config(source, FilterConfig)
-        return [steps.FilterStep(collection, config), steps.ScrapeStep(collection, project.scrape)]
-    branch: list[Step] = [steps.IngestStep(collection, own_config(source))]
-    if isinstance(source, CocoSource) and source.images is None:
+    kind, config = kind_of(source), kind_config(source)
+    branch: list[Step] = [steps.source_step(collection, kind, config)]
+    if kind.needs_scrape(config):
         branch.append(steps.ScrapeStep(collection, project.scrape))
     return branch
 

@@ -66,6 +66,10 @@ _COMMANDS = {
     },
     STAGES: {
         "filter": ("dreamloom.flows.stage_commands:filter_", "Choose candidates from a LAION index."),
+        "ingest": (
+            "dreamloom.flows.ingest_commands:app",
+            "Bring in a folder of images, or a dataset such as COCO.",
+        ),
         "scrape": ("dreamloom.flows.stage_commands:scrape", "Download the candidates' images."),
         "score": (
             "dreamloom.flows.stage_commands:score",
@@ -98,24 +102,6 @@ _COMMANDS = {
         )
     },
 }
-_INGEST = {
-    "folder": (
-        "dreamloom.flows.stage_commands:ingest_folder",
-        "Any folder of images, captions in sidecars or file names.",
-    ),
-    "ffhq": ("dreamloom.flows.stage_commands:ingest_ffhq", "FFHQ's faces, in the layout of its own download script."),
-    "coco": ("dreamloom.flows.stage_commands:ingest_coco", "COCO's photos with their captions."),
-    "imagenet": ("dreamloom.flows.stage_commands:ingest_imagenet", "ImageNet's images, captioned by synset."),
-    "huggingface": (
-        "dreamloom.flows.stage_commands:ingest_huggingface",
-        "Hugging Face datasets: parquet, or an imagefolder.",
-    ),
-    "webdataset": (
-        "dreamloom.flows.stage_commands:ingest_webdataset",
-        "Shards of a webdataset, such as img2dataset's.",
-    ),
-}
-
 for _group, _commands in _COMMANDS.items():
     for _order, (_name, (_path, _help)) in enumerate(_commands.items()):
         if _path.endswith(":app"):  # an App of its own brings its own page
@@ -123,11 +109,6 @@ for _group, _commands in _COMMANDS.items():
         else:
             _page = HelpPage(_path)
             app.command(_path, name=_name, help=_help, group=_group, sort_key=_order, help_formatter=_page)
-_help = f"Bring in images from this machine: {', '.join(_INGEST)}."
-_ingest = App(name="ingest", help=_help, group=STAGES, sort_key=1)
-for _name, (_path, _help) in _INGEST.items():
-    _ingest.command(_path, name=_name, help=_help, help_formatter=HelpPage(_path))
-app.command(_ingest)
 
 
 @app.meta.default

@@ -26,10 +26,10 @@ class HelpPage(DefaultFormatter):
 
     Args:
         command: the import path of the command's function, `module:function`, which is looked at when the page is
-            drawn; None: the page has no groups.
+            drawn; or the config that the command takes; None: the page has no groups.
     """
 
-    def __init__(self, command: str | None = None) -> None:
+    def __init__(self, command: "str | type[StageConfig] | None" = None) -> None:
         super().__init__()
         self._command = command
 
@@ -42,11 +42,11 @@ class HelpPage(DefaultFormatter):
             super().__call__(console, options, shown)
 
 
-def _titles(command: str) -> dict[str, str]:
+def _titles(command: "str | type[StageConfig]") -> dict[str, str]:
     """Field → title of its group, of the config that the command takes; fields without a group are left out."""
     from dreamloom.base.stage import group_of
 
-    config = _config_of(command)
+    config = _config_of(command) if isinstance(command, str) else command
     titles = {name: group_of(field) for name, field in config.model_fields.items()} if config else {}
     return {name: title for name, title in titles.items() if title}
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from dreamloom.flows.chain import levels
 from dreamloom.flows.contents import evenly_spaced
-from dreamloom.flows.inputs import input_of
 from dreamloom.flows.project import Project
 from dreamloom.flows.run_folders import newest_speed
+from dreamloom.flows.sources import kind_of
 from dreamloom.flows.steps import Step
 from dreamloom.flows.terminal import duration, print_table, rows_table, size
 from dreamloom.train.plan import Plan
@@ -64,14 +64,14 @@ def source_rows(project: Project) -> Rows:
     """What each source has to give."""
     rows = []
     for name, source in project.sources.items():
-        found = input_of(source)
+        offered = kind_of(source).measure(source)
         limit = getattr(source, "limit", None)
         rows.append(
             {
                 "source": name,
                 "kind": source.kind,
                 "role": str(source.role),
-                "there": f"{found.count:,} {found.unit}, {size(found.size)}",
+                "there": f"{offered.count:,} {offered.unit}, {size(offered.bytes)}",
                 "taken": "all" if limit is None else f"at most {limit:,}",
             }
         )

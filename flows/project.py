@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -12,20 +12,14 @@ from dreamloom.base.clip_config import ClipConfig
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import StageConfig
 from dreamloom.caption.check import check as check_captioning
-from dreamloom.caption.config import CaptionConfig, EditConfig
+from dreamloom.caption.config import CaptionConfig
 from dreamloom.curate import score
 from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
 from dreamloom.curate.source import Role, Source
 from dreamloom.flows.config_errors import close, sentences
 from dreamloom.flows.paths import missing, rooted
+from dreamloom.flows.sources import AnySource
 from dreamloom.scrape.collection import Collection
-from dreamloom.scrape.datasets.coco import CocoConfig
-from dreamloom.scrape.datasets.ffhq import FfhqConfig
-from dreamloom.scrape.datasets.folder import FolderConfig
-from dreamloom.scrape.datasets.huggingface import HuggingfaceConfig
-from dreamloom.scrape.datasets.imagenet import ImagenetConfig
-from dreamloom.scrape.datasets.webdataset import WebdatasetConfig
-from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.evaluate import EvaluateConfig
@@ -33,78 +27,6 @@ from dreamloom.train.export.export import ExportConfig
 from dreamloom.train.model.check import check_models as check_training
 
 Stage = TypeVar("Stage", bound=StageConfig)
-
-
-class SourceConfig(StageConfig):
-    """What every source says, whatever its kind."""
-
-    role: Role = Field(description="training: what the model shall learn; ground_truth: what it shall keep knowing.")
-    share: float = Field(1.0, gt=0, description="Of ground truth: its part, relative to the other sources' shares.")
-    multiply: float = Field(1.0, gt=0, le=10_000, description="Of training: how often each is shown in an epoch.")
-    edit: EditConfig | None = Field(
-        None, description="How this source's captions are edited; left out: as the caption section says."
-    )
-
-    @model_validator(mode="after")
-    def _fits_its_role(self) -> Self:
-        if self.role is Role.TRAINING and "share" in self.model_fields_set:
-            raise ValueError("share is for ground truth; how often training images are shown is said by multiply")
-        if self.role is Role.GROUND_TRUTH and "multiply" in self.model_fields_set:
-            raise ValueError("multiply is for training images; how much ground truth is shown is said by share")
-        return self
-
-
-class LaionSource(FilterConfig, SourceConfig):
-    """Pictures of the web, by a LAION index: filtered, then downloaded."""
-
-    kind: Literal["laion"]
-
-    @field_validator("index", mode="before")
-    @classmethod
-    def _one_or_many(cls, index: Any) -> Any:
-        return [index] if isinstance(index, str) else index
-
-
-class FolderSource(FolderConfig, SourceConfig):
-    """Pictures of a folder, with captions in sidecars or file names."""
-
-    kind: Literal["folder"]
-
-
-class FfhqSource(FfhqConfig, SourceConfig):
-    """FFHQ's faces."""
-
-    kind: Literal["ffhq"]
-
-
-class CocoSource(CocoConfig, SourceConfig):
-    """COCO's photos with their captions."""
-
-    kind: Literal["coco"]
-
-
-class ImagenetSource(ImagenetConfig, SourceConfig):
-    """ImageNet's images, captioned by what their synset is called."""
-
-    kind: Literal["imagenet"]
-
-
-class HuggingfaceSource(HuggingfaceConfig, SourceConfig):
-    """A Hugging Face dataset on this machine."""
-
-    kind: Literal["huggingface"]
-
-
-class WebdatasetSource(WebdatasetConfig, SourceConfig):
-    """Shards of a webdataset, such as img2dataset's."""
-
-    kind: Literal["webdataset"]
-
-
-AnySource = Annotated[
-    LaionSource | FolderSource | FfhqSource | CocoSource | ImagenetSource | HuggingfaceSource | WebdatasetSource,
-    Field(discriminator="kind"),
-]
 
 
 class Project(StageConfig):
@@ -168,17 +90,6 @@ class Project(StageConfig):
     def all_sources(self) -> list[Source]:
         """The sources with their roles, as choose and balance take them."""
         return [Source(self.collection(n), s.role, s.share, s.multiply) for n, s in self.sources.items()]
-
-
-def stage_config(source: AnySource, of: type[Stage]) -> Stage:
-    """The config of a source's own stage, without what only the project says: FilterConfig of a LaionSource, …"""
-    return of.model_validate({name: getattr(source, name) for name in of.model_fields})
-
-
-def own_config(source: AnySource) -> StageConfig:
-    """The config of a source's own stage, which is what its class says first: FolderConfig of a FolderSource, …"""
-    first: type[StageConfig] = type(source).__bases__[0]
-    return stage_config(source, first)
 
 
 def load_project(path: Path) -> Project:

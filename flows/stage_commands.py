@@ -15,12 +15,6 @@ from dreamloom.curate.source import Role, Source
 from dreamloom.flows import steps, train_steps
 from dreamloom.flows.terminal import Terminal, print_table, rows_table, rules_rows
 from dreamloom.scrape.collection import Collection, Status
-from dreamloom.scrape.datasets.coco import CocoConfig
-from dreamloom.scrape.datasets.ffhq import FfhqConfig
-from dreamloom.scrape.datasets.folder import FolderConfig
-from dreamloom.scrape.datasets.huggingface import HuggingfaceConfig
-from dreamloom.scrape.datasets.imagenet import ImagenetConfig
-from dreamloom.scrape.datasets.webdataset import WebdatasetConfig
 from dreamloom.scrape.index import filter as laion
 from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.web.config import ScrapeConfig
@@ -60,7 +54,7 @@ def filter_(collection: Path, *, explain: bool = False, config: Annotated[Filter
             summary = laion.explain(config, progress)
         print_table(rows_table(f"What filter would keep for {collection.name}", rules_rows(summary)))
     else:
-        _perform(steps.FilterStep(_collection(collection), config))
+        perform(steps.FilterStep(collection_at(collection), config))
 
 
 def scrape(
@@ -78,73 +72,7 @@ def scrape(
     retry
         Try images again of which this became, such as timeout,http_429; parted by commas or spaces.
     """
-    _perform(steps.ScrapeStep(_collection(collection), config, retry))
-
-
-def ingest_folder(collection: Path, *, config: Annotated[FolderConfig, FLAGS]) -> None:
-    """Bring in any folder of images, with captions in sidecars or file names.
-
-    Parameters
-    ----------
-    collection
-        The collection to fill.
-    """
-    _perform(steps.IngestStep(_collection(collection), config))
-
-
-def ingest_ffhq(collection: Path, *, config: Annotated[FfhqConfig, FLAGS]) -> None:
-    """Bring in FFHQ's faces.
-
-    Parameters
-    ----------
-    collection
-        The collection to fill.
-    """
-    _perform(steps.IngestStep(_collection(collection), config))
-
-
-def ingest_coco(collection: Path, *, config: Annotated[CocoConfig, FLAGS]) -> None:
-    """Bring in COCO's photos with their captions.
-
-    Parameters
-    ----------
-    collection
-        The collection to fill.
-    """
-    _perform(steps.IngestStep(_collection(collection), config))
-
-
-def ingest_imagenet(collection: Path, *, config: Annotated[ImagenetConfig, FLAGS]) -> None:
-    """Bring in ImageNet's images, captioned by what their synset is called.
-
-    Parameters
-    ----------
-    collection
-        The collection to fill.
-    """
-    _perform(steps.IngestStep(_collection(collection), config))
-
-
-def ingest_huggingface(collection: Path, *, config: Annotated[HuggingfaceConfig, FLAGS]) -> None:
-    """Bring in a Hugging Face dataset: parquet with images in it, or an imagefolder.
-
-    Parameters
-    ----------
-    collection
-        The collection to fill.
-    """
-    _perform(steps.IngestStep(_collection(collection), config))
-
-
-def ingest_webdataset(collection: Path, *, config: Annotated[WebdatasetConfig, FLAGS]) -> None:
-    """Bring in the shards of a webdataset, such as img2dataset's.
-
-    Parameters
-    ----------
-    collection
-        The collection to fill.
-    """
-    _perform(steps.IngestStep(_collection(collection), config))
+    perform(steps.ScrapeStep(collection_at(collection), config, retry))
 
 
 def score(collection: Path, *, config: Annotated[ScoreConfig, FLAGS] = ScoreConfig()) -> None:
@@ -155,7 +83,7 @@ def score(collection: Path, *, config: Annotated[ScoreConfig, FLAGS] = ScoreConf
     collection
         The collection whose images are there.
     """
-    _perform(steps.ScoreStep(_collection(collection), config))
+    perform(steps.ScoreStep(collection_at(collection), config))
 
 
 def choose(
@@ -173,7 +101,7 @@ def choose(
     ground_truth
         Collections of what it shall keep knowing.
     """
-    _perform(steps.ChooseStep(_sources(training, ground_truth, {}, {}), config))
+    perform(steps.ChooseStep(_sources(training, ground_truth, {}, {}), config))
 
 
 def caption(collection: Path, *, config: Annotated[CaptionConfig, FLAGS] = CaptionConfig()) -> None:
@@ -184,7 +112,7 @@ def caption(collection: Path, *, config: Annotated[CaptionConfig, FLAGS] = Capti
     collection
         The collection whose images are there, and perhaps chosen.
     """
-    _perform(steps.CaptionStep(_collection(collection), config))
+    perform(steps.CaptionStep(collection_at(collection), config))
 
 
 def balance(
@@ -212,7 +140,7 @@ def balance(
         How much of the ground truth comes from a collection, relative to the others: --share.NAME 2.
     """
     sources = _sources(training, ground_truth, multiply or {}, share or {})
-    _perform(steps.BalanceStep(sources, config, workspace))
+    perform(steps.BalanceStep(sources, config, workspace))
 
 
 def dreambooth(
@@ -227,7 +155,7 @@ def dreambooth(
     target
         The training folder to make, for train.
     """
-    _perform(train_steps.DreamBoothStep(subjects, target, config))
+    perform(train_steps.DreamBoothStep(subjects, target, config))
 
 
 def train(
@@ -261,7 +189,7 @@ def train(
         print_training(planned)
         say_lengths(list(planned.captions), config.base)
         return
-    _perform(train_steps.TrainStep(folder, run, config, heldout))
+    perform(train_steps.TrainStep(folder, run, config, heldout))
 
 
 def evaluate(
@@ -285,7 +213,7 @@ def evaluate(
     output
         The file for all figures.
     """
-    _perform(train_steps.EvaluateStep(lambda: model, base, heldout, config, output))
+    perform(train_steps.EvaluateStep(lambda: model, base, heldout, config, output))
 
 
 def export(checkpoint: Path, target: Path, *, config: Annotated[ExportConfig, FLAGS] = ExportConfig()) -> None:
@@ -298,10 +226,11 @@ def export(checkpoint: Path, target: Path, *, config: Annotated[ExportConfig, FL
     target
         The folder to write.
     """
-    _perform(train_steps.ExportStep(lambda: checkpoint, target, config))
+    perform(train_steps.ExportStep(lambda: checkpoint, target, config))
 
 
-def _perform(step: steps.Step) -> None:
+def perform(step: steps.Step) -> None:
+    """Runs a step to its end, with its progress on the terminal, and prints the outcome."""
     keep_freed_memory()
     with Terminal() as terminal, terminal.watch(step.title) as progress:
         outcome = step.run(progress)
@@ -309,15 +238,16 @@ def _perform(step: steps.Step) -> None:
         print(outcome.message)
 
 
-def _collection(path: Path) -> Collection:
+def collection_at(path: Path) -> Collection:
+    """Returns the collection in a folder that the user names; it need not exist."""
     return Collection(path.expanduser().absolute())
 
 
 def _sources(
     training: tuple[Path, ...], ground_truth: tuple[Path, ...], multiply: dict[str, float], share: dict[str, float]
 ) -> list[Source]:
-    learn = [Source(c, Role.TRAINING, multiply=multiply.pop(c.name, 1.0)) for c in map(_collection, training)]
-    keep = [Source(c, Role.GROUND_TRUTH, share=share.pop(c.name, 1.0)) for c in map(_collection, ground_truth)]
+    learn = [Source(c, Role.TRAINING, multiply=multiply.pop(c.name, 1.0)) for c in map(collection_at, training)]
+    keep = [Source(c, Role.GROUND_TRUTH, share=share.pop(c.name, 1.0)) for c in map(collection_at, ground_truth)]
     for name in (*multiply, *share):
         raise UserError(f"--multiply.{name} or --share.{name} names no collection that is given with the right role.")
     return learn + keep

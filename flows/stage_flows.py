@@ -16,12 +16,6 @@ from dreamloom.flows.tables import balance as balance_table
 from dreamloom.flows.terminal import Terminal
 from dreamloom.flows.tracking import perform
 from dreamloom.scrape.collection import Collection
-from dreamloom.scrape.datasets.coco import CocoConfig
-from dreamloom.scrape.datasets.ffhq import FfhqConfig
-from dreamloom.scrape.datasets.folder import FolderConfig
-from dreamloom.scrape.datasets.huggingface import HuggingfaceConfig
-from dreamloom.scrape.datasets.imagenet import ImagenetConfig
-from dreamloom.scrape.datasets.webdataset import WebdatasetConfig
 from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.train.config import TrainConfig
@@ -45,73 +39,37 @@ class SourceParameter(StageConfig):
 @flow(name="filter", flow_run_name="filter {collection.name}")
 def filter_flow(collection: Path, config: FilterConfig) -> Any:
     """Chooses candidates from a LAION index."""
-    return _run(steps.FilterStep(Collection(collection), config))
+    return run_step(steps.FilterStep(Collection(collection), config))
 
 
 @flow(name="scrape", flow_run_name="scrape {collection.name}")
 def scrape_flow(collection: Path, config: ScrapeConfig = ScrapeConfig()) -> Any:
     """Downloads the candidates' images."""
-    return _run(steps.ScrapeStep(Collection(collection), config))
-
-
-@flow(name="ingest-folder", flow_run_name="ingest {collection.name}")
-def ingest_folder_flow(collection: Path, config: FolderConfig) -> Any:
-    """Brings in any folder of images."""
-    return _run(steps.IngestStep(Collection(collection), config))
-
-
-@flow(name="ingest-ffhq", flow_run_name="ingest {collection.name}")
-def ingest_ffhq_flow(collection: Path, config: FfhqConfig) -> Any:
-    """Brings in FFHQ's faces."""
-    return _run(steps.IngestStep(Collection(collection), config))
-
-
-@flow(name="ingest-coco", flow_run_name="ingest {collection.name}")
-def ingest_coco_flow(collection: Path, config: CocoConfig) -> Any:
-    """Brings in COCO's photos with their captions."""
-    return _run(steps.IngestStep(Collection(collection), config))
-
-
-@flow(name="ingest-imagenet", flow_run_name="ingest {collection.name}")
-def ingest_imagenet_flow(collection: Path, config: ImagenetConfig) -> Any:
-    """Brings in ImageNet's images."""
-    return _run(steps.IngestStep(Collection(collection), config))
-
-
-@flow(name="ingest-huggingface", flow_run_name="ingest {collection.name}")
-def ingest_huggingface_flow(collection: Path, config: HuggingfaceConfig) -> Any:
-    """Brings in a Hugging Face dataset."""
-    return _run(steps.IngestStep(Collection(collection), config))
-
-
-@flow(name="ingest-webdataset", flow_run_name="ingest {collection.name}")
-def ingest_webdataset_flow(collection: Path, config: WebdatasetConfig) -> Any:
-    """Brings in the shards of a webdataset."""
-    return _run(steps.IngestStep(Collection(collection), config))
+    return run_step(steps.ScrapeStep(Collection(collection), config))
 
 
 @flow(name="score", flow_run_name="score {collection.name}")
 def score_flow(collection: Path, config: ScoreConfig = ScoreConfig()) -> Any:
     """Looks at each image with CLIP."""
-    return _run(steps.ScoreStep(Collection(collection), config))
+    return run_step(steps.ScoreStep(Collection(collection), config))
 
 
 @flow(name="choose")
 def choose_flow(sources: list[SourceParameter], config: ChooseConfig = ChooseConfig()) -> Any:
     """Decides which images go on, over all collections at once."""
-    return _run(steps.ChooseStep([source.source() for source in sources], config))
+    return run_step(steps.ChooseStep([source.source() for source in sources], config))
 
 
 @flow(name="caption", flow_run_name="caption {collection.name}")
 def caption_flow(collection: Path, config: CaptionConfig = CaptionConfig()) -> Any:
     """Writes captions with BLIP where an image came with none that is to be kept."""
-    return _run(steps.CaptionStep(Collection(collection), config))
+    return run_step(steps.CaptionStep(Collection(collection), config))
 
 
 @flow(name="balance", flow_run_name="balance {workspace.name}")
 def balance_flow(workspace: Path, sources: list[SourceParameter], config: BalanceConfig = BalanceConfig()) -> Any:
     """Assembles the training folder."""
-    state = _run(steps.BalanceStep([source.source() for source in sources], config, workspace))
+    state = run_step(steps.BalanceStep([source.source() for source in sources], config, workspace))
     artifacts.publish_table("balance", balance_table(workspace), "What is trained on")
     return state
 
@@ -119,22 +77,23 @@ def balance_flow(workspace: Path, sources: list[SourceParameter], config: Balanc
 @flow(name="train", flow_run_name="train {run.name}")
 def train_flow(folder: Path, run: Path, heldout: Path | None = None, config: TrainConfig = TrainConfig()) -> Any:
     """Fine-tunes a Stable Diffusion model on a training folder; goes on where the run stopped."""
-    return _run(train_steps.TrainStep(folder, run, config, heldout))
+    return run_step(train_steps.TrainStep(folder, run, config, heldout))
 
 
 @flow(name="evaluate")
 def evaluate_flow(model: str, base: str, heldout: Path, output: Path, config: EvaluateConfig = EvaluateConfig()) -> Any:
     """Measures what a model learned, and what it forgot."""
-    return _run(train_steps.EvaluateStep(lambda: model, base, heldout, config, output))
+    return run_step(train_steps.EvaluateStep(lambda: model, base, heldout, config, output))
 
 
 @flow(name="export")
 def export_flow(checkpoint: Path, target: Path, config: ExportConfig = ExportConfig()) -> Any:
     """Writes a trained model as other programs read it."""
-    return _run(train_steps.ExportStep(lambda: checkpoint, target, config))
+    return run_step(train_steps.ExportStep(lambda: checkpoint, target, config))
 
 
-def _run(step: steps.Step) -> Any:
+def run_step(step: steps.Step) -> Any:
+    """Runs a step inside a flow; returns its message, or a cancelled state where it was asked to stop."""
     with Terminal() as terminal:
         outcome = perform(step, terminal)
     return outcome.message if outcome.finished else Cancelled(message=outcome.message)

@@ -4,11 +4,11 @@ The commands, the chain and the Prefect flows run these same steps, so they can'
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import StageConfig, Summary
@@ -22,7 +22,7 @@ from dreamloom.flows.contents import CaptionedImages, images_of_collection, imag
 from dreamloom.flows.terminal import stage_line
 from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.collection.parts import stale_parts
-from dreamloom.scrape.datasets import coco, ffhq, folder, huggingface, imagenet, webdataset
+from dreamloom.scrape.datasets.source_kind import SourceKind
 from dreamloom.scrape.index import filter as laion
 from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.web import scrape as download
@@ -167,43 +167,39 @@ class ScrapeStep(PartsStep):
         return images_of_collection(self.collection)
 
 
-INGESTS: Mapping[type[StageConfig], tuple[Callable[..., Mapping[str, str]], Callable[..., Summary]]] = {
-    folder.FolderConfig: (folder.recipes, partial(folder.ingest_folder, read_caption=read_caption)),
-    ffhq.FfhqConfig: (ffhq.recipes, ffhq.ingest_ffhq),
-    coco.CocoConfig: (coco.recipes, coco.ingest_coco),
-    imagenet.ImagenetConfig: (imagenet.recipes, imagenet.ingest_imagenet),
-    huggingface.HuggingfaceConfig: (huggingface.recipes, huggingface.ingest_huggingface),
-    webdataset.WebdatasetConfig: (webdataset.recipes, webdataset.ingest_webdataset),
-}
-"""The config of each kind of images of this machine → its recipes, and how they come in."""
-
-
 @dataclass(frozen=True)
 class IngestStep(PartsStep):
-    """Brings in images of this machine: writes records and images, or candidates for COCO without its photos."""
+    """Brings in a source: writes records and images, or candidates where the images are still to be downloaded."""
 
+    kind: SourceKind[Any]
     config: StageConfig
-    """Of a kind in INGESTS."""
     stage = "ingest"
 
     @property
     def table(self) -> Table:
         """The table that the step makes."""
-        return coco.output_table(self.config) if isinstance(self.config, coco.CocoConfig) else Table.RECORDS
+        return self.kind.table(self.config)
 
     def recipes(self) -> Mapping[str, str]:
         """Returns the recipe of each part."""
-        recipes, _ = INGESTS[type(self.config)]
-        return recipes(self.collection, self.config)
+        return self.kind.recipes(self.collection, self.config)
 
     def make_parts(self, progress: Progress, parts: Sequence[str] | None) -> Summary:
         """Makes these parts; None: all that are stale."""
-        _, ingest = INGESTS[type(self.config)]
+        ingest = partial(self.kind.ingest, read_caption=read_caption) if self.kind.reads_captions else self.kind.ingest
         return ingest(self.collection, self.config, progress=progress, parts=parts)
 
     def images(self) -> CaptionedImages:
         """Returns some of the images."""
         return images_of_collection(self.collection)
+
+
+def source_step(collection: Collection, kind: SourceKind[Any], config: StageConfig) -> Step:
+    """Returns the first step of a source: it fills the collection with records, or with candidates to download."""
+    if kind.stage == "filter":
+        assert isinstance(config, FilterConfig)
+        return FilterStep(collection, config)
+    return IngestStep(collection, kind, config)
 
 
 @dataclass(frozen=True)

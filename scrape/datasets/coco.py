@@ -21,6 +21,7 @@ from dreamloom.scrape.collection.parts import make_parts, split
 from dreamloom.scrape.datasets.coco_instances import read_instances
 from dreamloom.scrape.datasets.ingest import ListedFile, UserPath, file_version, ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.metadata import ImageMetadata
+from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_of_files
 
 
 class CocoConfig(StageConfig):
@@ -243,3 +244,26 @@ def _file_name(name: str) -> str:
 def _clean(caption: str) -> str:
     """One line, single spaces: the annotators left double ones, line ends, and " ." at the end."""
     return re.sub(r" +([.,])", r"\1", " ".join(caption.split()))
+
+
+def measure(config: CocoConfig) -> SourceSize:
+    """Counts the photos that exist, or, without a folder of photos, those to download.
+
+    Raises:
+        UserError: a file or the folder does not exist or is not COCO's, or none of its photos exists.
+    """
+    photos = find_photos(config)
+    if config.images is None:
+        return SourceSize(len(photos), "photos to download", 0)
+    return size_of_files(photo.path for photo in photos if photo.exists)
+
+
+KIND = SourceKind(
+    name="coco",
+    help="Bring in the photos of COCO with their captions.",
+    config=CocoConfig,
+    recipes=recipes,
+    ingest=ingest_coco,
+    measure=measure,
+    table=output_table,
+)

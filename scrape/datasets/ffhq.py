@@ -26,6 +26,7 @@ from dreamloom.scrape.datasets.ingest import (
     part_recipes,
 )
 from dreamloom.scrape.datasets.metadata import ImageMetadata
+from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_of_files
 
 METADATA = "ffhq-dataset-v2.json"
 LICENCE = "CC BY-NC-SA 4.0"
@@ -134,3 +135,22 @@ def _entries(file: Path, version: str) -> dict[str, dict[str, Any]]:
         return {f"{int(number):05d}": dict(entry) for number, entry in entries.items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{file} is not {METADATA} ({error}); name that file, or leave metadata out.") from error
+
+
+def measure(config: FfhqConfig) -> SourceSize:
+    """Counts the images in the folder.
+
+    Raises:
+        UserError: the folder does not exist or holds no image.
+    """
+    return size_of_files(path for path, _ in find_images(config.path))
+
+
+KIND = SourceKind(
+    name="ffhq",
+    help="Bring in the faces of FFHQ, in the layout of its download script.",
+    config=FfhqConfig,
+    recipes=recipes,
+    ingest=ingest_ffhq,
+    measure=measure,
+)

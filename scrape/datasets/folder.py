@@ -23,6 +23,7 @@ from dreamloom.scrape.datasets.ingest import (
 )
 from dreamloom.scrape.datasets.kohya import read_metadata
 from dreamloom.scrape.datasets.metadata import ImageMetadata
+from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_of_files
 
 SIDECARS = (".txt", ".caption", ".yaml", ".yml")
 """Endings of the files that may lie beside an image with its caption; an earlier one wins."""
@@ -150,3 +151,23 @@ def _caption(picture: Path, config: FolderConfig, read_caption: CaptionReader) -
     found = read_caption(picture)
     by_name = config.captions == "names" or (config.captions == "auto" and reads_like_a_caption(found.text))
     return _kept(None if found.origin == "name" and not by_name else found.text)
+
+
+def measure(config: FolderConfig) -> SourceSize:
+    """Counts the images in the folder.
+
+    Raises:
+        UserError: the folder does not exist or holds no image.
+    """
+    return size_of_files(path for path, _ in find_images(config.path))
+
+
+KIND = SourceKind(
+    name="folder",
+    help="Bring in any folder of images, with captions in sidecars or file names.",
+    config=FolderConfig,
+    recipes=recipes,
+    ingest=ingest_folder,
+    measure=measure,
+    reads_captions=True,
+)

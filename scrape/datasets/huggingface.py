@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import pyarrow.parquet as pq
 from pydantic import Field
 
 from dreamloom.base.errors import UserError
@@ -16,7 +17,8 @@ from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection
 from dreamloom.scrape.datasets import imagefolder
 from dreamloom.scrape.datasets import parquet as embedded
-from dreamloom.scrape.datasets.ingest import ReadPart, UserPath, ingest, part_reader, part_recipes
+from dreamloom.scrape.datasets.ingest import ReadPart, UserPath, find_images, ingest, part_reader, part_recipes
+from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_of_files
 
 _STAGE = "ingest huggingface"
 
@@ -104,3 +106,26 @@ def _listed(config: HuggingfaceConfig) -> imagefolder.ImageFolder:
 
 def _root(config: HuggingfaceConfig) -> Path:
     return config.path if config.path.is_dir() else config.path.parent
+
+
+def measure(config: HuggingfaceConfig) -> SourceSize:
+    """Counts the rows of the parquet files, or the images of the imagefolder.
+
+    Raises:
+        UserError: there is no image, or no file of the split.
+    """
+    files = find_parquet_files(config)
+    if not files:
+        return size_of_files(path for path, _ in find_images(config.path))
+    rows = sum(pq.read_metadata(file).num_rows for file in files)
+    return SourceSize(rows, "images", sum(file.stat().st_size for file in files))
+
+
+KIND = SourceKind(
+    name="huggingface",
+    help="Bring in a Hugging Face dataset: parquet files with images in them, or an imagefolder.",
+    config=HuggingfaceConfig,
+    recipes=recipes,
+    ingest=ingest_huggingface,
+    measure=measure,
+)

@@ -27,6 +27,7 @@ from dreamloom.scrape.datasets.ingest import (
     part_recipes,
 )
 from dreamloom.scrape.datasets.metadata import ImageMetadata
+from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_of_files
 from dreamloom.scrape.datasets.synsets import known_synset_names, read_synset_names
 
 NAMES = "LOC_synset_mapping.txt"
@@ -201,3 +202,22 @@ def _caption(config: ImagenetConfig, words: list[str], key: str) -> str:
     name = ", ".join(words) if config.name_choice == "all" else words[0]
     article = indefinite_article(name).strip()
     return " ".join(config.caption.format(a=article, name=name).split())
+
+
+def measure(config: ImagenetConfig) -> SourceSize:
+    """Counts the images in the folder.
+
+    Raises:
+        UserError: the folder does not exist or holds no image.
+    """
+    return size_of_files(path for path, _ in find_images(config.path))
+
+
+KIND = SourceKind(
+    name="imagenet",
+    help="Bring in the images of ImageNet, captioned by the names of their synsets.",
+    config=ImagenetConfig,
+    recipes=recipes,
+    ingest=ingest_imagenet,
+    measure=measure,
+)

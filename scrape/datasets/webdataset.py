@@ -26,6 +26,7 @@ from dreamloom.base.stage import StageConfig, Summary, recipe
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, key_of
 from dreamloom.scrape.datasets.ingest import VERSION, MissingImage, SourceImage, UserPath, file_version, ingest
 from dreamloom.scrape.datasets.metadata import ImageMetadata, metadata_from_row, said
+from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_of_files
 from dreamloom.scrape.index.columns import match_columns
 
 
@@ -281,3 +282,22 @@ def _gone(row: Mapping[str, Any]) -> MissingImage:
         return MissingImage(Status.MISSING_FILE, "the shard has no image for it")
     said = str(row.get("error_message") or row["status"])
     return MissingImage(status_from_message(said, row["status"] == "failed_to_resize"), " ".join(said.split())[:200])
+
+
+def measure(config: WebdatasetConfig) -> SourceSize:
+    """Counts the shards.
+
+    Raises:
+        UserError: there is no shard, or img2dataset has not finished one.
+    """
+    return size_of_files(find_shards(config), "shards")
+
+
+KIND = SourceKind(
+    name="webdataset",
+    help="Bring in the shards of a webdataset, such as those of img2dataset.",
+    config=WebdatasetConfig,
+    recipes=recipes,
+    ingest=ingest_webdataset,
+    measure=measure,
+)

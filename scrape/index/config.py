@@ -1,8 +1,8 @@
 """The config of `filter`: which rows of a LAION-style index become candidates."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dreamloom.base.stage import BY_CONTENT, PART_ROWS, StageConfig
 from dreamloom.scrape.index.words import Words
@@ -69,3 +69,8 @@ class FilterConfig(StageConfig):
     )
     seed: int = Field(0, description="Of the sample.")
     part_rows: int = Field(PART_ROWS, ge=1, description="Rows of a part, the unit of work of all later stages.")
+
+    @field_validator("index", mode="before")
+    @classmethod
+    def _one_or_many(cls, index: Any) -> Any:
+        return [index] if isinstance(index, str) else index

@@ -31,7 +31,7 @@ def filter_laion(collection: Collection, config: FilterConfig, progress: Progres
         UserError: no file, no parquet, no URL column, no column for a limit that was asked for, or another process
             works on this collection.
     """
-    made_by = _recipe(config)
+    made_by = filter_recipe(config)
     with collection.lock():
         remove_leftovers(collection.root)
         remove_leftovers(collection.root / Table.CANDIDATES)
@@ -48,7 +48,17 @@ def is_current(collection: Collection, config: FilterConfig) -> bool:
     Raises:
         UserError: no file of the index is there.
     """
-    return collection.recipe(Table.CANDIDATES, "00000") == _recipe(config)
+    return collection.recipe(Table.CANDIDATES, "00000") == filter_recipe(config)
+
+
+def filter_recipe(config: FilterConfig) -> str:
+    """Returns the recipe of the candidates: the config, and the content of the index.
+
+    Raises:
+        UserError: a pattern of `index` matches no file.
+    """
+    prints = [file.fingerprint() for file in find_index_files(config.index)]
+    return recipe("filter", _VERSION, config, upstream=prints)
 
 
 def explain(config: FilterConfig, progress: Progress = silent) -> Summary:
@@ -68,11 +78,6 @@ def _selection(config: FilterConfig, folder: Path, progress: Progress) -> Iterat
     indexes = read_indexes(find_index_files(config.index), config.caption_column, config.aesthetic_scale)
     with select_rows(indexes, config, folder, progress) as selected:
         yield selected
-
-
-def _recipe(config: FilterConfig) -> str:
-    prints = [file.fingerprint() for file in find_index_files(config.index)]
-    return recipe("filter", _VERSION, config, upstream=prints)
 
 
 def _write_parts(

@@ -10,6 +10,7 @@ import pytest
 
 from dreamloom.base.errors import StageFailed, UserError
 from dreamloom.flows import cli
+from dreamloom.scrape.datasets import all_kinds
 
 COMMANDS = [
     "filter",
@@ -39,7 +40,7 @@ CONFIGURED = [
     ["evaluate"],
     ["export"],
 ]
-CONFIGURED += [["ingest", kind] for kind in ("folder", "ffhq", "coco", "imagenet", "huggingface", "webdataset")]
+CONFIGURED += [["ingest", kind.name] for kind in all_kinds() if kind.stage == "ingest"]
 
 
 def said(tokens: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -150,6 +151,7 @@ def test_ctrl_c_ends_threads_too_and_says_how_to_go_on() -> None:
     script = """
 import signal, sys, threading, time
 from dreamloom.flows import cli
+from dreamloom.scrape.datasets import all_kinds
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have told its background jobs to ignore it
 def wait():
     threading.Thread(target=time.sleep, args=(600,)).start()

@@ -14,9 +14,8 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from dreamloom.base.errors import StageFailed
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import Summary
-from dreamloom.flows import stage_flows
+from dreamloom.flows import ingest_flows, stage_flows
 from dreamloom.flows.prefect_flows import end_to_end
-from dreamloom.flows.stage_flows import ingest_folder_flow
 from dreamloom.flows.steps import Outcome, Step, counted
 from dreamloom.flows.terminal import Terminal
 from dreamloom.flows.tracking import perform
@@ -78,7 +77,7 @@ def test_one_part_that_fails_fails_the_flow_when_the_others_are_done(small: Any)
 @pytest.mark.usefixtures("prefect_server")
 def test_a_stage_is_a_flow_of_its_own(small: Any) -> None:
     config = FolderConfig(path=small.folder / "circles")
-    said = ingest_folder_flow(small.load().collection("circles").root, config)
+    said = ingest_flows.folder(small.load().collection("circles").root, config)
     assert said.startswith("ingest   circles             6 in         6 kept;")
     assert small.load().collection("circles").read(Table.RECORDS)["status"].to_pylist() == [Status.OK] * 6
 
@@ -110,7 +109,9 @@ def test_every_flow_is_deployed_and_the_chain_is_scheduled() -> None:
     declared = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())
     entrypoints = [deployment["entrypoint"] for deployment in declared["deployments"]]
     flows = [f"dreamloom.flows.stage_flows.{name}" for name in vars(stage_flows) if name.endswith("_flow")]
-    assert sorted(entrypoints) == sorted([*flows, "dreamloom.flows.prefect_flows.end_to_end"])
+    assert sorted(entrypoints) == sorted(
+        [*flows, *ingest_flows.entrypoints(), "dreamloom.flows.prefect_flows.end_to_end"]
+    )
     chain = next(d for d in declared["deployments"] if d["entrypoint"].endswith("end_to_end"))
     assert chain["schedules"][0]["active"]
     assert "pull" not in declared

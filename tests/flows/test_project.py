@@ -10,9 +10,8 @@ import pytest
 from dreamloom.base.errors import UserError
 from dreamloom.flows.chain import as_trained, levels
 from dreamloom.flows.cli import run
-from dreamloom.flows.inputs import input_of
-from dreamloom.flows.project import load_project, stage_config
-from dreamloom.scrape.datasets.folder import FolderConfig
+from dreamloom.flows.project import load_project
+from dreamloom.flows.sources import kind_of
 
 
 def refused(file: Path) -> str:
@@ -114,7 +113,7 @@ def test_relative_paths_begin_where_the_file_lies(small: Any, monkeypatch: pytes
     monkeypatch.chdir(small.folder / "elsewhere")
     for path in (small.file, Path("../project.yaml"), Path("..")):
         project = load_project(path)
-        for found in (project.workspace, stage_config(project.sources["circles"], FolderConfig).path):
+        for found in (project.workspace, project.sources["circles"].path):
             assert found.is_absolute()
             assert os.path.realpath(found.parent) == os.path.realpath(small.folder)
 
@@ -125,12 +124,6 @@ def test_a_model_may_be_named_by_hub_id_or_by_place(small: Any) -> None:
     (small.folder / "models").mkdir()
     small.change("caption", "model", to="models/blip")  # its folder is there, so it is meant as a place
     assert "models/blip is not there" in refused(small.file)
-
-
-def test_a_source_s_stage_sees_its_own_fields_only(small: Any) -> None:
-    config = stage_config(load_project(small.file).sources["squares"], FolderConfig)
-    assert type(config) is FolderConfig
-    assert config.part_rows == 3
 
 
 def test_a_source_s_own_edits_take_the_place_of_the_section_s(small: Any) -> None:
@@ -161,9 +154,10 @@ def test_coco_without_photos_is_downloaded(small: Any) -> None:
     photo = {"id": 1, "file_name": "1.jpg", "coco_url": "http://h/1.jpg", "license": 4}
     (small.folder / "coco.json").write_text(json.dumps({"images": [photo], "annotations": []}))
     small.change("sources", "scenes", to={"kind": "coco", "role": "ground_truth", "annotations": "coco.json"})
+    scenes = small.load().sources["scenes"]
     titles = [step.title for level in levels(small.load()) for branch in level.branches for step in branch]
     assert titles[titles.index("ingest scenes") + 1] == "scrape scenes"
-    assert input_of(small.load().sources["scenes"]).count == 1
+    assert kind_of(scenes).measure(scenes).count == 1
 
 
 def test_an_index_may_be_one_pattern_or_several(small: Any) -> None:

@@ -1,0 +1,34 @@
+"""`dreamloom ingest KIND`: a command for each kind of source in the registry."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App
+
+from dreamloom.flows.help_pages import HelpPage
+from dreamloom.flows.stage_commands import FLAGS, collection_at, perform
+from dreamloom.flows.steps import IngestStep
+from dreamloom.scrape.datasets import all_kinds
+from dreamloom.scrape.datasets.source_kind import SourceKind
+
+
+def make_app() -> App:
+    """Creates `dreamloom ingest` with a command for each kind whose images `ingest` brings in."""
+    kinds = [kind for kind in all_kinds() if kind.stage == "ingest"]
+    app = App(help_formatter=HelpPage(), name="ingest", help="Bring in a folder of images, or a dataset.")
+    for kind in kinds:
+        app.command(_command(kind), name=kind.name, help_formatter=HelpPage(kind.config))
+    return app
+
+
+def _command(kind: SourceKind[Any]) -> Callable[..., None]:
+    def ingest(collection: Path, *, config: Any) -> None:
+        perform(IngestStep(collection_at(collection), kind, config))
+
+    ingest.__annotations__["config"] = Annotated[kind.config, FLAGS]
+    ingest.__doc__ = f"{kind.help}\n\nParameters\n----------\ncollection\n    The collection to fill.\n"
+    return ingest
+
+
+app = make_app()

@@ -1,0 +1,62 @@
+"""The sources of a project.yaml: the keys of each kind, from the registry, and those that all kinds share."""
+
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
+
+from pydantic import Field, create_model, model_validator
+
+from dreamloom.base.stage import StageConfig
+from dreamloom.caption.config import EditConfig
+from dreamloom.curate.source import Role
+from dreamloom.scrape.datasets import all_kinds, get_kind
+from dreamloom.scrape.datasets.source_kind import SourceKind
+
+
+class SourceConfig(StageConfig):
+    """The keys that sources of all kinds share."""
+
+    kind: str
+    role: Role = Field(description="training: what the model shall learn; ground_truth: what it shall keep knowing.")
+    share: float = Field(1.0, gt=0, description="Ground truth only: its weight relative to the other sources.")
+    multiply: float = Field(
+        1.0, gt=0, le=10_000, description="Training images only: how often each is shown in an epoch."
+    )
+    edit: EditConfig | None = Field(
+        None, description="How this source's captions are edited; null: as the caption section says."
+    )
+
+    @model_validator(mode="after")
+    def _fits_its_role(self) -> Self:
+        if self.role is Role.TRAINING and "share" in self.model_fields_set:
+            raise ValueError("share is for ground truth; how often training images are shown is said by multiply")
+        if self.role is Role.GROUND_TRUTH and "multiply" in self.model_fields_set:
+            raise ValueError("multiply is for training images; how much ground truth is shown is said by share")
+        return self
+
+
+def source_model(kind: SourceKind[Any]) -> type[SourceConfig]:
+    """Creates the model of a kind's sources: the fields of the kind's config and those of SourceConfig."""
+    tag: dict[str, Any] = {"kind": (Literal[kind.name], Field(description=kind.help))}
+    bases = (kind.config, SourceConfig)
+    name = f"{kind.name.capitalize()}Source"
+    return cast(type[SourceConfig], create_model(name, __base__=bases, __module__=__name__, __doc__=kind.help, **tag))
+
+
+if TYPE_CHECKING:
+    AnySource = SourceConfig  # a union that is made when the program runs is nothing that mypy could check
+else:
+    AnySource = Annotated[reduce(or_, map(source_model, all_kinds())), Field(discriminator="kind")]
+
+
+def kind_of(source: SourceConfig) -> SourceKind[Any]:
+    """Returns the kind of a source."""
+    return get_kind(source.kind)
+
+
+def kind_config(source: SourceConfig) -> StageConfig:
+    """Returns the config of a source's kind, without the keys that only a project has: FolderConfig, CocoConfig, …"""
+    config = kind_of(source).config
+    values = {name: getattr(source, name) for name in config.model_fields}
+    valid: StageConfig = config.model_validate(values)
+    return valid

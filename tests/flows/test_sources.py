@@ -1,0 +1,148 @@
+"""A kind of source is one module and one line: all that the program knows of it comes from the registry."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect.flows import load_flow_from_entrypoint
+
+from dreamloom.flows import ingest_flows
+from dreamloom.flows.sources import SourceConfig, kind_config, source_model
+from dreamloom.scrape.datasets import all_kinds, get_kind
+
+HOUSE = Path(__file__).parents[2]
+
+TOY = '''
+"""Folders of images whose names are their captions, written backwards."""
+
+from pathlib import Path
+
+from dreamloom.base.progress import silent
+from dreamloom.base.stage import PART_ROWS, StageConfig
+from dreamloom.scrape.collection import CaptionKind, key_of
+from dreamloom.scrape.datasets.ingest import ListedFile, file_version, find_images, ingest, part_reader, part_recipes
+from dreamloom.scrape.datasets.metadata import ImageMetadata
+from dreamloom.scrape.datasets.source_kind import SourceKind, size_of_files
+
+
+class ToyConfig(StageConfig):
+    """A folder of toys."""
+
+    toys: Path
+
+
+def files(config):
+    return [ListedFile(key_of("toy", path.name), path, file_version(path)) for path, _ in find_images(config.toys)]
+
+
+def recipes(collection, config):
+    return part_recipes("ingest toy", config, files(config), PART_ROWS)
+
+
+def ingest_toy(collection, config, progress=silent, parts=None):
+    def metadata(file):
+        return ImageMetadata(file.path.stem[::-1], CaptionKind.HUMAN)
+
+    read = part_reader(files(config), PART_ROWS, metadata)
+    return ingest(collection, config, recipes(collection, config), read, progress, parts)
+
+
+def measure(config):
+    return size_of_files((path for path, _ in find_images(config.toys)), "toys")
+
+
+KIND = SourceKind(
+    name="toy", help="Bring in toys.", config=ToyConfig, recipes=recipes, ingest=ingest_toy, measure=measure
+)
+'''
+
+SCRIPT = """
+import json
+from pathlib import Path
+from dreamloom.scrape import datasets
+datasets.register("toy", "toy_source")  # the one line
+
+from dreamloom.flows import chain, ingest_flows, plan
+from dreamloom.flows.cli import run
+from dreamloom.flows.project import Project, load_project
+from dreamloom.scrape.collection import Collection, Table
+
+project = load_project(Path("project.yaml"))
+schema = Project.model_json_schema()
+assert run(["ingest", "--help"]) == 0
+assert run(["ingest", "toy", "--help"]) == 0
+assert run(["ingest", "toy", "collection", "--toys", "toys"]) == 0
+found = {
+    "union": schema["properties"]["sources"]["additionalProperties"]["discriminator"]["mapping"].get("toy"),
+    "rows": plan.source_rows(project),
+    "steps": [step.title for branch in chain.levels(project)[0].branches for step in branch],
+    "texts": Collection(Path("collection")).read(Table.RECORDS)["text"].to_pylist(),
+    "flow": [ingest_flows.toy.name, sorted(ingest_flows.toy.parameters.properties), ingest_flows.toy.description],
+    "entrypoints": ingest_flows.entrypoints(),
+}
+print(json.dumps(found))
+"""
+
+
+def test_a_kind_that_is_registered_is_known_everywhere(small: Any, tmp_path: Path) -> None:
+    (tmp_path / "toy_source.py").write_text(TOY)
+    (tmp_path / "circles").rename(tmp_path / "toys")
+    content = yaml.safe_load((tmp_path / "project.yaml").read_text())
+    content["sources"] = {"mine": {"kind": "toy", "role": "training", "multiply": 2, "toys": "toys"}}
+    (tmp_path / "project.yaml").write_text(yaml.safe_dump(content))
+    path = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(HOUSE)!r}]"
+    command = [sys.executable, "-c", f"{path}\n{SCRIPT}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    *printed, last = done.stdout.splitlines()
+    found = json.loads(last)
+    assert found["union"] == "#/$defs/ToySource"
+    assert [(row["kind"], row["there"].split(",")[0]) for row in found["rows"]] == [("toy", "6 toys")]
+    assert found["steps"] == ["ingest mine"]
+    assert sorted(text[::-1] for text in found["texts"])[0] == "a black circle_(5)"
+    assert found["flow"] == ["ingest-toy", ["collection", "config"], "Bring in toys."]
+    assert found["entrypoints"][-1] == "dreamloom.flows.ingest_flows.toy"
+    assert any("toy" in line and "Bring in toys." in line for line in printed)
+    assert any("--toys" in line for line in printed)
+
+
+def test_prefect_yaml_deploys_each_kind() -> None:
+    declared = yaml.safe_load((HOUSE / "prefect.yaml").read_text())["deployments"]
+    ours = [d for d in declared if d["entrypoint"].startswith(ingest_flows.__name__)]
+    assert [d["entrypoint"] for d in ours] == ingest_flows.entrypoints()
+    assert {d["name"] for d in ours} == {"stage"}
+
+
+@pytest.mark.parametrize("entrypoint", ingest_flows.entrypoints(), ids=lambda entrypoint: entrypoint.split(".")[-1])
+def test_prefect_finds_the_flow_of_each_kind(entrypoint: str) -> None:
+    name = entrypoint.split(".")[-1]
+    flow = load_flow_from_entrypoint(entrypoint)
+    assert flow.name == f"ingest-{name}"
+    assert flow is getattr(ingest_flows, name)
+    config = get_kind(name).config
+    assert config.__name__ in flow.parameters.definitions
+    assert flow.parameters.required == ["collection", "config"]
+
+
+def test_what_is_no_kind_has_no_flow() -> None:
+    with pytest.raises(AttributeError, match="no kind of source is called laion"):
+        _ = ingest_flows.laion  # it comes in by `filter`
+
+
+@pytest.mark.parametrize("kind", all_kinds(), ids=lambda kind: kind.name)
+def test_a_kind_is_whole(kind: Any) -> None:
+    assert get_kind(kind.name) is kind
+    assert kind.help.endswith(".")
+    shared = SourceConfig.model_fields.keys() & kind.config.model_fields.keys()
+    assert not shared, f"{shared} are keys of every source, and may not be keys of a kind"
+    assert source_model(kind).model_fields.keys() == SourceConfig.model_fields.keys() | kind.config.model_fields.keys()
+
+
+def test_a_source_s_stage_sees_its_own_fields_only(small: Any) -> None:
+    config = kind_config(small.load().sources["squares"])
+    assert type(config) is get_kind("folder").config
+    assert config.part_rows == 3
