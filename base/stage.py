@@ -9,6 +9,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 
+from dreamloom.base import html
 from dreamloom.base.versions import known
 
 PART_ROWS = 10_000
@@ -82,6 +83,20 @@ class Summary:
         """Returns this summary as that of parts which existed before, so that nothing was done now."""
         return replace(self, seconds=0.0, parts_done=0, parts_before=parts)
 
+    def to_row(self) -> dict[str, Any]:
+        """Returns the counts as one row of a table for people."""
+        return {
+            "rows": self.rows,
+            "kept": self.kept,
+            "dropped": reasons(self.dropped),
+            "marked": reasons(self.marked),
+            "seconds": round(self.seconds, 1),
+            "MB written": round(self.bytes_written / 1e6, 1) or None,
+        }
+
+    def _repr_html_(self) -> str:
+        return html.table([self.to_row()])
+
     def to_json(self) -> str:
         """Itself as JSON, for a part's metadata."""
         return json.dumps(asdict(self), sort_keys=True)
@@ -90,6 +105,11 @@ class Summary:
     def from_json(cls, text: str | bytes) -> "Summary":
         """The inverse of `to_json`; what a newer version added is left out."""
         return cls(**known(cls, json.loads(text)))
+
+
+def reasons(counts: Mapping[str, int]) -> str:
+    """Returns rows by reason, the most frequent first: "http_404 120, timeout 7"."""
+    return ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts.items(), key=lambda i: (-i[1], i[0])))
 
 
 def _added(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:

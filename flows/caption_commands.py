@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.stage import reasons
 from dreamloom.caption.config import EditConfig
 from dreamloom.caption.convert import Converted, convert
 from dreamloom.caption.edit import edit
@@ -18,7 +19,7 @@ from dreamloom.flows.contents import evenly_spaced
 from dreamloom.flows.help_pages import HelpPage
 from dreamloom.flows.showing import is_collection
 from dreamloom.flows.stage_commands import FLAGS, caption
-from dreamloom.flows.terminal import Terminal, duration, print_table, reasons, rows_table
+from dreamloom.flows.terminal import Terminal, duration, print_table, rows_table
 from dreamloom.scrape.collection import Collection
 
 SHOWN = 20

@@ -1,6 +1,5 @@
 """report/index.html: what was learned and forgotten, what was trained on, where the rest went."""
 
-import html
 import json
 import os
 from collections import Counter
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dreamloom.base import html
 from dreamloom.base.files import commit, commit_text
 from dreamloom.curate.assemble import DROPPED, manifest_path, read_manifest
 from dreamloom.curate.sheet import contact_sheet
@@ -56,14 +56,14 @@ def write_report(name: str, workspace: Path, run: Path, evaluation: Path | None)
     sources = manifest["source"].unique().to_pylist()
     sections = {
         "What was learned, and what was forgotten": [_learned(run, evaluation), *_pictures(run_charts(run), folder)],
-        "What is trained on": [_table(balance(workspace))],
-        "Where the images went": [_table(funnel_rows(funnel(workspace, sources)))],
+        "What is trained on": [html.table(balance(workspace))],
+        "Where the images went": [html.table(funnel_rows(funnel(workspace, sources)))],
         "Scores": _histograms(manifest, folder),
-        "Licences": [_table(_licences(manifest))],
+        "Licences": [html.table(_licences(manifest))],
         "Images": _pictures(_sheets(workspace, sources, folder), folder),
     }
     body = "".join(f"<h2>{title}</h2>{''.join(parts)}" for title, parts in sections.items() if any(parts))
-    title = html.escape(name)
+    title = html.text(name)
     page = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
     commit_text(report_path(workspace), f"{page}</head><body><h1>{title}</h1>{body}</body></html>\n")
 
@@ -84,7 +84,7 @@ def _learned(run: Path, evaluation: Path | None) -> str:
         for name, (change, error) in found.items()
         if change is not None
     ]
-    return _table(rows)
+    return html.table(rows)
 
 
 def _licences(manifest: pa.Table) -> Rows:
@@ -141,23 +141,9 @@ def _draw_histogram(rows: pa.Table, score: str, called: str, path: Path) -> None
 # HTML
 
 
-def _table(rows: Rows) -> str:
-    """Rows of equal keys as a table, without columns that are empty; of no rows, nothing."""
-    names = [name for name in (rows[0] if rows else ()) if any(row[name] not in (None, "") for row in rows)]
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    body = "".join(f"<tr>{''.join(_cell(row[name]) for name in names)}</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>" if rows else ""
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, int | float):
-        return f'<td class="number">{value:,.6g}</td>'
-    return f"<td>{html.escape(value or '')}</td>"
-
-
 def _pictures(files: Mapping[str, Path], folder: Path) -> list[str]:
     """Each under its name, by its place seen from the report's folder, so that a workspace may be moved."""
-    places = {html.escape(name): quote(Path(os.path.relpath(file, folder)).as_posix()) for name, file in files.items()}
+    places = {html.text(name): quote(Path(os.path.relpath(file, folder)).as_posix()) for name, file in files.items()}
     return [
         f'<figure><figcaption>{name}</figcaption><img src="{place}" alt="{name}"></figure>'
         for name, place in places.items()

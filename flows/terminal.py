@@ -15,7 +15,7 @@ from rich.progress import Progress as Bars
 from rich.table import Column, Table
 
 from dreamloom.base.progress import Progress
-from dreamloom.base.stage import Summary
+from dreamloom.base.stage import Summary, reasons
 
 QUIET_SECONDS = 2.0
 """Work that is shorter than this shows no progress."""
@@ -148,11 +148,6 @@ def percent(share: float, error: float | None) -> str:
 def indented(note: str) -> str:
     """A note below a line; nothing where there is none."""
     return f"\n  {note}" if note else ""
-
-
-def reasons(counts: Mapping[str, int]) -> str:
-    """Rows by reason, the most frequent first: "http_404 120, timeout 7"."""
-    return ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts.items(), key=lambda i: (-i[1], i[0])))
 
 
 def stage_line(stage: str, source: str, summary: Summary) -> str:

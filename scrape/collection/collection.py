@@ -32,13 +32,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dreamloom.base import html
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import TEMPORARY, lock
 from dreamloom.base.parquet_metadata import digest_table, read_metadata, write_table
 from dreamloom.base.stage import StageConfig, Summary
-from dreamloom.scrape.collection.schema import SCHEMAS, Table
+from dreamloom.scrape.collection.schema import SCHEMAS, Status, Table
+from dreamloom.scrape.collection.table_view import TableView
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,9 @@ class Collection:
     """A folder with one source's images and tables. Creating the object touches nothing on disk."""
 
     root: Path
+
+    def __init__(self, root: Path | str) -> None:
+        object.__setattr__(self, "root", Path(root))
 
     @property
     def name(self) -> str:
@@ -101,6 +107,39 @@ class Collection:
             ) from error
         return pa.concat_tables([_conform(rows, schema) for rows in tables]) if tables else schema.empty_table()
 
+    def table(self, name: Table | str, columns: Sequence[str] | None = None) -> TableView:
+        """Reads a table to look at and to work with: `collection.table("captions").to_pandas()`.
+
+        Args:
+            columns: names of the columns; None: all.
+
+        Raises:
+            UserError: there is no such table or column, or a part can't be read.
+        """
+        if name not in set(Table):
+            raise UserError(f"There is no table {name}; a collection has {', '.join(Table)}.")
+        if unknown := set(columns or ()) - set(SCHEMAS[Table(name)].names):
+            raise UserError(f"{name} has no column {', '.join(sorted(unknown))}; see SCHEMAS for those it has.")
+        return TableView(self.read(Table(name), columns=columns))
+
+    def query(self, sql: str) -> TableView:
+        """Runs a read-only SQL statement of DuckDB's dialect over the collection's tables, straight from their parts.
+
+        For example: `collection.query("select status, count(*) from records group by all")`.
+
+        Raises:
+            UserError: the statement is wrong or asks for something else than the tables, or a part can't be read.
+        """
+        from dreamloom.scrape.collection.query import query  # DuckDB from here on
+
+        tables = {}
+        for table in Table:
+            parts = self.parts(table)
+            for part in parts:
+                self._metadata(table, part)  # which refuses a newer major version
+            tables[str(table)] = SCHEMAS[table], [self.part_path(table, part) for part in parts]
+        return TableView(query(sql, tables))
+
     def recipe(self, table: Table, part: str) -> str | None:
         """Returns the recipe by which a part was made; None where the part does not exist."""
         return self._metadata(table, part).get("recipe")
@@ -133,6 +172,20 @@ class Collection:
         parts = self.parts(table) if part is None else [part]
         summaries = (Summary.from_json(self._metadata(table, name)["summary"]) for name in parts)
         return sum(summaries, start=Summary())
+
+    def samples(self, count: int = 8) -> list[tuple[Path, str]]:
+        """Returns the first images with their captions, or with the texts they came with where none is written."""
+        captions: dict[str, str] = {}
+        images: list[dict[str, Any]] = []
+        for part in self.parts(Table.RECORDS):
+            rows = self.read(Table.RECORDS, part, ["key", "status", "image", "text"])
+            images += rows.filter(pc.equal(rows["status"], Status.OK)).slice(0, count - len(images)).to_pylist()
+            if part in self.parts(Table.CAPTIONS):
+                written = self.read(Table.CAPTIONS, part, ["key", "caption"])
+                captions |= dict(zip(written["key"].to_pylist(), written["caption"].to_pylist(), strict=True))
+            if len(images) >= count:
+                break
+        return [(self.root / row["image"], captions.get(row["key"], row["text"] or "")) for row in images]
 
     def funnel(self) -> list[FunnelRow]:
         """Returns rows in, kept and dropped by reason, for each table that has parts, in the order of the chain."""
@@ -194,6 +247,10 @@ class Collection:
                     rows_by_table[table] = {**rows.slice(matches[0], 1).to_pylist()[0], "part": part}
                     break
         return rows_by_table
+
+    def _repr_html_(self) -> str:
+        rows = [{"table": row.table, **row.summary.to_row()} for row in self.funnel()]
+        return f"<b>{html.text(self.name)}</b>{html.table(rows)}{html.thumbnails(self.samples())}"
 
     def _metadata(self, table: Table, part: str) -> dict[str, str]:
         return read_metadata(self.part_path(table, part), "its stage")
