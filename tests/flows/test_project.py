@@ -48,7 +48,7 @@ WRONG = [
     (("caption", "clip"), {"model": "./no model"}, "caption.clip.model: {folder}/no model is not there"),
     (("balance", "ratio"), 0, "balance.ratio: should be greater than 0, not 0"),
     (("balance", "ratoi"), 1, "balance.ratoi: unknown key; did you mean ratio?"),
-    (("train", "base"), "./circles", "train: {folder}/circles is no Stable Diffusion model in diffusers' format"),
+    (("train", "base"), "./circles", "train: {folder}/circles is not a Stable Diffusion model in diffusers' format"),
     (("train", "base"), "./no model", "train.base: {folder}/no model is not there"),
     (("train", "resolution"), 65, "train: resolution 65 is not a multiple of bucket_reso_steps 64"),
     (("caption", "model"), "circles", "caption: The captioning model {folder}/circles has no config.json of a model;"),

@@ -1,1 +1,1 @@
-"""The mathematics of diffusion: schedules, losses, noise and random numbers. Pure functions."""
+"""The mathematics of diffusion: schedules, targets, losses, noise and random numbers, all pure functions."""

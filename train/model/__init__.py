@@ -1,1 +1,1 @@
-"""Models: loading, checking, adapters and what of them is trained."""
+"""Stable Diffusion models: checking, loading, adapters, memory, and which parameters are trained."""

@@ -1,4 +1,4 @@
-"""What can be known of a model before torch is loaded: is it there, is it Stable Diffusion, does it fit the config."""
+"""Checks of a model before torch is loaded: it exists, it is Stable Diffusion, and it fits the config."""
 
 import json
 import os
@@ -11,72 +11,77 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.model.sd_configs import SINGLE_FILE_SUFFIXES, read_component_config
 
 COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+"""The folders of a Stable Diffusion model in diffusers' format."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def check_models(config: TrainConfig) -> None:
-    """Checks that the models a config names are there and fit it; reads only their small JSON files.
+    """Checks that the models of a config exist and fit it. Reads only their small JSON files.
 
-    Of a model on the hub that is not on this machine yet, nothing can be said.
+    A model on the hub that was not downloaded yet is not checked.
 
     Raises:
-        UserError: a model is not there, is not Stable Diffusion 1.x or 2.x, or doesn't fit the config.
+        UserError: a model does not exist, is not Stable Diffusion 1.x or 2.x, or does not fit the config.
     """
     check_base_model(config.base)
     if config.sample_prompts_file is not None and not config.sample_prompts_file.expanduser().is_file():
         raise UserError(
-            f"sample_prompts_file {config.sample_prompts_file} is not there; make it, with a prompt a line."
+            f"sample_prompts_file {config.sample_prompts_file} does not exist; create it, with one prompt per line."
         )
     vae = read_vae_config(config.base, config.vae)
     unet = read_model_json(config.base, "unet", "config.json")
     if vae and unet and unet.get("in_channels") != vae.get("latent_channels"):
         raise UserError(
-            f"The VAE {config.vae or config.base} makes {vae.get('latent_channels')} channels, and the UNet of "
+            f"The VAE {config.vae or config.base} has {vae.get('latent_channels')} latent channels, and the UNet of "
             f"{config.base} takes {unet.get('in_channels')}; name a VAE that fits."
         )
-    if vae and config.bucket_reso_steps % vae_scale_factor(vae):
+    if vae and config.bucket_reso_steps % (factor := vae_scale_factor(vae)):
         raise UserError(
-            f"bucket_reso_steps is {config.bucket_reso_steps}, but this VAE shrinks images {vae_scale_factor(vae)} "
-            "times; make it a multiple."
+            f"bucket_reso_steps is {config.bucket_reso_steps}, but this VAE shrinks images {factor} times; "
+            f"set it to a multiple of {factor}."
         )
     scheduler = read_model_json(config.base, "scheduler", "scheduler_config.json")
     if resolve_prediction_type(config.prediction_type, scheduler) == "epsilon" and config.zero_terminal_snr:
         raise UserError(
-            f"zero_terminal_snr needs v_prediction, and {config.base} predicts epsilon; set prediction_type."
+            f"zero_terminal_snr needs v_prediction, but {config.base} predicts epsilon; set prediction_type."
         )
-    steps = int(scheduler.get("num_train_timesteps", 1000))
-    if max(config.min_timestep, config.max_timestep or 0) >= steps:
-        raise UserError(f"The timesteps of {config.base} are 0 to {steps - 1}; lower min_timestep or max_timestep.")
+    count = int(scheduler.get("num_train_timesteps", 1000))
+    if max(config.min_timestep, config.max_timestep or 0) >= count:
+        raise UserError(f"The timesteps of {config.base} are 0 to {count - 1}; lower min_timestep or max_timestep.")
 
 
 def check_base_model(name: str) -> None:
-    """Checks that `name` is a diffusers folder of Stable Diffusion 1.x or 2.x, or may be a hub id.
+    """Checks that `name` is a Stable Diffusion 1.x or 2.x model: a diffusers folder, a single file, or a hub id.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is none of these.
     """
     path = Path(name).expanduser()
     if path.is_file():
         if path.suffix not in SINGLE_FILE_SUFFIXES:
-            raise UserError(f"{name} is no model: a diffusers folder, a .safetensors or .ckpt, or a hub id is needed.")
+            raise UserError(f"{name} is not a model; name a diffusers folder, a .safetensors or .ckpt, or a hub id.")
         read_component_config(path, "unet")
         return
     if not path.exists():
         if not _HUB_ID.fullmatch(name):
             raise UserError(f"There is no model {name}: it is neither a folder nor a hub id such as owner/name.")
-        if _offline() and not _on_this_machine(name):
+        if _is_offline() and not _is_downloaded(name):
             raise UserError(f"There is no folder {name}, and no hub model of that name on this machine; name another.")
         return
     index = read_model_json(name, "model_index.json")
     missing = [part for part in COMPONENTS if part not in index or not (path / part).is_dir()]
     if missing:
-        raise UserError(f"{name} is no Stable Diffusion model in diffusers' format: it lacks {', '.join(missing)}.")
+        raise UserError(f"{name} is not a Stable Diffusion model in diffusers' format: it lacks {', '.join(missing)}.")
     if "text_encoder_2" in index:
         raise UserError(f"{name} has two text encoders, as SDXL has; name a Stable Diffusion 1.x or 2.x model.")
 
 
 def read_vae_config(base: str, vae: str | None) -> dict[str, Any]:
-    """The config of the VAE to be used; empty where it is on the hub.
+    """Reads the config of the VAE that will be used; empty where it is on the hub.
+
+    Args:
+        base: the base model.
+        vae: a VAE in place of the base's.
 
     Raises:
         UserError: `vae` is a folder, but not of a VAE that can be used.
@@ -87,51 +92,63 @@ def read_vae_config(base: str, vae: str | None) -> dict[str, Any]:
         return {}
     config = read_model_json(vae, "config.json")
     if config.get("_class_name") not in ("AutoencoderKL", "AutoencoderTiny"):
-        raise UserError(f"{vae} is no VAE: a diffusers folder of an AutoencoderKL or AutoencoderTiny is needed.")
+        raise UserError(f"{vae} is not a VAE; name a diffusers folder of an AutoencoderKL or AutoencoderTiny.")
     return config
 
 
 def vae_scale_factor(vae: dict[str, Any]) -> int:
-    """How many times a VAE shrinks each side of an image."""
+    """Computes how many times a VAE with this config shrinks each side of an image."""
     blocks = vae.get("encoder_block_out_channels") or vae.get("block_out_channels") or [0]
     return int(2 ** (len(blocks) - 1))
 
 
 def resolve_prediction_type(name: str, scheduler: dict[str, Any]) -> str:
-    """What the UNet predicts: as the config wants it, or as the base's scheduler says.
+    """Resolves "auto" to what the base's scheduler says that the UNet predicts.
+
+    Args:
+        name: auto, epsilon or v_prediction.
+        scheduler: the config of the base's scheduler.
 
     Raises:
-        UserError: neither says it.
+        UserError: the scheduler does not say it.
     """
     if name != "auto":
         return name
-    found = scheduler.get("prediction_type", "epsilon")
-    if found is None:
+    prediction_type = scheduler.get("prediction_type", "epsilon")
+    if prediction_type is None:
         raise UserError(
-            "A file of Stable Diffusion 2 does not say what it predicts: those of 768 pixels predict v, those of 512 "
-            "epsilon; set prediction_type."
+            "A single file of Stable Diffusion 2 does not say what it predicts; set prediction_type: v_prediction for "
+            "models of 768 pixels, epsilon for those of 512."
         )
-    return str(found)
+    return str(prediction_type)
 
 
 def read_model_json(model: str, *inside: str) -> dict[str, Any]:
-    """A JSON file of a model's folder; empty where it isn't there."""
+    """Reads a JSON file of a model's folder, or what a single file says in its place; empty where there is none.
+
+    Args:
+        model: a folder, a single file or a hub id.
+        inside: the path of the JSON file inside the folder.
+
+    Raises:
+        UserError: the JSON is broken.
+    """
     path = Path(model).expanduser()
     if path.is_file():
         return read_component_config(path, inside[0])
     file = path.joinpath(*inside)
     try:
-        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError as error:
         raise UserError(f"{file} can't be read ({error}); copy the model again.") from error
-    return dict(found)
+    return dict(content)
 
 
-def _offline() -> bool:
+def _is_offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
-def _on_this_machine(name: str) -> bool:
+def _is_downloaded(name: str) -> bool:
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
     hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
     return (hub / f"models--{name.replace('/', '--')}").is_dir()

@@ -1,4 +1,4 @@
-"""A model in one file with Stable Diffusion's original keys: .safetensors, or .ckpt without running its code."""
+"""Loads a model from a single file with Stable Diffusion's original keys: a .safetensors, or a .ckpt, safely."""
 
 import pickle
 import zipfile
@@ -17,31 +17,31 @@ from dreamloom.train.model.sd_configs import diffusers_folder_of, infer_componen
 
 @dataclass(frozen=True)
 class ModelComponents:
-    """The parts of a model, on the processor, in float32."""
+    """The parts of a model, on the CPU, in float32."""
 
     unet: Any
     vae: Any
-    """None where the file has none: pruned files may not."""
+    """None where the file holds none, as some pruned files do."""
     text_encoder: Any
     tokenizer: Any
     scheduler: dict[str, Any]
-    """The config of its scheduler; without prediction_type where nothing says it."""
+    """The config of the scheduler; prediction_type is None where nothing says it."""
 
 
 def load_checkpoint_file(file: Path) -> ModelComponents:
-    """Builds a model from one file.
+    """Loads a model from a single file.
 
     Raises:
-        UserError: it is no Stable Diffusion 1.x or 2.x model, or damaged.
+        UserError: the file is damaged, or not a Stable Diffusion 1.x or 2.x model.
     """
     import accelerate
     import diffusers
     import transformers
 
     weights = read_state_dict(file)
-    tensors = {name: tuple(value.shape) for name, value in weights.items()}
+    shapes = {name: tuple(value.shape) for name, value in weights.items()}
     configs = {
-        part: read_component_config(file, part) or infer_component_config(file, tensors, part)
+        part: read_component_config(file, part) or infer_component_config(file, shapes, part)
         for part in ("unet", "vae", "text_encoder", "scheduler")
     }
     with accelerate.init_empty_weights(include_buffers=False):
@@ -49,14 +49,15 @@ def load_checkpoint_file(file: Path) -> ModelComponents:
         vae = diffusers.AutoencoderKL.from_config(configs["vae"]) if _has_vae(weights) else None
         text_encoder = transformers.CLIPTextModel(transformers.CLIPTextConfig.from_dict(configs["text_encoder"]))
     try:
-        found = from_original_keys(
+        state_dicts = from_original_keys(
             weights, unet.state_dict(), vae.state_dict() if vae else {}, text_encoder.state_dict()
         )
     except (KeyError, RuntimeError, NoOriginalKeyError) as error:
         raise UserError(f"{file} lacks {error}; copy it again, or name another model.") from error
-    for module, own in zip((unet, vae, text_encoder), found, strict=True):
+    for module, state_dict in zip((unet, vae, text_encoder), state_dicts, strict=True):
         if module is not None:
-            module.load_state_dict({name: value.float().contiguous() for name, value in own.items()}, assign=True)
+            float32 = {name: value.float().contiguous() for name, value in state_dict.items()}
+            module.load_state_dict(float32, assign=True)
     folder = diffusers_folder_of(file)
     tokenizer = (
         transformers.CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
@@ -67,10 +68,10 @@ def load_checkpoint_file(file: Path) -> ModelComponents:
 
 
 def read_state_dict(file: Path) -> StateDict:
-    """All tensors of a file.
+    """Reads all tensors of a file.
 
     Raises:
-        UserError: it can't be read.
+        UserError: the file can't be read.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -79,41 +80,47 @@ def read_state_dict(file: Path) -> StateDict:
         if file.suffix == ".safetensors":
             return load_file(file)
         _check_archive(file)
-        found = torch.load(file, map_location="cpu", weights_only=False, pickle_module=_SafePickle)
+        content = torch.load(file, map_location="cpu", weights_only=False, pickle_module=_SafePickle)
     except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, TypeError, *_NO_ARCHIVE) as error:
         raise UserError(f"{file} can't be read ({error}); copy it again.") from error
-    found = found.get("state_dict", found) if isinstance(found, dict) else {}
-    return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    entries = content.get("state_dict", content) if isinstance(content, dict) else {}
+    return {name: value for name, value in entries.items() if isinstance(value, Tensor)}
 
 
 def make_clip_tokenizer(configs: Mapping[str, Mapping[str, Any]]) -> Any:
-    """OpenAI's CLIP tokenizer, from the words that open_clip comes with."""
+    """Makes OpenAI's CLIP tokenizer from the vocabulary that open_clip ships.
+
+    Args:
+        configs: part → its config; that of the text encoder says how captions are padded.
+    """
     from open_clip.tokenizer import SimpleTokenizer
     from transformers import CLIPTokenizer
 
-    words = SimpleTokenizer()
-    vocabulary = dict(words.encoder)
+    tokenizer = SimpleTokenizer()
+    vocabulary = dict(tokenizer.encoder)
     vocabulary["<|startoftext|>"] = vocabulary.pop("<start_of_text>")
     vocabulary["<|endoftext|>"] = vocabulary.pop("<end_of_text>")
-    # 2 pads with token 0, which is "!"; so does the tokenizer that was published with it
+    # Stable Diffusion 2 pads with token 0, which is "!"; so does the tokenizer that was published with it
     padding = "!" if configs["text_encoder"]["pad_token_id"] == 0 else "<|endoftext|>"
-    return CLIPTokenizer(vocab=vocabulary, merges=list(words.bpe_ranks), model_max_length=77, pad_token=padding)
+    return CLIPTokenizer(vocab=vocabulary, merges=list(tokenizer.bpe_ranks), model_max_length=77, pad_token=padding)
 
 
 def _check_archive(file: Path) -> None:
-    """torch looks at the first bytes, zipfile at the last: both must find a zip, and in it no TorchScript.
+    """Checks that a file is a zip to torch, which looks at its first bytes, and to zipfile, which looks at its last.
 
     Raises:
-        UserError: it is a pickle on its own, or a program.
-        zipfile.BadZipFile: it is cut short.
+        UserError: the file is a bare pickle, or holds a TorchScript program.
+        zipfile.BadZipFile: the file is truncated.
     """
     with file.open("rb") as stream:
-        zipped = stream.read(4) == b"PK\3\4"
-    if zipped:
+        is_weights = stream.read(4) == b"PK\3\4"
+    if is_weights:
         with zipfile.ZipFile(file) as archive:
-            zipped = not any(name.endswith("constants.pkl") for name in archive.namelist())
-    if not zipped:
-        raise UserError(f"{file} is a pickle of before torch 1.6, or a program; convert it to safetensors.")
+            is_weights = not any(name.endswith("constants.pkl") for name in archive.namelist())
+    if not is_weights:
+        raise UserError(
+            f"{file} is a pickle from before torch 1.6, or a TorchScript program; convert it to safetensors."
+        )
 
 
 def _has_vae(weights: StateDict) -> bool:
@@ -124,7 +131,7 @@ _NO_ARCHIVE = (pickle.PickleError, zipfile.BadZipFile)
 
 
 class _Placeholder:
-    """Stands for whatever else is in a pickle, such as a training framework's callbacks: made, filled and forgotten."""
+    """Stands for any other object of a pickle, such as a training framework's callbacks; it is built and dropped."""
 
     def __new__(cls, *_: object, **__: object) -> "_Placeholder":
         return super().__new__(cls)
@@ -144,15 +151,15 @@ _TENSORS = {
     ("collections", "OrderedDict"),
     ("torch", "Size"),
 }
-"""What a pickle of tensors needs; torch itself looks after their storages."""
+"""The functions and classes that a pickle of tensors needs; torch itself loads the storages."""
 
 
 class _SafePickle:
-    """pickle, as torch.load uses it, for files from anywhere: nothing that they name is run, but for _TENSORS."""
+    """A pickle module for torch.load and untrusted files: nothing that they name is called, except _TENSORS."""
 
     class Unpickler(pickle.Unpickler):
-        """Knows tensors and plain values; everything else is _Ignored."""
+        """Unpickles tensors and plain values; anything else becomes a _Placeholder."""
 
         def find_class(self, module: str, name: str) -> Any:
-            """The class or function that the pickle names."""
+            """Returns the class or function that the pickle names, where it is allowed."""
             return super().find_class(module, name) if (module, name) in _TENSORS else _Placeholder

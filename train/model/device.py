@@ -1,4 +1,4 @@
-"""Where the arithmetic is done, and in which precision."""
+"""The device of a computation and its precision."""
 
 import resource
 import sys
@@ -11,9 +11,12 @@ from dreamloom.base.errors import UserError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device a config names; auto: the first GPU, else Apple's, else the processor.
+    """Chooses the device that a config names.
 
-    Of several processes on a machine with GPUs, each has its own.
+    Of several processes on a machine with GPUs, each gets its own.
+
+    Args:
+        name: a torch device, or auto: the first CUDA GPU, else Apple's GPU, else the CPU.
 
     Raises:
         UserError: there is no such device.
@@ -31,11 +34,15 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """float32 or bfloat16; auto takes bfloat16 on a GPU that has it.
+    """Chooses float32 or bfloat16.
 
-    On a processor auto stays with float32. Forward and backward, bfloat16 was measured at 1.3 times float32's speed for
-    UNets of 4 and 37 M parameters, and at 0.8 to 0.9 times for those of 220 and 860 M (2 cores of an AMD EPYC with
+    On a CPU auto stays with float32. Forward and backward, bfloat16 was measured at 1.3 times float32's speed for UNets
+    of 4 and 37 M parameters, and at 0.8 to 0.9 times for those of 220 and 860 M (2 cores of an AMD EPYC with
     avx512_bf16).
+
+    Args:
+        name: bf16, fp32, or auto: bfloat16 on a GPU that supports it.
+        device: where the computation runs.
     """
     if name != "auto":
         return torch.bfloat16 if name == "bf16" else torch.float32
@@ -43,7 +50,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most bytes that were in use at once: of the GPU's memory, or of this process where there is none."""
+    """Measures the peak memory in bytes: of the GPU, or of this process where there is none."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -51,5 +58,5 @@ def peak_memory(device: torch.device) -> int:
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
-    """Arithmetic in `precision`; weights stay as they are."""
+    """Runs the operations in the block in `precision`; weights stay as they are."""
     return torch.autocast(device.type, precision, enabled=precision != torch.float32)

@@ -1,4 +1,7 @@
-"""Which layers get an adapter: those of the transformers in UNet and text encoder, as in kohya's scripts."""
+"""The layers that get an adapter: those of the transformers in UNet and text encoder, as in kohya's scripts.
+
+Apart from `dreamloom.train.model.lora`, as the memory estimate reads this without torch.
+"""
 
 import re
 from collections.abc import Mapping
@@ -7,18 +10,20 @@ TARGET_MODULES = {
     "unet": r".*\.attentions\.\d+\.(proj_in|proj_out|.*\.(to_q|to_k|to_v|to_out\.0|ff\.net\.0\.proj|ff\.net\.2))",
     "text_encoder": r".*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)",
 }
-"""Part → pattern of its layers' names."""
+"""Component → pattern of the names of its layers with an adapter."""
 
 
 def count_adapter_parameters(part: str, tensors: Mapping[str, tuple[int, ...]], rank: int) -> int:
-    """Numbers in a part's adapters.
+    """Counts the parameters of a component's adapters.
 
     Args:
-        tensors: name → shape of the part's weights.
+        part: unet or text_encoder.
+        tensors: name → shape of the component's weights.
+        rank: the adapters' rank.
     """
-    layers = (
+    layer_shapes = (
         shape
         for name, shape in tensors.items()
         if name.endswith(".weight") and re.fullmatch(TARGET_MODULES[part], name.removesuffix(".weight"))
     )
-    return sum(rank * (shape[0] + shape[1]) for shape in layers)
+    return sum(rank * (shape[0] + shape[1]) for shape in layer_shapes)

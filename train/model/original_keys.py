@@ -1,8 +1,8 @@
-"""Stable Diffusion's original key names, as one file holds them for A1111, ComfyUI and others.
+"""Stable Diffusion's original keys, as single files for A1111, ComfyUI and others have them.
 
-diffusers renamed every layer. The original numbers a network's layers from its input to its output, so the names are
-found by walking the blocks in that order: whatever the number of levels, of layers a level, and of attentions. Shapes
-differ in one place, the VAE's attention, whose projections were convolutions of one pixel.
+diffusers renamed every layer. The original numbers a network's layers from its input to its output, so the keys are
+found by walking the blocks in that order, whatever the number of levels, of layers per level, and of attentions. Shapes
+differ in one place: the projections of the VAE's attention were 1 × 1 convolutions.
 """
 
 import re
@@ -13,6 +13,7 @@ from torch import Tensor
 
 StateDict = dict[str, Tensor]
 Shapes = Mapping[str, Tensor]
+"""A state dict of which only names and shapes count."""
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
@@ -54,53 +55,61 @@ _OPEN_CLIP_ENDS = {
 
 
 class NoOriginalKeyError(Exception):
-    """A layer that Stable Diffusion 1.x and 2.x do not have, so that the original has no name for it."""
+    """A layer that Stable Diffusion 1.x and 2.x do not have, so that it has no original key."""
 
 
 def to_original_keys(unet: StateDict, vae: StateDict, text_encoder: StateDict, open_clip: bool) -> StateDict:
-    """All weights of a model under their original names.
+    """Renames all weights of a model to their original keys.
 
     Args:
-        unet, vae, text_encoder: state dicts of diffusers' and transformers' models.
-        open_clip: the text encoder is Stable Diffusion 2's, whose original is open_clip's.
+        unet: the state dict of diffusers' model.
+        vae: the state dict of diffusers' model.
+        text_encoder: the state dict of transformers' model.
+        open_clip: whether the text encoder is Stable Diffusion 2's, whose original is open_clip's.
 
     Raises:
-        NoOriginalName: a layer has none, e.g. of an AutoencoderTiny.
+        NoOriginalKeyError: a layer has no original key, e.g. one of an AutoencoderTiny.
     """
     text = _open_clip(text_encoder) if open_clip else {CLIP + _bare(key): value for key, value in text_encoder.items()}
-    found_unet = {name: unet[key] for key, name in _unet_names(unet).items()}
-    found_vae = {name: _as_convolution(key, vae[key]) for key, name in _vae_names(vae).items()}
-    return {**found_unet, **found_vae, **text}
+    unet_weights = {name: unet[key] for key, name in _unet_names(unet).items()}
+    vae_weights = {name: _as_convolution(key, vae[key]) for key, name in _vae_names(vae).items()}
+    return {**unet_weights, **vae_weights, **text}
 
 
 def from_original_keys(
     file: StateDict, unet: Shapes, vae: Shapes, text_encoder: Shapes
 ) -> tuple[StateDict, StateDict, StateDict]:
-    """The inverse of `original`: the state dicts of UNet, VAE and text encoder.
+    """Inverts `to_original_keys`.
 
     Args:
-        file: the tensors of a file; what no part has a use for stays out.
-        unet, vae, text_encoder: state dicts of the models that are to be filled, of which only names and shapes count.
+        file: the tensors of a file; those that no component needs are left out.
+        unet: the state dict to fill.
+        vae: the state dict to fill; empty: the file holds no VAE.
+        text_encoder: the state dict to fill.
+
+    Returns:
+        The state dicts of UNet, VAE and text encoder.
 
     Raises:
-        KeyError: the file has no tensor of that name.
-        RuntimeError: a tensor has another shape than it should.
+        KeyError: the file lacks a tensor.
+        RuntimeError: a tensor has another shape than the model's.
     """
-    found_unet = {key: file[name].reshape(unet[key].shape) for key, name in _unet_names(unet).items()}
-    found_vae = {key: file[name].reshape(vae[key].shape) for key, name in (_vae_names(vae) if vae else {}).items()}
+    unet_weights = {key: file[name].reshape(unet[key].shape) for key, name in _unet_names(unet).items()}
+    vae_weights = {key: file[name].reshape(vae[key].shape) for key, name in (_vae_names(vae) if vae else {}).items()}
     if any(name.startswith(OPEN_CLIP) for name in file):
-        return found_unet, found_vae, _from_open_clip(file, text_encoder)
+        return unet_weights, vae_weights, _from_open_clip(file, text_encoder)
     prefix = CLIP if any(name.startswith(CLIP) for name in file) else CLIP.removesuffix("text_model.")
-    return found_unet, found_vae, {key: file[prefix + _bare(key)].reshape(v.shape) for key, v in text_encoder.items()}
+    text = {key: file[prefix + _bare(key)].reshape(value.shape) for key, value in text_encoder.items()}
+    return unet_weights, vae_weights, text
 
 
 def _unet_names(weights: Shapes) -> dict[str, str]:
-    places = {**_UNET_ENDS, **dict(_down_places(weights)), **dict(_up_places(weights))}
-    return {key: UNET + _renamed(key, places, {".resnets.": _UNET_RESNET}) for key in weights}
+    places = {**_UNET_ENDS, **dict(_down_blocks(weights)), **dict(_up_blocks(weights))}
+    return {key: UNET + _rename(key, places, {".resnets.": _UNET_RESNET}) for key in weights}
 
 
-def _down_places(weights: Shapes) -> Iterator[tuple[str, str]]:
-    """input_blocks.1, 2, …: one a resnet (with its attention behind it), one a downsampler."""
+def _down_blocks(weights: Shapes) -> Iterator[tuple[str, str]]:
+    """Numbers input_blocks from 1: one per resnet (with the attention behind it), one per downsampler."""
     number = 1
     for level in range(_count(weights, "down_blocks")):
         block = f"down_blocks.{level}"
@@ -113,8 +122,8 @@ def _down_places(weights: Shapes) -> Iterator[tuple[str, str]]:
             number += 1
 
 
-def _up_places(weights: Shapes) -> Iterator[tuple[str, str]]:
-    """output_blocks.0, 1, …: one a resnet; the level's upsampler is the last part of its last one."""
+def _up_blocks(weights: Shapes) -> Iterator[tuple[str, str]]:
+    """Numbers output_blocks from 0: one per resnet; a level's upsampler is the last part of its last one."""
     number = 0
     for level in range(_count(weights, "up_blocks")):
         block = f"up_blocks.{level}"
@@ -145,7 +154,7 @@ def _vae_names(weights: Shapes) -> dict[str, str]:
         places[f"{down}.downsamplers.0.conv"] = f"encoder.down.{level}.downsample.conv"
         places[f"{up}.upsamplers.0.conv"] = f"decoder.up.{from_top}.upsample.conv"
     inner = {".resnets.": {"conv_shortcut": "nin_shortcut"}, ".attentions.": _VAE_ATTENTION}
-    return {key: VAE + _renamed(key, places, inner) for key in weights}
+    return {key: VAE + _rename(key, places, inner) for key in weights}
 
 
 def _as_convolution(key: str, value: Tensor) -> Tensor:
@@ -153,39 +162,40 @@ def _as_convolution(key: str, value: Tensor) -> Tensor:
 
 
 def _open_clip(weights: StateDict) -> StateDict:
-    """open_clip keeps query, key and value of an attention in one matrix."""
+    """Renames a text encoder to open_clip's keys; it keeps query, key and value of an attention in one matrix."""
     named = {_bare(key): value for key, value in weights.items()}
-    found: StateDict = {OPEN_CLIP + _OPEN_CLIP_ENDS[key]: named[key] for key in _OPEN_CLIP_ENDS}
+    renamed: StateDict = {OPEN_CLIP + _OPEN_CLIP_ENDS[key]: named[key] for key in _OPEN_CLIP_ENDS}
     for layer in range(_count(named, "encoder.layers")):
         ours, theirs = f"encoder.layers.{layer}.", f"{OPEN_CLIP}transformer.resblocks.{layer}."
         for kind in ("weight", "bias"):
-            three = [named[f"{ours}self_attn.{one}_proj.{kind}"] for one in "qkv"]
-            found[f"{theirs}attn.in_proj_{kind}"] = torch.cat(three)
-            found |= {f"{theirs}{new}.{kind}": named[f"{ours}{old}.{kind}"] for old, new in _OPEN_CLIP_LAYER.items()}
-    return found
+            projections = [named[f"{ours}self_attn.{letter}_proj.{kind}"] for letter in "qkv"]
+            renamed[f"{theirs}attn.in_proj_{kind}"] = torch.cat(projections)
+            renamed |= {f"{theirs}{new}.{kind}": named[f"{ours}{old}.{kind}"] for old, new in _OPEN_CLIP_LAYER.items()}
+    return renamed
 
 
 def _from_open_clip(file: StateDict, shapes: Shapes) -> StateDict:
-    found: StateDict = {}
+    """Inverts `_open_clip`."""
+    renamed: StateDict = {}
     for key, value in shapes.items():
         bare = _bare(key)
         if bare in _OPEN_CLIP_ENDS:
-            found[key] = file[OPEN_CLIP + _OPEN_CLIP_ENDS[bare]]
+            renamed[key] = file[OPEN_CLIP + _OPEN_CLIP_ENDS[bare]]
             continue
         _, _, layer, inside = bare.split(".", 3)
         theirs = f"{OPEN_CLIP}transformer.resblocks.{layer}."
         name, _, kind = inside.rpartition(".")
         if name in _OPEN_CLIP_LAYER:
-            found[key] = file[f"{theirs}{_OPEN_CLIP_LAYER[name]}.{kind}"]
+            renamed[key] = file[f"{theirs}{_OPEN_CLIP_LAYER[name]}.{kind}"]
         else:
             third = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].index(name)
-            found[key] = file[f"{theirs}attn.in_proj_{kind}"].chunk(3)[third]
-        found[key] = found[key].reshape(value.shape)
-    return found
+            renamed[key] = file[f"{theirs}attn.in_proj_{kind}"].chunk(3)[third]
+        renamed[key] = renamed[key].reshape(value.shape)
+    return renamed
 
 
-def _renamed(key: str, places: Mapping[str, str], inner: Mapping[str, Mapping[str, str]]) -> str:
-    """A key with its block's name and, inside the block, its layer's name replaced."""
+def _rename(key: str, places: Mapping[str, str], inner: Mapping[str, Mapping[str, str]]) -> str:
+    """Replaces the name of a key's block and, inside the block, the name of its layer."""
     parts = key.split(".")
     for length in range(len(parts) - 1, 0, -1):
         block = ".".join(parts[:length])
@@ -200,11 +210,11 @@ def _renamed(key: str, places: Mapping[str, str], inner: Mapping[str, Mapping[st
 
 
 def _count(weights: Mapping[str, object], prefix: str) -> int:
-    """How many numbered blocks a prefix has."""
+    """Counts the numbered blocks under a prefix."""
     pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
-    return 1 + max((int(found[1]) for key in weights if (found := pattern.match(key))), default=-1)
+    return 1 + max((int(match[1]) for key in weights if (match := pattern.match(key))), default=-1)
 
 
 def _bare(key: str) -> str:
-    """transformers before 5 put `text_model.` before a text encoder's keys."""
+    """Drops the prefix `text_model.`, which transformers before 5 put before a text encoder's keys."""
     return key.removeprefix("text_model.")

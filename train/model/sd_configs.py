@@ -1,7 +1,7 @@
-"""What a model in one file does not say itself: how its parts are built, for Stable Diffusion 1.x and 2.x.
+"""The component configs of a model in a single file, which does not hold them: Stable Diffusion 1.x and 2.x.
 
-A file that lies in a diffusers folder, as exports have it, is built as that folder's small JSON files say. Any other is
-built by its own tensors' names and shapes: they tell which of the two it is.
+A file in a diffusers folder, as exports write it, has the configs of that folder's JSON files. For any other file the
+names and shapes of its tensors tell which of the two it is.
 """
 
 import json
@@ -12,10 +12,11 @@ from typing import Any
 from dreamloom.base.errors import UserError
 
 SINGLE_FILE_SUFFIXES = (".safetensors", ".ckpt")
-"""Of models in one file."""
+"""Extensions of models in a single file."""
 CROSS_ATTENTION_KEY = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-"""A tensor of every Stable Diffusion model, [320, width of the text encoder's answers]."""
-_ONE, _TWO = 768, 1024
+"""A tensor of every Stable Diffusion model, [320, width of the text encoder's hidden states]."""
+_SD1, _SD2 = 768, 1024
+"""Widths of the text encoder's hidden states."""
 
 _UNET = {
     "sample_size": 64,
@@ -44,9 +45,9 @@ _SCHEDULER = {
     "set_alpha_to_one": False,
     "steps_offset": 1,
 }
-_KNOWN: dict[int, dict[str, dict[str, Any]]] = {
-    _ONE: {
-        "unet": {**_UNET, "in_channels": 4, "cross_attention_dim": _ONE, "attention_head_dim": 8},
+_CONFIGS: dict[int, dict[str, dict[str, Any]]] = {
+    _SD1: {
+        "unet": {**_UNET, "in_channels": 4, "cross_attention_dim": _SD1, "attention_head_dim": 8},
         "vae": _VAE,
         "text_encoder": {
             **_TEXT,
@@ -59,11 +60,11 @@ _KNOWN: dict[int, dict[str, dict[str, Any]]] = {
         },
         "scheduler": {**_SCHEDULER, "prediction_type": "epsilon"},
     },
-    _TWO: {
+    _SD2: {
         "unet": {
             **_UNET,
             "in_channels": 4,
-            "cross_attention_dim": _TWO,
+            "cross_attention_dim": _SD2,
             "attention_head_dim": [5, 10, 20, 20],
             "use_linear_projection": True,
             "upcast_attention": True,
@@ -73,7 +74,7 @@ _KNOWN: dict[int, dict[str, dict[str, Any]]] = {
             **_TEXT,
             "hidden_size": 1024,
             "intermediate_size": 4096,
-            "num_hidden_layers": 23,  # of the file's 24: it was trained on what the last but one says
+            "num_hidden_layers": 23,  # of the file's 24: it was trained on the hidden states of the last but one
             "num_attention_heads": 16,
             "hidden_act": "gelu",
             "projection_dim": 512,
@@ -82,47 +83,56 @@ _KNOWN: dict[int, dict[str, dict[str, Any]]] = {
         "scheduler": {**_SCHEDULER, "prediction_type": None},
     },
 }
-"""Width of the text encoder's answers → part → its config as diffusers and transformers write it."""
+"""Width of the text encoder's hidden states → component → its config, as diffusers and transformers write it."""
 
 
 def diffusers_folder_of(file: Path) -> Path | None:
-    """The diffusers folder that a file lies in, where it does."""
+    """Returns the diffusers folder in which a file lies; None: it lies in none."""
     return file.parent if (file.parent / "unet" / "config.json").is_file() else None
 
 
 def read_component_config(file: Path, part: str) -> dict[str, Any]:
-    """How a part of the model in a file is built; empty where that is not known before the file is opened.
+    """Reads the config of a component of the model in a file; empty where only the opened file can tell.
+
+    Args:
+        file: a .safetensors or .ckpt.
+        part: unet, vae, text_encoder or scheduler.
 
     Raises:
-        UserError: it is no Stable Diffusion 1.x or 2.x model.
+        UserError: the file is not a Stable Diffusion 1.x or 2.x model.
     """
     if folder := diffusers_folder_of(file):
-        found = folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
-        return dict(json.loads(found.read_text(encoding="utf-8"))) if found.is_file() else {}
+        config = folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
+        return dict(json.loads(config.read_text(encoding="utf-8"))) if config.is_file() else {}
     return infer_component_config(file, read_tensor_shapes(file), part) if file.suffix == ".safetensors" else {}
 
 
 def infer_component_config(file: Path, tensors: Mapping[str, tuple[int, ...]], part: str) -> dict[str, Any]:
-    """The same for a file that lies alone, by the shapes of its tensors.
+    """Infers the config of a component of a file outside a diffusers folder.
+
+    Args:
+        file: named in the error.
+        tensors: name → shape of the file's tensors.
+        part: unet, vae, text_encoder or scheduler.
 
     Raises:
-        UserError: it is no Stable Diffusion 1.x or 2.x model.
+        UserError: the file is not a Stable Diffusion 1.x or 2.x model.
     """
     width = tensors.get(CROSS_ATTENTION_KEY, (0, 0))[1]
     channels = tensors.get("model.diffusion_model.input_blocks.0.0.weight", (0, 0))[1]
-    if width not in _KNOWN or channels != 4:
+    if width not in _CONFIGS or channels != 4:
         raise UserError(
-            f"{file} is no Stable Diffusion 1.x or 2.x model for images from text; name one, or put it into a "
-            "diffusers folder that says how it is built."
+            f"{file} is not a Stable Diffusion 1.x or 2.x model for text to image; name one, or put the file into a "
+            "diffusers folder with its configs."
         )
-    return _KNOWN[width][part]
+    return _CONFIGS[width][part]
 
 
 def read_tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """The tensors of a safetensors file: name → shape.
+    """Reads the shapes of a safetensors file's tensors, by name; only its header is read.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not a safetensors file.
     """
     try:
         with file.open("rb") as stream:
@@ -132,4 +142,4 @@ def read_tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
             header = json.loads(stream.read(size))
         return {name: tuple(about["shape"]) for name, about in header.items() if name != "__metadata__"}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is no safetensors file ({error}); copy it again.") from error
+        raise UserError(f"{file} is not a safetensors file ({error}); copy it again.") from error

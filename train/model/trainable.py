@@ -1,4 +1,4 @@
-"""What of a model learns: its weights, some of them, or adapters beside them."""
+"""Selects the parameters of a model that are trained: all weights, some of them, or adapters."""
 
 from fnmatch import fnmatchcase
 
@@ -14,10 +14,13 @@ NamedParameters = dict[str, nn.Parameter]
 
 
 def trainable_parameters(model: Model, config: TrainConfig) -> dict[str, NamedParameters]:
-    """Part (unet, text_encoder) → name such as unet.conv_in.weight → parameter; these need gradients from here on.
+    """Selects the parameters to train, and makes them require gradients; adds adapters where the config wants them.
+
+    Returns:
+        Component (unet, text_encoder) → name such as unet.conv_in.weight → parameter.
 
     Raises:
-        UserError: a pattern of `frozen` fits no name, or nothing is left to learn.
+        UserError: a pattern of `frozen` matches no name, or nothing is left to train.
     """
     parts = ["unet", "text_encoder"] if config.text_encoder_learning_rate > 0 else ["unet"]
     if config.weight_dtype == "bf16":
@@ -28,12 +31,12 @@ def trainable_parameters(model: Model, config: TrainConfig) -> dict[str, NamedPa
     for part in parts:
         for name, parameter in getattr(model, part).named_parameters():
             parameter.requires_grad_(config.lora_rank is None or is_adapter(name))
-    found = {part: _of_part(model, part) for part in parts}
-    _freeze(found, config.frozen)
-    left = {part: {n: p for n, p in named.items() if p.requires_grad} for part, named in found.items()}
-    if not any(left.values()):
-        raise UserError("frozen leaves nothing to learn; take a pattern out.")
-    return {part: named for part, named in left.items() if named}
+    candidates = {part: _of_part(model, part) for part in parts}
+    _freeze(candidates, config.frozen)
+    trained = {part: {n: p for n, p in named.items() if p.requires_grad} for part, named in candidates.items()}
+    if not any(trained.values()):
+        raise UserError("frozen leaves nothing to train; remove a pattern.")
+    return {part: named for part, named in trained.items() if named}
 
 
 def _of_part(model: Model, part: str) -> NamedParameters:
@@ -41,11 +44,13 @@ def _of_part(model: Model, part: str) -> NamedParameters:
     return {f"{part}.{name}": parameter for name, parameter in named if parameter.requires_grad}
 
 
-def _freeze(found: dict[str, NamedParameters], patterns: list[str]) -> None:
-    named = {name: parameter for part in found.values() for name, parameter in part.items()}
+def _freeze(parts: dict[str, NamedParameters], patterns: list[str]) -> None:
+    named = {name: parameter for part in parts.values() for name, parameter in part.items()}
     for pattern in patterns:
-        fitting = [parameter for name, parameter in named.items() if fnmatchcase(name, pattern)]
-        if not fitting:
-            raise UserError(f"frozen: {pattern} fits nothing that learns; names look like {next(iter(named))}.")
-        for parameter in fitting:
+        matching = [parameter for name, parameter in named.items() if fnmatchcase(name, pattern)]
+        if not matching:
+            raise UserError(
+                f"frozen: {pattern} matches no trained parameter; their names look like {next(iter(named))}."
+            )
+        for parameter in matching:
             parameter.requires_grad_(False)

@@ -39,7 +39,7 @@ def test_what_is_no_model_is_refused(model: Path, tmp_path: Path, config: Config
     for base, said in [
         (tmp_path / "missing", "neither a folder nor a hub id"),
         ("owner/never-downloaded", "on this machine"),  # the tests run offline
-        (tmp_path / "file.safetensors", "no safetensors file"),
+        (tmp_path / "file.safetensors", "not a safetensors file"),
         (tmp_path / "empty", "lacks unet, vae"),
     ]:
         with pytest.raises(UserError, match=said):
@@ -62,7 +62,7 @@ def test_a_broken_file_is_named(model: Path, config: Config) -> None:
 
 
 def test_a_vae_must_be_one_and_fit(model: Path, config: Config) -> None:
-    with pytest.raises(UserError, match="no VAE"):
+    with pytest.raises(UserError, match="not a VAE"):
         check_models(config(base=str(model), vae=str(model / "unet")))
     edit(model / "vae" / "config.json", latent_channels=16)
     with pytest.raises(UserError, match="16"):

@@ -99,7 +99,7 @@ def test_a_ckpt_that_is_two_things_at_once_or_cut_short_is_refused(tmp_path: Pat
     torch.save({"weight": torch.zeros(2)}, archive)
     (tmp_path / "both.ckpt").write_bytes(pickle.dumps(Callback()) + archive.getvalue())
     (tmp_path / "half.ckpt").write_bytes(archive.getvalue()[:-100])
-    for name, said in [("both.ckpt", "before torch 1.6"), ("half.ckpt", "copy it again")]:
+    for name, said in [("both.ckpt", "from before torch 1.6"), ("half.ckpt", "copy it again")]:
         with pytest.raises(UserError, match=said):
             read_state_dict(tmp_path / name)
     assert not hasattr(builtins, "dreamloom_was_here")
@@ -111,10 +111,10 @@ def test_what_is_no_model_is_the_users_error(exported: Path, tmp_path: Path) -> 
     (tmp_path / "picture.png").touch()
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     for name, said in [
-        ("model.ckpt", "before torch 1.6"),
-        ("half.safetensors", "no safetensors file"),
-        ("picture.png", "no model"),
-        ("other.safetensors", "no Stable Diffusion"),
+        ("model.ckpt", "from before torch 1.6"),
+        ("half.safetensors", "not a safetensors file"),
+        ("picture.png", "not a model"),
+        ("other.safetensors", "not a Stable Diffusion"),
     ]:
         with pytest.raises(UserError, match=said):
             check_models(TrainConfig(base=str(tmp_path / name)))
