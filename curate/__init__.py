@@ -1,5 +1,5 @@
-"""From collections to a training folder: scores, duplicates, choices, balance, and what can be seen of them.
+"""From collections to a training folder: scores, choices, balance, and views of them.
 
-In the order of the chain: score (score, clip, aesthetic, phash), choose (choose, source, dedupe), balance (assemble,
-survey, balance). To look at: sheet, trace.
+In the order of the chain: score (scores/), choose (rules/), balance (assemble, history, balance, manifest). To look at:
+sheet, trace, explain.
 """

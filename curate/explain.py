@@ -1,75 +1,77 @@
-"""The rules of a stage's config in words, each with what an image had to show for it."""
+"""The limits of a stage's config in words, each with the value of a row: "side ≥ 512: 640 × 480"."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+Row = Mapping[str, Any]
 
-def rules(config: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
-    """The rules that a stage held a row to: "side ≥ 512: 640 × 480". What the config leaves open is left out.
+
+def explain_limits(config: Row, row: Row) -> list[str]:
+    """Returns the limits that filter, scrape or ingest held a row to, in words; limits that are off are left out.
 
     Args:
-        config: a stage's config, as its part's metadata has it. `min_x` and `max_x` are limits of x.
-        row: the row as the stage saw it; a limit of something that is not in it is left out.
+        config: the stage's config, as the metadata of its part has it. `min_x` and `max_x` are limits of x.
+        row: the row as the stage saw it; a limit of a value that it lacks is left out.
     """
-    seen = _seen(row)
-    found = []
-    for name, limit in config.items():
+    values = _values(row)
+    sentences = []
+    for field, limit in config.items():
         if limit is None or limit == [] or limit == "":
             continue
-        bound, _, what = name.partition("_")
-        if bound in ("min", "max") and what in seen:
-            found.append(f"{what} {'≥' if bound == 'min' else '≤'} {_number(limit)}: {seen[what]}")
-        elif name in _WORDS:
-            found += _WORDS[name](limit, config, row)
-    return found
+        bound, _, name = field.partition("_")
+        if bound in ("min", "max") and name in values:
+            sentences.append(_limit(name, "≥" if bound == "min" else "≤", limit, values[name]))
+        elif field in _SENTENCES:
+            sentences += _SENTENCES[field](limit, row)
+    return sentences
 
 
-def _seen(row: Mapping[str, Any]) -> dict[str, str]:
-    """What limits are set on: the image as it came, where that is known, else as it is."""
+def explain_minimum(name: str, limit: float, row: Row) -> str | None:
+    """Returns one limit and a row's value in words; None where the row does not have this value at all."""
+    return _limit(name, "≥", limit, _value(row[name])) if name in row else None
+
+
+def _limit(name: str, sign: str, limit: float, value: str) -> str:
+    return f"{name} {sign} {_number(limit)}: {value}"
+
+
+def _values(row: Row) -> dict[str, str]:
+    """Name → value of what limits are set on: the image as it came where that is known, else as it is stored."""
     width, height = (row.get(f"original_{side}") or row.get(side) for side in ("width", "height"))
-    seen = {}
+    values = {}
     if width and height:
-        seen["side"] = f"{width} × {height}"
-        seen["pixels"] = f"{width * height}"
-        seen["aspect"] = f"{max(width, height) / min(width, height):.2f}"
-    for name in ("aesthetic", "similarity", "punsafe", "pwatermark", "bytes"):
-        if name in row:
-            seen[name] = "not known" if row[name] is None else _number(row[name])
-    return seen
+        values["side"] = f"{width} × {height}"
+        values["pixels"] = f"{width * height}"
+        values["aspect"] = f"{max(width, height) / min(width, height):.2f}"
+    names = ("aesthetic", "similarity", "punsafe", "pwatermark", "bytes")
+    return values | {name: _value(row[name]) for name in names if name in row}
+
+
+def _value(value: float | None) -> str:
+    return "not known" if value is None else _number(value)
 
 
 def _number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
-def _words(words: Mapping[str, list[str]], config: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
-    how = {"any": "says one of", "all": "says all of", "none": "says none of"}
-    return [f"text {how[kind]}: {', '.join(listed)}" for kind, listed in words.items() if listed]
+def _words(words: Mapping[str, list[str]], row: Row) -> list[str]:
+    verbs = {"any": "says one of", "all": "says all of", "none": "says none of"}
+    verbs |= {"regex": "matches all of", "not_regex": "matches none of"}
+    return [f"text {verbs[kind]}: {', '.join(listed)}" for kind, listed in words.items() if listed]
 
 
-def _languages(languages: list[str], config: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
+def _languages(languages: list[str], row: Row) -> list[str]:
     return [f"language is one of {', '.join(languages)}: {row.get('language') or 'not known'}"]
 
 
-def _domains(domains: list[str], config: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
+def _domains(domains: list[str], row: Row) -> list[str]:
     return [f"address is on none of {len(domains)} domains"]
 
 
-def _licences(words: list[str], config: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
-    return [f"licence is none of: {', '.join(words)}"]
-
-
-def _copies(bits: int, config: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
-    if row.get("phash") is None:
-        return ["no copy of an earlier image: by bytes"]
-    cosine = config.get("near_duplicate_cosine")
-    return [f"no copy of an earlier image: by bytes, or pHash ≤ {bits} bits with CLIP cosine ≥ {cosine:g}"]
-
-
-_WORDS: dict[str, Callable[[Any, Mapping[str, Any], Mapping[str, Any]], list[str]]] = {
+_SENTENCES: dict[str, Callable[[Any, Row], list[str]]] = {
     "words": _words,
     "languages": _languages,
     "exclude_domains": _domains,
-    "exclude_licences": _licences,
-    "near_duplicate_bits": _copies,
 }
+"""Field of a config that is no limit → what it says in words."""

@@ -1,18 +1,17 @@
-"""Scores: each image's CLIP embedding, aesthetic, likeness to its text, and perceptual hash.
+"""The score stage: computes the scores of every image, such as its CLIP embedding, aesthetic score and hash.
 
-No threshold is here: what the scores are for is for choose to say, so that another taste scores nothing again.
+Thresholds belong to dreamloom.curate.choose, so that changing one scores nothing again.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from dreamloom.base.clip import Clip, load_clip
 from dreamloom.base.clip_config import check_clip, clip_models
@@ -22,9 +21,9 @@ from dreamloom.base.pixels import ImageError, decode
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
 from dreamloom.base.threads import map_ordered
-from dreamloom.curate.aesthetic import Head, load_head
 from dreamloom.curate.config import ScoreConfig
-from dreamloom.curate.phash import phash
+from dreamloom.curate.scores import SCORES
+from dreamloom.curate.scores.score import Batch, Compute
 from dreamloom.scrape.collection import SCHEMAS, Collection, Status, Table
 from dreamloom.scrape.collection.parts import make_parts
 
@@ -35,57 +34,71 @@ VERSION = 1
 
 
 def check(config: ScoreConfig) -> None:
-    """Sees that the models are there, without loading them.
+    """Checks that the models exist, without loading them.
 
     Raises:
-        UserError: a model or a file is not there.
+        UserError: a model or a file doesn't.
     """
     check_clip(config)
-    if config.aesthetic_head is not None and not config.aesthetic_head.expanduser().is_file():
-        raise UserError(f"The aesthetic head {config.aesthetic_head} is not there; give its file, or leave it out.")
+    for role, path in _score_models(config).items():
+        if not path.expanduser().is_file():
+            raise UserError(f"The {role.replace('_', ' ')} {path} is not there; name its file, or leave it out.")
 
 
 def recipes(collection: Collection, config: ScoreConfig) -> dict[str, str]:
-    """Part → recipe."""
-    models = _models(config)
+    """Returns part → recipe."""
+    models = _fingerprints(config)
     return {
         part: recipe("score", VERSION, config, [collection.stamp(Table.RECORDS, part)], models)
         for part in collection.parts(Table.RECORDS)
     }
 
 
-def _models(config: ScoreConfig) -> dict[str, str]:
-    """Their fingerprints."""
-    models = clip_models(config)
-    if config.aesthetic_head is not None:
-        models["head"] = fingerprint(config.aesthetic_head)
-    return models
+def _score_models(config: ScoreConfig) -> dict[str, Path]:
+    """Field → file of the models that scores need beside CLIP, as far as the config names them."""
+    fields = (score.model.field for score in SCORES if score.model is not None)
+    return {field: Path(path) for field in fields if (path := getattr(config, field)) is not None}
+
+
+def _fingerprints(config: ScoreConfig) -> dict[str, str]:
+    """Role → fingerprint of each model, and the versions of scores that have one."""
+    paths = _score_models(config)
+    models = {
+        score.model.role: fingerprint(paths[score.model.field])
+        for score in SCORES
+        if score.model is not None and score.model.field in paths
+    }
+    return clip_models(config) | models | {f"{s.name} score": str(s.version) for s in SCORES if s.version}
 
 
 def score(
     collection: Collection, config: ScoreConfig, progress: Progress = silent, parts: Sequence[str] | None = None
 ) -> Summary:
-    """Scores every image of a collection. One that can't be decoded any more gets no row; the summary says why.
+    """Scores every image of a collection.
+
+    An image that can't be decoded any more gets no row; the summary counts it by reason.
 
     Raises:
-        UserError: a model is not there, or the head is for another model.
+        UserError: a model is missing, or doesn't fit CLIP.
     """
     check(config)
 
-    def work(part: str, progress: Progress) -> tuple[pa.Table, Summary]:
+    def score_part(part: str, progress: Progress) -> tuple[pa.Table, Summary]:
         return _score_part(collection, config, part, progress)
 
-    made_by = recipes(collection, config)
-    return make_parts(collection, Table.SCORES, config, made_by, work, progress, parts, _models(config))
+    part_recipes, models = recipes(collection, config), _fingerprints(config)
+    return make_parts(collection, Table.SCORES, config, part_recipes, score_part, progress, parts, models)
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What a decoding thread gives: the model's input and the hash, or why there is none."""
+class _Prepared:
+    """An image as a decoding thread hands it over, or the reason why it can't be decoded."""
 
-    row: Mapping[str, Any]
-    prepared: "Tensor | None" = None
-    phash: int = 0
+    record: Mapping[str, Any]
+    pixels: "Tensor | None" = None
+    """CLIP's input."""
+    values: Mapping[str, Any] | None = None
+    """Score name → value computed from the decoded image."""
     reason: str = ""
 
 
@@ -96,61 +109,35 @@ def _score_part(collection: Collection, config: ScoreConfig, part: str, progress
     if not rows:
         return tables[0], summary
     clip = load_clip(config, config.device)
-    head = _head_for(clip, config)
-    seen = map_ordered(partial(_look, collection, clip), rows, config.num_workers, 2 * config.batch_size)
+    computes = {score.name: score.load(config, clip) for score in SCORES}
+    images = map_ordered(partial(_prepare, collection, clip), rows, config.num_workers, 2 * config.batch_size)
     done = 0
-    while batch := list(islice(seen, config.batch_size)):
-        for bad in (s for s in batch if s.prepared is None):
-            summary.dropped[bad.reason] = summary.dropped.get(bad.reason, 0) + 1
-        good = [s for s in batch if s.prepared is not None]
-        if good:
-            tables.append(_score_batch(clip, head, good))
-        summary.kept += len(good)
+    while batch := list(islice(images, config.batch_size)):
+        for image in batch:
+            if image.reason:
+                summary.dropped[image.reason] = summary.dropped.get(image.reason, 0) + 1
+        decoded = [image for image in batch if not image.reason]
+        if decoded:
+            tables.append(_score_batch(clip, computes, decoded))
+        summary.kept += len(decoded)
         done += len(batch)
         progress(done, len(rows), f"{summary.kept} scored")
     return pa.concat_tables(tables), summary
 
 
-def _head_for(clip: Clip, config: ScoreConfig) -> Head | None:
-    if config.aesthetic_head is None:
-        return None
-    head = load_head(config.aesthetic_head)
-    if len(head.weight) != clip.width:
-        raise UserError(
-            f"The aesthetic head {config.aesthetic_head} is for embeddings of {len(head.weight)} numbers, "
-            f"{config.model} makes {clip.width}; give the head that belongs to the model."
-        )
-    return head
-
-
-def _look(collection: Collection, clip: Clip, row: Mapping[str, Any]) -> _Seen:
+def _prepare(collection: Collection, clip: Clip, record: Mapping[str, Any]) -> _Prepared:
     try:
         # twice the model's side: the JPEG decoder's own scaling then shows in no score, and large photos decode faster
-        picture = decode(collection.root / row["image"], at_least=2 * clip.side)
+        image = decode(collection.root / record["image"], at_least=2 * clip.side)
     except ImageError as error:
-        return _Seen(row, reason=error.reason)
-    return _Seen(row, clip.prepare(picture), phash(picture))
+        return _Prepared(record, reason=error.reason)
+    values = {score.name: score.of_image(image) for score in SCORES if score.of_image is not None}
+    return _Prepared(record, clip.prepare(image), values)
 
 
-def _score_batch(clip: Clip, head: Head | None, batch: Sequence[_Seen]) -> pa.Table:
-    embeddings = clip.embed_images([s.prepared for s in batch if s.prepared is not None])
-    texts = [(i, s.row["text"]) for i, s in enumerate(batch) if (s.row["text"] or "").strip()]
-    similarity: list[float | None] = [None] * len(batch)
-    if texts:
-        at = [i for i, _ in texts]
-        cosines = (embeddings[at] * clip.embed_texts([text for _, text in texts])).sum(axis=1)
-        for i, cosine in zip(at, cosines.tolist(), strict=True):
-            similarity[i] = cosine
-    columns = {
-        "key": pa.array([s.row["key"] for s in batch], pa.string()),
-        "embedding": _lists(embeddings.astype(np.float16)),
-        "aesthetic": pa.nulls(len(batch), pa.float32()) if head is None else pa.array(head.score(embeddings)),
-        "similarity": pa.array(similarity, pa.float32()),
-        "phash": pa.array([s.phash for s in batch], pa.int64()),
-    }
+def _score_batch(clip: Clip, computes: Mapping[str, Compute], images: Sequence[_Prepared]) -> pa.Table:
+    embeddings = clip.embed_images([image.pixels for image in images if image.pixels is not None])
+    batch = Batch([image.record for image in images], embeddings, [image.values or {} for image in images])
+    columns = {name: compute(batch) for name, compute in computes.items()}
+    columns["key"] = pa.array([record["key"] for record in batch.records], pa.string())
     return pa.table(columns, schema=SCHEMAS[Table.SCORES])
-
-
-def _lists(values: NDArray[np.float16]) -> pa.Array:
-    offsets = pa.array(np.arange(len(values) + 1, dtype=np.int32) * values.shape[1])
-    return pa.ListArray.from_arrays(offsets, pa.array(values.reshape(-1), pa.float16()))

@@ -1,4 +1,4 @@
-"""A collection and the part it plays in a project."""
+"""A collection and its role in a project."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,26 +7,26 @@ from dreamloom.scrape.collection import Collection
 
 
 class Role(StrEnum):
-    """What a source is for."""
+    """The purpose of a source."""
 
     TRAINING = "training"
-    """What the model shall learn: the user's own images."""
+    """What the model learns: the user's own images."""
     GROUND_TRUTH = "ground_truth"
-    """What the model knows and shall keep: images of the world at large."""
+    """What the model knows and keeps knowing: images of the world at large."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A collection with its role. Its name is the collection's, and the name of its folder in the dataset."""
+    """A collection with its role; its name is also that of its folder in the dataset."""
 
     collection: Collection
     role: Role
     share: float = 1.0
-    """Of ground truth: how much of it comes from this source, relative to the others' shares."""
+    """Of ground truth: its share, relative to the shares of the other sources."""
     multiply: float = 1.0
-    """Of training images: how often each is shown in an epoch."""
+    """Of training images: how often each is shown per epoch."""
 
     @property
     def name(self) -> str:
-        """The collection's name."""
+        """Returns the collection's name."""
         return self.collection.name

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import pyarrow.compute as pc
 
-from dreamloom.curate.assemble import DROPPED, manifest_path, read_manifest
+from dreamloom.curate.manifest import DROPPED, manifest_path, read_manifest
 from dreamloom.flows.tables import sources_of
 from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.train.data.folder import read_training_folder

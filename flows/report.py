@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from dreamloom.base import html
 from dreamloom.base.files import commit, commit_text
-from dreamloom.curate.assemble import DROPPED, manifest_path, read_manifest
+from dreamloom.curate.manifest import DROPPED, manifest_path, read_manifest
 from dreamloom.curate.sheet import contact_sheet
 from dreamloom.flows.contents import images_of_collection
 from dreamloom.flows.run_folders import run_charts

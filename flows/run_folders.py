@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dreamloom.base.files import commit_text, fingerprint
 from dreamloom.base.stage import recipe
-from dreamloom.curate.assemble import content, manifest_path
+from dreamloom.curate.manifest import content_digest, manifest_path
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.run.folder import VERSION, read_summary
 
@@ -63,4 +63,4 @@ def heldout_folder(workspace: Path) -> Path | None:
 
 def _train_recipe(workspace: Path, config: TrainConfig) -> str:
     models = {"base": fingerprint(config.base)} | ({"vae": fingerprint(config.vae)} if config.vae else {})
-    return recipe("train", VERSION, config, [content(manifest_path(workspace))], models)
+    return recipe("train", VERSION, config, [content_digest(manifest_path(workspace))], models)

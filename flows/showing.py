@@ -8,7 +8,7 @@ from rich.table import Table as RichTable
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit
-from dreamloom.curate.assemble import manifest_path
+from dreamloom.curate.manifest import manifest_path
 from dreamloom.curate.sheet import contact_sheet
 from dreamloom.flows import contents
 from dreamloom.flows.contents import SHEET_IMAGES, CaptionedImages, evenly_spaced, images_of_collection

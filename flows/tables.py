@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.stage import Summary
-from dreamloom.curate.assemble import DROPPED, HELD_OUT, TRAIN, manifest_path, read_manifest
+from dreamloom.curate.manifest import DROPPED, HELD_OUT, TRAIN, manifest_path, read_manifest
 from dreamloom.curate.source import Role
 from dreamloom.scrape.collection import Collection
 

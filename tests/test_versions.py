@@ -10,7 +10,7 @@ import pytest
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.base.versions import FIRST, TABLES, Format, known, renamed
-from dreamloom.curate.assemble import MANIFEST, read_manifest
+from dreamloom.curate.manifest import MANIFEST, read_manifest
 from dreamloom.scrape.collection import Collection, Table
 
 EXAMPLE = Format("example", "2.1")

@@ -18,9 +18,10 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.caption.filename import read_name
 from dreamloom.caption.sidecar import read_caption
-from dreamloom.curate.assemble import MANIFEST, balance, content, is_current, manifest_path, read_manifest, read_sources
+from dreamloom.curate.assemble import balance, is_current
 from dreamloom.curate.choose import choose
 from dreamloom.curate.config import BalanceConfig, ChooseConfig
+from dreamloom.curate.manifest import MANIFEST, content_digest, manifest_path, read_manifest, read_sources
 from dreamloom.curate.source import Role, Source
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table
 
@@ -172,7 +173,7 @@ def test_training_alone_is_a_dataset(make_collection: Make, tmp_path: Path) -> N
 def test_ground_truth_alone_is_an_error_before_anything_is_written(make_collection: Make, tmp_path: Path) -> None:
     people = make_collection("people", records(5))
     choose([Source(people, TRUTH)], ChooseConfig())
-    with pytest.raises(UserError, match="no training picture"):
+    with pytest.raises(UserError, match="no training image"):
         balance([Source(people, TRUTH)], BalanceConfig(), tmp_path / "work")
     assert not manifest_path(tmp_path / "work").exists()
     assert not (tmp_path / "work" / "dataset").exists()
@@ -184,7 +185,7 @@ def test_few_pictures_for_many_draws_are_warned_of(make_collection: Make, tmp_pa
     choose(sources, ChooseConfig())
     balance(sources, BalanceConfig(held_out=0), tmp_path / "work")
     assert drawn(tmp_path / "work" / "dataset" / "people") == 8
-    assert "people has too few images (2) for 8 draws an epoch: each comes 4 times" in caplog.text
+    assert "people has too few images (2) for 8 draws per epoch: each is shown 4 times" in caplog.text
 
 
 @pytest.mark.parametrize("table", [Table.CHOICES, Table.CAPTIONS, Table.SCORES])
@@ -221,9 +222,9 @@ def test_it_is_made_once_and_made_anew_only_when_something_changed(project: list
     other = [*project[:2], replace(project[2], share=2)]
     for changed in ((project, BalanceConfig(ratio=2)), (other, config)):
         assert not is_current(*changed, work)
-        made = content(manifest_path(work))
+        made = content_digest(manifest_path(work))
         assert balance(*changed, work).parts_done == 1
-        assert content(manifest_path(work)) != made
+        assert content_digest(manifest_path(work)) != made
 
 
 def test_what_was_there_before_is_gone_and_the_collections_are_not(project: list[Source], tmp_path: Path) -> None:
@@ -320,7 +321,7 @@ print(json.dumps([m for m in ("torch", "open_clip", "imagehash", "scipy", "trans
 
 
 def test_a_manifest_that_is_not_there_or_torn_is_named(tmp_path: Path) -> None:
-    for read in (read_manifest, content):
+    for read in (read_manifest, content_digest):
         with pytest.raises(UserError, match="run balance"):
             read(tmp_path / "dataset.parquet")
     (tmp_path / "dataset.parquet").write_bytes(b"PAR1")

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from dreamloom.curate.config import ChooseConfig
-from dreamloom.curate.explain import rules
+from dreamloom.curate.explain import explain_limits
+from dreamloom.curate.rules import explain_choice
 from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.index.words import Words
 from dreamloom.scrape.web.config import ScrapeConfig
@@ -31,20 +32,21 @@ from dreamloom.scrape.web.config import ScrapeConfig
     ],
 )
 def test_a_rule_says_its_limit_and_what_there_was(config: dict[str, Any], row: dict[str, Any], said: list[str]) -> None:
-    assert rules(config, row) == said
+    assert explain_limits(config, row) == said
 
 
 def test_the_stages_own_configs_are_understood() -> None:
     row = {"width": 640, "height": 480, "aesthetic": 6.0, "similarity": 0.3, "punsafe": 0.01, "pwatermark": 0.2}
     filtered = FilterConfig(index=["x"], words=Words(any=["man", "woman"], none=["logo"]))
-    said = "\n".join(rules(filtered.model_dump(mode="json"), row))
+    said = "\n".join(explain_limits(filtered.model_dump(mode="json"), row))
     for part in ("side ≥ 512", "aspect ≤ 3", "punsafe ≤ 0.1: 0.01", "says one of: man, woman", "says none of: logo"):
         assert part in said
-    assert "side ≥ 256" in "\n".join(rules(ScrapeConfig().model_dump(mode="json"), row))
+    assert "side ≥ 256" in "\n".join(explain_limits(ScrapeConfig().model_dump(mode="json"), row))
     chosen = ChooseConfig(min_aesthetic=5, min_similarity=0.2, exclude_licences=["by-nc"])
-    assert rules(chosen.model_dump(mode="json"), {**row, "phash": 1}) == [
+    assert explain_choice(chosen.model_dump(mode="json"), {**row, "phash": 1}) == [
+        "licence is none of: by-nc",
         "aesthetic ≥ 5: 6",
         "similarity ≥ 0.2: 0.3",
-        "licence is none of: by-nc",
-        "no copy of an earlier image: by bytes, or pHash ≤ 4 bits with CLIP cosine ≥ 0.94",
+        "no earlier image has the same bytes",
+        "no earlier image looks the same: pHash ≤ 4 bits apart with CLIP cosine ≥ 0.94",
     ]

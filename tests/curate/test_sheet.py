@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFont
 
-from dreamloom.curate.sheet import contact_sheet, wrapped
+from dreamloom.curate.sheet import contact_sheet, wrap
 
 FRAME = (236, 236, 236)
 
@@ -79,7 +79,7 @@ assert isinstance(FONT, ImageFont.FreeTypeFont)
 
 @given(st.text(max_size=200), st.integers(30, 200), st.integers(1, 4))
 def test_lines_fit_and_lose_nothing_but_the_end(text: str, width: int, lines: int) -> None:
-    made = wrapped(text, FONT, width, lines)  # type: ignore[arg-type]
+    made = wrap(text, FONT, width, lines)  # type: ignore[arg-type]
     assert len(made) <= lines
     for line in made:
         assert FONT.getlength(line) <= width or len(line) <= 2
@@ -90,4 +90,4 @@ def test_lines_fit_and_lose_nothing_but_the_end(text: str, width: int, lines: in
 
 def test_a_caption_is_broken_at_its_spaces() -> None:
     width = FONT.getlength("a family is")
-    assert wrapped("a family is sitting down", FONT, width) == ["a family is", "sitting", "down"]  # type: ignore[arg-type]
+    assert wrap("a family is sitting down", FONT, width) == ["a family is", "sitting", "down"]  # type: ignore[arg-type]

@@ -8,9 +8,10 @@ import pytest
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import Summary
-from dreamloom.curate.assemble import balance, manifest_path, read_manifest
+from dreamloom.curate.assemble import balance
 from dreamloom.curate.choose import choose
 from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
+from dreamloom.curate.manifest import manifest_path, read_manifest
 from dreamloom.curate.source import Role, Source
 from dreamloom.curate.trace import trace
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table
@@ -47,7 +48,9 @@ def workspace(make_collection: Make, tmp_path: Path) -> Path:
         for i, (k, a) in enumerate((("bbbb0", 6.25), ("cccc2", 3.0)))
     ]
     scored = ScoreConfig(aesthetic_head=Path("/models/v2.pth"))
-    people.write(Table.SCORES, "00000", scores, recipe="r", config=scored, summary=Summary(rows=2, kept=2))
+    models = {"clip": "c", "weights": "w", "head": "h"}
+    scored_all = Summary(rows=2, kept=2)
+    people.write(Table.SCORES, "00000", scores, recipe="r", config=scored, summary=scored_all, models=models)
     sources = [Source(car, Role.TRAINING), Source(people, Role.GROUND_TRUTH)]
     choose(sources, ChooseConfig(min_aesthetic=5))
     found = [
@@ -85,13 +88,13 @@ def test_a_picture_of_the_dataset_is_followed_back(workspace: Path) -> None:
     assert history["aesthetic"] == "6.250 (v2.pth)"
     assert history["similarity"] == "0.310 (ViT-L-14-quickgelu openai)"
     assert history["choice"] == "kept"
-    assert history["passed choose"].startswith("aesthetic ≥ 5: 6.25; no copy")
+    assert history["passed choose"].startswith("aesthetic ≥ 5: 6.25; no earlier image")
     assert (history["caption"], history["caption by"]) == ("a man, smiling", "model (/me/blip)")
     assert history["before the edits"] == "a smiling man"
     assert history["caption fits"] == "0.190 (ViT-B-32 openai): doubtful"
     assert history["candidate"] == "0.190 a smiling man (model); 0.150 a man (alt)"
     assert history["in the dataset"] == "dataset/people/a man, smiling.png"
-    assert history["multiply"] == "4 times an epoch"
+    assert history["multiply"] == "4 times per epoch"
     assert Path(history["picture"].removesuffix(" (48 × 40)")).is_relative_to(workspace / "collections/people")
 
 

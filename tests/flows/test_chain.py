@@ -13,7 +13,7 @@ import pytest
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import lock
 from dreamloom.base.progress import silent
-from dreamloom.curate.assemble import read_manifest
+from dreamloom.curate.manifest import read_manifest
 from dreamloom.flows import chain
 from dreamloom.flows.cli import run
 from dreamloom.flows.steps import Outcome, Step

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dreamloom.base.pixels import decode
-from dreamloom.curate.phash import phash
+from dreamloom.curate.scores.phash import phash
 
 
 def bits_apart(one: int, other: int) -> int:

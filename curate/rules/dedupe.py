@@ -1,10 +1,10 @@
-"""Pictures that repeat an earlier one: the same bytes, or the same image in other bytes. Pure functions of arrays.
+"""Finds images that repeat an earlier one: the same bytes, or the same image in other bytes. Pure functions of arrays.
 
-Rows come in order of priority, and the first of those that repeat each other is the one that stays.
+Rows come in order of priority; of rows that repeat each other, the first stays.
 
 pHash proposes, CLIP confirms. The hash sees light and dark at 8 × 8: it finds copies that were shrunk, compressed or
-brightened, but it is also the same for plain images of any colour, and for one drawing in red and in blue. So two
-images are near duplicates where their hashes differ in few bits and their embeddings agree as well.
+brightened, but is the same for plain images of any color, and for one drawing in red and in blue. So two images are
+near duplicates if their hashes differ in few bits and their embeddings agree as well.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
 NONE = -1
-"""The row that a row repeats which repeats none."""
+"""Stands for the repeated row of a row that repeats none."""
 
 
 def exact_duplicates(digests: Sequence[str | None]) -> Rows:
-    """For each row the first row with the same digest, or NONE; a row without digest repeats none."""
+    """Returns for each row the first row with the same digest, or NONE; a row without digest repeats none."""
     first: dict[str, int] = {}
     repeats = np.full(len(digests), NONE, dtype=np.int64)
     for row, digest in enumerate(digests):
@@ -31,14 +31,14 @@ def exact_duplicates(digests: Sequence[str | None]) -> Rows:
 def near_duplicates(
     hashes: NDArray[np.int64], bits: int, cosine: float, embeddings: Callable[[Rows], NDArray[np.float32]]
 ) -> Rows:
-    """For each row the first row before it that stays and that it nearly repeats, or NONE: then it stays.
+    """Returns for each row the first earlier row that stays and that it nearly repeats, or NONE: then it stays.
 
     Args:
         hashes: 64-bit perceptual hashes [n], as signed integers.
-        bits: the most bits in which the hashes of near duplicates differ.
-        cosine: the least cosine of their embeddings.
-        embeddings: gives the L2-normalised embeddings [m, d] of m rows; asked once, for those rows only whose hash
-            is near another's.
+        bits: Maximum bits in which the hashes of near duplicates differ.
+        cosine: Minimum cosine of their embeddings.
+        embeddings: Returns the L2-normalized embeddings [m, d] of m rows; called once, for the rows whose hash is near
+            another's.
     """
     values, of_row = np.unique(hashes.view(np.uint64), return_inverse=True)
     near = _neighbours(values, bits)
@@ -73,13 +73,13 @@ def _neighbours(values: NDArray[np.uint64], bits: int) -> dict[int, list[int]]:
 
 
 def close_pairs(values: NDArray[np.uint64], bits: int) -> list[tuple[int, int]]:
-    """The pairs of places of different values that differ in at most `bits` bits, sorted.
+    """Returns the pairs of indices of different values that differ in at most `bits` bits, sorted.
 
-    Multi-index hashing (Norouzi, Punjani, Fleet 2012): cut into bits + 2 bands, two such values agree in two bands at
-    least, so they stand together when sorted by these two. A million values take 15 sorts at 4 bits, not 5 × 10¹¹
+    Multi-index hashing (Norouzi, Punjani, Fleet 2012): cut into bits + 2 bands, two such values agree in at least two
+    bands, so they are neighbours when sorted by these two. A million values take 15 sorts at 4 bits, not 5 × 10¹¹
     comparisons.
     """
-    found: set[tuple[int, int]] = set()
+    pairs_found: set[tuple[int, int]] = set()
     edges = np.linspace(0, 64, bits + 3).astype(int)
     masks = [((1 << int(high)) - 1) ^ ((1 << int(low)) - 1) for low, high in pairwise(edges)]
     for one, other in combinations(masks, 2):
@@ -91,6 +91,6 @@ def close_pairs(values: NDArray[np.uint64], bits: int) -> list[tuple[int, int]]:
             start = start[banded[start] == banded[start + step]]
             close = start[np.bitwise_count(sorted_values[start] ^ sorted_values[start + step]) <= bits]
             pairs = np.sort(np.stack([order[close], order[close + step]], axis=1), axis=1)
-            found.update(map(tuple, pairs.tolist()))
+            pairs_found.update(map(tuple, pairs.tolist()))
             step += 1
-    return sorted(found)
+    return sorted(pairs_found)

@@ -1,0 +1,76 @@
+"""The manifest of a workspace, dataset.parquet: what became of every image of every source."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dreamloom.base.errors import UserError
+from dreamloom.base.parquet_metadata import read_metadata
+from dreamloom.curate.history import HISTORY
+
+MANIFEST = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("role", pa.string(), nullable=False),  # Role
+        pa.field("split", pa.string(), nullable=False),  # train, heldout or dropped
+        pa.field("file", pa.string()),  # relative to the workspace; null where dropped
+        pa.field("multiply", pa.float64()),  # of its folder; null unless train
+        *(HISTORY.field(name) for name in HISTORY.names if name not in ("key", "source", "role", "image", "bytes")),
+    ]
+)
+"""One row per record of every source, including those that were dropped: training first, then in order. A dropped row
+has the stage that dropped it, the reason, and a detail."""
+
+TRAIN, HELD_OUT, DROPPED = "train", "heldout", "dropped"
+NOT_DRAWN = "not_drawn"
+"""Why an image is left out whose source's share of the ground truth is less than one image."""
+
+
+def manifest_path(workspace: Path) -> Path:
+    """Returns where the manifest of a workspace lies."""
+    return workspace / "dataset.parquet"
+
+
+def read_manifest(path: Path) -> pa.Table:
+    """Reads the rows of a manifest (MANIFEST).
+
+    Raises:
+        UserError: it is missing or unreadable, or a newer release wrote it in another format.
+    """
+    read_manifest_metadata(path)  # which refuses what would be misread
+    try:
+        return pq.read_table(path, schema=MANIFEST, partitioning=None).replace_schema_metadata(None)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"The manifest {path} can't be read ({error}); run balance, which makes it.") from error
+
+
+def read_manifest_metadata(path: Path) -> dict[str, str]:
+    """Reads how a manifest was made (recipe, content, config, summary, sources); empty where there is none.
+
+    Raises:
+        UserError: it is unreadable, or a newer release wrote it in another format.
+    """
+    return read_metadata(path, "balance")
+
+
+def content_digest(path: Path) -> str:
+    """Returns a hash of what a manifest gives to train on and to measure by: images, captions, and multiplies.
+
+    Results made from it depend on nothing else, so captions that were made again and are the same begin no new run.
+
+    Raises:
+        UserError: it is missing.
+    """
+    metadata = read_manifest_metadata(path)
+    if "content" not in metadata:
+        raise UserError(f"The manifest {path} is not there, or an old one; run balance, which makes it.")
+    return metadata["content"]
+
+
+def read_sources(path: Path) -> list[dict[str, Any]]:
+    """Reads the sources of a manifest: name, role, and root, the collection's folder relative to the workspace."""
+    return list(json.loads(read_manifest_metadata(path).get("sources", "[]")))
