@@ -1,1 +1,1 @@
-"""Choosing candidates from a LAION-style index."""
+"""Chooses candidates from a LAION-style index."""

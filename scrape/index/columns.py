@@ -1,4 +1,4 @@
-"""LAION's many column spellings, mapped at the door: from any index to the columns of a candidate."""
+"""LAION's many column spellings: maps the columns of any index to those of a candidate."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,59 +30,58 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "md5": ("md5", "md5_hash"),
     "sha256": ("sha256",),
 }
-"""A candidate's column → its names in LAION, re-LAION, DataComp, COYO, PD12M and laion-coco, in any case; the first
+"""A candidate's column → its names in LAION, re-LAION, DataComp, COYO, PD12M and laion-coco, in any case. The first
 that an index has is taken."""
 
 
 _V2 = ("aesthetic_score", "aesthetics_score", "aesthetic_score_laion_v2")
-"""Columns of aesthetic scores that are V2's for sure; what is called `aesthetic` may be either's."""
+"""Columns of aesthetic scores that are certainly V2's; `aesthetic` may be V1's or V2's."""
 
 _NSFW = {"UNLIKELY": 0.0, "UNSURE": 0.5, "NSFW": 1.0}
-"""LAION-400M's and raw LAION-5B's tags, as probabilities."""
+"""The tags of LAION-400M and raw LAION-5B, as probabilities."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of an index, and the SQL by which it is read."""
+    """A column of an index, and the SQL that reads it."""
 
     name: str
-    kind: pa.DataType
+    type: pa.DataType
 
     @property
-    def text(self) -> str:
+    def text_sql(self) -> str:
         """SQL of its values as text."""
         return f"CAST({self._quoted} AS VARCHAR)"
 
     @property
-    def number(self) -> str:
+    def number_sql(self) -> str:
         """SQL of its values as numbers; null where there is none, or NaN."""
-        if pa.types.is_integer(self.kind):
+        if pa.types.is_integer(self.type):
             return self._quoted
-        number = self._quoted if pa.types.is_floating(self.kind) else self._parsed
+        number = self._quoted if pa.types.is_floating(self.type) else self._parsed
         return f"CASE WHEN NOT isnan({number}) THEN {number} END"
 
-    def compared(self, operator: str, limit: float) -> str:
-        """SQL that is true where its number is so by `limit`, seen in the column's own precision.
+    def comparison_sql(self, operator: str, limit: float) -> str:
+        """Returns SQL that compares its number with a limit, in the precision of the column.
 
-        The column stands bare in it, so that DuckDB passes over row groups by their statistics.
+        The column itself stands in the comparison, so that DuckDB can skip row groups by their statistics.
         """
-        if pa.types.is_integer(self.kind):
+        if pa.types.is_integer(self.type):
             return f"{self._quoted} {operator} {limit!r}"
-        if not pa.types.is_floating(self.kind):
+        if not pa.types.is_floating(self.type):
             return f"{self._parsed} {operator} {limit!r}"
-        kind = "DOUBLE" if pa.types.is_float64(self.kind) else "FLOAT"
-        return (
-            f"({self._quoted} {operator} {limit!r}::{kind} AND NOT isnan({self._quoted}))"  # NaN is above all numbers
-        )
+        sql_type = "DOUBLE" if pa.types.is_float64(self.type) else "FLOAT"
+        # NaN is above all numbers
+        return f"({self._quoted} {operator} {limit!r}::{sql_type} AND NOT isnan({self._quoted}))"
 
     @property
-    def scale(self) -> str | None:
-        """Of aesthetic scores: "v2", or None where the name does not say."""
+    def aesthetic_scale(self) -> str | None:
+        """Of a column of aesthetic scores: "v2"; None: its name does not tell."""
         return "v2" if self.name.lower() in _V2 else None
 
     @property
     def _parsed(self) -> str:
-        """SQL of the numbers that its texts are."""
+        """SQL of the numbers that its texts spell."""
         if self.name.lower() != "nsfw":
             return f"TRY_CAST({self._quoted} AS DOUBLE)"
         tags = " ".join(f"WHEN '{tag}' THEN {number}::DOUBLE" for tag, number in _NSFW.items())
@@ -95,7 +94,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Index:
-    """Files that follow one another and spell their columns in one way."""
+    """Consecutive files that spell their columns in the same way."""
 
     files: tuple[IndexFile, ...]
     columns: dict[str, Column]
@@ -104,45 +103,52 @@ class Index:
 
 
 def match_columns(names: Iterable[str]) -> dict[str, str]:
-    """A candidate's column → which of these names is it, where one is."""
-    known: dict[str, str] = {}
+    """Returns a candidate's column → which of these names it has; columns without a match are left out."""
+    by_lower: dict[str, str] = {}
     for name in names:
-        known.setdefault(name.lower(), name)
-    found = {
-        ours: next((known[alias] for alias in aliases if alias in known), None) for ours, aliases in ALIASES.items()
+        by_lower.setdefault(name.lower(), name)
+    matches = {
+        column: next((by_lower[alias] for alias in aliases if alias in by_lower), None)
+        for column, aliases in ALIASES.items()
     }
-    return {ours: name for ours, name in found.items() if name is not None}
+    return {column: name for column, name in matches.items() if name is not None}
 
 
-def read_indexes(files: Iterable[IndexFile], text: str | None = None, scale: str | None = None) -> list[Index]:
+def read_indexes(
+    files: Iterable[IndexFile], caption_column: str | None = None, aesthetic_scale: str | None = None
+) -> list[Index]:
     """Reads the footers of parquet files, in order.
 
     Args:
-        text: the column of captions; None: the first of the usual names that a file has.
-        scale: "v1" or "v2": of several columns of aesthetic scores that of this scale is taken.
+        files: the files.
+        caption_column: the column of captions; None: the first of the usual names that a file has.
+        aesthetic_scale: "v1" or "v2": of several columns of aesthetic scores, the one of this scale is taken.
 
     Raises:
-        UserError: one is no parquet file, or has no column of URLs, or not the one named.
+        UserError: a file is not parquet, or has no column of URLs, or not the one of captions.
     """
-    with ThreadPoolExecutor(8) as pool:  # far files answer late
-        footers = list(pool.map(lambda file: (file, *_footer(file, text, scale)), files))
-    return list(_runs(footers))
+    with ThreadPoolExecutor(8) as pool:  # remote files answer late
+        footers = list(pool.map(lambda file: (file, *_read_footer(file, caption_column, aesthetic_scale)), files))
+    return list(_group(footers))
 
 
-def _footer(file: IndexFile, text: str | None, scale: str | None) -> tuple[dict[str, Column], int]:
+def _read_footer(
+    file: IndexFile, caption_column: str | None, aesthetic_scale: str | None
+) -> tuple[dict[str, Column], int]:
+    """Returns the columns, by the candidate's names, and the number of rows."""
     try:
         metadata = file.metadata()
         schema = metadata.schema.to_arrow_schema()
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # the last for names that are damaged
-        raise UserError(f"{file} can't be read as parquet ({_first_line(error)}); take it out of `index`.") from error
+        raise UserError(f"{file} can't be read as parquet ({_first_line(error)}); remove it from `index`.") from error
     names = match_columns(schema.names)
-    if scale == "v2":
+    if aesthetic_scale == "v2":
         names["aesthetic"] = next((name for name in schema.names if name.lower() in _V2), names.get("aesthetic", ""))
-    if text is not None:
-        names["text"] = next((name for name in schema.names if name.lower() == text.lower()), "")
-    columns = {ours: Column(name, schema.field(name).type) for ours, name in names.items() if name}
-    for needed, called in [("url", "url"), *([("text", text)] if text else [])]:
-        if needed not in columns:
+    if caption_column is not None:
+        names["text"] = next((name for name in schema.names if name.lower() == caption_column.lower()), "")
+    columns = {column: Column(name, schema.field(name).type) for column, name in names.items() if name}
+    for column, called in [("url", "url"), *([("text", caption_column)] if caption_column else [])]:
+        if column not in columns:
             raise UserError(
                 f"{file} has no column named {called} (it has {', '.join(schema.names) or 'none'}); name a LAION-style "
                 "index, or its columns."
@@ -150,13 +156,16 @@ def _footer(file: IndexFile, text: str | None, scale: str | None) -> tuple[dict[
     return columns, metadata.num_rows
 
 
-def _runs(footers: list[tuple[IndexFile, dict[str, Column], int]]) -> Iterator[Index]:
-    def alike(footer: tuple[IndexFile, dict[str, Column], int]) -> tuple[bool, list[tuple[str, str, str]]]:
-        return footer[0].store is None, sorted((ours, c.name, str(c.kind)) for ours, c in footer[1].items())
+def _group(footers: list[tuple[IndexFile, dict[str, Column], int]]) -> Iterator[Index]:
+    """Joins consecutive files of the same columns, on the same kind of file system."""
 
-    for _, run in groupby(footers, key=alike):
-        same = list(run)
-        yield Index(tuple(file for file, _, _ in same), same[0][1], sum(rows for _, _, rows in same))
+    def layout(footer: tuple[IndexFile, dict[str, Column], int]) -> tuple[bool, list[tuple[str, str, str]]]:
+        file, columns, _ = footer
+        return file.filesystem is None, sorted((name, c.name, str(c.type)) for name, c in columns.items())
+
+    for _, group in groupby(footers, key=layout):
+        members = list(group)
+        yield Index(tuple(file for file, _, _ in members), members[0][1], sum(rows for _, _, rows in members))
 
 
 def _first_line(error: Exception) -> str:

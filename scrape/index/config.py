@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from dreamloom.base.stage import BY_CONTENT, PART_ROWS, StageConfig
+from dreamloom.base.stage import BY_CONTENT, PART_ROWS, Group, StageConfig
 from dreamloom.scrape.index.words import Words
 
 STOCK_SITES = [
@@ -21,54 +21,77 @@ STOCK_SITES = [
 ]
 """Sites that sell images, and show them with a watermark."""
 
+_CAPTIONS, _SIZE, _SCORES = Group("Captions"), Group("Size"), Group("Scores")
+_ORIGIN, _SELECTION = Group("Origin"), Group("Selection")
+
 
 class FilterConfig(StageConfig):
     """Which rows of an index become candidates.
 
-    A limit left at its default passes where the index has no such column; any other value is an error there. Where the
-    column is there, a row that has no value in it is dropped (of punsafe and pwatermark, see `unscored`).
+    A limit that is left at its default drops nothing where the index has no column for it; any other value is then an
+    error. Where the column exists, rows without a value in it are dropped (for punsafe and pwatermark see `unscored`).
     """
 
     index: Annotated[list[str], BY_CONTENT] = Field(
-        description="Parquet files of a LAION-style index: paths, folders or globs, also s3:// or hf://, in order."
+        description="Parquet files of a LAION-style index, in order: paths, folders or globs, also s3:// or hf://."
     )
-    words: Words = Field(Words(), description="What the caption must and must not say.")
-    caption_column: str | None = Field(
-        None, description="The column of captions; null: text, caption or top_caption, the first that is there."
+    words: Annotated[Words, _CAPTIONS] = Field(Words(), description="Words that the caption must and must not contain.")
+    caption_column: Annotated[str | None, _CAPTIONS] = Field(
+        None, description="Column of captions; null: text, caption or top_caption, the first that exists."
     )
-    min_side: int | None = Field(512, ge=1, description="Both sides have at least this many pixels; null: any size.")
-    max_aspect: float | None = Field(3.0, ge=1, description="Longer side by shorter side, at most; null: any shape.")
-    min_aesthetic: float | None = Field(
-        None, description="Aesthetic score, at least, on the index's own scale; null: any."
+    languages: Annotated[list[str], _CAPTIONS] = Field(
+        [], description='Languages of the caption to take, as the index spells them ("en"); empty: all.'
     )
-    aesthetic_scale: Literal["v1", "v2"] | None = Field(
+    min_side: Annotated[int | None, _SIZE] = Field(
+        512, ge=1, description="Minimum width and height, in pixels; null: any."
+    )
+    max_aspect: Annotated[float | None, _SIZE] = Field(
+        3.0, ge=1, description="Maximum ratio of the longer side to the shorter; null: any."
+    )
+    min_aesthetic: Annotated[float | None, _SCORES] = Field(
+        None, description="Minimum aesthetic score, on the scale of the index; null: any."
+    )
+    aesthetic_scale: Annotated[Literal["v1", "v2"] | None, _SCORES] = Field(
         None,
-        description="Of which predictor min_aesthetic is, LAION's V1 or V2, whose scores are not comparable; null: "
-        "that of the index, which must then be one.",
+        description="LAION's predictor, V1 or V2, whose scale min_aesthetic is on (they are not comparable); null: "
+        "that of the index, which must have one scale only.",
     )
-    min_similarity: float | None = Field(None, description="CLIP cosine of image and text, at least; null: any.")
-    max_punsafe: float | None = Field(0.1, gt=0, description="Probability of being unsafe, below this; null: any.")
-    max_pwatermark: float | None = Field(0.5, gt=0, description="Probability of a watermark, below this; null: any.")
-    unscored: Literal["drop", "keep"] = Field(
-        "drop", description="What to do with rows whose punsafe or pwatermark nobody has computed: null is not safe."
+    min_similarity: Annotated[float | None, _SCORES] = Field(
+        None, description="Minimum CLIP cosine similarity of image and text; null: any."
     )
-    languages: list[str] = Field(
-        [], description='Languages of the caption, as the index writes them ("en"); none: all.'
+    max_punsafe: Annotated[float | None, _SCORES] = Field(
+        0.1, gt=0, description="Keep rows whose probability of being unsafe is below this; null: any."
     )
-    licences: list[str] = Field([], description="Licences to take, as the index writes them, in any case; none: all.")
-    domains: list[str] = Field([], description="Domains to take, with all their subdomains; none: all.")
-    exclude_domains: list[str] = Field(STOCK_SITES, description="Domains to leave out, with all their subdomains.")
-    deduplicate_by: Literal["url", "url_text"] = Field(
-        "url", description="What makes two rows one: the same URL, or the same URL with the same caption."
+    max_pwatermark: Annotated[float | None, _SCORES] = Field(
+        0.5, gt=0, description="Keep rows whose probability of a watermark is below this; null: any."
     )
-    limit: int | None = Field(None, ge=1, description="Candidates, at most; null: all.")
-    take: Literal["first", "best", "sample"] = Field(
+    unscored: Annotated[Literal["drop", "keep"], _SCORES] = Field(
+        "drop", description="What to do with rows that have no punsafe or pwatermark: a missing score is not safe."
+    )
+    licences: Annotated[list[str], _ORIGIN] = Field(
+        [], description="Licences to take, as the index spells them, in any case; empty: all."
+    )
+    domains: Annotated[list[str], _ORIGIN] = Field(
+        [], description="Domains to take, including their subdomains; empty: all."
+    )
+    exclude_domains: Annotated[list[str], _ORIGIN] = Field(
+        STOCK_SITES, description="Domains to leave out, including their subdomains."
+    )
+    deduplicate_by: Annotated[Literal["url", "url_text"], _SELECTION] = Field(
+        "url", description="Which rows are duplicates: those with the same URL, or the same URL and caption."
+    )
+    limit: Annotated[int | None, _SELECTION] = Field(
+        None, ge=1, description="Maximum number of candidates; null: no maximum."
+    )
+    take: Annotated[Literal["first", "best", "sample"], _SELECTION] = Field(
         "first",
-        description="Which to take under `limit`: the first of the index, the best by aesthetic score, or a uniform "
-        "sample that depends on `seed` alone.",
+        description="Which rows to take up to `limit`: the first of the index, the best by aesthetic score, or a "
+        "uniform sample that depends on `seed` alone.",
     )
-    seed: int = Field(0, description="Of the sample.")
-    part_rows: int = Field(PART_ROWS, ge=1, description="Rows of a part, the unit of work of all later stages.")
+    seed: Annotated[int, _SELECTION] = Field(0, description="Seed of the sample.")
+    part_rows: Annotated[int, _SELECTION] = Field(
+        PART_ROWS, ge=1, description="Rows per part, the unit of work of all later stages."
+    )
 
     @field_validator("index", mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""The files of an index: folders, globs and files, of this machine or of a store that fsspec knows (s3://, hf://)."""
+"""Finds the files of an index: paths, folders and globs, local or on a file system of fsspec (s3://, hf://)."""
 
 import glob
 import posixpath
@@ -17,100 +17,103 @@ from dreamloom.base.files import fingerprint
 
 @dataclass(frozen=True)
 class IndexFile:
-    """A parquet file; making the object touches nothing."""
+    """A parquet file. Creating the object reads nothing."""
 
     name: str
-    """An absolute path, or an address with its protocol."""
-    store: Any = None
-    """The fsspec file system that it is on; None: this machine's own."""
+    """An absolute path, or a URL with its protocol."""
+    filesystem: Any = None
+    """The fsspec file system that it is on; None: it is local."""
 
     def __str__(self) -> str:
         return self.name
 
     def metadata(self) -> pq.FileMetaData:
-        """Its footer."""
-        if self.store is None:
+        """Reads its footer."""
+        if self.filesystem is None:
             return pq.read_metadata(self.name)
-        with self.store.open(self.name, "rb") as stream:
+        with self.filesystem.open(self.name, "rb") as stream:
             return pq.read_metadata(stream)
 
     def size(self) -> int:
-        """Bytes."""
-        return int(self.store.size(self.name)) if self.store else Path(self.name).stat().st_size
+        """Returns its size in bytes."""
+        return int(self.filesystem.size(self.name)) if self.filesystem else Path(self.name).stat().st_size
 
     def fingerprint(self) -> str:
-        """Names its content: by a sample of it, or, where that is far away, by what its store says of it."""
-        if self.store is None:
+        """Identifies its content: by a sample of it, or by what a remote file system tells about it."""
+        if self.filesystem is None:
             return fingerprint(self.name)
-        known = self.store.info(self.name)
-        return f"{self.name} {known.get('size')} {next((str(known[n]) for n in _VERSIONS if known.get(n)), '')}"
+        info = self.filesystem.info(self.name)
+        version = next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
+        return f"{self.name} {info.get('size')} {version}"
 
 
 _VERSIONS = ("ETag", "etag", "blob_id", "md5", "LastModified", "mtime", "created")
-"""What stores call that which changes with the content."""
+"""What file systems call the value that changes with the content."""
 
 
 def is_remote(pattern: str) -> bool:
-    """Whether a pattern is an address and no path."""
+    """Tells whether a pattern is a URL instead of a path."""
     return "://" in pattern
 
 
 def find_index_files(patterns: Iterable[str]) -> list[IndexFile]:
-    """The files of an index: patterns in the order given, what each matches by name, none twice.
+    """Finds the files of an index: patterns in the given order, the matches of each by name, none twice.
 
     Raises:
-        UserError: one matches nothing, or its store can't be asked.
+        UserError: a pattern matches nothing, or its file system can't be reached.
     """
-    found: dict[str, IndexFile] = {}
+    files: dict[str, IndexFile] = {}
     for pattern in patterns:
-        matches = _far(pattern) if is_remote(pattern) else [IndexFile(str(path)) for path in _near(pattern)]
+        matches = _find_remote(pattern) if is_remote(pattern) else _find_local(pattern)
         if not matches:
             raise UserError(f"No parquet file is at {pattern}; `index` takes files, folders and globs.")
         for match in matches:
-            found.setdefault(match.name, match)
-    if not found:
+            files.setdefault(match.name, match)
+    if not files:
         raise UserError("`index` is empty; name the parquet files of a LAION-style index there.")
-    return list(found.values())
+    return list(files.values())
 
 
-def _near(pattern: str) -> list[Path]:
+def _find_local(pattern: str) -> list[IndexFile]:
     path = Path(pattern).expanduser()
     if path.is_dir():
-        return [match.resolve() for match in sorted(path.glob("*.parquet"))]
-    if path.is_file():
-        return [path.resolve()]
-    return [Path(match).resolve() for match in sorted(glob.glob(str(path), recursive=True))]
+        matches = sorted(path.glob("*.parquet"))
+    elif path.is_file():
+        matches = [path]
+    else:
+        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+    return [IndexFile(str(match.resolve())) for match in matches]
 
 
-def _far(pattern: str) -> list[IndexFile]:
+def _find_remote(pattern: str) -> list[IndexFile]:
     try:
-        store, path = fsspec.core.url_to_fs(pattern)
-        store.invalidate_cache()
-        if store.isdir(path):
-            names = sorted(store.glob(posixpath.join(glob.escape(path), "*.parquet")))
+        filesystem, path = fsspec.core.url_to_fs(pattern)
+        filesystem.invalidate_cache()
+        if filesystem.isdir(path):
+            names = sorted(filesystem.glob(posixpath.join(glob.escape(path), "*.parquet")))
         else:
-            names = [path] if store.isfile(path) else sorted(store.glob(path))
-    except _unreached() as error:
+            names = [path] if filesystem.isfile(path) else sorted(filesystem.glob(path))
+    except _unreachable_errors() as error:
         why = " ".join(str(error).split())[:200]
-        raise UserError(f"{pattern} can't be reached ({why}); see that address and access are right.") from error
-    _date(store)
-    return [IndexFile(store.unstrip_protocol(name), store) for name in names]
+        raise UserError(f"{pattern} can't be reached ({why}); check its address and your access to it.") from error
+    _provide_dates(filesystem)
+    return [IndexFile(filesystem.unstrip_protocol(name), filesystem) for name in names]
 
 
-def _date(store: Any) -> None:
-    """DuckDB asks of each file when it was changed, which the Hub's store does not know; any date will do."""
+def _provide_dates(filesystem: Any) -> None:
+    """DuckDB asks when each file was modified, which the Hub's file system does not know; any date will do."""
 
     def modified(path: str) -> datetime:
         try:
-            return cast(datetime, type(store).modified(store, path))
+            return cast(datetime, type(filesystem).modified(filesystem, path))
         except NotImplementedError:
             return datetime.fromtimestamp(0, UTC)
 
-    store.modified = modified
+    filesystem.modified = modified
 
 
-def _unreached() -> tuple[type[Exception], ...]:
-    """What stores raise; s3fs lets some of its own library's through: no credentials, no connection."""
+def _unreachable_errors() -> tuple[type[Exception], ...]:
+    """Returns what file systems raise; s3fs passes on some of its own library's: no credentials, no connection."""
     from botocore.exceptions import BotoCoreError
 
     return OSError, ImportError, ValueError, BotoCoreError

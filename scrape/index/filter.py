@@ -1,4 +1,4 @@
-"""filter: rows of a LAION-style index, in any of its column spellings, become the candidates of a collection."""
+"""Turns rows of a LAION-style index, in any of its column spellings, into the candidates of a collection."""
 
 import tempfile
 from collections.abc import Iterator
@@ -20,33 +20,33 @@ _VERSION = 3
 
 
 def filter_laion(collection: Collection, config: FilterConfig, progress: Progress = silent) -> Summary:
-    """Writes the candidates of `collection`, unless they are there already, made by this config from this index.
+    """Writes the candidates of a collection, unless they were made by this config from this index already.
 
-    Part 00000 is committed last and carries the whole funnel, so that where it stands all others do.
+    Part 00000 is committed last and carries the whole funnel: if it exists, all other parts do.
 
     Returns:
-        The funnel: rows of the index, kept, and dropped by the first predicate that a row does not pass.
+        The funnel: rows of the index, kept, and dropped by the first predicate that a row fails.
 
     Raises:
-        UserError: no file, no parquet, no URL column, no column for a limit that was asked for, or another process
-            works on this collection.
+        UserError: there is no file, no parquet, no column of URLs, no column for a limit that is set, or another
+            process works on this collection.
     """
-    made_by = filter_recipe(config)
+    current_recipe = filter_recipe(config)
     with collection.lock():
         remove_leftovers(collection.root)
         remove_leftovers(collection.root / Table.CANDIDATES)
-        if collection.recipe(Table.CANDIDATES, "00000") == made_by:
+        if collection.recipe(Table.CANDIDATES, "00000") == current_recipe:
             return collection.summary(Table.CANDIDATES).as_existing(len(collection.parts(Table.CANDIDATES)))
-        with _selection(config, collection.root, progress) as (funnel, rows):
-            funnel.parts_done = _write_parts(collection, config, made_by, funnel, rows)
+        with _selection(config, collection.root, progress) as (funnel, parts):
+            funnel.parts_done = _write_parts(collection, config, current_recipe, funnel, parts)
         return funnel
 
 
 def is_current(collection: Collection, config: FilterConfig) -> bool:
-    """Whether the candidates are there, made by this config from the index as it is now.
+    """Tells whether the candidates were made by this config from the index as it is now.
 
     Raises:
-        UserError: no file of the index is there.
+        UserError: a pattern of `index` matches no file.
     """
     return collection.recipe(Table.CANDIDATES, "00000") == filter_recipe(config)
 
@@ -57,12 +57,12 @@ def filter_recipe(config: FilterConfig) -> str:
     Raises:
         UserError: a pattern of `index` matches no file.
     """
-    prints = [file.fingerprint() for file in find_index_files(config.index)]
-    return recipe("filter", _VERSION, config, upstream=prints)
+    fingerprints = [file.fingerprint() for file in find_index_files(config.index)]
+    return recipe("filter", _VERSION, config, upstream=fingerprints)
 
 
 def explain(config: FilterConfig, progress: Progress = silent) -> Summary:
-    """The funnel of `filter_laion`, without writing anything that stays.
+    """Returns the funnel of `filter_laion` without writing candidates.
 
     Raises:
         UserError: as `filter_laion`.
@@ -76,30 +76,30 @@ def _selection(config: FilterConfig, folder: Path, progress: Progress) -> Iterat
     from dreamloom.scrape.index.scan import select_rows  # DuckDB, which `--help` does without
 
     indexes = read_indexes(find_index_files(config.index), config.caption_column, config.aesthetic_scale)
-    with select_rows(indexes, config, folder, progress) as selected:
-        yield selected
+    with select_rows(indexes, config, folder, progress) as selection:
+        yield selection
 
 
 def _write_parts(
-    collection: Collection, config: FilterConfig, made_by: str, funnel: Summary, parts: Iterator[pa.Table]
+    collection: Collection, config: FilterConfig, current_recipe: str, funnel: Summary, parts: Iterator[pa.Table]
 ) -> int:
-    """Commits the parts, and part 00000 last of all. Returns how many there are."""
+    """Commits the parts, part 00000 last of all. Returns their number."""
 
     def write(number: int, rows: pa.Table, summary: Summary) -> None:
         keys = pa.array(_keys(config, rows), pa.string())
         content = rows.append_column("key", keys)
         part = f"{number:05d}"
-        collection.write(Table.CANDIDATES, part, content, recipe=made_by, config=config, summary=summary)
+        collection.write(Table.CANDIDATES, part, content, recipe=current_recipe, config=config, summary=summary)
 
-    old = collection.parts(Table.CANDIDATES)
-    collection.remove_parts(Table.CANDIDATES, keep=old[1:])  # part 00000 before the others: it vouches for them
+    old_parts = collection.parts(Table.CANDIDATES)
+    collection.remove_parts(Table.CANDIDATES, keep=old_parts[1:])  # 00000 before the others: it vouches for them
     collection.remove_parts(Table.CANDIDATES, keep=[])
     first = next(parts)
     number = 0
     for number, rows in enumerate(parts, start=1):
         write(number, rows, Summary(rows=len(rows), kept=len(rows)))
-    elsewhere = funnel.kept - len(first)
-    write(0, first, replace(funnel, rows=funnel.rows - elsewhere, kept=len(first), parts_done=1))
+    in_other_parts = funnel.kept - len(first)
+    write(0, first, replace(funnel, rows=funnel.rows - in_other_parts, kept=len(first), parts_done=1))
     return number + 1
 
 

@@ -1,8 +1,8 @@
-"""Which rows of an index are taken, and what became of the others: DuckDB's reading by the predicates.
+"""Selects the rows of an index by the predicates, and counts what became of the others, with DuckDB.
 
-DuckDB reads the index once by all predicates: what passes goes into a temporary parquet file, in the order of the
-index. That file is all that the rest works on (URLs that stand twice, what to take), so memory stays flat however long
-the index is. Then it reads the sizes and scores alone once more, to count what each predicate on them drops.
+DuckDB reads the index once, with all predicates, and writes the rows that pass into a temporary parquet file, in the
+order of the index. All that follows (repeated URLs, which rows to take) reads that file alone, so memory stays flat
+however long the index is. Then DuckDB reads the sizes and scores once more, to count what each predicate on them drops.
 """
 
 import glob
@@ -33,9 +33,9 @@ from dreamloom.scrape.index.words import Words
 
 _COLUMNS = [name for name in SCHEMAS[Table.CANDIDATES].names if name != "key"]
 _SETTINGS = {
-    "memory_limit": f"{max(512, 128 * (os.cpu_count() or 1))}MB",  # by its threads; beyond it DuckDB writes to disk
-    "enable_external_file_cache": False,  # nothing is read so often that the system's own cache did not do
-    "autoload_known_extensions": False,  # far files are read through fsspec
+    "memory_limit": f"{max(512, 128 * (os.cpu_count() or 1))}MB",  # for its threads; beyond it DuckDB writes to disk
+    "enable_external_file_cache": False,  # the system's own cache is enough
+    "autoload_known_extensions": False,  # remote files are read through fsspec
     "autoinstall_known_extensions": False,
 }
 
@@ -44,18 +44,25 @@ _SETTINGS = {
 def select_rows(
     indexes: list[Index], config: FilterConfig, folder: Path, progress: Progress
 ) -> Iterator[tuple[Summary, Iterator[pa.Table]]]:
-    """Reads the index, and gives the funnel and the chosen rows, in parts, as candidates without their key.
+    """Yields the funnel, and the selected rows in parts: candidates without their key.
 
     Args:
-        folder: where what must be kept meanwhile lies.
+        indexes: the index.
+        config: which rows are selected.
+        folder: where temporary files are written.
+        progress: is told the rows that were read.
+
+    Raises:
+        UserError: the index lacks a column, can't be read, or a regular expression is wrong.
     """
-    begun = time.monotonic()
+    started = time.monotonic()
     check_aesthetic_scales(config, indexes)
     with (
         tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-", dir=folder) as temporary,
         duckdb.connect(config={**_SETTINGS, "temp_directory": temporary}) as database,
     ):
-        database.sql("SET enable_progress_bar = true; SET enable_progress_bar_print = false")  # so that it can be asked
+        # query_progress() needs the bar
+        database.sql("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
         _check_patterns(database, config.words)
         passed = Path(temporary) / "passed.parquet"
         funnel = Summary(rows=sum(index.rows for index in indexes))
@@ -64,15 +71,15 @@ def select_rows(
             funnel.dropped = _scan(database, config, indexes, passed, _reporter(database, funnel.rows, progress))
         except duckdb.Error as error:  # damaged files end in many of them
             raise UserError(f"The index can't be read: {str(error).splitlines()[0]}") from error
-        found = funnel.rows - sum(funnel.dropped.values())
-        distinct = _mark_first(database, config, passed)
+        passing = funnel.rows - sum(funnel.dropped.values())
+        distinct = _mark_distinct(database, config, passed)
         funnel.kept = min(distinct, config.limit or distinct)
-        repeated = f"duplicate_{config.deduplicate_by}"
-        dropped = {**funnel.dropped, repeated: found - distinct, "limit": distinct - funnel.kept}
+        duplicates = {f"duplicate_{config.deduplicate_by}": passing - distinct}
+        dropped = {**funnel.dropped, **duplicates, "limit": distinct - funnel.kept}
         funnel.dropped = {reason: count for reason, count in dropped.items() if count}
-        funnel.seconds = time.monotonic() - begun
+        funnel.seconds = time.monotonic() - started
         progress(funnel.rows, funnel.rows, f"{funnel.kept} kept")
-        yield funnel, _taken(database, config, indexes, passed)
+        yield funnel, _take(database, config, indexes, passed)
 
 
 def _check_patterns(database: duckdb.DuckDBPyConnection, words: Words) -> None:
@@ -81,14 +88,16 @@ def _check_patterns(database: duckdb.DuckDBPyConnection, words: Words) -> None:
             database.execute("SELECT regexp_matches('', ?)", [pattern]).fetchall()
         except duckdb.Error as error:
             why = str(error).splitlines()[0].removeprefix("Invalid Input Error: ")
-            raise UserError(f"{pattern!r} in `words` is no regular expression of RE2's ({why}); mend it.") from error
+            raise UserError(
+                f"{pattern!r} in `words` is not a regular expression of RE2 ({why}); correct it."
+            ) from error
 
 
-# The reading
+# Reading
 
 
 def _reporter(database: duckdb.DuckDBPyConnection, rows: int, progress: Progress) -> Callable[[], None]:
-    """Tells how much of the query that runs is done."""
+    """Returns a function that reports how much of the running query is done."""
 
     def report() -> None:
         percent = database.query_progress()
@@ -105,17 +114,17 @@ def _scan(
     passed: Path,
     progress: Callable[[], None],
 ) -> dict[str, int]:
-    """Writes the rows that pass all predicates.
+    """Writes the rows that pass all predicates into a parquet file.
 
     Returns:
-        Reason → rows dropped, in the order of the funnel.
+        Reason → dropped rows, in the order of the funnel.
     """
     numbers = [numeric_predicates(config, index) for index in indexes]
     texts = [text_predicates(config, index) for index in indexes]
-    names, selects = _known(indexes), []
+    names, selects = _candidate_columns(indexes), []
     for place, index in enumerate(indexes):
-        rows_of_it = f"{_source(database, index)} WHERE {_all_of(numbers[place])}"
-        selects.append(_passing(place * _CODES, index, names, rows_of_it, texts[place]))
+        relation = f"{_relation(database, index)} WHERE {_conjunction(numbers[place])}"
+        selects.append(_query(place * _CODES, index, names, relation, texts[place]))
     rows = database.sql(" UNION ALL ".join(selects)).to_arrow_reader(_BATCH_ROWS)
     counts: Counter[int] = Counter()
     waiting: list[pa.RecordBatch] = []
@@ -138,148 +147,158 @@ def _scan(
 
 
 _CODES = 16
-"""More than there are rules on text. A row's code is its index's place times this, plus which rule it fails, or 0."""
+"""More than the rules on text. A row's code is the place of its index times this, plus the rule it fails, or 0."""
 _BATCH_ROWS = 40_960
-"""Rows of the index in memory at once: twenty of DuckDB's vectors."""
+"""Rows of the index in memory at once: twenty vectors of DuckDB."""
 _GROUP_ROWS = 2048
-"""Rows, at least, of a row group of the temporary file: few are cheap to write, and to read."""
+"""Minimum rows of a row group of the temporary file: small groups are cheap to write and to read."""
 
 
 def _dropped_by_numbers(
     database: duckdb.DuckDBPyConnection, index: Index, predicates: dict[str, str], passed: int
 ) -> dict[str, int]:
-    """Reason → rows that it is the first to drop.
+    """Returns reason → rows that its predicate is the first to drop.
 
     Args:
-        passed: how many rows no predicate drops, so that the last one, which is left of them, need not be read again.
+        database: an open connection.
+        index: the index to read.
+        predicates: reason → SQL.
+        passed: rows that pass all predicates; thanks to it the column of the last one need not be read again.
     """
     if len(predicates) < 2:
         return dict.fromkeys(predicates, index.rows - passed)
     first, *others, last = predicates
-    why = _first_failed([predicates[reason] for reason in others])
-    query = f"SELECT {why}, count(*) FROM {_source(database, index)} WHERE {predicates[first]} GROUP BY 1"
+    failed = _first_failed([predicates[reason] for reason in others])
+    query = f"SELECT {failed}, count(*) FROM {_relation(database, index)} WHERE {predicates[first]} GROUP BY 1"
     counts = dict(database.sql(query).fetchall())
-    left = counts.get(0, 0)
+    remaining = counts.get(0, 0)
     by_others = {reason: counts.get(number, 0) for number, reason in enumerate(others, start=1)}
-    return {first: index.rows - sum(counts.values()), **by_others, last: left - passed}
+    return {first: index.rows - sum(counts.values()), **by_others, last: remaining - passed}
 
 
-def _source(database: duckdb.DuckDBPyConnection, index: Index) -> str:
-    store = index.files[0].store
-    if store is not None and not database.filesystem_is_registered(next(iter(_protocols(store)))):
-        database.register_filesystem(store)
-    # Reading ahead, DuckDB holds whole row groups; here the system does it, and takes no memory for it.
-    database.sql(f"SET disable_parquet_prefetching = {str(store is None).lower()}")
+def _relation(database: duckdb.DuckDBPyConnection, index: Index) -> str:
+    filesystem = index.files[0].filesystem
+    if filesystem is not None and not database.filesystem_is_registered(next(iter(_protocols(filesystem)))):
+        database.register_filesystem(filesystem)
+    # Prefetching, DuckDB holds whole row groups; of local files the system reads ahead, and takes no memory for it.
+    database.sql(f"SET disable_parquet_prefetching = {str(filesystem is None).lower()}")
     files = ", ".join(sql_string(glob.escape(file.name)) for file in index.files)
     return f"read_parquet([{files}], hive_partitioning = false, binary_as_string = true)"
 
 
-def _protocols(store: Any) -> tuple[str, ...]:
-    return (store.protocol,) if isinstance(store.protocol, str) else tuple(store.protocol)
+def _protocols(filesystem: Any) -> tuple[str, ...]:
+    return (filesystem.protocol,) if isinstance(filesystem.protocol, str) else tuple(filesystem.protocol)
 
 
-def _all_of(predicates: dict[str, str]) -> str:
+def _conjunction(predicates: dict[str, str]) -> str:
     return " AND ".join(f"({predicate})" for predicate in predicates.values()) or "true"
 
 
 def _first_failed(predicates: Iterable[str]) -> str:
-    """SQL of the number of the first that is not true, from 1 on; 0 where all are."""
+    """Returns SQL of the number of the first predicate that is not true, counted from 1; 0 where all are true."""
     cases = "".join(f" WHEN ({sql}) IS NOT TRUE THEN {number}" for number, sql in enumerate(predicates, start=1))
     return f"CASE{cases} ELSE 0 END::USMALLINT" if cases else "0"
 
 
-def _passing(code: int, index: Index, names: list[str], rows: str, texts: dict[str, str]) -> str:
-    """The query for some of an index's rows: a code, and what passes as candidates.
+def _query(code: int, index: Index, names: list[str], relation: str, texts: dict[str, str]) -> str:
+    """Returns the query for rows of an index: a code each, and the rows that pass as candidates.
 
     Args:
-        code: of the rows that pass; that of others is higher by the number of the rule that they fail.
-        names: the candidates' columns to give.
+        code: the code of rows that pass; for others the number of the rule that they fail is added.
+        index: the index.
+        names: the columns of the candidates.
+        relation: the SQL of the rows to read.
+        texts: the rules on text: reason → SQL.
     """
-    inner = f"SELECT *, {_first_failed(texts.values())} AS {_CODE} FROM {rows}"
+    inner = f"SELECT *, {_first_failed(texts.values())} AS {_CODE} FROM {relation}"
     columns = ", ".join(f"CASE WHEN {_CODE} = 0 THEN {_as_candidate(index, n)} END AS {n}" for n in names)
     return f"SELECT {code} + {_CODE}::INTEGER AS code, {columns} FROM ({inner})"
 
 
-def _known(indexes: list[Index]) -> list[str]:
-    """The candidates' columns that some index has, and those that all is told apart by."""
+def _candidate_columns(indexes: list[Index]) -> list[str]:
+    """Returns the columns of candidates that some index has, and those that duplicates are found by."""
     return [name for name in _COLUMNS if name in ("url", "text") or any(name in index.columns for index in indexes)]
 
 
 _CODE = '"which rule on text this row fails"'
-"""A name that no index has."""
+"""A column name that no index has."""
 
 
 def _as_candidate(index: Index, name: str) -> str:
-    """A candidate's column, null where the index has none."""
-    column, kind = index.columns.get(name), SCHEMAS[Table.CANDIDATES].field(name).type
+    """Returns SQL of a candidate's column; null where the index has none."""
+    column, data_type = index.columns.get(name), SCHEMAS[Table.CANDIDATES].field(name).type
     if column is None:
         sql = "NULL"
-    elif pa.types.is_string(kind):
-        sql = {"url": f"trim({column.text})", "licence": f"nullif({column.text}, '?')"}.get(name, column.text)
+    elif pa.types.is_string(data_type):
+        sql = {"url": f"trim({column.text_sql})", "licence": f"nullif({column.text_sql}, '?')"}.get(
+            name, column.text_sql
+        )
     else:
-        sql = f"TRY_CAST({column.number} AS {_KINDS[kind]})"
-    return f"CAST({sql} AS {_KINDS[kind]})"
+        sql = f"TRY_CAST({column.number_sql} AS {_SQL_TYPES[data_type]})"
+    return f"CAST({sql} AS {_SQL_TYPES[data_type]})"
 
 
-_KINDS = {pa.string(): "VARCHAR", pa.int32(): "INTEGER", pa.float32(): "FLOAT"}
+_SQL_TYPES = {pa.string(): "VARCHAR", pa.int32(): "INTEGER", pa.float32(): "FLOAT"}
 
 
-# What is taken
+# Taking
 
 
-def _mark_first(database: duckdb.DuckDBPyConnection, config: FilterConfig, passed: Path) -> int:
-    """Makes the table `firsts` of the places at which each row stands first. Returns how many there are."""
-    same = {"url": "md5_number(url)", "url_text": "md5_number(url), md5_number(coalesce(text, ''))"}[
-        config.deduplicate_by
-    ]
+def _mark_distinct(database: duckdb.DuckDBPyConnection, config: FilterConfig, passed: Path) -> int:
+    """Creates the table `firsts`: the place of one row of each set of duplicates. Returns its number of rows."""
+    identity = "md5_number(url)"
+    if config.deduplicate_by == "url_text":
+        identity += ", md5_number(coalesce(text, ''))"
     place = "min(file_row_number)"
-    if config.take == "sample":  # of the rows alone, so that it is the same in whatever order the files are read
+    if config.take == "sample":  # by the rows alone, so that it is the same in whatever order the files are read
         place = "arg_min(file_row_number, (md5(coalesce(text, '')), file_row_number))"
     database.sql(
         f"CREATE TABLE firsts AS SELECT {place} AS place "
-        f"FROM read_parquet({sql_string(str(passed))}, file_row_number = true) GROUP BY {same}"
+        f"FROM read_parquet({sql_string(str(passed))}, file_row_number = true) GROUP BY {identity}"
     )
     return int(database.sql("SELECT count(*) FROM firsts").fetchall()[0][0])
 
 
-def _taken(
+def _take(
     database: duckdb.DuckDBPyConnection, config: FilterConfig, indexes: list[Index], passed: Path
 ) -> Iterator[pa.Table]:
-    """The chosen rows in their order, `part_rows` at a time; where there are none, one table of none."""
-    names = _known(indexes)
+    """Yields the rows to take in their order, `part_rows` at a time; an empty table where there are none."""
+    names = _candidate_columns(indexes)
     batches = (
-        _first(database, config, names, passed) if config.take == "first" else _sorted(database, config, names, passed)
+        _take_first(database, config, names, passed)
+        if config.take == "first"
+        else _take_sorted(database, config, names, passed)
     )
     waiting = pa.schema([pq.read_schema(passed).field(name) for name in names]).empty_table()
-    given = 0
+    tables = 0
     for batch in batches:
         waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])
         while len(waiting) >= config.part_rows:
             yield waiting.slice(0, config.part_rows)
-            waiting, given = waiting.slice(config.part_rows), given + 1
-    if not given or len(waiting):
+            waiting, tables = waiting.slice(config.part_rows), tables + 1
+    if not tables or len(waiting):
         yield waiting
 
 
-def _first(
+def _take_first(
     database: duckdb.DuckDBPyConnection, config: FilterConfig, names: list[str], passed: Path
 ) -> Iterator[pa.RecordBatch]:
-    """Those that stand first, as they lie in the file, so that nothing need be sorted."""
+    """Yields the first distinct rows in the order of the file, so that nothing need be sorted."""
     limit = f"LIMIT {config.limit}" if config.limit else ""
     places = database.sql(f"SELECT place FROM firsts ORDER BY place {limit}").fetchnumpy()["place"]
     begin = 0
     for batch in pq.ParquetFile(passed, pre_buffer=False).iter_batches(_GROUP_ROWS, columns=names, use_threads=False):
-        here = slice(*np.searchsorted(places, (begin, begin + len(batch))))
-        yield batch.take(pa.array(places[here] - begin))
+        inside = slice(*np.searchsorted(places, (begin, begin + len(batch))))
+        yield batch.take(pa.array(places[inside] - begin))
         begin += len(batch)
 
 
-def _sorted(
+def _take_sorted(
     database: duckdb.DuckDBPyConnection, config: FilterConfig, names: list[str], passed: Path
 ) -> pa.RecordBatchReader:
     order = {
         "best": "aesthetic DESC NULLS LAST, file_row_number",
-        # of the row alone, so that it is the same however the rows are spread over files
+        # by the row alone, so that it is the same however the rows are spread over files
         "sample": f"md5('{config.seed} ' || url || coalesce(text, '')), url, text"
         if config.deduplicate_by == "url_text"
         else f"md5('{config.seed} ' || url), url",

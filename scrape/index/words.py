@@ -1,11 +1,11 @@
-"""Words to look for in captions, as literal whole words and phrases, and the SQL that finds them.
+"""Words to look for in captions, as whole words and phrases, and the SQL that finds them.
 
-A word stands in a text where its characters do, upper and lower case being the same (Unicode's simple case folding, as
-in every regular expression; also "STRASSE" for "straße"), and neither neighbour is a letter, a digit, a mark or an
-underscore. So "person" is not in "personal", "C++" is in "C++, C#" and not in "C++11". The blanks of a phrase stand for
-any run of blanks. Chinese, Japanese, Thai and their like put nothing between words; there a word stands wherever its
-characters do, and words of other scripts end where theirs begin.
-Patterns are taken as such only where they are asked for: `regex` and `not_regex`.
+A word is found where its characters are in the text and neither neighbour is a letter, a digit, a mark or an
+underscore. So "person" is not in "personal"; "C++" is in "C++, C#" and not in "C++11". Case is ignored, by Unicode's
+simple case folding as in every regular expression, and "STRASSE" is also found for "straße". A space in a phrase
+matches any run of spaces. Chinese, Japanese, Thai and their like put nothing between words: there a word is found
+wherever its characters are, and words of other scripts end where theirs begin.
+Only `regex` and `not_regex` are regular expressions; all other words are literal.
 """
 
 import re
@@ -19,22 +19,24 @@ _UNSPACED = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\
 UNSPACED = re.compile(_UNSPACED)
 """Characters of scripts that are written without spaces: Thai, Lao, Burmese, Khmer, Kana, Han."""
 _EDGE = rf"[^\pL\pN\pM_]|{_UNSPACED}"
-_BLANKS = r"[\s\pZ]+"
-_AT_ONCE = 2_000
-"""Words in one pattern: of ten times as many, RE2 says that they are too large."""
+_SPACES = r"[\s\pZ]+"
+_WORDS_PER_PATTERN = 2_000
+"""RE2 refuses a pattern of ten times as many words as too large."""
 
 
 class Words(StageConfig):
-    """Words and phrases that a caption must or must not hold: whole words, in any case, literally."""
+    """Words and phrases that a caption must or must not contain: whole words, literal, in any case."""
 
-    any: list[str] = Field([], description="At least one of these words or phrases stands in the caption.")
-    all: list[str] = Field([], description="Every one of these words or phrases stands in the caption.")
-    none: list[str] = Field([], description="None of these words or phrases stands in the caption.")
+    any: list[str] = Field([], description="The caption contains at least one of these words or phrases.")
+    all: list[str] = Field([], description="The caption contains all of these words or phrases.")
+    none: list[str] = Field([], description="The caption contains none of these words or phrases.")
 
     regex: list[str] = Field(
-        [], description="Each of these regular expressions (RE2's) is found in the caption, in any case."
+        [], description="The caption matches all of these regular expressions (RE2 syntax), in any case."
     )
-    not_regex: list[str] = Field([], description="None of these regular expressions (RE2's) is found in the caption.")
+    not_regex: list[str] = Field(
+        [], description="The caption matches none of these regular expressions (RE2 syntax), in any case."
+    )
 
     @field_validator("any", "all", "none", "regex", "not_regex")
     @classmethod
@@ -45,43 +47,44 @@ class Words(StageConfig):
 
 
 def words_predicate(words: Words, text: str) -> str | None:
-    """SQL that is true where a text passes; None where there is nothing to ask. A null text holds no word.
+    """Returns SQL that is true where a text passes; None: there is nothing to check. A null text contains no word.
 
     Args:
+        words: what the text must and must not contain.
         text: the SQL of the text.
     """
-    parts = [_holds(text, [word]) for word in words.all]
+    conditions = [_contains_any(text, [word]) for word in words.all]
     if words.any:
-        parts.append(_holds(text, words.any))
+        conditions.append(_contains_any(text, words.any))
     if words.none:
-        parts.append(f"NOT {_holds(text, words.none)}")
-    parts += [_found(text, pattern) for pattern in words.regex]
-    parts += [f"NOT {_found(text, pattern)}" for pattern in words.not_regex]
-    return " AND ".join(parts) or None
+        conditions.append(f"NOT {_contains_any(text, words.none)}")
+    conditions += [_matches(text, pattern) for pattern in words.regex]
+    conditions += [f"NOT {_matches(text, pattern)}" for pattern in words.not_regex]
+    return " AND ".join(conditions) or None
 
 
-def _holds(text: str, words: list[str]) -> str:
-    some = (words[start : start + _AT_ONCE] for start in range(0, len(words), _AT_ONCE))
-    return "(" + " OR ".join(_found(text, _any_of(group)) for group in some) + ")"
+def _contains_any(text: str, words: list[str]) -> str:
+    groups = (words[start : start + _WORDS_PER_PATTERN] for start in range(0, len(words), _WORDS_PER_PATTERN))
+    return "(" + " OR ".join(_matches(text, _pattern(group)) for group in groups) + ")"
 
 
-def _found(text: str, pattern: str) -> str:
+def _matches(text: str, pattern: str) -> str:
     quoted = pattern.replace("'", "''")
     return f"coalesce(regexp_matches({text}, '(?i){quoted}'), false)"
 
 
-def _any_of(words: list[str]) -> str:
-    """A pattern of RE2 that finds any of these words; what stands around them is said once for all, as it is long."""
-    alike: dict[tuple[str, str], dict[str, None]] = {}
+def _pattern(words: list[str]) -> str:
+    """Returns an RE2 pattern that finds any of these words. Words with the same edges share them, as they are long."""
+    by_edges: dict[tuple[str, str], dict[str, None]] = {}
     for word in words:
         for spelling in _spellings(word):
             tokens = spelling.split()
             before = "" if UNSPACED.match(tokens[0][0]) else f"(?:^|{_EDGE})"
             after = "" if UNSPACED.match(tokens[-1][-1]) else f"(?:{_EDGE}|$)"
-            alike.setdefault((before, after), {})[_BLANKS.join(map(re.escape, tokens))] = None
-    return "|".join(f"{before}(?:{'|'.join(same)}){after}" for (before, after), same in alike.items())
+            by_edges.setdefault((before, after), {})[_SPACES.join(map(re.escape, tokens))] = None
+    return "|".join(f"{before}(?:{'|'.join(patterns)}){after}" for (before, after), patterns in by_edges.items())
 
 
 def _spellings(word: str) -> list[str]:
-    """In both of Unicode's forms, as é may be one character or two; also as full case folding has it, with ss for ß."""
+    """Returns both Unicode forms (é may be one character or two), also in full case folding, which has ss for ß."""
     return [unicodedata.normalize(form, same) for form in ("NFC", "NFD") for same in (word, word.casefold())]

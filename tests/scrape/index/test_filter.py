@@ -395,7 +395,7 @@ def test_mistakes_are_one_clear_sentence(tmp_path: Path) -> None:
         ({"index": [bare], "languages": ["en"]}, "no column for language"),
         ({"index": [bare], "take": "best"}, "no aesthetic scores"),
         ({"index": [bare], "licences": ["cc0"]}, "no column for licence"),
-        ({"index": [bare], "words": Words(regex=["(a"])}, "no regular expression"),
+        ({"index": [bare], "words": Words(regex=["(a"])}, "not a regular expression"),
     ]:
         with pytest.raises(UserError, match=said) as caught:
             filter_laion(Collection(tmp_path / "c"), FilterConfig(**config))
