@@ -168,6 +168,7 @@ def test_lab() -> None:
     assert far(decode(out.getvalue()), np.full((4, 4, 3), 255)) <= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_a_picture_that_breaks_off_is_refused_or_whole(form: str, share: float) -> None:
@@ -184,6 +185,7 @@ def test_a_picture_that_breaks_off_is_refused_or_whole(form: str, share: float) 
             check_whole(beginning)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @given(places=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8))
 def test_damage_is_a_picture_error_or_a_picture_of_the_size_in_the_header(

@@ -48,6 +48,7 @@ def one_at_a_time(folder: str, kind: str, picture: Image.Image, prompt: str, bea
     return [tokens[begin : [*tokens, end].index(end, begin)] for tokens in out.tolist()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", ["", "a photo of"])
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("kind", ["Blip", "Blip2", "Blip2 T5"])

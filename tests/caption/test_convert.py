@@ -272,6 +272,7 @@ convert(Path({mine!r}), "filename", {to!r}, {output}, Path({log!r}))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["filename", "webdataset", "txt"])
 def test_killed_anywhere_and_run_again_it_ends_the_same(mine: Path, tmp_path: Path, to: str, crash: Crash) -> None:
     convert(mine, "filename", to, tmp_path / "whole", tmp_path / "log")
@@ -285,6 +286,7 @@ def test_killed_anywhere_and_run_again_it_ends_the_same(mine: Path, tmp_path: Pa
         assert all_of(new) == wanted
 
 
+@pytest.mark.slow
 def test_killed_anywhere_in_place_it_leaves_nothing_half_written(mine: Path, tmp_path: Path, crash: Crash) -> None:
     before = all_of(mine)
     convert(mine, "filename", "txt", None, tmp_path / "log")

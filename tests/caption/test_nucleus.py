@@ -15,6 +15,7 @@ def chances_of(scores: torch.Tensor, top_p: float) -> torch.Tensor:
     return TopPLogitsWarper(top_p)(torch.empty(0), scores).double().softmax(-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("words", [7, 2000])  # fewer and more than are sorted at first
 def test_tokens_come_as_often_as_transformers_would_have_them(top_p: float, words: int) -> None:

@@ -408,6 +408,7 @@ def test_editing_makes_no_new_captions(
     assert (asked, len(captions(collection))) == ([2], 8)
 
 
+@pytest.mark.slow
 def test_what_was_found_before_a_kill_is_not_asked_again(
     tiny: str, make_collection: Make, config_of: MakeConfig, asked: list[int], crash: Any
 ) -> None:

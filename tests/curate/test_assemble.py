@@ -251,6 +251,7 @@ sys.addaudithook(_count)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("event", "at", "there"),
     [

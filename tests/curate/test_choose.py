@@ -202,6 +202,7 @@ def test_two_sources_of_one_name_are_refused(make_collection: Make) -> None:
         choose([Source(people, TRUTH), Source(people, TRAINING)], ChooseConfig())
 
 
+@pytest.mark.slow
 def test_a_run_killed_anywhere_is_finished_by_the_next(make_collection: Make, tmp_path: Path, crash: Any) -> None:
     def sources() -> list[Source]:
         car = make_collection("car", [{"key": f"c{i}", "sha256": f"{i % 3}"} for i in range(4)], part_rows=2)

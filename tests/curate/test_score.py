@@ -111,6 +111,7 @@ def test_only_other_content_makes_scores_stale(make_collection: Make, tiny_clip:
     assert score(collection, config.model_copy(update={"aesthetic_head": None})).parts_done == 2
 
 
+@pytest.mark.slow
 def test_a_run_killed_anywhere_is_finished_by_the_next(make_collection: Make, tiny_clip: Path, crash: Any) -> None:
     undisturbed = make_collection("undisturbed", [{"text": "a cat", "key": f"k{i}"} for i in range(4)], part_rows=2)
     config = ScoreConfig(model=str(tiny_clip), num_workers=1)

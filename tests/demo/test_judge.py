@@ -16,6 +16,7 @@ def drawn(count: int, seed: int, style: Style) -> list[Scene]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
 def test_it_reads_the_worlds_own_drawings(style: Style) -> None:
     scenes = drawn(300, 7, style)
@@ -25,6 +26,7 @@ def test_it_reads_the_worlds_own_drawings(style: Style) -> None:
     assert np.mean([match.all for match in seen]) >= 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
 def test_it_reads_soft_noisy_and_enlarged_drawings(style: Style) -> None:
     rng = np.random.default_rng(8)

@@ -39,6 +39,7 @@ def test_they_are_small() -> None:
     assert sum(sizes.values()) < 25e6
 
 
+@pytest.mark.slow
 def test_stable_diffusion_draws_what_it_is_told() -> None:
     from diffusers import StableDiffusionPipeline
 

@@ -12,6 +12,8 @@ from dreamloom.demo.pretrain_loop import Schedule, fit
 from dreamloom.demo.pretrain_vae import make_vae, train_vae
 from dreamloom.demo.pretrain_words import WORDS, clip_tokenizer
 
+pytestmark = pytest.mark.slow
+
 
 def halves(curve: list[tuple[int, float]]) -> tuple[float, float]:
     assert len(curve) == 2

@@ -13,6 +13,8 @@ from dreamloom.base.errors import UserError
 from dreamloom.demo.home import PROJECT, WITHOUT, make_home
 from dreamloom.demo.run import demo as run_demo
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

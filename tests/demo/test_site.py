@@ -168,6 +168,7 @@ def test_endless_body_goes_on_as_long_as_one_reads(site: str) -> None:
     connection.close()
 
 
+@pytest.mark.slow
 def test_gzip_bomb_is_small_and_inflates_to_256_mib(site: str) -> None:
     _, headers, body = ask(site, first(Fault.GZIP_BOMB).path)
     assert headers["Content-Encoding"] == "gzip"

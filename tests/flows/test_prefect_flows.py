@@ -22,6 +22,8 @@ from dreamloom.flows.tracking import perform
 from dreamloom.scrape.collection import Status, Table
 from dreamloom.scrape.datasets.folder import FolderConfig
 
+pytestmark = pytest.mark.slow
+
 
 def task_runs(state: Any, expected: dict[str, str]) -> dict[str, str]:
     """Name → state of the tasks of a flow run. The server hears of them some moments after the flow has ended."""

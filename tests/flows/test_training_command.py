@@ -12,6 +12,8 @@ from PIL import Image
 
 from dreamloom.flows.cli import run as dreamloom
 
+pytestmark = pytest.mark.slow
+
 HOUSE = Path(__file__).parents[2]
 MODEL = HOUSE / "demo" / "models" / "stable-diffusion"
 

@@ -38,6 +38,7 @@ def settings(base: str, **changes: object) -> DreamBoothConfig:
     return DreamBoothConfig.model_validate({**small, **changes})
 
 
+@pytest.mark.slow
 def test_a_folder_of_subjects_and_classes(
     subjects: Path, tmp_path: Path, tiny_base: str, config: Callable[..., TrainConfig]
 ) -> None:

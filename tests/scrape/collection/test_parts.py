@@ -111,6 +111,7 @@ make_parts(Collection(Path({root!r})), Table.CANDIDATES, Config(), recipes, work
 """
 
 
+@pytest.mark.slow
 def test_killed_at_every_write_and_run_again_gives_the_undisturbed_tables(tmp_path: Path, crash: Any) -> None:
     undisturbed = Collection(tmp_path / "undisturbed")
     assert not crash.run(SCRIPT.format(root=str(undisturbed.root)), at=10_000)

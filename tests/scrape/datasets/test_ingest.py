@@ -132,6 +132,7 @@ def test_kinds_that_are_not_decoded_become_rows(folder: Path, collection: Collec
     assert summary.dropped == {"unsupported": 9, "empty": 1}
 
 
+@pytest.mark.slow
 def test_real_hostile_pictures_are_stored_as_they_decode(shared_data: Path, collection: Collection) -> None:
     hostile = shared_data / "hostile"
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in hostile.rglob("*") if path.is_file()}
@@ -221,6 +222,7 @@ ingest_folder(Collection(Path({root!r})), FolderConfig(path={folder!r}, part_row
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_run_again_gives_the_undisturbed_tables(
     folder: Path, tmp_path: Path, crash: Any
 ) -> None:

@@ -201,6 +201,7 @@ ingest_webdataset(Collection(Path({root!r})), WebdatasetConfig(path={folder!r}))
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_run_again_gives_the_undisturbed_tables(tmp_path: Path, crash: Any) -> None:
     for shard in range(3):
         by_img2dataset(tmp_path / "cars", shard, failed=(2,))

@@ -179,6 +179,7 @@ def test_first_best_and_sample(tmp_path: Path) -> None:
     assert kept(tmp_path, rows[::-1], limit=10, take="sample", seed=1) == one
 
 
+@pytest.mark.slow
 def test_the_first_of_many_keep_their_order(tmp_path: Path) -> None:
     rows = [row(i * 7 % 6000) for i in range(9000)]
     urls = list(dict.fromkeys(r["URL"] for r in rows))
@@ -437,6 +438,7 @@ def test_no_row_passing_leaves_one_empty_part(tmp_path: Path) -> None:
     assert is_current(collection, config)
 
 
+@pytest.mark.slow
 def test_killed_anywhere_and_run_again_it_ends_as_if_undisturbed(tmp_path: Path, crash: Any) -> None:
     path = index(tmp_path.parent / f"{tmp_path.name}.parquet", [row(i) for i in range(10)])
     config = f"FilterConfig(index=[{path!r}], part_rows=4)"

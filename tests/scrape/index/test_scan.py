@@ -87,6 +87,7 @@ def passes(r: Row, c: dict[str, Any]) -> bool:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(rows=st.lists(ROWS, min_size=5, max_size=40), config=CONFIGS, cut=st.integers(0, 40))
 def test_the_funnel_adds_up_and_keeps_what_passes(

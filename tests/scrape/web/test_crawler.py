@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from dreamloom.scrape.collection import Collection, Status, Table
@@ -134,6 +135,7 @@ def test_a_journal_that_outlived_its_part_goes_with_the_next_run(site: Any, tmp_
     assert journal.read_text() == going_on
 
 
+@pytest.mark.slow
 def test_killed_at_any_write_it_ends_as_if_undisturbed(site: Any, tmp_path: Path, crash: Any) -> None:
     urls = some_pages(site)
     expected = undisturbed(site, tmp_path, urls)
@@ -148,6 +150,7 @@ def test_killed_at_any_write_it_ends_as_if_undisturbed(site: Any, tmp_path: Path
     books.check()
 
 
+@pytest.mark.slow
 def test_killed_while_it_waits_for_an_answer_it_ends_as_if_undisturbed(site: Any, tmp_path: Path) -> None:
     urls = some_pages(site)
     expected = undisturbed(site, tmp_path, urls)

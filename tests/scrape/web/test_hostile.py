@@ -137,6 +137,7 @@ def test_a_disk_that_takes_no_more_ends_it_and_room_lets_it_go_on(site: Any, col
     assert not list(collection.root.rglob(".tmp-*"))
 
 
+@pytest.mark.slow
 def test_a_picture_for_which_memory_does_not_suffice_is_a_row_among_others(site: Any, collection: Collection) -> None:
     """Item 77: when it is asked for, the program has some 200 MB left, and its pixels would take 324."""
     running: list[subprocess.Popen[bytes]] = []

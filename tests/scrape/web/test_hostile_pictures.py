@@ -42,6 +42,7 @@ def test_all_orientations_show_one_picture(shared_data: Path, view: str) -> None
         assert (header.width, header.height, header.plain) == (*size, number < 2)
 
 
+@pytest.mark.slow
 def test_pixels_are_those_of_opencv(shared_data: Path) -> None:
     compared = 0
     for path in pictures(shared_data):

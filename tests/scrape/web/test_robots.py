@@ -151,6 +151,7 @@ def refused(hosts: Hosts, names: list[str]) -> list[bool]:
     return asyncio.run(ask())
 
 
+@pytest.mark.slow
 def test_of_many_hosts_few_are_kept_parsed_and_none_is_asked_twice() -> None:
     """Parsed, a host's rules take 25 times their text: those of ten thousand hosts would take all memory."""
     hosts, names = Hosts(), [f"h{n}.example" for n in range(1000)]

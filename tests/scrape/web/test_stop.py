@@ -31,6 +31,7 @@ def until(happened: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", [True, False], ids=["answers that come", "answers that never come"])
 def test_ctrl_c_lets_what_is_under_way_end(site: Any, collection: Collection, ends: bool) -> None:
     free = asyncio.Event()

@@ -86,6 +86,7 @@ def run(
     return path
 
 
+@pytest.mark.slow
 def test_measured_from_outside_a_run_is_what_it_says_itself(run: Path, tiny_base: str, heldout: Path) -> None:
     made = compare(find_source(run), tiny_base, read_heldout(heldout, 32, 8, 1, True), SETTINGS, silent)
     own = json.loads((run / "evaluation.json").read_text())
@@ -140,6 +141,7 @@ def test_the_best_checkpoint_is_the_one_that_learned_most_for_what_it_forgot(tmp
     assert best is not None and best.name == "16", "of those that are there"
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_outlives_the_newer_ones(
     tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Callable[..., TrainConfig]
 ) -> None:
@@ -179,6 +181,7 @@ def test_a_pictures_loss_depends_neither_on_its_batch_nor_on_its_name(
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_held_out_pictures_are_shown_as_the_run_shows_its_own(
     tiny_base: str, folder: Path, tmp_path: Path, config: Callable[..., TrainConfig]
 ) -> None:

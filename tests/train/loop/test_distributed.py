@@ -17,6 +17,8 @@ from dreamloom.train.data.schedule import Batch
 from dreamloom.train.loop.distributed import Together, join
 from dreamloom.train.run.folder import checkpoints, read_summary
 
+pytestmark = pytest.mark.slow
+
 Config = Callable[..., TrainConfig]
 HOUSE = Path(__file__).parents[3]
 

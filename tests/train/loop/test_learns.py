@@ -9,6 +9,8 @@ import pytest
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.loop.loop import train
 
+pytestmark = pytest.mark.slow
+
 Config = Callable[..., TrainConfig]
 
 

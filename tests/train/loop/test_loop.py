@@ -138,6 +138,7 @@ def test_asked_to_stop_it_saves_and_goes_on_to_the_same_bits(
     assert_same(outcome(run), outcome(undisturbed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -219,6 +220,7 @@ for at in (3, 17, 35, 50, 61, 1_000_000):
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_write_it_goes_on_to_the_same_bits(
     undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
 ) -> None:
@@ -234,6 +236,7 @@ def test_killed_at_any_write_it_goes_on_to_the_same_bits(
     assert_same(outcome(tmp_path / "run"), outcome(undisturbed))
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_does_not_matter(
     undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
 ) -> None:
@@ -297,6 +300,7 @@ def test_a_loss_that_is_no_number_names_the_pictures_and_keeps_the_checkpoint(
     assert {file.name: file.read_bytes() for file in checkpoints(run)[-1].iterdir()} == weights
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_checkpoint_to_go_on_from(
     undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
 ) -> None:

@@ -52,6 +52,7 @@ def test_a_file_opens_to_the_bits_that_diffusers_finds_in_it(exported: Path) -> 
     assert ours.prediction_type == "epsilon"
 
 
+@pytest.mark.slow
 def test_training_starts_from_a_file_and_ends_as_from_its_folder(
     exported: Path, folder: Path, tmp_path: Path, config: Config
 ) -> None:

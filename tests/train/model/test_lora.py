@@ -41,6 +41,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, folder: Pa
     return run
 
 
+@pytest.mark.slow
 def test_a_lora_that_was_stopped_goes_on_to_the_same_bits(
     trained: Path, tiny_base: str, folder: Path, tmp_path: Path
 ) -> None:
@@ -94,6 +95,7 @@ def test_the_adapters_alone_learn(trained: Path, tiny_base: str) -> None:
     assert not torch.allclose(of(model), of(load_model(tiny_base, CPU)), atol=1e-2)
 
 
+@pytest.mark.slow
 def test_diffusers_reads_both_files_and_the_merged_model(trained: Path, tiny_base: str, tmp_path: Path) -> None:
     made = Path(export(trained, tmp_path / "model", ExportConfig(dtype="fp32")).folder)
     expected = of(find_source(trained).load(load_model(tiny_base, CPU), average=True))
