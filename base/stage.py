@@ -83,6 +83,13 @@ class Summary:
         """Returns this summary as that of parts which existed before, so that nothing was done now."""
         return replace(self, seconds=0.0, parts_done=0, parts_before=parts)
 
+    def __str__(self) -> str:
+        """ "1,200 rows, 1,000 kept, dropped: timeout 50, http_404 150; 75.0 s"."""
+        text = f"{self.rows:,} rows, {self.kept:,} kept"
+        text += f", dropped: {reasons(self.dropped)}" if self.dropped else ""
+        text += f", marked: {reasons(self.marked)}" if self.marked else ""
+        return f"{text}; {self.seconds:.1f} s"
+
     def to_row(self) -> dict[str, Any]:
         """Returns the counts as one row of a table for people."""
         return {

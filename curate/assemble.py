@@ -142,6 +142,11 @@ def _plan(rows: pa.Table, ordered: Sequence[Source], config: BalanceConfig) -> _
     )
     drawn = {s.name: multiplies[s.name] for s in ordered if int(remaining[s.name] * multiplies[s.name]) > 0}
     _warn_of_repeats(ordered, remaining, drawn)
+    for source in ordered:
+        name, multiply = source.name, float(drawn.get(source.name, 0))
+        shown, kept_back = remaining[name] * multiply, len(held_out.get(name, ()))
+        text = f"{remaining[name]:,} images × {multiply:.6g} = {shown:.6g} an epoch, {kept_back} held out"
+        _log.info("%s (%s): %s", name, source.role, text)
     columns = zip(rows["source"].to_pylist(), rows["key"].to_pylist(), rows["stage"].to_pylist(), strict=True)
     split = [
         DROPPED if stage else HELD_OUT if key in held_out[name] else TRAIN if name in drawn else DROPPED

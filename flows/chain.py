@@ -5,6 +5,7 @@ fails ends its own branch. The others of its level go on, and the chain stops wh
 """
 
 import contextvars
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.files import lock
 from dreamloom.caption import blip
 from dreamloom.flows import run_folders, steps, train_steps
+from dreamloom.flows.logs import PRINTED, log_to_file
 from dreamloom.flows.project import Project
 from dreamloom.flows.report import report_path, write_report
 from dreamloom.flows.sources import kind_config, kind_of
@@ -23,6 +25,8 @@ from dreamloom.flows.steps import Outcome, Step
 from dreamloom.scrape.collection import Table
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.evaluate import EvaluateConfig
+
+_log = logging.getLogger(__name__)
 
 Branch = Sequence[Step]
 """Steps that follow one another."""
@@ -65,7 +69,8 @@ def run(project: Project, perform: Callable[[Step], Outcome]) -> list[Outcome]:
         ExceptionGroup: branches failed.
     """
     outcomes: list[Outcome] = []
-    with lock(project.workspace):
+    with lock(project.workspace), log_to_file(project.workspace / "logs", project):
+        _log.info("run of %s", project.name)
         _check_old_scores(project)
         for level in levels(project):
             outcomes += _go_through(level, perform)
@@ -161,6 +166,7 @@ def _follow(branch: Branch, perform: Callable[[Step], Outcome]) -> list[Outcome]
     outcomes: list[Outcome] = []
     for step in branch:
         outcomes.append(perform(step))
+        _log.info("%s", outcomes[-1].message, extra=PRINTED)
         if not outcomes[-1].finished:
             break
     return outcomes

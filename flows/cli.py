@@ -14,9 +14,11 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Group, Parameter, Token
 from cyclopts.argument import ArgumentCollection
 
-from dreamloom.base.errors import StageFailed, UserError
+from dreamloom.base.errors import StageFailed, UserError, error_line, leaves
 from dreamloom.base.stop import stop_all
+from dreamloom.base.text import printable
 from dreamloom.flows.help_pages import HelpPage
+from dreamloom.flows.logs import log_to_terminal
 
 CHAIN = Group.create_ordered("The whole chain")
 STAGES = Group.create_ordered("One stage")
@@ -114,7 +116,9 @@ for _group, _commands in _COMMANDS.items():
 @app.meta.default
 def _launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    verbose: Annotated[bool, Parameter(negative="", help="Show the traceback of an error.", group="Also")] = False,
+    verbose: Annotated[
+        bool, Parameter(negative="", help="Show what is logged, and the traceback of an error.", group="Also")
+    ] = False,
 ) -> int:
     return run(list(tokens), verbose)
 
@@ -138,16 +142,18 @@ def run(tokens: list[str], verbose: bool = False) -> int:
             os.environ.setdefault(name, "error")
     logging.getLogger("huggingface_hub").propagate = False  # open_clip gives the root a handler: all would come twice
     try:
-        return int(app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0)
+        with log_to_terminal(verbose):
+            return int(app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0)
     except CycloptsError as error:
         return _end(2, _wrong_flags(error), verbose)
     except UserError as error:
         return _end(2, str(error), verbose)
     except ExceptionGroup as group:
-        errors = _flat(group)
-        return _end(2 if all(isinstance(e, UserError) for e in errors) else 1, "\n".join(map(_line, errors)), verbose)
+        errors = leaves(group)
+        code = 2 if all(isinstance(error, UserError) for error in errors) else 1
+        return _end(code, "\n".join(map(error_line, errors)), verbose)
     except (StageFailed, OSError) as error:
-        return _end(1, _line(error), verbose)
+        return _end(1, error_line(error), verbose)
     except KeyboardInterrupt:
         return _stopped(verbose)
 
@@ -155,8 +161,6 @@ def run(tokens: list[str], verbose: bool = False) -> int:
 def _end(code: int, message: str, verbose: bool) -> int:
     if verbose:
         traceback.print_exc()
-    from dreamloom.flows.terminal import printable
-
     print("\n".join(map(printable, message.splitlines())), file=sys.stderr)
     return code
 
@@ -171,19 +175,6 @@ def _wrong_flags(error: CycloptsError) -> str:
         if isinstance(error.__cause__, ValidationError) and issubclass(hint, BaseModel):
             return "\n".join(sentences(error.__cause__, hint, flag))
     return " ".join(str(error).split())
-
-
-def _flat(group: ExceptionGroup[Exception]) -> list[Exception]:
-    return [e for error in group.exceptions for e in (_flat(error) if isinstance(error, ExceptionGroup) else [error])]
-
-
-def _line(error: Exception) -> str:
-    """An error as one line, with what was noted about it on its way up."""
-    said = str(error) or type(error).__name__
-    if not isinstance(error, UserError | StageFailed | OSError):
-        said = f"{type(error).__name__}: {said}"
-    notes = getattr(error, "__notes__", [])
-    return " ".join(f"{said} ({'; '.join(notes)})".split()) if notes else said
 
 
 def _stopped(verbose: bool) -> int:

@@ -9,13 +9,14 @@ from cyclopts import Parameter
 from dreamloom.base import processes
 from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.errors import UserError
+from dreamloom.base.text import printable
 from dreamloom.flows import chain
 from dreamloom.flows.contents import Captions, captions_of_workspace
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.report import report_path
 from dreamloom.flows.steps import Outcome, Step
 from dreamloom.flows.tables import balance, funnel
-from dreamloom.flows.terminal import Terminal, funnel_table, print_table, printable, rows_table, say
+from dreamloom.flows.terminal import Terminal, funnel_table, print_table, rows_table, say
 
 PROJECT = Path("project.yaml")
 

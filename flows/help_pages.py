@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args, get_origin, get_type_hint
 from cyclopts.help import DefaultFormatter, HelpEntry, HelpPanel
 
 if TYPE_CHECKING:
+    from cyclopts.help import ColumnSpec
     from rich.console import Console, ConsoleOptions
 
     from dreamloom.base.stage import StageConfig
@@ -30,7 +31,7 @@ class HelpPage(DefaultFormatter):
     """
 
     def __init__(self, command: "str | type[StageConfig] | None" = None) -> None:
-        super().__init__()
+        super().__init__(column_specs=_columns)
         self._command = command
 
     def __call__(self, console: "Console", options: "ConsoleOptions", panel: HelpPanel) -> None:
@@ -40,6 +41,16 @@ class HelpPage(DefaultFormatter):
             shown = panel.copy(entries=[_shortened(entry) for entry in entries])
             shown.title = title or panel.title
             super().__call__(console, options, shown)
+
+
+def _columns(console: "Console", options: "ConsoleOptions", entries: list[HelpEntry]) -> "tuple[ColumnSpec, ...]":
+    """cyclopts' columns, the first of which is wide enough that no flag is broken in two."""
+    from cyclopts.help.specs import AsteriskColumn, ColumnSpec, DescriptionColumn, NameRenderer
+
+    longest = max(len(word) for entry in entries for label in entry.display_labels for word in label.split())
+    width = min(max(console.width * 35 // 100, longest), console.width // 2)
+    name = ColumnSpec(renderer=NameRenderer(width), header="Option", style="cyclopts.name", max_width=width)
+    return (AsteriskColumn, name, DescriptionColumn) if any(e.required for e in entries) else (name, DescriptionColumn)
 
 
 def _titles(command: "str | type[StageConfig]") -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The commands of single stages. Each takes what it works on, and its stage's config as flags."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ from dreamloom.caption.config import CaptionConfig
 from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
 from dreamloom.curate.source import Role, Source
 from dreamloom.flows import steps, train_steps
+from dreamloom.flows.logs import PRINTED, log_to_file
 from dreamloom.flows.terminal import Terminal, print_table, rows_table, rules_rows
 from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.index import filter as laion
@@ -22,6 +24,8 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.dreambooth import DreamBoothConfig
 from dreamloom.train.evaluate.evaluate import EvaluateConfig
 from dreamloom.train.export.export import ExportConfig
+
+_log = logging.getLogger(__name__)
 
 FLAGS = Parameter(name="*")
 """The fields of a config as flags of their own."""
@@ -232,8 +236,10 @@ def export(checkpoint: Path, target: Path, *, config: Annotated[ExportConfig, FL
 def perform(step: steps.Step) -> None:
     """Runs a step to its end, with its progress on the terminal, and prints the outcome."""
     keep_freed_memory()
-    with Terminal() as terminal, terminal.watch(step.title) as progress:
-        outcome = step.run(progress)
+    with log_to_file(step.log_folder if is_main() else None):
+        with Terminal() as terminal, terminal.watch(step.title) as progress:
+            outcome = step.run(progress)
+        _log.info("%s", outcome.message, extra=PRINTED)
     if is_main():
         print(outcome.message)
 

@@ -1,5 +1,6 @@
 """Each stage as a Prefect flow of its own, for the dashboard and for deployments. The steps are those of the chain."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from dreamloom.caption.config import CaptionConfig
 from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
 from dreamloom.curate.source import Role, Source
 from dreamloom.flows import artifacts, steps, train_steps
+from dreamloom.flows.logs import PRINTED, log_to_file
 from dreamloom.flows.tables import balance as balance_table
 from dreamloom.flows.terminal import Terminal
 from dreamloom.flows.tracking import perform
@@ -21,6 +23,8 @@ from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.evaluate import EvaluateConfig
 from dreamloom.train.export.export import ExportConfig
+
+_log = logging.getLogger(__name__)
 
 
 class SourceParameter(StageConfig):
@@ -94,6 +98,7 @@ def export_flow(checkpoint: Path, target: Path, config: ExportConfig = ExportCon
 
 def run_step(step: steps.Step) -> Any:
     """Runs a step inside a flow; returns its message, or a cancelled state where it was asked to stop."""
-    with Terminal() as terminal:
+    with log_to_file(step.log_folder), Terminal() as terminal:
         outcome = perform(step, terminal)
+        _log.info("%s", outcome.message, extra=PRINTED)
     return outcome.message if outcome.finished else Cancelled(message=outcome.message)

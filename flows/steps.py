@@ -85,6 +85,11 @@ class Step(ABC):
         """Returns image files, by name, that show the progress and are renewed while the step runs."""
         return {}
 
+    @property
+    def log_folder(self) -> Path | None:
+        """Where the log of the step lies if it runs alone; None where it writes into no folder of ours."""
+        return None
+
 
 @dataclass(frozen=True)
 class CollectionStep(Step):
@@ -101,6 +106,11 @@ class CollectionStep(Step):
     @abstractmethod
     def table(self) -> Table:
         """The table that the step makes."""
+
+    @property
+    def log_folder(self) -> Path:
+        """In the collection's folder."""
+        return self.collection.root / "logs"
 
     def existing(self) -> Summary:
         """Returns the summary of the table as it is."""
@@ -281,6 +291,11 @@ class BalanceStep(Step):
     def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
         """Writes the training folder."""
         return counted(self.stage, "", assemble.balance(self.sources, self.config, self.workspace, progress))
+
+    @property
+    def log_folder(self) -> Path:
+        """In the workspace."""
+        return self.workspace / "logs"
 
     def images(self) -> CaptionedImages:
         """Returns some images of the training folder."""

@@ -1,7 +1,6 @@
 """What a person at a terminal sees: how far the work is, and what each stage did."""
 
 import contextlib
-import re
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ from rich.table import Column, Table
 
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import Summary, reasons
+from dreamloom.base.text import printable
 
 QUIET_SECONDS = 2.0
 """Work that is shorter than this shows no progress."""
@@ -200,15 +200,6 @@ def rules_rows(summary: Summary) -> list[dict[str, Any]]:
         left -= count
         rows.append({"rule": reason, "drops": count, "leaves": left})
     return rows
-
-
-def printable(text: str) -> str:
-    """Text of the web or of a file, without what a terminal would obey or could not write: "\\x1b[31m", "\\n"."""
-    return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)
-
-
-# control characters, breaks of lines, turns of the direction of writing, and bytes of names that are no UTF-8
-_OBEYED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def say(line: str) -> None:

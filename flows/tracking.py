@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.logging import get_run_logger
 from prefect.runtime import deployment
 
 from dreamloom.base.errors import StageFailed
@@ -73,7 +72,6 @@ def _whole(step: Step, stale: Sequence[str], made: Sequence[Outcome]) -> Outcome
 
 
 def _said(outcome: Outcome) -> Outcome:
-    get_run_logger().info(outcome.message)
     if deployment.id is None:  # a worker shows the log
         say(outcome.message)
     return outcome

@@ -43,6 +43,11 @@ class TrainStep(Step):
         """Returns the run's newest samples and its chart of measurements."""
         return run_charts(self.run_folder)
 
+    @property
+    def log_folder(self) -> Path:
+        """In the run's folder."""
+        return self.run_folder / "logs"
+
 
 @dataclass(frozen=True)
 class ProjectTrainStep(Step):

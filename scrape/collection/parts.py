@@ -1,5 +1,6 @@
 """The loop that all stages of parts share: find the stale parts, make them one by one, commit each atomically."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection.collection import Collection
 from dreamloom.scrape.collection.schema import Table
+
+_log = logging.getLogger(__name__)
 
 
 def split(rows: Sequence[Any], part_rows: int = PART_ROWS) -> dict[str, Sequence[Any]]:
@@ -75,6 +78,7 @@ def make_parts(
                 continue
             summary.seconds, summary.parts_done = time.monotonic() - begun, 1
             collection.write(table, part, rows, recipe=recipes[part], config=config, summary=summary, models=models)
+            _log.info("%s/%s/%s: %s", collection.name, table, part, summary)
     if errors:
         raise ExceptionGroup(f"{len(errors)} of {len(stale)} parts of {collection.root / table} failed", errors)
     return _total(collection, table, requested, stale)

@@ -6,6 +6,7 @@ however long the index is. Then DuckDB reads the sizes and scores once more, to 
 """
 
 import glob
+import logging
 import os
 import tempfile
 import time
@@ -30,6 +31,8 @@ from dreamloom.scrape.index.columns import Index
 from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.index.predicates import check_aesthetic_scales, numeric_predicates, sql_string, text_predicates
 from dreamloom.scrape.index.words import Words
+
+_log = logging.getLogger(__name__)
 
 _COLUMNS = [name for name in SCHEMAS[Table.CANDIDATES].names if name != "key"]
 _SETTINGS = {
@@ -125,7 +128,9 @@ def _scan(
     for place, index in enumerate(indexes):
         relation = f"{_relation(database, index)} WHERE {_conjunction(numbers[place])}"
         selects.append(_query(place * _CODES, index, names, relation, texts[place]))
-    rows = database.sql(" UNION ALL ".join(selects)).to_arrow_reader(_BATCH_ROWS)
+    query = " UNION ALL ".join(selects)
+    _log.info("query: %s", query)
+    rows = database.sql(query).to_arrow_reader(_BATCH_ROWS)
     counts: Counter[int] = Counter()
     waiting: list[pa.RecordBatch] = []
     with pq.ParquetWriter(passed, rows.schema) as writer:
@@ -170,6 +175,7 @@ def _dropped_by_numbers(
     first, *others, last = predicates
     failed = _first_failed([predicates[reason] for reason in others])
     query = f"SELECT {failed}, count(*) FROM {_relation(database, index)} WHERE {predicates[first]} GROUP BY 1"
+    _log.debug("query: %s", query)
     counts = dict(database.sql(query).fetchall())
     remaining = counts.get(0, 0)
     by_others = {reason: counts.get(number, 0) for number, reason in enumerate(others, start=1)}

@@ -1,6 +1,7 @@
 """Requests side by side, each in its host's turn; images decoded in threads, and rows written down as they finish."""
 
 import asyncio
+import logging
 import os
 import random
 from bisect import bisect_left
@@ -27,6 +28,8 @@ from dreamloom.scrape.web.store import store_picture
 
 if TYPE_CHECKING:
     from dreamloom.scrape.web.config import ScrapeConfig
+
+_log = logging.getLogger(__name__)
 
 _PASSING = {Status.DNS_TEMPORARY, Status.CONNECTION, Status.SHORT_BODY, Status.HTTP_429, Status.HTTP_5XX}
 """What may be over in seconds."""
@@ -235,6 +238,9 @@ class Crawler:
         self._turns.admit(host, self._delays.get(host, self._config.delay_per_host_s))
 
     def _give_up(self, host: str, status: Status, detail: str) -> None:
+        if host not in self._given_up:
+            level = logging.DEBUG if status == Status.DNS_UNKNOWN else logging.INFO  # an index has thousands of these
+            _log.log(level, "host given up: %s (%s; %s)", host, status, detail)
         self._given_up[host] = (status, detail)
         self._turns.admit(host)  # without delay: nothing is asked of it
 

@@ -95,7 +95,7 @@ def test_every_field_of_a_config_is_a_flag_that_says_what_it_does(
             ["filter", "x", "--index", "nowhere"],
             "No parquet file is at nowhere; `index` takes files, folders and globs.",
         ),
-        (["train", "a", "b", "--resolution", "65"], "resolution 65 is not a multiple of quantum 64"),
+        (["train", "a", "b", "--resolution", "65"], "resolution 65 is not a multiple of bucket_reso_steps 64"),
         (["train", "a", "b", "--base", "no model"], "There is no model no model: it is neither a folder nor a hub id"),
         (["balance", "w", "--training", "a", "--share.b", "2"], "--multiply.b or --share.b names no collection"),
         (["caption", "nowhere", "--model", "."], "The captioning model . has no config.json of a model;"),

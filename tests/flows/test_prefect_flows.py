@@ -9,7 +9,7 @@ import pytest
 import yaml
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
 
 from dreamloom.base.errors import StageFailed
 from dreamloom.base.progress import Progress
@@ -38,6 +38,19 @@ def task_runs(state: Any, expected: dict[str, str]) -> dict[str, str]:
     return found
 
 
+def log_lines(state: Any, last: str) -> list[str]:
+    """What dreamloom logged in a flow run, as the server has it, once it has a line that begins with `last`."""
+    mine = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[state.state_details.flow_run_id]))
+    lines: list[str] = []
+    with get_client(sync_client=True) as client:
+        for _ in range(150):
+            lines = [log.message for log in client.read_logs(mine) if log.name.startswith("dreamloom")]
+            if any(line.startswith(last) for line in lines):
+                break
+            time.sleep(0.2)
+    return lines
+
+
 def artifacts() -> dict[str, Any]:
     with get_client(sync_client=True) as client:
         return {str(artifact.key).removeprefix("small-"): artifact for artifact in client.read_artifacts(limit=200)}
@@ -53,6 +66,9 @@ def test_the_chain_runs_part_by_part_and_shows_what_it_made(finished: Any) -> No
     captions = ["caption circles 00000", "caption squares 00000", "caption squares 00001"]
     tasks = dict.fromkeys([*captions, "balance all", "train all", "export all"], "Completed")
     assert task_runs(state, tasks) == tasks
+    lines = log_lines(state, last="export")
+    assert sum(line.startswith("squares/captions/00001: 3 rows, 3 kept") for line in lines) == 1
+    assert sum(line.startswith("train                2 steps") for line in lines) == 1
     shown = artifacts()
     assert shown["caption-squares-00001"].data == 100.0
     assert "| small" not in shown["balance"].data

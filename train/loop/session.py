@@ -1,5 +1,6 @@
 """One call of train, once the model is loaded: what the loop works on, and the things it does now and then."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -32,6 +33,8 @@ from dreamloom.train.model.memory import estimate_memory
 from dreamloom.train.model.model import load_model
 from dreamloom.train.run import checkpoint
 from dreamloom.train.run.folder import TrainSummary, checkpoints, cut_log
+
+_log = logging.getLogger(__name__)
 
 
 class Session:
@@ -125,7 +128,9 @@ class Session:
             with self.trainer.averaged():
                 self.learning.measure(self.model, seen, self.progress)
             for name in ("learned", "forgotten"):
-                self.log.measured(self.trainer.steps_done, name, self.learning.last(name)[0])
+                change = self.learning.last(name)[0]
+                self.log.measured(self.trainer.steps_done, name, change)
+                _log.info("after %d images: %s %s", seen, name, "not measured" if change is None else f"{change:.2%}")
 
     def draw(self) -> None:
         """Draws samples; nothing, where they are there."""
@@ -146,6 +151,7 @@ class Session:
         seen = self.trainer.images_seen
         if self.together.main and seen and seen not in [int(path.name) for path in checkpoints(self.run)]:
             checkpoint.save(self.run, self.trainer, self.config.checkpoints_total_limit)
+            _log.info("checkpoint after %d images", seen)
 
     def summary(self, finished: bool) -> TrainSummary:
         """What the run came to so far."""
@@ -183,6 +189,9 @@ class Session:
         saved = checkpoints(self.run)
         if saved:
             checkpoint.load(saved[-1], self.trainer)
+        images, problems = len(self.dataset.samples), len(self.dataset.problems)
+        _log.info("%d images, %d left out; %d shown in all", images, problems, self.course.num_images)
+        _log.info("device %s; begins after %d images seen", self.model.device, self.trainer.images_seen)
         if self.together.main:
             cut_log(self.run, self.trainer.images_seen)
         self.learning.go_on(self.trainer.images_seen)

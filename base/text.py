@@ -1,0 +1,11 @@
+"""Text that may come from anywhere, made fit for a terminal and for a log."""
+
+import re
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, line breaks, changes of the direction of writing, and bytes of file names that are not UTF-8."""
+
+
+def printable(text: str) -> str:
+    """Returns the text with what a terminal would obey, or could not write, as escapes: "\\x1b[31m", "\\n"."""
+    return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
