@@ -47,7 +47,7 @@ ONLY_IN_FLOWS = {"prefect", "cyclopts"}
 HEAVY = ("torch", "diffusers", "transformers", "open_clip", "pandas", "prefect", "matplotlib", "cv2", "duckdb")
 """What no config may import: the command line, forms and editors read configs alone."""
 
-BEING_OPENED = ("dreamloom.scrape.index", "dreamloom.scrape.web", "dreamloom.train.evaluate", "dreamloom.train.export")
+BEING_OPENED = ("dreamloom.scrape.index", "dreamloom.train.evaluate", "dreamloom.train.export")
 """Rooms with a circle in them that is being opened; none in the end."""
 BEING_TURNED = {"run → loop"}
 """Arrows between rooms that are being turned round; none in the end."""

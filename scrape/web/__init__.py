@@ -1,1 +1,1 @@
-"""Downloading the candidates' images."""
+"""Downloads candidates from the web: polite, safe against hostile hosts, and with a row for every candidate."""

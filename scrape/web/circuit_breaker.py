@@ -1,57 +1,60 @@
-"""A circuit breaker for each host: one that does not answer any more is left alone, and at last given up.
+"""A circuit breaker per host: a host that stops responding is paused, and in the end given up.
 
-The states are those of M. Nygard, Release It!: closed (all is well), open (nobody asks), half open (one asks, to see).
+The states are those of M. Nygard, Release It!: closed (all requests pass), open (none passes), half open (one passes,
+as a probe).
 """
 
 import random
 from dataclasses import dataclass
 
-OPENINGS = 3
-"""Openings in a row after which a host is given up."""
-REST_S = 2.0
-"""The first rest, in seconds; each further one is twice as long."""
+MAX_OPENINGS = 3
+"""Consecutive openings after which a host is given up."""
+FIRST_PAUSE_S = 2.0
+"""Seconds of the first pause; each further pause is twice as long."""
 
 
 @dataclass
-class _Trouble:
+class _Health:
     failures: int = 0
     openings: int = 0
-    answered: float = float("-inf")
+    last_response: float = float("-inf")
 
 
-class Breaker:
-    """What is known of each host's health. Times are those of one clock, in seconds."""
+class CircuitBreaker:
+    """The health of each host. Times are in seconds of one clock."""
 
-    def __init__(self, failures: int | None) -> None:
-        """Args:
-        failures: of a host in a row, that open its breaker; None: none ever does.
+    def __init__(self, max_host_failures: int | None) -> None:
+        """Creates closed breakers for all hosts.
+
+        Args:
+            max_host_failures: consecutive failures that open a host's breaker; None: it never opens.
         """
-        self._most = failures
-        self._hosts: dict[str, _Trouble] = {}
+        self._max_failures = max_host_failures
+        self._hosts: dict[str, _Health] = {}
 
-    def answered(self, host: str, now: float) -> None:
-        """A host gave an answer of its own, if only that there is no such page."""
-        trouble = self._hosts.setdefault(host, _Trouble())
-        trouble.failures = trouble.openings = 0
-        trouble.answered = now
+    def record_response(self, host: str, now: float) -> None:
+        """Records that a host responded, even if only with an error of its own."""
+        health = self._hosts.setdefault(host, _Health())
+        health.failures = health.openings = 0
+        health.last_response = now
 
-    def failed(self, host: str, began: float) -> float | None:
-        """A request that began then got no answer, or one that says the host is broken.
+    def record_failure(self, host: str, began: float) -> float | None:
+        """Records that a request, begun at `began`, got no response, or one that says the host is broken.
 
-        Requests from before the host's last answer say nothing: of a host that answers all but one address, the ones
-        that hang end one after the other.
+        Requests from before the host's last response do not count: where a host answers all URLs but some, those that
+        hang end one after the other.
 
         Returns:
-            For how many seconds to leave the host alone before one more request, 0 for not at all; None to give it up.
+            Seconds for which to pause the host before one more request, 0 for no pause; None to give the host up.
         """
-        trouble = self._hosts.setdefault(host, _Trouble())
-        if self._most is None or began < trouble.answered:
+        health = self._hosts.setdefault(host, _Health())
+        if self._max_failures is None or began < health.last_response:
             return 0.0
-        trouble.failures += 1
-        if trouble.failures < self._most and not trouble.openings:
+        health.failures += 1
+        if health.failures < self._max_failures and not health.openings:
             return 0.0
-        trouble.failures = 0
-        trouble.openings += 1
-        if trouble.openings > OPENINGS:
+        health.failures = 0
+        health.openings += 1
+        if health.openings > MAX_OPENINGS:
             return None
-        return REST_S * 2.0 ** (trouble.openings - 1) * random.uniform(0.75, 1.25)
+        return FIRST_PAUSE_S * 2.0 ** (health.openings - 1) * random.uniform(0.75, 1.25)

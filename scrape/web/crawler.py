@@ -1,4 +1,4 @@
-"""Requests side by side, each in its host's turn; images decoded in threads, and rows written down as they finish."""
+"""Fetches the candidates of a part concurrently, host by host; decodes images in threads, and journals each row."""
 
 import asyncio
 import logging
@@ -6,284 +6,287 @@ import os
 import random
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from yarl import URL
 
-from dreamloom.base.progress import Progress
 from dreamloom.base.stop import run_stoppable
-from dreamloom.scrape.collection import Collection, Row, Status
-from dreamloom.scrape.collection.journal import Journal
-from dreamloom.scrape.web.address import checked_url
-from dreamloom.scrape.web.circuit_breaker import Breaker
-from dreamloom.scrape.web.dedup import row_of
-from dreamloom.scrape.web.host_queue import Turns
-from dreamloom.scrape.web.http import Fetched, Fetcher
-from dreamloom.scrape.web.optout import SILENT
-from dreamloom.scrape.web.outcome import Dropped
-from dreamloom.scrape.web.robots import Robots
-from dreamloom.scrape.web.store import store_picture
-
-if TYPE_CHECKING:
-    from dreamloom.scrape.web.config import ScrapeConfig
+from dreamloom.scrape.collection import Row, Status
+from dreamloom.scrape.web.address import check_url
+from dreamloom.scrape.web.circuit_breaker import CircuitBreaker
+from dreamloom.scrape.web.host_queue import HostQueue
+from dreamloom.scrape.web.http import Fetcher, Response
+from dreamloom.scrape.web.job import PartJob
+from dreamloom.scrape.web.optout import NO_STATEMENT
+from dreamloom.scrape.web.outcome import RowDropped, make_row
+from dreamloom.scrape.web.robots import RobotsCache
+from dreamloom.scrape.web.store import store_image
 
 _log = logging.getLogger(__name__)
 
-_PASSING = {Status.DNS_TEMPORARY, Status.CONNECTION, Status.SHORT_BODY, Status.HTTP_429, Status.HTTP_5XX}
-"""What may be over in seconds."""
-_NO_ANSWER = {Status.DNS_TEMPORARY, Status.CONNECTION, Status.TLS, Status.TIMEOUT, Status.SHORT_BODY, Status.HTTP_5XX}
-"""What a host that is down looks like."""
-_LONGEST_WAIT_S = 30.0
-"""A host that wants to be left alone for longer is, and its rows can be fetched again in another run."""
-_LAST_S = 4.5
-"""What is under way when the user stops a run may take so long to end."""
-_BACKLOG = 4
-"""Pictures that wait to be decoded, a thread: with more, no further address is asked until some are done."""
+_TRANSIENT = {Status.DNS_TEMPORARY, Status.CONNECTION, Status.SHORT_BODY, Status.HTTP_429, Status.HTTP_5XX}
+"""Failures that may pass in seconds."""
+_NO_RESPONSE = {Status.DNS_TEMPORARY, Status.CONNECTION, Status.TLS, Status.TIMEOUT, Status.SHORT_BODY, Status.HTTP_5XX}
+"""Failures that a host shows when it is down."""
+_MAX_WAIT_S = 30.0
+"""Longest wait in a run that a host may ask for; one that asks for more is given up, and its rows can be retried."""
+_STOP_GRACE_S = 4.5
+"""Seconds that requests under way have to end when the user stops the run."""
+_BACKLOG_PER_THREAD = 4
+"""Images per thread that wait to be decoded; with more, no further request is sent until some are done."""
 
 
-class _Job(NamedTuple):
-    """A candidate's next request."""
+class _Request(NamedTuple):
+    """The next request for a candidate."""
 
     place: int
-    address: URL
-    """Where it is now; not the candidate's own once it was redirected."""
-    hops: int = 0
-    tried: int = 0
+    """Position of the candidate in the part."""
+    url: URL
+    """Current URL; after a redirect, not the candidate's own."""
+    num_redirects: int = 0
+    num_retries: int = 0
     spent_s: float = 0.0
+    """Seconds that earlier requests of this attempt took."""
 
 
 class Crawler:
     """The state of one part while it is fetched."""
 
-    def __init__(
-        self,
-        collection: Collection,
-        part: str,
-        config: "ScrapeConfig",
-        candidates: Sequence[Row],
-        rows: list[Row | None],
-        journal: Journal,
-        progress: Progress,
-    ) -> None:
-        """Args:
-        rows: of the candidates, in their order; those that are None are filled.
+    def __init__(self, job: PartJob, rows: list[Row | None]) -> None:
+        """Counts what is there; nothing is requested yet.
+
+        Args:
+            job: the part.
+            rows: the rows of the candidates, in their order; those that are None are filled.
         """
-        self._collection, self._part, self._config = collection, part, config
-        self._candidates, self._rows, self._journal, self._progress = candidates, rows, journal, progress
-        self._tally = Counter(row["status"] for row in rows if row)
-        self._first: dict[str, int] = {}  # sha256 of a stored image → the first place that has it
+        self._job, self._config, self._rows = job, job.config, rows
+        self._status_counts = Counter(row["status"] for row in rows if row)
+        self._existing_images = [place for place, row in enumerate(rows) if row and row["status"] == Status.OK]
+        self._first_place: dict[str, int] = {}  # sha256 of a stored image → the first place that has it
         for place, row in enumerate(rows):
             if row and row["status"] == Status.OK:
-                self._first.setdefault(row["sha256"], place)
+                self._first_place.setdefault(row["sha256"], place)
         self._missing = deque(place for place, row in enumerate(rows) if row is None)
-        self._known_ok = [place for place, row in enumerate(rows) if row and row["status"] == Status.OK]
-        self._came = self._under_way = 0
+        self._num_stored = self._num_under_way = 0
 
     def fetch(self, target: int | None) -> None:
-        """Fetches candidates in their order, until so many images came or none is left."""
+        """Fetches candidates in their order until `target` images are stored, or none is left."""
         self._target = target
         if self._missing and self._is_wanted(self._missing[0]):
             run_stoppable(self._fetch_all())
 
     def _is_wanted(self, place: int) -> bool:
-        """Whether too few images come before a place; of those under way, half are thought to."""
+        """Whether fewer images than the target precede a place, if half of the requests under way succeed."""
         if self._target is None:
             return True
-        return bisect_left(self._known_ok, place) + self._came + self._under_way / 2 < self._target
+        return bisect_left(self._existing_images, place) + self._num_stored + self._num_under_way / 2 < self._target
 
     async def _fetch_all(self) -> None:
         config = self._config
-        self._turns: Turns[_Job] = Turns(
-            config.concurrency_per_host, first=1 if config.respect_optout else None, delay_s=config.delay_per_host_s
+        self._queue: HostQueue[_Request] = HostQueue(
+            config.concurrency_per_host,
+            initial_concurrency=1 if config.respect_optout else None,
+            initial_delay_s=config.delay_per_host_s,
         )
-        self._delays: dict[str, float] = {}  # host → seconds from one request to the next, by its robots.txt
-        self._breaker = Breaker(config.max_host_failures)
-        self._given_up: dict[str, tuple[Status, str]] = {}  # hosts that are not asked any more, and why
-        threads = config.decode_threads or os.cpu_count() or 1
-        self._decoding, self._backlog, self._room = 0, _BACKLOG * threads, asyncio.Event()
-        self._room.set()
-        with ThreadPoolExecutor(threads, "decode") as self._pool:
+        self._delays: dict[str, float] = {}  # host → seconds between two requests, after its robots.txt
+        self._breaker = CircuitBreaker(config.max_host_failures)
+        self._given_up: dict[str, tuple[Status, str]] = {}  # host → status and detail of its further rows
+        num_threads = config.decode_threads or os.cpu_count() or 1
+        self._num_decoding, self._max_decoding = 0, _BACKLOG_PER_THREAD * num_threads
+        self._may_request = asyncio.Event()
+        self._may_request.set()
+        with ThreadPoolExecutor(num_threads, "decode") as self._pool:
             async with Fetcher(config) as self._fetcher:
-                self._robots = Robots(self._fetcher, allow_private_addresses=config.allow_private_addresses)
-                self._offer()
-                await self._work_off(min(config.concurrency, len(self._rows)))
+                self._robots = RobotsCache(self._fetcher, allow_private_addresses=config.allow_private_addresses)
+                self._enqueue_wanted()
+                await self._run_workers(min(config.concurrency, len(self._rows)))
 
-    async def _work_off(self, workers: int) -> None:
-        tasks = [asyncio.create_task(self._work()) for _ in range(workers)]
+    async def _run_workers(self, num_workers: int) -> None:
+        tasks = [asyncio.create_task(self._work()) for _ in range(num_workers)]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         except asyncio.CancelledError:  # the user stops the run
-            self._turns.stop()
-            await asyncio.wait(tasks, timeout=_LAST_S)
+            self._queue.stop()
+            await asyncio.wait(tasks, timeout=_STOP_GRACE_S)
             raise
         finally:
             for task in tasks:
                 task.cancel()
-            ended = await asyncio.gather(*tasks, return_exceptions=True)
-        for error in ended:
-            if isinstance(error, Exception):
-                raise error  # the workers' errors have one cause, such as a full disk
-
-    # What is asked next
-
-    def _offer(self) -> None:
-        """Hands over as many candidates as are wanted."""
-        while self._missing and self._is_wanted(self._missing[0]):
-            place = self._missing.popleft()
-            self._under_way += 1
-            self._add(place, self._candidates[place]["url"])
-
-    def _add(self, place: int, url: str | None, hops: int = 0, tried: int = 0, spent_s: float = 0.0) -> None:
-        try:
-            address = checked_url(url, allow_private_addresses=self._config.allow_private_addresses)
-        except Dropped as dropped:
-            self._finish(place, self._row(place, dropped))
-        else:
-            self._turns.add(address.raw_host or "", _Job(place, address, hops, tried, spent_s))
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result  # the workers' errors have one cause, such as a full disk
 
     async def _work(self) -> None:
         clock = asyncio.get_running_loop().time
-        while (turn := await self._turns.take()) is not None:
-            host, job = turn
-            await self._room.wait()
+        while (taken := await self._queue.take()) is not None:
+            host, request = taken
+            await self._may_request.wait()
             began = clock()
             try:
-                got = await self._ask(host, job)
-            except Dropped as dropped:
-                self._drop(host, job, dropped, began)
+                response = await self._send(host, request)
+            except RowDropped as dropped:
+                self._handle_failure(host, request, dropped, began)
             else:
-                self._answered(host)
-                self._turns.free(host)
-                if isinstance(got, str):
-                    self._follow(job, got, job.spent_s + clock() - began)
+                self._record_response(host)
+                self._queue.release(host)
+                if isinstance(response, str):
+                    self._follow_redirect(request, response, request.spent_s + clock() - began)
                 else:
-                    self._finish(job.place, await self._decoded(job.place, got))
-            self._offer()
-            self._turns.done()
+                    self._finish(request.place, await self._decode(request.place, response))
+            self._enqueue_wanted()
+            self._queue.done()
 
-    async def _ask(self, host: str, job: _Job) -> Fetched | str:
-        """One request, where the host may be asked."""
+    # Requests
+
+    def _enqueue_wanted(self) -> None:
+        """Enqueues as many candidates as are wanted."""
+        while self._missing and self._is_wanted(self._missing[0]):
+            place = self._missing.popleft()
+            self._num_under_way += 1
+            self._enqueue(place, self._job.candidates[place]["url"])
+
+    def _enqueue(
+        self, place: int, text: str | None, num_redirects: int = 0, num_retries: int = 0, spent_s: float = 0.0
+    ) -> None:
+        try:
+            url = check_url(text, allow_private_addresses=self._config.allow_private_addresses)
+        except RowDropped as dropped:
+            self._finish_dropped(place, dropped)
+        else:
+            self._queue.add(url.raw_host or "", _Request(place, url, num_redirects, num_retries, spent_s))
+
+    async def _send(self, host: str, request: _Request) -> Response | str:
+        """Sends one request, if the host may be asked. Returns the response, or the URL that it redirects to."""
         if host in self._given_up:
-            raise Dropped(*self._given_up[host])
+            raise RowDropped(*self._given_up[host])
         if not self._config.respect_optout:
-            return await self._fetcher.get(job.address, self._config.timeout_s - job.spent_s)
-        rules = await self._robots.rules(job.address)
+            return await self._fetcher.fetch(request.url, self._config.timeout_s - request.spent_s)
+        rules = await self._robots.rules(request.url)
         if host not in self._delays:
             self._delays[host] = max(self._config.delay_per_host_s, rules.delay_s)
-            self._turns.admit(host, self._delays[host])
-        says = rules.verdict(job.address)
+            self._queue.admit(host, self._delays[host])
+        verdict = rules.verdict(request.url)
         try:
-            got = await self._fetcher.get(job.address, self._config.timeout_s - job.spent_s)
-        except Dropped as dropped:
-            dropped.consent = dropped.consent and _together(says, dropped.consent)
+            response = await self._fetcher.fetch(request.url, self._config.timeout_s - request.spent_s)
+        except RowDropped as dropped:
+            dropped.consent = dropped.consent and _join_consent(verdict, dropped.consent)
             raise
-        return got if isinstance(got, str) else Fetched(got.body, _together(says, got.consent))
+        return (
+            response if isinstance(response, str) else Response(response.body, _join_consent(verdict, response.consent))
+        )
 
-    # What came of it
-
-    def _follow(self, job: _Job, url: str, spent_s: float) -> None:
-        if job.hops < self._config.max_redirects:
-            self._add(job.place, url, job.hops + 1, job.tried, spent_s)
+    def _follow_redirect(self, request: _Request, text: str, spent_s: float) -> None:
+        if request.num_redirects < self._config.max_redirects:
+            self._enqueue(request.place, text, request.num_redirects + 1, request.num_retries, spent_s)
         else:
-            dropped = Dropped(Status.TOO_MANY_REDIRECTS, f"more than {self._config.max_redirects}")
-            self._finish(job.place, self._row(job.place, dropped))
+            dropped = RowDropped(Status.TOO_MANY_REDIRECTS, f"more than {self._config.max_redirects}")
+            self._finish_dropped(request.place, dropped)
 
-    def _drop(self, host: str, job: _Job, dropped: Dropped, began: float) -> None:
-        """A request that gave no image: what it says of its host, and whether to try once more."""
-        asked = host not in self._given_up
-        wait_s = self._patience(dropped, job.tried)
-        if asked:
-            self._judge(host, dropped, began, wait_s)
-        if asked and wait_s is not None and host not in self._given_up:
-            self._turns.again(host, job._replace(tried=job.tried + 1, spent_s=0.0), wait_s)
+    # Failures
+
+    def _handle_failure(self, host: str, request: _Request, dropped: RowDropped, began: float) -> None:
+        """Judges the host of a failed request, and retries the request or ends its candidate."""
+        was_asked = host not in self._given_up
+        wait_s = self._retry_delay(dropped, request.num_retries)
+        if was_asked:
+            self._judge_host(host, dropped, began, wait_s)
+        if was_asked and wait_s is not None and host not in self._given_up:
+            self._queue.retry(host, request._replace(num_retries=request.num_retries + 1, spent_s=0.0), wait_s)
         else:
-            self._finish(job.place, self._row(job.place, dropped))
-        self._turns.free(host)
+            self._finish_dropped(request.place, dropped)
+        self._queue.release(host)
 
-    def _patience(self, dropped: Dropped, tried: int) -> float | None:
-        """Seconds after which to try again; None: not in this run."""
-        if dropped.status not in _PASSING or tried >= self._config.retries:
+    def _retry_delay(self, dropped: RowDropped, num_retries: int) -> float | None:
+        """Returns the seconds after which to retry; None: not in this run."""
+        if dropped.status not in _TRANSIENT or num_retries >= self._config.retries:
             return None
         if dropped.wait_s is not None:
-            return dropped.wait_s if dropped.wait_s <= _LONGEST_WAIT_S else None
-        return min(2.0**tried * random.uniform(0.5, 1.5), _LONGEST_WAIT_S)
+            return dropped.wait_s if dropped.wait_s <= _MAX_WAIT_S else None
+        return min(2.0**num_retries * random.uniform(0.5, 1.5), _MAX_WAIT_S)
 
-    def _judge(self, host: str, dropped: Dropped, began: float, wait_s: float | None) -> None:
-        """Leaves a host alone that is busy or down, or gives it up."""
-        status, asks_for_s = dropped.status, dropped.wait_s
-        busy = status == Status.HTTP_429 or (status == Status.HTTP_5XX and asks_for_s is not None)
+    def _judge_host(self, host: str, dropped: RowDropped, began: float, retry_delay_s: float | None) -> None:
+        """Pauses a host that is busy or down, or gives it up."""
+        status, requested_wait_s = dropped.status, dropped.wait_s
+        is_busy = status == Status.HTTP_429 or (status == Status.HTTP_5XX and requested_wait_s is not None)
         if status == Status.DNS_UNKNOWN:
             self._give_up(host, status, dropped.detail)
-        elif busy and (asks_for_s or 0.0) > _LONGEST_WAIT_S:
+        elif is_busy and (requested_wait_s or 0.0) > _MAX_WAIT_S:
             self._give_up(host, status, "not asked, as its host wants to be left alone")
-        elif busy or status in _NO_ANSWER:
-            rest_s = self._breaker.failed(host, began)
-            if rest_s is None:
-                down = (Status.HOST_DOWN, "not asked, as its host did not answer any more")
-                self._give_up(host, *((status, "not asked, as its host was busy all the time") if busy else down))
-                return
-            if rest_s:
-                self._turns.suspect(host)
-            if busy:
-                rest_s = max(rest_s, asks_for_s if asks_for_s is not None else wait_s or 1.0)
-            if rest_s:
-                self._turns.rest(host, rest_s)
+        elif is_busy or status in _NO_RESPONSE:
+            pause_s = self._breaker.record_failure(host, began)
+            if pause_s is None and is_busy:
+                self._give_up(host, status, "not asked, as its host was busy all the time")
+            elif pause_s is None:
+                self._give_up(host, Status.HOST_DOWN, "not asked, as its host did not answer any more")
+            else:
+                busy_s = requested_wait_s if requested_wait_s is not None else retry_delay_s or 1.0
+                self._pause(host, pause_s, busy_s if is_busy else 0.0)
         else:
-            self._answered(host)
+            self._record_response(host)
 
-    def _answered(self, host: str) -> None:
-        self._breaker.answered(host, asyncio.get_running_loop().time())
-        self._turns.admit(host, self._delays.get(host, self._config.delay_per_host_s))
+    def _pause(self, host: str, breaker_s: float, busy_s: float) -> None:
+        """Pauses a host for as long as its circuit breaker or its own wish to be left alone asks for."""
+        if breaker_s:
+            self._queue.suspect(host)
+        if pause_s := max(breaker_s, busy_s):
+            self._queue.pause(host, pause_s)
+
+    def _record_response(self, host: str) -> None:
+        self._breaker.record_response(host, asyncio.get_running_loop().time())
+        self._queue.admit(host, self._delays.get(host, self._config.delay_per_host_s))
 
     def _give_up(self, host: str, status: Status, detail: str) -> None:
         if host not in self._given_up:
             level = logging.DEBUG if status == Status.DNS_UNKNOWN else logging.INFO  # an index has thousands of these
             _log.log(level, "host given up: %s (%s; %s)", host, status, detail)
         self._given_up[host] = (status, detail)
-        self._turns.admit(host)  # without delay: nothing is asked of it
+        self._queue.admit(host)  # without delay, as no more requests are sent to it
 
-    async def _decoded(self, place: int, fetched: Fetched) -> Row:
-        if not fetched.body:
-            return self._row(place, Dropped(Status.EMPTY, consent=fetched.consent))
-        self._decoding += 1
-        if self._decoding >= self._backlog:
-            self._room.clear()
+    # Images and rows
+
+    async def _decode(self, place: int, response: Response) -> Row:
+        """Decodes and stores an image in a thread. Returns its row."""
+        if not response.body:
+            return make_row(self._job.candidates[place], {}, RowDropped(Status.EMPTY, consent=response.consent))
+        self._num_decoding += 1
+        if self._num_decoding >= self._max_decoding:
+            self._may_request.clear()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._stored, place, fetched)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._store, place, response)
         finally:
-            self._decoding -= 1
-            if self._decoding < self._backlog:
-                self._room.set()
+            self._num_decoding -= 1
+            if self._num_decoding < self._max_decoding:
+                self._may_request.set()
 
-    def _stored(self, place: int, fetched: Fetched) -> Row:
-        """Stores an image, in a thread of the pool."""
-        folder = self._collection.image_folder(self._part)
-        candidate = self._candidates[place]
+    def _store(self, place: int, response: Response) -> Row:
+        job = self._job
 
         def is_copy(sha256: str) -> bool:
-            return self._first.get(sha256, place) < place
+            return self._first_place.get(sha256, place) < place
 
-        return store_picture(folder, candidate, fetched.body, fetched.consent, self._config, is_copy)
+        return store_image(
+            job.image_folder, job.candidates[place], response.body, response.consent, job.config, is_copy
+        )
 
-    def _row(self, place: int, dropped: Dropped) -> Row:
-        return row_of(self._candidates[place], {}, dropped)
+    def _finish_dropped(self, place: int, dropped: RowDropped) -> None:
+        self._finish(place, make_row(self._job.candidates[place], {}, dropped))
 
     def _finish(self, place: int, row: Row) -> None:
-        self._journal.add(row)
+        self._job.journal.add(row)
         self._rows[place] = row
-        self._under_way -= 1
+        self._num_under_way -= 1
         if row["status"] == Status.OK:
-            self._came += 1
-            self._first[row["sha256"]] = min(place, self._first.get(row["sha256"], place))
-        self._tally[row["status"]] += 1
-        note = ", ".join(f"{count} {status}" for status, count in self._tally.most_common(5))
-        self._progress(sum(self._tally.values()), len(self._rows), note)
+            self._num_stored += 1
+            self._first_place[row["sha256"]] = min(place, self._first_place.get(row["sha256"], place))
+        self._status_counts[row["status"]] += 1
+        note = ", ".join(f"{count} {status}" for status, count in self._status_counts.most_common(5))
+        self._job.progress(sum(self._status_counts.values()), len(self._rows), note)
 
 
-def _together(robots: str | None, headers: str) -> str:
-    """What a host said, in one line."""
+def _join_consent(robots: str | None, headers: str) -> str:
+    """Joins what robots.txt and the headers say, in one line."""
     if robots is None:
         return headers
-    return robots if headers == SILENT else f"{robots}; {headers}"
+    return robots if headers == NO_STATEMENT else f"{robots}; {headers}"

@@ -1,154 +1,123 @@
-"""The rows of one part, once all is fetched: which repeat others, which are placeholders, which were not needed.
+"""Decides, once a part is fetched, which rows are duplicates, which are placeholders, and which are not needed.
 
-Rows come in any order and are settled in the order of the candidates, so the table is the same whatever was fast.
+Rows are fetched in any order but decided in the order of the candidates, so the table does not depend on network
+timing.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from yarl import URL
 
-from dreamloom.scrape.collection import CaptionKind, Collection, Row, Status, Table
-from dreamloom.scrape.web.outcome import Dropped
+from dreamloom.scrape.collection import Collection, Row, Status, Table
+from dreamloom.scrape.web.outcome import RowDropped, make_row
 
-if TYPE_CHECKING:
-    from dreamloom.scrape.web.config import ScrapeConfig
-
-OF_PICTURES = (
-    "image",
-    "width",
-    "height",
-    "original_width",
-    "original_height",
-    "bytes",
-    "sha256",
-    "pixels_sha256",
-    "consent",
-)
-"""Columns of the records that tell of the image itself."""
-_SAME_PICTURE = (Status.OK, Status.DUPLICATE, Status.PLACEHOLDER)
+_WITH_BYTES = (Status.OK, Status.DUPLICATE, Status.PLACEHOLDER)
 
 
-def row_of(candidate: Row, found: Row, dropped: Dropped | None = None) -> Row:
-    """What became of a candidate, as a row of the records.
+def image_identities(rows: Iterable[Row | None]) -> dict[str, str]:
+    """Maps the sha256 of each file to what identifies its image: the hash of its pixels if known, else of the file."""
+    identities = {row["sha256"]: row["sha256"] for row in rows if row and row["sha256"]}
+    return identities | {row["sha256"]: row["pixels_sha256"] for row in rows if row and row.get("pixels_sha256")}
+
+
+def mark_copies(rows: Sequence[Row | None], earlier: Mapping[str, str], max_copies: int | None) -> list[Row | None]:
+    """Returns the rows with their copies marked: the first of equal images stays, the others are duplicates of it.
 
     Args:
-        found: what is known of its image.
+        rows: in the order of the candidates; None for a candidate that was not requested.
+        earlier: identity → key, of equal images in earlier parts.
+        max_copies: number of URLs of one host with the same image from which on it is a placeholder; None: never.
     """
-    row: Row = {
-        "key": candidate["key"],
-        "status": str(Status.OK),
-        "detail": None,
-        "url": candidate["url"],
-        "text": candidate["text"],
-        "text_kind": str(_kind(candidate)),
-        "licence": candidate["licence"],
-        "licence_url": candidate.get("licence_url"),
-        **dict.fromkeys(OF_PICTURES),
-        **found,
-    }
-    if dropped is not None:
-        detail = "".join(c if c.isprintable() else "?" for c in dropped.detail) or None  # headers may hold anything
-        row |= {"status": str(dropped.status), "detail": detail, "consent": dropped.consent or row["consent"]}
-    return row
-
-
-def _kind(candidate: Row) -> str:
-    if not (candidate["text"] or "").strip():
-        return CaptionKind.NONE
-    return candidate.get("text_kind") or CaptionKind.ALT
-
-
-def identities(rows: Iterable[Row | None]) -> dict[str, str]:
-    """sha256 of a file → by what its image is known: the hash of its pixels, where there is one, or of the file."""
-    known = {row["sha256"]: row["sha256"] for row in rows if row and row["sha256"]}
-    return known | {row["sha256"]: row["pixels_sha256"] for row in rows if row and row.get("pixels_sha256")}
-
-
-def settle(rows: Sequence[Row | None], config: "ScrapeConfig", earlier: Mapping[str, str]) -> list[Row | None]:
-    """The rows, of which each that repeats an earlier one's bytes is a duplicate of it, and placeholders are found.
-
-    Args:
-        rows: in the order of the candidates; None for one that was not asked.
-        earlier: identity → key of the same images in earlier parts.
-    """
-    known_by = identities(rows)
-    placeholders = _placeholders(rows, known_by, config.max_placeholder_copies)
-    firsts: dict[str, Row] = {}
-    settled: list[Row | None] = []
+    identities = image_identities(rows)
+    placeholders = _find_placeholders(rows, identities, max_copies)
+    originals: dict[str, Row] = {}
+    marked: list[Row | None] = []
     for row in rows:
-        same = known_by.get(row["sha256"]) if row else None
-        if row is None or row["status"] not in _SAME_PICTURE or not same:
-            settled.append(row)
-        elif same in placeholders:
-            settled.append(_without_picture(row, Status.PLACEHOLDER, placeholders[same]))
+        identity = identities.get(row["sha256"]) if row else None
+        if row is None or row["status"] not in _WITH_BYTES or not identity:
+            marked.append(row)
+        elif identity in placeholders:
+            marked.append(_without_image(row, Status.PLACEHOLDER, placeholders[identity]))
         elif row["status"] == Status.PLACEHOLDER:
-            settled.append(row)
-        elif same in earlier:
-            settled.append(_without_picture(row, Status.DUPLICATE, f"repeats {earlier[same]}"))
+            marked.append(row)
+        elif identity in earlier:
+            marked.append(_without_image(row, Status.DUPLICATE, f"repeats {earlier[identity]}"))
         else:
-            first = firsts.setdefault(same, row)
-            settled.append(row if first is row else _duplicate(row, first))
-    return settled
+            original = originals.setdefault(identity, row)
+            marked.append(row if original is row else _duplicate(row, original))
+    return marked
 
 
-def cut(
-    rows: Sequence[Row | None], wanted: int | None, known: Mapping[str, Row], candidates: Sequence[Row]
+def apply_limit(
+    rows: Sequence[Row | None], max_images: int | None, existing_rows: Mapping[str, Row], candidates: Sequence[Row]
 ) -> list[Row]:
-    """The rows up to the last image that is wanted; from there on, those that were not known are not needed.
+    """Returns the rows with all after the last wanted image marked as not needed, except existing ones.
 
-    What was fetched beyond it is thrown away, lest the table hang on what was fast.
+    Images fetched past the limit are discarded, so that the table does not depend on network timing.
+
+    Args:
+        rows: of the candidates, in their order; None becomes a row that is not needed.
+        max_images: None: no limit.
+        existing_rows: rows by key that are kept as they are.
+        candidates: rows of the candidates.
     """
-    came, kept = 0, list[Row]()
+    num_images, limited = 0, list[Row]()
     for row, candidate in zip(rows, candidates, strict=True):
-        enough = wanted is not None and came >= wanted
-        if row is None or (enough and row["key"] not in known):
-            row = row_of(candidate, {}, Dropped(Status.NOT_NEEDED))
-        came += row["status"] == Status.OK
-        kept.append(row)
-    return kept
+        is_full = max_images is not None and num_images >= max_images
+        if row is None or (is_full and row["key"] not in existing_rows):
+            row = make_row(candidate, {}, RowDropped(Status.NOT_NEEDED))
+        num_images += row["status"] == Status.OK
+        limited.append(row)
+    return limited
 
 
-def copies_in_earlier_parts(collection: Collection, part: str, wanted: set[str]) -> dict[str, str]:
-    """Identity → key, of those of these images that parts before this one have stored."""
-    found: dict[str, str] = {}
-    names = [name for name in collection.parts(Table.RECORDS) if name < part] if wanted else []
-    for name in names:
+def find_in_earlier_parts(collection: Collection, part: str, identities: set[str]) -> dict[str, str]:
+    """Looks images up in the parts before `part`.
+
+    Returns:
+        Identity → key, of the images that those parts have stored.
+    """
+    keys: dict[str, str] = {}
+    earlier = [name for name in collection.parts(Table.RECORDS) if name < part] if identities else []
+    for name in earlier:
         rows = collection.read(Table.RECORDS, name, ["key", "status", "sha256", "pixels_sha256"])
-        known_by = pc.coalesce(rows["pixels_sha256"], rows["sha256"])
-        is_same = pc.is_in(known_by, pa.array(sorted(wanted), pa.string()))
-        same = rows.append_column("identity", known_by).filter(pc.and_(pc.equal(rows["status"], Status.OK), is_same))
-        for row in same.to_pylist():
-            found.setdefault(row["identity"], row["key"])
-    return found
+        identity = pc.coalesce(rows["pixels_sha256"], rows["sha256"])
+        is_wanted = pc.is_in(identity, pa.array(sorted(identities), pa.string()))
+        is_stored = pc.equal(rows["status"], Status.OK)
+        for row in rows.append_column("identity", identity).filter(pc.and_(is_stored, is_wanted)).to_pylist():
+            keys.setdefault(row["identity"], row["key"])
+    return keys
 
 
-def _placeholders(rows: Sequence[Row | None], known_by: Mapping[str, str], copies: int | None) -> dict[str, str]:
-    """Identity → a line about it, of bytes that a host gave for many addresses: "this image is not available"."""
-    if copies is None:
+def _find_placeholders(
+    rows: Sequence[Row | None], identities: Mapping[str, str], max_copies: int | None
+) -> dict[str, str]:
+    """Finds images that a host returns for many URLs, such as "this image is not available"; identity → a line."""
+    if max_copies is None:
         return {}
-    of: dict[tuple[str, str], set[str]] = defaultdict(set)
+    urls_by_image: dict[tuple[str, str], set[str]] = defaultdict(set)
     for row in rows:
-        if row is not None and row["status"] in _SAME_PICTURE and row["sha256"]:
-            of[known_by[row["sha256"]], _host(row["url"])].add(row["url"])
+        if row is not None and row["status"] in _WITH_BYTES and row["sha256"]:
+            urls_by_image[identities[row["sha256"]], _host(row["url"])].add(row["url"])
     return {
-        same: f"{host} gives it for {len(urls)} addresses"
-        for (same, host), urls in sorted(of.items())
-        if len(urls) >= copies
+        identity: f"{host} gives it for {len(urls)} addresses"
+        for (identity, host), urls in sorted(urls_by_image.items())
+        if len(urls) >= max_copies
     }
 
 
-def _duplicate(row: Row, first: Row) -> Row:
-    sizes = {name: first[name] for name in ("original_width", "original_height")}
-    return _without_picture(row, Status.DUPLICATE, f"repeats {first['key']}") | sizes
+def _duplicate(row: Row, original: Row) -> Row:
+    sizes = {name: original[name] for name in ("original_width", "original_height")}
+    return _without_image(row, Status.DUPLICATE, f"repeats {original['key']}") | sizes
 
 
-def _without_picture(row: Row, status: Status, detail: str) -> Row:
-    nothing: dict[str, Any] = dict.fromkeys(("image", "width", "height", "bytes"))
-    return {**row, **nothing, "status": str(status), "detail": detail}
+def _without_image(row: Row, status: Status, detail: str) -> Row:
+    cleared: dict[str, Any] = dict.fromkeys(("image", "width", "height", "bytes"))
+    return {**row, **cleared, "status": str(status), "detail": detail}
 
 
 def _host(url: str | None) -> str:

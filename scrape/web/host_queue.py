@@ -1,122 +1,128 @@
-"""Whose turn it is: jobs of many hosts, handed out so that none is asked too much and none holds the rest."""
+"""A queue of requests to many hosts that is fair to each host and lets no slow host delay the others."""
 
 import asyncio
 from collections import Counter, OrderedDict, deque
 from typing import Generic, TypeVar
 
-Job = TypeVar("Job")
+Request = TypeVar("Request")
 
 
-class Turns(Generic[Job]):
-    """Hands out one job of each host in turn, at most `concurrency_per_host` of one at once. For one event loop."""
+class HostQueue(Generic[Request]):
+    """Hands out requests host by host, at most `concurrency_per_host` of one host at once. For one event loop."""
 
-    def __init__(self, concurrency_per_host: int, *, first: int | None = None, delay_s: float = 0.0) -> None:
-        """Args:
-        first: jobs of a host at once until `admit` is called for it; None: as many as later.
-        delay_s: seconds from one of its jobs to the next until then.
+    def __init__(
+        self, concurrency_per_host: int, *, initial_concurrency: int | None = None, initial_delay_s: float = 0.0
+    ) -> None:
+        """Creates an empty queue.
+
+        Args:
+            concurrency_per_host: maximum concurrent requests to a host.
+            initial_concurrency: the same until `admit` is called for the host; None: no difference.
+            initial_delay_s: seconds between two requests to a host until `admit` is called for it.
         """
-        self._per_host = concurrency_per_host
-        self._first, self._delay_s = first or concurrency_per_host, delay_s
-        self._admitted: dict[str, float] = {}  # host → seconds from one of its jobs to the next
-        self._waiting: dict[str, deque[Job]] = {}  # no empty ones
-        self._out: Counter[str] = Counter()  # host → its jobs that keep it busy; no zeros
-        self._open = 0  # jobs that were taken and are not done
-        self._ready: OrderedDict[str, None] = OrderedDict()  # hosts that may be asked now
-        self._later = 0  # jobs that wait for their time
-        self._resting: Counter[str] = Counter()  # host → for how many reasons it is left alone
-        self._sleepers: deque[asyncio.Future[None]] = deque()
+        self._concurrency, self._initial_concurrency = concurrency_per_host, initial_concurrency or concurrency_per_host
+        self._initial_delay_s = initial_delay_s
+        self._delays: dict[str, float] = {}  # admitted host → seconds between two requests
+        self._waiting: dict[str, deque[Request]] = {}  # without empty queues
+        self._busy: Counter[str] = Counter()  # host → its requests under way; without zeros
+        self._open = 0  # requests that were taken and are not done
+        self._ready: OrderedDict[str, None] = OrderedDict()  # hosts whose next request may be taken
+        self._delayed = 0  # requests that wait for their time
+        self._pauses: Counter[str] = Counter()  # host → number of reasons for which it is paused
+        self._takers: deque[asyncio.Future[None]] = deque()
         self._stopped = False
 
-    def add(self, host: str, job: Job) -> None:
-        """Puts a job at the end of its host's queue."""
-        self._waiting.setdefault(host, deque()).append(job)
+    def add(self, host: str, request: Request) -> None:
+        """Appends a request to its host's queue."""
+        self._waiting.setdefault(host, deque()).append(request)
         self._offer(host)
 
     def admit(self, host: str, delay_s: float = 0.0) -> None:
-        """A host may be asked as much as any, with so many seconds from one job to the next."""
-        if delay_s and host not in self._admitted and host in self._out:
-            self.rest(host, delay_s)
-        self._admitted[host] = delay_s
+        """Allows full concurrency to a host, with `delay_s` seconds between two requests."""
+        if delay_s and host not in self._delays and host in self._busy:
+            self.pause(host, delay_s)
+        self._delays[host] = delay_s
         self._offer(host)
 
     def suspect(self, host: str) -> None:
-        """A host is asked as little as at first, until it is admitted again."""
-        self._admitted.pop(host, None)
+        """Restricts a host to the initial concurrency and delay, until it is admitted again."""
+        self._delays.pop(host, None)
 
-    async def take(self) -> tuple[str, Job] | None:
-        """The next job, as soon as there is one; None when all are done.
+    async def take(self) -> tuple[str, Request] | None:
+        """Waits for the next request and its host; None when all are done.
 
-        Whoever takes one calls `free` as soon as it keeps its host busy no more, and at last `done`.
+        The caller calls `release` as soon as the request no longer occupies the host, and `done` at the end.
         """
         while self._stopped or not self._ready:
-            if self._stopped or self._is_over():
+            if self._stopped or self._is_finished():
                 return None
-            sleeper = asyncio.get_running_loop().create_future()
-            self._sleepers.append(sleeper)
-            await sleeper
+            taker = asyncio.get_running_loop().create_future()
+            self._takers.append(taker)
+            await taker
         host, _ = self._ready.popitem(last=False)
-        job = self._waiting[host].popleft()
+        request = self._waiting[host].popleft()
         if not self._waiting[host]:
             del self._waiting[host]
-        self._out[host] += 1
+        self._busy[host] += 1
         self._open += 1
-        delay_s = self._admitted.get(host, self._delay_s)
+        delay_s = self._delays.get(host, self._initial_delay_s)
         if delay_s:
-            self.rest(host, delay_s)
+            self.pause(host, delay_s)
         self._offer(host)
-        return host, job
+        return host, request
 
-    def free(self, host: str) -> None:
-        """A job keeps its host busy no more."""
-        self._out[host] -= 1
-        if not self._out[host]:
-            del self._out[host]
+    def release(self, host: str) -> None:
+        """Notes that a request no longer occupies its host."""
+        self._busy[host] -= 1
+        if not self._busy[host]:
+            del self._busy[host]
         self._offer(host)
 
     def done(self) -> None:
-        """A job is done, or will be done again."""
+        """Notes that a taken request is finished, or was given to `retry`."""
         self._open -= 1
-        if self._is_over():
-            self._wake(len(self._sleepers))
+        if self._is_finished():
+            self._wake(len(self._takers))
 
-    def again(self, host: str, job: Job, after_s: float) -> None:
-        """A job is to be done once more, after so many seconds."""
-        self._later += 1
-        asyncio.get_running_loop().call_later(after_s, self._now, host, job)
+    def retry(self, host: str, request: Request, after_s: float) -> None:
+        """Adds a request again after some seconds."""
+        self._delayed += 1
+        asyncio.get_running_loop().call_later(after_s, self._add_delayed, host, request)
 
-    def rest(self, host: str, for_s: float) -> None:
-        """A host is left alone for so long."""
-        self._resting[host] += 1
+    def pause(self, host: str, for_s: float) -> None:
+        """Hands out no request of a host for some seconds."""
+        self._pauses[host] += 1
         self._ready.pop(host, None)
-        asyncio.get_running_loop().call_later(for_s, self._rested, host)
+        asyncio.get_running_loop().call_later(for_s, self._end_pause, host)
 
     def stop(self) -> None:
-        """Hands out no more jobs."""
+        """Hands out no more requests."""
         self._stopped = True
-        self._wake(len(self._sleepers))
+        self._wake(len(self._takers))
 
-    def _now(self, host: str, job: Job) -> None:
-        self._later -= 1
-        self.add(host, job)
+    def _add_delayed(self, host: str, request: Request) -> None:
+        self._delayed -= 1
+        self.add(host, request)
 
-    def _rested(self, host: str) -> None:
-        self._resting[host] -= 1
-        if not self._resting[host]:
-            del self._resting[host]
+    def _end_pause(self, host: str) -> None:
+        self._pauses[host] -= 1
+        if not self._pauses[host]:
+            del self._pauses[host]
         self._offer(host)
 
-    def _is_over(self) -> bool:
-        return not self._waiting and not self._open and not self._later
+    def _is_finished(self) -> bool:
+        return not self._waiting and not self._open and not self._delayed
 
     def _offer(self, host: str) -> None:
-        most = self._per_host if host in self._admitted else self._first
-        free = self._out.get(host, 0) < most and host not in self._resting
-        if free and host in self._waiting and host not in self._ready:
+        """Marks a host as ready if a request of it may be taken."""
+        limit = self._concurrency if host in self._delays else self._initial_concurrency
+        is_free = self._busy.get(host, 0) < limit and host not in self._pauses
+        if is_free and host in self._waiting and host not in self._ready:
             self._ready[host] = None
             self._wake(1)
 
     def _wake(self, count: int) -> None:
-        for _ in range(min(count, len(self._sleepers))):
-            sleeper = self._sleepers.popleft()
-            if not sleeper.done():
-                sleeper.set_result(None)
+        for _ in range(min(count, len(self._takers))):
+            taker = self._takers.popleft()
+            if not taker.done():
+                taker.set_result(None)

@@ -1,4 +1,4 @@
-"""One request → its bytes, or where to go on, within limits of time and size; or the reason why not."""
+"""Sends one request, within limits of time and size, and turns every way in which it can fail into a status."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Self
+from typing import Self
 from urllib.parse import urljoin
 
 import aiohttp
@@ -17,36 +17,38 @@ from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from dreamloom.scrape.collection import Status
-from dreamloom.scrape.web.address import PublicResolver, resolver_status, system_resolver
-from dreamloom.scrape.web.http_dates import moment
+from dreamloom.scrape.web.address import PublicResolver, resolver_error_status, system_resolver
+from dreamloom.scrape.web.config import ScrapeConfig
+from dreamloom.scrape.web.http_dates import parse_http_date
 from dreamloom.scrape.web.optout import ROBOT, read_consent
-from dreamloom.scrape.web.outcome import Dropped
+from dreamloom.scrape.web.outcome import RowDropped
 
-if TYPE_CHECKING:
-    from dreamloom.scrape.web.config import ScrapeConfig
-
-_MOVED = (301, 302, 303, 307, 308)
-_OWN_STATUS = {403: Status.HTTP_403, 404: Status.HTTP_404, 410: Status.HTTP_410, 429: Status.HTTP_429}
+_REDIRECTS = (301, 302, 303, 307, 308)
+_HTTP_STATUSES = {403: Status.HTTP_403, 404: Status.HTTP_404, 410: Status.HTTP_410, 429: Status.HTTP_429}
 _FAILURES = (aiohttp.ClientError, HttpProcessingError, OSError, EOFError)
 _KEEP_ALIVE_S = 2.0
-"""An idle connection's life: a host's images come close together, and open files are few (1,024 as a rule)."""
+"""Seconds for which an idle connection stays open: a host's images are requested close together, and open files are few
+(usually 1,024)."""
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """What an address gave."""
+class Response:
+    """A successful response."""
 
     body: bytes
+    """Without Content-Encoding."""
     consent: str
+    """What the host said about use."""
 
 
 class Fetcher:
-    """A session with one connector and one TLS context for all addresses of a part.
+    """A session with one connector and one TLS context for all requests of a part.
 
     Used as `async with Fetcher(config) as fetcher`.
     """
 
-    def __init__(self, config: "ScrapeConfig") -> None:
+    def __init__(self, config: ScrapeConfig) -> None:
+        """Stores the config; entering the context opens the session."""
         self._config = config
 
     async def __aenter__(self) -> Self:
@@ -63,12 +65,12 @@ class Fetcher:
             headers={
                 "User-Agent": user_agent(config.user_agent_contact),
                 "Accept": "image/*, */*;q=0.1",
-                # aiohttp asks for whatever it finds a library for, and for deflate, which comes in two forms
+                # by default aiohttp accepts whatever it finds a library for, and deflate, which has two forms
                 "Accept-Encoding": "gzip",
             },
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.connect_timeout_s),
             cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,  # inflated here, where the cap is
+            auto_decompress=False,  # decompressed here, within max_bytes
         )
         return self
 
@@ -76,138 +78,145 @@ class Fetcher:
         await self._session.close()
         await self._resolver.close()
 
-    async def get(self, address: URL, within_s: float) -> Fetched | str:
-        """Asks for an image once.
+    async def fetch(self, url: URL, timeout_s: float) -> Response | str:
+        """Requests an image once.
 
-        Every hop of a redirect is a request of its own, so that each is looked at, and waits for its host's turn, like
-        the first: an address that is public may send one to one that is not.
+        Every redirect is a request of its own, so that each URL is checked and queued for its host like the first: a
+        public URL may redirect to a private one.
 
         Args:
-            address: one that was checked.
+            url: a checked URL.
+            timeout_s: seconds until the whole body must be read.
 
         Returns:
-            The bytes, or the address to which it has moved, which was not checked.
+            The response, or the URL that it redirects to, which is not checked.
 
         Raises:
-            Dropped: with any of the statuses of the network and the host's answer.
+            RowDropped: with any of the statuses of the network and the response.
         """
-        async with self._answer(address, within_s) as answer:
-            if answer.status in _MOVED and "Location" in answer.headers:
-                self._listen(answer)
-                return urljoin(str(address), answer.headers["Location"].strip())
-            return await self._read(answer)
+        async with self._request(url, timeout_s) as response:
+            if response.status in _REDIRECTS and "Location" in response.headers:
+                self._check_consent(response)
+                return urljoin(str(url), response.headers["Location"].strip())
+            return await self._read(response)
 
-    async def beginning(self, address: URL, most: int) -> bytes | str:
-        """The first bytes of a robots.txt, or the address to which it has moved.
+    async def fetch_prefix(self, url: URL, max_bytes: int) -> bytes | str:
+        """Requests a robots.txt.
+
+        Returns:
+            Its first bytes, or the URL that it redirects to.
 
         Raises:
-            Dropped: as `get`; http_429 and http_5xx for a host that can't be asked just now.
+            RowDropped: as `fetch`; http_429 and http_5xx for a host that is unavailable for now.
         """
-        async with self._answer(address, self._config.timeout_s) as answer:
-            if answer.status in _MOVED and "Location" in answer.headers:
-                return urljoin(str(address), answer.headers["Location"].strip())
-            _check_status(answer)
-            inflate = _inflater(answer.headers.get("Content-Encoding", "identity"))
+        async with self._request(url, self._config.timeout_s) as response:
+            if response.status in _REDIRECTS and "Location" in response.headers:
+                return urljoin(str(url), response.headers["Location"].strip())
+            _check_status(response)
+            decompress = _decompressor(response.headers.get("Content-Encoding", "identity"))
             body = bytearray()
-            async for chunk in answer.content.iter_any():
-                body += chunk if inflate is None else inflate(chunk, most + 1 - len(body))
-                if len(body) > most:
+            async for chunk in response.content.iter_any():
+                body += chunk if decompress is None else decompress(chunk, max_bytes + 1 - len(body))
+                if len(body) > max_bytes:
                     break
-            return bytes(body[:most])
+            return bytes(body[:max_bytes])
 
     @asynccontextmanager
-    async def _answer(self, address: URL, within_s: float) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One answer, whatever its status; what goes wrong until the block ends is a Dropped."""
+    async def _request(self, url: URL, timeout_s: float) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Yields the response, whatever its status; failures until the block ends are raised as RowDropped."""
         try:
             async with (
-                asyncio.timeout(within_s),
-                self._session.get(address, allow_redirects=False) as answer,
+                asyncio.timeout(timeout_s),
+                self._session.get(url, allow_redirects=False) as response,
             ):
-                yield answer
+                yield response
         except TimeoutError as error:
-            connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
-            limit = self._config.connect_timeout_s if connecting else self._config.timeout_s
-            raise Dropped(Status.TIMEOUT, f"{'no connection' if connecting else 'not done'} in {limit:g} s") from error
+            raise RowDropped(Status.TIMEOUT, self._timeout_detail(error)) from error
         except (*_FAILURES, ValueError) as error:
-            raise Dropped(*_network_status(error)) from error
+            raise RowDropped(*_network_status(error)) from error
 
-    def _listen(self, answer: aiohttp.ClientResponse) -> str:
-        consent = read_consent(answer.headers)
+    def _timeout_detail(self, error: TimeoutError) -> str:
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            return f"no connection in {self._config.connect_timeout_s:g} s"
+        return f"not done in {self._config.timeout_s:g} s"
+
+    def _check_consent(self, response: aiohttp.ClientResponse) -> str:
+        consent = read_consent(response.headers)
         if consent.refused and self._config.respect_optout:
-            raise Dropped(Status.OPTED_OUT, consent.says, consent=consent.says)
-        return consent.says
+            raise RowDropped(Status.OPTED_OUT, consent.statement, consent=consent.statement)
+        return consent.statement
 
-    async def _read(self, answer: aiohttp.ClientResponse) -> Fetched:
-        _check_status(answer)
-        consent = self._listen(answer)
+    async def _read(self, response: aiohttp.ClientResponse) -> Response:
+        _check_status(response)
+        consent = self._check_consent(response)
         try:
-            return Fetched(await self._body(answer), consent)
-        except Dropped as dropped:
+            return Response(await self._read_body(response), consent)
+        except RowDropped as dropped:
             dropped.consent = consent
             raise
         except TimeoutError:
             raise
         except _FAILURES as error:
-            raise Dropped(Status.SHORT_BODY, "the body broke off", consent=consent) from error
+            raise RowDropped(Status.SHORT_BODY, "the body broke off", consent=consent) from error
 
-    async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
-        most = self._config.max_bytes
-        too_large = Dropped(Status.TOO_LARGE, f"more than {most} bytes")
-        if (answer.content_length or 0) > most:
+    async def _read_body(self, response: aiohttp.ClientResponse) -> bytes:
+        max_bytes = self._config.max_bytes
+        too_large = RowDropped(Status.TOO_LARGE, f"more than {max_bytes} bytes")
+        if (response.content_length or 0) > max_bytes:
             raise too_large
-        inflate = _inflater(answer.headers.get("Content-Encoding", "identity"))
-        wire, size, chunks = 0, 0, []
-        async for chunk in answer.content.iter_any():
-            wire += len(chunk)
-            chunks.append(chunk if inflate is None else inflate(chunk, most + 1 - size))
+        decompress = _decompressor(response.headers.get("Content-Encoding", "identity"))
+        received, size, chunks = 0, 0, []
+        async for chunk in response.content.iter_any():
+            received += len(chunk)
+            chunks.append(chunk if decompress is None else decompress(chunk, max_bytes + 1 - size))
             size += len(chunks[-1])
-            if max(wire, size) > most:
+            if max(received, size) > max_bytes:
                 raise too_large
         return b"".join(chunks)
 
 
 def user_agent(contact: str) -> str:
-    """Who asks: the program, its version and whom to write to."""
+    """Returns the User-Agent: the program, its version and, if given, whom to contact."""
     return f"{ROBOT}/{version('dreamloom')}" + (f" (+{contact})" if contact else "")
 
 
-def _check_status(answer: aiohttp.ClientResponse) -> None:
-    if not 200 <= answer.status < 300:
-        status = _OWN_STATUS.get(answer.status, Status.HTTP_5XX if answer.status >= 500 else Status.HTTP_4XX)
-        raise Dropped(status, f"HTTP {answer.status}", wait_s=_retry_after(answer.headers))
+def _check_status(response: aiohttp.ClientResponse) -> None:
+    if not 200 <= response.status < 300:
+        status = _HTTP_STATUSES.get(response.status, Status.HTTP_5XX if response.status >= 500 else Status.HTTP_4XX)
+        raise RowDropped(status, f"HTTP {response.status}", wait_s=_retry_after(response.headers))
 
 
-def _inflater(encoding: str) -> Callable[[bytes, int], bytes] | None:
-    """What undoes a Content-Encoding, at most so many bytes at a time; None: there is nothing to undo."""
+def _decompressor(encoding: str) -> Callable[[bytes, int], bytes] | None:
+    """Returns a function (chunk, max_bytes) → decompressed bytes for a Content-Encoding; None for identity."""
     name = encoding.strip().lower()
     if name in ("", "identity"):
         return None
     if name not in ("gzip", "x-gzip", "deflate"):
-        raise Dropped(Status.UNSUPPORTED, f"Content-Encoding {name[:40]}")
-    stream = zlib.decompressobj(wbits=47)  # gzip's or zlib's header, whichever is there
+        raise RowDropped(Status.UNSUPPORTED, f"Content-Encoding {name[:40]}")
+    stream = zlib.decompressobj(wbits=47)  # detects gzip's and zlib's headers
 
-    def inflate(chunk: bytes, most: int) -> bytes:
+    def decompress(chunk: bytes, max_bytes: int) -> bytes:
         try:
-            return stream.decompress(chunk, most)
+            return stream.decompress(chunk, max_bytes)
         except zlib.error as error:
-            raise Dropped(Status.TRUNCATED, f"broken {name}") from error
+            raise RowDropped(Status.TRUNCATED, f"broken {name}") from error
 
-    return inflate
+    return decompress
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, from either form of Retry-After; None where there is none, or none that can be read."""
+    """Returns the seconds of either form of Retry-After; None where it is missing or malformed."""
     value = headers.get("Retry-After", "").strip()
     if value.isdecimal():
         return float(value[:9])
-    until = moment(value)
-    now = moment(headers.get("Date", "")) or datetime.now(UTC)  # by the host's clock, which may not be ours
+    until = parse_http_date(value)
+    now = parse_http_date(headers.get("Date", "")) or datetime.now(UTC)  # the host's clock may differ from ours
     return None if until is None else max(0.0, (until - now).total_seconds())
 
 
 def _network_status(error: Exception) -> tuple[Status, str]:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return resolver_status(error.os_error)
+        return resolver_error_status(error.os_error)
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         reason = getattr(error.certificate_error, "verify_message", "")
         return Status.TLS, reason or "the certificate is not good"

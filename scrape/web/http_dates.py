@@ -1,19 +1,19 @@
-"""Dates as hosts write them in headers."""
+"""Dates in HTTP headers."""
 
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 
-def moment(text: str) -> datetime | None:
-    """A date of RFC 9110, RFC 822, RFC 850 or ISO 8601, in UTC; None where it is none, or of no year that there is."""
+def parse_http_date(text: str) -> datetime | None:
+    """Parses a date of RFC 9110, RFC 822, RFC 850 or ISO 8601, as UTC; None where it is not a valid date."""
     try:
-        found = parsedate_to_datetime(text)
+        date = parsedate_to_datetime(text)
     except ValueError:
         try:
-            found = datetime.fromisoformat(text.strip())
+            date = datetime.fromisoformat(text.strip())
         except ValueError:
             return None
     try:
-        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
     except OverflowError:
         return None

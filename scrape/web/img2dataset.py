@@ -1,13 +1,14 @@
-"""A part's addresses through img2dataset 1.47: many processes, or many machines by Spark or Ray (docs/scale.md).
+"""Downloads a part through img2dataset 1.47: many processes, or many machines by Spark or Ray (docs/scale.md).
 
-It fetches, and nothing else: what it must not fetch is left out before, its shards hold the bytes as they came, and
-images are made of them here as ever. Whatever it failed at, for reasons that may be its own, is left to the scraper.
+img2dataset only downloads. URLs that must not be requested are left out beforehand, its shards hold the original bytes,
+and images are stored here as always. Rows that it fails at, for reasons that may be its own, are left to the crawler.
 """
 
 import asyncio
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,92 +25,78 @@ from yarl import URL
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.pixels import ImageError
-from dreamloom.base.progress import Progress
 from dreamloom.base.stop import run_stoppable, stoppable
 from dreamloom.base.threads import map_ordered
-from dreamloom.scrape.collection import Collection, Row, Status
-from dreamloom.scrape.collection.journal import Journal
+from dreamloom.scrape.collection import Row, Status
 from dreamloom.scrape.datasets.webdataset import Sample, read_shard, status_from_message
-from dreamloom.scrape.web.address import PublicResolver, checked_url, resolver_status, system_resolver
-from dreamloom.scrape.web.dedup import row_of
+from dreamloom.scrape.web.address import PublicResolver, check_url, resolver_error_status, system_resolver
+from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.scrape.web.http import Fetcher
+from dreamloom.scrape.web.job import PartJob
 from dreamloom.scrape.web.optout import REFUSALS, ROBOT
-from dreamloom.scrape.web.outcome import Dropped
-from dreamloom.scrape.web.robots import Robots
-from dreamloom.scrape.web.store import store_picture
-
-if TYPE_CHECKING:
-    from dreamloom.scrape.web.config import ScrapeConfig
+from dreamloom.scrape.web.outcome import RowDropped, make_row
+from dreamloom.scrape.web.robots import RobotsCache
+from dreamloom.scrape.web.store import store_image
 
 _SHARD_ROWS = 1_000
 _ROUNDS = 2
-"""How often it is begun, where it does not finish all shards."""
+"""How often it is started until all shards are finished."""
 _RUN = """
 import json, signal, sys
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # Ray then ends its processes, which lie in other groups
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that Ray ends its processes, which are in other groups
 from img2dataset import download
 arguments = json.load(open(sys.argv[1]))
-if arguments["distributor"] == "pyspark":  # Spark's own settings say where; img2dataset's own session is of one machine
+if arguments["distributor"] == "pyspark":  # by Spark's settings; img2dataset would create a local session
     from pyspark.sql import SparkSession
     SparkSession.builder.appName("dreamloom").getOrCreate()
 download(**arguments)
 """
 _KEY = "candidate"
-_GRACE_S = 3.0
-"""What it may take to end its own processes."""
+_STOP_GRACE_S = 3.0
+"""Seconds that img2dataset has to end its own processes."""
 
-_ITS_OWN = {
+_FAILURES_OF_ITS_OWN = {
     *(Status.TIMEOUT, Status.CONNECTION, Status.DNS_TEMPORARY, Status.SHORT_BODY, Status.HTTP_429, Status.HTTP_5XX),
     *(Status.BAD_URL, Status.TLS),
 }
-"""What another program may not fail at: it neither quotes spaces in addresses nor waits when a host asks it to."""
+"""Failures that dreamloom may not have: img2dataset neither quotes spaces in URLs nor waits when a host asks it to."""
 
 
-def fetch_in_bulk(
-    collection: Collection,
-    part: str,
-    config: "ScrapeConfig",
-    candidates: Sequence[Row],
-    there: Mapping[str, Row],
-    journal: Journal,
-    progress: Progress,
-) -> None:
-    """Journals the rows of all candidates that img2dataset brought, or that need not be asked.
+def fetch_with_img2dataset(job: PartJob) -> None:
+    """Journals the rows of all candidates that img2dataset downloads, or that must not be requested.
 
-    What was fetched when a run was killed is not fetched again, a shard at a time.
-
-    Args:
-        there: rows by key that are known.
+    After a kill, finished shards are not downloaded again.
 
     Raises:
-        UserError: img2dataset, or what distributes it, is not installed.
-        ChildProcessError: it ended with an error.
+        UserError: img2dataset, or its distributor, is not installed.
+        ChildProcessError: img2dataset ended with an error.
     """
-    check(config)
-    by_key = {row["key"]: row for row in candidates if row["key"] not in there and row["key"] not in journal.rows}
-    folder = collection.root / "bulk" / part
+    check_installed(job.config)
+    finished = job.finished_rows
+    candidates = {row["key"]: row for row in job.candidates if row["key"] not in finished}
     consents: dict[str, str | None] = {}
-    run_stoppable(_sort_out(by_key, config, consents, journal))
-    left = [key for key in by_key if key in consents]
-    if not left:
+    run_stoppable(_journal_forbidden(job, candidates, consents))
+    allowed = {key: candidate for key, candidate in candidates.items() if key in consents}
+    if not allowed:
         return
-    _write_plan(folder, [by_key[key] for key in left])
+    folder = job.collection.root / "bulk" / job.part
+    _write_urls(folder, list(allowed.values()))
     for _ in range(_ROUNDS):
-        if _unfinished(folder, len(left)):
-            _run(folder, config, len(left), len(candidates), progress)
-    make = partial(_row, by_key, consents, collection.image_folder(part), config)
-    threads = config.decode_threads or os.cpu_count() or 1
-    for row in map_ordered(make, _samples(folder), threads, 4 * threads):
-        if row["status"] not in _ITS_OWN:
-            journal.add(row)
+        if _is_unfinished(folder, len(allowed)):
+            _run(job, folder, len(allowed))
+    num_threads = job.config.decode_threads or os.cpu_count() or 1
+    make = partial(_store_sample, job, allowed, consents)
+    for row in map_ordered(make, _read_samples(folder), num_threads, 4 * num_threads):
+        if row["status"] not in _FAILURES_OF_ITS_OWN:
+            job.journal.add(row)
     shutil.rmtree(folder)
 
 
-def check(config: "ScrapeConfig") -> None:
-    """Says what is missing.
+def check_installed(config: ScrapeConfig) -> None:
+    """Checks that everything the engine needs is installed.
 
     Raises:
-        UserError: img2dataset, or what distributes it, is not installed.
+        UserError: img2dataset, or its distributor, is not installed.
     """
     if sys.version_info >= (3, 13):
         raise UserError("img2dataset 1.47 needs Python 3.12 or older; leave engine out.")
@@ -121,104 +108,118 @@ def check(config: "ScrapeConfig") -> None:
         raise UserError("distributor pyspark needs Java, which is not installed: apt install default-jre-headless.")
 
 
-# Before: what it must not ask
+# Before: URLs that must not be requested
 
 
-async def _sort_out(
-    rows: Mapping[str, Row], config: "ScrapeConfig", consents: dict[str, str | None], journal: Journal
-) -> None:
-    """Journals what must not be asked: other schemes, private addresses, what robots.txt disallows.
+async def _journal_forbidden(job: PartJob, candidates: Mapping[str, Row], consents: dict[str, str | None]) -> None:
+    """Journals the candidates that must not be requested: other schemes, private addresses, disallowed by robots.txt.
 
     Args:
-        consents: filled with what the hosts of all others said of use.
+        job: the part.
+        candidates: by key.
+        consents: filled, for the keys of all other candidates, with what robots.txt said.
     """
-    resolver = PublicResolver(system_resolver(), allow_private_addresses=config.allow_private_addresses)
-    gate = asyncio.Semaphore(config.concurrency)
+    config = job.config
+    allow_private = config.allow_private_addresses
+    resolver = PublicResolver(system_resolver(), allow_private_addresses=allow_private)
+    semaphore = asyncio.Semaphore(config.concurrency)
     async with Fetcher(config) as fetcher:
-        robots = Robots(fetcher, allow_private_addresses=config.allow_private_addresses)
-        hosts: dict[str, asyncio.Task[None]] = {}
+        robots = RobotsCache(fetcher, allow_private_addresses=allow_private)
+        host_checks: dict[str, asyncio.Task[None]] = {}
 
-        async def sort_out(row: Row) -> None:
+        async def check(candidate: Row) -> None:
             try:
-                address = checked_url(row["url"], allow_private_addresses=config.allow_private_addresses)
-                async with gate:
-                    host = address.raw_host or ""
-                    if host not in hosts:
-                        hosts[host] = asyncio.create_task(_check_host(resolver, address))
-                    await asyncio.shield(hosts[host])
-                    says = (await robots.rules(address)).verdict(address) if config.respect_optout else None
-            except Dropped as dropped:
-                if dropped.status not in _ITS_OWN:
-                    journal.add(row_of(row, {}, dropped))
+                url = check_url(candidate["url"], allow_private_addresses=allow_private)
+                async with semaphore:
+                    host = url.raw_host or ""
+                    if host not in host_checks:
+                        host_checks[host] = asyncio.create_task(_check_host(resolver, url))
+                    await asyncio.shield(host_checks[host])
+                    verdict = (await robots.rules(url)).verdict(url) if config.respect_optout else None
+            except RowDropped as dropped:
+                if dropped.status not in _FAILURES_OF_ITS_OWN:
+                    job.journal.add(make_row(candidate, {}, dropped))
             else:
-                consents[row["key"]] = says
+                consents[candidate["key"]] = verdict
 
-        await asyncio.gather(*map(sort_out, rows.values()))
+        await asyncio.gather(*map(check, candidates.values()))
     await resolver.close()
 
 
-async def _check_host(resolver: PublicResolver, address: URL) -> None:
+async def _check_host(resolver: PublicResolver, url: URL) -> None:
     try:
-        await resolver.resolve(address.raw_host or "", address.port or 80)
+        await resolver.resolve(url.raw_host or "", url.port or 80)
     except OSError as error:
-        raise Dropped(*resolver_status(error)) from error
+        raise RowDropped(*resolver_error_status(error)) from error
 
 
-# While it runs
+# While img2dataset runs
 
 
-def _write_plan(folder: Path, rows: Sequence[Row]) -> None:
-    """Writes its list of addresses; shards of another list are thrown away."""
-    urls = [str(checked_url(row["url"], allow_private_addresses=True)) for row in rows]
-    table = pa.table({"url": urls, _KEY: [row["key"] for row in rows]})
-    plan = folder / "urls.parquet"
-    if plan.exists() and not pq.read_table(plan, partitioning=None).equals(table):
+def _write_urls(folder: Path, candidates: Sequence[Row]) -> None:
+    """Writes the list of URLs, and removes shards of another list."""
+    urls = [str(check_url(row["url"], allow_private_addresses=True)) for row in candidates]
+    table = pa.table({"url": urls, _KEY: [row["key"] for row in candidates]})
+    path = folder / "urls.parquet"
+    if path.exists() and not pq.read_table(path, partitioning=None).equals(table):
         shutil.rmtree(folder)
     (folder / "shards").mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, plan)
+    pq.write_table(table, path)
 
 
-def _unfinished(folder: Path, rows: int) -> bool:
-    return len(list((folder / "shards").glob("*_stats.json"))) < -(-rows // _SHARD_ROWS)
+def _finished_shards(folder: Path) -> list[Path]:
+    """Returns the statistics files that img2dataset writes once a shard is finished, sorted."""
+    return sorted((folder / "shards").glob("*_stats.json"))
 
 
-def _run(folder: Path, config: "ScrapeConfig", rows: int, total: int, progress: Progress) -> None:
-    """Runs it to its end, in processes of its own."""
-    (folder / "arguments.json").write_text(json.dumps(_arguments(folder, config)))
+def _is_unfinished(folder: Path, num_rows: int) -> bool:
+    return len(_finished_shards(folder)) < math.ceil(num_rows / _SHARD_ROWS)
+
+
+def _run(job: PartJob, folder: Path, num_rows: int) -> None:
+    """Runs img2dataset to its end, in processes of its own."""
+    (folder / "arguments.json").write_text(json.dumps(_arguments(folder, job.config)))
     command = [sys.executable, "-c", _RUN, str(folder / "arguments.json")]
-    python = {"PYSPARK_PYTHON": sys.executable, **os.environ}  # else Spark's processes run what is called python3
-    quiet = {**python, "NO_ALBUMENTATIONS_UPDATE": "1"}
+    environment = {
+        "PYSPARK_PYTHON": sys.executable,  # by default Spark's processes run whatever is called python3
+        **os.environ,
+        "NO_ALBUMENTATIONS_UPDATE": "1",
+    }
     with (folder / "log.txt").open("ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=quiet, start_new_session=True)
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
         try:
             with stoppable(process.terminate):
                 while process.poll() is None:
-                    finished = len(list((folder / "shards").glob("*_stats.json")))
-                    shards = -(-rows // _SHARD_ROWS)
-                    progress(min(finished * _SHARD_ROWS, rows), total, f"img2dataset: {finished} of {shards} shards")
+                    _report(job, len(_finished_shards(folder)), num_rows)
                     time.sleep(0.5)
         finally:
             _end(process)
     if process.returncode:
         lines = (folder / "log.txt").read_text(errors="replace").strip().splitlines()
         raise ChildProcessError(
-            f"img2dataset ended with {process.returncode}: {lines[-1] if lines else 'it said nothing'}"
+            f"img2dataset ended with exit code {process.returncode}: {lines[-1] if lines else 'no message'}"
         )
 
 
+def _report(job: PartJob, num_finished: int, num_rows: int) -> None:
+    num_shards = math.ceil(num_rows / _SHARD_ROWS)
+    note = f"img2dataset: {num_finished} of {num_shards} shards"
+    job.progress(min(num_finished * _SHARD_ROWS, num_rows), len(job.candidates), note)
+
+
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """After Ctrl-C, or an error here: its processes end with it."""
+    """Ends img2dataset and its processes, after Ctrl-C or an error here."""
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_GRACE_S)
+        process.wait(_STOP_GRACE_S)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, 9)
     process.wait()
 
 
-def _arguments(folder: Path, config: "ScrapeConfig") -> dict[str, Any]:
-    """What it is called with."""
-    processes = config.processes or os.cpu_count() or 1
+def _arguments(folder: Path, config: ScrapeConfig) -> dict[str, Any]:
+    """Returns the arguments of img2dataset.download."""
+    num_processes = config.processes or os.cpu_count() or 1
     return {
         "url_list": str(folder / "urls.parquet"),
         "input_format": "parquet",
@@ -228,8 +229,8 @@ def _arguments(folder: Path, config: "ScrapeConfig") -> dict[str, Any]:
         "extract_exif": False,
         "save_additional_columns": [_KEY],
         "number_sample_per_shard": _SHARD_ROWS,
-        "processes_count": processes,
-        "thread_count": max(1, config.concurrency // processes),
+        "processes_count": num_processes,
+        "thread_count": max(1, config.concurrency // num_processes),
         "timeout": round(config.timeout_s) or 1,
         "retries": config.retries,
         "distributor": config.distributor,
@@ -238,36 +239,34 @@ def _arguments(folder: Path, config: "ScrapeConfig") -> dict[str, Any]:
     }
 
 
-# After: what it brought
+# After: its shards
 
 
-def _samples(folder: Path) -> Iterator[Sample]:
-    """The rows of all shards that it finished; those of the others, or of a broken one, are as if not asked."""
-    for finished in sorted((folder / "shards").glob("*_stats.json")):
-        shard = finished.with_name(finished.name.replace("_stats.json", ".tar"))
+def _read_samples(folder: Path) -> Iterator[Sample]:
+    """Yields the samples of all finished shards; those of unfinished or broken shards count as not requested."""
+    for stats in _finished_shards(folder):
+        shard = stats.with_name(stats.name.replace("_stats.json", ".tar"))
         yield from (sample for sample in read_shard(shard, broken=lambda _: None) if _KEY in sample.metadata)
 
 
-def _row(
-    candidates: Mapping[str, Row],
-    consents: Mapping[str, str | None],
-    image_folder: Path,
-    config: "ScrapeConfig",
-    sample: Sample,
+def _store_sample(
+    job: PartJob, candidates: Mapping[str, Row], consents: Mapping[str, str | None], sample: Sample
 ) -> Row:
-    """A sample's row of the records, and its image stored."""
-    facts: Mapping[str, Any] = sample.metadata
-    candidate = candidates[facts[_KEY]]
+    """Stores a sample's image. Returns the row of its candidate."""
+    candidate = candidates[sample.metadata[_KEY]]
     consent = consents[candidate["key"]]
     if sample.image_extension is None:
-        said = " ".join(str(facts.get("error_message") or "it gave no picture").split())[:200]
-        return row_of(candidate, {"consent": consent}, Dropped(status_from_message(said), f"img2dataset: {said}"))
+        message = " ".join(str(sample.metadata.get("error_message") or "it gave no picture").split())[:200]
+        dropped = RowDropped(status_from_message(message), f"img2dataset: {message}")
+        return make_row(candidate, {"consent": consent}, dropped)
     try:
         body = sample.read(sample.image_extension)
     except ImageError as error:
-        return row_of(candidate, {"consent": consent}, Dropped(Status.SHORT_BODY, error.detail))
+        return make_row(candidate, {"consent": consent}, RowDropped(Status.SHORT_BODY, error.detail))
+    max_bytes = job.config.max_bytes
     if not body:
-        return row_of(candidate, {"consent": consent}, Dropped(Status.EMPTY))
-    if len(body) > config.max_bytes:
-        return row_of(candidate, {"consent": consent}, Dropped(Status.TOO_LARGE, f"more than {config.max_bytes} bytes"))
-    return store_picture(image_folder, candidate, body, consent, config, lambda _: False)
+        return make_row(candidate, {"consent": consent}, RowDropped(Status.EMPTY))
+    if len(body) > max_bytes:
+        dropped = RowDropped(Status.TOO_LARGE, f"more than {max_bytes} bytes")
+        return make_row(candidate, {"consent": consent}, dropped)
+    return store_image(job.image_folder, candidate, body, consent, job.config, lambda _: False)

@@ -1,18 +1,72 @@
-"""Why a candidate has no image: the one exception of everything between an address and a stored file."""
+"""What became of a candidate: its row in the records, and the exception that ends it without an image."""
 
-from dreamloom.scrape.collection import Status
+from dreamloom.scrape.collection import CaptionKind, Row, Status
+
+IMAGE_COLUMNS = (
+    "image",
+    "width",
+    "height",
+    "original_width",
+    "original_height",
+    "bytes",
+    "sha256",
+    "pixels_sha256",
+    "consent",
+)
+"""Columns of the records that describe the image itself, not its candidate."""
 
 
-class Dropped(Exception):
-    """A candidate that ends here. The detail is the same in every run: no times, no addresses of this machine."""
+class RowDropped(Exception):
+    """Ends a candidate without an image, anywhere between its URL and a stored file.
+
+    The detail is the same in every run: it holds no times and no addresses of this machine.
+    """
 
     def __init__(
         self, status: Status, detail: str = "", *, consent: str | None = None, wait_s: float | None = None
     ) -> None:
+        """Describes why the candidate has no image.
+
+        Args:
+            status: the status of its row.
+            detail: one line about the status.
+            consent: what the host's headers said about use, if it responded.
+            wait_s: seconds after which the host asks for a retry, if it does.
+        """
         super().__init__(f"{status}: {detail}")
         self.status = status
         self.detail = detail
         self.consent = consent
-        """What the host's headers said of use, where it answered."""
         self.wait_s = wait_s
-        """Seconds after which the host wants to be asked again, where it said so."""
+
+
+def make_row(candidate: Row, image: Row, dropped: RowDropped | None = None) -> Row:
+    """Makes a candidate's row of the records.
+
+    Args:
+        candidate: its row of the candidates.
+        image: the known columns of IMAGE_COLUMNS.
+        dropped: why it has no image; None: its status is ok.
+    """
+    row: Row = {
+        "key": candidate["key"],
+        "status": str(Status.OK),
+        "detail": None,
+        "url": candidate["url"],
+        "text": candidate["text"],
+        "text_kind": str(_text_kind(candidate)),
+        "licence": candidate["licence"],
+        "licence_url": candidate.get("licence_url"),
+        **dict.fromkeys(IMAGE_COLUMNS),
+        **image,
+    }
+    if dropped is not None:
+        detail = "".join(c if c.isprintable() else "?" for c in dropped.detail) or None  # headers may hold any bytes
+        row |= {"status": str(dropped.status), "detail": detail, "consent": dropped.consent or row["consent"]}
+    return row
+
+
+def _text_kind(candidate: Row) -> str:
+    if not (candidate["text"] or "").strip():
+        return CaptionKind.NONE
+    return candidate.get("text_kind") or CaptionKind.ALT

@@ -1,82 +1,65 @@
-"""One part's candidates → its rows, whose images are on the disk."""
+"""Scrapes one part: its candidates become rows, and their images are on disk."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from dreamloom.base.files import fsync, fsync_all
-from dreamloom.base.progress import Progress
-from dreamloom.scrape.collection import Collection, Row, Status
-from dreamloom.scrape.collection.journal import Journal
+from dreamloom.scrape.collection import Row, Status
+from dreamloom.scrape.collection.records import remove_unlisted_images
 from dreamloom.scrape.web.crawler import Crawler
-from dreamloom.scrape.web.dedup import copies_in_earlier_parts, cut, identities, settle
-
-if TYPE_CHECKING:
-    from dreamloom.scrape.web.config import ScrapeConfig
+from dreamloom.scrape.web.dedup import apply_limit, find_in_earlier_parts, image_identities, mark_copies
+from dreamloom.scrape.web.job import PartJob
 
 
-def crawl(
-    collection: Collection,
-    part: str,
-    config: "ScrapeConfig",
-    candidates: Sequence[Row],
-    known: dict[str, Row],
-    wanted: int | None,
-    journal: Journal,
-    progress: Progress,
-) -> list[Row]:
-    """Fetches what is neither known nor in the journal, and gives the rows of all candidates in their order.
+def scrape_part(job: PartJob) -> list[Row]:
+    """Fetches the candidates that have no finished row.
 
-    Args:
-        known: rows by key, of an earlier table.
-        wanted: images, at most; what comes after the last of them in the candidates' order is not needed. None: all.
+    Returns:
+        The rows of all candidates, in their order. Their images are on disk, synced, and the folder holds no others.
     """
-    there = usable(collection, part, {**known, **journal.rows})
-    rows = [there.get(candidate["key"]) for candidate in candidates]
-    crawler, target = Crawler(collection, part, config, candidates, rows, journal, progress), wanted
+    finished = _with_image_on_disk(job, job.finished_rows)
+    rows = [finished.get(candidate["key"]) for candidate in job.candidates]
+    _fetch(job, rows)
+    limited = apply_limit(_mark_copies(job, rows), job.max_images, job.existing_rows, job.candidates)
+    paths = remove_unlisted_images(job.image_folder, limited)
+    fsync_all(paths)
+    if paths:
+        fsync(job.image_folder)
+    return limited
+
+
+def _fetch(job: PartJob, rows: list[Row | None]) -> None:
+    """Fills the rows that are None, in order, until enough images are stored or no candidate is left."""
+    crawler, target = Crawler(job, rows), job.max_images
     while True:
         crawler.fetch(target)
-        settled = settled_rows(collection, part, config, rows)
-        asked = rows.index(None) if None in rows else len(rows)
-        kept = sum(row is not None and row["status"] == Status.OK for row in settled[:asked])
-        if wanted is None or target is None or asked == len(rows) or kept >= wanted:
-            break
-        target += wanted - kept  # so many of those that came are copies
-    final = cut(settled, wanted, known, candidates)
-    keep_only(collection, part, final)
-    return final
+        marked = _mark_copies(job, rows)
+        num_requested = rows.index(None) if None in rows else len(rows)
+        num_images = sum(row is not None and row["status"] == Status.OK for row in marked[:num_requested])
+        if job.max_images is None or target is None or num_requested == len(rows) or num_images >= job.max_images:
+            return
+        target += job.max_images - num_images  # that many of the fetched images are copies
 
 
-def usable(collection: Collection, part: str, rows: dict[str, Row]) -> dict[str, Row]:
-    """The rows whose image is there, which a power cut may have taken, or that of the row which they repeat."""
+def _mark_copies(job: PartJob, rows: Sequence[Row | None]) -> list[Row | None]:
+    """Marks copies of images in this part and in earlier parts."""
+    identities = image_identities(rows)
+    stored = {identities[row["sha256"]] for row in rows if row and row["status"] == Status.OK}
+    earlier = find_in_earlier_parts(job.collection, job.part, stored)
+    return mark_copies(rows, earlier, job.config.max_placeholder_copies)
 
-    def is_there(row: Row) -> bool:
-        path = collection.root / str(row["image"])
+
+def _with_image_on_disk(job: PartJob, rows: Mapping[str, Row]) -> dict[str, Row]:
+    """Returns the rows by key whose image is on disk, or that of the row that they repeat; a power cut loses files."""
+
+    def is_on_disk(row: Row) -> bool:
+        path = job.collection.root / str(row["image"])
         return path.is_file() and path.stat().st_size == int(row["bytes"])
 
-    known_by = identities(rows.values())
-    stored = {known_by[row["sha256"]] for row in rows.values() if row["status"] == Status.OK and is_there(row)}
-    copies = {known_by[row["sha256"]] for row in rows.values() if row["status"] == Status.DUPLICATE}
-    stored |= set(copies_in_earlier_parts(collection, part, copies - stored))
-    needed = (Status.OK, Status.DUPLICATE)
-    return {key: row for key, row in rows.items() if row["status"] not in needed or known_by[row["sha256"]] in stored}
-
-
-def settled_rows(
-    collection: Collection, part: str, config: "ScrapeConfig", rows: Sequence[Row | None]
-) -> list[Row | None]:
-    """`settle`, with the images of earlier parts looked up."""
-    known_by = identities(rows)
-    came = {known_by[row["sha256"]] for row in rows if row and row["status"] == Status.OK}
-    return settle(rows, config, copies_in_earlier_parts(collection, part, came))
-
-
-def keep_only(collection: Collection, part: str, rows: Sequence[Row]) -> None:
-    """Sees to it that the part's images are on the disk, and that no others lie there (duplicates, an older plan)."""
-    folder = collection.image_folder(part)
-    names = {row["image"].rpartition("/")[2] for row in rows if row["image"]}
-    for path in folder.glob("*"):
-        if path.name not in names:
-            path.unlink()
-    fsync_all(folder / name for name in sorted(names))
-    if names:
-        fsync(folder)
+    identities = image_identities(rows.values())
+    stored = {identities[row["sha256"]] for row in rows.values() if row["status"] == Status.OK and is_on_disk(row)}
+    copies = {identities[row["sha256"]] for row in rows.values() if row["status"] == Status.DUPLICATE}
+    stored |= set(find_in_earlier_parts(job.collection, job.part, copies - stored))
+    with_image = (Status.OK, Status.DUPLICATE)
+    return {
+        key: row for key, row in rows.items() if row["status"] not in with_image or identities[row["sha256"]] in stored
+    }

@@ -1,9 +1,9 @@
-"""scrape: candidates become records and images, politely, safely, and losing nothing."""
+"""The scrape stage: candidates become records and images, and no candidate is lost."""
 
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,22 @@ from dreamloom.base.stage import Summary, recipe
 from dreamloom.scrape.collection import Collection, Row, Status, Table, open_collection
 from dreamloom.scrape.collection.journal import Journal, read_plan
 from dreamloom.scrape.collection.parts import make_parts, stale_parts
+from dreamloom.scrape.collection.records import summarize_records
 from dreamloom.scrape.web.config import ScrapeConfig
-from dreamloom.scrape.web.dedup import OF_PICTURES, row_of
+from dreamloom.scrape.web.job import PartJob
+from dreamloom.scrape.web.outcome import IMAGE_COLUMNS, make_row
 
 _VERSION = 3
 
 
 def recipes(collection: Collection, config: ScrapeConfig) -> dict[str, str]:
-    """Part → recipe: how images are fetched, and of which candidates. Reads the candidates' footers."""
-    way = _way(config)
-    return {part: f"{way}/{collection.stamp(Table.CANDIDATES, part)}" for part in collection.parts(Table.CANDIDATES)}
+    """Returns part → recipe, from the config and the stamps of the candidates; reads only their footers."""
+    config_recipe = _config_recipe(config)
+    parts = collection.parts(Table.CANDIDATES)
+    return {part: f"{config_recipe}/{collection.stamp(Table.CANDIDATES, part)}" for part in parts}
 
 
-def _way(config: ScrapeConfig) -> str:
+def _config_recipe(config: ScrapeConfig) -> str:
     return recipe("scrape", _VERSION, config)
 
 
@@ -37,146 +40,138 @@ def scrape(
     parts: Sequence[str] | None = None,
     retry: Sequence[Status] = (),
 ) -> Summary:
-    """Fetches the images of all parts that are stale, and makes their records.
+    """Downloads the images of all stale parts and writes their records.
 
-    Of a part that a kill cut short, the rows that were finished are taken over; of one whose candidates are others now,
-    the images that are asked for again. Can be called with or without an event loop running.
+    Finished rows of a part that was interrupted are kept; so are the images of a part whose candidates have changed, as
+    far as they are still candidates. Can be called with or without a running event loop.
 
     Args:
+        collection: a collection with candidates.
+        config: how images are requested and stored.
+        progress: receives the number of finished rows.
         parts: only these; None: all.
-        retry: also fetch again the rows of these statuses in parts that are done.
+        retry: statuses whose rows are fetched again in parts that are done.
 
     Raises:
         UserError: there are no candidates, or another process works on this collection.
-        StageFailed: fewer images came than `min_success_rate`; what came is stored.
+        StageFailed: fewer images arrived than `min_success_rate` asks for; those that arrived are stored.
         ExceptionGroup: some parts failed; the others are done.
     """
     open_collection(collection.root, Table.CANDIDATES)
     if "00000" not in collection.parts(Table.CANDIDATES):
-        raise UserError(f"The candidates in {collection.root} are not complete; run filter again, which was cut short.")
-    made_by = recipes(collection, config)
-    asked = sorted(made_by) if parts is None else list(parts)
-
-    def work(part: str, progress: Progress) -> tuple[list[Row], Summary]:
-        wanted = _wanted(collection, config, made_by, part)
-        return _crawled(collection, part, config, {"recipe": made_by[part]}, None, wanted, progress)
-
+        raise UserError(
+            f"The candidates in {collection.root} are incomplete, as filter was interrupted; run filter again."
+        )
+    run = _Run(collection, config, recipes(collection, config))
+    requested = sorted(run.recipes) if parts is None else list(parts)
     with collection.lock():
-        stale = set(stale_parts(collection, Table.RECORDS, made_by)) & set(asked)
-        again, seconds = 0, 0.0
-        for part in asked:
-            if part not in stale and (statuses := _again(collection, config, made_by, part, retry)):
-                seconds += _retry(collection, part, config, made_by, statuses, progress)
-                again += 1
-        total = make_parts(collection, Table.RECORDS, config, made_by, work, progress, parts)
-        for part in asked:
-            _end_journal(collection, part)
+        retried = run.retry_parts(requested, retry, progress)
+        total = make_parts(collection, Table.RECORDS, config, run.recipes, run.make_part, progress, parts)
+        for part in requested:
+            _remove_journal(collection, part)
         if parts is None:
-            _remove_pictures_of_other_parts(collection, made_by)
-    total.parts_done, total.parts_before = total.parts_done + again, total.parts_before - again
-    total.seconds += seconds
-    came = total.kept + total.dropped.get(Status.DUPLICATE, 0)
-    asked_for = total.rows - total.dropped.get(Status.NOT_NEEDED, 0)
-    if came < config.min_success_rate * asked_for:
-        raise StageFailed(_too_few(collection, config, total))
+            _remove_images_of_other_parts(collection, run.recipes)
+    total.parts_done, total.parts_before = total.parts_done + len(retried), total.parts_before - len(retried)
+    total.seconds += sum(retried)
+    _check_success_rate(collection, config, total)
     return total
 
 
-def _wanted(collection: Collection, config: ScrapeConfig, made_by: Mapping[str, str], part: str) -> int | None:
-    """Pictures that a part may have under the limit, going by what the other parts have; None: there is no limit."""
-    if config.limit is None:
-        return None
-    others = (p for p in made_by if p != part and collection.recipe(Table.RECORDS, p) == made_by[p])
-    return max(0, config.limit - sum(collection.summary(Table.RECORDS, other).kept for other in others))
+@dataclass(frozen=True)
+class _Run:
+    """One call of the stage."""
 
+    collection: Collection
+    config: ScrapeConfig
+    recipes: Mapping[str, str]
+    """Part → recipe."""
 
-def _again(
-    collection: Collection, config: ScrapeConfig, made_by: Mapping[str, str], part: str, retry: Sequence[Status]
-) -> set[str]:
-    """The statuses of which rows are fetched again in a part that is done: those to retry, and a lower limit's."""
-    made = collection.summary(Table.RECORDS, part)
-    there = {status for status, count in made.dropped.items() if count} | ({Status.OK} if made.kept else set())
-    again: set[str] = there & set(retry)
-    wanted = _wanted(collection, config, made_by, part)
-    if Status.NOT_NEEDED in there and (wanted is None or wanted > made.kept):
-        again.add(Status.NOT_NEEDED)
-    return again
-
-
-def _crawled(
-    collection: Collection,
-    part: str,
-    config: ScrapeConfig,
-    plan: dict[str, Any],
-    known: dict[str, Row] | None,
-    wanted: int | None,
-    progress: Progress,
-) -> tuple[list[Row], Summary]:
-    """The rows of one part.
-
-    Args:
-        plan: what they depend on, for the journal.
-        known: rows by key that are taken over as they are; None: the part is made anew.
-        wanted: images, at most; None: all.
-    """
-    from dreamloom.scrape.web.img2dataset import fetch_in_bulk
-    from dreamloom.scrape.web.part import crawl  # aiohttp, which `--help` does without
-
-    candidates = collection.read(Table.CANDIDATES, part).to_pylist()
-    with Journal(_journal_path(collection, part), plan) as journal:
-        if known is None:
-            known = {}
-            for row in _fetched_before(collection, part, config, candidates):
-                if row["key"] not in journal.rows:  # noted before a kill, or fetched anew since
+    def make_part(self, part: str, progress: Progress) -> tuple[list[Row], Summary]:
+        """Scrapes a stale part. Returns its rows and its summary."""
+        candidates = self.collection.read(Table.CANDIDATES, part).to_pylist()
+        with Journal(_journal_path(self.collection, part), {"recipe": self.recipes[part]}) as journal:
+            for row in self._reusable_rows(part, candidates):
+                if row["key"] not in journal.rows:  # noted before a kill, or fetched since
                     journal.add(row)
-        if config.engine == "img2dataset":
-            fetch_in_bulk(collection, part, config, candidates, known, journal, progress)
-        rows = crawl(collection, part, config, candidates, known, wanted, journal, progress)
-    tally = Counter(row["status"] for row in rows)
-    kept = tally.pop(Status.OK, 0)
-    stored = sum(row["bytes"] or 0 for row in rows)
-    return rows, Summary(rows=len(rows), kept=kept, dropped=dict(sorted(tally.items())), bytes_written=stored)
+            job = PartJob(self.collection, part, self.config, candidates, {}, self._max_images(part), journal, progress)
+            return _scrape(job)
+
+    def retry_parts(self, parts: Sequence[str], retry: Sequence[Status], progress: Progress) -> list[float]:
+        """Fetches rows again in parts that are not stale. Returns the seconds of each part with such rows."""
+        stale = set(stale_parts(self.collection, Table.RECORDS, self.recipes))
+        seconds = []
+        for part in parts:
+            if part not in stale and (statuses := self._statuses_to_retry(part, retry)):
+                seconds.append(self._retry_part(part, statuses, progress))
+        return seconds
+
+    def _retry_part(self, part: str, statuses: set[str], progress: Progress) -> float:
+        """Fetches the rows with these statuses again. Returns the seconds it took."""
+        begun = time.monotonic()
+        remove_leftovers(self.collection.image_folder(part))
+        candidates = self.collection.read(Table.CANDIDATES, part).to_pylist()
+        rows = self.collection.read(Table.RECORDS, part).to_pylist()
+        existing = {row["key"]: row for row in rows if row["status"] not in statuses}
+        max_images = self._max_images(part) if Status.NOT_NEEDED in statuses else None
+        stamp = self.collection.stamp(Table.RECORDS, part)
+        plan: dict[str, Any] = {"recipe": self.recipes[part], "retry": sorted(statuses), "of": stamp}
+        with Journal(_journal_path(self.collection, part), plan) as journal:
+            job = PartJob(self.collection, part, self.config, candidates, existing, max_images, journal, progress)
+            rows, summary = _scrape(job)
+        summary.seconds, summary.parts_done = time.monotonic() - begun, 1
+        self.collection.write(Table.RECORDS, part, rows, recipe=self.recipes[part], config=self.config, summary=summary)
+        _remove_journal(self.collection, part)
+        return summary.seconds
+
+    def _statuses_to_retry(self, part: str, retry: Sequence[Status]) -> set[str]:
+        """Returns the statuses to fetch again in a finished part: those of `retry`, and what the limit allows now."""
+        summary = self.collection.summary(Table.RECORDS, part)
+        present = {status for status, count in summary.dropped.items() if count}
+        if summary.kept:
+            present.add(Status.OK)
+        statuses: set[str] = present & set(retry)
+        max_images = self._max_images(part)
+        if Status.NOT_NEEDED in present and (max_images is None or max_images > summary.kept):
+            statuses.add(Status.NOT_NEEDED)
+        return statuses
+
+    def _max_images(self, part: str) -> int | None:
+        """Returns the number of images that the limit leaves to a part, after those of other parts; None: no limit."""
+        if self.config.limit is None:
+            return None
+        stored = (
+            self.collection.summary(Table.RECORDS, other).kept
+            for other in self.recipes
+            if other != part and self.collection.recipe(Table.RECORDS, other) == self.recipes[other]
+        )
+        return max(0, self.config.limit - sum(stored))
+
+    def _reusable_rows(self, part: str, candidates: Sequence[Row]) -> Iterator[Row]:
+        """Yields rows for images that the existing part has, fetched by the same config for other candidates."""
+        existing_recipe = self.collection.recipe(Table.RECORDS, part) or ""
+        if existing_recipe.partition("/")[0] != _config_recipe(self.config):
+            return
+        rows = self.collection.read(Table.RECORDS, part).to_pylist()
+        stored = {row["key"]: row for row in rows if row["status"] == Status.OK}
+        for candidate in candidates:
+            row = stored.get(candidate["key"])
+            expected = candidate["sha256"] or candidate["md5"] if self.config.verify_hash else None
+            if row and row["url"] == candidate["url"] and (expected or row["sha256"]) == row["sha256"]:
+                yield make_row(candidate, {name: row[name] for name in IMAGE_COLUMNS})
 
 
-def _fetched_before(
-    collection: Collection, part: str, config: ScrapeConfig, candidates: Sequence[Row]
-) -> Iterator[Row]:
-    """Rows of images that the part as it lies there has, fetched in the same way for other candidates than now."""
-    if (collection.recipe(Table.RECORDS, part) or "").partition("/")[0] != _way(config):
-        return
-    rows = collection.read(Table.RECORDS, part).to_pylist()
-    stored = {row["key"]: row for row in rows if row["status"] == Status.OK}
-    for candidate in candidates:
-        row = stored.get(candidate["key"])
-        said = candidate["sha256"] or candidate["md5"] if config.verify_hash else None
-        if row and row["url"] == candidate["url"] and (said or row["sha256"]) == row["sha256"]:
-            yield row_of(candidate, {name: row[name] for name in OF_PICTURES})
+def _scrape(job: PartJob) -> tuple[list[Row], Summary]:
+    from dreamloom.scrape.web.img2dataset import fetch_with_img2dataset
+    from dreamloom.scrape.web.part import scrape_part  # imports aiohttp, which `--help` does not need
+
+    if job.config.engine == "img2dataset":
+        fetch_with_img2dataset(job)
+    rows = scrape_part(job)
+    return rows, summarize_records(rows)
 
 
-def _retry(
-    collection: Collection,
-    part: str,
-    config: ScrapeConfig,
-    made_by: Mapping[str, str],
-    statuses: set[str],
-    progress: Progress,
-) -> float:
-    """Fetches the rows of these statuses again in a part that is done. Returns the seconds it took."""
-    begun = time.monotonic()
-    remove_leftovers(collection.image_folder(part))
-    before = collection.read(Table.RECORDS, part).to_pylist()
-    known = {row["key"]: row for row in before if row["status"] not in statuses}
-    wanted = _wanted(collection, config, made_by, part) if Status.NOT_NEEDED in statuses else None
-    plan = {"recipe": made_by[part], "retry": sorted(statuses), "of": collection.stamp(Table.RECORDS, part)}
-    rows, summary = _crawled(collection, part, config, plan, known, wanted, progress)
-    summary.seconds, summary.parts_done = time.monotonic() - begun, 1
-    collection.write(Table.RECORDS, part, rows, recipe=made_by[part], config=config, summary=summary)
-    _end_journal(collection, part)
-    return summary.seconds
-
-
-def _end_journal(collection: Collection, part: str) -> None:
-    """Removes the journal of a part that is committed; one of a retry of this very part is not done yet, and stays."""
+def _remove_journal(collection: Collection, part: str) -> None:
+    """Removes the journal of a committed part, unless it is of a retry of this very part, which is unfinished."""
     path = _journal_path(collection, part)
     if read_plan(path).get("of") != collection.stamp(Table.RECORDS, part):
         path.unlink(missing_ok=True)
@@ -186,17 +181,22 @@ def _journal_path(collection: Collection, part: str) -> Path:
     return collection.root / Table.RECORDS / f".journal-{part}.jsonl"
 
 
-def _remove_pictures_of_other_parts(collection: Collection, parts: Mapping[str, str]) -> None:
-    """Of a plan that had more parts. The images are ours: nothing of the user's lies in this folder."""
+def _remove_images_of_other_parts(collection: Collection, parts: Mapping[str, str]) -> None:
+    """Removes the images of an older plan that had more parts. No file of the user lies in this folder."""
     for folder in (collection.root / "images").glob("*"):
         if folder.name not in parts:
             shutil.rmtree(folder)
 
 
-def _too_few(collection: Collection, config: ScrapeConfig, total: Summary) -> str:
-    most = sorted(total.dropped.items(), key=lambda item: -item[1])[:3]
-    why = ", ".join(f"{count} {status}" for status, count in most)
-    return (
-        f"Only {total.kept} of {total.rows} images of {collection.root} came ({why}), which is under min_success_rate "
-        f"({config.min_success_rate:g}); what came is stored, so retry some statuses, or lower min_success_rate."
+def _check_success_rate(collection: Collection, config: ScrapeConfig, total: Summary) -> None:
+    num_arrived = total.kept + total.dropped.get(Status.DUPLICATE, 0)
+    num_requested = total.rows - total.dropped.get(Status.NOT_NEEDED, 0)
+    if num_arrived >= config.min_success_rate * num_requested:
+        return
+    most_frequent = sorted(total.dropped.items(), key=lambda item: -item[1])[:3]
+    reasons = ", ".join(f"{count} {status}" for status, count in most_frequent)
+    raise StageFailed(
+        f"Only {total.kept} of {total.rows} images of {collection.root} arrived ({reasons}), less than "
+        f"min_success_rate ({config.min_success_rate:g}); what arrived is stored. Retry some statuses, or lower "
+        "min_success_rate."
     )

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.web.address import (
-    PrivateAddress,
+    PrivateAddressError,
     PublicResolver,
-    checked_url,
+    check_url,
     is_public,
-    resolver_status,
+    resolver_error_status,
     system_resolver,
 )
-from dreamloom.scrape.web.outcome import Dropped
+from dreamloom.scrape.web.outcome import RowDropped
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ from dreamloom.scrape.web.outcome import Dropped
     ],
 )
 def test_addresses_are_made_askable(text: str, asked: str) -> None:
-    assert str(checked_url(text)) == asked
+    assert str(check_url(text)) == asked
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_addresses_are_made_askable(text: str, asked: str) -> None:
     ],
 )
 def test_what_is_no_address_says_so(text: str | None, status: str) -> None:
-    with pytest.raises(Dropped) as caught:
-        checked_url(text, allow_private_addresses=True)
+    with pytest.raises(RowDropped) as caught:
+        check_url(text, allow_private_addresses=True)
     assert caught.value.status == status
 
 
@@ -84,15 +84,15 @@ PRIVATE = [
 @pytest.mark.parametrize("host", PRIVATE)
 def test_private_literals_are_refused_in_every_spelling(host: str) -> None:
     for text in (f"http://{host}/x.jpg", f"https://user@{host}:8080/"):
-        with pytest.raises(Dropped) as caught:
-            checked_url(text)
+        with pytest.raises(RowDropped) as caught:
+            check_url(text)
         assert caught.value.status == Status.PRIVATE_ADDRESS
-        assert checked_url(text, allow_private_addresses=True).host
+        assert check_url(text, allow_private_addresses=True).host
 
 
 @pytest.mark.parametrize("host", ["8.8.8.8", "1.1.1.1", "[2606:4700::1111]", "[::ffff:8.8.8.8]", "[64:ff9b::808:808]"])
 def test_public_literals_are_not(host: str) -> None:
-    assert checked_url(f"http://{host}/")
+    assert check_url(f"http://{host}/")
 
 
 @given(st.ip_addresses(v=4))
@@ -128,9 +128,9 @@ def test_names_lead_to_public_addresses_only() -> None:
 
     assert asyncio.run(resolved("8.8.8.8", "10.0.0.1", "::1", "1.1.1.1")) == ["8.8.8.8", "1.1.1.1"]
     assert asyncio.run(resolved("10.0.0.1", allow_private_addresses=True)) == ["10.0.0.1"]
-    with pytest.raises(PrivateAddress) as caught:
+    with pytest.raises(PrivateAddressError) as caught:
         asyncio.run(resolved("127.0.0.1", "fe80::1%2"))
-    assert resolver_status(caught.value)[0] == Status.PRIVATE_ADDRESS
+    assert resolver_error_status(caught.value)[0] == Status.PRIVATE_ADDRESS
 
 
 def test_localhost_is_refused_by_the_system_s_resolver() -> None:
@@ -141,7 +141,7 @@ def test_localhost_is_refused_by_the_system_s_resolver() -> None:
         finally:
             await resolver.close()
 
-    with pytest.raises(PrivateAddress):
+    with pytest.raises(PrivateAddressError):
         asyncio.run(ask())
 
 
@@ -149,12 +149,12 @@ def test_names_that_are_not_are_told_from_servers_that_do_not_answer() -> None:
     def of_cares(code: int) -> Status:
         error = OSError(None, "said by c-ares")
         error.__cause__ = aiodns.error.DNSError(code, "said by c-ares")
-        return resolver_status(error)[0]
+        return resolver_error_status(error)[0]
 
     assert of_cares(aiodns.error.ARES_ENOTFOUND) == of_cares(aiodns.error.ARES_ENODATA) == Status.DNS_UNKNOWN
     assert of_cares(aiodns.error.ARES_ETIMEOUT) == of_cares(aiodns.error.ARES_ESERVFAIL) == Status.DNS_TEMPORARY
-    assert resolver_status(socket.gaierror(socket.EAI_NONAME, ""))[0] == Status.DNS_UNKNOWN
-    assert resolver_status(socket.gaierror(socket.EAI_AGAIN, ""))[0] == Status.DNS_TEMPORARY
+    assert resolver_error_status(socket.gaierror(socket.EAI_NONAME, ""))[0] == Status.DNS_UNKNOWN
+    assert resolver_error_status(socket.gaierror(socket.EAI_AGAIN, ""))[0] == Status.DNS_TEMPORARY
 
 
 class Fickle(AbstractResolver):

@@ -1,4 +1,4 @@
-"""Turns: each job once, no host too often at once, and none that holds the others."""
+"""HostQueue: each job once, no host too often at once, and none that holds the others."""
 
 import asyncio
 from collections import Counter
@@ -6,7 +6,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamloom.scrape.web.host_queue import Turns
+from dreamloom.scrape.web.host_queue import HostQueue
 
 JOBS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2), st.booleans()), max_size=25)
 
@@ -19,9 +19,9 @@ def test_each_job_is_done_as_often_as_it_asks_and_hosts_are_not_crowded(
     done: Counter[int] = Counter()
     out: Counter[str] = Counter()
 
-    async def work(turns: Turns[tuple[int, int, bool]]) -> None:
-        while turn := await turns.take():
-            host, (number, more, rest) = turn
+    async def work(queue: HostQueue[tuple[int, int, bool]]) -> None:
+        while taken := await queue.take():
+            host, (number, more, rest) = taken
             out[host] += 1
             assert out[host] <= concurrency_per_host
             await asyncio.sleep(0)
@@ -29,16 +29,16 @@ def test_each_job_is_done_as_often_as_it_asks_and_hosts_are_not_crowded(
             done[number] += 1
             if more:
                 if rest:
-                    turns.rest(host, 0.0001)
-                turns.again(host, (number, more - 1, rest), 0.0001)
-            turns.free(host)
-            turns.done()
+                    queue.pause(host, 0.0001)
+                queue.retry(host, (number, more - 1, rest), 0.0001)
+            queue.release(host)
+            queue.done()
 
     async def run() -> None:
-        turns: Turns[tuple[int, int, bool]] = Turns(concurrency_per_host)
+        queue: HostQueue[tuple[int, int, bool]] = HostQueue(concurrency_per_host)
         for number, (host, more, rest) in enumerate(jobs):
-            turns.add(host, (number, more, rest))
-        await asyncio.wait_for(asyncio.gather(*[work(turns) for _ in range(workers)]), 20)
+            queue.add(host, (number, more, rest))
+        await asyncio.wait_for(asyncio.gather(*[work(queue) for _ in range(workers)]), 20)
 
     asyncio.run(run())
     assert done == {number: more + 1 for number, (_, more, _) in enumerate(jobs)}
@@ -46,29 +46,29 @@ def test_each_job_is_done_as_often_as_it_asks_and_hosts_are_not_crowded(
 
 def test_hosts_take_turns() -> None:
     async def run() -> list[str]:
-        turns: Turns[int] = Turns(9)
+        queue: HostQueue[int] = HostQueue(9)
         for number, host in enumerate("aaaaabbc"):
-            turns.add(host, number)
-        return [(await turns.take() or ("", 0))[0] for _ in range(8)]
+            queue.add(host, number)
+        return [(await queue.take() or ("", 0))[0] for _ in range(8)]
 
     assert "".join(asyncio.run(run())) == "abcabaaa"
 
 
 def test_a_resting_host_is_left_alone_and_the_others_are_not() -> None:
     async def run() -> list[str]:
-        turns: Turns[str] = Turns(1)
+        queue: HostQueue[str] = HostQueue(1)
         for job in ("a1", "a2", "b1", "b2"):
-            turns.add(job[0], job)
-        await turns.take()
-        turns.rest("a", 0.05)
-        turns.again("a", "a1", 0.05)
-        turns.free("a")
-        turns.done()
+            queue.add(job[0], job)
+        await queue.take()
+        queue.pause("a", 0.05)
+        queue.retry("a", "a1", 0.05)
+        queue.release("a")
+        queue.done()
         order = []
-        while turn := await turns.take():
-            order.append(turn[1])
-            turns.free(turn[0])
-            turns.done()
+        while taken := await queue.take():
+            order.append(taken[1])
+            queue.release(taken[0])
+            queue.done()
         return order
 
     assert asyncio.run(run()) == ["b1", "b2", "a2", "a1"]

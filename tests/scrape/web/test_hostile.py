@@ -28,8 +28,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.collection.journal import Journal
 from dreamloom.scrape.web.address import is_public
-from dreamloom.scrape.web.dedup import row_of
-from dreamloom.scrape.web.outcome import Dropped
+from dreamloom.scrape.web.outcome import RowDropped, make_row
 from dreamloom.scrape.web.scrape import recipes, scrape
 
 Row = dict[str, Any]
@@ -184,7 +183,7 @@ def test_what_was_journaled_under_another_config_is_not_taken_over(site: Any, co
     site.candidates(collection, urls)
     (made_by,) = recipes(collection, site.config).values()
     with Journal(collection.root / "records" / ".journal-00000.jsonl", {"recipe": made_by}) as journal:
-        journal.add(row_of(collection.read(Table.CANDIDATES).to_pylist()[1], {}, Dropped(Status.TIMEOUT)))
+        journal.add(make_row(collection.read(Table.CANDIDATES).to_pylist()[1], {}, RowDropped(Status.TIMEOUT)))
     other = Collection(collection.root.with_name("other"))
     shutil.copytree(collection.root, other.root)
     assert scrape(collection, site.config).dropped == {"timeout": 1}

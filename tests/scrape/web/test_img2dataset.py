@@ -12,7 +12,7 @@ from aiohttp import web
 from dreamloom.base.errors import UserError
 from dreamloom.base.stop import stop_all
 from dreamloom.scrape.collection import Collection, Table
-from dreamloom.scrape.web import img2dataset as bulk
+from dreamloom.scrape.web import img2dataset
 from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.scrape.web.scrape import scrape
 
@@ -61,7 +61,7 @@ def test_private_addresses_are_not_handed_over(site: Any, collection: Collection
 def test_what_it_does_not_finish_is_fetched_all_the_same(
     site: Any, collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk, "_RUN", "pass")
+    monkeypatch.setattr(img2dataset, "_RUN", "pass")
     urls = [site.put("/a", site.picture(1)), site.put("/b", status=404)]
     assert [row["status"] for row in site.scraped(collection, urls, engine="img2dataset")] == ["ok", "http_404"]
 
@@ -72,11 +72,11 @@ def test_an_exit_code_is_heeded_and_the_next_run_goes_on(
     site.candidates(collection, [site.put("/a", site.picture(1))])
     config = site.config.model_copy(update={"engine": "img2dataset"})
     with monkeypatch.context() as patch, pytest.raises(ExceptionGroup) as caught:
-        patch.setattr(bulk, "_RUN", "print('no room'); raise SystemExit(3)")
+        patch.setattr(img2dataset, "_RUN", "print('no room'); raise SystemExit(3)")
         scrape(collection, config)
-    assert "img2dataset ended with 3: no room" in str(caught.value.exceptions[0])
+    assert "img2dataset ended with exit code 3: no room" in str(caught.value.exceptions[0])
     assert not collection.parts(Table.RECORDS)
-    monkeypatch.setattr(bulk, "_RUN", "pass")
+    monkeypatch.setattr(img2dataset, "_RUN", "pass")
     assert scrape(collection, config).kept == 1
 
 
@@ -97,7 +97,7 @@ def test_it_ends_where_a_run_is_stopped_in_another_thread(
     run = f"import os, subprocess, sys; child = subprocess.Popen({sleeper}); "
     run += f"open({str(began)!r} + '~', 'w').write(f'{{os.getpid()}} {{child.pid}}'); "
     run += f"os.rename({str(began)!r} + '~', {str(began)!r}); child.wait()"
-    monkeypatch.setattr(bulk, "_RUN", run)
+    monkeypatch.setattr(img2dataset, "_RUN", run)
     site.candidates(collection, [site.put("/a", site.picture(1))])
     failed: list[BaseException] = []
 
@@ -114,7 +114,7 @@ def test_it_ends_where_a_run_is_stopped_in_another_thread(
         assert thread.is_alive()
     stop_all(30)
     thread.join(30)
-    assert "img2dataset ended with -15" in str(failed[0])
+    assert "img2dataset ended with exit code -15" in str(failed[0])
     until = time.monotonic() + 30
     while any(runs(pid) for pid in began.read_text().split()):
         assert time.monotonic() < until
@@ -125,12 +125,12 @@ def test_what_is_not_installed_is_said(site: Any, collection: Collection, monkey
     config = ScrapeConfig(engine="img2dataset", distributor="ray")
     if importlib.util.find_spec("ray") is None:
         with pytest.raises(UserError, match="pip install ray"):
-            bulk.check(config)
+            img2dataset.check_installed(config)
     with monkeypatch.context() as patch, pytest.raises(UserError, match="needs Java"):
         patch.setattr(importlib.util, "find_spec", lambda name: name)
         patch.setenv("PATH", "")
         patch.delenv("JAVA_HOME", raising=False)
-        bulk.check(ScrapeConfig(engine="img2dataset", distributor="pyspark"))
+        img2dataset.check_installed(ScrapeConfig(engine="img2dataset", distributor="pyspark"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     site.candidates(collection, [site.put("/a", site.picture(1))])
     with pytest.raises(UserError, match=r"pip install 'dreamloom\[bulk\]'"):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dreamloom.scrape.collection import Collection
-from dreamloom.scrape.web.circuit_breaker import OPENINGS, Breaker
+from dreamloom.scrape.web.circuit_breaker import MAX_OPENINGS, CircuitBreaker
 
 OTHER = "localhost"
 
@@ -22,13 +22,13 @@ def statuses(rows: list[dict[str, Any]]) -> list[str]:
 def test_a_host_that_is_down_is_given_up_and_the_others_are_not(
     site: Any, collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dreamloom.scrape.web.circuit_breaker.REST_S", 0.01)
+    monkeypatch.setattr("dreamloom.scrape.web.circuit_breaker.FIRST_PAUSE_S", 0.01)
     down = [site.put(f"/down/{n}", status=500) for n in range(30)]
     up = [site.put(f"/up/{n}", site.picture(n)).replace("127.0.0.1", OTHER) for n in range(9)]
     found = statuses(site.scraped(collection, [*down, *up], max_host_failures=3))
     assert found[30:] == ["ok"] * 9
     asked = sum(site.hits[f"/down/{n}"] for n in range(30))
-    assert 3 + OPENINGS <= asked <= 3 + OPENINGS + site.config.concurrency_per_host
+    assert 3 + MAX_OPENINGS <= asked <= 3 + MAX_OPENINGS + site.config.concurrency_per_host
     assert sorted(found[:30]) == ["host_down"] * (30 - asked) + ["http_5xx"] * asked
     again = site.scraped(collection, down, max_host_failures=None)
     assert statuses(again) == ["http_5xx"] * 30
@@ -37,7 +37,7 @@ def test_a_host_that_is_down_is_given_up_and_the_others_are_not(
 def test_a_host_that_comes_back_is_asked_again(
     site: Any, collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dreamloom.scrape.web.circuit_breaker.REST_S", 0.01)
+    monkeypatch.setattr("dreamloom.scrape.web.circuit_breaker.FIRST_PAUSE_S", 0.01)
 
     async def answer(request: web.Request) -> web.StreamResponse:
         bad = site.hits.total() <= 5
@@ -96,19 +96,19 @@ def test_a_limit_of_a_host_holds_also_for_those_who_are_sent_there(site: Any, co
 
 @given(events=st.lists(st.booleans(), max_size=60), most=st.integers(1, 5))
 def test_a_breaker_opens_after_as_many_failures_in_a_row_and_an_answer_closes_it(events: list[bool], most: int) -> None:
-    breaker, row, opened = Breaker(most), 0, 0
+    breaker, row, opened = CircuitBreaker(most), 0, 0
     for now, answered in enumerate(events):
         if answered:
-            breaker.answered("h", now)
+            breaker.record_response("h", now)
             row = opened = 0
             continue
-        rest = breaker.failed("h", now)
+        rest = breaker.record_failure("h", now)
         row += 1
         if row < most and not opened:
             assert rest == 0
             continue
         row, opened = 0, opened + 1
-        if opened > OPENINGS:
+        if opened > MAX_OPENINGS:
             assert rest is None
             break
         assert rest is not None
@@ -117,9 +117,9 @@ def test_a_breaker_opens_after_as_many_failures_in_a_row_and_an_answer_closes_it
 
 def test_failures_from_before_the_last_answer_do_not_count() -> None:
     """Of a host that hangs now and then, those that hang end one after the other."""
-    breaker = Breaker(2)
-    breaker.answered("h", 10.0)
-    assert [breaker.failed("h", began) for began in (1.0, 5.0, 9.9)] == [0, 0, 0]
-    assert breaker.failed("h", 11.0) == 0
-    assert breaker.failed("h", 11.0) != 0
-    assert Breaker(None).failed("h", 0.0) == 0
+    breaker = CircuitBreaker(2)
+    breaker.record_response("h", 10.0)
+    assert [breaker.record_failure("h", began) for began in (1.0, 5.0, 9.9)] == [0, 0, 0]
+    assert breaker.record_failure("h", 11.0) == 0
+    assert breaker.record_failure("h", 11.0) != 0
+    assert CircuitBreaker(None).record_failure("h", 0.0) == 0

@@ -13,7 +13,7 @@ from dreamloom.scrape.web.optout import REFUSALS, directives_for, read_consent
 
 def consent(*headers: tuple[str, str]) -> tuple[bool, str]:
     read = read_consent(CIMultiDictProxy(CIMultiDict(headers)))
-    return read.refused, read.says
+    return read.refused, read.statement
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,7 @@ def test_what_was_said_is_recorded() -> None:
 def test_a_body_full_of_beginnings_is_read_once() -> None:
     """A pattern that looked behind each beginning anew took a minute and a half for it, and let nothing else run."""
     code = (
-        "from dreamloom.scrape.web.optout import refusal_inside; "
-        "print(refusal_inside(b'c2pa.training-mining' * 1_600_000))"
+        "from dreamloom.scrape.web.optout import find_refusal; print(find_refusal(b'c2pa.training-mining' * 1_600_000))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.stdout == "None\n"

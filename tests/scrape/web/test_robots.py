@@ -12,8 +12,8 @@ from protego import Protego
 from yarl import URL
 
 from dreamloom.scrape.collection import Collection, Status
-from dreamloom.scrape.web.outcome import Dropped
-from dreamloom.scrape.web.robots import Robots
+from dreamloom.scrape.web.outcome import RowDropped
+from dreamloom.scrape.web.robots import RobotsCache
 
 Row = dict[str, Any]
 
@@ -128,21 +128,21 @@ class Hosts:
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
 
-    async def beginning(self, address: URL, most: int) -> bytes:
-        self.asked[address.raw_host or ""] += 1
-        return f"User-agent: *\nDisallow: /{address.raw_host}/\n".encode()
+    async def fetch_prefix(self, url: URL, max_bytes: int) -> bytes:
+        self.asked[url.raw_host or ""] += 1
+        return f"User-agent: *\nDisallow: /{url.raw_host}/\n".encode()
 
 
 def refused(hosts: Hosts, names: list[str]) -> list[bool]:
     """Whether each host's rules forbid what they forbid."""
 
     async def ask() -> list[bool]:
-        robots, found = Robots(hosts, allow_private_addresses=False), []
+        robots, found = RobotsCache(hosts, allow_private_addresses=False), []
         for name in names:
             address = URL(f"http://{name}/{name}/1.jpg")
             try:
                 (await robots.rules(address)).verdict(address)
-            except Dropped as dropped:
+            except RowDropped as dropped:
                 found.append(dropped.status == Status.OPTED_OUT)
             else:
                 found.append(False)
@@ -162,7 +162,7 @@ def test_of_many_hosts_few_are_kept_parsed_and_none_is_asked_twice() -> None:
 
 
 def test_what_is_kept_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dreamloom.scrape.web.robots._MOST_KEPT", 1000)
+    monkeypatch.setattr("dreamloom.scrape.web.robots._MAX_CACHE_BYTES", 1000)
     hosts, names = Hosts(), [f"h{n}.example" for n in range(50)]
     assert all(refused(hosts, names + names))
     assert set(hosts.asked.values()) == {2}

@@ -99,7 +99,7 @@ def test_it_runs_where_a_loop_runs_already(site: Any, collection: Collection) ->
 
 
 def test_mistakes_are_one_clear_sentence(site: Any, collection: Collection) -> None:
-    with pytest.raises(UserError, match="no folder"):
+    with pytest.raises(UserError, match="not a folder"):
         scrape(collection, site.config)
     site.candidates(collection, ["http://h.org/"], "00001")
     with pytest.raises(UserError, match="run filter again"):
