@@ -1,1 +1,1 @@
-"""Training data: the training folder, its dataset, buckets, order and caches."""
+"""Training data: the training folder, its samples, buckets, batches, crops, captions and caches."""

@@ -1,41 +1,49 @@
-"""Aspect-ratio buckets, generated: the shapes to which images are cropped, and which image goes to which."""
+"""Aspect-ratio buckets: the generated shapes to which images are cropped, and which image goes to which."""
 
 from functools import lru_cache
 
 Size = tuple[int, int]
 """Width and height, in pixels."""
+PixelBox = tuple[int, int, int, int]
+"""Left, top, right and bottom, in pixels."""
 
 MAX_ASPECT = 4.0
-"""EveryDream's tables end at 4:1 too; longer images are cropped to it."""
+"""The longest buckets, as in EveryDream's tables; longer images are cropped to it."""
 
 
 @lru_cache(maxsize=1024)
 def generate_buckets(resolution: int, bucket_reso_steps: int, max_aspect: float = MAX_ASPECT) -> tuple[Size, ...]:
-    """All buckets for a resolution: sides divisible by `quantum`, area at most resolution², none inside another.
+    """Generates all buckets for a resolution, from the tallest to the widest.
 
-    The list is closed under transposition, and sorted from the tallest to the widest.
+    The transpose of each bucket is a bucket, too, and none fits inside another.
+
+    Args:
+        resolution: the side of the square bucket, in pixels; no bucket has a larger area.
+        bucket_reso_steps: sides are multiples of this, in pixels.
+        max_aspect: the largest ratio of a bucket's sides.
 
     Raises:
-        ValueError: resolution is not a multiple of quantum (there would be no square bucket).
+        ValueError: resolution is not a multiple of bucket_reso_steps, so there would be no square bucket.
     """
-    if resolution % bucket_reso_steps:
-        raise ValueError(f"resolution {resolution} is not a multiple of bucket_reso_steps {bucket_reso_steps}")
+    step = bucket_reso_steps
+    if resolution % step:
+        raise ValueError(f"resolution {resolution} is not a multiple of bucket_reso_steps {step}")
     area = resolution * resolution
     longest = int(resolution * max_aspect**0.5)
     fitting = [
         (width, height)
-        for width in range(bucket_reso_steps, longest + 1, bucket_reso_steps)
-        if (height := min(area // width, int(width * max_aspect)) // bucket_reso_steps * bucket_reso_steps)
-        and width <= height * max_aspect
+        for width in range(step, longest + 1, step)
+        if (height := min(area // width, int(width * max_aspect)) // step * step) and width <= height * max_aspect
     ]
     largest = {a for a in fitting if not any(a != b and a[0] <= b[0] and a[1] <= b[1] for b in fitting)}
     return tuple(sorted(largest, key=lambda size: (size[0] / size[1], size)))
 
 
 def assign_bucket(size: Size, buckets: tuple[Size, ...]) -> Size:
-    """The bucket whose aspect ratio is nearest, by the ratio of the ratios: a turned image gets the turned bucket.
+    """Finds the bucket with the nearest aspect ratio, by the ratio of the ratios.
 
-    Ties go to the bucket nearer to a square. Of two images with one ratio both get one bucket, whatever their size.
+    So an image and its transpose get a bucket and its transpose, and images of one ratio get one bucket, whatever their
+    size. Ties go to the bucket nearer to a square.
     """
     width, height = size
 
@@ -47,20 +55,28 @@ def assign_bucket(size: Size, buckets: tuple[Size, ...]) -> Size:
 
 
 def assign_bucket_without_upscale(size: Size, resolution: int, bucket_reso_steps: int) -> Size | None:
-    """The bucket for an image that shall not be enlarged: of the highest resolution that it fills; None: of none."""
+    """Finds the bucket of the highest resolution that an image fills without being enlarged.
+
+    Args:
+        size: the image's, upright.
+        resolution: the highest resolution.
+        bucket_reso_steps: sides are multiples of this, in pixels.
+
+    Returns:
+        The bucket; None where the image fills none.
+    """
     width, height = size
-    ceiling = min(
-        resolution, int((width * height) ** 0.5) // bucket_reso_steps * bucket_reso_steps
-    )  # no larger bucket can be filled
-    for lower in range(ceiling, 0, -bucket_reso_steps):
-        bucket = assign_bucket(size, generate_buckets(lower, bucket_reso_steps))
+    step = bucket_reso_steps
+    highest = min(resolution, int((width * height) ** 0.5) // step * step)  # no larger bucket can be filled
+    for lower in range(highest, 0, -step):
+        bucket = assign_bucket(size, generate_buckets(lower, step))
         if upscale_factor(size, bucket) <= 1:
             return bucket
     return None
 
 
-def center_crop_box(size: Size, bucket: Size) -> tuple[int, int, int, int]:
-    """The largest centred part of an image that has the bucket's shape: left, top, right, bottom, in pixels."""
+def center_crop_box(size: Size, bucket: Size) -> PixelBox:
+    """Computes the largest centered part of an image that has the bucket's aspect ratio."""
     width, height = size
     if width * bucket[1] > height * bucket[0]:
         inside = max(1, round(height * bucket[0] / bucket[1]))
@@ -72,6 +88,6 @@ def center_crop_box(size: Size, bucket: Size) -> tuple[int, int, int, int]:
 
 
 def upscale_factor(size: Size, bucket: Size) -> float:
-    """By how much the sides of an image grow to fill its bucket; under 1, it is shrunk."""
+    """Computes by how much the sides of an image grow to fill its bucket; below 1 it shrinks."""
     left, top, right, bottom = center_crop_box(size, bucket)
     return max(bucket[0] / (right - left), bucket[1] / (bottom - top))

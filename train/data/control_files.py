@@ -1,12 +1,12 @@
-"""EveryDream's control files: what is said of a folder's images beside their captions.
+"""EveryDream's control files: the settings of a folder's images, besides their captions.
 
-    multiply.txt, flip_p.txt, cond_dropout.txt, loss_scale.txt, batch_id.txt     a number, or a word: this folder
-    shuffle_tags.txt                                                             is there, or not: this folder
-    local.yaml                                                                   any of these: this folder
-    global.yaml                                                                  this folder and all below it
+    multiply.txt, flip_p.txt, cond_dropout.txt, loss_scale.txt, batch_id.txt     a number or a word, for this folder
+    shuffle_tags.txt                                                             exists or not, for this folder
+    local.yaml                                                                   any of these, for this folder
+    global.yaml                                                                  for this folder and all below it
 
-An image's own YAML says more than local.yaml, that more than the .txt files, those more than the nearest global.yaml.
-A later number replaces an earlier one; a main prompt serves images that have no sidecar; tags add up.
+An image's own YAML wins over local.yaml, that over the .txt files, those over the nearest global.yaml. One setting
+replaces the other; the main prompt is for images without a sidecar; tags add up.
 """
 
 import re
@@ -32,22 +32,22 @@ Tags = tuple[tuple[str, float], ...]
 
 @dataclass(frozen=True)
 class FolderSettings:
-    """What holds for the images of a folder."""
+    """The settings that control files give to the images of a folder."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
-    """Of Settings' fields, those that were said."""
+    """The fields of ImageSettings that are set."""
     prompt: str | None = None
-    """For images without a sidecar."""
+    """The main prompt of images without a sidecar."""
     tags: Tags = ()
-    """After each image's own."""
+    """Follow each image's own tags."""
 
     @property
-    def settings(self) -> ImageSettings:
-        """With defaults for what was not said."""
+    def image_settings(self) -> ImageSettings:
+        """The settings of an image without its own, with defaults for what is not set."""
         return ImageSettings(**self.values)
 
     def inherit(self, outer: "FolderSettings") -> "FolderSettings":
-        """These, and what the outer ones say besides."""
+        """Adds what the settings of the folder above say, where these say nothing."""
         prompt = outer.prompt if self.prompt is None else self.prompt
         return FolderSettings({**outer.values, **self.values}, prompt, (*self.tags, *outer.tags))
 
@@ -55,33 +55,42 @@ class FolderSettings:
 def read_folder_settings(
     folder: Path, outer: FolderSettings, names: Collection[str]
 ) -> tuple[FolderSettings, FolderSettings]:
-    """The controls of a folder's own images, and those that the folders below it start from.
+    """Reads the control files of a folder.
 
     Args:
+        folder: the folder.
         outer: what the folders above hand down.
-        names: of the folder's files.
+        names: the names of the folder's files.
+
+    Returns:
+        The settings of the folder's own images, and those that the folders below it inherit.
 
     Raises:
-        UserError: a control file says what can't be.
+        UserError: a control file holds an invalid value.
     """
     below = _yaml(folder, "global", names).inherit(outer)
-    files = {key: folder / f"{key}.txt" for key in _READERS if f"{key}.txt" in names}
-    said = {key: _READERS[key](_text(file), file) for key, file in files.items()}
+    files = {key: folder / f"{key}.txt" for key in _PARSERS if f"{key}.txt" in names}
+    values = {key: _PARSERS[key](_text(file), file) for key, file in files.items()}
     if "shuffle_tags.txt" in names:
-        said["shuffle_tags"] = True
-    return _yaml(folder, "local", names).inherit(FolderSettings(said)).inherit(below), below
+        values["shuffle_tags"] = True
+    return _yaml(folder, "local", names).inherit(FolderSettings(values)).inherit(below), below
 
 
 def parse_settings(entries: Mapping[str, Any], where: Path) -> dict[str, Any]:
-    """The settings in a mapping: a YAML's, or a manifest's row.
+    """Parses the settings in a mapping: a YAML, or a row of a table.
+
+    Args:
+        entries: key → value, as read.
+        where: named in errors.
+
+    Returns:
+        The fields of ImageSettings that are set.
 
     Raises:
-        UserError: a key is unknown, or its value can't be.
+        UserError: a key is unknown, or its value is invalid.
     """
     if unknown := sorted(set(entries) - set(SETTING_KEYS)):
-        raise UserError(
-            f"{where} has {', '.join(unknown)}, which says nothing here; the keys are {', '.join(SETTING_KEYS)}."
-        )
+        raise UserError(f"{where} has unknown keys: {', '.join(unknown)}; the keys are {', '.join(SETTING_KEYS)}.")
     values: dict[str, Any] = {}
     for key, value in entries.items():
         if value is None or key == "rating":
@@ -89,34 +98,55 @@ def parse_settings(entries: Mapping[str, Any], where: Path) -> dict[str, Any]:
         if key == "shuffle_tags":
             values[key] = _flag(value, where)
         else:
-            values[key] = _READERS[key](str(value), where)
+            values[key] = _PARSERS[key](str(value), where)
     return values
 
 
-def make_training_image(path: Path, name: str, controls: FolderSettings, written: Written) -> TrainingImage:
-    """An image in a file of its own, with what its sidecars and its folder's controls say.
+def make_training_image(path: Path, name: str, folder_settings: FolderSettings, written: Written) -> TrainingImage:
+    """Makes an image of a file, its sidecars and its folder's settings.
+
+    Args:
+        path: the file.
+        name: its path inside the training folder.
+        folder_settings: the settings of its folder.
+        written: what its sidecars hold.
 
     Raises:
-        UserError: its YAML says what can't be.
+        UserError: its YAML holds an invalid value.
     """
-    settings = replace(controls.settings, **_said(path, written))
-    tags = (*written.tags, *controls.tags)
-    caption = resolve_caption(read_name(path.name), controls, written)
-    return TrainingImage(name, ByteRange(path), caption, settings, tuple((tag.strip(), w) for tag, w in tags if w != 1))
+    settings = replace(folder_settings.image_settings, **_own_settings(path, written))
+    caption = resolve_caption(read_name(path.name), folder_settings, written)
+    tag_weights = weights_of((*written.tags, *folder_settings.tags))
+    return TrainingImage(name, ByteRange(path), caption, settings, tag_weights)
 
 
-def resolve_caption(name: str, controls: FolderSettings, written: Written) -> str:
-    """The main prompt of the sidecar, else of the folder's YAML, else the name's caption; behind it all tags."""
-    prompts = (written.prompt, controls.prompt, name)
+def weights_of(tags: Tags) -> Tags:
+    """Keeps the tags whose weight is not 1."""
+    return tuple((tag.strip(), weight) for tag, weight in tags if weight != 1)
+
+
+def resolve_caption(name: str, folder_settings: FolderSettings, written: Written) -> str:
+    """Joins the main prompt and all tags; the prompt is the sidecar's, else the folder's, else the file name's.
+
+    Args:
+        name: the caption in the file name.
+        folder_settings: the settings of the image's folder.
+        written: what the image's sidecars hold.
+    """
+    prompts = (written.prompt, folder_settings.prompt, name)
     prompt = next(prompt for prompt in prompts if prompt is not None)
-    tags = (*written.tags, *controls.tags)
+    tags = (*written.tags, *folder_settings.tags)
     if not tags:
         return prompt
     return joined(prompt, [tag for tag in tags if tag[0].strip() not in map(str.strip, prompt.split(","))])
 
 
 def parse_number(text: str, where: Path) -> Fraction:
-    """2, 0.025, 1/3, or as programs write small ones (1e-05), exact.
+    """Parses a number exactly: 2, 0.025, 1/3, or 1e-05 as programs write it.
+
+    Args:
+        text: the number, perhaps with spaces around it.
+        where: named in the error.
 
     Raises:
         UserError: it is not such a number.
@@ -124,13 +154,13 @@ def parse_number(text: str, where: Path) -> Fraction:
     text = text.strip()
     if not _NUMBER.fullmatch(text):
         raise UserError(
-            f"{where} holds {text[:40]!r}, which is not a number such as 2, 0.025 or 1/3; write one into it."
+            f"{where} holds {text[:40]!r}, which is not a number; write one such as 2, 0.025 or 1/3 into it."
         )
     return Fraction(text)
 
 
-def _said(path: Path, written: Written) -> dict[str, Any]:
-    """The settings in an image's own YAML; none in one that is not EveryDream's."""
+def _own_settings(path: Path, written: Written) -> dict[str, Any]:
+    """The settings in an image's own YAML; none where it is not EveryDream's."""
     if not written.settings or not any(key in SETTING_KEYS for key in written.settings):
         return {}
     names = (path.with_suffix(suffix) for suffix in (".yaml", ".yml"))
@@ -141,7 +171,7 @@ def _multiply(text: str, where: Path) -> Fraction:
     value = parse_number(text, where)
     if value > MAX_MULTIPLY:
         raise UserError(
-            f"{where} holds {text.strip()}, more than the {MAX_MULTIPLY} times an epoch that are allowed; lower it."
+            f"{where} holds {text.strip()}, but an image is shown at most {MAX_MULTIPLY} times per epoch; lower it."
         )
     return value
 
@@ -149,17 +179,17 @@ def _multiply(text: str, where: Path) -> Fraction:
 def _share(text: str, where: Path) -> float:
     value = parse_number(text, where)
     if value > 1:
-        raise UserError(f"{where} holds {text.strip()}, and a share is at most 1; lower it.")
+        raise UserError(f"{where} holds {text.strip()}, but a share is at most 1; lower it.")
     return float(value)
 
 
 def _scale(text: str, where: Path) -> float:
-    """May be negative, as in EveryDream: what is shown is then unlearned."""
-    bare = text.strip()
-    value = float(parse_number(bare.removeprefix("-"), where))
+    """A loss scale may be negative, as in EveryDream: the image is then unlearned."""
+    stripped = text.strip()
+    value = float(parse_number(stripped.removeprefix("-"), where))
     if value > MAX_SCALE:
-        raise UserError(f"{where} holds {bare}, and a loss is scaled by at most {MAX_SCALE}; lower it.")
-    return -value if bare.startswith("-") else value
+        raise UserError(f"{where} holds {stripped}, but a loss is scaled by at most {MAX_SCALE}; lower it.")
+    return -value if stripped.startswith("-") else value
 
 
 def _length(text: str, where: Path) -> int:
@@ -169,11 +199,11 @@ def _length(text: str, where: Path) -> int:
 def _flag(value: Any, where: Path) -> bool:
     text = str(value).lower()
     if text not in ("true", "false"):
-        raise UserError(f"{where} says shuffle_tags: {text[:40]}; write true or false.")
+        raise UserError(f"{where} has shuffle_tags: {text[:40]}; write true or false.")
     return text == "true"
 
 
-_READERS: dict[str, Callable[[str, Path], Any]] = {
+_PARSERS: dict[str, Callable[[str, Path], Any]] = {
     "multiply": _multiply,
     "flip_p": _share,
     "cond_dropout": _share,
@@ -181,12 +211,12 @@ _READERS: dict[str, Callable[[str, Path], Any]] = {
     "max_caption_length": _length,
     "batch_id": lambda text, _: text.strip(),
 }
-SETTING_KEYS = (*_READERS, "shuffle_tags", "rating")
-"""What may be said in YAML; a rating says nothing without EveryDream's --rated_dataset, which is not there here."""
+SETTING_KEYS = (*_PARSERS, "shuffle_tags", "rating")
+"""The keys of YAML settings; rating, which EveryDream reads with --rated_dataset only, is allowed and ignored."""
 
 
 def _yaml(folder: Path, stem: str, names: Collection[str]) -> FolderSettings:
-    """local.yml or global.yml, else the same as .yaml, as EveryDream 2 looks for them."""
+    """Reads local.yml or global.yml, else the same as .yaml, as EveryDream 2 looks for them."""
     name = next((f"{stem}{suffix}" for suffix in (".yml", ".yaml") if f"{stem}{suffix}" in names), None)
     if name is None:
         return FolderSettings()
@@ -195,7 +225,7 @@ def _yaml(folder: Path, stem: str, names: Collection[str]) -> FolderSettings:
         prompt, tags, entries = parse_yaml(_text(file))
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{file} can't be read ({reason}); mend it, or take it away.") from error
+        raise UserError(f"{file} can't be read ({reason}); repair or remove it.") from error
     return FolderSettings(parse_settings(entries, file), prompt, tags)
 
 
@@ -203,4 +233,4 @@ def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
-        raise UserError(f"{file} can't be read ({error.strerror}); mend it, or take it away.") from error
+        raise UserError(f"{file} can't be read ({error.strerror}); repair or remove it.") from error

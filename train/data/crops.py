@@ -1,4 +1,4 @@
-"""How an image is brought into its bucket: cropped or padded, from the middle or beside it, mirrored or not."""
+"""How an image is brought into its bucket: cropped or padded, from the center or beside it, mirrored or not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,12 +11,12 @@ from PIL import Image, ImageColor
 
 from dreamloom.base.pixels import decode
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.buckets import Size, center_crop_box
+from dreamloom.train.data.buckets import PixelBox, Size, center_crop_box
 from dreamloom.train.data.dataset import Sample
 from dreamloom.train.diffusion.rng import stream_key, uniform
 
 Box = tuple[float, float, float, float]
-"""Left, top, right, bottom, in pixels of the upright image."""
+"""Left, top, right and bottom, in pixels of the upright image."""
 
 
 @dataclass(frozen=True)
@@ -24,62 +24,77 @@ class View:
     """One way to show an image in its bucket."""
 
     box: Box
-    """The part of it that is shown."""
+    """The part of the image that is shown."""
     flipped: bool = False
-    """Mirrored, left to right."""
+    """Whether it is mirrored, left to right."""
     pad_color: str | None = None
-    """The colour (#rrggbb) around it, where its shape is not the bucket's; None: the box has the bucket's shape."""
+    """The color (#rrggbb) around the image, where its shape is not the bucket's; None: the box has the bucket's."""
 
     def __str__(self) -> str:
+        """Returns the view's part of the keys in the latent cache."""
         edges = ",".join(f"{edge:g}" for edge in self.box)
         return f"{edges}{self.pad_color or ''}{'-flipped' if self.flipped else ''}"
 
 
 def center_view(sample: Sample, pad_color: str | None = None) -> View:
-    """The largest part from the middle that has the bucket's shape; or, on a colour, the whole image."""
-    return (
-        View(center_crop_box(sample.size, sample.bucket))
-        if pad_color is None
-        else View((0, 0, *sample.size), pad_color=pad_color)
-    )
+    """Returns the view without jitter and flip: the largest centered crop, or the whole image on a color."""
+    if pad_color is None:
+        return View(center_crop_box(sample.size, sample.bucket))
+    return View((0, 0, *sample.size), pad_color=pad_color)
 
 
 class CropPlanner:
-    """The views that a run shows, and which of them each of its samples has."""
+    """Lists the views that a run shows, and chooses the view of each of its samples.
+
+    Args:
+        config: the run's; of it count crops, flips, padding and seed.
+    """
 
     def __init__(self, config: TrainConfig) -> None:
+        """Derives the keys of the random numbers of flips and crops."""
         self.config = config
-        self.crops = config.crops_per_image if config.crop_jitter else 1
-        self.flips, self.places = stream_key(config.seed, "flip"), stream_key(config.seed, "crop")
+        self.num_crops = config.crops_per_image if config.crop_jitter else 1
+        self.flip_key, self.crop_key = stream_key(config.seed, "flip"), stream_key(config.seed, "crop")
 
-    def views(self, sample: Sample) -> list[View]:
-        """All that may be shown of an image."""
-        share = self._share(sample)
-        flips = [flipped for flipped, shown in ((False, share < 1), (True, share > 0)) if shown]
-        return [self._view(sample, number, flipped) for number in range(self.crops) for flipped in flips]
+    def all_views(self, sample: Sample) -> list[View]:
+        """Lists all views in which an image may be shown."""
+        flip_p = self._flip_p(sample)
+        flips = [flipped for flipped, shown in ((False, flip_p < 1), (True, flip_p > 0)) if shown]
+        return [self._view(sample, number, flipped) for number in range(self.num_crops) for flipped in flips]
 
-    def choose_views(self, samples: Sequence[Sample], first: int) -> list[View]:
-        """What is shown of the samples whose indices go from `first` on: a function of the seed and the index."""
-        indices = np.arange(first, first + len(samples))
-        shares = np.array([self._share(sample) for sample in samples])
-        flipped = (uniform(self.flips, indices) < shares).tolist()
-        numbers = (uniform(self.places, indices) * self.crops).astype(int).tolist()
+    def choose_views(self, samples: Sequence[Sample], first_index: int) -> list[View]:
+        """Chooses the view of each sample: a function of the seed and the sample's index.
+
+        Args:
+            samples: a batch.
+            first_index: the run's index of the first sample; the others follow it.
+        """
+        indices = np.arange(first_index, first_index + len(samples))
+        flip_p = np.array([self._flip_p(sample) for sample in samples])
+        flipped = (uniform(self.flip_key, indices) < flip_p).tolist()
+        numbers = (uniform(self.crop_key, indices) * self.num_crops).astype(int).tolist()
         return [self._view(*chosen) for chosen in zip(samples, numbers, flipped, strict=True)]
 
-    def _share(self, sample: Sample) -> float:
+    def _flip_p(self, sample: Sample) -> float:
         return self.config.flip_p if sample.settings.flip_p is None else sample.settings.flip_p
 
     def _view(self, sample: Sample, number: int, flipped: bool) -> View:
         view = replace(center_view(sample, self.config.pad_color), flipped=flipped)
-        return (
-            replace(view, box=jitter_crop(view.box, sample.size, number, self.config.crop_jitter)) if number else view
-        )
+        if not number:
+            return view
+        return replace(view, box=jitter_crop(view.box, sample.size, number, self.config.crop_jitter))
 
 
 def jitter_crop(box: Box, size: Size, number: int, jitter: float) -> Box:
-    """The numberth crop beside the middle one: its sides up to `jitter` shorter, most likely near the middle.
+    """Computes a crop beside the central one, most likely near it.
 
     Sizes and places are a low-discrepancy sequence (M. Roberts 2018, R3), so that few crops differ much.
+
+    Args:
+        box: the central crop.
+        size: the image's, upright.
+        number: which crop of the sequence, from 1.
+        jitter: the share of the sides by which a crop may be smaller.
     """
     trim, across, down = (number * step % 1 for step in _STEPS)
     width, height = ((box[2] - box[0]) * (1 - jitter * trim), (box[3] - box[1]) * (1 - jitter * trim))
@@ -87,40 +102,49 @@ def jitter_crop(box: Box, size: Size, number: int, jitter: float) -> Box:
     return left, top, left + width, top + height
 
 
-def padded_image_box(sample: Sample) -> tuple[int, int, int, int]:
-    """Where a padded image lies in its bucket: left, top, right, bottom, in pixels."""
-    (width, height), (across, down) = sample.size, sample.bucket
-    scale = min(across / width, down / height)
-    wide, high = max(1, round(width * scale)), max(1, round(height * scale))
-    left, top = (across - wide) // 2, (down - high) // 2
-    return left, top, left + wide, top + high
+def padded_image_box(sample: Sample) -> PixelBox:
+    """Computes where a padded image lies in its bucket."""
+    (width, height), (bucket_width, bucket_height) = sample.size, sample.bucket
+    scale = min(bucket_width / width, bucket_height / height)
+    scaled_width, scaled_height = max(1, round(width * scale)), max(1, round(height * scale))
+    left, top = (bucket_width - scaled_width) // 2, (bucket_height - scaled_height) // 2
+    return left, top, left + scaled_width, top + scaled_height
 
 
 def latent_mask(sample: Sample, view: View, height: int, width: int) -> npt.NDArray[np.float32]:
-    """Which cells of a padded image's latent show nothing but image: 0 or 1, [height, width]."""
+    """Computes which pixels of a padded image's latent show nothing but image.
+
+    Returns:
+        0 or 1, [height, width].
+    """
     left, top, right, bottom = padded_image_box(sample)
     if view.flipped:
         left, right = sample.bucket[0] - right, sample.bucket[0] - left
-    cells = np.zeros((height, width), np.float32)
-    cells[_whole(top, bottom, sample.bucket[1] // height), _whole(left, right, sample.bucket[0] // width)] = 1
-    return cells
+    rows = _inner_cells(top, bottom, sample.bucket[1] // height)
+    columns = _inner_cells(left, right, sample.bucket[0] // width)
+    mask = np.zeros((height, width), np.float32)
+    mask[rows, columns] = 1
+    return mask
 
 
 def render_views(sample: Sample, views: Sequence[View]) -> list[np.ndarray[Any, Any]]:
-    """An image in each of the views, decoded once, uint8 [H, W, 3].
+    """Decodes an image once, and renders it in each of the views.
+
+    Returns:
+        For each view uint8 [H, W, 3], of the bucket's size.
 
     Raises:
-        ImageError: it can't be decoded.
+        ImageError: the image can't be decoded.
     """
     scale = max(_scale(sample, view) for view in views)
     at_least = ceil(min(sample.size) * scale) if scale < 1 else None
-    stored = sample.image.source
-    image = decode(stored.path if stored.length is None else stored.read(), at_least=at_least)
-    return [_shown(image, sample, view) for view in views]
+    source = sample.image.source
+    image = decode(source.path if source.length is None else source.read(), at_least=at_least)
+    return [_render(image, sample, view) for view in views]
 
 
-def _whole(start: int, stop: int, step: int) -> slice:
-    """The cells that lie whole within; of an image thinner than two cells, the one in its middle."""
+def _inner_cells(start: int, stop: int, step: int) -> slice:
+    """The cells of `step` pixels that lie inside a range; of a range thinner than two cells, the one in its middle."""
     first, last = -(-start // step), stop // step
     return slice(first, last) if first < last else slice(middle := (start + stop) // 2 // step, middle + 1)
 
@@ -131,25 +155,27 @@ def _scale(sample: Sample, view: View) -> float:
     return min(across, down) if view.pad_color else max(across, down)
 
 
-def _shown(image: Image.Image, sample: Sample, view: View) -> np.ndarray[Any, Any]:
+def _render(image: Image.Image, sample: Sample, view: View) -> np.ndarray[Any, Any]:
     if view.pad_color:
         inner = padded_image_box(sample)
-        shown = Image.new("RGB", sample.bucket, ImageColor.getrgb(view.pad_color))
-        shown.paste(image.resize((inner[2] - inner[0], inner[3] - inner[1]), Image.Resampling.LANCZOS), inner[:2])
+        rendered = Image.new("RGB", sample.bucket, ImageColor.getrgb(view.pad_color))
+        scaled = image.resize((inner[2] - inner[0], inner[3] - inner[1]), Image.Resampling.LANCZOS)
+        rendered.paste(scaled, inner[:2])
     else:
         # JPEGs may have been decoded smaller than they are
         across, down = image.width / sample.size[0], image.height / sample.size[1]
         left, top, right, bottom = view.box
         box = (left * across, top * down, min(right * across, image.width), min(bottom * down, image.height))
-        shown = image.resize(sample.bucket, Image.Resampling.LANCZOS, box=box)
-    made = np.asarray(shown)
-    return np.ascontiguousarray(made[:, ::-1]) if view.flipped else made
+        rendered = image.resize(sample.bucket, Image.Resampling.LANCZOS, box=box)
+    pixels = np.asarray(rendered)
+    return np.ascontiguousarray(pixels[:, ::-1]) if view.flipped else pixels
 
 
-def _triangular(luck: float) -> float:
-    return sqrt(luck / 2) if luck < 0.5 else 1 - sqrt((1 - luck) / 2)
+def _triangular(uniform_draw: float) -> float:
+    """Maps a uniform number in [0, 1) to a triangular distribution with its peak at 1/2."""
+    return sqrt(uniform_draw / 2) if uniform_draw < 0.5 else 1 - sqrt((1 - uniform_draw) / 2)
 
 
 _PLASTIC = 1.2207440846057596
-"""The root of x⁴ = x + 1, from which R3's steps derive."""
+"""The root of x⁴ = x + 1, from which the steps of R3 derive."""
 _STEPS = tuple(_PLASTIC**-power for power in (1, 2, 3))

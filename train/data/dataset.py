@@ -1,4 +1,4 @@
-"""Which images of a training folder take part, and in which bucket; which do not, and why."""
+"""The images of a training folder that take part, with their buckets; and those that do not, with a reason."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -20,49 +20,51 @@ from dreamloom.train.data.folder import read_training_folder
 from dreamloom.train.data.image import ByteRange, ImageFolder, ImageSettings, TrainingImage
 
 MAX_UPSCALE = 4.0
-"""An image whose sides would have to grow more than this to fill its bucket is too small to learn from."""
+"""An image whose sides would grow by more than this to fill its bucket is too small to learn from."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An image that takes part."""
+    """An image that takes part, with its bucket."""
 
     image: TrainingImage
     folder_index: int
-    """Which of the data set's folders holds it."""
+    """The place of its folder in the dataset's folders."""
     size: Size
-    """Upright, in pixels."""
+    """Of the upright image."""
     bucket: Size
     file_size: int
-    """Of the file."""
+    """In bytes."""
 
     @property
     def name(self) -> str:
-        """Its path inside the training folder."""
+        """The image's path inside the training folder."""
         return self.image.name
 
     @property
     def caption(self) -> str:
-        """As it stands there; what is shown is dreamloom.train.data.captions's to say."""
+        """The caption as written; `dreamloom.train.data.captions` makes of it the one that is shown."""
         return self.image.caption
 
     @property
     def settings(self) -> ImageSettings:
-        """How it is shown."""
+        """How the image is shown."""
         return self.image.settings
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What does not take part. `reason` is a word: too_small, too_many_pixels, broken_shard, or one of base.pixels."""
+    """An image or shard that does not take part."""
 
     name: str
+    """Its path inside the training folder."""
     reason: str
+    """One word: too_small, too_many_pixels, broken_shard, or one of `dreamloom.base.pixels.Reason`."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training folder, examined."""
+    """A training folder with the headers of its images read."""
 
     folders: tuple[ImageFolder, ...]
     samples: tuple[Sample, ...]
@@ -70,17 +72,17 @@ class Dataset:
     problems: tuple[Problem, ...]
 
     def without(self, problems: Sequence[Problem]) -> "Dataset":
-        """The data set less the images that turned out to be broken when they were decoded.
+        """Leaves out the images that turned out to be broken when they were decoded.
 
         Raises:
-            UserError: none is left.
+            UserError: no image is left.
         """
-        bad = {problem.name for problem in problems}
-        left = tuple(sample for sample in self.samples if sample.name not in bad)
-        return _not_empty(replace(self, samples=left, problems=(*self.problems, *problems)))
+        broken = {problem.name for problem in problems}
+        samples = tuple(sample for sample in self.samples if sample.name not in broken)
+        return _not_empty(replace(self, samples=samples, problems=(*self.problems, *problems)))
 
     def digest(self) -> str:
-        """Names what would be trained on: the files (by name and length), their captions and settings."""
+        """Hashes what would be trained on, to 32 hex digits: names and lengths of the files, captions and settings."""
         lines = [folder.name for folder in self.folders]
         lines += [
             f"{s.name}\0{s.file_size}\0{s.caption}\0{tuple(vars(s.settings).values())}\0{s.image.tag_weights}"
@@ -97,41 +99,48 @@ def read_dataset(
     upscale: bool = True,
     progress: Progress = silent,
 ) -> Dataset:
-    """Reads a training folder and the headers of its images; no pixel is decoded.
+    """Reads a training folder and the headers of its images; decodes no pixel.
 
     Images whose multiply is 0 are left out. An image that can't be read becomes a Problem.
 
     Args:
-        upscale: enlarge small images; else they get the buckets of a lower resolution.
+        path: see `dreamloom.train.data.folder.read_training_folder`.
+        resolution: the side of the square bucket, in pixels.
+        bucket_reso_steps: bucket sides are multiples of this, in pixels.
+        num_workers: threads that read headers.
+        upscale: whether to enlarge small images; else they get the buckets of a lower resolution.
+        progress: is told how many headers were read.
 
     Raises:
-        UserError: see read_training_folder; or no image of the folder can take part.
+        UserError: the training folder can't be read, or none of its images can take part.
     """
     folders = tuple(read_training_folder(path))
     problems = [Problem(*broken) for folder in folders for broken in folder.broken]
-    found = [(n, picture) for n, folder in enumerate(folders) for picture in folder.images if picture.settings.multiply]
-    headers = map_ordered(_header, (picture.source for _, picture in found), num_workers, 16 * num_workers)
+    images = [(index, image) for index, folder in enumerate(folders) for image in folder.images]
+    images = [(index, image) for index, image in images if image.settings.multiply]
+    headers = map_ordered(_header, (image.source for _, image in images), num_workers, 16 * num_workers)
     samples: list[Sample] = []
-    for (place, picture), header in zip(found, headers, strict=True):
-        progress(len(samples) + len(problems), len(found), "reading headers")
+    for (index, image), header in zip(images, headers, strict=True):
+        progress(len(samples) + len(problems), len(images), "reading headers")
         bucket = header if isinstance(header, str) else _bucket(header, resolution, bucket_reso_steps, upscale)
         if isinstance(header, str) or isinstance(bucket, str):
-            problems.append(Problem(picture.name, str(bucket)))
+            problems.append(Problem(image.name, str(bucket)))
             continue
         size = (header.width, header.height)
-        samples.append(Sample(picture, place, size, bucket, picture.source.size()))
+        samples.append(Sample(image, index, size, bucket, image.source.size()))
     return _not_empty(Dataset(folders, tuple(samples), tuple(problems)))
 
 
 def summarize_problems(problems: Iterable[Problem], limit: int = 3) -> str:
-    """The first few problems in a line."""
+    """Lists the first few problems in a line, and counts the others."""
     listed = [f"{problem.name} ({problem.reason})" for problem in problems]
     return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")
 
 
-def _header(stored: ByteRange) -> ImageHeader | str:
+def _header(source: ByteRange) -> ImageHeader | str:
+    """The header of an image, or why it has none."""
     try:
-        return read_header(stored.path if stored.length is None else stored.read())
+        return read_header(source.path if source.length is None else source.read())
     except ImageError as error:
         return error.reason
 
@@ -141,17 +150,15 @@ def _bucket(header: ImageHeader, resolution: int, bucket_reso_steps: int, upscal
     size = (header.width, header.height)
     if header.width * header.height > MAX_PIXELS:
         return "too_many_pixels"
-    bucket = (
-        assign_bucket(size, generate_buckets(resolution, bucket_reso_steps))
-        if upscale
-        else assign_bucket_without_upscale(size, resolution, bucket_reso_steps)
-    )
+    if upscale:
+        bucket: Size | None = assign_bucket(size, generate_buckets(resolution, bucket_reso_steps))
+    else:
+        bucket = assign_bucket_without_upscale(size, resolution, bucket_reso_steps)
     return "too_small" if bucket is None or upscale_factor(size, bucket) > MAX_UPSCALE else bucket
 
 
 def _not_empty(dataset: Dataset) -> Dataset:
     if not dataset.samples:
-        raise UserError(
-            f"No image of the training folder can be used: {summarize_problems(dataset.problems)}; replace them."
-        )
+        reasons = summarize_problems(dataset.problems)
+        raise UserError(f"No image of the training folder can be used: {reasons}; replace them.")
     return dataset

@@ -1,7 +1,7 @@
-"""Reading a training folder: what images there are, their captions, and how each is shown.
+"""Reads a training folder: its images, their captions, and how each is shown.
 
-It may be a folder in EveryDream's format, with webdataset shards among the images or instead of them
-(train.data.shards), or a table of images (dreamloom.train.data.table). No image is opened.
+It may be a folder in EveryDream's format, with webdataset shards (`dreamloom.train.data.shards`) among the images or
+instead of them, or a table of images (`dreamloom.train.data.table`). No image is opened.
 """
 
 import os
@@ -12,13 +12,13 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
 from dreamloom.caption.sidecar import read_written
 from dreamloom.train.data.control_files import FolderSettings, make_training_image, read_folder_settings
-from dreamloom.train.data.image import ImageFolder
+from dreamloom.train.data.image import ImageFolder, TrainingImage
 from dreamloom.train.data.shards import SHARD_SUFFIX, read_shard
 from dreamloom.train.data.table import TABLE_SUFFIXES, read_image_table
 
 
 def read_training_folder(path: Path) -> list[ImageFolder]:
-    """Reads a training folder: every folder below `path` that holds images, in order of name.
+    """Reads every folder with images in a training folder, in order of name.
 
     Names that start with a dot are skipped.
 
@@ -26,15 +26,15 @@ def read_training_folder(path: Path) -> list[ImageFolder]:
         path: a folder, a .tar, or a .jsonl, .csv or .parquet table of images.
 
     Raises:
-        UserError: `path` is none of these, holds no image, a control file says what can't be, or every multiply is 0.
+        UserError: `path` is none of these or holds no image, a control file is invalid, or every multiply is 0.
     """
     if path.is_dir():
         folders = list(_tree(path, path, FolderSettings(), frozenset()))
     elif path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
         folders = read_image_table(path)
     elif path.is_file() and path.suffix.lower() == SHARD_SUFFIX:
-        pictures, broken = read_shard(path, path.name, FolderSettings())
-        folders = [ImageFolder(path.name, FolderSettings().settings.multiply, pictures, broken)]
+        images, broken = read_shard(path, path.name, FolderSettings())
+        folders = [ImageFolder(path.name, FolderSettings().image_settings.multiply, images, broken)]
     else:
         raise UserError(
             f"{path} is not a folder; name a training folder: folders of images with captions, a webdataset's .tar, "
@@ -44,40 +44,41 @@ def read_training_folder(path: Path) -> list[ImageFolder]:
         raise UserError(
             f"{path} holds no images; put folders of images ({', '.join(sorted(DECODED_EXTENSIONS))}) in it."
         )
-    if not any(picture.settings.multiply for folder in folders for picture in folder.images):
-        raise UserError(f"Every multiply.txt in {path} is 0, so nothing would be shown; raise one of them.")
+    if not any(image.settings.multiply for folder in folders for image in folder.images):
+        raise UserError(f"Every multiply.txt in {path} is 0, so no image would be shown; raise one of them.")
     return folders
 
 
 def _tree(folder: Path, root: Path, outer: FolderSettings, above: frozenset[Path]) -> Iterator[ImageFolder]:
-    """`folder`, if it holds images, and those below it, by name; a link that leads back up is not followed."""
+    """Reads a folder, where it holds images, and those below it, by name; follows no link that leads back up."""
     real = folder.resolve()
     if real in above:
         return
     entries = sorted((e for e in os.scandir(folder) if not e.name.startswith(".")), key=lambda entry: entry.name)
     names = {entry.name for entry in entries if entry.is_file()}
-    controls, below = read_folder_settings(folder, outer, names)
-    found = _own(folder, root, controls, sorted(names), names)
-    if found.images or found.broken:
-        yield found
+    settings, below = read_folder_settings(folder, outer, names)
+    image_folder = _read_images(folder, root, settings, names)
+    if image_folder.images or image_folder.broken:
+        yield image_folder
     for entry in entries:
         if entry.is_dir():
             yield from _tree(Path(entry.path), root, below, above | {real})
 
 
-def _own(folder: Path, root: Path, controls: FolderSettings, ordered: list[str], names: Collection[str]) -> ImageFolder:
+def _read_images(folder: Path, root: Path, settings: FolderSettings, names: Collection[str]) -> ImageFolder:
+    """Reads the images of a folder, without the folders below it: first its image files, then its shards."""
     inside = folder.relative_to(root)
-    pictures = [
-        make_training_image(folder / name, (inside / name).as_posix(), controls, read_written(folder / name, names))
-        for name in ordered
-        if Path(name).suffix.lower() in DECODED_EXTENSIONS
-    ]
+    images: list[TrainingImage] = []
+    shard_images: list[TrainingImage] = []
     broken: list[tuple[str, str]] = []
-    for name in ordered:
-        if Path(name).suffix.lower() in UNSUPPORTED_EXTENSIONS:
-            broken.append(((inside / name).as_posix(), "unsupported"))
-        elif Path(name).suffix.lower() == SHARD_SUFFIX:
-            more, lost = read_shard(folder / name, (inside / name).as_posix(), controls)
-            pictures += more
-            broken += lost
-    return ImageFolder(inside.as_posix(), controls.settings.multiply, tuple(pictures), tuple(broken))
+    for file_name in sorted(names):
+        path, name, suffix = folder / file_name, (inside / file_name).as_posix(), Path(file_name).suffix.lower()
+        if suffix in DECODED_EXTENSIONS:
+            images.append(make_training_image(path, name, settings, read_written(path, names)))
+        elif suffix in UNSUPPORTED_EXTENSIONS:
+            broken.append((name, "unsupported"))
+        elif suffix == SHARD_SUFFIX:
+            in_shard, broken_in_shard = read_shard(path, name, settings)
+            shard_images += in_shard
+            broken += broken_in_shard
+    return ImageFolder(inside.as_posix(), settings.image_settings.multiply, (*images, *shard_images), tuple(broken))

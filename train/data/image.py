@@ -1,4 +1,4 @@
-"""Pictures of a training folder, whether they lie in files of their own or in shards, and what is said of them."""
+"""The images of a training folder: where their bytes lie, their captions, and how each is shown."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from dreamloom.base.pixels import ImageError
 
 @dataclass(frozen=True)
 class ByteRange:
-    """Where an image's bytes lie: in a file, or in a part of one."""
+    """The bytes of an image: a file, or a part of one."""
 
     path: Path
     start: int = 0
     length: int | None = None
-    """None: up to the file's end."""
+    """In bytes; None: up to the end of the file."""
 
     def read(self) -> bytes:
-        """The bytes.
+        """Reads the bytes.
 
         Raises:
-            ImageError: the file is not there, or can't be read.
+            ImageError: the file does not exist, or can't be read.
         """
         try:
             with self.path.open("rb") as stream:
@@ -31,7 +31,7 @@ class ByteRange:
             raise ImageError("missing_file", str(error)) from error
 
     def size(self) -> int:
-        """In bytes; 0 where the file is not there."""
+        """Returns the length in bytes; 0 where the file does not exist."""
         if self.length is not None:
             return self.length
         return self.path.stat().st_size if self.path.is_file() else 0
@@ -39,22 +39,22 @@ class ByteRange:
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """How an image is shown, as EveryDream's control files have it; None: as the config says."""
+    """How an image is shown, as EveryDream's control files say it. None: as the config says."""
 
     multiply: Fraction = Fraction(1)
-    """How often it is shown in an epoch, exact."""
+    """How often the image is shown per epoch, exact."""
     flip_p: float | None = None
     """The share of its showings that are mirrored."""
     cond_dropout: float | None = None
     """The share of its showings with an empty caption."""
     loss_scale: float = 1.0
-    """What its loss is multiplied by."""
+    """The factor of its loss; may be negative."""
     shuffle_tags: bool | None = None
-    """Whether the tags of its caption come in another order each time."""
+    """Whether the tags of its caption are shuffled for each showing."""
     max_caption_length: int | None = None
-    """Characters up to which shuffled tags are taken."""
+    """The length of captions with shuffled tags, in characters; further tags are left out."""
     batch_id: str = ""
-    """Pictures share a batch with those of the same one only."""
+    """Images share a batch only with images of the same batch_id."""
 
 
 @dataclass(frozen=True)
@@ -67,18 +67,18 @@ class TrainingImage:
     caption: str
     settings: ImageSettings = ImageSettings()
     tag_weights: tuple[tuple[str, float], ...] = ()
-    """Of those of the caption's tags that have one other than 1."""
+    """The tags of the caption whose weight is not 1."""
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """One folder of images; the folders below it stand for themselves."""
+    """One folder of images, without the folders below it."""
 
     name: str
-    """Its path inside the training folder, "." for the training folder itself."""
+    """Its path inside the training folder; "." for the training folder itself."""
     multiply: Fraction
-    """How often each image is shown in an epoch, where its own files don't say otherwise."""
+    """How often each image is shown per epoch, where the image's own files don't say otherwise."""
     images: Sequence[TrainingImage]
     """Sorted by name."""
     broken: Sequence[tuple[str, str]] = ()
-    """Names of what could not be read, with a word for the reason."""
+    """Names of images and shards that can't be read, each with a word for the reason."""

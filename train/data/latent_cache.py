@@ -1,9 +1,9 @@
-"""Latents of images, kept by content: the same image bytes, crop and VAE are encoded once, in whichever run.
+"""Latents of images, cached by content: the same image bytes, view and VAE are encoded once, in whichever run.
 
-    <folder>/<VAE>-2/<random name>.safetensors     key → [2, C, h, w]: mean and deviation of the posterior
+    <folder>/<VAE>-2/<random name>.safetensors     key → [2, C, h, w]: mean and standard deviation of the posterior
 
 A key is the sha256 of the file, with the bucket and the view. A killed fill goes on where it stopped, and damaged
-entries are made again (dreamloom.train.data.tensor_store).
+entries are encoded again (`dreamloom.train.data.tensor_store`).
 """
 
 import hashlib
@@ -31,18 +31,18 @@ GROUP_PIXELS = 2 * 2**20
 """Pixels encoded together: 8 images of 512 × 512. Fixed, because the last bits of a convolution may depend on it."""
 GROUP_MAX_IMAGES = 16
 
-Shown = tuple[Sample, View]
-Keyed = tuple[str, Sample, View]
-Views = Callable[[Sample], Sequence[View]]
+Entry = tuple[str, Sample, View]
+"""A key of the cache, and what is shown under it."""
+ListViews = Callable[[Sample], Sequence[View]]
 
 
 def center_view_only(sample: Sample) -> list[View]:
-    """The plain view alone."""
+    """Lists the center view alone."""
     return [center_view(sample)]
 
 
 class LatentCache:
-    """The latents of samples, made where they are missing.
+    """The latents of samples, encoded where they are missing.
 
     Args:
         folder: where they are kept; None: in memory, for this process.
@@ -50,108 +50,131 @@ class LatentCache:
     """
 
     def __init__(self, folder: Path | None, vae: Any) -> None:
+        """Opens the cache of this VAE; reads nothing yet."""
         self.vae = vae
         self.store = TensorStore(folder / f"{hash_weights(vae)}-{VERSION}" if folder else None)
         self.content_hashes: dict[ByteRange, str] = {}
 
     def add(
-        self, samples: Sequence[Sample], num_workers: int, progress: Progress = silent, views: Views = center_view_only
+        self,
+        samples: Sequence[Sample],
+        num_workers: int,
+        progress: Progress = silent,
+        views: ListViews = center_view_only,
     ) -> list[Problem]:
-        """Makes the latents of these samples in all their views, where they are not there.
+        """Encodes samples in all their views, where they are missing.
+
+        Args:
+            samples: the samples.
+            num_workers: threads that read and decode images.
+            progress: is told how many images were read, then how many were encoded.
+            views: lists the views of a sample.
 
         Returns:
-            The samples that can't be decoded, and why.
+            The samples that can't be decoded, with the reason.
 
         Raises:
             UserError: another process is filling the cache.
         """
-        found, lost = [], []
-        for sample, content in zip(samples, map_ordered(_content, samples, num_workers, 4 * num_workers), strict=True):
-            if content is None:
-                lost.append(Problem(sample.name, "missing_file"))
+        readable, problems = [], []
+        hashes = map_ordered(_hash_content, samples, num_workers, 4 * num_workers)
+        for sample, content_hash in zip(samples, hashes, strict=True):
+            if content_hash is None:
+                problems.append(Problem(sample.name, "missing_file"))
                 continue
-            self.content_hashes[sample.image.source] = content
-            found.append(sample)
-            progress(len(found) + len(lost), len(samples), "reading pictures")
-        wanted = {self.key(sample, view): (sample, view) for sample in found for view in views(sample)}
-        with self.store.filling(set(wanted), progress):
-            broken = self._fill(wanted, num_workers, progress)
-        return lost + [Problem(s.name, reason) for s in found if (reason := broken.get(self._content_of(s)))]
+            self.content_hashes[sample.image.source] = content_hash
+            readable.append(sample)
+            progress(len(readable) + len(problems), len(samples), "reading images")
+        entries = {key: (key, s, view) for s in readable for view in views(s) for key in [self.key(s, view)]}
+        with self.store.filling(set(entries), progress):
+            broken = self._fill(entries, num_workers, progress)
+        problems += [Problem(s.name, broken[h]) for s in readable if (h := self._content_hash(s)) in broken]
+        return problems
 
     def key(self, sample: Sample, view: View | None = None) -> str:
-        """Names a sample's content, shown in a view; none: the plain one."""
+        """Returns the key of a sample in a view; None: the center view."""
         width, height = sample.bucket
-        return f"{self._content_of(sample)}-{width}x{height}-{view or center_view(sample)}"
+        return f"{self._content_hash(sample)}-{width}x{height}-{view or center_view(sample)}"
 
     def get(self, sample: Sample, view: View) -> Tensor:
-        """Mean and deviation of the posterior of a sample in a view, float16 [2, C, h, w], on the processor."""
+        """Returns mean and standard deviation of the posterior of a sample in a view.
+
+        Returns:
+            float16 [2, C, h, w], on the CPU.
+
+        Raises:
+            KeyError: it was not added.
+        """
         return self.store.entries[self.key(sample, view)]
 
-    def _content_of(self, sample: Sample) -> str:
+    def _content_hash(self, sample: Sample) -> str:
         return self.content_hashes[sample.image.source]
 
-    def _fill(self, wanted: Mapping[str, Shown], num_workers: int, progress: Progress) -> dict[str, str]:
-        """Makes what is missing, and returns what can't be: content → reason."""
-        keys = sorted(set(wanted) - set(self.store.entries), key=lambda key: (wanted[key][0].bucket, key))
+    def _fill(self, entries: Mapping[str, Entry], num_workers: int, progress: Progress) -> dict[str, str]:
+        """Encodes what is missing; returns what can't be decoded: content hash → reason."""
+        missing = [entries[key] for key in set(entries) - set(self.store.entries)]
+        missing.sort(key=lambda entry: (entry[1].bucket, entry[0]))
         broken: dict[str, str] = {}
         done = 0
-        for group, posteriors in self._encoded([(key, *wanted[key]) for key in keys], num_workers):
-            entries: dict[str, Tensor] = {}
-            for (key, sample, _), made in zip(group, posteriors, strict=True):
-                if isinstance(made, str):
-                    broken[self._content_of(sample)] = made
+        for group, posteriors in self._encode_groups(missing, num_workers):
+            encoded: dict[str, Tensor] = {}
+            for (key, sample, _), posterior in zip(group, posteriors, strict=True):
+                if isinstance(posterior, str):
+                    broken[self._content_hash(sample)] = posterior
                 else:
-                    entries[key] = made
-            self.store.put(entries)
+                    encoded[key] = posterior
+            self.store.put(encoded)
             done += len(group)
-            progress(done, len(keys), "encoding pictures")
+            progress(done, len(missing), "encoding images")
         return broken
 
-    def _encoded(
-        self, ordered: Sequence[Keyed], num_workers: int
-    ) -> Iterator[tuple[Sequence[Keyed], list[Tensor | str]]]:
-        """Group after group: the posteriors, or the reasons why there are none.
+    def _encode_groups(
+        self, entries: Sequence[Entry], num_workers: int
+    ) -> Iterator[tuple[Sequence[Entry], list[Tensor | str]]]:
+        """Encodes entries group by group: to posteriors, or the reasons why there are none.
 
-        What is to be made comes sorted, and groups end where a bucket does. So a fill that goes on after a kill makes
-        the same groups, and the same bits, as one that was left alone.
+        The entries come sorted, and groups end where a bucket does. So a fill that goes on after a kill makes the same
+        groups, and the same bits, as one that was not killed.
         """
         groups = [
             members[start : start + size]
-            for (width, height), found in groupby(ordered, key=lambda one: one[1].bucket)
-            for members, size in [(list(found), min(GROUP_MAX_IMAGES, max(1, GROUP_PIXELS // (width * height))))]
+            for (width, height), same_bucket in groupby(entries, key=lambda entry: entry[1].bucket)
+            for members, size in [(list(same_bucket), min(GROUP_MAX_IMAGES, max(1, GROUP_PIXELS // (width * height))))]
             for start in range(0, len(members), size)
         ]
-        for group, pictures in zip(groups, map_ordered(_decode_all, groups, num_workers, num_workers + 1), strict=True):
-            good = [found for found in pictures if not isinstance(found, str)]
-            posteriors = iter(self._encode(np.stack(good)) if good else ())
-            yield group, [found if isinstance(found, str) else next(posteriors) for found in pictures]
+        decoded = map_ordered(_decode_group, groups, num_workers, num_workers + 1)
+        for group, images in zip(groups, decoded, strict=True):
+            whole = [image for image in images if not isinstance(image, str)]
+            posteriors = iter(self._encode(np.stack(whole)) if whole else ())
+            yield group, [image if isinstance(image, str) else next(posteriors) for image in images]
 
     @torch.no_grad()
     def _encode(self, pixels: np.ndarray[Any, Any]) -> Tensor:
-        """uint8 [n, H, W, 3] → float16 [n, 2, C, h, w]. A VAE without a posterior has deviation 0."""
-        picture = torch.from_numpy(pixels).to(self.vae.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-        encoded = self.vae.encode(picture.contiguous(memory_format=torch.channels_last))
+        """uint8 [n, H, W, 3] → float16 [n, 2, C, h, w]; a VAE without a posterior has the standard deviation 0."""
+        images = torch.from_numpy(pixels).to(self.vae.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        encoded = self.vae.encode(images.contiguous(memory_format=torch.channels_last))
         if hasattr(encoded, "latent_dist"):
-            both = torch.stack([encoded.latent_dist.mean, encoded.latent_dist.std], dim=1)
+            posteriors = torch.stack([encoded.latent_dist.mean, encoded.latent_dist.std], dim=1)
         else:
-            both = torch.stack([encoded.latents, torch.zeros_like(encoded.latents)], dim=1)
-        return both.half().contiguous().cpu()
+            posteriors = torch.stack([encoded.latents, torch.zeros_like(encoded.latents)], dim=1)
+        return posteriors.half().contiguous().cpu()
 
 
-def _content(sample: Sample) -> str | None:
+def _hash_content(sample: Sample) -> str | None:
+    """The sha256 of an image's bytes; None where they can't be read."""
     try:
         return hashlib.sha256(sample.image.source.read()).hexdigest()
     except ImageError:
         return None
 
 
-def _decode_all(group: Sequence[Keyed]) -> list[np.ndarray[Any, Any] | str]:
-    """The pixels of each, or why there are none; an image that comes in several views is decoded once."""
-    made: list[np.ndarray[Any, Any] | str] = []
-    for _, found in groupby(group, key=lambda one: one[1].image.source):
-        shown = list(found)
+def _decode_group(group: Sequence[Entry]) -> list[np.ndarray[Any, Any] | str]:
+    """The pixels of each entry, or why there are none; an image with several views is decoded once."""
+    pixels: list[np.ndarray[Any, Any] | str] = []
+    for _, same_image in groupby(group, key=lambda entry: entry[1].image.source):
+        entries = list(same_image)
         try:
-            made += render_views(shown[0][1], [view for _, _, view in shown])
+            pixels += render_views(entries[0][1], [view for _, _, view in entries])
         except ImageError as error:
-            made += [error.reason] * len(shown)
-    return made
+            pixels += [error.reason] * len(entries)
+    return pixels

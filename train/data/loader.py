@@ -1,4 +1,4 @@
-"""Batches as tensors, made a few ahead of the step that takes them."""
+"""Batches as tensors, prepared a few ahead of the step that takes them."""
 
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,31 +20,40 @@ from dreamloom.train.data.text_cache import TextCache
 
 @dataclass(frozen=True)
 class LoadedBatch:
-    """A batch on the processor, pinned where there is a GPU."""
+    """A batch on the CPU, in pinned memory where there is a GPU."""
 
     batch: Batch
     posteriors: Tensor
-    """Mean and deviation of the pictures' latents, float16 [B, 2, C, h, w]."""
+    """Mean and standard deviation of the images' latents, float16 [B, 2, C, h, w]."""
     text: Tensor
-    """See dreamloom.train.data.text_cache.TextCache."""
+    """See `dreamloom.train.data.text_cache.TextCache.get`."""
     loss_scales: Tensor
-    """What the pictures' losses are multiplied by, float32 [B]."""
+    """The factors of the images' losses, float32 [B]."""
     loss_mask: Tensor | None
-    """Which cells of the latents count, 0 or 1, float32 [B, h, w]; None: all."""
+    """Which pixels of the latents count, 0 or 1, float32 [B, h, w]; None: all."""
 
     def pinned(self) -> "LoadedBatch":
-        """Itself where a GPU fetches it from while the processor goes on."""
-        inside = None if self.loss_mask is None else self.loss_mask.pin_memory()
+        """Copies the batch to pinned memory, from which a GPU fetches it while the CPU goes on."""
+        loss_mask = None if self.loss_mask is None else self.loss_mask.pin_memory()
         tensors = (self.posteriors.pin_memory(), self.text.pin_memory(), self.loss_scales.pin_memory())
-        return LoadedBatch(self.batch, *tensors, inside)
+        return LoadedBatch(self.batch, *tensors, loss_mask)
 
 
 class BatchLoader:
-    """Makes batches ready. What it makes depends on the batch alone, not on workers or on what came before."""
+    """Loads batches. A loaded batch depends on the batch alone, not on workers or on what came before.
+
+    Args:
+        dataset: what is trained on.
+        latent_cache: holds the latents of all its views.
+        text_cache: makes captions into tensors.
+        config: the run's; of it count crops, captions, accumulation and workers.
+        pin: whether to pin the memory of batches, for a GPU.
+    """
 
     def __init__(
         self, dataset: Dataset, latent_cache: LatentCache, text_cache: TextCache, config: TrainConfig, pin: bool
     ) -> None:
+        """Keeps the arguments; loads nothing yet."""
         self.samples = dataset.samples
         self.latent_cache = latent_cache
         self.text_cache = text_cache
@@ -53,26 +62,34 @@ class BatchLoader:
         self.crop_planner, self.caption_builder = CropPlanner(config), CaptionBuilder(config)
 
     def steps(self, batches: Iterable[Batch]) -> Generator[list[LoadedBatch]]:
-        """The batches of each optimizer step."""
-        ready = map_ordered(self._ready, batches, self.config.num_workers, 2 * self.config.num_workers)
-        while group := list(islice(ready, self.config.gradient_accumulation_steps)):
-            yield group
+        """Loads the batches of each optimizer step, in threads."""
+        loaded = map_ordered(self._load, batches, self.config.num_workers, 2 * self.config.num_workers)
+        while step := list(islice(loaded, self.config.gradient_accumulation_steps)):
+            yield step
 
-    def _ready(self, batch: Batch) -> LoadedBatch:
-        samples = [self.samples[place] for place in batch.sample_ids]
+    def _load(self, batch: Batch) -> LoadedBatch:
+        samples = [self.samples[sample_id] for sample_id in batch.sample_ids]
         views = self.crop_planner.choose_views(samples, batch.first_index)
-        posteriors = torch.stack(
-            [self.latent_cache.get(sample, view) for sample, view in zip(samples, views, strict=True)]
-        )
-        texts = self.text_cache.get(self.caption_builder.build(samples, batch.first_index))
-        scales = torch.tensor([sample.settings.loss_scale for sample in samples], dtype=torch.float32)
-        inside = loss_masks(samples, views, posteriors) if self.config.pad_color else None
-        ready = LoadedBatch(batch, posteriors, texts, scales, inside)
-        return ready.pinned() if self.pin else ready
+        latents = [self.latent_cache.get(sample, view) for sample, view in zip(samples, views, strict=True)]
+        posteriors = torch.stack(latents)
+        text = self.text_cache.get(self.caption_builder.build(samples, batch.first_index))
+        loss_scales = torch.tensor([sample.settings.loss_scale for sample in samples], dtype=torch.float32)
+        mask = loss_masks(samples, views, posteriors) if self.config.pad_color else None
+        loaded = LoadedBatch(batch, posteriors, text, loss_scales, mask)
+        return loaded.pinned() if self.pin else loaded
 
 
 def loss_masks(samples: Sequence[Sample], views: Sequence[View], latents: Tensor) -> Tensor:
-    """Which cells of padded pictures' latents [B, ..., h, w] count, 0 or 1, float32 [B, h, w]."""
+    """Computes which pixels of padded images' latents count.
+
+    Args:
+        samples: B samples of one bucket.
+        views: the view of each.
+        latents: [B, ..., h, w], of which only the shape counts.
+
+    Returns:
+        0 or 1, float32 [B, h, w].
+    """
     height, width = latents.shape[-2:]
-    shown = zip(samples, views, strict=True)
-    return torch.from_numpy(np.stack([latent_mask(sample, view, height, width) for sample, view in shown]))
+    masks = [latent_mask(sample, view, height, width) for sample, view in zip(samples, views, strict=True)]
+    return torch.from_numpy(np.stack(masks))

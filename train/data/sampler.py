@@ -1,8 +1,8 @@
-"""Dealing, not drawing: which images an epoch shows.
+"""Sampling without replacement: which images an epoch shows.
 
-Each folder is an endless row of shuffled decks, one after the other, each holding all of its images once. An epoch
-takes the next cards of the row. So every image is seen once before any is seen twice, and the number of cards an
-epoch is exact: all a pure function of (seed, epoch), with nothing to save.
+The images of a folder form an endless row of shuffled passes, each with every image once. An epoch takes the next
+images of the row. So every image is shown once before any is shown twice, and the number of images per epoch is exact.
+All of it is a pure function of (seed, epoch), with nothing to save.
 """
 
 from collections.abc import Sequence
@@ -17,42 +17,42 @@ import numpy.typing as npt
 from dreamloom.train.diffusion.rng import permutation, stream_key
 
 SampleIds = npt.NDArray[np.int64]
-"""Places of samples in the data set."""
+"""Places of samples in the dataset."""
 
 
 @dataclass(frozen=True)
 class FolderSampler:
-    """One folder's cards."""
+    """Samples the images of one folder, or those of a folder that share a multiply of their own."""
 
     name: str
+    """Names the order of its passes."""
     sample_ids: tuple[int, ...]
-    """Sample ids, in order of name."""
+    """In order of name."""
     multiply: Fraction
+    """How often each image is shown per epoch."""
 
     def epoch_span(self, epoch: int) -> tuple[int, int]:
-        """Where in its endless row the cards of an epoch begin and end: ⌊e·n·m⌋ to ⌊(e+1)·n·m⌋."""
-        each = len(self.sample_ids) * self.multiply
-        return floor(epoch * each), floor((epoch + 1) * each)
+        """Computes where an epoch begins and ends in the endless row: ⌊e·n·m⌋ to ⌊(e+1)·n·m⌋."""
+        per_epoch = len(self.sample_ids) * self.multiply
+        return floor(epoch * per_epoch), floor((epoch + 1) * per_epoch)
 
     def sample_epoch(self, seed: int, epoch: int) -> SampleIds:
-        """The sample ids of an epoch, in the order of the row."""
+        """Samples an epoch, in the order of the row."""
         start, stop = self.epoch_span(epoch)
         if stop == start:
             return np.empty(0, np.int64)
         count = len(self.sample_ids)
-        passes = [
-            _shuffled(self.sample_ids, seed, self.name, turn) for turn in range(start // count, -(-stop // count))
-        ]
-        row = np.concatenate(passes)
+        numbers = range(start // count, -(-stop // count))
+        row = np.concatenate([_shuffled_pass(self.sample_ids, seed, self.name, number) for number in numbers])
         return row[start % count : start % count + stop - start]
 
 
-def sample_epoch(decks: Sequence[FolderSampler], seed: int, epoch: int) -> SampleIds:
-    """The sample ids that an epoch shows, from all folders, shuffled together."""
-    dealt = np.concatenate([deck.sample_epoch(seed, epoch) for deck in decks])
-    return dealt[permutation(stream_key(seed, "epoch", epoch), len(dealt))]
+def sample_epoch(samplers: Sequence[FolderSampler], seed: int, epoch: int) -> SampleIds:
+    """Samples an epoch of all folders, shuffled together."""
+    sample_ids = np.concatenate([sampler.sample_epoch(seed, epoch) for sampler in samplers])
+    return sample_ids[permutation(stream_key(seed, "epoch", epoch), len(sample_ids))]
 
 
 @lru_cache(maxsize=256)
-def _shuffled(cards: tuple[int, ...], seed: int, name: str, turn: int) -> SampleIds:
-    return np.asarray(cards, np.int64)[permutation(stream_key(seed, "deck", name, turn), len(cards))]
+def _shuffled_pass(sample_ids: tuple[int, ...], seed: int, name: str, number: int) -> SampleIds:
+    return np.asarray(sample_ids, np.int64)[permutation(stream_key(seed, "deck", name, number), len(sample_ids))]

@@ -1,4 +1,4 @@
-"""The batches of a run: images of one shape each, in an order that depends on nothing but the seed."""
+"""The batches of a run: images of one bucket each, in an order that depends on the seed only."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -19,25 +19,30 @@ from dreamloom.train.diffusion.rng import permutation, stream_key
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures that go through the model together: of one bucket, and of one batch_id."""
+    """Images that go through the model together: of one bucket, and of one batch_id."""
 
     bucket: Size
     sample_ids: tuple[int, ...]
-    """Places in the data set; the last `filled` of them were not dealt, but fill the batch up."""
+    """Places in the dataset; the last `num_filled` of them were not sampled for the epoch, but fill the batch up."""
     batch_id: str
     num_filled: int
     first_index: int
-    """The run's images seen before it: its images have the sample indices from here on."""
+    """The run's index of its first image: the images seen before it. The other images follow."""
 
 
 class BatchSchedule:
-    """All batches of a run. Where a run stands is one number, the images seen; any batch can be had at any time.
+    """All batches of a run. One number says where a run stands, the images seen; any batch can be computed any time.
+
+    Args:
+        dataset: what is trained on.
+        config: the run's; of it count batch size, accumulation, epochs, steps and seed.
 
     Raises:
         UserError: the run would show no image at all.
     """
 
     def __init__(self, dataset: Dataset, config: TrainConfig) -> None:
+        """Groups the dataset's samples by bucket and batch_id, and counts the batches."""
         self.batch_size = config.batch_size
         self.seed = config.seed
         self.epochs = config.epochs
@@ -52,35 +57,30 @@ class BatchSchedule:
 
     @property
     def buckets(self) -> list[Size]:
-        """Those that hold images, each once."""
+        """The buckets that hold images, each once."""
         return sorted({bucket for bucket, _ in self.groups})
 
     @cached_property
     def epoch_ends(self) -> list[int]:
-        """Batches of the run up to and with each epoch that is begun; the last may be broken off in the middle."""
-        most = self.max_train_steps * self.gradient_accumulation_steps if self.max_train_steps else None
-        whole = all(deck.multiply.denominator == 1 for deck in self.samplers)  # then all epochs deal the same cards
+        """For each epoch that begins, the batches of the run up to its end; max_train_steps may cut the last short."""
+        whole = all(sampler.multiply.denominator == 1 for sampler in self.samplers)  # then all epochs are of one length
         ends: list[int] = []
         count = 0
         for epoch in range(self.epochs):
-            count = count if ends and whole else self._count(epoch)
+            count = count if ends and whole else self._count_batches(epoch)
             ends.append(count + (ends[-1] if ends else 0))
-            if most is not None and ends[-1] >= most:
+            if self._max_batches is not None and ends[-1] >= self._max_batches:
                 break
         return ends
 
     @property
     def num_batches(self) -> int:
         """Batches of the whole run."""
-        return (
-            min(self.epoch_ends[-1], self.max_train_steps * self.gradient_accumulation_steps)
-            if self.max_train_steps
-            else self.epoch_ends[-1]
-        )
+        return self.epoch_ends[-1] if self._max_batches is None else min(self.epoch_ends[-1], self._max_batches)
 
     @property
     def num_images(self) -> int:
-        """Pictures shown in the whole run, fillings with them."""
+        """Images shown in the whole run, including those that fill batches up."""
         return self.num_batches * self.batch_size
 
     @property
@@ -90,96 +90,104 @@ class BatchSchedule:
 
     @property
     def num_filled(self) -> int:
-        """Places of the whole run that no dealt image takes."""
+        """Images of the whole run that only fill batches up."""
         last = len(self.epoch_ends) - 1
         before = self.epoch_ends[last - 1] if last else 0
-        dealt = sum(deck.epoch_span(last - 1)[1] for deck in self.samplers) if last else 0
-        broken_off = sum(batch.num_filled for batch in self.epoch_batches(last)[: self.num_batches - before])
-        return before * self.batch_size - dealt + broken_off
+        sampled = sum(sampler.epoch_span(last - 1)[1] for sampler in self.samplers) if last else 0
+        filled_in_last = sum(batch.num_filled for batch in self.epoch_batches(last)[: self.num_batches - before])
+        return before * self.batch_size - sampled + filled_in_last
 
     def epoch_batches(self, epoch: int) -> list[Batch]:
-        """The batches of an epoch, with `first` counted from the start of the run."""
-        dealt = sample_epoch(self.samplers, self.seed, epoch)
-        made = [batch for number in range(len(self.groups)) for batch in self._of_group(number, dealt, epoch)]
+        """Computes all batches of an epoch, in order, even where max_train_steps cuts the epoch short."""
+        sample_ids = sample_epoch(self.samplers, self.seed, epoch)
+        batches = [batch for number in range(len(self.groups)) for batch in self._of_group(number, sample_ids, epoch)]
         before = self.epoch_ends[epoch - 1] if epoch else 0
-        shuffled = [made[place] for place in permutation(stream_key(self.seed, "batches", epoch), len(made)).tolist()]
-        if self.gradient_accumulation_steps > 1:
-            key = stream_key(self.seed, "steps", epoch)
-            shuffled = pack_batch_ids(
-                shuffled, -before % self.gradient_accumulation_steps, self.gradient_accumulation_steps, key
-            )
+        order = permutation(stream_key(self.seed, "batches", epoch), len(batches)).tolist()
+        batches = [batches[place] for place in order]
+        if (steps := self.gradient_accumulation_steps) > 1:
+            batches = pack_batch_ids(batches, -before % steps, steps, stream_key(self.seed, "steps", epoch))
         return [
-            replace(batch, first_index=position * self.batch_size)
-            for position, batch in enumerate(shuffled, start=before)
+            replace(batch, first_index=number * self.batch_size) for number, batch in enumerate(batches, start=before)
         ]
 
     def batches_after(self, images_seen: int) -> Iterator[Batch]:
-        """The batches that are left when so many images have been seen."""
+        """Computes the batches that are left after so many images."""
         done = images_seen // self.batch_size
         for epoch in range(bisect_right(self.epoch_ends, done), len(self.epoch_ends)):
             for batch in self.epoch_batches(epoch):
                 if done * self.batch_size <= batch.first_index < self.num_images:
                     yield batch
 
-    def _count(self, epoch: int) -> int:
-        dealt = np.concatenate([deck.sample_epoch(self.seed, epoch) for deck in self.samplers])
-        counts = np.bincount(self.group_of[dealt], minlength=len(self.groups))
+    @property
+    def _max_batches(self) -> int | None:
+        return self.max_train_steps * self.gradient_accumulation_steps if self.max_train_steps else None
+
+    def _count_batches(self, epoch: int) -> int:
+        sample_ids = np.concatenate([sampler.sample_epoch(self.seed, epoch) for sampler in self.samplers])
+        counts = np.bincount(self.group_of[sample_ids], minlength=len(self.groups))
         return int(np.sum(-(-counts // self.batch_size)))
 
-    def _of_group(self, number: int, dealt: SampleIds, epoch: int) -> Iterator[Batch]:
+    def _of_group(self, number: int, sample_ids: SampleIds, epoch: int) -> Iterator[Batch]:
+        """The batches of a group, without their first_index."""
         bucket, batch_id = self.groups[number]
-        mine = dealt[self.group_of[dealt] == number]
-        short = -len(mine) % self.batch_size
-        filled = np.concatenate([mine, self._filling(number, mine, short, epoch)])
+        sampled = sample_ids[self.group_of[sample_ids] == number]
+        short = -len(sampled) % self.batch_size
+        filled = np.concatenate([sampled, self._filling(number, sampled, short, epoch)])
         for start in range(0, len(filled), self.batch_size):
-            missing = max(0, start + self.batch_size - len(mine))
+            num_filled = max(0, start + self.batch_size - len(sampled))
             members = tuple(filled[start : start + self.batch_size].tolist())
-            yield Batch(bucket, members, batch_id, missing, first_index=0)
+            yield Batch(bucket, members, batch_id, num_filled, first_index=0)
 
-    def _filling(self, number: int, dealt: SampleIds, short: int, epoch: int) -> SampleIds:
-        """`short` images of a group: those the epoch has not dealt first, then those not in the short batch."""
-        if not short:
+    def _filling(self, number: int, sampled: SampleIds, count: int, epoch: int) -> SampleIds:
+        """Images of a group to fill its last batch: first those not in the epoch, then those not in that batch."""
+        if not count:
             return np.empty(0, np.int64)
         members = np.flatnonzero(self.group_of == number)
         members = members[permutation(stream_key(self.seed, "fill", epoch, number), len(members))]
-        last = dealt[len(dealt) // self.batch_size * self.batch_size :]
-        rank = np.isin(members, dealt).astype(int) + np.isin(members, last)
+        in_last_batch = sampled[len(sampled) // self.batch_size * self.batch_size :]
+        rank = np.isin(members, sampled).astype(int) + np.isin(members, in_last_batch)
         ordered = members[np.argsort(rank, kind="stable")]
-        return np.resize(ordered, short)
+        return np.resize(ordered, count)
 
 
-def pack_batch_ids(batches: Sequence[Batch], begin: int, each: int, key: int) -> list[Batch]:
-    """The batches, `each` of one batch_id in a row where an optimizer step begins, as far as there are so many.
+def pack_batch_ids(batches: Sequence[Batch], begin: int, steps: int, key: int) -> list[Batch]:
+    """Reorders batches so that those of one batch_id share optimizer steps, as far as there are enough of them.
 
     Args:
-        begin: the first place where a step begins; every `each` places another one does.
-        key: names the steps that are chosen for it.
+        batches: in their order.
+        begin: the first place at which an optimizer step begins.
+        steps: batches per optimizer step.
+        key: names the choice of the optimizer steps that are filled with one batch_id.
     """
-    steps = range(begin, len(batches) - each + 1, each)
+    begins = range(begin, len(batches) - steps + 1, steps)
     by_id: dict[str, list[int]] = defaultdict(list)
     for number, batch in enumerate(batches):
         if batch.batch_id:
             by_id[batch.batch_id].append(number)
-    runs = [found[start : start + each] for found in by_id.values() for start in range(0, len(found) - each + 1, each)]
+    runs = [
+        numbers[start : start + steps]
+        for numbers in by_id.values()
+        for start in range(0, len(numbers) - steps + 1, steps)
+    ]
     placed: dict[int, int] = {}
-    for step, run in zip(permutation(key, len(steps)), runs, strict=False):
-        placed |= enumerate(run, start=steps[step])
+    for place, run in zip(permutation(key, len(begins)), runs, strict=False):
+        placed |= enumerate(run, start=begins[place])
     packed = set(placed.values())
     others = (number for number in range(len(batches)) if number not in packed)
     return [batches[placed[place] if place in placed else next(others)] for place in range(len(batches))]
 
 
 def make_samplers(dataset: Dataset) -> list[FolderSampler]:
-    """A deck for each folder; one more for each multiply that images of a folder have for themselves."""
-    cards: dict[tuple[int, Fraction], list[int]] = defaultdict(list)
+    """Makes a sampler per folder, and one more for each multiply that images of a folder have for themselves."""
+    sample_ids: dict[tuple[int, Fraction], list[int]] = defaultdict(list)
     for place, sample in enumerate(dataset.samples):
-        cards[sample.folder_index, sample.settings.multiply].append(place)
-    made = []
-    for (number, multiply), members in sorted(cards.items()):
-        folder = dataset.folders[number]
+        sample_ids[sample.folder_index, sample.settings.multiply].append(place)
+    samplers = []
+    for (folder_index, multiply), members in sorted(sample_ids.items()):
+        folder = dataset.folders[folder_index]
         name = folder.name if multiply == folder.multiply else f"{folder.name}\0{multiply}"
-        made.append(FolderSampler(name, tuple(members), multiply))
-    return made
+        samplers.append(FolderSampler(name, tuple(members), multiply))
+    return samplers
 
 
 def _group(sample: Sample) -> tuple[Size, str]:

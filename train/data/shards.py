@@ -1,8 +1,8 @@
-"""webdataset shards as training images: .tar files whose members share a stem, as img2dataset and others write them.
+"""Training images in webdataset shards: .tar files whose members share a stem, as img2dataset and others write them.
 
-    000000012.jpg  000000012.txt  000000012.json      an image, its caption, and what else is known of it
+    000000012.jpg  000000012.txt  000000012.json      an image, its caption, and its metadata
 
-The members are found by their headers; images stay where they are, and are read from their place in the shard.
+Only the headers of the members are read; images are read later, from their place in the shard.
 """
 
 import json
@@ -14,26 +14,30 @@ from typing import Any
 from dreamloom.base.image_types import DECODED_EXTENSIONS
 from dreamloom.caption.filename import read_name
 from dreamloom.caption.sidecar import Written, decoded
-from dreamloom.train.data.control_files import FolderSettings, resolve_caption
+from dreamloom.train.data.control_files import FolderSettings, resolve_caption, weights_of
 from dreamloom.train.data.image import ByteRange, TrainingImage
 
 SHARD_SUFFIX = ".tar"
 
 Members = dict[str, ByteRange]
-"""Suffix → where its bytes lie."""
+"""Suffix → where the member's bytes lie."""
 
 
-def read_shard(path: Path, name: str, controls: FolderSettings) -> tuple[list[TrainingImage], list[tuple[str, str]]]:
-    """The images of a shard, in its order.
+def read_shard(
+    path: Path, name: str, folder_settings: FolderSettings
+) -> tuple[list[TrainingImage], list[tuple[str, str]]]:
+    """Reads the images of a shard, in its order.
 
-    A caption is the .txt's or .caption's text, else the .json's `caption` or `text`, else that of the name, up to its
-    first underscore.
+    A caption is the text of the .txt or .caption, else `caption` or `text` of the .json, else the name up to its first
+    underscore.
 
     Args:
-        name: the shard's path inside the training folder; its pictures' names begin with it.
+        path: the shard.
+        name: its path inside the training folder; the names of its images begin with it.
+        folder_settings: the settings of its folder.
 
     Returns:
-        The images up to where the shard is broken, and the shard's own name with the reason, where it is.
+        The images up to where the shard is broken; and what is broken, each with a word for the reason.
     """
     samples: dict[str, Members] = defaultdict(dict)
     broken = []
@@ -48,36 +52,36 @@ def read_shard(path: Path, name: str, controls: FolderSettings) -> tuple[list[Tr
                 broken.append((name, "broken_shard"))  # tarfile takes a damaged header for the end
     except (tarfile.TarError, OSError, EOFError):
         broken.append((name, "broken_shard"))
-    whole = path.stat().st_size if path.is_file() else 0
-    pictures = []
+    shard_size = path.stat().st_size if path.is_file() else 0
+    images = []
     for key, members in samples.items():
-        found = sorted(DECODED_EXTENSIONS & members.keys())
-        if not found:
+        suffixes = sorted(DECODED_EXTENSIONS & members.keys())
+        if not suffixes:
             continue
-        suffix = found[0]
-        if any(part.start + part.size() > whole for part in members.values()):
+        suffix = suffixes[0]
+        if any(member.start + member.size() > shard_size for member in members.values()):
             broken.append((f"{name}/{key}{suffix}", "truncated"))
             continue
-        pictures.append(_picture(f"{name}/{key}{suffix}", members[suffix], members, controls))
-    return pictures, broken
+        images.append(_image(f"{name}/{key}{suffix}", members[suffix], members, folder_settings))
+    return images, broken
 
 
-def _picture(name: str, stored: ByteRange, members: Members, controls: FolderSettings) -> TrainingImage:
-    caption = resolve_caption(read_name(name), controls, _written(members))
-    weights = tuple((tag.strip(), weight) for tag, weight in controls.tags if weight != 1)
-    return TrainingImage(name, stored, caption, controls.settings, weights)
+def _image(name: str, source: ByteRange, members: Members, folder_settings: FolderSettings) -> TrainingImage:
+    caption = resolve_caption(read_name(name), folder_settings, _written(members))
+    return TrainingImage(name, source, caption, folder_settings.image_settings, weights_of(folder_settings.tags))
 
 
 def _written(members: Members) -> Written:
+    """The caption that the members beside the image hold."""
     for suffix in (".txt", ".caption"):
         if suffix in members:
             return Written(decoded(members[suffix].read()), (), "txt")
     if ".json" in members:
         try:
-            found: Any = json.loads(members[".json"].read())
+            metadata: Any = json.loads(members[".json"].read())
         except ValueError:
-            found = None
-        if isinstance(found, dict):
-            text = next((found[key] for key in ("caption", "text") if isinstance(found.get(key), str)), None)
+            metadata = None
+        if isinstance(metadata, dict):
+            text = next((metadata[key] for key in ("caption", "text") if isinstance(metadata.get(key), str)), None)
             return Written() if text is None else Written(text, (), "txt")
     return Written()

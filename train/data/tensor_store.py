@@ -1,9 +1,9 @@
-"""Tensors by key, kept in a folder of shards: what was computed once is there for every later run.
+"""Tensors by key in a folder of shards: what was computed once is there for every later run.
 
     <folder>/<random name>.safetensors     key → tensor
 
-Shards are only ever added, each whole, so a killed run loses at most the one it was filling; a checksum for each entry
-finds the damaged ones, which are as good as not there. Entries are mapped into memory, not read into it.
+Shards are only added, each whole, so a killed run loses at most the shard it was filling. A checksum per entry finds
+damaged ones, which are treated as missing. Entries are mapped into memory, not read into it.
 """
 
 import json
@@ -23,87 +23,95 @@ from dreamloom.base.files import commit, lock, remove_leftovers
 from dreamloom.base.progress import Progress, silent
 
 SHARD_BYTES = 64 * 2**20
+"""A shard is written when its entries have this size, in bytes."""
 
 
 class TensorStore:
-    """Entries on the processor, by key.
+    """Tensors on the CPU, by key.
 
     Args:
         folder: where they are kept; None: in memory, for this process.
     """
 
     def __init__(self, folder: Path | None) -> None:
+        """Opens the store; reads nothing yet."""
         self.folder = folder
         self.entries: dict[str, Tensor] = {}
-        self._fresh: dict[str, Tensor] = {}
+        self._unwritten: dict[str, Tensor] = {}
 
     @contextmanager
-    def filling(self, wanted: set[str], progress: Progress = silent) -> Iterator[None]:
-        """Within, entries may be put; at first, those of `wanted` that the folder has are mapped.
+    def filling(self, keys: set[str], progress: Progress = silent) -> Iterator[None]:
+        """Maps the entries of `keys` that the folder has; in the block, the missing ones may be added with `put`.
 
-        Other processes may read the folder meanwhile, and one that finds all it wants need not wait for its turn.
+        Other processes may read the folder meanwhile, and one that finds all its keys does not wait for the lock.
+
+        Args:
+            keys: the entries that the caller needs.
+            progress: is told how many shards were looked through.
 
         Raises:
             UserError: another process is filling the folder, or it can't be written.
         """
-        self._map(wanted - set(self.entries), progress)
-        if self.folder is None or wanted <= set(self.entries):
+        self._map(keys - set(self.entries), progress)
+        if self.folder is None or keys <= set(self.entries):
             yield
             return
         with lock(self.folder, ", or give this run a cache of its own (--latent-cache)"):
             remove_leftovers(self.folder)
-            self._map(wanted - set(self.entries), progress)  # who held it may have made some
+            self._map(keys - set(self.entries), progress)  # who held the lock may have added some
             try:
                 yield
-            finally:  # asked to stop, it keeps what was made
-                self._store()
+            finally:  # asked to stop, it keeps what was computed
+                self._write()
 
-    def put(self, made: Mapping[str, Tensor]) -> None:
-        """Adds entries that were made together; they are on the disk, together, when their shard is full, or the
-        filling ends."""
-        self.entries |= made
+    def put(self, entries: Mapping[str, Tensor]) -> None:
+        """Adds entries that were computed together.
+
+        They are written together, when their shard is full or the filling ends.
+        """
+        self.entries |= entries
         if self.folder is not None:
-            self._fresh |= made
-            if sum(entry.nbytes for entry in self._fresh.values()) >= SHARD_BYTES:
-                self._store()
+            self._unwritten |= entries
+            if sum(entry.nbytes for entry in self._unwritten.values()) >= SHARD_BYTES:
+                self._write()
 
-    def _map(self, wanted: set[str], progress: Progress) -> None:
-        shards = sorted(self.folder.glob("[!.]*.safetensors")) if wanted and self.folder else []
+    def _map(self, keys: set[str], progress: Progress) -> None:
+        shards = sorted(self.folder.glob("[!.]*.safetensors")) if keys and self.folder else []
         for number, shard in enumerate(shards, start=1):
             progress(number, len(shards), "looking through the cache")
             try:
-                with safe_open(shard, "pt") as stored:
-                    sums = json.loads((stored.metadata() or {}).get("sums", "{}"))
-                    here = {key: stored.get_tensor(key) for key in wanted.intersection(stored.keys())}
+                with safe_open(shard, "pt") as file:
+                    checksums = json.loads((file.metadata() or {}).get("sums", "{}"))
+                    entries = {key: file.get_tensor(key) for key in keys.intersection(file.keys())}
             except (SafetensorError, OSError, ValueError):
-                continue  # damaged as a whole; its entries are made again
-            self.entries |= {key: value for key, value in here.items() if checksum(value) == sums.get(key)}
+                continue  # damaged as a whole; its entries are computed again
+            self.entries |= {key: entry for key, entry in entries.items() if checksum(entry) == checksums.get(key)}
 
-    def _store(self) -> None:
-        """Writes what is fresh, and maps it from there: memory stays free, however much is made."""
-        if not self._fresh or self.folder is None:
+    def _write(self) -> None:
+        """Writes a shard, and maps its entries from there, so that memory stays free however many there are."""
+        if not self._unwritten or self.folder is None:
             return
         shard = self.folder / f"{secrets.token_hex(8)}.safetensors"
-        save_shard(shard, self._fresh)
-        with safe_open(shard, "pt") as stored:
-            self.entries |= {key: stored.get_tensor(key) for key in self._fresh}
-        self._fresh = {}
+        save_shard(shard, self._unwritten)
+        with safe_open(shard, "pt") as file:
+            self.entries |= {key: file.get_tensor(key) for key in self._unwritten}
+        self._unwritten = {}
 
 
 def save_shard(path: Path, entries: Mapping[str, Tensor]) -> None:
     """Writes a shard, atomically.
 
     Raises:
-        UserError: it can't be.
+        UserError: it can't be written.
     """
-    sums = json.dumps({key: checksum(value) for key, value in entries.items()})
+    checksums = json.dumps({key: checksum(entry) for key, entry in entries.items()})
     with (
         explain_write_errors(path, "make room and run again, or name another --latent-cache"),
         commit(path) as temporary,
     ):
-        save_file({key: value.clone() for key, value in entries.items()}, temporary, metadata={"sums": sums})
+        save_file({key: entry.clone() for key, entry in entries.items()}, temporary, metadata={"sums": checksums})
 
 
 def checksum(entry: Tensor) -> int:
-    """By which damage to a stored entry is found."""
+    """Computes the CRC-32 by which a damaged entry is found."""
     return zlib.crc32(np.ascontiguousarray(entry.numpy()).data)

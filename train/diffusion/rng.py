@@ -14,7 +14,12 @@ Bits = npt.NDArray[np.uint64]
 
 
 def stream_key(seed: int, *purpose: object) -> int:
-    """Derives a 64-bit key that names one stream of random numbers, e.g. stream_key(0, "order", epoch)."""
+    """Derives the 64-bit key of one stream of random numbers.
+
+    Args:
+        seed: the run's.
+        purpose: what the numbers are for, e.g. "order", epoch.
+    """
     text = "\0".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 

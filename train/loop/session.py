@@ -69,7 +69,7 @@ class Session:
         latents = LatentCache(cache, self.model.vae)
         texts = TextCache(self.model, cache, frozen=config.text_encoder_learning_rate == 0)
         with together.in_turn():
-            views = CropPlanner(config).views
+            views = CropPlanner(config).all_views
             self.dataset = dataset.without(latents.add(dataset.samples, config.num_workers, progress, views))
             kinds = {kind: decodable(data, latents, judging(config), progress) for kind, data in kinds.items()}
             texts.add(CaptionBuilder(config).fixed_captions(self.dataset.samples), progress)

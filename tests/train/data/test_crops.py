@@ -86,12 +86,12 @@ def test_what_may_be_shown_is_what_is_kept() -> None:
         CropPlanner(TrainConfig()),
         CropPlanner(TrainConfig(flip_p=0.5, crop_jitter=0.1, crops_per_image=3)),
     )
-    assert plainly.views(one) == [center_view(one)]
-    assert plainly.views(always) == [View(center_view(one).box, True)]
-    assert len(set(flipping.views(one))) == 6 and len(flipping.views(never)) == 3
+    assert plainly.all_views(one) == [center_view(one)]
+    assert plainly.all_views(always) == [View(center_view(one).box, True)]
+    assert len(set(flipping.all_views(one))) == 6 and len(flipping.all_views(never)) == 3
     for framing in (plainly, flipping):
         for each in (one, never, always):
-            assert set(framing.choose_views([each] * 400, 1000)) == set(framing.views(each))
+            assert set(framing.choose_views([each] * 400, 1000)) == set(framing.all_views(each))
 
 
 def test_flips_come_in_the_stated_share_and_depend_on_the_index_alone() -> None:

@@ -137,7 +137,7 @@ def test_a_fill_that_was_broken_off_ends_with_the_same_bits(
     whole.add(samples, 2)
 
     def break_off(done: int, total: int | None, note: str = "") -> None:
-        if note == "encoding pictures" and done >= 24:
+        if note == "encoding images" and done >= 24:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -200,13 +200,13 @@ def test_flips_and_crops_are_kept_where_they_are_shown(
 ) -> None:
     framing = CropPlanner(TrainConfig(flip_p=0.5, crop_jitter=0.2, crops_per_image=2))
     cache = LatentCache(tmp_path, vae)
-    assert cache.add(samples, 2, views=framing.views) == []
+    assert cache.add(samples, 2, views=framing.all_views) == []
     assert len(cache.store.entries) == 4 * len(samples)
     for sample in samples[:3]:
-        picture = torch.from_numpy(render_views(sample, framing.views(sample))[1].copy()).permute(2, 0, 1)[None]
+        picture = torch.from_numpy(render_views(sample, framing.all_views(sample))[1].copy()).permute(2, 0, 1)[None]
         with torch.no_grad():
             posterior = vae.encode(picture.float() / 127.5 - 1).latent_dist  # type: ignore[attr-defined]
-        flipped = framing.views(sample)[1]
+        flipped = framing.all_views(sample)[1]
         assert flipped.flipped
         assert torch.allclose(cache.get(sample, flipped)[0].float(), posterior.mean[0], atol=2e-3)
     plain_only = LatentCache(tmp_path, vae)
@@ -221,7 +221,7 @@ def test_a_padded_pictures_loss_counts_inside_it_alone(vae: object, tmp_path: Pa
     config = TrainConfig(resolution=32, bucket_reso_steps=32, batch_size=1, pad_color="#ffffff", num_workers=1)
     data = read_dataset(tmp_path, 32, 32, 1)
     latents = LatentCache(None, vae)
-    latents.add(data.samples, 1, views=CropPlanner(config).views)
+    latents.add(data.samples, 1, views=CropPlanner(config).all_views)
     texts = TextCache(load_model(tiny_base, CPU), None, frozen=False)
     ((ready,), *_) = BatchLoader(data, latents, texts, config, pin=False).steps(
         BatchSchedule(data, config).batches_after(0)

@@ -100,7 +100,7 @@ def test_a_file_that_is_not_there_is_listed(place: Path) -> None:
     ("content", "said"),
     [
         ("{broken", "can't be read as a table"),
-        ("[1]", "is no object"),
+        ("[1]", "is not an object"),
         ('{"caption": "x"}', "row 1 names no file"),
         ('{"file": "x.png", "multiply": "often"}', "row 1 holds 'often'"),
         ('{"file": "x.png", "flip_p": 2}', "row 1 holds 2"),

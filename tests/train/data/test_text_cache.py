@@ -57,7 +57,7 @@ def test_a_fill_that_was_broken_off_ends_with_the_same_bits(
 ) -> None:
     captions = [f"scene number {number}" for number in range(20)]
     monkeypatch.setattr("dreamloom.train.data.tensor_store.SHARD_BYTES", 1)  # a shard for each group
-    monkeypatch.setattr("dreamloom.train.data.text_cache._TOGETHER", 4)
+    monkeypatch.setattr("dreamloom.train.data.text_cache._ENCODED_TOGETHER", 4)
     whole = TextCache(model, tmp_path / "whole", frozen=True)
     whole.add(captions)
 

@@ -131,7 +131,7 @@ def test_asked_to_stop_it_saves_and_goes_on_to_the_same_bits(
 ) -> None:
     run = tmp_path / "run"
     made = config(base=tiny_base, **EVERYTHING)
-    for what, at in [("encoding pictures", 1), ("judging", 3), ("images/s", 4), ("images/s", 12), ("drawing", 0)]:
+    for what, at in [("encoding images", 1), ("judging", 3), ("images/s", 4), ("images/s", 12), ("drawing", 0)]:
         assert not train(folder, run, made, heldout, stopping(what, at)).finished
         assert read_summary(run) is None
     assert train(folder, run, made, heldout).finished

@@ -36,7 +36,7 @@ def made(tiny_base: str, folder: Path, config: Config) -> Callable[..., tuple[Tr
         model = load_model(tiny_base, CPU, None, settings.prediction_type, settings.zero_terminal_snr)
         data = read_dataset(folder, 32, 8, 1)
         latents = LatentCache(None, model.vae)
-        assert not latents.add(data.samples, 2, views=CropPlanner(settings).views)
+        assert not latents.add(data.samples, 2, views=CropPlanner(settings).all_views)
         course = BatchSchedule(data, settings)
         texts = TextCache(model, None, frozen=settings.text_encoder_learning_rate == 0)
         texts.add(["", *(sample.caption for sample in data.samples)])

@@ -154,7 +154,7 @@ def test_what_is_frozen_does_not_learn(tiny_base: str, config: Config) -> None:
     assert not model.unet.down_blocks[0].resnets[0].conv1.weight.requires_grad
     with pytest.raises(UserError, match=r"unet\.down_blocks\.9"):
         trainable_parameters(load_model(tiny_base, CPU), config(frozen=["unet.down_blocks.9.*"]))
-    with pytest.raises(UserError, match="nothing to learn"):
+    with pytest.raises(UserError, match="nothing to train"):
         trainable_parameters(load_model(tiny_base, CPU), config(frozen=["*"]))
 
 
