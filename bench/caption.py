@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from dreamloom.base.files import link
-from dreamloom.caption.blip import load
+from dreamloom.caption.captioners.blip import load_blip
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.caption.stage import caption
@@ -195,12 +195,12 @@ def make_bare(place: Path, config: CaptionConfig, count: int) -> Callable[[], in
     import torch
     from transformers import GenerationConfig
 
-    loaded = load(config).loaded
-    pictures = [load(config).prepare(Image.open(file)) for file in pictures_of(place, count)]
+    loaded = load_blip(config).loaded
+    pictures = [load_blip(config).prepare(Image.open(file)) for file in pictures_of(place, count)]
     ready = torch.stack(pictures).to(loaded.device, loaded.dtype)
 
     def turn() -> int:
-        loaded.language.generation_config = GenerationConfig(min_new_tokens=TOKENS, max_new_tokens=TOKENS)
+        loaded.language_model.generation_config = GenerationConfig(min_new_tokens=TOKENS, max_new_tokens=TOKENS)
         for batch in ready.split(config.batch_size):
             with torch.inference_mode():
                 loaded.model.generate(pixel_values=batch).cpu()

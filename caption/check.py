@@ -1,14 +1,12 @@
-"""Checks that the models of a caption config exist, without importing torch."""
+"""Checks that the models of a caption config exist."""
 
-import json
 import re
 from pathlib import Path
 
 from dreamloom.base.clip_config import check_clip
 from dreamloom.base.errors import UserError
+from dreamloom.caption.captioners import model_types, read_model_type
 from dreamloom.caption.config import CaptionConfig
-
-_KINDS = ("blip", "blip-2")
 
 
 def check(config: CaptionConfig) -> None:
@@ -17,21 +15,22 @@ def check(config: CaptionConfig) -> None:
     Raises:
         UserError: one can't be used.
     """
-    _check_blip(config.model)
+    _check_captioner(config.model)
     if config.needs_clip:
         check_clip(config.clip)
 
 
-def _check_blip(model: str) -> None:
+def _check_captioner(model: str) -> None:
     folder = Path(model).expanduser()
     if not folder.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not model.startswith("."):
         return
-    mend = "name a folder that transformers saved a BLIP in, or an id such as Salesforce/blip-image-captioning-base."
-    try:
-        kind = json.loads((folder / "config.json").read_bytes()).get("model_type")
-    except (OSError, ValueError, AttributeError):
-        raise UserError(f"The captioning model {model} has no config.json of a model; {mend}") from None
-    if kind not in _KINDS:
-        raise UserError(f"The captioning model {model} is of the kind {kind}, not {' or '.join(_KINDS)}; {mend}")
+    mend = "name a folder in transformers' format, or a hub ID such as Salesforce/blip-image-captioning-base."
+    model_type = read_model_type(folder)
+    if model_type is None:
+        raise UserError(f"The captioning model {model} has no config.json of a model; {mend}")
+    if model_type not in model_types():
+        raise UserError(
+            f"The captioning model {model} is of type {model_type}, not {' or '.join(model_types())}; {mend}"
+        )
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
         raise UserError(f"The captioning model {model} has no weights (model.safetensors); {mend}")

@@ -1,4 +1,4 @@
-"""Editing the captions that there are: what would change, and changing those of a collection. No model is needed."""
+"""Edits existing captions: previews of edits, and edits of a collection. Needs no model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from dreamloom.caption.convert import read_rows
 from dreamloom.caption.edit import edit
 from dreamloom.caption.formats.rows import Row
 from dreamloom.caption.formats.target import Log
-from dreamloom.caption.stage import recipes_by
+from dreamloom.caption.stage import part_recipes
 from dreamloom.scrape.collection import Collection, Table, open_collection
 
 
@@ -23,13 +23,13 @@ from dreamloom.scrape.collection import Collection, Table, open_collection
 class Edit:
     """A caption before and after."""
 
-    picture: str
+    image: str
     before: str
     after: str
 
 
-def edits_of(collection: Collection, rules: EditConfig) -> list[Edit]:
-    """What rules would make of the captions that a collection has now; earlier edits are taken back first.
+def preview_edits(collection: Collection, rules: EditConfig) -> list[Edit]:
+    """Returns what rules would make of a collection's captions; they replace earlier edits.
 
     Raises:
         UserError: it has no captions.
@@ -39,35 +39,35 @@ def edits_of(collection: Collection, rules: EditConfig) -> list[Edit]:
     return [Edit(row["key"], row["caption"], edit(_unedited(row), rules, collection.name)) for row in rows]
 
 
-def edits_of_folder(folder: Path, source: str, rules: EditConfig, progress: Progress = silent) -> list[Edit]:
-    """What rules would make of the captions of a folder in the format `source`.
+def preview_folder_edits(folder: Path, source: str, rules: EditConfig, progress: Progress = silent) -> list[Edit]:
+    """Returns what rules would make of the captions of a folder in the format `source`.
 
     Raises:
-        UserError: it is no folder of that format.
+        UserError: the folder has another format.
     """
-    found: list[Edit] = []
+    edits: list[Edit] = []
 
-    def change(row: Row, place: str) -> str:
-        found.append(Edit(row.name, row.caption or "", edit(row.caption or "", rules, place)))
-        return found[-1].after
+    def change(row: Row, folder_name: str) -> str:
+        edits.append(Edit(row.name, row.caption or "", edit(row.caption or "", rules, folder_name)))
+        return edits[-1].after
 
     read_rows(folder, source, Log(), progress, change)
-    return found
+    return edits
 
 
 def edit_captions(collection: Collection, rules: EditConfig, progress: Progress = silent) -> list[EditConfig]:
-    """Edits the captions that are there, by these rules in place of earlier ones.
+    """Edits the captions of a collection by these rules, which replace earlier ones.
 
-    Parts become what the caption stage would make of them; one that is stale stays so.
+    Parts become what the caption stage would make of them; a stale part stays stale.
 
     Returns:
         The earlier rules, each once.
 
     Raises:
-        UserError: another process works on the collection, or another version made its captions.
+        UserError: another process uses the collection, or another version made its captions.
     """
     earlier: dict[str, EditConfig] = {}
-    recipe_of = lru_cache(partial(_recipe_of, collection))  # a config looks at its models once
+    recipe_of = lru_cache(partial(_part_recipes, collection))  # reads the models of a config only once
     with collection.lock():
         parts = collection.parts(Table.CAPTIONS)
         for done, part in enumerate(parts, 1):
@@ -76,9 +76,9 @@ def edit_captions(collection: Collection, rules: EditConfig, progress: Progress 
             rows = collection.read(Table.CAPTIONS, part).to_pylist()
             rows = [{**row, "caption": edit(_unedited(row), rules, collection.name)} for row in rows]
             current = recipe_of(before.model_dump_json())(part) == collection.recipe(Table.CAPTIONS, part)
-            made = recipe_of(after.model_dump_json())(part) if current else None
+            edited_recipe = recipe_of(after.model_dump_json())(part) if current else None
             summary = collection.summary(Table.CAPTIONS, part)
-            collection.write(Table.CAPTIONS, part, rows, recipe=made or _STALE, config=after, summary=summary)
+            collection.write(Table.CAPTIONS, part, rows, recipe=edited_recipe or _STALE, config=after, summary=summary)
             earlier.setdefault(before.edit.model_dump_json(), before.edit)
             progress(done, len(parts), "edited")
     return list(earlier.values())
@@ -88,13 +88,13 @@ _STALE = "edited"
 """The recipe of an edited part that the caption stage has to make again."""
 
 
-def _recipe_of(collection: Collection, config: str) -> Callable[[str], str | None]:
-    """Part → recipe by a config; None where what it is made from is not there."""
-    by_config = recipes_by(collection, CaptionConfig.model_validate_json(config))
+def _part_recipes(collection: Collection, config: str) -> Callable[[str], str | None]:
+    """Returns a function from part to recipe by a config; None where an upstream part is missing."""
+    recipes = part_recipes(collection, CaptionConfig.model_validate_json(config))
 
     def recipe_of(part: str) -> str | None:
         try:
-            return by_config(part)
+            return recipes(part)
         except UserError:
             return None
 

@@ -1,10 +1,10 @@
-"""Candidates for an image's caption: what a model writes, the alt text, the texts of a class; CLIP ranks them.
+"""Finds the candidates for an image's caption: a model's, the alt text, or given texts; CLIP ranks them.
 
 Several sentences of a model, of which CLIP takes the likeliest, are LAION-COCO's recipe
-(https://laion.ai/blog/laion-coco/). Alt text is one more candidate, so both are measured on the same scale.
+(https://laion.ai/blog/laion-coco/). Alt text is one more candidate, so that both are measured on the same scale.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,17 +12,17 @@ import numpy as np
 from PIL import Image
 
 from dreamloom.base.clip import Clip, load_clip
-from dreamloom.caption.blip import Blip, load
+from dreamloom.caption.captioners import load_captioner
+from dreamloom.caption.captioners.captioner import Captioner
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.scrape.collection import CaptionKind
+from dreamloom.scrape.collection.schema import Row
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Row = Mapping[str, Any]
-
-_SCORE, _COSINE = 3, 4
-"""Decimals that do not hang on how many images the model saw at once."""
+_SCORE_DECIMALS, _COSINE_DECIMALS = 3, 4
+"""Decimals that do not depend on how many images the model saw at once."""
 
 
 @dataclass(frozen=True)
@@ -32,147 +32,167 @@ class Candidate:
     caption: str
     kind: CaptionKind
     score: float | None = None
-    """The model's mean log-probability a token."""
+    """The model's mean log-probability per token."""
     similarity: float | None = None
-    """CLIP cosine of the image and it; None where CLIP was not asked."""
+    """CLIP cosine of the image and the text; None where CLIP did not rank it."""
 
     def to_row(self) -> dict[str, Any]:
-        """As the captions table has it."""
+        """Returns it as the captions table has it."""
         return asdict(self)
 
     @classmethod
     def from_row(cls, row: Row) -> "Candidate":
-        """The inverse of `to_row`."""
-        score, similarity = row["score"], row["similarity"]
-        return cls(row["caption"], CaptionKind(row["kind"]), _rounded(score, _SCORE), _rounded(similarity, _COSINE))
+        """Inverts `to_row`."""
+        score = _round(row["score"], _SCORE_DECIMALS)
+        similarity = _round(row["similarity"], _COSINE_DECIMALS)
+        return cls(row["caption"], CaptionKind(row["kind"]), score, similarity)
 
 
 @dataclass(frozen=True)
-class Seen:
+class PreparedImage:
     """An image as the models take it."""
 
-    row: Row
-    """Its record: key, text, text_kind."""
-    for_blip: "Tensor | None" = None
+    record: Row
+    """Its key, text and text_kind."""
+    for_captioner: "Tensor | None" = None
     for_clip: "Tensor | None" = None
-    said: Sequence[Candidate] | None = None
-    """What the captioning model said before, so that it is not asked."""
+    generated: Sequence[Candidate] | None = None
+    """What the captioning model generated earlier; it is not asked again."""
 
 
-class Writer(Protocol):
+class CandidateFinder(Protocol):
     """Finds the candidates of images."""
 
     @property
     def side(self) -> int:
-        """Pixels that the largest of its models looks at, a side."""
+        """Pixels of the largest input of its models, per side."""
 
-    def look(self, row: Row, picture: Image.Image, said: Sequence[Candidate] | None) -> Seen:
-        """An RGB image as the models take it; threads call this.
+    def prepare(self, record: Row, image: Image.Image, generated: Sequence[Candidate] | None) -> PreparedImage:
+        """Turns an RGB image into what the models take; called in decoding threads.
 
         Args:
-            said: what the captioning model said of it before.
+            record: The image's record.
+            image: Decoded.
+            generated: What the captioning model generated for it earlier.
         """
 
-    def write(self, seen: Sequence[Seen]) -> list[list[Candidate]]:
-        """Of each image at least one candidate, in one batch."""
+    def find(self, images: Sequence[PreparedImage]) -> list[list[Candidate]]:
+        """Finds at least one candidate for each image, as one batch."""
 
 
-def writer_of(config: CaptionConfig, source: str, all_said: bool) -> Writer:
-    """Who finds the candidates of a source's images.
+def candidate_finder(config: CaptionConfig, source: str, all_generated: bool) -> CandidateFinder:
+    """Loads what finds the candidates of a source's images.
 
     Args:
-        all_said: the captioning model has described each of them before.
+        config: The caption stage's.
+        source: The source's name.
+        all_generated: The captioning model has described each of them earlier, so it is not loaded.
 
     Raises:
         UserError: a model can't be loaded.
     """
     if source in config.templates:
-        return ClassWriter(load_clip(config.clip, config.device), config.templates[source])
+        return TemplateFinder(load_clip(config.clip, config.device), config.templates[source])
     clip = load_clip(config.clip, config.device) if config.ranks else None
-    return ModelWriter(None if all_said else load(config), clip, config.keep_alt_text_if_better)
+    return ModelFinder(None if all_generated else load_captioner(config), clip, config.keep_alt_text_if_better)
 
 
 @dataclass(frozen=True)
-class ModelWriter:
-    """BLIP writes; where there is a CLIP, it says how well each sentence fits."""
+class ModelFinder:
+    """Has a captioning model generate captions; a CLIP, if there is one, ranks them."""
 
-    blip: Blip | None
+    captioner: Captioner | None
     clip: Clip | None
-    with_alt: bool
+    with_alt_text: bool
     """Whether the alt text is a candidate, too."""
 
     @property
     def side(self) -> int:
-        return max(model.side for model in (self.blip, self.clip) if model is not None)
+        """Pixels of the largest input of its models, per side."""
+        return max(model.side for model in (self.captioner, self.clip) if model is not None)
 
-    def look(self, row: Row, picture: Image.Image, said: Sequence[Candidate] | None) -> Seen:
-        for_blip = self.blip.prepare(picture) if self.blip is not None and said is None else None
-        return Seen(row, for_blip, self.clip.prepare(picture) if self.clip else None, said)
+    def prepare(self, record: Row, image: Image.Image, generated: Sequence[Candidate] | None) -> PreparedImage:
+        """Turns an RGB image into what the models take."""
+        for_captioner = None
+        if self.captioner is not None and generated is None:
+            for_captioner = self.captioner.prepare(image)
+        return PreparedImage(record, for_captioner, self.clip.prepare(image) if self.clip else None, generated)
 
-    def write(self, seen: Sequence[Seen]) -> list[list[Candidate]]:
-        new = iter(self._new([one for one in seen if one.said is None]))
-        found = [list(next(new) if one.said is None else one.said) for one in seen]
-        if self.with_alt:
-            found = [[*candidates, *_alt(one.row)] for candidates, one in zip(found, seen, strict=True)]
-        return found if self.clip is None else _ranked(self.clip, seen, found)
+    def find(self, images: Sequence[PreparedImage]) -> list[list[Candidate]]:
+        """Finds the candidates of each image, as one batch."""
+        new = iter(self._generate([image for image in images if image.generated is None]))
+        candidates = [list(next(new) if image.generated is None else image.generated) for image in images]
+        if self.with_alt_text:
+            pairs = zip(candidates, images, strict=True)
+            candidates = [[*generated, *_alt_text(image.record)] for generated, image in pairs]
+        return candidates if self.clip is None else _rank(self.clip, images, candidates)
 
-    def _new(self, seen: Sequence[Seen]) -> list[list[Candidate]]:
-        if self.blip is None or not seen:
+    def _generate(self, images: Sequence[PreparedImage]) -> list[list[Candidate]]:
+        if self.captioner is None or not images:
             return []
-        pictures = [one.for_blip for one in seen if one.for_blip is not None]
+        inputs = [image.for_captioner for image in images if image.for_captioner is not None]
         return [
-            [Candidate(one.text, CaptionKind.MODEL, round(one.score, _SCORE)) for one in written]
-            for written in self.blip.write(pictures, [one.row["key"] for one in seen])
+            [Candidate(one.text, CaptionKind.MODEL, round(one.score, _SCORE_DECIMALS)) for one in captions]
+            for captions in self.captioner.generate(inputs, [image.record["key"] for image in images])
         ]
 
 
 @dataclass(frozen=True)
-class ClassWriter:
-    """Zero-shot: the texts are given, and CLIP says how well each fits."""
+class TemplateFinder:
+    """Classifies zero-shot: the texts are given, and CLIP ranks them for each image."""
 
     clip: Clip
     texts: Sequence[str]
 
     @property
     def side(self) -> int:
+        """Pixels of CLIP's input, per side."""
         return self.clip.side
 
-    def look(self, row: Row, picture: Image.Image, _: Sequence[Candidate] | None) -> Seen:
-        return Seen(row, for_clip=self.clip.prepare(picture))
+    def prepare(self, record: Row, image: Image.Image, generated: Sequence[Candidate] | None) -> PreparedImage:
+        """Turns an RGB image into CLIP's input."""
+        return PreparedImage(record, for_clip=self.clip.prepare(image))
 
-    def write(self, seen: Sequence[Seen]) -> list[list[Candidate]]:
-        return _ranked(self.clip, seen, [[Candidate(text, CaptionKind.TEMPLATE) for text in self.texts] for _ in seen])
+    def find(self, images: Sequence[PreparedImage]) -> list[list[Candidate]]:
+        """Returns the texts for each image, ranked, as one batch."""
+        candidates = [Candidate(text, CaptionKind.TEMPLATE) for text in self.texts]
+        return _rank(self.clip, images, [candidates] * len(images))
 
 
-def best(candidates: Sequence[Candidate]) -> tuple[Candidate, float | None]:
-    """The candidate of the highest similarity, and by how much it leads (None: it is alone, or CLIP was not asked).
+def select_best(candidates: Sequence[Candidate]) -> tuple[Candidate, float | None]:
+    """Returns the candidate of the highest similarity, and its lead (None: it is the only one, or CLIP did not rank).
 
-    The first of equals; without similarities, the first. An empty text is taken only where there is nothing else.
+    Of equals the first; without similarities, the first. An empty text is taken only if there is nothing else.
     """
-    order = sorted(candidates, key=lambda one: (not one.caption.strip(), -(one.similarity or 0.0)))
-    first, others = order[0], [one.similarity for one in order[1:] if one.similarity is not None]
-    if first.similarity is None or not others:
-        return first, None
-    return first, round(first.similarity - max(others), _COSINE)
+    order = sorted(candidates, key=lambda candidate: (not candidate.caption.strip(), -(candidate.similarity or 0.0)))
+    best, others = order[0], [candidate.similarity for candidate in order[1:] if candidate.similarity is not None]
+    if best.similarity is None or not others:
+        return best, None
+    return best, round(best.similarity - max(others), _COSINE_DECIMALS)
 
 
-def _rounded(value: float | None, decimals: int) -> float | None:
-    """Out of the table, where it is a float32."""
+def _round(value: float | None, decimals: int) -> float | None:
+    """Rounds a value of the table, where it is a float32."""
     return None if value is None else round(value, decimals)
 
 
-def _alt(row: Row) -> list[Candidate]:
-    text = (row["text"] or "").strip()
-    return [Candidate(text, CaptionKind.ALT)] if text and row["text_kind"] == CaptionKind.ALT else []
+def _alt_text(record: Row) -> list[Candidate]:
+    text = (record["text"] or "").strip()
+    return [Candidate(text, CaptionKind.ALT)] if text and record["text_kind"] == CaptionKind.ALT else []
 
 
-def _ranked(clip: Clip, seen: Sequence[Seen], found: Sequence[Sequence[Candidate]]) -> list[list[Candidate]]:
-    """The same candidates with their similarities."""
-    pictures = clip.embed_images([one.for_clip for one in seen if one.for_clip is not None])
-    place = {text: number for number, text in enumerate(dict.fromkeys(c.caption for each in found for c in each))}
-    texts = clip.embed_texts(list(place))
-    cosines = np.asarray(pictures @ texts.T)
+def _rank(
+    clip: Clip, images: Sequence[PreparedImage], candidates: Sequence[Sequence[Candidate]]
+) -> list[list[Candidate]]:
+    """Adds the similarities to the candidates of each image."""
+    image_embeddings = clip.embed_images([image.for_clip for image in images if image.for_clip is not None])
+    texts = dict.fromkeys(candidate.caption for of_image in candidates for candidate in of_image)
+    column = {text: number for number, text in enumerate(texts)}
+    cosines = np.asarray(image_embeddings @ clip.embed_texts(list(texts)).T)
     return [
-        [replace(one, similarity=round(float(cosines[row, place[one.caption]]), _COSINE)) for one in candidates]
-        for row, candidates in enumerate(found)
+        [
+            replace(candidate, similarity=round(float(cosines[row, column[candidate.caption]]), _COSINE_DECIMALS))
+            for candidate in of_image
+        ]
+        for row, of_image in enumerate(candidates)
     ]

@@ -1,7 +1,8 @@
-"""What models said of an image before, and whether it still holds: so that none is asked again what it has answered.
+"""Reuses candidates that were found before, so that no model is asked again what it has answered.
 
-An image's candidates hang on the image, on what the captioning model is asked, and on the CLIP that ranks them. A
-row's recipe has a half for each of the two models, so that another CLIP, or none, asks the captioning model nothing.
+An image's candidates depend on the image, on the settings of the captioning model, and on the CLIP that ranks them. The
+recipe of a row has a half for each of the two models, so that another CLIP, or none, does not ask the captioning model
+again.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,42 +13,43 @@ from dreamloom.base.clip_config import clip_models
 from dreamloom.base.files import fingerprint
 from dreamloom.base.stage import recipe, recipe_values
 from dreamloom.caption.config import GENERATION, RANKING, CaptionConfig
-from dreamloom.caption.ranking import Candidate, Row
+from dreamloom.caption.ranking import Candidate
 from dreamloom.scrape.collection import CaptionKind
+from dreamloom.scrape.collection.schema import Row
 
-WORDS_VERSION = 1
-"""Raised when the code of the models starts to find other candidates."""
+CANDIDATES_VERSION = 1
+"""Raised when the code of the models finds other candidates."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What models are asked about the images of a source: recipes, empty where a model is not asked."""
+class CandidateRecipes:
+    """The recipes by which the candidates of a source's images are found; empty for a model that is not used."""
 
-    blip: str
+    captioner: str
     clip: str
 
-    def of(self, row: Row) -> str:
-        """The recipe of the candidates of an image."""
-        picture = {name: row[name] for name in ("key", "sha256", "width", "height", "bytes")}
-        texts = {name: row[name] for name in ("text", "text_kind")}
-        said = recipe(self.blip, 1, picture) if self.blip else ""
-        return f"{said}/{recipe(self.clip, 1, picture | texts) if self.clip else ''}"
+    def for_image(self, record: Row) -> str:
+        """Returns the recipe of an image's candidates: both halves, separated by a slash."""
+        image = {name: record[name] for name in ("key", "sha256", "width", "height", "bytes")}
+        texts = {name: record[name] for name in ("text", "text_kind")}
+        generation = recipe(self.captioner, 1, image) if self.captioner else ""
+        return f"{generation}/{recipe(self.clip, 1, image | texts) if self.clip else ''}"
 
 
-def asked_of(config: CaptionConfig, source: str) -> Asked:
-    """What a config asks models about a source's images. Models count by what is in them, not by where they lie."""
+def candidate_recipes(config: CaptionConfig, source: str) -> CandidateRecipes:
+    """Returns the recipes of a source's candidates. Models count by their content, not by their path."""
     if source in config.templates:
         templates = {"templates": config.templates[source]}
-        return Asked("", recipe("templates", WORDS_VERSION, templates, (), _clip(config)))
-    asked = recipe_values(config, GENERATION.name)
-    if config.top_p is None:  # nothing is drawn by chance
-        asked.pop("seed")
+        return CandidateRecipes("", recipe("templates", CANDIDATES_VERSION, templates, (), _clip(config)))
+    settings = recipe_values(config, GENERATION.name)
+    if config.top_p is None:  # nothing is sampled
+        settings.pop("seed")
     model = {"blip": fingerprint(config.model)}
-    blip = recipe("words", WORDS_VERSION, asked, (), model)
-    return Asked(
-        blip,
-        recipe("ranks", WORDS_VERSION, recipe_values(config, RANKING.name), (), _clip(config)) if config.ranks else "",
-    )
+    generation = recipe("words", CANDIDATES_VERSION, settings, (), model)
+    if not config.ranks:
+        return CandidateRecipes(generation, "")
+    ranking = recipe("ranks", CANDIDATES_VERSION, recipe_values(config, RANKING.name), (), _clip(config))
+    return CandidateRecipes(generation, ranking)
 
 
 def _clip(config: CaptionConfig) -> dict[str, str]:
@@ -55,47 +57,48 @@ def _clip(config: CaptionConfig) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Found:
+class CandidateSet:
     """An image's candidates, and the recipe by which they were found."""
 
     candidates: list[Candidate]
     recipe: str
 
     def to_row(self) -> dict[str, Any]:
-        """As the captions table has it."""
-        return {"recipe": self.recipe, "candidates": [one.to_row() for one in self.candidates]}
+        """Returns it as the captions table has it."""
+        return {"recipe": self.recipe, "candidates": [candidate.to_row() for candidate in self.candidates]}
 
 
 @dataclass(frozen=True)
-class Known:
-    """What need not be asked."""
+class Reusable:
+    """Candidates that were found before."""
 
-    found: dict[str, Found]
-    """Key → candidates that are as they are wanted."""
-    said: dict[str, list[Candidate]]
-    """Key → what the captioning model said, which is yet to be ranked."""
+    complete: dict[str, CandidateSet]
+    """Key → candidates that are as the config wants them."""
+    unranked: dict[str, list[Candidate]]
+    """Key → what the captioning model generated; CLIP has yet to rank it."""
 
 
-def known(rows: Iterable[Row], wanted: Mapping[str, str]) -> Known:
-    """What of earlier rows (key, candidates, recipe) can be taken over.
+def find_reusable(rows: Iterable[Row], recipes: Mapping[str, str]) -> Reusable:
+    """Returns which of the candidates in earlier rows can be reused.
 
     Args:
-        wanted: key → the recipe by which its candidates shall be found.
+        rows: Key, candidates and recipe of each.
+        recipes: Key → the recipe by which its candidates are wanted.
     """
-    found: dict[str, Found] = {}
-    said: dict[str, list[Candidate]] = {}
+    complete: dict[str, CandidateSet] = {}
+    unranked: dict[str, list[Candidate]] = {}
     for row in rows:
-        key, made = row["key"], row["recipe"]
-        if made is None or key not in wanted:
+        key, row_recipe = row["key"], row["recipe"]
+        if row_recipe is None or key not in recipes:
             continue
-        candidates = [Candidate.from_row(one) for one in row["candidates"]]
-        blip, _, clip = wanted[key].partition("/")
-        if made == wanted[key]:
-            found[key] = Found(candidates, made)
-        elif blip and made.startswith(f"{blip}/"):
-            bare = [replace(one, similarity=None) for one in candidates if one.kind == CaptionKind.MODEL]
-            if clip:
-                said[key] = bare
+        candidates = [Candidate.from_row(candidate) for candidate in row["candidates"]]
+        generation, _, ranking = recipes[key].partition("/")
+        if row_recipe == recipes[key]:
+            complete[key] = CandidateSet(candidates, row_recipe)
+        elif generation and row_recipe.startswith(f"{generation}/"):
+            generated = [replace(c, similarity=None) for c in candidates if c.kind == CaptionKind.MODEL]
+            if ranking:
+                unranked[key] = generated
             else:
-                found[key] = Found(bare, wanted[key])
-    return Known(found, said)
+                complete[key] = CandidateSet(generated, recipes[key])
+    return Reusable(complete, unranked)

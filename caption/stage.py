@@ -1,8 +1,8 @@
-"""The caption stage: an image keeps the text it came with where that is of a kind to keep; models find the others'.
+"""The caption stage: an image keeps the text it came with where its kind is kept; models caption the others.
 
-What a model said of an image is taken over from the part that is made again, and from a part that a kill left unmade,
-where the image and all that its words hang on are the same. Another threshold in choose, or other edits, so ask no
-model again. Threads decode and scale images ahead of the model, so that it never waits.
+What a model said of an image is reused, from the part that is replaced or from one that a killed run left unfinished,
+if the image and everything that the words depend on are the same. So another threshold in choose, or other edits, ask
+no model again. Threads decode and scale images ahead of the model, so that it never waits.
 """
 
 from collections import Counter
@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,34 +23,36 @@ from dreamloom.base.threads import map_ordered
 from dreamloom.caption.check import check
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.caption.edit import edit
-from dreamloom.caption.ranking import Candidate, Row, Seen, Writer, best, writer_of
-from dreamloom.caption.reuse import WORDS_VERSION, Found, Known, asked_of, known
+from dreamloom.caption.ranking import Candidate, CandidateFinder, PreparedImage, candidate_finder, select_best
+from dreamloom.caption.reuse import CANDIDATES_VERSION, CandidateSet, Reusable, candidate_recipes, find_reusable
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table
 from dreamloom.scrape.collection.journal import Journal
 from dreamloom.scrape.collection.parts import make_parts
+from dreamloom.scrape.collection.schema import Row
 
 VERSION = 3
-"""Raised when the code below starts to make other rows of the same candidates."""
+"""Raised when the code below makes other rows of the same candidates."""
 
 DOUBTFUL = "doubtful"
-"""What the summary calls captions below `doubtful_below`."""
+"""The summary's name for captions below `doubtful_below`."""
 
 
 def recipes(collection: Collection, config: CaptionConfig) -> dict[str, str]:
-    """Part → recipe. Where a collection has choices, only what they kept is captioned."""
-    recipe_of = recipes_by(collection, config)
+    """Returns part → recipe. Where a collection has choices, only kept images are captioned."""
+    recipe_of = part_recipes(collection, config)
     return {part: recipe_of(part) for part in collection.parts(Table.RECORDS)}
 
 
-def recipes_by(collection: Collection, config: CaptionConfig) -> Callable[[str], str]:
-    """What gives the recipe of a part by this config; it looks at the models once."""
-    asked = asked_of(config, collection.name)
-    made = recipe_values(config)
-    made |= {"blip": asked.blip, "ranks": asked.clip, "clip": _clip_name(config) if config.needs_clip else None}
+def part_recipes(collection: Collection, config: CaptionConfig) -> Callable[[str], str]:
+    """Returns a function from part to recipe, which reads the models only once."""
+    of_candidates = candidate_recipes(config, collection.name)
+    values = recipe_values(config)
+    values |= {"blip": of_candidates.captioner, "ranks": of_candidates.clip}
+    values |= {"clip": _clip_name(config) if config.needs_clip else None}
 
     def recipe_of(part: str) -> str:
-        chosen = {"kept": _kept(collection, part)}
-        return recipe("caption", VERSION, made | chosen, [collection.stamp(Table.RECORDS, part)])
+        kept = {"kept": _kept_keys(collection, part)}
+        return recipe("caption", VERSION, values | kept, [collection.stamp(Table.RECORDS, part)])
 
     return recipe_of
 
@@ -59,115 +60,129 @@ def recipes_by(collection: Collection, config: CaptionConfig) -> Callable[[str],
 def caption(
     collection: Collection, config: CaptionConfig, progress: Progress = silent, parts: Sequence[str] | None = None
 ) -> Summary:
-    """Captions every image that was chosen (every one that is ok, where nothing was chosen yet).
+    """Captions every image that was kept by choose, or every image that is ok if there are no choices yet.
 
-    One that has to be looked at and can't be decoded any more gets no row; the summary says why.
+    An image that a model has to see and that can't be decoded any more gets no row; the summary counts it by reason.
 
     Raises:
-        UserError: a model is none, or can't be loaded; or there are templates for another source.
+        UserError: a model can't be used or loaded, or there are templates for another source.
     """
     check(config)
     for source in config.templates.keys() - {collection.name}:
         raise UserError(f"templates.{source}: there is no such source; this collection is called {collection.name}.")
-    recipe_of = recipes_by(collection, config)
-    made = {part: recipe_of(part) for part in (collection.parts(Table.RECORDS) if parts is None else parts)}
+    recipe_of = part_recipes(collection, config)
+    wanted = {part: recipe_of(part) for part in (collection.parts(Table.RECORDS) if parts is None else parts)}
 
-    def work(part: str, progress: Progress) -> tuple[list[dict[str, Any]], Summary]:
+    def caption_part(part: str, progress: Progress) -> tuple[list[Row], Summary]:
         with _journal(collection, part) as journal:
             return _caption_part(collection, config, part, journal, progress)
 
-    summary = make_parts(collection, Table.CAPTIONS, config, made, work, progress, parts)
-    for part in made:
+    summary = make_parts(collection, Table.CAPTIONS, config, wanted, caption_part, progress, parts)
+    for part in wanted:
         _journal(collection, part).remove()
     return summary
 
 
-def left(collection: Collection, config: CaptionConfig, parts: Sequence[str]) -> float:
-    """The share of the images of some parts that a model has to look at yet. Loads none."""
-    begun = [_begin(collection, config, part, ()) for part in parts]
-    return sum(len(one.unseen) for one in begun) / max(1, sum(len(one.rows) for one in begun))
+def remaining_share(collection: Collection, config: CaptionConfig, parts: Sequence[str]) -> float:
+    """Returns the share of the images of some parts that a model has yet to see. Loads no model."""
+    plans = [_plan_part(collection, config, part, ()) for part in parts]
+    return sum(len(plan.pending) for plan in plans) / max(1, sum(len(plan.records) for plan in plans))
 
 
 def _journal(collection: Collection, part: str) -> Journal:
-    """What was found for a part that is not committed yet: a processor may work on one for hours."""
-    return Journal(collection.root / Table.CAPTIONS / f".journal-{part}.jsonl", {"captions": WORDS_VERSION})
+    """Keeps what was found for a part that is not committed yet: on a CPU, a part may take hours."""
+    return Journal(collection.root / Table.CAPTIONS / f".journal-{part}.jsonl", {"captions": CANDIDATES_VERSION})
 
 
 @dataclass(frozen=True)
-class _Begun:
-    """A part, before any model is asked."""
+class _PartPlan:
+    """What is to be done for a part."""
 
-    rows: list[Row]
-    """Records of the images to caption, in order."""
-    wanted: Mapping[str, str]
-    """Key → recipe of the candidates, for those that do not keep the text they came with."""
-    known: Known
+    records: list[Row]
+    """Of the images to caption, in order."""
+    recipes: Mapping[str, str]
+    """Key → recipe of the candidates, for images that don't keep the text they came with."""
+    reusable: Reusable
 
     @property
-    def unseen(self) -> list[Row]:
-        """Rows whose images have to be looked at."""
-        return [row for row in self.rows if row["key"] in self.wanted and row["key"] not in self.known.found]
+    def pending(self) -> list[Row]:
+        """Records whose images a model has yet to see."""
+        return [r for r in self.records if r["key"] in self.recipes and r["key"] not in self.reusable.complete]
 
 
-def _begin(collection: Collection, config: CaptionConfig, part: str, noted: Sequence[Row]) -> _Begun:
-    rows, asked = _chosen(collection, part), asked_of(config, collection.name)
-    wanted = {row["key"]: asked.of(row) for row in rows if not _stays(row, collection, config)}
-    return _Begun(rows, wanted, known([*_there(collection, part), *noted], wanted))
+def _plan_part(collection: Collection, config: CaptionConfig, part: str, journaled: Sequence[Row]) -> _PartPlan:
+    records, of_candidates = _records_to_caption(collection, part), candidate_recipes(config, collection.name)
+    wanted = {r["key"]: of_candidates.for_image(r) for r in records if not _keeps_text(r, collection, config)}
+    return _PartPlan(records, wanted, find_reusable([*_existing_rows(collection, part), *journaled], wanted))
 
 
 def _caption_part(
     collection: Collection, config: CaptionConfig, part: str, journal: Journal, progress: Progress
-) -> tuple[list[dict[str, Any]], Summary]:
-    begun = _begin(collection, config, part, list(journal.rows.values()))
-    rows, wanted, found = begun.rows, begun.wanted, begun.known.found
-    lost = Counter[str]()
-    unseen = begun.unseen
-    for done, (row, candidates) in enumerate(
-        _find(collection, config, unseen, begun.known.said), 1 + len(rows) - len(unseen)
-    ):
+) -> tuple[list[Row], Summary]:
+    plan = _plan_part(collection, config, part, list(journal.rows.values()))
+    records, pending, complete = plan.records, plan.pending, plan.reusable.complete
+    dropped = Counter[str]()
+    found = _find_candidates(collection, config, pending, plan.reusable.unranked)
+    for done, (record, candidates) in enumerate(found, 1 + len(records) - len(pending)):
+        key = record["key"]
         if isinstance(candidates, str):
-            lost[candidates] += 1
+            dropped[candidates] += 1
         else:
-            made = found[row["key"]] = Found(candidates, wanted[row["key"]])
-            journal.add({"key": row["key"], **made.to_row()})
-        progress(done, len(rows), f"{done - lost.total()} captioned")
-    there = [row for row in rows if row["key"] in found or row["key"] not in wanted]
-    captions = [_row(row, found.get(row["key"]), config, collection.name) for row in there]
-    doubtful = sum(row["doubtful"] is True for row in captions)
+            complete[key] = CandidateSet(candidates, plan.recipes[key])
+            journal.add({"key": key, **complete[key].to_row()})
+        progress(done, len(records), f"{done - dropped.total()} captioned")
+    captioned = [r for r in records if r["key"] in complete or r["key"] not in plan.recipes]
+    rows = [_caption_row(record, complete.get(record["key"]), config, collection.name) for record in captioned]
+    doubtful = sum(row["doubtful"] is True for row in rows)
     marked = {DOUBTFUL: doubtful} if doubtful else {}
-    return captions, Summary(rows=len(rows), kept=len(captions), dropped=dict(lost), marked=marked)
+    return rows, Summary(rows=len(records), kept=len(rows), dropped=dict(dropped), marked=marked)
 
 
-def _find(
-    collection: Collection, config: CaptionConfig, rows: Sequence[Row], said: Mapping[str, Sequence[Candidate]]
+def _find_candidates(
+    collection: Collection, config: CaptionConfig, records: Sequence[Row], unranked: Mapping[str, Sequence[Candidate]]
 ) -> Iterator[tuple[Row, list[Candidate] | str]]:
-    """Each row with its image's candidates, or with why there are none. No rows: no model is loaded."""
-    if not rows:
+    """Yields each record with its image's candidates, or with the reason why there are none.
+
+    Without records, loads no model.
+    """
+    if not records:
         return
-    writer = writer_of(config, collection.name, all(row["key"] in said for row in rows))
-    looked = map_ordered(partial(_look, collection, writer, said), rows, config.num_workers, 2 * config.batch_size)
-    todo = zip(rows, looked, strict=True)
-    while batch := list(islice(todo, config.batch_size)):
-        seen = [one for _, one in batch if isinstance(one, Seen)]
-        written = iter(writer.write(seen) if seen else [])
-        for row, one in batch:
-            yield row, next(written) if isinstance(one, Seen) else one
+    finder = candidate_finder(config, collection.name, all(record["key"] in unranked for record in records))
+    prepare = partial(_prepare, collection, finder, unranked)
+    images = map_ordered(prepare, records, config.num_workers, 2 * config.batch_size)
+    pairs = zip(records, images, strict=True)
+    while batch := list(islice(pairs, config.batch_size)):
+        prepared = [image for _, image in batch if isinstance(image, PreparedImage)]
+        candidates = iter(finder.find(prepared) if prepared else [])
+        for record, image in batch:
+            yield record, next(candidates) if isinstance(image, PreparedImage) else image
 
 
-def _kept(collection: Collection, part: str) -> list[str] | None:
-    """The keys that were chosen, by whatever rule; None where nothing was chosen yet."""
+def _prepare(
+    collection: Collection, finder: CandidateFinder, unranked: Mapping[str, Sequence[Candidate]], record: Row
+) -> PreparedImage | str:
+    """Decodes an image for the models, or returns the reason why it can't be decoded."""
+    try:
+        # twice the model's side: large photos decode faster, and nothing of it shows once they are shrunk
+        image = decode(collection.root / record["image"], at_least=2 * finder.side)
+        return finder.prepare(record, image, unranked.get(record["key"]))
+    except ImageError as error:
+        return error.reason
+
+
+def _kept_keys(collection: Collection, part: str) -> list[str] | None:
+    """Returns the keys that choose kept; None where there are no choices yet."""
     if not collection.parts(Table.CHOICES):
         return None
-    collection.stamp(Table.CHOICES, part)  # says what to do where the part is not there
+    collection.stamp(Table.CHOICES, part)  # raises a UserError that says what to do where the part is missing
     choices = collection.read(Table.CHOICES, part, ["key", "choice"])
     return list(choices.filter(pc.equal(choices["choice"], Choice.KEPT))["key"].to_pylist())
 
 
-def _chosen(collection: Collection, part: str) -> list[Row]:
-    """Records of the images to caption, in order."""
+def _records_to_caption(collection: Collection, part: str) -> list[Row]:
     columns = ["key", "status", "image", "width", "height", "bytes", "sha256", "text", "text_kind"]
     records = collection.read(Table.RECORDS, part, columns)
-    kept = _kept(collection, part)
+    kept = _kept_keys(collection, part)
     if kept is not None:
         chosen: pa.Table = records.filter(pc.is_in(records["key"], pa.array(kept, pa.string())))
     else:
@@ -175,50 +190,40 @@ def _chosen(collection: Collection, part: str) -> list[Row]:
     return list(chosen.to_pylist())
 
 
-def _stays(row: Row, collection: Collection, config: CaptionConfig) -> bool:
+def _keeps_text(record: Row, collection: Collection, config: CaptionConfig) -> bool:
     """Whether an image keeps the text it came with."""
-    if row["text"] is None or row["text_kind"] not in config.keep_kinds:
+    if record["text"] is None or record["text_kind"] not in config.keep_kinds:
         return False
-    return not (row["text_kind"] == CaptionKind.TEMPLATE and collection.name in config.templates)
+    return not (record["text_kind"] == CaptionKind.TEMPLATE and collection.name in config.templates)
 
 
-def _there(collection: Collection, part: str) -> list[dict[str, Any]]:
-    """What the part that lies there has of each image: key, candidates, recipe."""
+def _existing_rows(collection: Collection, part: str) -> list[Row]:
+    """Returns key, candidates and recipe of the rows of the part that exists."""
     if part not in collection.parts(Table.CAPTIONS):
         return []
     return list(collection.read(Table.CAPTIONS, part, ["key", "candidates", "recipe"]).to_pylist())
 
 
-def _look(collection: Collection, writer: Writer, said: Mapping[str, Sequence[Candidate]], row: Row) -> Seen | str:
-    """An image as the models take it, or why there is none."""
-    try:
-        # twice the model's side: large photos decode faster, and nothing of it shows once they are shrunk
-        picture = decode(collection.root / row["image"], at_least=2 * writer.side)
-        return writer.look(row, picture, said.get(row["key"]))
-    except ImageError as error:
-        return error.reason
-
-
-def _row(record: Row, found: Found | None, config: CaptionConfig, source: str) -> dict[str, Any]:
-    """A row of captions: of what was found, or of the text that the image came with; edited."""
-    made = {"key": record["key"], "unedited": record["text"], "kind": record["text_kind"], "doubtful": None}
+def _caption_row(record: Row, found: CandidateSet | None, config: CaptionConfig, source: str) -> Row:
+    """Returns a row of captions: of the best candidate, or of the text that the image came with; edited."""
+    row = {"key": record["key"], "unedited": record["text"], "kind": record["text_kind"], "doubtful": None}
     if found is not None:
-        made |= _chosen_of(found, config)
-    return {**made, "caption": edit(made["unedited"], config.edit, source)}
+        row |= _best_candidate(found, config)
+    return {**row, "caption": edit(row["unedited"], config.edit, source)}
 
 
-def _chosen_of(found: Found, config: CaptionConfig) -> dict[str, Any]:
-    chosen, margin = best(found.candidates)
-    cosine = chosen.similarity
+def _best_candidate(found: CandidateSet, config: CaptionConfig) -> Row:
+    best, margin = select_best(found.candidates)
+    cosine, lowest = best.similarity, config.doubtful_below
     return {
-        "unedited": chosen.caption,
-        "kind": chosen.kind,
-        "model": config.model if chosen.kind == CaptionKind.MODEL else None,
-        "score": chosen.score,
+        "unedited": best.caption,
+        "kind": best.kind,
+        "model": config.model if best.kind == CaptionKind.MODEL else None,
+        "score": best.score,
         "similarity": cosine,
         "margin": margin,
         "clip": None if cosine is None else _clip_name(config),
-        "doubtful": None if cosine is None or config.doubtful_below is None else cosine < config.doubtful_below,
+        "doubtful": None if cosine is None or lowest is None else cosine < lowest,
         **found.to_row(),
     }
 

@@ -12,7 +12,7 @@ from dreamloom.base.stage import reasons
 from dreamloom.caption.config import EditConfig
 from dreamloom.caption.convert import Converted, convert
 from dreamloom.caption.edit import edit
-from dreamloom.caption.edit_collection import Edit, edit_captions, edits_of, edits_of_folder
+from dreamloom.caption.edit_collection import Edit, edit_captions, preview_edits, preview_folder_edits
 from dreamloom.caption.formats import FormatName, SourceName
 from dreamloom.caption.formats.target import CHANGED, MADE, ODD, RIGHT, SKIPPED
 from dreamloom.flows.contents import evenly_spaced
@@ -109,7 +109,7 @@ def edit_(
         raise UserError(f"{folder} is no collection, so it has no edits to take back.")
     with Terminal() as terminal, terminal.watch(f"edit {place.name}") as progress:
         if dry_run:
-            _show(edits_of_folder(place, from_, config, progress))
+            _show(preview_folder_edits(place, from_, config, progress))
             return
         log = log or _log_of(folder)
         done = convert(
@@ -119,7 +119,7 @@ def edit_(
 
 
 def _edit_collection(collection: Collection, rules: EditConfig, dry_run: bool) -> None:
-    edits = edits_of(collection, rules)
+    edits = preview_edits(collection, rules)
     if dry_run:
         _show(edits)
         return

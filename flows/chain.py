@@ -15,7 +15,7 @@ from pathlib import Path
 from dreamloom.base.clip import unload_clip
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import lock
-from dreamloom.caption import blip
+from dreamloom.caption.captioners import unload_captioners
 from dreamloom.flows import run_folders, steps, train_steps
 from dreamloom.flows.logs import PRINTED, log_to_file
 from dreamloom.flows.project import Project
@@ -84,7 +84,7 @@ def run(project: Project, perform: Callable[[Step], Outcome]) -> list[Outcome]:
 
 def forget_models() -> None:
     """Lets go of the models that scored and captioned: training wants all memory for itself."""
-    blip.unload()
+    unload_captioners()
     unload_clip()
     if "torch" in sys.modules:  # what is there already needs none
         import torch

@@ -268,7 +268,7 @@ class CaptionStep(PartsStep):
 
     def remaining_share(self, parts: Sequence[str]) -> float:
         """Returns the share of captions that no earlier run has written."""
-        return captioning.left(self.collection, self.config, parts)
+        return captioning.remaining_share(self.collection, self.config, parts)
 
     def images(self) -> CaptionedImages:
         """Returns some of the images with their captions."""

@@ -29,7 +29,7 @@ def test_a_model_that_is_none_is_refused_in_one_sentence(tiny: str, tmp_path: Pa
         (str(tmp_path / "nowhere"), "no config.json"),
         ("blip", "no config.json"),
         ("./org/name", "no config.json"),
-        (str(tmp_path / "clip"), "of the kind clip, not blip or blip-2"),
+        (str(tmp_path / "clip"), "of type clip, not blip or blip-2"),
         (str(tmp_path / "bare"), "has no weights"),
         (str(tmp_path / "list"), "no config.json"),
     ]:

@@ -14,11 +14,11 @@ from PIL import Image
 from dreamloom.base.clip_config import ClipConfig
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import StageConfig, Summary
-from dreamloom.caption import ranking as candidates
+from dreamloom.caption.captioners.blip import Blip
 from dreamloom.caption.config import CaptionConfig, EditConfig
 from dreamloom.caption.edit import edit
-from dreamloom.caption.edit_collection import edit_captions, edits_of
-from dreamloom.caption.stage import caption, left, recipes
+from dreamloom.caption.edit_collection import edit_captions, preview_edits
+from dreamloom.caption.stage import caption, recipes, remaining_share
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Table
 
 HOUSE = Path(__file__).parents[2]
@@ -45,13 +45,13 @@ def choose(collection: Collection, kinds: list[Choice], stamp: str = "r") -> lis
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images BLIP was asked about, a batch."""
     counts: list[int] = []
-    write = candidates.Blip.write
+    write = Blip.generate
 
     def counted(self: Any, pictures: Any, keys: Any) -> Any:
         counts.append(len(keys))
         return write(self, pictures, keys)
 
-    monkeypatch.setattr(candidates.Blip, "write", counted)
+    monkeypatch.setattr(Blip, "generate", counted)
     return counts
 
 
@@ -321,13 +321,13 @@ def test_new_pictures_are_described_and_the_others_only_ranked(
     caption(collection, config_of(tiny, keep_kinds=[]))
     choose(collection, [Choice.KEPT] * 6, "another")
     config = config_of(tiny, keep_kinds=[], **FLOOR)
-    assert left(collection, config_of(tiny, keep_kinds=[]), ["00000"]) == pytest.approx(2 / 6)
-    assert left(collection, config, ["00000"]) == 1
+    assert remaining_share(collection, config_of(tiny, keep_kinds=[]), ["00000"]) == pytest.approx(2 / 6)
+    assert remaining_share(collection, config, ["00000"]) == 1
     asked.clear()
     caption(collection, config)
     assert asked == [2]
     assert all(row["similarity"] is not None for row in captions(collection))
-    assert left(collection, config, ["00000"]) == 0
+    assert remaining_share(collection, config, ["00000"]) == 0
 
 
 def test_what_no_model_was_asked_for_makes_nothing_again(
@@ -382,11 +382,11 @@ def test_captions_are_edited_as_the_stage_would_and_the_model_may_be_gone(
     collection, anew = make_collection(part_rows=4), make_collection("anew", part_rows=4)
     caption(collection, config)
     plain = collection.read(Table.CAPTIONS)
-    promised = edits_of(collection, rules)
+    promised = preview_edits(collection, rules)
     assert edit_captions(collection, rules) == [EditConfig()]
     caption(anew, config.model_copy(update={"edit": rules}))
     assert collection.read(Table.CAPTIONS).equals(anew.read(Table.CAPTIONS))
-    assert [(row["key"], row["caption"]) for row in captions(collection)] == [(e.picture, e.after) for e in promised]
+    assert [(row["key"], row["caption"]) for row in captions(collection)] == [(e.image, e.after) for e in promised]
     assert caption(collection, config.model_copy(update={"edit": rules})).parts_done == 0
     shutil.rmtree(model)
     assert edit_captions(collection, EditConfig(prefix="y")) == [rules]

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.pixels import decode
-from dreamloom.caption.blip import load, unload
+from dreamloom.caption.captioners.blip import load_blip, unload_blip
 from dreamloom.caption.config import CaptionConfig
 
 HOUSE = Path(__file__).parents[2]
@@ -55,9 +55,9 @@ def one_at_a_time(folder: str, kind: str, picture: Image.Image, prompt: str, bea
 def test_batches_say_token_for_token_what_one_at_a_time_says(
     folder: str, picture: Draw, config_of: MakeConfig, kind: str, beams: int, prompt: str
 ) -> None:
-    blip = load(config_of(folder, num_beams=beams, prompt=prompt, num_candidates=beams))
+    blip = load_blip(config_of(folder, num_beams=beams, prompt=prompt, num_candidates=beams))
     pictures = [picture(number) for number in range(12)]
-    written = blip.write([blip.prepare(one) for one in pictures], KEYS[:12])
+    written = blip.generate([blip.prepare(one) for one in pictures], KEYS[:12])
     for one, ours in zip(pictures, written, strict=True):
         assert [each.tokens for each in ours] == one_at_a_time(folder, kind.split()[0], one, prompt, beams)
     assert len({tuple(first.tokens) for first, *_ in written}) > 6  # one that says the same of all proves nothing
@@ -66,8 +66,8 @@ def test_batches_say_token_for_token_what_one_at_a_time_says(
 def test_the_text_is_that_of_the_processor(tiny: str, picture: Draw, config_of: MakeConfig) -> None:
     from transformers import BlipProcessor
 
-    blip = load(config_of(tiny))
-    ((written,),) = blip.write([blip.prepare(picture(0))], KEYS[:1])
+    blip = load_blip(config_of(tiny))
+    ((written,),) = blip.generate([blip.prepare(picture(0))], KEYS[:1])
     decode_tokens = BlipProcessor.from_pretrained(tiny).decode
     assert written.text == decode_tokens(written.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=True)
 
@@ -75,7 +75,7 @@ def test_the_text_is_that_of_the_processor(tiny: str, picture: Draw, config_of: 
 def test_pictures_are_normalised_as_clip_has_it(tiny: str, config_of: MakeConfig) -> None:
     import torch
 
-    pixels = load(config_of(tiny)).prepare(Image.new("RGB", (50, 20), (255, 0, 128)))
+    pixels = load_blip(config_of(tiny)).prepare(Image.new("RGB", (50, 20), (255, 0, 128)))
     mean, deviation = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
     wanted = [(value - m) / d for value, m, d in zip((1.0, 0.0, 128 / 255), mean, deviation, strict=True)]
     assert pixels.shape == (3, 32, 32)
@@ -87,13 +87,13 @@ def test_what_is_drawn_hangs_on_the_seed_and_the_picture_alone(
     folder: str, picture: Draw, config_of: MakeConfig
 ) -> None:
     config = config_of(folder, top_p=0.9, num_candidates=4)
-    blip = load(config)
+    blip = load_blip(config)
     ready = [blip.prepare(picture(number)) for number in range(6)]
-    together = blip.write(ready, KEYS[:6])
-    backwards = blip.write(ready[::-1], KEYS[:6][::-1])[::-1]
-    alone = [blip.write([one], [key])[0] for one, key in zip(ready, KEYS, strict=False)]
+    together = blip.generate(ready, KEYS[:6])
+    backwards = blip.generate(ready[::-1], KEYS[:6][::-1])[::-1]
+    alone = [blip.generate([one], [key])[0] for one, key in zip(ready, KEYS, strict=False)]
     assert tokens_of(together) == tokens_of(backwards) == tokens_of(alone)
-    assert tokens_of(load(config.model_copy(update={"seed": 1})).write(ready, KEYS[:6])) != tokens_of(together)
+    assert tokens_of(load_blip(config.model_copy(update={"seed": 1})).generate(ready, KEYS[:6])) != tokens_of(together)
     assert all(len({tuple(one.tokens) for one in each}) > 1 for each in together)
     assert all(5 <= len(one.tokens) <= 12 for each in together for one in each)
 
@@ -103,16 +103,16 @@ def tokens_of(written: Any) -> list[list[list[int]]]:
 
 
 def test_the_score_of_what_is_drawn_is_the_models_own(tiny: str, picture: Draw, config_of: MakeConfig) -> None:
-    greedy = load(config_of(tiny)).write([load(config_of(tiny)).prepare(picture(3))], KEYS[:1])[0][0]
-    narrow = load(config_of(tiny, top_p=1e-6))  # a nucleus of one token is greedy
-    ((drawn,),) = narrow.write([narrow.prepare(picture(3))], KEYS[:1])
+    greedy = load_blip(config_of(tiny)).generate([load_blip(config_of(tiny)).prepare(picture(3))], KEYS[:1])[0][0]
+    narrow = load_blip(config_of(tiny, top_p=1e-6))  # a nucleus of one token is greedy
+    ((drawn,),) = narrow.generate([narrow.prepare(picture(3))], KEYS[:1])
     assert drawn == greedy
 
 
 def test_the_model_is_kept_until_it_is_to_be_forgotten(tiny: str, config_of: MakeConfig) -> None:
-    kept = weakref.ref(load(config_of(tiny)).loaded.model)
-    assert load(config_of(tiny, num_beams=2, batch_size=3)).loaded.model is kept()
-    unload()
+    kept = weakref.ref(load_blip(config_of(tiny)).loaded.model)
+    assert load_blip(config_of(tiny, num_beams=2, batch_size=3)).loaded.model is kept()
+    unload_blip()
     gc.collect()
     assert kept() is None
 
@@ -122,17 +122,17 @@ def test_a_model_that_was_exchanged_is_loaded_anew(
 ) -> None:
     place = tmp_path / "model"
     shutil.copytree(tiny, place)
-    assert not load(config_of(str(place))).loaded.is_blip2
+    assert not load_blip(config_of(str(place))).loaded.is_blip2
     shutil.rmtree(place)
     shutil.copytree(tiny2, place)
-    assert load(config_of(str(place))).loaded.is_blip2
+    assert load_blip(config_of(str(place))).loaded.is_blip2
 
 
 def test_the_score_is_the_mean_log_probability_of_the_tokens(tiny: str, picture: Draw, config_of: MakeConfig) -> None:
     import torch
 
-    blip = load(config_of(tiny, no_repeat_ngram_size=0, min_length=0))
-    ((written,),) = blip.write([blip.prepare(picture(3))], KEYS[:1])
+    blip = load_blip(config_of(tiny, no_repeat_ngram_size=0, min_length=0))
+    ((written,),) = blip.generate([blip.prepare(picture(3))], KEYS[:1])
     ids = torch.tensor([[5, *written.tokens, 3]])
     with torch.inference_mode():
         seen = blip.loaded.model.vision_model(pixel_values=blip.prepare(picture(3))[None])[0]
@@ -143,9 +143,9 @@ def test_the_score_is_the_mean_log_probability_of_the_tokens(tiny: str, picture:
 
 
 def test_words_are_put_together_as_people_write_them(tiny: str, config_of: MakeConfig) -> None:
-    blip = load(config_of(tiny))
+    blip = load_blip(config_of(tiny))
     tokens = blip.loaded.processor.tokenizer("a man's red car, a dog", add_special_tokens=False).input_ids
-    assert blip.text(tokens) == "a man's red car, a dog"
+    assert blip.decode_tokens(tokens) == "a man's red car, a dog"
 
 
 def test_weights_that_are_none_are_refused_in_one_sentence(tiny: str, tmp_path: Path) -> None:
@@ -153,18 +153,18 @@ def test_weights_that_are_none_are_refused_in_one_sentence(tiny: str, tmp_path: 
         (tmp_path / name).write_bytes((Path(tiny) / name).read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(UserError, match="can't be loaded"):
-        load(CaptionConfig(model=str(tmp_path), device="cpu"))
+        load_blip(CaptionConfig(model=str(tmp_path), device="cpu"))
     save_file({}, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match="lacks weights"):
-        load(CaptionConfig(model=str(tmp_path), device="cpu"))
+        load_blip(CaptionConfig(model=str(tmp_path), device="cpu"))
     with pytest.raises(UserError, match="can't be loaded"):
-        load(CaptionConfig(model="nobody/no-such-blip", device="cpu"))
+        load_blip(CaptionConfig(model="nobody/no-such-blip", device="cpu"))
 
 
 def test_the_shipped_blip_describes_a_real_photo(shared_data: Path) -> None:
     model = HOUSE / "demo" / "models" / "blip"
     if not model.is_dir():
         pytest.skip("the demo's models are not there")
-    blip = load(CaptionConfig(model=str(model), device="cpu"))
-    ((written,),) = blip.write([blip.prepare(decode(shared_data / "subjects" / "rc_car" / "02.jpg"))], KEYS[:1])
+    blip = load_blip(CaptionConfig(model=str(model), device="cpu"))
+    ((written,),) = blip.generate([blip.prepare(decode(shared_data / "subjects" / "rc_car" / "02.jpg"))], KEYS[:1])
     assert 5 <= len(written.tokens) <= 30
