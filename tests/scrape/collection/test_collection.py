@@ -53,6 +53,7 @@ def rows_of(table: Table) -> st.SearchStrategy[list[dict[str, Any]]]:
     return st.lists(row, max_size=8, unique_by=lambda r: r["key"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", list(Table))
 @given(data=st.data())
 def test_rows_that_are_written_are_read(

@@ -194,6 +194,7 @@ def test_a_sample_is_uniform(tmp_path: Path) -> None:
     assert abs(early - 500) < 60  # about five standard deviations
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("take", ["first", "best", "sample"])
 def test_candidates_do_not_depend_on_threads_or_row_groups(tmp_path: Path, take: str) -> None:
     rows = [row(i % 900, aesthetic=float(i % 13), TEXT=f"a person {i}") for i in range(1000)]
@@ -207,6 +208,7 @@ def test_candidates_do_not_depend_on_threads_or_row_groups(tmp_path: Path, take:
     assert answers[0] == answers[1] == answers[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("take", ["first", "best", "sample"])
 def test_candidates_do_not_depend_on_the_files(tmp_path: Path, take: str) -> None:
     rows = [row(i, aesthetic=float(i % 13)) for i in range(300)] + [row(i, TEXT="again") for i in range(0, 300, 5)]

@@ -64,6 +64,7 @@ LETTERS = "aAbsSkK+#.-_ 1éÉßσςΣ\n\u0301'ſ猫の"
 SOME_WORDS = st.lists(st.text(LETTERS, min_size=1, max_size=3).filter(lambda w: w.split()), max_size=3)
 
 
+@pytest.mark.slow
 @given(
     texts=st.lists(st.text(LETTERS, max_size=9), min_size=1, max_size=20),
     any_=SOME_WORDS,

@@ -180,6 +180,7 @@ def test_killed_while_it_waits_for_an_answer_it_ends_as_if_undisturbed(site: Any
     books.check()
 
 
+@pytest.mark.slow
 def test_a_kill_in_a_retry_loses_nothing(site: Any, tmp_path: Path, crash: Any) -> None:
     urls = [site.put(f"/{n}", status=503) for n in range(6)] + [site.put("/ok", site.picture(50))]
     collection = Collection(tmp_path / "c")

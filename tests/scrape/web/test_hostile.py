@@ -102,6 +102,7 @@ scrape(Collection(Path({str(collection.root)!r})), ScrapeConfig.model_validate_j
 """
 
 
+@pytest.mark.slow
 def test_sigterm_ends_it_and_what_was_done_stays(site: Any, collection: Collection) -> None:
     """Item 75."""
     running: list[subprocess.Popen[bytes]] = []
@@ -122,6 +123,7 @@ def test_sigterm_ends_it_and_what_was_done_stays(site: Any, collection: Collecti
     assert [site.hits[f"/{n}"] for n in (*range(5), "deadly")] == [1] * 5 + [2]
 
 
+@pytest.mark.slow
 def test_a_disk_that_takes_no_more_ends_it_and_room_lets_it_go_on(site: Any, collection: Collection) -> None:
     """Item 76, by a limit to the size of files."""
     urls = [site.put("/small", site.picture(1)), site.put("/large", site.picture(2, 900, 900, "PNG"))]

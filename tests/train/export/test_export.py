@@ -108,6 +108,7 @@ def test_known_names_of_stable_diffusion_1() -> None:
     assert made["first_stage_model.encoder.mid.attn_1.q.weight"].ndim == 4
 
 
+@pytest.mark.slow
 def test_a_vae_without_original_names_is_said_to_have_none() -> None:
     with pytest.raises(NoOriginalKeyError):
         to_original_keys(unet_of("two levels").state_dict(), AutoencoderTiny().state_dict(), {}, open_clip=False)
@@ -167,6 +168,7 @@ def test_an_export_that_is_there_needs_no_torch(trained: Path, tmp_path: Path) -
     assert done.stdout.strip() == "False False"
 
 
+@pytest.mark.slow
 def test_a_vae_without_original_names_exports_in_diffusers_format_alone(
     tiny_base: str, folder: Path, tmp_path: Path, shared_data: Path, config: Config
 ) -> None:

@@ -30,6 +30,7 @@ def test_tensorboard_has_the_curves_and_the_samples(
     assert found.Tags()["images"] == ["samples"]
 
 
+@pytest.mark.slow
 def test_weights_and_biases_keeps_a_run_offline(tmp_path: Path) -> None:
     """In a process of its own, as wandb starts a service that outlives the run."""
     pytest.importorskip("wandb")

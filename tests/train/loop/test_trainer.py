@@ -124,6 +124,7 @@ def test_the_average_has_the_stated_half_life(made: Made) -> None:
     assert not torch.equal(now, mean)
 
 
+@pytest.mark.slow
 def test_dropped_captions_are_the_empty_one_in_the_stated_share(tiny_base: str, folder: Path, config: Config) -> None:
     data = read_dataset(folder, 32, 8, 1)
     model = load_model(tiny_base, CPU)
@@ -150,6 +151,7 @@ def test_a_batchs_loss_does_not_depend_on_what_came_before(made: Made) -> None:
     assert torch.equal(trainer.loss(batches[3]).detach(), late)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -41,6 +41,7 @@ def same(one: Any, other: Any) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+@pytest.mark.slow
 def test_a_file_opens_to_the_bits_that_diffusers_finds_in_it(exported: Path) -> None:
     ours = load_model(str(exported / "model.safetensors"), CPU)
     theirs = StableDiffusionPipeline.from_single_file(
