@@ -52,13 +52,15 @@ _CONTENT = ["split", "file", "multiply", "caption", "sha256"]
 _log = logging.getLogger(__name__)
 
 
-def balance(sources: Sequence[Source], config: BalanceConfig, workspace: Path, progress: Progress = silent) -> Summary:
+def balance(
+    sources: Sequence[Source], config: BalanceConfig, workspace: Path | str, progress: Progress = silent
+) -> Summary:
     """Writes the training folder, the held-out images and the manifest, unless they exist by the same recipe.
 
     Raises:
         UserError: a source has no choices yet, nothing is left to balance, or another process uses the workspace.
     """
-    ordered = sort_by_priority(sources)
+    workspace, ordered = Path(workspace), sort_by_priority(sources)
     balance_recipe = _recipe(ordered, config)
     with lock(workspace):
         remove_leftovers(workspace)

@@ -77,7 +77,7 @@ def run(project: Project, perform: Callable[[Step], Outcome]) -> list[Outcome]:
             if level.then is not None:
                 level.then()
         if outcomes[-1].finished and (any(o.changed for o in outcomes) or not report_path(project.workspace).exists()):
-            evaluation = _evaluation(project.workspace) if project.evaluate is not None else None
+            evaluation = evaluation_path(project) if project.evaluate is not None else None
             write_report(project.name, project.workspace, run_folder(project), evaluation)
     return outcomes
 
@@ -122,13 +122,14 @@ def _model(project: Project) -> Branch:
     ]
     if project.evaluate is not None:
         config = as_trained(project.evaluate, project)
-        heldout, output = workspace / "heldout", _evaluation(workspace)
+        heldout, output = workspace / "heldout", evaluation_path(project)
         branch.append(train_steps.EvaluateStep(run_now, project.train.base, heldout, config, output))
     return [*branch, train_steps.ExportStep(run_now, workspace / "model", project.export)]
 
 
-def _evaluation(workspace: Path) -> Path:
-    return workspace / "report" / "evaluation.json"
+def evaluation_path(project: Project) -> Path:
+    """Returns the file of the project's evaluate section."""
+    return project.workspace / "report" / "evaluation.json"
 
 
 def as_trained(config: EvaluateConfig, project: Project) -> EvaluateConfig:

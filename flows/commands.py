@@ -10,13 +10,13 @@ from dreamloom.base import processes
 from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.errors import UserError
 from dreamloom.base.text import printable
-from dreamloom.flows import chain
+from dreamloom.flows import api, chain
 from dreamloom.flows.contents import Captions, captions_of_workspace
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.report import report_path
-from dreamloom.flows.steps import Outcome, Step
+from dreamloom.flows.steps import Outcome
 from dreamloom.flows.tables import balance, funnel
-from dreamloom.flows.terminal import Terminal, funnel_table, print_table, rows_table, say
+from dreamloom.flows.terminal import Terminal, funnel_table, print_table, rows_table
 
 PROJECT = Path("project.yaml")
 
@@ -39,15 +39,14 @@ def run(
     if processes.world_size() > 1:
         raise UserError("run is for one process; have several train WORKSPACE/dataset by `dreamloom train`.")
     loaded = load_project(project)
-    keep_freed_memory()
     if track or (track is None and "PREFECT_API_URL" in os.environ):
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # what matters is printed here
         from dreamloom.flows.prefect_flows import run_tracked
 
+        keep_freed_memory()
         outcomes = run_tracked(project.absolute())
     else:
-        with Terminal() as terminal:
-            outcomes = chain.run(loaded, lambda step: _perform(step, terminal))
+        outcomes = list(api.run(loaded).outcomes)
     _close(loaded, outcomes)
 
 
@@ -118,13 +117,6 @@ def near(path: Path) -> Path:
     """A path as one would type it here: relative, where it lies below."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
-
-
-def _perform(step: Step, terminal: Terminal) -> Outcome:
-    with terminal.watch(step.title) as progress:
-        outcome = step.run(progress)
-    say(outcome.message)
-    return outcome
 
 
 def _close(project: Project, outcomes: list[Outcome]) -> None:

@@ -92,12 +92,13 @@ class Project(StageConfig):
         return [Source(self.collection(n), s.role, s.share, s.multiply) for n, s in self.sources.items()]
 
 
-def load_project(path: Path) -> Project:
+def load_project(path: Path | str) -> Project:
     """Reads a project.yaml, or that of a folder. Relative paths in it are relative to it.
 
     Raises:
         UserError: it can't be read, or says what can't be; a line for each key that is wrong, as it is in the file.
     """
+    path = Path(path)
     file = path / "project.yaml" if path.is_dir() else path
     try:
         project = Project.model_validate(_read(file))

@@ -78,14 +78,14 @@ class DreamBoothSummary:
 
 
 def dreambooth(
-    subjects: Path, target: Path, config: DreamBoothConfig, progress: Progress = silent
+    subjects: Path | str, target: Path | str, config: DreamBoothConfig, progress: Progress = silent
 ) -> DreamBoothSummary:
     """Makes a training folder; class images that are there already are not drawn again.
 
     Raises:
         UserError: a subject lacks something, the model is not there, or `target` holds something else.
     """
-    found = read_subjects(subjects)
+    found, target = read_subjects(Path(subjects)), Path(target)
     check_base_model(config.base)
     models = {"base": fingerprint(config.base)}
     made = recipe("dreambooth", 1, config, models=models)

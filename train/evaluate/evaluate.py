@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from dreamloom.base import html
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import fingerprint
 from dreamloom.base.progress import Progress, silent
@@ -64,6 +65,11 @@ class Measure:
     now: float
     pictures: int
 
+    def __str__(self) -> str:
+        """ "12.3 ± 0.8 %"."""
+        error = "" if self.error is None else f" ± {100 * self.error:.1f}"
+        return f"{100 * self.change:.1f}{error} %"
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -83,9 +89,24 @@ class Evaluation:
         """Itself as JSON types."""
         return asdict(self)
 
+    def _repr_html_(self) -> str:
+        measures = {"learned": self.learned, "forgotten": self.forgotten}
+        rows = [
+            {
+                "measure": name,
+                "of the base model's loss": str(measure),
+                "base model": measure.base,
+                "now": measure.now,
+                "images": measure.pictures,
+            }
+            for name, measure in measures.items()
+            if measure is not None
+        ]
+        return html.table(rows) or "<p>Nothing is held out, so nothing was measured.</p>"
+
 
 def evaluate(
-    model: Path | str, base: str, heldout: Path, config: EvaluateConfig, progress: Progress = silent
+    model: Path | str, base: str, heldout: Path | str, config: EvaluateConfig, progress: Progress = silent
 ) -> Evaluation:
     """Measures a model against its base.
 
@@ -99,7 +120,7 @@ def evaluate(
     """
     check_base_model(base)
     source = find_source(model)
-    kinds = read_heldout(heldout, config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
+    kinds = read_heldout(Path(heldout), config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
     if known := measured_in_training(source, base, kinds, config):
         return known
     from dreamloom.train.evaluate.held_out_loss import compare  # torch from here on

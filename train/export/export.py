@@ -48,7 +48,9 @@ class ExportSummary:
     """Why there is no single file, where one was wanted."""
 
 
-def export(checkpoint: Path, target: Path, config: ExportConfig, progress: Progress = silent) -> ExportSummary:
+def export(
+    checkpoint: Path | str, target: Path | str, config: ExportConfig, progress: Progress = silent
+) -> ExportSummary:
     """Writes a run's model.
 
     Args:
@@ -59,6 +61,7 @@ def export(checkpoint: Path, target: Path, config: ExportConfig, progress: Progr
     Raises:
         UserError: there is no such checkpoint, or `target` holds something else than an export.
     """
+    checkpoint, target = Path(checkpoint), Path(target)
     _check_target(target)
     source, settings = _find(checkpoint)
     made = _recipe(checkpoint, config)

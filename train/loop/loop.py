@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 
 def train(
-    folder: Path, run: Path, config: TrainConfig, heldout: Path | None = None, progress: Progress = silent
+    folder: Path | str,
+    run: Path | str,
+    config: TrainConfig,
+    heldout: Path | str | None = None,
+    progress: Progress = silent,
 ) -> TrainSummary:
     """Fine-tunes a model; goes on where the run stopped, and does nothing where it is finished.
 
@@ -37,6 +41,7 @@ def train(
         UserError: the config, the folders or the models are wrong, the run belongs to another config, another process
             trains it, the disk is full, or the loss is no number any more.
     """
+    folder, run, heldout = Path(folder), Path(run), Path(heldout) if heldout else None
     check_models(config)
     dataset = read_dataset(
         folder, config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale, progress

@@ -1,0 +1,89 @@
+# What dreamloom offers, and where each name lives. Type checkers and editors read this, and so does __init__.py.
+
+from dreamloom.base.errors import StageFailed, UserError
+from dreamloom.base.progress import Progress
+from dreamloom.base.stage import Summary
+from dreamloom.caption.config import CaptionConfig, EditConfig
+from dreamloom.caption.edit_collection import edit_captions
+from dreamloom.caption.stage import caption as caption_images
+from dreamloom.curate.assemble import balance
+from dreamloom.curate.choose import choose
+from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
+from dreamloom.curate.score import score
+from dreamloom.curate.source import Role, Source
+from dreamloom.flows.api import ProjectPlan, ProjectRun, ingest, plan, progress, run
+from dreamloom.flows.project import Project, load_project
+from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table
+from dreamloom.scrape.datasets.coco import CocoConfig
+from dreamloom.scrape.datasets.ffhq import FfhqConfig
+from dreamloom.scrape.datasets.folder import FolderConfig
+from dreamloom.scrape.datasets.huggingface import HuggingfaceConfig
+from dreamloom.scrape.datasets.imagenet import ImagenetConfig
+from dreamloom.scrape.datasets.webdataset import WebdatasetConfig
+from dreamloom.scrape.index.config import FilterConfig
+from dreamloom.scrape.index.filter import filter_laion
+from dreamloom.scrape.web.config import ScrapeConfig
+from dreamloom.scrape.web.scrape import scrape as scrape_images
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.dreambooth import DreamBoothConfig, dreambooth
+from dreamloom.train.evaluate.evaluate import EvaluateConfig, Evaluation, Measure, evaluate
+from dreamloom.train.evaluate.results import read_evaluation
+from dreamloom.train.export.export import ExportConfig, export
+from dreamloom.train.loop.loop import train as train_model
+from dreamloom.train.run.folder import TrainSummary
+
+__version__: str
+
+__all__ = [
+    "BalanceConfig",
+    "CaptionConfig",
+    "CaptionKind",
+    "Choice",
+    "ChooseConfig",
+    "CocoConfig",
+    "Collection",
+    "DreamBoothConfig",
+    "EditConfig",
+    "EvaluateConfig",
+    "Evaluation",
+    "ExportConfig",
+    "FfhqConfig",
+    "FilterConfig",
+    "FolderConfig",
+    "HuggingfaceConfig",
+    "ImagenetConfig",
+    "Measure",
+    "Progress",
+    "Project",
+    "ProjectPlan",
+    "ProjectRun",
+    "Role",
+    "ScoreConfig",
+    "ScrapeConfig",
+    "Source",
+    "StageFailed",
+    "Status",
+    "Summary",
+    "Table",
+    "TrainConfig",
+    "TrainSummary",
+    "UserError",
+    "WebdatasetConfig",
+    "balance",
+    "caption_images",
+    "choose",
+    "dreambooth",
+    "edit_captions",
+    "evaluate",
+    "export",
+    "filter_laion",
+    "ingest",
+    "load_project",
+    "plan",
+    "progress",
+    "read_evaluation",
+    "run",
+    "score",
+    "scrape_images",
+    "train_model",
+]

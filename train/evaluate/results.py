@@ -1,0 +1,55 @@
+"""Evaluations on disk: that of a run (dreamloom.train.loop.history), and the file of `dreamloom evaluate`."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dreamloom.base.errors import UserError
+from dreamloom.base.versions import RUN, known, renamed
+from dreamloom.train.evaluate.evaluate import Evaluation, Measure, measure_all
+from dreamloom.train.run.folder import best_point
+
+_RENAMED = {"images": "pictures"}
+"""Keys of a measure in releases before 0.2 → their names now."""
+
+
+def read_evaluation(path: Path | str) -> Evaluation | None:
+    """Reads what a model learned and forgot, as it was measured before.
+
+    Args:
+        path: a run, whose best point is taken, as `export` does; or a file that `dreamloom evaluate` wrote.
+
+    Returns:
+        None for a run that has measured nothing yet, or has no images to measure by.
+
+    Raises:
+        UserError: the file can't be read, or holds something else.
+    """
+    path = Path(path).expanduser()
+    file = path / "evaluation.json" if path.is_dir() else path
+    if path.is_dir() and not file.exists():
+        return None
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        RUN.check(stored.get("schema"), file)
+        return _of_file(stored["evaluation"]) if "evaluation" in stored else _of_run(stored)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is no evaluation that can be read ({error}); name a run, or another file.") from error
+
+
+def _of_run(stored: Mapping[str, Any]) -> Evaluation | None:
+    best = best_point([point for point in stored["points"] if str(point["images_seen"]) in stored["now"]])
+    if best is None:
+        return None
+    now = stored["now"][str(best)]
+    return Evaluation(*measure_all(stored["base"], now), stored["base"], now, tuple(stored["problems"]))
+
+
+def _of_file(stored: Mapping[str, Any]) -> Evaluation:
+    measures = {name: _measure(stored[name]) for name in ("learned", "forgotten")}
+    return Evaluation(**{**known(Evaluation, stored), **measures, "problems": tuple(stored["problems"])})
+
+
+def _measure(stored: Mapping[str, Any] | None) -> Measure | None:
+    return Measure(**known(Measure, renamed(stored, _RENAMED))) if stored else None
