@@ -1,4 +1,4 @@
-"""What is in COCO's photos, by its instances files.
+"""The instances files of COCO: which categories its photos show.
 
 https://cocodataset.org/#format-data
 """
@@ -16,16 +16,17 @@ Categories = dict[int, tuple[str, str]]
 
 @lru_cache(maxsize=1)
 def read_instances(file: Path, version: str) -> tuple[Categories, dict[int, frozenset[int]]]:
-    """The categories, and which of them each photo shows.
+    """Reads the categories, and photo → the categories that it shows.
 
     Args:
-        version: of the file, so that a changed one is read anew.
+        file: the instances file.
+        version: version of the file, so that a changed one is read again.
 
     Raises:
-        UserError: it can't be read, or is no instances file.
+        UserError: it can't be read, or is not an instances file.
     """
     try:
-        document = json.loads(file.read_bytes(), object_hook=_needed)
+        document = json.loads(file.read_bytes(), object_hook=_keep_needed)
         names = {each["id"]: (each["name"].lower(), each["supercategory"].lower()) for each in document["categories"]}
         shown: dict[int, set[int]] = {}
         for photo, category in document["annotations"]:
@@ -33,10 +34,12 @@ def read_instances(file: Path, version: str) -> tuple[Categories, dict[int, froz
     except OSError as error:
         raise UserError(f"{file} can't be read ({error.strerror}); name one of COCO's instances files.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is no COCO instances file ({error}); name one like instances_val2017.json.") from error
+        raise UserError(
+            f"{file} is not an instances file of COCO ({error}); name one like instances_val2017.json."
+        ) from error
     return names, {photo: frozenset(categories) for photo, categories in shown.items()}
 
 
-def _needed(item: dict[str, Any]) -> Any:
-    """Of an annotation its photo and category alone: the file is 450 MB, most of it outlines."""
+def _keep_needed(item: dict[str, Any]) -> Any:
+    """Keeps only photo and category of an annotation: most of the file's 450 MB are outlines."""
     return (item["image_id"], item["category_id"]) if "category_id" in item and "image_id" in item else item

@@ -1,10 +1,10 @@
-"""A folder of images, with captions in names or sidecars, or without any."""
+"""A folder of images, with captions in file names or sidecars, or without any."""
 
 import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
@@ -13,7 +13,10 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection, key_of
 from dreamloom.scrape.datasets.ingest import (
+    CAPTIONS,
+    PROVENANCE,
     ListedFile,
+    PartRows,
     UserPath,
     file_version,
     find_images,
@@ -26,27 +29,33 @@ from dreamloom.scrape.datasets.metadata import ImageMetadata
 from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_of_files
 
 SIDECARS = (".txt", ".caption", ".yaml", ".yml")
-"""Endings of the files that may lie beside an image with its caption; an earlier one wins."""
+"""Extensions of the files beside an image that may hold its caption; the first that exists wins."""
 
 
 class FolderConfig(StageConfig):
-    """Pictures of a folder and of all folders in it; hidden ones are left out."""
+    """A folder of images, including all folders below it; hidden ones are skipped."""
 
-    path: UserPath = Field(description="The folder; all folders below it count, too.")
-    captions: Literal["auto", "names", "sidecars", "kohya", "none"] = Field(
+    path: UserPath = Field(description="The folder of images; folders below it are included.")
+    captions: Annotated[Literal["auto", "names", "sidecars", "kohya", "none"], CAPTIONS] = Field(
         "auto",
-        description="Where captions are: auto takes a sidecar (.txt, .caption, .yaml), else the file name where it "
-        "reads like a caption; names takes every file name that has no sidecar; sidecars takes only those; kohya "
-        "takes its meta.json; none takes nothing. An image without a caption gets one from the captioning model.",
+        description="Where captions are: auto takes a sidecar (.txt, .caption, .yaml), else the file name if it reads "
+        "like a caption; names takes every file name without a sidecar; sidecars takes sidecars only; kohya takes its "
+        "meta.json; none takes nothing. The captioning model captions images without a caption.",
     )
-    template: str | None = Field(None, description="One caption for all images, instead of their own.")
-    licence: str | None = Field(None, description="The licence of the images, for their provenance.")
-    author: str | None = Field(None, description="Who made the images, for their provenance.")
-    part_rows: int = Field(PART_ROWS, ge=1, description="Pictures a part: the unit of work and of resume.")
+    template: Annotated[str | None, CAPTIONS] = Field(
+        None, description="One caption for all images; null: each image's own."
+    )
+    licence: Annotated[str | None, PROVENANCE] = Field(
+        None, description="Licence of the images, recorded with each; null: not known."
+    )
+    author: Annotated[str | None, PROVENANCE] = Field(
+        None, description="Author of the images, recorded with each; null: not known."
+    )
+    part_rows: PartRows = PART_ROWS
 
 
 class FoundCaption(Protocol):
-    """A caption and where it was found: dreamloom.caption.sidecar.Caption is one."""
+    """A caption, and where it was found: dreamloom.caption.sidecar.Caption is one."""
 
     @property
     def text(self) -> str:
@@ -54,23 +63,23 @@ class FoundCaption(Protocol):
 
     @property
     def origin(self) -> str:
-        """ "name" where it is the file's name, anything else where it is a sidecar."""
+        """ "name" if it is the file's name; otherwise it comes from a sidecar."""
 
 
 class CaptionReader(Protocol):
-    """Finds an image's caption: caption.sidecar.read_caption is one. It is handed in, as scrape knows no captions."""
+    """Finds an image's caption: dreamloom.caption.sidecar.read_caption is one, which scrape may not import."""
 
     def __call__(self, image: Path, /) -> FoundCaption:
-        """The caption of an image, which may be empty."""
+        """Returns the caption of an image, which may be empty."""
 
 
 def recipes(collection: Collection, config: FolderConfig) -> dict[str, str]:
-    """Part → recipe; writes nothing.
+    """Returns part → recipe; writes nothing.
 
     Raises:
-        UserError: the folder is not there, holds no image, or holds the collection; or it lacks kohya's JSON.
+        UserError: the folder does not exist, contains no image, or contains the collection; or kohya's JSON is missing.
     """
-    return part_recipes("ingest folder", config, _find(collection, config)[0], config.part_rows)
+    return part_recipes("ingest folder", config, _list_files(collection, config)[0], config.part_rows)
 
 
 def ingest_folder(
@@ -82,84 +91,100 @@ def ingest_folder(
 ) -> Summary:
     """Records the images of a folder; see dreamloom.scrape.datasets.ingest.
 
-    Raises:
-        UserError: the folder is not there, holds no image, or holds the collection; or it lacks kohya's JSON.
-    """
-    listed, said = _find(collection, config)
+    Args:
+        collection: the collection to fill.
+        config: the folder, and where its captions are.
+        read_caption: finds the caption of an image, in a sidecar or its name.
+        progress: is told the images that are done.
+        parts: only these; None: all.
 
-    def facts(one: ListedFile) -> ImageMetadata:
-        text, kind = _caption(one.path, config, read_caption) if said is None else _kept(said.get(one.path))
+    Raises:
+        UserError: the folder does not exist, contains no image, or contains the collection; or kohya's JSON is missing.
+    """
+    files, kohya_captions = _list_files(collection, config)
+
+    def metadata_of(file: ListedFile) -> ImageMetadata:
+        if kohya_captions is None:
+            text, kind = _caption(file.path, config, read_caption)
+        else:
+            text, kind = _human_caption(kohya_captions.get(file.path))
         return ImageMetadata(text, kind, licence=config.licence, author=config.author)
 
-    made_by = part_recipes("ingest folder", config, listed, config.part_rows)
-    return ingest(collection, config, made_by, part_reader(listed, config.part_rows, facts), progress, parts)
-
-
-def reads_like_a_caption(text: str) -> bool:
-    """Whether a file's name was written as a caption, and not given by a camera or a program.
-
-    It is one if it has two or more words of letters ("a red car", not "IMG", "02", "photo 1" or "a-red-car"), or four
-    letters of a script that may be written without spaces, and does not begin as programs begin names.
-    """
-    if _GIVEN.match(text):
-        return False
-    words = [w for w in text.split() if any(c.isalpha() for c in w) and not any(c.isdigit() for c in w)]
-    return len(words) >= 2 or sum(unicodedata.category(c) == "Lo" for c in text) >= 4
-
-
-_GIVEN = re.compile(r"(screen ?shot\b|whatsapp image\b|photo on \d|new project\b|untitled design\b)", re.IGNORECASE)
-
-
-def _find(collection: Collection, config: FolderConfig) -> tuple[list[ListedFile], dict[Path, str] | None]:
-    """The images, and what kohya's JSON says of them, where it is asked for."""
-    if collection.root.resolve().is_relative_to(config.path.resolve()):
-        raise UserError(
-            f"{config.path} holds the workspace {collection.root}, so it would take in its own output; "
-            "move the workspace out of it, or name a folder within."
-        )
-    sidecars = SIDECARS if config.template is None and config.captions in ("auto", "names", "sidecars") else ()
-    listed = []
-    found = find_images(config.path)
-    said = _said_by_kohya(config, [path for path, _ in found])
-    for path, beside in found:
-        own = [path.with_suffix(s) for s in sidecars if f"{path.stem}{s}" in beside]
-        # The folder's own name, and not where it lies, so that a folder may be moved
-        key = key_of("folder", config.path.resolve().name, path.relative_to(config.path).as_posix())
-        version = file_version(path, *own)
-        listed.append(ListedFile(key, path, version if said is None else f"{said.get(path)} {version}"))
-    return listed, said
-
-
-def _said_by_kohya(config: FolderConfig, pictures: Sequence[Path]) -> dict[Path, str] | None:
-    """Picture → caption; None where the config does not ask for them."""
-    if config.captions != "kohya" or config.template is not None:
-        return None
-    names = [path.relative_to(config.path).as_posix() for path in pictures]
-    captions = read_metadata(config.path, names).captions
-    return {path: captions[name] for path, name in zip(pictures, names, strict=True) if name in captions}
-
-
-def _kept(text: str | None) -> tuple[str | None, CaptionKind]:
-    return text, CaptionKind.NONE if text is None else CaptionKind.HUMAN
-
-
-def _caption(picture: Path, config: FolderConfig, read_caption: CaptionReader) -> tuple[str | None, CaptionKind]:
-    if config.template is not None:
-        return config.template, CaptionKind.TEMPLATE
-    if config.captions == "none":
-        return None, CaptionKind.NONE
-    found = read_caption(picture)
-    by_name = config.captions == "names" or (config.captions == "auto" and reads_like_a_caption(found.text))
-    return _kept(None if found.origin == "name" and not by_name else found.text)
+    part_recipe = part_recipes("ingest folder", config, files, config.part_rows)
+    reader = part_reader(files, config.part_rows, metadata_of)
+    return ingest(collection, config, part_recipe, reader, progress, parts)
 
 
 def measure(config: FolderConfig) -> SourceSize:
     """Counts the images in the folder.
 
     Raises:
-        UserError: the folder does not exist or holds no image.
+        UserError: the folder does not exist or contains no image.
     """
     return size_of_files(path for path, _ in find_images(config.path))
+
+
+def reads_like_a_caption(text: str) -> bool:
+    """Tells whether a file name was written as a caption, and not given by a camera or a program.
+
+    It is a caption if it has two or more words of letters ("a red car", not "IMG", "02", "photo 1" or "a-red-car"), or
+    four letters of a script that may be written without spaces, and does not begin like the names that programs give.
+    """
+    if _GIVEN_NAME.match(text):
+        return False
+    words = [w for w in text.split() if any(c.isalpha() for c in w) and not any(c.isdigit() for c in w)]
+    return len(words) >= 2 or sum(unicodedata.category(c) == "Lo" for c in text) >= 4
+
+
+_GIVEN_NAME = re.compile(
+    r"(screen ?shot\b|whatsapp image\b|photo on \d|new project\b|untitled design\b)", re.IGNORECASE
+)
+
+
+def _list_files(collection: Collection, config: FolderConfig) -> tuple[list[ListedFile], dict[Path, str] | None]:
+    """Lists the images, and returns the captions of kohya's JSON if the config asks for them."""
+    if collection.root.resolve().is_relative_to(config.path.resolve()):
+        raise UserError(
+            f"{config.path} contains the workspace {collection.root}, so it would take in its own output; "
+            "move the workspace out of it, or name a folder inside it."
+        )
+    uses_sidecars = config.template is None and config.captions in ("auto", "names", "sidecars")
+    sidecars = SIDECARS if uses_sidecars else ()
+    files = []
+    images = find_images(config.path)
+    kohya_captions = _kohya_captions(config, [path for path, _ in images])
+    for path, siblings in images:
+        own_sidecars = [path.with_suffix(s) for s in sidecars if f"{path.stem}{s}" in siblings]
+        # The folder's own name, and not its path, so that a folder may be moved
+        key = key_of("folder", config.path.resolve().name, path.relative_to(config.path).as_posix())
+        version = file_version(path, *own_sidecars)
+        if kohya_captions is not None:
+            version = f"{kohya_captions.get(path)} {version}"
+        files.append(ListedFile(key, path, version))
+    return files, kohya_captions
+
+
+def _kohya_captions(config: FolderConfig, images: Sequence[Path]) -> dict[Path, str] | None:
+    """Returns image → caption; None: the config does not ask for kohya's captions."""
+    if config.captions != "kohya" or config.template is not None:
+        return None
+    names = [path.relative_to(config.path).as_posix() for path in images]
+    captions = read_metadata(config.path, names).captions
+    return {path: captions[name] for path, name in zip(images, names, strict=True) if name in captions}
+
+
+def _human_caption(text: str | None) -> tuple[str | None, CaptionKind]:
+    return text, CaptionKind.NONE if text is None else CaptionKind.HUMAN
+
+
+def _caption(image: Path, config: FolderConfig, read_caption: CaptionReader) -> tuple[str | None, CaptionKind]:
+    if config.template is not None:
+        return config.template, CaptionKind.TEMPLATE
+    if config.captions == "none":
+        return None, CaptionKind.NONE
+    caption = read_caption(image)
+    takes_name = config.captions == "names" or (config.captions == "auto" and reads_like_a_caption(caption.text))
+    return _human_caption(None if caption.origin == "name" and not takes_name else caption.text)
 
 
 KIND = SourceKind(

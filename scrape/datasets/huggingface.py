@@ -1,4 +1,4 @@
-"""Hugging Face datasets of images on this machine: parquet with the bytes in it, or an `imagefolder`.
+"""Hugging Face datasets of images on this machine: parquet files that contain them, or an `imagefolder`.
 
 https://huggingface.co/docs/datasets/image_dataset
 """
@@ -6,7 +6,7 @@ https://huggingface.co/docs/datasets/image_dataset
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pyarrow.parquet as pq
 from pydantic import Field
@@ -15,39 +15,54 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection
-from dreamloom.scrape.datasets import imagefolder
-from dreamloom.scrape.datasets import parquet as embedded
-from dreamloom.scrape.datasets.ingest import ReadPart, UserPath, find_images, ingest, part_reader, part_recipes
+from dreamloom.scrape.datasets import parquet
+from dreamloom.scrape.datasets.imagefolder import ImageFolder, read_imagefolder
+from dreamloom.scrape.datasets.ingest import (
+    CAPTIONS,
+    IMAGES,
+    Limit,
+    PartRows,
+    ReadPart,
+    UserPath,
+    find_images,
+    ingest,
+    part_reader,
+    part_recipes,
+)
 from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_of_files
 
 _STAGE = "ingest huggingface"
 
 
 class HuggingfaceConfig(StageConfig):
-    """A dataset's files, as `hf download` leaves them or as `imagefolder` reads them."""
+    """The files of a dataset, as `hf download` leaves them or as `imagefolder` reads them."""
 
     path: UserPath = Field(description="The dataset's folder, or one parquet file.")
-    split: str | None = Field(None, description="Only files that are of it by name or folder (train, …); null: all.")
-    image_column: str | None = Field(
-        None, description="Column of images in parquet files; null: the one that holds image bytes."
+    split: Annotated[str | None, IMAGES] = Field(
+        None, description="Take only files of this split, by their name or folder (train, …); null: all."
     )
-    caption_column: str | None = Field(None, description="Column of captions; null: text, caption, … if there is one.")
-    captions: Literal["human", "alt", "model", "none"] = Field(
+    image_column: Annotated[str | None, IMAGES] = Field(
+        None, description="Column of images in parquet files; null: the one that contains image bytes."
+    )
+    limit: Limit = None
+    part_rows: PartRows = PART_ROWS
+    caption_column: Annotated[str | None, CAPTIONS] = Field(
+        None, description="Column of captions; null: text, caption, … if one exists."
+    )
+    captions: Annotated[Literal["human", "alt", "model", "none"], CAPTIONS] = Field(
         "human",
         description="Who wrote the captions: human, people, for these images; alt, web pages; model, a captioning "
-        "model; none: they are left out.",
+        "model; none leaves them out.",
     )
-    limit: int | None = Field(None, ge=1, description="Take only so many rows, the first ones.")
-    part_rows: int = Field(PART_ROWS, ge=1, description="Pictures a part: the unit of work and of resume.")
 
 
 def recipes(collection: Collection, config: HuggingfaceConfig) -> dict[str, str]:
-    """Part → recipe; writes nothing.
+    """Returns part → recipe; writes nothing.
 
     Raises:
         UserError: there is no image, no such column, or a file can't be read.
     """
-    return _planned(config)[0]
+    return _plan(config)[0]
 
 
 def ingest_huggingface(
@@ -58,54 +73,8 @@ def ingest_huggingface(
     Raises:
         UserError: there is no image, no such column, or a file can't be read.
     """
-    made_by, items = _planned(config)
-    return ingest(collection, config, made_by, items, progress, parts)
-
-
-def find_parquet_files(config: HuggingfaceConfig) -> list[Path]:
-    """The files that hold images; none where it is an imagefolder.
-
-    Raises:
-        UserError: there is no such folder, or no file of the split.
-    """
-    if not config.path.exists():
-        raise UserError(f"{config.path} is not there; name a dataset's folder, or a parquet file.")
-    if config.path.is_file():
-        return [config.path]
-    named = {path: path.relative_to(config.path) for path in sorted(config.path.rglob("*.parquet"))}
-    files = [p for p, n in named.items() if n.name != "metadata.parquet" and not any(f[0] == "." for f in n.parts)]
-    chosen = [path for path in files if in_split(named[path], config.split)]
-    if files and not chosen:
-        raise UserError(f"{config.path} has no parquet file of the split {config.split}; it has {files[0].name}, ….")
-    return chosen
-
-
-def in_split(path: Path, split: str | None) -> bool:
-    """Whether a file belongs to a split by its name or a folder's: train-00000-of-00002.parquet, data/train/0.jpg."""
-    return split is None or split in re.split(r"[-_./]", path.as_posix())
-
-
-def _planned(config: HuggingfaceConfig) -> tuple[dict[str, str], ReadPart]:
-    """The recipes of the parts, and their images."""
-    if files := find_parquet_files(config):
-        plan = embedded.plan(files, config.part_rows, config.limit)
-        columns = embedded.Columns(config.image_column, config.caption_column, CaptionKind(config.captions))
-        return embedded.recipes(_STAGE, config, plan), embedded.part_reader(_root(config), plan, columns)
-    found = _listed(config)
-    made_by = part_recipes(_STAGE, config, found.listed, config.part_rows)
-    return made_by, part_reader(found.listed, config.part_rows, found.facts)
-
-
-def _listed(config: HuggingfaceConfig) -> imagefolder.ImageFolder:
-    found = imagefolder.read_imagefolder(config.path, config.caption_column, CaptionKind(config.captions))
-    chosen = [one for one in found.listed if in_split(one.path.relative_to(config.path), config.split)]
-    if not chosen:
-        raise UserError(f"{config.path} has no image of the split {config.split}; name one of its folders.")
-    return imagefolder.ImageFolder(chosen[: config.limit], found.facts)
-
-
-def _root(config: HuggingfaceConfig) -> Path:
-    return config.path if config.path.is_dir() else config.path.parent
+    part_recipe, reader = _plan(config)
+    return ingest(collection, config, part_recipe, reader, progress, parts)
 
 
 def measure(config: HuggingfaceConfig) -> SourceSize:
@@ -119,6 +88,57 @@ def measure(config: HuggingfaceConfig) -> SourceSize:
         return size_of_files(path for path, _ in find_images(config.path))
     rows = sum(pq.read_metadata(file).num_rows for file in files)
     return SourceSize(rows, "images", sum(file.stat().st_size for file in files))
+
+
+def find_parquet_files(config: HuggingfaceConfig) -> list[Path]:
+    """Lists the parquet files that contain images; none if the dataset is an imagefolder.
+
+    Raises:
+        UserError: the folder does not exist, or has no file of the split.
+    """
+    if not config.path.exists():
+        raise UserError(f"{config.path} does not exist; name a dataset's folder, or a parquet file.")
+    if config.path.is_file():
+        return [config.path]
+    relative = {path: path.relative_to(config.path) for path in sorted(config.path.rglob("*.parquet"))}
+    files = [p for p, r in relative.items() if r.name != "metadata.parquet" and not any(f[0] == "." for f in r.parts)]
+    of_split = [path for path in files if in_split(relative[path], config.split)]
+    if files and not of_split:
+        raise UserError(f"{config.path} has no parquet file of the split {config.split}; it has {files[0].name}, ….")
+    return of_split
+
+
+def in_split(path: Path, split: str | None) -> bool:
+    """Tells whether a file belongs to a split, by its path: train-00000-of-00002.parquet, data/train/0.jpg.
+
+    Args:
+        path: relative to the dataset's folder.
+        split: the split; None: every file belongs.
+    """
+    return split is None or split in re.split(r"[-_./]", path.as_posix())
+
+
+def _plan(config: HuggingfaceConfig) -> tuple[dict[str, str], ReadPart]:
+    """Returns the recipes of the parts, and a function that reads their images."""
+    if files := find_parquet_files(config):
+        plan = parquet.plan_parts(files, config.part_rows, config.limit)
+        columns = parquet.Columns(config.image_column, config.caption_column, CaptionKind(config.captions))
+        return parquet.recipes(_STAGE, config, plan), parquet.part_reader(_root(config), plan, columns)
+    folder = _read_imagefolder(config)
+    part_recipe = part_recipes(_STAGE, config, folder.files, config.part_rows)
+    return part_recipe, part_reader(folder.files, config.part_rows, folder.metadata_of)
+
+
+def _read_imagefolder(config: HuggingfaceConfig) -> ImageFolder:
+    folder = read_imagefolder(config.path, config.caption_column, CaptionKind(config.captions))
+    of_split = [file for file in folder.files if in_split(file.path.relative_to(config.path), config.split)]
+    if not of_split:
+        raise UserError(f"{config.path} has no image of the split {config.split}; name one of its folders.")
+    return ImageFolder(of_split[: config.limit], folder.metadata_of)
+
+
+def _root(config: HuggingfaceConfig) -> Path:
+    return config.path if config.path.is_dir() else config.path.parent
 
 
 KIND = SourceKind(

@@ -1,13 +1,13 @@
 """A folder of images with a table beside them: metadata.jsonl, metadata.csv or metadata.parquet.
 
-Each row says `file_name`, relative to the table, and what else is known of that image.
+Each row has a `file_name`, relative to the table, and what else is known of that image.
 https://huggingface.co/docs/datasets/image_dataset#imagefolder
 """
 
 import csv
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,52 +21,57 @@ from dreamloom.scrape.datasets.metadata import ImageMetadata, metadata_from_row
 from dreamloom.scrape.index.columns import match_columns
 
 _TABLES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-_TEXTS = ("captions", "prompt", "description")
-"""Columns of captions where none has a name that an index gives it."""
+_CAPTION_COLUMNS = ("captions", "prompt", "description")
+"""Columns of captions, where none has a name that an index gives it."""
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The images of a folder, by path, and what the tables say of them."""
+    """The images of a folder, by path, and what its tables know of them."""
 
-    listed: list[ListedFile]
-    facts: Callable[[ListedFile], ImageMetadata]
+    files: list[ListedFile]
+    metadata_of: Callable[[ListedFile], ImageMetadata]
 
 
-def read_imagefolder(folder: Path, text: str | None, kind: CaptionKind) -> ImageFolder:
-    """The images below a folder, and those that a table names and that are not there.
+def read_imagefolder(folder: Path, caption_column: str | None, kind: CaptionKind) -> ImageFolder:
+    """Lists the images in a folder and below, and those that a table names but that do not exist.
 
     Args:
-        text: the column of captions; None: that of a usual name.
+        folder: the folder.
+        caption_column: the column of captions; None: the one with a usual name.
         kind: who wrote the captions; NONE: they are left out.
 
     Raises:
         UserError: there is no image, or a table can't be read.
     """
-    known = {path: metadata_from_row(row, kind, text or find_caption_column(row)) for path, row in _rows(folder)}
-    paths = {path for path, _ in find_images(folder)} | set(known)
-    listed = []
+    metadata = {
+        path: metadata_from_row(row, kind, caption_column or find_caption_column(row))
+        for path, row in _read_tables(folder)
+    }
+    paths = {path for path, _ in find_images(folder)} | set(metadata)
+    files = []
     for path in sorted(paths, key=lambda path: path.relative_to(folder).parts):
         key = key_of("huggingface", folder.resolve().name, path.relative_to(folder).as_posix())
-        listed.append(ListedFile(key, path, f"{known.get(path)} {file_version(path)}"))
-    return ImageFolder(listed, lambda one: known.get(one.path, ImageMetadata()))
+        known = json.dumps(asdict(metadata[path])) if path in metadata else ""
+        files.append(ListedFile(key, path, f"{known} {file_version(path)}"))
+    return ImageFolder(files, lambda file: metadata.get(file.path, ImageMetadata()))
 
 
 def find_caption_column(row: Any) -> str | None:
-    """The column of captions by its name; None: none is called so, or as in an index."""
-    return None if "text" in match_columns(row) else next((name for name in _TEXTS if name in row), None)
+    """Finds the column of captions by its name; None: there is none, or it has the name of an index's."""
+    return None if "text" in match_columns(row) else next((name for name in _CAPTION_COLUMNS if name in row), None)
 
 
-def _rows(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+def _read_tables(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     for table in sorted(path for name in _TABLES for path in folder.rglob(name)):
         try:
-            for number, row in enumerate(_read(table), start=1):
-                yield _named(table, number, row), row
+            for number, row in enumerate(_read_table(table), start=1):
+                yield _image_path(table, number, row), row
         except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
-            raise UserError(f"{table} can't be read ({error}); mend it, or take it away.") from error
+            raise UserError(f"{table} can't be read ({error}); correct it, or move it away.") from error
 
 
-def _read(table: Path) -> Iterator[dict[str, Any]]:
+def _read_table(table: Path) -> Iterator[dict[str, Any]]:
     if table.suffix == ".parquet":
         yield from pq.read_table(table, partitioning=None).to_pylist()
         return
@@ -74,7 +79,7 @@ def _read(table: Path) -> Iterator[dict[str, Any]]:
         yield from csv.DictReader(stream) if table.suffix == ".csv" else map(json.loads, filter(str.strip, stream))
 
 
-def _named(table: Path, number: int, row: Any) -> Path:
+def _image_path(table: Path, number: int, row: Any) -> Path:
     name = row.get("file_name") if isinstance(row, dict) else None
     if not isinstance(name, str) or not name.strip():
         raise UserError(f"{table}, row {number}: has no file_name; write there which image it is about.")

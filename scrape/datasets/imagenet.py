@@ -1,4 +1,4 @@
-"""ImageNet: images in folders named by synset (n01440764), which are captioned by what the synset is called.
+"""ImageNet: images in folders named by synset (n01440764), captioned by the name of the synset.
 
 https://www.image-net.org/download.php; https://www.kaggle.com/c/imagenet-object-localization-challenge (its layout)
 """
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -18,7 +18,10 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection, key_of
 from dreamloom.scrape.datasets.ingest import (
+    CAPTIONS,
+    IMAGES,
     ListedFile,
+    PartRows,
     UserPath,
     file_version,
     find_images,
@@ -35,29 +38,36 @@ LABELS = "LOC_val_solution.csv"
 LICENCE = "ImageNet terms of access (non-commercial research and education)"
 LICENCE_URL = "https://www.image-net.org/download.php"
 
-_KAGGLE = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC", "")
+_LAYOUTS = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC", "")
+"""Where train and val may be, below the folder that the user names."""
 _SYNSET = re.compile(r"n\d{8}")
 
 
 class ImagenetConfig(StageConfig):
-    """ImageNet as Kaggle's archive unpacks, or any folder that holds folders named by synset."""
+    """ImageNet as Kaggle's archive unpacks it, or any folder that contains folders named by synset."""
 
-    path: UserPath = Field(description="The folder that holds ILSVRC, or train and val, or the synsets' folders.")
-    split: Literal["train", "val"] = Field("train", description="Which half to take, where both are there.")
-    names: UserPath | None = Field(
+    path: UserPath = Field(description="The folder that contains ILSVRC, or train and val, or the synsets' folders.")
+    split: Annotated[Literal["train", "val"], IMAGES] = Field(
+        "train", description="Which split to take, where both exist."
+    )
+    classes: Annotated[list[str], IMAGES] = Field(
+        [], description="Take these classes only, by synset or any of its names; empty: all."
+    )
+    per_class: Annotated[int | None, IMAGES] = Field(
+        None, ge=1, description="Maximum number of images per synset, the first ones; null: all."
+    )
+    part_rows: PartRows = PART_ROWS
+    caption: Annotated[str, CAPTIONS] = Field(
+        "a photo of {a} {name}", description="The caption; {a} is a or an, {name} is the synset's name."
+    )
+    name_choice: Annotated[Literal["first", "random", "all"], CAPTIONS] = Field(
+        "first", description="Which of a synset's names to use: the first, a random one that never changes, or all."
+    )
+    names: Annotated[UserPath | None, CAPTIONS] = Field(
         None,
-        description=f"A file of lines such as `n01440764 tench, Tinca tinca`, instead of the names that are known and "
-        f"of the {NAMES} that may lie in the folder.",
+        description=f"File of lines such as `n01440764 tench, Tinca tinca`; null: the built-in names, and {NAMES} in "
+        "the folder for synsets without one.",
     )
-    caption: str = Field("a photo of {a} {name}", description="The caption; {a} is a or an, {name} the synset's name.")
-    name_choice: Literal["first", "random", "all"] = Field(
-        "first", description="Of several names: the first, one that is the same in every run, or all, with commas."
-    )
-    classes: list[str] = Field([], description="Only these, by synset or by any of their names; none: all.")
-    per_class: int | None = Field(
-        None, ge=1, description="Pictures of each synset, at most, the first ones; null: all."
-    )
-    part_rows: int = Field(PART_ROWS, ge=1, description="Pictures a part: the unit of work and of resume.")
 
     @field_validator("caption")
     @classmethod
@@ -69,148 +79,150 @@ class ImagenetConfig(StageConfig):
         return caption
 
 
-@dataclass(frozen=True)
-class _Picture:
-    listed: ListedFile
-    synset: str | None
-    """None: neither its folder nor the labels say it."""
-
-
 def recipes(collection: Collection, config: ImagenetConfig) -> dict[str, str]:
-    """Part → recipe; writes nothing.
+    """Returns part → recipe; writes nothing.
 
     Raises:
-        UserError: the folder holds no image of a synset, a class is not known, or a file can't be read.
+        UserError: the folder contains no image of a synset, a class is not known, or a file can't be read.
     """
-    return _recipes(config, [picture.listed for picture in _find(config)])
+    return _recipes(config, [image.file for image in _find_synset_images(config)])
 
 
 def ingest_imagenet(
     collection: Collection, config: ImagenetConfig, progress: Progress = silent, parts: Sequence[str] | None = None
 ) -> Summary:
-    """Records ImageNet's images; see scrape.datasets.ingest. An image whose synset has no known name has no caption.
+    """Records ImageNet's images; one whose synset has no known name has no caption.
+
+    See dreamloom.scrape.datasets.ingest.
 
     Raises:
-        UserError: the folder holds no image of a synset, a class is not known, or a file can't be read.
+        UserError: the folder contains no image of a synset, a class is not known, or a file can't be read.
     """
-    found, names = _find(config), _names(config)
-    listed = [picture.listed for picture in found]
-    synsets = {picture.listed.key: picture.synset for picture in found}
+    images, names = _find_synset_images(config), _synset_names(config)
+    files = [image.file for image in images]
+    synsets = {image.file.key: image.synset for image in images}
 
-    def facts(one: ListedFile) -> ImageMetadata:
-        words = names.get(synsets[one.key] or "")
-        text = _caption(config, words, one.key) if words else None
+    def metadata_of(file: ListedFile) -> ImageMetadata:
+        own_names = names.get(synsets[file.key] or "")
+        text = _caption(config, own_names, file.key) if own_names else None
         kind = CaptionKind.TEMPLATE if text is not None else CaptionKind.NONE
         return ImageMetadata(text, kind, licence=LICENCE, licence_url=LICENCE_URL)
 
-    items = part_reader(listed, config.part_rows, facts)
-    return ingest(collection, config, _recipes(config, listed), items, progress, parts)
-
-
-def _recipes(config: ImagenetConfig, listed: Sequence[ListedFile]) -> dict[str, str]:
-    upstream = [file_version(*filter(None, (_beside(config, NAMES), _beside(config, LABELS), config.names)))]
-    return part_recipes("ingest imagenet", config, listed, config.part_rows, upstream)
-
-
-def indefinite_article(name: str) -> str:
-    """What stands before a name: "a ", "an ", or nothing before a plural ("sunglasses")."""
-    if re.search(r"[^sui]s\b(?! )", name.partition(" (")[0].partition(",")[0]):
-        return ""
-    return "an " if re.match(r"(?i)[aeio](?!ne\b|uro)|u(?!ni)|hour", name) else "a "
-
-
-# Which images
-
-
-def _find(config: ImagenetConfig) -> list[_Picture]:
-    folder = next(place for place in _places(config) if place.is_dir() or place == config.path)
-    labels = _labels(config)
-    found = []
-    for path, _ in find_images(folder):
-        below = path.relative_to(folder)
-        synset = next(filter(_SYNSET.fullmatch, reversed(below.parts[:-1])), None)
-        if synset is None and _SYNSET.fullmatch(folder.name):
-            synset = folder.name
-        listed = ListedFile(key_of("imagenet", below.as_posix()), path, file_version(path))
-        found.append(_Picture(listed, synset or labels.get(path.stem)))
-    if not any(picture.synset for picture in found):
-        raise UserError(
-            f"{folder} holds {len(found)} images, but none in a folder named by synset (n01440764); where they lie "
-            f"flat, as val does, put {LABELS} into {config.path}."
-        )
-    return list(_chosen(config, found))
-
-
-def _places(config: ImagenetConfig) -> Iterator[Path]:
-    for above in _KAGGLE:
-        yield config.path / above / config.split
-    yield config.path
-
-
-def _chosen(config: ImagenetConfig, found: list[_Picture]) -> Iterator[_Picture]:
-    wanted = _wanted(config) if config.classes else None
-    taken: Counter[str | None] = Counter()
-    for picture in found:
-        taken[picture.synset] += 1
-        if config.per_class is not None and taken[picture.synset] > config.per_class:
-            continue
-        if wanted is None or picture.synset in wanted:
-            yield picture
-
-
-def _wanted(config: ImagenetConfig) -> set[str]:
-    names = _names(config)
-    wanted: set[str] = set()
-    for asked in config.classes:
-        called = {synset for synset, words in names.items() if asked.lower() in map(str.lower, words)}
-        if not called and not _SYNSET.fullmatch(asked):
-            raise UserError(f"No synset is called {asked}, which `classes` names; write it as {NAMES} does, or its id.")
-        wanted |= called or {asked}
-    return wanted
-
-
-# What they are called
-
-
-def _names(config: ImagenetConfig) -> dict[str, list[str]]:
-    if config.names is not None:
-        return read_synset_names(config.names)
-    beside = _beside(config, NAMES)
-    own = read_synset_names(beside) if beside is not None else {}
-    known = known_synset_names()
-    return {synset: known.get(synset) or own[synset] for synset in {*known, *own}}
-
-
-def _beside(config: ImagenetConfig, name: str) -> Path | None:
-    """A file of Kaggle's root, wherever in it the path points."""
-    places = [config.path, *config.path.absolute().parents[: len(_KAGGLE)]]
-    return next((place / name for place in places if (place / name).is_file()), None)
-
-
-def _labels(config: ImagenetConfig) -> dict[str, str]:
-    """Picture of the flat val folder → synset. Lines: ImageId,PredictionString; the latter begins with the synset."""
-    file = _beside(config, LABELS)
-    if file is None:
-        return {}
-    with file.open(encoding="utf-8", newline="") as stream:
-        return {row[0]: row[1].split()[0] for row in csv.reader(stream) if len(row) > 1 and _SYNSET.match(row[1])}
-
-
-def _caption(config: ImagenetConfig, words: list[str], key: str) -> str:
-    if config.name_choice == "random":
-        words = [words[int(key, 16) % len(words)]]
-    name = ", ".join(words) if config.name_choice == "all" else words[0]
-    article = indefinite_article(name).strip()
-    return " ".join(config.caption.format(a=article, name=name).split())
+    reader = part_reader(files, config.part_rows, metadata_of)
+    return ingest(collection, config, _recipes(config, files), reader, progress, parts)
 
 
 def measure(config: ImagenetConfig) -> SourceSize:
     """Counts the images in the folder.
 
     Raises:
-        UserError: the folder does not exist or holds no image.
+        UserError: the folder does not exist or contains no image.
     """
     return size_of_files(path for path, _ in find_images(config.path))
+
+
+def indefinite_article(name: str) -> str:
+    """Returns what precedes a name: "a ", "an ", or nothing before a plural ("sunglasses")."""
+    if re.search(r"[^sui]s\b(?! )", name.partition(" (")[0].partition(",")[0]):
+        return ""
+    return "an " if re.match(r"(?i)[aeio](?!ne\b|uro)|u(?!ni)|hour", name) else "a "
+
+
+def _recipes(config: ImagenetConfig, files: Sequence[ListedFile]) -> dict[str, str]:
+    upstream = [file_version(*filter(None, (_find_beside(config, NAMES), _find_beside(config, LABELS), config.names)))]
+    return part_recipes("ingest imagenet", config, files, config.part_rows, upstream)
+
+
+# Images
+
+
+@dataclass(frozen=True)
+class _SynsetImage:
+    file: ListedFile
+    synset: str | None
+    """None: neither its folder nor the labels name it."""
+
+
+def _find_synset_images(config: ImagenetConfig) -> list[_SynsetImage]:
+    folder = next(place for place in _places(config) if place.is_dir() or place == config.path)
+    labels = _read_labels(config)
+    images = []
+    for path, _ in find_images(folder):
+        relative = path.relative_to(folder)
+        synset = next(filter(_SYNSET.fullmatch, reversed(relative.parts[:-1])), None)
+        if synset is None and _SYNSET.fullmatch(folder.name):
+            synset = folder.name
+        file = ListedFile(key_of("imagenet", relative.as_posix()), path, file_version(path))
+        images.append(_SynsetImage(file, synset or labels.get(path.stem)))
+    if not any(image.synset for image in images):
+        raise UserError(
+            f"{folder} contains {len(images)} images, but none in a folder named by synset (n01440764); for a flat "
+            f"folder such as val, put {LABELS} into {config.path}."
+        )
+    return list(_select(config, images))
+
+
+def _places(config: ImagenetConfig) -> Iterator[Path]:
+    for layout in _LAYOUTS:
+        yield config.path / layout / config.split
+    yield config.path
+
+
+def _select(config: ImagenetConfig, images: list[_SynsetImage]) -> Iterator[_SynsetImage]:
+    wanted = _wanted_synsets(config) if config.classes else None
+    counts: Counter[str | None] = Counter()
+    for image in images:
+        counts[image.synset] += 1
+        if config.per_class is not None and counts[image.synset] > config.per_class:
+            continue
+        if wanted is None or image.synset in wanted:
+            yield image
+
+
+def _wanted_synsets(config: ImagenetConfig) -> set[str]:
+    names = _synset_names(config)
+    wanted: set[str] = set()
+    for name in config.classes:
+        synsets = {synset for synset, own_names in names.items() if name.lower() in map(str.lower, own_names)}
+        if not synsets and not _SYNSET.fullmatch(name):
+            raise UserError(f"No synset is called {name}, which `classes` names; write it as {NAMES} does, or its id.")
+        wanted |= synsets or {name}
+    return wanted
+
+
+def _read_labels(config: ImagenetConfig) -> dict[str, str]:
+    """Returns image of the flat val folder → synset. Lines are ImageId,PredictionString, which begins with a synset."""
+    file = _find_beside(config, LABELS)
+    if file is None:
+        return {}
+    with file.open(encoding="utf-8", newline="") as stream:
+        return {row[0]: row[1].split()[0] for row in csv.reader(stream) if len(row) > 1 and _SYNSET.match(row[1])}
+
+
+def _find_beside(config: ImagenetConfig, name: str) -> Path | None:
+    """Finds a file in the root of Kaggle's archive, wherever in it `path` points."""
+    folders = [config.path, *config.path.absolute().parents[: len(_LAYOUTS)]]
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+# Captions
+
+
+def _synset_names(config: ImagenetConfig) -> dict[str, list[str]]:
+    if config.names is not None:
+        return read_synset_names(config.names)
+    file = _find_beside(config, NAMES)
+    own = read_synset_names(file) if file is not None else {}
+    known = known_synset_names()
+    return {synset: known.get(synset) or own[synset] for synset in {*known, *own}}
+
+
+def _caption(config: ImagenetConfig, names: list[str], key: str) -> str:
+    if config.name_choice == "random":
+        names = [names[int(key, 16) % len(names)]]
+    name = ", ".join(names) if config.name_choice == "all" else names[0]
+    article = indefinite_article(name).strip()
+    return " ".join(config.caption.format(a=article, name=name).split())
 
 
 KIND = SourceKind(

@@ -1,9 +1,9 @@
-"""What the sources on disk share: find the images that are there, read each whole, record what became of it.
+"""Brings in images that exist as files: finds them, reads each whole, and records what became of it.
 
-A source lists its images in a fixed order (find). Each is then read and decoded, for a header alone does not show
-that it is cut short (read), and linked into the collection, or written where it is no file of its own, or stored again
-where other programs would show it otherwise than it is meant: turned by EXIF, with another colour profile, 16-bit,
-CMYK, transparent, animated (record). The originals are never touched.
+A source lists its images in a fixed order. Each image is read and decoded, since a header alone does not show that a
+file is truncated, and linked into the collection; or written, where it is not a file of its own. Images that other
+programs would show wrongly are encoded again: rotated by EXIF, with another colour profile, 16-bit, CMYK, transparent,
+animated. The originals are never changed.
 """
 
 import hashlib
@@ -16,14 +16,14 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit, link_or_copy
 from dreamloom.base.image_types import IMAGE_EXTENSIONS, UNSUPPORTED_EXTENSIONS
 from dreamloom.base.pixels import ImageError, ImageHeader, check_whole, decode, read_header
 from dreamloom.base.progress import Progress
-from dreamloom.base.stage import StageConfig, Summary, recipe
+from dreamloom.base.stage import Group, StageConfig, Summary, recipe
 from dreamloom.base.threads import map_ordered
 from dreamloom.scrape.collection import Collection, Row, Status, Table
 from dreamloom.scrape.collection.parts import make_parts, split
@@ -40,18 +40,24 @@ VERSION = 1
 
 _THREADS = min(8, os.cpu_count() or 1)
 
+IMAGES, CAPTIONS, PROVENANCE = Group("Images"), Group("Captions"), Group("Provenance")
+"""The groups of the fields of all kinds of source."""
+
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 """A path in a config, which may begin with ~."""
+
+Limit = Annotated[int | None, IMAGES, Field(ge=1, description="Maximum number of images, the first ones; null: all.")]
+PartRows = Annotated[int, IMAGES, Field(ge=1, description="Images per part, the unit of work and of resume.")]
 
 
 @dataclass(frozen=True)
 class ListedFile:
-    """A file that a source has."""
+    """An image file that a source lists."""
 
     key: str
     path: Path
     version: str
-    """Changes when the file, or what its row is made of, does."""
+    """Changes when the file changes, or what its row is made from."""
 
     @property
     def exists(self) -> bool:
@@ -69,153 +75,183 @@ class MissingImage:
 
 @dataclass(frozen=True)
 class SourceImage:
-    """An image that is to be recorded."""
+    """An image to record."""
 
     key: str
     path: str
-    """Where it lies: a file, or a file and the place in it."""
-    picture: Path | Callable[[], bytes] | MissingImage
-    """The file itself, or what gives its bytes (and raises ImageError where it can't)."""
-    facts: ImageMetadata
+    """Where it is: a file, or a file and a place in it."""
+    content: Path | Callable[[], bytes] | MissingImage
+    """The file itself, or a function that reads its bytes (and raises ImageError)."""
+    metadata: ImageMetadata
 
 
 ReadPart = Callable[[str], tuple[int, Iterable[SourceImage]]]
-"""Part → how many rows it has, and the images, in order."""
+"""Part → its number of rows, and its images in order."""
+
+
+# Finding images
 
 
 def find_images(folder: Path) -> list[tuple[Path, frozenset[str]]]:
-    """The images below a folder, hidden ones left out, each with the names of all files beside it; sorted by path.
+    """Finds the images in a folder and below, sorted by path; hidden files and folders are skipped.
+
+    Returns:
+        Each image with the names of all files in its folder.
 
     Raises:
-        UserError: it is no folder, one below it can't be read, or there is no image.
+        UserError: the folder does not exist, one below it can't be read, or there is no image.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; name the folder in which the images lie.")
-    found: list[tuple[Path, frozenset[str]]] = []
-    others: Counter[str] = Counter()
-    seen = set()
-    for parent, folders, files in os.walk(folder, onerror=_unreadable, followlinks=True):
-        if os.path.realpath(parent) in seen:  # a link back up
+        raise UserError(f"{folder} is not a folder; name the folder that contains the images.")
+    images: list[tuple[Path, frozenset[str]]] = []
+    extensions: Counter[str] = Counter()
+    visited = set()
+    for parent, folders, files in os.walk(folder, onerror=_raise_unreadable, followlinks=True):
+        if os.path.realpath(parent) in visited:  # a link to a folder above
             folders.clear()
             continue
-        seen.add(os.path.realpath(parent))
+        visited.add(os.path.realpath(parent))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         names = frozenset(name for name in files if not name.startswith("."))
-        suffixes = {name: os.path.splitext(name)[1] for name in names}
-        found += [
-            (Path(parent, name), names) for name, suffix in suffixes.items() if suffix.lower() in IMAGE_EXTENSIONS
-        ]
-        others.update(suffixes.values())
-    if not found:
-        there = ", ".join(f"{count} {suffix or 'without extension'}" for suffix, count in others.most_common(3))
-        raise UserError(f"{folder} holds no image ({there or 'no file at all'}); name a folder that holds some.")
-    return sorted(found, key=lambda each: each[0].parts)
+        by_name = {name: os.path.splitext(name)[1] for name in names}
+        images += [(Path(parent, name), names) for name, ext in by_name.items() if ext.lower() in IMAGE_EXTENSIONS]
+        extensions.update(by_name.values())
+    if not images:
+        most_common = (f"{count} {ext or 'without extension'}" for ext, count in extensions.most_common(3))
+        content = ", ".join(most_common) or "no file at all"
+        raise UserError(f"{folder} contains no image ({content}); name a folder that contains some.")
+    return sorted(images, key=lambda image: image[0].parts)
 
 
 def file_version(*files: Path) -> str:
-    """Name, size and modification time of files, as text; a file that is not there is missing."""
+    """Returns name, size and modification time of files, as text; a file that does not exist is "missing"."""
     return "|".join(_version(file) for file in files)
 
 
+# Making parts
+
+
 def part_recipes(
-    stage: str, config: StageConfig, listed: Sequence[ListedFile], part_rows: int, upstream: Iterable[str] = ()
+    stage: str, config: StageConfig, files: Sequence[ListedFile], part_rows: int, upstream: Iterable[str] = ()
 ) -> dict[str, str]:
-    """Part → recipe, for images in the order in which they shall be in the table."""
+    """Returns part → recipe, for files in the order of their rows.
+
+    Args:
+        stage: name of the stage.
+        config: config of the stage.
+        files: what the parts are made from.
+        part_rows: rows per part.
+        upstream: versions of further files that all parts are made from.
+    """
     common = list(upstream)
     return {
-        part: recipe(stage, VERSION, config, common + [f"{one.key} {one.version}" for one in ones])
-        for part, ones in split(listed, part_rows).items()
+        part: recipe(stage, VERSION, config, common + [f"{file.key} {file.version}" for file in members])
+        for part, members in split(files, part_rows).items()
     }
 
 
-def part_reader(listed: Sequence[ListedFile], part_rows: int, facts: Callable[[ListedFile], ImageMetadata]) -> ReadPart:
-    """The files listed, as the items of parts.
+def part_reader(
+    files: Sequence[ListedFile], part_rows: int, metadata_of: Callable[[ListedFile], ImageMetadata]
+) -> ReadPart:
+    """Returns a function that reads the images of a part.
 
     Args:
-        facts: what the source says of a file.
+        files: the image files of all parts, in order.
+        part_rows: rows per part.
+        metadata_of: returns what the source knows of an image.
     """
-    plan = split(listed, part_rows)
+    plan = split(files, part_rows)
 
-    def items(part: str) -> tuple[int, Iterable[SourceImage]]:
-        ones = plan[part]
-        return len(ones), (SourceImage(one.key, str(one.path.absolute()), one.path, facts(one)) for one in ones)
+    def read_part(part: str) -> tuple[int, Iterable[SourceImage]]:
+        members = plan[part]
+        images = (SourceImage(file.key, str(file.path.absolute()), file.path, metadata_of(file)) for file in members)
+        return len(members), images
 
-    return items
+    return read_part
 
 
 def ingest(
     collection: Collection,
     config: StageConfig,
     recipes: Mapping[str, str],
-    items: ReadPart,
+    read_part: ReadPart,
     progress: Progress,
     parts: Sequence[str] | None,
 ) -> Summary:
-    """Makes the records of a source's images, and links or stores the images.
+    """Writes the records of a source, and links or stores its images.
+
+    Args:
+        collection: the collection to fill.
+        config: config of the source.
+        recipes: part → recipe, of all parts.
+        read_part: reads the images of a part.
+        progress: is told the images that are done.
+        parts: only these; None: all.
 
     Returns:
-        Its kept are the images stored; dropped counts by status.
+        The summary: `kept` are the stored images, `dropped` counts the others by status.
 
     Raises:
         UserError: another process works on this collection.
+        ExceptionGroup: some parts failed; the others are done.
     """
 
-    def work(part: str, progress: Progress) -> tuple[list[Row], Summary]:
-        rows, tally = [], Counter[str]()
-        count, pictures = items(part)
-        for row in map_ordered(partial(record, collection, part), pictures, _THREADS, ahead=4 * _THREADS):
+    def make_part(part: str, progress: Progress) -> tuple[list[Row], Summary]:
+        rows, counts = [], Counter[str]()
+        total, images = read_part(part)
+        for row in map_ordered(partial(record_image, collection, part), images, _THREADS, ahead=4 * _THREADS):
             rows.append(row)
-            tally[row["status"]] += 1
-            progress(len(rows), count, _note(tally))
+            counts[row["status"]] += 1
+            progress(len(rows), total, _note(counts))
         remove_unlisted_images(collection.image_folder(part), rows)
         return rows, summarize_records(rows)
 
-    return make_parts(collection, Table.RECORDS, config, recipes, work, progress, parts)
+    return make_parts(collection, Table.RECORDS, config, recipes, make_part, progress, parts)
 
 
 # One image
 
 SURROGATES = {code: chr(code - 0xDC00) if 0xDC80 <= code <= 0xDCFF else "\ufffd" for code in range(0xD800, 0xE000)}
-"""Makes text that a table can hold: the bytes of a file name that is not UTF-8, which Python keeps as surrogates, are
-taken for Latin-1."""
+"""Translates text into text that a table can hold: bytes of a file name that is not UTF-8, which Python keeps as
+surrogates, are read as Latin-1."""
 
 
-def record(collection: Collection, part: str, item: SourceImage) -> Row:
-    """Puts an image into the collection, and gives its row of the records."""
-    row: Row = {"key": item.key, "status": Status.OK, "path": item.path, "image": None, "bytes": None}
+def record_image(collection: Collection, part: str, image: SourceImage) -> Row:
+    """Stores an image in a collection, and returns its row of the records."""
+    row: Row = {"key": image.key, "status": Status.OK, "path": image.path, "image": None, "bytes": None}
     try:
-        if isinstance(item.picture, MissingImage):
-            row |= {"status": item.picture.status, "detail": item.picture.detail or None}
+        if isinstance(image.content, MissingImage):
+            row |= {"status": image.content.status, "detail": image.content.detail or None}
         else:
-            row |= _store(item, item.picture, collection.image_folder(part))
+            row |= _store(image, image.content, collection.image_folder(part))
     except ImageError as error:
         row |= {"status": Status(error.reason), "detail": error.detail or None}
-    row |= {name: value for name, value in asdict(item.facts).items() if value is not None}
+    row |= {name: value for name, value in asdict(image.metadata).items() if value is not None}
     return {name: value.translate(SURROGATES) if type(value) is str else value for name, value in row.items()}
 
 
 _LOSSY = ("JPEG", "MPO", "AVIF", "JPEG2000")
 
 
-def _store(item: SourceImage, source: Path | Callable[[], bytes], folder: Path) -> Row:
-    """Puts an image into the collection: itself where any program shows it right, else decoded and encoded again.
+def _store(image: SourceImage, content: Path | Callable[[], bytes], folder: Path) -> Row:
+    """Stores an image: its file where every program shows it right, else decoded and encoded again.
 
     Raises:
         ImageError: see dreamloom.base.pixels.Reason.
     """
-    data = _bytes(source) if isinstance(source, Path) else source()
-    header = _read_header(data, os.path.splitext(item.path)[1].lower())
+    data = _read_bytes(content) if isinstance(content, Path) else content()
+    header = _read_header(data, os.path.splitext(image.path)[1].lower())
     if header.plain:
         check_whole(data)
-        target = folder / f"{item.key}{STORED_SUFFIXES[header.format]}"
-        if isinstance(source, Path):
-            link_or_copy(source, target)
+        target = folder / f"{image.key}{STORED_SUFFIXES[header.format]}"
+        if isinstance(content, Path):
+            link_or_copy(content, target)
         else:
             with commit(target) as temporary:
                 temporary.write_bytes(data)
     else:
         pixels = decode(data)
-        target = folder / f"{item.key}{'.jpg' if header.format in _LOSSY else '.png'}"
+        target = folder / f"{image.key}{'.jpg' if header.format in _LOSSY else '.png'}"
         with commit(target) as temporary:
             if target.suffix == ".jpg":
                 pixels.save(temporary, "JPEG", quality=95, subsampling=0)
@@ -226,10 +262,10 @@ def _store(item: SourceImage, source: Path | Callable[[], bytes], folder: Path) 
 
 
 def _read_header(data: bytes, extension: str) -> ImageHeader:
-    """Reads an image's header; a file that is named as a kind that is not decoded is "unsupported".
+    """Reads an image's header; a file whose extension names a format that is not decoded is "unsupported".
 
-    Unless it is an image of a kind that is decoded under a wrong name. A TIFF is none: the raw files of cameras are
-    TIFFs whose first page is a thumbnail.
+    An image of a decoded format under a wrong name is read nevertheless. A TIFF is not: raw files of cameras are TIFFs
+    whose first page is a thumbnail.
 
     Raises:
         ImageError: see dreamloom.base.pixels.read_header.
@@ -246,9 +282,9 @@ def _read_header(data: bytes, extension: str) -> ImageHeader:
     return header
 
 
-def _bytes(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # who reads a pipe, or /dev/zero, reads for ever
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe, or /dev/zero, never ends
             raise ImageError("missing_file", "no regular file")
         return path.read_bytes()
     except OSError as error:
@@ -263,15 +299,15 @@ _MISSING = " missing"
 
 def _version(file: Path) -> str:
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError:
         return f"{file.name}{_MISSING}"
-    return f"{file.name} {found.st_size} {found.st_mtime_ns}"
+    return f"{file.name} {status.st_size} {status.st_mtime_ns}"
 
 
-def _unreadable(error: OSError) -> None:
+def _raise_unreadable(error: OSError) -> None:
     raise UserError(f"{error.filename} can't be read ({error.strerror}); change its permissions, or move it away.")
 
 
-def _note(tally: Counter[str]) -> str:
-    return ", ".join(f"{count} {status}" for status, count in sorted(tally.items()) if status != Status.OK)
+def _note(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in sorted(counts.items()) if status != Status.OK)

@@ -19,31 +19,32 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.image_types import IMAGE_EXTENSIONS
 
 METADATA = ("meta.json", "meta_lat.json", "meta_clean.json", "meta_cap_dd.json", "meta_cap.json")
-"""The names that its tools and their documents give the file, from the last step of the preparation to the first."""
+"""Names that its tools and documents give the file, from the last step of the preparation to the first."""
 
 
 @dataclass(frozen=True)
 class KohyaMetadata:
-    """What a folder's JSON says."""
+    """The captions in a folder's JSON."""
 
     path: Path
     captions: Mapping[str, str]
-    """Picture, by its path inside the folder → caption."""
+    """Image, by its path inside the folder → caption."""
     others: Sequence[str]
-    """Keys to which there is no image."""
+    """Keys without an image."""
 
 
 def read_metadata(folder: Path, names: Sequence[str]) -> KohyaMetadata:
-    """What the JSON in a folder, or beside it, says of the folder's images; the first of METADATA that is there.
+    """Reads the JSON in a folder, or beside it: the first of METADATA that exists.
 
     Args:
+        folder: the folder of images.
         names: the images, by their paths inside the folder.
 
     Raises:
         UserError: there is no such JSON, or it can't be read.
     """
-    places = [place / name for place in (folder, folder.absolute().parent) for name in METADATA]
-    path = next((place for place in places if place.is_file()), None)
+    candidates = [parent / name for parent in (folder, folder.absolute().parent) for name in METADATA]
+    path = next((candidate for candidate in candidates if candidate.is_file()), None)
     if path is None:
         raise UserError(f"{folder} has no {', '.join(METADATA)}, in it or beside it; put kohya's JSON there.")
     entries = {_key(name): entry for name, entry in _read(path).items()}
@@ -67,31 +68,31 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes().decode("utf-8-sig", "replace"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} can't be read ({error}); make it again.") from error
+        raise UserError(f"{path} can't be read ({error}); create it again.") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is no mapping of images to captions; name a folder with kohya's JSON.")
+        raise UserError(f"{path} does not map images to captions; name a folder with kohya's JSON.")
     return content
 
 
 def _caption(entry: Any) -> str | None:
-    """An entry's caption and tags, joined as the trainer joins them; None where it has neither."""
+    """Returns an entry's caption and tags, joined as the trainer joins them; None: it has neither."""
     if not isinstance(entry, dict):
         return None
-    said = [entry.get("caption"), entry.get("tags")]
-    words = [text for text in said if isinstance(text, str) and text]
-    return ", ".join(words) if words else "" if said[0] == "" else None
+    texts = [entry.get("caption"), entry.get("tags")]
+    not_empty = [text for text in texts if isinstance(text, str) and text]
+    return ", ".join(not_empty) if not_empty else "" if texts[0] == "" else None
 
 
 def _key(name: str) -> str:
-    name = unicodedata.normalize("NFC", name).replace("\\", "/")  # macOS hands over "é" as "e" and an accent
+    name = unicodedata.normalize("NFC", name).replace("\\", "/")  # macOS spells "é" as "e" and an accent
     stem, extension = os.path.splitext(name)
     return stem if extension.lower() in IMAGE_EXTENSIONS else name
 
 
-Thing = TypeVar("Thing", bound=Hashable)
+Owner = TypeVar("Owner", bound=Hashable)
 
 
-def _unique(stems: Mapping[Thing, str]) -> dict[str, Thing]:
-    """Stem → the one that has it, of those that no other has."""
+def _unique(stems: Mapping[Owner, str]) -> dict[str, Owner]:
+    """Returns stem → its owner, for the stems that have one owner only."""
     counts = Counter(stems.values())
-    return {stem: thing for thing, stem in stems.items() if counts[stem] == 1}
+    return {stem: owner for owner, stem in stems.items() if counts[stem] == 1}

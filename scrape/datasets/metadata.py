@@ -1,4 +1,4 @@
-"""What a source says of an image, and how a row of a table says it."""
+"""What a source knows of an image, and how to read it from a row of a table."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from dreamloom.scrape.index.columns import match_columns
 
 @dataclass(frozen=True)
 class ImageMetadata:
-    """What a source says of an image; the columns of its record by these names."""
+    """What a source knows of an image: columns of its record, by these names."""
 
     text: str | None = None
     text_kind: CaptionKind = CaptionKind.NONE
@@ -19,34 +19,37 @@ class ImageMetadata:
     licence_url: str | None = None
     author: str | None = None
     sha256: str | None = None
-    """Of the bytes as they first came, where the source has changed them since; None: as they are."""
+    """Hash of the original bytes, where the source changed them; None: the bytes are the original."""
     original_width: int | None = None
-    """Pixels before the source shrank it; None: as it is."""
+    """Pixels before the source shrank the image; None: it did not."""
     original_height: int | None = None
 
 
-def metadata_from_row(row: Mapping[str, Any], kind: CaptionKind, text: str | None = None) -> ImageMetadata:
-    """The facts in a row, whose columns may be spelled as in any LAION-style index.
+def metadata_from_row(row: Mapping[str, Any], kind: CaptionKind, caption_column: str | None = None) -> ImageMetadata:
+    """Reads the metadata in a row, whose columns may be spelled as in any LAION-style index.
 
     Args:
-        kind: who wrote the captions; NONE: they are left out.
-        text: the column of captions; None: that of the usual name.
+        row: column → value.
+        kind: who wrote the captions; NONE: captions are left out.
+        caption_column: the column of captions; None: the one with a usual name.
     """
-    names = {**match_columns(row), **({"text": text} if text else {})}
-    known = {ours: row.get(name) for ours, name in names.items()}
-    caption = None if kind is CaptionKind.NONE else said(known.get("text"))
+    names = match_columns(row)
+    if caption_column:
+        names["text"] = caption_column
+    values = {column: row.get(name) for column, name in names.items()}
+    caption = None if kind is CaptionKind.NONE else clean_text(values.get("text"))
     return ImageMetadata(
         text=caption,
         text_kind=kind if caption else CaptionKind.NONE,
-        url=said(known.get("url")),
-        licence=said(known.get("licence")),
-        licence_url=said(row.get("license_url")),
-        author=said(row.get("author")),
+        url=clean_text(values.get("url")),
+        licence=clean_text(values.get("licence")),
+        licence_url=clean_text(row.get("license_url")),
+        author=clean_text(row.get("author")),
     )
 
 
-def said(value: Any) -> str | None:
-    """A value as text without blanks around it, of a list the first that says something; None where nothing does."""
+def clean_text(value: Any) -> str | None:
+    """Returns a value as text without surrounding spaces, of a list the first that is not blank; None: it is blank."""
     if isinstance(value, Iterable) and not isinstance(value, str | bytes):
-        return next(filter(None, map(said, value)), None)
+        return next(filter(None, map(clean_text, value)), None)
     return (str(value).strip() or None) if value is not None else None

@@ -1,4 +1,4 @@
-"""Parquet files that hold the bytes of images, a row each, as Hugging Face and img2dataset write them."""
+"""Parquet files that contain the bytes of images, one per row, as Hugging Face and img2dataset write them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from dreamloom.scrape.datasets.ingest import VERSION, MissingImage, ReadPart, So
 from dreamloom.scrape.datasets.metadata import metadata_from_row
 from dreamloom.scrape.index.columns import ALIASES
 
-_PICTURES = ("image", "img", "jpg", "jpeg", "png", "webp", "picture")
+_IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "picture")
 _BATCH_ROWS = 64
 """Rows in memory at once; each may hold megabytes."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows of a file, from `start` up to and without `end`."""
+    """Rows of a file, from `start` up to but not including `end`."""
 
     file: Path
     start: int
@@ -32,7 +32,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns are read; None: found by type and name."""
+    """The columns to read; None: found by type and name."""
 
     image_column: str | None
     caption_column: str | None
@@ -41,30 +41,35 @@ class Columns:
 
 
 Plan = Mapping[str, Sequence[Piece]]
-"""Part → the rows in it."""
+"""Part → its rows."""
 
 
-def plan(files: Sequence[Path], part_rows: int, limit: int | None) -> Plan:
-    """Cuts the rows of files that follow one another into parts. Reads the footers.
+def plan_parts(files: Sequence[Path], part_rows: int, limit: int | None) -> Plan:
+    """Divides the rows of consecutive files into parts. Reads the footers.
+
+    Args:
+        files: the files, in order.
+        part_rows: rows per part.
+        limit: maximum number of rows, the first ones; None: all.
 
     Raises:
         UserError: a file can't be read.
     """
     pieces: dict[str, list[Piece]] = {}
-    taken = 0
+    planned = 0
     for file in files:
         rows = _open(file).metadata.num_rows
         start = 0
-        while start < rows and (limit is None or taken < limit):
-            room = part_rows - taken % part_rows
-            end = min(rows, start + room, rows if limit is None else start + limit - taken)
-            pieces.setdefault(f"{taken // part_rows:05d}", []).append(Piece(file, start, end))
-            taken, start = taken + end - start, end
+        while start < rows and (limit is None or planned < limit):
+            room = part_rows - planned % part_rows
+            end = min(rows, start + room, rows if limit is None else start + limit - planned)
+            pieces.setdefault(f"{planned // part_rows:05d}", []).append(Piece(file, start, end))
+            planned, start = planned + end - start, end
     return pieces or {"00000": []}
 
 
 def recipes(stage: str, config: StageConfig, plan: Plan) -> dict[str, str]:
-    """Part → recipe."""
+    """Returns part → recipe."""
     return {
         part: recipe(stage, VERSION, config, [f"{file_version(p.file)} {p.start} {p.end}" for p in pieces])
         for part, pieces in plan.items()
@@ -72,38 +77,42 @@ def recipes(stage: str, config: StageConfig, plan: Plan) -> dict[str, str]:
 
 
 def part_reader(root: Path, plan: Plan, columns: Columns) -> ReadPart:
-    """The images of a plan.
+    """Returns a function that reads the images of a part.
 
     Args:
-        root: the folder of the dataset, by whose name and the files' places in it the rows have their keys.
+        root: the dataset's folder; keys are made from its name and the places of rows in its files.
+        plan: the rows of each part.
+        columns: the columns to read.
     """
 
-    def items(part: str) -> tuple[int, Iterator[SourceImage]]:
+    def read_part(part: str) -> tuple[int, Iterator[SourceImage]]:
         pieces = plan[part]
-        rows = (item for piece in pieces for item in _items(root, piece, columns))
-        return sum(piece.end - piece.start for piece in pieces), rows
+        images = (image for piece in pieces for image in _read_images(root, piece, columns))
+        return sum(piece.end - piece.start for piece in pieces), images
 
-    return items
+    return read_part
 
 
-def _items(root: Path, piece: Piece, columns: Columns) -> Iterator[SourceImage]:
+def _read_images(root: Path, piece: Piece, columns: Columns) -> Iterator[SourceImage]:
     parquet = _open(piece.file)
-    image = _image_column(piece.file, parquet.schema_arrow, columns.image_column)
+    image_column = _find_image_column(piece.file, parquet.schema_arrow, columns.image_column)
     names = parquet.schema_arrow.names
     if columns.caption_column is not None and columns.caption_column not in names:
         raise UserError(f"{piece.file} has no column {columns.caption_column}; it has {', '.join(names)}.")
-    text = columns.caption_column or find_caption_column(names)
-    wanted = [name for name in names if name in (image, text, "license_url", "author") or name.lower() in _KNOWN]
+    caption_column = columns.caption_column or find_caption_column(names)
+    needed = {image_column, caption_column, "license_url", "author"}
+    wanted = [name for name in names if name in needed or name.lower() in _METADATA_COLUMNS]
     identity = (root.resolve().name, piece.file.relative_to(root).as_posix())
-    for number, row in _rows(parquet, piece, wanted):
-        value = row.pop(image)
+    for number, row in _read_rows(parquet, piece, wanted):
+        value = row.pop(image_column)
         data = value["bytes"] if isinstance(value, dict) else value
-        picture = MissingImage(Status.MISSING_FILE, "the row holds no bytes") if data is None else _Bytes(data)
+        content = MissingImage(Status.MISSING_FILE, "the row holds no bytes") if data is None else _Bytes(data)
         key = key_of("huggingface", *identity, str(number))
-        yield SourceImage(key, f"{piece.file.absolute()}#{number}", picture, metadata_from_row(row, columns.kind, text))
+        metadata = metadata_from_row(row, columns.kind, caption_column)
+        yield SourceImage(key, f"{piece.file.absolute()}#{number}", content, metadata)
 
 
-_KNOWN = {alias for ours in ("text", "url", "licence") for alias in ALIASES[ours]}
+_METADATA_COLUMNS = {alias for column in ("text", "url", "licence") for alias in ALIASES[column]}
 
 
 @dataclass(frozen=True)
@@ -114,8 +123,8 @@ class _Bytes:
         return self.data
 
 
-def _rows(parquet: pq.ParquetFile, piece: Piece, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a piece with their numbers; row groups outside of it are not read."""
+def _read_rows(parquet: pq.ParquetFile, piece: Piece, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields the rows of a piece with their numbers; row groups outside it are not read."""
     first = 0
     for group in range(parquet.metadata.num_row_groups):
         number, first = first, first + parquet.metadata.row_group(group).num_rows
@@ -127,24 +136,24 @@ def _rows(parquet: pq.ParquetFile, piece: Piece, columns: list[str]) -> Iterator
             number += len(batch)
 
 
-def _image_column(file: Path, schema: pa.Schema, asked: str | None) -> str:
-    holding: list[str] = [field.name for field in schema if _holds_bytes(field.type)]
-    usual = [name for name in _PICTURES if name in holding]
-    found = [name for name in holding if name == asked] if asked else usual[:1] or holding
-    if len(found) != 1:
-        has = f"{'several columns' if found else 'no column'} of images{f' named {asked}' if asked else ''}"
-        raise UserError(f"{file} has {has}; it has {', '.join(schema.names)}. Name one as `image_column`.")
-    return found[0]
+def _find_image_column(file: Path, schema: pa.Schema, name: str | None) -> str:
+    of_bytes: list[str] = [field.name for field in schema if _holds_bytes(field.type)]
+    usual = [column for column in _IMAGE_COLUMNS if column in of_bytes]
+    matches = [column for column in of_bytes if column == name] if name else usual[:1] or of_bytes
+    if len(matches) != 1:
+        problem = f"{'several columns' if matches else 'no column'} of images{f' named {name}' if name else ''}"
+        raise UserError(f"{file} has {problem}; it has {', '.join(schema.names)}. Name one as `image_column`.")
+    return matches[0]
 
 
-def _holds_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return bool(kind.get_field_index("bytes") >= 0)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+def _holds_bytes(data_type: pa.DataType) -> bool:
+    if pa.types.is_struct(data_type):
+        return bool(data_type.get_field_index("bytes") >= 0)
+    return bool(pa.types.is_binary(data_type) or pa.types.is_large_binary(data_type))
 
 
 def _open(file: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file)
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{file} can't be read as parquet ({error}); load it again, or take it away.") from error
+        raise UserError(f"{file} can't be read as parquet ({error}); download it again, or move it away.") from error

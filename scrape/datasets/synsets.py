@@ -1,4 +1,4 @@
-"""What WordNet's synsets, ImageNet's classes, are called."""
+"""The names of WordNet's synsets, which are ImageNet's classes."""
 
 import importlib.util
 import re
@@ -10,15 +10,15 @@ from dreamloom.base.errors import UserError
 
 @cache
 def known_synset_names() -> dict[str, list[str]]:
-    """Synset → its names, the plainest first.
+    """Returns synset → its names, the plainest first.
 
-    Of the 1,000 of the challenge the first is that of CLIP's authors (open_clip.zero_shot_metadata), who wrote "crane
-    bird" where WordNet has "crane" for it and for the machine. All others are WordNet's, for 21,844 synsets (timm).
-    The libraries' tables are read, and not the libraries loaded: that takes seconds.
+    The first name of the challenge's 1,000 synsets is that of CLIP's authors (open_clip.zero_shot_metadata), who wrote
+    "crane bird" where WordNet has "crane" for the bird and for the machine. All other names are WordNet's, of 21,844
+    synsets (timm). The tables of these libraries are read without importing the libraries, which would take seconds.
     """
-    tables = _folder_of("timm") / "data" / "_info"
+    tables = _package_folder("timm") / "data" / "_info"
     names = read_synset_names(tables / "imagenet_synset_to_lemma.txt")
-    plain = _plain_names(_folder_of("open_clip") / "zero_shot_metadata.py")
+    plain = _plain_names(_package_folder("open_clip") / "zero_shot_metadata.py")
     synsets = (tables / "imagenet_synsets.txt").read_text(encoding="utf-8").split()
     for synset, name in zip(synsets, plain, strict=True):
         names[synset] = [name, *(other for other in names[synset] if other.lower() != name.lower())]
@@ -26,10 +26,10 @@ def known_synset_names() -> dict[str, list[str]]:
 
 
 def read_synset_names(file: Path) -> dict[str, list[str]]:
-    """Reads lines such as `n01440764 tench, Tinca tinca`.
+    """Reads a file of lines such as `n01440764 tench, Tinca tinca`; returns synset → its names.
 
     Raises:
-        UserError: it can't be read, or a line is not like that.
+        UserError: it can't be read, or a line has another form.
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -40,10 +40,10 @@ def read_synset_names(file: Path) -> dict[str, list[str]]:
         if not line.strip():
             continue
         match = re.fullmatch(r"(n\d{8})\s+(\S.*)", line.strip())
-        words = [word.strip() for word in match[2].split(",") if word.strip()] if match else []
-        if match is None or not words:
+        own_names = [name.strip() for name in match[2].split(",") if name.strip()] if match else []
+        if match is None or not own_names:
             raise UserError(f"{file}, line {number}: {line[:60]!r} is not like `n01440764 tench, Tinca tinca`.")
-        names[match[1]] = words
+        names[match[1]] = own_names
     return names
 
 
@@ -55,7 +55,7 @@ def _plain_names(module: Path) -> list[str]:
     return list(loaded.IMAGENET_CLASSNAMES)
 
 
-def _folder_of(package: str) -> Path:
+def _package_folder(package: str) -> Path:
     spec = importlib.util.find_spec(package)
     assert spec is not None and spec.submodule_search_locations is not None
     return Path(spec.submodule_search_locations[0])

@@ -28,7 +28,8 @@ from dreamloom.base.pixels import ImageError
 from dreamloom.base.stop import run_stoppable, stoppable
 from dreamloom.base.threads import map_ordered
 from dreamloom.scrape.collection import Row, Status
-from dreamloom.scrape.datasets.webdataset import Sample, read_shard, status_from_message
+from dreamloom.scrape.datasets.img2dataset_errors import status_from_message
+from dreamloom.scrape.datasets.webdataset import Sample, read_shard
 from dreamloom.scrape.web.address import PublicResolver, check_url, resolver_error_status, system_resolver
 from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.scrape.web.http import Fetcher
@@ -246,7 +247,7 @@ def _read_samples(folder: Path) -> Iterator[Sample]:
     """Yields the samples of all finished shards; those of unfinished or broken shards count as not requested."""
     for stats in _finished_shards(folder):
         shard = stats.with_name(stats.name.replace("_stats.json", ".tar"))
-        yield from (sample for sample in read_shard(shard, broken=lambda _: None) if _KEY in sample.metadata)
+        yield from (sample for sample in read_shard(shard, on_damage=lambda _: None) if _KEY in sample.metadata)
 
 
 def _store_sample(

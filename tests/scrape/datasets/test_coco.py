@@ -125,9 +125,9 @@ def test_categories_that_are_not_there_are_said(tmp_path: Path) -> None:
         CocoConfig(annotations=config.annotations, images=config.images, categories=["dog"])
     file = instances(tmp_path, {})
     collection = Collection(tmp_path / "scenes")
-    with pytest.raises(UserError, match="no category unicorn; it knows animal, car, dog, person, vehicle"):
+    with pytest.raises(UserError, match="no category unicorn; it has animal, car, dog, person, vehicle"):
         ingest_coco(collection, config.model_copy(update={"instances": file, "categories": ["unicorn"]}))
-    with pytest.raises(UserError, match="no COCO instances file"):
+    with pytest.raises(UserError, match="not an instances file of COCO"):
         ingest_coco(collection, config.model_copy(update={"instances": config.annotations, "categories": ["dog"]}))
 
 
@@ -206,7 +206,7 @@ def test_a_photo_that_arrives_makes_its_part_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ([], "no COCO captions file"),
+        ([], "not a captions file of COCO"),
         ({"images": []}, "it lacks 'annotations'"),
         ({**document(1), "annotations": [{"id": 1, "image_id": 1, "bbox": []}]}, "it lacks 'caption'"),
         ({**document(1), "images": [{"id": 1, "file_name": "../../etc/passwd"}]}, "leads out of the folder"),
@@ -222,9 +222,9 @@ def test_what_is_no_coco_is_refused(tmp_path: Path, content: Any, words: str) ->
 
 def test_missing_files_are_refused(tmp_path: Path) -> None:
     config = coco(tmp_path, document(1), 1)
-    for field, words in [("annotations", "can't be read"), ("images", "is no folder")]:
+    for field, words in [("annotations", "can't be read"), ("images", "is not a folder")]:
         with pytest.raises(UserError, match=words):
             recipes(Collection(tmp_path / "scenes"), config.model_copy(update={field: tmp_path / "nowhere"}))
     (tmp_path / "broken.json").write_text("{")
-    with pytest.raises(UserError, match="is no JSON"):
+    with pytest.raises(UserError, match="is not JSON"):
         recipes(Collection(tmp_path / "x"), config.model_copy(update={"annotations": tmp_path / "broken.json"}))

@@ -95,9 +95,9 @@ def test_what_is_no_ffhq_is_refused(ffhq: Path, tmp_path: Path) -> None:
     collection = Collection(tmp_path / "faces")
     draw(tmp_path / "other" / "holiday.png")
     for config, words in [
-        (FfhqConfig(path=tmp_path / "nowhere"), "is no folder"),
+        (FfhqConfig(path=tmp_path / "nowhere"), "is not a folder"),
         (FfhqConfig(path=tmp_path / "other"), "no image named as FFHQ"),
-        (FfhqConfig(path=ffhq, metadata=tmp_path / "none.json"), "none.json is no file"),
+        (FfhqConfig(path=ffhq, metadata=tmp_path / "none.json"), "none.json is not a file"),
         (FfhqConfig(path=ffhq, layout="flat"), "are both FFHQ's image 00000"),
     ]:
         with pytest.raises(UserError, match=words):

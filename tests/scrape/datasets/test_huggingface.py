@@ -134,7 +134,7 @@ def test_several_columns_of_pictures_have_to_be_told_apart(tmp_path: Path, colle
 
 def test_what_is_no_dataset_is_refused(tmp_path: Path, collection: Collection) -> None:
     (tmp_path / "a.parquet").write_text("version https://git-lfs.github.com/spec/v1")
-    for path, said in [("nowhere", "is not there"), ("a.parquet", "can't be read as parquet")]:
+    for path, said in [("nowhere", "does not exist"), ("a.parquet", "can't be read as parquet")]:
         with pytest.raises(UserError, match=said):
             rows_of(collection, tmp_path / path)
 

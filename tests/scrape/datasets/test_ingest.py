@@ -202,13 +202,13 @@ def test_one_part_can_be_made_alone(folder: Path, collection: Collection) -> Non
 
 def test_what_the_user_got_wrong_is_said_before_anything_is_written(folder: Path, tmp_path: Path) -> None:
     collection = Collection(folder / "work" / "mine")
-    with pytest.raises(UserError, match="no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         run(Collection(tmp_path / "mine"), folder)
     folder.mkdir()
     with pytest.raises(UserError, match="its own output"):
         run(collection, folder)
     (folder / "notes.txt").touch()
-    with pytest.raises(UserError, match=r"holds no image \(1 \.txt\)"):
+    with pytest.raises(UserError, match=r"contains no image \(1 \.txt\)"):
         run(Collection(tmp_path / "mine"), folder)
     assert [path.name for path in tmp_path.rglob("*")] == ["pictures", "notes.txt"]
 

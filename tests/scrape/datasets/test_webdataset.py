@@ -14,7 +14,8 @@ from PIL import Image
 
 from dreamloom.base.errors import UserError
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table
-from dreamloom.scrape.datasets.webdataset import WebdatasetConfig, ingest_webdataset, recipes, status_from_message
+from dreamloom.scrape.datasets.img2dataset_errors import status_from_message
+from dreamloom.scrape.datasets.webdataset import WebdatasetConfig, ingest_webdataset, recipes
 
 Row = dict[str, Any]
 
@@ -132,7 +133,7 @@ def test_a_new_shard_makes_its_own_part_alone(folder: Path, collection: Collecti
 
 
 def test_what_is_no_finished_shard_is_refused(folder: Path, collection: Collection) -> None:
-    with pytest.raises(UserError, match="is no shard and holds none"):
+    with pytest.raises(UserError, match="is not a shard and holds none"):
         recipes(collection, WebdatasetConfig(path=folder))
     by_img2dataset(folder, 0)
     tar(folder / "00001.tar", {})
