@@ -35,7 +35,7 @@ def test_generated_buckets_keep_their_laws(given: tuple[int, int]) -> None:
 
 
 @given(resolutions, sizes)
-def test_a_turned_picture_gets_the_turned_bucket_and_crop(given: tuple[int, int], size: tuple[int, int]) -> None:
+def test_a_turned_image_gets_the_turned_bucket_and_crop(given: tuple[int, int], size: tuple[int, int]) -> None:
     buckets = generate_buckets(*given)
     width, height = assign_bucket(size, buckets)
     assert assign_bucket(size[::-1], buckets) == (height, width)
@@ -50,7 +50,7 @@ def test_the_bucket_depends_on_the_ratio_alone(given: tuple[int, int], size: tup
 
 
 @given(resolutions)
-def test_a_picture_of_a_buckets_shape_gets_that_bucket_uncropped(given: tuple[int, int]) -> None:
+def test_an_image_of_a_buckets_shape_gets_that_bucket_uncropped(given: tuple[int, int]) -> None:
     buckets = generate_buckets(*given)
     for bucket in buckets:
         assert assign_bucket(bucket, buckets) == bucket
@@ -59,7 +59,7 @@ def test_a_picture_of_a_buckets_shape_gets_that_bucket_uncropped(given: tuple[in
 
 
 @given(resolutions, sizes)
-def test_a_crop_lies_inside_the_picture_and_touches_two_of_its_sides(
+def test_a_crop_lies_inside_the_image_and_touches_two_of_its_sides(
     given: tuple[int, int], size: tuple[int, int]
 ) -> None:
     left, top, right, bottom = center_crop_box(size, assign_bucket(size, generate_buckets(*given)))

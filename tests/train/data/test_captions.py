@@ -27,12 +27,12 @@ tags = st.lists(st.text("abc ", min_size=1, max_size=4).filter(str.strip), max_s
 
 @given(st.text("xyz ", max_size=5), tags, st.integers(0, 4), st.integers(0, 2**63))
 def test_shuffling_keeps_the_prompt_the_kept_tags_and_all_others(
-    prompt: str, tags: list[str], keep: int, key: int
+    prompt: str, tags: list[str], keep_tags: int, key: int
 ) -> None:
     parts = [prompt.strip(), *(tag.strip() for tag in tags)]
-    made = shuffle_tags(",".join([prompt, *tags]), keep, key).split(", ")
-    assert made[: 1 + keep] == parts[: 1 + keep]
-    assert Counter(made) == Counter(parts)
+    shuffled = shuffle_tags(",".join([prompt, *tags]), keep_tags, key).split(", ")
+    assert shuffled[: 1 + keep_tags] == parts[: 1 + keep_tags]
+    assert Counter(shuffled) == Counter(parts)
 
 
 def test_shuf_01_kept_tags_are_kept() -> None:
@@ -52,23 +52,23 @@ def test_shuf_02_a_length_is_not_exceeded() -> None:
     assert all(len(shuffle_tags("p, aaaa, bbbb, cc", 0, key, max_length=9)) <= 9 for key in range(20))
 
 
-def test_each_showing_has_an_order_of_its_own_and_pictures_with_as_many_tags_have_others() -> None:
-    wording = CaptionBuilder(TrainConfig(shuffle_tags=True, caption_dropout_rate=0))
-    shown = wording.build([sample()] * 300, 0)
+def test_each_showing_has_an_order_of_its_own_and_images_with_as_many_tags_have_others() -> None:
+    builder = CaptionBuilder(TrainConfig(shuffle_tags=True, caption_dropout_rate=0))
+    shown = builder.build([sample()] * 300, 0)
     assert len(set(shown)) == 6
-    assert wording.build([sample()] * 7, 40) == shown[40:47]
+    assert builder.build([sample()] * 7, 40) == shown[40:47]
     assert (
         CaptionBuilder(TrainConfig(shuffle_tags=True, caption_dropout_rate=0, seed=1)).build([sample()] * 300, 0)
         != shown
     )
 
 
-def test_what_a_picture_says_replaces_what_the_config_says() -> None:
+def test_what_an_image_says_replaces_what_the_config_says() -> None:
     config = TrainConfig(shuffle_tags=True, caption_dropout_rate=0.5)
-    wording = CaptionBuilder(config)
-    assert set(wording.build([sample(shuffle_tags=False, cond_dropout=0.0)] * 50, 0)) == {CAPTION}
-    assert set(wording.build([sample(cond_dropout=1.0)] * 50, 0)) == {""}
-    assert wording.build([sample()] * 400, 0).count("") / 400 == pytest.approx(0.5, abs=0.08)
+    builder = CaptionBuilder(config)
+    assert set(builder.build([sample(shuffle_tags=False, cond_dropout=0.0)] * 50, 0)) == {CAPTION}
+    assert set(builder.build([sample(cond_dropout=1.0)] * 50, 0)) == {""}
+    assert builder.build([sample()] * 400, 0).count("") / 400 == pytest.approx(0.5, abs=0.08)
     limited = CaptionBuilder(TrainConfig(caption_dropout_rate=0)).build(
         [sample(shuffle_tags=True, max_caption_length=10)] * 50, 0
     )
@@ -76,5 +76,5 @@ def test_what_a_picture_says_replaces_what_the_config_says() -> None:
 
 
 def test_captions_that_never_change_are_known_before() -> None:
-    wording = CaptionBuilder(TrainConfig())
-    assert wording.fixed_captions([sample("b"), sample("a", shuffle_tags=True)]) == ["", "b"]
+    builder = CaptionBuilder(TrainConfig())
+    assert builder.fixed_captions([sample("b"), sample("a", shuffle_tags=True)]) == ["", "b"]

@@ -15,37 +15,37 @@ from dreamloom.train.data.dataset import Sample
 from dreamloom.train.data.image import ByteRange, ImageSettings, TrainingImage
 
 
-def sample(path: Path, size: tuple[int, int], bucket: tuple[int, int], **settings: Any) -> Sample:
+def make_sample(path: Path, size: tuple[int, int], bucket: tuple[int, int], **settings: Any) -> Sample:
     return Sample(TrainingImage("x", ByteRange(path), "", ImageSettings(**settings)), 0, size, bucket, 1)
 
 
 @pytest.fixture
 def wide(tmp_path: Path) -> Sample:
     """Black, with an orange middle and a blue left edge."""
-    picture = np.zeros((64, 256, 3), np.uint8)
-    picture[:, 96:160] = (255, 128, 0)
-    picture[:, :16] = (0, 0, 255)
-    Image.fromarray(picture).save(tmp_path / "x.png")
-    return sample(tmp_path / "x.png", (256, 64), (32, 32))
+    pixels = np.zeros((64, 256, 3), np.uint8)
+    pixels[:, 96:160] = (255, 128, 0)
+    pixels[:, :16] = (0, 0, 255)
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    return make_sample(tmp_path / "x.png", (256, 64), (32, 32))
 
 
-def shown(one: Sample, view: View) -> np.ndarray[Any, Any]:
-    return render_views(one, [view])[0]
+def render(sample: Sample, view: View) -> np.ndarray[Any, Any]:
+    return render_views(sample, [view])[0]
 
 
-def test_a_crop_keeps_the_middle_and_the_colours(wide: Sample) -> None:
-    found = shown(wide, center_view(wide))
-    assert found.shape == (32, 32, 3)
-    assert (found[:, 3:-3] == (255, 128, 0)).all()  # the resampling looks a little beyond the crop
-    assert (found[..., 0] > 200).all()
+def test_a_crop_keeps_the_middle_and_the_colors(wide: Sample) -> None:
+    pixels = render(wide, center_view(wide))
+    assert pixels.shape == (32, 32, 3)
+    assert (pixels[:, 3:-3] == (255, 128, 0)).all()  # the resampling looks a little beyond the crop
+    assert (pixels[..., 0] > 200).all()
 
 
-def test_a_padded_picture_is_whole_on_the_colour(wide: Sample) -> None:
+def test_a_padded_image_is_whole_on_the_color(wide: Sample) -> None:
     view = View((0, 0, 256, 64), pad_color="#00ff7f")
-    found = shown(wide, view)
+    pixels = render(wide, view)
     assert padded_image_box(wide) == (0, 12, 32, 20)
-    assert (found[:12] == (0, 255, 127)).all() and (found[20:] == (0, 255, 127)).all()
-    assert (found[12:20, 0] == (0, 0, 255)).all() and (abs(found[12:20, 14:18].astype(int) - (255, 128, 0)) < 3).all()
+    assert (pixels[:12] == (0, 255, 127)).all() and (pixels[20:] == (0, 255, 127)).all()
+    assert (pixels[12:20, 0] == (0, 0, 255)).all() and (abs(pixels[12:20, 14:18].astype(int) - (255, 128, 0)) < 3).all()
 
 
 def test_a_flipped_view_is_the_mirrored_one(wide: Sample) -> None:
@@ -55,13 +55,13 @@ def test_a_flipped_view_is_the_mirrored_one(wide: Sample) -> None:
         assert np.array_equal(once[:, ::-1], twice) and not np.array_equal(once, twice)
 
 
-def test_a_picture_in_a_shard_is_read_from_its_place(wide: Sample, tmp_path: Path) -> None:
+def test_an_image_in_a_shard_is_read_from_its_place(wide: Sample, tmp_path: Path) -> None:
     data = wide.image.source.read()
     (tmp_path / "shard.tar").write_bytes(b"before" + data + b"behind")
     inside = Sample(
         TrainingImage("x", ByteRange(tmp_path / "shard.tar", 6, len(data)), ""), 0, wide.size, wide.bucket, 1
     )
-    assert np.array_equal(shown(inside, center_view(inside)), shown(wide, center_view(wide)))
+    assert np.array_equal(render(inside, center_view(inside)), render(wide, center_view(wide)))
 
 
 @given(
@@ -71,7 +71,7 @@ def test_a_picture_in_a_shard_is_read_from_its_place(wide: Sample, tmp_path: Pat
 def test_a_moved_crop_lies_inside_has_the_shape_and_shrinks_by_at_most_the_jitter(
     size: tuple[int, int], bucket: tuple[int, int], number: int, jitter: float
 ) -> None:
-    whole = center_view(sample(Path("x"), size, bucket)).box
+    whole = center_view(make_sample(Path("x"), size, bucket)).box
     left, top, right, bottom = jitter_crop(whole, size, number, jitter)
     assert -1e-9 <= left < right <= size[0] + 1e-9 and -1e-9 <= top < bottom <= size[1] + 1e-9
     shrunk = (right - left) / (whole[2] - whole[0])
@@ -80,24 +80,24 @@ def test_a_moved_crop_lies_inside_has_the_shape_and_shrinks_by_at_most_the_jitte
 
 
 def test_what_may_be_shown_is_what_is_kept() -> None:
-    one = sample(Path("x"), (300, 200), (32, 32))
-    never, always = (sample(Path("x"), (300, 200), (32, 32), flip_p=p) for p in (0.0, 1.0))
-    plainly, flipping = (
+    sample = make_sample(Path("x"), (300, 200), (32, 32))
+    never, always = (make_sample(Path("x"), (300, 200), (32, 32), flip_p=p) for p in (0.0, 1.0))
+    without_jitter, with_flips = (
         CropPlanner(TrainConfig()),
         CropPlanner(TrainConfig(flip_p=0.5, crop_jitter=0.1, crops_per_image=3)),
     )
-    assert plainly.all_views(one) == [center_view(one)]
-    assert plainly.all_views(always) == [View(center_view(one).box, True)]
-    assert len(set(flipping.all_views(one))) == 6 and len(flipping.all_views(never)) == 3
-    for framing in (plainly, flipping):
-        for each in (one, never, always):
-            assert set(framing.choose_views([each] * 400, 1000)) == set(framing.all_views(each))
+    assert without_jitter.all_views(sample) == [center_view(sample)]
+    assert without_jitter.all_views(always) == [View(center_view(sample).box, True)]
+    assert len(set(with_flips.all_views(sample))) == 6 and len(with_flips.all_views(never)) == 3
+    for planner in (without_jitter, with_flips):
+        for each in (sample, never, always):
+            assert set(planner.choose_views([each] * 400, 1000)) == set(planner.all_views(each))
 
 
 def test_flips_come_in_the_stated_share_and_depend_on_the_index_alone() -> None:
-    one = sample(Path("x"), (300, 200), (32, 32))
-    framing = CropPlanner(TrainConfig(flip_p=0.3, crop_jitter=0.02, seed=4))
-    views = framing.choose_views([one] * 4000, 0)
+    sample = make_sample(Path("x"), (300, 200), (32, 32))
+    planner = CropPlanner(TrainConfig(flip_p=0.3, crop_jitter=0.02, seed=4))
+    views = planner.choose_views([sample] * 4000, 0)
     assert sum(view.flipped for view in views) / 4000 == pytest.approx(0.3, abs=0.03)
-    assert framing.choose_views([one] * 10, 500) == views[500:510]
-    assert CropPlanner(TrainConfig(flip_p=0.3, crop_jitter=0.02, seed=5)).choose_views([one] * 4000, 0) != views
+    assert planner.choose_views([sample] * 10, 500) == views[500:510]
+    assert CropPlanner(TrainConfig(flip_p=0.3, crop_jitter=0.02, seed=5)).choose_views([sample] * 4000, 0) != views

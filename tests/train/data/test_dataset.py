@@ -9,14 +9,14 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.data.dataset import Problem, read_dataset, summarize_problems
 
 
-def picture(path: Path, size: tuple[int, int]) -> None:
+def save_image(path: Path, size: tuple[int, int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, "teal").save(path)
 
 
-def test_each_bad_picture_has_a_reason_and_the_others_take_part(tmp_path: Path) -> None:
-    picture(tmp_path / "a" / "good.png", (600, 500))
-    picture(tmp_path / "a" / "tiny.png", (100, 90))
+def test_each_bad_image_has_a_reason_and_the_others_take_part(tmp_path: Path) -> None:
+    save_image(tmp_path / "a" / "good.png", (600, 500))
+    save_image(tmp_path / "a" / "tiny.png", (100, 90))
     (tmp_path / "a" / "empty.jpg").touch()
     (tmp_path / "a" / "phone.HEIC").touch()
     (tmp_path / "a" / "page.jpg").write_text("<html>not found</html>")
@@ -32,16 +32,16 @@ def test_each_bad_picture_has_a_reason_and_the_others_take_part(tmp_path: Path) 
     }
 
 
-def test_a_huge_picture_is_left_out_before_it_is_decoded(tmp_path: Path) -> None:
-    picture(tmp_path / "a" / "good.png", (64, 64))
+def test_a_huge_image_is_left_out_before_it_is_decoded(tmp_path: Path) -> None:
+    save_image(tmp_path / "a" / "good.png", (64, 64))
     Image.new("1", (10_000, 9_000)).save(tmp_path / "a" / "huge.png")
     assert read_dataset(tmp_path, 64, 16, 1).problems == (Problem("a/huge.png", "too_many_pixels"),)
 
 
-def test_hostile_pictures_never_stop_a_reading(shared_data: Path) -> None:
+def test_hostile_images_never_stop_a_reading(shared_data: Path) -> None:
     data = read_dataset(shared_data / "hostile", 64, 16, num_workers=2)
-    found = {sample.name for sample in data.samples} | {problem.name for problem in data.problems}
-    assert len(found) == len(data.samples) + len(data.problems)
+    names = {sample.name for sample in data.samples} | {problem.name for problem in data.problems}
+    assert len(names) == len(data.samples) + len(data.problems)
     assert all(problem.reason for problem in data.problems)
 
 
@@ -52,33 +52,33 @@ def test_bkt_22_orientation_counts(tmp_path: Path) -> None:
         path = tmp_path / "a" / f"{orientation}.jpg"
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (4032 // 4, 3024 // 4)).save(path, exif=exif)
-    found = {sample.name: sample.bucket for sample in read_dataset(tmp_path, 512, 64, 1).samples}
-    assert found == {"a/1.jpg": (576, 448), "a/6.jpg": (448, 576), "a/3.jpg": (576, 448)}
+    buckets = {sample.name: sample.bucket for sample in read_dataset(tmp_path, 512, 64, 1).samples}
+    assert buckets == {"a/1.jpg": (576, 448), "a/6.jpg": (448, 576), "a/3.jpg": (576, 448)}
 
 
 def test_a_folder_multiplied_by_nothing_is_left_out(tmp_path: Path) -> None:
-    picture(tmp_path / "a" / "x.png", (64, 64))
-    picture(tmp_path / "b" / "y.png", (64, 64))
+    save_image(tmp_path / "a" / "x.png", (64, 64))
+    save_image(tmp_path / "b" / "y.png", (64, 64))
     (tmp_path / "b" / "multiply.txt").write_text("0")
     assert [sample.name for sample in read_dataset(tmp_path, 64, 16, 1).samples] == ["a/x.png"]
 
 
 def test_the_digest_is_that_of_what_is_trained_on(tmp_path: Path) -> None:
-    picture(tmp_path / "a" / "x_1.png", (64, 64))
+    save_image(tmp_path / "a" / "x_1.png", (64, 64))
     digests = [read_dataset(tmp_path, 64, 16, 1).digest()]
     assert read_dataset(tmp_path, 64, 16, 2).digest() == digests[0]
     (tmp_path / "a" / "multiply.txt").write_text("2")
     digests.append(read_dataset(tmp_path, 64, 16, 1).digest())
     (tmp_path / "a" / "x_1.txt").write_text("another caption")
     digests.append(read_dataset(tmp_path, 64, 16, 1).digest())
-    picture(tmp_path / "a" / "x_1.png", (64, 80))
+    save_image(tmp_path / "a" / "x_1.png", (64, 80))
     digests.append(read_dataset(tmp_path, 64, 16, 1).digest())
     assert len(set(digests)) == 4
 
 
 def test_nothing_usable_is_the_users_error(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "x.jpg").write_text("no picture")
+    (tmp_path / "a" / "x.jpg").write_text("no image")
     with pytest.raises(UserError, match=r"a/x\.jpg \(not_an_image\)"):
         read_dataset(tmp_path, 64, 16, 1)
 

@@ -23,11 +23,11 @@ def test_folders_are_read_at_any_depth_in_order_of_name(tmp_path: Path) -> None:
     touch(tmp_path / "b" / "a cat.webp", tmp_path / ".hidden" / "x.jpg", tmp_path / "b" / ".x.jpg")
     deep, b = read_training_folder(tmp_path)
     assert (deep.name, b.name) == ("a/deep", "b")
-    assert [picture.caption for picture in b.images] == ["a cat", "two cats"]
+    assert [image.caption for image in b.images] == ["a cat", "two cats"]
     assert deep.images[0].source.path == tmp_path / "a" / "deep" / "a dog.png"
 
 
-def test_pictures_in_the_root_are_read_too(tmp_path: Path) -> None:
+def test_images_in_the_root_are_read_too(tmp_path: Path) -> None:
     touch(tmp_path / "a cat.jpg")
     assert [folder.name for folder in read_training_folder(tmp_path)] == ["."]
 
@@ -35,7 +35,7 @@ def test_pictures_in_the_root_are_read_too(tmp_path: Path) -> None:
 def test_a_sidecar_wins_over_the_name_and_an_empty_caption_is_legal(tmp_path: Path) -> None:
     touch(tmp_path / "a" / "_001.jpg", tmp_path / "a" / "name_1.jpg")
     (tmp_path / "a" / "name_1.txt").write_text("what it says inside")
-    assert [picture.caption for picture in read_training_folder(tmp_path)[0].images] == ["", "what it says inside"]
+    assert [image.caption for image in read_training_folder(tmp_path)[0].images] == ["", "what it says inside"]
 
 
 def test_a_link_that_leads_back_up_is_not_followed(tmp_path: Path) -> None:
@@ -124,19 +124,19 @@ def test_the_nearer_says_more(tmp_path: Path) -> None:
         assert settings(tmp_path).multiply == multiply
 
 
-def test_settings_in_a_pictures_yaml_count_beside_its_txt(tmp_path: Path) -> None:
+def test_settings_in_an_images_yaml_count_beside_its_txt(tmp_path: Path) -> None:
     touch(tmp_path / "x.jpg")
     write(tmp_path / "x.yaml", "loss_scale: 0.5\nmain_prompt: from yaml")
     write(tmp_path / "x.txt", "from txt")
-    (picture,) = read_training_folder(tmp_path)[0].images
-    assert (picture.caption, picture.settings.loss_scale) == ("from txt", 0.5)
+    (image,) = read_training_folder(tmp_path)[0].images
+    assert (image.caption, image.settings.loss_scale) == ("from txt", 0.5)
 
 
 def test_a_yaml_of_another_program_is_no_sidecar(tmp_path: Path) -> None:
     touch(tmp_path / "x.jpg")
     write(tmp_path / "x.yaml", "width: 512\nsource: camera")
-    (picture,) = read_training_folder(tmp_path)[0].images
-    assert (picture.caption, picture.settings) == ("x", ImageSettings())
+    (image,) = read_training_folder(tmp_path)[0].images
+    assert (image.caption, image.settings) == ("x", ImageSettings())
 
 
 def test_cap_19_tags_of_all_levels_add_up_and_the_nearest_prompt_serves_those_without(tmp_path: Path) -> None:
@@ -155,15 +155,15 @@ def test_cap_19_tags_of_all_levels_add_up_and_the_nearest_prompt_serves_those_wi
     ]
 
 
-def test_cap_17_a_pictures_yaml(tmp_path: Path) -> None:
+def test_cap_17_an_images_yaml(tmp_path: Path) -> None:
     touch(tmp_path / "x.jpg")
     write(
         tmp_path / "x.yaml",
         "main_prompt: p\ntags:\n- a\n- {tag: b, weight: 1.5}\n- {tag: c, weight: 0.5}\nmultiply: 2\n",
     )
-    (picture,) = read_training_folder(tmp_path)[0].images
-    assert (picture.caption, picture.tag_weights) == ("p, b, a, c", (("b", 1.5), ("c", 0.5)))
-    assert picture.settings.multiply == 2
+    (image,) = read_training_folder(tmp_path)[0].images
+    assert (image.caption, image.tag_weights) == ("p, b, a, c", (("b", 1.5), ("c", 0.5)))
+    assert image.settings.multiply == 2
 
 
 def test_a_folder_with_nothing_to_show_is_the_users_error(tmp_path: Path) -> None:

@@ -46,13 +46,13 @@ def test_an_entry_is_the_posterior_that_the_vae_gives(vae: object, samples: tupl
     cache = LatentCache(tmp_path, vae)
     assert cache.add(samples, 2) == []
     for sample in samples:
-        picture = (
+        image = (
             torch.from_numpy(render_views(sample, [center_view(sample)])[0].copy()).permute(2, 0, 1)[None].float()
             / 127.5
             - 1
         )
         with torch.no_grad():
-            posterior = vae.encode(picture).latent_dist  # type: ignore[attr-defined]
+            posterior = vae.encode(image).latent_dist  # type: ignore[attr-defined]
         mean, deviation = at(cache, sample).float()
         assert torch.allclose(mean, posterior.mean[0], atol=2e-3)
         assert torch.allclose(deviation, posterior.std[0], atol=2e-3)
@@ -65,8 +65,8 @@ def test_what_was_made_is_mapped_from_the_disk_and_not_held_in_memory(
     cache = LatentCache(tmp_path, vae)
     cache.add(samples, 2)
     maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line]
-    places = [range(*(int(end, 16) for end in line[0].split("-"))) for line in maps]
-    assert all(any(at(cache, sample).data_ptr() in place for place in places) for sample in samples)
+    mappings = [range(*(int(end, 16) for end in line[0].split("-"))) for line in maps]
+    assert all(any(at(cache, sample).data_ptr() in mapping for mapping in mappings) for sample in samples)
 
 
 def test_what_is_there_is_not_made_again_whatever_the_file_is_called(
@@ -108,7 +108,7 @@ def test_damaged_entries_are_found_and_made_again(
 ) -> None:
     cache = LatentCache(tmp_path, vae)
     cache.add(samples, 2)
-    wanted = {sample.name: at(cache, sample).clone() for sample in samples}
+    before = {sample.name: at(cache, sample).clone() for sample in samples}
     del cache
     (shard,) = shards(tmp_path)
     content = shard.read_bytes()
@@ -116,9 +116,9 @@ def test_damaged_entries_are_found_and_made_again(
         content = content[:-5] + bytes([content[-5] ^ 0x40]) + content[-4:]
     shard.unlink()
     shard.write_bytes({"flip": content, "truncate": content[: len(content) // 2], "empty": b""}[damage])
-    mended = LatentCache(tmp_path, vae)
-    assert mended.add(samples, 2) == []
-    assert all(torch.allclose(at(mended, s).float(), wanted[s.name].float(), atol=2e-3) for s in samples)
+    repaired = LatentCache(tmp_path, vae)
+    assert repaired.add(samples, 2) == []
+    assert all(torch.allclose(at(repaired, s).float(), before[s.name].float(), atol=2e-3) for s in samples)
     assert len(shards(tmp_path)) == 2
 
 
@@ -127,9 +127,9 @@ def test_a_fill_that_was_broken_off_ends_with_the_same_bits(
 ) -> None:
     many = tmp_path / "many"
     for number in range(40):
-        picture = np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)
         (many / "a").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(many / "a" / f"{number}.png")
+        Image.fromarray(pixels).save(many / "a" / f"{number}.png")
     samples = read_dataset(many, 32, 8, 1).samples
     monkeypatch.setattr("dreamloom.train.data.tensor_store.SHARD_BYTES", 1)  # a shard for each group
     monkeypatch.setattr("dreamloom.train.data.latent_cache.GROUP_MAX_IMAGES", 8)
@@ -169,11 +169,9 @@ def test_a_cache_that_another_run_fills_can_be_read_and_filling_it_is_refused(
         os.waitpid(child, 0)
 
 
-def test_pictures_that_cannot_be_decoded_are_named_and_the_others_made(
-    vae: object, folder: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(folder / "own", tmp_path / "pictures" / "own")
-    samples = read_dataset(tmp_path / "pictures", 32, 8, 1).samples
+def test_images_that_cannot_be_decoded_are_named_and_the_others_made(vae: object, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "own", tmp_path / "images" / "own")
+    samples = read_dataset(tmp_path / "images", 32, 8, 1).samples
     samples[0].image.source.path.write_bytes(samples[0].image.source.path.read_bytes()[:200])
     samples[1].image.source.path.unlink()
     cache = LatentCache(None, vae)
@@ -198,15 +196,15 @@ def test_a_vae_without_a_posterior_has_no_deviation(
 def test_flips_and_crops_are_kept_where_they_are_shown(
     vae: object, folder: Path, samples: tuple[Sample, ...], tmp_path: Path
 ) -> None:
-    framing = CropPlanner(TrainConfig(flip_p=0.5, crop_jitter=0.2, crops_per_image=2))
+    planner = CropPlanner(TrainConfig(flip_p=0.5, crop_jitter=0.2, crops_per_image=2))
     cache = LatentCache(tmp_path, vae)
-    assert cache.add(samples, 2, views=framing.all_views) == []
+    assert cache.add(samples, 2, views=planner.all_views) == []
     assert len(cache.store.entries) == 4 * len(samples)
     for sample in samples[:3]:
-        picture = torch.from_numpy(render_views(sample, framing.all_views(sample))[1].copy()).permute(2, 0, 1)[None]
+        image = torch.from_numpy(render_views(sample, planner.all_views(sample))[1].copy()).permute(2, 0, 1)[None]
         with torch.no_grad():
-            posterior = vae.encode(picture.float() / 127.5 - 1).latent_dist  # type: ignore[attr-defined]
-        flipped = framing.all_views(sample)[1]
+            posterior = vae.encode(image.float() / 127.5 - 1).latent_dist  # type: ignore[attr-defined]
+        flipped = planner.all_views(sample)[1]
         assert flipped.flipped
         assert torch.allclose(cache.get(sample, flipped)[0].float(), posterior.mean[0], atol=2e-3)
     plain_only = LatentCache(tmp_path, vae)
@@ -214,20 +212,22 @@ def test_flips_and_crops_are_kept_where_they_are_shown(
     assert len(plain_only.store.entries) == len(samples) and len(shards(tmp_path)) == 1, "the plain ones are there"
 
 
-def test_a_padded_pictures_loss_counts_inside_it_alone(vae: object, tmp_path: Path, tiny_base: str) -> None:
+def test_a_padded_images_loss_counts_inside_it_alone(vae: object, tmp_path: Path, tiny_base: str) -> None:
     """32 pixels are 8 cells here: an image of 64 × 24 fills 12 of 32 rows, which cover the cells 3 and 4 whole."""
     (tmp_path / "a").mkdir()
     Image.new("RGB", (64, 24), "teal").save(tmp_path / "a" / "x.png")
     config = TrainConfig(resolution=32, bucket_reso_steps=32, batch_size=1, pad_color="#ffffff", num_workers=1)
     data = read_dataset(tmp_path, 32, 32, 1)
-    latents = LatentCache(None, vae)
-    latents.add(data.samples, 1, views=CropPlanner(config).all_views)
-    texts = TextCache(load_model(tiny_base, CPU), None, frozen=False)
-    ((ready,), *_) = BatchLoader(data, latents, texts, config, pin=False).steps(
+    latent_cache = LatentCache(None, vae)
+    latent_cache.add(data.samples, 1, views=CropPlanner(config).all_views)
+    text_cache = TextCache(load_model(tiny_base, CPU), None, frozen=False)
+    ((batch,), *_) = BatchLoader(data, latent_cache, text_cache, config, pin=False).steps(
         BatchSchedule(data, config).batches_after(0)
     )
-    assert ready.loss_mask is not None and ready.loss_mask.shape == (1, 8, 8)
-    assert ready.loss_mask[0].sum(1).tolist() == [0, 0, 0, 8, 8, 0, 0, 0]
-    whole = BatchLoader(data, latents, texts, TrainConfig(resolution=32, bucket_reso_steps=32, batch_size=1), pin=False)
-    latents.add(data.samples, 1)
+    assert batch.loss_mask is not None and batch.loss_mask.shape == (1, 8, 8)
+    assert batch.loss_mask[0].sum(1).tolist() == [0, 0, 0, 8, 8, 0, 0, 0]
+    whole = BatchLoader(
+        data, latent_cache, text_cache, TrainConfig(resolution=32, bucket_reso_steps=32, batch_size=1), pin=False
+    )
+    latent_cache.add(data.samples, 1)
     assert next(iter(whole.steps(BatchSchedule(data, config).batches_after(0))))[0].loss_mask is None

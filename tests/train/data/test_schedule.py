@@ -1,4 +1,4 @@
-"""Batches: one bucket each, nothing dealt is dropped, and any point of a run can be returned to."""
+"""Batches: one bucket each, nothing sampled is dropped, and any point of a run can be returned to."""
 
 from collections import Counter
 from fractions import Fraction
@@ -21,16 +21,17 @@ BUCKETS = [(512, 512), (576, 448), (448, 576)]
 def dataset(folders: list[tuple[Fraction, list[int]]]) -> Dataset:
     """Folders of (multiply, how many images in each of the buckets)."""
     samples: list[Sample] = []
-    for place, (multiply, counts) in enumerate(folders):
+    for index, (multiply, counts) in enumerate(folders):
         for bucket, count in zip(BUCKETS, counts, strict=True):
             for _ in range(count):
-                name = f"{place}/{len(samples)}"
-                picture = TrainingImage(name, ByteRange(Path(name)), "", ImageSettings(multiply))
-                samples.append(Sample(picture, place, bucket, bucket, 1))
-    made = tuple(ImageFolder(str(place), multiply, ()) for place, (multiply, _) in enumerate(folders))
-    return Dataset(made, tuple(samples), ())
+                name = f"{index}/{len(samples)}"
+                image = TrainingImage(name, ByteRange(Path(name)), "", ImageSettings(multiply))
+                samples.append(Sample(image, index, bucket, bucket, 1))
+    image_folders = tuple(ImageFolder(str(index), multiply, ()) for index, (multiply, _) in enumerate(folders))
+    return Dataset(image_folders, tuple(samples), ())
 
 
+KEYS = st.integers(0, 2**64 - 1)
 contents = st.lists(
     st.tuples(
         st.sampled_from([Fraction(1), Fraction(2), Fraction(1, 4), Fraction("0.3"), Fraction("1.7")]),
@@ -42,36 +43,36 @@ contents = st.lists(
 
 
 @given(contents, st.integers(1, 7), st.integers(0, 3))
-def test_an_epochs_batches_hold_what_was_dealt_and_the_filling_they_own_up_to(
+def test_an_epochs_batches_hold_what_was_sampled_and_the_filling_they_own_up_to(
     folders: list[tuple[Fraction, list[int]]], batch: int, epoch: int
 ) -> None:
     data = dataset(folders)
     try:
-        course = BatchSchedule(data, TrainConfig(batch_size=batch, epochs=4, seed=5))
+        schedule = BatchSchedule(data, TrainConfig(batch_size=batch, epochs=4, seed=5))
     except UserError:
         return  # so few images at so small a multiply that nothing is shown
-    batches = course.epoch_batches(epoch)
+    batches = schedule.epoch_batches(epoch)
     assert all(len(b.sample_ids) == batch for b in batches)
     assert all(data.samples[s].bucket == b.bucket for b in batches for s in b.sample_ids)
     assert all(0 <= b.num_filled < batch for b in batches)
     kept = Counter(s for b in batches for s in b.sample_ids[: batch - b.num_filled])
-    assert kept == Counter(sample_epoch(course.samplers, 5, epoch).tolist())
+    assert kept == Counter(sample_epoch(schedule.samplers, 5, epoch).tolist())
 
 
 @given(contents, st.integers(1, 7))
-def test_short_batches_are_filled_from_pictures_not_dealt_yet(
+def test_short_batches_are_filled_from_images_not_sampled_yet(
     folders: list[tuple[Fraction, list[int]]], batch: int
 ) -> None:
     data = dataset(folders)
     try:
-        course = BatchSchedule(data, TrainConfig(batch_size=batch, epochs=1))
+        schedule = BatchSchedule(data, TrainConfig(batch_size=batch, epochs=1))
     except UserError:
         return
-    dealt = set(sample_epoch(course.samplers, 0, 0).tolist())
-    for short in (b for b in course.epoch_batches(0) if b.num_filled):
+    sampled = set(sample_epoch(schedule.samplers, 0, 0).tolist())
+    for short in (b for b in schedule.epoch_batches(0) if b.num_filled):
         filling = short.sample_ids[batch - short.num_filled :]
-        members = {place for place, sample in enumerate(data.samples) if sample.bucket == short.bucket}
-        fresh = members - dealt
+        members = {index for index, sample in enumerate(data.samples) if sample.bucket == short.bucket}
+        fresh = members - sampled
         assert len(fresh & set(filling)) == min(len(fresh), short.num_filled)
 
 
@@ -81,29 +82,29 @@ def test_a_run_can_go_on_from_any_batch(
 ) -> None:
     config = TrainConfig(batch_size=batch, gradient_accumulation_steps=accumulate, max_train_steps=max_steps, epochs=3)
     try:
-        course = BatchSchedule(dataset(folders), config)
+        schedule = BatchSchedule(dataset(folders), config)
     except UserError:
         return
-    whole = list(course.batches_after(0))
-    assert len(whole) == course.num_batches
-    assert [b.first_index for b in whole] == list(range(0, course.num_images, batch))
-    assert course.num_steps == -(-len(whole) // accumulate)
-    assert course.num_filled == sum(b.num_filled for b in whole)
+    whole = list(schedule.batches_after(0))
+    assert len(whole) == schedule.num_batches
+    assert [b.first_index for b in whole] == list(range(0, schedule.num_images, batch))
+    assert schedule.num_steps == -(-len(whole) // accumulate)
+    assert schedule.num_filled == sum(b.num_filled for b in whole)
     done = data.draw(st.integers(0, len(whole)))
     assert list(BatchSchedule(dataset(folders), config).batches_after(done * batch)) == whole[done:]
 
 
-def test_run_01_five_pictures_in_batches_of_four() -> None:
+def test_run_01_five_images_in_batches_of_four() -> None:
     """There, both batches are padded from the remainder; here the three others fill the second one."""
-    course = BatchSchedule(dataset([(Fraction(1), [5, 0, 0])]), TrainConfig(batch_size=4, epochs=1))
-    full, short = sorted(course.epoch_batches(0), key=lambda b: b.num_filled)
+    schedule = BatchSchedule(dataset([(Fraction(1), [5, 0, 0])]), TrainConfig(batch_size=4, epochs=1))
+    full, short = sorted(schedule.epoch_batches(0), key=lambda b: b.num_filled)
     assert (full.num_filled, short.num_filled) == (0, 3)
     assert len(set(short.sample_ids)) == 4
 
 
-def test_run_02_a_lone_wide_picture_is_not_dropped() -> None:
-    course = BatchSchedule(dataset([(Fraction(1), [3, 1, 0])]), TrainConfig(batch_size=4, epochs=1))
-    assert sorted(b.num_filled for b in course.epoch_batches(0)) == [1, 3]
+def test_run_02_a_lone_wide_image_is_not_dropped() -> None:
+    schedule = BatchSchedule(dataset([(Fraction(1), [3, 1, 0])]), TrainConfig(batch_size=4, epochs=1))
+    assert sorted(b.num_filled for b in schedule.epoch_batches(0)) == [1, 3]
 
 
 def test_multiplies_that_show_nothing_are_the_users_error() -> None:
@@ -111,57 +112,57 @@ def test_multiplies_that_show_nothing_are_the_users_error() -> None:
         BatchSchedule(dataset([(Fraction("0.1"), [3, 0, 0])]), TrainConfig(epochs=2))
 
 
-def test_pictures_of_one_batch_id_keep_to_themselves() -> None:
+def test_images_of_one_batch_id_keep_to_themselves() -> None:
     samples = []
     for number in range(20):
-        picture = TrainingImage(
+        image = TrainingImage(
             str(number), ByteRange(Path(str(number))), "", ImageSettings(batch_id="horses" if number < 7 else "")
         )
-        samples.append(Sample(picture, 0, (512, 512), (512, 512), 1))
-    course = BatchSchedule(
+        samples.append(Sample(image, 0, (512, 512), (512, 512), 1))
+    schedule = BatchSchedule(
         Dataset((ImageFolder(".", Fraction(1), ()),), tuple(samples), ()), TrainConfig(batch_size=4, epochs=2)
     )
-    for batch in course.batches_after(0):
-        assert len({place < 7 for place in batch.sample_ids}) == 1
-    assert course.buckets == [(512, 512)]
+    for batch in schedule.batches_after(0):
+        assert len({index < 7 for index in batch.sample_ids}) == 1
+    assert schedule.buckets == [(512, 512)]
 
 
-@given(st.lists(st.sampled_from(["", "", "a", "b"]), max_size=40), st.integers(2, 5), st.integers(0, 4), st.integers(0))
+@given(st.lists(st.sampled_from(["", "", "a", "b"]), max_size=40), st.integers(2, 5), st.integers(0, 4), KEYS)
 def test_batches_of_one_batch_id_go_into_one_step_as_far_as_there_are_so_many(
-    ids: list[str], each: int, begin: int, key: int
+    ids: list[str], per_step: int, begin: int, key: int
 ) -> None:
-    begin %= each
+    begin %= per_step
     batches = [Batch((512, 512), (number // 2,), named, 0, 0) for number, named in enumerate(ids)]
-    made = pack_batch_ids(batches, begin, each, key)
-    assert Counter(made) == Counter(batches), "all of them, each as often as before"
-    steps = [made[start : start + each] for start in range(begin, len(made) - each + 1, each)]
+    packed = pack_batch_ids(batches, begin, per_step, key)
+    assert Counter(packed) == Counter(batches), "all of them, each as often as before"
+    steps = [packed[start : start + per_step] for start in range(begin, len(packed) - per_step + 1, per_step)]
     alike = sum(step[0].batch_id != "" and len({batch.batch_id for batch in step}) == 1 for step in steps)
-    assert alike >= min(len(steps), sum(ids.count(named) // each for named in "ab"))
+    assert alike >= min(len(steps), sum(ids.count(named) // per_step for named in "ab"))
 
 
-def test_a_courses_steps_hold_one_batch_id() -> None:
+def test_steps_hold_one_batch_id() -> None:
     """18 images of one id in batches of 2, 3 a step: from the second epoch on, steps begin before the epoch does."""
     samples = []
     for number in range(25):
-        picture = TrainingImage(
+        image = TrainingImage(
             str(number), ByteRange(Path(str(number))), "", ImageSettings(batch_id="a" if number < 18 else "")
         )
-        samples.append(Sample(picture, 0, (512, 512), (512, 512), 1))
+        samples.append(Sample(image, 0, (512, 512), (512, 512), 1))
     data = Dataset((ImageFolder(".", Fraction(1), ()),), tuple(samples), ())
-    course = BatchSchedule(data, TrainConfig(batch_size=2, gradient_accumulation_steps=3, epochs=3))
-    batches = list(course.batches_after(0))
-    assert [batch.first_index for batch in batches] == list(range(0, course.num_images, 2))
+    schedule = BatchSchedule(data, TrainConfig(batch_size=2, gradient_accumulation_steps=3, epochs=3))
+    batches = list(schedule.batches_after(0))
+    assert [batch.first_index for batch in batches] == list(range(0, schedule.num_images, 2))
     steps = [batches[start : start + 3] for start in range(0, len(batches), 3)]
     assert sum({batch.batch_id for batch in step} == {"a"} for step in steps) >= 8  # of 9, where epochs meet one less
 
 
-def test_a_picture_with_a_multiply_of_its_own_has_a_deck_of_its_own() -> None:
+def test_an_image_with_a_multiply_of_its_own_has_a_sampler_of_its_own() -> None:
     multiplies = [Fraction(1), Fraction(1), Fraction(3), Fraction(1, 2), Fraction(1, 2)]
     samples = [
         Sample(TrainingImage(str(n), ByteRange(Path(str(n))), "", ImageSettings(m)), 0, (512, 512), (512, 512), 1)
         for n, m in enumerate(multiplies)
     ]
-    made = make_samplers(Dataset((ImageFolder("a", Fraction(1), ()),), tuple(samples), ()))
+    samplers = make_samplers(Dataset((ImageFolder("a", Fraction(1), ()),), tuple(samples), ()))
     for epoch in range(4):
-        counts = Counter(sample_epoch(made, 0, epoch).tolist())
+        counts = Counter(sample_epoch(samplers, 0, epoch).tolist())
         assert [counts[n] for n in range(3)] == [1, 1, 3] and counts[3] + counts[4] == 1

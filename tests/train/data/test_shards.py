@@ -30,7 +30,7 @@ def shard(path: Path, members: Mapping[str, bytes | str]) -> Path:
     return path
 
 
-def test_a_shards_pictures_have_their_captions_and_bytes(tmp_path: Path) -> None:
+def test_a_shards_images_have_their_captions_and_bytes(tmp_path: Path) -> None:
     path = shard(
         tmp_path / "00000.tar",
         {
@@ -43,7 +43,7 @@ def test_a_shards_pictures_have_their_captions_and_bytes(tmp_path: Path) -> None
             "4.json": "{broken",
             "4.png": png(),
             "deep/5.webp.json": "{}",
-            "6.txt": "no picture",
+            "6.txt": "no image",
         },
     )
     (folder,) = read_training_folder(path)
@@ -53,10 +53,10 @@ def test_a_shards_pictures_have_their_captions_and_bytes(tmp_path: Path) -> None
         ("00000.tar/3.png", "from json"),
         ("00000.tar/4.png", "4"),
     ]
-    assert all(picture.source.read() == png() for picture in folder.images)
+    assert all(image.source.read() == png() for image in folder.images)
 
 
-def test_shards_in_a_folder_are_pictures_of_that_folder(tmp_path: Path) -> None:
+def test_shards_in_a_folder_are_images_of_that_folder(tmp_path: Path) -> None:
     for number in range(2):
         shard(tmp_path / "laion" / f"{number}.tar", {f"{n}.png": png() for n in range(3)})
     (tmp_path / "laion" / "a dog.png").write_bytes(png())
@@ -74,8 +74,8 @@ def test_a_broken_shard_is_listed_and_what_is_before_the_break_takes_part(tmp_pa
     (tmp_path / "a" / "1.tar").write_bytes(b"<html>not found</html>")
     (tmp_path / "a" / "fine.png").write_bytes(png())
     data = read_dataset(tmp_path, 64, 16, 2)
-    found = {sample.name for sample in data.samples}
-    assert "a/fine.png" in found and "a/0.tar/0.png" in found and len(found) < 9
+    names = {sample.name for sample in data.samples}
+    assert "a/fine.png" in names and "a/0.tar/0.png" in names and len(names) < 9
     assert {p.name: p.reason for p in data.problems}["a/1.tar"] == "broken_shard"
     assert any(p.name.startswith("a/0.tar") for p in data.problems)
 
@@ -91,6 +91,6 @@ def test_a_shard_that_ends_too_early_is_listed_though_tarfile_is_content(tmp_pat
     assert folder.broken == [("0.tar", "broken_shard")]
 
 
-def test_a_shard_without_pictures_is_the_users_error(tmp_path: Path) -> None:
+def test_a_shard_without_images_is_the_users_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no images"):
         read_training_folder(shard(tmp_path / "0.tar", {"1.txt": "words"}))

@@ -23,7 +23,7 @@ ROWS: list[dict[str, Any]] = [
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def root(tmp_path: Path) -> Path:
     for row in ROWS:
         path = tmp_path / str(row["file_name"])
         path.parent.mkdir(exist_ok=True)
@@ -31,8 +31,8 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write(place: Path, suffix: str) -> Path:
-    path = place / f"table{suffix}"
+def write(root: Path, suffix: str) -> Path:
+    path = root / f"table{suffix}"
     if suffix == ".jsonl":
         path.write_text("\n".join(json.dumps(row) for row in ROWS) + "\n\n")
     elif suffix == ".parquet":
@@ -46,8 +46,8 @@ def write(place: Path, suffix: str) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
-def test_a_table_is_a_training_folder(place: Path, suffix: str) -> None:
-    a, b = read_training_folder(write(place, suffix))
+def test_a_table_is_a_training_folder(root: Path, suffix: str) -> None:
+    a, b = read_training_folder(write(root, suffix))
     assert (a.name, b.name) == ("a", "b")
     assert [(p.name, p.caption) for p in (*a.images, *b.images)] == [
         ("a/a cat_2.png", "a cat"),
@@ -56,40 +56,40 @@ def test_a_table_is_a_training_folder(place: Path, suffix: str) -> None:
     ]
     assert b.images[0].settings == ImageSettings(Fraction(1, 40), loss_scale=2.0, shuffle_tags=True)
     assert [float(p.settings.multiply) for p in (*a.images, *b.images)] == [1, 0.025, 2]
-    assert len(read_dataset(place / f"table{suffix}", 64, 16, 1).samples) == 3
+    assert len(read_dataset(root / f"table{suffix}", 64, 16, 1).samples) == 3
 
 
-def test_only_the_rows_for_training_count_as_in_our_own_manifest(place: Path) -> None:
+def test_only_the_rows_for_training_count_as_in_our_own_manifest(root: Path) -> None:
     rows = [
         {"file": "b/1.png", "caption": "kept", "split": "train", "multiply": 0.5, "key": "x"},
         {"file": "b/3.png", "caption": "held out", "split": "heldout", "multiply": None, "key": "y"},
         {"file": None, "caption": None, "split": "dropped", "multiply": None, "key": "z"},
     ]
-    pq.write_table(pa.Table.from_pylist(rows), place / "dataset.parquet")
-    (folder,) = read_training_folder(place / "dataset.parquet")
+    pq.write_table(pa.Table.from_pylist(rows), root / "dataset.parquet")
+    (folder,) = read_training_folder(root / "dataset.parquet")
     assert [(p.caption, float(p.settings.multiply)) for p in folder.images] == [("kept", 0.5)]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_numbers_are_those_that_programs_write(place: Path, suffix: str) -> None:
+def test_numbers_are_those_that_programs_write(root: Path, suffix: str) -> None:
     rows = [
         {"file_name": row["file_name"], "text": "x", "multiply": m}
         for row, m in zip(ROWS, (1 / 3, 1e-5, 2), strict=True)
     ]
     if suffix == ".jsonl":
-        (place / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        (root / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
     else:
-        pq.write_table(pa.Table.from_pylist(rows), place / "t.parquet")
-    found = {
+        pq.write_table(pa.Table.from_pylist(rows), root / "t.parquet")
+    multiplies = {
         p.name: float(p.settings.multiply)
-        for folder in read_training_folder(place / f"t{suffix}")
+        for folder in read_training_folder(root / f"t{suffix}")
         for p in folder.images
     }
-    assert found == {row["file_name"]: row["multiply"] for row in rows}
+    assert multiplies == {row["file_name"]: row["multiply"] for row in rows}
 
 
-def test_a_file_that_is_not_there_is_listed(place: Path) -> None:
-    path = place / "t.jsonl"
+def test_a_file_that_is_not_there_is_listed(root: Path) -> None:
+    path = root / "t.jsonl"
     path.write_text('{"file": "a/a cat_2.png"}\n{"file": "gone.png", "caption": "x"}\n')
     data = read_dataset(path, 64, 16, 1)
     assert [s.caption for s in data.samples] == ["a cat"]
@@ -97,7 +97,7 @@ def test_a_file_that_is_not_there_is_listed(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("{broken", "can't be read as a table"),
         ("[1]", "is not an object"),
@@ -107,7 +107,7 @@ def test_a_file_that_is_not_there_is_listed(place: Path) -> None:
         ("", "no images"),
     ],
 )
-def test_what_is_wrong_with_a_table_is_said(tmp_path: Path, content: str, said: str) -> None:
+def test_what_is_wrong_with_a_table_is_said(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "t.jsonl").write_text(content)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         read_training_folder(tmp_path / "t.jsonl")

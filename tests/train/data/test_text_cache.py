@@ -1,4 +1,4 @@
-"""Texts: what the text encoder says of a caption, asked once, or read by itself while it learns."""
+"""The cache of texts: hidden states are computed once; a text encoder that is trained gets tokens."""
 
 from pathlib import Path
 
@@ -19,37 +19,37 @@ def model(tiny_base: str) -> Model:
 def test_answers_are_the_encoders_and_kept_for_the_next_run(model: Model, tmp_path: Path) -> None:
     first = TextCache(model, tmp_path, frozen=True)
     first.add([*CAPTIONS, *CAPTIONS])
-    asked = ["a scene of kind 1", "", "a thing", "a thing"]
+    captions = ["a scene of kind 1", "", "a thing", "a thing"]
     with torch.no_grad():
-        live = model.encode_text(model.tokenize(asked))
-    assert first.get(asked).dtype == torch.float16 and torch.allclose(first.get(asked).float(), live, atol=2e-3)
+        live = model.encode_text(model.tokenize(captions))
+    assert first.get(captions).dtype == torch.float16 and torch.allclose(first.get(captions).float(), live, atol=2e-3)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")}
     assert len(first.store.entries) == 3 and len(before) == 1
     again = TextCache(model, tmp_path, frozen=True)
     again.add(CAPTIONS[::-1])
-    assert torch.equal(again.get(asked), first.get(asked))
+    assert torch.equal(again.get(captions), first.get(captions))
     again.add(["another"])
     assert {path: path.read_bytes() for path in before} == before and len(again.store.entries) == 4
 
 
 def test_captions_that_are_cut_to_the_same_tokens_are_kept_once(model: Model) -> None:
-    texts = TextCache(model, None, frozen=True)
-    texts.add(["a" * 30 + " b", "a" * 30 + " c"])
-    assert len(texts.store.entries) == 1
+    cache = TextCache(model, None, frozen=True)
+    cache.add(["a" * 30 + " b", "a" * 30 + " c"])
+    assert len(cache.store.entries) == 1
 
 
 def test_an_encoder_that_learns_is_given_tokens(model: Model, tmp_path: Path) -> None:
-    texts = TextCache(model, tmp_path, frozen=False)
-    texts.add(CAPTIONS)
-    assert torch.equal(texts.get(["a thing", "not seen before"]), model.tokenize(["a thing", "not seen before"]))
-    assert torch.equal(texts.get(["a thing"]), model.tokenize(["a thing"]))
+    cache = TextCache(model, tmp_path, frozen=False)
+    cache.add(CAPTIONS)
+    assert torch.equal(cache.get(["a thing", "not seen before"]), model.tokenize(["a thing", "not seen before"]))
+    assert torch.equal(cache.get(["a thing"]), model.tokenize(["a thing"]))
     assert not list(tmp_path.iterdir())
 
 
 def test_captions_that_were_not_added_are_tokens(model: Model) -> None:
-    texts = TextCache(model, None, frozen=True)
-    texts.add(CAPTIONS)
-    assert texts.get(["a thing", "new"]).dtype == torch.int64
+    cache = TextCache(model, None, frozen=True)
+    cache.add(CAPTIONS)
+    assert cache.get(["a thing", "new"]).dtype == torch.int64
 
 
 def test_a_fill_that_was_broken_off_ends_with_the_same_bits(

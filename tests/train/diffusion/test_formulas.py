@@ -14,52 +14,52 @@ from dreamloom.train.loop.objective import Objective
 
 SCHEDULER = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 TIMES = torch.tensor([0, 1, 250, 500, 998, 999])
-KEPT = SCHEDULER.alphas_cumprod
+ALPHAS_CUMPROD = SCHEDULER.alphas_cumprod
 
 
 @pytest.fixture
 def tensors() -> tuple[torch.Tensor, torch.Tensor]:
-    made = torch.Generator().manual_seed(0)
-    return torch.randn(6, 4, 8, 8, generator=made), torch.randn(6, 4, 8, 8, generator=made)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(6, 4, 8, 8, generator=generator), torch.randn(6, 4, 8, 8, generator=generator)
 
 
 def test_noise_is_added_as_diffusers_adds_it(tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
     latents, noise = tensors
-    ours = formulas.add_noise(latents, noise, KEPT[TIMES])
+    ours = formulas.add_noise(latents, noise, ALPHAS_CUMPROD[TIMES])
     assert torch.allclose(ours, SCHEDULER.add_noise(latents, noise, TIMES), atol=1e-6, rtol=0)
 
 
 def test_v_is_diffusers_velocity_and_epsilon_is_the_noise(tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
     latents, noise = tensors
-    ours = formulas.prediction_target(formulas.V_PREDICTION, latents, noise, KEPT[TIMES])
+    ours = formulas.prediction_target(formulas.V_PREDICTION, latents, noise, ALPHAS_CUMPROD[TIMES])
     assert torch.allclose(ours, SCHEDULER.get_velocity(latents, noise, TIMES), atol=1e-6, rtol=0)
-    assert formulas.prediction_target(formulas.EPSILON, latents, noise, KEPT[TIMES]) is noise
+    assert formulas.prediction_target(formulas.EPSILON, latents, noise, ALPHAS_CUMPROD[TIMES]) is noise
 
 
 def test_zero_terminal_snr_is_diffusers() -> None:
-    ours = formulas.rescale_zero_terminal_snr(KEPT)
+    ours = formulas.rescale_zero_terminal_snr(ALPHAS_CUMPROD)
     theirs = torch.cumprod(1 - reference_rescale(SCHEDULER.betas), dim=0)
     assert torch.allclose(ours, theirs, atol=1e-6, rtol=0)
-    assert ours[-1] == 0 and ours[0] == pytest.approx(KEPT[0].item())
+    assert ours[-1] == 0 and ours[0] == pytest.approx(ALPHAS_CUMPROD[0].item())
 
 
 def test_min_snr_weights_are_those_of_diffusers_training_script() -> None:
     snr = compute_snr(SCHEDULER, TIMES)
     limited = torch.stack([snr, torch.full_like(snr, 5.0)], dim=1).min(dim=1)[0]
-    for_epsilon = formulas.min_snr_weight(formulas.EPSILON, KEPT[TIMES], 5.0)
-    for_v = formulas.min_snr_weight(formulas.V_PREDICTION, KEPT[TIMES], 5.0)
+    for_epsilon = formulas.min_snr_weight(formulas.EPSILON, ALPHAS_CUMPROD[TIMES], 5.0)
+    for_v = formulas.min_snr_weight(formulas.V_PREDICTION, ALPHAS_CUMPROD[TIMES], 5.0)
     assert torch.allclose(for_epsilon, limited / snr, rtol=1e-4)
     assert torch.allclose(for_v, limited / (snr + 1), rtol=1e-4)
 
 
 @pytest.mark.parametrize("weighting", ["min_snr", "debiased"])
 @pytest.mark.parametrize("prediction", [formulas.EPSILON, formulas.V_PREDICTION])
-def test_either_prediction_weighs_the_pictures_error_alike(
+def test_either_prediction_weighs_the_images_error_alike(
     prediction: str, weighting: str, tensors: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
     """A wrong image gives a wrong epsilon or v; weighted, either counts min(SNR, γ), or √SNR, times its error."""
     latents, noise = (t.double() for t in tensors)
-    kept = KEPT[TIMES].double()
+    kept = ALPHAS_CUMPROD[TIMES].double()
     noisy = formulas.add_noise(latents, noise, kept)
     guess = latents + 0.1
     wide = kept[:, None, None, None]
@@ -78,7 +78,7 @@ def test_either_prediction_weighs_the_pictures_error_alike(
 
 
 def test_debiased_estimation_is_one_over_the_root_of_snr() -> None:
-    ours = formulas.debiased_estimation_weight(formulas.EPSILON, KEPT[TIMES])
+    ours = formulas.debiased_estimation_weight(formulas.EPSILON, ALPHAS_CUMPROD[TIMES])
     assert torch.allclose(ours, compute_snr(SCHEDULER, TIMES).rsqrt(), rtol=1e-4)
 
 
@@ -93,9 +93,9 @@ def test_errors_are_squared_or_hubers(tensors: tuple[torch.Tensor, torch.Tensor]
 
 def test_errors_outside_do_not_count(tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
     a, b = tensors
-    inside = torch.zeros(6, 8, 8)
-    inside[:, 2:5, :6] = 1
-    ours = formulas.sample_losses(a, b, None, inside)
+    mask = torch.zeros(6, 8, 8)
+    mask[:, 2:5, :6] = 1
+    ours = formulas.sample_losses(a, b, None, mask)
     assert torch.allclose(ours, ((a - b) ** 2)[:, :, 2:5, :6].flatten(1).mean(1), atol=1e-6)
     assert torch.allclose(
         formulas.sample_losses(a, b, None, torch.ones(6, 8, 8)), formulas.sample_losses(a, b, None), atol=1e-6
@@ -105,15 +105,15 @@ def test_errors_outside_do_not_count(tensors: tuple[torch.Tensor, torch.Tensor])
 def test_pyramid_noise_keeps_its_deviation_and_is_smoother(tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
     assert formulas.multires_noise_sizes(8, 12) == [(4, 6), (2, 3), (1, 2)]
     noise = tensors[0]
-    coarser = [torch.randn(6, 4, *size) for size in formulas.multires_noise_sizes(8, 8)]
-    made = formulas.add_multires_noise(noise, coarser, 0.8)
-    assert torch.allclose(made.std(dim=(1, 2, 3)), torch.ones(6), atol=1e-5)
-    neighbours = (made[..., 1:] * made[..., :-1]).mean()
+    octaves = [torch.randn(6, 4, *size) for size in formulas.multires_noise_sizes(8, 8)]
+    total = formulas.add_multires_noise(noise, octaves, 0.8)
+    assert torch.allclose(total.std(dim=(1, 2, 3)), torch.ones(6), atol=1e-5)
+    neighbours = (total[..., 1:] * total[..., :-1]).mean()
     assert neighbours > (noise[..., 1:] * noise[..., :-1]).mean() + 0.1
-    alone = formulas.add_multires_noise(noise[2:3], [one[2:3] for one in coarser], 0.8)
-    assert torch.allclose(alone, made[2:3], atol=1e-6), "a sample's noise does not depend on the others of its batch"
+    alone = formulas.add_multires_noise(noise[2:3], [octave[2:3] for octave in octaves], 0.8)
+    assert torch.allclose(alone, total[2:3], atol=1e-6), "a sample's noise does not depend on the others of its batch"
     assert torch.allclose(
-        formulas.add_multires_noise(noise, coarser, 0.0), noise / noise.std(dim=(1, 2, 3), keepdim=True)
+        formulas.add_multires_noise(noise, octaves, 0.0), noise / noise.std(dim=(1, 2, 3), keepdim=True)
     )
 
 
@@ -128,7 +128,9 @@ INDICES = torch.arange(100, 106)
 
 
 def asked(**changes: Any) -> Objective:
-    return Objective(TrainConfig(min_snr_gamma=None, **changes), changes.get("prediction_type", "epsilon"), KEPT)
+    return Objective(
+        TrainConfig(min_snr_gamma=None, **changes), changes.get("prediction_type", "epsilon"), ALPHAS_CUMPROD
+    )
 
 
 @pytest.mark.parametrize("prediction", [formulas.EPSILON, formulas.V_PREDICTION])

@@ -36,13 +36,13 @@ def test_a_model_that_fits_passes(model: Path, config: Config) -> None:
 def test_what_is_no_model_is_refused(model: Path, tmp_path: Path, config: Config) -> None:
     (tmp_path / "file.safetensors").touch()
     (tmp_path / "empty").mkdir()
-    for base, said in [
+    for base, message in [
         (tmp_path / "missing", "neither a folder nor a hub id"),
         ("owner/never-downloaded", "on this machine"),  # the tests run offline
         (tmp_path / "file.safetensors", "not a safetensors file"),
         (tmp_path / "empty", "lacks unet, vae"),
     ]:
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             check_models(config(base=str(base)))
     shutil.rmtree(model / "vae")
     with pytest.raises(UserError, match="lacks vae"):

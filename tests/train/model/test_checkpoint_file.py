@@ -31,13 +31,13 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, folder: Path, config: Config) -> Path:
     """An export in fp32: a diffusers folder with the single file in it."""
-    place = tmp_path_factory.mktemp("exported")
-    train(folder, place / "run", config(base=tiny_base, max_train_steps=1))
-    return Path(export(place / "run", place / "model", ExportConfig(dtype="fp32")).folder)
+    root = tmp_path_factory.mktemp("exported")
+    train(folder, root / "run", config(base=tiny_base, max_train_steps=1))
+    return Path(export(root / "run", root / "model", ExportConfig(dtype="fp32")).folder)
 
 
-def same(one: Any, other: Any) -> bool:
-    ours, theirs = one.state_dict(), other.state_dict()
+def same(module: Any, other: Any) -> bool:
+    ours, theirs = module.state_dict(), other.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
@@ -60,9 +60,9 @@ def test_training_starts_from_a_file_and_ends_as_from_its_folder(
     ends = []
     for name, base in (("file", exported / "model.safetensors"), ("folder", exported)):
         train(folder, tmp_path / name, config(base=str(base), max_train_steps=2))
-        made = export(tmp_path / name, tmp_path / f"{name}-model", ExportConfig(dtype="fp32"))
-        assert made.single_file
-        ends.append(load_file(made.single_file))
+        summary = export(tmp_path / name, tmp_path / f"{name}-model", ExportConfig(dtype="fp32"))
+        assert summary.single_file
+        ends.append(load_file(summary.single_file))
     assert ends[0].keys() == ends[1].keys() and all(torch.equal(ends[0][k], ends[1][k]) for k in ends[0])
 
 
@@ -79,16 +79,16 @@ def test_a_ckpt_is_read_and_nothing_in_it_is_run(exported: Path, tmp_path: Path)
     import builtins
 
     for file in ("model_index.json", "unet", "vae", "text_encoder", "tokenizer", "scheduler"):
-        there = exported / file
-        (shutil.copytree if there.is_dir() else shutil.copy)(there, tmp_path / file)
+        source = exported / file
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / file)
     weights = load_file(exported / "model.safetensors")
     torch.save(
         {"state_dict": weights, "callbacks": {Callback: [Callback()]}, "epoch": 3, "size": torch.Size([2])},
         tmp_path / "model.ckpt",
     )
-    found = read_state_dict(tmp_path / "model.ckpt")
+    state_dict = read_state_dict(tmp_path / "model.ckpt")
     assert not hasattr(builtins, "dreamloom_was_here")
-    assert found.keys() == weights.keys() and all(torch.equal(found[key], weights[key]) for key in weights)
+    assert state_dict.keys() == weights.keys() and all(torch.equal(state_dict[key], weights[key]) for key in weights)
     ours = load_model(str(tmp_path / "model.ckpt"), CPU)
     assert same(ours.unet, load_model(str(exported), CPU).unet)
 
@@ -101,8 +101,8 @@ def test_a_ckpt_that_is_two_things_at_once_or_cut_short_is_refused(tmp_path: Pat
     torch.save({"weight": torch.zeros(2)}, archive)
     (tmp_path / "both.ckpt").write_bytes(pickle.dumps(Callback()) + archive.getvalue())
     (tmp_path / "half.ckpt").write_bytes(archive.getvalue()[:-100])
-    for name, said in [("both.ckpt", "from before torch 1.6"), ("half.ckpt", "copy it again")]:
-        with pytest.raises(UserError, match=said):
+    for name, message in [("both.ckpt", "from before torch 1.6"), ("half.ckpt", "copy it again")]:
+        with pytest.raises(UserError, match=message):
             read_state_dict(tmp_path / name)
     assert not hasattr(builtins, "dreamloom_was_here")
 
@@ -110,15 +110,15 @@ def test_a_ckpt_that_is_two_things_at_once_or_cut_short_is_refused(tmp_path: Pat
 def test_what_is_no_model_is_the_users_error(exported: Path, tmp_path: Path) -> None:
     (tmp_path / "model.ckpt").write_bytes(pickle.dumps({"a": 1}))
     (tmp_path / "half.safetensors").write_bytes((exported / "model.safetensors").read_bytes()[:5000])
-    (tmp_path / "picture.png").touch()
+    (tmp_path / "image.png").touch()
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
-    for name, said in [
+    for name, message in [
         ("model.ckpt", "from before torch 1.6"),
         ("half.safetensors", "not a safetensors file"),
-        ("picture.png", "not a model"),
+        ("image.png", "not a model"),
         ("other.safetensors", "not a Stable Diffusion"),
     ]:
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             check_models(TrainConfig(base=str(tmp_path / name)))
             load_model(str(tmp_path / name), CPU)
     weights = load_file(exported / "model.safetensors")
@@ -172,8 +172,8 @@ def test_the_tokenizer_is_clips(padding: int) -> None:
     ours = make_clip_tokenizer({"text_encoder": {"pad_token_id": padding}})
     theirs = SimpleTokenizer()
     for text in ("a photo of a dog", "Ein Haus am See, 4k?", "don't  stop", "naïve café ☕ 東京", "x" * 300):
-        found = ours([text], padding="max_length", max_length=77, truncation=True).input_ids[0]
+        token_ids = ours([text], padding="max_length", max_length=77, truncation=True).input_ids[0]
         expected = theirs([text])[0].tolist()
         end = expected.index(49407) + 1
-        assert found[:end] == expected[:end], text
-        assert set(found[end:]) <= {padding}
+        assert token_ids[:end] == expected[:end], text
+        assert set(token_ids[end:]) <= {padding}

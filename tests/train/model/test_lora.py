@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, folder: Path, config: Config) -> Path:
     """A short run of adapters in UNet and text encoder, whose strength is not their rank, stopped in between."""
     run = tmp_path_factory.mktemp("lora") / "run"
-    made = config(
+    settings = config(
         base=tiny_base,
         lora_rank=3,
         lora_alpha=6,
@@ -37,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, folder: Pa
         text_encoder_learning_rate=1e-2,
         max_train_steps=4,
     )
-    assert train(folder, run, made).finished
+    assert train(folder, run, settings).finished
     return run
 
 
@@ -45,22 +45,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, folder: Pa
 def test_a_lora_that_was_stopped_goes_on_to_the_same_bits(
     trained: Path, tiny_base: str, folder: Path, tmp_path: Path
 ) -> None:
-    made = read_settings(trained)["config"]
+    config = read_settings(trained)["config"]
 
     def stop(done: int, total: int | None, note: str = "") -> None:
         if "images/s" in note and done == 4:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    assert not train(folder, tmp_path / "run", TrainConfig.model_validate(made), progress=stop).finished
+    assert not train(folder, tmp_path / "run", TrainConfig.model_validate(config), progress=stop).finished
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["4"]
-    assert train(folder, tmp_path / "run", TrainConfig.model_validate(made)).finished
+    assert train(folder, tmp_path / "run", TrainConfig.model_validate(config)).finished
     ours, theirs = (load_file(checkpoints(run)[-1] / "weights.safetensors") for run in (tmp_path / "run", trained))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 @torch.no_grad()
-def answers(unet: Any, text_encoder: Any) -> torch.Tensor:
-    """What a model says of a fixed question."""
+def predict(unet: Any, text_encoder: Any) -> torch.Tensor:
+    """The prediction for a fixed input."""
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(0, 200, (2, 24), generator=generator)
     noisy = torch.randn(2, 4, 8, 8, generator=generator)
@@ -68,18 +68,18 @@ def answers(unet: Any, text_encoder: Any) -> torch.Tensor:
 
 
 def of(model: Model) -> torch.Tensor:
-    return answers(model.unet, model.text_encoder)
+    return predict(model.unet, model.text_encoder)
 
 
 def test_adapters_change_nothing_at_first_and_begin_alike(tiny_base: str, config: Config) -> None:
-    plain, one, two = (load_model(tiny_base, CPU) for _ in range(3))
+    plain, first, second = (load_model(tiny_base, CPU) for _ in range(3))
     torch.manual_seed(5)
-    add_adapters(one, config(lora_rank=4))
+    add_adapters(first, config(lora_rank=4))
     torch.manual_seed(6)
-    add_adapters(two, config(lora_rank=4))
-    assert torch.equal(of(one), of(plain))
-    started = dict(one.unet.named_parameters())
-    assert all(torch.equal(started[name], value) for name, value in two.unet.named_parameters())
+    add_adapters(second, config(lora_rank=4))
+    assert torch.equal(of(first), of(plain))
+    started = dict(first.unet.named_parameters())
+    assert all(torch.equal(started[name], value) for name, value in second.unet.named_parameters())
     matrix = next(value for name, value in started.items() if ".lora_A." in name)
     assert matrix.std() == pytest.approx((3 * matrix.shape[1]) ** -0.5, rel=0.2)
 
@@ -97,20 +97,20 @@ def test_the_adapters_alone_learn(trained: Path, tiny_base: str) -> None:
 
 @pytest.mark.slow
 def test_diffusers_reads_both_files_and_the_merged_model(trained: Path, tiny_base: str, tmp_path: Path) -> None:
-    made = Path(export(trained, tmp_path / "model", ExportConfig(dtype="fp32")).folder)
+    exported = Path(export(trained, tmp_path / "model", ExportConfig(dtype="fp32")).folder)
     expected = of(find_source(trained).load(load_model(tiny_base, CPU), average=True))
-    merged = StableDiffusionPipeline.from_pretrained(made)
-    assert torch.allclose(answers(merged.unet, merged.text_encoder), expected, atol=1e-5)
+    merged = StableDiffusionPipeline.from_pretrained(exported)
+    assert torch.allclose(predict(merged.unet, merged.text_encoder), expected, atol=1e-5)
     for name in (KOHYA_FILE, PEFT_FILE):
         pipeline = StableDiffusionPipeline.from_pretrained(tiny_base)
-        pipeline.load_lora_weights(made, weight_name=name)
-        assert torch.allclose(answers(pipeline.unet, pipeline.text_encoder), expected, atol=1e-5), name
+        pipeline.load_lora_weights(exported, weight_name=name)
+        assert torch.allclose(predict(pipeline.unet, pipeline.text_encoder), expected, atol=1e-5), name
 
 
 def test_an_export_may_be_the_adapters_alone(trained: Path, tmp_path: Path) -> None:
-    made = Path(export(trained, tmp_path / "model", ExportConfig(merge_lora=False)).folder)
-    assert {file.name for file in made.iterdir()} == {KOHYA_FILE, PEFT_FILE, "dreamloom.json"}
-    assert all(value.dtype == torch.float16 for value in load_file(made / KOHYA_FILE).values())
+    exported = Path(export(trained, tmp_path / "model", ExportConfig(merge_lora=False)).folder)
+    assert {file.name for file in exported.iterdir()} == {KOHYA_FILE, PEFT_FILE, "dreamloom.json"}
+    assert all(value.dtype == torch.float16 for value in load_file(exported / KOHYA_FILE).values())
 
 
 def test_merged_is_what_the_adapters_say(tiny_base: str, config: Config) -> None:
@@ -129,26 +129,26 @@ def test_merged_is_what_the_adapters_say(tiny_base: str, config: Config) -> None
 
 def test_names_are_those_of_kohyas_scripts() -> None:
     down, up = torch.zeros(2, 4), torch.zeros(4, 2)
-    made = to_kohya_keys(
+    renamed = to_kohya_keys(
         {
             "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0.lora_A.weight": down,
             "text_encoder.encoder.layers.0.mlp.fc1.lora_B.weight": up,
         },
         alpha=4,
     )
-    assert made.keys() == {
+    assert renamed.keys() == {
         "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0.lora_down.weight",
         "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0.alpha",
         "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight",
         "lora_te_text_model_encoder_layers_0_mlp_fc1.alpha",
     }
-    assert made["lora_te_text_model_encoder_layers_0_mlp_fc1.alpha"] == 4
+    assert renamed["lora_te_text_model_encoder_layers_0_mlp_fc1.alpha"] == 4
 
 
 def test_what_is_frozen_does_not_learn(tiny_base: str, config: Config) -> None:
     model = load_model(tiny_base, CPU)
-    found = trainable_parameters(model, config(frozen=["unet.down_blocks.*", "text_encoder.embeddings.*"]))
-    names = {name for part in found.values() for name in part}
+    parameters = trainable_parameters(model, config(frozen=["unet.down_blocks.*", "text_encoder.embeddings.*"]))
+    names = {name for part in parameters.values() for name in part}
     assert any(name.startswith("unet.up_blocks") for name in names)
     assert not any(name.startswith(("unet.down_blocks.", "text_encoder.embeddings.")) for name in names)
     assert not model.unet.down_blocks[0].resnets[0].conv1.weight.requires_grad

@@ -19,9 +19,9 @@ from dreamloom.train.presets import PRESETS
 @pytest.fixture(scope="module")
 def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A diffusers folder of Stable Diffusion 1.5 whose weight files hold their headers alone."""
-    place = tmp_path_factory.mktemp("sd15")
+    root = tmp_path_factory.mktemp("sd15")
     tensors = {CROSS_ATTENTION_KEY: (320, 768), "model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3)}
-    configs = {part: infer_component_config(place, tensors, part) for part in ("unet", "vae", "text_encoder")}
+    configs = {part: infer_component_config(root, tensors, part) for part in ("unet", "vae", "text_encoder")}
     with torch.device("meta"):
         modules: dict[str, Any] = {
             "unet": UNet2DConditionModel.from_config(configs["unet"]),
@@ -29,34 +29,36 @@ def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> str:
             "text_encoder": CLIPTextModel(CLIPTextConfig.from_dict(configs["text_encoder"])),
         }
     for part, module in modules.items():
-        about = {n: {"dtype": "F32", "shape": list(t.shape)} for n, t in module.state_dict().items()}
-        header = json.dumps(about).encode()
-        (place / part).mkdir()
-        (place / part / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
-        (place / part / "config.json").write_text(json.dumps({"layers_per_block": 2, **configs[part]}))
-    return str(place)
+        tensor_headers = {n: {"dtype": "F32", "shape": list(t.shape)} for n, t in module.state_dict().items()}
+        header = json.dumps(tensor_headers).encode()
+        (root / part).mkdir()
+        (root / part / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+        (root / part / "config.json").write_text(json.dumps({"layers_per_block": 2, **configs[part]}))
+    return str(root)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_each_preset_fits_into_its_gpu(preset: str, stable_diffusion: str) -> None:
     config = TrainConfig.model_validate({"base": stable_diffusion, "preset": preset})
-    made = estimate_memory(config)
-    assert made is not None and made.total < 0.95 * int(preset.removesuffix("gb")) * 2**30
+    estimate = estimate_memory(config)
+    assert estimate is not None and estimate.total < 0.95 * int(preset.removesuffix("gb")) * 2**30
     assert all(getattr(config, name) == value for name, value in PRESETS[preset].items())
 
 
 def test_what_is_given_wins_over_the_preset(stable_diffusion: str) -> None:
     config = TrainConfig.model_validate({"preset": "8gb", "batch_size": 7, "optimizer": "adamw"})
     assert (config.batch_size, config.optimizer, config.weight_dtype, config.precision) == (7, "adamw", "bf16", "bf16")
-    made = estimate_memory(config.model_copy(update={"base": stable_diffusion}))
-    assert made is not None and made.total > 8 * 2**30
+    estimate = estimate_memory(config.model_copy(update={"base": stable_diffusion}))
+    assert estimate is not None and estimate.total > 8 * 2**30
 
 
 def test_the_parts_are_what_they_say(stable_diffusion: str) -> None:
     def of(**changes: Any) -> Any:
-        made = estimate_memory(TrainConfig.model_validate({"base": stable_diffusion, "precision": "fp32", **changes}))
-        assert made is not None
-        return made
+        estimate = estimate_memory(
+            TrainConfig.model_validate({"base": stable_diffusion, "precision": "fp32", **changes})
+        )
+        assert estimate is not None
+        return estimate
 
     plain = of()
     unet_and_text = 859_520_964 + 123_060_480
@@ -73,5 +75,5 @@ def test_adapters_are_counted(tiny_base: str) -> None:
     model = load_model(tiny_base, torch.device("cpu"))
     add_adapters(model, config)
     names = [(n, p) for part in (model.unet, model.text_encoder) for n, p in part.named_parameters()]
-    made = estimate_memory(config)
-    assert made is not None and made.gradients == 4 * sum(p.numel() for n, p in names if ".lora_" in n)
+    estimate = estimate_memory(config)
+    assert estimate is not None and estimate.gradients == 4 * sum(p.numel() for n, p in names if ".lora_" in n)
