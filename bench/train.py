@@ -168,7 +168,7 @@ def ours(data: Dataset, config: TrainConfig, place: Path, clock: Clock) -> Turn:
             with clock.on("data"):
                 group = next(groups)
             trainer.step(group)
-            if trainer.steps_done % config.log_every_n_steps == 0:
+            if trainer.num_steps % config.log_every_n_steps == 0:
                 trainer.window.take()
 
     return turn

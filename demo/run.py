@@ -191,15 +191,15 @@ def _evaluation(folder: Path, file: Path) -> tuple[Path, dict[str, Any]]:
     Without ground truth none is held out, so there is nothing to measure forgetting by; the other arm's is.
     """
     from dreamloom.base.progress import silent
-    from dreamloom.flows.chain import as_trained, run_folder
+    from dreamloom.flows.chain import run_folder
     from dreamloom.flows.project import load_project
     from dreamloom.flows.train_steps import EvaluateStep
-    from dreamloom.train.evaluate.evaluate import EvaluateConfig
+    from dreamloom.train.evaluate.config import as_trained
 
     project, full = load_project(file), load_project(folder / PROJECT)
     output = project.workspace / "report" / "compared.json"
     run, heldout = run_folder(project), full.workspace / "heldout"
-    config = as_trained(project.evaluate or EvaluateConfig(), project)
+    config = as_trained(project.train, project.evaluate)
     step = EvaluateStep(lambda: run, project.train.base, heldout, config, output)
     step.run(silent)
     return project.workspace, json.loads(output.read_text())["evaluation"]

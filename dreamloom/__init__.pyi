@@ -24,11 +24,14 @@ from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.index.filter import filter_laion
 from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.scrape.web.scrape import scrape as scrape_images
-from dreamloom.train.config import TrainConfig
-from dreamloom.train.dreambooth import DreamBoothConfig, dreambooth
-from dreamloom.train.evaluate.evaluate import EvaluateConfig, Evaluation, Measure, evaluate
+from dreamloom.train.config import DreamBoothConfig, TrainConfig
+from dreamloom.train.dreambooth import dreambooth
+from dreamloom.train.evaluate.config import EvaluateConfig
+from dreamloom.train.evaluate.evaluate import evaluate
+from dreamloom.train.evaluate.measure import Evaluation, Measure
 from dreamloom.train.evaluate.results import read_evaluation
-from dreamloom.train.export.export import ExportConfig, export
+from dreamloom.train.export.config import ExportConfig
+from dreamloom.train.export.export import export
 from dreamloom.train.loop.loop import train as train_model
 from dreamloom.train.run.folder import TrainSummary
 

@@ -18,7 +18,7 @@ from dreamloom.flows.tables import balance, funnel, funnel_rows
 from dreamloom.flows.terminal import Terminal, say
 from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.datasets import all_kinds
-from dreamloom.train.evaluate.evaluate import Evaluation
+from dreamloom.train.evaluate.measure import Evaluation
 from dreamloom.train.evaluate.results import read_evaluation
 from dreamloom.train.plan import Plan
 

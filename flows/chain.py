@@ -23,8 +23,7 @@ from dreamloom.flows.report import report_path, write_report
 from dreamloom.flows.sources import kind_config, kind_of
 from dreamloom.flows.steps import Outcome, Step
 from dreamloom.scrape.collection import Table
-from dreamloom.train.config import TrainConfig
-from dreamloom.train.evaluate.evaluate import EvaluateConfig
+from dreamloom.train.evaluate.config import as_trained
 
 _log = logging.getLogger(__name__)
 
@@ -121,7 +120,7 @@ def _model(project: Project) -> Branch:
         train_steps.ProjectTrainStep(workspace, project.train),
     ]
     if project.evaluate is not None:
-        config = as_trained(project.evaluate, project)
+        config = as_trained(project.train, project.evaluate)
         heldout, output = workspace / "heldout", evaluation_path(project)
         branch.append(train_steps.EvaluateStep(run_now, project.train.base, heldout, config, output))
     return [*branch, train_steps.ExportStep(run_now, workspace / "model", project.export)]
@@ -130,12 +129,6 @@ def _model(project: Project) -> Branch:
 def evaluation_path(project: Project) -> Path:
     """Returns the file of the project's evaluate section."""
     return project.workspace / "report" / "evaluation.json"
-
-
-def as_trained(config: EvaluateConfig, project: Project) -> EvaluateConfig:
-    """The evaluate section, with what it does not say taken from the train section: resolution, VAE, seed, …"""
-    shared = set(EvaluateConfig.model_fields) & set(TrainConfig.model_fields) - config.model_fields_set
-    return config.model_copy(update={name: getattr(project.train, name) for name in sorted(shared)})
 
 
 def _check_old_scores(project: Project) -> None:

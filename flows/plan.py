@@ -100,9 +100,9 @@ def training_rows(plan: Plan) -> Rows:
     rows: Rows = [
         {
             "folder": folder.name,
-            "images": folder.pictures,
+            "images": folder.images,
             "multiply": float(folder.multiply),
-            "shown an epoch": float(folder.an_epoch),
+            "shown an epoch": float(folder.images_per_epoch),
         }
         for folder in plan.folders
     ]
@@ -114,7 +114,7 @@ def bucket_rows(plan: Plan) -> Rows:
     return [
         {
             "bucket": f"{bucket.size[0]} × {bucket.size[1]}",
-            "images": bucket.pictures,
+            "images": bucket.images,
             "batches": bucket.batches,
             "repeats to fill": bucket.filled,
         }
@@ -131,7 +131,7 @@ def print_training(plan: Plan) -> None:
 
 def training_line(plan: Plan) -> str:
     """How long the whole run is."""
-    text = f"train: {plan.epochs} epochs, {plan.steps:,} steps, {plan.images:,} images shown"
+    text = f"train: {plan.epochs} epochs, {plan.steps:,} steps, {plan.total_images:,} images shown"
     text += f", about {duration(plan.seconds)}" if plan.seconds else ""
     return text + (f"; some {plan.memory / 2**30:.1f} GiB of a GPU's memory, by estimate" if plan.memory else "")
 

@@ -22,8 +22,8 @@ from dreamloom.flows.sources import AnySource
 from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.evaluate.evaluate import EvaluateConfig
-from dreamloom.train.export.export import ExportConfig
+from dreamloom.train.evaluate.config import EvaluateConfig
+from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.model.check import check_models as check_training
 
 Stage = TypeVar("Stage", bound=StageConfig)

@@ -7,11 +7,10 @@ folder when training begins, so that the same project finds its run again.
 import time
 from pathlib import Path
 
-from dreamloom.base.files import commit_text, fingerprint
-from dreamloom.base.stage import recipe
+from dreamloom.base.files import commit_text
 from dreamloom.curate.manifest import content_digest, manifest_path
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.run.folder import VERSION, read_summary
+from dreamloom.train.run.folder import read_summary, train_recipe
 
 _RECIPE_FILE = ".recipe"
 """Holds the project's recipe, which knows the dataset by its manifest and so needs not read the images."""
@@ -62,5 +61,4 @@ def heldout_folder(workspace: Path) -> Path | None:
 
 
 def _train_recipe(workspace: Path, config: TrainConfig) -> str:
-    models = {"base": fingerprint(config.base)} | ({"vae": fingerprint(config.vae)} if config.vae else {})
-    return recipe("train", VERSION, config, [content_digest(manifest_path(workspace))], models)
+    return train_recipe(config, [content_digest(manifest_path(workspace))])

@@ -20,10 +20,9 @@ from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.index import filter as laion
 from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.web.config import ScrapeConfig
-from dreamloom.train.config import TrainConfig
-from dreamloom.train.dreambooth import DreamBoothConfig
-from dreamloom.train.evaluate.evaluate import EvaluateConfig
-from dreamloom.train.export.export import ExportConfig
+from dreamloom.train.config import DreamBoothConfig, TrainConfig
+from dreamloom.train.evaluate.config import EvaluateConfig
+from dreamloom.train.export.config import ExportConfig
 
 _log = logging.getLogger(__name__)
 

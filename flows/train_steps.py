@@ -13,10 +13,12 @@ from dreamloom.base.stage import recipe
 from dreamloom.flows.run_folders import claim_run_folder, heldout_folder, run_charts, run_folder
 from dreamloom.flows.steps import WHOLE, Outcome, Step
 from dreamloom.flows.terminal import indented, percent, size
-from dreamloom.train.config import TrainConfig
-from dreamloom.train.dreambooth import DreamBoothConfig, dreambooth
-from dreamloom.train.evaluate.evaluate import EvaluateConfig, evaluate
-from dreamloom.train.export.export import ExportConfig, export, is_current
+from dreamloom.train.config import DreamBoothConfig, TrainConfig
+from dreamloom.train.dreambooth import dreambooth
+from dreamloom.train.evaluate.config import EvaluateConfig
+from dreamloom.train.evaluate.evaluate import VERSION, evaluate
+from dreamloom.train.export.config import ExportConfig
+from dreamloom.train.export.export import export, is_current
 from dreamloom.train.loop.loop import train
 from dreamloom.train.run.folder import TrainSummary, read_summary
 
@@ -87,7 +89,7 @@ class DreamBoothStep(Step):
     def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
         """Draws the class images that are missing, and writes the training folder."""
         done = dreambooth(self.subjects, self.target, self.config, progress)
-        counts = f"{done.subjects} subjects, {done.pictures:,} images of them, {done.class_pictures:,} of their classes"
+        counts = f"{done.subjects} subjects, {done.images:,} images of them, {done.class_images:,} of their classes"
         return Outcome(f"{'dreambooth':<21}{counts} ({done.drawn:,} drawn now); {self.target}", done.drawn > 0)
 
 
@@ -124,7 +126,7 @@ class EvaluateStep(Step):
 
     def _recipe(self) -> str:
         fingerprints = [fingerprint(self.model()), fingerprint(self.base), fingerprint(self.heldout)]
-        return recipe("evaluate", 1, self.config, fingerprints)
+        return recipe("evaluate", VERSION, self.config, fingerprints)
 
 
 @dataclass(frozen=True)
@@ -144,16 +146,16 @@ class ExportStep(Step):
     def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
         """Writes the model folder."""
         summary = export(self.checkpoint(), self.target, self.config, progress)
-        how = size(summary.bytes) if summary.made else "there already"
+        how = size(summary.bytes) if summary.changed else "there already"
         line = f"{self.target}, as of {summary.images_seen:,} images seen; {how}{indented(summary.note)}"
-        return Outcome(f"{'export':<21}{line}", summary.made)
+        return Outcome(f"{'export':<21}{line}", summary.changed)
 
 
 def _train(folder: Path, run: Path, config: TrainConfig, heldout: Path | None, progress: Progress) -> Outcome:
     is_new = read_summary(run) is None
     summary = train(folder, run, config, heldout, progress)
     if not summary.finished:
-        line = f"stopped and saved after {summary.images_seen:,} of {summary.images:,} images; run again to go on"
+        line = f"stopped and saved after {summary.images_seen:,} of {summary.total_images:,} images; run again to go on"
     else:
         line = f"{summary.steps:,} steps, {summary.images_seen:,} images seen{_measures(summary)}; "
         line += str(run) if is_new else "there already"
@@ -172,7 +174,7 @@ def _measures(summary: TrainSummary) -> str:
 
 def _evaluation_line(evaluation: Mapping[str, Any], where: str) -> str:
     measures = [
-        f"{name} {percent(measure['change'], measure['error'])} ({measure['pictures']} images)"
+        f"{name} {percent(measure['change'], measure['error'])} ({measure['images']} images)"
         for name in ("learned", "forgotten")
         if (measure := evaluation[name])
     ]

@@ -1,224 +1,292 @@
-"""What a training run can be told."""
+"""Configs of train and dreambooth, and the presets for GPUs of a given memory."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dreamloom.base.stage import NO_RECIPE, StageConfig
-from dreamloom.train.presets import PRESETS
+from dreamloom.base.stage import NO_RECIPE, Group, StageConfig
+
+_MODEL, _DATA, _CAPTIONS = Group("Model"), Group("Data and buckets"), Group("Captions")
+_LENGTH, _OPTIMIZER, _LEARNING_RATE = Group("Batches and length"), Group("Optimizer"), Group("Learning rate")
+_LOSS, _ADAPTERS, _HARDWARE = Group("Loss and noise"), Group("Adapters (LoRA)"), Group("Precision and hardware")
+_CHECKPOINTS, _EVALUATION, _SAMPLES = Group("Checkpoints"), Group("Evaluation"), Group("Samples")
+_LOGGING, _CLASS_IMAGES = Group("Logging"), Group("Class images")
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "8gb": {
+        "weight_dtype": "bf16",
+        "optimizer": "adafactor",
+        "gradient_checkpointing": True,
+        "batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "text_encoder_learning_rate": 0.0,
+    },
+    "12gb": {"weight_dtype": "bf16", "optimizer": "adafactor", "gradient_checkpointing": True, "batch_size": 4},
+    "24gb": {"gradient_checkpointing": True, "batch_size": 4},
+    "80gb": {"batch_size": 32},
+}
+"""Name of a preset → the values it sets, for Stable Diffusion 1.x and 2.x at 512 pixels with all weights trained."""
 
 
 class TrainConfig(StageConfig):
-    """Fine-tunes a Stable Diffusion 1.x or 2.x model on an EveryDream training folder.
+    """Settings of a training run.
 
-    The defaults suit SD 1.5 at 512 pixels; learning rates and caption dropout follow EveryDream's advice for batches
+    The defaults suit SD 1.5 at 512 pixels. Learning rates and caption dropout follow EveryDream's advice for batches
     of 4 to 8.
     """
 
-    base: str = Field(
+    base: Annotated[str, _MODEL] = Field(
         "stable-diffusion-v1-5/stable-diffusion-v1-5",
-        description="The model to start from: a diffusers folder, a .safetensors or .ckpt, or a hub id (owner/name).",
+        description="Model to start from: a diffusers folder, a .safetensors or .ckpt file, or a hub ID (owner/name).",
     )
-    vae: str | None = Field(
-        None, description="A VAE in place of the base's: a diffusers folder of an AutoencoderKL or AutoencoderTiny."
-    )
-    preset: Annotated[Literal["8gb", "12gb", "24gb", "80gb"] | None, NO_RECIPE] = Field(
-        None, description="Settings for a GPU of so much memory; keys that are given win; none: as below."
-    )
-    resolution: int = Field(512, ge=32, le=4096, description="Side of the square bucket, in pixels; bounds all areas.")
-    bucket_reso_steps: int = Field(64, ge=8, le=256, description="Bucket sides are multiples of this, in pixels.")
-    upscale: bool = Field(
-        True, description="Enlarge images that are smaller than their bucket; else they get a bucket they fill."
-    )
-    pad_color: str | None = Field(
+    vae: Annotated[str | None, _MODEL] = Field(
         None,
-        pattern="^#[0-9a-fA-F]{6}$",
-        description="Show whole images on this colour (#ffffff is white) instead of cropping them; the loss counts "
-        "inside the image only. None: crop.",
+        description="Diffusers folder of an AutoencoderKL or AutoencoderTiny that replaces the base's VAE; null: the "
+        "base's.",
     )
-    crop_jitter: float = Field(
-        0.0, ge=0, le=0.5, description="Share of its sides by which a crop may shrink and move; 0: the middle, whole."
-    )
-    crops_per_image: int = Field(4, ge=2, le=64, description="Crops kept of each image where crop_jitter is set.")
-    flip_p: float = Field(
-        0.0, ge=0, le=1, description="Share of showings mirrored left to right, where no flip_p.txt says otherwise."
-    )
-    batch_size: int = Field(4, ge=1, le=4096, description="Pictures a forward pass.")
-    gradient_accumulation_steps: int = Field(
-        1, ge=1, le=1024, description="Forward passes an optimizer step; gradients are averaged."
-    )
-    epochs: int = Field(20, ge=1, le=100_000, description="How often the folder is gone through.")
-    max_train_steps: int | None = Field(
-        None, ge=1, description="Stop after this many optimizer steps; none: after `epochs`."
+    frozen: Annotated[list[str], _MODEL] = Field(
+        [], description="Name patterns of parameters to leave untrained, such as unet.down_blocks.*."
     )
 
-    lora_rank: int | None = Field(
-        None, ge=1, le=1024, description="Rank of adapters that learn in place of the weights; none: the weights do."
+    resolution: Annotated[int, _DATA] = Field(
+        512, ge=32, le=4096, description="Side of the square bucket, in pixels; no bucket has a larger area."
     )
-    lora_alpha: int | None = Field(
-        None, ge=1, description="The adapters count alpha/rank times; none: the rank, so that they count as they are."
+    bucket_reso_steps: Annotated[int, _DATA] = Field(
+        64, ge=8, le=256, description="Bucket sides are multiples of this, in pixels."
     )
-    frozen: list[str] = Field(
-        [], description="What stays as it is though its part learns: patterns of names such as unet.down_blocks.*."
+    upscale: Annotated[bool, _DATA] = Field(
+        True, description="Enlarge images smaller than their bucket; if off, choose a bucket that they fill."
     )
-    optimizer: Literal["adamw", "adamw8bit", "adafactor", "prodigy", "schedule_free"] = Field(
+    pad_color: Annotated[str | None, _DATA] = Field(
+        None,
+        pattern="^#[0-9a-fA-F]{6}$",
+        description="Pad whole images with this color, such as #ffffff, instead of cropping them; padding does not "
+        "count in the loss. null: crop.",
+    )
+    crop_jitter: Annotated[float, _DATA] = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="Share of its sides by which a crop may shrink and shift; 0: the largest centered crop.",
+    )
+    crops_per_image: Annotated[int, _DATA] = Field(
+        4, ge=2, le=64, description="Number of crops cached per image if crop_jitter is set."
+    )
+    flip_p: Annotated[float, _DATA] = Field(
+        0.0, ge=0, le=1, description="Probability of a horizontal flip, unless flip_p.txt sets another."
+    )
+    latent_cache: Annotated[Path | None, NO_RECIPE, _DATA] = Field(
+        None, description="Folder for cached latents; null: .latents beside the run."
+    )
+
+    caption_dropout_rate: Annotated[float, _CAPTIONS] = Field(
+        0.05, ge=0, le=1, description="Probability of an empty caption, unless cond_dropout.txt sets another."
+    )
+    shuffle_tags: Annotated[bool, _CAPTIONS] = Field(
+        False, description="Shuffle the comma-separated tags after a caption's first comma each time it is shown."
+    )
+    keep_tags: Annotated[int, _CAPTIONS] = Field(
+        0, ge=0, le=1000, description="Number of tags after the first comma that keep their place."
+    )
+
+    batch_size: Annotated[int, _LENGTH] = Field(4, ge=1, le=4096, description="Images per forward pass.")
+    gradient_accumulation_steps: Annotated[int, _LENGTH] = Field(
+        1, ge=1, le=1024, description="Forward passes per optimizer step; their gradients are averaged."
+    )
+    epochs: Annotated[int, _LENGTH] = Field(
+        20, ge=1, le=100_000, description="Number of passes over the training folder."
+    )
+    max_train_steps: Annotated[int | None, _LENGTH] = Field(
+        None, ge=1, description="Stop after this many optimizer steps; null: after `epochs`."
+    )
+    seed: Annotated[int, _LENGTH] = Field(
+        0, ge=0, lt=2**63, description="Seed of the image order, noise, timesteps and dropout."
+    )
+
+    optimizer: Annotated[Literal["adamw", "adamw8bit", "adafactor", "prodigy", "schedule_free"], _OPTIMIZER] = Field(
         "adamw",
-        description="adamw8bit (needs the extra bitsandbytes) and adafactor save memory, prodigy finds its own rate, "
-        "schedule_free averages the weights as it goes.",
+        description="adamw8bit (needs the extra bitsandbytes) and adafactor save memory; prodigy estimates the "
+        "learning rate; schedule_free averages the weights.",
     )
-    learning_rate: float = Field(
-        2e-6, gt=0, le=10, description="Rate of the UNet; left out with lora_rank: 1e-4, with prodigy: 1."
+    weight_decay: Annotated[float, _OPTIMIZER] = Field(
+        0.01, ge=0, le=1, description="Decoupled weight decay; it is multiplied by the learning rate."
     )
-    text_encoder_learning_rate: float = Field(
+    max_grad_norm: Annotated[float, _OPTIMIZER] = Field(
+        1.0, gt=0, description="Clip the gradient to this norm over all parameters."
+    )
+    ema_half_life_images: Annotated[int | None, _OPTIMIZER] = Field(
+        None, ge=1, description="Half-life of an exponential moving average of the weights, in images; null: no EMA."
+    )
+
+    learning_rate: Annotated[float, _LEARNING_RATE] = Field(
+        2e-6, gt=0, le=10, description="Learning rate of the UNet; if not set, 1e-4 with lora_rank and 1 with prodigy."
+    )
+    text_encoder_learning_rate: Annotated[float, _LEARNING_RATE] = Field(
         5e-7,
         ge=0,
         le=10,
-        description="Rate of the text encoder; 0 leaves it as it is; left out with lora_rank: 5e-5, with prodigy: 1.",
+        description="Learning rate of the text encoder; 0: do not train it; if not set, 5e-5 with lora_rank and 1 with "
+        "prodigy.",
     )
-    lr_scheduler: Literal["constant", "cosine"] = Field("constant", description="How the rates go after the warm-up.")
-    lr_warmup_images: int = Field(0, ge=0, description="Pictures over which the rates rise from 0.")
-    weight_decay: float = Field(0.01, ge=0, le=1, description="The optimizer's weight decay, times the rate.")
-    max_grad_norm: float = Field(1.0, gt=0, description="The largest norm of the gradient over all parameters.")
+    lr_scheduler: Annotated[Literal["constant", "cosine"], _LEARNING_RATE] = Field(
+        "constant", description="Course of the learning rates after the warm-up."
+    )
+    lr_warmup_images: Annotated[int, _LEARNING_RATE] = Field(
+        0, ge=0, description="Number of images over which the learning rates rise from 0."
+    )
 
-    prediction_type: Literal["auto", "epsilon", "v_prediction"] = Field(
-        "auto", description="What the UNet predicts; auto: what the base's scheduler says."
+    prediction_type: Annotated[Literal["auto", "epsilon", "v_prediction"], _LOSS] = Field(
+        "auto", description="What the UNet predicts; auto: as the base's scheduler config says."
     )
-    zero_terminal_snr: bool = Field(
+    zero_terminal_snr: Annotated[bool, _LOSS] = Field(
         False, description="Rescale the noise schedule so that its last step is pure noise; needs v_prediction."
     )
-    min_snr_gamma: float | None = Field(
+    min_snr_gamma: Annotated[float | None, _LOSS] = Field(
         5.0,
         gt=0,
-        description="γ of min-SNR weighting; none: all timesteps weigh the same; left out with "
-        "debiased_estimation_loss or zero_terminal_snr: none.",
+        description="γ of min-SNR loss weighting; none: weigh all timesteps equally; if not set, none with "
+        "debiased_estimation_loss or zero_terminal_snr.",
     )
-    debiased_estimation_loss: bool = Field(
-        False, description="Weigh losses by debiased estimation, 1/√SNR, in place of min-SNR."
+    debiased_estimation_loss: Annotated[bool, _LOSS] = Field(
+        False, description="Weigh losses by 1/√SNR (debiased estimation) instead of min-SNR."
     )
-    noise_offset: float = Field(0.0, ge=0, le=1, description="Strength of noise that is constant over a channel.")
-    multires_noise_discount: float = Field(
-        0.0, ge=0, lt=1, description="Strength of each octave of coarser noise, relative to the finer one; 0: none."
+    huber_delta: Annotated[float | None, _LOSS] = Field(
+        None, gt=0, description="δ of a Huber loss; null: squared error."
     )
-    input_perturbation: float = Field(
-        0.0, ge=0, le=1, description="Strength of further noise that the UNet sees, but need not name; usually 0.1."
+    noise_offset: Annotated[float, _LOSS] = Field(
+        0.0, ge=0, le=1, description="Strength of noise that is constant over each channel."
     )
-    min_timestep: int = Field(0, ge=0, le=9999, description="The first timestep that is trained, of least noise.")
-    max_timestep: int | None = Field(None, ge=0, le=9999, description="The last; none: the schedule's last.")
-    huber_delta: float | None = Field(
-        None, gt=0, description="δ beyond which errors count linearly; none: squared errors."
+    multires_noise_discount: Annotated[float, _LOSS] = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Strength of each coarser octave of noise relative to the finer one (pyramid noise); 0: off.",
     )
-    caption_dropout_rate: float = Field(
-        0.05, ge=0, le=1, description="Share shown with an empty caption, where no cond_dropout.txt says otherwise."
+    input_perturbation: Annotated[float, _LOSS] = Field(
+        0.0, ge=0, le=1, description="Strength of extra noise that the UNet sees but does not predict; usually 0.1."
     )
-    shuffle_tags: bool = Field(
-        False, description="Show what follows a caption's first comma in another order each time, tag by tag."
+    min_timestep: Annotated[int, _LOSS] = Field(0, ge=0, le=9999, description="First timestep to train.")
+    max_timestep: Annotated[int | None, _LOSS] = Field(
+        None, ge=0, le=9999, description="Last timestep to train; null: the noise schedule's last."
     )
-    keep_tags: int = Field(0, ge=0, le=1000, description="Tags after a caption's first comma that are not shuffled.")
-    ema_half_life_images: int | None = Field(
-        None, ge=1, description="Half-life of averaged weights, in images; none: no average."
-    )
-    seed: int = Field(0, ge=0, lt=2**63, description="Order, noise, timesteps and dropout all derive from it.")
 
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Of the arithmetic; auto: bf16 where there is a GPU that has it."
+    lora_rank: Annotated[int | None, _ADAPTERS] = Field(
+        None, ge=1, le=1024, description="Train LoRA adapters of this rank instead of the weights; null: the weights."
     )
-    weight_dtype: Literal["fp32", "bf16"] = Field(
+    lora_alpha: Annotated[int | None, _ADAPTERS] = Field(
+        None, ge=1, description="Scale adapters by alpha/rank; null: alpha equals the rank."
+    )
+
+    preset: Annotated[Literal["8gb", "12gb", "24gb", "80gb"] | None, NO_RECIPE, _HARDWARE] = Field(
+        None, description="Settings for a GPU with this much memory; settings given beside it win."
+    )
+    precision: Annotated[Literal["auto", "fp32", "bf16"], _HARDWARE] = Field(
+        "auto", description="Arithmetic; auto: bf16 on a GPU that supports it, else fp32."
+    )
+    weight_dtype: Annotated[Literal["fp32", "bf16"], _HARDWARE] = Field(
         "fp32",
-        description="As what weights are kept: bf16 halves them and their gradients, updates are rounded by chance; "
-        "adapters are fp32 always.",
+        description="Storage of the weights. bf16 halves weights and gradients, and rounds updates stochastically; "
+        "adapters are always fp32.",
     )
-    device: Annotated[str, NO_RECIPE] = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
-    gradient_checkpointing: bool = Field(False, description="Compute activations twice to save memory.")
-    compile: bool = Field(
-        False, description="Have torch compile the UNet, anew for each bucket: minutes at first, then faster on a GPU."
+    device: Annotated[str, NO_RECIPE, _HARDWARE] = Field(
+        "auto", description="auto, cpu, cuda, cuda:1 or mps; auto: a GPU if there is one."
     )
-    num_workers: Annotated[int, NO_RECIPE] = Field(4, ge=1, le=256, description="Threads that read and decode images.")
-    latent_cache: Annotated[Path | None, NO_RECIPE] = Field(
-        None, description="Where latents are kept; none: in .latents beside the run."
+    gradient_checkpointing: Annotated[bool, _HARDWARE] = Field(
+        False, description="Recompute activations in the backward pass to save memory."
     )
-
-    checkpoint_every_n_steps: Annotated[int, NO_RECIPE] = Field(
-        500, ge=1, description="Optimizer steps between checkpoints."
+    compile: Annotated[bool, _HARDWARE] = Field(
+        False, description="Compile the UNet with torch.compile: takes minutes for each bucket, then speeds up a GPU."
     )
-    checkpoints_total_limit: Annotated[int, NO_RECIPE] = Field(
-        1, ge=1, description="Checkpoints kept, the newest; the best one is kept, too."
-    )
-    evaluate_every_n_steps: int = Field(
-        500, ge=0, description="Optimizer steps between evaluations; 0: only before and after."
-    )
-    eval_timesteps: int = Field(8, ge=1, le=1000, description="Timesteps at which each held-out image is judged.")
-    sample_every_n_steps: Annotated[int, NO_RECIPE] = Field(
-        500, ge=0, description="Optimizer steps between samples; 0: only before and after."
-    )
-    sample_prompts: Annotated[list[str], NO_RECIPE] = Field(
-        [], description="What the samples show; none given: captions of the folders."
-    )
-    sample_prompts_file: Annotated[Path | None, NO_RECIPE] = Field(
-        None, description="A file with further prompts, one a line; it is read anew whenever samples are drawn."
-    )
-    sample_steps: Annotated[int, NO_RECIPE] = Field(25, ge=1, le=1000, description="Denoising steps a sample.")
-    guidance_scale: Annotated[float, NO_RECIPE] = Field(
-        7.5, ge=0, le=100, description="Classifier-free guidance of the samples."
-    )
-    log_every_n_steps: Annotated[int, NO_RECIPE] = Field(
-        10, ge=1, description="Optimizer steps between looks at the losses, each of which waits."
+    num_workers: Annotated[int, NO_RECIPE, _HARDWARE] = Field(
+        4, ge=1, le=256, description="Threads that decode images."
     )
 
-    wandb_project: Annotated[str | None, NO_RECIPE] = Field(
-        None, description="A project of Weights & Biases that gets the logs too; needs the extra wandb."
+    checkpoint_every_n_steps: Annotated[int, NO_RECIPE, _CHECKPOINTS] = Field(
+        500, ge=1, description="Save a checkpoint every N optimizer steps."
+    )
+    checkpoints_total_limit: Annotated[int, NO_RECIPE, _CHECKPOINTS] = Field(
+        1, ge=1, description="Number of newest checkpoints to keep; the best one is kept too."
+    )
+
+    evaluate_every_n_steps: Annotated[int, _EVALUATION] = Field(
+        500, ge=0, description="Evaluate every N optimizer steps; 0: only before and after training."
+    )
+    eval_timesteps: Annotated[int, _EVALUATION] = Field(
+        8, ge=1, le=1000, description="Number of timesteps at which each held-out image is evaluated."
+    )
+
+    sample_every_n_steps: Annotated[int, NO_RECIPE, _SAMPLES] = Field(
+        500, ge=0, description="Draw samples every N optimizer steps; 0: only before and after training."
+    )
+    sample_prompts: Annotated[list[str], NO_RECIPE, _SAMPLES] = Field(
+        [], description="Prompts of the samples; none: some captions of each training folder."
+    )
+    sample_prompts_file: Annotated[Path | None, NO_RECIPE, _SAMPLES] = Field(
+        None, description="File with further prompts, one a line; read again each time samples are drawn."
+    )
+    sample_steps: Annotated[int, NO_RECIPE, _SAMPLES] = Field(
+        25, ge=1, le=1000, description="Denoising steps per sample."
+    )
+    guidance_scale: Annotated[float, NO_RECIPE, _SAMPLES] = Field(
+        7.5, ge=0, le=100, description="Classifier-free guidance scale of the samples."
+    )
+
+    log_every_n_steps: Annotated[int, NO_RECIPE, _LOGGING] = Field(
+        10, ge=1, description="Log every N optimizer steps (each log synchronizes with the GPU)."
+    )
+    wandb_project: Annotated[str | None, NO_RECIPE, _LOGGING] = Field(
+        None, description="Weights & Biases project to log to (needs the extra wandb); null: TensorBoard only."
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _what_follows(cls, given: Any) -> Any:
-        """What a preset sets; then rates: adapters begin at nothing and learn at higher ones than weights do."""
+    def _apply_dependent_defaults(cls, given: Any) -> Any:
+        """Fills in what a preset sets, then the defaults that depend on other settings."""
         if not isinstance(given, dict):
             return given
         given = {**PRESETS.get(str(given.get("preset")), {}), **given}
-        usual: dict[str, Any] = {"precision": "bf16"} if given.get("weight_dtype") == "bf16" else {}
+        defaults: dict[str, Any] = {"precision": "bf16"} if given.get("weight_dtype") == "bf16" else {}
         if given.get("optimizer") == "prodigy":
-            usual |= {"learning_rate": 1.0, "text_encoder_learning_rate": 1.0}
-        elif given.get("lora_rank"):
-            usual |= {"learning_rate": 1e-4, "text_encoder_learning_rate": 5e-5}
+            defaults |= {"learning_rate": 1.0, "text_encoder_learning_rate": 1.0}
+        elif given.get("lora_rank"):  # adapters start at zero, and learn at higher rates than weights
+            defaults |= {"learning_rate": 1e-4, "text_encoder_learning_rate": 5e-5}
         if given.get("debiased_estimation_loss") or given.get("zero_terminal_snr"):
-            usual["min_snr_gamma"] = None
-        return {**usual, **given}
+            defaults["min_snr_gamma"] = None
+        return {**defaults, **given}
 
     @field_validator("min_snr_gamma", mode="before")
     @classmethod
-    def _none_in_words(cls, given: Any) -> Any:
-        """A flag can't say null."""
+    def _none_as_word(cls, given: Any) -> Any:
+        """A command-line flag cannot say null."""
         return None if given == "none" else given
 
     @model_validator(mode="after")
-    def _sides_fit(self) -> "TrainConfig":
+    def _check_buckets(self) -> "TrainConfig":
         if self.resolution % self.bucket_reso_steps:
             raise ValueError(
                 f"resolution {self.resolution} is not a multiple of bucket_reso_steps {self.bucket_reso_steps}"
             )
         if self.pad_color and self.crop_jitter:
-            raise ValueError("pad_color needs crop_jitter 0: images that are shown whole are not cropped")
+            raise ValueError("pad_color needs crop_jitter 0: padded images are not cropped")
         return self
 
     @model_validator(mode="after")
-    def _terminal_snr_needs_v(self) -> "TrainConfig":
+    def _check_zero_terminal_snr(self) -> "TrainConfig":
         if self.zero_terminal_snr and self.prediction_type == "epsilon":
-            raise ValueError("zero_terminal_snr needs prediction_type v_prediction: pure noise says nothing of epsilon")
+            raise ValueError(
+                "zero_terminal_snr needs prediction_type v_prediction: epsilon can't be learned from pure noise"
+            )
         if self.zero_terminal_snr and self.min_snr_gamma is not None:
-            raise ValueError(
-                "zero_terminal_snr needs min_snr_gamma none: min-SNR gives the step of pure noise no weight"
-            )
+            raise ValueError("zero_terminal_snr needs min_snr_gamma none: min-SNR gives pure noise no weight")
         if self.zero_terminal_snr and self.debiased_estimation_loss:
-            raise ValueError(
-                "zero_terminal_snr needs debiased_estimation_loss off: it gives the step of pure noise no weight"
-            )
+            raise ValueError("zero_terminal_snr needs debiased_estimation_loss off: it gives pure noise no weight")
         return self
 
     @model_validator(mode="after")
-    def _optimizer_fits(self) -> "TrainConfig":
+    def _check_optimizer(self) -> "TrainConfig":
         if self.optimizer == "prodigy" and self.text_encoder_learning_rate not in (0, self.learning_rate):
-            raise ValueError("prodigy knows one rate only; make text_encoder_learning_rate that of the UNet, or 0")
+            raise ValueError("prodigy has one rate: set text_encoder_learning_rate to learning_rate, or to 0")
         if self.optimizer == "schedule_free" and (
             self.lr_scheduler != "constant" or self.ema_half_life_images is not None
         ):
@@ -235,9 +303,44 @@ class TrainConfig(StageConfig):
         return self
 
     @model_validator(mode="after")
-    def _objective_fits(self) -> "TrainConfig":
+    def _check_loss(self) -> "TrainConfig":
         if self.debiased_estimation_loss and self.min_snr_gamma is not None:
-            raise ValueError("debiased_estimation_loss needs min_snr_gamma none: either weighs the losses")
+            raise ValueError("debiased_estimation_loss needs min_snr_gamma none: both weigh the loss")
         if self.max_timestep is not None and self.max_timestep < self.min_timestep:
-            raise ValueError(f"max_timestep {self.max_timestep} lies before min_timestep {self.min_timestep}")
+            raise ValueError(f"max_timestep {self.max_timestep} is less than min_timestep {self.min_timestep}")
         return self
+
+
+class DreamBoothConfig(StageConfig):
+    """Settings of the class images that the base model draws."""
+
+    base: Annotated[str, _MODEL] = Field(
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        description="Model that draws: a diffusers folder, a .safetensors or .ckpt file, or a hub ID (owner/name).",
+    )
+    num_class_images: Annotated[int, NO_RECIPE, _CLASS_IMAGES] = Field(
+        200, ge=1, le=100_000, description="Number of images to draw of each class."
+    )
+    prior_loss_weight: Annotated[float, NO_RECIPE, _CLASS_IMAGES] = Field(
+        1.0, ge=0, le=100, description="Factor of the loss of class images."
+    )
+    resolution: Annotated[int, _CLASS_IMAGES] = Field(
+        512, ge=32, le=4096, description="Side of the class images, in pixels."
+    )
+    sample_steps: Annotated[int, _CLASS_IMAGES] = Field(25, ge=1, le=1000, description="Denoising steps per image.")
+    guidance_scale: Annotated[float, _CLASS_IMAGES] = Field(
+        7.5, ge=0, le=100, description="Classifier-free guidance scale."
+    )
+    seed: Annotated[int, _CLASS_IMAGES] = Field(0, ge=0, lt=2**63, description="Seed of the noise.")
+    sample_batch_size: Annotated[int, NO_RECIPE, _HARDWARE] = Field(
+        4, ge=1, le=4096, description="Images drawn at a time."
+    )
+    device: Annotated[str, NO_RECIPE, _HARDWARE] = Field(
+        "auto", description="auto, cpu, cuda, cuda:1 or mps; auto: a GPU if there is one."
+    )
+
+
+def shared_settings(source: StageConfig, target: type[StageConfig]) -> dict[str, Any]:
+    """Returns the values of the fields that `source` has in common with another config, by name."""
+    shared = set(type(source).model_fields) & set(target.model_fields)
+    return {name: getattr(source, name) for name in sorted(shared)}

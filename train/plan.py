@@ -1,4 +1,4 @@
-"""What a training run would do: counts, buckets and steps, from file headers alone. Writes nothing, needs no torch."""
+"""Plans a training run: counts, buckets and steps, from file headers alone. Writes nothing and needs no torch."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -17,10 +17,11 @@ class FolderPlan:
     """What an epoch takes from one folder."""
 
     name: str
-    pictures: int
+    images: int
+    """Images in the folder."""
     multiply: Fraction
-    an_epoch: Fraction
-    """Pictures an epoch, on average: the sum of their multiplies. Each epoch deals the whole part, and what ran up."""
+    images_per_epoch: Fraction
+    """Average number of images per epoch: the sum of their multiplies. Fractions carry over to later epochs."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,11 @@ class BucketPlan:
     """What the first epoch takes from one bucket."""
 
     size: Size
-    pictures: int
+    images: int
+    """Images in the bucket."""
     batches: int
     filled: int
-    """Places in its last batch that no dealt image takes."""
+    """Places in its last batch that are filled with repeated images."""
 
 
 @dataclass(frozen=True)
@@ -41,95 +43,99 @@ class Plan:
     folders: tuple[FolderPlan, ...]
     buckets: tuple[BucketPlan, ...]
     captions: tuple[tuple[str, str], ...]
-    """Picture and caption of all that take part."""
+    """Name and caption of each image that takes part."""
     problems: tuple[Problem, ...]
-    """Pictures that do not take part, and why."""
+    """Images that take no part, and why."""
     enlarged: int
-    """Pictures smaller than their bucket."""
+    """Images smaller than their bucket."""
     batches_first_epoch: int
     epochs: int
-    images: int
-    """Pictures shown in the whole run."""
+    """Epochs begun."""
+    total_images: int
+    """Images shown in the whole run, counting repeats."""
     filled: int
-    """Of these, fillings."""
+    """How many of these fill up a batch."""
     steps: int
     """Optimizer steps of the whole run."""
     seconds: float | None
-    """At the rate given; none was: none."""
+    """Duration at the speed given; None if none was given."""
     memory: int | None
-    """Bytes of a GPU that it takes, by estimate (train.model.memory); None where the base is not on this machine."""
+    """Estimated GPU memory in bytes (dreamloom.train.model.memory); None if the base is not on this machine."""
     preset: str | None
-    """The config's."""
+    """The config's preset."""
 
     @property
     def notes(self) -> list[str]:
         """What the user should know of, in sentences."""
-        scarce = [bucket for bucket in self.buckets if bucket.filled > bucket.pictures]
-        notes = (
-            [f"{len(self.problems):,} would take no part: {summarize_problems(self.problems, 10)}."]
-            if self.problems
-            else []
-        )
+        notes = []
+        if self.problems:
+            notes.append(f"{len(self.problems):,} would take no part: {summarize_problems(self.problems, 10)}.")
         if self.enlarged:
-            notes.append(f"{self.enlarged:,} would be enlarged, to fill a bucket that is larger; see upscale.")
+            notes.append(f"{self.enlarged:,} would be enlarged to fill a larger bucket; see upscale.")
         notes += [
-            f"The bucket {bucket.size[0]}×{bucket.size[1]} has too few images ({bucket.pictures}) for its batch, so "
-            f"they are repeated in {bucket.filled} places; add images of that shape, or lower batch_size."
-            for bucket in scarce
+            f"The bucket {bucket.size[0]}×{bucket.size[1]} has too few images ({bucket.images}) for its batch, so "
+            f"{bucket.filled} places repeat some; add images of that shape, or lower batch_size."
+            for bucket in self.buckets
+            if bucket.filled > bucket.images
         ]
         if self.memory and self.preset and self.memory > int(self.preset.removesuffix("gb")) * 2**30:
-            notes.append(f"That is more than a GPU of {self.preset} has: take back some of what was set beside it.")
+            notes.append(
+                f"That is more than a GPU of {self.preset} has; remove some of the settings beside the preset."
+            )
         return notes
 
 
 def plan(folder: Path, config: TrainConfig, images_per_second: float | None = None) -> Plan:
-    """Says what training on `folder` would do.
+    """Computes what training on a folder would do.
 
     Args:
-        images_per_second: the speed measured on this machine, for an estimate of the time.
+        folder: the training folder.
+        config: the run's.
+        images_per_second: speed measured on this machine, to estimate the duration.
 
     Raises:
         UserError: the folder can't be trained on.
     """
     dataset = read_dataset(folder, config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
-    course = BatchSchedule(dataset, config)
+    schedule = BatchSchedule(dataset, config)
+    memory = estimate_memory(config)
     return Plan(
-        folders=_folders(dataset),
-        buckets=_buckets(dataset, course),
+        folders=_plan_folders(dataset),
+        buckets=_plan_buckets(dataset, schedule),
         captions=tuple((sample.name, sample.caption) for sample in dataset.samples),
         problems=dataset.problems,
         enlarged=sum(upscale_factor(sample.size, sample.bucket) > 1 for sample in dataset.samples),
-        batches_first_epoch=course.epoch_ends[0],
-        epochs=len(course.epoch_ends),
-        images=course.num_images,
-        filled=course.num_filled,
-        steps=course.num_steps,
-        seconds=course.num_images / images_per_second if images_per_second else None,
-        memory=needed.total if (needed := estimate_memory(config)) else None,
+        batches_first_epoch=schedule.epoch_ends[0],
+        epochs=len(schedule.epoch_ends),
+        total_images=schedule.num_images,
+        filled=schedule.num_filled,
+        steps=schedule.num_steps,
+        seconds=schedule.num_images / images_per_second if images_per_second else None,
+        memory=memory.total if memory else None,
         preset=config.preset,
     )
 
 
-def _folders(dataset: Dataset) -> tuple[FolderPlan, ...]:
-    members: dict[int, list[Sample]] = defaultdict(list)
+def _plan_folders(dataset: Dataset) -> tuple[FolderPlan, ...]:
+    samples: dict[int, list[Sample]] = defaultdict(list)
     for sample in dataset.samples:
-        members[sample.folder_index].append(sample)
+        samples[sample.folder_index].append(sample)
     return tuple(
-        FolderPlan(folder.name, len(here), folder.multiply, sum((s.settings.multiply for s in here), Fraction(0)))
-        for place, folder in enumerate(dataset.folders)
-        if (here := members[place])
+        FolderPlan(folder.name, len(members), folder.multiply, sum((s.settings.multiply for s in members), Fraction(0)))
+        for index, folder in enumerate(dataset.folders)
+        if (members := samples[index])
     )
 
 
-def _buckets(dataset: Dataset, course: BatchSchedule) -> tuple[BucketPlan, ...]:
-    first = course.epoch_batches(0)
-    members = Counter(sample.bucket for sample in dataset.samples)
+def _plan_buckets(dataset: Dataset, schedule: BatchSchedule) -> tuple[BucketPlan, ...]:
+    batches = schedule.epoch_batches(0)
+    images = Counter(sample.bucket for sample in dataset.samples)
     return tuple(
         BucketPlan(
             size,
-            members[size],
-            sum(batch.bucket == size for batch in first),
-            sum(batch.num_filled for batch in first if batch.bucket == size),
+            images[size],
+            sum(batch.bucket == size for batch in batches),
+            sum(batch.num_filled for batch in batches if batch.bucket == size),
         )
-        for size in course.buckets
+        for size in schedule.buckets
     )

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from dreamloom.flows.project import Project
-from dreamloom.train.dreambooth import DreamBoothConfig
+from dreamloom.train.config import DreamBoothConfig
 
 HOUSE = Path(__file__).parents[2]
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from dreamloom.base.errors import UserError
-from dreamloom.flows.chain import as_trained, levels
+from dreamloom.flows.chain import levels
 from dreamloom.flows.cli import run
 from dreamloom.flows.project import load_project
 from dreamloom.flows.sources import kind_of
+from dreamloom.train.evaluate.config import as_trained
 
 
 def refused(file: Path) -> str:
@@ -139,7 +140,7 @@ def test_evaluate_takes_from_train_what_it_does_not_say(small: Any) -> None:
     small.change("evaluate", to={"eval_timesteps": 3, "batch_size": 7})
     project = small.load()
     assert project.evaluate is not None
-    config = as_trained(project.evaluate, project)
+    config = as_trained(project.train, project.evaluate)
     assert (config.eval_timesteps, config.batch_size, config.resolution) == (3, 7, 64)
     assert config.seed == project.train.seed
 

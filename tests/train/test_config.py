@@ -8,8 +8,8 @@ from pydantic import BaseModel
 
 from dreamloom.base.stage import recipe_fields
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.evaluate.evaluate import EvaluateConfig
-from dreamloom.train.export.export import ExportConfig
+from dreamloom.train.evaluate.config import EvaluateConfig
+from dreamloom.train.export.config import ExportConfig
 
 READ = {
     node.attr

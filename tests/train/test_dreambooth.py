@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from dreamloom.base.errors import UserError
-from dreamloom.train.config import TrainConfig
+from dreamloom.train.config import DreamBoothConfig, TrainConfig
 from dreamloom.train.data.dataset import read_dataset
-from dreamloom.train.dreambooth import DreamBoothConfig, dreambooth, read_subjects
+from dreamloom.train.dreambooth import dreambooth, read_subjects
 from dreamloom.train.loop.loop import train
 
 
@@ -44,7 +44,7 @@ def test_a_folder_of_subjects_and_classes(
 ) -> None:
     target = tmp_path / "target"
     made = dreambooth(subjects, target, settings(tiny_base, prior_loss_weight=0.5))
-    assert (made.subjects, made.pictures, made.class_pictures, made.drawn) == (2, 5, 12, 12)
+    assert (made.subjects, made.images, made.class_images, made.drawn) == (2, 5, 12, 12)
     data = read_dataset(target, 32, 8, 1)
     captions: dict[str, set[str]] = {folder.name: set() for folder in data.folders}
     for sample in data.samples:
@@ -55,7 +55,7 @@ def test_a_folder_of_subjects_and_classes(
     assert [float(folder.multiply) for folder in data.folders] == [3, 1, 2, 1]
     drawn = {path.parent.name: path.read_bytes() for path in target.glob("* class/00002.png")}
     assert drawn["rex class"] != drawn["tom class"], "each class has noises of its own"
-    assert train(target, tmp_path / "run", config(base=tiny_base)).images == 24
+    assert train(target, tmp_path / "run", config(base=tiny_base)).total_images == 24
 
 
 def test_what_is_there_is_not_drawn_again_and_comes_out_the_same(
@@ -74,10 +74,10 @@ def test_more_pictures_and_another_weight_cost_no_drawing_anew(subjects: Path, t
     dreambooth(subjects, target, settings(tiny_base))
     before = {path: path.read_bytes() for path in target.glob("* class/*.png")}
     more = dreambooth(subjects, target, settings(tiny_base, num_class_images=9, prior_loss_weight=0.25))
-    assert (more.class_pictures, more.drawn) == (18, 6)
+    assert (more.class_images, more.drawn) == (18, 6)
     assert {path: path.read_bytes() for path in before} == before
     fewer = dreambooth(subjects, target, settings(tiny_base))
-    assert (fewer.class_pictures, fewer.drawn) == (18, 0), "nothing is taken away"
+    assert (fewer.class_images, fewer.drawn) == (18, 0), "nothing is taken away"
     folders = {folder.name: folder for folder in read_dataset(target, 32, 8, 1).folders}
     assert len(folders["tom class"].images) == 9 and float(folders["tom"].multiply) == 3
     (subjects / "tom" / "class.txt").write_text("a photo of a cat")
@@ -89,12 +89,15 @@ def test_what_is_missing_or_not_ours_is_said(subjects: Path, tmp_path: Path, tin
     dreambooth(subjects, tmp_path / "target", settings(tiny_base))
     with pytest.raises(UserError, match="other settings"):
         dreambooth(subjects, tmp_path / "target", settings(tiny_base, seed=1))
-    with pytest.raises(UserError, match="not a folder of DreamBooth"):
+    with pytest.raises(UserError, match="not a DreamBooth folder"):
         dreambooth(subjects, subjects, settings(tiny_base))
     (subjects / "tom" / "class.txt").write_bytes("ein Foto eines Pudels, groß".encode("cp1252"))
-    assert {subject.kind for subject in read_subjects(subjects)} == {"a photo of a dog", "ein Foto eines Pudels, groß"}
+    assert {subject.class_prompt for subject in read_subjects(subjects)} == {
+        "a photo of a dog",
+        "ein Foto eines Pudels, groß",
+    }
     (subjects / "tom" / "class.txt").write_text(" ")
-    with pytest.raises(UserError, match=r"class\.txt is not there or empty"):
+    with pytest.raises(UserError, match=r"class\.txt is missing or empty"):
         dreambooth(subjects, tmp_path / "other", settings(tiny_base))
     with pytest.raises(UserError, match="no subjects"):
         dreambooth(tmp_path / "nowhere", tmp_path / "other", settings(tiny_base))

@@ -67,6 +67,11 @@ def test_nothing_prints(name: str, function: ast.FunctionDef) -> None:
 IN_STEPS = [(name, function) for name, function in ALL if any(name.startswith(f"{module}.") for module in IN_A_STEP)]
 
 
+def test_what_is_named_here_exists() -> None:
+    assert {module_of(file) for file in FILES} >= IN_A_STEP
+    assert {name for name, _ in ALL} >= BESIDE_THE_STEP
+
+
 @pytest.mark.parametrize(("name", "function"), IN_STEPS, ids=[name for name, _ in IN_STEPS])
 def test_nothing_in_a_step_waits_for_the_device(name: str, function: ast.FunctionDef) -> None:
     calls = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]

@@ -1,1 +1,1 @@
-"""What a model learned and forgot, and the samples it draws."""
+"""Evaluation: what a model learned and forgot, and the samples it draws."""

@@ -1,4 +1,4 @@
-"""The losses of a model on held-out images: the same noise and timesteps whenever it is asked."""
+"""Computes the losses of a model on held-out images, with the same noise and timesteps each time."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -15,111 +15,134 @@ from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.data.loader import loss_masks
 from dreamloom.train.diffusion import formulas, noise
 from dreamloom.train.diffusion.rng import stream_key, uniform
-from dreamloom.train.evaluate.evaluate import EvaluateConfig, Evaluation, Losses, measure_all
+from dreamloom.train.evaluate.config import EvaluateConfig
+from dreamloom.train.evaluate.measure import Evaluation, Losses, measure_all
 from dreamloom.train.model.device import autocast, choose_device, choose_precision
 from dreamloom.train.model.model import Model
-from dreamloom.train.run.find import Source
+from dreamloom.train.run.find import TrainedModel
 
 
-def compare(
-    source: Source, base: str, kinds: Mapping[str, Dataset], config: EvaluateConfig, progress: Progress
+def compare_models(
+    trained: TrainedModel, base: str, datasets: Mapping[str, Dataset], config: EvaluateConfig, progress: Progress
 ) -> Evaluation:
-    """Loads both models in turn and judges them; see dreamloom.train.evaluate.evaluate.evaluate."""
+    """Loads the base model and the trained one in turn, and computes their losses.
+
+    Raises:
+        UserError: a model can't be loaded, or the two predict different things.
+    """
     device = choose_device(config.device)
-    model = source.load_base(base, device, config.vae)
-    latents = LatentCache(config.latent_cache, model.vae)
-    kinds = {kind: decodable(data, latents, config, progress) for kind, data in kinds.items()}
-    before = judge_all(model, kinds, latents, config, progress)
-    prediction = model.prediction_type
-    model = source.load(model, config.use_ema)
-    if model.prediction_type != prediction:
+    model = trained.load_base(base, device, config.vae)
+    latent_cache = LatentCache(config.latent_cache, model.vae)
+    datasets = {kind: drop_undecodable(dataset, latent_cache, config, progress) for kind, dataset in datasets.items()}
+    base_losses = compute_losses(model, datasets, latent_cache, config, progress)
+    prediction_type = model.prediction_type
+    model = trained.load(model, config.use_ema)
+    if model.prediction_type != prediction_type:
         raise UserError(
-            f"{base} predicts {prediction} and {source.name} {model.prediction_type}: their losses don't compare."
+            f"{base} predicts {prediction_type} and {trained.name} predicts {model.prediction_type}, so their losses "
+            "can't be compared; name the base model that was trained."
         )
-    now = judge_all(model, kinds, latents, config, progress)
-    problems = tuple(f"{kind}/{p.name} ({p.reason})" for kind, data in kinds.items() for p in data.problems)
-    return Evaluation(*measure_all(before, now), before, now, problems)
+    losses = compute_losses(model, datasets, latent_cache, config, progress)
+    return Evaluation(*measure_all(base_losses, losses), base_losses, losses, tuple(problem_lines(datasets)))
 
 
-def decodable(data: Dataset, latents: LatentCache, config: EvaluateConfig, progress: Progress) -> Dataset:
-    """The images whose latents there are now, where they were not; the others are its problems."""
-    views = partial(_shown, config=config)
-    return data.without(latents.add(data.samples, config.num_workers, progress, views))
+def drop_undecodable(
+    dataset: Dataset, latent_cache: LatentCache, config: EvaluateConfig, progress: Progress
+) -> Dataset:
+    """Encodes the images whose latents are not cached, and returns those that could be; the others are its problems."""
+    views = partial(_views, config=config)
+    return dataset.without(latent_cache.add(dataset.samples, config.num_workers, progress, views))
 
 
-def judge_all(
+def problem_lines(datasets: Mapping[str, Dataset]) -> list[str]:
+    """Names the held-out images that could not be evaluated, each with the reason."""
+    return [f"{kind}/{p.name} ({p.reason})" for kind, dataset in datasets.items() for p in dataset.problems]
+
+
+def compute_losses(
     model: Model,
-    kinds: Mapping[str, Dataset],
-    latents: LatentCache,
+    datasets: Mapping[str, Dataset],
+    latent_cache: LatentCache,
     config: EvaluateConfig,
     progress: Progress = silent,
 ) -> dict[str, Losses]:
-    """Kind → losses of the model on its images."""
-    return {kind: judge(model, data, latents, config, progress) for kind, data in kinds.items()}
+    """Computes the losses of the model on each dataset, as kind → losses."""
+    return {
+        kind: compute_dataset_losses(model, dataset, latent_cache, config, progress)
+        for kind, dataset in datasets.items()
+    }
 
 
 @torch.no_grad()
-def judge(
-    model: Model, data: Dataset, latents: LatentCache, config: EvaluateConfig, progress: Progress = silent
+def compute_dataset_losses(
+    model: Model, dataset: Dataset, latent_cache: LatentCache, config: EvaluateConfig, progress: Progress = silent
 ) -> Losses:
-    """Each image's loss, as the mean over `timesteps` strata: squared error of what the UNet predicts, unweighted."""
-    ordered = sorted(data.samples, key=lambda sample: (sample.bucket, sample.name))
-    groups = [
-        members[start : start + config.batch_size]
-        for _, found in groupby(ordered, key=lambda sample: sample.bucket)
-        for members in [list(found)]
-        for start in range(0, len(members), config.batch_size)
+    """Computes each image's loss: the UNet's squared error, unweighted, averaged over the timesteps."""
+    ordered = sorted(dataset.samples, key=lambda sample: (sample.bucket, sample.name))
+    batches = [
+        samples[start : start + config.batch_size]
+        for _, bucket in groupby(ordered, key=lambda sample: sample.bucket)
+        for samples in [list(bucket)]
+        for start in range(0, len(samples), config.batch_size)
     ]
     losses: Losses = {}
-    for group in groups:
-        for sample, loss in zip(group, _judge_group(model, group, latents, config), strict=True):
+    for batch in batches:
+        for sample, loss in zip(batch, _batch_losses(model, batch, latent_cache, config), strict=True):
             losses[sample.name] = loss
-        progress(len(losses), len(ordered), "judging held-out pictures")
+        progress(len(losses), len(ordered), "evaluating held-out images")
     return dict(sorted(losses.items()))
 
 
-def _judge_group(model: Model, group: list[Sample], latents: LatentCache, config: EvaluateConfig) -> list[float]:
-    """The images are as their VAE's posterior means: its deviation would only add noise to the measure."""
-    views = [view for sample in group for view in _shown(sample, config)]
-    means = torch.stack([latents.get(*shown)[0] for shown in zip(group, views, strict=True)]).to(model.device).float()
-    inside = loss_masks(group, views, means).to(model.device) if config.pad_color else None
-    clean = model.scale_latents(means)
+def _batch_losses(
+    model: Model, samples: list[Sample], latent_cache: LatentCache, config: EvaluateConfig
+) -> list[float]:
+    """Takes the means of the VAE's posteriors: sampling from them would only add noise to the measure."""
+    views = [view for sample in samples for view in _views(sample, config)]
+    posteriors = [latent_cache.get(sample, view) for sample, view in zip(samples, views, strict=True)]
+    means = torch.stack([posterior[0] for posterior in posteriors]).to(model.device).float()
+    mask = loss_masks(samples, views, means).to(model.device) if config.pad_color else None
+    latents = model.scale_latents(means)
     precision = choose_precision(config.precision, model.device)
     with autocast(model.device, precision):
-        states = model.encode_text(model.tokenize([sample.caption for sample in group]).to(model.device))
-    own = [number_of(latents.key(sample)) for sample in group]
-    total = torch.zeros(len(group), device=model.device)
+        text = model.encode_text(model.tokenize([sample.caption for sample in samples]).to(model.device))
+    numbers = [content_number(latent_cache.key(sample)) for sample in samples]
+    total = torch.zeros(len(samples), device=model.device)
     for stratum in range(config.eval_timesteps):
-        times, added = draw(model, own, stratum, config, tuple(clean.shape[1:]))
-        kept = model.alphas_cumprod[times]
-        noisy = formulas.add_noise(clean, added, kept).contiguous(memory_format=torch.channels_last)
+        timesteps, added = draw_timesteps_and_noise(model, numbers, stratum, config, tuple(latents.shape[1:]))
+        alphas_cumprod = model.alphas_cumprod[timesteps]
+        noisy = formulas.add_noise(latents, added, alphas_cumprod).contiguous(memory_format=torch.channels_last)
         with autocast(model.device, precision):
-            predicted = model.predict(noisy, times, states)
-        total += formulas.sample_losses(
-            predicted, formulas.prediction_target(model.prediction_type, clean, added, kept), None, inside
-        )
+            predicted = model.predict(noisy, timesteps, text)
+        target = formulas.prediction_target(model.prediction_type, latents, added, alphas_cumprod)
+        total += formulas.sample_losses(predicted, target, None, mask)
     return [float(value) for value in (total / config.eval_timesteps).tolist()]
 
 
-def _shown(sample: Sample, config: EvaluateConfig) -> list[View]:
-    """The one view in which an image is judged."""
+def _views(sample: Sample, config: EvaluateConfig) -> list[View]:
+    """The one view in which an image is evaluated."""
     return [center_view(sample, config.pad_color)]
 
 
-def draw(
-    model: Model, own: list[int], stratum: int, config: EvaluateConfig, shape: tuple[int, ...]
+def draw_timesteps_and_noise(
+    model: Model, numbers: list[int], stratum: int, config: EvaluateConfig, shape: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Each image's timestep in this stratum, [n], and its noise, [n, *shape]; both depend on its content alone."""
-    indices = [number + stratum for number in own]
-    luck = uniform(stream_key(config.seed, "judged timestep"), indices)
+    """Returns each image's timestep in a stratum, [n], and its noise, [n, *shape].
+
+    Args:
+        model: its noise schedule is divided into `eval_timesteps` strata.
+        numbers: what timestep and noise of each image depend on; see `content_number`.
+        stratum: from 0.
+        config: gives the seed and the number of strata.
+        shape: of an image's latents.
+    """
+    indices = [number + stratum for number in numbers]
+    offsets = uniform(stream_key(config.seed, "judged timestep"), indices)
     count = len(model.alphas_cumprod)
-    times = [min(count - 1, int((stratum + u) * count / config.eval_timesteps)) for u in luck.tolist()]
-    places = torch.tensor(indices, device=model.device)
-    return torch.tensor(times, device=model.device), noise.normal(
-        stream_key(config.seed, "judged noise"), places, shape
-    )
+    timesteps = [min(count - 1, int((stratum + offset) * count / config.eval_timesteps)) for offset in offsets.tolist()]
+    drawn = noise.normal(stream_key(config.seed, "judged noise"), torch.tensor(indices, device=model.device), shape)
+    return torch.tensor(timesteps, device=model.device), drawn
 
 
-def number_of(key: str) -> int:
-    """A number for an image's content, with room below it for the strata."""
+def content_number(key: str) -> int:
+    """Returns a number for an image's content, a multiple of 1024, so that adding a stratum keeps numbers apart."""
     return int(key[:13], 16) << 10

@@ -7,10 +7,10 @@ from typing import Any
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.versions import RUN, known, renamed
-from dreamloom.train.evaluate.evaluate import Evaluation, Measure, measure_all
+from dreamloom.train.evaluate.measure import Evaluation, Measure, measure_all
 from dreamloom.train.run.folder import best_point
 
-_RENAMED = {"images": "pictures"}
+_RENAMED = {"pictures": "images"}
 """Keys of a measure in releases before 0.2 → their names now."""
 
 

@@ -1,1 +1,1 @@
-"""Writing a trained model as other programs read it."""
+"""Export of trained models, in the formats that other programs read."""

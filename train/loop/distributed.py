@@ -1,7 +1,7 @@
-"""The processes that train one model, each on its share of every batch, so that all have the same weights at each step.
+"""Distributed training: each process trains on its share of every batch, so all have the same weights at each step.
 
-torchrun or `accelerate launch` starts them and tells each its place. A process that was started alone is one of one,
-and goes through the same code.
+torchrun or `accelerate launch` starts the processes and gives each its rank. A process started alone is a group of one,
+and runs the same code.
 """
 
 from collections.abc import Iterator
@@ -19,91 +19,92 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.data.schedule import Batch
 from dreamloom.train.loop.interrupt import Interrupted
 
-PATIENCE = timedelta(days=7)
-"""How long the others wait for one that encodes, measures or draws; who dies is noticed by the launcher at once."""
+TIMEOUT = timedelta(days=7)
+"""How long processes wait for one that encodes, evaluates or draws. The launcher notices at once if one dies."""
 
 
 @dataclass(frozen=True)
-class Together:
-    """This process's place among those that train one model."""
+class DistributedGroup:
+    """The processes that train one model, and this process's rank among them."""
 
     rank: int = 0
-    count: int = 1
+    world_size: int = 1
 
     @property
-    def main(self) -> bool:
-        """Whether this is the one that measures, draws and writes."""
+    def is_main(self) -> bool:
+        """Whether this process is the one that evaluates, draws and writes."""
         return self.rank == 0
 
-    def share(self, batch: Batch) -> Batch:
-        """This process's part of a batch."""
-        each = len(batch.sample_ids) // self.count
-        begin = self.rank * each
-        return replace(batch, sample_ids=batch.sample_ids[begin : begin + each], first_index=batch.first_index + begin)
+    def shard(self, batch: Batch) -> Batch:
+        """Returns this process's part of a batch."""
+        size = len(batch.sample_ids) // self.world_size
+        begin = self.rank * size
+        return replace(batch, sample_ids=batch.sample_ids[begin : begin + size], first_index=batch.first_index + begin)
 
     def any(self, flag: bool) -> bool:
-        """Whether it is so for any of the processes; each waits here for all."""
-        if self.count == 1:
+        """Tells whether the flag is set in any process; waits for all of them."""
+        if self.world_size == 1:
             return flag
         flags = torch.tensor([int(flag)])
         dist.all_reduce(flags, dist.ReduceOp.MAX)
         return bool(flags)
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean over the processes, of a tensor on the device; nobody waits for the device."""
-        if self.count > 1:
+        """Averages a tensor on the device over the processes, without waiting for the device."""
+        if self.world_size > 1:
             dist.all_reduce(value)
-            value /= self.count
+            value /= self.world_size
         return value
 
-    def synchronized(self, module: nn.Module) -> nn.Module:
-        """The module, whose gradients are from now on the mean over the processes."""
-        return DistributedDataParallel(module, forward_sync_buffers=False) if self.count > 1 else module
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Returns the module, with gradients that are averaged over the processes."""
+        return DistributedDataParallel(module, forward_sync_buffers=False) if self.world_size > 1 else module
 
-    def alone(self, module: nn.Module) -> AbstractContextManager[None]:
-        """Within, the gradients of a synchronized module stay each process's own, and add up."""
+    def no_sync(self, module: nn.Module) -> AbstractContextManager[None]:
+        """Accumulates the gradients of a wrapped module inside the block, without averaging them."""
         return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """Within is one process after the other, the main one first.
+        """Runs the block in one process after the other, the main one first.
 
         Raises:
-            Interrupted: one of them was interrupted in it.
+            Interrupted: one of them was interrupted in the block.
         """
-        self._pass_on(self.rank)
+        self._wait(self.rank)
         try:
             yield
         except Interrupted:
             self.any(True)
             raise
-        self._pass_on(self.count - self.rank)
+        self._wait(self.world_size - self.rank)
 
-    def _pass_on(self, turns: int) -> None:
+    def _wait(self, turns: int) -> None:
         for _ in range(turns):
             if self.any(False):
                 raise Interrupted
 
 
-ALONE = Together()
+SINGLE_PROCESS = DistributedGroup()
+"""The group of a process that was started alone."""
 
 
 @contextmanager
-def join(device: torch.device, batch: int) -> Iterator[Together]:
-    """Within, this process is together with those that were started with it.
+def join_group(device: torch.device, batch_size: int) -> Iterator[DistributedGroup]:
+    """Joins the process group for the duration of the block.
 
     Raises:
-        UserError: a batch can't be divided among them.
+        UserError: a batch can't be divided among the processes.
     """
     if processes.world_size() == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
-    if batch % processes.world_size():
+    if batch_size % processes.world_size():
         raise UserError(
-            f"batch_size is {batch}, which {processes.world_size()} processes can't share; make it a multiple."
+            f"batch_size is {batch_size}, which {processes.world_size()} processes can't share; make it a multiple."
         )
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    yield Together(dist.get_rank(), dist.get_world_size())
-    dist.destroy_process_group()  # not after an error: it would wait for those that never come
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    yield DistributedGroup(dist.get_rank(), dist.get_world_size())
+    dist.destroy_process_group()  # not after an error: it would wait for processes that never arrive

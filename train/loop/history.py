@@ -1,4 +1,4 @@
-"""Learned and forgotten over the course of a run: evaluation.json, and its chart."""
+"""Keeps what a run learned and forgot over its course, in evaluation.json and as a chart."""
 
 import json
 from collections.abc import Mapping
@@ -12,40 +12,44 @@ from dreamloom.base.progress import Progress
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.data.latent_cache import LatentCache
-from dreamloom.train.evaluate.evaluate import EvaluateConfig, Losses, Measure, measure_all
-from dreamloom.train.evaluate.held_out_loss import judge_all
+from dreamloom.train.evaluate.config import as_trained
+from dreamloom.train.evaluate.held_out_loss import compute_losses, problem_lines
+from dreamloom.train.evaluate.measure import Losses, Measure, measure_all
 from dreamloom.train.model.model import Model
 from dreamloom.train.run.folder import best_point
 
 
-class Learning:
-    """What a run learned and forgot so far.
+class EvaluationHistory:
+    """The evaluations of a run so far.
 
     Args:
-        kinds: the held-out images by kind, as far as they can be decoded; may be empty.
-        way: how they are measured, as dreamloom.train.evaluate.evaluate.way says it of all of them.
+        run: the run's folder.
+        datasets: the held-out images that can be decoded, by kind; may be empty.
+        recipe: the recipe of dreamloom.train.evaluate.evaluate.evaluation_recipe, for all held-out images.
+        latent_cache: holds the latents of the held-out images.
+        config: the run's.
     """
 
     def __init__(
-        self, run: Path, kinds: Mapping[str, Dataset], way: str, latents: LatentCache, config: TrainConfig
+        self, run: Path, datasets: Mapping[str, Dataset], recipe: str, latent_cache: LatentCache, config: TrainConfig
     ) -> None:
         self.run = run
-        self.kinds = kinds
-        self.way = way
-        self.latents = latents
-        self.config = judging(config)
+        self.datasets = datasets
+        self.recipe = recipe
+        self.latent_cache = latent_cache
+        self.config = as_trained(config)
         self.base: dict[str, Losses] = {}
         self.now: dict[str, dict[str, Losses]] = {}
         self.points: list[dict[str, Any]] = []
 
-    def go_on(self, images_seen: int) -> None:
-        """Takes up what was measured up to a checkpoint, and drops what came after it.
+    def resume(self, images_seen: int) -> None:
+        """Reads the evaluations up to a checkpoint, and drops those after it.
 
         Raises:
-            UserError: the base model's losses are gone.
+            UserError: the base model's losses are missing.
         """
         file = self.run / "evaluation.json"
-        if images_seen == 0 or not self.kinds:
+        if images_seen == 0 or not self.datasets:
             return
         if not file.exists():
             raise UserError(f"{file} is gone, and with it the base model's losses; name a new folder for the run.")
@@ -54,49 +58,34 @@ class Learning:
         self.points = [point for point in stored["points"] if point["images_seen"] <= images_seen]
         self.now = {seen: losses for seen, losses in stored["now"].items() if int(seen) <= images_seen}
 
-    def is_known(self, images_seen: int) -> bool:
-        """Whether there is nothing to measure at this point."""
-        return not self.kinds or any(point["images_seen"] == images_seen for point in self.points)
+    def is_evaluated(self, images_seen: int) -> bool:
+        """Tells whether there is nothing to evaluate at this point."""
+        return not self.datasets or any(point["images_seen"] == images_seen for point in self.points)
 
-    def measure(self, model: Model, images_seen: int, progress: Progress) -> None:
-        """Judges the model as it is now, and writes evaluation.json and the chart. The first call is for the base."""
-        now = judge_all(model, self.kinds, self.latents, self.config, progress)
-        self.base = self.base or now
-        learned, forgotten = measure_all(self.base, now)
-        self.points.append({"images_seen": images_seen, "learned": _plain(learned), "forgotten": _plain(forgotten)})
-        wanted = {images_seen, best_point(self.points)}
-        self.now = {seen: losses for seen, losses in {**self.now, str(images_seen): now}.items() if int(seen) in wanted}
-        problems = [f"{kind}/{p.name} ({p.reason})" for kind, data in self.kinds.items() for p in data.problems]
-        stored = {"points": self.points, "base": self.base, "now": self.now, "problems": problems}
-        stored["way"] = self.way
-        commit_json(self.run / "evaluation.json", stored)
+    def evaluate(self, model: Model, images_seen: int, progress: Progress) -> None:
+        """Evaluates the model as it is now, and writes evaluation.json and the chart.
+
+        The first call takes the model as the base.
+        """
+        losses = compute_losses(model, self.datasets, self.latent_cache, self.config, progress)
+        self.base = self.base or losses
+        learned, forgotten = measure_all(self.base, losses)
+        self.points.append({"images_seen": images_seen, "learned": _as_dict(learned), "forgotten": _as_dict(forgotten)})
+        kept = {images_seen, best_point(self.points)}
+        self.now = {seen: now for seen, now in {**self.now, str(images_seen): losses}.items() if int(seen) in kept}
+        evaluation = {"points": self.points, "base": self.base, "now": self.now}
+        evaluation |= {"problems": problem_lines(self.datasets), "recipe": self.recipe}
+        commit_json(self.run / "evaluation.json", evaluation)
         draw_chart(self.points, self.run / "learned_forgotten.png")
 
     def is_best(self, images_seen: int) -> bool:
-        """Whether nothing that was measured so far is better than the model of this point."""
+        """Tells whether the model of this point is evaluated, and none so far is better."""
         return bool(self.points) and best_point(self.points) == images_seen
 
-    def last(self, name: str) -> tuple[float | None, float | None]:
-        """The newest `learned` or `forgotten`, and its standard error."""
-        found = self.points[-1][name] if self.points else None
-        return (found["change"], found["error"]) if found else (None, None)
-
-
-def judging(config: TrainConfig) -> EvaluateConfig:
-    """How a run measures."""
-    return EvaluateConfig(
-        resolution=config.resolution,
-        bucket_reso_steps=config.bucket_reso_steps,
-        upscale=config.upscale,
-        pad_color=config.pad_color,
-        batch_size=config.batch_size,
-        eval_timesteps=config.eval_timesteps,
-        seed=config.seed,
-        vae=config.vae,
-        precision=config.precision,
-        device=config.device,
-        num_workers=config.num_workers,
-    )
+    def latest(self, name: str) -> tuple[float | None, float | None]:
+        """Returns the newest `learned` or `forgotten` and its standard error."""
+        measure = self.points[-1][name] if self.points else None
+        return (measure["change"], measure["error"]) if measure else (None, None)
 
 
 def draw_chart(points: list[dict[str, Any]], path: Path) -> None:
@@ -107,16 +96,16 @@ def draw_chart(points: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     axes = figure.subplots()
     axes.axhline(0, color="0.8", linewidth=1)
-    for name, colour in (("learned", "#2a7f62"), ("forgotten", "#b3423a")):
-        found = [(point["images_seen"], point[name]) for point in points if point[name]]
-        if not found:
+    for name, color in (("learned", "#2a7f62"), ("forgotten", "#b3423a")):
+        measured = [(point["images_seen"], point[name]) for point in points if point[name]]
+        if not measured:
             continue
-        seen = [images for images, _ in found]
-        change = [measure["change"] for _, measure in found]
-        error = [measure["error"] or 0.0 for _, measure in found]
-        axes.plot(seen, change, marker="o", markersize=3, color=colour, label=name)
-        low, high = ([c + sign * e for c, e in zip(change, error, strict=True)] for sign in (-1, 1))
-        axes.fill_between(seen, low, high, color=colour, alpha=0.15, linewidth=0)
+        images_seen = [seen for seen, _ in measured]
+        changes = [measure["change"] for _, measure in measured]
+        errors = [measure["error"] or 0.0 for _, measure in measured]
+        axes.plot(images_seen, changes, marker="o", markersize=3, color=color, label=name)
+        low, high = ([c + sign * e for c, e in zip(changes, errors, strict=True)] for sign in (-1, 1))
+        axes.fill_between(images_seen, low, high, color=color, alpha=0.15, linewidth=0)
     axes.set_xlabel("images seen")
     axes.set_ylabel("share of the base model's loss")
     axes.legend(frameon=False)
@@ -125,5 +114,5 @@ def draw_chart(points: list[dict[str, Any]], path: Path) -> None:
         FigureCanvasAgg(figure).print_png(temporary)
 
 
-def _plain(measure: Measure | None) -> dict[str, Any] | None:
+def _as_dict(measure: Measure | None) -> dict[str, Any] | None:
     return asdict(measure) if measure else None

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the first asks a run to save and stop, the second ends it at once."""
+"""Handles SIGTERM and Ctrl-C: the first asks a run to save and stop, the second ends it at once."""
 
 import signal
 import threading
@@ -10,44 +10,49 @@ from dreamloom.base.progress import Progress
 
 
 class Interrupted(Exception):
-    """Work that can be done again was broken off, because the run was asked to stop."""
+    """Work that can be repeated was broken off, because the run was asked to stop."""
 
 
-class Stop:
-    """Whether the run was asked to stop."""
+class StopRequest:
+    """Tells whether the run was asked to stop."""
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.requested = False
 
-    def breaks(self, progress: Progress) -> Progress:
-        """A progress that breaks off the work that calls it, once a stop is wanted, by raising Interrupted."""
+    def interrupting(self, progress: Progress) -> Progress:
+        """Returns a progress that raises Interrupted in the work that calls it, once a stop is requested."""
 
-        def watched(done: int, total: int | None, note: str = "") -> None:
-            if self.wanted:
+        def call(done: int, total: int | None, note: str = "") -> None:
+            if self.requested:
                 raise Interrupted
             progress(done, total, note)
 
-        return watched
+        return call
 
 
 @contextmanager
-def on_signal() -> Iterator[Stop]:
-    """Within, SIGTERM and Ctrl-C only set `wanted`; in another thread than the first, they do as before."""
-    stop = Stop()
+def catch_signals() -> Iterator[StopRequest]:
+    """Turns the first SIGTERM or Ctrl-C inside the block into a request to stop.
+
+    The second one has its usual effect. Outside the main thread no signal is caught.
+    """
+    stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop.wanted = True
-        for known, handler in before.items():
-            signal.signal(known, handler)
+    def restore() -> None:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
-    for number in before:
-        signal.signal(number, ask)
+    def request(number: int, frame: FrameType | None) -> None:
+        stop.requested = True
+        restore()
+
+    for number in handlers:
+        signal.signal(number, request)
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()

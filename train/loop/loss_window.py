@@ -1,4 +1,4 @@
-"""The losses of the latest steps, kept on the device until somebody looks."""
+"""Keeps the losses of the latest steps on the device until they are logged."""
 
 import math
 from dataclasses import dataclass
@@ -9,11 +9,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One optimizer step, as the log has it."""
+    """An optimizer step, as it is logged."""
 
     step: int
+    """Number of the step, from 1."""
     images_seen: int
-    """After the step."""
+    """Images seen after the step."""
     loss: float
     """Mean over the step's images."""
     gradient: float
@@ -22,8 +23,8 @@ class StepRecord:
     """The UNet's learning rate."""
 
 
-class NotFinite(Exception):
-    """A loss or a gradient is no number, for the first time in this step."""
+class NonFiniteLossError(Exception):
+    """A loss or a gradient is infinite or NaN, for the first time in this step."""
 
     def __init__(self, step: int) -> None:
         super().__init__(f"step {step}: the loss is not finite")
@@ -38,21 +39,21 @@ class LossWindow:
         self.steps: list[tuple[int, int, float]] = []
 
     def add(self, step: int, images_seen: int, rate: float, loss: Tensor, gradient: Tensor) -> None:
-        """Notes a step; loss and gradient are single numbers on the device."""
+        """Adds a step; loss and gradient are scalars on the device."""
         self.values.append(torch.stack([loss.float(), gradient.float()]))
         self.steps.append((step, images_seen, rate))
 
     def take(self) -> list[StepRecord]:
-        """The steps since the last look; this waits for the device.
+        """Returns the steps since the last call; waits for the device.
 
         Raises:
-            NotFinite: one of them is no number.
+            NonFiniteLossError: a loss or gradient is not finite.
         """
         numbers = torch.stack(self.values).tolist() if self.values else []
         records = []
         for (step, images_seen, rate), (loss, gradient) in zip(self.steps, numbers, strict=True):
             if not (math.isfinite(loss) and math.isfinite(gradient)):
-                raise NotFinite(step)
+                raise NonFiniteLossError(step)
             records.append(StepRecord(step, images_seen, loss, gradient, rate))
         self.values, self.steps = [], []
         return records

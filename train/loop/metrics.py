@@ -1,4 +1,4 @@
-"""A run's log: one line a step in log.jsonl, and the same on its boards, with how fast it goes."""
+"""Logs a run: one line per step in log.jsonl, and the same in its loggers, with the speed of the loop."""
 
 import json
 import time
@@ -9,88 +9,90 @@ from pathlib import Path
 
 import torch
 
-from dreamloom.train.loop.loggers import Board
+from dreamloom.train.loop.loggers import Logger
 from dreamloom.train.loop.loss_window import StepRecord
 from dreamloom.train.model.device import peak_memory
 
 
-class Log:
-    """Writes what the steps gave, and measures the speed of the loop and its waiting for data.
+class MetricsLog:
+    """Logs steps, evaluations and samples, and measures the loop's speed and how long it waits for data.
 
     Args:
-        run: the run's folder; None: nothing is written, as another process does.
-        boards: who shows it.
+        run: the run's folder; None: write nothing, because another process does.
+        loggers: where curves and samples are shown.
+        device: whose memory is measured.
     """
 
-    def __init__(self, run: Path | None, boards: Sequence[Board], device: torch.device) -> None:
-        self.boards = boards
+    def __init__(self, run: Path | None, loggers: Sequence[Logger], device: torch.device) -> None:
+        self.loggers = loggers
         self.device = device
         self.lines = (run / "log.jsonl").open("a", encoding="utf-8") if run else None
         self.images = 0
-        self.seconds = 0.0
-        self.waited = 0.0
+        self.train_seconds = 0.0
+        self.wait_seconds = 0.0
         self.loss: float | None = None
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Within, the loop waits for data."""
-        began = time.perf_counter()
+    def time_waiting(self) -> Iterator[None]:
+        """Counts the time of the block as waiting for data."""
+        start = time.perf_counter()
         yield
-        self.waited += time.perf_counter() - began
+        self.wait_seconds += time.perf_counter() - start
 
     @contextmanager
-    def working(self) -> Iterator[None]:
-        """Within, the loop trains, or waits for data."""
-        began = time.perf_counter()
+    def time_training(self) -> Iterator[None]:
+        """Counts the time of the block as training, including the wait for data."""
+        start = time.perf_counter()
         yield
-        self.seconds += time.perf_counter() - began
+        self.train_seconds += time.perf_counter() - start
 
-    def write(self, records: list[StepRecord]) -> None:
-        """Adds the steps since the last look."""
+    def log_steps(self, records: list[StepRecord]) -> None:
+        """Logs the steps since the last call, and the speed."""
         if not records or self.lines is None:
             return
         for record in records:
             self.lines.write(json.dumps(asdict(record)) + "\n")
-            self._show(record.step, {f"train/{name}": getattr(record, name) for name in ("loss", "gradient", "rate")})
+            values = {f"train/{name}": getattr(record, name) for name in ("loss", "gradient", "rate")}
+            self._log_scalars(record.step, values)
         self.lines.flush()
         self.loss = sum(record.loss for record in records) / len(records)
-        speed = {"images_per_second": self.rate or 0.0, "data_wait": self.wait_share}
+        speed = {"images_per_second": self.images_per_second or 0.0, "data_wait": self.data_wait}
         speed["peak_memory_gb"] = peak_memory(self.device) / 1e9
-        self._show(records[-1].step, {f"speed/{name}": value for name, value in speed.items()})
+        self._log_scalars(records[-1].step, {f"speed/{name}": value for name, value in speed.items()})
 
-    def drawn(self, step: int, path: Path) -> None:
-        """Adds samples."""
-        for board in self.boards:
-            board.picture(step, "samples", path)
+    def log_samples(self, step: int, path: Path) -> None:
+        """Logs an image of samples."""
+        for logger in self.loggers:
+            logger.log_image(step, "samples", path)
 
-    def measured(self, step: int, name: str, value: float | None) -> None:
-        """Adds a measurement: learned or forgotten."""
+    def log_evaluation(self, step: int, name: str, value: float | None) -> None:
+        """Logs a measurement: learned or forgotten."""
         if value is not None:
-            self._show(step, {f"evaluation/{name}": value})
+            self._log_scalars(step, {f"evaluation/{name}": value})
 
     @property
-    def rate(self) -> float | None:
-        """Pictures a second since the log was opened."""
-        return self.images / self.seconds if self.seconds else None
+    def images_per_second(self) -> float | None:
+        """Speed since the log was opened; None before the first step."""
+        return self.images / self.train_seconds if self.train_seconds else None
 
     @property
-    def wait_share(self) -> float:
-        """Share of the loop's time in which it waited for data."""
-        return self.waited / self.seconds if self.seconds else 0.0
+    def data_wait(self) -> float:
+        """Share of the loop's time spent waiting for data."""
+        return self.wait_seconds / self.train_seconds if self.train_seconds else 0.0
 
     @property
     def note(self) -> str:
-        """How it goes, in a few words."""
+        """Loss and speed, in a few words."""
         loss = "" if self.loss is None else f"loss {self.loss:.4f}, "
-        return f"{loss}{self.rate or 0:.1f} images/s, {self.wait_share:.1%} of the time waiting for data"
+        return f"{loss}{self.images_per_second or 0:.1f} images/s, {self.data_wait:.1%} of the time waiting for data"
 
     def close(self) -> None:
-        """Closes the files."""
+        """Closes the files and the loggers."""
         if self.lines is not None:
             self.lines.close()
-        for board in self.boards:
-            board.close()
+        for logger in self.loggers:
+            logger.close()
 
-    def _show(self, step: int, values: dict[str, float]) -> None:
-        for board in self.boards:
-            board.add(step, values)
+    def _log_scalars(self, step: int, values: dict[str, float]) -> None:
+        for logger in self.loggers:
+            logger.log_scalars(step, values)

@@ -1,8 +1,10 @@
-"""What the UNet is asked in training, and what its answers cost: the config's choice among diffusion.formulas.
+"""Builds noisy latents and targets, and computes the weighted loss.
 
-All randomness is a function of the seed and the sample's index.
+The formulas are in dreamloom.train.diffusion.formulas; this module applies those that the config asks for. All
+randomness is a function of the seed and the sample's index.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,78 +14,101 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.diffusion import formulas, noise
 from dreamloom.train.diffusion.rng import stream_key
 
+Weighting = Callable[[TrainConfig, str, Tensor], Tensor]
+"""Computes the weight of each sample's loss, [B], from the config, the prediction type and ᾱ, [B]."""
+
+
+def _min_snr(config: TrainConfig, prediction_type: str, alphas_cumprod: Tensor) -> Tensor:
+    assert config.min_snr_gamma is not None
+    return formulas.min_snr_weight(prediction_type, alphas_cumprod, config.min_snr_gamma)
+
+
+def _debiased_estimation(config: TrainConfig, prediction_type: str, alphas_cumprod: Tensor) -> Tensor:
+    return formulas.debiased_estimation_weight(prediction_type, alphas_cumprod)
+
+
+WEIGHTINGS: dict[str, Weighting] = {"min_snr_gamma": _min_snr, "debiased_estimation_loss": _debiased_estimation}
+"""Field of TrainConfig that turns a weighting on → the weighting."""
+
 
 @dataclass(frozen=True)
-class Question:
-    """A batch of noisy latents, and what the UNet should say of them."""
+class NoisyBatch:
+    """Noisy latents, and what the UNet should predict from them."""
 
-    noisy: Tensor
+    latents: Tensor
     """[B, C, h, w], channels last."""
-    times: Tensor
-    """Timesteps, int64 [B]."""
-    kept: Tensor
+    timesteps: Tensor
+    """int64 [B]."""
+    alphas_cumprod: Tensor
     """ᾱ at these timesteps, [B]."""
-    wanted: Tensor
+    target: Tensor
     """The noise, or v, [B, C, h, w]."""
 
 
 class Objective:
-    """Asks and judges.
+    """The training objective: adds noise, and computes the loss of a prediction.
 
     Args:
-        prediction: epsilon or v_prediction.
+        config: which noise and loss.
+        prediction_type: epsilon or v_prediction.
         alphas_cumprod: ᾱ of each timestep, [T], on the device of the latents.
     """
 
-    def __init__(self, config: TrainConfig, prediction: str, alphas_cumprod: Tensor) -> None:
+    def __init__(self, config: TrainConfig, prediction_type: str, alphas_cumprod: Tensor) -> None:
         self.config = config
-        self.prediction = prediction
+        self.prediction_type = prediction_type
         self.alphas_cumprod = alphas_cumprod
         last = len(alphas_cumprod) - 1 if config.max_timestep is None else config.max_timestep
-        self.count = last + 1 - config.min_timestep
+        self.num_timesteps = last + 1 - config.min_timestep
+        self.weightings = [weighting for field, weighting in WEIGHTINGS.items() if getattr(config, field)]
         names = ("noise", "offset", "perturbation", "timestep")
         self.streams = {name: stream_key(config.seed, name) for name in names}
         self.octaves = [stream_key(config.seed, "pyramid", octave) for octave in range(16)]
 
-    def ask(self, latents: Tensor, indices: Tensor) -> Question:
-        """Noises latents [B, C, h, w]; `indices` are those of the samples, int64 [B], on the latents' device."""
-        config = self.config
-        added = self._noise(indices, tuple(latents.shape[1:]))
-        times = noise.sample_timesteps(self.streams["timestep"], indices, self.count, config.min_timestep)
-        kept = self.alphas_cumprod[times]
-        mixed = added
-        if config.input_perturbation:
-            extra = noise.normal(self.streams["perturbation"], indices, tuple(latents.shape[1:]))
-            mixed = formulas.perturb_noise(added, extra, config.input_perturbation)
-        noisy = formulas.add_noise(latents, mixed, kept).contiguous(memory_format=torch.channels_last)
-        return Question(noisy, times, kept, formulas.prediction_target(self.prediction, latents, added, kept))
-
-    def judge(self, answer: Tensor, question: Question, scales: Tensor, inside: Tensor | None) -> Tensor:
-        """The mean loss of the UNet's answer, a single number.
+    def add_noise(self, latents: Tensor, indices: Tensor) -> NoisyBatch:
+        """Adds noise to latents.
 
         Args:
-            scales: what each sample's loss is multiplied by, [B].
-            inside: see objective.error.
+            latents: [B, C, h, w].
+            indices: the samples' indices, int64 [B], on the latents' device.
         """
         config = self.config
-        errors = formulas.sample_losses(answer, question.wanted, config.huber_delta, inside) * scales
-        if config.min_snr_gamma is not None:
-            errors = errors * formulas.min_snr_weight(self.prediction, question.kept, config.min_snr_gamma)
-        if config.debiased_estimation_loss:
-            errors = errors * formulas.debiased_estimation_weight(self.prediction, question.kept)
-        return errors.mean()
+        sampled = self._sample_noise(indices, tuple(latents.shape[1:]))
+        timesteps = noise.sample_timesteps(self.streams["timestep"], indices, self.num_timesteps, config.min_timestep)
+        alphas_cumprod = self.alphas_cumprod[timesteps]
+        added = sampled
+        if config.input_perturbation:
+            extra = noise.normal(self.streams["perturbation"], indices, tuple(latents.shape[1:]))
+            added = formulas.perturb_noise(sampled, extra, config.input_perturbation)
+        noisy = formulas.add_noise(latents, added, alphas_cumprod).contiguous(memory_format=torch.channels_last)
+        target = formulas.prediction_target(self.prediction_type, latents, sampled, alphas_cumprod)
+        return NoisyBatch(noisy, timesteps, alphas_cumprod, target)
 
-    def _noise(self, indices: Tensor, shape: tuple[int, ...]) -> Tensor:
+    def loss(self, predicted: Tensor, noisy: NoisyBatch, loss_scales: Tensor, mask: Tensor | None) -> Tensor:
+        """Computes the mean loss of the UNet's prediction, a scalar.
+
+        Args:
+            predicted: [B, C, h, w].
+            noisy: what the prediction was made from.
+            loss_scales: factor of each sample's loss, [B].
+            mask: which cells count; see dreamloom.train.diffusion.formulas.sample_losses.
+        """
+        losses = formulas.sample_losses(predicted, noisy.target, self.config.huber_delta, mask) * loss_scales
+        for weighting in self.weightings:
+            losses = losses * weighting(self.config, self.prediction_type, noisy.alphas_cumprod)
+        return losses.mean()
+
+    def _sample_noise(self, indices: Tensor, shape: tuple[int, ...]) -> Tensor:
         config = self.config
         channels, height, width = shape
-        added = noise.normal(self.streams["noise"], indices, shape)
+        sampled = noise.normal(self.streams["noise"], indices, shape)
         if config.multires_noise_discount:
             coarser = [
                 noise.normal(key, indices, (channels, *size))
                 for key, size in zip(self.octaves, formulas.multires_noise_sizes(height, width), strict=False)
             ]
-            added = formulas.add_multires_noise(added, coarser, config.multires_noise_discount)
+            sampled = formulas.add_multires_noise(sampled, coarser, config.multires_noise_discount)
         if config.noise_offset:
             offset = noise.normal(self.streams["offset"], indices, (channels, 1, 1))
-            added = formulas.add_offset_noise(added, offset, config.noise_offset)
-        return added
+            sampled = formulas.add_offset_noise(sampled, offset, config.noise_offset)
+        return sampled

@@ -1,18 +1,22 @@
-"""The optimizers: other people's, behind one face.
+"""Optimizers of torch and of other libraries, behind one interface.
 
-    adamw           torch's, fused                                 8 bytes of state a weight
+    adamw           torch's, fused                                 8 bytes of state per weight
     adamw8bit       bitsandbytes', state in blocks of 8 bits       2 bytes; needs the extra `bitsandbytes`
     adafactor       transformers', without a rate of its own       next to none
-    prodigy         finds its own rate (arXiv 2306.06101)          16 bytes
+    prodigy         estimates its own rate (arXiv 2306.06101)      16 bytes
     schedule_free   AdamW that averages (arXiv 2405.15682)         8 bytes
 
-Weights in bfloat16 are too coarse to be moved by a small update: each is rounded up or down by chance, so that it moves
-as far as it should on average (stochastic rounding; Zamirai et al. 2020, arXiv 2010.06192).
+A new optimizer is a function and a line in OPTIMIZERS, and its name in TrainConfig.optimizer. The same
+goes for learning rate schedulers and LR_SCHEDULERS.
+
+Weights in bfloat16 are too coarse for a small update. They are rounded stochastically, so that each moves as far as it
+should on average (Zamirai et al. 2020, arXiv 2010.06192).
 """
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,150 +27,190 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.diffusion.rng import stream_key
 
 BETAS = (0.9, 0.999)
-CHUNK = 32 * 2**20
-"""Weights that are float32 at a time, where they are kept in bfloat16."""
+CHUNK_ELEMENTS = 32 * 2**20
+"""Weights that are in float32 at a time, if they are stored in bfloat16."""
+
+ParamGroups = list[dict[str, Any]]
+"""Groups of parameters, each with its learning rate, as torch's optimizers take them."""
+
+
+def _adamw(groups: ParamGroups, weight_decay: float) -> Any:
+    return torch.optim.AdamW(groups, betas=BETAS, weight_decay=weight_decay, fused=True)
+
+
+def _adamw8bit(groups: ParamGroups, weight_decay: float) -> Any:
+    try:
+        import bitsandbytes
+    except ImportError:
+        raise UserError(
+            "optimizer adamw8bit needs bitsandbytes; install dreamloom[bitsandbytes], or choose adafactor."
+        ) from None
+    return bitsandbytes.optim.AdamW8bit(groups, betas=BETAS, weight_decay=weight_decay)
+
+
+def _adafactor(groups: ParamGroups, weight_decay: float) -> Any:
+    from transformers.optimization import Adafactor
+
+    return Adafactor(groups, weight_decay=weight_decay, scale_parameter=False, relative_step=False)
+
+
+def _prodigy(groups: ParamGroups, weight_decay: float) -> Any:
+    from prodigyopt import Prodigy
+
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints that it decouples weight decay
+        # its authors advise both switches for diffusion models
+        return Prodigy(groups, betas=BETAS, weight_decay=weight_decay, use_bias_correction=True, safeguard_warmup=True)
+
+
+def _schedule_free(groups: ParamGroups, weight_decay: float) -> Any:
+    from schedulefree import AdamWScheduleFree
+
+    optimizer = AdamWScheduleFree(groups, betas=BETAS, weight_decay=weight_decay)
+    optimizer.train()
+    return optimizer
+
+
+OPTIMIZERS: dict[str, Callable[[ParamGroups, float], Any]] = {
+    "adamw": _adamw,
+    "adamw8bit": _adamw8bit,
+    "adafactor": _adafactor,
+    "prodigy": _prodigy,
+    "schedule_free": _schedule_free,
+}
+"""TrainConfig.optimizer → makes the optimizer of parameter groups, with a weight decay."""
+MATRIX_OPTIMIZERS = {"adamw8bit", "adafactor"}
+"""Optimizers that get convolutions as matrices, in float32."""
+
+
+def _constant(images_seen: int, total_images: int) -> float:
+    return 1.0
+
+
+def _cosine(images_seen: int, total_images: int) -> float:
+    return 0.5 * (1 + math.cos(math.pi * images_seen / total_images))
+
+
+LR_SCHEDULERS: dict[str, Callable[[int, int], float]] = {"constant": _constant, "cosine": _cosine}
+"""TrainConfig.lr_scheduler → factor of the learning rates, by the images seen and those of the whole run."""
+
+
+def lr_factor(config: TrainConfig, images_seen: int, total_images: int) -> float:
+    """Returns the factor of the learning rates in the step that begins after `images_seen` images."""
+    step_images = config.batch_size * config.gradient_accumulation_steps
+    warmup = min(1.0, (images_seen + step_images) / config.lr_warmup_images) if config.lr_warmup_images else 1.0
+    return warmup * LR_SCHEDULERS[config.lr_scheduler](images_seen, total_images)
 
 
 class Optimizer:
     """Moves parameters along their gradients.
 
     Args:
-        groups: the parameters that have a rate in common.
-        rates: the rate of each group.
+        groups: the parameters of each learning rate.
+        learning_rates: one per group.
+        config: which optimizer.
 
     Raises:
         UserError: the optimizer is not installed.
     """
 
-    def __init__(self, groups: Sequence[Sequence[nn.Parameter]], rates: Sequence[float], config: TrainConfig) -> None:
+    def __init__(
+        self, groups: Sequence[Sequence[nn.Parameter]], learning_rates: Sequence[float], config: TrainConfig
+    ) -> None:
         self.config = config
-        self.rates = rates
+        self.learning_rates = learning_rates
         self.parameters = [parameter for group in groups for parameter in group]
-        apart = config.optimizer in ("adamw8bit", "adafactor") or any(p.dtype != torch.float32 for p in self.parameters)
-        self.stand_ins = [nn.Parameter(torch.empty(0, device=p.device)) for p in self.parameters] if apart else None
-        turn = iter(self.stand_ins or self.parameters)
-        settings = [
-            {"params": [next(turn) for _ in group], "lr": rate} for group, rate in zip(groups, rates, strict=True)
+        needs_copies = config.optimizer in MATRIX_OPTIMIZERS or any(p.dtype != torch.float32 for p in self.parameters)
+        self.copies = [nn.Parameter(torch.empty(0, device=p.device)) for p in self.parameters] if needs_copies else None
+        optimized = iter(self.copies or self.parameters)
+        param_groups = [
+            {"params": [next(optimized) for _ in group], "lr": rate}
+            for group, rate in zip(groups, learning_rates, strict=True)
         ]
-        self.inner = _make(settings, config)
+        self.inner = OPTIMIZERS[config.optimizer](param_groups, config.weight_decay)
 
     @torch.no_grad()
     def step(self, factor: float, images_seen: int) -> None:
-        """One step with the rates times `factor`; gradients are gone afterwards."""
-        for group, rate in zip(self.inner.param_groups, self.rates, strict=True):
+        """Takes a step with the learning rates times `factor`, and clears the gradients."""
+        for group, rate in zip(self.inner.param_groups, self.learning_rates, strict=True):
             group["lr"] = rate * factor
-        if self.stand_ins is None:
+        if self.copies is None:
             self.inner.step()
             self.inner.zero_grad(set_to_none=True)
             return
-        luck = torch.Generator(self.parameters[0].device)
-        luck.manual_seed(stream_key(self.config.seed, "rounding", images_seen))
+        generator = torch.Generator(self.parameters[0].device)
+        generator.manual_seed(stream_key(self.config.seed, "rounding", images_seen))
         for chunk in _chunks(self.parameters):
-            self._step_chunk(self.stand_ins, chunk, luck)
+            self._step_chunk(self.copies, chunk, generator)
 
     @property
-    def rate(self) -> float:
-        """The rate of the first group in the last step; Prodigy's is the one that it has found."""
+    def learning_rate(self) -> float:
+        """The learning rate of the first group in the last step; with prodigy, the one that it estimated."""
         group = self.inner.param_groups[0]
         rate: float = group["lr"]
         return rate * group["d"] if self.config.optimizer == "prodigy" else rate
 
     @torch.no_grad()
     def average(self) -> list[Tensor] | None:
-        """What a schedule-free optimizer would have one use in place of the parameters: x = y + (1 − 1/β₁)(z − y)."""
+        """Computes the weights that schedule_free wants used, x = y + (1 − 1/β₁)(z − y); None for other optimizers."""
         if self.config.optimizer != "schedule_free":
             return None
         anchors = [self.inner.state[p].get("z", p) for p in self.parameters]
         return [p.lerp(z, 1 - 1 / BETAS[0]) for p, z in zip(self.parameters, anchors, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the parameters."""
+        """Returns everything except the parameters."""
         return dict(self.inner.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what `state_dict` gave."""
+        """Takes over what `state_dict` returned."""
         self.inner.load_state_dict(state)
 
-    def _step_chunk(self, stand_ins: list[nn.Parameter], chunk: range, luck: torch.Generator) -> None:
-        """Lends some of the stand-ins their parameters' values in float32, as matrices; the others have no gradient."""
-        for place in chunk:
-            parameter, stand_in = self.parameters[place], stand_ins[place]
+    def _step_chunk(self, copies: list[nn.Parameter], chunk: range, generator: torch.Generator) -> None:
+        """Steps some of the parameters: their copies hold their values for now, the other copies have no gradient."""
+        for index in chunk:
+            parameter, copy = self.parameters[index], copies[index]
             if parameter.grad is None:
                 continue
-            stand_in.data = matrix(parameter.data, parameter).float()
-            stand_in.grad = matrix(parameter.grad, parameter).to(stand_in)
+            copy.data = as_matrix(parameter.data, parameter).float()
+            copy.grad = as_matrix(parameter.grad, parameter).to(copy)
             parameter.grad = None
         self.inner.step()
-        for place in chunk:
-            parameter, stand_in = self.parameters[place], stand_ins[place]
-            if parameter.dtype != torch.float32 and stand_in.grad is not None:
-                matrix(parameter.data, parameter).copy_(rounded(stand_in.data, luck))
-            stand_in.grad = None
-            stand_in.data = torch.empty(0, device=parameter.device)
+        for index in chunk:
+            parameter, copy = self.parameters[index], copies[index]
+            if parameter.dtype != torch.float32 and copy.grad is not None:
+                as_matrix(parameter.data, parameter).copy_(round_stochastically(copy.data, generator))
+            copy.grad = None
+            copy.data = torch.empty(0, device=parameter.device)
 
 
-def rounded(values: Tensor, luck: torch.Generator) -> Tensor:
-    """float32 → bfloat16, up or down by chance, in proportion to how near each is."""
-    bits = torch.randint(0, 2**16, values.shape, generator=luck, dtype=torch.int32, device=values.device)
+def round_stochastically(values: Tensor, generator: torch.Generator) -> Tensor:
+    """Rounds float32 to bfloat16, up or down at random, so that the expected value is the exact one."""
+    bits = torch.randint(0, 2**16, values.shape, generator=generator, dtype=torch.int32, device=values.device)
     return ((values.view(torch.int32) + bits) & -(2**16)).view(torch.float32).bfloat16()
 
 
-def matrix(values: Tensor, like: Tensor) -> Tensor:
-    """A convolution's weights [out, in, h, w], or their gradient, as a matrix [out, all else]; others as they are.
+def as_matrix(values: Tensor, parameter: Tensor) -> Tensor:
+    """Reshapes a convolution's weights or gradient, [out, in, h, w], to [out, in · h · w]; others stay as they are.
 
-    Adafactor keeps a row and a column of a matrix: of a 3 × 3 kernel that would save next to nothing.
+    Adafactor keeps a row and a column of a matrix, which saves next to nothing for a 3 × 3 kernel.
 
     Args:
-        like: the parameter; its order in memory decides, so that of the parameter itself the matrix is a view.
+        values: the parameter or its gradient.
+        parameter: its memory format decides the order, so that the matrix of the parameter itself is a view.
     """
     if values.ndim != 4:
         return values
-    if not like.is_contiguous():  # channels_last
+    if not parameter.is_contiguous():  # channels_last
         values = values.permute(0, 2, 3, 1)
     return values.reshape(len(values), -1)
 
 
 def _chunks(parameters: Sequence[Tensor]) -> Iterator[range]:
-    """Runs of places whose parameters have some CHUNK elements together."""
+    """Divides the parameters into runs of at most CHUNK_ELEMENTS elements (or of one larger parameter)."""
     begin = size = 0
-    for place, parameter in enumerate(parameters):
-        if size and size + parameter.numel() > CHUNK:
-            yield range(begin, place)
-            begin, size = place, 0
+    for index, parameter in enumerate(parameters):
+        if size and size + parameter.numel() > CHUNK_ELEMENTS:
+            yield range(begin, index)
+            begin, size = index, 0
         size += parameter.numel()
     yield range(begin, len(parameters))
-
-
-def _make(groups: list[dict[str, Any]], config: TrainConfig) -> Any:
-    decay = config.weight_decay
-    match config.optimizer:
-        case "adamw":
-            return torch.optim.AdamW(groups, betas=BETAS, weight_decay=decay, fused=True)
-        case "adamw8bit":
-            return _bitsandbytes().AdamW8bit(groups, betas=BETAS, weight_decay=decay)
-        case "adafactor":
-            from transformers.optimization import Adafactor
-
-            return Adafactor(groups, weight_decay=decay, scale_parameter=False, relative_step=False)
-        case "prodigy":
-            from prodigyopt import Prodigy
-
-            with contextlib.redirect_stdout(io.StringIO()):  # it prints that it decouples weight decay
-                # the two switches are its authors' advice for diffusion models
-                return Prodigy(groups, betas=BETAS, weight_decay=decay, use_bias_correction=True, safeguard_warmup=True)
-        case "schedule_free":
-            from schedulefree import AdamWScheduleFree
-
-            inner = AdamWScheduleFree(groups, betas=BETAS, weight_decay=decay)
-            inner.train()
-            return inner
-
-
-def _bitsandbytes() -> Any:
-    try:
-        import bitsandbytes
-    except ImportError:
-        raise UserError(
-            "optimizer adamw8bit needs bitsandbytes: install dreamloom[bitsandbytes], or take adafactor."
-        ) from None
-    return bitsandbytes.optim

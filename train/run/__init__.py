@@ -1,1 +1,1 @@
-"""A run on disk: its folder and its checkpoints."""
+"""A run on disk: its folder, its checkpoints, and how to find its trained weights."""

@@ -1,4 +1,4 @@
-"""Where trained weights are: a run, one of its checkpoints, or a whole model in diffusers' format."""
+"""Finds trained weights: in a run, in one of its checkpoints, or in a whole model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,40 +16,41 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Source:
-    """Trained weights, not loaded yet."""
+class TrainedModel:
+    """A trained model that is not loaded yet."""
 
     name: str
+    """Path or hub ID, as the user gave it."""
     checkpoint: Path | None
-    """None: `name` is a whole model."""
+    """None if `name` is a whole model."""
     config: TrainConfig | None
-    """Of the run the checkpoint belongs to."""
+    """Config of the checkpoint's run."""
 
     def load_base(self, base: str, device: "torch.device", vae: str | None = None) -> "Model":
-        """A base model, set up as the run had it (its VAE, prediction and noise schedule)."""
-        from dreamloom.train.model.model import load_model  # torch from here on
+        """Loads a base model with the run's VAE, prediction type and noise schedule."""
+        from dreamloom.train.model.model import load_model  # imports torch
 
         if self.config is None:
             return load_model(base, device, vae)
         config = self.config
         return load_model(base, device, vae or config.vae, config.prediction_type, config.zero_terminal_snr)
 
-    def load(self, base: "Model", average: bool) -> "Model":
-        """The trained model. Weights of a checkpoint are put into `base`, which is then no longer what it was."""
+    def load(self, base: "Model", use_ema: bool) -> "Model":
+        """Loads the trained model. A checkpoint's weights overwrite those of `base`, and `base` is returned."""
         from dreamloom.train.model.lora import add_adapters
         from dreamloom.train.model.model import load_model
-        from dreamloom.train.run.checkpoint import apply_weights
+        from dreamloom.train.run.checkpoint import load_weights
 
         if self.checkpoint is None or self.config is None:
             return load_model(self.name, base.device)
         if self.config.lora_rank is not None:
             add_adapters(base, self.config)
-        apply_weights(self.checkpoint, base, average)
+        load_weights(self.checkpoint, base, use_ema)
         return base
 
 
-def find_source(model: Path | str) -> Source:
-    """Finds out what `model` is: a run (its best checkpoint is taken), a checkpoint, a whole model.
+def find_trained_model(model: Path | str) -> TrainedModel:
+    """Finds out whether `model` is a run (its best checkpoint is taken), a checkpoint, or a whole model.
 
     Raises:
         UserError: it is none of these.
@@ -59,13 +60,11 @@ def find_source(model: Path | str) -> Source:
     if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
         checkpoint = best_checkpoint(path)
         if checkpoint is None:
-            raise UserError(f"The run {model} has no checkpoint yet; let it train until it has.")
+            raise UserError(f"The run {model} has no checkpoint yet; train until it saves one.")
     if checkpoint is None:
         check_base_model(str(model))
-        return Source(str(model), None, None)
+        return TrainedModel(str(model), None, None)
     settings = read_settings(checkpoint.parent.parent)
     if not settings:
-        raise UserError(
-            f"{checkpoint} does not lie in a run with a config.json; name a run, or a checkpoint inside one."
-        )
-    return Source(str(model), checkpoint, TrainConfig.model_validate(settings["config"]))
+        raise UserError(f"{checkpoint} is not inside a run with a config.json; name a run, or a checkpoint inside one.")
+    return TrainedModel(str(model), checkpoint, TrainConfig.model_validate(settings["config"]))

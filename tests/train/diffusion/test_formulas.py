@@ -127,49 +127,52 @@ def test_offset_noise_moves_whole_channels(tensors: tuple[torch.Tensor, torch.Te
 INDICES = torch.arange(100, 106)
 
 
-def asked(**changes: Any) -> Objective:
+def make_objective(**changes: Any) -> Objective:
     return Objective(
         TrainConfig(min_snr_gamma=None, **changes), changes.get("prediction_type", "epsilon"), ALPHAS_CUMPROD
     )
 
 
 @pytest.mark.parametrize("prediction", [formulas.EPSILON, formulas.V_PREDICTION])
-def test_a_question_is_what_diffusers_would_ask(prediction: str, tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_noise_and_target_are_those_of_diffusers(prediction: str, tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
     latents = tensors[0]
-    question = asked(prediction_type=prediction).ask(latents, INDICES)
-    noise = question.wanted
+    batch = make_objective(prediction_type=prediction).add_noise(latents, INDICES)
+    noise = batch.target
     if prediction == formulas.V_PREDICTION:
-        wide = question.kept[:, None, None, None]
-        noise = (question.wanted + (1 - wide).sqrt() * latents) / wide.sqrt()
-        assert torch.allclose(SCHEDULER.get_velocity(latents, noise, question.times), question.wanted, atol=1e-5)
-    assert torch.allclose(SCHEDULER.add_noise(latents, noise, question.times), question.noisy, atol=1e-5)
+        wide = batch.alphas_cumprod[:, None, None, None]
+        noise = (batch.target + (1 - wide).sqrt() * latents) / wide.sqrt()
+        assert torch.allclose(SCHEDULER.get_velocity(latents, noise, batch.timesteps), batch.target, atol=1e-5)
+    assert torch.allclose(SCHEDULER.add_noise(latents, noise, batch.timesteps), batch.latents, atol=1e-5)
 
 
 def test_timesteps_keep_to_their_range(tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
     latents = tensors[0][:1].expand(2000, 4, 8, 8)
-    times = asked(min_timestep=200, max_timestep=299).ask(latents, torch.arange(2000)).times
+    times = make_objective(min_timestep=200, max_timestep=299).add_noise(latents, torch.arange(2000)).timesteps
     assert torch.equal(times.unique(), torch.arange(200, 300))
     assert times.bincount()[200:].max() - times.bincount()[200:].min() <= 2
 
 
 def test_a_perturbed_input_still_asks_for_the_noise(tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
     latents = tensors[0]
-    plain, perturbed = asked().ask(latents, INDICES), asked(input_perturbation=0.1).ask(latents, INDICES)
-    assert torch.equal(plain.wanted, perturbed.wanted) and torch.equal(plain.times, perturbed.times)
-    extra = (perturbed.noisy - plain.noisy) / (0.1 * (1 - plain.kept).sqrt()[:, None, None, None])
-    assert extra.std() == pytest.approx(1, abs=0.1) and abs(float((extra * plain.wanted).mean())) < 0.05
+    plain, perturbed = (
+        make_objective().add_noise(latents, INDICES),
+        make_objective(input_perturbation=0.1).add_noise(latents, INDICES),
+    )
+    assert torch.equal(plain.target, perturbed.target) and torch.equal(plain.timesteps, perturbed.timesteps)
+    extra = (perturbed.latents - plain.latents) / (0.1 * (1 - plain.alphas_cumprod).sqrt()[:, None, None, None])
+    assert extra.std() == pytest.approx(1, abs=0.1) and abs(float((extra * plain.target).mean())) < 0.05
 
 
-def test_a_samples_question_depends_on_its_index_alone(tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
-    every = asked(multires_noise_discount=0.5, noise_offset=0.1, input_perturbation=0.1)
-    whole, part = every.ask(tensors[0], INDICES), every.ask(tensors[0][2:4], INDICES[2:4])
-    for name in ("noisy", "times", "kept", "wanted"):
+def test_a_samples_noise_depends_on_its_index_alone(tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
+    every = make_objective(multires_noise_discount=0.5, noise_offset=0.1, input_perturbation=0.1)
+    whole, part = every.add_noise(tensors[0], INDICES), every.add_noise(tensors[0][2:4], INDICES[2:4])
+    for name in ("latents", "timesteps", "alphas_cumprod", "target"):
         assert torch.allclose(getattr(whole, name)[2:4], getattr(part, name), atol=1e-6)
 
 
 def test_a_loss_scale_scales_its_own_sample(tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
-    judge = asked()
-    question = judge.ask(tensors[0], INDICES)
-    each = formulas.sample_losses(tensors[1], question.wanted, None)
+    objective = make_objective()
+    batch = objective.add_noise(tensors[0], INDICES)
+    each = formulas.sample_losses(tensors[1], batch.target, None)
     scales = torch.tensor([1.0, 0.0, 2.0, -1.0, 0.5, 1.0])
-    assert torch.allclose(judge.judge(tensors[1], question, scales, None), (each * scales).mean())
+    assert torch.allclose(objective.loss(tensors[1], batch, scales, None), (each * scales).mean())

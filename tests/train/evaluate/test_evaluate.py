@@ -21,12 +21,20 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.crops import center_view
 from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.diffusion import formulas
-from dreamloom.train.evaluate.evaluate import EvaluateConfig, evaluate, measure, read_heldout
-from dreamloom.train.evaluate.held_out_loss import compare, decodable, draw, judge, number_of
+from dreamloom.train.evaluate.config import EvaluateConfig
+from dreamloom.train.evaluate.evaluate import evaluate, read_heldout
+from dreamloom.train.evaluate.held_out_loss import (
+    compare_models,
+    compute_dataset_losses,
+    content_number,
+    draw_timesteps_and_noise,
+    drop_undecodable,
+)
+from dreamloom.train.evaluate.measure import measure
 from dreamloom.train.loop.loop import train
 from dreamloom.train.model.model import load_model
-from dreamloom.train.run.find import find_source
-from dreamloom.train.run.folder import best_checkpoint, best_point, checkpoints
+from dreamloom.train.run.find import find_trained_model
+from dreamloom.train.run.folder import best_checkpoint, best_point, list_checkpoints
 
 CPU = torch.device("cpu")
 SETTINGS = EvaluateConfig(
@@ -88,7 +96,7 @@ def run(
 
 @pytest.mark.slow
 def test_measured_from_outside_a_run_is_what_it_says_itself(run: Path, tiny_base: str, heldout: Path) -> None:
-    made = compare(find_source(run), tiny_base, read_heldout(heldout, 32, 8, 1, True), SETTINGS, silent)
+    made = compare_models(find_trained_model(run), tiny_base, read_heldout(heldout, 32, 8, 1, True), SETTINGS, silent)
     own = json.loads((run / "evaluation.json").read_text())
     assert made.learned is not None and made.forgotten is not None
     last = own["points"][-1]
@@ -98,7 +106,7 @@ def test_measured_from_outside_a_run_is_what_it_says_itself(run: Path, tiny_base
         assert made.base[kind] == pytest.approx(losses, rel=1e-6)
     for kind, losses in own["now"][str(last["images_seen"])].items():
         assert made.now[kind] == pytest.approx(losses, rel=1e-6)
-    assert json.loads(json.dumps(made.to_dict()))["learned"]["pictures"] == 2
+    assert json.loads(json.dumps(made.to_dict()))["learned"]["images"] == 2
     unaveraged = evaluate(run, tiny_base, heldout, SETTINGS.model_copy(update={"use_ema": False}))
     assert unaveraged.learned is not None and abs(unaveraged.learned.change - made.learned.change) > 1e-3
 
@@ -106,7 +114,8 @@ def test_measured_from_outside_a_run_is_what_it_says_itself(run: Path, tiny_base
 def test_what_training_measured_is_not_measured_again(run: Path, tiny_base: str, heldout: Path) -> None:
     code = (
         "import json, sys; from pathlib import Path\n"
-        "from dreamloom.train.evaluate.evaluate import EvaluateConfig, evaluate\n"
+        "from dreamloom.train.evaluate.config import EvaluateConfig\n"
+        "from dreamloom.train.evaluate.evaluate import evaluate\n"
         f"config = EvaluateConfig.model_validate_json({SETTINGS.model_dump_json()!r})\n"
         f"made = evaluate(Path({str(run)!r}), {tiny_base!r}, Path({str(heldout)!r}), config)\n"
         "print(json.dumps([made.now, 'torch' in sys.modules]))"
@@ -153,8 +162,8 @@ def test_the_best_checkpoint_outlives_the_newer_ones(
     points = json.loads((tmp_path / "run" / "evaluation.json").read_text())["points"]
     best, last = best_point(points), points[-1]["images_seen"]
     assert best is not None and best < last
-    assert {int(path.name) for path in checkpoints(tmp_path / "run")} == {best, last}
-    assert find_source(tmp_path / "run").checkpoint == tmp_path / "run" / "checkpoints" / str(best)
+    assert {int(path.name) for path in list_checkpoints(tmp_path / "run")} == {best, last}
+    assert find_trained_model(tmp_path / "run").checkpoint == tmp_path / "run" / "checkpoints" / str(best)
 
 
 def test_a_model_learned_and_forgot_nothing_against_itself(tiny_base: str, heldout: Path) -> None:
@@ -176,7 +185,7 @@ def test_a_pictures_loss_depends_neither_on_its_batch_nor_on_its_name(
         (data,) = [kind for name, kind in read_heldout(place, 32, 8, 1, True).items() if name == "training"]
         latents = LatentCache(None, model.vae)
         latents.add(data.samples, 1)
-        judged = judge(model, data, latents, SETTINGS.model_copy(update={"batch_size": batch}))
+        judged = compute_dataset_losses(model, data, latents, SETTINGS.model_copy(update={"batch_size": batch}))
         found.append(sorted(judged.values()))
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
@@ -207,15 +216,17 @@ def test_a_padded_held_out_pictures_loss_is_that_inside_it(tiny_base: str, tmp_p
     )
     model = load_model(tiny_base, CPU)
     latents = LatentCache(None, model.vae)
-    data = decodable(read_heldout(tmp_path, 32, 32, 1, True)["training"], latents, config, silent)
+    data = drop_undecodable(read_heldout(tmp_path, 32, 32, 1, True)["training"], latents, config, silent)
     (sample,) = data.samples
     clean = model.scale_latents(latents.get(sample, center_view(sample, "#ffffff"))[:1].float())
-    times, added = draw(model, [number_of(latents.key(sample))], 0, config, tuple(clean.shape[1:]))
+    times, added = draw_timesteps_and_noise(
+        model, [content_number(latents.key(sample))], 0, config, tuple(clean.shape[1:])
+    )
     with torch.no_grad():
         noisy = formulas.add_noise(clean, added, model.alphas_cumprod[times])
         answer = model.predict(noisy, times, model.encode_text(model.tokenize(["x"])))
     inside = (answer - added).square()[0, :, 3:5].mean()
-    assert judge(model, data, latents, config) == pytest.approx({"x.png": float(inside)}, rel=1e-5)
+    assert compute_dataset_losses(model, data, latents, config) == pytest.approx({"x.png": float(inside)}, rel=1e-5)
 
 
 def test_one_kind_alone_is_measured_alone(tiny_base: str, heldout: Path, tmp_path: Path) -> None:
@@ -232,7 +243,7 @@ def test_broken_held_out_pictures_are_named(tiny_base: str, heldout: Path, tmp_p
     first.write_bytes(first.read_bytes()[:150])
     second.write_text("no picture")
     made = evaluate(tiny_base, tiny_base, tmp_path / "held", SETTINGS)
-    assert made.forgotten is not None and made.forgotten.pictures == 1
+    assert made.forgotten is not None and made.forgotten.images == 1
     assert {line.split("(")[1] for line in made.problems} == {"truncated)", "not_an_image)"}
 
 

@@ -15,10 +15,11 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.export.export import ExportConfig, export
+from dreamloom.train.export.config import ExportConfig
+from dreamloom.train.export.export import export
 from dreamloom.train.loop.loop import train
 from dreamloom.train.model.original_keys import NoOriginalKeyError, to_original_keys
-from dreamloom.train.run.folder import checkpoints
+from dreamloom.train.run.folder import list_checkpoints
 
 Config = Callable[..., TrainConfig]
 
@@ -124,8 +125,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, folder: Pa
 
 def test_an_export_opens_with_diffusers_and_holds_the_trained_weights(trained: Path, tmp_path: Path) -> None:
     made = export(trained, tmp_path / "model", ExportConfig(dtype="fp32", use_ema=False))
-    weights = load_file(checkpoints(trained)[-1] / "weights.safetensors")
-    assert made.made and made.single_file and made.bytes > 0
+    weights = load_file(list_checkpoints(trained)[-1] / "weights.safetensors")
+    assert made.changed and made.single_file and made.bytes > 0
     for pipeline in (
         StableDiffusionPipeline.from_pretrained(made.folder),
         StableDiffusionPipeline.from_single_file(made.single_file, config=made.folder, local_files_only=True),
@@ -139,10 +140,10 @@ def test_an_export_opens_with_diffusers_and_holds_the_trained_weights(trained: P
 
 
 def test_halves_and_averages_are_written_where_they_are_asked_for(trained: Path, tmp_path: Path) -> None:
-    made = export(checkpoints(trained)[-1], tmp_path / "model", ExportConfig(single_file=False))
+    made = export(list_checkpoints(trained)[-1], tmp_path / "model", ExportConfig(single_file=False))
     assert made.single_file is None and not made.note
     written = load_file(Path(made.folder) / "unet" / "diffusion_pytorch_model.safetensors")
-    average = load_file(checkpoints(trained)[-1] / "average.safetensors")
+    average = load_file(list_checkpoints(trained)[-1] / "average.safetensors")
     assert all(torch.equal(written[key], average[f"unet.{key}"].half()) for key in written)
     text = load_file(Path(made.folder) / "text_encoder" / "model.safetensors")
     assert all(key.startswith("text_model.") for key in text), "transformers before 5 look for these names"
@@ -150,18 +151,19 @@ def test_halves_and_averages_are_written_where_they_are_asked_for(trained: Path,
 
 def test_the_same_export_is_not_made_twice_and_another_one_replaces_it(trained: Path, tmp_path: Path) -> None:
     target = tmp_path / "model"
-    assert export(trained, target, ExportConfig(single_file=False)).made
-    assert not export(trained, target, ExportConfig(single_file=False)).made
+    assert export(trained, target, ExportConfig(single_file=False)).changed
+    assert not export(trained, target, ExportConfig(single_file=False)).changed
     replaced = export(trained, target, ExportConfig())
-    assert replaced.made and replaced.single_file
+    assert replaced.changed and replaced.single_file
 
 
 def test_an_export_that_is_there_needs_no_torch(trained: Path, tmp_path: Path) -> None:
     export(trained, tmp_path / "model", ExportConfig(single_file=False))
     code = (
-        "import sys; from pathlib import Path; from dreamloom.train.export.export import ExportConfig, export\n"
+        "import sys; from pathlib import Path; from dreamloom.train.export.config import ExportConfig\n"
+        "from dreamloom.train.export.export import export\n"
         f"done = export(Path({str(trained)!r}), Path({str(tmp_path / 'model')!r}), ExportConfig(single_file=False))\n"
-        "print(done.made, 'torch' in sys.modules)"
+        "print(done.changed, 'torch' in sys.modules)"
     )
     house = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=house)

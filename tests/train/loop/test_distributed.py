@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.schedule import Batch
-from dreamloom.train.loop.distributed import Together, join
-from dreamloom.train.run.folder import checkpoints, read_summary
+from dreamloom.train.loop.distributed import DistributedGroup, join_group
+from dreamloom.train.run.folder import list_checkpoints, read_summary
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ from pathlib import Path
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.loop.loop import train
 # what takes long to import is imported here, once for all children
-from dreamloom.train.loop import session, distributed as together
+from dreamloom.train.loop import session, distributed
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -71,7 +71,7 @@ def test_two_processes_with_half_the_batch_each_equal_one(
     given = [str(folder), str(tmp_path), str(heldout), made.model_dump_json()]
     done = subprocess.run([sys.executable, "-c", TRAINER, *given], capture_output=True, text=True, cwd=HOUSE)
     assert done.stdout.split("\n")[0] == "[0, 0, 0]", done.stderr
-    one, two = (checkpoints(tmp_path / name)[-1] for name in ("one", "two"))
+    one, two = (list_checkpoints(tmp_path / name)[-1] for name in ("one", "two"))
     for file in ("weights.safetensors", "average.safetensors"):
         ours, theirs = load_file(one / file), load_file(two / file)
         assert ours.keys() == theirs.keys()
@@ -87,12 +87,12 @@ def test_two_processes_with_half_the_batch_each_equal_one(
 
 def test_shares_are_the_batch() -> None:
     batch = Batch((64, 64), (5, 3, 8, 1), "", num_filled=1, first_index=20)
-    shares = [Together(rank, 2).share(batch) for rank in range(2)]
+    shares = [DistributedGroup(rank, 2).shard(batch) for rank in range(2)]
     assert [share.sample_ids for share in shares] == [(5, 3), (8, 1)]
     assert [share.first_index for share in shares] == [20, 22]
 
 
 def test_a_batch_that_cannot_be_shared_is_the_users_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(UserError, match="3 processes"), join(torch.device("cpu"), 4):
+    with pytest.raises(UserError, match="3 processes"), join_group(torch.device("cpu"), 4):
         pass

@@ -36,9 +36,9 @@ def test_weights_and_biases_keeps_a_run_offline(tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     code = (
         "import sys; from pathlib import Path\n"
-        "from dreamloom.train.loop.loggers import WeightsAndBiases; from dreamloom.train.config import TrainConfig\n"
-        "board = WeightsAndBiases(Path(sys.argv[1]), 'my-project', TrainConfig())\n"
-        "board.add(1, {'train/loss': 0.5}); board.add(2, {'train/loss': 0.25}); board.close()"
+        "from dreamloom.train.loop.loggers import WandbLogger; from dreamloom.train.config import TrainConfig\n"
+        "logger = WandbLogger(Path(sys.argv[1]), 'my-project', TrainConfig())\n"
+        "logger.log_scalars(1, {'train/loss': 0.5}); logger.log_scalars(2, {'train/loss': 0.25}); logger.close()"
     )
     environment = {"WANDB_MODE": "offline", "PYTHONPATH": str(HOUSE), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     run = tmp_path / "run"

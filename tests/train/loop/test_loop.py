@@ -21,10 +21,10 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import read_dataset
 from dreamloom.train.data.tensor_store import save_shard
-from dreamloom.train.loop.distributed import ALONE
+from dreamloom.train.loop.distributed import SINGLE_PROCESS
 from dreamloom.train.loop.loop import train
 from dreamloom.train.loop.session import open_session
-from dreamloom.train.run.folder import checkpoints, read_summary
+from dreamloom.train.run.folder import list_checkpoints, read_summary
 
 Config = Callable[..., TrainConfig]
 HOUSE = Path(__file__).parents[3]
@@ -78,7 +78,7 @@ def undisturbed(
 
 def outcome(run: Path) -> dict[str, Any]:
     """All that a run leaves behind that does not speak of time."""
-    newest = checkpoints(run)[-1]
+    newest = list_checkpoints(run)[-1]
     summary = json.loads((run / "summary.json").read_text())
     for timed in ("images_per_second", "data_wait", "peak_memory", "checkpoint"):
         del summary[timed]
@@ -119,7 +119,7 @@ def test_a_run_leaves_what_it_promises(undisturbed: Path) -> None:
     assert summary.learned is not None and summary.learned > 0
     steps = [json.loads(line)["step"] for line in (undisturbed / "log.jsonl").read_text().splitlines()]
     assert steps == list(range(1, summary.steps + 1))
-    assert len(checkpoints(undisturbed)) == 2
+    assert len(list_checkpoints(undisturbed)) == 2
     points = json.loads((undisturbed / "evaluation.json").read_text())["points"]
     assert points[0]["images_seen"] == 0 and points[0]["learned"]["change"] == 0
     assert points[-1]["images_seen"] == summary.images_seen
@@ -131,7 +131,7 @@ def test_asked_to_stop_it_saves_and_goes_on_to_the_same_bits(
 ) -> None:
     run = tmp_path / "run"
     made = config(base=tiny_base, **EVERYTHING)
-    for what, at in [("encoding images", 1), ("judging", 3), ("images/s", 4), ("images/s", 12), ("drawing", 0)]:
+    for what, at in [("encoding images", 1), ("evaluating", 3), ("images/s", 4), ("images/s", 12), ("drawing", 0)]:
         assert not train(folder, run, made, heldout, stopping(what, at)).finished
         assert read_summary(run) is None
     assert train(folder, run, made, heldout).finished
@@ -168,7 +168,7 @@ def test_other_optimizers_and_weights_go_on_to_the_same_bits_too(
         for at in stops:
             assert not train(folder, run, made, None, stopping("images/s", at)).finished
         assert train(folder, run, made).finished
-        ends.append([file.read_bytes() for file in sorted(checkpoints(run)[-1].glob("*.safetensors"))])
+        ends.append([file.read_bytes() for file in sorted(list_checkpoints(run)[-1].glob("*.safetensors"))])
         ends[-1].append((run / "log.jsonl").read_bytes())
     assert ends[0] == ends[1]
 
@@ -292,12 +292,12 @@ def test_a_loss_that_is_no_number_names_the_pictures_and_keeps_the_checkpoint(
     made = config(base=tiny_base, epochs=3, log_every_n_steps=50, checkpoint_every_n_steps=100)
 
     assert not train(folder, run, made, None, stopping("images/s", 10)).finished
-    weights = {file.name: file.read_bytes() for file in checkpoints(run)[-1].iterdir()}
+    weights = {file.name: file.read_bytes() for file in list_checkpoints(run)[-1].iterdir()}
     for shard in (tmp_path / ".latents").rglob("*.safetensors"):
         poison(shard)
     with pytest.raises(UserError, match=r"not a number at step \d+ \(images: .*\.png\).*checkpoints/10 is the last"):
         train(folder, run, made, None)
-    assert {file.name: file.read_bytes() for file in checkpoints(run)[-1].iterdir()} == weights
+    assert {file.name: file.read_bytes() for file in list_checkpoints(run)[-1].iterdir()} == weights
 
 
 @pytest.mark.slow
@@ -307,8 +307,8 @@ def test_a_full_disk_leaves_the_last_checkpoint_to_go_on_from(
     run = tmp_path / "run"
     made = config(base=tiny_base, **EVERYTHING)
     assert not train(folder, run, made, heldout, stopping("images/s", 8)).finished
-    before = {file: file.read_bytes() for file in checkpoints(run)[-1].iterdir()}
-    weights = len(before[checkpoints(run)[-1] / "weights.safetensors"])
+    before = {file: file.read_bytes() for file in list_checkpoints(run)[-1].iterdir()}
+    weights = len(before[list_checkpoints(run)[-1] / "weights.safetensors"])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     for room, said in [
         (100, "The disk of .* is full; make room"),  # too little for config.json
@@ -330,7 +330,7 @@ def test_a_gpu_that_is_full_is_one_sentence(tiny_base: str, folder: Path, tmp_pa
     made = config(base=tiny_base)
     with (
         pytest.raises(UserError, match=r"memory is full \(by estimate .* GiB are needed\); lower batch"),
-        open_session(read_dataset(folder, 32, 8, 1), {}, tmp_path / "run", made, silent, ALONE),
+        open_session(read_dataset(folder, 32, 8, 1), {}, tmp_path / "run", made, silent, SINGLE_PROCESS),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 
@@ -347,7 +347,7 @@ def test_a_broken_picture_is_left_out_and_named(tiny_base: str, folder: Path, tm
     whole = (mine / "own" / "b_3.png").read_bytes()
     (mine / "own" / "b_3.png").write_bytes(whole[: len(whole) // 2])
     summary = train(mine, tmp_path / "run", config(base=tiny_base))
-    assert (summary.pictures, summary.problems, summary.finished) == (2, 1, True)
+    assert (summary.dataset_images, summary.problems, summary.finished) == (2, 1, True)
     assert json.loads((tmp_path / "run" / "problems.json").read_text()) == {"own/b_3.png": "truncated"}
 
 

@@ -16,7 +16,7 @@ from transformers.optimization import Adafactor
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.loop.optimizers import Optimizer, rounded
+from dreamloom.train.loop.optimizers import Optimizer, round_stochastically
 
 WITHOUT_CUDA = ["adamw", "adafactor", "prodigy", "schedule_free"]
 INSTALLED = [*WITHOUT_CUDA, *(["adamw8bit"] if importlib.util.find_spec("bitsandbytes") else [])]
@@ -113,13 +113,13 @@ def test_prodigys_rate_is_the_one_that_it_found() -> None:
     for step in range(20):
         slope(ps, step)
         made.step(1.0, step)
-    assert 1e-6 < made.rate < 1.0
+    assert 1e-6 < made.learning_rate < 1.0
 
 
 @given(st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False))
 def test_rounding_gives_a_neighbour_and_keeps_what_needs_none(value: float) -> None:
     luck = torch.Generator().manual_seed(0)
-    found = rounded(torch.full((64,), value), luck)
+    found = round_stochastically(torch.full((64,), value), luck)
     exact = torch.tensor(value).bfloat16()
     if float(exact) == value:
         assert (found == exact).all()

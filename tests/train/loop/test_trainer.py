@@ -19,8 +19,9 @@ from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.data.text_cache import TextCache
 from dreamloom.train.diffusion import noise
 from dreamloom.train.loop.loop import train
-from dreamloom.train.loop.loss_window import LossWindow, NotFinite
-from dreamloom.train.loop.trainer import Trainer, rate_factor
+from dreamloom.train.loop.loss_window import LossWindow, NonFiniteLossError
+from dreamloom.train.loop.optimizers import lr_factor
+from dreamloom.train.loop.trainer import Trainer
 from dreamloom.train.model.model import load_model
 
 Config = Callable[..., TrainConfig]
@@ -59,7 +60,7 @@ def test_accumulated_gradients_are_averaged(made: Made) -> None:
     assert two.loss == pytest.approx(one.loss, rel=1e-5)
     assert two.gradient == pytest.approx(one.gradient, rel=1e-4)
     assert (once.images_seen, twice.images_seen) == (2, 4)
-    assert (once.steps_done, twice.steps_done) == (1, 1)
+    assert (once.num_steps, twice.num_steps) == (1, 1)
 
 
 def test_what_a_folder_says_of_its_loss_reaches_the_step(
@@ -105,8 +106,8 @@ def test_each_part_has_its_own_rate(made: Made) -> None:
 
 def test_rates_are_functions_of_the_images_seen(config: Config) -> None:
     constant, cosine = config(lr_warmup_images=10), config(lr_scheduler="cosine")
-    assert [rate_factor(constant, seen, 100) for seen in (0, 4, 8, 50)] == pytest.approx([0.2, 0.6, 1, 1])
-    assert [rate_factor(cosine, seen, 100) for seen in (0, 50, 100)] == pytest.approx([1, 0.5, 0])
+    assert [lr_factor(constant, seen, 100) for seen in (0, 4, 8, 50)] == pytest.approx([0.2, 0.6, 1, 1])
+    assert [lr_factor(cosine, seen, 100) for seen in (0, 50, 100)] == pytest.approx([1, 0.5, 0])
 
 
 def test_the_average_has_the_stated_half_life(made: Made) -> None:
@@ -118,7 +119,7 @@ def test_the_average_has_the_stated_half_life(made: Made) -> None:
         assert torch.allclose(mean, (was + now.detach()) / 2, atol=1e-7)
     now = trainer.parameters[0].detach().clone()
     mean = trainer.average[0].clone()
-    with trainer.averaged():
+    with trainer.averaged_weights():
         assert torch.equal(trainer.parameters[0], mean)
     assert torch.equal(trainer.parameters[0], now)
     assert not torch.equal(now, mean)
@@ -182,7 +183,7 @@ def test_every_objective_and_precision_trains(made: Made, changes: dict[str, Any
     assert all(math.isfinite(record.loss) and record.gradient > 0 for record in trainer.window.take())
     kept_as = torch.bfloat16 if changes.get("weight_dtype") == "bf16" and "lora_rank" not in changes else torch.float32
     assert all(p.dtype == kept_as for p in trainer.parameters)
-    with trainer.averaged(), torch.no_grad():
+    with trainer.averaged_weights(), torch.no_grad():
         assert math.isfinite(trainer.loss(batches[0]))
     assert all(p.dtype == kept_as for p in trainer.parameters)
 
@@ -199,7 +200,7 @@ def test_a_window_of_losses_finds_the_step_where_it_went_wrong(wrong: tuple[floa
     window = LossWindow()
     for step, (loss, gradient) in enumerate([(0.5, 1.0), wrong, (0.5, 1.0)], start=1):
         window.add(step, step, 1e-3, torch.tensor(loss), torch.tensor(gradient))
-    with pytest.raises(NotFinite) as caught:
+    with pytest.raises(NonFiniteLossError) as caught:
         window.take()
     assert caught.value.step == 2
 
@@ -208,6 +209,6 @@ def test_noise_differs_between_streams(made: Made) -> None:
     trainer, _ = made()
     drawn = [
         noise.normal(key, torch.arange(2), (4, 4, 4))
-        for key in [trainer.posterior, *trainer.objective.streams.values()]
+        for key in [trainer.posterior_stream, *trainer.objective.streams.values()]
     ]
     assert len({tuple(d.flatten().tolist()) for d in drawn}) == len(drawn)

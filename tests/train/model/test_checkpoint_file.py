@@ -16,7 +16,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.export.export import ExportConfig, export
+from dreamloom.train.export.config import ExportConfig
+from dreamloom.train.export.export import export
 from dreamloom.train.loop.loop import train
 from dreamloom.train.model.check import check_models
 from dreamloom.train.model.checkpoint_file import load_checkpoint_file, make_clip_tokenizer, read_state_dict

@@ -13,13 +13,14 @@ from safetensors.torch import load_file
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.export.export import ExportConfig, export
+from dreamloom.train.export.config import ExportConfig
+from dreamloom.train.export.export import export
 from dreamloom.train.loop.loop import train
 from dreamloom.train.model.lora import KOHYA_FILE, PEFT_FILE, add_adapters, merge_adapters, to_kohya_keys
 from dreamloom.train.model.model import Model, load_model
 from dreamloom.train.model.trainable import trainable_parameters
-from dreamloom.train.run.find import find_source
-from dreamloom.train.run.folder import checkpoints, read_settings
+from dreamloom.train.run.find import find_trained_model
+from dreamloom.train.run.folder import list_checkpoints, read_settings
 
 Config = Callable[..., TrainConfig]
 CPU = torch.device("cpu")
@@ -52,9 +53,9 @@ def test_a_lora_that_was_stopped_goes_on_to_the_same_bits(
             os.kill(os.getpid(), signal.SIGTERM)
 
     assert not train(folder, tmp_path / "run", TrainConfig.model_validate(config), progress=stop).finished
-    assert [path.name for path in checkpoints(tmp_path / "run")] == ["4"]
+    assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["4"]
     assert train(folder, tmp_path / "run", TrainConfig.model_validate(config)).finished
-    ours, theirs = (load_file(checkpoints(run)[-1] / "weights.safetensors") for run in (tmp_path / "run", trained))
+    ours, theirs = (load_file(list_checkpoints(run)[-1] / "weights.safetensors") for run in (tmp_path / "run", trained))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
@@ -85,10 +86,10 @@ def test_adapters_change_nothing_at_first_and_begin_alike(tiny_base: str, config
 
 
 def test_the_adapters_alone_learn(trained: Path, tiny_base: str) -> None:
-    weights = load_file(checkpoints(trained)[-1] / "weights.safetensors")
+    weights = load_file(list_checkpoints(trained)[-1] / "weights.safetensors")
     assert weights and all(".lora_" in name for name in weights)
     assert {name.split(".")[0] for name in weights} == {"unet", "text_encoder"}
-    model = find_source(trained).load(load_model(tiny_base, CPU), average=True)
+    model = find_trained_model(trained).load(load_model(tiny_base, CPU), use_ema=True)
     before = load_model(tiny_base, CPU).unet.state_dict()
     after = {name.replace(".base_layer", ""): value for name, value in model.unet.state_dict().items()}
     assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -98,7 +99,7 @@ def test_the_adapters_alone_learn(trained: Path, tiny_base: str) -> None:
 @pytest.mark.slow
 def test_diffusers_reads_both_files_and_the_merged_model(trained: Path, tiny_base: str, tmp_path: Path) -> None:
     exported = Path(export(trained, tmp_path / "model", ExportConfig(dtype="fp32")).folder)
-    expected = of(find_source(trained).load(load_model(tiny_base, CPU), average=True))
+    expected = of(find_trained_model(trained).load(load_model(tiny_base, CPU), use_ema=True))
     merged = StableDiffusionPipeline.from_pretrained(exported)
     assert torch.allclose(predict(merged.unet, merged.text_encoder), expected, atol=1e-5)
     for name in (KOHYA_FILE, PEFT_FILE):

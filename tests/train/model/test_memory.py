@@ -8,12 +8,11 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from dreamloom.train.config import TrainConfig
+from dreamloom.train.config import PRESETS, TrainConfig
 from dreamloom.train.model.lora import add_adapters
 from dreamloom.train.model.memory import estimate_memory
 from dreamloom.train.model.model import load_model
 from dreamloom.train.model.sd_configs import CROSS_ATTENTION_KEY, infer_component_config
-from dreamloom.train.presets import PRESETS
 
 
 @pytest.fixture(scope="module")
