@@ -70,5 +70,5 @@ def test_a_file_that_is_gone_or_half_written_ends_no_run(tiny_base: str, tmp_pat
     assert read_prompts(tmp_path / "missing.txt") == []
     (tmp_path / "half.txt").write_bytes(b"a caf\xc3")
     assert read_prompts(tmp_path / "half.txt") == []
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="does not exist"):
         check_models(TrainConfig(base=tiny_base, sample_prompts_file=tmp_path / "missing.txt"))
