@@ -76,7 +76,7 @@ def assign_bucket_without_upscale(size: Size, resolution: int, bucket_reso_steps
 
 
 def center_crop_box(size: Size, bucket: Size) -> PixelBox:
-    """Computes the largest centered part of an image that has the bucket's aspect ratio."""
+    """Computes the largest centred part of an image that has the bucket's aspect ratio."""
     width, height = size
     if width * bucket[1] > height * bucket[0]:
         inside = max(1, round(height * bucket[0] / bucket[1]))

@@ -28,7 +28,7 @@ class View:
     flipped: bool = False
     """Whether it is mirrored, left to right."""
     pad_color: str | None = None
-    """The color (#rrggbb) around the image, where its shape is not the bucket's; None: the box has the bucket's."""
+    """The colour (#rrggbb) around the image, where its shape is not the bucket's; None: the box has the bucket's."""
 
     def __str__(self) -> str:
         """Returns the view's part of the keys in the latent cache."""
@@ -37,7 +37,7 @@ class View:
 
 
 def center_view(sample: Sample, pad_color: str | None = None) -> View:
-    """Returns the view without jitter and flip: the largest centered crop, or the whole image on a color."""
+    """Returns the view without jitter and flip: the largest centred crop, or the whole image on a colour."""
     if pad_color is None:
         return View(center_crop_box(sample.size, sample.bucket))
     return View((0, 0, *sample.size), pad_color=pad_color)

@@ -33,14 +33,14 @@ def render(sample: Sample, view: View) -> np.ndarray[Any, Any]:
     return render_views(sample, [view])[0]
 
 
-def test_a_crop_keeps_the_middle_and_the_colors(wide: Sample) -> None:
+def test_a_crop_keeps_the_middle_and_the_colours(wide: Sample) -> None:
     pixels = render(wide, center_view(wide))
     assert pixels.shape == (32, 32, 3)
     assert (pixels[:, 3:-3] == (255, 128, 0)).all()  # the resampling looks a little beyond the crop
     assert (pixels[..., 0] > 200).all()
 
 
-def test_a_padded_image_is_whole_on_the_color(wide: Sample) -> None:
+def test_a_padded_image_is_whole_on_the_colour(wide: Sample) -> None:
     view = View((0, 0, 256, 64), pad_color="#00ff7f")
     pixels = render(wide, view)
     assert padded_image_box(wide) == (0, 12, 32, 20)
