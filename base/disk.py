@@ -1,4 +1,4 @@
-"""A disk that is full, or forbids: what the libraries that write tensors make of it, as one sentence."""
+"""Turns the errors of a disk that is full or not writable into one sentence for the user."""
 
 import errno
 from collections.abc import Iterator
@@ -10,29 +10,32 @@ from dreamloom.base.errors import UserError
 
 @contextmanager
 def explain_write_errors(path: Path, advice: str) -> Iterator[None]:
-    """Within, `path` is written.
+    """Turns errors of writing tensors to `path` in the block into a UserError.
+
+    Args:
+        advice: what the user can do, the end of the sentence.
 
     Raises:
-        UserError: it can't be; the sentence ends with the advice.
+        UserError: `path` can't be written.
     """
-    from safetensors import SafetensorError  # for those who write tensors
+    from safetensors import SafetensorError  # imported here, as only writers of tensors have it loaded
 
     try:
         yield
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} can't be written ({error}); {advice}.") from error
     except RuntimeError as error:
-        if "inline_container" not in str(error):  # where torch.save finds that it wrote less than it should have
+        if "inline_container" not in str(error):  # torch.save's error when the disk took less than it wrote
             raise
-        raise UserError(f"{path} can't be written (the disk took too little); {advice}.") from error
+        raise UserError(f"{path} can't be written (the disk is full); {advice}.") from error
 
 
 @contextmanager
 def explain_full_disk(folder: Path) -> Iterator[None]:
-    """Within, much is written into `folder`.
+    """Turns the error of a full disk in the block, which writes into `folder`, into a UserError.
 
     Raises:
-        UserError: its disk is full.
+        UserError: the disk is full.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Files that are either there and whole, or not there: commits, links, locks and fingerprints."""
+"""Writes files whole or not at all, and links, locks and fingerprints them."""
 
 import contextlib
 import fcntl
@@ -16,15 +16,16 @@ from typing import Any
 from dreamloom.base.errors import UserError
 
 TEMPORARY = ".tmp-"
-"""Prefix of every file and folder that is still being written; a reader never looks at one."""
+"""Prefix of each file and folder that is still being written; readers ignore them."""
 
 
 @contextlib.contextmanager
 def commit(path: Path, *, sync: bool = True) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; what was written there replaces `path` whole, or not at all.
+    """Yields a temporary path beside `path`; the file written there replaces `path` when the block ends without error.
 
     Args:
-        sync: wait until the disk has it, some milliseconds. Without, it outlives a kill, but not a power cut.
+        sync: wait until the disk has it, which takes some milliseconds. Without, the file survives a killed process,
+            but not a power cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
@@ -41,20 +42,19 @@ def commit(path: Path, *, sync: bool = True) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def commit_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty temporary folder beside `path`; it becomes `path` when the block ends well.
+    """Yields an empty temporary folder beside `path`; it becomes `path` when the block ends without error.
 
-    A folder that stands at `path` already is moved aside first and removed last, so that a crash leaves the old one,
-    the new one, or (between two renames) the old one under a temporary name; it never leaves half of either.
+    An existing folder is moved aside first and removed last, so a crash leaves the old one, the new one, or (between
+    two renames) the old one under a temporary name, and never half of either.
 
-    Hard links to files that stand elsewhere are not synced again, so a folder of 100,000 links takes seconds.
+    Hard links to files elsewhere are not synced again, so a folder of 100,000 links takes seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     temporary.mkdir()
     try:
         yield temporary
-        ours = (file for file in temporary.rglob("*") if file.is_dir() or file.stat().st_nlink == 1)
-        fsync_all(ours)
+        fsync_all(file for file in temporary.rglob("*") if file.is_dir() or file.stat().st_nlink == 1)
         fsync(temporary)
         old = _beside(path)
         if path.exists():
@@ -78,22 +78,22 @@ def commit_json(path: Path, value: Any) -> None:
 
 
 def create_file(path: str | Path, data: bytes) -> bool:
-    """Makes a new file, whole or not at all. It outlives a kill, but not a power cut.
+    """Writes a new file, whole or not at all. It survives a killed process, but not a power cut.
 
     Returns:
-        False: something is at `path` already, and stays as it is.
+        False where `path` exists already; it is left as it is.
     """
     temporary = os.path.join(os.path.dirname(path), f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(6)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         try:
-            left = memoryview(data)
-            while left:
-                left = left[os.write(descriptor, left) :]
+            remaining = memoryview(data)
+            while remaining:
+                remaining = remaining[os.write(descriptor, remaining) :]
         finally:
             os.close(descriptor)
         try:
-            os.link(temporary, path)  # which, other than a rename, replaces nothing
+            os.link(temporary, path)  # unlike a rename, it replaces nothing
         except FileExistsError:
             return False
         except OSError:  # a file system without links
@@ -126,12 +126,12 @@ _SYNCS = 16
 
 
 def link(source: str | Path, target: str | Path) -> None:
-    """Makes a new file `target` the same file as `source` (a hard link), or a copy where the file system can't link.
+    """Makes the new file `target` a hard link to `source`, or a copy of it where the file system can't link.
 
-    For folders that are still temporary; elsewhere a copy that is cut short would be taken for the whole.
+    Use it in temporary folders only: elsewhere a copy that is cut short would be taken for the whole file.
 
     Raises:
-        FileExistsError: `target` is there.
+        FileExistsError: `target` exists.
     """
     try:
         os.link(source, target)
@@ -142,9 +142,9 @@ def link(source: str | Path, target: str | Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Makes `target` the same file as `source` (a hard link), or a copy where the file system can't link.
+    """Makes `target` a hard link to `source`, or a copy of it where the file system can't link.
 
-    An existing `target` is replaced, atomically.
+    An existing `target` is replaced atomically.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(target)
@@ -155,19 +155,19 @@ def link_or_copy(source: Path, target: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-_held: dict[Path, tuple[int, int]] = {}  # lock file → (its open descriptor, how many blocks of this process hold it)
+_held: dict[Path, tuple[int, int]] = {}  # lock file → (its open descriptor, number of blocks that hold it)
 _held_guard = threading.Lock()
 
 
 @contextlib.contextmanager
 def lock(folder: Path, alternative: str = "") -> Iterator[None]:
-    """Holds `folder` for this process until the block ends; nested and threaded use within one process is fine.
+    """Locks `folder` against other processes until the block ends; blocks of one process may overlap.
 
     Args:
-        alternative: what else than waiting one can do where another process holds it: ", or …".
+        alternative: how else than by waiting the user can go on, for the error's sentence: ", or …".
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder.resolve() / ".lock"
@@ -201,21 +201,21 @@ def _lock_file(path: Path, folder: Path, alternative: str) -> int:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what killed runs left half-written in `folder` (not below it). Only for one who holds its lock."""
-    for left in folder.glob(f"{TEMPORARY}*"):
-        if left.name.removeprefix(TEMPORARY).split("-")[0] == str(os.getpid()):
+    """Removes the half-written files that killed processes left directly in `folder`. Call it with the lock held."""
+    for leftover in folder.glob(f"{TEMPORARY}*"):
+        if leftover.name.removeprefix(TEMPORARY).split("-")[0] == str(os.getpid()):
             continue
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
         else:
-            left.unlink(missing_ok=True)
+            leftover.unlink(missing_ok=True)
 
 
 def fingerprint(path_or_id: str | Path) -> str:
-    """Names the content of a model: a file or folder by what is in it, a hub id by its name.
+    """Returns a name of a model's content: a hash of a file or folder; of a hub ID, the ID itself.
 
-    Large files are sampled at 16 evenly spaced places of 64 KiB, with their size: enough to tell two trainings of one
-    model apart, and quick on gigabytes.
+    Of large files, the size and 16 evenly spaced samples of 64 KiB are hashed. That tells two trainings of one model
+    apart and is quick on gigabytes.
     """
     path = Path(path_or_id).expanduser()
     if not path.exists():
@@ -228,8 +228,8 @@ def fingerprint(path_or_id: str | Path) -> str:
         size = file.stat().st_size
         digest.update(f"{file.relative_to(path) if path.is_dir() else ''}\0{size}\0".encode())
         with file.open("rb") as stream:
-            for place in range(16):
-                stream.seek(max(0, size - 65536) * place // 15)
+            for number in range(16):
+                stream.seek(max(0, size - 65536) * number // 15)
                 digest.update(stream.read(65536))
                 if size <= 65536:
                     break

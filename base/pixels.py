@@ -1,7 +1,7 @@
-"""Bytes in, upright sRGB pixels out; and one exception for every way in which that can't be.
+"""Decodes image files to upright 8-bit sRGB, with one exception for all ways in which that fails.
 
-Pillow alone turns 16-bit images white, shows what lies under transparent pixels, ignores EXIF and ICC, and lets a
-truncated file pass until it is used; each of these is settled here, once, for every stage.
+Pillow alone turns 16-bit images white, shows what lies under transparent pixels, ignores EXIF and ICC, and accepts
+truncated files until they are used. All stages decode images here, where each of these is handled.
 """
 
 import io
@@ -23,7 +23,7 @@ MAX_PIXELS = 89_478_485
 
 Reason = Literal["empty", "not_an_image", "unsupported", "truncated", "too_many_pixels", "animated", "missing_file"]
 
-# What Pillow has to say of an image is said by ImageError. For good, as catch_warnings is not safe in threads.
+# ImageError says what Pillow warns of. Set for the whole process, as catch_warnings is not safe in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _SRGB = ImageCms.createProfile("sRGB")
@@ -44,11 +44,11 @@ _BROKEN = (
     struct.error,
     zlib.error,
 )
-"""What Pillow's decoders were seen to raise on bytes that somebody damaged."""
+"""What Pillow's decoders raise on damaged bytes, as far as it was seen."""
 
 
 class ImageError(Exception):
-    """Bytes that give no image. `reason` is a word of the records' status, `detail` a line about it."""
+    """Bytes that can't be decoded as an image. `reason` is a status of the records, `detail` a line for people."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -58,27 +58,27 @@ class ImageError(Exception):
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What an image's first bytes say, before its pixels are decoded."""
+    """The properties of an image that are known before its pixels are decoded."""
 
     format: str
-    """Pillow's name: "JPEG", "PNG", …; "MPO" for a JPEG with further ones behind it."""
+    """Pillow's name: "JPEG", "PNG", …; "MPO" for a JPEG that is followed by others."""
     width: int
-    """Pixels, once upright."""
+    """Pixels of the upright image, as is `height`."""
     height: int
     orientation: int
-    """EXIF's 1 to 8; 1 is upright."""
+    """EXIF's orientation, 1 to 8; 1 is upright."""
     animated: bool
     """Whether it has more than one frame or page."""
     plain: bool
-    """Whether every program shows the bytes as `decode` does: an upright JPEG, PNG or WebP of one frame, 8 bits, RGB or
-    grey, opaque, in sRGB."""
+    """Whether every program shows the bytes as `decode` does: an upright, opaque JPEG, PNG or WebP of one frame, with
+    8 bits per channel, RGB or gray, in sRGB."""
 
 
 def read_header(source: bytes | Path) -> ImageHeader:
-    """Reads an image's header; no pixel is decoded.
+    """Reads an image's header without decoding a pixel.
 
     Raises:
-        ImageError: it is empty, missing, no image, or of a kind that is not supported.
+        ImageError: the file is empty, missing, no image, or of an unsupported format.
     """
     with _open(source) as image:
         try:
@@ -101,14 +101,15 @@ def decode(
     """Decodes an image to upright 8-bit sRGB, mode "RGB".
 
     Args:
-        max_pixels: the most pixels that are decoded; the header is asked before.
-        background: the colour under transparent pixels.
-        at_least: decode a JPEG at the smallest of its scales whose short side is still this many pixels (libjpeg's
-            1/2, 1/4, 1/8): several times faster where the image is shrunk anyway.
-        animated: what to do with several frames.
+        source: the file's bytes, or its path.
+        max_pixels: maximum pixels of an image, checked in its header before it is decoded.
+        background: the RGB color under transparent pixels.
+        at_least: decode a JPEG at the smallest of libjpeg's scales (1/2, 1/4, 1/8) whose shorter side has at least
+            this many pixels, which is several times faster where the image is shrunk anyway.
+        animated: what to do with several frames: take the first, or reject the image.
 
     Raises:
-        ImageError: see Reason.
+        ImageError: the image can't be decoded, or is rejected; see Reason.
     """
     scans = inspect_jpeg(source)[1] if isinstance(source, bytes) else 1
     with _open(source) as image:
@@ -131,14 +132,14 @@ def decode(
 
 
 def check_whole(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> None:
-    """Looks as cheaply as tells whether an image is whole: a JPEG whose markers are in order is decoded in part only.
+    """Checks that an image is whole, as cheaply as possible: of a JPEG with its markers in order, a part is decoded.
 
     Raises:
-        ImageError: see Reason.
+        ImageError: the image is not whole, or can't be decoded; see Reason.
     """
     beginning, scans = inspect_jpeg(source) if isinstance(source, bytes) else (None, 1)
-    looked_at = beginning or source
-    with _open(looked_at) as image:
+    checked = beginning or source
+    with _open(checked) as image:
         _check_pixels(image, scans, max_pixels)
         try:
             if image.format in ("JPEG", "MPO"):
@@ -146,7 +147,7 @@ def check_whole(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> None:
             image.load()
         except _BROKEN as error:
             raise ImageError("truncated", _line(error)) from error
-        _check_end(image, looked_at)
+        _check_end(image, checked)
 
 
 # Opening
@@ -168,7 +169,7 @@ def _open(source: bytes | Path) -> Image.Image:
 
 
 _STARTS: dict[bytes, Reason] = {
-    b"\xff\xd8\xff": "truncated",  # of a supported format, and yet Pillow did not take it
+    b"\xff\xd8\xff": "truncated",  # this and the next ones are supported, but Pillow rejected the file
     b"\x89PNG\r\n\x1a\n": "truncated",
     b"RIFF....WEBP": "truncated",
     b"GIF8": "truncated",
@@ -176,28 +177,29 @@ _STARTS: dict[bytes, Reason] = {
     b"MM\0*": "truncated",
     b"....ftypavi": "truncated",
     b"\0\0\0\x0cjP  ": "truncated",
-    b"....ftyp": "unsupported",  # HEIC, and films
+    b"....ftyp": "unsupported",  # HEIC, and videos
     b"\xff\x0a": "unsupported",  # JPEG XL
     b"\0\0\0\x0cJXL ": "unsupported",
     b"\0\0\x01\0": "unsupported",  # ICO
     b"8BPS": "unsupported",  # Photoshop
     b"\x1aE\xdf\xa3": "unsupported",  # WebM
 }
-"""How files begin; a full stop is any byte."""
+"""First bytes of files, in which a full stop stands for any byte → the reason why Pillow does not open them."""
 
 
 def _unidentified(source: bytes | Path) -> ImageError:
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
-        first = stream.read(12)
+        beginning = stream.read(12)
     for start, reason in _STARTS.items():
-        if len(first) >= len(start) and all(a in (b, ord(".")) for a, b in zip(start, first, strict=False)):
+        if len(beginning) >= len(start) and all(a in (b, ord(".")) for a, b in zip(start, beginning, strict=False)):
             detail = "its header is broken" if reason == "truncated" else "a format that is not decoded here"
             return ImageError(reason, detail)
     return ImageError("not_an_image", "no known image format")
 
 
 def _check_pixels(image: Image.Image, scans: int, max_pixels: int) -> None:
-    """A hundred bytes are a scan, and each costs a pass over all pixels: a small file could take a core for hours."""
+    """Bounds the decoder's work: a scan of a JPEG takes 100 bytes and costs a pass over all pixels, so that a small
+    file could keep a core busy for hours."""
     pixels, size = image.width * image.height, f"{image.width} × {image.height}"
     if pixels > max_pixels:
         raise ImageError("too_many_pixels", size)
@@ -206,11 +208,11 @@ def _check_pixels(image: Image.Image, scans: int, max_pixels: int) -> None:
 
 
 _PASSES = 16
-"""How often as many pixels as there may be are decoded; progressive JPEGs have some 10 scans."""
+"""Maximum passes over as many pixels as an image may have; progressive JPEGs have about 10 scans."""
 
 
 def _check_end(image: Image.Image, source: bytes | Path) -> None:
-    """Pillow is content when a PNG's pixels are there, and libpng is not without its last chunk."""
+    """Rejects a PNG without its last chunk, as libpng does. Pillow accepts it once all pixels are there."""
     if image.format == "PNG":
         data = source if isinstance(source, bytes) else source.read_bytes()
         if b"IEND\xaeB`\x82" not in data:
@@ -220,9 +222,9 @@ def _check_end(image: Image.Image, source: bytes | Path) -> None:
 def _animated(image: Image.Image) -> bool:
     """Whether there is a second frame, whole or broken.
 
-    Counting them all would let a small hostile file keep a core for minutes.
+    Counting all of them would let a small hostile file keep a core busy for minutes.
     """
-    if image.format == "MPO":  # the images behind the first are its depth or its other eye
+    if image.format == "MPO":  # the further images are a depth map, or the other eye's view
         return False
     try:
         if image.format != "TIFF":
@@ -239,7 +241,7 @@ def _animated(image: Image.Image) -> bool:
 def _is_plain(image: Image.Image) -> bool:
     if image.format not in ("JPEG", "PNG", "WEBP") or image.mode not in ("RGB", "L") or image.has_transparency_data:
         return False
-    # A 16-bit PNG is RGB to Pillow; only the form of its raw pixels tells
+    # Pillow says RGB of a 16-bit PNG too; only the format of the raw pixels tells
     deep = image.format == "PNG" and any(tile[3] not in ("RGB", "L") for tile in getattr(image, "tile", []))
     return not deep and _foreign_profile(image) is None
 
@@ -252,7 +254,7 @@ def _line(error: BaseException) -> str:
 
 
 def _orientation(image: Image.Image) -> int:
-    """As EXIF or XMP has it, before pixels are decoded: a PNG's own getexif would decode them to look behind them."""
+    """The orientation in EXIF or XMP. No pixel is decoded, which a PNG's own getexif does to read beyond them."""
     try:
         value = Image.Image.getexif(image).get(0x0112, 1)
     except _BROKEN:
@@ -261,7 +263,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _turns_itself(image: Image.Image) -> bool:
-    """Pillow turns a TIFF when it loads it, and gives its size as it will be then."""
+    """Whether Pillow turns the image itself when it loads it, and gives the size of the upright image: so with TIFF."""
     return image.format == "TIFF"
 
 
@@ -280,11 +282,11 @@ def _turn(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
-# Colour
+# Color
 
 
 def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """Any mode to 8-bit opaque sRGB."""
+    """Converts any mode to opaque 8-bit sRGB."""
     profile = _foreign_profile(image)
     if image.mode[0] in "IF":
         image = _eight_bit(image)
@@ -303,26 +305,26 @@ def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Imag
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit and float greyscale scaled to 8 bits; Pillow's own convert clips them to white."""
+    """Scales 16-bit, 32-bit and float grayscale to 8 bits; Pillow's own convert clips them to white."""
     raw = np.asarray(image)
     values = np.nan_to_num(raw.astype(np.float32), nan=0.0, posinf=np.inf, neginf=0.0)
     values *= 255 / _white_level(image, values)
-    grey = np.clip(values + 0.5, 0, 255).astype(np.uint8)
-    if _tags(image).get(262) == 0:  # PhotometricInterpretation: white is zero, which Pillow heeds in 8 bits only
-        grey = 255 - grey
-    clear = image.info.get("transparency")
-    if isinstance(clear, int):
-        opaque = np.where(raw == clear, 0, 255).astype(np.uint8)
-        return Image.merge("LA", (Image.fromarray(grey), Image.fromarray(opaque)))
-    return Image.fromarray(grey)
+    gray = np.clip(values + 0.5, 0, 255).astype(np.uint8)
+    if _tags(image).get(262) == 0:  # PhotometricInterpretation: white is zero, which Pillow respects in 8 bits only
+        gray = 255 - gray
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        alpha = np.where(raw == transparent, 0, 255).astype(np.uint8)
+        return Image.merge("LA", (Image.fromarray(gray), Image.fromarray(alpha)))
+    return Image.fromarray(gray)
 
 
 def _white_level(image: Image.Image, values: npt.NDArray[np.float32]) -> float:
-    """The value that is white.
+    """The value of white.
 
-    For 16 bits and fewer it is the greatest that the file's bits can hold (TIFF 6.0, PhotometricInterpretation; PNG 3,
-    12.4), though none of the pixels come near: an image taken in the dark stays dark. 32-bit and float files say
-    nothing, so it is the first usual white that no pixel is above.
+    Up to 16 bits it is the largest value that the bits can hold (TIFF 6.0, PhotometricInterpretation; PNG 3, 12.4),
+    even if no pixel comes near it, so that a dark photo stays dark. 32-bit and float files do not say; there it is the
+    smallest usual value of white that no pixel exceeds.
     """
     tags = _tags(image)
     bits = int(tags.get(258, (16 if image.mode.startswith("I;16") else 32,))[0])
@@ -330,8 +332,8 @@ def _white_level(image: Image.Image, values: npt.NDArray[np.float32]) -> float:
     if bits <= 16:
         return float(2 ** (bits - signed) - 1)
     top = float(values.max(initial=0))
-    usual = ((1.0,) if image.mode == "F" else ()) + (255.0, 65535.0, 2.0**31 - 1)
-    return next((white for white in usual if top <= white), top)
+    usual_whites = ((1.0,) if image.mode == "F" else ()) + (255.0, 65535.0, 2.0**31 - 1)
+    return next((white for white in usual_whites if top <= white), top)
 
 
 def _tags(image: Image.Image) -> dict[int, Any]:
@@ -339,7 +341,7 @@ def _tags(image: Image.Image) -> dict[int, Any]:
 
 
 def _foreign_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
-    """The image's ICC profile, unless it has none, a broken one, or sRGB."""
+    """The image's ICC profile; None where it has none, a broken one, or sRGB."""
     data = image.info.get("icc_profile")
     if not data:
         return None
@@ -347,7 +349,7 @@ def _foreign_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
         name = ImageCms.getProfileDescription(profile)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return None  # a broken profile is as good as none
+        return None  # broken
     return None if "sRGB" in name else profile
 
 

@@ -1,14 +1,19 @@
-"""How a stage tells whoever called it how far it is, without knowing who that is."""
+"""How a stage reports its progress to its caller."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called as often as the work likes; whoever shows it decides how often to redraw."""
+    """A callback for progress. Stages may call it as often as they like; whoever shows it decides when to redraw."""
 
     def __call__(self, done: int, total: int | None, note: str = "") -> None:
-        """`done` of `total` units (None: not known yet) are finished; `note` is a short line of counts."""
+        """Reports that `done` of `total` units are finished.
+
+        Args:
+            total: None while it is not known.
+            note: a short line of counts.
+        """
 
 
 def silent(done: int, total: int | None, note: str = "") -> None:
-    """The progress of a caller who does not look."""
+    """Ignores the progress."""

@@ -1,4 +1,7 @@
-"""What every stage has: a validated config, a summary that adds up, and a recipe that decides what is stale."""
+"""What all stages share: configs with metadata at their fields, summaries that add up, and recipes.
+
+A recipe is a hash of everything that a result depends on. It decides which results are stale.
+"""
 
 import hashlib
 import json
@@ -18,29 +21,29 @@ PART_ROWS = 10_000
 
 @dataclass(frozen=True)
 class Group:
-    """Metadata of a config field: the group it stands in, in --help and in forms."""
+    """Metadata of a config field: the title of its group on help pages."""
 
     title: str
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Metadata of a config field: the recipe that hashes it. A field without it belongs to its stage's recipe."""
+    """Metadata of a config field: the name of the recipe that hashes it. Without it, the stage's recipe does."""
 
     name: str
 
 
 NO_RECIPE = Recipe("")
-"""For fields that change speed, output on screen or how much is kept, but not the result."""
+"""Marks fields that change the speed, the output on screen or how much is kept, but not the result."""
 BY_CONTENT = Recipe("")
-"""For paths and names of models: the recipe hashes the fingerprint of what they name instead."""
+"""Marks paths and names of models, in place of which the recipe hashes the fingerprint of the model itself."""
 
 
 class StageConfig(BaseModel):
-    """Base of all stage configs: immutable, and unknown keys are errors.
+    """Base of all configs: immutable, and strict about unknown keys.
 
-    One model is the stage's section in project.yaml, its command-line flags and its form in the dashboard, so every
-    field has a description, bounds and a literal default (a default factory shows as empty in Prefect's form).
+    A config is the stage's section in project.yaml, its command-line flags and its form in the Prefect dashboard. So
+    each field has a description, bounds and a literal default, as Prefect's form shows a default factory as empty.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
@@ -48,24 +51,24 @@ class StageConfig(BaseModel):
 
 @dataclass
 class Summary:
-    """What a stage did. Summaries of parts add up to the summary of the stage."""
+    """Counts of what a stage did. The summaries of its parts add up to its own."""
 
     rows: int = 0
     """Rows that came in."""
     kept: int = 0
     """Rows that went on."""
     dropped: dict[str, int] = field(default_factory=dict)
-    """Reason → rows; rows = kept + sum(dropped)."""
+    """Reason → rows that were dropped for it; rows = kept + sum(dropped)."""
     marked: dict[str, int] = field(default_factory=dict)
-    """Mark → rows that went on, but that somebody may want to look at."""
+    """Mark → rows that were kept, but that somebody may want to look at."""
     seconds: float = 0.0
-    """Wall time of the work, summed over parts."""
+    """Wall time, summed over parts."""
     bytes_written: int = 0
     """Bytes of images written or linked."""
     parts_done: int = 0
-    """Parts made now."""
+    """Parts made by this call."""
     parts_before: int = 0
-    """Parts that were there already, made by the same recipe."""
+    """Parts that existed already, made by the same recipe."""
 
     def __add__(self, other: Self) -> "Summary":
         return Summary(
@@ -80,7 +83,7 @@ class Summary:
         )
 
     def as_existing(self, parts: int = 1) -> "Summary":
-        """Returns this summary as that of parts which existed before, so that nothing was done now."""
+        """Returns the summary as that of parts that existed before this call."""
         return replace(self, seconds=0.0, parts_done=0, parts_before=parts)
 
     def __str__(self) -> str:
@@ -105,22 +108,22 @@ class Summary:
         return html.table([self.to_row()])
 
     def to_json(self) -> str:
-        """Itself as JSON, for a part's metadata."""
+        """Returns the summary as JSON, for a part's metadata."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Summary":
-        """The inverse of `to_json`; what a newer version added is left out."""
+        """Reads what `to_json` wrote; keys that a newer version added are ignored."""
         return cls(**known(cls, json.loads(text)))
 
 
 def reasons(counts: Mapping[str, int]) -> str:
-    """Returns rows by reason, the most frequent first: "http_404 120, timeout 7"."""
+    """Returns counts by reason as text, the most frequent first: "http_404 120, timeout 7"."""
     return ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts.items(), key=lambda i: (-i[1], i[0])))
 
 
-def _added(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
-    return {name: one.get(name, 0) + other.get(name, 0) for name in {**one, **other}}
+def _added(left: Mapping[str, int], right: Mapping[str, int]) -> dict[str, int]:
+    return {name: left.get(name, 0) + right.get(name, 0) for name in {**left, **right}}
 
 
 def recipe(
@@ -130,13 +133,13 @@ def recipe(
     upstream: Iterable[str] = (),
     models: Mapping[str, str] | None = None,
 ) -> str:
-    """Names how a result is made: the same recipe means the same result, so what carries it need not be made again.
+    """Returns a hash of how a result is made: results with the same recipe are the same and need not be made again.
 
     Args:
         stage: the stage's name.
-        version: raised by hand when the stage's code starts to give other results.
-        config: the stage's config, of which the fields of the stage's recipe count; or the values themselves.
-        upstream: stamps of the parts it is made from, in a fixed order.
+        version: the version of the stage's code, raised by hand when it starts to give other results.
+        config: the stage's config, of which the fields of the stage's own recipe are hashed; or the values to hash.
+        upstream: stamps of the parts that the result is made from, in a fixed order.
         models: fingerprints of the models used, by role.
 
     Returns:
@@ -154,16 +157,16 @@ def recipe(
 
 
 def recipe_values(config: BaseModel, name: str | None = None) -> dict[str, Any]:
-    """The values of a config's fields, as JSON types, that belong to a recipe.
+    """Returns the values, as JSON types, of the fields of a config that belong to a recipe.
 
     Args:
-        name: a recipe that fields name by `Recipe(name)`; None: the stage's own.
+        name: the recipe's name, as in `Recipe(name)`; None: the stage's own.
     """
     return config.model_dump(mode="json", include=recipe_fields(type(config), name))
 
 
 def recipe_fields(config: type[BaseModel], name: str | None = None) -> set[str]:
-    """The names of the fields that belong to a recipe; see `recipe_values`."""
+    """Returns the names of the fields that belong to a recipe; see `recipe_values`."""
     return {field for field, info in config.model_fields.items() if _recipe_name(info) == name}
 
 
@@ -172,5 +175,5 @@ def _recipe_name(info: FieldInfo) -> str | None:
 
 
 def group_of(info: FieldInfo) -> str | None:
-    """The group of a config field; None where it names none."""
+    """Returns the title of a field's group; None where it names none."""
     return next((mark.title for mark in info.metadata if isinstance(mark, Group)), None)

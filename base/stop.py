@@ -1,4 +1,4 @@
-"""Ctrl-C for work that is not the main thread's own: it ends what is under way, and begins nothing new."""
+"""Ends work outside the main thread on Ctrl-C: stops what is under way, and begins nothing new."""
 
 import asyncio
 import contextlib
@@ -13,17 +13,17 @@ _running: dict[threading.Event, Callable[[], None]] = {}
 
 
 def run_stoppable(work: Coroutine[Any, Any, None]) -> None:
-    """Runs a coroutine to its end, in a thread of its own where this one has a loop that runs.
+    """Runs a coroutine to its end, in a thread of its own where this thread has a running event loop.
 
-    When the user stops the program, it is cancelled, and may take a moment over that.
+    `stop_all` cancels it; it may take a moment to clean up.
     """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        asyncio.run(_registered(work))
+        asyncio.run(_cancellable(work))
         return
     with ThreadPoolExecutor(1) as thread:
-        future = thread.submit(asyncio.run, _registered(work))
+        future = thread.submit(asyncio.run, _cancellable(work))
         try:
             future.result()
         except KeyboardInterrupt:
@@ -31,27 +31,20 @@ def run_stoppable(work: Coroutine[Any, Any, None]) -> None:
             raise
 
 
-def stop_all(within_s: float | None) -> None:
-    """Stops all work that can be stopped, and waits until it has ended, at most so many seconds."""
+def stop_all(timeout_s: float | None) -> None:
+    """Stops all stoppable work and waits until it has ended, at most for `timeout_s` seconds; None: forever."""
     with _guard:
         running = dict(_running)
     for stop in running.values():
         stop()
-    until = None if within_s is None else time.monotonic() + within_s
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
     for ended in running:
-        ended.wait(None if until is None else max(0.0, until - time.monotonic()))
-
-
-async def _registered(work: Coroutine[Any, Any, None]) -> None:
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-    with stoppable(lambda: _cancel(loop, task)):
-        await work
+        ended.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
 
 
 @contextlib.contextmanager
 def stoppable(stop: Callable[[], None]) -> Iterator[None]:
-    """Work that ends soon after `stop` is called, from another thread."""
+    """Registers the block as work that `stop`, called from another thread, ends soon."""
     ended = threading.Event()
     with _guard:
         _running[ended] = stop
@@ -63,6 +56,13 @@ def stoppable(stop: Callable[[], None]) -> Iterator[None]:
         ended.set()
 
 
+async def _cancellable(work: Coroutine[Any, Any, None]) -> None:
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    with stoppable(lambda: _cancel(loop, task)):
+        await work
+
+
 def _cancel(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[Any]") -> None:
-    with contextlib.suppress(RuntimeError):  # its loop has ended by itself
+    with contextlib.suppress(RuntimeError):  # the loop has ended already
         loop.call_soon_threadsafe(task.cancel)
