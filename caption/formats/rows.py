@@ -10,7 +10,8 @@ from typing import Any
 
 from dreamloom.caption.filename import MAX_BYTES, RESERVED, cut
 from dreamloom.caption.sidecar import Written, look_beside
-from dreamloom.scrape.datasets.ingest import SURROGATES, find_images
+from dreamloom.scrape.datasets.image_files import find_images
+from dreamloom.scrape.datasets.ingest import SURROGATES
 
 Note = Callable[[str, str], None]
 """Takes note of something odd that stops nothing: of what kind it is, and where."""

@@ -19,17 +19,9 @@ from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection import SCHEMAS, CaptionKind, Collection, Row, Table, key_of
 from dreamloom.scrape.collection.parts import make_parts, split
 from dreamloom.scrape.datasets.coco_instances import read_instances
-from dreamloom.scrape.datasets.ingest import (
-    CAPTIONS,
-    IMAGES,
-    ListedFile,
-    PartRows,
-    UserPath,
-    file_version,
-    ingest,
-    part_reader,
-    part_recipes,
-)
+from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, PartRows, UserPath
+from dreamloom.scrape.datasets.image_files import ListedFile, file_version
+from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.metadata import ImageMetadata
 from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_of_files
 

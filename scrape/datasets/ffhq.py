@@ -16,22 +16,11 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection, key_of
-from dreamloom.scrape.datasets.ingest import (
-    CAPTIONS,
-    IMAGES,
-    PROVENANCE,
-    Limit,
-    ListedFile,
-    PartRows,
-    UserPath,
-    file_version,
-    find_images,
-    ingest,
-    part_reader,
-    part_recipes,
-)
+from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, PROVENANCE, Limit, PartRows, UserPath
+from dreamloom.scrape.datasets.image_files import ListedFile, file_version, find_images, size_of_folder
+from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.metadata import ImageMetadata
-from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_of_files
+from dreamloom.scrape.datasets.source_kind import SourceKind
 
 METADATA = "ffhq-dataset-v2.json"
 LICENCE = "CC BY-NC-SA 4.0"
@@ -92,15 +81,6 @@ def ingest_ffhq(
     return ingest(collection, config, _recipes(config, files), reader, progress, parts)
 
 
-def measure(config: FfhqConfig) -> SourceSize:
-    """Counts the images in the folder.
-
-    Raises:
-        UserError: the folder does not exist or contains no image.
-    """
-    return size_of_files(path for path, _ in find_images(config.path))
-
-
 def _recipes(config: FfhqConfig, files: Sequence[ListedFile]) -> dict[str, str]:
     metadata_file = _metadata_file(config)
     upstream = [file_version(metadata_file)] if metadata_file else []
@@ -157,5 +137,5 @@ KIND = SourceKind(
     config=FfhqConfig,
     recipes=recipes,
     ingest=ingest_ffhq,
-    measure=measure,
+    measure=lambda config: size_of_folder(config.path),
 )

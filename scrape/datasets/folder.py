@@ -12,21 +12,12 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection, key_of
-from dreamloom.scrape.datasets.ingest import (
-    CAPTIONS,
-    PROVENANCE,
-    ListedFile,
-    PartRows,
-    UserPath,
-    file_version,
-    find_images,
-    ingest,
-    part_reader,
-    part_recipes,
-)
+from dreamloom.scrape.datasets.fields import CAPTIONS, PROVENANCE, PartRows, UserPath
+from dreamloom.scrape.datasets.image_files import ListedFile, file_version, find_images, size_of_folder
+from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.kohya import read_metadata
 from dreamloom.scrape.datasets.metadata import ImageMetadata
-from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_of_files
+from dreamloom.scrape.datasets.source_kind import SourceKind
 
 SIDECARS = (".txt", ".caption", ".yaml", ".yml")
 """Extensions of the files beside an image that may hold its caption; the first that exists wins."""
@@ -63,7 +54,7 @@ class FoundCaption(Protocol):
 
     @property
     def origin(self) -> str:
-        """ "name" if it is the file's name; otherwise it comes from a sidecar."""
+        """Where it was found: "name" is the file's name, anything else a sidecar."""
 
 
 class CaptionReader(Protocol):
@@ -113,15 +104,6 @@ def ingest_folder(
     part_recipe = part_recipes("ingest folder", config, files, config.part_rows)
     reader = part_reader(files, config.part_rows, metadata_of)
     return ingest(collection, config, part_recipe, reader, progress, parts)
-
-
-def measure(config: FolderConfig) -> SourceSize:
-    """Counts the images in the folder.
-
-    Raises:
-        UserError: the folder does not exist or contains no image.
-    """
-    return size_of_files(path for path, _ in find_images(config.path))
 
 
 def reads_like_a_caption(text: str) -> bool:
@@ -193,6 +175,6 @@ KIND = SourceKind(
     config=FolderConfig,
     recipes=recipes,
     ingest=ingest_folder,
-    measure=measure,
+    measure=lambda config: size_of_folder(config.path),
     reads_captions=True,
 )

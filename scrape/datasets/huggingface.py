@@ -16,20 +16,11 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection
 from dreamloom.scrape.datasets import parquet
+from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, Limit, PartRows, UserPath
+from dreamloom.scrape.datasets.image_files import size_of_folder
 from dreamloom.scrape.datasets.imagefolder import ImageFolder, read_imagefolder
-from dreamloom.scrape.datasets.ingest import (
-    CAPTIONS,
-    IMAGES,
-    Limit,
-    PartRows,
-    ReadPart,
-    UserPath,
-    find_images,
-    ingest,
-    part_reader,
-    part_recipes,
-)
-from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_of_files
+from dreamloom.scrape.datasets.ingest import ReadPart, ingest, part_reader, part_recipes
+from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize
 
 _STAGE = "ingest huggingface"
 
@@ -85,7 +76,7 @@ def measure(config: HuggingfaceConfig) -> SourceSize:
     """
     files = find_parquet_files(config)
     if not files:
-        return size_of_files(path for path, _ in find_images(config.path))
+        return size_of_folder(config.path)
     rows = sum(pq.read_metadata(file).num_rows for file in files)
     return SourceSize(rows, "images", sum(file.stat().st_size for file in files))
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
 from dreamloom.scrape.collection import CaptionKind, key_of
-from dreamloom.scrape.datasets.ingest import ListedFile, file_version, find_images
+from dreamloom.scrape.datasets.image_files import ListedFile, file_version, find_images
 from dreamloom.scrape.datasets.metadata import ImageMetadata, metadata_from_row
 from dreamloom.scrape.index.columns import match_columns
 

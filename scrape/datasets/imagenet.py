@@ -17,20 +17,11 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection, key_of
-from dreamloom.scrape.datasets.ingest import (
-    CAPTIONS,
-    IMAGES,
-    ListedFile,
-    PartRows,
-    UserPath,
-    file_version,
-    find_images,
-    ingest,
-    part_reader,
-    part_recipes,
-)
+from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, PartRows, UserPath
+from dreamloom.scrape.datasets.image_files import ListedFile, file_version, find_images, size_of_folder
+from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.metadata import ImageMetadata
-from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_of_files
+from dreamloom.scrape.datasets.source_kind import SourceKind
 from dreamloom.scrape.datasets.synsets import known_synset_names, read_synset_names
 
 NAMES = "LOC_synset_mapping.txt"
@@ -110,15 +101,6 @@ def ingest_imagenet(
 
     reader = part_reader(files, config.part_rows, metadata_of)
     return ingest(collection, config, _recipes(config, files), reader, progress, parts)
-
-
-def measure(config: ImagenetConfig) -> SourceSize:
-    """Counts the images in the folder.
-
-    Raises:
-        UserError: the folder does not exist or contains no image.
-    """
-    return size_of_files(path for path, _ in find_images(config.path))
 
 
 def indefinite_article(name: str) -> str:
@@ -231,5 +213,5 @@ KIND = SourceKind(
     config=ImagenetConfig,
     recipes=recipes,
     ingest=ingest_imagenet,
-    measure=measure,
+    measure=lambda config: size_of_folder(config.path),
 )

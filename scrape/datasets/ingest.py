@@ -1,4 +1,4 @@
-"""Brings in images that exist as files: finds them, reads each whole, and records what became of it.
+"""Brings in the images that a source lists: reads each whole, and records what became of it.
 
 A source lists its images in a fixed order. Each image is read and decoded, since a header alone does not show that a
 file is truncated, and linked into the collection; or written, where it is not a file of its own. Images that other
@@ -14,16 +14,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import AfterValidator, Field
-
-from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit, link_or_copy
-from dreamloom.base.image_types import IMAGE_EXTENSIONS, UNSUPPORTED_EXTENSIONS
+from dreamloom.base.image_types import UNSUPPORTED_EXTENSIONS
 from dreamloom.base.pixels import ImageError, ImageHeader, check_whole, decode, read_header
 from dreamloom.base.progress import Progress
-from dreamloom.base.stage import Group, StageConfig, Summary, recipe
+from dreamloom.base.stage import StageConfig, Summary, recipe
 from dreamloom.base.threads import map_ordered
 from dreamloom.scrape.collection import Collection, Row, Status, Table
 from dreamloom.scrape.collection.parts import make_parts, split
@@ -33,36 +29,13 @@ from dreamloom.scrape.collection.records import (
     remove_unlisted_images,
     summarize_records,
 )
+from dreamloom.scrape.datasets.image_files import ListedFile
 from dreamloom.scrape.datasets.metadata import ImageMetadata
 
 VERSION = 1
 """Raised when the code below starts to make other rows from the same files."""
 
 _THREADS = min(8, os.cpu_count() or 1)
-
-IMAGES, CAPTIONS, PROVENANCE = Group("Images"), Group("Captions"), Group("Provenance")
-"""The groups of the fields of all kinds of source."""
-
-UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
-"""A path in a config, which may begin with ~."""
-
-Limit = Annotated[int | None, IMAGES, Field(ge=1, description="Maximum number of images, the first ones; null: all.")]
-PartRows = Annotated[int, IMAGES, Field(ge=1, description="Images per part, the unit of work and of resume.")]
-
-
-@dataclass(frozen=True)
-class ListedFile:
-    """An image file that a source lists."""
-
-    key: str
-    path: Path
-    version: str
-    """Changes when the file changes, or what its row is made from."""
-
-    @property
-    def exists(self) -> bool:
-        """Whether the file existed when it was listed."""
-        return not self.version.endswith(_MISSING)
 
 
 @dataclass(frozen=True)
@@ -87,45 +60,6 @@ class SourceImage:
 
 ReadPart = Callable[[str], tuple[int, Iterable[SourceImage]]]
 """Part → its number of rows, and its images in order."""
-
-
-# Finding images
-
-
-def find_images(folder: Path) -> list[tuple[Path, frozenset[str]]]:
-    """Finds the images in a folder and below, sorted by path; hidden files and folders are skipped.
-
-    Returns:
-        Each image with the names of all files in its folder.
-
-    Raises:
-        UserError: the folder does not exist, one below it can't be read, or there is no image.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; name the folder that contains the images.")
-    images: list[tuple[Path, frozenset[str]]] = []
-    extensions: Counter[str] = Counter()
-    visited = set()
-    for parent, folders, files in os.walk(folder, onerror=_raise_unreadable, followlinks=True):
-        if os.path.realpath(parent) in visited:  # a link to a folder above
-            folders.clear()
-            continue
-        visited.add(os.path.realpath(parent))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        names = frozenset(name for name in files if not name.startswith("."))
-        by_name = {name: os.path.splitext(name)[1] for name in names}
-        images += [(Path(parent, name), names) for name, ext in by_name.items() if ext.lower() in IMAGE_EXTENSIONS]
-        extensions.update(by_name.values())
-    if not images:
-        most_common = (f"{count} {ext or 'without extension'}" for ext, count in extensions.most_common(3))
-        content = ", ".join(most_common) or "no file at all"
-        raise UserError(f"{folder} contains no image ({content}); name a folder that contains some.")
-    return sorted(images, key=lambda image: image[0].parts)
-
-
-def file_version(*files: Path) -> str:
-    """Returns name, size and modification time of files, as text; a file that does not exist is "missing"."""
-    return "|".join(_version(file) for file in files)
 
 
 # Making parts
@@ -289,24 +223,6 @@ def _read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ImageError("missing_file", error.strerror or "") from error
-
-
-# Helpers
-
-
-_MISSING = " missing"
-
-
-def _version(file: Path) -> str:
-    try:
-        status = file.stat()
-    except OSError:
-        return f"{file.name}{_MISSING}"
-    return f"{file.name} {status.st_size} {status.st_mtime_ns}"
-
-
-def _raise_unreadable(error: OSError) -> None:
-    raise UserError(f"{error.filename} can't be read ({error.strerror}); change its permissions, or move it away.")
 
 
 def _note(counts: Counter[str]) -> str:

@@ -26,6 +26,9 @@ def ingest_laion(
     """Writes the candidates; see dreamloom.scrape.index.filter.filter_laion.
 
     Args:
+        collection: the collection to fill.
+        config: which rows of the index become candidates.
+        progress: is told the rows that were read.
         parts: ignored, as the candidates are written in one piece.
     """
     return filter_laion(collection, config, progress)

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import StageConfig, recipe
 from dreamloom.scrape.collection import CaptionKind, Status, key_of
+from dreamloom.scrape.datasets.image_files import file_version
 from dreamloom.scrape.datasets.imagefolder import find_caption_column
-from dreamloom.scrape.datasets.ingest import VERSION, MissingImage, ReadPart, SourceImage, file_version
+from dreamloom.scrape.datasets.ingest import VERSION, MissingImage, ReadPart, SourceImage
 from dreamloom.scrape.datasets.metadata import metadata_from_row
 from dreamloom.scrape.index.columns import ALIASES
 

@@ -23,16 +23,10 @@ from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import StageConfig, Summary, recipe
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, key_of
+from dreamloom.scrape.datasets.fields import CAPTIONS, UserPath
+from dreamloom.scrape.datasets.image_files import file_version
 from dreamloom.scrape.datasets.img2dataset_errors import status_from_message
-from dreamloom.scrape.datasets.ingest import (
-    CAPTIONS,
-    VERSION,
-    MissingImage,
-    SourceImage,
-    UserPath,
-    file_version,
-    ingest,
-)
+from dreamloom.scrape.datasets.ingest import VERSION, MissingImage, SourceImage, ingest
 from dreamloom.scrape.datasets.metadata import ImageMetadata, clean_text, metadata_from_row
 from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_of_files
 from dreamloom.scrape.index.columns import match_columns

@@ -25,6 +25,7 @@ class IndexFile:
     """The fsspec file system that it is on; None: it is local."""
 
     def __str__(self) -> str:
+        """Returns its name."""
         return self.name
 
     def metadata(self) -> pq.FileMetaData:

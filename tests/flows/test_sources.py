@@ -24,7 +24,8 @@ from pathlib import Path
 from dreamloom.base.progress import silent
 from dreamloom.base.stage import PART_ROWS, StageConfig
 from dreamloom.scrape.collection import CaptionKind, key_of
-from dreamloom.scrape.datasets.ingest import ListedFile, file_version, find_images, ingest, part_reader, part_recipes
+from dreamloom.scrape.datasets.image_files import ListedFile, file_version, find_images
+from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.metadata import ImageMetadata
 from dreamloom.scrape.datasets.source_kind import SourceKind, size_of_files
 
