@@ -10,9 +10,17 @@ import pytest
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.base.versions import FIRST, TABLES, Format, known, renamed
+from dreamloom.caption.config import CaptionConfig
+from dreamloom.curate.config import ChooseConfig, ScoreConfig
 from dreamloom.curate.manifest import MANIFEST, read_manifest
 from dreamloom.scrape.collection import Collection, Table
+from dreamloom.scrape.collection.migrations import RENAMED
+from dreamloom.scrape.datasets import all_kinds
+from dreamloom.scrape.datasets.folder import FolderConfig
+from dreamloom.scrape.index.config import FilterConfig
+from dreamloom.scrape.web.config import ScrapeConfig
 
+HOUSE = Path(__file__).parents[1]
 EXAMPLE = Format("example", "2.1")
 
 
@@ -118,3 +126,43 @@ def test_a_manifest_is_read_the_same_way(tmp_path: Path) -> None:
     _rewrite(path, "2.0")
     with pytest.raises(UserError, match=r"dataset\.parquet has version 2\.0"):
         read_manifest(path)
+
+
+# Files of older releases
+
+
+OLD = HOUSE / "tests" / "fixtures" / "release-0.1"
+
+
+def test_the_configs_of_an_old_collection_have_today_s_keys() -> None:
+    collection = Collection(OLD / "collections" / "circles")
+    configs = {Table.RECORDS: FolderConfig, Table.SCORES: ScoreConfig, Table.CAPTIONS: CaptionConfig}
+    for table, config in configs.items():
+        config.model_validate(collection.config(table, "00000"))
+    assert collection.config(Table.SCORES, "00000")["aesthetic_head"] == "demo/models/aesthetic_head.safetensors"
+    assert collection.config(Table.CAPTIONS, "00000")["clip"] == {
+        "model": "ViT-L-14-quickgelu",
+        "pretrained": "openai",
+        "precision": "fp32",
+    }
+
+
+def test_the_rows_of_an_old_collection_are_read() -> None:
+    collection = Collection(OLD / "collections" / "circles")
+    assert all(len(collection.read(table)) == 5 for table in Table if table is not Table.CANDIDATES)
+    assert collection.read(Table.CAPTIONS)["caption"].to_pylist()[0] == "a black circle on white"
+    assert [row.summary.kept for row in collection.funnel()] == [5, 5, 5, 5]
+
+
+def test_every_old_key_of_a_part_s_config_has_a_new_one() -> None:
+    kinds = [kind.config for kind in all_kinds()]
+    configs = {
+        Table.CANDIDATES: [FilterConfig],
+        Table.RECORDS: [ScrapeConfig, *(kind for kind in kinds if kind is not FilterConfig)],
+        Table.SCORES: [ScoreConfig],
+        Table.CHOICES: [ChooseConfig],
+        Table.CAPTIONS: [CaptionConfig],
+    }
+    for table, names in RENAMED.items():
+        keys = {key for config in configs[table] for key in config.model_fields}
+        assert set(names.values()) <= keys and not names.keys() & keys

@@ -40,6 +40,8 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.files import TEMPORARY, lock
 from dreamloom.base.parquet_metadata import digest_table, read_metadata, write_table
 from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.base.versions import FIRST
+from dreamloom.scrape.collection.migrations import migrate_config
 from dreamloom.scrape.collection.schema import SCHEMAS, Status, Table
 from dreamloom.scrape.collection.table_view import TableView
 
@@ -160,8 +162,13 @@ class Collection:
         return [self.stamp(table, part) for part in self.parts(table)]
 
     def config(self, table: Table, part: str) -> dict[str, Any]:
-        """Returns the config with which a part was made; empty where the part does not exist."""
-        return dict(json.loads(self._metadata(table, part).get("config", "{}")))
+        """Returns the config with which a part was made; empty where the part does not exist.
+
+        Keys of older releases have the names that they have now; a newer minor version may have added some.
+        """
+        metadata = self._metadata(table, part)
+        config = json.loads(metadata.get("config", "{}"))
+        return migrate_config(table, metadata.get("schema", FIRST), config)
 
     def models(self, table: Table, part: str) -> dict[str, str]:
         """Returns the fingerprints of the models used for a part, by role; empty where none was used."""
