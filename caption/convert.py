@@ -1,8 +1,7 @@
-"""Captions from one convention into another: a folder of images as a new folder, or with sidecars added.
+"""Converts captions from one format into another: a folder of images into a new folder, or by adding sidecars.
 
-Originals are never touched. Into a new folder images come as hard links; in place only sidecars are added, beside
-what is there. Each file is made whole or not at all, and what is there already is right: a run that was killed goes
-on where it was, and one that was not has nothing to do.
+Originals are never changed. A new folder gets hard links to the images; in place, only sidecars are added. Each file is
+written atomically and existing ones are kept, so that a killed run resumes and a finished one has nothing to do.
 """
 
 import hashlib
@@ -19,26 +18,26 @@ from dreamloom.base.files import TEMPORARY, commit_json
 from dreamloom.base.progress import Progress, silent
 from dreamloom.caption.filename import CONTROLS
 from dreamloom.caption.formats import FORMATS, SOURCES, Format
-from dreamloom.caption.formats.rows import Row, oddities, safe
+from dreamloom.caption.formats.rows import Row, oddities, sanitize
 from dreamloom.caption.formats.target import CHANGED, SKIPPED, Log, Target
 
 _MARK = ".dreamloom.json"
-"""Says what a folder was made from."""
+"""The file that says what a folder was made from."""
 
-Known = TypeVar("Known")
+Named = TypeVar("Named")
 
 Change = Callable[[Row, str], str]
-"""Another caption for a row; beside it is the name of the folder in which its image lies."""
+"""Returns another caption for a row, given the name of its image's folder."""
 
 
 @dataclass(frozen=True)
-class Converted:
-    """What became of a folder."""
+class ConversionResult:
+    """What a conversion did."""
 
-    pictures: int
-    """That were found."""
+    images: int
+    """Images that were found."""
     kept: int
-    """That have a caption and can be read."""
+    """Images that have a caption and can be read."""
     log: Log
     seconds: float
 
@@ -51,21 +50,23 @@ def convert(
     log_file: Path,
     progress: Progress = silent,
     change: Change | None = None,
-) -> Converted:
+) -> ConversionResult:
     """Writes a folder's images and captions in another format.
 
     Args:
-        source: a name in SOURCES.
-        to: a name in FORMATS.
-        output: the folder to make, or to go on with; None: sidecars are added in `folder`.
-        log_file: gets a line for each file made, changed, skipped or odd, after what it holds.
-        change: edits each caption.
+        folder: The images.
+        source: A name in SOURCES.
+        to: A name in FORMATS.
+        output: The folder to make or resume; None: add sidecars in `folder`.
+        log_file: Gets a line appended for each file made, changed, skipped or odd.
+        progress: Is called with the images done.
+        change: Edits each caption.
 
     Raises:
-        UserError: it can't be done: no such format or image, or `output` is not this conversion's.
+        UserError: there is no such format, there are no images, or `output` belongs to something else.
     """
-    begun = time.monotonic()
-    writer = _named(to, FORMATS)
+    start = time.monotonic()
+    writer = _lookup(to, FORMATS)
     _check(folder, writer, output, change)
     with Log(log_file, f"{folder}: {source} to {to}") as log:
         rows = read_rows(folder, source, log, progress, change)
@@ -73,42 +74,42 @@ def convert(
         left_out = log.count(SKIPPED)
         if output is not None:
             _claim(output, folder, source, to, rows)
-        with target.held():
-            target.sweep()
+        with target.lock():
+            target.remove_leftovers()
             for done in writer.write(rows, target):
                 progress(done, len(rows), f"{log.count(SKIPPED)} skipped")
             if output is not None and source in FORMATS and FORMATS[source].keeps_folder and writer.keeps_folder:
                 _copy_controls(folder, rows, target)
-    return Converted(len(rows) + left_out, len(rows), log, time.monotonic() - begun)
+    return ConversionResult(len(rows) + left_out, len(rows), log, time.monotonic() - start)
 
 
 def read_rows(
     folder: Path, source: str, log: Log, progress: Progress = silent, change: Change | None = None
 ) -> list[Row]:
-    """The images of a folder that have captions, edited; the log says why the others are left out.
+    """Reads the images of a folder that have captions, and edits these; the log says why others are left out.
 
     Raises:
-        UserError: it is no folder of that format.
+        UserError: the folder has another format.
     """
     rows: list[Row] = []
-    for number, row in enumerate(_named(source, SOURCES)(folder, log.note), 1):
+    for number, row in enumerate(_lookup(source, SOURCES)(folder, log.note), 1):
         fault = _fault(row)
         if fault:
             log(SKIPPED, row.name, fault)
         else:
-            rows.append(_edited(row, folder, log, change))
+            rows.append(_edit_row(row, folder, log, change))
         progress(number, None, "read")
     return rows
 
 
-def _named(what: str, known: Mapping[str, Known]) -> Known:
-    if what not in known:
-        raise UserError(f"There is no format {what}; there are {', '.join(known)}.")
-    return known[what]
+def _lookup(name: str, formats: Mapping[str, Named]) -> Named:
+    if name not in formats:
+        raise UserError(f"There is no format {name}; there are {', '.join(formats)}.")
+    return formats[name]
 
 
 def _check(folder: Path, writer: Format, output: Path | None, change: Change | None) -> None:
-    if output is None and not writer.beside:
+    if output is None and not writer.in_place:
         raise UserError(f"{writer.name} needs a folder of its own, as originals stay as they are; name one: --output.")
     if output is None and change is not None:
         raise UserError(
@@ -119,10 +120,10 @@ def _check(folder: Path, writer: Format, output: Path | None, change: Change | N
         if new.is_relative_to(old) or old.is_relative_to(new):
             raise UserError(f"{output} and {folder} lie in each other; name an output that lies elsewhere.")
         if output.exists() and not (output / _MARK).is_file() and not _is_empty(output):
-            raise UserError(f"{output} is there, and was not made from {folder}; name a folder that is not there yet.")
+            raise UserError(f"{output} exists, and was not made from {folder}; name a folder that doesn't exist yet.")
 
 
-def _edited(row: Row, folder: Path, log: Log, change: Change | None) -> Row:
+def _edit_row(row: Row, folder: Path, log: Log, change: Change | None) -> Row:
     text = row.caption or ""
     if change is not None:
         text = change(row, os.path.basename(os.path.dirname(row.name)) or folder.absolute().name)
@@ -134,42 +135,42 @@ def _edited(row: Row, folder: Path, log: Log, change: Change | None) -> Row:
 
 
 def _fault(row: Row) -> str:
-    """Why a row can't be written; empty where it can."""
+    """Returns why a row can't be written; empty if it can."""
     if row.caption is None:
         return "no caption"
     try:
         empty = row.size == 0
     except OSError:
-        return "picture can't be read"
-    return "picture is an empty file" if empty else ""
+        return "image can't be read"
+    return "image is an empty file" if empty else ""
 
 
 def _claim(output: Path, folder: Path, source: str, to: str, rows: Sequence[Row]) -> None:
-    """Makes the new folder, or sees that it is one that this very conversion began.
+    """Makes the new folder, or checks that this very conversion began it.
 
     Raises:
-        UserError: it is another.
+        UserError: another did.
     """
     digest = hashlib.blake2b(digest_size=16)
     for row in rows:
         digest.update(f"{row.name}\0{row.caption}\0{row.size}\0".encode("utf-8", "surrogatepass"))
-    made = {"made by": "dreamloom caption", "source": source, "to": to, "rows": digest.hexdigest()}
+    content = {"made by": "dreamloom caption", "source": source, "to": to, "rows": digest.hexdigest()}
     mark = output / _MARK
     if not mark.is_file():
-        commit_json(mark, made)
-    elif json.loads(mark.read_bytes()) != made:
+        commit_json(mark, content)
+    elif json.loads(mark.read_bytes()) != content:
         raise UserError(f"{output} was made from other images, captions or formats; name another folder.")
 
 
 def _is_empty(path: Path) -> bool:
-    """Whether it is a folder in which there is nothing but what a killed run left."""
+    """Whether it is a folder with nothing in it but what a killed run left."""
     return path.is_dir() and all(name.startswith(TEMPORARY) for name in os.listdir(path))
 
 
 def _copy_controls(folder: Path, rows: Sequence[Row], target: Target) -> None:
-    """What EveryDream's own files say of folders goes with their images."""
-    places = {above for row in rows for above in PurePath(row.name).parents}
-    for place in sorted(places):
+    """Copies EveryDream's control files, which belong to the folders of images."""
+    folders = {parent for row in rows for parent in PurePath(row.name).parents}
+    for place in sorted(folders):
         for name in sorted(CONTROLS):
             if (folder / place / name).is_file():
-                target.text(safe(f"{place}/{name}"), (folder / place / name).read_bytes())
+                target.add_text(sanitize(f"{place}/{name}"), (folder / place / name).read_bytes())

@@ -1,7 +1,7 @@
-"""Captions in files beside the image: "x_1.txt", "x_1.caption" or "x_1.yaml" for "x_1.jpg".
+"""Sidecars: captions in files beside the image, "x_1.txt", "x_1.caption" or "x_1.yaml" for "x_1.jpg".
 
-The first of these that is there and can be read wins over the others and over the name: .txt, .caption, .yaml, .yml.
-(EveryDream 1 has the same order without YAML; EveryDream 2 takes YAML, then .caption, then .txt, and mixes their tags.)
+The first readable one wins over the others and over the name, in the order .txt, .caption, .yaml, .yml. (EveryDream 1
+has the same order without YAML; EveryDream 2 takes YAML, then .caption, then .txt, and mixes their tags.)
 """
 
 import codecs
@@ -28,7 +28,7 @@ Origin = Literal["txt", "caption", "yaml", "name"]
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption and where it was found."""
+    """A caption and its origin."""
 
     text: str
     """May be empty."""
@@ -36,98 +36,100 @@ class Caption:
 
 
 @dataclass(frozen=True)
-class Written:
-    """All that the files beside an image say."""
+class SidecarContent:
+    """What the sidecars of an image say."""
 
     prompt: str | None = None
-    """A text file's whole text, or a YAML file's main prompt; None: neither is there."""
+    """The whole text of a text file, or the main prompt of a YAML file; None: there is neither."""
     tags: tuple[tuple[str, float], ...] = ()
-    """Of a YAML file, with their weights, as they stand there."""
+    """Tags of a YAML file with their weights, in order."""
     origin: Origin = "name"
-    """Where prompt and tags are from; name: there are none."""
+    """Origin of prompt and tags; name: there are none."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """The other keys of the YAML file, whichever file the caption is from."""
+    """The other keys of the YAML file, regardless of the caption's origin."""
     encoding: str = "UTF-8"
-    """What the file of prompt and tags is written in."""
-    passed_over: tuple[str, ...] = ()
+    """Encoding of the file of prompt and tags."""
+    unreadable: tuple[str, ...] = ()
     """Files that can't be read, each with the reason."""
 
 
-def read_caption(picture: Path) -> Caption:
-    """The caption of an image: of its sidecar, else of its name. An empty .txt is an empty caption.
+def read_caption(image: Path) -> Caption:
+    """Reads the caption of an image: from its sidecar, else from its name. An empty .txt is an empty caption.
 
-    Never fails: a sidecar that can't be read is passed over, and a warning logged. Bytes that are not UTF-8 are taken
-    for Windows' Latin-1.
+    Never fails: an unreadable sidecar is skipped with a warning. Bytes that are not UTF-8 are read as Windows-1252.
     """
-    written = read_written(picture)
-    return Caption(caption_of(picture.name, written), written.origin)
+    content = read_sidecars(image)
+    return Caption(resolve_caption(image.name, content), content.origin)
 
 
-def caption_of(name: str, written: Written) -> str:
-    """The caption of an image of this name, with these files beside it."""
-    if written.prompt is not None and not written.tags:
-        return written.prompt
-    # Without a main prompt, the name's caption takes its place, as it does in EveryDream 2
-    prompt = read_name(name) if written.prompt is None else written.prompt
-    return joined(prompt, written.tags) if written.tags else prompt
+def resolve_caption(name: str, content: SidecarContent) -> str:
+    """Returns the caption of an image with this name and these sidecars."""
+    if content.prompt is not None and not content.tags:
+        return content.prompt
+    # without a main prompt, the name's caption takes its place, as in EveryDream 2
+    prompt = read_name(name) if content.prompt is None else content.prompt
+    return join_tags(prompt, content.tags) if content.tags else prompt
 
 
-def read_written(picture: Path, beside: Container[str] | None = None) -> Written:
-    """What the files beside an image say; see read_caption for those that can't be read.
+def read_sidecars(image: Path, siblings: Container[str] | None = None) -> SidecarContent:
+    """Reads the sidecars of an image; logs a warning for each that is unreadable.
 
     Args:
-        beside: the names of the files in the image's folder, where they are known.
+        image: The image's path.
+        siblings: The names of the files in the image's folder, if known.
     """
-    found = look_beside(str(picture.parent), picture.name, SIDECARS, beside)
-    for one in found.passed_over:
-        _log.warning("%s/%s", picture.parent, one)
-    return found
+    content = parse_sidecars(str(image.parent), image.name, SIDECARS, siblings)
+    for sentence in content.unreadable:
+        _log.warning("%s/%s", image.parent, sentence)
+    return content
 
 
-def look_beside(
-    folder: str, name: str, suffixes: Sequence[str] = SIDECARS, beside: Container[str] | None = None
-) -> Written:
-    """`read_written` without its warnings.
+def parse_sidecars(
+    folder: str, name: str, suffixes: Sequence[str] = SIDECARS, siblings: Container[str] | None = None
+) -> SidecarContent:
+    """Reads the sidecars of an image, without warnings.
 
     Args:
-        suffixes: of the files to look at, the first before the others.
-        beside: the names of the files in the image's folder, where they are known.
+        folder: The image's folder.
+        name: The image's name.
+        suffixes: Of the files to read, in order of precedence.
+        siblings: The names of the files in the image's folder, if known.
     """
-    found, passed_over = Written(), []
+    content, unreadable = SidecarContent(), []
     stem = os.path.splitext(name)[0]
     for suffix in suffixes:
         path = f"{folder}/{stem}{suffix}"
-        if (beside is not None and f"{stem}{suffix}" not in beside) or not os.path.isfile(path):
+        if (siblings is not None and f"{stem}{suffix}" not in siblings) or not os.path.isfile(path):
             continue
         try:
             with open(path, "rb") as stream:
-                text, encoding = decode_text(stream.read())
+                text, encoding = decode_with_encoding(stream.read())
             if suffix not in (".yaml", ".yml"):
-                if found.origin == "name":
-                    found = Written(text, (), "txt" if suffix == ".txt" else "caption", encoding=encoding)
+                if content.origin == "name":
+                    content = SidecarContent(text, (), "txt" if suffix == ".txt" else "caption", encoding=encoding)
                 continue
             prompt, tags, settings = parse_yaml(text)
         except _BROKEN as error:
             why = " ".join(str(error).split())[:200]
-            passed_over.append(f"{stem}{suffix} can't be read and is passed over ({why})")
+            unreadable.append(f"{stem}{suffix} can't be read and is skipped ({why})")
             continue
-        if found.origin == "name" and (prompt is not None or tags):
-            found = Written(prompt, tags, "yaml", settings, encoding)
+        if content.origin == "name" and (prompt is not None or tags):
+            content = SidecarContent(prompt, tags, "yaml", settings, encoding)
         else:
-            found = replace(found, settings=settings)
+            content = replace(content, settings=settings)
         break
-    return replace(found, passed_over=tuple(passed_over)) if passed_over else found
+    return replace(content, unreadable=tuple(unreadable)) if unreadable else content
 
 
 def parse_yaml(text: str) -> tuple[str | None, tuple[tuple[str, float], ...], dict[str, Any]]:
-    """EveryDream 2's YAML: its main prompt, its tags with their weights, and its other keys.
+    """Parses EveryDream 2's YAML: its main prompt, its tags with their weights, and its other keys.
 
     Raises:
-        ValueError, TypeError, LookupError, AttributeError, yaml.YAMLError: it is not such a YAML.
+        ValueError, TypeError, LookupError, AttributeError, yaml.YAMLError: the text is no such YAML.
     """
     document = yaml.load(text, _Loader)
     if not isinstance(document, dict):
-        raise ValueError("it is no mapping with main_prompt or tags")
+        raise ValueError("it is not a mapping with main_prompt or tags")
     entries = document.get("caption", document)
     if isinstance(entries, str):
         return entries, (), {key: value for key, value in document.items() if key != "caption"}
@@ -138,45 +140,45 @@ def parse_yaml(text: str) -> tuple[str | None, tuple[tuple[str, float], ...], di
     return None if prompt is None else str(prompt), tuple(_tags(entries.get("tags") or [])), settings
 
 
-def joined(prompt: str, tags: Iterable[tuple[str, float]]) -> str:
-    """A prompt and its tags, the heavier first, each once."""
-    words = [prompt, *(tag for tag, _ in sorted(tags, key=lambda tag: -tag[1]))]
-    return ", ".join(dict.fromkeys(word.strip() for word in words if word.strip()))
+def join_tags(prompt: str, tags: Iterable[tuple[str, float]]) -> str:
+    """Joins a prompt and its tags, the heavier first, each once."""
+    phrases = [prompt, *(tag for tag, _ in sorted(tags, key=lambda tag: -tag[1]))]
+    return ", ".join(dict.fromkeys(phrase.strip() for phrase in phrases if phrase.strip()))
 
 
-def write_sidecar(picture: Path, text: str) -> Path:
-    """Writes an image's caption into the .txt beside it, so that `read_caption` gives it back as it is.
+def write_sidecar(image: Path, text: str) -> Path:
+    """Writes an image's caption into the .txt beside it, so that `read_caption` returns it unchanged.
 
     Returns:
-        The .txt, which is replaced where it was there.
+        The .txt; an existing one is replaced.
     """
-    path = picture.with_suffix(".txt")
+    path = image.with_suffix(".txt")
     with commit(path, sync=False) as temporary:
         temporary.write_bytes(encode_text(text))
     return path
 
 
 def encode_text(text: str) -> bytes:
-    """A caption as the content of a .txt or .caption: the inverse of `decoded`."""
-    # One line end at the end and a mark at the beginning are taken away by readers, and zeros are taken for UTF-16
+    """Encodes a caption for a .txt or .caption; inverts `decode_text`."""
+    # readers remove one line end at the end and a mark at the beginning, and take zeros for UTF-16
     ended = text + "\n" if text.endswith("\n") else text
     return ended.encode("utf-8-sig" if text.startswith("\ufeff") or "\0" in text else "utf-8", "replace")
 
 
 def encode_yaml(text: str) -> bytes:
-    """A caption as EveryDream 2's image YAML: all of it is the main prompt."""
-    legible = "\x85" not in text  # a line break of Unicode's, which PyYAML does not escape otherwise
-    whole = text.encode("utf-8", "replace").decode()
-    return yaml.safe_dump({"main_prompt": whole}, allow_unicode=legible, width=2**31).encode()
+    """Encodes a caption as EveryDream 2's image YAML; all of it is the main prompt."""
+    legible = "\x85" not in text  # a Unicode line break, which PyYAML escapes only if told to
+    prompt = text.encode("utf-8", "replace").decode()
+    return yaml.safe_dump({"main_prompt": prompt}, allow_unicode=legible, width=2**31).encode()
 
 
-def decoded(data: bytes) -> str:
-    """A text file's text, without byte order mark and without the line end at its end."""
-    return decode_text(data)[0]
+def decode_text(data: bytes) -> str:
+    """Decodes a text file, without byte order mark and without the line end at its end."""
+    return decode_with_encoding(data)[0]
 
 
-def decode_text(data: bytes) -> tuple[str, str]:
-    """A text file's text, without byte order mark and without the line end at its end, and what it is written in."""
+def decode_with_encoding(data: bytes) -> tuple[str, str]:
+    """Decodes a text file as `decode_text` does; returns its text and its encoding."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         text, encoding = data.decode("utf-16", "replace"), "UTF-16"
     elif data.startswith(codecs.BOM_UTF8):

@@ -1,7 +1,7 @@
-"""How many tokens CLIP's text encoder reads of a caption, counted by the model's own vocabulary, without torch.
+"""Counts the tokens of captions by a model's own vocabulary, without torch.
 
 The tokens of https://github.com/openai/CLIP (clip/simple_tokenizer.py), as transformers' CLIPTokenizer has them: NFC,
-lower case, words and signs apart, byte-level byte pairs. One token stands at each end; what is beyond the limit is cut.
+lower case, words and signs apart, byte-level byte pairs. There is one token at each end; captions are cut at the limit.
 """
 
 import gzip
@@ -20,70 +20,75 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 
 LIMIT = 77
-"""Tokens that CLIP reads, both ends counted."""
-_TOGETHER = 5000
+"""Tokens that CLIP reads, both ends included."""
+_BATCH = 5000
 _ENDS = ("<|startoftext|>", "<|endoftext|>")
 _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """A model's tokens."""
+class CaptionTokenizer:
+    """A tokenizer and its limit."""
 
     tokenizer: Any
     limit: int
-    """That its text encoder reads, both ends counted."""
+    """Tokens that the model's text encoder reads, both ends included."""
 
     def count(self, captions: Sequence[str]) -> list[int]:
-        """Tokens of each caption, both ends counted, whether it will be cut or not."""
+        """Counts the tokens of each caption, both ends included and regardless of the limit."""
         texts = [caption.encode("utf-8", "replace").decode() for caption in captions]
-        return [len(one.ids) + len(_ENDS) for one in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        return [len(e.ids) + len(_ENDS) for e in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """What is to be said of the lengths of captions."""
+class LengthSummary:
+    """The lengths of captions."""
 
     captions: int
     cut: int
-    """Captions that have more tokens than the limit."""
+    """Captions with more tokens than the limit."""
     limit: int
     longest: int
-    """Tokens of the worst caption; 0 where there is none."""
-    where: str
-    """The image that has it."""
+    """Tokens of the longest caption; 0 without captions."""
+    longest_image: str
+    """The image with the longest caption."""
 
     def __str__(self) -> str:
-        """One line for people."""
+        """Returns one line for people."""
         if not self.cut:
             return f"tokens: none of {self.captions:,} captions is cut, CLIP reads {self.limit}; most: {self.longest}"
         return (
             f"tokens: {self.cut:,} of {self.captions:,} captions will be cut, as CLIP reads {self.limit}, both ends "
-            f"counted; most: {self.longest:,}, of {self.where}"
+            f"counted; most: {self.longest:,}, of {self.longest_image}"
         )
 
 
-def lengths(captions: Sequence[tuple[str, str]], tokens: Tokens, progress: Progress = silent) -> Lengths:
-    """Counts the tokens of pictures' captions.
+def measure_captions(
+    captions: Sequence[tuple[str, str]], tokenizer: CaptionTokenizer, progress: Progress = silent
+) -> LengthSummary:
+    """Counts the tokens of captions.
 
     Args:
-        captions: image and caption.
+        captions: Image and caption of each.
+        tokenizer: Counts the tokens.
+        progress: Is called with the captions counted.
     """
     cut = longest = 0
-    where = ""
-    for start in range(0, len(captions), _TOGETHER):
-        some = captions[start : start + _TOGETHER]
-        for (picture, _), count in zip(some, tokens.count([caption for _, caption in some]), strict=True):
-            cut += count > tokens.limit
+    longest_image = ""
+    for start in range(0, len(captions), _BATCH):
+        batch = captions[start : start + _BATCH]
+        counts = tokenizer.count([caption for _, caption in batch])
+        for (image, _), count in zip(batch, counts, strict=True):
+            cut += count > tokenizer.limit
             if count > longest:
-                longest, where = count, picture
-        progress(start + len(some), len(captions), f"{cut} to be cut")
-    return Lengths(len(captions), cut, tokens.limit, longest, where)
+                longest, longest_image = count, image
+        progress(start + len(batch), len(captions), f"{cut} to be cut")
+    return LengthSummary(len(captions), cut, tokenizer.limit, longest, longest_image)
 
 
 @lru_cache(maxsize=4)
-def tokens_of(model: str | None = None) -> Tokens:
-    """The tokens of a Stable Diffusion model: a diffusers folder, or a hub id that is on this machine; else CLIP's own.
+def load_tokenizer(model: str | None = None) -> CaptionTokenizer:
+    """Loads the tokenizer of a Stable Diffusion model, a diffusers folder or a cached hub ID; else CLIP's own.
 
     Raises:
         UserError: its tokenizer can't be read.
@@ -91,13 +96,13 @@ def tokens_of(model: str | None = None) -> Tokens:
     vocabulary = model and _file(model, "tokenizer/vocab.json")
     merges = model and _file(model, "tokenizer/merges.txt")
     if not (model and vocabulary and merges):
-        return Tokens(_tokenizer(*_clip()), LIMIT)
+        return CaptionTokenizer(_tokenizer(*_clip()), LIMIT)
     try:
         limits = [_json(model, "tokenizer/tokenizer_config.json").get("model_max_length", LIMIT)]
         limits.append(_json(model, "text_encoder/config.json").get("max_position_embeddings", LIMIT))
-        known = json.loads(vocabulary.read_bytes())
+        token_ids = json.loads(vocabulary.read_bytes())
         pairs = [tuple(line.split()) for line in merges.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
-        return Tokens(_tokenizer(known, pairs), int(min(limits)))
+        return CaptionTokenizer(_tokenizer(token_ids, pairs), int(min(limits)))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"The tokenizer of {model} can't be read ({error}); copy the model again.") from error
 
@@ -114,11 +119,11 @@ def _tokenizer(vocabulary: dict[str, int], merges: list[Any]) -> Tokenizer:
 
 
 def _clip() -> tuple[dict[str, int], list[Any]]:
-    """CLIP's vocabulary and merges, from the file that open_clip has of them; open_clip itself is not imported."""
-    found = importlib.util.find_spec("open_clip")
-    assert found is not None and found.origin is not None
-    with gzip.open(Path(found.origin).with_name("bpe_simple_vocab_16e6.txt.gz"), "rt", encoding="utf-8") as stream:
-        lines = stream.read().split("\n")[1 : 49152 - 256 - 2 + 1]  # as many as CLIP takes
+    """Returns CLIP's vocabulary and merges, from open_clip's file; open_clip itself is not imported."""
+    spec = importlib.util.find_spec("open_clip")
+    assert spec is not None and spec.origin is not None
+    with gzip.open(Path(spec.origin).with_name("bpe_simple_vocab_16e6.txt.gz"), "rt", encoding="utf-8") as stream:
+        lines = stream.read().split("\n")[1 : 49152 - 256 - 2 + 1]  # as many as CLIP uses
     merges = [tuple(line.split()) for line in lines]
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges), *_ENDS]
@@ -133,10 +138,10 @@ def _file(model: str, inside: str) -> Path | None:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = try_to_load_from_cache(model, inside)
-    except HFValidationError:  # not an id of the hub
+        cached = try_to_load_from_cache(model, inside)
+    except HFValidationError:  # not a hub ID
         return None
-    return Path(found) if isinstance(found, str) else None
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def _json(model: str, inside: str) -> dict[str, Any]:

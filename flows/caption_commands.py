@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import reasons
 from dreamloom.caption.config import EditConfig
-from dreamloom.caption.convert import Converted, convert
+from dreamloom.caption.convert import ConversionResult, convert
 from dreamloom.caption.edit import edit
 from dreamloom.caption.edit_collection import Edit, edit_captions, preview_edits, preview_folder_edits
 from dreamloom.caption.formats import FormatName, SourceName
@@ -142,9 +142,9 @@ def _changed(edits: Sequence[Edit]) -> str:
     return f"{sum(one.after != one.before for one in edits):,} of {len(edits):,} captions change"
 
 
-def _tell(verb: str, folder: Path, done: Converted, log: Path) -> None:
+def _tell(verb: str, folder: Path, done: ConversionResult, log: Path) -> None:
     counts = {what: done.log.count(what) for what in (MADE, RIGHT, CHANGED, SKIPPED)}
-    pictures = f"{done.pictures:,} images, {done.kept:,} with captions; {duration(done.seconds)}"
+    pictures = f"{done.images:,} images, {done.kept:,} with captions; {duration(done.seconds)}"
     print(f"{verb} {folder.absolute().name}: {pictures}")
     files = f"files made {counts[MADE]:,}, right already {counts[RIGHT]:,}, skipped {counts[SKIPPED]:,}"
     print(files + (f"; captions changed {counts[CHANGED]:,}" if counts[CHANGED] else ""))

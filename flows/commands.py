@@ -106,11 +106,11 @@ def say_lengths(captions: Captions, model: str | None) -> None:
     Args:
         model: whose tokens they are; None: CLIP's own.
     """
-    from dreamloom.caption.tokens import lengths, tokens_of
+    from dreamloom.caption.tokens import load_tokenizer, measure_captions
 
     if captions:
         with Terminal() as terminal, terminal.watch("count tokens") as progress:
-            print(printable(str(lengths(captions, tokens_of(model), progress))))
+            print(printable(str(measure_captions(captions, load_tokenizer(model), progress))))
 
 
 def near(path: Path) -> Path:

@@ -22,7 +22,7 @@ from dreamloom.base.files import commit_json, commit_text, fingerprint, link_or_
 from dreamloom.base.image_types import DECODED_EXTENSIONS
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import recipe
-from dreamloom.caption.sidecar import decoded
+from dreamloom.caption.sidecar import decode_text
 from dreamloom.train.config import DreamBoothConfig, TrainConfig, shared_settings
 from dreamloom.train.diffusion.rng import stream_key
 from dreamloom.train.model.check import check_base_model
@@ -115,7 +115,7 @@ def _read_subject(folder: Path) -> Subject:
     prompts = []
     for name, example in (("instance.txt", "a photo of sks dog"), ("class.txt", "a photo of a dog")):
         file = folder / name
-        text = decoded(file.read_bytes()).strip() if file.is_file() else ""
+        text = decode_text(file.read_bytes()).strip() if file.is_file() else ""
         if not text:
             raise UserError(f"{file} is missing or empty; write a prompt into it, such as: {example}")
         prompts.append(text)

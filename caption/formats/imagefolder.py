@@ -1,9 +1,9 @@
-"""Hugging Face's imagefolder: a metadata.jsonl with a line for each image of its folder.
+"""Hugging Face's imagefolder: a metadata.jsonl with a line per image of its folder.
 
     {"file_name": "a man_1.jpg", "text": "a man on a bench"}
 
 https://huggingface.co/docs/datasets/image_dataset#imagefolder. Names are relative to the folder of the metadata.jsonl;
-where several know an image, the nearest has it.
+where several name an image, the nearest counts.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import UserError
-from dreamloom.caption.formats.rows import Names, Note, Picture, Row, pictures
+from dreamloom.caption.formats.rows import ImageFile, Note, Row, UniqueNames, list_images
 from dreamloom.caption.formats.target import Target
 from dreamloom.scrape.datasets.imagefolder import find_caption_column
 from dreamloom.scrape.index.columns import match_columns
@@ -22,21 +22,21 @@ from dreamloom.scrape.index.columns import match_columns
 METADATA = "metadata.jsonl"
 
 
-def metadata_of(found: Sequence[Picture]) -> list[Path]:
-    """The metadata.jsonl of a folder's images, and of the folders in which they lie."""
-    return sorted({Path(p.folder, METADATA) for p in found if METADATA in p.beside})
+def metadata_files(images: Sequence[ImageFile]) -> list[Path]:
+    """Returns the metadata.jsonl files that lie beside images."""
+    return sorted({Path(image.folder, METADATA) for image in images if METADATA in image.siblings})
 
 
-def captions_of(folder: Path, found: Sequence[Picture], note: Note) -> Mapping[str, str]:
-    """Picture's name → caption, of those that a metadata.jsonl knows.
+def read_captions(folder: Path, images: Sequence[ImageFile], note: Note) -> Mapping[str, str]:
+    """Reads image name → caption from the metadata.jsonl files.
 
     Raises:
-        UserError: there is none, or one can't be read.
+        UserError: there is none, or one is unreadable.
     """
-    paths = sorted({*metadata_of(found), *folder.glob(METADATA)}, key=lambda path: len(path.parts))
+    paths = sorted({*metadata_files(images), *folder.glob(METADATA)}, key=lambda path: len(path.parts))
     if not paths:
         raise UserError(f"{folder} has no {METADATA}; name a folder that Hugging Face's imagefolder can load.")
-    names = {_composed(picture.name): picture.name for picture in found}
+    names = {_compose(image.name): image.name for image in images}
     captions = {}
     for path in paths:  # a nearer one after one from above
         for number, line in enumerate(_lines(path), 1):
@@ -44,40 +44,40 @@ def captions_of(folder: Path, found: Sequence[Picture], note: Note) -> Mapping[s
             if entry is None:
                 note("line that can't be read", f"{path}:{number}")
                 continue
-            inside = _composed(os.path.relpath(path.parent / entry[0], folder))
+            inside = _compose(os.path.relpath(path.parent / entry[0], folder))
             if inside in names:
                 captions[names[inside]] = entry[1]
             else:
-                note("entry without an picture", f"{path}:{number}: {entry[0]}")
+                note("entry without an image", f"{path}:{number}: {entry[0]}")
     return captions
 
 
 def read(folder: Path, note: Note) -> Iterator[Row]:
-    """Pictures with the captions of the metadata.jsonl in the folder, or in folders below it.
+    """Reads images with the captions of the metadata.jsonl in the folder, or in folders below it.
 
     Raises:
-        UserError: there is none, or one can't be read.
+        UserError: there is none, or one is unreadable.
     """
-    found = list(pictures(folder))
-    captions = captions_of(folder, found, note)
-    for picture in found:
-        yield Row(picture.name, captions.get(picture.name), picture.file)
+    images = list(list_images(folder))
+    captions = read_captions(folder, images, note)
+    for image in images:
+        yield Row(image.name, captions.get(image.name), image.file)
 
 
 def write(rows: Sequence[Row], target: Target) -> Iterator[int]:
-    """Pictures under their own names, and last one metadata.jsonl for all."""
-    names, lines = Names(), []
+    """Writes images under their own names, and last one metadata.jsonl for all."""
+    names, lines = UniqueNames(), []
     for done, row in enumerate(rows, 1):
-        name = names.name(row.name)
-        if target.picture(row, name):
-            said = {**row.facts, "file_name": name, "text": row.caption}
-            lines.append(json.dumps(said, ensure_ascii=False, default=str))
+        name = names.assign(row.name)
+        if target.add_image(row, name):
+            entry = {**row.metadata, "file_name": name, "text": row.caption}
+            lines.append(json.dumps(entry, ensure_ascii=False, default=str))
         yield done
-    target.text(METADATA, "".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
+    target.add_text(METADATA, "".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
 
 
-def _composed(name: str) -> str:
-    """macOS hands over "é" as "e" and an accent, where the table has one letter."""
+def _compose(name: str) -> str:
+    """Composes accents: macOS returns "é" as "e" and an accent, where the table has one letter."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -90,7 +90,7 @@ def _lines(path: Path) -> list[bytes]:
 
 
 def _entry(line: bytes) -> tuple[str, str] | None:
-    """A line's image and caption; None where it has not both."""
+    """Returns a line's image and caption; None where it lacks one."""
     try:
         entry: Any = json.loads(line)
         name, text = entry["file_name"], entry[find_caption_column(entry) or match_columns(entry)["text"]]

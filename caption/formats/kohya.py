@@ -5,31 +5,31 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dreamloom.caption.formats.rows import Names, Note, Row, pictures
+from dreamloom.caption.formats.rows import Note, Row, UniqueNames, list_images
 from dreamloom.caption.formats.target import Target
 from dreamloom.scrape.datasets.kohya import METADATA, read_metadata
 
 
 def read(folder: Path, note: Note) -> Iterator[Row]:
-    """Pictures with the captions of the folder's JSON.
+    """Reads images with the captions of the folder's JSON.
 
     Raises:
-        UserError: there is no such JSON, or it can't be read.
+        UserError: the JSON is missing or unreadable.
     """
-    found = list(pictures(folder))
-    said = read_metadata(folder, [picture.name for picture in found])
-    for key in said.others:
-        note("entry without an picture", f"{said.path}: {key}")
-    for picture in found:
-        yield Row(picture.name, said.captions.get(picture.name), picture.file)
+    images = list(list_images(folder))
+    metadata = read_metadata(folder, [image.name for image in images])
+    for key in metadata.others:
+        note("entry without an image", f"{metadata.path}: {key}")
+    for image in images:
+        yield Row(image.name, metadata.captions.get(image.name), image.file)
 
 
 def write(rows: Sequence[Row], target: Target) -> Iterator[int]:
-    """Pictures under their own names, and last the JSON."""
-    names, entries = Names(), {}
+    """Writes images under their own names, and last the JSON."""
+    names, entries = UniqueNames(), {}
     for done, row in enumerate(rows, 1):
-        name = names.name(row.name)
-        if target.picture(row, name):
+        name = names.assign(row.name)
+        if target.add_image(row, name):
             entries[os.path.splitext(name)[0]] = {"caption": row.caption}
         yield done
-    target.text(METADATA[0], json.dumps(entries, ensure_ascii=False, indent=1).encode("utf-8", "replace"))
+    target.add_text(METADATA[0], json.dumps(entries, ensure_ascii=False, indent=1).encode("utf-8", "replace"))

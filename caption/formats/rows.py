@@ -1,4 +1,4 @@
-"""What all formats have in common: an image with its caption, and names that no two images share."""
+"""What all formats share: rows of an image with its caption, and unique names."""
 
 import os
 import re
@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.caption.filename import MAX_BYTES, RESERVED, cut
-from dreamloom.caption.sidecar import Written, look_beside
+from dreamloom.caption.sidecar import SidecarContent, parse_sidecars
 from dreamloom.scrape.datasets.image_files import find_images
 from dreamloom.scrape.datasets.ingest import SURROGATES
 
 Note = Callable[[str, str], None]
-"""Takes note of something odd that stops nothing: of what kind it is, and where."""
+"""Reports something odd that stops nothing: its kind, and where it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,39 +24,39 @@ class Row:
     name: str
     """Relative to the folder that was read: "john/a man_1.jpg"."""
     caption: str | None
-    """None: the format has none for it. Empty is one."""
+    """None: the format has no caption for it. It may be empty."""
     file: str
-    """The path of the image, or of the shard that it lies in."""
-    place: tuple[int, int] | None = None
-    """Where it lies in a shard: its first byte, and how many."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    """What else is known of it, by the names that img2dataset gives: url, license, …"""
+    """The path of the image, or of the shard that contains it."""
+    span: tuple[int, int] | None = None
+    """Its first byte in the shard, and its length."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """Other metadata, under img2dataset's names: url, license, …"""
 
     def read(self) -> bytes:
-        """The image's bytes."""
+        """Reads the image's bytes."""
         with open(self.file, "rb") as stream:
-            return stream.read() if self.place is None else os.pread(stream.fileno(), self.place[1], self.place[0])
+            return stream.read() if self.span is None else os.pread(stream.fileno(), self.span[1], self.span[0])
 
     @property
     def size(self) -> int:
-        """The image's bytes, counted."""
-        return os.stat(self.file).st_size if self.place is None else self.place[1]
+        """Length of the image's bytes."""
+        return os.stat(self.file).st_size if self.span is None else self.span[1]
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """An image of a folder, before its caption is known."""
+class ImageFile:
+    """An image of a folder, before its caption is read."""
 
     name: str
     """Relative to the folder: "john/a man_1.jpg"."""
     folder: str
-    """The path of the folder in which it lies."""
-    beside: frozenset[str]
-    """The names of all files there."""
+    """The path of its folder."""
+    siblings: frozenset[str]
+    """The names of all files in its folder."""
 
     @property
     def base(self) -> str:
-        """ "a man_1.jpg"."""
+        """Its name without folders: "a man_1.jpg"."""
         return self.name.rsplit("/", 1)[-1]
 
     @property
@@ -65,52 +65,56 @@ class Picture:
         return f"{self.folder}/{self.base}"
 
 
-def pictures(folder: Path) -> Iterator[Picture]:
-    """The images of a folder and of all folders below it, in order.
+def list_images(folder: Path) -> Iterator[ImageFile]:
+    """Lists the images of a folder and of all folders below it, in order.
 
     Raises:
         UserError: there is none.
     """
     start = len(f"{folder}/".removeprefix("./"))
-    for path, beside in find_images(folder):
+    for path, siblings in find_images(folder):
         text = str(path)
-        yield Picture(text[start:], text.rpartition("/")[0] or ".", beside)
+        yield ImageFile(text[start:], text.rpartition("/")[0] or ".", siblings)
 
 
-def look_at(picture: Picture, suffixes: tuple[str, ...], note: Note) -> Written:
-    """What the sidecars of an image say; what is odd about them is noted."""
-    written = look_beside(picture.folder, picture.base, suffixes, picture.beside)
-    for one in written.passed_over:
-        note("sidecar that can't be read", f"{picture.folder}/{one}")
-    if written.encoding != "UTF-8":
-        note(f"sidecar in {written.encoding}", picture.file)
-    if written.settings:
-        note("settings in a YAML, which stay behind", f"{picture.file}: {', '.join(map(str, written.settings))}")
-    return written
+def read_noted_sidecars(image: ImageFile, suffixes: tuple[str, ...], note: Note) -> SidecarContent:
+    """Reads the sidecars of an image, and notes what is odd about them."""
+    content = parse_sidecars(image.folder, image.base, suffixes, image.siblings)
+    for sentence in content.unreadable:
+        note("sidecar that can't be read", f"{image.folder}/{sentence}")
+    if content.encoding != "UTF-8":
+        note(f"sidecar in {content.encoding}", image.file)
+    if content.settings:
+        note("settings in a YAML, which stay behind", f"{image.file}: {', '.join(map(str, content.settings))}")
+    return content
 
 
-def safe(name: str) -> str:
-    """A relative path without what leads elsewhere, is hidden, or is no text. Its extension stays."""
+def sanitize(name: str) -> str:
+    """Removes from a relative path what leads elsewhere, hides a file, or is no text. The extension stays."""
     *folders, base = name.translate(SURROGATES).replace("\\", "/").replace("\0", " ").split("/")
     stem, extension = os.path.splitext(base)
-    parts = [part for each in folders if (part := each.lstrip(". "))]
+    parts = [part for folder in folders if (part := folder.lstrip(". "))]
     return "/".join([*parts, (stem.lstrip(". ") or "picture") + extension])
 
 
-class Names:
-    """Names for the images of a new folder: their own, unless another has the same stem on some system, as images
-    of one stem would share a sidecar; or unless some program could not read it."""
+class UniqueNames:
+    """Names for the images of a new folder.
+
+    An image keeps its name, unless another has the same stem on some system, so that they would share a sidecar, or
+    some program could not read it.
+    """
 
     def __init__(self) -> None:
+        """Starts without names."""
         self._used: dict[str, int] = {}  # stem with its folder, case folded → up to which number it is taken
 
-    def name(self, name: str) -> str:
-        """The name under which an image is written, relative to the folder, always inside it."""
-        *folders, base = safe(name).split("/")
-        whole, extension = os.path.splitext(base)
-        stem = cut(whole, _ROOM) or "picture"
+    def assign(self, name: str) -> str:
+        """Returns the name under which an image is written, relative to the folder and always inside it."""
+        *folders, base = sanitize(name).split("/")
+        original, extension = os.path.splitext(base)
+        stem = cut(original, _ROOM) or "picture"
         first = self._key(folders, stem)
-        count = self._used.get(first, 1 if _folded(stem) in RESERVED else 0) + 1
+        count = self._used.get(first, 1 if _fold(stem) in RESERVED else 0) + 1
         full = stem if count == 1 else f"{stem}_({count})"
         while self._key(folders, full) in self._used:
             count += 1
@@ -120,11 +124,11 @@ class Names:
         return "/".join([*folders, f"{full}{extension}"])
 
     def _key(self, folders: list[str], stem: str) -> str:
-        return _folded("/".join([*folders, stem]))
+        return _fold("/".join([*folders, stem]))
 
 
 def oddities(caption: str) -> Iterator[str]:
-    """What is odd about a caption, though it may be meant."""
+    """Yields what is odd about a caption, though it may be intended."""
     if not caption.strip():
         yield "empty caption"
     elif _PATH.match(caption):
@@ -140,5 +144,5 @@ _PATH = re.compile(
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 
 
-def _folded(stem: str) -> str:
+def _fold(stem: str) -> str:
     return unicodedata.normalize("NFC", stem.casefold())

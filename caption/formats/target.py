@@ -1,4 +1,4 @@
-"""Where rows are written: a new folder, or beside the images of one that is there. What is there already stays."""
+"""Where rows are written: a new folder, or beside the images of an existing one. Existing files stay."""
 
 import contextlib
 import errno
@@ -17,31 +17,32 @@ from dreamloom.caption.formats.rows import Row
 from dreamloom.caption.sidecar import decode_text
 
 MADE, RIGHT, CHANGED, SKIPPED, ODD = "made", "right", "changed", "skipped", "odd"
-"""What may be said of a file: it is new; it was there, as it shall be; its caption is another; it is left out; odd."""
+"""What the log says of a file: it is new; it exists with this content; its caption changed; it is left out; odd."""
 
-_CAN_T_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
-_CAN_T_BE = (errno.ENAMETOOLONG, errno.EILSEQ, errno.ENOENT, errno.EACCES, errno.EISDIR)
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
+_UNUSABLE_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.ENOENT, errno.EACCES, errno.EISDIR)
 
 
 class Log:
-    """A line for each file in a log, and how many there are of each kind.
-
-    Args:
-        path: the log, which is added to when there is something to say; None: only the counts are kept.
-        title: stands above the lines of this run.
-
-    Raises:
-        UserError: something is at `path` that is no such log.
-    """
+    """Counts files by kind, and writes a line for each to a log."""
 
     def __init__(self, path: Path | None = None, title: str = "") -> None:
+        """Checks the path; writes nothing yet.
+
+        Args:
+            path: The log, which is appended to once there is something to say; None: only count.
+            title: Stands above the lines of this run.
+
+        Raises:
+            UserError: another file is at `path`.
+        """
         self.counts: Counter[tuple[str, str]] = Counter()
         """(what, why) → files."""
         self._path = path
         self._title = title
         self._stream: TextIO | None = None
         if path is not None and path.exists() and not _is_log(path):
-            raise UserError(f"{path} is there, and is no log of captions; name another file with --log.")
+            raise UserError(f"{path} exists, and is not a log of captions; name another file with --log.")
 
     def __enter__(self) -> Self:
         return self
@@ -61,11 +62,11 @@ class Log:
         self._stream.write(" ".join(line.splitlines()) + "\n")
 
     def note(self, kind: str, where: str) -> None:
-        """Something odd; a dreamloom.caption.formats.rows.Note."""
+        """Logs something odd; a dreamloom.caption.formats.rows.Note."""
         self(ODD, where, kind)
 
     def count(self, what: str) -> int:
-        """How many of a kind."""
+        """Returns how many files are of a kind."""
         return sum(number for (kind, _), number in self.counts.items() if kind == what)
 
 
@@ -78,61 +79,64 @@ def _is_log(path: Path) -> bool:
 
 
 class Target:
-    """A folder that a format writes into.
-
-    Args:
-        in_place: the images lie there already, and stay as they are.
-    """
+    """A folder that a format writes into."""
 
     def __init__(self, folder: Path, log: Log, in_place: bool = False) -> None:
+        """Stores the arguments; touches nothing on disk.
+
+        Args:
+            folder: The folder.
+            log: Gets a line for each file.
+            in_place: The images are in the folder already, and stay as they are.
+        """
         self.folder = str(folder)
         self.in_place = in_place
         self.log = log
-        self._there: dict[str, set[str]] = {}  # folder → the names in it when it was first written into
+        self._existing: dict[str, set[str]] = {}  # folder → the names in it before it was written into
 
-    def picture(self, row: Row, name: str) -> bool:
-        """Places an image under a name: a hard link where that can be, else a copy.
+    def add_image(self, row: Row, name: str) -> bool:
+        """Adds an image under a name, by a hard link if possible, else by a copy.
 
         Returns:
-            Whether it is there now.
+            Whether it is in the folder now.
         """
         if self.in_place:
             return True
         path = self._path(name)
         try:
-            made = self._place(row, path)
+            is_new = self._link_or_copy(row, path)
         except OSError as error:
-            if error.errno not in _CAN_T_BE:
+            if error.errno not in _UNUSABLE_NAME:
                 raise
-            self.log(SKIPPED, row.name, "picture can't be read or named", error.strerror or "")
+            self.log(SKIPPED, row.name, "image can't be read or named", error.strerror or "")
             return False
-        if made or os.path.getsize(path) == row.size:
-            self.log(MADE if made else RIGHT, name)
+        if is_new or os.path.getsize(path) == row.size:
+            self.log(MADE if is_new else RIGHT, name)
             return True
         self.log(SKIPPED, row.name, "another image is in its place")
         return False
 
-    def text(self, name: str, data: bytes) -> None:
-        """Writes a small file, unless there is one of that name."""
+    def add_text(self, name: str, data: bytes) -> None:
+        """Adds a small file, unless one of that name exists."""
         path = self._path(name)
         try:
-            if not self._has(path) and create_file(path, data):
+            if not self._existed(path) and create_file(path, data):
                 self.log(MADE, name)
                 return
             with open(path, "rb") as stream:
-                there = stream.read()
+                existing = stream.read()
         except OSError as error:
-            if error.errno not in _CAN_T_BE:
+            if error.errno not in _UNUSABLE_NAME:
                 raise
             self.log(SKIPPED, name, "can't be written", error.strerror or "")
             return
-        if there == data or decode_text(there)[0] == decode_text(data)[0]:
+        if existing == data or decode_text(existing) == decode_text(data):
             self.log(RIGHT, name)
         else:
             self.log(SKIPPED, name, "there, and says something else")
 
-    def whole(self, name: str, write: Callable[[Path], None]) -> None:
-        """Makes a large file, whole or not at all, unless it is there."""
+    def add_file(self, name: str, write: Callable[[Path], None]) -> None:
+        """Adds a large file atomically, unless it exists."""
         path = Path(self._path(name))
         if path.exists():
             self.log(RIGHT, name)
@@ -142,11 +146,11 @@ class Target:
         self.log(MADE, name)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Holds the folder for this process, without leaving a file in it.
+    def lock(self) -> Iterator[None]:
+        """Locks the folder for this process, without leaving a file in it.
 
         Raises:
-            UserError: another process holds it.
+            UserError: another process has locked it.
         """
         descriptor = os.open(self.folder, os.O_RDONLY)
         try:
@@ -157,39 +161,39 @@ class Target:
         finally:
             os.close(descriptor)
 
-    def sweep(self) -> None:
-        """Removes what killed runs left half-written. Only for one who holds the folder."""
+    def remove_leftovers(self) -> None:
+        """Removes what killed runs left unfinished. Requires the lock."""
         for parent, _, files in os.walk(self.folder):
             for name in files:
-                if _LEFT.match(name):
+                if _LEFTOVER.match(name):
                     os.unlink(f"{parent}/{name}")
 
     def _path(self, name: str) -> str:
-        """The path of a name, in a folder that is there."""
+        """Returns the path of a name; makes its folder."""
         path = f"{self.folder}/{name}"
         parent = os.path.dirname(path)
-        if parent not in self._there:
+        if parent not in self._existing:
             os.makedirs(parent, exist_ok=True)
-            self._there[parent] = set(os.listdir(parent))
+            self._existing[parent] = set(os.listdir(parent))
         return path
 
-    def _has(self, path: str) -> bool:
-        """Whether it was there: saves asking for each of many files."""
+    def _existed(self, path: str) -> bool:
+        """Whether the file existed before; saves a system call for each of many files."""
         parent, _, name = path.rpartition("/")
-        return name in self._there[parent]
+        return name in self._existing[parent]
 
-    def _place(self, row: Row, path: str) -> bool:
-        if row.place is None:
+    def _link_or_copy(self, row: Row, path: str) -> bool:
+        if row.span is None:
             try:
                 os.link(os.path.realpath(row.file) if os.path.islink(row.file) else row.file, path)
                 return True
             except FileExistsError:
                 return False
             except OSError as error:
-                if error.errno not in _CAN_T_LINK:
+                if error.errno not in _NO_LINK:
                     raise
-        return not self._has(path) and create_file(path, row.read())
+        return not self._existed(path) and create_file(path, row.read())
 
 
-_LEFT = re.compile(r"\.tmp-\d+-[0-9a-f]{12}(\.|\Z)")
-"""The names of dreamloom.base.files' temporary files; nobody else's."""
+_LEFTOVER = re.compile(r"\.tmp-\d+-[0-9a-f]{12}(\.|\Z)")
+"""The names of dreamloom.base.files' temporary files, and of no others."""

@@ -59,7 +59,7 @@ def test_sidecars_are_added_beside_the_pictures_and_nothing_else(mine: Path, tmp
         "john/_1.txt",
     }
     assert captions_of(mine, "txt") == WANTED
-    assert (done.pictures, done.kept) == (6, 6)
+    assert (done.images, done.kept) == (6, 6)
     assert done.log.counts == {("made", ""): 5, ("right", ""): 1, ("odd", "empty caption"): 1}
     again = convert(mine, "filename", "txt", None, tmp_path / "log")
     assert again.log.counts == {("right", ""): 6, ("odd", "empty caption"): 1}
@@ -119,7 +119,7 @@ def test_what_is_there_and_says_something_else_stays_and_is_told(mine: Path, tmp
     assert after.keys() - before.keys() == {"a_b.txt"}
     assert done.log.counts == {
         ("skipped", "no caption"): 4,
-        ("skipped", "picture is an empty file"): 1,
+        ("skipped", "image is an empty file"): 1,
         ("skipped", "its sidecar would be one of EveryDream's control files"): 1,
         ("skipped", "there, and says something else"): 2,
         ("made", ""): 1,
@@ -184,7 +184,7 @@ def test_what_is_no_file_is_no_sidecar_and_no_picture(tmp_path: Path) -> None:
     (mine / "a folder.jpg").mkdir()
     done = convert(mine, "filename", "caption", None, tmp_path / "log")
     assert (mine / "a cat.caption").read_text() == "a cat"
-    assert done.log.counts == {("made", ""): 1, ("skipped", "picture is an empty file"): 1}
+    assert done.log.counts == {("made", ""): 1, ("skipped", "image is an empty file"): 1}
 
 
 def test_links_are_followed_and_broken_ones_told(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_links_are_followed_and_broken_ones_told(tmp_path: Path) -> None:
     (mine / "a dog.jpg").symlink_to("../nowhere.jpg")
     done = convert(mine, "filename", "txt", tmp_path / "deep" / "new", tmp_path / "log")
     assert captions_of(tmp_path / "deep" / "new", "txt") == {b"0": "a cat"}
-    assert done.log.counts["skipped", "picture can't be read"] == 1
+    assert done.log.counts["skipped", "image can't be read"] == 1
 
 
 def test_edited_captions_are_changed_and_logged(mine: Path, tmp_path: Path) -> None:
@@ -219,8 +219,8 @@ def test_edited_captions_are_changed_and_logged(mine: Path, tmp_path: Path) -> N
         ("filename", "kohya", None, "kohya needs a folder of its own"),
         ("filename", "txt", "mine/new", "lie in each other"),
         ("filename", "txt", ".", "lie in each other"),
-        ("filename", "txt", "other", "other is there, and was not made from"),
-        ("filename", "txt", "file", "file is there, and was not made from"),
+        ("filename", "txt", "other", "other exists, and was not made from"),
+        ("filename", "txt", "file", "file exists, and was not made from"),
         ("filename", "nothing", "new", "There is no format nothing; there are filename, txt,"),
         ("kohya", "txt", "new", "put kohya's JSON there"),
     ],
@@ -244,7 +244,7 @@ def test_a_log_is_added_to_and_what_is_none_is_left_alone(mine: Path, tmp_path: 
     assert (tmp_path / "log").read_text().startswith(first)
     assert (tmp_path / "log").read_text().count("mine: filename to txt") == 2
     (tmp_path / "theirs").write_text("my notes\n")
-    with pytest.raises(UserError, match="is no log of captions"):
+    with pytest.raises(UserError, match="is not a log of captions"):
         convert(mine, "filename", "txt", None, tmp_path / "theirs")
     assert (tmp_path / "theirs").read_text() == "my notes\n"
 

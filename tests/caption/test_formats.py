@@ -15,7 +15,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.caption.convert import convert
 from dreamloom.caption.formats import FORMATS, SOURCES, FormatName
-from dreamloom.caption.formats.rows import Names, Row, oddities
+from dreamloom.caption.formats.rows import Row, UniqueNames, oddities
 from dreamloom.caption.formats.target import Log, Target
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.scrape.collection import Collection, Table
@@ -102,7 +102,7 @@ def test_kohya_s_json_is_read_with_tags_and_paths(tmp_path: Path) -> None:
         "sub/f.jpg": "below",
         "g.jpg": None,
     }
-    assert log.counts == {("odd", "entry without an picture"): 1}
+    assert log.counts == {("odd", "entry without an image"): 1}
 
 
 def test_imagefolder_s_table_is_read_the_nearest_first(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_shards_of_others_are_read_and_lead_nowhere_else(tmp_path: Path) -> None
             archive.add(tmp_path / "member", name)
     found, log = rows_of("webdataset", tmp_path)
     assert found == {"etc/x.jpg": "café", "1.png": "from json", "2.jpg": None, "4.jpg": None}
-    assert log.counts == {("odd", "sample without an picture"): 1, ("odd", "sidecar in Windows-1252"): 1}
+    assert log.counts == {("odd", "sample without an image"): 1, ("odd", "sidecar in Windows-1252"): 1}
 
 
 def test_of_a_broken_shard_what_is_whole_is_read_and_the_rest_is_told(tmp_path: Path) -> None:
@@ -246,8 +246,8 @@ def test_a_collection_goes_into_shards_and_comes_in_again(tmp_path: Path) -> Non
 
 @given(st.lists(st.text("aA/._\\\0é\udc80 ", max_size=6).map(lambda stem: f"{stem}.jpg") | st.text(), max_size=30))
 def test_pictures_of_a_new_folder_share_no_stem_and_lie_in_it(wanted: list[str]) -> None:
-    names = Names()
-    given = [names.name(name) for name in wanted]
+    names = UniqueNames()
+    given = [names.assign(name) for name in wanted]
     stems = {os.path.splitext(name)[0].casefold() for name in given}
     assert len(stems) == len(given)
     for name in given:

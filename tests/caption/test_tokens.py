@@ -1,4 +1,4 @@
-"""Tokens are counted as transformers counts them, for any model's vocabulary."""
+"""CaptionTokenizer are counted as transformers counts them, for any model's vocabulary."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
 from dreamloom.base.errors import UserError
-from dreamloom.caption.tokens import LIMIT, Tokens, lengths, tokens_of
+from dreamloom.caption.tokens import LIMIT, CaptionTokenizer, load_tokenizer, measure_captions
 
 HOUSE = Path(__file__).parents[2]
 DEMO = HOUSE / "demo" / "models" / "stable-diffusion"
@@ -37,8 +37,8 @@ def test_real_captions_have_as_many_tokens_as_transformers_says(
     assert len(real) > 1000
     shutil.copytree(shared_data / "clip_tokenizer", tmp_path / "tokenizer")
     wanted = by_transformers(CLIPTokenizer.from_pretrained(tmp_path / "tokenizer"), real)
-    assert tokens_of(str(tmp_path)).count(real) == wanted
-    assert tokens_of().count(real) == wanted  # CLIP's own vocabulary needs no model
+    assert load_tokenizer(str(tmp_path)).count(real) == wanted
+    assert load_tokenizer().count(real) == wanted  # CLIP's own vocabulary needs no model
     assert max(wanted) > LIMIT
 
 
@@ -52,27 +52,30 @@ def test_any_text_has_as_many_tokens_as_transformers_says(text: str) -> None:
 _demo = CLIPTokenizer.from_pretrained(DEMO / "tokenizer")
 
 
-def demo_tokens() -> Tokens:
-    return tokens_of(str(DEMO))
+def demo_tokens() -> CaptionTokenizer:
+    return load_tokenizer(str(DEMO))
 
 
 def test_the_limit_is_the_model_s() -> None:
     assert demo_tokens().limit == 32
-    assert tokens_of().limit == tokens_of("no/such-model").limit == 77
+    assert load_tokenizer().limit == load_tokenizer("no/such-model").limit == 77
 
 
 def test_the_worst_caption_is_named() -> None:
     captions = [("a.jpg", "a cat"), ("b.jpg", "cat " * 90), ("c.jpg", "cat " * 75), ("d.jpg", "cat " * 76)]
     done = []
-    found = lengths(captions, tokens_of(), lambda d, total, note="": done.append((d, total)))
-    assert (found.captions, found.cut, found.longest, found.where) == (4, 2, 92, "b.jpg")
+    found = measure_captions(captions, load_tokenizer(), lambda d, total, note="": done.append((d, total)))
+    assert (found.captions, found.cut, found.longest, found.longest_image) == (4, 2, 92, "b.jpg")
     assert str(found) == "tokens: 2 of 4 captions will be cut, as CLIP reads 77, both ends counted; most: 92, of b.jpg"
     assert done == [(4, 4)]
-    assert str(lengths(captions[:1], tokens_of())) == "tokens: none of 1 captions is cut, CLIP reads 77; most: 4"
+    assert (
+        str(measure_captions(captions[:1], load_tokenizer()))
+        == "tokens: none of 1 captions is cut, CLIP reads 77; most: 4"
+    )
 
 
 def test_half_a_surrogate_is_counted_too() -> None:
-    assert tokens_of().count(["a \udc80 b"]) == tokens_of().count(["a ? b"])
+    assert load_tokenizer().count(["a \udc80 b"]) == load_tokenizer().count(["a ? b"])
 
 
 def test_a_broken_tokenizer_is_a_sentence(tmp_path: Path) -> None:
@@ -80,12 +83,12 @@ def test_a_broken_tokenizer_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "tokenizer" / "vocab.json").write_text("{")
     (tmp_path / "tokenizer" / "merges.txt").write_text("")
     with pytest.raises(UserError, match=r"The tokenizer of .* can't be read"):
-        tokens_of(str(tmp_path))
+        load_tokenizer(str(tmp_path))
 
 
 def test_torch_is_not_imported() -> None:
     script = (
-        "import sys; from dreamloom.caption.tokens import tokens_of; "
-        "tokens_of().count(['a']); assert 'torch' not in sys.modules"
+        "import sys; from dreamloom.caption.tokens import load_tokenizer; "
+        "load_tokenizer().count(['a']); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60, cwd=HOUSE)

@@ -20,7 +20,7 @@ import yaml
 
 from dreamloom.base.errors import UserError
 from dreamloom.caption.filename import read_name
-from dreamloom.caption.sidecar import Written, joined, parse_yaml
+from dreamloom.caption.sidecar import SidecarContent, join_tags, parse_yaml
 from dreamloom.train.data.image import ByteRange, ImageSettings, TrainingImage
 
 MAX_MULTIPLY = 10_000
@@ -102,7 +102,9 @@ def parse_settings(entries: Mapping[str, Any], where: Path) -> dict[str, Any]:
     return values
 
 
-def make_training_image(path: Path, name: str, folder_settings: FolderSettings, written: Written) -> TrainingImage:
+def make_training_image(
+    path: Path, name: str, folder_settings: FolderSettings, written: SidecarContent
+) -> TrainingImage:
     """Makes an image of a file, its sidecars and its folder's settings.
 
     Args:
@@ -125,7 +127,7 @@ def weights_of(tags: Tags) -> Tags:
     return tuple((tag.strip(), weight) for tag, weight in tags if weight != 1)
 
 
-def resolve_caption(name: str, folder_settings: FolderSettings, written: Written) -> str:
+def resolve_caption(name: str, folder_settings: FolderSettings, written: SidecarContent) -> str:
     """Joins the main prompt and all tags; the prompt is the sidecar's, else the folder's, else the file name's.
 
     Args:
@@ -138,7 +140,7 @@ def resolve_caption(name: str, folder_settings: FolderSettings, written: Written
     tags = (*written.tags, *folder_settings.tags)
     if not tags:
         return prompt
-    return joined(prompt, [tag for tag in tags if tag[0].strip() not in map(str.strip, prompt.split(","))])
+    return join_tags(prompt, [tag for tag in tags if tag[0].strip() not in map(str.strip, prompt.split(","))])
 
 
 def parse_number(text: str, where: Path) -> Fraction:
@@ -159,7 +161,7 @@ def parse_number(text: str, where: Path) -> Fraction:
     return Fraction(text)
 
 
-def _own_settings(path: Path, written: Written) -> dict[str, Any]:
+def _own_settings(path: Path, written: SidecarContent) -> dict[str, Any]:
     """The settings in an image's own YAML; none where it is not EveryDream's."""
     if not written.settings or not any(key in SETTING_KEYS for key in written.settings):
         return {}

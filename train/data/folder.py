@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
-from dreamloom.caption.sidecar import read_written
+from dreamloom.caption.sidecar import read_sidecars
 from dreamloom.train.data.control_files import FolderSettings, make_training_image, read_folder_settings
 from dreamloom.train.data.image import ImageFolder, TrainingImage
 from dreamloom.train.data.shards import SHARD_SUFFIX, read_shard
@@ -74,7 +74,7 @@ def _read_images(folder: Path, root: Path, settings: FolderSettings, names: Coll
     for file_name in sorted(names):
         path, name, suffix = folder / file_name, (inside / file_name).as_posix(), Path(file_name).suffix.lower()
         if suffix in DECODED_EXTENSIONS:
-            images.append(make_training_image(path, name, settings, read_written(path, names)))
+            images.append(make_training_image(path, name, settings, read_sidecars(path, names)))
         elif suffix in UNSUPPORTED_EXTENSIONS:
             broken.append((name, "unsupported"))
         elif suffix == SHARD_SUFFIX:

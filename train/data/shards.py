@@ -13,7 +13,7 @@ from typing import Any
 
 from dreamloom.base.image_types import DECODED_EXTENSIONS
 from dreamloom.caption.filename import read_name
-from dreamloom.caption.sidecar import Written, decoded
+from dreamloom.caption.sidecar import SidecarContent, decode_text
 from dreamloom.train.data.control_files import FolderSettings, resolve_caption, weights_of
 from dreamloom.train.data.image import ByteRange, TrainingImage
 
@@ -71,11 +71,11 @@ def _image(name: str, source: ByteRange, members: Members, folder_settings: Fold
     return TrainingImage(name, source, caption, folder_settings.image_settings, weights_of(folder_settings.tags))
 
 
-def _written(members: Members) -> Written:
+def _written(members: Members) -> SidecarContent:
     """The caption that the members beside the image hold."""
     for suffix in (".txt", ".caption"):
         if suffix in members:
-            return Written(decoded(members[suffix].read()), (), "txt")
+            return SidecarContent(decode_text(members[suffix].read()), (), "txt")
     if ".json" in members:
         try:
             metadata: Any = json.loads(members[".json"].read())
@@ -83,5 +83,5 @@ def _written(members: Members) -> Written:
             metadata = None
         if isinstance(metadata, dict):
             text = next((metadata[key] for key in ("caption", "text") if isinstance(metadata.get(key), str)), None)
-            return Written() if text is None else Written(text, (), "txt")
-    return Written()
+            return SidecarContent() if text is None else SidecarContent(text, (), "txt")
+    return SidecarContent()

@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from dreamloom.base.errors import UserError
-from dreamloom.caption.sidecar import read_written
+from dreamloom.caption.sidecar import read_sidecars
 from dreamloom.train.data.control_files import SETTING_KEYS, FolderSettings, make_training_image, parse_settings
 from dreamloom.train.data.image import ByteRange, ImageFolder, ImageSettings, TrainingImage
 
@@ -67,7 +67,7 @@ def _image(row: Row, table: Path, number: int) -> TrainingImage:
     caption = next((str(row[column]) for column in CAPTION_COLUMNS if row.get(column) is not None), None)
     path = table.parent / file
     if caption is None:
-        image = make_training_image(path, file, FolderSettings(), read_written(path))
+        image = make_training_image(path, file, FolderSettings(), read_sidecars(path))
         return replace(image, settings=replace(image.settings, **values))
     return TrainingImage(file, ByteRange(path), caption, ImageSettings(**values))
 
