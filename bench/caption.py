@@ -113,7 +113,7 @@ def processes(names: set[str], place: str) -> Iterator[Callable[[str, str], Cost
     """Starts a process of each name; gives a function that has one of them take a turn."""
     command = [sys.executable, "-m", "bench.caption", *sys.argv[1:], "--serve"]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    started = {name: subprocess.Popen([*command, name, place], **pipes) for name in sorted(names)}
+    started: dict[str, Any] = {name: subprocess.Popen([*command, name, place], **pipes) for name in sorted(names)}
 
     def ask(process: str, turn: str) -> Cost:
         one = started[process]
@@ -197,7 +197,7 @@ def make_bare(place: Path, config: CaptionConfig, count: int) -> Callable[[], in
 
     loaded = load_blip(config).loaded
     pictures = [load_blip(config).prepare(Image.open(file)) for file in pictures_of(place, count)]
-    ready = torch.stack(pictures).to(loaded.device, loaded.dtype)
+    ready: Any = torch.stack(pictures).to(loaded.device, loaded.dtype)
 
     def turn() -> int:
         loaded.language_model.generation_config = GenerationConfig(min_new_tokens=TOKENS, max_new_tokens=TOKENS)

@@ -64,7 +64,7 @@ def duckdb(files: list[Path], output: Path) -> Callable[[], int]:
 
     def work() -> int:
         connect().sql(f"COPY ({query}) TO '{output}' (FORMAT parquet)")
-        return pq.read_metadata(output).num_rows
+        return int(pq.read_metadata(output).num_rows)
 
     return work
 
@@ -154,7 +154,7 @@ def report(rows: int, found: dict[str, dict[str, list[dict[str, float]]]]) -> No
             pairs = zip(ways["ours"], runs, strict=False)  # pandas has fewer
             ratios.setdefault(way, []).append(statistics.median(a["seconds"] / b["seconds"] for a, b in pairs))
     peaks = {way: max(run["peak_mb"] for ways in found.values() for run in ways[way]) for way in ratios}
-    line = {"rows": rows, "peak_mb": round(peaks["ours"])}
+    line: dict[str, float] = {"rows": rows, "peak_mb": round(peaks["ours"])}
     if "duckdb" in ratios:
         line |= {"vs_duckdb": round(max(ratios["duckdb"]), 2), "vs_pandas": round(1 / max(ratios["pandas"]), 2)}
         line |= {"duckdb_peak_mb": round(peaks["duckdb"]), "pandas_peak_mb": round(peaks["pandas"])}

@@ -18,6 +18,7 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from bench.scrape import candidates, served
 from dreamloom.scrape.collection import Collection, Status, Table
@@ -87,17 +88,17 @@ def journal_lines(collection: Collection) -> list[bytes]:
     return [line for line in lines if line.endswith(b"\n")]
 
 
-def journaled(collection: Collection) -> list[dict[str, str]]:
+def journaled(collection: Collection) -> list[dict[str, Any]]:
     """The rows that are finished."""
     return [json.loads(line) for line in journal_lines(collection)]
 
 
-def whole(collection: Collection, row: dict[str, str]) -> bool:
+def whole(collection: Collection, row: dict[str, Any]) -> bool:
     """Whether a row's image is there, if it should be."""
-    return row["status"] != Status.OK or os.path.getsize(collection.root / row["image"]) == row["bytes"]
+    return row["status"] != Status.OK or os.path.getsize(collection.root / row["image"]) == int(row["bytes"])
 
 
-def paths(rows: list[dict[str, str]]) -> list[str]:
+def paths(rows: list[dict[str, Any]]) -> list[str]:
     """What was asked for, as the server counts it."""
     return ["/" + row["url"].split("/", 3)[3] for row in rows]
 

@@ -30,7 +30,7 @@ def make_index(folder: Path, rows: int, group_rows: int) -> list[Path]:
     1 % repeat an address, 30 % lie on stock sites; a caption has some 80 letters.
     """
     folder.mkdir(parents=True)
-    paths = []
+    paths: list[Path] = []
     for start in range(0, rows, _FILE_ROWS):
         paths.append(folder / f"part-{len(paths):05d}.parquet")
         chunks = _chunks(start, min(_FILE_ROWS, rows - start))

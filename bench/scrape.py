@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -93,7 +93,7 @@ def against_peers(pictures: Path, count: int, rounds: int, work: Path) -> dict[s
     costs: dict[str, list[Cost]] = {"ours": [], "originals": [], "img2dataset": []}
     with served("--folder", str(pictures)) as url:
         urls = [f"{url}/file/{number}.jpg" for number in range(count)]
-        runs = {
+        runs: dict[str, Callable[[int], Cost]] = {
             "img2dataset": lambda turn: img2dataset(urls, work / f"i2d{turn}"),
             "ours": lambda turn: ours(urls, work / f"ours{turn}", f"--shrink-to={SIDE}"),
             "originals": lambda turn: ours(urls, work / f"originals{turn}", "--shrink-to=8192"),

@@ -35,7 +35,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment that holds the wheel alone, and sees the dependencies of the one that runs the tests."""
     folder = tmp_path_factory.mktemp("installed") / "venv"
     venv.create(folder, symlinks=True)
-    command = ["pip", "install", "--quiet", "--offline", "--no-deps", "--python", folder, wheel]
+    command = ["pip", "install", "--quiet", "--offline", "--no-deps", "--python", str(folder), str(wheel)]
     subprocess.run([sys.executable, "-m", "uv", *command], check=True)
     # A path in a .pth is put on sys.path, but the .pth files in it are not read: the editable install is not seen.
     (_site_packages(folder) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")

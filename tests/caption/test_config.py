@@ -55,8 +55,13 @@ def test_what_does_not_go_together_is_refused(values: dict[str, Any], words: str
 
 
 def test_a_clip_is_looked_for_where_one_is_needed(tiny: str, tmp_path: Path) -> None:
-    nowhere = {"model": tiny, "clip": ClipConfig(model=str(tmp_path))}
+    nowhere: dict[str, Any] = {"model": tiny, "clip": ClipConfig(model=str(tmp_path))}
     check(CaptionConfig(**nowhere))
-    for asks in [{"doubtful_below": 0.2}, {"top_p": 0.9, "num_candidates": 2}, {"templates": {"a": ["b"]}}]:
+    settings: list[dict[str, Any]] = [
+        {"doubtful_below": 0.2},
+        {"top_p": 0.9, "num_candidates": 2},
+        {"templates": {"a": ["b"]}},
+    ]
+    for asks in settings:
         with pytest.raises(UserError, match="not an open_clip model"):
             check(CaptionConfig(**nowhere, **asks))

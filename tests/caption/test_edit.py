@@ -1,6 +1,7 @@
 """Editing changes what the rules name, and nothing else, however often it is done."""
 
 import unicodedata
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -66,7 +67,7 @@ def test_whole_words_are_replaced(caption: str, replace: dict[str, str], result:
         ("a picture of a man", {"strip": ["a picture of"], "replace": {"a man": "jd"}, "prefix": "x,"}, "x, jd"),
     ],
 )
-def test_what_each_rule_does(caption: str, rules: dict[str, object], result: str) -> None:
+def test_what_each_rule_does(caption: str, rules: dict[str, Any], result: str) -> None:
     assert edited(caption, **rules) == result
 
 

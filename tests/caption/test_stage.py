@@ -124,7 +124,8 @@ def test_settings_of_speed_make_nothing_again(tiny: str, make_collection: Make, 
     config = config_of(tiny)
     before = recipes(collection, config)
     assert recipes(collection, config_of(tiny, batch_size=3, num_workers=1)) == before
-    for change in [{"num_beams": 2}, {"prompt": "a"}, {"precision": "bf16"}, {"keep_kinds": ["alt"]}]:
+    changes: list[dict[str, Any]] = [{"num_beams": 2}, {"prompt": "a"}, {"precision": "bf16"}, {"keep_kinds": ["alt"]}]
+    for change in changes:
         assert recipes(collection, config_of(tiny, **change)) != before
 
 
@@ -335,7 +336,8 @@ def test_what_no_model_was_asked_for_makes_nothing_again(
 ) -> None:
     collection = make_collection(count=2)
     before = recipes(collection, config_of(tiny))
-    for change in [{"clip": CLIP}, {"seed": 3}]:
+    changes: list[dict[str, Any]] = [{"clip": CLIP}, {"seed": 3}]
+    for change in changes:
         assert recipes(collection, config_of(tiny, **change)) == before
 
 

@@ -1,6 +1,6 @@
 """What the choices are, which rule each names, and what makes them stale."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ Make = Callable[..., Collection]
 TRAINING, TRUTH = Role.TRAINING, Role.GROUND_TRUTH
 
 
-def add_scores(collection: Collection, scores: list[dict[str, Any]], **config: Any) -> Collection:
+def add_scores(collection: Collection, scores: Sequence[Mapping[str, Any] | None], **config: Any) -> Collection:
     """Scores as the score stage would write them; None: an image that could not be decoded."""
     rows = iter(scores)
     for part in collection.parts(Table.RECORDS):

@@ -155,7 +155,7 @@ def test_a_head_of_another_width_is_refused(make_collection: Make, tiny_clip: Pa
         score(make_collection("c", [{}]), config)
 
 
-def test_a_folder_without_weights_is_refused(make_collection, tiny_clip: Path, tmp_path: Path) -> None:
+def test_a_folder_without_weights_is_refused(make_collection: Make, tiny_clip: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "open_clip_config.json").write_text((tiny_clip / "open_clip_config.json").read_text())

@@ -53,7 +53,7 @@ def workspace(make_collection: Make, tmp_path: Path) -> Path:
     people.write(Table.SCORES, "00000", scores, recipe="r", config=scored, summary=scored_all, models=models)
     sources = [Source(car, Role.TRAINING), Source(people, Role.GROUND_TRUTH)]
     choose(sources, ChooseConfig(min_aesthetic=5))
-    found = [
+    candidates_found = [
         {"caption": text, "kind": kind, "score": -1.0, "similarity": cosine}
         for text, kind, cosine in (("a smiling man", CaptionKind.MODEL, 0.19), ("a man", CaptionKind.ALT, 0.15))
     ]
@@ -63,7 +63,7 @@ def workspace(make_collection: Make, tmp_path: Path) -> Path:
         "kind": CaptionKind.MODEL,
         "model": "/me/jo/../blip",
     }
-    ranked = {"similarity": 0.19, "clip": "ViT-B-32 openai", "doubtful": True, "candidates": found}
+    ranked = {"similarity": 0.19, "clip": "ViT-B-32 openai", "doubtful": True, "candidates": candidates_found}
     written = [{"key": "bbbb0", **edited, **ranked}]
     people.write(Table.CAPTIONS, "00000", written, recipe="r", config=scored, summary=Summary(rows=1, kept=1))
     balance(sources, BalanceConfig(), tmp_path)

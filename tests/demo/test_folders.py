@@ -22,7 +22,7 @@ from dreamloom.demo.folders import (
     make_ffhq,
     make_imagenet,
 )
-from dreamloom.demo.world import STYLES, parse
+from dreamloom.demo.world import STYLES, Scene, parse
 
 
 def test_the_users_pictures_are_named_by_caption_as_everydream_has_it(tmp_path: Path) -> None:
@@ -36,7 +36,8 @@ def test_the_users_pictures_are_named_by_caption_as_everydream_has_it(tmp_path: 
     kinds = Counter((s.things[0].colour, s.background, s.style) for s in scenes)
     assert kinds == Counter(product(CONCEPT_COLOURS, CONCEPT_BACKGROUNDS, STYLES))
     # No size goes with one colour, background or style only: else the model would learn the two as one
-    for trait in (lambda s: s.things[0].colour, lambda s: s.background, lambda s: s.style):
+    traits: list[Callable[[Scene], str]] = [lambda s: s.things[0].colour, lambda s: s.background, lambda s: s.style]
+    for trait in traits:
         assert len({(s.size, trait(s)) for s in scenes}) == 2 * len({trait(s) for s in scenes})
 
 
@@ -79,7 +80,7 @@ def test_imagenet_has_a_folder_a_synset_and_its_traps(tmp_path: Path) -> None:
     )
     train = tmp_path / "imagenet" / "ILSVRC" / "Data" / "CLS-LOC" / "train"
     assert {folder.name for folder in train.iterdir()} == set(names)
-    kinds = Counter()
+    kinds = Counter[tuple[str | None, str]]()
     for path in train.rglob("*.JPEG"):
         assert path.stem.startswith(f"{path.parent.name}_")
         with Image.open(path) as image:

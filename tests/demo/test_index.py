@@ -61,7 +61,7 @@ def test_a_row_says_what_its_exhibit_is() -> None:
 def test_nulls_outliers_and_bad_rows_at_laions_rates(table: pa.Table) -> None:
     def share(column: str, above: float) -> float:
         values = [v for v in table.column(column).to_pylist() if v is not None]
-        return sum(v > above for v in values) / len(values)
+        return sum(bool(v > above) for v in values) / len(values)
 
     nulls = {name: table.column(name).null_count / len(table) for name in SCHEMA.names}
     assert nulls["hash"] == nulls["similarity"] == 0

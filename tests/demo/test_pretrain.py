@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from dreamloom.demo.pretrain_blip import bert_tokenizer, make_blip, train_blip
+from dreamloom.demo.pretrain_blip import make_blip, train_blip
 from dreamloom.demo.pretrain_clip import fit_head, make_clip, train_clip
 from dreamloom.demo.pretrain_diffusion import make_text_encoder, make_unet, train_diffusion
 from dreamloom.demo.pretrain_loop import Schedule, fit
 from dreamloom.demo.pretrain_vae import make_vae, train_vae
-from dreamloom.demo.pretrain_words import WORDS, clip_tokenizer
+from dreamloom.demo.pretrain_words import WORDS, bert_tokenizer, clip_tokenizer
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +63,8 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path, killed_at:
         def loss(step: int) -> torch.Tensor:
             if step == kill:
                 raise Killed
-            return model(torch.randn(8, 4)).square().mean()
+            output: torch.Tensor = model(torch.randn(8, 4))
+            return output.square().mean()
 
         fit("tiny", {"model": model}, loss, Schedule(6, 8, 0.1, every=2, save_seconds=0), work, seed=1)
         return [p.detach().clone() for p in model.parameters()]

@@ -10,6 +10,7 @@ from PIL import Image
 
 import dreamloom.demo.run as demo_run
 from dreamloom.base.errors import UserError
+from dreamloom.demo.exam import SHOWN
 from dreamloom.demo.home import PROJECT, WITHOUT, make_home
 from dreamloom.demo.run import demo as run_demo
 
@@ -46,7 +47,7 @@ def test_the_demo_compares_both_runs_and_has_nothing_to_do_when_run_again(
         assert picture.width > 1000 and len(np.unique(np.asarray(picture.convert("L")))) > 50
     for arm in ("before", "with", "without"):
         marks = json.loads((short / "exam" / arm / "marks.json").read_text())
-        assert 0 <= marks["general"] <= 1 and len(marks["shown"]) == len(demo_run.SHOWN)
+        assert 0 <= marks["general"] <= 1 and len(marks["shown"]) == len(SHOWN)
     assert (short / "with" / "model" / "model_index.json").exists()
 
     run_demo(folder=short)

@@ -62,7 +62,8 @@ def test_the_chain_runs_part_by_part_and_shows_what_it_made(finished: Any) -> No
     state = end_to_end(finished.file, return_state=True)
     assert state.is_completed()
     with get_client(sync_client=True) as client:
-        assert client.read_flow_run(state.state_details.flow_run_id).name == "small"
+        flow_run = state.state_details.flow_run_id
+        assert flow_run and client.read_flow_run(flow_run).name == "small"
     captions = ["caption circles 00000", "caption squares 00000", "caption squares 00001"]
     tasks = dict.fromkeys([*captions, "balance all", "train all", "export all"], "Completed")
     assert task_runs(state, tasks) == tasks

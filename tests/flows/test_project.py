@@ -114,7 +114,8 @@ def test_relative_paths_begin_where_the_file_lies(small: Any, monkeypatch: pytes
     monkeypatch.chdir(small.folder / "elsewhere")
     for path in (small.file, Path("../project.yaml"), Path("..")):
         project = load_project(path)
-        for found in (project.workspace, project.sources["circles"].path):
+        circles: Any = project.sources["circles"]
+        for found in (project.workspace, circles.path):
             assert found.is_absolute()
             assert os.path.realpath(found.parent) == os.path.realpath(small.folder)
 

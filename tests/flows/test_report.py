@@ -4,6 +4,7 @@ import html
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from dreamloom.flows.report import report_path, write_report
@@ -13,7 +14,7 @@ def pictures_of(page: Path) -> list[Path]:
     return [page.parent / unquote(place) for place in re.findall(r'<img src="([^"]+)"', page.read_text())]
 
 
-def test_a_run_ends_with_a_report(finished) -> None:
+def test_a_run_ends_with_a_report(finished: Any) -> None:
     page = report_path(finished.workspace)
     text = html.unescape(re.sub("<[^>]+>", " ", page.read_text()))
     assert "squares ground_truth" in " ".join(text.split())
@@ -23,13 +24,13 @@ def test_a_run_ends_with_a_report(finished) -> None:
     assert all(file.is_file() for file in found)
 
 
-def test_a_moved_workspace_still_shows_its_pictures(finished, tmp_path: Path) -> None:
+def test_a_moved_workspace_still_shows_its_pictures(finished: Any, tmp_path: Path) -> None:
     moved = shutil.copytree(finished.workspace, tmp_path / "else where")
     shutil.rmtree(finished.workspace)
     assert all(file.is_file() for file in pictures_of(report_path(moved)))
 
 
-def test_it_is_written_again_only_where_something_was_made_or_it_is_gone(finished) -> None:
+def test_it_is_written_again_only_where_something_was_made_or_it_is_gone(finished: Any) -> None:
     page = report_path(finished.workspace)
     page.write_text("mine")
     finished.run()
@@ -43,14 +44,14 @@ def test_it_is_written_again_only_where_something_was_made_or_it_is_gone(finishe
     assert page.read_text() != "old"
 
 
-def test_an_evaluation_that_is_no_longer_asked_for_is_not_shown(finished) -> None:
+def test_an_evaluation_that_is_no_longer_asked_for_is_not_shown(finished: Any) -> None:
     (finished.workspace / "report" / "evaluation.json").write_text('{"evaluation": {"learned": "of another run"}}')
     report_path(finished.workspace).unlink()
     finished.run()
     assert "learned" in report_path(finished.workspace).read_text()
 
 
-def test_names_are_text_and_not_html(finished) -> None:
+def test_names_are_text_and_not_html(finished: Any) -> None:
     (run,) = (finished.workspace / "runs").glob("2*")
     write_report("<script>", finished.workspace, run, None)
     assert "<script>" not in report_path(finished.workspace).read_text()

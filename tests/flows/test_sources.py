@@ -121,7 +121,7 @@ def test_prefect_yaml_deploys_each_kind() -> None:
 @pytest.mark.parametrize("entrypoint", ingest_flows.entrypoints(), ids=lambda entrypoint: entrypoint.split(".")[-1])
 def test_prefect_finds_the_flow_of_each_kind(entrypoint: str) -> None:
     name = entrypoint.split(".")[-1]
-    flow = load_flow_from_entrypoint(entrypoint)
+    flow: Any = load_flow_from_entrypoint(entrypoint)
     assert flow.name == f"ingest-{name}"
     assert flow is getattr(ingest_flows, name)
     config = get_kind(name).config
@@ -144,6 +144,6 @@ def test_a_kind_is_whole(kind: Any) -> None:
 
 
 def test_a_source_s_stage_sees_its_own_fields_only(small: Any) -> None:
-    config = kind_config(small.load().sources["squares"])
+    config: Any = kind_config(small.load().sources["squares"])
     assert type(config) is get_kind("folder").config
     assert config.part_rows == 3

@@ -12,7 +12,8 @@ from dreamloom.caption.captioners.nucleus import NucleusSampler, random_numbers,
 
 def chances_of(scores: torch.Tensor, top_p: float) -> torch.Tensor:
     """By transformers."""
-    return TopPLogitsWarper(top_p)(torch.empty(0), scores).double().softmax(-1)
+    kept: torch.Tensor = TopPLogitsWarper(top_p)(torch.empty(0), scores)
+    return kept.double().softmax(-1)
 
 
 @pytest.mark.slow

@@ -39,10 +39,17 @@ def tar(path: Path, members: dict[str, bytes]) -> Path:
 
 def by_img2dataset(folder: Path, shard: int, count: int = 4, failed: tuple[int, ...] = ()) -> None:
     """A shard as img2dataset 1.47 writes it: its table in the order in which downloads ended, failures in it alone."""
-    members, rows = {}, []
+    members: dict[str, bytes] = {}
+    rows: list[Row] = []
     for number in reversed(range(count)):
         key = f"{shard:05d}{number:04d}"
-        row = {"url": f"http://h/{key}", "caption": f" a car {key} ", "LICENSE": "cc0", "key": key, "status": "success"}
+        row: Row = {
+            "url": f"http://h/{key}",
+            "caption": f" a car {key} ",
+            "LICENSE": "cc0",
+            "key": key,
+            "status": "success",
+        }
         row |= {"error_message": None, "width": 24, "height": 16, "original_width": 48, "original_height": 32}
         row["sha256"] = key
         if number in failed:

@@ -387,7 +387,7 @@ def test_mistakes_are_one_clear_sentence(tmp_path: Path) -> None:
     (tmp_path / "not.parquet").write_text("no parquet at all")
     bare = index(tmp_path / "bare.parquet", [{"URL": "http://h.org/1", "TEXT": "x"}])
     no_url = index(tmp_path / "no_url.parquet", [{"TEXT": "x"}])
-    for config, said in [
+    mistakes: list[tuple[dict[str, Any], str]] = [
         ({"index": [str(tmp_path / "*.pq")]}, "No parquet file is at"),
         ({"index": []}, "`index` is empty"),
         ({"index": [str(tmp_path / "not.parquet")]}, "can't be read as parquet"),
@@ -399,7 +399,8 @@ def test_mistakes_are_one_clear_sentence(tmp_path: Path) -> None:
         ({"index": [bare], "take": "best"}, "no aesthetic scores"),
         ({"index": [bare], "licences": ["cc0"]}, "no column for licence"),
         ({"index": [bare], "words": Words(regex=["(a"])}, "not a regular expression"),
-    ]:
+    ]
+    for config, said in mistakes:
         with pytest.raises(UserError, match=said) as caught:
             filter_laion(Collection(tmp_path / "c"), FilterConfig(**config))
         assert "\n" not in str(caught.value)

@@ -96,7 +96,8 @@ class Bookkeeping:
     """Whether what a killed run had stored was fetched again."""
 
     def __init__(self, site: Any, collection: Collection) -> None:
-        self.site, self.collection, self.asked = site, collection, {}
+        self.site, self.collection = site, collection
+        self.asked: dict[str, int] = {}
 
     def note(self) -> None:
         for row in journaled(self.collection):
@@ -154,7 +155,8 @@ def test_killed_at_any_write_it_ends_as_if_undisturbed(site: Any, tmp_path: Path
 def test_killed_while_it_waits_for_an_answer_it_ends_as_if_undisturbed(site: Any, tmp_path: Path) -> None:
     urls = some_pages(site)
     expected = undisturbed(site, tmp_path, urls)
-    collection, running = Collection(tmp_path / "c"), []
+    collection = Collection(tmp_path / "c")
+    running: list[subprocess.Popen[bytes]] = []
     site.candidates(collection, urls)
     books = Bookkeeping(site, collection)
     killing = {5, 13, 22}
@@ -164,12 +166,13 @@ def test_killed_while_it_waits_for_an_answer_it_ends_as_if_undisturbed(site: Any
         async def answer(request: web.Request) -> web.StreamResponse:
             if sum(site.hits.values()) in killing:
                 os.kill(running[-1].pid, signal.SIGKILL)
-            return await plain[path](request)
+            response: web.StreamResponse = await plain[path](request)
+            return response
 
         return answer
 
     site.pages = {path: deadly(path) for path in plain}
-    codes = []
+    codes: list[int] = []
     while not codes or codes[-1]:
         running.append(subprocess.Popen([sys.executable, "-c", script(collection, site)]))
         codes.append(running[-1].wait(timeout=120))

@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -81,7 +82,8 @@ def test_transparent_pixels_are_the_background(shared_data: Path) -> None:
 def test_avif_is_turned_as_its_boxes_say(shared_data: Path) -> None:
     """irot 1 (a quarter to the left), then imir 0 (top to bottom): together, rows become columns (ISO 23008-12)."""
     path = shared_data / "hostile" / "pillow" / "avif" / "rot1mir0.avif"
-    stored = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    pixels: Any = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    stored = pixels[..., ::-1]
     assert np.abs(np.asarray(decode(path), int) - stored.transpose(1, 0, 2)).max() <= 1
 
 

@@ -65,7 +65,8 @@ def predict(unet: Any, text_encoder: Any) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(0, 200, (2, 24), generator=generator)
     noisy = torch.randn(2, 4, 8, 8, generator=generator)
-    return unet(noisy, torch.tensor([10, 700]), text_encoder(tokens)[0]).sample
+    predicted: torch.Tensor = unet(noisy, torch.tensor([10, 700]), text_encoder(tokens)[0]).sample
+    return predicted
 
 
 def of(model: Model) -> torch.Tensor:
