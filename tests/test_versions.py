@@ -136,7 +136,11 @@ OLD = HOUSE / "tests" / "fixtures" / "release-0.1"
 
 def test_the_configs_of_an_old_collection_have_today_s_keys() -> None:
     collection = Collection(OLD / "collections" / "circles")
-    configs = {Table.RECORDS: FolderConfig, Table.SCORES: ScoreConfig, Table.CAPTIONS: CaptionConfig}
+    configs: dict[Table, type[StageConfig]] = {
+        Table.RECORDS: FolderConfig,
+        Table.SCORES: ScoreConfig,
+        Table.CAPTIONS: CaptionConfig,
+    }
     for table, config in configs.items():
         config.model_validate(collection.config(table, "00000"))
     assert collection.config(Table.SCORES, "00000")["aesthetic_head"] == "demo/models/aesthetic_head.safetensors"
@@ -156,7 +160,7 @@ def test_the_rows_of_an_old_collection_are_read() -> None:
 
 def test_every_old_key_of_a_part_s_config_has_a_new_one() -> None:
     kinds = [kind.config for kind in all_kinds()]
-    configs = {
+    configs: dict[Table, list[type[StageConfig]]] = {
         Table.CANDIDATES: [FilterConfig],
         Table.RECORDS: [ScrapeConfig, *(kind for kind in kinds if kind is not FilterConfig)],
         Table.SCORES: [ScoreConfig],
