@@ -50,7 +50,7 @@ class Case:
     """The status it gets; several where it depends on the machine, parted by |."""
     answer: Answer | bytes | None = None
     """What its host answers; None: nothing listens, or nobody should ask."""
-    urls: tuple[str, ...] = ("http://{at}/picture.jpg",)
+    urls: tuple[str, ...] = ("http://{at}/image.jpg",)
     robots: Answer | bytes | None = None
     """Its robots.txt; None: it has none."""
     text: str | None = "an image"

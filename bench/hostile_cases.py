@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import aiohttp.connector
 import numpy as np
 
-from bench import hostile_pictures as bad
+from bench import hostile_images as bad
 from bench.hostile import Case, Site, endless, moved, once, only, reply, send
 from dreamloom.base.stage import Summary
 from dreamloom.scrape.collection import Collection, Row, Table, key_of
@@ -89,12 +89,12 @@ def _network() -> Iterator[Case]:
     yield Case("9", "reset in the middle", "short_body", send(reply(half, length=len(body)), pause_s=0.1, reset=True))
     yield Case("10", "a certificate that is expired, another's, and self-made", "tls", urls=("https://{expired}/",))
     yield Case("10", "https of a server that speaks http", "tls", good(), ("https://{at}/",))
-    yield Case("11", "a redirect to itself", "too_many_redirects", moved("http://{at}/picture.jpg"))
+    yield Case("11", "a redirect to itself", "too_many_redirects", moved("http://{at}/image.jpg"))
     for status in (301, 308):
-        there = once(moved("/picture.jpg", status), good())
+        there = once(moved("/image.jpg", status), good())
         yield Case("12", f"redirected with {status}", "ok", there, shows=scene)
     yield Case("13", "a redirect to a host whose robots.txt refuses", "opted_out", moved("http://127.0.1.1:{port}/x"))
-    leaves = ("https://{secure}/{at}/picture.jpg",)
+    leaves = ("https://{secure}/{at}/image.jpg",)
     yield Case("14", "https that leads to http", "ok", good(), leaves, shows=scene)
     unknown = ("http://no-such-name.invalid/",)
     yield Case("15", "a name that does not exist", "dns_unknown|dns_temporary", urls=unknown)

@@ -58,10 +58,8 @@ def run_ours(of: list[Case], place: Path) -> list[str]:
     collection = Collection(place / "ours")
     with Site(of) as site:
         last = [rows[-1] for rows in scraped(site, collection)]
-    pictures = [collection.root / row["image"] if row["image"] else None for row in last]
-    return [
-        _verdict(case, f"`{row['status']}`", picture) for case, row, picture in zip(of, last, pictures, strict=True)
-    ]
+    paths = [collection.root / row["image"] if row["image"] else None for row in last]
+    return [_verdict(case, f"`{row['status']}`", path) for case, row, path in zip(of, last, paths, strict=True)]
 
 
 def run_img2dataset(of: list[Case], place: Path) -> list[str]:
@@ -77,17 +75,17 @@ def run_img2dataset(of: list[Case], place: Path) -> list[str]:
         subprocess.run(command, check=True, env=quiet, stdout=sys.stderr)
     verdicts: dict[int, str] = {}
     for row in pq.read_table(place / "theirs" / "00000.parquet").to_pylist():
-        picture = place / "theirs" / "00000" / f"{row['key']}.png"
+        path = place / "theirs" / "00000" / f"{row['key']}.png"
         said = " ".join((row["error_message"] or "").split())[:44].replace("|", "/")
         status = "stored" if row["status"] == "success" else f"failed: {said}"
-        verdicts[row["case"]] = _verdict(of[row["case"]], status, picture if picture.exists() else None)
+        verdicts[row["case"]] = _verdict(of[row["case"]], status, path if path.exists() else None)
     return [verdicts.get(number, "no row at all") for number in range(len(of))]
 
 
-def _verdict(case: Case, status: str, picture: Path | None) -> str:
-    if picture is None or case.shows is None:
+def _verdict(case: Case, status: str, path: Path | None) -> str:
+    if path is None or case.shows is None:
         return status
-    with Image.open(picture) as image:
+    with Image.open(path) as image:
         shown = np.asarray(image.convert("RGB"), float)
     if shown.shape != case.shows.shape:
         return f"{status}, on its side"

@@ -1,6 +1,6 @@
 """A scrape of 5,000 that is killed, -9, at twenty random moments: what it lost, and what it fetched twice.
 
-    python -m bench.kills [--pictures 5000] [--kills 20] [--seed 0]
+    python -m bench.kills [--images 5000] [--kills 20] [--seed 0]
 
 A moment is chosen by how many rows the journal has, which is the one thing that a kill can hurt. Counts what was asked
 for again though it was journaled, compares tables and images with an undisturbed run's, and prints JSON. Exits with 1
@@ -29,19 +29,19 @@ FLAGS = ["--allow-private-addresses", "--min-side=16", "--concurrency-per-host=1
 def main() -> None:
     """Kills, and compares."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=5000)
+    parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     dice = random.Random(given.seed)
     with tempfile.TemporaryDirectory() as place, served() as url:
-        urls = [f"{url}/counted/{number}.jpg" for number in range(given.pictures)]
+        urls = [f"{url}/counted/{number}.jpg" for number in range(given.images)]
         calm, killed = Collection(Path(place) / "calm"), Collection(Path(place) / "killed")
         for collection in (calm, killed):
             candidates(collection, urls)
         subprocess.run(command(calm), check=True, stdout=subprocess.DEVNULL)
         before = hits(url)
-        marks = sorted(dice.sample(range(given.pictures * 19 // 20), given.kills))
+        marks = sorted(dice.sample(range(given.images * 19 // 20), given.kills))
         lost, asked_when_journaled = 0, dict[str, int]()
         for mark in marks:
             kill_at(killed, mark, dice)
@@ -54,14 +54,14 @@ def main() -> None:
         asked = sum(after.values()) - sum(before.values())
         report = {
             "kills": len(marks),
-            "requests_beyond_one_each": asked - given.pictures,
+            "requests_beyond_one_each": asked - given.images,
             "journaled_and_lost": lost,
             "journaled_and_fetched_twice": twice,
             "tables_equal": calm.stamps(Table.RECORDS) == killed.stamps(Table.RECORDS),
-            "pictures_equal": pictures(calm) == pictures(killed),
+            "images_equal": images(calm) == images(killed),
         }
     print(json.dumps(report))
-    sys.exit(lost + twice > 0 or not (report["tables_equal"] and report["pictures_equal"]))
+    sys.exit(lost + twice > 0 or not (report["tables_equal"] and report["images_equal"]))
 
 
 def command(collection: Collection) -> list[str]:
@@ -110,7 +110,7 @@ def hits(url: str) -> dict[str, int]:
     return counted
 
 
-def pictures(collection: Collection) -> dict[str, bytes]:
+def images(collection: Collection) -> dict[str, bytes]:
     """Name → bytes of every stored image."""
     return {path.name: path.read_bytes() for path in (collection.root / "images").rglob("*.*")}
 

@@ -1,6 +1,6 @@
 """The scraper beside img2dataset 1.47 on the same images, beside itself with a faulty web, and with next to none.
 
-    python -m bench.scrape [--pictures 1000] [--rounds 2] [--urls 100000] [--only peers|faults|urls] [--keep FOLDER]
+    python -m bench.scrape [--images 1000] [--rounds 2] [--urls 100000] [--only peers|faults|urls] [--keep FOLDER]
 
 peers   camera-like JPEGs from a loopback server to 512 px on the short side, JPEG q95: images per CPU-second and peak
         memory of `dreamloom scrape` and of img2dataset, in turns; and of `dreamloom scrape` keeping the originals.
@@ -32,7 +32,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.web import make_pictures
+from bench.web import make_images
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.scrape.collection import Collection, Table, key_of
 
@@ -69,7 +69,7 @@ class Cost:
 def main() -> None:
     """Measures what is asked for, and prints a table and JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--urls", type=int, default=100_000)
     parser.add_argument("--only", choices=["peers", "faults", "urls"])
@@ -79,19 +79,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         work = Path(place)
         if given.only in (None, "peers"):
-            report |= against_peers(given.keep or work / "pictures", given.pictures, given.rounds, work)
+            report |= against_peers(given.keep or work / "images", given.images, given.rounds, work)
         if given.only in (None, "faults"):
-            report |= with_faults(given.keep or work / "pictures", given.pictures, given.rounds, work)
+            report |= with_faults(given.keep or work / "images", given.images, given.rounds, work)
         if given.only in (None, "urls"):
             report |= per_address(given.urls, work)
     print(json.dumps(report))
 
 
-def against_peers(pictures: Path, count: int, rounds: int, work: Path) -> dict[str, Any]:
+def against_peers(images: Path, count: int, rounds: int, work: Path) -> dict[str, Any]:
     """Images per CPU-second and memory, ours against img2dataset's."""
-    make_pictures(pictures, count)
+    make_images(images, count)
     costs: dict[str, list[Cost]] = {"ours": [], "originals": [], "img2dataset": []}
-    with served("--folder", str(pictures)) as url:
+    with served("--folder", str(images)) as url:
         urls = [f"{url}/file/{number}.jpg" for number in range(count)]
         runs: dict[str, Callable[[int], Cost]] = {
             "img2dataset": lambda turn: img2dataset(urls, work / f"i2d{turn}"),
@@ -116,12 +116,12 @@ def against_peers(pictures: Path, count: int, rounds: int, work: Path) -> dict[s
     }
 
 
-def with_faults(pictures: Path, count: int, rounds: int, work: Path) -> dict[str, Any]:
+def with_faults(images: Path, count: int, rounds: int, work: Path) -> dict[str, Any]:
     """How much longer a run takes whose web has faults."""
-    make_pictures(pictures, count)
+    make_images(images, count)
     walls: dict[str, list[float]] = {"latency": [], "faults": []}
     named: Counter[str] = Counter()
-    with served("--folder", str(pictures)) as url:
+    with served("--folder", str(images)) as url:
         for turn in range(rounds):
             for kind in walls:
                 urls = [f"{url}/{kind}/{number}.jpg" for number in range(count)]

@@ -20,7 +20,7 @@ SIZES = ((1600, 1200), (2400, 1800), (3000, 2000), (2448, 3264))
 """Width and height, as telephones and small cameras of the web's years have them."""
 
 
-def make_pictures(folder: Path, count: int) -> None:
+def make_images(folder: Path, count: int) -> None:
     """Camera-like JPEGs, each of its own: smooth colours, edges, and the grain of a sensor; 2 to 3 bits a pixel."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [number for number in range(count) if not (folder / f"{number}.jpg").exists()]
@@ -38,12 +38,12 @@ def _make(folder: Path, number: int) -> None:
     dice = np.random.default_rng(number)
     width, height = SIZES[number % len(SIZES)]
     coarse = Image.fromarray(dice.integers(0, 256, (height // 150, width // 150, 3), dtype=np.uint8))
-    picture = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(np.int16)
+    image = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(np.int16)
     x, y = dice.integers(0, width // 2), dice.integers(0, height // 2)
-    picture[y : y + height // 3, x : x + width // 3] = dice.integers(0, 256, 3)
+    image[y : y + height // 3, x : x + width // 3] = dice.integers(0, 256, 3)
     top, left = dice.integers(0, 4096 - height), dice.integers(0, 4096 - width)
-    picture += _grain()[top : top + height, left : left + width, None]
-    Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.jpg", quality=90)
+    image += _grain()[top : top + height, left : left + width, None]
+    Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.jpg", quality=90)
 
 
 @cache

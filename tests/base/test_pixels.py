@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from bench.hostile_pictures import TURNED, swapped_profile
+from bench.hostile_images import TURNED, swapped_profile
 from dreamloom.base.pixels import ImageError, check_whole, decode, read_header
 
 Pixels = npt.NDArray[Any]

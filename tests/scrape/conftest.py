@@ -74,7 +74,7 @@ class Web:
         return self.handle(path, answer)
 
     @staticmethod
-    def picture(seed: int, width: int = 64, height: int = 48, name: str = "JPEG") -> bytes:
+    def image(seed: int, width: int = 64, height: int = 48, name: str = "JPEG") -> bytes:
         """An image that no other seed gives."""
         pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
         out = io.BytesIO()
@@ -85,7 +85,7 @@ class Web:
     def candidates(collection: Collection, urls: list[str | None], part: str = "00000") -> list[str]:
         """Writes a part of candidates with these addresses. Gives their keys."""
         keys = [key_of("url", part, str(number), url or "") for number, url in enumerate(urls)]
-        rows = [{"key": k, "url": u, "text": f"picture {n}"} for n, (k, u) in enumerate(zip(keys, urls, strict=True))]
+        rows = [{"key": k, "url": u, "text": f"image {n}"} for n, (k, u) in enumerate(zip(keys, urls, strict=True))]
         summary = Summary(rows=len(rows), kept=len(rows))
         collection.write(Table.CANDIDATES, part, rows, recipe=f"r{urls}", config=_AnyConfig(), summary=summary)
         return keys

@@ -152,7 +152,7 @@ def test_real_photos_of_people(shared_data: Path, tmp_path: Path) -> None:
 def test_photos_that_are_not_there_are_downloaded_by_their_address(tmp_path: Path, site: Any) -> None:
     content = document(7, 9)
     for image in content["images"]:
-        image["coco_url"] = site.put(f"/{image['id']}.jpg", site.picture(image["id"]))
+        image["coco_url"] = site.put(f"/{image['id']}.jpg", site.image(image["id"]))
     config = coco(tmp_path, content).model_copy(update={"images": None})
     collection = Collection(tmp_path / "scenes")
     summary = ingest_coco(collection, config)

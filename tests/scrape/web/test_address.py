@@ -182,7 +182,7 @@ def test_a_name_that_changes_its_mind_gains_nothing(
     monkeypatch.setattr("dreamloom.scrape.web.address.is_public", lambda ip: str(ip) == "127.0.0.1" or is_public(ip))
     fickle = Fickle()
     monkeypatch.setattr("dreamloom.scrape.web.http.system_resolver", lambda: fickle)
-    urls = [site.put(f"/{n}", site.picture(n)).replace("127.0.0.1", "fickle.example") for n in range(3)]
+    urls = [site.put(f"/{n}", site.image(n)).replace("127.0.0.1", "fickle.example") for n in range(3)]
     rows = site.scraped(collection, urls, allow_private_addresses=False)
     assert [row["status"] for row in rows] == ["ok"] * 3
     assert fickle.asked == 1

@@ -20,7 +20,7 @@ from dreamloom.scrape.web.scrape import scrape
 Row = dict[str, Any]
 
 
-def pictures(collection: Collection) -> dict[str, bytes]:
+def images(collection: Collection) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in (collection.root / "images").rglob("*") if p.is_file()}
 
 
@@ -32,14 +32,14 @@ def journaled(collection: Collection) -> list[Row]:
 
 
 def test_equal_bytes_are_stored_once_and_the_first_candidate_has_them(site: Any, collection: Collection) -> None:
-    picture = site.picture(1)
+    image = site.image(1)
 
     async def late(_: web.Request) -> web.StreamResponse:
         while not any(row["url"].endswith("/soon") for row in journaled(collection)):
             await asyncio.sleep(0.01)
-        return web.Response(body=picture)
+        return web.Response(body=image)
 
-    urls = [site.handle("/late", late), site.put("/soon", picture), site.put("/other", site.picture(2))]
+    urls = [site.handle("/late", late), site.put("/soon", image), site.put("/other", site.image(2))]
     first, second, other = site.scraped(collection, urls)
     assert (first["status"], second["status"], other["status"]) == ("ok", "duplicate", "ok")
     assert second["detail"] == f"repeats {first['key']}"
@@ -54,7 +54,7 @@ def test_the_order_of_finishing_changes_nothing(site: Any, tmp_path: Path) -> No
     def at_some_time(seed: int) -> Any:
         async def answer(_: web.Request) -> web.StreamResponse:
             await asyncio.sleep(dice.uniform(0, 0.05))
-            return web.Response(body=site.picture(seed)) if seed else web.Response(status=404)
+            return web.Response(body=site.image(seed)) if seed else web.Response(status=404)
 
         return answer
 
@@ -63,7 +63,7 @@ def test_the_order_of_finishing_changes_nothing(site: Any, tmp_path: Path) -> No
     for run in range(3):
         collection = Collection(tmp_path / str(run))
         rows = site.scraped(collection, urls, concurrency=8, concurrency_per_host=8)
-        seen.append((rows, collection.stamp(Table.RECORDS, "00000"), pictures(collection)))
+        seen.append((rows, collection.stamp(Table.RECORDS, "00000"), images(collection)))
     assert seen[0] == seen[1] == seen[2]
     assert [row["status"] for row in seen[0][0]] == [
         "http_404" if n % 10 == 0 else "ok" if n < 10 else "duplicate" for n in range(30)
@@ -86,10 +86,10 @@ scrape(Collection(Path({str(collection.root)!r})), config.model_copy(update={{"c
 
 def some_pages(site: Any) -> list[str]:
     """Thirty addresses: images, among them copies and one to shrink, and failures."""
-    urls = [site.put(f"/{n}", site.picture(n % 22)) for n in range(26)]
-    urls[3] = site.put("/big", site.picture(99, 1500, 1200))
+    urls = [site.put(f"/{n}", site.image(n % 22)) for n in range(26)]
+    urls[3] = site.put("/big", site.image(99, 1500, 1200))
     urls += [site.put("/gone", status=404), site.put("/no", b"<html>"), "ftp://h.org/"]
-    return [*urls, site.put("/small", site.picture(1, 4, 4))]
+    return [*urls, site.put("/small", site.image(1, 4, 4))]
 
 
 class Bookkeeping:
@@ -114,12 +114,12 @@ def undisturbed(site: Any, tmp_path: Path, urls: list[str]) -> tuple[list[Row], 
     calm = Collection(tmp_path.parent / f"{tmp_path.name}-calm")
     rows = site.scraped(calm, urls)
     site.hits.clear()
-    return rows, calm.stamps(Table.RECORDS), pictures(calm)
+    return rows, calm.stamps(Table.RECORDS), images(calm)
 
 
 def after(collection: Collection) -> tuple[list[Row], list[str], dict[str, bytes]]:
     assert not [p for p in collection.root.rglob(".*") if p.name != ".lock"]
-    return collection.read(Table.RECORDS).to_pylist(), collection.stamps(Table.RECORDS), pictures(collection)
+    return collection.read(Table.RECORDS).to_pylist(), collection.stamps(Table.RECORDS), images(collection)
 
 
 def test_a_journal_that_outlived_its_part_goes_with_the_next_run(site: Any, tmp_path: Path) -> None:
@@ -185,11 +185,11 @@ def test_killed_while_it_waits_for_an_answer_it_ends_as_if_undisturbed(site: Any
 
 @pytest.mark.slow
 def test_a_kill_in_a_retry_loses_nothing(site: Any, tmp_path: Path, crash: Any) -> None:
-    urls = [site.put(f"/{n}", status=503) for n in range(6)] + [site.put("/ok", site.picture(50))]
+    urls = [site.put(f"/{n}", status=503) for n in range(6)] + [site.put("/ok", site.image(50))]
     collection = Collection(tmp_path / "c")
     before = site.scraped(collection, urls)
     for n in range(6):
-        site.put(f"/{n}", site.picture(n))
+        site.put(f"/{n}", site.image(n))
     retry = script(collection, site).replace("))\n", "), retry=['http_5xx'])\n")
     assert "retry=" in retry
     assert crash.run(retry, 28)
@@ -200,7 +200,7 @@ def test_a_kill_in_a_retry_loses_nothing(site: Any, tmp_path: Path, crash: Any) 
     assert scrape(collection, site.config, retry=[Status.HTTP_5XX]).kept == 7
     assert site.hits["/ok"] == 1
     books.check()
-    assert len(pictures(collection)) == 7
+    assert len(images(collection)) == 7
 
 
 # What a run leaves behind, damaged
@@ -225,11 +225,11 @@ def test_a_journal_that_was_cut_short_or_planned_otherwise(tmp_path: Path) -> No
         assert journal.rows == {}
 
 
-def test_a_picture_that_a_power_cut_took_is_fetched_again(site: Any, collection: Collection) -> None:
-    urls = [site.put("/a", site.picture(1)), site.put("/a copy", site.picture(1)), site.put("/b", site.picture(2))]
+def test_an_image_that_a_power_cut_took_is_fetched_again(site: Any, collection: Collection) -> None:
+    urls = [site.put("/a", site.image(1)), site.put("/a copy", site.image(1)), site.put("/b", site.image(2))]
     rows = site.scraped(collection, [*urls, site.put("/c", status=503)])
     (collection.root / rows[0]["image"]).write_bytes(b"")
-    site.put("/a", site.picture(3))
+    site.put("/a", site.image(3))
     scrape(collection, site.config, retry=[Status.HTTP_5XX])
     assert [site.hits[p] for p in ("/a", "/a copy", "/b", "/c")] == [2, 2, 1, 2]
     assert [r["status"] for r in collection.read(Table.RECORDS).to_pylist()] == ["ok", "ok", "ok", "http_5xx"]

@@ -23,7 +23,7 @@ from PIL import Image
 
 from bench.hostile import Site
 from bench.hostile_cases import cases, scraped
-from bench.hostile_pictures import png
+from bench.hostile_images import png
 from dreamloom.base.errors import UserError
 from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.collection.journal import Journal
@@ -81,7 +81,7 @@ def test_private_addresses_are_refused_in_every_spelling_and_on_every_hop(
     """Items 20 to 22. In this test's internet, 127.0.0.9 is a public address."""
     monkeypatch.setattr("dreamloom.scrape.web.address.is_public", lambda ip: str(ip) == "127.0.0.9" or is_public(ip))
     target = f"http://{host}:{site.port}/secret"
-    site.put("/secret", site.picture(1))
+    site.put("/secret", site.image(1))
     (row,) = site.scraped(collection, [target], allow_private_addresses=False)
     assert row["status"] == "private_address"
     assert site.hits.total() == 0
@@ -107,14 +107,14 @@ def test_sigterm_ends_it_and_what_was_done_stays(site: Any, collection: Collecti
     """Item 75."""
     running: list[subprocess.Popen[bytes]] = []
     journal = collection.root / "records" / ".journal-00000.jsonl"
-    urls = [site.put(f"/{n}", site.picture(10 + n)) for n in range(5)]
+    urls = [site.put(f"/{n}", site.image(10 + n)) for n in range(5)]
 
     async def deadly(_: web.Request) -> web.StreamResponse:
         if site.hits["/deadly"] == 1:
             while len(journal.read_bytes().splitlines()) < 1 + len(urls):
                 await asyncio.sleep(0.01)
             os.kill(running[0].pid, signal.SIGTERM)
-        return web.Response(body=site.picture(2))
+        return web.Response(body=site.image(2))
 
     site.candidates(collection, [*urls, site.handle("/deadly", deadly)])
     running.append(subprocess.Popen([sys.executable, "-c", script(collection, site)]))
@@ -126,9 +126,9 @@ def test_sigterm_ends_it_and_what_was_done_stays(site: Any, collection: Collecti
 @pytest.mark.slow
 def test_a_disk_that_takes_no_more_ends_it_and_room_lets_it_go_on(site: Any, collection: Collection) -> None:
     """Item 76, by a limit to the size of files."""
-    urls = [site.put("/small", site.picture(1)), site.put("/large", site.picture(2, 900, 900, "PNG"))]
+    urls = [site.put("/small", site.image(1)), site.put("/large", site.image(2, 900, 900, "PNG"))]
     site.candidates(collection, urls)
-    limit = len(site.picture(2, 900, 900, "PNG")) // 2
+    limit = len(site.image(2, 900, 900, "PNG")) // 2
     code = script(collection, site, f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {resource.RLIM_INFINITY}))")
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
@@ -139,7 +139,7 @@ def test_a_disk_that_takes_no_more_ends_it_and_room_lets_it_go_on(site: Any, col
 
 
 @pytest.mark.slow
-def test_a_picture_for_which_memory_does_not_suffice_is_a_row_among_others(site: Any, collection: Collection) -> None:
+def test_an_image_for_which_memory_does_not_suffice_is_a_row_among_others(site: Any, collection: Collection) -> None:
     """Item 77: when it is asked for, the program has some 200 MB left, and its pixels would take 324."""
     running: list[subprocess.Popen[bytes]] = []
     flat = png(struct.pack(">IIBBBBB", 9000, 9000, 8, 2, 0, 0, 0), zlib.compress(bytes(9000 * 27_001), 1))
@@ -150,7 +150,7 @@ def test_a_picture_for_which_memory_does_not_suffice_is_a_row_among_others(site:
         resource.prlimit(running[0].pid, resource.RLIMIT_AS, (now + 2 * 10**8, resource.RLIM_INFINITY))
         return web.Response(body=flat)
 
-    urls = [site.put(f"/{n}", site.picture(n)) for n in range(6)]
+    urls = [site.put(f"/{n}", site.image(n)) for n in range(6)]
     site.candidates(collection, [*urls[:3], site.handle("/large", large), *urls[3:]])
     site.config = site.config.model_copy(update={"concurrency": 1, "decode_threads": 1})  # in their order
     running.append(subprocess.Popen([sys.executable, "-c", script(collection, site)]))
@@ -162,7 +162,7 @@ def test_a_picture_for_which_memory_does_not_suffice_is_a_row_among_others(site:
 
 def test_two_runs_on_one_collection(site: Any, collection: Collection) -> None:
     """Item 78."""
-    site.candidates(collection, [site.put("/a", site.picture(1))])
+    site.candidates(collection, [site.put("/a", site.image(1))])
     code = f"""
 from pathlib import Path
 from dreamloom.base.files import lock
@@ -181,7 +181,7 @@ with lock(Path({str(collection.root)!r})):
 
 def test_what_was_journaled_under_another_config_is_not_taken_over(site: Any, collection: Collection) -> None:
     """Item 79."""
-    urls = [site.put("/a", site.picture(1, 60, 60)), site.put("/b", site.picture(2, 90, 90))]
+    urls = [site.put("/a", site.image(1, 60, 60)), site.put("/b", site.image(2, 90, 90))]
     site.candidates(collection, urls)
     (made_by,) = recipes(collection, site.config).values()
     with Journal(collection.root / "records" / ".journal-00000.jsonl", {"recipe": made_by}) as journal:

@@ -44,14 +44,14 @@ def test_what_hosts_answer(site: Any, collection: Collection) -> None:
 
 
 def test_addresses_that_are_not_asked(site: Any, collection: Collection) -> None:
-    urls = [None, "", "not a url", "file:///etc/passwd", "ftp://127.0.0.1/x", site.put("/good", site.picture(1))]
+    urls = [None, "", "not a url", "file:///etc/passwd", "ftp://127.0.0.1/x", site.put("/good", site.image(1))]
     assert statuses(site.scraped(collection, urls)) == ["bad_url"] * 3 + ["bad_scheme"] * 2 + ["ok"]
 
 
 def test_private_addresses_are_refused_at_every_step(site: Any, collection: Collection) -> None:
-    picture = site.put("/picture", site.picture(1))
-    urls = [picture, picture.replace("127.0.0.1", "localhost"), "http://169.254.169.254/latest/meta-data/"]
-    urls += [f"http://[::ffff:127.0.0.1]:{site.port}/picture", f"http://2130706433:{site.port}/picture"]
+    image = site.put("/image", site.image(1))
+    urls = [image, image.replace("127.0.0.1", "localhost"), "http://169.254.169.254/latest/meta-data/"]
+    urls += [f"http://[::ffff:127.0.0.1]:{site.port}/image", f"http://2130706433:{site.port}/image"]
     assert statuses(site.scraped(collection, urls, allow_private_addresses=False)) == ["private_address"] * 5
     assert sum(site.hits.values()) == 0
 
@@ -60,7 +60,7 @@ def test_redirects(site: Any, collection: Collection) -> None:
     def moved(path: str, to: str, code: int = 302) -> str:
         return str(site.put(path, status=code, headers={"Location": to}))
 
-    site.put("/a b/ä.jpg", site.picture(1))
+    site.put("/a b/ä.jpg", site.image(1))
     urls = [moved(f"/{code}", "/a b/ä.jpg", code) for code in (301, 302, 303, 307, 308)]
     urls += [moved("/loop", "/loop"), moved("/file", "file:///etc/passwd"), moved("/nothing", "http://a..b/")]
     urls += [moved("/far", "/301"), moved("/ftp", "ftp://h.org/"), moved("/relative", "../302")]
@@ -78,7 +78,7 @@ def test_a_redirect_to_a_private_address_is_not_followed(
     monkeypatch.setattr("dreamloom.scrape.web.address.is_public", lambda ip: str(ip) == "127.0.0.1" or is_public(ip))
     targets = ["http://169.254.169.254/", "http://127.0.0.2/", "http://[::1]/", "http://0x7f.2/", "//10.0.0.1/x"]
     urls = [site.put(f"/{n}", status=301, headers={"Location": to}) for n, to in enumerate(targets)]
-    urls.append(site.put("/good", site.picture(1)))
+    urls.append(site.put("/good", site.image(1)))
     rows = site.scraped(collection, urls, allow_private_addresses=False)
     assert [row["status"] for row in rows] == ["private_address"] * 5 + ["ok"]
 
@@ -102,7 +102,7 @@ def raw(data: bytes) -> Callable[[web.Request], Any]:
 
 
 def test_bodies_that_break_off_or_are_too_large(site: Any, collection: Collection) -> None:
-    picture = site.picture(1)
+    image = site.image(1)
     head = b"HTTP/1.1 200 OK\r\n"
     length = b"Content-Length: %d\r\n\r\n"
 
@@ -113,8 +113,8 @@ def test_bodies_that_break_off_or_are_too_large(site: Any, collection: Collectio
             await response.write(bytes(2**16))
 
     cases = {
-        "/short": (raw(head + length % (len(picture) + 1) + picture), "short_body"),
-        "/chunk": (raw(head + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + picture), "connection"),
+        "/short": (raw(head + length % (len(image) + 1) + image), "short_body"),
+        "/chunk": (raw(head + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + image), "connection"),
         "/no-http": (raw(b"\x00\x01\x02 nonsense\r\n\r\n"), "connection"),
         "/closed": (raw(b""), "connection"),
         "/headers": (raw(head + b"X: " + b"x" * 100_000 + b"\r\n\r\n"), "connection"),
@@ -122,35 +122,35 @@ def test_bodies_that_break_off_or_are_too_large(site: Any, collection: Collectio
         "/declared": (raw(head + length % 10**12), "too_large"),
     }
     urls = [site.handle(path, handler) for path, (handler, _) in cases.items()]
-    urls.append(site.put("/just", picture))
-    found = statuses(site.scraped(collection, urls, max_bytes=max(len(picture), 200_000)))
+    urls.append(site.put("/just", image))
+    found = statuses(site.scraped(collection, urls, max_bytes=max(len(image), 200_000)))
     assert found == [status for _, status in cases.values()] + ["ok"]
 
 
 def test_a_cap_is_a_cap_on_the_wire_and_unpacked(site: Any, collection: Collection) -> None:
-    picture = site.picture(1)
+    image = site.image(1)
     bomb = gzip.compress(bytes(2**24))
     encoded = {"Content-Encoding": "gzip"}
     urls = [
-        site.put("/exact", picture),
-        site.put("/gzip", gzip.compress(site.picture(2)), headers=encoded),
-        site.put("/deflate", zlib.compress(site.picture(3)), headers={"Content-Encoding": "deflate"}),
+        site.put("/exact", image),
+        site.put("/gzip", gzip.compress(site.image(2)), headers=encoded),
+        site.put("/deflate", zlib.compress(site.image(3)), headers={"Content-Encoding": "deflate"}),
         site.put("/bomb", bomb, headers=encoded),
-        site.put("/not", picture, headers=encoded),
-        site.put("/brotli", picture, headers={"Content-Encoding": "br"}),
-        site.put("/over", picture + bytes(2000)),
+        site.put("/not", image, headers=encoded),
+        site.put("/brotli", image, headers={"Content-Encoding": "br"}),
+        site.put("/over", image + bytes(2000)),
     ]
-    found = statuses(site.scraped(collection, urls, max_bytes=len(picture) + 1000))
+    found = statuses(site.scraped(collection, urls, max_bytes=len(image) + 1000))
     assert found == ["ok", "ok", "ok", "too_large", "truncated", "unsupported", "too_large"]
 
 
 def test_only_a_total_deadline_ends_a_drip(site: Any, collection: Collection) -> None:
-    picture = site.picture(1)
+    image = site.image(1)
 
     async def drip(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Length": str(len(picture))})
+        response = web.StreamResponse(headers={"Content-Length": str(len(image))})
         await response.prepare(request)
-        for byte in picture:
+        for byte in image:
             await response.write(bytes([byte]))
             await asyncio.sleep(0.05)
         return response
@@ -159,7 +159,7 @@ def test_only_a_total_deadline_ends_a_drip(site: Any, collection: Collection) ->
         await asyncio.sleep(3600)
         return web.Response()
 
-    urls = [site.handle("/drip", drip), site.handle("/hang", hang), site.put("/good", picture)]
+    urls = [site.handle("/drip", drip), site.handle("/hang", hang), site.put("/good", image)]
     rows = site.scraped(collection, urls, timeout_s=2)
     assert [(r["status"], r["detail"]) for r in rows[:2]] == [("timeout", "not done in 2 s")] * 2
     assert rows[2]["status"] == "ok"
@@ -179,12 +179,12 @@ def test_what_is_no_connection(site: Any, collection: Collection) -> None:
 
 
 def test_no_answer_however_broken_stops_a_part(site: Any, collection: Collection) -> None:
-    picture, dice = site.picture(1), random.Random(5)
+    image, dice = site.image(1), random.Random(5)
     whole = [
-        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-Robots-Tag: all\r\n\r\n" % len(picture) + picture,
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % len(picture) + picture + b"\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-Robots-Tag: all\r\n\r\n" % len(image) + image,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % len(image) + image + b"\r\n0\r\n\r\n",
         b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:%d/x\r\nContent-Length: 0\r\n\r\n" % site.port,
-        b"HTTP/1.0 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(picture),
+        b"HTTP/1.0 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(image),
     ]
 
     def broken() -> bytes:
@@ -203,7 +203,7 @@ def test_no_answer_however_broken_stops_a_part(site: Any, collection: Collection
 
 
 def test_an_honest_name_and_nothing_else_about_us(site: Any, collection: Collection) -> None:
-    urls = [site.put("/a", site.picture(1), headers={"Set-Cookie": "id=1"}), site.put("/b", site.picture(2))]
+    urls = [site.put("/a", site.image(1), headers={"Set-Cookie": "id=1"}), site.put("/b", site.image(2))]
     site.scraped(collection, urls, user_agent_contact="https://example.org/bot", concurrency=1)
     agent = site.headers.pop("User-Agent")
     assert agent.startswith("dreamloom/0")
@@ -220,7 +220,7 @@ def test_opt_outs_are_obeyed_and_recorded(site: Any, collection: Collection) -> 
         {"X-Robots-Tag": "otherbot: noai"},
         {},
     ]
-    urls = [site.put(f"/{n}", site.picture(n), headers=header) for n, header in enumerate(headers)]
+    urls = [site.put(f"/{n}", site.image(n), headers=header) for n, header in enumerate(headers)]
     urls.append(site.put("/moved", status=302, headers={"Location": "/4", "X-Robots-Tag": "none"}))
     urls.append(site.put("/gone", status=404, headers={"X-Robots-Tag": "noindex"}))
     rows = site.scraped(collection, urls)
@@ -243,7 +243,7 @@ def test_what_passes_is_tried_again_when_the_host_says(site: Any, collection: Co
         async def answer(_: web.Request) -> web.StreamResponse:
             if site.hits[path] == 1:
                 return web.Response(status=status, headers=headers)
-            return web.Response(body=site.picture(len(path)))
+            return web.Response(body=site.image(len(path)))
 
         return str(site.handle(path, answer))
 
@@ -258,7 +258,7 @@ def test_what_passes_is_tried_again_when_the_host_says(site: Any, collection: Co
 
 def test_a_slow_host_does_not_hold_the_others(site: Any, collection: Collection) -> None:
     """Its first answers come when all of the other host's images were asked for; waiting for them would never end."""
-    fast = [site.put(f"/fast/{n}", site.picture(n)) for n in range(12)]
+    fast = [site.put(f"/fast/{n}", site.image(n)) for n in range(12)]
 
     async def slow(_: web.Request) -> web.StreamResponse:
         while sum(site.hits[f"/fast/{n}"] for n in range(12)) < 12:

@@ -29,12 +29,12 @@ def test_its_tables_are_those_of_the_scraper(site: Any, tmp_path: Path, distribu
 
     async def busy(_: web.Request) -> web.StreamResponse:
         first = site.hits["/busy"] % 4 != 0
-        return web.Response(status=429, headers={"Retry-After": "0"}) if first else web.Response(body=site.picture(8))
+        return web.Response(status=429, headers={"Retry-After": "0"}) if first else web.Response(body=site.image(8))
 
-    urls = [site.put(f"/{n}", site.picture(n)) for n in range(4)]
-    urls += [site.put("/copy", site.picture(1)), site.put("/gone", status=404), site.put("/page", b"<html>")]
-    urls += [site.put("/a b", site.picture(5)), site.handle("/busy", busy), site.put("/big", site.picture(6, 900, 700))]
-    urls += [site.put("/no", site.picture(7), headers={"X-Robots-Tag": "noai"}), site.put("/members/1", b"")]
+    urls = [site.put(f"/{n}", site.image(n)) for n in range(4)]
+    urls += [site.put("/copy", site.image(1)), site.put("/gone", status=404), site.put("/page", b"<html>")]
+    urls += [site.put("/a b", site.image(5)), site.handle("/busy", busy), site.put("/big", site.image(6, 900, 700))]
+    urls += [site.put("/no", site.image(7), headers={"X-Robots-Tag": "noai"}), site.put("/members/1", b"")]
     urls += ["file:///etc/hostname", None]
     tables = []
     for engine in ("native", "img2dataset"):
@@ -52,7 +52,7 @@ def test_its_tables_are_those_of_the_scraper(site: Any, tmp_path: Path, distribu
 
 
 def test_private_addresses_are_not_handed_over(site: Any, collection: Collection) -> None:
-    urls = [site.put("/a", site.picture(1)), site.url.replace("127.0.0.1", "localhost") + "/a"]
+    urls = [site.put("/a", site.image(1)), site.url.replace("127.0.0.1", "localhost") + "/a"]
     rows = site.scraped(collection, urls, engine="img2dataset", allow_private_addresses=False)
     assert [row["status"] for row in rows] == ["private_address"] * 2
     assert site.hits.total() == 0
@@ -62,14 +62,14 @@ def test_what_it_does_not_finish_is_fetched_all_the_same(
     site: Any, collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(img2dataset, "_RUN", "pass")
-    urls = [site.put("/a", site.picture(1)), site.put("/b", status=404)]
+    urls = [site.put("/a", site.image(1)), site.put("/b", status=404)]
     assert [row["status"] for row in site.scraped(collection, urls, engine="img2dataset")] == ["ok", "http_404"]
 
 
 def test_an_exit_code_is_heeded_and_the_next_run_goes_on(
     site: Any, collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site.candidates(collection, [site.put("/a", site.picture(1))])
+    site.candidates(collection, [site.put("/a", site.image(1))])
     config = site.config.model_copy(update={"engine": "img2dataset"})
     with monkeypatch.context() as patch, pytest.raises(ExceptionGroup) as caught:
         patch.setattr(img2dataset, "_RUN", "print('no room'); raise SystemExit(3)")
@@ -98,7 +98,7 @@ def test_it_ends_where_a_run_is_stopped_in_another_thread(
     run += f"open({str(began)!r} + '~', 'w').write(f'{{os.getpid()}} {{child.pid}}'); "
     run += f"os.rename({str(began)!r} + '~', {str(began)!r}); child.wait()"
     monkeypatch.setattr(img2dataset, "_RUN", run)
-    site.candidates(collection, [site.put("/a", site.picture(1))])
+    site.candidates(collection, [site.put("/a", site.image(1))])
     failed: list[BaseException] = []
 
     def work() -> None:
@@ -132,7 +132,7 @@ def test_what_is_not_installed_is_said(site: Any, collection: Collection, monkey
         patch.delenv("JAVA_HOME", raising=False)
         img2dataset.check_installed(ScrapeConfig(engine="img2dataset", distributor="pyspark"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    site.candidates(collection, [site.put("/a", site.picture(1))])
+    site.candidates(collection, [site.put("/a", site.image(1))])
     with pytest.raises(UserError, match=r"pip install 'dreamloom\[bulk\]'"):
         scrape(collection, config)
     assert not collection.parts(Table.RECORDS)

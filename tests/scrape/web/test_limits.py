@@ -23,13 +23,13 @@ def some(site: Any, count: int, broken: set[int], prefix: str = "") -> list[str]
         path = f"/{prefix}{number}"
         if number in broken:
             return str(site.put(path, status=404))
-        return str(site.put(path, site.picture(1000 * len(prefix) + number)))
+        return str(site.put(path, site.image(1000 * len(prefix) + number)))
 
     return [page(number) for number in range(count)]
 
 
 @pytest.mark.parametrize("concurrency", [1, 16])
-def test_a_limit_is_a_limit_on_pictures_in_the_candidates_order(
+def test_a_limit_is_a_limit_on_images_in_the_candidates_order(
     site: Any, collection: Collection, concurrency: int
 ) -> None:
     urls = some(site, 40, {0, 1, 4, 8})
@@ -64,7 +64,7 @@ def test_a_limit_asks_no_more_of_parts_that_are_not_needed(site: Any, collection
 
 
 def test_bytes_that_are_not_those_of_the_index(site: Any, collection: Collection) -> None:
-    body = site.picture(1)
+    body = site.image(1)
     said = {
         "sha256": hashlib.sha256(body).hexdigest().upper(),
         "md5": hashlib.md5(body).hexdigest(),
@@ -72,9 +72,9 @@ def test_bytes_that_are_not_those_of_the_index(site: Any, collection: Collection
     }
     rows = [
         {"key": "a", "url": site.put("/a", body), "text": "", "sha256": said["sha256"]},
-        {"key": "b", "url": site.put("/b", site.picture(2)), "text": "", "sha256": said["sha256"]},
-        {"key": "c", "url": site.put("/c", site.picture(3)), "text": "", "md5": said["md5"]},
-        {"key": "d", "url": site.put("/d", site.picture(4)), "text": "", "md5": ""},
+        {"key": "b", "url": site.put("/b", site.image(2)), "text": "", "sha256": said["sha256"]},
+        {"key": "c", "url": site.put("/c", site.image(3)), "text": "", "md5": said["md5"]},
+        {"key": "d", "url": site.put("/d", site.image(4)), "text": "", "md5": ""},
         {"key": "e", "url": site.put("/e", body), "text": "", "md5": said["md5"]},
     ]
     site.candidates(collection, ["http://h.org"])
@@ -87,9 +87,9 @@ def test_bytes_that_are_not_those_of_the_index(site: Any, collection: Collection
     assert statuses(collection) == ["ok", "ok", "ok", "ok", "duplicate"]
 
 
-def test_one_picture_for_every_address_of_a_host_is_none(site: Any, collection: Collection) -> None:
-    nothing = site.picture(0)
-    urls = [site.put(f"/{n}", nothing) for n in range(5)] + [site.put("/other", site.picture(1))]
+def test_one_image_for_every_address_of_a_host_is_none(site: Any, collection: Collection) -> None:
+    nothing = site.image(0)
+    urls = [site.put(f"/{n}", nothing) for n in range(5)] + [site.put("/other", site.image(1))]
     rows = site.scraped(collection, urls)
     assert [row["status"] for row in rows] == ["placeholder"] * 5 + ["ok"]
     assert rows[0]["detail"] == "127.0.0.1 gives it for 5 addresses"
@@ -98,27 +98,27 @@ def test_one_picture_for_every_address_of_a_host_is_none(site: Any, collection: 
     assert [row["status"] for row in rows] == ["ok", *["duplicate"] * 3, "ok", "duplicate"]
 
 
-def test_a_copy_of_another_parts_picture_is_not_stored_again(site: Any, collection: Collection) -> None:
-    site.candidates(collection, [site.put("/a", site.picture(1)), site.put("/b", site.picture(2))])
-    site.candidates(collection, [site.put("/c", site.picture(2)), site.put("/d", status=503)], "00001")
+def test_a_copy_of_another_parts_image_is_not_stored_again(site: Any, collection: Collection) -> None:
+    site.candidates(collection, [site.put("/a", site.image(1)), site.put("/b", site.image(2))])
+    site.candidates(collection, [site.put("/c", site.image(2)), site.put("/d", status=503)], "00001")
     scrape(collection, site.config)
     assert statuses(collection) == ["ok", "ok", "duplicate", "http_5xx"]
     rows = collection.read(Table.RECORDS).to_pylist()
     assert rows[2]["detail"] == f"repeats {rows[1]['key']}"
     assert not list(collection.image_folder("00001").iterdir())
-    site.put("/d", site.picture(3))
+    site.put("/d", site.image(3))
     scrape(collection, site.config, retry=[Status.HTTP_5XX])
     assert statuses(collection) == ["ok", "ok", "duplicate", "ok"]
     assert site.hits["/c"] == 1
 
 
-def test_equal_pixels_in_unequal_files_are_one_picture_where_that_is_asked(site: Any, collection: Collection) -> None:
-    pixels = Image.open(io.BytesIO(site.picture(1, name="PNG")))
+def test_equal_pixels_in_unequal_files_are_one_image_where_that_is_asked(site: Any, collection: Collection) -> None:
+    pixels = Image.open(io.BytesIO(site.image(1, name="PNG")))
     files = [io.BytesIO() for _ in range(3)]
     pixels.save(files[0], "PNG", compress_level=0)
     pixels.save(files[1], "PNG", compress_level=9)
     pixels.save(files[2], "WEBP", lossless=True)
-    urls = [site.put(f"/{n}", file.getvalue()) for n, file in enumerate(files)] + [site.put("/b", site.picture(2))]
+    urls = [site.put(f"/{n}", file.getvalue()) for n, file in enumerate(files)] + [site.put("/b", site.image(2))]
     assert [row["status"] for row in site.scraped(collection, urls)] == ["ok"] * 4
     rows = site.scraped(collection, urls, hash_pixels=True)
     assert [row["status"] for row in rows] == ["ok", "duplicate", "duplicate", "ok"]

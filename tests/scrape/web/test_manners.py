@@ -24,7 +24,7 @@ def test_a_host_that_is_down_is_given_up_and_the_others_are_not(
 ) -> None:
     monkeypatch.setattr("dreamloom.scrape.web.circuit_breaker.FIRST_PAUSE_S", 0.01)
     down = [site.put(f"/down/{n}", status=500) for n in range(30)]
-    up = [site.put(f"/up/{n}", site.picture(n)).replace("127.0.0.1", OTHER) for n in range(9)]
+    up = [site.put(f"/up/{n}", site.image(n)).replace("127.0.0.1", OTHER) for n in range(9)]
     found = statuses(site.scraped(collection, [*down, *up], max_host_failures=3))
     assert found[30:] == ["ok"] * 9
     asked = sum(site.hits[f"/down/{n}"] for n in range(30))
@@ -41,7 +41,7 @@ def test_a_host_that_comes_back_is_asked_again(
 
     async def answer(request: web.Request) -> web.StreamResponse:
         bad = site.hits.total() <= 5
-        return web.Response(status=503) if bad else web.Response(body=site.picture(int(request.path[1:])))
+        return web.Response(status=503) if bad else web.Response(body=site.image(int(request.path[1:])))
 
     found = statuses(site.scraped(collection, [site.handle(f"/{n}", answer) for n in range(20)], max_host_failures=3))
     assert found.count("http_5xx") == 5
@@ -50,7 +50,7 @@ def test_a_host_that_comes_back_is_asked_again(
 
 def test_a_host_that_wants_to_be_left_alone_for_long_is(site: Any, collection: Collection) -> None:
     urls = [site.put(f"/{n}", status=429, headers={"Retry-After": "86400"}) for n in range(20)]
-    urls.append(site.put("/else", site.picture(1)).replace("127.0.0.1", OTHER))
+    urls.append(site.put("/else", site.image(1)).replace("127.0.0.1", OTHER))
     rows = site.scraped(collection, urls, concurrency_per_host=2)
     assert statuses(rows) == ["http_429"] * 20 + ["ok"]
     assert sum(site.hits[f"/{n}"] for n in range(20)) <= 2

@@ -28,9 +28,9 @@ def seen(rows: list[Row]) -> list[tuple[str, str | None]]:
 def test_rules_are_obeyed_and_the_verdict_is_recorded(site: Any, collection: Collection) -> None:
     site.put("/robots.txt", RULES)
     paths = ("/a", "/no/1", "/no/yes", "/x.gif", "/x.gif?a", "/No")
-    urls = [site.put(path.partition("?")[0], site.picture(n)) for n, path in enumerate(paths)]
+    urls = [site.put(path.partition("?")[0], site.image(n)) for n, path in enumerate(paths)]
     urls[4] = urls[3] + "?a"
-    urls.append(site.put("/tag", site.picture(9), headers={"X-Robots-Tag": "noarchive"}))
+    urls.append(site.put("/tag", site.image(9), headers={"X-Robots-Tag": "noarchive"}))
     rows = site.scraped(collection, urls)
     allowed, refused = ("ok", "robots.txt: allowed"), ("opted_out", "robots.txt: disallowed")
     assert seen(rows) == [
@@ -46,14 +46,14 @@ def test_rules_are_obeyed_and_the_verdict_is_recorded(site: Any, collection: Col
 
 def test_a_program_is_addressed_by_its_name(site: Any, collection: Collection) -> None:
     site.put("/robots.txt", b"User-agent: *\nAllow: /\n\nUser-agent: DreamLoom\nDisallow: /a\n")
-    rows = site.scraped(collection, [site.put("/a", site.picture(1)), site.put("/b", site.picture(2))])
+    rows = site.scraped(collection, [site.put("/a", site.image(1)), site.put("/b", site.image(2))])
     assert [row["status"] for row in rows] == ["opted_out", "ok"]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 451])
 def test_a_host_without_rules_allows_all(site: Any, collection: Collection, status: int) -> None:
     site.put("/robots.txt", b"User-agent: *\nDisallow: /", status)
-    assert seen(site.scraped(collection, [site.put("/a", site.picture(1))])) == [("ok", "nothing said")]
+    assert seen(site.scraped(collection, [site.put("/a", site.image(1))])) == [("ok", "nothing said")]
 
 
 @pytest.mark.parametrize(("status", "named"), [(500, "http_5xx"), (503, "http_5xx"), (429, "http_429")])
@@ -61,7 +61,7 @@ def test_a_host_that_cannot_say_just_now_is_not_asked(
     site: Any, collection: Collection, status: int, named: str
 ) -> None:
     site.put("/robots.txt", status=status)
-    (row,) = site.scraped(collection, [site.put("/a", site.picture(1))])
+    (row,) = site.scraped(collection, [site.put("/a", site.image(1))])
     assert (row["status"], row["detail"]) == (named, f"robots.txt: HTTP {status}")
     assert site.hits["/a"] == 0
 
@@ -71,7 +71,7 @@ def test_rules_that_cannot_be_read_are_asked_once_and_allow_nothing(
     site: Any, collection: Collection, encoding: str
 ) -> None:
     site.put("/robots.txt", b"User-agent: *\nAllow: /\n", headers={"Content-Encoding": encoding})
-    rows = site.scraped(collection, [site.put(f"/{n}", site.picture(n)) for n in range(9)])
+    rows = site.scraped(collection, [site.put(f"/{n}", site.image(n)) for n in range(9)])
     assert {row["status"] for row in rows} == {"unsupported"}
     assert all(row["detail"].startswith("robots.txt: ") for row in rows)
     assert (site.robots.total(), site.hits.total()) == (1, 0)
@@ -85,7 +85,7 @@ def test_its_redirects_are_followed_but_not_to_private_places(site: Any, collect
     for n in range(1, 5):
         moved(f"/r{n}", f"/r{n + 1}")
     site.put("/r5", b"User-agent: *\nDisallow: /")
-    urls = [site.put("/a", site.picture(1))]
+    urls = [site.put("/a", site.image(1))]
     assert [row["status"] for row in site.scraped(collection, urls)] == ["opted_out"]
     moved("/r5", "/r6")
     site.put("/r6", b"User-agent: *\nDisallow: /")
@@ -105,7 +105,7 @@ def test_what_is_beyond_500_kib_is_not_read(site: Any, collection: Collection) -
             await response.write(b"# " + b"x" * 9998 + b"\n")
 
     site.handle("/robots.txt", endless)
-    rows = site.scraped(collection, [site.put("/a", site.picture(1)), site.put("/no", site.picture(2))])
+    rows = site.scraped(collection, [site.put("/a", site.image(1)), site.put("/no", site.image(2))])
     assert [row["status"] for row in rows] == ["ok", "opted_out"]
 
 
@@ -115,7 +115,7 @@ def test_a_redirect_to_another_host_hears_that_hosts_rules(site: Any, collection
         return web.Response(text=f"User-agent: *\nDisallow: {'/a' if away else '/nothing'}\n")
 
     site.handle("/robots.txt", robots)
-    there = site.put("/a", site.picture(1)).replace("127.0.0.1", "localhost")
+    there = site.put("/a", site.image(1)).replace("127.0.0.1", "localhost")
     urls = [site.put("/moved", status=302, headers={"Location": there}), site.url + "/a"]
     rows = site.scraped(collection, urls)
     assert [row["status"] for row in rows] == ["opted_out", "ok"]

@@ -15,13 +15,13 @@ from dreamloom.scrape.web.scrape import recipes, scrape
 
 
 def test_the_summary_says_where_all_went_and_again_is_no_work(site: Any, collection: Collection) -> None:
-    urls = [site.put("/a", site.picture(1)), site.put("/b", site.picture(1)), site.put("/c", status=404)]
+    urls = [site.put("/a", site.image(1)), site.put("/b", site.image(1)), site.put("/c", status=404)]
     site.candidates(collection, urls)
-    site.candidates(collection, [site.put("/d", site.picture(4))], "00001")
+    site.candidates(collection, [site.put("/d", site.image(4))], "00001")
     seen: list[tuple[int, int | None, str]] = []
     first = scrape(collection, site.config, lambda done, total, note="": seen.append((done, total, note)))
     assert (first.rows, first.kept, first.dropped) == (4, 2, {"duplicate": 1, "http_404": 1})
-    assert (first.bytes_written, first.parts_done) == (len(site.picture(1)) + len(site.picture(4)), 2)
+    assert (first.bytes_written, first.parts_done) == (len(site.image(1)) + len(site.image(4)), 2)
     assert any("1 http_404" in note for _, _, note in seen)
     effort = {"timeout_s": 9, "concurrency": 3, "user_agent_contact": "me"}
     again = scrape(collection, site.config.model_copy(update=effort))
@@ -34,8 +34,8 @@ def test_the_summary_says_where_all_went_and_again_is_no_work(site: Any, collect
     assert not list(collection.root.rglob(".journal*"))
 
 
-def test_a_smaller_plan_removes_the_pictures_of_the_larger(site: Any, collection: Collection) -> None:
-    urls = [site.put(f"/{n}", site.picture(n)) for n in range(4)]
+def test_a_smaller_plan_removes_the_images_of_the_larger(site: Any, collection: Collection) -> None:
+    urls = [site.put(f"/{n}", site.image(n)) for n in range(4)]
     site.candidates(collection, urls[:3])
     site.candidates(collection, urls[3:], "00001")
     scrape(collection, site.config)
@@ -48,10 +48,10 @@ def test_a_smaller_plan_removes_the_pictures_of_the_larger(site: Any, collection
     )
 
 
-def test_another_filter_asks_for_no_picture_again(site: Any, collection: Collection, tmp_path: Path) -> None:
-    urls = [site.put(f"/{n}", site.picture(n)) for n in range(4)] + [site.put("/gone", status=404)]
+def test_another_filter_asks_for_no_image_again(site: Any, collection: Collection, tmp_path: Path) -> None:
+    urls = [site.put(f"/{n}", site.image(n)) for n in range(4)] + [site.put("/gone", status=404)]
     site.scraped(collection, urls[:3])
-    more = [*urls[:2], urls[4], urls[3], site.put("/copy", site.picture(1))]
+    more = [*urls[:2], urls[4], urls[3], site.put("/copy", site.image(1))]
     rows = site.scraped(collection, more, limit=9)
     assert [site.hits[f"/{n}"] for n in range(4)] == [1, 1, 1, 1]
     assert rows == site.scraped(Collection(tmp_path / "fresh"), more)
@@ -64,10 +64,10 @@ def test_another_filter_asks_for_no_picture_again(site: Any, collection: Collect
 
 
 def test_retry_fetches_those_alone(site: Any, collection: Collection) -> None:
-    urls = [site.put("/ok", site.picture(1)), site.put("/busy", status=503), site.put("/gone", status=404)]
-    before = site.scraped(collection, [*urls, site.put("/copy", site.picture(9))])
-    site.put("/busy", site.picture(9))
-    site.put("/gone", site.picture(3))
+    urls = [site.put("/ok", site.image(1)), site.put("/busy", status=503), site.put("/gone", status=404)]
+    before = site.scraped(collection, [*urls, site.put("/copy", site.image(9))])
+    site.put("/busy", site.image(9))
+    site.put("/gone", site.image(3))
     summary = scrape(collection, site.config, retry=[Status.HTTP_5XX, Status.TIMEOUT])
     rows = collection.read(Table.RECORDS).to_pylist()
     assert [r["status"] for r in rows] == ["ok", "ok", "http_404", "duplicate"]
@@ -82,7 +82,7 @@ def test_retry_fetches_those_alone(site: Any, collection: Collection) -> None:
 
 
 def test_a_stage_that_came_to_too_little_fails_and_keeps_what_came(site: Any, collection: Collection) -> None:
-    site.candidates(collection, [site.put("/a", site.picture(1)), *(site.url + f"/{n}" for n in range(9))])
+    site.candidates(collection, [site.put("/a", site.image(1)), *(site.url + f"/{n}" for n in range(9))])
     with pytest.raises(StageFailed, match=r"1 of 10 images .*9 http_404"):
         scrape(collection, site.config.model_copy(update={"min_success_rate": 0.2}))
     assert collection.summary(Table.RECORDS).kept == 1
@@ -90,7 +90,7 @@ def test_a_stage_that_came_to_too_little_fails_and_keeps_what_came(site: Any, co
 
 
 def test_it_runs_where_a_loop_runs_already(site: Any, collection: Collection) -> None:
-    site.candidates(collection, [site.put("/a", site.picture(1))])
+    site.candidates(collection, [site.put("/a", site.image(1))])
 
     async def inside() -> int:
         return scrape(collection, site.config).kept
@@ -112,9 +112,7 @@ def test_mistakes_are_one_clear_sentence(site: Any, collection: Collection) -> N
 def test_statuses_to_retry_are_named_as_the_records_name_them(
     site: Any, collection: Collection, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    site.candidates(
-        collection, [site.put("/a", status=500), site.put("/b", status=404), site.put("/c", site.picture(1))]
-    )
+    site.candidates(collection, [site.put("/a", status=500), site.put("/b", status=404), site.put("/c", site.image(1))])
     command = ["scrape", str(collection.root), "--allow-private-addresses", "--min-side=16", "--retries=0"]
     assert run(command) == 0
     assert run([*command, "--retry", "http_5xx,timeout", "http-429"]) == 0

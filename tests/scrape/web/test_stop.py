@@ -39,11 +39,11 @@ def test_ctrl_c_lets_what_is_under_way_end(site: Any, collection: Collection, en
     def held(number: int) -> Any:
         async def answer(_: web.Request) -> web.StreamResponse:
             await free.wait()
-            return web.Response(body=site.picture(number))
+            return web.Response(body=site.image(number))
 
         return answer
 
-    quick = [site.put(f"/quick/{n}", site.picture(100 + n)) for n in range(3)]
+    quick = [site.put(f"/quick/{n}", site.image(100 + n)) for n in range(3)]
     slow = [site.handle(f"/slow/{n}", held(n)) for n in range(8)]
     site.candidates(collection, [*quick, *slow])
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background programs inherit deafness

@@ -31,7 +31,7 @@ def stored(collection: Collection, row: Row) -> np.ndarray[Any, Any]:
 
 
 def test_bytes_that_are_good_are_kept_as_they_came(site: Any, collection: Collection) -> None:
-    bodies = [site.picture(1), site.picture(2, name="PNG"), site.picture(3, name="WEBP")]
+    bodies = [site.image(1), site.image(2, name="PNG"), site.image(3, name="WEBP")]
     urls = [site.put(f"/{n}.exe", body, headers={"Content-Type": "text/html"}) for n, body in enumerate(bodies)]
     rows = site.scraped(collection, urls)
     for row, body, extension in zip(rows, bodies, ("jpg", "png", "webp"), strict=True):
@@ -42,8 +42,8 @@ def test_bytes_that_are_good_are_kept_as_they_came(site: Any, collection: Collec
         assert (row["original_width"], row["original_height"], row["text_kind"]) == (64, 48, "alt")
 
 
-def test_pictures_that_need_it_are_made_right(site: Any, collection: Collection) -> None:
-    upright = np.asarray(Image.open(io.BytesIO(site.picture(7, name="PNG"))).convert("RGB"))
+def test_images_that_need_it_are_made_right(site: Any, collection: Collection) -> None:
+    upright = np.asarray(Image.open(io.BytesIO(site.image(7, name="PNG"))).convert("RGB"))
     out = {name: io.BytesIO() for name in ("turned", "clear", "gif", "tiff")}
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -67,35 +67,35 @@ def test_pictures_that_need_it_are_made_right(site: Any, collection: Collection)
     assert [r["image"][-5:] for r in rows] == [".webp"] * 5
 
 
-def test_large_pictures_are_shrunk_once(site: Any, collection: Collection) -> None:
+def test_large_images_are_shrunk_once(site: Any, collection: Collection) -> None:
     y, x = np.mgrid[0:1200, 0:1600]
     big = np.stack([x * 255 // 1600, y * 255 // 1200, (x + y) % 256 // 2 + 64], -1).astype(np.uint8)
     out = io.BytesIO()
     Image.fromarray(big).save(out, "JPEG", quality=95)
-    urls = [site.put("/big", out.getvalue()), site.put("/small", site.picture(1, 160, 100))]
+    urls = [site.put("/big", out.getvalue()), site.put("/small", site.image(1, 160, 100))]
     rows = site.scraped(collection, urls, shrink_to=100)
     assert [(r["width"], r["height"]) for r in rows] == [(133, 100), (160, 100)]
     assert [(r["original_width"], r["original_height"]) for r in rows] == [(1600, 1200), (160, 100)]
     reference = cv2.resize(big, (133, 100), interpolation=cv2.INTER_AREA).astype(int)
     assert np.abs(stored(collection, rows[0]) - reference).mean() < 4
-    assert (collection.root / rows[1]["image"]).read_bytes() == site.picture(1, 160, 100)
+    assert (collection.root / rows[1]["image"]).read_bytes() == site.image(1, 160, 100)
     assert site.scraped(collection, urls, shrink_to=None)[0]["width"] == 1600
 
 
 @given(width=st.integers(1, 300), height=st.integers(1, 300), scale=st.floats(0.1, 1), seed=st.integers(0, 99))
 def test_shrinking_is_lanczos(width: int, height: int, scale: float, seed: int) -> None:
     coarse = np.random.default_rng(seed).integers(0, 256, (height // 9 + 1, width // 9 + 1, 3), dtype=np.uint8)
-    picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = shrink(picture, size)
+    small = shrink(image, size)
     assert (small.size, small.mode) == (size, "RGB")
-    difference = np.asarray(small, int) - np.asarray(picture.resize(size, Image.Resampling.LANCZOS), int)
+    difference = np.asarray(small, int) - np.asarray(image.resize(size, Image.Resampling.LANCZOS), int)
     assert np.abs(difference).mean() < (1 if min(size) >= 16 else 16)
 
 
 def test_many_scans_are_refused_where_they_cost_much(site: Any, collection: Collection) -> None:
     out = io.BytesIO()
-    Image.open(io.BytesIO(site.picture(1, 640, 480))).save(out, "JPEG", progressive=True)
+    Image.open(io.BytesIO(site.image(1, 640, 480))).save(out, "JPEG", progressive=True)
     whole = out.getvalue()
     many = whole[:-2] + 90 * whole[whole.rindex(b"\xff\xda") : -2] + whole[-2:]
     urls = [site.put("/whole", whole), site.put("/many", many)]
@@ -107,7 +107,7 @@ def test_many_scans_are_refused_where_they_cost_much(site: Any, collection: Coll
     ]
 
 
-def test_what_is_no_picture_to_train_on(site: Any, collection: Collection) -> None:
+def test_what_is_no_image_to_train_on(site: Any, collection: Collection) -> None:
     animation = io.BytesIO()
     frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
     frames[0].save(animation, "GIF", save_all=True, append_images=frames[1:])
@@ -118,12 +118,12 @@ def test_what_is_no_picture_to_train_on(site: Any, collection: Collection) -> No
         "/svg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "not_an_image"),
         "/empty": (b"", "empty"),
         "/heic": (b"\0\0\0\x18ftypheic" + bytes(99), "unsupported"),
-        "/half": (site.picture(1, 300, 300)[:-900], "truncated"),
-        "/half.png": (site.picture(1, name="PNG")[:-20], "truncated"),
-        "/pixel": (site.picture(1, 1, 1, "GIF"), "placeholder"),
-        "/flat": (site.picture(1, 64, 15), "too_small"),
-        "/long": (site.picture(1, 193, 64), "bad_aspect"),
-        "/three": (site.picture(1, 192, 64), "ok"),
+        "/half": (site.image(1, 300, 300)[:-900], "truncated"),
+        "/half.png": (site.image(1, name="PNG")[:-20], "truncated"),
+        "/pixel": (site.image(1, 1, 1, "GIF"), "placeholder"),
+        "/flat": (site.image(1, 64, 15), "too_small"),
+        "/long": (site.image(1, 193, 64), "bad_aspect"),
+        "/three": (site.image(1, 192, 64), "ok"),
         "/moves": (animation.getvalue(), "animated"),
         "/bomb": (bomb, "too_many_pixels"),
     }

@@ -25,14 +25,14 @@ NO_REFERENCE = {"rot1mir0.avif", "hopper_orientation_5.webp", "hopper_orientatio
 """OpenCV does not turn these."""
 
 
-def pictures(shared_data: Path) -> list[Path]:
+def images(shared_data: Path) -> list[Path]:
     files = sorted(p for p in (shared_data / "hostile").rglob("*") if p.is_file() and "LICENSE" not in p.name)
     assert len(files) > 60
     return files
 
 
 @pytest.mark.parametrize("view", ["Landscape", "Portrait"])
-def test_all_orientations_show_one_picture(shared_data: Path, view: str) -> None:
+def test_all_orientations_show_one_image(shared_data: Path, view: str) -> None:
     size = (1800, 1200) if view == "Landscape" else (1200, 1800)
     upright = [decode(shared_data / "hostile" / "exif" / f"{view}_{n}.jpg") for n in range(9)]
     assert {image.size for image in upright} == {size}
@@ -46,7 +46,7 @@ def test_all_orientations_show_one_picture(shared_data: Path, view: str) -> None
 @pytest.mark.slow
 def test_pixels_are_those_of_opencv(shared_data: Path) -> None:
     compared = 0
-    for path in pictures(shared_data):
+    for path in images(shared_data):
         reference = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
         if path.name in {*REFUSED, *NO_REFERENCE} or reference is None:
             continue
@@ -87,14 +87,14 @@ def test_avif_is_turned_as_its_boxes_say(shared_data: Path) -> None:
     assert np.abs(np.asarray(decode(path), int) - stored.transpose(1, 0, 2)).max() <= 1
 
 
-def test_a_16_bit_picture_taken_in_the_dark_stays_dark(shared_data: Path) -> None:
+def test_a_16_bit_image_taken_in_the_dark_stays_dark(shared_data: Path) -> None:
     """Its values are 291 to 694 of 65,535; TIFF 6.0 says that white is what the bits can hold, not what was seen."""
     values = np.asarray(decode(shared_data / "hostile" / "pillow" / "16bit.cropped.tif"))
     assert (values.min(), values.max()) == (1, 3)
 
 
-def test_every_file_gives_a_picture_or_its_reason(shared_data: Path) -> None:
-    for path in pictures(shared_data):
+def test_every_file_gives_an_image_or_its_reason(shared_data: Path) -> None:
+    for path in images(shared_data):
         if path.name in REFUSED:
             with pytest.raises(ImageError) as caught:
                 decode(path.read_bytes())
