@@ -10,7 +10,7 @@ from pydantic import Field
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import fingerprint
-from dreamloom.base.stage import BY_CONTENT, Group, StageConfig
+from dreamloom.base.stage import BY_CONTENT, Group, PathKind, StageConfig
 
 Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -25,11 +25,11 @@ _MODEL = Group("Model")
 class ClipConfig(StageConfig):
     """Which CLIP computes embeddings."""
 
-    model: Annotated[str, BY_CONTENT, _MODEL] = Field(
+    model: Annotated[str, PathKind.MODEL, BY_CONTENT, _MODEL] = Field(
         "ViT-L-14-quickgelu",
         description="CLIP model: an open_clip model name, hf-hub:ID, or a folder with open_clip_config.json.",
     )
-    pretrained: Annotated[str, BY_CONTENT, _MODEL] = Field(
+    pretrained: Annotated[str, PathKind.MODEL, BY_CONTENT, _MODEL] = Field(
         "openai",
         description="Weights of a model given by name: an open_clip tag, or a file. Others bring their own.",
     )

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from enum import Enum
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -37,6 +38,14 @@ NO_RECIPE = Recipe("")
 """Marks fields that change the speed, the output on screen or how much is kept, but not the result."""
 BY_CONTENT = Recipe("")
 """Marks paths and names of models, in place of which the recipe hashes the fingerprint of the model itself."""
+
+
+class PathKind(Enum):
+    """Metadata of a config field: what its path may name. Without it, a Path has to exist."""
+
+    MODEL = "a path, or the name of a model that is not on this machine"
+    PATTERNS = "a list of paths, glob patterns and URLs"
+    OUTPUT = "a path that need not exist"
 
 
 class StageConfig(BaseModel):
@@ -172,6 +181,11 @@ def recipe_fields(config: type[BaseModel], name: str | None = None) -> set[str]:
 
 def _recipe_name(info: FieldInfo) -> str | None:
     return next((mark.name for mark in info.metadata if isinstance(mark, Recipe)), None)
+
+
+def path_kind_of(info: FieldInfo) -> PathKind | None:
+    """Returns what the path in a field may name; None where the field does not say."""
+    return next((mark for mark in info.metadata if isinstance(mark, PathKind)), None)
 
 
 def group_of(info: FieldInfo) -> str | None:

@@ -6,7 +6,7 @@ import regex
 from pydantic import Field, field_validator, model_validator
 
 from dreamloom.base.clip_config import ClipConfig, Device
-from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, Recipe, StageConfig
+from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, PathKind, Recipe, StageConfig
 from dreamloom.scrape.collection import CaptionKind
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -66,7 +66,7 @@ class EditConfig(StageConfig):
 class CaptionConfig(StageConfig):
     """Which texts are kept as captions, and how the other captions are written."""
 
-    model: Annotated[str, _MODEL] = Field(
+    model: Annotated[str, PathKind.MODEL, _MODEL] = Field(
         "Salesforce/blip-image-captioning-base",
         description="Captioning model, a BLIP or BLIP-2: a folder in transformers' format, or a Hugging Face hub ID.",
     )

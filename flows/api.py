@@ -14,8 +14,8 @@ from dreamloom.flows import plan as planning
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.report import report_path
 from dreamloom.flows.steps import IngestStep, Outcome, Step
-from dreamloom.flows.tables import balance, funnel, funnel_rows
-from dreamloom.flows.terminal import Terminal, say
+from dreamloom.flows.tables import balance_rows, funnel, funnel_rows
+from dreamloom.flows.terminal import Terminal, print_line
 from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.datasets import all_kinds
 from dreamloom.train.evaluate.measure import Evaluation
@@ -64,7 +64,7 @@ class ProjectRun:
         workspace = self.project.workspace
         tables = [html.table(funnel_rows(funnel(workspace, self.project.sources)))]
         if self.finished:
-            tables.append(html.table(balance(workspace)))
+            tables.append(html.table(balance_rows(workspace)))
             tables.append(self.evaluation._repr_html_() if self.evaluation else "")
         return f"<b>{html.text(self.project.name)}</b>{''.join(tables)}<p>{html.text(workspace)}</p>"
 
@@ -104,13 +104,13 @@ def run(project: ProjectLike = "project.yaml") -> ProjectRun:
     keep_freed_memory()
     with Terminal() as terminal:
 
-        def perform(step: Step) -> Outcome:
+        def run_step(step: Step) -> Outcome:
             with terminal.watch(step.title) as watched:
                 outcome = step.run(watched)
-            say(outcome.message)
+            print_line(outcome.message)
             return outcome
 
-        return ProjectRun(loaded, tuple(chain.run(loaded, perform)))
+        return ProjectRun(loaded, tuple(chain.run(loaded, run_step)))
 
 
 def plan(project: ProjectLike = "project.yaml") -> ProjectPlan:

@@ -22,9 +22,9 @@ from dreamloom.curate.sheet import contact_sheet
 
 PROGRESS_SECONDS = 2.0
 """Seconds between two updates: each costs some 28 ms (research/prefect.md §5)."""
-PICTURE_BYTES = 200_000
+IMAGE_BYTES = 200_000
 """Of an image inside a markdown artifact, as base64: it lies in the server's database."""
-of_project = ContextVar("of_project", default="")
+project_name = ContextVar("project_name", default="")
 """The project whose artifacts are made: the server shows the last one of a key, whichever project it is of."""
 SHEET_COLUMNS = 8
 SHEET_SIDE = 128
@@ -38,7 +38,7 @@ class ArtifactProgress:
     """
 
     def __init__(self, name: str, also: Callable[[], None]) -> None:
-        made = create_progress_artifact(progress=0.0, key=key(name))
+        made = create_progress_artifact(progress=0.0, key=artifact_key(name))
         assert isinstance(made, UUID)  # a coroutine only where the caller is one
         self._id = made
         self._also = also
@@ -57,7 +57,7 @@ class ArtifactProgress:
         self._also()
 
 
-class Charts:
+class ChartPublisher:
     """Pictures that a step renews while it works: each is published when its file is new.
 
     Args:
@@ -75,30 +75,30 @@ class Charts:
             if version not in self._published:
                 self._published.add(version)
                 with Image.open(file) as picture:
-                    publish_picture(name, picture, name)
+                    publish_image(name, picture, name)
 
 
 def publish_table(name: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
     """A table that can be searched and paged."""
     table = [{name: _short(value) for name, value in row.items()} for row in rows]
-    create_table_artifact(table, key=key(name), description=description)
+    create_table_artifact(table, key=artifact_key(name), description=description)
 
 
 def publish_sheet(name: str, pictures: Sequence[tuple[Path, str]], description: str) -> None:
     """A contact sheet of images with what is written under them; none: no artifact."""
     if pictures:
-        publish_picture(name, contact_sheet(pictures, columns=SHEET_COLUMNS, side=SHEET_SIDE), description)
+        publish_image(name, contact_sheet(pictures, columns=SHEET_COLUMNS, side=SHEET_SIDE), description)
 
 
-def publish_picture(name: str, picture: Image.Image, description: str) -> None:
+def publish_image(name: str, picture: Image.Image, description: str) -> None:
     """An image as markdown with a data URI, the one way that needs no file server."""
     text = f"![{description}](data:image/jpeg;base64,{_as_base64(picture)})\n"
-    create_markdown_artifact(text, key=key(name), description=description)
+    create_markdown_artifact(text, key=artifact_key(name), description=description)
 
 
-def key(name: str) -> str:
+def artifact_key(name: str) -> str:
     """A name as Prefect wants an artifact's key, after that of the project: small letters, digits and single dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", f"{of_project.get()} {name}".lower()).strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", f"{project_name.get()} {name}".lower()).strip("-")
 
 
 def _short(value: Any) -> Any:
@@ -106,12 +106,12 @@ def _short(value: Any) -> Any:
 
 
 def _as_base64(picture: Image.Image) -> str:
-    """A JPEG whose base64 has at most PICTURE_BYTES, at the best quality and then size for which that holds."""
+    """A JPEG whose base64 has at most IMAGE_BYTES, at the best quality and then size for which that holds."""
     picture = picture.convert("RGB")
     while True:
         for quality in (85, 70, 50):
             file = io.BytesIO()
             picture.save(file, "JPEG", quality=quality)
-            if file.tell() * 4 // 3 < PICTURE_BYTES:
+            if file.tell() * 4 // 3 < IMAGE_BYTES:
                 return base64.b64encode(file.getvalue()).decode("ascii")
         picture = picture.resize((max(1, picture.width * 3 // 4), max(1, picture.height * 3 // 4)))

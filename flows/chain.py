@@ -1,7 +1,7 @@
-"""The whole chain over a project: which steps there are, in which order, and how they are gone through.
+"""The chain over a whole project: its steps, their order, and how they are run.
 
-Sources come in side by side; from then on one step follows another, as each wants the whole machine. A step that
-fails ends its own branch. The others of its level go on, and the chain stops when they are done.
+Sources are brought in side by side. From then on one step follows another, as each uses the whole machine. A step that
+fails ends its branch; the other branches of its level go on, and the chain stops when they are done.
 """
 
 import contextvars
@@ -28,71 +28,71 @@ from dreamloom.train.evaluate.config import as_trained
 _log = logging.getLogger(__name__)
 
 Branch = Sequence[Step]
-"""Steps that follow one another."""
+"""Steps that are run one after another."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """Branches that don't need one another; all are done before the next level begins."""
+    """Branches that do not depend on one another. The next level begins when all are done."""
 
     branches: Sequence[Branch]
     side_by_side: bool = False
-    then: Callable[[], None] | None = None
-    """What is done once all of it is."""
+    afterwards: Callable[[], None] | None = None
+    """Called when the level is done."""
 
 
 def levels(project: Project) -> list[Level]:
-    """All steps of a project, in order."""
+    """Returns all steps of a project, in order."""
     collections = [project.collection(name) for name in project.sources]
     scores = [[steps.ScoreStep(c, project.score)] for c in collections] if project.score else []
     return [
-        Level([_incoming(project, name) for name in project.sources], side_by_side=True),
+        Level([_source_branch(project, name) for name in project.sources], side_by_side=True),
         Level(scores),
         Level([[steps.ChooseStep(project.all_sources(), project.choose)]]),
-        Level([[steps.CaptionStep(c, project.captioning(c.name))] for c in collections], then=forget_models),
-        Level([_model(project)]),
+        Level([[steps.CaptionStep(c, project.caption_config(c.name))] for c in collections], afterwards=unload_models),
+        Level([_model_branch(project)]),
     ]
 
 
-def run(project: Project, perform: Callable[[Step], Outcome]) -> list[Outcome]:
-    """Goes through the chain, and writes the report of what came of it.
+def run(project: Project, run_step: Callable[[Step], Outcome]) -> list[Outcome]:
+    """Runs the chain and writes the report.
 
     Args:
-        perform: runs one step to its end, and shows what it does.
+        run_step: runs one step and shows its progress.
 
     Returns:
-        What each step came to. The last one is not `finished` where training was asked to stop.
+        The outcome of each step. The last one is not `finished` where training was asked to stop.
 
     Raises:
-        UserError: another process works on the project, or something that a step needs is not there.
+        UserError: another process works on the project, or something that a step needs is missing.
         ExceptionGroup: branches failed.
     """
     outcomes: list[Outcome] = []
     with lock(project.workspace), log_to_file(project.workspace / "logs", project):
         _log.info("run of %s", project.name)
-        _check_old_scores(project)
+        _reject_unused_scores(project)
         for level in levels(project):
-            outcomes += _go_through(level, perform)
-            if level.then is not None:
-                level.then()
+            outcomes += _run_level(level, run_step)
+            if level.afterwards is not None:
+                level.afterwards()
         if outcomes[-1].finished and (any(o.changed for o in outcomes) or not report_path(project.workspace).exists()):
             evaluation = evaluation_path(project) if project.evaluate is not None else None
             write_report(project.name, project.workspace, run_folder(project), evaluation)
     return outcomes
 
 
-def forget_models() -> None:
-    """Lets go of the models that scored and captioned: training wants all memory for itself."""
+def unload_models() -> None:
+    """Frees the memory of the models that scored and captioned, as training needs all of it."""
     unload_captioners()
     unload_clip()
-    if "torch" in sys.modules:  # what is there already needs none
+    if "torch" in sys.modules:  # not so where nothing had to be made
         import torch
 
         torch.cuda.empty_cache()
 
 
 def run_folder(project: Project) -> Path:
-    """The folder of the training run that the dataset as it is now belongs to, or will belong to.
+    """Returns the folder of the training run of the dataset as it is now; it need not exist yet.
 
     Raises:
         UserError: there is no dataset yet.
@@ -100,7 +100,7 @@ def run_folder(project: Project) -> Path:
     return run_folders.run_folder(project.workspace, project.train)
 
 
-def _incoming(project: Project, name: str) -> Branch:
+def _source_branch(project: Project, name: str) -> Branch:
     source, collection = project.sources[name], project.collection(name)
     kind, config = kind_of(source), kind_config(source)
     branch: list[Step] = [steps.source_step(collection, kind, config)]
@@ -109,10 +109,10 @@ def _incoming(project: Project, name: str) -> Branch:
     return branch
 
 
-def _model(project: Project) -> Branch:
+def _model_branch(project: Project) -> Branch:
     workspace = project.workspace
 
-    def run_now() -> Path:
+    def current_run() -> Path:
         return run_folder(project)
 
     branch: list[Step] = [
@@ -122,8 +122,8 @@ def _model(project: Project) -> Branch:
     if project.evaluate is not None:
         config = as_trained(project.train, project.evaluate)
         heldout, output = workspace / "heldout", evaluation_path(project)
-        branch.append(train_steps.EvaluateStep(run_now, project.train.base, heldout, config, output))
-    return [*branch, train_steps.ExportStep(run_now, workspace / "model", project.export)]
+        branch.append(train_steps.EvaluateStep(current_run, project.train.base, heldout, config, output))
+    return [*branch, train_steps.ExportStep(current_run, workspace / "model", project.export)]
 
 
 def evaluation_path(project: Project) -> Path:
@@ -131,8 +131,8 @@ def evaluation_path(project: Project) -> Path:
     return project.workspace / "report" / "evaluation.json"
 
 
-def _check_old_scores(project: Project) -> None:
-    """Scores that the project does not ask for any more would still be chosen by."""
+def _reject_unused_scores(project: Project) -> None:
+    """Raises UserError where scores exist that the project does not ask for: choose would still use them."""
     for name in project.sources:
         if project.score is None and project.collection(name).parts(Table.SCORES):
             raise UserError(
@@ -141,25 +141,25 @@ def _check_old_scores(project: Project) -> None:
             )
 
 
-def _go_through(level: Level, perform: Callable[[Step], Outcome]) -> list[Outcome]:
-    if len(level.branches) == 1:  # in this thread: only the main one can catch SIGTERM and save
-        return _follow(level.branches[0], perform)
+def _run_level(level: Level, run_step: Callable[[Step], Outcome]) -> list[Outcome]:
+    if len(level.branches) == 1:  # in this thread: only the main thread can catch SIGTERM and save
+        return _run_branch(level.branches[0], run_step)
     pool = ThreadPoolExecutor(max(1, len(level.branches)) if level.side_by_side else 1)
     try:
-        # each with a copy of the context, by which Prefect knows to which run a thread belongs
-        futures = [pool.submit(contextvars.copy_context().run, _follow, b, perform) for b in level.branches]
-        failed = [error for future in futures if (error := future.exception())]
+        # each with a copy of the context, from which Prefect knows the run that a thread belongs to
+        futures = [pool.submit(contextvars.copy_context().run, _run_branch, b, run_step) for b in level.branches]
+        errors = [error for future in futures if (error := future.exception())]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    if failed:
-        raise BaseExceptionGroup(f"{len(failed)} of {len(futures)} branches failed", failed)
+    if errors:
+        raise BaseExceptionGroup(f"{len(errors)} of {len(futures)} branches failed", errors)
     return [outcome for future in futures for outcome in future.result()]
 
 
-def _follow(branch: Branch, perform: Callable[[Step], Outcome]) -> list[Outcome]:
+def _run_branch(branch: Branch, run_step: Callable[[Step], Outcome]) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for step in branch:
-        outcomes.append(perform(step))
+        outcomes.append(run_step(step))
         _log.info("%s", outcomes[-1].message, extra=PRINTED)
         if not outcomes[-1].finished:
             break

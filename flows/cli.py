@@ -170,10 +170,10 @@ def _wrong_flags(error: CycloptsError) -> str:
     if isinstance(error.__cause__, ValueError) and isinstance(hint, type):
         from pydantic import BaseModel, ValidationError
 
-        from dreamloom.flows.config_errors import flag, sentences
+        from dreamloom.flows.config_errors import error_lines, flag_name
 
         if isinstance(error.__cause__, ValidationError) and issubclass(hint, BaseModel):
-            return "\n".join(sentences(error.__cause__, hint, flag))
+            return "\n".join(error_lines(error.__cause__, hint, flag_name))
     return " ".join(str(error).split())
 
 

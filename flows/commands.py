@@ -1,4 +1,4 @@
-"""The commands over a whole project, and the one that only looks."""
+"""The commands `run` and `plan`, which are about a whole project, and `show`."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ from dreamloom.flows.contents import Captions, captions_of_workspace
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.report import report_path
 from dreamloom.flows.steps import Outcome
-from dreamloom.flows.tables import balance, funnel
+from dreamloom.flows.tables import balance_rows, funnel
 from dreamloom.flows.terminal import Terminal, funnel_table, print_table, rows_table
 
 PROJECT = Path("project.yaml")
@@ -26,85 +26,85 @@ def run(
     *,
     track: Annotated[bool | None, Parameter(negative="--no-track", show_default=False)] = None,
 ) -> None:
-    """Make everything that project.yaml says and that is not there yet.
+    """Make what project.yaml asks for and is not there yet.
 
     Parameters
     ----------
     project
-        The project's file, or the folder it lies in.
+        The project's file, or its folder.
     track
-        Run it as a Prefect flow, which a dashboard shows. By default where PREFECT_API_URL is set; with --track and no
-        server, Prefect starts one for as long as the run takes.
+        Run as a Prefect flow, shown in its dashboard; the default where PREFECT_API_URL is set. Without a server,
+        Prefect starts one for the time of the run.
     """
     if processes.world_size() > 1:
-        raise UserError("run is for one process; have several train WORKSPACE/dataset by `dreamloom train`.")
+        raise UserError("run uses one process; to train with several, run `dreamloom train` on WORKSPACE/dataset.")
     loaded = load_project(project)
     if track or (track is None and "PREFECT_API_URL" in os.environ):
-        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # what matters is printed here
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the outcomes are printed anyway
         from dreamloom.flows.prefect_flows import run_tracked
 
         keep_freed_memory()
         outcomes = run_tracked(project.absolute())
     else:
         outcomes = list(api.run(loaded).outcomes)
-    _close(loaded, outcomes)
+    _print_results(loaded, outcomes)
 
 
 def plan(project: Path = PROJECT) -> None:
-    """Say what run would do: what is there, what would be made, how many steps, how long. Changes nothing.
+    """Show what run would do: images, steps, sizes, time. Changes nothing.
 
     Parameters
     ----------
     project
-        The project's file, or the folder it lies in.
+        The project's file, or its folder.
     """
     from dreamloom.flows import plan as planning
 
     loaded = load_project(project)
-    print(f"{loaded.name}: {near(loaded.workspace)}\n")
-    print_table(rows_table("What the sources have", planning.source_rows(loaded)))
+    print(f"{loaded.name}: {relative_to_cwd(loaded.workspace)}\n")
+    print_table(rows_table("Sources", planning.source_rows(loaded)))
     steps = planning.plan_steps(loaded)
-    print_table(rows_table("What run would make", planning.step_rows(steps)))
+    print_table(rows_table("Steps of the run", planning.step_rows(steps)))
     training = planning.plan_train(loaded)
     if training is not None:
         planning.print_training(training)
-    say_lengths(captions_of_workspace(loaded.workspace, list(loaded.sources)), loaded.train.base)
+    print_caption_lengths(captions_of_workspace(loaded.workspace, list(loaded.sources)), loaded.train.base)
     if all(step.stale_parts == [] for step in steps):
         print("Nothing to do: everything is as project.yaml says.")
 
 
 def show(folder: Path, *, image: str | None = None, output: Path | None = None) -> None:
-    """A table and a contact sheet of a collection, a workspace or a training folder.
+    """Show a collection, workspace or training folder: a table, and a contact sheet of its images.
 
     Parameters
     ----------
     folder
-        What to look at.
+        The collection, workspace or training folder.
     image
-        Tell the history of one image instead: its file name, or its key or the beginning of it.
+        Show the history of this image instead: its file name, or its key or the beginning of the key.
     output
-        Where to write the contact sheet; by default dreamloom-NAME.png, here.
+        File of the contact sheet; by default dreamloom-NAME.png in the current folder.
     """
     from dreamloom.flows import showing
 
     if image is not None:
         from dreamloom.curate.trace import trace
 
-        for what, value in trace(folder, image):
-            print(f"{what:<20}{printable(value)}")
+        for label, value in trace(folder, image):
+            print(f"{label:<20}{printable(value)}")
         return
     for table in showing.tables(folder):
         print_table(table)
-    say_lengths(showing.captions_of(folder), None)
+    print_caption_lengths(showing.captions_of(folder), None)
     sheet = showing.write_sheet(folder, output or Path(f"dreamloom-{folder.absolute().name}.png"))
     print(f"contact sheet: {sheet}" if sheet else "no images yet")
 
 
-def say_lengths(captions: Captions, model: str | None) -> None:
-    """How many captions the text encoder will cut; nothing where there is no caption yet.
+def print_caption_lengths(captions: Captions, model: str | None) -> None:
+    """Prints how many captions are too long for the text encoder; nothing where there is no caption yet.
 
     Args:
-        model: whose tokens they are; None: CLIP's own.
+        model: the base model, whose tokenizer counts; None: CLIP's.
     """
     from dreamloom.caption.tokens import load_tokenizer, measure_captions
 
@@ -113,29 +113,29 @@ def say_lengths(captions: Captions, model: str | None) -> None:
             print(printable(str(measure_captions(captions, load_tokenizer(model), progress))))
 
 
-def near(path: Path) -> Path:
-    """A path as one would type it here: relative, where it lies below."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
+def relative_to_cwd(path: Path) -> Path:
+    """Returns a path below the current folder as a relative one, and others as they are."""
+    cwd = Path.cwd()
+    return path.relative_to(cwd) if path.is_relative_to(cwd) else path
 
 
-def _close(project: Project, outcomes: list[Outcome]) -> None:
-    """The end of a run: where the images went, and where to look."""
+def _print_results(project: Project, outcomes: list[Outcome]) -> None:
+    """Prints where the images went, and where the results lie; nothing where training was stopped."""
     if not outcomes[-1].finished:
         return
     if not any(outcome.changed for outcome in outcomes):
         print("Nothing to do: everything is as project.yaml says.")
     else:
         print_table(funnel_table(funnel(project.workspace, project.sources)))
-        print_table(rows_table("What is trained on", balance(project.workspace)))
+        print_table(rows_table("What is trained on", balance_rows(project.workspace)))
     run = chain.run_folder(project)
-    places = {
+    results = {
         "training folder": project.workspace / "dataset",
         "samples": run / "samples",
         "learned, forgotten": run / "learned_forgotten.png",
         "model": project.workspace / "model",
         "report": report_path(project.workspace),
     }
-    for what, path in places.items():
+    for label, path in results.items():
         if path.exists():
-            print(f"{what:<20}{near(path)}")
+            print(f"{label:<20}{relative_to_cwd(path)}")

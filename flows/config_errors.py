@@ -1,4 +1,4 @@
-"""What pydantic finds wrong, as sentences for the person who wrote it: which key, what is wrong, how to mend it."""
+"""What pydantic finds wrong, as error_lines for the person who wrote it: which key, what is wrong, how to mend it."""
 
 import difflib
 import types
@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 Key = tuple[str | int, ...]
 
 
-def dotted(key: Key) -> str:
+def dotted_key(key: Key) -> str:
     """A key as it is written in YAML: sources.people.min_side, sources.people.words.any[0]."""
     text = ""
     for element in key:
@@ -19,12 +19,12 @@ def dotted(key: Key) -> str:
     return text
 
 
-def flag(key: Key) -> str:
+def flag_name(key: Key) -> str:
     """A key as it is written on the command line: --min-side, --words.any."""
-    return "--" + dotted(tuple(e for e in key if isinstance(e, str))).replace("_", "-") if key else ""
+    return "--" + dotted_key(tuple(e for e in key if isinstance(e, str))).replace("_", "-") if key else ""
 
 
-def sentences(error: ValidationError, model: type[BaseModel], spell: Callable[[Key], str] = dotted) -> list[str]:
+def error_lines(error: ValidationError, model: type[BaseModel], spell: Callable[[Key], str] = dotted_key) -> list[str]:
     """One sentence for each key that is wrong, in the order in which pydantic met them.
 
     Args:
@@ -42,7 +42,7 @@ def sentences(error: ValidationError, model: type[BaseModel], spell: Callable[[K
     return [f"{spell(key)}: {'; or '.join(dict.fromkeys(whats))}" if key else whats[0] for key, whats in found.items()]
 
 
-def close(word: str, known: Sequence[str]) -> str:
+def suggestion(word: str, known: Sequence[str]) -> str:
     """How to mend an unknown word: "did you mean x?", or the words there are."""
     near = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
@@ -52,7 +52,7 @@ def _what(detail: ErrorDetails, known: Sequence[str], spell: Callable[[Key], str
     context = detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
-            return f"unknown key; {close(str(detail['loc'][-1]), known)}"
+            return f"unknown key; {suggestion(str(detail['loc'][-1]), known)}"
         case "missing":
             return "is missing"
         case "union_tag_invalid":

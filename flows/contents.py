@@ -7,7 +7,7 @@ from typing import TypeVar
 import pyarrow.compute as pc
 
 from dreamloom.curate.manifest import DROPPED, manifest_path, read_manifest
-from dreamloom.flows.tables import sources_of
+from dreamloom.flows.tables import source_names
 from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.train.data.folder import read_training_folder
 
@@ -41,7 +41,7 @@ def captions_of_workspace(workspace: Path, sources: Sequence[str] | None = None)
         sources: names of the collections; None: all of the workspace.
     """
     if not manifest_path(workspace).exists():
-        names = sources_of(workspace) if sources is None else sources
+        names = source_names(workspace) if sources is None else sources
         collections = [Collection(workspace / "collections" / name) for name in names]
         return [pair for collection in collections for pair in captions_of_collection(collection)]
     rows = read_manifest(manifest_path(workspace)).select(["file", "caption", "split"])

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from cyclopts import App
 
 from dreamloom.flows.help_pages import HelpPage
-from dreamloom.flows.stage_commands import FLAGS, collection_at, perform
+from dreamloom.flows.stage_commands import FLAGS, collection_at, run_step
 from dreamloom.flows.steps import IngestStep
 from dreamloom.scrape.datasets import all_kinds
 from dreamloom.scrape.datasets.source_kind import SourceKind
@@ -24,7 +24,7 @@ def make_app() -> App:
 
 def _command(kind: SourceKind[Any]) -> Callable[..., None]:
     def ingest(collection: Path, *, config: Any) -> None:
-        perform(IngestStep(collection_at(collection), kind, config))
+        run_step(IngestStep(collection_at(collection), kind, config))
 
     ingest.__annotations__["config"] = Annotated[kind.config, FLAGS]
     ingest.__doc__ = f"{kind.help}\n\nParameters\n----------\ncollection\n    The collection to fill.\n"

@@ -1,88 +1,80 @@
-"""The paths in a project: made absolute, and looked for before any work."""
+"""Resolves the paths in a project, and checks that they exist, before any work begins.
+
+Which fields hold paths is told by their types and by the PathKind in their metadata.
+"""
 
 import glob
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from dreamloom.flows.config_errors import Key, dotted
+from dreamloom.base.stage import PathKind, path_kind_of
+from dreamloom.flows.config_errors import Key, dotted_key
 from dreamloom.scrape.index.files import is_remote
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_MODELS: set[Key] = {
-    ("score", "model"),
-    ("score", "pretrained"),
-    ("caption", "model"),
-    ("train", "base"),
-    ("train", "vae"),
-}
-_MODELS |= {("evaluate", "vae"), ("caption", "clip", "model"), ("caption", "clip", "pretrained")}
-"""Keys that hold a folder or file, or the name of something that is not on this machine."""
-_MADE = {("workspace",), ("train", "latent_cache"), ("evaluate", "latent_cache")}
-"""Keys of folders that need not be there."""
+
+def with_absolute_paths(project: Model, folder: Path) -> Model:
+    """Returns a project with absolute paths: relative ones start in `folder`, and ~ is the user's home."""
+    return _map_paths(project, lambda value, kind: _absolute(value, kind, folder))
 
 
-def rooted(project: Model, folder: Path) -> Model:
-    """A project with its paths absolute: those that are relative begin in `folder`, and ~ is the user's home."""
-    return _rooted_model(project, folder, ())
+def missing_paths(project: BaseModel) -> Iterator[str]:
+    """Yields a sentence for each key of a project with absolute paths whose file or folder does not exist."""
+    for key, path, kind in _paths(project, ()):
+        exists = any(glob.iglob(path, recursive=True)) if kind is PathKind.PATTERNS else Path(path).exists()
+        if kind is not PathKind.OUTPUT and not exists and not is_remote(path):
+            yield f"{dotted_key(key)}: {path} is not there"
 
 
-def missing(project: BaseModel) -> Iterator[str]:
-    """A sentence for each key of a rooted project whose file or folder is not there."""
-    for key, path in _paths(project, ()):
-        is_there = any(glob.iglob(path, recursive=True)) if _is_pattern(key) else Path(path).exists()
-        if key not in _MADE and not is_there and not is_remote(path):
-            yield f"{dotted(key)}: {path} is not there"
+def _map_paths(model: Model, convert: Callable[[Any, PathKind | None], Any]) -> Model:
+    """The model with `convert` applied to the value of each field, also in the models inside it."""
+    changed = {}
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            converted: Any = _map_paths(value, convert)
+        elif isinstance(value, dict):
+            converted = {k: _map_paths(v, convert) if isinstance(v, BaseModel) else v for k, v in value.items()}
+        else:
+            converted = convert(value, path_kind_of(field))
+        if converted != value:  # a field that is updated counts as one that the user set
+            changed[name] = converted
+    return model.model_copy(update=changed)
 
 
-def _rooted_model(model: Model, folder: Path, above: Key) -> Model:
-    values = {name: getattr(model, name) for name in type(model).model_fields}
-    made = {n: _rooted(v, folder, (*above, n)) for n, v in values.items()}
-    # only what changes: a field that is updated counts as one that the user set
-    return model.model_copy(update={n: v for n, v in made.items() if v != values[n]})
-
-
-def _rooted(value: Any, folder: Path, key: Key) -> Any:
+def _absolute(value: Any, kind: PathKind | None, folder: Path) -> Any:
     if isinstance(value, Path):
         return folder / value.expanduser()
-    if isinstance(value, BaseModel):
-        return _rooted_model(value, folder, key)
-    if isinstance(value, dict):
-        return {name: _rooted(v, folder, (*key, name)) for name, v in value.items()}
-    if isinstance(value, list) and _is_pattern(key):
-        return [v if is_remote(v) else str(folder / Path(v).expanduser()) for v in value]
-    if isinstance(value, str) and key in _MODELS and _is_path(value, folder):
+    if kind is PathKind.PATTERNS:
+        return [path if is_remote(path) else str(folder / Path(path).expanduser()) for path in value]
+    if kind is PathKind.MODEL and isinstance(value, str) and _is_path(value, folder):
         return str(folder / Path(value).expanduser())
     return value
 
 
-def _is_pattern(key: Key) -> bool:
-    """A LAION source's `index`: files, folders and globs."""
-    return len(key) == 3 and key[0] == "sources" and key[2] == "index"
-
-
-def _is_path(value: str, folder: Path) -> bool:
-    """Whether a model is given by its place: it is there, or is written as only a path is, or its parent is there."""
-    if value.startswith(("/", "~", "./", "../")) or (folder / value).exists():
+def _is_path(model: str, folder: Path) -> bool:
+    """Whether a model is given by its path: it exists, or is written as only a path is, or its parent exists."""
+    if model.startswith(("/", "~", "./", "../")) or (folder / model).exists():
         return True
-    parent = (folder / value).parent
+    parent = (folder / model).parent
     return parent != folder and parent.is_dir()
 
 
-def _paths(model: BaseModel, above: Key) -> Iterator[tuple[Key, str]]:
-    """The keys that hold a path, with it; in a rooted project a model given by its place begins with a slash."""
-    for name in type(model).model_fields:
-        value, key = getattr(model, name), (*above, name)
+def _paths(model: BaseModel, above: Key) -> Iterator[tuple[Key, str, PathKind | None]]:
+    """The keys that hold a path, with it. A model's name is none, as in a resolved project its path is absolute."""
+    for name, field in type(model).model_fields.items():
+        value, key, kind = getattr(model, name), (*above, name), path_kind_of(field)
         if isinstance(value, BaseModel):
             yield from _paths(value, key)
         elif isinstance(value, dict):
-            for each, inner in value.items():
+            for inner_key, inner in value.items():
                 if isinstance(inner, BaseModel):
-                    yield from _paths(inner, (*key, each))
-        elif isinstance(value, Path) or (isinstance(value, str) and key in _MODELS and Path(value).is_absolute()):
-            yield key, str(value)
-        elif isinstance(value, list) and _is_pattern(key):
-            yield from ((key, pattern) for pattern in value)
+                    yield from _paths(inner, (*key, inner_key))
+        elif isinstance(value, Path) or (kind is PathKind.MODEL and value and Path(value).is_absolute()):
+            yield key, str(value), kind
+        elif kind is PathKind.PATTERNS:
+            yield from ((key, pattern, kind) for pattern in value)

@@ -11,9 +11,9 @@ from dreamloom.base.errors import UserError
 from dreamloom.flows import artifacts, chain
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.steps import Outcome
-from dreamloom.flows.tables import balance, funnel, funnel_rows
+from dreamloom.flows.tables import balance_rows, funnel, funnel_rows
 from dreamloom.flows.terminal import Terminal
-from dreamloom.flows.tracking import perform
+from dreamloom.flows.tracking import run_parts
 
 
 def _run_name() -> str:
@@ -33,13 +33,13 @@ def end_to_end(project: Path) -> list[Outcome] | State[object]:
         project: the file; where a worker runs this, as an absolute path.
     """
     loaded = load_project(project)
-    before = artifacts.of_project.set(loaded.name)
+    before = artifacts.project_name.set(loaded.name)
     with Terminal() as terminal:
         try:
-            outcomes = chain.run(loaded, lambda step: perform(step, terminal))
+            outcomes = chain.run(loaded, lambda step: run_parts(step, terminal))
         finally:
             _publish(loaded)
-            artifacts.of_project.reset(before)
+            artifacts.project_name.reset(before)
     if not outcomes[-1].finished:
         return Cancelled(message=outcomes[-1].message)
     return outcomes
@@ -70,4 +70,4 @@ def _publish(project: Project) -> None:
     rows = funnel_rows(funnel(project.workspace, project.sources))
     artifacts.publish_table("funnel", rows, "Where the images went")
     if (project.workspace / "dataset.parquet").exists():
-        artifacts.publish_table("balance", balance(project.workspace), "What is trained on")
+        artifacts.publish_table("balance", balance_rows(project.workspace), "What is trained on")

@@ -3,21 +3,21 @@
 import re
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from dreamloom.base.clip_config import ClipConfig
 from dreamloom.base.errors import UserError
-from dreamloom.base.stage import StageConfig
+from dreamloom.base.stage import PathKind, StageConfig
 from dreamloom.caption.check import check as check_captioning
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.curate import score
 from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
 from dreamloom.curate.source import Role, Source
-from dreamloom.flows.config_errors import close, sentences
-from dreamloom.flows.paths import missing, rooted
+from dreamloom.flows.config_errors import error_lines, suggestion
+from dreamloom.flows.paths import missing_paths, with_absolute_paths
 from dreamloom.flows.sources import AnySource
 from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.web.config import ScrapeConfig
@@ -33,7 +33,7 @@ class Project(StageConfig):
     """All that project.yaml may say. Each section is the config of the stage of that name."""
 
     name: str = Field(min_length=1, description="What the project is called in lists and logs.")
-    workspace: Path = Field(description="The folder in which all that is made lies.")
+    workspace: Annotated[Path, PathKind.OUTPUT] = Field(description="The folder in which all that is made lies.")
     sources: dict[str, AnySource] = Field(min_length=1, description="Where images come from: name → source.")
     scrape: ScrapeConfig = Field(ScrapeConfig(), description="How images are downloaded.")
     score: ScoreConfig | None = Field(None, description="How images are scored; left out: they are not.")
@@ -70,14 +70,16 @@ class Project(StageConfig):
         if self.evaluate is not None and self.balance.held_out == 0:
             raise ValueError("evaluate: needs images to measure by; raise balance.held_out, or leave it out")
         for name in self.caption.templates.keys() - self.sources.keys():
-            raise ValueError(f"caption.templates.{name}: there is no such source; {close(name, list(self.sources))}")
+            raise ValueError(
+                f"caption.templates.{name}: there is no such source; {suggestion(name, list(self.sources))}"
+            )
         return self
 
     def collection(self, name: str) -> Collection:
         """The collection of a source."""
         return Collection(self.workspace / "collections" / name)
 
-    def captioning(self, source: str) -> CaptionConfig:
+    def caption_config(self, source: str) -> CaptionConfig:
         """The caption section for one source: with its edits, and with score's CLIP where it names none."""
         clip, every = self.caption.clip, self.caption.templates
         if self.score is not None and "model" not in clip.model_fields_set:
@@ -103,9 +105,9 @@ def load_project(path: Path | str) -> Project:
     try:
         project = Project.model_validate(_read(file))
     except ValidationError as error:
-        raise UserError("\n".join(f"{file}: {line}" for line in sentences(error, Project))) from None
-    project = rooted(project, file.absolute().parent)
-    wrong = list(missing(project)) or list(dict.fromkeys(unfit_models(project)))
+        raise UserError("\n".join(f"{file}: {line}" for line in error_lines(error, Project))) from None
+    project = with_absolute_paths(project, file.absolute().parent)
+    wrong = list(missing_paths(project)) or list(dict.fromkeys(model_errors(project)))
     if wrong:
         raise UserError("\n".join(f"{file}: {line}" for line in wrong))
     return project
@@ -141,12 +143,12 @@ def _read(file: Path) -> dict[str, Any]:
     return content
 
 
-def unfit_models(project: Project) -> Iterator[str]:
+def model_errors(project: Project) -> Iterator[str]:
     """What the stages themselves find wrong with the models that they shall use; no torch is imported for it."""
     if project.score is not None:
         yield from _objection("score", score.check, project.score)
     for source in project.sources:
-        yield from _objection("caption", check_captioning, project.captioning(source))
+        yield from _objection("caption", check_captioning, project.caption_config(source))
     yield from _objection("train", check_training, project.train)
 
 

@@ -18,7 +18,7 @@ from dreamloom.curate.manifest import DROPPED, manifest_path, read_manifest
 from dreamloom.curate.sheet import contact_sheet
 from dreamloom.flows.contents import images_of_collection
 from dreamloom.flows.run_folders import run_charts
-from dreamloom.flows.tables import balance, funnel, funnel_rows
+from dreamloom.flows.tables import balance_rows, funnel, funnel_rows
 from dreamloom.flows.terminal import percent
 from dreamloom.scrape.collection import Collection
 from dreamloom.train.run.folder import read_summary
@@ -56,7 +56,7 @@ def write_report(name: str, workspace: Path, run: Path, evaluation: Path | None)
     sources = manifest["source"].unique().to_pylist()
     sections = {
         "What was learned, and what was forgotten": [_learned(run, evaluation), *_pictures(run_charts(run), folder)],
-        "What is trained on": [html.table(balance(workspace))],
+        "What is trained on": [html.table(balance_rows(workspace))],
         "Where the images went": [html.table(funnel_rows(funnel(workspace, sources)))],
         "Scores": _histograms(manifest, folder),
         "Licences": [html.table(_licences(manifest))],

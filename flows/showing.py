@@ -12,7 +12,7 @@ from dreamloom.curate.manifest import manifest_path
 from dreamloom.curate.sheet import contact_sheet
 from dreamloom.flows import contents
 from dreamloom.flows.contents import SHEET_IMAGES, CaptionedImages, evenly_spaced, images_of_collection
-from dreamloom.flows.tables import balance, funnel, sources_of
+from dreamloom.flows.tables import balance_rows, funnel, source_names
 from dreamloom.flows.terminal import funnel_table, rows_table
 from dreamloom.scrape.collection import Collection, Table
 from dreamloom.train.data.folder import read_training_folder
@@ -28,8 +28,12 @@ def tables(folder: Path) -> list[RichTable]:
         UserError: it is none of these.
     """
     if _is_workspace(folder):
-        found = [funnel_table(funnel(folder, sources_of(folder)))]
-        return [*found, rows_table("What is trained on", balance(folder))] if manifest_path(folder).exists() else found
+        found = [funnel_table(funnel(folder, source_names(folder)))]
+        return (
+            [*found, rows_table("What is trained on", balance_rows(folder))]
+            if manifest_path(folder).exists()
+            else found
+        )
     if is_collection(folder):
         collection = Collection(folder)
         return [funnel_table({collection.name: {row.table: row.summary for row in collection.funnel()}})]
@@ -74,7 +78,7 @@ def write_sheet(folder: Path, output: Path) -> Path | None:
 
 def _images(folder: Path) -> CaptionedImages:
     if _is_workspace(folder):
-        collections = [Collection(folder / "collections" / name) for name in sources_of(folder)]
+        collections = [Collection(folder / "collections" / name) for name in source_names(folder)]
         each = max(1, SHEET_IMAGES // max(1, len(collections)))
         return [image for c in collections for image in evenly_spaced(images_of_collection(c), each)]
     if is_collection(folder):

@@ -57,7 +57,7 @@ def filter_(collection: Path, *, explain: bool = False, config: Annotated[Filter
             summary = laion.explain(config, progress)
         print_table(rows_table(f"What filter would keep for {collection.name}", rules_rows(summary)))
     else:
-        perform(steps.FilterStep(collection_at(collection), config))
+        run_step(steps.FilterStep(collection_at(collection), config))
 
 
 def scrape(
@@ -75,7 +75,7 @@ def scrape(
     retry
         Try images again of which this became, such as timeout,http_429; parted by commas or spaces.
     """
-    perform(steps.ScrapeStep(collection_at(collection), config, retry))
+    run_step(steps.ScrapeStep(collection_at(collection), config, retry))
 
 
 def score(collection: Path, *, config: Annotated[ScoreConfig, FLAGS] = ScoreConfig()) -> None:
@@ -86,7 +86,7 @@ def score(collection: Path, *, config: Annotated[ScoreConfig, FLAGS] = ScoreConf
     collection
         The collection whose images are there.
     """
-    perform(steps.ScoreStep(collection_at(collection), config))
+    run_step(steps.ScoreStep(collection_at(collection), config))
 
 
 def choose(
@@ -104,7 +104,7 @@ def choose(
     ground_truth
         Collections of what it shall keep knowing.
     """
-    perform(steps.ChooseStep(_sources(training, ground_truth, {}, {}), config))
+    run_step(steps.ChooseStep(_sources(training, ground_truth, {}, {}), config))
 
 
 def caption(collection: Path, *, config: Annotated[CaptionConfig, FLAGS] = CaptionConfig()) -> None:
@@ -115,7 +115,7 @@ def caption(collection: Path, *, config: Annotated[CaptionConfig, FLAGS] = Capti
     collection
         The collection whose images are there, and perhaps chosen.
     """
-    perform(steps.CaptionStep(collection_at(collection), config))
+    run_step(steps.CaptionStep(collection_at(collection), config))
 
 
 def balance(
@@ -143,7 +143,7 @@ def balance(
         How much of the ground truth comes from a collection, relative to the others: --share.NAME 2.
     """
     sources = _sources(training, ground_truth, multiply or {}, share or {})
-    perform(steps.BalanceStep(sources, config, workspace))
+    run_step(steps.BalanceStep(sources, config, workspace))
 
 
 def dreambooth(
@@ -158,7 +158,7 @@ def dreambooth(
     target
         The training folder to make, for train.
     """
-    perform(train_steps.DreamBoothStep(subjects, target, config))
+    run_step(train_steps.DreamBoothStep(subjects, target, config))
 
 
 def train(
@@ -184,15 +184,15 @@ def train(
         Only say what would be done: which images, in which buckets, how many steps.
     """
     if plan:
-        from dreamloom.flows.commands import say_lengths
+        from dreamloom.flows.commands import print_caption_lengths
         from dreamloom.flows.plan import print_training
         from dreamloom.train.plan import plan as plan_training
 
         planned = plan_training(folder, config)
         print_training(planned)
-        say_lengths(list(planned.captions), config.base)
+        print_caption_lengths(list(planned.captions), config.base)
         return
-    perform(train_steps.TrainStep(folder, run, config, heldout))
+    run_step(train_steps.TrainStep(folder, run, config, heldout))
 
 
 def evaluate(
@@ -216,7 +216,7 @@ def evaluate(
     output
         The file for all figures.
     """
-    perform(train_steps.EvaluateStep(lambda: model, base, heldout, config, output))
+    run_step(train_steps.EvaluateStep(lambda: model, base, heldout, config, output))
 
 
 def export(checkpoint: Path, target: Path, *, config: Annotated[ExportConfig, FLAGS] = ExportConfig()) -> None:
@@ -229,10 +229,10 @@ def export(checkpoint: Path, target: Path, *, config: Annotated[ExportConfig, FL
     target
         The folder to write.
     """
-    perform(train_steps.ExportStep(lambda: checkpoint, target, config))
+    run_step(train_steps.ExportStep(lambda: checkpoint, target, config))
 
 
-def perform(step: steps.Step) -> None:
+def run_step(step: steps.Step) -> None:
     """Runs a step to its end, with its progress on the terminal, and prints the outcome."""
     keep_freed_memory()
     with log_to_file(step.log_folder if is_main() else None):

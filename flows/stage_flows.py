@@ -14,9 +14,9 @@ from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
 from dreamloom.curate.source import Role, Source
 from dreamloom.flows import artifacts, steps, train_steps
 from dreamloom.flows.logs import PRINTED, log_to_file
-from dreamloom.flows.tables import balance as balance_table
+from dreamloom.flows.tables import balance_rows
 from dreamloom.flows.terminal import Terminal
-from dreamloom.flows.tracking import perform
+from dreamloom.flows.tracking import run_parts
 from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.web.config import ScrapeConfig
@@ -74,7 +74,7 @@ def caption_flow(collection: Path, config: CaptionConfig = CaptionConfig()) -> A
 def balance_flow(workspace: Path, sources: list[SourceParameter], config: BalanceConfig = BalanceConfig()) -> Any:
     """Assembles the training folder."""
     state = run_step(steps.BalanceStep([source.source() for source in sources], config, workspace))
-    artifacts.publish_table("balance", balance_table(workspace), "What is trained on")
+    artifacts.publish_table("balance", balance_rows(workspace), "What is trained on")
     return state
 
 
@@ -99,6 +99,6 @@ def export_flow(checkpoint: Path, target: Path, config: ExportConfig = ExportCon
 def run_step(step: steps.Step) -> Any:
     """Runs a step inside a flow; returns its message, or a cancelled state where it was asked to stop."""
     with log_to_file(step.log_folder), Terminal() as terminal:
-        outcome = perform(step, terminal)
+        outcome = run_parts(step, terminal)
         _log.info("%s", outcome.message, extra=PRINTED)
     return outcome.message if outcome.finished else Cancelled(message=outcome.message)

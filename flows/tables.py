@@ -40,12 +40,12 @@ def funnel_rows(funnel: Funnel) -> list[dict[str, Any]]:
     ]
 
 
-def sources_of(workspace: Path) -> list[str]:
+def source_names(workspace: Path) -> list[str]:
     """The names of all collections of a workspace."""
     return sorted(path.name for path in (workspace / "collections").glob("*/"))
 
 
-def balance(workspace: Path) -> list[dict[str, Any]]:
+def balance_rows(workspace: Path) -> list[dict[str, Any]]:
     """A row for each source of the dataset: images to train on, how often each is shown, how many are held out."""
     manifest = read_manifest(manifest_path(workspace))
     rows = manifest.select(["source", "role", "split", "multiply"]).to_pylist()

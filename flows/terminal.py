@@ -202,7 +202,7 @@ def rules_rows(summary: Summary) -> list[dict[str, Any]]:
     return rows
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """A line to stdout, whole also where several threads speak."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()

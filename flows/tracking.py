@@ -14,10 +14,10 @@ from dreamloom.base.errors import StageFailed
 from dreamloom.base.progress import silent
 from dreamloom.flows import artifacts
 from dreamloom.flows.steps import WHOLE, Outcome, Step, counted
-from dreamloom.flows.terminal import Terminal, say
+from dreamloom.flows.terminal import Terminal, print_line
 
 
-def perform(step: Step, terminal: Terminal) -> Outcome:
+def run_parts(step: Step, terminal: Terminal) -> Outcome:
     """Makes what of a step is stale, inside a flow. A part that fails does not stop the others.
 
     Raises:
@@ -47,7 +47,7 @@ def perform(step: Step, terminal: Terminal) -> Outcome:
 @task(cache_policy=NO_CACHE, task_run_name="{step.title} {part}")
 def make_part(step: Step, part: str, terminal: Terminal) -> Outcome:
     """Makes one part."""
-    charts = artifacts.Charts(step.charts)
+    charts = artifacts.ChartPublisher(step.charts)
     shown = artifacts.ArtifactProgress(f"{step.title} {part}", charts.publish)
     with terminal.watch(f"{step.title} {part}") as line:
 
@@ -73,5 +73,5 @@ def _whole(step: Step, stale: Sequence[str], made: Sequence[Outcome]) -> Outcome
 
 def _said(outcome: Outcome) -> Outcome:
     if deployment.id is None:  # a worker shows the log
-        say(outcome.message)
+        print_line(outcome.message)
     return outcome

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dreamloom.base.stage import NO_RECIPE, Group, StageConfig
+from dreamloom.base.stage import NO_RECIPE, Group, PathKind, StageConfig
 
 _MODEL, _DATA, _CAPTIONS = Group("Model"), Group("Data and buckets"), Group("Captions")
 _LENGTH, _OPTIMIZER, _LEARNING_RATE = Group("Batches and length"), Group("Optimizer"), Group("Learning rate")
@@ -36,11 +36,11 @@ class TrainConfig(StageConfig):
     of 4 to 8.
     """
 
-    base: Annotated[str, _MODEL] = Field(
+    base: Annotated[str, PathKind.MODEL, _MODEL] = Field(
         "stable-diffusion-v1-5/stable-diffusion-v1-5",
         description="Model to start from: a diffusers folder, a .safetensors or .ckpt file, or a hub ID (owner/name).",
     )
-    vae: Annotated[str | None, _MODEL] = Field(
+    vae: Annotated[str | None, PathKind.MODEL, _MODEL] = Field(
         None,
         description="Diffusers folder of an AutoencoderKL or AutoencoderTiny that replaces the base's VAE; null: the "
         "base's.",
@@ -76,7 +76,7 @@ class TrainConfig(StageConfig):
     flip_p: Annotated[float, _DATA] = Field(
         0.0, ge=0, le=1, description="Probability of a horizontal flip, unless flip_p.txt sets another."
     )
-    latent_cache: Annotated[Path | None, NO_RECIPE, _DATA] = Field(
+    latent_cache: Annotated[Path | None, PathKind.OUTPUT, NO_RECIPE, _DATA] = Field(
         None, description="Folder for cached latents; null: .latents beside the run."
     )
 
@@ -314,7 +314,7 @@ class TrainConfig(StageConfig):
 class DreamBoothConfig(StageConfig):
     """Settings of the class images that the base model draws."""
 
-    base: Annotated[str, _MODEL] = Field(
+    base: Annotated[str, PathKind.MODEL, _MODEL] = Field(
         "stable-diffusion-v1-5/stable-diffusion-v1-5",
         description="Model that draws: a diffusers folder, a .safetensors or .ckpt file, or a hub ID (owner/name).",
     )

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from dreamloom.base.stage import BY_CONTENT, PART_ROWS, Group, StageConfig
+from dreamloom.base.stage import BY_CONTENT, PART_ROWS, Group, PathKind, StageConfig
 from dreamloom.scrape.index.words import Words
 
 STOCK_SITES = [
@@ -32,7 +32,7 @@ class FilterConfig(StageConfig):
     error. Where the column exists, rows without a value in it are dropped (for punsafe and pwatermark see `unscored`).
     """
 
-    index: Annotated[list[str], BY_CONTENT] = Field(
+    index: Annotated[list[str], PathKind.PATTERNS, BY_CONTENT] = Field(
         description="Parquet files of a LAION-style index, in order: paths, folders or globs, also s3:// or hf://."
     )
     words: Annotated[Words, _CAPTIONS] = Field(Words(), description="Words that the caption must and must not contain.")

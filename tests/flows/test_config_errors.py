@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from dreamloom.flows.config_errors import dotted, flag, sentences
+from dreamloom.flows.config_errors import dotted_key, error_lines, flag_name
 
 
 class Strict(BaseModel):
@@ -48,7 +48,7 @@ class Everything(Strict):
 def said(value: object, model: type[BaseModel] = Everything) -> list[str]:
     with pytest.raises(ValidationError) as error:
         model.model_validate(value)
-    return sentences(error.value, model)
+    return error_lines(error.value, model)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,6 @@ def test_the_whole_being_wrong_has_no_key() -> None:
 
 
 def test_keys_are_spelled_as_they_are_written() -> None:
-    assert dotted(("sources", "a", "words", "any", 1)) == "sources.a.words.any[1]"
-    assert flag(("words", "any", 1)) == "--words.any"
-    assert flag(("min_side",)) == "--min-side"
+    assert dotted_key(("sources", "a", "words", "any", 1)) == "sources.a.words.any[1]"
+    assert flag_name(("words", "any", 1)) == "--words.any"
+    assert flag_name(("min_side",)) == "--min-side"

@@ -18,7 +18,7 @@ from dreamloom.flows import ingest_flows, stage_flows
 from dreamloom.flows.prefect_flows import end_to_end
 from dreamloom.flows.steps import Outcome, Step, counted
 from dreamloom.flows.terminal import Terminal
-from dreamloom.flows.tracking import perform
+from dreamloom.flows.tracking import run_parts
 from dreamloom.scrape.collection import Status, Table
 from dreamloom.scrape.datasets.folder import FolderConfig
 
@@ -119,7 +119,7 @@ def test_a_part_that_came_to_too_little_is_judged_with_the_others() -> None:
     @flow
     def one_step() -> str:
         with Terminal() as terminal:
-            return perform(Scrape(), terminal).message
+            return run_parts(Scrape(), terminal).message
 
     assert one_step() == "scrape   web                20 in        11 kept, 9 dropped (timeout 9); 1.0 s"
 

@@ -132,7 +132,7 @@ def test_a_source_s_own_edits_take_the_place_of_the_section_s(small: Any) -> Non
     small.change("caption", "edit", to={"suffix": ", outdoors"})
     small.change("sources", "circles", "edit", to={"replace": {"a circle": "a zorb"}})
     project = small.load()
-    found = {name: project.captioning(name).edit for name in project.sources}
+    found = {name: project.caption_config(name).edit for name in project.sources}
     assert (found["circles"].replace, found["circles"].suffix) == ({"a circle": "a zorb"}, "")
     assert found["squares"].suffix == ", outdoors"
 
@@ -174,18 +174,21 @@ def test_an_index_may_be_one_pattern_or_several(small: Any) -> None:
 def test_captions_are_ranked_by_the_clip_that_scores_unless_they_name_one(small: Any) -> None:
     small.change("score", to={"model": "ViT-B-32", "pretrained": "laion2b_s34b_b79k", "precision": "bf16"})
     small.change("caption", "templates", to={"squares": ["a square"]})
-    circles = small.load().captioning("circles")
+    circles = small.load().caption_config("circles")
     assert (circles.clip.model, circles.clip.pretrained, circles.clip.precision) == (
         "ViT-B-32",
         "laion2b_s34b_b79k",
         "bf16",
     )
     assert circles.templates == {}
-    assert small.load().captioning("squares").templates == {"squares": ("a square",)}
+    assert small.load().caption_config("squares").templates == {"squares": ("a square",)}
     small.change("caption", "clip", to={"precision": "fp32"})
-    assert (small.load().captioning("circles").clip.model, small.load().captioning("circles").clip.precision) == (
+    assert (
+        small.load().caption_config("circles").clip.model,
+        small.load().caption_config("circles").clip.precision,
+    ) == (
         "ViT-B-32",
         "fp32",
     )
     small.change("caption", "clip", to={"model": "ViT-L-14"})
-    assert small.load().captioning("circles").clip.pretrained == "openai"
+    assert small.load().caption_config("circles").clip.pretrained == "openai"

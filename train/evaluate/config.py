@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dreamloom.base.stage import NO_RECIPE, Group, StageConfig
+from dreamloom.base.stage import NO_RECIPE, Group, PathKind, StageConfig
 from dreamloom.train.config import TrainConfig, shared_settings
 
 _DATA, _EVALUATION, _HARDWARE = Group("Data and buckets"), Group("Evaluation"), Group("Precision and hardware")
@@ -28,7 +28,7 @@ class EvaluateConfig(StageConfig):
         pattern="^#[0-9a-fA-F]{6}$",
         description="Pad whole images with this color, such as #ffffff, instead of cropping them; null: crop.",
     )
-    latent_cache: Annotated[Path | None, NO_RECIPE, _DATA] = Field(
+    latent_cache: Annotated[Path | None, PathKind.OUTPUT, NO_RECIPE, _DATA] = Field(
         None, description="Folder for cached latents; null: in memory."
     )
 
@@ -36,7 +36,7 @@ class EvaluateConfig(StageConfig):
         8, ge=1, le=1000, description="Number of timesteps at which each image is evaluated, one per stratum."
     )
     seed: Annotated[int, _EVALUATION] = Field(0, ge=0, lt=2**63, description="Seed of the noise and the timesteps.")
-    vae: Annotated[str | None, _EVALUATION] = Field(
+    vae: Annotated[str | None, PathKind.MODEL, _EVALUATION] = Field(
         None, description="VAE that replaces the base's, for both models; null: the run's, or the base's."
     )
     use_ema: Annotated[bool, _EVALUATION] = Field(
