@@ -1,6 +1,10 @@
-"""No field of a config is dead: some code outside the config's own class reads each."""
+"""No field of a config is dead, and each is in a recipe or says that it is not.
+
+A field that changes the result but is in no recipe would leave stale results in place.
+"""
 
 import ast
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -9,10 +13,13 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
+from dreamloom.base.stage import Recipe, StageConfig, recipe, recipe_values
 from dreamloom.flows.project import Project
+from dreamloom.flows.sources import SourceConfig
 from dreamloom.train.config import DreamBoothConfig
 
 HOUSE = Path(__file__).parents[2]
+PACKAGES = ("scrape", "caption", "curate", "train", "flows")
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -71,3 +78,46 @@ def test_a_field_is_read(module: str, owner: str, name: str) -> None:
 def test_the_walk_reaches_every_stage() -> None:
     wanted = {"FilterConfig", "ScrapeConfig", "Words", "FolderConfig", "ScoreConfig", "TrainConfig", "ExportConfig"}
     assert wanted | {"EditConfig", "DreamBoothConfig"} <= {owner for _, owner, _ in FIELDS}
+
+
+STAGE_FIELDS = sorted(
+    {
+        (model, name)
+        for root in (Project, DreamBoothConfig)
+        for model in models_in(root)
+        if model is not Project  # has the configs of the stages, and is hashed by none
+        for name in model.model_fields
+        if not (issubclass(model, SourceConfig) and name in SourceConfig.model_fields)  # balance hashes its sources
+    },
+    key=lambda field: (field[0].__name__, field[1]),
+)
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+@pytest.mark.parametrize(("model", "name"), STAGE_FIELDS, ids=[f"{m.__name__}.{n}" for m, n in STAGE_FIELDS])
+def test_a_field_is_in_a_recipe_or_says_that_it_is_not(model: type[BaseModel], name: str) -> None:
+    assert issubclass(model, StageConfig)
+    marks = [mark for mark in model.model_fields[name].metadata if isinstance(mark, Recipe)]
+    assert len(marks) <= 1, "a field belongs to one recipe"
+    before = model.model_construct()
+    after = before.model_copy(update={name: "changed"})
+    changes_recipe = recipe("stage", 1, before) != recipe("stage", 1, after)
+    assert changes_recipe == (not marks)
+    if marks and marks[0].name:
+        assert recipe_values(before, marks[0].name) != recipe_values(after, marks[0].name)
+
+
+def test_recipes_that_fields_name_are_computed() -> None:
+    """By recipe_values(config, MARK.name); or by recipe("name", …), where a field goes into it in part only."""
+    marks = {
+        (constant, mark.name)
+        for model, _ in STAGE_FIELDS
+        for constant, mark in vars(sys.modules[model.__module__]).items()
+        if isinstance(mark, Recipe) and mark.name
+    }
+    assert marks
+    nodes = [node for package in PACKAGES for _, tree in sources(package) for node in ast.walk(tree)]
+    calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    stages = {ast.unparse(call.args[0]) for call in calls if ast.unparse(call.func) == "recipe"}
+    names = {ast.unparse(call.args[-1]) for call in calls if ast.unparse(call.func) == "recipe_values"}
+    assert [name for constant, name in marks if f"{constant}.name" not in names and repr(name) not in stages] == []
