@@ -198,8 +198,10 @@ def _unidentified(source: bytes | Path) -> ImageError:
 
 
 def _check_pixels(image: Image.Image, scans: int, max_pixels: int) -> None:
-    """Bounds the decoder's work: a scan of a JPEG takes 100 bytes and costs a pass over all pixels, so that a small
-    file could keep a core busy for hours."""
+    """Bounds the decoder's work.
+
+    A scan of a JPEG takes 100 bytes and costs a pass over all pixels, so a small file could keep a core busy for hours.
+    """
     pixels, size = image.width * image.height, f"{image.width} × {image.height}"
     if pixels > max_pixels:
         raise ImageError("too_many_pixels", size)

@@ -96,7 +96,7 @@ class Summary:
         return replace(self, seconds=0.0, parts_done=0, parts_before=parts)
 
     def __str__(self) -> str:
-        """ "1,200 rows, 1,000 kept, dropped: timeout 50, http_404 150; 75.0 s"."""
+        """Returns a line such as "1,200 rows, 1,000 kept, dropped: timeout 50, http_404 150; 75.0 s"."""
         text = f"{self.rows:,} rows, {self.kept:,} kept"
         text += f", dropped: {reasons(self.dropped)}" if self.dropped else ""
         text += f", marked: {reasons(self.marked)}" if self.marked else ""

@@ -7,5 +7,5 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u20
 
 
 def printable(text: str) -> str:
-    """Returns the text with what a terminal would obey, or could not write, as escapes: "\\x1b[31m", "\\n"."""
+    r"""Returns the text with what a terminal would obey, or could not write, as escapes: "\x1b[31m", "\n"."""
     return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)

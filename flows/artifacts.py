@@ -45,6 +45,7 @@ class ArtifactProgress:
         self._updated = time.monotonic()
 
     def __call__(self, done: int, total: int | None, note: str = "") -> None:
+        """Updates the artifact, if the last update is long enough ago."""
         if time.monotonic() - self._updated >= PROGRESS_SECONDS:
             share = 100.0 * done / total if total else 0.0
             update_progress_artifact(self._id, progress=min(100.0, share), description=f"{done:,} {note}".rstrip())

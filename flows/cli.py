@@ -178,8 +178,10 @@ def _wrong_flags(error: CycloptsError) -> str:
 
 
 def _stopped(verbose: bool) -> int:
-    """Ctrl-C: requests under way may end, and whatever else is half done is thrown away by the next run, so the process
-    can end at once, threads and all."""
+    """Ends the process after Ctrl-C.
+
+    Requests under way may end. The next run discards whatever else is half done, so threads need not be waited for.
+    """
     stop_all(5.0)
     _end(130, "Stopped. All that was finished stays; the same command goes on from there.", verbose)
     sys.stdout.flush()

@@ -44,7 +44,7 @@ class HelpPage(DefaultFormatter):
 
 
 def _columns(console: "Console", options: "ConsoleOptions", entries: list[HelpEntry]) -> "tuple[ColumnSpec, ...]":
-    """cyclopts' columns, the first of which is wide enough that no flag is broken in two."""
+    """Returns the columns of a help page; the first is wide enough that no flag is broken in two."""
     from cyclopts.help.specs import AsteriskColumn, ColumnSpec, DescriptionColumn, NameRenderer
 
     longest = max(len(word) for entry in entries for label in entry.display_labels for word in label.split())

@@ -58,7 +58,7 @@ class Step(ABC):
 
     @property
     def title(self) -> str:
-        """ "scrape people"."""
+        """The stage and the source: "scrape people"."""
         return f"{self.stage} {self.source}".rstrip()
 
     @abstractmethod

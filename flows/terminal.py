@@ -122,7 +122,7 @@ class _Watched:
 
 
 def duration(seconds: float) -> str:
-    """ "0.4 s", "12 s", "3 min 20 s", "2 h 05 min"."""
+    """Returns a duration as people say it: "0.4 s", "12 s", "3 min 20 s", "2 h 05 min"."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 100:
@@ -132,7 +132,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes as people say them: "312 B", "4.2 MB"."""
+    """Returns a number of bytes as people say it: "312 B", "4.2 MB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -141,7 +141,7 @@ def size(count: float) -> str:
 
 
 def percent(share: float, error: float | None) -> str:
-    """ "12.3 ± 0.8 %"."""
+    """Returns a share and its error in percent: "12.3 ± 0.8 %"."""
     return f"{100 * share:.1f} %" if error is None else f"{100 * share:.1f} ± {100 * error:.1f} %"
 
 

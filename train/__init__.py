@@ -1,0 +1,1 @@
+"""Training: a folder of captioned images → a fine-tuned model, its checkpoints and exports."""

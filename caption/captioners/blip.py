@@ -127,7 +127,7 @@ class Blip:
         return GeneratedCaption(list(tokens[:end]), self.decode_tokens(tokens[:end]), sum(logs) / max(1, len(logs)))
 
     def _generation_config(self) -> Any:
-        """transformers' settings, instead of those that lie beside the weights."""
+        """Returns the settings of generation, which replace those beside the weights."""
         import transformers
 
         config, stored = self.config, self.loaded.language_model.generation_config

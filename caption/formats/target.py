@@ -52,6 +52,7 @@ class Log:
             self._stream.close()
 
     def __call__(self, what: str, file: str, why: str = "", detail: str = "") -> None:
+        """Counts what became of a file, and writes a line about it."""
         self.counts[what, why] += 1
         if self._path is None:
             return
