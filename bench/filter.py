@@ -1,14 +1,14 @@
-"""The filter beside the bare DuckDB query with its predicates, and beside pandas as EveryDream uses it.
+"""Compares the filter with a bare DuckDB query of the same predicates, and with pandas as EveryDream uses it.
 
     python -m bench.filter [--rows 5000000] [--rounds 3] [--ours]
 
-ours     filter_laion: funnel by predicate, each URL once, all that pass with keys, in parts that a kill can't halve.
-duckdb   one query, the same predicates, all that pass into one parquet file; DuckDB's own settings.
-pandas   the whole file read, then one mask after the other (EveryDream's scripts/download_laion.py).
+ours     filter_laion: a funnel by predicate, each URL once, all passing rows with keys, in parts that survive a kill.
+duckdb   one query with the same predicates, all passing rows into one parquet file; DuckDB's default settings.
+pandas   reads the whole file, then applies one mask after the other (EveryDream's scripts/download_laion.py).
 
-Each measurement is a process of its own, which times the work without its imports and tells its own peak memory. They
-take turns; pandas, which is many times slower, in the first round alone. Of the two layouts of row groups the worse
-ratio counts. --ours runs ours alone, to see its memory over many rows. Prints a table and, last, one line of JSON.
+Each measurement is a process of its own, which times the work without imports and reports its peak memory. They take
+turns; pandas, which is many times slower, runs in the first round only. The worse ratio of the two layouts of row
+groups counts. --ours runs ours alone, to see its memory over many rows. Prints a table and, last, one line of JSON.
 """
 
 import argparse
@@ -32,12 +32,12 @@ WORDS = ["man", "woman", "person"]
 
 
 def config_for(files: list[Path]) -> FilterConfig:
-    """A usual search: images of people, 512 pixels, nice, safe, no watermark, no stock sites."""
+    """Returns a usual search: images of people, 512 pixels, aesthetic, safe, no watermark, no stock sites."""
     return FilterConfig(index=[str(file) for file in files], words=Words(any=WORDS), min_aesthetic=5.0)
 
 
 def ours(files: list[Path], output: Path) -> Callable[[], int]:
-    """All of the stage; rows kept."""
+    """Prepares the whole stage; its work returns the rows kept."""
     import pyarrow as pa
 
     import dreamloom.scrape.index.scan  # noqa: F401  (DuckDB is loaded late)
@@ -49,7 +49,7 @@ def ours(files: list[Path], output: Path) -> Callable[[], int]:
 
 
 def duckdb(files: list[Path], output: Path) -> Callable[[], int]:
-    """One query; rows that pass, repeated addresses among them."""
+    """Prepares one query; its work returns the passing rows, including repeated URLs."""
     from duckdb import connect
 
     from dreamloom.scrape.index.columns import read_indexes
@@ -70,7 +70,10 @@ def duckdb(files: list[Path], output: Path) -> Callable[[], int]:
 
 
 def pandas(files: list[Path], output: Path) -> Callable[[], int]:
-    """What EveryDream asks for, mended (it keeps the unsafe); rows that pass: its words may be parts of words."""
+    """Prepares EveryDream's filter, corrected (it keeps the unsafe); its work returns the passing rows.
+
+    More rows pass than ours, as its words also match parts of words.
+    """
     from pandas import read_parquet
 
     def work() -> int:
@@ -90,70 +93,72 @@ def pandas(files: list[Path], output: Path) -> Callable[[], int]:
     return work
 
 
-WAYS = {"ours": ours, "duckdb": duckdb, "pandas": pandas}
+METHODS = {"ours": ours, "duckdb": duckdb, "pandas": pandas}
 
 
 def main() -> None:
-    """Makes the indexes in a temporary folder, and measures."""
+    """Makes the indexes in a temporary folder, and measures on each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--ours", action="store_true", help="nothing but ours")
-    parser.add_argument("--measure", nargs=3, metavar=("WAY", "INDEX", "OUTPUT"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.measure:
-        way, folder, output = given.measure
-        measure(WAYS[way](sorted(Path(folder).iterdir()), Path(output)))
+    parser.add_argument("--ours", action="store_true", help="run ours only")
+    parser.add_argument("--measure", nargs=3, metavar=("METHOD", "INDEX", "OUTPUT"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        method, folder, output = arguments.measure
+        measure(METHODS[method](sorted(Path(folder).iterdir()), Path(output)))
         return
-    ways = ["ours"] if given.ours else list(WAYS)
-    found: dict[str, dict[str, list[dict[str, float]]]] = {}
+    methods = ["ours"] if arguments.ours else list(METHODS)
+    measurements: dict[str, dict[str, list[dict[str, float]]]] = {}
     with tempfile.TemporaryDirectory() as place:
         for number, (layout, group_rows) in enumerate(GROUP_ROWS.items()):
             folder = Path(place) / f"index-{number}"
-            make_index(folder, given.rows, group_rows)
-            found[layout] = {way: [] for way in ways}
-            for turn in range(given.rounds):
-                for way in ways if turn == 0 else ways[:2]:
-                    output = Path(place) / "output" / f"{number}-{turn}-{way}"
+            make_index(folder, arguments.rows, group_rows)
+            measurements[layout] = {method: [] for method in methods}
+            for turn in range(arguments.rounds):
+                for method in methods if turn == 0 else methods[:2]:
+                    output = Path(place) / "output" / f"{number}-{turn}-{method}"
                     output.parent.mkdir(exist_ok=True)
-                    found[layout][way].append(measured(way, folder, output))
+                    measurements[layout][method].append(run_measurement(method, folder, output))
             shutil.rmtree(folder)
-    report(given.rows, found)
+    report(arguments.rows, measurements)
 
 
 def measure(work: Callable[[], int]) -> None:
-    """In a process of its own: does the work, and prints what it took."""
-    began = time.perf_counter()
+    """Does the work, in a process of its own, and prints its time and memory."""
+    started = time.perf_counter()
     kept = work()
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - started
     print(json.dumps({"seconds": seconds, "peak_mb": peak_mb(), "kept": kept}))
 
 
 def peak_mb() -> float:
-    """The most memory that this process has held; ru_maxrss would be its parent's, if that was more."""
+    """Returns the peak memory of this process, in MB; ru_maxrss would be its parent's, if that was more."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
 
-def measured(way: str, folder: Path, output: Path) -> dict[str, float]:
-    """What another process took for it."""
-    command = [sys.executable, "-m", "bench.filter", "--measure", way, str(folder), str(output)]
-    print(f"{way} over {folder.name} …", file=sys.stderr)
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+def run_measurement(method: str, folder: Path, output: Path) -> dict[str, float]:
+    """Runs one measurement in another process; returns what it prints."""
+    command = [sys.executable, "-m", "bench.filter", "--measure", method, str(folder), str(output)]
+    print(f"{method} over {folder.name} …", file=sys.stderr)
+    completed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    return dict(json.loads(completed.stdout.splitlines()[-1]))
 
 
-def report(rows: int, found: dict[str, dict[str, list[dict[str, float]]]]) -> None:
-    """Prints the medians, the ratios of rounds, and the worse of the layouts' as JSON."""
+def report(rows: int, measurements: dict[str, dict[str, list[dict[str, float]]]]) -> None:
+    """Prints the medians of all rounds, and the worse ratio of the two layouts as JSON."""
     print(f"{rows:,} rows")
     ratios: dict[str, list[float]] = {}
-    for layout, ways in found.items():
-        for way, runs in ways.items():
+    for layout, methods in measurements.items():
+        for method, runs in methods.items():
             seconds, peak = (statistics.median(run[what] for run in runs) for what in ("seconds", "peak_mb"))
-            print(f"{layout:10} {way:7} {seconds:7.2f} s {peak:6.0f} MB {runs[0]['kept']:9,.0f} rows")
-            pairs = zip(ways["ours"], runs, strict=False)  # pandas has fewer
-            ratios.setdefault(way, []).append(statistics.median(a["seconds"] / b["seconds"] for a, b in pairs))
-    peaks = {way: max(run["peak_mb"] for ways in found.values() for run in ways[way]) for way in ratios}
+            print(f"{layout:10} {method:7} {seconds:7.2f} s {peak:6.0f} MB {runs[0]['kept']:9,.0f} rows")
+            pairs = zip(methods["ours"], runs, strict=False)  # pandas has fewer
+            ratios.setdefault(method, []).append(statistics.median(a["seconds"] / b["seconds"] for a, b in pairs))
+    peaks = {
+        method: max(run["peak_mb"] for methods in measurements.values() for run in methods[method]) for method in ratios
+    }
     line: dict[str, float] = {"rows": rows, "peak_mb": round(peaks["ours"])}
     if "duckdb" in ratios:
         line |= {"vs_duckdb": round(max(ratios["duckdb"]), 2), "vs_pandas": round(1 / max(ratios["pandas"]), 2)}

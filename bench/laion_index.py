@@ -1,4 +1,4 @@
-"""A made-up index in LAION's joined schema, as many rows as asked for, in two layouts of row groups."""
+"""Makes a synthetic index in LAION's joined schema, of any number of rows, in two layouts of row groups."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 GROUP_ROWS = {"groups": 100_000, "one group": 2**31 - 1}
-"""Layout → rows of a row group, at most; some of LAION's files have but one."""
+"""Layout → maximum rows of a row group; some of LAION's files have one group only."""
 
 _FILE_ROWS = 5_000_000
 _CHUNK = 500_000
@@ -26,8 +26,8 @@ _HOSTS = (
 def make_index(folder: Path, rows: int, group_rows: int) -> list[Path]:
     """Writes files of URL, TEXT, WIDTH, HEIGHT, similarity, hash, punsafe, pwatermark and aesthetic.
 
-    About 29 % have both sides of 512 pixels, 3 % are unsafe, 4 % have no scores, 4 % speak of a man, woman or person,
-    1 % repeat an address, 30 % lie on stock sites; a caption has some 80 letters.
+    About 29 % have both sides of 512 pixels, 3 % are unsafe, 4 % have no scores, 4 % mention a man, woman or person,
+    1 % repeat a URL, 30 % are on stock sites; a caption has about 80 letters.
     """
     folder.mkdir(parents=True)
     paths: list[Path] = []
@@ -65,7 +65,7 @@ def _chunk(start: int, rows: int) -> pa.RecordBatch:
 
 
 def _urls(rng: np.random.Generator, start: int, rows: int) -> pa.Array:
-    """Distinct but for one in a hundred, which repeats an earlier one."""
+    """Returns distinct URLs; one in a hundred repeats an earlier one."""
     numbers = np.arange(start, start + rows)
     again = rng.random(rows) < 0.01
     numbers[again] = rng.integers(0, start + rows, int(again.sum()))
@@ -77,7 +77,7 @@ def _urls(rng: np.random.Generator, start: int, rows: int) -> pa.Array:
 
 
 def _texts(rng: np.random.Generator, rows: int) -> pa.Array:
-    """Ten words, one in ten of them common."""
+    """Returns texts of ten words, one in ten of them common."""
     letters = np.random.default_rng(1)
     rare = ["".join(chr(97 + c) for c in letters.integers(0, 26, n)) for n in letters.integers(4, 11, 4000)]
     common = _COMMON.split()

@@ -1,4 +1,4 @@
-"""COCO's captions and photos: one caption a photo, its licence, and what is not there."""
+"""COCO's captions and photos: one caption a photo, its licence, and photos that do not exist."""
 
 import json
 from pathlib import Path
@@ -133,9 +133,9 @@ def test_categories_that_are_not_there_are_said(tmp_path: Path) -> None:
 
 def test_real_photos_of_people(shared_data: Path, tmp_path: Path) -> None:
     folder = shared_data / "coco" / "annotations"
-    known = json.loads((folder / "instances_sample.json").read_text())
-    (person,) = (each["id"] for each in known["categories"] if each["name"] == "person")
-    people = {each["image_id"] for each in known["annotations"] if each["category_id"] == person}
+    instances_json = json.loads((folder / "instances_sample.json").read_text())
+    (person,) = (each["id"] for each in instances_json["categories"] if each["name"] == "person")
+    people = {each["image_id"] for each in instances_json["annotations"] if each["category_id"] == person}
     config = CocoConfig(
         annotations=folder / "captions_sample.json",
         images=folder.parent / "images",

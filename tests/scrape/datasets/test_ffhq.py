@@ -27,8 +27,8 @@ def entry(author: str) -> dict[str, Any]:
         "license": "CC0",
         "license_url": "https://cc0",
     }
-    picture = {"file_path": "images1024x1024/00000/00000.png", "face_landmarks": [[1.5, 2.5]]}
-    return {"category": "training", "metadata": metadata, "image": picture, "thumbnail": picture}
+    image = {"file_path": "images1024x1024/00000/00000.png", "face_landmarks": [[1.5, 2.5]]}
+    return {"category": "training", "metadata": metadata, "image": image, "thumbnail": image}
 
 
 def rows_of(collection: Collection) -> list[dict[str, Any]]:

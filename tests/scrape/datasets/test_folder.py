@@ -1,4 +1,4 @@
-"""Captions of one's own images: from sidecars, from names that were written as captions, or from nowhere."""
+"""Captions of images of a folder: from sidecars, from file names that were written as captions, or none."""
 
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ def test_captions_come_from_where_the_config_says(
     assert [rows[name]["text_kind"] for name in NAMES] == kinds
 
 
-def test_a_template_and_provenance_go_to_every_picture(mine: Path, tmp_path: Path) -> None:
+def test_a_template_and_provenance_go_to_every_image(mine: Path, tmp_path: Path) -> None:
     rows = ingested(tmp_path, template="a photo of a thing", licence="CC BY 4.0", author="me")
     assert {(r["text"], r["text_kind"], r["licence"], r["author"]) for r in rows.values()} == {
         ("a photo of a thing", CaptionKind.TEMPLATE, "CC BY 4.0", "me")
@@ -144,7 +144,7 @@ def test_keys_stay_when_the_folder_moves(mine: Path, tmp_path: Path) -> None:
     assert before["02.png"] == key_of("folder", "mine", "02.png")
 
 
-def test_real_pictures_that_a_camera_named_have_no_caption(shared_data: Path, tmp_path: Path) -> None:
+def test_real_images_that_a_camera_named_have_no_caption(shared_data: Path, tmp_path: Path) -> None:
     collection = Collection(tmp_path / "car")
     summary = ingest_folder(collection, FolderConfig(path=shared_data / "subjects" / "rc_car"), read_caption)
     rows = collection.read(Table.RECORDS).to_pylist()

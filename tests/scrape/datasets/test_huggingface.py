@@ -19,7 +19,7 @@ Row = dict[str, Any]
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
-def picture(number: int, kind: str = "PNG") -> bytes:
+def encode_image(number: int, kind: str = "PNG") -> bytes:
     out = io.BytesIO()
     pixels = np.random.default_rng(number).integers(0, 255, (6, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(out, kind)
@@ -28,7 +28,7 @@ def picture(number: int, kind: str = "PNG") -> bytes:
 
 def parquet(path: Path, numbers: range, **more: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    images = pa.array([{"bytes": picture(n), "path": f"{n}.png"} for n in numbers], IMAGE)
+    images = pa.array([{"bytes": encode_image(n), "path": f"{n}.png"} for n in numbers], IMAGE)
     columns = {"image": images, "text": [f"a car {n}" for n in numbers], **more}
     pq.write_table(pa.table(columns), path, row_group_size=3)
     return path
@@ -42,13 +42,13 @@ def rows_of(collection: Collection, path: Path, **config: Any) -> list[Row]:
 # Parquet
 
 
-def test_pictures_come_out_of_parquet_as_they_are(tmp_path: Path, collection: Collection) -> None:
+def test_images_come_out_of_parquet_as_they_are(tmp_path: Path, collection: Collection) -> None:
     for file, numbers in (("0000.parquet", range(7)), ("0001.parquet", range(7, 12))):
         parquet(tmp_path / "cars" / "default" / "train" / file, numbers)
     rows = rows_of(collection, tmp_path / "cars", part_rows=5)
     assert collection.parts(Table.RECORDS) == ["00000", "00001", "00002"]
     assert [row["text"] for row in rows] == [f"a car {n}" for n in range(12)]
-    assert [(collection.root / row["image"]).read_bytes() for row in rows] == [picture(n) for n in range(12)]
+    assert [(collection.root / row["image"]).read_bytes() for row in rows] == [encode_image(n) for n in range(12)]
     assert {row["text_kind"] for row in rows} == {CaptionKind.HUMAN}
     assert rows[8]["path"] == str(tmp_path / "cars" / "default" / "train" / "0001.parquet#1")
     assert len({row["key"] for row in rows}) == 12
@@ -84,7 +84,7 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
     rows = rows_of(Collection(tmp_path / "1"), path)
     assert [(r["text"], r["licence"], r["url"]) for r in rows] == [("one", "mit", "http://x"), ("two", None, None)]
     assert [row["text"] for row in rows_of(Collection(tmp_path / "2"), path, caption_column="prompt")] == ["x", "y"]
-    bare = table.select(["prompt"]).append_column("jpg", pa.array([picture(0, "JPEG"), None], pa.binary()))
+    bare = table.select(["prompt"]).append_column("jpg", pa.array([encode_image(0, "JPEG"), None], pa.binary()))
     pq.write_table(bare.append_column("mask", pa.array([b"m", b"m"])), path)
     rows = rows_of(Collection(tmp_path / "3"), path, captions="model")
     assert [(row["status"], row["text"], row["text_kind"]) for row in rows] == [
@@ -95,7 +95,7 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
 
 def test_a_path_in_a_row_is_not_followed(tmp_path: Path, collection: Collection) -> None:
     secret = tmp_path / "secret.png"
-    secret.write_bytes(picture(1))
+    secret.write_bytes(encode_image(1))
     pq.write_table(pa.table({"image": pa.array([{"bytes": None, "path": str(secret)}], IMAGE)}), tmp_path / "a.parquet")
     (row,) = rows_of(collection, tmp_path / "a.parquet")
     assert (row["status"], row["image"]) == (Status.MISSING_FILE, None)
@@ -111,31 +111,31 @@ def test_a_file_that_changed_makes_its_parts_again(tmp_path: Path, collection: C
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
-        ({"image_column": "picture"}, "no column of images named picture"),
+        ({"image_column": "photo"}, "no column of images named photo"),
         ({"caption_column": "words"}, "no column words; it has image, text"),
     ],
 )
-def test_columns_that_are_not_there_are_said(tmp_path: Path, collection: Collection, config: Row, said: str) -> None:
+def test_columns_that_are_not_there_are_said(tmp_path: Path, collection: Collection, config: Row, message: str) -> None:
     path = parquet(tmp_path / "a.parquet", range(2))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         rows_of(collection, path, **config)
     assert collection.parts(Table.RECORDS) == []
 
 
-def test_several_columns_of_pictures_have_to_be_told_apart(tmp_path: Path, collection: Collection) -> None:
-    pq.write_table(pa.table({"left": [picture(0)], "right": [picture(1)]}), tmp_path / "a.parquet")
+def test_several_columns_of_images_have_to_be_told_apart(tmp_path: Path, collection: Collection) -> None:
+    pq.write_table(pa.table({"left": [encode_image(0)], "right": [encode_image(1)]}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match="several columns of images"):
         rows_of(collection, tmp_path / "a.parquet")
     (row,) = rows_of(collection, tmp_path / "a.parquet", image_column="right")
-    assert (collection.root / row["image"]).read_bytes() == picture(1)
+    assert (collection.root / row["image"]).read_bytes() == encode_image(1)
 
 
 def test_what_is_no_dataset_is_refused(tmp_path: Path, collection: Collection) -> None:
     (tmp_path / "a.parquet").write_text("version https://git-lfs.github.com/spec/v1")
-    for path, said in [("nowhere", "does not exist"), ("a.parquet", "can't be read as parquet")]:
-        with pytest.raises(UserError, match=said):
+    for path, message in [("nowhere", "does not exist"), ("a.parquet", "can't be read as parquet")]:
+        with pytest.raises(UserError, match=message):
             rows_of(collection, tmp_path / path)
 
 
@@ -145,7 +145,7 @@ def test_what_is_no_dataset_is_refused(tmp_path: Path, collection: Collection) -
 def imagefolder(folder: Path, *names: str) -> Path:
     for number, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(picture(number))
+        (folder / name).write_bytes(encode_image(number))
     return folder
 
 
@@ -164,7 +164,7 @@ def test_an_imagefolder_s_table_says_the_captions(tmp_path: Path, collection: Co
 
 
 def test_a_table_may_be_csv_or_parquet(tmp_path: Path) -> None:
-    said = {}
+    texts = {}
     for kind in ("csv", "parquet"):
         folder = imagefolder(tmp_path / kind, "a.png", "b.png")
         if kind == "csv":
@@ -172,8 +172,8 @@ def test_a_table_may_be_csv_or_parquet(tmp_path: Path) -> None:
         else:
             table = pa.table({"file_name": ["a.png", "b.png"], "prompt": ["one, two", "three"]})
             pq.write_table(table, folder / "metadata.parquet")
-        said[kind] = [row["text"] for row in rows_of(Collection(tmp_path / f"c-{kind}"), folder)]
-    assert said["csv"] == said["parquet"] == ["one, two", "three"]
+        texts[kind] = [row["text"] for row in rows_of(Collection(tmp_path / f"c-{kind}"), folder)]
+    assert texts["csv"] == texts["parquet"] == ["one, two", "three"]
 
 
 def test_a_caption_that_changed_makes_its_part_alone_again(tmp_path: Path, collection: Collection) -> None:
@@ -194,7 +194,7 @@ def test_a_split_and_a_limit_of_a_folder(tmp_path: Path, collection: Collection)
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ('{"text": "a bus"}', "row 1: has no file_name"),
         ('{"file_name": "../../x.png"}', "leads out of the folder"),
@@ -202,8 +202,8 @@ def test_a_split_and_a_limit_of_a_folder(tmp_path: Path, collection: Collection)
         ("{", "can't be read"),
     ],
 )
-def test_a_broken_table_is_said(tmp_path: Path, collection: Collection, line: str, said: str) -> None:
+def test_a_broken_table_is_said(tmp_path: Path, collection: Collection, line: str, message: str) -> None:
     folder = imagefolder(tmp_path / "cars", "a.png")
     (folder / "metadata.jsonl").write_text(line)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         rows_of(collection, folder)

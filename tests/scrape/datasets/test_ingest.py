@@ -1,4 +1,4 @@
-"""Pictures of a folder come in whole and upright, bad ones become rows, and the originals stay as they are."""
+"""Images of a folder come in whole and upright, bad ones become rows, and the originals stay unchanged."""
 
 import os
 from collections import defaultdict
@@ -42,7 +42,7 @@ def exif(orientation: int) -> bytes:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return tmp_path / "pictures"
+    return tmp_path / "images"
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def collection(tmp_path: Path) -> Collection:
     return Collection(tmp_path / "work" / "mine")
 
 
-def test_a_plain_picture_is_the_same_file_and_another_is_stored_as_it_is_meant(
+def test_a_plain_image_is_the_same_file_and_another_is_stored_as_it_is_meant(
     folder: Path, collection: Collection
 ) -> None:
     plain = draw(folder / "plain.jpg")
@@ -69,7 +69,7 @@ def test_a_plain_picture_is_the_same_file_and_another_is_stored_as_it_is_meant(
     assert rows["old.bmp"]["image"].endswith(".png")
 
 
-def test_a_picture_named_as_another_format_gets_its_own_ending(folder: Path, collection: Collection) -> None:
+def test_a_image_named_as_another_format_gets_its_own_ending(folder: Path, collection: Collection) -> None:
     draw(folder / "really a png.jpg", format="PNG")
     run(collection, folder)
     assert rows_of(collection)["really a png.jpg"]["image"].endswith(".png")
@@ -133,7 +133,7 @@ def test_kinds_that_are_not_decoded_become_rows(folder: Path, collection: Collec
 
 
 @pytest.mark.slow
-def test_real_hostile_pictures_are_stored_as_they_decode(shared_data: Path, collection: Collection) -> None:
+def test_real_hostile_images_are_stored_as_they_decode(shared_data: Path, collection: Collection) -> None:
     hostile = shared_data / "hostile"
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in hostile.rglob("*") if path.is_file()}
     run(collection, hostile)
@@ -168,7 +168,7 @@ def test_again_does_nothing_and_a_change_makes_only_its_part_again(folder: Path,
     assert list(rows_of(collection)) == [f"{number}.png" for number in range(7)]
 
 
-def test_pictures_that_went_away_leave_the_collection_but_not_the_disk(folder: Path, collection: Collection) -> None:
+def test_images_that_went_away_leave_the_collection_but_not_the_disk(folder: Path, collection: Collection) -> None:
     paths = [draw(folder / f"{number}.png", number) for number in range(5)]
     run(collection, folder, part_rows=2)
     aside = [path.rename(folder.parent / path.name) for path in (paths[1], paths[3], paths[4])]
@@ -210,7 +210,7 @@ def test_what_the_user_got_wrong_is_said_before_anything_is_written(folder: Path
     (folder / "notes.txt").touch()
     with pytest.raises(UserError, match=r"contains no image \(1 \.txt\)"):
         run(Collection(tmp_path / "mine"), folder)
-    assert [path.name for path in tmp_path.rglob("*")] == ["pictures", "notes.txt"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["images", "notes.txt"]
 
 
 SCRIPT = """

@@ -20,7 +20,7 @@ from dreamloom.scrape.datasets.webdataset import WebdatasetConfig, ingest_webdat
 Row = dict[str, Any]
 
 
-def picture(number: int, size: tuple[int, int] = (24, 16), kind: str = "JPEG") -> bytes:
+def encode_image(number: int, size: tuple[int, int] = (24, 16), kind: str = "JPEG") -> bytes:
     out = io.BytesIO()
     pixels = np.random.default_rng(number).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).save(out, kind)
@@ -56,7 +56,7 @@ def by_img2dataset(folder: Path, shard: int, count: int = 4, failed: tuple[int, 
             row |= {"status": "failed_to_download", "error_message": "HTTP Error 404: Not Found", "sha256": None}
             row |= dict.fromkeys(("width", "height", "original_width", "original_height"))
         else:
-            members |= {f"{key}.jpg": picture(number), f"{key}.txt": str(row["caption"]).encode()}
+            members |= {f"{key}.jpg": encode_image(number), f"{key}.txt": str(row["caption"]).encode()}
             members[f"{key}.json"] = json.dumps(row).encode()
         rows.append(row)
     tar(folder / f"{shard:05d}.tar", members)
@@ -84,7 +84,7 @@ def test_each_row_of_img2dataset_s_is_there_in_order(folder: Path, collection: C
     first, failed = rows[:2]
     assert (first["text"], first["text_kind"], first["licence"]) == ("a car 000000000", CaptionKind.ALT, "cc0")
     assert (first["width"], first["original_width"], first["sha256"]) == (24, 48, "000000000")
-    assert (collection.root / first["image"]).read_bytes() == picture(0)
+    assert (collection.root / first["image"]).read_bytes() == encode_image(0)
     assert first["path"] == str(folder / "00000.tar" / "000000000.jpg")
     assert (failed["status"], failed["detail"], failed["image"]) == ("http_404", "HTTP Error 404: Not Found", None)
     assert len({row["key"] for row in rows}) == 8
@@ -99,14 +99,14 @@ def test_captions_are_of_the_kind_that_is_said(folder: Path, collection: Collect
 
 
 def test_a_shard_without_a_table_says_it_by_its_members(folder: Path, collection: Collection) -> None:
-    cut = picture(3)[:-100]
+    cut = encode_image(3)[:-100]
     shard = tar(
         folder / "train-0.tar",
         {
-            "a/one.jpeg": picture(0),
+            "a/one.jpeg": encode_image(0),
             "a/one.txt": "ein Auto, groß\n".encode(),
-            "b.c/one.seg.png": b"not the picture",
-            "b.c/one.png": picture(1, kind="PNG"),
+            "b.c/one.seg.png": b"not the image",
+            "b.c/one.png": encode_image(1, kind="PNG"),
             "b.c/one.json": json.dumps({"url": "http://x/1", "Caption": "a bus", "license": "mit"}).encode(),
             "two.JPG": cut,
             "two.json": b"{broken",
@@ -168,8 +168,8 @@ def test_a_shard_that_breaks_off_gives_what_is_whole_and_says_so(folder: Path, c
 
 
 @pytest.mark.parametrize(
-    ("said", "status"),
-    [  # as img2dataset 1.47 said it of a hostile server
+    ("message", "status"),
+    [  # messages of img2dataset 1.47 about a hostile server
         ("HTTP Error 403: Forbidden", Status.HTTP_403),
         ("HTTP Error 429: Too Many Requests", Status.HTTP_429),
         ("HTTP Error 418: I'm a teapot", Status.HTTP_4XX),
@@ -191,14 +191,14 @@ def test_a_shard_that_breaks_off_gives_what_is_whole_and_says_so(folder: Path, c
         ("Use of image disallowed by X-Robots-Tag directive", Status.OPTED_OUT),
     ],
 )
-def test_img2dataset_s_words_have_statuses(said: str, status: Status) -> None:
-    assert status_from_message(said) is status
+def test_img2dataset_s_words_have_statuses(message: str, status: Status) -> None:
+    assert status_from_message(message) is status
 
 
 def test_what_failed_when_it_was_decoded_is_no_matter_of_the_network() -> None:
-    said = {"Image decoding error": Status.NOT_AN_IMAGE, "image too small": Status.TOO_SMALL}
-    said["OpenCV(4.14.0) /io/loadsave.cpp:1310: error: (-215:Assertion failed) !buf.empty() in …"] = Status.EMPTY
-    assert {words: status_from_message(words, resized=True) for words in said} == said
+    statuses = {"Image decoding error": Status.NOT_AN_IMAGE, "image too small": Status.TOO_SMALL}
+    statuses["OpenCV(4.14.0) /io/loadsave.cpp:1310: error: (-215:Assertion failed) !buf.empty() in …"] = Status.EMPTY
+    assert {words: status_from_message(words, resized=True) for words in statuses} == statuses
 
 
 SCRIPT = """

@@ -49,7 +49,7 @@ class S3(BaseHTTPRequestHandler):
             self.answer(200, data, headers)
 
     def listing(self, bucket: str, prefix: str, delimiter: str) -> str:
-        found, folders = "", set()
+        contents, folders = "", set()
         for key, data in sorted(self.objects.items()):
             rest = key.removeprefix(prefix)
             if not key.startswith(prefix):
@@ -58,10 +58,10 @@ class S3(BaseHTTPRequestHandler):
                 folders.add(prefix + rest.split(delimiter)[0] + delimiter)
                 continue
             tag = hashlib.md5(data).hexdigest()
-            found += f"<Contents><Key>{escape(key)}</Key><Size>{len(data)}</Size><ETag>{tag}</ETag>"
-            found += "<LastModified>2025-01-01T00:00:00.000Z</LastModified></Contents>"
-        found += "".join(f"<CommonPrefixes><Prefix>{escape(f)}</Prefix></CommonPrefixes>" for f in sorted(folders))
-        return f"<ListBucketResult><Name>{bucket}</Name><IsTruncated>false</IsTruncated>{found}</ListBucketResult>"
+            contents += f"<Contents><Key>{escape(key)}</Key><Size>{len(data)}</Size><ETag>{tag}</ETag>"
+            contents += "<LastModified>2025-01-01T00:00:00.000Z</LastModified></Contents>"
+        contents += "".join(f"<CommonPrefixes><Prefix>{escape(f)}</Prefix></CommonPrefixes>" for f in sorted(folders))
+        return f"<ListBucketResult><Name>{bucket}</Name><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>"
 
     def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)

@@ -140,11 +140,11 @@ def test_a_url_with_several_captions_is_one_row_or_several(tmp_path: Path) -> No
     assert explain(FilterConfig(index=[path])).dropped == {"duplicate_url": 5}
     config = FilterConfig(index=[path], deduplicate_by="url_text")
     assert explain(config).dropped == {"duplicate_url_text": 3}
-    found = candidates(tmp_path, config)
-    assert [c["text"] for c in found] == ["one", "two", None, "a person 2"]
+    selected = candidates(tmp_path, config)
+    assert [c["text"] for c in selected] == ["one", "two", None, "a person 2"]
     bare = index(tmp_path / "bare.parquet", [{"URL": "http://h.org/1"}, {"URL": "http://h.org/1"}])
     assert explain(FilterConfig(index=[bare], deduplicate_by="url_text")).kept == 1
-    assert len({c["key"] for c in found}) == 4
+    assert len({c["key"] for c in selected}) == 4
 
 
 def test_rows_without_url_and_repeated_urls_are_dropped(tmp_path: Path) -> None:
@@ -172,11 +172,11 @@ def test_first_best_and_sample(tmp_path: Path) -> None:
     by_score = sorted(rows, key=lambda r: -1 if r["aesthetic"] is None else r["aesthetic"], reverse=True)
     assert kept(tmp_path, rows, limit=4) == urls[:4]
     assert kept(tmp_path, rows, limit=6, take="best") == [r["URL"] for r in by_score[:6]]
-    one, two = (kept(tmp_path, rows, limit=10, take="sample", seed=s) for s in (1, 2))
-    assert set(one) != set(two)
-    assert one != sorted(one, key=urls.index)
-    assert kept(tmp_path, rows, limit=20, take="sample", seed=1)[:10] == one
-    assert kept(tmp_path, rows[::-1], limit=10, take="sample", seed=1) == one
+    seed_1, seed_2 = (kept(tmp_path, rows, limit=10, take="sample", seed=s) for s in (1, 2))
+    assert set(seed_1) != set(seed_2)
+    assert seed_1 != sorted(seed_1, key=urls.index)
+    assert kept(tmp_path, rows, limit=20, take="sample", seed=1)[:10] == seed_1
+    assert kept(tmp_path, rows[::-1], limit=10, take="sample", seed=1) == seed_1
 
 
 @pytest.mark.slow
@@ -266,8 +266,8 @@ def test_paths_are_taken_literally_where_they_exist(tmp_path: Path) -> None:
 
 def test_an_unknown_licence_is_none(tmp_path: Path) -> None:
     rows = [row(1, LICENSE="?"), row(2, LICENSE="cc0")]
-    found = candidates(tmp_path, FilterConfig(index=[index(tmp_path / "i.parquet", rows)]))
-    assert [c["licence"] for c in found] == [None, "cc0"]
+    selected = candidates(tmp_path, FilterConfig(index=[index(tmp_path / "i.parquet", rows)]))
+    assert [c["licence"] for c in selected] == [None, "cc0"]
 
 
 # The families, by the columns that each is known to have
@@ -297,10 +297,10 @@ def test_every_family_is_read_by_its_own_columns(tmp_path: Path, family: str) ->
     names = FAMILIES[family].split()
     ours = {theirs: our for our, theirs in match_columns(names).items()}
     rows = [{n: "UNLIKELY" if n == "NSFW" else 7 if n in NUMBERS else says.get(ours.get(n, ""), 0.9) for n in names}]
-    (found,) = candidates(tmp_path, FilterConfig(index=[index(tmp_path / "i.parquet", rows)]))
+    (candidate,) = candidates(tmp_path, FilterConfig(index=[index(tmp_path / "i.parquet", rows)]))
     for our in says:
         expected = 0.0 if family == "LAION-400M" and our == "punsafe" else says[our] if our in ours.values() else None
-        assert found[our] == (pytest.approx(expected) if isinstance(expected, float) else expected), our
+        assert candidate[our] == (pytest.approx(expected) if isinstance(expected, float) else expected), our
     assert {"url", "text"} <= set(ours.values())
 
 
@@ -364,19 +364,19 @@ def test_a_store_need_not_know_when_a_file_was_changed(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("pattern", "said"),
+    ("pattern", "message"),
     [
         ("memory://nothing/*.parquet", "No parquet file is at"),
         ("nonsense://x/y.parquet", "can't be reached"),
         ("s3://bucket/key.parquet", "can't be reached"),
     ],
 )
-def test_a_store_that_does_not_answer_is_said(pattern: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_does_not_answer_is_said(pattern: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         explain(FilterConfig(index=[pattern]))
 
 
@@ -400,8 +400,8 @@ def test_mistakes_are_one_clear_sentence(tmp_path: Path) -> None:
         ({"index": [bare], "licences": ["cc0"]}, "no column for licence"),
         ({"index": [bare], "words": Words(regex=["(a"])}, "not a regular expression"),
     ]
-    for config, said in mistakes:
-        with pytest.raises(UserError, match=said) as caught:
+    for config, message in mistakes:
+        with pytest.raises(UserError, match=message) as caught:
             filter_laion(Collection(tmp_path / "c"), FilterConfig(**config))
         assert "\n" not in str(caught.value)
     assert explain(FilterConfig(index=[bare])).kept == 1  # limits left alone ask for no column
@@ -477,15 +477,15 @@ def test_the_real_laion_sample(shared_data: Path, tmp_path: Path) -> None:
     sample = shared_data / "laion" / "laion2b-en-sample.parquet"
     rows = pq.read_table(sample).to_pylist()
     config = FilterConfig(index=[str(sample)], words=Words(any=["beach"]), min_side=300, exclude_domains=[])
-    found = candidates(tmp_path, config)
+    selected = candidates(tmp_path, config)
     expected = []
     for r in rows:
         sides = sorted((r["WIDTH"] or 0, r["HEIGHT"] or 0))
         if sides[0] >= 300 and sides[1] <= 3 * sides[0] and re.search(r"(?i)(?<!\w)beach(?!\w)", r["TEXT"] or ""):
             expected.append(r["URL"])
-    assert [c["url"] for c in found] == list(dict.fromkeys(expected))
-    assert len(found) >= 4
-    assert all(c["punsafe"] == 0 and c["licence"] is None for c in found)
+    assert [c["url"] for c in selected] == list(dict.fromkeys(expected))
+    assert len(selected) >= 4
+    assert all(c["punsafe"] == 0 and c["licence"] is None for c in selected)
     funnel: Summary = explain(config)
     assert funnel.rows == len(rows) == funnel.kept + sum(funnel.dropped.values())
     assert set(funnel.dropped) <= {"size", "aspect", "punsafe", "no_url", "words", "duplicate_url"}

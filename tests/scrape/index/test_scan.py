@@ -71,7 +71,7 @@ def passes(r: Row, c: dict[str, Any]) -> bool:
         all(s is not None and s > 0 for s in sides) and max(sides) <= c["max_aspect"] * min(sides)
     )
     words = c["words"]
-    said = (r["TEXT"] or "").lower().split()
+    words_of_text = (r["TEXT"] or "").lower().split()
     return (
         all(at_least(side, c["min_side"]) for side in sides)
         and shaped
@@ -82,8 +82,8 @@ def passes(r: Row, c: dict[str, Any]) -> bool:
         and (not c["languages"] or r["LANGUAGE"] in c["languages"])
         and "alamy" not in r["URL"]
         and (not c["domains"] or "a.org" in r["URL"])
-        and (not words.any or any(w in said for w in words.any))
-        and not any(w in said for w in words.none)
+        and (not words.any or any(w in words_of_text for w in words.any))
+        and not any(w in words_of_text for w in words.none)
     )
 
 
@@ -101,10 +101,10 @@ def test_the_funnel_adds_up_and_keeps_what_passes(
     assert funnel.rows == len(rows) == funnel.kept + sum(funnel.dropped.values())
     what = ["url", "text"] if config["deduplicate_by"] == "url_text" else ["url"]
     passing = [r for r in rows if passes({k: None if v != v else v for k, v in r.items()}, config)]
-    found = {tuple(r[name.upper()] for name in what) for r in passing}
+    expected = {tuple(r[name.upper()] for name in what) for r in passing}
     taken = [tuple(r.values()) for r in collection.read(Table.CANDIDATES, columns=what).to_pylist()]
-    assert len(taken) == funnel.kept == min(len(found), config["limit"] or len(found))
-    assert set(taken) <= found
+    assert len(taken) == funnel.kept == min(len(expected), config["limit"] or len(expected))
+    assert set(taken) <= expected
     assert len(set(taken)) == len(taken)
-    there = collection.summary(Table.CANDIDATES)
-    assert (there.rows, there.kept, there.dropped) == (funnel.rows, funnel.kept, funnel.dropped)
+    summary = collection.summary(Table.CANDIDATES)
+    assert (summary.rows, summary.kept, summary.dropped) == (funnel.rows, funnel.kept, funnel.dropped)

@@ -35,12 +35,12 @@ def holds(text: str, word: str) -> bool:
             return set()
         if len(tokens) == 1:
             return {here}
-        found: set[int] = set()
+        ends_found: set[int] = set()
         after = here
         while after < len(text) and text[after].isspace():
             after += 1
-            found |= ends(after, tokens[1:])
-        return found
+            ends_found |= ends(after, tokens[1:])
+        return ends_found
 
     begins, finishes = UNSPACED.match(word.split()[0][0]), UNSPACED.match(word.split()[-1][-1])
     return any(
@@ -88,7 +88,7 @@ def test_words_are_whole_and_literal(texts: list[str], any_: list[str], all_: li
 
 
 @pytest.mark.parametrize(
-    ("word", "text", "found"),
+    ("word", "text", "expected"),
     [
         ("person", "A PERSON, walking", True),
         ("person", "personal effects", False),
@@ -115,10 +115,10 @@ def test_words_are_whole_and_literal(texts: list[str], any_: list[str], all_: li
         ("(x", "f(x)", False),
     ],
 )
-def test_words_by_example(word: str, text: str, found: bool) -> None:
-    assert answers(Words(any=[word]), [text, "other", None]) == [found, False, False]
-    assert answers(Words(all=[word]), [text, "other", None]) == [found, False, False]
-    assert answers(Words(none=[word]), [text, "other", None]) == [not found, True, True]
+def test_words_by_example(word: str, text: str, expected: bool) -> None:
+    assert answers(Words(any=[word]), [text, "other", None]) == [expected, False, False]
+    assert answers(Words(all=[word]), [text, "other", None]) == [expected, False, False]
+    assert answers(Words(none=[word]), [text, "other", None]) == [not expected, True, True]
 
 
 def test_any_number_of_words_can_be_asked_for() -> None:
@@ -132,7 +132,7 @@ def test_a_blank_word_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "text", "found"),
+    ("words", "text", "expected"),
     [
         (Words(regex=["^a photo of"]), "A Photo of a cat", True),
         (Words(regex=["^a photo of"]), "not a photo of a cat", False),
@@ -143,5 +143,5 @@ def test_a_blank_word_is_refused() -> None:
         (Words(not_regex=["cat|dog"], any=["bird"]), "a bird", True),
     ],
 )
-def test_patterns_are_taken_as_such_where_they_are_asked_for(words: Words, text: str, found: bool) -> None:
-    assert answers(words, [text]) == [found]
+def test_patterns_are_taken_as_such_where_they_are_asked_for(words: Words, text: str, expected: bool) -> None:
+    assert answers(words, [text]) == [expected]
