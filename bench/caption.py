@@ -1,15 +1,15 @@
-"""The caption stage beside transformers one image at a time, and beside the bare model, in the shape of BLIP base.
+"""Compares the caption stage with transformers one image at a time, and with the bare model, in BLIP base's shape.
 
     OMP_NUM_THREADS=2 python -m bench.caption [--rounds 3] [--batch 16]
-    python -m bench.caption --device cuda --batch 64 --pictures 512
+    python -m bench.caption --device cuda --batch 64 --images 512
 
-one    as EveryDream and its kin do: open an image, run the processor, generate, decode the tokens; float32.
+one    as EveryDream and similar tools do: open an image, run the processor, generate, decode; float32.
 ours   the caption stage over a collection: float32, and `precision: auto`.
-bare   the model's own generate on ready tensors, in the same batches: the limit.
+bare   the model's own generate on prepared tensors, in the same batches: the upper bound.
 
-Each has a process of its own (ours asks malloc to keep its pages, theirs does not) and they take turns, as a shared
-machine's speed changes by the minute. Prints a table, and last a line of JSON: ratios of medians. The ratios of
-processor time also hold on a machine that others keep busy; set OMP_WAIT_POLICY=PASSIVE, or threads that wait count.
+Each runs in a process of its own (ours tells malloc to keep freed memory, theirs does not), and they take turns, as a
+shared machine's speed changes by the minute. Prints a table, and last a line of JSON: ratios of medians. The ratios of
+processor time hold on a busy machine, too; set OMP_WAIT_POLICY=PASSIVE, or waiting threads count.
 """
 
 import argparse
@@ -38,12 +38,12 @@ from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
 
 TOKENS = 14
-"""Of every caption: BLIP's are about so long, and random weights know no end."""
+"""Length of every caption: that of BLIP's. Random weights would not end one."""
 ONE = {"": 1, " beam3": 3}
-"""One at a time: the turn's name → beams."""
+"""Name of the turn → beams, of one image at a time."""
 TURNS = {"one": "one", "one beam3": "one", "ours": "ours", "bare": "ours", "ours beam3": "ours"}
 TURNS |= {"ours auto": "auto", "bare auto": "auto"}
-"""What is timed → the process it runs in."""
+"""Name of the turn → the process it runs in."""
 RATIOS = {
     "vs_one_at_a_time": ("ours", "one"),
     "vs_one_at_a_time_beam3": ("ours beam3", "one beam3"),
@@ -51,10 +51,10 @@ RATIOS = {
     "vs_bare": ("ours", "bare"),
     "vs_bare_auto": ("ours auto", "bare auto"),
 }
-"""How many times as fast the first is as the second."""
+"""Name of the figure → the speed of the first turn over that of the second."""
 
 Cost = tuple[float, float]
-"""Of an image: seconds, and seconds of all processors."""
+"""Seconds per image: wall time, and time of all processors."""
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--pictures", type=int, default=16, help="a turn; of one at a time, a quarter")
+    parser.add_argument("--images", type=int, default=16, help="images per turn; one at a time: a quarter")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--serve", nargs=2, metavar=("PROCESS", "PLACE"), help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -72,29 +72,29 @@ def main() -> None:
     turns = TURNS if given.device == "cpu" else {"ours auto": "auto", "bare auto": "auto"}
     with tempfile.TemporaryDirectory() as place:
         make_model(Path(place) / "model")
-        make_pictures(Path(place) / "pictures", given.pictures)
+        make_images(Path(place) / "pictures", given.images)
         with processes(set(turns.values()), place) as ask:
             costs = measure(turns, ask, given.rounds)
     report(costs, given.device)
 
 
 def measure(turns: dict[str, str], ask: Callable[[str, str], Cost], rounds: int) -> dict[str, list[Cost]]:
-    """What an image costs each, in each round. Before the first, each sees few, and makes what later ones find."""
+    """Measures the cost per image of each turn in each round, after a short warm-up of each."""
     costs: dict[str, list[Cost]] = {name: [] for name in turns}
     for name, process in turns.items():
         ask(process, f"first {name}")
     for _ in range(rounds):
         for name, process in turns.items():
             costs[name].append(ask(process, name))
-            print("{}: {:.2f} s an image, {:.2f} of processors".format(name, *costs[name][-1]), file=sys.stderr)
+            print("{}: {:.2f} s per image, {:.2f} of processors".format(name, *costs[name][-1]), file=sys.stderr)
     return costs
 
 
 def report(costs: dict[str, list[Cost]], device: str) -> None:
-    """The table and the JSON."""
+    """Prints the table and the JSON."""
     wall = {name: median(cost for cost, _ in each) for name, each in costs.items()}
     processor = {name: median(cost for _, cost in each) for name, each in costs.items()}
-    print(f"{'':<12}{'pictures/s':>12}{'s a picture':>12}{'processor s':>12}")
+    print(f"{'':<12}{'images/s':>12}{'s per image':>12}{'processor s':>12}")
     for name in costs:
         print(f"{name:<12}{1 / wall[name]:12.3f}{wall[name]:12.3f}{processor[name]:12.3f}")
     pairs = {name: pair for name, pair in RATIOS.items() if set(pair) <= costs.keys()}
@@ -110,40 +110,40 @@ def report(costs: dict[str, list[Cost]], device: str) -> None:
 
 @contextmanager
 def processes(names: set[str], place: str) -> Iterator[Callable[[str, str], Cost]]:
-    """Starts a process of each name; gives a function that has one of them take a turn."""
+    """Starts a process for each name; yields a function that has one of them take a turn."""
     command = [sys.executable, "-m", "bench.caption", *sys.argv[1:], "--serve"]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     started: dict[str, Any] = {name: subprocess.Popen([*command, name, place], **pipes) for name in sorted(names)}
 
     def ask(process: str, turn: str) -> Cost:
-        one = started[process]
-        one.stdin.write(f"{turn}\n")
-        one.stdin.flush()
-        wall, processor = one.stdout.readline().split()
+        pipe = started[process]
+        pipe.stdin.write(f"{turn}\n")
+        pipe.stdin.flush()
+        wall, processor = pipe.stdout.readline().split()
         return float(wall), float(processor)
 
     try:
         yield ask
     finally:
-        for one in started.values():
-            one.stdin.close()
-            one.wait()
+        for child in started.values():
+            child.stdin.close()
+            child.wait()
 
 
 def serve(process: str, place: Path, given: argparse.Namespace) -> None:
-    """Takes turns as they are asked for on stdin; answers each with seconds, and processor seconds, an image."""
+    """Takes the turns named on stdin; answers each with seconds and processor seconds per image."""
     turns: dict[str, Callable[[], int]] = {}
     if process == "one":
         model = read_one(place)
         for name, beams in ONE.items():
-            turns[f"one{name}"] = make_one(place, model, given.pictures // 4, beams)
+            turns[f"one{name}"] = make_one(place, model, given.images // 4, beams)
             turns[f"first one{name}"] = make_one(place, model, 1, beams)
     else:
         precision = "auto" if process == "auto" else "fp32"
         fixed = {"model": str(place / "model"), "min_length": TOKENS, "max_length": TOKENS, "no_repeat_ngram_size": 0}
         config = CaptionConfig(**fixed, batch_size=given.batch, device=given.device, precision=precision)
         name = "ours auto" if process == "auto" else "ours"
-        for first, count in (("", given.pictures), ("first ", 2)):
+        for first, count in (("", given.images), ("first ", 2)):
             collection = make_collection(place, f"{first}{process}", count)
             turns[f"{first}{name}"] = make_stage(collection, config)
             turns[f"{first}{name} beam3"] = make_stage(collection, config.model_copy(update={"num_beams": 3}))
@@ -167,7 +167,7 @@ def make_one(place: Path, read: tuple[Any, Any], count: int, beams: int) -> Call
     """One image after the other, with malloc as it comes."""
     import torch
 
-    (processor, model), files = read, pictures_of(place, count)
+    (processor, model), files = read, image_files(place, count)
 
     def turn() -> int:
         for file in files:
@@ -196,8 +196,8 @@ def make_bare(place: Path, config: CaptionConfig, count: int) -> Callable[[], in
     from transformers import GenerationConfig
 
     loaded = load_blip(config).loaded
-    pictures = [load_blip(config).prepare(Image.open(file)) for file in pictures_of(place, count)]
-    ready: Any = torch.stack(pictures).to(loaded.device, loaded.dtype)
+    images = [load_blip(config).prepare(Image.open(file)) for file in image_files(place, count)]
+    ready: Any = torch.stack(images).to(loaded.device, loaded.dtype)
 
     def turn() -> int:
         loaded.language_model.generation_config = GenerationConfig(min_new_tokens=TOKENS, max_new_tokens=TOKENS)
@@ -213,25 +213,25 @@ def make_collection(place: Path, name: str, count: int) -> Collection:
     """So many of the images as a collection, without texts."""
     collection, mine = Collection(place / name), place / f"pictures of {name}"
     mine.mkdir()
-    for file in pictures_of(place, count):
+    for file in image_files(place, count):
         link(file, mine / file.name)
     ingest_folder(collection, FolderConfig(path=mine, captions="none"), read_caption)
     return collection
 
 
-def pictures_of(place: Path, count: int) -> list[Path]:
-    """The first of the images."""
+def image_files(place: Path, count: int) -> list[Path]:
+    """Returns the first of the images."""
     return sorted((place / "pictures").iterdir())[:count]
 
 
-def make_pictures(folder: Path, count: int) -> None:
-    """JPEGs of 640 × 480: smooth colours with some grain, as photographs have."""
+def make_images(folder: Path, count: int) -> None:
+    """Writes JPEGs of 640 × 480: smooth colors with some grain, as in photographs."""
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True)
     for number in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((640, 480))
-        picture = np.clip(np.asarray(coarse) + rng.normal(0, 6, (480, 640, 3)), 0, 255).astype(np.uint8)
-        Image.fromarray(picture).save(folder / f"{number:05}.jpg", quality=92)
+        image = np.clip(np.asarray(coarse) + rng.normal(0, 6, (480, 640, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(image).save(folder / f"{number:05}.jpg", quality=92)
 
 
 def make_model(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Captions into names and back, and a folder of sidecars, beside the plainest loop that makes one.
+"""Measures captions written to names and read back, and compares a folder of sidecars with the simplest loop.
 
     python -m bench.names [--names 100000] [--files 50000] [--rounds 10]
 
@@ -47,14 +47,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        found = measure_names(Path(place) / "names", list(captions(given.names)))
-        whole = measure(Path(place), given.files, ["convert", "again"], 1)
+        seconds = measure_names(Path(place) / "names", list(captions(given.names)))
+        large = measure(Path(place), given.files, ["convert", "again"], 1)
         turns = measure(Path(place), max(1, given.files // 10), ["convert", "plain"], given.rounds)
-    report(given.names, given.files, found, whole, turns)
+    report(given.names, given.files, seconds, large, turns)
 
 
 def captions(count: int) -> Iterator[str]:
-    """Captions as people have them: a third stand more than once, some are long, some can't be names."""
+    """Yields captions as people have them: a third occur more than once, some are long, some can't be names."""
     rng = random.Random(0)
     for number in range(count):
         words = rng.choices(WORDS, k=rng.randint(3, 12))
@@ -70,30 +70,30 @@ def captions(count: int) -> Iterator[str]:
 
 
 def measure_names(folder: Path, wanted: list[str]) -> dict[str, float]:
-    """Seconds of each way there and back, and how many names are equal or say something else."""
+    """Measures writing and reading names, and counts equal names and lost captions."""
     folder.mkdir()
-    picture = folder.with_name("picture.jpg")
-    picture.write_bytes(b"x")
-    began, spent = time.perf_counter(), time.process_time()
+    image = folder.with_name("picture.jpg")
+    image.write_bytes(b"x")
+    start, cpu_start = time.perf_counter(), time.process_time()
     writer = NameWriter()
     names = [writer.name(caption, ".jpg") for caption in wanted]
     read = [read_name(name) for name, _ in names]
-    codec = time.perf_counter() - began
+    codec = time.perf_counter() - start
     wrong = sum(got != caption for got, caption, (_, beside) in zip(read, wanted, names, strict=True) if not beside)
-    began = time.perf_counter()
+    start = time.perf_counter()
     for number, ((name, beside), caption) in enumerate(zip(names, wanted, strict=True)):
         if number % 50_000 == 0:  # a file has at most 65,000 names on ext4
-            picture = picture.with_stem(f"picture{number}")
-            picture.write_bytes(b"x")
-        os.link(picture, folder / name)
+            image = image.with_stem(f"picture{number}")
+            image.write_bytes(b"x")
+        os.link(image, folder / name)
         if beside:
             write_sidecar(folder / name, caption)
-    written = time.perf_counter() - began
-    began = time.perf_counter()
-    there = {row.name: row.caption for row in FORMATS["filename"].read(folder, Log().note)}
-    back = time.perf_counter() - began
-    processor = time.process_time() - spent
-    wrong += sum(there.get(name) != caption for (name, _), caption in zip(names, wanted, strict=True))
+    written = time.perf_counter() - start
+    start = time.perf_counter()
+    captions_read = {row.name: row.caption for row in FORMATS["filename"].read(folder, Log().note)}
+    back = time.perf_counter() - start
+    processor = time.process_time() - cpu_start
+    wrong += sum(captions_read.get(name) != caption for (name, _), caption in zip(names, wanted, strict=True))
     stems = {unicodedata.normalize("NFC", os.path.splitext(name)[0].casefold()) for name, _ in names}
     shutil.rmtree(folder)
     return {
@@ -112,32 +112,32 @@ Turns = dict[str, list[tuple[float, float]]]
 
 
 def measure(place: Path, files: int, names: list[str], rounds: int) -> Turns:
-    """Times each in each round, on a fresh folder; "again" on what convert has left."""
+    """Measures each in each round, on a fresh folder; "again" on what convert has left."""
     turns: Turns = {name: [] for name in names}
     folder = place
     for number in range(rounds):
         for name in names if number % 2 == 0 else names[::-1]:
             if name != "again":
-                folder = make_pictures(place / f"{name}{files}-{number}", files)
-            began, spent = time.perf_counter(), time.process_time()
+                folder = make_images(place / f"{name}{files}-{number}", files)
+            start, cpu_start = time.perf_counter(), time.process_time()
             if name == "plain":
                 plain(folder)
             else:
                 convert(folder, "filename", "txt", None, place / "log")
-            turns[name].append((files / (time.perf_counter() - began), files / (time.process_time() - spent)))
+            turns[name].append((files / (time.perf_counter() - start), files / (time.process_time() - cpu_start)))
             assert len(list(folder.glob("*.txt"))) == files
     return turns
 
 
 def plain(folder: Path) -> None:
-    """The loop that everybody writes first."""
+    """Writes sidecars in the loop that everybody writes first."""
     for path in sorted(folder.iterdir()):
         with open(path.with_suffix(".txt"), "w") as stream:
             stream.write(path.stem.split("_")[0])
 
 
-def make_pictures(folder: Path, count: int) -> Path:
-    """Small files under captions, half of which stand twice."""
+def make_images(folder: Path, count: int) -> Path:
+    """Writes small files under captions, each caption twice."""
     folder.mkdir()
     for number in range(count):
         suffix = (".jpg", ".gif", ".jpeg")[number % 3]
@@ -145,15 +145,15 @@ def make_pictures(folder: Path, count: int) -> Path:
     return folder
 
 
-def report(names: int, files: int, found: dict[str, float], whole: Turns, turns: Turns) -> None:
-    """The table, and the line of JSON."""
+def report(names: int, files: int, seconds: dict[str, float], large: Turns, turns: Turns) -> None:
+    """Prints the table, and the line of JSON."""
     table = Table("", "", title="Captions in names and sidecars", title_justify="left")
-    table.add_row(f"{names:,} names, in memory, written and read", f"{found['codec']:.2f} s")
-    table.add_row("the same, as images and sidecars", f"{found['written']:.2f} s, read back {found['read']:.2f} s")
-    kinds = f"{found['sidecars']:,}; {found['collisions']}; {found['wrong']}"
+    table.add_row(f"{names:,} names, in memory, written and read", f"{seconds['codec']:.2f} s")
+    table.add_row("the same, as images and sidecars", f"{seconds['written']:.2f} s, read back {seconds['read']:.2f} s")
+    kinds = f"{seconds['sidecars']:,}; {seconds['collisions']}; {seconds['wrong']}"
     table.add_row("of these with a sidecar; equal names; captions lost", kinds)
     rates = {}
-    for count, timed in ((files, whole), (max(1, files // 10), turns)):
+    for count, timed in ((files, large), (max(1, files // 10), turns)):
         for name, taken in timed.items():
             rate, of_cpu = (median(values) for values in zip(*taken, strict=True))
             rates[count, name] = rate, of_cpu
@@ -164,10 +164,10 @@ def report(names: int, files: int, found: dict[str, float], whole: Turns, turns:
     tenth = max(1, files // 10)
     figures = {
         "names": names,
-        "names_seconds": round(found["codec"] + found["written"] + found["read"], 2),
-        "names_processor_seconds": round(found["processor"], 2),
-        "collisions": int(found["collisions"]),
-        "captions_lost": int(found["wrong"]),
+        "names_seconds": round(seconds["codec"] + seconds["written"] + seconds["read"], 2),
+        "names_processor_seconds": round(seconds["processor"], 2),
+        "collisions": int(seconds["collisions"]),
+        "captions_lost": int(seconds["wrong"]),
         "files_per_second": round(rates[files, "convert"][0]),
         "files_per_second_again": round(rates[files, "again"][0]),
         "files_per_processor_second": round(rates[files, "convert"][1]),

@@ -132,7 +132,7 @@ class ModelFinder:
             return []
         inputs = [image.for_captioner for image in images if image.for_captioner is not None]
         return [
-            [Candidate(one.text, CaptionKind.MODEL, round(one.score, _SCORE_DECIMALS)) for one in captions]
+            [Candidate(caption.text, CaptionKind.MODEL, round(caption.score, _SCORE_DECIMALS)) for caption in captions]
             for captions in self.captioner.generate(inputs, [image.record["key"] for image in images])
         ]
 

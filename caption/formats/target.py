@@ -37,7 +37,7 @@ class Log:
             UserError: another file is at `path`.
         """
         self.counts: Counter[tuple[str, str]] = Counter()
-        """(what, why) → files."""
+        """(kind, reason) → files."""
         self._path = path
         self._title = title
         self._stream: TextIO | None = None
@@ -51,24 +51,24 @@ class Log:
         if self._stream is not None:
             self._stream.close()
 
-    def __call__(self, what: str, file: str, why: str = "", detail: str = "") -> None:
-        """Counts what became of a file, and writes a line about it."""
-        self.counts[what, why] += 1
+    def __call__(self, kind: str, file: str, reason: str = "", detail: str = "") -> None:
+        """Logs a line about a file."""
+        self.counts[kind, reason] += 1
         if self._path is None:
             return
         if self._stream is None:
             self._stream = self._path.open("a", buffering=1, encoding="utf-8", errors="backslashreplace")
             self._stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {self._title}\n")
-        line = "\t".join(part for part in (what, file, why, detail) if part)
+        line = "\t".join(part for part in (kind, file, reason, detail) if part)
         self._stream.write(" ".join(line.splitlines()) + "\n")
 
     def note(self, kind: str, where: str) -> None:
         """Logs something odd; a dreamloom.caption.formats.rows.Note."""
         self(ODD, where, kind)
 
-    def count(self, what: str) -> int:
+    def count(self, kind: str) -> int:
         """Returns how many files are of a kind."""
-        return sum(number for (kind, _), number in self.counts.items() if kind == what)
+        return sum(number for (each, _), number in self.counts.items() if each == kind)
 
 
 def _is_log(path: Path) -> bool:
@@ -134,7 +134,7 @@ class Target:
         if existing == data or decode_text(existing) == decode_text(data):
             self.log(RIGHT, name)
         else:
-            self.log(SKIPPED, name, "there, and says something else")
+            self.log(SKIPPED, name, "exists, and says something else")
 
     def add_file(self, name: str, write: Callable[[Path], None]) -> None:
         """Adds a large file atomically, unless it exists."""

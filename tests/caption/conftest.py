@@ -43,8 +43,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
         for weights in (each for each in model.parameters() if each.dim() > 1):
             weights.copy_(torch.randn_like(weights) * 0.3)
     model.save_pretrained(folder)
-    pictures = BlipImageProcessor(size={"height": 32, "width": 32})
-    BlipProcessor(image_processor=pictures, tokenizer=tokenizer).save_pretrained(folder)
+    image_processor = BlipImageProcessor(size={"height": 32, "width": 32})
+    BlipProcessor(image_processor=image_processor, tokenizer=tokenizer).save_pretrained(folder)
     return str(folder)
 
 
@@ -91,15 +91,15 @@ def _blip2(folder: Path, text_config: dict[str, Any]) -> str:
         for weights in (each for each in model.parameters() if each.dim() > 1):
             weights.copy_(torch.randn_like(weights) * 0.3)
     model.save_pretrained(folder)
-    pictures = BlipImageProcessor(size={"height": 32, "width": 32})
-    Blip2Processor(pictures, tokenizer, num_query_tokens=4).save_pretrained(folder)
+    image_processor = BlipImageProcessor(size={"height": 32, "width": 32})
+    Blip2Processor(image_processor, tokenizer, num_query_tokens=4).save_pretrained(folder)
     return str(folder)
 
 
 @pytest.fixture(scope="session")
-def picture() -> Callable[[int], Image.Image]:
+def draw_image() -> Callable[[int], Image.Image]:
     """Draws noise in an odd size."""
-    return _picture
+    return _draw_image
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def make_collection(tmp_path: Path) -> Callable[..., Collection]:
         folder = tmp_path / root / "pictures"
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(count):
-            _picture(number).save(folder / f"{f'a red car_{number:02}' if number % 2 else f'{number:02}'}.png")
+            _draw_image(number).save(folder / f"{f'a red car_{number:02}' if number % 2 else f'{number:02}'}.png")
         collection = Collection(tmp_path / root / "work")
         ingest_folder(collection, FolderConfig(path=folder, **config), read_caption)
         return collection
@@ -126,7 +126,7 @@ def config_of() -> Callable[..., CaptionConfig]:
     )
 
 
-def _picture(number: int) -> Image.Image:
+def _draw_image(number: int) -> Image.Image:
     width, height = SIZES[number % len(SIZES)]
     noise = np.random.default_rng(number).integers(0, 255, (5, 5, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)

@@ -11,7 +11,7 @@ from dreamloom.caption.formats import FORMATS
 from dreamloom.caption.formats.target import Log
 from tests.conftest import Crash
 
-PICTURES = {
+IMAGES = {
     "a cat_1.jpg": "a cat",
     "a cat_2.gif": "a cat",
     "a_b.jpeg": "a",
@@ -24,7 +24,7 @@ PICTURES = {
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
     folder = tmp_path / "mine"
-    for number, (name, caption) in enumerate(PICTURES.items()):
+    for number, (name, caption) in enumerate(IMAGES.items()):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(str(number).encode())
         if name == "john/x.png":
@@ -43,10 +43,10 @@ def captions_of(folder: Path, source: str) -> dict[bytes, str | None]:
     return {row.read(): row.caption for row in FORMATS[source].read(folder, Log().note)}
 
 
-WANTED = {str(number).encode(): caption for number, caption in enumerate(PICTURES.values())}
+WANTED = {str(number).encode(): caption for number, caption in enumerate(IMAGES.values())}
 
 
-def test_sidecars_are_added_beside_the_pictures_and_nothing_else(mine: Path, tmp_path: Path) -> None:
+def test_sidecars_are_added_beside_the_images_and_nothing_else(mine: Path, tmp_path: Path) -> None:
     before = all_of(mine)
     done = convert(mine, "filename", "txt", None, tmp_path / "log")
     after = all_of(mine)
@@ -121,12 +121,12 @@ def test_what_is_there_and_says_something_else_stays_and_is_told(mine: Path, tmp
         ("skipped", "no caption"): 4,
         ("skipped", "image is an empty file"): 1,
         ("skipped", "its sidecar would be one of EveryDream's control files"): 1,
-        ("skipped", "there, and says something else"): 2,
+        ("skipped", "exists, and says something else"): 2,
         ("made", ""): 1,
     }
     lines = (tmp_path / "log").read_text().splitlines()
     assert lines[0].endswith("mine: imagefolder to txt")
-    assert "skipped\ta cat_1.txt\tthere, and says something else" in lines
+    assert "skipped\ta cat_1.txt\texists, and says something else" in lines
     assert "made\ta_b.txt" in lines
 
 
@@ -163,7 +163,7 @@ ODD = [
 
 
 @pytest.mark.parametrize("to", FORMATS)
-def test_whatever_a_name_is_its_picture_and_caption_arrive(tmp_path: Path, to: str) -> None:
+def test_whatever_a_name_is_its_image_and_caption_arrive(tmp_path: Path, to: str) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     for number, name in enumerate(ODD):
@@ -175,7 +175,7 @@ def test_whatever_a_name_is_its_picture_and_caption_arrive(tmp_path: Path, to: s
     assert captions_of(tmp_path / "new", to) == wanted
 
 
-def test_what_is_no_file_is_no_sidecar_and_no_picture(tmp_path: Path) -> None:
+def test_what_is_no_file_is_no_sidecar_and_no_image(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "a cat.jpg").write_bytes(b"0")
@@ -249,7 +249,7 @@ def test_a_log_is_added_to_and_what_is_none_is_left_alone(mine: Path, tmp_path: 
     assert (tmp_path / "theirs").read_text() == "my notes\n"
 
 
-def test_another_picture_in_the_place_of_one_stays(mine: Path, tmp_path: Path) -> None:
+def test_another_image_in_the_place_of_one_stays(mine: Path, tmp_path: Path) -> None:
     convert(mine, "filename", "txt", tmp_path / "new", tmp_path / "log")
     (tmp_path / "new" / "a_b.jpeg").unlink()
     (tmp_path / "new" / "a_b.jpeg").write_bytes(b"theirs")

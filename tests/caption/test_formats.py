@@ -217,8 +217,8 @@ def test_sidecars_of_one_kind_alone_are_read(tmp_path: Path) -> None:
     found, log = rows_of("filename", tmp_path)
     assert found == everything
     assert log.counts == {("odd", "settings in a YAML, which stay behind"): 1}
-    for name, picture in [("txt", "a b.jpg"), ("caption", "c d.jpg"), ("yaml", "e f.jpg")]:
-        assert rows_of(name, tmp_path)[0] == {**dict.fromkeys(everything), picture: everything[picture]}
+    for name, image in [("txt", "a b.jpg"), ("caption", "c d.jpg"), ("yaml", "e f.jpg")]:
+        assert rows_of(name, tmp_path)[0] == {**dict.fromkeys(everything), image: everything[image]}
 
 
 def test_a_collection_goes_into_shards_and_comes_in_again(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_collection_goes_into_shards_and_comes_in_again(tmp_path: Path) -> Non
 
 
 @given(st.lists(st.text("aA/._\\\0é\udc80 ", max_size=6).map(lambda stem: f"{stem}.jpg") | st.text(), max_size=30))
-def test_pictures_of_a_new_folder_share_no_stem_and_lie_in_it(wanted: list[str]) -> None:
+def test_images_of_a_new_folder_share_no_stem_and_lie_in_it(wanted: list[str]) -> None:
     names = UniqueNames()
     given = [names.assign(name) for name in wanted]
     stems = {os.path.splitext(name)[0].casefold() for name in given}

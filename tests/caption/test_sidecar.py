@@ -15,27 +15,27 @@ captions = st.text(max_size=300) | st.text("a_.\r\n\ufeff\x00 ", max_size=9)
 @given(wanted=st.lists(captions, max_size=8))
 def test_any_text_survives_its_name_or_sidecar(wanted: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
     folder, writer = tmp_path_factory.mktemp("captions"), NameWriter()
-    pictures = []
+    images = []
     for text in wanted:
         name, needs_sidecar = writer.name(text, ".jpg")
-        pictures.append(folder / name)
-        pictures[-1].touch()
+        images.append(folder / name)
+        images[-1].touch()
         if needs_sidecar:
-            write_sidecar(pictures[-1], text)
-    assert [read_caption(picture).text for picture in pictures] == wanted
+            write_sidecar(images[-1], text)
+    assert [read_caption(image).text for image in images] == wanted
 
 
 def test_the_first_of_the_sidecars_wins_over_the_name(tmp_path: Path) -> None:
-    picture = tmp_path / "from name_1.jpg"
-    assert read_caption(picture) == Caption("from name", "name")
+    image = tmp_path / "from name_1.jpg"
+    assert read_caption(image) == Caption("from name", "name")
     for suffix, text, origin in [
         (".yml", "main_prompt: from yml", "from yml|yaml"),
         (".yaml", "main_prompt: from yaml", "from yaml|yaml"),
         (".caption", "from caption", "from caption|caption"),
         (".txt", "from txt", "from txt|txt"),
     ]:
-        picture.with_suffix(suffix).write_text(text)
-        found = read_caption(picture)
+        image.with_suffix(suffix).write_text(text)
+        found = read_caption(image)
         assert f"{found.text}|{found.origin}" == origin
 
 

@@ -45,11 +45,11 @@ def choose(collection: Collection, kinds: list[Choice], stamp: str = "r") -> lis
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images BLIP was asked about, a batch."""
     counts: list[int] = []
-    write = Blip.generate
+    generate = Blip.generate
 
-    def counted(self: Any, pictures: Any, keys: Any) -> Any:
+    def counted(self: Any, images: Any, keys: Any) -> Any:
         counts.append(len(keys))
-        return write(self, pictures, keys)
+        return generate(self, images, keys)
 
     monkeypatch.setattr(Blip, "generate", counted)
     return counts
@@ -95,7 +95,7 @@ def test_only_what_was_chosen_is_captioned(tiny: str, make_collection: Make, con
     assert [row["key"] for row in captions(collection)] == [keys[i] for i in (0, 2, 3, 5)]
 
 
-def test_a_picture_that_went_away_is_counted(tiny: str, make_collection: Make, config_of: MakeConfig) -> None:
+def test_an_image_that_went_away_is_counted(tiny: str, make_collection: Make, config_of: MakeConfig) -> None:
     collection = make_collection()
     rows = collection.read(Table.RECORDS).to_pylist()
     by_name = {Path(row["path"]).name: row for row in rows}
@@ -231,7 +231,7 @@ def test_a_class_takes_the_likeliest_of_its_templates(
     assert (set(kinds), kinds["human"]) == ({CaptionKind.HUMAN, CaptionKind.TEMPLATE}, "a red car")
 
 
-def test_other_choices_ask_the_model_about_new_pictures_only(
+def test_other_choices_ask_the_model_about_new_images_only(
     tiny: str, make_collection: Make, config_of: MakeConfig, asked: list[int]
 ) -> None:
     config = config_of(tiny, keep_kinds=[])
@@ -264,13 +264,13 @@ def test_a_model_that_was_moved_is_asked_nothing_again(
     assert {row["model"] for row in captions(collection)} == {None, str(moved)}
 
 
-def test_another_picture_of_the_same_name_is_looked_at(
-    tiny: str, make_collection: Make, config_of: MakeConfig, asked: list[int], picture: Any
+def test_another_image_of_the_same_name_is_looked_at(
+    tiny: str, make_collection: Make, config_of: MakeConfig, asked: list[int], draw_image: Any
 ) -> None:
     collection = make_collection(count=4)
     caption(collection, config_of(tiny, keep_kinds=[]))
     before = captions(collection)
-    picture(5).save(collection.root.parent / "pictures" / "02.png")
+    draw_image(5).save(collection.root.parent / "pictures" / "02.png")
     again = make_collection(count=0)
     asked.clear()
     caption(again, config_of(tiny, keep_kinds=[]))
@@ -314,7 +314,7 @@ def test_another_ranking_asks_the_captioning_model_nothing(
         assert collection.read(Table.CAPTIONS).equals(anew.read(Table.CAPTIONS))  # as if asked so at once
 
 
-def test_new_pictures_are_described_and_the_others_only_ranked(
+def test_new_images_are_described_and_the_others_only_ranked(
     tiny: str, make_collection: Make, config_of: MakeConfig, asked: list[int]
 ) -> None:
     collection = make_collection(count=6)
@@ -434,16 +434,16 @@ def test_what_was_found_before_a_kill_is_not_asked_again(
     assert collection.read(Table.CAPTIONS).equals(anew.read(Table.CAPTIONS))
 
 
-def test_the_model_sees_pictures_upright(
-    tiny: str, make_collection: Make, config_of: MakeConfig, tmp_path: Path, picture: Any
+def test_the_model_sees_images_upright(
+    tiny: str, make_collection: Make, config_of: MakeConfig, tmp_path: Path, draw_image: Any
 ) -> None:
     folder = tmp_path / "turned" / "pictures"
     folder.mkdir(parents=True)
     exif = Image.Exif()
     exif[0x0112] = 3  # shown upside down
-    picture(0).save(folder / "1.png")
-    picture(0).rotate(180).save(folder / "2.png", exif=exif)
-    picture(0).rotate(180).save(folder / "3.png")
+    draw_image(0).save(folder / "1.png")
+    draw_image(0).rotate(180).save(folder / "2.png", exif=exif)
+    draw_image(0).rotate(180).save(folder / "3.png")
     collection = make_collection("turned", count=0)
     caption(collection, config_of(tiny))
     upright, marked, turned = (row["caption"] for row in captions(collection))

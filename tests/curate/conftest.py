@@ -73,18 +73,18 @@ def make_collection(tmp_path: Path) -> MakeCollection:
 
 def _record(collection: Collection, part: str, name: str, number: int, record: dict[str, Any]) -> dict[str, Any]:
     values = dict(record)
-    picture = values.pop("picture", None) or noise(hash_seed(name, number))
+    image = values.pop("content", None) or noise(hash_seed(name, number))
     row = {"key": key_of("test", name, str(number)), "status": Status.OK, "text_kind": CaptionKind.HUMAN, **values}
     if row["status"] != Status.OK:
         return row
     path = collection.image_folder(part) / f"{row['key']}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(picture, bytes):
-        path.write_bytes(picture)
+    if isinstance(image, bytes):
+        path.write_bytes(image)
         size = (0, 0)
     else:
-        picture.save(path)
-        size = picture.size
+        image.save(path)
+        size = image.size
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     found = {"image": str(path.relative_to(collection.root)), "sha256": digest, "width": size[0], "height": size[1]}
     return {**found, "bytes": path.stat().st_size, **row}

@@ -66,8 +66,8 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def drawn(folder: Path) -> int:
-    pictures = [p for p in folder.iterdir() if p.suffix == ".png"]
-    return floor(len(pictures) * Fraction((folder / "multiply.txt").read_text().strip()))
+    images = [p for p in folder.iterdir() if p.suffix == ".png"]
+    return floor(len(images) * Fraction((folder / "multiply.txt").read_text().strip()))
 
 
 def test_an_epoch_of_the_folder_has_the_ratio_and_the_shares(project: list[Source], tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_an_epoch_of_the_folder_has_the_ratio_and_the_shares(project: list[Sourc
     assert held == {"training/car": 1, "ground_truth/people": 4, "ground_truth/faces": 2}
 
 
-def test_every_file_is_its_picture_under_its_caption(project: list[Source], tmp_path: Path) -> None:
+def test_every_file_is_its_image_under_its_caption(project: list[Source], tmp_path: Path) -> None:
     work = tmp_path / "work"
     balance(project, BalanceConfig(), work)
     rows = read_manifest(manifest_path(work)).to_pylist()
@@ -89,12 +89,12 @@ def test_every_file_is_its_picture_under_its_caption(project: list[Source], tmp_
         if row["split"] == "dropped":
             assert row["file"] is None
             continue
-        picture = work / row["file"]
-        image = of_name[row["source"]].find(row["key"])[Table.RECORDS]["image"]
-        assert picture.stat().st_ino == (of_name[row["source"]].root / image).stat().st_ino
-        assert read_caption(picture).text == row["caption"]
+        image = work / row["file"]
+        stored = of_name[row["source"]].find(row["key"])[Table.RECORDS]["image"]
+        assert image.stat().st_ino == (of_name[row["source"]].root / stored).stat().st_ino
+        assert read_caption(image).text == row["caption"]
         assert (row["multiply"] is None) == (row["split"] == "heldout")
-        seen.add(str(picture))
+        seen.add(str(image))
     on_disk = {str(p) for p in work.rglob("*.png")}
     assert seen == on_disk
 
@@ -143,13 +143,13 @@ def test_a_caption_that_no_name_holds_is_in_a_sidecar(make_collection: Make, tmp
     balance([Source(car, TRAINING)], BalanceConfig(held_out=0), tmp_path / "work")
     rows = read_manifest(manifest_path(tmp_path / "work")).to_pylist()
     for row, text in zip(rows, texts, strict=True):
-        picture = tmp_path / "work" / row["file"]
-        assert read_caption(picture).text == row["caption"] == text
-        assert len(picture.name.encode()) <= 255
-        assert picture.with_suffix(".txt").exists() == (read_name(picture.name) != text)
+        image = tmp_path / "work" / row["file"]
+        assert read_caption(image).text == row["caption"] == text
+        assert len(image.name.encode()) <= 255
+        assert image.with_suffix(".txt").exists() == (read_name(image.name) != text)
 
 
-def test_a_share_of_less_than_one_picture_is_left_out_and_said(make_collection: Make, tmp_path: Path) -> None:
+def test_a_share_of_less_than_one_image_is_left_out_and_said(make_collection: Make, tmp_path: Path) -> None:
     """multiply.txt never says 0, which EveryDream takes for 1."""
     car, people = make_collection("car", records(3)), make_collection("people", records(3))
     faces = make_collection("faces", records(3))
@@ -179,7 +179,7 @@ def test_ground_truth_alone_is_an_error_before_anything_is_written(make_collecti
     assert not (tmp_path / "work" / "dataset").exists()
 
 
-def test_few_pictures_for_many_draws_are_warned_of(make_collection: Make, tmp_path: Path, caplog: Any) -> None:
+def test_few_images_for_many_draws_are_warned_of(make_collection: Make, tmp_path: Path, caplog: Any) -> None:
     car, people = make_collection("car", records(8)), make_collection("people", records(2))
     sources = [Source(car, TRAINING), Source(people, TRUTH)]
     choose(sources, ChooseConfig())
@@ -230,11 +230,11 @@ def test_it_is_made_once_and_made_anew_only_when_something_changed(project: list
 def test_what_was_there_before_is_gone_and_the_collections_are_not(project: list[Source], tmp_path: Path) -> None:
     work = tmp_path / "work"
     balance(project, BalanceConfig(), work)
-    pictures = {p for s in project for p in s.collection.root.rglob("*.png")}
+    images = {p for s in project for p in s.collection.root.rglob("*.png")}
     balance(project[:2], BalanceConfig(ratio=0.5), work)
     assert sorted(p.name for p in (work / "dataset").iterdir()) == ["car", "people"]
     assert not (work / "heldout" / "ground_truth" / "faces").exists()
-    assert all(p.exists() for p in pictures)
+    assert all(p.exists() for p in images)
     assert not [p for p in work.iterdir() if p.name.startswith(".tmp-")]
 
 
@@ -289,7 +289,7 @@ balance(sources, BalanceConfig(), Path({str(work)!r}))
     assert not [p for p in work.iterdir() if p.name.startswith(".tmp-")]
 
 
-def test_a_picture_that_is_gone_is_named(project: list[Source], tmp_path: Path) -> None:
+def test_an_image_that_is_gone_is_named(project: list[Source], tmp_path: Path) -> None:
     next(project[1].collection.root.rglob("*.png")).unlink()
     with pytest.raises(UserError, match=r"\.png is gone"):
         balance(project, BalanceConfig(), tmp_path / "work")

@@ -84,22 +84,22 @@ def test_the_examples_of_everydreams_guide_come_out_exact() -> None:
     assert solve_multiplies({"me": (10, 0.1)}, {}, 1) == {"me": Fraction(1, 10)}
 
 
-def test_few_pictures_of_ground_truth_are_repeated() -> None:
+def test_few_images_of_ground_truth_are_repeated() -> None:
     assert solve_multiplies({"me": (100, 2)}, {"man": (50, 1)}, 1)["man"] == 4
 
 
-def test_a_source_without_pictures_leaves_its_share_to_the_others() -> None:
+def test_a_source_without_images_leaves_its_share_to_the_others() -> None:
     multiplies = solve_multiplies({"me": (100, 1)}, {"gone": (0, 5), "man": (50, 1)}, 1)
     assert multiplies == {"me": 1, "gone": 0, "man": 2}
 
 
 @pytest.mark.parametrize("training", [{}, {"me": (0, 1.0)}, {"me": (5, 0.1)}, {"me": (5, 0.0)}])
-def test_without_training_pictures_there_is_nothing_to_balance(training: dict[str, tuple[int, float]]) -> None:
+def test_without_training_images_there_is_nothing_to_balance(training: dict[str, tuple[int, float]]) -> None:
     with pytest.raises(UserError, match="no training image"):
         solve_multiplies(training, {"man": (100, 1)}, 1)
 
 
-def test_ground_truth_that_lost_all_its_pictures_is_an_error() -> None:
+def test_ground_truth_that_lost_all_its_images_is_an_error() -> None:
     with pytest.raises(UserError, match=r"No image of ground truth is left.*man"):
         solve_multiplies({"me": (10, 1)}, {"man": (0, 1)}, 1)
 
@@ -111,19 +111,19 @@ def test_a_wrong_config_is_refused(wrong: dict[str, float]) -> None:
 
 
 @given(st.dictionaries(st.text(max_size=3), st.integers(0, 10**4), max_size=6), st.floats(0, 0.999), st.integers(0, 99))
-def test_some_are_held_out_and_some_are_left(pictures: dict[str, int], share: float, most: int) -> None:
-    counts = count_held_out(pictures, share, most)
-    assert counts.keys() == pictures.keys()
+def test_some_are_held_out_and_some_are_left(images: dict[str, int], share: float, most: int) -> None:
+    counts = count_held_out(images, share, most)
+    assert counts.keys() == images.keys()
     assert sum(counts.values()) <= most
     for name, count in counts.items():
-        assert 0 <= count < max(1, pictures[name])
+        assert 0 <= count < max(1, images[name])
         assert count == 0 or share > 0
-    if share and most >= sum(pictures.values()):
-        assert all(counts[name] >= 1 for name, there in pictures.items() if there >= 2)
+    if share and most >= sum(images.values()):
+        assert all(counts[name] >= 1 for name, there in images.items() if there >= 2)
 
 
 @given(st.sets(st.text(min_size=1, max_size=5), min_size=3, max_size=40), st.integers(0, 3), st.data())
-def test_a_picture_that_comes_changes_one_of_those_held_out_at_most(
+def test_an_image_that_comes_changes_one_of_those_held_out_at_most(
     keys: set[str], seed: int, data: st.DataObject
 ) -> None:
     count = data.draw(st.integers(1, len(keys) - 1))

@@ -65,7 +65,7 @@ def test_every_rule_is_named_with_what_broke_it(make_collection: Make) -> None:
     assert summary.dropped == {"licence": 1, "low_aesthetic": 1, "low_similarity": 1}
 
 
-def test_the_users_own_pictures_are_held_to_no_taste(make_collection: Make) -> None:
+def test_the_users_own_images_are_held_to_no_taste(make_collection: Make) -> None:
     scores = [{"aesthetic": 1.0, "similarity": -0.5}]
     car = add_scores(make_collection("car", [{"licence": "by-nc"}]), scores)
     choose([Source(car, TRAINING)], ChooseConfig(min_aesthetic=5, min_similarity=0.2, exclude_licences=["by-nc"]))
@@ -123,7 +123,7 @@ def test_near_copies_agree_in_hash_and_embedding(make_collection: Make) -> None:
     assert [choice for choice, _ in verdicts(people)] == [Choice.KEPT] * 4
 
 
-def test_a_picture_that_fails_a_rule_takes_no_copy_with_it(make_collection: Make) -> None:
+def test_an_image_that_fails_a_rule_takes_no_copy_with_it(make_collection: Make) -> None:
     scores = [{"phash": 1, "embedding": [1.0], "similarity": s} for s in (0.1, 0.3)]
     people = add_scores(make_collection("people", keys(2)), scores)
     choose([Source(people, TRUTH)], ChooseConfig(min_similarity=0.2))
@@ -162,7 +162,7 @@ def test_scores_of_two_models_are_not_compared(make_collection: Make) -> None:
     choose(sources, ChooseConfig(near_duplicate_bits=None))
 
 
-def test_a_picture_that_was_not_scored_has_no_choice(make_collection: Make) -> None:
+def test_an_image_that_was_not_scored_has_no_choice(make_collection: Make) -> None:
     people = add_scores(make_collection("people", keys(3)), [{}, None, {}])
     choose([Source(people, TRUTH)], ChooseConfig())
     assert people.read(Table.CHOICES)["key"].to_pylist() == ["k00", "k02"]

@@ -24,18 +24,18 @@ Make = Callable[..., Collection]
 HOUSE = Path(__file__).parents[2]
 
 
-def plain(folder: Path, picture: Path, text: str | None) -> tuple[NDArray[np.float32], float | None]:
+def plain(folder: Path, image: Path, text: str | None) -> tuple[NDArray[np.float32], float | None]:
     """The embedding and similarity as open_clip's readme has it: one image at a time."""
     import open_clip
 
     model, _, prepare = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     model.eval()
     with torch.no_grad():
-        image = model.encode_image(prepare(decode(picture))[None], normalize=True)
+        embedding = model.encode_image(prepare(decode(image))[None], normalize=True)
         if not text:
-            return image[0].numpy(), None
+            return embedding[0].numpy(), None
         words = model.encode_text(open_clip.get_tokenizer(f"local-dir:{folder}")([text]), normalize=True)
-    return image[0].numpy(), float(image[0] @ words[0])
+    return embedding[0].numpy(), float(embedding[0] @ words[0])
 
 
 def a_head(path: Path, width: int = 16) -> Path:
@@ -82,7 +82,7 @@ def test_the_batch_changes_speed_only(make_collection: Make, tiny_clip: Path) ->
 def test_what_can_not_be_decoded_is_counted_and_has_no_row(make_collection: Make, tiny_clip: Path) -> None:
     whole = make_collection("whole", [{}])
     data = (whole.root / whole.read(Table.RECORDS)["image"][0].as_py()).read_bytes()
-    records = [{}, {"picture": data[: len(data) // 2]}, {"picture": b"words"}, {"status": Status.HTTP_404}, {}]
+    records = [{}, {"content": data[: len(data) // 2]}, {"content": b"words"}, {"status": Status.HTTP_404}, {}]
     collection = make_collection("c", records)
     (collection.root / collection.read(Table.RECORDS)["image"][4].as_py()).unlink()
     summary = score(collection, ScoreConfig(model=str(tiny_clip)))
@@ -91,7 +91,7 @@ def test_what_can_not_be_decoded_is_counted_and_has_no_row(make_collection: Make
     assert len(collection.read(Table.SCORES)) == 1
 
 
-def test_a_collection_without_pictures_has_an_empty_table(make_collection: Make, tiny_clip: Path) -> None:
+def test_a_collection_without_images_has_an_empty_table(make_collection: Make, tiny_clip: Path) -> None:
     collection = make_collection("c", [{"status": Status.HTTP_404}])
     assert score(collection, ScoreConfig(model=str(tiny_clip))).rows == 0
     assert collection.parts(Table.SCORES) == ["00000"]

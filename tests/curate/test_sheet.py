@@ -29,7 +29,7 @@ def red_box(sheet: Image.Image, left: int, top: int, side: int) -> tuple[int, in
     ("width", "height", "drawn"),
     [(300, 300, (96, 96)), (400, 200, (96, 48)), (100, 400, (24, 96)), (20, 10, (96, 48)), (2000, 4, (96, 1))],
 )
-def test_a_picture_is_whole_and_in_its_proportions(
+def test_an_image_is_whole_and_in_its_proportions(
     tmp_path: Path, width: int, height: int, drawn: tuple[int, int]
 ) -> None:
     sheet = contact_sheet([(plain(tmp_path / "a.png", width, height), "")], columns=4, side=96)
@@ -44,7 +44,7 @@ def test_a_turned_photo_is_upright(tmp_path: Path) -> None:
     assert red_box(sheet, 8, 8, 96) == (48, 96)
 
 
-def test_pictures_stand_in_reading_order(tmp_path: Path) -> None:
+def test_images_stand_in_reading_order(tmp_path: Path) -> None:
     colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
     files = [(plain(tmp_path / f"{i}.png", 50, 50, colour), "") for i, colour in enumerate(colours)]
     sheet = contact_sheet(files, columns=2, side=64)
@@ -54,7 +54,7 @@ def test_pictures_stand_in_reading_order(tmp_path: Path) -> None:
     assert sheet.width == 2 * 72 + 8
 
 
-def test_what_is_no_picture_is_said_in_its_place(tmp_path: Path) -> None:
+def test_what_is_no_image_is_said_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"words")
     sheet = contact_sheet([(tmp_path / "a.jpg", "words"), (tmp_path / "gone.jpg", "")], side=96)
     cell = np.asarray(sheet)[8:104, 8:104].reshape(-1, 3)
@@ -62,11 +62,11 @@ def test_what_is_no_picture_is_said_in_its_place(tmp_path: Path) -> None:
     assert tuple(cell[0]) == FRAME
 
 
-def test_no_pictures_give_an_empty_sheet() -> None:
+def test_no_images_give_an_empty_sheet() -> None:
     assert contact_sheet([]).size[0] > 0
 
 
-def test_a_caption_is_drawn_below_its_picture(tmp_path: Path) -> None:
+def test_a_caption_is_drawn_below_its_image(tmp_path: Path) -> None:
     path = plain(tmp_path / "a.png", 50, 50)
     with_words, without = contact_sheet([(path, "näïve 日本 😀")], side=96), contact_sheet([(path, "")], side=96)
     assert np.array_equal(np.asarray(with_words)[:104], np.asarray(without)[:104])

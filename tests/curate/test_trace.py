@@ -77,7 +77,7 @@ def said(lines: list[tuple[str, str]]) -> dict[str, str]:
     return joined
 
 
-def test_a_picture_of_the_dataset_is_followed_back(workspace: Path) -> None:
+def test_an_image_of_the_dataset_is_followed_back(workspace: Path) -> None:
     history = said(trace(workspace / "dataset", "a man, smiling.png"))
     assert history["key"] == "bbbb0"
     assert history["source"] == "people (ground_truth)"
@@ -95,7 +95,7 @@ def test_a_picture_of_the_dataset_is_followed_back(workspace: Path) -> None:
     assert history["candidate"] == "0.190 a smiling man (model); 0.150 a man (alt)"
     assert history["in the dataset"] == "dataset/people/a man, smiling.png"
     assert history["multiply"] == "4 times per epoch"
-    assert Path(history["picture"].removesuffix(" (48 × 40)")).is_relative_to(workspace / "collections/people")
+    assert Path(history["image"].removesuffix(" (48 × 40)")).is_relative_to(workspace / "collections/people")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_picture_of_the_dataset_is_followed_back(workspace: Path) -> None:
         ("collections/people", "bbbb0.png"),
     ],
 )
-def test_a_picture_has_many_names(workspace: Path, folder: str, name: str) -> None:
+def test_an_image_has_many_names(workspace: Path, folder: str, name: str) -> None:
     assert trace(workspace / folder, name) == trace(workspace / "dataset", "a man, smiling.png")
 
 

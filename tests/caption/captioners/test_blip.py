@@ -28,14 +28,14 @@ def folder(kind: str, tiny: str, tiny2: str, tiny_t5: str) -> str:
     return {"Blip": tiny, "Blip2": tiny2, "Blip2 T5": tiny_t5}[kind]
 
 
-def one_at_a_time(folder: str, kind: str, picture: Image.Image, prompt: str, beams: int) -> list[list[int]]:
+def one_at_a_time(folder: str, kind: str, image: Image.Image, prompt: str, beams: int) -> list[list[int]]:
     """What transformers itself says of an image: as many token lists as there are beams, the best first."""
     import torch
     import transformers
 
     processor = getattr(transformers, f"{kind}Processor").from_pretrained(folder)
     model = getattr(transformers, f"{kind}ForConditionalGeneration").from_pretrained(folder).eval()
-    asked = processor(images=picture, text=prompt or None, return_tensors="pt")
+    asked = processor(images=image, text=prompt or None, return_tensors="pt")
     lengths = {"min_new_tokens": 5, "max_new_tokens": 12, "no_repeat_ngram_size": 3}
     with torch.inference_mode():
         out = model.generate(**asked, num_beams=beams, num_return_sequences=beams, do_sample=False, **lengths)
@@ -53,26 +53,26 @@ def one_at_a_time(folder: str, kind: str, picture: Image.Image, prompt: str, bea
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("kind", ["Blip", "Blip2", "Blip2 T5"])
 def test_batches_say_token_for_token_what_one_at_a_time_says(
-    folder: str, picture: Draw, config_of: MakeConfig, kind: str, beams: int, prompt: str
+    folder: str, draw_image: Draw, config_of: MakeConfig, kind: str, beams: int, prompt: str
 ) -> None:
     blip = load_blip(config_of(folder, num_beams=beams, prompt=prompt, num_candidates=beams))
-    pictures = [picture(number) for number in range(12)]
-    written = blip.generate([blip.prepare(one) for one in pictures], KEYS[:12])
-    for one, ours in zip(pictures, written, strict=True):
+    images = [draw_image(number) for number in range(12)]
+    written = blip.generate([blip.prepare(one) for one in images], KEYS[:12])
+    for one, ours in zip(images, written, strict=True):
         assert [each.tokens for each in ours] == one_at_a_time(folder, kind.split()[0], one, prompt, beams)
     assert len({tuple(first.tokens) for first, *_ in written}) > 6  # one that says the same of all proves nothing
 
 
-def test_the_text_is_that_of_the_processor(tiny: str, picture: Draw, config_of: MakeConfig) -> None:
+def test_the_text_is_that_of_the_processor(tiny: str, draw_image: Draw, config_of: MakeConfig) -> None:
     from transformers import BlipProcessor
 
     blip = load_blip(config_of(tiny))
-    ((written,),) = blip.generate([blip.prepare(picture(0))], KEYS[:1])
+    ((written,),) = blip.generate([blip.prepare(draw_image(0))], KEYS[:1])
     decode_tokens = BlipProcessor.from_pretrained(tiny).decode
     assert written.text == decode_tokens(written.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=True)
 
 
-def test_pictures_are_normalised_as_clip_has_it(tiny: str, config_of: MakeConfig) -> None:
+def test_images_are_normalised_as_clip_has_it(tiny: str, config_of: MakeConfig) -> None:
     import torch
 
     pixels = load_blip(config_of(tiny)).prepare(Image.new("RGB", (50, 20), (255, 0, 128)))
@@ -83,12 +83,12 @@ def test_pictures_are_normalised_as_clip_has_it(tiny: str, config_of: MakeConfig
 
 
 @pytest.mark.parametrize("kind", ["Blip", "Blip2", "Blip2 T5"])
-def test_what_is_drawn_hangs_on_the_seed_and_the_picture_alone(
-    folder: str, picture: Draw, config_of: MakeConfig
+def test_what_is_drawn_hangs_on_the_seed_and_the_image_alone(
+    folder: str, draw_image: Draw, config_of: MakeConfig
 ) -> None:
     config = config_of(folder, top_p=0.9, num_candidates=4)
     blip = load_blip(config)
-    ready = [blip.prepare(picture(number)) for number in range(6)]
+    ready = [blip.prepare(draw_image(number)) for number in range(6)]
     together = blip.generate(ready, KEYS[:6])
     backwards = blip.generate(ready[::-1], KEYS[:6][::-1])[::-1]
     alone = [blip.generate([one], [key])[0] for one, key in zip(ready, KEYS, strict=False)]
@@ -102,10 +102,10 @@ def tokens_of(written: Any) -> list[list[list[int]]]:
     return [[one.tokens for one in each] for each in written]
 
 
-def test_the_score_of_what_is_drawn_is_the_models_own(tiny: str, picture: Draw, config_of: MakeConfig) -> None:
-    greedy = load_blip(config_of(tiny)).generate([load_blip(config_of(tiny)).prepare(picture(3))], KEYS[:1])[0][0]
+def test_the_score_of_what_is_drawn_is_the_models_own(tiny: str, draw_image: Draw, config_of: MakeConfig) -> None:
+    greedy = load_blip(config_of(tiny)).generate([load_blip(config_of(tiny)).prepare(draw_image(3))], KEYS[:1])[0][0]
     narrow = load_blip(config_of(tiny, top_p=1e-6))  # a nucleus of one token is greedy
-    ((drawn,),) = narrow.generate([narrow.prepare(picture(3))], KEYS[:1])
+    ((drawn,),) = narrow.generate([narrow.prepare(draw_image(3))], KEYS[:1])
     assert drawn == greedy
 
 
@@ -128,14 +128,16 @@ def test_a_model_that_was_exchanged_is_loaded_anew(
     assert load_blip(config_of(str(place))).loaded.is_blip2
 
 
-def test_the_score_is_the_mean_log_probability_of_the_tokens(tiny: str, picture: Draw, config_of: MakeConfig) -> None:
+def test_the_score_is_the_mean_log_probability_of_the_tokens(
+    tiny: str, draw_image: Draw, config_of: MakeConfig
+) -> None:
     import torch
 
     blip = load_blip(config_of(tiny, no_repeat_ngram_size=0, min_length=0))
-    ((written,),) = blip.generate([blip.prepare(picture(3))], KEYS[:1])
+    ((written,),) = blip.generate([blip.prepare(draw_image(3))], KEYS[:1])
     ids = torch.tensor([[5, *written.tokens, 3]])
     with torch.inference_mode():
-        seen = blip.loaded.model.vision_model(pixel_values=blip.prepare(picture(3))[None])[0]
+        seen = blip.loaded.model.vision_model(pixel_values=blip.prepare(draw_image(3))[None])[0]
         logits = blip.loaded.model.text_decoder(input_ids=ids[:, :-1], encoder_hidden_states=seen).logits
     logs = logits.log_softmax(-1).gather(2, ids[:, 1:, None])[0, :, 0]
     counted = logs if len(written.tokens) < 12 else logs[:-1]

@@ -79,7 +79,7 @@ def test_the_order_decides_who_stays_and_nothing_else(hashes: list[int], random:
         assert sorted(stayed) == sorted(set(kinds))
 
 
-def test_plain_pictures_of_other_colours_are_no_duplicates() -> None:
+def test_plain_images_of_other_colours_are_no_duplicates() -> None:
     """All plain images have one pHash, so only what CLIP makes of them can tell them apart."""
     colours = np.eye(4, dtype=np.float32)
     assert (near_duplicates(signed([1 << 63] * 4), 4, 0.94, lambda which: colours[which]) == NONE).all()

@@ -17,9 +17,9 @@ def bits_apart(one: int, other: int) -> int:
 
 def test_it_is_imagehash_as_a_signed_integer(shared_data: Path) -> None:
     for path in sorted((shared_data / "coco" / "images").glob("*.jpg"))[:8]:
-        picture = decode(path)
-        assert phash(picture) & (2**64 - 1) == int(str(imagehash.phash(picture)), 16)
-        assert -(2**63) <= phash(picture) < 2**63
+        image = decode(path)
+        assert phash(image) & (2**64 - 1) == int(str(imagehash.phash(image)), 16)
+        assert -(2**63) <= phash(image) < 2**63
 
 
 @pytest.mark.parametrize("change", ["smaller", "brighter"])
