@@ -1,8 +1,7 @@
-"""The bad web of data sets, each kind of fault on a host of its own; what dreamloom makes of it, and img2dataset 1.47.
+"""A web server with the faults of real data sets, each on a host of its own.
 
-    python -m bench.hostile_table    prints the table of docs/scraping.md
-
-Hosts are addresses of 127.0.1.0/24, so it runs where all of 127.0.0.0/8 is this machine, as on Linux.
+Hosts are addresses in 127.0.1.0/24, so it runs where all of 127.0.0.0/8 is this machine, as on Linux. The cases are in
+`bench.hostile_cases`; `bench.hostile_table` runs dreamloom and img2dataset on them.
 """
 
 import asyncio
@@ -27,12 +26,12 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request that a host got."""
+    """A request to a host."""
 
     path: str
     head: str
-    asked: int
-    """How often this path was asked for, this time too."""
+    num_requests: int
+    """Number of requests for this path, including this one."""
     send: asyncio.StreamWriter
 
 
@@ -41,35 +40,35 @@ Answer = Callable[[Exchange], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Case:
-    """One kind of fault."""
+    """A kind of fault."""
 
     item: str
-    """Its kind, as docs/scraping.md has it."""
+    """The number of its kind in docs/scraping.md."""
     what: str
     ours: str
-    """The status it gets; several where it depends on the machine, parted by |."""
+    """The expected status; several, separated by |, where it depends on the machine."""
     answer: Answer | bytes | None = None
-    """What its host answers; None: nothing listens, or nobody should ask."""
+    """The response of its host; None: nothing listens, or no request should arrive."""
     urls: tuple[str, ...] = ("http://{at}/image.jpg",)
     robots: Answer | bytes | None = None
-    """Its robots.txt; None: it has none."""
+    """The response to robots.txt; None: 404."""
     text: str | None = "an image"
     shows: "np.ndarray | None" = None
-    """What must be seen on the stored image."""
+    """The pixels of the stored image."""
     close: float = 8.0
-    """How far the pixels may be off, on average."""
+    """Maximum mean deviation of the stored pixels."""
     never_asked: bool = field(default=False)
-    """Whether its host must not be connected to."""
+    """Whether no connection to its host may be made."""
 
 
 def reply(body: bytes = b"", status: int = 200, *headers: str, length: int | None = None) -> bytes:
-    """A whole answer."""
+    """Returns a complete response."""
     lines = [f"HTTP/1.1 {status} -", *headers, f"Content-Length: {len(body) if length is None else length}"]
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body
 
 
 def send(*pieces: bytes, pause_s: float = 0.0, hang: bool = False, reset: bool = False) -> Answer:
-    """Sends pieces one after the other; then hangs, or breaks off."""
+    """Returns an answer that sends pieces one by one, then hangs or resets the connection."""
 
     async def answer(exchange: Exchange) -> None:
         for piece in pieces:
@@ -85,7 +84,7 @@ def send(*pieces: bytes, pause_s: float = 0.0, hang: bool = False, reset: bool =
 
 
 def endless(beginning: bytes, piece: bytes) -> Answer:
-    """An answer that has no end, or none for four times the deadline: img2dataset would read it for ever."""
+    """Returns an answer that ends only after four times the deadline, as img2dataset would read it forever."""
 
     async def answer(exchange: Exchange) -> None:
         exchange.send.write(beginning)
@@ -98,16 +97,16 @@ def endless(beginning: bytes, piece: bytes) -> Answer:
 
 
 def once(first: bytes, then: bytes) -> Answer:
-    """Another answer to the second request."""
+    """Returns an answer that differs from the second request on."""
 
     async def answer(exchange: Exchange) -> None:
-        exchange.send.write(first if exchange.asked == 1 else then)
+        exchange.send.write(first if exchange.num_requests == 1 else then)
 
     return answer
 
 
 def only(wanted: str, then: bytes) -> Answer:
-    """The image for one path (or one line of the request), 404 for every other."""
+    """Returns an answer for one path, or for requests with one header line; all others get 404."""
 
     async def answer(exchange: Exchange) -> None:
         exchange.send.write(then if wanted in (exchange.path, *exchange.head.split("\r\n")) else reply(b"", 404))
@@ -116,7 +115,7 @@ def only(wanted: str, then: bytes) -> Answer:
 
 
 def moved(to: str, status: int = 302, *headers: str) -> bytes:
-    """A redirect; {at} stands for the host itself, and {port} for the port of all."""
+    """Returns a redirect; {at} stands for the host itself, and {port} for the common port."""
     return reply(b"", status, f"Location: {to}", *headers)
 
 
@@ -124,17 +123,18 @@ _ENDS = (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError
 
 
 class Site:
-    """Serves cases, each at an address of its own. A context: it ends with its block."""
+    """Serves cases, each at an address of its own. Used as `with Site(cases) as site`."""
 
     def __init__(self, cases: list[Case]) -> None:
+        """Prepares the server; entering the context starts it."""
         self.cases = cases
-        self.asked: dict[tuple[str, str], int] = {}
+        self.num_requests: dict[tuple[str, str], int] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._full = _full_socket()
         self._place = TemporaryDirectory()
         self.authority = Path(self._place.name) / "good.pem"
-        """Whom to trust, for the one host whose certificate is good."""
+        """The certificate to trust, of the one host whose certificate is valid."""
 
     def __enter__(self) -> "Site":
         self._thread.start()
@@ -145,12 +145,12 @@ class Site:
         asyncio.run_coroutine_threadsafe(_end_all(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        for one in self._full:
-            one.close()
+        for each in self._full:
+            each.close()
         self._place.cleanup()
 
     def urls(self) -> list[list[str | None]]:
-        """The addresses of each case."""
+        """Returns the URLs of each case."""
         full_port = self._full[0].getsockname()[1]
         names = {"full": f"127.0.4.1:{full_port}", "expired": f"127.0.3.1:{self.tls_port}"}
         names["secure"] = f"127.0.3.2:{self.tls_port}"
@@ -161,7 +161,7 @@ class Site:
 
     @staticmethod
     def address(number: int) -> str:
-        """The host of a case."""
+        """Returns the host of a case."""
         return f"127.0.1.{number + 1}"
 
     async def _start(self) -> None:
@@ -184,7 +184,7 @@ class Site:
             head = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             path = head.split(" ")[1]
             host = writer.get_extra_info("sockname")[0]
-            asked = self.asked[host, path] = self.asked.get((host, path), 0) + 1
+            num_requests = self.num_requests[host, path] = self.num_requests.get((host, path), 0) + 1
             number = int(host.rpartition(".")[2]) - 1
             case = self.cases[number] if number < len(self.cases) else self.cases[0]
             answer = case.answer
@@ -194,14 +194,14 @@ class Site:
                 at, port = f"{host}:{self.port}".encode(), str(self.port).encode()
                 writer.write(answer.replace(b"{at}", at).replace(b"{port}", port))
             elif answer is not None:
-                await answer(Exchange(path, head, asked, writer))
+                await answer(Exchange(path, head, num_requests, writer))
             await writer.drain()
         writer.close()
         return None
 
 
 async def _leave_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Sends to the address that is the path, over http."""
+    """Redirects to the address in the path, over http."""
     with contextlib.suppress(*_ENDS):
         path = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1]
         writer.write(reply(b"", 404) if path == b"/robots.txt" else moved(f"http:/{path.decode()}"))
@@ -217,29 +217,29 @@ async def _end_all() -> None:
 
 
 def _full_socket() -> list[socket.socket]:
-    """A socket that nobody accepts from, whose queue is full, so that another connection hangs; and what fills it."""
+    """Returns a listening socket whose queue is full, so that a new connection hangs, and the sockets that fill it."""
     full = socket.socket()
     full.bind(("127.0.4.1", 0))
     full.listen(0)
     held = [full]
     for _ in range(4):
-        one = socket.socket()
-        one.setblocking(False)
-        one.connect_ex(full.getsockname())
-        held.append(one)
+        filler = socket.socket()
+        filler.setblocking(False)
+        filler.connect_ex(full.getsockname())
+        held.append(filler)
     return held
 
 
 def _tls(file: Path, name: x509.GeneralName, days: int) -> ssl.SSLContext:
-    """A server's context, by a certificate that it issues to itself, which ends in so many days; in a file of PEM."""
+    """Returns a server's context with a self-signed certificate that expires in `days`; writes it to a PEM file."""
     key = ec.generate_private_key(ec.SECP256R1())
     common = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a host of bench.hostile")])
     now = datetime.now(UTC)
-    made = x509.CertificateBuilder().subject_name(common).issuer_name(common).public_key(key.public_key())
-    made = made.serial_number(1).not_valid_before(now - timedelta(500)).not_valid_after(now + timedelta(days))
-    made = made.add_extension(x509.SubjectAlternativeName([name]), critical=False)
+    builder = x509.CertificateBuilder().subject_name(common).issuer_name(common).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now - timedelta(500)).not_valid_after(now + timedelta(days))
+    builder = builder.add_extension(x509.SubjectAlternativeName([name]), critical=False)
     plain = serialization.NoEncryption()
-    pem = made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
     file.write_bytes(pem + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file)

@@ -1,6 +1,6 @@
-"""The cases of bench/hostile.py: of the network, the address, the owner's wish, the content and the row.
+"""The cases of `bench.hostile`: faults of the network, the URL, the owner's refusal, the content and the row.
 
-They are run by our scraper for the table and for the tests alike.
+The tests and the table of docs/scraping.md run the same cases.
 """
 
 import json
@@ -25,33 +25,33 @@ CONFIG = ScrapeConfig(
     min_success_rate=0,
     encode_format="png",
 )
-"""How the cases are scraped."""
+"""The config with which the cases are scraped."""
 
 
-def scraped(site: Site, collection: Collection) -> list[list[Row]]:
-    """What the records say of each case that is served."""
-    # as SSL_CERT_FILE would, had it been set before aiohttp was imported
+def scrape_cases(site: Site, collection: Collection) -> list[list[Row]]:
+    """Scrapes the cases that a site serves. Returns the records of each case."""
+    # what SSL_CERT_FILE does if it is set before aiohttp is imported
     aiohttp.connector._SSL_CONTEXT_VERIFIED.load_verify_locations(site.authority)
     urls = site.urls()
     rows = [
         {"key": key_of("case", str(n), str(m)), "url": url, "text": site.cases[n].text}
-        for n, of_case in enumerate(urls)
-        for m, url in enumerate(of_case)
+        for n, urls_of_case in enumerate(urls)
+        for m, url in enumerate(urls_of_case)
     ]
     summary = Summary(rows=len(rows), kept=len(rows))
     collection.write(Table.CANDIDATES, "00000", rows, recipe="r", config=CONFIG, summary=summary)
     scrape(collection, CONFIG)
     records = iter(collection.read(Table.RECORDS).to_pylist())
-    return [[next(records) for _ in of_case] for of_case in urls]
+    return [[next(records) for _ in urls_of_case] for urls_of_case in urls]
 
 
 def good() -> bytes:
-    """An image, as it should be."""
+    """Returns a response with a valid image."""
     return reply(bad.photo())
 
 
-def cases() -> list[Case]:
-    """All of them."""
+def list_cases() -> list[Case]:
+    """Returns all cases."""
     return [*_network(), *_addresses(), *_wishes(), *_content(), *_pixels(), *_rows()]
 
 

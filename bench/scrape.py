@@ -1,15 +1,15 @@
-"""The scraper beside img2dataset 1.47 on the same images, beside itself with a faulty web, and with next to none.
+"""Measures the scraper against img2dataset 1.47, with a faulty web, and per URL.
 
     python -m bench.scrape [--images 1000] [--rounds 2] [--urls 100000] [--only peers|faults|urls] [--keep FOLDER]
 
-peers   camera-like JPEGs from a loopback server to 512 px on the short side, JPEG q95: images per CPU-second and peak
-        memory of `dreamloom scrape` and of img2dataset, in turns; and of `dreamloom scrape` keeping the originals.
-faults  the same with 50 to 150 ms of latency; then also 2 % 404, 1 % that hang, 1 % corrupt: wall time of both, where a
-        request may take three seconds.
-urls    addresses whose bodies are empty: CPU per address, and how memory grows.
+peers   camera-like JPEGs from a loopback server, to 512 px on the short side, JPEG q95: CPU time per image and peak
+        memory of `dreamloom scrape`, of img2dataset, and of `dreamloom scrape` keeping the originals, alternating.
+faults  wall time with 50 to 150 ms of latency; the same with 2 % 404, 1 % that hang and 1 % corrupt, where a request
+        may take three seconds.
+urls    URLs with empty bodies: CPU time per URL, and the growth of memory.
 
-The server is a process of its own, and not counted. CPU is that of a contestant and its children; memory the sum of
-their PSS, at its peak. The last line is JSON.
+The server is a process of its own and not measured. CPU time is that of a command and its children; memory is the peak
+of the sum of their PSS. The last line is JSON.
 """
 
 import argparse
@@ -49,16 +49,16 @@ if __name__ == "__main__":
              encode_quality=95, processes_count=2, thread_count=32, number_sample_per_shard=int(sys.argv[3]),
              timeout=30, enable_wandb=False)
 """
-"""Its best setting on two cores; of 16, 32, 64 and 256 threads, 32 and 64 are about even."""
+"""img2dataset with its best setting on two cores; of 16, 32, 64 and 256 threads, 32 and 64 are about equal."""
 
 
 class NoConfig(StageConfig):
-    """Candidates that no filter chose."""
+    """The config of candidates that no filter selected."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run took."""
+    """The cost of a run."""
 
     cpu_s: float
     wall_s: float
@@ -67,48 +67,48 @@ class Cost:
 
 
 def main() -> None:
-    """Measures what is asked for, and prints a table and JSON."""
+    """Runs the requested measurements, and prints tables and JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--urls", type=int, default=100_000)
     parser.add_argument("--only", choices=["peers", "faults", "urls"])
-    parser.add_argument("--keep", type=Path, help="where images are made, and kept for another run")
-    given = parser.parse_args()
+    parser.add_argument("--keep", type=Path, help="folder in which images are made and kept for another run")
+    arguments = parser.parse_args()
     report: dict[str, Any] = {"python": platform.python_version(), "aiohttp": version("aiohttp")}
     with tempfile.TemporaryDirectory() as place:
         work = Path(place)
-        if given.only in (None, "peers"):
-            report |= against_peers(given.keep or work / "images", given.images, given.rounds, work)
-        if given.only in (None, "faults"):
-            report |= with_faults(given.keep or work / "images", given.images, given.rounds, work)
-        if given.only in (None, "urls"):
-            report |= per_address(given.urls, work)
+        if arguments.only in (None, "peers"):
+            report |= against_peers(arguments.keep or work / "images", arguments.images, arguments.rounds, work)
+        if arguments.only in (None, "faults"):
+            report |= with_faults(arguments.keep or work / "images", arguments.images, arguments.rounds, work)
+        if arguments.only in (None, "urls"):
+            report |= per_url(arguments.urls, work)
     print(json.dumps(report))
 
 
 def against_peers(images: Path, count: int, rounds: int, work: Path) -> dict[str, Any]:
-    """Images per CPU-second and memory, ours against img2dataset's."""
+    """Compares CPU time and memory with img2dataset's."""
     make_images(images, count)
     costs: dict[str, list[Cost]] = {"ours": [], "originals": [], "img2dataset": []}
-    with served("--folder", str(images)) as url:
+    with serve("--folder", str(images)) as url:
         urls = [f"{url}/file/{number}.jpg" for number in range(count)]
         runs: dict[str, Callable[[int], Cost]] = {
-            "img2dataset": lambda turn: img2dataset(urls, work / f"i2d{turn}"),
-            "ours": lambda turn: ours(urls, work / f"ours{turn}", f"--shrink-to={SIDE}"),
-            "originals": lambda turn: ours(urls, work / f"originals{turn}", "--shrink-to=8192"),
+            "img2dataset": lambda turn: run_img2dataset(urls, work / f"i2d{turn}"),
+            "ours": lambda turn: run_dreamloom(urls, work / f"ours{turn}", f"--shrink-to={SIDE}"),
+            "originals": lambda turn: run_dreamloom(urls, work / f"originals{turn}", "--shrink-to=8192"),
         }
         for turn in range(rounds):
             for name, run in runs.items():
                 costs[name].append(run(turn))
                 print(f"{name}: {costs[name][-1].cpu_s:.1f} s of CPU", file=sys.stderr, flush=True)
     print(f"{'':<14}{'CPU ms/image':>14}{'wall s':>9}{'peak MB':>9}   statuses")
-    for name, of in costs.items():
-        cpu, wall, peak = (median(getattr(c, field) for c in of) for field in ("cpu_s", "wall_s", "peak_mb"))
-        print(f"{name:<14}{1000 * cpu / count:>14.1f}{wall:>9.1f}{peak:>9.0f}   {dict(of[-1].statuses)}")
-    cpu = {name: median(c.cpu_s for c in of) for name, of in costs.items()}
-    peak = {name: median(c.peak_mb for c in of) for name, of in costs.items()}
-    assert all(cost.statuses.total() == count for of in costs.values() for cost in of)
+    for name, runs_of in costs.items():
+        cpu, wall, peak = (median(getattr(c, field) for c in runs_of) for field in ("cpu_s", "wall_s", "peak_mb"))
+        print(f"{name:<14}{1000 * cpu / count:>14.1f}{wall:>9.1f}{peak:>9.0f}   {dict(runs_of[-1].statuses)}")
+    cpu = {name: median(c.cpu_s for c in runs_of) for name, runs_of in costs.items()}
+    peak = {name: median(c.peak_mb for c in runs_of) for name, runs_of in costs.items()}
+    assert all(cost.statuses.total() == count for runs_of in costs.values() for cost in runs_of)
     return {
         "vs_img2dataset": round(cpu["img2dataset"] / cpu["ours"], 2),
         "memory_vs_img2dataset": round(peak["ours"] / peak["img2dataset"], 3),
@@ -117,42 +117,42 @@ def against_peers(images: Path, count: int, rounds: int, work: Path) -> dict[str
 
 
 def with_faults(images: Path, count: int, rounds: int, work: Path) -> dict[str, Any]:
-    """How much longer a run takes whose web has faults."""
+    """Measures how much longer a run takes when the web has faults."""
     make_images(images, count)
     walls: dict[str, list[float]] = {"latency": [], "faults": []}
-    named: Counter[str] = Counter()
-    with served("--folder", str(images)) as url:
+    statuses: Counter[str] = Counter()
+    with serve("--folder", str(images)) as url:
         for turn in range(rounds):
             for kind in walls:
                 urls = [f"{url}/{kind}/{number}.jpg" for number in range(count)]
-                cost = ours(urls, work / f"{kind}{turn}", "--timeout-s=3", f"--shrink-to={SIDE}")
+                cost = run_dreamloom(urls, work / f"{kind}{turn}", "--timeout-s=3", f"--shrink-to={SIDE}")
                 walls[kind].append(cost.wall_s)
                 if kind == "faults":
-                    named = cost.statuses
+                    statuses = cost.statuses
     expected = {"ok": 96 * count // 100, "http_404": count // 50, "timeout": count // 100, "truncated": count // 100}
     calm, faulty = median(walls["latency"]), median(walls["faults"])
     print(f"wall, 50 to 150 ms of latency: {calm:.1f} s; with faults: {faulty:.1f} s")
-    print(f"statuses: {dict(named)}; as they should be: {named == expected}")
-    return {"faults_wall": round(faulty / calm, 3), "faults_classified": named == expected}
+    print(f"statuses: {dict(statuses)}; as expected: {statuses == expected}")
+    return {"faults_wall": round(faulty / calm, 3), "faults_classified": statuses == expected}
 
 
-def per_address(count: int, work: Path) -> dict[str, Any]:
-    """CPU per address where there is nothing to fetch, and the memory of many against that of a tenth."""
-    with served() as url:
+def per_url(count: int, work: Path) -> dict[str, Any]:
+    """Measures CPU time per URL with an empty body, and the memory of many URLs against that of a tenth."""
+    with serve() as url:
         few, many = (
-            ours([f"{url}/empty/{number}" for number in range(n)], work / f"empty{n}", "--min-success-rate=0")
+            run_dreamloom([f"{url}/empty/{number}" for number in range(n)], work / f"empty{n}", "--min-success-rate=0")
             for n in (count // 10, count)
         )
     cpu_ms = 1000 * (many.cpu_s - few.cpu_s) / (count - count // 10)
-    print(f"{count} addresses: {many.wall_s:.0f} s wall, {cpu_ms:.3f} ms CPU each; {dict(many.statuses)}")
+    print(f"{count} URLs: {many.wall_s:.0f} s wall, {cpu_ms:.3f} ms CPU each; {dict(many.statuses)}")
     print(f"peak memory {many.peak_mb:.0f} MB, of {count // 10}: {few.peak_mb:.0f} MB")
     return {"ms_per_url": round(cpu_ms, 3), "memory_growth": round(many.peak_mb / few.peak_mb, 3)}
 
 
-def ours(urls: list[str], place: Path, *flags: str) -> Cost:
-    """`dreamloom scrape` over these addresses."""
+def run_dreamloom(urls: list[str], place: Path, *flags: str) -> Cost:
+    """Measures `dreamloom scrape` on these URLs."""
     collection = Collection(place)
-    candidates(collection, urls)
+    write_candidates(collection, urls)
     base = [
         "--allow-private-addresses",
         "--concurrency-per-host=32",
@@ -160,34 +160,34 @@ def ours(urls: list[str], place: Path, *flags: str) -> Cost:
         "--encode-quality=95",
         "--max-placeholder-copies=1000",
     ]
-    cpu, wall, peak = measured([sys.executable, "-m", "dreamloom.flows.cli", "scrape", str(place), *base, *flags])
+    cpu, wall, peak = measure([sys.executable, "-m", "dreamloom.flows.cli", "scrape", str(place), *base, *flags])
     statuses = Counter(collection.read(Table.RECORDS, columns=["status"]).column(0).to_pylist())
     return Cost(cpu, wall, peak, statuses)
 
 
-def candidates(collection: Collection, urls: list[str]) -> None:
+def write_candidates(collection: Collection, urls: list[str]) -> None:
     """Writes a collection's candidates."""
     for start in range(0, len(urls), PART_ROWS):
-        of_part = urls[start : start + PART_ROWS]
-        rows = [{"key": key_of("url", address), "url": address, "text": "an image"} for address in of_part]
+        part_urls = urls[start : start + PART_ROWS]
+        rows = [{"key": key_of("url", url), "url": url, "text": "an image"} for url in part_urls]
         summary = Summary(rows=len(rows), kept=len(rows))
         name = f"{start // PART_ROWS:05d}"
         collection.write(Table.CANDIDATES, name, rows, recipe="bench", config=NoConfig(), summary=summary)
 
 
-def img2dataset(urls: list[str], place: Path) -> Cost:
-    """img2dataset over these addresses."""
+def run_img2dataset(urls: list[str], place: Path) -> Cost:
+    """Measures img2dataset on these URLs."""
     place.mkdir()
     pq.write_table(pa.table({"url": urls}), place / "urls.parquet")
     arguments = [str(place / "urls.parquet"), str(place / "out"), str(-(-len(urls) // 4))]
     (place / "run.py").write_text(IMG2DATASET)  # its processes import it
-    cpu, wall, peak = measured([sys.executable, str(place / "run.py"), *arguments])
+    cpu, wall, peak = measure([sys.executable, str(place / "run.py"), *arguments])
     tables = [pq.read_table(path, columns=["status"]) for path in sorted((place / "out").glob("*.parquet"))]
     return Cost(cpu, wall, peak, Counter(pa.concat_tables(tables).column(0).to_pylist()))
 
 
-def measured(command: list[str]) -> tuple[float, float, float]:
-    """CPU seconds, wall seconds and peak megabytes of a command and its children."""
+def measure(command: list[str]) -> tuple[float, float, float]:
+    """Runs a command. Returns CPU seconds, wall seconds and peak megabytes of it and its children."""
     environment = {**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"}
     begun, peak = time.monotonic(), 0.0
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
@@ -198,20 +198,20 @@ def measured(command: list[str]) -> tuple[float, float, float]:
         peak = max(peak, sum(map(_pss_mb, _with_children(process.pid))))
         time.sleep(0.1)
     assert process.stderr is not None
-    said = process.stderr.read().decode()
+    errors = process.stderr.read().decode()
     if status:
-        raise SystemExit(f"{command} failed:\n{said}")
+        raise SystemExit(f"{command} failed:\n{errors}")
     return usage.ru_utime + usage.ru_stime, time.monotonic() - begun, peak
 
 
 def _with_children(pid: int) -> list[int]:
-    found = [pid]
+    pids = [pid]
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
-            found += [process for child in task.read_text().split() for process in _with_children(int(child))]
+            pids += [process for child in task.read_text().split() for process in _with_children(int(child))]
         except OSError:
             continue
-    return found
+    return pids
 
 
 def _pss_mb(pid: int) -> float:
@@ -223,8 +223,8 @@ def _pss_mb(pid: int) -> float:
 
 
 @contextmanager
-def served(*arguments: str) -> Iterator[str]:
-    """The web of `bench.web` in a process of its own."""
+def serve(*arguments: str) -> Iterator[str]:
+    """Serves `bench.web` in a process of its own. Yields its URL."""
     process = subprocess.Popen([sys.executable, "-m", SERVER, *arguments], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -1,6 +1,6 @@
-"""The web of bench/scrape.py and bench/kills.py: images of a folder, small ones with faults, and empty bodies.
+"""The web server of bench.scrape and bench.kills: images of a folder, with and without faults, and empty bodies.
 
-python -m bench.web [--folder FOLDER]        serves on loopback until it is ended; prints its address
+python -m bench.web [--folder FOLDER]        serves on loopback until it is ended; prints its URL
 """
 
 import argparse
@@ -17,11 +17,11 @@ from aiohttp import web
 from PIL import Image
 
 SIZES = ((1600, 1200), (2400, 1800), (3000, 2000), (2448, 3264))
-"""Width and height, as telephones and small cameras of the web's years have them."""
+"""Width and height in pixels, typical of telephones and small cameras."""
 
 
 def make_images(folder: Path, count: int) -> None:
-    """Camera-like JPEGs, each of its own: smooth colours, edges, and the grain of a sensor; 2 to 3 bits a pixel."""
+    """Makes camera-like JPEGs, each different: smooth colors, edges, and sensor noise; 2 to 3 bits per pixel."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [number for number in range(count) if not (folder / f"{number}.jpg").exists()]
     with ProcessPoolExecutor() as pool:
@@ -30,32 +30,32 @@ def make_images(folder: Path, count: int) -> None:
 
 
 @cache
-def _grain() -> np.ndarray:
+def _noise() -> np.ndarray:
     return np.random.default_rng(0).normal(0, 5, (4096, 4096)).astype(np.int8)
 
 
 def _make(folder: Path, number: int) -> None:
-    dice = np.random.default_rng(number)
+    rng = np.random.default_rng(number)
     width, height = SIZES[number % len(SIZES)]
-    coarse = Image.fromarray(dice.integers(0, 256, (height // 150, width // 150, 3), dtype=np.uint8))
+    coarse = Image.fromarray(rng.integers(0, 256, (height // 150, width // 150, 3), dtype=np.uint8))
     image = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(np.int16)
-    x, y = dice.integers(0, width // 2), dice.integers(0, height // 2)
-    image[y : y + height // 3, x : x + width // 3] = dice.integers(0, 256, 3)
-    top, left = dice.integers(0, 4096 - height), dice.integers(0, 4096 - width)
-    image += _grain()[top : top + height, left : left + width, None]
+    x, y = rng.integers(0, width // 2), rng.integers(0, height // 2)
+    image[y : y + height // 3, x : x + width // 3] = rng.integers(0, 256, 3)
+    top, left = rng.integers(0, 4096 - height), rng.integers(0, 4096 - width)
+    image += _noise()[top : top + height, left : left + width, None]
     Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.jpg", quality=90)
 
 
 @cache
 def _small(number: int) -> bytes:
-    out = io.BytesIO()
+    file = io.BytesIO()
     pixels = np.random.default_rng(number).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    Image.fromarray(pixels).resize((320, 240)).save(out, "JPEG")
-    return out.getvalue()
+    Image.fromarray(pixels).resize((320, 240)).save(file, "JPEG")
+    return file.getvalue()
 
 
 async def _with_latency(request: web.Request) -> web.Response:
-    """50 to 150 ms."""
+    """Responds after 50 to 150 ms."""
     name = request.match_info["number"]
     await asyncio.sleep(random.Random(name).uniform(0.05, 0.15))
     return web.Response(body=(request.app[_FOLDER] / f"{name}.jpg").read_bytes())
@@ -65,34 +65,34 @@ _FOLDER = web.AppKey("folder", Path)
 
 
 async def _with_faults(request: web.Request) -> web.Response:
-    """2 % 404, 1 % that hang, 1 % corrupt."""
+    """Responds with latency; 2 % are 404, 1 % hang, 1 % are truncated."""
     number = int(request.match_info["number"])
     if number % 50 == 7:
         raise web.HTTPNotFound
     if number % 100 == 11:
         await asyncio.sleep(3600)
-    answer = await _with_latency(request)
+    response = await _with_latency(request)
     if number % 100 == 13:
-        assert isinstance(answer.body, bytes)
-        answer.body = answer.body[:-1000]
-    return answer
+        assert isinstance(response.body, bytes)
+        response.body = response.body[:-1000]
+    return response
 
 
-_asked: Counter[str] = Counter()
+_hits_by_path: Counter[str] = Counter()
 
 
 async def _counted(request: web.Request) -> web.Response:
-    """Every 9th is gone, every 10th a copy of another."""
+    """Responds with a small image; every 9th is 404, every 10th a copy of another."""
     number = int(request.match_info["number"])
-    _asked[request.path] += 1
+    _hits_by_path[request.path] += 1
     if number % 9 == 8:
         raise web.HTTPNotFound
     return web.Response(body=_small(number // 2 if number % 10 == 9 else number))
 
 
-async def _hits(_: web.Request) -> web.Response:
-    """Path → how often it was asked for, of those below /counted."""
-    return web.json_response(_asked)
+async def _report_hits(_: web.Request) -> web.Response:
+    """Responds with path → number of requests, for paths below /counted."""
+    return web.json_response(_hits_by_path)
 
 
 async def _empty(_: web.Request) -> web.Response:
@@ -107,7 +107,7 @@ async def _serve(folder: Path | None) -> None:
         application.router.add_get("/latency/{number}.jpg", _with_latency)
         application.router.add_get("/faults/{number}.jpg", _with_faults)
     application.router.add_get("/counted/{number}.jpg", _counted)
-    application.router.add_get("/hits", _hits)
+    application.router.add_get("/hits", _report_hits)
     application.router.add_get("/empty/{number}", _empty)
     runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
@@ -117,7 +117,7 @@ async def _serve(folder: Path | None) -> None:
 
 
 def main() -> None:
-    """Serves until it is ended."""
+    """Serves until the process is ended."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path)
     asyncio.run(_serve(parser.parse_args().folder))

@@ -1,4 +1,4 @@
-"""A web server on loopback that the tests of scrape/ write their pages and their faults into."""
+"""A web server on loopback, to which the tests of scrape/ add pages and faults."""
 
 import asyncio
 import io
@@ -26,7 +26,7 @@ class _AnyConfig(StageConfig):
 
 
 class Web:
-    """What is served, and how often each path was asked for."""
+    """The served pages, and the number of requests for each path."""
 
     config = ScrapeConfig(
         allow_private_addresses=True, min_side=16, timeout_s=20, retries=0, min_success_rate=0, decode_threads=2
@@ -36,17 +36,17 @@ class Web:
         self.loop = loop
         self.pages: dict[str, Handler] = {}
         self.hits: Counter[str] = Counter()
-        self.robots: Counter[str] = Counter()  # host → how often its robots.txt was asked for
-        self.headers: dict[str, str] = {}  # of the last request
+        self.robots: Counter[str] = Counter()  # host → number of requests for its robots.txt
+        self.headers: dict[str, str] = {}  # headers of the last request
         self.port = 0
-        self.now = self.most = 0  # requests for crowded pages that are under way, and the most there were
+        self.concurrent = self.max_concurrent = 0  # requests for crowded pages under way, and the maximum so far
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def put(self, path: str, body: bytes = b"", status: int = 200, headers: object = ()) -> str:
-        """Serves a page. Gives its address."""
+        """Serves a page. Returns its URL."""
 
         async def answer(_: web.Request) -> web.StreamResponse:
             response = web.Response(body=body, status=status)
@@ -57,25 +57,25 @@ class Web:
         return self.handle(path, answer)
 
     def handle(self, path: str, handler: Handler) -> str:
-        """Serves a page by a function. Gives its address."""
+        """Serves a page by a function. Returns its URL."""
         self.pages[path] = handler
         return self.url + path
 
     def crowd(self, path: str) -> str:
-        """Serves a 404 that takes its time, and is counted in `most`. Gives its address."""
+        """Serves a slow 404 that counts in `max_concurrent`. Returns its URL."""
 
         async def answer(_: web.Request) -> web.StreamResponse:
-            self.now += 1
-            self.most = max(self.most, self.now)
+            self.concurrent += 1
+            self.max_concurrent = max(self.max_concurrent, self.concurrent)
             await asyncio.sleep(0.02)
-            self.now -= 1
+            self.concurrent -= 1
             return web.Response(status=404)
 
         return self.handle(path, answer)
 
     @staticmethod
     def image(seed: int, width: int = 64, height: int = 48, name: str = "JPEG") -> bytes:
-        """An image that no other seed gives."""
+        """Makes an image that differs for every seed."""
         pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
         out = io.BytesIO()
         Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST).save(out, name)
@@ -83,7 +83,7 @@ class Web:
 
     @staticmethod
     def candidates(collection: Collection, urls: list[str | None], part: str = "00000") -> list[str]:
-        """Writes a part of candidates with these addresses. Gives their keys."""
+        """Writes a part of candidates with these URLs. Returns their keys."""
         keys = [key_of("url", part, str(number), url or "") for number, url in enumerate(urls)]
         rows = [{"key": k, "url": u, "text": f"image {n}"} for n, (k, u) in enumerate(zip(keys, urls, strict=True))]
         summary = Summary(rows=len(rows), kept=len(rows))
@@ -91,7 +91,7 @@ class Web:
         return keys
 
     def scraped(self, collection: Collection, urls: list[str | None], **config: Any) -> list[dict[str, Any]]:
-        """The records of these addresses, scraped by `self.config` with some fields changed."""
+        """Scrapes these URLs by `self.config` with some fields changed. Returns their records."""
         self.candidates(collection, urls)
         scrape(collection, self.config.model_copy(update=config))
         rows: list[dict[str, Any]] = collection.read(Table.RECORDS).to_pylist()
@@ -111,7 +111,7 @@ class Web:
 
 @pytest.fixture
 def site() -> Iterator[Web]:
-    """A server with nothing on it."""
+    """A server without pages."""
     loop = asyncio.new_event_loop()
     served = Web(loop)
 
@@ -136,5 +136,5 @@ def site() -> Iterator[Web]:
 
 @pytest.fixture
 def collection(tmp_path: Path) -> Collection:
-    """An empty one."""
+    """An empty collection."""
     return Collection(tmp_path / "collection")

@@ -22,7 +22,7 @@ from aiohttp import web
 from PIL import Image
 
 from bench.hostile import Site
-from bench.hostile_cases import cases, scraped
+from bench.hostile_cases import list_cases, scrape_cases
 from bench.hostile_images import png
 from dreamloom.base.errors import UserError
 from dreamloom.scrape.collection import Collection, Status, Table
@@ -33,7 +33,7 @@ from dreamloom.scrape.web.scrape import recipes, scrape
 
 Row = dict[str, Any]
 
-CASES = cases()
+CASES = list_cases()
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list
     with Site(CASES) as site, pytest.MonkeyPatch.context() as patch:
         for name in ("http_proxy", "https_proxy", "all_proxy"):  # item 24: a proxy knows no private addresses
             patch.setenv(name, "http://127.0.0.1:9")
-        yield collection.root, scraped(site, collection), {host for host, _ in site.asked}
+        yield collection.root, scrape_cases(site, collection), {host for host, _ in site.num_requests}
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{c.item} {c.what}"[:60] for c in CASES])

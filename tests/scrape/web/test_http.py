@@ -272,4 +272,4 @@ def test_a_slow_host_does_not_hold_the_others(site: Any, collection: Collection)
 
 def test_no_host_is_asked_for_more_at_once_than_it_should(site: Any, collection: Collection) -> None:
     site.scraped(collection, [site.crowd(f"/{n}") for n in range(20)], concurrency_per_host=3)
-    assert site.most == 3
+    assert site.max_concurrent == 3

@@ -88,7 +88,7 @@ def test_a_limit_of_a_host_holds_also_for_those_who_are_sent_there(site: Any, co
     ]
     rows = site.scraped(collection, [*sent, *targets[6:]], concurrency_per_host=2)
     assert statuses(rows) == ["http_404"] * 12
-    assert site.most == 2
+    assert site.max_concurrent == 2
 
 
 # The breaker by itself
