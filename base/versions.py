@@ -10,6 +10,7 @@ A format has a version, "major.minor", and every file of it says its own.
 A version is no part of a recipe or a digest: it says how to read a file, not what is in it.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -19,6 +20,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.files import commit_json
 
 FIRST = "0.1"
 """The version of files that say none: releases before 0.2 wrote it nowhere."""
@@ -53,6 +55,24 @@ class Format:
                 f"{_numbers(self.version)[0]}; update dreamloom."
             )
         return said
+
+    def write_json(self, file: Path, values: Mapping[str, Any]) -> None:
+        """Commits a JSON object with the format's version as its first key, `schema`."""
+        commit_json(file, {"schema": self.version, **values})
+
+    def read_json(self, file: Path) -> dict[str, Any]:
+        """Reads a JSON object.
+
+        Raises:
+            OSError: the file can't be read.
+            ValueError: it is no JSON object.
+            UserError: a newer release wrote it in another way.
+        """
+        values = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("it is no JSON object")
+        self.check(values.get("schema"), file)
+        return values
 
     def is_newer(self, version: str) -> bool:
         """Whether a version that was checked is newer than this release's: the file may hold more than it knows."""

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from dreamloom.base.clip_config import ClipConfig
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import PathKind, StageConfig
+from dreamloom.base.versions import PROJECT
 from dreamloom.caption.check import check as check_captioning
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.curate import score
@@ -32,6 +33,9 @@ Stage = TypeVar("Stage", bound=StageConfig)
 class Project(StageConfig):
     """All that project.yaml may say. Each section is the config of the stage of that name."""
 
+    version: str = Field(
+        PROJECT.version, description="Version of the format that the file is written in; left out: this release's."
+    )
     name: str = Field(min_length=1, description="What the project is called in lists and logs.")
     workspace: Annotated[Path, PathKind.OUTPUT] = Field(description="The folder in which all that is made lies.")
     sources: dict[str, AnySource] = Field(min_length=1, description="Where images come from: name → source.")
@@ -45,6 +49,11 @@ class Project(StageConfig):
         None, description="Another measurement after training, in another way; left out: what training measured stands."
     )
     export: ExportConfig = Field(ExportConfig(), description="In which form the model is written.")
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _number_or_text(cls, version: Any) -> Any:
+        return str(version) if isinstance(version, int | float) else version
 
     @field_validator("sources")
     @classmethod
@@ -102,15 +111,25 @@ def load_project(path: Path | str) -> Project:
     """
     path = Path(path)
     file = path / "project.yaml" if path.is_dir() else path
+    content = _read(file)
+    version = PROJECT.check(content.get("version", PROJECT.version), file)
     try:
-        project = Project.model_validate(_read(file))
+        project = Project.model_validate(content)
     except ValidationError as error:
-        raise UserError("\n".join(f"{file}: {line}" for line in error_lines(error, Project))) from None
+        lines = [*_too_new(version), *error_lines(error, Project)]
+        raise UserError("\n".join(f"{file}: {line}" for line in lines)) from None
     project = with_absolute_paths(project, file.absolute().parent)
     wrong = list(missing_paths(project)) or list(dict.fromkeys(model_errors(project)))
     if wrong:
         raise UserError("\n".join(f"{file}: {line}" for line in wrong))
     return project
+
+
+def _too_new(version: str) -> list[str]:
+    """What may be why a key is not known."""
+    if not PROJECT.is_newer(version):
+        return []
+    return [f"it is written for version {version} of the format, and this dreamloom knows {PROJECT.version}."]
 
 
 class _Loader(yaml.SafeLoader):

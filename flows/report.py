@@ -1,6 +1,5 @@
 """report/index.html: what was learned and forgotten, what was trained on, where the rest went."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from dreamloom.flows.run_folders import run_charts
 from dreamloom.flows.tables import balance_rows, funnel, funnel_rows
 from dreamloom.flows.terminal import percent
 from dreamloom.scrape.collection import Collection
+from dreamloom.train.evaluate.results import read_evaluation
 from dreamloom.train.run.folder import read_summary
 
 Rows = Sequence[Mapping[str, Any]]
@@ -74,8 +74,8 @@ def write_report(name: str, workspace: Path, run: Path, evaluation: Path | None)
 def _learned(run: Path, evaluation: Path | None) -> str:
     """A line for each measure, of the evaluation, or else of the end of training; empty where nothing is held out."""
     if evaluation is not None:
-        measures = json.loads(evaluation.read_text(encoding="utf-8"))["evaluation"]
-        found = {name: (measures[name]["change"], measures[name]["error"]) for name in _MEASURES if measures[name]}
+        measures = {name: getattr(read_evaluation(evaluation), name) for name in _MEASURES}
+        found = {name: (measure.change, measure.error) for name, measure in measures.items() if measure}
     else:
         at_end = read_summary(run)
         found = {name: (getattr(at_end, name, None), getattr(at_end, f"{name}_error", None)) for name in _MEASURES}

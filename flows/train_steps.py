@@ -1,13 +1,11 @@
 """Training, evaluation, export and DreamBooth folders as steps; see dreamloom.flows.steps."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_json, fingerprint
+from dreamloom.base.files import fingerprint
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import recipe
 from dreamloom.flows.run_folders import claim_run_folder, heldout_folder, run_charts, run_folder
@@ -17,6 +15,8 @@ from dreamloom.train.config import DreamBoothConfig, TrainConfig
 from dreamloom.train.dreambooth import dreambooth
 from dreamloom.train.evaluate.config import EvaluateConfig
 from dreamloom.train.evaluate.evaluate import VERSION, evaluate
+from dreamloom.train.evaluate.measure import Evaluation
+from dreamloom.train.evaluate.results import read_evaluation, stored_recipe, write_evaluation
 from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.export import export, is_current
 from dreamloom.train.loop.loop import train
@@ -107,7 +107,7 @@ class EvaluateStep(Step):
 
     def stale_parts(self) -> list[str]:
         """Returns the one part, unless the file holds this evaluation."""
-        return [] if _recipe_in(self.output) == self._recipe() else [WHOLE]
+        return [] if stored_recipe(self.output) == self._recipe() else [WHOLE]
 
     def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
         """Writes the evaluation.
@@ -115,13 +115,13 @@ class EvaluateStep(Step):
         Raises:
             UserError: the file is there, and is no evaluation.
         """
-        if _recipe_in(self.output) == self._recipe():
-            evaluation = json.loads(self.output.read_text(encoding="utf-8"))["evaluation"]
+        stored, wanted = stored_recipe(self.output), self._recipe()
+        if stored == wanted and (evaluation := read_evaluation(self.output)):
             return Outcome(_evaluation_line(evaluation, "there already"), changed=False)
-        if self.output.exists() and _recipe_in(self.output) is None:
+        if self.output.exists() and stored is None:
             raise UserError(f"{self.output} is there, and is no evaluation; name another file for this one.")
-        evaluation = evaluate(self.model(), self.base, self.heldout, self.config, progress).to_dict()
-        commit_json(self.output, {"recipe": self._recipe(), "evaluation": evaluation})
+        evaluation = evaluate(self.model(), self.base, self.heldout, self.config, progress)
+        write_evaluation(self.output, evaluation, wanted)
         return Outcome(_evaluation_line(evaluation, str(self.output)), changed=True)
 
     def _recipe(self) -> str:
@@ -172,18 +172,10 @@ def _measures(summary: TrainSummary) -> str:
     return text
 
 
-def _evaluation_line(evaluation: Mapping[str, Any], where: str) -> str:
+def _evaluation_line(evaluation: Evaluation, where: str) -> str:
     measures = [
-        f"{name} {percent(measure['change'], measure['error'])} ({measure['images']} images)"
-        for name in ("learned", "forgotten")
-        if (measure := evaluation[name])
+        f"{name} {measure} ({measure.images} images)"
+        for name, measure in (("learned", evaluation.learned), ("forgotten", evaluation.forgotten))
+        if measure
     ]
     return f"{'evaluate':<21}{', '.join(measures) or 'nothing held out'}; {where}"
-
-
-def _recipe_in(file: Path) -> str | None:
-    """The recipe in a JSON file of ours; None where there is no such file or recipe."""
-    try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["recipe"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -1,11 +1,14 @@
 """Releases read one another's files: what a newer minor version added is ignored, a newer major one is one sentence."""
 
 import json
+from collections.abc import Callable
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import StageConfig, Summary
@@ -13,12 +16,21 @@ from dreamloom.base.versions import FIRST, TABLES, Format, known, renamed
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.curate.config import ChooseConfig, ScoreConfig
 from dreamloom.curate.manifest import MANIFEST, read_manifest
+from dreamloom.flows.project import load_project
 from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.migrations import RENAMED
 from dreamloom.scrape.datasets import all_kinds
 from dreamloom.scrape.datasets.folder import FolderConfig
 from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.web.config import ScrapeConfig
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.evaluate.measure import Measure
+from dreamloom.train.evaluate.results import read_evaluation, stored_recipe
+from dreamloom.train.export.config import ExportConfig
+from dreamloom.train.export.export import is_current
+from dreamloom.train.run import migrations
+from dreamloom.train.run.find import find_trained_model
+from dreamloom.train.run.folder import TrainSummary, best_checkpoint, check_run_folder, read_config, read_summary
 
 HOUSE = Path(__file__).parents[1]
 EXAMPLE = Format("example", "2.1")
@@ -170,3 +182,110 @@ def test_every_old_key_of_a_part_s_config_has_a_new_one() -> None:
     for table, names in RENAMED.items():
         keys = {key for config in configs[table] for key in config.model_fields}
         assert set(names.values()) <= keys and not names.keys() & keys
+
+
+def test_an_old_run_is_read() -> None:
+    config = read_config(OLD / "run")
+    assert config is not None and (config.bucket_reso_steps, config.lora_rank, config.max_train_steps) == (64, 1, 2)
+    summary = read_summary(OLD / "run")
+    assert summary is not None and (summary.dataset_images, summary.total_images, summary.steps) == (3, 4, 2)
+    assert find_trained_model(OLD / "run").checkpoint == OLD / "run" / "checkpoints" / "4"
+
+
+@pytest.mark.parametrize("name", ["run", "evaluation.json"])
+def test_old_evaluations_are_read(name: str) -> None:
+    evaluation = read_evaluation(OLD / name)
+    assert evaluation is not None and evaluation.learned is not None
+    assert evaluation.learned.images == 2 and evaluation.forgotten is None
+
+
+def test_every_old_key_of_a_run_has_a_new_one() -> None:
+    stored = json.loads((OLD / "run" / "config.json").read_text("utf-8"))["config"]
+    assert {migrations.CONFIG.get(key, key) for key in stored} <= set(TrainConfig.model_fields)
+    assert not migrations.CONFIG.keys() & TrainConfig.model_fields.keys()
+    assert set(migrations.SUMMARY.values()) <= {field.name for field in fields(TrainSummary)}
+    assert set(migrations.MEASURE.values()) <= {field.name for field in fields(Measure)}
+
+
+def test_an_old_run_s_folder_is_not_taken_for_that_of_a_new_run() -> None:
+    config = read_config(OLD / "run")
+    assert config is not None
+    with pytest.raises(UserError, match="was made with an older release of dreamloom; name a new folder"):
+        check_run_folder(OLD / "run", "another recipe", config)
+
+
+# Files of newer releases
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run whose files a newer minor version wrote, with keys that this release does not know."""
+    folder = tmp_path / "run"
+    config = TrainConfig(max_train_steps=3).model_dump(mode="json") | {"new": 1}
+    _write(folder / "config.json", {"recipe": "r", "folder": "a", "heldout": None, "config": config, "new": 1})
+    _write(folder / "summary.json", {**asdict(TrainSummary(True, 1, 0)), "new": 1})
+    measure = asdict(Measure(0.1, None, 1.0, 0.9, 1)) | {"new": 1}
+    losses = {"training": {"a": 1.0}}
+    evaluation = {"learned": measure, "forgotten": None, "base": losses, "now": losses, "problems": [], "new": 1}
+    _write(folder / "evaluation.json", {"recipe": "r", "evaluation": evaluation, "new": 1})
+    return folder
+
+
+def _write(file: Path, values: dict[str, object], version: str = "1.7") -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"schema": version, **values}), encoding="utf-8")
+
+
+def test_what_a_newer_minor_version_added_to_a_run_is_ignored(run: Path) -> None:
+    config, summary = read_config(run), read_summary(run)
+    assert config is not None and config.max_train_steps == 3
+    assert summary == TrainSummary(True, 1, 0)
+    evaluation = read_evaluation(run / "evaluation.json")
+    assert evaluation is not None and evaluation.learned == Measure(0.1, None, 1.0, 0.9, 1)
+    assert stored_recipe(run / "evaluation.json") == "r"
+
+
+@pytest.mark.parametrize(
+    ("file", "read"),
+    [
+        ("config.json", read_config),
+        ("summary.json", read_summary),
+        ("evaluation.json", read_evaluation),
+        ("evaluation.json", best_checkpoint),
+        ("evaluation.json", lambda run: stored_recipe(run / "evaluation.json")),
+    ],
+)
+def test_a_newer_major_version_of_a_run_is_refused(run: Path, file: str, read: Callable[[Path], object]) -> None:
+    (run / file).write_text((run / file).read_text("utf-8").replace('"1.7"', '"2.0"'), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"{file} has version 2\.0 of the run format.*update dreamloom"):
+        read(run)
+
+
+def test_an_export_by_a_newer_major_version_is_not_replaced(tmp_path: Path) -> None:
+    _write(tmp_path / "model" / "dreamloom.json", {"recipe": "r"}, "2.0")
+    with pytest.raises(UserError, match=r"dreamloom\.json has version 2\.0 of the export format"):
+        is_current(OLD / "run", tmp_path / "model", ExportConfig())
+
+
+@pytest.mark.parametrize("version", ["1", "1.0", "'1.0'", "1.7"])
+def test_a_project_may_say_its_version(tmp_path: Path, version: str) -> None:
+    assert load_project(_project(tmp_path, f"version: {version}\n")).name == "p"
+
+
+def test_a_project_of_a_newer_version_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"project\.yaml has version 2 of the project format.*update dreamloom"):
+        load_project(_project(tmp_path, "version: 2\nnew: 1\n"))
+    with pytest.raises(UserError, match=r"written for version 1\.7 of the format, and this dreamloom knows 1\.0"):
+        load_project(_project(tmp_path, "version: 1.7\nnew: 1\n"))
+    with pytest.raises(UserError, match="says that its version is 'one'"):
+        load_project(_project(tmp_path, "version: one\n"))
+
+
+def _project(folder: Path, more: str) -> Path:
+    (folder / "images").mkdir(exist_ok=True)
+    Image.new("RGB", (64, 64)).save(folder / "images" / "a.png")
+    base = HOUSE / "demo" / "models" / "stable-diffusion"
+    sources = "sources: {own: {kind: folder, role: training, path: images}}"
+    file = folder / "project.yaml"
+    file.write_text(f"name: p\nworkspace: work\n{sources}\ntrain: {{base: {base}, resolution: 64}}\n{more}")
+    return file

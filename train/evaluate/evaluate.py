@@ -4,7 +4,6 @@ Every held-out image is noised at the same timesteps with the same noise for eac
 weights alone. dreamloom.train.evaluate.measure says how learned and forgotten follow from the losses.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.files import fingerprint
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import recipe
+from dreamloom.base.versions import RUN
 from dreamloom.train.data.dataset import Dataset, read_dataset
 from dreamloom.train.evaluate.config import EvaluateConfig
 from dreamloom.train.evaluate.measure import Evaluation, measure_all
@@ -64,7 +64,7 @@ def find_stored_evaluation(
     if trained.checkpoint is None or trained.config is None:
         return None
     file = trained.checkpoint.parent.parent / "evaluation.json"
-    stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    stored = RUN.read_json(file) if file.exists() else {}
     with_vae = config.model_copy(update={"vae": config.vae or trained.config.vae})
     if stored.get("recipe") != evaluation_recipe(base, datasets, with_vae) or not config.use_ema:
         return None

@@ -1,6 +1,5 @@
-"""Evaluations on disk: that of a run (dreamloom.train.loop.history), and the file of `dreamloom evaluate`."""
+"""Reads and writes evaluations: the file of `dreamloom evaluate`, and what a run measured (train.loop.history)."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,26 @@ from typing import Any
 from dreamloom.base.errors import UserError
 from dreamloom.base.versions import RUN, known, renamed
 from dreamloom.train.evaluate.measure import Evaluation, Measure, measure_all
+from dreamloom.train.run import migrations
 from dreamloom.train.run.folder import best_point
 
-_RENAMED = {"pictures": "images"}
-"""Keys of a measure in releases before 0.2 → their names now."""
+
+def write_evaluation(file: Path, evaluation: Evaluation, recipe: str) -> None:
+    """Writes an evaluation, with the recipe by which it was made."""
+    RUN.write_json(file, {"recipe": recipe, "evaluation": evaluation.to_dict()})
+
+
+def stored_recipe(file: Path) -> str | None:
+    """Returns the recipe in a file that `write_evaluation` wrote; None if the file is missing or is another.
+
+    Raises:
+        UserError: a newer release wrote it in another way.
+    """
+    try:
+        stored = RUN.read_json(file)
+        return str(stored["recipe"]) if "evaluation" in stored else None
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def read_evaluation(path: Path | str) -> Evaluation | None:
@@ -24,15 +39,14 @@ def read_evaluation(path: Path | str) -> Evaluation | None:
         None for a run that has measured nothing yet, or has no images to measure by.
 
     Raises:
-        UserError: the file can't be read, or holds something else.
+        UserError: the file can't be read, holds something else, or a newer release wrote it in another way.
     """
     path = Path(path).expanduser()
     file = path / "evaluation.json" if path.is_dir() else path
     if path.is_dir() and not file.exists():
         return None
     try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        RUN.check(stored.get("schema"), file)
+        stored = RUN.read_json(file)
         return _of_file(stored["evaluation"]) if "evaluation" in stored else _of_run(stored)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is no evaluation that can be read ({error}); name a run, or another file.") from error
@@ -52,4 +66,4 @@ def _of_file(stored: Mapping[str, Any]) -> Evaluation:
 
 
 def _measure(stored: Mapping[str, Any] | None) -> Measure | None:
-    return Measure(**known(Measure, renamed(stored, _RENAMED))) if stored else None
+    return Measure(**known(Measure, renamed(stored, migrations.MEASURE))) if stored else None

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_folder, commit_json, fingerprint
+from dreamloom.base.files import commit_folder, fingerprint
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import recipe
+from dreamloom.base.versions import EXPORT
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.export.config import SINGLE_FILE, ExportConfig
 from dreamloom.train.run.find import TrainedModel, find_trained_model
@@ -63,7 +64,7 @@ def export(
             note = write_model(trained, folder, config, progress)
             single_file = SINGLE_FILE if (folder / SINGLE_FILE).exists() else None
             origin = {"base": settings.base, "vae": settings.vae, "checkpoint": str(trained.checkpoint)}
-            commit_json(folder / MARK, {"recipe": wanted, **origin, "single_file": single_file, "note": note})
+            EXPORT.write_json(folder / MARK, {"recipe": wanted, **origin, "single_file": single_file, "note": note})
     mark = _read_mark(target)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     single_file = str(target / mark["single_file"]) if mark["single_file"] else None
@@ -102,6 +103,6 @@ def _check_target(target: Path) -> None:
 def _read_mark(target: Path) -> dict[str, str]:
     file = target / MARK
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+        return EXPORT.read_json(file) if file.is_file() else {}
     except ValueError:
         return {}  # it is damaged, so the model is exported again

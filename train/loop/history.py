@@ -1,14 +1,14 @@
 """Keeps what a run learned and forgot over its course, in evaluation.json and as a chart."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit, commit_json
+from dreamloom.base.files import commit
 from dreamloom.base.progress import Progress
+from dreamloom.base.versions import RUN
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.data.latent_cache import LatentCache
@@ -53,7 +53,7 @@ class EvaluationHistory:
             return
         if not file.exists():
             raise UserError(f"{file} is gone, and with it the base model's losses; name a new folder for the run.")
-        stored = json.loads(file.read_text(encoding="utf-8"))
+        stored = RUN.read_json(file)
         self.base = stored["base"]
         self.points = [point for point in stored["points"] if point["images_seen"] <= images_seen]
         self.now = {seen: losses for seen, losses in stored["now"].items() if int(seen) <= images_seen}
@@ -75,7 +75,7 @@ class EvaluationHistory:
         self.now = {seen: now for seen, now in {**self.now, str(images_seen): losses}.items() if int(seen) in kept}
         evaluation = {"points": self.points, "base": self.base, "now": self.now}
         evaluation |= {"problems": problem_lines(self.datasets), "recipe": self.recipe}
-        commit_json(self.run / "evaluation.json", evaluation)
+        RUN.write_json(self.run / "evaluation.json", evaluation)
         draw_chart(self.points, self.run / "learned_forgotten.png")
 
     def is_best(self, images_seen: int) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.model.check import check_base_model
-from dreamloom.train.run.folder import best_checkpoint, read_settings
+from dreamloom.train.run.folder import best_checkpoint, read_config
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,7 @@ def find_trained_model(model: Path | str) -> TrainedModel:
     if checkpoint is None:
         check_base_model(str(model))
         return TrainedModel(str(model), None, None)
-    settings = read_settings(checkpoint.parent.parent)
-    if not settings:
+    config = read_config(checkpoint.parent.parent)
+    if config is None:
         raise UserError(f"{checkpoint} is not inside a run with a config.json; name a run, or a checkpoint inside one.")
-    return TrainedModel(str(model), checkpoint, TrainConfig.model_validate(settings["config"]))
+    return TrainedModel(str(model), checkpoint, config)

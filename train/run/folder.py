@@ -19,16 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_json, commit_text, fingerprint
+from dreamloom.base.files import commit_text, fingerprint
 from dreamloom.base.stage import recipe, recipe_fields
-from dreamloom.base.versions import known, renamed
+from dreamloom.base.versions import RUN, known, renamed
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset
+from dreamloom.train.run import migrations
 
 VERSION = 2
 """Raised when the same config and folders would give other weights."""
-_RENAMED = {"pictures": "dataset_images", "images": "total_images"}
-"""Keys of summary.json in releases before 0.2 → their names now."""
 
 
 @dataclass(frozen=True)
@@ -98,34 +97,54 @@ def check_run_folder(run: Path, recipe: str, config: TrainConfig) -> None:
     before, now = stored["config"], config.model_dump(mode="json")
     changed = [name for name in now if name in recipe_fields(TrainConfig) and before.get(name) != now[name]]
     listed = ", ".join(f"{name} {before.get(name)} instead of {now[name]}" for name in changed)
-    difference = f"another config ({listed})" if changed else "other images, captions or models"
+    old = "an older release of dreamloom" if stored.get("schema") is None else "other images, captions or models"
+    difference = f"another config ({listed})" if changed else old
     raise UserError(f"{run} was made with {difference}; name a new folder for this run.")
 
 
 def write_settings(run: Path, recipe: str, folder: Path, heldout: Path | None, config: TrainConfig) -> None:
     """Writes what the run is made from to config.json; fields outside the recipe are brought up to date."""
     settings = {"recipe": recipe, "folder": folder, "heldout": heldout, "config": config.model_dump(mode="json")}
-    commit_json(run / "config.json", settings)
+    RUN.write_json(run / "config.json", settings)
 
 
 def read_settings(run: Path) -> dict[str, Any]:
     """Reads what `write_settings` wrote; empty if the file is not there.
 
+    The config of an older release has today's keys. `read_config` also leaves out what a newer one added.
+
     Raises:
-        UserError: it can't be read.
+        UserError: it can't be read, or a newer release wrote it in another way.
     """
-    return _read_json(run / "config.json")
+    settings = _read_json(run / "config.json")
+    if settings and settings.get("schema") is None:
+        settings["config"] = renamed(settings["config"], migrations.CONFIG)
+    return settings
+
+
+def read_config(run: Path) -> TrainConfig | None:
+    """Reads the config of a run; None if its folder holds no config.json.
+
+    Raises:
+        UserError: it can't be read, or a newer release wrote it in another way.
+    """
+    settings = read_settings(run)
+    return TrainConfig.model_validate(known(TrainConfig, settings["config"])) if settings else None
 
 
 def read_summary(run: Path) -> TrainSummary | None:
     """Reads the summary of a finished run; None if it is not finished."""
     stored = _read_json(run / "summary.json")
-    return TrainSummary(**known(TrainSummary, renamed(stored, _RENAMED))) if stored else None
+    return (
+        TrainSummary(**known(TrainSummary, renamed(stored, migrations.SUMMARY if stored.get("schema") is None else {})))
+        if stored
+        else None
+    )
 
 
 def write_summary(run: Path, summary: TrainSummary) -> None:
     """Writes the summary, which marks the run as finished."""
-    commit_json(run / "summary.json", asdict(summary))
+    RUN.write_json(run / "summary.json", asdict(summary))
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -171,6 +190,6 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
+        return RUN.read_json(file)
     except ValueError as error:
         raise UserError(f"{file} can't be read ({error}); name a new folder for the run.") from error
