@@ -226,7 +226,14 @@ def run(tmp_path: Path) -> Path:
     _write(folder / "summary.json", {**asdict(TrainSummary(True, 1, 0)), "new": 1})
     measure = asdict(Measure(0.1, None, 1.0, 0.9, 1)) | {"new": 1}
     losses = {"training": {"a": 1.0}}
-    evaluation = {"learned": measure, "forgotten": None, "base": losses, "now": losses, "problems": [], "new": 1}
+    evaluation: dict[str, object] = {
+        "learned": measure,
+        "forgotten": None,
+        "base": losses,
+        "now": losses,
+        "problems": [],
+        "new": 1,
+    }
     _write(folder / "evaluation.json", {"recipe": "r", "evaluation": evaluation, "new": 1})
     return folder
 
