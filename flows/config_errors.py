@@ -1,4 +1,4 @@
-"""What pydantic finds wrong, as error_lines for the person who wrote it: which key, what is wrong, how to mend it."""
+"""Turns pydantic's errors into sentences for the user: which key, what is wrong, how to mend it."""
 
 import difflib
 import types
@@ -12,7 +12,7 @@ Key = tuple[str | int, ...]
 
 
 def dotted_key(key: Key) -> str:
-    """A key as it is written in YAML: sources.people.min_side, sources.people.words.any[0]."""
+    """Returns a key as it is written in YAML: sources.people.min_side, sources.people.words.any[0]."""
     text = ""
     for element in key:
         text += f"[{element}]" if isinstance(element, int) else f".{element}" if text else element
@@ -20,70 +20,82 @@ def dotted_key(key: Key) -> str:
 
 
 def flag_name(key: Key) -> str:
-    """A key as it is written on the command line: --min-side, --words.any."""
+    """Returns a key as it is written on the command line: --min-side, --words.any."""
     return "--" + dotted_key(tuple(e for e in key if isinstance(e, str))).replace("_", "-") if key else ""
 
 
 def error_lines(error: ValidationError, model: type[BaseModel], spell: Callable[[Key], str] = dotted_key) -> list[str]:
-    """One sentence for each key that is wrong, in the order in which pydantic met them.
+    """Returns one sentence for each wrong key, in pydantic's order.
 
     Args:
-        model: what was validated; its fields say which parts of pydantic's locations are keys, and which are only
-            names of branches of a union.
-        spell: how a key is written where the user wrote it.
+        error: pydantic's error.
+        model: the validated model; its fields tell which parts of pydantic's locations are keys, and which only name
+            a branch of a union.
+        spell: writes a key as the user wrote it.
     """
-    found: dict[Key, list[str]] = {}
+    problems: dict[Key, list[str]] = {}
     for detail in error.errors(include_url=False):
-        key, here = _locate(detail["loc"], model, unknown=detail["type"] == "extra_forbidden")
+        key, models = _locate(detail["loc"], model, unknown=detail["type"] == "extra_forbidden")
         if detail["type"].startswith("union_tag"):
             key = (*key, detail["ctx"]["discriminator"].strip("'"))
-        known = [name for one in here for name in one.model_fields]
-        found.setdefault(key, []).append(_what(detail, known, spell))
-    return [f"{spell(key)}: {'; or '.join(dict.fromkeys(whats))}" if key else whats[0] for key, whats in found.items()]
+        valid = [name for model in models for name in model.model_fields]
+        problems.setdefault(key, []).append(_problem(detail, valid))
+    return [
+        f"{spell(key)}: {'; or '.join(dict.fromkeys(texts))}" if key else texts[0] for key, texts in problems.items()
+    ]
 
 
-def suggestion(word: str, known: Sequence[str]) -> str:
-    """How to mend an unknown word: "did you mean x?", or the words there are."""
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+def suggestion(word: str, valid: Sequence[str]) -> str:
+    """Returns how to mend an unknown word: "did you mean x?", or the list of valid words."""
+    matches = difflib.get_close_matches(word, valid, n=1)
+    return f"did you mean {matches[0]}?" if matches else f"valid: {', '.join(valid)}"
 
 
-def _what(detail: ErrorDetails, known: Sequence[str], spell: Callable[[Key], str]) -> str:
+def _problem(detail: ErrorDetails, valid: Sequence[str]) -> str:
+    """What is wrong with the value of a key.
+
+    Args:
+        valid: the keys that may stand beside it.
+    """
     context = detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
-            return f"unknown key; {suggestion(str(detail['loc'][-1]), known)}"
-        case "missing":
+            return f"unknown key; {suggestion(str(detail['loc'][-1]), valid)}"
+        case "missing" | "union_tag_not_found":
             return "is missing"
         case "union_tag_invalid":
             return f"{context['tag']!r} is none of {context['expected_tags']}".replace("'", "")
-        case "union_tag_not_found":
-            return "is missing"
         case "value_error" | "assertion_error":
             return str(context.get("error", detail["msg"]))
-    wanted = detail["msg"].removeprefix("Input ").removeprefix("Value ")
-    given = detail["input"]
-    return f"{wanted[0].lower()}{wanted[1:]}" + ("" if isinstance(given, Mapping | BaseModel) else f", not {given!r}")
+    message = detail["msg"].removeprefix("Input ").removeprefix("Value ")
+    value = detail["input"]
+    actual = "" if isinstance(value, Mapping | BaseModel) else f", not {value!r}"
+    return f"{message[0].lower()}{message[1:]}{actual}"
 
 
 def _locate(loc: Sequence[str | int], model: type[BaseModel], unknown: bool) -> tuple[Key, list[type[BaseModel]]]:
-    """The key as the user sees it, and the models that could have held its last element."""
+    """The key as the user sees it, and the models that may have its last element.
+
+    Args:
+        loc: pydantic's location, in which names of union branches stand between the keys.
+        unknown: whether the last element is a key that no model has.
+    """
     key: list[str | int] = []
-    here: list[Any] = [model]
-    above: list[Any] = here
+    current: list[Any] = [model]
+    parents: list[Any] = current
     for number, element in enumerate(loc):
-        below = [b for t in here for b in _below(t, element)]
-        if below or (unknown and number == len(loc) - 1):
+        children = [child for parent in current for child in _children(parent, element)]
+        if children or (unknown and number == len(loc) - 1):
             key.append(element)
-            above, here = here, below
+            parents, current = current, children
         else:
-            here = [t for t in here if _has_tag(t, element)] or here
-            above = here
-    return tuple(key), [t for t in above if isinstance(t, type) and issubclass(t, BaseModel)]
+            current = [branch for branch in current if _has_tag(branch, element)] or current
+            parents = current
+    return tuple(key), [parent for parent in parents if isinstance(parent, type) and issubclass(parent, BaseModel)]
 
 
-def _below(kind: Any, element: str | int) -> list[Any]:
-    """The types that may stand under `element` in a value of type `kind`."""
+def _children(kind: Any, element: str | int) -> list[Any]:
+    """The types that a value of type `kind` may have at `element`."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return _members(kind.model_fields[element].annotation) if element in kind.model_fields else []
     arguments = get_args(kind)

@@ -1,4 +1,4 @@
-"""What a run would do, before it is run, as rows of tables. Writes nothing, needs no torch."""
+"""Plans a run: what it would make, as rows of tables. Writes nothing and does not import torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ from dreamloom.train.plan import plan as plan_training
 Rows = list[dict[str, Any]]
 
 _SAMPLED_PARTS = 8
-"""Stale parts that are opened to see how much of their work is left; the others are taken to be like them."""
+"""Stale parts that are opened to estimate how much of their work is left."""
 
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """A step, and what would become of it."""
+    """A step of a run that has not begun."""
 
     step: Step
     stale_parts: list[str] | None
-    """The parts that would be made; None: that is known when what it needs has been made."""
+    """The parts that would be made; None: not known before earlier steps are done."""
 
     @property
     def seconds(self) -> float | None:
-        """How long it would take, going by how long what is there took; None: not known."""
+        """Estimated time, going by the parts that exist; None: not known."""
         if self.stale_parts == []:
             return 0.0
         existing = self.step.existing()
@@ -42,53 +42,53 @@ class PlannedStep:
 
 
 def plan_steps(project: Project) -> list[PlannedStep]:
-    """Each step of the chain, in order."""
+    """Returns each step of the chain, in order."""
     planned: list[PlannedStep] = []
     for level in levels(project):
-        waits = any(p.stale_parts != [] for p in planned)
+        level_is_blocked = any(step.stale_parts != [] for step in planned)
         for branch in level.branches:
-            blocked = waits
+            is_blocked = level_is_blocked
             for step in branch:
-                planned.append(PlannedStep(step, None if blocked else step.stale_parts()))
-                blocked = blocked or planned[-1].stale_parts != []
+                planned.append(PlannedStep(step, None if is_blocked else step.stale_parts()))
+                is_blocked = is_blocked or planned[-1].stale_parts != []
     return planned
 
 
 def plan_train(project: Project) -> Plan | None:
-    """What training on the training folder as it is now would do; None where there is none."""
+    """Returns what training would do with the training folder as it is now; None where there is no folder yet."""
     dataset = project.workspace / "dataset"
     return plan_training(dataset, project.train, newest_speed(project.workspace)) if dataset.is_dir() else None
 
 
 def source_rows(project: Project) -> Rows:
-    """What each source has to give."""
+    """Returns a row for each source: its kind, its role, and how much it has."""
     rows = []
     for name, source in project.sources.items():
-        offered = kind_of(source).measure(source)
+        size_of_source = kind_of(source).measure(source)
         limit = getattr(source, "limit", None)
         rows.append(
             {
                 "source": name,
                 "kind": source.kind,
                 "role": str(source.role),
-                "there": f"{offered.count:,} {offered.unit}, {size(offered.bytes)}",
-                "taken": "all" if limit is None else f"at most {limit:,}",
+                "available": f"{size_of_source.count:,} {size_of_source.unit}, {size(size_of_source.bytes)}",
+                "used": "all" if limit is None else f"at most {limit:,}",
             }
         )
     return rows
 
 
 def step_rows(steps: Sequence[PlannedStep]) -> Rows:
-    """What would become of each step."""
+    """Returns a row for each step: what it would make, and what exists."""
     rows = []
     for planned in steps:
-        there, seconds = planned.step.existing(), planned.seconds
+        existing, seconds = planned.step.existing(), planned.seconds
         rows.append(
             {
                 "step": planned.step.title,
-                "would be made": _would_be_made(planned, there.parts_done),
-                "images there": there.kept or None,
-                "size": size(there.bytes_written) if there.bytes_written else "",
+                "to make": _to_make(planned, existing.parts_done),
+                "existing images": existing.kept or None,
+                "size": size(existing.bytes_written) if existing.bytes_written else "",
                 "time": f"about {duration(seconds)}" if seconds else "",
             }
         )
@@ -96,13 +96,13 @@ def step_rows(steps: Sequence[PlannedStep]) -> Rows:
 
 
 def training_rows(plan: Plan) -> Rows:
-    """What training would show, by folder; the last row says how long the whole run is."""
+    """Returns a row for each training folder: its images, and how many of them an epoch shows."""
     rows: Rows = [
         {
             "folder": folder.name,
             "images": folder.images,
             "multiply": float(folder.multiply),
-            "shown an epoch": float(folder.images_per_epoch),
+            "shown per epoch": float(folder.images_per_epoch),
         }
         for folder in plan.folders
     ]
@@ -110,7 +110,7 @@ def training_rows(plan: Plan) -> Rows:
 
 
 def bucket_rows(plan: Plan) -> Rows:
-    """What the first epoch takes from each bucket."""
+    """Returns a row for each bucket: its images and batches in the first epoch."""
     return [
         {
             "bucket": f"{bucket.size[0]} × {bucket.size[1]}",
@@ -123,20 +123,20 @@ def bucket_rows(plan: Plan) -> Rows:
 
 
 def print_training(plan: Plan) -> None:
-    """Prints what training would show, in which buckets, and what the user should know."""
-    print_table(rows_table("What an epoch would show, as the images are now", training_rows(plan)))
-    print_table(rows_table("In which buckets", bucket_rows(plan)))
+    """Prints what an epoch shows, its buckets, the length of the run, and notes."""
+    print_table(rows_table("Training images, as they are now", training_rows(plan)))
+    print_table(rows_table("Buckets of the first epoch", bucket_rows(plan)))
     print("\n".join([training_line(plan), *plan.notes]))
 
 
 def training_line(plan: Plan) -> str:
-    """How long the whole run is."""
+    """Returns a line about the length of the whole run."""
     text = f"train: {plan.epochs} epochs, {plan.steps:,} steps, {plan.total_images:,} images shown"
     text += f", about {duration(plan.seconds)}" if plan.seconds else ""
-    return text + (f"; some {plan.memory / 2**30:.1f} GiB of a GPU's memory, by estimate" if plan.memory else "")
+    return text + (f"; about {plan.memory / 2**30:.1f} GiB of GPU memory" if plan.memory else "")
 
 
-def _would_be_made(planned: PlannedStep, parts: int) -> str:
+def _to_make(planned: PlannedStep, parts: int) -> str:
     if planned.stale_parts is None:
         return "not known yet"
     if not planned.stale_parts:

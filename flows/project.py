@@ -1,4 +1,4 @@
-"""project.yaml: what goes in, what each stage shall do, and where the result lies."""
+"""Reads project.yaml: the sources, the settings of each stage, and the workspace."""
 
 import re
 from collections.abc import Callable, Hashable, Iterator
@@ -31,24 +31,22 @@ Stage = TypeVar("Stage", bound=StageConfig)
 
 
 class Project(StageConfig):
-    """All that project.yaml may say. Each section is the config of the stage of that name."""
+    """The content of project.yaml. Each section is the config of the stage of that name."""
 
-    version: str = Field(
-        PROJECT.version, description="Version of the format that the file is written in; left out: this release's."
-    )
-    name: str = Field(min_length=1, description="What the project is called in lists and logs.")
-    workspace: Annotated[Path, PathKind.OUTPUT] = Field(description="The folder in which all that is made lies.")
+    version: str = Field(PROJECT.version, description="Version of the file's format; by default this release's.")
+    name: str = Field(min_length=1, description="Name of the project in lists and logs.")
+    workspace: Annotated[Path, PathKind.OUTPUT] = Field(description="Folder for everything that is made.")
     sources: dict[str, AnySource] = Field(min_length=1, description="Where images come from: name → source.")
     scrape: ScrapeConfig = Field(ScrapeConfig(), description="How images are downloaded.")
-    score: ScoreConfig | None = Field(None, description="How images are scored; left out: they are not.")
+    score: ScoreConfig | None = Field(None, description="How images are scored; null: not at all.")
     choose: ChooseConfig = Field(ChooseConfig(), description="Which images go on.")
-    caption: CaptionConfig = Field(CaptionConfig(), description="Which captions are kept, and who writes the rest.")
-    balance: BalanceConfig = Field(BalanceConfig(), description="How much ground truth goes with what is learned.")
+    caption: CaptionConfig = Field(CaptionConfig(), description="Which captions are kept, and how others are written.")
+    balance: BalanceConfig = Field(BalanceConfig(), description="How much ground truth is mixed in.")
     train: TrainConfig = Field(TrainConfig(), description="How the model is trained.")
     evaluate: EvaluateConfig | None = Field(
-        None, description="Another measurement after training, in another way; left out: what training measured stands."
+        None, description="A further evaluation after training, with other settings; null: only that of training."
     )
-    export: ExportConfig = Field(ExportConfig(), description="In which form the model is written.")
+    export: ExportConfig = Field(ExportConfig(), description="In which formats the model is written.")
 
     @field_validator("version", mode="before")
     @classmethod
@@ -85,29 +83,32 @@ class Project(StageConfig):
         return self
 
     def collection(self, name: str) -> Collection:
-        """The collection of a source."""
+        """Returns the collection of a source."""
         return Collection(self.workspace / "collections" / name)
 
     def caption_config(self, source: str) -> CaptionConfig:
-        """The caption section for one source: with its edits, and with score's CLIP where it names none."""
-        clip, every = self.caption.clip, self.caption.templates
+        """Returns the caption section for one source, with its own edits and, unless it names a CLIP, with score's."""
+        clip, templates = self.caption.clip, self.caption.templates
         if self.score is not None and "model" not in clip.model_fields_set:
-            said = clip.model_fields_set
-            clip = clip.model_copy(update={n: getattr(self.score, n) for n in ClipConfig.model_fields if n not in said})
-        templates = {source: every[source]} if source in every else {}
+            inherited = ClipConfig.model_fields.keys() - clip.model_fields_set
+            clip = clip.model_copy(update={name: getattr(self.score, name) for name in sorted(inherited)})
+        templates = {source: templates[source]} if source in templates else {}
         edit = self.sources[source].edit or self.caption.edit
         return self.caption.model_copy(update={"clip": clip, "templates": templates, "edit": edit})
 
     def all_sources(self) -> list[Source]:
-        """The sources with their roles, as choose and balance take them."""
+        """Returns the sources with their roles, as choose and balance take them."""
         return [Source(self.collection(n), s.role, s.share, s.multiply) for n, s in self.sources.items()]
 
 
 def load_project(path: Path | str) -> Project:
-    """Reads a project.yaml, or that of a folder. Relative paths in it are relative to it.
+    """Reads a project.yaml. Relative paths in it are relative to its folder.
+
+    Args:
+        path: the file, or its folder.
 
     Raises:
-        UserError: it can't be read, or says what can't be; a line for each key that is wrong, as it is in the file.
+        UserError: the file can't be read, or keys are wrong; a line for each key, as it is written in the file.
     """
     path = Path(path)
     file = path / "project.yaml" if path.is_dir() else path
@@ -119,9 +120,9 @@ def load_project(path: Path | str) -> Project:
         lines = [*_too_new(version), *error_lines(error, Project)]
         raise UserError("\n".join(f"{file}: {line}" for line in lines)) from None
     project = with_absolute_paths(project, file.absolute().parent)
-    wrong = list(missing_paths(project)) or list(dict.fromkeys(model_errors(project)))
-    if wrong:
-        raise UserError("\n".join(f"{file}: {line}" for line in wrong))
+    errors = list(missing_paths(project)) or list(dict.fromkeys(model_errors(project)))
+    if errors:
+        raise UserError("\n".join(f"{file}: {line}" for line in errors))
     return project
 
 
@@ -133,13 +134,13 @@ def _too_new(version: str) -> list[str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML, of which a key that stands twice is an error: plain YAML takes the last one and says nothing."""
+    """Loads YAML and rejects repeated keys, of which PyYAML silently takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key.value} stands twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value} is repeated", problem_mark=key.start_mark)
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
@@ -147,7 +148,7 @@ class _Loader(yaml.SafeLoader):
 def _read(file: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")
-        content = yaml.load(text, _Loader)  # a SafeLoader: it makes no objects
+        content = yaml.load(text, _Loader)  # a SafeLoader, which creates no objects
     except OSError as error:
         raise UserError(f"{file} can't be read ({error.strerror}); name a project.yaml.") from None
     except UnicodeDecodeError as error:
@@ -158,20 +159,20 @@ def _read(file: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):
-        raise UserError(f"{file} is not a list of keys and values such as `name: my-project`; see the README.")
+        raise UserError(f"{file} has no keys and values such as `name: my-project`; see the README.")
     return content
 
 
 def model_errors(project: Project) -> Iterator[str]:
-    """What the stages themselves find wrong with the models that they shall use; no torch is imported for it."""
+    """Yields what the stages reject about the models in their configs. Does not import torch."""
     if project.score is not None:
-        yield from _objection("score", score.check, project.score)
+        yield from _rejection("score", score.check, project.score)
     for source in project.sources:
-        yield from _objection("caption", check_captioning, project.caption_config(source))
-    yield from _objection("train", check_training, project.train)
+        yield from _rejection("caption", check_captioning, project.caption_config(source))
+    yield from _rejection("train", check_training, project.train)
 
 
-def _objection(section: str, check: Callable[[Stage], None], config: Stage) -> Iterator[str]:
+def _rejection(section: str, check: Callable[[Stage], None], config: Stage) -> Iterator[str]:
     try:
         check(config)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""What is in a folder of ours: tables for the terminal, and a contact sheet."""
+"""`dreamloom show`: tables of a collection, a workspace or a training folder, and a contact sheet of its images."""
 
 from pathlib import Path
 
@@ -12,45 +12,44 @@ from dreamloom.curate.manifest import manifest_path
 from dreamloom.curate.sheet import contact_sheet
 from dreamloom.flows import contents
 from dreamloom.flows.contents import SHEET_IMAGES, CaptionedImages, evenly_spaced, images_of_collection
-from dreamloom.flows.tables import balance_rows, funnel, source_names
+from dreamloom.flows.tables import balance_rows, collection_funnel, funnel, source_names
 from dreamloom.flows.terminal import funnel_table, rows_table
 from dreamloom.scrape.collection import Collection, Table
 from dreamloom.train.data.folder import read_training_folder
 
 _COLUMNS, _SIDE = 8, 192
-_OURS = "dreamloom contact sheet"
+_SOFTWARE = "dreamloom contact sheet"
+"""The PNG tag by which contact sheets are recognized, so that no other file is overwritten."""
 
 
 def tables(folder: Path) -> list[RichTable]:
-    """The tables of a collection, a workspace or a training folder.
+    """Returns the tables of a collection, a workspace or a training folder.
 
     Raises:
-        UserError: it is none of these.
+        UserError: the folder is none of these.
     """
     if _is_workspace(folder):
-        found = [funnel_table(funnel(folder, source_names(folder)))]
-        return (
-            [*found, rows_table("What is trained on", balance_rows(folder))]
-            if manifest_path(folder).exists()
-            else found
-        )
+        shown = [funnel_table(funnel(folder, source_names(folder)))]
+        if manifest_path(folder).exists():
+            shown.append(rows_table("What is trained on", balance_rows(folder)))
+        return shown
     if is_collection(folder):
         collection = Collection(folder)
-        return [funnel_table({collection.name: {row.table: row.summary for row in collection.funnel()}})]
+        return [funnel_table({collection.name: collection_funnel(collection)})]
     rows = [
         {
-            "folder": f.name,
-            "images": len(f.images),
-            "multiply": float(f.multiply),
-            "shown an epoch": float(len(f.images) * f.multiply),
+            "folder": subfolder.name,
+            "images": len(subfolder.images),
+            "multiply": float(subfolder.multiply),
+            "shown per epoch": float(len(subfolder.images) * subfolder.multiply),
         }
-        for f in read_training_folder(folder)
+        for subfolder in read_training_folder(folder)
     ]
     return [rows_table(str(folder), rows)]
 
 
 def captions_of(folder: Path) -> contents.Captions:
-    """The captions of a collection, a workspace or a training folder."""
+    """Returns the captions of a collection, a workspace or a training folder."""
     if _is_workspace(folder):
         return contents.captions_of_workspace(folder)
     if is_collection(folder):
@@ -59,28 +58,31 @@ def captions_of(folder: Path) -> contents.Captions:
 
 
 def write_sheet(folder: Path, output: Path) -> Path | None:
-    """Writes a PNG of some of the images, with their captions; None where there are none yet.
+    """Writes a PNG of some of the images with their captions.
+
+    Returns:
+        The file; None where there are no images yet.
 
     Raises:
-        UserError: `output` is there, and is not a contact sheet.
+        UserError: `output` exists and is not a contact sheet.
     """
     images = _images(folder)
     if not images:
         return None
-    if output.exists() and not _is_ours(output):
-        raise UserError(f"{output} is there, and is no contact sheet; name another file with --output.")
-    mark = PngInfo()
-    mark.add_text("Software", _OURS)
+    if output.exists() and not _is_contact_sheet(output):
+        raise UserError(f"{output} exists and is not a contact sheet; name another file with --output.")
+    metadata = PngInfo()
+    metadata.add_text("Software", _SOFTWARE)
     with commit(output) as temporary:
-        contact_sheet(images, columns=_COLUMNS, side=_SIDE).save(temporary, format="PNG", pnginfo=mark)
+        contact_sheet(images, columns=_COLUMNS, side=_SIDE).save(temporary, format="PNG", pnginfo=metadata)
     return output
 
 
 def _images(folder: Path) -> CaptionedImages:
     if _is_workspace(folder):
         collections = [Collection(folder / "collections" / name) for name in source_names(folder)]
-        each = max(1, SHEET_IMAGES // max(1, len(collections)))
-        return [image for c in collections for image in evenly_spaced(images_of_collection(c), each)]
+        count = max(1, SHEET_IMAGES // max(1, len(collections)))
+        return [image for c in collections for image in evenly_spaced(images_of_collection(c), count)]
     if is_collection(folder):
         return images_of_collection(Collection(folder))
     return contents.images_of_training_folder(folder)
@@ -91,13 +93,13 @@ def _is_workspace(folder: Path) -> bool:
 
 
 def is_collection(folder: Path) -> bool:
-    """Whether a folder holds tables of a collection."""
+    """Returns whether a folder holds tables of a collection."""
     return any((folder / table).is_dir() for table in Table)
 
 
-def _is_ours(file: Path) -> bool:
+def _is_contact_sheet(file: Path) -> bool:
     try:
         with Image.open(file) as image:
-            return image.info.get("Software") == _OURS
+            return image.info.get("Software") == _SOFTWARE
     except OSError:
         return False

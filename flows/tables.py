@@ -1,4 +1,4 @@
-"""Tables of what lies on disk: the funnel of each source, the balance of the dataset, the rows of a collection."""
+"""Rows of tables for people: the funnel of each source, and the balance of the dataset."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -11,21 +11,26 @@ from dreamloom.curate.source import Role
 from dreamloom.scrape.collection import Collection
 
 Funnel = dict[str, dict[str, Summary]]
-"""Source → table → what came in, went on, and was dropped."""
+"""Source → table → the counts of rows that came in, were kept and were dropped."""
 
 
 def funnel(workspace: Path, sources: Iterable[str]) -> Funnel:
-    """The tables of these sources, and last what of each is in the training folder."""
-    found = {name: _of(Collection(workspace / "collections" / name)) for name in sources}
+    """Returns the counts of each table of these sources, and last those of the training folder."""
+    counts = {name: collection_funnel(Collection(workspace / "collections" / name)) for name in sources}
     if manifest_path(workspace).exists():
-        for name, summary in _drawn(workspace).items():
-            if name in found:
-                found[name]["dataset"] = summary
-    return found
+        for name, summary in _dataset_summaries(workspace).items():
+            if name in counts:
+                counts[name]["dataset"] = summary
+    return counts
+
+
+def collection_funnel(collection: Collection) -> dict[str, Summary]:
+    """Returns the counts of each table of a collection."""
+    return {row.table: row.summary for row in collection.funnel()}
 
 
 def funnel_rows(funnel: Funnel) -> list[dict[str, Any]]:
-    """A row for each source and table: rows in, kept, and dropped by reason."""
+    """Returns a row for each source and table: rows in, kept, and dropped by reason."""
     return [
         {
             "source": source,
@@ -41,49 +46,45 @@ def funnel_rows(funnel: Funnel) -> list[dict[str, Any]]:
 
 
 def source_names(workspace: Path) -> list[str]:
-    """The names of all collections of a workspace."""
+    """Returns the names of all collections of a workspace."""
     return sorted(path.name for path in (workspace / "collections").glob("*/"))
 
 
 def balance_rows(workspace: Path) -> list[dict[str, Any]]:
-    """A row for each source of the dataset: images to train on, how often each is shown, how many are held out."""
+    """Returns a row for each source of the dataset: images to train on, how often each is shown, how many held out."""
     manifest = read_manifest(manifest_path(workspace))
     rows = manifest.select(["source", "role", "split", "multiply"]).to_pylist()
-    multiply = {row["source"]: row["multiply"] for row in rows if row["split"] == TRAIN}
-    role = {row["source"]: row["role"] for row in rows}
+    multiplies = {row["source"]: row["multiply"] for row in rows if row["split"] == TRAIN}
+    roles = {row["source"]: row["role"] for row in rows}
     counts = Counter((row["source"], row["split"]) for row in rows)
     table = [
         {
             "source": source,
-            "role": role[source],
+            "role": roles[source],
             "images": counts[source, TRAIN],
-            "multiply": multiply.get(source, 0.0),
-            "shown an epoch": round(counts[source, TRAIN] * multiply.get(source, 0.0), 3),
+            "multiply": multiplies.get(source, 0.0),
+            "shown per epoch": round(counts[source, TRAIN] * multiplies.get(source, 0.0), 3),
             "held out": counts[source, HELD_OUT],
             "dropped": counts[source, DROPPED],
         }
-        for source in role
+        for source in roles
     ]
-    shown = {kind: sum(row["shown an epoch"] for row in table if row["role"] == kind) for kind in Role}
+    shown = {role: sum(row["shown per epoch"] for row in table if row["role"] == role) for role in Role}
     ratio = shown[Role.GROUND_TRUTH] / shown[Role.TRAINING] if shown[Role.TRAINING] else 0.0
-    total = {name: sum(row[name] for row in table) for name in ("images", "shown an epoch", "held out", "dropped")}
+    total = {name: sum(row[name] for row in table) for name in ("images", "shown per epoch", "held out", "dropped")}
     last = {"source": "all", "role": f"ratio {ratio:.3g}", "multiply": None, **total}
     return [*table, {name: last[name] for name in table[0]}]
 
 
-def _of(collection: Collection) -> dict[str, Summary]:
-    return {row.table: row.summary for row in collection.funnel()}
-
-
-def _drawn(workspace: Path) -> dict[str, Summary]:
-    """Source → what balance took in, put into the training folder, and did not."""
+def _dataset_summaries(workspace: Path) -> dict[str, Summary]:
+    """Source → the counts of balance: rows that it got, put into the training folder, and did not."""
     manifest = read_manifest(manifest_path(workspace)).select(["source", "split", "stage", "reason"])
-    fates: dict[str, Counter[str]] = {}
+    counts: dict[str, Counter[str]] = {}
     for row in manifest.to_pylist():
-        if row["stage"] in (None, "balance"):  # others were dropped before it
-            fate = {TRAIN: TRAIN, HELD_OUT: "held out"}.get(row["split"], row["reason"])
-            fates.setdefault(row["source"], Counter())[fate] += 1
+        if row["stage"] in (None, "balance"):  # earlier stages dropped the others
+            reason = {TRAIN: TRAIN, HELD_OUT: "held out"}.get(row["split"], row["reason"])
+            counts.setdefault(row["source"], Counter())[reason] += 1
     return {
-        source: Summary(rows=fate.total(), kept=fate.pop(TRAIN, 0), dropped=dict(fate))
-        for source, fate in fates.items()
+        source: Summary(rows=count.total(), kept=count.pop(TRAIN, 0), dropped=dict(count))
+        for source, count in counts.items()
     }

@@ -113,13 +113,13 @@ class EvaluateStep(Step):
         """Writes the evaluation.
 
         Raises:
-            UserError: the file is there, and is no evaluation.
+            UserError: the file exists and is not an evaluation.
         """
         stored, wanted = stored_recipe(self.output), self._recipe()
         if stored == wanted and (evaluation := read_evaluation(self.output)):
             return Outcome(_evaluation_line(evaluation, "there already"), changed=False)
         if self.output.exists() and stored is None:
-            raise UserError(f"{self.output} is there, and is no evaluation; name another file for this one.")
+            raise UserError(f"{self.output} exists and is not an evaluation; name another file.")
         evaluation = evaluate(self.model(), self.base, self.heldout, self.config, progress)
         write_evaluation(self.output, evaluation, wanted)
         return Outcome(_evaluation_line(evaluation, str(self.output)), changed=True)
@@ -159,7 +159,9 @@ def _train(folder: Path, run: Path, config: TrainConfig, heldout: Path | None, p
     else:
         line = f"{summary.steps:,} steps, {summary.images_seen:,} images seen{_measures(summary)}; "
         line += str(run) if is_new else "there already"
-    left_out = f"{summary.problems:,} images took no part; {run / 'problems.json'} says why" if summary.problems else ""
+    left_out = (
+        f"{summary.problems:,} images were left out; {run / 'problems.json'} says why" if summary.problems else ""
+    )
     return Outcome(f"{'train':<21}{line}{indented(left_out)}", is_new, finished=summary.finished)
 
 

@@ -141,7 +141,7 @@ def test_show_leaves_files_alone_that_are_not_its_own(
     Image.new("RGB", (8, 8)).save(mine)
     before = mine.read_bytes()
     assert run(["show", str(finished.workspace), "--output", str(mine)]) == 2
-    assert capsys.readouterr().err == f"{mine} is there, and is no contact sheet; name another file with --output.\n"
+    assert capsys.readouterr().err == f"{mine} exists and is not a contact sheet; name another file with --output.\n"
     assert mine.read_bytes() == before
 
 
@@ -158,5 +158,5 @@ def test_evaluate_leaves_files_alone_that_are_not_its_own(
     mine.write_text("[1, 2]")
     tokens = ["--base", "a/b", "--heldout", str(finished.workspace / "heldout"), "--output", str(mine)]
     assert run(["evaluate", str(finished.workspace / "model"), *tokens]) == 2
-    assert "is there, and is no evaluation" in capsys.readouterr().err
+    assert "exists and is not an evaluation" in capsys.readouterr().err
     assert mine.read_text() == "[1, 2]"

@@ -55,7 +55,7 @@ def said(value: object, model: type[BaseModel] = Everything) -> list[str]:
     ("source", "sentence"),
     [
         ({"kind": "web", "min_sde": 1}, "sources.a.min_sde: unknown key; did you mean min_side?"),
-        ({"kind": "web", "zzz": 1}, "sources.a.zzz: unknown key; known are kind, min_side, words"),
+        ({"kind": "web", "zzz": 1}, "sources.a.zzz: unknown key; valid: kind, min_side, words"),
         ({"kind": "web", "min_side": 0}, "sources.a.min_side: should be greater than or equal to 1, not 0"),
         ({"kind": "web", "words": {"an": []}}, "sources.a.words.an: unknown key; did you mean any?"),
         ({"kind": "web", "words": {"any": ["x", 3]}}, "sources.a.words.any[1]: should be a valid string, not 3"),

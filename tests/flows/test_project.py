@@ -87,10 +87,10 @@ def test_each_of_several_errors_has_its_line(small: Any) -> None:
     ("text", "sentence"),
     [
         ("name: [x", "line 1: expected ',' or ']'"),
-        ("name: x\nname: y\n", "line 2: the key name stands twice"),
-        ("sources:\n  a: {kind: folder, kind: coco}\n", "line 2: the key kind stands twice"),
-        ("- a\n- b\n", "is not a list of keys and values"),
-        ("", "is not a list of keys and values"),
+        ("name: x\nname: y\n", "line 2: the key name is repeated"),
+        ("sources:\n  a: {kind: folder, kind: coco}\n", "line 2: the key kind is repeated"),
+        ("- a\n- b\n", "has no keys and values"),
+        ("", "has no keys and values"),
         ("name: \x07", "is not YAML"),
     ],
 )
