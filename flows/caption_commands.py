@@ -1,4 +1,4 @@
-"""`dreamloom caption`: the stage, and what can be done with captions besides."""
+"""`dreamloom caption`: the stage, and its subcommands that convert and edit captions."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,11 +23,11 @@ from dreamloom.flows.terminal import Terminal, duration, print_table, rows_table
 from dreamloom.scrape.collection import Collection
 
 SHOWN = 20
-"""Captions that a dry run shows before and after."""
+"""Captions that a dry run shows."""
 
 app = App(
     name="caption",
-    help="Write captions with BLIP where an image came with none to be kept; or convert captions, or edit them.",
+    help="Caption images that came without a caption to keep; or convert or edit captions.",
     help_formatter=HelpPage(f"{__name__}:caption"),
 )
 app.default(caption)
@@ -42,25 +42,26 @@ def convert_(
     output: Path | None = None,
     log: Path | None = None,
 ) -> None:
-    """Put captions into another convention: into a new folder, or as sidecars beside the images.
+    """Convert captions to another convention, in a new folder or as sidecars beside the images.
 
     Parameters
     ----------
     folder
-        The images, the shards, or a collection.
+        Folder of images or shards, or a collection.
     from_
-        Where the captions are: filename is what a trainer reads, a sidecar where there is one, else the name.
+        Where the captions are. filename is what a trainer reads: a sidecar where there is one, else the file name.
     to
-        Where they shall be.
+        Where the captions are written.
     output
-        The folder to make, of hard links. Left out, and to is txt, caption or yaml: sidecars are added in the folder.
+        Folder to make, with hard links to the images. Without it, txt, caption and yaml write sidecars into FOLDER.
     log
-        The file that gets a line for each file made, skipped or odd; by default dreamloom-FOLDER-captions.log, here.
+        File with a line for each file made, skipped or odd; by default dreamloom-FOLDER-captions.log in the current
+        folder.
     """
-    log = log or _log_of(folder)
+    log = log or _default_log(folder)
     with Terminal() as terminal, terminal.watch(f"convert {folder.name}") as progress:
-        done = convert(folder.expanduser(), from_, to, output, log, progress)
-    _tell("convert", folder, done, log)
+        result = convert(folder.expanduser(), from_, to, output, log, progress)
+    _print_result("convert", folder, result, log)
 
 
 @app.command(name="edit", help_formatter=HelpPage(f"{__name__}:edit_"))
@@ -75,84 +76,84 @@ def edit_(
     log: Path | None = None,
     config: Annotated[EditConfig, FLAGS] = EditConfig(),
 ) -> None:
-    """Edit captions as a set, by the same rules for each: in a collection, or from a folder into a new one.
+    """Edit all captions by the same rules, in a collection or from a folder into a new one.
 
-    In a collection these rules take the place of earlier ones; what each caption was before stays in it, and no model
-    is asked again. A project's own rules are what project.yaml says under caption: edit.
+    In a collection the rules replace earlier ones. It keeps the unedited captions, so no model runs again. In a
+    project, set the rules in project.yaml, under caption: edit.
 
     Parameters
     ----------
     folder
-        A collection, or a folder of images with captions, or of shards.
+        Collection, or folder of captioned images or shards.
     output
-        Of a folder: the folder to make, of hard links. Originals stay as they are.
+        For folders: folder to make, with hard links to the images. The originals stay as they are.
     from_
-        Of a folder: where the captions are; see convert.
+        For folders: where the captions are; see convert.
     to
-        Of a folder: where they shall be; by default where they were.
+        For folders: where the captions are written; by default as in --from.
     dry_run
         Show captions before and after; write nothing.
     undo
-        Of a collection: take the edits back.
+        For collections: undo the edits.
     log
-        Of a folder: the file that gets a line for each file; by default dreamloom-FOLDER-captions.log, here.
+        For folders: file with a line for each file; by default dreamloom-FOLDER-captions.log in the current folder.
     """
     if (config == EditConfig()) != undo:
-        raise UserError("Name a rule, such as --prefix, or --undo alone, which takes the edits of a collection back.")
-    place = folder.expanduser().absolute()
-    if is_collection(place):
-        _edit_collection(Collection(place), config, dry_run)
+        raise UserError("Name a rule, such as --prefix, or --undo alone, which undoes the edits of a collection.")
+    path = folder.expanduser().absolute()
+    if is_collection(path):
+        _edit_collection(Collection(path), config, dry_run)
         return
-    if not place.is_dir():
-        raise UserError(f"{folder} is no folder; name a collection, or a folder of images with captions.")
+    if not path.is_dir():
+        raise UserError(f"{folder} is not a folder; name a collection, or a folder of captioned images.")
     if undo:
-        raise UserError(f"{folder} is no collection, so it has no edits to take back.")
-    with Terminal() as terminal, terminal.watch(f"edit {place.name}") as progress:
+        raise UserError(f"{folder} is not a collection, so there are no edits to undo.")
+    with Terminal() as terminal, terminal.watch(f"edit {path.name}") as progress:
         if dry_run:
-            _show(preview_folder_edits(place, from_, config, progress))
+            _print_preview(preview_folder_edits(path, from_, config, progress))
             return
-        log = log or _log_of(folder)
-        done = convert(
-            place, from_, to or from_, output, log, progress, lambda row, name: edit(row.caption or "", config, name)
+        log = log or _default_log(folder)
+        result = convert(
+            path, from_, to or from_, output, log, progress, lambda row, name: edit(row.caption or "", config, name)
         )
-    _tell("edit", folder, done, log)
+    _print_result("edit", folder, result, log)
 
 
 def _edit_collection(collection: Collection, rules: EditConfig, dry_run: bool) -> None:
     edits = preview_edits(collection, rules)
     if dry_run:
-        _show(edits)
+        _print_preview(edits)
         return
     with Terminal() as terminal, terminal.watch(f"edit {collection.name}") as progress:
-        earlier = edit_captions(collection, rules, progress)
-    print(f"edit {collection.name}: {_changed(edits)}")
-    for one in earlier:
-        if one not in (EditConfig(), rules):
-            print(f"taken back: {one.model_dump_json(exclude_defaults=True)}")
+        earlier_rules = edit_captions(collection, rules, progress)
+    print(f"edit {collection.name}: {_count_changes(edits)}")
+    for earlier in earlier_rules:
+        if earlier not in (EditConfig(), rules):
+            print(f"undone: {earlier.model_dump_json(exclude_defaults=True)}")
 
 
-def _show(edits: Sequence[Edit]) -> None:
-    changed = evenly_spaced([one for one in edits if one.after != one.before], SHOWN)
+def _print_preview(edits: Sequence[Edit]) -> None:
+    changed = evenly_spaced([edit for edit in edits if edit.after != edit.before], SHOWN)
     if changed:
-        print_table(rows_table(f"Captions before and after, at most {SHOWN} of them", list(map(asdict, changed))))
-    print(f"{_changed(edits)}; nothing was written")
+        print_table(rows_table(f"Captions before and after (at most {SHOWN})", list(map(asdict, changed))))
+    print(f"{_count_changes(edits)}; nothing was written")
 
 
-def _changed(edits: Sequence[Edit]) -> str:
-    return f"{sum(one.after != one.before for one in edits):,} of {len(edits):,} captions change"
+def _count_changes(edits: Sequence[Edit]) -> str:
+    return f"{sum(edit.after != edit.before for edit in edits):,} of {len(edits):,} captions change"
 
 
-def _tell(verb: str, folder: Path, done: ConversionResult, log: Path) -> None:
-    counts = {what: done.log.count(what) for what in (MADE, RIGHT, CHANGED, SKIPPED)}
-    pictures = f"{done.images:,} images, {done.kept:,} with captions; {duration(done.seconds)}"
-    print(f"{verb} {folder.absolute().name}: {pictures}")
+def _print_result(verb: str, folder: Path, result: ConversionResult, log: Path) -> None:
+    counts = {kind: result.log.count(kind) for kind in (MADE, RIGHT, CHANGED, SKIPPED)}
+    images = f"{result.images:,} images, {result.kept:,} with captions; {duration(result.seconds)}"
+    print(f"{verb} {folder.absolute().name}: {images}")
     files = f"files made {counts[MADE]:,}, right already {counts[RIGHT]:,}, skipped {counts[SKIPPED]:,}"
     print(files + (f"; captions changed {counts[CHANGED]:,}" if counts[CHANGED] else ""))
-    for what in (SKIPPED, ODD):
-        if why := {why: count for (kind, why), count in done.log.counts.items() if kind == what}:
-            print(f"{what}: {reasons(why)}")
+    for kind in (SKIPPED, ODD):
+        if by_reason := {reason: count for (of, reason), count in result.log.counts.items() if of == kind}:
+            print(f"{kind}: {reasons(by_reason)}")
     print(f"log: {log}")
 
 
-def _log_of(folder: Path) -> Path:
+def _default_log(folder: Path) -> Path:
     return Path(f"dreamloom-{folder.absolute().name}-captions.log")

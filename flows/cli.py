@@ -1,7 +1,7 @@
-"""The command line: which commands there are, and how a run ends.
+"""The command line: its commands, and how they end.
 
-Commands are registered by import path, so that --help imports none of them. Exit codes: 0, all well; 1, a stage
-failed; 2, what was asked for can't be done as it was written; 130, stopped by Ctrl-C.
+Commands are registered by import path, so that --help imports none of them. Exit codes: 0, success; 1, a stage failed;
+2, the command or the project is wrong; 130, stopped by Ctrl-C.
 """
 
 import importlib.metadata
@@ -21,12 +21,12 @@ from dreamloom.flows.help_pages import HelpPage
 from dreamloom.flows.logs import log_to_terminal
 
 CHAIN = Group.create_ordered("The whole chain")
-STAGES = Group.create_ordered("One stage")
-LOOK = Group.create_ordered("Look at what is there")
+STAGES = Group.create_ordered("Single stages")
+LOOK = Group.create_ordered("Results")
 
 
-def _all_of_a_key(_: App, __: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Makes one list of what is given for one key: of --templates.faces A --templates.faces B, cyclopts keeps B."""
+def _merge_keys(_: App, __: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Collects the values that are given for one key: of --templates.faces A --templates.faces B, cyclopts keeps B."""
     for argument in arguments:
         lists: dict[tuple[str, ...], list[Token]] = {}
         for token in argument.tokens:
@@ -39,7 +39,7 @@ def _all_of_a_key(_: App, __: tuple[str, ...], arguments: ArgumentCollection) ->
 
 
 def _version() -> str:
-    """The installed version."""
+    """The version of the installed distribution."""
     return importlib.metadata.version("dreamloom")
 
 
@@ -47,61 +47,40 @@ app = App(
     name="dreamloom",
     version=_version,
     help_formatter=HelpPage(),
-    config=_all_of_a_key,
+    config=_merge_keys,
     help="Fine-tune Stable Diffusion on your own images, and rehearse with real ones what the model should keep.",
     suppress_keyboard_interrupt=False,
-    help_epilogue="Each command tells its flags: dreamloom COMMAND --help",
+    help_epilogue="dreamloom COMMAND --help shows the flags of a command.",
 )
-app["--help"].group = app["--version"].group = Group("Also", sort_key=99)
+app["--help"].group = app["--version"].group = Group("Other", sort_key=99)
 
 _COMMANDS = {
     CHAIN: {
-        "run": ("dreamloom.flows.commands:run", "Make everything that project.yaml says and that is not there yet."),
+        "run": ("dreamloom.flows.commands:run", "Make what project.yaml asks for and is not there yet."),
         "plan": (
             "dreamloom.flows.commands:plan",
-            "Say what run would do: counts, sizes, steps, time. Changes nothing.",
+            "Show what run would do: images, steps, sizes, time.",
         ),
-        "demo": (
-            "dreamloom.demo.run:demo",
-            "The chain over a small world of its own, from scraping to a fine-tuned model.",
-        ),
+        "demo": ("dreamloom.demo.run:demo", "Run the chain on a small world of drawn scenes, with tiny models."),
     },
     STAGES: {
         "filter": ("dreamloom.flows.stage_commands:filter_", "Choose candidates from a LAION index."),
-        "ingest": (
-            "dreamloom.flows.ingest_commands:app",
-            "Bring in a folder of images, or a dataset such as COCO.",
-        ),
+        "ingest": ("dreamloom.flows.ingest_commands:app", "Bring in a folder of images, or a dataset such as COCO."),
         "scrape": ("dreamloom.flows.stage_commands:scrape", "Download the candidates' images."),
-        "score": (
-            "dreamloom.flows.stage_commands:score",
-            "Look at each image with CLIP: embedding, aesthetic, likeness.",
-        ),
-        "choose": (
-            "dreamloom.flows.stage_commands:choose",
-            "Decide which images go on: duplicates, thresholds, licences.",
-        ),
-        "caption": (
-            "dreamloom.flows.caption_commands:app",
-            "Write captions with BLIP; convert or edit those there are.",
-        ),
-        "balance": (
-            "dreamloom.flows.stage_commands:balance",
-            "Assemble the training folder, with ground truth at a ratio.",
-        ),
-        "dreambooth": (
-            "dreamloom.flows.stage_commands:dreambooth",
-            "Make a training folder of subjects and their classes.",
-        ),
+        "score": ("dreamloom.flows.stage_commands:score", "Score images with CLIP: aesthetic score, similarity, hash."),
+        "choose": ("dreamloom.flows.stage_commands:choose", "Choose images by thresholds, licences and duplicates."),
+        "caption": ("dreamloom.flows.caption_commands:app", "Caption images with BLIP; convert or edit captions."),
+        "balance": ("dreamloom.flows.stage_commands:balance", "Assemble the training folder with ground truth."),
+        "dreambooth": ("dreamloom.flows.stage_commands:dreambooth", "Make a training folder of subjects and classes."),
         "train": ("dreamloom.flows.stage_commands:train", "Fine-tune a Stable Diffusion model on a training folder."),
-        "evaluate": ("dreamloom.flows.stage_commands:evaluate", "Measure what a model learned, and what it forgot."),
-        "export": ("dreamloom.flows.stage_commands:export", "Write a trained model as other programs read it."),
+        "evaluate": ("dreamloom.flows.stage_commands:evaluate", "Measure what a model learned and what it forgot."),
+        "export": ("dreamloom.flows.stage_commands:export", "Write a trained model in the formats of other programs."),
     },
     LOOK: {
         "show": (
             "dreamloom.flows.commands:show",
-            "A table and a contact sheet of a collection, workspace or training folder.",
-        )
+            "Show a collection, workspace or training folder.",
+        ),
     },
 }
 for _group, _commands in _COMMANDS.items():
@@ -117,30 +96,30 @@ for _group, _commands in _COMMANDS.items():
 def _launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     verbose: Annotated[
-        bool, Parameter(negative="", help="Show what is logged, and the traceback of an error.", group="Also")
+        bool, Parameter(negative="", help="Show log messages, and the traceback of an error.", group="Other")
     ] = False,
 ) -> int:
     return run(list(tokens), verbose)
 
 
 def main() -> None:
-    """The console script."""
+    """Runs the console script."""
     sys.exit(app.meta(result_action="return_value"))
 
 
 def run(tokens: list[str], verbose: bool = False) -> int:
-    """Runs one command line and says what went wrong, if anything did.
+    """Runs one command line, and prints its error if there is one.
 
     Returns:
         The exit code.
     """
-    # OpenMP's threads spin while they wait: with as many as there are cores, another program's load made training on a
-    # CPU 5 to 10 times slower than it is where they sleep. Read when torch is loaded.
+    # OpenMP's threads spin while they wait by default: with one per core, another program's load made training on a
+    # CPU 5 to 10 times slower than with sleeping threads. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if not verbose:  # what these libraries say when they load a model is for their authors
+    if not verbose:  # the messages of these libraries on loading a model are for developers
         for name in ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY"):
             os.environ.setdefault(name, "error")
-    logging.getLogger("huggingface_hub").propagate = False  # open_clip gives the root a handler: all would come twice
+    logging.getLogger("huggingface_hub").propagate = False  # else shown twice, as open_clip gives the root a handler
     try:
         with log_to_terminal(verbose):
             return int(app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0)
@@ -183,7 +162,7 @@ def _stopped(verbose: bool) -> int:
     Requests under way may end. The next run discards whatever else is half done, so threads need not be waited for.
     """
     stop_all(5.0)
-    _end(130, "Stopped. All that was finished stays; the same command goes on from there.", verbose)
+    _end(130, "Stopped. What is finished stays; run the same command to continue.", verbose)
     sys.stdout.flush()
     os._exit(130)
 

@@ -1,4 +1,4 @@
-"""The commands of single stages. Each takes what it works on, and its stage's config as flags."""
+"""The commands of single stages. Each takes the folders that it works on, and its stage's config as flags."""
 
 import logging
 from collections.abc import Sequence
@@ -27,14 +27,14 @@ from dreamloom.train.export.config import ExportConfig
 _log = logging.getLogger(__name__)
 
 FLAGS = Parameter(name="*")
-"""The fields of a config as flags of their own."""
+"""Makes each field of a config a flag."""
 
 
 def _statuses(_: object, tokens: Sequence[Token]) -> tuple[Status, ...]:
     names = [name for token in tokens for name in token.value.replace("-", "_").split(",") if name]
     for name in names:
         if name not in set(Status):
-            raise ValueError(f"there is no status {name}; those that can be retried: {', '.join(Status)}")
+            raise ValueError(f"there is no status {name}; valid: {', '.join(Status)}")
     return tuple(map(Status, names))
 
 
@@ -48,14 +48,14 @@ def filter_(collection: Path, *, explain: bool = False, config: Annotated[Filter
     Parameters
     ----------
     collection
-        The collection to fill.
+        Folder of the collection to fill.
     explain
-        Say what each rule drops and how many rows would be chosen; write nothing.
+        Show how many rows each rule would drop; write nothing.
     """
     if explain:
         with Terminal() as terminal, terminal.watch("filter") as progress:
             summary = laion.explain(config, progress)
-        print_table(rows_table(f"What filter would keep for {collection.name}", rules_rows(summary)))
+        print_table(rows_table(f"Rows that filter would keep for {collection.name}", rules_rows(summary)))
     else:
         run_step(steps.FilterStep(collection_at(collection), config))
 
@@ -71,20 +71,20 @@ def scrape(
     Parameters
     ----------
     collection
-        The collection whose candidates filter has chosen.
+        Folder of a collection with candidates.
     retry
-        Try images again of which this became, such as timeout,http_429; parted by commas or spaces.
+        Retry images with these statuses, such as timeout,http_429 (comma- or space-separated).
     """
     run_step(steps.ScrapeStep(collection_at(collection), config, retry))
 
 
 def score(collection: Path, *, config: Annotated[ScoreConfig, FLAGS] = ScoreConfig()) -> None:
-    """Look at each image with CLIP: embedding, aesthetic, likeness to its text, perceptual hash.
+    """Score each image: CLIP embedding, aesthetic score, similarity to its text, perceptual hash.
 
     Parameters
     ----------
     collection
-        The collection whose images are there.
+        Folder of a collection with images.
     """
     run_step(steps.ScoreStep(collection_at(collection), config))
 
@@ -95,25 +95,25 @@ def choose(
     ground_truth: Annotated[tuple[Path, ...], FOLDERS] = (),
     config: Annotated[ChooseConfig, FLAGS] = ChooseConfig(),
 ) -> None:
-    """Decide which images go on, over all collections at once: duplicates, thresholds, licences.
+    """Choose the images to use, over all collections at once: thresholds, licences, duplicates.
 
     Parameters
     ----------
     training
-        Collections of what the model shall learn.
+        Folders of collections that the model is to learn.
     ground_truth
-        Collections of what it shall keep knowing.
+        Folders of collections that it is to keep.
     """
     run_step(steps.ChooseStep(_sources(training, ground_truth, {}, {}), config))
 
 
 def caption(collection: Path, *, config: Annotated[CaptionConfig, FLAGS] = CaptionConfig()) -> None:
-    """Write captions with BLIP where an image came with none that is to be kept.
+    """Caption the images that came without a caption to keep.
 
     Parameters
     ----------
     collection
-        The collection whose images are there, and perhaps chosen.
+        Folder of a collection with images; after choose, only the chosen ones are captioned.
     """
     run_step(steps.CaptionStep(collection_at(collection), config))
 
@@ -127,20 +127,20 @@ def balance(
     share: Annotated[dict[str, float] | None, Parameter(negative="")] = None,
     config: Annotated[BalanceConfig, FLAGS] = BalanceConfig(),
 ) -> None:
-    """Assemble the training folder, with ground truth at a ratio, and hold some images out.
+    """Assemble the training folder with ground truth at a ratio, and hold some images out.
 
     Parameters
     ----------
     workspace
-        Where dataset/, heldout/ and dataset.parquet are written.
+        Folder for dataset/, heldout/ and dataset.parquet.
     training
-        Collections of what the model shall learn.
+        Folders of collections that the model is to learn.
     ground_truth
-        Collections of what it shall keep knowing.
+        Folders of collections that it is to keep.
     multiply
-        How often each image of a training collection is shown in an epoch: --multiply.NAME 2.
+        How often an epoch shows each image of a training collection: --multiply.NAME 2.
     share
-        How much of the ground truth comes from a collection, relative to the others: --share.NAME 2.
+        Weight of a ground truth collection relative to the others: --share.NAME 2.
     """
     sources = _sources(training, ground_truth, multiply or {}, share or {})
     run_step(steps.BalanceStep(sources, config, workspace))
@@ -149,14 +149,14 @@ def balance(
 def dreambooth(
     subjects: Path, target: Path, *, config: Annotated[DreamBoothConfig, FLAGS] = DreamBoothConfig()
 ) -> None:
-    """Make a training folder of subjects and, drawn by the base model, of what else is of their class.
+    """Make a training folder of subjects, and of class images that the base model generates.
 
     Parameters
     ----------
     subjects
-        A folder with a folder for each subject: its images, instance.txt and class.txt with a prompt each.
+        Folder with a folder per subject: its images, and a prompt in each of instance.txt and class.txt.
     target
-        The training folder to make, for train.
+        Training folder to make.
     """
     run_step(train_steps.DreamBoothStep(subjects, target, config))
 
@@ -169,19 +169,19 @@ def train(
     plan: Annotated[bool, Parameter(negative="")] = False,
     config: Annotated[TrainConfig, FLAGS] = TrainConfig(),
 ) -> None:
-    """Fine-tune a Stable Diffusion model on a training folder; go on where the run stopped.
+    """Fine-tune a Stable Diffusion model on a training folder, or continue a run.
 
     Parameters
     ----------
     folder
-        A training folder in EveryDream's format, as balance makes it; a webdataset's .tar; or a table of images
+        Training folder in EveryDream's format, as balance makes it; a webdataset's .tar; or a table of images
         (.jsonl, .csv, .parquet).
     run
-        The run's folder: checkpoints, samples, logs, measurements.
+        Folder for checkpoints, samples, logs and evaluations. An unfinished run in it is continued.
     heldout
-        Images to measure by, in folders training/ and ground_truth/, as balance makes it.
+        Folder of images for evaluation, in training/ and ground_truth/, as balance makes it.
     plan
-        Only say what would be done: which images, in which buckets, how many steps.
+        Show which images, buckets and steps there would be; train nothing.
     """
     if plan:
         from dreamloom.flows.commands import print_caption_lengths
@@ -203,37 +203,37 @@ def evaluate(
     output: Path = Path("evaluation.json"),
     config: Annotated[EvaluateConfig, FLAGS] = EvaluateConfig(),
 ) -> None:
-    """Measure what a model learned, and what it forgot, against the model it comes from.
+    """Measure what a model learned and what it forgot, compared with its base model.
 
     Parameters
     ----------
     model
-        A run, a checkpoint of a run, or a diffusers folder or hub id.
+        Run, checkpoint of a run, diffusers folder or hub ID.
     base
-        The diffusers folder or hub id of the model it comes from.
+        Diffusers folder or hub ID of the base model.
     heldout
-        Images to measure by, in folders training/ and ground_truth/, as balance makes it.
+        Folder of images for evaluation, in training/ and ground_truth/, as balance makes it.
     output
-        The file for all figures.
+        JSON file for the results.
     """
     run_step(train_steps.EvaluateStep(lambda: model, base, heldout, config, output))
 
 
 def export(checkpoint: Path, target: Path, *, config: Annotated[ExportConfig, FLAGS] = ExportConfig()) -> None:
-    """Write a trained model as other programs read it.
+    """Write a trained model in the formats of other programs.
 
     Parameters
     ----------
     checkpoint
-        A run, or one of its checkpoints.
+        Run, or one of its checkpoints.
     target
-        The folder to write.
+        Folder to write.
     """
     run_step(train_steps.ExportStep(lambda: checkpoint, target, config))
 
 
 def run_step(step: steps.Step) -> None:
-    """Runs a step to its end, with its progress on the terminal, and prints the outcome."""
+    """Runs a step, shows its progress, logs beside what it makes, and prints the outcome."""
     keep_freed_memory()
     with log_to_file(step.log_folder if is_main() else None):
         with Terminal() as terminal, terminal.watch(step.title) as progress:
@@ -251,8 +251,12 @@ def collection_at(path: Path) -> Collection:
 def _sources(
     training: tuple[Path, ...], ground_truth: tuple[Path, ...], multiply: dict[str, float], share: dict[str, float]
 ) -> list[Source]:
-    learn = [Source(c, Role.TRAINING, multiply=multiply.pop(c.name, 1.0)) for c in map(collection_at, training)]
-    keep = [Source(c, Role.GROUND_TRUTH, share=share.pop(c.name, 1.0)) for c in map(collection_at, ground_truth)]
+    learned, kept = map(collection_at, training), map(collection_at, ground_truth)
+    sources = [Source(c, Role.TRAINING, multiply=multiply.pop(c.name, 1.0)) for c in learned]
+    sources += [Source(c, Role.GROUND_TRUTH, share=share.pop(c.name, 1.0)) for c in kept]
     for name in (*multiply, *share):
-        raise UserError(f"--multiply.{name} or --share.{name} names no collection that is given with the right role.")
-    return learn + keep
+        raise UserError(
+            f"--multiply.{name} or --share.{name} names no collection of its role; multiply is for training, share for "
+            "ground truth."
+        )
+    return sources

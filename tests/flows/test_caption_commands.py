@@ -94,10 +94,10 @@ def test_a_collection_keeps_what_captions_were_and_takes_edits_back(
     assert captions(collection) == WANTED
     out = said(["caption", "edit", "man", "--prefix", "photo of"], capsys)
     assert "3 of 3 captions change" in out
-    assert 'taken back: {"strip":["a picture of"],"replace":{"a man":"john doe"},"deduplicate":true}' in out
+    assert 'undone: {"strip":["a picture of"],"replace":{"a man":"john doe"},"deduplicate":true}' in out
     assert captions(collection) == {text: f"photo of {text}" for text in WANTED}
-    assert "taken back" not in said(["caption", "edit", "man", "--prefix", "photo of"], capsys)
-    assert 'taken back: {"prefix":"photo of"}' in said(["caption", "edit", "man", "--undo"], capsys)
+    assert "undone" not in said(["caption", "edit", "man", "--prefix", "photo of"], capsys)
+    assert 'undone: {"prefix":"photo of"}' in said(["caption", "edit", "man", "--undo"], capsys)
     assert captions(collection) == plain
 
 
@@ -115,10 +115,10 @@ def test_a_folder_is_edited_into_a_new_one(mine: Path, capsys: pytest.CaptureFix
     [
         (["mine"], "Name a rule, such as --prefix, or --undo alone"),
         (["mine", "--undo", "--prefix", "x"], "Name a rule, such as --prefix, or --undo alone"),
-        (["mine", "--undo"], "mine is no collection, so it has no edits to take back."),
+        (["mine", "--undo"], "mine is not a collection, so there are no edits to undo."),
         (["mine", "--prefix", "x"], "filename needs a folder of its own"),
         (["mine", "--prefix", "x", "--to", "txt"], "Edited captions need a folder of their own"),
-        (["nowhere", "--prefix", "x"], "nowhere is no folder; name a collection"),
+        (["nowhere", "--prefix", "x"], "nowhere is not a folder; name a collection"),
         (["mine", "--template", "{nme}"], "--template: {nme} is not known"),
     ],
 )

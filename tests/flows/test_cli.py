@@ -168,7 +168,7 @@ sys.exit(cli.run(["wait"]))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == "Stopped. All that was finished stays; the same command goes on from there.\n"
+    assert err == "Stopped. What is finished stays; run the same command to continue.\n"
 
 
 def test_texts_that_are_given_for_one_key_are_all_taken() -> None:

@@ -62,4 +62,4 @@ def test_the_page_of_a_command_is_in_the_groups_of_its_config(capsys: pytest.Cap
     shown = panels(capsys.readouterr().out)
     assert "--retry" in shown["Parameters"]
     assert "--concurrency-per-host" in shown["Politeness"]
-    assert list(shown)[-1] == "Also"
+    assert list(shown)[-1] == "Other"
