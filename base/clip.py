@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreamloom.base.clip_config import HUB, LOCAL, ClipConfig, Device, Precision, clip_models, open_clip_name
-from dreamloom.base.cpu import keep_freed_memory
+from dreamloom.base.clip_config import HUB, LOCAL, ClipConfig, Precision, clip_models, open_clip_name
+from dreamloom.base.device import Device, prepare_device
 from dreamloom.base.errors import UserError
 
 if TYPE_CHECKING:
@@ -76,17 +76,12 @@ def unload_clip() -> None:
 
 @lru_cache(maxsize=1)
 def _load(model: str, pretrained: str, precision: Precision, device: Device, _content: tuple[str, ...]) -> Clip:
-    if device != "cuda":
-        keep_freed_memory()  # before torch is imported
+    torch_device = prepare_device(device, "CLIP")
     import open_clip
-    import torch
     from open_clip.pretrained import get_pretrained_cfg
     from safetensors import SafetensorError
 
     unreadable = (SafetensorError, pickle.UnpicklingError)
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("The device for CLIP is cuda, but torch sees no GPU; leave it at auto, or set it to cpu.")
-    torch_device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     name = open_clip_name(model)
     is_named = not name.startswith((LOCAL, HUB))
     # open_clip gives OpenAI's models under their plain names GELU, but they were trained with QuickGELU: 0.6 off in

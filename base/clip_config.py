@@ -13,7 +13,6 @@ from dreamloom.base.files import fingerprint
 from dreamloom.base.stage import BY_CONTENT, Group, PathKind, StageConfig
 
 Precision = Literal["fp32", "bf16"]
-Device = Literal["auto", "cpu", "cuda"]
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
 """How open_clip marks a model that is a folder, or a repository of the Hugging Face hub."""

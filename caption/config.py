@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 import regex
 from pydantic import Field, field_validator, model_validator
 
-from dreamloom.base.clip_config import ClipConfig, Device
+from dreamloom.base.clip_config import ClipConfig
+from dreamloom.base.device import Device
 from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, PathKind, Recipe, StageConfig
 from dreamloom.scrape.collection import CaptionKind
 

@@ -5,7 +5,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dreamloom.base.clip_config import ClipConfig, Device
+from dreamloom.base.clip_config import ClipConfig
+from dreamloom.base.device import Device
 from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, StageConfig
 
 _SPEED = Group("Speed")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from dreamloom.base.clip_config import Device
-from dreamloom.base.cpu import has_bf16, keep_freed_memory
+from dreamloom.base.cpu import has_bf16
+from dreamloom.base.device import Device, prepare_device
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import fingerprint
 from dreamloom.caption.captioners.captioner import CaptionerFamily, GeneratedCaption
@@ -184,16 +184,12 @@ BLIP = CaptionerFamily(tuple(_CLASS_PREFIXES), load_blip, unload_blip)
 
 @lru_cache(maxsize=1)
 def _load(name: str, device: Device, precision: Precision, _content: str) -> LoadedBlip:
-    if device != "cuda":
-        keep_freed_memory()  # before torch is imported
+    torch_device = prepare_device(device, "caption")
     import torch
     import transformers
     from safetensors import SafetensorError
 
     transformers.utils.logging.disable_progress_bar()
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("caption: device is cuda, but torch sees no GPU; leave it at auto, or set it to cpu.")
-    torch_device = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     bf16 = torch.cuda.is_bf16_supported() if torch_device == "cuda" else has_bf16()
     dtype = torch.bfloat16 if precision == "bf16" or (precision == "auto" and bf16) else torch.float32
     source = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
