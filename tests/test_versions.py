@@ -27,7 +27,7 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.measure import Measure
 from dreamloom.train.evaluate.results import read_evaluation, stored_recipe
 from dreamloom.train.export.config import ExportConfig
-from dreamloom.train.export.export import is_current
+from dreamloom.train.export.export import export, is_current
 from dreamloom.train.run import migrations
 from dreamloom.train.run.find import find_trained_model
 from dreamloom.train.run.folder import TrainSummary, best_checkpoint, check_run_folder, read_config, read_summary
@@ -140,34 +140,78 @@ def test_a_manifest_is_read_the_same_way(tmp_path: Path) -> None:
         read_manifest(path)
 
 
-# Files of older releases
+# Files of older releases, and of this one when it was made: tests/fixtures/make.py
 
 
-OLD = HOUSE / "tests" / "fixtures" / "release-0.1"
+FIXTURES = HOUSE / "tests" / "fixtures"
+OLD = FIXTURES / "release-0.1"
+"""Its files say no version, and their keys had other names."""
+RELEASES = [OLD, FIXTURES / "release-0.2"]
+every_release = pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
 
 
-def test_the_configs_of_an_old_collection_have_today_s_keys() -> None:
-    collection = Collection(OLD / "collections" / "circles")
-    configs: dict[Table, type[StageConfig]] = {
-        Table.RECORDS: FolderConfig,
-        Table.SCORES: ScoreConfig,
-        Table.CAPTIONS: CaptionConfig,
-    }
-    for table, config in configs.items():
-        config.model_validate(collection.config(table, "00000"))
-    assert collection.config(Table.SCORES, "00000")["aesthetic_head"] == "demo/models/aesthetic_head.safetensors"
-    assert collection.config(Table.CAPTIONS, "00000")["clip"] == {
-        "model": "ViT-L-14-quickgelu",
-        "pretrained": "openai",
-        "precision": "fp32",
-    }
-
-
-def test_the_rows_of_an_old_collection_are_read() -> None:
-    collection = Collection(OLD / "collections" / "circles")
+@every_release
+def test_the_rows_of_a_collection_are_read(release: Path) -> None:
+    collection = Collection(release / "collections" / "circles")
     assert all(len(collection.read(table)) == 5 for table in Table if table is not Table.CANDIDATES)
     assert collection.read(Table.CAPTIONS)["caption"].to_pylist()[0] == "a black circle on white"
     assert [row.summary.kept for row in collection.funnel()] == [5, 5, 5, 5]
+    assert len(collection.query("from scores join captions using (key)")) == 5
+    assert all(path.is_file() for path, _ in collection.samples())
+
+
+@every_release
+def test_the_configs_of_a_collection_have_today_s_keys(release: Path) -> None:
+    collection = Collection(release / "collections" / "circles")
+    configs = {Table.RECORDS: FolderConfig, Table.SCORES: ScoreConfig, Table.CAPTIONS: CaptionConfig}
+    for table, config in configs.items():
+        config.model_validate(collection.config(table, "00000"))
+    assert collection.config(Table.SCORES, "00000")["aesthetic_head"] == "demo/models/aesthetic_head.safetensors"
+    clip = {"model": "ViT-L-14-quickgelu", "pretrained": "openai", "precision": "fp32"}
+    assert collection.config(Table.CAPTIONS, "00000")["clip"] == clip
+
+
+@every_release
+def test_a_manifest_is_read(release: Path) -> None:
+    manifest = read_manifest(release / "dataset.parquet")
+    assert sorted(manifest["split"].to_pylist()) == ["heldout", "heldout", "train", "train", "train"]
+
+
+@every_release
+def test_a_run_is_read(release: Path) -> None:
+    config = read_config(release / "run")
+    assert config is not None and (config.bucket_reso_steps, config.lora_rank, config.max_train_steps) == (64, 1, 2)
+    summary = read_summary(release / "run")
+    assert summary is not None and (summary.dataset_images, summary.total_images, summary.steps) == (3, 4, 2)
+    assert find_trained_model(release / "run").checkpoint == release / "run" / "checkpoints" / "4"
+
+
+@every_release
+@pytest.mark.parametrize("name", ["run", "evaluation.json"])
+def test_evaluations_are_read(release: Path, name: str) -> None:
+    evaluation = read_evaluation(release / name)
+    assert evaluation is not None and evaluation.learned is not None
+    assert evaluation.learned.images == 2 and evaluation.forgotten is None
+
+
+@every_release
+def test_an_export_is_read(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(HOUSE)  # the run's base is named from here
+    assert not is_current(release / "run", release / "model", ExportConfig(dtype="fp32"))
+
+
+@every_release
+@pytest.mark.slow
+def test_the_weights_of_a_run_are_exported(release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(HOUSE)
+    config = ExportConfig(merge_lora=False, single_file=False)
+    assert export(release / "run", tmp_path / "model", config).images_seen == 4
+    assert (tmp_path / "model" / "lora.safetensors").is_file()
+
+
+def test_a_project_of_this_release_is_read() -> None:
+    project = load_project(FIXTURES / "release-0.2")
+    assert project.score is not None and project.train.lora_rank == 1
 
 
 def test_every_old_key_of_a_part_s_config_has_a_new_one() -> None:
@@ -182,21 +226,6 @@ def test_every_old_key_of_a_part_s_config_has_a_new_one() -> None:
     for table, names in RENAMED.items():
         keys = {key for config in configs[table] for key in config.model_fields}
         assert set(names.values()) <= keys and not names.keys() & keys
-
-
-def test_an_old_run_is_read() -> None:
-    config = read_config(OLD / "run")
-    assert config is not None and (config.bucket_reso_steps, config.lora_rank, config.max_train_steps) == (64, 1, 2)
-    summary = read_summary(OLD / "run")
-    assert summary is not None and (summary.dataset_images, summary.total_images, summary.steps) == (3, 4, 2)
-    assert find_trained_model(OLD / "run").checkpoint == OLD / "run" / "checkpoints" / "4"
-
-
-@pytest.mark.parametrize("name", ["run", "evaluation.json"])
-def test_old_evaluations_are_read(name: str) -> None:
-    evaluation = read_evaluation(OLD / name)
-    assert evaluation is not None and evaluation.learned is not None
-    assert evaluation.learned.images == 2 and evaluation.forgotten is None
 
 
 def test_every_old_key_of_a_run_has_a_new_one() -> None:
