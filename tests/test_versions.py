@@ -163,7 +163,11 @@ def test_the_rows_of_a_collection_are_read(release: Path) -> None:
 @every_release
 def test_the_configs_of_a_collection_have_today_s_keys(release: Path) -> None:
     collection = Collection(release / "collections" / "circles")
-    configs = {Table.RECORDS: FolderConfig, Table.SCORES: ScoreConfig, Table.CAPTIONS: CaptionConfig}
+    configs: dict[Table, type[StageConfig]] = {
+        Table.RECORDS: FolderConfig,
+        Table.SCORES: ScoreConfig,
+        Table.CAPTIONS: CaptionConfig,
+    }
     for table, config in configs.items():
         config.model_validate(collection.config(table, "00000"))
     assert collection.config(Table.SCORES, "00000")["aesthetic_head"] == "demo/models/aesthetic_head.safetensors"
