@@ -1,19 +1,19 @@
-"""Training on a GPU, one lever after the other: Stable Diffusion 1.5's shape at 512 pixels, latents cached.
+"""Measures training on a GPU, one optimization after the other: SD 1.5's shape at 512 pixels, cached latents.
 
     python -m bench.gpu [--steps 50] [--batch 8] [--rows plain ours]
     python -m bench.gpu --tiny                    the demo's shape on a processor, to see that the script works
 
-plain           float32, attention by matrix products, torch's AdamW as it comes, an .item() a step: diffusers' script
+plain           float32, attention by matrix products, default AdamW, an .item() per step: diffusers' script
 +bf16 +sdpa     autocast in bfloat16, and scaled dot product attention
-+channels_last  weights and latents with their channels last
++channels_last  weights and latents in channels_last
 +compile        torch.compile of the UNet
-ours            dreamloom's trainer: all of these, fused AdamW, no host sync; CUDA's sync debug mode is on
-largest         ours, the batch doubled until the memory is full
+ours            dreamloom's trainer: all of these, fused AdamW, no host sync (CUDA's sync debug mode is on)
+largest         ours, with the batch doubled until the memory is full
 
-Each row is a process of its own, so that none inherits another's memory, and one that fails says why and takes no other
-with it. What is compiled takes a minute or two before it is timed. MFU is of the matrix products in bfloat16 that
-the card was measured to do just before, at 2.0 TFLOP an image (forward and backward; counted in the tiny shape).
-Weights are random, text is encoded once, and all of the UNet learns. Prints a table, and last a line of JSON.
+Each row runs in its own process, so that none inherits another's memory, and a failing one does not stop the others.
+Compilation takes a minute or two before the timing. MFU is relative to the bfloat16 matrix products that the card was
+measured to do just before, at 2.0 TFLOP per image (forward and backward; counted in the tiny shape). Weights are
+random, text is encoded once, and the whole UNet is trained. Prints a table, then a line of JSON.
 """
 
 # ruff: noqa: E402
@@ -50,7 +50,7 @@ from dreamloom.train.model.model import Model, load_model
 from dreamloom.train.model.sd_configs import CROSS_ATTENTION_KEY, infer_component_config
 
 TINY = str(Path(__file__).parents[1] / "demo" / "models" / "stable-diffusion")
-PICTURE_FLOPS = 2.0e12
+IMAGE_FLOPS = 2.0e12
 ROWS = {
     "plain": {"precision": "fp32", "sdpa": False, "channels_last": False, "compile": False},
     "+bf16 +sdpa": {"precision": "bf16", "sdpa": True, "channels_last": False, "compile": False},
@@ -60,57 +60,64 @@ ROWS = {
 WARM_UP = 5
 NAMES = [*ROWS, "ours", "largest"]
 OUT_OF_MEMORY = 3
-"""The exit code of a row that needs more memory than there is."""
+"""Exit code of a row that needs more memory than there is."""
 
 
 def main() -> None:
-    """Measures all rows, or in a child one of them."""
+    """Measures all rows; in a child process, one of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=50, help="steps that are timed")
+    parser.add_argument("--steps", type=int, default=50, help="timed steps")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tiny", action="store_true", help="the demo's shape at 64 pixels, on a processor")
-    parser.add_argument("--compiled", action="store_true", help="compile in the tiny shape, too")
-    parser.add_argument("--rows", nargs="+", default=NAMES, choices=NAMES, help="these alone")
+    parser.add_argument("--compiled", action="store_true", help="also compile in the tiny shape")
+    parser.add_argument("--rows", nargs="+", default=NAMES, choices=NAMES, help="only these")
     parser.add_argument("--row", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.row:
+    arguments = parser.parse_args()
+    if arguments.row:
         try:
-            print(json.dumps(measure(given.row, given.batch, given.steps, given.tiny, given.compiled)))
+            print(
+                json.dumps(measure(arguments.row, arguments.batch, arguments.steps, arguments.tiny, arguments.compiled))
+            )
         except torch.OutOfMemoryError:
             sys.exit(OUT_OF_MEMORY)
         return
-    if not given.tiny and not torch.cuda.is_available():
+    if not arguments.tiny and not torch.cuda.is_available():
         sys.exit("There is no GPU here; --tiny shows that the script works.")
-    report(all_rows(given), given)
+    report(all_rows(arguments), arguments)
 
 
-def all_rows(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The figures of each row that can be had."""
-    compiles = given.compiled or not given.tiny
+def all_rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yields the result of each row that can be measured."""
+    compiles = arguments.compiled or not arguments.tiny
     for name in NAMES[:-1]:
-        if name in given.rows and (name != "+compile" or compiles) and (row := child(name, given.batch, given)):
+        if (
+            name in arguments.rows
+            and (name != "+compile" or compiles)
+            and (row := child(name, arguments.batch, arguments))
+        ):
             yield row
-    batch, best = given.batch, None
-    while "largest" in given.rows and not given.tiny and (row := child("ours", 2 * batch, given)):
+    batch, best = arguments.batch, None
+    while "largest" in arguments.rows and not arguments.tiny and (row := child("ours", 2 * batch, arguments)):
         batch, best = 2 * batch, row
     if best:
         yield {**best, "row": "largest"}
 
 
-def child(row: str, batch: int, given: argparse.Namespace) -> dict[str, Any] | None:
-    """A row's figures, from a process of its own; None where it fails, as it does when the memory is too small."""
-    command = [sys.executable, "-m", "bench.gpu", "--row", row, "--batch", str(batch), "--steps", str(given.steps)]
-    command += ["--tiny"] * given.tiny + ["--compiled"] * given.compiled
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        why = "the memory is too small" if done.returncode == OUT_OF_MEMORY else f"it ended with {done.returncode}"
-        print(f"{row} with batches of {batch}: {why}", file=sys.stderr)
+def child(row: str, batch: int, arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """Measures a row in its own process; None if it fails, e.g. because the memory is too small."""
+    command = [sys.executable, "-m", "bench.gpu", "--row", row, "--batch", str(batch), "--steps", str(arguments.steps)]
+    command += ["--tiny"] * arguments.tiny + ["--compiled"] * arguments.compiled
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if process.returncode:
+        code = process.returncode
+        reason = "the memory is too small" if code == OUT_OF_MEMORY else f"it exited with {code}"
+        print(f"{row} with batches of {batch}: {reason}", file=sys.stderr)
         return None
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return dict(json.loads(process.stdout.splitlines()[-1]))
 
 
 def measure(row: str, batch: int, steps: int, tiny: bool, compiled: bool) -> dict[str, Any]:
-    """One row."""
+    """Measures one row."""
     device = torch.device("cpu") if tiny else choose_device("cuda")
     rate = matmul_rate(device)
     side = 64 if tiny else 512
@@ -122,18 +129,18 @@ def measure(row: str, batch: int, steps: int, tiny: bool, compiled: bool) -> dic
     model = load_model(TINY, device) if tiny else random_model(device)
     with tempfile.TemporaryDirectory() as place:
         data = read_dataset(
-            make_pictures(Path(place), side, 2 * batch), side, config.bucket_reso_steps, config.num_workers
+            make_images(Path(place), side, 2 * batch), side, config.bucket_reso_steps, config.num_workers
         )
         latents = LatentCache(None, model.vae)
         latents.add(data.samples, config.num_workers)
     texts = TextCache(model, None, frozen=True)
     texts.add(CaptionBuilder(config).fixed_captions(data.samples))
-    course = BatchSchedule(data, config)
-    groups = BatchLoader(data, latents, texts, config, pin=device.type == "cuda").steps(course.batches_after(0))
-    flops = count_flops(model, next(groups)[0]) if tiny else PICTURE_FLOPS
-    step = ours(model, course, config) if row == "ours" else plain(model, ROWS[row])
+    schedule = BatchSchedule(data, config)
+    groups = BatchLoader(data, latents, texts, config, pin=device.type == "cuda").steps(schedule.batches_after(0))
+    flops = count_flops(model, next(groups)[0]) if tiny else IMAGE_FLOPS
+    step = ours(model, schedule, config) if row == "ours" else plain(model, ROWS[row])
     if device.type == "cuda":
-        torch.cuda.empty_cache()  # the VAE took more than the steps may
+        torch.cuda.empty_cache()  # of what the VAE used
         torch.cuda.reset_peak_memory_stats(device)
     for _ in range(WARM_UP):
         step(next(groups))
@@ -157,53 +164,59 @@ Step = Callable[[list[LoadedBatch]], None]
 def timed(
     step: Step, groups: Iterator[list[LoadedBatch]], steps: int, device: torch.device, check: bool
 ) -> tuple[float, float]:
-    """Seconds of so many steps, and how many of these went by waiting for data.
+    """Returns the seconds of some steps, and those spent waiting for data.
 
     Args:
-        check: fail where a step waits for the GPU.
+        step: takes a step.
+        groups: the batches of each step.
+        steps: how many.
+        device: is synchronized before and after.
+        check: fail if a step waits for the GPU.
     """
     waited = 0.0
     synchronize(device)
     if check and device.type == "cuda":
         torch.cuda.set_sync_debug_mode("error")
-    began = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(steps):
-        asked = time.perf_counter()
+        wait_start = time.perf_counter()
         group = next(groups)
-        waited += time.perf_counter() - asked
+        waited += time.perf_counter() - wait_start
         step(group)
     if device.type == "cuda":
         torch.cuda.set_sync_debug_mode("default")
     synchronize(device)
-    return time.perf_counter() - began, waited
+    return time.perf_counter() - start, waited
 
 
-def plain(model: Model, levers: dict[str, Any]) -> Step:
-    """diffusers' train_text_to_image.py by its steps, with some of the levers."""
+def plain(model: Model, options: dict[str, Any]) -> Step:
+    """The steps of diffusers' train_text_to_image.py, with some of the optimizations."""
     from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
     unet, device = model.unet, model.device
-    unet.set_attn_processor(AttnProcessor2_0() if levers["sdpa"] else AttnProcessor())
-    layout = torch.channels_last if levers["channels_last"] else torch.contiguous_format
-    unet.to(memory_format=layout)
-    compiled = torch.compile(unet, dynamic=False) if levers["compile"] else None
-    inner = PlainStep(model, torch.bfloat16 if levers["precision"] == "bf16" else torch.float32, layout, compiled)
+    unet.set_attn_processor(AttnProcessor2_0() if options["sdpa"] else AttnProcessor())
+    memory_format = torch.channels_last if options["channels_last"] else torch.contiguous_format
+    unet.to(memory_format=memory_format)
+    compiled = torch.compile(unet, dynamic=False) if options["compile"] else None
+    inner = PlainStep(
+        model, torch.bfloat16 if options["precision"] == "bf16" else torch.float32, memory_format, compiled
+    )
 
     def step(group: list[LoadedBatch]) -> None:
-        (ready,) = group
-        mean, deviation = ready.posteriors.to(device).float().unbind(1)
-        inner(model.scale_latents(mean + deviation * torch.randn_like(mean)), ready.text.to(device).float())
+        (batch,) = group
+        mean, deviation = batch.posteriors.to(device).float().unbind(1)
+        inner(model.scale_latents(mean + deviation * torch.randn_like(mean)), batch.text.to(device).float())
 
     return step
 
 
-def ours(model: Model, course: BatchSchedule, config: TrainConfig) -> Step:
-    """The trainer's step; its losses are read at the end alone."""
-    return Trainer(model, course.num_images, config).step
+def ours(model: Model, schedule: BatchSchedule, config: TrainConfig) -> Step:
+    """The trainer's step; its losses are not read."""
+    return Trainer(model, schedule.num_images, config).step
 
 
 def random_model(device: torch.device) -> Model:
-    """Stable Diffusion 1.5's shape with random weights."""
+    """Makes a model of Stable Diffusion 1.5's shape with random weights."""
     import diffusers
     import transformers
 
@@ -217,42 +230,42 @@ def random_model(device: torch.device) -> Model:
     for module in (unet, vae, text_encoder):
         module.requires_grad_(False).eval().to(device=device, memory_format=torch.channels_last)
     scheduler = diffusers.DDPMScheduler.from_config(configs["scheduler"])
-    kept = torch.as_tensor(scheduler.alphas_cumprod).float().to(device)
-    return Model(unet, vae, text_encoder, make_clip_tokenizer(configs), scheduler, kept)
+    alphas_cumprod = torch.as_tensor(scheduler.alphas_cumprod).float().to(device)
+    return Model(unet, vae, text_encoder, make_clip_tokenizer(configs), scheduler, alphas_cumprod)
 
 
 def matmul_rate(device: torch.device) -> float:
-    """FLOP a second of a large matrix product in bfloat16."""
+    """Measures the FLOP per second of a large matrix product in bfloat16."""
     side, times = (8192, 30) if device.type == "cuda" else (1024, 5)
-    one, two = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
     for _ in range(3):
-        one @ two
+        a @ b
     synchronize(device)
-    began = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(times):
-        one @ two
+        a @ b
     synchronize(device)
-    return 2 * side**3 * times / (time.perf_counter() - began)
+    return 2 * side**3 * times / (time.perf_counter() - start)
 
 
-def count_flops(model: Model, ready: LoadedBatch) -> float:
-    """FLOP an image costs, backward as twice forward."""
+def count_flops(model: Model, batch: LoadedBatch) -> float:
+    """Counts the FLOP per image, taking backward as twice forward."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    noisy = ready.posteriors[:1, 0].float()
+    noisy = batch.posteriors[:1, 0].float()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.unet(noisy, torch.zeros(1, dtype=torch.long), ready.text[:1].float())
+        model.unet(noisy, torch.zeros(1, dtype=torch.long), batch.text[:1].float())
     return float(3 * counter.get_total_flops())
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits for a GPU."""
+    """Waits for the GPU, if the device is one."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def make_pictures(folder: Path, side: int, count: int) -> Path:
-    """Smooth colours, one bucket."""
+def make_images(folder: Path, side: int, count: int) -> Path:
+    """Writes images of smooth colors, in one bucket."""
     rng = np.random.default_rng(0)
     (folder / "a").mkdir()
     for number in range(count):
@@ -261,11 +274,11 @@ def make_pictures(folder: Path, side: int, count: int) -> Path:
     return folder
 
 
-def report(found: Iterator[dict[str, Any]], given: argparse.Namespace) -> None:
-    """Prints what comes out, as it comes."""
+def report(measured: Iterator[dict[str, Any]], arguments: argparse.Namespace) -> None:
+    """Prints the rows as they are measured."""
     print(f"{'':16}{'batch':>6}{'images/s':>10}{'× first':>9}{'MFU':>8}{'data wait':>11}{'peak GB':>9}")
     rows: list[dict[str, Any]] = []
-    for row in found:
+    for row in measured:
         rows.append(row)
         speed, first = row["images_per_second"], rows[0]["images_per_second"]
         print(
@@ -273,7 +286,7 @@ def report(found: Iterator[dict[str, Any]], given: argparse.Namespace) -> None:
             f"{row['peak_memory'] / 1e9:9.1f}",
             flush=True,
         )
-    print(json.dumps({"rows": rows, "shape": "tiny" if given.tiny else "sd 1.5", "torch": torch.__version__}))
+    print(json.dumps({"rows": rows, "shape": "tiny" if arguments.tiny else "sd 1.5", "torch": torch.__version__}))
 
 
 if __name__ == "__main__":

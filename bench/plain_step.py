@@ -1,4 +1,4 @@
-"""The step that diffusers' train_text_to_image.py does, once it has latents and the text encoder's answers."""
+"""The step of diffusers' train_text_to_image.py, from latents and the text encoder's states on."""
 
 from typing import Any
 
@@ -11,36 +11,44 @@ from dreamloom.train.model.model import Model
 
 
 class PlainStep:
-    """Noise, UNet, loss, backward, clipping, AdamW as torch has it, and a wait for the loss: all of the UNet learns.
+    """Noise, UNet, loss, backward pass, clipping, default AdamW, and a wait for the loss. Trains the whole UNet.
 
     Args:
+        model: is trained in place.
         precision: of the arithmetic.
-        layout: of the noisy latents in memory.
-        unet: what answers in the model's UNet's place: itself, compiled.
+        memory_format: of the noisy latents.
+        unet: called instead of the model's UNet: the same, compiled.
     """
 
     def __init__(
         self,
         model: Model,
         precision: torch.dtype = torch.float32,
-        layout: torch.memory_format = torch.contiguous_format,
+        memory_format: torch.memory_format = torch.contiguous_format,
         unet: Any = None,
     ) -> None:
         self.parameters = list(model.unet.requires_grad_(True).parameters())
         self.unet = unet or model.unet
-        self.kept = model.alphas_cumprod
+        self.alphas_cumprod = model.alphas_cumprod
         self.precision = precision
-        self.layout = layout
+        self.memory_format = memory_format
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-6)
 
     def __call__(self, latents: Tensor, states: Tensor) -> None:
-        """One step; latents as the UNet takes them, [B, C, h, w], and answers, [B, L, D]."""
+        """Takes a step.
+
+        Args:
+            latents: scaled, [B, C, h, w].
+            states: the text encoder's hidden states, [B, L, D].
+        """
         noise = torch.randn_like(latents)
-        times = torch.randint(0, len(self.kept), (len(latents),), device=latents.device)
-        kept = self.kept[times][:, None, None, None]
-        noisy = (kept.sqrt() * latents + (1 - kept).sqrt() * noise).contiguous(memory_format=self.layout)
+        timesteps = torch.randint(0, len(self.alphas_cumprod), (len(latents),), device=latents.device)
+        alphas_cumprod = self.alphas_cumprod[timesteps][:, None, None, None]
+        noisy = (alphas_cumprod.sqrt() * latents + (1 - alphas_cumprod).sqrt() * noise).contiguous(
+            memory_format=self.memory_format
+        )
         with autocast(latents.device, self.precision):
-            predicted = self.unet(noisy, times, states, return_dict=False)[0]
+            predicted = self.unet(noisy, timesteps, states, return_dict=False)[0]
         loss = F.mse_loss(predicted.float(), noise)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)

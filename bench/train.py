@@ -1,15 +1,15 @@
-"""The trainer beside a bare step and beside a plain loop, on the demo's model and the same images.
+"""Compares the trainer with a bare step and with a plain loop, on the demo's model and the same images.
 
     python -m bench.train [--rounds 6] [--steps 10] [--threads 1]
 
 bare    UNet forward, backward and optimizer step on tensors already in memory: the limit.
-ours    train/, latents and texts cached.
-fill    what ours does before that, once: images and captions into the cache.
-plain   what diffusers' train_text_to_image.py does at every step: decode, VAE, text encoder, an .item().
+ours    dreamloom.train with cached latents and text.
+fill    what ours does once before: encodes images and captions into the cache.
+plain   each step of diffusers' train_text_to_image.py: decoding, VAE, text encoder, UNet, an .item().
 
-All in float32, in one process that keeps its pages (base.cpu), as dreamloom's does. They take turns, because a shared
-machine's speed changes by the minute, and the ratios are medians of each round's. Prints a table, and last a line of
-JSON.
+All run in float32, in one process that keeps freed memory (dreamloom.base.cpu), as dreamloom's commands do. They take
+turns, because the speed of a shared machine changes by the minute; the ratios are medians over the rounds. Prints a
+table, then a line of JSON.
 """
 
 # ruff: noqa: E402
@@ -49,67 +49,66 @@ SIDE = 64
 CPU = torch.device("cpu")
 
 Turn = Callable[[int], None]
-"""Goes through so many steps."""
+"""Takes a number of steps."""
 
 
 class Clock:
-    """Seconds by what they were spent on."""
+    """Seconds spent, by activity."""
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = defaultdict(float)
 
     @contextmanager
-    def on(self, what: str) -> Iterator[None]:
-        """Counts the block's seconds."""
-        began = time.perf_counter()
+    def on(self, activity: str) -> Iterator[None]:
+        """Counts the seconds of the block."""
+        start = time.perf_counter()
         yield
-        self.spent[what] += time.perf_counter() - began
+        self.spent[activity] += time.perf_counter() - start
 
 
 def main() -> None:
     """Makes images in a temporary folder, and measures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=10, help="steps of each, in each round")
-    parser.add_argument("--threads", type=int, default=1, help="torch's; the loader has its own, as beside a GPU")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    parser.add_argument("--steps", type=int, default=10, help="steps of each, per round")
+    parser.add_argument("--threads", type=int, default=1, help="torch's threads; the loader has its own")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     config = TrainConfig(
         base=BASE, resolution=SIDE, bucket_reso_steps=16, batch_size=BATCH, epochs=1000, text_encoder_learning_rate=0,
-        precision="fp32",
-        device="cpu", num_workers=2,
+        precision="fp32", device="cpu", num_workers=2,
     )  # fmt: skip
     clock = Clock()
     with tempfile.TemporaryDirectory() as place:
-        data = read_dataset(make_pictures(Path(place) / "pictures", given.steps * BATCH), SIDE, 16, config.num_workers)
+        data = read_dataset(make_images(Path(place) / "images", arguments.steps * BATCH), SIDE, 16, config.num_workers)
         turns: dict[str, Turn] = {
             "bare": bare(config),
             "ours": ours(data, config, Path(place), clock),
             "fill": filling(data, config, Path(place)),
             "plain": plain(data, config, clock),
         }
-        rounds = measure(turns, given.rounds, given.steps)
-    report(rounds, given.steps * BATCH, clock.spent)
+        rounds = measure(turns, arguments.rounds, arguments.steps)
+    report(rounds, arguments.steps * BATCH, clock.spent)
 
 
 def measure(turns: dict[str, Turn], rounds: int, steps: int) -> list[dict[str, float]]:
-    """Each round's seconds of each."""
+    """Returns, for each round, name → seconds."""
     for turn in turns.values():
-        turn(1)  # the first step makes what later ones find
+        turn(1)  # the first step allocates and compiles
     measured = []
     for _ in range(rounds):
         seconds = {}
         for name, turn in turns.items():
-            began = time.perf_counter()
+            start = time.perf_counter()
             turn(steps)
-            seconds[name] = time.perf_counter() - began
+            seconds[name] = time.perf_counter() - start
         measured.append(seconds)
     return measured
 
 
 def report(rounds: list[dict[str, float]], images: int, spent: dict[str, float]) -> None:
-    """Prints what came out; `images` are those of a turn."""
-    print(f"{'':8}{'ms a picture':>14}   of each round")
+    """Prints the result; `images` is the number of images in a turn."""
+    print(f"{'':8}{'ms per image':>14}   of each round")
     for name in rounds[0]:
         each = [1000 * seconds[name] / images for seconds in rounds]
         print(f"{name:8}{median(each):14.2f}   {' '.join(f'{value:.2f}' for value in each)}")
@@ -132,8 +131,8 @@ def report(rounds: list[dict[str, float]], images: int, spent: dict[str, float])
     )
 
 
-def filled(model: Model, data: Dataset, config: TrainConfig, cache: Path) -> tuple[LatentCache, TextCache]:
-    """Latents and texts of a data set, in a folder of their own."""
+def fill_caches(model: Model, data: Dataset, config: TrainConfig, cache: Path) -> tuple[LatentCache, TextCache]:
+    """Fills a cache in a new folder with the latents and text of a dataset."""
     latents = LatentCache(cache, model.vae)
     latents.add(data.samples, config.num_workers)
     texts = TextCache(model, cache, frozen=True)
@@ -142,26 +141,26 @@ def filled(model: Model, data: Dataset, config: TrainConfig, cache: Path) -> tup
 
 
 def filling(data: Dataset, config: TrainConfig, place: Path) -> Turn:
-    """A fill of the cache, anew each time, with as many images as are in the steps asked for."""
+    """Fills a new cache in each turn, with as many images as its steps show."""
     model = load_model(config.base, CPU)
     count = 0
 
     def turn(steps: int) -> None:
         nonlocal count
         count += 1
-        some = Dataset(data.folders, data.samples[: steps * BATCH], ())
-        filled(model, some, config, place / f"fill {count}")
+        shown = Dataset(data.folders, data.samples[: steps * BATCH], ())
+        fill_caches(model, shown, config, place / f"fill {count}")
 
     return turn
 
 
 def ours(data: Dataset, config: TrainConfig, place: Path, clock: Clock) -> Turn:
-    """The trainer's step and its loader, as the loop has them."""
+    """The trainer's step and its loader, as in the training loop."""
     model = load_model(config.base, CPU)
-    latents, texts = filled(model, data, config, place / "latents")
-    course = BatchSchedule(data, config)
-    trainer = Trainer(model, course.num_images, config)
-    groups = BatchLoader(data, latents, texts, config, pin=False).steps(course.batches_after(0))
+    latents, texts = fill_caches(model, data, config, place / "latents")
+    schedule = BatchSchedule(data, config)
+    trainer = Trainer(model, schedule.num_images, config)
+    groups = BatchLoader(data, latents, texts, config, pin=False).steps(schedule.batches_after(0))
 
     def turn(steps: int) -> None:
         for _ in range(steps):
@@ -181,13 +180,13 @@ def bare(config: TrainConfig) -> Turn:
     optimizer = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate, fused=True)
     shape = (BATCH, unet.config.in_channels, SIDE // 8, SIDE // 8)
     noisy = torch.randn(shape).contiguous(memory_format=torch.channels_last)
-    noise, times = torch.randn(shape), torch.randint(0, 1000, (BATCH,))
+    noise, timesteps = torch.randn(shape), torch.randint(0, 1000, (BATCH,))
     with torch.no_grad():
         states = model.encode_text(model.tokenize(["scene number 1"] * BATCH))
 
     def turn(steps: int) -> None:
         for _ in range(steps):
-            loss = F.mse_loss(unet(noisy, times, states, return_dict=False)[0], noise)
+            loss = F.mse_loss(unet(noisy, timesteps, states, return_dict=False)[0], noise)
             torch.autograd.backward(loss)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -196,39 +195,39 @@ def bare(config: TrainConfig) -> Turn:
 
 
 def plain(data: Dataset, config: TrainConfig, clock: Clock) -> Turn:
-    """diffusers' training script, by its steps."""
+    """The steps of diffusers' training script."""
     model = load_model(config.base, CPU)
     step = PlainStep(model)
     order = iter(np.random.default_rng(0).integers(0, len(data.samples), (10_000, BATCH)))
 
     def turn(steps: int) -> None:
         for _ in range(steps):
-            chosen = [data.samples[place] for place in next(order)]
+            samples = [data.samples[index] for index in next(order)]
             with clock.on("decode"):
-                pictures = torch.stack([_plain_picture(sample) for sample in chosen])
+                pixels = torch.stack([_plain_image(sample) for sample in samples])
             with torch.no_grad(), clock.on("vae"):
-                latents = model.vae.encode(pictures).latent_dist.sample() * model.vae.config.scaling_factor
+                latents = model.vae.encode(pixels).latent_dist.sample() * model.vae.config.scaling_factor
             with torch.no_grad(), clock.on("text"):
-                states = model.encode_text(model.tokenize([sample.caption for sample in chosen]))
+                states = model.encode_text(model.tokenize([sample.caption for sample in samples]))
             step(latents, states)
 
     return turn
 
 
-def _plain_picture(sample: Sample) -> torch.Tensor:
+def _plain_image(sample: Sample) -> torch.Tensor:
     image = Image.open(sample.image.source.path).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 127.5 - 1
 
 
-def make_pictures(folder: Path, count: int) -> Path:
-    """JPEGs of 128 pixels: smooth colours with some grain, as photographs have."""
+def make_images(folder: Path, count: int) -> Path:
+    """Writes JPEGs of 128 pixels: smooth colors with grain, as photographs have."""
     rng = np.random.default_rng(0)
     (folder / "a").mkdir(parents=True)
     for number in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((128, 128))
         grain = rng.normal(0, 6, (128, 128, 3))
-        picture = np.clip(np.asarray(coarse) + grain, 0, 255).astype(np.uint8)
-        Image.fromarray(picture).save(folder / "a" / f"scene number {number % 40}_{number}.jpg", quality=92)
+        pixels = np.clip(np.asarray(coarse) + grain, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "a" / f"scene number {number % 40}_{number}.jpg", quality=92)
     return folder
 
 

@@ -43,8 +43,8 @@ def test_a_folder_of_subjects_and_classes(
     subjects: Path, tmp_path: Path, tiny_base: str, config: Callable[..., TrainConfig]
 ) -> None:
     target = tmp_path / "target"
-    made = dreambooth(subjects, target, settings(tiny_base, prior_loss_weight=0.5))
-    assert (made.subjects, made.images, made.class_images, made.drawn) == (2, 5, 12, 12)
+    summary = dreambooth(subjects, target, settings(tiny_base, prior_loss_weight=0.5))
+    assert (summary.subjects, summary.images, summary.class_images, summary.drawn) == (2, 5, 12, 12)
     data = read_dataset(target, 32, 8, 1)
     captions: dict[str, set[str]] = {folder.name: set() for folder in data.folders}
     for sample in data.samples:
@@ -63,13 +63,13 @@ def test_what_is_there_is_not_drawn_again_and_comes_out_the_same(
 ) -> None:
     dreambooth(subjects, tmp_path / "target", settings(tiny_base))
     before = {path: path.read_bytes() for path in (tmp_path / "target").glob("* class/*.png")}
-    gone = tmp_path / "target" / "rex class" / "00003.png"
-    gone.unlink()
+    missing = tmp_path / "target" / "rex class" / "00003.png"
+    missing.unlink()
     assert dreambooth(subjects, tmp_path / "target", settings(tiny_base)).drawn == 1
     assert {path: path.read_bytes() for path in (tmp_path / "target").glob("* class/*.png")} == before
 
 
-def test_more_pictures_and_another_weight_cost_no_drawing_anew(subjects: Path, tmp_path: Path, tiny_base: str) -> None:
+def test_more_images_and_another_weight_cost_no_drawing_anew(subjects: Path, tmp_path: Path, tiny_base: str) -> None:
     target = tmp_path / "target"
     dreambooth(subjects, target, settings(tiny_base))
     before = {path: path.read_bytes() for path in target.glob("* class/*.png")}

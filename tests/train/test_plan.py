@@ -25,33 +25,37 @@ def test_a_plan_counts_what_the_run_will_do(tmp_path: Path) -> None:
     fill(tmp_path / "own", 1, (128, 32))
     fill(tmp_path / "ground", 30, (40, 40), "0.1")
     config = TrainConfig(resolution=64, bucket_reso_steps=16, batch_size=4, gradient_accumulation_steps=2, epochs=3)
-    made = plan(tmp_path, config, images_per_second=2)
-    assert [(f.name, f.images, f.images_per_epoch) for f in made.folders] == [
+    planned = plan(tmp_path, config, images_per_second=2)
+    assert [(f.name, f.images, f.images_per_epoch) for f in planned.folders] == [
         ("ground", 30, Fraction(3)),
         ("own", 6, 6),
     ]
-    assert [(b.size, b.images, b.batches, b.filled) for b in made.buckets] == [
+    assert [(b.size, b.images, b.batches, b.filled) for b in planned.buckets] == [
         ((64, 64), 35, 2, 0),
         ((128, 32), 1, 1, 3),
     ]
-    assert (made.batches_first_epoch, made.epochs, made.total_images, made.filled) == (3, 3, 36, 9)
-    assert (made.steps, made.enlarged, made.seconds) == (5, 30, 18)
-    assert len(made.notes) == 2 and made.notes[0].startswith("30 would be enlarged") and "128×32" in made.notes[1]
+    assert (planned.batches_first_epoch, planned.epochs, planned.total_images, planned.filled) == (3, 3, 36, 9)
+    assert (planned.steps, planned.enlarged, planned.seconds) == (5, 30, 18)
+    assert (
+        len(planned.notes) == 2 and planned.notes[0].startswith("30 would be enlarged") and "128×32" in planned.notes[1]
+    )
 
 
 def test_a_plan_names_what_would_take_no_part_and_what_is_not_enlarged(tmp_path: Path) -> None:
     fill(tmp_path / "own", 3, (64, 64))
     fill(tmp_path / "own", 3, (40, 40))
     (tmp_path / "own" / "empty.png").touch()
-    made = plan(tmp_path, TrainConfig(resolution=64, bucket_reso_steps=16, batch_size=3, upscale=False))
-    assert made.notes == ["1 would take no part: own/empty.png (empty)."]
-    assert [(b.size, b.images) for b in made.buckets] == [((32, 32), 3), ((64, 64), 3)]
+    planned = plan(tmp_path, TrainConfig(resolution=64, bucket_reso_steps=16, batch_size=3, upscale=False))
+    assert planned.notes == ["1 would take no part: own/empty.png (empty)."]
+    assert [(b.size, b.images) for b in planned.buckets] == [((32, 32), 3), ((64, 64), 3)]
 
 
 def test_a_plan_heeds_max_steps(tmp_path: Path) -> None:
     fill(tmp_path / "own", 8, (64, 64))
-    made = plan(tmp_path, TrainConfig(resolution=64, bucket_reso_steps=16, batch_size=4, epochs=100, max_train_steps=3))
-    assert (made.steps, made.total_images, made.epochs, made.seconds) == (3, 12, 2, None)
+    planned = plan(
+        tmp_path, TrainConfig(resolution=64, bucket_reso_steps=16, batch_size=4, epochs=100, max_train_steps=3)
+    )
+    assert (planned.steps, planned.total_images, planned.epochs, planned.seconds) == (3, 12, 2, None)
 
 
 def test_a_plan_needs_no_torch_and_leaves_no_trace(tmp_path: Path) -> None:
@@ -63,6 +67,6 @@ def test_a_plan_needs_no_torch_and_leaves_no_trace(tmp_path: Path) -> None:
         f"plan(Path({str(tmp_path)!r}), TrainConfig(resolution=64, bucket_reso_steps=16))\n"
         "print([m for m in ('torch', 'diffusers', 'transformers', 'matplotlib', 'cv2') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"
     assert sorted(os.walk(tmp_path)) == before

@@ -1,6 +1,4 @@
-"""The objective, against diffusers' own schedulers and against the algebra it comes from."""
-
-from typing import Any
+"""The formulas, against diffusers' own schedulers and against the algebra it comes from."""
 
 import pytest
 import torch
@@ -8,9 +6,7 @@ from diffusers import DDPMScheduler
 from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr as reference_rescale
 from diffusers.training_utils import compute_snr
 
-from dreamloom.train.config import TrainConfig
 from dreamloom.train.diffusion import formulas
-from dreamloom.train.loop.objective import Objective
 
 SCHEDULER = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 TIMES = torch.tensor([0, 1, 250, 500, 998, 999])
@@ -122,57 +118,3 @@ def test_offset_noise_moves_whole_channels(tensors: tuple[torch.Tensor, torch.Te
     offset = torch.randn(6, 4, 1, 1)
     moved = formulas.add_offset_noise(noise, offset, 0.1) - noise
     assert torch.allclose(moved, (0.1 * offset).expand_as(noise), atol=1e-6)
-
-
-INDICES = torch.arange(100, 106)
-
-
-def make_objective(**changes: Any) -> Objective:
-    return Objective(
-        TrainConfig(min_snr_gamma=None, **changes), changes.get("prediction_type", "epsilon"), ALPHAS_CUMPROD
-    )
-
-
-@pytest.mark.parametrize("prediction", [formulas.EPSILON, formulas.V_PREDICTION])
-def test_noise_and_target_are_those_of_diffusers(prediction: str, tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
-    latents = tensors[0]
-    batch = make_objective(prediction_type=prediction).add_noise(latents, INDICES)
-    noise = batch.target
-    if prediction == formulas.V_PREDICTION:
-        wide = batch.alphas_cumprod[:, None, None, None]
-        noise = (batch.target + (1 - wide).sqrt() * latents) / wide.sqrt()
-        assert torch.allclose(SCHEDULER.get_velocity(latents, noise, batch.timesteps), batch.target, atol=1e-5)
-    assert torch.allclose(SCHEDULER.add_noise(latents, noise, batch.timesteps), batch.latents, atol=1e-5)
-
-
-def test_timesteps_keep_to_their_range(tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
-    latents = tensors[0][:1].expand(2000, 4, 8, 8)
-    times = make_objective(min_timestep=200, max_timestep=299).add_noise(latents, torch.arange(2000)).timesteps
-    assert set(times.tolist()) == set(range(200, 300))
-    assert times.bincount()[200:].max() - times.bincount()[200:].min() <= 2
-
-
-def test_a_perturbed_input_still_asks_for_the_noise(tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
-    latents = tensors[0]
-    plain, perturbed = (
-        make_objective().add_noise(latents, INDICES),
-        make_objective(input_perturbation=0.1).add_noise(latents, INDICES),
-    )
-    assert torch.equal(plain.target, perturbed.target) and torch.equal(plain.timesteps, perturbed.timesteps)
-    extra = (perturbed.latents - plain.latents) / (0.1 * (1 - plain.alphas_cumprod).sqrt()[:, None, None, None])
-    assert extra.std() == pytest.approx(1, abs=0.1) and abs(float((extra * plain.target).mean())) < 0.05
-
-
-def test_a_samples_noise_depends_on_its_index_alone(tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
-    every = make_objective(multires_noise_discount=0.5, noise_offset=0.1, input_perturbation=0.1)
-    whole, part = every.add_noise(tensors[0], INDICES), every.add_noise(tensors[0][2:4], INDICES[2:4])
-    for name in ("latents", "timesteps", "alphas_cumprod", "target"):
-        assert torch.allclose(getattr(whole, name)[2:4], getattr(part, name), atol=1e-6)
-
-
-def test_a_loss_scale_scales_its_own_sample(tensors: tuple[torch.Tensor, torch.Tensor]) -> None:
-    objective = make_objective()
-    batch = objective.add_noise(tensors[0], INDICES)
-    each = formulas.sample_losses(tensors[1], batch.target, None)
-    scales = torch.tensor([1.0, 0.0, 2.0, -1.0, 0.5, 1.0])
-    assert torch.allclose(objective.loss(tensors[1], batch, scales, None), (each * scales).mean())

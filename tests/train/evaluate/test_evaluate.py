@@ -46,9 +46,9 @@ losses = st.dictionaries(st.text(max_size=3), st.floats(0.01, 2), min_size=2, ma
 
 @given(losses)
 def test_no_change_is_no_change(base: dict[str, float]) -> None:
-    made = measure(base, base, sign=-1)
-    assert made is not None and made.change == 0 and made.error == pytest.approx(0, abs=1e-12)
-    assert str(made.change) == "0.0"
+    result = measure(base, base, sign=-1)
+    assert result is not None and result.change == 0 and result.error == pytest.approx(0, abs=1e-12)
+    assert str(result.change) == "0.0"
 
 
 @given(losses, st.floats(0.1, 3))
@@ -61,20 +61,20 @@ def test_a_common_factor_is_the_change_and_has_no_error(base: dict[str, float], 
     assert learned.error == pytest.approx(0, abs=1e-6)
 
 
-def test_the_standard_error_is_that_of_resampled_pictures() -> None:
+def test_the_standard_error_is_that_of_resampled_images() -> None:
     rng = np.random.default_rng(0)
     before = rng.uniform(0.05, 0.4, 200)
     after = before * rng.normal(0.8, 0.2, 200) + rng.normal(0, 0.02, 200)
     names = [str(n) for n in range(200)]
-    made = measure(
+    result = measure(
         dict(zip(names, before.tolist(), strict=True)), dict(zip(names, after.tolist(), strict=True)), sign=-1
     )
     chosen = rng.integers(0, 200, (4000, 200))
     bootstrap = (1 - after[chosen].mean(1) / before[chosen].mean(1)).std()
-    assert made is not None and made.error == pytest.approx(bootstrap, rel=0.08)
+    assert result is not None and result.error == pytest.approx(bootstrap, rel=0.08)
 
 
-def test_one_picture_has_no_error_and_none_has_no_measure() -> None:
+def test_one_image_has_no_error_and_none_has_no_measure() -> None:
     one = measure({"a": 0.5}, {"a": 0.4}, sign=-1)
     assert one is not None and one.error is None and one.change == pytest.approx(0.2)
     assert measure({}, {}, sign=1) is None
@@ -96,19 +96,24 @@ def run(
 
 @pytest.mark.slow
 def test_measured_from_outside_a_run_is_what_it_says_itself(run: Path, tiny_base: str, heldout: Path) -> None:
-    made = compare_models(find_trained_model(run), tiny_base, read_heldout(heldout, 32, 8, 1, True), SETTINGS, silent)
+    evaluation = compare_models(
+        find_trained_model(run), tiny_base, read_heldout(heldout, 32, 8, 1, True), SETTINGS, silent
+    )
     own = json.loads((run / "evaluation.json").read_text())
-    assert made.learned is not None and made.forgotten is not None
+    assert evaluation.learned is not None and evaluation.forgotten is not None
     last = own["points"][-1]
-    assert made.learned.change == pytest.approx(last["learned"]["change"], abs=1e-6) and made.learned.change > 0
-    assert made.forgotten.change == pytest.approx(last["forgotten"]["change"], abs=1e-6)
+    assert (
+        evaluation.learned.change == pytest.approx(last["learned"]["change"], abs=1e-6)
+        and evaluation.learned.change > 0
+    )
+    assert evaluation.forgotten.change == pytest.approx(last["forgotten"]["change"], abs=1e-6)
     for kind, losses in own["base"].items():
-        assert made.base[kind] == pytest.approx(losses, rel=1e-6)
+        assert evaluation.base[kind] == pytest.approx(losses, rel=1e-6)
     for kind, losses in own["now"][str(last["images_seen"])].items():
-        assert made.now[kind] == pytest.approx(losses, rel=1e-6)
-    assert json.loads(json.dumps(made.to_dict()))["learned"]["images"] == 2
+        assert evaluation.now[kind] == pytest.approx(losses, rel=1e-6)
+    assert json.loads(json.dumps(evaluation.to_dict()))["learned"]["images"] == 2
     unaveraged = evaluate(run, tiny_base, heldout, SETTINGS.model_copy(update={"use_ema": False}))
-    assert unaveraged.learned is not None and abs(unaveraged.learned.change - made.learned.change) > 1e-3
+    assert unaveraged.learned is not None and abs(unaveraged.learned.change - evaluation.learned.change) > 1e-3
 
 
 def test_what_training_measured_is_not_measured_again(run: Path, tiny_base: str, heldout: Path) -> None:
@@ -117,12 +122,12 @@ def test_what_training_measured_is_not_measured_again(run: Path, tiny_base: str,
         "from dreamloom.train.evaluate.config import EvaluateConfig\n"
         "from dreamloom.train.evaluate.evaluate import evaluate\n"
         f"config = EvaluateConfig.model_validate_json({SETTINGS.model_dump_json()!r})\n"
-        f"made = evaluate(Path({str(run)!r}), {tiny_base!r}, Path({str(heldout)!r}), config)\n"
-        "print(json.dumps([made.now, 'torch' in sys.modules]))"
+        f"evaluation = evaluate(Path({str(run)!r}), {tiny_base!r}, Path({str(heldout)!r}), config)\n"
+        "print(json.dumps([evaluation.now, 'torch' in sys.modules]))"
     )
     house = Path(__file__).parents[3]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=house)
-    now, with_torch = json.loads(done.stdout)
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=house)
+    now, with_torch = json.loads(process.stdout)
     assert list(json.loads((run / "evaluation.json").read_text())["now"].values()) == [now]
     assert not with_torch
     assert evaluate(run, tiny_base, heldout, SETTINGS.model_copy(update={"seed": 1})).now != now
@@ -155,10 +160,10 @@ def test_the_best_checkpoint_outlives_the_newer_ones(
     tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Callable[..., TrainConfig]
 ) -> None:
     """Learning at a rate that ruins the model: what was best comes early."""
-    made = config(
+    settings = config(
         base=tiny_base, learning_rate=0.02, text_encoder_learning_rate=0.02, max_train_steps=8, evaluate_every_n_steps=1
     )
-    train(folder, tmp_path / "run", made, heldout)
+    train(folder, tmp_path / "run", settings, heldout)
     points = json.loads((tmp_path / "run" / "evaluation.json").read_text())["points"]
     best, last = best_point(points), points[-1]["images_seen"]
     assert best is not None and best < last
@@ -167,13 +172,13 @@ def test_the_best_checkpoint_outlives_the_newer_ones(
 
 
 def test_a_model_learned_and_forgot_nothing_against_itself(tiny_base: str, heldout: Path) -> None:
-    made = evaluate(tiny_base, tiny_base, heldout, SETTINGS)
-    assert made.learned is not None and made.forgotten is not None
-    assert (made.learned.change, made.forgotten.change) == (0, 0)
-    assert made.base == made.now
+    evaluation = evaluate(tiny_base, tiny_base, heldout, SETTINGS)
+    assert evaluation.learned is not None and evaluation.forgotten is not None
+    assert (evaluation.learned.change, evaluation.forgotten.change) == (0, 0)
+    assert evaluation.base == evaluation.now
 
 
-def test_a_pictures_loss_depends_neither_on_its_batch_nor_on_its_name(
+def test_an_images_loss_depends_neither_on_its_batch_nor_on_its_name(
     tiny_base: str, heldout: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(heldout, tmp_path / "held")
@@ -191,7 +196,7 @@ def test_a_pictures_loss_depends_neither_on_its_batch_nor_on_its_name(
 
 
 @pytest.mark.slow
-def test_held_out_pictures_are_shown_as_the_run_shows_its_own(
+def test_held_out_images_are_shown_as_the_run_shows_its_own(
     tiny_base: str, folder: Path, tmp_path: Path, config: Callable[..., TrainConfig]
 ) -> None:
     """A small, wide image: not enlarged it has a bucket of its own, and on a colour its loss is that inside it."""
@@ -201,13 +206,13 @@ def test_held_out_pictures_are_shown_as_the_run_shows_its_own(
     ways: list[dict[str, Any]] = [{}, small, white, black, {**white, **small}]
     settings = [SETTINGS.model_copy(update=way) for way in ways]
     losses = [evaluate(tiny_base, tiny_base, tmp_path / "held", way).base["training"]["a/wide.png"] for way in settings]
-    assert len(set(losses)) == len(ways), "each way of showing it is another picture"
+    assert len(set(losses)) == len(ways), "each way of showing it is another image"
     run = tmp_path / "run"
     train(folder, run, config(base=tiny_base, max_train_steps=1, **ways[-1]), tmp_path / "held")
     assert json.loads((run / "evaluation.json").read_text())["base"]["training"]["a/wide.png"] == losses[-1]
 
 
-def test_a_padded_held_out_pictures_loss_is_that_inside_it(tiny_base: str, tmp_path: Path) -> None:
+def test_a_padded_held_out_images_loss_is_that_inside_it(tiny_base: str, tmp_path: Path) -> None:
     """64 × 24 in a bucket of 32 × 32 covers the rows 3 and 4 of 8 whole."""
     (tmp_path / "training").mkdir()
     Image.new("RGB", (64, 24), "teal").save(tmp_path / "training" / "x.png")
@@ -231,20 +236,20 @@ def test_a_padded_held_out_pictures_loss_is_that_inside_it(tiny_base: str, tmp_p
 
 def test_one_kind_alone_is_measured_alone(tiny_base: str, heldout: Path, tmp_path: Path) -> None:
     shutil.copytree(heldout / "training", tmp_path / "training")
-    made = evaluate(tiny_base, tiny_base, tmp_path, SETTINGS)
-    assert made.learned is not None and made.forgotten is None
+    evaluation = evaluate(tiny_base, tiny_base, tmp_path, SETTINGS)
+    assert evaluation.learned is not None and evaluation.forgotten is None
     (tmp_path / "ground_truth").mkdir()
     assert evaluate(tiny_base, tiny_base, tmp_path, SETTINGS).forgotten is None
 
 
-def test_broken_held_out_pictures_are_named(tiny_base: str, heldout: Path, tmp_path: Path) -> None:
+def test_broken_held_out_images_are_named(tiny_base: str, heldout: Path, tmp_path: Path) -> None:
     shutil.copytree(heldout, tmp_path / "held")
     first, second = sorted((tmp_path / "held" / "ground_truth" / "ground").iterdir())[:2]
     first.write_bytes(first.read_bytes()[:150])
-    second.write_text("no picture")
-    made = evaluate(tiny_base, tiny_base, tmp_path / "held", SETTINGS)
-    assert made.forgotten is not None and made.forgotten.images == 1
-    assert {line.split("(")[1] for line in made.problems} == {"truncated)", "not_an_image)"}
+    second.write_text("no image")
+    evaluation = evaluate(tiny_base, tiny_base, tmp_path / "held", SETTINGS)
+    assert evaluation.forgotten is not None and evaluation.forgotten.images == 1
+    assert {line.split("(")[1] for line in evaluation.problems} == {"truncated)", "not_an_image)"}
 
 
 def test_what_is_not_there_is_the_users_error(tiny_base: str, heldout: Path, tmp_path: Path) -> None:

@@ -33,10 +33,10 @@ def test_prompts_are_read_anew_and_the_grid_has_the_rows_of_the_newest(
         if "images/s" in note and done == 6:
             file.write_text("something else\na scene\n")
 
-    made = config(
+    settings = config(
         base=tiny_base, sample_prompts=[], sample_prompts_file=file, sample_every_n_steps=2, max_train_steps=6, epochs=9
     )
-    assert train(folder, run, made, progress=change).finished
+    assert train(folder, run, settings, progress=change).finished
     samples = sorted((run / "samples").iterdir())
     assert [prompts_of(path)[0] for path in samples] == ["a thing", "a thing", "something else", "something else"]
     assert prompts_of(samples[0]) == ["a thing", "a scene"]
@@ -45,7 +45,7 @@ def test_prompts_are_read_anew_and_the_grid_has_the_rows_of_the_newest(
         assert np.array_equal(np.asarray(grid)[newest.height :, GRID_LABEL:], np.asarray(newest))
 
 
-def test_a_picture_hangs_on_its_noise_and_on_how_it_is_guided(tiny_base: str, tmp_path: Path, config: Config) -> None:
+def test_an_image_depends_on_its_noise_and_on_how_it_is_guided(tiny_base: str, tmp_path: Path, config: Config) -> None:
     def drawn(name: str, number: int, **changes: float) -> bytes:
         draw_each("a thing", {number: tmp_path / name}, config(base=tiny_base, **changes), silent)
         return (tmp_path / name).read_bytes()

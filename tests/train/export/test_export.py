@@ -81,19 +81,19 @@ def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool
 @pytest.mark.parametrize(("levels", "layers"), [(4, 2), (2, 1)])
 def test_diffusers_finds_every_layer_under_its_original_name(shape: str, levels: int, layers: int) -> None:
     unet, vae, text = unet_of(shape), vae_of(levels, layers), text_of("gelu" if shape == "sd 2" else "quick_gelu")
-    made = to_original_keys(unet.state_dict(), vae.state_dict(), text.state_dict(), open_clip=shape == "sd 2")
-    assert same(reference.convert_ldm_unet_checkpoint(dict(made), dict(unet.config)), unet.state_dict())
-    assert same(reference.convert_ldm_vae_checkpoint(dict(made), dict(vae.config)), vae.state_dict())
+    weights = to_original_keys(unet.state_dict(), vae.state_dict(), text.state_dict(), open_clip=shape == "sd 2")
+    assert same(reference.convert_ldm_unet_checkpoint(dict(weights), dict(unet.config)), unet.state_dict())
+    assert same(reference.convert_ldm_vae_checkpoint(dict(weights), dict(vae.config)), vae.state_dict())
     if shape == "sd 2":
-        read = reference.convert_open_clip_checkpoint(text, dict(made))
+        read = reference.convert_open_clip_checkpoint(text, dict(weights))
     else:
-        read = reference.convert_ldm_clip_checkpoint(dict(made))
+        read = reference.convert_ldm_clip_checkpoint(dict(weights))
     read = {key.removeprefix("text_model."): value for key, value in read.items()}
     assert same(read, text.state_dict())
 
 
 def test_known_names_of_stable_diffusion_1() -> None:
-    made = to_original_keys(
+    weights = to_original_keys(
         unet_of("sd 1").state_dict(), vae_of(4, 2).state_dict(), text_of("quick_gelu").state_dict(), open_clip=False
     )
     assert {
@@ -105,8 +105,8 @@ def test_known_names_of_stable_diffusion_1() -> None:
         "first_stage_model.decoder.up.3.block.0.norm1.weight",
         "first_stage_model.encoder.mid.attn_1.q.weight",
         "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight",
-    } <= made.keys()
-    assert made["first_stage_model.encoder.mid.attn_1.q.weight"].ndim == 4
+    } <= weights.keys()
+    assert weights["first_stage_model.encoder.mid.attn_1.q.weight"].ndim == 4
 
 
 @pytest.mark.slow
@@ -124,28 +124,28 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, folder: Pa
 
 
 def test_an_export_opens_with_diffusers_and_holds_the_trained_weights(trained: Path, tmp_path: Path) -> None:
-    made = export(trained, tmp_path / "model", ExportConfig(dtype="fp32", use_ema=False))
+    exported = export(trained, tmp_path / "model", ExportConfig(dtype="fp32", use_ema=False))
     weights = load_file(list_checkpoints(trained)[-1] / "weights.safetensors")
-    assert made.changed and made.single_file and made.bytes > 0
+    assert exported.changed and exported.single_file and exported.bytes > 0
     for pipeline in (
-        StableDiffusionPipeline.from_pretrained(made.folder),
-        StableDiffusionPipeline.from_single_file(made.single_file, config=made.folder, local_files_only=True),
+        StableDiffusionPipeline.from_pretrained(exported.folder),
+        StableDiffusionPipeline.from_single_file(exported.single_file, config=exported.folder, local_files_only=True),
     ):
         for name in ("unet", "text_encoder"):
             own = getattr(pipeline, name).state_dict()
             trained_part = {k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")}
             assert trained_part and all(torch.equal(own[key], value) for key, value in trained_part.items())
-    picture = pipeline("a thing", num_inference_steps=1, height=32, width=32, output_type="np").images
-    assert picture.shape == (1, 32, 32, 3)
+    image = pipeline("a thing", num_inference_steps=1, height=32, width=32, output_type="np").images
+    assert image.shape == (1, 32, 32, 3)
 
 
 def test_halves_and_averages_are_written_where_they_are_asked_for(trained: Path, tmp_path: Path) -> None:
-    made = export(list_checkpoints(trained)[-1], tmp_path / "model", ExportConfig(single_file=False))
-    assert made.single_file is None and not made.note
-    written = load_file(Path(made.folder) / "unet" / "diffusion_pytorch_model.safetensors")
+    exported = export(list_checkpoints(trained)[-1], tmp_path / "model", ExportConfig(single_file=False))
+    assert exported.single_file is None and not exported.note
+    written = load_file(Path(exported.folder) / "unet" / "diffusion_pytorch_model.safetensors")
     average = load_file(list_checkpoints(trained)[-1] / "average.safetensors")
     assert all(torch.equal(written[key], average[f"unet.{key}"].half()) for key in written)
-    text = load_file(Path(made.folder) / "text_encoder" / "model.safetensors")
+    text = load_file(Path(exported.folder) / "text_encoder" / "model.safetensors")
     assert all(key.startswith("text_model.") for key in text), "transformers before 5 look for these names"
 
 
@@ -160,14 +160,14 @@ def test_the_same_export_is_not_made_twice_and_another_one_replaces_it(trained: 
 def test_an_export_that_is_there_needs_no_torch(trained: Path, tmp_path: Path) -> None:
     export(trained, tmp_path / "model", ExportConfig(single_file=False))
     code = (
-        "import sys; from pathlib import Path; from dreamloom.train.export.config import ExportConfig\n"
+        "import sys; from dreamloom.train.export.config import ExportConfig\n"
         "from dreamloom.train.export.export import export\n"
-        f"done = export(Path({str(trained)!r}), Path({str(tmp_path / 'model')!r}), ExportConfig(single_file=False))\n"
-        "print(done.changed, 'torch' in sys.modules)"
+        f"summary = export({str(trained)!r}, {str(tmp_path / 'model')!r}, ExportConfig(single_file=False))\n"
+        "print(summary.changed, 'torch' in sys.modules)"
     )
     house = Path(__file__).parents[3]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=house)
-    assert done.stdout.strip() == "False False"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=house)
+    assert process.stdout.strip() == "False False"
 
 
 @pytest.mark.slow
@@ -188,9 +188,9 @@ def test_a_vae_without_original_names_exports_in_diffusers_format_alone(
             resolution=32,
         ),
     )
-    made = export(run, tmp_path / "model", ExportConfig())
-    assert made.single_file is None and "AutoencoderTiny" in made.note
-    assert isinstance(StableDiffusionPipeline.from_pretrained(made.folder).vae, AutoencoderTiny)
+    exported = export(run, tmp_path / "model", ExportConfig())
+    assert exported.single_file is None and "AutoencoderTiny" in exported.note
+    assert isinstance(StableDiffusionPipeline.from_pretrained(exported.folder).vae, AutoencoderTiny)
 
 
 def test_nothing_of_the_users_is_replaced(trained: Path, tmp_path: Path) -> None:

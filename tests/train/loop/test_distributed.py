@@ -48,9 +48,9 @@ def start(run, environment):
     child = os.fork()
     if child == 0:
         os.environ |= environment
-        own = {"latent_cache": Path(place) / f"{run} cache"}  # one process fills a cache at a time
-        made = TrainConfig.model_validate_json(config).model_copy(update=own)
-        train(Path(folder), Path(place) / run, made, Path(heldout))
+        own_cache = {"latent_cache": Path(place) / f"{run} cache"}  # one process fills a cache at a time
+        settings = TrainConfig.model_validate_json(config).model_copy(update=own_cache)
+        train(Path(folder), Path(place) / run, settings, Path(heldout))
         os._exit(0)
     return child
 
@@ -58,8 +58,8 @@ with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = str(free.getsockname()[1])
 meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-alone = start("one", {})
-both = [start("two", {**meeting, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+alone = start("single", {})
+both = [start("pair", {**meeting, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
 print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in (alone, *both)])
 """
 
@@ -67,21 +67,21 @@ print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in (alone, *
 def test_two_processes_with_half_the_batch_each_equal_one(
     tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
 ) -> None:
-    made = config(base=tiny_base, **SHARED)
-    given = [str(folder), str(tmp_path), str(heldout), made.model_dump_json()]
-    done = subprocess.run([sys.executable, "-c", TRAINER, *given], capture_output=True, text=True, cwd=HOUSE)
-    assert done.stdout.split("\n")[0] == "[0, 0, 0]", done.stderr
-    one, two = (list_checkpoints(tmp_path / name)[-1] for name in ("one", "two"))
+    settings = config(base=tiny_base, **SHARED)
+    arguments = [str(folder), str(tmp_path), str(heldout), settings.model_dump_json()]
+    process = subprocess.run([sys.executable, "-c", TRAINER, *arguments], capture_output=True, text=True, cwd=HOUSE)
+    assert process.stdout.split("\n")[0] == "[0, 0, 0]", process.stderr
+    single, pair = (list_checkpoints(tmp_path / name)[-1] for name in ("single", "pair"))
     for file in ("weights.safetensors", "average.safetensors"):
-        ours, theirs = load_file(one / file), load_file(two / file)
+        ours, theirs = load_file(single / file), load_file(pair / file)
         assert ours.keys() == theirs.keys()
         for name, value in ours.items():
             assert torch.allclose(theirs[name], value, atol=2e-5), name
-    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("one", "two")]
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("single", "pair")]
     assert len(logs[0]) == len(logs[1]) > 2
     for ours_line, theirs_line in zip(*(map(json.loads, log) for log in logs), strict=True):
         assert theirs_line == pytest.approx(ours_line, rel=1e-3)
-    learned = [summary.learned for name in ("one", "two") if (summary := read_summary(tmp_path / name))]
+    learned = [summary.learned for name in ("single", "pair") if (summary := read_summary(tmp_path / name))]
     assert learned == pytest.approx([learned[0]] * 2, rel=1e-2)
 
 

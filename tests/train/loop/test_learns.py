@@ -21,10 +21,10 @@ def learned(
     """`learned(name, changes)`: of a short run."""
 
     def run(name: str, changes: dict[str, Any]) -> float:
-        made = config(
+        settings = config(
             **{"base": tiny_base, "epochs": 6, "checkpoint_every_n_steps": 100, "log_every_n_steps": 100, **changes}
         )
-        summary = train(folder, tmp_path / name, made, heldout)
+        summary = train(folder, tmp_path / name, settings, heldout)
         assert summary.finished and summary.learned is not None
         return summary.learned
 

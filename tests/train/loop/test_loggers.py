@@ -18,16 +18,16 @@ def test_tensorboard_has_the_curves_and_the_samples(
     tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Callable[..., TrainConfig]
 ) -> None:
     train(folder, tmp_path / "run", config(base=tiny_base, max_train_steps=2), heldout)
-    found = EventAccumulator(str(tmp_path / "run" / "logs"))
-    found.Reload()
-    assert set(found.Tags()["scalars"]) == {
+    events = EventAccumulator(str(tmp_path / "run" / "logs"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == {
         *(f"train/{name}" for name in ("loss", "gradient", "rate")),
         *(f"speed/{name}" for name in ("images_per_second", "data_wait", "peak_memory_gb")),
         *(f"evaluation/{name}" for name in ("learned", "forgotten")),
     }
-    assert [event.step for event in found.Scalars("train/loss")] == [1, 2]
-    assert found.Scalars("speed/peak_memory_gb")[-1].value > 0.05
-    assert found.Tags()["images"] == ["samples"]
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2]
+    assert events.Scalars("speed/peak_memory_gb")[-1].value > 0.05
+    assert events.Tags()["images"] == ["samples"]
 
 
 @pytest.mark.slow
@@ -42,8 +42,8 @@ def test_weights_and_biases_keeps_a_run_offline(tmp_path: Path) -> None:
     )
     environment = {"WANDB_MODE": "offline", "PYTHONPATH": str(HOUSE), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     run = tmp_path / "run"
-    done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert not done.stdout, "the terminal is the progress bar's"
-    (kept,) = (run / "logs" / "wandb").glob("offline-run-*/run-*.wandb")
-    assert b"train/loss" in kept.read_bytes()
+    process = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True, env=environment)
+    assert process.returncode == 0, process.stderr
+    assert not process.stdout, "the terminal is the progress bar's"
+    (log,) = (run / "logs" / "wandb").glob("offline-run-*/run-*.wandb")
+    assert b"train/loss" in log.read_bytes()

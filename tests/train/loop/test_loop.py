@@ -91,21 +91,21 @@ def outcome(run: Path) -> dict[str, Any]:
     }
 
 
-def assert_same(one: Any, other: Any) -> None:
+def assert_same(left: Any, right: Any) -> None:
     """Equal, tensors bit for bit."""
-    assert type(one) is type(other)
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, list):
-        assert len(one) == len(other)
-        for a, b in zip(one, other, strict=True):
+    assert type(left) is type(right)
+    if isinstance(left, dict):
+        assert left.keys() == right.keys()
+        for key in left:
+            assert_same(left[key], right[key])
+    elif isinstance(left, list):
+        assert len(left) == len(right)
+        for a, b in zip(left, right, strict=True):
             assert_same(a, b)
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
+    elif isinstance(left, torch.Tensor):
+        assert torch.equal(left, right)
     else:
-        assert one == other
+        assert left == right
 
 
 def test_a_run_leaves_what_it_promises(undisturbed: Path) -> None:
@@ -130,11 +130,11 @@ def test_asked_to_stop_it_saves_and_goes_on_to_the_same_bits(
     undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
 ) -> None:
     run = tmp_path / "run"
-    made = config(base=tiny_base, **EVERYTHING)
+    settings = config(base=tiny_base, **EVERYTHING)
     for what, at in [("encoding images", 1), ("evaluating", 3), ("images/s", 4), ("images/s", 12), ("drawing", 0)]:
-        assert not train(folder, run, made, heldout, stopping(what, at)).finished
+        assert not train(folder, run, settings, heldout, stopping(what, at)).finished
         assert read_summary(run) is None
-    assert train(folder, run, made, heldout).finished
+    assert train(folder, run, settings, heldout).finished
     assert_same(outcome(run), outcome(undisturbed))
 
 
@@ -161,13 +161,13 @@ def test_asked_to_stop_it_saves_and_goes_on_to_the_same_bits(
 def test_other_optimizers_and_weights_go_on_to_the_same_bits_too(
     tiny_base: str, folder: Path, tmp_path: Path, config: Config, changes: dict[str, Any]
 ) -> None:
-    made = config(base=tiny_base, epochs=3, max_train_steps=6, latent_cache=tmp_path / "latents", **changes)
+    settings = config(base=tiny_base, epochs=3, max_train_steps=6, latent_cache=tmp_path / "latents", **changes)
     ends = []
     for name, stops in (("whole", []), ("stopped", [4, 9])):
         run = tmp_path / name
         for at in stops:
-            assert not train(folder, run, made, None, stopping("images/s", at)).finished
-        assert train(folder, run, made).finished
+            assert not train(folder, run, settings, None, stopping("images/s", at)).finished
+        assert train(folder, run, settings).finished
         ends.append([file.read_bytes() for file in sorted(list_checkpoints(run)[-1].glob("*.safetensors"))])
         ends[-1].append((run / "log.jsonl").read_bytes())
     assert ends[0] == ends[1]
@@ -175,15 +175,15 @@ def test_other_optimizers_and_weights_go_on_to_the_same_bits_too(
 
 def stopping(what: str, at: int) -> Progress:
     """A progress that sends SIGTERM, as a scheduler would, when the work that it names has come so far."""
-    asked = False
+    sent = False
 
-    def ask(done: int, total: int | None, note: str = "") -> None:
-        nonlocal asked
-        if what in note and done >= at and not asked:
-            asked = True
+    def send(done: int, total: int | None, note: str = "") -> None:
+        nonlocal sent
+        if what in note and done >= at and not sent:
+            sent = True
             os.kill(os.getpid(), signal.SIGTERM)
 
-    return ask
+    return send
 
 
 KILLER = """
@@ -225,12 +225,12 @@ def test_killed_at_any_write_it_goes_on_to_the_same_bits(
     undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
 ) -> None:
     """Each child is killed, -9, just before its nth write; the next goes on from what it left."""
-    made = config(base=tiny_base, **EVERYTHING).model_dump_json()
-    given = [str(folder), str(tmp_path / "run"), str(heldout), made]
-    done = subprocess.run(
-        [sys.executable, "-c", KILLER, *given], stdout=subprocess.PIPE, text=True, cwd=HOUSE, timeout=300
+    settings = config(base=tiny_base, **EVERYTHING).model_dump_json()
+    arguments = [str(folder), str(tmp_path / "run"), str(heldout), settings]
+    process = subprocess.run(
+        [sys.executable, "-c", KILLER, *arguments], stdout=subprocess.PIPE, text=True, cwd=HOUSE, timeout=300
     )
-    ends = [int(line) for line in done.stdout.split()]
+    ends = [int(line) for line in process.stdout.split()]
     assert ends.count(-signal.SIGKILL) >= 4, "most of the moments lie inside a run"
     assert ends[-1] == 0
     assert_same(outcome(tmp_path / "run"), outcome(undisturbed))
@@ -247,17 +247,17 @@ def test_the_number_of_workers_does_not_matter(
 def test_a_finished_run_is_not_run_again_and_needs_no_torch(
     undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, config: Config
 ) -> None:
-    made = config(base=tiny_base, **EVERYTHING).model_dump_json()
+    settings = config(base=tiny_base, **EVERYTHING).model_dump_json()
     code = (
         "import sys; from pathlib import Path; from dreamloom.train.loop.loop import train\n"
         "from dreamloom.train.config import TrainConfig\n"
-        f"done = train(Path({str(folder)!r}), Path({str(undisturbed)!r}),"
-        f" TrainConfig.model_validate_json({made!r}), Path({str(heldout)!r}))\n"
-        "print(done.finished, [m for m in ('torch', 'diffusers', 'matplotlib') if m in sys.modules])"
+        f"summary = train(Path({str(folder)!r}), Path({str(undisturbed)!r}),"
+        f" TrainConfig.model_validate_json({settings!r}), Path({str(heldout)!r}))\n"
+        "print(summary.finished, [m for m in ('torch', 'diffusers', 'matplotlib') if m in sys.modules])"
     )
     before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HOUSE)
-    assert done.stdout.strip() == "True []"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HOUSE)
+    assert process.stdout.strip() == "True []"
     assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")} == before
 
 
@@ -284,19 +284,19 @@ def test_a_run_folder_belongs_to_one_config_and_one_folder(
     assert train(folder, undisturbed, faster, heldout).finished, "what is beside the weights makes no other run"
 
 
-def test_a_loss_that_is_no_number_names_the_pictures_and_keeps_the_checkpoint(
+def test_a_loss_that_is_no_number_names_the_images_and_keeps_the_checkpoint(
     tiny_base: str, folder: Path, tmp_path: Path, config: Config
 ) -> None:
     """One image's cached latent turns to NaN while the run rests, its checksum with it."""
     run = tmp_path / "run"
-    made = config(base=tiny_base, epochs=3, log_every_n_steps=50, checkpoint_every_n_steps=100)
+    settings = config(base=tiny_base, epochs=3, log_every_n_steps=50, checkpoint_every_n_steps=100)
 
-    assert not train(folder, run, made, None, stopping("images/s", 10)).finished
+    assert not train(folder, run, settings, None, stopping("images/s", 10)).finished
     weights = {file.name: file.read_bytes() for file in list_checkpoints(run)[-1].iterdir()}
     for shard in (tmp_path / ".latents").rglob("*.safetensors"):
         poison(shard)
     with pytest.raises(UserError, match=r"not a number at step \d+ \(images: .*\.png\).*checkpoints/10 is the last"):
-        train(folder, run, made, None)
+        train(folder, run, settings, None)
     assert {file.name: file.read_bytes() for file in list_checkpoints(run)[-1].iterdir()} == weights
 
 
@@ -305,8 +305,8 @@ def test_a_full_disk_leaves_the_last_checkpoint_to_go_on_from(
     undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
 ) -> None:
     run = tmp_path / "run"
-    made = config(base=tiny_base, **EVERYTHING)
-    assert not train(folder, run, made, heldout, stopping("images/s", 8)).finished
+    settings = config(base=tiny_base, **EVERYTHING)
+    assert not train(folder, run, settings, heldout, stopping("images/s", 8)).finished
     before = {file: file.read_bytes() for file in list_checkpoints(run)[-1].iterdir()}
     weights = len(before[list_checkpoints(run)[-1] / "weights.safetensors"])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -318,19 +318,19 @@ def test_a_full_disk_leaves_the_last_checkpoint_to_go_on_from(
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
         try:
             with pytest.raises(UserError, match=said):
-                train(folder, run, made, heldout)
+                train(folder, run, settings, heldout)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert {file: file.read_bytes() for file in before} == before
-    assert train(folder, run, made, heldout).finished
+    assert train(folder, run, settings, heldout).finished
     assert_same(outcome(run), outcome(undisturbed))
 
 
 def test_a_gpu_that_is_full_is_one_sentence(tiny_base: str, folder: Path, tmp_path: Path, config: Config) -> None:
-    made = config(base=tiny_base)
+    settings = config(base=tiny_base)
     with (
         pytest.raises(UserError, match=r"memory is full \(by estimate .* GiB are needed\); lower batch"),
-        open_session(read_dataset(folder, 32, 8, 1), {}, tmp_path / "run", made, silent, SINGLE_PROCESS),
+        open_session(read_dataset(folder, 32, 8, 1), {}, tmp_path / "run", settings, silent, SINGLE_PROCESS),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 
@@ -339,8 +339,8 @@ def poison(shard: Path) -> None:
     save_shard(shard, {key: torch.full_like(value, torch.nan) for key, value in load_file(shard).items()})
 
 
-def test_a_broken_picture_is_left_out_and_named(tiny_base: str, folder: Path, tmp_path: Path, config: Config) -> None:
-    mine = tmp_path / "pictures"
+def test_a_broken_image_is_left_out_and_named(tiny_base: str, folder: Path, tmp_path: Path, config: Config) -> None:
+    mine = tmp_path / "images"
     for name in ("a_1.png", "a_2.png", "b_3.png"):
         (mine / "own").mkdir(parents=True, exist_ok=True)
         (mine / "own" / name).write_bytes((folder / "own" / f"a thing_{name[2]}.png").read_bytes())

@@ -25,9 +25,9 @@ INSTALLED = [*WITHOUT_CUDA, *(["adamw8bit"] if importlib.util.find_spec("bitsand
 def parameters(dtype: torch.dtype = torch.float32) -> list[nn.Parameter]:
     """A matrix, a vector and a convolution in channels_last."""
     generator = torch.Generator().manual_seed(0)
-    made = [torch.randn(shape, generator=generator) for shape in ((80, 60), (7,), (16, 8, 3, 3))]
-    made[2] = made[2].contiguous(memory_format=torch.channels_last)
-    return [nn.Parameter(one.to(dtype)) for one in made]
+    tensors = [torch.randn(shape, generator=generator) for shape in ((80, 60), (7,), (16, 8, 3, 3))]
+    tensors[2] = tensors[2].contiguous(memory_format=torch.channels_last)
+    return [nn.Parameter(tensor.to(dtype)) for tensor in tensors]
 
 
 def slope(ps: list[nn.Parameter], step: int) -> None:
@@ -51,25 +51,25 @@ def test_each_goes_on_as_if_it_had_not_been_stopped(name: str, weights: str) -> 
         pytest.skip("these need fp32")
     dtype = torch.float32 if weights == "fp32" else torch.bfloat16
     ps = parameters(dtype)
-    begun = [p.detach().clone() for p in ps]
-    one = optimizer(ps, name, weight_dtype=weights)
+    initial = [p.detach().clone() for p in ps]
+    whole = optimizer(ps, name, weight_dtype=weights)
     for step in range(3):
         slope(ps, step)
-        one.step(1.0, step)
+        whole.step(1.0, step)
     assert all(p.grad is None for p in ps)
-    stored = io.BytesIO()
-    torch.save(one.state_dict(), stored)
+    file = io.BytesIO()
+    torch.save(whole.state_dict(), file)
     other_ps = copy.deepcopy(ps)
     for step in range(3, 6):
         slope(ps, step)
-        one.step(0.5, step)
-    two = optimizer(other_ps, name, weight_dtype=weights)
-    two.load_state_dict(torch.load(io.BytesIO(stored.getvalue()), weights_only=True))
+        whole.step(0.5, step)
+    resumed = optimizer(other_ps, name, weight_dtype=weights)
+    resumed.load_state_dict(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
     for step in range(3, 6):
         slope(other_ps, step)
-        two.step(0.5, step)
+        resumed.step(0.5, step)
     assert all(torch.equal(p, q) for p, q in zip(ps, other_ps, strict=True))
-    assert all(bool(p.isfinite().all()) and not torch.equal(p, q) for p, q in zip(ps, begun, strict=True))
+    assert all(bool(p.isfinite().all()) and not torch.equal(p, q) for p, q in zip(ps, initial, strict=True))
 
 
 def test_adafactor_takes_a_convolution_for_a_matrix() -> None:
@@ -109,32 +109,32 @@ def test_a_schedule_free_average_is_what_the_library_would_evaluate() -> None:
 
 def test_prodigys_rate_is_the_one_that_it_found() -> None:
     ps = parameters()
-    made = optimizer(ps, "prodigy", learning_rate=1.0)
+    ours = optimizer(ps, "prodigy", learning_rate=1.0)
     for step in range(20):
         slope(ps, step)
-        made.step(1.0, step)
-    assert 1e-6 < made.learning_rate < 1.0
+        ours.step(1.0, step)
+    assert 1e-6 < ours.learning_rate < 1.0
 
 
 @given(st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False))
 def test_rounding_gives_a_neighbour_and_keeps_what_needs_none(value: float) -> None:
-    luck = torch.Generator().manual_seed(0)
-    found = round_stochastically(torch.full((64,), value), luck)
+    generator = torch.Generator().manual_seed(0)
+    rounded = round_stochastically(torch.full((64,), value), generator)
     exact = torch.tensor(value).bfloat16()
     if float(exact) == value:
-        assert (found == exact).all()
+        assert (rounded == exact).all()
     else:
-        low, high = sorted({float(f) for f in found})[0], sorted({float(f) for f in found})[-1]
+        low, high = sorted({float(f) for f in rounded})[0], sorted({float(f) for f in rounded})[-1]
         assert abs(high - low) <= max(abs(value) * 2**-7, 1e-38)
-        assert abs(float(found[0]) - value) <= max(abs(value) * 2**-7, 1e-38)
+        assert abs(float(rounded[0]) - value) <= max(abs(value) * 2**-7, 1e-38)
 
 
 def test_updates_too_small_for_bf16_arrive_on_average() -> None:
     (p,) = [nn.Parameter(torch.ones(200, 100, dtype=torch.bfloat16))]
-    made = optimizer([p], "adamw", weight_dtype="bf16", learning_rate=1e-4, weight_decay=0)
+    ours = optimizer([p], "adamw", weight_dtype="bf16", learning_rate=1e-4, weight_decay=0)
     for step in range(10):
         p.grad = torch.ones_like(p)
-        made.step(1.0, step)
+        ours.step(1.0, step)
     moved = float((1 - p.detach().float()).mean())
     assert moved == pytest.approx(1e-3, rel=0.1), "rounded to the nearest, nothing would have moved"
     assert math.isclose(float(torch.tensor(1 - 1e-4).bfloat16()), 1.0)

@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def made(tiny_base: str, folder: Path, config: Config) -> Callable[..., tuple[Trainer, list[LoadedBatch]]]:
+def make_trainer(tiny_base: str, folder: Path, config: Config) -> Callable[..., tuple[Trainer, list[LoadedBatch]]]:
     """A trainer as a session makes one, and the first batches of its run."""
 
     def make(**changes: Any) -> tuple[Trainer, list[LoadedBatch]]:
@@ -38,27 +38,30 @@ def made(tiny_base: str, folder: Path, config: Config) -> Callable[..., tuple[Tr
         data = read_dataset(folder, 32, 8, 1)
         latents = LatentCache(None, model.vae)
         assert not latents.add(data.samples, 2, views=CropPlanner(settings).all_views)
-        course = BatchSchedule(data, settings)
+        schedule = BatchSchedule(data, settings)
         texts = TextCache(model, None, frozen=settings.text_encoder_learning_rate == 0)
         texts.add(["", *(sample.caption for sample in data.samples)])
         loader = BatchLoader(data, latents, texts, settings, pin=False)
-        batches = [ready for group in loader.steps(course.batches_after(0)) for ready in group]
-        return Trainer(model, course.num_images, settings), batches
+        batches = [ready for group in loader.steps(schedule.batches_after(0)) for ready in group]
+        return Trainer(model, schedule.num_images, settings), batches
 
     return make
 
 
-Made = Callable[..., tuple[Trainer, list[LoadedBatch]]]
+MakeTrainer = Callable[..., tuple[Trainer, list[LoadedBatch]]]
 
 
-def test_accumulated_gradients_are_averaged(made: Made) -> None:
+def test_accumulated_gradients_are_averaged(make_trainer: MakeTrainer) -> None:
     """Twice the same batch is as good as once: neither the gradient nor the loss doubles."""
-    (once, batches), (twice, _) = made(max_grad_norm=1e9), made(max_grad_norm=1e9, gradient_accumulation_steps=2)
+    (once, batches), (twice, _) = (
+        make_trainer(max_grad_norm=1e9),
+        make_trainer(max_grad_norm=1e9, gradient_accumulation_steps=2),
+    )
     once.step(batches[:1])
     twice.step([batches[0], batches[0]])
-    (one,), (two,) = once.window.take(), twice.window.take()
-    assert two.loss == pytest.approx(one.loss, rel=1e-5)
-    assert two.gradient == pytest.approx(one.gradient, rel=1e-4)
+    (first,), (second,) = once.window.take(), twice.window.take()
+    assert second.loss == pytest.approx(first.loss, rel=1e-5)
+    assert second.gradient == pytest.approx(first.gradient, rel=1e-4)
     assert (once.images_seen, twice.images_seen) == (2, 4)
     assert (once.num_steps, twice.num_steps) == (1, 1)
 
@@ -73,8 +76,8 @@ def test_what_a_folder_says_of_its_loss_reaches_the_step(
     assert [(record["loss"], record["gradient"]) for record in records] == [(0, 0), (0, 0)]
 
 
-def test_clipping_covers_every_parameter(made: Made) -> None:
-    trainer, batches = made(max_grad_norm=1e-3)
+def test_clipping_covers_every_parameter(make_trainer: MakeTrainer) -> None:
+    trainer, batches = make_trainer(max_grad_norm=1e-3)
     caught: list[float] = []
 
     def look(optimizer: Any, *_: Any) -> None:
@@ -88,8 +91,8 @@ def test_clipping_covers_every_parameter(made: Made) -> None:
     assert len(groups) == 2 and sum(len(group["params"]) for group in groups) == len(trainer.parameters)
 
 
-def test_a_text_encoder_at_rate_0_stays_as_it_is_and_is_asked_once(made: Made) -> None:
-    trainer, batches = made(text_encoder_learning_rate=0.0)
+def test_a_text_encoder_at_rate_0_stays_as_it_is_and_is_asked_once(make_trainer: MakeTrainer) -> None:
+    trainer, batches = make_trainer(text_encoder_learning_rate=0.0)
     before = {key: value.clone() for key, value in trainer.model.text_encoder.state_dict().items()}
     unet = {key: value.clone() for key, value in trainer.model.unet.state_dict().items()}
     trainer.step(batches[:1])
@@ -98,8 +101,8 @@ def test_a_text_encoder_at_rate_0_stays_as_it_is_and_is_asked_once(made: Made) -
     assert all(ready.text.dtype == torch.float16 for ready in batches)
 
 
-def test_each_part_has_its_own_rate(made: Made) -> None:
-    trainer, batches = made(learning_rate=1e-3, text_encoder_learning_rate=1e-5, lr_warmup_images=20)
+def test_each_part_has_its_own_rate(make_trainer: MakeTrainer) -> None:
+    trainer, batches = make_trainer(learning_rate=1e-3, text_encoder_learning_rate=1e-5, lr_warmup_images=20)
     trainer.step(batches[:1])
     assert [group["lr"] for group in trainer.optimizer.inner.param_groups] == pytest.approx([1e-4, 1e-6])
 
@@ -110,8 +113,8 @@ def test_rates_are_functions_of_the_images_seen(config: Config) -> None:
     assert [lr_factor(cosine, seen, 100) for seen in (0, 50, 100)] == pytest.approx([1, 0.5, 0])
 
 
-def test_the_average_has_the_stated_half_life(made: Made) -> None:
-    trainer, batches = made(ema_half_life_images=2)
+def test_the_average_has_the_stated_half_life(make_trainer: MakeTrainer) -> None:
+    trainer, batches = make_trainer(ema_half_life_images=2)
     before = [p.detach().clone() for p in trainer.parameters]
     trainer.step(batches[:1])  # two images, one half-life
     assert trainer.average is not None
@@ -145,8 +148,8 @@ def test_dropped_captions_are_the_empty_one_in_the_stated_share(tiny_base: str, 
     assert torch.equal(tokens[0.3][~dropped[0.3]], tokens[0.0][~dropped[0.3]])
 
 
-def test_a_batchs_loss_does_not_depend_on_what_came_before(made: Made) -> None:
-    trainer, batches = made()
+def test_a_batchs_loss_does_not_depend_on_what_came_before(make_trainer: MakeTrainer) -> None:
+    trainer, batches = make_trainer()
     late = trainer.loss(batches[3]).detach()
     trainer.loss(batches[1])
     assert torch.equal(trainer.loss(batches[3]).detach(), late)
@@ -176,8 +179,8 @@ def test_a_batchs_loss_does_not_depend_on_what_came_before(made: Made) -> None:
         {"gradient_checkpointing": True},
     ],
 )
-def test_every_objective_and_precision_trains(made: Made, changes: dict[str, Any]) -> None:
-    trainer, batches = made(**changes)
+def test_every_objective_and_precision_trains(make_trainer: MakeTrainer, changes: dict[str, Any]) -> None:
+    trainer, batches = make_trainer(**changes)
     for batch in batches[:3]:
         trainer.step([batch])
     assert all(math.isfinite(record.loss) and record.gradient > 0 for record in trainer.window.take())
@@ -188,8 +191,8 @@ def test_every_objective_and_precision_trains(made: Made, changes: dict[str, Any
     assert all(p.dtype == kept_as for p in trainer.parameters)
 
 
-def test_gradient_checkpointing_gives_the_same_gradient(made: Made) -> None:
-    (plain, batches), (thrifty, _) = made(), made(gradient_checkpointing=True)
+def test_gradient_checkpointing_gives_the_same_gradient(make_trainer: MakeTrainer) -> None:
+    (plain, batches), (thrifty, _) = make_trainer(), make_trainer(gradient_checkpointing=True)
     plain.step(batches[:1])
     thrifty.step(batches[:1])
     assert thrifty.window.take()[0].gradient == pytest.approx(plain.window.take()[0].gradient, rel=1e-4)
@@ -205,8 +208,8 @@ def test_a_window_of_losses_finds_the_step_where_it_went_wrong(wrong: tuple[floa
     assert caught.value.step == 2
 
 
-def test_noise_differs_between_streams(made: Made) -> None:
-    trainer, _ = made()
+def test_noise_differs_between_streams(make_trainer: MakeTrainer) -> None:
+    trainer, _ = make_trainer()
     drawn = [
         noise.normal(key, torch.arange(2), (4, 4, 4))
         for key in [trainer.posterior_stream, *trainer.objective.streams.values()]
