@@ -1,1 +1,1 @@
-"""Captions: BLIP writes them; file names and sidecars hold them."""
+"""Captions: models generate them; file names, sidecars and other formats hold them."""
