@@ -13,6 +13,35 @@ _LOSS, _ADAPTERS, _HARDWARE = Group("Loss and noise"), Group("Adapters (LoRA)"),
 _CHECKPOINTS, _EVALUATION, _SAMPLES = Group("Checkpoints"), Group("Evaluation"), Group("Samples")
 _LOGGING, _CLASS_IMAGES = Group("Logging"), Group("Class images")
 
+# fields that several configs have, so that they mean the same in each
+Resolution = Annotated[
+    int, Field(ge=32, le=4096, description="Side of the square bucket, in pixels; no bucket has a larger area."), _DATA
+]
+BucketResoSteps = Annotated[
+    int, Field(ge=8, le=256, description="Bucket sides are multiples of this, in pixels."), _DATA
+]
+Upscale = Annotated[
+    bool, Field(description="Enlarge images smaller than their bucket; if off, choose a bucket that they fill."), _DATA
+]
+PadColor = Annotated[
+    str | None,
+    Field(
+        pattern="^#[0-9a-fA-F]{6}$",
+        description="Pad whole images with this color, such as #ffffff, instead of cropping them; padding does not "
+        "count in the loss. null: crop.",
+    ),
+    _DATA,
+]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16"],
+    Field(description="Arithmetic; auto: bf16 on a GPU that supports it, else fp32."),
+    _HARDWARE,
+]
+DeviceName = Annotated[
+    str, NO_RECIPE, Field(description="auto, cpu, cuda, cuda:1 or mps; auto: a GPU if there is one."), _HARDWARE
+]
+NumWorkers = Annotated[int, NO_RECIPE, Field(ge=1, le=256, description="Threads that decode images."), _HARDWARE]
+
 PRESETS: dict[str, dict[str, Any]] = {
     "8gb": {
         "weight_dtype": "bf16",
@@ -49,21 +78,10 @@ class TrainConfig(StageConfig):
         [], description="Name patterns of parameters to leave untrained, such as unet.down_blocks.*."
     )
 
-    resolution: Annotated[int, _DATA] = Field(
-        512, ge=32, le=4096, description="Side of the square bucket, in pixels; no bucket has a larger area."
-    )
-    bucket_reso_steps: Annotated[int, _DATA] = Field(
-        64, ge=8, le=256, description="Bucket sides are multiples of this, in pixels."
-    )
-    upscale: Annotated[bool, _DATA] = Field(
-        True, description="Enlarge images smaller than their bucket; if off, choose a bucket that they fill."
-    )
-    pad_color: Annotated[str | None, _DATA] = Field(
-        None,
-        pattern="^#[0-9a-fA-F]{6}$",
-        description="Pad whole images with this color, such as #ffffff, instead of cropping them; padding does not "
-        "count in the loss. null: crop.",
-    )
+    resolution: Resolution = 512
+    bucket_reso_steps: BucketResoSteps = 64
+    upscale: Upscale = True
+    pad_color: PadColor = None
     crop_jitter: Annotated[float, _DATA] = Field(
         0.0,
         ge=0,
@@ -181,26 +199,20 @@ class TrainConfig(StageConfig):
     preset: Annotated[Literal["8gb", "12gb", "24gb", "80gb"] | None, NO_RECIPE, _HARDWARE] = Field(
         None, description="Settings for a GPU with this much memory; settings given beside it win."
     )
-    precision: Annotated[Literal["auto", "fp32", "bf16"], _HARDWARE] = Field(
-        "auto", description="Arithmetic; auto: bf16 on a GPU that supports it, else fp32."
-    )
+    precision: Precision = "auto"
     weight_dtype: Annotated[Literal["fp32", "bf16"], _HARDWARE] = Field(
         "fp32",
         description="Storage of the weights. bf16 halves weights and gradients, and rounds updates stochastically; "
         "adapters are always fp32.",
     )
-    device: Annotated[str, NO_RECIPE, _HARDWARE] = Field(
-        "auto", description="auto, cpu, cuda, cuda:1 or mps; auto: a GPU if there is one."
-    )
+    device: DeviceName = "auto"
     gradient_checkpointing: Annotated[bool, _HARDWARE] = Field(
         False, description="Recompute activations in the backward pass to save memory."
     )
     compile: Annotated[bool, _HARDWARE] = Field(
         False, description="Compile the UNet with torch.compile: takes minutes for each bucket, then speeds up a GPU."
     )
-    num_workers: Annotated[int, NO_RECIPE, _HARDWARE] = Field(
-        4, ge=1, le=256, description="Threads that decode images."
-    )
+    num_workers: NumWorkers = 4
 
     checkpoint_every_n_steps: Annotated[int, NO_RECIPE, _CHECKPOINTS] = Field(
         500, ge=1, description="Save a checkpoint every N optimizer steps."
@@ -335,9 +347,7 @@ class DreamBoothConfig(StageConfig):
     sample_batch_size: Annotated[int, NO_RECIPE, _HARDWARE] = Field(
         4, ge=1, le=4096, description="Images drawn at a time."
     )
-    device: Annotated[str, NO_RECIPE, _HARDWARE] = Field(
-        "auto", description="auto, cpu, cuda, cuda:1 or mps; auto: a GPU if there is one."
-    )
+    device: DeviceName = "auto"
 
 
 def shared_settings(source: StageConfig, target: type[StageConfig]) -> dict[str, Any]:
