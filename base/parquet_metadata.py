@@ -21,6 +21,8 @@ def write_table(path: Path, rows: pa.Table, metadata: Mapping[str, str]) -> None
     """Writes a table atomically, with `metadata` and the format's version in its footer.
 
     Args:
+        path: the file to write.
+        rows: the table; its own metadata is dropped.
         metadata: name, without the prefix → value.
     """
     values = {"schema": TABLES.version, **metadata}
@@ -33,6 +35,7 @@ def read_metadata(path: Path, stage: str) -> dict[str, str]:
     """Reads the values that `write_table` stored; the rows are not read.
 
     Args:
+        path: a parquet file, or a path without a file.
         stage: what makes the table, for the error.
 
     Returns:

@@ -91,8 +91,8 @@ def _network() -> Iterator[Case]:
     yield Case("10", "https of a server that speaks http", "tls", good(), ("https://{at}/",))
     yield Case("11", "a redirect to itself", "too_many_redirects", moved("http://{at}/image.jpg"))
     for status in (301, 308):
-        there = once(moved("/image.jpg", status), good())
-        yield Case("12", f"redirected with {status}", "ok", there, shows=scene)
+        redirect = once(moved("/image.jpg", status), good())
+        yield Case("12", f"redirected with {status}", "ok", redirect, shows=scene)
     yield Case("13", "a redirect to a host whose robots.txt refuses", "opted_out", moved("http://127.0.1.1:{port}/x"))
     leaves = ("https://{secure}/{at}/image.jpg",)
     yield Case("14", "https that leads to http", "ok", good(), leaves, shows=scene)

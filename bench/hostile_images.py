@@ -146,8 +146,8 @@ def reserved_by_c2pa() -> bytes:
 
 def reserved_by_iptc() -> bytes:
     """A JPEG whose XMP says plus:DataMining."""
-    said = b"http://ns.useplus.org/ldf/vocab/DMI-PROHIBITED-AIMLTRAINING"
-    xmp = b'<rdf:Description xmlns:plus="http://ns.useplus.org/ldf/xmp/1.0/" plus:DataMining="%s"/>' % said
+    refusal = b"http://ns.useplus.org/ldf/vocab/DMI-PROHIBITED-AIMLTRAINING"
+    xmp = b'<rdf:Description xmlns:plus="http://ns.useplus.org/ldf/xmp/1.0/" plus:DataMining="%s"/>' % refusal
     return with_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + xmp)
 
 

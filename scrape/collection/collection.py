@@ -212,7 +212,13 @@ class Collection:
         """Writes a part atomically.
 
         Args:
+            table: the table that the part belongs to.
+            part: name of the part.
             rows: a pyarrow table, or dictionaries. Missing columns are null; columns not in the schema are errors.
+            recipe: how the part is made; it is stale when its stage would use another.
+            config: config of the stage, for readers of the part.
+            summary: counts of the rows.
+            models: fingerprints of the models used, by role.
 
         Raises:
             ValueError: a key that occurs twice, a column that the schema lacks, or a summary that does not add up.

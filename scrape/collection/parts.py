@@ -45,8 +45,12 @@ def make_parts(
     """Makes every stale part and commits it.
 
     Args:
+        collection: the collection to write to.
+        table: the table to make.
+        config: config of the stage, stored with each part.
         recipes: part → recipe, for all parts that the table should have.
         make: called once per stale part.
+        progress: receives the progress over all stale parts.
         parts: only these, for a scheduler that assigns parts one by one; None: all, and parts without a recipe are
             removed.
         models: fingerprints of the models that `make` uses, by role, stored with each part.

@@ -71,12 +71,12 @@ def test_rows_that_are_written_are_read(
 
 def test_columns_left_out_are_null_and_unknown_ones_are_refused(tmp_path: Path) -> None:
     collection = Collection(tmp_path)
-    one = Summary(rows=1, kept=1)
-    collection.write(Table.CANDIDATES, "00000", [{"key": "k"}], recipe="r", config=Config(), summary=one)
+    summary = Summary(rows=1, kept=1)
+    collection.write(Table.CANDIDATES, "00000", [{"key": "k"}], recipe="r", config=Config(), summary=summary)
     assert collection.read(Table.CANDIDATES).to_pylist()[0]["url"] is None
     with pytest.raises(ValueError, match="no column"):
         row = {"key": "k", "ulr": "x"}
-        collection.write(Table.CANDIDATES, "00000", [row], recipe="r", config=Config(), summary=one)
+        collection.write(Table.CANDIDATES, "00000", [row], recipe="r", config=Config(), summary=summary)
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,8 @@ def test_a_downstream_recipe_follows_recipe_and_content(tmp_path: Path) -> None:
     collection = Collection(tmp_path)
 
     def stamp(recipe: str, key: str) -> str:
-        one = Summary(rows=1, kept=1)
-        collection.write(Table.CANDIDATES, "00000", [{"key": key}], recipe=recipe, config=Config(), summary=one)
+        summary = Summary(rows=1, kept=1)
+        collection.write(Table.CANDIDATES, "00000", [{"key": key}], recipe=recipe, config=Config(), summary=summary)
         return collection.stamp(Table.CANDIDATES, "00000")
 
     assert stamp("r", "a") == stamp("r", "a")
@@ -146,6 +146,6 @@ def test_the_funnel_follows_the_chain(tmp_path: Path) -> None:
     dropped = Summary(rows=3, kept=1, dropped={"http_404": 2})
     row = {"key": "k", "status": Status.OK, "text_kind": CaptionKind.ALT}
     collection.write(Table.RECORDS, "00000", [row], recipe="r", config=Config(), summary=dropped)
-    one = Summary(rows=1, kept=1)
-    collection.write(Table.CANDIDATES, "00000", [{"key": "k"}], recipe="r", config=Config(), summary=one)
-    assert [(row.table, row.summary) for row in collection.funnel()] == [("candidates", one), ("records", dropped)]
+    summary = Summary(rows=1, kept=1)
+    collection.write(Table.CANDIDATES, "00000", [{"key": "k"}], recipe="r", config=Config(), summary=summary)
+    assert [(row.table, row.summary) for row in collection.funnel()] == [("candidates", summary), ("records", dropped)]

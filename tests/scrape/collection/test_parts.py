@@ -43,32 +43,32 @@ def recipes_for(config: Config, parts: int, changed: str = "") -> dict[str, str]
 
 
 def test_a_part_is_made_once_and_again_only_when_its_recipe_changes(tmp_path: Path) -> None:
-    collection, made = Collection(tmp_path), list[str]()
+    collection, made_parts = Collection(tmp_path), list[str]()
 
     def run(config: Config, parts: int = 3, changed: str = "") -> Summary:
-        made.clear()
+        made_parts.clear()
         recipes = recipes_for(config, parts, changed)
-        return make_parts(collection, Table.CANDIDATES, config, recipes, a_stage(made))
+        return make_parts(collection, Table.CANDIDATES, config, recipes, a_stage(made_parts))
 
     assert run(Config()).parts_done == 3
     again = run(Config())
-    assert (made, again.parts_done, again.parts_before, again.kept) == ([], 0, 3, 9)
+    assert (made_parts, again.parts_done, again.parts_before, again.kept) == ([], 0, 3, 9)
     run(Config(), changed="upstream")
-    assert made == ["00001"]
+    assert made_parts == ["00001"]
     run(Config(words="b"))
-    assert made == ["00000", "00001", "00002"]
+    assert made_parts == ["00000", "00001", "00002"]
     run(Config(words="b"), parts=2)
-    assert made == []
+    assert made_parts == []
     assert collection.parts(Table.CANDIDATES) == ["00000", "00001"]
 
 
 def test_a_part_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
-    collection, made = Collection(tmp_path), list[str]()
+    collection, made_parts = Collection(tmp_path), list[str]()
 
     def work(part: str, progress: Progress) -> tuple[list[dict[str, Any]], Summary]:
         if part == "00001":
             raise OSError("disk trouble")
-        return a_stage(made)(part, progress)
+        return a_stage(made_parts)(part, progress)
 
     with pytest.raises(ExceptionGroup) as failure:
         make_parts(collection, Table.CANDIDATES, Config(), recipes_for(Config(), 3), work)
@@ -77,10 +77,10 @@ def test_a_part_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
 
 
 def test_parts_can_be_asked_for_one_by_one(tmp_path: Path) -> None:
-    collection, made = Collection(tmp_path), list[str]()
+    collection, made_parts = Collection(tmp_path), list[str]()
     recipes = recipes_for(Config(), 3)
-    make_parts(collection, Table.CANDIDATES, Config(), recipes, a_stage(made), parts=["00001"])
-    assert made == collection.parts(Table.CANDIDATES) == ["00001"]
+    make_parts(collection, Table.CANDIDATES, Config(), recipes, a_stage(made_parts), parts=["00001"])
+    assert made_parts == collection.parts(Table.CANDIDATES) == ["00001"]
     assert stale_parts(collection, Table.CANDIDATES, recipes) == ["00000", "00002"]
 
 

@@ -123,8 +123,8 @@ class Answers(AbstractResolver):
 def test_names_lead_to_public_addresses_only() -> None:
     async def resolved(*hosts: str, allow_private_addresses: bool = False) -> list[str]:
         resolver = PublicResolver(Answers(*hosts), allow_private_addresses=allow_private_addresses)
-        found = await resolver.resolve("h.org", 80)
-        return [each["host"] for each in found]
+        answers = await resolver.resolve("h.org", 80)
+        return [each["host"] for each in answers]
 
     assert asyncio.run(resolved("8.8.8.8", "10.0.0.1", "::1", "1.1.1.1")) == ["8.8.8.8", "1.1.1.1"]
     assert asyncio.run(resolved("10.0.0.1", allow_private_addresses=True)) == ["10.0.0.1"]
@@ -169,7 +169,7 @@ class Fickle(AbstractResolver):
         self.asked += 1
         hosts = ["127.0.0.2", "127.0.0.1"] if self.asked == 1 else ["127.0.0.2"]
         same = ResolveResult(hostname=host, host="", port=port, family=family, proto=0, flags=0)
-        return [{**same, "host": one} for one in hosts]
+        return [{**same, "host": host} for host in hosts]
 
     async def close(self) -> None:
         pass

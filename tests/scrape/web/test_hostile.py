@@ -37,7 +37,7 @@ CASES = list_cases()
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[list[Row]], set[str]]]:
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[list[Row]], set[str]]]:
     """The collection, the records of each case, and the hosts that were asked."""
     collection = Collection(tmp_path_factory.mktemp("hostile"))
     with Site(CASES) as site, pytest.MonkeyPatch.context() as patch:
@@ -47,8 +47,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{c.item} {c.what}"[:60] for c in CASES])
-def test_a_fault_has_its_status(number: int, found: tuple[Path, list[list[Row]], set[str]]) -> None:
-    case, (root, records, asked) = CASES[number], found
+def test_a_fault_has_its_status(number: int, outcomes: tuple[Path, list[list[Row]], set[str]]) -> None:
+    case, (root, records, requested_hosts) = CASES[number], outcomes
     for row in records[number]:
         assert row["status"] in case.ours.split("|"), (row["status"], row["detail"])
         assert row["text"] == case.text
@@ -59,7 +59,7 @@ def test_a_fault_has_its_status(number: int, found: tuple[Path, list[list[Row]],
             assert shown.shape == case.shows.shape
             assert np.abs(shown - case.shows).mean() < case.close
     if case.never_asked:
-        assert Site.address(number) not in asked
+        assert Site.address(number) not in requested_hosts
 
 
 def test_most_of_the_list_is_there() -> None:

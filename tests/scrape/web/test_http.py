@@ -123,8 +123,8 @@ def test_bodies_that_break_off_or_are_too_large(site: Any, collection: Collectio
     }
     urls = [site.handle(path, handler) for path, (handler, _) in cases.items()]
     urls.append(site.put("/just", image))
-    found = statuses(site.scraped(collection, urls, max_bytes=max(len(image), 200_000)))
-    assert found == [status for _, status in cases.values()] + ["ok"]
+    outcomes = statuses(site.scraped(collection, urls, max_bytes=max(len(image), 200_000)))
+    assert outcomes == [status for _, status in cases.values()] + ["ok"]
 
 
 def test_a_cap_is_a_cap_on_the_wire_and_unpacked(site: Any, collection: Collection) -> None:
@@ -140,8 +140,8 @@ def test_a_cap_is_a_cap_on_the_wire_and_unpacked(site: Any, collection: Collecti
         site.put("/brotli", image, headers={"Content-Encoding": "br"}),
         site.put("/over", image + bytes(2000)),
     ]
-    found = statuses(site.scraped(collection, urls, max_bytes=len(image) + 1000))
-    assert found == ["ok", "ok", "ok", "too_large", "truncated", "unsupported", "too_large"]
+    outcomes = statuses(site.scraped(collection, urls, max_bytes=len(image) + 1000))
+    assert outcomes == ["ok", "ok", "ok", "too_large", "truncated", "unsupported", "too_large"]
 
 
 def test_only_a_total_deadline_ends_a_drip(site: Any, collection: Collection) -> None:
@@ -194,9 +194,9 @@ def test_no_answer_however_broken_stops_a_part(site: Any, collection: Collection
         return bytes(data)
 
     urls = [site.handle(f"/{n}", raw(broken())) for n in range(400)]
-    found = Counter(statuses(site.scraped(collection, urls, timeout_s=5, max_host_failures=None)))
-    assert len(found) >= 6
-    assert found["connection"] > 50
+    outcomes = Counter(statuses(site.scraped(collection, urls, timeout_s=5, max_host_failures=None)))
+    assert len(outcomes) >= 6
+    assert outcomes["connection"] > 50
 
 
 # Manners
@@ -251,8 +251,8 @@ def test_what_passes_is_tried_again_when_the_host_says(site: Any, collection: Co
     urls.append(once("/dated", 429, {"Retry-After": "Sat, 01 Jan 2022 00:00:00 GMT"}))
     urls.append(once("/skewed", 429, dict.fromkeys(("Date", "Retry-After"), "Sat, 01 Jan 2222 00:00:00 GMT")))
     urls.append(site.put("/always", status=500, headers={"Retry-After": "Fri, 31 Dec 9999 23:59:59 -2300"}))
-    found = statuses(site.scraped(collection, urls, retries=1))
-    assert found == ["ok", "ok", "http_404", "ok", "ok", "http_5xx"]
+    outcomes = statuses(site.scraped(collection, urls, retries=1))
+    assert outcomes == ["ok", "ok", "http_404", "ok", "ok", "http_5xx"]
     assert [site.hits[p] for p in ("/429", "/5030", "/40400", "/dated", "/skewed", "/always")] == [2, 2, 1, 2, 2, 2]
 
 
@@ -266,8 +266,8 @@ def test_a_slow_host_does_not_hold_the_others(site: Any, collection: Collection)
         return web.Response(status=404)
 
     slows = [site.handle(f"/slow/{n}", slow).replace("127.0.0.1", "localhost") for n in range(12)]
-    found = statuses(site.scraped(collection, [*slows, *fast], concurrency=4, concurrency_per_host=2))
-    assert found == ["http_404"] * 12 + ["ok"] * 12
+    outcomes = statuses(site.scraped(collection, [*slows, *fast], concurrency=4, concurrency_per_host=2))
+    assert outcomes == ["http_404"] * 12 + ["ok"] * 12
 
 
 def test_no_host_is_asked_for_more_at_once_than_it_should(site: Any, collection: Collection) -> None:

@@ -14,8 +14,8 @@ Row = dict[str, Any]
 
 
 def statuses(collection: Collection) -> list[str]:
-    found: list[str] = collection.read(Table.RECORDS, columns=["status"]).column(0).to_pylist()
-    return found
+    statuses: list[str] = collection.read(Table.RECORDS, columns=["status"]).column(0).to_pylist()
+    return statuses
 
 
 def some(site: Any, count: int, broken: set[int], prefix: str = "") -> list[str]:
@@ -35,8 +35,8 @@ def test_a_limit_is_a_limit_on_images_in_the_candidates_order(
     urls = some(site, 40, {0, 1, 4, 8})
     urls[5] = urls[3]  # a copy is no image
     rows = site.scraped(collection, urls, limit=6, concurrency=concurrency)
-    found = ["http_404", "http_404", "ok", "ok", "http_404", "duplicate", "ok", "ok", "http_404", "ok", "ok"]
-    assert [row["status"] for row in rows] == found + ["not_needed"] * 29
+    expected = ["http_404", "http_404", "ok", "ok", "http_404", "duplicate", "ok", "ok", "http_404", "ok", "ok"]
+    assert [row["status"] for row in rows] == expected + ["not_needed"] * 29
     assert len(list(collection.image_folder("00000").iterdir())) == 6
     assert site.hits.total() < 30
 
@@ -65,17 +65,17 @@ def test_a_limit_asks_no_more_of_parts_that_are_not_needed(site: Any, collection
 
 def test_bytes_that_are_not_those_of_the_index(site: Any, collection: Collection) -> None:
     body = site.image(1)
-    said = {
+    hashes = {
         "sha256": hashlib.sha256(body).hexdigest().upper(),
         "md5": hashlib.md5(body).hexdigest(),
         "none": None,
     }
     rows = [
-        {"key": "a", "url": site.put("/a", body), "text": "", "sha256": said["sha256"]},
-        {"key": "b", "url": site.put("/b", site.image(2)), "text": "", "sha256": said["sha256"]},
-        {"key": "c", "url": site.put("/c", site.image(3)), "text": "", "md5": said["md5"]},
+        {"key": "a", "url": site.put("/a", body), "text": "", "sha256": hashes["sha256"]},
+        {"key": "b", "url": site.put("/b", site.image(2)), "text": "", "sha256": hashes["sha256"]},
+        {"key": "c", "url": site.put("/c", site.image(3)), "text": "", "md5": hashes["md5"]},
         {"key": "d", "url": site.put("/d", site.image(4)), "text": "", "md5": ""},
-        {"key": "e", "url": site.put("/e", body), "text": "", "md5": said["md5"]},
+        {"key": "e", "url": site.put("/e", body), "text": "", "md5": hashes["md5"]},
     ]
     site.candidates(collection, ["http://h.org"])
     stamp, summary = collection.recipe(Table.CANDIDATES, "00000"), collection.summary(Table.CANDIDATES)

@@ -25,11 +25,11 @@ def test_a_host_that_is_down_is_given_up_and_the_others_are_not(
     monkeypatch.setattr("dreamloom.scrape.web.circuit_breaker.FIRST_PAUSE_S", 0.01)
     down = [site.put(f"/down/{n}", status=500) for n in range(30)]
     up = [site.put(f"/up/{n}", site.image(n)).replace("127.0.0.1", OTHER) for n in range(9)]
-    found = statuses(site.scraped(collection, [*down, *up], max_host_failures=3))
-    assert found[30:] == ["ok"] * 9
+    outcomes = statuses(site.scraped(collection, [*down, *up], max_host_failures=3))
+    assert outcomes[30:] == ["ok"] * 9
     asked = sum(site.hits[f"/down/{n}"] for n in range(30))
     assert 3 + MAX_OPENINGS <= asked <= 3 + MAX_OPENINGS + site.config.concurrency_per_host
-    assert sorted(found[:30]) == ["host_down"] * (30 - asked) + ["http_5xx"] * asked
+    assert sorted(outcomes[:30]) == ["host_down"] * (30 - asked) + ["http_5xx"] * asked
     again = site.scraped(collection, down, max_host_failures=None)
     assert statuses(again) == ["http_5xx"] * 30
 
@@ -43,9 +43,11 @@ def test_a_host_that_comes_back_is_asked_again(
         bad = site.hits.total() <= 5
         return web.Response(status=503) if bad else web.Response(body=site.image(int(request.path[1:])))
 
-    found = statuses(site.scraped(collection, [site.handle(f"/{n}", answer) for n in range(20)], max_host_failures=3))
-    assert found.count("http_5xx") == 5
-    assert found.count("ok") == 15
+    outcomes = statuses(
+        site.scraped(collection, [site.handle(f"/{n}", answer) for n in range(20)], max_host_failures=3)
+    )
+    assert outcomes.count("http_5xx") == 5
+    assert outcomes.count("ok") == 15
 
 
 def test_a_host_that_wants_to_be_left_alone_for_long_is(site: Any, collection: Collection) -> None:

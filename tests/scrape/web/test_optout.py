@@ -89,8 +89,8 @@ def test_tdm_reservation(value: str, refused: bool) -> None:
 
 def test_what_was_said_is_recorded() -> None:
     assert consent() == (False, "nothing said")
-    said = consent(("X-Robots-Tag", "max-image-preview: large"), ("TDM-Reservation", "0"))
-    assert said == (False, "x-robots-tag: max-image-preview: large; tdm-reservation: 0")
+    read = consent(("X-Robots-Tag", "max-image-preview: large"), ("TDM-Reservation", "0"))
+    assert read == (False, "x-robots-tag: max-image-preview: large; tdm-reservation: 0")
     assert consent(("X-Robots-Tag", "a\udce4\x00b" + "c" * 999))[1].startswith("x-robots-tag: a  bccc")
     assert len(consent(("X-Robots-Tag", "c" * 999))[1]) == 300
 

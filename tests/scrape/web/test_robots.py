@@ -115,8 +115,8 @@ def test_a_redirect_to_another_host_hears_that_hosts_rules(site: Any, collection
         return web.Response(text=f"User-agent: *\nDisallow: {'/a' if away else '/nothing'}\n")
 
     site.handle("/robots.txt", robots)
-    there = site.put("/a", site.image(1)).replace("127.0.0.1", "localhost")
-    urls = [site.put("/moved", status=302, headers={"Location": there}), site.url + "/a"]
+    target = site.put("/a", site.image(1)).replace("127.0.0.1", "localhost")
+    urls = [site.put("/moved", status=302, headers={"Location": target}), site.url + "/a"]
     rows = site.scraped(collection, urls)
     assert [row["status"] for row in rows] == ["opted_out", "ok"]
     assert site.robots.total() == 2
@@ -137,16 +137,16 @@ def refused(hosts: Hosts, names: list[str]) -> list[bool]:
     """Whether each host's rules forbid what they forbid."""
 
     async def ask() -> list[bool]:
-        robots, found = RobotsCache(hosts, allow_private_addresses=False), []
+        robots, refusals = RobotsCache(hosts, allow_private_addresses=False), []
         for name in names:
             address = URL(f"http://{name}/{name}/1.jpg")
             try:
                 (await robots.rules(address)).verdict(address)
             except RowDropped as dropped:
-                found.append(dropped.status == Status.OPTED_OUT)
+                refusals.append(dropped.status == Status.OPTED_OUT)
             else:
-                found.append(False)
-        return found
+                refusals.append(False)
+        return refusals
 
     return asyncio.run(ask())
 

@@ -55,9 +55,9 @@ def test_ctrl_c_lets_what_is_under_way_end(site: Any, collection: Collection, en
     if ends:
         time.sleep(0.5)  # the signal comes before the answers
         site.loop.call_soon_threadsafe(free.set)
-    _, said = running.communicate(timeout=60)
+    _, errors = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert "the same command goes on from there" in said
+    assert "the same command goes on from there" in errors
     assert site.hits.total() == 7
     assert not collection.parts(Table.RECORDS)
     site.loop.call_soon_threadsafe(free.set)
