@@ -1,7 +1,7 @@
-"""Where everything comes together: project.yaml, the command line, the chain, and Prefect.
+"""The command line, project.yaml, the chain over a project, and Prefect.
 
-Prefect reads its settings when it is first imported, so what it needs to run with no server and no network is set
-here, before anyone can import it. A value that stands in the environment already wins.
+Prefect reads its settings when it is first imported. So the settings that it needs without a server and a network are
+set here, before any module of this package imports it. Values that the environment has already are kept.
 """
 
 import os

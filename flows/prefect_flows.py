@@ -1,4 +1,4 @@
-"""The whole chain as a Prefect flow."""
+"""The chain over a whole project as a Prefect flow."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from dreamloom.flows.tracking import run_parts
 
 
 def _run_name() -> str:
-    """The project's name; its path where it can't be read, as the run itself says why."""
+    """The project's name; its path where it can't be read, which the run then reports."""
     path = Path(flow_run.parameters["project"])
     try:
         return load_project(path).name
@@ -27,10 +27,10 @@ def _run_name() -> str:
 
 @flow(name="end-to-end", flow_run_name=_run_name)
 def end_to_end(project: Path) -> list[Outcome] | State[object]:
-    """Makes everything that a project.yaml says and that is not there yet.
+    """Makes what a project.yaml asks for and is not there yet.
 
     Args:
-        project: the file; where a worker runs this, as an absolute path.
+        project: the file; an absolute path where a worker runs the flow.
     """
     loaded = load_project(project)
     before = artifacts.project_name.set(loaded.name)
@@ -46,10 +46,11 @@ def end_to_end(project: Path) -> list[Outcome] | State[object]:
 
 
 def run_tracked(project: Path) -> list[Outcome]:
-    """Runs the flow here, and tells the server that PREFECT_API_URL names, or one that Prefect starts for it.
+    """Runs the flow in this process. Its server is the one at PREFECT_API_URL, or one that Prefect starts meanwhile.
 
     Raises:
-        UserError: no server answers at PREFECT_API_URL; and whatever the chain raises.
+        UserError: no server answers at PREFECT_API_URL.
+        Exception: whatever the chain raises.
     """
     try:
         state = end_to_end(project, return_state=True)

@@ -1,4 +1,4 @@
-"""report/index.html: what was learned and forgotten, what was trained on, where the rest went."""
+"""Writes report/index.html: what was learned and forgotten, what was trained on, and where other images went."""
 
 import os
 from collections import Counter
@@ -25,8 +25,8 @@ from dreamloom.train.run.folder import read_summary
 
 Rows = Sequence[Mapping[str, Any]]
 
-_SCORES = {"aesthetic": "aesthetic score", "similarity": "likeness of image and text"}
-"""Column of the manifest → what it is called."""
+_SCORES = {"aesthetic": "aesthetic score", "similarity": "similarity of image and text"}
+"""Column of the manifest → the title of its chart."""
 _MEASURES = ("learned", "forgotten")
 _USED, _LEFT_OUT = "#2a7f62", "#c9c9c4"
 _BINS = 30
@@ -40,7 +40,7 @@ th { border-bottom: 1px solid #999; } td.number { text-align: right; font-varian
 
 
 def report_path(workspace: Path) -> Path:
-    """Where a workspace's report lies."""
+    """Returns the file of a workspace's report."""
     return workspace / "report" / "index.html"
 
 
@@ -48,19 +48,20 @@ def write_report(name: str, workspace: Path, run: Path, evaluation: Path | None)
     """Writes the report of a workspace that has a dataset, with its images beside it.
 
     Args:
-        name: the project's.
-        run: the training run that it is about.
-        evaluation: what the evaluate stage made; None: what training measured stands.
+        name: the project's name.
+        workspace: the project's workspace.
+        run: the folder of the training run.
+        evaluation: the file of the evaluate stage; None: the last evaluation of the training run is shown.
     """
     folder, manifest = report_path(workspace).parent, read_manifest(manifest_path(workspace))
     sources = manifest["source"].unique().to_pylist()
     sections = {
-        "What was learned, and what was forgotten": [_learned(run, evaluation), *_pictures(run_charts(run), folder)],
+        "What was learned and forgotten": [_measures_table(run, evaluation), *_figures(run_charts(run), folder)],
         "What is trained on": [html.table(balance_rows(workspace))],
         "Where the images went": [html.table(funnel_rows(funnel(workspace, sources)))],
         "Scores": _histograms(manifest, folder),
         "Licences": [html.table(_licences(manifest))],
-        "Images": _pictures(_sheets(workspace, sources, folder), folder),
+        "Images": _figures(_sheets(workspace, sources, folder), folder),
     }
     body = "".join(f"<h2>{title}</h2>{''.join(parts)}" for title, parts in sections.items() if any(parts))
     title = html.text(name)
@@ -68,20 +69,20 @@ def write_report(name: str, workspace: Path, run: Path, evaluation: Path | None)
     commit_text(report_path(workspace), f"{page}</head><body><h1>{title}</h1>{body}</body></html>\n")
 
 
-# What is on it
+# Sections
 
 
-def _learned(run: Path, evaluation: Path | None) -> str:
-    """A line for each measure, of the evaluation, or else of the end of training; empty where nothing is held out."""
+def _measures_table(run: Path, evaluation: Path | None) -> str:
+    """A row for each measure, of the evaluation or else of the end of training; empty where nothing is held out."""
     if evaluation is not None:
         measures = {name: getattr(read_evaluation(evaluation), name) for name in _MEASURES}
-        found = {name: (measure.change, measure.error) for name, measure in measures.items() if measure}
+        changes = {name: (measure.change, measure.error) for name, measure in measures.items() if measure}
     else:
-        at_end = read_summary(run)
-        found = {name: (getattr(at_end, name, None), getattr(at_end, f"{name}_error", None)) for name in _MEASURES}
+        summary = read_summary(run)
+        changes = {name: (getattr(summary, name, None), getattr(summary, f"{name}_error", None)) for name in _MEASURES}
     rows = [
         {"measure": name, "of the base model's loss": percent(change, error)}
-        for name, (change, error) in found.items()
+        for name, (change, error) in changes.items()
         if change is not None
     ]
     return html.table(rows)
@@ -97,28 +98,28 @@ def _licences(manifest: pa.Table) -> Rows:
 
 
 def _sheets(workspace: Path, sources: Sequence[str], folder: Path) -> dict[str, Path]:
-    """A contact sheet of each source that has images."""
+    """Writes a contact sheet of each source that has images."""
     files = {}
     for name in sources:
-        if pictures := images_of_collection(Collection(workspace / "collections" / name)):
+        if images := images_of_collection(Collection(workspace / "collections" / name)):
             files[name] = folder / f"{name}.jpg"
             with commit(files[name]) as temporary:
-                contact_sheet(pictures).save(temporary, "JPEG", quality=85)
+                contact_sheet(images).save(temporary, "JPEG", quality=85)
     return files
 
 
 def _histograms(manifest: pa.Table, folder: Path) -> list[str]:
-    """A chart of each score that there is: a row a source, what is used before what is left out."""
+    """Draws a chart of each score: a row per source, with the images that are used before those that are left out."""
     files = {}
-    for score, called in _SCORES.items():
-        known = manifest.filter(pc.is_valid(manifest[score]))
-        if len(known):
-            files[called] = folder / f"{score}.png"
-            _draw_histogram(known, score, called, files[called])
-    return _pictures(files, folder)
+    for score, title in _SCORES.items():
+        scored = manifest.filter(pc.is_valid(manifest[score]))
+        if len(scored):
+            files[title] = folder / f"{score}.png"
+            _draw_histogram(scored, score, title, files[title])
+    return _figures(files, folder)
 
 
-def _draw_histogram(rows: pa.Table, score: str, called: str, path: Path) -> None:
+def _draw_histogram(rows: pa.Table, score: str, title: str, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -126,14 +127,14 @@ def _draw_histogram(rows: pa.Table, score: str, called: str, path: Path) -> None
     figure = Figure(figsize=(7, 0.6 + 1.1 * len(sources)), dpi=120, layout="constrained")
     all_axes = figure.subplots(len(sources), sharex=True, squeeze=False)[:, 0]
     for axes, source in zip(all_axes, sources, strict=True):
-        of_source = rows.filter(pc.equal(rows["source"], source))
-        dropped = pc.equal(of_source["split"], DROPPED)
-        used, left_out = (of_source.filter(mask)[score].to_numpy() for mask in (pc.invert(dropped), dropped))
+        source_rows = rows.filter(pc.equal(rows["source"], source))
+        dropped = pc.equal(source_rows["split"], DROPPED)
+        used, left_out = (source_rows.filter(mask)[score].to_numpy() for mask in (pc.invert(dropped), dropped))
         axes.hist([used, left_out], bins, stacked=True, color=[_USED, _LEFT_OUT], label=["used", "left out"])
         axes.set_title(source, loc="left", fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
     all_axes[0].legend(frameon=False, fontsize=8)
-    all_axes[-1].set_xlabel(called)
+    all_axes[-1].set_xlabel(title)
     with commit(path) as temporary:
         FigureCanvasAgg(figure).print_png(temporary)
 
@@ -141,10 +142,10 @@ def _draw_histogram(rows: pa.Table, score: str, called: str, path: Path) -> None
 # HTML
 
 
-def _pictures(files: Mapping[str, Path], folder: Path) -> list[str]:
-    """Each under its name, by its place seen from the report's folder, so that a workspace may be moved."""
-    places = {html.text(name): quote(Path(os.path.relpath(file, folder)).as_posix()) for name, file in files.items()}
+def _figures(files: Mapping[str, Path], folder: Path) -> list[str]:
+    """The images as HTML, each below its name. Paths are relative to the report, so that a workspace can be moved."""
+    paths = {html.text(name): quote(Path(os.path.relpath(file, folder)).as_posix()) for name, file in files.items()}
     return [
-        f'<figure><figcaption>{name}</figcaption><img src="{place}" alt="{name}"></figure>'
-        for name, place in places.items()
+        f'<figure><figcaption>{name}</figcaption><img src="{path}" alt="{name}"></figure>'
+        for name, path in paths.items()
     ]

@@ -17,11 +17,9 @@ class SourceConfig(StageConfig):
     """The keys that sources of all kinds share."""
 
     kind: str
-    role: Role = Field(description="training: what the model shall learn; ground_truth: what it shall keep knowing.")
+    role: Role = Field(description="training: what the model is to learn; ground_truth: what it is to keep.")
     share: float = Field(1.0, gt=0, description="Ground truth only: its weight relative to the other sources.")
-    multiply: float = Field(
-        1.0, gt=0, le=10_000, description="Training images only: how often each is shown in an epoch."
-    )
+    multiply: float = Field(1.0, gt=0, le=10_000, description="Training images only: how often an epoch shows each.")
     edit: EditConfig | None = Field(
         None, description="How this source's captions are edited; null: as the caption section says."
     )
@@ -29,9 +27,9 @@ class SourceConfig(StageConfig):
     @model_validator(mode="after")
     def _fits_its_role(self) -> Self:
         if self.role is Role.TRAINING and "share" in self.model_fields_set:
-            raise ValueError("share is for ground truth; how often training images are shown is said by multiply")
+            raise ValueError("share is for ground truth; use multiply to set how often training images are shown")
         if self.role is Role.GROUND_TRUTH and "multiply" in self.model_fields_set:
-            raise ValueError("multiply is for training images; how much ground truth is shown is said by share")
+            raise ValueError("multiply is for training images; use share to set how much ground truth is shown")
         return self
 
 

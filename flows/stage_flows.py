@@ -1,4 +1,4 @@
-"""Each stage as a Prefect flow of its own, for the dashboard and for deployments. The steps are those of the chain."""
+"""The stages as Prefect flows of their own, for deployments. Their steps are those of the chain."""
 
 import logging
 from pathlib import Path
@@ -28,15 +28,15 @@ _log = logging.getLogger(__name__)
 
 
 class SourceParameter(StageConfig):
-    """A collection and the part it plays, as a form shows it."""
+    """A collection and its role, as a form of the dashboard shows them."""
 
-    collection: Path = Field(description="The collection's folder.")
-    role: Role = Field(description="training: what the model shall learn; ground_truth: what it shall keep knowing.")
-    share: float = Field(1.0, gt=0, description="Of ground truth: its part, relative to the other sources' shares.")
-    multiply: float = Field(1.0, gt=0, description="Of training: how often each is shown in an epoch.")
+    collection: Path = Field(description="Folder of the collection.")
+    role: Role = Field(description="training: what the model is to learn; ground_truth: what it is to keep.")
+    share: float = Field(1.0, gt=0, description="Ground truth only: its weight relative to the other sources.")
+    multiply: float = Field(1.0, gt=0, description="Training images only: how often an epoch shows each.")
 
     def source(self) -> Source:
-        """As choose and balance take it."""
+        """Returns the source as choose and balance take it."""
         return Source(Collection(self.collection), self.role, self.share, self.multiply)
 
 
@@ -54,25 +54,25 @@ def scrape_flow(collection: Path, config: ScrapeConfig = ScrapeConfig()) -> Any:
 
 @flow(name="score", flow_run_name="score {collection.name}")
 def score_flow(collection: Path, config: ScoreConfig = ScoreConfig()) -> Any:
-    """Looks at each image with CLIP."""
+    """Scores each image with CLIP."""
     return run_step(steps.ScoreStep(Collection(collection), config))
 
 
 @flow(name="choose")
 def choose_flow(sources: list[SourceParameter], config: ChooseConfig = ChooseConfig()) -> Any:
-    """Decides which images go on, over all collections at once."""
+    """Chooses the images to use, over all collections at once."""
     return run_step(steps.ChooseStep([source.source() for source in sources], config))
 
 
 @flow(name="caption", flow_run_name="caption {collection.name}")
 def caption_flow(collection: Path, config: CaptionConfig = CaptionConfig()) -> Any:
-    """Writes captions with BLIP where an image came with none that is to be kept."""
+    """Captions the images that came without a caption to keep."""
     return run_step(steps.CaptionStep(Collection(collection), config))
 
 
 @flow(name="balance", flow_run_name="balance {workspace.name}")
 def balance_flow(workspace: Path, sources: list[SourceParameter], config: BalanceConfig = BalanceConfig()) -> Any:
-    """Assembles the training folder."""
+    """Assembles the training folder with ground truth at a ratio."""
     state = run_step(steps.BalanceStep([source.source() for source in sources], config, workspace))
     artifacts.publish_table("balance", balance_rows(workspace), "What is trained on")
     return state
@@ -80,24 +80,28 @@ def balance_flow(workspace: Path, sources: list[SourceParameter], config: Balanc
 
 @flow(name="train", flow_run_name="train {run.name}")
 def train_flow(folder: Path, run: Path, heldout: Path | None = None, config: TrainConfig = TrainConfig()) -> Any:
-    """Fine-tunes a Stable Diffusion model on a training folder; goes on where the run stopped."""
+    """Fine-tunes a Stable Diffusion model on a training folder, or continues a run."""
     return run_step(train_steps.TrainStep(folder, run, config, heldout))
 
 
 @flow(name="evaluate")
 def evaluate_flow(model: str, base: str, heldout: Path, output: Path, config: EvaluateConfig = EvaluateConfig()) -> Any:
-    """Measures what a model learned, and what it forgot."""
+    """Measures what a model learned and what it forgot."""
     return run_step(train_steps.EvaluateStep(lambda: model, base, heldout, config, output))
 
 
 @flow(name="export")
 def export_flow(checkpoint: Path, target: Path, config: ExportConfig = ExportConfig()) -> Any:
-    """Writes a trained model as other programs read it."""
+    """Writes a trained model in the formats of other programs."""
     return run_step(train_steps.ExportStep(lambda: checkpoint, target, config))
 
 
 def run_step(step: steps.Step) -> Any:
-    """Runs a step inside a flow; returns its message, or a cancelled state where it was asked to stop."""
+    """Runs a step inside a flow.
+
+    Returns:
+        The outcome's message; a cancelled state where the step was asked to stop.
+    """
     with log_to_file(step.log_folder), Terminal() as terminal:
         outcome = run_parts(step, terminal)
         _log.info("%s", outcome.message, extra=PRINTED)

@@ -1,4 +1,4 @@
-"""What a person at a terminal sees: how far the work is, and what each stage did."""
+"""Prints to the terminal: progress, outcomes and tables."""
 
 import contextlib
 import sys
@@ -18,15 +18,15 @@ from dreamloom.base.stage import Summary, reasons
 from dreamloom.base.text import printable
 
 QUIET_SECONDS = 2.0
-"""Work that is shorter than this shows no progress."""
+"""Shorter work shows no progress."""
 LINE_SECONDS = 5.0
-"""Seconds between two lines of progress where there is no terminal to draw bars in."""
+"""Seconds between two lines of progress where stderr is no terminal."""
 
 
 class Terminal:
-    """Shows the progress of any number of threads on stderr: bars in a terminal, a plain line now and then elsewhere.
+    """Shows the progress of any number of threads on stderr, as bars in a terminal and as lines elsewhere.
 
-    What is printed to stdout meanwhile appears above the bars. A context: they are gone when its block ends.
+    Use it as a context: its bars are removed at the end. Text printed to stdout meanwhile appears above them.
     """
 
     def __init__(self) -> None:
@@ -45,34 +45,34 @@ class Terminal:
 
     @contextlib.contextmanager
     def watch(self, title: str) -> Iterator[Progress]:
-        """The progress of one piece of work, gone from the screen when the block ends."""
-        shown = _Watched(self, title)
+        """Yields the progress of one task; its bar is removed when the block ends."""
+        task = _Task(self, title)
         try:
-            yield shown
+            yield task
         finally:
-            if shown.bar is not None:
-                self._remove(shown.bar)
+            if task.bar is not None:
+                self._remove(task.bar)
 
-    def draw(self, watched: "_Watched", done: int, total: int | None, note: str) -> None:
-        """Brings one bar, or one line, up to date."""
+    def draw(self, task: "_Task", done: int, total: int | None, note: str) -> None:
+        """Updates the bar of a task, or prints a line about it."""
         if not self._console.is_terminal:
-            print(_line(watched.title, done, total, watched.rate(done), note), file=sys.stderr, flush=True)
+            print(_line(task.title, done, total, task.rate(done), note), file=sys.stderr, flush=True)
             return
         with self._guard:
             if self._bars is None:
                 self._bars = self._start()
-            if watched.bar is None:
-                watched.bar = self._bars.add_task(watched.title, total=total, count="", rate="", note="")
-            rate = f"{watched.rate(done):,.1f}/s" if watched.rate(done) else ""
+            if task.bar is None:
+                task.bar = self._bars.add_task(task.title, total=total, count="", rate="", note="")
+            rate = f"{task.rate(done):,.1f}/s" if task.rate(done) else ""
             count = f"{done:,}" if total is None else f"{done:,}/{total:,}"
-            self._bars.update(watched.bar, completed=done, total=total, count=count, rate=rate, note=note)
+            self._bars.update(task.bar, completed=done, total=total, count=count, rate=rate, note=note)
 
     def seconds_between(self) -> float:
-        """How often a piece of work may be drawn."""
+        """Returns the minimum seconds between two updates of a task."""
         return 0.2 if self._console.is_terminal else LINE_SECONDS
 
     def _start(self) -> Bars:
-        note = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # what gives way in a narrow terminal
+        note = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # the column that is cut in a narrow terminal
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=16),
@@ -96,29 +96,29 @@ class Terminal:
                 self._bars = None
 
 
-class _Watched:
-    """One piece of work: when it was last drawn, and how fast it goes."""
+class _Task:
+    """A task whose progress is shown: when it was last drawn, and its rate."""
 
     def __init__(self, terminal: Terminal, title: str) -> None:
         self.title = title
         self.bar: TaskID | None = None
         self._terminal = terminal
         self._drawn = time.monotonic() + QUIET_SECONDS - terminal.seconds_between()
-        self._from = (time.monotonic(), 0, 0)  # since when the rate is measured, from how many, of which total
+        self._phase = (time.monotonic(), 0, 0)  # where the rate is measured from: time, done, total
 
     def __call__(self, done: int, total: int | None, note: str = "") -> None:
         now = time.monotonic()
-        if (total or 0) != self._from[2] or done < self._from[1]:  # another phase of the work
-            self._from = (now, done, total or 0)
+        if (total or 0) != self._phase[2] or done < self._phase[1]:  # a new phase of the task
+            self._phase = (now, done, total or 0)
         if now - self._drawn >= self._terminal.seconds_between():
             self._drawn = now
             self._terminal.draw(self, done, total, note)
 
     def rate(self, done: int) -> float:
-        """Units a second since this phase of the work began; 0 where nothing can be said yet."""
-        since, before, _ = self._from
-        seconds = time.monotonic() - since
-        return (done - before) / seconds if seconds > 0.1 else 0.0
+        """Returns the units per second since this phase began; 0 in its first tenth of a second."""
+        began, done_before, _ = self._phase
+        seconds = time.monotonic() - began
+        return (done - done_before) / seconds if seconds > 0.1 else 0.0
 
 
 def duration(seconds: float) -> str:
@@ -146,70 +146,70 @@ def percent(share: float, error: float | None) -> str:
 
 
 def indented(note: str) -> str:
-    """A note below a line; nothing where there is none."""
+    """Returns a note as an indented line of its own; an empty note as nothing."""
     return f"\n  {note}" if note else ""
 
 
 def stage_line(stage: str, source: str, summary: Summary) -> str:
-    """One line about what a stage did, or that there was nothing to do."""
+    """Returns one line about what a stage did, or that there was nothing to do."""
     if summary.parts_before and not summary.parts_done:
-        how = "there already"
+        cost = "there already"
     else:
-        how = duration(summary.seconds)
+        cost = duration(summary.seconds)
         if summary.bytes_written:
-            how += f", {size(summary.bytes_written)}"
-    lost = sum(summary.dropped.values())
-    dropped = f", {lost:,} dropped ({reasons(summary.dropped)})" if lost else ""
+            cost += f", {size(summary.bytes_written)}"
+    num_dropped = sum(summary.dropped.values())
+    dropped = f", {num_dropped:,} dropped ({reasons(summary.dropped)})" if num_dropped else ""
     marked = f", of which {reasons(summary.marked)}" if summary.marked else ""
-    return f"{stage:<9}{source:<12}{summary.rows:>9,} in {summary.kept:>9,} kept{marked}{dropped}; {how}"
+    return f"{stage:<9}{source:<12}{summary.rows:>9,} in {summary.kept:>9,} kept{marked}{dropped}; {cost}"
 
 
 def funnel_table(funnel: Mapping[str, Mapping[str, Summary]]) -> Table:
-    """Rows that went on after each stage, a line a source; below each number, where the others went.
+    """Returns a table of the rows that each stage kept, a line per source, with the dropped ones below each number.
 
     Args:
         funnel: source → stage → summary.
     """
-    longest_first = sorted(funnel.values(), key=len, reverse=True)  # which has all stages, in the order of the chain
-    stages = list(dict.fromkeys(stage for of_source in longest_first for stage in of_source))
+    longest_first = sorted(funnel.values(), key=len, reverse=True)  # the longest has all stages, in the right order
+    stages = list(dict.fromkeys(stage for summaries in longest_first for stage in summaries))
     table = Table(title="Where the images went", title_justify="left", show_lines=True)
     table.add_column("source")
     for stage in stages:
         table.add_column(stage, justify="right")
-    for source, of_source in funnel.items():
-        table.add_row(source, *(_cell(of_source.get(stage)) for stage in stages))
+    for source, summaries in funnel.items():
+        table.add_row(source, *(_cell(summaries.get(stage)) for stage in stages))
     return table
 
 
 def rows_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Rows of equal keys; numbers to the right, None left empty."""
+    """Returns a table of rows with equal keys; numbers are right-aligned, and None is an empty cell."""
     table = Table(title=title, title_justify="left")
     for name in rows[0] if rows else ():
-        numbers = any(isinstance(row[name], int | float) for row in rows)
-        table.add_column(name, justify="right" if numbers else "left", overflow="fold")
+        is_number = any(isinstance(row[name], int | float) for row in rows)
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_text(value) for value in row.values()))
     return table
 
 
 def rules_rows(summary: Summary) -> list[dict[str, Any]]:
-    """What each rule of a filter drops, in the order in which they are asked, and how many rows are left then."""
-    left = summary.rows
-    rows: list[dict[str, Any]] = [{"rule": "rows of the index", "drops": None, "leaves": left}]
+    """Returns a row for each rule of a filter, in the order of their application: rows dropped and rows left."""
+    remaining = summary.rows
+    rows: list[dict[str, Any]] = [{"rule": "rows of the index", "drops": None, "leaves": remaining}]
     for reason, count in summary.dropped.items():
-        left -= count
-        rows.append({"rule": reason, "drops": count, "leaves": left})
+        remaining -= count
+        rows.append({"rule": reason, "drops": count, "leaves": remaining})
     return rows
 
 
 def print_line(line: str) -> None:
-    """A line to stdout, whole also where several threads speak."""
+    """Prints a line to stdout; lines of several threads do not mix."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 def print_table(table: Table) -> None:
-    """To stdout, as wide as the terminal, or 120 columns where there is none."""
+    """Prints a table to stdout, as wide as the terminal, or 120 columns wide elsewhere."""
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
@@ -227,7 +227,7 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, int | float):
         return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
-    return escape(printable(str(value)))  # what is in brackets is no markup
+    return escape(printable(str(value)))  # escaped, as rich takes brackets for markup
 
 
 def _line(title: str, done: int, total: int | None, rate: float, note: str) -> str:

@@ -103,7 +103,7 @@ def test_a_kind_that_is_registered_is_known_everywhere(small: Any, tmp_path: Pat
     *printed, last = done.stdout.splitlines()
     found = json.loads(last)
     assert found["union"] == "#/$defs/ToySource"
-    assert [(row["kind"], row["there"].split(",")[0]) for row in found["rows"]] == [("toy", "6 toys")]
+    assert [(row["kind"], row["available"].split(",")[0]) for row in found["rows"]] == [("toy", "6 toys")]
     assert found["steps"] == ["ingest mine"]
     assert sorted(text[::-1] for text in found["texts"])[0] == "a black circle_(5)"
     assert found["flow"] == ["ingest-toy", ["collection", "config"], "Bring in toys."]
