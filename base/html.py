@@ -1,4 +1,4 @@
-"""HTML for notebooks and reports: tables and images. All text comes from strangers, so all of it is escaped."""
+"""HTML for notebooks and reports. All text is escaped, as captions and names come from strangers."""
 
 import base64
 import html
@@ -12,12 +12,12 @@ THUMBNAIL_SIDE = 128
 
 
 def text(value: object) -> str:
-    """Returns a value as text that is safe in elements and in quoted attributes."""
+    """Escapes a value for use in elements and in quoted attributes."""
     return html.escape(str(value).encode("utf-8", "replace").decode())
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns rows with equal keys as a table, without empty columns; nothing where there are no rows."""
+    """Renders rows with equal keys as a table, without empty columns; returns an empty text without rows."""
     names = [name for name in (rows[0] if rows else ()) if any(row[name] not in (None, "") for row in rows)]
     head = "".join(f"<th>{text(name)}</th>" for name in names)
     body = "".join(f"<tr>{''.join(_cell(row[name]) for name in names)}</tr>" for row in rows)
@@ -31,10 +31,7 @@ def _cell(value: Any) -> str:
 
 
 def thumbnails(images: Sequence[tuple[Path, str]], side: int = THUMBNAIL_SIDE) -> str:
-    """Returns images with their captions in a row that wraps. The images are inside, so no file is needed to see them.
-
-    A file that can't be decoded is shown as the reason.
-    """
+    """Renders images with their captions, embedded as JPEG. A file that can't be decoded shows the reason instead."""
     figures = "".join(_figure(path, caption, side) for path, caption in images)
     return f'<div style="display: flex; flex-wrap: wrap; gap: 8px">{figures}</div>' if images else ""
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 
 from dreamloom.base import html
-from dreamloom.base.versions import known
+from dreamloom.base.versions import known_fields
 
 PART_ROWS = 10_000
 """Rows of a part, the unit of work and of resume, unless a config says otherwise."""
@@ -123,7 +123,7 @@ class Summary:
     @classmethod
     def from_json(cls, text: str | bytes) -> "Summary":
         """Reads what `to_json` wrote; keys that a newer version added are ignored."""
-        return cls(**known(cls, json.loads(text)))
+        return cls(**known_fields(cls, json.loads(text)))
 
 
 def reasons(counts: Mapping[str, int]) -> str:

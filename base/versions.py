@@ -1,13 +1,13 @@
-"""Versions of what dreamloom writes and reads again, so that releases get along with one another's files.
+"""Versions of the file formats that dreamloom writes and reads, so that releases can read each other's files.
 
-A format has a version, "major.minor", and every file of it says its own.
+A format has a version, "major.minor", which each of its files names.
 
-- **Minor** is raised when something is added: a key with a default, a column that may be null. A reader ignores what
-  it does not know, so an older release reads the files of a newer one, and the other way round.
-- **Major** is raised when something changes its name or its meaning. An older release refuses the file in one
-  sentence; a newer one migrates what it reads, as `renamed` does.
+- **Raise minor** for an addition: a key with a default, a nullable column. Readers ignore unknown keys and columns, so
+  an older release can read files of a newer one, and the other way round.
+- **Raise major** when something is renamed or changes its meaning. An older release refuses the file in one sentence; a
+  newer one migrates what it reads (`rename_keys`).
 
-A version is no part of a recipe or a digest: it says how to read a file, not what is in it.
+A version is not part of any recipe or digest: it tells how to read a file, not what the file contains.
 """
 
 import json
@@ -23,41 +23,43 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit_json
 
 FIRST = "0.1"
-"""The version of files that say none: releases before 0.2 wrote it nowhere."""
+"""Version of files that name none: releases before 0.2 did not write it."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file that dreamloom writes for itself and for other releases."""
+    """A file format with a version."""
 
     name: str
+    """Name of the format, for error messages."""
     version: str
-    """Of the files that this release writes."""
+    """Version that this release writes."""
 
     def check(self, version: object, where: Path) -> str:
         """Checks that this release can read a file.
 
         Args:
-            version: what the file says; None: it says nothing.
+            version: the version that the file names; None if it names none.
+            where: the file, for error messages.
 
         Returns:
             The file's version, for migrations.
 
         Raises:
-            UserError: the file is of a newer major version, or says something that is no version.
+            UserError: the file has a newer major version, or names something that is not a version.
         """
-        said = FIRST if version is None else str(version)
-        if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", said):
-            raise UserError(f"{where} says that its version is {said[:40]!r}; it has to be one such as {self.version}.")
-        if _numbers(said)[0] > _numbers(self.version)[0]:
+        text = FIRST if version is None else str(version)
+        if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text):
+            raise UserError(f"{where} has the version {text[:40]!r}; write a version such as {self.version}.")
+        if _numbers(text)[0] > _numbers(self.version)[0]:
             raise UserError(
-                f"{where} has version {said} of the {self.name} format, and this dreamloom reads versions up to "
+                f"{where} has version {text} of the {self.name} format, and this dreamloom reads versions up to "
                 f"{_numbers(self.version)[0]}; update dreamloom."
             )
-        return said
+        return text
 
     def write_json(self, file: Path, values: Mapping[str, Any]) -> None:
-        """Commits a JSON object with the format's version as its first key, `schema`."""
+        """Writes a JSON object atomically, with the format's version as its first key, `schema`."""
         commit_json(file, {"schema": self.version, **values})
 
     def read_json(self, file: Path) -> dict[str, Any]:
@@ -66,7 +68,7 @@ class Format:
         Raises:
             OSError: the file can't be read.
             ValueError: it is no JSON object.
-            UserError: a newer release wrote it in another way.
+            UserError: it has a newer major version.
         """
         values = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
@@ -75,7 +77,7 @@ class Format:
         return values
 
     def is_newer(self, version: str) -> bool:
-        """Whether a version that was checked is newer than this release's: the file may hold more than it knows."""
+        """Tells whether a version is newer than this release's, so that a file of it may have unknown keys."""
         return _numbers(version) > _numbers(self.version)
 
 
@@ -89,8 +91,8 @@ PROJECT = Format("project", "1.0")
 """project.yaml."""
 
 
-def known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that a dataclass or a config has fields for; others were added by a newer minor version."""
+def known_fields(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values for which a dataclass or config has fields; a newer minor version may have added others."""
     if is_dataclass(kind):
         names = {field.name for field in fields(kind)}
     else:
@@ -99,11 +101,12 @@ def known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in names}
 
 
-def renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Values under the names that they have now; one that has its new name already stays.
+def rename_keys(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Renames the keys of a mapping. Where both the old and the new key are present, the new one wins.
 
     Args:
-        names: old name → new name.
+        values: the mapping, which is not changed.
+        names: old key → new key.
     """
     return {names.get(name, name): value for name, value in values.items() if names.get(name) not in values}
 

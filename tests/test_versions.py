@@ -12,7 +12,7 @@ from PIL import Image
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import StageConfig, Summary
-from dreamloom.base.versions import FIRST, TABLES, Format, known, renamed
+from dreamloom.base.versions import FIRST, TABLES, Format, known_fields, rename_keys
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.curate.config import ChooseConfig, ScoreConfig
 from dreamloom.curate.manifest import MANIFEST, read_manifest
@@ -54,7 +54,7 @@ def test_a_newer_major_version_is_one_sentence() -> None:
 
 @pytest.mark.parametrize("version", ["", "two", "2.x", [2], -1, "9" * 100])
 def test_what_is_no_version_is_said(version: object) -> None:
-    with pytest.raises(UserError, match=r"a\.json says that its version is"):
+    with pytest.raises(UserError, match=r"a\.json has the version"):
         EXAMPLE.check(version, Path("a.json"))
 
 
@@ -66,14 +66,14 @@ def test_values_without_a_field_are_left_out() -> None:
     class Config(StageConfig):
         a: int = 1
 
-    assert known(Config, {"a": 2, "b": 3}) == {"a": 2}
-    assert known(Summary, {"rows": 2, "b": 3}) == {"rows": 2}
+    assert known_fields(Config, {"a": 2, "b": 3}) == {"a": 2}
+    assert known_fields(Summary, {"rows": 2, "b": 3}) == {"rows": 2}
 
 
 def test_old_names_become_new_ones() -> None:
     names = {"batch": "batch_size"}
-    assert renamed({"batch": 4, "seed": 1}, names) == {"batch_size": 4, "seed": 1}
-    assert renamed({"batch": 4, "batch_size": 8}, names) == {"batch_size": 8}
+    assert rename_keys({"batch": 4, "seed": 1}, names) == {"batch_size": 4, "seed": 1}
+    assert rename_keys({"batch": 4, "batch_size": 8}, names) == {"batch_size": 8}
 
 
 # Tables
@@ -317,7 +317,7 @@ def test_a_project_of_a_newer_version_is_said(tmp_path: Path) -> None:
         load_project(_project(tmp_path, "version: 2\nnew: 1\n"))
     with pytest.raises(UserError, match=r"written for version 1\.7 of the format, and this dreamloom knows 1\.0"):
         load_project(_project(tmp_path, "version: 1.7\nnew: 1\n"))
-    with pytest.raises(UserError, match="says that its version is 'one'"):
+    with pytest.raises(UserError, match="has the version 'one'"):
         load_project(_project(tmp_path, "version: one\n"))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dreamloom.base.versions import FIRST, renamed
+from dreamloom.base.versions import FIRST, rename_keys
 from dreamloom.scrape.collection.schema import Table
 
 _CLIP = {"weights": "pretrained"}
@@ -53,9 +53,9 @@ def migrate_config(table: Table, version: str, config: Mapping[str, Any]) -> dic
     """
     if version != FIRST:
         return dict(config)
-    config = renamed(config, RENAMED[table])
+    config = rename_keys(config, RENAMED[table])
     if table is Table.CAPTIONS and isinstance(config.get("clip"), dict):
-        config["clip"] = renamed(config["clip"], _CLIP)
+        config["clip"] = rename_keys(config["clip"], _CLIP)
     if table is Table.RECORDS and config.get("engine") == "own":
         config["engine"] = "native"
     return config

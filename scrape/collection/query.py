@@ -1,4 +1,4 @@
-"""SQL over the tables of a collection, read straight from their parts."""
+"""Runs SQL over the tables of a collection."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,19 +10,20 @@ import pyarrow.dataset as ds
 from dreamloom.base.errors import UserError
 
 _SETTINGS = {"enable_external_access": "false", "lock_configuration": "true"}
-"""A query sees the tables and nothing else: it can neither read other files nor write any."""
+"""A query can read the registered tables only: no other files, and it can't write."""
 
 
 def query(sql: str, tables: Mapping[str, tuple[pa.Schema, Sequence[Path]]]) -> pa.Table:
-    """Runs one SQL statement of DuckDB's dialect.
+    """Runs one SQL statement in DuckDB's dialect.
 
-    Only the columns and rows that the statement needs are read, so tables may be larger than memory.
+    DuckDB reads only the columns and rows that the statement needs, so tables may be larger than memory.
 
     Args:
+        sql: the statement.
         tables: name → schema and part files.
 
     Raises:
-        UserError: the statement is wrong, or asks for something else than the tables.
+        UserError: the statement is invalid, or uses anything besides the tables.
     """
     with duckdb.connect(config=_SETTINGS) as database:
         for name, (schema, parts) in tables.items():

@@ -1,4 +1,4 @@
-"""Rows of a table to look at and to work with: Arrow inside, pandas and other data frames on request."""
+"""A table in memory, for notebooks: as Arrow, as pandas, and as HTML."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,7 @@ _SHOWN_CHARACTERS = 80
 class TableView:
     """A table in memory.
 
-    It follows Arrow's PyCapsule interface, so `polars.DataFrame(view)`, `pyarrow.table(view)` and DuckDB take it as it
-    is.
+    It implements Arrow's PyCapsule interface, so `polars.DataFrame(view)`, `pyarrow.table(view)` and DuckDB accept it.
     """
 
     _rows: pa.Table
@@ -30,11 +29,11 @@ class TableView:
         return list(self._rows.schema.names)
 
     def to_arrow(self) -> pa.Table:
-        """Returns the rows as an Arrow table; nothing is copied."""
+        """Returns the rows as an Arrow table, without a copy."""
         return self._rows
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Returns the rows as a DataFrame whose columns are Arrow's: null stays null, integers stay integers."""
+        """Returns the rows as a DataFrame with Arrow-backed columns, so nulls stay null and integers stay integers."""
         import pandas as pd
 
         return self._rows.to_pandas(types_mapper=pd.ArrowDtype)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.versions import RUN, known, renamed
+from dreamloom.base.versions import RUN, known_fields, rename_keys
 from dreamloom.train.evaluate.measure import Evaluation, Measure, measure_all
 from dreamloom.train.run import migrations
 from dreamloom.train.run.folder import best_point
@@ -62,8 +62,8 @@ def _of_run(stored: Mapping[str, Any]) -> Evaluation | None:
 
 def _of_file(stored: Mapping[str, Any]) -> Evaluation:
     measures = {name: _measure(stored[name]) for name in ("learned", "forgotten")}
-    return Evaluation(**{**known(Evaluation, stored), **measures, "problems": tuple(stored["problems"])})
+    return Evaluation(**{**known_fields(Evaluation, stored), **measures, "problems": tuple(stored["problems"])})
 
 
 def _measure(stored: Mapping[str, Any] | None) -> Measure | None:
-    return Measure(**known(Measure, renamed(stored, migrations.MEASURE))) if stored else None
+    return Measure(**known_fields(Measure, rename_keys(stored, migrations.MEASURE))) if stored else None

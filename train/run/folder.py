@@ -21,7 +21,7 @@ from typing import Any
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit_text, fingerprint
 from dreamloom.base.stage import recipe, recipe_fields
-from dreamloom.base.versions import RUN, known, renamed
+from dreamloom.base.versions import RUN, known_fields, rename_keys
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.run import migrations
@@ -118,7 +118,7 @@ def read_settings(run: Path) -> dict[str, Any]:
     """
     settings = _read_json(run / "config.json")
     if settings and settings.get("schema") is None:
-        settings["config"] = renamed(settings["config"], migrations.CONFIG)
+        settings["config"] = rename_keys(settings["config"], migrations.CONFIG)
     return settings
 
 
@@ -129,14 +129,18 @@ def read_config(run: Path) -> TrainConfig | None:
         UserError: it can't be read, or a newer release wrote it in another way.
     """
     settings = read_settings(run)
-    return TrainConfig.model_validate(known(TrainConfig, settings["config"])) if settings else None
+    return TrainConfig.model_validate(known_fields(TrainConfig, settings["config"])) if settings else None
 
 
 def read_summary(run: Path) -> TrainSummary | None:
     """Reads the summary of a finished run; None if it is not finished."""
     stored = _read_json(run / "summary.json")
     return (
-        TrainSummary(**known(TrainSummary, renamed(stored, migrations.SUMMARY if stored.get("schema") is None else {})))
+        TrainSummary(
+            **known_fields(
+                TrainSummary, rename_keys(stored, migrations.SUMMARY if stored.get("schema") is None else {})
+            )
+        )
         if stored
         else None
     )
