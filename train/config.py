@@ -6,41 +6,23 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from dreamloom.base.stage import NO_RECIPE, Group, PathKind, StageConfig
+from dreamloom.train.config_fields import (
+    DATA,
+    EVALUATION,
+    HARDWARE,
+    BucketResoSteps,
+    DeviceName,
+    NumWorkers,
+    PadColor,
+    Precision,
+    Resolution,
+    Upscale,
+)
 
-_MODEL, _DATA, _CAPTIONS = Group("Model"), Group("Data and buckets"), Group("Captions")
+_MODEL, _CAPTIONS, _ADAPTERS = Group("Model"), Group("Captions"), Group("Adapters (LoRA)")
 _LENGTH, _OPTIMIZER, _LEARNING_RATE = Group("Batches and length"), Group("Optimizer"), Group("Learning rate")
-_LOSS, _ADAPTERS, _HARDWARE = Group("Loss and noise"), Group("Adapters (LoRA)"), Group("Precision and hardware")
-_CHECKPOINTS, _EVALUATION, _SAMPLES = Group("Checkpoints"), Group("Evaluation"), Group("Samples")
+_LOSS, _CHECKPOINTS, _SAMPLES = Group("Loss and noise"), Group("Checkpoints"), Group("Samples")
 _LOGGING, _CLASS_IMAGES = Group("Logging"), Group("Class images")
-
-# fields that several configs have, so that they mean the same in each
-Resolution = Annotated[
-    int, Field(ge=32, le=4096, description="Side of the square bucket, in pixels; no bucket has a larger area."), _DATA
-]
-BucketResoSteps = Annotated[
-    int, Field(ge=8, le=256, description="Bucket sides are multiples of this, in pixels."), _DATA
-]
-Upscale = Annotated[
-    bool, Field(description="Enlarge images smaller than their bucket; if off, choose a bucket that they fill."), _DATA
-]
-PadColor = Annotated[
-    str | None,
-    Field(
-        pattern="^#[0-9a-fA-F]{6}$",
-        description="Pad whole images with this color, such as #ffffff, instead of cropping them; padding does not "
-        "count in the loss. null: crop.",
-    ),
-    _DATA,
-]
-Precision = Annotated[
-    Literal["auto", "fp32", "bf16"],
-    Field(description="Arithmetic; auto: bf16 on a GPU that supports it, else fp32."),
-    _HARDWARE,
-]
-DeviceName = Annotated[
-    str, NO_RECIPE, Field(description="auto, cpu, cuda, cuda:1 or mps; auto: a GPU if there is one."), _HARDWARE
-]
-NumWorkers = Annotated[int, NO_RECIPE, Field(ge=1, le=256, description="Threads that decode images."), _HARDWARE]
 
 PRESETS: dict[str, dict[str, Any]] = {
     "8gb": {
@@ -82,19 +64,19 @@ class TrainConfig(StageConfig):
     bucket_reso_steps: BucketResoSteps = 64
     upscale: Upscale = True
     pad_color: PadColor = None
-    crop_jitter: Annotated[float, _DATA] = Field(
+    crop_jitter: Annotated[float, DATA] = Field(
         0.0,
         ge=0,
         le=0.5,
         description="Share of its sides by which a crop may shrink and shift; 0: the largest centered crop.",
     )
-    crops_per_image: Annotated[int, _DATA] = Field(
+    crops_per_image: Annotated[int, DATA] = Field(
         4, ge=2, le=64, description="Number of crops cached per image if crop_jitter is set."
     )
-    flip_p: Annotated[float, _DATA] = Field(
+    flip_p: Annotated[float, DATA] = Field(
         0.0, ge=0, le=1, description="Probability of a horizontal flip, unless flip_p.txt sets another."
     )
-    latent_cache: Annotated[Path | None, PathKind.OUTPUT, NO_RECIPE, _DATA] = Field(
+    latent_cache: Annotated[Path | None, PathKind.OUTPUT, NO_RECIPE, DATA] = Field(
         None, description="Folder for cached latents; null: .latents beside the run."
     )
 
@@ -196,20 +178,20 @@ class TrainConfig(StageConfig):
         None, ge=1, description="Scale adapters by alpha/rank; null: alpha equals the rank."
     )
 
-    preset: Annotated[Literal["8gb", "12gb", "24gb", "80gb"] | None, NO_RECIPE, _HARDWARE] = Field(
+    preset: Annotated[Literal["8gb", "12gb", "24gb", "80gb"] | None, NO_RECIPE, HARDWARE] = Field(
         None, description="Settings for a GPU with this much memory; settings given beside it win."
     )
     precision: Precision = "auto"
-    weight_dtype: Annotated[Literal["fp32", "bf16"], _HARDWARE] = Field(
+    weight_dtype: Annotated[Literal["fp32", "bf16"], HARDWARE] = Field(
         "fp32",
         description="Storage of the weights. bf16 halves weights and gradients, and rounds updates stochastically; "
         "adapters are always fp32.",
     )
     device: DeviceName = "auto"
-    gradient_checkpointing: Annotated[bool, _HARDWARE] = Field(
+    gradient_checkpointing: Annotated[bool, HARDWARE] = Field(
         False, description="Recompute activations in the backward pass to save memory."
     )
-    compile: Annotated[bool, _HARDWARE] = Field(
+    compile: Annotated[bool, HARDWARE] = Field(
         False, description="Compile the UNet with torch.compile: takes minutes for each bucket, then speeds up a GPU."
     )
     num_workers: NumWorkers = 4
@@ -221,10 +203,10 @@ class TrainConfig(StageConfig):
         1, ge=1, description="Number of newest checkpoints to keep; the best one is kept too."
     )
 
-    evaluate_every_n_steps: Annotated[int, _EVALUATION] = Field(
+    evaluate_every_n_steps: Annotated[int, EVALUATION] = Field(
         500, ge=0, description="Evaluate every N optimizer steps; 0: only before and after training."
     )
-    eval_timesteps: Annotated[int, _EVALUATION] = Field(
+    eval_timesteps: Annotated[int, EVALUATION] = Field(
         8, ge=1, le=1000, description="Number of timesteps at which each held-out image is evaluated."
     )
 
@@ -344,7 +326,7 @@ class DreamBoothConfig(StageConfig):
         7.5, ge=0, le=100, description="Classifier-free guidance scale."
     )
     seed: Annotated[int, _CLASS_IMAGES] = Field(0, ge=0, lt=2**63, description="Seed of the noise.")
-    sample_batch_size: Annotated[int, NO_RECIPE, _HARDWARE] = Field(
+    sample_batch_size: Annotated[int, NO_RECIPE, HARDWARE] = Field(
         4, ge=1, le=4096, description="Images drawn at a time."
     )
     device: DeviceName = "auto"

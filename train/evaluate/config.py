@@ -5,20 +5,20 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dreamloom.base.stage import NO_RECIPE, Group, PathKind, StageConfig
-from dreamloom.train.config import (
+from dreamloom.base.stage import NO_RECIPE, PathKind, StageConfig
+from dreamloom.train.config import TrainConfig, shared_settings
+from dreamloom.train.config_fields import (
+    DATA,
+    EVALUATION,
+    HARDWARE,
     BucketResoSteps,
     DeviceName,
     NumWorkers,
     PadColor,
     Precision,
     Resolution,
-    TrainConfig,
     Upscale,
-    shared_settings,
 )
-
-_DATA, _EVALUATION, _HARDWARE = Group("Data and buckets"), Group("Evaluation"), Group("Precision and hardware")
 
 
 class EvaluateConfig(StageConfig):
@@ -28,22 +28,22 @@ class EvaluateConfig(StageConfig):
     bucket_reso_steps: BucketResoSteps = 64
     upscale: Upscale = True
     pad_color: PadColor = None
-    latent_cache: Annotated[Path | None, PathKind.OUTPUT, NO_RECIPE, _DATA] = Field(
+    latent_cache: Annotated[Path | None, PathKind.OUTPUT, NO_RECIPE, DATA] = Field(
         None, description="Folder for cached latents; null: in memory."
     )
 
-    eval_timesteps: Annotated[int, _EVALUATION] = Field(
+    eval_timesteps: Annotated[int, EVALUATION] = Field(
         8, ge=1, le=1000, description="Number of timesteps at which each image is evaluated, one per stratum."
     )
-    seed: Annotated[int, _EVALUATION] = Field(0, ge=0, lt=2**63, description="Seed of the noise and the timesteps.")
-    vae: Annotated[str | None, PathKind.MODEL, _EVALUATION] = Field(
+    seed: Annotated[int, EVALUATION] = Field(0, ge=0, lt=2**63, description="Seed of the noise and the timesteps.")
+    vae: Annotated[str | None, PathKind.MODEL, EVALUATION] = Field(
         None, description="VAE that replaces the base's, for both models; null: the run's, or the base's."
     )
-    use_ema: Annotated[bool, _EVALUATION] = Field(
+    use_ema: Annotated[bool, EVALUATION] = Field(
         True, description="Evaluate a checkpoint's averaged weights if it has them."
     )
 
-    batch_size: Annotated[int, NO_RECIPE, _HARDWARE] = Field(4, ge=1, le=4096, description="Images per forward pass.")
+    batch_size: Annotated[int, NO_RECIPE, HARDWARE] = Field(4, ge=1, le=4096, description="Images per forward pass.")
     precision: Precision = "auto"
     device: DeviceName = "auto"
     num_workers: NumWorkers = 4

@@ -1,0 +1,37 @@
+"""Config fields that several configs of train have, declared once so that they mean the same in each."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dreamloom.base.stage import NO_RECIPE, Group
+
+DATA, EVALUATION, HARDWARE = Group("Data and buckets"), Group("Evaluation"), Group("Precision and hardware")
+
+Resolution = Annotated[
+    int, Field(ge=32, le=4096, description="Side of the square bucket, in pixels; no bucket has a larger area."), DATA
+]
+BucketResoSteps = Annotated[
+    int, Field(ge=8, le=256, description="Bucket sides are multiples of this, in pixels."), DATA
+]
+Upscale = Annotated[
+    bool, Field(description="Enlarge images smaller than their bucket; if off, choose a bucket that they fill."), DATA
+]
+PadColor = Annotated[
+    str | None,
+    Field(
+        pattern="^#[0-9a-fA-F]{6}$",
+        description="Pad whole images with this color, such as #ffffff, instead of cropping them; padding does not "
+        "count in the loss. null: crop.",
+    ),
+    DATA,
+]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16"],
+    Field(description="Arithmetic; auto: bf16 on a GPU that supports it, else fp32."),
+    HARDWARE,
+]
+DeviceName = Annotated[
+    str, NO_RECIPE, Field(description="auto, cpu, cuda, cuda:1 or mps; auto: a GPU if there is one."), HARDWARE
+]
+NumWorkers = Annotated[int, NO_RECIPE, Field(ge=1, le=256, description="Threads that decode images."), HARDWARE]
