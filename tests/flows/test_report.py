@@ -1,5 +1,6 @@
 """The page that a run ends with."""
 
+import pytest
 import html
 import re
 import shutil
@@ -30,6 +31,7 @@ def test_a_moved_workspace_still_shows_its_pictures(finished: Any, tmp_path: Pat
     assert all(file.is_file() for file in pictures_of(report_path(moved)))
 
 
+@pytest.mark.slow
 def test_it_is_written_again_only_where_something_was_made_or_it_is_gone(finished: Any) -> None:
     page = report_path(finished.workspace)
     page.write_text("mine")

@@ -90,6 +90,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_a_kind_that_is_registered_is_known_everywhere(small: Any, tmp_path: Path) -> None:
     (tmp_path / "toy_source.py").write_text(TOY)
     (tmp_path / "circles").rename(tmp_path / "toys")

@@ -69,6 +69,7 @@ def test_what_is_there_is_not_drawn_again_and_comes_out_the_same(
     assert {path: path.read_bytes() for path in (tmp_path / "target").glob("* class/*.png")} == before
 
 
+@pytest.mark.slow
 def test_more_images_and_another_weight_cost_no_drawing_anew(subjects: Path, tmp_path: Path, tiny_base: str) -> None:
     target = tmp_path / "target"
     dreambooth(subjects, target, settings(tiny_base))

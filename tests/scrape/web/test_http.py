@@ -178,6 +178,7 @@ def test_what_is_no_connection(site: Any, collection: Collection) -> None:
     assert rows[1]["detail"] == "robots.txt: Connection refused"
 
 
+@pytest.mark.slow
 def test_no_answer_however_broken_stops_a_part(site: Any, collection: Collection) -> None:
     image, dice = site.image(1), random.Random(5)
     whole = [

@@ -234,6 +234,7 @@ def test_a_padded_held_out_images_loss_is_that_inside_it(tiny_base: str, tmp_pat
     assert compute_dataset_losses(model, data, latents, config) == pytest.approx({"x.png": float(inside)}, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_one_kind_alone_is_measured_alone(tiny_base: str, heldout: Path, tmp_path: Path) -> None:
     shutil.copytree(heldout / "training", tmp_path / "training")
     evaluation = evaluate(tiny_base, tiny_base, tmp_path, SETTINGS)

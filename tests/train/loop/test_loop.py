@@ -284,6 +284,7 @@ def test_a_run_folder_belongs_to_one_config_and_one_folder(
     assert train(folder, undisturbed, faster, heldout).finished, "what is beside the weights makes no other run"
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_names_the_images_and_keeps_the_checkpoint(
     tiny_base: str, folder: Path, tmp_path: Path, config: Config
 ) -> None:
