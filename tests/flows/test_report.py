@@ -1,12 +1,13 @@
 """The page that a run ends with."""
 
-import pytest
 import html
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+
+import pytest
 
 from dreamloom.flows.report import report_path, write_report
 
