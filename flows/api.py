@@ -1,4 +1,4 @@
-"""A whole project from Python: what `dreamloom run` and `dreamloom plan` do, with results to look at in a notebook."""
+"""Whole projects from Python: what `dreamloom run` and `dreamloom plan` do, with results that a notebook can show."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
