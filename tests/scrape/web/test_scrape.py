@@ -118,4 +118,4 @@ def test_statuses_to_retry_are_named_as_the_records_name_them(
     assert run([*command, "--retry", "http_5xx,timeout", "http-429"]) == 0
     assert [site.hits[path] for path in ("/a", "/b", "/c")] == [2, 1, 1]
     assert run([*command, "--retry", "http_555"]) == 2
-    assert "there is no status http_555; those that can be retried: ok, bad_url" in capsys.readouterr().err
+    assert "there is no status http_555; valid: ok, bad_url" in capsys.readouterr().err
