@@ -1,4 +1,4 @@
-"""Pixels in, the bytes of an image file out, in the forms that the web has."""
+"""Encodes pixels as image files of the kinds that are found on the web."""
 
 import io
 from collections.abc import Callable
@@ -7,18 +7,20 @@ import numpy as np
 from PIL import Image
 
 from dreamloom.demo.gallery import Exhibit, Form
-from dreamloom.demo.world import BACKGROUNDS, Picture, render
+from dreamloom.demo.world import BACKGROUNDS, Pixels, render
 
 
 def draw(exhibit: Exhibit) -> bytes:
-    """The file of an exhibit, with no fault; equal bytes each time."""
+    """Returns the file of an exhibit without its fault; the same bytes each time."""
     return encode(render(exhibit.scene, exhibit.width, exhibit.height), exhibit.form, turn=exhibit.number)
 
 
-def encode(pixels: Picture, form: Form, turn: int = 0) -> bytes:
-    """The file that shows `pixels`, uint8 [height, width, 3].
+def encode(pixels: Pixels, form: Form, turn: int = 0) -> bytes:
+    """Returns an image file.
 
     Args:
+        pixels: uint8 [height, width, 3], RGB.
+        form: the kind of file.
         turn: which of three EXIF orientations a TURNED_JPEG gets.
     """
     if form is Form.DEEP_PNG:
@@ -42,7 +44,7 @@ def _palette(image: Image.Image) -> Image.Image:
 
 
 def _clear_white(image: Image.Image) -> Image.Image:
-    """White becomes transparent, and black underneath: a reader that forgets alpha shows a black ground."""
+    """Makes white transparent, with black beneath: a reader that ignores alpha shows a black background."""
     pixels = np.asarray(image)
     white = (pixels == BACKGROUNDS["white"]).all(axis=2)
     alpha = np.where(white, 0, 255).astype(np.uint8)
@@ -64,7 +66,7 @@ _TURNS = (
     (6, Image.Transpose.ROTATE_90),
     (8, Image.Transpose.ROTATE_270),
 )
-"""EXIF orientation → how the file's pixels are turned, so that the orientation turns them back."""
+"""EXIF orientation → the turn of the file's pixels that it undoes."""
 
 
 def _turned_jpeg(image: Image.Image, turn: int) -> bytes:
@@ -76,7 +78,7 @@ def _turned_jpeg(image: Image.Image, turn: int) -> bytes:
     return buffer.getvalue()
 
 
-def _deep_png(pixels: Picture) -> bytes:
+def _deep_png(pixels: Pixels) -> bytes:
     import cv2
 
     deep = pixels[..., ::-1].astype(np.uint16) * 257  # 255 becomes 65535; OpenCV wants BGR

@@ -1,4 +1,4 @@
-"""What a model of the demo world draws right: images of the concept and of everything else, marked by the judge."""
+"""Examines a model of the demo world: it draws the concept and everything else, and the judge marks the images."""
 
 import json
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from PIL import Image
 
 from dreamloom.base.files import commit_folder, commit_json, fingerprint
 from dreamloom.base.stage import recipe
-from dreamloom.demo.folders import CONCEPT, CONCEPT_BACKGROUNDS, CONCEPT_COLOURS
+from dreamloom.demo.comparison import draw_sheet
+from dreamloom.demo.folders import CONCEPT, CONCEPT_BACKGROUNDS, CONCEPT_COLORS
 from dreamloom.demo.judge import judge, matches
-from dreamloom.demo.picture import sheet
-from dreamloom.demo.world import BACKGROUNDS, COLOURS, STYLES, Scene, Size, Thing, caption, parse, random_scene
+from dreamloom.demo.world import BACKGROUNDS, COLORS, STYLES, Scene, Size, Thing, caption, parse, random_scene
 
 SHOWN = (
     f"a big orange {CONCEPT} on a pink background",
@@ -30,76 +30,76 @@ SHOWN = (
 )
 """The prompts of the demo's image: two of the concept, six of what the model knew before."""
 CONCEPTS = 2
-"""How many of SHOWN are of the concept."""
+"""Number of SHOWN, the first ones, that are of the concept."""
 
 
 @dataclass(frozen=True)
-class Marks:
-    """How many images show the objects, in shape and colour, that their prompts ask for."""
+class ExamResult:
+    """How often a model draws the objects, in shape and color, that the prompts ask for."""
 
     concept: float
-    """Share of the concept's prompts, all on colours and backgrounds that it was not taught with."""
+    """Share of right images for prompts of the concept, in colors and on backgrounds it was not taught with."""
     general: float
-    """Share of the other prompts."""
+    """Share of right images for the other prompts."""
     strays: float
-    """Share of the other prompts whose image shows the concept: what it has run over."""
+    """Share of the other prompts whose image shows the concept instead."""
     shown: list[bool]
-    """Of each of SHOWN."""
+    """Whether the image of each prompt of SHOWN is right."""
 
 
-def examine(model: Path, folder: Path, pictures: int, seed: int = 0) -> Marks:
-    """Draws and marks; `folder` then holds shown-0.png …, concept.png, general.png (sheets) and marks.json.
-
-    Does nothing where `folder` was made from this model with these settings.
+def examine(model: Path, folder: Path, num_images: int, seed: int = 0) -> ExamResult:
+    """Has a model draw, and marks the images. Does nothing where `folder` is of this model and these settings.
 
     Args:
         model: a diffusers folder.
-        images: of the concept, and again of everything else.
+        folder: gets shown-0.png …, the sheets concept.png and general.png, and marks.json.
+        num_images: images of the concept, and again of everything else.
+        seed: of the noise.
     """
-    asked = [parse(text) for text in SHOWN] + concept_scenes(pictures) + general_scenes(pictures)
-    prompts = [caption(scene) for scene in asked]
-    made = recipe("exam", 1, {"prompts": prompts, "seed": seed}, models={"model": fingerprint(model)})
+    scenes = [parse(text) for text in SHOWN] + concept_scenes(num_images) + general_scenes(num_images)
+    prompts = [caption(scene) for scene in scenes]
+    wanted = recipe("exam", 1, {"prompts": prompts, "seed": seed}, models={"model": fingerprint(model)})
     marks = folder / "marks.json"
-    if marks.exists() and (known := json.loads(marks.read_text()))["recipe"] == made:
-        return Marks(**{name: value for name, value in known.items() if name != "recipe"})
-    drawn = _draw(model, prompts, seed)
-    right = [matches(judge(picture), scene).objects for picture, scene in zip(drawn, asked, strict=True)]
-    first = len(SHOWN)
-    concept, general = slice(first, first + pictures), slice(first + pictures, None)
-    result = Marks(
+    if marks.exists() and (stored := json.loads(marks.read_text()))["recipe"] == wanted:
+        return ExamResult(**{name: value for name, value in stored.items() if name != "recipe"})
+    images = _draw(model, prompts, seed)
+    right = [matches(judge(image), scene).objects for image, scene in zip(images, scenes, strict=True)]
+    num_shown = len(SHOWN)
+    concept, general = slice(num_shown, num_shown + num_images), slice(num_shown + num_images, None)
+    result = ExamResult(
         concept=float(np.mean(right[concept])),
         general=float(np.mean(right[general])),
-        strays=float(np.mean([CONCEPT in dict(judge(picture).objects) for picture in drawn[general]])),
-        shown=right[:first],
+        strays=float(np.mean([CONCEPT in dict(judge(image).objects) for image in images[general]])),
+        shown=right[:num_shown],
     )
     with commit_folder(folder) as temporary:
-        for place in range(first):
-            Image.fromarray(drawn[place]).save(temporary / f"shown-{place}.png")
+        for number in range(num_shown):
+            Image.fromarray(images[number]).save(temporary / f"shown-{number}.png")
         for name, part in (("concept", concept), ("general", general)):
-            sheet(list(drawn[part]), right[part]).save(temporary / f"{name}.png")
-        commit_json(temporary / "marks.json", {**asdict(result), "recipe": made})
+            draw_sheet(list(images[part]), right[part]).save(temporary / f"{name}.png")
+        commit_json(temporary / "marks.json", {**asdict(result), "recipe": wanted})
     return result
 
 
 def concept_scenes(count: int) -> list[Scene]:
-    """The concept in colours and on backgrounds that the user's images do not show, in all styles and sizes."""
-    colours = [c for c in COLOURS if c not in CONCEPT_COLOURS]
-    grounds = [b for b in BACKGROUNDS if b not in CONCEPT_BACKGROUNDS]
+    """Returns scenes of the concept in colors and on backgrounds that the user's images do not have."""
+    colors = [c for c in COLORS if c not in CONCEPT_COLORS]
+    backgrounds = [b for b in BACKGROUNDS if b not in CONCEPT_BACKGROUNDS]
     sizes: tuple[Size, ...] = ("big", "small")
-    kinds = list(product(STYLES, sizes, colours, grounds))
+    kinds = list(product(STYLES, sizes, colors, backgrounds))
     order = np.random.default_rng(7).permutation(len(kinds))
-    chosen = [kinds[order[place % len(kinds)]] for place in range(count)]
-    return [Scene(ground, style, (Thing(CONCEPT, colour),), size) for style, size, colour, ground in chosen]
+    chosen = [kinds[order[number % len(kinds)]] for number in range(count)]
+    return [Scene(background, style, (Thing(CONCEPT, color),), size) for style, size, color, background in chosen]
 
 
 def general_scenes(count: int) -> list[Scene]:
-    """Scenes of the world as it comes: one object or two."""
+    """Returns random scenes of the world, with one object or two."""
     rng = np.random.default_rng(8)
     return [random_scene(rng) for _ in range(count)]
 
 
 def _draw(model: Path, prompts: Sequence[str], seed: int) -> NDArray[np.uint8]:
-    """One image a prompt with plain diffusers, in the same noise for each model; uint8 [n, 64, 64, 3]."""
+    """One image per prompt, by plain diffusers, from the same noise for each model; uint8 [n, 64, 64, 3]."""
     import torch
     from diffusers import StableDiffusionPipeline
     from diffusers.utils import logging

@@ -1,6 +1,6 @@
-"""Folders of the demo world in the layouts in which people have theirs: FFHQ, COCO, ImageNet, and one's own images.
+"""Makes folders of the demo world in the layouts of FFHQ, COCO, ImageNet and users' own images.
 
-Each function makes its folder whole or not at all, and leaves one that is there as it is.
+Each function makes its folder whole or not at all, and leaves an existing one as it is.
 """
 
 import hashlib
@@ -15,36 +15,37 @@ import numpy as np
 from dreamloom.base.files import commit_folder
 from dreamloom.demo.encode import encode
 from dreamloom.demo.gallery import Form
-from dreamloom.demo.world import COLOURS, RESERVED, SHAPES, STYLES, Scene, Size, Thing, caption, random_scene, render
+from dreamloom.demo.world import COLORS, RESERVED, SHAPES, STYLES, Scene, Size, Thing, caption, random_scene, render
 
 CONCEPT = RESERVED[0]
-"""What the user of the demo wants to teach."""
-CONCEPT_COLOURS = ("red", "yellow", "green", "blue", "purple")
+"""What the demo teaches."""
+CONCEPT_COLORS = ("red", "yellow", "green", "blue", "purple")
 CONCEPT_BACKGROUNDS = ("white", "grey", "cyan")
-"""What the concept is shown with; every other colour and background is left for testing."""
+"""The backgrounds on which the concept is taught; all other colors and backgrounds are left for testing."""
 
 PORTRAIT_CAPTION = "a photo of a big circle"
-"""What all of the FFHQ-style images show, as FFHQ's all show a face: the template a user would give."""
+"""The caption of all FFHQ-style images, as a user would give it for FFHQ's faces."""
 
 _WORLD = 2026
 
 
 def make_concept(folder: Path, count: int = 48) -> None:
-    """The user's own images: zorps of five colours on three backgrounds, named by caption as EveryDream has it.
+    """Makes the user's images: zorps of five colors on three backgrounds, with captions in file names as EveryDream's.
 
-    Three in five are small, as those are the harder to learn.
+    Three in five are small, which are harder to learn.
     """
 
     def fill(target: Path) -> None:
         names: dict[str, int] = {}
-        kinds = list(product(CONCEPT_COLOURS, CONCEPT_BACKGROUNDS, STYLES))
+        kinds = list(product(CONCEPT_COLORS, CONCEPT_BACKGROUNDS, STYLES))
         for number in range(count):
-            hue, ground, style = kinds[(number * 19) % len(kinds)]  # 19 and 45 share no factor: all kinds in turn
+            # 19 and the number of kinds have no common factor, so all kinds come in turn
+            color, background, style = kinds[(number * 19) % len(kinds)]
             size: Size = "big" if number % 5 in (0, 3) else "small"
-            scene = Scene(ground, style, (Thing(CONCEPT, hue),), size, seed=_WORLD + number)
-            words = caption(scene)
-            names[words] = names.get(words, 0) + 1
-            (target / f"{words}_({names[words]}).jpg").write_bytes(encode(render(scene, 256), Form.JPEG))
+            scene = Scene(background, style, (Thing(CONCEPT, color),), size, seed=_WORLD + number)
+            text = caption(scene)
+            names[text] = names.get(text, 0) + 1
+            (target / f"{text}_({names[text]}).jpg").write_bytes(encode(render(scene, 256), Form.JPEG))
 
     _make(folder, fill)
 
@@ -58,11 +59,11 @@ _FFHQ_LICENCES = (
     (0.016, "Public Domain Dedication (CC0)", "https://creativecommons.org/publicdomain/zero/1.0/"),
     (0.005, "United States Government Work", "http://www.usa.gov/copyright.shtml"),
 )
-"""Share, name and address; the shares are those of the real set."""
+"""Share, name and URL of each licence; the shares are FFHQ's."""
 
 
 def make_ffhq(folder: Path, count: int = 120) -> None:
-    """thumbnails128x128/00000/00000.png …, a LICENSE.txt beside them, and ffhq-dataset-v2.json. No captions."""
+    """Makes thumbnails128x128/00000/00000.png …, a LICENSE.txt beside them, and ffhq-dataset-v2.json; no captions."""
 
     def fill(target: Path) -> None:
         rng = np.random.default_rng([_WORLD, 1])
@@ -82,7 +83,7 @@ _PLAIN = ("white", "grey", "pink", "cyan")
 
 
 def _ball(rng: np.random.Generator) -> Thing:
-    return Thing("circle", str(rng.choice(list(COLOURS))))
+    return Thing("circle", str(rng.choice(list(COLORS))))
 
 
 def _ffhq_entry(number: int, path: str, data: bytes, rng: np.random.Generator) -> dict[str, Any]:
@@ -124,7 +125,7 @@ _COCO_LICENCES = (
 
 
 def make_coco(folder: Path, count: int = 240) -> None:
-    """val2017/000000000139.jpg … and annotations/captions_val2017.json, with five captions an image."""
+    """Makes val2017/000000000139.jpg … and annotations/captions_val2017.json, with five captions per image."""
 
     def fill(target: Path) -> None:
         rng = np.random.default_rng([_WORLD, 2])
@@ -161,7 +162,7 @@ def _coco_image(identity: int, name: str, width: int, height: int, licence: int)
 
 
 def _as_people_write(words: str) -> tuple[str, ...]:
-    """One caption in the five ways in which COCO's annotators end and space theirs."""
+    """A caption with the five endings and spacings of COCO's annotators."""
     sentence = words[0].upper() + words[1:]
     return f"{sentence}.", words, f"{sentence}. ", f"{sentence}\n", f"{words}."
 
@@ -170,9 +171,9 @@ def _as_people_write(words: str) -> tuple[str, ...]:
 
 
 def make_imagenet(folder: Path, each: int = 12) -> None:
-    """LOC_synset_mapping.txt and ILSVRC/Data/CLS-LOC/train/n90000001/n90000001_10.JPEG …: a synset a shape.
+    """Makes LOC_synset_mapping.txt and ILSVRC/Data/CLS-LOC/train/n90000001/n90000001_10.JPEG …, a synset per shape.
 
-    One file is a PNG by another name and one is CMYK, as in the real set.
+    One file is a PNG with the wrong extension and one is CMYK, as in ImageNet.
     """
 
     def fill(target: Path) -> None:

@@ -1,6 +1,6 @@
-"""What the demo's site has to show: for every number a scene, a size, a file format, and perhaps a fault.
+"""The exhibits of the demo's site: for each number a scene, a size, a file format, and perhaps a fault.
 
-All of it is a function of the number alone, so that a run can be repeated, and an image drawn again from its address.
+An exhibit is a function of its number alone, so a run can be repeated, and an image can be drawn from its address.
 """
 
 from dataclasses import dataclass, replace
@@ -12,68 +12,68 @@ import numpy as np
 from dreamloom.demo.world import Scene, random_scene
 
 _WORLD = 2024
-"""Another value would be another gallery."""
+"""Seed of the gallery."""
 
 
 class Fault(StrEnum):
-    """What is the matter with an address; those from `MOVED` on still lead to the image."""
+    """What is wrong with an address. Those from `MOVED` on still lead to the image."""
 
     GONE = "gone"
     """404."""
     GONE_FOR_GOOD = "gone_for_good"
     """410."""
     FORBIDDEN = "forbidden"
-    """403, as hot-link walls answer."""
+    """403, as sites answer that refuse hot links."""
     BUSY = "busy"
     """429 with Retry-After, each time."""
     BROKEN = "broken"
     """500."""
     PLACEHOLDER = "placeholder"
-    """200, and the same "not found" image for every such address."""
+    """200 with the same "not found" image for every such address."""
     SOFT_404 = "soft_404"
-    """200, and a page of HTML."""
+    """200 with an HTML page."""
     SVG = "svg"
     PIXEL = "pixel"
     """A GIF of 1 × 1 pixels."""
     EMPTY = "empty"
     TRUNCATED = "truncated"
-    """A whole answer with the first two thirds of an image."""
+    """A complete response with the first two thirds of an image."""
     SHORT_BODY = "short_body"
-    """Content-Length says more than comes."""
+    """A body shorter than its Content-Length."""
     RESET = "reset"
-    """The connection breaks in the middle."""
+    """A connection that breaks in the middle."""
     HANG = "hang"
-    """No answer, ever."""
+    """No response."""
     DRIP = "drip"
-    """A few bytes a second, so that only a total deadline ends it."""
+    """A few bytes per second, so that only a total deadline ends it."""
     ENDLESS = "endless"
-    """A body without an end."""
+    """A body without end."""
     PIXEL_BOMB = "pixel_bomb"
     """A small PNG of 400 million pixels."""
     GZIP_BOMB = "gzip_bomb"
     """A small body with Content-Encoding: gzip that inflates to 256 MiB."""
     OPTED_OUT = "opted_out"
-    """An image with one of the headers by which its owner says no."""
+    """An image with one of the headers by which its owner opts out."""
     ROBOTS = "robots"
-    """An image under a path that robots.txt closes."""
+    """An image under a path that robots.txt disallows."""
     LOOP = "loop"
     """A redirect to itself."""
     TO_PRIVATE = "to_private"
-    """A redirect to another service of the machine of whoever asks."""
+    """A redirect to another service on the client's machine."""
     TO_FILE = "to_file"
     """A redirect to file:///etc/passwd."""
     MOVED = "moved"
     """A redirect to the image."""
     SLOW = "slow"
-    """Half a second, then the image."""
+    """The image after half a second."""
     BUSY_ONCE = "busy_once"
-    """429 with Retry-After: 0 at the first request, the image at the next."""
+    """429 with Retry-After: 0 for the first request, the image for the next."""
     GZIPPED = "gzipped"
-    """The image with Content-Encoding: gzip, which is legal and rare."""
+    """The image with Content-Encoding: gzip, which is valid and rare."""
     WRONG_TYPE = "wrong_type"
     """The image as text/plain."""
     HARMLESS_HEADER = "harmless_header"
-    """The image with an X-Robots-Tag that forbids us nothing."""
+    """The image with a header that forbids nothing."""
 
 
 RATES: dict[Fault, int] = {
@@ -107,20 +107,23 @@ RATES: dict[Fault, int] = {
     Fault.WRONG_TYPE: 10,
     Fault.HARMLESS_HEADER: 8,
 }
-"""Of 1,000 addresses. The first 250 fail: between img2dataset's published statistics of CC12M (2024: 29 % failed, 404
-8.8 %, 403 3.9 %, 429 2.5 %, time-outs 1.6 %, opt-out 1.3 %, undecodable 1.6 %) and of DataComp small (2024: 22.6 %)."""
+"""Addresses with each fault, of 1,000. The first 250 fail.
+
+That is between img2dataset's published statistics of CC12M (2024: 29 % failed, 404 8.8 %, 403 3.9 %, 429 2.5 %,
+time-outs 1.6 %, opt-out 1.3 %, undecodable 1.6 %) and of DataComp small (2024: 22.6 %).
+"""
 
 
 class Form(StrEnum):
-    """How an image is stored."""
+    """The kind of an image file."""
 
     JPEG = "jpeg"
     TURNED_JPEG = "turned_jpeg"
-    """Stored on its side or upside down, with the EXIF orientation that puts it right."""
+    """Stored on its side or upside down, with the EXIF orientation that turns it upright."""
     CMYK_JPEG = "cmyk_jpeg"
     PNG = "png"
     DEEP_PNG = "deep_png"
-    """16 bits a channel."""
+    """16 bits per channel."""
     PALETTE_PNG = "palette_png"
     ALPHA_PNG = "alpha_png"
     """White is transparent, with black beneath."""
@@ -129,7 +132,7 @@ class Form(StrEnum):
 
     @property
     def extension(self) -> str:
-        """As in an address: "jpg", "png", "webp" or "gif"."""
+        """The extension in an address: "jpg", "png", "webp" or "gif"."""
         kind = self.value.rsplit("_", 1)[-1]
         return "jpg" if kind == "jpeg" else kind
 
@@ -154,28 +157,28 @@ _ASPECT_WEIGHTS = (0.7, 0.12, 0.08, 0.06, 0.04)
 
 @dataclass(frozen=True)
 class Exhibit:
-    """What one number stands for."""
+    """An image of the site, by its number."""
 
     number: int
     scene: Scene
     width: int
-    """Pixels, upright."""
+    """Pixels of the upright image, as is `height`."""
     height: int
     form: Form
     fault: Fault | None
     repeats: int | None
-    """The number whose scene this one shows again in another size, as copies on the web do."""
+    """The number of the exhibit that shows the same scene in another size, as copies on the web do."""
 
     @property
     def path(self) -> str:
-        """Its path at the site."""
+        """The exhibit's path on the site."""
         folder = "members" if self.fault is Fault.ROBOTS else "pictures"
         return f"/{folder}/{self.number:06d}.{self.form.extension}"
 
 
 @lru_cache(maxsize=4096)
 def exhibit(number: int) -> Exhibit:
-    """What `number` (0 or more) stands for; the same on every machine and in every run."""
+    """Returns the exhibit of a number (0 or more), which is the same on every machine and in every run."""
     rng = np.random.default_rng([_WORLD, number])
     scene = random_scene(np.random.default_rng([_WORLD, number, 1]))
     side = int(rng.choice(_SIDES, p=_SIDE_WEIGHTS))
@@ -188,10 +191,10 @@ def exhibit(number: int) -> Exhibit:
     return plain
 
 
-def _fault(place: float) -> Fault | None:
-    """The fault at a place in 0..1000."""
+def _fault(draw: float) -> Fault | None:
+    """The fault for a draw from 0 to 1,000."""
     for fault, rate in RATES.items():
-        place -= rate
-        if place < 0:
+        draw -= rate
+        if draw < 0:
             return fault
     return None

@@ -1,4 +1,4 @@
-"""The demo's folder, as a user would have it before the first run: images, an index, models, project.yaml."""
+"""Makes the demo's folder with what a user has before the first run: images, an index, models and project.yaml."""
 
 import shutil
 import socket
@@ -13,17 +13,17 @@ from dreamloom.demo.folders import CONCEPT, make_coco, make_concept, make_ffhq, 
 from dreamloom.demo.index import write_index
 
 PORT = 28417
-"""Of the demo's site where it is free: addresses are what keys are made of, so that equal ones give equal runs."""
+"""Port of the demo's site, if it is free. Keys are made of addresses, so the same port gives the same run."""
 PROJECT = "project.yaml"
 WITHOUT = "without.yaml"
-"""The same project without its ground truth."""
+"""The project without its ground truth."""
 
 _HERE = Path(__file__).parent
 _PORT_NOTE = ".port"
 
 
 def check_home(folder: Path) -> None:
-    """Sees that `folder` is one that `make_home` made, or may be made one.
+    """Checks that `folder` is a demo world, empty or missing.
 
     Raises:
         UserError: it holds something else.
@@ -35,14 +35,15 @@ def check_home(folder: Path) -> None:
 
 
 def make_home(folder: Path, seed: int, exhibits: int) -> int:
-    """Makes what is not there yet, each file and folder whole; what is there stays as it is.
+    """Makes what is missing, each file and folder whole. What exists is left as it is.
 
     Args:
-        seed: of the training, in a project.yaml that is made now.
-        exhibits: how many of the site's images an index that is made now names.
+        folder: the demo's folder.
+        seed: seed of the training in a new project.yaml.
+        exhibits: number of the site's images in a new index.
 
     Returns:
-        The port of the site that the index names.
+        The port of the site in the index.
     """
     note = folder / _PORT_NOTE
     if not note.exists():
@@ -64,10 +65,11 @@ def make_home(folder: Path, seed: int, exhibits: int) -> int:
 
 
 def without_ground_truth(project: str) -> str:
-    """The text of a project with its training sources alone, and a workspace of its own."""
+    """Returns the text of a project with its training sources only and a workspace of its own."""
     content: dict[str, Any] = yaml.safe_load(project)
     content["workspace"] = "without"
-    content["sources"] = {name: s for name, s in content["sources"].items() if s["role"] == "training"}
+    sources = content["sources"].items()
+    content["sources"] = {name: source for name, source in sources if source["role"] == "training"}
     return "# project.yaml without its ground truth, to compare.\n" + yaml.safe_dump(content, sort_keys=False)
 
 

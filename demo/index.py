@@ -1,6 +1,6 @@
-"""An index of the demo's site as LAION publishes one: parquet in the joined schema, with the faults of the real thing.
+"""Writes an index of the demo's site as LAION publishes them: parquet in the joined schema, with realistic faults.
 
-Column types are those of laion2B-en-aesthetic. `hash` is a hash of URL and text as there, though not murmur's.
+Column types are those of laion2B-en-aesthetic. `hash` is a hash of URL and text as there, but not murmur's.
 """
 
 import hashlib
@@ -35,11 +35,12 @@ Row = dict[str, Any]
 
 
 def write_index(folder: Path, site: str, count: int) -> None:
-    """Writes `folder`/part-*.snappy.parquet, unless `folder` is there already.
+    """Writes `folder`/part-*.snappy.parquet, unless `folder` exists.
 
     Args:
-        site: the site's address, with no slash at its end.
-        count: how many of the site's exhibits are in it; repeated and hostile rows come on top.
+        folder: the folder to make.
+        site: the site's address without a final slash.
+        count: number of exhibits in the index; repeated and hostile rows are added.
     """
     if folder.exists():
         return
@@ -52,21 +53,21 @@ def write_index(folder: Path, site: str, count: int) -> None:
 
 
 def index_rows(site: str, count: int) -> list[Row]:
-    """The rows in the order of the exhibits, then the repeated ones, then the hostile ones."""
+    """Returns the rows of the exhibits in order, then repeated ones, then hostile ones."""
     rows = [_row(site, number) for number in range(count)]
     rng = np.random.default_rng([_WORLD, count])
     for number in rng.choice(count, size=count // 50, replace=False):
-        again = dict(rows[number])
+        copy = dict(rows[number])
         if rng.random() < 0.5:  # the same image at another address
-            again["URL"] += "?utm_source=newsletter"
-        if rng.random() < 0.5:  # LAION holds (URL, text) once, and a URL many times
-            again["TEXT"] = f"{caption(exhibit(int(number)).scene)}."
-        rows.append(_hashed(again))
-    return rows + [_hashed({**rows[0], **odd}) for odd in _hostile(site, count)]
+            copy["URL"] += "?utm_source=newsletter"
+        if rng.random() < 0.5:  # LAION has each (URL, text) once, but a URL many times
+            copy["TEXT"] = f"{caption(exhibit(int(number)).scene)}."
+        rows.append(_hashed(copy))
+    return rows + [_hashed({**rows[0], **changes}) for changes in _hostile(site, count)]
 
 
 def _row(site: str, number: int) -> Row:
-    """The row of one exhibit; what it says is a function of the number."""
+    """The row of an exhibit, which is a function of its number."""
     rng = np.random.default_rng([_WORLD, number, 1])
     shown = exhibit(number)
     text, nearness = _alt_text(caption(shown.scene), number, rng)
@@ -87,7 +88,7 @@ def _row(site: str, number: int) -> Row:
 
 
 def _bad(rng: np.random.Generator, often: float, above: float) -> float:
-    """A probability of being bad that is over `above` in a share `often` of rows; LAION-5B's shares."""
+    """A random probability that exceeds `above` in a share `often` of the rows, as in LAION-5B."""
     return float(rng.uniform(above, 1) if rng.random() < often else above * rng.beta(0.5, 6))
 
 
@@ -104,7 +105,7 @@ def _shuffled(rows: list[Row]) -> Iterator[Row]:
 
 
 def _alt_text(words: str, number: int, rng: np.random.Generator) -> tuple[str | None, float]:
-    """What a web page says of an image, and how near CLIP might find the two."""
+    """Alt text as on web pages, and a CLIP similarity of image and text that fits it."""
     title = words.title()
     kinds: list[tuple[float, str | None, float]] = [
         (0.66, words, 0.33),
@@ -128,7 +129,7 @@ def _alt_text(words: str, number: int, rng: np.random.Generator) -> tuple[str | 
 
 
 def _hostile(site: str, count: int) -> Iterator[Row]:
-    """What is other than in an ordinary row. Where the address is good, it is an exhibit's that no other row has."""
+    """Yields the changes that make a row hostile. Good addresses are of exhibits that no other row has."""
     text = caption(exhibit(0).scene)
     for url in (
         None,

@@ -1,7 +1,7 @@
-"""Says what an image of the demo's world shows, by rules on its pixels alone; no model, no caption.
+"""Tells what an image of the demo's world shows, by rules on its pixels, without a model or a caption.
 
-The background is the border's colour, an object is what differs from it, an object's colour is the nearest in hue
-at any light, and its shape is the one whose silhouette overlaps it best.
+The background is the border's color. An object is what differs from it, its color is the nearest one at any light, and
+its shape is that whose silhouette overlaps it most.
 """
 
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamloom.demo.world import BACKGROUNDS, COLOURS, RESERVED, SHAPES, STYLES, Relation, Scene, Thing, render
+from dreamloom.demo.world import BACKGROUNDS, COLORS, RESERVED, SHAPES, STYLES, Relation, Scene, Thing, render
 
 SIDE = 64
 LEAST_DISTANCE = 40.0
-"""From the background, in RGB steps, of an object's pixels; a photo's shadow and light stay below it."""
+"""Minimum distance of an object's pixels from the background, in RGB steps; shadow and light of a photo stay below."""
 LEAST_AREA = 50
-"""Pixels of the smallest object at 64 × 64; a small cross or star has about 230."""
+"""Minimum pixels of an object at 64 × 64; a small cross or star has about 230."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Verdict:
 
     background: str
     objects: tuple[tuple[str, str], ...]
-    """(shape, colour) of each object: topmost first where two are above each other, else leftmost first."""
+    """(shape, color) of each object: topmost first where two are above each other, else leftmost first."""
     relation: Relation | None
-    """Of the first of two objects to the second; None for any other number."""
+    """Relation of the first of two objects to the second; None for another number of objects."""
 
 
 @dataclass(frozen=True)
@@ -36,67 +36,67 @@ class Match:
 
     background: bool
     shapes: bool
-    """The same shapes, in whatever order."""
-    colours: bool
+    """The same shapes, in any order."""
+    colors: bool
     objects: bool
-    """The same pairs of shape and colour, in whatever order."""
+    """The same pairs of shape and color, in any order."""
     relation: bool
-    """The objects, and each in its place."""
+    """The objects, each in its position."""
 
     @property
     def all(self) -> bool:
-        """The whole caption is right; style and size aside."""
+        """Whether the whole caption is right, except for style and size."""
         return self.background and self.relation
 
 
 def matches(verdict: Verdict, scene: Scene) -> Match:
-    """Scores an image by the scene it was to show."""
-    wanted = [(thing.shape, thing.colour) for thing in scene.things]
-    shapes, colours = ([sorted(pair[i] for pair in pairs) for pairs in (verdict.objects, wanted)] for i in (0, 1))
+    """Compares what an image shows with the scene that it should show."""
+    wanted = [(thing.shape, thing.color) for thing in scene.things]
+    shapes, colors = ([sorted(pair[i] for pair in pairs) for pairs in (verdict.objects, wanted)] for i in (0, 1))
     return Match(
         background=verdict.background == scene.background,
         shapes=shapes[0] == shapes[1],
-        colours=colours[0] == colours[1],
+        colors=colors[0] == colors[1],
         objects=sorted(verdict.objects) == sorted(wanted),
         relation=list(verdict.objects) == wanted and verdict.relation == scene.relation,
     )
 
 
-def judge(picture: NDArray[np.uint8]) -> Verdict:
-    """Says what an image shows.
+def judge(image: NDArray[np.uint8]) -> Verdict:
+    """Tells what an image shows.
 
     Args:
-        image: uint8 [height, width, 3], RGB; any size (its middle square counts, at 64 × 64).
+        image: uint8 [height, width, 3], RGB, of any size; its middle square is judged, at 64 × 64.
     """
-    small = _shrink(picture).astype(np.float32)
+    small = _shrink(image).astype(np.float32)
     border = np.concatenate([small[:2].reshape(-1, 3), small[-2:].reshape(-1, 3), *small[2:-2, [0, 1, -2, -1]]])
     ground = np.median(border, axis=0)
     background = _nearest(ground, BACKGROUNDS)
     distance = np.linalg.norm(small - ground, axis=2)
-    found = [(_centre(mask), mask) for mask in _objects(distance)]
+    objects = [(_center(mask), mask) for mask in _objects(distance)]
     relation: Relation | None = None
-    if len(found) == 2:
-        gap = np.abs(found[0][0] - found[1][0])
+    if len(objects) == 2:
+        gap = np.abs(objects[0][0] - objects[1][0])
         relation = "above" if gap[1] > gap[0] else "left of"
-    found.sort(key=lambda item: item[0][1 if relation == "above" else 0])
-    objects = tuple((_shape(mask), _colour(small, distance, mask)) for _, mask in found)
-    return Verdict(background, objects, relation)
+    objects.sort(key=lambda item: item[0][1 if relation == "above" else 0])
+    names = tuple((_shape(mask), _color(small, distance, mask)) for _, mask in objects)
+    return Verdict(background, names, relation)
 
 
-def _shrink(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     import cv2
 
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square = np.ascontiguousarray(picture[top : top + side, left : left + side])
+    square = np.ascontiguousarray(image[top : top + side, left : left + side])
     if side == SIDE:
         return square
     return np.asarray(cv2.resize(square, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _objects(distance: NDArray[np.float32]) -> list[NDArray[np.uint8]]:
-    """A filled mask for each object. Its edge is halfway from the background to the object's own interior."""
+    """A filled mask for each object, whose edge is about halfway from the background to the object's interior."""
     import cv2
 
     far = (distance > LEAST_DISTANCE).astype(np.uint8)
@@ -112,7 +112,7 @@ def _objects(distance: NDArray[np.float32]) -> list[NDArray[np.uint8]]:
 
 
 def _filled(mask: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """The pieces of a mask, without their holes, least area as above."""
+    """The pieces of a mask with their holes filled, without those below LEAST_AREA."""
     import cv2
 
     pieces = []
@@ -125,24 +125,24 @@ def _filled(mask: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     return pieces
 
 
-def _centre(mask: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """(x, y) of the middle of the mask's box."""
+def _center(mask: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The center (x, y) of the mask's box."""
     y, x = np.nonzero(mask)
     return np.array([(x.min() + x.max()) / 2, (y.min() + y.max()) / 2])
 
 
-def _colour(small: NDArray[np.float32], distance: NDArray[np.float32], mask: NDArray[np.uint8]) -> str:
-    """Of the pixels farthest from the background: a pencil's line, not what it tints."""
+def _color(small: NDArray[np.float32], distance: NDArray[np.float32], mask: NDArray[np.uint8]) -> str:
+    """The color of the pixels farthest from the background: of a pencil drawing, its line and not its tint."""
     inside = mask.astype(bool)
     line = inside & (distance >= np.quantile(distance[inside], 0.6))
-    return _nearest(np.median(small[line], axis=0), COLOURS)
+    return _nearest(np.median(small[line], axis=0), COLORS)
 
 
-def _nearest(colour: NDArray[np.float32], names: dict[str, tuple[int, int, int]]) -> str:
-    """The nearest of the named colours, each at the light (0.85 to 1.1 of its own) at which it comes nearest."""
+def _nearest(color: NDArray[np.float32], names: dict[str, tuple[int, int, int]]) -> str:
+    """The nearest of the named colors, each at its nearest light, 0.85 to 1.1 of its own."""
     table = np.array(list(names.values()), np.float64)
-    light = np.clip((table @ colour) / (table * table).sum(axis=1), 0.85, 1.1)
-    return list(names)[int(np.linalg.norm(table * light[:, None] - colour, axis=1).argmin())]
+    light = np.clip((table @ color) / (table * table).sum(axis=1), 0.85, 1.1)
+    return list(names)[int(np.linalg.norm(table * light[:, None] - color, axis=1).argmin())]
 
 
 def _shape(mask: NDArray[np.uint8]) -> str:
@@ -153,7 +153,7 @@ def _shape(mask: NDArray[np.uint8]) -> str:
 
 
 def _boxed(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """A mask's own box, stretched to 32 × 32, values 0..1."""
+    """The mask's box, stretched to 32 × 32; values 0 to 1."""
     import cv2
 
     y, x = np.nonzero(mask)
@@ -163,7 +163,7 @@ def _boxed(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 @lru_cache
 def _templates() -> tuple[list[str], NDArray[np.float32]]:
-    """Every shape's silhouette, as the rules above see it in drawings of either size and each style."""
+    """The silhouettes of all shapes, as the rules above see them in drawings of each size and style."""
     names, boxes = [], []
     for shape in SHAPES + RESERVED:
         for style in STYLES:

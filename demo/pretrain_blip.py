@@ -8,14 +8,14 @@ from torch import Tensor
 
 from dreamloom.base.files import commit_folder
 from dreamloom.base.progress import Progress, silent
-from dreamloom.demo.pretrain_clip import PREPROCESS, normalized, scenes_and_pictures
+from dreamloom.demo.pretrain_clip import PREPROCESS, normalized, scenes_and_images
 from dreamloom.demo.pretrain_diffusion import tokenize
 from dreamloom.demo.pretrain_loop import Schedule, device, fit, half_where_fast, seeded
 from dreamloom.demo.pretrain_words import LONGEST, bert_tokenizer
 from dreamloom.demo.world import caption
 
 SCHEDULE = Schedule(steps=3500, batch=64, rate=1e-3, decay=0.05, average=0.99)
-PICTURES = 20_000
+NUM_IMAGES = 20_000
 
 
 def make_blip(seed: int = 0) -> Any:
@@ -51,10 +51,10 @@ def make_processor() -> Any:
     """The processor that goes with it: images are resized to 64 × 64, texts are cut into words of the world."""
     from transformers import BlipImageProcessor, BlipProcessor
 
-    pictures = BlipImageProcessor(
+    images = BlipImageProcessor(
         size={"height": 64, "width": 64}, image_mean=PREPROCESS["mean"], image_std=PREPROCESS["std"]
     )
-    return BlipProcessor(image_processor=pictures, tokenizer=bert_tokenizer())
+    return BlipProcessor(image_processor=images, tokenizer=bert_tokenizer())
 
 
 def train_blip(
@@ -62,11 +62,11 @@ def train_blip(
     work: Path,
     seed: int,
     schedule: Schedule = SCHEDULE,
-    pictures: int = PICTURES,
+    num_images: int = NUM_IMAGES,
     progress: Progress = silent,
 ) -> list[tuple[int, float]]:
     """Trains it in place, to tell each image's caption word by word."""
-    scenes, data = scenes_and_pictures(pictures, seed + 2)
+    scenes, data = scenes_and_images(num_images, seed + 2)
     tokens = caption_tokens([caption(scene) for scene in scenes])
     padding = bert_tokenizer().pad_token_id
 

@@ -17,7 +17,7 @@ from dreamloom.demo.pretrain_words import LENGTH, clip_tokenizer, save_clip_toke
 from dreamloom.demo.world import Scene, aesthetic, caption, random_scene, render
 
 SCHEDULE = Schedule(steps=1200, batch=64, rate=1e-3, decay=0.05, average=0.99)
-PICTURES = 20_000
+NUM_IMAGES = 20_000
 PREPROCESS: dict[str, Any] = {
     "size": 64,
     "mean": [0.48145466, 0.4578275, 0.40821073],
@@ -57,11 +57,11 @@ def train_clip(
     work: Path,
     seed: int,
     schedule: Schedule = SCHEDULE,
-    pictures: int = PICTURES,
+    num_images: int = NUM_IMAGES,
     progress: Progress = silent,
 ) -> list[tuple[int, float]]:
     """Trains it in place, by contrast of images and captions; equal captions in a batch count as one."""
-    scenes, data = scenes_and_pictures(pictures, seed)
+    scenes, data = scenes_and_images(num_images, seed)
     tokens = tokenize(clip_tokenizer(), [caption(scene) for scene in scenes])
 
     def loss(step: int) -> Tensor:
@@ -77,38 +77,38 @@ def train_clip(
     return fit("clip", {"clip": clip}, loss, schedule, work, seed, progress)
 
 
-def scenes_and_pictures(count: int, seed: int) -> tuple[list[Scene], Tensor]:
+def scenes_and_images(count: int, seed: int) -> tuple[list[Scene], Tensor]:
     """Scenes without held-out combinations, and their images, uint8 [count, 64, 64, 3]."""
     rng = np.random.default_rng([seed, 30])
     scenes = [random_scene(rng) for _ in range(count)]
     return scenes, torch.from_numpy(np.stack([render(scene) for scene in scenes]))
 
 
-def normalized(pictures: Tensor, jitter: bool = False) -> Tensor:
+def normalized(images: Tensor, jitter: bool = False) -> Tensor:
     """uint8 [n, 64, 64, 3] → float [n, 3, 64, 64] as CLIP and BLIP read it; jitter varies light and noise."""
     mean, std = (torch.tensor(PREPROCESS[key], device=device()) for key in ("mean", "std"))
-    values = pictures.to(device()).float() / 255
+    values = images.to(device()).float() / 255
     if jitter:
         values = values * torch.empty(len(values), 1, 1, 1, device=device()).uniform_(0.95, 1.05)
         values = values + 0.02 * torch.randn_like(values)
     return ((values - mean) / std).permute(0, 3, 1, 2)
 
 
-def embed(clip: Any, pictures: Tensor) -> Tensor:
+def embed(clip: Any, images: Tensor) -> Tensor:
     """Unit embeddings of images, float32 [n, 128], on the CPU."""
     with torch.no_grad():
-        parts = [clip.encode_image(normalized(part), normalize=True) for part in torch.split(pictures, 256)]
+        parts = [clip.encode_image(normalized(part), normalize=True) for part in torch.split(images, 256)]
     return torch.cat(parts).float().cpu()
 
 
-def fit_head(clip: Any, seed: int, pictures: int = 6000) -> tuple[NDArray[np.float32], float]:
+def fit_head(clip: Any, seed: int, num_images: int = 6000) -> tuple[NDArray[np.float32], float]:
     """The linear head that best tells `world.aesthetic` from unit embeddings (ridge regression): weight [d], bias."""
-    scenes, data = scenes_and_pictures(pictures, seed + 1)
+    scenes, data = scenes_and_images(num_images, seed + 1)
     x = embed(clip, data).double().numpy()
     y = np.array([aesthetic(scene) for scene in scenes])
-    centred = x - x.mean(axis=0)
+    centerd = x - x.mean(axis=0)
     weight = np.linalg.solve(
-        centred.T @ centred + 1e-3 * len(x) / x.shape[1] * np.eye(x.shape[1]), centred.T @ (y - y.mean())
+        centerd.T @ centerd + 1e-3 * len(x) / x.shape[1] * np.eye(x.shape[1]), centerd.T @ (y - y.mean())
     )
     return weight.astype(np.float32), float(y.mean() - x.mean(axis=0) @ weight)
 

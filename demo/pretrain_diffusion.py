@@ -16,7 +16,7 @@ from dreamloom.demo.pretrain_words import LENGTH, clip_tokenizer, save_clip_toke
 from dreamloom.demo.world import Scene, caption, random_scene, render
 
 SCHEDULE = Schedule(steps=2400, batch=64, rate=1.5e-3, average=0.999)
-PICTURES = 50_000
+NUM_IMAGES = 50_000
 NO_CAPTION = 0.1
 """Share of captions left empty, for classifier-free guidance."""
 SNR_LIMIT = 5.0
@@ -86,11 +86,11 @@ def train_diffusion(
     work: Path,
     seed: int,
     schedule: Schedule = SCHEDULE,
-    pictures: int = PICTURES,
+    num_images: int = NUM_IMAGES,
     progress: Progress = silent,
 ) -> list[tuple[int, float]]:
     """Trains UNet and text encoder in place, on latents of the (trained) VAE."""
-    scenes = draw_scenes(pictures, seed)
+    scenes = draw_scenes(num_images, seed)
     latents = _latents(scenes, vae, work / "latents.npy")
     tokens = tokenize(clip_tokenizer(), [caption(scene) for scene in scenes])
     nothing = tokenize(clip_tokenizer(), [""])
@@ -131,8 +131,8 @@ def _latents(scenes: list[Scene], vae: Any, store: Path) -> Tensor:
     parts = []
     with torch.no_grad():
         for start in range(0, len(scenes), 250):
-            pictures = np.stack([render(scene) for scene in scenes[start : start + 250]])
-            mean = vae.encode(to_unit(torch.from_numpy(pictures))).latent_dist.mean
+            images = np.stack([render(scene) for scene in scenes[start : start + 250]])
+            mean = vae.encode(to_unit(torch.from_numpy(images))).latent_dist.mean
             parts.append((mean * vae.config.scaling_factor).half().cpu())
     latents = torch.cat(parts)
     with commit(store) as temporary, temporary.open("wb") as stream:

@@ -66,8 +66,8 @@ def measure_diffusion(models: Path, seed: int, count: int) -> list[tuple[str, fl
             part = [match for match, scene in zip(found, scenes, strict=True) if len(scene.things) == objects]
             rows += [
                 (f"{title}{name}: shapes", _share(match.shapes for match in part)),
-                (f"{title}{name}: colours", _share(match.colours for match in part)),
-                (f"{title}{name}: shape and colour of each", _share(match.objects for match in part)),
+                (f"{title}{name}: colors", _share(match.colors for match in part)),
+                (f"{title}{name}: shape and color of each", _share(match.objects for match in part)),
             ]
             if objects == 2:
                 rows.append((f"{title}{name}: and in their places", _share(match.relation for match in part)))
@@ -75,9 +75,9 @@ def measure_diffusion(models: Path, seed: int, count: int) -> list[tuple[str, fl
     return rows
 
 
-def score(pictures: NDArray[np.uint8], scenes: Sequence[Scene]) -> list[Match]:
+def score(images: NDArray[np.uint8], scenes: Sequence[Scene]) -> list[Match]:
     """The judge's word on each image."""
-    return [matches(judge(picture), scene) for picture, scene in zip(pictures, scenes, strict=True)]
+    return [matches(judge(image), scene) for image, scene in zip(images, scenes, strict=True)]
 
 
 def measure_vae(models: Path, seed: int) -> list[tuple[str, float]]:
@@ -88,12 +88,12 @@ def measure_vae(models: Path, seed: int) -> list[tuple[str, float]]:
     rows = []
     for name, kind in (("scenes", {}), ("zorps", {"shapes": ["zorp"]})):
         scenes = sample_scenes(seed, 200, **kind)
-        pictures = to_unit(torch.from_numpy(np.stack([render(scene) for scene in scenes])))
+        images = to_unit(torch.from_numpy(np.stack([render(scene) for scene in scenes])))
         with torch.no_grad():
-            back = vae.decode(vae.encode(pictures).latent_dist.mean).sample
+            back = vae.decode(vae.encode(images).latent_dist.mean).sample
         found = score(to_pixels(back), scenes)
         rows.append((f"VAE, {name} to latents and back: all right", _share(match.all for match in found)))
-        rows.append((f"VAE, {name}: mean absolute error of 0..1", float((back - pictures).abs().mean()) / 2))
+        rows.append((f"VAE, {name}: mean absolute error of 0..1", float((back - images).abs().mean()) / 2))
     return rows
 
 
@@ -112,8 +112,8 @@ def measure_clip(models: Path, seed: int) -> list[tuple[str, float]]:
     for title, kind in (("unseen scenes", {}), ("held-out combinations", {"held_out": True})):
         scenes = _different(sample_scenes(seed, 640, **kind))[:320]
         with torch.no_grad():
-            pictures = torch.stack([preprocess(Image.fromarray(render(scene))) for scene in scenes])
-            seen = model.encode_image(pictures, normalize=True)
+            images = torch.stack([preprocess(Image.fromarray(render(scene))) for scene in scenes])
+            seen = model.encode_image(images, normalize=True)
             read = model.encode_text(tokenizer([caption(scene) for scene in scenes]), normalize=True)
         likeness = (seen @ read.T).unflatten(0, (-1, 64)).unflatten(2, (-1, 64))
         own = torch.stack([likeness[i, :, i] for i in range(len(likeness))])
@@ -125,7 +125,7 @@ def measure_clip(models: Path, seed: int) -> list[tuple[str, float]]:
 
 
 def measure_blip(models: Path, seed: int, count: int) -> list[tuple[str, float]]:
-    """Captions by BLIP: shape and colour of each object named right, and the whole caption word for word."""
+    """Captions by BLIP: shape and color of each object named right, and the whole caption word for word."""
     from PIL import Image
     from transformers import BlipForConditionalGeneration, BlipProcessor
 
@@ -139,7 +139,7 @@ def measure_blip(models: Path, seed: int, count: int) -> list[tuple[str, float]]
         told = [str(processor.decode(row, skip_special_tokens=True)).replace(" ,", ",") for row in made]
         named = [_things(text) == scene.things for text, scene in zip(told, scenes, strict=True)]
         exact = [text == caption(scene) for text, scene in zip(told, scenes, strict=True)]
-        rows += [(f"BLIP, {title}: shapes and colours named", _share(named)), (f"BLIP, {title}: exact", _share(exact))]
+        rows += [(f"BLIP, {title}: shapes and colors named", _share(named)), (f"BLIP, {title}: exact", _share(exact))]
     return rows
 
 

@@ -1,6 +1,6 @@
 """Trains the demo's AutoencoderKL: 64 × 64 pixels to 8 × 8 latents of 8 channels and back.
 
-Besides scenes it sees random silhouettes in random colours, so that its latents can hold shapes that the world has kept
+Besides scenes it sees random silhouettes in random colors, so that its latents can hold shapes that the world has kept
 back (the UNet never sees those images).
 """
 
@@ -15,10 +15,10 @@ from torch import Tensor
 
 from dreamloom.base.progress import Progress, silent
 from dreamloom.demo.pretrain_loop import Schedule, device, fit, seeded
-from dreamloom.demo.world import BACKGROUNDS, COLOURS, STYLES, draw, random_scene, render
+from dreamloom.demo.world import BACKGROUNDS, COLORS, STYLES, draw, random_scene, render
 
 SCHEDULE = Schedule(steps=3400, batch=32, rate=2e-3, average=0.998)
-PICTURES = 24_000
+NUM_IMAGES = 24_000
 KL_WEIGHT = 3e-4
 SCALING = 0.5
 """The scaling factor in the VAE's config: latents times this have standard deviation 1."""
@@ -47,11 +47,11 @@ def train_vae(
     work: Path,
     seed: int,
     schedule: Schedule = SCHEDULE,
-    pictures: int = PICTURES,
+    num_images: int = NUM_IMAGES,
     progress: Progress = silent,
 ) -> list[tuple[int, float]]:
     """Trains it in place, then evens out its latents."""
-    data = torch.from_numpy(draw_pictures(pictures, seed))
+    data = torch.from_numpy(draw_images(num_images, seed))
 
     def loss(step: int) -> Tensor:
         chosen = torch.randint(len(data), (schedule.batch,))
@@ -72,12 +72,12 @@ def even_out(vae: Any, data: Tensor) -> None:
     """
     means = torch.cat([vae.encode(to_unit(part)).latent_dist.mean for part in torch.split(data, 128)])
     channels = means.shape[1]
-    centre, factor = means.mean(dim=(0, 2, 3)), 1 / SCALING / means.std(dim=(0, 2, 3))
+    center, factor = means.mean(dim=(0, 2, 3)), 1 / SCALING / means.std(dim=(0, 2, 3))
     into, out = vae.quant_conv, vae.post_quant_conv
-    out.bias += (out.weight[:, :, 0, 0] * centre).sum(dim=1)
+    out.bias += (out.weight[:, :, 0, 0] * center).sum(dim=1)
     out.weight /= factor[None, :, None, None]
     into.weight[:channels] *= factor[:, None, None, None]
-    into.bias[:channels] = (into.bias[:channels] - centre) * factor
+    into.bias[:channels] = (into.bias[:channels] - center) * factor
     into.bias[channels:] += 2 * factor.log()
     vae.register_to_config(scaling_factor=SCALING)
 
@@ -90,18 +90,18 @@ def vae_loss(made: Tensor, target: Tensor, kl: Tensor) -> Tensor:
     return difference.abs().mean() + edges + hues + KL_WEIGHT * kl
 
 
-def to_unit(pictures: Tensor) -> Tensor:
+def to_unit(images: Tensor) -> Tensor:
     """uint8 [n, h, w, 3] → float [n, 3, h, w] in -1..1, channels last, on the training device."""
-    return pictures.to(device()).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return images.to(device()).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def to_pixels(pictures: Tensor) -> NDArray[np.uint8]:
+def to_pixels(images: Tensor) -> NDArray[np.uint8]:
     """The inverse of `to_unit`, as numpy."""
-    values = ((pictures.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    values = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return values.permute(0, 2, 3, 1).cpu().numpy()
 
 
-def draw_pictures(count: int, seed: int) -> NDArray[np.uint8]:
+def draw_images(count: int, seed: int) -> NDArray[np.uint8]:
     """uint8 [count, 64, 64, 3]: 70 % scenes, none with a held-out combination; the others random silhouettes."""
     rng = np.random.default_rng([seed, 10])
     return np.stack([render(random_scene(rng)) if rng.random() < 0.7 else _silhouettes(rng) for _ in range(count)])
@@ -114,7 +114,7 @@ def _silhouettes(rng: np.random.Generator) -> NDArray[np.uint8]:
     canvas[:] = ground
     style = STYLES[rng.integers(len(STYLES))]
     for _ in range(rng.integers(1, 3)):
-        paint = rng.choice(list(COLOURS.values())) if rng.random() < 0.7 else rng.uniform(0, 255, 3)
+        paint = rng.choice(list(COLORS.values())) if rng.random() < 0.7 else rng.uniform(0, 255, 3)
         outline = _silhouette(rng) * rng.uniform(0.18, 0.36) + rng.uniform(-0.25, 0.25, 2)
         draw(canvas, outline, (int(paint[0]), int(paint[1]), int(paint[2])), style)
     return np.asarray(np.clip(canvas + 0.5, 0, 255).astype(np.uint8))

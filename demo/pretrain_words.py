@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.files import commit_text
-from dreamloom.demo.world import BACKGROUNDS, COLOURS, RELATIONS, SHAPES
+from dreamloom.demo.world import BACKGROUNDS, COLORS, RELATIONS, SHAPES
 
 LENGTH = 32
 """Tokens of the longest text that a model reads."""
 LONGEST = 20
 """Tokens of the world's longest caption, start and end and some room included."""
 WORDS = sorted(
-    {"a", "an", "of", "on", "photo", "pencil", "drawing", "background", "big", "small", *SHAPES, *COLOURS, *BACKGROUNDS}
+    {"a", "an", "of", "on", "photo", "pencil", "drawing", "background", "big", "small", *SHAPES, *COLORS, *BACKGROUNDS}
     | set(" ".join(RELATIONS).split())
 )
 

@@ -1,14 +1,14 @@
-"""`dreamloom demo`: the whole chain over the demo's own small world, with ground truth and without, side by side.
+"""`dreamloom demo`: the chain over the demo's small world, with and without ground truth, side by side.
 
     demo-world/
-      pictures/zorp/ index/ coco/ ffhq/ imagenet/ models/   what a user would have (dreamloom.demo.home)
-      project.yaml  without.yaml                            what a user would write
-      with/ without/                                        the workspaces that the chain fills
-      without.log                                           what was said of the second, which runs beside the first
-      exam/                                                 what each model draws (dreamloom.demo.exam)
-      picture.png                                           the end of it
+      pictures/zorp/ index/ coco/ ffhq/ imagenet/ models/   what a user has (dreamloom.demo.home)
+      project.yaml  without.yaml                            what a user writes
+      with/ without/                                        the workspaces
+      without.log                                           output of the second run, beside the first
+      exam/                                                 drawings of each model (dreamloom.demo.exam)
+      picture.png                                           the comparison
 
-What is there stays as it is: a run that was killed goes on, and one that was finished has nothing to do.
+What exists is left as it is: a killed run is continued, and a finished one has nothing to do.
 """
 
 import json
@@ -28,28 +28,28 @@ from PIL import Image
 
 from dreamloom.base.errors import StageFailed, UserError
 from dreamloom.base.files import commit, lock
-from dreamloom.demo.exam import CONCEPTS, SHOWN, Marks, examine
+from dreamloom.demo.comparison import draw_comparison
+from dreamloom.demo.exam import CONCEPTS, SHOWN, ExamResult, examine
 from dreamloom.demo.folders import CONCEPT
 from dreamloom.demo.home import PROJECT, WITHOUT, check_home, make_home
-from dreamloom.demo.picture import comparison
 from dreamloom.demo.site import serve
 
 EXHIBITS = 1500
-"""Pictures of the site that are in its index."""
+"""Images of the site in its index."""
 EXAMINED = 64
-"""Pictures that each model draws of the concept, and again of everything else."""
+"""Images that each model draws of the concept, and again of everything else."""
 DASHBOARD_PORT = 4200
 
 
 def demo(*, folder: Path = Path("demo-world"), seed: int | None = None, dashboard: bool = False) -> None:
-    """Teach a small model a new thing, with ground truth and without, and see what it forgets: some 4 minutes.
+    """Teach a small model a new thing with and without ground truth, and compare what it forgets, in about 4 minutes.
 
     Parameters
     ----------
     folder
-        Where the demo's world and all that is made of it lie.
+        Folder for the demo's world and all results.
     seed
-        Of both trainings; by default that with which the folder was made, at first 0.
+        Seed of both trainings; by default the folder's, which is 0 in a new one.
     dashboard
         Run both as Prefect flows, and leave a Prefect server running that shows them.
     """
@@ -63,19 +63,19 @@ def demo(*, folder: Path = Path("demo-world"), seed: int | None = None, dashboar
         if finished:
             arms = compare(folder, EXAMINED)
             draw(folder / "picture.png", arms)
-            _tell(folder, arms, time.monotonic() - begun)
+            _print_results(folder, arms, time.monotonic() - begun)
 
 
 def _check_seed(project: Path, seed: int | None) -> None:
     from dreamloom.flows.project import load_project
 
-    made = load_project(project).train.seed
-    if seed is not None and seed != made:
-        raise UserError(f"{project} was made with seed {made}; name another --folder for seed {seed}.")
+    existing = load_project(project).train.seed
+    if seed is not None and seed != existing:
+        raise UserError(f"{project} was made with seed {existing}; name another --folder for seed {seed}.")
 
 
 def _run_chain(project: Path, tracked: bool) -> bool:
-    """Runs the chain as `dreamloom run` does; False where it was asked to stop before it was through."""
+    """Runs the chain as `dreamloom run` does; returns False where it was stopped early."""
     from dreamloom.flows.commands import run
 
     print(f"\ndreamloom run {project}", flush=True)
@@ -93,12 +93,12 @@ def _finished(project: Path) -> bool:
 
 @contextmanager
 def _beside(project: Path, tracked: bool) -> Iterator[Callable[[], bool]]:
-    """Runs the chain in a process of its own, as models so small do not keep two cores busy.
+    """Runs the chain in another process, as one with such small models does not keep two cores busy.
 
-    Yields what waits for its end, prints what it said, and tells whether it was finished. A process that nobody waits
-    for is asked to stop, upon which it saves its state.
+    Yields a function that waits for its end, prints its output, and returns whether it is finished. A process that is
+    not waited for is asked to stop, and saves its state.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // 2)))  # read when torch is loaded
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // 2)))  # read when torch is imported
     command = [
         sys.executable,
         "-m",
@@ -108,8 +108,8 @@ def _beside(project: Path, tracked: bool) -> Iterator[Callable[[], bool]]:
         "--track" if tracked else "--no-track",
     ]
     log = project.with_suffix(".log")
-    with log.open("w") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
 
     def wait() -> bool:
         code = process.wait()
@@ -118,7 +118,7 @@ def _beside(project: Path, tracked: bool) -> Iterator[Callable[[], bool]]:
             raise StageFailed(f"{project} failed; {log} says why.")
         return _finished(project)
 
-    print(f"dreamloom run {project} goes on beside this; what it says is in {log}.", flush=True)
+    print(f"dreamloom run {project} runs meanwhile; its output is in {log}.", flush=True)
     try:
         yield wait
     finally:
@@ -128,7 +128,7 @@ def _beside(project: Path, tracked: bool) -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def _tracking(folder: Path, dashboard: bool) -> Iterator[bool]:
-    """With a dashboard, a Prefect server that outlives the run; yields whether the chain runs as a flow."""
+    """Starts a Prefect server that outlives the run, for the dashboard; yields whether the chain runs as a flow."""
     if not dashboard:
         yield False
         return
@@ -137,9 +137,9 @@ def _tracking(folder: Path, dashboard: bool) -> Iterator[bool]:
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{DASHBOARD_PORT}/api"
     command = [sys.executable, "-m", "prefect", "server", "start", "--background", "--port", str(DASHBOARD_PORT)]
     started = subprocess.run(command, capture_output=True, text=True)
-    said = " ".join(f"{started.stdout} {started.stderr}".split())
-    if started.returncode != 0 and "already" not in said:
-        raise UserError(f"The Prefect server does not start: {said}")
+    output = " ".join(f"{started.stdout} {started.stderr}".split())
+    if started.returncode != 0 and "already" not in output:
+        raise UserError(f"The Prefect server does not start: {output}")
     _wait_for(f"{os.environ['PREFECT_API_URL']}/health")
     try:
         yield True
@@ -149,46 +149,46 @@ def _tracking(folder: Path, dashboard: bool) -> Iterator[bool]:
 
 
 def _wait_for(address: str) -> None:
-    """Until the server answers: it makes its database first."""
+    """Waits until the server answers, which creates its database first."""
     for _ in range(120):
         with suppress(OSError), urlopen(address, timeout=5):
             return
         time.sleep(0.5)
-    raise UserError(f"The Prefect server was started, but {address} does not answer; see whether another has its port.")
+    raise UserError(f"The Prefect server was started, but {address} does not answer; check what uses its port.")
 
 
-# What came of it
+# Results
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One of the models that are compared."""
+    """One of the compared models."""
 
     name: str
-    drawn: Path
-    """The folder of what it draws (dreamloom.demo.exam)."""
-    marks: Marks
+    drawings: Path
+    """The folder of its drawings (dreamloom.demo.exam)."""
+    exam: ExamResult
     learned: str
-    """As people say it; empty for the model before."""
+    """In percent, as text; empty for the model before training."""
     forgotten: str
 
 
 def compare(folder: Path, examined: int) -> list[Arm]:
-    """The base model and both arms, on the same held-out images and the same prompts."""
+    """Compares the base model and both arms, on the same held-out images and the same prompts."""
     before = examine(folder / "models" / "stable-diffusion", folder / "exam" / "before", examined)
     arms = [Arm("before", folder / "exam" / "before", before, "", "")]
     for name, file in (("without ground truth", WITHOUT), ("with ground truth", PROJECT)):
         workspace, evaluation = _evaluation(folder, folder / file)
-        drawn = folder / "exam" / workspace.name
-        marks = examine(workspace / "model", drawn, examined)
-        arms.append(Arm(name, drawn, marks, _figure(evaluation["learned"]), _figure(evaluation["forgotten"])))
+        drawings = folder / "exam" / workspace.name
+        exam = examine(workspace / "model", drawings, examined)
+        arms.append(Arm(name, drawings, exam, _figure(evaluation["learned"]), _figure(evaluation["forgotten"])))
     return arms
 
 
 def _evaluation(folder: Path, file: Path) -> tuple[Path, dict[str, Any]]:
-    """A project's workspace, and how its model does on the images that project.yaml holds out.
+    """A project's workspace, and the evaluation of its model on the images that project.yaml holds out.
 
-    Without ground truth none is held out, so there is nothing to measure forgetting by; the other arm's is.
+    The project without ground truth holds none out to measure forgetting by, so both use the images of the other.
     """
     from dreamloom.base.progress import silent
     from dreamloom.flows.chain import run_folder
@@ -212,22 +212,22 @@ def _figure(measure: dict[str, Any]) -> str:
 
 
 def draw(target: Path, arms: list[Arm]) -> None:
-    """The demo's last image."""
+    """Draws the comparison of the arms."""
     rows = [
         (
             arm.name,
-            f"{CONCEPT} {arm.marks.concept:.0%}, the rest {arm.marks.general:.0%} right",
-            [np.asarray(Image.open(arm.drawn / f"shown-{place}.png")) for place in range(len(SHOWN))],
-            arm.marks.shown,
+            f"{CONCEPT} {arm.exam.concept:.0%}, the rest {arm.exam.general:.0%} right",
+            [np.asarray(Image.open(arm.drawings / f"shown-{number}.png")) for number in range(len(SHOWN))],
+            arm.exam.shown,
         )
         for arm in arms
     ]
-    title = f"What a {CONCEPT} is, learned from 48 images: framed green where the shapes and colours are right"
+    title = f"What a {CONCEPT} is, learned from 48 images: framed green where the shapes and colors are right"
     with commit(target) as temporary:
-        comparison(title, SHOWN, rows, CONCEPTS).save(temporary, "PNG")
+        draw_comparison(title, SHOWN, rows, CONCEPTS).save(temporary, "PNG")
 
 
-def _tell(folder: Path, arms: list[Arm], seconds: float) -> None:
+def _print_results(folder: Path, arms: list[Arm], seconds: float) -> None:
     from dreamloom.flows.chain import run_folder
     from dreamloom.flows.project import load_project
     from dreamloom.flows.report import report_path
@@ -235,15 +235,15 @@ def _tell(folder: Path, arms: list[Arm], seconds: float) -> None:
 
     print_table(
         rows_table(
-            "What was learned, and what was forgotten",
+            "What was learned and forgotten",
             [
                 {
                     "model": arm.name,
                     "learned": arm.learned,
                     "forgotten": arm.forgotten,
-                    f"{CONCEPT}s right": f"{arm.marks.concept:.0%}",
-                    "the rest right": f"{arm.marks.general:.0%}",
-                    f"of that, now {CONCEPT}s": f"{arm.marks.strays:.0%}",
+                    f"{CONCEPT}s right": f"{arm.exam.concept:.0%}",
+                    "the rest right": f"{arm.exam.general:.0%}",
+                    f"of that, now {CONCEPT}s": f"{arm.exam.strays:.0%}",
                 }
                 for arm in arms
             ],
@@ -251,14 +251,14 @@ def _tell(folder: Path, arms: list[Arm], seconds: float) -> None:
     )
     run = run_folder(load_project(folder / PROJECT))
     workspace = folder / "with"
-    for what, where in (
-        ("the image of it", folder / "picture.png"),
+    for label, path in (
+        ("comparison", folder / "picture.png"),
         ("dataset", workspace / "dataset"),
-        ("samples while it trained", run / "samples"),
+        ("samples of training", run / "samples"),
         ("learned and forgotten", run / "learned_forgotten.png"),
         ("model", workspace / "model"),
         ("report", report_path(workspace)),
-        ("all that was drawn", folder / "exam"),
+        ("all drawings", folder / "exam"),
     ):
-        print(f"{what:<26}{os.path.relpath(where)}")
+        print(f"{label:<26}{os.path.relpath(path)}")
     print(f"Took {duration(seconds)}.")

@@ -1,9 +1,9 @@
-"""The demo's web site: images drawn as they are asked for, on loopback, with the faults of the real web.
+"""The demo's web site on loopback: draws images on request, with the faults of the real web.
 
     python -m dreamloom.demo.site          serves until Ctrl-C, and prints some addresses to try
 
-What an address gives is settled in demo/gallery.py; here is how each fault looks on the wire. Only `BUSY_ONCE` depends
-on what was asked before.
+dreamloom.demo.gallery decides what an address gives; this module sends each fault. Only `BUSY_ONCE` depends on earlier
+requests.
 """
 
 import asyncio
@@ -31,14 +31,14 @@ OPT_OUTS = (
     ("X-Robots-Tag", "unavailable_after: Sat, 01 Jan 2022 00:00:00 GMT, noai"),
     ("TDM-Reservation", "1"),
 )
-"""The headers of OPTED_OUT, one after the other."""
+"""The headers of OPTED_OUT, used in turn."""
 
 HARMLESS = (
     ("X-Robots-Tag", "max-image-preview: large"),
     ("X-Robots-Tag", "otherbot: noai"),
     ("TDM-Reservation", "0"),
 )
-"""The headers of HARMLESS_HEADER."""
+"""The headers of HARMLESS_HEADER, used in turn."""
 
 _ROBOTS = "User-agent: *\nDisallow: /members/\n"
 _SOFT_404 = "<!DOCTYPE html><html><title>Page not found</title><body>We are sorry; this page has moved.</body></html>"
@@ -47,16 +47,16 @@ _SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="300" height="300"><circle
 
 @contextmanager
 def serve(port: int = 0) -> Iterator[str]:
-    """Serves on loopback in a thread of its own until the block ends.
+    """Serves on loopback, in a thread of its own, until the block ends.
 
     Args:
-        port: 0: one that is free.
+        port: the port; 0: a free one.
 
     Yields:
-        The address, such as "http://127.0.0.1:28417", with no slash at its end.
+        The address without a final slash, such as "http://127.0.0.1:28417".
 
     Raises:
-        UserError: another program has the port.
+        UserError: another program uses the port.
     """
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="demo-site", daemon=True)
@@ -75,9 +75,9 @@ def serve(port: int = 0) -> Iterator[str]:
 
 async def _start(port: int) -> tuple[web.AppRunner, int]:
     application = web.Application()
-    application[_ASKED] = set()
+    application[_REQUESTED] = set()
     application.router.add_get("/robots.txt", _robots)
-    application.router.add_get("/{folder:pictures|members|moved}/{name}", _picture)
+    application.router.add_get("/{folder:pictures|members|moved}/{name}", _image)
     runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
     await runner.setup()
     try:
@@ -85,20 +85,20 @@ async def _start(port: int) -> tuple[web.AppRunner, int]:
     except OSError as error:
         await runner.cleanup()
         raise UserError(
-            f"The demo's site can't use port {port} of 127.0.0.1 ({error.strerror}); stop the program that has it."
+            f"The demo's site can't use port {port} of 127.0.0.1 ({error.strerror}); stop the program that uses it."
         ) from error
     return runner, int(runner.addresses[0][1])
 
 
-_ASKED: web.AppKey[set[int]] = web.AppKey("asked", set)
-"""The BUSY_ONCE exhibits that were asked for before."""
+_REQUESTED: web.AppKey[set[int]] = web.AppKey("requested", set)
+"""The BUSY_ONCE exhibits that were requested before."""
 
 
 async def _robots(request: web.Request) -> web.Response:
     return web.Response(text=_ROBOTS)
 
 
-async def _picture(request: web.Request) -> web.StreamResponse:
+async def _image(request: web.Request) -> web.StreamResponse:
     number = _number(request.match_info["name"])
     if number is None:
         raise web.HTTPNotFound
@@ -132,18 +132,18 @@ async def _faulty(request: web.Request, shown: Exhibit, fault: Fault) -> web.Str
             return web.Response(status=_STATUS[fault], text=fault)
         case Fault.BUSY:
             return _busy()
-        case Fault.BUSY_ONCE if shown.number not in request.app[_ASKED]:
-            request.app[_ASKED].add(shown.number)
+        case Fault.BUSY_ONCE if shown.number not in request.app[_REQUESTED]:
+            request.app[_REQUESTED].add(shown.number)
             return _busy()
         case Fault.PLACEHOLDER | Fault.SOFT_404 | Fault.SVG | Fault.PIXEL | Fault.EMPTY:
-            body, content_type = _instead(fault)
+            body, content_type = _replacement(fault)
             return web.Response(body=body, content_type=content_type)
         case Fault.PIXEL_BOMB:
             return web.Response(body=_pixel_bomb(), content_type="image/png")
         case Fault.LOOP | Fault.TO_PRIVATE | Fault.TO_FILE | Fault.MOVED:
             return _redirect(request, shown, fault)
         case Fault.TRUNCATED | Fault.WRONG_TYPE | Fault.GZIPPED | Fault.GZIP_BOMB:
-            return await _twisted(shown, fault)
+            return await _wrong_response(shown, fault)
         case Fault.SHORT_BODY | Fault.RESET | Fault.DRIP | Fault.ENDLESS:
             return await _stream(request, shown, fault)
         case Fault.OPTED_OUT:
@@ -154,7 +154,7 @@ async def _faulty(request: web.Request, shown: Exhibit, fault: Fault) -> web.Str
             await asyncio.sleep(3600)
         case Fault.SLOW:
             await asyncio.sleep(0.5)
-    return await _plain(shown)  # SLOW at last; BUSY_ONCE asked again; ROBOTS, for whoever did not read robots.txt
+    return await _plain(shown)  # SLOW in the end; BUSY_ONCE when requested again; ROBOTS, if robots.txt was not read
 
 
 _STATUS = {Fault.GONE: 404, Fault.GONE_FOR_GOOD: 410, Fault.FORBIDDEN: 403, Fault.BROKEN: 500}
@@ -165,8 +165,8 @@ def _busy() -> web.Response:
 
 
 @cache
-def _instead(fault: Fault) -> tuple[bytes, str]:
-    """What comes with status 200 in the image's place, and its content type."""
+def _replacement(fault: Fault) -> tuple[bytes, str]:
+    """The body that is sent with status 200 instead of the image, and its content type."""
     if fault is Fault.SOFT_404:
         return _SOFT_404.encode(), "text/html"
     if fault is Fault.SVG:
@@ -181,7 +181,7 @@ def _instead(fault: Fault) -> tuple[bytes, str]:
 
 @cache
 def _pixel_bomb() -> bytes:
-    """A black and white PNG of 20,000 × 20,000 pixels, in some 50 kB."""
+    """A black and white PNG of 20,000 × 20,000 pixels, of about 50 kB."""
     side = 20_000
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -201,7 +201,7 @@ def _gzip_bomb() -> bytes:
 def _redirect(request: web.Request, shown: Exhibit, fault: Fault) -> web.Response:
     targets = {
         Fault.LOOP: shown.path,
-        Fault.TO_PRIVATE: "http://127.0.0.1:1/latest/meta-data/",  # a port at which nothing ever listens
+        Fault.TO_PRIVATE: "http://127.0.0.1:1/latest/meta-data/",  # a port on which nothing listens
         Fault.TO_FILE: "file:///etc/passwd",
         Fault.MOVED: f"/moved/{request.match_info['name']}",
     }
@@ -209,8 +209,8 @@ def _redirect(request: web.Request, shown: Exhibit, fault: Fault) -> web.Respons
     return web.Response(status=status, headers={"Location": targets[fault]})
 
 
-async def _twisted(shown: Exhibit, fault: Fault) -> web.Response:
-    """An answer that is whole, and its body or headers are not what they should be."""
+async def _wrong_response(shown: Exhibit, fault: Fault) -> web.Response:
+    """A complete response with a wrong body or wrong headers."""
     if fault is Fault.GZIP_BOMB:
         bomb = await asyncio.to_thread(_gzip_bomb)
         return web.Response(body=bomb, content_type="image/png", headers={"Content-Encoding": "gzip"})
@@ -218,18 +218,18 @@ async def _twisted(shown: Exhibit, fault: Fault) -> web.Response:
     if fault is Fault.WRONG_TYPE:
         return web.Response(body=body, content_type="text/plain")
     if fault is Fault.GZIPPED:
-        squeezed = gzip.compress(body, mtime=0)
-        return web.Response(body=squeezed, content_type=_content_type(shown), headers={"Content-Encoding": "gzip"})
+        compressed = gzip.compress(body, mtime=0)
+        return web.Response(body=compressed, content_type=_content_type(shown), headers={"Content-Encoding": "gzip"})
     return web.Response(body=body[: len(body) * 2 // 3], content_type=_content_type(shown))
 
 
 async def _stream(request: web.Request, shown: Exhibit, fault: Fault) -> web.StreamResponse:
-    """An answer whose body breaks off, trickles, or never ends."""
+    """A response whose body breaks off, trickles, or never ends."""
     body = await asyncio.to_thread(draw, shown)
     response = web.StreamResponse(headers={"Content-Type": _content_type(shown)})
     if fault is not Fault.ENDLESS:
         response.content_length = len(body)
-    with suppress(ConnectionResetError):  # whoever asked has gone
+    with suppress(ConnectionResetError):  # the client has gone
         await response.prepare(request)
         await _send(request, response, body, fault)
     return response

@@ -1,7 +1,7 @@
-"""A small world drawn by code: scenes of one or two coloured shapes, with captions that say exactly what is there.
+"""A small world drawn by code: scenes of one or two colored shapes, with exact captions.
 
-Shapes, colours and backgrounds are few and bold, so that none can be taken for another at 64 × 64 pixels, and so that
-a UNet over 8 × 8 latents can draw them. "zorp" is a shape that the demo's base models never see in training.
+Shapes, colors and backgrounds are few and bold. So none is taken for another at 64 × 64 pixels, and a UNet over 8 × 8
+latents can draw them. "zorp" is a shape that the demo's base models never see in training.
 """
 
 import re
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 Style = Literal["flat", "pencil", "photo"]
 Relation = Literal["above", "left of"]
 Size = Literal["big", "small"]
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 Rgb = tuple[int, int, int]
 
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross")
-"""What the base models know."""
+"""Shapes that the base models know."""
 RESERVED = ("zorp",)
-"""What they have never seen: for fine-tuning."""
-COLOURS: dict[str, Rgb] = {
+"""Shapes that they have never seen, for fine-tuning."""
+COLORS: dict[str, Rgb] = {
     "red": (214, 26, 36),
     "orange": (250, 120, 10),
     "yellow": (254, 234, 36),
@@ -42,7 +42,7 @@ BACKGROUNDS: dict[str, Rgb] = {
 STYLES: tuple[Style, ...] = ("flat", "pencil", "photo")
 RELATIONS: tuple[Relation, ...] = ("above", "left of")
 RADIUS = {"big": 0.33, "small": 0.205}
-"""From a shape's centre to its tips, in units of the image's shorter side; two objects are both "small"."""
+"""Distance from a shape's center to its tips, in units of the image's shorter side; two objects are both "small"."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,17 @@ class Thing:
     """One object of a scene."""
 
     shape: str
-    colour: str
+    color: str
 
 
 @dataclass(frozen=True)
 class Scene:
-    """All that an image shows. `seed` moves the objects a little and makes the photo's light; no caption tells it."""
+    """The content of an image. `seed` moves the objects a little and sets the photo's light; no caption tells it."""
 
     background: str
     style: Style
     things: tuple[Thing, ...]
-    """One object, or two: the first is above or left of the second."""
+    """One object, or two, the first of which is above or left of the second."""
     size: Size = "small"
     relation: Relation | None = None
     seed: int = 0
@@ -69,22 +69,23 @@ class Scene:
 def random_scene(
     rng: np.random.Generator, shapes: Sequence[str] = SHAPES, count: int | None = None, held_out: bool = False
 ) -> Scene:
-    """A scene drawn from the world: two thirds of them with one object, the others with two of different colours.
+    """Returns a random scene: two thirds have one object, the others two of different colors.
 
     Args:
-        shapes: what its objects may be.
-        count: 1 or 2 objects; None: either.
-        held_out: False: never one that `is_held_out`; True: always one.
+        rng: the generator to draw from.
+        shapes: the shapes to choose from.
+        count: number of objects, 1 or 2; None: either.
+        held_out: whether `is_held_out` is true of the scene.
     """
-    if held_out and not any(_is_held_out(s, c, b) for s in shapes for c in COLOURS for b in BACKGROUNDS):
+    if held_out and not any(_is_held_out(s, c, b) for s in shapes for c in COLORS for b in BACKGROUNDS):
         raise ValueError(f"no combination with {', '.join(shapes)} is held out")
     while True:
         objects = count or (2 if rng.random() < 1 / 3 else 1)
-        colours = rng.choice(list(COLOURS), size=objects, replace=False)
+        colors = rng.choice(list(COLORS), size=objects, replace=False)
         scene = Scene(
             background=str(rng.choice(list(BACKGROUNDS))),
             style=STYLES[rng.integers(len(STYLES))],
-            things=tuple(Thing(str(rng.choice(list(shapes))), str(colour)) for colour in colours),
+            things=tuple(Thing(str(rng.choice(list(shapes))), str(color)) for color in colors),
             size="big" if objects == 1 and rng.random() < 0.5 else "small",
             relation=RELATIONS[rng.integers(2)] if objects == 2 else None,
             seed=int(rng.integers(2**31)),
@@ -94,49 +95,49 @@ def random_scene(
 
 
 def is_held_out(scene: Scene) -> bool:
-    """Whether the scene holds one of the 20 triples (shape, colour, background) that no base model is trained on."""
-    return any(_is_held_out(thing.shape, thing.colour, scene.background) for thing in scene.things)
+    """Returns whether the scene has one of the 20 triples (shape, color, background) left out of the base training."""
+    return any(_is_held_out(thing.shape, thing.color, scene.background) for thing in scene.things)
 
 
-def _is_held_out(shape: str, colour: str, background: str) -> bool:
+def _is_held_out(shape: str, color: str, background: str) -> bool:
     if shape in RESERVED:
         return False
-    places = SHAPES.index(shape), list(COLOURS).index(colour), list(BACKGROUNDS).index(background)
-    return (places[0] * 3 + places[1] * 5 + places[2] * 2) % 11 == 0
+    indices = SHAPES.index(shape), list(COLORS).index(color), list(BACKGROUNDS).index(background)
+    return (indices[0] * 3 + indices[1] * 5 + indices[2] * 2) % 11 == 0
 
 
 # Captions
 
 
 def caption(scene: Scene) -> str:
-    """The sentence that tells a scene exactly, its seed apart; `parse` reads it back."""
+    """Returns the caption that describes a scene exactly, except for its seed; `parse` reads it back."""
     if scene.relation is None:
-        what = _noun(f"{scene.size} {scene.things[0].colour}", scene.things[0].shape)
+        objects = _noun(f"{scene.size} {scene.things[0].color}", scene.things[0].shape)
     else:
         first, second = scene.things
-        what = f"{_noun(first.colour, first.shape)} {scene.relation} {_noun(second.colour, second.shape)}"
-    text = f"{what} on a {scene.background} background"
+        objects = f"{_noun(first.color, first.shape)} {scene.relation} {_noun(second.color, second.shape)}"
+    text = f"{objects} on a {scene.background} background"
     if scene.style == "photo":
         return f"a photo of {text}"
     return f"{text}, pencil drawing" if scene.style == "pencil" else text
 
 
 def parse(text: str) -> Scene:
-    """The scene (seed 0) of a caption.
+    """Returns the scene of a caption, with seed 0.
 
     Raises:
-        ValueError: no caption of this world.
+        ValueError: the text is no caption of this world.
     """
     match = _GRAMMAR.fullmatch(text.strip().lower())
     if match is None or (match["photo"] and match["pencil"]):
         raise ValueError(f"no caption of this world: {text!r}")
     style: Style = "photo" if match["photo"] else "pencil" if match["pencil"] else "flat"
-    first = Thing(match["shape"], match["colour"])
+    first = Thing(match["shape"], match["color"])
     if match["relation"] is None:
         size: Size = "big" if match["size"] == "big" else "small"
         return Scene(match["background"], style, (first,), size)
     relation: Relation = "above" if match["relation"] == "above" else "left of"
-    return Scene(match["background"], style, (first, Thing(match["shape2"], match["colour2"])), "small", relation)
+    return Scene(match["background"], style, (first, Thing(match["shape2"], match["color2"])), "small", relation)
 
 
 def _noun(adjectives: str, shape: str) -> str:
@@ -148,9 +149,9 @@ def _any(words: Sequence[str]) -> str:
 
 
 _GRAMMAR = re.compile(
-    rf"(?P<photo>a photo of )?an? ((?P<size>big|small) )?(?P<colour>{_any(list(COLOURS))}) "
+    rf"(?P<photo>a photo of )?an? ((?P<size>big|small) )?(?P<color>{_any(list(COLORS))}) "
     rf"(?P<shape>{_any(SHAPES + RESERVED)})"
-    rf"( (?P<relation>above|left of) an? (?P<colour2>{_any(list(COLOURS))}) (?P<shape2>{_any(SHAPES + RESERVED)}))?"
+    rf"( (?P<relation>above|left of) an? (?P<color2>{_any(list(COLORS))}) (?P<shape2>{_any(SHAPES + RESERVED)}))?"
     rf" on a (?P<background>{_any(list(BACKGROUNDS))}) background(?P<pencil>, pencil drawing)?"
 )
 
@@ -158,11 +159,13 @@ _GRAMMAR = re.compile(
 # Drawing
 
 
-def render(scene: Scene, width: int = 64, height: int | None = None) -> Picture:
+def render(scene: Scene, width: int = 64, height: int | None = None) -> Pixels:
     """Draws a scene.
 
     Args:
-        width, height: pixels; without a height the image is square. Objects are sized by the shorter side.
+        scene: what to draw.
+        width: in pixels.
+        height: in pixels; None: as the width. Objects are sized by the shorter side.
 
     Returns:
         uint8 [height, width, 3], RGB.
@@ -175,12 +178,12 @@ def render(scene: Scene, width: int = 64, height: int | None = None) -> Picture:
     if scene.style == "photo":
         canvas *= _light(rng, height, width)
     for thing, (x, y, radius) in zip(scene.things, places, strict=True):
-        draw(canvas, _outline(thing.shape) * radius + (x, y), COLOURS[thing.colour], scene.style)
+        draw(canvas, _outline(thing.shape) * radius + (x, y), COLORS[thing.color], scene.style)
     return np.asarray(np.clip(canvas + 0.5, 0, 255).astype(np.uint8))
 
 
 def place(scene: Scene) -> list[tuple[float, float, float]]:
-    """Where the objects are: (x, y, radius) each, in units of the shorter side of an image, from its centre."""
+    """Returns (x, y, radius) of each object, in units of the image's shorter side, from its center."""
     rng = np.random.default_rng([scene.seed, 1])
     if scene.relation is None:
         x, y = rng.uniform(-0.1, 0.1, 2)
@@ -193,9 +196,9 @@ def place(scene: Scene) -> list[tuple[float, float, float]]:
     return places
 
 
-def draw(canvas: NDArray[np.float32], outline: NDArray[np.float64], colour: Rgb, style: Style) -> None:
-    """Paints one object over the canvas; `outline` is in units of the shorter side, from the centre."""
-    paint = np.asarray(colour, np.float32)
+def draw(canvas: NDArray[np.float32], outline: NDArray[np.float64], color: Rgb, style: Style) -> None:
+    """Paints one object onto the canvas; `outline` is in units of the shorter side, from the center."""
+    paint = np.asarray(color, np.float32)
     radius = float(np.ptp(outline, axis=0).max()) / 2
     if style == "pencil":
         outline = outline.mean(axis=0) + 0.9 * (outline - outline.mean(axis=0))  # the line's outer edge is the shape's
@@ -210,12 +213,12 @@ def draw(canvas: NDArray[np.float32], outline: NDArray[np.float64], colour: Rgb,
         _blend(canvas, paint, mask)
 
 
-def _shade(canvas: NDArray[np.float32], centre: NDArray[np.float64], radius: float) -> NDArray[np.float32]:
-    """Light from the upper left: 1.1 to 0.85 across an object, [height, width, 1]."""
+def _shade(canvas: NDArray[np.float32], center: NDArray[np.float64], radius: float) -> NDArray[np.float32]:
+    """Light from the upper left, from 1.1 to 0.85 across an object; [height, width, 1]."""
     height, width = canvas.shape[:2]
     short = min(height, width)
-    y = (np.arange(height) - height / 2) / short - centre[1]
-    x = (np.arange(width) - width / 2) / short - centre[0]
+    y = (np.arange(height) - height / 2) / short - center[1]
+    x = (np.arange(width) - width / 2) / short - center[0]
     across = np.add.outer(y, x) / (2 * radius)
     return np.asarray(np.clip(0.975 - 0.15 * across, 0.85, 1.1), np.float32)[..., None]
 
@@ -225,7 +228,7 @@ def _blend(canvas: NDArray[np.float32], paint: NDArray[np.float32], alpha: NDArr
 
 
 def _mask(canvas: NDArray[np.float32], outline: NDArray[np.float64], stroke: float = 0.0) -> NDArray[np.float32]:
-    """Coverage in 0..1 of the outline's inside, or of its line `stroke` units wide; drawn larger, then shrunk."""
+    """Coverage, 0 to 1, of the outline's inside, or of its line `stroke` units wide; drawn larger, then shrunk."""
     import cv2
 
     height, width = canvas.shape[:2]
@@ -250,7 +253,7 @@ def _soft(mask: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _light(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:
-    """Uneven light, 0.92 to 1.04, [height, width, 1]."""
+    """Uneven light, 0.92 to 1.04; [height, width, 1]."""
     import cv2
 
     coarse = rng.uniform(0.92, 1.04, (3, 3)).astype(np.float32)
@@ -259,7 +262,7 @@ def _light(rng: np.random.Generator, height: int, width: int) -> NDArray[np.floa
 
 @lru_cache
 def _outline(shape: str) -> NDArray[np.float64]:
-    """Corners of a shape within the unit circle, [n, 2], y down."""
+    """Corners of a shape within the unit circle; [n, 2], y down."""
     turn = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     if shape == "circle":
         return np.stack([np.cos(turn), np.sin(turn)], 1) * 0.95
@@ -287,19 +290,19 @@ def _outline(shape: str) -> NDArray[np.float64]:
 
 
 def aesthetic(scene: Scene) -> float:
-    """How well a scene is made, in the range of LAION's scores (about 3 to 8): the truth behind the demo's head.
+    """Returns the aesthetic score of a scene, in the range of LAION's (about 3 to 8), which the demo's head learned.
 
-    3.5 + 2 · contrast + centring / 2 + size + style. Contrast is how much darker than the background the objects are on
-    average (Rec. 709 luma, 0..1), centring falls from 1 to 0 as the objects' mean place goes 0.14 sides away from the
-    centre, size is 0.75 for one big object, style is 0 for flat, 0.75 for pencil, 1.5 for photo.
+    It is 3.5 + 2 · contrast + centering / 2 + size + style. Contrast is how much darker than the background the objects
+    are on average (Rec. 709 luma, 0 to 1). Centering falls from 1 to 0 as the objects' mean position moves 0.14 sides
+    away from the center. Size is 0.75 for one big object. Style is 0 for flat, 0.75 for pencil and 1.5 for photo.
     """
-    things = np.mean([_luma(COLOURS[thing.colour]) for thing in scene.things])
+    things = np.mean([_luma(COLORS[thing.color]) for thing in scene.things])
     middle = np.mean([(x, y) for x, y, _ in place(scene)], axis=0)
-    centring = max(0.0, 1 - float(np.hypot(*middle)) / 0.14)
+    centering = max(0.0, 1 - float(np.hypot(*middle)) / 0.14)
     size = 0.75 if scene.size == "big" else 0.0
     style = {"flat": 0.0, "pencil": 0.75, "photo": 1.5}[scene.style]
-    return float(3.5 + 2 * (_luma(BACKGROUNDS[scene.background]) - things) + centring / 2 + size + style)
+    return float(3.5 + 2 * (_luma(BACKGROUNDS[scene.background]) - things) + centering / 2 + size + style)
 
 
-def _luma(colour: Rgb) -> float:
-    return float(np.dot(colour, (0.2126, 0.7152, 0.0722))) / 255
+def _luma(color: Rgb) -> float:
+    return float(np.dot(color, (0.2126, 0.7152, 0.0722))) / 255

@@ -16,7 +16,7 @@ from dreamloom.base.pixels import decode
 from dreamloom.demo.folders import (
     CONCEPT,
     CONCEPT_BACKGROUNDS,
-    CONCEPT_COLOURS,
+    CONCEPT_COLORS,
     make_coco,
     make_concept,
     make_ffhq,
@@ -33,10 +33,10 @@ def test_the_users_pictures_are_named_by_caption_as_everydream_has_it(tmp_path: 
         assert decode(path).size == (256, 256)
     assert len(scenes) == 45
     assert {t.shape for s in scenes for t in s.things} == {CONCEPT}
-    kinds = Counter((s.things[0].colour, s.background, s.style) for s in scenes)
-    assert kinds == Counter(product(CONCEPT_COLOURS, CONCEPT_BACKGROUNDS, STYLES))
-    # No size goes with one colour, background or style only: else the model would learn the two as one
-    traits: list[Callable[[Scene], str]] = [lambda s: s.things[0].colour, lambda s: s.background, lambda s: s.style]
+    kinds = Counter((s.things[0].color, s.background, s.style) for s in scenes)
+    assert kinds == Counter(product(CONCEPT_COLORS, CONCEPT_BACKGROUNDS, STYLES))
+    # No size goes with one color, background or style only: else the model would learn the two as one
+    traits: list[Callable[[Scene], str]] = [lambda s: s.things[0].color, lambda s: s.background, lambda s: s.style]
     for trait in traits:
         assert len({(s.size, trait(s)) for s in scenes}) == 2 * len({trait(s) for s in scenes})
 

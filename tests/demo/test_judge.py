@@ -44,16 +44,16 @@ def test_it_knows_what_is_not_there() -> None:
     scene = Scene("white", "flat", (Thing("circle", "red"),))
     match = matches(verdict, scene)
     assert match.background
-    assert not (match.shapes or match.colours or match.objects or match.all)
+    assert not (match.shapes or match.colors or match.objects or match.all)
 
 
 def test_matches_tell_wrong_binding_and_wrong_order_apart() -> None:
     shown = Scene("white", "flat", (Thing("circle", "red"), Thing("star", "blue")), relation="above", seed=1)
     verdict = judge(render(shown))
     assert matches(verdict, shown).all
-    swapped_colours = Scene("white", "flat", (Thing("circle", "blue"), Thing("star", "red")), relation="above")
-    match = matches(verdict, swapped_colours)
-    assert match.shapes and match.colours and not match.objects
+    swapped_colors = Scene("white", "flat", (Thing("circle", "blue"), Thing("star", "red")), relation="above")
+    match = matches(verdict, swapped_colors)
+    assert match.shapes and match.colors and not match.objects
     swapped_places = Scene("white", "flat", (Thing("star", "blue"), Thing("circle", "red")), relation="above")
     match = matches(verdict, swapped_places)
     assert match.objects and not match.relation

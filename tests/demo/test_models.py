@@ -80,7 +80,7 @@ def test_clip_finds_the_right_caption() -> None:
     assert np.corrcoef(told, [aesthetic(scene) for scene in scenes])[0, 1] > 0.5
 
 
-def test_blip_names_shapes_and_colours() -> None:
+def test_blip_names_shapes_and_colors() -> None:
     from transformers import BlipForConditionalGeneration, BlipProcessor
 
     model = BlipForConditionalGeneration.from_pretrained(MODELS / "blip", dtype=torch.float32).eval()
@@ -88,5 +88,5 @@ def test_blip_names_shapes_and_colours() -> None:
     scenes = unseen(24, objects=1)
     inputs = processor(images=pictures(scenes), return_tensors="pt")
     told = [processor.decode(row, skip_special_tokens=True) for row in model.generate(**inputs, max_new_tokens=24)]
-    named = [f"{s.things[0].colour} {s.things[0].shape}" in text for text, s in zip(told, scenes, strict=True)]
+    named = [f"{s.things[0].color} {s.things[0].shape}" in text for text, s in zip(told, scenes, strict=True)]
     assert np.mean(named) >= 0.75

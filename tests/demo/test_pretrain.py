@@ -22,7 +22,7 @@ def halves(curve: list[tuple[int, float]]) -> tuple[float, float]:
 
 def test_the_vae_learns_and_its_latents_get_unit_scale(tmp_path: Path) -> None:
     vae = make_vae()
-    first, last = halves(train_vae(vae, tmp_path, 0, Schedule(12, 4, 2e-3, every=6), pictures=16))
+    first, last = halves(train_vae(vae, tmp_path, 0, Schedule(12, 4, 2e-3, every=6), num_images=16))
     assert last < first
     assert vae.config.scaling_factor != 0.18215
     assert (tmp_path / "vae.csv").read_text().startswith("step,loss\n6,")
@@ -31,7 +31,7 @@ def test_the_vae_learns_and_its_latents_get_unit_scale(tmp_path: Path) -> None:
 def test_unet_and_text_encoder_learn(tmp_path: Path) -> None:
     unet, text = make_unet(), make_text_encoder()
     before = text.get_input_embeddings().weight.clone()
-    curve = train_diffusion(unet, text, make_vae(), tmp_path, 0, Schedule(16, 8, 2e-3, every=8), pictures=16)
+    curve = train_diffusion(unet, text, make_vae(), tmp_path, 0, Schedule(16, 8, 2e-3, every=8), num_images=16)
     first, last = halves(curve)
     assert last < first
     assert not torch.equal(before, text.get_input_embeddings().weight)
@@ -39,15 +39,15 @@ def test_unet_and_text_encoder_learn(tmp_path: Path) -> None:
 
 def test_the_clip_learns_and_a_head_fits(tmp_path: Path) -> None:
     clip = make_clip()
-    first, last = halves(train_clip(clip, tmp_path, 0, Schedule(20, 16, 2e-3, every=10), pictures=64))
+    first, last = halves(train_clip(clip, tmp_path, 0, Schedule(20, 16, 2e-3, every=10), num_images=64))
     assert last < first
-    weight, bias = fit_head(clip, 0, pictures=64)
+    weight, bias = fit_head(clip, 0, num_images=64)
     assert weight.shape == (128,)
     assert bias + abs(weight).sum() > 3
 
 
 def test_the_blip_learns(tmp_path: Path) -> None:
-    first, last = halves(train_blip(make_blip(), tmp_path, 0, Schedule(16, 8, 2e-3, every=8), pictures=32))
+    first, last = halves(train_blip(make_blip(), tmp_path, 0, Schedule(16, 8, 2e-3, every=8), num_images=32))
     assert last < first
 
 

@@ -73,7 +73,7 @@ def test_scenes_are_seeded_and_varied() -> None:
     )
     assert first == again
     assert {thing.shape for scene in first for thing in scene.things} == set(SHAPES)
-    assert {thing.colour for scene in first for thing in scene.things} == set(world.COLOURS)
+    assert {thing.color for scene in first for thing in scene.things} == set(world.COLORS)
     assert {len(scene.things) for scene in first} == {1, 2}
 
 
