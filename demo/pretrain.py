@@ -1,7 +1,7 @@
-"""Makes the demo's models from nothing, in about two hours on two cores: `python -m dreamloom.demo.pretrain`.
+"""Trains the demo's models from scratch, in about two hours on two cores: `python -m dreamloom.demo.pretrain`.
 
-Killed and started again, it goes on from the last minute's checkpoint. It works in a folder beside the models, where it
-leaves a curve a model; `--measure` prints how good the models are that lie in --out.
+A killed run is continued from a checkpoint of its last minute. Checkpoints and a loss curve per model are in --work.
+`--measure` prints how good the models in --out are.
 """
 
 import argparse
@@ -17,15 +17,15 @@ ORDER = ("vae", "unet", "clip", "blip")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m dreamloom.demo.pretrain", description="Makes the demo's models from nothing."
+        prog="python -m dreamloom.demo.pretrain", description="Trains the demo's models from scratch."
     )
     parser.add_argument("--out", type=Path, default=MODELS, help="folder of the models (default: demo/models)")
     parser.add_argument("--work", type=Path, default=Path("work/pretrain"), help="folder of checkpoints and curves")
-    parser.add_argument("--only", choices=ORDER, help="make one model; unet needs the vae")
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is random")
-    parser.add_argument("--measure", action="store_true", help="make nothing; print how good the models in --out are")
+    parser.add_argument("--only", choices=ORDER, help="train one model; unet needs the vae")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
+    parser.add_argument("--measure", action="store_true", help="train nothing; print how good the models in --out are")
     given = parser.parse_args(arguments)
     keep_freed_memory()  # before torch is imported
     if given.measure:
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def pretrain(out: Path, work: Path, only: Sequence[str], seed: int, progress: Progress) -> None:
-    """Makes the named models in `out`, going on from what lies in `work`."""
+    """Trains the named models into `out`, continuing from checkpoints in `work`."""
     work.mkdir(parents=True, exist_ok=True)
     makers: dict[str, Callable[[Path, Path, int, Progress], None]] = {
         "vae": make_vae_part,
@@ -49,7 +49,7 @@ def pretrain(out: Path, work: Path, only: Sequence[str], seed: int, progress: Pr
 
 
 def make_vae_part(out: Path, work: Path, seed: int, progress: Progress) -> None:
-    """Trains the VAE and leaves it in `work` for the UNet."""
+    """Trains the VAE and writes it to `work`, for the UNet."""
     from dreamloom.demo.pretrain_vae import make_vae, train_vae
 
     vae = make_vae(seed)
@@ -65,7 +65,7 @@ def make_diffusion_part(out: Path, work: Path, seed: int, progress: Progress) ->
     from dreamloom.demo.pretrain_loop import device
 
     vae = AutoencoderKL.from_pretrained(work / "vae").to(device())
-    vae.register_to_config(_name_or_path=None)  # else the pipeline would tell the folder of this machine
+    vae.register_to_config(_name_or_path=None)  # else the pipeline would contain a path of this machine
     unet, text_encoder = make_unet(seed), make_text_encoder(seed)
     train_diffusion(unet, text_encoder, vae, work, seed, progress=progress)
     export_pipeline(vae, unet, text_encoder, out / "stable-diffusion")
@@ -91,14 +91,14 @@ def make_blip_part(out: Path, work: Path, seed: int, progress: Progress) -> None
 
 
 def draw_curves(work: Path) -> None:
-    """One image, `curves.png`, of all the curves in `work`."""
+    """Draws all loss curves in `work` into one image, curves.png."""
     import numpy as np
     from matplotlib.figure import Figure
 
     curves = {path.stem: np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2) for path in sorted(work.glob("*.csv"))}
     figure = Figure(figsize=(4 * max(1, len(curves)), 3), layout="constrained")
-    for place, (name, rows) in enumerate(curves.items(), 1):
-        axes = figure.add_subplot(1, len(curves), place)
+    for number, (name, rows) in enumerate(curves.items(), 1):
+        axes = figure.add_subplot(1, len(curves), number)
         axes.semilogy(rows[:, 0], rows[:, 1], linewidth=1)
         axes.set(title=name, xlabel="step", ylabel="loss")
         axes.grid(alpha=0.3)
@@ -110,8 +110,8 @@ def print_measures(out: Path) -> None:
     from dreamloom.demo.pretrain_measure import measure
 
     print("| measured | |\n| --- | --- |")
-    for what, value in measure(out):
-        print(f"| {what} | {value:.3f} |", flush=True)
+    for label, value in measure(out):
+        print(f"| {label} | {value:.3f} |", flush=True)
 
 
 def _show() -> Progress:

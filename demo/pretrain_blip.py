@@ -19,7 +19,7 @@ NUM_IMAGES = 20_000
 
 
 def make_blip(seed: int = 0) -> Any:
-    """An untrained BlipForConditionalGeneration: 64 pixels in patches of 8, 3 + 3 layers 128 wide."""
+    """Returns an untrained BlipForConditionalGeneration: 64 pixels in patches of 8, 3 + 3 layers, 128 wide."""
     from transformers import BlipConfig, BlipForConditionalGeneration
 
     tokenizer = bert_tokenizer()
@@ -33,7 +33,7 @@ def make_blip(seed: int = 0) -> Any:
             "max_position_embeddings": 64,
             "projection_dim": 128,
             "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.sep_token_id,  # as in the real model's generation: a caption ends with [SEP]
+            "eos_token_id": tokenizer.sep_token_id,  # as in BLIP's generation config: a caption ends with [SEP]
             "sep_token_id": tokenizer.sep_token_id,
             "pad_token_id": tokenizer.pad_token_id,
             "hidden_dropout_prob": 0.0,
@@ -48,7 +48,7 @@ def make_blip(seed: int = 0) -> Any:
 
 
 def make_processor() -> Any:
-    """The processor that goes with it: images are resized to 64 × 64, texts are cut into words of the world."""
+    """Returns its processor: images are resized to 64 × 64, texts are tokenized into words of the world."""
     from transformers import BlipImageProcessor, BlipProcessor
 
     images = BlipImageProcessor(
@@ -65,7 +65,7 @@ def train_blip(
     num_images: int = NUM_IMAGES,
     progress: Progress = silent,
 ) -> list[tuple[int, float]]:
-    """Trains it in place, to tell each image's caption word by word."""
+    """Trains it in place to predict each image's caption word by word."""
     scenes, data = scenes_and_images(num_images, seed + 2)
     tokens = caption_tokens([caption(scene) for scene in scenes])
     padding = bert_tokenizer().pad_token_id

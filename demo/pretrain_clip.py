@@ -25,11 +25,11 @@ PREPROCESS: dict[str, Any] = {
     "interpolation": "bicubic",
     "resize_mode": "shortest",
 }
-"""open_clip's own form; mean and standard deviation are those of OpenAI's models."""
+"""Preprocessing in open_clip's form, with the mean and standard deviation of OpenAI's models."""
 
 
 def model_config() -> dict[str, Any]:
-    """open_clip's own form of the model's sizes."""
+    """Returns the model's sizes in open_clip's form."""
     return {
         "embed_dim": 128,
         "vision_cfg": {"image_size": 64, "patch_size": 8, "layers": 3, "width": 128, "head_width": 32},
@@ -45,7 +45,7 @@ def model_config() -> dict[str, Any]:
 
 
 def make_clip(seed: int = 0) -> Any:
-    """An untrained open_clip model: 64 pixels in patches of 8, 3 + 2 layers 128 wide, embeddings of 128."""
+    """Returns an untrained open_clip model: 64 pixels in patches of 8, 3 + 2 layers, 128 wide, embeddings of 128."""
     import open_clip
 
     with seeded(seed):
@@ -60,7 +60,7 @@ def train_clip(
     num_images: int = NUM_IMAGES,
     progress: Progress = silent,
 ) -> list[tuple[int, float]]:
-    """Trains it in place, by contrast of images and captions; equal captions in a batch count as one."""
+    """Trains it in place with the contrastive loss; equal captions in a batch count as one."""
     scenes, data = scenes_and_images(num_images, seed)
     tokens = tokenize(clip_tokenizer(), [caption(scene) for scene in scenes])
 
@@ -78,14 +78,14 @@ def train_clip(
 
 
 def scenes_and_images(count: int, seed: int) -> tuple[list[Scene], Tensor]:
-    """Scenes without held-out combinations, and their images, uint8 [count, 64, 64, 3]."""
+    """Returns scenes without held-out combinations, and their images, uint8 [count, 64, 64, 3]."""
     rng = np.random.default_rng([seed, 30])
     scenes = [random_scene(rng) for _ in range(count)]
     return scenes, torch.from_numpy(np.stack([render(scene) for scene in scenes]))
 
 
 def normalized(images: Tensor, jitter: bool = False) -> Tensor:
-    """uint8 [n, 64, 64, 3] → float [n, 3, 64, 64] as CLIP and BLIP read it; jitter varies light and noise."""
+    """Converts uint8 [n, 64, 64, 3] to float [n, 3, 64, 64] as CLIP and BLIP read it; jitter varies light and noise."""
     mean, std = (torch.tensor(PREPROCESS[key], device=device()) for key in ("mean", "std"))
     values = images.to(device()).float() / 255
     if jitter:
@@ -95,14 +95,14 @@ def normalized(images: Tensor, jitter: bool = False) -> Tensor:
 
 
 def embed(clip: Any, images: Tensor) -> Tensor:
-    """Unit embeddings of images, float32 [n, 128], on the CPU."""
+    """Returns the unit embeddings of images, float32 [n, 128], on the CPU."""
     with torch.no_grad():
         parts = [clip.encode_image(normalized(part), normalize=True) for part in torch.split(images, 256)]
     return torch.cat(parts).float().cpu()
 
 
 def fit_head(clip: Any, seed: int, num_images: int = 6000) -> tuple[NDArray[np.float32], float]:
-    """The linear head that best tells `world.aesthetic` from unit embeddings (ridge regression): weight [d], bias."""
+    """Fits a linear head that predicts `world.aesthetic` from unit embeddings (ridge regression): weight [d], bias."""
     scenes, data = scenes_and_images(num_images, seed + 1)
     x = embed(clip, data).double().numpy()
     y = np.array([aesthetic(scene) for scene in scenes])
@@ -126,7 +126,7 @@ def export_clip(clip: Any, folder: Path) -> None:
 
 
 def export_head(weight: NDArray[np.float32], bias: float, path: Path) -> None:
-    """Writes the head as LAION's V1 heads are: `weight` [1, d] and `bias` [1], float32."""
+    """Writes the head in the form of LAION's V1 heads: `weight` [1, d] and `bias` [1], float32."""
     from safetensors.torch import save_file
 
     with commit(path) as temporary:

@@ -18,13 +18,13 @@ from dreamloom.demo.world import Scene, caption, random_scene, render
 SCHEDULE = Schedule(steps=2400, batch=64, rate=1.5e-3, average=0.999)
 NUM_IMAGES = 50_000
 NO_CAPTION = 0.1
-"""Share of captions left empty, for classifier-free guidance."""
+"""Share of captions that are left empty, for classifier-free guidance."""
 SNR_LIMIT = 5.0
-"""min-SNR weighting (arXiv 2303.09556)."""
+"""γ of min-SNR weighting (arXiv 2303.09556)."""
 
 
 def make_text_encoder(seed: int = 0) -> Any:
-    """An untrained CLIPTextModel: 2 layers, 128 wide."""
+    """Returns an untrained CLIPTextModel: 2 layers, 128 wide."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     tokenizer = clip_tokenizer()
@@ -45,7 +45,7 @@ def make_text_encoder(seed: int = 0) -> Any:
 
 
 def make_unet(seed: int = 0) -> Any:
-    """An untrained UNet2DConditionModel over 8 × 8 latents of 8 channels: 64 and 112 wide."""
+    """Returns an untrained UNet2DConditionModel over 8 × 8 latents of 8 channels, 64 and 112 wide."""
     from diffusers import UNet2DConditionModel
 
     with seeded(seed):
@@ -65,7 +65,7 @@ def make_unet(seed: int = 0) -> Any:
 
 
 def make_scheduler() -> Any:
-    """Stable Diffusion's noise schedule, sampled by DDIM."""
+    """Returns DDIM with Stable Diffusion's noise schedule."""
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(
@@ -89,7 +89,7 @@ def train_diffusion(
     num_images: int = NUM_IMAGES,
     progress: Progress = silent,
 ) -> list[tuple[int, float]]:
-    """Trains UNet and text encoder in place, on latents of the (trained) VAE."""
+    """Trains UNet and text encoder in place, on latents of the trained VAE."""
     scenes = draw_scenes(num_images, seed)
     latents = _latents(scenes, vae, work / "latents.npy")
     tokens = tokenize(clip_tokenizer(), [caption(scene) for scene in scenes])
@@ -113,19 +113,19 @@ def train_diffusion(
 
 
 def tokenize(tokenizer: Any, texts: list[str]) -> Tensor:
-    """Token numbers, int64 [n, LENGTH]."""
+    """Returns token IDs, int64 [n, LENGTH]."""
     batch = tokenizer(texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
     return torch.as_tensor(batch.input_ids)
 
 
 def draw_scenes(count: int, seed: int) -> list[Scene]:
-    """Scenes without held-out combinations; half of them with two objects, which are the harder ones."""
+    """Returns scenes without held-out combinations, half of them with two objects, which are harder."""
     rng = np.random.default_rng([seed, 20])
     return [random_scene(rng, count=int(rng.integers(1, 3))) for _ in range(count)]
 
 
 def _latents(scenes: list[Scene], vae: Any, store: Path) -> Tensor:
-    """Scaled latents of the scenes, float16 [n, 8, 8, 8]; kept in `store` for a run that is resumed."""
+    """Returns scaled latents of the scenes, float16 [n, 8, 8, 8], and keeps them in `store` for a resumed run."""
     if store.exists():
         return torch.from_numpy(np.load(store))
     parts = []

@@ -1,4 +1,4 @@
-"""The loop that trains each of the demo's models: seeded by step, resumable at any kill, with a curve to look at."""
+"""The training loop of the demo's models: seeded by step, resumable after a kill, with a loss curve."""
 
 import contextlib
 import copy
@@ -19,20 +19,20 @@ from dreamloom.base.progress import Progress, silent
 
 @dataclass(frozen=True)
 class Schedule:
-    """How one model is trained."""
+    """The settings of one model's training."""
 
     steps: int
     batch: int
     rate: float
-    """Peak of the learning rate: it warms up over a twentieth of the steps, then falls to 0 along a cosine."""
+    """Peak learning rate. It warms up over a twentieth of the steps, then falls to 0 along a cosine."""
     decay: float = 0.01
     """AdamW's weight decay."""
     average: float = 0.998
-    """Of the moving average of the weights; the average is what is shipped."""
+    """Decay of the moving average of the weights, which is the shipped model."""
     every: int = 50
-    """Steps from one row of the curve to the next."""
+    """Steps per row of the curve."""
     save_seconds: float = 60.0
-    """From one checkpoint to the next, at least; they are written at the end of a row."""
+    """Minimum seconds between checkpoints, which are written at the end of a row."""
 
 
 def fit(
@@ -44,13 +44,13 @@ def fit(
     seed: int,
     progress: Progress = silent,
 ) -> list[tuple[int, float]]:
-    """Trains `modules` in place, and leaves them holding the moving average of their weights.
+    """Trains `modules` in place, and leaves the moving average of their weights in them.
 
-    All that is random in `loss(step)` must come from torch's global generators, which are seeded by (seed, step): a run
-    that was killed goes on from `work/<name>.pt` as if nothing had happened.
+    `loss(step)` has to draw all random numbers from torch's global generators, which are seeded by (seed, step). So a
+    killed run continues from `work/<name>.pt` with the same result.
 
     Returns:
-        The curve: (step, mean loss since the row before), also written to `work/<name>.csv`.
+        The curve: (step, mean loss since the previous row), also written to `work/<name>.csv`.
     """
     parts = nn.ModuleDict(modules)
     average = copy.deepcopy(parts).requires_grad_(False)
@@ -140,18 +140,18 @@ def _save(
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """New modules made in this block have weights drawn by `seed`."""
+    """Seeds the weights of modules that are created in the block."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 
 
 def half_where_fast() -> torch.autocast:
-    """bfloat16 on a GPU, and on processors that have it: there a transformer trains in half the time."""
+    """Autocasts to bfloat16 on a GPU, and on processors that have it, where a transformer trains in half the time."""
     fast = device().type == "cuda" or has_bf16()
     return torch.autocast(device().type, torch.bfloat16, enabled=fast)
 
 
 def device() -> torch.device:
-    """The first GPU, or the CPU."""
+    """Returns the first GPU, or the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

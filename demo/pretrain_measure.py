@@ -1,4 +1,4 @@
-"""Measures the demo's models as shipped: loaded by the plain library calls, scored by the world's judge."""
+"""Measures the demo's models as shipped: loads them with the libraries' own calls, and has the judge score them."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ GUIDANCE = 3.0
 
 
 def measure(models: Path, seed: int = 999, count: int = 200) -> Iterator[tuple[str, float]]:
-    """Everything the README of the models tells, as (what, value), as it comes; shares are 0..1."""
+    """Yields the measures in the README of the models as (label, value); shares are 0 to 1."""
     yield from measure_vae(models, seed)
     yield from measure_blip(models, seed, count)
     yield from measure_clip(models, seed)
@@ -25,13 +25,13 @@ def measure(models: Path, seed: int = 999, count: int = 200) -> Iterator[tuple[s
 
 
 def sample_scenes(seed: int, count: int, **kind: Any) -> list[Scene]:
-    """Scenes that no training has drawn (another seed); `kind` as `random_scene` takes it."""
+    """Returns scenes of a seed that no training uses; `kind` is passed to `random_scene`."""
     rng = np.random.default_rng([seed, 40])
     return [random_scene(rng, **kind) for _ in range(count)]
 
 
 def load_pipeline(models: Path) -> Any:
-    """The Stable Diffusion pipeline in float32, silent."""
+    """Loads the Stable Diffusion pipeline in float32, without progress bars."""
     from diffusers import StableDiffusionPipeline
 
     pipeline = StableDiffusionPipeline.from_pretrained(models / "stable-diffusion", dtype=torch.float32)
@@ -40,7 +40,7 @@ def load_pipeline(models: Path) -> Any:
 
 
 def generate(pipeline: Any, prompts: Sequence[str], seed: int, steps: int = STEPS) -> NDArray[np.uint8]:
-    """One 64 × 64 image a prompt, uint8 [n, 64, 64, 3]."""
+    """Generates one 64 × 64 image per prompt, uint8 [n, 64, 64, 3]."""
     made = []
     for start in range(0, len(prompts), 50):
         generator = torch.Generator(device=device()).manual_seed(seed + start)
@@ -56,7 +56,7 @@ def generate(pipeline: Any, prompts: Sequence[str], seed: int, steps: int = STEP
 
 
 def measure_diffusion(models: Path, seed: int, count: int) -> list[tuple[str, float]]:
-    """What the judge finds in images of general prompts, and of prompts with held-out combinations."""
+    """Measures images of general prompts, and of prompts with held-out combinations, by the judge."""
     pipeline = load_pipeline(models)
     rows = []
     for name, kind in (("", {}), (", held-out combinations", {"held_out": True})):
@@ -76,12 +76,12 @@ def measure_diffusion(models: Path, seed: int, count: int) -> list[tuple[str, fl
 
 
 def score(images: NDArray[np.uint8], scenes: Sequence[Scene]) -> list[Match]:
-    """The judge's word on each image."""
+    """Returns the judge's match of each image with its scene."""
     return [matches(judge(image), scene) for image, scene in zip(images, scenes, strict=True)]
 
 
 def measure_vae(models: Path, seed: int) -> list[tuple[str, float]]:
-    """What the judge finds in scenes that went to latents and back, zorps too, which the VAE has never seen."""
+    """Measures scenes that went to latents and back, and zorps, which the VAE has never seen, by the judge."""
     from dreamloom.demo.pretrain_vae import to_pixels, to_unit
 
     vae = load_pipeline(models).vae
@@ -98,7 +98,7 @@ def measure_vae(models: Path, seed: int) -> list[tuple[str, float]]:
 
 
 def measure_clip(models: Path, seed: int) -> list[tuple[str, float]]:
-    """Captions found among 64, on scenes with held-out combinations and without; and what the aesthetic head tells."""
+    """Measures retrieval among 64 captions, with and without held-out combinations, and the aesthetic head."""
     import open_clip
     from PIL import Image
     from safetensors.torch import load_file
@@ -125,7 +125,7 @@ def measure_clip(models: Path, seed: int) -> list[tuple[str, float]]:
 
 
 def measure_blip(models: Path, seed: int, count: int) -> list[tuple[str, float]]:
-    """Captions by BLIP: shape and color of each object named right, and the whole caption word for word."""
+    """Measures BLIP's captions: whether the shapes and colors are right, and whether the whole caption is."""
     from PIL import Image
     from transformers import BlipForConditionalGeneration, BlipProcessor
 

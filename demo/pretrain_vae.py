@@ -1,7 +1,7 @@
 """Trains the demo's AutoencoderKL: 64 × 64 pixels to 8 × 8 latents of 8 channels and back.
 
-Besides scenes it sees random silhouettes in random colors, so that its latents can hold shapes that the world has kept
-back (the UNet never sees those images).
+Besides scenes it sees random silhouettes in random colors, so that its latents can represent shapes that are held out.
+The UNet never sees those images.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ SCALING = 0.5
 
 
 def make_vae(seed: int = 0) -> Any:
-    """An untrained AutoencoderKL: factor 8, 8 latent channels, 1.7 million weights."""
+    """Returns an untrained AutoencoderKL: factor 8, 8 latent channels, 1.7 million weights."""
     from diffusers import AutoencoderKL
 
     widths = (16, 32, 64, 96)
@@ -50,7 +50,7 @@ def train_vae(
     num_images: int = NUM_IMAGES,
     progress: Progress = silent,
 ) -> list[tuple[int, float]]:
-    """Trains it in place, then evens out its latents."""
+    """Trains it in place, then standardizes its latents."""
     data = torch.from_numpy(draw_images(num_images, seed))
 
     def loss(step: int) -> Tensor:
@@ -60,15 +60,15 @@ def train_vae(
         return vae_loss(vae.decode(latents.sample()).sample, target, latents.kl().mean() / latents.mean[0].numel())
 
     curve = fit("vae", {"vae": vae}, loss, schedule, work, seed, progress)
-    even_out(vae, data[:1024])
+    standardize_latents(vae, data[:1024])
     return curve
 
 
 @torch.no_grad()
-def even_out(vae: Any, data: Tensor) -> None:
-    """Gives every latent channel mean 0 and standard deviation 1 / SCALING, which a UNet learns best from.
+def standardize_latents(vae: Any, data: Tensor) -> None:
+    """Gives every latent channel mean 0 and standard deviation 1 / SCALING, from which a UNet learns best.
 
-    The change is folded into the two 1 × 1 convolutions at the latents, so images come back as before.
+    The change is folded into the two 1 × 1 convolutions at the latents, so the decoded images stay the same.
     """
     means = torch.cat([vae.encode(to_unit(part)).latent_dist.mean for part in torch.split(data, 128)])
     channels = means.shape[1]
@@ -83,7 +83,7 @@ def even_out(vae: Any, data: Tensor) -> None:
 
 
 def vae_loss(made: Tensor, target: Tensor, kl: Tensor) -> Tensor:
-    """L1 of pixels, of their steps to the right and down (edges) and of 4 × 4 means, squares (hues), KL a number."""
+    """L1 of pixels, of their differences to the right and down (edges), of 4 × 4 means, squares (hues), and KL."""
     difference = made - target
     edges = difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
     hues = F.avg_pool2d(difference, 4).abs().mean() + 2 * difference.square().mean()
@@ -91,18 +91,18 @@ def vae_loss(made: Tensor, target: Tensor, kl: Tensor) -> Tensor:
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """uint8 [n, h, w, 3] → float [n, 3, h, w] in -1..1, channels last, on the training device."""
+    """Converts uint8 [n, h, w, 3] to float [n, 3, h, w] from -1 to 1, channels last, on the training device."""
     return images.to(device()).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def to_pixels(images: Tensor) -> NDArray[np.uint8]:
-    """The inverse of `to_unit`, as numpy."""
+    """Converts what `to_unit` gives back to numpy."""
     values = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return values.permute(0, 2, 3, 1).cpu().numpy()
 
 
 def draw_images(count: int, seed: int) -> NDArray[np.uint8]:
-    """uint8 [count, 64, 64, 3]: 70 % scenes, none with a held-out combination; the others random silhouettes."""
+    """Draws uint8 [count, 64, 64, 3]: 70 % scenes without held-out combinations, the others random silhouettes."""
     rng = np.random.default_rng([seed, 10])
     return np.stack([render(random_scene(rng)) if rng.random() < 0.7 else _silhouettes(rng) for _ in range(count)])
 
@@ -121,7 +121,7 @@ def _silhouettes(rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _silhouette(rng: np.random.Generator) -> NDArray[np.float64]:
-    """The outline of a few thick strokes, boxes and discs laid over each other, within the unit square [-1, 1]."""
+    """The outline of a few overlapping thick strokes, boxes and discs, within [-1, 1]."""
     import cv2
 
     mask = np.zeros((128, 128), np.uint8)

@@ -13,9 +13,9 @@ from dreamloom.base.files import commit_text
 from dreamloom.demo.world import BACKGROUNDS, COLORS, RELATIONS, SHAPES
 
 LENGTH = 32
-"""Tokens of the longest text that a model reads."""
+"""Maximum tokens of a text."""
 LONGEST = 20
-"""Tokens of the world's longest caption, start and end and some room included."""
+"""Tokens of the world's longest caption with start, end and some room."""
 WORDS = sorted(
     {"a", "an", "of", "on", "photo", "pencil", "drawing", "background", "big", "small", *SHAPES, *COLORS, *BACKGROUNDS}
     | set(" ".join(RELATIONS).split())
@@ -23,7 +23,7 @@ WORDS = sorted(
 
 
 def clip_tokenizer() -> Any:
-    """A CLIPTokenizer: 256 bytes, 256 bytes that end a word, the merges that make WORDS, start and end of text."""
+    """Returns a CLIPTokenizer: 256 bytes, 256 bytes that end a word, the merges of WORDS, start and end of text."""
     from transformers import CLIPTokenizer
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -35,7 +35,7 @@ def clip_tokenizer() -> Any:
 
 
 def save_clip_tokenizer(folder: Path) -> None:
-    """Writes it as vocab.json and merges.txt too, which older readers of CLIP's tokenizer ask for."""
+    """Also writes it as vocab.json and merges.txt, which older readers of CLIP's tokenizer need."""
     tokenizer = clip_tokenizer()
     tokenizer.save_pretrained(folder)
     vocabulary = dict(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]))
@@ -45,7 +45,7 @@ def save_clip_tokenizer(folder: Path) -> None:
 
 
 def bpe_merges(words: list[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges, most frequent first (ties: alphabetic), until each of the words is one token."""
+    """Returns byte-pair merges, most frequent first and then alphabetic, that make each word one token."""
     split = [[*word[:-1], word[-1] + "</w>"] for word in words]
     merges = []
     while pairs := Counter(pair for word in split for pair in itertools.pairwise(word)):
@@ -66,7 +66,7 @@ def _merged(word: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 def bert_tokenizer() -> Any:
-    """A BertTokenizer: special tokens (BLIP's [DEC] and [ENC] among them), WORDS, and single characters."""
+    """Returns a BertTokenizer: special tokens with BLIP's [DEC] and [ENC], WORDS, and single characters."""
     from transformers import BertTokenizer
 
     letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]

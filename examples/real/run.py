@@ -1,11 +1,11 @@
-"""The whole chain on real images, with no network: python examples/real/run.py DATA
+"""Runs the whole chain on real images without a network: python examples/real/run.py DATA.
 
-DATA is a folder with laion/laion2b-en-sample.parquet, coco/, ffhq/, subjects/rc_car/, taesd/ and clip_tokenizer/.
-What the chain needs is laid out in examples/real/world/ (links, nothing of DATA is touched); a web server on this
-machine serves the COCO photos under the URLs of the LAION rows; `dreamloom run examples/real/project.yaml` does the
-rest, and the model it exports is opened with diffusers and makes an image.
+DATA is a folder with laion/laion2b-en-sample.parquet, coco/, ffhq/, subjects/rc_car/, taesd/ and clip_tokenizer/. Its
+files are linked into examples/real/world/, and none is changed. A web server on this machine serves the COCO photos
+under the URLs of the LAION rows. Then `dreamloom run examples/real/project.yaml` runs, and diffusers opens the exported
+model and generates an image.
 
-The UNet and text encoder start from random weights: twenty steps show that the chain is whole, not that it paints.
+The UNet and the text encoder start from random weights: the twenty steps test the chain, not the quality of images.
 """
 
 import argparse
@@ -24,15 +24,19 @@ from dreamloom.base.files import commit, commit_folder, link_or_copy
 HERE = Path(__file__).parent
 WORLD = HERE / "world"
 PORT = 8979
-"""Fixed: the URLs in the index hold it, and an image's key is made from its URL."""
+"""Fixed, as the URLs in the index contain it, and an image's key is made from its URL."""
 
 
 def main() -> int:
-    """Lays the world out, serves it, runs the chain, and opens the result. Returns the chain's exit code."""
+    """Makes the world, serves it, runs the chain, and opens the result.
+
+    Returns:
+        The chain's exit code.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="the folder of real data")
     data = parser.parse_args().data.resolve()
-    link_pictures(data)
+    link_images(data)
     point_index_here(data / "laion" / "laion2b-en-sample.parquet")
     make_base_model(data)
     server = serve(photos(data))
@@ -46,10 +50,10 @@ def main() -> int:
     return code
 
 
-def link_pictures(data: Path) -> None:
-    """The user's images, FFHQ in its own layout, and COCO."""
-    for picture in (data / "subjects" / "rc_car").iterdir():
-        link_or_copy(picture, WORLD / "rc_car" / picture.name)
+def link_images(data: Path) -> None:
+    """Links the user's images, FFHQ in its own layout, and COCO."""
+    for image in (data / "subjects" / "rc_car").iterdir():
+        link_or_copy(image, WORLD / "rc_car" / image.name)
     for face in (data / "ffhq").glob("*.png"):
         link_or_copy(face, WORLD / "ffhq" / "images1024x1024" / "00000" / face.name)
     link_or_copy(data / "ffhq" / "ffhq-dataset-v2.image0.readme-excerpt.json", WORLD / "ffhq" / "ffhq-dataset-v2.json")
@@ -59,7 +63,7 @@ def link_pictures(data: Path) -> None:
 
 
 def point_index_here(sample: Path) -> None:
-    """The real LAION rows, each with a URL of this machine."""
+    """Writes the LAION rows with URLs of this machine."""
     rows = pq.read_table(sample)
     urls = pa.array([f"http://127.0.0.1:{PORT}/{row}.jpg" for row in range(len(rows))])
     with commit(WORLD / "laion.parquet") as temporary:
@@ -67,13 +71,13 @@ def point_index_here(sample: Path) -> None:
 
 
 def photos(data: Path) -> list[bytes]:
-    """The COCO photos that the captions file does not name, so that the two sources share none; in order of name."""
+    """Returns the COCO photos that the captions file does not name, so that the two sources share none, by name."""
     named = {i["file_name"] for i in json.loads((WORLD / "coco" / "captions_sample.json").read_text())["images"]}
     return [p.read_bytes() for p in sorted((data / "coco" / "images").glob("*.jpg")) if p.name not in named]
 
 
-def serve(pictures: list[bytes]) -> ThreadingHTTPServer:
-    """Serves row n's image: every third row is gone, as on the web; the others repeat the photos there are."""
+def serve(images: list[bytes]) -> ThreadingHTTPServer:
+    """Serves the image of each row. Every third row is gone, as on the web; the others repeat the photos."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -81,7 +85,7 @@ def serve(pictures: list[bytes]) -> ThreadingHTTPServer:
             if not row.isdigit() or int(row) % 3 == 0:
                 self.send_error(404)
                 return
-            body = pictures[int(row) % len(pictures)]
+            body = images[int(row) % len(images)]
             self.send_response(200)
             self.send_header("Content-Type", "image/jpeg")
             self.send_header("Content-Length", str(len(body)))
@@ -97,7 +101,7 @@ def serve(pictures: list[bytes]) -> ThreadingHTTPServer:
 
 
 def make_base_model(data: Path) -> None:
-    """An ordinary Stable Diffusion folder: the real TAESD and tokenizer, a tiny random UNet and text encoder."""
+    """Writes a Stable Diffusion folder with the real TAESD and tokenizer, and a tiny random UNet and text encoder."""
     if (WORLD / "base" / "model_index.json").exists():
         return
     import torch
@@ -144,15 +148,15 @@ def make_base_model(data: Path) -> None:
 
 
 def open_and_draw() -> None:
-    """Opens the exported model with diffusers alone, and makes one image with it."""
+    """Opens the exported model with diffusers alone, and generates an image with it."""
     import torch
     from diffusers import StableDiffusionPipeline
 
     pipeline = StableDiffusionPipeline.from_pretrained(WORLD / "work" / "model", torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(0)
-    picture = pipeline("a remote controlled car", height=256, width=256, num_inference_steps=10, generator=generator)
-    picture.images[0].save(WORLD / "work" / "drawn.png")
+    result = pipeline("a remote controlled car", height=256, width=256, num_inference_steps=10, generator=generator)
+    result.images[0].save(WORLD / "work" / "drawn.png")
     print(f"diffusers opened {WORLD / 'work' / 'model'} and drew {WORLD / 'work' / 'drawn.png'}")
 
 
