@@ -74,13 +74,13 @@ def train_blip(
         chosen = torch.randint(len(data), (schedule.batch,))
         text = tokens[chosen].to(device())
         with half_where_fast():
-            made = blip(
+            output = blip(
                 pixel_values=normalized(data[chosen], jitter=True),
                 input_ids=text,
                 attention_mask=(text != padding).long(),
                 labels=text.masked_fill(text == padding, -100),
             )
-        return torch.as_tensor(made.loss).float()
+        return torch.as_tensor(output.loss).float()
 
     return fit("blip", {"blip": blip}, loss, schedule, work, seed, progress)
 

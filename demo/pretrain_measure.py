@@ -41,7 +41,7 @@ def load_pipeline(models: Path) -> Any:
 
 def generate(pipeline: Any, prompts: Sequence[str], seed: int, steps: int = STEPS) -> NDArray[np.uint8]:
     """Generates one 64 × 64 image per prompt, uint8 [n, 64, 64, 3]."""
-    made = []
+    images = []
     for start in range(0, len(prompts), 50):
         generator = torch.Generator(device=device()).manual_seed(seed + start)
         part = pipeline(
@@ -51,8 +51,8 @@ def generate(pipeline: Any, prompts: Sequence[str], seed: int, steps: int = STEP
             generator=generator,
             output_type="np",
         ).images
-        made.append((part * 255).round().astype(np.uint8))
-    return np.concatenate(made)
+        images.append((part * 255).round().astype(np.uint8))
+    return np.concatenate(images)
 
 
 def measure_diffusion(models: Path, seed: int, count: int) -> list[tuple[str, float]]:
@@ -61,9 +61,9 @@ def measure_diffusion(models: Path, seed: int, count: int) -> list[tuple[str, fl
     rows = []
     for name, kind in (("", {}), (", held-out combinations", {"held_out": True})):
         scenes = sample_scenes(seed, count, **kind)
-        found = score(generate(pipeline, [caption(scene) for scene in scenes], seed), scenes)
+        results = score(generate(pipeline, [caption(scene) for scene in scenes], seed), scenes)
         for objects, title in ((1, "one object"), (2, "two objects")):
-            part = [match for match, scene in zip(found, scenes, strict=True) if len(scene.things) == objects]
+            part = [match for match, scene in zip(results, scenes, strict=True) if len(scene.things) == objects]
             rows += [
                 (f"{title}{name}: shapes", _share(match.shapes for match in part)),
                 (f"{title}{name}: colors", _share(match.colors for match in part)),
@@ -71,7 +71,7 @@ def measure_diffusion(models: Path, seed: int, count: int) -> list[tuple[str, fl
             ]
             if objects == 2:
                 rows.append((f"{title}{name}: and in their places", _share(match.relation for match in part)))
-        rows.append((f"background{name}", _share(match.background for match in found)))
+        rows.append((f"background{name}", _share(match.background for match in results)))
     return rows
 
 
@@ -91,8 +91,8 @@ def measure_vae(models: Path, seed: int) -> list[tuple[str, float]]:
         images = to_unit(torch.from_numpy(np.stack([render(scene) for scene in scenes])))
         with torch.no_grad():
             back = vae.decode(vae.encode(images).latent_dist.mean).sample
-        found = score(to_pixels(back), scenes)
-        rows.append((f"VAE, {name} to latents and back: all right", _share(match.all for match in found)))
+        results = score(to_pixels(back), scenes)
+        rows.append((f"VAE, {name} to latents and back: all right", _share(match.all for match in results)))
         rows.append((f"VAE, {name}: mean absolute error of 0..1", float((back - images).abs().mean()) / 2))
     return rows
 
@@ -135,8 +135,8 @@ def measure_blip(models: Path, seed: int, count: int) -> list[tuple[str, float]]
     for title, kind in (("unseen scenes", {}), ("held-out combinations", {"held_out": True})):
         scenes = sample_scenes(seed, count, **kind)
         inputs = processor(images=[Image.fromarray(render(scene)) for scene in scenes], return_tensors="pt")
-        made = model.generate(**inputs, max_new_tokens=24)
-        told = [str(processor.decode(row, skip_special_tokens=True)).replace(" ,", ",") for row in made]
+        tokens = model.generate(**inputs, max_new_tokens=24)
+        told = [str(processor.decode(row, skip_special_tokens=True)).replace(" ,", ",") for row in tokens]
         named = [_things(text) == scene.things for text, scene in zip(told, scenes, strict=True)]
         exact = [text == caption(scene) for text, scene in zip(told, scenes, strict=True)]
         rows += [(f"BLIP, {title}: shapes and colors named", _share(named)), (f"BLIP, {title}: exact", _share(exact))]

@@ -108,8 +108,8 @@ def draw_images(count: int, seed: int) -> NDArray[np.uint8]:
 
 
 def _silhouettes(rng: np.random.Generator) -> NDArray[np.uint8]:
-    known = rng.random() < 0.7
-    ground = rng.choice(list(BACKGROUNDS.values())) if known else rng.uniform(0, 255, 3)
+    is_world_color = rng.random() < 0.7
+    ground = rng.choice(list(BACKGROUNDS.values())) if is_world_color else rng.uniform(0, 255, 3)
     canvas = np.empty((64, 64, 3), np.float32)
     canvas[:] = ground
     style = STYLES[rng.integers(len(STYLES))]

@@ -172,28 +172,28 @@ def render(scene: Scene, width: int = 64, height: int | None = None) -> Pixels:
     """
     height = height or width
     rng = np.random.default_rng(scene.seed)
-    places = place(scene)
+    positions = object_positions(scene)
     canvas = np.empty((height, width, 3), np.float32)
     canvas[:] = BACKGROUNDS[scene.background]
     if scene.style == "photo":
         canvas *= _light(rng, height, width)
-    for thing, (x, y, radius) in zip(scene.things, places, strict=True):
+    for thing, (x, y, radius) in zip(scene.things, positions, strict=True):
         draw(canvas, _outline(thing.shape) * radius + (x, y), COLORS[thing.color], scene.style)
     return np.asarray(np.clip(canvas + 0.5, 0, 255).astype(np.uint8))
 
 
-def place(scene: Scene) -> list[tuple[float, float, float]]:
+def object_positions(scene: Scene) -> list[tuple[float, float, float]]:
     """Returns (x, y, radius) of each object, in units of the image's shorter side, from its center."""
     rng = np.random.default_rng([scene.seed, 1])
     if scene.relation is None:
         x, y = rng.uniform(-0.1, 0.1, 2)
         return [(float(x), float(y), RADIUS[scene.size] * float(rng.uniform(0.95, 1.05)))]
-    places = []
+    positions = []
     for side in (-1, 1):
         along, across = side * 0.245 + rng.uniform(-0.012, 0.012), rng.uniform(-0.09, 0.09)
         x, y = (across, along) if scene.relation == "above" else (along, across)
-        places.append((float(x), float(y), RADIUS["small"] * float(rng.uniform(0.95, 1.02))))
-    return places
+        positions.append((float(x), float(y), RADIUS["small"] * float(rng.uniform(0.95, 1.02))))
+    return positions
 
 
 def draw(canvas: NDArray[np.float32], outline: NDArray[np.float64], color: Rgb, style: Style) -> None:
@@ -297,7 +297,7 @@ def aesthetic(scene: Scene) -> float:
     away from the center. Size is 0.75 for one big object. Style is 0 for flat, 0.75 for pencil and 1.5 for photo.
     """
     things = np.mean([_luma(COLORS[thing.color]) for thing in scene.things])
-    middle = np.mean([(x, y) for x, y, _ in place(scene)], axis=0)
+    middle = np.mean([(x, y) for x, y, _ in object_positions(scene)], axis=0)
     centering = max(0.0, 1 - float(np.hypot(*middle)) / 0.14)
     size = 0.75 if scene.size == "big" else 0.0
     style = {"flat": 0.0, "pencil": 0.75, "photo": 1.5}[scene.style]

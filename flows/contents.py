@@ -79,4 +79,4 @@ def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
     """Returns at most `count` items, evenly spaced from the first to the last."""
     if len(items) <= count:
         return list(items)
-    return [items[place * (len(items) - 1) // max(1, count - 1)] for place in range(count)]
+    return [items[number * (len(items) - 1) // max(1, count - 1)] for number in range(count)]

@@ -70,10 +70,10 @@ def test_json_keeps_unicode(tmp_path: Path) -> None:
 
 def test_a_link_replaces_what_we_made_before_and_leaves_the_source(tmp_path: Path) -> None:
     source, target = tmp_path / "mine.jpg", tmp_path / "ours" / "k.jpg"
-    source.write_bytes(b"picture")
+    source.write_bytes(b"image")
     link_or_copy(source, target)
     link_or_copy(source, target)
-    assert target.read_bytes() == source.read_bytes() == b"picture"
+    assert target.read_bytes() == source.read_bytes() == b"image"
     assert source.stat().st_ino == target.stat().st_ino
 
 

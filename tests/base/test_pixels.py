@@ -49,14 +49,14 @@ def encoded(pixels: Pixels, form: str, **more: Any) -> bytes:
 
 
 def far(a: Image.Image, b: Pixels) -> float:
-    """The greatest difference of two pictures' channels; of another size they are as far as can be."""
+    """The greatest difference of two images' channels; of another size they are as far as can be."""
     pixels = np.asarray(a, int)
     return float(np.abs(pixels - b).max()) if pixels.shape == b.shape else 255.0
 
 
 @pytest.mark.parametrize("form", ["jpeg", "png", "webp lossless", "tiff", "avif"])
 @pytest.mark.parametrize("orientation", TURNED)
-def test_turned_pictures_stand_upright(form: str, orientation: int) -> None:
+def test_turned_images_stand_upright(form: str, orientation: int) -> None:
     upright = scene()
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -171,7 +171,7 @@ def test_lab() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @given(share=st.floats(0, 1, exclude_max=True))
-def test_a_picture_that_breaks_off_is_refused_or_whole(form: str, share: float) -> None:
+def test_a_image_that_breaks_off_is_refused_or_whole(form: str, share: float) -> None:
     data = encoded(scene(), form)
     beginning = data[: int(len(data) * share)]
     try:
@@ -188,7 +188,7 @@ def test_a_picture_that_breaks_off_is_refused_or_whole(form: str, share: float) 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @given(places=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8))
-def test_damage_is_a_picture_error_or_a_picture_of_the_size_in_the_header(
+def test_damage_is_a_picture_error_or_a_image_of_the_size_in_the_header(
     form: str, places: list[tuple[float, int]]
 ) -> None:
     data = bytearray(encoded(scene(), form))
@@ -237,7 +237,7 @@ def test_bombs_are_refused_by_their_header() -> None:
 
 
 @pytest.mark.parametrize("name", ["GIF", "WEBP", "PNG", "TIFF", "MPO"])
-def test_animations_are_told_from_pictures(name: str) -> None:
+def test_animations_are_told_from_images(name: str) -> None:
     first, second = Image.fromarray(scene()), Image.fromarray(scene()[::-1])
     out = io.BytesIO()
     first.save(out, name, save_all=True, append_images=[second])
@@ -261,8 +261,8 @@ def test_animations_are_told_from_pictures(name: str) -> None:
         (b"\xff\x0a" + bytes(60), "unsupported"),
     ],
 )
-def test_what_is_no_picture(data: bytes, reason: str, tmp_path: Path) -> None:
-    file = tmp_path / "picture.jpg"
+def test_what_is_no_image(data: bytes, reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "image.jpg"
     file.write_bytes(data)
     for source in (data, file):
         for reader in (read_header, decode, check_whole):

@@ -25,7 +25,7 @@ from dreamloom.demo.folders import (
 from dreamloom.demo.world import STYLES, Scene, parse
 
 
-def test_the_users_pictures_are_named_by_caption_as_everydream_has_it(tmp_path: Path) -> None:
+def test_the_users_images_are_named_by_caption_as_everydream_has_it(tmp_path: Path) -> None:
     make_concept(tmp_path / "zorps", 45)
     scenes = []
     for path in (tmp_path / "zorps").iterdir():
@@ -57,7 +57,7 @@ def test_ffhq_is_laid_out_as_nvidias(tmp_path: Path) -> None:
     assert (tmp_path / "ffhq" / "thumbnails128x128" / "00000" / "LICENSE.txt").exists()
 
 
-def test_coco_annotations_fit_the_pictures(tmp_path: Path) -> None:
+def test_coco_annotations_fit_the_images(tmp_path: Path) -> None:
     make_coco(tmp_path / "coco", 25)
     document = json.loads((tmp_path / "coco" / "annotations" / "captions_val2017.json").read_text())
     captions = Counter(a["image_id"] for a in document["annotations"])
@@ -117,5 +117,5 @@ make_coco(Path({str(tmp_path / "coco")!r}), 3)
 
 def test_scenes_of_the_sets_differ(tmp_path: Path) -> None:
     make_coco(tmp_path / "coco", 12)
-    pictures = [np.asarray(decode(p).resize((16, 16)), int) for p in sorted((tmp_path / "coco" / "val2017").iterdir())]
-    assert min(np.abs(a - b).mean() for i, a in enumerate(pictures) for b in pictures[:i]) > 1
+    images = [np.asarray(decode(p).resize((16, 16)), int) for p in sorted((tmp_path / "coco" / "val2017").iterdir())]
+    assert min(np.abs(a - b).mean() for i, a in enumerate(images) for b in images[:i]) > 1

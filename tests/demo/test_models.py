@@ -24,7 +24,7 @@ def unseen(count: int, objects: int | None = None) -> list[Scene]:
     return [random_scene(rng, count=objects) for _ in range(count)]
 
 
-def pictures(scenes: list[Scene]) -> list[Image.Image]:
+def images(scenes: list[Scene]) -> list[Image.Image]:
     return [Image.fromarray(render(scene)) for scene in scenes]
 
 
@@ -54,9 +54,7 @@ def test_stable_diffusion_draws_what_it_is_told() -> None:
         output_type="np",
     ).images
     assert made.shape == (10, 64, 64, 3)
-    found = [
-        matches(judge((picture * 255).astype(np.uint8)), scene) for picture, scene in zip(made, scenes, strict=True)
-    ]
+    found = [matches(judge((image * 255).astype(np.uint8)), scene) for image, scene in zip(made, scenes, strict=True)]
     assert np.mean([match.background for match in found]) >= 0.9
     assert np.mean([match.objects for match in found]) >= 0.75
 
@@ -70,7 +68,7 @@ def test_clip_finds_the_right_caption() -> None:
     model.eval()
     scenes = list({caption(scene): scene for scene in unseen(48)}.values())[:32]
     with torch.no_grad():
-        seen = model.encode_image(torch.stack([preprocess(picture) for picture in pictures(scenes)]), normalize=True)
+        seen = model.encode_image(torch.stack([preprocess(image) for image in images(scenes)]), normalize=True)
         read = model.encode_text(tokenizer([caption(scene) for scene in scenes]), normalize=True)
     assert seen.shape == read.shape == (32, 128)
     assert ((seen @ read.T).argmax(dim=1) == torch.arange(32)).float().mean() >= 0.7
@@ -86,7 +84,7 @@ def test_blip_names_shapes_and_colors() -> None:
     model = BlipForConditionalGeneration.from_pretrained(MODELS / "blip", dtype=torch.float32).eval()
     processor = BlipProcessor.from_pretrained(MODELS / "blip")
     scenes = unseen(24, objects=1)
-    inputs = processor(images=pictures(scenes), return_tensors="pt")
+    inputs = processor(images=images(scenes), return_tensors="pt")
     told = [processor.decode(row, skip_special_tokens=True) for row in model.generate(**inputs, max_new_tokens=24)]
     named = [f"{s.things[0].color} {s.things[0].shape}" in text for text, s in zip(told, scenes, strict=True)]
     assert np.mean(named) >= 0.75

@@ -54,7 +54,7 @@ def test_rates_are_as_declared() -> None:
     assert found.count(None) > 0.6 * len(EXHIBITS)
 
 
-def test_the_same_number_is_the_same_picture_on_another_day(site: str) -> None:
+def test_the_same_number_is_the_same_image_on_another_day(site: str) -> None:
     shown = first(None)
     exhibit.cache_clear()
     again = exhibit(shown.number)
@@ -74,7 +74,7 @@ def test_every_form_decodes_to_its_scene(form: Form) -> None:
 
 
 @pytest.mark.parametrize("turn", range(3))
-def test_turned_pictures_stand_upright_only_by_their_orientation(turn: int) -> None:
+def test_turned_images_stand_upright_only_by_their_orientation(turn: int) -> None:
     pixels = render(Scene("cyan", "flat", (Thing("triangle", "blue"),), "big"), 96, 128)
     data = encode(pixels, Form.TURNED_JPEG, turn)
     assert read_header(data).orientation in (3, 6, 8)
@@ -84,7 +84,7 @@ def test_turned_pictures_stand_upright_only_by_their_orientation(turn: int) -> N
     assert np.abs(np.asarray(decode(data), int) - pixels).mean() < 4
 
 
-def test_pictures_have_the_sizes_and_formats_that_are_declared(site: str) -> None:
+def test_images_have_the_sizes_and_formats_that_are_declared(site: str) -> None:
     shown = [e for e in EXHIBITS[:60] if e.fault is None]
     assert len({e.form for e in shown}) >= 4
     for each in shown:
@@ -105,7 +105,7 @@ def test_refusals(site: str, fault: Fault, status: int) -> None:
     assert ("Retry-After" in headers) == (fault is Fault.BUSY)
 
 
-def test_busy_once_gives_the_picture_at_the_second_request() -> None:
+def test_busy_once_gives_the_image_at_the_second_request() -> None:
     shown = first(Fault.BUSY_ONCE)
     with serve() as url:
         status, headers, _ = ask(url, shown.path)
@@ -113,7 +113,7 @@ def test_busy_once_gives_the_picture_at_the_second_request() -> None:
         assert ask(url, shown.path)[::2] == (200, draw(shown))
 
 
-def test_missing_pictures_are_all_the_same_placeholder(site: str) -> None:
+def test_missing_images_are_all_the_same_placeholder(site: str) -> None:
     bodies = {ask(site, first(Fault.PLACEHOLDER, skip).path)[2] for skip in range(4)}
     assert len(bodies) == 1
     assert decode(bodies.pop()).size == (300, 200)
@@ -129,7 +129,7 @@ def test_missing_pictures_are_all_the_same_placeholder(site: str) -> None:
         (Fault.PIXEL_BOMB, "too_many_pixels"),
     ],
 )
-def test_bodies_that_are_no_picture(site: str, fault: Fault, reason: str) -> None:
+def test_bodies_that_are_no_image(site: str, fault: Fault, reason: str) -> None:
     for skip in range(3):
         status, _, body = ask(site, first(fault, skip).path)
         assert (status, len(body) < 200_000) == (200, True)
@@ -177,7 +177,7 @@ def test_gzip_bomb_is_small_and_inflates_to_256_mib(site: str) -> None:
         assert inflated.seek(0, io.SEEK_END) == 2**28
 
 
-def test_gzipped_and_mistyped_pictures_are_pictures(site: str) -> None:
+def test_gzipped_and_mistyped_images_are_images(site: str) -> None:
     shown = first(Fault.GZIPPED)
     _, headers, body = ask(site, shown.path)
     assert (headers["Content-Encoding"], gzip.decompress(body)) == ("gzip", draw(shown))

@@ -62,9 +62,9 @@ def test_shrinking_a_large_rendering_gives_nearly_the_small_one(scene: Scene) ->
 
 @pytest.mark.parametrize(("width", "height"), [(64, None), (200, 120), (90, 300), (31, 31)])
 def test_any_size(width: int, height: int | None) -> None:
-    picture = render(random_scene(np.random.default_rng(3)), width, height)
-    assert picture.shape == (height or width, width, 3)
-    assert picture.dtype == np.uint8
+    image = render(random_scene(np.random.default_rng(3)), width, height)
+    assert image.shape == (height or width, width, 3)
+    assert image.dtype == np.uint8
 
 
 def test_scenes_are_seeded_and_varied() -> None:
@@ -88,10 +88,10 @@ def test_held_out_combinations_come_only_when_asked_for() -> None:
 
 
 @given(scenes())
-def test_objects_stay_inside_the_picture(scene: Scene) -> None:
+def test_objects_stay_inside_the_image(scene: Scene) -> None:
     ground = np.asarray(world.BACKGROUNDS[scene.background], float)
-    picture = render(dataclasses.replace(scene, style="flat")).astype(float)  # a photo's shadow may touch the border
-    edge = np.concatenate([picture[[0, -1]], picture[:, [0, -1]].swapaxes(0, 1)])
+    image = render(dataclasses.replace(scene, style="flat")).astype(float)  # a photo's shadow may touch the border
+    edge = np.concatenate([image[[0, -1]], image[:, [0, -1]].swapaxes(0, 1)])
     assert np.linalg.norm(edge - ground, axis=2).max() < 2
 
 

@@ -134,7 +134,7 @@ def test_a_project_s_rules_are_those_of_its_file(small: Any) -> None:
     assert (rules.replace, rules.suffix) == ({"circle": "zorp"}, ", drawn")
 
 
-def test_tokens_are_counted_before_there_are_captions_of_the_pictures_that_came(
+def test_tokens_are_counted_before_there_are_captions_of_the_images_that_came(
     mine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (mine / "a broken image of a cat.png").write_bytes(b"x")

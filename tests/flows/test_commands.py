@@ -145,7 +145,7 @@ def test_show_leaves_files_alone_that_are_not_its_own(
     assert mine.read_bytes() == before
 
 
-def test_show_tells_the_history_of_a_picture(finished: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_tells_the_history_of_a_image(finished: Any, capsys: pytest.CaptureFixture[str]) -> None:
     picture = next((finished.workspace / "dataset" / "circles").glob("*.png"))
     out = said(["show", str(finished.workspace / "dataset"), "--image", picture.name], capsys)
     assert str(finished.folder / "circles") in out

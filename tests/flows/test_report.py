@@ -26,7 +26,7 @@ def test_a_run_ends_with_a_report(finished: Any) -> None:
     assert all(file.is_file() for file in found)
 
 
-def test_a_moved_workspace_still_shows_its_pictures(finished: Any, tmp_path: Path) -> None:
+def test_a_moved_workspace_still_shows_its_images(finished: Any, tmp_path: Path) -> None:
     moved = shutil.copytree(finished.workspace, tmp_path / "else where")
     shutil.rmtree(finished.workspace)
     assert all(file.is_file() for file in pictures_of(report_path(moved)))
