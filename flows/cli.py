@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, get_args
 
 from cyclopts import App, CycloptsError, Group, Parameter, Token
 from cyclopts.argument import ArgumentCollection
@@ -25,9 +25,18 @@ STAGES = Group.create_ordered("Single stages")
 LOOK = Group.create_ordered("Results")
 
 
-def _merge_keys(_: App, __: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Collects the values that are given for one key: of --templates.faces A --templates.faces B, cyclopts keeps B."""
+def _read_as_yaml(_: App, __: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Gives flags two meanings that values have in project.yaml.
+
+    null is no value, where a field may have none. And the values that are given for one key are one list: of
+    --templates.faces A --templates.faces B, cyclopts keeps B.
+    """
     for argument in arguments:
+        if type(None) in get_args(argument.hint):
+            tokens = argument.tokens
+            argument.tokens = [
+                token.evolve(implicit_value=None) if token.value == "null" else token for token in tokens
+            ]
         lists: dict[tuple[str, ...], list[Token]] = {}
         for token in argument.tokens:
             if token.keys and argument.token_count(token.keys)[1]:
@@ -47,7 +56,7 @@ app = App(
     name="dreamloom",
     version=_version,
     help_formatter=HelpPage(),
-    config=_merge_keys,
+    config=_read_as_yaml,
     help="Fine-tune Stable Diffusion on your own images, and rehearse with real ones what the model should keep.",
     suppress_keyboard_interrupt=False,
     help_epilogue="dreamloom COMMAND --help shows the flags of a command.",

@@ -175,3 +175,11 @@ def test_texts_that_are_given_for_one_key_are_all_taken() -> None:
     texts = ["--templates.faces", "a man", "--templates.faces", "a woman", "--templates.my dog", "a dog"]
     _, bound, *_ = cli.app.parse_args(["caption", "faces", *texts], exit_on_error=False, print_error=False)
     assert bound.arguments["config"].templates == {"faces": ("a man", "a woman"), "my dog": ("a dog",)}
+
+
+def test_null_is_no_value() -> None:
+    given = ["--max-aspect", "null", "--caption-column", "null", "--limit", "5"]
+    _, bound, *_ = cli.app.parse_args(["filter", "x", "--index", "a", *given], exit_on_error=False, print_error=False)
+    config = bound.arguments["config"]
+    assert (config.max_aspect, config.caption_column, config.limit) == (None, None, 5)
+    assert {"max_aspect", "caption_column"} <= config.model_fields_set
