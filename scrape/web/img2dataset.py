@@ -99,9 +99,8 @@ def check_installed(config: ScrapeConfig) -> None:
     Raises:
         UserError: img2dataset, or its distributor, is not installed.
     """
-    if sys.version_info >= (3, 13):
-        raise UserError("img2dataset 1.47 needs Python 3.12 or older; leave engine out.")
-    if importlib.util.find_spec("img2dataset") is None:
+    names = ("img2dataset", "imghdr")  # img2dataset imports imghdr, which Python 3.13 left out and the extra brings
+    if any(importlib.util.find_spec(name) is None for name in names):
         raise UserError("engine img2dataset is not installed: pip install 'dreamloom[bulk]', or leave engine out.")
     if config.distributor != "multiprocessing" and importlib.util.find_spec(config.distributor) is None:
         raise UserError(f"distributor {config.distributor} is not installed: pip install {config.distributor}.")
