@@ -194,7 +194,7 @@ def _unidentified(source: bytes | Path) -> ImageError:
         if len(beginning) >= len(start) and all(a in (b, ord(".")) for a, b in zip(start, beginning, strict=False)):
             detail = "its header is broken" if reason == "truncated" else "a format that is not decoded here"
             return ImageError(reason, detail)
-    return ImageError("not_an_image", "no known image format")
+    return ImageError("not_an_image", "no known picture format")  # a value of tables, so its words stay
 
 
 def _check_pixels(image: Image.Image, scans: int, max_pixels: int) -> None:

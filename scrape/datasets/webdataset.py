@@ -190,7 +190,7 @@ def sample_image(sample: Sample, key: str, kind: CaptionKind) -> SourceImage:
 
 def _missing_image(row: Mapping[str, Any]) -> MissingImage:
     if row.get("status") in (None, "success"):
-        return MissingImage(Status.MISSING_FILE, "the shard has no image for it")
+        return MissingImage(Status.MISSING_FILE, "the shard has no picture for it")
     message = str(row.get("error_message") or row["status"])
     status = status_from_message(message, resized=row["status"] == "failed_to_resize")
     return MissingImage(status, " ".join(message.split())[:200])
