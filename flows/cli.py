@@ -11,7 +11,7 @@ import sys
 import traceback
 from typing import Annotated, get_args
 
-from cyclopts import App, CycloptsError, Group, Parameter, Token
+from cyclopts import App, CycloptsError, Group, Parameter, Token, UnknownOptionError
 from cyclopts.argument import ArgumentCollection
 
 from dreamloom.base.errors import StageFailed, UserError, error_line, leaves
@@ -162,7 +162,24 @@ def _wrong_flags(error: CycloptsError) -> str:
 
         if isinstance(error.__cause__, ValidationError) and issubclass(hint, BaseModel):
             return "\n".join(error_lines(error.__cause__, hint, flag_name))
+    if isinstance(error, UnknownOptionError) and (renamed := _renamed_flag(error)):
+        return renamed
     return " ".join(str(error).split())
+
+
+def _renamed_flag(error: UnknownOptionError) -> str | None:
+    from pydantic import BaseModel
+
+    from dreamloom.flows.renamed import current_flag
+
+    flag = (error.token.keyword or error.token.value).split("=")[0]
+    configs = {
+        "".join(f"{key}." for key in argument.keys): argument.hint
+        for argument in error.argument_collection
+        if isinstance(argument.hint, type) and issubclass(argument.hint, BaseModel)
+    }
+    name = current_flag(flag, configs)
+    return f"{flag} is called {name} now." if name else None
 
 
 def _stopped(verbose: bool) -> int:

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from dreamloom.flows.renamed import current_key
+
 Key = tuple[str | int, ...]
 
 
@@ -38,8 +40,7 @@ def error_lines(error: ValidationError, model: type[BaseModel], spell: Callable[
         key, models = _locate(detail["loc"], model, unknown=detail["type"] == "extra_forbidden")
         if detail["type"].startswith("union_tag"):
             key = (*key, detail["ctx"]["discriminator"].strip("'"))
-        valid = [name for model in models for name in model.model_fields]
-        problems.setdefault(key, []).append(_problem(detail, valid))
+        problems.setdefault(key, []).append(_problem(detail, models))
     return [
         f"{spell(key)}: {'; or '.join(dict.fromkeys(texts))}" if key else texts[0] for key, texts in problems.items()
     ]
@@ -51,16 +52,16 @@ def suggestion(word: str, valid: Sequence[str]) -> str:
     return f"did you mean {matches[0]}?" if matches else f"valid: {', '.join(valid)}"
 
 
-def _problem(detail: ErrorDetails, valid: Sequence[str]) -> str:
+def _problem(detail: ErrorDetails, models: Sequence[type[BaseModel]]) -> str:
     """What is wrong with the value of a key.
 
     Args:
-        valid: the keys that may stand beside it.
+        models: the models that may have the key.
     """
     context = detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
-            return f"unknown key; {suggestion(str(detail['loc'][-1]), valid)}"
+            return _unknown_key(str(detail["loc"][-1]), models)
         case "missing" | "union_tag_not_found":
             return "is missing"
         case "union_tag_invalid":
@@ -71,6 +72,13 @@ def _problem(detail: ErrorDetails, valid: Sequence[str]) -> str:
     value = detail["input"]
     actual = "" if isinstance(value, Mapping | BaseModel) else f", not {value!r}"
     return f"{message[0].lower()}{message[1:]}{actual}"
+
+
+def _unknown_key(key: str, models: Sequence[type[BaseModel]]) -> str:
+    for model in models:
+        if name := current_key(key, model):
+            return f"is called {name} now"
+    return f"unknown key; {suggestion(key, [name for model in models for name in model.model_fields])}"
 
 
 def _locate(loc: Sequence[str | int], model: type[BaseModel], unknown: bool) -> tuple[Key, list[type[BaseModel]]]:

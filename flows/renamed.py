@@ -1,0 +1,71 @@
+"""What keys of project.yaml and flags that release 0.1 knew by other names are called now, for error messages."""
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel
+
+from dreamloom.base.clip_config import ClipConfig
+from dreamloom.caption.config import CaptionConfig
+from dreamloom.curate.config import ScoreConfig
+from dreamloom.scrape.collection.migrations import RENAMED
+from dreamloom.scrape.collection.schema import Table
+from dreamloom.scrape.datasets.huggingface import HuggingfaceConfig
+from dreamloom.scrape.datasets.imagenet import ImagenetConfig
+from dreamloom.scrape.index.config import FilterConfig
+from dreamloom.scrape.web.config import ScrapeConfig
+from dreamloom.train.config import DreamBoothConfig, TrainConfig
+from dreamloom.train.evaluate.config import EvaluateConfig
+from dreamloom.train.export.config import ExportConfig
+from dreamloom.train.run.migrations import CONFIG
+
+_RENAMED: Mapping[type[BaseModel], Mapping[str, str]] = {
+    FilterConfig: RENAMED[Table.CANDIDATES],
+    HuggingfaceConfig: RENAMED[Table.RECORDS],
+    ImagenetConfig: RENAMED[Table.RECORDS],
+    ScrapeConfig: RENAMED[Table.RECORDS],
+    ScoreConfig: RENAMED[Table.SCORES],
+    ClipConfig: RENAMED[Table.SCORES],
+    CaptionConfig: RENAMED[Table.CAPTIONS],
+    DreamBoothConfig: {
+        "class_pictures": "num_class_images",
+        "prior_weight": "prior_loss_weight",
+        "batch": "sample_batch_size",
+        "guidance": "guidance_scale",
+    },
+    TrainConfig: CONFIG,
+    EvaluateConfig: {**CONFIG, "average": "use_ema", "timesteps": "eval_timesteps"},
+    ExportConfig: {"average": "use_ema", "merged": "merge_lora"},
+}
+"""Config → old key → new key. A table may be of several configs, and name keys that this one never had."""
+
+_FLAGS = {"--picture": "--image"}
+"""Flags that are in no config."""
+
+
+def current_key(key: str, model: type[BaseModel]) -> str | None:
+    """Returns what a key of a config is called now; None where it was not renamed."""
+    for owner in model.__mro__:
+        name = _RENAMED.get(owner, {}).get(key)
+        if name in model.model_fields and key not in model.model_fields:
+            return name
+    return None
+
+
+def current_flag(flag: str, configs: Mapping[str, type[BaseModel]]) -> str | None:
+    """Returns what a flag of a command is called now; None where it was not renamed.
+
+    Args:
+        flag: such as --batch, --no-average or --clip.weights.
+        configs: the configs of the command, by what stands before their keys: "", "clip.".
+    """
+    if flag in _FLAGS:
+        return _FLAGS[flag]
+    prefix, dot, word = flag.removeprefix("--").rpartition(".")
+    model = configs.get(prefix + dot)
+    if model is None or not flag.startswith("--"):
+        return None
+    for negation in ("", "no-"):
+        name = current_key(word.removeprefix(negation).replace("-", "_"), model)
+        if name is not None and word.startswith(negation):
+            return f"--{prefix}{dot}{negation}{name}".replace("_", "-")
+    return None
