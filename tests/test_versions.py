@@ -18,7 +18,7 @@ from dreamloom.curate.config import ChooseConfig, ScoreConfig
 from dreamloom.curate.manifest import MANIFEST, read_manifest
 from dreamloom.flows.project import load_project
 from dreamloom.scrape.collection import Collection, Table
-from dreamloom.scrape.collection.migrations import RENAMED
+from dreamloom.scrape.collection.migrations import RENAMED, migrate_config
 from dreamloom.scrape.datasets import all_kinds
 from dreamloom.scrape.datasets.folder import FolderConfig
 from dreamloom.scrape.index.config import FilterConfig
@@ -230,6 +230,20 @@ def test_every_old_key_of_a_part_s_config_has_a_new_one() -> None:
     for table, names in RENAMED.items():
         keys = {key for config in configs[table] for key in config.model_fields}
         assert set(names.values()) <= keys and not names.keys() & keys
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"path": "a", "captions": "auto", "template": "x"}, {"path": "a", "captions": "auto", "caption": "x"}),
+        ({"annotations": "a", "caption": "all"}, {"annotations": "a", "caption_choice": "all"}),
+        ({"path": "a", "captions": "alt"}, {"path": "a", "caption_kind": "alt"}),
+        ({"path": "a", "caption": "a face"}, {"path": "a", "caption": "a face"}),
+        ({"path": "a", "word": "first"}, {"path": "a", "name_choice": "first"}),
+    ],
+)
+def test_keys_that_meant_two_things_are_told_apart(old: dict[str, object], new: dict[str, object]) -> None:
+    assert migrate_config(Table.RECORDS, FIRST, old) == new
 
 
 def test_every_old_key_of_a_run_has_a_new_one() -> None:

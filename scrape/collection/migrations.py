@@ -26,6 +26,7 @@ RENAMED: Mapping[Table, Mapping[str, str]] = {
         "quality": "encode_quality",
         "background": "background_color",
         # ingest
+        "template": "caption",
         "image": "image_column",
         "text": "caption_column",
         "word": "name_choice",
@@ -44,6 +45,15 @@ RENAMED: Mapping[Table, Mapping[str, str]] = {
 """Table → old key → key since version 1.0 of the format (release 0.2)."""
 
 
+def _rename_caption_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Renames keys that had another meaning in each kind of source, and still have it in some."""
+    if "annotations" in config:  # coco
+        return rename_keys(config, {"caption": "caption_choice"})
+    if "captions" in config and "template" not in config:  # huggingface, webdataset
+        return rename_keys(config, {"captions": "caption_kind"})
+    return dict(config)
+
+
 def migrate_config(table: Table, version: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a part's config under the names that its keys have in this release.
 
@@ -53,7 +63,7 @@ def migrate_config(table: Table, version: str, config: Mapping[str, Any]) -> dic
     """
     if version != FIRST:
         return dict(config)
-    config = rename_keys(config, RENAMED[table])
+    config = rename_keys(_rename_caption_keys(config), RENAMED[table])
     if table is Table.CAPTIONS and isinstance(config.get("clip"), dict):
         config["clip"] = rename_keys(config["clip"], _CLIP)
     if table is Table.RECORDS and config.get("engine") == "own":

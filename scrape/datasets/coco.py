@@ -49,7 +49,7 @@ class CocoConfig(StageConfig):
         None, ge=1, description="Maximum number of existing photos, by ascending id; null: all."
     )
     part_rows: PartRows = PART_ROWS
-    caption: Annotated[Literal["first", "longest", "random", "all"], CAPTIONS] = Field(
+    caption_choice: Annotated[Literal["first", "longest", "random", "all"], CAPTIONS] = Field(
         "first", description="Which of a photo's captions to take: one, random by `seed`, or all, joined."
     )
     seed: Annotated[int, CAPTIONS] = Field(0, description="Seed of random captions.")
@@ -204,7 +204,7 @@ def _category_ids(category: str, names: dict[int, tuple[str, str]], config: Coco
 def _choose_caption(photo: _Photo, config: CocoConfig) -> str | None:
     if not photo.captions:
         return None
-    match config.caption:
+    match config.caption_choice:
         case "first":
             return photo.captions[0]
         case "longest":

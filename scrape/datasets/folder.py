@@ -33,8 +33,8 @@ class FolderConfig(StageConfig):
         "like a caption; names takes every file name without a sidecar; sidecars takes sidecars only; kohya takes its "
         "meta.json; none takes nothing. The captioning model captions images without a caption.",
     )
-    template: Annotated[str | None, CAPTIONS] = Field(
-        None, description="One caption for all images; null: each image's own."
+    caption: Annotated[str | None, CAPTIONS] = Field(
+        None, description="The caption of all images; null: each image's own."
     )
     licence: Annotated[str | None, PROVENANCE] = Field(
         None, description="Licence of the images, recorded with each; null: not known."
@@ -130,7 +130,7 @@ def _list_files(collection: Collection, config: FolderConfig) -> tuple[list[List
             f"{config.path} contains the workspace {collection.root}, so it would take in its own output; "
             "move the workspace out of it, or name a folder inside it."
         )
-    uses_sidecars = config.template is None and config.captions in ("auto", "names", "sidecars")
+    uses_sidecars = config.caption is None and config.captions in ("auto", "names", "sidecars")
     sidecars = SIDECARS if uses_sidecars else ()
     files = []
     images = find_images(config.path)
@@ -148,7 +148,7 @@ def _list_files(collection: Collection, config: FolderConfig) -> tuple[list[List
 
 def _kohya_captions(config: FolderConfig, images: Sequence[Path]) -> dict[Path, str] | None:
     """Returns image → caption; None: the config does not ask for kohya's captions."""
-    if config.captions != "kohya" or config.template is not None:
+    if config.captions != "kohya" or config.caption is not None:
         return None
     names = [path.relative_to(config.path).as_posix() for path in images]
     captions = read_metadata(config.path, names).captions
@@ -160,8 +160,8 @@ def _human_caption(text: str | None) -> tuple[str | None, CaptionKind]:
 
 
 def _caption(image: Path, config: FolderConfig, read_caption: CaptionReader) -> tuple[str | None, CaptionKind]:
-    if config.template is not None:
-        return config.template, CaptionKind.TEMPLATE
+    if config.caption is not None:
+        return config.caption, CaptionKind.TEMPLATE
     if config.captions == "none":
         return None, CaptionKind.NONE
     caption = read_caption(image)

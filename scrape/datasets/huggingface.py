@@ -40,7 +40,7 @@ class HuggingfaceConfig(StageConfig):
     caption_column: Annotated[str | None, CAPTIONS] = Field(
         None, description="Column of captions; null: text, caption, … if one exists."
     )
-    captions: Annotated[Literal["human", "alt", "model", "none"], CAPTIONS] = Field(
+    caption_kind: Annotated[Literal["human", "alt", "model", "none"], CAPTIONS] = Field(
         "human",
         description="Who wrote the captions: human, people, for these images; alt, web pages; model, a captioning "
         "model; none leaves them out.",
@@ -113,7 +113,7 @@ def _plan(config: HuggingfaceConfig) -> tuple[dict[str, str], ReadPart]:
     """Returns the recipes of the parts, and a function that reads their images."""
     if files := find_parquet_files(config):
         plan = parquet.plan_parts(files, config.part_rows, config.limit)
-        columns = parquet.Columns(config.image_column, config.caption_column, CaptionKind(config.captions))
+        columns = parquet.Columns(config.image_column, config.caption_column, CaptionKind(config.caption_kind))
         return parquet.recipes(_STAGE, config, plan), parquet.part_reader(_root(config), plan, columns)
     folder = _read_imagefolder(config)
     part_recipe = part_recipes(_STAGE, config, folder.files, config.part_rows)
@@ -121,7 +121,7 @@ def _plan(config: HuggingfaceConfig) -> tuple[dict[str, str], ReadPart]:
 
 
 def _read_imagefolder(config: HuggingfaceConfig) -> ImageFolder:
-    folder = read_imagefolder(config.path, config.caption_column, CaptionKind(config.captions))
+    folder = read_imagefolder(config.path, config.caption_column, CaptionKind(config.caption_kind))
     of_split = [file for file in folder.files if in_split(file.path.relative_to(config.path), config.split)]
     if not of_split:
         raise UserError(f"{config.path} has no image of the split {config.split}; name one of its folders.")

@@ -36,7 +36,7 @@ class WebdatasetConfig(StageConfig):
     """Shards of a webdataset. Each shard becomes a part."""
 
     path: UserPath = Field(description="The folder of the shards (00000.tar, …), or one shard.")
-    captions: Annotated[Literal["alt", "human", "model", "none"], CAPTIONS] = Field(
+    caption_kind: Annotated[Literal["alt", "human", "model", "none"], CAPTIONS] = Field(
         "alt",
         description="Who wrote the captions: alt, web pages (LAION and its like); human, people, for these images; "
         "model, a captioning model; none leaves them out.",
@@ -69,7 +69,7 @@ def ingest_webdataset(
 
     def read_part(part: str) -> tuple[int, list[SourceImage]]:
         shard, damage = shards[part], list[str]()
-        dataset, kind = shard.resolve().parent.name, CaptionKind(config.captions)
+        dataset, kind = shard.resolve().parent.name, CaptionKind(config.caption_kind)
         images = [
             sample_image(sample, key_of("webdataset", dataset, part, sample.key), kind)
             for sample in read_shard(shard, damage.append)

@@ -236,7 +236,7 @@ def test_a_collection_goes_into_shards_and_comes_in_again(tmp_path: Path) -> Non
     collection.write(Table.CAPTIONS, "00000", rows, recipe="", config=FolderConfig(path=tmp_path), summary=summary)
     convert(collection.root, "collection", "webdataset", tmp_path / "shards", tmp_path / "log")
     again = Collection(tmp_path / "again")
-    ingest_webdataset(again, WebdatasetConfig(path=tmp_path / "shards", captions="human"))
+    ingest_webdataset(again, WebdatasetConfig(path=tmp_path / "shards", caption_kind="human"))
     records = again.read(Table.RECORDS).to_pylist()
     assert {row["text"] for row in records} == {"a photo of a red car", "a photo of a boat"}
     assert {(row["status"], row["licence"], row["author"]) for row in records} == {("ok", "CC BY 4.0", "me")}

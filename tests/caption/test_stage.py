@@ -77,7 +77,7 @@ def test_what_is_kept_is_for_the_config_to_say(tiny: str, make_collection: Make,
     collection = make_collection(count=3)
     caption(collection, config_of(tiny, keep_kinds=[]))
     assert {row["kind"] for row in captions(collection)} == {CaptionKind.MODEL}
-    template = make_collection("template", count=3, template="")
+    template = make_collection("template", count=3, caption="")
     caption(template, config_of(tiny, keep_kinds=["template"]))
     assert {(row["caption"], row["kind"]) for row in captions(template)} == {("", CaptionKind.TEMPLATE)}
 
@@ -212,7 +212,7 @@ def test_a_class_takes_the_likeliest_of_its_templates(
     tiny: str, make_collection: Make, config_of: MakeConfig, asked: list[int]
 ) -> None:
     texts = ("a big red circle", "a small blue square on a white background", "a photo of a green heart")
-    collection = make_collection(template="a thing")
+    collection = make_collection(caption="a thing")
     config = config_of(tiny, clip=CLIP, templates={"work": texts})
     caption(collection, config)
     rows = captions(collection)

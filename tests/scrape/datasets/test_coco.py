@@ -52,13 +52,13 @@ def test_which_caption_is_taken(tmp_path: Path) -> None:
     texts = {}
     for which in ("first", "longest", "random"):
         collection = Collection(tmp_path / which)
-        ingest_coco(collection, config.model_copy(update={"caption": which}))
+        ingest_coco(collection, config.model_copy(update={"caption_choice": which}))
         texts[which] = [row["text"] for row in rows_of(collection).values()]
     assert set(texts["first"]) == {"A dog"}
     assert set(texts["longest"]) == {"a much longer caption."}
     assert set(texts["random"]) == {"A dog", "a much longer caption.", "x"}
     again = Collection(tmp_path / "again")
-    ingest_coco(again, config.model_copy(update={"caption": "random"}))
+    ingest_coco(again, config.model_copy(update={"caption_choice": "random"}))
     assert [row["text"] for row in rows_of(again).values()] == texts["random"]
 
 
@@ -70,8 +70,8 @@ def test_a_seed_chooses_others_and_all_are_one_text(tmp_path: Path) -> None:
         ingest_coco(collection, config.model_copy(update=changed))
         return [row["text"] for row in rows_of(collection).values()]
 
-    assert texts(caption="random", seed=1) != texts(caption="random", seed=2)
-    assert set(texts(caption="all")) == {"A dog. a much longer caption. x."}
+    assert texts(caption_choice="random", seed=1) != texts(caption_choice="random", seed=2)
+    assert set(texts(caption_choice="all")) == {"A dog. a much longer caption. x."}
 
 
 def instances(folder: Path, shown: dict[int, list[int]]) -> Path:

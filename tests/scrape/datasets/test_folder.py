@@ -98,7 +98,7 @@ def test_captions_come_from_where_the_config_says(
 
 
 def test_a_template_and_provenance_go_to_every_image(mine: Path, tmp_path: Path) -> None:
-    rows = ingested(tmp_path, template="a photo of a thing", licence="CC BY 4.0", author="me")
+    rows = ingested(tmp_path, caption="a photo of a thing", licence="CC BY 4.0", author="me")
     assert {(r["text"], r["text_kind"], r["licence"], r["author"]) for r in rows.values()} == {
         ("a photo of a thing", CaptionKind.TEMPLATE, "CC BY 4.0", "me")
     }
@@ -155,5 +155,5 @@ def test_real_images_that_a_camera_named_have_no_caption(shared_data: Path, tmp_
 
 def test_unknown_settings_are_refused_and_the_home_folder_is_known() -> None:
     with pytest.raises(ValidationError):
-        FolderConfig.model_validate({"path": "x", "caption": "auto"})
+        FolderConfig.model_validate({"path": "x", "caption_kind": "human"})
     assert FolderConfig(path=Path("~/x")).path == Path.home() / "x"

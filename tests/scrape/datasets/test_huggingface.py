@@ -86,7 +86,7 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
     assert [row["text"] for row in rows_of(Collection(tmp_path / "2"), path, caption_column="prompt")] == ["x", "y"]
     bare = table.select(["prompt"]).append_column("jpg", pa.array([encode_image(0, "JPEG"), None], pa.binary()))
     pq.write_table(bare.append_column("mask", pa.array([b"m", b"m"])), path)
-    rows = rows_of(Collection(tmp_path / "3"), path, captions="model")
+    rows = rows_of(Collection(tmp_path / "3"), path, caption_kind="model")
     assert [(row["status"], row["text"], row["text_kind"]) for row in rows] == [
         (Status.OK, "x", CaptionKind.MODEL),
         (Status.MISSING_FILE, "y", CaptionKind.MODEL),

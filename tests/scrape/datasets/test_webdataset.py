@@ -92,9 +92,9 @@ def test_each_row_of_img2dataset_s_is_there_in_order(folder: Path, collection: C
 
 def test_captions_are_of_the_kind_that_is_said(folder: Path, collection: Collection) -> None:
     by_img2dataset(folder, 0)
-    ingest_webdataset(collection, WebdatasetConfig(path=folder, captions="human"))
+    ingest_webdataset(collection, WebdatasetConfig(path=folder, caption_kind="human"))
     assert {row["text_kind"] for row in rows_of(collection)} == {CaptionKind.HUMAN}
-    ingest_webdataset(collection, WebdatasetConfig(path=folder, captions="none"))
+    ingest_webdataset(collection, WebdatasetConfig(path=folder, caption_kind="none"))
     assert {(row["text"], row["text_kind"]) for row in rows_of(collection)} == {(None, CaptionKind.NONE)}
 
 
