@@ -46,6 +46,12 @@ def error_lines(error: ValidationError, model: type[BaseModel], spell: Callable[
     ]
 
 
+def unknown_keys(error: ValidationError, model: type[BaseModel]) -> list[Key]:
+    """Returns the keys that no config has; see `error_lines`."""
+    details = (detail for detail in error.errors(include_url=False) if detail["type"] == "extra_forbidden")
+    return [_locate(detail["loc"], model, unknown=True)[0] for detail in details]
+
+
 def suggestion(word: str, valid: Sequence[str]) -> str:
     """Returns how to mend an unknown word: "did you mean x?", or the list of valid words."""
     matches = difflib.get_close_matches(word, valid, n=1)

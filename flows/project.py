@@ -1,5 +1,6 @@
 """Reads project.yaml: the sources, the settings of each stage, and the workspace."""
 
+import logging
 import re
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from dreamloom.caption.config import CaptionConfig
 from dreamloom.curate import score
 from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
 from dreamloom.curate.source import Role, Source
-from dreamloom.flows.config_errors import error_lines, suggestion
+from dreamloom.flows.config_errors import dotted_key, error_lines, suggestion, unknown_keys
 from dreamloom.flows.paths import missing_paths, with_absolute_paths
 from dreamloom.flows.sources import AnySource
 from dreamloom.scrape.collection import Collection
@@ -28,6 +29,8 @@ from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.model.check import check_models as check_training
 
 Stage = TypeVar("Stage", bound=StageConfig)
+
+_log = logging.getLogger(__name__)
 
 
 class Project(StageConfig):
@@ -104,6 +107,8 @@ class Project(StageConfig):
 def load_project(path: Path | str) -> Project:
     """Reads a project.yaml. Relative paths in it are relative to its folder.
 
+    Keys that a newer minor version of the format added are ignored, with a warning.
+
     Args:
         path: the file, or its folder.
 
@@ -115,7 +120,7 @@ def load_project(path: Path | str) -> Project:
     content = _read(file)
     version = PROJECT.check(content.get("version", PROJECT.version), file)
     try:
-        project = Project.model_validate(content)
+        project = _validate(content, version, file)
     except ValidationError as error:
         lines = [*_too_new(version), *error_lines(error, Project)]
         raise UserError("\n".join(f"{file}: {line}" for line in lines)) from None
@@ -124,6 +129,27 @@ def load_project(path: Path | str) -> Project:
     if errors:
         raise UserError("\n".join(f"{file}: {line}" for line in errors))
     return project
+
+
+def _validate(content: dict[str, Any], version: str, file: Path) -> Project:
+    """Validates a project; of a newer minor version, keys that this release does not know are left out, with a warning.
+
+    Raises:
+        ValidationError: a value is wrong, or a key that the file's version does not have.
+    """
+    try:
+        return Project.model_validate(content)
+    except ValidationError as error:
+        unknown = unknown_keys(error, Project)
+        if not PROJECT.is_newer(version) or len(unknown) < error.error_count():
+            raise
+    for key in unknown:
+        section: Any = content
+        for element in key[:-1]:
+            section = section[element]
+        del section[key[-1]]
+        _log.warning("%s: %s is ignored: it is of version %s of the format.", file, dotted_key(key), version)
+    return Project.model_validate(content)
 
 
 def _too_new(version: str) -> list[str]:

@@ -330,9 +330,22 @@ def test_a_project_of_a_newer_version_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"project\.yaml has version 2 of the project format.*update dreamloom"):
         load_project(_project(tmp_path, "version: 2\nnew: 1\n"))
     with pytest.raises(UserError, match=r"written for version 1\.7 of the format, and this dreamloom knows 1\.0"):
-        load_project(_project(tmp_path, "version: 1.7\nnew: 1\n"))
+        load_project(_project(tmp_path, "version: 1.7\nnew: 1\nbalance: {ratio: -1}\n"))
     with pytest.raises(UserError, match="has the version 'one'"):
         load_project(_project(tmp_path, "version: one\n"))
+
+
+def test_what_a_newer_minor_version_added_to_a_project_is_ignored_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = _project(tmp_path, "version: 1.7\nnew: 1\nscrape: {newer: {a: 2}, limit: 3}\n")
+    file.write_text(file.read_text().replace("path: images", "path: images, newest: [1]"))
+    assert load_project(file).scrape.limit == 3
+    for key in ("new", "scrape.newer", "sources.own.newest"):
+        assert f"project.yaml: {key} is ignored: it is of version 1.7 of the format." in caplog.text
+    file.write_text(file.read_text().replace("version: 1.7", "version: 1.0"))
+    with pytest.raises(UserError, match="new: unknown key"):
+        load_project(file)
 
 
 def _project(folder: Path, more: str) -> Path:
