@@ -57,7 +57,7 @@ def test_ctrl_c_lets_what_is_under_way_end(site: Any, collection: Collection, en
         site.loop.call_soon_threadsafe(free.set)
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert "the same command goes on from there" in errors
+    assert "run the same command to continue" in errors
     assert site.hits.total() == 7
     assert not collection.parts(Table.RECORDS)
     site.loop.call_soon_threadsafe(free.set)
