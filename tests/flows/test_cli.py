@@ -68,6 +68,13 @@ def test_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str])
     assert said(["--version"], capsys) == (0, importlib.metadata.version("dreamloom") + "\n", "")
 
 
+def test_the_package_can_be_run_as_a_module() -> None:
+    command = [sys.executable, "-m", "dreamloom", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Usage: dreamloom COMMAND")
+
+
 @pytest.mark.parametrize("command", CONFIGURED, ids=" ".join)
 def test_every_field_of_a_config_is_a_flag_that_says_what_it_does(
     command: list[str], capsys: pytest.CaptureFixture[str]

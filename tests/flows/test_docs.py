@@ -51,9 +51,7 @@ def command_lines(page: Path) -> Iterator[list[str]]:
 
 
 OURS = [
-    pytest.param(
-        words[max(words.index(w) for w in ("dreamloom", "dreamloom.flows.cli") if w in words) + 1 :], id=page.name
-    )
+    pytest.param(words[words.index("dreamloom") + 1 :], id=page.name)
     for page in PAGES_OF_TODAY
     for words in command_lines(page)
     if words[0] in LAUNCHERS
