@@ -1,9 +1,9 @@
 """Configs of train and dreambooth, and the presets for GPUs of a given memory."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from dreamloom.base.stage import NO_RECIPE, Group, PathKind, StageConfig
 from dreamloom.train.config_fields import (
@@ -18,6 +18,14 @@ from dreamloom.train.config_fields import (
     Resolution,
     Upscale,
 )
+from dreamloom.train.optimizers import OPTIMIZERS, describe_optimizers
+from dreamloom.train.optimizers.adamw import ADAMW
+from dreamloom.train.optimizers.lr_schedulers import LR_SCHEDULERS
+
+if TYPE_CHECKING:
+    OptimizerName = LRSchedulerName = str  # mypy knows no choices that a registry makes
+else:
+    OptimizerName, LRSchedulerName = Literal[tuple(OPTIMIZERS)], Literal[tuple(LR_SCHEDULERS)]
 
 _MODEL, _CAPTIONS, _ADAPTERS = Group("Model"), Group("Captions"), Group("Adapters (LoRA)")
 _LENGTH, _OPTIMIZER, _LEARNING_RATE = Group("Batches and length"), Group("Optimizer"), Group("Learning rate")
@@ -104,11 +112,7 @@ class TrainConfig(StageConfig):
         0, ge=0, lt=2**63, description="Seed of the image order, noise, timesteps and dropout."
     )
 
-    optimizer: Annotated[Literal["adamw", "adamw8bit", "adafactor", "prodigy", "schedule_free"], _OPTIMIZER] = Field(
-        "adamw",
-        description="adamw8bit (needs the extra bitsandbytes) and adafactor save memory; prodigy estimates the "
-        "learning rate; schedule_free averages the weights.",
-    )
+    optimizer: Annotated[OptimizerName, _OPTIMIZER] = Field(ADAMW.name, description=f"{describe_optimizers()}.")
     weight_decay: Annotated[float, _OPTIMIZER] = Field(
         0.01, ge=0, le=1, description="Decoupled weight decay; it is multiplied by the learning rate."
     )
@@ -129,7 +133,7 @@ class TrainConfig(StageConfig):
         description="Learning rate of the text encoder; 0: do not train it; if not set, 5e-5 with lora_rank and 1 with "
         "prodigy.",
     )
-    lr_scheduler: Annotated[Literal["constant", "cosine"], _LEARNING_RATE] = Field(
+    lr_scheduler: Annotated[LRSchedulerName, _LEARNING_RATE] = Field(
         "constant", description="Course of the learning rates after the warm-up."
     )
     lr_warmup_images: Annotated[int, _LEARNING_RATE] = Field(
@@ -145,7 +149,7 @@ class TrainConfig(StageConfig):
     min_snr_gamma: Annotated[float | None, _LOSS] = Field(
         5.0,
         gt=0,
-        description="γ of min-SNR loss weighting; none: weigh all timesteps equally; if not set, none with "
+        description="γ of min-SNR loss weighting; null: weigh all timesteps equally; if not set, null with "
         "debiased_estimation_loss or zero_terminal_snr.",
     )
     debiased_estimation_loss: Annotated[bool, _LOSS] = Field(
@@ -241,19 +245,14 @@ class TrainConfig(StageConfig):
             return given
         given = {**PRESETS.get(str(given.get("preset")), {}), **given}
         defaults: dict[str, Any] = {"precision": "bf16"} if given.get("weight_dtype") == "bf16" else {}
-        if given.get("optimizer") == "prodigy":
+        kind = OPTIMIZERS.get(str(given.get("optimizer")))
+        if kind is not None and kind.estimates_rate:
             defaults |= {"learning_rate": 1.0, "text_encoder_learning_rate": 1.0}
         elif given.get("lora_rank"):  # adapters start at zero, and learn at higher rates than weights
             defaults |= {"learning_rate": 1e-4, "text_encoder_learning_rate": 5e-5}
         if given.get("debiased_estimation_loss") or given.get("zero_terminal_snr"):
             defaults["min_snr_gamma"] = None
         return {**defaults, **given}
-
-    @field_validator("min_snr_gamma", mode="before")
-    @classmethod
-    def _none_as_word(cls, given: Any) -> Any:
-        """A command-line flag cannot say null."""
-        return None if given == "none" else given
 
     @model_validator(mode="after")
     def _check_buckets(self) -> "TrainConfig":
@@ -272,34 +271,31 @@ class TrainConfig(StageConfig):
                 "zero_terminal_snr needs prediction_type v_prediction: epsilon can't be learned from pure noise"
             )
         if self.zero_terminal_snr and self.min_snr_gamma is not None:
-            raise ValueError("zero_terminal_snr needs min_snr_gamma none: min-SNR gives pure noise no weight")
+            raise ValueError("zero_terminal_snr needs min_snr_gamma null: min-SNR gives pure noise no weight")
         if self.zero_terminal_snr and self.debiased_estimation_loss:
             raise ValueError("zero_terminal_snr needs debiased_estimation_loss off: it gives pure noise no weight")
         return self
 
     @model_validator(mode="after")
     def _check_optimizer(self) -> "TrainConfig":
-        if self.optimizer == "prodigy" and self.text_encoder_learning_rate not in (0, self.learning_rate):
-            raise ValueError("prodigy has one rate: set text_encoder_learning_rate to learning_rate, or to 0")
-        if self.optimizer == "schedule_free" and (
-            self.lr_scheduler != "constant" or self.ema_half_life_images is not None
-        ):
+        kind = OPTIMIZERS[self.optimizer]
+        if kind.estimates_rate and self.text_encoder_learning_rate not in (0, self.learning_rate):
+            raise ValueError(f"{kind.name} has one rate: set text_encoder_learning_rate to learning_rate, or to 0")
+        if kind.average and (self.lr_scheduler != "constant" or self.ema_half_life_images is not None):
             raise ValueError(
-                "schedule_free needs lr_scheduler constant and ema_half_life_images none: it averages by itself"
+                f"{kind.name} needs lr_scheduler constant and ema_half_life_images null: it averages by itself"
             )
         if self.weight_dtype == "bf16":
             if self.precision != "bf16":
                 raise ValueError("weight_dtype bf16 needs precision bf16")
-            if self.optimizer in ("prodigy", "schedule_free") and self.lora_rank is None:
-                raise ValueError(
-                    f"{self.optimizer} needs weight_dtype fp32, or lora_rank: it looks at all weights at once"
-                )
+            if kind.needs_all_weights and self.lora_rank is None:
+                raise ValueError(f"{kind.name} needs weight_dtype fp32, or lora_rank: it looks at all weights at once")
         return self
 
     @model_validator(mode="after")
     def _check_loss(self) -> "TrainConfig":
         if self.debiased_estimation_loss and self.min_snr_gamma is not None:
-            raise ValueError("debiased_estimation_loss needs min_snr_gamma none: both weigh the loss")
+            raise ValueError("debiased_estimation_loss needs min_snr_gamma null: both weigh the loss")
         if self.max_timestep is not None and self.max_timestep < self.min_timestep:
             raise ValueError(f"max_timestep {self.max_timestep} is less than min_timestep {self.min_timestep}")
         return self

@@ -12,6 +12,8 @@ MAX_FUNCTION, MAX_FILE = 80, 350
 IN_A_STEP = {
     *("loop.trainer", "loop.optimizers", "loop.loss_window", "loop.objective", "loop.distributed"),
     *("diffusion.noise", "diffusion.formulas", "model.model", "model.device"),
+    *("optimizers.adamw", "optimizers.adamw8bit", "optimizers.adafactor", "optimizers.prodigy"),
+    *("optimizers.schedule_free", "optimizers.lr_schedulers"),
     *("data.loader", "data.schedule", "data.crops", "data.captions", "data.text_cache"),
 }
 WAITS = {"item", "cpu", "numpy", "tolist", "synchronize", "nonzero"}

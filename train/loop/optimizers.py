@@ -1,97 +1,24 @@
-"""Optimizers of torch and of other libraries, behind one interface.
+"""Steps the parameters with the optimizer that the config names, whatever library it is of.
 
-    adamw           torch's, fused                                 8 bytes of state per weight
-    adamw8bit       bitsandbytes', state in blocks of 8 bits       2 bytes; needs the extra `bitsandbytes`
-    adafactor       transformers', without a rate of its own       next to none
-    prodigy         estimates its own rate (arXiv 2306.06101)      16 bytes
-    schedule_free   AdamW that averages (arXiv 2405.15682)         8 bytes
-
-A new optimizer is a function and a line in OPTIMIZERS, and its name in TrainConfig.optimizer. The same
-goes for learning rate schedulers and LR_SCHEDULERS.
+The optimizers themselves are in dreamloom.train.optimizers.
 
 Weights in bfloat16 are too coarse for a small update. They are rounded stochastically, so that each moves as far as it
 should on average (Zamirai et al. 2020, arXiv 2010.06192).
 """
 
-import contextlib
-import io
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.diffusion.rng import stream_key
+from dreamloom.train.optimizers import OPTIMIZERS
+from dreamloom.train.optimizers.lr_schedulers import LR_SCHEDULERS
 
-BETAS = (0.9, 0.999)
 CHUNK_ELEMENTS = 32 * 2**20
 """Weights that are in float32 at a time, if they are stored in bfloat16."""
-
-ParamGroups = list[dict[str, Any]]
-"""Groups of parameters, each with its learning rate, as torch's optimizers take them."""
-
-
-def _adamw(groups: ParamGroups, weight_decay: float) -> Any:
-    return torch.optim.AdamW(groups, betas=BETAS, weight_decay=weight_decay, fused=True)
-
-
-def _adamw8bit(groups: ParamGroups, weight_decay: float) -> Any:
-    try:
-        import bitsandbytes
-    except ImportError:
-        raise UserError(
-            "optimizer adamw8bit needs bitsandbytes; install dreamloom[bitsandbytes], or choose adafactor."
-        ) from None
-    return bitsandbytes.optim.AdamW8bit(groups, betas=BETAS, weight_decay=weight_decay)
-
-
-def _adafactor(groups: ParamGroups, weight_decay: float) -> Any:
-    from transformers.optimization import Adafactor
-
-    return Adafactor(groups, weight_decay=weight_decay, scale_parameter=False, relative_step=False)
-
-
-def _prodigy(groups: ParamGroups, weight_decay: float) -> Any:
-    from prodigyopt import Prodigy
-
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints that it decouples weight decay
-        # its authors advise both switches for diffusion models
-        return Prodigy(groups, betas=BETAS, weight_decay=weight_decay, use_bias_correction=True, safeguard_warmup=True)
-
-
-def _schedule_free(groups: ParamGroups, weight_decay: float) -> Any:
-    from schedulefree import AdamWScheduleFree
-
-    optimizer = AdamWScheduleFree(groups, betas=BETAS, weight_decay=weight_decay)
-    optimizer.train()
-    return optimizer
-
-
-OPTIMIZERS: dict[str, Callable[[ParamGroups, float], Any]] = {
-    "adamw": _adamw,
-    "adamw8bit": _adamw8bit,
-    "adafactor": _adafactor,
-    "prodigy": _prodigy,
-    "schedule_free": _schedule_free,
-}
-"""TrainConfig.optimizer → makes the optimizer of parameter groups, with a weight decay."""
-MATRIX_OPTIMIZERS = {"adamw8bit", "adafactor"}
-"""Optimizers that get convolutions as matrices, in float32."""
-
-
-def _constant(images_seen: int, total_images: int) -> float:
-    return 1.0
-
-
-def _cosine(images_seen: int, total_images: int) -> float:
-    return 0.5 * (1 + math.cos(math.pi * images_seen / total_images))
-
-
-LR_SCHEDULERS: dict[str, Callable[[int, int], float]] = {"constant": _constant, "cosine": _cosine}
-"""TrainConfig.lr_scheduler → factor of the learning rates, by the images seen and those of the whole run."""
 
 
 def lr_factor(config: TrainConfig, images_seen: int, total_images: int) -> float:
@@ -119,14 +46,15 @@ class Optimizer:
         self.config = config
         self.learning_rates = learning_rates
         self.parameters = [parameter for group in groups for parameter in group]
-        needs_copies = config.optimizer in MATRIX_OPTIMIZERS or any(p.dtype != torch.float32 for p in self.parameters)
+        self.kind = OPTIMIZERS[config.optimizer]
+        needs_copies = self.kind.takes_matrices or any(p.dtype != torch.float32 for p in self.parameters)
         self.copies = [nn.Parameter(torch.empty(0, device=p.device)) for p in self.parameters] if needs_copies else None
         optimized = iter(self.copies or self.parameters)
         param_groups = [
             {"params": [next(optimized) for _ in group], "lr": rate}
             for group, rate in zip(groups, learning_rates, strict=True)
         ]
-        self.inner = OPTIMIZERS[config.optimizer](param_groups, config.weight_decay)
+        self.inner = self.kind.make(param_groups, config.weight_decay)
 
     @torch.no_grad()
     def step(self, factor: float, images_seen: int) -> None:
@@ -144,18 +72,15 @@ class Optimizer:
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate of the first group in the last step; with prodigy, the one that it estimated."""
+        """The learning rate of the first group in the last step, or the one that the optimizer estimated."""
         group = self.inner.param_groups[0]
         rate: float = group["lr"]
-        return rate * group["d"] if self.config.optimizer == "prodigy" else rate
+        return rate * group["d"] if self.kind.estimates_rate else rate
 
     @torch.no_grad()
     def average(self) -> list[Tensor] | None:
-        """Computes the weights that schedule_free wants used, x = y + (1 − 1/β₁)(z − y); None for other optimizers."""
-        if self.config.optimizer != "schedule_free":
-            return None
-        anchors = [self.inner.state[p].get("z", p) for p in self.parameters]
-        return [p.lerp(z, 1 - 1 / BETAS[0]) for p, z in zip(self.parameters, anchors, strict=True)]
+        """Computes the averaged weights to use, if the optimizer averages by itself; None for other optimizers."""
+        return self.kind.average(self.inner, self.parameters) if self.kind.average else None
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything except the parameters."""

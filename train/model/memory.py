@@ -16,13 +16,12 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.model.check import read_model_json
 from dreamloom.train.model.lora_layers import count_adapter_parameters
 from dreamloom.train.model.sd_configs import read_tensor_shapes
+from dreamloom.train.optimizers import OPTIMIZERS
 
 ACTIVATION_BYTES = {"fp32": (1430, 236), "bf16": (1000, 118)}
 """Precision → bytes kept per latent pixel and channel: without and with gradient checkpointing."""
 RECOMPUTED_SHARE = 0.3
 """Share of all activations that is kept at once while a block is recomputed."""
-OPTIMIZER_STATE_BYTES = {"adamw": 8.0, "adamw8bit": 2.1, "adafactor": 0.1, "prodigy": 16.0, "schedule_free": 8.0}
-"""Bytes of the optimizer's state per trained parameter."""
 OPTIMIZER_CHUNK_BYTES = 32 * 2**20 * 12
 """Bytes that the optimizer holds in float32 at a time where it works on chunks."""
 CUDA_CONTEXT_BYTES = 800 * 10**6
@@ -72,7 +71,7 @@ def estimate_memory(config: TrainConfig) -> MemoryEstimate | None:
     return MemoryEstimate(
         weights=weights + (trained_bytes * trained if config.lora_rank is not None else 0),
         gradients=trained_bytes * trained,
-        optimizer=int(OPTIMIZER_STATE_BYTES[config.optimizer] * trained)
+        optimizer=int(OPTIMIZERS[config.optimizer].state_bytes * trained)
         + (OPTIMIZER_CHUNK_BYTES if _in_chunks(config) else 0),
         ema=4 * trained if config.ema_half_life_images else 0,
         activations=_activations(config, precision, unet, 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)),
@@ -89,9 +88,8 @@ def _activations(config: TrainConfig, precision: str, unet: dict[str, object], f
 
 
 def _in_chunks(config: TrainConfig) -> bool:
-    return config.lora_rank is None and (
-        config.weight_dtype == "bf16" or config.optimizer in ("adafactor", "adamw8bit")
-    )
+    takes_matrices = OPTIMIZERS[config.optimizer].takes_matrices
+    return config.lora_rank is None and (config.weight_dtype == "bf16" or takes_matrices)
 
 
 def _tensors(base: str, part: str) -> dict[str, tuple[int, ...]]:

@@ -1,0 +1,29 @@
+"""The optimizers that a config can name. A new one is a file beside these, and a line in this one.
+
+Importing the registry imports no torch, as configs take their choices from it.
+"""
+
+from collections.abc import Mapping
+
+from dreamloom.train.optimizers.adafactor import ADAFACTOR
+from dreamloom.train.optimizers.adamw import ADAMW
+from dreamloom.train.optimizers.adamw8bit import ADAMW8BIT
+from dreamloom.train.optimizers.kind import OptimizerKind
+from dreamloom.train.optimizers.prodigy import PRODIGY
+from dreamloom.train.optimizers.schedule_free import SCHEDULE_FREE
+
+_KINDS = (
+    ADAMW,
+    ADAMW8BIT,
+    ADAFACTOR,
+    PRODIGY,
+    SCHEDULE_FREE,
+)
+
+OPTIMIZERS: Mapping[str, OptimizerKind] = {kind.name: kind for kind in _KINDS}
+"""TrainConfig.optimizer → the optimizer."""
+
+
+def describe_optimizers() -> str:
+    """Returns what each is good for: "adafactor saves memory; prodigy estimates the learning rate"."""
+    return "; ".join(f"{kind.name} {kind.help}" for kind in OPTIMIZERS.values() if kind.help)

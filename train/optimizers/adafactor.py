@@ -1,0 +1,14 @@
+"""Adafactor of transformers, without a rate of its own; its state is a row and a column of each matrix."""
+
+from typing import Any
+
+from dreamloom.train.optimizers.kind import OptimizerKind, ParamGroups
+
+
+def _make(groups: ParamGroups, weight_decay: float) -> Any:
+    from transformers.optimization import Adafactor
+
+    return Adafactor(groups, weight_decay=weight_decay, scale_parameter=False, relative_step=False)
+
+
+ADAFACTOR = OptimizerKind("adafactor", _make, state_bytes=0.1, help="saves more memory", takes_matrices=True)
