@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dreamloom.base.clip_config import HUB, LOCAL, ClipConfig, Precision, clip_models, open_clip_name
-from dreamloom.base.device import Device, prepare_device
+from dreamloom.base.device import prepare_device
 from dreamloom.base.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Clip:
 _loading = threading.Lock()
 
 
-def load_clip(config: ClipConfig, device: Device) -> Clip:
+def load_clip(config: ClipConfig, device: str) -> Clip:
     """Loads a model, or returns the one loaded last if its files are unchanged. Safe to call from several threads.
 
     Raises:
@@ -75,8 +75,8 @@ def unload_clip() -> None:
 
 
 @lru_cache(maxsize=1)
-def _load(model: str, pretrained: str, precision: Precision, device: Device, _content: tuple[str, ...]) -> Clip:
-    torch_device = prepare_device(device, "CLIP")
+def _load(model: str, pretrained: str, precision: Precision, device: str, _content: tuple[str, ...]) -> Clip:
+    torch_device = prepare_device(device)
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg
     from safetensors import SafetensorError

@@ -6,7 +6,7 @@ import regex
 from pydantic import Field, field_validator, model_validator
 
 from dreamloom.base.clip_config import ClipConfig
-from dreamloom.base.device import Device
+from dreamloom.base.device import DeviceName
 from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, PathKind, Recipe, StageConfig
 from dreamloom.scrape.collection import CaptionKind
 
@@ -131,9 +131,7 @@ class CaptionConfig(StageConfig):
         16, ge=1, le=1024, description="Images per forward pass; lower it for many beams or candidates."
     )
     num_workers: Annotated[int, NO_RECIPE, _SPEED] = Field(4, ge=1, le=64, description="Threads that decode images.")
-    device: Annotated[Device, NO_RECIPE, _SPEED] = Field(
-        "auto", description="Where the models run; auto: the GPU if there is one."
-    )
+    device: Annotated[DeviceName, _SPEED] = "auto"
     precision: Annotated[Precision, GENERATION, _MODEL] = Field(
         "auto",
         description="Arithmetic of the captioning model; auto: bf16 where the GPU or processor computes in it, else "

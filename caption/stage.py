@@ -122,8 +122,8 @@ def _caption_part(
     plan = _plan_part(collection, config, part, list(journal.rows.values()))
     records, pending, complete = plan.records, plan.pending, plan.reusable.complete
     dropped = Counter[str]()
-    found = _find_candidates(collection, config, pending, plan.reusable.unranked)
-    for done, (record, candidates) in enumerate(found, 1 + len(records) - len(pending)):
+    results = _find_candidates(collection, config, pending, plan.reusable.unranked)
+    for done, (record, candidates) in enumerate(results, 1 + len(records) - len(pending)):
         key = record["key"]
         if isinstance(candidates, str):
             dropped[candidates] += 1
@@ -204,16 +204,16 @@ def _existing_rows(collection: Collection, part: str) -> list[Row]:
     return list(collection.read(Table.CAPTIONS, part, ["key", "candidates", "recipe"]).to_pylist())
 
 
-def _caption_row(record: Row, found: CandidateSet | None, config: CaptionConfig, source: str) -> Row:
+def _caption_row(record: Row, candidates: CandidateSet | None, config: CaptionConfig, source: str) -> Row:
     """Returns a row of captions: of the best candidate, or of the text that the image came with; edited."""
     row = {"key": record["key"], "unedited": record["text"], "kind": record["text_kind"], "doubtful": None}
-    if found is not None:
-        row |= _best_candidate(found, config)
+    if candidates is not None:
+        row |= _best_candidate(candidates, config)
     return {**row, "caption": edit(row["unedited"], config.edit, source)}
 
 
-def _best_candidate(found: CandidateSet, config: CaptionConfig) -> Row:
-    best, margin = select_best(found.candidates)
+def _best_candidate(candidates: CandidateSet, config: CaptionConfig) -> Row:
+    best, margin = select_best(candidates.candidates)
     cosine, lowest = best.similarity, config.doubtful_below
     return {
         "unedited": best.caption,
@@ -224,7 +224,7 @@ def _best_candidate(found: CandidateSet, config: CaptionConfig) -> Row:
         "margin": margin,
         "clip": None if cosine is None else _clip_name(config),
         "doubtful": None if cosine is None or lowest is None else cosine < lowest,
-        **found.to_row(),
+        **candidates.to_row(),
     }
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from dreamloom.base.clip_config import ClipConfig
-from dreamloom.base.device import Device
+from dreamloom.base.device import DeviceName
 from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, StageConfig
 
 _SPEED = Group("Speed")
@@ -23,9 +23,7 @@ class ScoreConfig(ClipConfig):
     )
     batch_size: Annotated[int, NO_RECIPE, _SPEED] = Field(32, ge=1, description="Images per forward pass.")
     num_workers: Annotated[int, NO_RECIPE, _SPEED] = Field(4, ge=1, description="Threads that decode images.")
-    device: Annotated[Device, NO_RECIPE, _SPEED] = Field(
-        "auto", description="Where the models run; auto: the GPU if there is one."
-    )
+    device: Annotated[DeviceName, _SPEED] = "auto"
 
 
 class ChooseConfig(StageConfig):

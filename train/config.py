@@ -11,11 +11,11 @@ from dreamloom.train.config_fields import (
     EVALUATION,
     HARDWARE,
     BucketResoSteps,
-    DeviceName,
     NumWorkers,
     PadColor,
     Precision,
     Resolution,
+    TrainDevice,
     Upscale,
 )
 from dreamloom.train.optimizers import OPTIMIZERS, describe_optimizers
@@ -23,9 +23,12 @@ from dreamloom.train.optimizers.adamw import ADAMW
 from dreamloom.train.optimizers.lr_schedulers import LR_SCHEDULERS
 
 if TYPE_CHECKING:
-    OptimizerName = LRSchedulerName = str  # mypy knows no choices that a registry makes
+    # mypy knows no choices that a registry makes
+    OptimizerName = str
+    LRSchedulerName = str
 else:
-    OptimizerName, LRSchedulerName = Literal[tuple(OPTIMIZERS)], Literal[tuple(LR_SCHEDULERS)]
+    OptimizerName = Literal[tuple(OPTIMIZERS)]
+    LRSchedulerName = Literal[tuple(LR_SCHEDULERS)]
 
 _MODEL, _CAPTIONS, _ADAPTERS = Group("Model"), Group("Captions"), Group("Adapters (LoRA)")
 _LENGTH, _OPTIMIZER, _LEARNING_RATE = Group("Batches and length"), Group("Optimizer"), Group("Learning rate")
@@ -191,7 +194,7 @@ class TrainConfig(StageConfig):
         description="Storage of the weights. bf16 halves weights and gradients, and rounds updates stochastically; "
         "adapters are always fp32.",
     )
-    device: DeviceName = "auto"
+    device: TrainDevice = "auto"
     gradient_checkpointing: Annotated[bool, HARDWARE] = Field(
         False, description="Recompute activations in the backward pass to save memory."
     )
@@ -325,7 +328,7 @@ class DreamBoothConfig(StageConfig):
     sample_batch_size: Annotated[int, NO_RECIPE, HARDWARE] = Field(
         4, ge=1, le=4096, description="Images drawn at a time."
     )
-    device: DeviceName = "auto"
+    device: TrainDevice = "auto"
 
 
 def shared_settings(source: StageConfig, target: type[StageConfig]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from dreamloom.base.device import DeviceName
 from dreamloom.base.stage import NO_RECIPE, Group
 
 DATA, EVALUATION, HARDWARE = Group("Data and buckets"), Group("Evaluation"), Group("Precision and hardware")
@@ -31,7 +32,5 @@ Precision = Annotated[
     Field(description="Arithmetic; auto: bf16 on a GPU that supports it, else fp32."),
     HARDWARE,
 ]
-DeviceName = Annotated[
-    str, NO_RECIPE, Field(description="auto, cpu, cuda, cuda:1 or mps; auto: a GPU if there is one."), HARDWARE
-]
+TrainDevice = Annotated[DeviceName, HARDWARE]
 NumWorkers = Annotated[int, NO_RECIPE, Field(ge=1, le=256, description="Threads that decode images."), HARDWARE]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from dreamloom.base.cpu import has_bf16
-from dreamloom.base.device import Device, prepare_device
+from dreamloom.base.device import prepare_device
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import fingerprint
 from dreamloom.caption.captioners.captioner import CaptionerFamily, GeneratedCaption
@@ -183,14 +183,14 @@ BLIP = CaptionerFamily(tuple(_CLASS_PREFIXES), load_blip, unload_blip)
 
 
 @lru_cache(maxsize=1)
-def _load(name: str, device: Device, precision: Precision, _content: str) -> LoadedBlip:
-    torch_device = prepare_device(device, "caption")
+def _load(name: str, device: str, precision: Precision, _content: str) -> LoadedBlip:
+    torch_device = prepare_device(device)
     import torch
     import transformers
     from safetensors import SafetensorError
 
     transformers.utils.logging.disable_progress_bar()
-    bf16 = torch.cuda.is_bf16_supported() if torch_device == "cuda" else has_bf16()
+    bf16 = torch.cuda.is_bf16_supported() if torch_device.startswith("cuda") else has_bf16()
     dtype = torch.bfloat16 if precision == "bf16" or (precision == "auto" and bf16) else torch.float32
     source = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
     try:

@@ -66,9 +66,9 @@ def near_duplicates(
 
 def _neighbours(values: NDArray[np.uint64], bits: int) -> dict[int, list[int]]:
     near: dict[int, list[int]] = {}
-    for one, other in close_pairs(values, bits):
-        near.setdefault(one, []).append(other)
-        near.setdefault(other, []).append(one)
+    for first, second in close_pairs(values, bits):
+        near.setdefault(first, []).append(second)
+        near.setdefault(second, []).append(first)
     return near
 
 
@@ -82,8 +82,8 @@ def close_pairs(values: NDArray[np.uint64], bits: int) -> list[tuple[int, int]]:
     pairs_found: set[tuple[int, int]] = set()
     edges = np.linspace(0, 64, bits + 3).astype(int)
     masks = [((1 << int(high)) - 1) ^ ((1 << int(low)) - 1) for low, high in pairwise(edges)]
-    for one, other in combinations(masks, 2):
-        banded = values & np.uint64(one | other)
+    for mask, second_mask in combinations(masks, 2):
+        banded = values & np.uint64(mask | second_mask)
         order = np.argsort(banded, kind="stable")
         banded, sorted_values = banded[order], values[order]
         start, step = np.arange(len(values)), 1

@@ -88,10 +88,10 @@ def make_parts(
     return _total(collection, table, requested, stale)
 
 
-def _total(collection: Collection, table: Table, parts: Sequence[str], made: set[str]) -> Summary:
-    """Adds up the summaries of parts, of which `made` were made now."""
+def _total(collection: Collection, table: Table, parts: Sequence[str], new: set[str]) -> Summary:
+    """Adds up the summaries of parts, of which `new` were made now."""
     summaries = ((part, collection.summary(table, part)) for part in parts)
-    return sum((summary if part in made else summary.as_existing() for part, summary in summaries), start=Summary())
+    return sum((summary if part in new else summary.as_existing() for part, summary in summaries), start=Summary())
 
 
 def _part_progress(progress: Progress, number: int, parts: int) -> Progress:

@@ -196,8 +196,8 @@ def _category_filter(config: CocoConfig) -> Callable[[int], bool]:
 def _category_ids(category: str, names: dict[int, tuple[str, str]], config: CocoConfig) -> set[int]:
     ids = {number for number, own_names in names.items() if category.lower() in own_names}
     if not ids:
-        known = ", ".join(sorted({name for own_names in names.values() for name in own_names}))
-        raise UserError(f"{config.instances} has no category {category}; it has {known}.")
+        names_text = ", ".join(sorted({name for own_names in names.values() for name in own_names}))
+        raise UserError(f"{config.instances} has no category {category}; it has {names_text}.")
     return ids
 
 

@@ -52,8 +52,8 @@ def read_imagefolder(folder: Path, caption_column: str | None, kind: CaptionKind
     files = []
     for path in sorted(paths, key=lambda path: path.relative_to(folder).parts):
         key = key_of("huggingface", folder.resolve().name, path.relative_to(folder).as_posix())
-        known = json.dumps(asdict(metadata[path])) if path in metadata else ""
-        files.append(ListedFile(key, path, f"{known} {file_version(path)}"))
+        row = json.dumps(asdict(metadata[path])) if path in metadata else ""
+        files.append(ListedFile(key, path, f"{row} {file_version(path)}"))
     return ImageFolder(files, lambda file: metadata.get(file.path, ImageMetadata()))
 
 

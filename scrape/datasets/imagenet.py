@@ -195,8 +195,8 @@ def _synset_names(config: ImagenetConfig) -> dict[str, list[str]]:
         return read_synset_names(config.names)
     file = _find_beside(config, NAMES)
     own = read_synset_names(file) if file is not None else {}
-    known = known_synset_names()
-    return {synset: known.get(synset) or own[synset] for synset in {*known, *own}}
+    public = known_synset_names()
+    return {synset: public.get(synset) or own[synset] for synset in {*public, *own}}
 
 
 def _caption(config: ImagenetConfig, names: list[str], key: str) -> str:

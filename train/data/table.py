@@ -89,9 +89,9 @@ def _csv(path: Path) -> Iterator[Row]:
 def _parquet(path: Path) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
-    known = {*FILE_COLUMNS, *CAPTION_COLUMNS, *SETTING_KEYS, "split"}
+    columns_read = {*FILE_COLUMNS, *CAPTION_COLUMNS, *SETTING_KEYS, "split"}
     with pq.ParquetFile(path) as file:
-        columns = [name for name in file.schema_arrow.names if name in known]
+        columns = [name for name in file.schema_arrow.names if name in columns_read]
         for batch in file.iter_batches(columns=columns):
             yield from batch.to_pylist()
 

@@ -12,11 +12,11 @@ from dreamloom.train.config_fields import (
     EVALUATION,
     HARDWARE,
     BucketResoSteps,
-    DeviceName,
     NumWorkers,
     PadColor,
     Precision,
     Resolution,
+    TrainDevice,
     Upscale,
 )
 
@@ -45,7 +45,7 @@ class EvaluateConfig(StageConfig):
 
     batch_size: Annotated[int, NO_RECIPE, HARDWARE] = Field(4, ge=1, le=4096, description="Images per forward pass.")
     precision: Precision = "auto"
-    device: DeviceName = "auto"
+    device: TrainDevice = "auto"
     num_workers: NumWorkers = 4
 
 

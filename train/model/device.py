@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 import torch
 
 from dreamloom.base import processes
-from dreamloom.base.errors import UserError
+from dreamloom.base.device import find_device
 
 
 def choose_device(name: str) -> torch.device:
@@ -27,10 +27,7 @@ def choose_device(name: str) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"There is no device {name!r} on this machine; set device to auto.") from error
+    return find_device(name)
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
