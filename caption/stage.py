@@ -25,7 +25,7 @@ from dreamloom.caption.config import CaptionConfig
 from dreamloom.caption.edit import edit
 from dreamloom.caption.ranking import Candidate, CandidateFinder, PreparedImage, candidate_finder, select_best
 from dreamloom.caption.reuse import CANDIDATES_VERSION, CandidateSet, Reusable, candidate_recipes, find_reusable
-from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table
+from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table, open_collection
 from dreamloom.scrape.collection.journal import Journal
 from dreamloom.scrape.collection.parts import make_parts
 from dreamloom.scrape.collection.schema import Row
@@ -65,9 +65,10 @@ def caption(
     An image that a model has to see and that can't be decoded any more gets no row; the summary counts it by reason.
 
     Raises:
-        UserError: a model can't be used or loaded, or there are templates for another source.
+        UserError: a model can't be used or loaded, there are templates for another source, or there are no records.
     """
     check(config)
+    open_collection(collection.root, Table.RECORDS)
     for source in config.templates.keys() - {collection.name}:
         raise UserError(f"templates.{source}: there is no such source; this collection is called {collection.name}.")
     recipe_of = part_recipes(collection, config)

@@ -24,7 +24,7 @@ from dreamloom.base.threads import map_ordered
 from dreamloom.curate.config import ScoreConfig
 from dreamloom.curate.scores import SCORES
 from dreamloom.curate.scores.score import Batch, Compute
-from dreamloom.scrape.collection import SCHEMAS, Collection, Status, Table
+from dreamloom.scrape.collection import SCHEMAS, Collection, Status, Table, open_collection
 from dreamloom.scrape.collection.parts import make_parts
 
 if TYPE_CHECKING:
@@ -79,9 +79,10 @@ def score(
     An image that can't be decoded any more gets no row; the summary counts it by reason.
 
     Raises:
-        UserError: a model is missing, or doesn't fit CLIP.
+        UserError: a model is missing, or doesn't fit CLIP; or there are no records.
     """
     check(config)
+    open_collection(collection.root, Table.RECORDS)
 
     def score_part(part: str, progress: Progress) -> tuple[pa.Table, Summary]:
         return _score_part(collection, config, part, progress)

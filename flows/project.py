@@ -86,7 +86,13 @@ class Project(StageConfig):
         return self
 
     def collection(self, name: str) -> Collection:
-        """Returns the collection of a source."""
+        """Returns the collection of a source.
+
+        Raises:
+            UserError: the project has no source of this name.
+        """
+        if name not in self.sources:
+            raise UserError(f"{self.name} has no source {name}; {suggestion(name, list(self.sources))}")
         return Collection(self.workspace / "collections" / name)
 
     def caption_config(self, source: str) -> CaptionConfig:

@@ -42,7 +42,7 @@ from dreamloom.base.parquet_metadata import digest_table, read_metadata, write_t
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.base.versions import FIRST
 from dreamloom.scrape.collection.migrations import migrate_config
-from dreamloom.scrape.collection.schema import SCHEMAS, Status, Table
+from dreamloom.scrape.collection.schema import MADE_BY, SCHEMAS, Status, Table
 from dreamloom.scrape.collection.table_view import TableView
 
 
@@ -120,8 +120,9 @@ class Collection:
         """
         if name not in set(Table):
             raise UserError(f"There is no table {name}; a collection has {', '.join(Table)}.")
-        if unknown := set(columns or ()) - set(SCHEMAS[Table(name)].names):
-            raise UserError(f"{name} has no column {', '.join(sorted(unknown))}; see SCHEMAS for those it has.")
+        valid = SCHEMAS[Table(name)].names
+        if unknown := set(columns or ()) - set(valid):
+            raise UserError(f"{name} has no column {', '.join(sorted(unknown))}; it has {', '.join(valid)}.")
         return TableView(self.read(Table(name), columns=columns))
 
     def query(self, sql: str) -> TableView:
@@ -154,7 +155,7 @@ class Collection:
         """
         metadata = self._metadata(table, part)
         if not metadata:
-            raise UserError(f"{self.part_path(table, part)} does not exist; run the stage that makes {table} first.")
+            raise UserError(f"{self.part_path(table, part)} does not exist; run {MADE_BY[table]} first.")
         return f"{metadata['recipe']}-{metadata['digest']}"
 
     def stamps(self, table: Table) -> list[str]:
@@ -279,7 +280,7 @@ def open_collection(root: Path, needs: Table) -> Collection:
     if not root.is_dir():
         raise UserError(f"{root} is not a folder; name a collection, made by filter or ingest.")
     if not collection.parts(needs):
-        raise UserError(f"{root} has no {needs} yet; run the stage that makes them first.")
+        raise UserError(f"{root} has no {needs} yet; run {MADE_BY[needs]} first.")
     return collection
 
 

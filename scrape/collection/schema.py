@@ -89,6 +89,15 @@ class Table(StrEnum):
     CAPTIONS = "captions"
 
 
+MADE_BY = {
+    Table.CANDIDATES: "filter",
+    Table.RECORDS: "scrape or ingest",
+    Table.SCORES: "score",
+    Table.CHOICES: "choose",
+    Table.CAPTIONS: "caption",
+}
+"""Table → the stage that makes it, for error messages."""
+
 _KEY = pa.field("key", pa.string(), nullable=False)
 _CANDIDATE = pa.struct(
     [

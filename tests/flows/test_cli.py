@@ -40,6 +40,7 @@ CONFIGURED = [
     ["evaluate"],
     ["export"],
 ]
+MODEL = str(Path(__file__).parents[2] / "demo" / "models" / "stable-diffusion")
 CONFIGURED += [["ingest", kind.name] for kind in all_kinds() if kind.stage == "ingest"]
 
 
@@ -115,6 +116,7 @@ def test_every_field_of_a_config_is_a_flag_that_says_what_it_does(
         (["dreambooth", "a", "b", "--batch", "4"], "--batch is called --sample-batch-size now."),
         (["show", "a", "--picture", "b"], "--picture is called --image now."),
         (["fliter"], 'Unknown command "fliter". Did you mean "filter"?'),
+        (["export", MODEL, "x"], f"{MODEL} is neither a run nor a checkpoint of one, which is what export takes; name"),
         (["show", "nowhere"], "nowhere is not a folder"),
         (["run", "nowhere.yaml"], "nowhere.yaml can't be read (No such file or directory); name a project.yaml."),
     ],
@@ -133,6 +135,15 @@ def test_what_can_t_be_done_is_one_sentence_and_exit_code_2(
     assert err.startswith(sentence)
     assert err.count("\n") == 1
     assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["scrape", "score", "caption"])
+def test_a_collection_that_is_not_there_is_not_begun(
+    command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    sentence = f"{tmp_path / 'nowhere'} is not a folder; name a collection, made by filter or ingest.\n"
+    assert said([command, str(tmp_path / "nowhere")], capsys) == (2, "", sentence)
     assert list(tmp_path.iterdir()) == []
 
 

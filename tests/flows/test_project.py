@@ -205,3 +205,8 @@ def test_captions_are_ranked_by_the_clip_that_scores_unless_they_name_one(small:
     )
     small.change("caption", "clip", to={"model": "ViT-L-14"})
     assert small.load().caption_config("circles").clip.pretrained == "openai"
+
+
+def test_a_source_that_is_not_there_has_no_collection(small: Any) -> None:
+    with pytest.raises(UserError, match=r"small has no source circle; did you mean circles\?"):
+        small.load().collection("circle")

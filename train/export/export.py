@@ -85,7 +85,7 @@ def is_current(checkpoint: Path, target: Path, config: ExportConfig) -> bool:
 def _find_checkpoint(checkpoint: Path) -> tuple[TrainedModel, TrainConfig]:
     trained = find_trained_model(checkpoint)
     if trained.checkpoint is None or trained.config is None:
-        raise UserError(f"{checkpoint} is a whole model already; name a run, or one of its checkpoints.")
+        raise UserError(f"{checkpoint} is neither a run nor a checkpoint of one, which is what export takes; name one.")
     return trained, trained.config
 
 

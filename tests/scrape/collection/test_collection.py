@@ -124,7 +124,7 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_collection_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a folder"):
         open_collection(tmp_path / "nowhere", Table.RECORDS)
-    with pytest.raises(UserError, match="no records yet"):
+    with pytest.raises(UserError, match="no records yet; run scrape or ingest first"):
         open_collection(tmp_path, Table.RECORDS)
 
 

@@ -74,7 +74,7 @@ def test_a_table_without_parts_has_no_rows(tmp_path: Path) -> None:
 def test_what_is_no_table_or_column_is_said(collection: Collection) -> None:
     with pytest.raises(UserError, match="There is no table caption; a collection has candidates, records"):
         collection.table("caption")
-    with pytest.raises(UserError, match="captions has no column text"):
+    with pytest.raises(UserError, match="captions has no column text; it has key, caption, "):
         collection.table("captions", columns=["key", "text"])
 
 
