@@ -7,10 +7,13 @@ from pydantic import BaseModel
 from dreamloom.base.clip_config import ClipConfig
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.curate.config import ScoreConfig
-from dreamloom.scrape.collection.migrations import RENAMED
+from dreamloom.scrape.collection.migrations import OF_COCO, OF_LABELLED, RENAMED
 from dreamloom.scrape.collection.schema import Table
+from dreamloom.scrape.datasets.coco import CocoConfig
+from dreamloom.scrape.datasets.folder import FolderConfig
 from dreamloom.scrape.datasets.huggingface import HuggingfaceConfig
 from dreamloom.scrape.datasets.imagenet import ImagenetConfig
+from dreamloom.scrape.datasets.webdataset import WebdatasetConfig
 from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.train.config import DreamBoothConfig, TrainConfig
@@ -20,7 +23,10 @@ from dreamloom.train.run.migrations import CONFIG
 
 _RENAMED: Mapping[type[BaseModel], Mapping[str, str]] = {
     FilterConfig: RENAMED[Table.CANDIDATES],
-    HuggingfaceConfig: RENAMED[Table.RECORDS],
+    FolderConfig: RENAMED[Table.RECORDS],
+    CocoConfig: OF_COCO,
+    HuggingfaceConfig: {**RENAMED[Table.RECORDS], **OF_LABELLED},
+    WebdatasetConfig: OF_LABELLED,
     ImagenetConfig: RENAMED[Table.RECORDS],
     ScrapeConfig: RENAMED[Table.RECORDS],
     ScoreConfig: RENAMED[Table.SCORES],

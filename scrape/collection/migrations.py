@@ -43,14 +43,17 @@ RENAMED: Mapping[Table, Mapping[str, str]] = {
     },
 }
 """Table → old key → key since version 1.0 of the format (release 0.2)."""
+OF_COCO: Mapping[str, str] = {"caption": "caption_choice"}
+OF_LABELLED: Mapping[str, str] = {"captions": "caption_kind"}
+"""The same for keys of coco, and of huggingface and webdataset, which are also keys of other kinds of source."""
 
 
 def _rename_caption_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """Renames keys that had another meaning in each kind of source, and still have it in some."""
     if "annotations" in config:  # coco
-        return rename_keys(config, {"caption": "caption_choice"})
+        return rename_keys(config, OF_COCO)
     if "captions" in config and "template" not in config:  # huggingface, webdataset
-        return rename_keys(config, {"captions": "caption_kind"})
+        return rename_keys(config, OF_LABELLED)
     return dict(config)
 
 

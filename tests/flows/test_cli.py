@@ -113,6 +113,12 @@ def test_every_field_of_a_config_is_a_flag_that_says_what_it_does(
         (["caption", "a", "--clip.weights", "openai"], "--clip.weights is called --clip.pretrained now."),
         (["export", "a", "b", "--no-average"], "--no-average is called --no-use-ema now."),
         (["ingest", "huggingface", "a", "--path", "b", "--text", "c"], "--text is called --caption-column now."),
+        (["ingest", "webdataset", "a", "--path", "b", "--captions", "alt"], "--captions is called --caption-kind now."),
+        (
+            ["ingest", "coco", "a", "--annotations", "b", "--caption", "all"],
+            "--caption is called --caption-choice now.",
+        ),
+        (["ingest", "folder", "a", "--path", "b", "--template", "c"], "--template is called --caption now."),
         (["dreambooth", "a", "b", "--batch", "4"], "--batch is called --sample-batch-size now."),
         (["show", "a", "--picture", "b"], "--picture is called --image now."),
         (["fliter"], 'Unknown command "fliter". Did you mean "filter"?'),
