@@ -33,7 +33,7 @@ class EditConfig(StageConfig):
         {},
         description="Whole words or phrases → their replacement, verbatim; an empty one removes them. All are replaced "
         "at once, so that two can swap; of two that begin at the same place, the longer. "
-        "As a flag: --replace.WORDS REPLACEMENT, once for each.",
+        "As a flag, once for each: replace.WORDS REPLACEMENT.",
     )
     template: Annotated[str, _EDITING] = Field(
         "",
@@ -100,7 +100,7 @@ class CaptionConfig(StageConfig):
         1,
         ge=1,
         le=64,
-        description="Captions generated per image, of which CLIP takes the best; above 1 needs top_p or beams.",
+        description="Captions generated per image, of which CLIP takes the best; above 1 needs top_p or num_beams.",
     )
     seed: Annotated[int, GENERATION, _GENERATION] = Field(
         0, ge=0, description="Seed of sampling; a caption depends on it and on the image, not on the batch."

@@ -1,4 +1,4 @@
-"""Pictures are decoded right or refused with a reason; compared with the pixels they were made from."""
+"""Images are decoded right or refused with a reason; compared with the pixels they were made from."""
 
 import io
 import struct
@@ -188,7 +188,7 @@ def test_a_image_that_breaks_off_is_refused_or_whole(form: str, share: float) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @given(places=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8))
-def test_damage_is_a_picture_error_or_a_image_of_the_size_in_the_header(
+def test_damage_is_an_image_error_or_an_image_of_the_size_in_the_header(
     form: str, places: list[tuple[float, int]]
 ) -> None:
     data = bytearray(encoded(scene(), form))

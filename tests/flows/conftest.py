@@ -66,9 +66,9 @@ def make_small(folder: Path) -> Small:
     for name, shape in (("circles", ImageDraw.ImageDraw.ellipse), ("squares", ImageDraw.ImageDraw.rectangle)):
         (folder / name).mkdir(parents=True)
         for place, colour in enumerate(["red", "green", "blue", "orange", "purple", "black"]):
-            picture = Image.new("RGB", (64, 64), "white")
-            shape(ImageDraw.Draw(picture), (8 + place, 8, 48 + place, 48), fill=colour)
-            picture.save(folder / name / f"a {colour} {name[:-1]}_({place}).png")
+            image = Image.new("RGB", (64, 64), "white")
+            shape(ImageDraw.Draw(image), (8 + place, 8, 48 + place, 48), fill=colour)
+            image.save(folder / name / f"a {colour} {name[:-1]}_({place}).png")
     content = {
         "name": "small",
         "workspace": "work",

@@ -115,8 +115,8 @@ def test_show_draws_a_sheet_and_a_table(
     for _ in range(2):  # an older sheet is replaced
         out = said(["show", str(finished.workspace / where), "--output", str(sheet)], capsys)
     assert "squares" in out
-    with Image.open(sheet) as picture:
-        assert picture.width > 200
+    with Image.open(sheet) as image:
+        assert image.width > 200
 
 
 def test_show_and_plan_say_how_many_captions_are_cut(
@@ -146,8 +146,8 @@ def test_show_leaves_files_alone_that_are_not_its_own(
 
 
 def test_show_tells_the_history_of_a_image(finished: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    picture = next((finished.workspace / "dataset" / "circles").glob("*.png"))
-    out = said(["show", str(finished.workspace / "dataset"), "--image", picture.name], capsys)
+    image = next((finished.workspace / "dataset" / "circles").glob("*.png"))
+    out = said(["show", str(finished.workspace / "dataset"), "--image", image.name], capsys)
     assert str(finished.folder / "circles") in out
 
 

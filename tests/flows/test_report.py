@@ -12,7 +12,7 @@ import pytest
 from dreamloom.flows.report import report_path, write_report
 
 
-def pictures_of(page: Path) -> list[Path]:
+def images_of(page: Path) -> list[Path]:
     return [page.parent / unquote(place) for place in re.findall(r'<img src="([^"]+)"', page.read_text())]
 
 
@@ -21,7 +21,7 @@ def test_a_run_ends_with_a_report(finished: Any) -> None:
     text = html.unescape(re.sub("<[^>]+>", " ", page.read_text()))
     assert "squares ground_truth" in " ".join(text.split())
     assert re.search(r"learned\s+-?\d+\.\d( ± \d+\.\d)? %\s+forgotten\s+-?\d", text)
-    found = pictures_of(page)
+    found = images_of(page)
     assert {"learned_forgotten.png", "circles.jpg", "squares.jpg"} <= {file.name for file in found}
     assert all(file.is_file() for file in found)
 
@@ -29,7 +29,7 @@ def test_a_run_ends_with_a_report(finished: Any) -> None:
 def test_a_moved_workspace_still_shows_its_images(finished: Any, tmp_path: Path) -> None:
     moved = shutil.copytree(finished.workspace, tmp_path / "else where")
     shutil.rmtree(finished.workspace)
-    assert all(file.is_file() for file in pictures_of(report_path(moved)))
+    assert all(file.is_file() for file in images_of(report_path(moved)))
 
 
 @pytest.mark.slow

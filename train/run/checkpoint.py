@@ -8,11 +8,13 @@
 
 import json
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -21,6 +23,9 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.files import TEMPORARY, commit_folder, commit_json
 from dreamloom.train.model.model import Model
 from dreamloom.train.run.folder import best_checkpoint, list_checkpoints
+
+_UNREADABLE = (SafetensorError, pickle.UnpicklingError, EOFError)
+"""What readers of weights and of the optimizer's state raise for damaged files, beside OSError and the like."""
 
 
 class Checkpointable(Protocol):
@@ -79,7 +84,7 @@ def load(path: Path, trainer: Checkpointable) -> None:
         if average.exists():
             state["average"] = load_file(average)
         trainer.load_state_dict(state)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, *_UNREADABLE) as error:
         raise UserError(
             f"The checkpoint {path} can't be read ({error}); remove it to resume from the one before, or from the "
             "start."

@@ -135,15 +135,10 @@ def read_config(run: Path) -> TrainConfig | None:
 def read_summary(run: Path) -> TrainSummary | None:
     """Reads the summary of a finished run; None if it is not finished."""
     stored = _read_json(run / "summary.json")
-    return (
-        TrainSummary(
-            **known_fields(
-                TrainSummary, rename_keys(stored, migrations.SUMMARY if stored.get("schema") is None else {})
-            )
-        )
-        if stored
-        else None
-    )
+    if not stored:
+        return None
+    names = migrations.SUMMARY if stored.get("schema") is None else {}
+    return TrainSummary(**known_fields(TrainSummary, rename_keys(stored, names)))
 
 
 def write_summary(run: Path, summary: TrainSummary) -> None:
@@ -185,8 +180,8 @@ def truncate_log(run: Path, images_seen: int) -> None:
     if not log.exists():
         return
     lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("}\n")]  # the kill may have cut the last one
-    kept = [line for line in whole if json.loads(line)["images_seen"] <= images_seen]
+    complete = [line for line in lines if line.endswith("}\n")]  # the kill may have cut the last one
+    kept = [line for line in complete if json.loads(line)["images_seen"] <= images_seen]
     commit_text(log, "".join(kept))
 
 
