@@ -74,8 +74,13 @@ def _problem(detail: ErrorDetails, models: Sequence[type[BaseModel]]) -> str:
             return f"{context['tag']!r} is none of {context['expected_tags']}".replace("'", "")
         case "value_error" | "assertion_error":
             return str(context.get("error", detail["msg"]))
-    message = detail["msg"].removeprefix("Input ").removeprefix("Value ")
-    value = detail["input"]
+    message, value = detail["msg"].removeprefix("Input ").removeprefix("Value "), detail["input"]
+    if detail["type"] in ("model_type", "dict_type"):
+        if value is None:
+            return "is empty; write keys below it, or leave it out"
+        message = "should be keys and values"
+    elif detail["type"] in ("tuple_type", "list_type"):
+        message = "should be a list"
     actual = "" if isinstance(value, Mapping | BaseModel) else f", not {value!r}"
     return f"{message[0].lower()}{message[1:]}{actual}"
 

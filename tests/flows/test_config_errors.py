@@ -59,6 +59,8 @@ def said(value: object, model: type[BaseModel] = Everything) -> list[str]:
         ({"kind": "web", "min_side": 0}, "sources.a.min_side: should be greater than or equal to 1, not 0"),
         ({"kind": "web", "words": {"an": []}}, "sources.a.words.an: unknown key; did you mean any?"),
         ({"kind": "web", "words": {"any": ["x", 3]}}, "sources.a.words.any[1]: should be a valid string, not 3"),
+        ({"kind": "web", "words": None}, "sources.a.words: is empty; write keys below it, or leave it out"),
+        ({"kind": "web", "words": {"any": "x"}}, "sources.a.words.any: should be a list, not 'x'"),
         ({"kind": "disk"}, "sources.a.path: is missing"),
         ({"kind": "disc"}, "sources.a.kind: disc is none of web, disk"),
         ({}, "sources.a.kind: is missing"),
@@ -76,7 +78,7 @@ def test_names_the_key_that_is_wrong(source: dict[str, object], sentence: str) -
 def test_sections_that_may_be_left_out_are_named_like_others() -> None:
     assert said({"sources": {}, "mix": {"ratio": 0}}) == ["mix.ratio: should be greater than 0, not 0"]
     assert said({"sources": {}, "mix": {"high": 13}}) == ["mix: high 13 is unlucky"]
-    assert said({"sources": {}, "mix": 3})[0].startswith("mix: should be a valid dictionary")
+    assert said({"sources": {}, "mix": 3}) == ["mix: should be keys and values, not 3"]
 
 
 def test_each_wrong_key_has_a_line() -> None:
