@@ -5,13 +5,14 @@ Commands are registered by import path, so that --help imports none of them. Exi
 """
 
 import importlib.metadata
+import inspect
 import logging
 import os
 import sys
 import traceback
 from typing import Annotated, get_args
 
-from cyclopts import App, CycloptsError, Group, Parameter, Token, UnknownOptionError
+from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, Token, UnknownOptionError
 from cyclopts.argument import ArgumentCollection
 
 from dreamloom.base.errors import StageFailed, UserError, error_line, leaves
@@ -164,7 +165,20 @@ def _wrong_flags(error: CycloptsError) -> str:
             return "\n".join(error_lines(error.__cause__, hint, flag_name))
     if isinstance(error, UnknownOptionError) and (renamed := _renamed_flag(error)):
         return renamed
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    if isinstance(error, MissingArgumentError) and not error.keyword and "Did you mean" not in text:
+        return _missing(error) or text
+    return text
+
+
+def _missing(error: MissingArgumentError) -> str | None:
+    argument = error.argument
+    if argument is None or argument.tokens:
+        return None
+    flag = argument.field_info.kind is inspect.Parameter.KEYWORD_ONLY
+    name = argument.name if flag else argument.name.removeprefix("--").upper()
+    command = " ".join(error.command_chain or ())
+    return f"{name} is missing; see dreamloom {command} --help."
 
 
 def _renamed_flag(error: UnknownOptionError) -> str | None:

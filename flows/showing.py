@@ -36,6 +36,8 @@ def tables(folder: Path) -> list[RichTable]:
     if is_collection(folder):
         collection = Collection(folder)
         return [funnel_table({collection.name: collection_funnel(collection)})]
+    if (folder / "config.json").is_file() and (folder / "checkpoints").is_dir():
+        raise UserError(f"{folder} is a training run; look at samples.png in it, or show its workspace.")
     rows = [
         {
             "folder": subfolder.name,

@@ -41,6 +41,7 @@ CONFIGURED = [
     ["export"],
 ]
 MODEL = str(Path(__file__).parents[2] / "demo" / "models" / "stable-diffusion")
+RUN = str(Path(__file__).parents[1] / "fixtures" / "release-0.2" / "run")
 CONFIGURED += [["ingest", kind.name] for kind in all_kinds() if kind.stage == "ingest"]
 
 
@@ -92,7 +93,10 @@ def test_every_field_of_a_config_is_a_flag_that_says_what_it_does(
 @pytest.mark.parametrize(
     ("tokens", "sentence"),
     [
-        (["filter", "x"], 'Command "filter" parameter --index requires an argument.'),
+        (["filter", "x"], "--index is missing; see dreamloom filter --help."),
+        (["train"], "FOLDER is missing; see dreamloom train --help."),
+        (["caption", "convert"], "FOLDER is missing; see dreamloom caption convert --help."),
+        (["train", "a", "b", "--epochs"], 'Command "train" parameter --epochs requires an argument.'),
         (["filter", "x", "--index", "a", "--min-sde", "3"], "Unknown option: --min-sde. Did you mean --min-side?"),
         (
             ["filter", "x", "--index", "a", "--min-side", "0"],
@@ -124,6 +128,7 @@ def test_every_field_of_a_config_is_a_flag_that_says_what_it_does(
         (["fliter"], 'Unknown command "fliter". Did you mean "filter"?'),
         (["export", MODEL, "x"], f"{MODEL} is neither a run nor a checkpoint of one, which is what export takes; name"),
         (["show", "nowhere"], "nowhere is not a folder"),
+        (["show", RUN], f"{RUN} is a training run; look at samples.png in it, or show its workspace."),
         (["run", "nowhere.yaml"], "nowhere.yaml can't be read (No such file or directory); name a project.yaml."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
