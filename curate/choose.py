@@ -69,8 +69,10 @@ def sort_by_priority(sources: Sequence[Source]) -> list[Source]:
     """Returns training sources first, then ground truth, each in the given order.
 
     Raises:
-        UserError: two have the same name, or one has no records.
+        UserError: there is none, two have the same name, or one has no records.
     """
+    if not sources:
+        raise UserError("There is no collection to choose from; name one that is to be learned.")
     names = [source.name for source in sources]
     for name in names:
         if names.count(name) > 1:

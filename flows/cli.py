@@ -12,7 +12,16 @@ import sys
 import traceback
 from typing import Annotated, get_args
 
-from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, Token, UnknownOptionError
+from cyclopts import (
+    App,
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    Parameter,
+    Token,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 from cyclopts.argument import ArgumentCollection
 
 from dreamloom.base.errors import StageFailed, UserError, error_line, leaves
@@ -168,6 +177,8 @@ def _wrong_flags(error: CycloptsError) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, MissingArgumentError) and not error.keyword and "Did you mean" not in text:
         return _missing(error) or text
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        return f"{' '.join(error.unused_tokens)}: is more than the command takes; quote a path that has spaces."
     return text
 
 

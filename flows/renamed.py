@@ -70,8 +70,8 @@ def current_flag(flag: str, configs: Mapping[str, type[BaseModel]]) -> str | Non
     model = configs.get(prefix + dot)
     if model is None or not flag.startswith("--"):
         return None
-    for negation in ("", "no-"):
-        name = current_key(word.removeprefix(negation).replace("-", "_"), model)
-        if name is not None and word.startswith(negation):
-            return f"--{prefix}{dot}{negation}{name}".replace("_", "-")
-    return None
+    if name := current_key(word.replace("-", "_"), model):
+        return f"--{prefix}{dot}{name}".replace("_", "-")
+    name = current_key(word.removeprefix("no-").replace("-", "_"), model)
+    is_switch = name is not None and model.model_fields[name].annotation is bool
+    return f"--{prefix}{dot}no-{name}".replace("_", "-") if is_switch else None

@@ -141,7 +141,10 @@ def _find_synset_images(config: ImagenetConfig) -> list[_SynsetImage]:
             f"{folder} contains {len(images)} images, but none in a folder named by synset (n01440764); for a flat "
             f"folder such as val, put {LABELS} into {config.path}."
         )
-    return list(_select(config, images))
+    selected = list(_select(config, images))
+    if not selected:
+        raise UserError(f"{folder} contains no image of {', '.join(config.classes)}; name other `classes`.")
+    return selected
 
 
 def _places(config: ImagenetConfig) -> Iterator[Path]:

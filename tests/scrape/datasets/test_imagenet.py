@@ -72,6 +72,8 @@ def test_classes_are_asked_for_by_any_of_their_names_or_by_synset(plain: Path, t
     assert taken("construction crane", TENCH) == {"construction crane", "tench"}
     with pytest.raises(UserError, match="No synset is called unicorn"):
         taken("unicorn")
+    with pytest.raises(UserError, match="contains no image of goldfish; name other `classes`"):
+        taken("goldfish")
 
 
 def test_every_layout_gives_the_same_keys(plain: Path, tmp_path: Path) -> None:
