@@ -62,7 +62,7 @@ class Project(StageConfig):
         for name in sources:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}", name) or name != name.rstrip(" ."):
                 raise ValueError(
-                    f"{name!r} names a folder, so it may have letters, digits, spaces, dots, dashes and underscores "
+                    f"{name!r} names a folder, so it may have the letters a to z, digits, spaces, dots, dashes and underscores "
                     "only, at most 64, and begins with a letter or digit"
                 )
         if len({name.lower() for name in sources}) < len(sources):
@@ -131,6 +131,8 @@ def load_project(path: Path | str) -> Project:
         lines = [*_too_new(version), *error_lines(error, Project)]
         raise UserError("\n".join(f"{file}: {line}" for line in lines)) from None
     project = with_absolute_paths(project, file.absolute().parent)
+    if project.workspace.exists() and not project.workspace.is_dir():
+        raise UserError(f"{file}: workspace: {project.workspace} is a file; name a folder.")
     errors = list(missing_paths(project)) or list(dict.fromkeys(model_errors(project)))
     if errors:
         raise UserError("\n".join(f"{file}: {line}" for line in errors))

@@ -72,6 +72,7 @@ WRONG = [
     (("choose", "min_similarity"), 0.3, "choose.min_similarity: needs scores; write a score section, or leave it out"),
     (("train", "epochs"), "many", "train.epochs: should be a valid integer, unable to parse string as an integer, not"),
     (("workspace",), None, "workspace: is missing"),
+    (("workspace",), "project.yaml", "workspace: {folder}/project.yaml is a file; name a folder."),
 ]
 
 
