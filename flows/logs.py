@@ -61,10 +61,16 @@ def log_to_file(folder: Path | None, config: "BaseModel | None" = None) -> Itera
     Args:
         folder: made where it is missing; None: nothing is written.
         config: what is to be done, which stands in the head too.
+
+    Raises:
+        UserError: a file is where the folder, or one above it, is to be.
     """
     if folder is None:
         yield
         return
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is a file; name a folder.")
     handler = _FileHandler(folder / time.strftime("%Y-%m-%d_%H-%M-%S.log"))
     with _warnings_shown(), _attached(handler, logging.INFO):
         _log_head(config)

@@ -127,8 +127,8 @@ def _list_files(collection: Collection, config: FolderConfig) -> tuple[list[List
     """Lists the images, and returns the captions of kohya's JSON if the config asks for them."""
     if collection.root.resolve().is_relative_to(config.path.resolve()):
         raise UserError(
-            f"{config.path} contains the workspace {collection.root}, so it would take in its own output; "
-            "move the workspace out of it, or name a folder inside it."
+            f"{config.path} contains the collection {collection.root}, so it would take in its own output; "
+            "put the collection (in a project, the workspace) elsewhere, or name a folder inside it."
         )
     uses_sidecars = config.caption is None and config.captions in ("auto", "names", "sidecars")
     sidecars = SIDECARS if uses_sidecars else ()

@@ -126,6 +126,7 @@ def test_every_field_of_a_config_is_a_flag_that_says_what_it_does(
         (["dreambooth", "a", "b", "--batch", "4"], "--batch is called --sample-batch-size now."),
         (["show", "a", "--picture", "b"], "--picture is called --image now."),
         (["train", "a", "b", "--no-flip"], "Unknown option: --no-flip."),
+        (["ingest", "folder", __file__, "--path", "."], f"{__file__} is a file; name a folder."),
         (["plan", "my", "project.yaml"], "project.yaml: is more than the command takes; quote a path that has spaces."),
         (["choose", "--training"], "There is no collection to choose from; name one that is to be learned."),
         (["fliter"], 'Unknown command "fliter". Did you mean "filter"?'),
