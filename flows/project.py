@@ -62,8 +62,8 @@ class Project(StageConfig):
         for name in sources:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}", name) or name != name.rstrip(" ."):
                 raise ValueError(
-                    f"{name!r} names a folder, so it may have the letters a to z, digits, spaces, dots, dashes and underscores "
-                    "only, at most 64, and begins with a letter or digit"
+                    f"{name!r} names a folder, so it may have the letters a to z, digits, spaces, dots, dashes and "
+                    "underscores only, at most 64, and begins with a letter or digit"
                 )
         if len({name.lower() for name in sources}) < len(sources):
             raise ValueError("two names differ in capitals only, which is one folder on many systems")
