@@ -1,6 +1,6 @@
 """Resolves the paths in a project, and checks that they exist, before any work begins.
 
-Which fields hold paths is told by their types and by the PathKind in their metadata.
+The types of fields, and the PathKind in their metadata, say which of them hold paths.
 """
 
 import glob

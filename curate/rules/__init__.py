@@ -16,7 +16,7 @@ RULES: list[Rule] = [
     DUPLICATE,
     NEAR_DUPLICATE,
 ]
-"""In order: each sees only what those before it kept, and the first that an image breaks is the one it is told of."""
+"""In order: each sees only what those before it kept, and the first that an image breaks is its choice."""
 
 
 def explain_choice(config: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:

@@ -86,7 +86,7 @@ def ingest_folder(
         collection: the collection to fill.
         config: the folder, and where its captions are.
         read_caption: finds the caption of an image, in a sidecar or its name.
-        progress: is told the images that are done.
+        progress: called with the number of images done.
         parts: only these; None: all.
 
     Raises:

@@ -119,7 +119,7 @@ def ingest(
         config: config of the source.
         recipes: part → recipe, of all parts.
         read_part: reads the images of a part.
-        progress: is told the images that are done.
+        progress: called with the number of images done.
         parts: only these; None: all.
 
     Returns:

@@ -28,7 +28,7 @@ def ingest_laion(
     Args:
         collection: the collection to fill.
         config: which rows of the index become candidates.
-        progress: is told the rows that were read.
+        progress: called with the number of rows read.
         parts: ignored, as the candidates are written in one piece.
     """
     return filter_laion(collection, config, progress)

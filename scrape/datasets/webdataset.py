@@ -153,7 +153,7 @@ def read_shard(shard: Path, on_damage: Callable[[str], None]) -> list[Sample]:
 
     Args:
         shard: the tar file.
-        on_damage: is told what can't be read; the rest is read.
+        on_damage: called with what can't be read; the rest is read.
     """
     members = _read_members(shard, on_damage)
     rows = _read_table(shard, on_damage)

@@ -53,7 +53,7 @@ def select_rows(
         indexes: the index.
         config: which rows are selected.
         folder: where temporary files are written.
-        progress: is told the rows that were read.
+        progress: called with the number of rows read.
 
     Raises:
         UserError: the index lacks a column, can't be read, or a regular expression is wrong.

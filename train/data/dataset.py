@@ -109,7 +109,7 @@ def read_dataset(
         bucket_reso_steps: bucket sides are multiples of this, in pixels.
         num_workers: threads that read headers.
         upscale: whether to enlarge small images; else they get the buckets of a lower resolution.
-        progress: is told how many headers were read.
+        progress: called with the number of headers read.
 
     Raises:
         UserError: the training folder can't be read, or none of its images can take part.

@@ -67,7 +67,7 @@ class LatentCache:
         Args:
             samples: the samples.
             num_workers: threads that read and decode images.
-            progress: is told how many images were read, then how many were encoded.
+            progress: called with the number of images read, then of those encoded.
             views: lists the views of a sample.
 
         Returns:

@@ -47,7 +47,7 @@ class TensorStore:
 
         Args:
             keys: the entries that the caller needs.
-            progress: is told how many shards were looked through.
+            progress: called with the number of shards looked through.
 
         Raises:
             UserError: another process is filling the folder, or it can't be written.
