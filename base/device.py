@@ -1,7 +1,7 @@
 """The device that models run on: the config field that names it, and what torch makes of the name."""
 
 import re
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -26,6 +26,10 @@ DeviceName = Annotated[
     Field(description="auto, cpu, cuda, cuda:1 or mps; auto: a GPU if there is one."),
 ]
 """The field `device` of a config, which means the same in all stages."""
+
+
+PrecisionName = Literal["auto", "fp32", "bf16"]
+"""Values of the field `precision` of a config; each says what auto is."""
 
 
 def prepare_device(name: str) -> str:

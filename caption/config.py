@@ -1,16 +1,14 @@
 """Config of the caption stage, and of the edits of captions."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import regex
 from pydantic import Field, field_validator, model_validator
 
 from dreamloom.base.clip_config import ClipConfig
-from dreamloom.base.device import DeviceName
+from dreamloom.base.device import DeviceName, PrecisionName
 from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, PathKind, Recipe, StageConfig
 from dreamloom.scrape.collection import CaptionKind
-
-Precision = Literal["auto", "fp32", "bf16"]
 
 PLACEHOLDER = regex.compile(r"\{(\w*)\}")
 """A place in an edit's template: {caption} or {source}."""
@@ -132,7 +130,7 @@ class CaptionConfig(StageConfig):
     )
     num_workers: Annotated[int, NO_RECIPE, _SPEED] = Field(4, ge=1, le=64, description="Threads that decode images.")
     device: Annotated[DeviceName, _SPEED] = "auto"
-    precision: Annotated[Precision, GENERATION, _MODEL] = Field(
+    precision: Annotated[PrecisionName, GENERATION, _MODEL] = Field(
         "auto",
         description="Arithmetic of the captioning model; auto: bf16 where the GPU or processor computes in it, else "
         "fp32.",

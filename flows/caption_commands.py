@@ -28,6 +28,7 @@ SHOWN = 20
 app = App(
     name="caption",
     help="Caption images that came without a caption to keep; or convert or edit captions.",
+    usage="Usage: dreamloom caption [OPTIONS] COLLECTION\n       dreamloom caption COMMAND",
     help_formatter=HelpPage(f"{__name__}:caption"),
 )
 app.default(caption)

@@ -27,7 +27,7 @@ def _command(kind: SourceKind[Any]) -> Callable[..., None]:
         run_step(IngestStep(collection_at(collection), kind, config))
 
     ingest.__annotations__["config"] = Annotated[kind.config, FLAGS]
-    ingest.__doc__ = f"{kind.help}\n\nParameters\n----------\ncollection\n    The collection to fill.\n"
+    ingest.__doc__ = f"{kind.help}\n\nParameters\n----------\ncollection\n    Folder of the collection to fill.\n"
     return ingest
 
 

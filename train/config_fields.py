@@ -1,10 +1,10 @@
 """Config fields that several configs of train have, declared once so that they mean the same in each."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
-from dreamloom.base.device import DeviceName
+from dreamloom.base.device import DeviceName, PrecisionName
 from dreamloom.base.stage import NO_RECIPE, Group
 
 DATA, EVALUATION, HARDWARE = Group("Data and buckets"), Group("Evaluation"), Group("Precision and hardware")
@@ -28,7 +28,7 @@ PadColor = Annotated[
     DATA,
 ]
 Precision = Annotated[
-    Literal["auto", "fp32", "bf16"],
+    PrecisionName,
     Field(description="Arithmetic; auto: bf16 on a GPU that supports it, else fp32."),
     HARDWARE,
 ]

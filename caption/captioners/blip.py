@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from dreamloom.base.cpu import has_bf16
-from dreamloom.base.device import prepare_device
+from dreamloom.base.device import PrecisionName, prepare_device
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import fingerprint
 from dreamloom.caption.captioners.captioner import CaptionerFamily, GeneratedCaption
-from dreamloom.caption.config import CaptionConfig, Precision
+from dreamloom.caption.config import CaptionConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -183,7 +183,7 @@ BLIP = CaptionerFamily(tuple(_CLASS_PREFIXES), load_blip, unload_blip)
 
 
 @lru_cache(maxsize=1)
-def _load(name: str, device: str, precision: Precision, _content: str) -> LoadedBlip:
+def _load(name: str, device: str, precision: PrecisionName, _content: str) -> LoadedBlip:
     torch_device = prepare_device(device)
     import torch
     import transformers
