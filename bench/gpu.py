@@ -43,6 +43,7 @@ from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.data.loader import BatchLoader, LoadedBatch
 from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.data.text_cache import TextCache
+from dreamloom.train.loop.distributed import SINGLE_PROCESS
 from dreamloom.train.loop.trainer import Trainer
 from dreamloom.train.model.checkpoint_file import make_clip_tokenizer
 from dreamloom.train.model.device import choose_device, peak_memory
@@ -136,7 +137,9 @@ def measure(row: str, batch: int, steps: int, tiny: bool, compiled: bool) -> dic
     texts = TextCache(model, None, frozen=True)
     texts.add(CaptionBuilder(config).fixed_captions(data.samples))
     schedule = BatchSchedule(data, config)
-    groups = BatchLoader(data, latents, texts, config, pin=device.type == "cuda").steps(schedule.batches_after(0))
+    groups = BatchLoader(data, latents, texts, config, pin=device.type == "cuda").steps(
+        map(SINGLE_PROCESS.shard, schedule.steps_after(0))
+    )
     flops = count_flops(model, next(groups)[0]) if tiny else IMAGE_FLOPS
     step = ours(model, schedule, config) if row == "ours" else plain(model, ROWS[row])
     if device.type == "cuda":

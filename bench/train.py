@@ -40,6 +40,7 @@ from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.data.loader import BatchLoader
 from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.data.text_cache import TextCache
+from dreamloom.train.loop.distributed import SINGLE_PROCESS
 from dreamloom.train.loop.trainer import Trainer
 from dreamloom.train.model.model import Model, load_model
 
@@ -160,7 +161,9 @@ def ours(data: Dataset, config: TrainConfig, place: Path, clock: Clock) -> Turn:
     latents, texts = fill_caches(model, data, config, place / "latents")
     schedule = BatchSchedule(data, config)
     trainer = Trainer(model, schedule.num_images, config)
-    groups = BatchLoader(data, latents, texts, config, pin=False).steps(schedule.batches_after(0))
+    groups = BatchLoader(data, latents, texts, config, pin=False).steps(
+        map(SINGLE_PROCESS.shard, schedule.steps_after(0))
+    )
 
     def turn(steps: int) -> None:
         for _ in range(steps):

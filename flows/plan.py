@@ -103,6 +103,8 @@ def training_rows(plan: Plan) -> Rows:
             "images": folder.images,
             "multiply": float(folder.multiply),
             "shown per epoch": float(folder.images_per_epoch),
+            "asked": f"{folder.share_asked:.1%}",
+            "shown in the run": f"{folder.shown:,} ({folder.share_shown:.1%})",
         }
         for folder in plan.folders
     ]
@@ -116,7 +118,7 @@ def bucket_rows(plan: Plan) -> Rows:
             "bucket": f"{bucket.size[0]} × {bucket.size[1]}",
             "images": bucket.images,
             "batches": bucket.batches,
-            "repeats to fill": bucket.filled,
+            "in mixed batches": bucket.mixed,
         }
         for bucket in plan.buckets
     ]

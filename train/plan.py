@@ -11,6 +11,17 @@ from dreamloom.train.data.dataset import Dataset, Problem, Sample, read_dataset,
 from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.model.memory import estimate_memory
 
+MANY_FORWARD_PASSES = 1.5
+"""Forward passes per batch from which a run is told that rare shapes slow it down."""
+
+
+def mixed_batches_note(forward_passes: float) -> str:
+    """Tells that rare shapes slow a run down, and how to mend it."""
+    return (
+        f"Many shapes have too few images for a whole batch, so a batch takes {forward_passes:.1f} forward passes on "
+        "average; nothing is repeated, but it is slower: crop images to fewer shapes, or lower batch_size."
+    )
+
 
 @dataclass(frozen=True)
 class FolderPlan:
@@ -22,6 +33,12 @@ class FolderPlan:
     multiply: Fraction
     images_per_epoch: Fraction
     """Average number of images per epoch: the sum of their multiplies. Fractions carry over to later epochs."""
+    share_asked: float
+    """Share of all images shown that `images_per_epoch` asks for."""
+    shown: int
+    """Images that the run shows of it, each as often as it is shown."""
+    share_shown: float
+    """Share of all images shown that these are."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +49,9 @@ class BucketPlan:
     images: int
     """Images in the bucket."""
     batches: int
-    filled: int
-    """Places in its last batch that are filled with repeated images."""
+    """Whole batches of it."""
+    mixed: int
+    """Images left over, which share batches with other buckets in smaller forward passes."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +66,12 @@ class Plan:
     """Images that take no part, and why."""
     enlarged: int
     """Images smaller than their bucket."""
-    batches_first_epoch: int
     epochs: int
     """Epochs begun."""
     total_images: int
     """Images shown in the whole run, counting repeats."""
-    filled: int
-    """How many of these fill up a batch."""
+    forward_passes: float
+    """Forward passes per `batch_size` images: above 1 where buckets leave too few images for whole batches."""
     steps: int
     """Optimizer steps of the whole run."""
     seconds: float | None
@@ -72,12 +89,8 @@ class Plan:
             notes.append(f"{len(self.problems):,} would take no part: {summarize_problems(self.problems, 10)}.")
         if self.enlarged:
             notes.append(f"{self.enlarged:,} would be enlarged to fill a larger bucket; see upscale.")
-        notes += [
-            f"The bucket {bucket.size[0]}×{bucket.size[1]} has too few images ({bucket.images}) for its batch, so "
-            f"{bucket.filled} places repeat some; add images of that shape, or lower batch_size."
-            for bucket in self.buckets
-            if bucket.filled > bucket.images
-        ]
+        if self.forward_passes >= MANY_FORWARD_PASSES:
+            notes.append(mixed_batches_note(self.forward_passes))
         if self.memory and self.preset and self.memory > int(self.preset.removesuffix("gb")) * 2**30:
             notes.append(
                 f"That is more than a GPU of {self.preset} has; remove some of the settings beside the preset."
@@ -100,15 +113,14 @@ def plan(folder: Path, config: TrainConfig, images_per_second: float | None = No
     schedule = BatchSchedule(dataset, config)
     memory = estimate_memory(config)
     return Plan(
-        folders=_plan_folders(dataset),
+        folders=_plan_folders(dataset, schedule),
         buckets=_plan_buckets(dataset, schedule),
         captions=tuple((sample.name, sample.caption) for sample in dataset.samples),
         problems=dataset.problems,
         enlarged=sum(upscale_factor(sample.size, sample.bucket) > 1 for sample in dataset.samples),
-        batches_first_epoch=schedule.epoch_ends[0],
         epochs=len(schedule.epoch_ends),
         total_images=schedule.num_images,
-        filled=schedule.num_filled,
+        forward_passes=schedule.mean_forward_passes(),
         steps=schedule.num_steps,
         seconds=schedule.num_images / images_per_second if images_per_second else None,
         memory=memory.total if memory else None,
@@ -116,26 +128,29 @@ def plan(folder: Path, config: TrainConfig, images_per_second: float | None = No
     )
 
 
-def _plan_folders(dataset: Dataset) -> tuple[FolderPlan, ...]:
+def _plan_folders(dataset: Dataset, schedule: BatchSchedule) -> tuple[FolderPlan, ...]:
     samples: dict[int, list[Sample]] = defaultdict(list)
     for sample in dataset.samples:
         samples[sample.folder_index].append(sample)
+    per_epoch = {index: sum((s.settings.multiply for s in members), Fraction(0)) for index, members in samples.items()}
+    total = sum(per_epoch.values(), Fraction(0))
+    shown = schedule.shown_by_folder()
     return tuple(
-        FolderPlan(folder.name, len(members), folder.multiply, sum((s.settings.multiply for s in members), Fraction(0)))
+        FolderPlan(
+            folder.name,
+            len(samples[index]),
+            folder.multiply,
+            per_epoch[index],
+            float(per_epoch[index] / total),
+            shown[index],
+            shown[index] / schedule.num_images,
+        )
         for index, folder in enumerate(dataset.folders)
-        if (members := samples[index])
+        if index in samples
     )
 
 
 def _plan_buckets(dataset: Dataset, schedule: BatchSchedule) -> tuple[BucketPlan, ...]:
-    batches = schedule.epoch_batches(0)
     images = Counter(sample.bucket for sample in dataset.samples)
-    return tuple(
-        BucketPlan(
-            size,
-            images[size],
-            sum(batch.bucket == size for batch in batches),
-            sum(batch.num_filled for batch in batches if batch.bucket == size),
-        )
-        for size in schedule.buckets
-    )
+    epoch = schedule.count_epoch(0)
+    return tuple(BucketPlan(size, images[size], *epoch[size]) for size in schedule.buckets)

@@ -30,14 +30,25 @@ def test_a_plan_counts_what_the_run_will_do(tmp_path: Path) -> None:
         ("ground", 30, Fraction(3)),
         ("own", 6, 6),
     ]
-    assert [(b.size, b.images, b.batches, b.filled) for b in planned.buckets] == [
+    assert [(b.size, b.images, b.batches, b.mixed) for b in planned.buckets] == [
         ((64, 64), 35, 2, 0),
-        ((128, 32), 1, 1, 3),
+        ((128, 32), 1, 0, 1),
     ]
-    assert (planned.batches_first_epoch, planned.epochs, planned.total_images, planned.filled) == (3, 3, 36, 9)
-    assert (planned.steps, planned.enlarged, planned.seconds) == (5, 30, 18)
-    assert (
-        len(planned.notes) == 2 and planned.notes[0].startswith("30 would be enlarged") and "128×32" in planned.notes[1]
+    assert (planned.epochs, planned.total_images) == (3, 27)
+    assert [(f.share_asked, f.shown, f.share_shown) for f in planned.folders] == [
+        (3 / 9, 9, 9 / 27),
+        (6 / 9, 18, 18 / 27),
+    ]
+    assert (planned.steps, planned.enlarged, planned.seconds) == (4, 30, 13.5)
+    assert len(planned.notes) == 1 and planned.notes[0].startswith("30 would be enlarged")
+
+
+def test_a_plan_tells_that_rare_shapes_slow_a_run_down(tmp_path: Path) -> None:
+    for side in (32, 48, 64, 80, 96, 128):
+        fill(tmp_path / "own", 1, (side, 4096 // side // 16 * 16))
+    planned = plan(tmp_path, TrainConfig(resolution=64, bucket_reso_steps=16, batch_size=4))
+    assert planned.forward_passes > 2 and any(
+        "smaller forward passes" in n or "forward passes" in n for n in planned.notes
     )
 
 

@@ -20,8 +20,10 @@ WAITS = {"item", "cpu", "numpy", "tolist", "synchronize", "nonzero"}
 """Methods of a tensor for which the host waits until the device has come so far."""
 
 BESIDE_THE_STEP = {
-    "data.schedule.BatchSchedule.epoch_batches",  # numpy arrays, which no device computes
-    "data.schedule.BatchSchedule._of_group",
+    "data.schedule.BatchSchedule._slot",  # numpy arrays, which no device computes
+    "data.schedule.BatchSchedule._epoch_parts",
+    "data.schedule.BatchSchedule._sample_epoch",
+    "data.schedule.BatchSchedule._split",
     "data.crops.CropPlanner.choose_views",
     "data.captions.CaptionBuilder.build",
     "data.captions.shuffle_tags",

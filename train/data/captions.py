@@ -25,14 +25,13 @@ class CaptionBuilder:
         """Lists the captions that are known before the run: the empty one, and those without shuffled tags."""
         return ["", *(sample.caption for sample in samples if not self._shuffles_tags(sample))]
 
-    def build(self, samples: Sequence[Sample], first_index: int) -> list[str]:
+    def build(self, samples: Sequence[Sample], indices: Sequence[int]) -> list[str]:
         """Builds the captions of samples.
 
         Args:
             samples: a batch.
-            first_index: the run's index of the first sample; the others follow it.
+            indices: the run's index of each.
         """
-        indices = range(first_index, first_index + len(samples))
         draws = uniform(self.dropout_key, np.array(indices)).tolist()
         return [
             "" if draw < self._dropout_rate(sample) else self._caption(sample, index)

@@ -62,14 +62,13 @@ class CropPlanner:
         flips = [flipped for flipped, shown in ((False, flip_p < 1), (True, flip_p > 0)) if shown]
         return [self._view(sample, number, flipped) for number in range(self.num_crops) for flipped in flips]
 
-    def choose_views(self, samples: Sequence[Sample], first_index: int) -> list[View]:
+    def choose_views(self, samples: Sequence[Sample], indices: Sequence[int]) -> list[View]:
         """Chooses the view of each sample: a function of the seed and the sample's index.
 
         Args:
             samples: a batch.
-            first_index: the run's index of the first sample; the others follow it.
+            indices: the run's index of each.
         """
-        indices = np.arange(first_index, first_index + len(samples))
         flip_p = np.array([self._flip_p(sample) for sample in samples])
         flipped = (uniform(self.flip_key, indices) < flip_p).tolist()
         numbers = (uniform(self.crop_key, indices) * self.num_crops).astype(int).tolist()

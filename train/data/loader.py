@@ -1,6 +1,7 @@
 """Batches as tensors, prepared a few ahead of the step that takes them."""
 
-from collections.abc import Generator, Iterable, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -27,16 +28,23 @@ class LoadedBatch:
     """Mean and standard deviation of the images' latents, float16 [B, 2, C, h, w]."""
     text: Tensor
     """See `dreamloom.train.data.text_cache.TextCache.get`."""
+    indices: Tensor
+    """The run's index of each image, int64 [B]."""
     loss_scales: Tensor
-    """The factors of the images' losses, float32 [B]."""
+    """The factors of the images' losses, float32 [B]; 0 for padding."""
     loss_mask: Tensor | None
     """Which pixels of the latents count, 0 or 1, float32 [B, h, w]; None: all."""
 
     def pinned(self) -> "LoadedBatch":
         """Copies the batch to pinned memory, from which a GPU fetches it while the CPU goes on."""
-        loss_mask = None if self.loss_mask is None else self.loss_mask.pin_memory()
-        tensors = (self.posteriors.pin_memory(), self.text.pin_memory(), self.loss_scales.pin_memory())
-        return LoadedBatch(self.batch, *tensors, loss_mask)
+        return LoadedBatch(
+            self.batch,
+            self.posteriors.pin_memory(),
+            self.text.pin_memory(),
+            self.indices.pin_memory(),
+            self.loss_scales.pin_memory(),
+            None if self.loss_mask is None else self.loss_mask.pin_memory(),
+        )
 
 
 class BatchLoader:
@@ -61,21 +69,30 @@ class BatchLoader:
         self.pin = pin
         self.crop_planner, self.caption_builder = CropPlanner(config), CaptionBuilder(config)
 
-    def steps(self, batches: Iterable[Batch]) -> Generator[list[LoadedBatch]]:
+    def steps(self, steps: Iterable[Sequence[Batch]]) -> Generator[list[LoadedBatch]]:
         """Loads the batches of each optimizer step, in threads."""
-        loaded = map_ordered(self._load, batches, self.config.num_workers, 2 * self.config.num_workers)
-        while step := list(islice(loaded, self.config.gradient_accumulation_steps)):
-            yield step
+        sizes: deque[int] = deque()
+
+        def batches() -> Iterator[Batch]:
+            for step in steps:
+                sizes.append(len(step))
+                yield from step
+
+        loaded = map_ordered(self._load, batches(), self.config.num_workers, 2 * self.config.num_workers)
+        for first in loaded:
+            yield [first, *islice(loaded, sizes.popleft() - 1)]
 
     def _load(self, batch: Batch) -> LoadedBatch:
         samples = [self.samples[sample_id] for sample_id in batch.sample_ids]
-        views = self.crop_planner.choose_views(samples, batch.first_index)
+        views = self.crop_planner.choose_views(samples, batch.indices)
         latents = [self.latent_cache.get(sample, view) for sample, view in zip(samples, views, strict=True)]
         posteriors = torch.stack(latents)
-        text = self.text_cache.get(self.caption_builder.build(samples, batch.first_index))
+        text = self.text_cache.get(self.caption_builder.build(samples, batch.indices))
+        indices = torch.tensor(batch.indices)
         loss_scales = torch.tensor([sample.settings.loss_scale for sample in samples], dtype=torch.float32)
+        loss_scales[len(samples) - batch.padding :] = 0
         mask = loss_masks(samples, views, posteriors) if self.config.pad_color else None
-        loaded = LoadedBatch(batch, posteriors, text, loss_scales, mask)
+        loaded = LoadedBatch(batch, posteriors, text, indices, loss_scales, mask)
         return loaded.pinned() if self.pin else loaded
 
 

@@ -26,6 +26,8 @@ class FolderSampler:
 
     name: str
     """Names the order of its passes."""
+    folder_index: int
+    """Which of the dataset's folders it is."""
     sample_ids: tuple[int, ...]
     """In order of name."""
     multiply: Fraction

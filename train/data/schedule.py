@@ -1,4 +1,13 @@
-"""The batches of a run: images of one bucket each, in an order that depends on the seed only."""
+"""Which images each optimizer step shows: a function of the seed only, so any step can be computed at any time.
+
+The images of all epochs form one stream. An epoch adds exactly the images that its samplers choose, and every optimizer
+step takes exactly `batch_size × gradient_accumulation_steps` images of the stream. So no image is repeated to fill a
+batch, and none is left out; only the last step of a run may be smaller.
+
+A forward pass takes images of one bucket. What is left of an epoch's buckets after the whole batches goes into mixed
+slots: several smaller forward passes in the place of one batch, in which each image has the weight that it has in a
+whole batch. A slot may span the border of two epochs.
+"""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -6,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from itertools import islice
+from math import floor
 
 import numpy as np
 
@@ -13,25 +24,50 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.buckets import Size
 from dreamloom.train.data.dataset import Dataset, Sample
-from dreamloom.train.data.sampler import FolderSampler, SampleIds, sample_epoch
+from dreamloom.train.data.sampler import FolderSampler, SampleIds
 from dreamloom.train.diffusion.rng import permutation, stream_key
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images that go through the model together: of one bucket, and of one batch_id."""
+    """Images that go through the model in one forward pass: of one bucket, and of one batch_id."""
 
     bucket: Size
-    sample_ids: tuple[int, ...]
-    """Places in the dataset; the last `num_filled` of them were not sampled for the epoch, but fill the batch up."""
     batch_id: str
-    num_filled: int
-    first_index: int
-    """The run's index of its first image: the images seen before it. The other images follow."""
+    sample_ids: tuple[int, ...]
+    """Places in the dataset."""
+    indices: tuple[int, ...]
+    """The run's index of each image: the images seen before it. All randomness of an image derives from its index."""
+    padding: int = 0
+    """How many images at the end have no weight, and only keep the batch's shape."""
+
+    def part(self, begin: int, end: int) -> "Batch":
+        """Returns the images from one place to another."""
+        return replace(self, sample_ids=self.sample_ids[begin:end], indices=self.indices[begin:end])
+
+    def padded(self, size: int) -> "Batch":
+        """Repeats the last image, without weight, until there are `size` of them."""
+        more = size - len(self.sample_ids)
+        sample_ids, indices = self.sample_ids[-1:] * more, self.indices[-1:] * more
+        return replace(self, sample_ids=self.sample_ids + sample_ids, indices=self.indices + indices, padding=more)
+
+
+Slot = tuple[Batch, ...]
+"""`batch_size` images: one batch, or several smaller ones of different buckets. A run's last slot may hold fewer."""
+Step = tuple[Slot, ...]
+"""The `gradient_accumulation_steps` slots of an optimizer step. A run's last step may hold fewer."""
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Images of one group that have no index yet."""
+
+    group: int
+    sample_ids: SampleIds
 
 
 class BatchSchedule:
-    """All batches of a run. One number says where a run stands, the images seen; any batch can be computed any time.
+    """All steps of a run. One number says where a run stands, the images seen; any step can be computed any time.
 
     Args:
         dataset: what is trained on.
@@ -42,17 +78,17 @@ class BatchSchedule:
     """
 
     def __init__(self, dataset: Dataset, config: TrainConfig) -> None:
-        """Groups the dataset's samples by bucket and batch_id, and counts the batches."""
+        """Groups the dataset's samples by bucket and batch_id, and counts the images of each epoch."""
         self.batch_size = config.batch_size
+        self.step_size = config.batch_size * config.gradient_accumulation_steps
         self.seed = config.seed
         self.epochs = config.epochs
-        self.gradient_accumulation_steps = config.gradient_accumulation_steps
-        self.max_train_steps = config.max_train_steps
+        self.max_images = config.max_train_steps * self.step_size if config.max_train_steps else None
         self.samplers = make_samplers(dataset)
         self.groups = sorted({_group(sample) for sample in dataset.samples})
         numbers = {group: number for number, group in enumerate(self.groups)}
         self.group_of = np.array([numbers[_group(sample)] for sample in dataset.samples], np.int64)
-        if not self.num_batches:
+        if not self.num_images:
             raise UserError(f"The multiplies are so small that {self.epochs} epochs show nothing; raise one of them.")
 
     @property
@@ -62,119 +98,204 @@ class BatchSchedule:
 
     @cached_property
     def epoch_ends(self) -> list[int]:
-        """For each epoch that begins, the batches of the run up to its end; max_train_steps may cut the last short."""
-        whole = all(sampler.multiply.denominator == 1 for sampler in self.samplers)  # then all epochs are of one length
+        """For each epoch that begins, the images of the run up to its end; max_train_steps may cut the last short."""
         ends: list[int] = []
-        count = 0
         for epoch in range(self.epochs):
-            count = count if ends and whole else self._count_batches(epoch)
-            ends.append(count + (ends[-1] if ends else 0))
-            if self._max_batches is not None and ends[-1] >= self._max_batches:
+            ends.append(sum(sampler.epoch_span(epoch)[1] for sampler in self.samplers))
+            if self.max_images is not None and ends[-1] >= self.max_images:
+                ends[-1] = self.max_images
                 break
         return ends
 
     @property
-    def num_batches(self) -> int:
-        """Batches of the whole run."""
-        return self.epoch_ends[-1] if self._max_batches is None else min(self.epoch_ends[-1], self._max_batches)
-
-    @property
     def num_images(self) -> int:
-        """Images shown in the whole run, including those that fill batches up."""
-        return self.num_batches * self.batch_size
+        """Images shown in the whole run, each as often as it is shown."""
+        return self.epoch_ends[-1]
 
     @property
     def num_steps(self) -> int:
-        """Optimizer steps of the whole run; the last may have fewer batches than the others."""
-        return -(-self.num_batches // self.gradient_accumulation_steps)
+        """Optimizer steps of the whole run."""
+        return -(-self.num_images // self.step_size)
 
-    @property
-    def num_filled(self) -> int:
-        """Images of the whole run that only fill batches up."""
-        last = len(self.epoch_ends) - 1
-        before = self.epoch_ends[last - 1] if last else 0
-        sampled = sum(sampler.epoch_span(last - 1)[1] for sampler in self.samplers) if last else 0
-        filled_in_last = sum(batch.num_filled for batch in self.epoch_batches(last)[: self.num_batches - before])
-        return before * self.batch_size - sampled + filled_in_last
+    def shown_after(self, epoch: int) -> list[int]:
+        """Counts the images that each sampler has shown when an epoch ends.
 
-    def epoch_batches(self, epoch: int) -> list[Batch]:
-        """Computes all batches of an epoch, in order, even where max_train_steps cuts the epoch short."""
-        sample_ids = sample_epoch(self.samplers, self.seed, epoch)
-        batches = [batch for number in range(len(self.groups)) for batch in self._of_group(number, sample_ids, epoch)]
-        before = self.epoch_ends[epoch - 1] if epoch else 0
-        order = permutation(stream_key(self.seed, "batches", epoch), len(batches)).tolist()
-        batches = [batches[place] for place in order]
-        if (steps := self.gradient_accumulation_steps) > 1:
-            batches = pack_batch_ids(batches, -before % steps, steps, stream_key(self.seed, "steps", epoch))
-        return [
-            replace(batch, first_index=number * self.batch_size) for number, batch in enumerate(batches, start=before)
-        ]
+        An epoch that max_train_steps cuts short takes less of every sampler, so that over any run each has its share
+        to within one image.
+        """
+        ends = [sampler.epoch_span(epoch)[1] for sampler in self.samplers]
+        if sum(ends) == self.epoch_ends[epoch]:
+            return ends
+        begins = [sampler.epoch_span(epoch)[0] for sampler in self.samplers]
+        shares = [len(sampler.sample_ids) * sampler.multiply for sampler in self.samplers]
+        return apportion(self.num_images, shares, begins, ends)
 
-    def batches_after(self, images_seen: int) -> Iterator[Batch]:
-        """Computes the batches that are left after so many images."""
-        done = images_seen // self.batch_size
-        for epoch in range(bisect_right(self.epoch_ends, done), len(self.epoch_ends)):
-            for batch in self.epoch_batches(epoch):
-                if done * self.batch_size <= batch.first_index < self.num_images:
-                    yield batch
+    def shown_by_folder(self) -> dict[int, int]:
+        """Counts the images that the whole run shows of each folder of the dataset, by its index."""
+        shown: dict[int, int] = defaultdict(int)
+        for sampler, count in zip(self.samplers, self.shown_after(len(self.epoch_ends) - 1), strict=True):
+            shown[sampler.folder_index] += count
+        return dict(shown)
 
-    @property
-    def _max_batches(self) -> int | None:
-        return self.max_train_steps * self.gradient_accumulation_steps if self.max_train_steps else None
+    def count_epoch(self, epoch: int) -> dict[Size, tuple[int, int]]:
+        """Counts, for each bucket, its whole batches in an epoch, and its images that go into mixed slots."""
+        whole: dict[Size, int] = defaultdict(int)
+        images: dict[Size, int] = defaultdict(int)
+        for part in self._epoch_parts(epoch):
+            for piece in part:
+                bucket = self.groups[piece.group][0]
+                whole[bucket] += len(piece.sample_ids) == self.batch_size
+                images[bucket] += len(piece.sample_ids)
+        return {bucket: (whole[bucket], images[bucket] - whole[bucket] * self.batch_size) for bucket in self.buckets}
 
-    def _count_batches(self, epoch: int) -> int:
-        sample_ids = np.concatenate([sampler.sample_epoch(self.seed, epoch) for sampler in self.samplers])
-        counts = np.bincount(self.group_of[sample_ids], minlength=len(self.groups))
-        return int(np.sum(-(-counts // self.batch_size)))
+    def mean_forward_passes(self) -> float:
+        """Computes how many forward passes a slot takes on average in the first epoch; 1 is the least."""
+        slots = list(islice(self._slots_after(0), max(1, self.epoch_ends[0] // self.batch_size)))
+        return sum(map(len, slots)) / len(slots)
 
-    def _of_group(self, number: int, sample_ids: SampleIds, epoch: int) -> Iterator[Batch]:
-        """The batches of a group, without their first_index."""
-        bucket, batch_id = self.groups[number]
-        sampled = sample_ids[self.group_of[sample_ids] == number]
-        short = -len(sampled) % self.batch_size
-        filled = np.concatenate([sampled, self._filling(number, sampled, short, epoch)])
-        for start in range(0, len(filled), self.batch_size):
-            num_filled = max(0, start + self.batch_size - len(sampled))
-            members = tuple(filled[start : start + self.batch_size].tolist())
-            yield Batch(bucket, members, batch_id, num_filled, first_index=0)
+    def steps_after(self, images_seen: int) -> Iterator[Step]:
+        """Computes the steps that are left after so many images, which a step has to end with."""
+        step: list[Slot] = []
+        for slot in self._slots_after(images_seen):
+            step.append(slot)
+            if len(step) * self.batch_size == self.step_size:
+                yield tuple(step)
+                step = []
+        if step:
+            yield tuple(step)
 
-    def _filling(self, number: int, sampled: SampleIds, count: int, epoch: int) -> SampleIds:
-        """Images of a group to fill its last batch: first those not in the epoch, then those not in that batch."""
-        if not count:
-            return np.empty(0, np.int64)
-        members = np.flatnonzero(self.group_of == number)
-        members = members[permutation(stream_key(self.seed, "fill", epoch, number), len(members))]
-        in_last_batch = sampled[len(sampled) // self.batch_size * self.batch_size :]
-        rank = np.isin(members, sampled).astype(int) + np.isin(members, in_last_batch)
-        ordered = members[np.argsort(rank, kind="stable")]
-        return np.resize(ordered, count)
+    def _slots_after(self, images_seen: int) -> Iterator[Slot]:
+        index = images_seen
+        pieces: list[_Piece] = []
+        for epoch in range(bisect_right(self.epoch_ends, images_seen), len(self.epoch_ends)):
+            end = self._epoch_begin(epoch)
+            for part in self._epoch_parts(epoch):
+                end += _count(part)
+                if end <= images_seen:
+                    continue
+                pieces += part
+                if _count(pieces) == self.batch_size:
+                    yield self._slot(pieces, index)
+                    index, pieces = end, []
+        if pieces:
+            yield self._slot(pieces, index)
+
+    def _slot(self, pieces: Sequence[_Piece], index: int) -> Slot:
+        """Makes a slot; pieces of one group go through the model together."""
+        members: dict[int, list[int]] = defaultdict(list)
+        for piece in pieces:
+            members[piece.group] += piece.sample_ids.tolist()
+        batches = []
+        for group, sample_ids in members.items():
+            indices = tuple(range(index, index + len(sample_ids)))
+            batches.append(Batch(*self.groups[group], tuple(sample_ids), indices))
+            index += len(sample_ids)
+        return tuple(batches)
+
+    def _epoch_begin(self, epoch: int) -> int:
+        return self.epoch_ends[epoch - 1] if epoch else 0
+
+    def _epoch_parts(self, epoch: int) -> list[list[_Piece]]:
+        """An epoch's images: those that complete the slot in which it begins, whole slots, those that begin a slot."""
+        begin, end = self._epoch_begin(epoch), self.epoch_ends[epoch]
+        num_first = min(end - begin, -begin % self.batch_size)
+        num_last = (end - begin - num_first) % self.batch_size
+        whole, rest = self._split(self._sample_epoch(epoch), num_first + num_last, epoch)
+        first, rest = _take(rest, num_first)
+        slots = [[piece] for piece in whole]
+        while _count(rest) > num_last:
+            mixed, rest = _take(rest, self.batch_size)
+            slots.append(mixed)
+        order = permutation(stream_key(self.seed, "batches", epoch), len(slots)).tolist()
+        return [first, *self._pack([slots[place] for place in order], begin + num_first, epoch), rest]
+
+    def _pack(self, slots: list[list[_Piece]], begin: int, epoch: int) -> list[list[_Piece]]:
+        """Puts slots of one batch_id into the same optimizer steps."""
+        per_step = self.step_size // self.batch_size
+        if per_step == 1:
+            return slots
+        batch_ids = [self.groups[slot[0].group][1] if len(slot) == 1 else "" for slot in slots]
+        first_step = -(begin // self.batch_size) % per_step
+        order = pack_batch_ids(batch_ids, first_step, per_step, stream_key(self.seed, "steps", epoch))
+        return [slots[place] for place in order]
+
+    def _sample_epoch(self, epoch: int) -> SampleIds:
+        """The images of an epoch, shuffled together."""
+        before = self.shown_after(epoch - 1) if epoch else [0] * len(self.samplers)
+        counts = np.subtract(self.shown_after(epoch), before).tolist()
+        chosen = [s.sample_epoch(self.seed, epoch)[:count] for s, count in zip(self.samplers, counts, strict=True)]
+        sample_ids = np.concatenate(chosen)
+        return sample_ids[permutation(stream_key(self.seed, "epoch", epoch), len(sample_ids))]
+
+    def _split(self, sample_ids: SampleIds, min_rest: int, epoch: int) -> tuple[list[_Piece], list[_Piece]]:
+        """Splits an epoch into whole batches of one group, and the rest of each group, in random order.
+
+        At least `min_rest` images are in the rest; a whole batch is added to it where they would be fewer.
+        """
+        groups = self.group_of[sample_ids]
+        by_group = sample_ids[np.argsort(groups, kind="stable")]
+        ends = np.cumsum(np.bincount(groups, minlength=len(self.groups)))
+        whole: list[_Piece] = []
+        rest: list[_Piece] = []
+        for group, members in enumerate(np.split(by_group, ends[:-1])):
+            cut = len(members) // self.batch_size * self.batch_size
+            whole += [_Piece(group, members[at : at + self.batch_size]) for at in range(0, cut, self.batch_size)]
+            if cut < len(members):
+                rest.append(_Piece(group, members[cut:]))
+        rest = [rest[place] for place in permutation(stream_key(self.seed, "rest", epoch), len(rest)).tolist()]
+        while _count(rest) < min_rest:
+            rest.append(whole.pop())
+        return whole, rest
 
 
-def pack_batch_ids(batches: Sequence[Batch], begin: int, steps: int, key: int) -> list[Batch]:
-    """Reorders batches so that those of one batch_id share optimizer steps, as far as there are enough of them.
+def apportion(total: int, shares: Sequence[Fraction], at_least: Sequence[int], at_most: Sequence[int]) -> list[int]:
+    """Divides a total in proportion to shares, by largest remainders (Hamilton's method), within bounds for each.
 
     Args:
-        batches: in their order.
-        begin: the first place at which an optimizer step begins.
-        steps: batches per optimizer step.
-        key: names the choice of the optimizer steps that are filled with one batch_id.
+        total: at least the sum of `at_least`, and at most that of `at_most`.
+        shares: what to divide by, of any sum.
+        at_least: the least of each.
+        at_most: the most of each.
     """
-    begins = range(begin, len(batches) - steps + 1, steps)
+    quotas = [total * share / sum(shares, Fraction(0)) for share in shares]
+    counts = [min(max(floor(q), low), high) for q, low, high in zip(quotas, at_least, at_most, strict=True)]
+    while missing := total - sum(counts):
+        sign = 1 if missing > 0 else -1
+        bounds = at_most if missing > 0 else at_least
+        free = [number for number, count in enumerate(counts) if count != bounds[number]]
+        farthest = max(free, key=lambda number: (sign * (quotas[number] - counts[number]), -number))
+        counts[farthest] += sign
+    return counts
+
+
+def pack_batch_ids(batch_ids: Sequence[str], begin: int, per_step: int, key: int) -> list[int]:
+    """Orders slots so that those of one batch_id share optimizer steps, as far as there are enough of them.
+
+    Args:
+        batch_ids: of each slot; empty: it has none.
+        begin: the first place at which an optimizer step begins.
+        per_step: slots per optimizer step.
+        key: names the choice of the optimizer steps that are filled with one batch_id.
+
+    Returns:
+        The slots' numbers in their new order.
+    """
+    begins = range(begin, len(batch_ids) - per_step + 1, per_step)
     by_id: dict[str, list[int]] = defaultdict(list)
-    for number, batch in enumerate(batches):
-        if batch.batch_id:
-            by_id[batch.batch_id].append(number)
+    for number, batch_id in enumerate(batch_ids):
+        if batch_id:
+            by_id[batch_id].append(number)
     runs = [
-        numbers[start : start + steps]
+        numbers[start : start + per_step]
         for numbers in by_id.values()
-        for start in range(0, len(numbers) - steps + 1, steps)
+        for start in range(0, len(numbers) - per_step + 1, per_step)
     ]
     placed: dict[int, int] = {}
     for place, run in zip(permutation(key, len(begins)), runs, strict=False):
         placed |= enumerate(run, start=begins[place])
     packed = set(placed.values())
-    others = (number for number in range(len(batches)) if number not in packed)
-    return [batches[placed[place] if place in placed else next(others)] for place in range(len(batches))]
+    others = (number for number in range(len(batch_ids)) if number not in packed)
+    return [placed[place] if place in placed else next(others) for place in range(len(batch_ids))]
 
 
 def make_samplers(dataset: Dataset) -> list[FolderSampler]:
@@ -186,9 +307,27 @@ def make_samplers(dataset: Dataset) -> list[FolderSampler]:
     for (folder_index, multiply), members in sorted(sample_ids.items()):
         folder = dataset.folders[folder_index]
         name = folder.name if multiply == folder.multiply else f"{folder.name}\0{multiply}"
-        samplers.append(FolderSampler(name, tuple(members), multiply))
+        samplers.append(FolderSampler(name, folder_index, tuple(members), multiply))
     return samplers
 
 
 def _group(sample: Sample) -> tuple[Size, str]:
     return sample.bucket, sample.settings.batch_id
+
+
+def _count(pieces: Sequence[_Piece]) -> int:
+    return sum(len(piece.sample_ids) for piece in pieces)
+
+
+def _take(pieces: Sequence[_Piece], count: int) -> tuple[list[_Piece], list[_Piece]]:
+    """Splits off the first `count` images."""
+    taken: list[_Piece] = []
+    for number, piece in enumerate(pieces):
+        if not count:
+            return taken, list(pieces[number:])
+        cut = min(count, len(piece.sample_ids))
+        taken.append(_Piece(piece.group, piece.sample_ids[:cut]))
+        count -= cut
+        if cut < len(piece.sample_ids):
+            return taken, [_Piece(piece.group, piece.sample_ids[cut:]), *pieces[number + 1 :]]
+    return taken, []

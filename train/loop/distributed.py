@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dreamloom.base import processes
 from dreamloom.base.errors import UserError
-from dreamloom.train.data.schedule import Batch
+from dreamloom.train.data.schedule import Batch, Slot, Step
 from dreamloom.train.loop.interrupt import Interrupted
 
 TIMEOUT = timedelta(days=7)
@@ -35,11 +35,22 @@ class DistributedGroup:
         """Whether this process is the one that evaluates, draws and writes."""
         return self.rank == 0
 
-    def shard(self, batch: Batch) -> Batch:
-        """Returns this process's part of a batch."""
-        size = len(batch.sample_ids) // self.world_size
-        begin = self.rank * size
-        return replace(batch, sample_ids=batch.sample_ids[begin : begin + size], first_index=batch.first_index + begin)
+    def shard(self, step: Step) -> list[Batch]:
+        """Returns this process's part of a step: an equal part of each slot, as far as it can be divided.
+
+        A process that a run's last step has no image for gets one without weight, as all have to take part.
+        """
+        batches = [part for slot in step for part in self._shard_slot(slot)]
+        return batches or [replace(step[0][0].part(0, 1), padding=1)]
+
+    def _shard_slot(self, slot: Slot) -> Iterator[Batch]:
+        count = sum(len(batch.sample_ids) for batch in slot)
+        begin, end = count * self.rank // self.world_size, count * (self.rank + 1) // self.world_size
+        for batch in slot:
+            part = batch.part(max(begin, 0), max(end, 0))
+            begin, end = begin - len(batch.sample_ids), end - len(batch.sample_ids)
+            if part.sample_ids:
+                yield part
 
     def any(self, flag: bool) -> bool:
         """Tells whether the flag is set in any process; waits for all of them."""

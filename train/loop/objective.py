@@ -85,7 +85,7 @@ class Objective:
         return NoisyBatch(noisy, timesteps, alphas_cumprod, target)
 
     def loss(self, predicted: Tensor, noisy: NoisyBatch, loss_scales: Tensor, mask: Tensor | None) -> Tensor:
-        """Computes the mean loss of the UNet's prediction, a scalar.
+        """Computes the sum of the losses of the UNet's predictions, a scalar.
 
         Args:
             predicted: [B, C, h, w].
@@ -96,7 +96,7 @@ class Objective:
         losses = formulas.sample_losses(predicted, noisy.target, self.config.huber_delta, mask) * loss_scales
         for weighting in self.weightings:
             losses = losses * weighting(self.config, self.prediction_type, noisy.alphas_cumprod)
-        return losses.mean()
+        return losses.sum()
 
     def _sample_noise(self, indices: Tensor, shape: tuple[int, ...]) -> Tensor:
         config = self.config

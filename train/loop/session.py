@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from dreamloom.train.data.crops import CropPlanner
 from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.data.loader import BatchLoader
-from dreamloom.train.data.schedule import BatchSchedule
+from dreamloom.train.data.schedule import Batch, BatchSchedule, Step
 from dreamloom.train.data.text_cache import TextCache
 from dreamloom.train.evaluate.config import as_trained
 from dreamloom.train.evaluate.evaluate import evaluation_recipe
@@ -88,7 +87,7 @@ class Session:
             self._resume()
         loggers = open_loggers(run, self.trainer.num_steps, config) if distributed.is_main else []
         self.log = MetricsLog(run if distributed.is_main else None, loggers, device)
-        self._steps = loader.steps(map(distributed.shard, self.schedule.batches_after(self.trainer.images_seen)))
+        self._steps = loader.steps(map(self._shard, self.schedule.steps_after(self.trainer.images_seen)))
 
     @property
     def is_finished(self) -> bool:
@@ -206,11 +205,17 @@ class Session:
             truncate_log(self.run, self.trainer.images_seen)
         self.history.resume(self.trainer.images_seen)
 
+    def _shard(self, step: Step) -> list[Batch]:
+        """This process's batches of a step; those that a compiled UNet takes are padded to one size."""
+        batches = self.distributed.shard(step)
+        if not self.config.compile:
+            return batches
+        return [batch.padded(self.config.batch_size // self.distributed.world_size) for batch in batches]
+
     def _explain(self, error: NonFiniteLossError) -> str:
-        accumulation_steps = self.config.gradient_accumulation_steps
-        images_before = (error.step - 1) * self.config.batch_size * accumulation_steps
-        batches = islice(self.schedule.batches_after(images_before), accumulation_steps)
-        names = sorted({self.dataset.samples[index].name for batch in batches for index in batch.sample_ids})
+        step = next(self.schedule.steps_after((error.step - 1) * self.schedule.step_size))
+        sample_ids = {sample_id for slot in step for batch in slot for sample_id in batch.sample_ids}
+        names = sorted(self.dataset.samples[sample_id].name for sample_id in sample_ids)
         checkpoints = list_checkpoints(self.run)
         return (
             f"The loss is not a number at step {error.step} (images: {', '.join(names)}); lower the learning rate or "

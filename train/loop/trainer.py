@@ -44,6 +44,7 @@ class Trainer:
         self.distributed = distributed
         self.config = config
         self.total_images = total_images
+        self.step_size = config.batch_size * config.gradient_accumulation_steps
         self.images_seen = 0
         self.precision = choose_precision(config.precision, model.device)
         self.parts = trainable_parameters(model, config)
@@ -70,29 +71,29 @@ class Trainer:
     @property
     def num_steps(self) -> int:
         """Optimizer steps so far."""
-        return -(-self.images_seen // (self.config.batch_size * self.config.gradient_accumulation_steps))
+        return -(-self.images_seen // self.step_size)
 
     def step(self, batches: Sequence[LoadedBatch]) -> None:
-        """Takes an optimizer step on some batches, each of which counts the same."""
+        """Takes an optimizer step on some batches, of which each image counts the same."""
         factor = lr_factor(self.config, self.images_seen, self.total_images)
+        images = min(self.step_size, self.total_images - self.images_seen)
         losses = []
         for batch in batches:
             with self.distributed.no_sync(self.loss_module) if batch is not batches[-1] else nullcontext():
-                loss = self.loss_module(batch) / len(batches)
+                loss = self.loss_module(batch) * (self.distributed.world_size / self.step_size)
                 torch.autograd.backward(loss)
             losses.append(loss.detach())
         gradient = nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
         self.optimizer.step(factor, self.images_seen)
-        images = sum(len(batch.loss_scales) for batch in batches) * self.distributed.world_size
         self._update_average(images)
         self.images_seen += images
-        loss = self.distributed.mean(torch.stack(losses).sum())
+        loss = self.distributed.mean(torch.stack(losses).sum()) * (self.step_size / images)
         self.window.add(self.num_steps, self.images_seen, self.optimizer.learning_rate, loss, gradient)
 
     def loss(self, batch: LoadedBatch) -> Tensor:
-        """Computes the loss of a batch, a scalar. All its randomness comes from the sample indices."""
+        """Computes the sum of a batch's losses, a scalar. All its randomness comes from the images' indices."""
         model = self.model
-        indices = torch.arange(len(batch.loss_scales), device=model.device) + batch.batch.first_index
+        indices = self._to_device(batch.indices)
         mean, deviation = self._to_device(batch.posteriors).float().unbind(1)
         sampled = mean + deviation * noise.normal(self.posterior_stream, indices, tuple(mean.shape[1:]))
         noisy = self.objective.add_noise(model.scale_latents(sampled), indices)

@@ -19,6 +19,7 @@ from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.data.loader import BatchLoader
 from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.data.text_cache import TextCache
+from dreamloom.train.loop.distributed import SINGLE_PROCESS
 from dreamloom.train.model.model import load_model
 
 CPU = torch.device("cpu")
@@ -222,7 +223,7 @@ def test_a_padded_images_loss_counts_inside_it_alone(vae: object, tmp_path: Path
     latent_cache.add(data.samples, 1, views=CropPlanner(config).all_views)
     text_cache = TextCache(load_model(tiny_base, CPU), None, frozen=False)
     ((batch,), *_) = BatchLoader(data, latent_cache, text_cache, config, pin=False).steps(
-        BatchSchedule(data, config).batches_after(0)
+        map(SINGLE_PROCESS.shard, BatchSchedule(data, config).steps_after(0))
     )
     assert batch.loss_mask is not None and batch.loss_mask.shape == (1, 8, 8)
     assert batch.loss_mask[0].sum(1).tolist() == [0, 0, 0, 8, 8, 0, 0, 0]
@@ -230,4 +231,7 @@ def test_a_padded_images_loss_counts_inside_it_alone(vae: object, tmp_path: Path
         data, latent_cache, text_cache, TrainConfig(resolution=32, bucket_reso_steps=32, batch_size=1), pin=False
     )
     latent_cache.add(data.samples, 1)
-    assert next(iter(whole.steps(BatchSchedule(data, config).batches_after(0))))[0].loss_mask is None
+    assert (
+        next(iter(whole.steps(map(SINGLE_PROCESS.shard, BatchSchedule(data, config).steps_after(0)))))[0].loss_mask
+        is None
+    )

@@ -3,6 +3,7 @@
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,9 +14,14 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, Sample
 from dreamloom.train.data.image import ByteRange, ImageFolder, ImageSettings, TrainingImage
 from dreamloom.train.data.sampler import sample_epoch
-from dreamloom.train.data.schedule import Batch, BatchSchedule, make_samplers, pack_batch_ids
+from dreamloom.train.data.schedule import Batch, BatchSchedule, apportion, make_samplers, pack_batch_ids
 
 BUCKETS = [(512, 512), (576, 448), (448, 576)]
+
+
+def sample(name: str, folder_index: int, multiply: Fraction, bucket: tuple[int, int]) -> Sample:
+    image = TrainingImage(name, ByteRange(Path(name)), "", ImageSettings(multiply))
+    return Sample(image, folder_index, bucket, bucket, 1)
 
 
 def dataset(folders: list[tuple[Fraction, list[int]]]) -> Dataset:
@@ -23,12 +29,22 @@ def dataset(folders: list[tuple[Fraction, list[int]]]) -> Dataset:
     samples: list[Sample] = []
     for index, (multiply, counts) in enumerate(folders):
         for bucket, count in zip(BUCKETS, counts, strict=True):
-            for _ in range(count):
-                name = f"{index}/{len(samples)}"
-                image = TrainingImage(name, ByteRange(Path(name)), "", ImageSettings(multiply))
-                samples.append(Sample(image, index, bucket, bucket, 1))
+            samples += [sample(f"{index}/{len(samples) + n}", index, multiply, bucket) for n in range(count)]
     image_folders = tuple(ImageFolder(str(index), multiply, ()) for index, (multiply, _) in enumerate(folders))
     return Dataset(image_folders, tuple(samples), ())
+
+
+def scheduled(data: Dataset, **settings: Any) -> BatchSchedule | None:
+    """The schedule of a run; None where so few images at so small a multiply show nothing."""
+    try:
+        return BatchSchedule(data, TrainConfig(**settings))
+    except UserError:
+        return None
+
+
+def batches_of(schedule: BatchSchedule) -> list[Batch]:
+    """All batches of the run, in order."""
+    return [batch for step in schedule.steps_after(0) for slot in step for batch in slot]
 
 
 KEYS = st.integers(0, 2**64 - 1)
@@ -42,69 +58,124 @@ contents = st.lists(
 )
 
 
-@given(contents, st.integers(1, 7), st.integers(0, 3))
-def test_an_epochs_batches_hold_what_was_sampled_and_the_filling_they_own_up_to(
-    folders: list[tuple[Fraction, list[int]]], batch: int, epoch: int
+@given(contents, st.integers(1, 9), st.integers(1, 3), st.integers(1, 6), st.one_of(st.none(), st.integers(1, 12)))
+def test_what_a_run_shows_is_what_was_asked(
+    folders: list[tuple[Fraction, list[int]]], batch_size: int, accumulate: int, epochs: int, max_steps: int | None
 ) -> None:
+    """Whatever the shapes, the batch, the accumulation and the length: each folder and each image to within one."""
+    settings = {"gradient_accumulation_steps": accumulate, "max_train_steps": max_steps, "epochs": epochs}
     data = dataset(folders)
-    try:
-        schedule = BatchSchedule(data, TrainConfig(batch_size=batch, epochs=4, seed=5))
-    except UserError:
-        return  # so few images at so small a multiply that nothing is shown
-    batches = schedule.epoch_batches(epoch)
-    assert all(len(b.sample_ids) == batch for b in batches)
-    assert all(data.samples[s].bucket == b.bucket for b in batches for s in b.sample_ids)
-    assert all(0 <= b.num_filled < batch for b in batches)
-    kept = Counter(s for b in batches for s in b.sample_ids[: batch - b.num_filled])
-    assert kept == Counter(sample_epoch(schedule.samplers, 5, epoch).tolist())
-
-
-@given(contents, st.integers(1, 7))
-def test_short_batches_are_filled_from_images_not_sampled_yet(
-    folders: list[tuple[Fraction, list[int]]], batch: int
-) -> None:
-    data = dataset(folders)
-    try:
-        schedule = BatchSchedule(data, TrainConfig(batch_size=batch, epochs=1))
-    except UserError:
+    schedule = scheduled(data, batch_size=batch_size, **settings)
+    if schedule is None:
         return
-    sampled = set(sample_epoch(schedule.samplers, 0, 0).tolist())
-    for short in (b for b in schedule.epoch_batches(0) if b.num_filled):
-        filling = short.sample_ids[batch - short.num_filled :]
-        members = {index for index, sample in enumerate(data.samples) if sample.bucket == short.bucket}
-        fresh = members - sampled
-        assert len(fresh & set(filling)) == min(len(fresh), short.num_filled)
+    shown = Counter(sample_id for batch in batches_of(schedule) for sample_id in batch.sample_ids)
+    by_folder = Counter(data.samples[sample_id].folder_index for sample_id in shown.elements())
+    assert dict(by_folder) == {folder: count for folder, count in schedule.shown_by_folder().items() if count}
+    whole = sum(sampler.epoch_span(epochs - 1)[1] for sampler in schedule.samplers)
+    per_epoch = sum(len(sampler.sample_ids) * sampler.multiply for sampler in schedule.samplers)
+    run_epochs = Fraction(epochs) if schedule.num_images == whole else schedule.num_images / per_epoch
+    for sampler in schedule.samplers:
+        asked = run_epochs * len(sampler.sample_ids) * sampler.multiply
+        assert abs(by_folder[sampler.folder_index] - asked) <= 1
+        times = [shown[sample_id] for sample_id in sampler.sample_ids]
+        assert max(times) - min(times) <= 1, "none is shown twice before all were shown once"
+
+
+@given(contents, st.integers(1, 9), st.integers(1, 3), st.integers(1, 4))
+def test_each_epoch_shows_exactly_what_was_sampled(
+    folders: list[tuple[Fraction, list[int]]], batch_size: int, accumulate: int, epochs: int
+) -> None:
+    data = dataset(folders)
+    schedule = scheduled(data, batch_size=batch_size, gradient_accumulation_steps=accumulate, epochs=epochs)
+    if schedule is None:
+        return
+    order = [sample_id for batch in batches_of(schedule) for sample_id in batch.sample_ids]
+    begins = [0, *schedule.epoch_ends]
+    for epoch in range(epochs):
+        sampled = Counter(sample_epoch(schedule.samplers, 0, epoch).tolist())
+        begin, end = begins[epoch], begins[epoch + 1]
+        # a slot on the border of two epochs groups the images of both by bucket
+        inner = Counter(order[begin + -begin % batch_size : end - end % batch_size])
+        assert inner <= sampled and inner.total() >= sampled.total() - 2 * batch_size
+
+
+@given(contents, st.integers(1, 9), st.integers(1, 3), st.one_of(st.none(), st.integers(1, 9)))
+def test_every_step_is_whole_and_every_forward_pass_is_of_one_bucket(
+    folders: list[tuple[Fraction, list[int]]], batch_size: int, accumulate: int, max_steps: int | None
+) -> None:
+    data = dataset(folders)
+    settings = {"gradient_accumulation_steps": accumulate, "max_train_steps": max_steps, "epochs": 3}
+    schedule = scheduled(data, batch_size=batch_size, **settings)
+    if schedule is None:
+        return
+    steps = list(schedule.steps_after(0))
+    assert len(steps) == schedule.num_steps
+    for step in steps[:-1]:
+        assert [sum(len(batch.sample_ids) for batch in slot) for slot in step] == [batch_size] * accumulate
+    batches = batches_of(schedule)
+    assert [index for batch in batches for index in batch.indices] == list(range(schedule.num_images))
+    assert all(data.samples[s].bucket == batch.bucket for batch in batches for s in batch.sample_ids)
+    assert all(len({batch.bucket for batch in slot}) == len(slot) for step in steps for slot in step)
 
 
 @given(contents, st.integers(1, 5), st.integers(1, 3), st.one_of(st.none(), st.integers(1, 9)), st.data())
-def test_a_run_can_go_on_from_any_batch(
-    folders: list[tuple[Fraction, list[int]]], batch: int, accumulate: int, max_steps: int | None, data: st.DataObject
+def test_a_run_can_go_on_from_any_step(
+    folders: list[tuple[Fraction, list[int]]],
+    batch_size: int,
+    accumulate: int,
+    max_steps: int | None,
+    data: st.DataObject,
 ) -> None:
-    config = TrainConfig(batch_size=batch, gradient_accumulation_steps=accumulate, max_train_steps=max_steps, epochs=3)
-    try:
-        schedule = BatchSchedule(dataset(folders), config)
-    except UserError:
+    settings = {"gradient_accumulation_steps": accumulate, "max_train_steps": max_steps, "epochs": 3}
+    schedule = scheduled(dataset(folders), batch_size=batch_size, **settings)
+    if schedule is None:
         return
-    whole = list(schedule.batches_after(0))
-    assert len(whole) == schedule.num_batches
-    assert [b.first_index for b in whole] == list(range(0, schedule.num_images, batch))
-    assert schedule.num_steps == -(-len(whole) // accumulate)
-    assert schedule.num_filled == sum(b.num_filled for b in whole)
+    whole = list(schedule.steps_after(0))
     done = data.draw(st.integers(0, len(whole)))
-    assert list(BatchSchedule(dataset(folders), config).batches_after(done * batch)) == whole[done:]
+    images_seen = min(done * schedule.step_size, schedule.num_images)
+    assert list(schedule.steps_after(images_seen)) == whole[done:]
 
 
-def test_run_01_five_images_in_batches_of_four() -> None:
-    """There, both batches are padded from the remainder; here the three others fill the second one."""
-    schedule = BatchSchedule(dataset([(Fraction(1), [5, 0, 0])]), TrainConfig(batch_size=4, epochs=1))
-    full, short = sorted(schedule.epoch_batches(0), key=lambda b: b.num_filled)
-    assert (full.num_filled, short.num_filled) == (0, 3)
-    assert len(set(short.sample_ids)) == 4
+@pytest.mark.parametrize("batch_size", [1, 4, 8, 16])
+def test_everydreams_example_shows_two_to_one_at_any_batch_size(batch_size: int) -> None:
+    """50 training images, 1,000 of ground truth at multiply 0.025, in 17 shapes."""
+    shapes = [(64 * (3 + place), 64 * (20 - place)) for place in range(17)]
+    samples = [sample(f"own/{n}", 0, Fraction(1), shapes[n % 17]) for n in range(50)]
+    samples += [sample(f"gt/{n}", 1, Fraction("0.025"), shapes[n * 7 % 17]) for n in range(1000)]
+    folders = (ImageFolder("own", Fraction(1), ()), ImageFolder("gt", Fraction("0.025"), ()))
+    schedule = scheduled(Dataset(folders, tuple(samples), ()), batch_size=batch_size, epochs=20)
+    assert schedule is not None and schedule.shown_by_folder() == {0: 1000, 1: 500}
+    shown = Counter(sample_id for batch in batches_of(schedule) for sample_id in batch.sample_ids)
+    assert {shown[n] for n in range(50)} == {20} and sum(shown[n] for n in range(50, 1050)) == 500
 
 
-def test_run_02_a_lone_wide_image_is_not_dropped() -> None:
-    schedule = BatchSchedule(dataset([(Fraction(1), [3, 1, 0])]), TrainConfig(batch_size=4, epochs=1))
-    assert sorted(b.num_filled for b in schedule.epoch_batches(0)) == [1, 3]
+def test_an_epoch_of_49_images_is_not_filled_to_64() -> None:
+    schedule = scheduled(dataset([(Fraction(1), [49, 0, 0])]), batch_size=32, epochs=3)
+    assert schedule is not None
+    assert (schedule.num_images, schedule.num_steps) == (147, 5)
+    assert [len(slot) for step in schedule.steps_after(0) for slot in step] == [1] * 5, "one shape needs one pass each"
+
+
+def test_a_lone_wide_image_is_shown_as_often_as_the_others() -> None:
+    schedule = scheduled(dataset([(Fraction(1), [32, 1, 0])]), batch_size=8, epochs=10)
+    assert schedule is not None
+    assert set(Counter(s for batch in batches_of(schedule) for s in batch.sample_ids).values()) == {10}
+
+
+@given(
+    st.lists(st.tuples(st.fractions(0, 50, max_denominator=40), st.integers(0, 9), st.integers(0, 9)), min_size=1),
+    st.floats(0, 1),
+)
+def test_apportioning_adds_up_within_its_bounds(rows: list[tuple[Fraction, int, int]], place: float) -> None:
+    shares = [share for share, _, _ in rows]
+    if not sum(shares):
+        return
+    at_least = [low for _, low, _ in rows]
+    at_most = [low + more for _, low, more in rows]
+    total = round(sum(at_least) + place * (sum(at_most) - sum(at_least)))
+    counts = apportion(total, shares, at_least, at_most)
+    assert sum(counts) == total
+    assert all(low <= count <= high for low, count, high in zip(at_least, counts, at_most, strict=True))
 
 
 def test_multiplies_that_show_nothing_are_the_users_error() -> None:
@@ -122,7 +193,7 @@ def test_images_of_one_batch_id_keep_to_themselves() -> None:
     schedule = BatchSchedule(
         Dataset((ImageFolder(".", Fraction(1), ()),), tuple(samples), ()), TrainConfig(batch_size=4, epochs=2)
     )
-    for batch in schedule.batches_after(0):
+    for batch in batches_of(schedule):
         assert len({index < 7 for index in batch.sample_ids}) == 1
     assert schedule.buckets == [(512, 512)]
 
@@ -132,11 +203,11 @@ def test_batches_of_one_batch_id_go_into_one_step_as_far_as_there_are_so_many(
     ids: list[str], per_step: int, begin: int, key: int
 ) -> None:
     begin %= per_step
-    batches = [Batch((512, 512), (number // 2,), named, 0, 0) for number, named in enumerate(ids)]
-    packed = pack_batch_ids(batches, begin, per_step, key)
-    assert Counter(packed) == Counter(batches), "all of them, each as often as before"
+    order = pack_batch_ids(ids, begin, per_step, key)
+    assert sorted(order) == list(range(len(ids))), "all of them, each once"
+    packed = [ids[number] for number in order]
     steps = [packed[start : start + per_step] for start in range(begin, len(packed) - per_step + 1, per_step)]
-    alike = sum(step[0].batch_id != "" and len({batch.batch_id for batch in step}) == 1 for step in steps)
+    alike = sum(step[0] != "" and len(set(step)) == 1 for step in steps)
     assert alike >= min(len(steps), sum(ids.count(named) // per_step for named in "ab"))
 
 
@@ -150,10 +221,8 @@ def test_steps_hold_one_batch_id() -> None:
         samples.append(Sample(image, 0, (512, 512), (512, 512), 1))
     data = Dataset((ImageFolder(".", Fraction(1), ()),), tuple(samples), ())
     schedule = BatchSchedule(data, TrainConfig(batch_size=2, gradient_accumulation_steps=3, epochs=3))
-    batches = list(schedule.batches_after(0))
-    assert [batch.first_index for batch in batches] == list(range(0, schedule.num_images, 2))
-    steps = [batches[start : start + 3] for start in range(0, len(batches), 3)]
-    assert sum({batch.batch_id for batch in step} == {"a"} for step in steps) >= 8  # of 9, where epochs meet one less
+    steps = list(schedule.steps_after(0))
+    assert sum({batch.batch_id for slot in step for batch in slot} == {"a"} for step in steps) >= 6
 
 
 def test_an_image_with_a_multiply_of_its_own_has_a_sampler_of_its_own() -> None:

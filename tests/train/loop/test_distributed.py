@@ -25,7 +25,7 @@ HOUSE = Path(__file__).parents[3]
 SHARED: dict[str, Any] = {
     "batch_size": 4,
     "gradient_accumulation_steps": 2,
-    "epochs": 2,
+    "epochs": 3,
     "ema_half_life_images": 8,
     "caption_dropout_rate": 0.3,
     "noise_offset": 0.1,
@@ -86,10 +86,19 @@ def test_two_processes_with_half_the_batch_each_equal_one(
 
 
 def test_shares_are_the_batch() -> None:
-    batch = Batch((64, 64), (5, 3, 8, 1), "", num_filled=1, first_index=20)
-    shares = [DistributedGroup(rank, 2).shard(batch) for rank in range(2)]
-    assert [share.sample_ids for share in shares] == [(5, 3), (8, 1)]
-    assert [share.first_index for share in shares] == [20, 22]
+    whole = (Batch((64, 64), "", (5, 3, 8, 1), (20, 21, 22, 23)),)
+    mixed = (Batch((64, 64), "", (7,), (24,)), Batch((32, 128), "", (2, 4, 6), (25, 26, 27)))
+    shares = [DistributedGroup(rank, 2).shard((whole, mixed)) for rank in range(2)]
+    assert [[batch.sample_ids for batch in share] for share in shares] == [[(5, 3), (7,), (2,)], [(8, 1), (4, 6)]]
+    assert [[batch.indices for batch in share] for share in shares] == [
+        [(20, 21), (24,), (25,)],
+        [(22, 23), (26, 27)],
+    ]
+
+
+def test_a_process_without_images_in_the_last_step_takes_part_without_weight() -> None:
+    shares = [DistributedGroup(rank, 2).shard(((Batch((64, 64), "", (5,), (20,)),),)) for rank in range(2)]
+    assert [(batch.sample_ids, batch.padding) for share in shares for batch in share] == [((5,), 1), ((5,), 0)]
 
 
 def test_a_batch_that_cannot_be_shared_is_the_users_error(monkeypatch: pytest.MonkeyPatch) -> None:

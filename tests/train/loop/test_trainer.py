@@ -18,6 +18,7 @@ from dreamloom.train.data.loader import BatchLoader, LoadedBatch
 from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.data.text_cache import TextCache
 from dreamloom.train.diffusion import noise
+from dreamloom.train.loop.distributed import SINGLE_PROCESS
 from dreamloom.train.loop.loop import train
 from dreamloom.train.loop.loss_window import LossWindow, NonFiniteLossError
 from dreamloom.train.loop.optimizers import lr_factor
@@ -42,7 +43,9 @@ def make_trainer(tiny_base: str, folder: Path, config: Config) -> Callable[..., 
         texts = TextCache(model, None, frozen=settings.text_encoder_learning_rate == 0)
         texts.add(["", *(sample.caption for sample in data.samples)])
         loader = BatchLoader(data, latents, texts, settings, pin=False)
-        batches = [ready for group in loader.steps(schedule.batches_after(0)) for ready in group]
+        batches = [
+            ready for group in loader.steps(map(SINGLE_PROCESS.shard, schedule.steps_after(0))) for ready in group
+        ]
         return Trainer(model, schedule.num_images, settings), batches
 
     return make
@@ -138,7 +141,7 @@ def test_dropped_captions_are_the_empty_one_in_the_stated_share(tiny_base: str, 
     for share in (0.0, 0.3, 1.0):
         settings = config(caption_dropout_rate=share, epochs=200)
         groups = BatchLoader(data, latents, texts, settings, pin=False).steps(
-            BatchSchedule(data, settings).batches_after(0)
+            map(SINGLE_PROCESS.shard, BatchSchedule(data, settings).steps_after(0))
         )
         tokens[share] = torch.cat([ready.text for group in groups for ready in group])
     empty = model.tokenize([""])[0]
