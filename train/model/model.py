@@ -195,4 +195,7 @@ def _prepare(module: Any, device: torch.device) -> Any:
     """Freezes a network and moves it to its device, channels_last: faster on GPUs, and not slower on CPUs."""
     module.requires_grad_(False)
     module.eval()  # no dropout: it would be randomness with a state
-    return module.to(device=device, memory_format=torch.channels_last)
+    module.to(device=device, memory_format=torch.channels_last)
+    for parameter in module.parameters():  # what is mapped from a file lies unaligned, which changes the rounding
+        parameter.data = parameter.data.clone()
+    return module
