@@ -68,6 +68,8 @@ def without_ground_truth(project: str) -> str:
     """Returns the text of a project with its training sources only and a workspace of its own."""
     content: dict[str, Any] = yaml.safe_load(project)
     content["workspace"] = "without"
+    # as many images of the concept as with ground truth
+    content["train"]["max_train_steps"] = round(content["train"]["max_train_steps"] / (1 + content["balance"]["ratio"]))
     sources = content["sources"].items()
     content["sources"] = {name: source for name, source in sources if source["role"] == "training"}
     return "# project.yaml without its ground truth, to compare.\n" + yaml.safe_dump(content, sort_keys=False)
