@@ -10,6 +10,7 @@ from dreamloom.base.device import DeviceName
 from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, StageConfig
 
 _SPEED = Group("Speed")
+_TRAINING = Group("What training accepts")
 _THRESHOLDS, _LICENCES, _COPIES = Group("Thresholds"), Group("Licences"), Group("Duplicates")
 _GROUND_TRUTH, _HELD_OUT = Group("Ground truth"), Group("Held-out images")
 
@@ -28,6 +29,20 @@ class ScoreConfig(ClipConfig):
 
 class ChooseConfig(StageConfig):
     """Which images go on. Thresholds and licences apply to ground truth only."""
+
+    resolution: Annotated[int | None, _TRAINING] = Field(
+        None,
+        ge=32,
+        le=4096,
+        description="Drop images that training at this resolution would leave out as too small, so that balance counts "
+        "what is trained on; null: keep them. In a project: train's, if left out.",
+    )
+    bucket_reso_steps: Annotated[int, _TRAINING] = Field(
+        64, ge=8, le=256, description="As in training; in a project: train's, if left out."
+    )
+    upscale: Annotated[bool, _TRAINING] = Field(
+        True, description="Whether training enlarges small images; in a project: train's, if left out."
+    )
 
     min_aesthetic: Annotated[float | None, _THRESHOLDS] = Field(
         None,

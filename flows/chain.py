@@ -48,7 +48,7 @@ def levels(project: Project) -> list[Level]:
     return [
         Level([_source_branch(project, name) for name in project.sources], side_by_side=True),
         Level(scores),
-        Level([[steps.ChooseStep(project.all_sources(), project.choose)]]),
+        Level([[steps.ChooseStep(project.all_sources(), project.choose_config())]]),
         Level([[steps.CaptionStep(c, project.caption_config(c.name))] for c in collections], afterwards=unload_models),
         Level([_model_branch(project)]),
     ]

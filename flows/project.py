@@ -105,6 +105,11 @@ class Project(StageConfig):
         edit = self.sources[source].edit or self.caption.edit
         return self.caption.model_copy(update={"clip": clip, "templates": templates, "edit": edit})
 
+    def choose_config(self) -> ChooseConfig:
+        """Returns the choose section, for the resolution of train where it gives none."""
+        fields = {"resolution", "bucket_reso_steps", "upscale"} - self.choose.model_fields_set
+        return self.choose.model_copy(update={name: getattr(self.train, name) for name in fields})
+
     def all_sources(self) -> list[Source]:
         """Returns the sources with their roles, as choose and balance take them."""
         return [Source(self.collection(n), s.role, s.share, s.multiply) for n, s in self.sources.items()]

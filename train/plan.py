@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from dreamloom.base.buckets import Size, upscale_factor
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.buckets import Size, upscale_factor
 from dreamloom.train.data.dataset import Dataset, Problem, Sample, read_dataset, summarize_problems
 from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.model.memory import estimate_memory

@@ -7,9 +7,11 @@ from dreamloom.curate.rules.duplicates import DUPLICATE, NEAR_DUPLICATE
 from dreamloom.curate.rules.licence import LICENCE
 from dreamloom.curate.rules.rule import Rule
 from dreamloom.curate.rules.threshold import minimum
+from dreamloom.curate.rules.too_small import TOO_SMALL
 from dreamloom.scrape.collection import Choice
 
 RULES: list[Rule] = [
+    TOO_SMALL,
     LICENCE,
     minimum("aesthetic", Choice.LOW_AESTHETIC),
     minimum("similarity", Choice.LOW_SIMILARITY),

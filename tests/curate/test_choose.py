@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dreamloom.base.buckets import find_bucket
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import Summary
 from dreamloom.curate.choose import choose, is_current
@@ -229,3 +230,15 @@ choose([Source(Collection(root / "car"), Role.TRAINING), Source(Collection(root 
         choose(sources(), ChooseConfig())
         assert all(s.collection.read(Table.CHOICES).equals(e) for s, e in zip(sources(), expected, strict=True))
     assert len(left) > 2
+
+
+def test_what_training_would_leave_out_as_too_small_is_dropped_for_both_roles(make_collection: Make) -> None:
+    sizes = [(512, 512), (128, 128), (127, 128), (100, 400), (60, 300)]
+    records = [row | {"width": w, "height": h} for row, (w, h) in zip(keys(5), sizes, strict=True)]
+    own, people = make_collection("own", records), make_collection("people", records)
+    choose([Source(own, TRAINING), Source(people, TRUTH)], ChooseConfig(resolution=512))
+    small = [find_bucket(size, 512, 64, upscale=True) is None for size in sizes]
+    assert small == [False, False, True, False, True]
+    dropped = [choice == "too_small" for choice, _ in verdicts(own)]
+    assert dropped == small and verdicts(own)[2] == ("too_small", "127 × 128")
+    assert own.summary(Table.CHOICES).dropped["too_small"] == 2

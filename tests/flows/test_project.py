@@ -211,3 +211,11 @@ def test_captions_are_ranked_by_the_clip_that_scores_unless_they_name_one(small:
 def test_a_source_that_is_not_there_has_no_collection(small: Any) -> None:
     with pytest.raises(UserError, match=r"small has no source circle; did you mean circles\?"):
         small.load().collection("circle")
+
+
+def test_choose_drops_what_train_would_leave_out_unless_it_says_otherwise(small: Any) -> None:
+    small.change("train", "resolution", to=128)
+    config = small.load().choose_config()
+    assert (config.resolution, config.bucket_reso_steps) == (128, small.load().train.bucket_reso_steps)
+    small.change("choose", to={"resolution": None})
+    assert small.load().choose_config().resolution is None

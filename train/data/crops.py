@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageColor
 
+from dreamloom.base.buckets import PixelBox, Size, center_crop_box
 from dreamloom.base.pixels import decode
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.buckets import PixelBox, Size, center_crop_box
 from dreamloom.train.data.dataset import Sample
 from dreamloom.train.diffusion.rng import stream_key, uniform
 

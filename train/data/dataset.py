@@ -5,22 +5,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dreamloom.base.buckets import Size, find_bucket
 from dreamloom.base.errors import UserError
 from dreamloom.base.pixels import MAX_PIXELS, ImageError, ImageHeader, read_header
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.threads import map_ordered
-from dreamloom.train.data.buckets import (
-    Size,
-    assign_bucket,
-    assign_bucket_without_upscale,
-    generate_buckets,
-    upscale_factor,
-)
 from dreamloom.train.data.folder import read_training_folder
 from dreamloom.train.data.image import ByteRange, ImageFolder, ImageSettings, TrainingImage
-
-MAX_UPSCALE = 4.0
-"""An image whose sides would grow by more than this to fill its bucket is too small to learn from."""
 
 
 @dataclass(frozen=True)
@@ -150,11 +141,7 @@ def _bucket(header: ImageHeader, resolution: int, bucket_reso_steps: int, upscal
     size = (header.width, header.height)
     if header.width * header.height > MAX_PIXELS:
         return "too_many_pixels"
-    if upscale:
-        bucket: Size | None = assign_bucket(size, generate_buckets(resolution, bucket_reso_steps))
-    else:
-        bucket = assign_bucket_without_upscale(size, resolution, bucket_reso_steps)
-    return "too_small" if bucket is None or upscale_factor(size, bucket) > MAX_UPSCALE else bucket
+    return find_bucket(size, resolution, bucket_reso_steps, upscale) or "too_small"
 
 
 def _not_empty(dataset: Dataset) -> Dataset:

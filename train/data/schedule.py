@@ -20,9 +20,9 @@ from math import floor
 
 import numpy as np
 
+from dreamloom.base.buckets import Size
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.buckets import Size
 from dreamloom.train.data.dataset import Dataset, Sample
 from dreamloom.train.data.sampler import FolderSampler, SampleIds
 from dreamloom.train.diffusion.rng import permutation, stream_key

@@ -9,6 +9,8 @@ PixelBox = tuple[int, int, int, int]
 
 MAX_ASPECT = 4.0
 """The longest buckets, as in EveryDream's tables; longer images are cropped to it."""
+MAX_UPSCALE = 4.0
+"""An image whose sides would grow by more than this to fill its bucket is too small to learn from."""
 
 
 @lru_cache(maxsize=1024)
@@ -37,6 +39,21 @@ def generate_buckets(resolution: int, bucket_reso_steps: int, max_aspect: float 
     ]
     largest = {a for a in fitting if not any(a != b and a[0] <= b[0] and a[1] <= b[1] for b in fitting)}
     return tuple(sorted(largest, key=lambda size: (size[0] / size[1], size)))
+
+
+def find_bucket(size: Size, resolution: int, bucket_reso_steps: int, upscale: bool) -> Size | None:
+    """Finds the bucket in which training shows an image; None: the image is too small for it.
+
+    Args:
+        size: the upright image's, in pixels.
+        resolution: the side of the square bucket, in pixels.
+        bucket_reso_steps: sides are multiples of this, in pixels.
+        upscale: whether small images are enlarged; else they get the buckets of a lower resolution.
+    """
+    if upscale:
+        bucket = assign_bucket(size, generate_buckets(resolution, bucket_reso_steps))
+        return bucket if upscale_factor(size, bucket) <= MAX_UPSCALE else None
+    return assign_bucket_without_upscale(size, resolution, bucket_reso_steps)
 
 
 def assign_bucket(size: Size, buckets: tuple[Size, ...]) -> Size:

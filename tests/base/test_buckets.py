@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamloom.train.data.buckets import (
+from dreamloom.base.buckets import (
     MAX_ASPECT,
     assign_bucket,
     assign_bucket_without_upscale,
