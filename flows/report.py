@@ -58,6 +58,7 @@ def write_report(name: str, workspace: Path, run: Path, evaluation: Path | None)
     sections = {
         "What was learned and forgotten": [_measures_table(run, evaluation), *_figures(run_charts(run), folder)],
         "What is trained on": [html.table(balance_rows(workspace))],
+        "What was shown": [html.table(_shown(run))],
         "Where the images went": [html.table(funnel_rows(funnel(workspace, sources)))],
         "Scores": _histograms(manifest, folder),
         "Licences": [html.table(_licences(manifest))],
@@ -86,6 +87,22 @@ def _measures_table(run: Path, evaluation: Path | None) -> str:
         if change is not None
     ]
     return html.table(rows)
+
+
+def _shown(run: Path) -> Rows:
+    """Returns, for each folder of a finished run, the share of the images that was asked for, and what was shown."""
+    summary = read_summary(run)
+    if summary is None:
+        return []
+    return [
+        {
+            "folder": name,
+            "asked": f"{summary.asked[name]:.2%}",
+            "shown": f"{count / summary.images_seen:.2%}",
+            "images": count,
+        }
+        for name, count in summary.shown.items()
+    ]
 
 
 def _licences(manifest: pa.Table) -> Rows:

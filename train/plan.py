@@ -1,26 +1,15 @@
 """Plans a training run: counts, buckets and steps, from file headers alone. Writes nothing and needs no torch."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 from dreamloom.base.buckets import Size, upscale_factor
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.dataset import Dataset, Problem, Sample, read_dataset, summarize_problems
-from dreamloom.train.data.schedule import BatchSchedule
+from dreamloom.train.data.dataset import Dataset, Problem, read_dataset, summarize_problems
+from dreamloom.train.data.schedule import MANY_FORWARD_PASSES, BatchSchedule, mixed_batches_note
 from dreamloom.train.model.memory import estimate_memory
-
-MANY_FORWARD_PASSES = 1.5
-"""Forward passes per batch from which a run is told that rare shapes slow it down."""
-
-
-def mixed_batches_note(forward_passes: float) -> str:
-    """Tells that rare shapes slow a run down, and how to mend it."""
-    return (
-        f"Many shapes have too few images for a whole batch, so a batch takes {forward_passes:.1f} forward passes on "
-        "average; nothing is repeated, but it is slower: crop images to fewer shapes, or lower batch_size."
-    )
 
 
 @dataclass(frozen=True)
@@ -129,24 +118,20 @@ def plan(folder: Path, config: TrainConfig, images_per_second: float | None = No
 
 
 def _plan_folders(dataset: Dataset, schedule: BatchSchedule) -> tuple[FolderPlan, ...]:
-    samples: dict[int, list[Sample]] = defaultdict(list)
-    for sample in dataset.samples:
-        samples[sample.folder_index].append(sample)
-    per_epoch = {index: sum((s.settings.multiply for s in members), Fraction(0)) for index, members in samples.items()}
-    total = sum(per_epoch.values(), Fraction(0))
-    shown = schedule.shown_by_folder()
+    images = Counter(sample.folder_index for sample in dataset.samples)
+    counts = schedule.images_by_folder()
+    per_epoch = sum((asked for asked, _ in counts.values()), Fraction(0))
     return tuple(
         FolderPlan(
-            folder.name,
-            len(samples[index]),
-            folder.multiply,
-            per_epoch[index],
-            float(per_epoch[index] / total),
-            shown[index],
-            shown[index] / schedule.num_images,
+            name=dataset.folders[index].name,
+            images=images[index],
+            multiply=dataset.folders[index].multiply,
+            images_per_epoch=asked,
+            share_asked=float(asked / per_epoch),
+            shown=shown,
+            share_shown=shown / schedule.num_images,
         )
-        for index, folder in enumerate(dataset.folders)
-        if index in samples
+        for index, (asked, shown) in sorted(counts.items())
     )
 
 

@@ -58,6 +58,10 @@ Step = tuple[Slot, ...]
 """The `gradient_accumulation_steps` slots of an optimizer step. A run's last step may hold fewer."""
 
 
+MANY_FORWARD_PASSES = 1.5
+"""Forward passes per batch from which a run is told that rare shapes slow it down."""
+
+
 @dataclass(frozen=True)
 class _Piece:
     """Images of one group that have no index yet."""
@@ -130,12 +134,14 @@ class BatchSchedule:
         shares = [len(sampler.sample_ids) * sampler.multiply for sampler in self.samplers]
         return apportion(self.num_images, shares, begins, ends)
 
-    def shown_by_folder(self) -> dict[int, int]:
-        """Counts the images that the whole run shows of each folder of the dataset, by its index."""
-        shown: dict[int, int] = defaultdict(int)
-        for sampler, count in zip(self.samplers, self.shown_after(len(self.epoch_ends) - 1), strict=True):
-            shown[sampler.folder_index] += count
-        return dict(shown)
+    def images_by_folder(self) -> dict[int, tuple[Fraction, int]]:
+        """Counts, by the folder's index, the images asked for per epoch, and those that the whole run shows."""
+        counts = {sampler.folder_index: (Fraction(0), 0) for sampler in self.samplers}
+        for sampler, shown in zip(self.samplers, self.shown_after(len(self.epoch_ends) - 1), strict=True):
+            asked, shown_before = counts[sampler.folder_index]
+            asked += len(sampler.sample_ids) * sampler.multiply
+            counts[sampler.folder_index] = asked, shown_before + shown
+        return counts
 
     def count_epoch(self, epoch: int) -> dict[Size, tuple[int, int]]:
         """Counts, for each bucket, its whole batches in an epoch, and its images that go into mixed slots."""
@@ -246,6 +252,14 @@ class BatchSchedule:
         while _count(rest) < min_rest:
             rest.append(whole.pop())
         return whole, rest
+
+
+def mixed_batches_note(forward_passes: float) -> str:
+    """Tells that rare shapes slow a run down, and how to mend it."""
+    return (
+        f"Many shapes have too few images for a whole batch, so a batch takes {forward_passes:.1f} forward passes on "
+        "average; nothing is repeated, but it is slower: crop images to fewer shapes, or lower batch_size."
+    )
 
 
 def apportion(total: int, shares: Sequence[Fraction], at_least: Sequence[int], at_most: Sequence[int]) -> list[int]:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from dreamloom.train.data.crops import CropPlanner
 from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.data.loader import BatchLoader
-from dreamloom.train.data.schedule import Batch, BatchSchedule, Step
+from dreamloom.train.data.schedule import MANY_FORWARD_PASSES, Batch, BatchSchedule, Step, mixed_batches_note
 from dreamloom.train.data.text_cache import TextCache
 from dreamloom.train.evaluate.config import as_trained
 from dreamloom.train.evaluate.evaluate import evaluation_recipe
@@ -80,6 +81,7 @@ class Session:
             }
             text_cache.add(CaptionBuilder(config).fixed_captions(self.dataset.samples), progress)
         self.schedule = BatchSchedule(self.dataset, config)
+        self.asked, self.shown = self._count_images()
         loader = BatchLoader(self.dataset, latent_cache, text_cache, config, pin=device.type == "cuda")
         self.trainer = Trainer(self.model, self.schedule.num_images, config, distributed)
         self.history = EvaluationHistory(run, heldout, recipe, latent_cache, config)
@@ -174,6 +176,8 @@ class Session:
             images_seen=self.trainer.images_seen,
             total_images=self.schedule.num_images,
             steps=self.trainer.num_steps,
+            asked=self.asked,
+            shown=self.shown,
             learned=learned,
             learned_error=learned_error,
             forgotten=forgotten,
@@ -188,6 +192,22 @@ class Session:
         """Stops the threads and closes the files."""
         self._steps.close()
         self.log.close()
+
+    def _count_images(self) -> tuple[dict[str, float], dict[str, int]]:
+        """Logs, and returns by folder, the share of the images that was asked for, and how many the run shows."""
+        counts = self.schedule.images_by_folder()
+        per_epoch = sum((asked for asked, _ in counts.values()), Fraction(0))
+        names = {index: self.dataset.folders[index].name for index in counts}
+        asked = {names[index]: float(count / per_epoch) for index, (count, _) in counts.items()}
+        shown = {names[index]: count for index, (_, count) in counts.items()}
+        for name, count in shown.items():
+            share = count / self.schedule.num_images
+            _log.info(
+                "%s: %.2f%% of the images asked for, %.2f%% (%d) shown", name, 100 * asked[name], 100 * share, count
+            )
+        if (forward_passes := self.schedule.mean_forward_passes()) >= MANY_FORWARD_PASSES:
+            _log.warning(mixed_batches_note(forward_passes))
+        return asked, shown
 
     def _resume(self) -> None:
         """Loads the newest checkpoint, and drops what was logged and evaluated after it."""

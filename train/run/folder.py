@@ -14,7 +14,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,10 @@ class TrainSummary:
     """loss/base loss − 1 on held-out ground truth."""
     forgotten_error: float | None = None
     """Its standard error."""
+    asked: dict[str, float] = field(default_factory=dict)
+    """Share of the images shown that was asked for, by folder."""
+    shown: dict[str, int] = field(default_factory=dict)
+    """Images that the whole run shows, each as often as it is shown, by folder."""
     checkpoint: str | None = None
     """The newest checkpoint."""
     images_per_second: float | None = None
