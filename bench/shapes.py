@@ -1,13 +1,13 @@
 """Compares training on images of many shapes with training on one: what mixed batches cost.
 
-    python -m bench.shapes [--rounds 5] [--steps 10] [--batch-size 4 8 16] [--threads 1]
+    python -m bench.shapes [--own 1000] [--rounds 5] [--steps 10] [--batch-size 4 8 16] [--threads 1]
 
 one     every image has the square bucket.
 many    as many images, dealt over all buckets, so that most batches are mixed (dreamloom.train.data.schedule).
 
-Both train the demo's model on an epoch of 75 images (50, and 25 of 1,000 at multiply 0.025: EveryDream's own example)
-with cached latents and text, and take turns. The ratio is images per second and latent cell, many ÷ one, as buckets
-differ a little in area. Prints a table, then a line of JSON.
+Both train the demo's model on `--own` images and half as many of ground truth per epoch (a share of 1,000), with cached
+latents and text, and take turns; `--own 50` is EveryDream's own example. The ratio is latent cells per second, many ÷
+one, as buckets differ a little in area. Prints a table, then a line of JSON.
 """
 
 # ruff: noqa: E402
@@ -36,7 +36,7 @@ from dreamloom.train.loop.distributed import SINGLE_PROCESS
 from dreamloom.train.loop.trainer import Trainer
 from dreamloom.train.model.model import load_model
 
-RESOLUTION, STEP = 192, 16
+RESOLUTION, STEP = 128, 8
 
 
 class Run:
@@ -77,10 +77,10 @@ def _cells(batch: LoadedBatch) -> int:
     return batch.posteriors.shape[0] * batch.posteriors.shape[-2] * batch.posteriors.shape[-1]
 
 
-def make_folder(folder: Path, shapes: list[Size]) -> Path:
-    """Writes EveryDream's example, its images dealt over some shapes."""
+def make_folder(folder: Path, own: int, shapes: list[Size]) -> Path:
+    """Writes images of one's own and of ground truth, dealt over some shapes."""
     random = np.random.default_rng(0)
-    for name, count, multiply in (("own", 50, "1"), ("ground truth", 1000, "0.025")):
+    for name, count, multiply in (("own", own, "1"), ("ground truth", 1000, f"{own}/2000")):
         (folder / name).mkdir(parents=True)
         (folder / name / "multiply.txt").write_text(multiply)
         for number in range(count):
@@ -93,6 +93,7 @@ def make_folder(folder: Path, shapes: list[Size]) -> Path:
 def main() -> None:
     """Measures, and prints a table and a line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--own", type=int, default=1000, help="training images")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10, help="steps of each, per round")
     parser.add_argument("--batch-size", type=int, nargs="+", default=[4, 8, 16])
@@ -102,8 +103,8 @@ def main() -> None:
     shapes = list(generate_buckets(RESOLUTION, STEP))
     result = {}
     with tempfile.TemporaryDirectory() as place:
-        folders = {"one": make_folder(Path(place, "one"), [(RESOLUTION, RESOLUTION)])}
-        folders["many"] = make_folder(Path(place, "many"), shapes)
+        folders = {"one": make_folder(Path(place, "one"), given.own, [(RESOLUTION, RESOLUTION)])}
+        folders["many"] = make_folder(Path(place, "many"), given.own, shapes)
         print(f"{len(shapes)} shapes at {RESOLUTION} pixels")
         for batch_size in given.batch_size:
             runs = {name: Run(folder, batch_size) for name, folder in folders.items()}
@@ -112,7 +113,11 @@ def main() -> None:
             passes = runs["many"].schedule.mean_forward_passes()
             print(f"batch_size {batch_size:3}: {passes:.2f} forward passes per batch, many ÷ one {ratio:.3f}")
             result[f"batch_{batch_size}"] = round(ratio, 3)
-    print(json.dumps({"shapes": len(shapes), **result, "threads": given.threads, "torch": torch.__version__}))
+    print(
+        json.dumps(
+            {"own": given.own, "shapes": len(shapes), **result, "threads": given.threads, "torch": torch.__version__}
+        )
+    )
 
 
 if __name__ == "__main__":

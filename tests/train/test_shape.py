@@ -14,7 +14,7 @@ IN_A_STEP = {
     *("diffusion.noise", "diffusion.formulas", "model.model", "model.device"),
     *("optimizers.adamw", "optimizers.adamw8bit", "optimizers.adafactor", "optimizers.prodigy"),
     *("optimizers.schedule_free", "optimizers.lr_schedulers"),
-    *("data.loader", "data.schedule", "data.crops", "data.captions", "data.text_cache"),
+    *("data.loader", "data.schedule", "data.packing", "data.sampler", "data.crops", "data.captions", "data.text_cache"),
 }
 WAITS = {"item", "cpu", "numpy", "tolist", "synchronize", "nonzero"}
 """Methods of a tensor for which the host waits until the device has come so far."""

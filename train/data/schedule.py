@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import islice
-from math import floor
 
 import numpy as np
 
@@ -24,7 +23,8 @@ from dreamloom.base.buckets import Size
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, Sample
-from dreamloom.train.data.sampler import FolderSampler, SampleIds
+from dreamloom.train.data.packing import Piece, count_images, fill_parts, pack_batch_ids
+from dreamloom.train.data.sampler import FolderSampler, SampleIds, apportion
 from dreamloom.train.diffusion.rng import permutation, stream_key
 
 
@@ -60,14 +60,6 @@ Step = tuple[Slot, ...]
 
 MANY_FORWARD_PASSES = 1.5
 """Forward passes per batch from which a run is told that rare shapes slow it down."""
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Images of one group that have no index yet."""
-
-    group: int
-    sample_ids: SampleIds
 
 
 class BatchSchedule:
@@ -172,21 +164,21 @@ class BatchSchedule:
 
     def _slots_after(self, images_seen: int) -> Iterator[Slot]:
         index = images_seen
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         for epoch in range(bisect_right(self.epoch_ends, images_seen), len(self.epoch_ends)):
             end = self._epoch_begin(epoch)
             for part in self._epoch_parts(epoch):
-                end += _count(part)
+                end += count_images(part)
                 if end <= images_seen:
                     continue
                 pieces += part
-                if _count(pieces) == self.batch_size:
+                if count_images(pieces) == self.batch_size:
                     yield self._slot(pieces, index)
                     index, pieces = end, []
         if pieces:
             yield self._slot(pieces, index)
 
-    def _slot(self, pieces: Sequence[_Piece], index: int) -> Slot:
+    def _slot(self, pieces: Sequence[Piece], index: int) -> Slot:
         """Makes a slot; pieces of one group go through the model together."""
         members: dict[int, list[int]] = defaultdict(list)
         for piece in pieces:
@@ -201,21 +193,19 @@ class BatchSchedule:
     def _epoch_begin(self, epoch: int) -> int:
         return self.epoch_ends[epoch - 1] if epoch else 0
 
-    def _epoch_parts(self, epoch: int) -> list[list[_Piece]]:
+    def _epoch_parts(self, epoch: int) -> list[list[Piece]]:
         """An epoch's images: those that complete the slot in which it begins, whole slots, those that begin a slot."""
         begin, end = self._epoch_begin(epoch), self.epoch_ends[epoch]
         num_first = min(end - begin, -begin % self.batch_size)
         num_last = (end - begin - num_first) % self.batch_size
         whole, rest = self._split(self._sample_epoch(epoch), num_first + num_last, epoch)
-        first, rest = _take(rest, num_first)
-        slots = [[piece] for piece in whole]
-        while _count(rest) > num_last:
-            mixed, rest = _take(rest, self.batch_size)
-            slots.append(mixed)
+        num_mixed = (count_images(rest) - num_first - num_last) // self.batch_size
+        first, *mixed, last = fill_parts(rest, [num_first, *[self.batch_size] * num_mixed, num_last])
+        slots = [*([piece] for piece in whole), *mixed]
         order = permutation(stream_key(self.seed, "batches", epoch), len(slots)).tolist()
-        return [first, *self._pack([slots[place] for place in order], begin + num_first, epoch), rest]
+        return [first, *self._pack([slots[place] for place in order], begin + num_first, epoch), last]
 
-    def _pack(self, slots: list[list[_Piece]], begin: int, epoch: int) -> list[list[_Piece]]:
+    def _pack(self, slots: list[list[Piece]], begin: int, epoch: int) -> list[list[Piece]]:
         """Puts slots of one batch_id into the same optimizer steps."""
         per_step = self.step_size // self.batch_size
         if per_step == 1:
@@ -233,7 +223,7 @@ class BatchSchedule:
         sample_ids = np.concatenate(chosen)
         return sample_ids[permutation(stream_key(self.seed, "epoch", epoch), len(sample_ids))]
 
-    def _split(self, sample_ids: SampleIds, min_rest: int, epoch: int) -> tuple[list[_Piece], list[_Piece]]:
+    def _split(self, sample_ids: SampleIds, min_rest: int, epoch: int) -> tuple[list[Piece], list[Piece]]:
         """Splits an epoch into whole batches of one group, and the rest of each group, in random order.
 
         At least `min_rest` images are in the rest; a whole batch is added to it where they would be fewer.
@@ -241,15 +231,15 @@ class BatchSchedule:
         groups = self.group_of[sample_ids]
         by_group = sample_ids[np.argsort(groups, kind="stable")]
         ends = np.cumsum(np.bincount(groups, minlength=len(self.groups)))
-        whole: list[_Piece] = []
-        rest: list[_Piece] = []
+        whole: list[Piece] = []
+        rest: list[Piece] = []
         for group, members in enumerate(np.split(by_group, ends[:-1])):
             cut = len(members) // self.batch_size * self.batch_size
-            whole += [_Piece(group, members[at : at + self.batch_size]) for at in range(0, cut, self.batch_size)]
+            whole += [Piece(group, members[at : at + self.batch_size]) for at in range(0, cut, self.batch_size)]
             if cut < len(members):
-                rest.append(_Piece(group, members[cut:]))
+                rest.append(Piece(group, members[cut:]))
         rest = [rest[place] for place in permutation(stream_key(self.seed, "rest", epoch), len(rest)).tolist()]
-        while _count(rest) < min_rest:
+        while count_images(rest) < min_rest:
             rest.append(whole.pop())
         return whole, rest
 
@@ -260,56 +250,6 @@ def mixed_batches_note(forward_passes: float) -> str:
         f"Many shapes have too few images for a whole batch, so a batch takes {forward_passes:.1f} forward passes on "
         "average; nothing is repeated, but it is slower: crop images to fewer shapes, or lower batch_size."
     )
-
-
-def apportion(total: int, shares: Sequence[Fraction], at_least: Sequence[int], at_most: Sequence[int]) -> list[int]:
-    """Divides a total in proportion to shares, by largest remainders (Hamilton's method), within bounds for each.
-
-    Args:
-        total: at least the sum of `at_least`, and at most that of `at_most`.
-        shares: what to divide by, of any sum.
-        at_least: the least of each.
-        at_most: the most of each.
-    """
-    quotas = [total * share / sum(shares, Fraction(0)) for share in shares]
-    counts = [min(max(floor(q), low), high) for q, low, high in zip(quotas, at_least, at_most, strict=True)]
-    while missing := total - sum(counts):
-        sign = 1 if missing > 0 else -1
-        bounds = at_most if missing > 0 else at_least
-        free = [number for number, count in enumerate(counts) if count != bounds[number]]
-        farthest = max(free, key=lambda number: (sign * (quotas[number] - counts[number]), -number))
-        counts[farthest] += sign
-    return counts
-
-
-def pack_batch_ids(batch_ids: Sequence[str], begin: int, per_step: int, key: int) -> list[int]:
-    """Orders slots so that those of one batch_id share optimizer steps, as far as there are enough of them.
-
-    Args:
-        batch_ids: of each slot; empty: it has none.
-        begin: the first place at which an optimizer step begins.
-        per_step: slots per optimizer step.
-        key: names the choice of the optimizer steps that are filled with one batch_id.
-
-    Returns:
-        The slots' numbers in their new order.
-    """
-    begins = range(begin, len(batch_ids) - per_step + 1, per_step)
-    by_id: dict[str, list[int]] = defaultdict(list)
-    for number, batch_id in enumerate(batch_ids):
-        if batch_id:
-            by_id[batch_id].append(number)
-    runs = [
-        numbers[start : start + per_step]
-        for numbers in by_id.values()
-        for start in range(0, len(numbers) - per_step + 1, per_step)
-    ]
-    placed: dict[int, int] = {}
-    for place, run in zip(permutation(key, len(begins)), runs, strict=False):
-        placed |= enumerate(run, start=begins[place])
-    packed = set(placed.values())
-    others = (number for number in range(len(batch_ids)) if number not in packed)
-    return [placed[place] if place in placed else next(others) for place in range(len(batch_ids))]
 
 
 def make_samplers(dataset: Dataset) -> list[FolderSampler]:
@@ -327,21 +267,3 @@ def make_samplers(dataset: Dataset) -> list[FolderSampler]:
 
 def _group(sample: Sample) -> tuple[Size, str]:
     return sample.bucket, sample.settings.batch_id
-
-
-def _count(pieces: Sequence[_Piece]) -> int:
-    return sum(len(piece.sample_ids) for piece in pieces)
-
-
-def _take(pieces: Sequence[_Piece], count: int) -> tuple[list[_Piece], list[_Piece]]:
-    """Splits off the first `count` images."""
-    taken: list[_Piece] = []
-    for number, piece in enumerate(pieces):
-        if not count:
-            return taken, list(pieces[number:])
-        cut = min(count, len(piece.sample_ids))
-        taken.append(_Piece(piece.group, piece.sample_ids[:cut]))
-        count -= cut
-        if cut < len(piece.sample_ids):
-            return taken, [_Piece(piece.group, piece.sample_ids[cut:]), *pieces[number + 1 :]]
-    return taken, []

@@ -13,8 +13,9 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, Sample
 from dreamloom.train.data.image import ByteRange, ImageFolder, ImageSettings, TrainingImage
-from dreamloom.train.data.sampler import sample_epoch
-from dreamloom.train.data.schedule import Batch, BatchSchedule, apportion, make_samplers, pack_batch_ids
+from dreamloom.train.data.packing import pack_batch_ids
+from dreamloom.train.data.sampler import apportion, sample_epoch
+from dreamloom.train.data.schedule import Batch, BatchSchedule, make_samplers
 
 BUCKETS = [(512, 512), (576, 448), (448, 576)]
 
