@@ -106,9 +106,9 @@ def fit_head(clip: Any, seed: int, num_images: int = 6000) -> tuple[NDArray[np.f
     scenes, data = scenes_and_images(num_images, seed + 1)
     x = embed(clip, data).double().numpy()
     y = np.array([aesthetic(scene) for scene in scenes])
-    centerd = x - x.mean(axis=0)
+    centered = x - x.mean(axis=0)
     weight = np.linalg.solve(
-        centerd.T @ centerd + 1e-3 * len(x) / x.shape[1] * np.eye(x.shape[1]), centerd.T @ (y - y.mean())
+        centered.T @ centered + 1e-3 * len(x) / x.shape[1] * np.eye(x.shape[1]), centered.T @ (y - y.mean())
     )
     return weight.astype(np.float32), float(y.mean() - x.mean(axis=0) @ weight)
 
