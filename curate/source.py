@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from dreamloom.base.errors import UserError
 from dreamloom.scrape.collection import Collection
 
 
@@ -25,6 +26,12 @@ class Source:
     """Of ground truth: its share, relative to the shares of the other sources."""
     multiply: float = 1.0
     """Of training images: how often each is shown per epoch."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.collection, Collection):  # in a notebook no type checker says so
+            raise UserError(f"A source needs a collection, not {self.collection!r}; write Collection(FOLDER).")
+        if self.role not in set(Role):
+            raise UserError(f"There is no role {self.role}; a source has one of {', '.join(Role)}.")
 
     @property
     def name(self) -> str:

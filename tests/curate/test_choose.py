@@ -242,3 +242,10 @@ def test_what_training_would_leave_out_as_too_small_is_dropped_for_both_roles(ma
     dropped = [choice == "too_small" for choice, _ in verdicts(own)]
     assert dropped == small and verdicts(own)[2] == ("too_small", "127 × 128")
     assert own.summary(Table.CHOICES).dropped["too_small"] == 2
+
+
+def test_a_source_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"needs a collection, not 'people'; write Collection\(FOLDER\)"):
+        Source("people", Role.TRAINING)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="There is no role learned; a source has one of training, ground_truth"):
+        Source(Collection(tmp_path), "learned")  # type: ignore[arg-type]
