@@ -120,7 +120,8 @@ class _Run:
             rows, summary = _scrape(job)
         summary.seconds, summary.parts_done = time.monotonic() - begun, 1
         self.collection.write(Table.RECORDS, part, rows, recipe=self.recipes[part], config=self.config, summary=summary)
-        _remove_journal(self.collection, part)
+        # not _remove_journal: a retry that changes no row keeps the stamp, and its journal would look unfinished
+        _journal_path(self.collection, part).unlink(missing_ok=True)
         return summary.seconds
 
     def _statuses_to_retry(self, part: str, retry: Sequence[Status]) -> set[str]:

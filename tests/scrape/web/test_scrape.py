@@ -81,6 +81,14 @@ def test_retry_fetches_those_alone(site: Any, collection: Collection) -> None:
     assert scrape(collection, site.config, retry=[Status.HTTP_404]).parts_done == 0
 
 
+def test_a_retry_that_changes_nothing_asks_again_the_next_time(site: Any, collection: Collection) -> None:
+    site.scraped(collection, [site.put("/ok", site.image(1)), site.put("/busy", status=503)])
+    scrape(collection, site.config, retry=[Status.HTTP_5XX])
+    site.put("/busy", site.image(2))
+    scrape(collection, site.config, retry=[Status.HTTP_5XX])
+    assert collection.summary(Table.RECORDS).kept == 2
+
+
 def test_a_stage_that_came_to_too_little_fails_and_keeps_what_came(site: Any, collection: Collection) -> None:
     site.candidates(collection, [site.put("/a", site.image(1)), *(site.url + f"/{n}" for n in range(9))])
     with pytest.raises(StageFailed, match=r"1 of 10 images .*9 http_404"):
