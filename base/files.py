@@ -31,6 +31,7 @@ def commit(path: Path, *, sync: bool = True) -> Iterator[Path]:
     temporary = _beside(path)
     try:
         yield temporary
+        os.chmod(temporary, _file_mode())
         if sync:
             fsync(temporary)
         os.replace(temporary, path)
@@ -47,14 +48,19 @@ def commit_folder(path: Path) -> Iterator[Path]:
     An existing folder is moved aside first and removed last, so a crash leaves the old one, the new one, or (between
     two renames) the old one under a temporary name, and never half of either.
 
-    Hard links to files elsewhere are not synced again, so a folder of 100,000 links takes seconds.
+    Files get the rights that the umask gives, whatever a library gave them (safetensors writes 0600). Hard links to
+    files elsewhere are left alone, so a folder of 100,000 links takes seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     temporary.mkdir()
     try:
         yield temporary
-        fsync_all(file for file in temporary.rglob("*") if file.is_dir() or file.stat().st_nlink == 1)
+        own = [file for file in temporary.rglob("*") if file.is_dir() or file.stat().st_nlink == 1]
+        for file in own:
+            if file.is_file():
+                os.chmod(file, _file_mode())
+        fsync_all(own)
         fsync(temporary)
         old = _beside(path)
         if path.exists():
@@ -64,6 +70,20 @@ def commit_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _file_mode() -> int:
+    """The mode of new files. On Linux the umask is read without setting it, which other threads would notice."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        umask = int(status.split("Umask:")[1].split()[0], 8)
+    except (OSError, IndexError):
+        with _umask_guard:
+            os.umask(umask := os.umask(0o077))
+    return 0o666 & ~umask
+
+
+_umask_guard = threading.Lock()
 
 
 def commit_text(path: Path, text: str) -> None:

@@ -4,7 +4,9 @@ import errno
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from dreamloom.base.files import (
     commit,
@@ -94,3 +96,23 @@ def test_a_fingerprint_follows_content_not_place(tmp_path: Path) -> None:
     assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
     assert fingerprint(tmp_path / "a") != fingerprint(tmp_path / "c")
     assert fingerprint("org/model") == "id:org/model"
+
+
+def test_files_have_the_rights_of_the_umask_whatever_a_library_gave_them(tmp_path: Path) -> None:
+    previous = os.umask(0o027)
+    try:
+        with commit(tmp_path / "a") as temporary:
+            temporary.touch(0o600)
+        with commit_folder(tmp_path / "folder") as folder:
+            save_file({"x": np.zeros(3)}, folder / "weights.safetensors")
+            (folder / "linked").hardlink_to(_private(tmp_path / "the user's"))
+    finally:
+        os.umask(previous)
+    modes = [path.stat().st_mode & 0o777 for path in (tmp_path / "a", tmp_path / "folder" / "weights.safetensors")]
+    assert modes == [0o640, 0o640]
+    assert (tmp_path / "the user's").stat().st_mode & 0o777 == 0o600, "a linked file of the user keeps its own"
+
+
+def _private(path: Path) -> Path:
+    path.touch(0o600)
+    return path
