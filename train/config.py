@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from dreamloom.base.stage import NO_RECIPE, Group, PathKind, StageConfig
+from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, PathKind, StageConfig
 from dreamloom.train.config_fields import (
     DATA,
     EVALUATION,
@@ -58,11 +58,11 @@ class TrainConfig(StageConfig):
     of 4 to 8.
     """
 
-    base: Annotated[str, PathKind.MODEL, _MODEL] = Field(
+    base: Annotated[str, PathKind.MODEL, BY_CONTENT, _MODEL] = Field(
         "stable-diffusion-v1-5/stable-diffusion-v1-5",
         description="Model to start from: a diffusers folder, a .safetensors or .ckpt file, or a hub ID (owner/name).",
     )
-    vae: Annotated[str | None, PathKind.MODEL, _MODEL] = Field(
+    vae: Annotated[str | None, PathKind.MODEL, BY_CONTENT, _MODEL] = Field(
         None,
         description="Diffusers folder of an AutoencoderKL or AutoencoderTiny that replaces the base's VAE; null: the "
         "base's.",

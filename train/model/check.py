@@ -50,6 +50,15 @@ def check_models(config: TrainConfig) -> None:
         raise UserError(f"The timesteps of {config.base} are 0 to {count - 1}; lower min_timestep or max_timestep.")
 
 
+def with_absolute_models(config: TrainConfig) -> TrainConfig:
+    """Returns the config with absolute paths of models that are on this machine; hub ids stay as they are.
+
+    A run is resumed and exported from any folder, and a relative path must never be taken for a hub id there.
+    """
+    models = {name: Path(value).expanduser() for name in ("base", "vae") if (value := getattr(config, name))}
+    return config.model_copy(update={name: str(path.absolute()) for name, path in models.items() if path.exists()})
+
+
 def check_base_model(name: str) -> None:
     """Checks that `name` is a Stable Diffusion 1.x or 2.x model: a diffusers folder, a single file, or a hub id.
 

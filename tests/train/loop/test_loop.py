@@ -21,6 +21,8 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import read_dataset
 from dreamloom.train.data.tensor_store import save_shard
+from dreamloom.train.export.config import ExportConfig
+from dreamloom.train.export.export import export
 from dreamloom.train.loop.distributed import SINGLE_PROCESS
 from dreamloom.train.loop.loop import train
 from dreamloom.train.loop.session import open_session
@@ -367,3 +369,18 @@ def test_two_at_once_is_the_users_error(tiny_base: str, folder: Path, tmp_path: 
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+def test_a_relative_base_is_found_from_any_folder_and_is_never_a_hub_id_there(
+    tiny_base: str, folder: Path, tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "tiny").symlink_to(tiny_base)
+    monkeypatch.chdir(tmp_path)
+    train(folder, tmp_path / "run", config(base="models/tiny", max_train_steps=1))
+    monkeypatch.chdir(folder)
+    assert train(folder, tmp_path / "run", config(base=tiny_base, max_train_steps=1)).finished, "the same model"
+    assert export(tmp_path / "run", tmp_path / "model", ExportConfig()).changed
+    (tmp_path / "models" / "tiny").unlink()
+    with pytest.raises(UserError, match="models/tiny"):
+        export(tmp_path / "run", tmp_path / "another", ExportConfig(dtype="fp32"))
