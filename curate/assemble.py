@@ -45,7 +45,7 @@ from dreamloom.curate.manifest import (
 from dreamloom.curate.source import Role, Source
 from dreamloom.scrape.collection import Table
 
-VERSION = 2
+VERSION = 3
 
 _CONTENT = ["split", "file", "multiply", "caption", "sha256"]
 
@@ -142,7 +142,7 @@ def _plan(rows: pa.Table, ordered: Sequence[Source], config: BalanceConfig) -> _
         {s.name: (remaining[s.name], s.share) for s in ordered if s.role is Role.GROUND_TRUTH},
         config.ratio,
     )
-    drawn = {s.name: multiplies[s.name] for s in ordered if int(remaining[s.name] * multiplies[s.name]) > 0}
+    drawn = {s.name: multiplies[s.name] for s in ordered if remaining[s.name] * multiplies[s.name] > 0}
     _warn_of_repeats(ordered, remaining, drawn)
     for source in ordered:
         name, multiply = source.name, float(drawn.get(source.name, 0))

@@ -1,7 +1,8 @@
 """How often each image is shown, so that ground truth and training have exactly the ratio asked for.
 
-An epoch draws floor(images × multiply) images of each folder. The user gives the ratio of ground truth to training and
-the shares of its sources; solved for is the multiply of each source.
+The user gives the ratio of ground truth to training and the shares of its sources; solved for is the multiply of each
+source. An epoch shows images × multiply images of a folder on average: what is not a whole number carries over to the
+next epochs, so that over a run each source has its share to within one image.
 """
 
 import hashlib
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from math import floor
 
+from dreamloom.base.apportion import apportion
 from dreamloom.base.errors import UserError
 
 DIGITS = 12
@@ -18,13 +20,13 @@ DIGITS = 12
 def solve_multiplies(
     training: Mapping[str, tuple[int, float]], ground_truth: Mapping[str, tuple[int, float]], ratio: float
 ) -> dict[str, Fraction]:
-    """Computes each source's multiply, such that an epoch draws round(ratio × training draws) images of ground truth.
+    """Computes each source's multiply, such that an epoch shows ratio × the training images it shows of ground truth.
 
     Args:
         training: Source → (images, multiply as the user set it).
         ground_truth: Source → (images, share relative to the others'). A source without images has no share. Without
             any source, there is only training.
-        ratio: Ground-truth draws for each training draw.
+        ratio: Ground-truth images shown for each training image shown.
 
     Returns:
         Source → multiply, exact; see `format_multiply`. A multiply above 1 repeats images within an epoch.
@@ -33,35 +35,22 @@ def solve_multiplies(
         UserError: an epoch would draw no training image, or the sources of ground truth have no image.
     """
     multiplies = {name: exact(multiply) for name, (_, multiply) in training.items()}
-    draws = sum(floor(count * multiplies[name]) for name, (count, _) in training.items())
-    if draws == 0:
+    shown = sum((count * multiplies[name] for name, (count, _) in training.items()), Fraction(0))
+    if shown < 1:
         raise UserError(
             "An epoch would show no training image; name a training source that has images, with a multiply that "
             "shows some."
         )
     if not ground_truth:
         return multiplies
-    present = {name: (count, exact(share)) for name, (count, share) in ground_truth.items() if count > 0}
-    if not any(share for _, share in present.values()):
+    shares = {name: exact(share) if count else Fraction(0) for name, (count, share) in ground_truth.items()}
+    if not any(shares.values()):
         raise UserError(
             f"No image of ground truth is left to balance with ({', '.join(ground_truth)}); see what was dropped "
             "and why, or add a source."
         )
-    target = floor(exact(ratio) * draws + Fraction(1, 2))
-    parts = apportion(target, {name: share for name, (_, share) in present.items()})
-    multiplies |= dict.fromkeys(ground_truth, Fraction(0))
-    return multiplies | {name: Fraction(parts[name], count) for name, (count, _) in present.items()}
-
-
-def apportion(total: int, shares: Mapping[str, Fraction]) -> dict[str, int]:
-    """Splits `total` by shares into integers that sum to it, by largest remainder (Hamilton); ties in order."""
-    share_sum = sum(shares.values(), start=Fraction(0))
-    quotas = {name: total * share / share_sum for name, share in shares.items()}
-    parts = {name: floor(quota) for name, quota in quotas.items()}
-    by_remainder = sorted(quotas, key=lambda name: parts[name] - quotas[name])
-    for name in by_remainder[: total - sum(parts.values())]:
-        parts[name] += 1
-    return parts
+    per_share = exact(ratio) * shown / sum(shares.values(), Fraction(0))
+    return multiplies | {name: per_share * shares[name] / max(1, count) for name, (count, _) in ground_truth.items()}
 
 
 def exact(value: float) -> Fraction:
@@ -88,7 +77,8 @@ def count_held_out(counts: Mapping[str, int], share: float, maximum: int) -> dic
         if share and count >= 2:
             held_out[name] = min(count - 1, max(1, floor(exact(share) * count + Fraction(1, 2))))
     if sum(held_out.values()) > maximum:
-        return apportion(maximum, {name: Fraction(count) for name, count in held_out.items()})
+        parts = apportion(maximum, [Fraction(count) for count in held_out.values()])
+        return dict(zip(held_out, parts, strict=True))
     return held_out
 
 

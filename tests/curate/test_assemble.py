@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
-from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +64,19 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def drawn(folder: Path) -> int:
+def shown_per_epoch(folder: Path) -> float:
     images = [p for p in folder.iterdir() if p.suffix == ".png"]
-    return floor(len(images) * Fraction((folder / "multiply.txt").read_text().strip()))
+    return float(round(len(images) * Fraction((folder / "multiply.txt").read_text().strip()), 9))
 
 
 def test_an_epoch_of_the_folder_has_the_ratio_and_the_shares(project: list[Source], tmp_path: Path) -> None:
     work = tmp_path / "work"
     summary = balance(project, BalanceConfig(ratio=1.5, held_out=0.1), work)
-    assert {p.name: drawn(p) for p in (work / "dataset").iterdir()} == {"car": 18, "people": 20, "faces": 7}
+    assert {p.name: shown_per_epoch(p) for p in (work / "dataset").iterdir()} == {
+        "car": 18,
+        "people": 20.25,
+        "faces": 6.75,
+    }
     assert (summary.rows, summary.kept, summary.dropped) == (71, 70, {"http_404": 1})
     held = {str(p.relative_to(work / "heldout")): len(list(p.iterdir())) for p in (work / "heldout").glob("*/*")}
     assert held == {"training/car": 1, "ground_truth/people": 4, "ground_truth/faces": 2}
@@ -166,7 +169,7 @@ def test_training_alone_is_a_dataset(make_collection: Make, tmp_path: Path) -> N
     car = make_collection("car", records(5))
     choose([Source(car, TRAINING)], ChooseConfig())
     balance([Source(car, TRAINING)], BalanceConfig(), tmp_path / "work")
-    assert drawn(tmp_path / "work" / "dataset" / "car") == 4
+    assert shown_per_epoch(tmp_path / "work" / "dataset" / "car") == 4
     assert [p.name for p in (tmp_path / "work" / "heldout").iterdir()] == ["training"]
 
 
@@ -184,7 +187,7 @@ def test_few_images_for_many_draws_are_warned_of(make_collection: Make, tmp_path
     sources = [Source(car, TRAINING), Source(people, TRUTH)]
     choose(sources, ChooseConfig())
     balance(sources, BalanceConfig(held_out=0), tmp_path / "work")
-    assert drawn(tmp_path / "work" / "dataset" / "people") == 8
+    assert shown_per_epoch(tmp_path / "work" / "dataset" / "people") == 8
     assert "people has too few images (2) for 8 draws per epoch: each is shown 4 times" in caplog.text
 
 

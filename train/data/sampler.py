@@ -55,26 +55,6 @@ def sample_epoch(samplers: Sequence[FolderSampler], seed: int, epoch: int) -> Sa
     return sample_ids[permutation(stream_key(seed, "epoch", epoch), len(sample_ids))]
 
 
-def apportion(total: int, shares: Sequence[Fraction], at_least: Sequence[int], at_most: Sequence[int]) -> list[int]:
-    """Divides a total in proportion to shares, by largest remainders (Hamilton's method), within bounds for each.
-
-    Args:
-        total: at least the sum of `at_least`, and at most that of `at_most`.
-        shares: what to divide by, of any sum.
-        at_least: the least of each.
-        at_most: the most of each.
-    """
-    quotas = [total * share / sum(shares, Fraction(0)) for share in shares]
-    counts = [min(max(floor(q), low), high) for q, low, high in zip(quotas, at_least, at_most, strict=True)]
-    while missing := total - sum(counts):
-        sign = 1 if missing > 0 else -1
-        bounds = at_most if missing > 0 else at_least
-        free = [number for number, count in enumerate(counts) if count != bounds[number]]
-        farthest = max(free, key=lambda number: (sign * (quotas[number] - counts[number]), -number))
-        counts[farthest] += sign
-    return counts
-
-
 @lru_cache(maxsize=256)
 def _shuffled_pass(sample_ids: tuple[int, ...], seed: int, name: str, number: int) -> SampleIds:
     return np.asarray(sample_ids, np.int64)[permutation(stream_key(seed, "deck", name, number), len(sample_ids))]

@@ -19,12 +19,13 @@ from itertools import islice
 
 import numpy as np
 
+from dreamloom.base.apportion import apportion
 from dreamloom.base.buckets import Size
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, Sample
 from dreamloom.train.data.packing import Piece, count_images, fill_parts, pack_batch_ids
-from dreamloom.train.data.sampler import FolderSampler, SampleIds, apportion
+from dreamloom.train.data.sampler import FolderSampler, SampleIds
 from dreamloom.train.diffusion.rng import permutation, stream_key
 
 

@@ -14,7 +14,7 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, Sample
 from dreamloom.train.data.image import ByteRange, ImageFolder, ImageSettings, TrainingImage
 from dreamloom.train.data.packing import pack_batch_ids
-from dreamloom.train.data.sampler import apportion, sample_epoch
+from dreamloom.train.data.sampler import sample_epoch
 from dreamloom.train.data.schedule import Batch, BatchSchedule, make_samplers
 
 BUCKETS = [(512, 512), (576, 448), (448, 576)]
@@ -163,22 +163,6 @@ def test_a_lone_wide_image_is_shown_as_often_as_the_others() -> None:
     schedule = scheduled(dataset([(Fraction(1), [32, 1, 0])]), batch_size=8, epochs=10)
     assert schedule is not None
     assert set(Counter(s for batch in batches_of(schedule) for s in batch.sample_ids).values()) == {10}
-
-
-@given(
-    st.lists(st.tuples(st.fractions(0, 50, max_denominator=40), st.integers(0, 9), st.integers(0, 9)), min_size=1),
-    st.floats(0, 1),
-)
-def test_apportioning_adds_up_within_its_bounds(rows: list[tuple[Fraction, int, int]], place: float) -> None:
-    shares = [share for share, _, _ in rows]
-    if not sum(shares):
-        return
-    at_least = [low for _, low, _ in rows]
-    at_most = [low + more for _, low, more in rows]
-    total = round(sum(at_least) + place * (sum(at_most) - sum(at_least)))
-    counts = apportion(total, shares, at_least, at_most)
-    assert sum(counts) == total
-    assert all(low <= count <= high for low, count, high in zip(at_least, counts, at_most, strict=True))
 
 
 def test_multiplies_that_show_nothing_are_the_users_error() -> None:
