@@ -18,7 +18,7 @@ from dreamloom.scrape.web.scrape import scrape
 
 CONFIG = ScrapeConfig(
     allow_private_addresses=True,
-    timeout_s=2,
+    timeout_s=5,
     connect_timeout_s=3,  # less is not enough for a hundred hosts at once on a machine that has other work
     min_side=16,
     max_bytes=8 * 2**20,

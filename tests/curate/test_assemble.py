@@ -152,11 +152,20 @@ def test_a_caption_that_no_name_holds_is_in_a_sidecar(make_collection: Make, tmp
         assert image.with_suffix(".txt").exists() == (read_name(image.name) != text)
 
 
-def test_a_share_of_less_than_one_image_is_left_out_and_said(make_collection: Make, tmp_path: Path) -> None:
+def test_a_share_of_less_than_one_image_per_epoch_adds_up_over_epochs(make_collection: Make, tmp_path: Path) -> None:
+    collections = [make_collection(name, records(3)) for name in ("car", "people", "faces")]
+    roles = [(TRAINING, 1), (TRUTH, 100), (TRUTH, 1)]
+    sources = [Source(c, role, share=share) for c, (role, share) in zip(collections, roles, strict=True)]
+    choose(sources, ChooseConfig())
+    balance(sources, BalanceConfig(held_out=0), tmp_path / "work")
+    assert shown_per_epoch(tmp_path / "work" / "dataset" / "faces") == pytest.approx(3 / 101)
+
+
+def test_a_share_of_nothing_is_left_out_and_said(make_collection: Make, tmp_path: Path) -> None:
     """multiply.txt never says 0, which EveryDream takes for 1."""
     car, people = make_collection("car", records(3)), make_collection("people", records(3))
     faces = make_collection("faces", records(3))
-    sources = [Source(car, TRAINING), Source(people, TRUTH, share=100), Source(faces, TRUTH, share=1)]
+    sources = [Source(car, TRAINING), Source(people, TRUTH), Source(faces, TRUTH, share=1e-13)]
     choose(sources, ChooseConfig())
     summary = balance(sources, BalanceConfig(held_out=0), tmp_path / "work")
     assert sorted(p.name for p in (tmp_path / "work" / "dataset").iterdir()) == ["car", "people"]
