@@ -20,6 +20,8 @@ from dreamloom.flows.steps import Outcome, Step
 from dreamloom.scrape.collection import Status, Table
 from dreamloom.train.run.folder import read_summary
 
+pytestmark = pytest.mark.slow
+
 HOUSE = Path(__file__).parents[2]
 EVERYTHING = {
     "ingest circles",
@@ -76,7 +78,6 @@ def test_nothing_to_do_needs_neither_torch_nor_prefect(finished: Any) -> None:
     assert done.stdout.splitlines()[-1] == "loaded:"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "value", "remade"),
     [
@@ -104,7 +105,6 @@ def test_a_change_makes_again_what_hangs_on_it(
     assert made(finished) == set()
 
 
-@pytest.mark.slow
 def test_changing_back_finds_the_run_that_was_there(finished: Any) -> None:
     first = chain.run_folder(finished.load())
     finished.change("train", "seed", to=1)
@@ -135,7 +135,6 @@ def test_a_source_that_fails_does_not_stop_the_others(small: Any, capsys: pytest
     assert not (small.workspace / "dataset").exists()
 
 
-@pytest.mark.slow
 def test_the_captioning_model_is_gone_when_training_begins(small: Any) -> None:
     small.change("caption", to={"model": str(HOUSE / "demo" / "models" / "blip"), "keep_kinds": []})
     there: dict[str, bool] = {}

@@ -20,6 +20,7 @@ def the_log(folder: Path) -> str:
     return file.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_run_logs_versions_the_project_each_part_and_what_was_decided(small: Any) -> None:
     assert run(["run", str(small.file)]) == 0
     text = the_log(small.workspace / "logs")

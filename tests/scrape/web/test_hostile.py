@@ -31,6 +31,8 @@ from dreamloom.scrape.web.address import is_public
 from dreamloom.scrape.web.outcome import RowDropped, make_row
 from dreamloom.scrape.web.scrape import recipes, scrape
 
+pytestmark = pytest.mark.slow
+
 Row = dict[str, Any]
 
 CASES = list_cases()
@@ -102,7 +104,6 @@ scrape(Collection(Path({str(collection.root)!r})), ScrapeConfig.model_validate_j
 """
 
 
-@pytest.mark.slow
 def test_sigterm_ends_it_and_what_was_done_stays(site: Any, collection: Collection) -> None:
     """Item 75."""
     running: list[subprocess.Popen[bytes]] = []
@@ -123,7 +124,6 @@ def test_sigterm_ends_it_and_what_was_done_stays(site: Any, collection: Collecti
     assert [site.hits[f"/{n}"] for n in (*range(5), "deadly")] == [1] * 5 + [2]
 
 
-@pytest.mark.slow
 def test_a_disk_that_takes_no_more_ends_it_and_room_lets_it_go_on(site: Any, collection: Collection) -> None:
     """Item 76, by a limit to the size of files."""
     urls = [site.put("/small", site.image(1)), site.put("/large", site.image(2, 900, 900, "PNG"))]
@@ -138,7 +138,6 @@ def test_a_disk_that_takes_no_more_ends_it_and_room_lets_it_go_on(site: Any, col
     assert not list(collection.root.rglob(".tmp-*"))
 
 
-@pytest.mark.slow
 def test_an_image_for_which_memory_does_not_suffice_is_a_row_among_others(site: Any, collection: Collection) -> None:
     """Item 77: when it is asked for, the program has some 200 MB left, and its pixels would take 324."""
     running: list[subprocess.Popen[bytes]] = []

@@ -144,6 +144,7 @@ def test_a_cap_is_a_cap_on_the_wire_and_unpacked(site: Any, collection: Collecti
     assert outcomes == ["ok", "ok", "ok", "too_large", "truncated", "unsupported", "too_large"]
 
 
+@pytest.mark.slow
 def test_only_a_total_deadline_ends_a_drip(site: Any, collection: Collection) -> None:
     image = site.image(1)
 

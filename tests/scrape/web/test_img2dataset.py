@@ -16,10 +16,12 @@ from dreamloom.scrape.web import img2dataset
 from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.scrape.web.scrape import scrape
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("img2dataset") is None, reason="img2dataset is an extra")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("img2dataset") is None, reason="img2dataset is an extra"),
+]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("distributor", ["multiprocessing", "pyspark", "ray"])
 def test_its_tables_are_those_of_the_scraper(site: Any, tmp_path: Path, distributor: str) -> None:
     """Also of what it fails at by itself: an address with a space, a body that is packed, a host that asks to wait."""

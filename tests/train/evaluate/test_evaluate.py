@@ -116,6 +116,7 @@ def test_measured_from_outside_a_run_is_what_it_says_itself(run: Path, tiny_base
     assert unaveraged.learned is not None and abs(unaveraged.learned.change - evaluation.learned.change) > 1e-3
 
 
+@pytest.mark.slow
 def test_what_training_measured_is_not_measured_again(run: Path, tiny_base: str, heldout: Path) -> None:
     code = (
         "import json, sys; from pathlib import Path\n"

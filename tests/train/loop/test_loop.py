@@ -110,6 +110,7 @@ def assert_same(left: Any, right: Any) -> None:
         assert left == right
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_it_promises(undisturbed: Path) -> None:
     names = {path.name for path in undisturbed.iterdir() if not path.name.startswith(".")}
     assert names == {
@@ -128,6 +129,7 @@ def test_a_run_leaves_what_it_promises(undisturbed: Path) -> None:
     assert any((undisturbed / "logs").iterdir())
 
 
+@pytest.mark.slow
 def test_asked_to_stop_it_saves_and_goes_on_to_the_same_bits(
     undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
 ) -> None:

@@ -194,6 +194,7 @@ def test_every_objective_and_precision_trains(make_trainer: MakeTrainer, changes
     assert all(p.dtype == kept_as for p in trainer.parameters)
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_gives_the_same_gradient(make_trainer: MakeTrainer) -> None:
     (plain, batches), (thrifty, _) = make_trainer(), make_trainer(gradient_checkpointing=True)
     plain.step(batches[:1])
