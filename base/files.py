@@ -56,10 +56,10 @@ def commit_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        own = [file for file in temporary.rglob("*") if file.is_dir() or file.stat().st_nlink == 1]
+        own, mode = [file for file in temporary.rglob("*") if file.is_dir() or file.stat().st_nlink == 1], _file_mode()
         for file in own:
             if file.is_file():
-                os.chmod(file, _file_mode())
+                os.chmod(file, mode)
         fsync_all(own)
         fsync(temporary)
         old = _beside(path)
@@ -72,6 +72,9 @@ def commit_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+_umask_guard = threading.Lock()
+
+
 def _file_mode() -> int:
     """The mode of new files. On Linux the umask is read without setting it, which other threads would notice."""
     try:
@@ -81,9 +84,6 @@ def _file_mode() -> int:
         with _umask_guard:
             os.umask(umask := os.umask(0o077))
     return 0o666 & ~umask
-
-
-_umask_guard = threading.Lock()
 
 
 def commit_text(path: Path, text: str) -> None:
