@@ -22,7 +22,6 @@ WAITS = {"item", "cpu", "numpy", "tolist", "synchronize", "nonzero"}
 BESIDE_THE_STEP = {
     "data.schedule.BatchSchedule._slot",  # numpy arrays, which no device computes
     "data.schedule.BatchSchedule._epoch_parts",
-    "data.schedule.BatchSchedule._sample_epoch",
     "data.schedule.BatchSchedule._split",
     "data.crops.CropPlanner.choose_views",
     "data.captions.CaptionBuilder.build",

@@ -49,9 +49,20 @@ class FolderSampler:
         return row[start % count : start % count + stop - start]
 
 
-def sample_epoch(samplers: Sequence[FolderSampler], seed: int, epoch: int) -> SampleIds:
-    """Samples an epoch of all folders, shuffled together."""
-    sample_ids = np.concatenate([sampler.sample_epoch(seed, epoch) for sampler in samplers])
+def sample_epoch(
+    samplers: Sequence[FolderSampler], seed: int, epoch: int, counts: Sequence[int] | None = None
+) -> SampleIds:
+    """Samples an epoch of all folders, shuffled together.
+
+    Args:
+        samplers: of the folders.
+        seed: the run's.
+        epoch: counted from 0.
+        counts: how many images to take of each sampler, where the epoch is cut short; None: all.
+    """
+    limits = [None] * len(samplers) if counts is None else counts
+    sampled = [s.sample_epoch(seed, epoch)[:limit] for s, limit in zip(samplers, limits, strict=True)]
+    sample_ids = np.concatenate(sampled)
     return sample_ids[permutation(stream_key(seed, "epoch", epoch), len(sample_ids))]
 
 

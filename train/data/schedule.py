@@ -25,7 +25,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, Sample
 from dreamloom.train.data.packing import Piece, count_images, fill_parts, pack_batch_ids
-from dreamloom.train.data.sampler import FolderSampler, SampleIds
+from dreamloom.train.data.sampler import FolderSampler, SampleIds, sample_epoch
 from dreamloom.train.diffusion.rng import permutation, stream_key
 
 
@@ -219,10 +219,8 @@ class BatchSchedule:
     def _sample_epoch(self, epoch: int) -> SampleIds:
         """The images of an epoch, shuffled together."""
         before = self.shown_after(epoch - 1) if epoch else [0] * len(self.samplers)
-        counts = np.subtract(self.shown_after(epoch), before).tolist()
-        chosen = [s.sample_epoch(self.seed, epoch)[:count] for s, count in zip(self.samplers, counts, strict=True)]
-        sample_ids = np.concatenate(chosen)
-        return sample_ids[permutation(stream_key(self.seed, "epoch", epoch), len(sample_ids))]
+        counts = [end - begin for begin, end in zip(before, self.shown_after(epoch), strict=True)]
+        return sample_epoch(self.samplers, self.seed, epoch, counts)
 
     def _split(self, sample_ids: SampleIds, min_rest: int, epoch: int) -> tuple[list[Piece], list[Piece]]:
         """Splits an epoch into whole batches of one group, and the rest of each group, in random order.
