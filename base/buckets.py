@@ -9,6 +9,8 @@ PixelBox = tuple[int, int, int, int]
 
 MAX_ASPECT = 4.0
 """The longest buckets, as in EveryDream's tables; longer images are cropped to it."""
+MIN_AREA = 0.85
+"""The least area of a bucket, as a share of the square's. Smaller ones would crop less, but show less detail."""
 MAX_UPSCALE = 4.0
 """An image whose sides would grow by more than this to fill its bucket is too small to learn from."""
 
@@ -17,10 +19,11 @@ MAX_UPSCALE = 4.0
 def generate_buckets(resolution: int, bucket_reso_steps: int, max_aspect: float = MAX_ASPECT) -> tuple[Size, ...]:
     """Generates all buckets for a resolution, from the tallest to the widest.
 
-    The transpose of each bucket is a bucket, too, and none fits inside another.
+    They are, for each width, the tallest one that fits the square's area, and the transposes of these. No two have the
+    same ratio.
 
     Args:
-        resolution: the side of the square bucket, in pixels; no bucket has a larger area.
+        resolution: the side of the square bucket, in pixels; no bucket has a larger area, or one below MIN_AREA of it.
         bucket_reso_steps: sides are multiples of this, in pixels.
         max_aspect: the largest ratio of a bucket's sides.
 
@@ -31,14 +34,15 @@ def generate_buckets(resolution: int, bucket_reso_steps: int, max_aspect: float 
     if resolution % step:
         raise ValueError(f"resolution {resolution} is not a multiple of bucket_reso_steps {step}")
     area = resolution * resolution
-    longest = int(resolution * max_aspect**0.5)
-    fitting = [
+    widths = range(step, int(resolution * max_aspect**0.5) + 1, step)
+    tallest = [(width, area // width // step * step) for width in widths]
+    kept = {
         (width, height)
-        for width in range(step, longest + 1, step)
-        if (height := min(area // width, int(width * max_aspect)) // step * step) and width <= height * max_aspect
-    ]
-    largest = {a for a in fitting if not any(a != b and a[0] <= b[0] and a[1] <= b[1] for b in fitting)}
-    return tuple(sorted(largest, key=lambda size: (size[0] / size[1], size)))
+        for width, height in tallest
+        if max(width, height) <= max_aspect * min(width, height) and width * height >= MIN_AREA * area
+    }
+    transposes = {(height, width) for width, height in kept}
+    return tuple(sorted(kept | transposes, key=lambda size: (size[0] / size[1], size)))
 
 
 def find_bucket(size: Size, resolution: int, bucket_reso_steps: int, upscale: bool) -> Size | None:
@@ -84,7 +88,7 @@ def assign_bucket_without_upscale(size: Size, resolution: int, bucket_reso_steps
     """
     width, height = size
     step = bucket_reso_steps
-    highest = min(resolution, int((width * height) ** 0.5) // step * step)  # no larger bucket can be filled
+    highest = min(resolution, int((width * height / MIN_AREA) ** 0.5) // step * step)  # none higher can be filled
     for lower in range(highest, 0, -step):
         bucket = assign_bucket(size, generate_buckets(lower, step))
         if upscale_factor(size, bucket) <= 1:

@@ -23,7 +23,7 @@ from dreamloom.curate.source import Role, Source
 from dreamloom.scrape.collection import SCHEMAS, Choice, Collection, Status, Table, open_collection
 from dreamloom.scrape.collection.parts import make_parts, stale_parts
 
-VERSION = 1
+VERSION = 2
 
 
 def choose(sources: Sequence[Source], config: ChooseConfig, progress: Progress = silent) -> Summary:

@@ -18,7 +18,7 @@ from dreamloom.train.evaluate.measure import Evaluation, measure_all
 from dreamloom.train.model.check import check_base_model
 from dreamloom.train.run.find import TrainedModel, find_trained_model
 
-VERSION = 1
+VERSION = 2
 """Raised when the same config, images and models would give other losses."""
 KINDS = ("training", "ground_truth")
 """Subfolders of a folder of held-out images."""

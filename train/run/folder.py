@@ -26,7 +26,7 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.run import migrations
 
-VERSION = 3
+VERSION = 4
 """Raised when the same config and folders would give other weights."""
 
 
