@@ -35,6 +35,7 @@ ROOMS = {
         {"diffusion"},
         {"model"},
         {"data"},
+        {"objectives"},
         {"run"},
         {"evaluate"},
         {"export", "loop"},

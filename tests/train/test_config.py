@@ -14,7 +14,7 @@ from dreamloom.train.config import PRESETS, DreamBoothConfig, TrainConfig, share
 from dreamloom.train.evaluate.config import EvaluateConfig, as_trained
 from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.writers import DTYPES
-from dreamloom.train.loop.objective import WEIGHTINGS
+from dreamloom.train.objectives.weightings import WEIGHTINGS
 from dreamloom.train.optimizers import OPTIMIZERS
 from dreamloom.train.optimizers.lr_schedulers import LR_SCHEDULERS
 

@@ -16,11 +16,13 @@ from dreamloom.train.diffusion import noise
 from dreamloom.train.diffusion.rng import stream_key
 from dreamloom.train.loop.distributed import SINGLE_PROCESS, DistributedGroup
 from dreamloom.train.loop.loss_window import LossWindow
-from dreamloom.train.loop.objective import Objective
 from dreamloom.train.loop.optimizers import Optimizer, lr_factor
 from dreamloom.train.model.device import autocast, choose_precision
 from dreamloom.train.model.model import Model
 from dreamloom.train.model.trainable import trainable_parameters
+from dreamloom.train.objectives import make_objectives
+from dreamloom.train.objectives.noise_process import NoiseProcess
+from dreamloom.train.objectives.objective import ForwardPass
 
 
 class Trainer:
@@ -59,7 +61,8 @@ class Trainer:
         groups = [list(part.values()) for part in self.parts.values()]
         self.optimizer = Optimizer(groups, [learning_rates[part] for part in self.parts], config)
         self.window = LossWindow()
-        self.objective = Objective(config, model.prediction_type, model.alphas_cumprod)
+        self.noise_process = NoiseProcess(config, model.prediction_type, model.alphas_cumprod)
+        self.objectives = make_objectives(config, model)
         self.posterior_stream = stream_key(config.seed, "posterior")
         self.loss_module = distributed.wrap(_LossModule(model, self.loss))
 
@@ -96,13 +99,15 @@ class Trainer:
         indices = self._to_device(batch.indices)
         mean, deviation = self._to_device(batch.posteriors).float().unbind(1)
         sampled = mean + deviation * noise.normal(self.posterior_stream, indices, tuple(mean.shape[1:]))
-        noisy = self.objective.add_noise(model.scale_latents(sampled), indices)
+        noisy = self.noise_process.add_noise(model.scale_latents(sampled), indices)
         text = self._to_device(batch.text)
         with autocast(model.device, self.precision):
             states = text.float() if text.is_floating_point() else model.encode_text(text)
             predicted = model.predict(noisy.latents, noisy.timesteps, states)
         mask = None if batch.loss_mask is None else self._to_device(batch.loss_mask)
-        return self.objective.loss(predicted, noisy, self._to_device(batch.loss_scales), mask)
+        loss_scales = self._to_device(batch.loss_scales)
+        forward = ForwardPass(batch, indices, noisy, states, predicted, loss_scales, mask)
+        return torch.stack([objective.loss(forward) for objective in self.objectives.values()]).sum()
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:

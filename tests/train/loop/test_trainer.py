@@ -23,7 +23,9 @@ from dreamloom.train.loop.loop import train
 from dreamloom.train.loop.loss_window import LossWindow, NonFiniteLossError
 from dreamloom.train.loop.optimizers import lr_factor
 from dreamloom.train.loop.trainer import Trainer
-from dreamloom.train.model.model import load_model
+from dreamloom.train.model.model import Model, load_model
+from dreamloom.train.objectives import OBJECTIVES
+from dreamloom.train.objectives.objective import ForwardPass
 
 Config = Callable[..., TrainConfig]
 CPU = torch.device("cpu")
@@ -151,6 +153,25 @@ def test_dropped_captions_are_the_empty_one_in_the_stated_share(tiny_base: str, 
     assert torch.equal(tokens[0.3][~dropped[0.3]], tokens[0.0][~dropped[0.3]])
 
 
+def test_objectives_add_up(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is registered is made of config and model, and its gradient reaches the weights."""
+
+    class Pull:
+        def __init__(self, config: TrainConfig, model: Model) -> None:
+            self.weight: torch.Tensor = model.unet.conv_in.weight
+            self.scale = config.seed
+
+        def loss(self, forward: ForwardPass) -> torch.Tensor:
+            return self.scale * len(forward.indices) * self.weight.sum()
+
+    alone, batches = make_trainer(seed=3)
+    monkeypatch.setitem(OBJECTIVES, "pull", Pull)
+    together, _ = make_trainer(seed=3)
+    difference = together.loss(batches[0]) - alone.loss(batches[0])
+    assert torch.allclose(difference, 3 * 2 * together.model.unet.conv_in.weight.sum(), rtol=1e-4)
+    assert difference.requires_grad
+
+
 def test_a_batchs_loss_does_not_depend_on_what_came_before(make_trainer: MakeTrainer) -> None:
     trainer, batches = make_trainer()
     late = trainer.loss(batches[3]).detach()
@@ -216,6 +237,6 @@ def test_noise_differs_between_streams(make_trainer: MakeTrainer) -> None:
     trainer, _ = make_trainer()
     drawn = [
         noise.normal(key, torch.arange(2), (4, 4, 4))
-        for key in [trainer.posterior_stream, *trainer.objective.streams.values()]
+        for key in [trainer.posterior_stream, *trainer.noise_process.streams.values()]
     ]
     assert len({tuple(d.flatten().tolist()) for d in drawn}) == len(drawn)

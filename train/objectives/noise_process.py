@@ -1,10 +1,9 @@
-"""Builds noisy latents and targets, and computes the weighted loss.
+"""The noise process: noisy latents, and what the UNet should predict from them.
 
 The formulas are in dreamloom.train.diffusion.formulas; this module applies those that the config asks for. All
 randomness is a function of the seed and the sample's index.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,22 +12,6 @@ from torch import Tensor
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.diffusion import formulas, noise
 from dreamloom.train.diffusion.rng import stream_key
-
-Weighting = Callable[[TrainConfig, str, Tensor], Tensor]
-"""Computes the weight of each sample's loss, [B], from the config, the prediction type and ᾱ, [B]."""
-
-
-def _min_snr(config: TrainConfig, prediction_type: str, alphas_cumprod: Tensor) -> Tensor:
-    assert config.min_snr_gamma is not None
-    return formulas.min_snr_weight(prediction_type, alphas_cumprod, config.min_snr_gamma)
-
-
-def _debiased_estimation(config: TrainConfig, prediction_type: str, alphas_cumprod: Tensor) -> Tensor:
-    return formulas.debiased_estimation_weight(prediction_type, alphas_cumprod)
-
-
-WEIGHTINGS: dict[str, Weighting] = {"min_snr_gamma": _min_snr, "debiased_estimation_loss": _debiased_estimation}
-"""Field of TrainConfig that turns a weighting on → the weighting."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +28,11 @@ class NoisyBatch:
     """The noise, or v, [B, C, h, w]."""
 
 
-class Objective:
-    """The training objective: adds noise, and computes the loss of a prediction.
+class NoiseProcess:
+    """Adds noise to latents.
 
     Args:
-        config: which noise and loss.
+        config: which noise, at which timesteps.
         prediction_type: epsilon or v_prediction.
         alphas_cumprod: ᾱ of each timestep, [T], on the device of the latents.
     """
@@ -60,7 +43,6 @@ class Objective:
         self.alphas_cumprod = alphas_cumprod
         last = len(alphas_cumprod) - 1 if config.max_timestep is None else config.max_timestep
         self.num_timesteps = last + 1 - config.min_timestep
-        self.weightings = [weighting for field, weighting in WEIGHTINGS.items() if getattr(config, field)]
         names = ("noise", "offset", "perturbation", "timestep")
         self.streams = {name: stream_key(config.seed, name) for name in names}
         self.octaves = [stream_key(config.seed, "pyramid", octave) for octave in range(16)]
@@ -83,20 +65,6 @@ class Objective:
         noisy = formulas.add_noise(latents, added, alphas_cumprod).contiguous(memory_format=torch.channels_last)
         target = formulas.prediction_target(self.prediction_type, latents, sampled, alphas_cumprod)
         return NoisyBatch(noisy, timesteps, alphas_cumprod, target)
-
-    def loss(self, predicted: Tensor, noisy: NoisyBatch, loss_scales: Tensor, mask: Tensor | None) -> Tensor:
-        """Computes the sum of the losses of the UNet's predictions, a scalar.
-
-        Args:
-            predicted: [B, C, h, w].
-            noisy: what the prediction was made from.
-            loss_scales: factor of each sample's loss, [B].
-            mask: which cells count; see dreamloom.train.diffusion.formulas.sample_losses.
-        """
-        losses = formulas.sample_losses(predicted, noisy.target, self.config.huber_delta, mask) * loss_scales
-        for weighting in self.weightings:
-            losses = losses * weighting(self.config, self.prediction_type, noisy.alphas_cumprod)
-        return losses.sum()
 
     def _sample_noise(self, indices: Tensor, shape: tuple[int, ...]) -> Tensor:
         config = self.config

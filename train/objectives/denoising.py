@@ -1,0 +1,37 @@
+"""The objective of every run: predict the noise, or v."""
+
+from torch import Tensor
+
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.diffusion import formulas
+from dreamloom.train.model.model import Model
+from dreamloom.train.objectives.objective import ForwardPass
+from dreamloom.train.objectives.weightings import chosen_weightings
+
+
+class Denoising:
+    """The weighted error of the prediction.
+
+    Args:
+        config: which loss, and which weightings.
+        prediction_type: epsilon or v_prediction.
+    """
+
+    def __init__(self, config: TrainConfig, prediction_type: str) -> None:
+        self.config = config
+        self.prediction_type = prediction_type
+        self.weightings = chosen_weightings(config)
+
+    def loss(self, forward: ForwardPass) -> Tensor:
+        """Computes the sum of the losses, a scalar."""
+        noisy = forward.noisy
+        losses = formulas.sample_losses(forward.predicted, noisy.target, self.config.huber_delta, forward.loss_mask)
+        losses = losses * forward.loss_scales
+        for weighting in self.weightings:
+            losses = losses * weighting(self.config, self.prediction_type, noisy)
+        return losses.sum()
+
+
+def make_denoising(config: TrainConfig, model: Model) -> Denoising:
+    """Makes the objective, which every run has."""
+    return Denoising(config, model.prediction_type)

@@ -1,0 +1,33 @@
+"""Weightings of the denoising loss over the timesteps. A new one is a function, and a line in WEIGHTINGS."""
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.diffusion import formulas
+from dreamloom.train.objectives.noise_process import NoisyBatch
+
+Weighting = Callable[[TrainConfig, str, NoisyBatch], Tensor]
+"""Computes the weight of each sample's loss, [B], from the config, the prediction type and the noisy batch."""
+
+
+def _min_snr(config: TrainConfig, prediction_type: str, noisy: NoisyBatch) -> Tensor:
+    assert config.min_snr_gamma is not None
+    return formulas.min_snr_weight(prediction_type, noisy.alphas_cumprod, config.min_snr_gamma)
+
+
+def _debiased_estimation(config: TrainConfig, prediction_type: str, noisy: NoisyBatch) -> Tensor:
+    return formulas.debiased_estimation_weight(prediction_type, noisy.alphas_cumprod)
+
+
+WEIGHTINGS: Mapping[str, Weighting] = {
+    "min_snr_gamma": _min_snr,
+    "debiased_estimation_loss": _debiased_estimation,
+}
+"""Field of TrainConfig that turns a weighting on → the weighting. Those that are on multiply."""
+
+
+def chosen_weightings(config: TrainConfig) -> list[Weighting]:
+    """Returns the weightings that a config turns on."""
+    return [weighting for field, weighting in WEIGHTINGS.items() if getattr(config, field)]
