@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import fingerprint
+from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.stage import BY_CONTENT, Group, PathKind, StageConfig
 
 Precision = Literal["fp32", "bf16"]

@@ -1,8 +1,7 @@
-"""Writes files whole or not at all, and links, locks and fingerprints them."""
+"""Writes files whole or not at all, and links and locks them."""
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import secrets
@@ -229,31 +228,6 @@ def remove_leftovers(folder: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
-
-
-def fingerprint(path_or_id: str | Path) -> str:
-    """Returns a name of a model's content: a hash of a file or folder; of a hub ID, the ID itself.
-
-    Of large files, the size and 16 evenly spaced samples of 64 KiB are hashed. That tells two trainings of one model
-    apart and is quick on gigabytes.
-    """
-    path = Path(path_or_id).expanduser()
-    if not path.exists():
-        return f"id:{path_or_id}"
-    digest = hashlib.blake2b(digest_size=16)
-    files = (
-        [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-    )
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.relative_to(path) if path.is_dir() else ''}\0{size}\0".encode())
-        with file.open("rb") as stream:
-            for number in range(16):
-                stream.seek(max(0, size - 65536) * number // 15)
-                digest.update(stream.read(65536))
-                if size <= 65536:
-                    break
-    return digest.hexdigest()
 
 
 def _beside(path: Path) -> Path:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dreamloom.base.clip_config import clip_models
-from dreamloom.base.files import fingerprint
+from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.stage import recipe, recipe_values
 from dreamloom.caption.config import GENERATION, RANKING, CaptionConfig
 from dreamloom.caption.ranking import Candidate

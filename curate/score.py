@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from dreamloom.base.clip import Clip, load_clip
 from dreamloom.base.clip_config import check_clip, clip_models
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import fingerprint
+from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.pixels import ImageError, decode
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import fingerprint
+from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import recipe
 from dreamloom.flows.run_folders import claim_run_folder, heldout_folder, run_charts, run_folder
@@ -20,6 +20,7 @@ from dreamloom.train.evaluate.results import read_evaluation, stored_recipe, wri
 from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.export import export, is_current
 from dreamloom.train.loop.loop import train
+from dreamloom.train.run.find import find_trained_model
 from dreamloom.train.run.folder import TrainSummary, read_summary
 
 
@@ -125,7 +126,9 @@ class EvaluateStep(Step):
         return Outcome(_evaluation_line(evaluation, str(self.output)), changed=True)
 
     def _recipe(self) -> str:
-        fingerprints = [fingerprint(self.model()), fingerprint(self.base), fingerprint(self.heldout)]
+        trained = find_trained_model(self.model())
+        weights = fingerprint(trained.checkpoint or trained.name)  # of a run, the checkpoint that is measured
+        fingerprints = [weights, fingerprint(self.base), fingerprint(self.heldout)]
         return recipe("evaluate", VERSION, self.config, fingerprints)
 
 

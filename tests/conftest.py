@@ -29,6 +29,14 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The user's cache, for these tests alone; processes that a test starts have it too."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["DREAMLOOM_CACHE"] = str(folder)
+    return folder
+
+
 _KILLER = """
 import os, signal, sys
 _left = {at}

@@ -18,7 +18,8 @@ from pathlib import Path
 import yaml
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_json, commit_text, fingerprint, link_or_copy, lock
+from dreamloom.base.files import commit_json, commit_text, link_or_copy, lock
+from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.image_types import DECODED_EXTENSIONS
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import recipe

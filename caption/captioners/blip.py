@@ -12,7 +12,7 @@ from PIL import Image
 from dreamloom.base.cpu import has_bf16
 from dreamloom.base.device import PrecisionName, prepare_device
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import fingerprint
+from dreamloom.base.fingerprint import fingerprint
 from dreamloom.caption.captioners.captioner import CaptionerFamily, GeneratedCaption
 from dreamloom.caption.config import CaptionConfig
 

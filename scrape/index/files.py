@@ -12,7 +12,7 @@ import fsspec
 import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import fingerprint
+from dreamloom.base.fingerprint import fingerprint
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class IndexFile:
         return int(self.filesystem.size(self.name)) if self.filesystem else Path(self.name).stat().st_size
 
     def fingerprint(self) -> str:
-        """Identifies its content: by a sample of it, or by what a remote file system tells about it."""
+        """Identifies its content: by its bytes, or by what a remote file system tells about it."""
         if self.filesystem is None:
             return fingerprint(self.name)
         info = self.filesystem.info(self.name)

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and models that are told apart by their content."""
+"""Files that are whole or absent."""
 
 import errno
 import os
@@ -13,7 +13,6 @@ from dreamloom.base.files import (
     commit_folder,
     commit_json,
     create_file,
-    fingerprint,
     link_or_copy,
     remove_leftovers,
 )
@@ -87,15 +86,6 @@ def test_sweep_removes_the_leavings_of_dead_runs_only(tmp_path: Path) -> None:
         mine.write_bytes(b"")
         remove_leftovers(tmp_path)
         assert sorted(p.name for p in tmp_path.iterdir()) == sorted([mine.name, "00000.parquet"])
-
-
-def test_a_fingerprint_follows_content_not_place(tmp_path: Path) -> None:
-    for name, last in (("a", b"x"), ("b", b"x"), ("c", b"y")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "weights").write_bytes(bytes(3_000_000) + last)
-    assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
-    assert fingerprint(tmp_path / "a") != fingerprint(tmp_path / "c")
-    assert fingerprint("org/model") == "id:org/model"
 
 
 def test_files_have_the_rights_of_the_umask_whatever_a_library_gave_them(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import fingerprint
+from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import recipe
 from dreamloom.base.versions import RUN

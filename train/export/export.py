@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_folder, fingerprint
+from dreamloom.base.files import commit_folder
+from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import recipe
 from dreamloom.base.versions import EXPORT

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_text, fingerprint
+from dreamloom.base.files import commit_text
+from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.stage import recipe, recipe_fields
 from dreamloom.base.versions import RUN, known_fields, rename_keys
 from dreamloom.train.config import TrainConfig
