@@ -1,5 +1,6 @@
 """Configs of score, choose and balance."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,19 @@ class ScoreConfig(ClipConfig):
     batch_size: Annotated[int, NO_RECIPE, _SPEED] = Field(32, ge=1, description="Images per forward pass.")
     num_workers: Annotated[int, NO_RECIPE, _SPEED] = Field(4, ge=1, description="Threads that decode images.")
     device: Annotated[DeviceName, _SPEED] = "auto"
+
+
+class Selection(StrEnum):
+    """How ground-truth images are selected, where there are more than are wanted."""
+
+    RANDOM = "random"
+    """Favours nothing."""
+    VARIETY = "variety"
+    """Covers what there is, by CLIP."""
+    NEAREST = "nearest"
+    """Most like the training images, by CLIP: what is most at risk."""
+    MIX = "mix"
+    """Half nearest, half variety."""
 
 
 class ChooseConfig(StageConfig):
@@ -70,6 +84,15 @@ class ChooseConfig(StageConfig):
     near_duplicate_cosine: Annotated[float, _COPIES] = Field(
         0.94, ge=-1, le=1, description="Minimum CLIP cosine of near duplicates (clip-retrieval's threshold)."
     )
+    max_ground_truth: Annotated[int | None, _GROUND_TRUTH] = Field(
+        None, ge=1, description="Maximum images to keep of each source of ground truth; null: all."
+    )
+    select_by: Annotated[Selection, _GROUND_TRUTH] = Field(
+        Selection.RANDOM,
+        description="Which images max_ground_truth keeps. random: any; variety: they cover all of the source; nearest: "
+        "most like the training images; mix: half nearest, half variety. All but random need scores.",
+    )
+    select_seed: Annotated[int, _GROUND_TRUTH] = Field(0, ge=0, description="Seed of random and variety.")
 
 
 class BalanceConfig(StageConfig):

@@ -6,6 +6,7 @@ from typing import Any
 from dreamloom.curate.rules.duplicates import DUPLICATE, NEAR_DUPLICATE
 from dreamloom.curate.rules.licence import LICENCE
 from dreamloom.curate.rules.rule import Rule
+from dreamloom.curate.rules.surplus import SURPLUS
 from dreamloom.curate.rules.threshold import minimum
 from dreamloom.curate.rules.too_small import TOO_SMALL
 from dreamloom.scrape.collection import Choice
@@ -17,6 +18,7 @@ RULES: list[Rule] = [
     minimum("similarity", Choice.LOW_SIMILARITY),
     DUPLICATE,
     NEAR_DUPLICATE,
+    SURPLUS,
 ]
 """In order: each sees only what those before it kept, and the first that an image breaks is its choice."""
 

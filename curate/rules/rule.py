@@ -29,6 +29,10 @@ class Images:
         keys = self.table.select(["source", "key"]).take(rows).to_pylist()
         return [f"{self.sources[row['source']].name}/{row['key']}" for row in keys]
 
+    def scored(self, rows: Rows) -> bool:
+        """Whether there are such rows, and each has scores."""
+        return bool(len(rows)) and bool(self.table["phash"].is_valid().to_numpy()[rows].all())
+
     def embeddings(self, rows: Rows) -> NDArray[np.float32]:
         """Reads the CLIP embeddings [m, d] of m rows from the parts that hold them."""
         wanted = self.table.select(["source", "part", "key"]).take(rows)

@@ -62,6 +62,7 @@ class Choice(StrEnum):
     LOW_AESTHETIC = "low_aesthetic"
     LOW_SIMILARITY = "low_similarity"
     LICENCE = "licence"
+    SURPLUS = "surplus"
 
 
 class CaptionKind(StrEnum):
