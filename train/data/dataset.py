@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dreamloom.base.buckets import Size, find_bucket
 from dreamloom.base.errors import UserError
+from dreamloom.base.file_index import content_hashes
 from dreamloom.base.pixels import MAX_PIXELS, ImageError, ImageHeader, read_header
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.threads import map_ordered
@@ -24,8 +25,6 @@ class Sample:
     size: Size
     """Of the upright image."""
     bucket: Size
-    file_size: int
-    """In bytes."""
 
     @property
     def name(self) -> str:
@@ -72,12 +71,17 @@ class Dataset:
         samples = tuple(sample for sample in self.samples if sample.name not in broken)
         return _not_empty(replace(self, samples=samples, problems=(*self.problems, *problems)))
 
-    def digest(self) -> str:
-        """Hashes what would be trained on, to 32 hex digits: names and lengths of the files, captions and settings."""
+    def digest(self, progress: Progress = silent) -> str:
+        """Hashes what would be trained on, to 32 hex digits: names, bytes, captions and settings of the images.
+
+        Args:
+            progress: called with the number of images read, which are those that the file index does not know.
+        """
+        contents = content_hashes([sample.image.source for sample in self.samples], progress)
         lines = [folder.name for folder in self.folders]
         lines += [
-            f"{s.name}\0{s.file_size}\0{s.caption}\0{tuple(vars(s.settings).values())}\0{s.image.tag_weights}"
-            for s in self.samples
+            f"{s.name}\0{content}\0{s.caption}\0{tuple(vars(s.settings).values())}\0{s.image.tag_weights}"
+            for s, content in zip(self.samples, contents, strict=True)
         ]
         return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
@@ -118,7 +122,7 @@ def read_dataset(
             problems.append(Problem(image.name, str(bucket)))
             continue
         size = (header.width, header.height)
-        samples.append(Sample(image, index, size, bucket, image.source.size()))
+        samples.append(Sample(image, index, size, bucket))
     return _not_empty(Dataset(folders, tuple(samples), tuple(problems)))
 
 

@@ -6,7 +6,6 @@ A key is the sha256 of the file, with the bucket and the view. A killed fill goe
 entries are encoded again (`dreamloom.train.data.tensor_store`).
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dreamloom.base.file_index import content_hashes
 from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.threads import map_ordered
@@ -66,8 +66,8 @@ class LatentCache:
 
         Args:
             samples: the samples.
-            num_workers: threads that read and decode images.
-            progress: called with the number of images read, then of those encoded.
+            num_workers: threads that decode images.
+            progress: called with the number of images read, if they are not known, then of those encoded.
             views: lists the views of a sample.
 
         Returns:
@@ -77,14 +77,13 @@ class LatentCache:
             UserError: another process is filling the cache.
         """
         readable, problems = [], []
-        hashes = map_ordered(_hash_content, samples, num_workers, 4 * num_workers)
+        hashes = content_hashes([sample.image.source for sample in samples], progress)
         for sample, content_hash in zip(samples, hashes, strict=True):
             if content_hash is None:
                 problems.append(Problem(sample.name, "missing_file"))
                 continue
             self.content_hashes[sample.image.source] = content_hash
             readable.append(sample)
-            progress(len(readable) + len(problems), len(samples), "reading images")
         entries = {key: (key, s, view) for s in readable for view in views(s) for key in [self.key(s, view)]}
         with self.store.filling(set(entries), progress):
             broken = self._fill(entries, num_workers, progress)
@@ -158,14 +157,6 @@ class LatentCache:
         else:
             posteriors = torch.stack([encoded.latents, torch.zeros_like(encoded.latents)], dim=1)
         return posteriors.half().contiguous().cpu()
-
-
-def _hash_content(sample: Sample) -> str | None:
-    """The sha256 of an image's bytes; None where they can't be read."""
-    try:
-        return hashlib.sha256(sample.image.source.read()).hexdigest()
-    except ImageError:
-        return None
 
 
 def _decode_group(group: Sequence[Entry]) -> list[np.ndarray[Any, Any] | str]:

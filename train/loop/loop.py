@@ -56,7 +56,7 @@ def train(
     settings = (config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
     dataset = read_dataset(folder, *settings, progress)
     heldout_datasets = read_heldout(heldout, *settings)
-    recipe = run_recipe(dataset, heldout_datasets, config)
+    recipe = run_recipe(dataset, heldout_datasets, config, progress)
     check_run_folder(run, recipe, config)
     if summary := read_summary(run):
         return summary

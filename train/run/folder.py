@@ -21,6 +21,7 @@ from typing import Any
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit_text
 from dreamloom.base.fingerprint import fingerprint
+from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import recipe, recipe_fields
 from dreamloom.base.versions import RUN, known_fields, rename_keys
 from dreamloom.train.config import TrainConfig
@@ -69,9 +70,11 @@ class TrainSummary:
     """Most bytes in use at once: of the GPU's memory, or of the process if there is no GPU."""
 
 
-def run_recipe(dataset: Dataset, heldout: Mapping[str, Dataset], config: TrainConfig) -> str:
-    """Returns the recipe of a run, from everything that its result depends on."""
-    digests = [dataset.digest(), *(f"{kind} {images.digest()}" for kind, images in sorted(heldout.items()))]
+def run_recipe(
+    dataset: Dataset, heldout: Mapping[str, Dataset], config: TrainConfig, progress: Progress = silent
+) -> str:
+    """Returns the recipe of a run, from everything that its result depends on: the bytes of the images, too."""
+    digests = [dataset.digest(progress), *(f"{kind} {images.digest()}" for kind, images in sorted(heldout.items()))]
     return train_recipe(config, digests)
 
 

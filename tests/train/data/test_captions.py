@@ -18,7 +18,7 @@ CAPTION = "a car, red, old, on a road"
 
 def sample(caption: str = CAPTION, weights: tuple[tuple[str, float], ...] = (), **settings: Any) -> Sample:
     return Sample(
-        TrainingImage("x", ByteRange(Path("x")), caption, ImageSettings(**settings), weights), 0, (8, 8), (8, 8), 1
+        TrainingImage("x", ByteRange(Path("x")), caption, ImageSettings(**settings), weights), 0, (8, 8), (8, 8)
     )
 
 

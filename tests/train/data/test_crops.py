@@ -16,7 +16,7 @@ from dreamloom.train.data.image import ByteRange, ImageSettings, TrainingImage
 
 
 def make_sample(path: Path, size: tuple[int, int], bucket: tuple[int, int], **settings: Any) -> Sample:
-    return Sample(TrainingImage("x", ByteRange(path), "", ImageSettings(**settings)), 0, size, bucket, 1)
+    return Sample(TrainingImage("x", ByteRange(path), "", ImageSettings(**settings)), 0, size, bucket)
 
 
 @pytest.fixture
@@ -58,9 +58,7 @@ def test_a_flipped_view_is_the_mirrored_one(wide: Sample) -> None:
 def test_an_image_in_a_shard_is_read_from_its_place(wide: Sample, tmp_path: Path) -> None:
     data = wide.image.source.read()
     (tmp_path / "shard.tar").write_bytes(b"before" + data + b"behind")
-    inside = Sample(
-        TrainingImage("x", ByteRange(tmp_path / "shard.tar", 6, len(data)), ""), 0, wide.size, wide.bucket, 1
-    )
+    inside = Sample(TrainingImage("x", ByteRange(tmp_path / "shard.tar", 6, len(data)), ""), 0, wide.size, wide.bucket)
     assert np.array_equal(render(inside, center_view(inside)), render(wide, center_view(wide)))
 
 

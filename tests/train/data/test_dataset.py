@@ -1,5 +1,7 @@
 """Which images take part: bad ones are named with a reason, and never stop a run."""
 
+import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,22 @@ def test_the_digest_is_that_of_what_is_trained_on(tmp_path: Path) -> None:
     save_image(tmp_path / "a" / "x_1.png", (64, 80))
     digests.append(read_dataset(tmp_path, 64, 16, 1).digest())
     assert len(set(digests)) == 4
+
+
+def test_the_digest_follows_the_bytes_and_not_the_clock(tmp_path: Path) -> None:
+    image, tar = tmp_path / "a" / "x.bmp", tmp_path / "a" / "shard.tar"
+    save_image(image, (64, 64))
+    with tarfile.open(tar, "w") as shard:
+        shard.add(image, "y.bmp")
+    before = read_dataset(tmp_path, 64, 16, 1).digest()
+    for file in (image, tar):
+        os.utime(file, ns=(1, 1))
+        assert read_dataset(tmp_path, 64, 16, 1).digest() == before
+        content = file.read_bytes()
+        file.write_bytes(content[:6000] + bytes(100) + content[6100:])  # as long as before
+        assert read_dataset(tmp_path, 64, 16, 1).digest() != before
+        file.write_bytes(content)
+    assert read_dataset(tmp_path, 64, 16, 1).digest() == before
 
 
 def test_nothing_usable_is_the_users_error(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ BUCKETS = [(512, 512), (576, 448), (448, 576)]
 
 def sample(name: str, folder_index: int, multiply: Fraction, bucket: tuple[int, int]) -> Sample:
     image = TrainingImage(name, ByteRange(Path(name)), "", ImageSettings(multiply))
-    return Sample(image, folder_index, bucket, bucket, 1)
+    return Sample(image, folder_index, bucket, bucket)
 
 
 def dataset(folders: list[tuple[Fraction, list[int]]]) -> Dataset:
@@ -176,7 +176,7 @@ def test_images_of_one_batch_id_keep_to_themselves() -> None:
         image = TrainingImage(
             str(number), ByteRange(Path(str(number))), "", ImageSettings(batch_id="horses" if number < 7 else "")
         )
-        samples.append(Sample(image, 0, (512, 512), (512, 512), 1))
+        samples.append(Sample(image, 0, (512, 512), (512, 512)))
     schedule = BatchSchedule(
         Dataset((ImageFolder(".", Fraction(1), ()),), tuple(samples), ()), TrainConfig(batch_size=4, epochs=2)
     )
@@ -205,7 +205,7 @@ def test_steps_hold_one_batch_id() -> None:
         image = TrainingImage(
             str(number), ByteRange(Path(str(number))), "", ImageSettings(batch_id="a" if number < 18 else "")
         )
-        samples.append(Sample(image, 0, (512, 512), (512, 512), 1))
+        samples.append(Sample(image, 0, (512, 512), (512, 512)))
     data = Dataset((ImageFolder(".", Fraction(1), ()),), tuple(samples), ())
     schedule = BatchSchedule(data, TrainConfig(batch_size=2, gradient_accumulation_steps=3, epochs=3))
     steps = list(schedule.steps_after(0))
@@ -215,7 +215,7 @@ def test_steps_hold_one_batch_id() -> None:
 def test_an_image_with_a_multiply_of_its_own_has_a_sampler_of_its_own() -> None:
     multiplies = [Fraction(1), Fraction(1), Fraction(3), Fraction(1, 2), Fraction(1, 2)]
     samples = [
-        Sample(TrainingImage(str(n), ByteRange(Path(str(n))), "", ImageSettings(m)), 0, (512, 512), (512, 512), 1)
+        Sample(TrainingImage(str(n), ByteRange(Path(str(n))), "", ImageSettings(m)), 0, (512, 512), (512, 512))
         for n, m in enumerate(multiplies)
     ]
     samplers = make_samplers(Dataset((ImageFolder("a", Fraction(1), ()),), tuple(samples), ()))

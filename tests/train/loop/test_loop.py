@@ -265,6 +265,19 @@ def test_a_finished_run_is_not_run_again_and_needs_no_torch(
     assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")} == before
 
 
+def test_a_run_knows_its_images_by_their_bytes(
+    undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
+) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy", copy_function=shutil.copyfile)  # with times of its own
+    settings = config(base=tiny_base, **EVERYTHING)
+    assert train(copy, undisturbed, settings, heldout).finished
+    image = next(file for file in copy.rglob("*") if file.suffix == ".png")
+    content = image.read_bytes()
+    image.write_bytes(content[:-20] + bytes(8) + content[-12:])  # another image of the same length
+    with pytest.raises(UserError, match="other images"):
+        train(copy, undisturbed, settings, heldout)
+
+
 def test_a_run_folder_belongs_to_one_config_and_one_folder(
     undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
 ) -> None:
