@@ -14,10 +14,11 @@ install: .venv/installed
 demo: install
 	$(BIN)/dreamloom demo
 
-# All tests; what the fast ones reach is counted, and must not fall below the floor in pyproject.toml.
+# All tests; what the fast ones reach is counted, and must not fall below the floor in pyproject.toml. The second run takes
+# hypothesis' tests again with random examples, and prints their seed.
 test: install check
 	$(BIN)/python -m pytest -m "not slow" --cov
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow or hypothesis"
 
 check: install
 	$(BIN)/ruff check .
@@ -27,7 +28,7 @@ check: install
 
 # Run after a change of the dependencies in pyproject.toml.
 lock: install
-	$(BIN)/uv pip compile --quiet pyproject.toml --extra bulk --extra dev --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url --upgrade --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra bitsandbytes --extra bulk --extra dev --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url --generate-hashes --upgrade --output-file requirements.lock
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist
