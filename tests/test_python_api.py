@@ -25,15 +25,9 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 # The names
 
 
-def test_importing_is_quick_and_imports_nothing_heavy() -> None:
+def test_importing_imports_nothing_heavy() -> None:
     heavy = "{'numpy', 'pyarrow', 'pydantic', 'PIL', 'torch', 'prefect', 'dreamloom.base'}"
-    code = (
-        "import sys, time; begun = time.perf_counter(); import dreamloom as dl; print(time.perf_counter() - begun);"
-        f"print(*{heavy} & sys.modules.keys())"
-    )
-    seconds, modules = zip(*(_python(code, HOUSE).split("\n")[:2] for _ in range(3)), strict=True)
-    assert min(map(float, seconds)) < 0.15  # other programs may be at work
-    assert not any(modules)
+    assert not _python(f"import sys, dreamloom as dl; print(*{heavy} & sys.modules.keys())", HOUSE).strip()
 
 
 def test_every_name_is_there_and_said_to_type_checkers() -> None:

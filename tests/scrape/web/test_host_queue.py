@@ -1,8 +1,10 @@
 """HostQueue: each job once, no host too often at once, and none that holds the others."""
 
 import asyncio
+import selectors
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,3 +74,41 @@ def test_a_resting_host_is_left_alone_and_the_others_are_not() -> None:
         return order
 
     assert asyncio.run(run()) == ["b1", "b2", "a2", "a1"]
+
+
+class Timeless(asyncio.SelectorEventLoop):
+    """An event loop whose clock stands while anything can run, and jumps to the next timer when nothing can."""
+
+    def __init__(self) -> None:
+        loop, self.now = self, 0.0
+
+        class Selector(selectors.DefaultSelector):
+            def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+                loop.now += timeout or 0
+                return super().select(0)
+
+        super().__init__(Selector())
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("admitted", [True, False])
+def test_requests_to_a_host_are_a_delay_apart_and_another_host_waits_for_none_of_it(admitted: bool) -> None:
+    taken: list[tuple[str, float]] = []
+
+    async def run() -> None:
+        queue: HostQueue[int] = HostQueue(9, initial_delay_s=0 if admitted else 5)
+        if admitted:
+            queue.admit("a", 5)
+        for number, host in enumerate("aaabbb" if admitted else "aaa"):
+            queue.add(host, number)
+        while got := await queue.take():
+            taken.append((got[0], asyncio.get_running_loop().time()))
+            queue.release(got[0])
+            queue.done()
+
+    with asyncio.Runner(loop_factory=Timeless) as runner:
+        runner.run(run())
+    assert [when for host, when in taken if host == "a"] == pytest.approx([0, 5, 10])
+    assert {when for host, when in taken if host == "b"} <= {0}

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import itertools
 from collections import Counter
 from typing import Any
 
@@ -168,13 +167,19 @@ def test_what_is_kept_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(hosts.asked.values()) == {2}
 
 
-def test_crawl_delay_parts_the_requests(site: Any, collection: Collection) -> None:
-    times: list[float] = []
+@pytest.mark.parametrize(("asked", "waited"), [(b"7.25", 7.25), (b"3600", 10.0)])
+def test_crawl_delay_parts_the_requests(
+    site: Any, collection: Collection, monkeypatch: pytest.MonkeyPatch, asked: bytes, waited: float
+) -> None:
+    """The event loop is asked for a pause before each request but the first; here its pauses are short."""
+    pauses, call_later = [], asyncio.BaseEventLoop.call_later
 
-    async def answer(_: web.Request) -> web.StreamResponse:
-        times.append(asyncio.get_running_loop().time())
-        return web.Response(status=404)
+    def hurry(loop: Any, delay: float, *what: Any, **context: Any) -> asyncio.TimerHandle:
+        pauses.append(delay)
+        return call_later(loop, min(delay, 0.001) if delay == waited else delay, *what, **context)
 
-    site.put("/robots.txt", b"User-agent: *\nCrawl-delay: 0.1\n")
-    site.scraped(collection, [site.handle(f"/{n}", answer) for n in range(4)])
-    assert min(later - sooner for sooner, later in itertools.pairwise(times)) > 0.08
+    monkeypatch.setattr(asyncio.BaseEventLoop, "call_later", hurry)
+    site.put("/robots.txt", b"User-agent: *\nCrawl-delay: " + asked)
+    site.scraped(collection, [site.put(f"/{n}", status=404) for n in range(4)])
+    assert pauses.count(waited) >= 3
+    assert site.hits.total() == 4
