@@ -1,9 +1,9 @@
 """Optimizers: each moves what learns, goes on after a stop as if there had been none, and is the library's own."""
 
 import copy
-import importlib.util
 import io
 import math
+import sys
 from typing import Any
 
 import pytest
@@ -17,9 +17,15 @@ from transformers.optimization import Adafactor
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.loop.optimizers import Optimizer, round_stochastically
+from dreamloom.train.optimizers import OPTIMIZERS
 
-WITHOUT_CUDA = ["adamw", "adafactor", "prodigy", "schedule_free"]
-INSTALLED = [*WITHOUT_CUDA, *(["adamw8bit"] if importlib.util.find_spec("bitsandbytes") else [])]
+KINDS = [
+    (kind.name, weights)
+    for kind in OPTIMIZERS.values()
+    for weights in ("fp32", "bf16")
+    if weights == "fp32" or not kind.needs_all_weights
+]
+"""Each optimizer with each storage of weights that it can step."""
 
 
 def parameters(dtype: torch.dtype = torch.float32) -> list[nn.Parameter]:
@@ -44,11 +50,10 @@ def optimizer(ps: list[nn.Parameter], name: str, **changes: Any) -> Optimizer:
     return Optimizer([ps], [config.learning_rate], config)
 
 
-@pytest.mark.parametrize("name", INSTALLED)
-@pytest.mark.parametrize("weights", ["fp32", "bf16"])
+@pytest.mark.parametrize(("name", "weights"), KINDS)
 def test_each_goes_on_as_if_it_had_not_been_stopped(name: str, weights: str) -> None:
-    if weights == "bf16" and name in ("prodigy", "schedule_free"):
-        pytest.skip("these need fp32")
+    if name == "adamw8bit":
+        pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed; `make install` brings it")
     dtype = torch.float32 if weights == "fp32" else torch.bfloat16
     ps = parameters(dtype)
     initial = [p.detach().clone() for p in ps]
@@ -140,8 +145,24 @@ def test_updates_too_small_for_bf16_arrive_on_average() -> None:
     assert math.isclose(float(torch.tensor(1 - 1e-4).bfloat16()), 1.0)
 
 
-@pytest.mark.skipif("adamw8bit" in INSTALLED, reason="bitsandbytes is installed")
-def test_what_is_not_installed_is_said() -> None:
+def test_8bit_adamw_goes_where_adamw_goes_with_a_quarter_of_its_state() -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed; `make install` brings it")
+    start, sizes, moved = torch.full((128, 96), 0.5), [], []
+    for name in ("adamw", "adamw8bit"):
+        weights = nn.Parameter(start.clone())
+        ours = optimizer([weights], name, learning_rate=1e-3, weight_decay=0)
+        for step in range(20):
+            slope([weights], step)
+            ours.step(1.0, step)
+        (state,) = ours.inner.state.values()
+        sizes.append(sum(v.numel() * v.element_size() for v in state.values() if torch.is_tensor(v) and v.ndim))
+        moved.append(weights.detach() - start)
+    assert sizes[1] / start.numel() < 0.3 * sizes[0] / start.numel()
+    assert float((moved[1] - moved[0]).norm() / moved[0].norm()) < 0.05
+
+
+def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # importing it fails, also where it is installed
     with pytest.raises(UserError, match=r"dreamloom\[bitsandbytes\]"):
         optimizer(parameters(), "adamw8bit")
 
