@@ -22,11 +22,13 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("distributor", ["multiprocessing", "pyspark", "ray"])
+OF_CLUSTERS = [name for name in ("pyspark", "ray") if importlib.util.find_spec(name)]
+"""Installed by whoever has a cluster."""
+
+
+@pytest.mark.parametrize("distributor", ["multiprocessing", *OF_CLUSTERS])
 def test_its_tables_are_those_of_the_scraper(site: Any, tmp_path: Path, distributor: str) -> None:
     """Also of what it fails at by itself: an address with a space, a body that is packed, a host that asks to wait."""
-    if distributor != "multiprocessing":
-        pytest.importorskip(distributor, reason="is installed by whoever has a cluster")
     site.put("/robots.txt", b"User-agent: *\nDisallow: /members/\n")
 
     async def busy(_: web.Request) -> web.StreamResponse:
