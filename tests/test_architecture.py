@@ -31,6 +31,7 @@ ROOMS = {
     "scrape": [{"collection"}, {"index"}, {"datasets"}, {"web"}],
     "train": [
         {"config_fields", "optimizers"},
+        {"settings"},
         {"config"},
         {"diffusion"},
         {"model"},

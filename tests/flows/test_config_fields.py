@@ -76,7 +76,7 @@ def test_a_field_is_read(module: str, owner: str, name: str) -> None:
 
 
 def test_the_walk_reaches_every_stage() -> None:
-    wanted = {"FilterConfig", "ScrapeConfig", "Words", "FolderConfig", "ScoreConfig", "TrainConfig", "ExportConfig"}
+    wanted = {"FilterConfig", "ScrapeConfig", "Words", "FolderConfig", "ScoreConfig", "DataSettings", "ExportConfig"}
     assert wanted | {"EditConfig", "DreamBoothConfig"} <= {owner for _, owner, _ in FIELDS}
 
 

@@ -1,0 +1,1 @@
+"""The settings of TrainConfig, by subject: each class holds some of its groups of fields."""

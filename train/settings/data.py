@@ -1,0 +1,90 @@
+"""Settings of what is trained, and on what: the model, the images, their captions, the length of the run."""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, PathKind, StageConfig
+from dreamloom.train.config_fields import DATA, BucketResoSteps, PadColor, Resolution, Upscale
+
+_MODEL, _ADAPTERS, _CAPTIONS = Group("Model"), Group("Adapters (LoRA)"), Group("Captions")
+_LENGTH = Group("Batches and length")
+
+
+class DataSettings(StageConfig):
+    """The model, the images, their captions, the length of the run."""
+
+    base: Annotated[str, PathKind.MODEL, BY_CONTENT, _MODEL] = Field(
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        description="Model to start from: a diffusers folder, a .safetensors or .ckpt file, or a hub ID (owner/name).",
+    )
+    vae: Annotated[str | None, PathKind.MODEL, BY_CONTENT, _MODEL] = Field(
+        None,
+        description="Diffusers folder of an AutoencoderKL or AutoencoderTiny that replaces the base's VAE; null: the "
+        "base's.",
+    )
+    frozen: Annotated[list[str], _MODEL] = Field(
+        [], description="Name patterns of parameters to leave untrained, such as unet.down_blocks.*."
+    )
+
+    lora_rank: Annotated[int | None, _ADAPTERS] = Field(
+        None, ge=1, le=1024, description="Train LoRA adapters of this rank instead of the weights; null: the weights."
+    )
+    lora_alpha: Annotated[int | None, _ADAPTERS] = Field(
+        None, ge=1, description="Scale adapters by alpha/rank; null: alpha equals the rank."
+    )
+
+    resolution: Resolution = 512
+    bucket_reso_steps: BucketResoSteps = 64
+    upscale: Upscale = True
+    pad_color: PadColor = None
+    crop_jitter: Annotated[float, DATA] = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="Share of its sides by which a crop may shrink and shift; 0: the largest centered crop.",
+    )
+    crops_per_image: Annotated[int, DATA] = Field(
+        4, ge=2, le=64, description="Number of crops cached per image if crop_jitter is set."
+    )
+    flip_p: Annotated[float, DATA] = Field(
+        0.0, ge=0, le=1, description="Probability of a horizontal flip, unless flip_p.txt sets another."
+    )
+    latent_cache: Annotated[Path | None, PathKind.OUTPUT, NO_RECIPE, DATA] = Field(
+        None, description="Folder for cached latents; null: .latents beside the run."
+    )
+
+    caption_dropout_rate: Annotated[float, _CAPTIONS] = Field(
+        0.05, ge=0, le=1, description="Probability of an empty caption, unless cond_dropout.txt sets another."
+    )
+    shuffle_tags: Annotated[bool, _CAPTIONS] = Field(
+        False, description="Shuffle the comma-separated tags after a caption's first comma each time it is shown."
+    )
+    keep_tags: Annotated[int, _CAPTIONS] = Field(
+        0, ge=0, le=1000, description="Number of tags after the first comma that keep their place."
+    )
+
+    batch_size: Annotated[int, _LENGTH] = Field(4, ge=1, le=4096, description="Images per forward pass.")
+    gradient_accumulation_steps: Annotated[int, _LENGTH] = Field(
+        1, ge=1, le=1024, description="Forward passes per optimizer step; their gradients are averaged."
+    )
+    epochs: Annotated[int, _LENGTH] = Field(
+        20, ge=1, le=100_000, description="Number of passes over the training folder."
+    )
+    max_train_steps: Annotated[int | None, _LENGTH] = Field(
+        None, ge=1, description="Stop after this many optimizer steps; null: after `epochs`."
+    )
+    seed: Annotated[int, _LENGTH] = Field(
+        0, ge=0, lt=2**63, description="Seed of the image order, noise, timesteps and dropout."
+    )
+
+    @model_validator(mode="after")
+    def _check_buckets(self) -> Self:
+        if self.resolution % self.bucket_reso_steps:
+            raise ValueError(
+                f"resolution {self.resolution} is not a multiple of bucket_reso_steps {self.bucket_reso_steps}"
+            )
+        if self.pad_color and self.crop_jitter:
+            raise ValueError("pad_color needs crop_jitter 0: padded images are not cropped")
+        return self

@@ -1,0 +1,70 @@
+"""Settings of how a run is computed, and what it leaves behind."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dreamloom.base.stage import NO_RECIPE, Group, StageConfig
+from dreamloom.train.config_fields import EVALUATION, HARDWARE, NumWorkers, Precision, TrainDevice
+
+_CHECKPOINTS, _SAMPLES, _LOGGING = Group("Checkpoints"), Group("Samples"), Group("Logging")
+
+
+class RunSettings(StageConfig):
+    """The hardware; checkpoints, evaluations, samples and logs."""
+
+    preset: Annotated[Literal["8gb", "12gb", "24gb", "80gb"] | None, NO_RECIPE, HARDWARE] = Field(
+        None, description="Settings for a GPU with this much memory; settings given beside it win."
+    )
+    precision: Precision = "auto"
+    weight_dtype: Annotated[Literal["fp32", "bf16"], HARDWARE] = Field(
+        "fp32",
+        description="Storage of the weights. bf16 halves weights and gradients, and rounds updates stochastically; "
+        "adapters are always fp32.",
+    )
+    device: TrainDevice = "auto"
+    gradient_checkpointing: Annotated[bool, HARDWARE] = Field(
+        False, description="Recompute activations in the backward pass to save memory."
+    )
+    compile: Annotated[bool, HARDWARE] = Field(
+        False, description="Compile the UNet with torch.compile: takes minutes for each bucket, then speeds up a GPU."
+    )
+    num_workers: NumWorkers = 4
+
+    checkpoint_every_n_steps: Annotated[int, NO_RECIPE, _CHECKPOINTS] = Field(
+        500, ge=1, description="Save a checkpoint every N optimizer steps."
+    )
+    checkpoints_total_limit: Annotated[int, NO_RECIPE, _CHECKPOINTS] = Field(
+        1, ge=1, description="Number of newest checkpoints to keep; the best one is kept too."
+    )
+
+    evaluate_every_n_steps: Annotated[int, EVALUATION] = Field(
+        500, ge=0, description="Evaluate every N optimizer steps; 0: only before and after training."
+    )
+    eval_timesteps: Annotated[int, EVALUATION] = Field(
+        8, ge=1, le=1000, description="Number of timesteps at which each held-out image is evaluated."
+    )
+
+    sample_every_n_steps: Annotated[int, NO_RECIPE, _SAMPLES] = Field(
+        500, ge=0, description="Draw samples every N optimizer steps; 0: only before and after training."
+    )
+    sample_prompts: Annotated[list[str], NO_RECIPE, _SAMPLES] = Field(
+        [], description="Prompts of the samples; none: some captions of each training folder."
+    )
+    sample_prompts_file: Annotated[Path | None, NO_RECIPE, _SAMPLES] = Field(
+        None, description="File with further prompts, one a line; read again each time samples are drawn."
+    )
+    sample_steps: Annotated[int, NO_RECIPE, _SAMPLES] = Field(
+        25, ge=1, le=1000, description="Denoising steps per sample."
+    )
+    guidance_scale: Annotated[float, NO_RECIPE, _SAMPLES] = Field(
+        7.5, ge=0, le=100, description="Classifier-free guidance scale of the samples."
+    )
+
+    log_every_n_steps: Annotated[int, NO_RECIPE, _LOGGING] = Field(
+        10, ge=1, description="Log every N optimizer steps (each log synchronizes with the GPU)."
+    )
+    wandb_project: Annotated[str | None, NO_RECIPE, _LOGGING] = Field(
+        None, description="Weights & Biases project to log to (needs the extra wandb); null: TensorBoard only."
+    )
