@@ -26,7 +26,7 @@ def commit(path: Path, *, sync: bool = True) -> Iterator[Path]:
         sync: wait until the disk has it, which takes some milliseconds. Without, the file survives a killed process,
             but not a power cut.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = _beside(path)
     try:
         yield temporary
@@ -50,7 +50,7 @@ def commit_folder(path: Path) -> Iterator[Path]:
     Files get the rights that the umask gives, whatever a library gave them (safetensors writes 0600). Hard links to
     files elsewhere are left alone, so a folder of 100,000 links takes seconds.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = _beside(path)
     temporary.mkdir()
     try:
@@ -102,7 +102,7 @@ def create_file(path: str | Path, data: bytes) -> bool:
     Returns:
         False where `path` exists already; it is left as it is.
     """
-    temporary = os.path.join(os.path.dirname(path), f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(6)}")
+    temporary = os.path.join(os.path.dirname(path), temporary_name())
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         try:
@@ -123,6 +123,20 @@ def create_file(path: str | Path, data: bytes) -> bool:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it, so that they survive a power cut, unless they exist."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in reversed(missing):
+        fsync(each.parent)
+
+
+def remove(file: Path) -> None:
+    """Removes a file, if it exists, and waits until the disk knows: what is written next is not there beside it."""
+    file.unlink(missing_ok=True)
+    fsync(file.parent)
 
 
 def fsync(path: "str | os.PathLike[str]") -> None:
@@ -163,9 +177,9 @@ def link(source: str | Path, target: str | Path) -> None:
 def link_or_copy(source: Path, target: Path) -> None:
     """Makes `target` a hard link to `source`, or a copy of it where the file system can't link.
 
-    An existing `target` is replaced atomically.
+    An existing `target` is replaced atomically. It survives a killed process, but not a power cut.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     temporary = _beside(target)
     try:
         link(source, temporary)
@@ -188,7 +202,7 @@ def lock(folder: Path, alternative: str = "") -> Iterator[None]:
     Raises:
         UserError: another process holds the lock.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder.resolve() / ".lock"
     with _held_guard:
         descriptor, holders = _held.get(path) or (_lock_file(path, folder, alternative), 0)
@@ -220,9 +234,12 @@ def _lock_file(path: Path, folder: Path, alternative: str) -> int:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes the half-written files that killed processes left directly in `folder`. Call it with the lock held."""
+    """Removes the half-written files that other processes left directly in `folder`.
+
+    Call it with the folder's lock held: then whatever this process did not begin belongs to one that is dead.
+    """
     for leftover in folder.glob(f"{TEMPORARY}*"):
-        if leftover.name.removeprefix(TEMPORARY).split("-")[0] == str(os.getpid()):
+        if leftover.name.startswith(f"{TEMPORARY}{_process_token}-"):
             continue
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
@@ -230,5 +247,21 @@ def remove_leftovers(folder: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
+def temporary_name(suffix: str = "") -> str:
+    """Makes a new name for what is still being written; `remove_leftovers` knows by it which process began it."""
+    return f"{TEMPORARY}{_process_token}-{secrets.token_hex(6)}{suffix}"
+
+
+def _renew_token() -> None:
+    global _process_token
+    _process_token = secrets.token_hex(6)
+
+
+_process_token = ""
+"""Tells processes apart, as process numbers do not: in containers, each run is number 1."""
+_renew_token()
+os.register_at_fork(after_in_child=_renew_token)
+
+
 def _beside(path: Path) -> Path:
-    return path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(6)}{path.suffix}")
+    return path.with_name(temporary_name(path.suffix))

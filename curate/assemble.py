@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_folder, link, lock, remove_leftovers
+from dreamloom.base.files import commit_folder, link, lock, remove, remove_leftovers
 from dreamloom.base.parquet_metadata import digest_table, write_table
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
@@ -94,7 +94,7 @@ def _assemble(
     start = time.monotonic()
     rows = pa.concat_tables([read_history(source) for source in ordered])
     plan = _plan(rows, ordered, config)
-    manifest_path(workspace).unlink(missing_ok=True)
+    remove(manifest_path(workspace))
     with commit_folder(workspace / "heldout") as heldout, commit_folder(workspace / "dataset") as dataset:
         files = _place(rows, plan, ordered, dataset, heldout, progress)
         for name, multiply in plan.multiplies.items():

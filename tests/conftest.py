@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.powercut import PowerCut
+
 HOUSE = Path(__file__).parents[1]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -84,3 +86,10 @@ class Crash:
 def crash(tmp_path: Path) -> Crash:
     """Kills scripts at each of their writes in turn: the moments at which a run can die are counted, not guessed."""
     return Crash(tmp_path)
+
+
+@pytest.fixture
+def power(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PowerCut:
+    """Cuts the power while work is done on files below the folder `power.root`."""
+    (tmp_path / "disk").mkdir()
+    return PowerCut(tmp_path / "disk", monkeypatch)

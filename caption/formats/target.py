@@ -196,5 +196,5 @@ class Target:
         return not self._existed(path) and create_file(path, row.read())
 
 
-_LEFTOVER = re.compile(r"\.tmp-\d+-[0-9a-f]{12}(\.|\Z)")
-"""The names of dreamloom.base.files' temporary files, and of no others."""
+_LEFTOVER = re.compile(r"\.tmp-(\d+|[0-9a-f]{12})-[0-9a-f]{12}(\.|\Z)")
+"""The names of dreamloom.base.files' temporary files, of earlier releases too, and of no others."""

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from dreamloom.base.files import fsync, fsync_all
 from dreamloom.base.stage import Summary
 from dreamloom.scrape.collection.schema import Row, Status
 
@@ -42,14 +43,16 @@ def summarize_records(rows: Sequence[Row]) -> Summary:
     return Summary(rows=len(rows), kept=kept, dropped=dict(sorted(counts.items())), bytes_written=num_bytes)
 
 
-def remove_unlisted_images(folder: Path, rows: Iterable[Row]) -> list[Path]:
-    """Removes the files in a part's image folder that no row names, such as duplicates and those of an older plan.
+def settle_images(folder: Path, rows: Iterable[Row]) -> None:
+    """Makes a part's image folder ready for its records to be committed.
 
-    Returns:
-        The files that the rows name, sorted.
+    Removes the files that no row names, such as duplicates and those of an older plan, and waits until the disk has the
+    others.
     """
     names = {row["image"].rpartition("/")[2] for row in rows if row["image"]}
     for path in folder.glob("*"):
         if path.name not in names:
             path.unlink()
-    return [folder / name for name in sorted(names)]
+    fsync_all(folder / name for name in sorted(names))
+    if names:
+        fsync(folder)

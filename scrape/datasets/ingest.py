@@ -26,7 +26,7 @@ from dreamloom.scrape.collection.parts import make_parts, split
 from dreamloom.scrape.collection.records import (
     STORED_SUFFIXES,
     image_columns,
-    remove_unlisted_images,
+    settle_images,
     summarize_records,
 )
 from dreamloom.scrape.datasets.image_files import ListedFile
@@ -137,7 +137,7 @@ def ingest(
             rows.append(row)
             counts[row["status"]] += 1
             progress(len(rows), total, _note(counts))
-        remove_unlisted_images(collection.image_folder(part), rows)
+        settle_images(collection.image_folder(part), rows)
         return rows, summarize_records(rows)
 
     return make_parts(collection, Table.RECORDS, config, recipes, make_part, progress, parts)
@@ -181,12 +181,12 @@ def _store(image: SourceImage, content: Path | Callable[[], bytes], folder: Path
         if isinstance(content, Path):
             link_or_copy(content, target)
         else:
-            with commit(target) as temporary:
+            with commit(target, sync=False) as temporary:
                 temporary.write_bytes(data)
     else:
         pixels = decode(data)
         target = folder / f"{image.key}{'.jpg' if header.format in _LOSSY else '.png'}"
-        with commit(target) as temporary:
+        with commit(target, sync=False) as temporary:
             if target.suffix == ".jpg":
                 pixels.save(temporary, "JPEG", quality=95, subsampling=0)
             else:

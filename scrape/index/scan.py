@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import TEMPORARY
+from dreamloom.base.files import temporary_name
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import Summary
 from dreamloom.scrape.collection import SCHEMAS, Table
@@ -61,7 +61,7 @@ def select_rows(
     started = time.monotonic()
     check_aesthetic_scales(config, indexes)
     with (
-        tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-", dir=folder) as temporary,
+        tempfile.TemporaryDirectory(prefix=temporary_name(), dir=folder) as temporary,
         duckdb.connect(config={**_SETTINGS, "temp_directory": temporary}) as database,
     ):
         # query_progress() needs the bar

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from dreamloom.base.files import fsync, fsync_all
 from dreamloom.scrape.collection import Row, Status
-from dreamloom.scrape.collection.records import remove_unlisted_images
+from dreamloom.scrape.collection.records import settle_images
 from dreamloom.scrape.web.crawler import Crawler
 from dreamloom.scrape.web.dedup import apply_limit, find_in_earlier_parts, image_identities, mark_copies
 from dreamloom.scrape.web.job import PartJob
@@ -20,10 +19,7 @@ def scrape_part(job: PartJob) -> list[Row]:
     rows = [finished.get(candidate["key"]) for candidate in job.candidates]
     _fetch(job, rows)
     limited = apply_limit(_mark_copies(job, rows), job.max_images, job.existing_rows, job.candidates)
-    paths = remove_unlisted_images(job.image_folder, limited)
-    fsync_all(paths)
-    if paths:
-        fsync(job.image_folder)
+    settle_images(job.image_folder, limited)
     return limited
 
 

@@ -2,7 +2,10 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +16,14 @@ from dreamloom.base.files import (
     commit_folder,
     commit_json,
     create_file,
+    link,
     link_or_copy,
+    lock,
+    make_folder,
+    remove,
     remove_leftovers,
 )
+from tests.powercut import PowerCut
 
 
 def left_over(folder: Path) -> list[Path]:
@@ -88,6 +96,41 @@ def test_sweep_removes_the_leavings_of_dead_runs_only(tmp_path: Path) -> None:
         assert sorted(p.name for p in tmp_path.iterdir()) == sorted([mine.name, "00000.parquet"])
 
 
+_PROCESS_1 = """
+import os, sys
+from pathlib import Path
+os.getpid = lambda: 1  # as in every container
+from dreamloom.base import files
+root = Path(sys.argv[1])
+files.remove_leftovers(root)
+file, folder = files.commit(root / "a"), files.commit_folder(root / "b")
+(file.__enter__()).touch(), folder.__enter__()
+for name in os.listdir(root):
+    print(name)
+sys.stdout.flush()
+os._exit(9)
+"""
+
+
+def test_sweep_removes_what_another_process_of_the_same_number_left(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _PROCESS_1, str(tmp_path)]
+    first, second = (subprocess.run(command, capture_output=True, text=True).stdout.split() for _ in range(2))
+    assert len(first) == len(second) == 2 and not set(first) & set(second)
+
+
+def test_a_fork_sweeps_what_its_dead_parent_left_and_keeps_what_is_its_own(tmp_path: Path) -> None:
+    with commit(tmp_path / "a") as parents:
+        parents.touch()
+        child = os.fork()
+        if child == 0:
+            with commit(tmp_path / "b") as mine:
+                mine.touch()
+                remove_leftovers(tmp_path)
+                os._exit(0 if left_over(tmp_path) == [mine] else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        parents.touch()
+
+
 def test_files_have_the_rights_of_the_umask_whatever_a_library_gave_them(tmp_path: Path) -> None:
     previous = os.umask(0o027)
     try:
@@ -106,3 +149,54 @@ def test_files_have_the_rights_of_the_umask_whatever_a_library_gave_them(tmp_pat
 def _private(path: Path) -> Path:
     path.touch(0o600)
     return path
+
+
+def content(path: Path) -> object:
+    """A file's bytes, or a folder's by name, without what is still being written; None where there is nothing."""
+    if path.is_dir():
+        return {each.name: content(each) for each in path.iterdir() if not each.name.startswith(".tmp-")}
+    return path.read_bytes() if path.exists() else None
+
+
+@pytest.mark.parametrize("old", [None, b"the old text"])
+def test_a_power_cut_leaves_the_old_file_or_the_new(power: PowerCut, tmp_path: Path, old: bytes | None) -> None:
+    if old is not None:
+        (power.root / "a" / "b").mkdir(parents=True)
+        (power.root / "a" / "b" / "c.txt").write_bytes(old)
+    with power.watching(), commit(power.root / "a" / "b" / "c.txt") as temporary:
+        temporary.write_bytes(b"a new text")
+    found = {(content(disk / "a" / "b" / "c.txt"), ended) for disk, ended in power.left_behind(tmp_path / "found")}
+    assert found == {(old, False), (b"a new text", False), (b"a new text", True)}
+
+
+def test_a_power_cut_leaves_the_old_folder_the_new_one_or_none(power: PowerCut, tmp_path: Path) -> None:
+    (power.root / "a" / "model").mkdir(parents=True)
+    (power.root / "a" / "model" / "one").write_bytes(b"one")
+    (power.root / "mine").write_bytes(b"mine")
+    with power.watching(), commit_folder(power.root / "a" / "model") as folder:
+        (folder / "two").write_bytes(b"two two")
+        (folder / "deep" / "deeper").mkdir(parents=True)
+        (folder / "deep" / "deeper" / "three").write_bytes(b"three")
+        link(power.root / "mine", folder / "deep" / "linked")
+    new = {"two": b"two two", "deep": {"deeper": {"three": b"three"}, "linked": b"mine"}}
+    found = [(content(disk / "a" / "model"), ended) for disk, ended in power.left_behind(tmp_path / "found")]
+    assert all(model in ({"one": b"one"}, None, new) for model, _ in found)
+    assert all(model == new for model, ended in found if ended)
+
+
+def test_what_comes_after_a_removal_is_never_found_beside_what_was_removed(power: PowerCut, tmp_path: Path) -> None:
+    (power.root / "manifest").touch()
+    with power.watching():
+        remove(power.root / "manifest")
+        commit_json(power.root / "data", {})
+        remove(power.root / "nothing")
+    for disk, ended in power.left_behind(tmp_path / "found"):
+        assert not ((disk / "manifest").exists() and (disk / "data").exists())
+        assert (disk / "data").exists() or not ended
+
+
+@pytest.mark.parametrize("make", [make_folder, lambda folder: lock(folder).__enter__()])
+def test_a_folder_that_was_made_is_there_after_a_power_cut(power: PowerCut, tmp_path: Path, make: Any) -> None:
+    with power.watching():
+        make(power.root / "a" / "b" / "c")
+    assert all((disk / "a" / "b" / "c").is_dir() for disk, ended in power.left_behind(tmp_path / "found") if ended)

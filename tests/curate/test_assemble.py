@@ -23,6 +23,7 @@ from dreamloom.curate.config import BalanceConfig, ChooseConfig
 from dreamloom.curate.manifest import MANIFEST, content_digest, manifest_path, read_manifest, read_sources
 from dreamloom.curate.source import Role, Source
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table
+from tests.powercut import PowerCut
 
 Make = Callable[..., Collection]
 TRAINING, TRUTH = Role.TRAINING, Role.GROUND_TRUTH
@@ -263,6 +264,23 @@ sys.addaudithook(_count)
 """
 
 
+def kill_balance(project: list[Source], work: Path, event: str, at: int) -> None:
+    """Runs balance by the default config in a process that dies before its nth event of a kind."""
+    roots = [(str(s.collection.root), str(s.role), s.share, s.multiply) for s in project]
+    script = f"""
+from pathlib import Path
+from dreamloom.curate.assemble import balance
+from dreamloom.curate.config import BalanceConfig
+from dreamloom.curate.source import Role, Source
+from dreamloom.scrape.collection import Collection
+sources = [Source(Collection(Path(r)), Role(role), share, multiply) for r, role, share, multiply in {roots!r}]
+balance(sources, BalanceConfig(), Path({str(work)!r}))
+"""
+    code = _KILLER.format(at=at, event=event) + script
+    done = subprocess.run([sys.executable, "-c", code], cwd=HOUSE, timeout=100, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("event", "at", "there"),
@@ -279,19 +297,7 @@ def test_a_run_killed_anywhere_is_finished_by_the_next(
     """Before a link, and before each of the renames that put dataset, held-out images and manifest in place."""
     balance(project, BalanceConfig(), tmp_path / "undisturbed")
     work = tmp_path / "work"
-    roots = [(str(s.collection.root), str(s.role), s.share, s.multiply) for s in project]
-    script = f"""
-from pathlib import Path
-from dreamloom.curate.assemble import balance
-from dreamloom.curate.config import BalanceConfig
-from dreamloom.curate.source import Role, Source
-from dreamloom.scrape.collection import Collection
-sources = [Source(Collection(Path(r)), Role(role), share, multiply) for r, role, share, multiply in {roots!r}]
-balance(sources, BalanceConfig(), Path({str(work)!r}))
-"""
-    code = _KILLER.format(at=at, event=event) + script
-    done = subprocess.run([sys.executable, "-c", code], cwd=HOUSE, timeout=100, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    kill_balance(project, work, event, at)
     assert {p.name for p in work.iterdir() if not p.name.startswith(".")} == there
     assert not is_current(project, BalanceConfig(), work)
     balance(project, BalanceConfig(), work)
@@ -299,6 +305,43 @@ balance(sources, BalanceConfig(), Path({str(work)!r}))
     for folder in ("dataset", "heldout"):
         assert files_of(work / folder) == files_of(tmp_path / "undisturbed" / folder)
     assert not [p for p in work.iterdir() if p.name.startswith(".tmp-")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("event", "at"), [("os.link", 30), ("os.rename", 2), ("os.rename", 4), ("os.rename", 5)])
+def test_killed_over_another_configs_folder_it_leaves_none_that_looks_whole(
+    project: list[Source], tmp_path: Path, event: str, at: int
+) -> None:
+    """Before a link, and where one of the folders is new, where both are, and before the manifest is."""
+    work, before = tmp_path / "work", BalanceConfig(ratio=2, held_out=0.2)
+    balance(project, before, work)
+    assert is_current(project, before, work)
+    kill_balance(project, work, event, at)
+    assert not manifest_path(work).exists()
+    assert not is_current(project, before, work) and not is_current(project, BalanceConfig(), work)
+    balance(project, before, work)
+    balance(project, before, tmp_path / "undisturbed")
+    for folder in ("dataset", "heldout"):
+        assert files_of(work / folder) == files_of(tmp_path / "undisturbed" / folder)
+
+
+def test_a_power_cut_leaves_no_manifest_beside_folders_of_another_config(
+    make_collection: Make, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    car, people = make_collection("car", records(3)), make_collection("people", records(6))
+    sources = [Source(car, TRAINING), Source(people, TRUTH)]
+    choose(sources, ChooseConfig())
+    work, power = tmp_path / "work", PowerCut(tmp_path, monkeypatch)
+    old, new = BalanceConfig(ratio=2, held_out=0.3), BalanceConfig(ratio=1, held_out=0.2)
+    balance(sources, old, work)
+    trees = {"old": [files_of(work / folder) for folder in ("dataset", "heldout")]}
+    with power.watching():
+        balance(sources, new, work)
+    trees["new"] = [files_of(work / folder) for folder in ("dataset", "heldout")]
+    for disk, ended in power.left_behind(tmp_path_factory.mktemp("found") / "disk"):
+        found = [name for name, config in (("old", old), ("new", new)) if is_current(sources, config, disk / "work")]
+        assert all([files_of(disk / "work" / f) for f in ("dataset", "heldout")] == trees[name] for name in found)
+        assert not ended or found == ["new"]
 
 
 def test_an_image_that_is_gone_is_named(project: list[Source], tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from dreamloom.base.stage import Summary
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder, recipes
+from tests.powercut import PowerCut
 
 
 def run(collection: Collection, folder: Path, **config: Any) -> Summary:
@@ -243,3 +244,18 @@ def test_killed_at_any_moment_and_run_again_gives_the_undisturbed_tables(
         p.relative_to(undisturbed.root): p.read_bytes() for p in undisturbed.root.rglob("*.jpg")
     }
     assert not list(killed.root.rglob(".tmp-*"))
+
+
+def test_a_power_cut_leaves_no_record_without_its_image(folder: Path, power: PowerCut, tmp_path: Path) -> None:
+    """One image is linked, one stored anew."""
+    for number in range(2):
+        draw(folder / f"a red car_{number}.jpg", number, exif=exif(6 if number else 1))
+    with power.watching():
+        run(Collection(power.root / "mine"), folder)
+    images = {path.name: path.read_bytes() for path in power.root.rglob("*.jpg")}
+    for disk, ended in power.left_behind(tmp_path / "found"):
+        found = Collection(disk / "mine")
+        rows = found.read(Table.RECORDS).to_pylist()
+        assert [row["status"] for row in rows] in ([], ["ok", "ok"])
+        assert all((found.root / row["image"]).read_bytes() == images[Path(row["image"]).name] for row in rows)
+        assert rows or not ended

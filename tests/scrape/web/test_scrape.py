@@ -12,6 +12,7 @@ from dreamloom.flows.cli import run
 from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.scrape.web.scrape import recipes, scrape
+from tests.powercut import PowerCut
 
 
 def test_the_summary_says_where_all_went_and_again_is_no_work(site: Any, collection: Collection) -> None:
@@ -127,3 +128,23 @@ def test_statuses_to_retry_are_named_as_the_records_name_them(
     assert [site.hits[path] for path in ("/a", "/b", "/c")] == [2, 1, 1]
     assert run([*command, "--retry", "http_555"]) == 2
     assert "there is no status http_555; valid: ok, bad_url" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_power_cut_leaves_no_record_without_its_image_and_is_made_good(
+    site: Any, power: PowerCut, tmp_path: Path
+) -> None:
+    collection = Collection(power.root / "c")
+    site.candidates(collection, [site.put("/a", site.image(1)), site.put("/gone", status=404)])
+    with power.watching():
+        scrape(collection, site.config)
+    (image,) = power.root.rglob("*.jpg")
+    for disk, ended in power.left_behind(tmp_path / "found"):
+        found = Collection(disk / "c")
+        assert found.parts(Table.RECORDS) or not ended
+        for row in found.read(Table.RECORDS).to_pylist():
+            assert row["status"] == "http_404" or (found.root / row["image"]).read_bytes() == image.read_bytes()
+        if not ended:
+            scrape(found, site.config)
+            assert [path.read_bytes() for path in found.root.rglob("*.jpg")] == [image.read_bytes()]
+            assert found.stamps(Table.RECORDS) == collection.stamps(Table.RECORDS)
