@@ -123,7 +123,8 @@ def _model_branch(project: Project) -> Branch:
         config = as_trained(project.train, project.evaluate)
         heldout, output = workspace / "heldout", evaluation_path(project)
         branch.append(train_steps.EvaluateStep(current_run, project.train.base, heldout, config, output))
-    return [*branch, train_steps.ExportStep(current_run, workspace / "model", project.export)]
+    export = project.export.model_copy(update={"title": project.export.title or project.name})
+    return [*branch, train_steps.ExportStep(current_run, workspace / "model", export)]
 
 
 def evaluation_path(project: Project) -> Path:

@@ -25,3 +25,6 @@ class ExportConfig(StageConfig):
     single_file: Annotated[bool, _FORMATS] = Field(
         True, description=f"Also write {SINGLE_FILE} with Stable Diffusion's original keys, for A1111 and ComfyUI."
     )
+    title: Annotated[str | None, _FORMATS] = Field(
+        None, min_length=1, description="Name that the files give the model; null: the project's or the run's."
+    )

@@ -14,7 +14,7 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.export.config import SINGLE_FILE, ExportConfig
 from dreamloom.train.run.find import TrainedModel, find_trained_model
 
-VERSION = 1
+VERSION = 2
 """Raised when the same config and weights would give other files."""
 MARK = "dreamloom.json"
 """Says how an export was made. A folder without this file is not ours to replace."""
@@ -25,7 +25,7 @@ class ExportSummary:
     """What was exported."""
 
     folder: str
-    """A diffusers folder. Adapters, if these were trained, are in files of their own (dreamloom.train.model.lora)."""
+    """A diffusers folder. Adapters, if these were trained, are in files of their own (lora_files.py)."""
     single_file: str | None
     """The single file, if there is one."""
     bytes: int

@@ -4,17 +4,21 @@ A new format is a function and a line in WRITERS; a format that is optional has 
 function looks at.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dreamloom.base.progress import Progress
 from dreamloom.train.export.config import SINGLE_FILE, ExportConfig
-from dreamloom.train.model.lora import adapter_state_dict, merge_adapters, save_adapters
+from dreamloom.train.export.lora_files import save_adapters
+from dreamloom.train.export.metadata import adapter_metadata, model_spec
+from dreamloom.train.export.older_releases import write_for_older_releases
+from dreamloom.train.export.original_config import original_config
+from dreamloom.train.export.safetensors_file import save_with_hash
+from dreamloom.train.model.lora import adapter_state_dict, merge_adapters
 from dreamloom.train.model.model import Model
 from dreamloom.train.model.original_keys import NoOriginalKeyError, to_original_keys
 from dreamloom.train.run.find import TrainedModel
@@ -23,19 +27,32 @@ DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 """The dtypes of ExportConfig."""
 
 
+@dataclass(frozen=True)
+class Export:
+    """A model that is ready to be written."""
+
+    model: Model
+    """With all adapters merged, in the dtype of the config."""
+    config: ExportConfig
+    metadata: Mapping[str, str]
+    """What a single file says of itself."""
+
+
 def write_model(trained: TrainedModel, folder: Path, config: ExportConfig, progress: Progress) -> str:
     """Writes a trained model into `folder`, in every format that the config asks for.
 
     Returns:
         Why a format could not be written; empty if all were.
     """
-    assert trained.config is not None
+    assert trained.config is not None and trained.checkpoint is not None
     steps = len(WRITERS) + 1
     progress(0, steps, "loading the model")
     base = trained.load_base(trained.config.base, torch.device("cpu"))
     model = trained.load(base, config.use_ema)
+    origin = (trained.config, trained.checkpoint, config.title or trained.checkpoint.absolute().parent.parent.name)
     if trained.config.lora_rank is not None:
-        save_adapters(adapter_state_dict(model), trained.config, folder, DTYPES[config.dtype])
+        metadata = adapter_metadata(model, *origin)
+        save_adapters(adapter_state_dict(model), trained.config, folder, DTYPES[config.dtype], metadata)
         if not config.merge_lora:
             progress(steps, steps, "written")
             return ""
@@ -43,17 +60,19 @@ def write_model(trained: TrainedModel, folder: Path, config: ExportConfig, progr
     for module in (model.unet, model.vae, model.text_encoder):
         module.to(DTYPES[config.dtype])
     notes = []
+    export = Export(model, config, model_spec(model, *origin))
     for done, (name, write) in enumerate(WRITERS.items(), start=1):
         progress(done, steps, f"writing the {name}")
-        notes.append(write(model, folder, config))
+        notes.append(write(export, folder))
     progress(steps, steps, "written")
     return " ".join(filter(None, notes))
 
 
-def write_diffusers(model: Model, folder: Path, config: ExportConfig) -> str:
+def write_diffusers(export: Export, folder: Path) -> str:
     """Writes a diffusers folder."""
     import diffusers
 
+    model = export.model
     diffusers.StableDiffusionPipeline(
         unet=model.unet,
         vae=model.vae,
@@ -64,45 +83,43 @@ def write_diffusers(model: Model, folder: Path, config: ExportConfig) -> str:
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder)
-    _restore_text_model_prefix(folder / "text_encoder" / "model.safetensors")
+    write_for_older_releases(folder, model.tokenizer)
     return ""
 
 
-def write_single_file(model: Model, folder: Path, config: ExportConfig) -> str:
+def write_single_file(export: Export, folder: Path) -> str:
     """Writes one file with Stable Diffusion's original keys, if the config asks for it.
+
+    The original config lies beside it where the weights alone do not tell programs how to run them.
 
     Returns:
         Why it could not be written: a layer has no original key.
     """
-    if not config.single_file:
+    if not export.config.single_file:
         return ""
-    is_open_clip = model.text_encoder.config.hidden_act == "gelu"  # Stable Diffusion 2's; 1's is quick_gelu
+    model = export.model
+    parts = (model.unet.state_dict(), model.vae.state_dict(), model.text_encoder.state_dict())
     try:
-        unet, vae, text_encoder = (_contiguous(part) for part in (model.unet, model.vae, model.text_encoder))
-        weights = to_original_keys(unet, vae, text_encoder, is_open_clip)
+        weights = to_original_keys(*parts, open_clip=model.is_version_2)
     except NoOriginalKeyError as error:
         vae_class = type(model.vae).__name__
         return (
             f"No single file was written: Stable Diffusion's original has no name for {error} ({vae_class} as the VAE)."
         )
-    contiguous = {key: value.contiguous() for key, value in weights.items()}
-    save_file(contiguous, folder / SINGLE_FILE, metadata={"format": "pt"})
+    save_with_hash({**weights, **_markers(model)}, folder / SINGLE_FILE, export.metadata)
+    if model.is_version_2 or model.prediction_type == "v_prediction":
+        (folder / SINGLE_FILE).with_suffix(".yaml").write_text(original_config(model), encoding="utf-8")
     return ""
 
 
-Writer = Callable[[Model, Path, ExportConfig], str]
+Writer = Callable[[Export, Path], str]
 """Writes a model in one format into a folder; returns why it could not, or nothing."""
 
 WRITERS: dict[str, Writer] = {"diffusers folder": write_diffusers, "single file": write_single_file}
 """Name of a format, for people → its writer."""
 
 
-def _restore_text_model_prefix(file: Path) -> None:
-    """Puts `text_model.` before the keys: transformers 5 dropped the prefix and reads both, older releases need it."""
-    weights = load_file(file)
-    named = {key if key.startswith("text_model.") else f"text_model.{key}": value for key, value in weights.items()}
-    save_file(named, file, metadata={"format": "pt"})
-
-
-def _contiguous(module: Any) -> dict[str, Tensor]:
-    return {key: value.contiguous() for key, value in module.state_dict().items()}
+def _markers(model: Model) -> dict[str, Tensor]:
+    """Makes the empty tensors whose names tell A1111, Forge and others how a model predicts."""
+    flags = {"v_pred": model.prediction_type == "v_prediction", "ztsnr": model.has_zero_terminal_snr}
+    return {name: torch.empty(0) for name, is_set in flags.items() if is_set}

@@ -12,7 +12,7 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import read_dataset
 from dreamloom.train.evaluate.evaluate import read_heldout
 from dreamloom.train.loop.interrupt import Interrupted, StopRequest, catch_signals
-from dreamloom.train.model.check import check_models, with_absolute_models
+from dreamloom.train.model.check import check_models, resolve_models
 from dreamloom.train.run.folder import (
     TrainSummary,
     check_run_folder,
@@ -51,7 +51,7 @@ def train(
             trains it, the disk is full, or the loss is not finite.
     """
     folder, run, heldout = Path(folder), Path(run), Path(heldout) if heldout else None
-    config = with_absolute_models(config)
+    config = resolve_models(config)
     check_models(config)
     settings = (config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
     dataset = read_dataset(folder, *settings, progress)

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.model.sd_configs import SINGLE_FILE_SUFFIXES, read_component_config
@@ -41,22 +43,50 @@ def check_models(config: TrainConfig) -> None:
             f"set it to a multiple of {factor}."
         )
     scheduler = read_model_json(config.base, "scheduler", "scheduler_config.json")
-    if resolve_prediction_type(config.prediction_type, scheduler) == "epsilon" and config.zero_terminal_snr:
-        raise UserError(
-            f"zero_terminal_snr needs v_prediction, but {config.base} predicts epsilon; set prediction_type."
+    if scheduler:  # else only the opened model can tell
+        check_zero_terminal_snr(
+            config.base, resolve_prediction_type(config.prediction_type, scheduler), config.zero_terminal_snr
         )
     count = int(scheduler.get("num_train_timesteps", 1000))
     if max(config.min_timestep, config.max_timestep or 0) >= count:
         raise UserError(f"The timesteps of {config.base} are 0 to {count - 1}; lower min_timestep or max_timestep.")
 
 
-def with_absolute_models(config: TrainConfig) -> TrainConfig:
-    """Returns the config with absolute paths of models that are on this machine; hub ids stay as they are.
+def resolve_models(config: TrainConfig) -> TrainConfig:
+    """Returns the config with what the models on this machine say; hub ids stay as they are.
 
-    A run is resumed and exported from any folder, and a relative path must never be taken for a hub id there.
+    Paths become absolute: a run is resumed and exported from any folder, and a relative path must never be taken for a
+    hub id there. A base of zero terminal SNR is trained with it.
+
+    Raises:
+        UserError: other settings do not go with such a base.
     """
     models = {name: Path(value).expanduser() for name in ("base", "vae") if (value := getattr(config, name))}
-    return config.model_copy(update={name: str(path.absolute()) for name, path in models.items() if path.exists()})
+    absolute = {name: str(path.absolute()) for name, path in models.items() if path.exists()}
+    config = config.model_copy(update=absolute)
+    if config.zero_terminal_snr or not _has_zero_terminal_snr(config.base):
+        return config
+    given = config.model_dump(include=config.model_fields_set)
+    try:
+        return TrainConfig.model_validate({**given, "zero_terminal_snr": True})
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UserError(f"The noise schedule of {config.base} has zero terminal SNR: {reason}.") from error
+
+
+def _has_zero_terminal_snr(base: str) -> bool:
+    is_local = Path(base).is_dir() or Path(base).suffix in SINGLE_FILE_SUFFIXES
+    return is_local and bool(read_model_json(base, "scheduler", "scheduler_config.json").get("rescale_betas_zero_snr"))
+
+
+def check_zero_terminal_snr(base: str, prediction_type: str, zero_terminal_snr: bool) -> None:
+    """Checks that a model predicts v if its noise schedule ends in pure noise, from which epsilon can't be told.
+
+    Raises:
+        UserError: it predicts epsilon.
+    """
+    if zero_terminal_snr and prediction_type == "epsilon":
+        raise UserError(f"zero_terminal_snr needs v_prediction, but {base} predicts epsilon; set prediction_type.")
 
 
 def check_base_model(name: str) -> None:
@@ -127,7 +157,7 @@ def resolve_prediction_type(name: str, scheduler: dict[str, Any]) -> str:
     if prediction_type is None:
         raise UserError(
             "A single file of Stable Diffusion 2 does not say what it predicts; set prediction_type: v_prediction for "
-            "models of 768 pixels, epsilon for those of 512."
+            "models of 768 pixels, epsilon for those of 512, or put its original .yaml beside it."
         )
     return str(prediction_type)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.model.check import read_model_json
 from dreamloom.train.model.lora_layers import count_adapter_parameters
-from dreamloom.train.model.sd_configs import read_tensor_shapes
+from dreamloom.train.model.safetensors_header import read_tensor_shapes
 from dreamloom.train.optimizers import OPTIMIZERS
 
 ACTIVATION_BYTES = {"fp32": (1430, 236), "bf16": (1000, 118)}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.diffusion import formulas
-from dreamloom.train.model.check import resolve_prediction_type
+from dreamloom.train.model.check import check_zero_terminal_snr, resolve_prediction_type
 from dreamloom.train.model.checkpoint_file import load_checkpoint_file
 
 _FLOAT32 = {"torch_dtype": torch.float32}
@@ -36,6 +36,16 @@ class Model:
     def prediction_type(self) -> str:
         """What the UNet predicts: epsilon or v_prediction."""
         return str(self.scheduler.config.prediction_type)
+
+    @property
+    def has_zero_terminal_snr(self) -> bool:
+        """Whether the last step of the noise schedule is pure noise."""
+        return bool(self.scheduler.config.get("rescale_betas_zero_snr"))
+
+    @property
+    def is_version_2(self) -> bool:
+        """Whether the text encoder is Stable Diffusion 2's, which is open_clip's: gelu, where 1's has quick_gelu."""
+        return bool(self.text_encoder.config.hidden_act == "gelu")
 
     @property
     def device(self) -> torch.device:
@@ -97,7 +107,7 @@ def load_model(
         device: where to put the components.
         vae: a VAE in place of the base's.
         prediction_type: auto, epsilon or v_prediction.
-        zero_terminal_snr: whether to rescale the noise schedule to zero terminal SNR.
+        zero_terminal_snr: whether to rescale the noise schedule to zero terminal SNR; the base's own is kept.
 
     Raises:
         UserError: the model can't be loaded.
@@ -110,12 +120,13 @@ def load_model(
     diffusers.utils.logging.set_verbosity_error()  # both warn of what no user can mend
     try:
         parts = _load_components(base, vae)
+        zero_terminal_snr = zero_terminal_snr or bool(parts["scheduler"].get("rescale_betas_zero_snr"))
         model = Model(
             unet=_prepare(parts["unet"], device),
             vae=_prepare(parts["vae"], device),
             text_encoder=_prepare(parts["text_encoder"], device),
             tokenizer=parts["tokenizer"],
-            scheduler=_make_scheduler(parts["scheduler"], prediction_type, zero_terminal_snr),
+            scheduler=_make_scheduler(base, parts["scheduler"], prediction_type, zero_terminal_snr),
             alphas_cumprod=torch.empty(0),
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
@@ -170,11 +181,12 @@ def _path_or_id(name: str) -> str:
     return str(path) if path.exists() else name
 
 
-def _make_scheduler(config: dict[str, Any], prediction: str, zero_terminal_snr: bool) -> Any:
+def _make_scheduler(base: str, config: dict[str, Any], prediction: str, zero_terminal_snr: bool) -> Any:
     """Makes the base's own scheduler, with the trained model's prediction type and terminal SNR."""
     import diffusers
 
     changes: dict[str, Any] = {"prediction_type": resolve_prediction_type(prediction, config)}
+    check_zero_terminal_snr(base, changes["prediction_type"], zero_terminal_snr)
     if zero_terminal_snr:
         changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     scheduler_class = getattr(diffusers, config["_class_name"])

@@ -52,6 +52,8 @@ _OPEN_CLIP_ENDS = {
     "final_layer_norm.weight": "ln_final.weight",
     "final_layer_norm.bias": "ln_final.bias",
 }
+_OPEN_CLIP_LAYERS = 24
+"""Layers of the text encoder that open_clip published; Stable Diffusion 2 takes the output of the last but one."""
 
 
 class NoOriginalKeyError(Exception):
@@ -162,15 +164,28 @@ def _as_convolution(key: str, value: Tensor) -> Tensor:
 
 
 def _open_clip(weights: StateDict) -> StateDict:
-    """Renames a text encoder to open_clip's keys; it keeps query, key and value of an attention in one matrix."""
+    """Renames a text encoder to open_clip's keys; it keeps query, key and value of an attention in one matrix.
+
+    open_clip has a 24th layer, a projection and a temperature, which Stable Diffusion 2 does not use, but readers
+    need: diffusers 0.32 takes the width of the attention from the projection. They are filled as kohya's sd-scripts do
+    (library/model_util.py): the 23rd layer again, and ones.
+    """
     named = {_bare(key): value for key, value in weights.items()}
     renamed: StateDict = {OPEN_CLIP + _OPEN_CLIP_ENDS[key]: named[key] for key in _OPEN_CLIP_ENDS}
-    for layer in range(_count(named, "encoder.layers")):
+    layers = _count(named, "encoder.layers")
+    for layer in range(layers):
         ours, theirs = f"encoder.layers.{layer}.", f"{OPEN_CLIP}transformer.resblocks.{layer}."
         for kind in ("weight", "bias"):
             projections = [named[f"{ours}self_attn.{letter}_proj.{kind}"] for letter in "qkv"]
             renamed[f"{theirs}attn.in_proj_{kind}"] = torch.cat(projections)
             renamed |= {f"{theirs}{new}.{kind}": named[f"{ours}{old}.{kind}"] for old, new in _OPEN_CLIP_LAYER.items()}
+    if layers == _OPEN_CLIP_LAYERS - 1:
+        last, unused = (f"{OPEN_CLIP}transformer.resblocks.{layer}." for layer in (layers - 1, layers))
+        copies = {key.replace(last, unused): value for key, value in renamed.items() if key.startswith(last)}
+        renamed |= {key: value.clone() for key, value in copies.items()}
+    width, like = len(named["final_layer_norm.weight"]), named["final_layer_norm.weight"]
+    renamed[f"{OPEN_CLIP}text_projection"] = like.new_ones((width, width))
+    renamed[f"{OPEN_CLIP}logit_scale"] = like.new_ones(())
     return renamed
 
 

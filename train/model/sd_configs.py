@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import UserError
+from dreamloom.train.model.prediction import read_prediction
+from dreamloom.train.model.safetensors_header import read_tensor_shapes
 
 SINGLE_FILE_SUFFIXES = (".safetensors", ".ckpt")
 """Extensions of models in a single file."""
@@ -45,7 +47,7 @@ _SCHEDULER = {
     "set_alpha_to_one": False,
     "steps_offset": 1,
 }
-_CONFIGS: dict[int, dict[str, dict[str, Any]]] = {
+CONFIGS: dict[int, dict[str, dict[str, Any]]] = {
     _SD1: {
         "unet": {**_UNET, "in_channels": 4, "cross_attention_dim": _SD1, "attention_head_dim": 8},
         "vae": _VAE,
@@ -120,26 +122,10 @@ def infer_component_config(file: Path, tensors: Mapping[str, tuple[int, ...]], p
     """
     width = tensors.get(CROSS_ATTENTION_KEY, (0, 0))[1]
     channels = tensors.get("model.diffusion_model.input_blocks.0.0.weight", (0, 0))[1]
-    if width not in _CONFIGS or channels != 4:
+    if width not in CONFIGS or channels != 4:
         raise UserError(
             f"{file} is not a Stable Diffusion 1.x or 2.x model for text to image; name one, or put the file into a "
             "diffusers folder with its configs."
         )
-    return _CONFIGS[width][part]
-
-
-def read_tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """Reads the shapes of a safetensors file's tensors, by name; only its header is read.
-
-    Raises:
-        UserError: it is not a safetensors file.
-    """
-    try:
-        with file.open("rb") as stream:
-            size = int.from_bytes(stream.read(8), "little")
-            if size > 100 * 2**20:  # as safetensors itself allows
-                raise ValueError("its header is too long")
-            header = json.loads(stream.read(size))
-        return {name: tuple(about["shape"]) for name, about in header.items() if name != "__metadata__"}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is not a safetensors file ({error}); copy it again.") from error
+    config = CONFIGS[width][part]
+    return {**config, **read_prediction(file, tensors)} if part == "scheduler" else config

@@ -1,25 +1,37 @@
 """Exports: what diffusers itself reads back, from both formats, is what was trained."""
 
+import base64
+import hashlib
+import io
+import json
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from diffusers import AutoencoderKL, AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.loaders import single_file_utils as reference
+from PIL import Image
 from safetensors.torch import load_file
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.export import export
+from dreamloom.train.export.older_releases import write_slow_tokenizer
 from dreamloom.train.loop.loop import train
+from dreamloom.train.model.check import resolve_models
+from dreamloom.train.model.model import load_model
 from dreamloom.train.model.original_keys import NoOriginalKeyError, to_original_keys
+from dreamloom.train.model.safetensors_header import read_metadata, read_tensor_shapes
 from dreamloom.train.run.folder import list_checkpoints
+from tests.train.conftest import save_pipeline
 
 Config = Callable[..., TrainConfig]
 
@@ -147,6 +159,77 @@ def test_halves_and_averages_are_written_where_they_are_asked_for(trained: Path,
     assert all(torch.equal(written[key], average[f"unet.{key}"].half()) for key in written)
     text = load_file(Path(exported.folder) / "text_encoder" / "model.safetensors")
     assert all(key.startswith("text_model.") for key in text), "transformers before 5 look for these names"
+
+
+def test_the_folder_has_the_files_that_transformers_4_reads(trained: Path, tmp_path: Path) -> None:
+    folder = Path(export(trained, tmp_path / "model", ExportConfig(single_file=False)).folder)
+    tokenizer = folder / "tokenizer"
+    vocabulary = json.loads((tokenizer / "vocab.json").read_text())
+    merges = (tokenizer / "merges.txt").read_text().splitlines()[1:]
+    special = json.loads((tokenizer / "special_tokens_map.json").read_text())
+    again = CLIPTokenizer(vocab=vocabulary, merges=[tuple(m.split()) for m in merges], model_max_length=24, **special)
+    captions = ["a thing", "a red thing, twice!"]
+    assert again(captions).input_ids == CLIPTokenizer.from_pretrained(tokenizer)(captions).input_ids
+    assert special["pad_token"] == "<|endoftext|>"
+    assert json.loads((folder / "text_encoder" / "config.json").read_text())["torch_dtype"] == "float16"
+
+
+def test_the_whole_vocabulary_and_added_tokens_are_written(shared_data: Path, tmp_path: Path) -> None:
+    tokenizer = CLIPTokenizer.from_pretrained(shared_data / "clip_tokenizer")
+    tokenizer.add_tokens(["<cat>"])
+    write_slow_tokenizer(tmp_path, tokenizer)
+    for name in ("vocab.json", "special_tokens_map.json"):
+        assert json.loads((tmp_path / name).read_text()) == json.loads(
+            (shared_data / "clip_tokenizer" / name).read_text()
+        )
+    merges = [(folder / "merges.txt").read_text().split("\n") for folder in (tmp_path, shared_data / "clip_tokenizer")]
+    assert [line for line in merges[0] if line] == [line for line in merges[1] if line]
+    assert json.loads((tmp_path / "added_tokens.json").read_text()) == {"<cat>": 49408}
+
+
+def test_a_single_file_says_what_it_is(trained: Path, tmp_path: Path) -> None:
+    sample = trained / "samples" / f"{int(list_checkpoints(trained)[-1].name):09d}.png"
+    exported = export(list_checkpoints(trained)[-1], tmp_path / "model", ExportConfig(title="My model"))
+    assert exported.single_file
+    file = Path(exported.single_file)
+    spec = {key.removeprefix("modelspec."): value for key, value in read_metadata(file).items()}
+    assert (spec["title"], spec["architecture"], spec["resolution"]) == ("My model", "stable-diffusion-v1", "32x32")
+    assert (spec["sai_model_spec"], spec["prediction_type"]) == ("1.0.1", "epsilon")
+    content = file.read_bytes()
+    behind_header = content[8 + int.from_bytes(content[:8], "little") :]
+    assert spec["hash_sha256"] == f"0x{hashlib.sha256(behind_header).hexdigest()}"
+    assert datetime.fromisoformat(spec["date"]).timestamp() == int(
+        (list_checkpoints(trained)[-1] / "state.json").stat().st_mtime
+    )
+    assert sample.exists()
+    with Image.open(io.BytesIO(base64.b64decode(spec["thumbnail"].removeprefix("data:image/jpeg;base64,")))) as image:
+        assert image.size == (32, 32)
+    assert not file.with_suffix(".yaml").exists() and not {"v_pred", "ztsnr"} & read_tensor_shapes(file).keys()
+
+
+def test_v_prediction_and_zero_terminal_snr_are_marked_and_read_back(
+    folder: Path, tmp_path: Path, config: Config
+) -> None:
+    save_pipeline(tmp_path / "base", unet={}, vae={"levels": 3}, scheduler={"prediction_type": "v_prediction"})
+    settings = config(base=str(tmp_path / "base"), zero_terminal_snr=True, max_train_steps=1)
+    train(folder, tmp_path / "run", settings)
+    exported = Path(export(tmp_path / "run", tmp_path / "model", ExportConfig()).folder)
+    file = exported / "model.safetensors"
+    assert {"v_pred", "ztsnr"} <= read_tensor_shapes(file).keys()
+    assert read_metadata(file)["modelspec.prediction_type"] == "v"
+    params = yaml.safe_load(file.with_suffix(".yaml").read_text())["model"]["params"]
+    assert params["parameterization"] == "v" and params["unet_config"]["params"]["channel_mult"] == [1, 2]
+    unet = UNet2DConditionModel.from_single_file(str(file), original_config=str(file.with_suffix(".yaml")))
+    assert unet.config.block_out_channels == [32, 64] and unet.config.layers_per_block == 1
+    for model in (exported, file):  # a model that ends in pure noise is measured and trained that way
+        loaded = load_model(str(model), torch.device("cpu"))
+        assert loaded.prediction_type == "v_prediction" and float(loaded.alphas_cumprod[-1]) == pytest.approx(
+            0, abs=1e-6
+        )
+    resolved = resolve_models(config(base=str(exported)))
+    assert resolved.zero_terminal_snr and resolved.min_snr_gamma is None
+    with pytest.raises(UserError, match="min_snr_gamma null"):
+        resolve_models(config(base=str(exported), min_snr_gamma=5))
 
 
 def test_the_same_export_is_not_made_twice_and_another_one_replaces_it(trained: Path, tmp_path: Path) -> None:

@@ -22,11 +22,13 @@ from dreamloom.train.loop.loop import train
 from dreamloom.train.model.check import check_models
 from dreamloom.train.model.checkpoint_file import load_checkpoint_file, make_clip_tokenizer, read_state_dict
 from dreamloom.train.model.model import load_model
-from dreamloom.train.model.original_keys import from_original_keys, to_original_keys
+from dreamloom.train.model.original_keys import OPEN_CLIP, from_original_keys, to_original_keys
 from dreamloom.train.model.sd_configs import CROSS_ATTENTION_KEY, infer_component_config, read_component_config
 
 Config = Callable[..., TrainConfig]
 CPU = torch.device("cpu")
+UNUSED = {"text_projection", "logit_scale"}
+"""What open_clip's text encoder has outside its layers, and Stable Diffusion 2 does not use."""
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +153,9 @@ def test_stable_diffusion_1_and_2_are_known_by_their_tensors(width: int, count: 
         assert file["model.diffusion_model.middle_block.1.proj_in.weight"].shape == (1280, 1280)
         block = "cond_stage_model.model.transformer.resblocks.22"
         assert file[f"{block}.attn.in_proj_weight"].shape == (3072, 1024)
+        unused = {key.removeprefix(OPEN_CLIP) for key in file if "resblocks.23." in key or key.split(".")[-1] in UNUSED}
+        assert len(unused) == 14 and unused >= set(UNUSED), "kohya's sd-scripts write them, and diffusers 0.32 reads"
+        assert file[f"{OPEN_CLIP}text_projection"].shape == (1024, 1024)
     back = from_original_keys(file, unet, vae, text)
     shapes = [{name: value.shape for name, value in own.items()} for own in (unet, vae, text)]
     assert [{name: value.shape for name, value in own.items()} for own in back] == shapes
@@ -166,6 +171,37 @@ def test_a_file_of_stable_diffusion_2_must_be_told_what_it_predicts(tmp_path: Pa
     with pytest.raises(UserError, match="set prediction"):
         check_models(TrainConfig(base=str(tmp_path / "v2.safetensors")))
     check_models(TrainConfig(base=str(tmp_path / "v2.safetensors"), prediction_type="v_prediction"))
+
+
+@pytest.mark.parametrize("width", [768, 1024])
+def test_what_a_lone_file_says_of_its_prediction_is_read(width: int, tmp_path: Path) -> None:
+    tensors = {
+        CROSS_ATTENTION_KEY: torch.zeros(320, width),
+        "model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1, 4, 3, 3),
+    }
+    empty = torch.empty(0)
+
+    def predicts(name: str, metadata: dict[str, str] | None = None, beside: str = "", **more: torch.Tensor) -> Any:
+        save_file({**tensors, **more}, tmp_path / f"{name}.safetensors", metadata=metadata)
+        if beside:
+            (tmp_path / f"{name}.yaml").write_text(beside)
+        config = read_component_config(tmp_path / f"{name}.safetensors", "scheduler")
+        return config["prediction_type"], config.get("rescale_betas_zero_snr", False)
+
+    unsaid = "epsilon" if width == 768 else None
+    config = 'model: {params: {parameterization: "v", unet_config: {}}}'
+    assert predicts("plain") == (unsaid, False)
+    assert predicts("marked", v_pred=empty) == ("v_prediction", False)
+    assert predicts("zero", v_pred=empty, ztsnr=empty) == ("v_prediction", True)
+    assert predicts("yaml", beside=config) == ("v_prediction", False)
+    assert predicts("yaml-zero", beside=config, ztsnr=empty) == ("v_prediction", True)
+    assert predicts("noise", beside="model: {params: {unet_config: {}}}", v_pred=empty) == ("epsilon", False)
+    assert predicts("other", beside="- no config") == (unsaid, False)
+    assert predicts("spec", {"modelspec.prediction_type": "v"}) == ("v_prediction", False)
+    assert predicts("version", {"modelspec.architecture": "stable-diffusion-v2-768-v"}) == ("v_prediction", False)
+    for number, broken in enumerate(("a: [", "[" * 90_000, "&a" * 600_000)):
+        with pytest.raises(UserError, match=rf"broken{number}\.yaml"):
+            predicts(f"broken{number}", beside=broken)
 
 
 @pytest.mark.parametrize("padding", [0, 49407])

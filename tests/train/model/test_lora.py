@@ -15,9 +15,12 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.export import export
+from dreamloom.train.export.lora_files import KOHYA_FILE, PEFT_FILE, to_kohya_keys
+from dreamloom.train.export.metadata import adapter_metadata
 from dreamloom.train.loop.loop import train
-from dreamloom.train.model.lora import KOHYA_FILE, PEFT_FILE, add_adapters, merge_adapters, to_kohya_keys
+from dreamloom.train.model.lora import add_adapters, merge_adapters
 from dreamloom.train.model.model import Model, load_model
+from dreamloom.train.model.safetensors_header import read_metadata
 from dreamloom.train.model.trainable import trainable_parameters
 from dreamloom.train.run.find import find_trained_model
 from dreamloom.train.run.folder import list_checkpoints, read_settings
@@ -113,6 +116,29 @@ def test_an_export_may_be_the_adapters_alone(trained: Path, tmp_path: Path) -> N
     exported = Path(export(trained, tmp_path / "model", ExportConfig(merge_lora=False)).folder)
     assert {file.name for file in exported.iterdir()} == {KOHYA_FILE, PEFT_FILE, "dreamloom.json"}
     assert all(value.dtype == torch.float16 for value in load_file(exported / KOHYA_FILE).values())
+    metadata = read_metadata(exported / KOHYA_FILE)
+    assert metadata["modelspec.hash_sha256"] == f"0x{metadata['sshs_model_hash']}"
+    assert metadata["sshs_model_hash"] != "0" * 64 and metadata["ss_output_name"] == "run"
+
+
+@pytest.mark.parametrize("act", ["quick_gelu", "gelu"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_kohyas_metadata_tells_the_versions_apart(
+    act: str, prediction_type: str, tiny_base: str, tmp_path: Path, config: Config
+) -> None:
+    model = load_model(tiny_base, CPU, prediction_type=prediction_type)
+    model.text_encoder.config.hidden_act = act
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "state.json").touch()
+    metadata = adapter_metadata(model, config(base=tiny_base, lora_rank=3, lora_alpha=6), tmp_path / "1", "A thing")
+    is_2, is_v = act == "gelu", prediction_type == "v_prediction"
+    assert metadata["ss_v2"] == str(is_2), "A1111 takes it for Stable Diffusion 2's by this word"
+    assert metadata["ss_base_model_version"] == ("sd_v2" if is_2 else "sd_v1") + ("_v" if is_v else "")
+    assert (metadata["ss_network_dim"], metadata["ss_network_alpha"]) == ("3", "6")
+    assert metadata["ss_output_name"] == metadata["modelspec.title"] == "A thing"
+    assert metadata["modelspec.architecture"].startswith("stable-diffusion-v2" if is_2 else "stable-diffusion-v1")
+    assert metadata["modelspec.architecture"].endswith("/lora")
+    assert metadata["modelspec.prediction_type"] == ("v" if is_v else "epsilon")
 
 
 def test_merged_is_what_the_adapters_say(tiny_base: str, config: Config) -> None:

@@ -1,0 +1,81 @@
+"""Writes adapters in the two formats that other programs read.
+
+KOHYA_FILE is for A1111, ComfyUI, kohya's scripts and diffusers. PEFT_FILE is for diffusers alone: ComfyUI finds only
+the UNet's half of its names.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.export.safetensors_file import save_with_hash
+from dreamloom.train.model.lora import resolve_lora_alpha
+from dreamloom.train.model.lora_layers import TARGET_MODULES
+
+KOHYA_FILE = "lora.safetensors"
+"""The file with kohya's keys."""
+PEFT_FILE = "pytorch_lora_weights.safetensors"
+"""The file with peft's keys, under the name that diffusers' `load_lora_weights` looks for."""
+
+_KOHYA_PART = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
+
+
+def save_adapters(
+    weights: dict[str, Tensor], config: TrainConfig, folder: Path, dtype: torch.dtype, metadata: Mapping[str, str]
+) -> None:
+    """Writes KOHYA_FILE and PEFT_FILE.
+
+    Args:
+        weights: the matrices, as `adapter_state_dict` names them.
+        config: the run's; rank and alpha go into the files.
+        folder: where to write, without a commit.
+        dtype: of the written matrices.
+        metadata: what KOHYA_FILE says of itself (dreamloom.train.export.metadata).
+    """
+    import diffusers
+
+    plain = {name: value.to("cpu", dtype).contiguous() for name, value in weights.items()}
+    save_with_hash(to_kohya_keys(plain, resolve_lora_alpha(config)), folder / KOHYA_FILE, metadata)
+    unet, text_encoder = (_of_part(plain, f"{part}.") for part in TARGET_MODULES)
+    diffusers.StableDiffusionPipeline.save_lora_weights(
+        folder,
+        unet_lora_layers=unet,
+        # transformers 5 dropped `text_model.`; diffusers reads both, and older programs need it
+        text_encoder_lora_layers={f"text_model.{_bare(name)}": value for name, value in text_encoder.items()},
+        unet_lora_adapter_metadata=_metadata(unet, config),
+        text_encoder_lora_adapter_metadata=_metadata(text_encoder, config),
+    )
+
+
+def to_kohya_keys(weights: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """Renames adapters to kohya's keys: lora_unet_down_blocks_0_…_to_q.lora_down.weight, .lora_up.weight and .alpha.
+
+    Args:
+        weights: the matrices, as `adapter_state_dict` names them.
+        alpha: the scale of the adapters' product, times their rank.
+    """
+    renamed: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        part, _, inside = name.partition(".")
+        layer, _, side = inside.removesuffix(".weight").rpartition(".")
+        stem = _KOHYA_PART[part] + _bare(layer).replace(".", "_")
+        renamed[f"{stem}.{'lora_down' if side == 'lora_A' else 'lora_up'}.weight"] = value
+        renamed[f"{stem}.alpha"] = torch.tensor(alpha, dtype=value.dtype)
+    return renamed
+
+
+def _of_part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix("text_model.")
+
+
+def _metadata(weights: dict[str, Tensor], config: TrainConfig) -> dict[str, Any]:
+    layers = sorted({_bare(name.rsplit(".lora_", 1)[0]) for name in weights})
+    return {"r": config.lora_rank, "lora_alpha": resolve_lora_alpha(config), "target_modules": layers}

@@ -1,0 +1,98 @@
+"""What an exported file says of itself: Stability AI's ModelSpec, and kohya's `ss_` keys for adapters.
+
+https://github.com/Stability-AI/ModelSpec (1.0.1). kohya's are what train_network.py of sd-scripts writes, if other
+programs read it: A1111 takes an adapter for Stable Diffusion 2's by `ss_v2`, and names it by `ss_output_name`.
+"""
+
+import base64
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.export.safetensors_file import HASH
+from dreamloom.train.model.lora import resolve_lora_alpha
+from dreamloom.train.model.model import Model
+from dreamloom.train.model.safetensors_header import read_metadata
+
+_THUMBNAIL = 256
+"""Side of a thumbnail in pixels, as ModelSpec recommends."""
+
+
+def model_spec(model: Model, config: TrainConfig, checkpoint: Path, title: str) -> dict[str, str]:
+    """Describes a whole model in a single file by ModelSpec's keys.
+
+    Args:
+        model: the model that is written.
+        config: its run's.
+        checkpoint: its checkpoint. When that was written is the model's date, and the run's sample of it the thumbnail.
+        title: a name for people.
+    """
+    return {
+        **_common(model, config, checkpoint, title),
+        "modelspec.architecture": _architecture(model),
+        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+    }
+
+
+def adapter_metadata(model: Model, config: TrainConfig, checkpoint: Path, title: str) -> dict[str, str]:
+    """Describes adapters under kohya's names, by ModelSpec's and kohya's keys; see `model_spec`."""
+    version = "sd_v2" if model.is_version_2 else "sd_v1"
+    return {
+        **_common(model, config, checkpoint, title),
+        "modelspec.architecture": f"{_architecture(model)}/lora",
+        "modelspec.implementation": "diffusers",
+        "ss_base_model_version": f"{version}_v" if _predicts_v(model) else version,
+        "ss_network_alpha": str(resolve_lora_alpha(config)),
+        "ss_network_dim": str(config.lora_rank),
+        "ss_network_module": "networks.lora",
+        "ss_output_name": title,
+        "ss_resolution": f"({config.resolution}, {config.resolution})",
+        "ss_sd_model_name": Path(config.base).name,
+        "ss_seed": str(config.seed),
+        "ss_v2": str(model.is_version_2),
+        "ss_zero_terminal_snr": str(model.has_zero_terminal_snr),
+        "sshs_model_hash": HASH,
+    }
+
+
+def _common(model: Model, config: TrainConfig, checkpoint: Path, title: str) -> dict[str, str]:
+    written = datetime.fromtimestamp((checkpoint / "state.json").stat().st_mtime, UTC)
+    spec: dict[str, Any] = {
+        "sai_model_spec": "1.0.1",
+        "title": title,
+        "resolution": f"{config.resolution}x{config.resolution}",
+        "prediction_type": "v" if _predicts_v(model) else "epsilon",
+        "date": written.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "hash_sha256": f"0x{HASH}",
+        "thumbnail": _thumbnail(checkpoint),
+        "license": read_metadata(Path(config.base)).get("modelspec.license"),
+    }
+    return {f"modelspec.{key}": value for key, value in spec.items() if value is not None}
+
+
+def _architecture(model: Model) -> str:
+    if not model.is_version_2:
+        return "stable-diffusion-v1"
+    return "stable-diffusion-v2-768-v" if _predicts_v(model) else "stable-diffusion-v2-512"
+
+
+def _predicts_v(model: Model) -> bool:
+    return model.prediction_type == "v_prediction"
+
+
+def _thumbnail(checkpoint: Path) -> str | None:
+    """Makes a data URL of the first image of the run's sample at a checkpoint; None where none was drawn there."""
+    sample = checkpoint.parent.parent / "samples" / f"{int(checkpoint.name):09d}.png"
+    if not sample.is_file():
+        return None
+    with Image.open(sample) as image:
+        side = min(image.size)
+        first = image.convert("RGB").crop((0, 0, side, side))
+        first.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    jpeg = io.BytesIO()
+    first.save(jpeg, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}"

@@ -1,0 +1,60 @@
+"""What the UNet of a lone file predicts, and whether its noise ends in pure noise: what the file's author says.
+
+The original config beside it wins, as in A1111; then the empty tensors `v_pred` and `ztsnr`, then its metadata.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dreamloom.base.errors import UserError
+from dreamloom.train.model.safetensors_header import read_metadata
+
+_MAX_YAML_BYTES = 2**16
+"""Stable Diffusion's are of 3 KB."""
+_BROKEN_YAML = (OSError, yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+_PARAMETERIZATIONS = {"v": "v_prediction", "eps": "epsilon"}
+_MODEL_SPEC = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon", "eps": "epsilon"}
+_ARCHITECTURES = {"stable-diffusion-v2-768-v": "v_prediction", "stable-diffusion-v2-512": "epsilon"}
+
+
+def read_prediction(file: Path, names: Iterable[str]) -> dict[str, Any]:
+    """Reads what a file says of its prediction, as settings of a diffusers scheduler; empty where it says nothing.
+
+    Args:
+        file: the model.
+        names: the names of its tensors.
+
+    Raises:
+        UserError: the .yaml beside it can't be read.
+    """
+    markers = {"v_pred", "ztsnr"}.intersection(names)
+    marked = "v_prediction" if markers else None
+    prediction_type = _from_yaml(file.with_suffix(".yaml")) or marked or _from_metadata(read_metadata(file))
+    settings: dict[str, Any] = {"prediction_type": prediction_type} if prediction_type else {}
+    if "ztsnr" in markers and prediction_type == "v_prediction":
+        settings |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return settings
+
+
+def _from_yaml(path: Path) -> str | None:
+    """Reads `parameterization` of an original config; without it, that code predicts noise."""
+    if not path.is_file():
+        return None
+    try:
+        if path.stat().st_size > _MAX_YAML_BYTES:
+            raise ValueError("it is longer than 64 KB")
+        content = yaml.safe_load(path.read_bytes())
+    except _BROKEN_YAML as error:
+        reason = " ".join(str(error).split())[:200] or "it is nested too deep"
+        raise UserError(f"{path}, the config beside the model, can't be read ({reason}); mend or move it.") from error
+    for key in ("model", "params"):
+        content = content.get(key) if isinstance(content, dict) else None
+    return _PARAMETERIZATIONS.get(str(content.get("parameterization", "eps"))) if isinstance(content, dict) else None
+
+
+def _from_metadata(metadata: dict[str, str]) -> str | None:
+    said = _MODEL_SPEC.get(metadata.get("modelspec.prediction_type", "").lower())
+    return said or _ARCHITECTURES.get(metadata.get("modelspec.architecture", "").lower())
