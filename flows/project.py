@@ -2,14 +2,14 @@
 
 import logging
 import re
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from dreamloom.base.clip_config import ClipConfig
+from dreamloom.base.documents import DocumentError, parse_yaml, read_text
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import PathKind, StageConfig
 from dreamloom.base.versions import PROJECT
@@ -172,31 +172,13 @@ def _too_new(version: str) -> list[str]:
     return [f"it is written for version {version} of the format, and this dreamloom knows {PROJECT.version}."]
 
 
-class _Loader(yaml.SafeLoader):
-    """Loads YAML and rejects repeated keys, of which PyYAML silently takes the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key.value} is repeated", problem_mark=key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
 def _read(file: Path) -> dict[str, Any]:
     try:
-        text = file.read_text(encoding="utf-8")
-        content = yaml.load(text, _Loader)  # a SafeLoader, which creates no objects
+        content = parse_yaml(read_text(file)[0])
     except OSError as error:
         raise UserError(f"{file} can't be read ({error.strerror}); name a project.yaml.") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not UTF-8 text ({error.reason}, byte {error.start}).") from None
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise UserError(f"{file}: {line}{error.problem}.") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}.") from None
+    except DocumentError as error:
+        raise UserError(f"{file} is not YAML: {error}.") from None
     if not isinstance(content, dict):
         raise UserError(f"{file} has no keys and values such as `name: my-project`; see the README.")
     return content

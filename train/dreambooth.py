@@ -17,13 +17,13 @@ from pathlib import Path
 
 import yaml
 
+from dreamloom.base.documents import decode_text
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit_json, commit_text, link_or_copy, lock
 from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.image_types import DECODED_EXTENSIONS
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import recipe
-from dreamloom.caption.sidecar import decode_text
 from dreamloom.train.config import DreamBoothConfig, TrainConfig, shared_settings
 from dreamloom.train.diffusion.rng import stream_key
 from dreamloom.train.model.check import check_base_model

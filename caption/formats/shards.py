@@ -13,11 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dreamloom.base.documents import decode_with_encoding
 from dreamloom.base.image_types import IMAGE_EXTENSIONS
 from dreamloom.base.pixels import ImageError
 from dreamloom.caption.formats.rows import Note, Row, sanitize
 from dreamloom.caption.formats.target import SKIPPED, Target
-from dreamloom.caption.sidecar import decode_with_encoding, encode_text
+from dreamloom.caption.sidecar import encode_text
 from dreamloom.scrape.datasets.webdataset import Sample, WebdatasetConfig, find_shards, read_shard
 
 SHARD_IMAGES = 10_000

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self, TextIO
 
+from dreamloom.base.documents import decode_text
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit, create_file
 from dreamloom.caption.formats.rows import Row
-from dreamloom.caption.sidecar import decode_text
 
 MADE, RIGHT, CHANGED, SKIPPED, ODD = "made", "right", "changed", "skipped", "odd"
 """What the log says of a file: it is new; it exists with this content; its caption changed; it is left out; odd."""

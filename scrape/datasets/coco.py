@@ -3,7 +3,6 @@
 https://cocodataset.org/#format-data
 """
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from dreamloom.base.documents import parse_json
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
@@ -218,7 +218,7 @@ def _choose_caption(photo: _Photo, config: CocoConfig) -> str | None:
 def _read_photos(file: Path, version: str) -> tuple[_Photo, ...]:
     """Reads the photos of a captions file, by ascending id; one that is named twice counts once."""
     try:
-        document = json.loads(file.read_bytes())
+        document = parse_json(file.read_bytes())
     except OSError as error:
         raise UserError(f"{file} can't be read ({error.strerror}); name one of COCO's captions files.") from error
     except ValueError as error:

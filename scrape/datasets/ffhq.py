@@ -3,7 +3,6 @@
 https://github.com/NVlabs/ffhq-dataset
 """
 
-import json
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -12,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from dreamloom.base.documents import parse_json
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
@@ -125,7 +125,7 @@ def _read_entries(file: Path, version: str) -> dict[str, dict[str, Any]]:
         return item.get("metadata", None if "file_path" in item else item)
 
     try:
-        entries = json.loads(file.read_bytes(), object_hook=keep_metadata)
+        entries = parse_json(file.read_bytes(), object_hook=keep_metadata)
         return {f"{int(number):05d}": dict(entry) for number, entry in entries.items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{file} is not {METADATA} ({error}); name that file, or leave metadata out.") from error

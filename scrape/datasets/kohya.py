@@ -6,7 +6,6 @@ https://github.com/kohya-ss/sd-scripts (finetune/merge_captions_to_metadata.py).
 a whole path; caption and tags are joined by a comma, as its trainer does.
 """
 
-import json
 import os
 import unicodedata
 from collections import Counter
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dreamloom.base.documents import DocumentError, parse_json
 from dreamloom.base.errors import UserError
 from dreamloom.base.image_types import IMAGE_EXTENSIONS
 
@@ -66,8 +66,8 @@ def read_metadata(folder: Path, names: Sequence[str]) -> KohyaMetadata:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig", "replace"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(path.read_bytes())
+    except (OSError, DocumentError) as error:
         raise UserError(f"{path} can't be read ({error}); create it again.") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} does not map images to captions; name a folder with kohya's JSON.")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,13 @@ def test_a_file_that_can_t_be_read_is_named(tmp_path: Path) -> None:
         refused(tmp_path / "no.yaml")
         == f"{tmp_path}/no.yaml can't be read (No such file or directory); name a project.yaml."
     )
-    (tmp_path / "project.yaml").write_bytes(b"name: \xff")
-    assert "is not UTF-8 text" in refused(tmp_path)
+
+
+def test_words_stay_words_and_any_encoding_is_read(small: Any) -> None:
+    text = re.sub(r"^name: .*$", "name: no  # café", small.file.read_text(), flags=re.MULTILINE)
+    for encoding in ("utf-16", "latin-1"):
+        small.file.write_text(text, encoding)
+        assert load_project(small.file).name == "no"
 
 
 def test_relative_paths_begin_where_the_file_lies(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
