@@ -16,7 +16,7 @@ from typing import TypeVar
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import TEMPORARY, commit_json
 from dreamloom.base.progress import Progress, silent
-from dreamloom.caption.filename import CONTROLS
+from dreamloom.caption.filename import find_controls
 from dreamloom.caption.formats import FORMATS, SOURCES, Format
 from dreamloom.caption.formats.rows import Row, oddities, sanitize
 from dreamloom.caption.formats.target import CHANGED, SKIPPED, Log, Target
@@ -171,6 +171,8 @@ def _copy_controls(folder: Path, rows: Sequence[Row], target: Target) -> None:
     """Copies EveryDream's control files, which belong to the folders of images."""
     folders = {parent for row in rows for parent in PurePath(row.name).parents}
     for place in sorted(folders):
-        for name in sorted(CONTROLS):
-            if (folder / place / name).is_file():
-                target.add_text(sanitize(f"{place}/{name}"), (folder / place / name).read_bytes())
+        names = (
+            [path.name for path in (folder / place).iterdir() if path.is_file()] if (folder / place).is_dir() else []
+        )
+        for control, found in sorted(find_controls(names).items()):
+            target.add_text(sanitize(f"{place}/{control}"), (folder / place / found[0]).read_bytes())

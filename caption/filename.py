@@ -8,6 +8,7 @@ goes into a sidecar (dreamloom.caption.sidecar), and its name keeps the legible 
 import os.path
 import re
 import unicodedata
+from collections.abc import Collection
 
 MAX_BYTES = 255
 """Maximum length of a name on ext4, APFS and NTFS, in bytes of UTF-8 (NTFS and APFS count 255 wider units)."""
@@ -34,6 +35,21 @@ CONTROLS = frozenset(
 
 RESERVED = _DEVICES | {name.rpartition(".")[0] for name in CONTROLS}
 """Stems that no image may have: Windows' own, and those whose sidecar would be a control file."""
+
+
+def find_controls(names: Collection[str]) -> dict[str, list[str]]:
+    """Finds EveryDream's control files among a folder's files, in any case, and with the .txt that Windows hides.
+
+    Returns:
+        A name of CONTROLS → the files of that name, first the one that EveryDream reads.
+    """
+    found: dict[str, list[str]] = {}
+    for name in sorted(names):
+        folded = name.casefold()
+        control = folded if folded in CONTROLS else folded.removesuffix(".txt")
+        if control in CONTROLS:
+            found.setdefault(control, []).append(name)
+    return {control: sorted(each, key=lambda name: name != control) for control, each in found.items()}
 
 
 def read_name(name: str) -> str:

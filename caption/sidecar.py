@@ -1,28 +1,29 @@
 """Sidecars: captions in files beside the image, "x_1.txt", "x_1.caption" or "x_1.yaml" for "x_1.jpg".
 
-The first readable one wins over the others and over the name, in the order .txt, .caption, .yaml, .yml. (EveryDream 1
-has the same order without YAML; EveryDream 2 takes YAML, then .caption, then .txt, and mixes their tags.)
+The first readable one that is not blank wins over the others and over the name, in the order .txt, .caption, YAML.
+(EveryDream 1 has the same order without YAML; EveryDream 2 takes YAML, then .caption, then .txt, and mixes their tags.)
 """
 
-import codecs
 import logging
-import os.path
-import re
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from dreamloom.base.documents import DocumentError, parse_yaml, read_text
 from dreamloom.base.files import commit
-from dreamloom.caption.filename import read_name
-from dreamloom.scrape.datasets.folder import SIDECARS
+from dreamloom.base.image_types import IMAGE_EXTENSIONS
+from dreamloom.base.text import without_surrogates
+from dreamloom.caption.filename import find_controls, read_name
+from dreamloom.caption.parts import CaptionParts, Tag, with_tags
+from dreamloom.scrape.datasets.sidecar_files import SIDECARS, find_sidecars
 
 _log = logging.getLogger(__name__)
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # makes no objects; in C it is ten times as fast
-_BROKEN = (OSError, yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 Origin = Literal["txt", "caption", "yaml", "name"]
 
 
@@ -36,42 +37,79 @@ class Caption:
 
 
 @dataclass(frozen=True)
+class Entries:
+    """What a YAML of EveryDream's says, or a row of a table."""
+
+    prompts: tuple[CaptionParts, ...] = ()
+    """Captions without their tags, one of which is shown at a time; there may be none, and they may be blank."""
+    tags: tuple[Tag, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The other keys."""
+    has_main_prompt: bool = False
+    """Whether it has the key main_prompt, by which EveryDream's YAML is known from other programs'."""
+
+    def inherit(self, other: "Entries") -> "Entries":
+        """Adds what another says where this says nothing; tags add up."""
+        settings = {**other.settings, **self.settings}
+        has_main_prompt = self.has_main_prompt or other.has_main_prompt
+        return Entries(self.prompts or other.prompts, (*self.tags, *other.tags), settings, has_main_prompt)
+
+
+@dataclass(frozen=True)
 class SidecarContent:
     """What the sidecars of an image say."""
 
-    prompt: str | None = None
-    """The whole text of a text file, or the main prompt of a YAML file; None: there is neither."""
-    tags: tuple[tuple[str, float], ...] = ()
-    """Tags of a YAML file with their weights, in order."""
+    prompts: tuple[CaptionParts, ...] = ()
+    """The text of a text file, or the main prompts of a YAML, without its tags; none: there is neither."""
+    tags: tuple[Tag, ...] = ()
+    """Tags of a YAML file, in order."""
     origin: Origin = "name"
-    """Origin of prompt and tags; name: there are none."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """The other keys of the YAML file, regardless of the caption's origin."""
+    """Origin of prompts and tags; name: there are none."""
+    own: Entries | None = None
+    """All that the image's YAML says, regardless of the caption's origin; None: there is none."""
+    yaml_name: str = ""
+    """The name of the YAML."""
     encoding: str = "UTF-8"
-    """Encoding of the file of prompt and tags."""
+    """Encoding of the file of prompts and tags."""
     unreadable: tuple[str, ...] = ()
     """Files that can't be read, each with the reason."""
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether there is a caption, and it is blank."""
+        return bool(self.prompts) and not self.tags and all(prompt.is_blank for prompt in self.prompts)
 
-def read_caption(image: Path) -> Caption:
-    """Reads the caption of an image: from its sidecar, else from its name. An empty .txt is an empty caption.
+    @property
+    def filled_prompts(self) -> tuple[CaptionParts, ...]:
+        """The prompts that are not blank."""
+        return tuple(prompt for prompt in self.prompts if not prompt.is_blank)
+
+
+def read_caption(image: Path, siblings: frozenset[str] | None = None) -> Caption:
+    """Reads the caption of an image: from its sidecar, else from its name. A blank sidecar is none.
 
     Never fails: an unreadable sidecar is skipped with a warning. Bytes that are not UTF-8 are read as Windows-1252.
+
+    Args:
+        image: The image's path.
+        siblings: The names of the files in the image's folder, if known.
     """
-    content = read_sidecars(image)
+    content = read_sidecars(image, siblings)
+    if content.is_blank:
+        return Caption(read_name(image.name), "name")
     return Caption(resolve_caption(image.name, content), content.origin)
 
 
 def resolve_caption(name: str, content: SidecarContent) -> str:
-    """Returns the caption of an image with this name and these sidecars."""
-    if content.prompt is not None and not content.tags:
-        return content.prompt
+    """Returns the caption of an image with this name and these sidecars; the first, where there are several."""
+    if content.is_blank:
+        return content.prompts[0].text
     # without a main prompt, the name's caption takes its place, as in EveryDream 2
-    prompt = read_name(name) if content.prompt is None else content.prompt
-    return join_tags(prompt, content.tags) if content.tags else prompt
+    prompts = content.filled_prompts or (CaptionParts(read_name(name)),)
+    return with_tags(prompts, content.tags)[0].caption
 
 
-def read_sidecars(image: Path, siblings: Container[str] | None = None) -> SidecarContent:
+def read_sidecars(image: Path, siblings: frozenset[str] | None = None) -> SidecarContent:
     """Reads the sidecars of an image; logs a warning for each that is unreadable.
 
     Args:
@@ -84,66 +122,113 @@ def read_sidecars(image: Path, siblings: Container[str] | None = None) -> Sideca
     return content
 
 
+def stray_texts(names: frozenset[str]) -> list[str]:
+    """Lists the text files among a folder's files that are no image's sidecar and no control file."""
+    images = (name for name in names if os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS)
+    used = {sidecar for image in images for _, sidecar in find_sidecars(image, names)}
+    used.update(*find_controls(names).values())
+    return sorted(name for name in names - used if os.path.splitext(name)[1].lower() in SIDECARS)
+
+
 def parse_sidecars(
-    folder: str, name: str, suffixes: Sequence[str] = SIDECARS, siblings: Container[str] | None = None
+    folder: str, name: str, suffixes: Sequence[str] = SIDECARS, siblings: frozenset[str] | None = None
 ) -> SidecarContent:
     """Reads the sidecars of an image, without warnings.
 
     Args:
         folder: The image's folder.
         name: The image's name.
-        suffixes: Of the files to read, in order of precedence.
+        suffixes: Of the files to read.
         siblings: The names of the files in the image's folder, if known.
     """
+    if siblings is None:
+        siblings = frozenset(os.listdir(folder)) if os.path.isdir(folder) else frozenset()
     content, unreadable = SidecarContent(), []
-    stem = os.path.splitext(name)[0]
-    for suffix in suffixes:
-        path = f"{folder}/{stem}{suffix}"
-        if (siblings is not None and f"{stem}{suffix}" not in siblings) or not os.path.isfile(path):
+    for suffix, file in find_sidecars(name, siblings):
+        if suffix not in suffixes or not os.path.isfile(f"{folder}/{file}"):
             continue
         try:
-            with open(path, "rb") as stream:
-                text, encoding = decode_with_encoding(stream.read())
-            if suffix not in (".yaml", ".yml"):
-                if content.origin == "name":
-                    content = SidecarContent(text, (), "txt" if suffix == ".txt" else "caption", encoding=encoding)
-                continue
-            prompt, tags, settings = parse_yaml(text)
-        except _BROKEN as error:
-            why = " ".join(str(error).split())[:200]
-            unreadable.append(f"{stem}{suffix} can't be read and is skipped ({why})")
-            continue
-        if content.origin == "name" and (prompt is not None or tags):
-            content = SidecarContent(prompt, tags, "yaml", settings, encoding)
-        else:
-            content = replace(content, settings=settings)
-        break
+            text, encoding = read_text(f"{folder}/{file}")
+            if suffix in (".yaml", ".yml"):
+                content = _add_yaml(content, parse_entries(parse_yaml(text, typed=False)), file, encoding)
+            elif not content.filled_prompts:
+                origin: Origin = "txt" if suffix == ".txt" else "caption"
+                found = SidecarContent((CaptionParts(text),), (), origin, encoding=encoding)
+                content = content if found.is_blank and content.prompts else found
+        except (OSError, DocumentError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            unreadable.append(f"{file} can't be read and is skipped ({reason})")
     return replace(content, unreadable=tuple(unreadable)) if unreadable else content
 
 
-def parse_yaml(text: str) -> tuple[str | None, tuple[tuple[str, float], ...], dict[str, Any]]:
-    """Parses EveryDream 2's YAML: its main prompt, its tags with their weights, and its other keys.
+def _add_yaml(content: SidecarContent, entries: Entries, file: str, encoding: str) -> SidecarContent:
+    """Adds x.yaml, or x.yml to it. Its caption counts where no text file has one."""
+    own = content.own.inherit(entries) if content.own else entries
+    added = replace(content, own=own, yaml_name=content.yaml_name or file)
+    if content.filled_prompts and content.origin != "yaml":
+        return added
+    if own.tags or any(not prompt.is_blank for prompt in own.prompts) or (own.prompts and not content.prompts):
+        return replace(added, prompts=own.prompts, tags=own.tags, origin="yaml", encoding=encoding)
+    return added
+
+
+def parse_entries(document: Any) -> Entries:
+    """Parses EveryDream 2's YAML, or a row of a table: main prompts or captions, tags, and other keys.
+
+    All keys may stand under `caption`, too. A main prompt is whole; the commas of a `caption` part its tags.
+
+    Args:
+        document: as `dreamloom.base.documents.parse_yaml` reads it without types.
 
     Raises:
-        ValueError, TypeError, LookupError, AttributeError, yaml.YAMLError: the text is no such YAML.
+        DocumentError: it is no such mapping.
     """
-    document = yaml.load(text, _Loader)
     if not isinstance(document, dict):
-        raise ValueError("it is not a mapping with main_prompt or tags")
-    entries = document.get("caption", document)
-    if isinstance(entries, str):
-        return entries, (), {key: value for key, value in document.items() if key != "caption"}
-    prompt = entries.get("main_prompt")
-    if isinstance(prompt, list):
-        prompt = prompt[0] if prompt else None
-    settings = {str(key): value for key, value in entries.items() if key not in ("main_prompt", "tags")}
-    return None if prompt is None else str(prompt), tuple(_tags(entries.get("tags") or [])), settings
+        raise DocumentError("it is not a mapping with main_prompt or tags")
+    entries = {str(key): value for key, value in document.items()}
+    caption = entries.pop("caption", None)
+    if isinstance(caption, dict):
+        entries |= {str(key): value for key, value in caption.items()}
+        caption = entries.pop("caption", None)
+    has_main_prompt = "main_prompt" in entries
+    main_prompts = _texts(entries.pop("main_prompt", None), "main_prompt")
+    prompts = [CaptionParts(text, whole=True) for text in main_prompts]
+    prompts = prompts or [CaptionParts(text) for text in _texts(caption, "caption")]
+    return Entries(tuple(prompts), tuple(_tags(entries.pop("tags", None))), entries, has_main_prompt)
 
 
-def join_tags(prompt: str, tags: Iterable[tuple[str, float]]) -> str:
-    """Joins a prompt and its tags, the heavier first, each once."""
-    phrases = [prompt, *(tag for tag, _ in sorted(tags, key=lambda tag: -tag[1]))]
-    return ", ".join(dict.fromkeys(phrase.strip() for phrase in phrases if phrase.strip()))
+def _texts(value: Any, key: str) -> list[str]:
+    """Returns a text, or those of a list; null is none."""
+    texts = [each for each in (value if isinstance(value, list) else [value]) if each is not None]
+    if any(isinstance(text, dict | list) for text in texts):
+        raise DocumentError(f"{key} is neither a text nor a list of texts")
+    return [without_surrogates(str(text)) for text in texts]
+
+
+def _tags(value: Any) -> Iterable[Tag]:
+    """Parses tags: a list of texts and of mappings with a weight, or one text with commas; null is none."""
+    if value is None or isinstance(value, str):
+        value = (value or "").split(",")
+    if not isinstance(value, list):
+        raise DocumentError("tags are neither a list nor a text")
+    for each in value:
+        tag, weight = (each["tag"], each.get("weight")) if isinstance(each, dict) and "tag" in each else (each, None)
+        if isinstance(tag, dict | list):
+            raise DocumentError("a tag is neither a text nor {tag: …, weight: …}")
+        if tag is not None and str(tag).strip():
+            yield without_surrogates(str(tag)), _weight(weight, str(tag))
+
+
+def _weight(value: Any, tag: str) -> float:
+    if value is None or value == "":
+        return 1.0
+    try:
+        weight = float(value)
+    except (TypeError, ValueError):
+        weight = math.nan
+    if not math.isfinite(weight):
+        raise DocumentError(f"the weight of {tag[:40]} is not a number")
+    return weight
 
 
 def write_sidecar(image: Path, text: str) -> Path:
@@ -159,7 +244,7 @@ def write_sidecar(image: Path, text: str) -> Path:
 
 
 def encode_text(text: str) -> bytes:
-    """Encodes a caption for a .txt or .caption; inverts `decode_text`."""
+    """Encodes a caption for a .txt or .caption; inverts `dreamloom.base.documents.decode_text`."""
     # readers remove one line end at the end and a mark at the beginning, and take zeros for UTF-16
     ended = text + "\n" if text.endswith("\n") else text
     return ended.encode("utf-8-sig" if text.startswith("\ufeff") or "\0" in text else "utf-8", "replace")
@@ -170,39 +255,3 @@ def encode_yaml(text: str) -> bytes:
     legible = "\x85" not in text  # a Unicode line break, which PyYAML escapes only if told to
     prompt = text.encode("utf-8", "replace").decode()
     return yaml.safe_dump({"main_prompt": prompt}, allow_unicode=legible, width=2**31).encode()
-
-
-def decode_text(data: bytes) -> str:
-    """Decodes a text file, without byte order mark and without the line end at its end."""
-    return decode_with_encoding(data)[0]
-
-
-def decode_with_encoding(data: bytes) -> tuple[str, str]:
-    """Decodes a text file as `decode_text` does; returns its text and its encoding."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        text, encoding = data.decode("utf-16", "replace"), "UTF-16"
-    elif data.startswith(codecs.BOM_UTF8):
-        text, encoding = data[3:].decode("utf-8", "replace"), "UTF-8 with a byte order mark"
-    else:
-        text, encoding = _decode(data)
-    return re.sub(r"\r?\n\Z", "", text), encoding
-
-
-def _decode(data: bytes) -> tuple[str, str]:
-    for encoding, high, low in (("utf-16-le", data[1::2], data[::2]), ("utf-16-be", data[::2], data[1::2])):
-        if len(high) == len(low) and 2 * high.count(0) > len(high) and 0 not in low:  # of Latin letters they are zero
-            return data.decode(encoding, "replace"), "UTF-16"
-    for name, encoding in (("utf-8", "UTF-8"), ("cp1252", "Windows-1252")):
-        try:
-            return data.decode(name), encoding
-        except UnicodeDecodeError:
-            continue
-    return data.decode("latin-1"), "Latin-1"
-
-
-def _tags(tags: list[Any]) -> Iterator[tuple[str, float]]:
-    for tag in tags:
-        if isinstance(tag, dict):
-            yield str(tag["tag"]), float(tag.get("weight", 1.0))
-        else:
-            yield str(tag), 1.0

@@ -50,8 +50,9 @@ def captions_of_workspace(workspace: Path, sources: Sequence[str] | None = None)
 
 
 def captions_of_training_folder(folder: Path) -> Captions:
-    """Returns the captions of a training folder by file name."""
-    return [(image.name, image.caption) for subfolder in read_training_folder(folder) for image in subfolder.images]
+    """Returns the captions of a training folder by file name; an image may have several."""
+    images = (image for subfolder in read_training_folder(folder) for image in subfolder.images)
+    return [(image.name, parts.caption) for image in images for parts in image.captions]
 
 
 def images_of_collection(collection: Collection) -> CaptionedImages:

@@ -50,9 +50,11 @@ class Plan:
     folders: tuple[FolderPlan, ...]
     buckets: tuple[BucketPlan, ...]
     captions: tuple[tuple[str, str], ...]
-    """Name and caption of each image that takes part."""
+    """Name and caption of each image that takes part; several pairs, where it has several captions."""
     problems: tuple[Problem, ...]
     """Images that take no part, and why."""
+    oddities: tuple[str, ...]
+    """What is odd about the folder and stops nothing, in sentences."""
     enlarged: int
     """Images smaller than their bucket."""
     epochs: int
@@ -76,6 +78,7 @@ class Plan:
         notes = []
         if self.problems:
             notes.append(f"{len(self.problems):,} would take no part: {summarize_problems(self.problems, 10)}.")
+        notes += self.oddities
         if self.enlarged:
             notes.append(f"{self.enlarged:,} would be enlarged to fill a larger bucket; see upscale.")
         if self.forward_passes >= MANY_FORWARD_PASSES:
@@ -104,8 +107,9 @@ def plan(folder: Path, config: TrainConfig, images_per_second: float | None = No
     return Plan(
         folders=_plan_folders(dataset, schedule),
         buckets=_plan_buckets(dataset, schedule),
-        captions=tuple((sample.name, sample.caption) for sample in dataset.samples),
+        captions=tuple((sample.name, each.caption) for sample in dataset.samples for each in sample.image.captions),
         problems=dataset.problems,
+        oddities=dataset.notes,
         enlarged=sum(upscale_factor(sample.size, sample.bucket) > 1 for sample in dataset.samples),
         epochs=len(schedule.epoch_ends),
         total_images=schedule.num_images,

@@ -4,19 +4,19 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from dreamloom.base.text import without_surrogates
 from dreamloom.caption.filename import NameWriter
 from dreamloom.caption.formats.rows import Note, Row, list_images, read_noted_sidecars, sanitize
 from dreamloom.caption.formats.target import Target
 from dreamloom.caption.sidecar import encode_text, resolve_caption
-from dreamloom.scrape.datasets.folder import SIDECARS
-from dreamloom.scrape.datasets.ingest import SURROGATES
+from dreamloom.scrape.datasets.sidecar_files import SIDECARS
 
 
 def read(folder: Path, note: Note) -> Iterator[Row]:
     """Reads what the trainer reads: the sidecar if there is one, else the name."""
     for image in list_images(folder):
         content = read_noted_sidecars(image, SIDECARS, note)
-        yield Row(image.name, resolve_caption(image.base, content).translate(SURROGATES), image.file)
+        yield Row(image.name, without_surrogates(resolve_caption(image.base, content)), image.file)
 
 
 def write(rows: Sequence[Row], target: Target) -> Iterator[int]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dreamloom.base.text import without_surrogates
 from dreamloom.caption.filename import MAX_BYTES, RESERVED, cut
 from dreamloom.caption.sidecar import SidecarContent, parse_sidecars
 from dreamloom.scrape.datasets.image_files import find_images
-from dreamloom.scrape.datasets.ingest import SURROGATES
 
 Note = Callable[[str, str], None]
 """Reports something odd that stops nothing: its kind, and where it is."""
@@ -84,14 +84,14 @@ def read_noted_sidecars(image: ImageFile, suffixes: tuple[str, ...], note: Note)
         note("sidecar that can't be read", f"{image.folder}/{sentence}")
     if content.encoding != "UTF-8":
         note(f"sidecar in {content.encoding}", image.file)
-    if content.settings:
-        note("settings in a YAML, which stay behind", f"{image.file}: {', '.join(map(str, content.settings))}")
+    if content.own and content.own.settings:
+        note("settings in a YAML, which stay behind", f"{image.file}: {', '.join(content.own.settings)}")
     return content
 
 
 def sanitize(name: str) -> str:
     """Removes from a relative path what leads elsewhere, hides a file, or is no text. The extension stays."""
-    *folders, base = name.translate(SURROGATES).replace("\\", "/").replace("\0", " ").split("/")
+    *folders, base = without_surrogates(name).replace("\\", "/").replace("\0", " ").split("/")
     stem, extension = os.path.splitext(base)
     parts = [part for folder in folders if (part := folder.lstrip(". "))]
     return "/".join([*parts, (stem.lstrip(". ") or "picture") + extension])

@@ -17,10 +17,8 @@ from dreamloom.scrape.datasets.image_files import ListedFile, file_version, find
 from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.kohya import read_metadata
 from dreamloom.scrape.datasets.metadata import ImageMetadata
+from dreamloom.scrape.datasets.sidecar_files import find_sidecars
 from dreamloom.scrape.datasets.source_kind import SourceKind
-
-SIDECARS = (".txt", ".caption", ".yaml", ".yml")
-"""Extensions of the files beside an image that may hold its caption; the first that exists wins."""
 
 
 class FolderConfig(StageConfig):
@@ -60,8 +58,8 @@ class FoundCaption(Protocol):
 class CaptionReader(Protocol):
     """Finds an image's caption: dreamloom.caption.sidecar.read_caption is one, which scrape may not import."""
 
-    def __call__(self, image: Path, /) -> FoundCaption:
-        """Returns the caption of an image, which may be empty."""
+    def __call__(self, image: Path, siblings: frozenset[str], /) -> FoundCaption:
+        """Returns the caption of an image, which may be empty, given the names of the files in its folder."""
 
 
 def recipes(collection: Collection, config: FolderConfig) -> dict[str, str]:
@@ -96,7 +94,7 @@ def ingest_folder(
 
     def metadata_of(file: ListedFile) -> ImageMetadata:
         if kohya_captions is None:
-            text, kind = _caption(file.path, config, read_caption)
+            text, kind = _caption(file, config, read_caption)
         else:
             text, kind = _human_caption(kohya_captions.get(file.path))
         return ImageMetadata(text, kind, licence=config.licence, author=config.author)
@@ -131,18 +129,17 @@ def _list_files(collection: Collection, config: FolderConfig) -> tuple[list[List
             "put the collection (in a project, the workspace) elsewhere, or name a folder inside it."
         )
     uses_sidecars = config.caption is None and config.captions in ("auto", "names", "sidecars")
-    sidecars = SIDECARS if uses_sidecars else ()
     files = []
     images = find_images(config.path)
     kohya_captions = _kohya_captions(config, [path for path, _ in images])
     for path, siblings in images:
-        own_sidecars = [path.with_suffix(s) for s in sidecars if f"{path.stem}{s}" in siblings]
+        own_sidecars = [path.parent / name for _, name in find_sidecars(path.name, siblings)] if uses_sidecars else []
         # The folder's own name, and not its path, so that a folder may be moved
         key = key_of("folder", config.path.resolve().name, path.relative_to(config.path).as_posix())
         version = file_version(path, *own_sidecars)
         if kohya_captions is not None:
             version = f"{kohya_captions.get(path)} {version}"
-        files.append(ListedFile(key, path, version))
+        files.append(ListedFile(key, path, version, siblings))
     return files, kohya_captions
 
 
@@ -156,15 +153,16 @@ def _kohya_captions(config: FolderConfig, images: Sequence[Path]) -> dict[Path, 
 
 
 def _human_caption(text: str | None) -> tuple[str | None, CaptionKind]:
-    return text, CaptionKind.NONE if text is None else CaptionKind.HUMAN
+    """A blank caption is none."""
+    return (text, CaptionKind.HUMAN) if text and text.strip() else (None, CaptionKind.NONE)
 
 
-def _caption(image: Path, config: FolderConfig, read_caption: CaptionReader) -> tuple[str | None, CaptionKind]:
+def _caption(file: ListedFile, config: FolderConfig, read_caption: CaptionReader) -> tuple[str | None, CaptionKind]:
     if config.caption is not None:
         return config.caption, CaptionKind.TEMPLATE
     if config.captions == "none":
         return None, CaptionKind.NONE
-    caption = read_caption(image)
+    caption = read_caption(file.path, file.siblings)
     takes_name = config.captions == "names" or (config.captions == "auto" and reads_like_a_caption(caption.text))
     return _human_caption(None if caption.origin == "name" and not takes_name else caption.text)
 

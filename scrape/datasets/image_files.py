@@ -18,6 +18,8 @@ class ListedFile:
     path: Path
     version: str
     """Changes when the file changes, or what its row is made from."""
+    siblings: frozenset[str] = frozenset()
+    """The names of all files in its folder, where sidecars are looked for."""
 
     @property
     def exists(self) -> bool:

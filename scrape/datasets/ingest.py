@@ -20,6 +20,7 @@ from dreamloom.base.image_types import UNSUPPORTED_EXTENSIONS
 from dreamloom.base.pixels import ImageError, ImageHeader, check_whole, decode, read_header
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import StageConfig, Summary, recipe
+from dreamloom.base.text import without_surrogates
 from dreamloom.base.threads import map_ordered
 from dreamloom.scrape.collection import Collection, Row, Status, Table
 from dreamloom.scrape.collection.parts import make_parts, split
@@ -145,10 +146,6 @@ def ingest(
 
 # One image
 
-SURROGATES = {code: chr(code - 0xDC00) if 0xDC80 <= code <= 0xDCFF else "\ufffd" for code in range(0xD800, 0xE000)}
-"""Translates text into text that a table can hold: bytes of a file name that is not UTF-8, which Python keeps as
-surrogates, are read as Latin-1."""
-
 
 def record_image(collection: Collection, part: str, image: SourceImage) -> Row:
     """Stores an image in a collection, and returns its row of the records."""
@@ -161,7 +158,7 @@ def record_image(collection: Collection, part: str, image: SourceImage) -> Row:
     except ImageError as error:
         row |= {"status": Status(error.reason), "detail": error.detail or None}
     row |= {name: value for name, value in asdict(image.metadata).items() if value is not None}
-    return {name: value.translate(SURROGATES) if type(value) is str else value for name, value in row.items()}
+    return {name: without_surrogates(value) if type(value) is str else value for name, value in row.items()}
 
 
 _LOSSY = ("JPEG", "MPO", "AVIF", "JPEG2000")

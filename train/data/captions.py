@@ -1,9 +1,10 @@
-"""The captions that samples are shown with: as written, with shuffled tags, or dropped."""
+"""The captions that samples are shown with: one of several, as written, with shuffled tags, or dropped."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from dreamloom.caption.parts import CaptionParts, join
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Sample
 from dreamloom.train.diffusion.rng import stream_key, uniform
@@ -17,13 +18,15 @@ class CaptionBuilder:
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        """Derives the key of the dropout's random numbers."""
+        """Derives the keys of the random numbers."""
         self.config = config
         self.dropout_key = stream_key(config.seed, "caption dropout")
+        self.choice_key = stream_key(config.seed, "caption choice")
 
     def fixed_captions(self, samples: Sequence[Sample]) -> list[str]:
         """Lists the captions that are known before the run: the empty one, and those without shuffled tags."""
-        return ["", *(sample.caption for sample in samples if not self._shuffles_tags(sample))]
+        fixed = [sample.image.captions for sample in samples if not self._shuffles_tags(sample)]
+        return ["", *(caption.caption for captions in fixed for caption in captions)]
 
     def build(self, samples: Sequence[Sample], indices: Sequence[int]) -> list[str]:
         """Builds the captions of samples.
@@ -47,38 +50,30 @@ class CaptionBuilder:
         return self.config.shuffle_tags if shuffles is None else shuffles
 
     def _caption(self, sample: Sample, index: int) -> str:
+        captions = sample.image.captions
+        caption = captions[int(uniform(self.choice_key, index) * len(captions))] if len(captions) > 1 else captions[0]
         if not self._shuffles_tags(sample):
-            return sample.caption
+            return caption.caption
         key = stream_key(self.config.seed, "tags", index)
-        tag_weights, max_length = dict(sample.image.tag_weights), sample.settings.max_caption_length
-        return shuffle_tags(sample.caption, self.config.keep_tags, key, tag_weights, max_length)
+        return shuffle_tags(caption, self.config.keep_tags, key, sample.settings.max_caption_length)
 
 
-def shuffle_tags(
-    caption: str,
-    keep_tags: int,
-    key: int,
-    tag_weights: Mapping[str, float] | None = None,
-    max_length: int | None = None,
-) -> str:
-    """Shuffles the tags of a caption: what follows its first comma.
+def shuffle_tags(caption: CaptionParts, keep_tags: int, key: int, max_length: int | None = None) -> str:
+    """Shuffles the tags of a caption. Its main prompt and each tag stay whole.
 
     Tags are drawn without replacement, with chances in proportion to their weights (Efraimidis and Spirakis 2006).
 
     Args:
-        caption: a main prompt, and tags behind it, separated by commas.
+        caption: a main prompt and tags.
         keep_tags: how many tags after the main prompt stay where they are.
         key: names the order.
-        tag_weights: of the tags whose weight is not 1.
-        max_length: in characters; a tag that would make the caption longer is left out.
+        max_length: in characters; a tag that would make the caption longer is left out. The main prompt is not cut.
     """
-    parts = [part.strip() for part in caption.split(",")]
-    start, tags = parts[: 1 + keep_tags], [part for part in parts[1 + keep_tags :] if part]
-    draws = uniform(key, np.arange(len(tags))).tolist()
-    times = [-np.log1p(-u) / max((tag_weights or {}).get(tag, 1.0), 1e-9) for tag, u in zip(tags, draws, strict=True)]
-    shuffled = ", ".join(start)
-    for _, tag in sorted(zip(times, tags, strict=True)):
-        longer = f"{shuffled}, {tag}"
-        if max_length is None or len(longer) <= max_length:
-            shuffled = longer
-    return shuffled
+    prompt, tags = caption.divide()
+    kept, shuffled = [tag for tag, _ in tags[:keep_tags]], tags[keep_tags:]
+    draws = uniform(key, np.arange(len(shuffled))).tolist()
+    times = [-np.log1p(-u) / max(weight, 1e-9) for (_, weight), u in zip(shuffled, draws, strict=True)]
+    for _, (tag, _) in sorted(zip(times, shuffled, strict=True)):
+        if max_length is None or len(join(prompt, [*kept, tag])) <= max_length:
+            kept.append(tag)
+    return join(prompt, kept)

@@ -6,28 +6,32 @@
     global.yaml                                                                  for this folder and all below it
 
 An image's own YAML wins over local.yaml, that over the .txt files, those over the nearest global.yaml. One setting
-replaces the other; the main prompt is for images without a sidecar; tags add up.
+replaces the other; the main prompt is for images without a caption; tags add up. Names are read in any case, with .yml
+for .yaml, and with the .txt that Windows hides (multiply.txt.txt).
 """
 
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from dreamloom.base.documents import DocumentError, parse_yaml, read_text
 from dreamloom.base.errors import UserError
-from dreamloom.caption.filename import read_name
-from dreamloom.caption.sidecar import SidecarContent, join_tags, parse_yaml
+from dreamloom.base.text import without_surrogates
+from dreamloom.caption.filename import find_controls, read_name
+from dreamloom.caption.parts import CaptionParts, Tag, with_tags
+from dreamloom.caption.sidecar import Entries, SidecarContent, parse_entries
 from dreamloom.train.data.image import ByteRange, ImageSettings, TrainingImage
+from dreamloom.train.data.notes import Notes
 
 MAX_MULTIPLY = 10_000
 MAX_SCALE = 100
-_NUMBER = re.compile(r"(\d{1,12}(\.\d{0,30})?|\.\d{1,30})(e[+-]?\d{1,2})?|\d{1,12}/0{0,9}[1-9]\d{0,9}", re.IGNORECASE)
-
-Tags = tuple[tuple[str, float], ...]
+_NUMBER = re.compile(
+    r"\+?(\d{1,12}(\.\d{0,30})?|\.\d{1,30})(e[+-]?\d{1,2})?|\+?\d{1,12}/0{0,9}[1-9]\d{0,9}", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,9 @@ class FolderSettings:
 
     values: Mapping[str, Any] = field(default_factory=dict)
     """The fields of ImageSettings that are set."""
-    prompt: str | None = None
-    """The main prompt of images without a sidecar."""
-    tags: Tags = ()
+    prompts: tuple[CaptionParts, ...] = ()
+    """The main prompts of images without a caption, one of which is shown at a time."""
+    tags: tuple[Tag, ...] = ()
     """Follow each image's own tags."""
 
     @property
@@ -48,12 +52,12 @@ class FolderSettings:
 
     def inherit(self, outer: "FolderSettings") -> "FolderSettings":
         """Adds what the settings of the folder above say, where these say nothing."""
-        prompt = outer.prompt if self.prompt is None else self.prompt
-        return FolderSettings({**outer.values, **self.values}, prompt, (*self.tags, *outer.tags))
+        prompts = self.prompts or outer.prompts
+        return FolderSettings({**outer.values, **self.values}, prompts, (*self.tags, *outer.tags))
 
 
 def read_folder_settings(
-    folder: Path, outer: FolderSettings, names: Collection[str]
+    folder: Path, outer: FolderSettings, names: Collection[str], notes: Notes
 ) -> tuple[FolderSettings, FolderSettings]:
     """Reads the control files of a folder.
 
@@ -61,6 +65,7 @@ def read_folder_settings(
         folder: the folder.
         outer: what the folders above hand down.
         names: the names of the folder's files.
+        notes: is told of a file that is not read, as another says the same.
 
     Returns:
         The settings of the folder's own images, and those that the folders below it inherit.
@@ -68,12 +73,17 @@ def read_folder_settings(
     Raises:
         UserError: a control file holds an invalid value.
     """
-    below = _yaml(folder, "global", names).inherit(outer)
-    files = {key: folder / f"{key}.txt" for key in _PARSERS if f"{key}.txt" in names}
-    values = {key: _PARSERS[key](_text(file), file) for key, file in files.items()}
-    if "shuffle_tags.txt" in names:
+    files: dict[str, Path] = {}
+    for control, found in find_controls(names).items():
+        files[control] = folder / found[0]
+        for name in found[1:]:
+            notes(f"control files that are not read, as there is another {control}", str(folder / name))
+    below = _yaml(files, "global").inherit(outer)
+    texts = {key: files[f"{key}.txt"] for key in _PARSERS if f"{key}.txt" in files}
+    values = {key: _PARSERS[key](_text(file), file) for key, file in texts.items()}
+    if "shuffle_tags.txt" in files:
         values["shuffle_tags"] = True
-    return _yaml(folder, "local", names).inherit(FolderSettings(values)).inherit(below), below
+    return _yaml(files, "local").inherit(FolderSettings(values)).inherit(below), below
 
 
 def parse_settings(entries: Mapping[str, Any], where: Path) -> dict[str, Any]:
@@ -90,7 +100,9 @@ def parse_settings(entries: Mapping[str, Any], where: Path) -> dict[str, Any]:
         UserError: a key is unknown, or its value is invalid.
     """
     if unknown := sorted(set(entries) - set(SETTING_KEYS)):
-        raise UserError(f"{where} has unknown keys: {', '.join(unknown)}; the keys are {', '.join(SETTING_KEYS)}.")
+        near = get_close_matches(unknown[0], ALL_KEYS, n=1)
+        hint = f"{unknown[0]} may be {near[0]}" if near else f"the keys are {', '.join(ALL_KEYS)}"
+        raise UserError(f"{where} has unknown keys: {', '.join(unknown)}; {hint}.")
     values: dict[str, Any] = {}
     for key, value in entries.items():
         if value is None or key == "rating":
@@ -103,44 +115,52 @@ def parse_settings(entries: Mapping[str, Any], where: Path) -> dict[str, Any]:
 
 
 def make_training_image(
-    path: Path, name: str, folder_settings: FolderSettings, written: SidecarContent
+    path: Path,
+    name: str,
+    folder_settings: FolderSettings,
+    written: SidecarContent,
+    notes: Notes,
+    listed: Entries | None = None,
 ) -> TrainingImage:
-    """Makes an image of a file, its sidecars and its folder's settings.
+    """Makes an image of a file, its sidecars, what a table in its folder says of it, and its folder's settings.
 
     Args:
         path: the file.
         name: its path inside the training folder.
         folder_settings: the settings of its folder.
         written: what its sidecars hold.
+        notes: is told what is odd about the sidecars.
+        listed: what a table says, where sidecars say nothing.
 
     Raises:
         UserError: its YAML holds an invalid value.
     """
-    settings = replace(folder_settings.image_settings, **_own_settings(path, written))
-    caption = resolve_caption(read_name(path.name), folder_settings, written)
-    tag_weights = weights_of((*written.tags, *folder_settings.tags))
-    return TrainingImage(name, ByteRange(path), caption, settings, tag_weights)
+    own = Entries(written.filled_prompts, written.tags)
+    values = _own_settings(path, written, notes)
+    if listed is not None:
+        values = {**listed.settings, **values}
+        own = own if own.prompts else own.inherit(listed)
+    for sentence in written.unreadable:
+        notes("sidecars that can't be read and are skipped", f"{path.parent}/{sentence}")
+    if written.is_blank:
+        notes("blank sidecars, which are no captions", name)
+    if written.encoding in ("Windows-1252", "Latin-1"):
+        notes("sidecars that are not UTF-8, read as Windows-1252", name)
+    settings = replace(folder_settings.image_settings, **values)
+    return TrainingImage(name, ByteRange(path), resolve_captions(path.name, folder_settings, own), settings)
 
 
-def weights_of(tags: Tags) -> Tags:
-    """Keeps the tags whose weight is not 1."""
-    return tuple((tag.strip(), weight) for tag, weight in tags if weight != 1)
-
-
-def resolve_caption(name: str, folder_settings: FolderSettings, written: SidecarContent) -> str:
-    """Joins the main prompt and all tags; the prompt is the sidecar's, else the folder's, else the file name's.
+def resolve_captions(name: str, folder_settings: FolderSettings, own: Entries) -> tuple[CaptionParts, ...]:
+    """Returns the captions of an image, all with all tags: its own, else its folder's, else that of its name.
 
     Args:
-        name: the caption in the file name.
+        name: the file's name.
         folder_settings: the settings of the image's folder.
-        written: what the image's sidecars hold.
+        own: what is written of this image.
     """
-    prompts = (written.prompt, folder_settings.prompt, name)
-    prompt = next(prompt for prompt in prompts if prompt is not None)
-    tags = (*written.tags, *folder_settings.tags)
-    if not tags:
-        return prompt
-    return join_tags(prompt, [tag for tag in tags if tag[0].strip() not in map(str.strip, prompt.split(","))])
+    prompts = tuple(prompt for prompt in own.prompts if not prompt.is_blank) or folder_settings.prompts
+    prompts = prompts or (CaptionParts(without_surrogates(read_name(name))),)
+    return with_tags(prompts, (*own.tags, *folder_settings.tags))
 
 
 def parse_number(text: str, where: Path) -> Fraction:
@@ -161,12 +181,16 @@ def parse_number(text: str, where: Path) -> Fraction:
     return Fraction(text)
 
 
-def _own_settings(path: Path, written: SidecarContent) -> dict[str, Any]:
-    """The settings in an image's own YAML; none where it is not EveryDream's."""
-    if not written.settings or not any(key in SETTING_KEYS for key in written.settings):
+def _own_settings(path: Path, written: SidecarContent, notes: Notes) -> dict[str, Any]:
+    """The settings in an image's own YAML. Without a key like EveryDream's, it is another program's."""
+    own = written.own
+    if own is None or not own.settings:
         return {}
-    names = (path.with_suffix(suffix) for suffix in (".yaml", ".yml"))
-    return parse_settings(written.settings, next(name for name in names if name.is_file()))
+    file = path.with_name(written.yaml_name)
+    if own.has_main_prompt or any(get_close_matches(key, SETTING_KEYS, cutoff=0.8) for key in own.settings):
+        return parse_settings(own.settings, file)
+    notes("YAMLs of another program, whose other keys are ignored", str(file))
+    return {}
 
 
 def _multiply(text: str, where: Path) -> Fraction:
@@ -199,10 +223,13 @@ def _length(text: str, where: Path) -> int:
 
 
 def _flag(value: Any, where: Path) -> bool:
-    text = str(value).lower()
-    if text not in ("true", "false"):
+    text = str(value).strip().lower()
+    if text not in (*_TRUE, *_FALSE):
         raise UserError(f"{where} has shuffle_tags: {text[:40]}; write true or false.")
-    return text == "true"
+    return text in _TRUE
+
+
+_TRUE, _FALSE = ("true", "yes", "on", "1", "1.0"), ("false", "no", "off", "0", "0.0")
 
 
 _PARSERS: dict[str, Callable[[str, Path], Any]] = {
@@ -215,24 +242,26 @@ _PARSERS: dict[str, Callable[[str, Path], Any]] = {
 }
 SETTING_KEYS = (*_PARSERS, "shuffle_tags", "rating")
 """The keys of YAML settings; rating, which EveryDream reads with --rated_dataset only, is allowed and ignored."""
+ALL_KEYS = (*SETTING_KEYS, "main_prompt", "tags", "caption")
 
 
-def _yaml(folder: Path, stem: str, names: Collection[str]) -> FolderSettings:
-    """Reads local.yml or global.yml, else the same as .yaml, as EveryDream 2 looks for them."""
-    name = next((f"{stem}{suffix}" for suffix in (".yml", ".yaml") if f"{stem}{suffix}" in names), None)
-    if name is None:
-        return FolderSettings()
-    file = folder / name
-    try:
-        prompt, tags, entries = parse_yaml(_text(file))
-    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{file} can't be read ({reason}); repair or remove it.") from error
-    return FolderSettings(parse_settings(entries, file), prompt, tags)
+def _yaml(files: Mapping[str, Path], stem: str) -> FolderSettings:
+    """Reads local.yml or global.yml, and what the same as .yaml says beyond it; EveryDream 2 has this order, too."""
+    settings = FolderSettings()
+    for file in (files[name] for name in (f"{stem}.yml", f"{stem}.yaml") if name in files):
+        try:
+            document = parse_yaml(_text(file), typed=False)
+            entries = parse_entries({} if document is None else document)
+        except DocumentError as error:
+            raise UserError(f"{file} can't be read ({error}); repair or remove it.") from error
+        prompts = tuple(prompt for prompt in entries.prompts if not prompt.is_blank)
+        settings = settings.inherit(FolderSettings(parse_settings(entries.settings, file), prompts, entries.tags))
+    return settings
 
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig", errors="replace")
-    except OSError as error:
-        raise UserError(f"{file} can't be read ({error.strerror}); repair or remove it.") from error
+        return read_text(file)[0]
+    except (OSError, DocumentError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{file} can't be read ({reason}); repair or remove it.") from error

@@ -13,6 +13,7 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.threads import map_ordered
 from dreamloom.train.data.folder import read_training_folder
 from dreamloom.train.data.image import ByteRange, ImageFolder, ImageSettings, TrainingImage
+from dreamloom.train.data.notes import Notes
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Sample:
 
     @property
     def caption(self) -> str:
-        """The caption as written; `dreamloom.train.data.captions` makes of it the one that is shown."""
+        """The first caption as written; `dreamloom.train.data.captions` makes the one that is shown."""
         return self.image.caption
 
     @property
@@ -60,6 +61,8 @@ class Dataset:
     samples: tuple[Sample, ...]
     """In order of folder and name."""
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
+    """What is odd and stops nothing, in sentences."""
 
     def without(self, problems: Sequence[Problem]) -> "Dataset":
         """Leaves out the images that turned out to be broken when they were decoded.
@@ -80,7 +83,7 @@ class Dataset:
         contents = content_hashes([sample.image.source for sample in self.samples], progress)
         lines = [folder.name for folder in self.folders]
         lines += [
-            f"{s.name}\0{content}\0{s.caption}\0{tuple(vars(s.settings).values())}\0{s.image.tag_weights}"
+            f"{s.name}\0{content}\0{tuple(vars(s.settings).values())}\0{s.image.captions}"
             for s, content in zip(self.samples, contents, strict=True)
         ]
         return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
@@ -109,7 +112,8 @@ def read_dataset(
     Raises:
         UserError: the training folder can't be read, or none of its images can take part.
     """
-    folders = tuple(read_training_folder(path))
+    notes = Notes()
+    folders = tuple(read_training_folder(path, notes))
     problems = [Problem(*broken) for folder in folders for broken in folder.broken]
     images = [(index, image) for index, folder in enumerate(folders) for image in folder.images]
     images = [(index, image) for index, image in images if image.settings.multiply]
@@ -123,7 +127,7 @@ def read_dataset(
             continue
         size = (header.width, header.height)
         samples.append(Sample(image, index, size, bucket))
-    return _not_empty(Dataset(folders, tuple(samples), tuple(problems)))
+    return _not_empty(Dataset(folders, tuple(samples), tuple(problems), notes.sentences()))
 
 
 def summarize_problems(problems: Iterable[Problem], limit: int = 3) -> str:

@@ -5,33 +5,36 @@ instead of them, or a table of images (`dreamloom.train.data.table`). No image i
 """
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
-from dreamloom.caption.sidecar import read_sidecars
+from dreamloom.caption.sidecar import parse_sidecars, stray_texts
 from dreamloom.train.data.control_files import FolderSettings, make_training_image, read_folder_settings
 from dreamloom.train.data.image import ImageFolder, TrainingImage
+from dreamloom.train.data.notes import Notes
 from dreamloom.train.data.shards import SHARD_SUFFIX, read_shard
 from dreamloom.train.data.table import TABLE_SUFFIXES, read_image_table
 
 
-def read_training_folder(path: Path) -> list[ImageFolder]:
+def read_training_folder(path: Path, notes: Notes | None = None) -> list[ImageFolder]:
     """Reads every folder with images in a training folder, in order of name.
 
     Names that start with a dot are skipped.
 
     Args:
         path: a folder, a .tar, or a .jsonl, .csv or .parquet table of images.
+        notes: is told what is odd and stops nothing.
 
     Raises:
         UserError: `path` is none of these or holds no image, a control file is invalid, or every multiply is 0.
     """
+    notes = Notes() if notes is None else notes
     if path.is_dir():
-        folders = list(_tree(path, path, FolderSettings(), frozenset()))
+        folders = list(_tree(path, path, FolderSettings(), frozenset(), notes))
     elif path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
-        folders = read_image_table(path)
+        folders = read_image_table(path, notes)
     elif path.is_file() and path.suffix.lower() == SHARD_SUFFIX:
         images, broken = read_shard(path, path.name, FolderSettings())
         folders = [ImageFolder(path.name, FolderSettings().image_settings.multiply, images, broken)]
@@ -41,6 +44,8 @@ def read_training_folder(path: Path) -> list[ImageFolder]:
             f"or a table of images ({', '.join(TABLE_SUFFIXES)})."
         )
     if not any(folder.images for folder in folders):
+        if faults := [f"{name} ({reason})" for folder in folders for name, reason in folder.broken]:
+            raise UserError(f"No image of {path} can be read: {', '.join(faults[:5])}; repair or replace them.")
         raise UserError(
             f"{path} holds no images; put folders of images ({', '.join(sorted(DECODED_EXTENSIONS))}) in it."
         )
@@ -49,23 +54,29 @@ def read_training_folder(path: Path) -> list[ImageFolder]:
     return folders
 
 
-def _tree(folder: Path, root: Path, outer: FolderSettings, above: frozenset[Path]) -> Iterator[ImageFolder]:
+def _tree(
+    folder: Path, root: Path, outer: FolderSettings, above: frozenset[Path], notes: Notes
+) -> Iterator[ImageFolder]:
     """Reads a folder, where it holds images, and those below it, by name; follows no link that leads back up."""
     real = folder.resolve()
     if real in above:
         return
     entries = sorted((e for e in os.scandir(folder) if not e.name.startswith(".")), key=lambda entry: entry.name)
-    names = {entry.name for entry in entries if entry.is_file()}
-    settings, below = read_folder_settings(folder, outer, names)
-    image_folder = _read_images(folder, root, settings, names)
+    names = frozenset(entry.name for entry in entries if entry.is_file())
+    settings, below = read_folder_settings(folder, outer, names, notes)
+    image_folder = _read_images(folder, root, settings, names, notes)
+    for name in stray_texts(names):
+        notes("text files that belong to no image", (folder / name).relative_to(root).as_posix())
     if image_folder.images or image_folder.broken:
         yield image_folder
     for entry in entries:
         if entry.is_dir():
-            yield from _tree(Path(entry.path), root, below, above | {real})
+            yield from _tree(Path(entry.path), root, below, above | {real}, notes)
 
 
-def _read_images(folder: Path, root: Path, settings: FolderSettings, names: Collection[str]) -> ImageFolder:
+def _read_images(
+    folder: Path, root: Path, settings: FolderSettings, names: frozenset[str], notes: Notes
+) -> ImageFolder:
     """Reads the images of a folder, without the folders below it: first its image files, then its shards."""
     inside = folder.relative_to(root)
     images: list[TrainingImage] = []
@@ -74,7 +85,8 @@ def _read_images(folder: Path, root: Path, settings: FolderSettings, names: Coll
     for file_name in sorted(names):
         path, name, suffix = folder / file_name, (inside / file_name).as_posix(), Path(file_name).suffix.lower()
         if suffix in DECODED_EXTENSIONS:
-            images.append(make_training_image(path, name, settings, read_sidecars(path, names)))
+            written = parse_sidecars(str(folder), file_name, siblings=names)
+            images.append(make_training_image(path, name, settings, written, notes))
         elif suffix in UNSUPPORTED_EXTENSIONS:
             broken.append((name, "unsupported"))
         elif suffix == SHARD_SUFFIX:

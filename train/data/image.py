@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from dreamloom.base.pixels import ImageError
+from dreamloom.caption.parts import CaptionParts
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,14 @@ class TrainingImage:
     name: str
     """Its path inside the training folder."""
     source: ByteRange
-    caption: str
+    captions: tuple[CaptionParts, ...]
+    """At least one; one of them is chosen at each showing."""
     settings: ImageSettings = ImageSettings()
-    tag_weights: tuple[tuple[str, float], ...] = ()
-    """The tags of the caption whose weight is not 1."""
+
+    @property
+    def caption(self) -> str:
+        """The first caption, without shuffling."""
+        return self.captions[0].caption
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,16 @@
 Only the headers of the members are read; images are read later, from their place in the shard.
 """
 
-import json
 import tarfile
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
-from typing import Any
 
+from dreamloom.base.documents import MAX_BYTES, DocumentError, decode_text, parse_json
 from dreamloom.base.image_types import DECODED_EXTENSIONS
-from dreamloom.caption.filename import read_name
-from dreamloom.caption.sidecar import SidecarContent, decode_text
-from dreamloom.train.data.control_files import FolderSettings, resolve_caption, weights_of
+from dreamloom.base.tables import caption_texts
+from dreamloom.caption.parts import CaptionParts
+from dreamloom.caption.sidecar import Entries
+from dreamloom.train.data.control_files import FolderSettings, resolve_captions
 from dreamloom.train.data.image import ByteRange, TrainingImage
 
 SHARD_SUFFIX = ".tar"
@@ -28,8 +28,8 @@ def read_shard(
 ) -> tuple[list[TrainingImage], list[tuple[str, str]]]:
     """Reads the images of a shard, in its order.
 
-    A caption is the text of the .txt or .caption, else `caption` or `text` of the .json, else the name up to its first
-    underscore.
+    A caption is the text of the .txt or .caption, else `caption` or `text` of the .json, which may be a list, else the
+    name up to its first underscore.
 
     Args:
         path: the shard.
@@ -67,21 +67,24 @@ def read_shard(
 
 
 def _image(name: str, source: ByteRange, members: Members, folder_settings: FolderSettings) -> TrainingImage:
-    caption = resolve_caption(read_name(name), folder_settings, _written(members))
-    return TrainingImage(name, source, caption, folder_settings.image_settings, weights_of(folder_settings.tags))
+    captions = resolve_captions(name, folder_settings, _written(members))
+    return TrainingImage(name, source, captions, folder_settings.image_settings)
 
 
-def _written(members: Members) -> SidecarContent:
-    """The caption that the members beside the image hold."""
+def _written(members: Members) -> Entries:
+    """The captions that the members beside the image hold; blank ones are none."""
     for suffix in (".txt", ".caption"):
-        if suffix in members:
-            return SidecarContent(decode_text(members[suffix].read()), (), "txt")
-    if ".json" in members:
-        try:
-            metadata: Any = json.loads(members[".json"].read())
-        except ValueError:
-            metadata = None
-        if isinstance(metadata, dict):
-            text = next((metadata[key] for key in ("caption", "text") if isinstance(metadata.get(key), str)), None)
-            return SidecarContent() if text is None else SidecarContent(text, (), "txt")
-    return SidecarContent()
+        text = decode_text(members[suffix].read()) if _is_readable(members, suffix) else ""
+        if text.strip():
+            return Entries((CaptionParts(text),))
+    try:
+        metadata = parse_json(members[".json"].read()) if _is_readable(members, ".json") else None
+        cells = [metadata.get(key) for key in ("caption", "text")] if isinstance(metadata, dict) else []
+        texts = next(filter(None, map(caption_texts, cells)), [])
+    except DocumentError:
+        return Entries()
+    return Entries(tuple(map(CaptionParts, texts)))
+
+
+def _is_readable(members: Members, suffix: str) -> bool:
+    return suffix in members and members[suffix].size() <= MAX_BYTES

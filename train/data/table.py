@@ -3,53 +3,115 @@
     {"file_name": "cats/1.jpg", "text": "a cat on a sofa", "multiply": 0.5}
 
 File names are relative to the folder of the table. Besides file and caption, a row may hold any setting of a control
-file (`dreamloom.train.data.control_files`). Rows whose `split` is not train are left out. So dataset.parquet is such a
-table, and so is the metadata.jsonl of an imagefolder dataset.
+file (`dreamloom.train.data.control_files`), main_prompt and tags. A list of captions gives an image several. Rows whose
+`split` is not train are left out. So dataset.parquet is such a table, and so is the metadata.jsonl of an imagefolder
+dataset.
 """
 
-import csv
-import json
+import os
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
-from dreamloom.caption.sidecar import read_sidecars
+from dreamloom.base.tables import TABLE_SUFFIXES, TableRow, caption_texts, read_table
+from dreamloom.caption.sidecar import Entries, SidecarContent, parse_entries, parse_sidecars
 from dreamloom.train.data.control_files import SETTING_KEYS, FolderSettings, make_training_image, parse_settings
-from dreamloom.train.data.image import ByteRange, ImageFolder, ImageSettings, TrainingImage
+from dreamloom.train.data.image import ImageFolder, TrainingImage
+from dreamloom.train.data.notes import Notes
 
-TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
+__all__ = ["TABLE_SUFFIXES", "ListedImage", "read_image_table", "read_listed_images"]
+
 FILE_COLUMNS = ("file_name", "file", "path", "image")
 """Columns that may name the image; the first that is filled does."""
-CAPTION_COLUMNS = ("caption", "text")
-"""Columns that may hold the caption; the first that is not null does."""
+CAPTION_COLUMNS = ("caption", "text", "captions", "prompt", "description")
+"""Columns that may hold the caption; the first that is filled does."""
 
-Row = dict[str, Any]
+TRAINING_SPLITS = ("", "train", "training")
+"""Splits, in lower case, whose rows take part."""
 
 
-def read_image_table(path: Path) -> list[ImageFolder]:
+@dataclass(frozen=True)
+class ListedImage:
+    """What a row says of an image."""
+
+    file: str
+    """As it is written; of a row of another split it may be empty."""
+    entries: Entries
+    """Its captions, tags and settings, which are fields of ImageSettings; none of a row of another split."""
+    split: str
+    """In lower case; empty: the row says none."""
+
+    @property
+    def is_for_training(self) -> bool:
+        """Whether the row's split is that of training."""
+        return self.split in TRAINING_SPLITS
+
+
+def read_image_table(path: Path, notes: Notes) -> list[ImageFolder]:
     """Reads the images of a table, grouped by folder, in order of name.
 
     A row without a caption gets that of a sidecar or of the file name.
 
+    Args:
+        path: the table.
+        notes: is told of rows of other splits, and of what is odd about sidecars.
+
     Raises:
         UserError: the table can't be read, a row names no file, or a setting is invalid.
     """
-    try:
-        rows = list(_READERS[path.suffix.lower()](path))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} can't be read as a table ({' '.join(str(error).split())[:200]}); repair it."
-        ) from error
     folders: dict[str, list[TrainingImage]] = defaultdict(list)
-    for number, row in enumerate(rows, start=1):
-        if row.get("split") not in (None, "", "train"):
-            continue
-        image = _image(row, path, number)
-        folders[PurePath(image.name).parent.as_posix()].append(image)
-    return [_folder(name, images) for name, images in sorted(folders.items())]
+    broken: list[tuple[str, str]] = []
+    siblings: dict[Path, frozenset[str]] = {}
+    for row, listed in read_listed_images(path):
+        if listed is None:
+            broken.append((f"{path.name}, line {row.number}", row.fault))
+        elif not listed.is_for_training:
+            notes(f"rows of the split {listed.split}, which are left out", f"{path.name}, line {row.number}")
+        else:
+            file = path.parent / listed.file
+            written = SidecarContent() if listed.entries.prompts else _read_sidecars(file, siblings)
+            image = make_training_image(file, listed.file, FolderSettings(), written, notes, listed.entries)
+            folders[PurePath(image.name).parent.as_posix()].append(image)
+    read = [_folder(name, images) for name, images in sorted(folders.items())]
+    return [*read, ImageFolder(path.name, FolderSettings().image_settings.multiply, (), broken)] if broken else read
+
+
+def read_listed_images(path: Path) -> Iterator[tuple[TableRow, ListedImage | None]]:
+    """Reads the rows of a table, in order; None where a row can't be read: it has a fault.
+
+    Raises:
+        UserError: the table can't be read, a row names no file, a setting is invalid, or a caption has several fields.
+    """
+    columns = {*FILE_COLUMNS, *CAPTION_COLUMNS, *SETTING_KEYS, "split", "main_prompt", "tags"}
+    try:
+        for row in read_table(path, lambda name: name.lower() in columns):
+            yield row, None if row.fault else _listed_image(row, Path(f"{path}, row {row.number}"))
+    except (OSError, DocumentError) as error:
+        raise UserError(f"{path} can't be read as a table ({error}); repair it.") from error
+
+
+def _listed_image(row: TableRow, where: Path) -> ListedImage:
+    cells: dict[str, Any] = {}
+    for name, value in row.cells.items():
+        cells.setdefault(name.lower(), value)
+    split = str(cells.get("split") or "").strip().lower()
+    file = next((cells[column] for column in FILE_COLUMNS if cells.get(column)), None)
+    if split not in TRAINING_SPLITS:
+        return ListedImage(str(file or ""), Entries(), split)
+    if not isinstance(file, str) or "\0" in file:
+        raise UserError(f"{where} names no file; fill one of the columns {', '.join(FILE_COLUMNS)}.")
+    settings = parse_settings({key: cells[key] for key in SETTING_KEYS if cells.get(key) not in (None, "")}, where)
+    try:
+        texts = (caption_texts(cells.get(column)) for column in CAPTION_COLUMNS)
+        captions = {"caption": next(filter(None, texts), None), "main_prompt": caption_texts(cells.get("main_prompt"))}
+        entries = parse_entries({**captions, "tags": cells.get("tags")})
+    except DocumentError as error:
+        raise UserError(f"{where}: its caption {error}, and copy it into a column caption.") from error
+    return ListedImage(file, Entries(entries.prompts, entries.tags, settings), split)
 
 
 def _folder(name: str, images: list[TrainingImage]) -> ImageFolder:
@@ -58,42 +120,9 @@ def _folder(name: str, images: list[TrainingImage]) -> ImageFolder:
     return ImageFolder(name, ordered[0].settings.multiply, tuple(ordered))
 
 
-def _image(row: Row, table: Path, number: int) -> TrainingImage:
-    where = Path(f"{table}, row {number}")
-    file = next((row[column] for column in FILE_COLUMNS if row.get(column)), None)
-    if not isinstance(file, str):
-        raise UserError(f"{where} names no file; fill one of the columns {', '.join(FILE_COLUMNS)}.")
-    values = parse_settings({key: row[key] for key in SETTING_KEYS if row.get(key) not in (None, "")}, where)
-    caption = next((str(row[column]) for column in CAPTION_COLUMNS if row.get(column) is not None), None)
-    path = table.parent / file
-    if caption is None:
-        image = make_training_image(path, file, FolderSettings(), read_sidecars(path))
-        return replace(image, settings=replace(image.settings, **values))
-    return TrainingImage(file, ByteRange(path), caption, ImageSettings(**values))
-
-
-def _json_lines(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-        if line.strip():
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(f"line {number} is not an object")
-            yield row
-
-
-def _csv(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        yield from csv.DictReader(stream)
-
-
-def _parquet(path: Path) -> Iterator[Row]:
-    import pyarrow.parquet as pq
-
-    columns_read = {*FILE_COLUMNS, *CAPTION_COLUMNS, *SETTING_KEYS, "split"}
-    with pq.ParquetFile(path) as file:
-        columns = [name for name in file.schema_arrow.names if name in columns_read]
-        for batch in file.iter_batches(columns=columns):
-            yield from batch.to_pylist()
-
-
-_READERS = {".jsonl": _json_lines, ".csv": _csv, ".parquet": _parquet}
+def _read_sidecars(file: Path, siblings: dict[Path, frozenset[str]]) -> SidecarContent:
+    """Reads the sidecars of an image; lists each folder once."""
+    folder = file.parent
+    if folder not in siblings:
+        siblings[folder] = frozenset(os.listdir(folder)) if folder.is_dir() else frozenset()
+    return parse_sidecars(str(folder), file.name, siblings=siblings[folder])

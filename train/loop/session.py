@@ -221,6 +221,8 @@ class Session:
         images, problems = len(self.dataset.samples), len(self.dataset.problems)
         _log.info("%d images, %d left out; %d shown in total", images, problems, self.schedule.num_images)
         _log.info("device %s; begins after %d images seen", self.model.device, self.trainer.images_seen)
+        for note in self.dataset.notes:
+            _log.warning(note)
         if self.distributed.is_main:
             truncate_log(self.run, self.trainer.images_seen)
         self.history.resume(self.trainer.images_seen)

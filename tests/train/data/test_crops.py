@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from dreamloom.caption.parts import CaptionParts
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.crops import CropPlanner, View, center_view, jitter_crop, padded_image_box, render_views
 from dreamloom.train.data.dataset import Sample
@@ -16,7 +17,7 @@ from dreamloom.train.data.image import ByteRange, ImageSettings, TrainingImage
 
 
 def make_sample(path: Path, size: tuple[int, int], bucket: tuple[int, int], **settings: Any) -> Sample:
-    return Sample(TrainingImage("x", ByteRange(path), "", ImageSettings(**settings)), 0, size, bucket)
+    return Sample(TrainingImage("x", ByteRange(path), (CaptionParts(),), ImageSettings(**settings)), 0, size, bucket)
 
 
 @pytest.fixture
@@ -58,7 +59,12 @@ def test_a_flipped_view_is_the_mirrored_one(wide: Sample) -> None:
 def test_an_image_in_a_shard_is_read_from_its_place(wide: Sample, tmp_path: Path) -> None:
     data = wide.image.source.read()
     (tmp_path / "shard.tar").write_bytes(b"before" + data + b"behind")
-    inside = Sample(TrainingImage("x", ByteRange(tmp_path / "shard.tar", 6, len(data)), ""), 0, wide.size, wide.bucket)
+    inside = Sample(
+        TrainingImage("x", ByteRange(tmp_path / "shard.tar", 6, len(data)), (CaptionParts(),)),
+        0,
+        wide.size,
+        wide.bucket,
+    )
     assert np.array_equal(render(inside, center_view(inside)), render(wide, center_view(wide)))
 
 

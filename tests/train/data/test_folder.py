@@ -1,5 +1,6 @@
 """Reading EveryDream's training folder."""
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from dreamloom.base.errors import UserError
 from dreamloom.train.data.folder import read_training_folder
 from dreamloom.train.data.image import ImageSettings
+from dreamloom.train.data.notes import Notes
 
 
 def touch(*files: Path) -> None:
@@ -58,6 +60,7 @@ def settings(folder: Path) -> ImageSettings:
     ("text", "value"),
     [
         ("2", 2),
+        ("+2", 2),
         ("0.025", Fraction(1, 40)),
         ("1/3\n", Fraction(1, 3)),
         (" .5 ", Fraction(1, 2)),
@@ -146,7 +149,6 @@ def test_cap_19_tags_of_all_levels_add_up_and_the_nearest_prompt_serves_those_wi
     write(tmp_path / "global.yaml", "tags: [gtag, {tag: heavy, weight: 2}]")
     root, a = read_training_folder(tmp_path)
     assert [p.caption for p in a.images] == ["name, heavy, ftag, gtag", "own, heavy, ftag, gtag"]
-    assert a.images[0].tag_weights == (("heavy", 2.0),)
     assert root.images[0].caption == "name, heavy, gtag"
     write(tmp_path / "a" / "local.yaml", "main_prompt: a horse, galloping\ntags: [galloping]")
     assert [p.caption for p in read_training_folder(tmp_path)[1].images] == [
@@ -162,7 +164,7 @@ def test_cap_17_an_images_yaml(tmp_path: Path) -> None:
         "main_prompt: p\ntags:\n- a\n- {tag: b, weight: 1.5}\n- {tag: c, weight: 0.5}\nmultiply: 2\n",
     )
     (image,) = read_training_folder(tmp_path)[0].images
-    assert (image.caption, image.tag_weights) == ("p, b, a, c", (("b", 1.5), ("c", 0.5)))
+    assert (image.caption, image.captions[0].tags) == ("p, b, a, c", (("a", 1.0), ("b", 1.5), ("c", 0.5)))
     assert image.settings.multiply == 2
 
 
@@ -205,3 +207,136 @@ def test_whatever_a_control_file_holds_it_is_read_or_the_users_error(
         assert str(folder) in str(error)
     else:
         assert read.images[0].settings.multiply > 0
+
+
+def captions(folder: Path) -> list[str]:
+    return [image.caption for image in read_training_folder(folder)[0].images]
+
+
+def notes(folder: Path) -> str:
+    found = Notes()
+    read_training_folder(folder, found)
+    return "\n".join(found.sentences())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32", "latin-1"])
+def test_control_files_in_the_encodings_that_people_have(tmp_path: Path, encoding: str) -> None:
+    touch(tmp_path / "x.jpg", tmp_path / "y.jpg")
+    (tmp_path / "multiply.txt").write_text("2\r\n", encoding)
+    (tmp_path / "local.yaml").write_text("tags: [café]\n", encoding)
+    (tmp_path / "y.yaml").write_text("main_prompt: naïve\n", encoding)
+    assert settings(tmp_path).multiply == 2
+    assert captions(tmp_path) == ["x, café", "naïve, café"]
+
+
+@pytest.mark.parametrize("name", ["Multiply.txt", "multiply.txt.txt", "MULTIPLY.TXT", "Local.YAML", "global.yml.txt"])
+def test_names_of_control_files_in_any_case_and_with_the_extension_that_windows_hides(
+    tmp_path: Path, name: str
+) -> None:
+    touch(tmp_path / "x.jpg")
+    write(tmp_path / name, "3" if "ulti" in name.lower() else "multiply: 3")
+    assert settings(tmp_path).multiply == 3
+    assert notes(tmp_path) == ""
+
+
+def test_of_two_control_files_of_one_name_everydreams_own_is_read_and_the_other_told(tmp_path: Path) -> None:
+    touch(tmp_path / "x.jpg")
+    write(tmp_path / "multiply.txt", "2")
+    write(tmp_path / "Multiply.txt", "3")
+    assert settings(tmp_path).multiply == 2
+    assert "Multiply.txt" in notes(tmp_path)
+
+
+def test_sidecars_in_any_case_and_with_the_whole_name(tmp_path: Path) -> None:
+    touch(*(tmp_path / name for name in ("IMG_1.JPG", "IMG_2.jpg", "IMG_3.jpg", "b.jpg", "B.jpg")))
+    for name in ("IMG_1.TXT", "img_2.jpg.txt", "IMG_3.txt.txt", "b.txt"):
+        write(tmp_path / name, name)
+    assert captions(tmp_path) == ["B", "IMG_1.TXT", "img_2.jpg.txt", "IMG_3.txt.txt", "b.txt"]
+    assert notes(tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "caption"),
+    [
+        ("caption: 'a, b'\ntags: [c]", "a, b, c"),
+        ("tags: red, blue", "x, red, blue"),
+        ("tags:\n-\n- red\n", "x, red"),
+        ("tags: [{tag: red, weight: }, {tag: blue, weight: 2}]", "x, blue, red"),
+        ("main_prompt: no\ntags: [1:1, 007, 1.10, true]", "no, 1:1, 007, 1.10, true"),
+        ("main_prompt:\ntags: [red]", "x, red"),
+        ("main_prompt: ' '", "x"),
+        ("caption: {main_prompt: p}\nmultiply: 3", "p"),
+        ("caption: {tags: [t]}\nmain_prompt: p", "p, t"),
+    ],
+)
+def test_an_images_yaml_as_its_owner_meant_it(tmp_path: Path, text: str, caption: str) -> None:
+    touch(tmp_path / "x.jpg")
+    write(tmp_path / "x.yaml", text)
+    assert captions(tmp_path) == [caption]
+    assert settings(tmp_path).multiply == (3 if "3" in text else 1)
+
+
+def test_yaml_and_yml_add_up(tmp_path: Path) -> None:
+    touch(tmp_path / "x.jpg")
+    write(tmp_path / "local.yml", "flip_p: 0.5\ntags: [b]")
+    write(tmp_path / "local.yaml", "flip_p: 0.25\ncond_dropout: 0.5\ntags: [c]")
+    write(tmp_path / "x.yaml", "main_prompt: p\ntags: [a]")
+    write(tmp_path / "x.yml", "main_prompt: other\nmultiply: 2\ntags: [d]")
+    assert captions(tmp_path) == ["p, a, d, b, c"]
+    assert settings(tmp_path) == ImageSettings(Fraction(2), flip_p=0.5, cond_dropout=0.5)
+
+
+def test_a_weighted_tag_stands_before_a_file_names_tags(tmp_path: Path) -> None:
+    touch(tmp_path / "a car, old_1.jpg")
+    write(tmp_path / "local.yaml", "tags: [{tag: 'red, shiny', weight: 2}, late, {tag: last, weight: 0.5}]")
+    assert captions(tmp_path) == ["a car, red, shiny, old, late, last"]
+
+
+def test_a_list_of_main_prompts_gives_an_image_several_captions(tmp_path: Path) -> None:
+    touch(tmp_path / "x.jpg")
+    write(tmp_path / "local.yaml", "main_prompt: [one, 'two, three']\ntags: [t]")
+    (image,) = read_training_folder(tmp_path)[0].images
+    assert [each.caption for each in image.captions] == ["one, t", "two, three, t"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("x.yaml", "main_prompt: p\ncond_droput: 0.1"),
+        ("x.yaml", "tags: [p]\ncond_droput: 0.1"),
+        ("x.yaml", "cond_droput: 0.1"),
+        ("local.yaml", "multiply: 1:1"),
+        ("local.yaml", "multiply: 1\nmultiply: 2"),
+        ("local.yaml", "tags: [{tag: a, weight: heavy}]"),
+        (
+            "global.yaml",
+            "a: &a [x,x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1 or ''},*a{n - 1 or ''}]\n" for n in range(1, 30)),
+        ),
+    ],
+)
+def test_what_was_misspelt_does_not_go_unnoticed(tmp_path: Path, file: str, text: str) -> None:
+    touch(tmp_path / "x.jpg")
+    write(tmp_path / file, text)
+    with pytest.raises(UserError, match=file.replace(".", r"\.")):
+        read_training_folder(tmp_path)
+
+
+def test_a_blank_sidecar_is_no_caption_and_is_told(tmp_path: Path) -> None:
+    touch(tmp_path / "x y.jpg", tmp_path / "z.jpg", tmp_path / "z.txt")
+    write(tmp_path / "x y.txt", " \n")
+    write(tmp_path / "z.caption", "from caption")
+    assert captions(tmp_path) == ["x y", "from caption"]
+    assert notes(tmp_path) == "blank sidecars, which are no captions: x y.jpg."
+
+
+def test_text_files_that_belong_to_nothing_are_told(tmp_path: Path) -> None:
+    touch(tmp_path / "a" / "x.jpg", tmp_path / "a" / "x.txt", tmp_path / "a" / "notes.md")
+    touch(*(tmp_path / "a" / f"y{n}.txt" for n in range(9)), tmp_path / "readme.TXT", tmp_path / "a" / "mulitply.txt")
+    sentence = notes(tmp_path).splitlines()[0]
+    assert sentence.startswith("text files that belong to no image: readme.TXT, a/mulitply.txt, a/y0.txt")
+    assert sentence.endswith("and 6 more.")
+
+
+def test_a_file_name_that_is_not_utf_8_gives_text(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).touch()
+    assert captions(tmp_path) == ["café"]

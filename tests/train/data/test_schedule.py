@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dreamloom.base.errors import UserError
+from dreamloom.caption.parts import CaptionParts
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, Sample
 from dreamloom.train.data.image import ByteRange, ImageFolder, ImageSettings, TrainingImage
@@ -21,7 +22,7 @@ BUCKETS = [(512, 512), (576, 448), (448, 576)]
 
 
 def sample(name: str, folder_index: int, multiply: Fraction, bucket: tuple[int, int]) -> Sample:
-    image = TrainingImage(name, ByteRange(Path(name)), "", ImageSettings(multiply))
+    image = TrainingImage(name, ByteRange(Path(name)), (CaptionParts(),), ImageSettings(multiply))
     return Sample(image, folder_index, bucket, bucket)
 
 
@@ -174,7 +175,10 @@ def test_images_of_one_batch_id_keep_to_themselves() -> None:
     samples = []
     for number in range(20):
         image = TrainingImage(
-            str(number), ByteRange(Path(str(number))), "", ImageSettings(batch_id="horses" if number < 7 else "")
+            str(number),
+            ByteRange(Path(str(number))),
+            (CaptionParts(),),
+            ImageSettings(batch_id="horses" if number < 7 else ""),
         )
         samples.append(Sample(image, 0, (512, 512), (512, 512)))
     schedule = BatchSchedule(
@@ -203,7 +207,10 @@ def test_steps_hold_one_batch_id() -> None:
     samples = []
     for number in range(25):
         image = TrainingImage(
-            str(number), ByteRange(Path(str(number))), "", ImageSettings(batch_id="a" if number < 18 else "")
+            str(number),
+            ByteRange(Path(str(number))),
+            (CaptionParts(),),
+            ImageSettings(batch_id="a" if number < 18 else ""),
         )
         samples.append(Sample(image, 0, (512, 512), (512, 512)))
     data = Dataset((ImageFolder(".", Fraction(1), ()),), tuple(samples), ())
@@ -215,7 +222,12 @@ def test_steps_hold_one_batch_id() -> None:
 def test_an_image_with_a_multiply_of_its_own_has_a_sampler_of_its_own() -> None:
     multiplies = [Fraction(1), Fraction(1), Fraction(3), Fraction(1, 2), Fraction(1, 2)]
     samples = [
-        Sample(TrainingImage(str(n), ByteRange(Path(str(n))), "", ImageSettings(m)), 0, (512, 512), (512, 512))
+        Sample(
+            TrainingImage(str(n), ByteRange(Path(str(n))), (CaptionParts(),), ImageSettings(m)),
+            0,
+            (512, 512),
+            (512, 512),
+        )
         for n, m in enumerate(multiplies)
     ]
     samplers = make_samplers(Dataset((ImageFolder("a", Fraction(1), ()),), tuple(samples), ()))

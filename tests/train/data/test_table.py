@@ -52,7 +52,7 @@ def test_a_table_is_a_training_folder(root: Path, suffix: str) -> None:
     assert [(p.name, p.caption) for p in (*a.images, *b.images)] == [
         ("a/a cat_2.png", "a cat"),
         ("b/1.png", "one, of many"),
-        ("b/3.png", ""),
+        ("b/3.png", "3"),
     ]
     assert b.images[0].settings == ImageSettings(Fraction(1, 40), loss_scale=2.0, shuffle_tags=True)
     assert [float(p.settings.multiply) for p in (*a.images, *b.images)] == [1, 0.025, 2]
@@ -99,8 +99,8 @@ def test_a_file_that_is_not_there_is_listed(root: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{broken", "can't be read as a table"),
-        ("[1]", "is not an object"),
+        ("{broken", r"t\.jsonl, line 1 \(not_json\)"),
+        ("\n[1]", r"t\.jsonl, line 2 \(not_an_object\)"),
         ('{"caption": "x"}', "row 1 names no file"),
         ('{"file": "x.png", "multiply": "often"}', "row 1 holds 'often'"),
         ('{"file": "x.png", "flip_p": 2}', "row 1 holds 2"),

@@ -1,0 +1,147 @@
+"""Reads the tables that lie beside images: JSON lines, CSV or parquet, a row for each image, and the captions in them.
+
+A row that is not as its header says is left out and told with its line; the others are read.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dreamloom.base.documents import MAX_BYTES, DocumentError, decode_text, parse_json
+from dreamloom.base.text import without_surrogates
+
+TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
+
+Wanted = Callable[[str], bool]
+"""Tells whether a column is needed, by its name without blanks around it."""
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row of a table."""
+
+    number: int
+    """Its line in a text file, its place in a parquet file; from 1."""
+    cells: Mapping[str, Any]
+    """Column, without blanks around its name → value; null and NaN are None."""
+    fault: str = ""
+    """Why it can't be read, in one word; empty: it can."""
+
+
+def read_table(path: Path, wanted: Wanted = lambda _: True) -> Iterator[TableRow]:
+    """Reads the rows of a table, in order; also those that can't be read, with their fault.
+
+    Args:
+        path: the table; its suffix, in any case, is one of TABLE_SUFFIXES.
+        wanted: columns of a parquet file that are not wanted are not read.
+
+    Raises:
+        OSError: it can't be read.
+        DocumentError: it is no table.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        yield from _parquet(path, wanted)
+    else:
+        yield from (_csv if suffix == ".csv" else _json_lines)(decode_text(path.read_bytes()))
+
+
+def _json_lines(text: str) -> Iterator[TableRow]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = parse_json(line) if len(line) <= MAX_BYTES else None
+        except DocumentError:
+            yield TableRow(number, {}, "not_json")
+            continue
+        if isinstance(row, dict):
+            yield TableRow(number, {key.strip(): _no_nan(value) for key, value in row.items()})
+        else:
+            yield TableRow(number, {}, "too_long" if len(line) > MAX_BYTES else "not_an_object")
+
+
+def _csv(text: str) -> Iterator[TableRow]:
+    header_line = text.partition("\n")[0]
+    delimiter = max(",;\t", key=header_line.count)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
+    header: list[str] | None = None
+    while True:
+        number = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error:  # a quote in the wrong place, or a cell of more than 128 KiB
+            yield TableRow(number, {}, "broken_row")
+            continue
+        if cells is None:
+            return
+        if not cells:
+            continue
+        if header is None:
+            header = [name.strip() for name in cells]
+        elif len(cells) > len(header):
+            yield TableRow(number, {}, "unquoted_comma")
+        else:
+            yield TableRow(number, dict(zip(header, cells, strict=False)))
+
+
+def _parquet(path: Path, wanted: Wanted) -> Iterator[TableRow]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = [name for name in file.schema_arrow.names if wanted(name.strip())]
+            number = 0
+            for batch in file.iter_batches(columns=columns):
+                for row in _rows(batch):
+                    number += 1
+                    cells = {name.strip(): _no_nan(value) for name, value in (row or {}).items()}
+                    yield TableRow(number, cells, "not_utf8" if row is None else "")
+    except pa.ArrowException as error:
+        raise DocumentError(" ".join(str(error).split())[:200]) from error
+
+
+def _rows(batch: Any) -> list[dict[str, Any] | None]:
+    """Returns the rows of an Arrow batch; None for one with a text that is not UTF-8."""
+    try:
+        return list(batch.to_pylist())
+    except UnicodeDecodeError:
+        return (
+            _rows(batch.slice(0, len(batch) // 2)) + _rows(batch.slice(len(batch) // 2)) if len(batch) > 1 else [None]
+        )
+
+
+def _no_nan(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+# Cells
+
+
+def caption_texts(value: Any) -> list[str]:
+    """Returns the captions in a cell: a text, or those of a list. Null, NaN, blank texts and numbers are none.
+
+    Raises:
+        DocumentError: it holds fields, of which one has to be named.
+    """
+    if isinstance(value, Mapping):
+        raise DocumentError(f"holds the fields {', '.join(map(str, value))}; name one of them")
+    if isinstance(value, list | tuple):
+        return [text for each in value for text in caption_texts(each)]
+    if isinstance(value, bytes):
+        value = decode_text(value)
+    return [without_surrogates(value)] if isinstance(value, str) and value.strip() else []
+
+
+def cell(row: Mapping[str, Any], column: str) -> Any:
+    """Returns the value in a column, or in a field of it ("caption.en"); None: the row has none."""
+    if column in row:
+        return row[column]
+    outer, dot, field = column.partition(".")
+    inner = row.get(outer)
+    return cell(inner, field) if dot and isinstance(inner, Mapping) else None
