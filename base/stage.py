@@ -78,6 +78,8 @@ class Summary:
     """Parts made by this call."""
     parts_before: int = 0
     """Parts that existed already, made by the same recipe."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Reason → images beside the source's own that are no rows (dreamloom.base.listing)."""
 
     def __add__(self, other: Self) -> "Summary":
         return Summary(
@@ -89,6 +91,7 @@ class Summary:
             self.bytes_written + other.bytes_written,
             self.parts_done + other.parts_done,
             self.parts_before + other.parts_before,
+            _added(self.left_out, other.left_out),
         )
 
     def as_existing(self, parts: int = 1) -> "Summary":

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.listing import is_left_out
 from dreamloom.scrape.collection import Collection
 
 
@@ -37,3 +39,8 @@ class Source:
     def name(self) -> str:
         """Returns the collection's name."""
         return self.collection.name
+
+
+def collection_folders(workspace: Path) -> list[Path]:
+    """Returns the folders of all collections of a workspace, sorted."""
+    return sorted(path for path in (workspace / "collections").glob("*/") if not is_left_out(path.name))

@@ -12,6 +12,7 @@ from dreamloom.curate.explain import explain_limits
 from dreamloom.curate.manifest import DROPPED, manifest_path, read_manifest, read_sources
 from dreamloom.curate.rules import explain_choice
 from dreamloom.curate.scores import SCORES
+from dreamloom.curate.source import collection_folders
 from dreamloom.scrape.collection import SCHEMAS, Choice, Collection, Status, Table
 
 Lines = list[tuple[str, str]]
@@ -43,7 +44,7 @@ def trace(folder: Path, image: str) -> Lines:
     if row is not None:
         roots = {source["name"]: workspace / source["root"] for source in read_sources(manifest_path(workspace))}
         return _trace_key(Collection(roots[row["source"]].resolve()), row["key"], row)
-    for root in sorted((workspace / "collections").glob("*/")):
+    for root in collection_folders(workspace):
         key = _find(Collection(root), image)
         if key is not None:
             return _trace_key(Collection(root), key, None)

@@ -7,7 +7,7 @@ from typing import Any
 
 from dreamloom.base.stage import Summary
 from dreamloom.curate.manifest import DROPPED, HELD_OUT, TRAIN, manifest_path, read_manifest
-from dreamloom.curate.source import Role
+from dreamloom.curate.source import Role, collection_folders
 from dreamloom.scrape.collection import Collection
 
 Funnel = dict[str, dict[str, Summary]]
@@ -47,7 +47,7 @@ def funnel_rows(funnel: Funnel) -> list[dict[str, Any]]:
 
 def source_names(workspace: Path) -> list[str]:
     """Returns the names of all collections of a workspace."""
-    return sorted(path.name for path in (workspace / "collections").glob("*/"))
+    return [path.name for path in collection_folders(workspace)]
 
 
 def balance_rows(workspace: Path) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Column, Table
 
+from dreamloom.base.listing import left_out_note
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import Summary, reasons
 from dreamloom.base.text import printable
@@ -161,7 +162,8 @@ def stage_line(stage: str, source: str, summary: Summary) -> str:
     num_dropped = sum(summary.dropped.values())
     dropped = f", {num_dropped:,} dropped ({reasons(summary.dropped)})" if num_dropped else ""
     marked = f", of which {reasons(summary.marked)}" if summary.marked else ""
-    return f"{stage:<9}{source:<12}{summary.rows:>9,} in {summary.kept:>9,} kept{marked}{dropped}; {cost}"
+    line = f"{stage:<9}{source:<12}{summary.rows:>9,} in {summary.kept:>9,} kept{marked}{dropped}; {cost}"
+    return line + indented(left_out_note(summary.left_out) or "")
 
 
 def funnel_table(funnel: Mapping[str, Mapping[str, Summary]]) -> Table:

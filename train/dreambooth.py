@@ -22,6 +22,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit_json, commit_text, link_or_copy, lock
 from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.image_types import DECODED_EXTENSIONS
+from dreamloom.base.listing import is_left_out
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import recipe
 from dreamloom.train.config import DreamBoothConfig, TrainConfig, shared_settings
@@ -103,14 +104,19 @@ def read_subjects(folder: Path) -> list[Subject]:
     Raises:
         UserError: there is none, or one lacks its images or prompts.
     """
-    subfolders = sorted(path for path in folder.glob("[!.]*") if path.is_dir()) if folder.is_dir() else []
+    subfolders = sorted(path for path in _own(folder) if path.is_dir()) if folder.is_dir() else []
     if not subfolders:
         raise UserError(f"{folder} holds no subjects; make a folder of images in it for each.")
     return [_read_subject(path) for path in subfolders]
 
 
+def _own(folder: Path) -> list[Path]:
+    """Lists what the user put into a folder."""
+    return [path for path in folder.iterdir() if not is_left_out(path.name)]
+
+
 def _read_subject(folder: Path) -> Subject:
-    images = tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in DECODED_EXTENSIONS))
+    images = tuple(sorted(path for path in _own(folder) if path.suffix.lower() in DECODED_EXTENSIONS))
     if not images:
         raise UserError(f"{folder} holds no images; put those of the subject into it.")
     prompts = []

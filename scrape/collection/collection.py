@@ -37,7 +37,7 @@ import pyarrow.parquet as pq
 
 from dreamloom.base import html
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import TEMPORARY, lock
+from dreamloom.base.files import lock
 from dreamloom.base.parquet_metadata import digest_table, read_metadata, write_table
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.base.versions import FIRST
@@ -86,7 +86,7 @@ class Collection:
 
     def parts(self, table: Table) -> list[str]:
         """Returns the names of the committed parts ("00000", …), sorted."""
-        return sorted(p.stem for p in (self.root / table).glob("*.parquet") if not p.name.startswith(TEMPORARY))
+        return sorted(p.stem for p in (self.root / table).glob("[!.]*.parquet"))
 
     def read(self, table: Table, part: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Reads one part, or all parts in order; a table without parts has no rows.

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dreamloom.base.files import fsync, fsync_all
+from dreamloom.base.listing import is_left_out
 from dreamloom.base.stage import Summary
 from dreamloom.scrape.collection.schema import Row, Status
 
@@ -51,7 +52,7 @@ def settle_images(folder: Path, rows: Iterable[Row]) -> None:
     """
     names = {row["image"].rpartition("/")[2] for row in rows if row["image"]}
     for path in folder.glob("*"):
-        if path.name not in names:
+        if path.name not in names and not is_left_out(path.name):  # what systems leave is not ours
             path.unlink()
     fsync_all(folder / name for name in sorted(names))
     if names:

@@ -4,6 +4,7 @@ https://github.com/NVlabs/ffhq-dataset
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -62,7 +63,8 @@ def ingest_ffhq(
     Raises:
         UserError: the folder or the metadata does not exist, or is not FFHQ's.
     """
-    metadata_file, files = _metadata_file(config), _list_files(config)
+    left_out = Counter[str]()
+    metadata_file, files = _metadata_file(config), _list_files(config, left_out)
     version = file_version(metadata_file) if metadata_file else ""
 
     def metadata_of(file: ListedFile) -> ImageMetadata:
@@ -78,7 +80,7 @@ def ingest_ffhq(
         )
 
     reader = part_reader(files, config.part_rows, metadata_of)
-    return ingest(collection, config, _recipes(config, files), reader, progress, parts)
+    return ingest(collection, config, _recipes(config, files), reader, progress, parts, left_out)
 
 
 def _recipes(config: FfhqConfig, files: Sequence[ListedFile]) -> dict[str, str]:
@@ -87,10 +89,10 @@ def _recipes(config: FfhqConfig, files: Sequence[ListedFile]) -> dict[str, str]:
     return part_recipes("ingest ffhq", config, files, config.part_rows, upstream)
 
 
-def _list_files(config: FfhqConfig) -> list[ListedFile]:
+def _list_files(config: FfhqConfig, left_out: Counter[str] | None = None) -> list[ListedFile]:
     folder = _folder(config)
     paths: dict[str, Path] = {}
-    for path, _ in find_images(folder):
+    for path, _ in find_images(folder, left_out):
         if not re.fullmatch(r"\d{5}", path.stem):
             continue
         first = paths.setdefault(path.stem, path)

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
@@ -22,7 +23,7 @@ from dreamloom.scrape.datasets.source_kind import SourceKind
 
 
 class FolderConfig(StageConfig):
-    """A folder of images, including all folders below it; hidden ones are skipped."""
+    """A folder of images, including all folders below it; hidden ones, and those of systems, are skipped."""
 
     path: UserPath = Field(description="The folder of images; folders below it are included.")
     captions: Annotated[Literal["auto", "names", "sidecars", "kohya", "none"], CAPTIONS] = Field(
@@ -90,7 +91,8 @@ def ingest_folder(
     Raises:
         UserError: the folder does not exist, contains no image, or contains the collection; or kohya's JSON is missing.
     """
-    files, kohya_captions = _list_files(collection, config)
+    left_out = Counter[str]()
+    files, kohya_captions = _list_files(collection, config, left_out)
 
     def metadata_of(file: ListedFile) -> ImageMetadata:
         if kohya_captions is None:
@@ -101,7 +103,7 @@ def ingest_folder(
 
     part_recipe = part_recipes("ingest folder", config, files, config.part_rows)
     reader = part_reader(files, config.part_rows, metadata_of)
-    return ingest(collection, config, part_recipe, reader, progress, parts)
+    return ingest(collection, config, part_recipe, reader, progress, parts, left_out)
 
 
 def reads_like_a_caption(text: str) -> bool:
@@ -121,7 +123,9 @@ _GIVEN_NAME = re.compile(
 )
 
 
-def _list_files(collection: Collection, config: FolderConfig) -> tuple[list[ListedFile], dict[Path, str] | None]:
+def _list_files(
+    collection: Collection, config: FolderConfig, left_out: Counter[str] | None = None
+) -> tuple[list[ListedFile], dict[Path, str] | None]:
     """Lists the images, and returns the captions of kohya's JSON if the config asks for them."""
     if collection.root.resolve().is_relative_to(config.path.resolve()):
         raise UserError(
@@ -130,7 +134,7 @@ def _list_files(collection: Collection, config: FolderConfig) -> tuple[list[List
         )
     uses_sidecars = config.caption is None and config.captions in ("auto", "names", "sidecars")
     files = []
-    images = find_images(config.path)
+    images = find_images(config.path, left_out)
     kohya_captions = _kohya_captions(config, [path for path, _ in images])
     for path, siblings in images:
         own_sidecars = [path.parent / name for _, name in find_sidecars(path.name, siblings)] if uses_sidecars else []

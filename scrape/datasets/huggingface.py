@@ -4,6 +4,7 @@ https://huggingface.co/docs/datasets/image_dataset
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,7 +18,7 @@ from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection
 from dreamloom.scrape.datasets import parquet
 from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, Limit, PartRows, UserPath
-from dreamloom.scrape.datasets.image_files import size_of_folder
+from dreamloom.scrape.datasets.image_files import find_files, size_of_folder
 from dreamloom.scrape.datasets.imagefolder import ImageFolder, read_imagefolder
 from dreamloom.scrape.datasets.ingest import ReadPart, ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize
@@ -64,8 +65,9 @@ def ingest_huggingface(
     Raises:
         UserError: there is no image, no such column, or a file can't be read.
     """
-    part_recipe, reader = _plan(config)
-    return ingest(collection, config, part_recipe, reader, progress, parts)
+    left_out = Counter[str]()
+    part_recipe, reader = _plan(config, left_out)
+    return ingest(collection, config, part_recipe, reader, progress, parts, left_out)
 
 
 def measure(config: HuggingfaceConfig) -> SourceSize:
@@ -91,8 +93,8 @@ def find_parquet_files(config: HuggingfaceConfig) -> list[Path]:
         raise UserError(f"{config.path} does not exist; name a dataset's folder, or a parquet file.")
     if config.path.is_file():
         return [config.path]
-    relative = {path: path.relative_to(config.path) for path in sorted(config.path.rglob("*.parquet"))}
-    files = [p for p, r in relative.items() if r.name != "metadata.parquet" and not any(f[0] == "." for f in r.parts)]
+    relative = {path: path.relative_to(config.path) for path in find_files(config.path, "*.parquet")}
+    files = [path for path in relative if path.name != "metadata.parquet"]
     of_split = [path for path in files if in_split(relative[path], config.split)]
     if files and not of_split:
         raise UserError(f"{config.path} has no parquet file of the split {config.split}; it has {files[0].name}, ….")
@@ -109,19 +111,19 @@ def in_split(path: Path, split: str | None) -> bool:
     return split is None or split in re.split(r"[-_./]", path.as_posix())
 
 
-def _plan(config: HuggingfaceConfig) -> tuple[dict[str, str], ReadPart]:
+def _plan(config: HuggingfaceConfig, left_out: Counter[str] | None = None) -> tuple[dict[str, str], ReadPart]:
     """Returns the recipes of the parts, and a function that reads their images."""
     if files := find_parquet_files(config):
         plan = parquet.plan_parts(files, config.part_rows, config.limit)
         columns = parquet.Columns(config.image_column, config.caption_column, CaptionKind(config.caption_kind))
         return parquet.recipes(_STAGE, config, plan), parquet.part_reader(_root(config), plan, columns)
-    folder = _read_imagefolder(config)
+    folder = _read_imagefolder(config, left_out)
     part_recipe = part_recipes(_STAGE, config, folder.files, config.part_rows)
     return part_recipe, part_reader(folder.files, config.part_rows, folder.metadata_of)
 
 
-def _read_imagefolder(config: HuggingfaceConfig) -> ImageFolder:
-    folder = read_imagefolder(config.path, config.caption_column, CaptionKind(config.caption_kind))
+def _read_imagefolder(config: HuggingfaceConfig, left_out: Counter[str] | None) -> ImageFolder:
+    folder = read_imagefolder(config.path, config.caption_column, CaptionKind(config.caption_kind), left_out)
     of_split = [file for file in folder.files if in_split(file.path.relative_to(config.path), config.split)]
     if not of_split:
         raise UserError(f"{config.path} has no image of the split {config.split}; name one of its folders.")

@@ -2,11 +2,14 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.image_types import IMAGE_EXTENSIONS
+from dreamloom.base.image_types import is_image_name
+from dreamloom.base.listing import is_left_out, left_out_note, list_folder
+from dreamloom.base.own_folders import refuse_own_folder
 from dreamloom.scrape.datasets.source_kind import SourceSize, size_of_files
 
 
@@ -27,35 +30,61 @@ class ListedFile:
         return not self.version.endswith(_MISSING)
 
 
-def find_images(folder: Path) -> list[tuple[Path, frozenset[str]]]:
-    """Finds the images in a folder and below, sorted by path; hidden files and folders are skipped.
+def find_images(folder: Path, left_out: Counter[str] | None = None) -> list[tuple[Path, frozenset[str]]]:
+    """Finds the images in a folder and below, sorted by path, as `dreamloom.base.listing` lists them.
+
+    Args:
+        folder: the folder.
+        left_out: receives the number of images that are left out, by a word for the reason.
 
     Returns:
         Each image with the names of all files in its folder.
 
     Raises:
-        UserError: the folder does not exist, one below it can't be read, or there is no image.
+        UserError: the folder does not exist, one below it can't be read, it is one of dreamloom's own, or there is no
+            image.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; name the folder that contains the images.")
+    refuse_own_folder(folder)
+    left_out = Counter() if left_out is None else left_out
     images: list[tuple[Path, frozenset[str]]] = []
     extensions: Counter[str] = Counter()
-    visited = set()
-    for parent, folders, files in os.walk(folder, onerror=_raise_unreadable, followlinks=True):
-        if os.path.realpath(parent) in visited:  # a link to a folder above
-            folders.clear()
-            continue
-        visited.add(os.path.realpath(parent))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        names = frozenset(name for name in files if not name.startswith("."))
-        by_name = {name: os.path.splitext(name)[1] for name in names}
-        images += [(Path(parent, name), names) for name, ext in by_name.items() if ext.lower() in IMAGE_EXTENSIONS]
-        extensions.update(by_name.values())
+    for parent, names in _walk(folder, left_out):
+        images += [(parent / name, names) for name in names if is_image_name(name)]
+        extensions.update(os.path.splitext(name)[1] for name in names)
     if not images:
         most_common = (f"{count} {ext or 'without extension'}" for ext, count in extensions.most_common(3))
         content = ", ".join(most_common) or "no file at all"
-        raise UserError(f"{folder} contains no image ({content}); name a folder that contains some.")
+        note = f" {note}" if (note := left_out_note(left_out)) else ""
+        raise UserError(f"{folder} contains no image ({content}); name a folder that contains some.{note}")
     return sorted(images, key=lambda image: image[0].parts)
+
+
+def _walk(folder: Path, left_out: Counter[str]) -> Iterator[tuple[Path, frozenset[str]]]:
+    """Yields a folder and those below it, each once, with the names of their files."""
+    visited = set()
+    waiting = [folder]
+    while waiting:
+        parent = waiting.pop()
+        real = os.path.realpath(parent)
+        if real in visited:  # a link to a folder above
+            continue
+        visited.add(real)
+        try:
+            listed = list_folder(parent, left_out)
+        except OSError as error:
+            raise UserError(
+                f"{parent} can't be read ({error.strerror}); change its permissions, or move it away."
+            ) from error
+        yield parent, frozenset(entry.name for entry in listed.files)
+        waiting += [Path(entry.path) for entry in reversed(listed.folders)]
+
+
+def find_files(folder: Path, *patterns: str) -> list[Path]:
+    """Finds the files in a folder and below whose names fit, sorted; hidden and systems' files are left out."""
+    files = (path for pattern in patterns for path in folder.rglob(pattern))
+    return sorted(path for path in files if not is_left_out(path.relative_to(folder).as_posix()))
 
 
 def size_of_folder(folder: Path) -> SourceSize:
@@ -81,7 +110,3 @@ def _version(file: Path) -> str:
     except OSError:
         return f"{file.name}{_MISSING}"
     return f"{file.name} {status.st_size} {status.st_mtime_ns}"
-
-
-def _raise_unreadable(error: OSError) -> None:
-    raise UserError(f"{error.filename} can't be read ({error.strerror}); change its permissions, or move it away.")

@@ -6,6 +6,7 @@ https://huggingface.co/docs/datasets/image_dataset#imagefolder
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
 from dreamloom.scrape.collection import CaptionKind, key_of
-from dreamloom.scrape.datasets.image_files import ListedFile, file_version, find_images
+from dreamloom.scrape.datasets.image_files import ListedFile, file_version, find_files, find_images
 from dreamloom.scrape.datasets.metadata import ImageMetadata, metadata_from_row
 from dreamloom.scrape.index.columns import match_columns
 
@@ -33,13 +34,16 @@ class ImageFolder:
     metadata_of: Callable[[ListedFile], ImageMetadata]
 
 
-def read_imagefolder(folder: Path, caption_column: str | None, kind: CaptionKind) -> ImageFolder:
+def read_imagefolder(
+    folder: Path, caption_column: str | None, kind: CaptionKind, left_out: Counter[str] | None = None
+) -> ImageFolder:
     """Lists the images in a folder and below, and those that a table names but that do not exist.
 
     Args:
         folder: the folder.
         caption_column: the column of captions; None: the one with a usual name.
         kind: who wrote the captions; NONE: they are left out.
+        left_out: see `find_images`.
 
     Raises:
         UserError: there is no image, or a table can't be read.
@@ -48,7 +52,7 @@ def read_imagefolder(folder: Path, caption_column: str | None, kind: CaptionKind
         path: metadata_from_row(row, kind, caption_column or find_caption_column(row))
         for path, row in _read_tables(folder)
     }
-    paths = {path for path, _ in find_images(folder)} | set(metadata)
+    paths = {path for path, _ in find_images(folder, left_out)} | set(metadata)
     files = []
     for path in sorted(paths, key=lambda path: path.relative_to(folder).parts):
         key = key_of("huggingface", folder.resolve().name, path.relative_to(folder).as_posix())
@@ -63,7 +67,7 @@ def find_caption_column(row: Any) -> str | None:
 
 
 def _read_tables(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for table in sorted(path for name in _TABLES for path in folder.rglob(name)):
+    for table in find_files(folder, *_TABLES):
         try:
             for number, row in enumerate(_read_table(table), start=1):
                 yield _image_path(table, number, row), row

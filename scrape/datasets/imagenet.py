@@ -89,7 +89,8 @@ def ingest_imagenet(
     Raises:
         UserError: the folder contains no image of a synset, a class is not known, or a file can't be read.
     """
-    images, names = _find_synset_images(config), _synset_names(config)
+    left_out = Counter[str]()
+    images, names = _find_synset_images(config, left_out), _synset_names(config)
     files = [image.file for image in images]
     synsets = {image.file.key: image.synset for image in images}
 
@@ -100,7 +101,7 @@ def ingest_imagenet(
         return ImageMetadata(text, kind, licence=LICENCE, licence_url=LICENCE_URL)
 
     reader = part_reader(files, config.part_rows, metadata_of)
-    return ingest(collection, config, _recipes(config, files), reader, progress, parts)
+    return ingest(collection, config, _recipes(config, files), reader, progress, parts, left_out)
 
 
 def indefinite_article(name: str) -> str:
@@ -125,11 +126,11 @@ class _SynsetImage:
     """None: neither its folder nor the labels name it."""
 
 
-def _find_synset_images(config: ImagenetConfig) -> list[_SynsetImage]:
+def _find_synset_images(config: ImagenetConfig, left_out: Counter[str] | None = None) -> list[_SynsetImage]:
     folder = next(place for place in _places(config) if place.is_dir() or place == config.path)
     labels = _read_labels(config)
     images = []
-    for path, _ in find_images(folder):
+    for path, _ in find_images(folder, left_out):
         relative = path.relative_to(folder)
         synset = next(filter(_SYNSET.fullmatch, reversed(relative.parts[:-1])), None)
         if synset is None and _SYNSET.fullmatch(folder.name):

@@ -112,6 +112,7 @@ def ingest(
     read_part: ReadPart,
     progress: Progress,
     parts: Sequence[str] | None,
+    left_out: Mapping[str, int] | None = None,
 ) -> Summary:
     """Writes the records of a source, and links or stores its images.
 
@@ -122,6 +123,7 @@ def ingest(
         read_part: reads the images of a part.
         progress: called with the number of images done.
         parts: only these; None: all.
+        left_out: images beside those of the source, by a word for the reason.
 
     Returns:
         The summary: `kept` are the stored images, `dropped` counts the others by status.
@@ -141,7 +143,10 @@ def ingest(
         settle_images(collection.image_folder(part), rows)
         return rows, summarize_records(rows)
 
-    return make_parts(collection, Table.RECORDS, config, recipes, make_part, progress, parts)
+    summary = make_parts(collection, Table.RECORDS, config, recipes, make_part, progress, parts)
+    if parts is None or min(recipes) in parts:  # once, however many calls make the parts
+        summary.left_out = dict(left_out or {})
+    return summary
 
 
 # One image

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
+from dreamloom.base.listing import is_left_out
 from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import StageConfig, Summary, recipe
@@ -99,7 +100,9 @@ def find_shards(config: WebdatasetConfig) -> list[Path]:
         UserError: there is none, or img2dataset has not finished one.
     """
     path = config.path
-    shards = sorted(path.glob("*.tar")) if path.is_dir() else [path] if path.suffix == ".tar" and path.is_file() else []
+    shards = (
+        sorted(path.glob("[!.]*.tar")) if path.is_dir() else [path] if path.suffix == ".tar" and path.is_file() else []
+    )
     if not shards:
         raise UserError(f"{path} is not a shard and holds none (00000.tar, …); name the folder of a webdataset.")
     by_img2dataset = any(path.parent.glob("*_stats.json") if path.is_file() else path.glob("*_stats.json"))
@@ -209,7 +212,8 @@ def _read_members(shard: Path, on_damage: Callable[[str], None]) -> dict[str, di
             for member in archive:
                 folder, slash, name = member.name.rpartition("/")
                 stem, dot, extension = name.partition(".")
-                if member.isreg() and stem and dot and member.offset_data + member.size <= size:
+                is_own = member.isreg() and stem and dot and not is_left_out(member.name)
+                if is_own and member.offset_data + member.size <= size:
                     place = (member.offset_data, member.size)
                     members.setdefault(f"{folder}{slash}{stem}", {})[extension.lower()] = place
             if _read_block(shard, archive.offset).strip(b"\0"):  # tarfile mistakes a damaged header for the end

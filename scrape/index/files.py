@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.fingerprint import fingerprint
+from dreamloom.base.listing import is_left_out
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,12 @@ def _find_local(pattern: str) -> list[IndexFile]:
         matches = [path]
     else:
         matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
-    return [IndexFile(str(match.resolve())) for match in matches]
+    return [IndexFile(str(match.resolve())) for match in matches if not _is_leaving(match, path)]
+
+
+def _is_leaving(match: Path, pattern: Path) -> bool:
+    """Whether a system left the file there (._00000.parquet, @eaDir/…), and the pattern does not name it."""
+    return any(is_left_out(name) for name in match.parts if name not in pattern.parts)
 
 
 def _find_remote(pattern: str) -> list[IndexFile]:
@@ -98,7 +104,8 @@ def _find_remote(pattern: str) -> list[IndexFile]:
         why = " ".join(str(error).split())[:200]
         raise UserError(f"{pattern} can't be reached ({why}); check its address and your access to it.") from error
     _provide_dates(filesystem)
-    return [IndexFile(filesystem.unstrip_protocol(name), filesystem) for name in names]
+    own = [name for name in names if not posixpath.basename(name).startswith("._")]
+    return [IndexFile(filesystem.unstrip_protocol(name), filesystem) for name in own]
 
 
 def _provide_dates(filesystem: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from dreamloom.base.errors import StageFailed, UserError
 from dreamloom.base.files import remove_leftovers
+from dreamloom.base.listing import is_left_out
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
 from dreamloom.scrape.collection import Collection, Row, Status, Table, open_collection
@@ -185,7 +186,7 @@ def _journal_path(collection: Collection, part: str) -> Path:
 def _remove_images_of_other_parts(collection: Collection, parts: Mapping[str, str]) -> None:
     """Removes the images of an older plan that had more parts. No file of the user lies in this folder."""
     for folder in (collection.root / "images").glob("*"):
-        if folder.name not in parts:
+        if folder.name not in parts and not is_left_out(folder.name):
             shutil.rmtree(folder)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.fingerprint import fingerprint
+from dreamloom.base.listing import is_left_out
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import recipe
 from dreamloom.base.versions import RUN
@@ -84,7 +85,11 @@ def read_heldout(
     """
     if folder is None:
         return {}
-    kinds = [kind for kind in KINDS if (folder / kind).is_dir() and any((folder / kind).iterdir())]
+    kinds = [kind for kind in KINDS if (folder / kind).is_dir() and not _is_empty(folder / kind)]
     if not kinds:
         raise UserError(f"{folder} holds no held-out images; put images into {' or '.join(KINDS)} inside it.")
     return {kind: read_dataset(folder / kind, resolution, bucket_reso_steps, num_workers, upscale) for kind in kinds}
+
+
+def _is_empty(folder: Path) -> bool:
+    return all(is_left_out(path.name) for path in folder.iterdir())

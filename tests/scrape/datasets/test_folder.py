@@ -97,6 +97,17 @@ def test_captions_come_from_where_the_config_says(
     assert [rows[name]["text_kind"] for name in NAMES] == kinds
 
 
+def test_what_systems_leave_is_no_row_and_is_counted(mine: Path, tmp_path: Path) -> None:
+    for name in ("@eaDir/02.png/SYNOPHOTO_THUMB_XL.jpg", "$RECYCLE.BIN/S-1/$R1.png", "._02.png", "02-masklabel.png"):
+        draw(mine / name)
+    summary = ingest_folder(Collection(tmp_path / "work"), FolderConfig(path=mine), read_caption)
+    assert (summary.rows, summary.left_out) == (3, {"system": 3, "mask": 1})
+    assert ingest_folder(Collection(tmp_path / "work"), FolderConfig(path=mine), read_caption).left_out
+    draw(tmp_path / "only" / "@eaDir" / "x.png")
+    with pytest.raises(UserError, match="1 images are left out: 1 of the system"):
+        ingest_folder(Collection(tmp_path / "other"), FolderConfig(path=tmp_path / "only"), read_caption)
+
+
 def test_a_template_and_provenance_go_to_every_image(mine: Path, tmp_path: Path) -> None:
     rows = ingested(tmp_path, caption="a photo of a thing", licence="CC BY 4.0", author="me")
     assert {(r["text"], r["text_kind"], r["licence"], r["author"]) for r in rows.values()} == {

@@ -15,6 +15,7 @@ from s3fs import S3FileSystem
 
 from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.index.config import FilterConfig
+from dreamloom.scrape.index.files import find_index_files
 from dreamloom.scrape.index.filter import filter_laion, is_current
 
 
@@ -115,3 +116,12 @@ def test_an_index_in_s3_gives_what_the_same_files_give_here(tmp_path: Path, s3: 
     assert s3.asked
     s3.objects["laion/en/1.parquet"] = s3.objects["laion/en/2.parquet"]
     assert not is_current(far, config)
+
+
+@pytest.mark.parametrize("pattern", ["", "*.parquet", "**/*.parquet"])
+def test_what_systems_leave_is_no_index(tmp_path: Path, pattern: str) -> None:
+    pq.write_table(pa.table({"url": ["http://a/"]}), tmp_path / "0.parquet")
+    for leaving in ("._0.parquet", "@eaDir/0.parquet", "$RECYCLE.BIN/1.parquet"):
+        (tmp_path / leaving).parent.mkdir(exist_ok=True)
+        (tmp_path / leaving).write_bytes(b"no parquet")
+    assert [file.name for file in find_index_files([str(tmp_path / pattern)])] == [str(tmp_path / "0.parquet")]

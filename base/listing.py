@@ -1,0 +1,95 @@
+"""Lists folders of images without what only looks like the user's images, and counts what is left out.
+
+Left out are hidden files; what systems leave in folders (thumbnails, recycle bins, resource forks); the mask files of
+other trainers; and folders of dreamloom itself that lie among the images: runs with their samples, collections and
+workspaces. Training and ingest list folders by this module alone.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dreamloom.base.image_types import is_image_name
+from dreamloom.base.own_folders import own_folder_kind
+
+_SYSTEM = re.compile(
+    r"(?i:@eadir|[#@]recycle|#snapshot|@recently-snapshot|\.@__thumb|synophoto_thumb_.*|synofile_thumb_.*"  # NAS
+    r"|trashbox|~snapshot|\.snapshot|\.recycle"
+    r"|\$recycle\.bin|system volume information|found\.\d{3}|thumbs\.db|ehthumbs.*\.db|desktop\.ini"  # Windows
+    r"|__macosx|\._.*|\.ds_store|\.trashes|\.appledouble|network trash folder|temporary items"  # macOS
+    r"|lost\+found|\.trash|\.trash-.*|\.thumbnails|\.stversions)"  # Linux, and Syncthing
+    r"|RECYCLER|RECYCLED"  # older Windows: in capitals, as these are words
+)
+MASKS = re.compile(r".*-(masklabel|condlabel)\.png", re.IGNORECASE)
+"""Files beside an image from which OneTrainer reads a mask or a condition: x-masklabel.png."""
+
+_WORDS = {
+    "system": "of the system (thumbnails, recycle bins and the like)",
+    "mask": "masks (-masklabel.png)",
+    "run": "inside training runs",
+    "collection": "inside collections",
+    "workspace": "inside workspaces",
+}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a folder holds, by name, without what is left out."""
+
+    files: list["os.DirEntry[str]"]
+    """All that is no folder: files, but also pipes and broken links."""
+    folders: list["os.DirEntry[str]"]
+
+
+def list_folder(folder: Path, left_out: Counter[str]) -> Listed:
+    """Lists a folder, without the folders below it.
+
+    Args:
+        folder: the folder.
+        left_out: receives the number of images that are left out, by a word for the reason.
+
+    Raises:
+        OSError: the folder can't be read.
+    """
+    listed = Listed([], [])
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            is_folder = entry.is_dir()
+            if why := _why_left_out(entry, is_folder):
+                left_out[why] += count_images(Path(entry.path)) if is_folder else is_image_name(entry.name)
+            elif not entry.name.startswith("."):
+                (listed.folders if is_folder else listed.files).append(entry)
+    return listed
+
+
+def is_left_out(path: str) -> bool:
+    """Tells whether a file is left out for its path's names: hidden, of a system, or a mask.
+
+    Args:
+        path: relative, with slashes: a member of an archive, or a path below a folder that is searched.
+    """
+    names = path.split("/")
+    hidden = any(name.startswith(".") and name not in (".", "..") for name in names)
+    return hidden or any(map(_SYSTEM.fullmatch, names)) or MASKS.fullmatch(names[-1]) is not None
+
+
+def count_images(folder: Path) -> int:
+    """Counts the images in a folder and below, by their names; folders that can't be read hold none."""
+    return sum(is_image_name(name) for _, _, names in os.walk(folder) for name in names)
+
+
+def left_out_note(left_out: Mapping[str, int]) -> str | None:
+    """Returns what was left out, as a sentence; None: nothing was."""
+    counts = [f"{count:,} {_WORDS[why]}" for why, count in sorted(left_out.items()) if count]
+    return f"{sum(left_out.values()):,} images are left out: {', '.join(counts)}." if counts else None
+
+
+def _why_left_out(entry: "os.DirEntry[str]", is_folder: bool) -> str | None:
+    if _SYSTEM.fullmatch(entry.name):
+        return "system"
+    if not is_folder:
+        return "mask" if MASKS.fullmatch(entry.name) else None
+    return None if entry.name.startswith(".") else own_folder_kind(Path(entry.path))

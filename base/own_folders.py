@@ -1,0 +1,54 @@
+"""Recognizes dreamloom's own folders, which hold images that nobody wants to train on or take in by accident."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from dreamloom.base.errors import UserError
+
+OwnFolder = Literal["run", "collection", "workspace"]
+_MAX_CONFIG_BYTES = 2**20
+
+
+def own_folder_kind(folder: Path) -> OwnFolder | None:
+    """Tells what a folder of ours is; None: it is the user's, or a training folder."""
+    if _is_run(folder):
+        return "run"
+    if (folder / "images").is_dir() and any((folder / "records").glob("[!.]*.parquet")):
+        return "collection"
+    if (folder / "dataset").is_dir() and any(
+        (folder / name).exists() for name in ("dataset.parquet", "heldout", "collections")
+    ):
+        return "workspace"
+    return None
+
+
+def refuse_own_folder(folder: Path) -> None:
+    """Refuses a folder of ours where images are asked for.
+
+    Raises:
+        UserError: it is one; the sentence names the folder to take.
+    """
+    match own_folder_kind(folder):
+        case "workspace":
+            heldout = folder / "heldout"
+            evaluate = f" (and {heldout} for the held-out images)" if heldout.is_dir() else ""
+            raise UserError(f"{folder} is a whole workspace, one level too high; name {folder / 'dataset'}{evaluate}.")
+        case "run":
+            raise UserError(f"{folder} is a training run, and its images are samples; name the folder of images.")
+        case "collection":
+            raise UserError(
+                f"{folder} is a collection; make a training folder of it with balance, or name a folder of images."
+            )
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a config.json of ours lies in the folder; models have others."""
+    file = folder / "config.json"
+    try:
+        if not file.is_file() or file.stat().st_size > _MAX_CONFIG_BYTES:
+            return False
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and {"recipe", "folder", "config"} <= content.keys()
