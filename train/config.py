@@ -50,19 +50,15 @@ class TrainConfig(RunSettings, LossSettings, OptimizerSettings, DataSettings):
             defaults |= {"learning_rate": 1.0, "text_encoder_learning_rate": 1.0}
         elif given.get("lora_rank"):  # adapters start at zero, and learn at higher rates than weights
             defaults |= {"learning_rate": 1e-4, "text_encoder_learning_rate": 5e-5}
+        if kind is not None and kind.betas is not None:
+            defaults |= dict(zip(("beta1", "beta2"), kind.betas, strict=True))
         if given.get("debiased_estimation_loss") or given.get("zero_terminal_snr"):
             defaults["min_snr_gamma"] = None
         return {**defaults, **given}
 
     @model_validator(mode="after")
-    def _check_optimizer(self) -> "TrainConfig":
+    def _check_weight_dtype(self) -> "TrainConfig":
         kind = OPTIMIZERS[self.optimizer]
-        if kind.estimates_rate and self.text_encoder_learning_rate not in (0, self.learning_rate):
-            raise ValueError(f"{kind.name} has one rate: set text_encoder_learning_rate to learning_rate, or to 0")
-        if kind.average and (self.lr_scheduler != "constant" or self.ema_half_life_images is not None):
-            raise ValueError(
-                f"{kind.name} needs lr_scheduler constant and ema_half_life_images null: it averages by itself"
-            )
         if self.weight_dtype == "bf16":
             if self.precision != "bf16":
                 raise ValueError("weight_dtype bf16 needs precision bf16")

@@ -6,7 +6,7 @@ Weights in bfloat16 are too coarse for a small update. They are rounded stochast
 should on average (Zamirai et al. 2020, arXiv 2010.06192).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,46 +21,58 @@ CHUNK_ELEMENTS = 32 * 2**20
 """Weights that are in float32 at a time, if they are stored in bfloat16."""
 
 
-def lr_factor(config: TrainConfig, images_seen: int, total_images: int) -> float:
-    """Returns the factor of the learning rates in the step that begins after `images_seen` images."""
+def lr_factor(config: TrainConfig, part: str, images_seen: int, total_images: int) -> float:
+    """Returns the factor of a part's learning rate in the step that begins after `images_seen` images.
+
+    Args:
+        config: which schedule.
+        part: unet or text_encoder.
+        images_seen: images of the run before the step.
+        total_images: images of the whole run.
+    """
+    name = config.lr_scheduler if part == "unet" else config.text_encoder_lr_scheduler or config.lr_scheduler
+    scheduler = LR_SCHEDULERS[name]
     step_images = config.batch_size * config.gradient_accumulation_steps
     warmup = min(1.0, (images_seen + step_images) / config.lr_warmup_images) if config.lr_warmup_images else 1.0
-    return warmup * LR_SCHEDULERS[config.lr_scheduler](images_seen, total_images)
+    return warmup * scheduler(images_seen / total_images, config.lr_scheduler_num_cycles, config.lr_scheduler_power)
 
 
 class Optimizer:
     """Moves parameters along their gradients.
 
     Args:
-        groups: the parameters of each learning rate.
-        learning_rates: one per group.
-        config: which optimizer.
+        parts: the parameters of the unet and of the text_encoder, or of one of them.
+        config: which optimizer, with which rate and weight decay for each part.
 
     Raises:
         UserError: the optimizer is not installed.
     """
 
-    def __init__(
-        self, groups: Sequence[Sequence[nn.Parameter]], learning_rates: Sequence[float], config: TrainConfig
-    ) -> None:
+    def __init__(self, parts: Mapping[str, Sequence[nn.Parameter]], config: TrainConfig) -> None:
         self.config = config
-        self.learning_rates = learning_rates
-        self.parameters = [parameter for group in groups for parameter in group]
+        self.parts = list(parts)
+        self.parameters = [parameter for part in parts.values() for parameter in part]
         self.kind = OPTIMIZERS[config.optimizer]
         needs_copies = self.kind.takes_matrices or any(p.dtype != torch.float32 for p in self.parameters)
         self.copies = [nn.Parameter(torch.empty(0, device=p.device)) for p in self.parameters] if needs_copies else None
         optimized = iter(self.copies or self.parameters)
+        self.learning_rates = {"unet": config.learning_rate, "text_encoder": config.text_encoder_learning_rate}
+        own_decay = config.text_encoder_weight_decay
+        decays = {
+            "unet": config.weight_decay,
+            "text_encoder": config.weight_decay if own_decay is None else own_decay,
+        }
         param_groups = [
-            {"params": [next(optimized) for _ in group], "lr": rate}
-            for group, rate in zip(groups, learning_rates, strict=True)
+            {"params": [next(optimized) for _ in group], "lr": self.learning_rates[part], "weight_decay": decays[part]}
+            for part, group in parts.items()
         ]
-        self.inner = self.kind.make(param_groups, config.weight_decay)
+        self.inner = self.kind.make(param_groups, (config.beta1, config.beta2), config.epsilon)
 
     @torch.no_grad()
-    def step(self, factor: float, images_seen: int) -> None:
-        """Takes a step with the learning rates times `factor`, and clears the gradients."""
-        for group, rate in zip(self.inner.param_groups, self.learning_rates, strict=True):
-            group["lr"] = rate * factor
+    def step(self, images_seen: int, total_images: int) -> None:
+        """Takes the step that begins after `images_seen` of the run's images, and clears the gradients."""
+        for part, group in zip(self.parts, self.inner.param_groups, strict=True):
+            group["lr"] = self.learning_rates[part] * lr_factor(self.config, part, images_seen, total_images)
         if self.copies is None:
             self.inner.step()
             self.inner.zero_grad(set_to_none=True)

@@ -16,7 +16,7 @@ from dreamloom.train.diffusion import noise
 from dreamloom.train.diffusion.rng import stream_key
 from dreamloom.train.loop.distributed import SINGLE_PROCESS, DistributedGroup
 from dreamloom.train.loop.loss_window import LossWindow
-from dreamloom.train.loop.optimizers import Optimizer, lr_factor
+from dreamloom.train.loop.optimizers import Optimizer
 from dreamloom.train.model.device import autocast, choose_precision
 from dreamloom.train.model.model import Model
 from dreamloom.train.model.trainable import trainable_parameters
@@ -57,9 +57,7 @@ class Trainer:
             model.compiled_unet = torch.compile(model.unet, dynamic=False)
         self.parameters: list[Tensor] = [parameter for part in self.parts.values() for parameter in part.values()]
         self.average = [p.detach().float().clone() for p in self.parameters] if config.ema_half_life_images else None
-        learning_rates = {"unet": config.learning_rate, "text_encoder": config.text_encoder_learning_rate}
-        groups = [list(part.values()) for part in self.parts.values()]
-        self.optimizer = Optimizer(groups, [learning_rates[part] for part in self.parts], config)
+        self.optimizer = Optimizer({name: list(part.values()) for name, part in self.parts.items()}, config)
         self.window = LossWindow()
         self.noise_process = NoiseProcess(config, model.prediction_type, model.alphas_cumprod)
         self.objectives = make_objectives(config, model)
@@ -78,7 +76,6 @@ class Trainer:
 
     def step(self, batches: Sequence[LoadedBatch]) -> None:
         """Takes an optimizer step on some batches, of which each image counts the same."""
-        factor = lr_factor(self.config, self.images_seen, self.total_images)
         images = min(self.step_size, self.total_images - self.images_seen)
         losses = []
         for batch in batches:
@@ -87,7 +84,7 @@ class Trainer:
                 torch.autograd.backward(loss)
             losses.append(loss.detach())
         gradient = nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
-        self.optimizer.step(factor, self.images_seen)
+        self.optimizer.step(self.images_seen, self.total_images)
         self._update_average(images)
         self.images_seen += images
         loss = self.distributed.mean(torch.stack(losses).sum()) * (self.step_size / images)

@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from dreamloom.train.optimizers.adafactor import ADAFACTOR
 from dreamloom.train.optimizers.adamw import ADAMW
 from dreamloom.train.optimizers.adamw8bit import ADAMW8BIT
+from dreamloom.train.optimizers.dadapt_adam import DADAPT_ADAM
 from dreamloom.train.optimizers.kind import OptimizerKind
+from dreamloom.train.optimizers.lion import LION
+from dreamloom.train.optimizers.lion8bit import LION8BIT
 from dreamloom.train.optimizers.prodigy import PRODIGY
 from dreamloom.train.optimizers.schedule_free import SCHEDULE_FREE
 
@@ -16,7 +19,10 @@ _KINDS = (
     ADAMW,
     ADAMW8BIT,
     ADAFACTOR,
+    LION,
+    LION8BIT,
     PRODIGY,
+    DADAPT_ADAM,
     SCHEDULE_FREE,
 )
 

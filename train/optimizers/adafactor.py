@@ -2,13 +2,21 @@
 
 from typing import Any
 
-from dreamloom.train.optimizers.kind import OptimizerKind, ParamGroups
+from dreamloom.train.optimizers.kind import Betas, OptimizerKind, ParamGroups
 
 
-def _make(groups: ParamGroups, weight_decay: float) -> Any:
+def _make(groups: ParamGroups, betas: Betas, epsilon: float) -> Any:
     from transformers.optimization import Adafactor
 
-    return Adafactor(groups, weight_decay=weight_decay, scale_parameter=False, relative_step=False)
+    return Adafactor(groups, scale_parameter=False, relative_step=False)
 
 
-ADAFACTOR = OptimizerKind("adafactor", _make, state_bytes=0.1, help="saves more memory", takes_matrices=True)
+ADAFACTOR = OptimizerKind(
+    "adafactor",
+    _make,
+    state_bytes=0.1,
+    betas=None,
+    has_epsilon=False,
+    help="saves more memory",
+    takes_matrices=True,
+)

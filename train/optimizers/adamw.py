@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from dreamloom.train.optimizers.kind import BETAS, OptimizerKind, ParamGroups
+from dreamloom.train.optimizers.kind import Betas, OptimizerKind, ParamGroups
 
 
-def _make(groups: ParamGroups, weight_decay: float) -> Any:
+def _make(groups: ParamGroups, betas: Betas, epsilon: float) -> Any:
     import torch
 
-    return torch.optim.AdamW(groups, betas=BETAS, weight_decay=weight_decay, fused=True)
+    return torch.optim.AdamW(groups, betas=betas, eps=epsilon, fused=True)
 
 
 ADAMW = OptimizerKind("adamw", _make, state_bytes=8.0)

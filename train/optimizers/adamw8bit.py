@@ -3,17 +3,17 @@
 from typing import Any
 
 from dreamloom.base.errors import UserError
-from dreamloom.train.optimizers.kind import BETAS, OptimizerKind, ParamGroups
+from dreamloom.train.optimizers.kind import Betas, OptimizerKind, ParamGroups
 
 
-def _make(groups: ParamGroups, weight_decay: float) -> Any:
+def _make(groups: ParamGroups, betas: Betas, epsilon: float) -> Any:
     try:
         import bitsandbytes
     except ImportError:
         raise UserError(
             "optimizer adamw8bit needs bitsandbytes; install dreamloom[bitsandbytes], or choose adafactor."
         ) from None
-    return bitsandbytes.optim.AdamW8bit(groups, betas=BETAS, weight_decay=weight_decay)
+    return bitsandbytes.optim.AdamW8bit(groups, betas=betas, eps=epsilon)
 
 
 ADAMW8BIT = OptimizerKind(

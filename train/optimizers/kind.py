@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-BETAS = (0.9, 0.999)
-
 ParamGroups = list[dict[str, Any]]
-"""Groups of parameters, each with its learning rate, as torch's optimizers take them."""
+"""Groups of parameters, each with its learning rate and weight decay, as torch's optimizers take them."""
+Betas = tuple[float, float]
+"""Decay rates of an optimizer's averages of the gradient, and of its square."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,14 @@ class OptimizerKind:
 
     name: str
     """How project.yaml and the command line spell it."""
-    make: Callable[[ParamGroups, float], Any]
-    """Makes the optimizer of parameter groups, with a weight decay; imports its library."""
+    make: Callable[[ParamGroups, Betas, float], Any]
+    """Makes the optimizer of parameter groups, with betas and an epsilon; imports its library."""
     state_bytes: float
     """Bytes of its state per trained parameter, for estimates of memory."""
+    betas: Betas | None = (0.9, 0.999)
+    """Its betas, where the config sets none; None: it has none."""
+    has_epsilon: bool = True
+    """Whether it has an epsilon that can be set."""
     help: str = ""
     """What it is good for, after its name: "saves memory"."""
     takes_matrices: bool = False

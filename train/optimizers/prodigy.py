@@ -4,15 +4,15 @@ import contextlib
 import io
 from typing import Any
 
-from dreamloom.train.optimizers.kind import BETAS, OptimizerKind, ParamGroups
+from dreamloom.train.optimizers.kind import Betas, OptimizerKind, ParamGroups
 
 
-def _make(groups: ParamGroups, weight_decay: float) -> Any:
+def _make(groups: ParamGroups, betas: Betas, epsilon: float) -> Any:
     from prodigyopt import Prodigy
 
     with contextlib.redirect_stdout(io.StringIO()):  # it prints that it decouples weight decay
         # its authors advise both switches for diffusion models
-        return Prodigy(groups, betas=BETAS, weight_decay=weight_decay, use_bias_correction=True, safeguard_warmup=True)
+        return Prodigy(groups, betas=betas, eps=epsilon, use_bias_correction=True, safeguard_warmup=True)
 
 
 PRODIGY = OptimizerKind(

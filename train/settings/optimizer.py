@@ -1,8 +1,8 @@
 """Settings of the optimizer and of the learning rates."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dreamloom.base.stage import Group, StageConfig
 from dreamloom.train.optimizers import OPTIMIZERS, describe_optimizers
@@ -27,6 +27,22 @@ class OptimizerSettings(StageConfig):
     weight_decay: Annotated[float, _OPTIMIZER] = Field(
         0.01, ge=0, le=1, description="Decoupled weight decay; it is multiplied by the learning rate."
     )
+    text_encoder_weight_decay: Annotated[float | None, _OPTIMIZER] = Field(
+        None, ge=0, le=1, description="Weight decay of the text encoder; null: as weight_decay."
+    )
+    beta1: Annotated[float, _OPTIMIZER] = Field(
+        0.9, ge=0, lt=1, description="Decay rate of the optimizer's average of the gradient, per step."
+    )
+    beta2: Annotated[float, _OPTIMIZER] = Field(
+        0.999,
+        ge=0,
+        lt=1,
+        description="Decay rate of its average of the squared gradient, per step; if not set, 0.99 with Lion, "
+        "whose momentum it is.",
+    )
+    epsilon: Annotated[float, _OPTIMIZER] = Field(
+        1e-8, gt=0, le=1, description="Added to the root of the average squared gradient before dividing by it."
+    )
     max_grad_norm: Annotated[float, _OPTIMIZER] = Field(
         1.0, gt=0, description="Clip the gradient to this norm over all parameters."
     )
@@ -35,18 +51,49 @@ class OptimizerSettings(StageConfig):
     )
 
     learning_rate: Annotated[float, _LEARNING_RATE] = Field(
-        2e-6, gt=0, le=10, description="Learning rate of the UNet; if not set, 1e-4 with lora_rank and 1 with prodigy."
+        2e-6,
+        gt=0,
+        le=10,
+        description="Learning rate of the UNet; if not set, 1e-4 with lora_rank, and 1 with an optimizer that "
+        "estimates its rate.",
     )
     text_encoder_learning_rate: Annotated[float, _LEARNING_RATE] = Field(
         5e-7,
         ge=0,
         le=10,
-        description="Learning rate of the text encoder; 0: do not train it; if not set, 5e-5 with lora_rank and 1 with "
-        "prodigy.",
+        description="Learning rate of the text encoder; 0: do not train it; if not set, 5e-5 with lora_rank, and 1 "
+        "with an optimizer that estimates its rate.",
     )
     lr_scheduler: Annotated[LRSchedulerName, _LEARNING_RATE] = Field(
-        "constant", description="Course of the learning rates after the warm-up."
+        "constant", description="Course of the learning rates over the run; all but constant fall to 0."
+    )
+    text_encoder_lr_scheduler: Annotated[LRSchedulerName | None, _LEARNING_RATE] = Field(
+        None, description="Course of the text encoder's learning rate; null: as lr_scheduler."
+    )
+    lr_scheduler_num_cycles: Annotated[int, _LEARNING_RATE] = Field(
+        1, ge=1, le=10_000, description="How often cosine_with_restarts begins anew at the full rate."
+    )
+    lr_scheduler_power: Annotated[float, _LEARNING_RATE] = Field(
+        1.0, gt=0, le=100, description="Exponent of polynomial; 1: linear."
     )
     lr_warmup_images: Annotated[int, _LEARNING_RATE] = Field(
-        0, ge=0, description="Number of images over which the learning rates rise from 0."
+        0, ge=0, description="Number of images over which the learning rates rise from 0; a schedule goes on meanwhile."
     )
+
+    @model_validator(mode="after")
+    def _check_optimizer(self) -> Self:
+        kind = OPTIMIZERS[self.optimizer]
+        if kind.estimates_rate and self.text_encoder_learning_rate not in (0, self.learning_rate):
+            raise ValueError(f"{kind.name} has one rate: set text_encoder_learning_rate to learning_rate, or to 0")
+        if kind.estimates_rate and self.text_encoder_lr_scheduler not in (None, self.lr_scheduler):
+            raise ValueError(f"{kind.name} has one rate: set text_encoder_lr_scheduler to null")
+        schedules = {self.lr_scheduler, self.text_encoder_lr_scheduler} - {None, "constant"}
+        if kind.average and (schedules or self.ema_half_life_images is not None):
+            raise ValueError(
+                f"{kind.name} needs lr_scheduler constant and ema_half_life_images null: it averages by itself"
+            )
+        for names, has in ((("beta1", "beta2"), kind.betas is not None), (("epsilon",), kind.has_epsilon)):
+            changed = [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
+            if changed and not has:
+                raise ValueError(f"{kind.name} has no {changed[0]}: leave it out")
+        return self

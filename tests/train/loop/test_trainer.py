@@ -114,8 +114,8 @@ def test_each_part_has_its_own_rate(make_trainer: MakeTrainer) -> None:
 
 def test_rates_are_functions_of_the_images_seen(config: Config) -> None:
     constant, cosine = config(lr_warmup_images=10), config(lr_scheduler="cosine")
-    assert [lr_factor(constant, seen, 100) for seen in (0, 4, 8, 50)] == pytest.approx([0.2, 0.6, 1, 1])
-    assert [lr_factor(cosine, seen, 100) for seen in (0, 50, 100)] == pytest.approx([1, 0.5, 0])
+    assert [lr_factor(constant, "unet", seen, 100) for seen in (0, 4, 8, 50)] == pytest.approx([0.2, 0.6, 1, 1])
+    assert [lr_factor(cosine, "text_encoder", seen, 100) for seen in (0, 50, 100)] == pytest.approx([1, 0.5, 0])
 
 
 def test_the_average_has_the_stated_half_life(make_trainer: MakeTrainer) -> None:
