@@ -83,8 +83,9 @@ class Format:
 
 TABLES = Format("collection", "1.0")
 """The parquet files of collections, and the manifest of a training folder."""
-RUN = Format("run", "1.0")
-"""config.json, summary.json and evaluation.json of a training run, and the evaluation beside a report."""
+RUN = Format("run", "1.1")
+"""config.json, summary.json and evaluation.json of a training run, the evaluation beside a report, and concepts.json of
+held-out images. 1.1 added what each concept and source lost."""
 EXPORT = Format("export", "1.0")
 """dreamloom.json of an exported model."""
 PROJECT = Format("project", "1.0")

@@ -18,8 +18,8 @@ from dreamloom.curate.sheet import contact_sheet
 from dreamloom.flows.contents import images_of_collection
 from dreamloom.flows.run_folders import run_charts
 from dreamloom.flows.tables import balance_rows, funnel, funnel_rows
-from dreamloom.flows.terminal import percent
 from dreamloom.scrape.collection import Collection
+from dreamloom.train.evaluate.measure import Evaluation, GroupMeasure
 from dreamloom.train.evaluate.results import read_evaluation
 from dreamloom.train.run.folder import read_summary
 
@@ -27,7 +27,8 @@ Rows = Sequence[Mapping[str, Any]]
 
 _SCORES = {"aesthetic": "aesthetic score", "similarity": "similarity of image and text"}
 """Column of the manifest → the title of its chart."""
-_MEASURES = ("learned", "forgotten")
+_WHAT = {"training": "learned", "ground_truth": "forgotten, rehearsed", "witness": "forgotten, not rehearsed"}
+"""Kind of held-out images → what they measure."""
 _USED, _LEFT_OUT = "#2a7f62", "#c9c9c4"
 _BINS = 30
 
@@ -51,12 +52,14 @@ def write_report(name: str, workspace: Path, run: Path, evaluation: Path | None)
         name: the project's name.
         workspace: the project's workspace.
         run: the folder of the training run.
-        evaluation: the file of the evaluate stage; None: the last evaluation of the training run is shown.
+        evaluation: the file of the evaluate stage; None: the best evaluation of the training run is shown.
     """
     folder, manifest = report_path(workspace).parent, read_manifest(manifest_path(workspace))
+    measured = read_evaluation(run if evaluation is None else evaluation)
     sources = manifest["source"].unique().to_pylist()
     sections = {
-        "What was learned and forgotten": [_measures_table(run, evaluation), *_figures(run_charts(run), folder)],
+        "What was learned and forgotten": [*_measures(measured), *_figures(run_charts(run), folder)],
+        "By source and concept": [html.table(_groups(measured))],
         "What is trained on": [html.table(balance_rows(workspace))],
         "What was shown": [html.table(_shown(run))],
         "Where the images went": [html.table(funnel_rows(funnel(workspace, sources)))],
@@ -73,20 +76,42 @@ def write_report(name: str, workspace: Path, run: Path, evaluation: Path | None)
 # Sections
 
 
-def _measures_table(run: Path, evaluation: Path | None) -> str:
-    """A row for each measure, of the evaluation or else of the end of training; empty where nothing is held out."""
-    if evaluation is not None:
-        measures = {name: getattr(read_evaluation(evaluation), name) for name in _MEASURES}
-        changes = {name: (measure.change, measure.error) for name, measure in measures.items() if measure}
-    else:
-        summary = read_summary(run)
-        changes = {name: (getattr(summary, name, None), getattr(summary, f"{name}_error", None)) for name in _MEASURES}
+def _measures(measured: Evaluation | None) -> list[str]:
+    """What was forgotten worst, and then the means, of which a concept may be far off."""
+    if measured is None:
+        return []
     rows = [
-        {"measure": name, "of the base model's loss": percent(change, error)}
-        for name, (change, error) in changes.items()
-        if change is not None
+        {"measure": name, "of the base model's loss": str(measure), "images": measure.images}
+        for name, measure in measured.measures().items()
     ]
-    return html.table(rows)
+    first = (
+        f"<p><strong>{html.text(measured.verdict[:1].upper() + measured.verdict[1:])}.</strong></p>"
+        if measured.verdict
+        else ""
+    )
+    unknown = "<p>What is not rehearsed is not measured: no source is a witness.</p>"
+    return [first, html.table(rows), "" if measured.forgotten_unrehearsed else unknown]
+
+
+def _groups(measured: Evaluation | None) -> Rows:
+    """Returns a row for each source and concept that was measured: what was forgotten first, the worst first."""
+
+    def place(group: GroupMeasure) -> tuple[bool, bool, float]:
+        return group.kind == "training", not group.sure, -group.shrunk
+
+    return [
+        {
+            "what": _WHAT[group.kind],
+            "": group.grouping,
+            "name": group.name,
+            "change": f"{100 * group.change:.1f} %",
+            "interval": f"{100 * group.low:.1f} to {100 * group.high:.1f} %",
+            "shrunk": f"{100 * group.shrunk:.1f} %",
+            "sure": "yes" if group.sure else "",
+            "images": group.images,
+        }
+        for group in sorted(measured.groups if measured else (), key=place)
+    ]
 
 
 def _shown(run: Path) -> Rows:

@@ -15,7 +15,7 @@ from dreamloom.train.config import DreamBoothConfig, TrainConfig
 from dreamloom.train.dreambooth import dreambooth
 from dreamloom.train.evaluate.config import EvaluateConfig
 from dreamloom.train.evaluate.evaluate import VERSION, evaluate
-from dreamloom.train.evaluate.measure import Evaluation
+from dreamloom.train.evaluate.measure import MEASURES, Evaluation
 from dreamloom.train.evaluate.results import read_evaluation, stored_recipe, write_evaluation
 from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.export import export, is_current
@@ -160,8 +160,8 @@ def _train(folder: Path, run: Path, config: TrainConfig, heldout: Path | None, p
     if not summary.finished:
         line = f"stopped and saved after {summary.images_seen:,} of {summary.total_images:,} images; run again to go on"
     else:
-        line = f"{summary.steps:,} steps, {summary.images_seen:,} images seen{_measures(summary)}; "
-        line += str(run) if is_new else "there already"
+        line = f"{summary.steps:,} steps, {summary.images_seen:,} images seen; {run if is_new else 'there already'}"
+        line += indented("; ".join(filter(None, [summary.verdict, _measures(summary)])))
     left_out = (
         f"{summary.problems:,} images were left out; {run / 'problems.json'} says why" if summary.problems else ""
     )
@@ -169,18 +169,14 @@ def _train(folder: Path, run: Path, config: TrainConfig, heldout: Path | None, p
 
 
 def _measures(summary: TrainSummary) -> str:
-    text = ""
-    if summary.learned is not None:
-        text += f", learned {percent(summary.learned, summary.learned_error)}"
-    if summary.forgotten is not None:
-        text += f", forgotten {percent(summary.forgotten, summary.forgotten_error)}"
-    return text
+    return ", ".join(
+        f"{label} {percent(change, getattr(summary, f'{name}_error'))}"
+        for name, label in MEASURES.items()
+        if (change := getattr(summary, name)) is not None
+    )
 
 
 def _evaluation_line(evaluation: Evaluation, where: str) -> str:
-    measures = [
-        f"{name} {measure} ({measure.images} images)"
-        for name, measure in (("learned", evaluation.learned), ("forgotten", evaluation.forgotten))
-        if measure
-    ]
-    return f"{'evaluate':<21}{', '.join(measures) or 'nothing held out'}; {where}"
+    measures = [f"{name} {measure} ({measure.images} images)" for name, measure in evaluation.measures().items()]
+    line = f"{evaluation.verdict or 'nothing held out to measure what was forgotten'}; {where}"
+    return f"{'evaluate':<21}{line}{indented(', '.join(measures))}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from dreamloom.base.buckets import Size, find_bucket
 from dreamloom.base.errors import UserError
 from dreamloom.base.file_index import content_hashes
+from dreamloom.base.held_out import HeldOutImages
 from dreamloom.base.pixels import MAX_PIXELS, ImageError, ImageHeader, read_header
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.threads import map_ordered
@@ -63,6 +64,8 @@ class Dataset:
     problems: tuple[Problem, ...]
     notes: tuple[str, ...] = ()
     """What is odd and stops nothing, in sentences."""
+    held_out: HeldOutImages | None = None
+    """Of held-out images: what balance knows of them, by kind and name; no part of the digest."""
 
     def without(self, problems: Sequence[Problem]) -> "Dataset":
         """Leaves out the images that turned out to be broken when they were decoded.

@@ -5,23 +5,26 @@ weights alone. dreamloom.train.evaluate.measure says how learned and forgotten f
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.fingerprint import fingerprint
+from dreamloom.base.held_out import read_held_out
 from dreamloom.base.listing import is_left_out
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import recipe
 from dreamloom.base.versions import RUN
 from dreamloom.train.data.dataset import Dataset, read_dataset
+from dreamloom.train.evaluate.concepts import describe
 from dreamloom.train.evaluate.config import EvaluateConfig
-from dreamloom.train.evaluate.measure import Evaluation, measure_all
+from dreamloom.train.evaluate.measure import SIGNS, Evaluation, compare_losses
 from dreamloom.train.model.check import check_base_model
 from dreamloom.train.run.find import TrainedModel, find_trained_model
 
 VERSION = 2
 """Raised when the same config, images and models would give other losses."""
-KINDS = ("training", "ground_truth")
+KINDS = tuple(SIGNS)
 """Subfolders of a folder of held-out images."""
 
 
@@ -33,7 +36,8 @@ def evaluate(
     Args:
         model: a run (its best checkpoint is measured), a checkpoint of a run, a diffusers folder, a file or a hub ID.
         base: the diffusers folder, file or hub ID of the model it comes from.
-        heldout: a folder with training/ and ground_truth/, or one of them: training folders of held-out images.
+        heldout: a folder with training/, ground_truth/ and witness/, or some of them: training folders of held-out
+            images. concepts.json in it says what they show (dreamloom.base.held_out); without it, their captions do.
         config: how the losses are computed.
         progress: called with the images done.
 
@@ -72,7 +76,7 @@ def find_stored_evaluation(
     now = stored["now"].get(trained.checkpoint.name)
     if now is None:
         return None
-    return Evaluation(*measure_all(stored["base"], now), stored["base"], now, tuple(stored["problems"]))
+    return compare_losses(stored["base"], now, describe(datasets), stored["problems"])
 
 
 def read_heldout(
@@ -81,14 +85,18 @@ def read_heldout(
     """Reads the held-out images, as kind → dataset; kinds without images are left out.
 
     Raises:
-        UserError: the folder is missing, or holds neither kind.
+        UserError: the folder is missing, or holds no kind.
     """
     if folder is None:
         return {}
     kinds = [kind for kind in KINDS if (folder / kind).is_dir() and not _is_empty(folder / kind)]
     if not kinds:
         raise UserError(f"{folder} holds no held-out images; put images into {' or '.join(KINDS)} inside it.")
-    return {kind: read_dataset(folder / kind, resolution, bucket_reso_steps, num_workers, upscale) for kind in kinds}
+    known = read_held_out(folder)
+    datasets = {
+        kind: read_dataset(folder / kind, resolution, bucket_reso_steps, num_workers, upscale) for kind in kinds
+    }
+    return {kind: replace(dataset, held_out=known) for kind, dataset in datasets.items()}
 
 
 def _is_empty(folder: Path) -> bool:

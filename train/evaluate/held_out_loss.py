@@ -15,8 +15,9 @@ from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.data.loader import loss_masks
 from dreamloom.train.diffusion import formulas, noise
 from dreamloom.train.diffusion.rng import stream_key, uniform
+from dreamloom.train.evaluate.concepts import describe
 from dreamloom.train.evaluate.config import EvaluateConfig
-from dreamloom.train.evaluate.measure import Evaluation, Losses, measure_all
+from dreamloom.train.evaluate.measure import Evaluation, Losses, compare_losses
 from dreamloom.train.model.device import autocast, choose_device, choose_precision
 from dreamloom.train.model.model import Model
 from dreamloom.train.run.find import TrainedModel
@@ -43,7 +44,7 @@ def compare_models(
             "can't be compared; name the base model that was trained."
         )
     losses = compute_losses(model, datasets, latent_cache, config, progress)
-    return Evaluation(*measure_all(base_losses, losses), base_losses, losses, tuple(problem_lines(datasets)))
+    return compare_losses(base_losses, losses, describe(datasets), problem_lines(datasets))
 
 
 def drop_undecodable(

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.held_out import from_json
 from dreamloom.base.versions import RUN, known_fields, rename_keys
-from dreamloom.train.evaluate.measure import Evaluation, Measure, measure_all
+from dreamloom.train.evaluate.measure import MEASURES, Evaluation, GroupMeasure, Measure, compare_losses
 from dreamloom.train.run import migrations
 from dreamloom.train.run.folder import best_point
 
@@ -57,12 +58,14 @@ def _of_run(stored: Mapping[str, Any]) -> Evaluation | None:
     if best is None:
         return None
     now = stored["now"][str(best)]
-    return Evaluation(*measure_all(stored["base"], now), stored["base"], now, tuple(stored["problems"]))
+    return compare_losses(stored["base"], now, from_json(stored.get("images", {})), stored["problems"])
 
 
 def _of_file(stored: Mapping[str, Any]) -> Evaluation:
-    measures = {name: _measure(stored[name]) for name in ("learned", "forgotten")}
-    return Evaluation(**{**known_fields(Evaluation, stored), **measures, "problems": tuple(stored["problems"])})
+    measures = {name: _measure(stored.get(name)) for name in MEASURES}  # version 1.1 added one
+    groups = tuple(GroupMeasure(**known_fields(GroupMeasure, group)) for group in stored.get("groups", ()))
+    sequences = {"problems": tuple(stored["problems"]), "groups": groups}
+    return Evaluation(**{**known_fields(Evaluation, stored), **measures, **sequences})
 
 
 def _measure(stored: Mapping[str, Any] | None) -> Measure | None:

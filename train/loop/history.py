@@ -1,22 +1,26 @@
 """Keeps what a run learned and forgot over its course, in evaluation.json and as a chart."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit
+from dreamloom.base.held_out import to_json
 from dreamloom.base.progress import Progress
 from dreamloom.base.versions import RUN
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.data.latent_cache import LatentCache
+from dreamloom.train.evaluate.concepts import describe
 from dreamloom.train.evaluate.config import as_trained
 from dreamloom.train.evaluate.held_out_loss import compute_losses, problem_lines
-from dreamloom.train.evaluate.measure import Losses, Measure, measure_all
+from dreamloom.train.evaluate.measure import MEASURES, Evaluation, Losses, compare_losses
 from dreamloom.train.model.model import Model
 from dreamloom.train.run.folder import best_point
+
+_COLORS = ("#2a7f62", "#b3423a", "#7b4b94")
+"""Of the chart's lines, one for each measure."""
 
 
 class EvaluationHistory:
@@ -69,13 +73,14 @@ class EvaluationHistory:
         """
         losses = compute_losses(model, self.datasets, self.latent_cache, self.config, progress)
         self.base = self.base or losses
-        learned, forgotten = measure_all(self.base, losses)
-        self.points.append({"images_seen": images_seen, "learned": _as_dict(learned), "forgotten": _as_dict(forgotten)})
+        images = describe(self.datasets)
+        evaluation = compare_losses(self.base, losses, images, problem_lines(self.datasets))
+        self.points.append({"images_seen": images_seen, **_point(evaluation)})
         kept = {images_seen, best_point(self.points)}
         self.now = {seen: now for seen, now in {**self.now, str(images_seen): losses}.items() if int(seen) in kept}
-        evaluation = {"points": self.points, "base": self.base, "now": self.now}
-        evaluation |= {"problems": problem_lines(self.datasets), "recipe": self.recipe}
-        RUN.write_json(self.run / "evaluation.json", evaluation)
+        stored = {"points": self.points, "base": self.base, "now": self.now, "images": to_json(images)}
+        stored |= {"problems": evaluation.problems, "recipe": self.recipe}
+        RUN.write_json(self.run / "evaluation.json", stored)
         draw_chart(self.points, self.run / "learned_forgotten.png")
 
     def is_best(self, images_seen: int) -> bool:
@@ -83,27 +88,32 @@ class EvaluationHistory:
         return bool(self.points) and best_point(self.points) == images_seen
 
     def latest(self, name: str) -> tuple[float | None, float | None]:
-        """Returns the newest `learned` or `forgotten` and its standard error."""
-        measure = self.points[-1][name] if self.points else None
+        """Returns the newest of a measure (MEASURES) and its standard error."""
+        measure = self.points[-1].get(name) if self.points else None  # an older release did not measure all
         return (measure["change"], measure["error"]) if measure else (None, None)
+
+    @property
+    def verdict(self) -> str:
+        """The newest evaluation's; see `dreamloom.train.evaluate.measure.Evaluation`."""
+        return str(self.points[-1].get("verdict", "")) if self.points else ""
 
 
 def draw_chart(points: list[dict[str, Any]], path: Path) -> None:
-    """Writes a PNG of learned and forgotten over the images seen, with bands of one standard error."""
+    """Writes a PNG of what was learned and forgotten over the images seen, with bands of one standard error."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     axes = figure.subplots()
     axes.axhline(0, color="0.8", linewidth=1)
-    for name, color in (("learned", "#2a7f62"), ("forgotten", "#b3423a")):
-        measured = [(point["images_seen"], point[name]) for point in points if point[name]]
+    for (name, label), color in zip(MEASURES.items(), _COLORS, strict=True):
+        measured = [(point["images_seen"], point[name]) for point in points if point.get(name)]
         if not measured:
             continue
         images_seen = [seen for seen, _ in measured]
         changes = [measure["change"] for _, measure in measured]
         errors = [measure["error"] or 0.0 for _, measure in measured]
-        axes.plot(images_seen, changes, marker="o", markersize=3, color=color, label=name)
+        axes.plot(images_seen, changes, marker="o", markersize=3, color=color, label=label)
         low, high = ([c + sign * e for c, e in zip(changes, errors, strict=True)] for sign in (-1, 1))
         axes.fill_between(images_seen, low, high, color=color, alpha=0.15, linewidth=0)
     axes.set_xlabel("images seen")
@@ -114,5 +124,7 @@ def draw_chart(points: list[dict[str, Any]], path: Path) -> None:
         FigureCanvasAgg(figure).print_png(temporary)
 
 
-def _as_dict(measure: Measure | None) -> dict[str, Any] | None:
-    return asdict(measure) if measure else None
+def _point(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns what a point of evaluation.json says beside the images seen."""
+    values = evaluation.to_dict()
+    return {name: values[name] for name in (*MEASURES, "groups", "verdict")}

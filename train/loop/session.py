@@ -22,6 +22,7 @@ from dreamloom.train.data.text_cache import TextCache
 from dreamloom.train.evaluate.config import as_trained
 from dreamloom.train.evaluate.evaluate import evaluation_recipe
 from dreamloom.train.evaluate.held_out_loss import drop_undecodable
+from dreamloom.train.evaluate.measure import MEASURES
 from dreamloom.train.evaluate.sample import choose_prompts, draw_grid, draw_samples
 from dreamloom.train.loop.distributed import DistributedGroup
 from dreamloom.train.loop.history import EvaluationHistory
@@ -135,11 +136,12 @@ class Session:
         if self.distributed.is_main and not self.history.is_evaluated(images_seen):
             with self.trainer.averaged_weights():
                 self.history.evaluate(self.model, images_seen, self.progress)
-            for name in ("learned", "forgotten"):
+            for name, label in MEASURES.items():
                 change = self.history.latest(name)[0]
                 self.log.log_evaluation(self.trainer.num_steps, name, change)
                 text = "not measured" if change is None else f"{change:.2%}"
-                _log.info("after %d images: %s %s", images_seen, name, text)
+                _log.info("after %d images: %s %s", images_seen, label, text)
+            _log.info("after %d images: %s", images_seen, self.history.verdict)
 
     def draw_samples(self) -> None:
         """Draws samples, unless there are some of this point."""
@@ -166,8 +168,7 @@ class Session:
 
     def summary(self, finished: bool) -> TrainSummary:
         """Summarizes the run so far."""
-        learned, learned_error = self.history.latest("learned")
-        forgotten, forgotten_error = self.history.latest("forgotten")
+        measures = {name: self.history.latest(name) for name in MEASURES}
         checkpoints = list_checkpoints(self.run)
         return TrainSummary(
             finished=finished,
@@ -178,10 +179,9 @@ class Session:
             steps=self.trainer.num_steps,
             asked=self.asked,
             shown=self.shown,
-            learned=learned,
-            learned_error=learned_error,
-            forgotten=forgotten,
-            forgotten_error=forgotten_error,
+            **{name: change for name, (change, _) in measures.items()},
+            **{f"{name}_error": error for name, (_, error) in measures.items()},
+            verdict=self.history.verdict,
             checkpoint=str(checkpoints[-1]) if checkpoints else None,
             images_per_second=self.log.images_per_second,
             data_wait=self.log.data_wait,

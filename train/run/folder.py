@@ -56,6 +56,12 @@ class TrainSummary:
     """loss/base loss − 1 on held-out ground truth."""
     forgotten_error: float | None = None
     """Its standard error."""
+    forgotten_unrehearsed: float | None = None
+    """The same on witnesses, of which nothing is trained on."""
+    forgotten_unrehearsed_error: float | None = None
+    """Its standard error."""
+    verdict: str = ""
+    """What was forgotten worst, in a sentence; empty if nothing measures it."""
     asked: dict[str, float] = field(default_factory=dict)
     """Share of the images shown that was asked for, by folder."""
     shown: dict[str, int] = field(default_factory=dict)
