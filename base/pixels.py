@@ -8,6 +8,7 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -72,6 +73,8 @@ class ImageHeader:
     plain: bool
     """Whether every program shows the bytes as `decode` does: an upright, opaque JPEG, PNG or WebP of one frame, with
     8 bits per channel, RGB or gray, in sRGB."""
+    transparent: bool
+    """Whether it has an alpha channel, or a transparent color."""
 
 
 def read_header(source: bytes | Path) -> ImageHeader:
@@ -87,7 +90,8 @@ def read_header(source: bytes | Path) -> ImageHeader:
         except _BROKEN as error:
             raise ImageError("truncated", _line(error)) from error
         plain = orientation == 1 and not animated and _is_plain(image)
-        return ImageHeader(image.format or "", width, height, orientation, animated, plain)
+        transparent = image.has_transparency_data
+        return ImageHeader(image.format or "", width, height, orientation, animated, plain, transparent)
 
 
 def decode(
@@ -111,24 +115,16 @@ def decode(
     Raises:
         ImageError: the image can't be decoded, or is rejected; see Reason.
     """
-    scans = inspect_jpeg(source)[1] if isinstance(source, bytes) else 1
-    with _open(source) as image:
-        _check_pixels(image, scans, max_pixels)
-        try:
-            if animated == "reject" and _animated(image):
-                raise ImageError("animated", "more than one frame")
-            orientation = 1 if _turns_itself(image) else _orientation(image)
-            if at_least is not None and image.format in ("JPEG", "MPO") and min(image.size) > at_least:
-                scale = min(image.size) / at_least
-                image.draft(None, (int(image.width / scale), int(image.height / scale)))
-            image.load()
-        except _BROKEN as error:
-            raise ImageError("truncated", _line(error)) from error
-        _check_end(image, source)
-        try:
-            return _turn(_flatten(image, background), orientation)
-        except _BROKEN as error:
-            raise ImageError("unsupported", _line(error)) from error
+    return _decode(source, max_pixels, at_least, animated, lambda image: _flatten(image, background))
+
+
+def decode_alpha(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decodes an image's alpha channel, upright, mode "L": 255 is opaque. Of several frames, the first is taken.
+
+    Raises:
+        ImageError: the image can't be decoded; see Reason.
+    """
+    return _decode(source, max_pixels, None, "first", _alpha_channel)
 
 
 def check_whole(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> None:
@@ -151,6 +147,34 @@ def check_whole(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> None:
 
 
 # Opening
+
+
+def _decode(
+    source: bytes | Path,
+    max_pixels: int,
+    at_least: int | None,
+    animated: Literal["first", "reject"],
+    convert: Callable[[Image.Image], Image.Image],
+) -> Image.Image:
+    """Decodes an image as `decode` says, converts its pixels, and turns it upright."""
+    scans = inspect_jpeg(source)[1] if isinstance(source, bytes) else 1
+    with _open(source) as image:
+        _check_pixels(image, scans, max_pixels)
+        try:
+            if animated == "reject" and _animated(image):
+                raise ImageError("animated", "more than one frame")
+            orientation = 1 if _turns_itself(image) else _orientation(image)
+            if at_least is not None and image.format in ("JPEG", "MPO") and min(image.size) > at_least:
+                scale = min(image.size) / at_least
+                image.draft(None, (int(image.width / scale), int(image.height / scale)))
+            image.load()
+        except _BROKEN as error:
+            raise ImageError("truncated", _line(error)) from error
+        _check_end(image, source)
+        try:
+            return _turn(convert(image), orientation)
+        except _BROKEN as error:
+            raise ImageError("unsupported", _line(error)) from error
 
 
 def _open(source: bytes | Path) -> Image.Image:
@@ -290,12 +314,7 @@ def _turn(image: Image.Image, orientation: int) -> Image.Image:
 def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     """Converts any mode to opaque 8-bit sRGB."""
     profile = _foreign_profile(image)
-    if image.mode[0] in "IF":
-        image = _eight_bit(image)
-    alpha = None
-    if image.has_transparency_data:
-        image = image.convert("LA" if image.mode in ("LA", "La") else "RGBA")
-        alpha = image.getchannel("A")
+    image, alpha = _split_alpha(image)
     if image.mode == "LAB":
         image = _converted(image, ImageCms.ImageCmsProfile(_LAB))
     if image.mode not in ("L", "RGB", "CMYK"):
@@ -304,6 +323,21 @@ def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Imag
         image = _converted(image, profile)
     image = image if image.mode == "RGB" else image.convert("RGB")
     return image if alpha is None else Image.composite(image, Image.new("RGB", image.size, background), alpha)
+
+
+def _alpha_channel(image: Image.Image) -> Image.Image:
+    image, alpha = _split_alpha(image)
+    return alpha or Image.new("L", image.size, 255)
+
+
+def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Scales 16-bit and float pixels to 8 bits, and makes transparency of any kind an alpha channel; None: opaque."""
+    if image.mode[0] in "IF":
+        image = _eight_bit(image)
+    if not image.has_transparency_data:
+        return image, None
+    image = image.convert("LA" if image.mode in ("LA", "La") else "RGBA")
+    return image, image.getchannel("A")
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

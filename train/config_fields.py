@@ -1,6 +1,6 @@
 """Config fields that several configs of train have, declared once so that they mean the same in each."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,18 @@ PadColor = Annotated[
         "count in the loss. null: crop.",
     ),
     DATA,
+]
+MaskKind = Literal["files", "alpha", "none"]
+Masks = Annotated[
+    MaskKind,
+    Field(
+        description="Weigh the loss over an image by a mask; files: x-masklabel.png beside x.jpg, where white counts; "
+        "alpha: the image's own transparency; none: by nothing."
+    ),
+    DATA,
+]
+UnmaskedWeight = Annotated[
+    float, Field(ge=0, le=1, description="Least weight of any place of an image that has a mask."), DATA
 ]
 Precision = Annotated[
     PrecisionName,

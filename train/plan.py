@@ -57,6 +57,8 @@ class Plan:
     """What is odd about the folder and stops nothing, in sentences."""
     enlarged: int
     """Images smaller than their bucket."""
+    masked: int
+    """Images whose loss is weighed by a mask."""
     epochs: int
     """Epochs begun."""
     total_images: int
@@ -81,6 +83,8 @@ class Plan:
         notes += self.oddities
         if self.enlarged:
             notes.append(f"{self.enlarged:,} would be enlarged to fill a larger bucket; see upscale.")
+        if self.masked:
+            notes.append(f"{self.masked:,} have a mask, by which their loss is weighed; see masks.")
         if self.forward_passes >= MANY_FORWARD_PASSES:
             notes.append(mixed_batches_note(self.forward_passes))
         if self.memory and self.preset and self.memory > int(self.preset.removesuffix("gb")) * 2**30:
@@ -101,7 +105,8 @@ def plan(folder: Path, config: TrainConfig, images_per_second: float | None = No
     Raises:
         UserError: the folder can't be trained on.
     """
-    dataset = read_dataset(folder, config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
+    settings = (config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
+    dataset = read_dataset(folder, *settings, masks=config.masks)
     schedule = BatchSchedule(dataset, config)
     memory = estimate_memory(config)
     return Plan(
@@ -111,6 +116,7 @@ def plan(folder: Path, config: TrainConfig, images_per_second: float | None = No
         problems=dataset.problems,
         oddities=dataset.notes,
         enlarged=sum(upscale_factor(sample.size, sample.bucket) > 1 for sample in dataset.samples),
+        masked=sum(sample.mask is not None for sample in dataset.samples),
         epochs=len(schedule.epoch_ends),
         total_images=schedule.num_images,
         forward_passes=schedule.mean_forward_passes(),

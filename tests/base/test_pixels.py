@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from bench.hostile_images import TURNED, swapped_profile
-from dreamloom.base.pixels import ImageError, check_whole, decode, read_header
+from dreamloom.base.pixels import ImageError, check_whole, decode, decode_alpha, read_header
 
 Pixels = npt.NDArray[Any]
 
@@ -115,7 +115,8 @@ def test_what_lies_under_transparent_pixels_is_not_seen(mode: str) -> None:
         shown = np.asarray(decode(out.getvalue(), background=background))
         assert tuple(shown[0, 5]) == background
         assert abs(int(shown[0, 0, 0]) - 200) <= 1
-    assert not read_header(out.getvalue()).plain
+    assert not read_header(out.getvalue()).plain and read_header(out.getvalue()).transparent
+    assert np.asarray(decode_alpha(out.getvalue())).tolist() == [[255, 255, 255, 0, 0, 0]] * 4
 
 
 @pytest.mark.parametrize("deep", [False, True])
@@ -123,6 +124,20 @@ def test_the_colour_that_a_png_declares_clear_is(deep: bool) -> None:
     kind, clear, row = (16, b"\x12\x34", b"\0\x12\x34\xff\xff") if deep else (8, b"\0\x50", b"\0\x50\xff")
     header = struct.pack(">IIBBBBB", 2, 1, kind, 0, 0, 0, 0)
     assert [int(v) for v in np.asarray(decode(png(header, row, tRNS=clear), background=(9, 9, 9)))[0, :, 0]] == [9, 255]
+    assert np.asarray(decode_alpha(png(header, row, tRNS=clear))).tolist() == [[0, 255]]
+
+
+def test_alpha_is_upright_and_whole_where_there_is_none() -> None:
+    image = Image.new("RGBA", (3, 1), (0, 0, 0, 255))
+    image.putpixel((0, 0), (0, 0, 0, 7))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned, opaque = io.BytesIO(), io.BytesIO()
+    image.save(turned, "PNG", exif=exif)
+    Image.new("LAB", (2, 1)).save(opaque, "TIFF")  # its second band is called A
+    assert np.asarray(decode_alpha(turned.getvalue())).tolist() == [[7], [255], [255]]
+    assert np.asarray(decode_alpha(opaque.getvalue())).tolist() == [[255, 255]]
+    assert not read_header(opaque.getvalue()).transparent
 
 
 def png(header: bytes, rows: bytes, **chunks: bytes) -> bytes:

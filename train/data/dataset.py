@@ -12,8 +12,10 @@ from dreamloom.base.held_out import HeldOutImages
 from dreamloom.base.pixels import MAX_PIXELS, ImageError, ImageHeader, read_header
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.threads import map_ordered
+from dreamloom.train.config_fields import MaskKind
 from dreamloom.train.data.folder import read_training_folder
 from dreamloom.train.data.image import ByteRange, ImageFolder, ImageSettings, TrainingImage
+from dreamloom.train.data.mask_files import Mask, find_masks
 from dreamloom.train.data.notes import Notes
 
 
@@ -27,6 +29,8 @@ class Sample:
     size: Size
     """Of the upright image."""
     bucket: Size
+    mask: Mask | None = None
+    """What its loss is weighed by; None: all places count alike."""
 
     @property
     def name(self) -> str:
@@ -51,7 +55,8 @@ class Problem:
     name: str
     """Its path inside the training folder."""
     reason: str
-    """One word: too_small, too_many_pixels, broken_shard, or one of `dreamloom.base.pixels.Reason`."""
+    """One word: too_small, too_many_pixels, broken_shard, broken_mask, mask_of_another_shape, empty_mask, or one of
+    `dreamloom.base.pixels.Reason`."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ class Dataset:
         lines = [folder.name for folder in self.folders]
         lines += [
             f"{s.name}\0{content}\0{tuple(vars(s.settings).values())}\0{s.image.captions}"
+            f"\0{s.mask.content if s.mask else ''}"
             for s, content in zip(self.samples, contents, strict=True)
         ]
         return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
@@ -99,6 +105,7 @@ def read_dataset(
     num_workers: int,
     upscale: bool = True,
     progress: Progress = silent,
+    masks: MaskKind = "none",
 ) -> Dataset:
     """Reads a training folder and the headers of its images; decodes no pixel.
 
@@ -111,6 +118,7 @@ def read_dataset(
         num_workers: threads that read headers.
         upscale: whether to enlarge small images; else they get the buckets of a lower resolution.
         progress: called with the number of headers read.
+        masks: where the images' loss masks are looked for.
 
     Raises:
         UserError: the training folder can't be read, or none of its images can take part.
@@ -122,6 +130,7 @@ def read_dataset(
     images = [(index, image) for index, image in images if image.settings.multiply]
     headers = map_ordered(_header, (image.source for _, image in images), num_workers, 16 * num_workers)
     samples: list[Sample] = []
+    sample_headers: list[ImageHeader] = []
     for (index, image), header in zip(images, headers, strict=True):
         progress(len(samples) + len(problems), len(images), "reading headers")
         bucket = header if isinstance(header, str) else _bucket(header, resolution, bucket_reso_steps, upscale)
@@ -130,7 +139,10 @@ def read_dataset(
             continue
         size = (header.width, header.height)
         samples.append(Sample(image, index, size, bucket))
-    return _not_empty(Dataset(folders, tuple(samples), tuple(problems), notes.sentences()))
+        sample_headers.append(header)
+    dataset = Dataset(folders, tuple(samples), tuple(problems), notes.sentences())
+    found = find_masks([(s.image.source, h) for s, h in zip(samples, sample_headers, strict=True)], masks)
+    return _not_empty(_with_masks(dataset, found))
 
 
 def summarize_problems(problems: Iterable[Problem], limit: int = 3) -> str:
@@ -153,6 +165,14 @@ def _bucket(header: ImageHeader, resolution: int, bucket_reso_steps: int, upscal
     if header.width * header.height > MAX_PIXELS:
         return "too_many_pixels"
     return find_bucket(size, resolution, bucket_reso_steps, upscale) or "too_small"
+
+
+def _with_masks(dataset: Dataset, found: Sequence[Mask | str | None]) -> Dataset:
+    """Gives each sample its mask; one whose mask can't be used becomes a problem."""
+    pairs = list(zip(dataset.samples, found, strict=True))
+    samples = tuple(replace(sample, mask=mask) for sample, mask in pairs if not isinstance(mask, str))
+    problems = [Problem(sample.name, mask) for sample, mask in pairs if isinstance(mask, str)]
+    return replace(dataset, samples=samples, problems=(*dataset.problems, *problems))
 
 
 def _not_empty(dataset: Dataset) -> Dataset:

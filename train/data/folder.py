@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
+from dreamloom.base.listing import MASKS
 from dreamloom.caption.sidecar import parse_sidecars, stray_texts
 from dreamloom.train.data.control_files import FolderSettings, make_training_image, read_folder_settings
 from dreamloom.train.data.image import ImageFolder, TrainingImage
@@ -84,6 +85,8 @@ def _read_images(
     broken: list[tuple[str, str]] = []
     for file_name in sorted(names):
         path, name, suffix = folder / file_name, (inside / file_name).as_posix(), Path(file_name).suffix.lower()
+        if MASKS.fullmatch(file_name):
+            continue
         if suffix in DECODED_EXTENSIONS:
             written = parse_sidecars(str(folder), file_name, siblings=names)
             images.append(make_training_image(path, name, settings, written, notes))

@@ -1,13 +1,14 @@
 """Latents of images, cached by content: the same image bytes, view and VAE are encoded once, in whichever run.
 
     <folder>/<VAE>-2/<random name>.safetensors     key → [2, C, h, w]: mean and standard deviation of the posterior
+                                                   key of a mask → [h, w]: how much each cell counts in the loss
 
-A key is the sha256 of the file, with the bucket and the view. A killed fill goes on where it stopped, and damaged
-entries are encoded again (`dreamloom.train.data.tensor_store`).
+A key is the sha256 of the file, with the bucket and the view; that of a mask also holds the mask's sha256. A killed
+fill goes on where it stopped, and damaged entries are encoded again (`dreamloom.train.data.tensor_store`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from dreamloom.base.threads import map_ordered
 from dreamloom.train.data.crops import View, center_view, render_views
 from dreamloom.train.data.dataset import Problem, Sample
 from dreamloom.train.data.image import ByteRange
+from dreamloom.train.data.masks import render_masks
 from dreamloom.train.data.tensor_store import TensorStore
 from dreamloom.train.model.model import hash_weights
 
@@ -88,7 +90,8 @@ class LatentCache:
         with self.store.filling(set(entries), progress):
             broken = self._fill(entries, num_workers, progress)
         problems += [Problem(s.name, broken[h]) for s in readable if (h := self._content_hash(s)) in broken]
-        return problems
+        decoded = [s for s in readable if self._content_hash(s) not in broken]
+        return problems + self._add_masks([s for s in decoded if s.mask], num_workers, progress, views)
 
     def key(self, sample: Sample, view: View | None = None) -> str:
         """Returns the key of a sample in a view; None: the center view."""
@@ -105,6 +108,51 @@ class LatentCache:
             KeyError: it was not added.
         """
         return self.store.entries[self.key(sample, view)]
+
+    def get_mask(self, sample: Sample, view: View) -> Tensor | None:
+        """Returns how much each cell of a sample's latent counts in a view.
+
+        Returns:
+            uint8 [h, w], 255: in full, on the CPU; None where the sample has no mask.
+
+        Raises:
+            KeyError: it was not added.
+        """
+        return self.store.entries[self._mask_key(sample, view)] if sample.mask else None
+
+    def _mask_key(self, sample: Sample, view: View) -> str:
+        assert sample.mask is not None
+        return f"{self.key(sample, view)}-mask-{sample.mask.content}"
+
+    def _add_masks(
+        self, samples: Sequence[Sample], num_workers: int, progress: Progress, list_views: ListViews
+    ) -> list[Problem]:
+        """Renders the masks that are missing; returns the samples whose mask is broken, or hides a whole view."""
+        views = [list_views(sample) for sample in samples]
+        keys = [[self._mask_key(sample, view) for view in shown] for sample, shown in zip(samples, views, strict=True)]
+        problems = []
+        with self.store.filling(set(chain.from_iterable(keys)), progress):
+            missing = [place for place, wanted in enumerate(keys) if not self.store.entries.keys() >= set(wanted)]
+            rendered = map_ordered(
+                lambda place: self._render_masks(samples[place], views[place]), missing, num_workers, 2 * num_workers
+            )
+            for place, masks in zip(missing, rendered, strict=True):
+                if masks is None:
+                    problems.append(Problem(samples[place].name, "broken_mask"))
+                else:
+                    self.store.put(dict(zip(keys[place], masks, strict=True)))
+        entries = self.store.entries
+        for sample, wanted in zip(samples, keys, strict=True):
+            if any(key in entries and not entries[key].any() for key in wanted):
+                problems.append(Problem(sample.name, "empty_mask"))
+        return problems
+
+    def _render_masks(self, sample: Sample, views: Sequence[View]) -> list[Tensor] | None:
+        height, width = self.get(sample, views[0]).shape[-2:]
+        try:
+            return [torch.from_numpy(mask) for mask in render_masks(sample, views, height, width)]
+        except ImageError:
+            return None
 
     def _content_hash(self, sample: Sample) -> str:
         return self.content_hashes[sample.image.source]

@@ -5,7 +5,6 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,7 +32,7 @@ class LoadedBatch:
     loss_scales: Tensor
     """The factors of the images' losses, float32 [B]; 0 for padding."""
     loss_mask: Tensor | None
-    """Which pixels of the latents count, 0 or 1, float32 [B, h, w]; None: all."""
+    """How much each pixel of the latents counts, 0 to 1, float32 [B, h, w]; None: all alike."""
 
     def pinned(self) -> "LoadedBatch":
         """Copies the batch to pinned memory, from which a GPU fetches it while the CPU goes on."""
@@ -91,22 +90,33 @@ class BatchLoader:
         indices = torch.tensor(batch.indices)
         loss_scales = torch.tensor([sample.settings.loss_scale for sample in samples], dtype=torch.float32)
         loss_scales[len(samples) - batch.padding :] = 0
-        mask = loss_masks(samples, views, posteriors) if self.config.pad_color else None
+        mask = loss_masks(samples, views, self.latent_cache, self.config.unmasked_weight)
         loaded = LoadedBatch(batch, posteriors, text, indices, loss_scales, mask)
         return loaded.pinned() if self.pin else loaded
 
 
-def loss_masks(samples: Sequence[Sample], views: Sequence[View], latents: Tensor) -> Tensor:
-    """Computes which pixels of padded images' latents count.
+def loss_masks(
+    samples: Sequence[Sample], views: Sequence[View], latent_cache: LatentCache, unmasked_weight: float
+) -> Tensor | None:
+    """Computes how much each pixel of images' latents counts: not at all in padding, else as the image's mask says.
 
     Args:
         samples: B samples of one bucket.
         views: the view of each.
-        latents: [B, ..., h, w], of which only the shape counts.
+        latent_cache: holds their latents and masks.
+        unmasked_weight: the least weight of what is no padding.
 
     Returns:
-        0 or 1, float32 [B, h, w].
+        0 to 1, float32 [B, h, w]; None: all count alike.
     """
-    height, width = latents.shape[-2:]
-    masks = [latent_mask(sample, view, height, width) for sample, view in zip(samples, views, strict=True)]
-    return torch.from_numpy(np.stack(masks))
+    masks = [latent_cache.get_mask(sample, view) for sample, view in zip(samples, views, strict=True)]
+    if not any(view.pad_color for view in views) and all(mask is None for mask in masks):
+        return None
+    height, width = latent_cache.get(samples[0], views[0]).shape[-2:]
+    weights = torch.ones(len(samples), height, width)
+    for place, (sample, view, mask) in enumerate(zip(samples, views, masks, strict=True)):
+        if mask is not None:
+            weights[place] = (mask.float() / 255).clamp(min=unmasked_weight)
+        if view.pad_color:
+            weights[place] *= torch.from_numpy(latent_mask(sample, view, height, width))
+    return weights

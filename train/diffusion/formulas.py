@@ -148,7 +148,8 @@ def sample_losses(predicted: Tensor, target: Tensor, huber_delta: float | None, 
         predicted: the UNet's output, [B, C, h, w].
         target: [B, C, h, w].
         huber_delta: δ of the Huber loss, scaled so that a large δ gives the squared error; None: the squared error.
-        mask: which latent pixels count, 0 or 1, [B, h, w]; None: all.
+        mask: the weight w of each latent pixel, at least 0, [B, h, w]; None: all alike. The mean of errors e is
+            Σw·e / Σw, so an image counts the same however much of it is masked.
 
     Returns:
         The losses, float32 [B].

@@ -12,11 +12,13 @@ from dreamloom.train.config_fields import (
     EVALUATION,
     HARDWARE,
     BucketResoSteps,
+    Masks,
     NumWorkers,
     PadColor,
     Precision,
     Resolution,
     TrainDevice,
+    UnmaskedWeight,
     Upscale,
 )
 
@@ -28,6 +30,8 @@ class EvaluateConfig(StageConfig):
     bucket_reso_steps: BucketResoSteps = 64
     upscale: Upscale = True
     pad_color: PadColor = None
+    masks: Masks = "files"
+    unmasked_weight: UnmaskedWeight = 0.1
     latent_cache: Annotated[Path | None, PathKind.OUTPUT, NO_RECIPE, DATA] = Field(
         None, description="Folder for cached latents; null: in memory."
     )

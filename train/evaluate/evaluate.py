@@ -15,6 +15,7 @@ from dreamloom.base.listing import is_left_out
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import recipe
 from dreamloom.base.versions import RUN
+from dreamloom.train.config_fields import MaskKind
 from dreamloom.train.data.dataset import Dataset, read_dataset
 from dreamloom.train.evaluate.concepts import describe
 from dreamloom.train.evaluate.config import EvaluateConfig
@@ -46,9 +47,8 @@ def evaluate(
     """
     check_base_model(base)
     trained = find_trained_model(model)
-    datasets = read_heldout(
-        Path(heldout), config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale
-    )
+    settings = (config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
+    datasets = read_heldout(Path(heldout), *settings, config.masks)
     if stored := find_stored_evaluation(trained, base, datasets, config):
         return stored
     from dreamloom.train.evaluate.held_out_loss import compare_models  # imports torch
@@ -80,7 +80,12 @@ def find_stored_evaluation(
 
 
 def read_heldout(
-    folder: Path | None, resolution: int, bucket_reso_steps: int, num_workers: int, upscale: bool
+    folder: Path | None,
+    resolution: int,
+    bucket_reso_steps: int,
+    num_workers: int,
+    upscale: bool,
+    masks: MaskKind = "none",
 ) -> dict[str, Dataset]:
     """Reads the held-out images, as kind → dataset; kinds without images are left out.
 
@@ -92,10 +97,8 @@ def read_heldout(
     kinds = [kind for kind in KINDS if (folder / kind).is_dir() and not _is_empty(folder / kind)]
     if not kinds:
         raise UserError(f"{folder} holds no held-out images; put images into {' or '.join(KINDS)} inside it.")
-    known = read_held_out(folder)
-    datasets = {
-        kind: read_dataset(folder / kind, resolution, bucket_reso_steps, num_workers, upscale) for kind in kinds
-    }
+    known, settings = read_held_out(folder), (resolution, bucket_reso_steps, num_workers, upscale)
+    datasets = {kind: read_dataset(folder / kind, *settings, masks=masks) for kind in kinds}
     return {kind: replace(dataset, held_out=known) for kind, dataset in datasets.items()}
 
 

@@ -78,7 +78,10 @@ def compute_losses(
 def compute_dataset_losses(
     model: Model, dataset: Dataset, latent_cache: LatentCache, config: EvaluateConfig, progress: Progress = silent
 ) -> Losses:
-    """Computes each image's loss: the UNet's squared error, unweighted, averaged over the timesteps."""
+    """Computes each image's loss: the UNet's squared error, averaged over the timesteps, all of which count alike.
+
+    Over an image, it is weighed as in training: by the image's mask, and not where there is padding.
+    """
     ordered = sorted(dataset.samples, key=lambda sample: (sample.bucket, sample.name))
     batches = [
         samples[start : start + config.batch_size]
@@ -101,7 +104,8 @@ def _batch_losses(
     views = [view for sample in samples for view in _views(sample, config)]
     posteriors = [latent_cache.get(sample, view) for sample, view in zip(samples, views, strict=True)]
     means = torch.stack([posterior[0] for posterior in posteriors]).to(model.device).float()
-    mask = loss_masks(samples, views, means).to(model.device) if config.pad_color else None
+    mask = loss_masks(samples, views, latent_cache, config.unmasked_weight)
+    mask = None if mask is None else mask.to(model.device)
     latents = model.scale_latents(means)
     precision = choose_precision(config.precision, model.device)
     with autocast(model.device, precision):

@@ -54,8 +54,8 @@ def train(
     config = resolve_models(config)
     check_models(config)
     settings = (config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
-    dataset = read_dataset(folder, *settings, progress)
-    heldout_datasets = read_heldout(heldout, *settings)
+    dataset = read_dataset(folder, *settings, progress, config.masks)
+    heldout_datasets = read_heldout(heldout, *settings, config.masks)
     recipe = run_recipe(dataset, heldout_datasets, config, progress)
     check_run_folder(run, recipe, config)
     if summary := read_summary(run):

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, PathKind, StageConfig
-from dreamloom.train.config_fields import DATA, BucketResoSteps, PadColor, Resolution, Upscale
+from dreamloom.train.config_fields import DATA, BucketResoSteps, Masks, PadColor, Resolution, UnmaskedWeight, Upscale
 
 _MODEL, _ADAPTERS, _CAPTIONS = Group("Model"), Group("Adapters (LoRA)"), Group("Captions")
 _LENGTH = Group("Batches and length")
@@ -39,6 +39,8 @@ class DataSettings(StageConfig):
     bucket_reso_steps: BucketResoSteps = 64
     upscale: Upscale = True
     pad_color: PadColor = None
+    masks: Masks = "files"
+    unmasked_weight: UnmaskedWeight = 0.1
     crop_jitter: Annotated[float, DATA] = Field(
         0.0,
         ge=0,

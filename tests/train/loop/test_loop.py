@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from dreamloom.base.errors import UserError
@@ -51,7 +52,7 @@ EVERYTHING: dict[str, Any] = {
     "checkpoints_total_limit": 2,
 }
 """Buckets, fillings, a fractional deck, accumulation, an average, dropout, flips, crops, tags that are shuffled, all
-noises and a schedule, at once; and control files, below."""
+noises and a schedule, at once; and control files and a mask, below."""
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,8 @@ def folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in {"cond_dropout": "0.1", "loss_scale": "0.5", "batch_id": "ground", "flip_p": "1/4"}.items():
         (root / "all" / "ground" / f"{name}.txt").write_text(text)
     (root / "all" / "own" / "a thing_1.yaml").write_text("multiply: 1.5\nshuffle_tags: false\n")
+    with Image.open(root / "all" / "own" / "a thing_0.png") as image:
+        Image.linear_gradient("L").resize(image.size).save(root / "all" / "own" / "a thing_0-masklabel.png")
     with tarfile.open(root / "all" / "own" / "0.tar", "w") as tar:
         tar.add(root / "all" / "own" / "a thing_2.png", "a thing in a shard.png")
     return root / "all"

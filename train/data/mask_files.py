@@ -1,0 +1,73 @@
+"""Finds the loss masks of images: which part of an image its loss is about.
+
+    x.jpg   x-masklabel.png      white counts, black does not, gray counts in part: OneTrainer's convention
+
+Or the image's own alpha channel is its mask.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from dreamloom.base.buckets import Size
+from dreamloom.base.file_index import content_hashes
+from dreamloom.base.pixels import ImageError, ImageHeader, read_header
+from dreamloom.train.config_fields import MaskKind
+from dreamloom.train.data.image import ByteRange
+
+MASK_SUFFIX = "-masklabel.png"
+"""What follows an image's stem in the name of its mask."""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The loss mask of an image, not yet decoded."""
+
+    source: ByteRange
+    """The mask's file, or the image whose alpha channel it is."""
+    content: str
+    """The sha256 of the mask's file; "alpha": the image's alpha channel."""
+
+
+def find_masks(images: Sequence[tuple[ByteRange, ImageHeader]], kind: MaskKind) -> list[Mask | str | None]:
+    """Finds the mask of each image; reads headers, and hashes the masks' files.
+
+    Args:
+        images: where each image lies, and its header.
+        kind: where masks are looked for.
+
+    Returns:
+        For each image its mask, None if it has none, or a word that says why its mask can't be used.
+    """
+    find = {"files": _find_file, "alpha": _find_alpha, "none": lambda *_: None}[kind]
+    found = [find(source, header) for source, header in images]
+    masks = [mask for mask in found if isinstance(mask, Mask) and not mask.content]
+    hashes = dict(zip(masks, content_hashes([mask.source for mask in masks]) if masks else [], strict=True))
+    return [_with_content(mask, hashes[mask]) if mask in hashes else mask for mask in found]
+
+
+def _find_alpha(source: ByteRange, header: ImageHeader) -> Mask | None:
+    return Mask(source, "alpha") if header.transparent else None
+
+
+def _find_file(source: ByteRange, header: ImageHeader) -> Mask | str | None:
+    path = source.path.with_name(source.path.stem + MASK_SUFFIX)
+    if source.length is not None or not path.is_file():
+        return None
+    try:
+        mask = read_header(path)
+    except ImageError:
+        return "broken_mask"
+    if not _have_one_shape((mask.width, mask.height), (header.width, header.height)):
+        return "mask_of_another_shape"
+    return Mask(ByteRange(path), "")
+
+
+def _with_content(mask: Mask, content: str | None) -> Mask | str:
+    return replace(mask, content=content) if content else "broken_mask"
+
+
+def _have_one_shape(mask: Size, image: Size) -> bool:
+    """Whether a mask is its image at some scale, to within a pixel of the mask."""
+    height = mask[0] * image[1] / image[0]
+    width = mask[1] * image[0] / image[1]
+    return abs(height - mask[1]) <= 1 or abs(width - mask[0]) <= 1
