@@ -81,8 +81,8 @@ class Format:
         return _numbers(version) > _numbers(self.version)
 
 
-TABLES = Format("collection", "1.0")
-"""The parquet files of collections, and the manifest of a training folder."""
+TABLES = Format("collection", "1.1")
+"""The parquet files of collections, and the manifest of a training folder. 1.1 added what images show."""
 RUN = Format("run", "1.1")
 """config.json, summary.json and evaluation.json of a training run, the evaluation beside a report, and concepts.json of
 held-out images. 1.1 added what each concept and source lost."""

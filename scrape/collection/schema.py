@@ -127,6 +127,7 @@ SCHEMAS: dict[Table, pa.Schema] = {
             pa.field("sha256", pa.string()),
             pa.field("text_kind", pa.string()),  # CaptionKind; null: alt, as an index of the web has it
             pa.field("licence_url", pa.string()),
+            pa.field("labels", pa.list_(pa.string())),  # what it shows, as the dataset says: COCO's categories
         ]
     ),
     Table.RECORDS: pa.schema(
@@ -150,6 +151,7 @@ SCHEMAS: dict[Table, pa.Schema] = {
             pa.field("licence_url", pa.string()),
             pa.field("author", pa.string()),
             pa.field("consent", pa.string()),  # what X-Robots-Tag, robots.txt or TDM-Reservation said, if requested
+            pa.field("labels", pa.list_(pa.string())),  # what it shows, as the dataset says; null: it does not
         ]
     ),
     Table.SCORES: pa.schema(

@@ -88,12 +88,13 @@ def ingest_coco(
     photos = {photo.key: photo for photo in _read_photos(config.annotations, file_version(config.annotations))}
     files = find_photos(config)
     part_recipe = _recipes(config, files)
+    labels_of = _labels(config)
 
     def metadata_of(file: ListedFile) -> ImageMetadata:
         photo = photos[file.key]
         text = _choose_caption(photo, config)
         kind = CaptionKind.NONE if text is None else CaptionKind.HUMAN
-        return ImageMetadata(text, kind, photo.url, photo.licence, photo.licence_url)
+        return ImageMetadata(text, kind, photo.url, photo.licence, photo.licence_url, labels=labels_of(photo.id))
 
     if config.images is not None:
         reader = part_reader(files, config.part_rows, metadata_of)
@@ -162,7 +163,10 @@ class _Photo:
 
 
 def _recipes(config: CocoConfig, files: Sequence[ListedFile]) -> dict[str, str]:
-    return part_recipes("ingest coco", config, files, config.part_rows, [file_version(config.annotations)])
+    upstream = [file_version(config.annotations)]
+    if config.instances is not None:
+        upstream.append(f"labels {file_version(config.instances)}")
+    return part_recipes("ingest coco", config, files, config.part_rows, upstream)
 
 
 def _candidate(photo: _Photo, metadata: ImageMetadata) -> Row:
@@ -191,6 +195,14 @@ def _category_filter(config: CocoConfig) -> Callable[[int], bool]:
     return lambda photo: (
         (not wanted or bool(shown.get(photo, frozenset()) & wanted)) and not (shown.get(photo, frozenset()) & unwanted)
     )
+
+
+def _labels(config: CocoConfig) -> Callable[[int], tuple[str, ...] | None]:
+    """Returns a function that names the categories that a photo shows, by its id."""
+    if config.instances is None:
+        return lambda _: None
+    names, shown = read_instances(config.instances, file_version(config.instances))
+    return lambda photo: tuple(sorted(names[number][0] for number in shown.get(photo, ()) if number in names))
 
 
 def _category_ids(category: str, names: dict[int, tuple[str, str]], config: CocoConfig) -> set[int]:

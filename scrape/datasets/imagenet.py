@@ -95,10 +95,12 @@ def ingest_imagenet(
     synsets = {image.file.key: image.synset for image in images}
 
     def metadata_of(file: ListedFile) -> ImageMetadata:
-        own_names = names.get(synsets[file.key] or "")
+        synset = synsets[file.key]
+        own_names = names.get(synset or "")
         text = _caption(config, own_names, file.key) if own_names else None
         kind = CaptionKind.TEMPLATE if text is not None else CaptionKind.NONE
-        return ImageMetadata(text, kind, licence=LICENCE, licence_url=LICENCE_URL)
+        labels = (own_names[0] if own_names else synset,) if synset else None
+        return ImageMetadata(text, kind, licence=LICENCE, licence_url=LICENCE_URL, labels=labels)
 
     reader = part_reader(files, config.part_rows, metadata_of)
     return ingest(collection, config, _recipes(config, files), reader, progress, parts, left_out)
@@ -113,7 +115,7 @@ def indefinite_article(name: str) -> str:
 
 def _recipes(config: ImagenetConfig, files: Sequence[ListedFile]) -> dict[str, str]:
     upstream = [file_version(*filter(None, (_find_beside(config, NAMES), _find_beside(config, LABELS), config.names)))]
-    return part_recipes("ingest imagenet", config, files, config.part_rows, upstream)
+    return part_recipes("ingest imagenet", config, files, config.part_rows, [*upstream, "labels"])
 
 
 # Images

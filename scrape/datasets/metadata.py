@@ -23,6 +23,8 @@ class ImageMetadata:
     original_width: int | None = None
     """Pixels before the source shrank the image; None: it did not."""
     original_height: int | None = None
+    labels: tuple[str, ...] | None = None
+    """What the image shows, as the dataset says; None: it does not."""
 
 
 def metadata_from_row(row: Mapping[str, Any], kind: CaptionKind, caption_column: str | None = None) -> ImageMetadata:

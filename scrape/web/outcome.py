@@ -57,6 +57,7 @@ def make_row(candidate: Row, image: Row, dropped: RowDropped | None = None) -> R
         "text_kind": str(_text_kind(candidate)),
         "licence": candidate["licence"],
         "licence_url": candidate.get("licence_url"),
+        "labels": candidate.get("labels"),
         **dict.fromkeys(IMAGE_COLUMNS),
         **image,
     }

@@ -108,6 +108,16 @@ def test_photos_are_chosen_by_what_they_show(tmp_path: Path, asked: dict[str, An
     assert list(rows_of(collection)) == taken
 
 
+def test_what_photos_show_is_recorded_where_it_is_known(tmp_path: Path) -> None:
+    config = coco(tmp_path, document(1, 2, 3), 1, 2, 3)
+    collection = Collection(tmp_path / "scenes")
+    ingest_coco(collection, config)
+    assert [row["labels"] for row in rows_of(collection).values()] == [None] * 3
+    shown = instances(tmp_path, {1: [1, 18, 1], 3: [3]})
+    ingest_coco(collection, config.model_copy(update={"instances": shown}))
+    assert [row["labels"] for row in rows_of(collection).values()] == [["dog", "person"], [], ["car"]]
+
+
 def test_photos_are_chosen_by_licence(tmp_path: Path) -> None:
     content = document(1, 2, 3)
     content["images"][1]["license"] = 3
@@ -153,7 +163,8 @@ def test_photos_that_are_not_there_are_downloaded_by_their_address(tmp_path: Pat
     content = document(7, 9)
     for image in content["images"]:
         image["coco_url"] = site.put(f"/{image['id']}.jpg", site.image(image["id"]))
-    config = coco(tmp_path, content).model_copy(update={"images": None})
+    shown = instances(tmp_path, {7: [18], 9: [18]})
+    config = coco(tmp_path, content).model_copy(update={"images": None, "instances": shown})
     collection = Collection(tmp_path / "scenes")
     summary = ingest_coco(collection, config)
     assert (summary.kept, collection.parts(Table.RECORDS)) == (2, [])
@@ -164,6 +175,7 @@ def test_photos_that_are_not_there_are_downloaded_by_their_address(tmp_path: Pat
         ("A dog", CaptionKind.HUMAN, "Attribution License")
     }
     assert {row["licence_url"] for row in rows} == {"http://by"}
+    assert [row["labels"] for row in rows] == [["dog"], ["dog"]]
     assert ingest_coco(collection, config).parts_done == 0
 
 

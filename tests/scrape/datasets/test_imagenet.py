@@ -53,6 +53,7 @@ def test_synsets_are_called_by_name(plain: Path, collection: Collection) -> None
     ]
     row = collection.read(Table.RECORDS).to_pylist()[0]
     assert (row["text_kind"], row["licence"], row["url"]) == (CaptionKind.TEMPLATE, LICENCE, None)
+    assert row["labels"] == ["tench"]
 
 
 def test_several_names_and_other_captions(plain: Path, tmp_path: Path) -> None:
