@@ -7,6 +7,7 @@ damaged ones, which are treated as missing. Entries are mapped into memory, not 
 """
 
 import json
+import logging
 import secrets
 import zlib
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,8 @@ from torch import Tensor
 from dreamloom.base.disk import explain_write_errors
 from dreamloom.base.files import commit, lock, remove_leftovers
 from dreamloom.base.progress import Progress, silent
+
+_log = logging.getLogger(__name__)
 
 SHARD_BYTES = 64 * 2**20
 """A shard is written when its entries have this size, in bytes."""
@@ -81,11 +84,15 @@ class TensorStore:
             progress(number, len(shards), "looking through the cache")
             try:
                 with safe_open(shard, "pt") as file:
-                    checksums = json.loads((file.metadata() or {}).get("sums", "{}"))
+                    checksums = dict(json.loads((file.metadata() or {}).get("sums", "{}")))
                     entries = {key: file.get_tensor(key) for key in keys.intersection(file.keys())}
-            except (SafetensorError, OSError, ValueError):
-                continue  # damaged as a whole; its entries are computed again
-            self.entries |= {key: entry for key, entry in entries.items() if checksum(entry) == checksums.get(key)}
+            except (SafetensorError, OSError, ValueError, TypeError) as error:
+                _log.warning("%s is damaged (%s); what it held is computed again", shard, error)
+                continue
+            whole = {key: entry for key, entry in entries.items() if checksum(entry) == checksums.get(key)}
+            if len(whole) < len(entries):
+                _log.warning("%s is damaged; %d entries are computed again", shard, len(entries) - len(whole))
+            self.entries |= whole
 
     def _write(self) -> None:
         """Writes a shard, and maps its entries from there, so that memory stays free however many there are."""

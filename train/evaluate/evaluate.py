@@ -21,6 +21,7 @@ from dreamloom.train.evaluate.concepts import describe
 from dreamloom.train.evaluate.config import EvaluateConfig
 from dreamloom.train.evaluate.measure import SIGNS, Evaluation, compare_losses
 from dreamloom.train.model.check import check_base_model
+from dreamloom.train.run.checksums import check_files
 from dreamloom.train.run.find import TrainedModel, find_trained_model
 
 VERSION = 2
@@ -43,13 +44,15 @@ def evaluate(
         progress: called with the images done.
 
     Raises:
-        UserError: a model or the images are missing, or the models predict different things.
+        UserError: a model or the images are missing, a checkpoint is damaged, or the models predict different things.
     """
     check_base_model(base)
     trained = find_trained_model(model)
     settings = (config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
     datasets = read_heldout(Path(heldout), *settings, config.masks)
     if stored := find_stored_evaluation(trained, base, datasets, config):
+        assert trained.checkpoint is not None
+        check_files(trained.checkpoint, weights_only=True)
         return stored
     from dreamloom.train.evaluate.held_out_loss import compare_models  # imports torch
 

@@ -1,6 +1,5 @@
 """Exports a trained model in the formats that other programs read; dreamloom.train.export.writers lists them."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from dreamloom.base.stage import recipe
 from dreamloom.base.versions import EXPORT
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.export.config import SINGLE_FILE, ExportConfig
+from dreamloom.train.run.checksums import read_images_seen
 from dreamloom.train.run.find import TrainedModel, find_trained_model
 
 VERSION = 2
@@ -70,7 +70,7 @@ def export(
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     single_file = str(target / mark["single_file"]) if mark["single_file"] else None
     assert trained.checkpoint is not None
-    images_seen = int(json.loads((trained.checkpoint / "state.json").read_text(encoding="utf-8"))["images_seen"])
+    images_seen = read_images_seen(trained.checkpoint)
     return ExportSummary(str(target), single_file, size, is_stale, images_seen, mark["note"])
 
 

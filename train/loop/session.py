@@ -215,9 +215,7 @@ class Session:
             commit_json(self.run / "problems.json", {p.name: p.reason for p in self.dataset.problems})
             for subfolder in ("checkpoints", "samples"):
                 remove_leftovers(self.run / subfolder)
-        checkpoints = list_checkpoints(self.run)
-        if checkpoints:
-            checkpoint.load(checkpoints[-1], self.trainer)
+        checkpoint.resume(self.run, self.trainer)
         images, problems = len(self.dataset.samples), len(self.dataset.problems)
         _log.info("%d images, %d left out; %d shown in total", images, problems, self.schedule.num_images)
         _log.info("device %s; begins after %d images seen", self.model.device, self.trainer.images_seen)

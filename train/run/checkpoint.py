@@ -4,9 +4,10 @@
                                 average.safetensors     their average, if one is kept
                                 optimizer.pt            the optimizer's state
                                 state.json              the images seen
+                                checksums.b2            of these files (dreamloom.train.run.checksums)
 """
 
-import json
+import logging
 import os
 import pickle
 import shutil
@@ -20,12 +21,16 @@ from torch import Tensor
 
 from dreamloom.base.disk import explain_write_errors
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import TEMPORARY, commit_folder, commit_json
+from dreamloom.base.files import commit_folder, temporary_name
+from dreamloom.base.versions import RUN
 from dreamloom.train.model.model import Model
+from dreamloom.train.run.checksums import DamagedCheckpointError, check_files, read_images_seen, write_checksums
 from dreamloom.train.run.folder import best_checkpoint, list_checkpoints
 
-_UNREADABLE = (SafetensorError, pickle.UnpicklingError, EOFError)
-"""What readers of weights and of the optimizer's state raise for damaged files, beside OSError and the like."""
+_log = logging.getLogger(__name__)
+
+_UNREADABLE = (SafetensorError, pickle.UnpicklingError, EOFError, ValueError, KeyError, RuntimeError, FileNotFoundError)
+"""What readers of weights and of the optimizer's state raise for damaged files."""
 
 
 class Checkpointable(Protocol):
@@ -58,49 +63,97 @@ def save(run: Path, trainer: Checkpointable, total_limit: int) -> Path:
         if state["average"] is not None:
             save_file(_contiguous(state["average"]), folder / "average.safetensors")
         torch.save(state["optimizer"], folder / "optimizer.pt")
-        commit_json(folder / "state.json", {"images_seen": trainer.images_seen})
+        RUN.write_json(folder / "state.json", {"images_seen": trainer.images_seen})
+        write_checksums(folder)
     for old in list_checkpoints(run)[:-total_limit]:
         if old == best_checkpoint(run):
             continue
-        aside = old.with_name(f"{TEMPORARY}{os.getpid()}-{old.name}")
+        aside = old.with_name(temporary_name())
         os.rename(old, aside)  # half a checkpoint must never look like a whole one
         shutil.rmtree(aside, ignore_errors=True)
     return path
+
+
+def resume(run: Path, trainer: Checkpointable) -> None:
+    """Restores a trainer to the state of a run's newest checkpoint, if there is one.
+
+    One that is damaged is set aside, with a warning, and the one before is taken.
+
+    Raises:
+        UserError: the only one is damaged, or one can't be read.
+    """
+    checkpoints = list_checkpoints(run)
+    while checkpoints:
+        newest = checkpoints.pop()
+        try:
+            load(newest, trainer)
+            return
+        except DamagedCheckpointError as error:
+            if not checkpoints:
+                raise UserError(
+                    f"The checkpoint {newest} is damaged: {error.damage}; there is none before it, so restore a copy, "
+                    "or move it away to train from the start."
+                ) from error
+            aside = _set_aside(newest)
+            _log.warning(
+                "The checkpoint %s is damaged: %s. It is now %s, and training goes on from the one before, %s.",
+                *(newest, error.damage, aside, checkpoints[-1]),
+            )
 
 
 def load(path: Path, trainer: Checkpointable) -> None:
     """Restores a trainer to the state of a checkpoint.
 
     Raises:
-        UserError: the checkpoint can't be read.
+        DamagedCheckpointError: a file of the checkpoint is not as it was saved.
+        UserError: a file can't be read.
     """
     average = path / "average.safetensors"
     try:
+        check_files(path)
         state = {
-            "images_seen": json.loads((path / "state.json").read_text())["images_seen"],
+            "images_seen": read_images_seen(path),
             "weights": load_file(path / "weights.safetensors"),
             "optimizer": torch.load(path / "optimizer.pt", weights_only=True, map_location=trainer.device),
         }
         if average.exists():
             state["average"] = load_file(average)
         trainer.load_state_dict(state)
-    except (OSError, ValueError, KeyError, RuntimeError, *_UNREADABLE) as error:
-        raise UserError(
-            f"The checkpoint {path} can't be read ({error}); remove it to resume from the one before, or from the "
-            "start."
-        ) from error
+    except torch.OutOfMemoryError:  # a RuntimeError
+        raise
+    except _UNREADABLE as error:
+        raise DamagedCheckpointError(path, f"it can't be read ({error})") from error
+    except OSError as error:
+        raise UserError(f"The checkpoint {path} can't be read ({error}); mend that, and run again.") from error
 
 
 @torch.no_grad()
 def load_weights(path: Path, model: Model, use_ema: bool) -> None:
-    """Copies a checkpoint's weights into a model; the averaged ones if they are asked for and were kept."""
+    """Copies a checkpoint's weights into a model; the averaged ones if they are asked for and were kept.
+
+    Raises:
+        DamagedCheckpointError: they are not as they were saved.
+    """
+    check_files(path, weights_only=True)
     average = path / "average.safetensors"
-    stored = load_file(average if use_ema and average.exists() else path / "weights.safetensors")
+    file = average if use_ema and average.exists() else path / "weights.safetensors"
+    try:
+        stored = load_file(file)
+    except (SafetensorError, FileNotFoundError) as error:
+        raise DamagedCheckpointError(path, f"{file.name} can't be read ({error})") from error
     for part in ("unet", "text_encoder"):
         parameters = dict(getattr(model, part).named_parameters())
         for name, value in stored.items():
             if name.startswith(f"{part}."):
                 parameters[name.removeprefix(f"{part}.")].copy_(value)
+
+
+def _set_aside(damaged: Path) -> Path:
+    """Renames a checkpoint, so that it counts as one no more, and nothing is lost."""
+    taken = [path.name for path in damaged.parent.glob(f"damaged-{damaged.name}*")]
+    aside = damaged.with_name(f"damaged-{damaged.name}" + (f"-{len(taken) + 1}" if taken else ""))
+    os.rename(damaged, aside)
+    return aside
 
 
 def _contiguous(tensors: dict[str, Any]) -> dict[str, Tensor]:

@@ -189,14 +189,21 @@ def _score(point: Mapping[str, Any]) -> float:
 
 
 def truncate_log(run: Path, images_seen: int) -> None:
-    """Removes from log.jsonl what a killed run logged after the checkpoint from which it resumes."""
+    """Removes from log.jsonl what a killed run logged after the checkpoint from which it resumes, and broken lines."""
     log = run / "log.jsonl"
     if not log.exists():
         return
-    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-    complete = [line for line in lines if line.endswith("}\n")]  # the kill may have cut the last one
-    kept = [line for line in complete if json.loads(line)["images_seen"] <= images_seen]
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines if (seen := _images_seen_at(line)) is not None and seen <= images_seen]
     commit_text(log, "".join(kept))
+
+
+def _images_seen_at(line: str) -> int | None:
+    """Returns the images seen at a line of log.jsonl; None where a kill or a power cut left no whole line."""
+    try:
+        return int(json.loads(line)["images_seen"]) if line.endswith("\n") else None
+    except (ValueError, LookupError, TypeError):
+        return None
 
 
 def _read_json(file: Path) -> dict[str, Any]:

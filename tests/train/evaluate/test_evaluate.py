@@ -172,6 +172,20 @@ def test_the_best_checkpoint_outlives_the_newer_ones(
     assert find_trained_model(tmp_path / "run").checkpoint == tmp_path / "run" / "checkpoints" / str(best)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [SETTINGS.seed, 1])
+def test_a_damaged_checkpoint_is_not_measured_nor_is_what_the_run_measured_told(
+    run: Path, tiny_base: str, heldout: Path, tmp_path: Path, seed: int
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    file = list_checkpoints(tmp_path / "run")[-1] / "average.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-9] ^= 4
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"average\.safetensors differs from its checksum"):
+        evaluate(tmp_path / "run", tiny_base, heldout, SETTINGS.model_copy(update={"seed": seed}))
+
+
 def test_a_model_learned_and_forgot_nothing_against_itself(tiny_base: str, heldout: Path) -> None:
     evaluation = evaluate(tiny_base, tiny_base, heldout, SETTINGS)
     assert evaluation.learned is not None and evaluation.forgotten is not None

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -133,6 +134,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_base: str, folder: Pa
     run = tmp_path_factory.mktemp("trained") / "run"
     assert train(folder, run, config(base=tiny_base, ema_half_life_images=4, max_train_steps=2)).finished
     return run
+
+
+def test_a_damaged_checkpoint_is_not_exported(trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    (newest,) = list_checkpoints(run)
+    shutil.copytree(newest, newest.with_name("2"))
+    for name, content in (("weights.safetensors", b"truncated"), ("optimizer.pt", b"")):
+        (newest / name).write_bytes(content)
+    with pytest.raises(UserError, match=r"weights\.safetensors differs from its checksum.*; name another: .*/2\."):
+        export(run, tmp_path / "model", ExportConfig())
+    assert not (tmp_path / "model").exists()
+    (newest / "weights.safetensors").write_bytes((newest.with_name("2") / "weights.safetensors").read_bytes())
+    assert export(run, tmp_path / "model", ExportConfig()).changed, "the optimizer's state is not asked for"
 
 
 def test_an_export_opens_with_diffusers_and_holds_the_trained_weights(trained: Path, tmp_path: Path) -> None:

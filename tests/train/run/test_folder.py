@@ -96,3 +96,11 @@ def test_a_log_ends_where_the_run_goes_on(run: Path) -> None:
     (run / "log.jsonl").write_text("".join(lines) + '{"images_se')
     truncate_log(run, 8)
     assert (run / "log.jsonl").read_text() == "".join(lines[:2])
+
+
+@pytest.mark.parametrize("broken", [b"\0" * 64 + b"}\n", b'{"images_seen": 6, "lo\xff}\n', b"[]\n", b'{"step": 1}\n'])
+def test_what_a_power_cut_left_of_a_log_is_left_out(run: Path, broken: bytes) -> None:
+    lines = [json.dumps({"images_seen": images_seen}).encode() + b"\n" for images_seen in (4, 8)]
+    (run / "log.jsonl").write_bytes(lines[0] + broken + lines[1])
+    truncate_log(run, 8)
+    assert (run / "log.jsonl").read_bytes() == b"".join(lines)

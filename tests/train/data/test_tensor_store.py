@@ -1,0 +1,55 @@
+"""Tensors in shards: what is read is what was written, and damage is noticed and told."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dreamloom.train.data.tensor_store import TensorStore
+
+ENTRIES = {name: torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(7)).half() for name in ("aa", "ab")}
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The one shard of a store."""
+    store = TensorStore(tmp_path_factory.mktemp("store"))
+    with store.filling(set(ENTRIES)):
+        store.put(ENTRIES)
+    assert store.folder is not None
+    (path,) = store.folder.glob("*.safetensors")
+    return path
+
+
+def read(folder: Path) -> dict[str, torch.Tensor]:
+    store = TensorStore(folder)
+    with store.filling(set(ENTRIES)):
+        return dict(store.entries)
+
+
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_no_flipped_bit_is_read_as_a_tensor(shard: Path, place: float, bit: int) -> None:
+    whole = shard.read_bytes()
+    content = bytearray(whole)
+    content[int(place * len(whole))] ^= 1 << bit
+    try:
+        shard.write_bytes(content)
+        found = read(shard.parent)
+    finally:
+        shard.write_bytes(whole)
+    assert all(torch.equal(found[key], ENTRIES[key]) and found[key].dtype == ENTRIES[key].dtype for key in found)
+    assert read(shard.parent).keys() == ENTRIES.keys()
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_a_shard_that_was_cut_short_is_told(
+    shard: Path, tmp_path: Path, share: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = shard.read_bytes()
+    (tmp_path / shard.name).write_bytes(content[: int(share * len(content))])
+    with caplog.at_level(logging.WARNING):
+        assert not read(tmp_path)
+    assert f"{shard.name} is damaged" in caplog.text
