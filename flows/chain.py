@@ -97,7 +97,7 @@ def run_folder(project: Project) -> Path:
     Raises:
         UserError: there is no dataset yet.
     """
-    return run_folders.run_folder(project.workspace, project.train)
+    return run_folders.run_folder(project.workspace, project.train_config())
 
 
 def _source_branch(project: Project, name: str) -> Branch:
@@ -117,10 +117,10 @@ def _model_branch(project: Project) -> Branch:
 
     branch: list[Step] = [
         steps.BalanceStep(project.all_sources(), project.balance, workspace),
-        train_steps.ProjectTrainStep(workspace, project.train),
+        train_steps.ProjectTrainStep(workspace, project.train_config()),
     ]
     if project.evaluate is not None:
-        config = as_trained(project.train, project.evaluate)
+        config = as_trained(project.train_config(), project.evaluate)
         heldout, output = workspace / "heldout", evaluation_path(project)
         branch.append(train_steps.EvaluateStep(current_run, project.train.base, heldout, config, output))
     export = project.export.model_copy(update={"title": project.export.title or project.name})

@@ -57,7 +57,7 @@ def plan_steps(project: Project) -> list[PlannedStep]:
 def plan_train(project: Project) -> Plan | None:
     """Returns what training would do with the training folder as it is now; None where there is no folder yet."""
     dataset = project.workspace / "dataset"
-    return plan_training(dataset, project.train, newest_speed(project.workspace)) if dataset.is_dir() else None
+    return plan_training(dataset, project.train_config(), newest_speed(project.workspace)) if dataset.is_dir() else None
 
 
 def source_rows(project: Project) -> Rows:

@@ -110,6 +110,13 @@ class Project(StageConfig):
         fields = {"resolution", "bucket_reso_steps", "upscale"} - self.choose.model_fields_set
         return self.choose.model_copy(update={name: getattr(self.train, name) for name in fields})
 
+    def train_config(self) -> TrainConfig:
+        """Returns the train section, with the sources of ground truth where it needs them and names none."""
+        if not self.train.prior_prediction or self.train.ground_truth:
+            return self.train
+        names = [name for name, source in self.sources.items() if source.role is Role.GROUND_TRUTH]
+        return self.train.model_copy(update={"ground_truth": names})
+
     def all_sources(self) -> list[Source]:
         """Returns the sources with their roles, as choose and balance take them."""
         return [Source(self.collection(n), s.role, s.share, s.multiply) for n, s in self.sources.items()]

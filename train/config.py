@@ -10,6 +10,7 @@ from dreamloom.train.optimizers import OPTIMIZERS
 from dreamloom.train.settings.data import DataSettings
 from dreamloom.train.settings.loss import LossSettings
 from dreamloom.train.settings.optimizer import OptimizerSettings
+from dreamloom.train.settings.preservation import PreservationSettings
 from dreamloom.train.settings.run import RunSettings
 
 _MODEL, _CLASS_IMAGES = Group("Model"), Group("Class images")
@@ -30,7 +31,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Name of a preset → the values it sets, for Stable Diffusion 1.x and 2.x at 512 pixels with all weights trained."""
 
 
-class TrainConfig(RunSettings, LossSettings, OptimizerSettings, DataSettings):
+class TrainConfig(RunSettings, PreservationSettings, LossSettings, OptimizerSettings, DataSettings):
     """Settings of a training run.
 
     The defaults suit SD 1.5 at 512 pixels. Learning rates and caption dropout follow EveryDream's advice for batches

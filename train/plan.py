@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dreamloom.base.buckets import Size, upscale_factor
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.dataset import Dataset, Problem, read_dataset, summarize_problems
+from dreamloom.train.data.dataset import Dataset, Problem, find_ground_truth, read_dataset, summarize_problems
 from dreamloom.train.data.schedule import MANY_FORWARD_PASSES, BatchSchedule, mixed_batches_note
 from dreamloom.train.model.memory import estimate_memory
 
@@ -107,6 +107,7 @@ def plan(folder: Path, config: TrainConfig, images_per_second: float | None = No
     """
     settings = (config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
     dataset = read_dataset(folder, *settings, masks=config.masks)
+    find_ground_truth(dataset, config)
     schedule = BatchSchedule(dataset, config)
     memory = estimate_memory(config)
     return Plan(

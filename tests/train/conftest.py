@@ -6,9 +6,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dreamloom.train.config import TrainConfig
+from dreamloom.train.data.crops import CropPlanner
+from dreamloom.train.data.dataset import read_dataset
+from dreamloom.train.data.latent_cache import LatentCache
+from dreamloom.train.data.loader import BatchLoader, LoadedBatch
+from dreamloom.train.data.schedule import BatchSchedule
+from dreamloom.train.data.text_cache import TextCache
+from dreamloom.train.loop.distributed import SINGLE_PROCESS
+from dreamloom.train.loop.trainer import Trainer
+from dreamloom.train.model.model import load_model
+
+MakeTrainer = Callable[..., tuple[Trainer, list[LoadedBatch]]]
+CPU = torch.device("cpu")
 
 
 def tiny_config(**changes: Any) -> TrainConfig:
@@ -137,3 +150,27 @@ def heldout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(3):
         paint(root / "ground_truth" / "ground" / f"a scene_{number}.png", (40, 40), 150 + number)
     return root
+
+
+@pytest.fixture
+def make_trainer(
+    tiny_base: str, folder: Path, config: Callable[..., TrainConfig]
+) -> Callable[..., tuple[Trainer, list[LoadedBatch]]]:
+    """A trainer as a session makes one, and the first batches of its run."""
+
+    def make(**changes: Any) -> tuple[Trainer, list[LoadedBatch]]:
+        settings = config(base=tiny_base, **{"caption_dropout_rate": 0.0, **changes})
+        model = load_model(tiny_base, CPU, None, settings.prediction_type, settings.zero_terminal_snr)
+        data = read_dataset(folder, 32, 8, 1)
+        latents = LatentCache(None, model.vae)
+        assert not latents.add(data.samples, 2, views=CropPlanner(settings).all_views)
+        schedule = BatchSchedule(data, settings)
+        texts = TextCache(model, None, frozen=settings.text_encoder_learning_rate == 0)
+        texts.add(["", *(sample.caption for sample in data.samples)])
+        loader = BatchLoader(data, latents, texts, settings, pin=False)
+        batches = [
+            ready for group in loader.steps(map(SINGLE_PROCESS.shard, schedule.steps_after(0))) for ready in group
+        ]
+        return Trainer(model, schedule.num_images, settings), batches
+
+    return make

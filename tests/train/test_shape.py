@@ -35,6 +35,8 @@ BESIDE_THE_STEP = {
     "model.model.Model.scale_latents",  # numbers of a config
     "data.text_cache._key",  # tokens, which lie on the processor
     "data.text_cache.TextCache._encode",  # before the first step
+    "objectives.prior_prediction.PriorPrediction.loss",  # which images count, on the processor
+    "objectives.output_preservation.OutputPreservation.loss",
     "loop.loss_window.LossWindow.take",  # the look at the losses itself, every log_every_n_steps steps
 }
 

@@ -1,5 +1,6 @@
 """The captions that samples are shown with: one of several, as written, with shuffled tags, or dropped."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,8 +26,10 @@ class CaptionBuilder:
 
     def fixed_captions(self, samples: Sequence[Sample]) -> list[str]:
         """Lists the captions that are known before the run: the empty one, and those without shuffled tags."""
-        fixed = [sample.image.captions for sample in samples if not self._shuffles_tags(sample)]
-        return ["", *(caption.caption for captions in fixed for caption in captions)]
+        images = (sample.image for sample in samples if not self._shuffles_tags(sample))
+        fixed = ["", *(caption.caption for image in images for caption in image.captions)]
+        others = [with_class_word(caption, self.config) for caption in fixed] if self.config.class_preservation else []
+        return [*fixed, *others]
 
     def build(self, samples: Sequence[Sample], indices: Sequence[int]) -> list[str]:
         """Builds the captions of samples.
@@ -56,6 +59,12 @@ class CaptionBuilder:
             return caption.caption
         key = stream_key(self.config.seed, "tags", index)
         return shuffle_tags(caption, self.config.keep_tags, key, sample.settings.max_caption_length)
+
+
+def with_class_word(caption: str, config: TrainConfig) -> str:
+    """Returns a caption with class_word where concept_word stands as a whole word."""
+    concept, other = config.concept_word or "", config.class_word or ""
+    return re.sub(rf"(?<!\w){re.escape(concept)}(?!\w)", lambda _: other, caption)
 
 
 def shuffle_tags(caption: CaptionParts, keep_tags: int, key: int, max_length: int | None = None) -> str:

@@ -12,6 +12,7 @@ from dreamloom.base.held_out import HeldOutImages
 from dreamloom.base.pixels import MAX_PIXELS, ImageError, ImageHeader, read_header
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.threads import map_ordered
+from dreamloom.train.config import TrainConfig
 from dreamloom.train.config_fields import MaskKind
 from dreamloom.train.data.folder import read_training_folder
 from dreamloom.train.data.image import ByteRange, ImageFolder, ImageSettings, TrainingImage
@@ -143,6 +144,24 @@ def read_dataset(
     dataset = Dataset(folders, tuple(samples), tuple(problems), notes.sentences())
     found = find_masks([(s.image.source, h) for s, h in zip(samples, sample_headers, strict=True)], masks)
     return _not_empty(_with_masks(dataset, found))
+
+
+def find_ground_truth(dataset: Dataset, config: TrainConfig) -> set[int]:
+    """Returns the indices of the folders that the config calls ground truth, and of those below them.
+
+    Raises:
+        UserError: a name is that of no folder with images, or there is none and the config needs one.
+    """
+    if config.prior_prediction and not config.ground_truth:
+        raise UserError("prior_prediction needs ground_truth: name the folders that hold images of what is known.")
+    found: set[int] = set()
+    for name in config.ground_truth:
+        under = {i for i, folder in enumerate(dataset.folders) if f"{folder.name}/".startswith(f"{name.rstrip('/')}/")}
+        if not under:
+            folders = ", ".join(folder.name for folder in dataset.folders)
+            raise UserError(f"ground_truth: {name} is no folder of the training folder; it has {folders}.")
+        found |= under
+    return found
 
 
 def summarize_problems(problems: Iterable[Problem], limit: int = 3) -> str:

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from dreamloom.base.threads import map_ordered
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.captions import CaptionBuilder
+from dreamloom.train.data.captions import CaptionBuilder, with_class_word
 from dreamloom.train.data.crops import CropPlanner, View, latent_mask
-from dreamloom.train.data.dataset import Dataset, Sample
+from dreamloom.train.data.dataset import Dataset, Sample, find_ground_truth
 from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.data.schedule import Batch
 from dreamloom.train.data.text_cache import TextCache
@@ -33,16 +33,24 @@ class LoadedBatch:
     """The factors of the images' losses, float32 [B]; 0 for padding."""
     loss_mask: Tensor | None
     """How much each pixel of the latents counts, 0 to 1, float32 [B, h, w]; None: all alike."""
+    is_ground_truth: Tensor
+    """Which images are of the config's ground_truth, bool [B]; stays on the CPU."""
+    class_text: Tensor | None = None
+    """The captions with class_word in place of concept_word, as `text`; None: no objective asks for them."""
+    has_class_text: Tensor | None = None
+    """In which captions concept_word stands, bool [B]; stays on the CPU."""
+    blank_text: Tensor | None = None
+    """The empty caption for each image, as `text`; None: no objective asks for it."""
 
     def pinned(self) -> "LoadedBatch":
         """Copies the batch to pinned memory, from which a GPU fetches it while the CPU goes on."""
-        return LoadedBatch(
-            self.batch,
-            self.posteriors.pin_memory(),
-            self.text.pin_memory(),
-            self.indices.pin_memory(),
-            self.loss_scales.pin_memory(),
-            None if self.loss_mask is None else self.loss_mask.pin_memory(),
+        return replace(
+            self,
+            posteriors=self.posteriors.pin_memory(),
+            text=self.text.pin_memory(),
+            indices=self.indices.pin_memory(),
+            loss_scales=self.loss_scales.pin_memory(),
+            loss_mask=None if self.loss_mask is None else self.loss_mask.pin_memory(),
         )
 
 
@@ -66,6 +74,7 @@ class BatchLoader:
         self.text_cache = text_cache
         self.config = config
         self.pin = pin
+        self.ground_truth = find_ground_truth(dataset, config)
         self.crop_planner, self.caption_builder = CropPlanner(config), CaptionBuilder(config)
 
     def steps(self, steps: Iterable[Sequence[Batch]]) -> Generator[list[LoadedBatch]]:
@@ -86,13 +95,26 @@ class BatchLoader:
         views = self.crop_planner.choose_views(samples, batch.indices)
         latents = [self.latent_cache.get(sample, view) for sample, view in zip(samples, views, strict=True)]
         posteriors = torch.stack(latents)
-        text = self.text_cache.get(self.caption_builder.build(samples, batch.indices))
+        captions = self.caption_builder.build(samples, batch.indices)
+        text = self.text_cache.get(captions)
         indices = torch.tensor(batch.indices)
         loss_scales = torch.tensor([sample.settings.loss_scale for sample in samples], dtype=torch.float32)
         loss_scales[len(samples) - batch.padding :] = 0
         mask = loss_masks(samples, views, self.latent_cache, self.config.unmasked_weight)
-        loaded = LoadedBatch(batch, posteriors, text, indices, loss_scales, mask)
+        is_ground_truth = torch.tensor([sample.folder_index in self.ground_truth for sample in samples])
+        loaded = LoadedBatch(batch, posteriors, text, indices, loss_scales, mask, is_ground_truth)
+        loaded = self._with_other_texts(loaded, captions)
         return loaded.pinned() if self.pin else loaded
+
+    def _with_other_texts(self, loaded: LoadedBatch, captions: list[str]) -> LoadedBatch:
+        """Adds the captions that objectives of preservation ask for."""
+        if self.config.class_preservation:
+            others = [with_class_word(caption, self.config) for caption in captions]
+            has_word = torch.tensor([one != other for one, other in zip(captions, others, strict=True)])
+            loaded = replace(loaded, class_text=self.text_cache.get(others), has_class_text=has_word)
+        if self.config.blank_preservation:
+            loaded = replace(loaded, blank_text=self.text_cache.get([""] * len(captions)))
+        return loaded
 
 
 def loss_masks(

@@ -9,7 +9,7 @@ from dreamloom.base.disk import explain_full_disk
 from dreamloom.base.files import lock, remove_leftovers
 from dreamloom.base.progress import Progress, silent
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.dataset import read_dataset
+from dreamloom.train.data.dataset import find_ground_truth, read_dataset
 from dreamloom.train.evaluate.evaluate import read_heldout
 from dreamloom.train.loop.interrupt import Interrupted, StopRequest, catch_signals
 from dreamloom.train.model.check import check_models, resolve_models
@@ -55,6 +55,7 @@ def train(
     check_models(config)
     settings = (config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
     dataset = read_dataset(folder, *settings, progress, config.masks)
+    find_ground_truth(dataset, config)
     heldout_datasets = read_heldout(heldout, *settings, config.masks)
     recipe = run_recipe(dataset, heldout_datasets, config, progress)
     check_run_folder(run, recipe, config)

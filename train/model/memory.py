@@ -35,7 +35,8 @@ class MemoryEstimate:
     """An estimate of GPU memory in bytes, by use."""
 
     weights: int
-    """UNet, text encoder and VAE, with autocast's bfloat16 copies where the weights are float32."""
+    """UNet, text encoder and VAE, with autocast's bfloat16 copies where the weights are float32; what is kept of the
+    base for the objectives of preservation."""
     gradients: int
     optimizer: int
     ema: int
@@ -67,9 +68,13 @@ def estimate_memory(config: TrainConfig) -> MemoryEstimate | None:
     precision = "fp32" if config.precision == "fp32" else "bf16"
     if precision == "bf16" and weight_bytes == 4:
         weights += 2 * size["unet"] // (4 if config.gradient_checkpointing else 1)
+    if config.asks_base and config.lora_rank is None:
+        weights += (4 if precision == "fp32" else 2) * sum(size[part] for part in trained_parts)
     trained_bytes = 4 if config.lora_rank is not None else weight_bytes
     return MemoryEstimate(
-        weights=weights + (trained_bytes * trained if config.lora_rank is not None else 0),
+        weights=weights
+        + (trained_bytes * trained if config.lora_rank is not None else 0)
+        + (trained_bytes * trained if config.l2_sp else 0),
         gradients=trained_bytes * trained,
         optimizer=int(OPTIMIZERS[config.optimizer].state_bytes * trained)
         + (OPTIMIZER_CHUNK_BYTES if _in_chunks(config) else 0),

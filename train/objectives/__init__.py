@@ -4,13 +4,24 @@ A new one is a file beside these, and a line in OBJECTIVES.
 """
 
 from collections.abc import Callable, Mapping
+from functools import cache
 
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.model.model import Model
 from dreamloom.train.objectives.denoising import make_denoising
-from dreamloom.train.objectives.objective import Objective
+from dreamloom.train.objectives.l2_sp import make_l2_sp
+from dreamloom.train.objectives.objective import MakeTeacher, Objective, Teacher
+from dreamloom.train.objectives.output_preservation import make_blank_preservation, make_class_preservation
+from dreamloom.train.objectives.prior_prediction import make_prior_prediction
+from dreamloom.train.objectives.teacher import BaseModelTeacher
 
-OBJECTIVES: Mapping[str, Callable[[TrainConfig, Model], Objective | None]] = {"denoising": make_denoising}
+OBJECTIVES: Mapping[str, Callable[[TrainConfig, Model, MakeTeacher], Objective | None]] = {
+    "denoising": make_denoising,
+    "prior_prediction": make_prior_prediction,
+    "class_preservation": make_class_preservation,
+    "blank_preservation": make_blank_preservation,
+    "l2_sp": make_l2_sp,
+}
 """Name → what makes the objective, before the first step; None where the config does not ask for it."""
 
 
@@ -24,5 +35,10 @@ def make_objectives(config: TrainConfig, model: Model) -> dict[str, Objective]:
     Returns:
         Name → objective.
     """
-    made = {name: make(config, model) for name, make in OBJECTIVES.items()}
+
+    @cache
+    def teacher() -> Teacher:
+        return BaseModelTeacher(model, config)
+
+    made = {name: make(config, model, teacher) for name, make in OBJECTIVES.items()}
     return {name: objective for name, objective in made.items() if objective is not None}

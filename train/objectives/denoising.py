@@ -5,7 +5,7 @@ from torch import Tensor
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.diffusion import formulas
 from dreamloom.train.model.model import Model
-from dreamloom.train.objectives.objective import ForwardPass
+from dreamloom.train.objectives.objective import ForwardPass, MakeTeacher
 from dreamloom.train.objectives.weightings import chosen_weightings
 
 
@@ -24,14 +24,17 @@ class Denoising:
 
     def loss(self, forward: ForwardPass) -> Tensor:
         """Computes the sum of the losses, a scalar."""
-        noisy = forward.noisy
-        losses = formulas.sample_losses(forward.predicted, noisy.target, self.config.huber_delta, forward.loss_mask)
+        return self.losses(forward, forward.noisy.target).sum()
+
+    def losses(self, forward: ForwardPass, target: Tensor) -> Tensor:
+        """Computes each image's loss, [B], for a target [B, C, h, w]."""
+        losses = formulas.sample_losses(forward.predicted, target, self.config.huber_delta, forward.loss_mask)
         losses = losses * forward.loss_scales
         for weighting in self.weightings:
-            losses = losses * weighting(self.config, self.prediction_type, noisy)
-        return losses.sum()
+            losses = losses * weighting(self.config, self.prediction_type, forward.noisy)
+        return losses
 
 
-def make_denoising(config: TrainConfig, model: Model) -> Denoising:
+def make_denoising(config: TrainConfig, model: Model, teacher: MakeTeacher) -> Denoising:
     """Makes the objective, which every run has."""
     return Denoising(config, model.prediction_type)

@@ -1,8 +1,10 @@
 """What an objective is, and what it is given of each batch."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from dreamloom.train.data.loader import LoadedBatch
@@ -27,6 +29,48 @@ class ForwardPass:
     """Factor of each image's loss, float32 [B]; 0 for padding."""
     loss_mask: Tensor | None
     """How much each pixel of the latents counts, float32 [B, h, w]; None: all alike."""
+
+    def select(self, rows: Tensor) -> "ForwardPass":
+        """Returns the pass of some images: all but `batch`, which stays whole.
+
+        Args:
+            rows: their places in the batch, int64, on the model's device.
+        """
+        noisy = self.noisy
+        return ForwardPass(
+            self.batch,
+            self.indices[rows],
+            replace(
+                noisy,
+                latents=noisy.latents[rows],
+                timesteps=noisy.timesteps[rows],
+                alphas_cumprod=noisy.alphas_cumprod[rows],
+                target=noisy.target[rows],
+            ),
+            self.encoder_hidden_states[rows],
+            self.predicted[rows],
+            self.loss_scales[rows],
+            None if self.loss_mask is None else self.loss_mask[rows],
+        )
+
+
+class Teacher(Protocol):
+    """The base model, to be asked what it predicts."""
+
+    precision: torch.dtype
+    """Of the computation."""
+
+    def predict(self, forward: ForwardPass, text: Tensor) -> Tensor:
+        """Predicts from what the UNet saw, [B, C, h, w], without gradients.
+
+        Args:
+            forward: the batch.
+            text: its captions or others, as TextCache gives them, on the model's device.
+        """
+
+
+MakeTeacher = Callable[[], Teacher]
+"""Makes the base model, once for all objectives that ask for it."""
 
 
 class Objective(Protocol):

@@ -163,9 +163,18 @@ def test_asked_to_stop_it_saves_and_goes_on_to_the_same_bits(
             "pad_color": "#ffffff",
             "flip_p": 0.5,
         },
+        {
+            "prior_prediction": 0.5,
+            "ground_truth": ["ground"],
+            "class_preservation": 1.0,
+            "concept_word": "thing",
+            "class_word": "scene",
+            "blank_preservation": 0.5,
+            "l2_sp": 0.1,
+        },
     ],
 )
-def test_other_optimizers_and_weights_go_on_to_the_same_bits_too(
+def test_other_optimizers_weights_and_objectives_go_on_to_the_same_bits_too(
     tiny_base: str, folder: Path, tmp_path: Path, config: Config, changes: dict[str, Any]
 ) -> None:
     settings = config(base=tiny_base, epochs=3, max_train_steps=6, latent_cache=tmp_path / "latents", **changes)

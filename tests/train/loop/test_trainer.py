@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.crops import CropPlanner
 from dreamloom.train.data.dataset import read_dataset
 from dreamloom.train.data.latent_cache import LatentCache
-from dreamloom.train.data.loader import BatchLoader, LoadedBatch
+from dreamloom.train.data.loader import BatchLoader
 from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.data.text_cache import TextCache
 from dreamloom.train.diffusion import noise
@@ -22,38 +21,12 @@ from dreamloom.train.loop.distributed import SINGLE_PROCESS
 from dreamloom.train.loop.loop import train
 from dreamloom.train.loop.loss_window import LossWindow, NonFiniteLossError
 from dreamloom.train.loop.optimizers import lr_factor
-from dreamloom.train.loop.trainer import Trainer
 from dreamloom.train.model.model import Model, load_model
 from dreamloom.train.objectives import OBJECTIVES
-from dreamloom.train.objectives.objective import ForwardPass
+from dreamloom.train.objectives.objective import ForwardPass, MakeTeacher
+from tests.train.conftest import CPU, MakeTrainer
 
 Config = Callable[..., TrainConfig]
-CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def make_trainer(tiny_base: str, folder: Path, config: Config) -> Callable[..., tuple[Trainer, list[LoadedBatch]]]:
-    """A trainer as a session makes one, and the first batches of its run."""
-
-    def make(**changes: Any) -> tuple[Trainer, list[LoadedBatch]]:
-        settings = config(base=tiny_base, **{"caption_dropout_rate": 0.0, **changes})
-        model = load_model(tiny_base, CPU, None, settings.prediction_type, settings.zero_terminal_snr)
-        data = read_dataset(folder, 32, 8, 1)
-        latents = LatentCache(None, model.vae)
-        assert not latents.add(data.samples, 2, views=CropPlanner(settings).all_views)
-        schedule = BatchSchedule(data, settings)
-        texts = TextCache(model, None, frozen=settings.text_encoder_learning_rate == 0)
-        texts.add(["", *(sample.caption for sample in data.samples)])
-        loader = BatchLoader(data, latents, texts, settings, pin=False)
-        batches = [
-            ready for group in loader.steps(map(SINGLE_PROCESS.shard, schedule.steps_after(0))) for ready in group
-        ]
-        return Trainer(model, schedule.num_images, settings), batches
-
-    return make
-
-
-MakeTrainer = Callable[..., tuple[Trainer, list[LoadedBatch]]]
 
 
 def test_accumulated_gradients_are_averaged(make_trainer: MakeTrainer) -> None:
@@ -157,7 +130,7 @@ def test_objectives_add_up(make_trainer: MakeTrainer, monkeypatch: pytest.Monkey
     """One that is registered is made of config and model, and its gradient reaches the weights."""
 
     class Pull:
-        def __init__(self, config: TrainConfig, model: Model) -> None:
+        def __init__(self, config: TrainConfig, model: Model, teacher: MakeTeacher) -> None:
             self.weight: torch.Tensor = model.unet.conv_in.weight
             self.scale = config.seed
 

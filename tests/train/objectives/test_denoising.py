@@ -31,7 +31,7 @@ def make_noise_process(**changes: Any) -> NoiseProcess:
 
 def loss(config: TrainConfig, predicted: torch.Tensor, noisy: NoisyBatch, scales: torch.Tensor) -> torch.Tensor:
     nothing = torch.empty(0)
-    batch = LoadedBatch(Batch((64, 64), "", (), ()), nothing, nothing, INDICES, scales, None)
+    batch = LoadedBatch(Batch((64, 64), "", (), ()), nothing, nothing, INDICES, scales, None, nothing)
     return Denoising(config, formulas.EPSILON).loss(
         ForwardPass(batch, INDICES, noisy, nothing, predicted, scales, None)
     )

@@ -1,0 +1,75 @@
+"""The base model as it was before the first step, to be asked what it predicts."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.model.device import autocast, choose_precision
+from dreamloom.train.model.model import Model
+from dreamloom.train.objectives.objective import ForwardPass
+
+
+class BaseModelTeacher:
+    """Predicts as the base does. With LoRA it is the model without its adapters, else a copy in the run's precision.
+
+    Args:
+        model: the model before the first step.
+        config: the run's.
+    """
+
+    def __init__(self, model: Model, config: TrainConfig) -> None:
+        self.precision = choose_precision(config.precision, model.device)
+        self.has_adapters = config.lora_rank is not None
+        self.model = model
+        if not self.has_adapters:
+            trains_text = config.text_encoder_learning_rate > 0
+            text_encoder = self._frozen_copy(model.text_encoder) if trains_text else model.text_encoder
+            unet = self._frozen_copy(model.unet)
+            self.model = replace(model, unet=unet, text_encoder=text_encoder, compiled_unet=None)
+
+    @torch.no_grad()
+    def predict(self, forward: ForwardPass, text: Tensor) -> Tensor:
+        """See `Teacher`."""
+        with self._without_adapters():
+            return predict(self.model, self.precision, forward, text)
+
+    def _frozen_copy(self, module: nn.Module) -> nn.Module:
+        return copy.deepcopy(module).to(self.precision).requires_grad_(False)
+
+    @contextmanager
+    def _without_adapters(self) -> Iterator[None]:
+        layers = _adapter_layers(self.model) if self.has_adapters else []
+        for layer in layers:
+            layer._disable_adapters = True  # peft's own switch also changes which parameters want gradients
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer._disable_adapters = False
+
+
+def predict(model: Model, precision: torch.dtype, forward: ForwardPass, text: Tensor) -> Tensor:
+    """Computes a model's prediction for a batch's noisy latents and any captions, [B, C, h, w].
+
+    Args:
+        model: the one that is trained, or the base.
+        precision: of the computation.
+        forward: the batch.
+        text: captions as TextCache gives them, on the model's device.
+    """
+    with autocast(model.device, precision):
+        states = text.float() if text.is_floating_point() else model.encode_text(text)
+        return model.predict(forward.noisy.latents, forward.noisy.timesteps, states)
+
+
+def _adapter_layers(model: Model) -> list[Any]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    modules = [*model.unet.modules(), *model.text_encoder.modules()]
+    return [module for module in modules if isinstance(module, BaseTunerLayer)]
