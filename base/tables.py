@@ -86,7 +86,11 @@ def _csv(text: str) -> Iterator[TableRow]:
         elif len(cells) > len(header):
             yield TableRow(number, {}, "unquoted_comma")
         else:
-            yield TableRow(number, dict(zip(header, cells, strict=False)))
+            yield TableRow(number, {n: None if c in _NULLS else c for n, c in zip(header, cells, strict=False)})
+
+
+_NULLS = frozenset({"nan", "NaN", "-nan", "null", "NULL", "None", "<NA>", "#N/A"})
+"""Cells that pandas and spreadsheets write for what is not there."""
 
 
 def _parquet(path: Path, wanted: Wanted) -> Iterator[TableRow]:

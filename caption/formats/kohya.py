@@ -7,7 +7,9 @@ from pathlib import Path
 
 from dreamloom.caption.formats.rows import Note, Row, UniqueNames, list_images
 from dreamloom.caption.formats.target import Target
-from dreamloom.scrape.datasets.kohya import METADATA, read_metadata
+from dreamloom.scrape.datasets.kohya import METADATA, match_metadata, read_metadata
+
+__all__ = ["METADATA", "match_metadata", "read", "write"]
 
 
 def read(folder: Path, note: Note) -> Iterator[Row]:

@@ -47,6 +47,20 @@ def read_metadata(folder: Path, names: Sequence[str]) -> KohyaMetadata:
     path = next((candidate for candidate in candidates if candidate.is_file()), None)
     if path is None:
         raise UserError(f"{folder} has no {', '.join(METADATA)}, in it or beside it; put kohya's JSON there.")
+    return match_metadata(path, folder, names)
+
+
+def match_metadata(path: Path, folder: Path, names: Sequence[str]) -> KohyaMetadata:
+    """Reads a JSON, and finds the images of a folder in it.
+
+    Args:
+        path: the JSON.
+        folder: the folder of images.
+        names: the images, by their paths inside the folder.
+
+    Raises:
+        UserError: it can't be read.
+    """
     entries = {_key(name): entry for name, entry in _read(path).items()}
     by_stem = _unique({key: key.rpartition("/")[2] for key in entries})
     folders_of = _unique({os.path.split(_key(name)): os.path.basename(_key(name)) for name in names})

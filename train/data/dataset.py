@@ -56,8 +56,8 @@ class Problem:
     name: str
     """Its path inside the training folder."""
     reason: str
-    """One word: too_small, too_many_pixels, broken_shard, broken_mask, mask_of_another_shape, empty_mask, or one of
-    `dreamloom.base.pixels.Reason`."""
+    """One word: too_small, too_many_pixels, broken_shard, broken_mask, mask_of_another_shape, empty_mask, other_split,
+    a fault of `dreamloom.base.tables`, or one of `dreamloom.base.pixels.Reason`."""
 
 
 @dataclass(frozen=True)

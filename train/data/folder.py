@@ -1,7 +1,8 @@
 """Reads a training folder: its images, their captions, and how each is shown.
 
 It may be a folder in EveryDream's format, with webdataset shards (`dreamloom.train.data.shards`) among the images or
-instead of them, or a table of images (`dreamloom.train.data.table`). No image is opened.
+instead of them, or a table of images (`dreamloom.train.data.table`). Tables inside the folder may hold captions, too
+(`dreamloom.train.data.listed`). No image is opened.
 """
 
 import os
@@ -14,6 +15,7 @@ from dreamloom.base.listing import MASKS
 from dreamloom.caption.sidecar import parse_sidecars, stray_texts
 from dreamloom.train.data.control_files import FolderSettings, make_training_image, read_folder_settings
 from dreamloom.train.data.image import ImageFolder, TrainingImage
+from dreamloom.train.data.listed import ListedImages
 from dreamloom.train.data.notes import Notes
 from dreamloom.train.data.shards import SHARD_SUFFIX, read_shard
 from dreamloom.train.data.table import TABLE_SUFFIXES, read_image_table
@@ -33,7 +35,9 @@ def read_training_folder(path: Path, notes: Notes | None = None) -> list[ImageFo
     """
     notes = Notes() if notes is None else notes
     if path.is_dir():
-        folders = list(_tree(path, path, FolderSettings(), frozenset(), notes))
+        listed = ListedImages(path, notes)
+        folders = list(_tree(path, FolderSettings(), frozenset(), listed))
+        listed.note_missing()
     elif path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
         folders = read_image_table(path, notes)
     elif path.is_file() and path.suffix.lower() == SHARD_SUFFIX:
@@ -55,31 +59,28 @@ def read_training_folder(path: Path, notes: Notes | None = None) -> list[ImageFo
     return folders
 
 
-def _tree(
-    folder: Path, root: Path, outer: FolderSettings, above: frozenset[Path], notes: Notes
-) -> Iterator[ImageFolder]:
+def _tree(folder: Path, outer: FolderSettings, above: frozenset[Path], listed: ListedImages) -> Iterator[ImageFolder]:
     """Reads a folder, where it holds images, and those below it, by name; follows no link that leads back up."""
     real = folder.resolve()
     if real in above:
         return
     entries = sorted((e for e in os.scandir(folder) if not e.name.startswith(".")), key=lambda entry: entry.name)
     names = frozenset(entry.name for entry in entries if entry.is_file())
-    settings, below = read_folder_settings(folder, outer, names, notes)
-    image_folder = _read_images(folder, root, settings, names, notes)
+    settings, below = read_folder_settings(folder, outer, names, listed.notes)
+    listed.add_tables(folder, names)
+    image_folder = _read_images(folder, settings, names, listed)
     for name in stray_texts(names):
-        notes("text files that belong to no image", (folder / name).relative_to(root).as_posix())
+        listed.notes("text files that belong to no image", (folder / name).relative_to(listed.root).as_posix())
     if image_folder.images or image_folder.broken:
         yield image_folder
     for entry in entries:
         if entry.is_dir():
-            yield from _tree(Path(entry.path), root, below, above | {real}, notes)
+            yield from _tree(Path(entry.path), below, above | {real}, listed)
 
 
-def _read_images(
-    folder: Path, root: Path, settings: FolderSettings, names: frozenset[str], notes: Notes
-) -> ImageFolder:
+def _read_images(folder: Path, settings: FolderSettings, names: frozenset[str], listed: ListedImages) -> ImageFolder:
     """Reads the images of a folder, without the folders below it: first its image files, then its shards."""
-    inside = folder.relative_to(root)
+    inside = folder.relative_to(listed.root)
     images: list[TrainingImage] = []
     shard_images: list[TrainingImage] = []
     broken: list[tuple[str, str]] = []
@@ -88,8 +89,13 @@ def _read_images(
         if MASKS.fullmatch(file_name):
             continue
         if suffix in DECODED_EXTENSIONS:
+            own = listed.find(name)
+            if own is not None and not own.is_for_training:
+                broken.append((name, "other_split"))
+                continue
             written = parse_sidecars(str(folder), file_name, siblings=names)
-            images.append(make_training_image(path, name, settings, written, notes))
+            entries = None if own is None else own.entries
+            images.append(make_training_image(path, name, settings, written, listed.notes, entries))
         elif suffix in UNSUPPORTED_EXTENSIONS:
             broken.append((name, "unsupported"))
         elif suffix == SHARD_SUFFIX:

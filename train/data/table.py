@@ -9,6 +9,7 @@ dataset.
 """
 
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class ListedImage:
     """What a row says of an image."""
 
     file: str
-    """As it is written; of a row of another split it may be empty."""
+    """As it is written; empty: the row names none."""
     entries: Entries
     """Its captions, tags and settings, which are fields of ImageSettings; none of a row of another split."""
     split: str
@@ -71,8 +72,12 @@ def read_image_table(path: Path, notes: Notes) -> list[ImageFolder]:
             broken.append((f"{path.name}, line {row.number}", row.fault))
         elif not listed.is_for_training:
             notes(f"rows of the split {listed.split}, which are left out", f"{path.name}, line {row.number}")
+        elif not listed.file:
+            raise UserError(
+                f"{path}, row {row.number} names no file; fill one of the columns {', '.join(FILE_COLUMNS)}."
+            )
         else:
-            file = path.parent / listed.file
+            file = _find_file(path.parent, listed.file)
             written = SidecarContent() if listed.entries.prompts else _read_sidecars(file, siblings)
             image = make_training_image(file, listed.file, FolderSettings(), written, notes, listed.entries)
             folders[PurePath(image.name).parent.as_posix()].append(image)
@@ -84,7 +89,7 @@ def read_listed_images(path: Path) -> Iterator[tuple[TableRow, ListedImage | Non
     """Reads the rows of a table, in order; None where a row can't be read: it has a fault.
 
     Raises:
-        UserError: the table can't be read, a row names no file, a setting is invalid, or a caption has several fields.
+        UserError: the table can't be read, a setting is invalid, or a caption has several fields.
     """
     columns = {*FILE_COLUMNS, *CAPTION_COLUMNS, *SETTING_KEYS, "split", "main_prompt", "tags"}
     try:
@@ -100,10 +105,9 @@ def _listed_image(row: TableRow, where: Path) -> ListedImage:
         cells.setdefault(name.lower(), value)
     split = str(cells.get("split") or "").strip().lower()
     file = next((cells[column] for column in FILE_COLUMNS if cells.get(column)), None)
+    file = file if isinstance(file, str) and "\0" not in file else ""
     if split not in TRAINING_SPLITS:
-        return ListedImage(str(file or ""), Entries(), split)
-    if not isinstance(file, str) or "\0" in file:
-        raise UserError(f"{where} names no file; fill one of the columns {', '.join(FILE_COLUMNS)}.")
+        return ListedImage(file, Entries(), split)
     settings = parse_settings({key: cells[key] for key in SETTING_KEYS if cells.get(key) not in (None, "")}, where)
     try:
         texts = (caption_texts(cells.get(column)) for column in CAPTION_COLUMNS)
@@ -118,6 +122,13 @@ def _folder(name: str, images: list[TrainingImage]) -> ImageFolder:
     """A folder with the multiply of its first image: mostly, all have the same."""
     ordered = sorted(images, key=lambda image: image.name)
     return ImageFolder(name, ordered[0].settings.multiply, tuple(ordered))
+
+
+def _find_file(folder: Path, name: str) -> Path:
+    """Returns the file of a name, which may be Windows' or compose its accents otherwise than the file system."""
+    spelt = name.replace("\\", "/")
+    names = (name, spelt, unicodedata.normalize("NFC", spelt), unicodedata.normalize("NFD", spelt))
+    return next((folder / each for each in names if (folder / each).is_file()), folder / name)
 
 
 def _read_sidecars(file: Path, siblings: dict[Path, frozenset[str]]) -> SidecarContent:

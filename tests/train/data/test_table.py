@@ -14,6 +14,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.data.dataset import read_dataset
 from dreamloom.train.data.folder import read_training_folder
 from dreamloom.train.data.image import ImageSettings
+from dreamloom.train.data.notes import Notes
 
 ROWS: list[dict[str, Any]] = [
     {"file_name": "b/1.png", "text": "one, of many", "multiply": 0.025, "loss_scale": 2.0, "shuffle_tags": True},
@@ -94,6 +95,90 @@ def test_a_file_that_is_not_there_is_listed(root: Path) -> None:
     data = read_dataset(path, 64, 16, 1)
     assert [s.caption for s in data.samples] == ["a cat"]
     assert [(p.name, p.reason) for p in data.problems] == [("gone.png", "missing_file")]
+
+
+def images(path: Path) -> dict[str, list[str]]:
+    return {
+        image.name: [each.caption for each in image.captions]
+        for folder in read_training_folder(path)
+        for image in folder.images
+    }
+
+
+def faults(path: Path) -> list[tuple[str, str]]:
+    return [each for folder in read_training_folder(path) for each in folder.broken]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_list_of_captions_gives_an_image_several(root: Path, suffix: str) -> None:
+    rows = [
+        {"file_name": "b/1.png", "text": ["a", " ", "b, c", None], "caption": float("nan")},
+        {"file_name": "b/3.png", "text": ["one"], "caption": None},
+        {"file_name": "a/a cat_2.png", "text": [], "caption": None},
+    ]
+    if suffix == ".jsonl":
+        (root / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), root / "t.parquet")
+    assert images(root / f"t{suffix}") == {"b/1.png": ["a", "b, c"], "b/3.png": ["one"], "a/a cat_2.png": ["a cat"]}
+
+
+def test_a_header_with_blanks_and_an_unquoted_comma(root: Path) -> None:
+    (root / "t.csv").write_bytes(
+        b'\xef\xbb\xbffile_name , Text , multiply\r\nb/1.png,"one, of many",2\r\n\r\nb/3.png,a man, a dog, a cat,\r\n'
+        b'a/a cat_2.png,nan\r\nb/4.png,"' + b"x" * 200_000 + b'",1\r\nb/5.png,"never closed,1\r\n'
+    )
+    assert images(root / "t.csv") == {"b/1.png": ["one, of many"], "a/a cat_2.png": ["a cat"]}
+    assert faults(root / "t.csv")[:2] == [("t.csv, line 4", "unquoted_comma"), ("t.csv, line 6", "broken_row")]
+    problems = read_dataset(root / "t.csv", 64, 16, 1).problems
+    assert [problem.name for problem in problems if problem.reason == "unquoted_comma"] == ["t.csv, line 4"]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_what_spreadsheets_save(root: Path, delimiter: str) -> None:
+    text = f'file_name{delimiter}text\nb/1.png{delimiter}"café, old"\n'
+    for encoding in ("utf-16", "cp1252"):
+        (root / "t.csv").write_text(text, encoding)
+        assert images(root / "t.csv") == {"b/1.png": ["café, old"]}
+
+
+def test_splits_in_any_case_are_counted(root: Path) -> None:
+    rows = [
+        {"file_name": row["file_name"], "text": "x", "split": split}
+        for row, split in zip(ROWS, ("Train ", "TEST", None), strict=True)
+    ]
+    (root / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    notes = Notes()
+    read_training_folder(root / "t.jsonl", notes)
+    assert set(images(root / "t.jsonl")) == {"b/1.png", "b/3.png"}
+    assert notes.sentences() == ("rows of the split test, which are left out: t.jsonl, line 2.",)
+
+
+def test_numbers_are_no_captions_and_main_prompts_are_whole(root: Path) -> None:
+    (root / "t.jsonl").write_text(
+        '{"file": "b/3.png", "caption": 7}\n'
+        '{"file": "b/1.png", "main_prompt": "ted, old", "tags": [{"tag": "oil, red", "weight": 2}, "x"]}\n'
+    )
+    assert images(root / "t.jsonl") == {"b/1.png": ["ted, old, oil, red, x"], "b/3.png": ["3"]}
+
+
+def test_a_path_of_windows_and_another_composition_of_accents_find_their_file(root: Path) -> None:
+    (root / "b" / "1.png").rename(root / "b" / "cafe\u0301.png")
+    (root / "t.jsonl").write_text('{"file": "b\\\\caf\u00e9.png", "caption": "x"}\n')
+    assert [sample.caption for sample in read_dataset(root / "t.jsonl", 64, 16, 1).samples] == ["x"]
+
+
+def test_bytes_that_are_no_utf_8_cost_their_row(root: Path) -> None:
+    text = pa.array([b"fine", b"\xff\xfe", b"fine, too"], pa.binary()).view(pa.string())
+    table = pa.table({"file": [row["file_name"] for row in ROWS], "text": text})
+    pq.write_table(table, root / "t.parquet")
+    assert faults(root / "t.parquet") == [("t.parquet, line 2", "not_utf8")]
+
+
+def test_a_caption_with_fields_asks_for_one(root: Path) -> None:
+    (root / "t.jsonl").write_text('{"file": "b/1.png", "caption": {"en": "a", "de": "b"}}\n')
+    with pytest.raises(UserError, match="row 1: its caption holds the fields en, de"):
+        read_training_folder(root / "t.jsonl")
 
 
 @pytest.mark.parametrize(

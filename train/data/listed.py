@@ -1,0 +1,95 @@
+"""Captions in tables that lie inside a training folder: an imagefolder's metadata, and the JSON of kohya's tools.
+
+    metadata.jsonl, metadata.csv, metadata.parquet     rows as in `dreamloom.train.data.table`
+    meta_cap.json, meta_clean.json, …                  see `dreamloom.scrape.datasets.kohya`
+
+They name images of their folder and of those below. The nearest table that names an image counts. An image's own
+sidecar wins over all of them.
+"""
+
+import os
+import posixpath
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from dreamloom.base.errors import UserError
+from dreamloom.base.image_types import DECODED_EXTENSIONS
+from dreamloom.base.tables import TABLE_SUFFIXES
+from dreamloom.caption.formats.kohya import METADATA, match_metadata
+from dreamloom.caption.parts import CaptionParts
+from dreamloom.caption.sidecar import Entries
+from dreamloom.train.data.notes import Notes
+from dreamloom.train.data.table import ListedImage, read_listed_images
+
+_TABLES = tuple(f"metadata{suffix}" for suffix in TABLE_SUFFIXES)
+
+
+class ListedImages:
+    """What the tables inside a training folder say of its images; they are added from the root downwards.
+
+    Args:
+        root: the training folder.
+        notes: is told which tables are read, and what can't be.
+    """
+
+    def __init__(self, root: Path, notes: Notes) -> None:
+        """Starts without tables."""
+        self.root = root
+        self.notes = notes
+        self._listed: dict[str, tuple[str, ListedImage]] = {}  # image → the table that names it, and what it says
+        self._used: set[str] = set()
+
+    def add_tables(self, folder: Path, names: frozenset[str]) -> None:
+        """Reads the tables among a folder's files; where one names an image that another did, it counts.
+
+        Raises:
+            UserError: a row of an imagefolder's metadata holds an invalid setting.
+        """
+        inside = folder.relative_to(self.root).as_posix()
+        tables = sorted(name for name in names if name.lower() in _TABLES)
+        json = next((name for name in METADATA if name in names), None)  # of the steps of kohya's tools, the last
+        for name in [*([json] if json else []), *tables]:
+            read = self._read_kohya if name == json else self._read_metadata
+            table = posixpath.normpath(f"{inside}/{name}")
+            found = {_key(posixpath.join(inside, image.file)): (table, image) for image in read(folder / name)}
+            self._listed |= found
+            if captioned := sum(bool(image.entries.prompts or image.entries.tags) for _, image in found.values()):
+                self.notes("captions read from", f"{table} (of {captioned:,} images)")
+
+    def find(self, name: str) -> ListedImage | None:
+        """Returns what is listed of an image, by its path inside the training folder."""
+        key = _key(name)
+        self._used.add(key)
+        listed = self._listed.get(key)
+        return None if listed is None else listed[1]
+
+    def note_missing(self) -> None:
+        """Notes the rows whose image `find` was never asked for."""
+        for key, (table, _) in self._listed.items():
+            if key not in self._used:
+                self.notes("listed images that are not there", f"{key} in {table}")
+
+    def _read_metadata(self, path: Path) -> Iterator[ListedImage]:
+        for row, image in read_listed_images(path):
+            if image is not None and image.file:
+                yield image
+            else:
+                self.notes("rows that can't be read", f"{path}, line {row.number} ({row.fault or 'no file name'})")
+
+    def _read_kohya(self, path: Path) -> Iterator[ListedImage]:
+        folder = path.parent
+        files = (Path(parent, name) for parent, _, names in os.walk(folder, followlinks=True) for name in names)
+        names = [file.relative_to(folder).as_posix() for file in files if file.suffix.lower() in DECODED_EXTENSIONS]
+        try:
+            captions = match_metadata(path, folder, names).captions
+        except UserError as error:
+            self.notes("tables that can't be read", str(error))
+            return
+        for name, text in captions.items():
+            yield ListedImage(name, Entries((CaptionParts(text),)), "")
+
+
+def _key(name: str) -> str:
+    """Makes paths that mean the same equal: of Windows, of macOS, which decomposes accents, and with dots."""
+    return posixpath.normpath(unicodedata.normalize("NFC", name).replace("\\", "/"))
