@@ -29,7 +29,7 @@ from PIL import Image
 from dreamloom.base.errors import StageFailed, UserError
 from dreamloom.base.files import commit, lock
 from dreamloom.demo.comparison import draw_comparison
-from dreamloom.demo.exam import CONCEPTS, SHOWN, ExamResult, examine
+from dreamloom.demo.exam import SHOWN, ExamResult, examine
 from dreamloom.demo.folders import CONCEPT
 from dreamloom.demo.home import PROJECT, WITHOUT, check_home, make_home
 from dreamloom.demo.site import serve
@@ -174,15 +174,28 @@ class Arm:
 
 
 def compare(folder: Path, examined: int) -> list[Arm]:
-    """Compares the base model and both arms, on the same held-out images and the same prompts."""
-    before = examine(folder / "models" / "stable-diffusion", folder / "exam" / "before", examined)
+    """Compares the base model and both arms, on the same held-out images and the same unseen prompts."""
+    seen = _captions(folder)
+    before = examine(folder / "models" / "stable-diffusion", folder / "exam" / "before", examined, seen)
     arms = [Arm("before", folder / "exam" / "before", before, "", "")]
     for name, file in (("without ground truth", WITHOUT), ("with ground truth", PROJECT)):
         workspace, evaluation = _evaluation(folder, folder / file)
         drawings = folder / "exam" / workspace.name
-        exam = examine(workspace / "model", drawings, examined)
+        exam = examine(workspace / "model", drawings, examined, seen)
         arms.append(Arm(name, drawings, exam, _figure(evaluation["learned"]), _figure(evaluation["forgotten"])))
     return arms
+
+
+def _captions(folder: Path) -> set[str]:
+    """The captions of all images that an arm was given."""
+    import pyarrow.parquet as pq
+
+    from dreamloom.curate.manifest import manifest_path
+    from dreamloom.flows.project import load_project
+
+    manifests = [manifest_path(load_project(folder / file).workspace) for file in (PROJECT, WITHOUT)]
+    captions = [pq.read_table(path, columns=["caption"])["caption"].to_pylist() for path in manifests]
+    return {text for texts in captions for text in texts if text}
 
 
 def _evaluation(folder: Path, file: Path) -> tuple[Path, dict[str, Any]]:
@@ -216,15 +229,17 @@ def draw(target: Path, arms: list[Arm]) -> None:
     rows = [
         (
             arm.name,
-            f"{CONCEPT} {arm.exam.concept:.0%}, the rest {arm.exam.general:.0%} right",
-            [np.asarray(Image.open(arm.drawings / f"shown-{number}.png")) for number in range(len(SHOWN))],
-            arm.exam.shown,
+            f"right: {arm.exam.concept.right} of {arm.exam.concept.of} {CONCEPT}s, "
+            f"{arm.exam.general.right} of {arm.exam.general.of} others",
+            [np.asarray(Image.open(arm.drawings / f"{number:03}.png")) for number in arm.exam.shown],
+            [arm.exam.right[number] for number in arm.exam.shown],
         )
         for arm in arms
     ]
-    title = f"What a {CONCEPT} is, learned from 48 images: framed green where the shapes and colors are right"
+    title = f"What a {CONCEPT} is, learned from 48 images: framed green where all of the caption is right"
+    prompts = [arms[0].exam.prompts[number] for number in arms[0].exam.shown]
     with commit(target) as temporary:
-        draw_comparison(title, SHOWN, rows, CONCEPTS).save(temporary, "PNG")
+        draw_comparison(title, prompts, rows, SHOWN[0]).save(temporary, "PNG")
 
 
 def _print_results(folder: Path, arms: list[Arm], seconds: float) -> None:
@@ -241,14 +256,16 @@ def _print_results(folder: Path, arms: list[Arm], seconds: float) -> None:
                     "model": arm.name,
                     "learned": arm.learned,
                     "forgotten": arm.forgotten,
-                    f"{CONCEPT}s right": f"{arm.exam.concept:.0%}",
-                    "the rest right": f"{arm.exam.general:.0%}",
-                    f"of that, now {CONCEPT}s": f"{arm.exam.strays:.0%}",
+                    f"{CONCEPT}s right": str(arm.exam.concept),
+                    "the rest right": str(arm.exam.general),
+                    f"of that, now {CONCEPT}s": arm.exam.strays,
                 }
                 for arm in arms
             ],
         )
     )
+    parts = [{"model": arm.name, **arm.exam.parts} for arm in arms]
+    print_table(rows_table(f"Which parts of the rest's {arms[0].exam.general.of} captions are right", parts))
     run = run_folder(load_project(folder / PROJECT))
     workspace = folder / "with"
     for label, path in (

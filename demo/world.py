@@ -178,7 +178,7 @@ def render(scene: Scene, width: int = 64, height: int | None = None) -> Pixels:
     if scene.style == "photo":
         canvas *= _light(rng, height, width)
     for thing, (x, y, radius) in zip(scene.things, positions, strict=True):
-        draw(canvas, _outline(thing.shape) * radius + (x, y), COLORS[thing.color], scene.style)
+        draw(canvas, outline_of(thing.shape) * radius + (x, y), COLORS[thing.color], scene.style)
     return np.asarray(np.clip(canvas + 0.5, 0, 255).astype(np.uint8))
 
 
@@ -261,8 +261,8 @@ def _light(rng: np.random.Generator, height: int, width: int) -> NDArray[np.floa
 
 
 @lru_cache
-def _outline(shape: str) -> NDArray[np.float64]:
-    """Corners of a shape within the unit circle; [n, 2], y down."""
+def outline_of(shape: str) -> NDArray[np.float64]:
+    """Returns the corners of a shape within the unit circle; [n, 2], y down."""
     turn = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     if shape == "circle":
         return np.stack([np.cos(turn), np.sin(turn)], 1) * 0.95

@@ -1,3 +1,8 @@
+"""The judge: it reads the world's drawings, and no part of a caption may be wrong."""
+
+from dataclasses import replace
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -22,6 +27,7 @@ def test_it_reads_the_worlds_own_drawings(style: Style) -> None:
     scenes = drawn(300, 7, style)
     seen = [matches(judge(render(scene)), scene) for scene in scenes]
     assert np.mean([match.background for match in seen]) == 1
+    assert np.mean([match.size for match in seen]) >= 0.99
     assert np.mean([match.objects for match in seen]) >= 0.99
     assert np.mean([match.all for match in seen]) >= 0.99
 
@@ -40,7 +46,7 @@ def test_it_reads_soft_noisy_and_enlarged_drawings(style: Style) -> None:
 def test_it_knows_what_is_not_there() -> None:
     blank = np.full((64, 64, 3), 246, np.uint8)
     verdict = judge(blank)
-    assert (verdict.background, verdict.objects, verdict.relation) == ("white", (), None)
+    assert (verdict.background, verdict.objects, verdict.relation, verdict.size) == ("white", (), None, None)
     scene = Scene("white", "flat", (Thing("circle", "red"),))
     match = matches(verdict, scene)
     assert match.background
@@ -59,3 +65,24 @@ def test_matches_tell_wrong_binding_and_wrong_order_apart() -> None:
     assert match.objects and not match.relation
     beside = Scene("white", "flat", shown.things, relation="left of")
     assert not matches(verdict, beside).relation
+
+
+RIGHT = Scene("pink", "photo", (Thing("heart", "green"),), size="big", seed=5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "part"),
+    [
+        ({"background": "grey"}, "background"),
+        ({"things": (Thing("star", "green"),)}, "shapes"),
+        ({"things": (Thing("heart", "blue"),)}, "colors"),
+        ({"size": "small"}, "size"),
+        ({"style": "flat"}, "style"),
+        ({"style": "pencil"}, "style"),
+    ],
+)
+def test_an_image_is_right_only_if_all_of_its_caption_is(changed: dict[str, Any], part: str) -> None:
+    drawn_wrong = judge(render(replace(RIGHT, **changed)))
+    match = matches(drawn_wrong, RIGHT)
+    assert not getattr(match, part) and not match.all
+    assert matches(judge(render(RIGHT)), RIGHT).all

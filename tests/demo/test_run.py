@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
 
 import dreamloom.demo.run as demo_run
 from dreamloom.base.errors import UserError
-from dreamloom.demo.exam import SHOWN
 from dreamloom.demo.home import PROJECT, WITHOUT, make_home
 from dreamloom.demo.run import demo as run_demo
 
@@ -47,7 +47,10 @@ def test_the_demo_compares_both_runs_and_has_nothing_to_do_when_run_again(
         assert picture.width > 1000 and len(np.unique(np.asarray(picture.convert("L")))) > 50
     for arm in ("before", "with", "without"):
         marks = json.loads((short / "exam" / arm / "marks.json").read_text())
-        assert 0 <= marks["general"] <= 1 and len(marks["shown"]) == len(SHOWN)
+        assert len(marks["right"]) == len(set(marks["prompts"])) == 4
+        assert len(list((short / "exam" / arm).glob("[0-9]*.png"))) == 4
+    trained = pq.read_table(short / "with" / "dataset.parquet")["caption"].to_pylist()
+    assert not set(marks["prompts"]) & set(trained)
     assert (short / "with" / "model" / "model_index.json").exists()
 
     run_demo(folder=short)
