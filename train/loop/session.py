@@ -34,6 +34,7 @@ from dreamloom.train.model.device import choose_device, peak_memory
 from dreamloom.train.model.memory import estimate_memory
 from dreamloom.train.model.model import load_model
 from dreamloom.train.run import checkpoint
+from dreamloom.train.run.environment import describe_environment, note_environment
 from dreamloom.train.run.folder import TrainSummary, list_checkpoints, truncate_log
 
 _log = logging.getLogger(__name__)
@@ -222,6 +223,8 @@ class Session:
         for note in self.dataset.notes:
             _log.warning(note)
         if self.distributed.is_main:
+            environment = describe_environment(self.model.device, self.distributed.world_size)
+            note_environment(self.run, self.trainer.images_seen, environment)
             truncate_log(self.run, self.trainer.images_seen)
         self.history.resume(self.trainer.images_seen)
 

@@ -1,6 +1,7 @@
 """Reads and writes a run's folder: what it was made from, what it logged, and how it ended.
 
 <run>/config.json              the config as used, the folders, and the recipe of all of them
+      environments.json        torch's version, threads and device, at the start and where they changed
       checkpoints/             dreamloom.train.run.checkpoint
       log.jsonl                one line per optimizer step
       logs/                    the same for TensorBoard, with speed
