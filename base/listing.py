@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dreamloom.base.errors import UserError
 from dreamloom.base.image_types import is_image_name
 from dreamloom.base.own_folders import own_folder_kind
 
@@ -52,16 +53,22 @@ def list_folder(folder: Path, left_out: Counter[str]) -> Listed:
         left_out: receives the number of images that are left out, by a word for the reason.
 
     Raises:
-        OSError: the folder can't be read.
+        UserError: the folder can't be read.
     """
     listed = Listed([], [])
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            is_folder = entry.is_dir()
-            if why := _why_left_out(entry, is_folder):
-                left_out[why] += count_images(Path(entry.path)) if is_folder else is_image_name(entry.name)
-            elif not entry.name.startswith("."):
-                (listed.folders if is_folder else listed.files).append(entry)
+    try:
+        with os.scandir(folder) as scanned:
+            entries = sorted(scanned, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(
+            f"{folder} can't be read ({error.strerror}); change its permissions, or move it away."
+        ) from error
+    for entry in entries:
+        is_folder = entry.is_dir()
+        if why := _why_left_out(entry, is_folder):
+            left_out[why] += count_images(Path(entry.path)) if is_folder else is_image_name(entry.name)
+        elif not entry.name.startswith("."):
+            (listed.folders if is_folder else listed.files).append(entry)
     return listed
 
 

@@ -106,7 +106,7 @@ def plan(folder: Path, config: TrainConfig, images_per_second: float | None = No
         UserError: the folder can't be trained on.
     """
     settings = (config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
-    dataset = read_dataset(folder, *settings, masks=config.masks)
+    dataset = read_dataset(folder, *settings, masks=config.masks, kohya_repeats=config.kohya_repeats)
     find_ground_truth(dataset, config)
     schedule = BatchSchedule(dataset, config)
     memory = estimate_memory(config)

@@ -71,12 +71,7 @@ def _walk(folder: Path, left_out: Counter[str]) -> Iterator[tuple[Path, frozense
         if real in visited:  # a link to a folder above
             continue
         visited.add(real)
-        try:
-            listed = list_folder(parent, left_out)
-        except OSError as error:
-            raise UserError(
-                f"{parent} can't be read ({error.strerror}); change its permissions, or move it away."
-            ) from error
+        listed = list_folder(parent, left_out)
         yield parent, frozenset(entry.name for entry in listed.files)
         waiting += [Path(entry.path) for entry in reversed(listed.folders)]
 

@@ -52,6 +52,25 @@ def test_a_plan_tells_that_rare_shapes_slow_a_run_down(tmp_path: Path) -> None:
     )
 
 
+def test_kohya_s_repeats_are_told_and_count_if_asked(tmp_path: Path) -> None:
+    fill(tmp_path / "10_cat", 2, (64, 64))
+    fill(tmp_path / "5_dog", 2, (64, 64), "0.5")
+    fill(tmp_path / "2023_summer", 1, (64, 64))
+    config = TrainConfig(resolution=64, bucket_reso_steps=16, batch_size=1, epochs=1)
+    planned = plan(tmp_path, config)
+    assert (planned.total_images, [n for n in planned.notes if "kohya" in n]) == (
+        4,
+        ["kohya's repeats in folder names, which count with kohya_repeats, or in a multiply.txt: 10_cat (× 10)."],
+    )
+    planned = plan(tmp_path, config.model_copy(update={"kohya_repeats": True}))
+    assert {folder.name: folder.images_per_epoch for folder in planned.folders} == {
+        "10_cat": 20,
+        "5_dog": 5,
+        "2023_summer": 2023,
+    }
+    assert not any("kohya" in note for note in planned.notes)
+
+
 def test_a_plan_names_what_would_take_no_part_and_what_is_not_enlarged(tmp_path: Path) -> None:
     fill(tmp_path / "own", 3, (64, 64))
     fill(tmp_path / "own", 3, (40, 40))

@@ -16,6 +16,7 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.config_fields import MaskKind
 from dreamloom.train.data.folder import read_training_folder
 from dreamloom.train.data.image import ByteRange, ImageFolder, ImageSettings, TrainingImage
+from dreamloom.train.data.kohya_repeats import multiply_by_repeats, note_repeats
 from dreamloom.train.data.mask_files import Mask, find_masks
 from dreamloom.train.data.notes import Notes
 
@@ -107,6 +108,7 @@ def read_dataset(
     upscale: bool = True,
     progress: Progress = silent,
     masks: MaskKind = "none",
+    kohya_repeats: bool = False,
 ) -> Dataset:
     """Reads a training folder and the headers of its images; decodes no pixel.
 
@@ -120,12 +122,14 @@ def read_dataset(
         upscale: whether to enlarge small images; else they get the buckets of a lower resolution.
         progress: called with the number of headers read.
         masks: where the images' loss masks are looked for.
+        kohya_repeats: whether the number in a folder's name (10_cat) multiplies its images.
 
     Raises:
         UserError: the training folder can't be read, or none of its images can take part.
     """
     notes = Notes()
     folders = tuple(read_training_folder(path, notes))
+    folders = multiply_by_repeats(folders) if kohya_repeats else note_repeats(folders, notes)
     problems = [Problem(*broken) for folder in folders for broken in folder.broken]
     images = [(index, image) for index, folder in enumerate(folders) for image in folder.images]
     images = [(index, image) for index, image in images if image.settings.multiply]

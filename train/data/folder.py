@@ -5,13 +5,13 @@ instead of them, or a table of images (`dreamloom.train.data.table`). Tables ins
 (`dreamloom.train.data.listed`). No image is opened.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
-from dreamloom.base.listing import MASKS
+from dreamloom.base.listing import left_out_note, list_folder
+from dreamloom.base.own_folders import refuse_own_folder
 from dreamloom.caption.sidecar import parse_sidecars, stray_texts
 from dreamloom.train.data.control_files import FolderSettings, make_training_image, read_folder_settings
 from dreamloom.train.data.image import ImageFolder, TrainingImage
@@ -24,17 +24,19 @@ from dreamloom.train.data.table import TABLE_SUFFIXES, read_image_table
 def read_training_folder(path: Path, notes: Notes | None = None) -> list[ImageFolder]:
     """Reads every folder with images in a training folder, in order of name.
 
-    Names that start with a dot are skipped.
+    What systems leave in folders, masks, and folders of our own are left out (`dreamloom.base.listing`).
 
     Args:
         path: a folder, a .tar, or a .jsonl, .csv or .parquet table of images.
         notes: is told what is odd and stops nothing.
 
     Raises:
-        UserError: `path` is none of these or holds no image, a control file is invalid, or every multiply is 0.
+        UserError: `path` is none of these, holds no image or is a folder of ours, a control file is invalid, or every
+            multiply is 0.
     """
     notes = Notes() if notes is None else notes
     if path.is_dir():
+        refuse_own_folder(path)
         listed = ListedImages(path, notes)
         folders = list(_tree(path, FolderSettings(), frozenset(), listed))
         listed.note_missing()
@@ -51,8 +53,9 @@ def read_training_folder(path: Path, notes: Notes | None = None) -> list[ImageFo
     if not any(folder.images for folder in folders):
         if faults := [f"{name} ({reason})" for folder in folders for name, reason in folder.broken]:
             raise UserError(f"No image of {path} can be read: {', '.join(faults[:5])}; repair or replace them.")
+        left_out = f" {note}" if (note := left_out_note(notes.left_out)) else ""
         raise UserError(
-            f"{path} holds no images; put folders of images ({', '.join(sorted(DECODED_EXTENSIONS))}) in it."
+            f"{path} holds no images; put folders of images ({', '.join(sorted(DECODED_EXTENSIONS))}) in it.{left_out}"
         )
     if not any(image.settings.multiply for folder in folders for image in folder.images):
         raise UserError(f"Every multiply.txt in {path} is 0, so no image would be shown; raise one of them.")
@@ -64,8 +67,8 @@ def _tree(folder: Path, outer: FolderSettings, above: frozenset[Path], listed: L
     real = folder.resolve()
     if real in above:
         return
-    entries = sorted((e for e in os.scandir(folder) if not e.name.startswith(".")), key=lambda entry: entry.name)
-    names = frozenset(entry.name for entry in entries if entry.is_file())
+    inside = list_folder(folder, listed.notes.left_out)
+    names = frozenset(entry.name for entry in inside.files if entry.is_file())
     settings, below = read_folder_settings(folder, outer, names, listed.notes)
     listed.add_tables(folder, names)
     image_folder = _read_images(folder, settings, names, listed)
@@ -73,9 +76,8 @@ def _tree(folder: Path, outer: FolderSettings, above: frozenset[Path], listed: L
         listed.notes("text files that belong to no image", (folder / name).relative_to(listed.root).as_posix())
     if image_folder.images or image_folder.broken:
         yield image_folder
-    for entry in entries:
-        if entry.is_dir():
-            yield from _tree(Path(entry.path), below, above | {real}, listed)
+    for entry in inside.folders:
+        yield from _tree(Path(entry.path), below, above | {real}, listed)
 
 
 def _read_images(folder: Path, settings: FolderSettings, names: frozenset[str], listed: ListedImages) -> ImageFolder:
@@ -86,8 +88,6 @@ def _read_images(folder: Path, settings: FolderSettings, names: frozenset[str], 
     broken: list[tuple[str, str]] = []
     for file_name in sorted(names):
         path, name, suffix = folder / file_name, (inside / file_name).as_posix(), Path(file_name).suffix.lower()
-        if MASKS.fullmatch(file_name):
-            continue
         if suffix in DECODED_EXTENSIONS:
             own = listed.find(name)
             if own is not None and not own.is_for_training:

@@ -1,6 +1,8 @@
 """Gathers what is odd about a training folder and stops nothing, to be told in a plan and in a run's log."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+
+from dreamloom.base.listing import left_out_note
 
 LISTED = 5
 """Places that are named for each kind."""
@@ -13,6 +15,7 @@ class Notes:
         """Starts without notes."""
         self._places: dict[str, list[str]] = defaultdict(list)
         self._counts: dict[str, int] = defaultdict(int)
+        self.left_out = Counter[str]()  # images of systems and others (dreamloom.base.listing), by reason
 
     def __call__(self, kind: str, where: str) -> None:
         """Adds a note.
@@ -27,7 +30,8 @@ class Notes:
 
     def sentences(self) -> tuple[str, ...]:
         """Returns a sentence for each kind, in the order in which they were first noted."""
-        return tuple(self._sentence(kind, places) for kind, places in self._places.items())
+        sentences = [self._sentence(kind, places) for kind, places in self._places.items()]
+        return (*sentences, *filter(None, [left_out_note(self.left_out)]))
 
     def _sentence(self, kind: str, places: list[str]) -> str:
         more = self._counts[kind] - len(places)

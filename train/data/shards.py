@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from dreamloom.base.documents import MAX_BYTES, DocumentError, decode_text, parse_json
 from dreamloom.base.image_types import DECODED_EXTENSIONS
+from dreamloom.base.listing import is_left_out
 from dreamloom.base.tables import caption_texts
 from dreamloom.caption.parts import CaptionParts
 from dreamloom.caption.sidecar import Entries
@@ -45,7 +46,7 @@ def read_shard(
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 stem, dot, suffix = PurePosixPath(member.name).name.partition(".")
-                if member.isfile() and stem and dot:
+                if member.isfile() and stem and dot and not is_left_out(member.name):
                     folder = PurePosixPath(member.name).parent
                     samples[str(folder / stem)]["." + suffix.lower()] = ByteRange(path, member.offset_data, member.size)
             if ByteRange(path, tar.offset, tarfile.BLOCKSIZE).read() != bytes(tarfile.BLOCKSIZE):

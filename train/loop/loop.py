@@ -54,7 +54,7 @@ def train(
     config = resolve_models(config)
     check_models(config)
     settings = (config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
-    dataset = read_dataset(folder, *settings, progress, config.masks)
+    dataset = read_dataset(folder, *settings, progress, config.masks, config.kohya_repeats)
     find_ground_truth(dataset, config)
     heldout_datasets = read_heldout(heldout, *settings, config.masks)
     recipe = run_recipe(dataset, heldout_datasets, config, progress)

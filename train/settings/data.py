@@ -53,6 +53,10 @@ class DataSettings(StageConfig):
     flip_p: Annotated[float, DATA] = Field(
         0.0, ge=0, le=1, description="Probability of a horizontal flip, unless flip_p.txt sets another."
     )
+    kohya_repeats: Annotated[bool, DATA] = Field(
+        False,
+        description="Multiply images by the number in their folder's name, as kohya's scripts do (10_cat: 10 times).",
+    )
     latent_cache: Annotated[Path | None, PathKind.OUTPUT, NO_RECIPE, DATA] = Field(
         None, description="Folder for cached latents; null: .latents beside the run."
     )

@@ -40,6 +40,25 @@ def test_a_sidecar_wins_over_the_name_and_an_empty_caption_is_legal(tmp_path: Pa
     assert [image.caption for image in read_training_folder(tmp_path)[0].images] == ["", "what it says inside"]
 
 
+def test_what_systems_masks_and_runs_leave_is_left_out_and_counted(tmp_path: Path) -> None:
+    touch(tmp_path / "a" / "x.jpg", tmp_path / "a" / "@eaDir" / "x.jpg" / "SYNOPHOTO_THUMB_XL.jpg")
+    touch(tmp_path / "$RECYCLE.BIN" / "$R1.png", tmp_path / "a" / "x-masklabel.png", tmp_path / "a" / "._x.jpg")
+    touch(tmp_path / "a" / "run" / "samples" / "1.png")
+    (tmp_path / "a" / "run" / "config.json").write_text('{"recipe": "", "folder": "", "heldout": "", "config": {}}')
+    notes = Notes()
+    (folder,) = read_training_folder(tmp_path, notes)
+    assert [image.name for image in folder.images] == ["a/x.jpg"]
+    assert notes.left_out == {"system": 3, "mask": 1, "run": 1}
+    assert notes.sentences()[-1].startswith("5 images are left out: ")
+
+
+def test_a_workspace_and_a_run_are_no_training_folders(tmp_path: Path) -> None:
+    touch(tmp_path / "dataset" / "car" / "x.jpg", tmp_path / "heldout" / "training" / "car" / "y.jpg")
+    with pytest.raises(UserError, match=r"whole workspace, one level too high; name \S+/dataset"):
+        read_training_folder(tmp_path)
+    assert [folder.name for folder in read_training_folder(tmp_path / "dataset")] == ["car"]
+
+
 def test_a_link_that_leads_back_up_is_not_followed(tmp_path: Path) -> None:
     touch(tmp_path / "a" / "x.jpg")
     (tmp_path / "a" / "up").symlink_to(tmp_path)

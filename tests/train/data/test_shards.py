@@ -30,6 +30,12 @@ def shard(path: Path, members: Mapping[str, bytes | str]) -> Path:
     return path
 
 
+def test_leavings_and_masks_in_a_shard_are_no_images(tmp_path: Path) -> None:
+    members = dict.fromkeys(["1.jpg", "__MACOSX/2.jpg", "1-masklabel.png", "@eaDir/3.jpg"], "x")
+    (folder,) = read_training_folder(shard(tmp_path / "0.tar", members))
+    assert [image.name for image in folder.images] == ["0.tar/1.jpg"]
+
+
 def test_a_shards_images_have_their_captions_and_bytes(tmp_path: Path) -> None:
     path = shard(
         tmp_path / "00000.tar",

@@ -277,6 +277,18 @@ def test_a_finished_run_is_not_run_again_and_needs_no_torch(
     assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")} == before
 
 
+def test_a_run_inside_its_own_training_folder_goes_on(
+    tiny_base: str, folder: Path, tmp_path: Path, config: Config
+) -> None:
+    own = shutil.copytree(folder / "own", tmp_path / "own")
+    settings = config(base=tiny_base, max_train_steps=2, sample_every_n_steps=1, evaluate_every_n_steps=0)
+    first = train(own, own / "run", settings)
+    assert list((own / "run" / "samples").iterdir())
+    (own / "run" / "summary.json").unlink()  # as if it had been killed
+    again = train(own, own / "run", settings)
+    assert again.finished and again.dataset_images == first.dataset_images
+
+
 def test_a_run_knows_its_images_by_their_bytes(
     undisturbed: Path, tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
 ) -> None:
