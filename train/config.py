@@ -53,8 +53,6 @@ class TrainConfig(RunSettings, PreservationSettings, LossSettings, OptimizerSett
             defaults |= {"learning_rate": 1e-4, "text_encoder_learning_rate": 5e-5}
         if kind is not None and kind.betas is not None:
             defaults |= dict(zip(("beta1", "beta2"), kind.betas, strict=True))
-        if given.get("debiased_estimation_loss") or given.get("zero_terminal_snr"):
-            defaults["min_snr_gamma"] = None
         return {**defaults, **given}
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from dreamloom.train.config import PRESETS, DreamBoothConfig, TrainConfig, share
 from dreamloom.train.evaluate.config import EvaluateConfig, as_trained
 from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.writers import DTYPES
+from dreamloom.train.objectives.losses import LOSSES
 from dreamloom.train.objectives.weightings import WEIGHTINGS
 from dreamloom.train.optimizers import OPTIMIZERS
 from dreamloom.train.optimizers.lr_schedulers import LR_SCHEDULERS
@@ -57,6 +58,7 @@ def test_what_changes_no_weights_is_no_part_of_the_recipe() -> None:
         (TrainConfig, "optimizer", OPTIMIZERS),
         (TrainConfig, "lr_scheduler", LR_SCHEDULERS),
         (TrainConfig, "preset", PRESETS),
+        (TrainConfig, "loss_type", LOSSES),
         (ExportConfig, "dtype", DTYPES),
     ],
 )

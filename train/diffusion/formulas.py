@@ -3,8 +3,10 @@
 In shapes, B is the batch, and C, h and w are the channels, height and width of a latent.
 """
 
+import math
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -106,6 +108,35 @@ def perturb_noise(noise: Tensor, perturbation: Tensor, strength: float) -> Tenso
     return noise + strength * perturbation
 
 
+def perturb_embeddings(embeddings: Tensor, perturbation: Tensor, strength: float) -> Tensor:
+    """Adds noise of the standard deviation γ/√D to text embeddings: Chen et al. 2024, arXiv 2405.20494.
+
+    Args:
+        embeddings: [B, L, D].
+        perturbation: standard normal, [B, L, D].
+        strength: γ.
+    """
+    return embeddings + strength / math.sqrt(embeddings.shape[2]) * perturbation
+
+
+def curriculum_timesteps(progress: Tensor, initial: int, final: int, power: float) -> Tensor:
+    """Computes a timestep that falls as a run goes on: final + (initial − final)·(1 − p)^power.
+
+    So training begins with what much noise leaves to see, the composition, and comes to the details later, as
+    damian0815's EveryDream 2 has it.
+
+    Args:
+        progress: share p of the run that is done, [B].
+        initial: the timestep at p = 0.
+        final: the timestep at p = 1.
+        power: 1: evenly; greater: faster at first.
+
+    Returns:
+        int64 [B].
+    """
+    return (final + (initial - final) * (1 - progress) ** power).round().long()
+
+
 def min_snr_weight(prediction_type: str, alphas_cumprod: Tensor, gamma: float) -> Tensor:
     """Computes the min-SNR weight of each sample's loss: arXiv 2303.09556, section 3.4.
 
@@ -128,7 +159,7 @@ def debiased_estimation_weight(prediction_type: str, alphas_cumprod: Tensor) -> 
     """Computes the weight of each sample's loss by debiased estimation: arXiv 2310.08442.
 
     It is √SNR on the error of the image, so 1/√SNR on that of epsilon and √SNR/(SNR + 1) on that of v, as in
-    `min_snr_weight`. Some trainers take 1/(SNR + 1) for v, which weighs the error of the image by 1.
+    `min_snr_weight`. `kohya_debiased_v_weight` is another for v.
 
     Args:
         prediction_type: EPSILON or V_PREDICTION.
@@ -141,24 +172,112 @@ def debiased_estimation_weight(prediction_type: str, alphas_cumprod: Tensor) -> 
     return snr.sqrt() / (snr if prediction_type == EPSILON else snr + 1)
 
 
-def sample_losses(predicted: Tensor, target: Tensor, huber_delta: float | None, mask: Tensor | None = None) -> Tensor:
-    """Computes the mean error of each sample: squared, or Huber's.
+def kohya_debiased_v_weight(alphas_cumprod: Tensor) -> Tensor:
+    """Computes 1/(SNR + 1), which sd-scripts takes as the debiased weight of v, with SNR up to 1000.
 
     Args:
-        predicted: the UNet's output, [B, C, h, w].
-        target: [B, C, h, w].
-        huber_delta: δ of the Huber loss, scaled so that a large δ gives the squared error; None: the squared error.
-        mask: the weight w of each latent pixel, at least 0, [B, h, w]; None: all alike. The mean of errors e is
+        alphas_cumprod: ᾱ at each sample's timestep, [B].
+
+    Returns:
+        The weights, [B].
+    """
+    return 1 / ((alphas_cumprod / (1 - alphas_cumprod)).clamp(max=1000) + 1)
+
+
+def interpolated_weight(timesteps: Tensor, weights: Sequence[float], num_timesteps: int) -> Tensor:
+    """Interpolates weights, which stand evenly spaced from the first timestep to the last, at some timesteps.
+
+    Args:
+        timesteps: int64 [B].
+        weights: two or more.
+        num_timesteps: T.
+
+    Returns:
+        The weights, [B].
+    """
+    place = timesteps.float() * ((len(weights) - 1) / (num_timesteps - 1))
+    distances = torch.arange(len(weights), device=timesteps.device) - place[:, None]
+    return ((1 - distances.abs()).clamp(min=0) * torch.tensor(weights, device=timesteps.device)).sum(1)
+
+
+def huber_deltas(schedule: str, delta: float, timesteps: Tensor, alphas_cumprod: Tensor, num_timesteps: int) -> Tensor:
+    """Computes δ of each sample, as sd-scripts' `huber_schedule` does.
+
+    Args:
+        schedule: "constant": δ; "exponential": δ^(t/T), from 1 to δ; "snr": (1−δ)/(1+σ)² + δ with σ² = 1/SNR.
+        delta: δ.
+        timesteps: int64 [B].
+        alphas_cumprod: ᾱ at these timesteps, [B].
+        num_timesteps: T.
+
+    Returns:
+        [B].
+    """
+    if schedule == "exponential":
+        return delta ** (timesteps / num_timesteps)
+    if schedule == "snr":
+        sigmas = ((1 - alphas_cumprod) / alphas_cumprod).sqrt()
+        return (1 - delta) / (1 + sigmas) ** 2 + delta
+    return torch.full_like(alphas_cumprod, delta)
+
+
+def huber_loss(errors: Tensor, deltas: Tensor) -> Tensor:
+    """Computes Huber's loss, scaled so that a large δ gives the squared error: twice torch's.
+
+    Args:
+        errors: prediction − target, [B, C, h, w].
+        deltas: δ of each sample, [B].
+    """
+    size, delta = errors.abs(), _per_sample(deltas)
+    return torch.where(size < delta, errors**2, 2 * delta * (size - 0.5 * delta))
+
+
+def pseudo_huber_loss(errors: Tensor, deltas: Tensor) -> Tensor:
+    """Computes 2δ(√(e² + δ²) − δ), sd-scripts' "huber": e² where e is small, 2δ|e| where it is large.
+
+    Args:
+        errors: prediction − target, [B, C, h, w].
+        deltas: δ of each sample, [B].
+    """
+    delta = _per_sample(deltas)
+    return 2 * delta * ((errors**2 + delta**2).sqrt() - delta)
+
+
+def smooth_l1_loss(errors: Tensor, deltas: Tensor) -> Tensor:
+    """Computes 2(√(e² + δ²) − δ), sd-scripts' "smooth_l1": e²/δ where e is small, 2|e| where it is large.
+
+    Args:
+        errors: prediction − target, [B, C, h, w].
+        deltas: δ of each sample, [B].
+    """
+    delta = _per_sample(deltas)
+    return 2 * ((errors**2 + delta**2).sqrt() - delta)
+
+
+def mix_losses(at_start: Tensor, at_end: Tensor, timesteps: Tensor, num_timesteps: int) -> Tensor:
+    """Computes (1 − t/T)·at_start + t/T·at_end.
+
+    Args:
+        at_start: losses that count where there is little noise, [B, C, h, w].
+        at_end: losses that count where there is much, [B, C, h, w].
+        timesteps: int64 [B].
+        num_timesteps: T.
+    """
+    share = _per_sample(timesteps / num_timesteps)
+    return (1 - share) * at_start + share * at_end
+
+
+def sample_losses(losses: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Averages the loss of each sample.
+
+    Args:
+        losses: of each value that was predicted, [B, C, h, w].
+        mask: the weight w of each latent pixel, at least 0, [B, h, w]; None: all alike. The mean of losses e is
             Σw·e / Σw, so an image counts the same however much of it is masked.
 
     Returns:
-        The losses, float32 [B].
+        [B].
     """
-    predicted, target = predicted.float(), target.float()
-    if huber_delta is None:
-        losses = F.mse_loss(predicted, target, reduction="none")
-    else:
-        losses = 2 * F.huber_loss(predicted, target, reduction="none", delta=huber_delta)
     if mask is None:
         return losses.mean(dim=(1, 2, 3))
     return (losses.mean(dim=1) * mask).sum(dim=(1, 2)) / mask.sum(dim=(1, 2))

@@ -46,7 +46,7 @@ def normal(key: int, indices: Tensor, shape: tuple[int, ...]) -> Tensor:
     return (radius * angle.cos_()).float().view(len(indices), *shape)
 
 
-def sample_timesteps(key: int, indices: Tensor, count: int, first: int = 0) -> Tensor:
+def sample_timesteps(key: int, indices: Tensor, count: Tensor | int, first: Tensor | int = 0) -> Tensor:
     """Computes a timestep in [first, first + count) for each sample index.
 
     Additive recurrence by the golden ratio: any run of consecutive samples is spread evenly over the timesteps, which
@@ -55,8 +55,8 @@ def sample_timesteps(key: int, indices: Tensor, count: int, first: int = 0) -> T
     Args:
         key: names the stream of random numbers.
         indices: int64 [n].
-        count: the number of timesteps.
-        first: the lowest timestep.
+        count: the number of timesteps, or that of each sample, int64 [n].
+        first: the lowest timestep, or that of each sample, int64 [n].
 
     Returns:
         int64 [n].

@@ -119,7 +119,7 @@ def _batch_losses(
         with autocast(model.device, precision):
             predicted = model.predict(noisy, timesteps, text)
         target = formulas.prediction_target(model.prediction_type, latents, added, alphas_cumprod)
-        total += formulas.sample_losses(predicted, target, None, mask)
+        total += formulas.sample_losses((predicted.float() - target.float()) ** 2, mask)
     return [float(value) for value in (total / config.eval_timesteps).tolist()]
 
 

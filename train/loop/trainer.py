@@ -59,7 +59,7 @@ class Trainer:
         self.average = [p.detach().float().clone() for p in self.parameters] if config.ema_half_life_images else None
         self.optimizer = Optimizer({name: list(part.values()) for name, part in self.parts.items()}, config)
         self.window = LossWindow()
-        self.noise_process = NoiseProcess(config, model.prediction_type, model.alphas_cumprod)
+        self.noise_process = NoiseProcess(config, model.prediction_type, model.alphas_cumprod, total_images)
         self.objectives = make_objectives(config, model)
         self.posterior_stream = stream_key(config.seed, "posterior")
         self.loss_module = distributed.wrap(_LossModule(model, self.loss))
@@ -100,6 +100,7 @@ class Trainer:
         text = self._to_device(batch.text)
         with autocast(model.device, self.precision):
             states = text.float() if text.is_floating_point() else model.encode_text(text)
+            states = self.noise_process.perturb_embeddings(states, indices)
             predicted = model.predict(noisy.latents, noisy.timesteps, states)
         mask = None if batch.loss_mask is None else self._to_device(batch.loss_mask)
         loss_scales = self._to_device(batch.loss_scales)

@@ -48,8 +48,11 @@ def check_models(config: TrainConfig) -> None:
             config.base, resolve_prediction_type(config.prediction_type, scheduler), config.zero_terminal_snr
         )
     count = int(scheduler.get("num_train_timesteps", 1000))
-    if max(config.min_timestep, config.max_timestep or 0) >= count:
-        raise UserError(f"The timesteps of {config.base} are 0 to {count - 1}; lower min_timestep or max_timestep.")
+    timesteps = {"min_timestep": config.min_timestep, "max_timestep": config.max_timestep or 0}
+    if config.timestep_curriculum_power:
+        timesteps["initial_min_timestep"] = config.initial_min_timestep
+    if too_high := [name for name, timestep in timesteps.items() if timestep >= count]:
+        raise UserError(f"The timesteps of {config.base} are 0 to {count - 1}; lower {' and '.join(too_high)}.")
 
 
 def resolve_models(config: TrainConfig) -> TrainConfig:

@@ -5,6 +5,7 @@ from torch import Tensor
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.diffusion import formulas
 from dreamloom.train.model.model import Model
+from dreamloom.train.objectives.losses import value_losses
 from dreamloom.train.objectives.objective import ForwardPass, MakeTeacher
 from dreamloom.train.objectives.weightings import chosen_weightings
 
@@ -28,8 +29,8 @@ class Denoising:
 
     def losses(self, forward: ForwardPass, target: Tensor) -> Tensor:
         """Computes each image's loss, [B], for a target [B, C, h, w]."""
-        losses = formulas.sample_losses(forward.predicted, target, self.config.huber_delta, forward.loss_mask)
-        losses = losses * forward.loss_scales
+        losses = value_losses(self.config, forward.predicted, target, forward.noisy)
+        losses = formulas.sample_losses(losses, forward.loss_mask) * forward.loss_scales
         for weighting in self.weightings:
             losses = losses * weighting(self.config, self.prediction_type, forward.noisy)
         return losses

@@ -26,6 +26,8 @@ class NoisyBatch:
     """ᾱ at these timesteps, [B]."""
     target: Tensor
     """The noise, or v, [B, C, h, w]."""
+    num_timesteps: int
+    """T, of the noise schedule."""
 
 
 class NoiseProcess:
@@ -35,15 +37,16 @@ class NoiseProcess:
         config: which noise, at which timesteps.
         prediction_type: epsilon or v_prediction.
         alphas_cumprod: ᾱ of each timestep, [T], on the device of the latents.
+        total_images: images of the whole run, over which a timestep curriculum reaches.
     """
 
-    def __init__(self, config: TrainConfig, prediction_type: str, alphas_cumprod: Tensor) -> None:
+    def __init__(self, config: TrainConfig, prediction_type: str, alphas_cumprod: Tensor, total_images: int) -> None:
         self.config = config
         self.prediction_type = prediction_type
         self.alphas_cumprod = alphas_cumprod
-        last = len(alphas_cumprod) - 1 if config.max_timestep is None else config.max_timestep
-        self.num_timesteps = last + 1 - config.min_timestep
-        names = ("noise", "offset", "perturbation", "timestep")
+        self.total_images = total_images
+        self.last_timestep = len(alphas_cumprod) - 1 if config.max_timestep is None else config.max_timestep
+        names = ("noise", "offset", "perturbation", "timestep", "embedding")
         self.streams = {name: stream_key(config.seed, name) for name in names}
         self.octaves = [stream_key(config.seed, "pyramid", octave) for octave in range(16)]
 
@@ -56,7 +59,8 @@ class NoiseProcess:
         """
         config = self.config
         sampled = self._sample_noise(indices, tuple(latents.shape[1:]))
-        timesteps = noise.sample_timesteps(self.streams["timestep"], indices, self.num_timesteps, config.min_timestep)
+        first = self._first_timesteps(indices)
+        timesteps = noise.sample_timesteps(self.streams["timestep"], indices, self.last_timestep + 1 - first, first)
         alphas_cumprod = self.alphas_cumprod[timesteps]
         added = sampled
         if config.input_perturbation:
@@ -64,7 +68,31 @@ class NoiseProcess:
             added = formulas.perturb_noise(sampled, extra, config.input_perturbation)
         noisy = formulas.add_noise(latents, added, alphas_cumprod).contiguous(memory_format=torch.channels_last)
         target = formulas.prediction_target(self.prediction_type, latents, sampled, alphas_cumprod)
-        return NoisyBatch(noisy, timesteps, alphas_cumprod, target)
+        return NoisyBatch(noisy, timesteps, alphas_cumprod, target, len(self.alphas_cumprod))
+
+    def perturb_embeddings(self, encoder_hidden_states: Tensor, indices: Tensor) -> Tensor:
+        """Adds noise to what the UNet sees of the captions, if the config asks for it.
+
+        Args:
+            encoder_hidden_states: [B, L, D].
+            indices: the samples' indices, int64 [B].
+        """
+        if not self.config.embedding_perturbation:
+            return encoder_hidden_states
+        extra = noise.normal(self.streams["embedding"], indices, tuple(encoder_hidden_states.shape[1:]))
+        return formulas.perturb_embeddings(encoder_hidden_states, extra, self.config.embedding_perturbation)
+
+    def _first_timesteps(self, indices: Tensor) -> Tensor | int:
+        """The lowest timestep that each sample may get; of a curriculum, int64 [B]."""
+        config = self.config
+        if not config.timestep_curriculum_power:
+            return config.min_timestep
+        return formulas.curriculum_timesteps(
+            indices / self.total_images,
+            config.initial_min_timestep,
+            config.min_timestep,
+            config.timestep_curriculum_power,
+        )
 
     def _sample_noise(self, indices: Tensor, shape: tuple[int, ...]) -> Tensor:
         config = self.config

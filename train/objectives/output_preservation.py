@@ -45,7 +45,7 @@ class OutputPreservation:
         text = text[rows].to(forward.predicted.device, non_blocking=True)
         kept = self.teacher.predict(chosen, text)
         predicted = predict(self.model, self.teacher.precision, chosen, text)
-        losses = formulas.sample_losses(predicted, kept, None, chosen.loss_mask)
+        losses = formulas.sample_losses((predicted.float() - kept.float()) ** 2, chosen.loss_mask)
         return self.weight * (losses * chosen.loss_scales).sum()
 
 

@@ -18,12 +18,19 @@ def _min_snr(config: TrainConfig, prediction_type: str, noisy: NoisyBatch) -> Te
 
 
 def _debiased_estimation(config: TrainConfig, prediction_type: str, noisy: NoisyBatch) -> Tensor:
+    if config.debiased_v_weight == "kohya" and prediction_type == formulas.V_PREDICTION:
+        return formulas.kohya_debiased_v_weight(noisy.alphas_cumprod)
     return formulas.debiased_estimation_weight(prediction_type, noisy.alphas_cumprod)
+
+
+def _timestep_weights(config: TrainConfig, prediction_type: str, noisy: NoisyBatch) -> Tensor:
+    return formulas.interpolated_weight(noisy.timesteps, config.timestep_weights, noisy.num_timesteps)
 
 
 WEIGHTINGS: Mapping[str, Weighting] = {
     "min_snr_gamma": _min_snr,
     "debiased_estimation_loss": _debiased_estimation,
+    "timestep_weights": _timestep_weights,
 }
 """Field of TrainConfig that turns a weighting on → the weighting. Those that are on multiply."""
 

@@ -1,6 +1,6 @@
 """Settings of the noise and of the loss."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -27,8 +27,30 @@ class LossSettings(StageConfig):
     debiased_estimation_loss: Annotated[bool, _LOSS] = Field(
         False, description="Weigh losses by 1/√SNR (debiased estimation) instead of min-SNR."
     )
+    debiased_v_weight: Annotated[Literal["exact", "kohya"], _LOSS] = Field(
+        "exact",
+        description="Debiased weight of v; exact: √SNR/(SNR + 1), which weighs images' errors as that of epsilon does; "
+        "kohya: 1/(SNR + 1), as sd-scripts.",
+    )
+    timestep_weights: Annotated[list[float], _LOSS] = Field(
+        [],
+        description="Weights of the loss at evenly spaced timesteps, from the first to the last; those between are "
+        "interpolated. None: all alike.",
+    )
+    loss_type: Annotated[Literal["mse", "huber", "pseudo_huber", "smooth_l1", "mse_huber", "huber_mse"], _LOSS] = Field(
+        "mse",
+        description="Loss of an error. pseudo_huber and smooth_l1: sd-scripts' huber and smooth_l1. mse_huber: from "
+        "Huber's loss at the first timestep to the squared error at the last, as EveryDream 2; huber_mse: the reverse. "
+        "If not set, huber with huber_delta.",
+    )
     huber_delta: Annotated[float | None, _LOSS] = Field(
-        None, gt=0, description="δ of a Huber loss; null: squared error."
+        None,
+        gt=0,
+        description="δ, beyond which a loss grows linearly; null with mse. If not set, 0.1 with pseudo_huber and "
+        "smooth_l1, 1 with the other Huber losses.",
+    )
+    huber_schedule: Annotated[Literal["constant", "exponential", "snr"], _LOSS] = Field(
+        "constant", description="How δ falls from the first timestep to the last, as in sd-scripts."
     )
     noise_offset: Annotated[float, _LOSS] = Field(
         0.0, ge=0, le=1, description="Strength of noise that is constant over each channel."
@@ -42,10 +64,38 @@ class LossSettings(StageConfig):
     input_perturbation: Annotated[float, _LOSS] = Field(
         0.0, ge=0, le=1, description="Strength of extra noise that the UNet sees but does not predict; usually 0.1."
     )
+    embedding_perturbation: Annotated[float, _LOSS] = Field(
+        0.0, ge=0, le=10, description="γ of noise of γ/√width that is added to the captions' embeddings; usually 1."
+    )
     min_timestep: Annotated[int, _LOSS] = Field(0, ge=0, le=9999, description="First timestep to train.")
     max_timestep: Annotated[int | None, _LOSS] = Field(
         None, ge=0, le=9999, description="Last timestep to train; null: the noise schedule's last."
     )
+    timestep_curriculum_power: Annotated[float, _LOSS] = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="Begin with the timesteps from initial_min_timestep on, and come to min_timestep at the run's end; "
+        "1: evenly, greater: faster at first, 0: off.",
+    )
+    initial_min_timestep: Annotated[int, _LOSS] = Field(
+        800, ge=0, le=9999, description="First timestep to train at the start of a timestep curriculum."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_loss_defaults(cls, given: Any) -> Any:
+        """Fills in the defaults that depend on other settings of the loss."""
+        if not isinstance(given, dict):
+            return given
+        defaults: dict[str, Any] = {}
+        if given.get("debiased_estimation_loss") or given.get("zero_terminal_snr"):
+            defaults["min_snr_gamma"] = None
+        if given.get("huber_delta") is not None:
+            defaults["loss_type"] = "huber"
+        elif given.get("loss_type", "mse") != "mse":
+            defaults["huber_delta"] = 0.1 if given["loss_type"] in ("pseudo_huber", "smooth_l1") else 1.0
+        return {**defaults, **given}
 
     @model_validator(mode="after")
     def _check_zero_terminal_snr(self) -> Self:
@@ -63,6 +113,16 @@ class LossSettings(StageConfig):
     def _check_loss(self) -> Self:
         if self.debiased_estimation_loss and self.min_snr_gamma is not None:
             raise ValueError("debiased_estimation_loss needs min_snr_gamma null: both weigh the loss")
+        if self.loss_type == "mse" and (self.huber_delta is not None or self.huber_schedule != "constant"):
+            raise ValueError("loss_type mse has no huber_delta or huber_schedule: choose another, or leave them out")
+        if self.loss_type != "mse" and self.huber_delta is None:
+            raise ValueError(f"loss_type {self.loss_type} needs a huber_delta")
+        if len(self.timestep_weights) == 1 or any(weight < 0 for weight in self.timestep_weights):
+            raise ValueError("timestep_weights needs two weights or more, none below 0")
+        if self.timestep_curriculum_power and self.initial_min_timestep < self.min_timestep:
+            raise ValueError("initial_min_timestep is less than min_timestep, to which a curriculum falls")
+        if self.timestep_curriculum_power and self.initial_min_timestep > (self.max_timestep or 9999):
+            raise ValueError("initial_min_timestep is more than max_timestep; lower it")
         if self.max_timestep is not None and self.max_timestep < self.min_timestep:
             raise ValueError(f"max_timestep {self.max_timestep} is less than min_timestep {self.min_timestep}")
         return self

@@ -160,6 +160,8 @@ def test_a_batchs_loss_does_not_depend_on_what_came_before(make_trainer: MakeTra
         {"prediction_type": "v_prediction", "zero_terminal_snr": True, "min_snr_gamma": None},
         {"huber_delta": 0.1, "min_snr_gamma": None},
         {"debiased_estimation_loss": True, "min_snr_gamma": None, "input_perturbation": 0.1},
+        {"loss_type": "mse_huber", "embedding_perturbation": 1.0, "timestep_weights": [1, 0.5]},
+        {"loss_type": "pseudo_huber", "huber_schedule": "snr", "timestep_curriculum_power": 2},
         {"pad_color": "#ffffff", "flip_p": 0.5, "shuffle_tags": True},
         {"multires_noise_discount": 0.3, "min_timestep": 200, "max_timestep": 700},
         {"precision": "bf16"},
