@@ -11,13 +11,13 @@ import os
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
+from dreamloom.base.tables import TableRow, read_table
 from dreamloom.caption.formats.rows import ImageFile, Note, Row, UniqueNames, list_images
 from dreamloom.caption.formats.target import Target
-from dreamloom.scrape.datasets.imagefolder import find_caption_column
-from dreamloom.scrape.index.columns import match_columns
+from dreamloom.scrape.datasets.metadata import caption_columns, find_caption
 
 METADATA = "metadata.jsonl"
 
@@ -39,16 +39,16 @@ def read_captions(folder: Path, images: Sequence[ImageFile], note: Note) -> Mapp
     names = {_compose(image.name): image.name for image in images}
     captions = {}
     for path in paths:  # a nearer one after one from above
-        for number, line in enumerate(_lines(path), 1):
-            entry = _entry(line)
+        for row in _rows(path):
+            entry = _entry(row)
             if entry is None:
-                note("line that can't be read", f"{path}:{number}")
+                note("line that can't be read", f"{path}:{row.number}")
                 continue
             inside = _compose(os.path.relpath(path.parent / entry[0], folder))
             if inside in names:
                 captions[names[inside]] = entry[1]
             else:
-                note("entry without an image", f"{path}:{number}: {entry[0]}")
+                note("entry without an image", f"{path}:{row.number}: {entry[0]}")
     return captions
 
 
@@ -81,19 +81,20 @@ def _compose(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _lines(path: Path) -> list[bytes]:
+def _rows(path: Path) -> Iterator[TableRow]:
     try:
-        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        yield from read_table(path)
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}); change its permissions.") from error
-    return lines[:-1] if lines and not lines[-1].strip() else lines
 
 
-def _entry(line: bytes) -> tuple[str, str] | None:
-    """Returns a line's image and caption; None where it lacks one."""
+def _entry(row: TableRow) -> tuple[str, str] | None:
+    """Returns a row's image and caption, which may be blank; None where it lacks one."""
+    name = row.cells.get("file_name")
     try:
-        entry: Any = json.loads(line)
-        name, text = entry["file_name"], entry[find_caption_column(entry) or match_columns(entry)["text"]]
-    except (ValueError, TypeError, LookupError, RecursionError):
+        text = find_caption(row.cells)
+    except DocumentError:
         return None
-    return (name, text) if isinstance(name, str) and "\0" not in name and isinstance(text, str) else None
+    blank = (row.cells[column] for column in caption_columns(row.cells) if isinstance(row.cells[column], str))
+    text = next(blank, None) if text is None else text
+    return (name, text) if isinstance(name, str) and "\0" not in name and text is not None else None

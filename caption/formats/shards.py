@@ -19,7 +19,13 @@ from dreamloom.base.pixels import ImageError
 from dreamloom.caption.formats.rows import Note, Row, sanitize
 from dreamloom.caption.formats.target import SKIPPED, Target
 from dreamloom.caption.sidecar import encode_text
-from dreamloom.scrape.datasets.webdataset import Sample, WebdatasetConfig, find_shards, read_shard
+from dreamloom.scrape.datasets.webdataset import (
+    Sample,
+    WebdatasetConfig,
+    find_shards,
+    read_sample_caption,
+    read_shard,
+)
 
 SHARD_IMAGES = 10_000
 """Maximum images per shard."""
@@ -72,16 +78,16 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _caption(sample: Sample, note: Note) -> str | None:
+    """Returns the caption, as the stages read it; where all are blank, that of the .txt, if there is one."""
+    text = None
     try:
         if "txt" in sample.members:
             text, encoding = decode_with_encoding(sample.read("txt"))
             if encoding != "UTF-8":
                 note(f"sidecar in {encoding}", f"{sample.shard}: {sample.key}")
-            return text
     except ImageError:
         note("sidecar that can't be read", f"{sample.shard}: {sample.key}")
-    caption = sample.metadata.get("caption")
-    return caption if isinstance(caption, str) else None
+    return read_sample_caption(sample) or text
 
 
 def _metadata(sample: Sample) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from dreamloom.scrape.datasets.coco_instances import read_instances
 from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, PartRows, UserPath
 from dreamloom.scrape.datasets.image_files import ListedFile, file_version
 from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
-from dreamloom.scrape.datasets.metadata import ImageMetadata
+from dreamloom.scrape.datasets.metadata import ImageMetadata, pixels_or_none
 from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_of_files
 
 
@@ -247,7 +247,8 @@ def _read_photos(file: Path, version: str) -> tuple[_Photo, ...]:
 def _parse(document: dict[str, Any]) -> tuple[_Photo, ...]:
     captions: dict[Any, list[str]] = {}
     for annotation in sorted(document["annotations"], key=lambda each: each["id"]):
-        captions.setdefault(annotation["image_id"], []).append(_clean(annotation["caption"]))
+        if (text := annotation["caption"]) and isinstance(text, str) and text.strip():
+            captions.setdefault(annotation["image_id"], []).append(_clean(text))
     licences = {each["id"]: each for each in document.get("licenses", [])}
     photos: dict[Any, _Photo] = {}
     for image in sorted(document["images"], key=lambda each: each["id"]):
@@ -257,8 +258,8 @@ def _parse(document: dict[str, Any]) -> tuple[_Photo, ...]:
             key=key_of("coco", str(image["id"])),
             file_name=_file_name(image["file_name"]),
             captions=tuple(captions.get(image["id"], [])),
-            width=image.get("width"),
-            height=image.get("height"),
+            width=pixels_or_none(image.get("width")),
+            height=pixels_or_none(image.get("height")),
             url=image.get("coco_url"),
             licence_id=image.get("license"),
             licence=licence.get("name"),

@@ -39,7 +39,7 @@ class HuggingfaceConfig(StageConfig):
     limit: Limit = None
     part_rows: PartRows = PART_ROWS
     caption_column: Annotated[str | None, CAPTIONS] = Field(
-        None, description="Column of captions; null: text, caption, … if one exists."
+        None, description="Column of captions, or a field of one (caption.en); null: text, caption, … if one exists."
     )
     caption_kind: Annotated[Literal["human", "alt", "model", "none"], CAPTIONS] = Field(
         "human",

@@ -4,26 +4,23 @@ Each row has a `file_name`, relative to the table, and what else is known of tha
 https://huggingface.co/docs/datasets/image_dataset#imagefolder
 """
 
-import csv
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
+from dreamloom.base.tables import TableRow, read_table
 from dreamloom.scrape.collection import CaptionKind, key_of
 from dreamloom.scrape.datasets.image_files import ListedFile, file_version, find_files, find_images
 from dreamloom.scrape.datasets.metadata import ImageMetadata, metadata_from_row
-from dreamloom.scrape.index.columns import match_columns
 
 _TABLES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-_CAPTION_COLUMNS = ("captions", "prompt", "description")
-"""Columns of captions, where none has a name that an index gives it."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,10 +45,7 @@ def read_imagefolder(
     Raises:
         UserError: there is no image, or a table can't be read.
     """
-    metadata = {
-        path: metadata_from_row(row, kind, caption_column or find_caption_column(row))
-        for path, row in _read_tables(folder)
-    }
+    metadata = {path: _metadata(table, row, kind, caption_column) for table, path, row in _read_tables(folder)}
     paths = {path for path, _ in find_images(folder, left_out)} | set(metadata)
     files = []
     for path in sorted(paths, key=lambda path: path.relative_to(folder).parts):
@@ -61,32 +55,44 @@ def read_imagefolder(
     return ImageFolder(files, lambda file: metadata.get(file.path, ImageMetadata()))
 
 
-def find_caption_column(row: Any) -> str | None:
-    """Finds the column of captions by its name; None: there is none, or it has the name of an index's."""
-    return None if "text" in match_columns(row) else next((name for name in _CAPTION_COLUMNS if name in row), None)
+def _read_tables(folder: Path) -> Iterator[tuple[Path, Path, TableRow]]:
+    """Yields each table's path, and of its rows the image and what is known of it; logs which rows have none.
 
-
-def _read_tables(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    Raises:
+        UserError: a table can't be read, or none of its rows.
+    """
     for table in find_files(folder, *_TABLES):
+        faults: list[str] = []
+        found = False
         try:
-            for number, row in enumerate(_read_table(table), start=1):
-                yield _image_path(table, number, row), row
-        except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
+            for row in read_table(table):
+                if fault := _fault(row):
+                    faults.append(f"row {row.number}: {fault}")
+                else:
+                    found = True
+                    yield table, table.parent / row.cells["file_name"], row
+        except (OSError, DocumentError) as error:
             raise UserError(f"{table} can't be read ({error}); correct it, or move it away.") from error
+        if faults and not found:
+            raise UserError(f"{table}, {faults[0]}")
+        if faults:
+            _log.warning("%s: %d rows are left out; the first, %s", table, len(faults), faults[0])
 
 
-def _read_table(table: Path) -> Iterator[dict[str, Any]]:
-    if table.suffix == ".parquet":
-        yield from pq.read_table(table, partitioning=None).to_pylist()
-        return
-    with table.open(encoding="utf-8-sig", newline="") as stream:
-        yield from csv.DictReader(stream) if table.suffix == ".csv" else map(json.loads, filter(str.strip, stream))
-
-
-def _image_path(table: Path, number: int, row: Any) -> Path:
-    name = row.get("file_name") if isinstance(row, dict) else None
-    if not isinstance(name, str) or not name.strip():
-        raise UserError(f"{table}, row {number}: has no file_name; write there which image it is about.")
+def _fault(row: TableRow) -> str:
+    """Returns why a row names no image; empty if it does."""
+    name = row.cells.get("file_name")
+    if row.fault:
+        return f"can't be read ({row.fault}); correct it."
+    if not isinstance(name, str) or not name.strip() or "\0" in name:
+        return "has no file_name; write there which image it is about."
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise UserError(f"{table}, row {number}: {name!r} leads out of the folder; name an image in it.")
-    return table.parent / name
+        return f"{name!r} leads out of the folder; name an image in it."
+    return ""
+
+
+def _metadata(table: Path, row: TableRow, kind: CaptionKind, caption_column: str | None) -> ImageMetadata:
+    try:
+        return metadata_from_row(row.cells, kind, caption_column)
+    except DocumentError as error:
+        raise UserError(f"{table}, row {row.number}: {error} as caption_column.") from error

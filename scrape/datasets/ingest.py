@@ -33,7 +33,7 @@ from dreamloom.scrape.collection.records import (
 from dreamloom.scrape.datasets.image_files import ListedFile
 from dreamloom.scrape.datasets.metadata import ImageMetadata
 
-VERSION = 1
+VERSION = 2
 """Raised when the code below starts to make other rows from the same files."""
 
 _THREADS = min(8, os.cpu_count() or 1)

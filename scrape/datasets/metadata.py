@@ -4,8 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dreamloom.base.documents import DocumentError
+from dreamloom.base.tables import caption_texts, cell
 from dreamloom.scrape.collection import CaptionKind
-from dreamloom.scrape.index.columns import match_columns
+from dreamloom.scrape.index.columns import ALIASES, match_columns
 
 
 @dataclass(frozen=True)
@@ -27,19 +29,28 @@ class ImageMetadata:
     """What the image shows, as the dataset says; None: it does not."""
 
 
+CAPTION_COLUMNS = (*ALIASES["text"], "captions", "prompt", "description")
+"""Columns that may hold captions, in lower case; the first that is filled does."""
+
+MAX_SIDE = 2**31 - 1
+"""Maximum width or height that a record can hold."""
+
+
 def metadata_from_row(row: Mapping[str, Any], kind: CaptionKind, caption_column: str | None = None) -> ImageMetadata:
     """Reads the metadata in a row, whose columns may be spelled as in any LAION-style index.
 
     Args:
         row: column → value.
         kind: who wrote the captions; NONE: captions are left out.
-        caption_column: the column of captions; None: the one with a usual name.
+        caption_column: the column of captions, or a field of one ("caption.en"); None: the first of a usual name that
+            is filled.
+
+    Raises:
+        DocumentError: the column of captions holds fields, of which one has to be named.
     """
     names = match_columns(row)
-    if caption_column:
-        names["text"] = caption_column
     values = {column: row.get(name) for column, name in names.items()}
-    caption = None if kind is CaptionKind.NONE else clean_text(values.get("text"))
+    caption = None if kind is CaptionKind.NONE else clean_text(find_caption(row, caption_column))
     return ImageMetadata(
         text=caption,
         text_kind=kind if caption else CaptionKind.NONE,
@@ -50,8 +61,40 @@ def metadata_from_row(row: Mapping[str, Any], kind: CaptionKind, caption_column:
     )
 
 
+def find_caption(row: Mapping[str, Any], column: str | None = None) -> str | None:
+    """Returns the caption in a row, of several the first; None: there is none. See `metadata_from_row`."""
+    for name in caption_columns(row) if column is None else [column]:
+        value = cell(row, name)
+        try:
+            texts = caption_texts(value)
+        except DocumentError as error:
+            example = next(iter(value), "en") if isinstance(value, Mapping) else "en"
+            raise DocumentError(f"the column {name} {error}, such as {name}.{example}") from error
+        if texts:
+            return texts[0]
+    return None
+
+
+def caption_columns(names: Iterable[str]) -> list[str]:
+    """Returns those of these columns that may hold captions, by precedence."""
+    by_lower: dict[str, str] = {}
+    for name in names:
+        by_lower.setdefault(name.lower(), name)
+    return [by_lower[alias] for alias in CAPTION_COLUMNS if alias in by_lower]
+
+
 def clean_text(value: Any) -> str | None:
-    """Returns a value as text without surrounding spaces, of a list the first that is not blank; None: it is blank."""
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+    """Returns a value as text without surrounding spaces, of a list the first that is not blank.
+
+    None: it is blank, null or NaN, or has fields.
+    """
+    if isinstance(value, list | tuple):
         return next(filter(None, map(clean_text, value)), None)
-    return (str(value).strip() or None) if value is not None else None
+    if value is None or isinstance(value, Mapping) or value != value:
+        return None
+    return str(value).strip() or None
+
+
+def pixels_or_none(value: Any) -> int | None:
+    """Returns a width or height; None where it is no number of pixels."""
+    return value if type(value) is int and 0 < value <= MAX_SIDE else None

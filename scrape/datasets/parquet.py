@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import StageConfig, recipe
 from dreamloom.scrape.collection import CaptionKind, Status, key_of
 from dreamloom.scrape.datasets.image_files import file_version
-from dreamloom.scrape.datasets.imagefolder import find_caption_column
 from dreamloom.scrape.datasets.ingest import VERSION, MissingImage, ReadPart, SourceImage
-from dreamloom.scrape.datasets.metadata import metadata_from_row
+from dreamloom.scrape.datasets.metadata import CAPTION_COLUMNS, metadata_from_row
 from dreamloom.scrape.index.columns import ALIASES
 
 _IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "picture")
@@ -98,10 +98,11 @@ def _read_images(root: Path, piece: Piece, columns: Columns) -> Iterator[SourceI
     parquet = _open(piece.file)
     image_column = _find_image_column(piece.file, parquet.schema_arrow, columns.image_column)
     names = parquet.schema_arrow.names
-    if columns.caption_column is not None and columns.caption_column not in names:
-        raise UserError(f"{piece.file} has no column {columns.caption_column}; it has {', '.join(names)}.")
-    caption_column = columns.caption_column or find_caption_column(names)
-    needed = {image_column, caption_column, "license_url", "author"}
+    caption_column = columns.caption_column
+    outer = None if caption_column is None or caption_column in names else caption_column.partition(".")[0]
+    if outer is not None and outer not in names:
+        raise UserError(f"{piece.file} has no column {caption_column}; it has {', '.join(names)}.")
+    needed = {image_column, caption_column, outer, "license_url", "author"}
     wanted = [name for name in names if name in needed or name.lower() in _METADATA_COLUMNS]
     identity = (root.resolve().name, piece.file.relative_to(root).as_posix())
     for number, row in _read_rows(parquet, piece, wanted):
@@ -109,11 +110,14 @@ def _read_images(root: Path, piece: Piece, columns: Columns) -> Iterator[SourceI
         data = value["bytes"] if isinstance(value, dict) else value
         content = MissingImage(Status.MISSING_FILE, "the row holds no bytes") if data is None else _Bytes(data)
         key = key_of("huggingface", *identity, str(number))
-        metadata = metadata_from_row(row, columns.kind, caption_column)
+        try:
+            metadata = metadata_from_row(row, columns.kind, caption_column)
+        except DocumentError as error:
+            raise UserError(f"{piece.file}: {error} as caption_column.") from error
         yield SourceImage(key, f"{piece.file.absolute()}#{number}", content, metadata)
 
 
-_METADATA_COLUMNS = {alias for column in ("text", "url", "licence") for alias in ALIASES[column]}
+_METADATA_COLUMNS = {*CAPTION_COLUMNS, *ALIASES["url"], *ALIASES["licence"]}
 
 
 @dataclass(frozen=True)
@@ -133,8 +137,16 @@ def _read_rows(parquet: pq.ParquetFile, piece: Piece, columns: list[str]) -> Ite
             continue
         for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns):
             for place in range(max(0, piece.start - number), min(len(batch), piece.end - number)):
-                yield number + place, batch.slice(place, 1).to_pylist()[0]
+                yield number + place, {name: _value(batch.column(name)[place]) for name in columns}
             number += len(batch)
+
+
+def _value(scalar: Any) -> Any:
+    """Returns the value of a cell; None where it is text that is not UTF-8."""
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return None
 
 
 def _find_image_column(file: Path, schema: pa.Schema, name: str | None) -> str:

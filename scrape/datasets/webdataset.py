@@ -4,7 +4,6 @@ https://github.com/webdataset/webdataset (the format); https://github.com/rom150
 with a row for each URL, also those that failed; and 00000_stats.json, which shows that the shard is finished)
 """
 
-import json
 import os
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
+from dreamloom.base.documents import MAX_BYTES, DocumentError, decode_text, parse_json
 from dreamloom.base.errors import UserError
 from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
 from dreamloom.base.listing import is_left_out
@@ -28,9 +28,14 @@ from dreamloom.scrape.datasets.fields import CAPTIONS, UserPath
 from dreamloom.scrape.datasets.image_files import file_version
 from dreamloom.scrape.datasets.img2dataset_errors import status_from_message
 from dreamloom.scrape.datasets.ingest import VERSION, MissingImage, SourceImage, ingest
-from dreamloom.scrape.datasets.metadata import ImageMetadata, clean_text, metadata_from_row
+from dreamloom.scrape.datasets.metadata import (
+    ImageMetadata,
+    clean_text,
+    find_caption,
+    metadata_from_row,
+    pixels_or_none,
+)
 from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_of_files
-from dreamloom.scrape.index.columns import match_columns
 
 
 class WebdatasetConfig(StageConfig):
@@ -175,20 +180,30 @@ def sample_image(sample: Sample, key: str, kind: CaptionKind) -> SourceImage:
         key: the key of its record.
         kind: who wrote the captions; NONE: they are left out.
     """
-    row = dict(sample.metadata)
-    if "text" not in match_columns(row):
-        row["text"] = _read_member(sample, "txt").decode("utf-8", "replace")
+    row = sample.metadata
+    text = None if kind is CaptionKind.NONE else clean_text(read_sample_caption(sample))
     metadata = replace(
-        metadata_from_row(row, kind),
+        metadata_from_row(row, CaptionKind.NONE),
+        text=text,
+        text_kind=kind if text else CaptionKind.NONE,
         sha256=clean_text(row.get("sha256")),
-        original_width=_integer(row.get("original_width")),
-        original_height=_integer(row.get("original_height")),
+        original_width=pixels_or_none(row.get("original_width")),
+        original_height=pixels_or_none(row.get("original_height")),
     )
     extension = sample.image_extension
     place = f"{sample.shard.absolute()}/{sample.key}"
     if extension is not None:
         return SourceImage(key, f"{place}.{extension}", partial(sample.read, extension), metadata)
     return SourceImage(key, place, _missing_image(sample.metadata), metadata)
+
+
+def read_sample_caption(sample: Sample) -> str | None:
+    """Returns the caption of a sample: of its .txt or .caption, else of its metadata; None: all are blank."""
+    texts = (decode_text(_read_member(sample, extension)) for extension in ("txt", "caption"))
+    try:
+        return next(filter(str.strip, texts), None) or find_caption(sample.metadata)
+    except DocumentError:
+        return None
 
 
 def _missing_image(row: Mapping[str, Any]) -> MissingImage:
@@ -230,7 +245,7 @@ def _read_table(shard: Path, on_damage: Callable[[str], None]) -> dict[str, dict
         return None
     try:
         return {row["key"]: row for row in pq.read_table(table, partitioning=None).to_pylist()}
-    except (OSError, pa.ArrowException, KeyError) as error:
+    except (OSError, pa.ArrowException, KeyError, UnicodeDecodeError) as error:
         on_damage(f"{table} is no table of img2dataset's ({error}); take it or its shard away.")
         return None
 
@@ -242,22 +257,20 @@ def _read_block(shard: Path, place: int) -> bytes:
 
 def _read_json(sample: Sample) -> dict[str, Any]:
     try:
-        metadata = json.loads(_read_member(sample, "json"))
-    except ValueError:
+        metadata = parse_json(_read_member(sample, "json"))
+    except DocumentError:
         return {}  # metadata that can't be read is no reason to lose the image
     return metadata if isinstance(metadata, dict) else {}
 
 
 def _read_member(sample: Sample, extension: str) -> bytes:
-    """Reads the bytes of a member; empty if it does not exist or is truncated."""
+    """Reads the bytes of a member beside the image; empty if it does not exist, is truncated or too long."""
+    if extension not in sample.members or sample.members[extension][1] > MAX_BYTES:
+        return b""
     try:
-        return sample.read(extension) if extension in sample.members else b""
+        return sample.read(extension)
     except ImageError:
         return b""
-
-
-def _integer(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
 
 
 KIND = SourceKind(

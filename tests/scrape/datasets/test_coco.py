@@ -47,6 +47,16 @@ def test_a_photo_comes_in_with_its_caption_licence_and_address(tmp_path: Path) -
     assert (summary.rows, summary.kept, summary.dropped) == (2, 1, {"missing_file": 1})
 
 
+def test_blank_captions_are_passed_over_and_sizes_that_cannot_be_are_none(tmp_path: Path) -> None:
+    content = document(7, captions=(" ", "", "a dog"))
+    content["annotations"].append({"id": 1, "image_id": 7, "caption": None})
+    content["images"][0] |= {"width": 10**14, "height": -3}
+    collection = Collection(tmp_path / "scenes")
+    ingest_coco(collection, coco(tmp_path, content).model_copy(update={"images": None}))
+    (row,) = collection.read(Table.CANDIDATES).to_pylist()
+    assert (row["text"], row["width"], row["height"]) == ("a dog", None, None)
+
+
 def test_which_caption_is_taken(tmp_path: Path) -> None:
     config = coco(tmp_path, document(*range(40)), *range(40))
     texts = {}

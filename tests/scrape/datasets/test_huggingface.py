@@ -139,7 +139,48 @@ def test_what_is_no_dataset_is_refused(tmp_path: Path, collection: Collection) -
             rows_of(collection, tmp_path / path)
 
 
+CAPTION_CELLS = [
+    (pa.array([float("nan"), 1.5]), [None, None]),
+    (pa.array([7, None]), [None, None]),
+    (pa.array([["", " a ", "b"], []]), ["a", None]),
+    (pa.array([" ", "b"]), [None, "b"]),
+    (pa.array([b"\xff\xfe", b"b"], pa.binary()).view(pa.string()), [None, "b"]),
+]
+
+
+@pytest.mark.parametrize(("cells", "texts"), CAPTION_CELLS)
+def test_a_caption_that_nobody_wrote_is_none(
+    tmp_path: Path, collection: Collection, cells: pa.Array, texts: list[str | None]
+) -> None:
+    rows = rows_of(collection, parquet(tmp_path / "a.parquet", range(2), text=cells))
+    assert [row["text"] for row in rows] == texts
+    assert [row["text_kind"] == CaptionKind.NONE for row in rows] == [text is None for text in texts]
+    assert {row["status"] for row in rows} == {Status.OK}
+
+
+def test_of_a_column_with_fields_one_is_named(tmp_path: Path, collection: Collection) -> None:
+    path = parquet(tmp_path / "a.parquet", range(2), text=[{"en": "a", "de": "b"}, {"en": None, "de": "c"}])
+    with pytest.raises(UserError, match=r"the column text holds the fields en, de; name one of them, such as text\.en"):
+        rows_of(collection, path)
+    assert [row["text"] for row in rows_of(collection, path, caption_column="text.de")] == ["b", "c"]
+    assert [row["text"] for row in rows_of(collection, path, caption_column="text.en")] == ["a", None]
+
+
+def test_a_null_in_one_column_does_not_hide_another(tmp_path: Path, collection: Collection) -> None:
+    path = parquet(tmp_path / "a.parquet", range(2), text=pa.array([None, "a"]), caption=["b", "c"])
+    assert [row["text"] for row in rows_of(collection, path)] == ["b", "a"]
+
+
 # A folder with a table
+
+
+def test_a_row_that_cannot_be_read_costs_itself(
+    tmp_path: Path, collection: Collection, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = imagefolder(tmp_path / "cars", "a.png", "b.png")
+    (folder / "metadata.csv").write_text(' file_name , text\na.png,one, two\nb.png,"three, café"\n', "utf-16")
+    assert [row["text"] for row in rows_of(collection, folder)] == [None, "three, café"]
+    assert "1 rows are left out; the first, row 2: can't be read (unquoted_comma)" in caplog.text
 
 
 def imagefolder(folder: Path, *names: str) -> Path:
@@ -198,8 +239,8 @@ def test_a_split_and_a_limit_of_a_folder(tmp_path: Path, collection: Collection)
     [
         ('{"text": "a bus"}', "row 1: has no file_name"),
         ('{"file_name": "../../x.png"}', "leads out of the folder"),
-        ("[1]", "row 1: has no file_name"),
-        ("{", "can't be read"),
+        ("[1]", r"row 1: can't be read \(not_an_object\)"),
+        ("\n{", r"row 2: can't be read \(not_json\)"),
     ],
 )
 def test_a_broken_table_is_said(tmp_path: Path, collection: Collection, line: str, message: str) -> None:

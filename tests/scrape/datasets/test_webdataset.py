@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 
 from dreamloom.base.errors import UserError
+from dreamloom.caption.formats import FORMATS
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table
 from dreamloom.scrape.datasets.img2dataset_errors import status_from_message
 from dreamloom.scrape.datasets.webdataset import WebdatasetConfig, ingest_webdataset, recipes
+from dreamloom.train.data.folder import read_training_folder
 
 Row = dict[str, Any]
 
@@ -222,3 +224,37 @@ def test_killed_at_any_moment_and_run_again_gives_the_undisturbed_tables(tmp_pat
     assert not crash.run(script, at=10**6)
     assert killed.stamps(Table.RECORDS) == undisturbed.stamps(Table.RECORDS)
     assert sorted(p.name for p in killed.root.rglob("*.*")) == sorted(p.name for p in undisturbed.root.rglob("*.*"))
+
+
+SIDECARS: list[tuple[dict[str, bytes], str | None]] = [
+    ({"txt": b"good\n", "json": b'{"caption": null}'}, "good"),
+    ({"txt": b"good", "json": b'{"caption": "other"}'}, "good"),
+    ({"txt": b" \n", "json": b'{"caption": "from json"}'}, "from json"),
+    ({"txt": b"", "json": b"[" * 100_000}, None),
+    ({"txt": "\ufeffcafé".encode()}, "café"),
+    ({"txt": "café".encode("latin-1")}, "café"),
+    ({"txt": "café".encode("utf-16")}, "café"),
+    ({"caption": b"from caption"}, "from caption"),
+    ({"json": b'{"caption": NaN, "text": "from text"}'}, "from text"),
+    ({"json": b'{"caption": ["", "first", "second"]}'}, "first"),
+    ({"json": b'{"caption": 7, "original_width": 100000000000000, "original_height": true}'}, None),
+    ({"json": b'{"caption": {"en": "a"}}'}, None),
+    ({"json": b'{"caption": "lone \\ud800", "url": NaN}'}, "lone \ufffd"),
+]
+
+
+@pytest.mark.parametrize(("sidecars", "text"), SIDECARS)
+def test_of_txt_and_json_the_text_counts_first_and_null_erases_nothing(
+    folder: Path, tmp_path: Path, sidecars: dict[str, bytes], text: str | None
+) -> None:
+    members = {"a.jpg": encode_image(1), **{f"a.{suffix}": data for suffix, data in sidecars.items()}}
+    tar(folder / "0.tar", members)
+    collection = Collection(tmp_path / "c")
+    ingest_webdataset(collection, WebdatasetConfig(path=folder))
+    (row,) = rows_of(collection)
+    assert (row["status"], row["text"]) == (Status.OK, text)
+    assert (row["text_kind"] == CaptionKind.NONE) == (text is None)
+    (converted,) = FORMATS["webdataset"].read(folder, lambda kind, where: None)
+    assert (converted.caption or None) == text
+    (images,) = read_training_folder(folder / "0.tar")
+    assert images.images[0].caption == (text or "a")
