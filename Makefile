@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check lock clean
+.PHONY: install demo test check docs lock clean
 install: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml
@@ -25,6 +25,10 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
+
+# Run after a change of a config.
+docs: install
+	$(BIN)/python -m dreamloom.flows.defaults > docs/defaults.md
 
 # Run after a change of the dependencies in pyproject.toml.
 lock: install

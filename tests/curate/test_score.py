@@ -1,6 +1,7 @@
 """Scores are what open_clip and LAION's heads say of each image, and a run that dies is finished by the next."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -109,6 +110,29 @@ def test_only_other_content_makes_scores_stale(make_collection: Make, tiny_clip:
     a_head(tmp_path / "two.safetensors", width=16)
     assert score(collection, moved).parts_before == 2
     assert score(collection, config.model_copy(update={"aesthetic_head": None})).parts_done == 2
+
+
+@pytest.mark.parametrize("change", [{"precision": "bf16"}, {"pretrained": "laion2b"}])
+def test_what_changes_scores_makes_them_stale(make_collection: Make, tiny_clip: Path, change: dict[str, Any]) -> None:
+    collection = make_collection("c", [{}, {}], part_rows=1)
+    config = ScoreConfig(model=str(tiny_clip))
+    before, after = recipes(collection, config), recipes(collection, config.model_copy(update=change))
+    assert before.keys() == after.keys()
+    assert all(before[part] != after[part] for part in before)
+
+
+def test_another_clip_in_the_same_folder_makes_scores_stale(
+    make_collection: Make, tiny_clip: Path, tmp_path: Path
+) -> None:
+    collection = make_collection("c", [{}])
+    clip = shutil.copytree(tiny_clip, tmp_path / "clip")
+    before = recipes(collection, ScoreConfig(model=str(clip)))
+    assert before == recipes(collection, ScoreConfig(model=str(tiny_clip)))
+    weights = next(clip.glob("open_clip_model*"))
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert before != recipes(collection, ScoreConfig(model=str(clip)))
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from dreamloom.train.run.folder import (
     list_checkpoints,
     read_config,
     read_summary,
+    train_recipe,
     truncate_log,
     write_settings,
     write_summary,
@@ -104,3 +105,22 @@ def test_what_a_power_cut_left_of_a_log_is_left_out(run: Path, broken: bytes) ->
     (run / "log.jsonl").write_bytes(lines[0] + broken + lines[1])
     truncate_log(run, 8)
     assert (run / "log.jsonl").read_bytes() == b"".join(lines)
+
+
+def test_a_run_belongs_to_the_content_of_its_base_and_vae(tmp_path: Path) -> None:
+    for name in ("base", "same", "vae"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights.safetensors").write_bytes(b"one")
+    base, same, vae = (str(tmp_path / name) for name in ("base", "same", "vae"))
+
+    def recipe(base: str, vae: str | None = None) -> str:
+        return train_recipe(TrainConfig(base=base, vae=vae), ["images"])
+
+    before = recipe(base), recipe(base, vae)
+    assert before[0] != before[1]
+    assert before == (recipe(same), recipe(same, vae)), "where the models lie does not matter"
+    (tmp_path / "vae" / "weights.safetensors").write_bytes(b"two")
+    assert recipe(base) == before[0] and recipe(base, vae) != before[1]
+    (tmp_path / "base" / "weights.safetensors").write_bytes(b"two")
+    assert recipe(base) != before[0]
+    assert train_recipe(TrainConfig(base=same), ["others"]) != before[0]
