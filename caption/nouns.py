@@ -56,10 +56,14 @@ def shared_nouns(captions: Sequence[str], at_least: int, most: int = MOST_SHARED
         at_least: the fewest captions that share a noun.
         most: the number of nouns to take, the most frequent ones; of equal ones, the first by name.
     """
+    return followed(find_all_nouns(captions), at_least, most)
+
+
+def find_all_nouns(captions: Sequence[str]) -> list[frozenset[str]]:
+    """Returns the nouns of each caption; a plural whose singular is a noun of any caption is the singular."""
     found = [find_nouns(caption) for caption in captions]
     words = frozenset().union(*found)
-    found = [frozenset(_singular(noun, words) for noun in nouns) for nouns in found]
-    return followed(found, at_least, most)
+    return [frozenset(_singular(noun, words) for noun in nouns) for nouns in found]
 
 
 def followed(concepts: Sequence[Iterable[str]], at_least: int, most: int = MOST_SHARED) -> list[frozenset[str]]:

@@ -2,7 +2,9 @@
 
     dataset/<source>/                  EveryDream's format: images named by caption, and multiply.txt
     heldout/training/<source>/         held out from training, to measure learned
-    heldout/ground_truth/<source>/     held out from training, to measure forgotten
+    heldout/ground_truth/<source>/     held out from training, to measure what is forgotten of what is rehearsed
+    heldout/witness/<source>/          of sources and concepts that are not trained on at all
+    heldout/concepts.json              what held-out images show
     dataset.parquet                    the manifest: what became of every key of every source
 
 It is replaced as a whole: the manifest is removed first and written last, so a folder without one is incomplete. Images
@@ -10,12 +12,10 @@ are hard links into the collections.
 """
 
 import json
-import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,32 +24,31 @@ import pyarrow.compute as pc
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit_folder, link, lock, remove, remove_leftovers
+from dreamloom.base.held_out import write_held_out
 from dreamloom.base.parquet_metadata import digest_table, write_table
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
 from dreamloom.caption.filename import NameWriter
 from dreamloom.caption.sidecar import write_sidecar
-from dreamloom.curate.balance import count_held_out, format_multiply, select_held_out, solve_multiplies
+from dreamloom.curate.balance import format_multiply
 from dreamloom.curate.choose import sort_by_priority
 from dreamloom.curate.config import BalanceConfig
+from dreamloom.curate.copies import group_copies
 from dreamloom.curate.history import read_history
 from dreamloom.curate.manifest import (
     DROPPED,
-    HELD_OUT,
     MANIFEST,
-    NOT_DRAWN,
     TRAIN,
     manifest_path,
     read_manifest_metadata,
 )
-from dreamloom.curate.source import Role, Source
+from dreamloom.curate.source import Source
+from dreamloom.curate.split import Split, split_images
 from dreamloom.scrape.collection import Table
 
-VERSION = 3
+VERSION = 4
 
 _CONTENT = ["split", "file", "multiply", "caption", "sha256"]
-
-_log = logging.getLogger(__name__)
 
 
 def balance(
@@ -93,14 +92,17 @@ def _assemble(
 ) -> Summary:
     start = time.monotonic()
     rows = pa.concat_tables([read_history(source) for source in ordered])
-    plan = _plan(rows, ordered, config)
+    placed = split_images(rows, ordered, config, _find_copies(rows, ordered, progress))
     remove(manifest_path(workspace))
     with commit_folder(workspace / "heldout") as heldout, commit_folder(workspace / "dataset") as dataset:
-        files = _place(rows, plan, ordered, dataset, heldout, progress)
-        for name, multiply in plan.multiplies.items():
+        files = _place(rows, placed, ordered, dataset, heldout, progress)
+        described = {str(files[row]).partition("/")[2]: placed.describe(row) for row in placed.kinds}
+        if described:
+            write_held_out(heldout, dict(sorted(described.items())))
+        for name, multiply in placed.multiplies.items():
             if (dataset / name).is_dir():
                 (dataset / name / "multiply.txt").write_text(format_multiply(multiply) + "\n", encoding="utf-8")
-    manifest = _manifest(rows, plan, files)
+    manifest = _manifest(rows, placed, files)
     summary = _summarize(manifest, sum(b for b, file in zip(rows["bytes"].to_pylist(), files, strict=True) if file))
     summary.seconds = time.monotonic() - start
     metadata = {
@@ -114,76 +116,39 @@ def _assemble(
     return summary
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """Where each row goes, and how often its folder is shown in an epoch."""
-
-    split: list[str]
-    multiplies: Mapping[str, Fraction]
-    """Source → multiply, of the sources that an epoch draws from."""
-
-
-def _plan(rows: pa.Table, ordered: Sequence[Source], config: BalanceConfig) -> _Plan:
-    kept = rows.filter(pc.is_null(rows["stage"]))
-    keys: dict[str, list[str]] = {source.name: [] for source in ordered}
-    for name, key in zip(kept["source"].to_pylist(), kept["key"].to_pylist(), strict=True):
-        keys[name].append(key)
-    held_out: dict[str, set[str]] = {}
-    for role, maximum in (
-        (Role.TRAINING, config.held_out_max_training),
-        (Role.GROUND_TRUTH, config.held_out_max_ground_truth),
-    ):
-        counts = {s.name: len(keys[s.name]) for s in ordered if s.role is role}
-        for name, count in count_held_out(counts, config.held_out, maximum).items():
-            held_out[name] = select_held_out(keys[name], count, config.seed)
-    remaining = {name: len(source_keys) - len(held_out[name]) for name, source_keys in keys.items()}
-    multiplies = solve_multiplies(
-        {s.name: (remaining[s.name], s.multiply) for s in ordered if s.role is Role.TRAINING},
-        {s.name: (remaining[s.name], s.share) for s in ordered if s.role is Role.GROUND_TRUTH},
-        config.ratio,
-    )
-    drawn = {s.name: multiplies[s.name] for s in ordered if remaining[s.name] * multiplies[s.name] > 0}
-    _warn_of_repeats(ordered, remaining, drawn)
-    for source in ordered:
-        name, multiply = source.name, float(drawn.get(source.name, 0))
-        shown, kept_back = remaining[name] * multiply, len(held_out.get(name, ()))
-        text = f"{remaining[name]:,} images × {multiply:.6g} = {shown:.6g} an epoch, {kept_back} held out"
-        _log.info("%s (%s): %s", name, source.role, text)
-    columns = zip(rows["source"].to_pylist(), rows["key"].to_pylist(), rows["stage"].to_pylist(), strict=True)
-    split = [
-        DROPPED if stage else HELD_OUT if key in held_out[name] else TRAIN if name in drawn else DROPPED
-        for name, key, stage in columns
-    ]
-    return _Plan(split, drawn)
+def _find_copies(rows: pa.Table, ordered: Sequence[Source], progress: Progress) -> list[int | None]:
+    """Returns a number for each row, the same for those that look the same, unless choose dropped all such copies."""
+    if all(_drops_copies(source) for source in ordered):
+        return [None] * len(rows)
+    roots = {source.name: source.collection.root for source in ordered}
+    names, images, stages = (rows[name].to_pylist() for name in ("source", "image", "stage"))
+    kept = [row for row, stage in enumerate(stages) if not stage]
+    groups = group_copies([roots[names[row]] / images[row] for row in kept], progress)
+    found: list[int | None] = [None] * len(rows)
+    for row, group in zip(kept, groups, strict=True):
+        found[row] = group
+    return found
 
 
-def _warn_of_repeats(ordered: Sequence[Source], remaining: Mapping[str, int], drawn: Mapping[str, Fraction]) -> None:
-    for source in ordered:
-        multiply = drawn.get(source.name, Fraction(0))
-        if source.role is Role.GROUND_TRUTH and multiply > 1:
-            _log.warning(
-                "%s has too few images (%d) for %d draws per epoch: each is shown %s times; add some, or lower share",
-                source.name,
-                remaining[source.name],
-                remaining[source.name] * multiply,
-                f"{float(multiply):.3g}",
-            )
+def _drops_copies(source: Source) -> bool:
+    parts = source.collection.parts(Table.CHOICES)
+    config = source.collection.config(Table.CHOICES, parts[0]) if parts else {}
+    return bool(source.collection.parts(Table.SCORES)) and config.get("near_duplicate_bits") is not None
 
 
 def _place(
-    rows: pa.Table, plan: _Plan, ordered: Sequence[Source], dataset: Path, heldout: Path, progress: Progress
+    rows: pa.Table, placed: Split, ordered: Sequence[Source], dataset: Path, heldout: Path, progress: Progress
 ) -> list[str | None]:
     """Links the images under their captions, and returns each row's file relative to the workspace; dropped: None."""
     roots = {source.name: f"{source.collection.root}/" for source in ordered}
-    roles = {source.name: source.role for source in ordered}
     writers: dict[str, NameWriter] = {}
     files: list[str | None] = []
     columns = (rows[name].to_pylist() for name in ("source", "image", "caption"))
-    for name, image, caption, split in zip(*columns, plan.split, strict=True):
+    for row, (name, image, caption, split) in enumerate(zip(*columns, placed.split, strict=True)):
         if split == DROPPED:
             files.append(None)
             continue
-        inside = name if split == TRAIN else f"{roles[name]}/{name}"
+        inside = name if split == TRAIN else f"{placed.kinds[row]}/{name}"
         folder = f"{dataset if split == TRAIN else heldout}/{inside}"
         if folder not in writers:
             Path(folder).mkdir(parents=True)
@@ -208,21 +173,22 @@ def _link(image: str, target: str) -> None:
         ) from None
 
 
-def _manifest(rows: pa.Table, plan: _Plan, files: list[str | None]) -> pa.Table:
-    not_drawn = pc.and_(pc.equal(pa.array(plan.split), DROPPED), pc.is_null(rows["stage"].combine_chunks()))
-    multiplies = {name: float(Fraction(format_multiply(multiply))) for name, multiply in plan.multiplies.items()}
+def _manifest(rows: pa.Table, placed: Split, files: list[str | None]) -> pa.Table:
+    reasons = pa.array(placed.reasons, pa.string())
+    multiplies = {name: float(Fraction(format_multiply(multiply))) for name, multiply in placed.multiplies.items()}
     added = {
-        "split": pa.array(plan.split, pa.string()),
+        "split": pa.array(placed.split, pa.string()),
         "file": pa.array(files, pa.string()),
         "multiply": pa.array(
             [
                 multiplies[name] if split == TRAIN else None
-                for name, split in zip(rows["source"].to_pylist(), plan.split, strict=True)
+                for name, split in zip(rows["source"].to_pylist(), placed.split, strict=True)
             ],
             pa.float64(),
         ),
-        "stage": pc.if_else(not_drawn, "balance", rows["stage"].combine_chunks()),
-        "reason": pc.if_else(not_drawn, NOT_DRAWN, rows["reason"].combine_chunks()),
+        "concepts": pa.array([sorted(concepts) for concepts in placed.concepts], pa.list_(pa.string())),
+        "stage": pc.if_else(reasons.is_valid(), "balance", rows["stage"].combine_chunks()),
+        "reason": pc.coalesce(reasons, rows["reason"].combine_chunks()),
     }
     columns = [added[name] if name in added else rows[name] for name in MANIFEST.names]
     return pa.Table.from_arrays(columns, schema=MANIFEST)

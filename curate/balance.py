@@ -5,12 +5,10 @@ source. An epoch shows images × multiply images of a folder on average: what is
 next epochs, so that over a run each source has its share to within one image.
 """
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from math import floor
 
-from dreamloom.base.apportion import apportion
 from dreamloom.base.errors import UserError
 
 DIGITS = 12
@@ -62,30 +60,3 @@ def format_multiply(multiply: Fraction) -> str:
     """Formats a multiply for multiply.txt, rounded up at DIGITS, so that floor(images × multiply) stays exact."""
     scaled = -floor(-multiply * 10**DIGITS)
     return f"{scaled // 10**DIGITS}.{scaled % 10**DIGITS:0{DIGITS}d}".rstrip("0").rstrip(".")
-
-
-def count_held_out(counts: Mapping[str, int], share: float, maximum: int) -> dict[str, int]:
-    """Computes how many images of each source are held out: the share, rounded; at least one of two, and none of one.
-
-    Args:
-        counts: Source → images.
-        share: The share to hold out of each source.
-        maximum: Of all sources together; where the shares exceed it, each gives in proportion.
-    """
-    held_out = dict.fromkeys(counts, 0)
-    for name, count in counts.items():
-        if share and count >= 2:
-            held_out[name] = min(count - 1, max(1, floor(exact(share) * count + Fraction(1, 2))))
-    if sum(held_out.values()) > maximum:
-        parts = apportion(maximum, [Fraction(count) for count in held_out.values()])
-        return dict(zip(held_out, parts, strict=True))
-    return held_out
-
-
-def select_held_out(keys: Iterable[str], count: int, seed: int) -> set[str]:
-    """Selects the `count` keys with the lowest hash of seed and key, so that added or removed images change few."""
-
-    def hash_of(key: str) -> bytes:
-        return hashlib.blake2b(f"{seed} {key}".encode(), digest_size=16).digest()
-
-    return set(sorted(keys, key=hash_of)[:count])

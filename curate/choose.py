@@ -84,7 +84,7 @@ def sort_by_priority(sources: Sequence[Source]) -> list[Source]:
 
 def config_for(role: Role, config: ChooseConfig) -> ChooseConfig:
     """Returns the config that applies to sources of a role: for training, rules for ground truth are off."""
-    if role is Role.GROUND_TRUTH:
+    if role is not Role.TRAINING:
         return config
     return config.model_copy(update={r.field: r.off for r in RULES if r.field is not None and r.ground_truth_only})
 
@@ -121,7 +121,7 @@ def _check_scores(source: Source, config: ChooseConfig) -> None:
 def _choose(ordered: Sequence[Source], config: ChooseConfig) -> list[pa.Table]:
     """Returns for each source: part, key, choice and detail of each image."""
     images = Images(pa.concat_tables([_read_images(source, number) for number, source in enumerate(ordered)]), ordered)
-    is_ground_truth = np.array([s.role is Role.GROUND_TRUTH for s in ordered])[images.table["source"].to_numpy()]
+    is_ground_truth = np.array([s.role is not Role.TRAINING for s in ordered])[images.table["source"].to_numpy()]
     choices = np.full(len(images.table), Choice.KEPT.value, dtype=object)
     details: list[str | None] = [None] * len(images.table)
     for rule in (rule for rule in RULES if rule.is_on(config.model_dump())):

@@ -111,4 +111,21 @@ class BalanceConfig(StageConfig):
     held_out_max_ground_truth: Annotated[int, _HELD_OUT] = Field(
         256, ge=0, description="Maximum held-out ground-truth images."
     )
-    seed: Annotated[int, _HELD_OUT] = Field(0, ge=0, description="Seed that selects the held-out images.")
+    held_out_max_witness: Annotated[int, _HELD_OUT] = Field(
+        256, ge=0, description="Maximum images that measure what becomes of what is not rehearsed; see `unrehearsed`."
+    )
+    concepts: Annotated[list[str], _HELD_OUT] = Field(
+        [],
+        description="Words and phrases, such as fire truck: what becomes of images that show one is reported, beside "
+        "the most frequent labels and nouns, which are found.",
+    )
+    unrehearsed: Annotated[float, _HELD_OUT] = Field(
+        0.05,
+        ge=0,
+        le=0.5,
+        description="Largest share of ground truth that is not trained on, as whole concepts, to measure what becomes "
+        "of what is not rehearsed; 0: none. Of less than 1,000 images, none. Sources with role: witness do the same.",
+    )
+    seed: Annotated[int, _HELD_OUT] = Field(
+        0, ge=0, description="Seed that selects the held-out images and the unrehearsed concepts."
+    )

@@ -28,7 +28,7 @@ HISTORY = pa.schema(
         pa.field("caption_model", pa.string()),
         *(
             SCHEMAS[Table.RECORDS].field(name)
-            for name in ("url", "path", "licence", "licence_url", "author", "sha256", "width", "height")
+            for name in ("url", "path", "licence", "licence_url", "author", "sha256", "labels", "width", "height")
         ),
         pa.field("aesthetic", pa.float32()),
         pa.field("similarity", pa.float32()),

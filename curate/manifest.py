@@ -19,6 +19,7 @@ MANIFEST = pa.schema(
         pa.field("split", pa.string(), nullable=False),  # train, heldout or dropped
         pa.field("file", pa.string()),  # relative to the workspace; null where dropped
         pa.field("multiply", pa.float64()),  # of its folder; null unless train
+        pa.field("concepts", pa.list_(pa.string())),  # what it shows, of the concepts that are followed
         *(HISTORY.field(name) for name in HISTORY.names if name not in ("key", "source", "role", "image", "bytes")),
     ]
 )
@@ -28,6 +29,8 @@ has the stage that dropped it, the reason, and a detail."""
 TRAIN, HELD_OUT, DROPPED = "train", "heldout", "dropped"
 NOT_DRAWN = "not_drawn"
 """Why an image is left out whose source's share of the ground truth is less than one image."""
+NOT_REHEARSED = "not_rehearsed"
+"""Why an image is left out that must not be trained on, and that is not needed to measure by."""
 
 
 def manifest_path(workspace: Path) -> Path:

@@ -16,6 +16,8 @@ class Role(StrEnum):
     """What the model learns: the user's own images."""
     GROUND_TRUTH = "ground_truth"
     """What the model knows and keeps knowing: images of the world at large."""
+    WITNESS = "witness"
+    """What the model knows and is never trained on: it shows what becomes of what is not rehearsed."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -14,15 +15,19 @@ import pyarrow as pa
 import pytest
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.held_out import read_held_out
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.caption.filename import read_name
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.curate.assemble import balance, is_current
 from dreamloom.curate.choose import choose
 from dreamloom.curate.config import BalanceConfig, ChooseConfig
+from dreamloom.curate.history import read_history
 from dreamloom.curate.manifest import MANIFEST, content_digest, manifest_path, read_manifest, read_sources
 from dreamloom.curate.source import Role, Source
+from dreamloom.curate.split import split_images
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table
+from tests.curate.conftest import noise
 from tests.powercut import PowerCut
 
 Make = Callable[..., Collection]
@@ -180,7 +185,7 @@ def test_training_alone_is_a_dataset(make_collection: Make, tmp_path: Path) -> N
     choose([Source(car, TRAINING)], ChooseConfig())
     balance([Source(car, TRAINING)], BalanceConfig(), tmp_path / "work")
     assert shown_per_epoch(tmp_path / "work" / "dataset" / "car") == 4
-    assert [p.name for p in (tmp_path / "work" / "heldout").iterdir()] == ["training"]
+    assert sorted(p.name for p in (tmp_path / "work" / "heldout").iterdir()) == ["concepts.json", "training"]
 
 
 def test_ground_truth_alone_is_an_error_before_anything_is_written(make_collection: Make, tmp_path: Path) -> None:
@@ -384,3 +389,78 @@ def test_a_manifest_that_is_not_there_or_torn_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="can't be read"):
         read_manifest(tmp_path / "dataset.parquet")
     assert isinstance(MANIFEST, pa.Schema)
+
+
+def split_of(work: Path) -> dict[str, list[dict[str, Any]]]:
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in read_manifest(manifest_path(work)).to_pylist():
+        rows.setdefault(row["split"], []).append(row)
+    return rows
+
+
+def test_a_witness_is_never_trained_on(make_collection: Make, tmp_path: Path) -> None:
+    car, people = make_collection("car", records(6)), make_collection("people", records(20))
+    same = car.read(Table.RECORDS)["sha256"][0].as_py()
+    scenes = make_collection("scenes", [*records(9), {"text": "the car again", "sha256": same}])
+    sources = [Source(scenes, Role.WITNESS), Source(people, TRUTH), Source(car, TRAINING)]
+    choose(sources, ChooseConfig())
+    work = tmp_path / "work"
+    balance(sources, BalanceConfig(held_out=0.1, held_out_max_witness=7), work)
+    rows = split_of(work)
+    assert {row["source"] for row in rows["train"]} == {"car", "people"}
+    witnesses = [row for row in rows["heldout"] if row["source"] == "scenes"]
+    assert len(witnesses) == 7 and all(row["file"].startswith("heldout/witness/scenes/") for row in witnesses)
+    dropped = [(row["reason"], row["source"]) for row in rows["dropped"]]
+    assert sorted(dropped) == [("duplicate", "scenes"), *[("not_rehearsed", "scenes")] * 2]
+
+
+def test_a_part_of_the_concepts_is_not_rehearsed_where_there_is_plenty(make_collection: Make, tmp_path: Path) -> None:
+    image = noise(0)
+    kinds = ["a kite"] * 30 + ["a boat"] * 40 + ["a tree"] * 930
+    car = make_collection("car", records(4, text="a car beside a boat"))
+    world = make_collection("world", [{"text": text, "content": image, "sha256": None} for text in kinds])
+    sources = [Source(car, TRAINING), Source(world, TRUTH)]
+    choose(sources, ChooseConfig(near_duplicate_bits=None))
+    rows = pa.concat_tables([read_history(source) for source in sources])
+    ordered, alone = sources, [None] * len(rows)
+    placed = split_images(rows, ordered, BalanceConfig(held_out_max_witness=20), alone)
+    shown = {
+        split: {c for s, c in zip(placed.split, rows["caption"].to_pylist(), strict=True) if s == split}
+        for split in ("train", "heldout", "dropped")
+    }
+    assert shown["train"] == {"a car beside a boat", "a boat", "a tree"}, "what training captions name is rehearsed"
+    assert shown["dropped"] == {"a kite"}
+    assert Counter(placed.kinds.values())[Role.WITNESS] == 20
+    everything = split_images(rows, ordered, BalanceConfig(unrehearsed=0), alone)
+    assert Role.WITNESS not in everything.kinds.values() and "dropped" not in everything.split
+
+
+def test_no_copy_of_a_held_out_image_is_trained_on(make_collection: Make, tmp_path: Path) -> None:
+    """Each image twice, in other bytes; nothing was scored, so choose has not seen it."""
+    images = [noise(number, 64, 64) for number in range(12)]
+    copies = [image.resize((48, 48)) for image in images]
+    car = make_collection("car", [{"text": f"n {n % 12}", "content": i} for n, i in enumerate([*images, *copies])])
+    choose([Source(car, TRAINING)], ChooseConfig())
+    work = tmp_path / "work"
+    balance([Source(car, TRAINING)], BalanceConfig(held_out=0.3), work)
+    rows = split_of(work)
+    held_out = [row["caption"] for row in rows["heldout"]]
+    assert len(held_out) in (6, 7) and set(Counter(held_out).values()) == {2}
+    assert not set(held_out) & {row["caption"] for row in rows["train"]}
+    described = read_held_out(work / "heldout")
+    assert described is not None and len({image.copies for image in described.values()}) == len(held_out) / 2
+
+
+def test_evaluate_is_told_what_held_out_images_show(make_collection: Make, tmp_path: Path) -> None:
+    car = make_collection("car", records(4))
+    world = make_collection("world", records(40, text="a dog in a park", labels=["frisbee"]) + records(60))
+    choose([Source(car, TRAINING), Source(world, TRUTH)], ChooseConfig())
+    work = tmp_path / "work"
+    balance([Source(car, TRAINING), Source(world, TRUTH)], BalanceConfig(concepts=["3th"]), work)
+    described = read_held_out(work / "heldout")
+    assert described is not None
+    by_file = {row["file"].removeprefix("heldout/"): row for row in split_of(work)["heldout"]}
+    assert described.keys() == by_file.keys()
+    for name, image in described.items():
+        assert list(image.concepts) == by_file[name]["concepts"]
+        assert ({"dog", "park", "frisbee"} <= set(image.concepts)) == ("dog" in name)

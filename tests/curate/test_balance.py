@@ -10,10 +10,8 @@ from pydantic import ValidationError
 
 from dreamloom.base.errors import UserError
 from dreamloom.curate.balance import (
-    count_held_out,
     exact,
     format_multiply,
-    select_held_out,
     solve_multiplies,
 )
 from dreamloom.curate.config import BalanceConfig
@@ -89,32 +87,3 @@ def test_ground_truth_that_lost_all_its_images_is_an_error() -> None:
 def test_a_wrong_config_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         BalanceConfig.model_validate(wrong)
-
-
-@given(st.dictionaries(st.text(max_size=3), st.integers(0, 10**4), max_size=6), st.floats(0, 0.999), st.integers(0, 99))
-def test_some_are_held_out_and_some_are_left(images: dict[str, int], share: float, most: int) -> None:
-    counts = count_held_out(images, share, most)
-    assert counts.keys() == images.keys()
-    assert sum(counts.values()) <= most
-    for name, count in counts.items():
-        assert 0 <= count < max(1, images[name])
-        assert count == 0 or share > 0
-    if share and most >= sum(images.values()):
-        assert all(counts[name] >= 1 for name, there in images.items() if there >= 2)
-
-
-@given(st.sets(st.text(min_size=1, max_size=5), min_size=3, max_size=40), st.integers(0, 3), st.data())
-def test_an_image_that_comes_changes_one_of_those_held_out_at_most(
-    keys: set[str], seed: int, data: st.DataObject
-) -> None:
-    count = data.draw(st.integers(1, len(keys) - 1))
-    new = data.draw(st.text(min_size=6, max_size=7))
-    before, after = select_held_out(keys, count, seed), select_held_out(keys | {new}, count, seed)
-    assert len(before) == len(after) == count
-    assert len(before - after) <= 1
-    assert before == select_held_out(sorted(keys), count, seed)
-
-
-def test_another_seed_holds_out_others() -> None:
-    keys = [f"k{number}" for number in range(100)]
-    assert select_held_out(keys, 20, 0) != select_held_out(keys, 20, 1)

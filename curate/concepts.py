@@ -1,0 +1,62 @@
+"""What the images of a project show, and which of it stays out of rehearsal."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from dreamloom.caption.nouns import find_all_nouns, followed, mentions
+
+FREQUENT = 20
+"""Fewest images of a role that show a concept that is followed: a quarter of them can be held out for an interval."""
+PLENTY = 1000
+"""Fewest images of ground truth of which some stay out of rehearsal: with less, none can be spared."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is known of an image before it is placed."""
+
+    caption: str
+    labels: Sequence[str]
+    """What it shows, as its dataset says."""
+
+
+def follow(images: Sequence[Shown], listed: Sequence[str]) -> list[frozenset[str]]:
+    """Returns, for each image of a role, the concepts that it shows, of those that are followed.
+
+    Followed are the user's list, and the most frequent of the datasets' labels and the captions' nouns
+    (dreamloom.caption.nouns) that at least FREQUENT images and at most half of them show.
+    """
+    nouns = find_all_nouns([image.caption for image in images])
+    shown = [own | {label.lower() for label in image.labels} for own, image in zip(nouns, images, strict=True)]
+    return [
+        concepts | {name.lower() for name in listed if name.lower() in all_shown or mentions(name, image.caption)}
+        for concepts, all_shown, image in zip(followed(shown, FREQUENT), shown, images, strict=True)
+    ]
+
+
+def choose_unrehearsed(
+    concepts: Sequence[frozenset[str]], share: float, needed: Collection[str], seed: int
+) -> frozenset[str]:
+    """Chooses concepts of ground truth that no image is trained on shall show, by hash of seed and name.
+
+    Args:
+        concepts: what each image of ground truth shows.
+        share: the largest share of these images that may stay out. Of fewer than PLENTY images, none do.
+        needed: concepts that are rehearsed in any case.
+        seed: selects others.
+    """
+    left = int(share * len(concepts)) if len(concepts) >= PLENTY else 0
+    counts = Counter(name for names in concepts for name in names)
+    chosen: set[str] = set()
+    for name in sorted(counts.keys() - set(needed), key=lambda name: _hash(seed, name)):
+        added = sum(name in names and not names & chosen for names in concepts) if counts[name] >= FREQUENT else 0
+        if 0 < added <= left:
+            chosen.add(name)
+            left -= added
+    return frozenset(chosen)
+
+
+def _hash(seed: int, name: str) -> bytes:
+    return hashlib.blake2b(f"{seed} {name}".encode(), digest_size=16).digest()

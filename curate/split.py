@@ -1,0 +1,179 @@
+"""Decides where each image of a project goes: it is trained on, held out, or left out."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import pyarrow as pa
+
+from dreamloom.base.held_out import HeldOutImage
+from dreamloom.caption.nouns import find_all_nouns
+from dreamloom.curate.balance import solve_multiplies
+from dreamloom.curate.concepts import Shown, choose_unrehearsed, follow
+from dreamloom.curate.config import BalanceConfig
+from dreamloom.curate.held_out import Candidate, at_most, count_held_out, select_held_out
+from dreamloom.curate.manifest import DROPPED, HELD_OUT, NOT_DRAWN, NOT_REHEARSED, TRAIN
+from dreamloom.curate.source import Role, Source
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Split:
+    """Where each row goes, and how often its folder is shown in an epoch."""
+
+    split: list[str]
+    """train, heldout or dropped."""
+    reasons: list[str | None]
+    """Why balance drops a row; None: it does not."""
+    concepts: list[frozenset[str]]
+    """What a row shows, of the concepts that are followed."""
+    kinds: dict[int, Role]
+    """Held-out row → the kind of held-out images that it is one of."""
+    copies: Sequence[int | None]
+    multiplies: dict[str, Fraction] = field(default_factory=dict)
+    """Source → multiply, of the sources that an epoch draws from."""
+
+    def describe(self, row: int) -> HeldOutImage:
+        """Returns what evaluate should know of a held-out row."""
+        group = self.copies[row]
+        return HeldOutImage(tuple(sorted(self.concepts[row])), None if group is None else str(group))
+
+
+def split_images(
+    rows: pa.Table, ordered: Sequence[Source], config: BalanceConfig, copies: Sequence[int | None]
+) -> Split:
+    """Places every row of the history (dreamloom.curate.history).
+
+    Args:
+        rows: all images, also those that earlier stages dropped.
+        ordered: the sources.
+        config: how many are held out, and in which ratio ground truth is shown.
+        copies: the same number for images that look the same; None: it is one of a kind.
+    """
+    roles = {source.name: source.role for source in ordered}
+    names, stages = rows["source"].to_pylist(), rows["stage"].to_pylist()
+    of_role = {role: [n for n, name in enumerate(names) if roles[name] is role and not stages[n]] for role in Role}
+    concepts = _follow(rows, of_role, config)
+    unrehearsed = _unrehearsed(rows, of_role, concepts, config)
+    candidates = _candidates(rows, of_role, concepts, copies, unrehearsed)
+    kinds = _select(candidates, ordered, config, copies)
+    reasons: list[str | None] = [None] * len(names)
+    for row in {candidate.row for candidate in candidates[Role.WITNESS]} - kinds.keys():
+        reasons[row] = NOT_REHEARSED
+    placed = Split([DROPPED] * len(names), reasons, concepts, kinds, copies)
+    _draw(placed, names, stages, ordered, config)
+    return placed
+
+
+def _follow(rows: pa.Table, of_role: Mapping[Role, Sequence[int]], config: BalanceConfig) -> list[frozenset[str]]:
+    captions, labels = rows["caption"].to_pylist(), rows["labels"].to_pylist()
+    concepts: list[frozenset[str]] = [frozenset()] * len(rows)
+    for members in of_role.values():
+        shown = [Shown(captions[row] or "", labels[row] or ()) for row in members]
+        for row, found in zip(members, follow(shown, config.concepts), strict=True):
+            concepts[row] = found
+    return concepts
+
+
+def _unrehearsed(
+    rows: pa.Table,
+    of_role: Mapping[Role, Sequence[int]],
+    concepts: Sequence[frozenset[str]],
+    config: BalanceConfig,
+) -> set[int]:
+    """Returns the rows of ground truth that are not trained on: those of some concepts that training has no need of."""
+    captions = rows["caption"].to_pylist()
+    taught = find_all_nouns([captions[row] or "" for row in of_role[Role.TRAINING]])
+    needed = frozenset().union(*taught) | {name.lower() for name in config.concepts}
+    ground_truth = of_role[Role.GROUND_TRUTH]
+    chosen = choose_unrehearsed([concepts[row] for row in ground_truth], config.unrehearsed, needed, config.seed)
+    found = {row for row in ground_truth if concepts[row] & chosen}
+    if chosen:
+        text = "not rehearsed, to measure what becomes of it: %s (%d images); unrehearsed: 0 rehearses all"
+        _log.info(text, ", ".join(sorted(chosen)), len(found))
+    return found
+
+
+def _candidates(
+    rows: pa.Table,
+    of_role: Mapping[Role, Sequence[int]],
+    concepts: Sequence[frozenset[str]],
+    copies: Sequence[int | None],
+    unrehearsed: set[int],
+) -> dict[Role, list[Candidate]]:
+    """Returns, for each kind of held-out images, those that may be held out."""
+    keys, names = rows["key"].to_pylist(), rows["source"].to_pylist()
+    pools = {
+        Role.TRAINING: list(of_role[Role.TRAINING]),
+        Role.GROUND_TRUTH: [row for row in of_role[Role.GROUND_TRUTH] if row not in unrehearsed],
+        Role.WITNESS: [*of_role[Role.WITNESS], *sorted(unrehearsed)],
+    }
+    return {
+        role: [Candidate(row, keys[row], names[row], concepts[row], copies[row]) for row in pool]
+        for role, pool in pools.items()
+    }
+
+
+def _select(
+    candidates: Mapping[Role, Sequence[Candidate]],
+    ordered: Sequence[Source],
+    config: BalanceConfig,
+    copies: Sequence[int | None],
+) -> dict[int, Role]:
+    """Returns the held-out rows, each with its kind."""
+    sizes = Counter(group for group in copies if group is not None)
+    kinds: dict[int, Role] = {}
+    for role, pool in candidates.items():
+        of_source = Counter(candidate.source for candidate in pool)
+        counts = {source.name: of_source[source.name] for source in ordered if of_source[source.name]}
+        if role is Role.WITNESS:
+            counts = at_most(counts, config.held_out_max_witness)
+        else:
+            training = role is Role.TRAINING
+            maximum = config.held_out_max_training if training else config.held_out_max_ground_truth
+            counts = count_held_out(counts, config.held_out, maximum)
+        kinds |= dict.fromkeys(select_held_out(pool, counts, config.seed, sizes), role)
+    return kinds
+
+
+def _draw(
+    placed: Split, names: Sequence[str], stages: Sequence[str | None], ordered: Sequence[Source], config: BalanceConfig
+) -> None:
+    """Decides how often each source is shown, and fills in where the rows go."""
+    free = [not stages[n] and n not in placed.kinds and placed.reasons[n] is None for n in range(len(names))]
+    remaining = Counter(name for name, is_free in zip(names, free, strict=True) if is_free)
+    multiplies = solve_multiplies(
+        {s.name: (remaining[s.name], s.multiply) for s in ordered if s.role is Role.TRAINING},
+        {s.name: (remaining[s.name], s.share) for s in ordered if s.role is Role.GROUND_TRUTH},
+        config.ratio,
+    )
+    placed.multiplies |= {name: m for name, m in multiplies.items() if remaining[name] * m > 0}
+    for row, name in enumerate(names):
+        if row in placed.kinds:
+            placed.split[row] = HELD_OUT
+        elif free[row] and name in placed.multiplies:
+            placed.split[row] = TRAIN
+        elif free[row]:
+            placed.reasons[row] = NOT_DRAWN
+    _tell(placed, names, ordered, remaining)
+
+
+def _tell(placed: Split, names: Sequence[str], ordered: Sequence[Source], remaining: Mapping[str, int]) -> None:
+    held_out = Counter(names[row] for row in placed.kinds)
+    for source in ordered:
+        name, multiply = source.name, float(placed.multiplies.get(source.name, 0))
+        text = f"{remaining[name]:,} images × {multiply:.6g} = {remaining[name] * multiply:.6g} an epoch"
+        _log.info("%s (%s): %s, %d held out", name, source.role, text, held_out[name])
+    for source in ordered:
+        repeats = placed.multiplies.get(source.name, Fraction(0))
+        if source.role is Role.GROUND_TRUTH and repeats > 1:
+            _log.warning(
+                "%s has too few images (%d) for %d draws per epoch: each is shown %s times; add some, or lower share",
+                source.name,
+                remaining[source.name],
+                remaining[source.name] * repeats,
+                f"{float(repeats):.3g}",
+            )
