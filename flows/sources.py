@@ -17,7 +17,10 @@ class SourceConfig(StageConfig):
     """The keys that sources of all kinds share."""
 
     kind: str
-    role: Role = Field(description="training: what the model is to learn; ground_truth: what it is to keep.")
+    role: Role = Field(
+        description="training: what the model is to learn; ground_truth: what it is to keep; witness: what "
+        "it is never trained on, to measure what becomes of what is not rehearsed."
+    )
     share: float = Field(1.0, gt=0, description="Ground truth only: its weight relative to the other sources.")
     multiply: float = Field(1.0, gt=0, le=10_000, description="Training images only: how often an epoch shows each.")
     edit: EditConfig | None = Field(
@@ -30,6 +33,8 @@ class SourceConfig(StageConfig):
             raise ValueError("share is for ground truth; use multiply to set how often training images are shown")
         if self.role is Role.GROUND_TRUTH and "multiply" in self.model_fields_set:
             raise ValueError("multiply is for training images; use share to set how much ground truth is shown")
+        if self.role is Role.WITNESS and {"share", "multiply"} & self.model_fields_set:
+            raise ValueError("a witness is never trained on; leave share and multiply out")
         return self
 
 

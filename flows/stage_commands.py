@@ -93,6 +93,7 @@ def choose(
     *,
     training: Annotated[tuple[Path, ...], FOLDERS],
     ground_truth: Annotated[tuple[Path, ...], FOLDERS] = (),
+    witness: Annotated[tuple[Path, ...], FOLDERS] = (),
     config: Annotated[ChooseConfig, FLAGS] = ChooseConfig(),
 ) -> None:
     """Choose the images to use, over all collections at once: thresholds, licences, duplicates.
@@ -103,8 +104,10 @@ def choose(
         Folders of collections that the model is to learn.
     ground_truth
         Folders of collections that it is to keep.
+    witness
+        Folders of collections that it is never trained on, to measure what becomes of what is not rehearsed.
     """
-    run_step(steps.ChooseStep(_sources(training, ground_truth, {}, {}), config))
+    run_step(steps.ChooseStep(_sources(training, ground_truth, witness, {}, {}), config))
 
 
 def caption(collection: Path, *, config: Annotated[CaptionConfig, FLAGS] = CaptionConfig()) -> None:
@@ -123,6 +126,7 @@ def balance(
     *,
     training: Annotated[tuple[Path, ...], FOLDERS],
     ground_truth: Annotated[tuple[Path, ...], FOLDERS] = (),
+    witness: Annotated[tuple[Path, ...], FOLDERS] = (),
     multiply: Annotated[dict[str, float] | None, Parameter(negative="")] = None,
     share: Annotated[dict[str, float] | None, Parameter(negative="")] = None,
     config: Annotated[BalanceConfig, FLAGS] = BalanceConfig(),
@@ -137,12 +141,14 @@ def balance(
         Folders of collections that the model is to learn.
     ground_truth
         Folders of collections that it is to keep.
+    witness
+        Folders of collections that it is never trained on, to measure what becomes of what is not rehearsed.
     multiply
         How often an epoch shows each image of a training collection: --multiply.NAME 2.
     share
         Weight of a ground truth collection relative to the others: --share.NAME 2.
     """
-    sources = _sources(training, ground_truth, multiply or {}, share or {})
+    sources = _sources(training, ground_truth, witness, multiply or {}, share or {})
     run_step(steps.BalanceStep(sources, config, workspace))
 
 
@@ -179,7 +185,7 @@ def train(
     run
         Folder for checkpoints, samples, logs and evaluations. An unfinished run in it is continued.
     heldout
-        Folder of images for evaluation, in training/ and ground_truth/, as balance makes it.
+        Folder of images for evaluation, in training/, ground_truth/ and witness/, as balance makes it.
     plan
         Show which images, buckets and steps there would be; train nothing.
     """
@@ -212,7 +218,7 @@ def evaluate(
     base
         Diffusers folder or hub ID of the base model.
     heldout
-        Folder of images for evaluation, in training/ and ground_truth/, as balance makes it.
+        Folder of images for evaluation, in training/, ground_truth/ and witness/, as balance makes it.
     output
         JSON file for the results.
     """
@@ -249,11 +255,16 @@ def collection_at(path: Path) -> Collection:
 
 
 def _sources(
-    training: tuple[Path, ...], ground_truth: tuple[Path, ...], multiply: dict[str, float], share: dict[str, float]
+    training: tuple[Path, ...],
+    ground_truth: tuple[Path, ...],
+    witness: tuple[Path, ...],
+    multiply: dict[str, float],
+    share: dict[str, float],
 ) -> list[Source]:
     learned, kept = map(collection_at, training), map(collection_at, ground_truth)
     sources = [Source(c, Role.TRAINING, multiply=multiply.pop(c.name, 1.0)) for c in learned]
     sources += [Source(c, Role.GROUND_TRUTH, share=share.pop(c.name, 1.0)) for c in kept]
+    sources += [Source(collection_at(path), Role.WITNESS) for path in witness]
     for name in (*multiply, *share):
         raise UserError(
             f"--multiply.{name} or --share.{name} names no collection of its role; multiply is for training, share for "

@@ -31,7 +31,10 @@ class SourceParameter(StageConfig):
     """A collection and its role, as a form of the dashboard shows them."""
 
     collection: Path = Field(description="Folder of the collection.")
-    role: Role = Field(description="training: what the model is to learn; ground_truth: what it is to keep.")
+    role: Role = Field(
+        description="training: what the model is to learn; ground_truth: what it is to keep; witness: what "
+        "it is never trained on, to measure what becomes of what is not rehearsed."
+    )
     share: float = Field(1.0, gt=0, description="Ground truth only: its weight relative to the other sources.")
     multiply: float = Field(1.0, gt=0, description="Training images only: how often an epoch shows each.")
 
