@@ -22,10 +22,10 @@ _FUNCTION_WORDS = frozenset(
     a an the this that these those some any each every another other both all many much more most several few no none
     i me my you your he him his she her hers it its we us our they them their who whom whose which what
     of in on at by to for from with without into onto over under above below behind before after beside between near
-    next around across along against among through during inside outside off up down out about like as than toward
-    towards upon within and or but nor so yet while where when if then is are was were be been being am has have had do
-    does did can could will would shall should may might must not there here very too also just only one two three four
-    five six seven eight nine ten
+    next left right around across along against among through during inside outside off up down about like as than
+    out toward towards upon within and or but nor so yet while where when if then is are was were be been being
+    am has have had do does did can could will would shall should may might must not there here very too also
+    just only one two three four five six seven eight nine ten
     """,
     )
 )
