@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.text import is_utf8
 
 TEMPORARY = ".tmp-"
 """Prefix of each file and folder that is still being written; readers ignore them."""
@@ -92,8 +93,9 @@ def commit_text(path: Path, text: str) -> None:
 
 
 def commit_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically."""
-    commit_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    """Writes `value` as indented JSON, atomically; names that are not UTF-8 are read back as they were."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    commit_text(path, (text if is_utf8(text) else json.dumps(value, indent=2, default=str)) + "\n")
 
 
 def create_file(path: str | Path, data: bytes) -> bool:

@@ -14,6 +14,11 @@ def printable(text: str) -> str:
 _SURROGATES = {code: chr(code - 0xDC00) if 0xDC80 <= code <= 0xDCFF else "\ufffd" for code in range(0xD800, 0xE000)}
 
 
+def is_utf8(text: str) -> bool:
+    """Tells whether UTF-8 can hold the text, so that any file, table and tokenizer can."""
+    return text.isascii() or text == without_surrogates(text)
+
+
 def without_surrogates(text: str) -> str:
     """Returns text that UTF-8 can hold.
 

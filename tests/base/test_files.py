@@ -1,6 +1,7 @@
 """Files that are whole or absent."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -200,3 +201,9 @@ def test_a_folder_that_was_made_is_there_after_a_power_cut(power: PowerCut, tmp_
     with power.watching():
         make(power.root / "a" / "b" / "c")
     assert all((disk / "a" / "b" / "c").is_dir() for disk, ended in power.left_behind(tmp_path / "found") if ended)
+
+
+def test_json_holds_names_that_are_not_utf8(tmp_path: Path) -> None:
+    value = {os.fsdecode(b"caf\xe9"): "caf\xe9"}
+    commit_json(tmp_path / "x.json", value)
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == value

@@ -11,11 +11,12 @@ from dreamloom.base.file_index import content_hashes
 from dreamloom.base.held_out import HeldOutImages
 from dreamloom.base.pixels import MAX_PIXELS, ImageError, ImageHeader, read_header
 from dreamloom.base.progress import Progress, silent
+from dreamloom.base.text import is_utf8, without_surrogates
 from dreamloom.base.threads import map_ordered
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.config_fields import MaskKind
 from dreamloom.train.data.folder import read_training_folder
-from dreamloom.train.data.image import ByteRange, ImageFolder, ImageSettings, TrainingImage
+from dreamloom.train.data.image import ImageFolder, ImageSettings, TrainingImage
 from dreamloom.train.data.kohya_repeats import multiply_by_repeats, note_repeats
 from dreamloom.train.data.mask_files import Mask, find_masks
 from dreamloom.train.data.notes import Notes
@@ -57,8 +58,8 @@ class Problem:
     name: str
     """Its path inside the training folder."""
     reason: str
-    """One word: too_small, too_many_pixels, broken_shard, broken_mask, mask_of_another_shape, empty_mask, other_split,
-    a fault of `dreamloom.base.tables`, or one of `dreamloom.base.pixels.Reason`."""
+    """One word: too_small, too_many_pixels, name_not_utf8, caption_not_utf8, broken_shard, broken_mask,
+    mask_of_another_shape, empty_mask, other_split, or one of `dreamloom.base.pixels.Reason`."""
 
 
 @dataclass(frozen=True)
@@ -130,18 +131,20 @@ def read_dataset(
     notes = Notes()
     folders = tuple(read_training_folder(path, notes))
     folders = multiply_by_repeats(folders) if kohya_repeats else note_repeats(folders, notes)
-    problems = [Problem(*broken) for folder in folders for broken in folder.broken]
+    problems = [_problem(*broken) for folder in folders for broken in folder.broken]
     images = [(index, image) for index, folder in enumerate(folders) for image in folder.images]
     images = [(index, image) for index, image in images if image.settings.multiply]
-    headers = map_ordered(_header, (image.source for _, image in images), num_workers, 16 * num_workers)
+    headers = map_ordered(_header, (image for _, image in images), num_workers, 16 * num_workers)
     samples: list[Sample] = []
     sample_headers: list[ImageHeader] = []
     for (index, image), header in zip(images, headers, strict=True):
         progress(len(samples) + len(problems), len(images), "reading headers")
         bucket = header if isinstance(header, str) else _bucket(header, resolution, bucket_reso_steps, upscale)
         if isinstance(header, str) or isinstance(bucket, str):
-            problems.append(Problem(image.name, str(bucket)))
+            problems.append(_problem(image.name, str(bucket)))
             continue
+        if any("\ufffd" in each.caption for each in image.captions):
+            notes("captions with characters that could not be decoded (U+FFFD)", image.name)
         size = (header.width, header.height)
         samples.append(Sample(image, index, size, bucket))
         sample_headers.append(header)
@@ -174,8 +177,17 @@ def summarize_problems(problems: Iterable[Problem], limit: int = 3) -> str:
     return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")
 
 
-def _header(source: ByteRange) -> ImageHeader | str:
-    """The header of an image, or why it has none."""
+def _problem(name: str, reason: str) -> Problem:
+    return Problem(without_surrogates(name), reason)
+
+
+def _header(image: TrainingImage) -> ImageHeader | str:
+    """The header of an image, or why it can't be used."""
+    if not is_utf8(image.name):
+        return "name_not_utf8"
+    if not all(is_utf8(each.caption) for each in image.captions):
+        return "caption_not_utf8"
+    source = image.source
     try:
         return read_header(source.path if source.length is None else source.read())
     except ImageError as error:

@@ -24,6 +24,7 @@ from dreamloom.base.files import commit_text
 from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import recipe, recipe_fields
+from dreamloom.base.text import is_utf8
 from dreamloom.base.versions import RUN, known_fields, rename_keys
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset
@@ -100,8 +101,10 @@ def check_run_folder(run: Path, recipe: str, config: TrainConfig) -> None:
     """Checks that a run folder is new, or holds the run of this recipe.
 
     Raises:
-        UserError: it holds another run, or something that is not a run.
+        UserError: it holds another run, or something that is not a run; or its path is not UTF-8.
     """
+    if not is_utf8(str(run)):  # TensorBoard and safetensors can't open such a path
+        raise UserError(f"The path {run} is not UTF-8; name another folder for the run.")
     stored = read_settings(run)
     if not stored:
         if run.exists() and any(not entry.name.startswith(".") for entry in run.iterdir()):

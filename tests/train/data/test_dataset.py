@@ -1,5 +1,6 @@
 """Which images take part: bad ones are named with a reason, and never stop a run."""
 
+import json
 import os
 import tarfile
 from pathlib import Path
@@ -92,6 +93,30 @@ def test_the_digest_follows_the_bytes_and_not_the_clock(tmp_path: Path) -> None:
         assert read_dataset(tmp_path, 64, 16, 1).digest() != before
         file.write_bytes(content)
     assert read_dataset(tmp_path, 64, 16, 1).digest() == before
+
+
+def test_a_name_that_is_not_utf8_is_a_problem_of_its_image(tmp_path: Path) -> None:
+    save_image(tmp_path / "a" / "good.png", (64, 64))
+    for name in (b"a/caf\xe9.png", b"caf\xe9/x.png", b"a/caf\xe9.heic"):
+        save_image(tmp_path / "copy.png", (64, 64))
+        (tmp_path / os.fsdecode(name)).parent.mkdir(exist_ok=True)
+        (tmp_path / "copy.png").rename(tmp_path / os.fsdecode(name))
+    data = read_dataset(tmp_path, 64, 16, 1)
+    assert [sample.name for sample in data.samples] == ["a/good.png"]
+    assert set(data.problems) == {
+        Problem("a/café.png", "name_not_utf8"),
+        Problem("café/x.png", "name_not_utf8"),
+        Problem("a/café.heic", "unsupported"),
+    }
+
+
+@pytest.mark.parametrize("caption", ["half of \ud83d\ude00"[:9], "\ufffd"])
+def test_a_caption_that_is_not_text_is_told(tmp_path: Path, caption: str) -> None:
+    save_image(tmp_path / "a" / "x.png", (64, 64))
+    (tmp_path / "a" / "metadata.jsonl").write_text(json.dumps({"file_name": "x.png", "text": caption}))
+    data = read_dataset(tmp_path, 64, 16, 1)
+    assert data.samples[0].caption.encode()
+    assert any("could not be decoded (U+FFFD): a/x.png" in note for note in data.notes)
 
 
 def test_nothing_usable_is_the_users_error(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A run folder belongs to one recipe, and its best checkpoint is the one that learned most and forgot least."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,8 @@ def test_a_folder_belongs_to_one_recipe(run: Path, tmp_path: Path) -> None:
         check_run_folder(run, "another", CONFIG.model_copy(update={"seed": 1}))
     with pytest.raises(UserError, match="made with other images, captions or models"):
         check_run_folder(run, "another", CONFIG.model_copy(update={"num_workers": 1}))
+    with pytest.raises(UserError, match="is not UTF-8; name another folder"):
+        check_run_folder(tmp_path / os.fsdecode(b"r\xe9"), "recipe", CONFIG)
     with pytest.raises(UserError, match="holds something that is not a training run"):
         check_run_folder(tmp_path, "recipe", CONFIG)
 
