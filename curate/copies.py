@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamloom.base.near_duplicates import close_pairs, phash
 from dreamloom.base.pixels import ImageError, decode
 from dreamloom.base.progress import Progress
 from dreamloom.base.threads import map_ordered
-from dreamloom.curate.rules.dedupe import close_pairs
-from dreamloom.curate.scores.phash import phash
 
 BITS = 4
 """Most bits in which the hashes of images that look the same differ, as in choose."""

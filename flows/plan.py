@@ -7,7 +7,7 @@ from typing import Any
 from dreamloom.flows.chain import levels
 from dreamloom.flows.contents import evenly_spaced
 from dreamloom.flows.project import Project
-from dreamloom.flows.run_folders import newest_speed
+from dreamloom.flows.run_folders import heldout_folder, newest_speed
 from dreamloom.flows.sources import kind_of
 from dreamloom.flows.steps import Step
 from dreamloom.flows.terminal import duration, print_table, rows_table, size
@@ -57,7 +57,10 @@ def plan_steps(project: Project) -> list[PlannedStep]:
 def plan_train(project: Project) -> Plan | None:
     """Returns what training would do with the training folder as it is now; None where there is no folder yet."""
     dataset = project.workspace / "dataset"
-    return plan_training(dataset, project.train_config(), newest_speed(project.workspace)) if dataset.is_dir() else None
+    if not dataset.is_dir():
+        return None
+    workspace = project.workspace
+    return plan_training(dataset, project.train_config(), newest_speed(workspace), heldout_folder(workspace))
 
 
 def source_rows(project: Project) -> Rows:

@@ -194,7 +194,7 @@ def train(
         from dreamloom.flows.plan import print_training
         from dreamloom.train.plan import plan as plan_training
 
-        planned = plan_training(folder, config)
+        planned = plan_training(folder, config, heldout=heldout)
         print_training(planned)
         print_caption_lengths(list(planned.captions), config.base)
         return

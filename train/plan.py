@@ -7,8 +7,9 @@ from pathlib import Path
 
 from dreamloom.base.buckets import Size, upscale_factor
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.dataset import Dataset, Problem, find_ground_truth, read_dataset, summarize_problems
+from dreamloom.train.data.dataset import Dataset, Problem, summarize_problems
 from dreamloom.train.data.schedule import MANY_FORWARD_PASSES, BatchSchedule, mixed_batches_note
+from dreamloom.train.evaluate.datasets import read_datasets
 from dreamloom.train.model.memory import estimate_memory
 
 
@@ -94,20 +95,21 @@ class Plan:
         return notes
 
 
-def plan(folder: Path, config: TrainConfig, images_per_second: float | None = None) -> Plan:
+def plan(
+    folder: Path, config: TrainConfig, images_per_second: float | None = None, heldout: Path | None = None
+) -> Plan:
     """Computes what training on a folder would do.
 
     Args:
         folder: the training folder.
         config: the run's.
         images_per_second: speed measured on this machine, to estimate the duration.
+        heldout: the folder of held-out images.
 
     Raises:
         UserError: the folder can't be trained on.
     """
-    settings = (config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
-    dataset = read_dataset(folder, *settings, masks=config.masks, kohya_repeats=config.kohya_repeats)
-    find_ground_truth(dataset, config)
+    dataset, _ = read_datasets(folder, heldout, config)
     schedule = BatchSchedule(dataset, config)
     memory = estimate_memory(config)
     return Plan(

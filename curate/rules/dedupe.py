@@ -8,10 +8,11 @@ near duplicates if their hashes differ in few bits and their embeddings agree as
 """
 
 from collections.abc import Callable, Sequence
-from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dreamloom.base.near_duplicates import close_pairs
 
 Rows = NDArray[np.int64]
 NONE = -1
@@ -70,27 +71,3 @@ def _neighbours(values: NDArray[np.uint64], bits: int) -> dict[int, list[int]]:
         near.setdefault(first, []).append(second)
         near.setdefault(second, []).append(first)
     return near
-
-
-def close_pairs(values: NDArray[np.uint64], bits: int) -> list[tuple[int, int]]:
-    """Returns the pairs of indices of different values that differ in at most `bits` bits, sorted.
-
-    Multi-index hashing (Norouzi, Punjani, Fleet 2012): cut into bits + 2 bands, two such values agree in at least two
-    bands, so they are neighbours when sorted by these two. A million values take 15 sorts at 4 bits, not 5 × 10¹¹
-    comparisons.
-    """
-    pairs_found: set[tuple[int, int]] = set()
-    edges = np.linspace(0, 64, bits + 3).astype(int)
-    masks = [((1 << int(high)) - 1) ^ ((1 << int(low)) - 1) for low, high in pairwise(edges)]
-    for mask, second_mask in combinations(masks, 2):
-        banded = values & np.uint64(mask | second_mask)
-        order = np.argsort(banded, kind="stable")
-        banded, sorted_values = banded[order], values[order]
-        start, step = np.arange(len(values)), 1
-        while len(start := start[start + step < len(values)]):
-            start = start[banded[start] == banded[start + step]]
-            close = start[np.bitwise_count(sorted_values[start] ^ sorted_values[start + step]) <= bits]
-            pairs = np.sort(np.stack([order[close], order[close + step]], axis=1), axis=1)
-            pairs_found.update(map(tuple, pairs.tolist()))
-            step += 1
-    return sorted(pairs_found)

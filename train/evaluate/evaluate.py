@@ -27,7 +27,7 @@ from dreamloom.train.run.find import TrainedModel, find_trained_model
 VERSION = 2
 """Raised when the same config, images and models would give other losses."""
 KINDS = tuple(SIGNS)
-"""Subfolders of a folder of held-out images."""
+"""Subfolders of a folder of held-out images. Others are sets of their own name, each with its own measure."""
 
 
 def evaluate(
@@ -39,7 +39,8 @@ def evaluate(
         model: a run (its best checkpoint is measured), a checkpoint of a run, a diffusers folder, a file or a hub ID.
         base: the diffusers folder, file or hub ID of the model it comes from.
         heldout: a folder with training/, ground_truth/ and witness/, or some of them: training folders of held-out
-            images. concepts.json in it says what they show (dreamloom.base.held_out); without it, their captions do.
+            images. Further folders in it are measured each for itself. concepts.json in it says what they show
+            (dreamloom.base.held_out); without it, their captions do.
         config: how the losses are computed.
         progress: called with the images done.
 
@@ -90,16 +91,20 @@ def read_heldout(
     upscale: bool,
     masks: MaskKind = "none",
 ) -> dict[str, Dataset]:
-    """Reads the held-out images, as kind → dataset; kinds without images are left out.
+    """Reads the held-out images, as kind or name of the set → dataset; those without images are left out.
 
     Raises:
         UserError: the folder is missing, or holds no kind.
     """
     if folder is None:
         return {}
-    kinds = [kind for kind in KINDS if (folder / kind).is_dir() and not _is_empty(folder / kind)]
+    others = sorted(path.name for path in folder.iterdir() if not is_left_out(path.name)) if folder.is_dir() else []
+    names = dict.fromkeys((*KINDS, *others))
+    kinds = [kind for kind in names if (folder / kind).is_dir() and not _is_empty(folder / kind)]
     if not kinds:
-        raise UserError(f"{folder} holds no held-out images; put images into {' or '.join(KINDS)} inside it.")
+        raise UserError(
+            f"{folder} holds no held-out images; put images into {' or '.join(KINDS)} inside it, or any folder."
+        )
     known, settings = read_held_out(folder), (resolution, bucket_reso_steps, num_workers, upscale)
     datasets = {kind: read_dataset(folder / kind, *settings, masks=masks) for kind in kinds}
     return {kind: replace(dataset, held_out=known) for kind, dataset in datasets.items()}

@@ -6,7 +6,7 @@ them on those of witnesses, of which nothing is ever trained on.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -96,6 +96,8 @@ class Evaluation:
     """Of what is not rehearsed; None if there is no witness."""
     groups: tuple[GroupMeasure, ...] = ()
     """Sources and concepts with at least five held-out images."""
+    sets: Mapping[str, Measure] = field(default_factory=dict)
+    """Change of the loss on each further set of held-out images, by name: now/base − 1."""
 
     @property
     def worst(self) -> GroupMeasure | None:
@@ -118,7 +120,8 @@ class Evaluation:
 
     def measures(self) -> dict[str, Measure]:
         """Returns what was measured over all images, by the name that people see."""
-        return {label: value for name, label in MEASURES.items() if (value := getattr(self, name)) is not None}
+        known = {label: value for name, label in MEASURES.items() if (value := getattr(self, name)) is not None}
+        return known | {set_label(name): value for name, value in self.sets.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the evaluation as JSON types."""
@@ -163,7 +166,17 @@ def compare_losses(
         tuple(problems),
         measures.get("witness"),
         tuple(group for family in families for group in _measure_groups(family, base, now, images)),
+        {
+            kind: found
+            for kind in base
+            if kind not in SIGNS and (found := measure(base[kind], now[kind], 1, images, kind))
+        },
     )
+
+
+def set_label(name: str) -> str:
+    """Returns the name that people see of the measure on a further set of held-out images."""
+    return f"change of the loss on {name}"
 
 
 def measure(

@@ -64,8 +64,9 @@ def _of_run(stored: Mapping[str, Any]) -> Evaluation | None:
 def _of_file(stored: Mapping[str, Any]) -> Evaluation:
     measures = {name: _measure(stored.get(name)) for name in MEASURES}  # version 1.1 added one
     groups = tuple(GroupMeasure(**known_fields(GroupMeasure, group)) for group in stored.get("groups", ()))
-    sequences = {"problems": tuple(stored["problems"]), "groups": groups}
-    return Evaluation(**{**known_fields(Evaluation, stored), **measures, **sequences})
+    sets = {name: found for name, each in stored.get("sets", {}).items() if (found := _measure(each))}
+    further = {"problems": tuple(stored["problems"]), "groups": groups, "sets": sets}
+    return Evaluation(**{**known_fields(Evaluation, stored), **measures, **further})
 
 
 def _measure(stored: Mapping[str, Any] | None) -> Measure | None:

@@ -15,7 +15,7 @@ from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.evaluate.concepts import describe
 from dreamloom.train.evaluate.config import as_trained
 from dreamloom.train.evaluate.held_out_loss import compute_losses, problem_lines
-from dreamloom.train.evaluate.measure import MEASURES, Evaluation, Losses, compare_losses
+from dreamloom.train.evaluate.measure import MEASURES, SIGNS, Evaluation, Losses, compare_losses, set_label
 from dreamloom.train.model.model import Model
 from dreamloom.train.run.folder import best_point
 
@@ -88,9 +88,14 @@ class EvaluationHistory:
         return bool(self.points) and best_point(self.points) == images_seen
 
     def latest(self, name: str) -> tuple[float | None, float | None]:
-        """Returns the newest of a measure (MEASURES) and its standard error."""
-        measure = self.points[-1].get(name) if self.points else None  # an older release did not measure all
+        """Returns the newest of a curve (`curves`) and its standard error."""
+        measure = _curves(self.points[-1]).get(name) if self.points else None  # an older release did not measure all
         return (measure["change"], measure["error"]) if measure else (None, None)
+
+    @property
+    def curves(self) -> dict[str, str]:
+        """The name of each measure and of each further set's → the name that people see."""
+        return MEASURES | {_set_curve(kind): set_label(kind) for kind in self.datasets if kind not in SIGNS}
 
     @property
     def verdict(self) -> str:
@@ -106,8 +111,10 @@ def draw_chart(points: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     axes = figure.subplots()
     axes.axhline(0, color="0.8", linewidth=1)
-    for (name, label), color in zip(MEASURES.items(), _COLORS, strict=True):
-        measured = [(point["images_seen"], point[name]) for point in points if point.get(name)]
+    labels = MEASURES | {_set_curve(name): set_label(name) for point in points for name in point.get("sets", {})}
+    for number, (name, label) in enumerate(labels.items()):
+        color = _COLORS[number] if number < len(_COLORS) else f"C{number}"
+        measured = [(point["images_seen"], _curves(point)[name]) for point in points if _curves(point).get(name)]
         if not measured:
             continue
         images_seen = [seen for seen, _ in measured]
@@ -124,7 +131,16 @@ def draw_chart(points: list[dict[str, Any]], path: Path) -> None:
         FigureCanvasAgg(figure).print_png(temporary)
 
 
+def _set_curve(name: str) -> str:
+    return f"set {name}"
+
+
+def _curves(point: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the measures of a point by the name of their curve."""
+    return {**point, **{_set_curve(name): measure for name, measure in point.get("sets", {}).items()}}
+
+
 def _point(evaluation: Evaluation) -> dict[str, Any]:
     """Returns what a point of evaluation.json says beside the images seen."""
     values = evaluation.to_dict()
-    return {name: values[name] for name in (*MEASURES, "groups", "verdict")}
+    return {name: values[name] for name in (*MEASURES, "groups", "sets", "verdict")}

@@ -9,8 +9,7 @@ from dreamloom.base.disk import explain_full_disk
 from dreamloom.base.files import lock, remove_leftovers
 from dreamloom.base.progress import Progress, silent
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.dataset import find_ground_truth, read_dataset
-from dreamloom.train.evaluate.evaluate import read_heldout
+from dreamloom.train.evaluate.datasets import read_datasets
 from dreamloom.train.loop.interrupt import Interrupted, StopRequest, catch_signals
 from dreamloom.train.model.check import check_models, resolve_models
 from dreamloom.train.run.folder import (
@@ -43,7 +42,8 @@ def train(
         folder: the training folder (dreamloom.train.data.folder). Nothing is written to it.
         run: the run's folder (dreamloom.train.run.folder).
         config: how the model is trained.
-        heldout: images to evaluate with (dreamloom.train.evaluate.evaluate); None: nothing is evaluated.
+        heldout: images to evaluate with (dreamloom.train.evaluate.evaluate); None: those that config.held_out holds out
+            of the training folder, if any.
         progress: called with the images seen.
 
     Raises:
@@ -53,10 +53,7 @@ def train(
     folder, run, heldout = Path(folder), Path(run), Path(heldout) if heldout else None
     config = resolve_models(config)
     check_models(config)
-    settings = (config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
-    dataset = read_dataset(folder, *settings, progress, config.masks, config.kohya_repeats)
-    find_ground_truth(dataset, config)
-    heldout_datasets = read_heldout(heldout, *settings, config.masks)
+    dataset, heldout_datasets = read_datasets(folder, heldout, config, progress)
     recipe = run_recipe(dataset, heldout_datasets, config, progress)
     check_run_folder(run, recipe, config)
     if summary := read_summary(run):

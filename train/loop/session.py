@@ -137,7 +137,7 @@ class Session:
         if self.distributed.is_main and not self.history.is_evaluated(images_seen):
             with self.trainer.averaged_weights():
                 self.history.evaluate(self.model, images_seen, self.progress)
-            for name, label in MEASURES.items():
+            for name, label in self.history.curves.items():
                 change = self.history.latest(name)[0]
                 self.log.log_evaluation(self.trainer.num_steps, name, change)
                 text = "not measured" if change is None else f"{change:.2%}"

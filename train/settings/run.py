@@ -39,6 +39,13 @@ class RunSettings(StageConfig):
         1, ge=1, description="Number of newest checkpoints to keep; the best one is kept too."
     )
 
+    held_out: Annotated[float, EVALUATION] = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="Share of each folder's images to hold out of training, to measure what is learned, and what is "
+        "forgotten of ground_truth, unless a folder of held-out images is given; 0: none.",
+    )
     evaluate_every_n_steps: Annotated[int, EVALUATION] = Field(
         500, ge=0, description="Evaluate every N optimizer steps; 0: only before and after training."
     )

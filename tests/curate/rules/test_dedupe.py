@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dreamloom.curate.rules.dedupe import NONE, close_pairs, exact_duplicates, near_duplicates
+from dreamloom.base.near_duplicates import close_pairs
+from dreamloom.curate.rules.dedupe import NONE, exact_duplicates, near_duplicates
 
 Vectors = NDArray[np.float32]
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dreamloom.base.near_duplicates import phash
 from dreamloom.base.pixels import decode
-from dreamloom.curate.scores.phash import phash
 
 
 def bits_apart(one: int, other: int) -> int:

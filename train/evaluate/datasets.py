@@ -1,0 +1,67 @@
+"""Reads what a run trains on, and what it is measured by."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from dreamloom.base.file_index import content_hashes
+from dreamloom.base.progress import Progress, silent
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.data.dataset import Dataset, find_ground_truth, read_dataset
+from dreamloom.train.data.split import hold_out
+from dreamloom.train.evaluate.evaluate import read_heldout
+
+NAMED = 3
+"""Images that are trained on and held out, of which a note gives the names."""
+
+
+def read_datasets(
+    folder: Path, heldout: Path | None, config: TrainConfig, progress: Progress = silent
+) -> tuple[Dataset, dict[str, Dataset]]:
+    """Reads a training folder and the held-out images; where none are given, splits the folder if the config says so.
+
+    Args:
+        folder: the training folder.
+        heldout: the folder of held-out images; None: there is none.
+        config: the run's.
+        progress: called with the images read.
+
+    Returns:
+        What is trained on, with a note if some of it is held out, too; and what is held out, by kind.
+
+    Raises:
+        UserError: a folder can't be read, or nothing is left to train on.
+    """
+    settings = (config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
+    dataset = read_dataset(folder, *settings, progress, config.masks, config.kohya_repeats)
+    ground_truth = find_ground_truth(dataset, config)
+    held = read_heldout(heldout, *settings, config.masks)
+    if config.held_out and heldout is None:
+        dataset, chosen = hold_out(dataset, config.held_out, config.seed, config.num_workers, progress)
+        held = _by_kind(chosen, ground_truth) if chosen else {}
+    return _with_overlap_note(dataset, held), held
+
+
+def _by_kind(held: Dataset, ground_truth: set[int]) -> dict[str, Dataset]:
+    kinds = {"training": False, "ground_truth": True}
+    samples = {
+        kind: tuple(sample for sample in held.samples if (sample.folder_index in ground_truth) == is_ground_truth)
+        for kind, is_ground_truth in kinds.items()
+    }
+    return {kind: replace(held, samples=chosen) for kind, chosen in samples.items() if chosen}
+
+
+def _with_overlap_note(dataset: Dataset, held: Mapping[str, Dataset]) -> Dataset:
+    trained = set(content_hashes([sample.image.source for sample in dataset.samples])) - {None} if held else set()
+    both = []
+    for kind, images in held.items():
+        hashes = content_hashes([sample.image.source for sample in images.samples])
+        both += [f"{kind}/{s.name}" for s, content in zip(images.samples, hashes, strict=True) if content in trained]
+    if not both:
+        return dataset
+    names = ", ".join(both[:NAMED]) + (f" and {len(both) - NAMED:,} more" if len(both) > NAMED else "")
+    note = (
+        f"{len(both):,} held-out images are trained on, too ({names}), so that they measure what was memorized; remove "
+        "them from one of the two folders."
+    )
+    return replace(dataset, notes=(*dataset.notes, note))
