@@ -17,7 +17,7 @@ def module_of(file: Path) -> str:
 
 IN_A_STEP = {
     *(module_of(file) for room in ("objectives", "optimizers") for file in (TRAIN / room).glob("*.py")),
-    *("loop.trainer", "loop.optimizers", "loop.loss_window", "loop.distributed"),
+    *("loop.trainer", "loop.optimizers", "loop.average", "loop.loss_window", "loop.distributed"),
     *("diffusion.noise", "diffusion.formulas", "model.model", "model.device"),
     *("data.loader", "data.schedule", "data.packing", "data.sampler", "data.crops", "data.captions", "data.text_cache"),
 }

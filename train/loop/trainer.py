@@ -14,6 +14,7 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.loader import LoadedBatch
 from dreamloom.train.diffusion import noise
 from dreamloom.train.diffusion.rng import stream_key
+from dreamloom.train.loop.average import Average, swap
 from dreamloom.train.loop.distributed import SINGLE_PROCESS, DistributedGroup
 from dreamloom.train.loop.loss_window import LossWindow
 from dreamloom.train.loop.optimizers import Optimizer
@@ -56,7 +57,7 @@ class Trainer:
             torch._dynamo.config.recompile_limit = 256  # each bucket is a shape; the default is 8
             model.compiled_unet = torch.compile(model.unet, dynamic=False)
         self.parameters: list[Tensor] = [parameter for part in self.parts.values() for parameter in part.values()]
-        self.average = [p.detach().float().clone() for p in self.parameters] if config.ema_half_life_images else None
+        self.average = Average(self.parameters, config) if config.ema_half_life_images else None
         self.optimizer = Optimizer({name: list(part.values()) for name, part in self.parts.items()}, config)
         self.window = LossWindow()
         self.noise_process = NoiseProcess(config, model.prediction_type, model.alphas_cumprod, total_images)
@@ -85,8 +86,9 @@ class Trainer:
             losses.append(loss.detach())
         gradient = nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
         self.optimizer.step(self.images_seen, self.total_images)
-        self._update_average(images)
         self.images_seen += images
+        if self.average is not None:
+            self.average.update(self.num_steps, self.images_seen)
         loss = self.distributed.mean(torch.stack(losses).sum()) * (self.step_size / images)
         self.window.add(self.num_steps, self.images_seen, self.optimizer.learning_rate, loss, gradient)
 
@@ -111,11 +113,14 @@ class Trainer:
     def averaged_weights(self) -> Iterator[None]:
         """Gives the model its averaged weights inside the block, if an average is kept."""
         average = self._current_average()
-        self._swap(average)
+        if average is None:
+            yield
+            return
+        swap(self.parameters, average)
         try:
             yield
         finally:
-            self._swap(average)
+            swap(self.parameters, average)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns all that a resumed run needs: weights and average by name, the optimizer's state, the counter."""
@@ -133,7 +138,7 @@ class Trainer:
         for name, parameter in zip(self.parameter_names(), self.parameters, strict=True):
             parameter.copy_(state["weights"][name])
         if self.average is not None:
-            for name, mean in zip(self.parameter_names(), self.average, strict=True):
+            for name, mean in zip(self.parameter_names(), self.average.means, strict=True):
                 mean.copy_(state["average"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.images_seen = state["images_seen"]
@@ -145,24 +150,8 @@ class Trainer:
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.model.device, non_blocking=True)
 
-    @torch.no_grad()
-    def _update_average(self, images: int) -> None:
-        """Moves the average towards the weights: half of the way in `ema_half_life_images` images."""
-        if self.average is None or self.config.ema_half_life_images is None:
-            return
-        share = 1 - 0.5 ** (images / self.config.ema_half_life_images)
-        if self.config.weight_dtype == "fp32":
-            torch._foreach_lerp_(self.average, self.parameters, share)
-            return
-        for mean, parameter in zip(self.average, self.parameters, strict=True):
-            mean.lerp_(parameter.float(), share)
-
     def _current_average(self) -> list[Tensor] | None:
-        return self.average or self.optimizer.average()
-
-    def _swap(self, average: list[Tensor] | None) -> None:
-        for parameter, mean in zip(self.parameters, average or [], strict=average is not None):
-            parameter.data, mean.data = mean.data, parameter.data
+        return self.average.means if self.average else self.optimizer.average()
 
 
 class _LossModule(nn.Module):

@@ -78,7 +78,7 @@ def estimate_memory(config: TrainConfig) -> MemoryEstimate | None:
         gradients=trained_bytes * trained,
         optimizer=int(OPTIMIZERS[config.optimizer].state_bytes * trained)
         + (OPTIMIZER_CHUNK_BYTES if _in_chunks(config) else 0),
-        ema=4 * trained if config.ema_half_life_images else 0,
+        ema=4 * trained if config.ema_half_life_images and not config.ema_on_cpu else 0,
         activations=_activations(config, precision, unet, 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)),
     )
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dreamloom.base.stage import Group, StageConfig
+from dreamloom.base.stage import NO_RECIPE, Group, StageConfig
 from dreamloom.train.optimizers import OPTIMIZERS, describe_optimizers
 from dreamloom.train.optimizers.adamw import ADAMW
 from dreamloom.train.optimizers.lr_schedulers import LR_SCHEDULERS
@@ -48,6 +48,18 @@ class OptimizerSettings(StageConfig):
     )
     ema_half_life_images: Annotated[int | None, _OPTIMIZER] = Field(
         None, ge=1, description="Half-life of an exponential moving average of the weights, in images; null: no EMA."
+    )
+
+    ema_warmup: Annotated[Literal["none", "ramp", "power"], _OPTIMIZER] = Field(
+        "none",
+        description="Let the average follow faster at first, so that little of the base stays in it. As diffusers: "
+        "ramp (1 + n)/(10 + n), as its training scripts; power, its use_ema_warmup.",
+    )
+    ema_update_every_n_steps: Annotated[int, _OPTIMIZER] = Field(
+        1, ge=1, description="Update the average every N optimizer steps; the half-life stays the same."
+    )
+    ema_on_cpu: Annotated[bool, NO_RECIPE, _OPTIMIZER] = Field(
+        False, description="Keep the average in the CPU's memory; each update waits for the GPU."
     )
 
     learning_rate: Annotated[float, _LEARNING_RATE] = Field(

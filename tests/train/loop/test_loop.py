@@ -154,6 +154,8 @@ def test_asked_to_stop_it_saves_and_goes_on_to_the_same_bits(
             "precision": "bf16",
             "optimizer": "adafactor",
             "ema_half_life_images": 8,
+            "ema_warmup": "ramp",
+            "ema_update_every_n_steps": 2,
             "gradient_accumulation_steps": 2,
         },
         {

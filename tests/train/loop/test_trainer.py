@@ -96,10 +96,10 @@ def test_the_average_has_the_stated_half_life(make_trainer: MakeTrainer) -> None
     before = [p.detach().clone() for p in trainer.parameters]
     trainer.step(batches[:1])  # two images, one half-life
     assert trainer.average is not None
-    for was, now, mean in zip(before, trainer.parameters, trainer.average, strict=True):
+    for was, now, mean in zip(before, trainer.parameters, trainer.average.means, strict=True):
         assert torch.allclose(mean, (was + now.detach()) / 2, atol=1e-7)
     now = trainer.parameters[0].detach().clone()
-    mean = trainer.average[0].clone()
+    mean = trainer.average.means[0].clone()
     with trainer.averaged_weights():
         assert torch.equal(trainer.parameters[0], mean)
     assert torch.equal(trainer.parameters[0], now)
