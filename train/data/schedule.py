@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from itertools import islice
+from itertools import count, islice
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from dreamloom.train.data.dataset import Dataset, Sample
 from dreamloom.train.data.packing import Piece, count_images, fill_parts, pack_batch_ids
 from dreamloom.train.data.sampler import FolderSampler, SampleIds, sample_epoch
 from dreamloom.train.diffusion.rng import permutation, stream_key
+
+MAX_EPOCHS = 100_000
+"""Most epochs of a run, so that its images can be counted in a moment."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,12 @@ class BatchSchedule:
         self.groups = sorted({_group(sample) for sample in dataset.samples})
         numbers = {group: number for number, group in enumerate(self.groups)}
         self.group_of = np.array([numbers[_group(sample)] for sample in dataset.samples], np.int64)
+        per_epoch = sum(len(sampler.sample_ids) * sampler.multiply for sampler in self.samplers)
+        if self.max_images is not None and self.max_images > MAX_EPOCHS * per_epoch:
+            raise UserError(
+                f"The multiplies are so small that {config.max_train_steps} steps take more than {MAX_EPOCHS:,} "
+                "epochs; raise one of them, or lower max_train_steps."
+            )
         if not self.num_images:
             raise UserError(f"The multiplies are so small that {self.epochs} epochs show nothing; raise one of them.")
 
@@ -95,9 +104,12 @@ class BatchSchedule:
 
     @cached_property
     def epoch_ends(self) -> list[int]:
-        """For each epoch that begins, the images of the run up to its end; max_train_steps may cut the last short."""
+        """For each epoch that begins, the images of the run up to its end.
+
+        max_train_steps decides where it is given, whatever `epochs` says, and may cut the last one short.
+        """
         ends: list[int] = []
-        for epoch in range(self.epochs):
+        for epoch in range(self.epochs) if self.max_images is None else count():
             ends.append(sum(sampler.epoch_span(epoch)[1] for sampler in self.samplers))
             if self.max_images is not None and ends[-1] >= self.max_images:
                 ends[-1] = self.max_images

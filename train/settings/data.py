@@ -76,10 +76,10 @@ class DataSettings(StageConfig):
         1, ge=1, le=1024, description="Forward passes per optimizer step; their gradients are averaged."
     )
     epochs: Annotated[int, _LENGTH] = Field(
-        20, ge=1, le=100_000, description="Number of passes over the training folder."
+        20, ge=1, le=100_000, description="Number of passes over the training folder, if max_train_steps is not set."
     )
     max_train_steps: Annotated[int | None, _LENGTH] = Field(
-        None, ge=1, description="Stop after this many optimizer steps; null: after `epochs`."
+        None, ge=1, description="Number of optimizer steps, whatever `epochs` says; null: as many as these take."
     )
     seed: Annotated[int, _LENGTH] = Field(
         0, ge=0, lt=2**63, description="Seed of the image order, noise, timesteps and dropout."

@@ -234,3 +234,17 @@ def test_an_image_with_a_multiply_of_its_own_has_a_sampler_of_its_own() -> None:
     for epoch in range(4):
         counts = Counter(sample_epoch(samplers, 0, epoch).tolist())
         assert [counts[n] for n in range(3)] == [1, 1, 3] and counts[3] + counts[4] == 1
+
+
+def test_steps_win_over_epochs_as_in_diffusers() -> None:
+    """Longer than the epochs, too: further epochs are dealt from the same decks."""
+    data = dataset([(Fraction(1), [10, 0, 0]), (Fraction("0.5"), [10, 0, 0])])
+    by_steps = BatchSchedule(data, TrainConfig(batch_size=4, epochs=1, max_train_steps=30))
+    by_epochs = BatchSchedule(data, TrainConfig(batch_size=4, epochs=8))
+    assert (by_steps.num_steps, by_steps.num_images, len(by_steps.epoch_ends)) == (30, 120, 8)
+    assert list(by_steps.steps_after(0)) == list(by_epochs.steps_after(0))
+
+
+def test_steps_that_would_take_endless_epochs_are_refused() -> None:
+    with pytest.raises(UserError, match=r"5 steps take more than 100,000 epochs.*lower max_train_steps"):
+        BatchSchedule(dataset([(Fraction(0), [3, 0, 0])]), TrainConfig(batch_size=4, max_train_steps=5))
