@@ -22,6 +22,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dreamloom.base.copies import group_copies
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit_folder, link, lock, remove, remove_leftovers
 from dreamloom.base.held_out import write_held_out
@@ -33,7 +34,6 @@ from dreamloom.caption.sidecar import write_sidecar
 from dreamloom.curate.balance import format_multiply
 from dreamloom.curate.choose import sort_by_priority
 from dreamloom.curate.config import BalanceConfig
-from dreamloom.curate.copies import group_copies
 from dreamloom.curate.history import read_history
 from dreamloom.curate.manifest import (
     DROPPED,

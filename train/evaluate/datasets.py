@@ -37,7 +37,7 @@ def read_datasets(
     ground_truth = find_ground_truth(dataset, config)
     held = read_heldout(heldout, *settings, config.masks)
     if config.held_out and heldout is None:
-        dataset, chosen = hold_out(dataset, config.held_out, config.seed, config.num_workers, progress)
+        dataset, chosen = hold_out(dataset, config.held_out, config.seed, progress)
         held = _by_kind(chosen, ground_truth) if chosen else {}
     return _with_overlap_note(dataset, held), held
 

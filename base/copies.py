@@ -11,6 +11,9 @@ from dreamloom.base.pixels import ImageError, decode
 from dreamloom.base.progress import Progress
 from dreamloom.base.threads import map_ordered
 
+ImageSource = Path | Callable[[], bytes]
+"""An image's file, or what reads its bytes."""
+
 BITS = 4
 """Most bits in which the hashes of images that look the same differ, as in choose."""
 SHADES = 8.0
@@ -21,10 +24,11 @@ _DECODED = 64
 _THREADS = 8
 
 
-def group_copies(images: Sequence[Path], progress: Progress) -> list[int | None]:
+def group_copies(images: Sequence[ImageSource], progress: Progress) -> list[int | None]:
     """Returns a number for each image that is the same for images that look the same; None: no other looks like it.
 
-    Images that look the same as a third one are in one group. One that can't be decoded looks like no other.
+    The number is the place of the group's first image. Images that look the same as a third one are in one group. One
+    that can't be decoded looks like no other.
     """
     looks: list[tuple[int, NDArray[np.float32]] | None] = []
     for look in map_ordered(_look, images, _THREADS, ahead=4 * _THREADS):
@@ -40,10 +44,10 @@ def group_copies(images: Sequence[Path], progress: Progress) -> list[int | None]
     return found
 
 
-def _look(image: Path) -> tuple[int, NDArray[np.float32]] | None:
+def _look(image: ImageSource) -> tuple[int, NDArray[np.float32]] | None:
     """Returns the perceptual hash of an image and its colors [192]; None: it can't be decoded."""
     try:
-        pixels = decode(image, at_least=_DECODED)
+        pixels = decode(image if isinstance(image, Path) else image(), at_least=_DECODED)
     except ImageError:
         return None
     return phash(pixels), np.asarray(pixels.resize((_SIDE, _SIDE)), dtype=np.float32).ravel()

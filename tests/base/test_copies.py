@@ -5,8 +5,8 @@ from pathlib import Path
 
 from PIL import Image, ImageEnhance
 
+from dreamloom.base.copies import group_copies
 from dreamloom.base.progress import silent
-from dreamloom.curate.copies import group_copies
 from tests.curate.conftest import noise
 
 
