@@ -14,7 +14,7 @@ PLENTY = 1000
 
 
 @dataclass(frozen=True)
-class Shown:
+class Described:
     """What is known of an image before it is placed."""
 
     caption: str
@@ -22,7 +22,7 @@ class Shown:
     """What it shows, as its dataset says."""
 
 
-def follow(images: Sequence[Shown], listed: Sequence[str]) -> list[frozenset[str]]:
+def follow(images: Sequence[Described], listed: Sequence[str]) -> list[frozenset[str]]:
     """Returns, for each image of a role, the concepts that it shows, of those that are followed.
 
     Followed are the user's list, and the most frequent of the datasets' labels and the captions' nouns

@@ -11,10 +11,11 @@ import pyarrow as pa
 from dreamloom.base.held_out import HeldOutImage
 from dreamloom.caption.nouns import find_all_nouns
 from dreamloom.curate.balance import solve_multiplies
-from dreamloom.curate.concepts import Shown, choose_unrehearsed, follow
+from dreamloom.curate.concepts import Described, choose_unrehearsed, follow
 from dreamloom.curate.config import BalanceConfig
 from dreamloom.curate.held_out import Candidate, at_most, count_held_out, select_held_out
 from dreamloom.curate.manifest import DROPPED, HELD_OUT, NOT_DRAWN, NOT_REHEARSED, TRAIN
+from dreamloom.curate.rehearsal import Shown, warnings
 from dreamloom.curate.source import Role, Source
 
 _log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def split_images(
     for row in {candidate.row for candidate in candidates[Role.WITNESS]} - kinds.keys():
         reasons[row] = NOT_REHEARSED
     placed = Split([DROPPED] * len(names), reasons, concepts, kinds, copies)
-    _draw(placed, names, stages, ordered, config)
+    _draw(placed, rows, ordered, config)
     return placed
 
 
@@ -72,7 +73,7 @@ def _follow(rows: pa.Table, of_role: Mapping[Role, Sequence[int]], config: Balan
     captions, labels = rows["caption"].to_pylist(), rows["labels"].to_pylist()
     concepts: list[frozenset[str]] = [frozenset()] * len(rows)
     for members in of_role.values():
-        shown = [Shown(captions[row] or "", labels[row] or ()) for row in members]
+        shown = [Described(captions[row] or "", labels[row] or ()) for row in members]
         for row, found in zip(members, follow(shown, config.concepts), strict=True):
             concepts[row] = found
     return concepts
@@ -139,10 +140,9 @@ def _select(
     return kinds
 
 
-def _draw(
-    placed: Split, names: Sequence[str], stages: Sequence[str | None], ordered: Sequence[Source], config: BalanceConfig
-) -> None:
+def _draw(placed: Split, rows: pa.Table, ordered: Sequence[Source], config: BalanceConfig) -> None:
     """Decides how often each source is shown, and fills in where the rows go."""
+    names, stages = rows["source"].to_pylist(), rows["stage"].to_pylist()
     free = [not stages[n] and n not in placed.kinds and placed.reasons[n] is None for n in range(len(names))]
     remaining = Counter(name for name, is_free in zip(names, free, strict=True) if is_free)
     multiplies = solve_multiplies(
@@ -158,22 +158,24 @@ def _draw(
             placed.split[row] = TRAIN
         elif free[row]:
             placed.reasons[row] = NOT_DRAWN
-    _tell(placed, names, ordered, remaining)
+    _tell(placed, rows, ordered, remaining)
 
 
-def _tell(placed: Split, names: Sequence[str], ordered: Sequence[Source], remaining: Mapping[str, int]) -> None:
+def _tell(placed: Split, rows: pa.Table, ordered: Sequence[Source], remaining: Mapping[str, int]) -> None:
+    """Logs how often each source is shown, and warns of ground truth that is too small or too narrow for it."""
+    names = rows["source"].to_pylist()
     held_out = Counter(names[row] for row in placed.kinds)
+    captions: dict[str, Counter[str]] = {source.name: Counter() for source in ordered}
+    for name, caption, split in zip(names, rows["caption"].to_pylist(), placed.split, strict=True):
+        if split == TRAIN:
+            captions[name][caption] += 1
+    shown = []
     for source in ordered:
-        name, multiply = source.name, float(placed.multiplies.get(source.name, 0))
-        text = f"{remaining[name]:,} images × {multiply:.6g} = {remaining[name] * multiply:.6g} an epoch"
+        name, multiply = source.name, placed.multiplies.get(source.name, Fraction(0))
+        per_epoch = remaining[name] * multiply
+        text = f"{remaining[name]:,} images × {float(multiply):.6g} = {float(per_epoch):.6g} an epoch"
         _log.info("%s (%s): %s, %d held out", name, source.role, text, held_out[name])
-    for source in ordered:
-        repeats = placed.multiplies.get(source.name, Fraction(0))
-        if source.role is Role.GROUND_TRUTH and repeats > 1:
-            _log.warning(
-                "%s has too few images (%d) for %d draws per epoch: each is shown %s times; add some, or lower share",
-                source.name,
-                remaining[source.name],
-                remaining[source.name] * repeats,
-                f"{float(repeats):.3g}",
-            )
+        if multiply:
+            shown.append(Shown(name, source.role is Role.TRAINING, remaining[name], per_epoch, captions[name]))
+    for warning in warnings(shown):
+        _log.warning(warning)

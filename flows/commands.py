@@ -68,6 +68,8 @@ def plan(project: Path = PROJECT) -> None:
     training = planning.plan_train(loaded)
     if training is not None:
         planning.print_training(training)
+    for warning in planning.rehearsal_warnings(loaded, training):
+        print(f"warning: {warning}")
     print_caption_lengths(captions_of_workspace(loaded.workspace, list(loaded.sources)), loaded.train.base)
     if all(step.stale_parts == [] for step in steps):
         print("Nothing to do: everything is as project.yaml says.")

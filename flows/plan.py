@@ -1,9 +1,13 @@
 """Plans a run: what it would make, as rows of tables. Writes nothing and does not import torch."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dreamloom.curate.balance import solve_multiplies
+from dreamloom.curate.rehearsal import Shown, warnings
+from dreamloom.curate.source import Role
 from dreamloom.flows.chain import levels
 from dreamloom.flows.contents import evenly_spaced
 from dreamloom.flows.project import Project
@@ -61,6 +65,49 @@ def plan_train(project: Project) -> Plan | None:
         return None
     workspace = project.workspace
     return plan_training(dataset, project.train_config(), newest_speed(workspace), heldout_folder(workspace))
+
+
+def rehearsal_warnings(project: Project, plan: Plan | None) -> list[str]:
+    """Returns what is too small or too narrow for what is asked of it (dreamloom.curate.rehearsal).
+
+    Args:
+        project: the project.
+        plan: of the training folder; None: there is none yet, and the sources are taken at their full size.
+    """
+    if plan is None:
+        return warnings(_expected(project))
+    captions: dict[str, Counter[str]] = {}
+    for name, caption in plan.captions:
+        captions.setdefault(name.partition("/")[0], Counter())[caption] += 1
+    roles = {name: source.role for name, source in project.sources.items()}
+    return warnings(
+        [
+            Shown(f.name, roles[f.name] is Role.TRAINING, f.images, f.images_per_epoch, captions.get(f.name, {}))
+            for f in plan.folders
+            if f.name in roles
+        ]
+    )
+
+
+def _expected(project: Project) -> list[Shown]:
+    """Returns what an epoch would show at most, going by what the sources have; nothing where that is not known."""
+    sizes = {}
+    for name, source in project.sources.items():
+        available, limit = kind_of(source).measure(source), getattr(source, "limit", None)
+        if available.unit == "shards":
+            return []
+        sizes[name] = available.count if limit is None else min(available.count, limit)
+    training = {name: source for name, source in project.sources.items() if source.role is Role.TRAINING}
+    ground_truth = {name: source for name, source in project.sources.items() if source.role is Role.GROUND_TRUTH}
+    shown = sum(sizes[name] * source.multiply for name, source in training.items())
+    if shown < 1 or not any(sizes[name] for name in ground_truth):
+        return []
+    multiplies = solve_multiplies(
+        {name: (sizes[name], source.multiply) for name, source in training.items()},
+        {name: (sizes[name], source.share) for name, source in ground_truth.items()},
+        project.balance.ratio,
+    )
+    return [Shown(name, name in training, sizes[name], sizes[name] * m, {}) for name, m in multiplies.items()]
 
 
 def source_rows(project: Project) -> Rows:

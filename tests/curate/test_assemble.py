@@ -203,7 +203,7 @@ def test_few_images_for_many_draws_are_warned_of(make_collection: Make, tmp_path
     choose(sources, ChooseConfig())
     balance(sources, BalanceConfig(held_out=0), tmp_path / "work")
     assert shown_per_epoch(tmp_path / "work" / "dataset" / "people") == 8
-    assert "people has too few images (2) for 8 draws per epoch: each is shown 4 times" in caplog.text
+    assert "people has too few images (2) for 8 draws per epoch: each is shown 4 times, a training" in caplog.text
 
 
 @pytest.mark.parametrize("table", [Table.CHOICES, Table.CAPTIONS, Table.SCORES])

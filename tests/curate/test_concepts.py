@@ -4,12 +4,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamloom.curate.concepts import FREQUENT, PLENTY, Shown, choose_unrehearsed, follow
+from dreamloom.curate.concepts import FREQUENT, PLENTY, Described, choose_unrehearsed, follow
 
 
 def test_labels_nouns_and_the_list_are_one_set_of_names() -> None:
-    images = [Shown("a dog on a sofa", ("Dog",))] * 20 + [Shown("an animal", ("dog", "cat"))] * 20
-    images += [Shown("a red fire truck", ())] + [Shown("a tree", ())] * 59
+    images = [Described("a dog on a sofa", ("Dog",))] * 20 + [Described("an animal", ("dog", "cat"))] * 20
+    images += [Described("a red fire truck", ())] + [Described("a tree", ())] * 59
     found = follow(images, ["Fire truck", "red"])
     assert found[0] == {"dog", "sofa"}
     assert found[20] == {"dog", "cat", "animal"}
@@ -18,7 +18,11 @@ def test_labels_nouns_and_the_list_are_one_set_of_names() -> None:
 
 
 def test_what_few_images_show_is_not_followed() -> None:
-    images = [Shown("a dog", ())] * (FREQUENT - 1) + [Shown("a cat", ())] * FREQUENT + [Shown("a tree", ())] * 100
+    images = (
+        [Described("a dog", ())] * (FREQUENT - 1)
+        + [Described("a cat", ())] * FREQUENT
+        + [Described("a tree", ())] * 100
+    )
     assert frozenset().union(*follow(images, [])) == {"cat"}
 
 

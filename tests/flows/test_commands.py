@@ -160,3 +160,12 @@ def test_evaluate_leaves_files_alone_that_are_not_its_own(
     assert run(["evaluate", str(finished.workspace / "model"), *tokens]) == 2
     assert "exists and is not an evaluation" in capsys.readouterr().err
     assert mine.read_text() == "[1, 2]"
+
+
+def test_plan_warns_of_ground_truth_that_is_too_small(small: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Six squares, of which an epoch would show eighteen beside six circles."""
+    small.change("balance", "ratio", to=3)
+    out = said(["plan", str(small.file)], capsys)
+    assert "warning: squares has too few images (6) for 18 draws per epoch" in out and "18 images are enough" in out
+    small.change("balance", "ratio", to=1)
+    assert "warning" not in said(["plan", str(small.file)], capsys)
