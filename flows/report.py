@@ -1,7 +1,7 @@
 """Writes report/index.html: what was learned and forgotten, what was trained on, and where other images went."""
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from dreamloom.base import html
 from dreamloom.base.files import commit, commit_text
-from dreamloom.curate.manifest import DROPPED, manifest_path, read_manifest
+from dreamloom.base.held_out import read_held_out
+from dreamloom.curate.manifest import DROPPED, TRAIN, manifest_path, read_manifest
 from dreamloom.curate.sheet import contact_sheet
 from dreamloom.flows.contents import images_of_collection
 from dreamloom.flows.run_folders import run_charts
@@ -55,13 +56,13 @@ def write_report(name: str, workspace: Path, run: Path, evaluation: Path | None)
         evaluation: the file of the evaluate stage; None: the best evaluation of the training run is shown.
     """
     folder, manifest = report_path(workspace).parent, read_manifest(manifest_path(workspace))
-    measured = read_evaluation(run if evaluation is None else evaluation)
+    measured = read_evaluation(run if evaluation is None else evaluation, read_held_out(workspace / "heldout"))
     sources = manifest["source"].unique().to_pylist()
     sections = {
         "What was learned and forgotten": [*_measures(measured), *_figures(run_charts(run), folder)],
         "By source and concept": [html.table(_groups(measured))],
         "What is trained on": [html.table(balance_rows(workspace))],
-        "What was shown": [html.table(_shown(run))],
+        "What was shown": [html.table(_shown(run)), html.table(_shown_by_concept(run, manifest))],
         "Where the images went": [html.table(funnel_rows(funnel(workspace, sources)))],
         "Scores": _histograms(manifest, folder),
         "Licences": [html.table(_licences(manifest))],
@@ -127,6 +128,36 @@ def _shown(run: Path) -> Rows:
             "images": count,
         }
         for name, count in summary.shown.items()
+    ]
+
+
+def _shown_by_concept(run: Path, manifest: pa.Table) -> Rows:
+    """Returns, for each concept, the share of the images asked for that show it, and how many were shown.
+
+    All images of a folder are shown equally often but for one, so a folder's images are divided in proportion.
+    """
+    summary = read_summary(run)
+    asked: defaultdict[str, float] = defaultdict(float)
+    shown: defaultdict[str, float] = defaultdict(float)
+    rows = manifest.filter(pc.equal(manifest["split"], TRAIN)).select(["source", "concepts"]).to_pylist()
+    if summary is None:
+        return []
+    images, trained = Counter(row["source"] for row in rows), Counter[str]()
+    for row in rows:
+        source = row["source"]
+        for concept in row["concepts"] or ():
+            trained[concept] += 1
+            asked[concept] += summary.asked.get(source, 0) / images[source]
+            shown[concept] += summary.shown.get(source, 0) / images[source]
+    return [
+        {
+            "concept": concept,
+            "asked": f"{asked[concept]:.2%}",
+            "shown": f"{shown[concept] / summary.images_seen:.2%}",
+            "images shown": round(shown[concept]),
+            "images": trained[concept],
+        }
+        for concept in sorted(shown, key=lambda concept: (-shown[concept], concept))
     ]
 
 

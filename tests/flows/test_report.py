@@ -8,8 +8,11 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from PIL import Image, ImageDraw
 
 from dreamloom.flows.report import report_path, write_report
+from dreamloom.train.evaluate.results import read_evaluation
+from dreamloom.train.run.folder import read_summary
 
 
 def images_of(page: Path) -> list[Path]:
@@ -58,3 +61,29 @@ def test_names_are_text_and_not_html(finished: Any) -> None:
     (run,) = (finished.workspace / "runs").glob("2*")
     write_report("<script>", finished.workspace, run, None)
     assert "<script>" not in report_path(finished.workspace).read_text()
+
+
+def test_what_is_not_rehearsed_is_reported_apart(small: Any) -> None:
+    """Witnesses are copies of no other image, are never trained on, and have a line of their own."""
+    (small.folder / "stripes").mkdir()
+    for number in range(6):
+        image = Image.new("RGB", (64, 64), "white")
+        ImageDraw.Draw(image).rectangle((0, 8 * number, 64, 8 * number + 9), fill="black")
+        image.save(small.folder / "stripes" / f"a stripe_({number}).png")
+    small.change("sources", "stripes", to={"kind": "folder", "role": "witness", "path": "stripes"})
+    small.change("balance", "concepts", to=["square", "stripe"])
+    outcomes = small.run()
+    (run,) = (small.workspace / "runs").glob("2*")
+    evaluation, summary = read_evaluation(run), read_summary(run)
+    assert evaluation is not None and summary is not None
+    assert evaluation.forgotten_unrehearsed is not None and evaluation.forgotten_unrehearsed.images == 6
+    assert [(g.kind, g.grouping, g.name, g.images) for g in evaluation.groups] == [
+        ("witness", "concept", "stripe", 6),
+        ("witness", "source", "stripes", 6),
+    ]
+    assert summary.verdict == evaluation.verdict and summary.shown.keys() == {"circles", "squares"}
+    assert outcomes["train"].message.splitlines()[1].strip().startswith(evaluation.verdict)
+    text = " ".join(html.unescape(re.sub("<[^>]+>", " ", report_path(small.workspace).read_text())).split())
+    assert "forgotten, not rehearsed" in text and "no source is a witness" not in text
+    assert re.search(r"What was learned and forgotten (Nothing is s|S)urely forgotten", text)
+    assert re.search(r"square 50\.00% 50\.00% 2 5 ", text)

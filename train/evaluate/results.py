@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.held_out import from_json
+from dreamloom.base.held_out import HeldOutImages, from_json
 from dreamloom.base.versions import RUN, known_fields, rename_keys
 from dreamloom.train.evaluate.measure import MEASURES, Evaluation, GroupMeasure, Measure, compare_losses
 from dreamloom.train.run import migrations
@@ -30,11 +30,12 @@ def stored_recipe(file: Path) -> str | None:
         return None
 
 
-def read_evaluation(path: Path | str) -> Evaluation | None:
+def read_evaluation(path: Path | str, images: HeldOutImages | None = None) -> Evaluation | None:
     """Reads what a model learned and forgot, as it was measured before.
 
     Args:
         path: a run, whose best point is taken, as `export` does; or a file that `dreamloom evaluate` wrote.
+        images: what is known of a run's held-out images today; None: what was known when they were measured.
 
     Returns:
         None for a run that has measured nothing yet, or has no images to measure by.
@@ -48,17 +49,18 @@ def read_evaluation(path: Path | str) -> Evaluation | None:
         return None
     try:
         stored = RUN.read_json(file)
-        return _of_file(stored["evaluation"]) if "evaluation" in stored else _of_run(stored)
+        return _of_file(stored["evaluation"]) if "evaluation" in stored else _of_run(stored, images)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is no evaluation that can be read ({error}); name a run, or another file.") from error
 
 
-def _of_run(stored: Mapping[str, Any]) -> Evaluation | None:
+def _of_run(stored: Mapping[str, Any], images: HeldOutImages | None) -> Evaluation | None:
     best = best_point([point for point in stored["points"] if str(point["images_seen"]) in stored["now"]])
     if best is None:
         return None
     now = stored["now"][str(best)]
-    return compare_losses(stored["base"], now, from_json(stored.get("images", {})), stored["problems"])
+    images = from_json(stored.get("images", {})) if images is None else images
+    return compare_losses(stored["base"], now, images, stored["problems"])
 
 
 def _of_file(stored: Mapping[str, Any]) -> Evaluation:
