@@ -43,6 +43,7 @@ FORMATS: dict[str, Format] = {
         Format("caption", partial(sidecars.read, (".caption",)), partial(sidecars.write, ".caption"), in_place=True),
         Format("yaml", partial(sidecars.read, (".yaml", ".yml")), partial(sidecars.write, ".yaml"), in_place=True),
         Format("kohya", kohya.read, kohya.write),
+        Format("kohya-relative", kohya.read, partial(kohya.write, relative=True)),
         Format("imagefolder", imagefolder.read, imagefolder.write),
         Format("webdataset", shards.read, shards.write, keeps_folder=False),
     ]

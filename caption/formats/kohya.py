@@ -26,12 +26,22 @@ def read(folder: Path, note: Note) -> Iterator[Row]:
         yield Row(image.name, metadata.captions.get(image.name), image.file)
 
 
-def write(rows: Sequence[Row], target: Target) -> Iterator[int]:
-    """Writes images under their own names, and last the JSON."""
+def write(rows: Sequence[Row], target: Target, relative: bool = False) -> Iterator[int]:
+    """Writes images under their own names, and last the JSON.
+
+    Args:
+        rows: the images with their captions.
+        target: the folder.
+        relative: the keys are paths inside the folder, which its trainer joins to `image_dir`; else whole paths, as
+            with `--full_path` of its tools, which it opens from anywhere.
+    """
     names, entries = UniqueNames(), {}
+    start = "" if relative else f"{os.path.abspath(target.folder)}/"
     for done, row in enumerate(rows, 1):
         name = names.assign(row.name)
         if target.add_image(row, name):
-            entries[os.path.splitext(name)[0]] = {"caption": row.caption}
+            entries[start + name] = {"caption": row.caption}
+            if "\n" in (row.caption or "").strip():
+                target.log.note("caption of several lines, of which kohya's trainer reads the first", name)
         yield done
     target.add_text(METADATA[0], json.dumps(entries, ensure_ascii=False, indent=1).encode("utf-8", "replace"))
