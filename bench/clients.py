@@ -208,9 +208,11 @@ def read_with_comfyui(folder: Path) -> Iterator[str]:
     """Opens the single file and both files of adapters as ComfyUI's nodes do."""
     import logging
 
-    sys.argv = ["comfyui", "--cpu"]
-    import comfy.lora
     import comfy.options
+
+    sys.argv = ["comfyui", "--cpu"]
+    comfy.options.enable_args_parsing()  # it reads them as it is imported
+    import comfy.lora
     import comfy.sd
     import comfy.utils
 

@@ -5,12 +5,14 @@ folder when training begins, so that the same project finds its run again.
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dreamloom.base.files import commit_text
 from dreamloom.curate.manifest import content_digest, manifest_path
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.run.folder import read_summary, train_recipe
+from dreamloom.train.run.folder import discard_unbegun, has_begun, read_summary, train_recipe
 
 _RECIPE_FILE = ".recipe"
 """Holds the project's recipe, which knows the dataset by its manifest and so needs not read the images."""
@@ -31,12 +33,18 @@ def run_folder(workspace: Path, config: TrainConfig) -> Path:
     return workspace / "runs" / (f"{name}_{taken + 1}" if taken else name)
 
 
-def claim_run_folder(workspace: Path, config: TrainConfig) -> Path:
-    """Returns `run_folder`, after writing the recipe into it, so that later calls find it."""
+@contextmanager
+def claim_run_folder(workspace: Path, config: TrainConfig) -> Iterator[Path]:
+    """Yields `run_folder` with the recipe in it, so that later calls find it, unless the run could not begin."""
     folder = run_folder(workspace, config)
     if not (folder / _RECIPE_FILE).exists():
         commit_text(folder / _RECIPE_FILE, _train_recipe(workspace, config))
-    return folder
+    try:
+        yield folder
+    finally:
+        if not has_begun(folder):
+            (folder / _RECIPE_FILE).unlink(missing_ok=True)
+            discard_unbegun(folder)
 
 
 def newest_speed(workspace: Path) -> float | None:

@@ -66,8 +66,8 @@ class ProjectTrainStep(Step):
 
     def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
         """Begins the run, or continues it."""
-        folder = claim_run_folder(self.workspace, self.config)
-        return _train(self.workspace / "dataset", folder, self.config, heldout_folder(self.workspace), progress)
+        with claim_run_folder(self.workspace, self.config) as folder:
+            return _train(self.workspace / "dataset", folder, self.config, heldout_folder(self.workspace), progress)
 
     def charts(self) -> Mapping[str, Path]:
         """Returns the run's newest samples and its chart of measurements."""

@@ -10,6 +10,7 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, Problem, summarize_problems
 from dreamloom.train.data.schedule import MANY_FORWARD_PASSES, BatchSchedule, mixed_batches_note
 from dreamloom.train.evaluate.datasets import read_datasets
+from dreamloom.train.model.check import check_models, resolve_models
 from dreamloom.train.model.memory import estimate_memory
 
 
@@ -107,8 +108,10 @@ def plan(
         heldout: the folder of held-out images.
 
     Raises:
-        UserError: the folder can't be trained on.
+        UserError: the folder or the models can't be trained on.
     """
+    config = resolve_models(config)
+    check_models(config, may_download=True)
     dataset, _ = read_datasets(folder, heldout, config)
     schedule = BatchSchedule(dataset, config)
     memory = estimate_memory(config)

@@ -84,6 +84,29 @@ def test_train_plans_any_training_folder_and_writes_nothing(tmp_path: Path, caps
     assert files(tmp_path) == before
 
 
+def test_a_model_that_is_not_there_is_said_by_every_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("own", "heldout/training/own", "runs", "models"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.new("RGB", (64, 64)).save(tmp_path / folder / "a thing_1.png")
+    before = files(tmp_path)
+    for command in (
+        ["train", "own", "runs/x", "--base", "NONSENSE"],
+        ["train", "own", "runs/x", "--plan", "--base", "NONSENSE"],
+        ["train", "own", "runs/x", "--plan", "--base", "models/sd15"],
+        ["evaluate", "runs/none", "--base", "models/sd15", "--heldout", "heldout"],
+        ["evaluate", "models/sd15", "--base", "NONSENSE", "--heldout", "heldout"],
+        ["export", "runs/none", "model"],
+        ["export", "NONSENSE", "model"],
+    ):
+        assert run(command) == 2, command
+        said = capsys.readouterr().err.strip()
+        assert said.startswith("There is no ") and "\n" not in said, command
+        assert files(tmp_path) == before, command
+
+
 def test_a_projects_manifest_is_the_same_training_folder(finished: Any, capsys: pytest.CaptureFixture[str]) -> None:
     from dreamloom.train.data.folder import read_training_folder
 

@@ -84,6 +84,8 @@ def is_current(checkpoint: Path, target: Path, config: ExportConfig) -> bool:
 
 
 def _find_checkpoint(checkpoint: Path) -> tuple[TrainedModel, TrainConfig]:
+    if not checkpoint.expanduser().exists():
+        raise UserError(f"There is no {checkpoint}; name a run, or a checkpoint of one.")
     trained = find_trained_model(checkpoint)
     if trained.checkpoint is None or trained.config is None:
         raise UserError(f"{checkpoint} is neither a run nor a checkpoint of one, which is what export takes; name one.")

@@ -1,7 +1,7 @@
 """Writes adapters in the two formats that other programs read.
 
-KOHYA_FILE is for A1111, ComfyUI, kohya's scripts and diffusers. PEFT_FILE is for diffusers alone: ComfyUI finds only
-the UNet's half of its names.
+KOHYA_FILE is for A1111, ComfyUI, kohya's scripts and diffusers. PEFT_FILE is for diffusers alone: ComfyUI knows half
+of its names.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,7 @@
 """The training loop: a training folder and a base model become a run."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from dreamloom.train.model.check import check_models, resolve_models
 from dreamloom.train.run.folder import (
     TrainSummary,
     check_run_folder,
+    discard_unbegun,
     read_summary,
     run_recipe,
     write_settings,
@@ -59,10 +61,7 @@ def train(
     if summary := read_summary(run):
         return summary
     is_main = processes.is_main()
-    with explain_full_disk(run), lock(run) if is_main else nullcontext(), catch_signals() as stop:
-        if is_main:
-            remove_leftovers(run)
-            write_settings(run, recipe, folder, heldout, config)
+    with _folder_of(run) if is_main else nullcontext(), catch_signals() as stop:
         from dreamloom.train.loop.distributed import join_group
         from dreamloom.train.loop.session import open_session
         from dreamloom.train.model.device import choose_device  # imports torch
@@ -73,9 +72,24 @@ def train(
                 join_group(choose_device(config.device), config.batch_size) as distributed,
                 open_session(dataset, heldout_datasets, run, config, interrupting, distributed) as session,
             ):
+                if is_main:
+                    write_settings(run, recipe, folder, heldout, config)
                 return _run(session, config, stop)
         except Interrupted:  # while encoding latents: those that are done are kept, nothing else was begun
             return TrainSummary(finished=False, dataset_images=len(dataset.samples), problems=len(dataset.problems))
+
+
+@contextmanager
+def _folder_of(run: Path) -> Iterator[None]:
+    """Locks a run's folder during the block; a folder that was made for a run that could not begin goes again."""
+    was_there = run.exists()
+    try:
+        with explain_full_disk(run), lock(run):
+            remove_leftovers(run)
+            yield
+    finally:
+        if not was_there:
+            discard_unbegun(run)
 
 
 def _run(session: "Session", config: TrainConfig, stop: StopRequest) -> TrainSummary:

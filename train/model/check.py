@@ -1,8 +1,5 @@
 """Checks of a model before torch is loaded: it exists, it is Stable Diffusion, and it fits the config."""
 
-import json
-import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +7,32 @@ from pydantic import ValidationError
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.model.sd_configs import SINGLE_FILE_SUFFIXES, read_component_config
+from dreamloom.train.model.names import check_name
+from dreamloom.train.model.other_models import describe_folder
+from dreamloom.train.model.sd_configs import SINGLE_FILE_SUFFIXES, read_component_config, read_json_object
 
 COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 """The folders of a Stable Diffusion model in diffusers' format."""
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def check_models(config: TrainConfig) -> None:
+def check_models(config: TrainConfig, may_download: bool = False) -> None:
     """Checks that the models of a config exist and fit it. Reads only their small JSON files.
 
     A model on the hub that was not downloaded yet is not checked.
 
+    Args:
+        config: the config.
+        may_download: see dreamloom.train.model.names.check_name.
+
     Raises:
         UserError: a model does not exist, is not Stable Diffusion 1.x or 2.x, or does not fit the config.
     """
-    check_base_model(config.base)
+    check_base_model(config.base, may_download)
     if config.sample_prompts_file is not None and not config.sample_prompts_file.expanduser().is_file():
         raise UserError(
             f"sample_prompts_file {config.sample_prompts_file} does not exist; create it, with one prompt per line."
         )
-    vae = read_vae_config(config.base, config.vae)
+    vae = read_vae_config(config.base, config.vae, may_download)
     unet = read_model_json(config.base, "unet", "config.json")
     if vae and unet and unet.get("in_channels") != vae.get("latent_channels"):
         raise UserError(
@@ -92,8 +94,12 @@ def check_zero_terminal_snr(base: str, prediction_type: str, zero_terminal_snr: 
         raise UserError(f"zero_terminal_snr needs v_prediction, but {base} predicts epsilon; set prediction_type.")
 
 
-def check_base_model(name: str) -> None:
+def check_base_model(name: str, may_download: bool = False) -> None:
     """Checks that `name` is a Stable Diffusion 1.x or 2.x model: a diffusers folder, a single file, or a hub id.
+
+    Args:
+        name: the model.
+        may_download: see dreamloom.train.model.names.check_name.
 
     Raises:
         UserError: it is none of these.
@@ -103,34 +109,36 @@ def check_base_model(name: str) -> None:
         if path.suffix not in SINGLE_FILE_SUFFIXES:
             raise UserError(f"{name} is not a model; name a diffusers folder, a .safetensors or .ckpt, or a hub id.")
         read_component_config(path, "unet")
-        return
-    if not path.exists():
-        if not _HUB_ID.fullmatch(name):
-            raise UserError(f"There is no model {name}: it is neither a folder nor a hub id such as owner/name.")
-        if _is_offline() and not _is_downloaded(name):
-            raise UserError(f"There is no folder {name}, and no hub model of that name on this machine; name another.")
-        return
+    elif path.is_dir():
+        _check_folder(name, path)
+    else:
+        check_name(name, may_download)
+
+
+def _check_folder(name: str, path: Path) -> None:
     index = read_model_json(name, "model_index.json")
+    if what := describe_folder(index, read_model_json(name, "unet", "config.json")):
+        raise UserError(f"{name} {what}.")
     missing = [part for part in COMPONENTS if part not in index or not (path / part).is_dir()]
     if missing:
         raise UserError(f"{name} is not a Stable Diffusion model in diffusers' format: it lacks {', '.join(missing)}.")
-    if "text_encoder_2" in index:
-        raise UserError(f"{name} has two text encoders, as SDXL has; name a Stable Diffusion 1.x or 2.x model.")
 
 
-def read_vae_config(base: str, vae: str | None) -> dict[str, Any]:
+def read_vae_config(base: str, vae: str | None, may_download: bool = False) -> dict[str, Any]:
     """Reads the config of the VAE that will be used; empty where it is on the hub.
 
     Args:
         base: the base model.
         vae: a VAE in place of the base's.
+        may_download: see dreamloom.train.model.names.check_name.
 
     Raises:
-        UserError: `vae` is a folder, but not of a VAE that can be used.
+        UserError: `vae` is not a VAE that can be used.
     """
     if vae is None:
         return read_model_json(base, "vae", "config.json")
-    if not Path(vae).expanduser().exists() and _HUB_ID.fullmatch(vae):
+    if not Path(vae).expanduser().exists():
+        check_name(vae, may_download)
         return {}
     config = read_model_json(vae, "config.json")
     if config.get("_class_name") not in ("AutoencoderKL", "AutoencoderTiny"):
@@ -179,18 +187,4 @@ def read_model_json(model: str, *inside: str) -> dict[str, Any]:
     if path.is_file():
         return read_component_config(path, inside[0])
     file = path.joinpath(*inside)
-    try:
-        content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError as error:
-        raise UserError(f"{file} can't be read ({error}); copy the model again.") from error
-    return dict(content)
-
-
-def _is_offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-
-
-def _is_downloaded(name: str) -> bool:
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    return (hub / f"models--{name.replace('/', '--')}").is_dir()
+    return read_json_object(file) if file.is_file() else {}

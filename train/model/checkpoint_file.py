@@ -1,6 +1,7 @@
 """Loads a model from a single file with Stable Diffusion's original keys: a .safetensors, or a .ckpt, safely."""
 
 import pickle
+import pickletools
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ def read_state_dict(file: Path) -> StateDict:
             return load_file(file)
         _check_archive(file)
         content = torch.load(file, map_location="cpu", weights_only=False, pickle_module=_SafePickle)
-    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, TypeError, *_NO_ARCHIVE) as error:
+    except (*_UNREADABLE, SafetensorError) as error:
         raise UserError(f"{file} can't be read ({error}); copy it again.") from error
     entries = content.get("state_dict", content) if isinstance(content, dict) else {}
     return {name: value for name, value in entries.items() if isinstance(value, Tensor)}
@@ -116,18 +117,39 @@ def _check_archive(file: Path) -> None:
         is_weights = stream.read(4) == b"PK\3\4"
     if is_weights:
         with zipfile.ZipFile(file) as archive:
-            is_weights = not any(name.endswith("constants.pkl") for name in archive.namelist())
+            entries = archive.infolist()
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                raise ValueError("it is compressed, as torch never does")
+            is_weights = not any(entry.filename.endswith("constants.pkl") for entry in entries)
+            for entry in entries:
+                if entry.filename.endswith("data.pkl"):
+                    _check_memo(archive.read(entry))
     if not is_weights:
         raise UserError(
             f"{file} is a pickle from before torch 1.6, or a TorchScript program; convert it to safetensors."
         )
 
 
+def _check_memo(data: bytes) -> None:
+    """Checks that a pickle numbers what it remembers from 0: pickle makes room for the highest number it is told.
+
+    Raises:
+        ValueError: it does not, or it is cut short.
+    """
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > count:
+            raise ValueError("its pickle asks for memory that it does not fill")
+
+
 def _has_vae(weights: StateDict) -> bool:
     return any(name.startswith("first_stage_model.") for name in weights)
 
 
-_NO_ARCHIVE = (pickle.PickleError, zipfile.BadZipFile)
+_UNREADABLE = (
+    *(OSError, RuntimeError, ValueError, EOFError, TypeError, LookupError, AttributeError, MemoryError),
+    *(pickle.PickleError, zipfile.BadZipFile, zipfile.LargeZipFile),
+)
+"""What reading a damaged or hostile file may raise."""
 
 
 class _Placeholder:

@@ -13,7 +13,8 @@ from dreamloom.train.diffusion.rng import stream_key
 from dreamloom.train.model.lora_layers import TARGET_MODULES
 from dreamloom.train.model.model import Model
 
-_NAME = "default"
+ADAPTER_NAME = "default"
+"""What peft calls the adapters in memory; its files leave it out."""
 _ADAPTER = ("lora_A", "lora_B")
 
 
@@ -27,7 +28,7 @@ def add_adapters(model: Model, config: TrainConfig) -> None:
         settings = peft.LoraConfig(
             r=config.lora_rank, lora_alpha=resolve_lora_alpha(config), target_modules=TARGET_MODULES[part]
         )
-        peft.inject_adapter_in_model(settings, module, _NAME)
+        peft.inject_adapter_in_model(settings, module, ADAPTER_NAME)
         module.requires_grad_(False)
         for name, parameter in module.named_parameters():
             if is_adapter(name):
@@ -55,7 +56,7 @@ def merge_adapters(model: Model) -> None:
 def adapter_state_dict(model: Model) -> dict[str, Tensor]:
     """Collects the adapters' matrices under peft's keys, e.g. unet.….attn1.to_q.lora_A.weight."""
     parameters = {f"{part}.{name}": p for part in TARGET_MODULES for name, p in getattr(model, part).named_parameters()}
-    return {name.replace(f".{_NAME}.", "."): p.detach() for name, p in parameters.items() if is_adapter(name)}
+    return {name.replace(f".{ADAPTER_NAME}.", "."): p.detach() for name, p in parameters.items() if is_adapter(name)}
 
 
 def _initialize(matrix: nn.Parameter, key: int) -> None:

@@ -12,6 +12,8 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.diffusion import formulas
 from dreamloom.train.model.check import check_zero_terminal_snr, resolve_prediction_type
 from dreamloom.train.model.checkpoint_file import load_checkpoint_file
+from dreamloom.train.model.names import check_on_hub
+from dreamloom.train.model.weight_files import weight_variant
 
 _FLOAT32 = {"torch_dtype": torch.float32}
 """Loads half-precision files as float32: training needs the precision."""
@@ -159,21 +161,32 @@ def _load_components(base: str, vae: str | None) -> dict[str, Any]:
         if components.vae is None and vae is None:
             raise UserError(f"{base} holds no VAE; set vae to one.")
         return {**vars(components), "vae": _load_vae(vae) if vae else components.vae}
+    check_on_hub(base)
     name = _path_or_id(base)
+    text_encoder = {**_weights(name, "text_encoder"), "dtype": torch.float32}
     return {
-        "unet": diffusers.UNet2DConditionModel.from_pretrained(name, subfolder="unet", **_FLOAT32),
-        "vae": _load_vae(vae) if vae else _load_vae(name, subfolder="vae"),
-        "text_encoder": transformers.CLIPTextModel.from_pretrained(name, subfolder="text_encoder", dtype=torch.float32),
+        "unet": diffusers.UNet2DConditionModel.from_pretrained(name, **_weights(name, "unet"), **_FLOAT32),
+        "vae": _load_vae(vae) if vae else _load_vae(name, "vae"),
+        "text_encoder": transformers.CLIPTextModel.from_pretrained(name, **text_encoder),
         "tokenizer": transformers.CLIPTokenizer.from_pretrained(name, subfolder="tokenizer"),
         "scheduler": diffusers.DDPMScheduler.load_config(name, subfolder="scheduler"),
     }
 
 
-def _load_vae(name: str, **subfolder: str) -> Any:
+def _load_vae(name: str, subfolder: str = "") -> Any:
     import diffusers
 
-    class_name = diffusers.AutoencoderKL.load_config(_path_or_id(name), **subfolder)["_class_name"]
-    return getattr(diffusers, class_name).from_pretrained(_path_or_id(name), **subfolder, **_FLOAT32)
+    check_on_hub(name)
+    path = _path_or_id(name)
+    inside = {"subfolder": subfolder} if subfolder else {}
+    class_name = diffusers.AutoencoderKL.load_config(path, **inside)["_class_name"]
+    return getattr(diffusers, class_name).from_pretrained(path, **_weights(path, subfolder), **_FLOAT32)
+
+
+def _weights(name: str, subfolder: str) -> dict[str, str]:
+    """Returns the arguments that find a component's weights, of whatever variant there is in a folder."""
+    found = {"subfolder": subfolder, "variant": weight_variant(Path(name) / subfolder)}
+    return {key: value for key, value in found.items() if value}
 
 
 def _path_or_id(name: str) -> str:

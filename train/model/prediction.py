@@ -7,14 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from dreamloom.base.documents import DocumentError, parse_yaml, read_text
 from dreamloom.base.errors import UserError
 from dreamloom.train.model.safetensors_header import read_metadata
 
 _MAX_YAML_BYTES = 2**16
 """Stable Diffusion's are of 3 KB."""
-_BROKEN_YAML = (OSError, yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 _PARAMETERIZATIONS = {"v": "v_prediction", "eps": "epsilon"}
 _MODEL_SPEC = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon", "eps": "epsilon"}
 _ARCHITECTURES = {"stable-diffusion-v2-768-v": "v_prediction", "stable-diffusion-v2-512": "epsilon"}
@@ -44,12 +42,9 @@ def _from_yaml(path: Path) -> str | None:
     if not path.is_file():
         return None
     try:
-        if path.stat().st_size > _MAX_YAML_BYTES:
-            raise ValueError("it is longer than 64 KB")
-        content = yaml.safe_load(path.read_bytes())
-    except _BROKEN_YAML as error:
-        reason = " ".join(str(error).split())[:200] or "it is nested too deep"
-        raise UserError(f"{path}, the config beside the model, can't be read ({reason}); mend or move it.") from error
+        content = parse_yaml(read_text(path, _MAX_YAML_BYTES)[0])
+    except (OSError, DocumentError) as error:
+        raise UserError(f"{path}, the config beside the model, can't be read ({error}); mend or move it.") from error
     for key in ("model", "params"):
         content = content.get(key) if isinstance(content, dict) else None
     return _PARAMETERIZATIONS.get(str(content.get("parameterization", "eps"))) if isinstance(content, dict) else None

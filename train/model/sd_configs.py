@@ -4,12 +4,13 @@ A file in a diffusers folder, as exports write it, has the configs of that folde
 names and shapes of its tensors tell which of the two it is.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dreamloom.base.documents import DocumentError, parse_json, read_text
 from dreamloom.base.errors import UserError
+from dreamloom.train.model.other_models import describe_file
 from dreamloom.train.model.prediction import read_prediction
 from dreamloom.train.model.safetensors_header import read_tensor_shapes
 
@@ -17,6 +18,8 @@ SINGLE_FILE_SUFFIXES = (".safetensors", ".ckpt")
 """Extensions of models in a single file."""
 CROSS_ATTENTION_KEY = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 """A tensor of every Stable Diffusion model, [320, width of the text encoder's hidden states]."""
+_LABELS = "model.diffusion_model.label_emb.0.0.weight"
+"""A tensor of UNets that take more than a caption: Stable Diffusion XL's, upscalers', unCLIP's."""
 _SD1, _SD2 = 768, 1024
 """Widths of the text encoder's hidden states."""
 
@@ -105,7 +108,7 @@ def read_component_config(file: Path, part: str) -> dict[str, Any]:
     """
     if folder := diffusers_folder_of(file):
         config = folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
-        return dict(json.loads(config.read_text(encoding="utf-8"))) if config.is_file() else {}
+        return read_json_object(config) if config.is_file() else {}
     return infer_component_config(file, read_tensor_shapes(file), part) if file.suffix == ".safetensors" else {}
 
 
@@ -120,12 +123,28 @@ def infer_component_config(file: Path, tensors: Mapping[str, tuple[int, ...]], p
     Raises:
         UserError: the file is not a Stable Diffusion 1.x or 2.x model.
     """
-    width = tensors.get(CROSS_ATTENTION_KEY, (0, 0))[1]
-    channels = tensors.get("model.diffusion_model.input_blocks.0.0.weight", (0, 0))[1]
-    if width not in CONFIGS or channels != 4:
-        raise UserError(
-            f"{file} is not a Stable Diffusion 1.x or 2.x model for text to image; name one, or put the file into a "
-            "diffusers folder with its configs."
-        )
+    width = _second(tensors.get(CROSS_ATTENTION_KEY, ()))
+    channels = _second(tensors.get("model.diffusion_model.input_blocks.0.0.weight", ()))
+    if width not in CONFIGS or channels != 4 or _LABELS in tensors:
+        raise UserError(f"{file} {describe_file(tensors)}.")
     config = CONFIGS[width][part]
     return {**config, **read_prediction(file, tensors)} if part == "scheduler" else config
+
+
+def read_json_object(file: Path) -> dict[str, Any]:
+    """Reads a small JSON file of a model's folder.
+
+    Raises:
+        UserError: it is broken, huge or no object.
+    """
+    try:
+        content = parse_json(read_text(file)[0])
+        if not isinstance(content, dict):
+            raise DocumentError("it is no object")
+    except (OSError, DocumentError) as error:
+        raise UserError(f"{file} can't be read ({error}); copy the model again.") from error
+    return content
+
+
+def _second(shape: tuple[int, ...]) -> int:
+    return shape[1] if len(shape) > 1 else 0

@@ -32,6 +32,8 @@ from dreamloom.train.run import migrations
 
 VERSION = 4
 """Raised when the same config and folders would give other weights."""
+_UNBEGUN = ("logs", "problems.json")
+"""What a start that failed may leave behind; a run begins with config.json."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def check_run_folder(run: Path, recipe: str, config: TrainConfig) -> None:
         raise UserError(f"The path {run} is not UTF-8; name another folder for the run.")
     stored = read_settings(run)
     if not stored:
-        if run.exists() and any(not entry.name.startswith(".") for entry in run.iterdir()):
+        if run.exists() and any(entry.name not in _UNBEGUN and entry.name[0] != "." for entry in run.iterdir()):
             raise UserError(f"{run} holds something that is not a training run; name a new folder for the run.")
         return
     if stored["recipe"] == recipe:
@@ -118,6 +120,18 @@ def check_run_folder(run: Path, recipe: str, config: TrainConfig) -> None:
     old = "an older release of dreamloom" if stored.get("schema") is None else "other images, captions or models"
     difference = f"another config ({listed})" if changed else old
     raise UserError(f"{run} was made with {difference}; name a new folder for this run.")
+
+
+def has_begun(run: Path) -> bool:
+    """Tells whether a run began in a folder, so that it belongs to that run."""
+    return (run / "config.json").exists()
+
+
+def discard_unbegun(run: Path) -> None:
+    """Removes the folder of a run that never began, unless there is more in it than its lock."""
+    if run.is_dir() and all(entry.name == ".lock" for entry in run.iterdir()):
+        (run / ".lock").unlink(missing_ok=True)
+        run.rmdir()
 
 
 def write_settings(run: Path, recipe: str, folder: Path, heldout: Path | None, config: TrainConfig) -> None:

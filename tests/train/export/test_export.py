@@ -300,5 +300,5 @@ def test_nothing_of_the_users_is_replaced(trained: Path, tmp_path: Path) -> None
 def test_a_model_that_is_no_run_is_the_users_error(tiny_base: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a run nor a checkpoint"):
         export(Path(tiny_base), tmp_path / "model", ExportConfig())
-    with pytest.raises(UserError, match="no model"):
+    with pytest.raises(UserError, match=r"There is no .*missing; name a run"):
         export(tmp_path / "missing", tmp_path / "model", ExportConfig())

@@ -429,3 +429,24 @@ def test_a_relative_base_is_found_from_any_folder_and_is_never_a_hub_id_there(
     (tmp_path / "models" / "tiny").unlink()
     with pytest.raises(UserError, match="models/tiny"):
         export(tmp_path / "run", tmp_path / "another", ExportConfig(dtype="fp32"))
+
+
+def test_a_start_that_failed_leaves_no_run_and_takes_another_config(
+    tiny_base: str, folder: Path, tmp_path: Path, config: Config
+) -> None:
+    run = tmp_path / "runs" / "first"
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"base": str(tmp_path / "none")}, "There is no model"),  # found before the folder is made
+        ({"base": tiny_base, "frozen": ["unet.nothing.*"]}, "matches no parameter"),  # once the model is loaded
+    ]
+    for wrong, message in refused:
+        with pytest.raises(UserError, match=message):
+            train(folder, run, config(max_train_steps=1, **wrong))
+        assert not run.exists()
+    (run / "logs").mkdir(parents=True)  # the command's log of the start that failed
+    (run / "problems.json").write_text("{}")
+    assert train(folder, run, config(base=tiny_base, max_train_steps=1)).finished
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(UserError, match="matches no parameter"):
+        train(folder, tmp_path / "mine", config(base=tiny_base, frozen=["unet.nothing.*"]))
+    assert (tmp_path / "mine").is_dir()  # it was the user's

@@ -14,6 +14,9 @@ from pydantic import ValidationError
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.model.check import check_models
+from dreamloom.train.model.names import check_on_hub
+from dreamloom.train.model.sd_configs import CROSS_ATTENTION_KEY
+from dreamloom.train.model.weight_files import list_safetensors, weight_variant
 
 Config = Callable[..., TrainConfig]
 
@@ -47,6 +50,128 @@ def test_what_is_no_model_is_refused(model: Path, tmp_path: Path, config: Config
     shutil.rmtree(model / "vae")
     with pytest.raises(UserError, match="lacks vae"):
         check_models(config(base=str(model)))
+
+
+@pytest.mark.parametrize(
+    ("index", "unet", "message"),
+    [
+        ({"_class_name": "StableDiffusionXLPipeline"}, {}, "is Stable Diffusion XL; "),
+        ({"_class_name": "StableDiffusion3Pipeline"}, {}, "is Stable Diffusion 3; "),
+        ({"_class_name": "FluxPipeline"}, {}, "is Flux; "),
+        ({"_class_name": "StableDiffusionInpaintPipeline"}, {"in_channels": 9}, "inpainting model"),
+        ({"_class_name": "StableDiffusionInstructPix2PixPipeline"}, {"in_channels": 8}, "InstructPix2Pix"),
+        ({"_class_name": "StableDiffusionDepth2ImgPipeline"}, {"in_channels": 5}, "depth-to-image"),
+        ({"_class_name": "StableDiffusionUpscalePipeline"}, {"in_channels": 7}, "upscaler"),
+        ({}, {"num_class_embeds": 1000}, "takes more than a caption"),
+    ],
+)
+def test_a_folder_of_another_model_is_told_what_it_is(
+    index: dict[str, Any], unet: dict[str, Any], message: str, model: Path, config: Config
+) -> None:
+    edit(model / "model_index.json", **index)
+    edit(model / "unet" / "config.json", **unet)
+    with pytest.raises(UserError, match=message):
+        check_models(config(base=str(model)))
+
+
+UNET = "model.diffusion_model."
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({CROSS_ATTENTION_KEY: [320, 768], f"{UNET}input_blocks.0.0.weight": [320, 9, 3, 3]}, "inpainting model"),
+        ({CROSS_ATTENTION_KEY: [320, 768], f"{UNET}input_blocks.0.0.weight": [320, 8, 3, 3]}, "InstructPix2Pix"),
+        ({CROSS_ATTENTION_KEY: [320, 1024], f"{UNET}input_blocks.0.0.weight": [320, 5, 3, 3]}, "depth-to-image"),
+        ({f"{UNET}input_blocks.0.0.weight": [256, 7, 3, 3], f"{UNET}label_emb.0.0.weight": [1, 1]}, "upscaler"),
+        ({"conditioner.embedders.1.model.ln_final.weight": [1280]}, "is Stable Diffusion XL; "),
+        ({f"{UNET}joint_blocks.0.x_block.attn.proj.weight": [1]}, "is Stable Diffusion 3; "),
+        ({"double_blocks.0.img_attn.proj.weight": [1]}, "is Flux; "),
+        ({"lora_unet_down_blocks_0.lora_down.weight": [4, 320]}, "is a LoRA"),
+        ({"unet.down_blocks.0.to_q.lora_A.weight": [4, 320]}, "is a LoRA"),
+        ({"conv_in.weight": [320, 4, 3, 3], "down_blocks.0.resnets.0.conv1.weight": [1]}, "a UNet alone"),
+        ({"weight": [2]}, "not a Stable Diffusion 1.x or 2.x"),
+        ({CROSS_ATTENTION_KEY: []}, "not a Stable Diffusion 1.x or 2.x"),
+    ],
+)
+def test_a_file_of_another_model_is_told_what_it_is(
+    tensors: dict[str, list[int]], message: str, tmp_path: Path, config: Config
+) -> None:
+    header = {name: {"dtype": "F16", "shape": shape, "data_offsets": [0, 0]} for name, shape in tensors.items()}
+    content = json.dumps(header).encode()
+    (tmp_path / "x.safetensors").write_bytes(len(content).to_bytes(8, "little") + content)
+    with pytest.raises(UserError, match=message):
+        check_models(config(base=str(tmp_path / "x.safetensors")))
+
+
+def header(content: bytes, size: int | None = None) -> bytes:
+    return (len(content) if size is None else size).to_bytes(8, "little") + content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"abc",
+        header(b"[" * 90_000),
+        header(b'{"a":' * 90_000),
+        header(b"{}", 2**40),
+        header(b"{}", 2**64 - 1),
+        header(b"[]"),
+        header(b"1" * 10_000),
+        header(b'{"a": {"shape": [1e9]}}'),
+        header(b'{"a": {"shape": [-1]}}'),
+        header(b'{"a": {"shape": "abc"}}'),
+        header(b'{"a": 1}'),
+        header(b'{"a": {"shape": [' + b"1," * 90_000 + b"1]}}"),
+    ],
+)
+def test_a_hostile_header_is_refused(content: bytes, tmp_path: Path, config: Config) -> None:
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match="not a safetensors file"):
+        check_models(config(base=str(tmp_path / "x.safetensors")))
+
+
+@pytest.mark.parametrize("file", ["model_index.json", "unet/config.json", "vae/config.json"])
+@pytest.mark.parametrize("content", ["[" * 90_000, "[]", "{" + " " * 2**21 + "}", "\0", '{"a": ' * 90_000])
+def test_a_hostile_config_is_refused(file: str, content: str, model: Path, config: Config) -> None:
+    (model / file).write_text(content)
+    with pytest.raises(UserError, match="copy the model again"):
+        check_models(config(base=str(model)))
+
+
+def test_a_mistyped_path_is_not_taken_for_a_model_of_the_hub(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    (tmp_path / "models").mkdir()
+    for name in ("models/sd15", "NONSENSE", "./sd15/x", "../models", "owner/sd15.safetensors"):
+        for settings in ({"base": name}, {"base": "owner/name", "vae": name}):
+            with pytest.raises(UserError, match="There is no model"):
+                check_models(config(**settings))
+    check_models(config(base="owner/name"))  # it may be on the hub
+    (tmp_path / "hub" / "models--models--sd15").mkdir(parents=True)
+    check_models(config(base="models/sd15"))  # it was downloaded under this name
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(
+    config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match="There is no folder owner/name, and the hub can't be asked"):
+        check_on_hub("owner/name")  # the tests run offline
+
+
+def test_weights_are_found_whatever_their_variant(tmp_path: Path) -> None:
+    for name in ("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.non_ema.safetensors"):
+        (tmp_path / name).touch()
+    assert weight_variant(tmp_path) == "fp16"
+    assert [file.name for file in list_safetensors(tmp_path)] == ["diffusion_pytorch_model.fp16.safetensors"]
+    (tmp_path / "diffusion_pytorch_model-00001-of-00002.safetensors").touch()
+    assert weight_variant(tmp_path) is None and len(list_safetensors(tmp_path)) == 1
+    assert weight_variant(tmp_path / "missing") is None
 
 
 def test_sdxl_is_refused(model: Path, config: Config) -> None:

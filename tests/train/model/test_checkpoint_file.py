@@ -3,6 +3,8 @@
 import io
 import pickle
 import shutil
+import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,47 @@ def test_a_ckpt_that_is_two_things_at_once_or_cut_short_is_refused(tmp_path: Pat
         with pytest.raises(UserError, match=message):
             read_state_dict(tmp_path / name)
     assert not hasattr(builtins, "dreamloom_was_here")
+
+
+ASKS_FOR_GIGABYTES = {
+    "memo": b"\x80\x02Nr\xff\xff\xff\x7f.",
+    "memo of few": b"\x80\x02Nq\xffr\xff\xff\xff\x0f.",
+    "bytes": b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b"..",
+    "text": b"\x80\x02X\xff\xff\xff\x7f.......",
+    "number": b"\x80\x02\x8b\xff\xff\xff\x7f.....",
+    "frame": b"\x80\x04\x95" + (2**50).to_bytes(8, "little") + b"N.",
+    "nested": b"\x80\x02" + b"(" * 90_000 + b".",
+}
+
+
+@pytest.mark.parametrize("pickled", ASKS_FOR_GIGABYTES.values(), ids=ASKS_FOR_GIGABYTES)
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, None])
+def test_a_ckpt_that_asks_for_gigabytes_is_refused(pickled: bytes, compression: int | None, tmp_path: Path) -> None:
+    file = tmp_path / "x.ckpt"
+    if compression is None:
+        file.write_bytes(pickled)
+    else:
+        with zipfile.ZipFile(file, "w", compression) as archive:
+            archive.writestr("x/version", "3")
+            archive.writestr("x/data.pkl", pickled)
+            archive.writestr("x/byteorder", "little")
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=r"x\.ckpt"):
+            read_state_dict(file)
+        assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_folder_of_half_precision_files_opens(exported: Path, tmp_path: Path) -> None:
+    shutil.copytree(exported, tmp_path / "half")
+    for part in ("unet", "vae", "text_encoder"):
+        for file in (tmp_path / "half" / part).glob("*.safetensors"):
+            file.rename(file.with_suffix(".fp16.safetensors"))
+    ours, theirs = load_model(str(tmp_path / "half"), CPU), load_model(str(exported), CPU)
+    for part in ("unet", "vae", "text_encoder"):
+        assert same(getattr(ours, part), getattr(theirs, part)), part
 
 
 def test_what_is_no_model_is_the_users_error(exported: Path, tmp_path: Path) -> None:

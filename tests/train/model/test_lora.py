@@ -180,10 +180,39 @@ def test_what_is_frozen_does_not_learn(tiny_base: str, config: Config) -> None:
     assert any(name.startswith("unet.up_blocks") for name in names)
     assert not any(name.startswith(("unet.down_blocks.", "text_encoder.embeddings.")) for name in names)
     assert not model.unet.down_blocks[0].resnets[0].conv1.weight.requires_grad
-    with pytest.raises(UserError, match=r"unet\.down_blocks\.9"):
-        trainable_parameters(load_model(tiny_base, CPU), config(frozen=["unet.down_blocks.9.*"]))
+    for pattern, message in [
+        ("unet.down_blocks.9.*", r"unet\.down_blocks\.9.* near ones are unet\.down_blocks\.[01]"),
+        ("text_encoder.encoder.layer.1.*", r"near ones are text_encoder\.text_model\.encoder\.layers\.[01]"),
+        ("down_blocks.*", "near ones are unet"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            trainable_parameters(load_model(tiny_base, CPU), config(frozen=[pattern]))
+    with pytest.raises(UserError, match="text_encoder is not trained at all"):
+        trainable_parameters(
+            load_model(tiny_base, CPU), config(frozen=["text_encoder.*"], text_encoder_learning_rate=0)
+        )
     with pytest.raises(UserError, match="nothing to train"):
         trainable_parameters(load_model(tiny_base, CPU), config(frozen=["*"]))
+
+
+@pytest.mark.parametrize("lora_rank", [None, 2])
+def test_layers_are_frozen_by_the_names_of_their_files(lora_rank: int | None, tiny_base: str, config: Config) -> None:
+    """The files are older than the names that an installed release of transformers or peft uses in memory."""
+    files = {
+        "unet": Path(tiny_base, "unet", "diffusion_pytorch_model.safetensors"),
+        "text_encoder": Path(tiny_base, "text_encoder", "model.safetensors"),
+    }
+    for pattern in (
+        "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.weight",
+        "text_encoder.encoder.layers.0.self_attn.q_proj.weight",
+        "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight",
+    ):
+        part, _, inside = pattern.partition(".")
+        names = {name.removeprefix("text_model.") for name in load_file(files[part])}
+        assert inside.removeprefix("text_model.") in names
+        free = trainable_parameters(load_model(tiny_base, CPU), config(lora_rank=lora_rank))
+        left = trainable_parameters(load_model(tiny_base, CPU), config(lora_rank=lora_rank, frozen=[pattern]))
+        assert len(free[part]) - len(left[part]) == (1 if lora_rank is None else 2), pattern
 
 
 def test_adapters_have_rates_of_their_own() -> None:

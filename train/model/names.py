@@ -1,0 +1,83 @@
+"""Tells apart what a model's name can be: a path on this machine, a model of the hub, or a mistake."""
+
+import os
+import re
+from pathlib import Path
+from typing import cast
+
+from dreamloom.base.errors import UserError
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_PATH_ENDINGS = (".safetensors", ".ckpt", ".bin", ".pt")
+_TIMEOUT = 10
+
+
+def is_hub_id(name: str) -> bool:
+    """Tells whether a name can only be that of a model on the hub."""
+    return not Path(name).expanduser().exists() and _HUB_ID.fullmatch(name) is not None
+
+
+def check_name(name: str, may_download: bool = False) -> None:
+    """Checks a model's name that is no path on this machine.
+
+    A name whose folder is here is a mistyped path: what a stranger keeps on the hub under that name is never taken for
+    it, unless it was downloaded.
+
+    Args:
+        name: the name.
+        may_download: whether a model of the hub may still be downloaded when it is needed, if not now.
+
+    Raises:
+        UserError: it is a path of nothing, or no model of the hub.
+    """
+    if not is_hub_id(name) or name.endswith(_PATH_ENDINGS):
+        raise UserError(f"There is no model {name}: it is neither a folder nor a hub id such as owner/name.")
+    if is_downloaded(name):
+        return
+    folder = Path(name).parent
+    if folder.is_dir():
+        raise UserError(
+            f"There is no model {name}: the folder {folder} is here, but not that in it. Correct the path; a model of "
+            f"the hub with that name has to be downloaded first."
+        )
+    if is_offline() and not may_download:
+        raise UserError(f"There is no folder {name}, and no hub model of that name on this machine; name another.")
+
+
+def check_on_hub(name: str) -> None:
+    """Asks the hub, once, whether a model that is not on this machine can be downloaded.
+
+    Raises:
+        UserError: it can't.
+    """
+    if not is_hub_id(name) or is_downloaded(name):
+        return
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+    http_error = cast(
+        type[Exception], HfHubHTTPError.__bases__[0]
+    )  # of the library that the hub's client is built on, which changes
+    try:
+        HfApi().model_info(name, timeout=_TIMEOUT)
+    except RepositoryNotFoundError as error:
+        raise UserError(
+            f"There is neither a folder {name} nor a model of that name on the hub, or it is private: correct the name."
+        ) from error
+    except (http_error, OfflineModeIsEnabled, OSError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(
+            f"There is no folder {name}, and the hub can't be asked for it ({reason}); name a folder, or try again."
+        ) from error
+
+
+def is_offline() -> bool:
+    """Tells whether the environment forbids downloads."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def is_downloaded(name: str) -> bool:
+    """Tells whether a model of the hub is on this machine."""
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    return (hub / f"models--{name.replace('/', '--')}").is_dir()

@@ -1,0 +1,87 @@
+"""Says what a model is that is not trained here: another kind of Stable Diffusion, or another model altogether."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_BY_CHANNELS = {
+    5: "a depth-to-image model (its UNet takes a depth map beside the latents)",
+    7: "an upscaler (its UNet takes a small image beside the latents)",
+    8: "an InstructPix2Pix model (its UNet takes a second image beside the latents)",
+    9: "an inpainting model (its UNet takes a mask and a masked image beside the latents)",
+}
+"""Channels that a UNet takes, where latents have 4 → what it is."""
+_BY_PIPELINE = {
+    "StableDiffusionXL": "Stable Diffusion XL",
+    "StableDiffusion3": "Stable Diffusion 3",
+    "Flux": "Flux",
+    "StableCascade": "Stable Cascade",
+    "StableUnCLIP": "Stable unCLIP (its UNet takes an image's embedding)",
+    "StableDiffusionUpscale": _BY_CHANNELS[7],
+    "StableDiffusionLatentUpscale": _BY_CHANNELS[7],
+    "StableDiffusionImageVariation": "an image variation model (it takes an image in place of a caption)",
+    "PixArt": "PixArt",
+    "Kandinsky": "Kandinsky",
+    "HunyuanDiT": "Hunyuan-DiT",
+    "Sana": "Sana",
+}
+"""Beginning of a pipeline's class in model_index.json → what it is."""
+_UNET = "model.diffusion_model."
+_BY_TENSORS = {
+    ("conditioner.embedders.1.",): "Stable Diffusion XL",
+    ("conditioner.embedders.0.", f"{_UNET}label_emb."): "Stable Diffusion XL's refiner",
+    (f"{_UNET}joint_blocks.",): "Stable Diffusion 3",
+    ("joint_blocks.",): "Stable Diffusion 3",
+    (f"{_UNET}double_blocks.",): "Flux",
+    ("double_blocks.",): "Flux",
+    ("transformer_blocks.", "context_embedder."): "a transformer, as Flux and Stable Diffusion 3 have it",
+    ("depth_model.",): _BY_CHANNELS[5],
+    ("embedder.", f"{_UNET}label_emb."): "Stable unCLIP (its UNet takes an image's embedding)",
+    ("noise_augmentor.",): "Stable unCLIP (its UNet takes an image's embedding)",
+    ("control_model.",): "a ControlNet, which belongs beside a model",
+    ("lora_unet_",): "a LoRA, which belongs beside a model",
+    ("lora_te",): "a LoRA, which belongs beside a model",
+    ("down_blocks.", "conv_in."): "a UNet alone, in diffusers' format; name the folder of the whole model",
+    ("encoder.", "decoder.", "quant_conv."): "a VAE alone",
+    ("emb_params",): "a textual inversion, which belongs beside a model",
+    ("clip_l",): "a textual inversion, which belongs beside a model",
+}
+"""Beginnings that each are some tensor's → what a file is."""
+_TRAINED = "Stable Diffusion 1.x and 2.x for text to image are trained here; name one"
+
+
+def describe_file(tensors: Mapping[str, tuple[int, ...]]) -> str:
+    """Says in the end of a sentence what a single file is that can't be trained: "is Flux; …".
+
+    Args:
+        tensors: name → shape of its tensors.
+    """
+    for beginnings, what in _BY_TENSORS.items():
+        if all(any(name.startswith(beginning) for name in tensors) for beginning in beginnings):
+            return f"is {what}; {_TRAINED}"
+    if any(name.endswith((".lora_A.weight", ".lora_down.weight", ".lora.down.weight")) for name in tensors):
+        return f"is a LoRA, which belongs beside a model; {_TRAINED}"
+    first = tensors.get(f"{_UNET}input_blocks.0.0.weight", ())
+    if len(first) == 4 and first[1] in _BY_CHANNELS:
+        return f"is {_BY_CHANNELS[first[1]]}; {_TRAINED}"
+    return (
+        "is not a Stable Diffusion 1.x or 2.x model for text to image; name one, or put the file into a diffusers "
+        "folder with its configs"
+    )
+
+
+def describe_folder(index: Mapping[str, Any], unet: Mapping[str, Any]) -> str | None:
+    """Says in the end of a sentence what a diffusers folder is that can't be trained; None: it may be trained.
+
+    Args:
+        index: its model_index.json.
+        unet: its unet/config.json; empty where there is none.
+    """
+    pipeline = str(index.get("_class_name", ""))
+    what = next((what for beginning, what in _BY_PIPELINE.items() if pipeline.startswith(beginning)), None)
+    if what is None and ("text_encoder_2" in index or unet.get("addition_embed_type") == "text_time"):
+        what = "a model with two text encoders, as Stable Diffusion XL has"
+    if what is None and unet.get("in_channels") != unet.get("out_channels"):
+        what = _BY_CHANNELS.get(int(unet.get("in_channels") or 0))
+    if what is None and (unet.get("num_class_embeds") or unet.get("class_embed_type")):
+        what = "a model whose UNet takes more than a caption and latents"
+    return what and f"is {what}; {_TRAINED}"

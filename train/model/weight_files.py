@@ -1,0 +1,24 @@
+"""Finds the weights of a component in its folder, whatever variant they were published as."""
+
+import re
+from pathlib import Path
+
+_WEIGHTS = re.compile(
+    r"(?:diffusion_pytorch_model|model|pytorch_model)(?:\.(\w+))?(?:-\d+-of-\d+)?\.(?:safetensors|bin)"
+)
+
+
+def weight_variant(folder: Path) -> str | None:
+    """Returns the variant to load a component's weights of, such as fp16; None where there are weights without one."""
+    names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    variants = {match[1] for name in names if (match := _WEIGHTS.fullmatch(name))}
+    if not variants or None in variants:
+        return None
+    return "fp16" if "fp16" in variants else min(variants)
+
+
+def list_safetensors(folder: Path) -> list[Path]:
+    """Returns the safetensors files of a component's weights, those of `weight_variant` alone."""
+    variant = weight_variant(folder)
+    files = sorted(folder.glob("*.safetensors"))
+    return [file for file in files if (match := _WEIGHTS.fullmatch(file.name)) and match[1] == variant]
