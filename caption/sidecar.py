@@ -16,6 +16,7 @@ import yaml
 
 from dreamloom.base.documents import DocumentError, parse_yaml, read_text
 from dreamloom.base.files import commit
+from dreamloom.base.folder_names import FolderNames
 from dreamloom.base.image_types import IMAGE_EXTENSIONS
 from dreamloom.base.text import without_surrogates
 from dreamloom.caption.filename import find_controls, read_name
@@ -85,7 +86,7 @@ class SidecarContent:
         return tuple(prompt for prompt in self.prompts if not prompt.is_blank)
 
 
-def read_caption(image: Path, siblings: frozenset[str] | None = None) -> Caption:
+def read_caption(image: Path, siblings: FolderNames | None = None) -> Caption:
     """Reads the caption of an image: from its sidecar, else from its name. A blank sidecar is none.
 
     Never fails: an unreadable sidecar is skipped with a warning. Bytes that are not UTF-8 are read as Windows-1252.
@@ -109,7 +110,7 @@ def resolve_caption(name: str, content: SidecarContent) -> str:
     return with_tags(prompts, content.tags)[0].caption
 
 
-def read_sidecars(image: Path, siblings: frozenset[str] | None = None) -> SidecarContent:
+def read_sidecars(image: Path, siblings: FolderNames | None = None) -> SidecarContent:
     """Reads the sidecars of an image; logs a warning for each that is unreadable.
 
     Args:
@@ -122,16 +123,19 @@ def read_sidecars(image: Path, siblings: frozenset[str] | None = None) -> Sideca
     return content
 
 
-def stray_texts(names: frozenset[str]) -> list[str]:
+def stray_texts(names: FolderNames) -> list[str]:
     """Lists the text files among a folder's files that are no image's sidecar and no control file."""
+    splits = ((name, *os.path.splitext(name)) for name in names)
+    texts = {name for name, stem, suffix in splits if suffix.lower() in SIDECARS and stem not in names.image_stems}
+    texts = texts.difference(*find_controls(texts).values())
+    if not texts:
+        return []
     images = (name for name in names if os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS)
-    used = {sidecar for image in images for _, sidecar in find_sidecars(image, names)}
-    used.update(*find_controls(names).values())
-    return sorted(name for name in names - used if os.path.splitext(name)[1].lower() in SIDECARS)
+    return sorted(texts - {sidecar for image in images for _, sidecar in find_sidecars(image, names)})
 
 
 def parse_sidecars(
-    folder: str, name: str, suffixes: Sequence[str] = SIDECARS, siblings: frozenset[str] | None = None
+    folder: str, name: str, suffixes: Sequence[str] = SIDECARS, siblings: FolderNames | None = None
 ) -> SidecarContent:
     """Reads the sidecars of an image, without warnings.
 
@@ -142,7 +146,7 @@ def parse_sidecars(
         siblings: The names of the files in the image's folder, if known.
     """
     if siblings is None:
-        siblings = frozenset(os.listdir(folder)) if os.path.isdir(folder) else frozenset()
+        siblings = FolderNames(os.listdir(folder) if os.path.isdir(folder) else ())
     content, unreadable = SidecarContent(), []
     for suffix, file in find_sidecars(name, siblings):
         if suffix not in suffixes or not os.path.isfile(f"{folder}/{file}"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dreamloom.base.folder_names import FolderNames
 from dreamloom.base.text import without_surrogates
 from dreamloom.caption.filename import MAX_BYTES, RESERVED, cut
 from dreamloom.caption.sidecar import SidecarContent, parse_sidecars
@@ -51,7 +52,7 @@ class ImageFile:
     """Relative to the folder: "john/a man_1.jpg"."""
     folder: str
     """The path of its folder."""
-    siblings: frozenset[str]
+    siblings: FolderNames
     """The names of all files in its folder."""
 
     @property

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Protocol
 from pydantic import Field
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.folder_names import FolderNames
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection, key_of
@@ -59,8 +60,8 @@ class FoundCaption(Protocol):
 class CaptionReader(Protocol):
     """Finds an image's caption: dreamloom.caption.sidecar.read_caption is one, which scrape may not import."""
 
-    def __call__(self, image: Path, siblings: frozenset[str], /) -> FoundCaption:
-        """Returns the caption of an image, which may be empty, given the names of the files in its folder."""
+    def __call__(self, image: Path, siblings: FolderNames | None, /) -> FoundCaption:
+        """Returns the caption of an image, which may be empty, given the names of the files in its folder, if known."""
 
 
 def recipes(collection: Collection, config: FolderConfig) -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.folder_names import FolderNames
 from dreamloom.base.image_types import is_image_name
 from dreamloom.base.listing import is_left_out, left_out_note, list_folder
 from dreamloom.base.own_folders import refuse_own_folder
@@ -21,8 +22,8 @@ class ListedFile:
     path: Path
     version: str
     """Changes when the file changes, or what its row is made from."""
-    siblings: frozenset[str] = frozenset()
-    """The names of all files in its folder, where sidecars are looked for."""
+    siblings: FolderNames | None = None
+    """The names of all files in its folder, where sidecars are looked for; None: they are not."""
 
     @property
     def exists(self) -> bool:
@@ -30,7 +31,7 @@ class ListedFile:
         return not self.version.endswith(_MISSING)
 
 
-def find_images(folder: Path, left_out: Counter[str] | None = None) -> list[tuple[Path, frozenset[str]]]:
+def find_images(folder: Path, left_out: Counter[str] | None = None) -> list[tuple[Path, FolderNames]]:
     """Finds the images in a folder and below, sorted by path, as `dreamloom.base.listing` lists them.
 
     Args:
@@ -48,7 +49,7 @@ def find_images(folder: Path, left_out: Counter[str] | None = None) -> list[tupl
         raise UserError(f"{folder} is not a folder; name the folder that contains the images.")
     refuse_own_folder(folder)
     left_out = Counter() if left_out is None else left_out
-    images: list[tuple[Path, frozenset[str]]] = []
+    images: list[tuple[Path, FolderNames]] = []
     extensions: Counter[str] = Counter()
     for parent, names in _walk(folder, left_out):
         images += [(parent / name, names) for name in names if is_image_name(name)]
@@ -61,7 +62,7 @@ def find_images(folder: Path, left_out: Counter[str] | None = None) -> list[tupl
     return sorted(images, key=lambda image: image[0].parts)
 
 
-def _walk(folder: Path, left_out: Counter[str]) -> Iterator[tuple[Path, frozenset[str]]]:
+def _walk(folder: Path, left_out: Counter[str]) -> Iterator[tuple[Path, FolderNames]]:
     """Yields a folder and those below it, each once, with the names of their files."""
     visited = set()
     waiting = [folder]
@@ -72,7 +73,7 @@ def _walk(folder: Path, left_out: Counter[str]) -> Iterator[tuple[Path, frozense
             continue
         visited.add(real)
         listed = list_folder(parent, left_out)
-        yield parent, frozenset(entry.name for entry in listed.files)
+        yield parent, FolderNames(entry.name for entry in listed.files)
         waiting += [Path(entry.path) for entry in reversed(listed.folders)]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.folder_names import FolderNames
 from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
 from dreamloom.base.listing import left_out_note, list_folder
 from dreamloom.base.own_folders import refuse_own_folder
@@ -68,7 +69,7 @@ def _tree(folder: Path, outer: FolderSettings, above: frozenset[Path], listed: L
     if real in above:
         return
     inside = list_folder(folder, listed.notes.left_out)
-    names = frozenset(entry.name for entry in inside.files if entry.is_file())
+    names = FolderNames(entry.name for entry in inside.files if entry.is_file())
     settings, below = read_folder_settings(folder, outer, names, listed.notes)
     listed.add_tables(folder, names)
     image_folder = _read_images(folder, settings, names, listed)
@@ -80,7 +81,7 @@ def _tree(folder: Path, outer: FolderSettings, above: frozenset[Path], listed: L
         yield from _tree(Path(entry.path), below, above | {real}, listed)
 
 
-def _read_images(folder: Path, settings: FolderSettings, names: frozenset[str], listed: ListedImages) -> ImageFolder:
+def _read_images(folder: Path, settings: FolderSettings, names: FolderNames, listed: ListedImages) -> ImageFolder:
     """Reads the images of a folder, without the folders below it: first its image files, then its shards."""
     inside = folder.relative_to(listed.root)
     images: list[TrainingImage] = []

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.folder_names import FolderNames
 from dreamloom.base.image_types import DECODED_EXTENSIONS
 from dreamloom.base.tables import TABLE_SUFFIXES
 from dreamloom.caption.formats.kohya import METADATA, match_metadata
@@ -40,7 +41,7 @@ class ListedImages:
         self._listed: dict[str, tuple[str, ListedImage]] = {}  # image → the table that names it, and what it says
         self._used: set[str] = set()
 
-    def add_tables(self, folder: Path, names: frozenset[str]) -> None:
+    def add_tables(self, folder: Path, names: FolderNames) -> None:
         """Reads the tables among a folder's files; where one names an image that another did, it counts.
 
         Raises:

@@ -18,6 +18,7 @@ from typing import Any
 
 from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
+from dreamloom.base.folder_names import FolderNames
 from dreamloom.base.tables import TABLE_SUFFIXES, TableRow, caption_texts, read_table
 from dreamloom.caption.sidecar import Entries, SidecarContent, parse_entries, parse_sidecars
 from dreamloom.train.data.control_files import SETTING_KEYS, FolderSettings, make_training_image, parse_settings
@@ -66,7 +67,7 @@ def read_image_table(path: Path, notes: Notes) -> list[ImageFolder]:
     """
     folders: dict[str, list[TrainingImage]] = defaultdict(list)
     broken: list[tuple[str, str]] = []
-    siblings: dict[Path, frozenset[str]] = {}
+    siblings: dict[Path, FolderNames] = {}
     for row, listed in read_listed_images(path):
         if listed is None:
             broken.append((f"{path.name}, line {row.number}", row.fault))
@@ -131,9 +132,9 @@ def _find_file(folder: Path, name: str) -> Path:
     return next((folder / each for each in names if (folder / each).is_file()), folder / name)
 
 
-def _read_sidecars(file: Path, siblings: dict[Path, frozenset[str]]) -> SidecarContent:
+def _read_sidecars(file: Path, siblings: dict[Path, FolderNames]) -> SidecarContent:
     """Reads the sidecars of an image; lists each folder once."""
     folder = file.parent
     if folder not in siblings:
-        siblings[folder] = frozenset(os.listdir(folder)) if folder.is_dir() else frozenset()
+        siblings[folder] = FolderNames(os.listdir(folder) if folder.is_dir() else ())
     return parse_sidecars(str(folder), file.name, siblings=siblings[folder])

@@ -1,0 +1,44 @@
+"""The names of a folder's files, to be found without regard to case."""
+
+import os
+import unicodedata
+from functools import cached_property
+
+from dreamloom.base.image_types import IMAGE_EXTENSIONS
+
+
+class FolderNames(frozenset[str]):
+    """The names of all files in a folder."""
+
+    def find(self, stem: str, folded: str) -> str | None:
+        """Finds a file that belongs to an image, unless it is that of another image of exactly its own stem.
+
+        Args:
+            stem: the image's stem.
+            folded: the wanted name as `fold_name` returns it.
+        """
+        for name in self._by_folded.get(folded, ()):
+            own_stem = os.path.splitext(name)[0]
+            if own_stem == stem or own_stem not in self.image_stems:
+                return name
+        return None
+
+    @cached_property
+    def _by_folded(self) -> dict[str, list[str]]:
+        names: dict[str, list[str]] = {}
+        for name in sorted(self):
+            if os.path.splitext(name)[1].lower() not in IMAGE_EXTENSIONS:
+                names.setdefault(fold_name(name), []).append(name)
+        return names
+
+    @cached_property
+    def image_stems(self) -> set[str]:
+        """The stems of the images among them."""
+        stems = (os.path.splitext(name) for name in self)
+        return {stem for stem, extension in stems if extension.lower() in IMAGE_EXTENSIONS}
+
+
+def fold_name(name: str) -> str:
+    """Returns a name as file systems compare it that disregard case and the composition of accents."""
+    folded = name.casefold()
+    return folded if folded.isascii() else unicodedata.normalize("NFC", folded)
