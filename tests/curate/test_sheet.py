@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFont
 
-from dreamloom.curate.sheet import contact_sheet, wrap
+from dreamloom.base.fonts import wrap
+from dreamloom.curate.sheet import contact_sheet
 
 FRAME = (236, 236, 236)
 
@@ -90,4 +91,4 @@ def test_lines_fit_and_lose_nothing_but_the_end(text: str, width: int, lines: in
 
 def test_a_caption_is_broken_at_its_spaces() -> None:
     width = FONT.getlength("a family is")
-    assert wrap("a family is sitting down", FONT, width) == ["a family is", "sitting", "down"]  # type: ignore[arg-type]
+    assert wrap("a family is sitting down", FONT, width, 3) == ["a family is", "sitting", "down"]  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from dreamloom.train.objectives.losses import LOSSES
 from dreamloom.train.objectives.weightings import WEIGHTINGS
 from dreamloom.train.optimizers import OPTIMIZERS
 from dreamloom.train.optimizers.lr_schedulers import LR_SCHEDULERS
+from dreamloom.train.samplers import SAMPLERS
 
 CONFIGS = [TrainConfig, EvaluateConfig, ExportConfig, DreamBoothConfig]
 READ = {
@@ -59,6 +60,7 @@ def test_what_changes_no_weights_is_no_part_of_the_recipe() -> None:
         (TrainConfig, "lr_scheduler", LR_SCHEDULERS),
         (TrainConfig, "preset", PRESETS),
         (TrainConfig, "loss_type", LOSSES),
+        (TrainConfig, "sample_scheduler", SAMPLERS),
         (ExportConfig, "dtype", DTYPES),
     ],
 )

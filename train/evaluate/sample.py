@@ -1,9 +1,10 @@
 """Draws sample images from fixed prompts and fixed noise, so that samples differ by the weights alone."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from itertools import chain, islice, zip_longest
+from dataclasses import dataclass
+from itertools import chain, groupby, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from dreamloom.base.files import commit
+from dreamloom.base.fonts import line_height, load_font, wrap
 from dreamloom.base.progress import Progress
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.diffusion import noise
-from dreamloom.train.diffusion.rng import stream_key
+from dreamloom.train.diffusion.rng import random_bits, stream_key
+from dreamloom.train.evaluate.prompts import SamplePrompt, configured_prompts
 from dreamloom.train.model.device import autocast, choose_device, choose_precision
 from dreamloom.train.model.model import Model, load_model
+from dreamloom.train.samplers import SAMPLERS
 
 DEFAULT_PROMPTS = 4
 """Number of captions that serve as prompts if none are given."""
@@ -26,22 +30,67 @@ GRID_ROWS = 16
 """Most rows of a grid."""
 GRID_LABEL = 72
 """Width of the label at the left of each row of a grid, in pixels."""
+_FONT_SIZE, _HEADING_LINES = 12, 6
 
 
-def draw_samples(model: Model, prompts: list[str], path: Path, config: TrainConfig, progress: Progress) -> None:
-    """Writes a PNG with an image of each prompt, side by side.
+@dataclass(frozen=True)
+class Drawing:
+    """An image to draw, and all that decides how."""
 
-    The images are drawn with the base's VAE and scheduler. The file holds the prompts in its text chunk "prompts".
+    prompt: str
+    negative_prompt: str
+    size: tuple[int, int]
+    """Width and height."""
+    num_inference_steps: int
+    guidance_scale: float
+    scheduler: str | None
+    noise: tuple[int, int]
+    """Key of the stream of random numbers, and index in it."""
+    heading: str
+    """What stands above it in a grid; the same at each point of a run."""
+
+
+def plan_drawings(dataset: Dataset, config: TrainConfig, images_seen: int) -> list[Drawing]:
+    """Returns what is to be drawn at a point of a run.
+
+    That is the prompts of the config and, as it is now, of its file; without any, some captions of each folder.
     """
-    pipeline = _make_pipeline(model)
-    images: list[Image.Image] = []
-    for start in range(0, len(prompts), config.batch_size):
-        progress(start, len(prompts), "drawing samples")
-        numbered = dict(list(enumerate(prompts))[start : start + config.batch_size])
-        images += _draw(pipeline, model, numbered, config)
+    prompts = configured_prompts(config) or _some_captions(dataset)
+    drawings = []
+    for place, prompt in enumerate(prompts):
+        text = _caption_of(dataset, config, place, images_seen) if prompt.random_caption else prompt.prompt
+        scales = prompt.cfgs or [config.guidance_scale]
+        for scale in scales:
+            heading = "(a random caption)" if prompt.random_caption else text
+            drawings.append(
+                Drawing(
+                    text,
+                    config.sample_negative_prompt if prompt.negative_prompt is None else prompt.negative_prompt,
+                    prompt.size or (config.resolution, config.resolution),
+                    prompt.num_inference_steps or config.sample_steps,
+                    scale,
+                    prompt.scheduler or config.sample_scheduler,
+                    _noise_of(prompt.seed, config, place, images_seen),
+                    f"{heading} [{scale:g}]" if len(scales) > 1 else heading,
+                )
+            )
+    return drawings
+
+
+def draw_samples(
+    model: Model, drawings: Sequence[Drawing], path: Path, config: TrainConfig, progress: Progress
+) -> None:
+    """Writes a PNG with the images side by side.
+
+    They are drawn with the base's VAE, and with its scheduler if no other is named. The file holds the prompts in its
+    text chunk "prompts", and the headings and widths of its columns in "columns".
+    """
+    images = _draw_all(model, drawings, config, progress, "drawing samples")
     path.parent.mkdir(parents=True, exist_ok=True)
+    columns = [(drawing.heading, image.width) for drawing, image in zip(drawings, images, strict=True)]
     metadata = PngInfo()
-    metadata.add_itxt("prompts", json.dumps(prompts, ensure_ascii=False))
+    metadata.add_itxt("prompts", json.dumps([drawing.prompt for drawing in drawings], ensure_ascii=False))
+    metadata.add_itxt("columns", json.dumps(columns, ensure_ascii=False))
     with commit(path) as temporary:
         join_side_by_side(images).save(temporary, format="PNG", pnginfo=metadata)
 
@@ -49,21 +98,29 @@ def draw_samples(model: Model, prompts: list[str], path: Path, config: TrainConf
 def draw_grid(samples: Path, path: Path) -> None:
     """Writes a PNG with a row for each of a run's samples that show the newest prompts, labeled with the images seen.
 
-    If there are more than GRID_ROWS, the grid shows that many, evenly spaced, including the first and the last.
+    Above each column stands its prompt. If there are more than GRID_ROWS rows, the grid shows that many, evenly spaced,
+    including the first and the last.
     """
     files = sorted(samples.glob("[0-9]*.png"))
     with ExitStack() as opened:
         images = [(file.stem, opened.enter_context(Image.open(file))) for file in files]
-        prompts = images[-1][1].info.get("prompts")
-        rows = [(name, image) for name, image in images if image.info.get("prompts") == prompts]
+        columns = _columns(images[-1][1])
+        rows = [(name, image) for name, image in images if _columns(image) == columns]
         count = min(len(rows), GRID_ROWS)
         shown = [rows[index * (len(rows) - 1) // max(1, count - 1)] for index in range(count)]
         width, height = images[-1][1].size
-        grid = Image.new("RGB", (GRID_LABEL + width, height * count), "white")
+        font = load_font(_FONT_SIZE)
+        headings = [wrap(heading, font, column - 8, _HEADING_LINES) for heading, column in columns]
+        top = max(map(len, headings), default=0) * line_height(font) + (8 if any(headings) else 0)
+        grid = Image.new("RGB", (GRID_LABEL + width, top + height * count), "white")
         pen = ImageDraw.Draw(grid)
+        left = GRID_LABEL
+        for lines, (_, column) in zip(headings, columns, strict=True):
+            pen.text((left + 4, 4), "\n".join(lines), fill="black", font=font)
+            left += column
         for row, (name, image) in enumerate(shown):
-            grid.paste(image, (GRID_LABEL, row * height))
-            pen.text((4, row * height + 4), f"{int(name):,}", fill="black")
+            grid.paste(image, (GRID_LABEL, top + row * height))
+            pen.text((4, top + row * height + 4), f"{int(name):,}", fill="black", font=font)
     with commit(path) as temporary:
         grid.save(temporary, format="PNG")
 
@@ -78,56 +135,87 @@ def draw_each(prompt: str, files: Mapping[int, Path], config: TrainConfig, progr
         progress: called with the images drawn.
     """
     model = load_model(config.base, choose_device(config.device))
-    pipeline = _make_pipeline(model)
+    key, size = stream_key(config.seed, "samples"), (config.resolution, config.resolution)
     numbers = sorted(files)
     for start in range(0, len(numbers), config.batch_size):
         progress(start, len(numbers), f"drawing {prompt!r}")
         batch = numbers[start : start + config.batch_size]
-        images = _draw(pipeline, model, dict.fromkeys(batch, prompt), config)
-        for number, image in zip(batch, images, strict=True):
+        drawings = [
+            Drawing(prompt, "", size, config.sample_steps, config.guidance_scale, None, (key, number), prompt)
+            for number in batch
+        ]
+        for number, image in zip(batch, _draw(_make_pipeline(model, None), model, drawings, config), strict=True):
             with commit(files[number]) as temporary:
                 image.save(temporary, format="PNG")
 
 
-def choose_prompts(dataset: Dataset, config: TrainConfig) -> list[str]:
-    """Returns the prompts of the config and, as it is now, of its file; without any, some captions of each folder."""
-    if prompts := [*config.sample_prompts, *read_prompts(config.sample_prompts_file)]:
-        return prompts
+def join_side_by_side(images: list[Image.Image]) -> Image.Image:
+    """Joins images into a row, as high as the highest."""
+    row = Image.new("RGB", (sum(image.width for image in images), max(image.height for image in images)), "white")
+    left = 0
+    for image in images:
+        row.paste(image, (left, 0))
+        left += image.width
+    return row
+
+
+def _some_captions(dataset: Dataset) -> list[SamplePrompt]:
     captions: list[list[str]] = [[] for _ in dataset.folders]
     for sample in dataset.samples:
         if sample.caption and sample.caption not in captions[sample.folder_index]:
             captions[sample.folder_index].append(sample.caption)
     in_turn = (caption for caption in chain.from_iterable(zip_longest(*captions)) if caption)
-    return list(islice(dict.fromkeys(in_turn), DEFAULT_PROMPTS)) or [""]
+    return [SamplePrompt(prompt=text) for text in islice(dict.fromkeys(in_turn), DEFAULT_PROMPTS)] or [SamplePrompt()]
 
 
-def read_prompts(file: Path | None) -> list[str]:
-    """Reads prompts from a file, one a line; lines that begin with # are comments. Returns none if it can't be read."""
-    try:
-        lines = file.expanduser().read_text(encoding="utf-8").splitlines() if file else []
-    except (OSError, UnicodeDecodeError):
-        return []  # the user may be editing it, and the run must go on
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+def _caption_of(dataset: Dataset, config: TrainConfig, place: int, images_seen: int) -> str:
+    """Picks a caption of the training folder, another at each point of the run."""
+    number = int(random_bits(stream_key(config.seed, "sample caption", place), [images_seen])[0])
+    return dataset.samples[number % len(dataset.samples)].caption
 
 
-def join_side_by_side(images: list[Image.Image]) -> Image.Image:
-    """Joins images of one size into a row."""
-    width, height = images[0].size
-    row = Image.new("RGB", (width * len(images), height))
-    for column, image in enumerate(images):
-        row.paste(image, (column * width, 0))
-    return row
+def _noise_of(seed: int | None, config: TrainConfig, place: int, images_seen: int) -> tuple[int, int]:
+    """The noise of a prompt's seed; -1: another at each point of the run; None: that of its place."""
+    if seed is None:
+        return stream_key(config.seed, "samples"), place
+    if seed == -1:
+        return stream_key(config.seed, "samples", images_seen), place
+    return stream_key(seed, "samples"), 0
 
 
-def _make_pipeline(model: Model) -> Any:
+def _columns(image: Image.Image) -> list[tuple[str, int]]:
+    """Reads the headings and widths of a sample's columns; older files have none."""
+    return [(str(heading), int(width)) for heading, width in json.loads(image.info.get("columns", "[]"))]
+
+
+def _draw_all(
+    model: Model, drawings: Sequence[Drawing], config: TrainConfig, progress: Progress, note: str
+) -> list[Image.Image]:
+    """Draws images, those together that are drawn alike."""
+    images: list[Image.Image] = []
+
+    def way(drawing: Drawing) -> tuple[Any, ...]:
+        return drawing.size, drawing.num_inference_steps, drawing.guidance_scale, drawing.scheduler or ""
+
+    for _, alike in groupby(drawings, way):
+        members = list(alike)
+        pipeline = _make_pipeline(model, members[0].scheduler)
+        for start in range(0, len(members), config.batch_size):
+            progress(len(images), len(drawings), note)
+            images += _draw(pipeline, model, members[start : start + config.batch_size], config)
+    return images
+
+
+def _make_pipeline(model: Model, scheduler: str | None) -> Any:
     import diffusers
 
+    name, options = SAMPLERS[scheduler] if scheduler else (type(model.scheduler).__name__, {})
     pipeline = diffusers.StableDiffusionPipeline(
         vae=model.vae,
         text_encoder=model.text_encoder,
         tokenizer=model.tokenizer,
         unet=model.unet,
-        scheduler=model.scheduler.from_config(model.scheduler.config),
+        scheduler=getattr(diffusers, name).from_config(model.scheduler.config, **options),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -137,19 +225,22 @@ def _make_pipeline(model: Model) -> Any:
 
 
 @torch.no_grad()
-def _draw(pipeline: Any, model: Model, prompts: Mapping[int, str], config: TrainConfig) -> list[Image.Image]:
-    """Draws an image of each prompt from the noise of its number."""
-    side = config.resolution // pipeline.vae_scale_factor
-    indices = torch.tensor(list(prompts), device=model.device)
-    latents = noise.normal(stream_key(config.seed, "samples"), indices, (model.unet.config.in_channels, side, side))
+def _draw(pipeline: Any, model: Model, drawings: Sequence[Drawing], config: TrainConfig) -> list[Image.Image]:
+    """Draws images that are drawn alike."""
+    first, factor = drawings[0], pipeline.vae_scale_factor
+    width, height = (max(1, side // factor) for side in first.size)
+    shape = (model.unet.config.in_channels, height, width)
+    keys = [(key, torch.tensor([index], device=model.device)) for key, index in (each.noise for each in drawings)]
     with autocast(model.device, choose_precision(config.precision, model.device)):
         output = pipeline(
-            list(prompts.values()),
-            height=config.resolution,
-            width=config.resolution,
-            num_inference_steps=config.sample_steps,
-            guidance_scale=config.guidance_scale,
-            latents=latents,
-            generator=torch.Generator().manual_seed(config.seed),  # for schedulers that add noise at each step
+            [drawing.prompt for drawing in drawings],
+            negative_prompt=[drawing.negative_prompt for drawing in drawings],
+            height=height * factor,
+            width=width * factor,
+            num_inference_steps=first.num_inference_steps,
+            guidance_scale=first.guidance_scale,
+            latents=torch.cat([noise.normal(key, index, shape) for key, index in keys]),
+            # for schedulers that add noise at each step
+            generator=[torch.Generator().manual_seed(stream_key(*drawing.noise) >> 1) for drawing in drawings],
         )
     return list(output.images)

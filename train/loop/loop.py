@@ -11,6 +11,7 @@ from dreamloom.base.files import lock, remove_leftovers
 from dreamloom.base.progress import Progress, silent
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.datasets import read_datasets
+from dreamloom.train.evaluate.prompts import check_prompts
 from dreamloom.train.loop.interrupt import Interrupted, StopRequest, catch_signals
 from dreamloom.train.model.check import check_models, resolve_models
 from dreamloom.train.run.folder import (
@@ -55,6 +56,7 @@ def train(
     folder, run, heldout = Path(folder), Path(run), Path(heldout) if heldout else None
     config = resolve_models(config)
     check_models(config)
+    check_prompts(config)
     dataset, heldout_datasets = read_datasets(folder, heldout, config, progress)
     recipe = run_recipe(dataset, heldout_datasets, config, progress)
     check_run_folder(run, recipe, config)

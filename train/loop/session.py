@@ -23,7 +23,7 @@ from dreamloom.train.evaluate.config import as_trained
 from dreamloom.train.evaluate.evaluate import evaluation_recipe
 from dreamloom.train.evaluate.held_out_loss import drop_undecodable
 from dreamloom.train.evaluate.measure import MEASURES
-from dreamloom.train.evaluate.sample import choose_prompts, draw_grid, draw_samples
+from dreamloom.train.evaluate.sample import draw_grid, draw_samples, plan_drawings
 from dreamloom.train.loop.distributed import DistributedGroup
 from dreamloom.train.loop.history import EvaluationHistory
 from dreamloom.train.loop.loggers import open_loggers
@@ -148,9 +148,9 @@ class Session:
         """Draws samples, unless there are some of this point."""
         path = self.run / "samples" / f"{self.trainer.images_seen:09d}.png"
         if self.distributed.is_main and not path.exists():
-            prompts = choose_prompts(self.dataset, self.config)
+            drawings = plan_drawings(self.dataset, self.config, self.trainer.images_seen)
             with self.trainer.averaged_weights():
-                draw_samples(self.model, prompts, path, self.config, self.progress)
+                draw_samples(self.model, drawings, path, self.config, self.progress)
             draw_grid(path.parent, self.run / "samples.png")
             self.log.log_samples(self.trainer.num_steps, path)
 

@@ -1,12 +1,18 @@
 """Settings of how a run is computed, and what it leaves behind."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from dreamloom.base.stage import NO_RECIPE, Group, StageConfig
 from dreamloom.train.config_fields import EVALUATION, HARDWARE, NumWorkers, Precision, TrainDevice
+from dreamloom.train.samplers import SAMPLERS
+
+if TYPE_CHECKING:
+    SamplerName = str  # mypy knows no choices that a registry makes
+else:
+    SamplerName = Literal[tuple(SAMPLERS)]
 
 _CHECKPOINTS, _SAMPLES, _LOGGING = Group("Checkpoints"), Group("Samples"), Group("Logging")
 
@@ -57,10 +63,20 @@ class RunSettings(StageConfig):
         500, ge=0, description="Draw samples every N optimizer steps; 0: only before and after training."
     )
     sample_prompts: Annotated[list[str], NO_RECIPE, _SAMPLES] = Field(
-        [], description="Prompts of the samples; none: some captions of each training folder."
+        [],
+        description="Prompts of the samples, with sd-scripts' options (--n --w --h --d --s --l --ss); none: some "
+        "captions of each training folder.",
     )
     sample_prompts_file: Annotated[Path | None, NO_RECIPE, _SAMPLES] = Field(
-        None, description="File with further prompts, one a line; read again each time samples are drawn."
+        None,
+        description="File with further prompts, in any encoding: one a line, or EveryDream 2's sample_prompts.json; "
+        "read again each time samples are drawn.",
+    )
+    sample_negative_prompt: Annotated[str, NO_RECIPE, _SAMPLES] = Field(
+        "", description="What the samples should not show, where a prompt says nothing else."
+    )
+    sample_scheduler: Annotated[SamplerName | None, NO_RECIPE, _SAMPLES] = Field(
+        None, description="Scheduler that draws the samples; null: the base's."
     )
     sample_steps: Annotated[int, NO_RECIPE, _SAMPLES] = Field(
         25, ge=1, le=1000, description="Denoising steps per sample."

@@ -4,16 +4,23 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import silent
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.evaluate.sample import GRID_LABEL, draw_each, draw_grid, read_prompts
+from dreamloom.train.data.dataset import read_dataset
+from dreamloom.train.diffusion import noise
+from dreamloom.train.diffusion.rng import stream_key
+from dreamloom.train.evaluate.sample import GRID_LABEL, Drawing, draw_each, draw_grid, draw_samples, plan_drawings
 from dreamloom.train.loop.loop import train
 from dreamloom.train.model.check import check_models
+from dreamloom.train.model.model import Model, load_model
+from dreamloom.train.samplers import SAMPLERS
 
 Config = Callable[..., TrainConfig]
 
@@ -41,8 +48,11 @@ def test_prompts_are_read_anew_and_the_grid_has_the_rows_of_the_newest(
     assert [prompts_of(path)[0] for path in samples] == ["a thing", "a thing", "something else", "something else"]
     assert prompts_of(samples[0]) == ["a thing", "a scene"]
     with Image.open(run / "samples.png") as grid, Image.open(samples[-1]) as newest:
-        assert grid.size == (GRID_LABEL + newest.width, 2 * newest.height)
-        assert np.array_equal(np.asarray(grid)[newest.height :, GRID_LABEL:], np.asarray(newest))
+        top = grid.height - 2 * newest.height
+        assert grid.width == GRID_LABEL + newest.width and top > 12, "the prompts stand above their columns"
+        assert np.array_equal(np.asarray(grid)[top + newest.height :, GRID_LABEL:], np.asarray(newest))
+        heads = np.asarray(grid.convert("L"))[:top, GRID_LABEL:]
+        assert (heads[:, : newest.width // 2] < 128).any() and (heads[:, newest.width // 2 :] < 128).any()
 
 
 def test_an_image_depends_on_its_noise_and_on_how_it_is_guided(tiny_base: str, tmp_path: Path, config: Config) -> None:
@@ -66,9 +76,77 @@ def test_a_long_run_keeps_its_first_and_last_rows(tmp_path: Path) -> None:
     assert reds[0] == 0 and reds[-1] == 39 and reds == sorted(set(reds))
 
 
-def test_a_file_that_is_gone_or_half_written_ends_no_run(tiny_base: str, tmp_path: Path) -> None:
-    assert read_prompts(tmp_path / "missing.txt") == []
-    (tmp_path / "half.txt").write_bytes(b"a caf\xc3")
-    assert read_prompts(tmp_path / "half.txt") == []
+@pytest.fixture(scope="module")
+def model(tiny_base: str) -> Model:
+    return load_model(tiny_base, torch.device("cpu"))
+
+
+def drawings(folder: Path, config: TrainConfig, images_seen: int = 0) -> list[Drawing]:
+    return plan_drawings(read_dataset(folder, 32, 8, 1), config, images_seen)
+
+
+def test_a_file_that_is_gone_or_half_written_ends_no_run(
+    tiny_base: str, folder: Path, tmp_path: Path, config: Config
+) -> None:
+    file = tmp_path / "prompts.json"
+    settings = config(base=tiny_base, sample_prompts=["a thing"], sample_prompts_file=file)
+    assert [drawing.prompt for drawing in drawings(folder, settings)] == ["a thing"]
+    file.write_text('[{"prompt": "half of')
+    assert [drawing.prompt for drawing in drawings(folder, settings)] == ["a thing"]
+    with pytest.raises(UserError, match=r"prompts\.json can't be read .* mend it"):
+        train(folder, tmp_path / "run", settings)
     with pytest.raises(UserError, match="does not exist"):
         check_models(TrainConfig(base=tiny_base, sample_prompts_file=tmp_path / "missing.txt"))
+
+
+def test_sizes_guidance_scales_and_prompts_make_columns(
+    model: Model, folder: Path, tmp_path: Path, config: Config
+) -> None:
+    lines = ["a red thing --w 48 --h 24 --l 1,5", "a scene --n blurry"]
+    planned = drawings(folder, config(sample_prompts=lines))
+    draw_samples(model, planned, tmp_path / "0.png", config(), silent)
+    draw_grid(tmp_path, tmp_path / "grid")
+    with Image.open(tmp_path / "0.png") as image, Image.open(tmp_path / "grid") as grid:
+        assert image.size == (48 + 48 + 32, 32)
+        pixels = np.asarray(image)
+        assert (pixels[24:, :96] == 255).all(), "lower images leave white below"
+        assert not np.array_equal(pixels[:24, :48], pixels[:24, 48:96]), "guided by 1 and by 5"
+        assert prompts_of(tmp_path / "0.png") == ["a red thing", "a red thing", "a scene"]
+        assert grid.width == GRID_LABEL + image.width
+
+
+@pytest.mark.parametrize("scheduler", [None, *SAMPLERS])
+def test_samples_are_what_diffusers_draws(
+    model: Model, scheduler: str | None, folder: Path, tmp_path: Path, config: Config
+) -> None:
+    settings = config(sample_prompts=["a red thing --n blurry --d 5 --l 4 --s 3"], sample_scheduler=scheduler)
+    (drawing,) = drawings(folder, settings)
+    draw_samples(model, [drawing], tmp_path / "0.png", settings, silent)
+    name, options = SAMPLERS[scheduler] if scheduler else ("DDIMScheduler", {})
+    pipeline = diffusers.StableDiffusionPipeline(
+        vae=model.vae, text_encoder=model.text_encoder, tokenizer=model.tokenizer, unet=model.unet,
+        scheduler=getattr(diffusers, name).from_config(model.scheduler.config, **options),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    reference = pipeline(
+        "a red thing", negative_prompt="blurry", width=32, height=32, num_inference_steps=3, guidance_scale=4,
+        latents=noise.normal(stream_key(5, "samples"), torch.tensor([0]), (4, 8, 8)),
+        generator=torch.Generator().manual_seed(stream_key(*drawing.noise) >> 1),
+    ).images[0]  # fmt: skip
+    with Image.open(tmp_path / "0.png") as image:
+        assert np.array_equal(np.asarray(image), np.asarray(reference))
+
+
+def test_a_random_caption_and_a_random_seed_change_along_a_run_and_come_again(
+    folder: Path, tmp_path: Path, config: Config
+) -> None:
+    file = tmp_path / "prompts.json"
+    file.write_text('{"samples": [{"random_caption": true}, {"prompt": "a thing", "seed": -1}, {"prompt": "b"}]}')
+    settings = config(sample_prompts=[], sample_prompts_file=file)
+    points = [drawings(folder, settings, seen) for seen in range(0, 200, 10)]
+    assert points == [drawings(folder, settings, seen) for seen in range(0, 200, 10)]
+    assert {drawing.prompt for drawing, _, _ in points} >= {"a thing", "a scene of kind 1"}
+    assert {drawing.heading for drawing, _, _ in points} == {"(a random caption)"}
+    assert len({drawing.noise for _, drawing, _ in points}) == len(points)
+    assert len({drawing.noise for _, _, drawing in points}) == 1
