@@ -115,9 +115,11 @@ def check_run_folder(run: Path, recipe: str, config: TrainConfig) -> None:
     if stored["recipe"] == recipe:
         return
     before, now = stored["config"], config.model_dump(mode="json")
-    changed = [name for name in now if name in recipe_fields(TrainConfig) and before.get(name) != now[name]]
-    listed = ", ".join(f"{name} {before.get(name)} instead of {now[name]}" for name in changed)
-    old = "an older release of dreamloom" if stored.get("schema") is None else "other images, captions or models"
+    fields = [name for name in now if name in recipe_fields(TrainConfig)]
+    changed = [name for name in fields if name in before and before[name] != now[name]]
+    listed = ", ".join(f"{name} {before[name]} instead of {now[name]}" for name in changed)
+    is_old = stored.get("schema") is None or any(name not in before for name in fields)
+    old = "an older release of dreamloom" if is_old else "other images, captions or models"
     difference = f"another config ({listed})" if changed else old
     raise UserError(f"{run} was made with {difference}; name a new folder for this run.")
 
