@@ -3,7 +3,6 @@
 https://www.image-net.org/download.php; https://www.kaggle.com/c/imagenet-object-localization-challenge (its layout)
 """
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from dreamloom.base.documents import decode_text
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
@@ -183,8 +183,8 @@ def _read_labels(config: ImagenetConfig) -> dict[str, str]:
     file = _find_beside(config, LABELS)
     if file is None:
         return {}
-    with file.open(encoding="utf-8", newline="") as stream:
-        return {row[0]: row[1].split()[0] for row in csv.reader(stream) if len(row) > 1 and _SYNSET.match(row[1])}
+    rows = (line.partition(",") for line in decode_text(file.read_bytes()).splitlines())
+    return {image: prediction.split()[0] for image, _, prediction in rows if _SYNSET.match(prediction)}
 
 
 def _find_beside(config: ImagenetConfig, name: str) -> Path | None:

@@ -5,6 +5,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+from dreamloom.base.documents import decode_text
 from dreamloom.base.errors import UserError
 
 
@@ -32,8 +33,8 @@ def read_synset_names(file: Path) -> dict[str, list[str]]:
         UserError: it can't be read, or a line has another form.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = decode_text(file.read_bytes()).splitlines()
+    except OSError as error:
         raise UserError(f"{file} can't be read ({error}); name a file of synsets and their names.") from error
     names = {}
     for number, line in enumerate(lines, start=1):

@@ -53,9 +53,12 @@ class ListedImages:
         for name in [*([json] if json else []), *tables]:
             read = self._read_kohya if name == json else self._read_metadata
             table = posixpath.normpath(f"{inside}/{name}")
-            found = {_key(posixpath.join(inside, image.file)): (table, image) for image in read(folder / name)}
-            self._listed |= found
-            if captioned := sum(bool(image.entries.prompts or image.entries.tags) for _, image in found.values()):
+            found: dict[str, ListedImage] = {}
+            for image in read(folder / name):
+                key = _key(posixpath.join(inside, image.file))
+                found[key] = found[key].merge(image) if key in found else image
+            self._listed |= {key: (table, image) for key, image in found.items()}
+            if captioned := sum(bool(image.entries.prompts or image.entries.tags) for image in found.values()):
                 self.notes("captions read from", f"{table} (of {captioned:,} images)")
 
     def find(self, name: str) -> ListedImage | None:

@@ -12,7 +12,7 @@ import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -51,6 +51,11 @@ class ListedImage:
     def is_for_training(self) -> bool:
         """Whether the row's split is that of training."""
         return self.split in TRAINING_SPLITS
+
+    def merge(self, other: "ListedImage") -> "ListedImage":
+        """Adds what another row says of the same image: its captions are further ones."""
+        entries = self.entries.inherit(other.entries)
+        return replace(self, entries=replace(entries, prompts=(*self.entries.prompts, *other.entries.prompts)))
 
 
 def read_image_table(path: Path, notes: Notes) -> list[ImageFolder]:

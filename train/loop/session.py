@@ -220,9 +220,9 @@ class Session:
         images, problems = len(self.dataset.samples), len(self.dataset.problems)
         _log.info("%d images, %d left out; %d shown in total", images, problems, self.schedule.num_images)
         _log.info("device %s; begins after %d images seen", self.model.device, self.trainer.images_seen)
-        for note in self.dataset.notes:
-            _log.warning(note)
         if self.distributed.is_main:
+            for note in self.dataset.notes:
+                _log.warning(note)
             environment = describe_environment(self.model.device, self.distributed.world_size)
             note_environment(self.run, self.trainer.images_seen, environment)
             truncate_log(self.run, self.trainer.images_seen)

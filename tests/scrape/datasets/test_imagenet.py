@@ -100,7 +100,7 @@ def test_flat_val_is_named_by_its_labels(tmp_path: Path, collection: Collection)
     with pytest.raises(UserError, match=LABELS):
         recipes(collection, ImagenetConfig(path=tmp_path, split="val"))
     lines = f"ILSVRC2012_val_00000002,{OTTER} 1 2 3 4 \nILSVRC2012_val_00000001,{TENCH} 85 1 9 9\n"
-    (tmp_path / LABELS).write_text(f"ImageId,PredictionString\n{lines}")
+    (tmp_path / LABELS).write_text(f"ImageId,PredictionString\n{lines}", "utf-16")
     assert captions(collection, tmp_path, split="val") == ["a photo of a tench", "a photo of an otter", "None"]
 
 

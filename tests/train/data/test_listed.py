@@ -58,6 +58,12 @@ def test_an_imagefolders_metadata_is_read_and_told(root: Path) -> None:
     assert [float(folder.images[0].settings.multiply) for folder in read_training_folder(root)] == [1, 3, 1]
 
 
+def test_rows_of_one_image_are_several_captions(root: Path) -> None:
+    rows = [{"file_name": "0001.png", "text": text} for text in ("one", "two")]
+    (root / "metadata.jsonl").write_text(lines(*rows))
+    assert read(root)[0]["0001.png"] == ["one", "two"]
+
+
 def test_kohyas_json_is_read_and_told(root: Path) -> None:
     content = {
         "0001": {"caption": "one", "tags": "red, old"},

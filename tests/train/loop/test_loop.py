@@ -52,18 +52,20 @@ EVERYTHING: dict[str, Any] = {
     "checkpoints_total_limit": 2,
 }
 """Buckets, fillings, a fractional deck, accumulation, an average, dropout, flips, crops, tags that are shuffled, all
-noises and a schedule, at once; and control files and a mask, below."""
+noises and a schedule, at once; and control files, several captions and a mask, below."""
 
 
 @pytest.fixture(scope="module")
 def folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The training folder, with all of EveryDream's control files, and a shard."""
+    """The training folder, with all of EveryDream's control files, several captions of an image, and a shard."""
     root = tmp_path_factory.mktemp("controlled")
     shutil.copytree(folder, root / "all")
     (root / "all" / "global.yaml").write_text("tags: [photo, small, {tag: smooth, weight: 2}]\n")
     for name, text in {"cond_dropout": "0.1", "loss_scale": "0.5", "batch_id": "ground", "flip_p": "1/4"}.items():
         (root / "all" / "ground" / f"{name}.txt").write_text(text)
     (root / "all" / "own" / "a thing_1.yaml").write_text("multiply: 1.5\nshuffle_tags: false\n")
+    several = {"file_name": "a thing_2.png", "text": ["a thing, blue", "something", "a thing that is small"]}
+    (root / "all" / "own" / "metadata.jsonl").write_text(json.dumps(several))
     with Image.open(root / "all" / "own" / "a thing_0.png") as image:
         Image.linear_gradient("L").resize(image.size).save(root / "all" / "own" / "a thing_0-masklabel.png")
     with tarfile.open(root / "all" / "own" / "0.tar", "w") as tar:
