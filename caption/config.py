@@ -133,7 +133,7 @@ class CaptionConfig(StageConfig):
     precision: Annotated[PrecisionName, GENERATION, _MODEL] = Field(
         "auto",
         description="Arithmetic of the captioning model; auto: bf16 where the GPU or processor computes in it, else "
-        "fp32.",
+        "fp32; fp16 is for GPUs that do not.",
     )
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dreamloom.base.cpu import has_bf16
+from dreamloom.base.device import choose_precision
 from dreamloom.base.files import commit, commit_text
 from dreamloom.base.progress import Progress, silent
 
@@ -147,9 +147,9 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def half_where_fast() -> torch.autocast:
-    """Autocasts to bfloat16 on a GPU, and on processors that have it, where a transformer trains in half the time."""
-    fast = device().type == "cuda" or has_bf16()
-    return torch.autocast(device().type, torch.bfloat16, enabled=fast)
+    """Autocasts to bfloat16 on GPUs and processors that have it, where a transformer trains in half the time."""
+    precision = choose_precision("auto", device(), bf16_on_cpu=True)
+    return torch.autocast(device().type, torch.bfloat16, enabled=precision == torch.bfloat16)
 
 
 def device() -> torch.device:

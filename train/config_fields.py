@@ -41,7 +41,10 @@ UnmaskedWeight = Annotated[
 ]
 Precision = Annotated[
     PrecisionName,
-    Field(description="Arithmetic; auto: bf16 on a GPU that supports it, else fp32."),
+    Field(
+        description="Arithmetic; auto: bf16 on a GPU that computes in it, else fp32. fp16 is for GPUs that do not: it "
+        "scales the loss, and skips steps whose gradients overflow."
+    ),
     HARDWARE,
 ]
 TrainDevice = Annotated[DeviceName, HARDWARE]

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from dreamloom.base.cpu import has_bf16
-from dreamloom.base.device import PrecisionName, prepare_device
+from dreamloom.base.device import PrecisionName, choose_precision, prepare_device
 from dreamloom.base.errors import UserError
 from dreamloom.base.fingerprint import fingerprint
 from dreamloom.caption.captioners.captioner import CaptionerFamily, GeneratedCaption
@@ -185,13 +184,11 @@ BLIP = CaptionerFamily(tuple(_CLASS_PREFIXES), load_blip, unload_blip)
 @lru_cache(maxsize=1)
 def _load(name: str, device: str, precision: PrecisionName, _content: str) -> LoadedBlip:
     torch_device = prepare_device(device)
-    import torch
     import transformers
     from safetensors import SafetensorError
 
     transformers.utils.logging.disable_progress_bar()
-    bf16 = torch.cuda.is_bf16_supported() if torch_device.startswith("cuda") else has_bf16()
-    dtype = torch.bfloat16 if precision == "bf16" or (precision == "auto" and bf16) else torch.float32
+    dtype = choose_precision(precision, torch_device, bf16_on_cpu=True)
     source = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
     try:
         prefix = _CLASS_PREFIXES[transformers.AutoConfig.from_pretrained(source).model_type]

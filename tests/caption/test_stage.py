@@ -285,6 +285,7 @@ def test_another_image_of_the_same_name_is_looked_at(
         {"num_beams": 2},
         {"prompt": "a"},
         {"precision": "bf16"},
+        {"precision": "fp16"},
         {"top_p": 0.5},
         {"min_length": 6},
     ],

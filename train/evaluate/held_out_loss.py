@@ -7,6 +7,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from dreamloom.base.device import choose_precision
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.train.data.crops import View, center_view
@@ -18,7 +19,7 @@ from dreamloom.train.diffusion.rng import stream_key, uniform
 from dreamloom.train.evaluate.concepts import describe
 from dreamloom.train.evaluate.config import EvaluateConfig
 from dreamloom.train.evaluate.measure import Evaluation, Losses, compare_losses
-from dreamloom.train.model.device import autocast, choose_device, choose_precision
+from dreamloom.train.model.device import autocast, choose_device
 from dreamloom.train.model.model import Model
 from dreamloom.train.run.find import TrainedModel
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
+from dreamloom.base.device import choose_precision
 from dreamloom.base.files import commit
 from dreamloom.base.fonts import line_height, load_font, wrap
 from dreamloom.base.progress import Progress
@@ -20,7 +21,7 @@ from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.diffusion import noise
 from dreamloom.train.diffusion.rng import random_bits, stream_key
 from dreamloom.train.evaluate.prompts import SamplePrompt, configured_prompts
-from dreamloom.train.model.device import autocast, choose_device, choose_precision
+from dreamloom.train.model.device import autocast, choose_device
 from dreamloom.train.model.model import Model, load_model
 from dreamloom.train.samplers import SAMPLERS
 

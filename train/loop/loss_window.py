@@ -17,8 +17,8 @@ class StepRecord:
     """Images seen after the step."""
     loss: float
     """Mean over the step's images."""
-    gradient: float
-    """Norm over all parameters, before clipping."""
+    gradient: float | None
+    """Norm over all parameters, before clipping. None: it overflowed float16, and the step was skipped."""
     rate: float
     """The UNet's learning rate."""
 
@@ -36,12 +36,12 @@ class LossWindow:
 
     def __init__(self) -> None:
         self.values: list[Tensor] = []
-        self.steps: list[tuple[int, int, float]] = []
+        self.steps: list[tuple[int, int, float, bool]] = []
 
-    def add(self, step: int, images_seen: int, rate: float, loss: Tensor, gradient: Tensor) -> None:
-        """Adds a step; loss and gradient are scalars on the device."""
-        self.values.append(torch.stack([loss.float(), gradient.float()]))
-        self.steps.append((step, images_seen, rate))
+    def add(self, step: int, images_seen: int, rate: float, loss: Tensor, gradient: Tensor | None) -> None:
+        """Adds a step; loss and gradient are scalars on the device, and a step without gradient was skipped."""
+        self.values.append(torch.stack([loss.float(), loss.float() if gradient is None else gradient.float()]))
+        self.steps.append((step, images_seen, rate, gradient is None))
 
     def take(self) -> list[StepRecord]:
         """Returns the steps since the last call; waits for the device.
@@ -51,9 +51,9 @@ class LossWindow:
         """
         numbers = torch.stack(self.values).tolist() if self.values else []
         records = []
-        for (step, images_seen, rate), (loss, gradient) in zip(self.steps, numbers, strict=True):
+        for (step, images_seen, rate, is_skipped), (loss, gradient) in zip(self.steps, numbers, strict=True):
             if not (math.isfinite(loss) and math.isfinite(gradient)):
                 raise NonFiniteLossError(step)
-            records.append(StepRecord(step, images_seen, loss, gradient, rate))
+            records.append(StepRecord(step, images_seen, loss, None if is_skipped else gradient, rate))
         self.values, self.steps = [], []
         return records

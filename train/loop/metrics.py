@@ -53,7 +53,7 @@ class MetricsLog:
         for record in records:
             self.lines.write(json.dumps(asdict(record)) + "\n")
             values = {f"train/{name}": getattr(record, name) for name in ("loss", "gradient", "rate")}
-            self._log_scalars(record.step, values)
+            self._log_scalars(record.step, {name: value for name, value in values.items() if value is not None})
         self.lines.flush()
         self.loss = sum(record.loss for record in records) / len(records)
         speed = {"images_per_second": self.images_per_second or 0.0, "data_wait": self.data_wait}

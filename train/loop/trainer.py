@@ -1,6 +1,7 @@
 """The trainer: weights, optimizer, average, and the one counter from which everything else follows.
 
-Nothing in this file waits for the device: no number is read back. tests/train/test_shape.py makes sure of it.
+Nothing in this file waits for the device: no number is read back. tests/train/test_shape.py makes sure of it. (In
+float16, the gradient scaler reads the gradient's norm.)
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,15 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dreamloom.base.device import choose_precision
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.loader import LoadedBatch
 from dreamloom.train.diffusion import noise
 from dreamloom.train.diffusion.rng import stream_key
 from dreamloom.train.loop.average import Average, swap
 from dreamloom.train.loop.distributed import SINGLE_PROCESS, DistributedGroup
+from dreamloom.train.loop.grad_scaler import GradScaler
 from dreamloom.train.loop.loss_window import LossWindow
 from dreamloom.train.loop.optimizers import Optimizer
-from dreamloom.train.model.device import autocast, choose_precision
+from dreamloom.train.model.device import autocast
 from dreamloom.train.model.model import Model
 from dreamloom.train.model.trainable import trainable_parameters
 from dreamloom.train.objectives import make_objectives
@@ -59,6 +62,7 @@ class Trainer:
         self.parameters: list[Tensor] = [parameter for part in self.parts.values() for parameter in part.values()]
         self.average = Average(self.parameters, config) if config.ema_half_life_images else None
         self.optimizer = Optimizer({name: list(part.values()) for name, part in self.parts.items()}, config)
+        self.scaler = GradScaler(self.precision)
         self.window = LossWindow()
         self.noise_process = NoiseProcess(config, model.prediction_type, model.alphas_cumprod, total_images)
         self.objectives = make_objectives(config, model)
@@ -82,15 +86,22 @@ class Trainer:
         for batch in batches:
             with self.distributed.no_sync(self.loss_module) if batch is not batches[-1] else nullcontext():
                 loss = self.loss_module(batch) * (self.distributed.world_size / self.step_size)
-                torch.autograd.backward(loss)
+                torch.autograd.backward(loss * self.scaler.scale)
             losses.append(loss.detach())
+        self.scaler.unscale(self.parameters)
         gradient = nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
-        self.optimizer.step(self.images_seen, self.total_images)
+        is_skipped = not self.scaler.accepts(gradient)
+        if is_skipped:
+            for parameter in self.parameters:
+                parameter.grad = None
+        else:
+            self.optimizer.step(self.images_seen, self.total_images)
         self.images_seen += images
         if self.average is not None:
             self.average.update(self.num_steps, self.images_seen)
         loss = self.distributed.mean(torch.stack(losses).sum()) * (self.step_size / images)
-        self.window.add(self.num_steps, self.images_seen, self.optimizer.learning_rate, loss, gradient)
+        rate = self.optimizer.learning_rate
+        self.window.add(self.num_steps, self.images_seen, rate, loss, None if is_skipped else gradient)
 
     def loss(self, batch: LoadedBatch) -> Tensor:
         """Computes the sum of a batch's losses, a scalar. All its randomness comes from the images' indices."""
@@ -123,13 +134,17 @@ class Trainer:
             swap(self.parameters, average)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns all that a resumed run needs: weights and average by name, the optimizer's state, the counter."""
+        """Returns all that a resumed run needs.
+
+        Weights and average by name, the state of the optimizer and of the gradient scaler, and the counter.
+        """
         average = self._current_average()
         return {
             "images_seen": self.images_seen,
             "weights": dict(zip(self.parameter_names(), self.parameters, strict=True)),
             "average": None if average is None else dict(zip(self.parameter_names(), average, strict=True)),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
         }
 
     @torch.no_grad()
@@ -141,6 +156,7 @@ class Trainer:
             for name, mean in zip(self.parameter_names(), self.average.means, strict=True):
                 mean.copy_(state["average"][name])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
         self.images_seen = state["images_seen"]
 
     def parameter_names(self) -> list[str]:

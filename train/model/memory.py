@@ -65,7 +65,7 @@ def estimate_memory(config: TrainConfig) -> MemoryEstimate | None:
         trained = sum(count_adapter_parameters(part, tensors[part], config.lora_rank) for part in trained_parts)
     weight_bytes = 2 if config.weight_dtype == "bf16" else 4
     weights = weight_bytes * (size["unet"] + size["text_encoder"]) + 4 * size["vae"]
-    precision = "fp32" if config.precision == "fp32" else "bf16"
+    precision = "fp32" if config.precision == "fp32" else "bf16"  # fp16 is as wide; auto is taken for bf16
     if precision == "bf16" and weight_bytes == 4:
         weights += 2 * size["unet"] // (4 if config.gradient_checkpointing else 1)
     if config.asks_base and config.lora_rank is None:

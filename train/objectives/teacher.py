@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dreamloom.base.device import choose_precision
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.model.device import autocast, choose_precision
+from dreamloom.train.model.device import autocast
 from dreamloom.train.model.model import Model
 from dreamloom.train.objectives.objective import ForwardPass
 

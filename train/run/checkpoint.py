@@ -3,7 +3,7 @@
 <run>/checkpoints/<images seen>/weights.safetensors     trained parameters (dreamloom.train.model.trainable), by name
                                 average.safetensors     their average, if one is kept
                                 optimizer.pt            the optimizer's state
-                                state.json              the images seen
+                                state.json              the images seen, and the gradient scaler's state
                                 checksums.b2            of these files (dreamloom.train.run.checksums)
 """
 
@@ -43,7 +43,11 @@ class Checkpointable(Protocol):
         """Device of the optimizer's state."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns images_seen; weights and average (or None), as name → tensor; and the optimizer's state."""
+        """Returns the state.
+
+        images_seen; weights and average (or None), as name → tensor; the state of the optimizer, and of the gradient
+        scaler, if there is one, as numbers.
+        """
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over such a state. Without an average, the key is missing."""
@@ -63,7 +67,7 @@ def save(run: Path, trainer: Checkpointable, total_limit: int) -> Path:
         if state["average"] is not None:
             save_file(_contiguous(state["average"]), folder / "average.safetensors")
         torch.save(state["optimizer"], folder / "optimizer.pt")
-        RUN.write_json(folder / "state.json", {"images_seen": trainer.images_seen})
+        RUN.write_json(folder / "state.json", {"images_seen": trainer.images_seen, "scaler": state.get("scaler", {})})
         write_checksums(folder)
     for old in list_checkpoints(run)[:-total_limit]:
         if old == best_checkpoint(run):
@@ -113,6 +117,7 @@ def load(path: Path, trainer: Checkpointable) -> None:
         check_files(path)
         state = {
             "images_seen": read_images_seen(path),
+            "scaler": RUN.read_json(path / "state.json").get("scaler", {}),
             "weights": load_file(path / "weights.safetensors"),
             "optimizer": torch.load(path / "optimizer.pt", weights_only=True, map_location=trainer.device),
         }

@@ -212,6 +212,8 @@ def test_updates_too_small_for_bf16_arrive_on_average() -> None:
     moved = float((1 - p.detach().float()).mean())
     assert moved == pytest.approx(1e-3, rel=0.1), "rounded to the nearest, nothing would have moved"
     assert math.isclose(float(torch.tensor(1 - 1e-4).bfloat16()), 1.0)
+    share = 1 - (1 - 1e-4 / 2**-8) ** 10
+    assert float((p.detach() < 1).float().mean()) == pytest.approx(share, rel=0.1), "each step has luck of its own"
 
 
 @pytest.mark.parametrize(("names", "apart"), [(("adamw", "adamw8bit"), 0.05), (("lion", "lion8bit"), 0.3)])
