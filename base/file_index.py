@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,14 +88,14 @@ def content_hashes(ranges: Sequence[FileRange], progress: Progress = silent) -> 
     """
     with contextlib.closing(_Index(cache_folder() / FILE_INDEX)) as index:
         stats = _stats(ranges)
-        hashes = [index.find(_key(item), stat) if stat else None for item, stat in zip(ranges, stats, strict=True)]
-        unknown = [place for place, stat in enumerate(stats) if stat and hashes[place] is None]
+        hashes = [index.find(_key(item), state) if state else None for item, state in zip(ranges, stats, strict=True)]
+        unknown = [place for place, state in enumerate(stats) if state and hashes[place] is None]
         results = map_ordered(_hash, (ranges[place] for place in unknown), _THREADS, 4 * _THREADS)
         fresh: list[_Row] = []
         for done, (place, sha256) in enumerate(zip(unknown, results, strict=True), start=1):
-            hashes[place], stat = sha256, stats[place]
-            if sha256 and stat and stat.is_settled() and _stat(ranges[place].path) == stat:
-                fresh.append((_key(ranges[place]), stat.size, stat.mtime_ns, stat.inode, sha256))
+            hashes[place], state = sha256, stats[place]
+            if sha256 and state and state.is_settled() and _stat(ranges[place].path) == state:
+                fresh.append((_key(ranges[place]), state.size, state.mtime_ns, state.inode, sha256))
             if len(fresh) == _BATCH:
                 index.store(fresh)
                 fresh = []
@@ -122,6 +123,8 @@ def _stat(path: Path) -> _Stat | None:
     try:
         status = os.stat(path)
     except (OSError, ValueError):  # ValueError: a name with a NUL
+        return None
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe, or /dev/zero, never ends
         return None
     return _Stat(status.st_size, status.st_mtime_ns, status.st_ino)
 
@@ -161,7 +164,7 @@ class _Index:
         self._path = path
         self._connection = _open(path)
 
-    def find(self, key: bytes, stat: _Stat) -> str | None:
+    def find(self, key: bytes, state: _Stat) -> str | None:
         """Returns the hash of a file that has not changed since it was stored."""
         if self._connection is None:
             return None
@@ -171,7 +174,7 @@ class _Index:
         except sqlite3.Error as error:
             self._give_up(error)
             return None
-        return str(row[3]) if row and _Stat(*row[:3]) == stat else None
+        return str(row[3]) if row and _Stat(*row[:3]) == state else None
 
     def store(self, rows: Sequence[_Row]) -> None:
         """Remembers hashes."""

@@ -147,6 +147,10 @@ class Collection:
         """Returns the recipe by which a part was made; None where the part does not exist."""
         return self._metadata(table, part).get("recipe")
 
+    def content_recipe(self, table: Table, part: str) -> str | None:
+        """Returns the recipe of a part that knows its files by their bytes; None where it has none."""
+        return self._metadata(table, part).get("content_recipe")
+
     def stamp(self, table: Table, part: str) -> str:
         """Identifies a part by its recipe and its rows, for the recipes of parts made from it.
 
@@ -209,6 +213,7 @@ class Collection:
         config: StageConfig,
         summary: Summary,
         models: Mapping[str, str] | None = None,
+        content_recipe: str | None = None,
     ) -> None:
         """Writes a part atomically.
 
@@ -220,6 +225,7 @@ class Collection:
             config: config of the stage, for readers of the part.
             summary: counts of the rows.
             models: fingerprints of the models used, by role.
+            content_recipe: the recipe that knows the files it is made from by their bytes; None: there is none.
 
         Raises:
             ValueError: a key that occurs twice, a column that the schema lacks, or a summary that does not add up.
@@ -233,6 +239,7 @@ class Collection:
             "config": config.model_dump_json(),
             "models": json.dumps(dict(models or {})),
             "summary": summary.to_json(),
+            **({"content_recipe": content_recipe} if content_recipe else {}),
         }
         write_table(self.part_path(table, part), content, metadata)
 

@@ -41,6 +41,7 @@ def make_parts(
     progress: Progress = silent,
     parts: Sequence[str] | None = None,
     models: Mapping[str, str] | None = None,
+    by_content: Callable[[str], str | None] = lambda _: None,
 ) -> Summary:
     """Makes every stale part and commits it.
 
@@ -54,6 +55,8 @@ def make_parts(
         parts: only these, for a scheduler that assigns parts one by one; None: all, and parts without a recipe are
             removed.
         models: fingerprints of the models that `make` uses, by role, stored with each part.
+        by_content: returns the recipe of a part that knows its files by their bytes, stored with it; None: there is
+            none.
 
     Returns:
         The summary of the requested parts, including those that existed before.
@@ -81,7 +84,16 @@ def make_parts(
                 errors.append(error)
                 continue
             summary.seconds, summary.parts_done = time.monotonic() - begun, 1
-            collection.write(table, part, rows, recipe=recipes[part], config=config, summary=summary, models=models)
+            collection.write(
+                table,
+                part,
+                rows,
+                recipe=recipes[part],
+                config=config,
+                summary=summary,
+                models=models,
+                content_recipe=by_content(part),
+            )
             _log.info("%s/%s/%s: %s", collection.name, table, part, summary)
     if errors:
         raise ExceptionGroup(f"{len(errors)} of {len(stale)} parts of {collection.root / table} failed", errors)

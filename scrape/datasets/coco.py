@@ -20,10 +20,11 @@ from dreamloom.scrape.collection import SCHEMAS, CaptionKind, Collection, Row, T
 from dreamloom.scrape.collection.parts import make_parts, split
 from dreamloom.scrape.datasets.coco_instances import read_instances
 from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, PartRows, UserPath
-from dreamloom.scrape.datasets.image_files import ListedFile, file_version
+from dreamloom.scrape.datasets.image_files import ListedFile
 from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.metadata import ImageMetadata, pixels_or_none
 from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_of_files
+from dreamloom.scrape.datasets.source_recipes import SourceRecipes, file_version
 
 
 class CocoConfig(StageConfig):
@@ -72,7 +73,7 @@ def recipes(collection: Collection, config: CocoConfig) -> dict[str, str]:
     Raises:
         UserError: see `find_photos`.
     """
-    return _recipes(config, find_photos(config))
+    return _recipes(collection, config, find_photos(config))
 
 
 def ingest_coco(
@@ -85,9 +86,9 @@ def ingest_coco(
     Raises:
         UserError: see `find_photos`.
     """
-    photos = {photo.key: photo for photo in _read_photos(config.annotations, file_version(config.annotations))}
+    photos = {photo.key: photo for photo in _read_photos(config.annotations, str(file_version(config.annotations)))}
     files = find_photos(config)
-    part_recipe = _recipes(config, files)
+    part_recipe = _recipes(collection, config, files)
     labels_of = _labels(config)
 
     def metadata_of(file: ListedFile) -> ImageMetadata:
@@ -105,7 +106,9 @@ def ingest_coco(
         rows = [_candidate(photos[file.key], metadata_of(file)) for file in plan[part]]
         return rows, Summary(rows=len(rows), kept=len(rows))
 
-    return make_parts(collection, Table.CANDIDATES, config, part_recipe, make_part, progress, parts)
+    return make_parts(
+        collection, Table.CANDIDATES, config, part_recipe, make_part, progress, parts, by_content=part_recipe.by_content
+    )
 
 
 def measure(config: CocoConfig) -> SourceSize:
@@ -131,7 +134,7 @@ def find_photos(config: CocoConfig) -> list[ListedFile]:
     shows_wanted = _category_filter(config)
     files: list[ListedFile] = []
     existing = 0
-    for photo in _read_photos(config.annotations, file_version(config.annotations)):
+    for photo in _read_photos(config.annotations, str(file_version(config.annotations))):
         if (config.licences and photo.licence_id not in config.licences) or not shows_wanted(photo.id):
             continue
         files.append(_listed_file(config, photo))
@@ -162,11 +165,12 @@ class _Photo:
     licence_url: str | None
 
 
-def _recipes(config: CocoConfig, files: Sequence[ListedFile]) -> dict[str, str]:
+def _recipes(collection: Collection, config: CocoConfig, files: Sequence[ListedFile]) -> SourceRecipes:
     upstream = [file_version(config.annotations)]
     if config.instances is not None:
-        upstream.append(f"labels {file_version(config.instances)}")
-    return part_recipes("ingest coco", config, files, config.part_rows, upstream)
+        upstream.append(file_version(config.instances, before="labels "))
+    table = Table.CANDIDATES if config.images is None else Table.RECORDS
+    return part_recipes(collection, "ingest coco", config, files, config.part_rows, upstream, table)
 
 
 def _candidate(photo: _Photo, metadata: ImageMetadata) -> Row:
@@ -178,7 +182,7 @@ def _listed_file(config: CocoConfig, photo: _Photo) -> ListedFile:
     if config.images is None:
         if photo.url is None:
             raise UserError(f"{config.annotations} has no coco_url of photo {photo.id}; name the folder of the photos.")
-        return ListedFile(photo.key, Path(photo.file_name), photo.url)
+        return ListedFile(photo.key, Path(photo.file_name), file_version(before=photo.url))
     path = config.images / photo.file_name
     return ListedFile(photo.key, path, file_version(path))
 
@@ -187,7 +191,7 @@ def _category_filter(config: CocoConfig) -> Callable[[int], bool]:
     """Returns a function that tells by the id of a photo whether it shows what the config asks for."""
     if config.instances is None:
         return lambda _: True
-    names, shown = read_instances(config.instances, file_version(config.instances))
+    names, shown = read_instances(config.instances, str(file_version(config.instances)))
     wanted, unwanted = (
         {number for category in categories for number in _category_ids(category, names, config)}
         for categories in (config.categories, config.exclude_categories)
@@ -201,7 +205,7 @@ def _labels(config: CocoConfig) -> Callable[[int], tuple[str, ...] | None]:
     """Returns a function that names the categories that a photo shows, by its id."""
     if config.instances is None:
         return lambda _: None
-    names, shown = read_instances(config.instances, file_version(config.instances))
+    names, shown = read_instances(config.instances, str(file_version(config.instances)))
     return lambda photo: tuple(sorted(names[number][0] for number in shown.get(photo, ()) if number in names))
 
 

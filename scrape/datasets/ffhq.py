@@ -18,10 +18,11 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection, key_of
 from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, PROVENANCE, Limit, PartRows, UserPath
-from dreamloom.scrape.datasets.image_files import ListedFile, file_version, find_images, size_of_folder
+from dreamloom.scrape.datasets.image_files import ListedFile, find_images, size_of_folder
 from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.metadata import ImageMetadata
 from dreamloom.scrape.datasets.source_kind import SourceKind
+from dreamloom.scrape.datasets.source_recipes import SourceRecipes, file_version
 
 METADATA = "ffhq-dataset-v2.json"
 LICENCE = "CC BY-NC-SA 4.0"
@@ -52,7 +53,7 @@ def recipes(collection: Collection, config: FfhqConfig) -> dict[str, str]:
     Raises:
         UserError: the folder or the metadata does not exist, or there is no image of FFHQ.
     """
-    return _recipes(config, _list_files(config))
+    return _recipes(collection, config, _list_files(config))
 
 
 def ingest_ffhq(
@@ -65,7 +66,7 @@ def ingest_ffhq(
     """
     left_out = Counter[str]()
     metadata_file, files = _metadata_file(config), _list_files(config, left_out)
-    version = file_version(metadata_file) if metadata_file else ""
+    version = str(file_version(metadata_file)) if metadata_file else ""
 
     def metadata_of(file: ListedFile) -> ImageMetadata:
         entry = _read_entries(metadata_file, version).get(file.path.stem, {}) if metadata_file else {}
@@ -80,13 +81,13 @@ def ingest_ffhq(
         )
 
     reader = part_reader(files, config.part_rows, metadata_of)
-    return ingest(collection, config, _recipes(config, files), reader, progress, parts, left_out)
+    return ingest(collection, config, _recipes(collection, config, files), reader, progress, parts, left_out)
 
 
-def _recipes(config: FfhqConfig, files: Sequence[ListedFile]) -> dict[str, str]:
+def _recipes(collection: Collection, config: FfhqConfig, files: Sequence[ListedFile]) -> SourceRecipes:
     metadata_file = _metadata_file(config)
     upstream = [file_version(metadata_file)] if metadata_file else []
-    return part_recipes("ingest ffhq", config, files, config.part_rows, upstream)
+    return part_recipes(collection, "ingest ffhq", config, files, config.part_rows, upstream)
 
 
 def _list_files(config: FfhqConfig, left_out: Counter[str] | None = None) -> list[ListedFile]:

@@ -15,12 +15,13 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection, key_of
 from dreamloom.scrape.datasets.fields import CAPTIONS, PROVENANCE, PartRows, UserPath
-from dreamloom.scrape.datasets.image_files import ListedFile, file_version, find_images, size_of_folder
+from dreamloom.scrape.datasets.image_files import ListedFile, find_images, size_of_folder
 from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.kohya import read_metadata
 from dreamloom.scrape.datasets.metadata import ImageMetadata
 from dreamloom.scrape.datasets.sidecar_files import find_sidecars
 from dreamloom.scrape.datasets.source_kind import SourceKind
+from dreamloom.scrape.datasets.source_recipes import file_version
 
 
 class FolderConfig(StageConfig):
@@ -70,7 +71,7 @@ def recipes(collection: Collection, config: FolderConfig) -> dict[str, str]:
     Raises:
         UserError: the folder does not exist, contains no image, or contains the collection; or kohya's JSON is missing.
     """
-    return part_recipes("ingest folder", config, _list_files(collection, config)[0], config.part_rows)
+    return part_recipes(collection, "ingest folder", config, _list_files(collection, config)[0], config.part_rows)
 
 
 def ingest_folder(
@@ -102,7 +103,7 @@ def ingest_folder(
             text, kind = _human_caption(kohya_captions.get(file.path))
         return ImageMetadata(text, kind, licence=config.licence, author=config.author)
 
-    part_recipe = part_recipes("ingest folder", config, files, config.part_rows)
+    part_recipe = part_recipes(collection, "ingest folder", config, files, config.part_rows)
     reader = part_reader(files, config.part_rows, metadata_of)
     return ingest(collection, config, part_recipe, reader, progress, parts, left_out)
 
@@ -141,9 +142,8 @@ def _list_files(
         own_sidecars = [path.parent / name for _, name in find_sidecars(path.name, siblings)] if uses_sidecars else []
         # The folder's own name, and not its path, so that a folder may be moved
         key = key_of("folder", config.path.resolve().name, path.relative_to(config.path).as_posix())
-        version = file_version(path, *own_sidecars)
-        if kohya_captions is not None:
-            version = f"{kohya_captions.get(path)} {version}"
+        caption = "" if kohya_captions is None else f"{kohya_captions.get(path)} "
+        version = file_version(path, *own_sidecars, before=caption)
         files.append(ListedFile(key, path, version, siblings))
     return files, kohya_captions
 

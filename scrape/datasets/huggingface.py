@@ -22,6 +22,7 @@ from dreamloom.scrape.datasets.image_files import find_files, size_of_folder
 from dreamloom.scrape.datasets.imagefolder import ImageFolder, read_imagefolder
 from dreamloom.scrape.datasets.ingest import ReadPart, ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize
+from dreamloom.scrape.datasets.source_recipes import SourceRecipes
 
 _STAGE = "ingest huggingface"
 
@@ -54,7 +55,7 @@ def recipes(collection: Collection, config: HuggingfaceConfig) -> dict[str, str]
     Raises:
         UserError: there is no image, no such column, or a file can't be read.
     """
-    return _plan(config)[0]
+    return _plan(collection, config)[0]
 
 
 def ingest_huggingface(
@@ -66,7 +67,7 @@ def ingest_huggingface(
         UserError: there is no image, no such column, or a file can't be read.
     """
     left_out = Counter[str]()
-    part_recipe, reader = _plan(config, left_out)
+    part_recipe, reader = _plan(collection, config, left_out)
     return ingest(collection, config, part_recipe, reader, progress, parts, left_out)
 
 
@@ -111,14 +112,16 @@ def in_split(path: Path, split: str | None) -> bool:
     return split is None or split in re.split(r"[-_./]", path.as_posix())
 
 
-def _plan(config: HuggingfaceConfig, left_out: Counter[str] | None = None) -> tuple[dict[str, str], ReadPart]:
+def _plan(
+    collection: Collection, config: HuggingfaceConfig, left_out: Counter[str] | None = None
+) -> tuple[SourceRecipes, ReadPart]:
     """Returns the recipes of the parts, and a function that reads their images."""
     if files := find_parquet_files(config):
         plan = parquet.plan_parts(files, config.part_rows, config.limit)
         columns = parquet.Columns(config.image_column, config.caption_column, CaptionKind(config.caption_kind))
-        return parquet.recipes(_STAGE, config, plan), parquet.part_reader(_root(config), plan, columns)
+        return parquet.recipes(collection, _STAGE, config, plan), parquet.part_reader(_root(config), plan, columns)
     folder = _read_imagefolder(config, left_out)
-    part_recipe = part_recipes(_STAGE, config, folder.files, config.part_rows)
+    part_recipe = part_recipes(collection, _STAGE, config, folder.files, config.part_rows)
     return part_recipe, part_reader(folder.files, config.part_rows, folder.metadata_of)
 
 

@@ -1,4 +1,4 @@
-"""Finds image files in folders, and tells whether they changed."""
+"""Finds image files in folders."""
 
 import os
 from collections import Counter
@@ -12,6 +12,7 @@ from dreamloom.base.image_types import is_image_name
 from dreamloom.base.listing import is_left_out, left_out_note, list_folder
 from dreamloom.base.own_folders import refuse_own_folder
 from dreamloom.scrape.datasets.source_kind import SourceSize, size_of_files
+from dreamloom.scrape.datasets.source_recipes import FileVersion
 
 
 @dataclass(frozen=True)
@@ -20,15 +21,15 @@ class ListedFile:
 
     key: str
     path: Path
-    version: str
-    """Changes when the file changes, or what its row is made from."""
+    version: FileVersion
+    """Of the file, and of what else its row is made from."""
     siblings: FolderNames | None = None
     """The names of all files in its folder, where sidecars are looked for; None: they are not."""
 
     @property
     def exists(self) -> bool:
         """Whether the file existed when it was listed."""
-        return not self.version.endswith(_MISSING)
+        return self.version.exists
 
 
 def find_images(folder: Path, left_out: Counter[str] | None = None) -> list[tuple[Path, FolderNames]]:
@@ -90,19 +91,3 @@ def size_of_folder(folder: Path) -> SourceSize:
         UserError: the folder does not exist or contains no image.
     """
     return size_of_files(path for path, _ in find_images(folder))
-
-
-def file_version(*files: Path) -> str:
-    """Returns name, size and modification time of files, as text; a file that does not exist is "missing"."""
-    return "|".join(_version(file) for file in files)
-
-
-_MISSING = " missing"
-
-
-def _version(file: Path) -> str:
-    try:
-        status = file.stat()
-    except OSError:
-        return f"{file.name}{_MISSING}"
-    return f"{file.name} {status.st_size} {status.st_mtime_ns}"

@@ -15,8 +15,9 @@ from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
 from dreamloom.base.tables import TableRow, read_table
 from dreamloom.scrape.collection import CaptionKind, key_of
-from dreamloom.scrape.datasets.image_files import ListedFile, file_version, find_files, find_images
+from dreamloom.scrape.datasets.image_files import ListedFile, find_files, find_images
 from dreamloom.scrape.datasets.metadata import ImageMetadata, metadata_from_row
+from dreamloom.scrape.datasets.source_recipes import file_version
 
 _TABLES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
@@ -51,7 +52,7 @@ def read_imagefolder(
     for path in sorted(paths, key=lambda path: path.relative_to(folder).parts):
         key = key_of("huggingface", folder.resolve().name, path.relative_to(folder).as_posix())
         row = json.dumps(asdict(metadata[path])) if path in metadata else ""
-        files.append(ListedFile(key, path, f"{row} {file_version(path)}"))
+        files.append(ListedFile(key, path, file_version(path, before=f"{row} ")))
     return ImageFolder(files, lambda file: metadata.get(file.path, ImageMetadata()))
 
 

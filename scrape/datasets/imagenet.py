@@ -18,10 +18,11 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection, key_of
 from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, PartRows, UserPath
-from dreamloom.scrape.datasets.image_files import ListedFile, file_version, find_images, size_of_folder
+from dreamloom.scrape.datasets.image_files import ListedFile, find_images, size_of_folder
 from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.metadata import ImageMetadata
 from dreamloom.scrape.datasets.source_kind import SourceKind
+from dreamloom.scrape.datasets.source_recipes import SourceRecipes, file_version
 from dreamloom.scrape.datasets.synsets import known_synset_names, read_synset_names
 
 NAMES = "LOC_synset_mapping.txt"
@@ -76,7 +77,7 @@ def recipes(collection: Collection, config: ImagenetConfig) -> dict[str, str]:
     Raises:
         UserError: the folder contains no image of a synset, a class is not known, or a file can't be read.
     """
-    return _recipes(config, [image.file for image in _find_synset_images(config)])
+    return _recipes(collection, config, [image.file for image in _find_synset_images(config)])
 
 
 def ingest_imagenet(
@@ -103,7 +104,7 @@ def ingest_imagenet(
         return ImageMetadata(text, kind, licence=LICENCE, licence_url=LICENCE_URL, labels=labels)
 
     reader = part_reader(files, config.part_rows, metadata_of)
-    return ingest(collection, config, _recipes(config, files), reader, progress, parts, left_out)
+    return ingest(collection, config, _recipes(collection, config, files), reader, progress, parts, left_out)
 
 
 def indefinite_article(name: str) -> str:
@@ -113,9 +114,11 @@ def indefinite_article(name: str) -> str:
     return "an " if re.match(r"(?i)[aeio](?!ne\b|uro)|u(?!ni)|hour", name) else "a "
 
 
-def _recipes(config: ImagenetConfig, files: Sequence[ListedFile]) -> dict[str, str]:
+def _recipes(collection: Collection, config: ImagenetConfig, files: Sequence[ListedFile]) -> SourceRecipes:
     upstream = [file_version(*filter(None, (_find_beside(config, NAMES), _find_beside(config, LABELS), config.names)))]
-    return part_recipes("ingest imagenet", config, files, config.part_rows, [*upstream, "labels"])
+    return part_recipes(
+        collection, "ingest imagenet", config, files, config.part_rows, [*upstream, file_version(before="labels")]
+    )
 
 
 # Images

@@ -11,7 +11,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from dreamloom.base.files import commit, link_or_copy
 from dreamloom.base.image_types import UNSUPPORTED_EXTENSIONS
 from dreamloom.base.pixels import ImageError, ImageHeader, check_whole, decode, read_header
 from dreamloom.base.progress import Progress
-from dreamloom.base.stage import StageConfig, Summary, recipe
+from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.base.text import without_surrogates
 from dreamloom.base.threads import map_ordered
 from dreamloom.scrape.collection import Collection, Row, Status, Table
@@ -32,9 +32,7 @@ from dreamloom.scrape.collection.records import (
 )
 from dreamloom.scrape.datasets.image_files import ListedFile
 from dreamloom.scrape.datasets.metadata import ImageMetadata
-
-VERSION = 2
-"""Raised when the code below starts to make other rows from the same files."""
+from dreamloom.scrape.datasets.source_recipes import FileVersion, SourceRecipes
 
 _THREADS = min(8, os.cpu_count() or 1)
 
@@ -67,22 +65,31 @@ ReadPart = Callable[[str], tuple[int, Iterable[SourceImage]]]
 
 
 def part_recipes(
-    stage: str, config: StageConfig, files: Sequence[ListedFile], part_rows: int, upstream: Iterable[str] = ()
-) -> dict[str, str]:
+    collection: Collection,
+    stage: str,
+    config: StageConfig,
+    files: Sequence[ListedFile],
+    part_rows: int,
+    upstream: Iterable[FileVersion] = (),
+    table: Table = Table.RECORDS,
+) -> SourceRecipes:
     """Returns part → recipe, for files in the order of their rows.
 
     Args:
+        collection: the collection that has the parts, or will have.
         stage: name of the stage.
         config: config of the stage.
         files: what the parts are made from.
         part_rows: rows per part.
         upstream: versions of further files that all parts are made from.
+        table: the table of the parts.
     """
     common = list(upstream)
-    return {
-        part: recipe(stage, VERSION, config, common + [f"{file.key} {file.version}" for file in members])
+    made_from = {
+        part: common + [replace(file.version, before=f"{file.key} {file.version.before}") for file in members]
         for part, members in split(files, part_rows).items()
     }
+    return SourceRecipes(collection, table, stage, config, made_from)
 
 
 def part_reader(
@@ -108,7 +115,7 @@ def part_reader(
 def ingest(
     collection: Collection,
     config: StageConfig,
-    recipes: Mapping[str, str],
+    recipes: SourceRecipes,
     read_part: ReadPart,
     progress: Progress,
     parts: Sequence[str] | None,
@@ -119,7 +126,7 @@ def ingest(
     Args:
         collection: the collection to fill.
         config: config of the source.
-        recipes: part → recipe, of all parts.
+        recipes: of all parts.
         read_part: reads the images of a part.
         progress: called with the number of images done.
         parts: only these; None: all.
@@ -143,7 +150,9 @@ def ingest(
         settle_images(collection.image_folder(part), rows)
         return rows, summarize_records(rows)
 
-    summary = make_parts(collection, Table.RECORDS, config, recipes, make_part, progress, parts)
+    summary = make_parts(
+        collection, Table.RECORDS, config, recipes, make_part, progress, parts, by_content=recipes.by_content
+    )
     if parts is None or min(recipes) in parts:  # once, however many calls make the parts
         summary.left_out = dict(left_out or {})
     return summary

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 
 from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
-from dreamloom.base.stage import StageConfig, recipe
-from dreamloom.scrape.collection import CaptionKind, Status, key_of
-from dreamloom.scrape.datasets.image_files import file_version
-from dreamloom.scrape.datasets.ingest import VERSION, MissingImage, ReadPart, SourceImage
+from dreamloom.base.stage import StageConfig
+from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table, key_of
+from dreamloom.scrape.datasets.ingest import MissingImage, ReadPart, SourceImage
 from dreamloom.scrape.datasets.metadata import CAPTION_COLUMNS, metadata_from_row
+from dreamloom.scrape.datasets.source_recipes import SourceRecipes, file_version
 from dreamloom.scrape.index.columns import ALIASES
 
 _IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "picture")
@@ -69,12 +69,12 @@ def plan_parts(files: Sequence[Path], part_rows: int, limit: int | None) -> Plan
     return pieces or {"00000": []}
 
 
-def recipes(stage: str, config: StageConfig, plan: Plan) -> dict[str, str]:
+def recipes(collection: Collection, stage: str, config: StageConfig, plan: Plan) -> SourceRecipes:
     """Returns part → recipe."""
-    return {
-        part: recipe(stage, VERSION, config, [f"{file_version(p.file)} {p.start} {p.end}" for p in pieces])
-        for part, pieces in plan.items()
+    made_from = {
+        part: [file_version(p.file, after=f" {p.start} {p.end}") for p in pieces] for part, pieces in plan.items()
     }
+    return SourceRecipes(collection, Table.RECORDS, stage, config, made_from)
 
 
 def part_reader(root: Path, plan: Plan, columns: Columns) -> ReadPart:

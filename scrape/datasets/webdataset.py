@@ -22,12 +22,11 @@ from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSION
 from dreamloom.base.listing import is_left_out
 from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import StageConfig, Summary, recipe
-from dreamloom.scrape.collection import CaptionKind, Collection, Status, key_of
+from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table, key_of
 from dreamloom.scrape.datasets.fields import CAPTIONS, UserPath
-from dreamloom.scrape.datasets.image_files import file_version
 from dreamloom.scrape.datasets.img2dataset_errors import status_from_message
-from dreamloom.scrape.datasets.ingest import VERSION, MissingImage, SourceImage, ingest
+from dreamloom.scrape.datasets.ingest import MissingImage, SourceImage, ingest
 from dreamloom.scrape.datasets.metadata import (
     ImageMetadata,
     clean_text,
@@ -36,6 +35,7 @@ from dreamloom.scrape.datasets.metadata import (
     pixels_or_none,
 )
 from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_of_files
+from dreamloom.scrape.datasets.source_recipes import SourceRecipes, file_version
 
 
 class WebdatasetConfig(StageConfig):
@@ -55,10 +55,7 @@ def recipes(collection: Collection, config: WebdatasetConfig) -> dict[str, str]:
     Raises:
         UserError: there is no shard, or img2dataset has not finished one.
     """
-    return {
-        shard.stem: recipe("ingest webdataset", VERSION, config, [file_version(shard, _table_path(shard))])
-        for shard in find_shards(config)
-    }
+    return _recipes(collection, config)
 
 
 def ingest_webdataset(
@@ -86,7 +83,12 @@ def ingest_webdataset(
             images.append(SourceImage(key, str(shard.absolute()), missing, ImageMetadata()))
         return len(images), images
 
-    return ingest(collection, config, recipes(collection, config), read_part, progress, parts)
+    return ingest(collection, config, _recipes(collection, config), read_part, progress, parts)
+
+
+def _recipes(collection: Collection, config: WebdatasetConfig) -> SourceRecipes:
+    made_from = {shard.stem: [file_version(shard, _table_path(shard))] for shard in find_shards(config)}
+    return SourceRecipes(collection, Table.RECORDS, "ingest webdataset", config, made_from)
 
 
 def measure(config: WebdatasetConfig) -> SourceSize:

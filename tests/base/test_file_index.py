@@ -70,7 +70,9 @@ def test_a_file_that_may_still_change_within_one_tick_of_its_clock_is_not_truste
 
 
 def test_what_can_not_be_read_has_no_hash(tmp_path: Path) -> None:
-    assert content_hashes([WholeFile(tmp_path / "missing"), WholeFile(tmp_path), WholeFile(Path("a\0b"))]) == [None] * 3
+    os.mkfifo(tmp_path / "pipe")
+    paths = [tmp_path / "missing", tmp_path, tmp_path / "pipe", Path("/dev/zero"), Path("a\0b")]
+    assert content_hashes([WholeFile(path) for path in paths]) == [None] * 5
 
 
 def test_names_that_are_not_utf8_are_names(tmp_path: Path) -> None:

@@ -25,10 +25,11 @@ from pathlib import Path
 from dreamloom.base.progress import silent
 from dreamloom.base.stage import PART_ROWS, StageConfig
 from dreamloom.scrape.collection import CaptionKind, key_of
-from dreamloom.scrape.datasets.image_files import ListedFile, file_version, find_images
+from dreamloom.scrape.datasets.image_files import ListedFile, find_images
 from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.metadata import ImageMetadata
 from dreamloom.scrape.datasets.source_kind import SourceKind, size_of_files
+from dreamloom.scrape.datasets.source_recipes import file_version
 
 
 class ToyConfig(StageConfig):
@@ -42,7 +43,7 @@ def files(config):
 
 
 def recipes(collection, config):
-    return part_recipes("ingest toy", config, files(config), PART_ROWS)
+    return part_recipes(collection, "ingest toy", config, files(config), PART_ROWS)
 
 
 def ingest_toy(collection, config, progress=silent, parts=None):

@@ -59,7 +59,8 @@ class Problem:
     """Its path inside the training folder."""
     reason: str
     """One word: too_small, too_many_pixels, name_not_utf8, caption_not_utf8, broken_shard, broken_mask,
-    mask_of_another_shape, empty_mask, other_split, or one of `dreamloom.base.pixels.Reason`."""
+    mask_of_another_shape, empty_mask, other_split, a fault of `dreamloom.base.tables`, or one of
+    `dreamloom.base.pixels.Reason`."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Captions of images of a folder: from sidecars, from file names that were written as captions, or none."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from dreamloom.base.errors import UserError
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.scrape.collection import CaptionKind, Collection, Table, key_of
+from dreamloom.scrape.collection.parts import stale_parts
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder, reads_like_a_caption, recipes
 
 
@@ -95,6 +97,25 @@ def test_captions_come_from_where_the_config_says(
     assert [rows[name]["text"] for name in NAMES] == texts
     kinds = [CaptionKind.NONE if text is None else CaptionKind.HUMAN for text in texts]
     assert [rows[name]["text_kind"] for name in NAMES] == kinds
+
+
+def test_a_touched_file_makes_nothing_anew_and_a_changed_one_does(mine: Path, tmp_path: Path) -> None:
+    def ingest() -> int:
+        return ingest_folder(collection, config, read_caption).parts_done
+
+    collection, config = Collection(tmp_path / "work"), FolderConfig(path=mine, part_rows=2)
+    assert ingest() == 2
+    for file in mine.iterdir():
+        os.utime(file, ns=(1, 1))
+    assert stale_parts(collection, Table.RECORDS, recipes(collection, config)) == []
+    stamps = collection.stamps(Table.RECORDS)
+    assert ingest() == 0 and collection.stamps(Table.RECORDS) == stamps
+    (mine / "02.txt").write_text("his boat\n")  # as long as before
+    assert ingest() == 1
+    image = mine / NAMES[1]
+    image.write_bytes(image.read_bytes() + b"\0")
+    assert ingest() == 1
+    assert ingest_folder(collection, FolderConfig(path=mine, part_rows=2, licence="CC0"), read_caption).parts_done == 2
 
 
 def test_what_systems_leave_is_no_row_and_is_counted(mine: Path, tmp_path: Path) -> None:

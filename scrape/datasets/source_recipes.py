@@ -1,0 +1,99 @@
+"""Recipes of parts that are made from files. A file's time asks for its hash; only its content asks for the work.
+
+A recipe knows files by name, size and time, which is quick. Beside it, a part stores the recipe that knows them by
+their bytes. Where the first differs, the second is compared; if it is the same, the part keeps the recipe that it has.
+So `touch`, a copy or a restored backup make nothing anew.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dreamloom.base.file_index import WholeFile, content_hashes
+from dreamloom.base.stage import StageConfig, recipe
+from dreamloom.scrape.collection import Collection, Table
+
+VERSION = 2
+"""Raised when ingest starts to make other rows from the same files."""
+
+
+@dataclass(frozen=True)
+class FileVersion:
+    """Files as they were when they were listed, and what else a row or a part is made from."""
+
+    files: tuple[Path, ...]
+    stat: str
+    """Name, size and modification time of each."""
+    before: str = ""
+    after: str = ""
+
+    def __str__(self) -> str:
+        """Returns what changes when the files do, or what else there is."""
+        return f"{self.before}{self.stat}{self.after}"
+
+    @property
+    def exists(self) -> bool:
+        """Whether the last of the files existed."""
+        return not self.stat.endswith(_MISSING)
+
+
+def file_version(*files: Path, before: str = "", after: str = "") -> FileVersion:
+    """Returns the version of files as they are now; a file that does not exist is "missing".
+
+    Args:
+        files: the files.
+        before: what else counts, in front of the files.
+        after: the same, behind them.
+    """
+    return FileVersion(files, "|".join(map(_stat, files)), before, after)
+
+
+class SourceRecipes(dict[str, str]):
+    """Part → recipe, and what each part is made from."""
+
+    def __init__(
+        self,
+        collection: Collection,
+        table: Table,
+        stage: str,
+        config: StageConfig,
+        made_from: Mapping[str, Sequence[FileVersion]],
+    ) -> None:
+        self._stage, self._config, self._made_from = stage, config, made_from
+        super().__init__({part: self._recipe(collection, table, part) for part in made_from})
+
+    def by_content(self, part: str) -> str | None:
+        """Returns the recipe that knows a part's files by their bytes; None where a file is not as it was listed."""
+        versions = self._made_from[part]
+        if any(_changed(version) for version in versions):
+            return None
+        files = list(dict.fromkeys(file for version in versions for file in version.files))
+        hashes = dict(zip(files, content_hashes([WholeFile(file) for file in files]), strict=True))
+        contents = [
+            (version.before, [(file.name, hashes[file]) for file in version.files], version.after)
+            for version in versions
+        ]
+        return recipe(f"{self._stage} by content", VERSION, self._config, map(repr, contents))
+
+    def _recipe(self, collection: Collection, table: Table, part: str) -> str:
+        by_stat = recipe(self._stage, VERSION, self._config, map(str, self._made_from[part]))
+        stored = collection.recipe(table, part)
+        if stored is None or stored == by_stat:
+            return by_stat
+        by_content = collection.content_recipe(table, part)
+        return stored if by_content is not None and by_content == self.by_content(part) else by_stat
+
+
+_MISSING = " missing"
+
+
+def _stat(file: Path) -> str:
+    try:
+        status = file.stat()
+    except OSError:
+        return f"{file.name}{_MISSING}"
+    return f"{file.name} {status.st_size} {status.st_mtime_ns}"
+
+
+def _changed(version: FileVersion) -> bool:
+    return file_version(*version.files).stat != version.stat
