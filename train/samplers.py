@@ -18,7 +18,7 @@ SAMPLERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "dpm_2": ("KDPM2DiscreteScheduler", {}),
     "dpm_2_a": ("KDPM2AncestralDiscreteScheduler", {}),
     "kdpm2": ("KDPM2AncestralDiscreteScheduler", {}),
-    "dpmsolver": (_MULTISTEP, {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}),
+    "dpmsolver": (_MULTISTEP, _PLUS_PLUS),  # diffusers is about to drop the first algorithm
     "dpmsolver++": (_MULTISTEP, _PLUS_PLUS),
     "dpmsingle": (_SINGLESTEP, {}),
     "dpm++": (_MULTISTEP, _PLUS_PLUS),

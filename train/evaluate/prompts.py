@@ -189,6 +189,6 @@ def _size_of(aspect_ratio: float, side: int, step: int) -> tuple[int, int]:
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        last = error.errors()[-1]  # the first ones say that an object is no line
+        return f"{'.'.join(map(str, last['loc']))}: {last['msg']}"
     return str(error)
