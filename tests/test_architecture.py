@@ -39,7 +39,8 @@ ROOMS = {
         {"objectives"},
         {"run"},
         {"evaluate"},
-        {"export", "loop"},
+        {"export"},
+        {"loop"},
         {"plan", "dreambooth"},
     ],
 }

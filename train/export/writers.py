@@ -4,6 +4,7 @@ A new format is a function and a line in WRITERS; a format that is optional has 
 function looks at.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dreamloom.base.progress import Progress
+from dreamloom.base.disk import explain_write_errors
+from dreamloom.base.files import commit_folder
+from dreamloom.base.progress import Progress, silent
 from dreamloom.train.export.config import SINGLE_FILE, ExportConfig
 from dreamloom.train.export.lora_files import save_adapters
 from dreamloom.train.export.metadata import adapter_metadata, model_spec
@@ -21,7 +24,9 @@ from dreamloom.train.export.safetensors_file import save_with_hash
 from dreamloom.train.model.lora import adapter_state_dict, merge_adapters
 from dreamloom.train.model.model import Model
 from dreamloom.train.model.original_keys import NoOriginalKeyError, to_original_keys
-from dreamloom.train.run.find import TrainedModel
+from dreamloom.train.run.find import TrainedModel, find_trained_model
+
+_log = logging.getLogger(__name__)
 
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 """The dtypes of ExportConfig."""
@@ -38,14 +43,28 @@ class Export:
     """What a single file says of itself."""
 
 
-def write_model(trained: TrainedModel, folder: Path, config: ExportConfig, progress: Progress) -> str:
+def write_model(
+    trained: TrainedModel,
+    folder: Path,
+    config: ExportConfig,
+    progress: Progress,
+    writers: "Mapping[str, Writer] | None" = None,
+) -> str:
     """Writes a trained model into `folder`, in every format that the config asks for.
+
+    Args:
+        trained: a checkpoint.
+        folder: is there, and empty.
+        config: which weights and formats are written.
+        progress: called with the formats written.
+        writers: the formats, by name; None: all.
 
     Returns:
         Why a format could not be written; empty if all were.
     """
     assert trained.config is not None and trained.checkpoint is not None
-    steps = len(WRITERS) + 1
+    writers = WRITERS if writers is None else writers
+    steps = len(writers) + 1
     progress(0, steps, "loading the model")
     base = trained.load_base(trained.config.base, torch.device("cpu"))
     model = trained.load(base, config.use_ema)
@@ -61,11 +80,26 @@ def write_model(trained: TrainedModel, folder: Path, config: ExportConfig, progr
         module.to(DTYPES[config.dtype])
     notes = []
     export = Export(model, config, model_spec(model, *origin))
-    for done, (name, write) in enumerate(WRITERS.items(), start=1):
+    for done, (name, write) in enumerate(writers.items(), start=1):
         progress(done, steps, f"writing the {name}")
         notes.append(write(export, folder))
     progress(steps, steps, "written")
     return " ".join(filter(None, notes))
+
+
+def export_single_file(checkpoint: Path, target: Path) -> None:
+    """Exports a checkpoint to a folder with one file, in half precision: the model's, or its adapters'.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    trained = find_trained_model(checkpoint)
+    assert trained.config is not None
+    only = {"single file": WRITERS["single file"]}
+    remedy = "make room and run again: the checkpoint is there"
+    with explain_write_errors(target, remedy), commit_folder(target) as folder:
+        if note := write_model(trained, folder, ExportConfig(merge_lora=False), silent, only):
+            _log.warning("%s", note)
 
 
 def write_diffusers(export: Export, folder: Path) -> str:

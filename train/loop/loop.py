@@ -116,7 +116,7 @@ def _loop(session: "Session", config: TrainConfig, stop: StopRequest) -> bool:
             session.evaluate()
         if session.is_due(config.sample_every_n_steps):
             session.draw_samples()
-        if session.is_due(config.checkpoint_every_n_steps) or session.is_best:
+        if session.is_checkpoint_due or session.is_best:
             session.save_checkpoint()
         if session.distributed.any(stop.requested) or session.is_finished:
             return session.is_finished

@@ -1,6 +1,8 @@
 """A training session: what one call of train works on once the model is loaded, and what it does now and then."""
 
 import logging
+import time
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
@@ -24,6 +26,7 @@ from dreamloom.train.evaluate.evaluate import evaluation_recipe
 from dreamloom.train.evaluate.held_out_loss import drop_undecodable
 from dreamloom.train.evaluate.measure import MEASURES
 from dreamloom.train.evaluate.sample import draw_grid, draw_samples, plan_drawings
+from dreamloom.train.export.writers import export_single_file
 from dreamloom.train.loop.distributed import DistributedGroup
 from dreamloom.train.loop.history import EvaluationHistory
 from dreamloom.train.loop.loggers import open_loggers
@@ -91,6 +94,7 @@ class Session:
             self._resume()
         loggers = open_loggers(run, self.trainer.num_steps, config) if distributed.is_main else []
         self.log = MetricsLog(run if distributed.is_main else None, loggers, device)
+        self._saved_at = time.monotonic()
         self._steps = loader.steps(map(self._shard, self.schedule.steps_after(self.trainer.images_seen)))
 
     @property
@@ -102,6 +106,21 @@ class Session:
         """Tells whether something periodic is due; it always is before the first step and after the last."""
         step = self.trainer.num_steps
         return step == 0 or self.is_finished or (every_n_steps > 0 and step % every_n_steps == 0)
+
+    @property
+    def is_checkpoint_due(self) -> bool:
+        """Whether a checkpoint is due by steps, by epochs or by time.
+
+        Processes need not agree on the time: only the main one writes.
+        """
+        minutes, epochs = self.config.checkpoint_every_n_minutes, self.config.checkpoint_every_n_epochs
+        if minutes and time.monotonic() - self._saved_at >= 60 * minutes:
+            return True
+        seen, ends = self.trainer.images_seen, self.schedule.epoch_ends
+        before = bisect_right(ends, max(0, seen - self.schedule.step_size))
+        if epochs and bisect_right(ends, seen) // epochs > before // epochs:
+            return True
+        return self.is_due(self.config.checkpoint_every_n_steps)
 
     @property
     def is_best(self) -> bool:
@@ -164,8 +183,11 @@ class Session:
         images_seen = self.trainer.images_seen
         saved = [int(path.name) for path in list_checkpoints(self.run)]
         if self.distributed.is_main and images_seen and images_seen not in saved:
-            checkpoint.save(self.run, self.trainer, self.config.checkpoints_total_limit)
+            path = checkpoint.save(self.run, self.trainer, self.config.checkpoints_total_limit)
             _log.info("checkpoint after %d images", images_seen)
+            if self.config.checkpoint_single_file:
+                export_single_file(path, self.run / "models" / str(images_seen))
+        self._saved_at = time.monotonic()
 
     def summary(self, finished: bool) -> TrainSummary:
         """Summarizes the run so far."""

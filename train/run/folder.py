@@ -3,6 +3,7 @@
 <run>/config.json              the config as used, the folders, and the recipe of all of them
       environments.json        torch's version, threads and device, at the start and where they changed
       checkpoints/             dreamloom.train.run.checkpoint
+      models/                  each checkpoint as one file, if asked for
       log.jsonl                one line per optimizer step
       logs/                    the same for TensorBoard, with speed
       evaluation.json          dreamloom.train.loop.history

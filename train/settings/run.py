@@ -39,7 +39,18 @@ class RunSettings(StageConfig):
     num_workers: NumWorkers = 4
 
     checkpoint_every_n_steps: Annotated[int, NO_RECIPE, _CHECKPOINTS] = Field(
-        500, ge=1, description="Save a checkpoint every N optimizer steps."
+        500, ge=0, description="Save a checkpoint every N optimizer steps; 0: not by steps."
+    )
+    checkpoint_every_n_epochs: Annotated[int, NO_RECIPE, _CHECKPOINTS] = Field(
+        0, ge=0, description="Save a checkpoint after every N epochs; 0: not by epochs."
+    )
+    checkpoint_every_n_minutes: Annotated[float, NO_RECIPE, _CHECKPOINTS] = Field(
+        10.0, ge=0, description="Save a checkpoint if the last one is N minutes old, which a kill would cost; 0: never."
+    )
+    checkpoint_single_file: Annotated[bool, NO_RECIPE, _CHECKPOINTS] = Field(
+        False,
+        description="Export each checkpoint to models/ of the run as one .safetensors in half precision, ready to use; "
+        "all are kept. Takes the time and memory of an export.",
     )
     checkpoints_total_limit: Annotated[int, NO_RECIPE, _CHECKPOINTS] = Field(
         1, ge=1, description="Number of newest checkpoints to keep; the best one is kept too."

@@ -21,6 +21,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import read_dataset
+from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.data.tensor_store import save_shard
 from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.export import export
@@ -462,3 +463,28 @@ def test_a_start_that_failed_leaves_no_run_and_takes_another_config(
     with pytest.raises(UserError, match="matches no parameter"):
         train(folder, tmp_path / "mine", config(base=tiny_base, frozen=["unet.nothing.*"]))
     assert (tmp_path / "mine").is_dir()  # it was the user's
+
+
+def test_checkpoints_come_by_epochs_and_by_minutes(
+    tiny_base: str, folder: Path, tmp_path: Path, config: Config
+) -> None:
+    """By epochs at the first step behind an end, and at the run's."""
+    never: dict[str, Any] = {"base": tiny_base, "checkpoint_every_n_steps": 0, "checkpoints_total_limit": 99}
+    by_epochs = config(**never, epochs=5, checkpoint_every_n_epochs=2)
+    train(folder, tmp_path / "epochs", by_epochs)
+    ends = BatchSchedule(read_dataset(folder, 32, 8, 1), by_epochs).epoch_ends
+    saved = [int(path.name) for path in list_checkpoints(tmp_path / "epochs")]
+    assert saved == [-(-ends[1] // 2) * 2, -(-ends[3] // 2) * 2, ends[4]]
+    train(folder, tmp_path / "minutes", config(**never, max_train_steps=3, checkpoint_every_n_minutes=1e-9))
+    assert [int(path.name) for path in list_checkpoints(tmp_path / "minutes")] == [2, 4, 6]
+
+
+def test_each_checkpoint_is_ready_as_one_file(tiny_base: str, folder: Path, tmp_path: Path, config: Config) -> None:
+    settings: dict[str, Any] = {"base": tiny_base, "max_train_steps": 3, "checkpoint_single_file": True}
+    train(folder, tmp_path / "run", config(**settings))
+    train(folder, tmp_path / "lora", config(**settings, lora_rank=2))
+    export(tmp_path / "run" / "checkpoints" / "6", tmp_path / "exported", ExportConfig())
+    ready = sorted((tmp_path / "run" / "models").glob("*/model.safetensors"))
+    assert [file.parent.name for file in ready] == ["4", "6"], "also of checkpoints that were removed since"
+    assert_same(load_file(ready[-1]), load_file(tmp_path / "exported" / "model.safetensors"))
+    assert len(list((tmp_path / "lora" / "models").glob("*/lora.safetensors"))) == 2
