@@ -105,16 +105,16 @@ def _parquet(path: Path, wanted: Wanted) -> Iterator[TableRow]:
                 for row in _rows(batch):
                     number += 1
                     cells = {name.strip(): _no_nan(value) for name, value in (row or {}).items()}
-                    yield TableRow(number, cells, "not_utf8" if row is None else "")
+                    yield TableRow(number, cells, "broken_row" if row is None else "")
     except pa.ArrowException as error:
         raise DocumentError(" ".join(str(error).split())[:200]) from error
 
 
 def _rows(batch: Any) -> list[dict[str, Any] | None]:
-    """Returns the rows of an Arrow batch; None for one with a text that is not UTF-8."""
+    """Returns the rows of an Arrow batch; None for one that can't be read, such as text that is no UTF-8."""
     try:
         return list(batch.to_pylist())
-    except UnicodeDecodeError:
+    except (ValueError, OverflowError):
         return (
             _rows(batch.slice(0, len(batch) // 2)) + _rows(batch.slice(len(batch) // 2)) if len(batch) > 1 else [None]
         )

@@ -142,10 +142,10 @@ def _read_rows(parquet: pq.ParquetFile, piece: Piece, columns: list[str]) -> Ite
 
 
 def _value(scalar: Any) -> Any:
-    """Returns the value of a cell; None where it is text that is not UTF-8."""
+    """Returns the value of a cell; None where it can't be read: text that is not UTF-8, a date in no calendar."""
     try:
         return scalar.as_py()
-    except UnicodeDecodeError:
+    except (ValueError, OverflowError):
         return None
 
 

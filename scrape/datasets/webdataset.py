@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from dreamloom.base.documents import MAX_BYTES, DocumentError, decode_text, parse_json
@@ -23,6 +21,7 @@ from dreamloom.base.listing import is_left_out
 from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.base.tables import read_table
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table, key_of
 from dreamloom.scrape.datasets.fields import CAPTIONS, UserPath
 from dreamloom.scrape.datasets.img2dataset_errors import status_from_message
@@ -246,10 +245,18 @@ def _read_table(shard: Path, on_damage: Callable[[str], None]) -> dict[str, dict
     if not table.is_file():
         return None
     try:
-        return {row["key"]: row for row in pq.read_table(table, partitioning=None).to_pylist()}
-    except (OSError, pa.ArrowException, KeyError, UnicodeDecodeError) as error:
+        rows = list(read_table(table))
+    except (OSError, DocumentError) as error:
         on_damage(f"{table} is no table of img2dataset's ({error}); take it or its shard away.")
         return None
+    by_key = {row.cells["key"]: dict(row.cells) for row in rows if isinstance(row.cells.get("key"), str)}
+    if rows and not by_key:
+        on_damage(f"{table} is no table of img2dataset's (it lacks 'key'); take it or its shard away.")
+        return None
+    for row in rows:
+        if row.fault:
+            on_damage(f"{table}, row {row.number}: can't be read ({row.fault}); correct it.")
+    return by_key
 
 
 def _read_block(shard: Path, place: int) -> bytes:

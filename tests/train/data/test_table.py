@@ -172,7 +172,7 @@ def test_bytes_that_are_no_utf_8_cost_their_row(root: Path) -> None:
     text = pa.array([b"fine", b"\xff\xfe", b"fine, too"], pa.binary()).view(pa.string())
     table = pa.table({"file": [row["file_name"] for row in ROWS], "text": text})
     pq.write_table(table, root / "t.parquet")
-    assert faults(root / "t.parquet") == [("t.parquet, line 2", "not_utf8")]
+    assert faults(root / "t.parquet") == [("t.parquet, line 2", "broken_row")]
 
 
 def test_a_caption_with_fields_asks_for_one(root: Path) -> None:

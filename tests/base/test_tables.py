@@ -1,0 +1,91 @@
+"""Tables beside images: a row that is not as its header says costs itself, whatever its bytes are."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from dreamloom.base.documents import DocumentError
+from dreamloom.base.tables import TableRow, caption_texts, cell, read_table
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".CSV"])
+@given(data=st.binary(max_size=200) | st.text("{}[]\":,;\t\n\r'a1\\NaN").map(str.encode))
+@example(data=b'{"a": ' + b"[" * 9000)
+@example(data=b'a,b\n"' + b"x" * 200_000)
+@example(data=b'a\n"')
+@example(data=b'{"a": "\\ud800"}')
+def test_whatever_a_table_holds_its_rows_are_read_or_have_a_fault(
+    suffix: str, data: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("any") / f"t{suffix}"
+    path.write_bytes(data)
+    for row in read_table(path):
+        assert row.number >= 1 and not (row.fault and row.cells)
+
+
+def rows(path: Path, content: str) -> list[TableRow]:
+    path.write_text(content)
+    return list(read_table(path))
+
+
+def test_each_row_has_its_line(tmp_path: Path) -> None:
+    assert rows(tmp_path / "t.jsonl", '\n{" a ": NaN}\n\n{broken\n[1]\n{"a": 1}') == [
+        TableRow(2, {"a": None}),
+        TableRow(4, {}, "not_json"),
+        TableRow(5, {}, "not_an_object"),
+        TableRow(6, {"a": 1}),
+    ]
+    assert rows(tmp_path / "t.csv", 'a , b\n1,"two\nlines"\n\n1,2,3\nNaN\n') == [
+        TableRow(2, {"a": "1", "b": "two\nlines"}),
+        TableRow(5, {}, "unquoted_comma"),
+        TableRow(6, {"a": None}),
+    ]
+
+
+def test_a_value_of_parquet_that_cannot_be_read_costs_its_row(tmp_path: Path) -> None:
+    dates = pa.array([0, 2**62, 1], pa.int64()).view(pa.timestamp("us"))
+    pq.write_table(pa.table({"n": [1, 2, 3], "at": dates}), tmp_path / "t.parquet")
+    assert [(row.cells.get("n"), row.fault) for row in read_table(tmp_path / "t.parquet")] == [
+        (1, ""),
+        (None, "broken_row"),
+        (3, ""),
+    ]
+    assert [row.cells for row in read_table(tmp_path / "t.parquet", "n".__eq__)] == [{"n": 1}, {"n": 2}, {"n": 3}]
+
+
+def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.parquet").write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(DocumentError):
+        list(read_table(tmp_path / "t.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("value", "texts"),
+    [
+        (None, []),
+        (float("nan"), []),
+        (7, []),
+        (True, []),
+        (" \n", []),
+        ("nan", ["nan"]),
+        (" a cat ", [" a cat "]),
+        (["a", None, " ", ["b"]], ["a", "b"]),
+        ("café".encode("latin-1"), ["café"]),
+        ("\ud800\udce9", ["\ufffdé"]),
+    ],
+)
+def test_captions_are_what_somebody_wrote(value: Any, texts: list[str]) -> None:
+    assert caption_texts(value) == texts
+
+
+def test_a_field_of_a_column_is_named_with_a_dot() -> None:
+    row = {"caption": {"en": "a", "more": {"de": "b"}}, "x.y": "c"}
+    found = [cell(row, name) for name in ("caption.en", "caption.more.de", "x.y", "caption.fr", "no.en")]
+    assert found == ["a", "b", "c", None, None]
+    with pytest.raises(DocumentError, match="holds the fields en, more; name one of them"):
+        caption_texts(row["caption"])
