@@ -8,6 +8,7 @@ from dreamloom.base.stage import NO_RECIPE, Group, PathKind, StageConfig
 from dreamloom.train.config_fields import HARDWARE, TrainDevice
 from dreamloom.train.optimizers import OPTIMIZERS
 from dreamloom.train.settings.data import DataSettings
+from dreamloom.train.settings.embeddings import EmbeddingSettings
 from dreamloom.train.settings.loss import LossSettings
 from dreamloom.train.settings.optimizer import OptimizerSettings
 from dreamloom.train.settings.preservation import PreservationSettings
@@ -31,7 +32,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Name of a preset → the values it sets, for Stable Diffusion 1.x and 2.x at 512 pixels with all weights trained."""
 
 
-class TrainConfig(RunSettings, PreservationSettings, LossSettings, OptimizerSettings, DataSettings):
+class TrainConfig(RunSettings, PreservationSettings, LossSettings, OptimizerSettings, EmbeddingSettings, DataSettings):
     """Settings of a training run.
 
     The defaults suit SD 1.5 at 512 pixels. Learning rates and caption dropout follow EveryDream's advice for batches
@@ -63,6 +64,20 @@ class TrainConfig(RunSettings, PreservationSettings, LossSettings, OptimizerSett
                 raise ValueError("weight_dtype bf16 needs precision bf16")
             if kind.needs_all_weights and self.lora_rank is None:
                 raise ValueError(f"{kind.name} needs weight_dtype fp32, or lora_rank: it looks at all weights at once")
+        return self
+
+    @property
+    def trains_text(self) -> bool:
+        """Whether what the UNet sees of a caption changes: the text encoder learns, or new words do."""
+        return bool(self.embeddings) or self.text_encoder_learning_rate > 0
+
+    @model_validator(mode="after")
+    def _check_embeddings_alone(self) -> "TrainConfig":
+        if self.embeddings_alone and (self.lora_rank is not None or self.frozen):
+            raise ValueError("embeddings_alone needs lora_rank null and frozen empty: it trains no weights")
+        kind = OPTIMIZERS[self.optimizer]
+        if self.embeddings and kind.estimates_rate and self.embedding_learning_rate != self.learning_rate:
+            raise ValueError(f"{kind.name} has one rate: set embedding_learning_rate to learning_rate")
         return self
 
 

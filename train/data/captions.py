@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dreamloom.base.errors import UserError
 from dreamloom.caption.parts import CaptionParts, join
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.dataset import Sample
+from dreamloom.train.data.dataset import Dataset, Sample
 from dreamloom.train.diffusion.rng import stream_key, uniform
 
 
@@ -86,3 +87,15 @@ def shuffle_tags(caption: CaptionParts, keep_tags: int, key: int, max_length: in
         if max_length is None or len(join(prompt, [*kept, tag])) <= max_length:
             kept.append(tag)
     return join(prompt, kept)
+
+
+def check_new_words(dataset: Dataset, config: TrainConfig) -> None:
+    """Checks that each new word of a config is in a caption.
+
+    Raises:
+        UserError: one is not, so it would not learn.
+    """
+    captions = " ".join(each.caption for sample in dataset.samples for each in sample.image.captions)
+    for word in config.starts:
+        if not re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", captions):
+            raise UserError(f"embeddings: no caption says {word}, so it would learn nothing; write it into captions.")

@@ -21,6 +21,7 @@ from dreamloom.train.export.metadata import adapter_metadata, model_spec
 from dreamloom.train.export.older_releases import write_for_older_releases
 from dreamloom.train.export.original_config import original_config
 from dreamloom.train.export.safetensors_file import save_with_hash
+from dreamloom.train.model.embeddings import save_embeddings, take_embeddings
 from dreamloom.train.model.lora import adapter_state_dict, merge_adapters
 from dreamloom.train.model.model import Model
 from dreamloom.train.model.original_keys import NoOriginalKeyError, to_original_keys
@@ -68,6 +69,10 @@ def write_model(
     progress(0, steps, "loading the model")
     base = trained.load_base(trained.config.base, torch.device("cpu"))
     model = trained.load(base, config.use_ema)
+    save_embeddings(take_embeddings(model), folder, DTYPES[config.dtype])
+    if trained.config.embeddings_alone:
+        progress(steps, steps, "written")
+        return ""
     origin = (trained.config, trained.checkpoint, config.title or trained.checkpoint.absolute().parent.parent.name)
     if trained.config.lora_rank is not None:
         metadata = adapter_metadata(model, *origin)

@@ -26,7 +26,7 @@ def lr_factor(config: TrainConfig, part: str, images_seen: int, total_images: in
 
     Args:
         config: which schedule.
-        part: unet or text_encoder.
+        part: unet, text_encoder or embeddings, which follow the text encoder's schedule.
         images_seen: images of the run before the step.
         total_images: images of the whole run.
     """
@@ -41,7 +41,7 @@ class Optimizer:
     """Moves parameters along their gradients.
 
     Args:
-        parts: the parameters of the unet and of the text_encoder, or of one of them.
+        parts: the parameters of the unet, of the text_encoder and of the embeddings of new words, or of some of them.
         config: which optimizer, with which rate and weight decay for each part.
 
     Raises:
@@ -56,11 +56,16 @@ class Optimizer:
         needs_copies = self.kind.takes_matrices or any(p.dtype != torch.float32 for p in self.parameters)
         self.copies = [nn.Parameter(torch.empty(0, device=p.device)) for p in self.parameters] if needs_copies else None
         optimized = iter(self.copies or self.parameters)
-        self.learning_rates = {"unet": config.learning_rate, "text_encoder": config.text_encoder_learning_rate}
+        self.learning_rates = {
+            "unet": config.learning_rate,
+            "text_encoder": config.text_encoder_learning_rate,
+            "embeddings": config.embedding_learning_rate,
+        }
         own_decay = config.text_encoder_weight_decay
         decays = {
             "unet": config.weight_decay,
             "text_encoder": config.weight_decay if own_decay is None else own_decay,
+            "embeddings": 0.0,
         }
         param_groups = [
             {"params": [next(optimized) for _ in group], "lr": self.learning_rates[part], "weight_decay": decays[part]}

@@ -14,7 +14,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit_json, remove_leftovers
 from dreamloom.base.progress import Progress
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.captions import CaptionBuilder
+from dreamloom.train.data.captions import CaptionBuilder, check_new_words
 from dreamloom.train.data.crops import CropPlanner
 from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.data.latent_cache import LatentCache
@@ -34,6 +34,7 @@ from dreamloom.train.loop.loss_window import NonFiniteLossError
 from dreamloom.train.loop.metrics import MetricsLog
 from dreamloom.train.loop.trainer import Trainer
 from dreamloom.train.model.device import choose_device, peak_memory
+from dreamloom.train.model.embeddings import add_embeddings
 from dreamloom.train.model.memory import estimate_memory
 from dreamloom.train.model.model import load_model
 from dreamloom.train.run import checkpoint
@@ -74,9 +75,11 @@ class Session:
         device = choose_device(config.device)
         recipe = evaluation_recipe(config.base, heldout, as_trained(config))
         self.model = load_model(config.base, device, config.vae, config.prediction_type, config.zero_terminal_snr)
+        add_embeddings(self.model, config)
+        check_new_words(dataset, config)
         cache_folder = (config.latent_cache or run.parent / ".latents").expanduser()
         latent_cache = LatentCache(cache_folder, self.model.vae)
-        text_cache = TextCache(self.model, cache_folder, frozen=config.text_encoder_learning_rate == 0)
+        text_cache = TextCache(self.model, cache_folder, frozen=not config.trains_text)
         with distributed.in_turn():
             views = CropPlanner(config).all_views
             self.dataset = dataset.without(latent_cache.add(dataset.samples, config.num_workers, progress, views))

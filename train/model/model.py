@@ -1,6 +1,8 @@
 """A Stable Diffusion model in memory: its components, and the operations that training and evaluation need."""
 
 import hashlib
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,22 @@ _FLOAT32 = {"torch_dtype": torch.float32}
 """Loads half-precision files as float32: training needs the precision."""
 
 
+@dataclass(frozen=True)
+class NewWords:
+    """The words that textual inversion adds (dreamloom.train.model.embeddings)."""
+
+    tokens: Mapping[str, str]
+    """Word → its tokens, separated by blanks."""
+    plain_tokenizer: Any
+    """The tokenizer without them."""
+
+    def spell_out(self, caption: str) -> str:
+        """Replaces each word by its tokens."""
+        for word, tokens in self.tokens.items():
+            caption = re.sub(rf"(?<![\w-]){re.escape(word)}(?![\w-])", tokens, caption)
+        return caption
+
+
 @dataclass
 class Model:
     """The components of a Stable Diffusion 1.x or 2.x model. Weights are float32 and frozen until made trainable."""
@@ -33,6 +51,8 @@ class Model:
     """ᾱ of each timestep, float32 [T], on the model's device."""
     compiled_unet: Any = None
     """The UNet compiled by torch, for training only: evaluation and sampling use too many shapes."""
+    new_words: NewWords | None = None
+    """What textual inversion adds to tokenizer and text encoder."""
 
     @property
     def prediction_type(self) -> str:
@@ -60,6 +80,8 @@ class Model:
         Returns:
             Token ids, int64 [n, L], on the CPU.
         """
+        if self.new_words:
+            captions = [self.new_words.spell_out(caption) for caption in captions]
         length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
         batch = self.tokenizer(captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         return torch.as_tensor(batch.input_ids)

@@ -18,12 +18,13 @@ def trainable_parameters(model: Model, config: TrainConfig) -> dict[str, NamedPa
     """Selects the parameters to train, and makes them require gradients; adds adapters where the config wants them.
 
     Returns:
-        Component (unet, text_encoder) → name such as unet.conv_in.weight → parameter.
+        Part (unet, text_encoder, or embeddings: those of new words) → name such as unet.conv_in.weight → parameter.
 
     Raises:
         UserError: a pattern of `frozen` matches no name, or nothing is left to train.
     """
     parts = ["unet", "text_encoder"] if config.text_encoder_learning_rate > 0 else ["unet"]
+    parts = [] if config.embeddings_alone else parts
     if config.weight_dtype == "bf16":
         for part in ("unet", "text_encoder"):
             getattr(model, part).to(torch.bfloat16)
@@ -35,14 +36,26 @@ def trainable_parameters(model: Model, config: TrainConfig) -> dict[str, NamedPa
     candidates = {part: _of_part(model, part) for part in parts}
     _freeze(candidates, config.frozen)
     trained = {part: {n: p for n, p in named.items() if p.requires_grad} for part, named in candidates.items()}
+    trained["embeddings"] = _new_words(model)
     if not any(trained.values()):
         raise UserError("frozen leaves nothing to train; remove a pattern.")
     return {part: named for part, named in trained.items() if named}
 
 
 def _of_part(model: Model, part: str) -> NamedParameters:
+    vectors = getattr(model.text_encoder.get_input_embeddings(), "vectors", None)
     named = getattr(model, part).named_parameters()
-    return {f"{part}.{name}": parameter for name, parameter in named if parameter.requires_grad}
+    return {f"{part}.{name}": p for name, p in named if p.requires_grad and p is not vectors}
+
+
+def _new_words(model: Model) -> NamedParameters:
+    """The vectors of new words, in float32 and trained."""
+    if model.new_words is None:
+        return {}
+    vectors = model.text_encoder.get_input_embeddings().vectors
+    vectors.data = vectors.data.float()
+    named = model.text_encoder.named_parameters()
+    return {f"text_encoder.{n}": p.requires_grad_(True) for n, p in named if p is vectors}
 
 
 def _freeze(parts: dict[str, NamedParameters], patterns: list[str]) -> None:

@@ -29,8 +29,7 @@ class BaseModelTeacher:
         self.has_adapters = config.lora_rank is not None
         self.model = model
         if not self.has_adapters:
-            trains_text = config.text_encoder_learning_rate > 0
-            text_encoder = self._frozen_copy(model.text_encoder) if trains_text else model.text_encoder
+            text_encoder = self._frozen_copy(model.text_encoder) if config.trains_text else model.text_encoder
             unet = self._frozen_copy(model.unet)
             self.model = replace(model, unet=unet, text_encoder=text_encoder, compiled_unet=None)
 

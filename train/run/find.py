@@ -27,13 +27,16 @@ class TrainedModel:
     """Config of the checkpoint's run."""
 
     def load_base(self, base: str, device: "torch.device", vae: str | None = None) -> "Model":
-        """Loads a base model with the run's VAE, prediction type and noise schedule."""
+        """Loads a base model with the run's VAE, prediction type, noise schedule and new words."""
+        from dreamloom.train.model.embeddings import add_embeddings
         from dreamloom.train.model.model import load_model  # imports torch
 
         if self.config is None:
             return load_model(base, device, vae)
         config = self.config
-        return load_model(base, device, vae or config.vae, config.prediction_type, config.zero_terminal_snr)
+        model = load_model(base, device, vae or config.vae, config.prediction_type, config.zero_terminal_snr)
+        add_embeddings(model, config)
+        return model
 
     def load(self, base: "Model", use_ema: bool) -> "Model":
         """Loads the trained model. A checkpoint's weights overwrite those of `base`, and `base` is returned."""
