@@ -40,6 +40,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.files import lock
 from dreamloom.base.parquet_metadata import digest_table, read_metadata, write_table
 from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.base.text import is_utf8
 from dreamloom.base.versions import FIRST
 from dreamloom.scrape.collection.migrations import migrate_config
 from dreamloom.scrape.collection.schema import MADE_BY, SCHEMAS, Status, Table
@@ -72,8 +73,10 @@ class Collection:
         """Locks the collection for this process (dreamloom.base.files.lock). Everything that writes takes the lock.
 
         Raises:
-            UserError: another process holds the lock.
+            UserError: another process holds the lock, or the path is not UTF-8, as parquet files need.
         """
+        if not is_utf8(str(self.root)):
+            raise UserError(f"The path {self.root} is not UTF-8; name another folder for the collection.")
         return lock(self.root)
 
     def part_path(self, table: Table, part: str) -> Path:

@@ -6,11 +6,19 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from dreamloom.base.stage import Group
+from dreamloom.base.text import is_utf8
 
 IMAGES, CAPTIONS, PROVENANCE = Group("Images"), Group("Captions"), Group("Provenance")
 """The groups of the fields of all kinds of source."""
 
-UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+
+def _user_path(path: Path) -> Path:
+    if not is_utf8(str(path)):  # a config is stored as JSON with what it made
+        raise ValueError("the path is not UTF-8; rename the folder")
+    return path.expanduser()
+
+
+UserPath = Annotated[Path, AfterValidator(_user_path)]
 """A path in a config, which may begin with ~."""
 
 Limit = Annotated[int | None, IMAGES, Field(ge=1, description="Maximum number of images, the first ones; null: all.")]

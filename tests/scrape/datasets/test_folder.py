@@ -185,6 +185,17 @@ def test_real_images_that_a_camera_named_have_no_caption(shared_data: Path, tmp_
     assert summary.kept == 2
 
 
+def test_names_that_are_not_utf8_are_read_as_latin_1_and_such_paths_refused(mine: Path, tmp_path: Path) -> None:
+    bad = Path(os.fsdecode(b"a red caf\xe9.png"))
+    draw(mine / bad)
+    rows = ingested(tmp_path)
+    assert rows["a red caf\xe9.png"]["text"] == "a red caf\xe9"
+    with pytest.raises(ValidationError, match="is not UTF-8"):
+        FolderConfig(path=tmp_path / bad)
+    with pytest.raises(UserError, match="is not UTF-8; name another folder"):
+        ingest_folder(Collection(tmp_path / bad), FolderConfig(path=mine), read_caption)
+
+
 def test_unknown_settings_are_refused_and_the_home_folder_is_known() -> None:
     with pytest.raises(ValidationError):
         FolderConfig.model_validate({"path": "x", "caption_kind": "human"})
