@@ -7,17 +7,24 @@ one    as EveryDream and similar tools do: open an image, run the processor, gen
 ours   the caption stage over a collection: float32, and `precision: auto`.
 bare   the model's own generate on prepared tensors, in the same batches: the upper bound.
 
-Each runs in a process of its own (ours tells malloc to keep freed memory, theirs does not), and they take turns, as a
-shared machine's speed changes by the minute. Prints a table, and last a line of JSON: ratios of medians. The ratios of
-processor time hold on a busy machine, too; set OMP_WAIT_POLICY=PASSIVE, or waiting threads count.
+Each runs in a process of its own, and they take turns, as a shared machine's speed changes by the minute. All of them
+tell malloc to keep freed memory, as dreamloom's commands do; with --malloc=default none does. Prints a table, and last
+a line of JSON: ratios of medians. Those of processor time hold on a busy machine, too; set OMP_WAIT_POLICY=PASSIVE,
+or waiting threads count.
 """
+
+import sys
+
+from dreamloom.base.cpu import keep_freed_memory
+
+if "--malloc=default" not in sys.argv:
+    keep_freed_memory()  # before torch, for theirs as for ours
 
 import argparse
 import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -64,6 +71,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--images", type=int, default=16, help="images per turn; one at a time: a quarter")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--malloc", choices=["keep", "default"], default="keep", help="write --malloc=default")
     parser.add_argument("--serve", nargs=2, metavar=("PROCESS", "PLACE"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
@@ -105,6 +113,7 @@ def report(costs: dict[str, list[Cost]], device: str) -> None:
     else:
         figures["by_processor_time"] = {n: round(processor[than] / processor[o], 3) for n, (o, than) in pairs.items()}
     figures |= {"device": device, "threads": os.environ.get("OMP_NUM_THREADS", "all")}
+    figures |= {"malloc": "default" if "--malloc=default" in sys.argv else "keep"}
     print(json.dumps(figures))
 
 
@@ -164,7 +173,7 @@ def read_one(place: Path) -> tuple[Any, Any]:
 
 
 def make_one(place: Path, read: tuple[Any, Any], count: int, beams: int) -> Callable[[], int]:
-    """One image after the other, with malloc as it comes."""
+    """One image after the other."""
     import torch
 
     (processor, model), files = read, image_files(place, count)

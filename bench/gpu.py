@@ -48,7 +48,7 @@ from dreamloom.train.loop.trainer import Trainer
 from dreamloom.train.model.checkpoint_file import make_clip_tokenizer
 from dreamloom.train.model.device import choose_device, peak_memory
 from dreamloom.train.model.model import Model, load_model
-from dreamloom.train.model.sd_configs import CROSS_ATTENTION_KEY, infer_component_config
+from dreamloom.train.model.sd_configs import CONFIGS
 
 TINY = str(Path(__file__).parents[1] / "demo" / "models" / "stable-diffusion")
 IMAGE_FLOPS = 2.0e12
@@ -218,16 +218,15 @@ def ours(model: Model, schedule: BatchSchedule, config: TrainConfig) -> Step:
     return Trainer(model, schedule.num_images, config).step
 
 
-def random_model(device: torch.device) -> Model:
-    """Makes a model of Stable Diffusion 1.5's shape with random weights."""
+def random_model(device: torch.device, widths: tuple[int, ...] = (320, 640, 1280, 1280)) -> Model:
+    """Makes a model of Stable Diffusion 1.5's shape with random weights; `widths` are those of the UNet's blocks."""
     import diffusers
     import transformers
 
     torch.manual_seed(0)
-    tensors = {CROSS_ATTENTION_KEY: (320, 768), "model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3)}
-    configs = {p: infer_component_config(Path(), tensors, p) for p in ("unet", "vae", "text_encoder", "scheduler")}
+    configs = CONFIGS[768]  # by the width of the text encoder
     with device:
-        unet = diffusers.UNet2DConditionModel.from_config(configs["unet"])
+        unet = diffusers.UNet2DConditionModel.from_config(configs["unet"], block_out_channels=widths)
         vae = diffusers.AutoencoderKL.from_config(configs["vae"])
         text_encoder = transformers.CLIPTextModel(transformers.CLIPTextConfig.from_dict(configs["text_encoder"]))
     for module in (unet, vae, text_encoder):

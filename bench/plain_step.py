@@ -11,13 +11,15 @@ from dreamloom.train.model.model import Model
 
 
 class PlainStep:
-    """Noise, UNet, loss, backward pass, clipping, default AdamW, and a wait for the loss. Trains the whole UNet.
+    """Noise, UNet, loss, backward pass, clipping, default AdamW, and a wait for the loss. Trains the whole UNet, and
+    the text encoder if asked.
 
     Args:
         model: is trained in place.
         precision: of the arithmetic.
         memory_format: of the noisy latents.
         unet: called instead of the model's UNet: the same, compiled.
+        train_text_encoder: train it, too; it is called outside, with gradients.
     """
 
     def __init__(
@@ -26,8 +28,10 @@ class PlainStep:
         precision: torch.dtype = torch.float32,
         memory_format: torch.memory_format = torch.contiguous_format,
         unet: Any = None,
+        train_text_encoder: bool = False,
     ) -> None:
-        self.parameters = list(model.unet.requires_grad_(True).parameters())
+        modules = [model.unet, *([model.text_encoder] if train_text_encoder else [])]
+        self.parameters = [p for module in modules for p in module.requires_grad_(True).parameters()]
         self.unet = unet or model.unet
         self.alphas_cumprod = model.alphas_cumprod
         self.precision = precision

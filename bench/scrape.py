@@ -2,8 +2,10 @@
 
     python -m bench.scrape [--images 1000] [--rounds 2] [--urls 100000] [--only peers|faults|urls] [--keep FOLDER]
 
-peers   camera-like JPEGs from a loopback server, to 512 px on the short side, JPEG q95: CPU time per image and peak
-        memory of `dreamloom scrape`, of img2dataset, and of `dreamloom scrape` keeping the originals, alternating.
+peers   camera-like JPEGs from a loopback server: CPU time per image and peak memory of `dreamloom scrape` and of
+        img2dataset, alternating; once to 512 px on the short side, JPEG q95, and once keeping files as they came
+        (img2dataset's disable_all_reencoding, which decodes nothing; dreamloom decodes each file whole to know that it
+        is one). Each is measured with all images and with a fifth, so that the start is told apart from an image.
 faults  wall time with 50 to 150 ms of latency; the same with 2 % 404, 1 % that hang and 1 % corrupt, where a request
         may take three seconds.
 urls    URLs with empty bodies: CPU time per URL, and the growth of memory.
@@ -20,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,7 +49,7 @@ if __name__ == "__main__":
     download(sys.argv[1], input_format="parquet", url_col="url", output_folder=sys.argv[2], output_format="files",
              image_size=512, resize_mode="keep_ratio", resize_only_if_bigger=True, encode_format="jpg",
              encode_quality=95, processes_count=2, thread_count=32, number_sample_per_shard=int(sys.argv[3]),
-             timeout=30, enable_wandb=False)
+             disable_all_reencoding=sys.argv[4] == "as-they-came", timeout=30, enable_wandb=False)
 """
 """img2dataset with its best setting on two cores; of 16, 32, 64 and 256 threads, 32 and 64 are about equal."""
 
@@ -88,32 +90,56 @@ def main() -> None:
 
 
 def against_peers(images: Path, count: int, rounds: int, work: Path) -> dict[str, Any]:
-    """Compares CPU time and memory with img2dataset's."""
+    """Compares CPU time and memory with img2dataset's, shrinking images and keeping them as they came."""
     make_images(images, count)
-    costs: dict[str, list[Cost]] = {"ours": [], "originals": [], "img2dataset": []}
+    few, costs = count // 5, defaultdict(list)
     with serve("--folder", str(images)) as url:
         urls = [f"{url}/file/{number}.jpg" for number in range(count)]
-        runs: dict[str, Callable[[int], Cost]] = {
-            "img2dataset": lambda turn: run_img2dataset(urls, work / f"i2d{turn}"),
-            "ours": lambda turn: run_dreamloom(urls, work / f"ours{turn}", f"--shrink-to={SIDE}"),
-            "originals": lambda turn: run_dreamloom(urls, work / f"originals{turn}", "--shrink-to=8192"),
+        runs: dict[str, Callable[[list[str], Path], Cost]] = {
+            "img2dataset": lambda urls, place: run_img2dataset(urls, place, "shrunk"),
+            "ours": lambda urls, place: run_dreamloom(urls, place, f"--shrink-to={SIDE}"),
+            "img2dataset, as they came": lambda urls, place: run_img2dataset(urls, place, "as-they-came"),
+            "ours, as they came": lambda urls, place: run_dreamloom(urls, place, "--shrink-to=8192"),
         }
         for turn in range(rounds):
             for name, run in runs.items():
-                costs[name].append(run(turn))
-                print(f"{name}: {costs[name][-1].cpu_s:.1f} s of CPU", file=sys.stderr, flush=True)
-    print(f"{'':<14}{'CPU ms/image':>14}{'wall s':>9}{'peak MB':>9}   statuses")
-    for name, runs_of in costs.items():
-        cpu, wall, peak = (median(getattr(c, field) for c in runs_of) for field in ("cpu_s", "wall_s", "peak_mb"))
-        print(f"{name:<14}{1000 * cpu / count:>14.1f}{wall:>9.1f}{peak:>9.0f}   {dict(runs_of[-1].statuses)}")
-    cpu = {name: median(c.cpu_s for c in runs_of) for name, runs_of in costs.items()}
-    peak = {name: median(c.peak_mb for c in runs_of) for name, runs_of in costs.items()}
-    assert all(cost.statuses.total() == count for runs_of in costs.values() for cost in runs_of)
-    return {
-        "vs_img2dataset": round(cpu["img2dataset"] / cpu["ours"], 2),
-        "memory_vs_img2dataset": round(peak["ours"] / peak["img2dataset"], 3),
-        "originals_vs_img2dataset": round(cpu["img2dataset"] / cpu["originals"], 2),
-    }
+                for size in (few, count):
+                    costs[name, size].append(run(urls[:size], work / f"{name} {size} {turn}"))
+                    cost = costs[name, size][-1]
+                    print(f"{name}, {size} images: {cost.cpu_s:.1f} s of CPU", file=sys.stderr, flush=True)
+                    assert cost.statuses.total() == size
+    medians = {key: median_cost(each) for key, each in costs.items()}
+    return compare_costs({name: (medians[name, few], medians[name, count]) for name in runs}, count)
+
+
+def median_cost(costs: list[Cost]) -> Cost:
+    """Returns the medians of some runs, and the statuses of the last."""
+    cpu, wall, peak = (median(getattr(cost, field) for cost in costs) for field in ("cpu_s", "wall_s", "peak_mb"))
+    return Cost(cpu, wall, peak, costs[-1].statuses)
+
+
+def compare_costs(costs: dict[str, tuple[Cost, Cost]], count: int) -> dict[str, Any]:
+    """Prints the table, and returns the figures.
+
+    Args:
+        costs: for each program, of a fifth of the images, and of all.
+        count: the number of all images.
+    """
+    margins = {name: (whole.cpu_s - part.cpu_s) / (count - count // 5) for name, (part, whole) in costs.items()}
+    head = f"{'cold, ms/image':>15}{'start, s':>10}{'then, ms/image':>15}{'wall s':>8}{'peak MB':>9}"
+    print(f"{'CPU':<28}{head}   statuses")
+    for name, (_, whole) in costs.items():
+        start = whole.cpu_s - margins[name] * count
+        cold, then = 1000 * whole.cpu_s / count, 1000 * margins[name]
+        figures = f"{cold:>15.1f}{start:>10.1f}{then:>15.1f}{whole.wall_s:>8.1f}{whole.peak_mb:>9.0f}"
+        print(f"{name:<28}{figures}   {dict(whole.statuses)}")
+    ratios: dict[str, Any] = {}
+    for kind, suffix in (("shrunk", ""), ("as_they_came", ", as they came")):
+        theirs, ours = costs[f"img2dataset{suffix}"][1], costs[f"ours{suffix}"][1]
+        ratios[f"{kind}_cold"] = round(theirs.cpu_s / ours.cpu_s, 2)
+        ratios[f"{kind}_then"] = round(margins[f"img2dataset{suffix}"] / margins[f"ours{suffix}"], 2)
+        ratios[f"{kind}_memory"] = round(ours.peak_mb / theirs.peak_mb, 3)
+    return ratios
 
 
 def with_faults(images: Path, count: int, rounds: int, work: Path) -> dict[str, Any]:
@@ -175,11 +201,11 @@ def write_candidates(collection: Collection, urls: list[str]) -> None:
         collection.write(Table.CANDIDATES, name, rows, recipe="bench", config=NoConfig(), summary=summary)
 
 
-def run_img2dataset(urls: list[str], place: Path) -> Cost:
-    """Measures img2dataset on these URLs."""
+def run_img2dataset(urls: list[str], place: Path, files: str) -> Cost:
+    """Measures img2dataset on these URLs; `files` is shrunk or as-they-came."""
     place.mkdir()
     pq.write_table(pa.table({"url": urls}), place / "urls.parquet")
-    arguments = [str(place / "urls.parquet"), str(place / "out"), str(-(-len(urls) // 4))]
+    arguments = [str(place / "urls.parquet"), str(place / "out"), str(-(-len(urls) // 4)), files]
     (place / "run.py").write_text(IMG2DATASET)  # its processes import it
     cpu, wall, peak = measure([sys.executable, str(place / "run.py"), *arguments])
     tables = [pq.read_table(path, columns=["status"]) for path in sorted((place / "out").glob("*.parquet"))]

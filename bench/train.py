@@ -1,11 +1,17 @@
-"""Compares the trainer with a bare step and with a plain loop, on the demo's model and the same images.
+"""Compares the trainer with a bare step and with a plain loop, on the same model and the same images.
 
     python -m bench.train [--rounds 6] [--steps 10] [--threads 1]
+    python -m bench.train --size large --rounds 3 --steps 1 --threads 2
+
+small   the demo's model at 64 pixels, batches of 16, its text encoder frozen.
+large   dreamloom's defaults, on a UNet of Stable Diffusion 1.5's blocks at 0.4 times its width (142 M parameters) with
+        its own text encoder (123 M), which learns, and its own VAE; random weights, 256 pixels (--side), batches of 4.
 
 bare    UNet forward, backward and optimizer step on tensors already in memory: the limit.
 ours    dreamloom.train with cached latents and text.
 fill    what ours does once before: encodes images and captions into the cache.
-plain   each step of diffusers' train_text_to_image.py: decoding, VAE, text encoder, UNet, an .item().
+plain   each step of diffusers' train_text_to_image.py: decoding, VAE, text encoder, UNet, an .item(). Its AdamW is
+        torch's default, not the fused one, as there. With large it trains the text encoder, too, and there is no bare.
 
 All run in float32, in one process that keeps freed memory (dreamloom.base.cpu), as dreamloom's commands do. They take
 turns, because the speed of a shared machine changes by the minute; the ratios are medians over the rounds. Prints a
@@ -24,6 +30,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -32,6 +39,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from bench.gpu import random_model
 from bench.plain_step import PlainStep
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.captions import CaptionBuilder
@@ -45,12 +53,18 @@ from dreamloom.train.loop.trainer import Trainer
 from dreamloom.train.model.model import Model, load_model
 
 BASE = str(Path(__file__).parents[1] / "demo" / "models" / "stable-diffusion")
-BATCH = 16
-SIDE = 64
 CPU = torch.device("cpu")
+SMALL = TrainConfig(
+    base=BASE, resolution=64, bucket_reso_steps=16, batch_size=16, epochs=1000, text_encoder_learning_rate=0,
+    precision="fp32", device="cpu", num_workers=2,
+)  # fmt: skip
+WIDTHS = (128, 256, 512, 512)
+"""Of the large UNet's blocks; Stable Diffusion 1.5's are 320, 640, 1280 and 1280."""
 
 Turn = Callable[[int], None]
 """Takes a number of steps."""
+Load = Callable[[], Model]
+"""Loads the model; with random weights, the same each time."""
 
 
 class Clock:
@@ -70,26 +84,28 @@ class Clock:
 def main() -> None:
     """Makes images in a temporary folder, and measures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=["small", "large"], default="small")
+    parser.add_argument("--side", type=int, default=256, help="pixels of the large size")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--steps", type=int, default=10, help="steps of each, per round")
     parser.add_argument("--threads", type=int, default=1, help="torch's threads; the loader has its own")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    config = TrainConfig(
-        base=BASE, resolution=SIDE, bucket_reso_steps=16, batch_size=BATCH, epochs=1000, text_encoder_learning_rate=0,
-        precision="fp32", device="cpu", num_workers=2,
-    )  # fmt: skip
+    is_large = arguments.size == "large"
+    config = TrainConfig(resolution=arguments.side, device="cpu") if is_large else SMALL
+    load: Load = partial(random_model, CPU, WIDTHS) if is_large else partial(load_model, BASE, CPU)
     clock = Clock()
     with tempfile.TemporaryDirectory() as place:
-        data = read_dataset(make_images(Path(place) / "images", arguments.steps * BATCH), SIDE, 16, config.num_workers)
-        turns: dict[str, Turn] = {
-            "bare": bare(config),
-            "ours": ours(data, config, Path(place), clock),
-            "fill": filling(data, config, Path(place)),
-            "plain": plain(data, config, clock),
+        images = make_images(Path(place) / "images", arguments.steps * config.batch_size, 2 * config.resolution)
+        data = read_dataset(images, config.resolution, config.bucket_reso_steps, config.num_workers)
+        turns: dict[str, Turn] = {} if is_large else {"bare": bare(config, load)}
+        turns |= {
+            "ours": ours(data, config, load, Path(place), clock),
+            "fill": filling(data, config, load, Path(place)),
+            "plain": plain(data, config, load, clock),
         }
         rounds = measure(turns, arguments.rounds, arguments.steps)
-    report(rounds, arguments.steps * BATCH, clock.spent)
+    report(rounds, arguments.steps * config.batch_size, clock.spent, arguments.size)
 
 
 def measure(turns: dict[str, Turn], rounds: int, steps: int) -> list[dict[str, float]]:
@@ -107,7 +123,7 @@ def measure(turns: dict[str, Turn], rounds: int, steps: int) -> list[dict[str, f
     return measured
 
 
-def report(rounds: list[dict[str, float]], images: int, spent: dict[str, float]) -> None:
+def report(rounds: list[dict[str, float]], images: int, spent: dict[str, float], size: str) -> None:
     """Prints the result; `images` is the number of images in a turn."""
     print(f"{'':8}{'ms per image':>14}   of each round")
     for name in rounds[0]:
@@ -120,44 +136,43 @@ def report(rounds: list[dict[str, float]], images: int, spent: dict[str, float])
         f"of plain's time: {', '.join(f'{name} {share:.1%}' for name, share in shares.items())}; the rest is the step"
     )
     print(f"of ours: {waited:.1%} waiting for data; the rest is the step")
-    result = {
-        "vs_bare_step": median(s["bare"] / s["ours"] for s in rounds),
+    result = {"vs_bare_step": median(s["bare"] / s["ours"] for s in rounds)} if "bare" in rounds[0] else {}
+    result |= {
         "vs_plain": median(s["plain"] / s["ours"] for s in rounds),
         "first_epoch_vs_plain": median(s["plain"] / (s["fill"] + s["ours"]) for s in rounds),
         "data_wait": waited,
     }
     rounded = {name: round(value, 3) for name, value in result.items()}
-    print(
-        json.dumps({**rounded, "plain_shares": shares, "threads": torch.get_num_threads(), "torch": torch.__version__})
-    )
+    setting = {"size": size, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    print(json.dumps({**rounded, "plain_shares": shares, **setting}))
 
 
 def fill_caches(model: Model, data: Dataset, config: TrainConfig, cache: Path) -> tuple[LatentCache, TextCache]:
     """Fills a cache in a new folder with the latents and text of a dataset."""
     latents = LatentCache(cache, model.vae)
     latents.add(data.samples, config.num_workers)
-    texts = TextCache(model, cache, frozen=True)
+    texts = TextCache(model, cache, frozen=config.text_encoder_learning_rate == 0)
     texts.add(CaptionBuilder(config).fixed_captions(data.samples))
     return latents, texts
 
 
-def filling(data: Dataset, config: TrainConfig, place: Path) -> Turn:
+def filling(data: Dataset, config: TrainConfig, load: Load, place: Path) -> Turn:
     """Fills a new cache in each turn, with as many images as its steps show."""
-    model = load_model(config.base, CPU)
+    model = load()
     count = 0
 
     def turn(steps: int) -> None:
         nonlocal count
         count += 1
-        shown = Dataset(data.folders, data.samples[: steps * BATCH], ())
+        shown = Dataset(data.folders, data.samples[: steps * config.batch_size], ())
         fill_caches(model, shown, config, place / f"fill {count}")
 
     return turn
 
 
-def ours(data: Dataset, config: TrainConfig, place: Path, clock: Clock) -> Turn:
+def ours(data: Dataset, config: TrainConfig, load: Load, place: Path, clock: Clock) -> Turn:
     """The trainer's step and its loader, as in the training loop."""
-    model = load_model(config.base, CPU)
+    model = load()
     latents, texts = fill_caches(model, data, config, place / "latents")
     schedule = BatchSchedule(data, config)
     trainer = Trainer(model, schedule.num_images, config)
@@ -176,16 +191,17 @@ def ours(data: Dataset, config: TrainConfig, place: Path, clock: Clock) -> Turn:
     return turn
 
 
-def bare(config: TrainConfig) -> Turn:
+def bare(config: TrainConfig, load: Load) -> Turn:
     """UNet forward, backward and optimizer step, nothing else."""
-    model = load_model(config.base, CPU)
+    model = load()
     unet = model.unet.requires_grad_(True)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate, fused=True)
-    shape = (BATCH, unet.config.in_channels, SIDE // 8, SIDE // 8)
+    side = config.resolution // 8
+    shape = (config.batch_size, unet.config.in_channels, side, side)
     noisy = torch.randn(shape).contiguous(memory_format=torch.channels_last)
-    noise, timesteps = torch.randn(shape), torch.randint(0, 1000, (BATCH,))
+    noise, timesteps = torch.randn(shape), torch.randint(0, 1000, (config.batch_size,))
     with torch.no_grad():
-        states = model.encode_text(model.tokenize(["scene number 1"] * BATCH))
+        states = model.encode_text(model.tokenize(["scene number 1"] * config.batch_size))
 
     def turn(steps: int) -> None:
         for _ in range(steps):
@@ -197,38 +213,39 @@ def bare(config: TrainConfig) -> Turn:
     return turn
 
 
-def plain(data: Dataset, config: TrainConfig, clock: Clock) -> Turn:
+def plain(data: Dataset, config: TrainConfig, load: Load, clock: Clock) -> Turn:
     """The steps of diffusers' training script."""
-    model = load_model(config.base, CPU)
-    step = PlainStep(model)
-    order = iter(np.random.default_rng(0).integers(0, len(data.samples), (10_000, BATCH)))
+    model = load()
+    learns = config.text_encoder_learning_rate > 0
+    step = PlainStep(model, train_text_encoder=learns)
+    order = iter(np.random.default_rng(0).integers(0, len(data.samples), (10_000, config.batch_size)))
 
     def turn(steps: int) -> None:
         for _ in range(steps):
             samples = [data.samples[index] for index in next(order)]
             with clock.on("decode"):
-                pixels = torch.stack([_plain_image(sample) for sample in samples])
+                pixels = torch.stack([_plain_image(sample, config.resolution) for sample in samples])
             with torch.no_grad(), clock.on("vae"):
                 latents = model.vae.encode(pixels).latent_dist.sample() * model.vae.config.scaling_factor
-            with torch.no_grad(), clock.on("text"):
+            with torch.set_grad_enabled(learns), clock.on("text"):
                 states = model.encode_text(model.tokenize([sample.caption for sample in samples]))
             step(latents, states)
 
     return turn
 
 
-def _plain_image(sample: Sample) -> torch.Tensor:
-    image = Image.open(sample.image.source.path).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+def _plain_image(sample: Sample, side: int) -> torch.Tensor:
+    image = Image.open(sample.image.source.path).convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 127.5 - 1
 
 
-def make_images(folder: Path, count: int) -> Path:
-    """Writes JPEGs of 128 pixels: smooth colors with grain, as photographs have."""
+def make_images(folder: Path, count: int, side: int) -> Path:
+    """Writes square JPEGs: smooth colors with grain, as photographs have."""
     rng = np.random.default_rng(0)
     (folder / "a").mkdir(parents=True)
     for number in range(count):
-        coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((128, 128))
-        grain = rng.normal(0, 6, (128, 128, 3))
+        coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((side, side))
+        grain = rng.normal(0, 6, (side, side, 3))
         pixels = np.clip(np.asarray(coarse) + grain, 0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / "a" / f"scene number {number % 40}_{number}.jpg", quality=92)
     return folder
