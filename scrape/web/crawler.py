@@ -161,15 +161,16 @@ class Crawler:
         """Sends one request, if the host may be asked. Returns the response, or the URL that it redirects to."""
         if host in self._given_up:
             raise RowDropped(*self._given_up[host])
+        timeout_s = self._config.timeout_s - request.spent_s
         if not self._config.respect_optout:
-            return await self._fetcher.fetch(request.url, self._config.timeout_s - request.spent_s)
+            return await self._fetcher.fetch(request.url, timeout_s)
         rules = await self._robots.rules(request.url)
         if host not in self._delays:
             self._delays[host] = max(self._config.delay_per_host_s, rules.delay_s)
             self._queue.admit(host, self._delays[host])
         verdict = rules.verdict(request.url)
         try:
-            response = await self._fetcher.fetch(request.url, self._config.timeout_s - request.spent_s)
+            response = await self._fetcher.fetch(request.url, timeout_s)
         except RowDropped as dropped:
             dropped.consent = dropped.consent and _join_consent(verdict, dropped.consent)
             raise

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -104,3 +105,18 @@ def test_a_rare_concept_keeps_three_quarters_of_its_images_for_training() -> Non
     candidates = [Candidate(row, f"k{row}", "a", frozenset({"rare"} if row < 8 else ())) for row in range(400)]
     rows = select_held_out(candidates, {"a": 10}, 0, {})
     assert sum(row < 8 for row in rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("images", "share", "most", "held_out"),
+    [
+        ({"a": 2}, 0.9, 99, {"a": 1}),  # of two, one is left
+        ({"a": 6}, 0.25, 99, {"a": 2}),  # a half is rounded up
+        ({"a": 6}, 0.24, 99, {"a": 1}),
+        ({"a": 40, "b": 40}, 0.1, 8, {"a": 4, "b": 4}),
+        ({"a": 40, "b": 40}, 0.1, 7, {"a": 4, "b": 3}),  # one more than may be
+        ({"a": 1, "b": 9}, 0.1, 99, {"a": 0, "b": 1}),
+    ],
+)
+def test_so_many_are_held_out(images: dict[str, int], share: float, most: int, held_out: dict[str, int]) -> None:
+    assert count_held_out(images, share, most) == held_out

@@ -112,3 +112,21 @@ def test_requests_to_a_host_are_a_delay_apart_and_another_host_waits_for_none_of
         runner.run(run())
     assert [when for host, when in taken if host == "a"] == pytest.approx([0, 5, 10])
     assert {when for host, when in taken if host == "b"} <= {0}
+
+
+def test_a_host_with_two_pauses_rests_until_the_longer_ends() -> None:
+    taken: list[float] = []
+
+    async def run() -> None:
+        queue: HostQueue[int] = HostQueue(1)
+        queue.pause("a", 5)
+        queue.pause("a", 9)
+        queue.add("a", 0)
+        while got := await queue.take():
+            taken.append(asyncio.get_running_loop().time())
+            queue.release(got[0])
+            queue.done()
+
+    with asyncio.Runner(loop_factory=Timeless) as runner:
+        runner.run(run())
+    assert taken == pytest.approx([9])

@@ -129,3 +129,11 @@ def test_equal_pixels_in_unequal_files_are_one_image_where_that_is_asked(site: A
     assert scrape(collection, config).dropped == {"duplicate": 3, "http_5xx": 1}
     scrape(collection, config, retry=[Status.HTTP_5XX])
     assert [site.hits[path] for path in ("/c", "/d")] == [1, 2]
+
+
+def test_so_many_redirects_are_followed_and_no_more(site: Any, collection: Collection) -> None:
+    site.put("/0", site.image(1))
+    for number in range(1, 5):
+        site.put(f"/{number}", status=302, headers={"Location": f"/{number - 1}"})
+    rows = site.scraped(collection, [f"{site.url}/{number}" for number in (3, 4)], max_redirects=3)
+    assert [row["status"] for row in rows] == ["ok", "too_many_redirects"]

@@ -202,21 +202,35 @@ def test_batches_of_one_batch_id_go_into_one_step_as_far_as_there_are_so_many(
     assert alike >= min(len(steps), sum(ids.count(named) // per_step for named in "ab"))
 
 
-def test_steps_hold_one_batch_id() -> None:
-    """18 images of one id in batches of 2, 3 a step: from the second epoch on, steps begin before the epoch does."""
+def one_id(named: int, count: int, **settings: Any) -> list[bool]:
+    """For each step of a run over `count` images, the first `named` of which share a batch_id, whether all have it."""
     samples = []
-    for number in range(25):
+    for number in range(count):
         image = TrainingImage(
             str(number),
             ByteRange(Path(str(number))),
             (CaptionParts(),),
-            ImageSettings(batch_id="a" if number < 18 else ""),
+            ImageSettings(batch_id="a" if number < named else ""),
         )
         samples.append(Sample(image, 0, (512, 512), (512, 512)))
     data = Dataset((ImageFolder(".", Fraction(1), ()),), tuple(samples), ())
-    schedule = BatchSchedule(data, TrainConfig(batch_size=2, gradient_accumulation_steps=3, epochs=3))
-    steps = list(schedule.steps_after(0))
-    assert sum({batch.batch_id for slot in step for batch in slot} == {"a"} for step in steps) >= 6
+    schedule = BatchSchedule(data, TrainConfig(batch_size=2, gradient_accumulation_steps=3, **settings))
+    return [{batch.batch_id for slot in step for batch in slot} == {"a"} for step in schedule.steps_after(0)]
+
+
+def test_steps_hold_one_batch_id() -> None:
+    """18 images of one id in batches of 2, 3 a step: from the second epoch on, steps begin before the epoch does."""
+    assert sum(one_id(18, 25, epochs=3)) >= 6
+    # an epoch of 38 images ends in the middle of a step, and has three steps' worth of one id
+    for seed in range(4):
+        assert sum(one_id(18, 38, epochs=6, seed=seed)) == 18
+
+
+def test_steps_of_one_batch_id_come_elsewhere_in_each_epoch_and_with_each_seed() -> None:
+    order = one_id(18, 60, epochs=4)
+    epochs = {tuple(order[begin : begin + 10]) for begin in range(0, 40, 10)}
+    assert len(epochs) == 4 and all(sum(epoch) == 3 for epoch in epochs)
+    assert one_id(18, 60, epochs=1, seed=1) != one_id(18, 60, epochs=1)
 
 
 def test_an_image_with_a_multiply_of_its_own_has_a_sampler_of_its_own() -> None:
@@ -248,3 +262,38 @@ def test_steps_win_over_epochs_as_in_diffusers() -> None:
 def test_steps_that_would_take_endless_epochs_are_refused() -> None:
     with pytest.raises(UserError, match=r"5 steps take more than 100,000 epochs.*lower max_train_steps"):
         BatchSchedule(dataset([(Fraction(0), [3, 0, 0])]), TrainConfig(batch_size=4, max_train_steps=5))
+
+
+def test_buckets_come_in_another_order_in_each_epoch_and_with_each_seed() -> None:
+    data = dataset([(Fraction(1), [16, 16, 16])])
+
+    def order(epoch: int, seed: int) -> list[tuple[int, int]]:
+        schedule = BatchSchedule(data, TrainConfig(batch_size=2, epochs=4, seed=seed))
+        return [batch.bucket for batch in batches_of(schedule)[24 * epoch : 24 * epoch + 24]]
+
+    orders = [tuple(order(epoch, seed)) for epoch in range(4) for seed in range(2)]
+    assert len(set(orders)) == len(orders)
+
+
+def test_what_is_left_of_the_buckets_is_mixed_otherwise_in_each_epoch_and_with_each_seed() -> None:
+    data = dataset([(Fraction(1), [3, 3, 3])])
+
+    def mixed(epoch: int, seed: int) -> tuple[tuple[int, int], ...]:
+        schedule = BatchSchedule(data, TrainConfig(batch_size=9, epochs=8, seed=seed))
+        return tuple(batch.bucket for batch in batches_of(schedule)[3 * epoch : 3 * epoch + 3])
+
+    assert len({mixed(epoch, 0) for epoch in range(8)}) > 2
+    assert len({mixed(0, seed) for seed in range(8)}) > 2
+
+
+def test_an_epoch_that_is_cut_short_takes_back_nothing_of_those_before() -> None:
+    """Rounded without regard to what was shown, the second folder would have shown 16 images after its 17."""
+    folders = [(Fraction(1, 4), [7, 0, 0]), (Fraction(1), [17, 0, 0]), (Fraction(1, 10), [29, 0, 0])]
+    schedule = BatchSchedule(dataset(folders), TrainConfig(batch_size=21, max_train_steps=1, epochs=2))
+    assert (schedule.shown_after(0), schedule.shown_after(1)) == ([1, 17, 2], [1, 17, 3])
+
+
+def test_padding_repeats_the_last_image_and_counts_itself() -> None:
+    batch = Batch((512, 512), "", (4, 7), (10, 11))
+    assert batch.padded(4) == Batch((512, 512), "", (4, 7, 7, 7), (10, 11, 11, 11), padding=2)
+    assert batch.padded(2) == batch

@@ -216,6 +216,19 @@ def test_updates_too_small_for_bf16_arrive_on_average() -> None:
     assert float((p.detach() < 1).float().mean()) == pytest.approx(share, rel=0.1), "each step has luck of its own"
 
 
+def test_bf16_is_rounded_with_other_luck_at_each_step_and_with_each_seed() -> None:
+    moved = []
+    for step, seed in ((0, 0), (1, 0), (0, 1), (0, 0)):
+        p = nn.Parameter(torch.ones(200, 100, dtype=torch.bfloat16))
+        p.grad = torch.ones_like(p)
+        optimizer([p], "adamw", weight_dtype="bf16", learning_rate=1e-3, weight_decay=0, seed=seed).step(step, TOTAL)
+        moved.append(p.detach() != 1)
+    assert torch.equal(moved[0], moved[3])
+    for other in moved[1:3]:
+        both = (moved[0] & other).float().mean() / moved[0].float().mean()
+        assert abs(both - other.float().mean()) < 0.1, "as likely to move as any weight"
+
+
 @pytest.mark.parametrize(("names", "apart"), [(("adamw", "adamw8bit"), 0.05), (("lion", "lion8bit"), 0.3)])
 def test_8_bits_go_where_32_go_with_a_quarter_of_the_state(names: tuple[str, str], apart: float) -> None:
     start, sizes, moved = torch.full((128, 96), 0.5), [], []

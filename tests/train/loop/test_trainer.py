@@ -1,9 +1,11 @@
 """The step: what it must not do, and what accumulation, schedules, averages and frozen parts mean."""
 
+import copy
 import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,3 +218,41 @@ def test_noise_differs_between_streams(make_trainer: MakeTrainer) -> None:
         for key in [trainer.posterior_stream, *trainer.noise_process.streams.values()]
     ]
     assert len({tuple(d.flatten().tolist()) for d in drawn}) == len(drawn)
+
+
+def test_latents_are_drawn_from_their_posterior(make_trainer: MakeTrainer) -> None:
+    """As the VAE's deviation is cached beside the mean, a step sees another sample, not the mean."""
+    trainer, batches = make_trainer()
+    batch = batches[0]
+    without = batch.posteriors.clone()
+    without[:, 1] = 0
+    assert batch.posteriors[:, 1].abs().sum() > 0
+    wide = without + torch.stack([torch.zeros_like(without[:, 0]), torch.ones_like(without[:, 1])], dim=1)
+    mean_only = trainer.loss(replace(batch, posteriors=without))
+    assert torch.equal(mean_only, trainer.loss(replace(batch, posteriors=without)))
+    assert not torch.equal(mean_only, trainer.loss(replace(batch, posteriors=wide)))
+
+
+def test_a_state_holds_the_counter_the_weights_and_the_average(make_trainer: MakeTrainer) -> None:
+    (before, batches), (after, _) = make_trainer(ema_half_life_images=4), make_trainer(ema_half_life_images=4)
+    for batch in batches[:2]:
+        before.step([batch])
+    after.load_state_dict(copy.deepcopy(before.state_dict()))
+    assert (after.images_seen, after.num_steps) == (before.images_seen, 2)
+    for name in ("weights", "average"):
+        left, right = before.state_dict()[name], after.state_dict()[name]
+        assert left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+    for trainer in (before, after):
+        trainer.step([batches[2]])
+    assert all(torch.equal(a, b) for a, b in zip(before.parameters, after.parameters, strict=True))
+
+
+def test_the_loss_of_a_last_step_is_the_mean_over_its_images(make_trainer: MakeTrainer) -> None:
+    """A run's last step may hold fewer images than the others."""
+    (whole, batches), (last, _) = make_trainer(), make_trainer(gradient_accumulation_steps=2)
+    whole.step(batches[:1])
+    last.total_images = len(batches[0].indices)
+    last.step(batches[:1])
+    (expected,), (found,) = whole.window.take(), last.window.take()
+    assert found.loss == pytest.approx(expected.loss, rel=1e-5)
+    assert last.images_seen == len(batches[0].indices)
