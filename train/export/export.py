@@ -10,11 +10,12 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import recipe
 from dreamloom.base.versions import EXPORT
 from dreamloom.train.config import TrainConfig
+from dreamloom.train.export.card import title_of, write_card
 from dreamloom.train.export.config import SINGLE_FILE, ExportConfig
 from dreamloom.train.run.checksums import read_images_seen
 from dreamloom.train.run.find import TrainedModel, find_trained_model
 
-VERSION = 2
+VERSION = 3
 """Raised when the same config and weights would give other files."""
 MARK = "dreamloom.json"
 """Says how an export was made. A folder without this file is not ours to replace."""
@@ -63,6 +64,8 @@ def export(
 
         with explain_write_errors(target, "make room and export again"), commit_folder(target) as folder:
             note = write_model(trained, folder, config, progress)
+            assert trained.checkpoint is not None
+            write_card(trained.checkpoint, settings, folder, title_of(trained.checkpoint, config))
             single_file = SINGLE_FILE if (folder / SINGLE_FILE).exists() else None
             origin = {"base": settings.base, "vae": settings.vae, "checkpoint": str(trained.checkpoint)}
             EXPORT.write_json(folder / MARK, {"recipe": wanted, **origin, "single_file": single_file, "note": note})

@@ -15,6 +15,7 @@ from torch import Tensor
 from dreamloom.base.disk import explain_write_errors
 from dreamloom.base.files import commit_folder
 from dreamloom.base.progress import Progress, silent
+from dreamloom.train.export.card import title_of
 from dreamloom.train.export.config import SINGLE_FILE, ExportConfig
 from dreamloom.train.export.lora_files import save_adapters
 from dreamloom.train.export.metadata import adapter_metadata, model_spec
@@ -73,7 +74,7 @@ def write_model(
     if trained.config.embeddings_alone:
         progress(steps, steps, "written")
         return ""
-    origin = (trained.config, trained.checkpoint, config.title or trained.checkpoint.absolute().parent.parent.name)
+    origin = (trained.config, trained.checkpoint, title_of(trained.checkpoint, config))
     if trained.config.lora_rank is not None:
         metadata = adapter_metadata(model, *origin)
         save_adapters(adapter_state_dict(model), trained.config, folder, DTYPES[config.dtype], metadata)
