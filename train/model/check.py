@@ -1,5 +1,6 @@
 """Checks of a model before torch is loaded: it exists, it is Stable Diffusion, and it fits the config."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,12 @@ from pydantic import ValidationError
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
+from dreamloom.train.model.frozen import find_frozen
+from dreamloom.train.model.lora_layers import adapted_layers
 from dreamloom.train.model.names import check_name
 from dreamloom.train.model.other_models import describe_folder
 from dreamloom.train.model.sd_configs import SINGLE_FILE_SUFFIXES, read_component_config, read_json_object
+from dreamloom.train.model.weight_files import read_component_shapes
 
 COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 """The folders of a Stable Diffusion model in diffusers' format."""
@@ -28,6 +32,7 @@ def check_models(config: TrainConfig, may_download: bool = False) -> None:
         UserError: a model does not exist, is not Stable Diffusion 1.x or 2.x, or does not fit the config.
     """
     check_base_model(config.base, may_download)
+    _check_frozen(config)
     if config.sample_prompts_file is not None and not config.sample_prompts_file.expanduser().is_file():
         raise UserError(
             f"sample_prompts_file {config.sample_prompts_file} does not exist; create it, with one prompt per line."
@@ -55,6 +60,18 @@ def check_models(config: TrainConfig, may_download: bool = False) -> None:
         timesteps["initial_min_timestep"] = config.initial_min_timestep
     if too_high := [name for name, timestep in timesteps.items() if timestep >= count]:
         raise UserError(f"The timesteps of {config.base} are 0 to {count - 1}; lower {' and '.join(too_high)}.")
+
+
+def _check_frozen(config: TrainConfig) -> None:
+    """Checks the patterns of `frozen` where a diffusers folder tells the names; else the opened model does."""
+    names: list[str] = []
+    for part in ["unet", "text_encoder"] if config.text_encoder_learning_rate > 0 else ["unet"]:
+        found: Iterable[str] = read_component_shapes(config.base, part) if config.frozen else ()
+        if config.lora_rank is not None:
+            found = [f"{layer}.lora_A.weight" for layer in adapted_layers(part, found)]
+        names += [f"{part}.{name}" for name in found]
+    if names:
+        find_frozen(config.frozen, names)
 
 
 def resolve_models(config: TrainConfig) -> TrainConfig:

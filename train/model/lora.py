@@ -10,12 +10,8 @@ from torch import Tensor, nn
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.diffusion import noise
 from dreamloom.train.diffusion.rng import stream_key
-from dreamloom.train.model.lora_layers import TARGET_MODULES
+from dreamloom.train.model.lora_layers import ADAPTER_NAME, TARGET_MODULES, is_adapter
 from dreamloom.train.model.model import Model
-
-ADAPTER_NAME = "default"
-"""What peft calls the adapters in memory; its files leave it out."""
-_ADAPTER = ("lora_A", "lora_B")
 
 
 def add_adapters(model: Model, config: TrainConfig) -> None:
@@ -65,8 +61,3 @@ def _initialize(matrix: nn.Parameter, key: int) -> None:
     rows = torch.arange(len(matrix), device=matrix.device)
     with torch.no_grad():
         matrix.copy_(noise.normal(key, rows, tuple(matrix.shape[1:])) * (3 * inputs) ** -0.5)
-
-
-def is_adapter(name: str) -> bool:
-    """Tells whether a parameter of this name belongs to an adapter."""
-    return any(f".{side}." in name for side in _ADAPTER)

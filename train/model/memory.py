@@ -15,7 +15,7 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.model.check import read_model_json
 from dreamloom.train.model.lora_layers import count_adapter_parameters
 from dreamloom.train.model.safetensors_header import read_tensor_shapes
-from dreamloom.train.model.weight_files import list_safetensors
+from dreamloom.train.model.weight_files import read_component_shapes
 from dreamloom.train.optimizers import OPTIMIZERS
 
 ACTIVATION_BYTES = {"fp32": (1430, 236), "bf16": (1000, 118)}
@@ -103,4 +103,4 @@ def _tensors(base: str, part: str) -> dict[str, tuple[int, ...]]:
     if path.is_file():
         shapes = read_tensor_shapes(path) if path.suffix == ".safetensors" else {}
         return {name: shape for name, shape in shapes.items() if name.startswith(_PREFIX[part])}
-    return {name: shape for file in list_safetensors(path / part) for name, shape in read_tensor_shapes(file).items()}
+    return read_component_shapes(base, part)

@@ -1,14 +1,13 @@
 """Selects the parameters of a model that are trained: all weights, some of them, or adapters."""
 
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
-
 import torch
 from torch import nn
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.model.lora import ADAPTER_NAME, add_adapters, is_adapter
+from dreamloom.train.model.frozen import find_frozen
+from dreamloom.train.model.lora import add_adapters
+from dreamloom.train.model.lora_layers import is_adapter
 from dreamloom.train.model.model import Model
 
 NamedParameters = dict[str, nn.Parameter]
@@ -60,35 +59,5 @@ def _new_words(model: Model) -> NamedParameters:
 
 def _freeze(parts: dict[str, NamedParameters], patterns: list[str]) -> None:
     named = {name: parameter for part in parts.values() for name, parameter in part.items()}
-    spellings = {name: _spellings(name) for name in named}
-    for pattern in patterns:
-        matching = [name for name in named if any(fnmatchcase(spelling, pattern) for spelling in spellings[name])]
-        if not matching:
-            raise UserError(_explain_no_match(pattern, spellings))
-        for name in matching:
-            named[name].requires_grad_(False)
-
-
-def _spellings(name: str) -> list[str]:
-    """Returns the names by which a pattern may know a parameter; the first is that of diffusers' and peft's files.
-
-    transformers 5 calls a text encoder's layers text_encoder.encoder.…, its files text_encoder.text_model.encoder.…
-    An adapter is also known by the weight of its layer.
-    """
-    part, _, inside = name.partition(".")
-    prefixes = ("text_model.", "") if part == "text_encoder" else ("",)
-    plain = inside.removeprefix("text_model.").replace(f".{ADAPTER_NAME}.", ".")
-    names = [plain, plain.partition(".lora_")[0] + ".weight"] if is_adapter(name) else [plain]
-    return [f"{part}.{prefix}{each}" for each in names for prefix in prefixes] + [name]
-
-
-def _explain_no_match(pattern: str, spellings: dict[str, list[str]]) -> str:
-    """Says which names there are that are like a pattern, in the part that it is about."""
-    part = pattern.partition(".")[0]
-    trained = {name.partition(".")[0] for name in spellings}
-    if part in ("unet", "text_encoder") and part not in trained:
-        return f"frozen: {pattern} matches nothing that is trained: {part} is not trained at all; remove the pattern."
-    names = [files for name, (files, *_) in spellings.items() if part not in trained or name.startswith(f"{part}.")]
-    blocks = list(dict.fromkeys(".".join(name.split(".")[:depth]) for depth in (3, 5, 99) for name in names))
-    near = get_close_matches(pattern.rstrip("*."), blocks, n=3, cutoff=0.3) or names[:3]
-    return f"frozen: {pattern} matches no parameter that is trained; near ones are {', '.join(near)}."
+    for name in find_frozen(patterns, named):
+        named[name].requires_grad_(False)

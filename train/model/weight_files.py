@@ -1,7 +1,9 @@
-"""Finds the weights of a component in its folder, whatever variant they were published as."""
+"""Finds the weights of a component in its folder, whatever variant they were published as, and reads their shapes."""
 
 import re
 from pathlib import Path
+
+from dreamloom.train.model.safetensors_header import read_tensor_shapes
 
 _WEIGHTS = re.compile(
     r"(?:diffusion_pytorch_model|model|pytorch_model)(?:\.(\w+))?(?:-\d+-of-\d+)?\.(?:safetensors|bin)"
@@ -22,3 +24,13 @@ def list_safetensors(folder: Path) -> list[Path]:
     variant = weight_variant(folder)
     files = sorted(folder.glob("*.safetensors"))
     return [file for file in files if (match := _WEIGHTS.fullmatch(file.name)) and match[1] == variant]
+
+
+def read_component_shapes(base: str, part: str) -> dict[str, tuple[int, ...]]:
+    """Reads the shapes of a component's weights in a diffusers folder, by name; empty for any other base.
+
+    Raises:
+        UserError: a file is no safetensors file.
+    """
+    files = list_safetensors(Path(base).expanduser() / part)
+    return {name: shape for file in files for name, shape in read_tensor_shapes(file).items()}

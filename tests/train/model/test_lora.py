@@ -18,6 +18,7 @@ from dreamloom.train.export.export import export
 from dreamloom.train.export.lora_files import KOHYA_FILE, PEFT_FILE, to_kohya_keys
 from dreamloom.train.export.metadata import adapter_metadata
 from dreamloom.train.loop.loop import train
+from dreamloom.train.model.check import check_models
 from dreamloom.train.model.lora import add_adapters, merge_adapters
 from dreamloom.train.model.model import Model, load_model
 from dreamloom.train.model.safetensors_header import read_metadata
@@ -187,6 +188,8 @@ def test_what_is_frozen_does_not_learn(tiny_base: str, config: Config) -> None:
     ]:
         with pytest.raises(UserError, match=message):
             trainable_parameters(load_model(tiny_base, CPU), config(frozen=[pattern]))
+        with pytest.raises(UserError, match=message):  # known from the files alone, before anything is loaded
+            check_models(config(base=tiny_base, frozen=[pattern]))
     with pytest.raises(UserError, match="text_encoder is not trained at all"):
         trainable_parameters(
             load_model(tiny_base, CPU), config(frozen=["text_encoder.*"], text_encoder_learning_rate=0)
@@ -213,6 +216,7 @@ def test_layers_are_frozen_by_the_names_of_their_files(lora_rank: int | None, ti
         free = trainable_parameters(load_model(tiny_base, CPU), config(lora_rank=lora_rank))
         left = trainable_parameters(load_model(tiny_base, CPU), config(lora_rank=lora_rank, frozen=[pattern]))
         assert len(free[part]) - len(left[part]) == (1 if lora_rank is None else 2), pattern
+        check_models(config(base=tiny_base, lora_rank=lora_rank, frozen=[pattern]))
 
 
 def test_adapters_have_rates_of_their_own() -> None:
