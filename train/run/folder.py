@@ -33,7 +33,7 @@ from dreamloom.train.run import migrations
 
 VERSION = 4
 """Raised when the same config and folders would give other weights."""
-_UNBEGUN = ("logs", "problems.json")
+_UNBEGUN = ("logs", "problems.json", "environments.json")
 """What a start that failed may leave behind; a run begins with config.json."""
 
 

@@ -122,7 +122,7 @@ def test_a_run_leaves_what_it_promises(undisturbed: Path) -> None:
     names = {path.name for path in undisturbed.iterdir() if not path.name.startswith(".")}
     assert names == {
         "config.json", "checkpoints", "log.jsonl", "logs", "evaluation.json", "learned_forgotten.png", "samples",
-        "samples.png", "problems.json", "summary.json",
+        "samples.png", "problems.json", "environments.json", "summary.json",
     }  # fmt: skip
     summary = read_summary(undisturbed)
     assert summary is not None and summary.finished and summary.problems == 0
@@ -397,7 +397,8 @@ def test_a_gpu_that_is_full_is_one_sentence(tiny_base: str, folder: Path, tmp_pa
 
 
 def poison(shard: Path) -> None:
-    save_shard(shard, {key: torch.full_like(value, torch.nan) for key, value in load_file(shard).items()})
+    latents = {key: value for key, value in load_file(shard).items() if value.is_floating_point()}
+    save_shard(shard, load_file(shard) | {key: torch.full_like(value, torch.nan) for key, value in latents.items()})
 
 
 def test_a_broken_image_is_left_out_and_named(tiny_base: str, folder: Path, tmp_path: Path, config: Config) -> None:
