@@ -85,7 +85,12 @@ def _unrehearsed(
     concepts: Sequence[frozenset[str]],
     config: BalanceConfig,
 ) -> set[int]:
-    """Returns the rows of ground truth that are not trained on: those of some concepts that training has no need of."""
+    """Returns the rows of ground truth that are not trained on: those of some concepts that training has no need of.
+
+    Where nothing is to be measured by, there are none.
+    """
+    if not config.held_out or not config.held_out_max_witness:
+        return set()
     captions = rows["caption"].to_pylist()
     taught = find_all_nouns([captions[row] or "" for row in of_role[Role.TRAINING]])
     needed = frozenset().union(*taught) | {name.lower() for name in config.concepts}

@@ -431,8 +431,9 @@ def test_a_part_of_the_concepts_is_not_rehearsed_where_there_is_plenty(make_coll
     assert shown["train"] == {"a car beside a boat", "a boat", "a tree"}, "what training captions name is rehearsed"
     assert shown["dropped"] == {"a kite"}
     assert Counter(placed.kinds.values())[Role.WITNESS] == 20
-    everything = split_images(rows, ordered, BalanceConfig(unrehearsed=0), alone)
-    assert Role.WITNESS not in everything.kinds.values() and "dropped" not in everything.split
+    for off in ({"unrehearsed": 0}, {"held_out": 0}, {"held_out_max_witness": 0}):
+        everything = split_images(rows, ordered, BalanceConfig.model_validate(off), alone)
+        assert Role.WITNESS not in everything.kinds.values() and "dropped" not in everything.split
 
 
 def test_no_copy_of_a_held_out_image_is_trained_on(make_collection: Make, tmp_path: Path) -> None:
