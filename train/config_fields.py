@@ -39,6 +39,16 @@ Masks = Annotated[
 UnmaskedWeight = Annotated[
     float, Field(ge=0, le=1, description="Least weight of any place of an image that has a mask."), DATA
 ]
+ClipSkip = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=12,
+        description="Layer of the text encoder that the UNet sees, from the last: 1 is the last, 2 the one before, "
+        "as many anime models have it.",
+    ),
+    Group("Model"),
+]
 Precision = Annotated[
     PrecisionName,
     Field(

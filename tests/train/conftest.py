@@ -160,7 +160,9 @@ def make_trainer(
 
     def make(**changes: Any) -> tuple[Trainer, list[LoadedBatch]]:
         settings = config(base=tiny_base, **{"caption_dropout_rate": 0.0, **changes})
-        model = load_model(tiny_base, CPU, None, settings.prediction_type, settings.zero_terminal_snr)
+        model = load_model(
+            tiny_base, CPU, None, settings.prediction_type, settings.zero_terminal_snr, settings.clip_skip
+        )
         data = read_dataset(folder, 32, 8, 1)
         latents = LatentCache(None, model.vae)
         assert not latents.add(data.samples, 2, views=CropPlanner(settings).all_views)

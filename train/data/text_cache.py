@@ -30,7 +30,10 @@ class TextCache:
         self.model = model
         self.frozen = frozen
         self.tokens: dict[str, Tensor] = {}
-        self.store = TensorStore(folder / f"text-{hash_weights(model.text_encoder)}" if folder and frozen else None)
+        layer = f"-{model.clip_skip}" if model.clip_skip > 1 else ""
+        self.store = TensorStore(
+            folder / f"text-{hash_weights(model.text_encoder)}{layer}" if folder and frozen else None
+        )
         self._tokenizer_lock = Lock()  # it has a state, which threads must not share
 
     def add(self, captions: Iterable[str], progress: Progress = silent) -> None:

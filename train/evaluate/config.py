@@ -12,6 +12,7 @@ from dreamloom.train.config_fields import (
     EVALUATION,
     HARDWARE,
     BucketResoSteps,
+    ClipSkip,
     Masks,
     NumWorkers,
     PadColor,
@@ -25,6 +26,8 @@ from dreamloom.train.config_fields import (
 
 class EvaluateConfig(StageConfig):
     """Settings of an evaluation. They carry the names of the training settings that they correspond to."""
+
+    clip_skip: ClipSkip = 1
 
     resolution: Resolution = 512
     bucket_reso_steps: BucketResoSteps = 64

@@ -74,8 +74,9 @@ def find_stored_evaluation(
         return None
     file = trained.checkpoint.parent.parent / "evaluation.json"
     stored = RUN.read_json(file) if file.exists() else {}
-    with_vae = config.model_copy(update={"vae": config.vae or trained.config.vae})
-    if stored.get("recipe") != evaluation_recipe(base, datasets, with_vae) or not config.use_ema:
+    of_run = {"vae": config.vae or trained.config.vae, "clip_skip": trained.config.clip_skip}
+    wanted = evaluation_recipe(base, datasets, config.model_copy(update=of_run))
+    if stored.get("recipe") != wanted or not config.use_ema:
         return None
     now = stored["now"].get(trained.checkpoint.name)
     if now is None:

@@ -232,10 +232,13 @@ def _draw(pipeline: Any, model: Model, drawings: Sequence[Drawing], config: Trai
     width, height = (max(1, side // factor) for side in first.size)
     shape = (model.unet.config.in_channels, height, width)
     keys = [(key, torch.tensor([index], device=model.device)) for key, index in (each.noise for each in drawings)]
+    texts = [drawing.prompt for drawing in drawings], [drawing.negative_prompt for drawing in drawings]
     with autocast(model.device, choose_precision(config.precision, model.device)):
+        # the pipeline's own clip_skip leaves the negative prompt as it is
+        wanted, unwanted = (model.encode_text(model.tokenize(text).to(model.device)) for text in texts)
         output = pipeline(
-            [drawing.prompt for drawing in drawings],
-            negative_prompt=[drawing.negative_prompt for drawing in drawings],
+            prompt_embeds=wanted,
+            negative_prompt_embeds=unwanted,
             height=height * factor,
             width=width * factor,
             num_inference_steps=first.num_inference_steps,

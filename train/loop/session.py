@@ -74,7 +74,8 @@ class Session:
         self.distributed = distributed
         device = choose_device(config.device)
         recipe = evaluation_recipe(config.base, heldout, as_trained(config))
-        self.model = load_model(config.base, device, config.vae, config.prediction_type, config.zero_terminal_snr)
+        how = (config.vae, config.prediction_type, config.zero_terminal_snr, config.clip_skip)
+        self.model = load_model(config.base, device, *how)
         add_embeddings(self.model, config)
         check_new_words(dataset, config)
         cache_folder = (config.latent_cache or run.parent / ".latents").expanduser()

@@ -49,6 +49,8 @@ class Model:
     """The base's scheduler, for sampling; its config says what the UNet predicts."""
     alphas_cumprod: Tensor
     """ᾱ of each timestep, float32 [T], on the model's device."""
+    clip_skip: int = 1
+    """Which of the text encoder's layers the UNet sees, from the last."""
     compiled_unet: Any = None
     """The UNet compiled by torch, for training only: evaluation and sampling use too many shapes."""
     new_words: NewWords | None = None
@@ -87,7 +89,7 @@ class Model:
         return torch.as_tensor(batch.input_ids)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Computes the text encoder's last hidden states.
+        """Computes the text encoder's hidden states: of its last layer, or of that of `clip_skip`, normalized.
 
         Args:
             tokens: int64 [n, L].
@@ -95,7 +97,11 @@ class Model:
         Returns:
             [n, L, D].
         """
-        return torch.as_tensor(self.text_encoder(tokens)[0])
+        if self.clip_skip == 1:
+            return torch.as_tensor(self.text_encoder(tokens)[0])
+        states = self.text_encoder(tokens, output_hidden_states=True).hidden_states[-self.clip_skip]
+        inside = getattr(self.text_encoder, "text_model", self.text_encoder)  # transformers 5 dropped this level
+        return torch.as_tensor(inside.final_layer_norm(states))
 
     def predict(self, noisy: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor) -> Tensor:
         """Computes the UNet's prediction.
@@ -123,6 +129,7 @@ def load_model(
     vae: str | None = None,
     prediction_type: str = "auto",
     zero_terminal_snr: bool = False,
+    clip_skip: int = 1,
 ) -> Model:
     """Loads a model from a diffusers folder, a single file or the hub, in float32 and without gradients.
 
@@ -132,6 +139,7 @@ def load_model(
         vae: a VAE in place of the base's.
         prediction_type: auto, epsilon or v_prediction.
         zero_terminal_snr: whether to rescale the noise schedule to zero terminal SNR; the base's own is kept.
+        clip_skip: which of the text encoder's layers the UNet sees, from the last.
 
     Raises:
         UserError: the model can't be loaded.
@@ -152,10 +160,13 @@ def load_model(
             tokenizer=parts["tokenizer"],
             scheduler=_make_scheduler(base, parts["scheduler"], prediction_type, zero_terminal_snr),
             alphas_cumprod=torch.empty(0),
+            clip_skip=clip_skip,
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"The model {base} can't be loaded ({reason}); check the name, or copy it again.") from error
+    if clip_skip > (layers := model.text_encoder.config.num_hidden_layers):
+        raise UserError(f"clip_skip is {clip_skip}, but the text encoder of {base} has {layers} layers; lower it.")
     alphas_cumprod = _alphas_cumprod(model.scheduler)
     if zero_terminal_snr:
         alphas_cumprod = formulas.rescale_zero_terminal_snr(alphas_cumprod)

@@ -32,6 +32,9 @@ def trainable_parameters(model: Model, config: TrainConfig) -> dict[str, NamedPa
     for part in parts:
         for name, parameter in getattr(model, part).named_parameters():
             parameter.requires_grad_(config.lora_rank is None or is_adapter(name))
+    for name, parameter in model.text_encoder.named_parameters():
+        if any(f"encoder.layers.{layer}." in name for layer in _skipped_layers(model)):
+            parameter.requires_grad_(False)
     candidates = {part: _of_part(model, part) for part in parts}
     _freeze(candidates, config.frozen)
     trained = {part: {n: p for n, p in named.items() if p.requires_grad} for part, named in candidates.items()}
@@ -39,6 +42,12 @@ def trainable_parameters(model: Model, config: TrainConfig) -> dict[str, NamedPa
     if not any(trained.values()):
         raise UserError("frozen leaves nothing to train; remove a pattern.")
     return {part: named for part, named in trained.items() if named}
+
+
+def _skipped_layers(model: Model) -> range:
+    """The layers of the text encoder that the UNet does not see, so that nothing would reach them."""
+    layers = model.text_encoder.config.num_hidden_layers
+    return range(layers + 1 - model.clip_skip, layers)
 
 
 def _of_part(model: Model, part: str) -> NamedParameters:

@@ -26,15 +26,18 @@ class TrainedModel:
     config: TrainConfig | None
     """Config of the checkpoint's run."""
 
-    def load_base(self, base: str, device: "torch.device", vae: str | None = None) -> "Model":
-        """Loads a base model with the run's VAE, prediction type, noise schedule and new words."""
+    def load_base(
+        self, base: str, device: "torch.device", vae: str | None = None, clip_skip: int | None = None
+    ) -> "Model":
+        """Loads a base model with the run's VAE, prediction type, noise schedule, clip_skip and new words."""
         from dreamloom.train.model.embeddings import add_embeddings
         from dreamloom.train.model.model import load_model  # imports torch
 
         if self.config is None:
-            return load_model(base, device, vae)
+            return load_model(base, device, vae, clip_skip=clip_skip or 1)
         config = self.config
-        model = load_model(base, device, vae or config.vae, config.prediction_type, config.zero_terminal_snr)
+        how = (vae or config.vae, config.prediction_type, config.zero_terminal_snr, config.clip_skip)
+        model = load_model(base, device, *how)
         add_embeddings(model, config)
         return model
 
@@ -45,7 +48,7 @@ class TrainedModel:
         from dreamloom.train.run.checkpoint import load_weights
 
         if self.checkpoint is None or self.config is None:
-            return load_model(self.name, base.device)
+            return load_model(self.name, base.device, clip_skip=base.clip_skip)
         if self.config.lora_rank is not None:
             add_adapters(base, self.config)
         load_weights(self.checkpoint, base, use_ema)

@@ -6,7 +6,16 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, PathKind, StageConfig
-from dreamloom.train.config_fields import DATA, BucketResoSteps, Masks, PadColor, Resolution, UnmaskedWeight, Upscale
+from dreamloom.train.config_fields import (
+    DATA,
+    BucketResoSteps,
+    ClipSkip,
+    Masks,
+    PadColor,
+    Resolution,
+    UnmaskedWeight,
+    Upscale,
+)
 
 _MODEL, _ADAPTERS, _CAPTIONS = Group("Model"), Group("Adapters (LoRA)"), Group("Captions")
 _LENGTH = Group("Batches and length")
@@ -24,6 +33,7 @@ class DataSettings(StageConfig):
         description="Diffusers folder of an AutoencoderKL or AutoencoderTiny that replaces the base's VAE; null: the "
         "base's.",
     )
+    clip_skip: ClipSkip = 1
     frozen: Annotated[list[str], _MODEL] = Field(
         [], description="Name patterns of parameters to leave untrained, such as unet.down_blocks.*."
     )

@@ -165,6 +165,7 @@ def test_asked_to_stop_it_saves_and_goes_on_to_the_same_bits(
         {
             "lora_rank": 4,
             "loss_type": "mse_huber",
+            "clip_skip": 2,
             "embedding_perturbation": 1.0,
             "timestep_curriculum_power": 1.5,
             "initial_min_timestep": 600,

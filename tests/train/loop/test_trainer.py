@@ -81,6 +81,24 @@ def test_a_text_encoder_at_rate_0_stays_as_it_is_and_is_asked_once(make_trainer:
     assert all(ready.text.dtype == torch.float16 for ready in batches)
 
 
+def test_clip_skip_shows_the_unet_an_earlier_layer_and_trains_no_later_one(make_trainer: MakeTrainer) -> None:
+    """As sd-scripts and A1111: 2 is the layer before the last, and the last norm follows."""
+    trainer, batches = make_trainer(clip_skip=2)
+    text_encoder, tokens = trainer.model.text_encoder, batches[0].text
+    seen: list[torch.Tensor] = []
+    inside = getattr(text_encoder, "text_model", text_encoder)
+    hook = inside.encoder.layers[0].register_forward_hook(lambda *each: seen.append(each[2]))
+    states = trainer.model.encode_text(tokens)
+    hook.remove()
+    first = seen[0][0] if isinstance(seen[0], tuple) else seen[0]
+    assert torch.equal(states, inside.final_layer_norm(first)), "of two layers"
+    before = {key: value.clone() for key, value in text_encoder.state_dict().items()}
+    trainer.step(batches[:1])
+    moved = {key for key, value in text_encoder.state_dict().items() if not torch.equal(before[key], value)}
+    assert any("layers.0." in key for key in moved) and not any("layers.1." in key for key in moved)
+    assert not any("layers.1." in name for name in trainer.parts["text_encoder"])
+
+
 def test_each_part_has_its_own_rate(make_trainer: MakeTrainer) -> None:
     trainer, batches = make_trainer(learning_rate=1e-3, text_encoder_learning_rate=1e-5, lr_warmup_images=20)
     trainer.step(batches[:1])
