@@ -17,11 +17,12 @@ import yaml
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import recipe_fields
-from dreamloom.base.versions import RUN, TABLES
+from dreamloom.base.versions import RUN, TABLES, rename_keys
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.measure import MEASURES
 from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.model.safetensors_header import read_metadata
+from dreamloom.train.run import migrations
 from dreamloom.train.run.folder import TrainSummary, read_settings, read_summary
 
 CARD, ATTRIBUTION = "README.md", "ATTRIBUTION.csv"
@@ -133,7 +134,8 @@ def _measured(run: Path, images_seen: int) -> list[str]:
     file = run / "evaluation.json"
     points = RUN.read_json(file)["points"] if file.exists() else []
     point = next((point for point in points if point["images_seen"] == images_seen), None)
-    measures = [(label, point[name]) for name, label in MEASURES.items() if point.get(name)] if point else []
+    found = [(label, point.get(name)) for name, label in MEASURES.items()] if point else []
+    measures = [(label, rename_keys(measure, migrations.MEASURE)) for label, measure in found if measure]
     if point is None or not measures:
         return ["This checkpoint was not measured: no images were held out."]
     rows = [
