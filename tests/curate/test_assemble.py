@@ -292,14 +292,15 @@ balance(sources, BalanceConfig(), Path({str(work)!r}))
     [
         ("os.link", 30, set()),
         ("os.rename", 1, set()),
-        ("os.rename", 2, {"dataset"}),
-        ("os.rename", 3, {"heldout", "dataset"}),
+        ("os.rename", 2, set()),
+        ("os.rename", 3, {"dataset"}),
+        ("os.rename", 4, {"heldout", "dataset"}),
     ],
 )
 def test_a_run_killed_anywhere_is_finished_by_the_next(
     project: list[Source], tmp_path: Path, event: str, at: int, there: set[str]
 ) -> None:
-    """Before a link, and before each of the renames that put dataset, held-out images and manifest in place."""
+    """Before a link, and before each of the renames that put concepts.json, dataset, heldout and manifest in place."""
     balance(project, BalanceConfig(), tmp_path / "undisturbed")
     work = tmp_path / "work"
     kill_balance(project, work, event, at)
@@ -313,7 +314,7 @@ def test_a_run_killed_anywhere_is_finished_by_the_next(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("event", "at"), [("os.link", 30), ("os.rename", 2), ("os.rename", 4), ("os.rename", 5)])
+@pytest.mark.parametrize(("event", "at"), [("os.link", 30), ("os.rename", 3), ("os.rename", 5), ("os.rename", 6)])
 def test_killed_over_another_configs_folder_it_leaves_none_that_looks_whole(
     project: list[Source], tmp_path: Path, event: str, at: int
 ) -> None:
