@@ -1,0 +1,172 @@
+"""The study: which way of teaching a model something new keeps most of what it knew, and what it costs.
+
+    python -m bench.preservation [--folder preservation] [--arms naive truth …] [--short]
+
+On the demo's world (bench/preservation_world.py), every arm (bench/preservation_arms.py) is shown the same number of
+images of the concept, at settings that are the best of three on a seed and prompts that are not reported, by the share
+of the concept's pictures that are right minus that of the others that are wrong; then on three seeds. In a second table
+arms without other images train for as many steps as those with as many others. The demo's judge looks at the whole
+caption of unseen prompts, of shapes that are rehearsed and of others.
+
+Two processes work side by side. What is done lies in the folder, so a killed study goes on, arm by arm. Prints a table
+and, last, one line of JSON, which is also the folder's preservation.json; bench/preservation_page.py makes the page.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
+
+from bench.preservation_arms import ALONE, ARMS, BATCH, MODELS, SHOWN
+from bench.preservation_report import summarize, table
+from bench.preservation_world import make_exam, make_world
+
+TRIAL_SEED, SEEDS = 100, (0, 1, 2)
+DRAWING_STEPS = 12
+FINAL, LONG, TRIAL = "final", "long", "trial"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A training to do, and the file that its results go to."""
+
+    folder: Path
+    arm: str
+    seed: int
+    stage: str
+    trial: int
+    images: int
+
+    @property
+    def file(self) -> Path:
+        """Where the results lie."""
+        return self.folder / "results" / f"{self.stage}-{self.arm}-{self.trial}-{self.seed}.json"
+
+
+def main() -> None:
+    """Runs what is not done yet, and prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("preservation"))
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--short", action="store_true", help="a tenth of the images: to see that it runs")
+    arguments = parser.parse_args()
+    folder, images = arguments.folder.absolute(), SHOWN // 10 if arguments.short else SHOWN
+    make_world(folder / "world")
+    (folder / "results").mkdir(exist_ok=True)
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        _run(pool, [Task(folder, "base", 0, FINAL, 0, 0)])
+        tried = list(dict.fromkeys(ARMS[name].rate_of or name for name in arguments.arms))
+        _run(pool, [Task(folder, n, TRIAL_SEED, TRIAL, t, images) for n in tried for t in range(len(ARMS[n].trials))])
+        best = {name: _best(folder, name) for name in arguments.arms}
+        _run(pool, [Task(folder, n, seed, FINAL, best[n], images) for seed in SEEDS for n in best])
+        _run(pool, [Task(folder, n, seed, LONG, best[n], 2 * images) for seed in SEEDS for n in best if n in ALONE])
+    results = summarize(folder / "results", arguments.arms)
+    (folder / "preservation.json").write_text(json.dumps(results, indent=1))
+    print(table(results))
+    print(json.dumps(results))
+
+
+def _run(pool: ProcessPoolExecutor, tasks: list[Task]) -> None:
+    left = [task for task in tasks if not task.file.exists()]
+    for number, task in enumerate(pool.map(run_task, left), 1):
+        print(f"{number} of {len(left)}: {task.stage} of {task.arm}, seed {task.seed}", flush=True)
+
+
+def _best(folder: Path, name: str) -> int:
+    """Which trial of an arm drew most right of the concept, less what it drew wrong of the rest."""
+    of = ARMS[name].rate_of or name
+    files = [Task(folder, of, TRIAL_SEED, TRIAL, trial, 0).file for trial in range(len(ARMS[of].trials))]
+    results = [json.loads(file.read_text()) for file in files]
+    scores = [fmean(r["new"]) + fmean(mark for marks in r["old"].values() for mark in marks) for r in results]
+    return scores.index(max(scores))
+
+
+def run_task(task: Task) -> Task:
+    """Trains, measures, draws and marks; writes the results. Runs in a process of its own."""
+    start = time.process_time()
+    results = _examine(MODELS / "stable-diffusion") if task.arm == "base" else _train(task)
+    results["seconds"] = round(time.process_time() - start, 1)
+    temporary = task.file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(results))
+    temporary.replace(task.file)
+    return task
+
+
+def _train(task: Task) -> dict[str, Any]:
+    from dreamloom.train.config import TrainConfig
+    from dreamloom.train.evaluate.results import read_evaluation
+    from dreamloom.train.export.config import ExportConfig
+    from dreamloom.train.export.export import export
+    from dreamloom.train.loop.loop import train
+
+    arm, world = ARMS[task.arm], task.folder / "world"
+    dataset, run = task.folder / "datasets" / task.arm, task.folder / "runs" / task.file.stem
+    arm.make_folder(world, dataset)
+    trial = dict(ARMS[arm.rate_of or task.arm].trials[task.trial])
+    if arm.rate_of is not None:
+        trial = {name: value / 4 for name, value in trial.items()}
+    config = TrainConfig(
+        base=str(MODELS / "stable-diffusion"),
+        resolution=64,
+        batch_size=BATCH,
+        epochs=100_000,
+        max_train_steps=round(task.images * (1 + arm.ratio) / BATCH),
+        seed=task.seed,
+        eval_timesteps=4,
+        evaluate_every_n_steps=0,
+        sample_every_n_steps=0,
+        sample_prompts=["a zorp"],
+        sample_steps=1,
+        num_workers=1,
+        latent_cache=task.folder / "latents" / task.arm,
+        **arm.config(trial),
+    )
+    train(dataset, run, config, world / "heldout")
+    evaluation = read_evaluation(run)
+    assert evaluation is not None
+    names = ("learned", "forgotten", "forgotten_unrehearsed")
+    results: dict[str, Any] = {name: getattr(evaluation, name).change for name in names}
+    results["settings"] = trial
+    model = task.folder / "models" / task.file.stem
+    export(run, model, ExportConfig(dtype="fp32", single_file=False))
+    results |= _examine(model, task.stage == TRIAL)
+    shutil.rmtree(run)
+    if task.stage == TRIAL:
+        shutil.rmtree(model)
+    return results
+
+
+def _examine(model: Path, trial: bool = False) -> dict[str, Any]:
+    """Has a model draw the exam; says of each prompt whether all of its caption is right."""
+    import torch
+    from diffusers import StableDiffusionPipeline
+    from diffusers.utils import logging
+
+    from dreamloom.demo.judge import judge, matches
+    from dreamloom.demo.pretrain_measure import generate
+    from dreamloom.demo.world import caption
+
+    logging.disable_progress_bar()
+    pipeline = StableDiffusionPipeline.from_pretrained(model, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    exam = make_exam(trial)
+    scenes = [*exam.new, *exam.old]
+    images = generate(pipeline, [caption(scene) for scene in scenes], 5, DRAWING_STEPS)
+    right = [bool(matches(judge(image), scene).all) for image, scene in zip(images, scenes, strict=True)]
+    old: dict[str, list[bool]] = {}
+    for scene, is_right in zip(exam.old, right[len(exam.new) :], strict=True):
+        old.setdefault(scene.things[0].shape, []).append(is_right)
+    return {"new": right[: len(exam.new)], "old": old}
+
+
+if __name__ == "__main__":
+    main()

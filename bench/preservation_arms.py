@@ -1,0 +1,163 @@
+"""The arms of the study of preservation: what each trains on, with which settings, and what of it is tried out."""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dreamloom.base.clip import load_clip
+from dreamloom.base.clip_config import ClipConfig
+from dreamloom.base.files import commit_folder
+from dreamloom.curate.balance import exact, format_multiply
+from dreamloom.curate.rules.selection import select_nearest, select_random, select_variety
+from dreamloom.demo.folders import CONCEPT
+
+MODELS = Path(__file__).parents[1] / "demo" / "models"
+BATCH = 8
+SHOWN = 1920
+"""Images of the concept that each arm is shown."""
+SELECTED = 64
+"""Images of ground truth that an arm rehearses, of those to choose from."""
+CLASS = "circle"
+"""The old shape that plays the concept's class, where a method needs one."""
+GROUND = "ground"
+"""Name of the folder of ground truth."""
+
+Settings = Mapping[str, Any]
+
+
+def _rates(rates: Sequence[float]) -> list[Settings]:
+    return [{"learning_rate": rate, "text_encoder_learning_rate": rate * 2 / 3} for rate in rates]
+
+
+_FULL, _LORA = _rates((2e-4, 5e-4, 1.2e-3)), _rates((1e-3, 3e-3, 8e-3))
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to teach the concept."""
+
+    title: str
+    ratio: float = 0.0
+    """Other images shown for each of the concept."""
+    others: Callable[[Path, Path], None] | None = None
+    """Fills a folder with them, from the world's folder; None: there are none."""
+    settings: Settings = field(default_factory=dict)
+    trials: Sequence[Settings] = tuple(_FULL)
+    """What is tried out on a seed of its own; the best is kept."""
+    rate_of: str | None = None
+    """An arm whose rates it takes, at a quarter, instead of trying any."""
+
+    def config(self, trial: Settings) -> dict[str, Any]:
+        """Returns the settings of a run."""
+        return {"lr_scheduler": "cosine", "lr_warmup_images": 160, **self.settings, **trial}
+
+    def make_folder(self, world: Path, target: Path) -> None:
+        """Makes the training folder, unless it is there."""
+        if target.exists():
+            return
+        with commit_folder(target) as temporary:
+            shutil.copytree(world / "concept", temporary / CONCEPT)
+            if self.others is not None:
+                self.others(world, temporary / GROUND)
+                images = len(list((temporary / GROUND).glob("*.png")))
+                taught = len(list((temporary / CONCEPT).glob("*.png")))
+                multiply = exact(self.ratio) * taught / images
+                (temporary / GROUND / "multiply.txt").write_text(format_multiply(multiply))
+
+
+def random_ground_truth(world: Path, target: Path) -> None:
+    """Copies ground truth chosen by chance."""
+    names = _pool(world)
+    _copy([names[i] for i in select_random([name.name for name in names], SELECTED, 0)], target)
+
+
+def varied_ground_truth(world: Path, target: Path) -> None:
+    """Copies ground truth that covers what there is."""
+    names = _pool(world)
+    _copy([names[i] for i in select_variety(_embed(names), SELECTED, 0)], target)
+
+
+def nearest_ground_truth(world: Path, target: Path) -> None:
+    """Copies the ground truth that is most like the concept."""
+    names = _pool(world)
+    taught = _embed(sorted((world / "concept").glob("*.png")))
+    _copy([names[i] for i in select_nearest(_embed(names), taught, SELECTED)], target)
+
+
+def class_pictures(world: Path, target: Path) -> None:
+    """Has the base draw images of one class prompt, as DreamBooth does."""
+    _draw([f"a {CLASS}"] * SELECTED, [f"a {CLASS}"] * SELECTED, target)
+
+
+def generated_pictures(world: Path, target: Path) -> None:
+    """Has the base draw what the captions of the random ground truth say."""
+    names = _pool(world)
+    chosen = [names[i] for i in select_random([name.name for name in names], SELECTED, 0)]
+    captions = [name.stem.rsplit("_(", 1)[0] for name in chosen]
+    _draw(captions, captions, target)
+
+
+def _draw(prompts: Sequence[str], captions: Sequence[str], target: Path) -> None:
+    from PIL import Image
+
+    from dreamloom.demo.pretrain_measure import generate, load_pipeline
+
+    images = generate(load_pipeline(MODELS), prompts, 77)
+    target.mkdir()
+    for number, (image, text) in enumerate(zip(images, captions, strict=True)):
+        Image.fromarray(image).save(target / f"{text}_({number}).png")
+
+
+def _pool(world: Path) -> list[Path]:
+    return sorted((world / "pool").glob("*.png"))
+
+
+def _copy(files: Sequence[Path], target: Path) -> None:
+    target.mkdir()
+    for file in files:
+        shutil.copy(file, target / file.name)
+
+
+def _embed(files: Sequence[Path]) -> Any:
+    from PIL import Image
+
+    clip = load_clip(ClipConfig(model=str(MODELS / "clip")), "cpu")
+    images = [clip.prepare(Image.open(file).convert("RGB")) for file in files]
+    return np.concatenate([clip.embed_images(images[at : at + 64]) for at in range(0, len(images), 64)])
+
+
+_PRIOR = {"prior_prediction": 1.0, "ground_truth": [GROUND]}
+_WORDS = {"concept_word": CONCEPT, "class_word": CLASS}
+
+ARMS: dict[str, Arm] = {
+    "naive": Arm("concept alone"),
+    "lower_rate": Arm("concept alone, at a quarter of the rate", rate_of="naive"),
+    "lora": Arm("LoRA of rank 16, concept alone", settings={"lora_rank": 16}, trials=_LORA),
+    "dreambooth": Arm("DreamBooth: generated pictures of one class prompt, 1:1", 1.0, class_pictures),
+    "generated": Arm("generated pictures of the ground truth's captions, 1:1", 1.0, generated_pictures),
+    "truth_quarter": Arm("ground truth at random, 1:4", 0.25, random_ground_truth),
+    "truth": Arm("ground truth at random, 1:1", 1.0, random_ground_truth),
+    "truth_variety": Arm("ground truth chosen for variety, 1:1", 1.0, varied_ground_truth),
+    "truth_nearest": Arm("ground truth nearest to the concept, 1:1", 1.0, nearest_ground_truth),
+    "prior": Arm("prior prediction on ground truth, 1:1", 1.0, random_ground_truth, _PRIOR),
+    "truth_prior": Arm(
+        "ground truth and prior prediction, half each, 1:1",
+        1.0,
+        random_ground_truth,
+        {**_PRIOR, "prior_prediction_weight": 0.5},
+    ),
+    "class_preservation": Arm(
+        "differential output preservation, concept alone", settings={"class_preservation": 1.0, **_WORDS}
+    ),
+    "l2_sp": Arm(
+        "pull of the weights to the base (L2-SP), concept alone",
+        trials=[{**_FULL[2], "l2_sp": strength} for strength in (0.01, 0.1, 1.0)],
+    ),
+}
+"""Name → arm, in the order of the tables."""
+ALONE = ("naive", "lower_rate", "lora", "class_preservation", "l2_sp")
+"""Arms without other images: they also train for as many steps as those that have as many others."""

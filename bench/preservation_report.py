@@ -1,0 +1,92 @@
+"""The figures of the study of preservation, from the results of its runs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from scipy.stats import binomtest, t
+
+from bench.preservation_arms import ALONE
+from bench.preservation_world import UNREHEARSED
+
+Figure = dict[str, float]
+"""value, low and high."""
+
+
+def summarize(folder: Path, arms: Sequence[str]) -> dict[str, Any]:
+    """Returns the figures of each arm, of its long runs (`same_steps`), and of the base.
+
+    Shares count the prompts of all seeds together, with Wilson's interval; other figures are means of the seeds with
+    Student's. An interval of three seeds is wide.
+    """
+    base = _read(folder, "final-base")
+    old = {shape: fmean(marks) for shape, marks in base[0]["old"].items()}
+    return {
+        "arms": {name: _figures(_read(folder, f"final-{name}"), old) for name in arms},
+        "same_steps": {name: _figures(_read(folder, f"long-{name}"), old) for name in arms if name in ALONE},
+        "base": {"old_right": fmean(old.values()), "old_right_by_concept": old},
+    }
+
+
+def _read(folder: Path, name: str) -> list[dict[str, Any]]:
+    files = sorted(folder.glob(f"{name}-[0-9]*-[0-9]*.json"))
+    return [json.loads(file.read_text()) for file in files]
+
+
+def _figures(runs: Sequence[Mapping[str, Any]], base: Mapping[str, float]) -> dict[str, Any]:
+    by_concept = {shape: [mark for run in runs for mark in run["old"][shape]] for shape in base}
+    shares = {shape: _share(marks) for shape, marks in by_concept.items()}
+    kept = {shape: shares[shape]["value"] / base[shape] for shape in shares}
+    worst = min(kept, key=lambda shape: kept[shape])
+    rehearsed = [mark for shape, marks in by_concept.items() if shape not in UNREHEARSED for mark in marks]
+    unrehearsed = [mark for shape in UNREHEARSED for mark in by_concept[shape]]
+    return {
+        "learned": _mean([run["learned"] for run in runs]),
+        "forgotten": _mean([run["forgotten"] for run in runs]),
+        "forgotten_unrehearsed": _mean([run["forgotten_unrehearsed"] for run in runs]),
+        "new_right": _share([mark for run in runs for mark in run["new"]]),
+        "old_wrong": _share([not mark for marks in by_concept.values() for mark in marks]),
+        "old_wrong_rehearsed": _share([not mark for mark in rehearsed]),
+        "old_wrong_unrehearsed": _share([not mark for mark in unrehearsed]),
+        "worst_concept": worst,
+        "worst_concept_right": shares[worst],
+        "worst_concept_kept": kept[worst],
+        "right_by_concept": shares,
+        "seconds": _mean([run["seconds"] for run in runs]),
+        "settings": runs[0]["settings"],
+    }
+
+
+def _mean(values: Sequence[float]) -> Figure:
+    mean, count = fmean(values), len(values)
+    half = float(t.ppf(0.975, count - 1)) * stdev(values) / count**0.5 if count > 1 else float("nan")
+    return {"value": mean, "low": mean - half, "high": mean + half}
+
+
+def _share(marks: Sequence[bool]) -> Figure:
+    found = binomtest(sum(marks), len(marks)).proportion_ci(method="wilson")
+    return {"value": fmean(marks), "low": float(found.low), "high": float(found.high)}
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """Formats the figures as text."""
+    heads = (("learned", 9), ("forgot", 9), ("unreh.", 9), ("new ok", 8), ("old bad", 9), ("unreh.", 8), ("worst", 16))
+    lines = [f"{'arm':<20}" + "".join(head.rjust(width) for head, width in heads) + f"{'CPU s':>7}"]
+    for part in ("arms", "same_steps"):
+        lines.append(f"\n{'the same number of concept images' if part == 'arms' else 'the same number of steps'}")
+        lines += [_line(name, figures) for name, figures in results[part].items()]
+    return "\n".join(lines)
+
+
+def _line(name: str, figures: Mapping[str, Any]) -> str:
+    def percent(key: str, width: int) -> str:
+        return f"{100 * figures[key]['value']:.1f}%".rjust(width)
+
+    worst = f"{figures['worst_concept']} {100 * figures['worst_concept_kept']:.0f}%"
+    return (
+        f"{name:<20}{percent('learned', 9)}{percent('forgotten', 9)}{percent('forgotten_unrehearsed', 9)}"
+        f"{percent('new_right', 8)}{percent('old_wrong', 9)}{percent('old_wrong_unrehearsed', 8)}{worst:>16}"
+        f"{figures['seconds']['value']:>7.0f}"
+    )

@@ -1,0 +1,104 @@
+"""The world of the study of preservation: images to learn, ground truth, held-out images, and the exam's prompts.
+
+The concept is the demo's zorp. The ground truth shows four of the six shapes that the base knows: stars and hearts are
+rehearsed by no arm. No caption of any arm is a prompt of the exam.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from dreamloom.base.files import commit_folder
+from dreamloom.demo.encode import encode
+from dreamloom.demo.exam import concept_scenes
+from dreamloom.demo.folders import CONCEPT, CONCEPT_BACKGROUNDS, CONCEPT_COLORS
+from dreamloom.demo.gallery import Form
+from dreamloom.demo.world import BACKGROUNDS, COLORS, SHAPES, STYLES, Scene, Size, Thing, caption, random_scene, render
+
+UNREHEARSED = ("star", "heart")
+REHEARSED = tuple(shape for shape in SHAPES if shape not in UNREHEARSED)
+TAUGHT, POOL = 36, 400
+"""Images of the concept, and ground truth to choose from."""
+HELD_OUT = {"training": 12, "ground_truth": 60, "witness": 40}
+NEW_PROMPTS, OLD_PROMPTS = 64, 12
+"""Prompts of the concept, and of each old shape."""
+SIZES: tuple[Size, ...] = ("big", "small")
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What every model is asked to draw."""
+
+    new: tuple[Scene, ...]
+    old: tuple[Scene, ...]
+    """`OLD_PROMPTS` of each shape, in the order of SHAPES."""
+
+    @property
+    def captions(self) -> set[str]:
+        """All prompts."""
+        return {caption(scene) for scene in (*self.new, *self.old)}
+
+
+def make_exam(trial: bool = False) -> Exam:
+    """Returns prompts that differ from one another, and from those of the other exam.
+
+    Args:
+        trial: half as many prompts, to choose settings by.
+    """
+    rng = np.random.default_rng(41)
+    old: list[Scene] = []
+    part = slice(OLD_PROMPTS, OLD_PROMPTS * 3 // 2) if trial else slice(OLD_PROMPTS)
+    for shape in SHAPES:
+        kinds = list(product(BACKGROUNDS, STYLES, COLORS, SIZES))
+        for number in rng.permutation(len(kinds))[part]:
+            background, style, color, size = kinds[number]
+            old.append(Scene(background, style, (Thing(shape, color),), size))
+    part = slice(NEW_PROMPTS, NEW_PROMPTS * 3 // 2) if trial else slice(NEW_PROMPTS)
+    return Exam(tuple(concept_scenes(NEW_PROMPTS * 2)[part]), tuple(old))
+
+
+def make_world(folder: Path) -> None:
+    """Makes concept/, pool/ and heldout/ with captions as file names, unless they are there."""
+    if folder.exists():
+        return
+    taken = make_exam().captions | make_exam(trial=True).captions
+    rng = np.random.default_rng(42)
+    with commit_folder(folder) as temporary:
+        write(temporary / "concept", _concepts(rng, TAUGHT))
+        write(temporary / "heldout" / "training" / CONCEPT, _concepts(rng, HELD_OUT["training"]))
+        write(temporary / "pool", _known(rng, REHEARSED, POOL, taken))
+        held_out = temporary / "heldout"
+        write(held_out / "ground_truth" / "known", _known(rng, REHEARSED, HELD_OUT["ground_truth"], taken, 1))
+        write(held_out / "witness" / "known", _known(rng, UNREHEARSED, HELD_OUT["witness"], taken, 1))
+
+
+def write(folder: Path, scenes: Sequence[Scene]) -> None:
+    """Draws scenes into a folder, named by caption."""
+    folder.mkdir(parents=True)
+    for number, scene in enumerate(scenes):
+        (folder / f"{caption(scene)}_({number}).png").write_bytes(encode(render(scene, 64), Form.PNG))
+
+
+def _concepts(rng: np.random.Generator, count: int) -> list[Scene]:
+    kinds = list(product(CONCEPT_COLORS, CONCEPT_BACKGROUNDS, STYLES, SIZES))
+    chosen = [kinds[number] for number in rng.permutation(len(kinds))[:count]]
+    return [
+        Scene(background, style, (Thing(CONCEPT, color),), size, seed=int(rng.integers(2**31)))
+        for color, background, style, size in chosen
+    ]
+
+
+def _known(
+    rng: np.random.Generator, shapes: Sequence[str], count: int, taken: set[str], objects: int | None = None
+) -> list[Scene]:
+    """Random scenes; of one object each, all shapes come equally often."""
+    scenes: list[Scene] = []
+    while len(scenes) < count:
+        one = [shapes[len(scenes) % len(shapes)]] if objects == 1 else shapes
+        scene = random_scene(rng, one, objects)
+        if caption(scene) not in taken:
+            scenes.append(scene)
+    return scenes
