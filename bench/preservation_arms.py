@@ -17,7 +17,7 @@ from dreamloom.demo.folders import CONCEPT
 
 MODELS = Path(__file__).parents[1] / "demo" / "models"
 BATCH = 8
-SHOWN = 1920
+SHOWN = 1440
 """Images of the concept that each arm is shown."""
 SELECTED = 64
 """Images of ground truth that an arm rehearses, of those to choose from."""
@@ -33,7 +33,7 @@ def _rates(rates: Sequence[float]) -> list[Settings]:
     return [{"learning_rate": rate, "text_encoder_learning_rate": rate * 2 / 3} for rate in rates]
 
 
-_FULL, _LORA = _rates((2e-4, 5e-4, 1.2e-3)), _rates((1e-3, 3e-3, 8e-3))
+_FULL, _LORA = _rates((1e-4, 3e-4, 9e-4)), _rates((1e-3, 3e-3, 8e-3))
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Arm:
 
     def config(self, trial: Settings) -> dict[str, Any]:
         """Returns the settings of a run."""
-        return {"lr_scheduler": "cosine", "lr_warmup_images": 160, **self.settings, **trial}
+        return {"lr_scheduler": "cosine", "lr_warmup_images": 80, **self.settings, **trial}
 
     def make_folder(self, world: Path, target: Path) -> None:
         """Makes the training folder, unless it is there."""
