@@ -91,7 +91,7 @@ def test_nothing_to_do_needs_neither_torch_nor_prefect(finished: Any) -> None:
         (("train", "seed"), 1, {"train", "export"}),
         (("export", "dtype"), "fp32", {"export"}),
         (("train", "log_every_n_steps"), 1, set()),
-        (("name",), "another", set()),
+        (("name",), "another", {"export"}),  # whose files and card bear the name
         # copies go by first come, so choose looks at all; the squares that it keeps, and the dataset, are the same
         (("sources", "circles", "author"), "me", EVERYTHING - {"ingest squares", "caption squares", "train", "export"}),
     ],
