@@ -1,4 +1,4 @@
-"""Writes files whole or not at all, and links and locks them."""
+"""Writes files whole or not at all, and copies, links and locks them."""
 
 import contextlib
 import fcntl
@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -104,15 +104,28 @@ def create_file(path: str | Path, data: bytes) -> bool:
     Returns:
         False where `path` exists already; it is left as it is.
     """
-    temporary = os.path.join(os.path.dirname(path), temporary_name())
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
+
+    def write(temporary: str) -> None:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             remaining = memoryview(data)
             while remaining:
                 remaining = remaining[os.write(descriptor, remaining) :]
         finally:
             os.close(descriptor)
+
+    return _create(path, write)
+
+
+def create_copy(source: str | Path, path: str | Path) -> bool:
+    """Copies a file to a new one as `copy` does, whole or not at all; see `create_file`."""
+    return _create(path, lambda temporary: copy(source, temporary))
+
+
+def _create(path: str | Path, write: Callable[[str], None]) -> bool:
+    temporary = os.path.join(os.path.dirname(path), temporary_name())
+    try:
+        write(temporary)
         try:
             os.link(temporary, path)  # unlike a rename, it replaces nothing
         except FileExistsError:
@@ -160,20 +173,49 @@ def fsync_all(paths: Iterable[Path]) -> None:
 _SYNCS = 16
 
 
+_FICLONE = 0x40049409
+"""Linux's ioctl that makes a file share the blocks of another (ioctl_ficlone(2)): on btrfs, XFS, bcachefs, NFS, …"""
+
+
+def reflink(source: str | Path, target: str | Path) -> bool:
+    """Makes `target` a copy that shares the blocks of `source` until either is written to; links are followed.
+
+    Returns:
+        Whether it is; False where the file system can't, and then `target` is empty.
+    """
+    with open(source, "rb") as original, open(target, "wb") as copied:
+        try:
+            fcntl.ioctl(copied, _FICLONE, original.fileno())
+        except OSError:
+            return False
+    return True
+
+
+def copy(source: str | Path, target: str | Path) -> None:
+    """Makes the new file `target` a copy of `source`, by `reflink` where the file system can.
+
+    Files of the user's are copied, never linked: some programs write in place, and would change the original. Use it
+    for temporary names only, as `link`.
+    """
+    if not reflink(source, target):
+        shutil.copyfile(source, target)
+
+
 def link(source: str | Path, target: str | Path) -> None:
     """Makes the new file `target` a hard link to `source`, or a copy of it where the file system can't link.
 
-    Use it in temporary folders only: elsewhere a copy that is cut short would be taken for the whole file.
+    Use it for our own files, and in temporary folders only: elsewhere a copy that is cut short would be taken for the
+    whole file. Of a symbolic link, the file that it points to is linked.
 
     Raises:
         FileExistsError: `target` exists.
     """
     try:
-        os.link(source, target)
+        os.link(os.path.realpath(source) if os.path.islink(source) else source, target)
     except FileExistsError:
         raise
     except OSError:
-        shutil.copyfile(source, target)
+        copy(source, target)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -33,6 +33,7 @@ _WORDS = {
     "run": "inside training runs",
     "collection": "inside collections",
     "workspace": "inside workspaces",
+    "linked": "in folders elsewhere to which links lead (follow_links takes them)",
 }
 
 

@@ -1,7 +1,8 @@
 """Converts captions from one format into another: a folder of images into a new folder, or by adding sidecars.
 
-Originals are never changed. A new folder gets hard links to the images; in place, only sidecars are added. Each file is
-written atomically and existing ones are kept, so that a killed run resumes and a finished one has nothing to do.
+Originals are never changed. A new folder gets copies of the images, or hard links if asked; in place,
+only sidecars are added. Each file is written atomically and existing ones are kept, so that a killed run resumes and a
+finished one has nothing to do.
 """
 
 import hashlib
@@ -50,6 +51,7 @@ def convert(
     log_file: Path,
     progress: Progress = silent,
     change: Change | None = None,
+    link: bool = False,
 ) -> ConversionResult:
     """Writes a folder's images and captions in another format.
 
@@ -61,6 +63,7 @@ def convert(
         log_file: Gets a line appended for each file made, changed, skipped or odd.
         progress: Is called with the images done.
         change: Edits each caption.
+        link: The new folder gets hard links, by which whoever writes into an image changes the original.
 
     Raises:
         UserError: there is no such format, there are no images, or `output` belongs to something else.
@@ -70,7 +73,7 @@ def convert(
     _check(folder, writer, output, change)
     with Log(log_file, f"{folder}: {source} to {to}") as log:
         rows = read_rows(folder, source, log, progress, change)
-        target = Target(output or folder, log, in_place=output is None)
+        target = Target(output or folder, log, in_place=output is None, link=link)
         left_out = log.count(SKIPPED)
         if output is not None:
             _claim(output, folder, source, to, rows)

@@ -41,6 +41,7 @@ def convert_(
     from_: Annotated[SourceName, Parameter(name="--from")],
     to: FormatName,
     output: Path | None = None,
+    link: Annotated[bool, Parameter(negative="")] = False,
     log: Path | None = None,
 ) -> None:
     """Convert captions to another convention, in a new folder or as sidecars beside the images.
@@ -54,14 +55,16 @@ def convert_(
     to
         Where the captions are written.
     output
-        Folder to make, with hard links to the images. Without it, txt, caption and yaml write sidecars into FOLDER.
+        Folder to make, with copies of the images. Without it, txt, caption and yaml write sidecars into FOLDER.
+    link
+        Hard links instead of copies, which cost no space: a program that writes into one changes your original.
     log
         File with a line for each file made, skipped or odd; by default dreamloom-FOLDER-captions.log in the current
         folder.
     """
     log = log or _default_log(folder)
     with Terminal() as terminal, terminal.watch(f"convert {folder.name}") as progress:
-        result = convert(folder.expanduser(), from_, to, output, log, progress)
+        result = convert(folder.expanduser(), from_, to, output, log, progress, link=link)
     _print_result("convert", folder, result, log)
 
 
@@ -70,6 +73,7 @@ def edit_(
     folder: Path,
     *,
     output: Path | None = None,
+    link: Annotated[bool, Parameter(negative="")] = False,
     from_: Annotated[FormatName, Parameter(name="--from")] = "filename",
     to: FormatName | None = None,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
@@ -87,7 +91,9 @@ def edit_(
     folder
         Collection, or folder of captioned images or shards.
     output
-        For folders: folder to make, with hard links to the images. The originals stay as they are.
+        For folders: folder to make, with copies of the images. The originals stay as they are.
+    link
+        For folders: see convert.
     from_
         For folders: where the captions are; see convert.
     to
@@ -115,7 +121,14 @@ def edit_(
             return
         log = log or _default_log(folder)
         result = convert(
-            path, from_, to or from_, output, log, progress, lambda row, name: edit(row.caption or "", config, name)
+            path,
+            from_,
+            to or from_,
+            output,
+            log,
+            progress,
+            lambda row, name: edit(row.caption or "", config, name),
+            link,
         )
     _print_result("edit", folder, result, log)
 

@@ -3,7 +3,7 @@
 The input is a folder with a subfolder for each subject: its images, `instance.txt` (a photo of sks dog) and `class.txt`
 (a photo of a dog). The output is an ordinary training folder:
 
-    <target>/<subject>/          the images, linked; local.yaml has the instance prompt, multiply.txt the balance
+    <target>/<subject>/          the images, copied; local.yaml has the instance prompt, multiply.txt the balance
              <subject> class/    images that the base model draws from the class prompt; loss_scale.txt is their weight
 
 An epoch shows the class as often as the subject. docs/dreambooth.md says why ground truth serves better.
@@ -19,7 +19,7 @@ import yaml
 
 from dreamloom.base.documents import decode_text
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_json, commit_text, link_or_copy, lock
+from dreamloom.base.files import commit, commit_json, commit_text, copy, lock
 from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.image_types import DECODED_EXTENSIONS
 from dreamloom.base.listing import is_left_out
@@ -85,7 +85,8 @@ def dreambooth(
         for subject in all_subjects:
             subject_folder, class_folder = target / subject.name, target / f"{subject.name} class"
             for image in subject.images:
-                link_or_copy(image, subject_folder / image.name)
+                with commit(subject_folder / image.name, sync=False) as temporary:
+                    copy(image, temporary)
             _write_prompt(subject_folder, subject.instance_prompt)
             _write_prompt(class_folder, subject.class_prompt)
             commit_text(class_folder / "loss_scale.txt", f"{config.prior_loss_weight:g}\n")

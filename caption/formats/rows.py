@@ -73,7 +73,7 @@ def list_images(folder: Path) -> Iterator[ImageFile]:
         UserError: there is none.
     """
     start = len(f"{folder}/".removeprefix("./"))
-    for path, siblings in find_images(folder):
+    for path, siblings in find_images(folder, follow_links=True):
         text = str(path)
         yield ImageFile(text[start:], text.rpartition("/")[0] or ".", siblings)
 

@@ -13,7 +13,7 @@ from typing import Self, TextIO
 
 from dreamloom.base.documents import decode_text
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit, create_file
+from dreamloom.base.files import commit, create_copy, create_file
 from dreamloom.caption.formats.rows import Row
 
 MADE, RIGHT, CHANGED, SKIPPED, ODD = "made", "right", "changed", "skipped", "odd"
@@ -82,21 +82,23 @@ def _is_log(path: Path) -> bool:
 class Target:
     """A folder that a format writes into."""
 
-    def __init__(self, folder: Path, log: Log, in_place: bool = False) -> None:
+    def __init__(self, folder: Path, log: Log, in_place: bool = False, link: bool = False) -> None:
         """Stores the arguments; touches nothing on disk.
 
         Args:
             folder: The folder.
             log: Gets a line for each file.
             in_place: The images are in the folder already, and stay as they are.
+            link: Images become hard links where the disk can; else they are copies.
         """
         self.folder = str(folder)
         self.in_place = in_place
+        self.link = link
         self.log = log
         self._existing: dict[str, set[str]] = {}  # folder → the names in it before it was written into
 
     def add_image(self, row: Row, name: str) -> bool:
-        """Adds an image under a name, by a hard link if possible, else by a copy.
+        """Adds an image under a name.
 
         Returns:
             Whether it is in the folder now.
@@ -184,7 +186,7 @@ class Target:
         return name in self._existing[parent]
 
     def _link_or_copy(self, row: Row, path: str) -> bool:
-        if row.span is None:
+        if row.span is None and self.link:
             try:
                 os.link(os.path.realpath(row.file) if os.path.islink(row.file) else row.file, path)
                 return True
@@ -193,7 +195,9 @@ class Target:
             except OSError as error:
                 if error.errno not in _NO_LINK:
                     raise
-        return not self._existed(path) and create_file(path, row.read())
+        if self._existed(path):
+            return False
+        return create_copy(row.file, path) if row.span is None else create_file(path, row.read())
 
 
 _LEFTOVER = re.compile(r"\.tmp-(\d+|[0-9a-f]{12})-[0-9a-f]{12}(\.|\Z)")

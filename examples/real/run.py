@@ -1,7 +1,7 @@
 """Runs the whole chain on real images without a network: python examples/real/run.py DATA.
 
 DATA is a folder with laion/laion2b-en-sample.parquet, coco/, ffhq/, subjects/rc_car/, taesd/ and clip_tokenizer/. Its
-files are linked into examples/real/world/, and none is changed. A web server on this machine serves the COCO photos
+files are copied into examples/real/world/, and none is changed. A web server on this machine serves the COCO photos
 under the URLs of the LAION rows. Then `dreamloom run examples/real/project.yaml` runs, and diffusers opens the exported
 model and generates an image.
 
@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dreamloom.base.files import commit, commit_folder, link_or_copy
+from dreamloom.base.files import commit, commit_folder, copy
 
 HERE = Path(__file__).parent
 WORLD = HERE / "world"
@@ -36,7 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="the folder of real data")
     data = parser.parse_args().data.resolve()
-    link_images(data)
+    copy_images(data)
     point_index_here(data / "laion" / "laion2b-en-sample.parquet")
     make_base_model(data)
     server = serve(photos(data))
@@ -50,16 +50,21 @@ def main() -> int:
     return code
 
 
-def link_images(data: Path) -> None:
-    """Links the user's images, FFHQ in its own layout, and COCO."""
+def copy_images(data: Path) -> None:
+    """Copies the user's images, FFHQ in its own layout, and COCO."""
     for image in (data / "subjects" / "rc_car").iterdir():
-        link_or_copy(image, WORLD / "rc_car" / image.name)
+        _copy(image, WORLD / "rc_car" / image.name)
     for face in (data / "ffhq").glob("*.png"):
-        link_or_copy(face, WORLD / "ffhq" / "images1024x1024" / "00000" / face.name)
-    link_or_copy(data / "ffhq" / "ffhq-dataset-v2.image0.readme-excerpt.json", WORLD / "ffhq" / "ffhq-dataset-v2.json")
+        _copy(face, WORLD / "ffhq" / "images1024x1024" / "00000" / face.name)
+    _copy(data / "ffhq" / "ffhq-dataset-v2.image0.readme-excerpt.json", WORLD / "ffhq" / "ffhq-dataset-v2.json")
     for photo in (data / "coco" / "images").glob("*.jpg"):
-        link_or_copy(photo, WORLD / "coco" / "images" / photo.name)
-    link_or_copy(data / "coco" / "annotations" / "captions_sample.json", WORLD / "coco" / "captions_sample.json")
+        _copy(photo, WORLD / "coco" / "images" / photo.name)
+    _copy(data / "coco" / "annotations" / "captions_sample.json", WORLD / "coco" / "captions_sample.json")
+
+
+def _copy(source: Path, target: Path) -> None:
+    with commit(target, sync=False) as temporary:
+        copy(source, temporary)
 
 
 def point_index_here(sample: Path) -> None:

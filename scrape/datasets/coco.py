@@ -15,11 +15,11 @@ from pydantic import Field, model_validator
 from dreamloom.base.documents import parse_json
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
+from dreamloom.base.stage import PART_ROWS, Summary
 from dreamloom.scrape.collection import SCHEMAS, CaptionKind, Collection, Row, Table, key_of
 from dreamloom.scrape.collection.parts import make_parts, split
 from dreamloom.scrape.datasets.coco_instances import read_instances
-from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, PartRows, UserPath
+from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, FilesConfig, PartRows, UserPath
 from dreamloom.scrape.datasets.image_files import ListedFile
 from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.metadata import ImageMetadata, pixels_or_none
@@ -27,7 +27,7 @@ from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_o
 from dreamloom.scrape.datasets.source_recipes import SourceRecipes, file_version
 
 
-class CocoConfig(StageConfig):
+class CocoConfig(FilesConfig):
     """COCO's captions and the photos that they belong to."""
 
     annotations: UserPath = Field(description="captions_train2017.json, or another of COCO's captions files.")

@@ -15,9 +15,9 @@ from pydantic import Field
 from dreamloom.base.documents import parse_json
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
+from dreamloom.base.stage import PART_ROWS, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection, key_of
-from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, PROVENANCE, Limit, PartRows, UserPath
+from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, PROVENANCE, FolderSourceConfig, Limit, PartRows, UserPath
 from dreamloom.scrape.datasets.image_files import ListedFile, find_images, size_of_folder
 from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.metadata import ImageMetadata
@@ -32,7 +32,7 @@ LICENCE_URL = "https://creativecommons.org/licenses/by-nc-sa/4.0/"
 _LAYOUTS = ("images1024x1024", "in-the-wild-images", "thumbnails128x128")
 
 
-class FfhqConfig(StageConfig):
+class FfhqConfig(FolderSourceConfig):
     """FFHQ as it is downloaded, one of its folders, or any folder of files named 00000.png and so on."""
 
     path: UserPath = Field(description="The folder that contains images1024x1024, or one that contains the images.")
@@ -93,7 +93,7 @@ def _recipes(collection: Collection, config: FfhqConfig, files: Sequence[ListedF
 def _list_files(config: FfhqConfig, left_out: Counter[str] | None = None) -> list[ListedFile]:
     folder = _folder(config)
     paths: dict[str, Path] = {}
-    for path, _ in find_images(folder, left_out):
+    for path, _ in find_images(folder, left_out, config.follow_links):
         if not re.fullmatch(r"\d{5}", path.stem):
             continue
         first = paths.setdefault(path.stem, path)
@@ -140,5 +140,5 @@ KIND = SourceKind(
     config=FfhqConfig,
     recipes=recipes,
     ingest=ingest_ffhq,
-    measure=lambda config: size_of_folder(config.path),
+    measure=lambda config: size_of_folder(config.path, config.follow_links),
 )

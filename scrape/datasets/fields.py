@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from dreamloom.base.stage import Group
+from dreamloom.base.stage import Group, StageConfig
 from dreamloom.base.text import is_utf8
 
 IMAGES, CAPTIONS, PROVENANCE = Group("Images"), Group("Captions"), Group("Provenance")
@@ -23,3 +23,22 @@ UserPath = Annotated[Path, AfterValidator(_user_path)]
 
 Limit = Annotated[int | None, IMAGES, Field(ge=1, description="Maximum number of images, the first ones; null: all.")]
 PartRows = Annotated[int, IMAGES, Field(ge=1, description="Images per part, the unit of work and of resume.")]
+
+
+class FilesConfig(StageConfig):
+    """What sources whose images are files of their own have in common."""
+
+    link: Annotated[bool, IMAGES] = Field(
+        False,
+        description="Store images as hard links to your files, which costs no space: a program that writes into an "
+        "image of the collection or the dataset then changes your original. Else they are copies, which share their "
+        "space on btrfs and XFS.",
+    )
+
+
+class FolderSourceConfig(FilesConfig):
+    """What sources that search a folder have in common."""
+
+    follow_links: Annotated[bool, IMAGES] = Field(
+        False, description="Also search folders outside `path` to which links in it lead."
+    )

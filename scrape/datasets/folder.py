@@ -12,9 +12,9 @@ from pydantic import Field
 from dreamloom.base.errors import UserError
 from dreamloom.base.folder_names import FolderNames
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
+from dreamloom.base.stage import PART_ROWS, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection, key_of
-from dreamloom.scrape.datasets.fields import CAPTIONS, PROVENANCE, PartRows, UserPath
+from dreamloom.scrape.datasets.fields import CAPTIONS, PROVENANCE, FolderSourceConfig, PartRows, UserPath
 from dreamloom.scrape.datasets.image_files import ListedFile, find_images, size_of_folder
 from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.kohya import read_metadata
@@ -24,7 +24,7 @@ from dreamloom.scrape.datasets.source_kind import SourceKind
 from dreamloom.scrape.datasets.source_recipes import file_version
 
 
-class FolderConfig(StageConfig):
+class FolderConfig(FolderSourceConfig):
     """A folder of images, including all folders below it; hidden ones, and those of systems, are skipped."""
 
     path: UserPath = Field(description="The folder of images; folders below it are included.")
@@ -136,7 +136,7 @@ def _list_files(
         )
     uses_sidecars = config.caption is None and config.captions in ("auto", "names", "sidecars")
     files = []
-    images = find_images(config.path, left_out)
+    images = find_images(config.path, left_out, config.follow_links)
     kohya_captions = _kohya_captions(config, [path for path, _ in images])
     for path, siblings in images:
         own_sidecars = [path.parent / name for _, name in find_sidecars(path.name, siblings)] if uses_sidecars else []
@@ -178,6 +178,6 @@ KIND = SourceKind(
     config=FolderConfig,
     recipes=recipes,
     ingest=ingest_folder,
-    measure=lambda config: size_of_folder(config.path),
+    measure=lambda config: size_of_folder(config.path, config.follow_links),
     reads_captions=True,
 )

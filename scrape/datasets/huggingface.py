@@ -14,10 +14,10 @@ from pydantic import Field
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
+from dreamloom.base.stage import PART_ROWS, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection
 from dreamloom.scrape.datasets import parquet
-from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, Limit, PartRows, UserPath
+from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, FolderSourceConfig, Limit, PartRows, UserPath
 from dreamloom.scrape.datasets.image_files import find_files, size_of_folder
 from dreamloom.scrape.datasets.imagefolder import ImageFolder, read_imagefolder
 from dreamloom.scrape.datasets.ingest import ReadPart, ingest, part_reader, part_recipes
@@ -27,7 +27,7 @@ from dreamloom.scrape.datasets.source_recipes import SourceRecipes
 _STAGE = "ingest huggingface"
 
 
-class HuggingfaceConfig(StageConfig):
+class HuggingfaceConfig(FolderSourceConfig):
     """The files of a dataset, as `hf download` leaves them or as `imagefolder` reads them."""
 
     path: UserPath = Field(description="The dataset's folder, or one parquet file.")
@@ -79,7 +79,7 @@ def measure(config: HuggingfaceConfig) -> SourceSize:
     """
     files = find_parquet_files(config)
     if not files:
-        return size_of_folder(config.path)
+        return size_of_folder(config.path, config.follow_links)
     rows = sum(pq.read_metadata(file).num_rows for file in files)
     return SourceSize(rows, "images", sum(file.stat().st_size for file in files))
 
@@ -126,7 +126,8 @@ def _plan(
 
 
 def _read_imagefolder(config: HuggingfaceConfig, left_out: Counter[str] | None) -> ImageFolder:
-    folder = read_imagefolder(config.path, config.caption_column, CaptionKind(config.caption_kind), left_out)
+    kind = CaptionKind(config.caption_kind)
+    folder = read_imagefolder(config.path, config.caption_column, kind, left_out, config.follow_links)
     of_split = [file for file in folder.files if in_split(file.path.relative_to(config.path), config.split)]
     if not of_split:
         raise UserError(f"{config.path} has no image of the split {config.split}; name one of its folders.")

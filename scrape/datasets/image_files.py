@@ -9,7 +9,7 @@ from pathlib import Path
 from dreamloom.base.errors import UserError
 from dreamloom.base.folder_names import FolderNames
 from dreamloom.base.image_types import is_image_name
-from dreamloom.base.listing import is_left_out, left_out_note, list_folder
+from dreamloom.base.listing import count_images, is_left_out, left_out_note, list_folder
 from dreamloom.base.own_folders import refuse_own_folder
 from dreamloom.scrape.datasets.source_kind import SourceSize, size_of_files
 from dreamloom.scrape.datasets.source_recipes import FileVersion
@@ -32,12 +32,15 @@ class ListedFile:
         return self.version.exists
 
 
-def find_images(folder: Path, left_out: Counter[str] | None = None) -> list[tuple[Path, FolderNames]]:
+def find_images(
+    folder: Path, left_out: Counter[str] | None = None, follow_links: bool = False
+) -> list[tuple[Path, FolderNames]]:
     """Finds the images in a folder and below, sorted by path, as `dreamloom.base.listing` lists them.
 
     Args:
         folder: the folder.
         left_out: receives the number of images that are left out, by a word for the reason.
+        follow_links: whether links to folders outside this one are followed.
 
     Returns:
         Each image with the names of all files in its folder.
@@ -52,7 +55,7 @@ def find_images(folder: Path, left_out: Counter[str] | None = None) -> list[tupl
     left_out = Counter() if left_out is None else left_out
     images: list[tuple[Path, FolderNames]] = []
     extensions: Counter[str] = Counter()
-    for parent, names in _walk(folder, left_out):
+    for parent, names in _walk(folder, left_out, follow_links):
         images += [(parent / name, names) for name in names if is_image_name(name)]
         extensions.update(os.path.splitext(name)[1] for name in names)
     if not images:
@@ -63,9 +66,9 @@ def find_images(folder: Path, left_out: Counter[str] | None = None) -> list[tupl
     return sorted(images, key=lambda image: image[0].parts)
 
 
-def _walk(folder: Path, left_out: Counter[str]) -> Iterator[tuple[Path, FolderNames]]:
+def _walk(folder: Path, left_out: Counter[str], follow_links: bool) -> Iterator[tuple[Path, FolderNames]]:
     """Yields a folder and those below it, each once, with the names of their files."""
-    visited = set()
+    visited, root = set(), Path(os.path.realpath(folder))
     waiting = [folder]
     while waiting:
         parent = waiting.pop()
@@ -75,7 +78,11 @@ def _walk(folder: Path, left_out: Counter[str]) -> Iterator[tuple[Path, FolderNa
         visited.add(real)
         listed = list_folder(parent, left_out)
         yield parent, FolderNames(entry.name for entry in listed.files)
-        waiting += [Path(entry.path) for entry in reversed(listed.folders)]
+        for entry in reversed(listed.folders):
+            if follow_links or not entry.is_symlink() or Path(os.path.realpath(entry.path)).is_relative_to(root):
+                waiting.append(Path(entry.path))
+            else:
+                left_out["linked"] += count_images(Path(entry.path))
 
 
 def find_files(folder: Path, *patterns: str) -> list[Path]:
@@ -84,10 +91,14 @@ def find_files(folder: Path, *patterns: str) -> list[Path]:
     return sorted(path for path in files if not is_left_out(path.relative_to(folder).as_posix()))
 
 
-def size_of_folder(folder: Path) -> SourceSize:
+def size_of_folder(folder: Path, follow_links: bool = False) -> SourceSize:
     """Measures the images in a folder and below.
+
+    Args:
+        folder: the folder.
+        follow_links: see `find_images`.
 
     Raises:
         UserError: the folder does not exist or contains no image.
     """
-    return size_of_files(path for path, _ in find_images(folder))
+    return size_of_files(path for path, _ in find_images(folder, follow_links=follow_links))

@@ -33,7 +33,11 @@ class ImageFolder:
 
 
 def read_imagefolder(
-    folder: Path, caption_column: str | None, kind: CaptionKind, left_out: Counter[str] | None = None
+    folder: Path,
+    caption_column: str | None,
+    kind: CaptionKind,
+    left_out: Counter[str] | None = None,
+    follow_links: bool = False,
 ) -> ImageFolder:
     """Lists the images in a folder and below, and those that a table names but that do not exist.
 
@@ -42,12 +46,13 @@ def read_imagefolder(
         caption_column: the column of captions; None: the one with a usual name.
         kind: who wrote the captions; NONE: they are left out.
         left_out: see `find_images`.
+        follow_links: see `find_images`.
 
     Raises:
         UserError: there is no image, or a table can't be read.
     """
     metadata = {path: _metadata(table, row, kind, caption_column) for table, path, row in _read_tables(folder)}
-    paths = {path for path, _ in find_images(folder, left_out)} | set(metadata)
+    paths = {path for path, _ in find_images(folder, left_out, follow_links)} | set(metadata)
     files = []
     for path in sorted(paths, key=lambda path: path.relative_to(folder).parts):
         key = key_of("huggingface", folder.resolve().name, path.relative_to(folder).as_posix())

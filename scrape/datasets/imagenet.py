@@ -15,9 +15,9 @@ from pydantic import Field, field_validator
 from dreamloom.base.documents import decode_text
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
+from dreamloom.base.stage import PART_ROWS, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection, key_of
-from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, PartRows, UserPath
+from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, FolderSourceConfig, PartRows, UserPath
 from dreamloom.scrape.datasets.image_files import ListedFile, find_images, size_of_folder
 from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.metadata import ImageMetadata
@@ -35,7 +35,7 @@ _LAYOUTS = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC", "")
 _SYNSET = re.compile(r"n\d{8}")
 
 
-class ImagenetConfig(StageConfig):
+class ImagenetConfig(FolderSourceConfig):
     """ImageNet as Kaggle's archive unpacks it, or any folder that contains folders named by synset."""
 
     path: UserPath = Field(description="The folder that contains ILSVRC, or train and val, or the synsets' folders.")
@@ -135,7 +135,7 @@ def _find_synset_images(config: ImagenetConfig, left_out: Counter[str] | None = 
     folder = next(place for place in _places(config) if place.is_dir() or place == config.path)
     labels = _read_labels(config)
     images = []
-    for path, _ in find_images(folder, left_out):
+    for path, _ in find_images(folder, left_out, config.follow_links):
         relative = path.relative_to(folder)
         synset = next(filter(_SYNSET.fullmatch, reversed(relative.parts[:-1])), None)
         if synset is None and _SYNSET.fullmatch(folder.name):
@@ -222,5 +222,5 @@ KIND = SourceKind(
     config=ImagenetConfig,
     recipes=recipes,
     ingest=ingest_imagenet,
-    measure=lambda config: size_of_folder(config.path),
+    measure=lambda config: size_of_folder(config.path, config.follow_links),
 )

@@ -1,7 +1,7 @@
 """Brings in the images that a source lists: reads each whole, and records what became of it.
 
 A source lists its images in a fixed order. Each image is read and decoded, since a header alone does not show that a
-file is truncated, and linked into the collection; or written, where it is not a file of its own. Images that other
+file is truncated, and copied into the collection; or linked, if asked. Images that other
 programs would show wrongly are encoded again: rotated by EXIF, with another colour profile, 16-bit, CMYK, transparent,
 animated. The originals are never changed.
 """
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from dreamloom.base.files import commit, link_or_copy
+from dreamloom.base.files import commit, link_or_copy, reflink
 from dreamloom.base.image_types import UNSUPPORTED_EXTENSIONS
 from dreamloom.base.pixels import ImageError, ImageHeader, check_whole, decode, read_header
 from dreamloom.base.progress import Progress
@@ -30,6 +30,7 @@ from dreamloom.scrape.collection.records import (
     settle_images,
     summarize_records,
 )
+from dreamloom.scrape.datasets.fields import FilesConfig
 from dreamloom.scrape.datasets.image_files import ListedFile
 from dreamloom.scrape.datasets.metadata import ImageMetadata
 from dreamloom.scrape.datasets.source_recipes import FileVersion, SourceRecipes
@@ -143,7 +144,8 @@ def ingest(
     def make_part(part: str, progress: Progress) -> tuple[list[Row], Summary]:
         rows, counts = [], Counter[str]()
         total, images = read_part(part)
-        for row in map_ordered(partial(record_image, collection, part), images, _THREADS, ahead=4 * _THREADS):
+        record = partial(_record_image, collection.image_folder(part), config)
+        for row in map_ordered(record, images, _THREADS, ahead=4 * _THREADS):
             rows.append(row)
             counts[row["status"]] += 1
             progress(len(rows), total, _note(counts))
@@ -161,14 +163,14 @@ def ingest(
 # One image
 
 
-def record_image(collection: Collection, part: str, image: SourceImage) -> Row:
-    """Stores an image in a collection, and returns its row of the records."""
+def _record_image(folder: Path, config: StageConfig, image: SourceImage) -> Row:
+    """Stores an image in a part's folder, and returns its row of the records."""
     row: Row = {"key": image.key, "status": Status.OK, "path": image.path, "image": None, "bytes": None}
     try:
         if isinstance(image.content, MissingImage):
             row |= {"status": image.content.status, "detail": image.content.detail or None}
         else:
-            row |= _store(image, image.content, collection.image_folder(part))
+            row |= _store(image, image.content, folder, config)
     except ImageError as error:
         row |= {"status": Status(error.reason), "detail": error.detail or None}
     row |= {name: value for name, value in asdict(image.metadata).items() if value is not None}
@@ -178,7 +180,7 @@ def record_image(collection: Collection, part: str, image: SourceImage) -> Row:
 _LOSSY = ("JPEG", "MPO", "AVIF", "JPEG2000")
 
 
-def _store(image: SourceImage, content: Path | Callable[[], bytes], folder: Path) -> Row:
+def _store(image: SourceImage, content: Path | Callable[[], bytes], folder: Path, config: StageConfig) -> Row:
     """Stores an image: its file where every program shows it right, else decoded and encoded again.
 
     Raises:
@@ -189,11 +191,12 @@ def _store(image: SourceImage, content: Path | Callable[[], bytes], folder: Path
     if header.plain:
         check_whole(data)
         target = folder / f"{image.key}{STORED_SUFFIXES[header.format]}"
-        if isinstance(content, Path):
+        if isinstance(content, Path) and isinstance(config, FilesConfig) and config.link:
             link_or_copy(content, target)
         else:
             with commit(target, sync=False) as temporary:
-                temporary.write_bytes(data)
+                if not (isinstance(content, Path) and reflink(content, temporary)):
+                    temporary.write_bytes(data)
     else:
         pixels = decode(data)
         target = folder / f"{image.key}{'.jpg' if header.format in _LOSSY else '.png'}"

@@ -23,9 +23,16 @@ class SourceSize:
 
 
 def size_of_files(files: Iterable[Path], unit: str = "images") -> SourceSize:
-    """Measures files, one of the unit each."""
-    sizes = [file.stat().st_size for file in files]
+    """Measures files, one of the unit each; one that is gone, or a link to nothing, has no bytes."""
+    sizes = [_size(file) for file in files]
     return SourceSize(len(sizes), unit, sum(sizes))
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 @dataclass(frozen=True)

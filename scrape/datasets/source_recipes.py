@@ -13,7 +13,7 @@ from dreamloom.base.file_index import WholeFile, content_hashes
 from dreamloom.base.stage import StageConfig, recipe
 from dreamloom.scrape.collection import Collection, Table
 
-VERSION = 2
+VERSION = 3
 """Raised when ingest starts to make other rows from the same files."""
 
 

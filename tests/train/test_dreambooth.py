@@ -67,6 +67,11 @@ def test_what_is_there_is_not_drawn_again_and_comes_out_the_same(
     missing.unlink()
     assert dreambooth(subjects, tmp_path / "target", settings(tiny_base)).drawn == 1
     assert {path: path.read_bytes() for path in (tmp_path / "target").glob("* class/*.png")} == before
+    originals = {path: path.read_bytes() for path in subjects.rglob("*") if path.is_file()}
+    for image in (tmp_path / "target").rglob("*.*"):
+        with image.open("r+b") as stream:
+            stream.write(b"edited")
+    assert {path: path.read_bytes() for path in originals} == originals
 
 
 @pytest.mark.slow

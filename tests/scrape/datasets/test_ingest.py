@@ -51,7 +51,7 @@ def collection(tmp_path: Path) -> Collection:
     return Collection(tmp_path / "work" / "mine")
 
 
-def test_a_plain_image_is_the_same_file_and_another_is_stored_as_it_is_meant(
+def test_a_plain_image_keeps_its_bytes_and_another_is_stored_as_it_is_meant(
     folder: Path, collection: Collection
 ) -> None:
     plain = draw(folder / "plain.jpg")
@@ -62,7 +62,8 @@ def test_a_plain_image_is_the_same_file_and_another_is_stored_as_it_is_meant(
     summary = run(collection, folder)
     rows = rows_of(collection)
     assert (summary.rows, summary.kept, summary.dropped) == (4, 4, {})
-    assert (collection.root / rows["plain.jpg"]["image"]).samefile(plain)
+    kept = collection.root / rows["plain.jpg"]["image"]
+    assert kept.read_bytes() == plain.read_bytes() and not kept.samefile(plain)
     stored = collection.root / rows["turned.JPG"]["image"]
     assert not stored.samefile(turned)
     assert (rows["turned.JPG"]["width"], rows["turned.JPG"]["height"]) == (16, 24) == Image.open(stored).size
@@ -148,9 +149,7 @@ def test_real_hostile_images_are_stored_as_they_decode(shared_data: Path, collec
         stored = Image.open(collection.root / row["image"]).convert("RGB")
         assert row["status"] == Status.OK
         assert (row["height"], row["width"]) == expected.shape[:2] == (stored.height, stored.width)
-        lossless = (
-            row["image"].endswith(".png") or os.stat(collection.root / row["image"]).st_ino == source.stat().st_ino
-        )
+        lossless = row["image"].endswith(".png") or (collection.root / row["image"]).read_bytes() == source.read_bytes()
         difference = np.abs(np.asarray(stored, dtype=int) - expected).mean()
         assert difference == 0 if lossless else difference < 3, source
     assert before == {path: (data, path.stat().st_mtime_ns) for path, (data, _) in before.items()}
@@ -180,15 +179,20 @@ def test_images_that_went_away_leave_the_collection_but_not_the_disk(folder: Pat
     assert all(path.exists() for path in aside)
 
 
-def test_hidden_files_are_left_out_and_links_are_followed_once(folder: Path, collection: Collection) -> None:
+def test_links_to_folders_are_followed_once_and_those_that_lead_out_if_asked(
+    folder: Path, collection: Collection
+) -> None:
     draw(folder / "b" / "a.png")
     for hidden in (".thumbnails/x.png", "b/._a.png", ".c.png"):
         draw(folder / hidden)
     (folder / "b" / "round").symlink_to(folder)
     draw(folder.parent / "elsewhere" / "z.png")
     (folder / "linked").symlink_to(folder.parent / "elsewhere")
-    run(collection, folder)
-    assert list(rows_of(collection)) == ["a.png", "z.png"]
+    (folder / "c").symlink_to(folder / "b")
+    summary = run(collection, folder)
+    assert (list(rows_of(collection)), summary.left_out["linked"]) == (["a.png"], 1)
+    summary = run(collection, folder, follow_links=True)
+    assert (list(rows_of(collection)), summary.left_out.get("linked")) == (["a.png", "z.png"], None)
 
 
 def test_one_part_can_be_made_alone(folder: Path, collection: Collection) -> None:
@@ -247,7 +251,7 @@ def test_killed_at_any_moment_and_run_again_gives_the_undisturbed_tables(
 
 
 def test_a_power_cut_leaves_no_record_without_its_image(folder: Path, power: PowerCut, tmp_path: Path) -> None:
-    """One image is linked, one stored anew."""
+    """One image is copied, one stored anew."""
     for number in range(2):
         draw(folder / f"a red car_{number}.jpg", number, exif=exif(6 if number else 1))
     with power.watching():
