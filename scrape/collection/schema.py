@@ -49,6 +49,8 @@ class Status(StrEnum):
     PLACEHOLDER = "placeholder"
     HASH_MISMATCH = "hash_mismatch"
     DUPLICATE = "duplicate"
+    # a fault of dreamloom's, which the log tells
+    INTERNAL_ERROR = "internal_error"
     # enough images were stored already
     NOT_NEEDED = "not_needed"
 

@@ -19,7 +19,7 @@ from dreamloom.scrape.web.host_queue import HostQueue
 from dreamloom.scrape.web.http import Fetcher, Response
 from dreamloom.scrape.web.job import PartJob
 from dreamloom.scrape.web.optout import NO_STATEMENT
-from dreamloom.scrape.web.outcome import RowDropped, make_row
+from dreamloom.scrape.web.outcome import RowDropped, make_row, unforeseen_errors_cost_one_row
 from dreamloom.scrape.web.robots import RobotsCache
 from dreamloom.scrape.web.store import store_image
 
@@ -125,7 +125,8 @@ class Crawler:
             await self._may_request.wait()
             began = clock()
             try:
-                response = await self._send(host, request)
+                with unforeseen_errors_cost_one_row(request.url):
+                    response = await self._send(host, request)
             except RowDropped as dropped:
                 self._handle_failure(host, request, dropped, began)
             else:
@@ -151,7 +152,8 @@ class Crawler:
         self, place: int, text: str | None, num_redirects: int = 0, num_retries: int = 0, spent_s: float = 0.0
     ) -> None:
         try:
-            url = check_url(text, allow_private_addresses=self._config.allow_private_addresses)
+            with unforeseen_errors_cost_one_row(text):
+                url = check_url(text, allow_private_addresses=self._config.allow_private_addresses)
         except RowDropped as dropped:
             self._finish_dropped(place, dropped)
         else:
@@ -166,9 +168,9 @@ class Crawler:
             return await self._fetcher.fetch(request.url, timeout_s)
         rules = await self._robots.rules(request.url)
         if host not in self._delays:
-            self._delays[host] = max(self._config.delay_per_host_s, rules.delay_s)
+            self._delays[host] = max(self._config.delay_per_host_s, await rules.delay_s())
             self._queue.admit(host, self._delays[host])
-        verdict = rules.verdict(request.url)
+        verdict = await rules.verdict(request.url)
         try:
             response = await self._fetcher.fetch(request.url, timeout_s)
         except RowDropped as dropped:

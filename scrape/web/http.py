@@ -183,7 +183,7 @@ def user_agent(contact: str) -> str:
 def _check_status(response: aiohttp.ClientResponse) -> None:
     if not 200 <= response.status < 300:
         status = _HTTP_STATUSES.get(response.status, Status.HTTP_5XX if response.status >= 500 else Status.HTTP_4XX)
-        raise RowDropped(status, f"HTTP {response.status}", wait_s=_retry_after(response.headers))
+        raise RowDropped(status, f"HTTP {response.status}", wait_s=retry_after(response.headers))
 
 
 def _decompressor(encoding: str) -> Callable[[bytes, int], bytes] | None:
@@ -204,7 +204,7 @@ def _decompressor(encoding: str) -> Callable[[bytes, int], bytes] | None:
     return decompress
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
+def retry_after(headers: Mapping[str, str]) -> float | None:
     """Returns the seconds of either form of Retry-After; None where it is missing or malformed."""
     value = headers.get("Retry-After", "").strip()
     if value.isdecimal():

@@ -35,7 +35,7 @@ from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.scrape.web.http import Fetcher
 from dreamloom.scrape.web.job import PartJob
 from dreamloom.scrape.web.optout import REFUSALS, ROBOT
-from dreamloom.scrape.web.outcome import RowDropped, make_row
+from dreamloom.scrape.web.outcome import RowDropped, make_row, unforeseen_errors_cost_one_row
 from dreamloom.scrape.web.robots import RobotsCache
 from dreamloom.scrape.web.store import store_image
 
@@ -127,15 +127,19 @@ async def _journal_forbidden(job: PartJob, candidates: Mapping[str, Row], consen
         robots = RobotsCache(fetcher, allow_private_addresses=allow_private)
         host_checks: dict[str, asyncio.Task[None]] = {}
 
+        async def judge(text: str | None) -> str | None:
+            url = check_url(text, allow_private_addresses=allow_private)
+            async with semaphore:
+                host = url.raw_host or ""
+                if host not in host_checks:
+                    host_checks[host] = asyncio.create_task(_check_host(resolver, url))
+                await asyncio.shield(host_checks[host])
+                return await (await robots.rules(url)).verdict(url) if config.respect_optout else None
+
         async def check(candidate: Row) -> None:
             try:
-                url = check_url(candidate["url"], allow_private_addresses=allow_private)
-                async with semaphore:
-                    host = url.raw_host or ""
-                    if host not in host_checks:
-                        host_checks[host] = asyncio.create_task(_check_host(resolver, url))
-                    await asyncio.shield(host_checks[host])
-                    verdict = (await robots.rules(url)).verdict(url) if config.respect_optout else None
+                with unforeseen_errors_cost_one_row(candidate["url"]):
+                    verdict = await judge(candidate["url"])
             except RowDropped as dropped:
                 if dropped.status not in _FAILURES_OF_ITS_OWN:
                     job.journal.add(make_row(candidate, {}, dropped))

@@ -22,9 +22,13 @@ REFUSALS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
 
 _VALUED = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 """Directives with a value after a colon, which are not names of robots."""
-_SCOPED = re.compile(r"([a-z*][\w.*/-]*)\s*:\s*(.*)", re.IGNORECASE | re.DOTALL)
+_ROBOT_NAME = re.compile(r"[a-z*][\w.*/-]*", re.IGNORECASE)
+_MAX_HEADERS = 16 * 1024
+"""Characters of a response's opt-out headers that are read. A host with more to say has refused."""
 NO_STATEMENT = "nothing said"
 """Consent in the records for a host whose headers say nothing."""
+_STATEMENT_LENGTH = 300
+"""Characters of a statement in the records."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,14 @@ class Consent:
 def read_consent(headers: CIMultiDictProxy[str]) -> Consent:
     """Reads the headers of a response."""
     robots, tdm = headers.getall("X-Robots-Tag", []), headers.getall("TDM-Reservation", [])
-    lines = [f"x-robots-tag: {value.strip()}" for value in robots] + [
-        f"tdm-reservation: {value.strip()}" for value in tdm
-    ]
+    lines = [f"x-robots-tag: {value.strip()}" for value in robots]
+    lines += [f"tdm-reservation: {value.strip()}" for value in tdm]
+    statement = "; ".join(_printable(line[:_STATEMENT_LENGTH] for line in lines[:_STATEMENT_LENGTH]))
+    if sum(map(len, lines)) > _MAX_HEADERS:
+        return Consent(f"too long to be read: {statement}"[:_STATEMENT_LENGTH], True)
     refused = any(REFUSALS & directives_for(ROBOT, value) for value in robots)
     refused = refused or any(value.strip() == "1" for value in tdm)
-    return Consent("; ".join(_printable(lines))[:300] or NO_STATEMENT, refused)
+    return Consent(statement[:_STATEMENT_LENGTH] or NO_STATEMENT, refused)
 
 
 def directives_for(robot: str, header: str) -> set[str]:
@@ -57,15 +63,25 @@ def directives_for(robot: str, header: str) -> set[str]:
     scope = "*"
     items = [item.strip() for item in header.split(",")]
     for place, item in enumerate(items):
-        directive = item
-        while (scoped := _SCOPED.fullmatch(directive)) and scoped[1].lower() not in _VALUED:
-            scope, directive = scoped[1].lower(), scoped[2].strip()
+        robots, name, value = _split_item(item)
+        scope = robots[-1] if robots else scope
         if scope in ("*", robot.lower()):
-            name, _, value = directive.partition(":")
-            directives.add(name.strip().lower())
-            if name.strip().lower() == "unavailable_after" and _is_past(value, *items[place + 1 : place + 2]):
+            directives.add(name)
+            if name == "unavailable_after" and _is_past(value, *items[place + 1 : place + 2]):
                 directives.add("noindex")
     return directives - {""}
+
+
+def _split_item(item: str) -> tuple[list[str], str, str]:
+    """Splits "robot: robot: directive: value" into the robots, the directive, both in lower case, and its value."""
+    fields = [field.strip() for field in item.split(":")]
+    num_robots = 0
+    for field in fields[:-1]:
+        if field.lower() in _VALUED or not _ROBOT_NAME.fullmatch(field):
+            break
+        num_robots += 1
+    robots = [field.lower() for field in fields[:num_robots]]
+    return robots, fields[num_robots].lower(), ":".join(fields[num_robots + 1 :])
 
 
 def _is_past(date: str, *rest: str) -> bool:

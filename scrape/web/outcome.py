@@ -1,6 +1,13 @@
 """What became of a candidate: its row in the records, and the exception that ends it without an image."""
 
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from dreamloom.scrape.collection import CaptionKind, Row, Status
+
+_log = logging.getLogger(__name__)
 
 IMAGE_COLUMNS = (
     "image",
@@ -38,6 +45,36 @@ class RowDropped(Exception):
         self.detail = detail
         self.consent = consent
         self.wait_s = wait_s
+
+
+_logged_errors: set[tuple[type[Exception], str]] = set()
+
+
+@contextmanager
+def unforeseen_errors_cost_one_row(url: object) -> Iterator[None]:
+    """Turns any error of the block into RowDropped: what a stranger sends may end its own row, and nothing else.
+
+    The block reads what strangers wrote, and writes nothing of ours. The first error of each kind is logged with its
+    traceback.
+
+    Args:
+        url: what was read, for the log.
+
+    Raises:
+        RowDropped: as the block does; internal_error for any other exception.
+    """
+    try:
+        yield
+    except RowDropped:
+        raise
+    except Exception as error:
+        place = str(traceback.extract_tb(error.__traceback__)[-1])
+        if (type(error), place) in _logged_errors:
+            _log.debug("the same error again at %s: %s", url, type(error).__name__)
+        else:
+            _logged_errors.add((type(error), place))
+            _log.exception("an unforeseen error at %s; please report it", url)
+        raise RowDropped(Status.INTERNAL_ERROR, type(error).__name__) from error
 
 
 def make_row(candidate: Row, image: Row, dropped: RowDropped | None = None) -> Row:

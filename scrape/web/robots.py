@@ -3,23 +3,24 @@
 Where the RFC leaves a choice, the more polite one is taken: 429 counts as a host that is unavailable for now, and
 Crawl-delay, which the RFC does not define, is respected.
 
-A part of an index has thousands of hosts, and parsed rules take 25 times the memory of their text. So the cache holds
-compressed texts, and parsed rules only for the hosts used last.
+A part of an index has thousands of hosts, and parsed rules take several times the memory of their text. So the cache
+holds compressed texts, and parsed rules only for the hosts used last.
 """
 
 import asyncio
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from protego import Protego
 from yarl import URL
 
 from dreamloom.scrape.collection import Status
 from dreamloom.scrape.web.address import check_url
 from dreamloom.scrape.web.optout import ROBOT
 from dreamloom.scrape.web.outcome import RowDropped
+from dreamloom.scrape.web.robots_rules import RobotsFile, parse_robots
 
 MAX_BYTES = 500 * 1024
 """Maximum bytes read of a robots.txt (RFC 9309, 2.5)."""
@@ -27,10 +28,12 @@ MAX_REDIRECTS = 5
 """Maximum redirects followed to a robots.txt (RFC 9309, 2.3.1.2)."""
 MAX_CRAWL_DELAY_S = 10.0
 """Maximum seconds of a Crawl-delay that are respected; with more, a host's thousand images would take a night."""
-_LONG = 8 * 1024
-"""Bytes of a compressed robots.txt, about a fifth of its text, above which it is parsed in a thread."""
+_LONG = 16 * 1024
+"""Bytes of a robots.txt above which it is parsed, and paths are judged by it, in a thread."""
 _MAX_CACHE_BYTES = 64 * 2**20
 """Maximum bytes of all compressed texts; beyond it, which takes malice, the cache is emptied."""
+
+Answer = TypeVar("Answer")
 
 
 class PrefixFetcher(Protocol):
@@ -44,18 +47,20 @@ class PrefixFetcher(Protocol):
 class RobotsRules:
     """The rules of a host's robots.txt for this program."""
 
-    compressed: bytes | None
+    compressed: bytes | None = None
     """Text of the file; None: there is none, and everything is allowed."""
+    size: int = 0
+    """Bytes of the text."""
     unreadable: str | None = None
     """Why the file can't be read, so that its rules are unknown."""
 
-    @property
-    def delay_s(self) -> float:
-        """Seconds between two requests."""
-        delay = _parse(self.compressed).crawl_delay(ROBOT) if self.compressed else None
-        return min(delay or 0.0, MAX_CRAWL_DELAY_S)
+    async def delay_s(self) -> float:
+        """Returns the seconds between two requests."""
+        if self.compressed is None:
+            return 0.0
+        return min(await self._run(self.compressed, lambda file: file.crawl_delay_s), MAX_CRAWL_DELAY_S)
 
-    def verdict(self, url: URL) -> str | None:
+    async def verdict(self, url: URL) -> str | None:
         """Returns the verdict on a URL, for the records; None where there is no robots.txt.
 
         Raises:
@@ -65,9 +70,15 @@ class RobotsRules:
             raise RowDropped(Status.UNSUPPORTED, self.unreadable)
         if self.compressed is None:
             return None
-        if _parse(self.compressed).can_fetch(str(url), ROBOT):
+        if await self._run(self.compressed, lambda file: file.allows(url.raw_path_qs)):
             return "robots.txt: allowed"
         raise RowDropped(Status.OPTED_OUT, "robots.txt: disallowed", consent="robots.txt: disallowed")
+
+    async def _run(self, compressed: bytes, judge: Callable[[RobotsFile], Answer]) -> Answer:
+        """Asks the parsed file: in a thread if it is long, as its text may have been chosen to take time."""
+        if self.size > _LONG:
+            return await asyncio.to_thread(lambda: judge(_parse_long(compressed)))
+        return judge(_parse_short(compressed))
 
 
 class RobotsCache:
@@ -99,10 +110,7 @@ class RobotsCache:
                 if origin not in self._rules:
                     self._add(origin, await self._fetch(origin))
             self._locks.pop(origin, None)
-        rules = self._rules[origin]
-        if rules.compressed is not None and len(rules.compressed) > _LONG:
-            await asyncio.to_thread(_parse, rules.compressed)
-        return rules
+        return self._rules[origin]
 
     def _add(self, origin: URL, rules: RobotsRules) -> None:
         self._num_bytes += len(rules.compressed or b"")
@@ -117,16 +125,16 @@ class RobotsCache:
             for _ in range(MAX_REDIRECTS + 1):
                 response = await self._fetcher.fetch_prefix(url, MAX_BYTES)
                 if isinstance(response, bytes):
-                    return RobotsRules(zlib.compress(response))
+                    return RobotsRules(zlib.compress(response), len(response))
                 url = check_url(response, allow_private_addresses=self._allow_private_addresses)
         except RowDropped as dropped:
             if dropped.status in _MISSING:
-                return RobotsRules(None)
+                return RobotsRules()
             detail = f"robots.txt: {dropped.detail}"
             if dropped.status in _UNREADABLE:
-                return RobotsRules(None, unreadable=detail)
+                return RobotsRules(unreadable=detail)
             raise RowDropped(dropped.status, detail, wait_s=dropped.wait_s) from dropped
-        return RobotsRules(None)
+        return RobotsRules()
 
 
 _MISSING = {
@@ -136,13 +144,9 @@ _MISSING = {
 _UNREADABLE = {Status.UNSUPPORTED, Status.TRUNCATED}  # an encoding that was not requested, or a broken one
 
 
-def _parse(compressed: bytes) -> Protego:
-    return _parse_long(compressed) if len(compressed) > _LONG else _parse_short(compressed)
+def _parse(compressed: bytes) -> RobotsFile:
+    return parse_robots(zlib.decompress(compressed).decode("utf-8-sig", "replace"), ROBOT)
 
 
-def _parse_text(compressed: bytes) -> Protego:
-    return Protego.parse(zlib.decompress(compressed).decode("utf-8-sig", "replace"))
-
-
-_parse_short = lru_cache(maxsize=256)(_parse_text)
-_parse_long = lru_cache(maxsize=4)(_parse_text)  # at most 13 MB each
+_parse_short = lru_cache(maxsize=256)(_parse)
+_parse_long = lru_cache(maxsize=4)(_parse)  # at most some 10 MB each

@@ -21,6 +21,8 @@ from dreamloom.scrape.web.job import PartJob
 from dreamloom.scrape.web.outcome import IMAGE_COLUMNS, make_row
 
 _VERSION = 3
+_FEW_INTERNAL_ERRORS, _FEW_INTERNAL_ERRORS_SHARE = 2, 0.01
+"""Rows, and share of all rows, with errors of dreamloom's own that a run may have without failing."""
 
 
 def recipes(collection: Collection, config: ScrapeConfig) -> dict[str, str]:
@@ -74,6 +76,7 @@ def scrape(
             _remove_images_of_other_parts(collection, run.recipes)
     total.parts_done, total.parts_before = total.parts_done + len(retried), total.parts_before - len(retried)
     total.seconds += sum(retried)
+    _check_internal_errors(collection, total)
     _check_success_rate(collection, config, total)
     return total
 
@@ -188,6 +191,15 @@ def _remove_images_of_other_parts(collection: Collection, parts: Mapping[str, st
     for folder in (collection.root / "images").glob("*"):
         if folder.name not in parts and not is_left_out(folder.name):
             shutil.rmtree(folder)
+
+
+def _check_internal_errors(collection: Collection, total: Summary) -> None:
+    count = total.dropped.get(Status.INTERNAL_ERROR, 0)
+    if count > max(_FEW_INTERNAL_ERRORS, _FEW_INTERNAL_ERRORS_SHARE * total.rows):
+        raise StageFailed(
+            f"dreamloom itself failed at {count} of {total.rows} images of {collection.root}; what arrived is stored. "
+            "The log has the traceback: please report it. --retry internal_error fetches them once more."
+        )
 
 
 def _check_success_rate(collection: Collection, config: ScrapeConfig, total: Summary) -> None:

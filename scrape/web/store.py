@@ -15,8 +15,8 @@ from dreamloom.base.pixels import ImageError, ImageHeader, check_whole, decode, 
 from dreamloom.scrape.collection import Row, Status
 from dreamloom.scrape.collection.records import STORED_SUFFIXES, image_columns
 from dreamloom.scrape.web.config import ScrapeConfig
-from dreamloom.scrape.web.optout import find_refusal
-from dreamloom.scrape.web.outcome import RowDropped, make_row
+from dreamloom.scrape.web.optout import NO_STATEMENT, find_refusal
+from dreamloom.scrape.web.outcome import RowDropped, make_row, unforeseen_errors_cost_one_row
 
 _TRACKING_PIXEL_SIDE = 2
 """Longer side, in pixels, of images that count visits and show nothing."""
@@ -60,13 +60,16 @@ def store_image(
     sha256 = hashlib.sha256(body).hexdigest()
     columns: Row = {"sha256": sha256, "consent": consent}
     try:
-        if config.verify_hash:
-            _check_hash(candidate, body, sha256)
-        if is_copy(sha256):
-            raise RowDropped(Status.DUPLICATE)
-        if config.respect_optout and (refusal := find_refusal(body)):
-            raise RowDropped(Status.OPTED_OUT, refusal, consent=f"{consent}; {refusal}" if consent else refusal)
-        image = encode_image(body, config)
+        with unforeseen_errors_cost_one_row(candidate["url"]):
+            if refusal := find_refusal(body):
+                columns["consent"] = refusal if consent in (None, NO_STATEMENT) else f"{consent}; {refusal}"
+            if config.verify_hash:
+                _check_hash(candidate, body, sha256)
+            if is_copy(sha256):
+                raise RowDropped(Status.DUPLICATE)
+            if config.respect_optout and refusal:
+                raise RowDropped(Status.OPTED_OUT, refusal)
+            image = encode_image(body, config)
     except RowDropped as dropped:
         return make_row(candidate, columns, dropped)
     path = folder / f"{candidate['key']}{image.suffix}"

@@ -95,6 +95,21 @@ def test_what_was_said_is_recorded() -> None:
     assert len(consent(("X-Robots-Tag", "c" * 999))[1]) == 300
 
 
+@pytest.mark.parametrize("text", ["'a:' * 400_000", "'a:,' * 300_000", "'unavailable_after: 1 Jan 2222,' * 30_000"])
+def test_a_header_of_800_kb_takes_no_time_of_the_others(text: str) -> None:
+    code = f"from dreamloom.scrape.web.optout import directives_for; print(len(directives_for('dreamloom', {text})))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert int(done.stdout) <= 1, done.stderr
+
+
+def test_who_has_more_to_say_than_is_read_has_refused() -> None:
+    """Sixteen kilobytes of headers about use: what stands behind them may be a refusal."""
+    assert not consent(*[("X-Robots-Tag", "otherbot: noai")] * 400)[0]
+    refused, said = consent(*[("X-Robots-Tag", "otherbot: noai")] * 4000)
+    assert refused
+    assert said.startswith("too long to be read: x-robots-tag: otherbot: noai; ")
+
+
 def test_a_body_full_of_beginnings_is_read_once() -> None:
     """A pattern that looked behind each beginning anew took a minute and a half for it, and let nothing else run."""
     code = (

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from protego import Protego
 from yarl import URL
 
 from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.web.outcome import RowDropped
 from dreamloom.scrape.web.robots import RobotsCache
+from dreamloom.scrape.web.robots_rules import RobotsFile
 
 Row = dict[str, Any]
 
@@ -140,7 +140,7 @@ def refused(hosts: Hosts, names: list[str]) -> list[bool]:
         for name in names:
             address = URL(f"http://{name}/{name}/1.jpg")
             try:
-                (await robots.rules(address)).verdict(address)
+                await (await robots.rules(address)).verdict(address)
             except RowDropped as dropped:
                 refusals.append(dropped.status == Status.OPTED_OUT)
             else:
@@ -150,14 +150,44 @@ def refused(hosts: Hosts, names: list[str]) -> list[bool]:
     return asyncio.run(ask())
 
 
+class Long:
+    """A host whose short answer unpacks to rules that take long."""
+
+    async def fetch_prefix(self, url: URL, max_bytes: int) -> bytes:
+        return (b"User-agent: *\n" + b"Disallow: /*a*b\n" * 28_000)[:max_bytes]
+
+
+def test_long_rules_leave_the_loop_to_the_others() -> None:
+    """They pack to some 1,200 bytes, and took half a second of the loop for each address."""
+
+    async def count_turns() -> int:
+        address = URL("http://h.example/" + "a" * 2000)
+        rules = await RobotsCache(Long(), allow_private_addresses=False).rules(address)
+        verdict = asyncio.create_task(rules.verdict(address))
+        turns = 0
+        while not verdict.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert await verdict == "robots.txt: allowed"
+        return turns
+
+    assert asyncio.run(count_turns()) > 10
+
+
+def test_what_stands_within_500_kib_is_obeyed(site: Any, collection: Collection) -> None:
+    site.put("/robots.txt", b"User-agent: *\n" + b"# and so on\n" * 40_000 + b"Disallow: /no\n")
+    rows = site.scraped(collection, [site.put("/a", site.image(1)), site.put("/no", site.image(2))])
+    assert [row["status"] for row in rows] == ["ok", "opted_out"]
+
+
 @pytest.mark.slow
 def test_of_many_hosts_few_are_kept_parsed_and_none_is_asked_twice() -> None:
-    """Parsed, a host's rules take 25 times their text: those of ten thousand hosts would take all memory."""
+    """Parsed, a host's rules take several times their text: those of ten thousand hosts would take all memory."""
     hosts, names = Hosts(), [f"h{n}.example" for n in range(1000)]
     assert all(refused(hosts, [*names, *names[::-1]]))
     assert set(hosts.asked.values()) == {1}
     gc.collect()
-    assert sum(isinstance(each, Protego) for each in gc.get_objects()) < 300
+    assert sum(isinstance(each, RobotsFile) for each in gc.get_objects()) < 300
 
 
 def test_what_is_kept_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
