@@ -59,7 +59,7 @@ def write_report(name: str, workspace: Path, run: Path, evaluation: Path | None)
     measured = read_evaluation(run if evaluation is None else evaluation, read_held_out(workspace / "heldout"))
     sources = manifest["source"].unique().to_pylist()
     sections = {
-        "What was learned and forgotten": [*_measures(measured), *_figures(run_charts(run), folder)],
+        "What was learned and forgotten": [*_measures(measured), *_end(run), *_figures(run_charts(run), folder)],
         "By source and concept": [html.table(_groups(measured))],
         "What is trained on": [html.table(balance_rows(workspace))],
         "What was shown": [html.table(_shown(run)), html.table(_shown_by_concept(run, manifest))],
@@ -92,6 +92,13 @@ def _measures(measured: Evaluation | None) -> list[str]:
     )
     unknown = "<p>What is not rehearsed is not measured: no source is a witness.</p>"
     return [first, html.table(rows), "" if measured.forgotten_unrehearsed else unknown]
+
+
+def _end(run: Path) -> list[str]:
+    """Says why a run ended early, and whether its checkpoint is within the limits."""
+    summary = read_summary(run)
+    texts = (summary.ended, summary.limits) if summary else ()
+    return [f"<p>{html.text(text[:1].upper() + text[1:])}.</p>" for text in texts if text]
 
 
 def _groups(measured: Evaluation | None) -> Rows:

@@ -162,6 +162,7 @@ def _train(folder: Path, run: Path, config: TrainConfig, heldout: Path | None, p
     else:
         line = f"{summary.steps:,} steps, {summary.images_seen:,} images seen; {run if is_new else 'there already'}"
         line += indented("; ".join(filter(None, [summary.verdict, _measures(summary)])))
+        line += "".join(indented(text) for text in (summary.ended, summary.limits))
     left_out = (
         f"{summary.problems:,} images were left out; {run / 'problems.json'} says why" if summary.problems else ""
     )

@@ -9,6 +9,7 @@ from dreamloom.train.config_fields import HARDWARE, TrainDevice
 from dreamloom.train.optimizers import OPTIMIZERS
 from dreamloom.train.settings.data import DataSettings
 from dreamloom.train.settings.embeddings import EmbeddingSettings
+from dreamloom.train.settings.limits import LimitSettings
 from dreamloom.train.settings.loss import LossSettings
 from dreamloom.train.settings.optimizer import OptimizerSettings
 from dreamloom.train.settings.preservation import PreservationSettings
@@ -32,7 +33,15 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Name of a preset → the values it sets, for Stable Diffusion 1.x and 2.x at 512 pixels with all weights trained."""
 
 
-class TrainConfig(RunSettings, PreservationSettings, LossSettings, OptimizerSettings, EmbeddingSettings, DataSettings):
+class TrainConfig(
+    RunSettings,
+    LimitSettings,
+    PreservationSettings,
+    LossSettings,
+    OptimizerSettings,
+    EmbeddingSettings,
+    DataSettings,
+):
     """Settings of a training run.
 
     The defaults suit SD 1.5 at 512 pixels. Learning rates and caption dropout follow EveryDream's advice for batches
@@ -64,6 +73,12 @@ class TrainConfig(RunSettings, PreservationSettings, LossSettings, OptimizerSett
                 raise ValueError("weight_dtype bf16 needs precision bf16")
             if kind.needs_all_weights and self.lora_rank is None:
                 raise ValueError(f"{kind.name} needs weight_dtype fp32, or lora_rank: it looks at all weights at once")
+        return self
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> "TrainConfig":
+        if self.patience and not self.evaluate_every_n_steps:
+            raise ValueError("patience counts evaluations: set evaluate_every_n_steps")
         return self
 
     @property

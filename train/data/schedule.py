@@ -10,12 +10,13 @@ whole batch. A slot may span the border of two epochs.
 """
 
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from itertools import count, islice
+from itertools import count as count_up
+from itertools import islice
 
 import numpy as np
 
@@ -88,6 +89,7 @@ class BatchSchedule:
         self.groups = sorted({_group(sample) for sample in dataset.samples})
         numbers = {group: number for number, group in enumerate(self.groups)}
         self.group_of = np.array([numbers[_group(sample)] for sample in dataset.samples], np.int64)
+        self.folder_of = [sample.folder_index for sample in dataset.samples]
         per_epoch = sum(len(sampler.sample_ids) * sampler.multiply for sampler in self.samplers)
         if self.max_images is not None and self.max_images > MAX_EPOCHS * per_epoch:
             raise UserError(
@@ -109,7 +111,7 @@ class BatchSchedule:
         max_train_steps decides where it is given, whatever `epochs` says, and may cut the last one short.
         """
         ends: list[int] = []
-        for epoch in range(self.epochs) if self.max_images is None else count():
+        for epoch in range(self.epochs) if self.max_images is None else count_up():
             ends.append(sum(sampler.epoch_span(epoch)[1] for sampler in self.samplers))
             if self.max_images is not None and ends[-1] >= self.max_images:
                 ends[-1] = self.max_images
@@ -139,14 +141,28 @@ class BatchSchedule:
         shares = [len(sampler.sample_ids) * sampler.multiply for sampler in self.samplers]
         return apportion(self.num_images, shares, begins, ends)
 
-    def images_by_folder(self) -> dict[int, tuple[Fraction, int]]:
-        """Counts, by the folder's index, the images asked for per epoch, and those that the whole run shows."""
-        counts = {sampler.folder_index: (Fraction(0), 0) for sampler in self.samplers}
-        for sampler, shown in zip(self.samplers, self.shown_after(len(self.epoch_ends) - 1), strict=True):
-            asked, shown_before = counts[sampler.folder_index]
-            asked += len(sampler.sample_ids) * sampler.multiply
-            counts[sampler.folder_index] = asked, shown_before + shown
-        return counts
+    def images_by_folder(self, images_seen: int | None = None) -> dict[int, tuple[Fraction, int]]:
+        """Counts, by the folder's index, the images asked for per epoch, and those that the run shows.
+
+        Args:
+            images_seen: where the run ends, with whole steps; None: where it is through.
+        """
+        asked: dict[int, Fraction] = defaultdict(Fraction)
+        for sampler in self.samplers:
+            asked[sampler.folder_index] += len(sampler.sample_ids) * sampler.multiply
+        shown = Counter[int]()
+        if images_seen is None:
+            for sampler, count in zip(self.samplers, self.shown_after(len(self.epoch_ends) - 1), strict=True):
+                shown[sampler.folder_index] += count
+        else:
+            shown += Counter(islice(self._shown_folders(), images_seen))
+        return {index: (count, shown[index]) for index, count in asked.items()}
+
+    def _shown_folders(self) -> Iterator[int]:
+        """Yields the index of the folder of each image that the run shows."""
+        for slot in self._slots_after(0):
+            for batch in slot:
+                yield from (self.folder_of[sample_id] for sample_id in batch.sample_ids)
 
     def count_epoch(self, epoch: int) -> dict[Size, tuple[int, int]]:
         """Counts, for each bucket, its whole batches in an epoch, and its images that go into mixed slots."""

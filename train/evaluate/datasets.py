@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from dreamloom.base.errors import UserError
 from dreamloom.base.file_index import content_hashes
 from dreamloom.base.progress import Progress, silent
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, find_ground_truth, read_dataset
 from dreamloom.train.data.split import hold_out
 from dreamloom.train.evaluate.evaluate import read_heldout
+from dreamloom.train.evaluate.statistics import MIN_UNITS
 
 NAMED = 3
 """Images that are trained on and held out, of which a note gives the names."""
@@ -30,7 +32,7 @@ def read_datasets(
         What is trained on, with a note if some of it is held out, too; and what is held out, by kind.
 
     Raises:
-        UserError: a folder can't be read, or nothing is left to train on.
+        UserError: a folder can't be read, nothing is left to train on, or nothing measures what the config limits.
     """
     settings = (config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
     dataset = read_dataset(folder, *settings, progress, config.masks, config.kohya_repeats)
@@ -39,7 +41,25 @@ def read_datasets(
     if config.held_out and heldout is None:
         dataset, chosen = hold_out(dataset, config.held_out, config.seed, progress)
         held = _by_kind(chosen, ground_truth) if chosen else {}
+    _check_limits(config, held)
     return _with_overlap_note(dataset, held), held
+
+
+def _check_limits(config: TrainConfig, held: Mapping[str, Dataset]) -> None:
+    """Checks that there are images to measure what the config limits or asks for.
+
+    Raises:
+        UserError: there are none.
+    """
+    remedy = "name a folder of held-out images, or set held_out and ground_truth"
+    known = [len(held[kind].samples) for kind in ("ground_truth", "witness") if kind in held]
+    if config.limit_mean is not None and not known:
+        raise UserError(f"limit_mean needs held-out ground truth, to measure what is forgotten; {remedy}.")
+    if config.limit_worst is not None and max(known, default=0) < MIN_UNITS:
+        raise UserError(f"limit_worst needs {MIN_UNITS} or more held-out images of ground truth; {remedy}.")
+    for name in ("patience", "likeness_clip"):
+        if getattr(config, name) and "training" not in held:
+            raise UserError(f"{name} needs held-out training images, to measure what is learned; {remedy}.")
 
 
 def _by_kind(held: Dataset, ground_truth: set[int]) -> dict[str, Dataset]:

@@ -86,7 +86,7 @@ def draw_samples(
     They are drawn with the base's VAE, and with its scheduler if no other is named. The file holds the prompts in its
     text chunk "prompts", and the headings and widths of its columns in "columns".
     """
-    images = _draw_all(model, drawings, config, progress, "drawing samples")
+    images = draw_images(model, drawings, config, progress, "drawing samples")
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = [(drawing.heading, image.width) for drawing, image in zip(drawings, images, strict=True)]
     metadata = PngInfo()
@@ -150,6 +150,24 @@ def draw_each(prompt: str, files: Mapping[int, Path], config: TrainConfig, progr
                 image.save(temporary, format="PNG")
 
 
+def draw_images(
+    model: Model, drawings: Sequence[Drawing], config: TrainConfig, progress: Progress, note: str
+) -> list[Image.Image]:
+    """Draws images, those together that are drawn alike."""
+    images: list[Image.Image] = []
+
+    def way(drawing: Drawing) -> tuple[Any, ...]:
+        return drawing.size, drawing.num_inference_steps, drawing.guidance_scale, drawing.scheduler or ""
+
+    for _, alike in groupby(drawings, way):
+        members = list(alike)
+        pipeline = _make_pipeline(model, members[0].scheduler)
+        for start in range(0, len(members), config.batch_size):
+            progress(len(images), len(drawings), note)
+            images += _draw(pipeline, model, members[start : start + config.batch_size], config)
+    return images
+
+
 def join_side_by_side(images: list[Image.Image]) -> Image.Image:
     """Joins images into a row, as high as the highest."""
     row = Image.new("RGB", (sum(image.width for image in images), max(image.height for image in images)), "white")
@@ -187,24 +205,6 @@ def _noise_of(seed: int | None, config: TrainConfig, place: int, images_seen: in
 def _columns(image: Image.Image) -> list[tuple[str, int]]:
     """Reads the headings and widths of a sample's columns; older files have none."""
     return [(str(heading), int(width)) for heading, width in json.loads(image.info.get("columns", "[]"))]
-
-
-def _draw_all(
-    model: Model, drawings: Sequence[Drawing], config: TrainConfig, progress: Progress, note: str
-) -> list[Image.Image]:
-    """Draws images, those together that are drawn alike."""
-    images: list[Image.Image] = []
-
-    def way(drawing: Drawing) -> tuple[Any, ...]:
-        return drawing.size, drawing.num_inference_steps, drawing.guidance_scale, drawing.scheduler or ""
-
-    for _, alike in groupby(drawings, way):
-        members = list(alike)
-        pipeline = _make_pipeline(model, members[0].scheduler)
-        for start in range(0, len(members), config.batch_size):
-            progress(len(images), len(drawings), note)
-            images += _draw(pipeline, model, members[start : start + config.batch_size], config)
-    return images
 
 
 def _make_pipeline(model: Model, scheduler: str | None) -> Any:

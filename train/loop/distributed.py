@@ -4,10 +4,11 @@ torchrun or `accelerate launch` starts the processes and gives each its rank. A 
 and runs the same code.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,8 @@ from dreamloom.base import processes
 from dreamloom.base.errors import UserError
 from dreamloom.train.data.schedule import Batch, Slot, Step
 from dreamloom.train.loop.interrupt import Interrupted
+
+Result = TypeVar("Result")
 
 TIMEOUT = timedelta(days=7)
 """How long processes wait for one that encodes, evaluates or draws. The launcher notices at once if one dies."""
@@ -59,6 +62,23 @@ class DistributedGroup:
         flags = torch.tensor([int(flag)])
         dist.all_reduce(flags, dist.ReduceOp.MAX)
         return bool(flags)
+
+    def from_main(self, compute: Callable[[], Result]) -> Result:
+        """Computes something in the main process, and returns it in all of them, which wait for it.
+
+        Raises:
+            Interrupted: the main process was interrupted.
+        """
+        if self.world_size == 1:
+            return compute()
+        results: list[Result | None] = [None]
+        if self.is_main:
+            with suppress(Interrupted):
+                results = [compute()]
+        dist.broadcast_object_list(results, src=0, device=torch.device("cpu"))
+        if results[0] is None:
+            raise Interrupted
+        return results[0]
 
     def mean(self, value: Tensor) -> Tensor:
         """Averages a tensor on the device over the processes, without waiting for the device."""

@@ -15,7 +15,9 @@ from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.evaluate.concepts import describe
 from dreamloom.train.evaluate.config import as_trained
 from dreamloom.train.evaluate.held_out_loss import compute_losses, problem_lines
+from dreamloom.train.evaluate.likeness import Likeness, change_of_likeness
 from dreamloom.train.evaluate.measure import MEASURES, SIGNS, Evaluation, Losses, compare_losses, set_label
+from dreamloom.train.loop.limits import excess, find_end, has_limits, tell_limits
 from dreamloom.train.model.model import Model
 from dreamloom.train.run.folder import best_point
 
@@ -32,16 +34,24 @@ class EvaluationHistory:
         recipe: the recipe of dreamloom.train.evaluate.evaluate.evaluation_recipe, for all held-out images.
         latent_cache: holds the latents of the held-out images.
         config: the run's.
+        likeness: judges what is learned by images; None: the loss alone does.
     """
 
     def __init__(
-        self, run: Path, datasets: Mapping[str, Dataset], recipe: str, latent_cache: LatentCache, config: TrainConfig
+        self,
+        run: Path,
+        datasets: Mapping[str, Dataset],
+        recipe: str,
+        latent_cache: LatentCache,
+        config: TrainConfig,
+        likeness: Likeness | None = None,
     ) -> None:
         self.run = run
         self.datasets = datasets
         self.recipe = recipe
         self.latent_cache = latent_cache
-        self.config = as_trained(config)
+        self.train_config, self.config = config, as_trained(config)
+        self.likeness = likeness
         self.base: dict[str, Losses] = {}
         self.now: dict[str, dict[str, Losses]] = {}
         self.points: list[dict[str, Any]] = []
@@ -75,13 +85,23 @@ class EvaluationHistory:
         self.base = self.base or losses
         images = describe(self.datasets)
         evaluation = compare_losses(self.base, losses, images, problem_lines(self.datasets))
-        self.points.append({"images_seen": images_seen, **_point(evaluation)})
+        self.points.append({"images_seen": images_seen, **_point(evaluation), **self._judge_images(model, progress)})
+        if has_limits(self.train_config):
+            self.points[-1]["excess"] = excess(self.points[-1], self.train_config)
         kept = {images_seen, best_point(self.points)}
         self.now = {seen: now for seen, now in {**self.now, str(images_seen): losses}.items() if int(seen) in kept}
         stored = {"points": self.points, "base": self.base, "now": self.now, "images": to_json(images)}
         stored |= {"problems": evaluation.problems, "recipe": self.recipe}
         RUN.write_json(self.run / "evaluation.json", stored)
         draw_chart(self.points, self.run / "learned_forgotten.png")
+
+    def _judge_images(self, model: Model, progress: Progress) -> dict[str, Any]:
+        if self.likeness is None:
+            return {}
+        similarity = self.likeness.measure(model, progress)
+        base = self.points[0]["likeness"]["similarity"] if self.points else similarity
+        change = change_of_likeness(base, similarity)
+        return {"likeness": {"similarity": similarity, "change": change, "error": None}}
 
     def is_best(self, images_seen: int) -> bool:
         """Tells whether the model of this point is evaluated, and none so far is better."""
@@ -95,7 +115,19 @@ class EvaluationHistory:
     @property
     def curves(self) -> dict[str, str]:
         """The name of each measure and of each further set's → the name that people see."""
-        return MEASURES | {_set_curve(kind): set_label(kind) for kind in self.datasets if kind not in SIGNS}
+        likeness = {} if self.likeness is None else {"likeness": "likeness"}
+        sets = {_set_curve(kind): set_label(kind) for kind in self.datasets if kind not in SIGNS}
+        return MEASURES | likeness | sets
+
+    @property
+    def end(self) -> str:
+        """Why the run should end after the newest evaluation; empty if it should go on."""
+        return find_end(self.points, self.train_config)
+
+    @property
+    def limits(self) -> str:
+        """Which checkpoint is kept, and whether it is within the limits; empty without limits."""
+        return tell_limits(self.points, self.train_config)
 
     @property
     def verdict(self) -> str:
@@ -111,7 +143,8 @@ def draw_chart(points: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     axes = figure.subplots()
     axes.axhline(0, color="0.8", linewidth=1)
-    labels = MEASURES | {_set_curve(name): set_label(name) for point in points for name in point.get("sets", {})}
+    labels = MEASURES | ({"likeness": "likeness"} if any("likeness" in point for point in points) else {})
+    labels |= {_set_curve(name): set_label(name) for point in points for name in point.get("sets", {})}
     for number, (name, label) in enumerate(labels.items()):
         color = _COLORS[number] if number < len(_COLORS) else f"C{number}"
         measured = [(point["images_seen"], _curves(point)[name]) for point in points if _curves(point).get(name)]

@@ -5,8 +5,8 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,11 +19,12 @@ from dreamloom.train.data.crops import CropPlanner
 from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.data.loader import BatchLoader
-from dreamloom.train.data.schedule import MANY_FORWARD_PASSES, Batch, BatchSchedule, Step, mixed_batches_note
+from dreamloom.train.data.schedule import Batch, BatchSchedule, Step
 from dreamloom.train.data.text_cache import TextCache
 from dreamloom.train.evaluate.config import as_trained
 from dreamloom.train.evaluate.evaluate import evaluation_recipe
 from dreamloom.train.evaluate.held_out_loss import drop_undecodable
+from dreamloom.train.evaluate.likeness import Likeness
 from dreamloom.train.evaluate.measure import MEASURES
 from dreamloom.train.evaluate.sample import draw_grid, draw_samples, plan_drawings
 from dreamloom.train.export.writers import export_single_file
@@ -32,6 +33,7 @@ from dreamloom.train.loop.history import EvaluationHistory
 from dreamloom.train.loop.loggers import open_loggers
 from dreamloom.train.loop.loss_window import NonFiniteLossError
 from dreamloom.train.loop.metrics import MetricsLog
+from dreamloom.train.loop.shares import count_shares, log_shares
 from dreamloom.train.loop.trainer import Trainer
 from dreamloom.train.model.device import choose_device, peak_memory
 from dreamloom.train.model.embeddings import add_embeddings
@@ -90,10 +92,12 @@ class Session:
             }
             text_cache.add(CaptionBuilder(config).fixed_captions(self.dataset.samples), progress)
         self.schedule = BatchSchedule(self.dataset, config)
-        self.asked, self.shown = self._count_images()
+        self.ended = ""
+        log_shares(self.dataset, self.schedule)
         loader = BatchLoader(self.dataset, latent_cache, text_cache, config, pin=device.type == "cuda")
         self.trainer = Trainer(self.model, self.schedule.num_images, config, distributed)
-        self.history = EvaluationHistory(run, heldout, recipe, latent_cache, config)
+        likeness = Likeness(self.dataset, heldout["training"], config) if config.likeness_clip else None
+        self.history = EvaluationHistory(run, heldout, recipe, latent_cache, config, likeness)
         with distributed.in_turn():
             self._resume()
         loggers = open_loggers(run, self.trainer.num_steps, config) if distributed.is_main else []
@@ -103,8 +107,8 @@ class Session:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all images of the run have been seen."""
-        return self.trainer.images_seen >= self.schedule.num_images
+        """Whether all images of the run have been seen, or its evaluations end it."""
+        return self.trainer.images_seen >= self.schedule.num_images or bool(self.ended)
 
     def is_due(self, every_n_steps: int) -> bool:
         """Tells whether something periodic is due; it always is before the first step and after the last."""
@@ -156,16 +160,29 @@ class Session:
 
     def evaluate(self) -> None:
         """Measures what was learned and forgotten, unless it is known for this point."""
+        if not self.history.is_evaluated(self.trainer.images_seen):
+            self.history.points = self.distributed.from_main(self._measure)
+            self._heed_evaluations()
+
+    def _measure(self) -> list[dict[str, Any]]:
+        """Evaluates the model as it is now; logs and returns the points of the history."""
         images_seen = self.trainer.images_seen
-        if self.distributed.is_main and not self.history.is_evaluated(images_seen):
-            with self.trainer.averaged_weights():
-                self.history.evaluate(self.model, images_seen, self.progress)
-            for name, label in self.history.curves.items():
-                change = self.history.latest(name)[0]
-                self.log.log_evaluation(self.trainer.num_steps, name, change)
-                text = "not measured" if change is None else f"{change:.2%}"
-                _log.info("after %d images: %s %s", images_seen, label, text)
-            _log.info("after %d images: %s", images_seen, self.history.verdict)
+        with self.trainer.averaged_weights():
+            self.history.evaluate(self.model, images_seen, self.progress)
+        for name, label in self.history.curves.items():
+            change = self.history.latest(name)[0]
+            self.log.log_evaluation(self.trainer.num_steps, name, change)
+            text = "not measured" if change is None else f"{change:.2%}"
+            _log.info("after %d images: %s %s", images_seen, label, text)
+        for text in filter(None, (self.history.verdict, self.history.limits)):
+            _log.info("after %d images: %s", images_seen, text)
+        return self.history.points
+
+    def _heed_evaluations(self) -> None:
+        """Ends the run if its evaluations say so; in all processes, as they all have the same."""
+        if self.trainer.images_seen < self.schedule.num_images and (end := self.history.end):
+            self.ended = f"ended after {self.trainer.images_seen:,} of {self.schedule.num_images:,} images: {end}"
+            _log.warning(self.ended)
 
     def draw_samples(self) -> None:
         """Draws samples, unless there are some of this point."""
@@ -197,6 +214,7 @@ class Session:
         """Summarizes the run so far."""
         measures = {name: self.history.latest(name) for name in MEASURES}
         checkpoints = list_checkpoints(self.run)
+        asked, shown = count_shares(self.dataset, self.schedule, self.trainer.images_seen if self.ended else None)
         return TrainSummary(
             finished=finished,
             dataset_images=len(self.dataset.samples),
@@ -204,11 +222,14 @@ class Session:
             images_seen=self.trainer.images_seen,
             total_images=self.schedule.num_images,
             steps=self.trainer.num_steps,
-            asked=self.asked,
-            shown=self.shown,
+            asked=asked,
+            shown=shown,
             **{name: change for name, (change, _) in measures.items()},
             **{f"{name}_error": error for name, (_, error) in measures.items()},
             verdict=self.history.verdict,
+            likeness=self.history.latest("likeness")[0],
+            limits=self.history.limits,
+            ended=self.ended,
             checkpoint=str(checkpoints[-1]) if checkpoints else None,
             images_per_second=self.log.images_per_second,
             data_wait=self.log.data_wait,
@@ -219,22 +240,6 @@ class Session:
         """Stops the threads and closes the files."""
         self._steps.close()
         self.log.close()
-
-    def _count_images(self) -> tuple[dict[str, float], dict[str, int]]:
-        """Logs, and returns by folder, the share of the images that was asked for, and how many the run shows."""
-        counts = self.schedule.images_by_folder()
-        per_epoch = sum((asked for asked, _ in counts.values()), Fraction(0))
-        names = {index: self.dataset.folders[index].name for index in counts}
-        asked = {names[index]: float(count / per_epoch) for index, (count, _) in counts.items()}
-        shown = {names[index]: count for index, (_, count) in counts.items()}
-        for name, count in shown.items():
-            share = count / self.schedule.num_images
-            _log.info(
-                "%s: %.2f%% of the images asked for, %.2f%% (%d) shown", name, 100 * asked[name], 100 * share, count
-            )
-        if (forward_passes := self.schedule.mean_forward_passes()) >= MANY_FORWARD_PASSES:
-            _log.warning(mixed_batches_note(forward_passes))
-        return asked, shown
 
     def _resume(self) -> None:
         """Loads the newest checkpoint, and drops what was logged and evaluated after it."""
@@ -253,6 +258,7 @@ class Session:
             note_environment(self.run, self.trainer.images_seen, environment)
             truncate_log(self.run, self.trainer.images_seen)
         self.history.resume(self.trainer.images_seen)
+        self._heed_evaluations()
 
     def _shard(self, step: Step) -> list[Batch]:
         """This process's batches of a step; those that a compiled UNet takes are padded to one size."""

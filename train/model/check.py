@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dreamloom.base.clip_config import ClipConfig, check_clip
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.model.frozen import find_frozen
@@ -32,6 +33,8 @@ def check_models(config: TrainConfig, may_download: bool = False) -> None:
         UserError: a model does not exist, is not Stable Diffusion 1.x or 2.x, or does not fit the config.
     """
     check_base_model(config.base, may_download)
+    if config.likeness_clip is not None:
+        check_clip(ClipConfig(model=config.likeness_clip))
     _check_frozen(config)
     if config.sample_prompts_file is not None and not config.sample_prompts_file.expanduser().is_file():
         raise UserError(
@@ -83,7 +86,8 @@ def resolve_models(config: TrainConfig) -> TrainConfig:
     Raises:
         UserError: other settings do not go with such a base.
     """
-    models = {name: Path(value).expanduser() for name in ("base", "vae") if (value := getattr(config, name))}
+    names = ("base", "vae", "likeness_clip")
+    models = {name: Path(value).expanduser() for name in names if (value := getattr(config, name))}
     absolute = {name: str(path.absolute()) for name, path in models.items() if path.exists()}
     config = config.model_copy(update=absolute)
     if config.zero_terminal_snr or not _has_zero_terminal_snr(config.base):

@@ -67,10 +67,16 @@ class TrainSummary:
     """Its standard error."""
     verdict: str = ""
     """What was forgotten worst, in a sentence; empty if nothing measures it."""
+    likeness: float | None = None
+    """By which share what is drawn came nearer to held-out training images; None if no CLIP compares them."""
+    limits: str = ""
+    """Which checkpoint is kept, and whether it is within the limits; empty without limits."""
+    ended: str = ""
+    """Why the run ended before it had shown all its images; empty if it did not."""
     asked: dict[str, float] = field(default_factory=dict)
     """Share of the images shown that was asked for, by folder."""
     shown: dict[str, int] = field(default_factory=dict)
-    """Images that the whole run shows, each as often as it is shown, by folder."""
+    """Images that the whole run shows, each as often as it is shown, by folder; of one that ended early, up to then."""
     checkpoint: str | None = None
     """The newest checkpoint."""
     images_per_second: float | None = None
@@ -93,10 +99,11 @@ def train_recipe(config: TrainConfig, upstream: Sequence[str]) -> str:
     """Returns the recipe of training with a config.
 
     Args:
-        config: its base and VAE count by their content too.
+        config: its models count by their content.
         upstream: digests of the images that are trained on.
     """
-    models = {"base": fingerprint(config.base)} | ({"vae": fingerprint(config.vae)} if config.vae else {})
+    others = {"vae": config.vae, "likeness_clip": config.likeness_clip}
+    models = {"base": fingerprint(config.base)} | {role: fingerprint(name) for role, name in others.items() if name}
     return recipe("train", VERSION, config, upstream, models)
 
 
@@ -195,18 +202,29 @@ def best_checkpoint(run: Path) -> Path | None:
 
 
 def best_point(points: Sequence[Mapping[str, Any]]) -> int | None:
-    """Returns the images seen at the point of evaluation.json where `learned` minus `forgotten` was the greatest.
+    """Returns the images seen at the best point of evaluation.json; None if nothing was measured after the start.
 
-    Both are shares of the base model's loss. Negative `forgotten` counts as 0, and of equal points the last is taken.
-    None if nothing was measured after the start.
+    In a run with limits, that is the one within them that learned most; without any, the one nearest to them. In
+    others, it is the one where what was learned minus `forgotten` was the greatest; negative `forgotten` counts as 0.
+    Of equal points the last is taken.
     """
     scores = [(_score(point), int(point["images_seen"])) for point in points if point["images_seen"]]
     return max(scores)[1] if scores else None
 
 
-def _score(point: Mapping[str, Any]) -> float:
-    learned = point["learned"]["change"] if point["learned"] else 0.0
-    return float(learned - max(0.0, point["forgotten"]["change"] if point["forgotten"] else 0.0))
+def _score(point: Mapping[str, Any]) -> tuple[float, float]:
+    """Returns a point's rank among those of its run; `excess` is in points of runs with limits only."""
+    learned = _learned(point)
+    if "excess" in point:
+        return -float(point["excess"]), learned
+    return 0.0, learned - max(0.0, point["forgotten"]["change"] if point["forgotten"] else 0.0)
+
+
+def _learned(point: Mapping[str, Any]) -> float:
+    """Returns what a point has learned: by the loss; where images are judged, too, the mean of both changes."""
+    by_loss = float(point["learned"]["change"]) if point["learned"] else 0.0
+    likeness = point.get("likeness")
+    return (by_loss + float(likeness["change"])) / 2 if likeness else by_loss
 
 
 def truncate_log(run: Path, images_seen: int) -> None:

@@ -1,0 +1,80 @@
+"""Judges the evaluations of a run: whether they are within the limits, and whether the run should end."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.evaluate.measure import MEASURES
+from dreamloom.train.evaluate.statistics import MIN_UNITS
+from dreamloom.train.run.folder import best_point
+
+TRIES = 3
+"""Evaluations in a row beyond a limit, without getting nearer to it, after which a run ends."""
+
+Point = Mapping[str, Any]
+"""A point of evaluation.json."""
+
+
+def has_limits(config: TrainConfig) -> bool:
+    """Tells whether a run has a limit on what it may forget."""
+    return config.limit_mean is not None or config.limit_worst is not None
+
+
+def excess(point: Point, config: TrainConfig) -> float:
+    """Returns by how much a point is beyond its limits, as a share of the base's loss; 0 if it is within them."""
+    return max([0.0, *(value - limit for _, value, limit in _limited(point, config))])
+
+
+def find_end(points: Sequence[Point], config: TrainConfig) -> str:
+    """Returns why a run should end after its newest evaluation, in a sentence; empty if it should go on."""
+    last = points[-TRIES:]
+    beyond = has_limits(config) and all(point["excess"] > 0 for point in last)
+    if beyond and len(last) == TRIES and last[-1]["excess"] >= last[0]["excess"]:
+        broken = _tell_broken(points[-1], config)
+        return f"the limit can't be held: {broken}, after {TRIES} evaluations beyond it that came no nearer"
+    best = best_point(points) or 0
+    if config.patience and sum(point["images_seen"] > best for point in points) >= config.patience:
+        return f"learning has ended: the last {config.patience} evaluations brought no better checkpoint"
+    return ""
+
+
+def tell_limits(points: Sequence[Point], config: TrainConfig) -> str:
+    """Returns which checkpoint is kept and whether it is within the limits; empty without limits or evaluations."""
+    best = best_point(points)
+    if best is None or not has_limits(config):
+        return ""
+    point = next(point for point in points if point["images_seen"] == best)
+    text = f"the checkpoint after {best:,} images is the one within the limits that learned most"
+    if point["excess"] > 0:
+        broken = _tell_broken(point, config)
+        text = f"no checkpoint is within the limits; the nearest is the one after {best:,} images: {broken}"
+    return "; ".join([text, *_unknown(point, config)])
+
+
+def _limited(point: Point, config: TrainConfig) -> Iterator[tuple[str, float, float]]:
+    """Yields what is limited: its name, its value and its limit."""
+    if config.limit_mean is not None:
+        for name, label in MEASURES.items():
+            if name != "learned" and point.get(name):
+                yield label, point[name]["change"], config.limit_mean
+    if config.limit_worst is not None:
+        for group in point.get("groups", ()):
+            if group["kind"] != "training" and group["low"] > 0:
+                yield f"{group['grouping']} {group['name']}", group["change"], config.limit_worst
+
+
+def _tell_broken(point: Point, config: TrainConfig) -> str:
+    broken = sorted(
+        (limit - value, name, value, limit) for name, value, limit in _limited(point, config) if value > limit
+    )
+    return ", ".join(f"{name} {100 * value:.1f} % (limit {100 * limit:g} %)" for _, name, value, limit in broken[:3])
+
+
+def _unknown(point: Point, config: TrainConfig) -> Iterator[str]:
+    """Says which limits the held-out images are too few to tell."""
+    for name, label in MEASURES.items():
+        error = (point.get(name) or {}).get("error") or 0.0
+        if config.limit_mean is not None and name != "learned" and error > config.limit_mean:
+            yield f"{label} is only known to ± {100 * error:.1f} %: hold out more images"
+    if config.limit_worst is not None and all(group["kind"] == "training" for group in point.get("groups", ())):
+        yield f"limit_worst is not measured: no source or concept has {MIN_UNITS} held-out images"
