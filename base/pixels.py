@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from dreamloom.base.image_formats import HEADER_BYTES, decoded_formats, known_format, looks_like_tga
 from dreamloom.base.jpeg import inspect_jpeg
 
 MAX_PIXELS = 89_478_485
@@ -29,8 +30,6 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _SRGB = ImageCms.createProfile("sRGB")
 _LAB = ImageCms.createProfile("LAB")
-_SUPPORTED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
-
 _BROKEN = (
     OSError,
     SyntaxError,
@@ -44,6 +43,7 @@ _BROKEN = (
     RuntimeError,
     struct.error,
     zlib.error,
+    Image.DecompressionBombError,
 )
 """What Pillow's decoders raise on damaged bytes, as far as it was seen."""
 
@@ -88,7 +88,7 @@ def read_header(source: bytes | Path) -> ImageHeader:
             orientation, animated = _orientation(image), _animated(image)
             width, height = image.size[::-1] if orientation >= 5 and not _turns_itself(image) else image.size
         except _BROKEN as error:
-            raise ImageError("truncated", _line(error)) from error
+            raise _failure(error) from error
         plain = orientation == 1 and not animated and _is_plain(image)
         transparent = image.has_transparency_data
         return ImageHeader(image.format or "", width, height, orientation, animated, plain, transparent)
@@ -142,7 +142,7 @@ def check_whole(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> None:
                 image.draft("L", (1, 1))
             image.load()
         except _BROKEN as error:
-            raise ImageError("truncated", _line(error)) from error
+            raise _failure(error) from error
         _check_end(image, checked)
 
 
@@ -169,7 +169,7 @@ def _decode(
                 image.draft(None, (int(image.width / scale), int(image.height / scale)))
             image.load()
         except _BROKEN as error:
-            raise ImageError("truncated", _line(error)) from error
+            raise _failure(error) from error
         _check_end(image, source)
         try:
             return _turn(convert(image), orientation)
@@ -183,42 +183,33 @@ def _open(source: bytes | Path) -> Image.Image:
     if (isinstance(source, bytes) and not source) or (isinstance(source, Path) and source.stat().st_size == 0):
         raise ImageError("empty")
     try:
-        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_SUPPORTED)
-    except Image.DecompressionBombError as error:
-        raise ImageError("too_many_pixels", _line(error)) from error
-    except UnidentifiedImageError as error:
-        raise _unidentified(source) from error
+        return _open_as(source, decoded_formats())
+    except UnidentifiedImageError:
+        return _open_unmarked(source)
+
+
+def _open_as(source: bytes | Path, formats: tuple[str, ...]) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats)
+    except UnidentifiedImageError:
+        raise
     except _BROKEN as error:
-        raise ImageError("truncated", _line(error)) from error
+        raise _failure(error) from error
 
 
-_STARTS: dict[bytes, Reason] = {
-    b"\xff\xd8\xff": "truncated",  # this and the next ones are supported, but Pillow rejected the file
-    b"\x89PNG\r\n\x1a\n": "truncated",
-    b"RIFF....WEBP": "truncated",
-    b"GIF8": "truncated",
-    b"II*\0": "truncated",
-    b"MM\0*": "truncated",
-    b"....ftypavi": "truncated",
-    b"\0\0\0\x0cjP  ": "truncated",
-    b"....ftyp": "unsupported",  # HEIC, and videos
-    b"\xff\x0a": "unsupported",  # JPEG XL
-    b"\0\0\0\x0cJXL ": "unsupported",
-    b"\0\0\x01\0": "unsupported",  # ICO
-    b"8BPS": "unsupported",  # Photoshop
-    b"\x1aE\xdf\xa3": "unsupported",  # WebM
-}
-"""First bytes of files, in which a full stop stands for any byte → the reason why Pillow does not open them."""
-
-
-def _unidentified(source: bytes | Path) -> ImageError:
+def _open_unmarked(source: bytes | Path) -> Image.Image:
+    """Opens a TGA, which has no mark by which it is known."""
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
-        beginning = stream.read(12)
-    for start, reason in _STARTS.items():
-        if len(beginning) >= len(start) and all(a in (b, ord(".")) for a, b in zip(start, beginning, strict=False)):
-            detail = "its header is broken" if reason == "truncated" else "a format that is not decoded here"
-            return ImageError(reason, detail)
-    return ImageError("not_an_image", "no known picture format")  # a value of tables, so its words stay
+        beginning = stream.read(HEADER_BYTES)
+    if reason := known_format(beginning):
+        raise ImageError(reason, "its header is broken" if reason == "truncated" else NOT_DECODED)
+    if looks_like_tga(beginning, size):
+        return _open_as(source, ("TGA",))
+    raise ImageError("not_an_image", "no known picture format")  # a value of tables, so its words stay
+
+
+NOT_DECODED = "a format that is not decoded here"
 
 
 def _check_pixels(image: Image.Image, scans: int, max_pixels: int) -> None:
@@ -227,6 +218,8 @@ def _check_pixels(image: Image.Image, scans: int, max_pixels: int) -> None:
     A scan of a JPEG takes 100 bytes and costs a pass over all pixels, so a small file could keep a core busy for hours.
     """
     pixels, size = image.width * image.height, f"{image.width} × {image.height}"
+    if any(tile[0] == "ppm_plain" for tile in getattr(image, "tile", [])):
+        scans = _PLAIN_PASSES
     if pixels > max_pixels:
         raise ImageError("too_many_pixels", size)
     if scans * pixels > _PASSES * max_pixels:
@@ -235,6 +228,8 @@ def _check_pixels(image: Image.Image, scans: int, max_pixels: int) -> None:
 
 _PASSES = 16
 """Maximum passes over as many pixels as an image may have; progressive JPEGs have about 10 scans."""
+_PLAIN_PASSES = 512
+"""What the decoder of PPMs written in digits costs, in passes: it is Python."""
 
 
 def _check_end(image: Image.Image, source: bytes | Path) -> None:
@@ -270,6 +265,12 @@ def _is_plain(image: Image.Image) -> bool:
     # Pillow says RGB of a 16-bit PNG too; only the format of the raw pixels tells
     deep = image.format == "PNG" and any(tile[3] not in ("RGB", "L") for tile in getattr(image, "tile", []))
     return not deep and _foreign_profile(image) is None
+
+
+def _failure(error: BaseException) -> ImageError:
+    """Returns what an error of Pillow's says of the bytes. Images inside an image (of an ICO) are bounded by Pillow."""
+    bomb = isinstance(error, Image.DecompressionBombError)
+    return ImageError("too_many_pixels" if bomb else "truncated", _line(error))
 
 
 def _line(error: BaseException) -> str:
@@ -365,6 +366,8 @@ def _white_level(image: Image.Image, values: npt.NDArray[np.float32]) -> float:
     tags = _tags(image)
     bits = int(tags.get(258, (16 if image.mode.startswith("I;16") else 32,))[0])
     signed = next(iter(tags.get(339, (1,)))) == 2
+    if image.format == "PPM" and image.mode == "I":  # Pillow scales to 16 bits whatever the file has above 8
+        return 65535.0
     if bits <= 16:
         return float(2 ** (bits - signed) - 1)
     top = float(values.max(initial=0))

@@ -1,5 +1,6 @@
 """Finds image files in folders."""
 
+import mimetypes
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -8,9 +9,11 @@ from pathlib import Path
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.folder_names import FolderNames
+from dreamloom.base.image_formats import begins_like_an_image
 from dreamloom.base.image_types import is_image_name
 from dreamloom.base.listing import count_images, is_left_out, left_out_note, list_folder
 from dreamloom.base.own_folders import refuse_own_folder
+from dreamloom.scrape.datasets.sidecar_files import SIDECARS
 from dreamloom.scrape.datasets.source_kind import SourceSize, size_of_files
 from dreamloom.scrape.datasets.source_recipes import FileVersion
 
@@ -56,7 +59,7 @@ def find_images(
     images: list[tuple[Path, FolderNames]] = []
     extensions: Counter[str] = Counter()
     for parent, names in _walk(folder, left_out, follow_links):
-        images += [(parent / name, names) for name in names if is_image_name(name)]
+        images += [(parent / name, names) for name in names if _is_image(parent, name)]
         extensions.update(os.path.splitext(name)[1] for name in names)
     if not images:
         most_common = (f"{count} {ext or 'without extension'}" for ext, count in extensions.most_common(3))
@@ -64,6 +67,14 @@ def find_images(
         note = f" {note}" if (note := left_out_note(left_out)) else ""
         raise UserError(f"{folder} contains no image ({content}); name a folder that contains some.{note}")
     return sorted(images, key=lambda image: image[0].parts)
+
+
+def _is_image(folder: Path, name: str) -> bool:
+    """Whether a file is an image, by its name; one that has no known extension, by its first bytes."""
+    if is_image_name(name):
+        return True
+    is_known = mimetypes.guess_type(name, strict=False)[0] or os.path.splitext(name)[1].lower() in SIDECARS
+    return not is_known and begins_like_an_image(folder / name)
 
 
 def _walk(folder: Path, left_out: Counter[str], follow_links: bool) -> Iterator[tuple[Path, FolderNames]]:

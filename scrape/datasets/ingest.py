@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 
 from dreamloom.base.files import commit, link_or_copy, reflink
-from dreamloom.base.image_types import UNSUPPORTED_EXTENSIONS
-from dreamloom.base.pixels import ImageError, ImageHeader, check_whole, decode, read_header
+from dreamloom.base.image_types import OF_PLUGINS, UNSUPPORTED_EXTENSIONS
+from dreamloom.base.pixels import NOT_DECODED, ImageError, ImageHeader, check_whole, decode, read_header
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.base.text import without_surrogates
@@ -177,7 +177,7 @@ def _record_image(folder: Path, config: StageConfig, image: SourceImage) -> Row:
     return {name: without_surrogates(value) if type(value) is str else value for name, value in row.items()}
 
 
-_LOSSY = ("JPEG", "MPO", "AVIF", "JPEG2000")
+_LOSSY = ("JPEG", "MPO", "AVIF", "JPEG2000", "HEIF", "JXL")
 
 
 def _store(image: SourceImage, content: Path | Callable[[], bytes], folder: Path, config: StageConfig) -> Row:
@@ -220,7 +220,8 @@ def _read_header(data: bytes, extension: str) -> ImageHeader:
     """
     if extension not in UNSUPPORTED_EXTENSIONS:
         return read_header(data)
-    unsupported = ImageError("unsupported", "a format that is not decoded here")
+    extra = next((f"; install dreamloom[{name}]" for name, own in OF_PLUGINS.items() if extension in own), "")
+    unsupported = ImageError("unsupported", f"{NOT_DECODED}{extra}")
     try:
         header = read_header(data)
     except ImageError as error:

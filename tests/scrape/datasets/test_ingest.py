@@ -127,11 +127,25 @@ def test_kinds_that_are_not_decoded_become_rows(folder: Path, collection: Collec
         by_status[row["status"]].add(name)
     assert by_status[Status.OK] == {"in fact a JPEG.heic", "beside.png"}
     assert by_status[Status.EMPTY] == {"empty.jxl"}
-    raw = {"raw.nef", "raw.DNG", "drawing.SVG"}
-    assert by_status[Status.UNSUPPORTED] == raw | {
-        f"image{extension}" for extension in (".heic", ".heif", ".jxl", ".psd", ".cr2", ".arw")
-    }
-    assert summary.dropped == {"unsupported": 9, "empty": 1}
+    named = {f"image{extension}" for extension in UNSUPPORTED_EXTENSIONS - {".svg", ".nef", ".dng"}}
+    assert by_status[Status.UNSUPPORTED] == named | {"raw.nef", "raw.DNG", "drawing.SVG"}
+    assert summary.dropped == {"unsupported": len(UNSUPPORTED_EXTENSIONS), "empty": 1}
+
+
+def test_every_format_of_the_field_is_decoded_or_has_a_row(folder: Path, collection: Collection) -> None:
+    for name in ("a.jpe", "b.jp2", "c.tga", "d.ppm", "e.ico", "no extension", "img_0001.JPG~"):
+        draw(
+            folder / name, format={".jp2": "JPEG2000", ".tga": "TGA", ".ppm": "PPM", ".ico": "ICO"}.get(name[1:], "PNG")
+        )
+    (folder / "phone").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (folder / "raw.cr3").write_bytes(b"\0\0\0\x18ftypcrx ")
+    for name in ("notes.md", "clip.mp4", "made.npz", "Makefile"):
+        (folder / name).write_bytes(b"no image")
+    run(collection, folder)
+    by_name = {name: row["status"] for name, row in rows_of(collection).items()}
+    unsupported = {name for name, status in by_name.items() if status == Status.UNSUPPORTED}
+    assert (len(by_name), unsupported) == (9, {"phone", "raw.cr3"})
+    assert {status for name, status in by_name.items() if name not in unsupported} == {Status.OK}
 
 
 @pytest.mark.slow

@@ -18,8 +18,7 @@ REFUSED = {
     "truncated_jpeg.jpg": "truncated",
     "unknown_compression_method.png": "truncated",
     "syntax_num_frames_zero.png": "truncated",  # it has no pixels
-    "hopper.ico": "unsupported",
-    "decompression_bomb.ico": "unsupported",
+    "decompression_bomb.ico": "too_many_pixels",
 }
 NO_REFERENCE = {"rot1mir0.avif", "hopper_orientation_5.webp", "hopper_orientation_8.webp", "xmp_tags_orientation.png"}
 """OpenCV does not turn these."""
