@@ -8,6 +8,7 @@ was checked (the resolver returns no other), so a name that resolves differently
 import ipaddress
 import re
 import socket
+from urllib.parse import quote, urlsplit
 
 import aiodns
 from aiohttp import AsyncResolver, ThreadedResolver
@@ -18,19 +19,27 @@ from dreamloom.scrape.collection import Status
 from dreamloom.scrape.web.outcome import RowDropped
 
 _NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
+_LONE_PERCENT = re.compile(r"%(?![0-9a-fA-F]{2})")
+_URL_CHARACTERS = "%:/?[]@!$&'()*+,;="
+"""What a path or a query may hold beside letters, digits and "-._~"; browsers also leave brackets as they are."""
 _NUMBER = re.compile(r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)\.?$", re.IGNORECASE)
 """The end of a host that is an IPv4 address in some spelling, or invalid (WHATWG URL, 3.5)."""
 
 
 def check_url(text: str | None, *, allow_private_addresses: bool = False) -> URL:
-    """Normalizes a URL for a request: percent-encoded, host in punycode, without fragment and credentials.
+    """Makes a URL for a request: host in punycode, without fragment and credentials, the rest as it is written.
+
+    Escapes stay as they are, as signed URLs are signed with them; only what no URL may hold is percent-encoded.
 
     Raises:
         RowDropped: bad_url, bad_scheme, or private_address where the host is an IP address that is not public.
     """
     try:
-        url = URL((text or "").strip().replace("&amp;", "&"))
+        text = (text or "").strip().replace("&amp;", "&")
+        url = URL(text)
         scheme, host = url.scheme, url.raw_host
+        target = urlsplit(text)
+        path, query = _quote(target.path), _quote(target.query)
     except (ValueError, TypeError, IndexError) as error:  # yarl raises IndexError for "http://][@"
         raise RowDropped(Status.BAD_URL, _brief(str(error))) from error
     if scheme and scheme not in ("http", "https"):
@@ -43,8 +52,20 @@ def check_url(text: str | None, *, allow_private_addresses: bool = False) -> URL
     if address is not None:
         if not allow_private_addresses and not is_public(address):
             raise RowDropped(Status.PRIVATE_ADDRESS, host)
-        url = url.with_host(str(address))
-    return url.with_user(None).with_fragment(None)
+        host = str(address)
+    authority = f"[{host}]" if ":" in host else host
+    port = "" if url.explicit_port is None else f":{url.explicit_port}"
+    return URL.build(scheme=scheme, authority=f"{authority}{port}", path=path or "/", query_string=query, encoded=True)
+
+
+def _quote(text: str) -> str:
+    """Percent-encodes what no URL may hold (RFC 3986, 2), and % where it begins no escape.
+
+    Raises:
+        ValueError: the text holds half of a surrogate pair.
+    """
+    # surrogateescape: bytes of a Location that is not UTF-8
+    return quote(_LONE_PERCENT.sub("%25", text), safe=_URL_CHARACTERS, errors="surrogateescape")
 
 
 def _parse_ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

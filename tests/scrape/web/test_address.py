@@ -42,6 +42,33 @@ def test_addresses_are_made_askable(text: str, asked: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "target",
+    [
+        "/a?Signature=a%2Fb%2Bc%3D&Expires=1&Key-Pair-Id=K",  # CloudFront
+        "/a?X-Amz-Credential=A%2F2024%2Fs3%2Faws4_request&X-Amz-Signature=0",  # S3
+        "/unsafe/200x200/filters:quality(80)/http%3A%2F%2Fh.org%2Fa%20b.jpg",  # thumbor
+        "/%7Ejoe/%28x%29/%2e%2E/%41",
+        "/caf%e4/%E4%b8%AD?q=%e4",
+        "/a+b%20c?d=e+f%20g&h=%26",
+        "/a//b/./c/../d;e=1,2!$'()*@:",
+        "/a[0].jpg?b[]=1&c=http://h.org/?d",
+        "/%23%3F%25%00%0a",
+    ],
+)
+def test_an_address_is_asked_for_as_it_is_written(target: str) -> None:
+    url = check_url(f"http://h.org{target}")
+    assert url.raw_path_qs == target
+    assert str(url) == f"http://h.org{target}"
+
+
+@given(st.text(st.sampled_from("aZ09-._~%:/?@!$&'()*+,;=[] ä|\\^{}<>\"`"), max_size=30))
+def test_what_is_asked_for_is_ascii_and_asked_for_as_it_is(text: str) -> None:
+    url = check_url(f"http://h.org/{text}")
+    assert set(str(url)) <= set(map(chr, range(0x21, 0x7F))) - set('|\\^{}<>"`#')
+    assert check_url(str(url)) == url
+
+
+@pytest.mark.parametrize(
     ("text", "status"),
     [
         (None, "bad_url"),

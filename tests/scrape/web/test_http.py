@@ -71,6 +71,24 @@ def test_redirects(site: Any, collection: Collection) -> None:
     assert site.hits["/loop"] == site.config.max_redirects + 1
 
 
+def test_the_host_sees_addresses_as_the_index_and_the_redirect_have_them(site: Any, collection: Collection) -> None:
+    seen: list[str] = []
+
+    def page(path: str, headers: dict[str, str], status: int = 200) -> None:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            seen.append(request.raw_path)
+            return web.Response(body=site.image(len(seen)), status=status, headers=headers)
+
+        site.handle(path, answer)
+
+    raw_target = "/b%2Fc%7E%281%29?Signature=x%2Fy%3D&q=%e4"
+    page("/a/(x)", {"Location": raw_target}, 302)
+    page("/b/c~(1)", {})
+    rows = site.scraped(collection, [f"{site.url}/a%2F%28x%29?k=%2B%e4"])
+    assert [row["status"] for row in rows] == ["ok"]
+    assert seen == ["/a%2F%28x%29?k=%2B%e4", raw_target]
+
+
 def test_a_redirect_to_a_private_address_is_not_followed(
     site: Any, collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
