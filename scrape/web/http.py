@@ -14,6 +14,7 @@ from urllib.parse import urljoin
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDictProxy
 from yarl import URL
 
 from dreamloom.scrape.collection import Status
@@ -22,10 +23,14 @@ from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.scrape.web.http_dates import parse_http_date
 from dreamloom.scrape.web.optout import ROBOT, read_consent
 from dreamloom.scrape.web.outcome import RowDropped
+from dreamloom.scrape.web.response_head import MAX_HEAD_BYTES, LenientConnector
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _HTTP_STATUSES = {403: Status.HTTP_403, 404: Status.HTTP_404, 410: Status.HTTP_410, 429: Status.HTTP_429}
 _FAILURES = (aiohttp.ClientError, HttpProcessingError, OSError, EOFError)
+_DECOMPRESSED = frozenset({"gzip", "x-gzip", "deflate"})
+_UNSUPPORTED_ENCODINGS = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
+"""The other encodings of bodies that hosts use (IANA's registry of content codings)."""
 _KEEP_ALIVE_S = 2.0
 """Seconds for which an idle connection stays open: a host's images are requested close together, and open files are few
 (usually 1,024)."""
@@ -54,7 +59,7 @@ class Fetcher:
     async def __aenter__(self) -> Self:
         config = self._config
         self._resolver = PublicResolver(system_resolver(), allow_private_addresses=config.allow_private_addresses)
-        connector = aiohttp.TCPConnector(
+        connector = LenientConnector(
             limit=config.concurrency,
             resolver=self._resolver,
             ttl_dns_cache=600,
@@ -71,6 +76,8 @@ class Fetcher:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.connect_timeout_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # decompressed here, within max_bytes
+            max_line_size=MAX_HEAD_BYTES,
+            max_field_size=MAX_HEAD_BYTES,
         )
         return self
 
@@ -113,7 +120,7 @@ class Fetcher:
             if response.status in _REDIRECTS and "Location" in response.headers:
                 return urljoin(str(url), response.headers["Location"].strip())
             _check_status(response)
-            decompress = _decompressor(response.headers.get("Content-Encoding", "identity"))
+            decompress = _decompressor(response.headers)
             body = bytearray()
             async for chunk in response.content.iter_any():
                 body += chunk if decompress is None else decompress(chunk, max_bytes + 1 - len(body))
@@ -164,7 +171,7 @@ class Fetcher:
         too_large = RowDropped(Status.TOO_LARGE, f"more than {max_bytes} bytes")
         if (response.content_length or 0) > max_bytes:
             raise too_large
-        decompress = _decompressor(response.headers.get("Content-Encoding", "identity"))
+        decompress = _decompressor(response.headers)
         received, size, chunks = 0, 0, []
         async for chunk in response.content.iter_any():
             received += len(chunk)
@@ -186,12 +193,20 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
         raise RowDropped(status, f"HTTP {response.status}", wait_s=retry_after(response.headers))
 
 
-def _decompressor(encoding: str) -> Callable[[bytes, int], bytes] | None:
-    """Returns a function (chunk, max_bytes) → decompressed bytes for a Content-Encoding; None for identity."""
-    name = encoding.strip().lower()
-    if name in ("", "identity"):
+def _decompressor(headers: CIMultiDictProxy[str]) -> Callable[[bytes, int], bytes] | None:
+    """Returns a function (chunk, max_bytes) → decompressed bytes for the Content-Encoding; None for identity.
+
+    What is no encoding, such as aws-chunked, utf-8 or none, is identity.
+
+    Raises:
+        RowDropped: unsupported.
+    """
+    names = [name.strip().lower() for value in headers.getall("Content-Encoding", []) for name in value.split(",")]
+    encodings = [name for name in names if name in _DECOMPRESSED or name in _UNSUPPORTED_ENCODINGS]
+    if not encodings:
         return None
-    if name not in ("gzip", "x-gzip", "deflate"):
+    name = ", ".join(encodings)
+    if name not in _DECOMPRESSED:
         raise RowDropped(Status.UNSUPPORTED, f"Content-Encoding {name[:40]}")
     stream = zlib.decompressobj(wbits=47)  # detects gzip's and zlib's headers
 
