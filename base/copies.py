@@ -1,6 +1,6 @@
 """Groups images that look the same, so that none is held out while its copy is trained on. Needs no model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,15 @@ from dreamloom.base.threads import map_ordered
 
 ImageSource = Path | Callable[[], bytes]
 """An image's file, or what reads its bytes."""
+Pairs = NDArray[np.int64]
+"""Pairs of rows [m, 2]."""
 
 BITS = 4
 """Most bits in which the hashes of images that look the same differ, as in choose."""
 SHADES = 8.0
 """Most shades of 255 by which their colors differ on average, seen at 8 × 8: the hash sees no color."""
+_CROWD = 256
+"""Images of near hashes up to which each is compared with each."""
 _SIDE = 8
 _DECODED = 64
 """Pixels of the shorter side at which an image is looked at; a JPEG is not decoded further."""
@@ -37,10 +41,13 @@ def group_copies(images: Sequence[ImageSource], progress: Progress) -> list[int 
     seen = [row for row, look in enumerate(looks) if look is not None]
     hashes = np.array([look[0] for look in looks if look is not None], dtype=np.int64)
     colors = np.array([look[1] for look in looks if look is not None], dtype=np.float32)
-    groups = _components(len(seen), _pairs(hashes, lambda a, b: np.abs(colors[a] - colors[b]).mean(axis=1)))
     found: list[int | None] = [None] * len(images)
-    for row, group in zip(seen, groups, strict=True):
-        found[row] = group
+    if seen:
+        _, first, group, sizes = np.unique(
+            components(len(seen), links(hashes, colors)), return_index=True, return_inverse=True, return_counts=True
+        )
+        for row, first_row, size in zip(seen, first[group].tolist(), sizes[group].tolist(), strict=True):
+            found[row] = seen[first_row] if size > 1 else None
     return found
 
 
@@ -53,36 +60,60 @@ def _look(image: ImageSource) -> tuple[int, NDArray[np.float32]] | None:
     return phash(pixels), np.asarray(pixels.resize((_SIDE, _SIDE)), dtype=np.float32).ravel()
 
 
-def _pairs(
-    hashes: NDArray[np.int64], distances: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
-) -> list[tuple[int, int]]:
-    """Returns the pairs of rows whose hashes are near and whose colors are."""
-    values, of_row = np.unique(hashes.view(np.uint64), return_inverse=True)
-    rows_of: list[list[int]] = [[] for _ in values]
-    for row, value in enumerate(of_row.tolist()):
-        rows_of[value].append(row)
-    pairs = []
-    for first, second in [*((v, v) for v in range(len(values))), *close_pairs(values, BITS)]:
-        others = np.array(rows_of[second], dtype=np.int64)
-        for row in rows_of[first]:
-            near = others[others > row] if first == second else others
-            alike = near[distances(np.full(len(near), row), near) <= SHADES] if len(near) else near
-            pairs += [(row, other) for other in alike.tolist()]
-    return pairs
+def links(hashes: NDArray[np.int64], colors: NDArray[np.float32]) -> Iterator[Pairs]:
+    """Yields pairs of rows whose connected components are the groups."""
+    unsigned = hashes.view(np.uint64)
+    values, of_row = np.unique(unsigned, return_inverse=True)
+    neighbourhood = components(len(values), [close_pairs(values, BITS)])[of_row]
+    order = np.argsort(neighbourhood, kind="stable")
+    starts = np.flatnonzero(np.diff(neighbourhood[order], prepend=-1))
+    for rows in np.split(order, starts[1:]):
+        if len(rows) > _CROWD:
+            yield from _crowd_links(rows, colors)
+        elif len(rows) > 1:
+            yield from _pair_links(rows, unsigned, colors)
 
 
-def _components(count: int, pairs: Sequence[tuple[int, int]]) -> list[int | None]:
-    """Returns the connected component of each row, by its first row; None for a row that is alone."""
-    parents = list(range(count))
+def _pair_links(rows: NDArray[np.int64], hashes: NDArray[np.uint64], colors: NDArray[np.float32]) -> Iterator[Pairs]:
+    """Compares each row with each other one."""
+    for place, row in enumerate(rows[1:], 1):
+        others = rows[:place]
+        near = others[np.bitwise_count(hashes[others] ^ hashes[row]) <= BITS]
+        yield _pairs(row, near[_distances(colors, near, row) <= SHADES])
 
-    def root(row: int) -> int:
-        while parents[row] != row:
-            parents[row] = parents[parents[row]]
-            row = parents[row]
-        return row
 
-    for first, second in pairs:
-        low, high = sorted((root(first), root(second)))
-        parents[high] = low
-    paired = {row for pair in pairs for row in pair}
-    return [root(row) if row in paired else None for row in range(count)]
+def _crowd_links(rows: NDArray[np.int64], colors: NDArray[np.float32]) -> Iterator[Pairs]:
+    """Compares rows with one of each color alone, as a crowd has many copies and few colors.
+
+    Each row is within SHADES of such a one, and is linked to all within twice that, so two whose colors are near are
+    always linked. Means differ by no more than colors do on average, so only rows of near means are compared.
+    """
+    means = colors[rows].mean(axis=1)
+    order = np.argsort(means, kind="stable")
+    rows, means = rows[order], means[order]
+    is_covered = np.zeros(len(rows), dtype=bool)
+    for place, row in enumerate(rows):
+        if is_covered[place]:
+            continue
+        first, last = np.searchsorted(means, (means[place] - 2 * SHADES, means[place] + 2 * SHADES))
+        distances = _distances(colors, rows[first:last], row)
+        is_covered[first:last] |= distances <= SHADES
+        yield _pairs(row, rows[first:last][distances <= 2 * SHADES])
+
+
+def _distances(colors: NDArray[np.float32], rows: NDArray[np.int64], row: int) -> NDArray[np.float32]:
+    return np.asarray(np.abs(colors[rows] - colors[row]).mean(axis=1))
+
+
+def _pairs(row: int, others: NDArray[np.int64]) -> Pairs:
+    return np.stack([np.full(len(others), row), others], axis=1)
+
+
+def components(count: int, linked: Iterable[Pairs]) -> NDArray[np.int64]:
+    """Returns the number of each row's connected component."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *linked])
+    graph = coo_array((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)

@@ -3,9 +3,12 @@
 import io
 from pathlib import Path
 
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from dreamloom.base.copies import group_copies
+from dreamloom.base.copies import SHADES, components, group_copies, links
 from dreamloom.base.progress import silent
 from tests.curate.conftest import noise
 
@@ -39,3 +42,23 @@ def test_color_alone_tells_images_apart_and_a_broken_one_is_alone(tmp_path: Path
     ]
     assert group_copies(images, silent) == [None, 1, None, 1]
     assert group_copies([], silent) == []
+
+
+def test_a_crowd_of_one_hash_is_told_apart_by_color(tmp_path: Path) -> None:
+    """More plain images than are compared each with each: reds that differ by a few shades, and blues."""
+    reds = [Image.new("RGB", (8, 8), (200 + n % 5, 0, 0)) for n in range(300)]
+    blues = [Image.new("RGB", (8, 8), (0, 0, 200 + n % 5)) for n in range(300)]
+    mixed = [image for pair in zip(reds, blues, strict=True) for image in pair]
+    images = [saved(tmp_path, f"{n:03}.png", image) for n, image in enumerate(mixed)]
+    alone = saved(tmp_path, "alone.png", Image.new("RGB", (8, 8), (255, 255, 255)))
+    assert group_copies([*images, alone], silent) == [0, 1] * 300 + [None]
+
+
+@given(st.lists(st.integers(0, 255), min_size=260, max_size=260), st.integers(0, 2**32))
+@settings(max_examples=5)
+def test_of_a_crowd_no_copies_are_parted(shades: list[int], seed: int) -> None:
+    """Images of one hash, whose groups may be joined and are never split by the short way through a crowd."""
+    noisy = np.random.default_rng(seed).normal(np.array(shades)[:, None], 6, (len(shades), 192)).astype(np.float32)
+    groups = components(len(shades), links(np.zeros(len(shades), dtype=np.int64), noisy))
+    near = np.abs(noisy[:, None] - noisy).mean(axis=2) <= SHADES
+    assert (groups[:, None] == groups)[near].all()

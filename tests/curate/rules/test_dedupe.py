@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dreamloom.base.near_duplicates import close_pairs
 from dreamloom.curate.rules.dedupe import NONE, exact_duplicates, near_duplicates
 
 Vectors = NDArray[np.float32]
@@ -24,18 +23,6 @@ a_hash = st.builds(  # values close to one of three, so that some are near and s
     st.sampled_from([0, 1 << 63, 0x0F0F_1234_5678_9ABC, 2**64 - 1]),
     st.lists(st.integers(0, 63), max_size=6),
 )
-
-
-@given(st.sets(a_hash, max_size=30), st.integers(0, 8))
-def test_close_pairs_are_all_close_pairs(values: set[int], bits: int) -> None:
-    array = np.array(sorted(values), dtype=np.uint64)
-    expected = [
-        (i, j)
-        for i in range(len(array))
-        for j in range(i + 1, len(array))
-        if (int(array[i]) ^ int(array[j])).bit_count() <= bits
-    ]
-    assert close_pairs(array, bits) == expected
 
 
 def signed(values: list[int]) -> NDArray[np.int64]:
