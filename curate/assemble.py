@@ -33,7 +33,7 @@ from dreamloom.caption.filename import NameWriter
 from dreamloom.caption.sidecar import write_sidecar
 from dreamloom.curate.balance import format_multiply
 from dreamloom.curate.choose import sort_by_priority
-from dreamloom.curate.config import BalanceConfig
+from dreamloom.curate.config import BalanceConfig, NearDuplicates
 from dreamloom.curate.history import read_history
 from dreamloom.curate.manifest import (
     DROPPED,
@@ -133,7 +133,8 @@ def _find_copies(rows: pa.Table, ordered: Sequence[Source], progress: Progress) 
 def _drops_copies(source: Source) -> bool:
     parts = source.collection.parts(Table.CHOICES)
     config = source.collection.config(Table.CHOICES, parts[0]) if parts else {}
-    return bool(source.collection.parts(Table.SCORES)) and config.get("near_duplicate_bits") is not None
+    dropped = config.get("near_duplicates", NearDuplicates.OFF) != NearDuplicates.OFF
+    return bool(source.collection.parts(Table.SCORES)) and dropped
 
 
 def _place(

@@ -4,34 +4,38 @@ The user's own images are taken as they are: thresholds and licences apply to gr
 both, and training images come before ground truth, so that no image is both taught and held up as known before.
 """
 
-from collections.abc import Sequence
-from functools import cache
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
 from dreamloom.curate.config import ChooseConfig
 from dreamloom.curate.rules import RULES
-from dreamloom.curate.rules.rule import Images
+from dreamloom.curate.rules.dedupe import NONE
+from dreamloom.curate.rules.rule import Images, Part
 from dreamloom.curate.scores import SCORES
 from dreamloom.curate.scores.embedding import EMBEDDING
 from dreamloom.curate.source import Role, Source
 from dreamloom.scrape.collection import SCHEMAS, Choice, Collection, Status, Table, open_collection
 from dreamloom.scrape.collection.parts import make_parts, stale_parts
 
-VERSION = 2
+VERSION = 3
 
 
 def choose(sources: Sequence[Source], config: ChooseConfig, progress: Progress = silent) -> Summary:
     """Writes the choices of every source: one row per score, or per record where nothing was scored.
 
-    Applies the rules in the order of `RULES`. Of duplicates the first stays: training before ground truth, then in the
-    order of `sources`, then of keys. An image without the value that a threshold asks for (such as text to be similar
-    to) passes.
+    Applies the rules in the order of `RULES`. Of duplicates one stays: of training before ground truth, then as
+    dreamloom.curate.rules.priority has it. An image without the value that a threshold asks for (such as text to be
+    similar to) passes.
 
     Raises:
         UserError: a threshold needs scores that are missing, or sources were scored by different models.
@@ -40,17 +44,14 @@ def choose(sources: Sequence[Source], config: ChooseConfig, progress: Progress =
     recipes = _recipes(ordered, config)
     for source in ordered:
         _check_scores(source, config_for(source.role, config))
-
-    @cache
-    def choices() -> list[pa.Table]:
-        return _choose(ordered, config)
+    current = not any(stale_parts(s.collection, Table.CHOICES, recipes[s.name]) for s in ordered)
+    choices = {} if current else _choose(ordered, config).by_part()
 
     total = Summary()
     for number, source in enumerate(ordered):
 
         def write_part(part: str, progress: Progress, number: int = number) -> tuple[pa.Table, Summary]:
-            rows = choices()[number].filter(pc.equal(choices()[number]["part"], part))
-            return _part_choices(ordered[number], part, rows)
+            return choices[number, part]()
 
         source_config = config_for(source.role, config)
         total += make_parts(source.collection, Table.CHOICES, source_config, recipes[source.name], write_part)
@@ -90,13 +91,16 @@ def config_for(role: Role, config: ChooseConfig) -> ChooseConfig:
 
 
 def _recipes(ordered: Sequence[Source], config: ChooseConfig) -> dict[str, dict[str, str]]:
-    """Source → part → recipe. A source's result depends on earlier sources only, so appending one invalidates none."""
-    recipes, upstream = {}, list[str]()
-    for source in ordered:
-        stamps = source.collection.stamps(Table.RECORDS) + source.collection.stamps(Table.SCORES)
-        upstream += [source.name, source.role, *stamps]
-        source_recipe = recipe("choose", VERSION, config_for(source.role, config), upstream)
-        recipes[source.name] = dict.fromkeys(source.collection.parts(Table.RECORDS), source_recipe)
+    """Source → part → recipe. A source depends on all of its role, and on those whose role comes before it."""
+    recipes: dict[str, dict[str, str]] = {}
+    upstream: list[str] = []
+    for role in Role:
+        of_role = [source for source in ordered if source.role is role]
+        for source in of_role:
+            stamps = source.collection.stamps(Table.RECORDS) + source.collection.stamps(Table.SCORES)
+            upstream += [source.name, source.role, *stamps]
+        made = recipe("choose", VERSION, config_for(role, config), upstream)
+        recipes |= {s.name: dict.fromkeys(s.collection.parts(Table.RECORDS), made) for s in of_role}
     return recipes
 
 
@@ -118,47 +122,78 @@ def _check_scores(source: Source, config: ChooseConfig) -> None:
                 )
 
 
-def _choose(ordered: Sequence[Source], config: ChooseConfig) -> list[pa.Table]:
-    """Returns for each source: part, key, choice and detail of each image."""
-    images = Images(pa.concat_tables([_read_images(source, number) for number, source in enumerate(ordered)]), ordered)
+@dataclass(frozen=True)
+class _Choices:
+    """The rule that each image breaks."""
+
+    images: Images
+    broken: NDArray[np.int8]
+    """The rule's place in `RULES`, or NONE: it is kept."""
+    details: Mapping[int, str]
+    """Row → what broke the rule."""
+
+    def by_part(self) -> dict[tuple[int, str], Callable[[], tuple[pa.Table, Summary]]]:
+        """Source's number and part → what makes its rows of the choices table, and their summary."""
+        return {(part.source, part.name): partial(self._of_part, part) for part in self.images.parts}
+
+    def _of_part(self, part: Part) -> tuple[pa.Table, Summary]:
+        rows = range(part.first, part.first + part.rows)
+        broken = self.broken[part.first : part.first + part.rows].tolist()
+        choices = [str(Choice.KEPT) if rule == NONE else str(RULES[rule].name) for rule in broken]
+        details = pa.array([self.details.get(row) for row in rows], pa.string())
+        keys = self.images.table["key"].slice(part.first, part.rows)
+        counts = Counter(choices)
+        summary = Summary(rows=part.rows, kept=counts.pop(Choice.KEPT, 0), dropped=dict(sorted(counts.items())))
+        return pa.table({"key": keys, "choice": pa.array(choices, pa.string()), "detail": details}), summary
+
+
+def _choose(ordered: Sequence[Source], config: ChooseConfig) -> _Choices:
+    images = _read_images(ordered)
     is_ground_truth = np.array([s.role is not Role.TRAINING for s in ordered])[images.table["source"].to_numpy()]
-    choices = np.full(len(images.table), Choice.KEPT.value, dtype=object)
-    details: list[str | None] = [None] * len(images.table)
-    for rule in (rule for rule in RULES if rule.is_on(config.model_dump())):
-        rows = np.flatnonzero((choices == Choice.KEPT.value) & (is_ground_truth | (not rule.ground_truth_only)))
-        for row, detail in rule.find(images, rows, config).items():
-            choices[row], details[row] = str(rule.name), detail
-    table = images.table.select(["source", "part", "key"])
-    table = table.append_column("choice", pa.array(choices, pa.string()))
-    table = table.append_column("detail", pa.array(details, pa.string()))
-    return [table.filter(pc.equal(table["source"], number)) for number in range(len(ordered))]
+    broken = np.full(len(images.table), NONE, dtype=np.int8)
+    details: dict[int, str] = {}
+    for number, rule in enumerate(RULES):
+        if rule.is_on(config.model_dump()):
+            rows = np.flatnonzero((broken == NONE) & (is_ground_truth | (not rule.ground_truth_only)))
+            found = rule.find(images, rows, config)
+            broken[list(found)] = number
+            details |= found
+    return _Choices(images, broken, details)
 
 
-def _read_images(source: Source, number: int) -> pa.Table:
-    """Returns a row per image of a source that can be chosen, in the order of keys; see `Images.table`."""
-    collection, scored = source.collection, bool(source.collection.parts(Table.SCORES))
-    columns = dict.fromkeys(("key", "status", *(name for rule in RULES for name in rule.columns)))
-    parts, count = [], 0
+def _read_images(ordered: Sequence[Source]) -> Images:
+    """Reads what rules look at of each image that can be chosen."""
+    tables, parts, first = [], list[Part](), 0
+    for number, source in enumerate(ordered):
+        for name, rows in _read_parts(source):
+            tables.append(rows.append_column("source", pa.array(np.full(len(rows), number, dtype=np.int64))))
+            parts.append(Part(number, name, first, len(rows)))
+            first += len(rows)
+    return Images(pa.concat_tables(tables), ordered, parts)
+
+
+def _read_parts(source: Source) -> Iterator[tuple[str, pa.Table]]:
+    collection = source.collection
+    columns = list(dict.fromkeys(("key", "status", *(name for rule in RULES for name in rule.columns))))
+    scored = set(collection.parts(Table.SCORES))
     for part in collection.parts(Table.RECORDS):
-        rows = collection.read(Table.RECORDS, part, list(columns))
-        rows = rows.filter(pc.equal(rows["status"], Status.OK))
-        count += len(rows)
-        rows = rows.append_column("part", pa.array([part] * len(rows), pa.string()))
-        parts.append(_with_scores(rows, collection, part, scored))
-    if scored and count != collection.summary(Table.SCORES).rows:
-        raise _outdated_scores(source.name)
-    table = pa.concat_tables(parts).sort_by("key")
-    return table.append_column("source", pa.array(np.full(len(table), number, dtype=np.int64)))
+        if scored and part not in scored:
+            raise _outdated_scores(collection.name)
+        rows = collection.read(Table.RECORDS, part, columns)
+        rows = rows.filter(pc.equal(rows["status"], Status.OK)).drop_columns("status")
+        rows = _with_scores(rows, collection, part, bool(scored))
+        large = [f.with_type(pa.large_string()) if f.type == pa.string() else f for f in rows.schema]
+        yield part, rows.cast(pa.schema(large))
 
 
 def _with_scores(rows: pa.Table, collection: Collection, part: str, scored: bool) -> pa.Table:
     """Adds the scores of a part's rows, without the rows that have none; where nothing was scored, all are null."""
     names = [score.name for score in SCORES if score is not EMBEDDING]
-    if scored and part not in collection.parts(Table.SCORES):
-        raise _outdated_scores(collection.name)
     scores = SCHEMAS[Table.SCORES].empty_table()
     if scored:
         scores = collection.read(Table.SCORES, part, ["key", *names])
+        if len(rows) != collection.summary(Table.SCORES, part).rows:
+            raise _outdated_scores(collection.name)
     at = pc.index_in(rows["key"], scores["key"].combine_chunks())
     if pc.count(at).as_py() != len(scores):
         raise _outdated_scores(collection.name)
@@ -169,17 +204,3 @@ def _with_scores(rows: pa.Table, collection: Collection, part: str, scored: bool
 
 def _outdated_scores(name: str) -> UserError:
     return UserError(f"The scores of {name} are not those of its records; run score again.")
-
-
-def _part_choices(source: Source, part: str, choices: pa.Table) -> tuple[pa.Table, Summary]:
-    """Returns the choices of one part, in the order of its records."""
-    keys = source.collection.read(Table.RECORDS, part, ["key"])["key"]
-    at = pc.index_in(keys, choices["key"].combine_chunks()).drop_null()
-    rows = choices.take(at).select(["key", "choice", "detail"])
-    summary = Summary(rows=len(rows))
-    for choice, count in zip(*np.unique(rows["choice"].to_pylist(), return_counts=True), strict=True):
-        if choice == Choice.KEPT:
-            summary.kept = int(count)
-        else:
-            summary.dropped[str(choice)] = int(count)
-    return rows, summary

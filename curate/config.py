@@ -41,6 +41,17 @@ class Selection(StrEnum):
     """Half nearest, half variety."""
 
 
+class NearDuplicates(StrEnum):
+    """Which images that look the same are dropped. The CLIP embeddings agree in any case."""
+
+    OFF = "off"
+    """None."""
+    STRICT = "strict"
+    """Those whose pHashes differ in 4 bits at most."""
+    SIMILAR = "similar"
+    """Those whose pHashes differ in 10 bits at most, one of them mirrored or not."""
+
+
 class ChooseConfig(StageConfig):
     """Which images go on. Thresholds and licences apply to ground truth only."""
 
@@ -74,12 +85,11 @@ class ChooseConfig(StageConfig):
         description="Words in a licence's name or URL that exclude an image: NonCommercial, by-nd, or unknown for "
         "images without a licence.",
     )
-    near_duplicate_bits: Annotated[int | None, _COPIES] = Field(
-        4,
-        ge=0,
-        le=8,
-        description="Maximum pHash bits in which near duplicates differ; null: drop only files with equal bytes. "
-        "Needs scores.",
+    near_duplicates: Annotated[NearDuplicates, _COPIES] = Field(
+        NearDuplicates.STRICT,
+        description="Which images count as copies beside files with equal bytes, of which the best stays. strict: "
+        "shrunk, recompressed or brightened ones; similar: also mirrored or slightly cropped ones, and those with a "
+        "border or a text; off: none. Needs scores.",
     )
     near_duplicate_cosine: Annotated[float, _COPIES] = Field(
         0.94, ge=-1, le=1, description="Minimum CLIP cosine of near duplicates (clip-retrieval's threshold)."

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from dreamloom.base.clip_config import ClipConfig
 from dreamloom.caption.config import CaptionConfig
-from dreamloom.curate.config import ScoreConfig
+from dreamloom.curate.config import ChooseConfig, ScoreConfig
 from dreamloom.scrape.collection.migrations import OF_COCO, OF_LABELLED, RENAMED
 from dreamloom.scrape.collection.schema import Table
 from dreamloom.scrape.datasets.coco import CocoConfig
@@ -31,6 +31,7 @@ _RENAMED: Mapping[type[BaseModel], Mapping[str, str]] = {
     ScrapeConfig: RENAMED[Table.RECORDS],
     ScoreConfig: RENAMED[Table.SCORES],
     ClipConfig: RENAMED[Table.SCORES],
+    ChooseConfig: {"near_duplicate_bits": "near_duplicates"},
     CaptionConfig: RENAMED[Table.CAPTIONS],
     DreamBoothConfig: {
         "class_pictures": "num_class_images",

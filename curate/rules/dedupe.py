@@ -1,73 +1,144 @@
-"""Finds images that repeat an earlier one: the same bytes, or the same image in other bytes. Pure functions of arrays.
+"""Finds images that repeat a better one: the same bytes, or the same image in other bytes. Pure functions of arrays.
 
-Rows come in order of priority; of rows that repeat each other, the first stays.
+Rows come best first (dreamloom.curate.rules.priority); of rows that repeat each other, the first stays.
 
-pHash proposes, CLIP confirms. The hash sees light and dark at 8 × 8: it finds copies that were shrunk, compressed or
-brightened, but is the same for plain images of any color, and for one drawing in red and in blue. So two images are
-near duplicates if their hashes differ in few bits and their embeddings agree as well.
+Near duplicates agree in CLIP embedding and in pHash. CLIP alone takes two photos of one kind of thing for copies. The
+hash alone is the same for plain images of any color, and for one drawing in red and in blue.
+
+A row is compared with those that stay, not with all, so a crowd of copies costs as much as it has images. Up to 8,192
+rows the nearest are found by comparing with all that stay; more are found through inverted lists (IVF) of faiss.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isqrt
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from dreamloom.base.near_duplicates import close_pairs
+from dreamloom.base.near_duplicates import Hashes, close_pairs, mirror_hashes
 
 Rows = NDArray[np.int64]
+Embeddings = NDArray[np.float16]
+"""L2-normalised [n, d], as the scores tables have them."""
 NONE = -1
 """Stands for the repeated row of a row that repeats none."""
 
+_EXACT = 8_192
+_BLOCK = 1024
+_NEAREST = 64
+"""Rows that stay, nearest by cosine, whose hashes are looked at."""
+_LISTS_SEARCHED = 8
+_POINTS_PER_LIST = 64
+"""Embeddings per list by which the lists are trained; faiss warns below 39."""
+_FEW_BITS = 4
+"""Up to so many bits, pairs of near hashes are found by the hashes alone, and only their embeddings are read."""
 
-def exact_duplicates(digests: Sequence[str | None]) -> Rows:
+
+@dataclass(frozen=True)
+class Likeness:
+    """When two images count as the same."""
+
+    bits: int
+    """Maximum bits in which their pHashes differ."""
+    cosine: float
+    """Minimum cosine of their CLIP embeddings."""
+    mirrored: bool = False
+    """Whether one may be the other flipped left to right, by its hash."""
+
+    def hashes_agree(self, one: Hashes, other: Hashes) -> NDArray[np.bool_]:
+        """Compares hashes, which are broadcast."""
+        distance = np.bitwise_count(one ^ other)
+        if self.mirrored:
+            distance = np.minimum(distance, np.bitwise_count(mirror_hashes(one) ^ other))
+        return np.asarray(distance <= self.bits)
+
+
+def exact_duplicates(digests: pa.ChunkedArray) -> Rows:
     """Returns for each row the first row with the same digest, or NONE; a row without digest repeats none."""
-    first: dict[str, int] = {}
-    repeats = np.full(len(digests), NONE, dtype=np.int64)
-    for row, digest in enumerate(digests):
-        if digest is not None and (earlier := first.setdefault(digest, row)) != row:
-            repeats[row] = earlier
-    return repeats
+    codes = digests.combine_chunks().dictionary_encode().indices.fill_null(NONE).to_numpy(zero_copy_only=False)
+    _, first, of_row = np.unique(codes, return_index=True, return_inverse=True)
+    repeated = first[of_row]
+    return np.where((codes == NONE) | (repeated == np.arange(len(codes))), NONE, repeated).astype(np.int64)
 
 
 def near_duplicates(
-    hashes: NDArray[np.int64], bits: int, cosine: float, embeddings: Callable[[Rows], NDArray[np.float32]]
+    hashes: NDArray[np.int64], alike: Likeness, embeddings: Callable[[Rows], Embeddings], exact: int = _EXACT
 ) -> Rows:
-    """Returns for each row the first earlier row that stays and that it nearly repeats, or NONE: then it stays.
+    """Returns for each row an earlier row that stays and that it nearly repeats, or NONE: then it stays.
+
+    Of several such rows among the 64 that are nearest by cosine, it is the first.
 
     Args:
         hashes: 64-bit perceptual hashes [n], as signed integers.
-        bits: Maximum bits in which the hashes of near duplicates differ.
-        cosine: Minimum cosine of their embeddings.
-        embeddings: Returns the L2-normalized embeddings [m, d] of m rows; called once, for the rows whose hash is near
-            another's.
+        alike: when two rows count as the same.
+        embeddings: Returns the embeddings of some rows; called once at most.
+        exact: Up to so many rows, all that stay are searched; beyond, the lists nearest to a row are.
     """
-    values, of_row = np.unique(hashes.view(np.uint64), return_inverse=True)
-    near = _neighbours(values, bits)
-    rows_of: dict[int, list[int]] = {}
-    crowded = np.bincount(of_row, minlength=len(values)) > 1
-    crowded[list(near)] = True
-    company = np.flatnonzero(crowded[of_row])
+    unsigned = hashes.view(np.uint64)
+    asked = _with_company(unsigned, alike.bits) if alike.bits <= _FEW_BITS else np.arange(len(hashes))
     repeats = np.full(len(hashes), NONE, dtype=np.int64)
-    if not len(company):
-        return repeats
-    vectors = embeddings(company)
-    place = {int(row): at for at, row in enumerate(company)}
-    for row in company.tolist():
-        value = int(of_row[row])
-        stayed = sorted(earlier for v in (value, *near.get(value, ())) for earlier in rows_of.get(v, ()))
-        if stayed:
-            before = vectors[[place[earlier] for earlier in stayed]].astype(np.float64)
-            agree = (before * vectors[place[row]]).sum(axis=1) >= cosine
-            if agree.any():
-                repeats[row] = stayed[int(agree.argmax())]
-                continue
-        rows_of.setdefault(value, []).append(row)
+    if len(asked):
+        found = _repeats(embeddings(asked), unsigned[asked], alike, exact)
+        repeats[asked] = np.where(found == NONE, NONE, asked[found])
     return repeats
 
 
-def _neighbours(values: NDArray[np.uint64], bits: int) -> dict[int, list[int]]:
-    near: dict[int, list[int]] = {}
-    for first, second in close_pairs(values, bits):
-        near.setdefault(first, []).append(second)
-        near.setdefault(second, []).append(first)
-    return near
+def _with_company(hashes: Hashes, bits: int) -> Rows:
+    """Returns the rows whose hash is near another row's."""
+    values, of_row = np.unique(hashes, return_inverse=True)
+    crowded = np.bincount(of_row, minlength=len(values)) > 1
+    crowded[close_pairs(values, bits).ravel()] = True
+    return np.flatnonzero(crowded[of_row])
+
+
+def _repeats(vectors: Embeddings, hashes: Hashes, alike: Likeness, exact: int) -> Rows:
+    index = _make_index(vectors, exact)
+    repeats = np.full(len(vectors), NONE, dtype=np.int64)
+    stayed = np.empty(0, dtype=np.int64)
+    for first in range(0, len(vectors), _BLOCK):
+        rows = np.arange(first, min(first + _BLOCK, len(vectors)))
+        block = vectors[rows].astype(np.float32)
+        if len(stayed):
+            cosines, places = index.search(block, min(_NEAREST, len(stayed)))
+            near = stayed[places]  # where less is found, a place is -1 and its cosine is lower than any
+            agree = (cosines >= alike.cosine) & alike.hashes_agree(hashes[rows][:, None], hashes[near])
+            earliest = np.where(agree, near, len(vectors)).min(axis=1)
+            repeats[rows] = np.where(agree.any(axis=1), earliest, NONE)
+        new = rows[repeats[rows] == NONE]
+        vectors_of_new = block[new - first]
+        repeats[new] = _repeats_within(vectors_of_new, hashes[new], alike, new)
+        stays = repeats[new] == NONE
+        index.add(vectors_of_new[stays])
+        stayed = np.concatenate([stayed, new[stays]])
+    return repeats
+
+
+def _repeats_within(vectors: NDArray[np.float32], hashes: Hashes, alike: Likeness, rows: Rows) -> Rows:
+    """Compares the rows of a block with each other."""
+    agree = (vectors @ vectors.T >= alike.cosine) & alike.hashes_agree(hashes[:, None], hashes)
+    agree = np.tril(agree, -1)
+    repeats = np.full(len(rows), NONE, dtype=np.int64)
+    for place in np.flatnonzero(agree.any(axis=1)):
+        earlier = np.flatnonzero(agree[place] & (repeats == NONE))
+        if len(earlier):
+            repeats[place] = rows[earlier[0]]
+    return repeats
+
+
+def _make_index(vectors: Embeddings, exact: int) -> Any:
+    """Returns an empty index by inner product, that is ready for as many vectors as these."""
+    import faiss  # takes half a second
+
+    count, width = vectors.shape
+    if count <= exact:
+        return faiss.IndexFlatIP(width)
+    lists = 2 * isqrt(count)
+    kind, metric = faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+    index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatIP(width), width, lists, kind, metric, False)
+    index.nprobe = _LISTS_SEARCHED
+    sample = np.random.default_rng(0).choice(count, min(count, _POINTS_PER_LIST * lists), replace=False)
+    index.train(vectors[np.sort(sample)].astype(np.float32))
+    return index

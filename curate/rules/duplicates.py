@@ -4,36 +4,51 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dreamloom.base.errors import UserError
-from dreamloom.curate.config import ChooseConfig
-from dreamloom.curate.rules.dedupe import NONE, Rows, exact_duplicates, near_duplicates
+from dreamloom.curate.config import ChooseConfig, NearDuplicates
+from dreamloom.curate.rules import priority
+from dreamloom.curate.rules.dedupe import NONE, Likeness, Rows, exact_duplicates, near_duplicates
 from dreamloom.curate.rules.rule import Images, Rule
 from dreamloom.curate.source import Source
 from dreamloom.scrape.collection import Choice, Table
 
+BITS = {NearDuplicates.STRICT: 4, NearDuplicates.SIMILAR: 10}
+"""Maximum pHash bits in which near duplicates differ. bench/duplicates.py measures what either finds."""
+
+
+def likeness(config: ChooseConfig) -> Likeness:
+    """Returns when two images count as near duplicates."""
+    kind = config.near_duplicates
+    return Likeness(BITS[kind], config.near_duplicate_cosine, mirrored=kind is NearDuplicates.SIMILAR)
+
 
 def _find_duplicates(images: Images, rows: Rows, config: ChooseConfig) -> dict[int, str]:
-    repeats = exact_duplicates(images.table["sha256"].take(rows).to_pylist())
-    return _details(images, rows, repeats)
+    ranked = images.best_first(rows)
+    return _details(images, ranked, exact_duplicates(images.table["sha256"].take(ranked)))
 
 
 def _find_near_duplicates(images: Images, rows: Rows, config: ChooseConfig) -> dict[int, str]:
-    hashed = rows[images.table["phash"].is_valid().to_numpy()[rows]]
-    if config.near_duplicate_bits is None or not len(hashed):
+    hashed = images.best_first(rows[images.table["phash"].is_valid().to_numpy()[rows]])
+    if not len(hashed):
         return {}
     _check_one_model(images.sources)
-    repeats = near_duplicates(
-        images.table["phash"].take(hashed).to_numpy(),
-        config.near_duplicate_bits,
-        config.near_duplicate_cosine,
-        lambda which: images.embeddings(hashed[which]),
-    )
+    hashes = images.table["phash"].take(hashed).to_numpy()
+    repeats = near_duplicates(hashes, likeness(config), lambda which: images.embeddings(hashed[which]))
     return _details(images, hashed, repeats)
 
 
 def _details(images: Images, rows: Rows, repeats: Rows) -> dict[int, str]:
     copies = repeats != NONE
-    originals = images.names(rows[repeats[copies]])
-    return {row: f"repeats {name}" for row, name in zip(rows[copies].tolist(), originals, strict=True)}
+    table = images.table.select(["source", "key", *priority.COLUMNS])
+    found = {}
+    for row, stayed, dropped in zip(
+        rows[copies].tolist(),
+        table.take(rows[repeats[copies]]).to_pylist(),
+        table.take(rows[copies]).to_pylist(),
+        strict=True,
+    ):
+        why = priority.explain(stayed, dropped, images.sources)
+        found[row] = f"repeats {images.sources[stayed['source']].name}/{stayed['key']}, {why}"
+    return found
 
 
 def _check_one_model(sources: Sequence[Source]) -> None:
@@ -46,22 +61,28 @@ def _check_one_model(sources: Sequence[Source]) -> None:
         first, second, *_ = scored_by.values()
         raise UserError(
             f"{first} and {second} were scored by different CLIP models, so near duplicates can't be found; "
-            "score both with one model, or set near_duplicate_bits to null."
+            "score both with one model, or set near_duplicates to off."
         )
 
 
 def _explain_duplicates(config: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    return "no earlier image has the same bytes"
+    return f"no better image has the same bytes ({priority.RULE})"
 
 
 def _explain_near_duplicates(config: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
     if row.get("phash") is None:
         return None
-    bits, cosine = config["near_duplicate_bits"], config["near_duplicate_cosine"]
-    return f"no earlier image looks the same: pHash ≤ {bits} bits apart with CLIP cosine ≥ {cosine:g}"
+    kind, cosine = NearDuplicates(config["near_duplicates"]), config["near_duplicate_cosine"]
+    mirrored = ", also mirrored," if kind is NearDuplicates.SIMILAR else ""
+    return f"no better image looks the same: pHash ≤ {BITS[kind]} bits apart{mirrored} with CLIP cosine ≥ {cosine:g}"
 
 
-DUPLICATE = Rule(Choice.DUPLICATE, _find_duplicates, _explain_duplicates, columns=("sha256",))
+DUPLICATE = Rule(Choice.DUPLICATE, _find_duplicates, _explain_duplicates, columns=("sha256", *priority.COLUMNS))
 NEAR_DUPLICATE = Rule(
-    Choice.NEAR_DUPLICATE, _find_near_duplicates, _explain_near_duplicates, field="near_duplicate_bits"
+    Choice.NEAR_DUPLICATE,
+    _find_near_duplicates,
+    _explain_near_duplicates,
+    field="near_duplicates",
+    off=NearDuplicates.OFF,
+    columns=priority.COLUMNS,
 )

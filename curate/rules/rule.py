@@ -2,52 +2,70 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from dreamloom.curate.config import ChooseConfig
-from dreamloom.curate.rules.dedupe import Rows
+from dreamloom.curate.rules import priority
+from dreamloom.curate.rules.dedupe import Embeddings, Rows
 from dreamloom.curate.source import Source
 from dreamloom.scrape.collection import Table
 
 
 @dataclass(frozen=True)
+class Part:
+    """Where the images of a part lie in `Images.table`."""
+
+    source: int
+    name: str
+    first: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class Images:
-    """The images of all sources, in order of priority: training first, then in the order of sources, then of keys."""
+    """The images of all sources, source by source, part by part, in the order of records."""
 
     table: pa.Table
-    """Source (its number), part, key, the records' columns that rules ask for, and the scores but the embedding.
-    Scores are null for sources that were not scored."""
+    """Source (its number), key, the records' columns that rules ask for, and the scores but the embedding. Scores are
+    null for sources that were not scored. Texts are of pyarrow's large_string, as together they may pass 2 GiB."""
     sources: Sequence[Source]
+    parts: Sequence[Part]
 
-    def names(self, rows: Rows) -> list[str]:
-        """Returns "source/key" of these rows."""
-        keys = self.table.select(["source", "key"]).take(rows).to_pylist()
-        return [f"{self.sources[row['source']].name}/{row['key']}" for row in keys]
+    @cached_property
+    def rank(self) -> Rows:
+        """Returns the place of each row when copies compete (dreamloom.curate.rules.priority)."""
+        return priority.rank(self.table, self.sources)
+
+    def best_first(self, rows: Rows) -> Rows:
+        """Sorts rows by their rank."""
+        return rows[np.argsort(self.rank[rows])]
 
     def scored(self, rows: Rows) -> bool:
         """Whether there are such rows, and each has scores."""
         return bool(len(rows)) and bool(self.table["phash"].is_valid().to_numpy()[rows].all())
 
-    def embeddings(self, rows: Rows) -> NDArray[np.float32]:
-        """Reads the CLIP embeddings [m, d] of m rows from the parts that hold them."""
-        wanted = self.table.select(["source", "part", "key"]).take(rows)
-        embeddings: NDArray[np.float32] | None = None
-        for place in wanted.group_by(["source", "part"]).aggregate([]).to_pylist():
-            in_part = pc.and_(pc.equal(wanted["source"], place["source"]), pc.equal(wanted["part"], place["part"]))
-            at = np.flatnonzero(in_part.to_numpy())
-            collection = self.sources[place["source"]].collection
-            scores = collection.read(Table.SCORES, place["part"], ["key", "embedding"])
-            which = pc.index_in(wanted["key"].take(at), scores["key"].combine_chunks())
-            values = scores["embedding"].combine_chunks().take(which.combine_chunks()).flatten()
-            vectors = values.to_numpy(zero_copy_only=False).reshape(len(at), -1).astype(np.float32)
+    def embeddings(self, rows: Rows) -> Embeddings:
+        """Reads the CLIP embeddings of some rows from the parts that hold them, each part once."""
+        order = np.argsort(rows)
+        sorted_rows = rows[order]
+        embeddings: Embeddings | None = None
+        for part in self.parts:
+            begin, end = np.searchsorted(sorted_rows, (part.first, part.first + part.rows))
+            if begin == end:
+                continue
+            scores = self.sources[part.source].collection.read(Table.SCORES, part.name, ["key", "embedding"])
+            keys = self.table["key"].slice(part.first, part.rows).take(sorted_rows[begin:end] - part.first)
+            at = pc.index_in(keys.combine_chunks(), scores["key"].combine_chunks().cast(keys.type))
+            values = scores["embedding"].combine_chunks().take(at).flatten()
+            vectors = values.to_numpy(zero_copy_only=False).reshape(end - begin, -1)
             if embeddings is None:
-                embeddings = np.empty((len(rows), vectors.shape[1]), dtype=np.float32)
-            embeddings[at] = vectors
+                embeddings = np.empty((len(rows), vectors.shape[1]), dtype=np.float16)
+            embeddings[order[begin:end]] = vectors
         if embeddings is None:
             raise ValueError("no rows were asked for")
         return embeddings

@@ -38,7 +38,7 @@ def _select(images: Images, rows: Rows, name: str, config: ChooseConfig) -> sele
         if config.select_by is Selection.RANDOM:
             return selection.select_random(keys, count, seed)
         raise UserError(f"select_by: {config.select_by} needs scores, and {name} has none; run score, or set random.")
-    vectors = images.embeddings(rows)
+    vectors = images.embeddings(rows).astype(np.float32)
     selected = {
         Selection.RANDOM: lambda: selection.select_random(keys, count, seed),
         Selection.VARIETY: lambda: selection.select_variety(vectors, count, seed),
@@ -63,7 +63,7 @@ def _nearest(images: Images, vectors: selection.Vectors, count: int) -> selectio
             "select_by: nearest needs training images that are scored, as it looks for what is like them; run score, "
             "or set select_by to random or variety."
         )
-    return selection.select_nearest(vectors, images.embeddings(taught), count)
+    return selection.select_nearest(vectors, images.embeddings(taught).astype(np.float32), count)
 
 
 def _mix(images: Images, vectors: selection.Vectors, count: int, seed: int) -> selection.Selected:

@@ -21,7 +21,7 @@ from dreamloom.caption.filename import read_name
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.curate.assemble import balance, is_current
 from dreamloom.curate.choose import choose
-from dreamloom.curate.config import BalanceConfig, ChooseConfig
+from dreamloom.curate.config import BalanceConfig, ChooseConfig, NearDuplicates
 from dreamloom.curate.history import read_history
 from dreamloom.curate.manifest import MANIFEST, content_digest, manifest_path, read_manifest, read_sources
 from dreamloom.curate.source import Role, Source
@@ -135,11 +135,12 @@ def test_a_drop_names_its_stage_and_reason(make_collection: Make, tmp_path: Path
     balance(sources, BalanceConfig(held_out=0), tmp_path / "work")
     rows = read_manifest(manifest_path(tmp_path / "work")).to_pylist()[4:]
     first = car.read(Table.RECORDS)["key"][0].as_py()
+    why = "which is of training"
     assert [(r["split"], r["stage"], r["reason"], r["detail"]) for r in rows] == [
         ("dropped", "captions", "unreadable", None),
         ("train", None, None, None),
         ("train", None, None, None),
-        ("dropped", "choices", "duplicate", f"repeats car/{first}"),
+        ("dropped", "choices", "duplicate", f"repeats car/{first}, {why}"),
         ("dropped", "choices", "licence", "by-nc"),
     ]
     assert (rows[1]["caption"], rows[1]["caption_model"]) == (f"model says {rows[1]['key']}", "blip")
@@ -421,7 +422,7 @@ def test_a_part_of_the_concepts_is_not_rehearsed_where_there_is_plenty(make_coll
     car = make_collection("car", records(4, text="a car beside a boat"))
     world = make_collection("world", [{"text": text, "content": image, "sha256": None} for text in kinds])
     sources = [Source(car, TRAINING), Source(world, TRUTH)]
-    choose(sources, ChooseConfig(near_duplicate_bits=None))
+    choose(sources, ChooseConfig(near_duplicates=NearDuplicates.OFF))
     rows = pa.concat_tables([read_history(source) for source in sources])
     ordered, alone = sources, [None] * len(rows)
     placed = split_images(rows, ordered, BalanceConfig(held_out_max_witness=20), alone)

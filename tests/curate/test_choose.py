@@ -9,11 +9,12 @@ import pytest
 
 from dreamloom.base.buckets import find_bucket
 from dreamloom.base.errors import UserError
+from dreamloom.base.near_duplicates import mirror_hashes
 from dreamloom.base.stage import Summary
 from dreamloom.curate.choose import choose, is_current
-from dreamloom.curate.config import ChooseConfig, ScoreConfig
+from dreamloom.curate.config import ChooseConfig, NearDuplicates, ScoreConfig
 from dreamloom.curate.source import Role, Source
-from dreamloom.scrape.collection import Choice, Collection, Status, Table
+from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table
 
 Make = Callable[..., Collection]
 TRAINING, TRUTH = Role.TRAINING, Role.GROUND_TRUTH
@@ -93,18 +94,78 @@ def test_licences_are_excluded_by_words(
     assert (verdicts(people)[0][0] == Choice.KEPT) is kept
 
 
-def test_copies_stay_where_they_come_first(make_collection: Make) -> None:
-    """Training before ground truth whatever the order given, then sources in order, then keys in order."""
-    same = {"sha256": "5a"}
-    faces = make_collection("faces", [{"key": "b", **same}, {"key": "a", **same}])
-    car = make_collection("car", [{"key": "z"}, {"key": "y", **same}])
-    scenes = make_collection("scenes", [{"key": "c", "sha256": "7b"}, {"key": "0", **same}])
-    more = make_collection("more", [{"key": "a", "sha256": "7b"}])
+SAME = {"width": 64, "height": 64, "bytes": 4096, "sha256": "5a"}
+
+
+def test_of_equal_copies_the_first_stays(make_collection: Make) -> None:
+    """Training before ground truth whatever the order given, then sources in order, then records in order."""
+    faces = make_collection("faces", [{"key": "b", **SAME}, {"key": "a", **SAME}])
+    car = make_collection("car", [{"key": "z"}, {"key": "y", **SAME}])
+    scenes = make_collection("scenes", [{"key": "c", **SAME, "sha256": "7b"}, {"key": "0", **SAME}])
+    more = make_collection("more", [{"key": "a", **SAME, "sha256": "7b"}])
     choose([Source(faces, TRUTH), Source(scenes, TRUTH), Source(more, TRUTH), Source(car, TRAINING)], ChooseConfig())
     assert verdicts(car) == [(Choice.KEPT, None)] * 2
-    assert verdicts(faces) == [(Choice.DUPLICATE, "repeats car/y")] * 2
-    assert verdicts(scenes) == [(Choice.KEPT, None), (Choice.DUPLICATE, "repeats car/y")]
-    assert verdicts(more) == [(Choice.DUPLICATE, "repeats scenes/c")]
+    assert verdicts(faces) == [(Choice.DUPLICATE, "repeats car/y, which is of training")] * 2
+    assert verdicts(scenes) == [(Choice.KEPT, None), (Choice.DUPLICATE, "repeats car/y, which is of training")]
+    assert verdicts(more) == [(Choice.DUPLICATE, "repeats scenes/c, which comes first")]
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "why"),
+    [
+        ({"width": 640, "height": 400}, {"width": 320, "height": 200}, "is larger: 640 × 400, not 320 × 200"),
+        ({"width": 640, "height": 400}, {"width": 320, "bytes": 10**6}, "is larger: 640 × 400, not 320 × 64"),
+        ({"bytes": 8192}, {"bytes": 4096}, "is less compressed: 2.00 bytes a pixel, not 1.00"),
+        ({"text_kind": CaptionKind.HUMAN}, {"text_kind": CaptionKind.ALT}, "has a human caption"),
+        ({"bytes": 1}, {"width": None, "height": None, "bytes": None}, "is larger: 64 × 64, not 0 × 0"),
+    ],
+)
+@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize("is_near", [False, True])
+def test_the_better_copy_stays_whatever_its_key(
+    make_collection: Make, better: dict[str, Any], worse: dict[str, Any], why: str, order: int, is_near: bool
+) -> None:
+    """Also where it lies in a later source."""
+    records = [{**SAME, "key": "aa", **better}, {**SAME, "key": "bb", **worse}]
+    if is_near:
+        records[0] |= {"sha256": "other"}
+    if order:
+        records[0]["key"], records[1]["key"] = "bb", "aa"
+        records.reverse()
+    one, two = (make_collection(name, [record]) for name, record in zip(("one", "two"), records, strict=True))
+    for collection in (one, two):
+        add_scores(collection, [{"phash": 5, "embedding": [1.0]}])
+    choose([Source(one, TRUTH), Source(two, TRUTH)], ChooseConfig())
+    stayed, dropped = (two, one) if order else (one, two)
+    assert verdicts(stayed) == [(Choice.KEPT, None)]
+    choice = Choice.NEAR_DUPLICATE if is_near else Choice.DUPLICATE
+    assert verdicts(dropped) == [(choice, f"repeats {stayed.name}/{'bb' if order else 'aa'}, which {why}")]
+
+
+def test_similar_images_are_found_mirrored_and_more_bits_apart(make_collection: Make) -> None:
+    value = 0x0F0F_1234_5678_9ABC
+    mirrored = int(mirror_hashes(np.array([value], dtype=np.uint64)).view(np.int64)[0])
+    hashes = [value, value ^ 0b11111, value ^ 0b11111111111, mirrored ^ 0b11]
+    scores = [{"phash": phash, "embedding": [1.0, 0.0]} for phash in hashes]
+    people = add_scores(make_collection("people", [{**SAME, **key, "sha256": None} for key in keys(4)]), scores)
+
+    def dropped(kind: NearDuplicates) -> list[int]:
+        choose([Source(people, TRUTH)], ChooseConfig(near_duplicates=kind))
+        return [row for row, (choice, _) in enumerate(verdicts(people)) if choice == Choice.NEAR_DUPLICATE]
+
+    assert dropped(NearDuplicates.OFF) == []
+    assert dropped(NearDuplicates.STRICT) == []
+    assert dropped(NearDuplicates.SIMILAR) == [1, 3]
+
+
+def test_a_fault_is_met_once_and_not_once_a_part(make_collection: Make) -> None:
+    people = add_scores(
+        make_collection("people", [{**SAME, **key, "sha256": None} for key in keys(6)], part_rows=2), []
+    )
+    wide = add_scores(make_collection("wide", keys(2, first=6)), [{"phash": 1, "embedding": [1.0] * 4}] * 2)
+    add_scores(people, [{"phash": 1, "embedding": [1.0] * 8}] * 6)
+    with pytest.raises(ValueError, match="shape"):
+        choose([Source(people, TRUTH), Source(wide, TRUTH)], ChooseConfig())
 
 
 def test_near_copies_agree_in_hash_and_embedding(make_collection: Make) -> None:
@@ -118,9 +179,12 @@ def test_near_copies_agree_in_hash_and_embedding(make_collection: Make) -> None:
         scores((0b0000, one), (0b1111, other), (0b1111 | 0b11111 << 40, one), (-1, one)),
     )
     sources = [Source(car, TRAINING), Source(people, TRUTH)]
-    choose(sources, ChooseConfig(near_duplicate_bits=4))
-    assert verdicts(people) == [(Choice.NEAR_DUPLICATE, "repeats car/k00")] + [(Choice.KEPT, None)] * 3
-    choose(sources, ChooseConfig(near_duplicate_bits=None))
+    choose(sources, ChooseConfig())
+    assert (
+        verdicts(people)
+        == [(Choice.NEAR_DUPLICATE, "repeats car/k00, which is of training")] + [(Choice.KEPT, None)] * 3
+    )
+    choose(sources, ChooseConfig(near_duplicates=NearDuplicates.OFF))
     assert [choice for choice, _ in verdicts(people)] == [Choice.KEPT] * 4
 
 
@@ -160,7 +224,7 @@ def test_scores_of_two_models_are_not_compared(make_collection: Make) -> None:
     sources = [Source(people, TRUTH), Source(faces, TRUTH)]
     with pytest.raises(UserError, match="different CLIP models"):
         choose(sources, ChooseConfig())
-    choose(sources, ChooseConfig(near_duplicate_bits=None))
+    choose(sources, ChooseConfig(near_duplicates=NearDuplicates.OFF))
 
 
 def test_an_image_that_was_not_scored_has_no_choice(make_collection: Make) -> None:
@@ -192,7 +256,7 @@ def test_only_what_a_choice_hangs_on_makes_it_stale(make_collection: Make) -> No
     other = ChooseConfig(exclude_licences=["by-nc"])
     assert not is_current(sources, other)
     assert choose(sources, other).parts_done == 1
-    assert choose([*sources, Source(faces, TRUTH)], other).parts_done == 1
+    assert choose([*sources, Source(faces, TRUTH)], other).parts_done == 2  # its images may be better than people's
     make_collection("car", keys(1))
     assert choose([*sources, Source(faces, TRUTH)], other).parts_done == 3
 

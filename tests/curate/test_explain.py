@@ -47,6 +47,7 @@ def test_the_stages_own_configs_are_understood() -> None:
         "licence is none of: by-nc",
         "aesthetic ≥ 5: 6",
         "similarity ≥ 0.2: 0.3",
-        "no earlier image has the same bytes",
-        "no earlier image looks the same: pHash ≤ 4 bits apart with CLIP cosine ≥ 0.94",
+        "no better image has the same bytes (training first, then the larger, then more bytes a pixel, then a human "
+        "caption)",
+        "no better image looks the same: pHash ≤ 4 bits apart with CLIP cosine ≥ 0.94",
     ]

@@ -88,7 +88,7 @@ def test_an_image_of_the_dataset_is_followed_back(workspace: Path) -> None:
     assert history["aesthetic"] == "6.250 (v2.pth)"
     assert history["similarity"] == "0.310 (ViT-L-14-quickgelu openai)"
     assert history["choice"] == "kept"
-    assert history["passed choose"].startswith("aesthetic ≥ 5: 6.25; no earlier image")
+    assert history["passed choose"].startswith("aesthetic ≥ 5: 6.25; no better image")
     assert (history["caption"], history["caption by"]) == ("a man, smiling", "model (/me/blip)")
     assert history["before the edits"] == "a smiling man"
     assert history["caption fits"] == "0.190 (ViT-B-32 openai): doubtful"

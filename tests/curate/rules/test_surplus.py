@@ -9,7 +9,7 @@ import pytest
 
 from dreamloom.base.errors import UserError
 from dreamloom.curate.choose import choose
-from dreamloom.curate.config import ChooseConfig, Selection
+from dreamloom.curate.config import ChooseConfig, NearDuplicates, Selection
 from dreamloom.curate.source import Role, Source
 from dreamloom.scrape.collection import Choice, Collection, Table
 from tests.curate.test_choose import add_scores, keys
@@ -61,7 +61,7 @@ def test_random_needs_no_scores_and_its_seed_decides(make_collection: Make) -> N
     people = Source(make_collection("people", keys(40)), Role.GROUND_TRUTH)
     selections = []
     for seed in (0, 0, 1):
-        choose([people], ChooseConfig(max_ground_truth=10, select_seed=seed, near_duplicate_bits=None))
+        choose([people], ChooseConfig(max_ground_truth=10, select_seed=seed, near_duplicates=NearDuplicates.OFF))
         selections.append(kept(people.collection))
     assert [len(selection) for selection in selections] == [10, 10, 10]
     assert selections[0] == selections[1] != selections[2]
