@@ -99,6 +99,10 @@ def _load(model: str, pretrained: str, precision: Precision, device: str, _conte
         )
         tokenize = open_clip.get_tokenizer(name)
         width = int(open_clip.get_model_config(name)["embed_dim"])
+    except AssertionError as error:  # open_clip's, of a weight that has another shape
+        raise UserError(
+            f"The weights of the CLIP model {model} are of another model ({error}); name its own."
+        ) from None
     except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, *unreadable) as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"The CLIP model {model} can't be loaded ({line}); name its folder or its file.") from None

@@ -60,7 +60,7 @@ def check_clip(config: ClipConfig) -> None:
             f"{config.model} is neither a folder nor a model that open_clip knows; name one such as ViT-L-14-quickgelu."
         )
     pretrained = config.pretrained
-    if not re.fullmatch(r"\w+", pretrained) and not Path(pretrained).expanduser().is_file():
+    if not re.fullmatch(r"[\w-]+", pretrained) and not Path(pretrained).expanduser().is_file():
         raise UserError(f"The CLIP weights {pretrained} are not there; name a file, or a tag such as openai.")
 
 

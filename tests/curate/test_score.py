@@ -191,6 +191,20 @@ def test_a_folder_without_weights_is_refused(make_collection: Make, tiny_clip: P
         score(collection, ScoreConfig(model=str(folder)))
 
 
+def test_weights_of_another_model_are_refused(make_collection: Make, tiny_clip: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_clip, folder)
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"]["width"] = 64
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="are of another model"):
+        score(make_collection("c", [{}]), ScoreConfig(model=str(folder)))
+
+
+def test_a_tag_may_have_hyphens_as_open_clip_takes_them() -> None:
+    check(ScoreConfig(model="ViT-B-32", pretrained="laion2b-s34b-b79k"))
+
+
 def test_openai_weights_get_the_activation_they_were_trained_with() -> None:
     """GELU in its place changes V2's score of one published image from 5.05 to 4.44."""
     from open_clip import get_model_config
