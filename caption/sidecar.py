@@ -35,6 +35,8 @@ class Caption:
     text: str
     """May be empty."""
     origin: Origin
+    blank_sidecar: bool = False
+    """Whether there is a sidecar, and it is blank."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def read_caption(image: Path, siblings: FolderNames | None = None) -> Caption:
     """
     content = read_sidecars(image, siblings)
     if content.is_blank:
-        return Caption(read_name(image.name), "name")
+        return Caption(read_name(image.name), "name", blank_sidecar=True)
     return Caption(resolve_caption(image.name, content), content.origin)
 
 

@@ -136,7 +136,7 @@ SCHEMAS: dict[Table, pa.Schema] = {
         [
             _KEY,
             pa.field("status", pa.string(), nullable=False),  # Status
-            pa.field("detail", pa.string()),  # a line about a status that is not ok
+            pa.field("detail", pa.string()),  # a line about a status that is not ok, or about what was mended
             pa.field("url", pa.string()),  # where it was downloaded, or can be viewed
             pa.field("path", pa.string()),  # the file that it was read from, if any
             pa.field("image", pa.string()),  # images/<part>/<key>.<ext>, relative to the collection; null unless ok
@@ -152,7 +152,7 @@ SCHEMAS: dict[Table, pa.Schema] = {
             pa.field("licence", pa.string()),
             pa.field("licence_url", pa.string()),
             pa.field("author", pa.string()),
-            pa.field("consent", pa.string()),  # what X-Robots-Tag, robots.txt or TDM-Reservation said, if requested
+            pa.field("consent", pa.string()),  # what X-Robots-Tag, robots.txt, TDM-Reservation or the image said
             pa.field("labels", pa.list_(pa.string())),  # what it shows, as the dataset says; null: it does not
         ]
     ),

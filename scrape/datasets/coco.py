@@ -19,10 +19,10 @@ from dreamloom.base.stage import PART_ROWS, Summary
 from dreamloom.scrape.collection import SCHEMAS, CaptionKind, Collection, Row, Table, key_of
 from dreamloom.scrape.collection.parts import make_parts, split
 from dreamloom.scrape.datasets.coco_instances import read_instances
-from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, FilesConfig, PartRows, UserPath
+from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, FilesConfig, KeepEmpty, PartRows, UserPath
 from dreamloom.scrape.datasets.image_files import ListedFile
 from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
-from dreamloom.scrape.datasets.metadata import ImageMetadata, pixels_or_none
+from dreamloom.scrape.datasets.metadata import CaptionRules, ImageMetadata, is_blank_text, pixels_or_none
 from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_of_files
 from dreamloom.scrape.datasets.source_recipes import SourceRecipes, file_version
 
@@ -53,6 +53,7 @@ class CocoConfig(FilesConfig):
     caption_choice: Annotated[Literal["first", "longest", "random", "all"], CAPTIONS] = Field(
         "first", description="Which of a photo's captions to take: one, random by `seed`, or all, joined."
     )
+    keep_empty: KeepEmpty = False
     seed: Annotated[int, CAPTIONS] = Field(0, description="Seed of random captions.")
 
     @model_validator(mode="after")
@@ -90,11 +91,12 @@ def ingest_coco(
     files = find_photos(config)
     part_recipe = _recipes(collection, config, files)
     labels_of = _labels(config)
+    captions = CaptionRules(CaptionKind.HUMAN, config.keep_empty)
 
     def metadata_of(file: ListedFile) -> ImageMetadata:
         photo = photos[file.key]
         text = _choose_caption(photo, config)
-        kind = CaptionKind.NONE if text is None else CaptionKind.HUMAN
+        text, kind = captions.apply(text, photo.is_blank)
         return ImageMetadata(text, kind, photo.url, photo.licence, photo.licence_url, labels=labels_of(photo.id))
 
     if config.images is not None:
@@ -157,6 +159,8 @@ class _Photo:
     key: str
     file_name: str
     captions: tuple[str, ...]
+    is_blank: bool
+    """Whether there are annotations, and all are blank."""
     width: int | None
     height: int | None
     url: str | None
@@ -250,9 +254,13 @@ def _read_photos(file: Path, version: str) -> tuple[_Photo, ...]:
 
 def _parse(document: dict[str, Any]) -> tuple[_Photo, ...]:
     captions: dict[Any, list[str]] = {}
+    blank: set[Any] = set()
     for annotation in sorted(document["annotations"], key=lambda each: each["id"]):
-        if (text := annotation["caption"]) and isinstance(text, str) and text.strip():
+        text = annotation["caption"]
+        if isinstance(text, str) and text.strip():
             captions.setdefault(annotation["image_id"], []).append(_clean(text))
+        elif is_blank_text(text):
+            blank.add(annotation["image_id"])
     licences = {each["id"]: each for each in document.get("licenses", [])}
     photos: dict[Any, _Photo] = {}
     for image in sorted(document["images"], key=lambda each: each["id"]):
@@ -262,6 +270,7 @@ def _parse(document: dict[str, Any]) -> tuple[_Photo, ...]:
             key=key_of("coco", str(image["id"])),
             file_name=_file_name(image["file_name"]),
             captions=tuple(captions.get(image["id"], [])),
+            is_blank=image["id"] in blank and image["id"] not in captions,
             width=pixels_or_none(image.get("width")),
             height=pixels_or_none(image.get("height")),
             url=image.get("coco_url"),

@@ -25,7 +25,33 @@ Limit = Annotated[int | None, IMAGES, Field(ge=1, description="Maximum number of
 PartRows = Annotated[int, IMAGES, Field(ge=1, description="Images per part, the unit of work and of resume.")]
 
 
-class FilesConfig(StageConfig):
+KeepEmpty = Annotated[
+    bool,
+    CAPTIONS,
+    Field(
+        description="Take a blank caption as it is, and train on its image without one; else it counts as none, and "
+        " the captioning model writes one."
+    ),
+]
+
+
+class SourceConfig(StageConfig):
+    """What all sources of images on this machine have in common."""
+
+    max_pixels: Annotated[int, IMAGES] = Field(
+        1_000_000_000,
+        ge=1,
+        description="Maximum pixels of an image, checked before it is decoded. Images of more than 89,478,485 are "
+        "stored with that many.",
+    )
+    keep_exif: Annotated[bool, IMAGES] = Field(
+        False,
+        description="Keep GPS positions and serial numbers of cameras in the metadata of stored images; the originals "
+        "keep theirs anyway.",
+    )
+
+
+class FilesConfig(SourceConfig):
     """What sources whose images are files of their own have in common."""
 
     link: Annotated[bool, IMAGES] = Field(

@@ -14,11 +14,11 @@ from dreamloom.base.folder_names import FolderNames
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection, key_of
-from dreamloom.scrape.datasets.fields import CAPTIONS, PROVENANCE, FolderSourceConfig, PartRows, UserPath
+from dreamloom.scrape.datasets.fields import CAPTIONS, PROVENANCE, FolderSourceConfig, KeepEmpty, PartRows, UserPath
 from dreamloom.scrape.datasets.image_files import ListedFile, find_images, size_of_folder
 from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.kohya import read_metadata
-from dreamloom.scrape.datasets.metadata import ImageMetadata
+from dreamloom.scrape.datasets.metadata import CaptionRules, ImageMetadata
 from dreamloom.scrape.datasets.sidecar_files import find_sidecars
 from dreamloom.scrape.datasets.source_kind import SourceKind
 from dreamloom.scrape.datasets.source_recipes import file_version
@@ -37,6 +37,7 @@ class FolderConfig(FolderSourceConfig):
     caption: Annotated[str | None, CAPTIONS] = Field(
         None, description="The caption of all images; null: each image's own."
     )
+    keep_empty: KeepEmpty = False
     licence: Annotated[str | None, PROVENANCE] = Field(
         None, description="Licence of the images, recorded with each; null: not known."
     )
@@ -56,6 +57,10 @@ class FoundCaption(Protocol):
     @property
     def origin(self) -> str:
         """Where it was found: "name" is the file's name, anything else a sidecar."""
+
+    @property
+    def blank_sidecar(self) -> bool:
+        """Whether there is a sidecar, and it is blank."""
 
 
 class CaptionReader(Protocol):
@@ -100,7 +105,8 @@ def ingest_folder(
         if kohya_captions is None:
             text, kind = _caption(file, config, read_caption)
         else:
-            text, kind = _human_caption(kohya_captions.get(file.path))
+            own = kohya_captions.get(file.path)
+            text, kind = _human(config).apply(own, own is not None)
         return ImageMetadata(text, kind, licence=config.licence, author=config.author)
 
     part_recipe = part_recipes(collection, "ingest folder", config, files, config.part_rows)
@@ -157,9 +163,8 @@ def _kohya_captions(config: FolderConfig, images: Sequence[Path]) -> dict[Path, 
     return {path: captions[name] for path, name in zip(images, names, strict=True) if name in captions}
 
 
-def _human_caption(text: str | None) -> tuple[str | None, CaptionKind]:
-    """A blank caption is none."""
-    return (text, CaptionKind.HUMAN) if text and text.strip() else (None, CaptionKind.NONE)
+def _human(config: FolderConfig) -> CaptionRules:
+    return CaptionRules(CaptionKind.HUMAN, config.keep_empty)
 
 
 def _caption(file: ListedFile, config: FolderConfig, read_caption: CaptionReader) -> tuple[str | None, CaptionKind]:
@@ -168,8 +173,11 @@ def _caption(file: ListedFile, config: FolderConfig, read_caption: CaptionReader
     if config.captions == "none":
         return None, CaptionKind.NONE
     caption = read_caption(file.path, file.siblings)
+    if caption.blank_sidecar and config.keep_empty:
+        return _human(config).apply(None, is_blank=True)
     takes_name = config.captions == "names" or (config.captions == "auto" and reads_like_a_caption(caption.text))
-    return _human_caption(None if caption.origin == "name" and not takes_name else caption.text)
+    text = None if caption.origin == "name" and not takes_name else caption.text
+    return _human(config).apply(text, caption.blank_sidecar)
 
 
 KIND = SourceKind(

@@ -17,10 +17,11 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection
 from dreamloom.scrape.datasets import parquet
-from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, FolderSourceConfig, Limit, PartRows, UserPath
+from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, FolderSourceConfig, KeepEmpty, Limit, PartRows, UserPath
 from dreamloom.scrape.datasets.image_files import find_files, size_of_folder
 from dreamloom.scrape.datasets.imagefolder import ImageFolder, read_imagefolder
 from dreamloom.scrape.datasets.ingest import ReadPart, ingest, part_reader, part_recipes
+from dreamloom.scrape.datasets.metadata import CaptionRules
 from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize
 from dreamloom.scrape.datasets.source_recipes import SourceRecipes
 
@@ -47,6 +48,7 @@ class HuggingfaceConfig(FolderSourceConfig):
         description="Who wrote the captions: human, people, for these images; alt, web pages; model, a captioning "
         "model; none leaves them out.",
     )
+    keep_empty: KeepEmpty = False
 
 
 def recipes(collection: Collection, config: HuggingfaceConfig) -> dict[str, str]:
@@ -118,20 +120,24 @@ def _plan(
     """Returns the recipes of the parts, and a function that reads their images."""
     if files := find_parquet_files(config):
         plan = parquet.plan_parts(files, config.part_rows, config.limit)
-        columns = parquet.Columns(config.image_column, config.caption_column, CaptionKind(config.caption_kind))
-        return parquet.recipes(collection, _STAGE, config, plan), parquet.part_reader(_root(config), plan, columns)
+        return parquet.recipes(collection, _STAGE, config, plan), parquet.part_reader(
+            _root(config), plan, config.image_column, _captions(config)
+        )
     folder = _read_imagefolder(config, left_out)
     part_recipe = part_recipes(collection, _STAGE, config, folder.files, config.part_rows)
     return part_recipe, part_reader(folder.files, config.part_rows, folder.metadata_of)
 
 
 def _read_imagefolder(config: HuggingfaceConfig, left_out: Counter[str] | None) -> ImageFolder:
-    kind = CaptionKind(config.caption_kind)
-    folder = read_imagefolder(config.path, config.caption_column, kind, left_out, config.follow_links)
+    folder = read_imagefolder(config.path, _captions(config), left_out, config.follow_links)
     of_split = [file for file in folder.files if in_split(file.path.relative_to(config.path), config.split)]
     if not of_split:
         raise UserError(f"{config.path} has no image of the split {config.split}; name one of its folders.")
     return ImageFolder(of_split[: config.limit], folder.metadata_of)
+
+
+def _captions(config: HuggingfaceConfig) -> CaptionRules:
+    return CaptionRules(CaptionKind(config.caption_kind), config.keep_empty, config.caption_column)
 
 
 def _root(config: HuggingfaceConfig) -> Path:

@@ -14,9 +14,9 @@ from pathlib import Path
 from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
 from dreamloom.base.tables import TableRow, read_table
-from dreamloom.scrape.collection import CaptionKind, key_of
+from dreamloom.scrape.collection import key_of
 from dreamloom.scrape.datasets.image_files import ListedFile, find_files, find_images
-from dreamloom.scrape.datasets.metadata import ImageMetadata, metadata_from_row
+from dreamloom.scrape.datasets.metadata import CaptionRules, ImageMetadata, metadata_from_row
 from dreamloom.scrape.datasets.source_recipes import file_version
 
 _TABLES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -34,8 +34,7 @@ class ImageFolder:
 
 def read_imagefolder(
     folder: Path,
-    caption_column: str | None,
-    kind: CaptionKind,
+    captions: CaptionRules,
     left_out: Counter[str] | None = None,
     follow_links: bool = False,
 ) -> ImageFolder:
@@ -43,15 +42,14 @@ def read_imagefolder(
 
     Args:
         folder: the folder.
-        caption_column: the column of captions; None: the one with a usual name.
-        kind: who wrote the captions; NONE: they are left out.
+        captions: which captions are taken.
         left_out: see `find_images`.
         follow_links: see `find_images`.
 
     Raises:
         UserError: there is no image, or a table can't be read.
     """
-    metadata = {path: _metadata(table, row, kind, caption_column) for table, path, row in _read_tables(folder)}
+    metadata = {path: _metadata(table, row, captions) for table, path, row in _read_tables(folder)}
     paths = {path for path, _ in find_images(folder, left_out, follow_links)} | set(metadata)
     files = []
     for path in sorted(paths, key=lambda path: path.relative_to(folder).parts):
@@ -97,8 +95,8 @@ def _fault(row: TableRow) -> str:
     return ""
 
 
-def _metadata(table: Path, row: TableRow, kind: CaptionKind, caption_column: str | None) -> ImageMetadata:
+def _metadata(table: Path, row: TableRow, captions: CaptionRules) -> ImageMetadata:
     try:
-        return metadata_from_row(row.cells, kind, caption_column)
+        return metadata_from_row(row.cells, captions)
     except DocumentError as error:
         raise UserError(f"{table}, row {row.number}: {error} as caption_column.") from error

@@ -1,9 +1,7 @@
 """Brings in the images that a source lists: reads each whole, and records what became of it.
 
 A source lists its images in a fixed order. Each image is read and decoded, since a header alone does not show that a
-file is truncated, and copied into the collection; or linked, if asked. Images that other
-programs would show wrongly are encoded again: rotated by EXIF, with another colour profile, 16-bit, CMYK, transparent,
-animated. The originals are never changed.
+file is truncated, and stored in the collection (store_image.py). The originals are never changed.
 """
 
 import hashlib
@@ -15,25 +13,22 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from dreamloom.base.files import commit, link_or_copy, reflink
-from dreamloom.base.image_types import OF_PLUGINS, UNSUPPORTED_EXTENSIONS
-from dreamloom.base.pixels import NOT_DECODED, ImageError, ImageHeader, check_whole, decode, read_header
+from dreamloom.base.image_metadata import find_refusal
+from dreamloom.base.missing_end import NOTE as MISSING_END
+from dreamloom.base.missing_end import with_end
+from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.base.text import without_surrogates
 from dreamloom.base.threads import map_ordered
 from dreamloom.scrape.collection import Collection, Row, Status, Table
 from dreamloom.scrape.collection.parts import make_parts, split
-from dreamloom.scrape.collection.records import (
-    STORED_SUFFIXES,
-    image_columns,
-    settle_images,
-    summarize_records,
-)
-from dreamloom.scrape.datasets.fields import FilesConfig
+from dreamloom.scrape.collection.records import settle_images, summarize_records
+from dreamloom.scrape.datasets.fields import SourceConfig
 from dreamloom.scrape.datasets.image_files import ListedFile
 from dreamloom.scrape.datasets.metadata import ImageMetadata
 from dreamloom.scrape.datasets.source_recipes import FileVersion, SourceRecipes
+from dreamloom.scrape.datasets.store_image import store_image
 
 _THREADS = min(8, os.cpu_count() or 1)
 
@@ -115,7 +110,7 @@ def part_reader(
 
 def ingest(
     collection: Collection,
-    config: StageConfig,
+    config: SourceConfig,
     recipes: SourceRecipes,
     read_part: ReadPart,
     progress: Progress,
@@ -150,7 +145,9 @@ def ingest(
             counts[row["status"]] += 1
             progress(len(rows), total, _note(counts))
         settle_images(collection.image_folder(part), rows)
-        return rows, summarize_records(rows)
+        summary = summarize_records(rows)
+        summary.marked = _marks(rows)
+        return rows, summary
 
     summary = make_parts(
         collection, Table.RECORDS, config, recipes, make_part, progress, parts, by_content=recipes.by_content
@@ -163,72 +160,40 @@ def ingest(
 # One image
 
 
-def _record_image(folder: Path, config: StageConfig, image: SourceImage) -> Row:
+def _record_image(folder: Path, config: SourceConfig, image: SourceImage) -> Row:
     """Stores an image in a part's folder, and returns its row of the records."""
     row: Row = {"key": image.key, "status": Status.OK, "path": image.path, "image": None, "bytes": None}
     try:
         if isinstance(image.content, MissingImage):
             row |= {"status": image.content.status, "detail": image.content.detail or None}
         else:
-            row |= _store(image, image.content, folder, config)
+            _store(row, image, image.content, folder, config)
     except ImageError as error:
         row |= {"status": Status(error.reason), "detail": error.detail or None}
     row |= {name: value for name, value in asdict(image.metadata).items() if value is not None}
     return {name: without_surrogates(value) if type(value) is str else value for name, value in row.items()}
 
 
-_LOSSY = ("JPEG", "MPO", "AVIF", "JPEG2000", "HEIF", "JXL")
-
-
-def _store(image: SourceImage, content: Path | Callable[[], bytes], folder: Path, config: StageConfig) -> Row:
-    """Stores an image: its file where every program shows it right, else decoded and encoded again.
+def _store(
+    row: Row, image: SourceImage, content: Path | Callable[[], bytes], folder: Path, config: SourceConfig
+) -> None:
+    """Stores an image, and adds to its row what is known of it.
 
     Raises:
         ImageError: see dreamloom.base.pixels.Reason.
     """
     data = _read_bytes(content) if isinstance(content, Path) else content()
-    header = _read_header(data, os.path.splitext(image.path)[1].lower())
-    if header.plain:
-        check_whole(data)
-        target = folder / f"{image.key}{STORED_SUFFIXES[header.format]}"
-        if isinstance(content, Path) and isinstance(config, FilesConfig) and config.link:
-            link_or_copy(content, target)
-        else:
-            with commit(target, sync=False) as temporary:
-                if not (isinstance(content, Path) and reflink(content, temporary)):
-                    temporary.write_bytes(data)
-    else:
-        pixels = decode(data)
-        target = folder / f"{image.key}{'.jpg' if header.format in _LOSSY else '.png'}"
-        with commit(target, sync=False) as temporary:
-            if target.suffix == ".jpg":
-                pixels.save(temporary, "JPEG", quality=95, subsampling=0)
-            else:
-                pixels.save(temporary, "PNG")
-    size = (header.width, header.height)
-    return image_columns(target, size, size, target.stat().st_size, hashlib.sha256(data).hexdigest())
-
-
-def _read_header(data: bytes, extension: str) -> ImageHeader:
-    """Reads an image's header; a file whose extension names a format that is not decoded is "unsupported".
-
-    An image of a decoded format under a wrong name is read nevertheless. A TIFF is not: raw files of cameras are TIFFs
-    whose first page is a thumbnail.
-
-    Raises:
-        ImageError: see dreamloom.base.pixels.read_header.
-    """
-    if extension not in UNSUPPORTED_EXTENSIONS:
-        return read_header(data)
-    extra = next((f"; install dreamloom[{name}]" for name, own in OF_PLUGINS.items() if extension in own), "")
-    unsupported = ImageError("unsupported", f"{NOT_DECODED}{extra}")
+    row["consent"] = find_refusal(data)
+    original = content if isinstance(content, Path) else None
+    extension = os.path.splitext(image.path)[1].lower()
     try:
-        header = read_header(data)
+        row |= store_image(folder / image.key, data, extension, original, config)
     except ImageError as error:
-        raise error if error.reason == "empty" else unsupported from error
-    if header.format == "TIFF":
-        raise unsupported
-    return header
+        whole = with_end(data) if error.reason == "truncated" else None
+        if whole is None:
+            raise
+        row |= store_image(folder / image.key, whole, extension, None, config) | {"detail": MISSING_END}
+    row["sha256"] = hashlib.sha256(data).hexdigest()
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -238,6 +203,17 @@ def _read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ImageError("missing_file", error.strerror or "") from error
+
+
+def _marks(rows: Iterable[Row]) -> dict[str, int]:
+    """Counts the stored images that somebody may want to look at."""
+    stored = [row for row in rows if row["status"] == Status.OK]
+    counts = {
+        "blank_caption": sum(row.get("text") == "" for row in stored),
+        "missing_end": sum(row.get("detail") == MISSING_END for row in stored),
+        "opted_out": sum(row.get("consent") is not None for row in stored),
+    }
+    return {mark: count for mark, count in counts.items() if count}
 
 
 def _note(counts: Counter[str]) -> str:

@@ -15,6 +15,7 @@ class ImageMetadata:
     """What a source knows of an image: columns of its record, by these names."""
 
     text: str | None = None
+    """The caption; empty with the kind NONE: it is blank."""
     text_kind: CaptionKind = CaptionKind.NONE
     url: str | None = None
     licence: str | None = None
@@ -29,6 +30,31 @@ class ImageMetadata:
     """What the image shows, as the dataset says; None: it does not."""
 
 
+@dataclass(frozen=True)
+class CaptionRules:
+    """Which captions of a source are taken."""
+
+    kind: CaptionKind
+    """Who wrote them; NONE: they are left out."""
+    keep_empty: bool = False
+    """Whether a blank caption is one."""
+    column: str | None = None
+    """Their column, or a field of one ("caption.en"); None: the first of a usual name that is filled."""
+
+    def apply(self, text: str | None, is_blank: bool = False) -> tuple[str | None, CaptionKind]:
+        """Returns a caption and its kind as a record has them. Of a blank one that is none, the text is "", not null.
+
+        Args:
+            text: the caption; blank or None: there is none.
+            is_blank: whether somebody wrote a blank caption.
+        """
+        if self.kind is CaptionKind.NONE:
+            return None, CaptionKind.NONE
+        if text and text.strip():
+            return text, self.kind
+        return ("" if is_blank else None), self.kind if is_blank and self.keep_empty else CaptionKind.NONE
+
+
 CAPTION_COLUMNS = (*ALIASES["text"], "captions", "prompt", "description")
 """Columns that may hold captions, in lower case; the first that is filled does."""
 
@@ -36,24 +62,31 @@ MAX_SIDE = 2**31 - 1
 """Maximum width or height that a record can hold."""
 
 
-def metadata_from_row(row: Mapping[str, Any], kind: CaptionKind, caption_column: str | None = None) -> ImageMetadata:
+def is_blank_text(value: Any) -> bool:
+    """Tells whether a cell holds a text without letters, or a list of such."""
+    if isinstance(value, list | tuple):
+        return bool(value) and all(map(is_blank_text, value))
+    return isinstance(value, str) and not value.strip()
+
+
+def metadata_from_row(row: Mapping[str, Any], captions: CaptionRules) -> ImageMetadata:
     """Reads the metadata in a row, whose columns may be spelled as in any LAION-style index.
 
     Args:
         row: column → value.
-        kind: who wrote the captions; NONE: captions are left out.
-        caption_column: the column of captions, or a field of one ("caption.en"); None: the first of a usual name that
-            is filled.
+        captions: which captions are taken.
 
     Raises:
         DocumentError: the column of captions holds fields, of which one has to be named.
     """
     names = match_columns(row)
     values = {column: row.get(name) for column, name in names.items()}
-    caption = None if kind is CaptionKind.NONE else clean_text(find_caption(row, caption_column))
+    caption = None if captions.kind is CaptionKind.NONE else clean_text(find_caption(row, captions.column))
+    cells = (cell(row, name) for name in ([captions.column] if captions.column else caption_columns(row)))
+    text, text_kind = captions.apply(caption, any(map(is_blank_text, cells)))
     return ImageMetadata(
-        text=caption,
-        text_kind=kind if caption else CaptionKind.NONE,
+        text=text,
+        text_kind=text_kind,
         url=clean_text(values.get("url")),
         licence=clean_text(values.get("licence")),
         licence_url=clean_text(row.get("license_url")),

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import StageConfig
-from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table, key_of
+from dreamloom.scrape.collection import Collection, Status, Table, key_of
 from dreamloom.scrape.datasets.ingest import MissingImage, ReadPart, SourceImage
-from dreamloom.scrape.datasets.metadata import CAPTION_COLUMNS, metadata_from_row
+from dreamloom.scrape.datasets.metadata import CAPTION_COLUMNS, CaptionRules, metadata_from_row
 from dreamloom.scrape.datasets.source_recipes import SourceRecipes, file_version
 from dreamloom.scrape.index.columns import ALIASES
 
@@ -29,16 +29,6 @@ class Piece:
     file: Path
     start: int
     end: int
-
-
-@dataclass(frozen=True)
-class Columns:
-    """The columns to read; None: found by type and name."""
-
-    image_column: str | None
-    caption_column: str | None
-    kind: CaptionKind
-    """Who wrote the captions; NONE: they are left out."""
 
 
 Plan = Mapping[str, Sequence[Piece]]
@@ -77,28 +67,29 @@ def recipes(collection: Collection, stage: str, config: StageConfig, plan: Plan)
     return SourceRecipes(collection, Table.RECORDS, stage, config, made_from)
 
 
-def part_reader(root: Path, plan: Plan, columns: Columns) -> ReadPart:
+def part_reader(root: Path, plan: Plan, image_column: str | None, captions: CaptionRules) -> ReadPart:
     """Returns a function that reads the images of a part.
 
     Args:
         root: the dataset's folder; keys are made from its name and the places of rows in its files.
         plan: the rows of each part.
-        columns: the columns to read.
+        image_column: the column of images; None: found by type and name.
+        captions: which captions are taken.
     """
 
     def read_part(part: str) -> tuple[int, Iterator[SourceImage]]:
         pieces = plan[part]
-        images = (image for piece in pieces for image in _read_images(root, piece, columns))
+        images = (image for piece in pieces for image in _read_images(root, piece, image_column, captions))
         return sum(piece.end - piece.start for piece in pieces), images
 
     return read_part
 
 
-def _read_images(root: Path, piece: Piece, columns: Columns) -> Iterator[SourceImage]:
+def _read_images(root: Path, piece: Piece, image_column: str | None, captions: CaptionRules) -> Iterator[SourceImage]:
     parquet = _open(piece.file)
-    image_column = _find_image_column(piece.file, parquet.schema_arrow, columns.image_column)
+    image_column = _find_image_column(piece.file, parquet.schema_arrow, image_column)
     names = parquet.schema_arrow.names
-    caption_column = columns.caption_column
+    caption_column = captions.column
     outer = None if caption_column is None or caption_column in names else caption_column.partition(".")[0]
     if outer is not None and outer not in names:
         raise UserError(f"{piece.file} has no column {caption_column}; it has {', '.join(names)}.")
@@ -111,7 +102,7 @@ def _read_images(root: Path, piece: Piece, columns: Columns) -> Iterator[SourceI
         content = MissingImage(Status.MISSING_FILE, "the row holds no bytes") if data is None else _Bytes(data)
         key = key_of("huggingface", *identity, str(number))
         try:
-            metadata = metadata_from_row(row, columns.kind, caption_column)
+            metadata = metadata_from_row(row, captions)
         except DocumentError as error:
             raise UserError(f"{piece.file}: {error} as caption_column.") from error
         yield SourceImage(key, f"{piece.file.absolute()}#{number}", content, metadata)

@@ -20,16 +20,19 @@ from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSION
 from dreamloom.base.listing import is_left_out
 from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.base.stage import Summary
 from dreamloom.base.tables import read_table
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table, key_of
-from dreamloom.scrape.datasets.fields import CAPTIONS, UserPath
+from dreamloom.scrape.datasets.fields import CAPTIONS, KeepEmpty, SourceConfig, UserPath
 from dreamloom.scrape.datasets.img2dataset_errors import status_from_message
 from dreamloom.scrape.datasets.ingest import MissingImage, SourceImage, ingest
 from dreamloom.scrape.datasets.metadata import (
+    CaptionRules,
     ImageMetadata,
+    caption_columns,
     clean_text,
     find_caption,
+    is_blank_text,
     metadata_from_row,
     pixels_or_none,
 )
@@ -37,7 +40,7 @@ from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_o
 from dreamloom.scrape.datasets.source_recipes import SourceRecipes, file_version
 
 
-class WebdatasetConfig(StageConfig):
+class WebdatasetConfig(SourceConfig):
     """Shards of a webdataset. Each shard becomes a part."""
 
     path: UserPath = Field(description="The folder of the shards (00000.tar, …), or one shard.")
@@ -46,6 +49,7 @@ class WebdatasetConfig(StageConfig):
         description="Who wrote the captions: alt, web pages (LAION and its like); human, people, for these images; "
         "model, a captioning model; none leaves them out.",
     )
+    keep_empty: KeepEmpty = False
 
 
 def recipes(collection: Collection, config: WebdatasetConfig) -> dict[str, str]:
@@ -71,9 +75,12 @@ def ingest_webdataset(
 
     def read_part(part: str) -> tuple[int, list[SourceImage]]:
         shard, damage = shards[part], list[str]()
-        dataset, kind = shard.resolve().parent.name, CaptionKind(config.caption_kind)
+        dataset, captions = (
+            shard.resolve().parent.name,
+            CaptionRules(CaptionKind(config.caption_kind), config.keep_empty),
+        )
         images = [
-            sample_image(sample, key_of("webdataset", dataset, part, sample.key), kind)
+            sample_image(sample, key_of("webdataset", dataset, part, sample.key), captions)
             for sample in read_shard(shard, damage.append)
         ]
         for number, message in enumerate(damage):
@@ -173,20 +180,21 @@ def read_shard(shard: Path, on_damage: Callable[[str], None]) -> list[Sample]:
     return [Sample(key, shard, rows.get(key, {}), members.get(key, {})) for key in sorted({*rows, *members})]
 
 
-def sample_image(sample: Sample, key: str, kind: CaptionKind) -> SourceImage:
+def sample_image(sample: Sample, key: str, captions: CaptionRules) -> SourceImage:
     """Converts a sample into an image to record; a row that img2dataset could not download has no image.
 
     Args:
         sample: the sample.
         key: the key of its record.
-        kind: who wrote the captions; NONE: they are left out.
+        captions: which captions are taken.
     """
     row = sample.metadata
-    text = None if kind is CaptionKind.NONE else clean_text(read_sample_caption(sample))
+    caption = clean_text(read_sample_caption(sample))
+    text, text_kind = captions.apply(caption, not caption and _has_blank_caption(sample))
     metadata = replace(
-        metadata_from_row(row, CaptionKind.NONE),
+        metadata_from_row(row, CaptionRules(CaptionKind.NONE)),
         text=text,
-        text_kind=kind if text else CaptionKind.NONE,
+        text_kind=text_kind,
         sha256=clean_text(row.get("sha256")),
         original_width=pixels_or_none(row.get("original_width")),
         original_height=pixels_or_none(row.get("original_height")),
@@ -205,6 +213,11 @@ def read_sample_caption(sample: Sample) -> str | None:
         return next(filter(str.strip, texts), None) or find_caption(sample.metadata)
     except DocumentError:
         return None
+
+
+def _has_blank_caption(sample: Sample) -> bool:
+    cells = (sample.metadata.get(name) for name in caption_columns(sample.metadata))
+    return any(extension in sample.members for extension in ("txt", "caption")) or any(map(is_blank_text, cells))
 
 
 def _missing_image(row: Mapping[str, Any]) -> MissingImage:

@@ -117,6 +117,10 @@ class ScrapeConfig(StageConfig):
         "jpeg", description="File format of images that can't be stored as they arrived."
     )
     encode_quality: Annotated[int, _IMAGES] = Field(95, ge=1, le=100, description="Quality of encoded JPEG and WebP.")
+    keep_exif: Annotated[bool, NO_RECIPE, _IMAGES] = Field(
+        False,
+        description="Keep GPS positions and serial numbers of cameras in the metadata of images stored from now on.",
+    )
     background_color: Annotated[str, _IMAGES] = Field(
         "white", description="Color under transparent pixels: a name, or #rrggbb."
     )

@@ -1,4 +1,4 @@
-"""Reads refusals of use in HTTP headers and in images: X-Robots-Tag, TDM-Reservation, C2PA, IPTC.
+"""Reads refusals of use in HTTP headers: X-Robots-Tag, TDM-Reservation. Those in images: dreamloom.base.image_metadata.
 
 X-Robots-Tag (Google's "robots meta tag specifications"; noai and noimageai are DeviantArt's additions): any number of
 headers, each a list of directives; those after "name:" are for that robot only. TDM-Reservation: W3C's TDMRep, 1 where
@@ -88,32 +88,6 @@ def _is_past(date: str, *rest: str) -> bool:
     """Whether a date, which may continue after a comma, has passed; false for text that is not a date."""
     until = parse_http_date(date) or parse_http_date(", ".join((date, *rest)))
     return until is not None and until < datetime.now(UTC)
-
-
-_IPTC = re.compile(rb"DMI-PROHIBITED[A-Z-]*")
-_C2PA = b".training-mining"
-_C2PA_ENTRY = re.compile(
-    rb"c(?:2pa|awg)\.(?:ai_generative_training|ai_training|data_mining).{0,24}?(?:notAllowed|constrained)", re.DOTALL
-)
-_C2PA_BYTES = 2048
-"""Maximum distance of an entry from the name of its assertion."""
-
-
-def find_refusal(body: bytes) -> str | None:
-    """Finds a refusal of training in an image's own metadata.
-
-    IPTC's plus:DataMining (Photo Metadata Standard 2023.1), and the training and data mining assertion of C2PA 1.3 and
-    CAWG. Signatures are not checked: a refusal need not be signed to be respected.
-
-    Returns:
-        The refusal, for the records; None where there is none.
-    """
-    if b"DMI-PROHIBITED" in body and (match := _IPTC.search(body)):
-        return f"iptc: {match[0].decode('ascii')}"
-    entries = _C2PA_ENTRY.finditer(body) if _C2PA in body else ()
-    if any(body.rfind(_C2PA, max(0, entry.start() - _C2PA_BYTES), entry.start()) >= 0 for entry in entries):
-        return "c2pa: no training"
-    return None
 
 
 def _printable(lines: Iterable[str]) -> list[str]:

@@ -4,18 +4,18 @@ import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, ImageColor
 
 from dreamloom.base.files import commit
+from dreamloom.base.image_metadata import find_refusal, without_private_metadata
+from dreamloom.base.large_images import load_vips
 from dreamloom.base.pixels import ImageError, ImageHeader, check_whole, decode, read_header
 from dreamloom.scrape.collection import Row, Status
 from dreamloom.scrape.collection.records import STORED_SUFFIXES, image_columns
 from dreamloom.scrape.web.config import ScrapeConfig
-from dreamloom.scrape.web.optout import NO_STATEMENT, find_refusal
+from dreamloom.scrape.web.optout import NO_STATEMENT
 from dreamloom.scrape.web.outcome import RowDropped, make_row, unforeseen_errors_cost_one_row
 
 _TRACKING_PIXEL_SIDE = 2
@@ -140,7 +140,8 @@ def _keep_bytes(body: bytes, header: ImageHeader, config: ScrapeConfig) -> Encod
         pixels_sha256 = None
         check_whole(body, max_pixels=config.max_pixels)
     size = (header.width, header.height)
-    return EncodedImage(body, STORED_SUFFIXES[header.format], size, size, pixels_sha256)
+    data = body if config.keep_exif else without_private_metadata(body)
+    return EncodedImage(data, STORED_SUFFIXES[header.format], size, size, pixels_sha256)
 
 
 def _encode(body: bytes, header: ImageHeader, config: ScrapeConfig) -> EncodedImage:
@@ -172,22 +173,13 @@ def shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     Raises:
         OSError: libvips fails, or memory does not suffice.
     """
-    vips = _load_vips()
+    vips = load_vips()
     try:
         pixels = vips.Image.new_from_memory(image.tobytes(), *image.size, 3, "uchar")
         small = pixels.resize(size[0] / image.width, vscale=size[1] / image.height, kernel="lanczos3")
         return Image.frombuffer("RGB", size, small.write_to_memory(), "raw", "RGB", 0, 1)
     except vips.Error as error:
         raise OSError(str(error)) from error
-
-
-@cache
-def _load_vips() -> Any:
-    import pyvips
-
-    pyvips.cache_set_max(0)  # its cache would hold images that are not needed again
-    pyvips.voperation.concurrency_set(1)  # the caller runs threads of its own
-    return pyvips
 
 
 def _hash_pixels(image: Image.Image) -> str:

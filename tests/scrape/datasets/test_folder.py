@@ -152,7 +152,7 @@ def test_an_edited_sidecar_makes_its_part_again_where_sidecars_are_read(mine: Pa
 def test_kohya_s_json_says_captions_and_is_part_of_the_recipe(mine: Path, tmp_path: Path) -> None:
     (mine / "meta.json").write_text('{"IMG_1234": {"caption": "a dog", "tags": "park"}, "02": {"caption": ""}}')
     rows = ingested(tmp_path, captions="kohya")
-    assert [rows[name]["text"] for name in NAMES] == [None, "a dog, park", None]
+    assert [rows[name]["text"] for name in NAMES] == [None, "a dog, park", ""]
     assert [rows[name]["text_kind"] for name in NAMES] == [CaptionKind.NONE, CaptionKind.HUMAN, CaptionKind.NONE]
 
     config = FolderConfig(path=mine, captions="kohya")

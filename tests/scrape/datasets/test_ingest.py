@@ -1,5 +1,6 @@
 """Images of a folder come in whole and upright, bad ones become rows, and the originals stay unchanged."""
 
+import hashlib
 import os
 from collections import defaultdict
 from pathlib import Path
@@ -11,7 +12,7 @@ from PIL import Image
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.image_types import UNSUPPORTED_EXTENSIONS
-from dreamloom.base.pixels import ImageError, decode
+from dreamloom.base.pixels import MAX_PIXELS, ImageError, decode
 from dreamloom.base.stage import Summary
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.scrape.collection import Collection, Status, Table
@@ -277,3 +278,71 @@ def test_a_power_cut_leaves_no_record_without_its_image(folder: Path, power: Pow
         assert [row["status"] for row in rows] in ([], ["ok", "ok"])
         assert all((found.root / row["image"]).read_bytes() == images[Path(row["image"]).name] for row in rows)
         assert rows or not ended
+
+
+def test_places_and_serial_numbers_are_not_stored_unless_asked(folder: Path, collection: Collection) -> None:
+    values = Image.Exif()
+    values.get_ifd(0x8825).update({1: "N", 2: (48.0, 51.0, 30.0)})
+    values.get_ifd(0x8769)[0xA431] = "SN-123456"
+    values[0x8298] = "Ann"
+    original = draw(folder / "a.jpg", exif=values)
+    draw(folder / "b.jpg")
+    before = original.read_bytes()
+    run(collection, folder, link=True)
+    stored = collection.root / rows_of(collection)["a.jpg"]["image"]
+    assert b"SN-123456" not in stored.read_bytes() and Image.open(stored).getexif()[0x8298] == "Ann"
+    assert rows_of(collection)["a.jpg"]["sha256"] == hashlib.sha256(before).hexdigest()
+    assert original.read_bytes() == before
+    run(collection, folder, keep_exif=True)
+    assert stored.read_bytes() == before
+
+
+def test_refusals_in_an_image_are_recorded_and_counted(folder: Path, collection: Collection) -> None:
+    draw(folder / "a.jpg", comment=b"DMI-PROHIBITED-AIMLTRAINING")
+    draw(folder / "b.jpg")
+    summary = run(collection, folder)
+    assert rows_of(collection)["a.jpg"]["consent"] == "iptc: DMI-PROHIBITED-AIMLTRAINING"
+    assert (rows_of(collection)["b.jpg"]["consent"], summary.marked) == (None, {"opted_out": 1})
+
+
+def test_an_image_without_its_end_mark_is_taken_and_marked(folder: Path, collection: Collection) -> None:
+    data = draw(folder / "whole.jpg").read_bytes()
+    (folder / "endless.jpg").write_bytes(data[:-2])
+    (folder / "cut.jpg").write_bytes(data[:-40])
+    summary = run(collection, folder)
+    row = rows_of(collection)["endless.jpg"]
+    assert (row["status"], row["detail"]) == (Status.OK, "its end mark was missing")
+    assert (collection.root / row["image"]).read_bytes() == data
+    assert rows_of(collection)["cut.jpg"]["status"] == Status.TRUNCATED
+    assert summary.marked == {"missing_end": 1}
+
+
+@pytest.mark.slow
+def test_a_photo_larger_than_what_is_decoded_is_stored_shrunk(folder: Path, collection: Collection) -> None:
+    folder.mkdir()
+    Image.new("L", (19_000, 10_000), 90).save(folder / "panorama.jpg")  # 190 Mpx, which Pillow does not even open
+    run(collection, folder)
+    row = rows_of(collection)["panorama.jpg"]
+    assert (row["status"], row["original_width"], row["original_height"]) == (Status.OK, 19_000, 10_000)
+    assert row["width"] * row["height"] <= MAX_PIXELS
+    assert decode(collection.root / row["image"], at_least=100).getpixel((5, 5)) == (90, 90, 90)
+
+
+def test_the_limit_of_pixels_is_the_user_s(folder: Path, collection: Collection) -> None:
+    draw(folder / "a.png")
+    run(collection, folder, max_pixels=24 * 16)
+    assert rows_of(collection)["a.png"]["status"] == Status.OK
+    run(collection, folder, max_pixels=24 * 16 - 1)
+    assert rows_of(collection)["a.png"]["status"] == Status.TOO_MANY_PIXELS
+
+
+def test_blank_captions_are_counted_or_kept_if_asked(folder: Path, collection: Collection) -> None:
+    for name in ("a red car.jpg", "IMG_1.jpg", "IMG_2.jpg"):
+        draw(folder / name)
+    (folder / "IMG_1.txt").write_text(" \n")
+    summary = run(collection, folder)
+    texts = {name: (row["text"], row["text_kind"]) for name, row in rows_of(collection).items()}
+    assert texts == {"a red car.jpg": ("a red car", "human"), "IMG_1.jpg": ("", "none"), "IMG_2.jpg": (None, "none")}
+    assert summary.marked == {"blank_caption": 1}
+    run(collection, folder, keep_empty=True)
+    assert (rows_of(collection)["IMG_1.jpg"]["text"], rows_of(collection)["IMG_1.jpg"]["text_kind"]) == ("", "human")

@@ -9,10 +9,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from dreamloom.base.image_metadata import find_refusal
 from dreamloom.scrape.web.address import check_url
 from dreamloom.scrape.web.http import retry_after
 from dreamloom.scrape.web.http_dates import parse_http_date
-from dreamloom.scrape.web.optout import find_refusal, read_consent
+from dreamloom.scrape.web.optout import read_consent
 from dreamloom.scrape.web.outcome import RowDropped
 from dreamloom.scrape.web.robots_rules import parse_robots
 

@@ -1,0 +1,169 @@
+"""What an image says about itself beside its pixels: refusals of training, and where and with what it was taken.
+
+Places and serial numbers are overwritten in place, byte for byte, so that pixels, colors and all other metadata stay
+as they are.
+"""
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+
+# Refusals
+
+_IPTC = re.compile(rb"DMI-PROHIBITED[A-Z-]*")
+_C2PA = b".training-mining"
+_C2PA_ENTRY = re.compile(
+    rb"c(?:2pa|awg)\.(?:ai_generative_training|ai_training|data_mining).{0,24}?(?:notAllowed|constrained)", re.DOTALL
+)
+_C2PA_BYTES = 2048
+"""Maximum distance of an entry from the name of its assertion."""
+
+
+def find_refusal(body: bytes) -> str | None:
+    """Finds a refusal of training in an image's own metadata.
+
+    IPTC's plus:DataMining (Photo Metadata Standard 2023.1), and the training and data mining assertion of C2PA 1.3 and
+    CAWG. Signatures are not checked: a refusal need not be signed to be respected.
+
+    Returns:
+        The refusal, for the records; None where there is none.
+    """
+    if b"DMI-PROHIBITED" in body and (match := _IPTC.search(body)):
+        return f"iptc: {match[0].decode('ascii')}"
+    entries = _C2PA_ENTRY.finditer(body) if _C2PA in body else ()
+    if any(body.rfind(_C2PA, max(0, entry.start() - _C2PA_BYTES), entry.start()) >= 0 for entry in entries):
+        return "c2pa: no training"
+    return None
+
+
+# Places and serial numbers
+
+_GPS, _EXIF_IFD, _MAKER_NOTE = 0x8825, 0x8769, 0x927C
+_SERIALS = {0xA431, 0xA435, 0xC62F, 0xA420, _MAKER_NOTE}
+"""EXIF 3.0's BodySerialNumber and LensSerialNumber, DNG's CameraSerialNumber, ImageUniqueID, by which a camera's
+images can be told, and the maker's own notes, which hold serial numbers, too."""
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1}
+"""Type of an EXIF value → its bytes."""
+_MAX_ENTRIES = 1000
+
+_XMP_NAME = rb"(?:exif:GPS\w*|exifEX:(?:Body|Lens)SerialNumber|aux:(?:Lens)?SerialNumber|exif:ImageUniqueID)"
+_XMP = re.compile(
+    rb"(?P<name>\b" + _XMP_NAME + rb")(?:\s*=\s*(?P<quote>[\"'])(?P<attribute>.{0,400}?)(?P=quote)"
+    rb"|>(?P<element>[^<]{0,400})<)",
+    re.DOTALL,
+)
+"""A place or serial number in XMP, as an attribute or an element."""
+
+
+def without_private_metadata(data: bytes) -> bytes:
+    """Returns a JPEG, PNG or WebP without GPS positions and serial numbers in its EXIF and XMP.
+
+    Args:
+        data: the whole file.
+
+    Returns:
+        The same object where there is none; else bytes of the same length, but for PNG texts that hold all of EXIF.
+    """
+    if data[:2] == b"\xff\xd8":
+        return _patched(data, _jpeg_blocks(data))
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return _patched(data, _webp_blocks(data))
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return _clean_png(data)
+    return data
+
+
+def _patched(data: bytes, blocks: Iterator[tuple[int, int]]) -> bytes:
+    """Overwrites what is private in blocks of metadata, each from a first byte up to an end."""
+    changed: bytearray | None = None
+    for start, end in blocks:
+        block = data[start:end]
+        clean = _clean_block(block)
+        if clean != block:
+            changed = bytearray(data) if changed is None else changed
+            changed[start:end] = clean
+    return data if changed is None else bytes(changed)
+
+
+def _clean_block(block: bytes) -> bytes:
+    start = 6 if block.startswith(b"Exif\0\0") else 0
+    if block[start : start + 4] in (b"II*\0", b"MM\0*"):
+        return block[:start] + _clean_exif(block[start:])
+    return _XMP.sub(_blank, block) if b"GPS" in block or b"SerialNumber" in block or b"UniqueID" in block else block
+
+
+def _blank(match: "re.Match[bytes]") -> bytes:
+    group = "attribute" if match["attribute"] is not None else "element"
+    start, end = (place - match.start() for place in match.span(group))
+    return match[0][:start] + b" " * (end - start) + match[0][end:]
+
+
+def _clean_exif(tiff: bytes) -> bytes:
+    """Zeroes the values of private tags in an EXIF block; what points outside it is left alone."""
+    order = "<" if tiff[:2] == b"II" else ">"
+    clean = bytearray(tiff)
+    seen: set[int] = set()
+    waiting = [(struct.unpack_from(f"{order}I", tiff, 4)[0], False)] if len(tiff) >= 8 else []
+    while waiting:
+        offset, is_private = waiting.pop()
+        if offset in seen or offset + 2 > len(tiff):
+            continue
+        seen.add(offset)
+        count = min(struct.unpack_from(f"{order}H", tiff, offset)[0], _MAX_ENTRIES)
+        for place in range(offset + 2, min(offset + 2 + 12 * count, len(tiff) - 11), 12):
+            tag, kind, number, value = struct.unpack_from(f"{order}HHII", tiff, place)
+            if tag in (_GPS, _EXIF_IFD):
+                waiting.append((value, tag == _GPS))
+            elif is_private or tag in _SERIALS:
+                size = _SIZES.get(kind, 1) * number
+                start = place + 8 if size <= 4 else value
+                end = min(start + max(size, 4 if size <= 4 else 0), len(tiff))
+                clean[start:end] = bytes(max(0, end - start))
+        following = offset + 2 + 12 * count
+        if following + 4 <= len(tiff) and not is_private:
+            waiting.append((struct.unpack_from(f"{order}I", tiff, following)[0], False))
+    return bytes(clean)
+
+
+def _jpeg_blocks(data: bytes) -> Iterator[tuple[int, int]]:
+    """The APP1 segments of a JPEG, without their headers: EXIF and XMP."""
+    offset = 2
+    while offset + 4 <= len(data) and data[offset] == 0xFF and data[offset + 1] != 0xDA:
+        (size,) = struct.unpack_from(">H", data, offset + 2)
+        if data[offset + 1] == 0xE1:
+            yield offset + 4, min(offset + 2 + size, len(data))
+        offset += 2 + size
+
+
+def _webp_blocks(data: bytes) -> Iterator[tuple[int, int]]:
+    offset = 12
+    while offset + 8 <= len(data):
+        (size,) = struct.unpack_from("<I", data, offset + 4)
+        if data[offset : offset + 4] in (b"EXIF", b"XMP "):
+            yield offset + 8, min(offset + 8 + size, len(data))
+        offset += 8 + size + size % 2
+
+
+def _clean_png(data: bytes) -> bytes:
+    """A PNG's chunks have check sums, and may hold EXIF as compressed text, which is taken out as a whole."""
+    parts, start, offset = [], 0, 8
+    while offset + 12 <= len(data):
+        (size,) = struct.unpack_from(">I", data, offset)
+        kind, end = data[offset + 4 : offset + 8], offset + 12 + size
+        if end > len(data):
+            break
+        content = data[offset + 8 : end - 4]
+        if kind in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"):
+            clean = None if content.startswith(_RAW_PROFILES) else _clean_block(content)
+            if clean is None or clean != content:
+                parts.append(data[start:offset])
+                if clean is not None:
+                    parts.append(data[offset : offset + 8] + clean + struct.pack(">I", zlib.crc32(kind + clean)))
+                start = end
+        offset = end
+    return b"".join([*parts, data[start:]]) if parts else data
+
+
+_RAW_PROFILES = (b"Raw profile type exif", b"Raw profile type APP1", b"Raw profile type xmp")
+"""Keywords under which ImageMagick and ExifTool write EXIF and XMP into texts of a PNG."""

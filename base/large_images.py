@@ -1,0 +1,64 @@
+"""Images that are larger than what is decoded whole: libvips shrinks them while it loads them."""
+
+from functools import cache
+from typing import Any
+
+from PIL import Image
+
+from dreamloom.base.jpeg import inspect_jpeg
+from dreamloom.base.pixels import ImageError
+
+
+@cache
+def load_vips() -> Any:
+    """Returns pyvips, without a cache and without threads of its own."""
+    import pyvips
+
+    pyvips.cache_set_max(0)  # its cache would hold images that are not needed again
+    pyvips.voperation.concurrency_set(1)  # the caller runs threads of its own
+    return pyvips
+
+
+def shrink_on_load(data: bytes, max_pixels: int, pixels: int) -> tuple[Image.Image, tuple[int, int]]:
+    """Decodes a large JPEG, PNG, WebP or TIFF to upright 8-bit sRGB of fewer pixels; it is never whole in memory.
+
+    Args:
+        data: the whole file.
+        max_pixels: maximum pixels of the image, checked in its header.
+        pixels: maximum pixels of the result, which keeps the shape.
+
+    Returns:
+        The RGB image, and the upright width and height that it had.
+
+    Raises:
+        ImageError: `too_many_pixels`, `truncated`, or a format that libvips can't decode (`unsupported`).
+    """
+    if (data[:2] == b"\xff\xd8" and inspect_jpeg(data)[0] is None) or (
+        data[1:4] == b"PNG" and b"IEND" not in data[-16:]
+    ):
+        raise ImageError("truncated", "it has no end")  # libvips does not look behind the last rows
+    vips = load_vips()
+    try:
+        header = vips.Image.new_from_buffer(data, "", access="sequential")
+    except vips.Error as error:
+        raise ImageError("unsupported", f"too large, and {_line(error)}") from error
+    width, height = header.width, header.height
+    if width * height > max_pixels:
+        raise ImageError("too_many_pixels", f"{width} × {height}; raise max_pixels")
+    turned = header.get_typeof("orientation") and header.get("orientation") >= 5
+    scale = min(1.0, (pixels / (width * height)) ** 0.5)
+    side = max(1, int(max(width, height) * scale))  # of a square that the image fits into, however it lies
+    options = {"height": side, "size": "down", "export_profile": "srgb", "fail_on": "truncated"}
+    try:
+        small = vips.Image.thumbnail_buffer(data, side, **options)
+        small = small.colourspace("srgb")
+        small = small.flatten(background=255) if small.hasalpha() else small
+        small = small.cast("uchar")
+        image = Image.frombuffer("RGB", (small.width, small.height), small.write_to_memory(), "raw", "RGB", 0, 1)
+    except vips.Error as error:
+        raise ImageError("truncated", _line(error)) from error
+    return image, (height, width) if turned else (width, height)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,63 @@
+"""Images that lack nothing but the mark of their end, as copies that broke off at the last bytes do."""
+
+import struct
+
+from dreamloom.base.pixels import ImageError, check_whole, decode
+
+NOTE = "its end mark was missing"
+"""What the records say of such an image."""
+_EOI = b"\xff\xd9"
+_TAILS = [bytes(value * step % 251 for value in range(1, 65)) for step in (73, 31, 200)]
+"""Bytes that hold no marker, and that decode to other pixels than libjpeg fills in."""
+_IEND = b"\0\0\0\0IEND\xaeB`\x82"
+
+
+def with_end(data: bytes) -> bytes | None:
+    """Returns a JPEG or PNG that lacks only its end with that end; None: it has one, lacks more, or is another format.
+
+    A progressive JPEG may lack scans without a trace, so it counts as lacking more.
+    """
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return _png_with_end(data)
+    if data[:2] != b"\xff\xd8" or data.rstrip(b"\0").endswith(b"\xff\xd9") or not _has_one_scan(data):
+        return None
+    code = data.removesuffix(b"\xff")
+    whole = code + _EOI
+    try:  # libjpeg fills in what the entropy code lacks; only of a whole code, what is behind it changes nothing
+        pixels = decode(whole).tobytes()
+        is_whole = all(decode(code + tail + _EOI).tobytes() == pixels for tail in _TAILS)
+    except ImageError:
+        return None
+    return whole if is_whole else None
+
+
+def _has_one_scan(data: bytes) -> bool:
+    """Whether a JPEG is sequential, and its first scan holds all of its components (ITU-T T.81, B.2)."""
+    components = 0
+    offset = 2
+    while offset + 10 <= len(data) and data[offset] == 0xFF:
+        code, (size,) = data[offset + 1], struct.unpack_from(">H", data, offset + 2)
+        if code in (0xC0, 0xC1):
+            components = data[offset + 9]
+        elif code == 0xDA:
+            return 0 < components == data[offset + 4]
+        offset += 2 + size
+    return False
+
+
+def _png_with_end(data: bytes) -> bytes | None:
+    """Cuts what is left of the last chunk, if it is the end's, and adds the end."""
+    offset = 8
+    while offset + 12 <= len(data):
+        (size,) = struct.unpack_from(">I", data, offset)
+        if data[offset + 4 : offset + 8] == b"IEND" or offset + 12 + size > len(data):
+            break
+        offset += 12 + size
+    if not _IEND.startswith(data[offset:]) or data[offset:] == _IEND:
+        return None
+    whole = data[:offset] + _IEND
+    try:
+        check_whole(whole)
+    except ImageError:
+        return None
+    return whole
