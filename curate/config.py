@@ -1,10 +1,12 @@
 """Configs of score, choose and balance."""
 
+import re
 from enum import StrEnum
+from itertools import permutations
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dreamloom.base.clip_config import ClipConfig
 from dreamloom.base.device import DeviceName
@@ -139,3 +141,17 @@ class BalanceConfig(StageConfig):
     seed: Annotated[int, _HELD_OUT] = Field(
         0, ge=0, description="Seed that selects the held-out images and the unrehearsed concepts."
     )
+
+    @field_validator("ratio", mode="before")
+    @classmethod
+    def _refuse_pairs(cls, ratio: Any) -> Any:
+        """Refuses 2:1 with what to write: which of its numbers is the ground truth, it does not say."""
+        if not isinstance(ratio, str):
+            return ratio
+        pair = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*[:/]\s*(\d+(?:\.\d+)?)\s*", ratio)
+        if pair is None or not all(map(float, pair.groups())):
+            return ratio
+        quotients = dict.fromkeys(f"{a / b:.4g}" for a, b in permutations(map(float, pair.groups())))
+        raise ValueError(
+            f"is one number, the images of ground truth for each training image: {' or '.join(quotients)}, not {ratio}"
+        )

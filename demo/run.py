@@ -54,6 +54,8 @@ def demo(*, folder: Path = Path("demo-world"), seed: int | None = None, dashboar
         Run both as Prefect flows, and leave a Prefect server running that shows them.
     """
     begun = time.monotonic()
+    if seed is not None and not 0 <= seed < 2**63:
+        raise UserError(f"--seed is a number from 0 to {2**63 - 1}, not {seed}.")
     check_home(folder)
     with lock(folder):
         port = make_home(folder, seed or 0, EXHIBITS)

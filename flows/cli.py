@@ -123,7 +123,23 @@ def _launch(
 
 def main() -> None:
     """Runs the console script."""
-    sys.exit(app.meta(result_action="return_value"))
+    code = app.meta(result_action="return_value")
+    _flush_stdout()
+    sys.exit(code)
+
+
+def _flush_stdout() -> bool:
+    """Writes what is left to stdout; where nobody reads it any more, as behind `| head`, throws it away.
+
+    Returns:
+        Whether somebody reads it.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def run(tokens: list[str], verbose: bool = False) -> int:
@@ -151,6 +167,8 @@ def run(tokens: list[str], verbose: bool = False) -> int:
         code = 2 if all(isinstance(error, UserError) for error in errors) else 1
         return _end(code, "\n".join(map(error_line, errors)), verbose)
     except (StageFailed, OSError) as error:
+        if isinstance(error, BrokenPipeError) and not _flush_stdout():
+            return 1  # whoever read stdout, such as head, has seen enough
         return _end(1, error_line(error), verbose)
     except KeyboardInterrupt:
         return _stopped(verbose)
@@ -195,7 +213,7 @@ def _missing(error: MissingArgumentError) -> str | None:
 def _renamed_flag(error: UnknownOptionError) -> str | None:
     from pydantic import BaseModel
 
-    from dreamloom.flows.renamed import current_flag
+    from dreamloom.flows.renamed import current_flag, related_key
 
     flag = (error.token.keyword or error.token.value).split("=")[0]
     configs = {
@@ -204,7 +222,11 @@ def _renamed_flag(error: UnknownOptionError) -> str | None:
         if isinstance(argument.hint, type) and issubclass(argument.hint, BaseModel)
     }
     name = current_flag(flag, configs)
-    return f"{flag} is called {name} now." if name else None
+    if name:
+        return f"{flag} is called {name} now."
+    key = flag.removeprefix("--").replace("-", "_")
+    related = next((found for model in configs.values() if (found := related_key(key, model))), None)
+    return f"There is no {flag}; did you mean --{related.replace('_', '-')}?" if related else None
 
 
 def _stopped(verbose: bool) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from dreamloom.flows.renamed import current_key
+from dreamloom.flows.renamed import current_key, related_key
 
 Key = tuple[str | int, ...]
 
@@ -89,6 +89,8 @@ def _unknown_key(key: str, models: Sequence[type[BaseModel]]) -> str:
     for model in models:
         if name := current_key(key, model):
             return f"is called {name} now"
+        if name := related_key(key, model):
+            return f"unknown key; did you mean {name}?"
     return f"unknown key; {suggestion(key, [name for model in models for name in model.model_fields])}"
 
 

@@ -1,4 +1,4 @@
-"""What keys of project.yaml and flags that release 0.1 knew by other names are called now, for error messages."""
+"""What keys and flags are called here that release 0.1, or another trainer, calls otherwise; for error messages."""
 
 from collections.abc import Mapping
 
@@ -47,6 +47,47 @@ _RENAMED: Mapping[type[BaseModel], Mapping[str, str]] = {
 
 _FLAGS = {"--picture": "--image"}
 """Flags that are in no config."""
+
+
+_OF_OTHER_TRAINERS = {
+    "lr": "learning_rate",
+    "unet_lr": "learning_rate",
+    "text_encoder_lr": "text_encoder_learning_rate",
+    "te_lr": "text_encoder_learning_rate",
+    "lr_warmup": "lr_warmup_images",
+    "lr_warmup_steps": "lr_warmup_images",
+    "optimizer_type": "optimizer",
+    "train_batch_size": "batch_size",
+    "bs": "batch_size",
+    "grad_accum": "gradient_accumulation_steps",
+    "max_epochs": "epochs",
+    "max_train_epochs": "epochs",
+    "num_train_epochs": "epochs",
+    "steps": "max_train_steps",
+    "num_steps": "max_train_steps",
+    "model": "base",
+    "base_model": "base",
+    "resume_ckpt": "base",
+    "pretrained_model_name_or_path": "base",
+    "network_dim": "lora_rank",
+    "network_rank": "lora_rank",
+    "rank": "lora_rank",
+    "mixed_precision": "precision",
+    "flip_aug": "flip_p",
+    "cond_dropout": "caption_dropout_rate",
+    "save_every_n_steps": "checkpoint_every_n_steps",
+    "save_every_n_epochs": "checkpoint_every_n_epochs",
+    "checkpointing_steps": "checkpoint_every_n_steps",
+    "ckpt_every_n_minutes": "checkpoint_every_n_minutes",
+    "validation_prompt": "sample_prompts",
+    "logger_name": "wandb_project",
+}
+"""Key of train in sd-scripts, diffusers' scripts or EveryDream 2, or its usual short form → ours; values may differ."""
+
+
+def related_key(key: str, model: type[BaseModel]) -> str | None:
+    """Returns which key of train does what another trainer's does; None where none is known."""
+    return _OF_OTHER_TRAINERS.get(key) if issubclass(model, TrainConfig) else None
 
 
 def current_key(key: str, model: type[BaseModel]) -> str | None:

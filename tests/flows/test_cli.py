@@ -224,3 +224,42 @@ def test_null_is_no_value() -> None:
     config = bound.arguments["config"]
     assert (config.max_aspect, config.caption_column, config.limit) == (None, None, 5)
     assert {"max_aspect", "caption_column"} <= config.model_fields_set
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dreamloom", "train", "--help"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.wait()
+    process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("flag", "meant"), [("--lr", "--learning-rate"), ("--train-batch-size", "--batch-size"), ("--rank", "--lora-rank")]
+)
+def test_flags_of_other_trainers_are_answered_with_ours(
+    flag: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said(["train", "images", "run", flag, "1"], capsys) == (
+        2,
+        "",
+        f"There is no {flag}; did you mean {meant}?\n",
+    )
+
+
+@pytest.mark.parametrize(("pair", "mend"), [("1:1", "1"), ("2:1", "2 or 0.5"), ("3/4", "0.75 or 1.333")])
+def test_a_ratio_of_two_numbers_is_told_as_one(pair: str, mend: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = said(["balance", "work", "--training", "images", "--ratio", pair], capsys)
+    assert code == 2
+    assert f"for each training image: {mend}, not {pair}" in err
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**63)])
+def test_the_demo_refuses_a_seed_before_it_makes_anything(
+    seed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = said(["demo", "--folder", str(tmp_path / "world"), "--seed", seed], capsys)
+    assert (code, not (tmp_path / "world").exists()) == (2, True)
+    assert err == f"--seed is a number from 0 to {2**63 - 1}, not {seed}.\n"

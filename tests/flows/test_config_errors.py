@@ -94,3 +94,12 @@ def test_keys_are_spelled_as_they_are_written() -> None:
     assert dotted_key(("sources", "a", "words", "any", 1)) == "sources.a.words.any[1]"
     assert flag_name(("words", "any", 1)) == "--words.any"
     assert flag_name(("min_side",)) == "--min-side"
+
+
+def test_keys_of_other_trainers_are_answered_with_ours() -> None:
+    from dreamloom.flows.renamed import _OF_OTHER_TRAINERS
+    from dreamloom.train.config import TrainConfig
+
+    fields = TrainConfig.model_fields.keys()
+    assert set(_OF_OTHER_TRAINERS.values()) <= fields
+    assert not _OF_OTHER_TRAINERS.keys() & fields
