@@ -4,12 +4,13 @@ import contextlib
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Column, Table
 
@@ -20,6 +21,8 @@ from dreamloom.base.text import printable
 
 QUIET_SECONDS = 2.0
 """Shorter work shows no progress."""
+RATE_SECONDS = 30.0
+"""Rates and the time left are those of so many seconds: the machine may be slower now than an hour ago."""
 LINE_SECONDS = 5.0
 """Seconds between two lines of progress where stderr is no terminal."""
 
@@ -57,16 +60,17 @@ class Terminal:
     def draw(self, task: "_Task", done: int, total: int | None, note: str) -> None:
         """Updates the bar of a task, or prints a line about it."""
         if not self._console.is_terminal:
-            print(_line(task.title, done, total, task.rate(done), note), file=sys.stderr, flush=True)
+            print(_line(task.title, done, total, task.rate(), note), file=sys.stderr, flush=True)
             return
         with self._guard:
             if self._bars is None:
                 self._bars = self._start()
             if task.bar is None:
-                task.bar = self._bars.add_task(task.title, total=total, count="", rate="", note="")
-            rate = f"{task.rate(done):,.1f}/s" if task.rate(done) else ""
+                task.bar = self._bars.add_task(task.title, total=total, count="", rate="", left="", note="")
+            rate = f"{task.rate():,.1f}/s" if task.rate() else ""
             count = f"{done:,}" if total is None else f"{done:,}/{total:,}"
-            self._bars.update(task.bar, completed=done, total=total, count=count, rate=rate, note=note)
+            left = _left(done, total, task.rate())
+            self._bars.update(task.bar, completed=done, total=total, count=count, rate=rate, left=left, note=note)
 
     def seconds_between(self) -> float:
         """Returns the minimum seconds between two updates of a task."""
@@ -79,7 +83,7 @@ class Terminal:
             BarColumn(bar_width=16),
             TextColumn("{task.fields[count]}"),
             TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[note]}", style="dim", table_column=note),
         )
         to_stdout = sys.stdout.isatty()
@@ -105,21 +109,32 @@ class _Task:
         self.bar: TaskID | None = None
         self._terminal = terminal
         self._drawn = time.monotonic() + QUIET_SECONDS - terminal.seconds_between()
-        self._phase = (time.monotonic(), 0, 0)  # where the rate is measured from: time, done, total
+        self._total: int | None = None
+        self._samples: deque[tuple[float, int]] = deque()  # of this phase: time, done
 
     def __call__(self, done: int, total: int | None, note: str = "") -> None:
         now = time.monotonic()
-        if (total or 0) != self._phase[2] or done < self._phase[1]:  # a new phase of the task
-            self._phase = (now, done, total or 0)
+        self._sample(now, done, total)
         if now - self._drawn >= self._terminal.seconds_between():
             self._drawn = now
             self._terminal.draw(self, done, total, note)
 
-    def rate(self, done: int) -> float:
-        """Returns the units per second since this phase began; 0 in its first tenth of a second."""
-        began, done_before, _ = self._phase
-        seconds = time.monotonic() - began
-        return (done - done_before) / seconds if seconds > 0.1 else 0.0
+    def rate(self) -> float:
+        """Returns the units per second of this phase in the last RATE_SECONDS; 0 in its first tenth of a second."""
+        (began, before), (now, done) = self._samples[0], self._samples[-1]
+        seconds = now - began
+        return (done - before) / seconds if seconds > 0.1 else 0.0
+
+    def _sample(self, now: float, done: int, total: int | None) -> None:
+        """Notes how far the task is, about once in a second, and forgets what is older than RATE_SECONDS."""
+        if not self._samples or total != self._total or done < self._samples[-1][1]:  # a new phase of the task
+            self._samples.clear()
+            self._total = total
+        elif len(self._samples) > 1 and now - self._samples[-2][0] < 1:
+            self._samples.pop()
+        self._samples.append((now, done))
+        while len(self._samples) > 2 and now - self._samples[1][0] >= RATE_SECONDS:
+            self._samples.popleft()
 
 
 def duration(seconds: float) -> str:
@@ -238,6 +253,8 @@ def _line(title: str, done: int, total: int | None, rate: float, note: str) -> s
         text += f" of {total:,} ({100 * done / total:.0f} %)"
     if rate:
         text += f", {rate:,.1f}/s"
-    if total and rate and done < total:
-        text += f", {duration((total - done) / rate)} left"
-    return f"{text}, {note}" if note else text
+    return ", ".join(filter(None, (text, _left(done, total, rate), note)))
+
+
+def _left(done: int, total: int | None, rate: float) -> str:
+    return f"{duration((total - done) / rate)} left" if total and rate and done < total else ""

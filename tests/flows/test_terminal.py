@@ -63,6 +63,32 @@ def test_the_rate_is_that_of_this_run_and_phase(clock: Clock, capsys: pytest.Cap
     assert [line.split(", ")[1] for line in capsys.readouterr().err.splitlines()] == ["10.0/s", "1.0/s"]
 
 
+def test_the_rate_and_the_time_left_are_those_of_the_last_half_minute(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Terminal() as terminal, terminal.watch("scrape") as progress:
+        done = 0
+        for rate in [100] * 600 + [2] * 40:  # after ten minutes the machine slows
+            progress(done, 70_000)
+            done += rate
+            clock.now += 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith(f", 2.0/s, {duration((70_000 - 60_078) / 2)} left")
+
+
+@pytest.mark.parametrize("first", [(0, None), (900, 1000), (0, 0)])
+def test_a_phase_does_not_inherit_the_time_of_the_one_before(
+    clock: Clock, capsys: pytest.CaptureFixture[str], first: tuple[int, int | None]
+) -> None:
+    with Terminal() as terminal, terminal.watch("filter") as progress:
+        progress(*first)
+        clock.now += 3600
+        for done in range(0, 1000, 100):
+            progress(done, 1000)
+            clock.now += 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("filter: 500 of 1,000 (50 %), 100.0/s, 5.0 s left")
+
+
 def test_unknown_totals_have_no_end(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with Terminal() as terminal, terminal.watch("filter a") as progress:
         progress(0, None)
