@@ -121,10 +121,11 @@ class Fetcher:
                 return urljoin(str(url), response.headers["Location"].strip())
             _check_status(response)
             decompress = _decompressor(response.headers)
-            body = bytearray()
+            body, received = bytearray(), 0
             async for chunk in response.content.iter_any():
+                received += len(chunk)
                 body += chunk if decompress is None else decompress(chunk, max_bytes + 1 - len(body))
-                if len(body) > max_bytes:
+                if max(len(body), received) > max_bytes:
                     break
             return bytes(body[:max_bytes])
 

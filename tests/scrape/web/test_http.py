@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from bench.hostile_images import reserved_by_c2pa, reserved_by_iptc
 from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.web.address import is_public
 
@@ -162,6 +163,23 @@ def test_a_cap_is_a_cap_on_the_wire_and_unpacked(site: Any, collection: Collecti
     assert outcomes == ["ok", "ok", "ok", "too_large", "truncated", "unsupported", "too_large"]
 
 
+def test_what_stands_behind_a_whole_gzip_is_counted_too(site: Any, collection: Collection) -> None:
+    def endless(head: bytes) -> Callable[[web.Request], Any]:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse(headers={"Content-Encoding": "gzip"})
+            await response.prepare(request)
+            await response.write(gzip.compress(head))
+            while True:
+                await response.write(bytes(2**16))
+
+        return answer
+
+    site.handle("/robots.txt", endless(b"User-agent: *\nDisallow: /no\n"))
+    urls = [site.handle("/a", endless(site.image(1))), site.put("/no", site.image(2))]
+    rows = site.scraped(collection, urls, max_bytes=200_000, timeout_s=60)
+    assert [row["status"] for row in rows] == ["too_large", "opted_out"]
+
+
 @pytest.mark.slow
 def test_only_a_total_deadline_ends_a_drip(site: Any, collection: Collection) -> None:
     image = site.image(1)
@@ -254,6 +272,13 @@ def test_opt_outs_are_obeyed_and_recorded(site: Any, collection: Collection) -> 
         "x-robots-tag: none",
         None,
     ]
+    site.put("/0", reserved_by_iptc(), headers={"X-Robots-Tag": "noai"})
+    site.put("/4", reserved_by_c2pa())
+    seen = site.scraped(collection, [urls[0], urls[4]], respect_optout=False)
+    said = ["x-robots-tag: noai; iptc: DMI-PROHIBITED-AIMLTRAINING", "c2pa: no training"]
+    assert [(r["status"], r["consent"]) for r in seen] == [("ok", each) for each in said]
+    for number in (0, 4):
+        site.put(f"/{number}", site.image(number), headers=headers[number])
     rows = site.scraped(collection, urls[:3], respect_optout=False)
     assert [(r["status"], r["consent"]) for r in rows] == [("ok", r["consent"]) for r in rows]
 
