@@ -152,18 +152,26 @@ def reserved_by_iptc() -> bytes:
 
 
 def swapped_profile() -> bytes:
-    """An ICC profile by the book (ICC.1:2001-04): sRGB with red and green changed over."""
+    """An ICC profile: sRGB with red and green changed over."""
+    return rgb_profile("swapped", (0.3851, 0.7169, 0.0971), (0.4361, 0.2225, 0.0139), (0.1431, 0.0606, 0.7141))
+
+
+def rgb_profile(description: str, *primaries: tuple[float, float, float]) -> bytes:
+    """An ICC profile by the book (ICC.1:2001-04), with a gamma of 2.2.
+
+    Args:
+        description: its name for people.
+        primaries: CIE XYZ of red, green and blue, for the white of D50.
+    """
 
     def fixed(*values: float) -> bytes:
         return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(v * 65536)) for v in values)
 
     tags = {
-        b"rXYZ": fixed(0.3851, 0.7169, 0.0971),
-        b"gXYZ": fixed(0.4361, 0.2225, 0.0139),
-        b"bXYZ": fixed(0.1431, 0.0606, 0.7141),
+        **{colour: fixed(*xyz) for colour, xyz in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries, strict=True)},
         b"wtpt": fixed(0.9642, 1.0, 0.8249),
         b"rTRC": b"curv\0\0\0\0" + struct.pack(">IH", 1, round(2.2 * 256)),
-        b"desc": b"desc\0\0\0\0" + struct.pack(">I", 8) + b"swapped\0" + bytes(78),
+        b"desc": b"desc\0\0\0\0" + struct.pack(">I", len(description) + 1) + description.encode() + bytes(79),
         b"cprt": b"text\0\0\0\0none\0",
     }
     table, body, place = b"", b"", 128 + 4 + 12 * (len(tags) + 2)

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from bench.hostile_images import TURNED, swapped_profile
+from bench.hostile_images import TURNED, rgb_profile, swapped_profile
 from dreamloom.base.pixels import ImageError, check_whole, decode, decode_alpha, read_header
 
 Pixels = npt.NDArray[Any]
@@ -156,6 +156,19 @@ def test_colours_are_converted_to_srgb() -> None:
         np.abs(np.asarray(decode(data), int) - upright[..., [1, 0, 2]]).mean() < 4
     )  # a gamma of 2.2 is not quite sRGB's
     assert not read_header(data).plain
+
+
+def test_adobe_rgb_is_converted_though_its_name_is_nearly_srgb() -> None:
+    """By the matrices of both (Adobe RGB (1998) Color Image Encoding; IEC 61966-2-1, adapted to D50)."""
+    adobe = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
+    srgb = ((0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141))
+    pixels = np.array([[(180, 90, 90), (90, 160, 90), (90, 90, 170), (128, 128, 128)]], np.uint8)
+    linear = ((pixels / 255) ** 2.2 @ np.array(adobe) @ np.linalg.inv(srgb)).clip(0, 1)
+    expected = 255 * np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
+    profile = rgb_profile("Adobe RGB (1998)", *adobe)
+    shown = np.asarray(decode(encoded(pixels, "png", icc_profile=profile)), float)
+    assert np.abs(shown - expected).max() < 2.5
+    assert np.abs(shown - pixels)[0, :2].max() > 10
 
 
 def test_srgb_and_broken_profiles_change_nothing() -> None:

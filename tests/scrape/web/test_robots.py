@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import zlib
 from collections import Counter
 from typing import Any
 
@@ -11,7 +12,7 @@ from yarl import URL
 
 from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.web.outcome import RowDropped
-from dreamloom.scrape.web.robots import RobotsCache
+from dreamloom.scrape.web.robots import RobotsCache, RobotsRules
 from dreamloom.scrape.web.robots_rules import RobotsFile
 
 Row = dict[str, Any]
@@ -195,6 +196,11 @@ def test_what_is_kept_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     hosts, names = Hosts(), [f"h{n}.example" for n in range(50)]
     assert all(refused(hosts, names + names))
     assert set(hosts.asked.values()) == {2}
+
+
+def test_a_crawl_delay_has_a_cap() -> None:
+    text = b"User-agent: *\nCrawl-delay: 3600\n"
+    assert asyncio.run(RobotsRules(zlib.compress(text), len(text)).delay_s()) == 10.0
 
 
 @pytest.mark.parametrize(("asked", "waited"), [(b"7.25", 7.25), (b"3600", 10.0)])

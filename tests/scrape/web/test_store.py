@@ -122,6 +122,7 @@ def test_what_is_no_image_to_train_on(site: Any, collection: Collection) -> None
         "/half.png": (site.image(1, name="PNG")[:-20], "truncated"),
         "/pixel": (site.image(1, 1, 1, "GIF"), "placeholder"),
         "/flat": (site.image(1, 64, 15), "too_small"),
+        "/least": (site.image(2, 48, 16), "ok"),
         "/long": (site.image(1, 193, 64), "bad_aspect"),
         "/three": (site.image(1, 192, 64), "ok"),
         "/moves": (animation.getvalue(), "animated"),
@@ -130,7 +131,7 @@ def test_what_is_no_image_to_train_on(site: Any, collection: Collection) -> None
     urls = [site.put(path, body) for path, (body, _) in cases.items()]
     rows = site.scraped(collection, urls)
     assert [row["status"] for row in rows] == [status for _, status in cases.values()]
-    assert rows[8]["detail"] == "193 × 64"
+    assert rows[9]["detail"] == "193 × 64"
     assert statuses(site.scraped(collection, urls[-2:], animated="first")) == ["ok", "too_many_pixels"]
-    assert statuses(site.scraped(collection, urls[9:10], max_pixels=192 * 64 - 1)) == ["too_many_pixels"]
+    assert statuses(site.scraped(collection, urls[10:11], max_pixels=192 * 64 - 1)) == ["too_many_pixels"]
     assert [p.suffix for p in (collection.root / "images" / "00000").iterdir()] == []
