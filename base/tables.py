@@ -1,18 +1,23 @@
-"""Reads the tables that lie beside images: JSON lines, CSV or parquet, a row for each image, and the captions in them.
+"""Reads and writes tables of images: JSON lines, CSV or parquet, a row for each image, and the captions in them.
 
 A row that is not as its header says is left out and told with its line; the others are read.
 """
 
 import csv
 import io
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dreamloom.base.documents import MAX_BYTES, DocumentError, decode_text, parse_json
+from dreamloom.base.files import commit
 from dreamloom.base.text import without_surrogates
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TABLE_SUFFIXES = (".jsonl", ".csv", ".parquet")
 
@@ -122,6 +127,25 @@ def _rows(batch: Any) -> list[dict[str, Any] | None]:
 
 def _no_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+# Writing
+
+
+def write_table(path: Path, rows: "pa.Table") -> None:
+    """Writes a table of texts and numbers, atomically, in the format of its suffix, one of TABLE_SUFFIXES."""
+    import pyarrow.csv
+    import pyarrow.parquet as pq
+
+    with commit(path) as temporary:
+        match path.suffix.lower():
+            case ".parquet":
+                pq.write_table(rows, temporary)
+            case ".csv":
+                pyarrow.csv.write_csv(rows, temporary)
+            case _:
+                lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows.to_pylist())
+                temporary.write_text("".join(lines), encoding="utf-8")
 
 
 # Cells

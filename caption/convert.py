@@ -27,8 +27,8 @@ _MARK = ".dreamloom.json"
 
 Named = TypeVar("Named")
 
-Change = Callable[[Row, str], str]
-"""Returns another caption for a row, given the name of its image's folder."""
+Change = Callable[[Row, str], str | None]
+"""Returns another caption for a row, given the name of its image's folder; None leaves the image out."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def convert(
     source: str,
     to: str,
     output: Path | None,
-    log_file: Path,
+    log_file: Path | None,
     progress: Progress = silent,
     change: Change | None = None,
     link: bool = False,
@@ -60,7 +60,7 @@ def convert(
         source: A name in SOURCES.
         to: A name in FORMATS.
         output: The folder to make or resume; None: add sidecars in `folder`.
-        log_file: Gets a line appended for each file made, changed, skipped or odd.
+        log_file: Gets a line appended for each file made, changed, skipped or odd; None: nothing is logged.
         progress: Is called with the images done.
         change: Edits each caption.
         link: The new folder gets hard links, by which whoever writes into an image changes the original.
@@ -97,10 +97,11 @@ def read_rows(
     rows: list[Row] = []
     for number, row in enumerate(_lookup(source, SOURCES)(folder, log.note), 1):
         fault = _fault(row)
-        if fault:
-            log(SKIPPED, row.name, fault)
+        edited = None if fault else _edit_row(row, folder, log, change)
+        if edited is None:
+            log(SKIPPED, row.name, fault or "no caption")
         else:
-            rows.append(_edit_row(row, folder, log, change))
+            rows.append(edited)
         progress(number, None, "read")
     return rows
 
@@ -126,10 +127,13 @@ def _check(folder: Path, writer: Format, output: Path | None, change: Change | N
             raise UserError(f"{output} exists, and was not made from {folder}; name a folder that doesn't exist yet.")
 
 
-def _edit_row(row: Row, folder: Path, log: Log, change: Change | None) -> Row:
+def _edit_row(row: Row, folder: Path, log: Log, change: Change | None) -> Row | None:
     text = row.caption or ""
     if change is not None:
-        text = change(row, os.path.basename(os.path.dirname(row.name)) or folder.absolute().name)
+        changed = change(row, os.path.basename(os.path.dirname(row.name)) or folder.absolute().name)
+        if changed is None:
+            return None
+        text = changed
         if text != row.caption:
             log(CHANGED, row.name, "", f"{row.caption!r} -> {text!r}")
     for kind in oddities(text):

@@ -21,6 +21,9 @@ from dreamloom.scrape.collection.schema import Row
 if TYPE_CHECKING:
     from torch import Tensor
 
+DOUBTFUL = "doubtful"
+"""The summary's name for captions below `doubtful_below`."""
+
 _SCORE_DECIMALS, _COSINE_DECIMALS = 3, 4
 """Decimals that do not depend on how many images the model saw at once."""
 

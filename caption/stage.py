@@ -6,24 +6,21 @@ no model again. Threads decode and scale images ahead of the model, so that it n
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dreamloom.base.clip_config import clip_name
 from dreamloom.base.errors import UserError
-from dreamloom.base.pixels import ImageError, decode
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe, recipe_values
-from dreamloom.base.threads import map_ordered
+from dreamloom.caption.candidates import find_candidates
 from dreamloom.caption.check import check
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.caption.edit import edit
-from dreamloom.caption.ranking import Candidate, CandidateFinder, PreparedImage, candidate_finder, select_best
+from dreamloom.caption.ranking import DOUBTFUL, select_best
 from dreamloom.caption.reuse import CANDIDATES_VERSION, CandidateSet, Reusable, candidate_recipes, find_reusable
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table, open_collection
 from dreamloom.scrape.collection.journal import Journal
@@ -32,9 +29,6 @@ from dreamloom.scrape.collection.schema import Row
 
 VERSION = 3
 """Raised when the code below makes other rows of the same candidates."""
-
-DOUBTFUL = "doubtful"
-"""The summary's name for captions below `doubtful_below`."""
 
 
 def recipes(collection: Collection, config: CaptionConfig) -> dict[str, str]:
@@ -123,7 +117,9 @@ def _caption_part(
     plan = _plan_part(collection, config, part, list(journal.rows.values()))
     records, pending, complete = plan.records, plan.pending, plan.reusable.complete
     dropped = Counter[str]()
-    results = _find_candidates(collection, config, pending, plan.reusable.unranked)
+    results = find_candidates(
+        config, collection.name, pending, lambda record: collection.root / record["image"], plan.reusable.unranked
+    )
     for done, (record, candidates) in enumerate(results, 1 + len(records) - len(pending)):
         key = record["key"]
         if isinstance(candidates, str):
@@ -137,38 +133,6 @@ def _caption_part(
     doubtful = sum(row["doubtful"] is True for row in rows)
     marked = {DOUBTFUL: doubtful} if doubtful else {}
     return rows, Summary(rows=len(records), kept=len(rows), dropped=dict(dropped), marked=marked)
-
-
-def _find_candidates(
-    collection: Collection, config: CaptionConfig, records: Sequence[Row], unranked: Mapping[str, Sequence[Candidate]]
-) -> Iterator[tuple[Row, list[Candidate] | str]]:
-    """Yields each record with its image's candidates, or with the reason why there are none.
-
-    Without records, loads no model.
-    """
-    if not records:
-        return
-    finder = candidate_finder(config, collection.name, all(record["key"] in unranked for record in records))
-    prepare = partial(_prepare, collection, finder, unranked)
-    images = map_ordered(prepare, records, config.num_workers, 2 * config.batch_size)
-    pairs = zip(records, images, strict=True)
-    while batch := list(islice(pairs, config.batch_size)):
-        prepared = [image for _, image in batch if isinstance(image, PreparedImage)]
-        candidates = iter(finder.find(prepared) if prepared else [])
-        for record, image in batch:
-            yield record, next(candidates) if isinstance(image, PreparedImage) else image
-
-
-def _prepare(
-    collection: Collection, finder: CandidateFinder, unranked: Mapping[str, Sequence[Candidate]], record: Row
-) -> PreparedImage | str:
-    """Decodes an image for the models, or returns the reason why it can't be decoded."""
-    try:
-        # twice the model's side: large photos decode faster, and nothing of it shows once they are shrunk
-        image = decode(collection.root / record["image"], at_least=2 * finder.side)
-        return finder.prepare(record, image, unranked.get(record["key"]))
-    except ImageError as error:
-        return error.reason
 
 
 def _kept_keys(collection: Collection, part: str) -> list[str] | None:

@@ -106,12 +106,29 @@ class _Prepared:
 def _score_part(collection: Collection, config: ScoreConfig, part: str, progress: Progress) -> tuple[pa.Table, Summary]:
     records = collection.read(Table.RECORDS, part, ["key", "status", "image", "text"])
     rows = records.filter(pc.equal(records["status"], Status.OK)).to_pylist()
+    return score_records(collection.root, config, rows, progress)
+
+
+def score_records(
+    root: Path, config: ScoreConfig, rows: Sequence[Mapping[str, Any]], progress: Progress = silent
+) -> tuple[pa.Table, Summary]:
+    """Computes the scores of images, in the schema of the scores table.
+
+    Args:
+        root: the folder that their paths are relative to.
+        config: the stage's.
+        rows: key, image (its path) and text of each.
+        progress: called with the number of images done.
+
+    Raises:
+        UserError: a model can't be loaded, or doesn't fit CLIP.
+    """
     summary, tables = Summary(rows=len(rows)), [SCHEMAS[Table.SCORES].empty_table()]
     if not rows:
         return tables[0], summary
     clip = load_clip(config, config.device)
     computes = {score.name: score.load(config, clip) for score in SCORES}
-    images = map_ordered(partial(_prepare, collection, clip), rows, config.num_workers, 2 * config.batch_size)
+    images = map_ordered(partial(_prepare, root, clip), rows, config.num_workers, 2 * config.batch_size)
     done = 0
     while batch := list(islice(images, config.batch_size)):
         for image in batch:
@@ -126,10 +143,10 @@ def _score_part(collection: Collection, config: ScoreConfig, part: str, progress
     return pa.concat_tables(tables), summary
 
 
-def _prepare(collection: Collection, clip: Clip, record: Mapping[str, Any]) -> _Prepared:
+def _prepare(root: Path, clip: Clip, record: Mapping[str, Any]) -> _Prepared:
     try:
         # twice the model's side: the JPEG decoder's own scaling then shows in no score, and large photos decode faster
-        image = decode(collection.root / record["image"], at_least=2 * clip.side)
+        image = decode(root / record["image"], at_least=2 * clip.side)
     except ImageError as error:
         return _Prepared(record, reason=error.reason)
     values = {score.name: score.of_image(image) for score in SCORES if score.of_image is not None}

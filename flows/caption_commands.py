@@ -9,26 +9,57 @@ from cyclopts import App, Parameter
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import reasons
-from dreamloom.caption.config import EditConfig
+from dreamloom.caption.config import CaptionConfig, EditConfig
 from dreamloom.caption.convert import ConversionResult, convert
 from dreamloom.caption.edit import edit
 from dreamloom.caption.edit_collection import Edit, edit_captions, preview_edits, preview_folder_edits
+from dreamloom.caption.folder import caption_folder
 from dreamloom.caption.formats import FormatName, SourceName
 from dreamloom.caption.formats.target import CHANGED, MADE, ODD, RIGHT, SKIPPED
 from dreamloom.flows.contents import evenly_spaced
 from dreamloom.flows.help_pages import HelpPage
 from dreamloom.flows.showing import is_collection
-from dreamloom.flows.stage_commands import FLAGS, caption
-from dreamloom.flows.terminal import Terminal, duration, print_table, rows_table
+from dreamloom.flows.stage_commands import FLAGS, collection_at, is_plain_folder, refuse_output, run_step
+from dreamloom.flows.steps import CaptionStep
+from dreamloom.flows.terminal import Terminal, duration, print_table, rows_table, stage_line
 from dreamloom.scrape.collection import Collection
 
 SHOWN = 20
 """Captions that a dry run shows."""
 
+
+def caption(
+    folder: Path,
+    *,
+    output: Path | None = None,
+    link: Annotated[bool, Parameter(negative="")] = False,
+    config: Annotated[CaptionConfig, FLAGS] = CaptionConfig(),
+) -> None:
+    """Caption the images that came without a caption to keep.
+
+    Parameters
+    ----------
+    folder
+        Collection with images (after choose, only the chosen ones are captioned), or any folder of images.
+    output
+        For folders: table (.csv, .jsonl, .parquet) or folder to make, with copies of the images under their captions.
+        Without it, a .txt is written beside each image that has no caption.
+    link
+        For folders: see convert.
+    """
+    if is_plain_folder(folder):
+        with Terminal() as terminal, terminal.watch(f"caption {folder.name}") as progress:
+            summary = caption_folder(folder.expanduser(), config, output, progress, link)
+        print(stage_line("caption", folder.absolute().name, summary))
+        return
+    refuse_output(folder, output)
+    run_step(CaptionStep(collection_at(folder), config))
+
+
 app = App(
     name="caption",
     help="Caption images that came without a caption to keep; or convert or edit captions.",
-    usage="Usage: dreamloom caption [OPTIONS] COLLECTION\n       dreamloom caption COMMAND",
+    usage="Usage: dreamloom caption [OPTIONS] FOLDER\n       dreamloom caption COMMAND",
     help_formatter=HelpPage(f"{__name__}:caption"),
 )
 app.default(caption)

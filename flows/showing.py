@@ -95,8 +95,9 @@ def _is_workspace(folder: Path) -> bool:
 
 
 def is_collection(folder: Path) -> bool:
-    """Returns whether a folder holds tables of a collection."""
-    return any((folder / table).is_dir() for table in Table)
+    """Returns whether a folder holds tables of a collection, made or begun; images may lie in a `captions/`, too."""
+    collection = Collection(folder)
+    return any((folder / t).is_dir() and (collection.parts(t) or (folder / ".lock").exists()) for t in Table)
 
 
 def _is_contact_sheet(file: Path) -> bool:

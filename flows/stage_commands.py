@@ -10,12 +10,13 @@ from cyclopts import Parameter, Token
 from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.errors import UserError
 from dreamloom.base.processes import is_main
-from dreamloom.caption.config import CaptionConfig
 from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
+from dreamloom.curate.score_folder import score_folder
 from dreamloom.curate.source import Role, Source
 from dreamloom.flows import steps, train_steps
 from dreamloom.flows.logs import PRINTED, log_to_file
-from dreamloom.flows.terminal import Terminal, print_table, rows_table, rules_rows
+from dreamloom.flows.showing import is_collection
+from dreamloom.flows.terminal import Terminal, print_table, rows_table, rules_rows, stage_line
 from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.index import filter as laion
 from dreamloom.scrape.index.config import FilterConfig
@@ -78,15 +79,26 @@ def scrape(
     run_step(steps.ScrapeStep(collection_at(collection), config, retry))
 
 
-def score(collection: Path, *, config: Annotated[ScoreConfig, FLAGS] = ScoreConfig()) -> None:
+def score(folder: Path, *, output: Path | None = None, config: Annotated[ScoreConfig, FLAGS] = ScoreConfig()) -> None:
     """Score each image: CLIP embedding, aesthetic score, similarity to its text, perceptual hash.
 
     Parameters
     ----------
-    collection
-        Folder of a collection with images.
+    folder
+        Collection with images, or any folder of images.
+    output
+        For folders: table to make (.csv, .jsonl; .parquet has the embeddings, too); by default
+        dreamloom-FOLDER-scores.csv in the current folder.
     """
-    run_step(steps.ScoreStep(collection_at(collection), config))
+    if is_plain_folder(folder):
+        table = output or Path(f"dreamloom-{folder.absolute().name}-scores.csv")
+        with Terminal() as terminal, terminal.watch(f"score {folder.name}") as progress:
+            summary = score_folder(folder.expanduser(), config, table, progress)
+        print(stage_line("score", folder.name, summary))
+        print(f"table: {table}")
+        return
+    refuse_output(folder, output)
+    run_step(steps.ScoreStep(collection_at(folder), config))
 
 
 def choose(
@@ -108,17 +120,6 @@ def choose(
         Folders of collections that it is never trained on, to measure what becomes of what is not rehearsed.
     """
     run_step(steps.ChooseStep(_sources(training, ground_truth, witness, {}, {}), config))
-
-
-def caption(collection: Path, *, config: Annotated[CaptionConfig, FLAGS] = CaptionConfig()) -> None:
-    """Caption the images that came without a caption to keep.
-
-    Parameters
-    ----------
-    collection
-        Folder of a collection with images; after choose, only the chosen ones are captioned.
-    """
-    run_step(steps.CaptionStep(collection_at(collection), config))
 
 
 def balance(
@@ -247,6 +248,22 @@ def run_step(step: steps.Step) -> None:
         _log.info("%s", outcome.message, extra=PRINTED)
     if is_main():
         print(outcome.message)
+
+
+def is_plain_folder(path: Path) -> bool:
+    """Tells whether the user names a folder that is no collection and no workspace."""
+    folder = path.expanduser().absolute()
+    return folder.is_dir() and not is_collection(folder)
+
+
+def refuse_output(collection: Path, output: Path | None) -> None:
+    """Refuses an output where a collection is named, which takes the result itself.
+
+    Raises:
+        UserError: one is named.
+    """
+    if output is not None and collection.exists():
+        raise UserError(f"{collection} is a collection, and takes the result itself; leave --output out.")
 
 
 def collection_at(path: Path) -> Collection:

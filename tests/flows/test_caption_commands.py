@@ -9,6 +9,7 @@ from PIL import Image
 from dreamloom.flows.cli import run
 from dreamloom.scrape.collection import Collection, Table
 
+MODELS = Path(__file__).parents[2] / "demo" / "models"
 NAMES = ["a picture of a man_1.png", "a mannequin in a [red] room_1.png", "a man, a man_1.png"]
 
 
@@ -151,3 +152,35 @@ def test_no_caption_tells_the_terminal_what_to_do(mine: Path, capsys: pytest.Cap
         out = said([*tokens, *(["--dry-run"] if "edit" in tokens else [])], capsys)
         assert all(part in out for part in (r"a cat\x1b[31m", r"\u202edisguise\nsecond"))
         assert not {"\x1b", "\u202e"} & set(out)
+
+
+@pytest.mark.parametrize("command", ["caption", "score"])
+def test_a_folder_that_is_missing_or_empty_is_refused_and_nothing_made(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    models = {"caption": ["--model", str(MODELS / "blip")], "score": ["--model", str(MODELS / "clip")]}[command]
+    (tmp_path / "empty").mkdir()
+    assert "is not a folder" in said([command, "missing", *models], capsys, code=2)
+    assert "contains no image" in said([command, "empty", *models], capsys, code=2)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "empty"]
+
+
+def test_plain_folders_are_captioned_and_scored(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (mine / "captions").mkdir()  # the name of a table of collections
+    Image.new("RGB", (40, 40), "red").save(mine / "captions" / "1.png")
+    out = said(["caption", "mine", "--model", str(MODELS / "blip")], capsys)
+    assert "4 in         4 kept, of which captioned already 3" in out
+    assert (mine / "captions" / "1.txt").read_text().strip()
+    out = said(["score", "mine", "--model", str(MODELS / "clip")], capsys)
+    assert "table: dreamloom-mine-scores.csv" in out
+    lines = (mine.parent / "dreamloom-mine-scores.csv").read_text().splitlines()
+    assert lines[0].startswith('"file_name","aesthetic","similarity","phash"')
+    assert len(lines) == 5
+    assert "exists, and stays" in said(["score", "mine", "--model", str(MODELS / "clip")], capsys, code=2)
+    assert not (mine / ".lock").exists()
+
+
+def test_a_collection_takes_no_output(collection: Collection, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("caption", "score"):
+        assert "leave --output out" in said([command, "man", "--output", "x.csv"], capsys, code=2)
