@@ -244,7 +244,7 @@ def test_any_column_spelling_gives_the_same_candidates(tmp_path: Path, names: di
         "key": "", "url": "http://h2.org/2.jpg", "text": "a person 2", "width": 600, "height": 700,
         "similarity": pytest.approx(0.3), "aesthetic": pytest.approx(5.2), "punsafe": pytest.approx(0.01),
         "pwatermark": pytest.approx(0.2), "language": "en", "licence": "CC-BY 4.0", "md5": "0123", "sha256": "4567",
-        "text_kind": None, "licence_url": None,
+        "text_kind": None, "licence_url": None, "labels": None,
     }  # fmt: skip
 
 

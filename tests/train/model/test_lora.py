@@ -115,7 +115,8 @@ def test_diffusers_reads_both_files_and_the_merged_model(trained: Path, tiny_bas
 
 def test_an_export_may_be_the_adapters_alone(trained: Path, tmp_path: Path) -> None:
     exported = Path(export(trained, tmp_path / "model", ExportConfig(merge_lora=False)).folder)
-    assert {file.name for file in exported.iterdir()} == {KOHYA_FILE, PEFT_FILE, "dreamloom.json"}
+    beside = {"dreamloom.json", "README.md", "samples.png"}
+    assert {file.name for file in exported.iterdir()} == {KOHYA_FILE, PEFT_FILE, *beside}
     assert all(value.dtype == torch.float16 for value in load_file(exported / KOHYA_FILE).values())
     metadata = read_metadata(exported / KOHYA_FILE)
     assert metadata["modelspec.hash_sha256"] == f"0x{metadata['sshs_model_hash']}"
