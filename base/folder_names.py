@@ -1,6 +1,7 @@
-"""The names of a folder's files, to be found without regard to case."""
+"""The names of files, to be found without regard to case, and to how tables spell them."""
 
 import os
+import posixpath
 import unicodedata
 from functools import cached_property
 
@@ -36,6 +37,11 @@ class FolderNames(frozenset[str]):
         """The stems of the images among them."""
         stems = (os.path.splitext(name) for name in self)
         return {stem for stem, extension in stems if extension.lower() in IMAGE_EXTENSIONS}
+
+
+def path_key(path: str) -> str:
+    """Makes relative paths that mean the same equal: of Windows, of macOS, which decomposes accents, and with dots."""
+    return posixpath.normpath(unicodedata.normalize("NFC", path).replace("\\", "/"))
 
 
 def fold_name(name: str) -> str:

@@ -33,6 +33,7 @@ _WORDS = {
     "run": "inside training runs",
     "collection": "inside collections",
     "workspace": "inside workspaces",
+    "dead_link": "behind links to nothing (a disk that is not mounted?)",
     "linked": "in folders elsewhere to which links lead (follow_links takes them)",
 }
 
@@ -68,6 +69,8 @@ def list_folder(folder: Path, left_out: Counter[str]) -> Listed:
         is_folder = entry.is_dir()
         if why := _why_left_out(entry, is_folder):
             left_out[why] += count_images(Path(entry.path)) if is_folder else is_image_name(entry.name)
+        elif _is_dead_link(entry):
+            left_out["dead_link"] += 1
         elif not entry.name.startswith("."):
             (listed.folders if is_folder else listed.files).append(entry)
     return listed
@@ -93,6 +96,12 @@ def left_out_note(left_out: Mapping[str, int]) -> str | None:
     """Returns what was left out, as a sentence; None: nothing was."""
     counts = [f"{count:,} {_WORDS[why]}" for why, count in sorted(left_out.items()) if count]
     return f"{sum(left_out.values()):,} images are left out: {', '.join(counts)}." if counts else None
+
+
+def _is_dead_link(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is a link to nothing that may have been a folder; one that is named like an image is listed as one."""
+    is_hidden, is_image = entry.name.startswith("."), is_image_name(entry.name)
+    return not is_hidden and not is_image and entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def _why_left_out(entry: "os.DirEntry[str]", is_folder: bool) -> str | None:

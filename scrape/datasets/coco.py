@@ -3,8 +3,9 @@
 https://cocodataset.org/#format-data
 """
 
+import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,11 +21,13 @@ from dreamloom.scrape.collection import SCHEMAS, CaptionKind, Collection, Row, T
 from dreamloom.scrape.collection.parts import make_parts, split
 from dreamloom.scrape.datasets.coco_instances import read_instances
 from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, FilesConfig, KeepEmpty, PartRows, UserPath
-from dreamloom.scrape.datasets.image_files import ListedFile
+from dreamloom.scrape.datasets.image_files import ListedFile, NamedFiles, leads_out
 from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
-from dreamloom.scrape.datasets.metadata import CaptionRules, ImageMetadata, is_blank_text, pixels_or_none
+from dreamloom.scrape.datasets.metadata import CaptionRules, ImageMetadata, clean_text, is_blank_text, pixels_or_none
 from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_of_files
 from dreamloom.scrape.datasets.source_recipes import SourceRecipes, file_version
+
+_log = logging.getLogger(__name__)
 
 
 class CocoConfig(FilesConfig):
@@ -135,14 +138,22 @@ def find_photos(config: CocoConfig) -> list[ListedFile]:
         raise UserError(f"{config.images} is not a folder; name that of the photos in {config.annotations}.")
     shows_wanted = _category_filter(config)
     files: list[ListedFile] = []
-    existing = 0
+    existing = without_url = 0
+    images = None if config.images is None else NamedFiles(config.images)
     for photo in _read_photos(config.annotations, str(file_version(config.annotations))):
         if (config.licences and photo.licence_id not in config.licences) or not shows_wanted(photo.id):
             continue
-        files.append(_listed_file(config, photo))
+        if images is None and photo.url is None:
+            without_url += 1
+            continue
+        files.append(_listed_file(images, photo))
         existing += files[-1].exists
         if existing == config.limit:
             break
+    if without_url:
+        if not files:
+            raise UserError(f"{config.annotations} has no coco_url of any photo; name the folder of the photos.")
+        _log.warning("%s has no coco_url of %d photos, which are left out", config.annotations, without_url)
     if not files:
         raise UserError(f"No photo of {config.annotations} is of these categories and licences; ask for more.")
     if not existing:
@@ -182,12 +193,10 @@ def _candidate(photo: _Photo, metadata: ImageMetadata) -> Row:
     return {**row, "key": photo.key, "width": photo.width, "height": photo.height, "sha256": None}
 
 
-def _listed_file(config: CocoConfig, photo: _Photo) -> ListedFile:
-    if config.images is None:
-        if photo.url is None:
-            raise UserError(f"{config.annotations} has no coco_url of photo {photo.id}; name the folder of the photos.")
-        return ListedFile(photo.key, Path(photo.file_name), file_version(before=photo.url))
-    path = config.images / photo.file_name
+def _listed_file(images: NamedFiles | None, photo: _Photo) -> ListedFile:
+    if images is None:
+        return ListedFile(photo.key, Path(photo.file_name), file_version(before=photo.url or ""))
+    path = images.find(photo.file_name)
     return ListedFile(photo.key, path, file_version(path))
 
 
@@ -244,7 +253,7 @@ def _read_photos(file: Path, version: str) -> tuple[_Photo, ...]:
     except ValueError as error:
         raise UserError(f"{file} is not JSON ({error}); name one of COCO's captions files.") from error
     try:
-        return _parse(document)
+        return _parse(file, document)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(
@@ -252,37 +261,81 @@ def _read_photos(file: Path, version: str) -> tuple[_Photo, ...]:
         ) from error
 
 
-def _parse(document: dict[str, Any]) -> tuple[_Photo, ...]:
+def _parse(file: Path, document: Mapping[str, Any]) -> tuple[_Photo, ...]:
+    """Reads the photos and their captions; an entry that is none costs itself, and is told."""
+    faults: list[str] = []
     captions: dict[Any, list[str]] = {}
     blank: set[Any] = set()
-    for annotation in sorted(document["annotations"], key=lambda each: each["id"]):
+    for annotation in _entries(document, "annotations", ("image_id", "caption"), faults):
         text = annotation["caption"]
         if isinstance(text, str) and text.strip():
             captions.setdefault(annotation["image_id"], []).append(_clean(text))
         elif is_blank_text(text):
             blank.add(annotation["image_id"])
-    licences = {each["id"]: each for each in document.get("licenses", [])}
+    licences = {each["id"]: each for each in _entries(document, "licenses", ("id",), faults)}
     photos: dict[Any, _Photo] = {}
-    for image in sorted(document["images"], key=lambda each: each["id"]):
-        licence = licences.get(image.get("license"), {})
-        photos[image["id"]] = _Photo(
-            id=image["id"],
-            key=key_of("coco", str(image["id"])),
-            file_name=_file_name(image["file_name"]),
-            captions=tuple(captions.get(image["id"], [])),
-            is_blank=image["id"] in blank and image["id"] not in captions,
-            width=pixels_or_none(image.get("width")),
-            height=pixels_or_none(image.get("height")),
-            url=image.get("coco_url"),
-            licence_id=image.get("license"),
-            licence=licence.get("name"),
-            licence_url=licence.get("url"),
-        )
+    for image in _entries(document, "images", ("id", "file_name"), faults):
+        is_blank = image["id"] in blank and image["id"] not in captions
+        try:
+            photo = _photo(image, tuple(captions.get(image["id"], ())), is_blank, licences)
+        except ValueError as error:
+            faults.append(f"the image {image['id']}: {error}")
+        else:
+            photos[image["id"]] = photo
+    if faults and (not photos or not (captions or blank)):
+        raise ValueError(faults[0])
+    if faults:
+        _log.warning("%s: %d entries are left out; the first, %s", file, len(faults), faults[0])
     return tuple(photos.values())
 
 
+def _entries(
+    document: Mapping[str, Any], name: str, keys: Sequence[str], faults: list[str]
+) -> Iterator[dict[str, Any]]:
+    """Yields the entries of a list that have these keys, by id; ids may be numbers or texts."""
+    entries = document.get(name, []) if name == "licenses" else document[name]
+    sound = []
+    for number, entry in enumerate(entries):
+        lacking = next((key for key in keys if not isinstance(entry, dict) or not _is_filled(entry, key)), None)
+        if lacking is None:
+            sound.append(entry)
+        else:
+            faults.append(f"number {number} of {name} has no {lacking}")
+    yield from sorted(sound, key=lambda entry: _order(entry.get("id")))
+
+
+def _is_filled(entry: Mapping[str, Any], key: str) -> bool:
+    return key in entry and (key == "caption" or type(entry[key]) in (int, str))
+
+
+def _order(identity: Any) -> tuple[int, int, str]:
+    """Numbers first, also those that are written as texts."""
+    text = str(identity)
+    return (0, int(text), text) if text.isdecimal() and len(text) < 20 else (1, 0, text)
+
+
+def _photo(
+    image: Mapping[str, Any], captions: tuple[str, ...], is_blank: bool, licences: Mapping[Any, Mapping[str, Any]]
+) -> _Photo:
+    licence_id = image.get("license") if type(image.get("license")) in (int, str) else None
+    licence = licences.get(licence_id, {})
+    return _Photo(
+        id=image["id"],
+        key=key_of("coco", str(image["id"])),
+        file_name=_file_name(image["file_name"]),
+        captions=captions,
+        is_blank=is_blank,
+        width=pixels_or_none(image.get("width")),
+        height=pixels_or_none(image.get("height")),
+        url=clean_text(image.get("coco_url")),
+        licence_id=licence_id,
+        licence=clean_text(licence.get("name")),
+        licence_url=clean_text(licence.get("url")),
+    )
+
+
 def _file_name(name: str) -> str:
-    if Path(name).is_absolute() or ".." in Path(name).parts:
+    if not isinstance(name, str) or not name or leads_out(name):
         raise ValueError(f"file_name {name!r} leads out of the folder")
     return name
 

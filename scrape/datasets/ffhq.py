@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from dreamloom.base.documents import parse_json
+from dreamloom.base.documents import DocumentError, parse_json
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, Summary
@@ -29,6 +29,8 @@ LICENCE = "CC BY-NC-SA 4.0"
 """Licence of the dataset as a whole (its LICENSE.txt), for images without one in the metadata."""
 LICENCE_URL = "https://creativecommons.org/licenses/by-nc-sa/4.0/"
 
+_NAME = re.compile(r"(?:img0*|0*)(\d{5})")
+"""Of an image: 00000.png, or img00000000.png of StyleGAN's dataset_tool.py."""
 _LAYOUTS = ("images1024x1024", "in-the-wild-images", "thumbnails128x128")
 
 
@@ -69,7 +71,7 @@ def ingest_ffhq(
     version = str(file_version(metadata_file)) if metadata_file else ""
 
     def metadata_of(file: ListedFile) -> ImageMetadata:
-        entry = _read_entries(metadata_file, version).get(file.path.stem, {}) if metadata_file else {}
+        entry = _read_entries(metadata_file, version).get(file.path.stem[-5:], {}) if metadata_file else {}
         own_licence = entry.get("license")
         return ImageMetadata(
             text=config.caption,
@@ -94,11 +96,12 @@ def _list_files(config: FfhqConfig, left_out: Counter[str] | None = None) -> lis
     folder = _folder(config)
     paths: dict[str, Path] = {}
     for path, _ in find_images(folder, left_out, config.follow_links):
-        if not re.fullmatch(r"\d{5}", path.stem):
+        name = _NAME.fullmatch(path.stem)
+        if name is None:
             continue
-        first = paths.setdefault(path.stem, path)
+        first = paths.setdefault(name[1], path)
         if first is not path:
-            raise UserError(f"{first} and {path} are both FFHQ's image {path.stem}; name the folder of one of them.")
+            raise UserError(f"{first} and {path} are both FFHQ's image {name[1]}; name the folder of one of them.")
     if not paths:
         raise UserError(f"{folder} contains no image named as FFHQ names them (00000.png); name FFHQ's folder.")
     stems = sorted(paths)[: config.limit]
@@ -131,7 +134,8 @@ def _read_entries(file: Path, version: str) -> dict[str, dict[str, Any]]:
         entries = parse_json(file.read_bytes(), object_hook=keep_metadata)
         return {f"{int(number):05d}": dict(entry) for number, entry in entries.items()}
     except (ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"{file} is not {METADATA} ({error}); name that file, or leave metadata out.") from error
+        why = "is cut off, or no JSON" if isinstance(error, DocumentError) else "is JSON, but not FFHQ's"
+        raise UserError(f"{file} {why} ({error}); download it again, or leave metadata out.") from error
 
 
 KIND = SourceKind(

@@ -3,7 +3,6 @@
 https://huggingface.co/docs/datasets/image_dataset
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from dreamloom.scrape.datasets.ingest import ReadPart, ingest, part_reader, part
 from dreamloom.scrape.datasets.metadata import CaptionRules
 from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize
 from dreamloom.scrape.datasets.source_recipes import SourceRecipes
+from dreamloom.scrape.datasets.splits import of_split
 
 _STAGE = "ingest huggingface"
 
@@ -96,22 +96,8 @@ def find_parquet_files(config: HuggingfaceConfig) -> list[Path]:
         raise UserError(f"{config.path} does not exist; name a dataset's folder, or a parquet file.")
     if config.path.is_file():
         return [config.path]
-    relative = {path: path.relative_to(config.path) for path in find_files(config.path, "*.parquet")}
-    files = [path for path in relative if path.name != "metadata.parquet"]
-    of_split = [path for path in files if in_split(relative[path], config.split)]
-    if files and not of_split:
-        raise UserError(f"{config.path} has no parquet file of the split {config.split}; it has {files[0].name}, ….")
-    return of_split
-
-
-def in_split(path: Path, split: str | None) -> bool:
-    """Tells whether a file belongs to a split, by its path: train-00000-of-00002.parquet, data/train/0.jpg.
-
-    Args:
-        path: relative to the dataset's folder.
-        split: the split; None: every file belongs.
-    """
-    return split is None or split in re.split(r"[-_./]", path.as_posix())
+    files = [path for path in find_files(config.path, "*.parquet") if path.name != "metadata.parquet"]
+    return of_split(config.path, files, config.split, "parquet file")
 
 
 def _plan(
@@ -130,10 +116,8 @@ def _plan(
 
 def _read_imagefolder(config: HuggingfaceConfig, left_out: Counter[str] | None) -> ImageFolder:
     folder = read_imagefolder(config.path, _captions(config), left_out, config.follow_links)
-    of_split = [file for file in folder.files if in_split(file.path.relative_to(config.path), config.split)]
-    if not of_split:
-        raise UserError(f"{config.path} has no image of the split {config.split}; name one of its folders.")
-    return ImageFolder(of_split[: config.limit], folder.metadata_of)
+    chosen = set(of_split(config.path, [file.path for file in folder.files], config.split, "image"))
+    return ImageFolder([file for file in folder.files if file.path in chosen][: config.limit], folder.metadata_of)
 
 
 def _captions(config: HuggingfaceConfig) -> CaptionRules:

@@ -2,13 +2,15 @@
 
 import mimetypes
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.folder_names import FolderNames
+from dreamloom.base.folder_names import FolderNames, path_key
 from dreamloom.base.image_formats import begins_like_an_image
 from dreamloom.base.image_types import is_image_name
 from dreamloom.base.listing import count_images, is_left_out, left_out_note, list_folder
@@ -94,6 +96,33 @@ def _walk(folder: Path, left_out: Counter[str], follow_links: bool) -> Iterator[
                 waiting.append(Path(entry.path))
             else:
                 left_out["linked"] += count_images(Path(entry.path))
+
+
+class NamedFiles:
+    """The files of a folder and below, found by the paths that tables have of them.
+
+    A table may compose accents otherwise than the file system, or be written on Windows; the exact name goes first.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Stores the folder; its files are listed when a name is first found nowhere."""
+        self._folder = folder
+
+    def find(self, name: str) -> Path:
+        """Returns the file of a name relative to the folder; one that does not exist, if there is none."""
+        path = self._folder / name
+        return path if os.path.lexists(path) else self._by_key.get(path_key(name), path)
+
+    @cached_property
+    def _by_key(self) -> dict[str, Path]:
+        found = (Path(parent, name) for parent, _, names in os.walk(self._folder) for name in sorted(names))
+        return {path_key(path.relative_to(self._folder).as_posix()): path for path in found}
+
+
+def leads_out(name: str) -> bool:
+    """Tells whether a relative path, with slashes of any system, leads out of its folder."""
+    path = Path(name.replace("\\", "/"))
+    return path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", name) is not None
 
 
 def find_files(folder: Path, *patterns: str) -> list[Path]:

@@ -15,7 +15,7 @@ from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
 from dreamloom.base.tables import TableRow, read_table
 from dreamloom.scrape.collection import key_of
-from dreamloom.scrape.datasets.image_files import ListedFile, find_files, find_images
+from dreamloom.scrape.datasets.image_files import ListedFile, NamedFiles, find_files, find_images, leads_out
 from dreamloom.scrape.datasets.metadata import CaptionRules, ImageMetadata, metadata_from_row
 from dreamloom.scrape.datasets.source_recipes import file_version
 
@@ -49,7 +49,11 @@ def read_imagefolder(
     Raises:
         UserError: there is no image, or a table can't be read.
     """
-    metadata = {path: _metadata(table, row, captions) for table, path, row in _read_tables(folder)}
+    files_of = NamedFiles(folder)
+    metadata = {
+        files_of.find(path.relative_to(folder).as_posix()): _metadata(table, row, captions)
+        for table, path, row in _read_tables(folder)
+    }
     paths = {path for path, _ in find_images(folder, left_out, follow_links)} | set(metadata)
     files = []
     for path in sorted(paths, key=lambda path: path.relative_to(folder).parts):
@@ -90,7 +94,7 @@ def _fault(row: TableRow) -> str:
         return f"can't be read ({row.fault}); correct it."
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         return "has no file_name; write there which image it is about."
-    if Path(name).is_absolute() or ".." in Path(name).parts:
+    if leads_out(name):
         return f"{name!r} leads out of the folder; name an image in it."
     return ""
 

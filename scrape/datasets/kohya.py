@@ -7,7 +7,6 @@ a whole path; caption and tags are joined by a comma, as its trainer does.
 """
 
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 
 from dreamloom.base.documents import DocumentError, parse_json
 from dreamloom.base.errors import UserError
+from dreamloom.base.folder_names import path_key
 from dreamloom.base.image_types import IMAGE_EXTENSIONS
 
 METADATA = ("meta.json", "meta_lat.json", "meta_clean.json", "meta_cap_dd.json", "meta_cap.json")
@@ -98,7 +98,7 @@ def _caption(entry: Any) -> str | None:
 
 
 def _key(name: str) -> str:
-    name = unicodedata.normalize("NFC", name).replace("\\", "/")  # macOS spells "é" as "e" and an accent
+    name = path_key(name)
     stem, extension = os.path.splitext(name)
     return stem if extension.lower() in IMAGE_EXTENSIONS else name
 

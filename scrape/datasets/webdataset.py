@@ -20,6 +20,7 @@ from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSION
 from dreamloom.base.listing import is_left_out
 from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
+from dreamloom.base.shard_keys import split_dotted_keys
 from dreamloom.base.stage import Summary
 from dreamloom.base.tables import read_table
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table, key_of
@@ -131,6 +132,10 @@ def find_shards(config: WebdatasetConfig) -> list[Path]:
 # One shard
 
 
+Members = dict[str, dict[str, tuple[int, int]]]
+"""Key → extension → first byte in the shard, and size."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """What a shard holds of one image."""
@@ -232,9 +237,9 @@ def _table_path(shard: Path) -> Path:
     return shard.with_suffix(".parquet")
 
 
-def _read_members(shard: Path, on_damage: Callable[[str], None]) -> dict[str, dict[str, tuple[int, int]]]:
+def _read_members(shard: Path, on_damage: Callable[[str], None]) -> Members:
     """Returns key → extension → place. The key ends before the first dot behind the last slash, as in webdataset."""
-    members: dict[str, dict[str, tuple[int, int]]] = {}
+    members: Members = {}
     try:
         size = shard.stat().st_size
         with tarfile.open(shard, "r:") as archive:
@@ -244,12 +249,12 @@ def _read_members(shard: Path, on_damage: Callable[[str], None]) -> dict[str, di
                 is_own = member.isreg() and stem and dot and not is_left_out(member.name)
                 if is_own and member.offset_data + member.size <= size:
                     place = (member.offset_data, member.size)
-                    members.setdefault(f"{folder}{slash}{stem}", {})[extension.lower()] = place
+                    members.setdefault(f"{folder}{slash}{stem}", {})[extension] = place
             if _read_block(shard, archive.offset).strip(b"\0"):  # tarfile mistakes a damaged header for the end
                 raise tarfile.ReadError(f"damaged at byte {archive.offset}")
     except (OSError, tarfile.TarError) as error:
         on_damage(f"{shard} can't be read as a tar ({error}); make it again, or take it away.")
-    return members
+    return split_dotted_keys(members)
 
 
 def _read_table(shard: Path, on_damage: Callable[[str], None]) -> dict[str, dict[str, Any]] | None:

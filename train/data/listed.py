@@ -9,12 +9,11 @@ sidecar wins over all of them.
 
 import os
 import posixpath
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.folder_names import FolderNames
+from dreamloom.base.folder_names import FolderNames, path_key
 from dreamloom.base.image_types import DECODED_EXTENSIONS
 from dreamloom.base.tables import TABLE_SUFFIXES
 from dreamloom.caption.formats.kohya import METADATA, match_metadata
@@ -55,7 +54,7 @@ class ListedImages:
             table = posixpath.normpath(f"{inside}/{name}")
             found: dict[str, ListedImage] = {}
             for image in read(folder / name):
-                key = _key(posixpath.join(inside, image.file))
+                key = path_key(posixpath.join(inside, image.file))
                 found[key] = found[key].merge(image) if key in found else image
             self._listed |= {key: (table, image) for key, image in found.items()}
             if captioned := sum(bool(image.entries.prompts or image.entries.tags) for image in found.values()):
@@ -63,7 +62,7 @@ class ListedImages:
 
     def find(self, name: str) -> ListedImage | None:
         """Returns what is listed of an image, by its path inside the training folder."""
-        key = _key(name)
+        key = path_key(name)
         self._used.add(key)
         listed = self._listed.get(key)
         return None if listed is None else listed[1]
@@ -92,8 +91,3 @@ class ListedImages:
             return
         for name, text in captions.items():
             yield ListedImage(name, Entries((CaptionParts(text),)), "")
-
-
-def _key(name: str) -> str:
-    """Makes paths that mean the same equal: of Windows, of macOS, which decomposes accents, and with dots."""
-    return posixpath.normpath(unicodedata.normalize("NFC", name).replace("\\", "/"))

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from dreamloom.base.documents import MAX_BYTES, DocumentError, decode_text, parse_json
 from dreamloom.base.image_types import DECODED_EXTENSIONS
 from dreamloom.base.listing import is_left_out
+from dreamloom.base.shard_keys import split_dotted_keys
 from dreamloom.base.tables import caption_texts
 from dreamloom.caption.parts import CaptionParts
 from dreamloom.caption.sidecar import Entries
@@ -40,7 +41,7 @@ def read_shard(
     Returns:
         The images up to where the shard is broken; and what is broken, each with a word for the reason.
     """
-    samples: dict[str, Members] = defaultdict(dict)
+    samples: dict[str, dict[str, ByteRange]] = defaultdict(dict)
     broken = []
     try:
         with tarfile.open(path, "r:") as tar:
@@ -48,14 +49,15 @@ def read_shard(
                 stem, dot, suffix = PurePosixPath(member.name).name.partition(".")
                 if member.isfile() and stem and dot and not is_left_out(member.name):
                     folder = PurePosixPath(member.name).parent
-                    samples[str(folder / stem)]["." + suffix.lower()] = ByteRange(path, member.offset_data, member.size)
+                    samples[str(folder / stem)][suffix] = ByteRange(path, member.offset_data, member.size)
             if ByteRange(path, tar.offset, tarfile.BLOCKSIZE).read() != bytes(tarfile.BLOCKSIZE):
                 broken.append((name, "broken_shard"))  # tarfile takes a damaged header for the end
     except (tarfile.TarError, OSError, EOFError):
         broken.append((name, "broken_shard"))
     shard_size = path.stat().st_size if path.is_file() else 0
     images = []
-    for key, members in samples.items():
+    for key, places in split_dotted_keys(samples).items():
+        members = {f".{extension}": place for extension, place in places.items()}
         suffixes = sorted(DECODED_EXTENSIONS & members.keys())
         if not suffixes:
             continue

@@ -230,7 +230,10 @@ def test_a_photo_that_arrives_makes_its_part_again(tmp_path: Path) -> None:
     [
         ([], "not a captions file of COCO"),
         ({"images": []}, "it lacks 'annotations'"),
-        ({**document(1), "annotations": [{"id": 1, "image_id": 1, "bbox": []}]}, "it lacks 'caption'"),
+        (
+            {**document(1), "annotations": [{"id": 1, "image_id": 1, "bbox": []}]},
+            "number 0 of annotations has no caption",
+        ),
         ({**document(1), "images": [{"id": 1, "file_name": "../../etc/passwd"}]}, "leads out of the folder"),
         (document(2), "holds none of the 1 photos"),
     ],
@@ -250,3 +253,38 @@ def test_missing_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(UserError, match="is not JSON"):
         recipes(Collection(tmp_path / "x"), config.model_copy(update={"annotations": tmp_path / "broken.json"}))
+
+
+def test_a_bad_entry_costs_itself_and_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    content = document(1, 2)
+    content["annotations"] += [
+        {"id": 8, "caption": "of nothing"},
+        None,
+        {"id": "x", "image_id": 2, "caption": "by a text"},
+    ]
+    content["images"] += [{"id": 5}, "no image", {"id": "7", "file_name": ["a.jpg"]}]
+    content["licenses"] = [{"name": "without id"}]
+    config = coco(tmp_path, content, 1, 2)
+    assert ingest_coco(Collection(tmp_path / "scenes"), config).kept == 2
+    assert "6 entries are left out; the first, number " in caplog.text and "has no image_id" in caplog.text
+
+
+def test_a_photo_without_address_is_no_candidate(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    content = document(1, 2)
+    for image, url in zip(content["images"], ("", "http://x.org/2.jpg"), strict=True):
+        image["coco_url"] = url
+    config = coco(tmp_path, content).model_copy(update={"images": None})
+    collection = Collection(tmp_path / "scenes")
+    ingest_coco(collection, config)
+    assert collection.read(Table.CANDIDATES)["url"].to_pylist() == ["http://x.org/2.jpg"]
+    assert "no coco_url of 1 photos" in caplog.text
+
+
+def test_blank_annotations_are_passed_over_and_counted(tmp_path: Path) -> None:
+    content = document(1, 2)
+    content["annotations"] = [{"id": 1, "image_id": 1, "caption": " "}, {"id": 2, "image_id": 1, "caption": "a dog"}]
+    content["annotations"] += [{"id": 3, "image_id": 2, "caption": "\n"}]
+    collection = Collection(tmp_path / "scenes")
+    summary = ingest_coco(collection, coco(tmp_path, content, 1, 2))
+    assert collection.read(Table.RECORDS)["text"].to_pylist() == ["a dog", ""]
+    assert summary.marked == {"blank_caption": 1}

@@ -103,6 +103,23 @@ def test_what_is_no_ffhq_is_refused(ffhq: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=words):
             recipes(collection, config)
     (tmp_path / "list.json").write_text("[1, 2]")
-    with pytest.raises(UserError, match=f"is not {METADATA}"):
+    with pytest.raises(UserError, match="is JSON, but not FFHQ's"):
         ingest_ffhq(collection, FfhqConfig(path=ffhq, metadata=tmp_path / "list.json"))
     assert collection.parts(Table.RECORDS) == []
+
+
+def test_names_of_stylegan_s_tool_are_known(tmp_path: Path) -> None:
+    folder = tmp_path / "ffhq" / "00000"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(folder / "img00000003.png")
+    collection = Collection(tmp_path / "faces")
+    assert ingest_ffhq(collection, FfhqConfig(path=tmp_path / "ffhq")).kept == 1
+    assert collection.read(Table.RECORDS)["key"].to_pylist() == [key_of("ffhq", "00003")]
+
+
+def test_metadata_that_was_cut_off_is_told(tmp_path: Path) -> None:
+    (tmp_path / "ffhq").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "ffhq" / "00000.png")
+    (tmp_path / "ffhq" / "ffhq-dataset-v2.json").write_text('{"0": {"metadata": {"author": "A')
+    with pytest.raises(UserError, match="is cut off, or no JSON"):
+        ingest_ffhq(Collection(tmp_path / "faces"), FfhqConfig(path=tmp_path / "ffhq"))

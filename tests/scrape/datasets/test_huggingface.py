@@ -72,8 +72,9 @@ def test_a_split_is_known_by_file_or_folder(tmp_path: Path) -> None:
     parquet(cars / ".cache" / "train.parquet", range(9, 10))
     for split, count in (("train", 2), ("test", 1), ("validation", 1), (None, 4)):
         assert len(rows_of(Collection(tmp_path / str(split)), cars, split=split)) == count
-    with pytest.raises(UserError, match="no parquet file of the split dev"):
-        recipes(Collection(tmp_path / "c"), HuggingfaceConfig(path=cars, split="dev"))
+    assert len(rows_of(Collection(tmp_path / "alias"), cars, split="dev")) == 1
+    with pytest.raises(UserError, match="no parquet file of the split extra; it has test, train and validation"):
+        recipes(Collection(tmp_path / "c"), HuggingfaceConfig(path=cars, split="extra"))
 
 
 def test_columns_of_other_names(tmp_path: Path) -> None:
@@ -248,3 +249,20 @@ def test_a_broken_table_is_said(tmp_path: Path, collection: Collection, line: st
     (folder / "metadata.jsonl").write_text(line)
     with pytest.raises(UserError, match=message):
         rows_of(collection, folder)
+
+
+def test_a_table_may_spell_names_otherwise_than_the_files(tmp_path: Path, collection: Collection) -> None:
+    """As macOS and Windows do: é decomposed, and back slashes."""
+    folder = tmp_path / "mine"
+    for name in ("train/cafe\u0301.png", "train/0.png", "back\\slash.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encode_image(len(name)))
+    rows = [("train/caf\u00e9.png", "a café"), ("train\\0.png", "a car"), ("back\\slash.png", "a back")]
+    lines = [json.dumps({"file_name": name, "text": text}) for name, text in [*rows, ("..\\..\\secret.png", "out")]]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    records = rows_of(collection, folder)
+    assert sorted((row["status"], row["text"]) for row in records) == [
+        ("ok", "a back"),
+        ("ok", "a café"),
+        ("ok", "a car"),
+    ]

@@ -17,6 +17,7 @@ from dreamloom.base.stage import Summary
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder, recipes
+from dreamloom.scrape.datasets.image_files import size_of_folder
 from tests.powercut import PowerCut
 
 
@@ -346,3 +347,12 @@ def test_blank_captions_are_counted_or_kept_if_asked(folder: Path, collection: C
     assert summary.marked == {"blank_caption": 1}
     run(collection, folder, keep_empty=True)
     assert (rows_of(collection)["IMG_1.jpg"]["text"], rows_of(collection)["IMG_1.jpg"]["text_kind"]) == ("", "human")
+
+
+def test_a_link_to_nothing_is_counted_and_measuring_goes_on(folder: Path, collection: Collection) -> None:
+    draw(folder / "a.png")
+    (folder / "disk").symlink_to("/mnt/not mounted/photos")
+    (folder / "gone.jpg").symlink_to("/mnt/not mounted/gone.jpg")
+    assert size_of_folder(folder).count == 2
+    summary = run(collection, folder)
+    assert (summary.dropped, summary.left_out) == ({"missing_file": 1}, {"dead_link": 1})

@@ -258,3 +258,23 @@ def test_of_txt_and_json_the_text_counts_first_and_null_erases_nothing(
     assert (converted.caption or None) == (text or None)
     (images,) = read_training_folder(folder / "0.tar")
     assert images.images[0].caption == (text or "a")
+
+
+def test_names_with_dots_are_images_of_their_own(folder: Path, tmp_path: Path) -> None:
+    members = {
+        "photo v1.2.jpg": encode_image(1),
+        "photo v1.2.txt": b"the second",
+        "photo v1.3.jpg": encode_image(2),
+        "photo v1.3.txt": b"the third",
+        "plain.jpg": encode_image(3),
+        "plain.seg.png": encode_image(4),
+        "plain.txt": b"plain",
+    }
+    tar(folder / "0.tar", members)
+    collection = Collection(tmp_path / "c")
+    ingest_webdataset(collection, WebdatasetConfig(path=folder))
+    assert [(row["status"], row["text"]) for row in rows_of(collection)] == [
+        ("ok", "the second"),
+        ("ok", "the third"),
+        ("ok", "plain"),
+    ]

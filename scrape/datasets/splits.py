@@ -1,0 +1,73 @@
+"""Which split of a dataset a file belongs to, by its path: train-00000-of-00002.parquet, data/train/0.jpg.
+
+As Hugging Face's datasets has it: a split is a folder, or a word of the file's own name; val and dev are validation.
+https://huggingface.co/docs/datasets/repository_structure
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from dreamloom.base.errors import UserError
+
+_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+_SPLITS = {name: split for split, names in _NAMES.items() for name in names}
+
+
+def of_split(root: Path, files: Sequence[Path], split: str | None, what: str) -> list[Path]:
+    """Returns the files of a split, in order.
+
+    Args:
+        root: the dataset's folder.
+        files: the files in it.
+        split: the split, in any of its names; None: every file belongs.
+        what: what the files are, for errors: "image".
+
+    Raises:
+        UserError: no file is of the split, or a path names two splits.
+    """
+    if split is None:
+        return list(files)
+    found = {file: split_of(file.relative_to(root), extra=split) for file in files}
+    wanted = _canonical(split)
+    chosen = [file for file in files if found[file] == wanted]
+    if files and not chosen:
+        there = _join(sorted({name for name in found.values() if name})) or "files without a split"
+        raise UserError(f"{root} has no {what} of the split {split}; it has {there}.")
+    return chosen
+
+
+def split_of(path: Path, extra: str = "") -> str | None:
+    """Returns the split that a path names: its folders, or else the first word of its name; None: it names none.
+
+    In a table's name any word counts (cars-train-00000-of-00001.parquet), as nothing there is a caption.
+
+    Args:
+        path: relative to the dataset's folder.
+        extra: a split's name beside the usual ones.
+
+    Raises:
+        UserError: folders, or words of a table's name, name two splits.
+    """
+    words = re.split(r"[-_. ]+|(?<=[a-z])(?=\d)", path.name.lower())
+    is_table = path.suffix.lower() in (".parquet", ".arrow")
+    for names in (path.parts[:-1], words if is_table else words[:1]):
+        splits = {_canonical(name) for name in names if name.lower() in _SPLITS or name.lower() == extra.lower()}
+        if len(splits) > 1:
+            raise UserError(f"{path} names the splits {_join(sorted(splits))}; move it into the folder of one.")
+        if splits:
+            return splits.pop()
+    return None
+
+
+def _canonical(name: str) -> str:
+    return _SPLITS.get(name.lower(), name.lower())
+
+
+def _join(names: Iterable[str]) -> str:
+    *first, last = [*names] or [""]
+    return f"{', '.join(first)} and {last}" if first else last
