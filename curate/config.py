@@ -4,7 +4,7 @@ import re
 from enum import StrEnum
 from itertools import permutations
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -110,8 +110,10 @@ class ChooseConfig(StageConfig):
 class BalanceConfig(StageConfig):
     """How much ground truth accompanies the training images, and which images are held out."""
 
-    ratio: Annotated[float, _GROUND_TRUTH] = Field(
-        1.0, gt=0, le=1000, description="Ground-truth images shown for each training image shown."
+    ratio: Annotated[Annotated[float, Field(gt=0, le=1000)] | Literal["auto"], _GROUND_TRUTH] = Field(
+        1.0,
+        description="Ground-truth images shown for each training image shown; auto: training begins with 1 and "
+        "moves it at each evaluation, to hold train.limit_mean and train.limit_worst.",
     )
     held_out: Annotated[float, _HELD_OUT] = Field(
         0.1,
@@ -155,3 +157,8 @@ class BalanceConfig(StageConfig):
         raise ValueError(
             f"is one number, the images of ground truth for each training image: {' or '.join(quotients)}, not {ratio}"
         )
+
+    @property
+    def ratio_of_folder(self) -> float:
+        """The ratio of the training folder."""
+        return 1.0 if self.ratio == "auto" else self.ratio

@@ -153,7 +153,7 @@ def _draw(placed: Split, rows: pa.Table, ordered: Sequence[Source], config: Bala
     multiplies = solve_multiplies(
         {s.name: (remaining[s.name], s.multiply) for s in ordered if s.role is Role.TRAINING},
         {s.name: (remaining[s.name], s.share) for s in ordered if s.role is Role.GROUND_TRUTH},
-        config.ratio,
+        config.ratio_of_folder,
     )
     placed.multiplies |= {name: m for name, m in multiplies.items() if remaining[name] * m > 0}
     for row, name in enumerate(names):

@@ -105,7 +105,7 @@ def _expected(project: Project) -> list[Shown]:
     multiplies = solve_multiplies(
         {name: (sizes[name], source.multiply) for name, source in training.items()},
         {name: (sizes[name], source.share) for name, source in ground_truth.items()},
-        project.balance.ratio,
+        project.balance.ratio_of_folder,
     )
     return [Shown(name, name in training, sizes[name], sizes[name] * m, {}) for name, m in multiplies.items()]
 

@@ -77,6 +77,11 @@ class Project(StageConfig):
             raise ValueError("choose.min_aesthetic: needs aesthetic scores; set score.aesthetic_head, or leave it out")
         if self.choose.min_similarity is not None and self.score is None:
             raise ValueError("choose.min_similarity: needs scores; write a score section, or leave it out")
+        train = self.train
+        if self.balance.ratio == "auto" and train.limit_mean is None and train.limit_worst is None:
+            raise ValueError("balance.ratio: auto holds a limit; set train.limit_mean or train.limit_worst")
+        if self.balance.ratio == "auto" and not train.evaluate_every_n_steps:
+            raise ValueError("balance.ratio: auto is decided at evaluations; set train.evaluate_every_n_steps")
         if self.evaluate is not None and self.balance.held_out == 0:
             raise ValueError("evaluate: needs images to measure by; raise balance.held_out, or leave it out")
         for name in self.caption.templates.keys() - self.sources.keys():
@@ -112,10 +117,12 @@ class Project(StageConfig):
 
     def train_config(self) -> TrainConfig:
         """Returns the train section, with the sources of ground truth where it needs them and names none."""
-        if not self.train.prior_prediction or self.train.ground_truth:
+        auto_ratio = self.train.auto_ratio or self.balance.ratio == "auto"
+        if not (self.train.prior_prediction or auto_ratio):
             return self.train
         names = [name for name, source in self.sources.items() if source.role is Role.GROUND_TRUTH]
-        return self.train.model_copy(update={"ground_truth": names})
+        known = {"auto_ratio": auto_ratio, "ground_truth": self.train.ground_truth or names}
+        return self.train.model_copy(update=known)
 
     def all_sources(self) -> list[Source]:
         """Returns the sources with their roles, as choose and balance take them."""

@@ -59,6 +59,8 @@ class Plan:
     """What is odd about the folder and stops nothing, in sentences."""
     enlarged: int
     """Images smaller than their bucket."""
+    auto_ratio: bool
+    """Whether the run moves the share of ground truth, so that it shows other counts than the folder gives."""
     masked: int
     """Images whose loss is weighed by a mask."""
     epochs: int
@@ -85,6 +87,8 @@ class Plan:
         notes += self.oddities
         if self.enlarged:
             notes.append(f"{self.enlarged:,} would be enlarged to fill a larger bucket; see upscale.")
+        if self.auto_ratio:
+            notes.append("The share of ground truth would move at each evaluation; the counts are those of the folder.")
         if self.masked:
             notes.append(f"{self.masked:,} have a mask, by which their loss is weighed; see masks.")
         if self.forward_passes >= MANY_FORWARD_PASSES:
@@ -122,6 +126,7 @@ def plan(
         problems=dataset.problems,
         oddities=dataset.notes,
         enlarged=sum(upscale_factor(sample.size, sample.bucket) > 1 for sample in dataset.samples),
+        auto_ratio=config.auto_ratio,
         masked=sum(sample.mask is not None for sample in dataset.samples),
         epochs=len(schedule.epoch_ends),
         total_images=schedule.num_images,

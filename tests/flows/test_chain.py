@@ -1,6 +1,7 @@
 """The chain over a small project: all of it, nothing twice, and after a change only what hangs on it."""
 
 import gc
+import json
 import shutil
 import subprocess
 import sys
@@ -167,3 +168,18 @@ def test_scores_that_are_asked_for_no_more_are_not_chosen_by(finished: Any) -> N
     shutil.copytree(finished.workspace / "collections" / "circles" / "records", scores)
     with pytest.raises(UserError, match="circles has scores, but the project has no score section"):
         finished.run()
+
+
+def test_a_ratio_may_be_left_to_the_run(small: Any) -> None:
+    """The folder has the ratio 1; the run decides what it shows of it, and the report says so."""
+    small.change("balance", "ratio", to="auto")
+    for name, value in {"limit_mean": 5.0, "evaluate_every_n_steps": 2, "max_train_steps": 8}.items():
+        small.change("train", name, to=value)
+    small.run()
+    (run_folder,) = (small.workspace / "runs").glob("2*")
+    points = json.loads((run_folder / "evaluation.json").read_text())["points"]
+    summary = read_summary(run_folder)
+    assert [point["ratio"] for point in points[1:]] == [1, 0.5, 0.25, 0.125]
+    assert summary is not None and summary.shown == {"circles": 11, "squares": 5}  # 2 + 4/3 + 4/5 + 4/9 = 4.58
+    assert not made(small)
+    assert "is the one within the limits that learned most" in (small.workspace / "report" / "index.html").read_text()

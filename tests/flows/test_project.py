@@ -225,3 +225,15 @@ def test_choose_drops_what_train_would_leave_out_unless_it_says_otherwise(small:
     assert (config.resolution, config.bucket_reso_steps) == (128, small.load().train.bucket_reso_steps)
     small.change("choose", to={"resolution": None})
     assert small.load().choose_config().resolution is None
+
+
+def test_a_ratio_left_to_the_run_needs_a_limit_and_names_the_ground_truth(small: Any) -> None:
+    small.change("balance", "ratio", to="auto")
+    assert "balance.ratio: auto holds a limit; set train.limit_mean or train.limit_worst" in refused(small.file)
+    small.change("train", "limit_worst", to=0.05)
+    train = small.load().train_config()
+    assert (train.auto_ratio, train.ground_truth) == (True, ["squares"])
+    small.change("train", "evaluate_every_n_steps", to=0)
+    assert "decided at evaluations; set train.evaluate_every_n_steps" in refused(small.file)
+    small.change("balance", "ratio", to="most")
+    assert "balance.ratio" in refused(small.file)

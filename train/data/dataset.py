@@ -160,8 +160,9 @@ def find_ground_truth(dataset: Dataset, config: TrainConfig) -> set[int]:
     Raises:
         UserError: a name is that of no folder with images, or there is none and the config needs one.
     """
-    if config.prior_prediction and not config.ground_truth:
-        raise UserError("prior_prediction needs ground_truth: name the folders that hold images of what is known.")
+    needing = "prior_prediction" if config.prior_prediction else "auto_ratio" if config.auto_ratio else ""
+    if needing and not config.ground_truth:
+        raise UserError(f"{needing} needs ground_truth: name the folders that hold images of what is known.")
     found: set[int] = set()
     for name in config.ground_truth:
         under = {i for i, folder in enumerate(dataset.folders) if f"{folder.name}/".startswith(f"{name.rstrip('/')}/")}

@@ -40,7 +40,10 @@ class FolderSampler:
 
     def sample_epoch(self, seed: int, epoch: int) -> SampleIds:
         """Samples an epoch, in the order of the row."""
-        start, stop = self.epoch_span(epoch)
+        return self.sample_span(seed, *self.epoch_span(epoch))
+
+    def sample_span(self, seed: int, start: int, stop: int) -> SampleIds:
+        """Returns the images of the row from one place to another."""
         if stop == start:
             return np.empty(0, np.int64)
         count = len(self.sample_ids)
@@ -49,19 +52,23 @@ class FolderSampler:
         return row[start % count : start % count + stop - start]
 
 
-def sample_epoch(
-    samplers: Sequence[FolderSampler], seed: int, epoch: int, counts: Sequence[int] | None = None
+def sample_epoch(samplers: Sequence[FolderSampler], seed: int, epoch: int) -> SampleIds:
+    """Samples an epoch of all folders, counted from 0, shuffled together."""
+    return sample_spans(samplers, seed, epoch, [sampler.epoch_span(epoch) for sampler in samplers])
+
+
+def sample_spans(
+    samplers: Sequence[FolderSampler], seed: int, epoch: int, spans: Sequence[tuple[int, int]]
 ) -> SampleIds:
-    """Samples an epoch of all folders, shuffled together.
+    """Samples a part of each sampler's row, shuffled together.
 
     Args:
         samplers: of the folders.
         seed: the run's.
-        epoch: counted from 0.
-        counts: how many images to take of each sampler, where the epoch is cut short; None: all.
+        epoch: names the order.
+        spans: where the part of each sampler begins and ends.
     """
-    limits = [None] * len(samplers) if counts is None else counts
-    sampled = [s.sample_epoch(seed, epoch)[:limit] for s, limit in zip(samplers, limits, strict=True)]
+    sampled = [s.sample_span(seed, start, stop) for s, (start, stop) in zip(samplers, spans, strict=True)]
     sample_ids = np.concatenate(sampled)
     return sample_ids[permutation(stream_key(seed, "epoch", epoch), len(sample_ids))]
 

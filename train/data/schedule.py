@@ -26,7 +26,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, Sample
 from dreamloom.train.data.packing import Piece, count_images, fill_parts, pack_batch_ids
-from dreamloom.train.data.sampler import FolderSampler, SampleIds, sample_epoch
+from dreamloom.train.data.sampler import FolderSampler, SampleIds, sample_spans
 from dreamloom.train.diffusion.rng import permutation, stream_key
 
 MAX_EPOCHS = 100_000
@@ -90,7 +90,7 @@ class BatchSchedule:
         numbers = {group: number for number, group in enumerate(self.groups)}
         self.group_of = np.array([numbers[_group(sample)] for sample in dataset.samples], np.int64)
         self.folder_of = [sample.folder_index for sample in dataset.samples]
-        per_epoch = sum(len(sampler.sample_ids) * sampler.multiply for sampler in self.samplers)
+        per_epoch = sum(self.asked(), Fraction(0))
         if self.max_images is not None and self.max_images > MAX_EPOCHS * per_epoch:
             raise UserError(
                 f"The multiplies are so small that {config.max_train_steps} steps take more than {MAX_EPOCHS:,} "
@@ -110,6 +110,18 @@ class BatchSchedule:
 
         max_train_steps decides where it is given, whatever `epochs` says, and may cut the last one short.
         """
+        return self._find_ends()
+
+    @property
+    def known_epochs(self) -> int:
+        """How many epochs, from the first, can be computed now."""
+        return len(self.epoch_ends)
+
+    def asked(self) -> list[Fraction]:
+        """Returns the images that are asked for of each sampler: per epoch, or in all that is known."""
+        return [len(sampler.sample_ids) * sampler.multiply for sampler in self.samplers]
+
+    def _find_ends(self) -> list[int]:
         ends: list[int] = []
         for epoch in range(self.epochs) if self.max_images is None else count_up():
             ends.append(sum(sampler.epoch_span(epoch)[1] for sampler in self.samplers))
@@ -138,21 +150,20 @@ class BatchSchedule:
         if sum(ends) == self.epoch_ends[epoch]:
             return ends
         begins = [sampler.epoch_span(epoch)[0] for sampler in self.samplers]
-        shares = [len(sampler.sample_ids) * sampler.multiply for sampler in self.samplers]
-        return apportion(self.num_images, shares, begins, ends)
+        return apportion(self.num_images, self.asked(), begins, ends)
 
     def images_by_folder(self, images_seen: int | None = None) -> dict[int, tuple[Fraction, int]]:
-        """Counts, by the folder's index, the images asked for per epoch, and those that the run shows.
+        """Counts, by the folder's index, the images asked for (see `asked`), and those that the run shows.
 
         Args:
             images_seen: where the run ends, with whole steps; None: where it is through.
         """
         asked: dict[int, Fraction] = defaultdict(Fraction)
-        for sampler in self.samplers:
-            asked[sampler.folder_index] += len(sampler.sample_ids) * sampler.multiply
+        for sampler, share in zip(self.samplers, self.asked(), strict=True):
+            asked[sampler.folder_index] += share
         shown = Counter[int]()
         if images_seen is None:
-            for sampler, count in zip(self.samplers, self.shown_after(len(self.epoch_ends) - 1), strict=True):
+            for sampler, count in zip(self.samplers, self.shown_after(self.known_epochs - 1), strict=True):
                 shown[sampler.folder_index] += count
         else:
             shown += Counter(islice(self._shown_folders(), images_seen))
@@ -181,7 +192,7 @@ class BatchSchedule:
         return sum(map(len, slots)) / len(slots)
 
     def steps_after(self, images_seen: int) -> Iterator[Step]:
-        """Computes the steps that are left after so many images, which a step has to end with."""
+        """Computes the steps that are left, as far as they are known, after so many images, which end a step."""
         step: list[Slot] = []
         for slot in self._slots_after(images_seen):
             step.append(slot)
@@ -194,7 +205,7 @@ class BatchSchedule:
     def _slots_after(self, images_seen: int) -> Iterator[Slot]:
         index = images_seen
         pieces: list[Piece] = []
-        for epoch in range(bisect_right(self.epoch_ends, images_seen), len(self.epoch_ends)):
+        for epoch in range(bisect_right(self.epoch_ends, images_seen), self.known_epochs):
             end = self._epoch_begin(epoch)
             for part in self._epoch_parts(epoch):
                 end += count_images(part)
@@ -247,8 +258,8 @@ class BatchSchedule:
     def _sample_epoch(self, epoch: int) -> SampleIds:
         """The images of an epoch, shuffled together."""
         before = self.shown_after(epoch - 1) if epoch else [0] * len(self.samplers)
-        counts = [end - begin for begin, end in zip(before, self.shown_after(epoch), strict=True)]
-        return sample_epoch(self.samplers, self.seed, epoch, counts)
+        spans = list(zip(before, self.shown_after(epoch), strict=True))
+        return sample_spans(self.samplers, self.seed, epoch, spans)
 
     def _split(self, sample_ids: SampleIds, min_rest: int, epoch: int) -> tuple[list[Piece], list[Piece]]:
         """Splits an epoch into whole batches of one group, and the rest of each group, in random order.

@@ -1,6 +1,7 @@
 """Keeps what a run learned and forgot over its course, in evaluation.json and as a chart."""
 
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dreamloom.train.evaluate.config import as_trained
 from dreamloom.train.evaluate.held_out_loss import compute_losses, problem_lines
 from dreamloom.train.evaluate.likeness import Likeness, change_of_likeness
 from dreamloom.train.evaluate.measure import MEASURES, SIGNS, Evaluation, Losses, compare_losses, set_label
+from dreamloom.train.loop.controller import decide_ratios
 from dreamloom.train.loop.limits import excess, find_end, has_limits, tell_limits
 from dreamloom.train.model.model import Model
 from dreamloom.train.run.folder import best_point
@@ -85,7 +87,10 @@ class EvaluationHistory:
         self.base = self.base or losses
         images = describe(self.datasets)
         evaluation = compare_losses(self.base, losses, images, problem_lines(self.datasets))
-        self.points.append({"images_seen": images_seen, **_point(evaluation), **self._judge_images(model, progress)})
+        point = {"images_seen": images_seen, **_point(evaluation), **self._judge_images(model, progress)}
+        if self.train_config.auto_ratio and self.points:
+            point["ratio"] = float(self.ratios[-1])  # of the stretch that ends here
+        self.points.append(point)
         if has_limits(self.train_config):
             self.points[-1]["excess"] = excess(self.points[-1], self.train_config)
         kept = {images_seen, best_point(self.points)}
@@ -118,6 +123,11 @@ class EvaluationHistory:
         likeness = {} if self.likeness is None else {"likeness": "likeness"}
         sets = {_set_curve(kind): set_label(kind) for kind in self.datasets if kind not in SIGNS}
         return MEASURES | likeness | sets
+
+    @property
+    def ratios(self) -> tuple[Fraction, ...]:
+        """The ratio of ground truth of each stretch that has begun, where the run decides it."""
+        return decide_ratios(self.points, self.train_config)
 
     @property
     def end(self) -> str:

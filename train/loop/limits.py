@@ -7,6 +7,7 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.measure import MEASURES
 from dreamloom.train.evaluate.statistics import MIN_UNITS
 from dreamloom.train.run.folder import best_point
+from dreamloom.train.settings.limits import MOST_RATIO
 
 TRIES = 3
 """Evaluations in a row beyond a limit, without getting nearer to it, after which a run ends."""
@@ -25,10 +26,16 @@ def excess(point: Point, config: TrainConfig) -> float:
     return max([0.0, *(value - limit for _, value, limit in _limited(point, config))])
 
 
+def strain(point: Point, config: TrainConfig) -> float:
+    """Returns how much of a limit a point uses up, the most of all limits: 1 is at a limit, 0 is nothing forgotten."""
+    return max([0.0, *(value / limit for _, value, limit in _limited(point, config))])
+
+
 def find_end(points: Sequence[Point], config: TrainConfig) -> str:
     """Returns why a run should end after its newest evaluation, in a sentence; empty if it should go on."""
     last = points[-TRIES:]
     beyond = has_limits(config) and all(point["excess"] > 0 for point in last)
+    beyond &= all(point.get("ratio", MOST_RATIO) == MOST_RATIO for point in last)  # else more ground truth may help
     if beyond and len(last) == TRIES and last[-1]["excess"] >= last[0]["excess"]:
         broken = _tell_broken(points[-1], config)
         return f"the limit can't be held: {broken}, after {TRIES} evaluations beyond it that came no nearer"

@@ -3,7 +3,7 @@
 import logging
 import time
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from dreamloom.train.data.captions import CaptionBuilder, check_new_words
 from dreamloom.train.data.crops import CropPlanner
 from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.data.latent_cache import LatentCache
-from dreamloom.train.data.loader import BatchLoader
-from dreamloom.train.data.schedule import Batch, BatchSchedule, Step
+from dreamloom.train.data.loader import BatchLoader, LoadedBatch
+from dreamloom.train.data.ratio_schedule import RatioSchedule, make_schedule
+from dreamloom.train.data.schedule import Batch, Step
 from dreamloom.train.data.text_cache import TextCache
 from dreamloom.train.evaluate.config import as_trained
 from dreamloom.train.evaluate.evaluate import evaluation_recipe
@@ -91,19 +92,19 @@ class Session:
                 for kind, images in heldout.items()
             }
             text_cache.add(CaptionBuilder(config).fixed_captions(self.dataset.samples), progress)
-        self.schedule = BatchSchedule(self.dataset, config)
+        self.schedule = make_schedule(self.dataset, config)
         self.ended = ""
-        log_shares(self.dataset, self.schedule)
-        loader = BatchLoader(self.dataset, latent_cache, text_cache, config, pin=device.type == "cuda")
+        self.loader = BatchLoader(self.dataset, latent_cache, text_cache, config, pin=device.type == "cuda")
         self.trainer = Trainer(self.model, self.schedule.num_images, config, distributed)
         likeness = Likeness(self.dataset, heldout["training"], config) if config.likeness_clip else None
         self.history = EvaluationHistory(run, heldout, recipe, latent_cache, config, likeness)
         with distributed.in_turn():
             self._resume()
+        log_shares(self.dataset, self.schedule)
         loggers = open_loggers(run, self.trainer.num_steps, config) if distributed.is_main else []
         self.log = MetricsLog(run if distributed.is_main else None, loggers, device)
         self._saved_at = time.monotonic()
-        self._steps = loader.steps(map(self._shard, self.schedule.steps_after(self.trainer.images_seen)))
+        self._steps = self._load_steps()
 
     @property
     def is_finished(self) -> bool:
@@ -163,6 +164,9 @@ class Session:
         if not self.history.is_evaluated(self.trainer.images_seen):
             self.history.points = self.distributed.from_main(self._measure)
             self._heed_evaluations()
+            if isinstance(self.schedule, RatioSchedule):  # the steps that were known are taken
+                self._steps.close()
+                self._steps = self._load_steps()
 
     def _measure(self) -> list[dict[str, Any]]:
         """Evaluates the model as it is now; logs and returns the points of the history."""
@@ -179,10 +183,17 @@ class Session:
         return self.history.points
 
     def _heed_evaluations(self) -> None:
-        """Ends the run if its evaluations say so; in all processes, as they all have the same."""
-        if self.trainer.images_seen < self.schedule.num_images and (end := self.history.end):
-            self.ended = f"ended after {self.trainer.images_seen:,} of {self.schedule.num_images:,} images: {end}"
+        """Decides the ratio of what follows, and ends the run if its evaluations say so.
+
+        All processes decide alike, as they have the same evaluations.
+        """
+        images_seen = self.trainer.images_seen
+        if images_seen < self.schedule.num_images and (end := self.history.end):
+            self.ended = f"ended after {images_seen:,} of {self.schedule.num_images:,} images: {end}"
             _log.warning(self.ended)
+        if isinstance(self.schedule, RatioSchedule):
+            self.schedule.give_ratios(self.history.ratios[:-1] if self.ended else self.history.ratios)
+            _log.info("ratios of ground truth so far: %s", ", ".join(f"{float(r):g}" for r in self.schedule.ratios))
 
     def draw_samples(self) -> None:
         """Draws samples, unless there are some of this point."""
@@ -259,6 +270,10 @@ class Session:
             truncate_log(self.run, self.trainer.images_seen)
         self.history.resume(self.trainer.images_seen)
         self._heed_evaluations()
+
+    def _load_steps(self) -> Generator[list[LoadedBatch]]:
+        """Loads the steps that are left, as far as they are known."""
+        return self.loader.steps(map(self._shard, self.schedule.steps_after(self.trainer.images_seen)))
 
     def _shard(self, step: Step) -> list[Batch]:
         """This process's batches of a step; those that a compiled UNet takes are padded to one size."""

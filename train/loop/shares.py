@@ -30,7 +30,7 @@ def log_shares(dataset: Dataset, schedule: BatchSchedule) -> None:
     """Logs what `count_shares` returns of the whole run, and whether rare shapes slow it down."""
     asked, shown = count_shares(dataset, schedule, None)
     for name, count in shown.items():
-        share = count / schedule.num_images
+        share = count / sum(shown.values())
         _log.info("%s: %.2f%% of the images asked for, %.2f%% (%d) shown", name, 100 * asked[name], 100 * share, count)
     if (forward_passes := schedule.mean_forward_passes()) >= MANY_FORWARD_PASSES:
         _log.warning(mixed_batches_note(forward_passes))

@@ -1,5 +1,6 @@
 """Settings of how much a run may forget, and of when it has learned enough."""
 
+from fractions import Fraction
 from typing import Annotated
 
 from pydantic import Field
@@ -7,6 +8,9 @@ from pydantic import Field
 from dreamloom.base.stage import BY_CONTENT, Group, PathKind, StageConfig
 
 _LIMITS = Group("Limits")
+
+LEAST_RATIO, MOST_RATIO = Fraction(1, 8), Fraction(4)
+"""Between these is a ratio of ground truth to other images that a run chooses by itself."""
 
 
 class LimitSettings(StageConfig):
@@ -32,4 +36,9 @@ class LimitSettings(StageConfig):
         None,
         description="Judge what is learned by images, too: a CLIP, such as a folder with open_clip_config.json, "
         "compares what is drawn at each evaluation with the held-out training images; null: by the loss alone.",
+    )
+    auto_ratio: Annotated[bool, _LIMITS] = Field(
+        False,
+        description="Move the share of ground_truth at each evaluation, from 1:8 to 4:1, to hold the limits with as "
+        "little of it as may be; in a project: what balance.ratio auto turns on.",
     )

@@ -23,8 +23,8 @@ class PreservationSettings(StageConfig):
     )
     ground_truth: Annotated[list[str], _PRESERVATION] = Field(
         [],
-        description="Folders inside the training folder that hold ground truth, for prior_prediction; in a project: "
-        "its sources of that role, if left out.",
+        description="Folders inside the training folder that hold ground truth, for prior_prediction, auto_ratio and "
+        "held_out; in a project: its sources of that role, if left out.",
     )
     class_preservation: Annotated[float, _PRESERVATION] = Field(
         0.0,

@@ -65,11 +65,24 @@ print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in (alone, *
 """
 
 
-@pytest.mark.parametrize(("precision", "apart"), [("fp32", 2e-5), ("fp16", 5e-4)])
+AUTO = {"auto_ratio": True, "ground_truth": ["ground"], "limit_mean": 0.1, "evaluate_every_n_steps": 1}
+
+
+@pytest.mark.parametrize(
+    ("precision", "apart", "changes"), [("fp32", 2e-5, {}), ("fp16", 5e-4, {}), ("fp32", 2e-5, AUTO)]
+)
 def test_two_processes_with_half_the_batch_each_equal_one(
-    tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config, precision: str, apart: float
+    tiny_base: str,
+    folder: Path,
+    heldout: Path,
+    tmp_path: Path,
+    config: Config,
+    precision: str,
+    apart: float,
+    changes: dict[str, Any],
 ) -> None:
-    settings = config(base=tiny_base, precision=precision, **SHARED)
+    """They also decide alike what ground truth to show, by the main one's evaluations."""
+    settings = config(base=tiny_base, precision=precision, **SHARED, **changes)
     arguments = [str(folder), str(tmp_path), str(heldout), settings.model_dump_json()]
     process = subprocess.run([sys.executable, "-c", TRAINER, *arguments], capture_output=True, text=True, cwd=HOUSE)
     assert process.stdout.split("\n")[0] == "[0, 0, 0]", process.stderr

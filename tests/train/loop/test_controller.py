@@ -1,0 +1,117 @@
+"""The ratio that a run decides by itself: a function of its evaluations, within bounds, up where a limit is near."""
+
+import json
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dreamloom.base.errors import UserError
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.loop.controller import decide_ratios
+from dreamloom.train.loop.limits import find_end
+from dreamloom.train.loop.loop import train
+from dreamloom.train.run.folder import TrainSummary, list_checkpoints, read_summary
+from dreamloom.train.settings.limits import LEAST_RATIO, MOST_RATIO
+from tests.train.loop.test_limits import judged, point
+from tests.train.loop.test_loop import assert_same, outcome, stopping
+
+Config = Callable[..., TrainConfig]
+LIMIT = TrainConfig(limit_mean=0.02)
+
+
+def ratios_of(*forgotten: float) -> list[float]:
+    points = [point(8 * place, 0.5, value) for place, value in enumerate((0.0, *forgotten))]
+    return [float(ratio) for ratio in decide_ratios(points, LIMIT)]
+
+
+@given(st.lists(st.floats(-1, 10), max_size=30), st.integers(0, 30))
+def test_a_ratio_is_within_bounds_moves_by_two_and_depends_on_what_came_before_alone(
+    forgotten: list[float], known: int
+) -> None:
+    ratios = ratios_of(*forgotten)
+    assert len(ratios) == len(forgotten) + 1
+    assert ratios[: known + 1] == ratios_of(*forgotten[:known])
+    assert all(float(LEAST_RATIO) <= ratio <= float(MOST_RATIO) for ratio in ratios)
+    assert {after / before for before, after in pairwise(ratios)} <= {0.5, 1.0, 2.0}
+    for value, (ratio, after) in zip(forgotten, pairwise(ratios), strict=True):
+        assert after >= ratio or value < 0.02 / 4, "less ground truth only far from the limit"
+
+
+@given(st.lists(st.floats(0.0201, 10), min_size=1, max_size=10))
+def test_a_ratio_that_broke_a_limit_is_not_tried_again(later: list[float]) -> None:
+    ratios = ratios_of(0.0, 0.0, 0.03, *later, *[0.0] * 9)  # 1, 1/2, 1/4: there it broke
+    assert ratios[:4] == [1.0, 0.5, 0.25, 0.5]
+    assert min(ratios[4:]) >= 0.5
+
+
+def test_the_law() -> None:
+    assert ratios_of(0.0, 0.0, 0.0, 0.0) == [1, 0.5, 0.25, 0.125, 0.125], "far from the limit: less, down to an eighth"
+    assert ratios_of(0.01, 0.01) == [1, 1, 1], "as it is"
+    assert ratios_of(0.1, 0.2, 0.3) == [1, 2, 4, 4], "more, up to four times"
+    assert ratios_of(0.1, 0.06, 0.03) == [1, 2, 2, 2], "it falls by itself"
+    assert ratios_of(0.1, 0.09) == [1, 2, 4], "but not fast enough"
+
+
+def test_a_limit_is_given_up_only_where_there_is_no_more_ground_truth_to_give() -> None:
+    points = judged(LIMIT, *[point(8 * place, 0.5, 0.1 * place) for place in range(7)])
+    ratios = decide_ratios(points, LIMIT)
+    for place in range(1, len(points)):
+        points[place]["ratio"] = float(ratios[place - 1])
+    ends = [bool(find_end(points[:count], LIMIT)) for count in range(1, 8)]
+    assert [float(r) for r in ratios[:6]] == [1, 2, 4, 4, 4, 4] and ends == [False] * 5 + [True] * 2
+
+
+@pytest.fixture
+def settings(tiny_base: str, config: Config) -> TrainConfig:
+    """Of a run that learns fast enough to break its limit."""
+    auto: dict[str, Any] = {"auto_ratio": True, "ground_truth": ["ground"], "limit_mean": 0.1, "learning_rate": 3e-3}
+    return config(base=tiny_base, max_train_steps=20, evaluate_every_n_steps=2, ema_half_life_images=2, **auto)
+
+
+@pytest.mark.slow
+def test_a_run_moves_its_ratio_says_what_it_showed_and_goes_on_to_the_same_bits(
+    settings: TrainConfig, folder: Path, heldout: Path, tmp_path: Path
+) -> None:
+    """It is stopped inside a stretch, in an evaluation, and where a stretch ends."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    summary = train(folder, whole, settings, heldout)
+    points = json.loads((whole / "evaluation.json").read_text())["points"]
+    ratios = [point["ratio"] for point in points[1:]]
+    assert len(set(ratios)) > 1 and ratios == [float(r) for r in decide_ratios(points, settings)[:-1]]
+    asked = sum((4 * Fraction(ratio) / (1 + Fraction(ratio)) for ratio in ratios), Fraction(0))
+    assert abs(summary.shown["ground"] - asked) <= 1
+    assert summary.asked["ground"] == pytest.approx(float(asked / summary.images_seen))
+    assert sum(summary.shown.values()) == summary.images_seen
+    for what, at in [("images/s", 6), ("evaluating", 1), ("images/s", 16), ("images/s", 26)]:
+        assert not train(folder, stopped, settings, heldout, stopping(what, at)).finished
+    assert train(folder, stopped, settings, heldout).finished
+    assert_same(outcome(stopped), outcome(whole))
+
+
+@pytest.mark.slow
+def test_a_run_that_ended_and_lost_its_summary_counts_the_same(
+    settings: TrainConfig, folder: Path, heldout: Path, tmp_path: Path
+) -> None:
+    tight = settings.model_copy(update={"patience": 1, "limit_mean": 1e-6, "learning_rate": 0.02})
+    summary = train(folder, tmp_path / "run", tight, heldout)
+    assert "no better checkpoint" in summary.ended and summary.images_seen < summary.total_images
+    assert sum(summary.shown.values()) == summary.images_seen
+    (tmp_path / "run" / "summary.json").unlink()
+    again = train(folder, tmp_path / "run", tight, heldout)
+    assert (again.shown, again.asked, again.ended) == (summary.shown, summary.asked, summary.ended)
+    assert isinstance(read_summary(tmp_path / "run"), TrainSummary) and list_checkpoints(tmp_path / "run")
+
+
+def test_it_needs_ground_truth_and_a_limit(tiny_base: str, folder: Path, tmp_path: Path, config: Config) -> None:
+    asked: dict[str, Any] = {"base": tiny_base, "auto_ratio": True, "limit_mean": 0.1, "evaluate_every_n_steps": 2}
+    with pytest.raises(UserError, match="auto_ratio needs ground_truth: name the folders"):
+        train(folder, tmp_path / "run", config(**asked))
+    for missing in ({"limit_mean": None}, {"evaluate_every_n_steps": 0}):
+        with pytest.raises(ValueError, match="auto_ratio needs limit_mean or limit_worst, and evaluate_every"):
+            config(**{**asked, **missing})
