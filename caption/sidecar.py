@@ -1,6 +1,7 @@
 """Sidecars: captions in files beside the image, "x_1.txt", "x_1.caption" or "x_1.yaml" for "x_1.jpg".
 
-The first readable one that is not blank wins over the others and over the name, in the order .txt, .caption, YAML.
+The first readable one that is not blank wins over the others and over the name, in the order .txt, .caption, YAML and
+.json, of which the `caption` or `text` counts, as img2dataset writes it.
 (EveryDream 1 has the same order without YAML; EveryDream 2 takes YAML, then .caption, then .txt, and mixes their tags.)
 """
 
@@ -14,10 +15,11 @@ from typing import Any, Literal
 
 import yaml
 
-from dreamloom.base.documents import DocumentError, parse_yaml, read_text
+from dreamloom.base.documents import DocumentError, parse_json, parse_yaml, read_text
 from dreamloom.base.files import commit
 from dreamloom.base.folder_names import FolderNames
 from dreamloom.base.image_types import IMAGE_EXTENSIONS
+from dreamloom.base.tables import caption_texts
 from dreamloom.base.text import without_surrogates
 from dreamloom.caption.filename import find_controls, read_name
 from dreamloom.caption.parts import CaptionParts, Tag, with_tags
@@ -25,7 +27,7 @@ from dreamloom.scrape.datasets.sidecar_files import SIDECARS, find_sidecars
 
 _log = logging.getLogger(__name__)
 
-Origin = Literal["txt", "caption", "yaml", "name"]
+Origin = Literal["txt", "caption", "yaml", "json", "name"]
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,8 @@ def read_sidecars(image: Path, siblings: FolderNames | None = None) -> SidecarCo
 def stray_texts(names: FolderNames) -> list[str]:
     """Lists the text files among a folder's files that are no image's sidecar and no control file."""
     splits = ((name, *os.path.splitext(name)) for name in names)
-    texts = {name for name, stem, suffix in splits if suffix.lower() in SIDECARS and stem not in names.image_stems}
+    suffixes = [suffix for suffix in SIDECARS if suffix != ".json"]  # which may be anything
+    texts = {name for name, stem, suffix in splits if suffix.lower() in suffixes and stem not in names.image_stems}
     texts = texts.difference(*find_controls(texts).values())
     if not texts:
         return []
@@ -157,6 +160,8 @@ def parse_sidecars(
             text, encoding = read_text(f"{folder}/{file}")
             if suffix in (".yaml", ".yml"):
                 content = _add_yaml(content, parse_entries(parse_yaml(text, typed=False)), file, encoding)
+            elif suffix == ".json":
+                content = content if content.filled_prompts or content.tags else _add_json(content, text, encoding)
             elif not content.filled_prompts:
                 origin: Origin = "txt" if suffix == ".txt" else "caption"
                 found = SidecarContent((CaptionParts(text),), (), origin, encoding=encoding)
@@ -176,6 +181,16 @@ def _add_yaml(content: SidecarContent, entries: Entries, file: str, encoding: st
     if own.tags or any(not prompt.is_blank for prompt in own.prompts) or (own.prompts and not content.prompts):
         return replace(added, prompts=own.prompts, tags=own.tags, origin="yaml", encoding=encoding)
     return added
+
+
+def _add_json(content: SidecarContent, text: str, encoding: str) -> SidecarContent:
+    """Adds the caption of x.json; JSON without one is another program's."""
+    document = parse_json(text)
+    cells = [document[key] for key in ("caption", "text") if key in document] if isinstance(document, dict) else []
+    prompts = next(filter(None, map(caption_texts, cells)), [])
+    if prompts or (cells and not content.prompts and all(cell == "" for cell in cells)):
+        return replace(content, prompts=tuple(map(CaptionParts, prompts or [""])), origin="json", encoding=encoding)
+    return content
 
 
 def parse_entries(document: Any) -> Entries:

@@ -4,7 +4,7 @@ import os
 
 from dreamloom.base.folder_names import FolderNames, fold_name
 
-SIDECARS = (".txt", ".caption", ".yaml", ".yml")
+SIDECARS = (".txt", ".caption", ".yaml", ".yml", ".json")
 """Extensions of the files beside an image that may hold its caption; the first that exists wins."""
 
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dreamloom.base.folder_names import FolderNames
 from dreamloom.caption.filename import NameWriter
-from dreamloom.caption.sidecar import Caption, read_caption, write_sidecar
+from dreamloom.caption.sidecar import Caption, read_caption, stray_texts, write_sidecar
 
 captions = st.text(max_size=300) | st.text("a_.\r\n\ufeff\x00 ", max_size=9)
 
@@ -94,3 +95,27 @@ def test_yaml_with_settings_only_leaves_the_name(tmp_path: Path) -> None:
 def test_a_folder_in_the_place_of_a_sidecar_is_no_sidecar(tmp_path: Path) -> None:
     (tmp_path / "a car.txt").mkdir()
     assert read_caption(tmp_path / "a car.jpg") == Caption("a car", "name")
+
+
+@pytest.mark.parametrize(
+    ("files", "caption"),
+    [
+        ({"a.json": '{"caption": "from json", "url": "x"}'}, "from json|json"),
+        ({"a.jpg.json": '{"text": ["", "first", "second"]}'}, "first|json"),
+        ({"a.json": '{"caption": "from json"}', "a.txt": "from txt"}, "from txt|txt"),
+        ({"a.json": '{"caption": "from json"}', "a.txt": " "}, "from json|json"),
+        ({"a.json": '{"width": 3}'}, "a|name"),
+        ({"a.json": "[1, 2]"}, "a|name"),
+        ({"a.json": "{broken"}, "a|name"),
+        ({"a.json": '{"caption": {"en": "a cat"}}'}, "a|name"),
+    ],
+)
+def test_json_beside_an_image_may_hold_its_caption(tmp_path: Path, files: dict[str, str], caption: str) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    found = read_caption(tmp_path / "a.jpg")
+    assert f"{found.text}|{found.origin}" == caption
+
+
+def test_other_json_in_a_folder_is_no_stray_text() -> None:
+    assert stray_texts(FolderNames(["a.jpg", "settings.json", "b.txt"])) == ["b.txt"]
