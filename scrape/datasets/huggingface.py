@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from dreamloom.base.errors import UserError
@@ -21,17 +20,20 @@ from dreamloom.scrape.datasets.image_files import find_files, size_of_folder
 from dreamloom.scrape.datasets.imagefolder import ImageFolder, read_imagefolder
 from dreamloom.scrape.datasets.ingest import ReadPart, ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.metadata import CaptionRules
+from dreamloom.scrape.datasets.row_files import RowFile
 from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize
 from dreamloom.scrape.datasets.source_recipes import SourceRecipes
 from dreamloom.scrape.datasets.splits import of_split
 
 _STAGE = "ingest huggingface"
+_NOT_ROWS = ("cache-", "indices")
+"""Beginnings of Arrow files that datasets leaves beside those of the rows."""
 
 
 class HuggingfaceConfig(FolderSourceConfig):
     """The files of a dataset, as `hf download` leaves them or as `imagefolder` reads them."""
 
-    path: UserPath = Field(description="The dataset's folder, or one parquet file.")
+    path: UserPath = Field(description="The dataset's folder, or one parquet or Arrow file.")
     split: Annotated[str | None, IMAGES] = Field(
         None, description="Take only files of this split, by their name or folder (train, …); null: all."
     )
@@ -74,20 +76,20 @@ def ingest_huggingface(
 
 
 def measure(config: HuggingfaceConfig) -> SourceSize:
-    """Counts the rows of the parquet files, or the images of the imagefolder.
+    """Counts the rows of its files, or the images of the imagefolder.
 
     Raises:
         UserError: there is no image, or no file of the split.
     """
-    files = find_parquet_files(config)
+    files = find_row_files(config)
     if not files:
         return size_of_folder(config.path, config.follow_links)
-    rows = sum(pq.read_metadata(file).num_rows for file in files)
+    rows = sum(RowFile(file).num_rows for file in files)
     return SourceSize(rows, "images", sum(file.stat().st_size for file in files))
 
 
-def find_parquet_files(config: HuggingfaceConfig) -> list[Path]:
-    """Lists the parquet files that contain images; none if the dataset is an imagefolder.
+def find_row_files(config: HuggingfaceConfig) -> list[Path]:
+    """Lists the parquet or Arrow files that contain images; none if the dataset is an imagefolder.
 
     Raises:
         UserError: the folder does not exist, or has no file of the split.
@@ -97,14 +99,15 @@ def find_parquet_files(config: HuggingfaceConfig) -> list[Path]:
     if config.path.is_file():
         return [config.path]
     files = [path for path in find_files(config.path, "*.parquet") if path.name != "metadata.parquet"]
-    return of_split(config.path, files, config.split, "parquet file")
+    files = files or [path for path in find_files(config.path, "*.arrow") if not path.name.startswith(_NOT_ROWS)]
+    return of_split(config.path, files, config.split, "file")
 
 
 def _plan(
     collection: Collection, config: HuggingfaceConfig, left_out: Counter[str] | None = None
 ) -> tuple[SourceRecipes, ReadPart]:
     """Returns the recipes of the parts, and a function that reads their images."""
-    if files := find_parquet_files(config):
+    if files := find_row_files(config):
         plan = parquet.plan_parts(files, config.part_rows, config.limit)
         return parquet.recipes(collection, _STAGE, config, plan), parquet.part_reader(
             _root(config), plan, config.image_column, _captions(config)

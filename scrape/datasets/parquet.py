@@ -1,4 +1,4 @@
-"""Parquet files that contain the bytes of images, one per row, as Hugging Face and img2dataset write them."""
+"""Parquet and Arrow files that contain the bytes of images, one per row, as Hugging Face and img2dataset write them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
@@ -14,12 +13,11 @@ from dreamloom.base.stage import StageConfig
 from dreamloom.scrape.collection import Collection, Status, Table, key_of
 from dreamloom.scrape.datasets.ingest import MissingImage, ReadPart, SourceImage
 from dreamloom.scrape.datasets.metadata import CAPTION_COLUMNS, CaptionRules, metadata_from_row
+from dreamloom.scrape.datasets.row_files import RowFile
 from dreamloom.scrape.datasets.source_recipes import SourceRecipes, file_version
 from dreamloom.scrape.index.columns import ALIASES
 
 _IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "picture")
-_BATCH_ROWS = 64
-"""Rows in memory at once; each may hold megabytes."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def plan_parts(files: Sequence[Path], part_rows: int, limit: int | None) -> Plan
     pieces: dict[str, list[Piece]] = {}
     planned = 0
     for file in files:
-        rows = _open(file).metadata.num_rows
+        rows = RowFile(file).num_rows
         start = 0
         while start < rows and (limit is None or planned < limit):
             room = part_rows - planned % part_rows
@@ -86,9 +84,9 @@ def part_reader(root: Path, plan: Plan, image_column: str | None, captions: Capt
 
 
 def _read_images(root: Path, piece: Piece, image_column: str | None, captions: CaptionRules) -> Iterator[SourceImage]:
-    parquet = _open(piece.file)
-    image_column = _find_image_column(piece.file, parquet.schema_arrow, image_column)
-    names = parquet.schema_arrow.names
+    row_file = RowFile(piece.file)
+    image_column = _find_image_column(piece.file, row_file.schema, image_column)
+    names = row_file.schema.names
     caption_column = captions.column
     outer = None if caption_column is None or caption_column in names else caption_column.partition(".")[0]
     if outer is not None and outer not in names:
@@ -96,7 +94,7 @@ def _read_images(root: Path, piece: Piece, image_column: str | None, captions: C
     needed = {image_column, caption_column, outer, "license_url", "author"}
     wanted = [name for name in names if name in needed or name.lower() in _METADATA_COLUMNS]
     identity = (root.resolve().name, piece.file.relative_to(root).as_posix())
-    for number, row in _read_rows(parquet, piece, wanted):
+    for number, row in _read_rows(row_file, piece, wanted):
         value = row.pop(image_column)
         data = value["bytes"] if isinstance(value, dict) else value
         content = MissingImage(Status.MISSING_FILE, "the row holds no bytes") if data is None else _Bytes(data)
@@ -119,17 +117,11 @@ class _Bytes:
         return self.data
 
 
-def _read_rows(parquet: pq.ParquetFile, piece: Piece, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields the rows of a piece with their numbers; row groups outside it are not read."""
-    first = 0
-    for group in range(parquet.metadata.num_row_groups):
-        number, first = first, first + parquet.metadata.row_group(group).num_rows
-        if number >= piece.end or first <= piece.start:
-            continue
-        for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns):
-            for place in range(max(0, piece.start - number), min(len(batch), piece.end - number)):
-                yield number + place, {name: _value(batch.column(name)[place]) for name in columns}
-            number += len(batch)
+def _read_rows(file: RowFile, piece: Piece, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields the rows of a piece with their numbers."""
+    for number, batch in file.read(piece.start, piece.end, columns):
+        for place in range(len(batch)):
+            yield number + place, {name: _value(batch.column(name)[place]) for name in columns}
 
 
 def _value(scalar: Any) -> Any:
@@ -154,10 +146,3 @@ def _holds_bytes(data_type: pa.DataType) -> bool:
     if pa.types.is_struct(data_type):
         return bool(data_type.get_field_index("bytes") >= 0)
     return bool(pa.types.is_binary(data_type) or pa.types.is_large_binary(data_type))
-
-
-def _open(file: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(file)
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{file} can't be read as parquet ({error}); download it again, or move it away.") from error

@@ -13,7 +13,7 @@ from PIL import Image
 
 from dreamloom.base.errors import UserError
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table
-from dreamloom.scrape.datasets.huggingface import HuggingfaceConfig, ingest_huggingface, recipes
+from dreamloom.scrape.datasets.huggingface import HuggingfaceConfig, ingest_huggingface, measure, recipes
 
 Row = dict[str, Any]
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -73,7 +73,7 @@ def test_a_split_is_known_by_file_or_folder(tmp_path: Path) -> None:
     for split, count in (("train", 2), ("test", 1), ("validation", 1), (None, 4)):
         assert len(rows_of(Collection(tmp_path / str(split)), cars, split=split)) == count
     assert len(rows_of(Collection(tmp_path / "alias"), cars, split="dev")) == 1
-    with pytest.raises(UserError, match="no parquet file of the split extra; it has test, train and validation"):
+    with pytest.raises(UserError, match="no file of the split extra; it has test, train and validation"):
         recipes(Collection(tmp_path / "c"), HuggingfaceConfig(path=cars, split="extra"))
 
 
@@ -266,3 +266,28 @@ def test_a_table_may_spell_names_otherwise_than_the_files(tmp_path: Path, collec
         ("ok", "a café"),
         ("ok", "a car"),
     ]
+
+
+@pytest.mark.parametrize("as_stream", [True, False])
+def test_what_save_to_disk_writes_is_read(tmp_path: Path, collection: Collection, as_stream: bool) -> None:
+    """A DatasetDict: a folder for each split, with Arrow files and JSON."""
+    for split, numbers in (("train", range(5)), ("test", range(5, 6))):
+        folder = tmp_path / "saved" / split
+        table = pq.read_table(parquet(tmp_path / f"{split}.parquet", numbers))
+        folder.mkdir(parents=True)
+        (folder / "state.json").write_text("{}")
+        new = pa.ipc.new_stream if as_stream else pa.ipc.new_file
+        for name in ("data-00000-of-00001.arrow", "cache-1234.arrow"):
+            with new(str(folder / name), table.schema) as writer:
+                writer.write_table(table, max_chunksize=2)
+    rows = rows_of(collection, tmp_path / "saved", split="train", part_rows=3)
+    assert [row["status"] for row in rows] == ["ok"] * 5
+    stored = [(collection.root / row["image"]).read_bytes() for row in rows]
+    assert stored == [encode_image(number) for number in range(5)]
+    assert measure(HuggingfaceConfig(path=tmp_path / "saved", split="test")).count == 1
+
+
+def test_an_arrow_file_that_is_none_is_told(tmp_path: Path, collection: Collection) -> None:
+    (tmp_path / "a.arrow").write_bytes(b"no arrow")
+    with pytest.raises(UserError, match="can't be read as arrow"):
+        rows_of(collection, tmp_path / "a.arrow")
