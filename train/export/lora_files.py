@@ -14,14 +14,12 @@ from torch import Tensor
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.export.safetensors_file import save_with_hash
 from dreamloom.train.model.lora import resolve_lora_alpha
-from dreamloom.train.model.lora_layers import TARGET_MODULES
+from dreamloom.train.model.lora_layers import TARGET_MODULES, kohya_name
 
 KOHYA_FILE = "lora.safetensors"
 """The file with kohya's keys."""
 PEFT_FILE = "pytorch_lora_weights.safetensors"
 """The file with peft's keys, under the name that diffusers' `load_lora_weights` looks for."""
-
-_KOHYA_PART = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
 
 
 def save_adapters(
@@ -62,7 +60,7 @@ def to_kohya_keys(weights: dict[str, Tensor], alpha: float) -> dict[str, Tensor]
     for name, value in weights.items():
         part, _, inside = name.partition(".")
         layer, _, side = inside.removesuffix(".weight").rpartition(".")
-        stem = _KOHYA_PART[part] + _bare(layer).replace(".", "_")
+        stem = kohya_name(part, layer)
         renamed[f"{stem}.{'lora_down' if side == 'lora_A' else 'lora_up'}.weight"] = value
         renamed[f"{stem}.alpha"] = torch.tensor(alpha, dtype=value.dtype)
     return renamed

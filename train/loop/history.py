@@ -20,6 +20,7 @@ from dreamloom.train.evaluate.likeness import Likeness, change_of_likeness
 from dreamloom.train.evaluate.measure import MEASURES, SIGNS, Evaluation, Losses, compare_losses, set_label
 from dreamloom.train.loop.controller import decide_ratios
 from dreamloom.train.loop.limits import excess, find_end, has_limits, tell_limits
+from dreamloom.train.model.lora import without_adapters
 from dreamloom.train.model.model import Model
 from dreamloom.train.run.folder import best_point
 
@@ -81,9 +82,12 @@ class EvaluationHistory:
     def evaluate(self, model: Model, images_seen: int, progress: Progress) -> None:
         """Evaluates the model as it is now, and writes evaluation.json and the chart.
 
-        The first call takes the model as the base.
+        The first call takes the model as the base, without the adapters that may have come from a file.
         """
         losses = compute_losses(model, self.datasets, self.latent_cache, self.config, progress)
+        if not self.base and self.train_config.init_lora is not None:
+            with without_adapters(model):
+                self.base = compute_losses(model, self.datasets, self.latent_cache, self.config, progress)
         self.base = self.base or losses
         images = describe(self.datasets)
         evaluation = compare_losses(self.base, losses, images, problem_lines(self.datasets))

@@ -10,6 +10,7 @@ from dreamloom.base.clip_config import ClipConfig, check_clip
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.model.frozen import find_frozen
+from dreamloom.train.model.lora_file import check_init_lora
 from dreamloom.train.model.lora_layers import adapted_layers
 from dreamloom.train.model.names import check_name
 from dreamloom.train.model.other_models import describe_folder
@@ -36,6 +37,7 @@ def check_models(config: TrainConfig, may_download: bool = False) -> None:
     if config.likeness_clip is not None:
         check_clip(ClipConfig(model=config.likeness_clip))
     _check_frozen(config)
+    check_init_lora(config)
     if config.sample_prompts_file is not None and not config.sample_prompts_file.expanduser().is_file():
         raise UserError(
             f"sample_prompts_file {config.sample_prompts_file} does not exist; create it, with one prompt per line."
@@ -88,7 +90,9 @@ def resolve_models(config: TrainConfig) -> TrainConfig:
     """
     names = ("base", "vae", "likeness_clip")
     models = {name: Path(value).expanduser() for name in names if (value := getattr(config, name))}
-    absolute = {name: str(path.absolute()) for name, path in models.items() if path.exists()}
+    absolute: dict[str, str | Path] = {name: str(path.absolute()) for name, path in models.items() if path.exists()}
+    if config.init_lora is not None:
+        absolute["init_lora"] = config.init_lora.expanduser().absolute()
     config = config.model_copy(update=absolute)
     if config.zero_terminal_snr or not _has_zero_terminal_snr(config.base):
         return config

@@ -4,6 +4,10 @@ peft injects and removes them. Here is their initialization, which depends on se
 dreamloom.train.export.lora_files writes them.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +19,10 @@ from dreamloom.train.model.model import Model
 
 
 def add_adapters(model: Model, config: TrainConfig) -> None:
-    """Injects adapters into the UNet and, where it is trained, the text encoder. At first they change no output."""
+    """Injects adapters into the UNet and, where it is trained, the text encoder.
+
+    At first they change no output; `dreamloom.train.model.init_lora.load_adapters` starts them from a file.
+    """
     import peft
 
     assert config.lora_rank is not None
@@ -38,21 +45,38 @@ def resolve_lora_alpha(config: TrainConfig) -> int:
     return config.lora_alpha or config.lora_rank or 1
 
 
+@contextmanager
+def without_adapters(model: Model) -> Iterator[None]:
+    """Makes a model predict as its base does inside the block."""
+    layers = [layer for _, _, layer in _adapter_layers(model)]
+    for layer in layers:
+        layer._disable_adapters = True  # peft's own switch also changes which parameters want gradients
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._disable_adapters = False
+
+
 def merge_adapters(model: Model) -> None:
     """Adds the adapters' product to the weights, and removes the adapters."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for module in (model.unet, model.text_encoder):
-        for name, layer in list(module.named_modules()):
-            if isinstance(layer, BaseTunerLayer):
-                layer.merge()
-                module.set_submodule(name, layer.get_base_layer())
+    for module, name, layer in _adapter_layers(model):
+        layer.merge()
+        module.set_submodule(name, layer.get_base_layer())
 
 
 def adapter_state_dict(model: Model) -> dict[str, Tensor]:
     """Collects the adapters' matrices under peft's keys, e.g. unet.….attn1.to_q.lora_A.weight."""
     parameters = {f"{part}.{name}": p for part in TARGET_MODULES for name, p in getattr(model, part).named_parameters()}
     return {name.replace(f".{ADAPTER_NAME}.", "."): p.detach() for name, p in parameters.items() if is_adapter(name)}
+
+
+def _adapter_layers(model: Model) -> list[tuple[nn.Module, str, Any]]:
+    """Lists the layers that have an adapter: the component, the layer's name in it, the layer."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    named = [(module, *pair) for module in (model.unet, model.text_encoder) for pair in module.named_modules()]
+    return [(module, name, layer) for module, name, layer in named if isinstance(layer, BaseTunerLayer)]
 
 
 def _initialize(matrix: nn.Parameter, key: int) -> None:

@@ -13,6 +13,17 @@ TARGET_MODULES = {
     "text_encoder": r".*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)",
 }
 """Component → pattern of the names of its layers with an adapter."""
+_KOHYA_PART = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
+
+
+def kohya_name(part: str, layer: str) -> str:
+    """Returns a layer's name in kohya's files, such as lora_unet_mid_block_attentions_0_proj_in.
+
+    Args:
+        part: unet or text_encoder.
+        layer: its name in the component.
+    """
+    return _KOHYA_PART[part] + layer.removeprefix("text_model.").replace(".", "_")
 
 
 def is_adapter(name: str) -> bool:

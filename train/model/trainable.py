@@ -6,6 +6,7 @@ from torch import nn
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.model.frozen import find_frozen
+from dreamloom.train.model.init_lora import load_adapters
 from dreamloom.train.model.lora import add_adapters
 from dreamloom.train.model.lora_layers import is_adapter
 from dreamloom.train.model.model import Model
@@ -20,7 +21,7 @@ def trainable_parameters(model: Model, config: TrainConfig) -> dict[str, NamedPa
         Part (unet, text_encoder, or embeddings: those of new words) → name such as unet.conv_in.weight → parameter.
 
     Raises:
-        UserError: a pattern of `frozen` matches no name, or nothing is left to train.
+        UserError: a pattern of `frozen` matches no name, nothing is left to train, or init_lora does not fit the model.
     """
     parts = ["unet", "text_encoder"] if config.text_encoder_learning_rate > 0 else ["unet"]
     parts = [] if config.embeddings_alone else parts
@@ -29,6 +30,8 @@ def trainable_parameters(model: Model, config: TrainConfig) -> dict[str, NamedPa
             getattr(model, part).to(torch.bfloat16)
     if config.lora_rank is not None:
         add_adapters(model, config)
+    if config.init_lora is not None:
+        load_adapters(model, config)
     for part in parts:
         for name, parameter in getattr(model, part).named_parameters():
             parameter.requires_grad_(config.lora_rank is None or is_adapter(name))

@@ -1,10 +1,7 @@
 """The base model as it was before the first step, to be asked what it predicts."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +9,7 @@ from torch import Tensor, nn
 from dreamloom.base.device import choose_precision
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.model.device import autocast
+from dreamloom.train.model.lora import without_adapters
 from dreamloom.train.model.model import Model
 from dreamloom.train.objectives.objective import ForwardPass
 
@@ -26,9 +24,8 @@ class BaseModelTeacher:
 
     def __init__(self, model: Model, config: TrainConfig) -> None:
         self.precision = choose_precision(config.precision, model.device)
-        self.has_adapters = config.lora_rank is not None
         self.model = model
-        if not self.has_adapters:
+        if config.lora_rank is None:
             text_encoder = self._frozen_copy(model.text_encoder) if config.trains_text else model.text_encoder
             unet = self._frozen_copy(model.unet)
             self.model = replace(model, unet=unet, text_encoder=text_encoder, compiled_unet=None)
@@ -36,22 +33,11 @@ class BaseModelTeacher:
     @torch.no_grad()
     def predict(self, forward: ForwardPass, text: Tensor) -> Tensor:
         """See `Teacher`."""
-        with self._without_adapters():
+        with without_adapters(self.model):
             return predict(self.model, self.precision, forward, text)
 
     def _frozen_copy(self, module: nn.Module) -> nn.Module:
         return copy.deepcopy(module).to(self.precision).requires_grad_(False)
-
-    @contextmanager
-    def _without_adapters(self) -> Iterator[None]:
-        layers = _adapter_layers(self.model) if self.has_adapters else []
-        for layer in layers:
-            layer._disable_adapters = True  # peft's own switch also changes which parameters want gradients
-        try:
-            yield
-        finally:
-            for layer in layers:
-                layer._disable_adapters = False
 
 
 def predict(model: Model, precision: torch.dtype, forward: ForwardPass, text: Tensor) -> Tensor:
@@ -66,10 +52,3 @@ def predict(model: Model, precision: torch.dtype, forward: ForwardPass, text: Te
     with autocast(model.device, precision):
         states = text.float() if text.is_floating_point() else model.encode_text(text)
         return model.predict(forward.noisy.latents, forward.noisy.timesteps, states)
-
-
-def _adapter_layers(model: Model) -> list[Any]:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    modules = [*model.unet.modules(), *model.text_encoder.modules()]
-    return [module for module in modules if isinstance(module, BaseTunerLayer)]

@@ -102,7 +102,7 @@ def train_recipe(config: TrainConfig, upstream: Sequence[str]) -> str:
         config: its models count by their content.
         upstream: digests of the images that are trained on.
     """
-    others = {"vae": config.vae, "likeness_clip": config.likeness_clip}
+    others = {"vae": config.vae, "likeness_clip": config.likeness_clip, "init_lora": config.init_lora}
     models = {"base": fingerprint(config.base)} | {role: fingerprint(name) for role, name in others.items() if name}
     return recipe("train", VERSION, config, upstream, models)
 

@@ -44,6 +44,11 @@ class DataSettings(StageConfig):
     lora_alpha: Annotated[int | None, _ADAPTERS] = Field(
         None, ge=1, description="Scale adapters by alpha/rank; null: alpha equals the rank."
     )
+    init_lora: Annotated[Path | None, BY_CONTENT, _ADAPTERS] = Field(
+        None,
+        description="LoRA file to start the adapters from, a .safetensors with kohya's or diffusers' names; its rank "
+        "is at most lora_rank. null: adapters that change nothing at first.",
+    )
 
     resolution: Resolution = 512
     bucket_reso_steps: BucketResoSteps = 64
@@ -103,4 +108,12 @@ class DataSettings(StageConfig):
             )
         if self.pad_color and self.crop_jitter:
             raise ValueError("pad_color needs crop_jitter 0: padded images are not cropped")
+        return self
+
+    @model_validator(mode="after")
+    def _check_init_lora(self) -> Self:
+        if self.init_lora is not None and self.lora_rank is None:
+            raise ValueError("init_lora needs lora_rank: it starts adapters of that rank")
+        if self.init_lora is not None and self.frozen:
+            raise ValueError("init_lora needs frozen empty: checkpoints hold only the adapters that are trained")
         return self
