@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import count
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from dreamloom.base import processes
@@ -24,6 +27,9 @@ Result = TypeVar("Result")
 
 TIMEOUT = timedelta(days=7)
 """How long processes wait for one that encodes, evaluates or draws. The launcher notices at once if one dies."""
+
+_group_numbers = count()
+"""Tells apart the groups that a process joins, one for each call of train."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,9 @@ def join_group(device: torch.device, batch_size: int) -> Iterator[DistributedGro
         )
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    store, rank, world_size = next(rendezvous("env://", timeout=TIMEOUT))
+    own_store = PrefixStore(f"group {next(_group_numbers)}", store)  # torchrun's still holds the last group's keys
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=own_store, rank=rank, world_size=world_size, timeout=TIMEOUT)
     yield DistributedGroup(dist.get_rank(), dist.get_world_size())
     dist.destroy_process_group()  # not after an error: it would wait for processes that never arrive

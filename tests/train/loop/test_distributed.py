@@ -1,6 +1,7 @@
 """Several processes train as one: the same losses and weights, whoever does which share."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -103,6 +104,27 @@ def test_two_processes_with_half_the_batch_each_equal_one(
     assert states[0] == states[1]
     learned = [summary.learned for name in ("single", "pair") if (summary := read_summary(tmp_path / name))]
     assert learned == pytest.approx([learned[0]] * 2, rel=1e-2)
+
+
+JOINER = """
+import torch
+from dreamloom.train.loop.distributed import join_group
+
+for number in range(3):
+    with join_group(torch.device("cpu"), 2) as distributed:
+        print(number, distributed.any(distributed.rank == 1), flush=True)
+"""
+
+
+def test_a_process_of_torchrun_may_train_again(tmp_path: Path) -> None:
+    """As a script with several runs does, or a project with several stages of training."""
+    (tmp_path / "joiner.py").write_text(JOINER)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(tmp_path / "joiner.py")]
+    environment = {**os.environ, "PYTHONPATH": str(HOUSE), "OMP_NUM_THREADS": "1"}
+    process = subprocess.run(
+        [sys.executable, *launcher], capture_output=True, text=True, env=environment, timeout=90, check=False
+    )
+    assert sorted(process.stdout.split("\n"))[1:] == [f"{n} True" for n in (0, 0, 1, 1, 2, 2)], process.stderr
 
 
 def test_shares_are_the_batch() -> None:
