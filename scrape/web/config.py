@@ -68,6 +68,11 @@ class ScrapeConfig(StageConfig):
     user_agent_contact: Annotated[str, NO_RECIPE, _POLITENESS] = Field(
         "", description="Web page or mail address, sent in User-Agent, for the owners of the hosts."
     )
+    referer: Annotated[Literal["none", "site"], NO_RECIPE, _POLITENESS] = Field(
+        "none",
+        description="Referer to send: none, as no page led here, or the site of the image itself, which some hosts ask "
+        "for.",
+    )
     respect_optout: Annotated[bool, _POLITENESS] = Field(
         True,
         description="Respect refusals in robots.txt, X-Robots-Tag, TDM-Reservation, C2PA and IPTC metadata.",

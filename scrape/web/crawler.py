@@ -16,7 +16,7 @@ from dreamloom.scrape.collection import Row, Status
 from dreamloom.scrape.web.address import check_url
 from dreamloom.scrape.web.circuit_breaker import CircuitBreaker
 from dreamloom.scrape.web.host_queue import HostQueue
-from dreamloom.scrape.web.http import Fetcher, Response
+from dreamloom.scrape.web.http import Fetcher, Redirect, Response
 from dreamloom.scrape.web.job import PartJob
 from dreamloom.scrape.web.optout import NO_STATEMENT
 from dreamloom.scrape.web.outcome import RowDropped, make_row, unforeseen_errors_cost_one_row
@@ -48,6 +48,8 @@ class _Request(NamedTuple):
     num_retries: int = 0
     spent_s: float = 0.0
     """Seconds that earlier requests of this attempt took."""
+    cookies: str = ""
+    """Cookies that the host set as it redirected here."""
 
 
 class Crawler:
@@ -132,7 +134,7 @@ class Crawler:
             else:
                 self._record_response(host)
                 self._queue.release(host)
-                if isinstance(response, str):
+                if isinstance(response, Redirect):
                     self._follow_redirect(request, response, request.spent_s + clock() - began)
                 else:
                     self._finish(request.place, await self._decode(request.place, response))
@@ -148,41 +150,46 @@ class Crawler:
             self._num_under_way += 1
             self._enqueue(place, self._job.candidates[place]["url"])
 
-    def _enqueue(
-        self, place: int, text: str | None, num_redirects: int = 0, num_retries: int = 0, spent_s: float = 0.0
-    ) -> None:
+    def _enqueue(self, place: int, text: str | None, redirected: _Request | None = None) -> None:
+        """Enqueues a candidate's URL, or the one to which the answer to a request leads."""
         try:
             with unforeseen_errors_cost_one_row(text):
                 url = check_url(text, allow_private_addresses=self._config.allow_private_addresses)
         except RowDropped as dropped:
             self._finish_dropped(place, dropped)
         else:
-            self._queue.add(url.raw_host or "", _Request(place, url, num_redirects, num_retries, spent_s))
+            request = redirected._replace(url=url) if redirected else _Request(place, url)
+            if redirected and not _may_have_cookies_of(redirected.url, url):
+                request = request._replace(cookies="")
+            self._queue.add(url.raw_host or "", request)
 
-    async def _send(self, host: str, request: _Request) -> Response | str:
-        """Sends one request, if the host may be asked. Returns the response, or the URL that it redirects to."""
+    async def _send(self, host: str, request: _Request) -> Response | Redirect:
+        """Sends one request, if the host may be asked."""
         if host in self._given_up:
             raise RowDropped(*self._given_up[host])
         timeout_s = self._config.timeout_s - request.spent_s
         if not self._config.respect_optout:
-            return await self._fetcher.fetch(request.url, timeout_s)
+            return await self._fetcher.fetch(request.url, timeout_s, request.cookies)
         rules = await self._robots.rules(request.url)
         if host not in self._delays:
             self._delays[host] = max(self._config.delay_per_host_s, await rules.delay_s())
             self._queue.admit(host, self._delays[host])
         verdict = await rules.verdict(request.url)
         try:
-            response = await self._fetcher.fetch(request.url, timeout_s)
+            response = await self._fetcher.fetch(request.url, timeout_s, request.cookies)
         except RowDropped as dropped:
             dropped.consent = dropped.consent and _join_consent(verdict, dropped.consent)
             raise
-        return (
-            response if isinstance(response, str) else Response(response.body, _join_consent(verdict, response.consent))
-        )
+        if isinstance(response, Redirect):
+            return response
+        return Response(response.body, _join_consent(verdict, response.consent))
 
-    def _follow_redirect(self, request: _Request, text: str, spent_s: float) -> None:
+    def _follow_redirect(self, request: _Request, redirect: Redirect, spent_s: float) -> None:
         if request.num_redirects < self._config.max_redirects:
-            self._enqueue(request.place, text, request.num_redirects + 1, request.num_retries, spent_s)
+            redirected = request._replace(
+                num_redirects=request.num_redirects + 1, spent_s=spent_s, cookies=redirect.cookies
+            )
+            self._enqueue(request.place, redirect.location, redirected)
         else:
             dropped = RowDropped(Status.TOO_MANY_REDIRECTS, f"more than {self._config.max_redirects}")
             self._finish_dropped(request.place, dropped)
@@ -286,6 +293,11 @@ class Crawler:
         self._status_counts[row["status"]] += 1
         note = ", ".join(f"{count} {status}" for status, count in self._status_counts.most_common(5))
         self._job.progress(sum(self._status_counts.values()), len(self._rows), note)
+
+
+def _may_have_cookies_of(setter: URL, url: URL) -> bool:
+    """Whether a URL is on the host that set cookies, and as safe."""
+    return setter.raw_host == url.raw_host and (setter.scheme, url.scheme) != ("https", "http")
 
 
 def _join_consent(robots: str | None, headers: str) -> str:

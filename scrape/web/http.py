@@ -4,11 +4,12 @@ import asyncio
 import os
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import Self
 from urllib.parse import urljoin
 
@@ -31,6 +32,8 @@ _FAILURES = (aiohttp.ClientError, HttpProcessingError, OSError, EOFError)
 _DECOMPRESSED = frozenset({"gzip", "x-gzip", "deflate"})
 _UNSUPPORTED_ENCODINGS = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
 """The other encodings of bodies that hosts use (IANA's registry of content codings)."""
+_MAX_COOKIE_LENGTH = 4096
+"""Maximum characters of the cookies of an attempt (RFC 6265, 6.1)."""
 _KEEP_ALIVE_S = 2.0
 """Seconds for which an idle connection stays open: a host's images are requested close together, and open files are few
 (usually 1,024)."""
@@ -44,6 +47,16 @@ class Response:
     """Without Content-Encoding."""
     consent: str
     """What the host said about use."""
+
+
+@dataclass(frozen=True)
+class Redirect:
+    """A response that leads to another URL."""
+
+    location: str
+    """The URL, which is not checked."""
+    cookies: str
+    """The cookies of this attempt, as its next request sends them to the same host."""
 
 
 class Fetcher:
@@ -85,7 +98,7 @@ class Fetcher:
         await self._session.close()
         await self._resolver.close()
 
-    async def fetch(self, url: URL, timeout_s: float) -> Response | str:
+    async def fetch(self, url: URL, timeout_s: float, cookies: str = "") -> Response | Redirect:
         """Requests an image once.
 
         Every redirect is a request of its own, so that each URL is checked and queued for its host like the first: a
@@ -94,17 +107,19 @@ class Fetcher:
         Args:
             url: a checked URL.
             timeout_s: seconds until the whole body must be read.
-
-        Returns:
-            The response, or the URL that it redirects to, which is not checked.
+            cookies: those that the host set when it redirected to this URL. No others are ever sent.
 
         Raises:
             RowDropped: with any of the statuses of the network and the response.
         """
-        async with self._request(url, timeout_s) as response:
+        headers = {"Cookie": cookies} if cookies else {}
+        if self._config.referer == "site":
+            headers["Referer"] = f"{url.origin()}/"
+        async with self._request(url, timeout_s, headers) as response:
             if response.status in _REDIRECTS and "Location" in response.headers:
                 self._check_consent(response)
-                return urljoin(str(url), response.headers["Location"].strip())
+                location = urljoin(str(url), response.headers["Location"].strip())
+                return Redirect(location, add_cookies(cookies, response.headers.getall("Set-Cookie", [])))
             return await self._read(response)
 
     async def fetch_prefix(self, url: URL, max_bytes: int) -> bytes | str:
@@ -130,12 +145,14 @@ class Fetcher:
             return bytes(body[:max_bytes])
 
     @asynccontextmanager
-    async def _request(self, url: URL, timeout_s: float) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _request(
+        self, url: URL, timeout_s: float, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Yields the response, whatever its status; failures until the block ends are raised as RowDropped."""
         try:
             async with (
                 asyncio.timeout(timeout_s),
-                self._session.get(url, allow_redirects=False) as response,
+                self._session.get(url, headers=headers, allow_redirects=False) as response,
             ):
                 yield response
         except TimeoutError as error:
@@ -186,6 +203,17 @@ class Fetcher:
 def user_agent(contact: str) -> str:
     """Returns the User-Agent: the program, its version and, if given, whom to contact."""
     return f"{ROBOT}/{version('dreamloom')}" + (f" (+{contact})" if contact else "")
+
+
+def add_cookies(cookies: str, set_cookies: Iterable[str]) -> str:
+    """Returns the Cookie header "a=1; b=2" with those of some Set-Cookie headers, as far as it stays short."""
+    values = dict(cookie.split("=", 1) for cookie in cookies.split("; ") if cookie)
+    for header in set_cookies:
+        name, separator, value = header.partition(";")[0].partition("=")
+        if separator and name.strip() and name.isascii() and value.isascii() and (name + value).isprintable():
+            values[name.strip()] = value.strip()
+    added = "; ".join(f"{name}={value}" for name, value in values.items())
+    return added if len(added) <= _MAX_COOKIE_LENGTH else cookies
 
 
 def _check_status(response: aiohttp.ClientResponse) -> None:

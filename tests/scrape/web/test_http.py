@@ -12,8 +12,9 @@ import pytest
 from aiohttp import web
 
 from bench.hostile_images import reserved_by_c2pa, reserved_by_iptc
-from dreamloom.scrape.collection import Collection
+from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.web.address import is_public
+from dreamloom.scrape.web.scrape import scrape
 
 Row = dict[str, Any]
 
@@ -248,6 +249,48 @@ def test_an_honest_name_and_nothing_else_about_us(site: Any, collection: Collect
     assert agent.endswith(" (+https://example.org/bot)")
     assert set(site.headers) == {"Host", "Accept", "Accept-Encoding"}
     assert site.headers["Accept-Encoding"] == "gzip"  # what it can unpack, whatever else is installed
+
+
+def test_a_cookie_wall_is_passed_and_its_cookies_go_nowhere_else(site: Any, collection: Collection) -> None:
+    sent: dict[str, list[str]] = {}
+
+    def wall(path: str, to: str) -> str:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            cookie = request.headers.get("Cookie", "")
+            sent.setdefault(path, []).append(cookie)
+            if "seen=yes" in cookie:
+                return web.Response(body=site.image(len(path)))
+            response = web.Response(status=302, headers={"Location": to})
+            response.headers.add("Set-Cookie", "seen=yes; Path=/; HttpOnly")
+            response.headers.add("Set-Cookie", "b=2")
+            response.headers.add("Set-Cookie", "no cookie")
+            return response
+
+        return str(site.handle(path, answer))
+
+    away = site.url.replace("127.0.0.1", "localhost")
+    urls = [wall("/a", "/a"), wall("/bb", "/bb"), wall("/ccc", f"{away}/dddd"), site.put("/e", site.image(9))]
+    wall("/dddd", f"{away}/dddd")
+    rows = site.scraped(collection, urls, concurrency=1)
+    assert [row["status"] for row in rows] == ["ok"] * 4
+    assert sent == {
+        "/a": ["", "seen=yes; b=2"],
+        "/bb": ["", "seen=yes; b=2"],
+        "/ccc": [""],
+        "/dddd": ["", "seen=yes; b=2"],
+    }
+
+
+def test_a_referer_is_sent_where_that_is_asked(site: Any, collection: Collection) -> None:
+    async def asks_for_it(request: web.Request) -> web.StreamResponse:
+        is_there = request.headers.get("Referer") == f"{site.url}/"
+        return web.Response(body=site.image(1)) if is_there else web.Response(status=403)
+
+    urls = [site.handle("/a/b", asks_for_it)]
+    assert statuses(site.scraped(collection, urls)) == ["http_403"]
+    assert scrape(collection, site.config.model_copy(update={"referer": "site"})).dropped == {"http_403": 1}
+    config = site.config.model_copy(update={"referer": "site"})
+    assert scrape(collection, config, retry=[Status.HTTP_403]).kept == 1
 
 
 def test_opt_outs_are_obeyed_and_recorded(site: Any, collection: Collection) -> None:
