@@ -6,6 +6,7 @@ import os
 import random
 from bisect import bisect_left
 from collections import Counter, deque
+from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from dreamloom.scrape.web.job import PartJob
 from dreamloom.scrape.web.optout import NO_STATEMENT
 from dreamloom.scrape.web.outcome import RowDropped, make_row, unforeseen_errors_cost_one_row
 from dreamloom.scrape.web.robots import RobotsCache
+from dreamloom.scrape.web.shared import share_row, source_of
 from dreamloom.scrape.web.store import store_image
 
 _log = logging.getLogger(__name__)
@@ -69,8 +71,20 @@ class Crawler:
         for place, row in enumerate(rows):
             if row and row["status"] == Status.OK:
                 self._first_place.setdefault(row["sha256"], place)
-        self._missing = deque(place for place, row in enumerate(rows) if row is None)
+        self._followers: dict[Hashable, list[int]] = {}  # source → further places that get the first one's image
+        self._missing: deque[int] = deque()
+        for place, row in enumerate(rows):
+            if row is None:
+                self._add_missing(place)
         self._num_stored = self._num_under_way = 0
+
+    def _add_missing(self, place: int) -> None:
+        source = source_of(self._job.candidates[place])
+        if source in self._followers:
+            self._followers[source].append(place)
+        else:
+            self._followers[source] = []
+            self._missing.append(place)
 
     def fetch(self, target: int | None) -> None:
         """Fetches candidates in their order until `target` images are stored, or none is left."""
@@ -291,6 +305,9 @@ class Crawler:
             self._num_stored += 1
             self._first_place[row["sha256"]] = min(place, self._first_place.get(row["sha256"], place))
         self._status_counts[row["status"]] += 1
+        for follower in self._followers.pop(source_of(self._job.candidates[place]), ()):
+            self._num_under_way += 1
+            self._finish(follower, share_row(self._job, self._job.candidates[follower], row))
         note = ", ".join(f"{count} {status}" for status, count in self._status_counts.most_common(5))
         self._job.progress(sum(self._status_counts.values()), len(self._rows), note)
 

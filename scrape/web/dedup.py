@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from yarl import URL
 
-from dreamloom.scrape.collection import Collection, Row, Status, Table
-from dreamloom.scrape.web.outcome import RowDropped, make_row
+from dreamloom.scrape.collection import Collection, Row, Status, Table, key_of
+from dreamloom.scrape.web.outcome import IMAGE_COLUMNS, RowDropped, make_row
 
+_ORIGINAL = ("key", "url", "text", "original_width", "original_height")
+"""Columns of an image that others repeat."""
 _WITH_BYTES = (Status.OK, Status.DUPLICATE, Status.PLACEHOLDER)
 
 
@@ -24,17 +26,20 @@ def image_identities(rows: Iterable[Row | None]) -> dict[str, str]:
     return identities | {row["sha256"]: row["pixels_sha256"] for row in rows if row and row.get("pixels_sha256")}
 
 
-def mark_copies(rows: Sequence[Row | None], earlier: Mapping[str, str], max_copies: int | None) -> list[Row | None]:
+def mark_copies(rows: Sequence[Row | None], earlier: Mapping[str, Row], max_copies: int | None) -> list[Row | None]:
     """Returns the rows with their copies marked: the first of equal images stays, the others are duplicates of it.
+
+    Other captions of the same address stay as well: they are what the index says of the one image.
 
     Args:
         rows: in the order of the candidates; None for a candidate that was not requested.
-        earlier: identity → key, of equal images in earlier parts.
+        earlier: identity → row, of equal images in earlier parts.
         max_copies: number of URLs of one host with the same image from which on it is a placeholder; None: never.
     """
     identities = image_identities(rows)
     placeholders = _find_placeholders(rows, identities, max_copies)
-    originals: dict[str, Row] = {}
+    originals: dict[str, Row] = dict(earlier)
+    captions = {(row["url"], row["text"]) for row in earlier.values()}
     marked: list[Row | None] = []
     for row in rows:
         identity = identities.get(row["sha256"]) if row else None
@@ -44,11 +49,12 @@ def mark_copies(rows: Sequence[Row | None], earlier: Mapping[str, str], max_copi
             marked.append(_without_image(row, Status.PLACEHOLDER, placeholders[identity]))
         elif row["status"] == Status.PLACEHOLDER:
             marked.append(row)
-        elif identity in earlier:
-            marked.append(_without_image(row, Status.DUPLICATE, f"repeats {earlier[identity]}"))
         else:
-            original = originals.setdefault(identity, row)
-            marked.append(row if original is row else _duplicate(row, original))
+            original, caption = originals.setdefault(identity, row), (row["url"], row["text"])
+            is_same_image = row["status"] == Status.OK and row["url"] == original["url"]
+            is_other_caption = is_same_image and is_caption_of_url(row) and caption not in captions
+            captions.add(caption)
+            marked.append(row if original is row or is_other_caption else _duplicate(row, original))
     return marked
 
 
@@ -75,22 +81,40 @@ def apply_limit(
     return limited
 
 
-def find_in_earlier_parts(collection: Collection, part: str, identities: set[str]) -> dict[str, str]:
+def find_in_earlier_parts(collection: Collection, part: str, identities: set[str]) -> dict[str, Row]:
     """Looks images up in the parts before `part`.
 
     Returns:
-        Identity → key, of the images that those parts have stored.
+        Identity → key, url, text and size, of the images that those parts have stored.
     """
-    keys: dict[str, str] = {}
+    found: dict[str, Row] = {}
     earlier = [name for name in collection.parts(Table.RECORDS) if name < part] if identities else []
     for name in earlier:
-        rows = collection.read(Table.RECORDS, name, ["key", "status", "sha256", "pixels_sha256"])
+        rows = collection.read(Table.RECORDS, name, [*_ORIGINAL, "status", "sha256", "pixels_sha256"])
         identity = pc.coalesce(rows["pixels_sha256"], rows["sha256"])
         is_wanted = pc.is_in(identity, pa.array(sorted(identities), pa.string()))
         is_stored = pc.equal(rows["status"], Status.OK)
         for row in rows.append_column("identity", identity).filter(pc.and_(is_stored, is_wanted)).to_pylist():
-            keys.setdefault(row["identity"], row["key"])
-    return keys
+            found.setdefault(row["identity"], row)
+    return found
+
+
+def find_urls_in_earlier_parts(collection: Collection, part: str, urls: set[str | None]) -> dict[str, Row]:
+    """Looks addresses up in the parts before `part`. Returns address → row, of those whose image they have stored."""
+    found: dict[str, Row] = {}
+    earlier = [name for name in collection.parts(Table.RECORDS) if name < part] if urls else []
+    for name in earlier:
+        rows = collection.read(Table.RECORDS, name, ["status", "detail", "url", *IMAGE_COLUMNS])
+        is_wanted = pc.is_in(rows["url"], pa.array(sorted(filter(None, urls)), pa.string()))
+        for row in rows.filter(pc.and_(is_wanted, pc.equal(rows["status"], Status.OK))).to_pylist():
+            if (collection.root / row["image"]).is_file():
+                found.setdefault(row["url"], row)
+    return found
+
+
+def is_caption_of_url(row: Row) -> bool:
+    """Whether filter took the addresses once per text (`deduplicate_by: url_text`); a key tells what identifies it."""
+    return bool(row["key"] == key_of("url", row["url"] or "", row["text"] or ""))
 
 
 def _find_placeholders(
@@ -123,5 +147,5 @@ def _without_image(row: Row, status: Status, detail: str) -> Row:
 def _host(url: str | None) -> str:
     try:
         return URL((url or "").strip()).raw_host or ""
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, IndexError):  # as check_url
         return ""

@@ -37,6 +37,7 @@ from dreamloom.scrape.web.job import PartJob
 from dreamloom.scrape.web.optout import REFUSALS, ROBOT
 from dreamloom.scrape.web.outcome import RowDropped, make_row, unforeseen_errors_cost_one_row
 from dreamloom.scrape.web.robots import RobotsCache
+from dreamloom.scrape.web.shared import source_of
 from dreamloom.scrape.web.store import store_image
 
 _SHARD_ROWS = 1_000
@@ -74,7 +75,8 @@ def fetch_with_img2dataset(job: PartJob) -> None:
     """
     check_installed(job.config)
     finished = job.finished_rows
-    candidates = {row["key"]: row for row in job.candidates if row["key"] not in finished}
+    first = {source_of(row): row for row in reversed(job.candidates)}  # the others get its image afterwards
+    candidates = {row["key"]: row for row in reversed(first.values()) if row["key"] not in finished}
     consents: dict[str, str | None] = {}
     run_stoppable(_journal_forbidden(job, candidates, consents))
     allowed = {key: candidate for key, candidate in candidates.items() if key in consents}

@@ -7,6 +7,7 @@ from dreamloom.scrape.collection.records import settle_images
 from dreamloom.scrape.web.crawler import Crawler
 from dreamloom.scrape.web.dedup import apply_limit, find_in_earlier_parts, image_identities, mark_copies
 from dreamloom.scrape.web.job import PartJob
+from dreamloom.scrape.web.shared import share_finished_rows
 
 
 def scrape_part(job: PartJob) -> list[Row]:
@@ -17,6 +18,7 @@ def scrape_part(job: PartJob) -> list[Row]:
     """
     finished = _with_image_on_disk(job, job.finished_rows)
     rows = [finished.get(candidate["key"]) for candidate in job.candidates]
+    share_finished_rows(job, rows)
     _fetch(job, rows)
     limited = apply_limit(_mark_copies(job, rows), job.max_images, job.existing_rows, job.candidates)
     settle_images(job.image_folder, limited)
