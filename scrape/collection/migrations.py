@@ -10,7 +10,7 @@ _CLIP = {"weights": "pretrained"}
 _SPEED = {"batch": "batch_size", "workers": "num_workers"}
 
 RENAMED: Mapping[Table, Mapping[str, str]] = {
-    Table.CANDIDATES: {"once_per": "deduplicate_by"},
+    Table.CANDIDATES: {"caption_column": "text_column", "once_per": "deduplicate_by"},
     Table.RECORDS: {
         # scrape
         "per_host": "concurrency_per_host",

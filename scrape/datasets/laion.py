@@ -41,7 +41,7 @@ def measure(config: FilterConfig) -> SourceSize:
         UserError: a pattern of `index` matches no file.
     """
     files = find_index_files(config.index)
-    return SourceSize(sum(file.metadata().num_rows for file in files), "rows", sum(file.size() for file in files))
+    return SourceSize(sum(file.count_rows() for file in files), "rows", sum(file.size() for file in files))
 
 
 KIND = SourceKind(

@@ -1,5 +1,6 @@
 """LAION's many column spellings: maps the columns of any index to those of a candidate."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -47,11 +48,22 @@ class Column:
 
     name: str
     type: pa.DataType
+    field: tuple[str, ...] = ()
+    """The field of the column that is read, and the field of that; none: the column itself."""
 
     @property
     def text_sql(self) -> str:
-        """SQL of its values as text."""
+        """SQL of its values as text; of a list the first that is not blank."""
+        if pa.types.is_list(self.type) or pa.types.is_large_list(self.type):
+            return f"[x::VARCHAR FOR x IN {self._quoted} IF trim(x::VARCHAR) <> ''][1]"
         return f"CAST({self._quoted} AS VARCHAR)"
+
+    @property
+    def caption_sql(self) -> str:
+        """SQL of its values as captions: numbers are none."""
+        item = getattr(self.type, "value_type", self.type)
+        is_number = pa.types.is_integer(item) or pa.types.is_floating(item) or pa.types.is_boolean(item)
+        return "CAST(NULL AS VARCHAR)" if is_number else self.text_sql
 
     @property
     def number_sql(self) -> str:
@@ -89,7 +101,7 @@ class Column:
 
     @property
     def _quoted(self) -> str:
-        return '"' + self.name.replace('"', '""') + '"'
+        return ".".join('"' + name.replace('"', '""') + '"' for name in (self.name, *self.field))
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,11 @@ class Index:
     columns: dict[str, Column]
     """A candidate's column → the index's, where it has one."""
     rows: int
+
+    @property
+    def unread(self) -> dict[str, int]:
+        """Reason → rows of the files that could not be read, and are not among `rows`."""
+        return dict(sum((Counter(file.dropped) for file in self.files), Counter()))
 
 
 def match_columns(names: Iterable[str]) -> dict[str, str]:
@@ -115,25 +132,31 @@ def match_columns(names: Iterable[str]) -> dict[str, str]:
 
 
 def read_indexes(
-    files: Iterable[IndexFile], caption_column: str | None = None, aesthetic_scale: str | None = None
+    files: Iterable[IndexFile],
+    url_column: str | None = None,
+    text_column: str | None = None,
+    aesthetic_scale: str | None = None,
 ) -> list[Index]:
     """Reads the footers of parquet files, in order.
 
     Args:
         files: the files.
-        caption_column: the column of captions; None: the first of the usual names that a file has.
+        url_column: the column of addresses; None: the first of the usual names that a file has.
+        text_column: the column of captions, or a field of one ("caption.en"); None: as with addresses.
         aesthetic_scale: "v1" or "v2": of several columns of aesthetic scores, the one of this scale is taken.
 
     Raises:
-        UserError: a file is not parquet, or has no column of URLs, or not the one of captions.
+        UserError: a file is not parquet, has no column of URLs or not the one of captions, or it is one of fields.
     """
     with ThreadPoolExecutor(8) as pool:  # remote files answer late
-        footers = list(pool.map(lambda file: (file, *_read_footer(file, caption_column, aesthetic_scale)), files))
+        footers = list(
+            pool.map(lambda file: (file, *_read_footer(file, url_column, text_column, aesthetic_scale)), files)
+        )
     return list(_group(footers))
 
 
 def _read_footer(
-    file: IndexFile, caption_column: str | None, aesthetic_scale: str | None
+    file: IndexFile, url_column: str | None, text_column: str | None, aesthetic_scale: str | None
 ) -> tuple[dict[str, Column], int]:
     """Returns the columns, by the candidate's names, and the number of rows."""
     try:
@@ -144,16 +167,39 @@ def _read_footer(
     names = match_columns(schema.names)
     if aesthetic_scale == "v2":
         names["aesthetic"] = next((name for name in schema.names if name.lower() in _V2), names.get("aesthetic", ""))
-    if caption_column is not None:
-        names["text"] = next((name for name in schema.names if name.lower() == caption_column.lower()), "")
     columns = {column: Column(name, schema.field(name).type) for column, name in names.items() if name}
-    for column, called in [("url", "url"), *([("text", caption_column)] if caption_column else [])]:
-        if column not in columns:
+    columns = {n: c for n, c in columns.items() if n in ("url", "text") or not pa.types.is_nested(c.type)}
+    for column, asked in (("url", url_column), ("text", text_column)):
+        if asked is not None:
+            columns.pop(column, None)
+            if found := _find_column(schema, asked):
+                columns[column] = found
+        if column not in columns and (asked is not None or column == "url"):
             raise UserError(
-                f"{file} has no column named {called} (it has {', '.join(schema.names) or 'none'}); name a LAION-style "
-                "index, or its columns."
+                f"{file} has no column named {asked or 'url'} (it has {', '.join(schema.names) or 'none'}); name a "
+                f"LAION-style index, or its columns: url_column, text_column."
+            )
+        if column in columns and pa.types.is_struct(columns[column].type):
+            fields = [field.name for field in columns[column].type]
+            raise UserError(
+                f"{file}: the column {columns[column].name} holds the fields {', '.join(fields)}; name one of them: "
+                f"{column}_column: {'.'.join([columns[column].name, *columns[column].field, *fields[:1]])}."
             )
     return columns, metadata.num_rows
+
+
+def _find_column(schema: pa.Schema, asked: str) -> Column | None:
+    """Returns a column by its name in any case, or a field of one ("caption.en"); None: there is none."""
+    for name in schema.names:
+        if name.lower() == asked.lower():
+            return Column(name, schema.field(name).type)
+    outer, *path = asked.split(".")
+    column = next((Column(n, schema.field(n).type) for n in schema.names if n.lower() == outer.lower()), None)
+    for name in path:
+        fields = list(column.type) if column is not None and pa.types.is_struct(column.type) else []
+        inner = next((field for field in fields if field.name.lower() == name.lower()), None)
+        column = Column(column.name, inner.type, (*column.field, inner.name)) if column and inner else None
+    return column
 
 
 def _group(footers: list[tuple[IndexFile, dict[str, Column], int]]) -> Iterator[Index]:
@@ -161,7 +207,9 @@ def _group(footers: list[tuple[IndexFile, dict[str, Column], int]]) -> Iterator[
 
     def layout(footer: tuple[IndexFile, dict[str, Column], int]) -> tuple[bool, list[tuple[str, str, str]]]:
         file, columns, _ = footer
-        return file.filesystem is None, sorted((name, c.name, str(c.type)) for name, c in columns.items())
+        return file.filesystem is None, sorted(
+            (name, c.name + repr(c.field), str(c.type)) for name, c in columns.items()
+        )
 
     for _, group in groupby(footers, key=layout):
         members = list(group)

@@ -33,11 +33,17 @@ class FilterConfig(StageConfig):
     """
 
     index: Annotated[list[str], PathKind.PATTERNS, BY_CONTENT] = Field(
-        description="Parquet files of a LAION-style index, in order: paths, folders or globs, also s3:// or hf://."
+        description="Parquet files of a LAION-style index, or lists of addresses (.csv, .tsv, .txt, .jsonl), in order: "
+        "paths, folders or globs, also s3:// or hf://."
     )
     words: Annotated[Words, _CAPTIONS] = Field(Words(), description="Words that the caption must and must not contain.")
-    caption_column: Annotated[str | None, _CAPTIONS] = Field(
-        None, description="Column of captions; null: text, caption or top_caption, the first that exists."
+    url_column: Annotated[str | None, _ORIGIN] = Field(
+        None, description="Column of addresses; null: url or image_url, the first that exists."
+    )
+    text_column: Annotated[str | None, _CAPTIONS] = Field(
+        None,
+        description="Column of captions, or a field of one (caption.en); null: text, caption or top_caption, the first "
+        "that exists. Of a list the first caption is taken.",
     )
     languages: Annotated[list[str], _CAPTIONS] = Field(
         [], description='Languages of the caption to take, as the index spells them ("en"); empty: all.'

@@ -2,8 +2,8 @@
 
 import glob
 import posixpath
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -15,19 +15,43 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.listing import is_left_out
 
+LIST_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl")
+"""Files of an index that are lists of addresses; all others are parquet."""
+
 
 @dataclass(frozen=True)
 class IndexFile:
-    """A parquet file. Creating the object reads nothing."""
+    """A parquet file, or a list of addresses. Creating the object reads nothing."""
 
     name: str
     """An absolute path, or a URL with its protocol."""
     filesystem: Any = None
     """The fsspec file system that it is on; None: it is local."""
 
+    listed_as: str = ""
+    """The user's file that this one stands for; empty: it is the user's own."""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Reason → rows of the user's file that this one is without."""
+
     def __str__(self) -> str:
-        """Returns its name."""
-        return self.name
+        """Returns the name that the user knows."""
+        return self.listed_as or self.name
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it is a list of addresses."""
+        return self.name.lower().endswith(LIST_SUFFIXES)
+
+    def open(self) -> Any:
+        """Opens it for reading bytes."""
+        return open(self.name, "rb") if self.filesystem is None else self.filesystem.open(self.name, "rb")
+
+    def count_rows(self) -> int:
+        """Counts its rows: by the footer, or the lines of a list."""
+        if not self.is_list:
+            return int(self.metadata().num_rows)
+        with self.open() as stream:
+            return sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(2**20), b""))
 
     def metadata(self) -> pq.FileMetaData:
         """Reads its footer."""

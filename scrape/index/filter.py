@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dreamloom.base.files import remove_leftovers
+from dreamloom.base.files import remove_leftovers, temporary_name
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
 from dreamloom.scrape.collection import Collection, Table, key_of
 from dreamloom.scrape.index.columns import read_indexes
 from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.index.files import find_index_files
+from dreamloom.scrape.index.lists import as_parquet
 
-_VERSION = 3
+_VERSION = 4
 
 
 def filter_laion(collection: Collection, config: FilterConfig, progress: Progress = silent) -> Summary:
@@ -75,9 +76,12 @@ def explain(config: FilterConfig, progress: Progress = silent) -> Summary:
 def _selection(config: FilterConfig, folder: Path, progress: Progress) -> Iterator[tuple[Summary, Iterator[pa.Table]]]:
     from dreamloom.scrape.index.scan import select_rows  # DuckDB, which `--help` does without
 
-    indexes = read_indexes(find_index_files(config.index), config.caption_column, config.aesthetic_scale)
-    with select_rows(indexes, config, folder, progress) as selection:
-        yield selection
+    with tempfile.TemporaryDirectory(prefix=temporary_name(), dir=folder) as temporary:
+        found = find_index_files(config.index)
+        files = [as_parquet(file, Path(temporary), config.text_column) for file in found]
+        indexes = read_indexes(files, config.url_column, config.text_column, config.aesthetic_scale)
+        with select_rows(indexes, config, folder, progress) as selection:
+            yield selection
 
 
 def _write_parts(

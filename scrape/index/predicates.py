@@ -54,7 +54,7 @@ def text_predicates(config: FilterConfig, index: Index) -> dict[str, str]:
     if config.exclude_domains:
         predicates["domain"] = f"NOT regexp_matches({url}, {_host_pattern(config.exclude_domains)})"
     for text in _columns_for(config, index, "words", "text"):
-        predicates["words"] = words_predicate(config.words, text.text_sql) or "true"
+        predicates["words"] = words_predicate(config.words, text.caption_sql) or "true"
     return predicates
 
 

@@ -27,6 +27,7 @@ from dreamloom.base.files import temporary_name
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import Summary
 from dreamloom.scrape.collection import SCHEMAS, Table
+from dreamloom.scrape.index.bad_text import without_bad_text
 from dreamloom.scrape.index.columns import Index
 from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.index.predicates import check_aesthetic_scales, numeric_predicates, sql_string, text_predicates
@@ -68,12 +69,20 @@ def select_rows(
         database.sql("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
         _check_patterns(database, config.words)
         passed = Path(temporary) / "passed.parquet"
-        funnel = Summary(rows=sum(index.rows for index in indexes))
+        funnel = Summary(rows=sum(index.rows + sum(index.unread.values()) for index in indexes))
         progress(0, funnel.rows)
+        report = _reporter(database, funnel.rows, progress)
         try:
-            funnel.dropped = _scan(database, config, indexes, passed, _reporter(database, funnel.rows, progress))
-        except duckdb.Error as error:  # damaged files end in many of them
+            try:
+                funnel.dropped = _scan(database, config, indexes, passed, report)
+            except duckdb.Error as error:
+                if "utf" not in str(error).lower():
+                    raise
+                indexes = without_bad_text(indexes, Path(temporary))
+                funnel.dropped = _scan(database, config, indexes, passed, report)
+        except (duckdb.Error, pa.ArrowException) as error:  # damaged files end in many of them
             raise UserError(f"The index can't be read: {str(error).splitlines()[0]}") from error
+        funnel.dropped = dict(sum((Counter(index.unread) for index in indexes), Counter())) | funnel.dropped
         passing = funnel.rows - sum(funnel.dropped.values())
         distinct = _mark_distinct(database, config, passed)
         funnel.kept = min(distinct, config.limit or distinct)
@@ -236,9 +245,11 @@ def _as_candidate(index: Index, name: str) -> str:
     if column is None:
         sql = "NULL"
     elif pa.types.is_string(data_type):
-        sql = {"url": f"trim({column.text_sql})", "licence": f"nullif({column.text_sql}, '?')"}.get(
-            name, column.text_sql
-        )
+        sql = {
+            "url": f"trim({column.text_sql})",
+            "licence": f"nullif({column.text_sql}, '?')",
+            "text": column.caption_sql,
+        }.get(name, column.text_sql)
     else:
         sql = f"TRY_CAST({column.number_sql} AS {_SQL_TYPES[data_type]})"
     return f"CAST({sql} AS {_SQL_TYPES[data_type]})"

@@ -219,11 +219,11 @@ def test_texts_that_are_given_for_one_key_are_all_taken() -> None:
 
 
 def test_null_is_no_value() -> None:
-    given = ["--max-aspect", "null", "--caption-column", "null", "--limit", "5"]
+    given = ["--max-aspect", "null", "--text-column", "null", "--limit", "5"]
     _, bound, *_ = cli.app.parse_args(["filter", "x", "--index", "a", *given], exit_on_error=False, print_error=False)
     config = bound.arguments["config"]
-    assert (config.max_aspect, config.caption_column, config.limit) == (None, None, 5)
-    assert {"max_aspect", "caption_column"} <= config.model_fields_set
+    assert (config.max_aspect, config.text_column, config.limit) == (None, None, 5)
+    assert {"max_aspect", "text_column"} <= config.model_fields_set
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:

@@ -306,10 +306,10 @@ def test_every_family_is_read_by_its_own_columns(tmp_path: Path, family: str) ->
 
 def test_laion_coco_s_own_captions_are_asked_for_by_column(tmp_path: Path) -> None:
     path = index(tmp_path / "i.parquet", [row(1, top_caption="a dog on a beach"), row(2, top_caption="a cat")])
-    config = FilterConfig(index=[path], caption_column="TOP_CAPTION", words=Words(any=["dog"]))
+    config = FilterConfig(index=[path], text_column="TOP_CAPTION", words=Words(any=["dog"]))
     assert [c["text"] for c in candidates(tmp_path, config)] == ["a dog on a beach"]
     with pytest.raises(UserError, match="no column named captoin"):
-        explain(FilterConfig(index=[path], caption_column="captoin"))
+        explain(FilterConfig(index=[path], text_column="captoin"))
 
 
 def test_aesthetic_scores_of_two_scales_are_not_compared(tmp_path: Path) -> None:

@@ -1,0 +1,64 @@
+"""Leaves out the rows of an index whose text is not UTF-8, which DuckDB refuses with the whole query."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dreamloom.base.files import temporary_name
+from dreamloom.scrape.index.columns import Index
+from dreamloom.scrape.index.files import IndexFile
+
+_log = logging.getLogger(__name__)
+
+NOT_UTF8 = "not_utf8"
+"""The funnel's name for these rows."""
+
+
+def without_bad_text(indexes: list[Index], folder: Path) -> list[Index]:
+    """Returns the index with copies of the files that have such rows, without them; a warning names each file.
+
+    Args:
+        indexes: the index.
+        folder: where temporary files are written.
+    """
+    cleaned = []
+    for index in indexes:
+        columns = sorted({column.name for column in index.columns.values()})
+        files = [_clean(file, columns, folder) for file in index.files]
+        local = [file for file in files if file.filesystem is None]
+        remote = [file for file in files if file.filesystem is not None]
+        for group in filter(None, (remote, local) if remote else (local,)):
+            cleaned.append(replace(index, files=tuple(group), rows=sum(f.metadata().num_rows for f in group)))
+    return cleaned
+
+
+def _clean(file: IndexFile, columns: list[str], folder: Path) -> IndexFile:
+    with file.open() as stream, pq.ParquetFile(stream) as parquet:
+        bad = sum(len(batch) - sum(map(len, _good(batch))) for batch in parquet.iter_batches(columns=columns))
+        if not bad:
+            return file
+        path = folder / temporary_name(".parquet")
+        schema = pa.schema([field for field in parquet.schema_arrow if field.name in columns])
+        with pq.ParquetWriter(path, schema) as writer:
+            for batch in parquet.iter_batches(columns=columns):
+                for good in _good(batch):
+                    writer.write_table(pa.Table.from_batches([good]).select(schema.names).cast(schema))
+    _log.warning("%s: %s rows have text that is not UTF-8, and are left out.", file, f"{bad:,}")
+    dropped = {**file.dropped, NOT_UTF8: bad}
+    return replace(file, name=str(path), filesystem=None, listed_as=str(file), dropped=dropped)
+
+
+def _good(batch: pa.RecordBatch) -> list[pa.RecordBatch]:
+    """Returns the rows that are whole, in order, as slices."""
+    try:
+        for column in batch.columns:
+            column.validate(full=True)
+        return [batch]
+    except pa.ArrowInvalid:
+        if len(batch) == 1:
+            return []
+        half = len(batch) // 2
+        return [*_good(batch.slice(0, half)), *_good(batch.slice(half))]

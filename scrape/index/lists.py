@@ -1,0 +1,171 @@
+"""Lists of addresses (.csv, .tsv, .txt, .jsonl) as an index: each becomes a temporary parquet file of texts.
+
+A row that can't be read costs itself; the file counts them by reason.
+"""
+
+import codecs
+import csv
+import io
+import itertools
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dreamloom.base.documents import MAX_BYTES, DocumentError, parse_json
+from dreamloom.base.errors import UserError
+from dreamloom.base.files import temporary_name
+from dreamloom.base.tables import caption_texts, cell
+from dreamloom.scrape.index.files import IndexFile
+
+_ROWS = 10_000
+"""Rows in memory at once; the columns of JSON lines are those of the first so many."""
+
+
+def as_parquet(file: IndexFile, folder: Path, text_column: str | None = None) -> IndexFile:
+    """Returns the parquet file of a list of addresses; one that is no list as it is.
+
+    Args:
+        file: a file of an index.
+        folder: where temporary files are written.
+        text_column: the column of captions; it may be a field of one ("caption.en").
+
+    Raises:
+        UserError: it can't be read.
+    """
+    if not file.is_list:
+        return file
+    path = folder / temporary_name(".parquet")
+    faults: Counter[str] = Counter()
+    try:
+        with file.open() as stream:
+            _write(_rows(_decoded(stream), os.path.splitext(file.name)[1].lower(), faults), path, text_column)
+    except OSError as error:
+        raise UserError(f"{file} can't be read ({error.strerror}); change its permissions, or leave it out.") from error
+    except DocumentError as error:
+        raise UserError(f"{file}: {error} as text_column.") from error
+    return replace(file, name=str(path), filesystem=None, listed_as=file.name, dropped=dict(faults))
+
+
+def _write(rows: Iterator[Mapping[str, Any]], path: Path, text_column: str | None) -> None:
+    first = list(itertools.islice(rows, _ROWS))
+    names = list(dict.fromkeys(name for row in first for name in row)) or ["url"]
+    if text_column and text_column not in names and (outer := text_column.partition(".")[0]) in names:
+        names[names.index(outer)] = text_column
+    schema = pa.schema([(name, pa.string()) for name in names])
+    with pq.ParquetWriter(path, schema) as writer:
+        while first:
+            columns = {name: pa.array([_text(row, name) for row in first], pa.string()) for name in names}
+            writer.write_table(pa.table(columns, schema=schema))
+            first = list(itertools.islice(rows, _ROWS))
+
+
+def _text(row: Mapping[str, Any], name: str) -> str | None:
+    """Returns a cell as text; of a list the first text."""
+    value = cell(row, name)
+    if isinstance(value, dict):
+        fields = ", ".join(map(str, value))
+        if name.lower() in ("text", "caption", "top_caption"):
+            raise DocumentError(
+                f"{name} holds the fields {fields}; name one of them, such as {name}.{next(iter(value))},"
+            )
+        return None
+    if isinstance(value, list):
+        return next(iter(caption_texts(value)), None)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return value if isinstance(value, str) else str(value)
+
+
+# Reading
+
+
+def _decoded(stream: Any) -> TextIO:
+    """Decodes as UTF-8, or as the byte order mark says. Bytes that are none become surrogates."""
+    buffered = io.BufferedReader(stream) if isinstance(stream, io.RawIOBase) else stream
+    begin = buffered.read(3)
+    buffered.seek(0)
+    encoding = "utf-16" if begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    return io.TextIOWrapper(buffered, encoding=encoding, errors="surrogateescape", newline="")
+
+
+def _rows(text: TextIO, suffix: str, faults: Counter[str]) -> Iterator[Mapping[str, Any]]:
+    rows = {".jsonl": _json_lines, ".txt": _addresses}.get(suffix)
+    for row in _cells(text, suffix, faults) if rows is None else rows(text, faults):
+        if any(isinstance(value, str) and _is_broken(value) for value in row.values()):
+            faults["not_utf8"] += 1
+        else:
+            yield row
+
+
+def _is_broken(text: str) -> bool:
+    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _lines(text: TextIO, faults: Counter[str]) -> Iterator[str]:
+    """Yields the lines that are not blank; one of more than MAX_BYTES characters is left out."""
+    while line := text.readline(MAX_BYTES):
+        if len(line) < MAX_BYTES or line.endswith("\n"):
+            if line.strip():
+                yield line.strip()
+            continue
+        faults["too_long"] += 1
+        while line and not line.endswith("\n"):
+            line = text.readline(MAX_BYTES)
+
+
+def _addresses(text: TextIO, faults: Counter[str]) -> Iterator[Mapping[str, Any]]:
+    return ({"url": line} for line in _lines(text, faults))
+
+
+def _json_lines(text: TextIO, faults: Counter[str]) -> Iterator[Mapping[str, Any]]:
+    for line in _lines(text, faults):
+        try:
+            row = parse_json(line)
+        except DocumentError:
+            row = None
+        if isinstance(row, dict):
+            yield row
+        else:
+            faults["broken_row"] += 1
+
+
+def _cells(text: TextIO, suffix: str, faults: Counter[str]) -> Iterator[Mapping[str, Any]]:
+    """Reads cells; without a header, the first cell with an address is the url, and the first other one the text."""
+    begin = text.readline(MAX_BYTES)
+    delimiter = "\t" if suffix == ".tsv" else max(",;\t", key=begin.count)
+    lines = itertools.chain([begin], iter(lambda: text.readline(MAX_BYTES), ""))
+    headless = "://" in begin
+    raw = headless and delimiter == "\t"  # as Conceptual Captions has it, with quotes that belong to the text
+    reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE if raw else csv.QUOTE_MINIMAL)
+    header: list[str] = []
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error:  # a cell of more than 128 KiB
+            faults["broken_row"] += 1
+            continue
+        if row is None:
+            return
+        if not row:
+            continue
+        if not header:
+            header = _headless_names(row) if headless else [name.strip() for name in row]
+            if not headless:
+                continue
+        if len(row) > len(header):
+            faults["broken_row"] += 1
+        else:
+            yield {name: value or None for name, value in zip(header, row, strict=False)}
+
+
+def _headless_names(row: list[str]) -> list[str]:
+    url = next(place for place, value in enumerate(row) if "://" in value)
+    text = next((place for place in range(len(row)) if place != url), None)
+    return ["url" if n == url else "text" if n == text else f"column {n + 1}" for n in range(len(row))]

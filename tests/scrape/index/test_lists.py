@@ -1,0 +1,123 @@
+"""Lists of addresses and nested columns are an index like any other, and a row that can't be read costs itself."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dreamloom.base.errors import UserError
+from dreamloom.base.stage import Summary
+from dreamloom.scrape.collection import Collection, Table
+from dreamloom.scrape.index.config import FilterConfig
+from dreamloom.scrape.index.files import IndexFile
+from dreamloom.scrape.index.filter import explain, filter_laion
+from dreamloom.scrape.index.words import Words
+
+URLS = [f"http://a.org/{number}.jpg" for number in range(3)]
+
+
+def filtered(path: Path, **config: Any) -> tuple[list[tuple[str, str | None]], Summary]:
+    collection = Collection(path.parent / f"of-{len(list(path.parent.iterdir()))}")
+    summary = filter_laion(collection, FilterConfig(index=[str(path)], **config))
+    rows = collection.read(Table.CANDIDATES).to_pylist()
+    assert not [each for each in collection.root.iterdir() if each.name.startswith(".tmp")]
+    return [(row["url"], row["text"]) for row in rows], summary
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("i.csv", b"link,title\n%s,a\n%s,b\n"),
+        ("i.csv", b"\xef\xbb\xbf link ; title \r\n%s;a\r\n%s;b\r\n"),
+        ("i.csv", b'title,link\n"a",%s\n"b","%s"\n'),
+        ("i.TSV", b"link\ttitle\n%s\ta\n\n%s\tb\n"),
+        ("i.jsonl", b'{"link": "%s", "title": "a"}\n{"title": "b", "link": "%s"}\n'),
+    ],
+)
+def test_named_columns_of_a_list_are_read(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content % (URLS[0].encode(), URLS[1].encode()))
+    rows, summary = filtered(path, url_column="link", text_column="title")
+    assert rows == [(URLS[0], "a"), (URLS[1], "b")]
+    assert (summary.rows, summary.kept, summary.dropped) == (2, 2, {})
+
+
+def test_addresses_alone_and_lists_without_header(tmp_path: Path) -> None:
+    (tmp_path / "i.txt").write_text("\n".join(URLS) + "\n")
+    assert filtered(tmp_path / "i.txt")[0] == [(url, None) for url in URLS]
+    (tmp_path / "i.tsv").write_text(f'a "quoted cat\t{URLS[0]}\n"b\t{URLS[1]}\n')
+    assert filtered(tmp_path / "i.tsv")[0] == [(URLS[0], 'a "quoted cat'), (URLS[1], '"b')]
+    (tmp_path / "i16.csv").write_text(f"url,text,width,height\n{URLS[0]},ä,600,600\n{URLS[1]},b,10,600\n", "utf-16")
+    assert filtered(tmp_path / "i16.csv")[0] == [(URLS[0], "ä")]
+    assert IndexFile(str(tmp_path / "i.txt")).count_rows() == 3
+
+
+def test_a_row_of_a_list_that_can_t_be_read_costs_itself(tmp_path: Path) -> None:
+    good = json.dumps({"url": URLS[0], "text": "a"}).encode()
+    bad = [b"{", b"7", b"[" * 100_000, b'{"url": "x", "text": "\xff"}', b"x" * (2**20 + 7)]
+    (tmp_path / "i.jsonl").write_bytes(b"\n".join([*bad, good]))
+    rows, summary = filtered(tmp_path / "i.jsonl")
+    assert rows == [(URLS[0], "a")]
+    assert (summary.rows, summary.dropped) == (6, {"broken_row": 3, "not_utf8": 1, "too_long": 1})
+    cell = "x" * 200_000
+    (tmp_path / "i.csv").write_bytes(f"url,text\n{URLS[0]},a,b\n{cell},a\n".encode() + URLS[1].encode() + b",\xfc\n")
+    rows, summary = filtered(tmp_path / "i.csv")
+    assert (rows, summary.dropped) == ([], {"broken_row": 2, "not_utf8": 1})
+
+
+def test_a_list_without_the_column_is_refused_by_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "i.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match=r"i\.csv has no column named url \(it has a, b\)"):
+        explain(FilterConfig(index=[str(tmp_path / "i.csv")]))
+
+
+def parquet(path: Path, texts: pa.Array, name: str = "text") -> Path:
+    pq.write_table(pa.table({"url": URLS[: len(texts)], name: texts}), path)
+    return path
+
+
+def test_of_a_list_the_first_caption_and_numbers_are_none(tmp_path: Path) -> None:
+    texts = pa.array([["", "a cat", "a dog"], [], None])
+    path = parquet(tmp_path / "1.parquet", texts)
+    assert [text for _, text in filtered(path)[0]] == ["a cat", None, None]
+    assert [text for _, text in filtered(path, words=Words(any=["cat"]))[0]] == ["a cat"]
+    for numbers in (pa.array([1, 2, 3]), pa.array([float("nan"), 1.5, None]), pa.array([[1], [2], [3]])):
+        assert [text for _, text in filtered(parquet(tmp_path / "2.parquet", numbers))[0]] == [None] * 3
+
+
+def test_a_field_of_a_column_is_named_or_asked_for(tmp_path: Path) -> None:
+    fields = [{"en": "a cat", "all": {"de": ["eine Katze"]}}, {"en": None, "all": None}, None]
+    path = parquet(tmp_path / "1.parquet", pa.array(fields), "caption")
+    with pytest.raises(UserError, match=r"fields en, all; name one of them: text_column: caption\.en"):
+        explain(FilterConfig(index=[str(path)]))
+    assert [text for _, text in filtered(path, text_column="Caption.EN")[0]] == ["a cat", None, None]
+    assert [text for _, text in filtered(path, text_column="caption.all.de")[0]] == ["eine Katze", None, None]
+    with pytest.raises(UserError, match=r"no column named caption\.fr"):
+        explain(FilterConfig(index=[str(path)], text_column="caption.fr"))
+    lines = tmp_path / "i.jsonl"
+    lines.write_text(json.dumps({"url": URLS[0], "caption": {"en": "a cat"}}))
+    assert filtered(lines, text_column="caption.en")[0] == [(URLS[0], "a cat")]
+    with pytest.raises(UserError, match="holds the fields en"):
+        explain(FilterConfig(index=[str(lines)]))
+
+
+def test_text_that_is_not_utf8_costs_its_row_and_its_file_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*texts: bytes) -> pa.Array:
+        return pa.array(texts, pa.binary()).view(pa.string())
+
+    good, bad = tmp_path / "index" / "good.parquet", tmp_path / "index" / "bad.parquet"
+    good.parent.mkdir()
+    pq.write_table(pa.table({"url": ["http://b.org/1"], "text": ["fine"]}), good)
+    pq.write_table(pa.table({"url": URLS, "text": broken(b"a cat", b"caf\xe9", b"a dog")}), bad)
+    with caplog.at_level(logging.WARNING):
+        rows, summary = filtered(good.parent, unscored="keep")
+    assert rows == [(URLS[0], "a cat"), (URLS[2], "a dog"), ("http://b.org/1", "fine")]
+    assert (summary.rows, summary.kept, summary.dropped) == (4, 3, {"not_utf8": 1})
+    assert "bad.parquet: 1 rows" in caplog.text
+    assert "good.parquet" not in caplog.text
