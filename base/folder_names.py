@@ -6,6 +6,7 @@ import unicodedata
 from functools import cached_property
 
 from dreamloom.base.image_types import IMAGE_EXTENSIONS
+from dreamloom.base.text import without_surrogates
 
 
 class FolderNames(frozenset[str]):
@@ -40,8 +41,11 @@ class FolderNames(frozenset[str]):
 
 
 def path_key(path: str) -> str:
-    """Makes relative paths that mean the same equal: of Windows, of macOS, which decomposes accents, and with dots."""
-    return posixpath.normpath(unicodedata.normalize("NFC", path).replace("\\", "/"))
+    """Makes relative paths that mean the same equal: of Windows, of macOS, which decomposes accents, and with dots.
+
+    Names that are not UTF-8 are read as in tables and messages (`dreamloom.base.text`).
+    """
+    return posixpath.normpath(unicodedata.normalize("NFC", without_surrogates(path)).replace("\\", "/"))
 
 
 def fold_name(name: str) -> str:

@@ -2,13 +2,13 @@
 
 import re
 
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, line breaks, changes of the direction of writing, and bytes of file names that are not UTF-8."""
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Control characters, line breaks, and changes of the direction of writing."""
 
 
 def printable(text: str) -> str:
-    r"""Returns the text with what a terminal would obey, or could not write, as escapes: "\x1b[31m", "\n"."""
-    return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
+    r"""Returns the text with what a terminal would obey as escapes: "\x1b[31m", "\n"; see also `without_surrogates`."""
+    return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], without_surrogates(text))
 
 
 _SURROGATES = {code: chr(code - 0xDC00) if 0xDC80 <= code <= 0xDCFF else "\ufffd" for code in range(0xD800, 0xE000)}
