@@ -30,6 +30,7 @@ from dreamloom.train.evaluate.measure import MEASURES
 from dreamloom.train.evaluate.sample import draw_grid, draw_samples, plan_drawings
 from dreamloom.train.export.writers import export_single_file
 from dreamloom.train.loop.distributed import DistributedGroup
+from dreamloom.train.loop.faults import explain
 from dreamloom.train.loop.history import EvaluationHistory
 from dreamloom.train.loop.loggers import open_loggers
 from dreamloom.train.loop.loss_window import NonFiniteLossError
@@ -156,7 +157,7 @@ class Session:
             with self.log.time_training():
                 records = self.trainer.window.take()
         except NonFiniteLossError as error:
-            raise UserError(self._explain(error)) from error
+            raise UserError(explain(error, self.dataset, self.schedule, list_checkpoints(self.run))) from error
         self.log.log_steps(records)
 
     def evaluate(self) -> None:
@@ -281,16 +282,6 @@ class Session:
         if not self.config.compile:
             return batches
         return [batch.padded(self.config.batch_size // self.distributed.world_size) for batch in batches]
-
-    def _explain(self, error: NonFiniteLossError) -> str:
-        step = next(self.schedule.steps_after((error.step - 1) * self.schedule.step_size))
-        sample_ids = {sample_id for slot in step for batch in slot for sample_id in batch.sample_ids}
-        names = sorted(self.dataset.samples[sample_id].name for sample_id in sample_ids)
-        checkpoints = list_checkpoints(self.run)
-        return (
-            f"The loss is not a number at step {error.step} (images: {', '.join(names)}); lower the learning rate or "
-            f"look at these images: {checkpoints[-1] if checkpoints else 'the base model'} is the last good state."
-        )
 
 
 @contextmanager
