@@ -19,7 +19,8 @@ def apportion(
         at_least: the least of each; None: 0.
         at_most: the most of each; None: no bound.
     """
-    quotas = [total * share / sum(shares, Fraction(0)) for share in shares]
+    whole = sum(shares, Fraction(0))
+    quotas = [total * share / whole for share in shares]
     low = [0] * len(shares) if at_least is None else at_least
     high = [total] * len(shares) if at_most is None else at_most
     counts = [min(max(floor(quota), low[n]), high[n]) for n, quota in enumerate(quotas)]

@@ -6,7 +6,7 @@ All of it is a pure function of (seed, epoch), with nothing to save.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from math import floor
@@ -32,11 +32,19 @@ class FolderSampler:
     """In order of name."""
     multiply: Fraction
     """How often each image is shown per epoch."""
+    division: "Division | None" = field(default=None, compare=False)
+    """Divides the folder's images among its samplers; None: this is the only one."""
+    place: int = 0
+    """Which of the folder's samplers it is."""
 
     def epoch_span(self, epoch: int) -> tuple[int, int]:
-        """Computes where an epoch begins and ends in the endless row: ⌊e·n·m⌋ to ⌊(e+1)·n·m⌋."""
-        per_epoch = len(self.sample_ids) * self.multiply
-        return floor(epoch * per_epoch), floor((epoch + 1) * per_epoch)
+        """Computes where an epoch begins and ends in the endless row: ⌊e·n·m⌋ to ⌊(e+1)·n·m⌋, if it is the only one."""
+        return self._shown_after(epoch), self._shown_after(epoch + 1)
+
+    def _shown_after(self, epochs: int) -> int:
+        if self.division is None:
+            return floor(epochs * len(self.sample_ids) * self.multiply)
+        return int(self.division.after(epochs)[self.place])
 
     def sample_epoch(self, seed: int, epoch: int) -> SampleIds:
         """Samples an epoch, in the order of the row."""
@@ -50,6 +58,41 @@ class FolderSampler:
         numbers = range(start // count, -(-stop // count))
         row = np.concatenate([_shuffled_pass(self.sample_ids, seed, self.name, number) for number in numbers])
         return row[start % count : start % count + stop - start]
+
+
+class Division:
+    """Divides the images that a folder shows among its samplers: those whose next image is due first come first.
+
+    After e epochs the folder has shown ⌊e·S⌋ images, S being the sum of the shares, and each sampler its share to
+    within one image. If each rounded down for itself, a folder of many multiplies would show far too few. This is the
+    chairman assignment problem (Tijdeman 1980), solved by the earliest due date.
+
+    Args:
+        shares: what each sampler shows per epoch, above 0.
+    """
+
+    def __init__(self, shares: Sequence[Fraction]) -> None:
+        self.total = sum(shares, Fraction(0))
+        self.shares = np.array([float(share) for share in shares])
+        self.rows: list[npt.NDArray[np.int64]] = [np.zeros(len(shares), np.int64)]
+
+    def after(self, epochs: int) -> npt.NDArray[np.int64]:
+        """Returns how many images each sampler has shown after so many epochs, int64 [samplers]."""
+        while len(self.rows) <= epochs:
+            self.rows.append(self._divide(len(self.rows)))
+        return self.rows[epochs]
+
+    def _divide(self, epochs: int) -> npt.NDArray[np.int64]:
+        asked = epochs * self.shares
+        shown = np.maximum(self.rows[-1], np.floor(asked + _ROUNDING).astype(np.int64))
+        left = floor(epochs * self.total) - int(shown.sum())
+        due = np.where(shown < asked - _ROUNDING, (shown + 1) / self.shares, np.inf)
+        shown[np.argsort(due, kind="stable")[: max(0, left)]] += 1
+        return shown
+
+
+_ROUNDING = 1e-7
+"""Above the errors of a share in float64, times the most epochs of a run."""
 
 
 def sample_epoch(samplers: Sequence[FolderSampler], seed: int, epoch: int) -> SampleIds:

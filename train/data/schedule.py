@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import count as count_up
-from itertools import islice
+from itertools import groupby, islice
+from typing import TypeVar
 
 import numpy as np
 
@@ -26,8 +27,10 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, Sample
 from dreamloom.train.data.packing import Piece, count_images, fill_parts, pack_batch_ids
-from dreamloom.train.data.sampler import FolderSampler, SampleIds, sample_spans
+from dreamloom.train.data.sampler import Division, FolderSampler, SampleIds, sample_spans
 from dreamloom.train.diffusion.rng import permutation, stream_key
+
+_Number = TypeVar("_Number", int, Fraction)
 
 MAX_EPOCHS = 100_000
 """Most epochs of a run, so that its images can be counted in a moment."""
@@ -143,14 +146,27 @@ class BatchSchedule:
     def shown_after(self, epoch: int) -> list[int]:
         """Counts the images that each sampler has shown when an epoch ends.
 
-        An epoch that max_train_steps cuts short takes less of every sampler, so that over any run each has its share
-        to within one image.
+        An epoch that max_train_steps cuts short takes less of every folder, so that over any run each has its share to
+        within one image.
         """
         ends = [sampler.epoch_span(epoch)[1] for sampler in self.samplers]
         if sum(ends) == self.epoch_ends[epoch]:
             return ends
         begins = [sampler.epoch_span(epoch)[0] for sampler in self.samplers]
-        return apportion(self.num_images, self.asked(), begins, ends)
+        return self._cut_short(self.asked(), begins, ends)
+
+    def _cut_short(self, shares: Sequence[Fraction], begins: Sequence[int], ends: Sequence[int]) -> list[int]:
+        """Divides the run's images among the folders, and those of each among its samplers, which follow each other."""
+
+        def of_folders(values: Sequence[_Number]) -> list[list[_Number]]:
+            return [[values[place] for place in places] for places in by_folder]
+
+        by_folder = [list(group) for _, group in groupby(range(len(shares)), lambda n: self.samplers[n].folder_index)]
+        wanted, low, high = of_folders(shares), of_folders(begins), of_folders(ends)
+        totals = apportion(
+            self.num_images, [sum(each, Fraction(0)) for each in wanted], [*map(sum, low)], [*map(sum, high)]
+        )
+        return [count for divided in map(apportion, totals, wanted, low, high) for count in divided]
 
     def images_by_folder(self, images_seen: int | None = None) -> dict[int, tuple[Fraction, int]]:
         """Counts, by the folder's index, the images asked for (see `asked`), and those that the run shows.
@@ -292,14 +308,17 @@ def mixed_batches_note(forward_passes: float) -> str:
 
 def make_samplers(dataset: Dataset) -> list[FolderSampler]:
     """Makes a sampler per folder, and one more for each multiply that images of a folder have for themselves."""
-    sample_ids: dict[tuple[int, Fraction], list[int]] = defaultdict(list)
+    by_folder: dict[int, dict[Fraction, list[int]]] = defaultdict(lambda: defaultdict(list))
     for place, sample in enumerate(dataset.samples):
-        sample_ids[sample.folder_index, sample.settings.multiply].append(place)
+        by_folder[sample.folder_index][sample.settings.multiply].append(place)
     samplers = []
-    for (folder_index, multiply), members in sorted(sample_ids.items()):
+    for folder_index, members in sorted(by_folder.items()):
         folder = dataset.folders[folder_index]
-        name = folder.name if multiply == folder.multiply else f"{folder.name}\0{multiply}"
-        samplers.append(FolderSampler(name, folder_index, tuple(members), multiply))
+        shares = [multiply * len(places) for multiply, places in sorted(members.items())]
+        division = Division(shares) if len(shares) > 1 else None
+        for number, (multiply, places) in enumerate(sorted(members.items())):
+            name = folder.name if multiply == folder.multiply else f"{folder.name}\0{multiply}"
+            samplers.append(FolderSampler(name, folder_index, tuple(places), multiply, division, number))
     return samplers
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from fractions import Fraction
+from itertools import pairwise
 from math import floor
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamloom.train.data.sampler import FolderSampler, sample_epoch
+from dreamloom.train.data.sampler import Division, FolderSampler, sample_epoch
 
 multiplies = st.fractions(0, 4, max_denominator=50)
 counts = st.integers(1, 60)
@@ -71,3 +72,13 @@ def test_epochs_and_seeds_give_other_orders_and_any_epoch_can_be_asked_first() -
     assert np.array_equal(
         sample_epoch(samplers, 0, 7), sample_epoch([FolderSampler("a", 0, tuple(range(40)), Fraction(1))], 0, 7)
     )
+
+
+@given(st.lists(st.fractions(Fraction(1, 1000), 40), min_size=1, max_size=40), st.integers(1, 50))
+def test_the_samplers_of_a_folder_round_together(shares: list[Fraction], epochs: int) -> None:
+    division = Division(shares)
+    rows = [division.after(epoch) for epoch in range(epochs + 1)]
+    for epoch, row in enumerate(rows):
+        assert row.sum() == floor(epoch * sum(shares))
+        assert all(abs(int(shown) - epoch * share) <= 1 for shown, share in zip(row, shares, strict=True))
+    assert all((after >= before).all() for before, after in pairwise(rows))

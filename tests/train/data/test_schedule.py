@@ -84,6 +84,26 @@ def test_what_a_run_shows_is_what_was_asked(
         assert max(times) - min(times) <= 1, "none is shown twice before all were shown once"
 
 
+@given(
+    st.lists(st.fractions(Fraction(1, 100), 3), min_size=1, max_size=60),
+    st.integers(1, 40),
+    st.integers(1, 4),
+    st.one_of(st.none(), st.integers(1, 12)),
+)
+def test_a_folder_of_many_multiplies_has_its_share(
+    multiplies: list[Fraction], others: int, epochs: int, max_steps: int | None
+) -> None:
+    """As a table with a column multiply has, beside a folder without: however short the run."""
+    own = [sample(f"0/{number}", 0, multiply, BUCKETS[0]) for number, multiply in enumerate(multiplies)]
+    plain = [sample(f"1/{number}", 1, Fraction(1), BUCKETS[0]) for number in range(others)]
+    folders = tuple(ImageFolder(str(index), Fraction(1), ()) for index in range(2))
+    schedule = scheduled(Dataset(folders, (*own, *plain), ()), epochs=epochs, max_train_steps=max_steps, batch_size=4)
+    assert schedule is not None
+    shown = Counter(sample_id for batch in batches_of(schedule) for sample_id in batch.sample_ids)
+    run_epochs = schedule.num_images / (sum(multiplies) + others) if max_steps else Fraction(epochs)
+    assert abs(sum(shown[place] for place in range(len(own))) - run_epochs * sum(multiplies)) <= 1
+
+
 @given(contents, st.integers(1, 9), st.integers(1, 3), st.integers(1, 4))
 def test_each_epoch_shows_exactly_what_was_sampled(
     folders: list[tuple[Fraction, list[int]]], batch_size: int, accumulate: int, epochs: int
