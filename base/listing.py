@@ -24,12 +24,12 @@ _SYSTEM = re.compile(
     r"|lost\+found|\.trash|\.trash-.*|\.thumbnails|\.stversions)"  # Linux, and Syncthing
     r"|RECYCLER|RECYCLED"  # older Windows: in capitals, as these are words
 )
-MASKS = re.compile(r".*-(masklabel|condlabel)\.png", re.IGNORECASE)
-"""Files beside an image from which OneTrainer reads a mask or a condition: x-masklabel.png."""
+MASKS = re.compile(r".*-(masklabel|condlabel)\.(png|jpe?g|webp|bmp|tiff?)", re.IGNORECASE)
+"""Files beside an image from which OneTrainer reads a mask or a condition, x-masklabel.png; people also save others."""
 
 _WORDS = {
     "system": "of the system (thumbnails, recycle bins and the like)",
-    "mask": "masks (-masklabel.png)",
+    "mask": "masks (-masklabel.png and the like)",
     "run": "inside training runs",
     "collection": "inside collections",
     "workspace": "inside workspaces",

@@ -2,20 +2,27 @@
 
     x.jpg   x-masklabel.png      white counts, black does not, gray counts in part: OneTrainer's convention
 
-Or the image's own alpha channel is its mask.
+The case of the names does not count, and a mask may also be a JPEG, WebP, BMP or TIFF. Or the image's own alpha channel
+is its mask.
 """
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 
 from dreamloom.base.buckets import Size
 from dreamloom.base.file_index import content_hashes
+from dreamloom.base.folder_names import fold_name
+from dreamloom.base.listing import MASKS
 from dreamloom.base.pixels import ImageError, ImageHeader, read_header
 from dreamloom.train.config_fields import MaskKind
 from dreamloom.train.data.image import ByteRange
 
-MASK_SUFFIX = "-masklabel.png"
-"""What follows an image's stem in the name of its mask."""
+_MASK = re.compile(r"(.*)-masklabel\.\w+", re.IGNORECASE | re.DOTALL)
+"""The name of a mask, among those that `dreamloom.base.listing.MASKS` leaves out: the stem of its image."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +45,12 @@ def find_masks(images: Sequence[tuple[ByteRange, ImageHeader]], kind: MaskKind) 
     Returns:
         For each image its mask, None if it has none, or a word that says why its mask can't be used.
     """
-    find = {"files": _find_file, "alpha": _find_alpha, "none": lambda *_: None}[kind]
-    found = [find(source, header) for source, header in images]
+    of_folder = cache(_list_masks)
+    found: list[Mask | str | None] = [None] * len(images)
+    if kind == "files":
+        found = [_find_file(source, header, of_folder(source.path.parent)) for source, header in images]
+    elif kind == "alpha":
+        found = [_find_alpha(source, header) for source, header in images]
     masks = [mask for mask in found if isinstance(mask, Mask) and not mask.content]
     hashes = dict(zip(masks, content_hashes([mask.source for mask in masks]) if masks else [], strict=True))
     return [_with_content(mask, hashes[mask]) if mask in hashes else mask for mask in found]
@@ -49,9 +60,16 @@ def _find_alpha(source: ByteRange, header: ImageHeader) -> Mask | None:
     return Mask(source, "alpha") if header.transparent else None
 
 
-def _find_file(source: ByteRange, header: ImageHeader) -> Mask | str | None:
-    path = source.path.with_name(source.path.stem + MASK_SUFFIX)
-    if source.length is not None or not path.is_file():
+def _list_masks(folder: Path) -> Mapping[str, Path]:
+    """Lists a folder's masks by the stems of their images, without regard to case; a .png before others."""
+    names = sorted(filter(MASKS.fullmatch, os.listdir(folder)), reverse=True)
+    names.sort(key=lambda name: name.lower().endswith(".png"))
+    return {fold_name(match[1]): folder / name for name in names if (match := _MASK.fullmatch(name))}
+
+
+def _find_file(source: ByteRange, header: ImageHeader, masks: Mapping[str, Path]) -> Mask | str | None:
+    path = masks.get(fold_name(source.path.stem))
+    if source.length is not None or path is None:
         return None
     try:
         mask = read_header(path)

@@ -94,6 +94,13 @@ def test_masks_are_found_beside_the_images(folder: Path) -> None:
     assert masks("alpha") == {"a/x.png": False, "a/y.png": True}
 
 
+@pytest.mark.parametrize("name", ["Y-MaskLabel.PNG", "y-masklabel.jpg", "y-MASKLABEL.webp"])
+def test_masks_are_found_in_any_case_and_format(name: str, folder: Path) -> None:
+    Image.new("L", (64, 64), 255).save(folder / "a" / name)
+    samples = read_dataset(folder, 32, 8, 1, masks="files").samples
+    assert {sample.name: sample.mask is not None for sample in samples} == {"a/x.png": True, "a/y.png": True}
+
+
 def test_a_mask_that_cannot_be_used_costs_its_image(folder: Path, tiny_base: str) -> None:
     Image.new("L", (64, 32), 255).save(folder / "a" / "y-masklabel.png")
     assert read_dataset(folder, 32, 8, 1, masks="files").problems == (Problem("a/y.png", "mask_of_another_shape"),)
