@@ -148,7 +148,7 @@ class _Choices:
 
 
 def _choose(ordered: Sequence[Source], config: ChooseConfig) -> _Choices:
-    images = _read_images(ordered)
+    images = read_images(ordered)
     is_ground_truth = np.array([s.role is not Role.TRAINING for s in ordered])[images.table["source"].to_numpy()]
     broken = np.full(len(images.table), NONE, dtype=np.int8)
     details: dict[int, str] = {}
@@ -161,7 +161,7 @@ def _choose(ordered: Sequence[Source], config: ChooseConfig) -> _Choices:
     return _Choices(images, broken, details)
 
 
-def _read_images(ordered: Sequence[Source]) -> Images:
+def read_images(ordered: Sequence[Source]) -> Images:
     """Reads what rules look at of each image that can be chosen."""
     tables, parts, first = [], list[Part](), 0
     for number, source in enumerate(ordered):

@@ -1,11 +1,11 @@
 """What the images of a project show, and which of it stays out of rehearsal."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from dreamloom.caption.nouns import find_all_nouns, followed, mentions
+from dreamloom.curate.drawing import draw_order
 
 FREQUENT = 20
 """Fewest images of a role that show a concept that is followed: a quarter of them can be held out for an interval."""
@@ -50,13 +50,9 @@ def choose_unrehearsed(
     left = int(share * len(concepts)) if len(concepts) >= PLENTY else 0
     counts = Counter(name for names in concepts for name in names)
     chosen: set[str] = set()
-    for name in sorted(counts.keys() - set(needed), key=lambda name: _hash(seed, name)):
+    for name in sorted(counts.keys() - set(needed), key=lambda name: draw_order(seed, name)):
         added = sum(name in names and not names & chosen for names in concepts) if counts[name] >= FREQUENT else 0
         if 0 < added <= left:
             chosen.add(name)
             left -= added
     return frozenset(chosen)
-
-
-def _hash(seed: int, name: str) -> bytes:
-    return hashlib.blake2b(f"{seed} {name}".encode(), digest_size=16).digest()

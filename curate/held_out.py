@@ -1,6 +1,5 @@
 """Which images are held out: a share of each source, whole groups of copies, and some of every frequent concept."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from math import floor
 
 from dreamloom.base.apportion import apportion
 from dreamloom.curate.balance import exact
+from dreamloom.curate.drawing import draw_order
 
 ENOUGH = 5
 """Held-out images of a concept from which its loss has an interval (dreamloom.train.evaluate.statistics)."""
@@ -68,7 +68,7 @@ def select_held_out(
     Returns:
         The selected rows.
     """
-    ordered = sorted(candidates, key=lambda candidate: _hash(seed, candidate.key))
+    ordered = sorted(candidates, key=lambda candidate: draw_order(seed, candidate.key))
     selected: dict[int, Candidate] = {}
     for source, count in counts.items():
         groups: dict[tuple[int | None, int], list[Candidate]] = {}
@@ -115,7 +115,3 @@ def _exchange(selected: dict[int, Candidate], ordered: Sequence[Candidate]) -> N
             counts.subtract(spare.concepts)
             counts.update(candidate.concepts)
             ordered_selected = [other for other in ordered_selected if other is not spare] + [candidate]
-
-
-def _hash(seed: int, key: str) -> bytes:
-    return hashlib.blake2b(f"{seed} {key}".encode(), digest_size=16).digest()

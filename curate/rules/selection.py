@@ -8,7 +8,6 @@
 `coverage` says how well a selection stands for all.
 """
 
-import hashlib
 from collections.abc import Sequence
 from fractions import Fraction
 from math import isqrt
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamloom.base.apportion import apportion
+from dreamloom.curate.drawing import draw_order
 
 Vectors = NDArray[np.float32]
 """Embeddings [n, d], L2-normalised."""
@@ -32,11 +32,7 @@ _ONE_LEVEL = 256
 
 def select_random(keys: Sequence[str], count: int, seed: int) -> Selected:
     """Selects the `count` keys with the lowest hash of seed and key, so that added or removed images change few."""
-
-    def hash_of(key: str) -> bytes:
-        return hashlib.blake2b(f"{seed} {key}".encode(), digest_size=16).digest()
-
-    order = sorted(range(len(keys)), key=lambda at: hash_of(keys[at]))
+    order = sorted(range(len(keys)), key=lambda at: draw_order(seed, keys[at]))
     return np.array(sorted(order[:count]), dtype=np.int64)
 
 

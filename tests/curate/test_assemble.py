@@ -28,6 +28,7 @@ from dreamloom.curate.source import Role, Source
 from dreamloom.curate.split import split_images
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table
 from tests.curate.conftest import noise
+from tests.curate.test_choose import add_scores
 from tests.powercut import PowerCut
 
 Make = Callable[..., Collection]
@@ -438,12 +439,16 @@ def test_a_part_of_the_concepts_is_not_rehearsed_where_there_is_plenty(make_coll
         assert Role.WITNESS not in everything.kinds.values() and "dropped" not in everything.split
 
 
-def test_no_copy_of_a_held_out_image_is_trained_on(make_collection: Make, tmp_path: Path) -> None:
-    """Each image twice, in other bytes; nothing was scored, so choose has not seen it."""
+@pytest.mark.parametrize("is_scored", [False, True])
+def test_no_copy_of_a_held_out_image_is_trained_on(make_collection: Make, tmp_path: Path, is_scored: bool) -> None:
+    """Each image twice, in other bytes; choose has not seen it, as nothing was scored, or it was told not to look."""
     images = [noise(number, 64, 64) for number in range(12)]
     copies = [image.resize((48, 48)) for image in images]
     car = make_collection("car", [{"text": f"n {n % 12}", "content": i} for n, i in enumerate([*images, *copies])])
-    choose([Source(car, TRAINING)], ChooseConfig())
+    if is_scored:
+        add_scores(car, [])
+    kind = NearDuplicates.OFF if is_scored else NearDuplicates.STRICT
+    choose([Source(car, TRAINING)], ChooseConfig(near_duplicates=kind))
     work = tmp_path / "work"
     balance([Source(car, TRAINING)], BalanceConfig(held_out=0.3), work)
     rows = split_of(work)

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from dreamloom.base.buckets import find_bucket
 from dreamloom.base.errors import UserError
 from dreamloom.base.near_duplicates import mirror_hashes
 from dreamloom.base.stage import Summary
-from dreamloom.curate.choose import choose, is_current
+from dreamloom.curate.choose import choose, is_current, read_images
 from dreamloom.curate.config import ChooseConfig, NearDuplicates, ScoreConfig
 from dreamloom.curate.source import Role, Source
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table
@@ -156,6 +157,13 @@ def test_similar_images_are_found_mirrored_and_more_bits_apart(make_collection: 
     assert dropped(NearDuplicates.OFF) == []
     assert dropped(NearDuplicates.STRICT) == []
     assert dropped(NearDuplicates.SIMILAR) == [1, 3]
+
+
+def test_texts_of_all_images_may_pass_two_gigabytes_together(make_collection: Make) -> None:
+    """Which pyarrow's strings of 32-bit offsets may not, above 33.5 million keys of 64 characters."""
+    people = make_collection("people", keys(2))
+    images = read_images([Source(people, TRUTH)])
+    assert pa.string() not in images.table.schema.types
 
 
 def test_a_fault_is_met_once_and_not_once_a_part(make_collection: Make) -> None:
