@@ -158,7 +158,7 @@ def _content() -> Iterator[Case]:
     yield Case("38", "a page, with 200", "not_an_image", reply(page, 200, "Content-Type: image/jpeg"))
     yield Case("39", "JSON", "not_an_image", reply(json.dumps({"error": "gone"}).encode()))
     yield Case("40", "SVG", "not_an_image", reply(b'<svg xmlns="http://www.w3.org/2000/svg"/>'))
-    yield Case("41", "ICO", "unsupported", reply(icon))
+    yield Case("41", "ICO", "truncated", reply(icon))
     yield Case("42", "PDF", "not_an_image", reply(b"%PDF-1.7\n" + bytes(200)))
     yield Case("43", "an image as text/plain", "ok", reply(bad.photo(), 200, "Content-Type: text/plain"))
     yield Case("44", "nothing, with 200", "empty", reply())
