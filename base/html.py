@@ -10,6 +10,25 @@ from typing import Any
 THUMBNAIL_SIDE = 128
 """Pixels of a thumbnail's longer side."""
 
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222; }
+h2 { margin-top: 2em; border-bottom: 1px solid #ddd; } figure { margin: 1em 0; } img { max-width: 100%; }
+table { border-collapse: collapse; } th, td { text-align: left; padding: .2em .9em .2em 0; vertical-align: top; }
+th { border-bottom: 1px solid #999; } td.number { text-align: right; font-variant-numeric: tabular-nums; }
+"""
+
+
+def page(title: str, sections: Mapping[str, Sequence[str]]) -> str:
+    """Renders a page; a section without content is left out.
+
+    Args:
+        title: of the page, as plain text.
+        sections: heading → the HTML below it.
+    """
+    body = "".join(f"<h2>{name}</h2>{''.join(parts)}" for name, parts in sections.items() if any(parts))
+    head = f'<meta charset="utf-8"><title>{text(title)}</title><style>{_STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{text(title)}</h1>{body}</body></html>\n'
+
 
 def text(value: object) -> str:
     """Escapes a value for use in elements and in quoted attributes."""

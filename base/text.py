@@ -1,4 +1,4 @@
-"""Text that may come from anywhere, made fit for a terminal, a log and a table."""
+"""Text that may come from anywhere, made fit for a terminal, a log, a table and a sentence."""
 
 import re
 
@@ -25,3 +25,10 @@ def without_surrogates(text: str) -> str:
     Bytes of a file name that is not UTF-8, which Python keeps as surrogates, are read as Latin-1; others become U+FFFD.
     """
     return text if text.isascii() else text.translate(_SURROGATES)
+
+
+def indefinite_article(name: str) -> str:
+    """Returns what precedes a name: "a ", "an ", or nothing before a plural ("sunglasses")."""
+    if re.search(r"[^sui]s\b(?! )", name.partition(" (")[0].partition(",")[0]):
+        return ""
+    return "an " if re.match(r"(?i)[aeio](?!ne\b|uro)|u(?!ni)|hour", name) else "a "

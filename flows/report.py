@@ -33,13 +33,6 @@ _WHAT = {"training": "learned", "ground_truth": "forgotten, rehearsed", "witness
 _USED, _LEFT_OUT = "#2a7f62", "#c9c9c4"
 _BINS = 30
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222; }
-h2 { margin-top: 2em; border-bottom: 1px solid #ddd; } figure { margin: 1em 0; } img { max-width: 100%; }
-table { border-collapse: collapse; } th, td { text-align: left; padding: .2em .9em .2em 0; vertical-align: top; }
-th { border-bottom: 1px solid #999; } td.number { text-align: right; font-variant-numeric: tabular-nums; }
-"""
-
 
 def report_path(workspace: Path) -> Path:
     """Returns the file of a workspace's report."""
@@ -68,10 +61,7 @@ def write_report(name: str, workspace: Path, run: Path, evaluation: Path | None)
         "Licences": [html.table(_licences(manifest))],
         "Images": _figures(_sheets(workspace, sources, folder), folder),
     }
-    body = "".join(f"<h2>{title}</h2>{''.join(parts)}" for title, parts in sections.items() if any(parts))
-    title = html.text(name)
-    page = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-    commit_text(report_path(workspace), f"{page}</head><body><h1>{title}</h1>{body}</body></html>\n")
+    commit_text(report_path(workspace), html.page(name, sections))
 
 
 # Sections

@@ -16,6 +16,8 @@ from dreamloom.base.documents import decode_text
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, Summary
+from dreamloom.base.synsets import known_synset_names, read_synset_names
+from dreamloom.base.text import indefinite_article
 from dreamloom.scrape.collection import CaptionKind, Collection, key_of
 from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, FolderSourceConfig, PartRows, UserPath
 from dreamloom.scrape.datasets.image_files import ListedFile, find_images, size_of_folder
@@ -23,7 +25,6 @@ from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.metadata import ImageMetadata
 from dreamloom.scrape.datasets.source_kind import SourceKind
 from dreamloom.scrape.datasets.source_recipes import SourceRecipes, file_version
-from dreamloom.scrape.datasets.synsets import known_synset_names, read_synset_names
 
 NAMES = "LOC_synset_mapping.txt"
 LABELS = "LOC_val_solution.csv"
@@ -105,13 +106,6 @@ def ingest_imagenet(
 
     reader = part_reader(files, config.part_rows, metadata_of)
     return ingest(collection, config, _recipes(collection, config, files), reader, progress, parts, left_out)
-
-
-def indefinite_article(name: str) -> str:
-    """Returns what precedes a name: "a ", "an ", or nothing before a plural ("sunglasses")."""
-    if re.search(r"[^sui]s\b(?! )", name.partition(" (")[0].partition(",")[0]):
-        return ""
-    return "an " if re.match(r"(?i)[aeio](?!ne\b|uro)|u(?!ni)|hour", name) else "a "
 
 
 def _recipes(collection: Collection, config: ImagenetConfig, files: Sequence[ListedFile]) -> SourceRecipes:

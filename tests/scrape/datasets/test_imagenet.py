@@ -8,6 +8,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.synsets import known_synset_names
+from dreamloom.base.text import indefinite_article
 from dreamloom.demo.folders import make_imagenet
 from dreamloom.demo.world import SHAPES
 from dreamloom.scrape.collection import CaptionKind, Collection, Table
@@ -16,11 +18,9 @@ from dreamloom.scrape.datasets.imagenet import (
     LICENCE,
     NAMES,
     ImagenetConfig,
-    indefinite_article,
     ingest_imagenet,
     recipes,
 )
-from dreamloom.scrape.datasets.synsets import known_synset_names
 
 TENCH, OTTER, CRANE_BIRD, CRANE = "n01440764", "n02444819", "n02012849", "n03126707"
 

@@ -20,10 +20,16 @@ def known_synset_names() -> dict[str, list[str]]:
     tables = _package_folder("timm") / "data" / "_info"
     names = read_synset_names(tables / "imagenet_synset_to_lemma.txt")
     plain = _plain_names(_package_folder("open_clip") / "zero_shot_metadata.py")
-    synsets = (tables / "imagenet_synsets.txt").read_text(encoding="utf-8").split()
-    for synset, name in zip(synsets, plain, strict=True):
+    for synset, name in zip(challenge_synsets(), plain, strict=True):
         names[synset] = [name, *(other for other in names[synset] if other.lower() != name.lower())]
     return names
+
+
+@cache
+def challenge_synsets() -> list[str]:
+    """Returns the 1,000 synsets of ImageNet's challenge, in its order."""
+    tables = _package_folder("timm") / "data" / "_info"
+    return (tables / "imagenet_synsets.txt").read_text(encoding="utf-8").split()
 
 
 def read_synset_names(file: Path) -> dict[str, list[str]]:
