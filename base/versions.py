@@ -85,7 +85,7 @@ TABLES = Format("collection", "1.1")
 """The parquet files of collections, and the manifest of a training folder. 1.1 added what images show."""
 RUN = Format("run", "1.1")
 """config.json, summary.json and evaluation.json of a training run, state.json of its checkpoints, the evaluation beside
-a report, and concepts.json of held-out images. 1.1 added what each concept and source lost, and checksums."""
+a report, concepts.json of held-out images, and audit.json. 1.1 added what each concept lost, and checksums."""
 EXPORT = Format("export", "1.0")
 """dreamloom.json of an exported model."""
 PROJECT = Format("project", "1.0")

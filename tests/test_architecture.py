@@ -39,7 +39,7 @@ ROOMS = {
         {"objectives"},
         {"run"},
         {"evaluate"},
-        {"export"},
+        {"export", "audit"},
         {"loop"},
         {"plan", "dreambooth"},
     ],

@@ -1,18 +1,19 @@
 """Draws sample images from fixed prompts and fixed noise, so that samples differ by the weights alone."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, groupby, islice, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
 
-from dreamloom.base.device import choose_precision
+from dreamloom.base.device import PrecisionName, choose_precision
 from dreamloom.base.files import commit
 from dreamloom.base.fonts import line_height, load_font, wrap
 from dreamloom.base.progress import Progress
@@ -32,6 +33,18 @@ GRID_ROWS = 16
 GRID_LABEL = 72
 """Width of the label at the left of each row of a grid, in pixels."""
 _FONT_SIZE, _HEADING_LINES = 12, 6
+
+
+class DrawingSettings(Protocol):
+    """What drawing needs of a config, be it of a run or of an audit."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images per forward pass."""
+
+    @property
+    def precision(self) -> PrecisionName:
+        """Arithmetic of the computation."""
 
 
 @dataclass(frozen=True)
@@ -151,21 +164,20 @@ def draw_each(prompt: str, files: Mapping[int, Path], config: TrainConfig, progr
 
 
 def draw_images(
-    model: Model, drawings: Sequence[Drawing], config: TrainConfig, progress: Progress, note: str
+    model: Model, drawings: Sequence[Drawing], config: DrawingSettings, progress: Progress, note: str
 ) -> list[Image.Image]:
     """Draws images, those together that are drawn alike."""
     images: list[Image.Image] = []
-
-    def way(drawing: Drawing) -> tuple[Any, ...]:
-        return drawing.size, drawing.num_inference_steps, drawing.guidance_scale, drawing.scheduler or ""
-
-    for _, alike in groupby(drawings, way):
-        members = list(alike)
-        pipeline = _make_pipeline(model, members[0].scheduler)
-        for start in range(0, len(members), config.batch_size):
-            progress(len(images), len(drawings), note)
-            images += _draw(pipeline, model, members[start : start + config.batch_size], config)
+    for pipeline, members in _batches(model, drawings, config):
+        progress(len(images), len(drawings), note)
+        images += _draw(pipeline, model, members, config)
     return images
+
+
+def draw_latents(model: Model, drawings: Sequence[Drawing], config: DrawingSettings) -> Tensor:
+    """Draws images of one size, and returns their latents in the UNet's scale, float32 [n, C, h, w]."""
+    batches = _batches(model, drawings, config)
+    return torch.cat([_draw(pipeline, model, members, config, "latent") for pipeline, members in batches]).float()
 
 
 def join_side_by_side(images: list[Image.Image]) -> Image.Image:
@@ -207,6 +219,21 @@ def _columns(image: Image.Image) -> list[tuple[str, int]]:
     return [(str(heading), int(width)) for heading, width in json.loads(image.info.get("columns", "[]"))]
 
 
+def _batches(
+    model: Model, drawings: Sequence[Drawing], config: DrawingSettings
+) -> Iterator[tuple[Any, Sequence[Drawing]]]:
+    """Yields batches of images that are drawn alike, each with the pipeline that draws them."""
+
+    def way(drawing: Drawing) -> tuple[Any, ...]:
+        return drawing.size, drawing.num_inference_steps, drawing.guidance_scale, drawing.scheduler or ""
+
+    for _, alike in groupby(drawings, way):
+        members = list(alike)
+        pipeline = _make_pipeline(model, members[0].scheduler)
+        for start in range(0, len(members), config.batch_size):
+            yield pipeline, members[start : start + config.batch_size]
+
+
 def _make_pipeline(model: Model, scheduler: str | None) -> Any:
     import diffusers
 
@@ -226,8 +253,10 @@ def _make_pipeline(model: Model, scheduler: str | None) -> Any:
 
 
 @torch.no_grad()
-def _draw(pipeline: Any, model: Model, drawings: Sequence[Drawing], config: TrainConfig) -> list[Image.Image]:
-    """Draws images that are drawn alike."""
+def _draw(
+    pipeline: Any, model: Model, drawings: Sequence[Drawing], config: DrawingSettings, output_type: str = "pil"
+) -> Any:
+    """Draws images that are drawn alike: a list of images, or a tensor of latents."""
     first, factor = drawings[0], pipeline.vae_scale_factor
     width, height = (max(1, side // factor) for side in first.size)
     shape = (model.unet.config.in_channels, height, width)
@@ -246,5 +275,6 @@ def _draw(pipeline: Any, model: Model, drawings: Sequence[Drawing], config: Trai
             latents=torch.cat([noise.normal(key, index, shape) for key, index in keys]),
             # for schedulers that add noise at each step
             generator=[torch.Generator().manual_seed(stream_key(*drawing.noise) >> 1) for drawing in drawings],
+            output_type=output_type,
         )
-    return list(output.images)
+    return output.images
