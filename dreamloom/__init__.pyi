@@ -24,6 +24,9 @@ from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.index.filter import filter_laion
 from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.scrape.web.scrape import scrape as scrape_images
+from dreamloom.train.audit.audit import audit
+from dreamloom.train.audit.config import AuditConfig
+from dreamloom.train.audit.results import Audit
 from dreamloom.train.config import DreamBoothConfig, TrainConfig
 from dreamloom.train.dreambooth import dreambooth
 from dreamloom.train.evaluate.config import EvaluateConfig
@@ -38,6 +41,8 @@ from dreamloom.train.run.folder import TrainSummary
 __version__: str
 
 __all__ = [
+    "Audit",
+    "AuditConfig",
     "BalanceConfig",
     "CaptionConfig",
     "CaptionKind",
@@ -72,6 +77,7 @@ __all__ = [
     "TrainSummary",
     "UserError",
     "WebdatasetConfig",
+    "audit",
     "balance",
     "caption_images",
     "choose",

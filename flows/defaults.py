@@ -15,6 +15,7 @@ from dreamloom.base.stage import BY_CONTENT, Recipe, StageConfig
 from dreamloom.flows.project import Project
 from dreamloom.flows.sources import SourceConfig
 from dreamloom.scrape.datasets import all_kinds
+from dreamloom.train.audit.config import AuditConfig
 from dreamloom.train.config import PRESETS, DreamBoothConfig
 
 HEAD = """# Defaults
@@ -44,6 +45,7 @@ def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
             if isinstance(config, type) and issubclass(config, StageConfig):
                 yield name, config
     yield "`dreamloom dreambooth`", DreamBoothConfig
+    yield "`dreamloom audit`", AuditConfig
 
 
 def _table(config: type[BaseModel]) -> str:

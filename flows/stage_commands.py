@@ -14,6 +14,7 @@ from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
 from dreamloom.curate.score_folder import score_folder
 from dreamloom.curate.source import Role, Source
 from dreamloom.flows import steps, train_steps
+from dreamloom.flows.audit_step import AuditStep
 from dreamloom.flows.logs import PRINTED, log_to_file
 from dreamloom.flows.showing import is_collection
 from dreamloom.flows.terminal import Terminal, print_table, rows_table, rules_rows, stage_line
@@ -21,6 +22,7 @@ from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.index import filter as laion
 from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.web.config import ScrapeConfig
+from dreamloom.train.audit.config import AuditConfig
 from dreamloom.train.config import DreamBoothConfig, TrainConfig
 from dreamloom.train.evaluate.config import EvaluateConfig
 from dreamloom.train.export.config import ExportConfig
@@ -224,6 +226,33 @@ def evaluate(
         JSON file for the results.
     """
     run_step(train_steps.EvaluateStep(lambda: model, base, heldout, config, output))
+
+
+def audit(
+    model: str,
+    *,
+    base: str,
+    output: Path,
+    images: Path | None = None,
+    config: Annotated[AuditConfig, FLAGS] = AuditConfig(),
+) -> None:
+    """Say what became of each concept between two models, also where nobody knows how the second was trained.
+
+    Parameters
+    ----------
+    model
+        Run, checkpoint of a run, diffusers folder, .safetensors or .ckpt file, or hub ID.
+    base
+        The model that it comes from: diffusers folder, file or hub ID.
+    output
+        Folder for audit.json, index.html and pictures; a killed audit goes on in it.
+    images
+        Real images to classify: a folder with a subfolder for each class, or of held-out images, as balance makes it.
+    """
+    step = AuditStep(model, base, output, images, config)
+    run_step(step)
+    for table in step.tables():
+        print_table(table)
 
 
 def export(checkpoint: Path, target: Path, *, config: Annotated[ExportConfig, FLAGS] = ExportConfig()) -> None:

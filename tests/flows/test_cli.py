@@ -22,6 +22,7 @@ COMMANDS = [
     "balance",
     "train",
     "evaluate",
+    "audit",
     "export",
     "run",
     "plan",
@@ -38,6 +39,7 @@ CONFIGURED = [
     ["balance"],
     ["train"],
     ["evaluate"],
+    ["audit"],
     ["export"],
 ]
 MODEL = str(Path(__file__).parents[2] / "demo" / "models" / "stable-diffusion")
