@@ -27,7 +27,7 @@ from dreamloom.train.audit.config import CLASSES, DRIFT, PICTURES, AuditConfig
 from dreamloom.train.audit.journal import Journal
 from dreamloom.train.audit.page import write_page
 from dreamloom.train.audit.pair import Pair, load_pair
-from dreamloom.train.audit.pictures import compare_pictures, draw_pictures, picture_kid, picture_prompts
+from dreamloom.train.audit.pictures import clip_of, compare_pictures, draw_pictures, picture_kid, picture_prompts
 from dreamloom.train.audit.results import Audit, ClassAccuracy, PicturePair, PromptDrift, read_audit, write_audit
 from dreamloom.train.audit.statistics import mean_intervals, shared_intervals
 from dreamloom.train.audit.vocabulary import read_vocabulary, whole_vocabulary
@@ -64,7 +64,7 @@ def audit(
             holds something else.
     """
     check_base_model(base)
-    settings = config.clip_config()
+    settings = clip_of(config)
     if settings is not None:
         check_clip(settings)
     output = Path(output).expanduser()
@@ -125,7 +125,7 @@ class _Work:
     @cached_property
     def recipe(self) -> str:
         """The recipe of the whole."""
-        settings = self.config.clip_config()
+        settings = clip_of(self.config)
         return recipe("audit", VERSION, {}, list(self.recipes.values()), clip_models(settings) if settings else {})
 
     def _recipe(self, part: str, values: dict[str, Any], made_from: Sequence[str]) -> str:

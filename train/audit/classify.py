@@ -73,10 +73,8 @@ def classify(
     if class_prompts is not None:
         found = found.of_classes(class_prompts)
     device = choose_device(config.device)
-    loaded, precision = (
-        load_model(model, device, clip_skip=config.clip_skip),
-        choose_precision(config.precision, device),
-    )
+    loaded = load_model(model, device, clip_skip=config.clip_skip)
+    precision = choose_precision(config.precision, device)
     loaded.unet.to(precision)
     questions, _ = ask(loaded, found, config, class_prompts)
     chosen = answer(loaded, questions, config, precision, Journal(None), silent)

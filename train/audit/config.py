@@ -5,7 +5,6 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from dreamloom.base.clip_config import ClipConfig
 from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, PathKind, Recipe, StageConfig
 from dreamloom.train.config_fields import (
     HARDWARE,
@@ -95,7 +94,3 @@ class AuditConfig(StageConfig):
         except (LookupError, ValueError) as error:
             raise ValueError("may hold {a} and {name}, and no other braces") from error
         return prompt
-
-    def clip_config(self) -> ClipConfig | None:
-        """Returns which CLIP compares the pictures; None: none."""
-        return None if self.clip is None else ClipConfig(model=self.clip, pretrained=self.clip_pretrained)

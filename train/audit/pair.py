@@ -33,10 +33,8 @@ def load_pair(trained: TrainedModel, base: str, config: AuditConfig) -> Pair:
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
     before = trained.load_base(base, device, None, config.clip_skip)
-    is_checkpoint = trained.checkpoint is not None
-    after = trained.load(
-        trained.load_base(base, device, None, config.clip_skip) if is_checkpoint else before, config.use_ema
-    )
+    start = before if trained.checkpoint is None else trained.load_base(base, device)  # a checkpoint overwrites it
+    after = trained.load(start, config.use_ema)
     _check_family(before, after, base, trained.name)
     for model in (before, after):
         model.unet.to(precision)

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dreamloom.base.clip import Clip, load_clip
+from dreamloom.base.clip_config import ClipConfig
 from dreamloom.base.device import prepare_device
 from dreamloom.base.files import commit
 from dreamloom.base.progress import Progress, silent
@@ -78,6 +79,11 @@ def picture_kid(prompts: Sequence[str], folder: Path, config: AuditConfig) -> fl
     return None if embedded is None else kernel_distance(embedded["base"], embedded["model"])
 
 
+def clip_of(config: AuditConfig) -> ClipConfig | None:
+    """Returns which CLIP compares the pictures; None: none."""
+    return None if config.clip is None else ClipConfig(model=config.clip, pretrained=config.clip_pretrained)
+
+
 def color_drift(left: Image.Image, right: Image.Image) -> float:
     """Computes how far the colors of two pictures lie apart, wherever they stand in them, in units of ΔE (CIE76).
 
@@ -118,7 +124,7 @@ def _drawing(prompt: str, number: int, config: AuditConfig) -> Drawing:
 
 
 def _embed(files: dict[str, list[Path]], prompts: Sequence[str], config: AuditConfig) -> dict[str, Floats] | None:
-    settings = config.clip_config()
+    settings = clip_of(config)
     if settings is None:
         return None
     clip = load_clip(settings, prepare_device(config.device))

@@ -14,7 +14,7 @@ from dreamloom.train.audit.drift import relative_drifts
 from dreamloom.train.audit.journal import Journal
 from dreamloom.train.audit.pair import spread_timesteps
 from dreamloom.train.audit.pictures import color_drift, kernel_distance, picture_prompts
-from dreamloom.train.audit.statistics import mean_intervals, shared_intervals
+from dreamloom.train.audit.statistics import Floats, mean_intervals, shared_intervals
 from dreamloom.train.audit.vocabulary import read_vocabulary, whole_vocabulary
 
 
@@ -45,9 +45,9 @@ def test_color_drift_sees_colors_and_not_places() -> None:
 def test_the_kernel_distance_is_of_distributions() -> None:
     rng = np.random.default_rng(0)
 
-    def embeddings(shift: float) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
+    def embeddings(shift: float) -> Floats:
         values = rng.normal(size=(1000, 16)) + shift
-        return values / np.linalg.norm(values, axis=1, keepdims=True)
+        return np.asarray(values / np.linalg.norm(values, axis=1, keepdims=True))
 
     assert abs(kernel_distance(embeddings(0), embeddings(0))) < 0.02
     assert kernel_distance(embeddings(0), embeddings(0.5)) > 0.2
