@@ -41,8 +41,8 @@ class SourceConfig(StageConfig):
     max_pixels: Annotated[int, IMAGES] = Field(
         1_000_000_000,
         ge=1,
-        description="Maximum pixels of an image, checked before it is decoded. Images of more than 89,478,485 are "
-        "stored with that many.",
+        description="Maximum pixels of an image, checked before it is decoded. The sides of images of more than "
+        "89,478,485 are halved, once or more.",
     )
     keep_exif: Annotated[bool, IMAGES] = Field(
         False,
