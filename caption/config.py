@@ -1,6 +1,6 @@
 """Config of the caption stage, and of the edits of captions."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import regex
 from pydantic import Field, field_validator, model_validator
@@ -24,6 +24,20 @@ GENERATION, RANKING, TEMPLATES = Recipe("generation"), Recipe("ranking"), Recipe
 class EditConfig(StageConfig):
     """How captions are edited. The rules apply in this order."""
 
+    remove_html: Annotated[Literal["web", "all", "none"], _EDITING] = Field(
+        "web",
+        description="Captions from which HTML is removed, tags (<b>) and entities (&amp;): alt texts of the web, all "
+        "captions, or none.",
+    )
+    remove_invented: Annotated[bool, _EDITING] = Field(
+        False, description="Remove the words that BLIP invents, arafed, araffe and their like."
+    )
+    max_repeats: Annotated[int | None, _EDITING] = Field(
+        None,
+        ge=1,
+        description="Maximum times that a word or phrase is said running: 1 makes “a bald bald bald man” “a bald man”; "
+        "null: any.",
+    )
     strip: Annotated[tuple[str, ...], _EDITING] = Field(
         (), description="Phrases to remove from the beginning of a caption: “a picture of”, “a photo of”."
     )
@@ -110,7 +124,10 @@ class CaptionConfig(StageConfig):
         30, ge=1, le=256, description="Maximum tokens of a caption. (BLIP's default: 30)"
     )
     no_repeat_ngram_size: Annotated[int, GENERATION, _GENERATION] = Field(
-        3, ge=0, description="Length in tokens of runs that may not repeat in a caption (“bald bald bald”); 0: any may."
+        3,
+        ge=0,
+        description="Length in tokens of runs that may not repeat in a caption. Unless it is 0, no token comes three "
+        "times running (“bald bald bald”), either.",
     )
     doubtful_below: Annotated[float | None, _RANKING] = Field(
         None,

@@ -6,6 +6,7 @@ underscore, its neighbour there is none of these. A blank stands for any run of 
 spaces have no such neighbours. What no rule changes stays as it was, to the character.
 """
 
+import html
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
@@ -13,10 +14,11 @@ from functools import lru_cache
 import regex
 
 from dreamloom.caption.config import PLACEHOLDER, EditConfig
+from dreamloom.scrape.collection import CaptionKind
 from dreamloom.scrape.index.words import UNSPACED
 
 
-def edit(caption: str, config: EditConfig, source: str) -> str:
+def edit(caption: str, config: EditConfig, source: str, kind: CaptionKind = CaptionKind.HUMAN) -> str:
     """Applies the rules to a caption.
 
     Applying them again changes nothing, unless one rule undoes what another does, such as a prefix that is a beginning
@@ -27,8 +29,15 @@ def edit(caption: str, config: EditConfig, source: str) -> str:
         config: The rules.
         source: The name of the source or folder. In a template its underscores are spaces, and kohya's count of
             repeats (the 10 of "10_john_doe") is left out.
+        kind: Where the caption came from; HTML is removed from alt texts.
     """
-    text = _strip(caption, config.strip) if config.strip else caption
+    has_html = config.remove_html == "all" or (config.remove_html == "web" and kind == CaptionKind.ALT)
+    text = _remove_html(caption) if has_html else caption
+    if config.remove_invented:
+        text = _INVENTED.sub(_without_invented, text)
+    if config.max_repeats is not None:
+        text = _collapse(text, config.max_repeats)
+    text = _strip(text, config.strip) if config.strip else text
     if config.replace:
         text = _replace(text, config.replace)
     if config.template:
@@ -41,6 +50,48 @@ def edit(caption: str, config: EditConfig, source: str) -> str:
 
 
 # The rules
+
+
+def _remove_html(text: str) -> str:
+    """Removes tags and decodes entities, also where a page has encoded them twice (&amp;lt;b&amp;gt;)."""
+    edited = text
+    for _ in range(_ENCODED):
+        edited = _TAG.sub(" ", _ENTITY.sub(lambda entity: html.unescape(entity[0]), edited))
+    return text if edited == text else str(regex.sub(r" (?=[,.;:!?])", "", " ".join(edited.split())))
+
+
+_ENCODED = 3
+_TAG = regex.compile(r"<(?:/?[a-zA-Z]|!)[^<>]*>")
+_ENTITY = regex.compile(r"&(?:#\d{1,7}|#[xX][\da-fA-F]{1,6}|[a-zA-Z][a-zA-Z\d]{1,31});")
+"""With its semicolon: in “rock&region” a browser would read &reg."""
+
+
+_INVENTED = regex.compile(r"(?:\b(an?)\s+)?\b(?:araf\w{0,5})\b[\s,]*(\w?)", regex.IGNORECASE)
+"""BLIP large begins captions of people and animals with arafed, araffe, araffes, arafly, …, words of no language."""
+
+
+def _without_invented(match: "regex.Match[str]") -> str:
+    """Returns what follows the word, behind the article that fits it."""
+    article, following = match[1], str(match[2])
+    if not article or not following:
+        return following
+    return f"{article[0]}{'n' if following.lower() in 'aeiou' else ''} {following}"
+
+
+def _collapse(text: str, most: int) -> str:
+    """Shortens runs of an equal word or phrase of up to _PHRASE words; commas between them go with them."""
+    return str(_REPEATED.sub(lambda run: _shorten(run, most), text))
+
+
+_PHRASE = 4
+_REPEATED = regex.compile(
+    rf"(?<![\w'-])(?P<phrase>\w[\w'-]*(?:\s+\w[\w'-]*){{0,{_PHRASE - 1}}}?)(?P<more>,?\s+(?P=phrase)(?![\w'-]))+",
+    regex.IGNORECASE,
+)
+
+
+def _shorten(run: "regex.Match[str]", most: int) -> str:
+    return str(run["phrase"]) + "".join(run.captures("more")[: most - 1])
 
 
 def _strip(text: str, beginnings: Sequence[str]) -> str:

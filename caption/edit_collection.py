@@ -35,8 +35,8 @@ def preview_edits(collection: Collection, rules: EditConfig) -> list[Edit]:
         UserError: it has no captions.
     """
     opened = open_collection(collection.root, Table.CAPTIONS)
-    rows = opened.read(Table.CAPTIONS, columns=["key", "caption", "unedited"]).to_pylist()
-    return [Edit(row["key"], row["caption"], edit(_unedited(row), rules, collection.name)) for row in rows]
+    rows = opened.read(Table.CAPTIONS, columns=["key", "caption", "unedited", "kind"]).to_pylist()
+    return [Edit(row["key"], row["caption"], edit(_unedited(row), rules, collection.name, row["kind"])) for row in rows]
 
 
 def preview_folder_edits(folder: Path, source: str, rules: EditConfig, progress: Progress = silent) -> list[Edit]:
@@ -74,7 +74,7 @@ def edit_captions(collection: Collection, rules: EditConfig, progress: Progress 
             before = _config_of(collection, part)
             after = before.model_copy(update={"edit": rules})
             rows = collection.read(Table.CAPTIONS, part).to_pylist()
-            rows = [{**row, "caption": edit(_unedited(row), rules, collection.name)} for row in rows]
+            rows = [{**row, "caption": edit(_unedited(row), rules, collection.name, row["kind"])} for row in rows]
             current = recipe_of(before.model_dump_json())(part) == collection.recipe(Table.CAPTIONS, part)
             edited_recipe = recipe_of(after.model_dump_json())(part) if current else None
             summary = collection.summary(Table.CAPTIONS, part)

@@ -17,7 +17,7 @@ from dreamloom.caption.ranking import Candidate
 from dreamloom.scrape.collection import CaptionKind
 from dreamloom.scrape.collection.schema import Row
 
-CANDIDATES_VERSION = 1
+CANDIDATES_VERSION = 2
 """Raised when the code of the models finds other candidates."""
 
 

@@ -27,7 +27,7 @@ from dreamloom.scrape.collection.journal import Journal
 from dreamloom.scrape.collection.parts import make_parts
 from dreamloom.scrape.collection.schema import Row
 
-VERSION = 3
+VERSION = 4
 """Raised when the code below makes other rows of the same candidates."""
 
 
@@ -174,7 +174,7 @@ def _caption_row(record: Row, candidates: CandidateSet | None, config: CaptionCo
     row = {"key": record["key"], "unedited": record["text"], "kind": record["text_kind"], "doubtful": None}
     if candidates is not None:
         row |= _best_candidate(candidates, config)
-    return {**row, "caption": edit(row["unedited"], config.edit, source)}
+    return {**row, "caption": edit(row["unedited"], config.edit, source, row["kind"])}
 
 
 def _best_candidate(candidates: CandidateSet, config: CaptionConfig) -> Row:

@@ -150,11 +150,32 @@ class Blip:
         from dreamloom.caption.captioners.nucleus import NucleusSampler, random_numbers
 
         config, processors = self.config, transformers.LogitsProcessorList()
+        if config.no_repeat_ngram_size:
+            processors.append(forbid_third)
         if config.top_p is not None:
             shape = config.num_candidates, config.max_length
             numbers = torch.cat([torch.from_numpy(random_numbers(config.seed, key, *shape)) for key in keys])
             processors.append(NucleusSampler(config.top_p, numbers.to(self.loaded.device)))
         return processors
+
+
+def forbid_third(input_ids: "Tensor", scores: "Tensor") -> "Tensor":
+    """Forbids a token that came twice running a third time; 3-grams allow “bald bald bald”, which has only one.
+
+    Args:
+        input_ids: int64 [n, tokens].
+        scores: Logits [n, vocabulary].
+
+    Returns:
+        The logits, -inf for what is forbidden.
+    """
+    import torch
+
+    if input_ids.shape[1] < 2:
+        return scores
+    last, before = input_ids[:, -1:], input_ids[:, -2:-1]
+    allowed = scores.gather(1, last)
+    return scores.scatter(1, last, torch.where(last == before, -torch.inf, allowed))
 
 
 _loading = threading.Lock()

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from dreamloom.caption.config import EditConfig
 from dreamloom.caption.edit import edit
+from dreamloom.scrape.collection import CaptionKind
 
 words = st.sampled_from(["a", "man", "cat", "Café", "CAFE\u0301", "a picture of", "人", "c++", "किताब", "x_1", ""])
 captions = st.lists(words, max_size=8).map(" ".join) | st.lists(words, max_size=8).map(", ".join) | st.text(max_size=50)
@@ -135,3 +136,59 @@ def test_what_is_replaced_is_gone_and_the_rest_stays(caption: str, word: str) ->
 def test_rules_that_can_not_be_meant_are_errors(rules: dict[str, object], sentence: str) -> None:
     with pytest.raises(ValidationError, match=sentence):
         EditConfig.model_validate(rules)
+
+
+@pytest.mark.parametrize(
+    ("caption", "result"),
+    [
+        ("Red &amp; <b>blue</b> car", "Red & blue car"),
+        ("&lt;p&gt;A&nbsp;cat&lt;/p&gt;", "A cat"),
+        ("caf&#233; &#x2764; &amp;quot;x&amp;quot;", 'café ❤ "x"'),
+        ('<a href="x">A dog</a>, running<br/>', "A dog, running"),
+        ("<!-- x -->a man", "a man"),
+        ("I <3 cats, 1 < 2 > 0; AT&T rock&region  two", "I <3 cats, 1 < 2 > 0; AT&T rock&region  two"),
+    ],
+)
+def test_html_is_removed_from_web_texts(caption: str, result: str) -> None:
+    assert edit(caption, EditConfig(), "", CaptionKind.ALT) == result
+    assert edit(caption, EditConfig(), "", CaptionKind.HUMAN) == caption
+    assert edit(caption, EditConfig(remove_html="none"), "", CaptionKind.ALT) == caption
+    assert edited(caption, remove_html="all") == result
+
+
+@pytest.mark.parametrize(
+    ("caption", "result"),
+    [
+        ("a bald bald bald man", "a bald man"),
+        ("a man with a beard beard", "a man with a beard"),
+        ("Bald bald, bald man", "Bald man"),
+        ("on a bench on a bench on a bench", "on a bench"),
+        ("a cat and a cat", "a cat and a cat"),
+        ("a man mannequin, a red redwood", "a man mannequin, a red redwood"),
+    ],
+)
+def test_what_is_said_again_and_again_is_said_once(caption: str, result: str) -> None:
+    assert edited(caption, max_repeats=1) == result
+
+
+def test_so_many_repeats_are_left() -> None:
+    assert edited("bye bye bye bye baby", max_repeats=2) == "bye bye baby"
+    assert edited("bye bye baby", max_repeats=2) == "bye bye baby"
+
+
+@pytest.mark.parametrize(
+    ("caption", "result"),
+    [
+        ("arafed man in a suit", "man in a suit"),
+        ("an arafed man in a suit", "a man in a suit"),
+        ("there is a araffe elephant", "there is an elephant"),
+        ("Araffes, a giraffe and a carafe", "a giraffe and a carafe"),
+    ],
+)
+def test_words_that_blip_invents_are_removed(caption: str, result: str) -> None:
+    assert edited(caption, remove_invented=True) == result
+
+
+def test_html_and_repeats_take_time_by_length_alone() -> None:
+    for text in ("<" * 100_000, "<a" * 50_000, "&" * 100_000, "a " * 20_000, "a b c d e " * 4_000):
+        edited(text, remove_html="all", max_repeats=1, remove_invented=True)

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.pixels import decode
-from dreamloom.caption.captioners.blip import load_blip, unload_blip
+from dreamloom.caption.captioners.blip import forbid_third, load_blip, unload_blip
 from dreamloom.caption.config import CaptionConfig
 
 HOUSE = Path(__file__).parents[2]
@@ -170,3 +170,12 @@ def test_the_shipped_blip_describes_a_real_photo(shared_data: Path) -> None:
     blip = load_blip(CaptionConfig(model=str(model), device="cpu"))
     ((written,),) = blip.generate([blip.prepare(decode(shared_data / "subjects" / "rc_car" / "02.jpg"))], KEYS[:1])
     assert 5 <= len(written.tokens) <= 30
+
+
+def test_no_token_comes_three_times_running() -> None:
+    import torch
+
+    tokens = torch.tensor([[5, 7, 7], [7, 5, 7], [7, 7, 5]])
+    forbidden = forbid_third(tokens, torch.zeros(3, 9)).isinf()
+    assert forbidden.nonzero().tolist() == [[0, 7]]
+    assert not forbid_third(tokens[:, :1], torch.zeros(3, 9)).isinf().any()
