@@ -30,7 +30,7 @@ def test_a_run_logs_versions_the_project_each_part_and_what_was_decided(small: A
         " CPUs, ",
         "\nname: small\nworkspace: ",
         "dreamloom.scrape.collection.parts: squares/records/00001: 3 rows, 3 kept; ",
-        "dreamloom.curate.assemble: circles (training): 5 images × 1 = 5 an epoch, 1 held out",
+        "dreamloom.curate.split: circles (training): 5 images × 1 = 5 an epoch, 1 held out",
         "dreamloom.train.loop.session: after 4 images: learned ",
         "dreamloom.flows.chain: export ",
     ):

@@ -23,8 +23,9 @@ TOY = '''
 from pathlib import Path
 
 from dreamloom.base.progress import silent
-from dreamloom.base.stage import PART_ROWS, StageConfig
+from dreamloom.base.stage import PART_ROWS
 from dreamloom.scrape.collection import CaptionKind, key_of
+from dreamloom.scrape.datasets.fields import SourceConfig
 from dreamloom.scrape.datasets.image_files import ListedFile, find_images
 from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.metadata import ImageMetadata
@@ -32,7 +33,7 @@ from dreamloom.scrape.datasets.source_kind import SourceKind, size_of_files
 from dreamloom.scrape.datasets.source_recipes import file_version
 
 
-class ToyConfig(StageConfig):
+class ToyConfig(SourceConfig):
     """A folder of toys."""
 
     toys: Path
