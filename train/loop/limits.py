@@ -1,6 +1,7 @@
 """Judges the evaluations of a run: whether they are within the limits, and whether the run should end."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from dreamloom.train.config import TrainConfig
@@ -10,7 +11,7 @@ from dreamloom.train.run.folder import best_point
 from dreamloom.train.settings.limits import MOST_RATIO
 
 TRIES = 3
-"""Evaluations in a row beyond a limit, without getting nearer to it, after which a run ends."""
+"""Evaluations in a row beyond a limit, none nearer to it than one before, after which a run ends; or its patience."""
 
 Point = Mapping[str, Any]
 """A point of evaluation.json."""
@@ -33,12 +34,13 @@ def strain(point: Point, config: TrainConfig) -> float:
 
 def find_end(points: Sequence[Point], config: TrainConfig) -> str:
     """Returns why a run should end after its newest evaluation, in a sentence; empty if it should go on."""
-    last = points[-TRIES:]
-    beyond = has_limits(config) and all(point["excess"] > 0 for point in last)
-    beyond &= all(point.get("ratio", MOST_RATIO) == MOST_RATIO for point in last)  # else more ground truth may help
-    if beyond and len(last) == TRIES and last[-1]["excess"] >= last[0]["excess"]:
+    tries = max(TRIES, config.patience)
+    beyond = list(takewhile(lambda point: point.get("excess", 0) > 0, reversed(points)))  # the newest first
+    last, before = beyond[:tries], beyond[tries:]
+    has_most = all(point.get("ratio", MOST_RATIO) == MOST_RATIO for point in last)  # else more ground truth may help
+    if before and has_most and min(p["excess"] for p in last) >= min(p["excess"] for p in before):
         broken = _tell_broken(points[-1], config)
-        return f"the limit can't be held: {broken}, after {TRIES} evaluations beyond it that came no nearer"
+        return f"the limit can't be held: {broken}, and the last {tries} evaluations came no nearer to it"
     best = best_point(points) or 0
     if config.patience and sum(point["images_seen"] > best for point in points) >= config.patience:
         return f"learning has ended: the last {config.patience} evaluations brought no better checkpoint"
