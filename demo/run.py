@@ -221,7 +221,7 @@ def _evaluation(folder: Path, file: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _figure(measure: dict[str, Any]) -> str:
-    from dreamloom.flows.terminal import percent
+    from dreamloom.train.evaluate.measure import percent
 
     return percent(measure["change"], measure["error"])
 

@@ -156,11 +156,6 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def percent(share: float, error: float | None) -> str:
-    """Returns a share and its error in percent: "12.3 ± 0.8 %"."""
-    return f"{100 * share:.1f} %" if error is None else f"{100 * share:.1f} ± {100 * error:.1f} %"
-
-
 def indented(note: str) -> str:
     """Returns a note as an indented line of its own; an empty note as nothing."""
     return f"\n  {note}" if note else ""

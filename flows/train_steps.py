@@ -10,12 +10,12 @@ from dreamloom.base.progress import Progress
 from dreamloom.base.stage import recipe
 from dreamloom.flows.run_folders import claim_run_folder, heldout_folder, run_charts, run_folder
 from dreamloom.flows.steps import WHOLE, Outcome, Step
-from dreamloom.flows.terminal import indented, percent, size
+from dreamloom.flows.terminal import indented, size
 from dreamloom.train.config import DreamBoothConfig, TrainConfig
 from dreamloom.train.dreambooth import dreambooth
 from dreamloom.train.evaluate.config import EvaluateConfig
 from dreamloom.train.evaluate.evaluate import VERSION, evaluate
-from dreamloom.train.evaluate.measure import MEASURES, Evaluation
+from dreamloom.train.evaluate.measure import MEASURES, Evaluation, percent
 from dreamloom.train.evaluate.results import read_evaluation, stored_recipe, write_evaluation
 from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.export import export, is_current

@@ -23,7 +23,7 @@ def test_a_run_ends_with_a_report(finished: Any) -> None:
     page = report_path(finished.workspace)
     text = html.unescape(re.sub("<[^>]+>", " ", page.read_text()))
     assert "squares ground_truth" in " ".join(text.split())
-    assert re.search(r"learned\s+-?\d+\.\d( ± \d+\.\d)? %\s+\d+\s+forgotten\s+-?\d", text)
+    assert re.search(r"learned\s+-?\d+\.\d % \(unsure: [^)]+\)\s+\d+\s+forgotten\s+-?\d", text)
     found = images_of(page)
     assert {"learned_forgotten.png", "circles.jpg", "squares.jpg"} <= {file.name for file in found}
     assert all(file.is_file() for file in found)

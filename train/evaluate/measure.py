@@ -29,6 +29,13 @@ SIGNS = {"training": -1, "ground_truth": 1, "witness": 1}
 """Kind of held-out images → the sign that makes the change of their loss what is reported: learned, or forgotten."""
 
 
+def percent(change: float, error: float | None) -> str:
+    """Returns a change and its error in percent, "12.3 ± 0.8 %"; without an error, it says why and what would do."""
+    if error is None:
+        return f"{100 * change:.1f} % (unsure: {MIN_UNITS} held-out images would give an interval)"
+    return f"{100 * change:.1f} ± {100 * error:.1f} %"
+
+
 @dataclass(frozen=True)
 class Measure:
     """Change of the mean loss from the base model to the trained one."""
@@ -36,7 +43,7 @@ class Measure:
     change: float
     """learned: 1 − now/base. forgotten: now/base − 1."""
     error: float | None
-    """Standard error of `change` over the images; None for a single image."""
+    """Standard error of `change` over the images; None for fewer than MIN_UNITS images."""
     base: float
     """Mean loss of the base model."""
     now: float
@@ -45,9 +52,8 @@ class Measure:
     """Number of images."""
 
     def __str__(self) -> str:
-        """Returns a text such as "12.3 ± 0.8 %"."""
-        error = "" if self.error is None else f" ± {100 * self.error:.1f}"
-        return f"{100 * self.change:.1f}{error} %"
+        """Returns a text such as "12.3 ± 0.8 %"; see `percent`."""
+        return percent(self.change, self.error)
 
 
 @dataclass(frozen=True)

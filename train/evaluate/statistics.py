@@ -20,13 +20,13 @@ _CHUNK = 250
 
 
 def ratio_change(base: Floats, now: Floats) -> tuple[float, float | None]:
-    """Computes mean now / mean base − 1, and its standard error, None for a single pair.
+    """Computes mean now / mean base − 1, and its standard error, None for fewer than MIN_UNITS pairs.
 
     The error follows from linearizing the ratio of two means (Cochran 1977, "Sampling techniques", section 2.11). A
     pair may be the sums over a cluster of images (section 9A.2 there).
     """
     ratio = math.fsum(now) / math.fsum(base)
-    if len(base) < 2:
+    if len(base) < MIN_UNITS:
         return ratio - 1, None
     squares = math.fsum((now - ratio * base) ** 2)
     return ratio - 1, math.sqrt(squares * len(base) / (len(base) - 1)) / math.fsum(base)

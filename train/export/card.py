@@ -19,7 +19,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.stage import recipe_fields
 from dreamloom.base.versions import RUN, TABLES, rename_keys
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.evaluate.measure import MEASURES
+from dreamloom.train.evaluate.measure import MEASURES, percent
 from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.model.safetensors_header import read_metadata
 from dreamloom.train.run import migrations
@@ -141,7 +141,7 @@ def _measured(run: Path, images_seen: int) -> list[str]:
     rows = [
         {
             "measure": label,
-            "of the base model's loss": _percent(m["change"], m["error"]),
+            "of the base model's loss": percent(m["change"], m["error"]),
             "held-out images": m["images"],
         }
         for label, m in measures
@@ -161,10 +161,6 @@ def _measured(run: Path, images_seen: int) -> list[str]:
     heading = "Sources and concepts that surely changed; all intervals hold at once with 95 %:" if groups else ""
     first = f"**{_cell(verdict[:1].upper() + verdict[1:])}.**" if verdict else ""
     return [first, _table(rows), unknown, heading, _table(groups)]
-
-
-def _percent(change: float, error: float | None) -> str:
-    return f"{100 * change:.1f} %" if error is None else f"{100 * change:.1f} ± {100 * error:.1f} %"
 
 
 # What was trained on

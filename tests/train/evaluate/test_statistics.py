@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]
 
+from dreamloom.train.evaluate.measure import percent
 from dreamloom.train.evaluate.statistics import Intervals, ratio_change, shrink, simultaneous_intervals
 
 Floats = NDArray[np.float64]
@@ -116,3 +117,11 @@ def test_the_less_is_known_the_more_is_shrunk() -> None:
     shrunk = shrink(np.array([0.5, 0.5, -0.5, 0.0]), np.array([0.01, 0.4, 0.01, 0.01]), 0.0)
     assert shrunk[0] == pytest.approx(0.5, abs=0.01) and shrunk[1] < 0.35
     assert (shrink(np.array([0.01, -0.01]), np.array([0.5, 0.5]), 0.02) == 0.02).all(), "nothing but noise"
+
+
+def test_few_pairs_have_a_change_and_no_error() -> None:
+    rng = np.random.default_rng(0)
+    base, now = rng.uniform(0.5, 1, 5), rng.uniform(0.5, 1, 5)
+    assert ratio_change(base, now)[1] is not None
+    assert ratio_change(base[:4], now[:4])[1] is None
+    assert percent(0.095, None) == "9.5 % (unsure: 5 held-out images would give an interval)"
