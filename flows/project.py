@@ -80,7 +80,7 @@ class Project(StageConfig):
         train = self.train
         if self.balance.ratio == "auto" and train.limit_mean is None and train.limit_worst is None:
             raise ValueError("balance.ratio: auto holds a limit; set train.limit_mean or train.limit_worst")
-        if self.balance.ratio == "auto" and not train.evaluate_every_n_steps:
+        if self.balance.ratio == "auto" and train.evaluate_every_n_steps == 0:
             raise ValueError("balance.ratio: auto is decided at evaluations; set train.evaluate_every_n_steps")
         if self.evaluate is not None and self.balance.held_out == 0:
             raise ValueError("evaluate: needs images to measure by; raise balance.held_out, or leave it out")

@@ -77,10 +77,10 @@ class TrainConfig(
 
     @model_validator(mode="after")
     def _check_limits(self) -> "TrainConfig":
-        if self.patience and not self.evaluate_every_n_steps:
+        if self.patience and self.evaluate_every_n_steps == 0:
             raise ValueError("patience counts evaluations: set evaluate_every_n_steps")
         has_limit = self.limit_mean is not None or self.limit_worst is not None
-        if self.auto_ratio and not (has_limit and self.evaluate_every_n_steps):
+        if self.auto_ratio and not (has_limit and self.evaluate_every_n_steps != 0):
             raise ValueError("auto_ratio needs limit_mean or limit_worst, and evaluate_every_n_steps: it holds a limit")
         return self
 

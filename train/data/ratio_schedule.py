@@ -13,6 +13,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, find_ground_truth
 from dreamloom.train.data.schedule import BatchSchedule
+from dreamloom.train.settings.run import steps_between
 
 
 class RatioSchedule(BatchSchedule):
@@ -30,7 +31,7 @@ class RatioSchedule(BatchSchedule):
 
     def __init__(self, dataset: Dataset, config: TrainConfig) -> None:
         """Divides the run into stretches; their ratios are still to be given."""
-        self.stretch_steps = config.evaluate_every_n_steps
+        self.evaluate_every_n_steps = config.evaluate_every_n_steps
         self.ratios: tuple[Fraction, ...] = ()
         super().__init__(dataset, config)
         ground_truth = find_ground_truth(dataset, config)
@@ -63,7 +64,9 @@ class RatioSchedule(BatchSchedule):
         return self._shown[epoch + 1]
 
     def _find_ends(self) -> list[int]:
-        total, length = super()._find_ends()[-1], self.stretch_steps * self.step_size
+        total = super()._find_ends()[-1]
+        steps = steps_between(self.evaluate_every_n_steps, -(-total // self.step_size))
+        length = steps * self.step_size
         return [*range(length, total, length), total]
 
     def _asked_after(self, stretch: int) -> list[Fraction]:

@@ -44,6 +44,7 @@ from dreamloom.train.model.model import load_model
 from dreamloom.train.run import checkpoint
 from dreamloom.train.run.environment import describe_environment, note_environment
 from dreamloom.train.run.folder import TrainSummary, list_checkpoints, truncate_log
+from dreamloom.train.settings.run import steps_between
 
 _log = logging.getLogger(__name__)
 
@@ -112,9 +113,9 @@ class Session:
         """Whether all images of the run have been seen, or its evaluations end it."""
         return self.trainer.images_seen >= self.schedule.num_images or bool(self.ended)
 
-    def is_due(self, every_n_steps: int) -> bool:
+    def is_due(self, every_n_steps: int | None) -> bool:
         """Tells whether something periodic is due; it always is before the first step and after the last."""
-        step = self.trainer.num_steps
+        step, every_n_steps = self.trainer.num_steps, steps_between(every_n_steps, self.schedule.num_steps)
         return step == 0 or self.is_finished or (every_n_steps > 0 and step % every_n_steps == 0)
 
     @property

@@ -1,5 +1,6 @@
 """Settings of how a run is computed, and what it leaves behind."""
 
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -63,15 +64,21 @@ class RunSettings(StageConfig):
         description="Share of each folder's images to hold out of training, to measure what is learned, and what is "
         "forgotten of ground_truth, unless a folder of held-out images is given; 0: none.",
     )
-    evaluate_every_n_steps: Annotated[int, EVALUATION] = Field(
-        500, ge=0, description="Evaluate every N optimizer steps; 0: only before and after training."
+    evaluate_every_n_steps: Annotated[int | None, EVALUATION] = Field(
+        None,
+        ge=0,
+        description="Evaluate every N optimizer steps; 0: only before and after training; null: about ten times a run, "
+        "and no oftener than every 50 steps.",
     )
     eval_timesteps: Annotated[int, EVALUATION] = Field(
         8, ge=1, le=1000, description="Number of timesteps at which each held-out image is evaluated."
     )
 
-    sample_every_n_steps: Annotated[int, NO_RECIPE, _SAMPLES] = Field(
-        500, ge=0, description="Draw samples every N optimizer steps; 0: only before and after training."
+    sample_every_n_steps: Annotated[int | None, NO_RECIPE, _SAMPLES] = Field(
+        None,
+        ge=0,
+        description="Draw samples every N optimizer steps; 0: only before and after training; null: about ten times a "
+        "run, and no oftener than every 50 steps.",
     )
     sample_prompts: Annotated[list[str], NO_RECIPE, _SAMPLES] = Field(
         [],
@@ -102,3 +109,11 @@ class RunSettings(StageConfig):
     wandb_project: Annotated[str | None, NO_RECIPE, _LOGGING] = Field(
         None, description="Weights & Biases project to log to (needs the extra wandb); null: TensorBoard only."
     )
+
+
+_FEWEST_STEPS = 50
+
+
+def steps_between(every_n_steps: int | None, num_steps: int) -> int:
+    """Returns after how many steps something is due: as a config says, or for None about ten times a run; 0: never."""
+    return max(_FEWEST_STEPS, ceil(num_steps / 10)) if every_n_steps is None else every_n_steps
