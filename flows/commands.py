@@ -12,11 +12,14 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.text import printable
 from dreamloom.flows import api, chain
 from dreamloom.flows.contents import Captions, captions_of_workspace
+from dreamloom.flows.preflight import check_before_run
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.report import report_path
 from dreamloom.flows.steps import Outcome
 from dreamloom.flows.tables import balance_rows, funnel
 from dreamloom.flows.terminal import Terminal, funnel_table, print_table, rows_table
+from dreamloom.train.data.caption_notes import note_captions
+from dreamloom.train.data.notes import Notes
 
 PROJECT = Path("project.yaml")
 
@@ -39,6 +42,7 @@ def run(
     if processes.world_size() > 1:
         raise UserError("run uses one process; to train with several, run `dreamloom train` on WORKSPACE/dataset.")
     loaded = load_project(project)
+    check_before_run(loaded)
     if track or (track is None and "PREFECT_API_URL" in os.environ):
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the outcomes are printed anyway
         from dreamloom.flows.prefect_flows import run_tracked
@@ -68,9 +72,15 @@ def plan(project: Path = PROJECT) -> None:
     training = planning.plan_train(loaded)
     if training is not None:
         planning.print_training(training)
-    for warning in planning.rehearsal_warnings(loaded, training):
+    captions = captions_of_workspace(loaded.workspace, list(loaded.sources))
+    if training is None:
+        notes = Notes()
+        note_captions(captions, notes)
+        for sentence in notes.sentences():
+            print(sentence)
+    for warning in [*planning.rehearsal_warnings(loaded, training), *planning.measurement_warnings(loaded)]:
         print(f"warning: {warning}")
-    print_caption_lengths(captions_of_workspace(loaded.workspace, list(loaded.sources)), loaded.train.base)
+    print_caption_lengths(captions, loaded.train.base)
     if all(step.stale_parts == [] for step in steps):
         print("Nothing to do: everything is as project.yaml says.")
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dreamloom.curate.balance import solve_multiplies
+from dreamloom.curate.held_out import count_held_out
+from dreamloom.curate.manifest import manifest_path
 from dreamloom.curate.rehearsal import Shown, warnings
 from dreamloom.curate.source import Role
 from dreamloom.flows.chain import levels
@@ -14,7 +16,9 @@ from dreamloom.flows.project import Project
 from dreamloom.flows.run_folders import heldout_folder, newest_speed
 from dreamloom.flows.sources import kind_of
 from dreamloom.flows.steps import Step
+from dreamloom.flows.tables import balance_rows
 from dreamloom.flows.terminal import duration, print_table, rows_table, size
+from dreamloom.train.evaluate.statistics import MIN_UNITS
 from dreamloom.train.plan import Plan
 from dreamloom.train.plan import plan as plan_training
 
@@ -89,14 +93,71 @@ def rehearsal_warnings(project: Project, plan: Plan | None) -> list[str]:
     )
 
 
-def _expected(project: Project) -> list[Shown]:
-    """Returns what an epoch would show at most, going by what the sources have; nothing where that is not known."""
+def measurement_warnings(project: Project) -> list[str]:
+    """Returns what will not be measured, or hardly, and what would do; by the dataset as it is, else by the sources."""
+    roles = [source.role for source in project.sources.values()]
+    warned = []
+    if Role.GROUND_TRUTH not in roles:
+        warned.append(
+            "no source has role: ground_truth, so nothing of what the base model knows is rehearsed, and what it "
+            "forgets is not measured; add one, such as COCO or a folder of photos."
+        )
+    if project.balance.held_out == 0:
+        return [
+            *warned,
+            "balance.held_out is 0, so neither learned nor forgotten is measured, and the last checkpoint is exported, "
+            "not the best; 0.1 holds out a tenth.",
+        ]
+    counts = _count_held_out(project)
+    for role, measured in ((Role.TRAINING, "learned"), (Role.GROUND_TRUTH, "forgotten")):
+        count = counts.get(role)
+        if count is not None and role in roles and count < MIN_UNITS:
+            warned.append(
+                f"too few images of role {role} are held out ({count}) for an interval of what is {measured}; "
+                f"{MIN_UNITS} would do: raise balance.held_out, or add images."
+            )
+    return warned
+
+
+def _count_held_out(project: Project) -> dict[Role, int]:
+    """Counts the held-out images of each role; none where a source's size is not known before it was read."""
+    if manifest_path(project.workspace).exists():
+        rows = balance_rows(project.workspace)[:-1]
+        return {role: sum(row["held out"] for row in rows if row["role"] == role) for role in Role}
+    sizes = _sizes(project)
+    balance, limits = (
+        project.balance,
+        {
+            Role.TRAINING: project.balance.held_out_max_training,
+            Role.GROUND_TRUTH: project.balance.held_out_max_ground_truth,
+        },
+    )
+    counts = {
+        role: {n: sizes[n] for n, s in project.sources.items() if s.role is role and n in sizes} for role in limits
+    }
+    return {
+        role: sum(count_held_out(counts[role], balance.held_out, limit).values())
+        for role, limit in limits.items()
+        if sizes
+    }
+
+
+def _sizes(project: Project) -> dict[str, int]:
+    """Returns how many images each source has at most; nothing where one is not known."""
     sizes = {}
     for name, source in project.sources.items():
         available, limit = kind_of(source).measure(source), getattr(source, "limit", None)
         if available.unit == "shards":
-            return []
+            return {}
         sizes[name] = available.count if limit is None else min(available.count, limit)
+    return sizes
+
+
+def _expected(project: Project) -> list[Shown]:
+    """Returns what an epoch would show at most, going by what the sources have; nothing where that is not known."""
+    sizes = _sizes(project)
+    if not sizes:
+        return []
     training = {name: source for name, source in project.sources.items() if source.role is Role.TRAINING}
     ground_truth = {name: source for name, source in project.sources.items() if source.role is Role.GROUND_TRUTH}
     shown = sum(sizes[name] * source.multiply for name, source in training.items())

@@ -191,4 +191,24 @@ def test_plan_warns_of_ground_truth_that_is_too_small(small: Any, capsys: pytest
     out = said(["plan", str(small.file)], capsys)
     assert "warning: squares has too few images (6) for 18 draws per epoch" in out and "18 images are enough" in out
     small.change("balance", "ratio", to=1)
-    assert "warning" not in said(["plan", str(small.file)], capsys)
+    assert "for 18 draws" not in said(["plan", str(small.file)], capsys)
+
+
+def test_plan_says_what_will_not_be_measured(small: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    few = "warning: too few images of role training are held out (1) for an interval of what is learned; 5 would do"
+    assert few in said(["plan", str(small.file)], capsys)
+    small.change("balance", "held_out", to=0)
+    nothing = "warning: balance.held_out is 0, so neither learned nor forgotten is measured"
+    assert nothing in said(["plan", str(small.file)], capsys)
+    small.change("sources", "squares", to=None)
+    assert "warning: no source has role: ground_truth, so nothing" in said(["plan", str(small.file)], capsys)
+
+
+def test_a_model_that_is_nowhere_ends_run_before_anything_is_made(
+    small: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # the hub's client has read it already, and stays offline
+    small.change("train", "base", to="owner/name")
+    assert run(["run", str(small.file)]) == 2
+    assert "no folder owner/name, and the hub can't be asked" in capsys.readouterr().err
+    assert not small.workspace.exists()

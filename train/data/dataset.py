@@ -15,6 +15,7 @@ from dreamloom.base.text import is_utf8, without_surrogates
 from dreamloom.base.threads import map_ordered
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.config_fields import MaskKind
+from dreamloom.train.data.caption_notes import note_captions
 from dreamloom.train.data.folder import read_training_folder
 from dreamloom.train.data.image import ImageFolder, ImageSettings, TrainingImage
 from dreamloom.train.data.kohya_repeats import multiply_by_repeats, note_repeats
@@ -149,6 +150,7 @@ def read_dataset(
         size = (header.width, header.height)
         samples.append(Sample(image, index, size, bucket))
         sample_headers.append(header)
+    note_captions([(each.name, text.caption) for each in samples for text in each.image.captions], notes)
     dataset = Dataset(folders, tuple(samples), tuple(problems), notes.sentences())
     found = find_masks([(s.image.source, h) for s, h in zip(samples, sample_headers, strict=True)], masks)
     return _not_empty(_with_masks(dataset, found))

@@ -73,7 +73,7 @@ class WandbLogger:
         try:
             import wandb
         except ImportError:
-            raise UserError("wandb is not installed; install dreamloom[wandb], or leave wandb_project out.") from None
+            raise UserError("wandb is not installed; pip install wandb, or leave wandb_project out.") from None
         (run / "logs").mkdir(parents=True, exist_ok=True)
         try:
             self.run = wandb.init(

@@ -12,6 +12,10 @@ _PATH_ENDINGS = (".safetensors", ".ckpt", ".bin", ".pt")
 _TIMEOUT = 10
 
 
+class HubUnreachable(UserError):
+    """The hub could not be asked for a model."""
+
+
 def is_hub_id(name: str) -> bool:
     """Tells whether a name can only be that of a model on the hub."""
     return not Path(name).expanduser().exists() and _HUB_ID.fullmatch(name) is not None
@@ -48,7 +52,7 @@ def check_on_hub(name: str) -> None:
     """Asks the hub, once, whether a model that is not on this machine can be downloaded.
 
     Raises:
-        UserError: it can't.
+        UserError: it can't; HubUnreachable: the hub does not answer.
     """
     if not is_hub_id(name) or is_downloaded(name):
         return
@@ -66,7 +70,7 @@ def check_on_hub(name: str) -> None:
         ) from error
     except (http_error, OfflineModeIsEnabled, OSError) as error:
         reason = " ".join(str(error).split())[:100]
-        raise UserError(
+        raise HubUnreachable(
             f"There is no folder {name}, and the hub can't be asked for it ({reason}); name a folder, or try again."
         ) from error
 

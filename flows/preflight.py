@@ -1,0 +1,39 @@
+"""Checks what can be known before the first long stage, beside what reading project.yaml checks."""
+
+import logging
+
+from dreamloom.curate.manifest import manifest_path
+from dreamloom.flows.chain import run_folder
+from dreamloom.flows.project import Project
+from dreamloom.train.model.names import HubUnreachable, check_on_hub, is_offline
+from dreamloom.train.run.folder import read_summary
+
+_log = logging.getLogger(__name__)
+
+_HUB = "hf-hub:"
+
+
+def check_before_run(project: Project) -> None:
+    """Asks the hub for the models that are not on this machine, in seconds, before hours of downloads.
+
+    Nothing is asked for a finished run, nor where HF_HUB_OFFLINE forbids it: then each stage says what it lacks.
+
+    Raises:
+        UserError: the hub has no such model, or can't be asked.
+    """
+    if is_offline() or _is_trained(project):
+        return
+    models = [project.train.base, project.train.vae]
+    clips = [project.score.model] if project.score is not None else []
+    clips += [project.caption.clip.model] if project.caption.needs_clip else []
+    models += [name.removeprefix(_HUB) for name in clips if name.startswith(_HUB)]
+    for name in dict.fromkeys(filter(None, models)):
+        check_on_hub(name)
+    try:
+        check_on_hub(project.caption.model)
+    except HubUnreachable as error:  # where every image has a caption, the model is not needed
+        _log.warning("caption.model: %s", error)
+
+
+def _is_trained(project: Project) -> bool:
+    return manifest_path(project.workspace).exists() and read_summary(run_folder(project)) is not None

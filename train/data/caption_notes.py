@@ -1,0 +1,46 @@
+"""Notes captions that nobody can have meant: names that cameras and programs give, empty ones, one for all images."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from dreamloom.train.data.notes import Notes
+
+_GIVEN = r"""
+    (?:img|imag|dsc[fn]?|pxl|mvimg|cimg|gopr|dji|dcim|pict|scan|frame|image|photo|picture|untitled|unnamed|download
+    |received|screen\ ?shot|whatsapp\ image|photo\ on)[\s\d_().:#~-]*(?:at[\s\d_().:#~-]*)?(?:[ap]m|copy)?
+    |(?:p|sam)\d{4,}                      # Olympus and Panasonic; Samsung
+    |\d[\d\s_().:-]{2,}                   # a number, a date
+    |[0-9a-f]{16,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}
+"""
+_GIVEN_NAME = re.compile(_GIVEN, re.IGNORECASE | re.VERBOSE)
+"""What cameras, phones and programs call files, up to the first underscore or whole."""
+_FEW = 5
+"""Images of a folder from which on one caption for all of them is noted."""
+
+
+def note_captions(captions: Sequence[tuple[str, str]], notes: Notes) -> None:
+    """Notes camera names, empty captions, captions of several lines, and folders where all captions are the same.
+
+    Args:
+        captions: name and caption of each image; several pairs, where it has several captions.
+        notes: is told of them, with examples.
+    """
+    folders: dict[str, Counter[str]] = defaultdict(Counter)
+    for name, caption in captions:
+        text = caption.strip()
+        folders[name.rpartition("/")[0]][text] += 1
+        if not text:
+            notes("images with an empty caption, which teach what has no name", name)
+        elif _GIVEN_NAME.fullmatch(text):
+            notes(
+                "captions that are names which cameras and programs give, and would be learned as words (write "
+                "captions into .txt files beside the images, or rename them)",
+                f"{name} ({text!r})",
+            )
+        elif len(text.splitlines()) > 1:
+            notes("captions of several lines, which count as one caption, not as several", name)
+    for folder, counts in folders.items():
+        if len(counts) == 1 and counts.total() >= _FEW:
+            caption = next(iter(counts))
+            notes("folders whose images all have one caption", f"{folder or 'the folder itself'} ({caption[:60]!r})")
