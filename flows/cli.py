@@ -75,6 +75,7 @@ app["--help"].group = app["--version"].group = Group("Other", sort_key=99)
 
 _COMMANDS = {
     CHAIN: {
+        "init": ("dreamloom.flows.init:init", "Write a project.yaml with comments for a folder of images."),
         "run": ("dreamloom.flows.commands:run", "Make what project.yaml asks for and is not there yet."),
         "plan": (
             "dreamloom.flows.commands:plan",
@@ -101,6 +102,7 @@ _COMMANDS = {
             "dreamloom.flows.commands:show",
             "Show a collection, workspace or training folder.",
         ),
+        "doctor": ("dreamloom.flows.doctor:doctor", "Check this machine, and say how to mend what is amiss."),
     },
 }
 for _group, _commands in _COMMANDS.items():

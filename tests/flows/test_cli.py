@@ -29,6 +29,8 @@ COMMANDS = [
     "show",
     "demo",
     "dreambooth",
+    "init",
+    "doctor",
 ]
 CONFIGURED = [
     ["filter"],
