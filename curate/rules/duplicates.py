@@ -37,8 +37,9 @@ def _find_near_duplicates(images: Images, rows: Rows, config: ChooseConfig) -> d
 
 
 def _details(images: Images, rows: Rows, repeats: Rows) -> dict[int, str]:
+    """Returns the copies with what they repeat; images of one download are not copies, but one image's captions."""
     copies = repeats != NONE
-    table = images.table.select(["source", "key", *priority.COLUMNS])
+    table = images.table.select(["source", "key", "url", *priority.COLUMNS])
     found = {}
     for row, stayed, dropped in zip(
         rows[copies].tolist(),
@@ -46,6 +47,8 @@ def _details(images: Images, rows: Rows, repeats: Rows) -> dict[int, str]:
         table.take(rows[copies]).to_pylist(),
         strict=True,
     ):
+        if stayed["url"] is not None and (stayed["source"], stayed["url"]) == (dropped["source"], dropped["url"]):
+            continue
         why = priority.explain(stayed, dropped, images.sources)
         found[row] = f"repeats {images.sources[stayed['source']].name}/{stayed['key']}, {why}"
     return found
@@ -77,12 +80,12 @@ def _explain_near_duplicates(config: Mapping[str, Any], row: Mapping[str, Any]) 
     return f"no better image looks the same: pHash ≤ {BITS[kind]} bits apart{mirrored} with CLIP cosine ≥ {cosine:g}"
 
 
-DUPLICATE = Rule(Choice.DUPLICATE, _find_duplicates, _explain_duplicates, columns=("sha256", *priority.COLUMNS))
+DUPLICATE = Rule(Choice.DUPLICATE, _find_duplicates, _explain_duplicates, columns=("sha256", "url", *priority.COLUMNS))
 NEAR_DUPLICATE = Rule(
     Choice.NEAR_DUPLICATE,
     _find_near_duplicates,
     _explain_near_duplicates,
     field="near_duplicates",
     off=NearDuplicates.OFF,
-    columns=priority.COLUMNS,
+    columns=("url", *priority.COLUMNS),
 )

@@ -143,6 +143,16 @@ def test_the_better_copy_stays_whatever_its_key(
     assert verdicts(dropped) == [(choice, f"repeats {stayed.name}/{'bb' if order else 'aa'}, which {why}")]
 
 
+def test_several_captions_of_one_download_all_go_on(make_collection: Make) -> None:
+    """Copies from another address are dropped as ever."""
+    records = [
+        {**SAME, "key": key, "url": f"http://a/{url}.jpg", "text": key} for key, url in zip("abc", "xxy", strict=True)
+    ]
+    web = add_scores(make_collection("web", records), [{"phash": 5, "embedding": [1.0]}] * 3)
+    choose([Source(web, TRUTH)], ChooseConfig())
+    assert [choice for choice, _ in verdicts(web)] == [Choice.KEPT, Choice.KEPT, Choice.DUPLICATE]
+
+
 def test_similar_images_are_found_mirrored_and_more_bits_apart(make_collection: Make) -> None:
     value = 0x0F0F_1234_5678_9ABC
     mirrored = int(mirror_hashes(np.array([value], dtype=np.uint64)).view(np.int64)[0])
