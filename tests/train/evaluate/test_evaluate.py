@@ -41,7 +41,7 @@ SETTINGS = EvaluateConfig(
     resolution=32, bucket_reso_steps=8, batch_size=2, eval_timesteps=2, device="cpu", num_workers=2
 )
 
-losses = st.dictionaries(st.text(max_size=3), st.floats(0.01, 2), min_size=2, max_size=20)
+losses = st.dictionaries(st.text(max_size=3), st.floats(0.01, 2), min_size=5, max_size=20)
 
 
 @given(losses)
