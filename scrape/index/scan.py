@@ -75,12 +75,14 @@ def select_rows(
         try:
             try:
                 funnel.dropped = _scan(database, config, indexes, passed, report)
-            except duckdb.Error as error:
+            except (duckdb.Error, OSError) as error:  # what DuckDB meets after the first rows is Arrow's OSError
                 if "utf" not in str(error).lower():
                     raise
                 indexes = without_bad_text(indexes, Path(temporary))
                 funnel.dropped = _scan(database, config, indexes, passed, report)
-        except (duckdb.Error, pa.ArrowException) as error:  # damaged files end in many of them
+        except (duckdb.Error, pa.ArrowException, OSError) as error:  # damaged files end in many of them
+            if isinstance(error, OSError) and error.errno is not None:  # the system's own: a full disk
+                raise
             raise UserError(f"The index can't be read: {str(error).splitlines()[0]}") from error
         funnel.dropped = dict(sum((Counter(index.unread) for index in indexes), Counter())) | funnel.dropped
         passing = funnel.rows - sum(funnel.dropped.values())

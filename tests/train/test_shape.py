@@ -27,6 +27,7 @@ WAITS = {"item", "cpu", "numpy", "tolist", "synchronize", "nonzero"}
 BESIDE_THE_STEP = {
     "data.schedule.BatchSchedule._slot",  # numpy arrays, which no device computes
     "data.schedule.BatchSchedule._epoch_parts",
+    "data.sampler.Division.__init__",  # fractions
     "data.schedule.BatchSchedule._split",
     "data.crops.CropPlanner.choose_views",
     "data.captions.CaptionBuilder.build",
