@@ -32,7 +32,7 @@ def shrink_on_load(data: bytes, max_pixels: int, pixels: int) -> tuple[Image.Ima
         The RGB image, and the upright width and height that it had.
 
     Raises:
-        ImageError: `too_many_pixels`, `truncated`, or a format that libvips can't decode (`unsupported`).
+        ImageError: `too_many_pixels`, also in a format that libvips can't decode; or `truncated`.
     """
     if (data[:2] == b"\xff\xd8" and inspect_jpeg(data)[0] is None) or (
         data[1:4] == b"PNG" and b"IEND" not in data[-16:]
@@ -42,7 +42,7 @@ def shrink_on_load(data: bytes, max_pixels: int, pixels: int) -> tuple[Image.Ima
     try:
         header = vips.Image.new_from_buffer(data, "", access="sequential")
     except vips.Error as error:
-        raise ImageError("unsupported", f"too large, and {_line(error)}") from error
+        raise ImageError("too_many_pixels", f"more than its format allows here: {_line(error)}") from error
     width, height = header.width, header.height
     if width * height > max_pixels:
         raise ImageError("too_many_pixels", f"{width} × {height}; raise max_pixels")

@@ -37,8 +37,11 @@ def one_at_a_time(folder: str, kind: str, image: Image.Image, prompt: str, beams
     model = getattr(transformers, f"{kind}ForConditionalGeneration").from_pretrained(folder).eval()
     asked = processor(images=image, text=prompt or None, return_tensors="pt")
     lengths = {"min_new_tokens": 5, "max_new_tokens": 12, "no_repeat_ngram_size": 3}
+    ours = transformers.LogitsProcessorList([forbid_third])
     with torch.inference_mode():
-        out = model.generate(**asked, num_beams=beams, num_return_sequences=beams, do_sample=False, **lengths)
+        out = model.generate(
+            **asked, num_beams=beams, num_return_sequences=beams, do_sample=False, logits_processor=ours, **lengths
+        )
     if model.config.is_encoder_decoder and kind == "Blip2":  # what it is given is for the encoder
         begin, end = 1, 4
     elif kind == "Blip2":  # the queries, and the prompt or a beginning
