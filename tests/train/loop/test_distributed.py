@@ -112,7 +112,8 @@ from dreamloom.train.loop.distributed import join_group
 
 for number in range(3):
     with join_group(torch.device("cpu"), 2) as distributed:
-        print(number, distributed.any(distributed.rank == 1), flush=True)
+        line = f"{number} {distributed.any(distributed.rank == 1)}\\n"
+        print(line, end="", flush=True)  # in one piece, as both processes write
 """
 
 
