@@ -4,26 +4,24 @@ https://cocodataset.org/#format-data
 """
 
 import logging
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dreamloom.base.documents import parse_json
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, Summary
 from dreamloom.scrape.collection import SCHEMAS, CaptionKind, Collection, Row, Table, key_of
 from dreamloom.scrape.collection.parts import make_parts, split
+from dreamloom.scrape.datasets.coco_captions import Photo, read_photos
 from dreamloom.scrape.datasets.coco_instances import read_instances
 from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, FilesConfig, KeepEmpty, PartRows, UserPath
-from dreamloom.scrape.datasets.image_files import ListedFile, NamedFiles, leads_out
+from dreamloom.scrape.datasets.image_files import ListedFile, NamedFiles
 from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
-from dreamloom.scrape.datasets.metadata import CaptionRules, ImageMetadata, clean_text, is_blank_text, pixels_or_none
+from dreamloom.scrape.datasets.metadata import CaptionRules, ImageMetadata
 from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_of_files
 from dreamloom.scrape.datasets.source_recipes import SourceRecipes, file_version
 
@@ -90,7 +88,7 @@ def ingest_coco(
     Raises:
         UserError: see `find_photos`.
     """
-    photos = {photo.key: photo for photo in _read_photos(config.annotations, str(file_version(config.annotations)))}
+    photos = {photo.key: photo for photo in read_photos(config.annotations, str(file_version(config.annotations)))}
     files = find_photos(config)
     part_recipe = _recipes(collection, config, files)
     labels_of = _labels(config)
@@ -140,7 +138,7 @@ def find_photos(config: CocoConfig) -> list[ListedFile]:
     files: list[ListedFile] = []
     existing = without_url = 0
     images = None if config.images is None else NamedFiles(config.images)
-    for photo in _read_photos(config.annotations, str(file_version(config.annotations))):
+    for photo in read_photos(config.annotations, str(file_version(config.annotations))):
         if (config.licences and photo.licence_id not in config.licences) or not shows_wanted(photo.id):
             continue
         if images is None and photo.url is None:
@@ -164,36 +162,19 @@ def find_photos(config: CocoConfig) -> list[ListedFile]:
     return files
 
 
-@dataclass(frozen=True)
-class _Photo:
-    id: int
-    key: str
-    file_name: str
-    captions: tuple[str, ...]
-    is_blank: bool
-    """Whether there are annotations, and all are blank."""
-    width: int | None
-    height: int | None
-    url: str | None
-    licence_id: int | None
-    licence: str | None
-    licence_url: str | None
-
-
 def _recipes(collection: Collection, config: CocoConfig, files: Sequence[ListedFile]) -> SourceRecipes:
     upstream = [file_version(config.annotations)]
     if config.instances is not None:
         upstream.append(file_version(config.instances, before="labels "))
-    table = Table.CANDIDATES if config.images is None else Table.RECORDS
-    return part_recipes(collection, "ingest coco", config, files, config.part_rows, upstream, table)
+    return part_recipes(collection, "ingest coco", config, files, config.part_rows, upstream, output_table(config))
 
 
-def _candidate(photo: _Photo, metadata: ImageMetadata) -> Row:
+def _candidate(photo: Photo, metadata: ImageMetadata) -> Row:
     row = {name: value for name, value in asdict(metadata).items() if name in SCHEMAS[Table.CANDIDATES].names}
     return {**row, "key": photo.key, "width": photo.width, "height": photo.height, "sha256": None}
 
 
-def _listed_file(images: NamedFiles | None, photo: _Photo) -> ListedFile:
+def _listed_file(images: NamedFiles | None, photo: Photo) -> ListedFile:
     if images is None:
         return ListedFile(photo.key, Path(photo.file_name), file_version(before=photo.url or ""))
     path = images.find(photo.file_name)
@@ -230,7 +211,7 @@ def _category_ids(category: str, names: dict[int, tuple[str, str]], config: Coco
     return ids
 
 
-def _choose_caption(photo: _Photo, config: CocoConfig) -> str | None:
+def _choose_caption(photo: Photo, config: CocoConfig) -> str | None:
     if not photo.captions:
         return None
     match config.caption_choice:
@@ -241,108 +222,6 @@ def _choose_caption(photo: _Photo, config: CocoConfig) -> str | None:
         case "all":
             return " ".join(caption if caption[-1:] in ".!?" else f"{caption}." for caption in photo.captions)
     return photo.captions[int(key_of(str(config.seed), photo.key), 16) % len(photo.captions)]
-
-
-@lru_cache(maxsize=2)
-def _read_photos(file: Path, version: str) -> tuple[_Photo, ...]:
-    """Reads the photos of a captions file, by ascending id; one that is named twice counts once."""
-    try:
-        document = parse_json(file.read_bytes())
-    except OSError as error:
-        raise UserError(f"{file} can't be read ({error.strerror}); name one of COCO's captions files.") from error
-    except ValueError as error:
-        raise UserError(f"{file} is not JSON ({error}); name one of COCO's captions files.") from error
-    try:
-        return _parse(file, document)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise UserError(
-            f"{file} is not a captions file of COCO ({why}); name one like captions_val2017.json."
-        ) from error
-
-
-def _parse(file: Path, document: Mapping[str, Any]) -> tuple[_Photo, ...]:
-    """Reads the photos and their captions; an entry that is none costs itself, and is told."""
-    faults: list[str] = []
-    captions: dict[Any, list[str]] = {}
-    blank: set[Any] = set()
-    for annotation in _entries(document, "annotations", ("image_id", "caption"), faults):
-        text = annotation["caption"]
-        if isinstance(text, str) and text.strip():
-            captions.setdefault(annotation["image_id"], []).append(_clean(text))
-        elif is_blank_text(text):
-            blank.add(annotation["image_id"])
-    licences = {each["id"]: each for each in _entries(document, "licenses", ("id",), faults)}
-    photos: dict[Any, _Photo] = {}
-    for image in _entries(document, "images", ("id", "file_name"), faults):
-        is_blank = image["id"] in blank and image["id"] not in captions
-        try:
-            photo = _photo(image, tuple(captions.get(image["id"], ())), is_blank, licences)
-        except ValueError as error:
-            faults.append(f"the image {image['id']}: {error}")
-        else:
-            photos[image["id"]] = photo
-    if faults and (not photos or not (captions or blank)):
-        raise ValueError(faults[0])
-    if faults:
-        _log.warning("%s: %d entries are left out; the first, %s", file, len(faults), faults[0])
-    return tuple(photos.values())
-
-
-def _entries(
-    document: Mapping[str, Any], name: str, keys: Sequence[str], faults: list[str]
-) -> Iterator[dict[str, Any]]:
-    """Yields the entries of a list that have these keys, by id; ids may be numbers or texts."""
-    entries = document.get(name, []) if name == "licenses" else document[name]
-    sound = []
-    for number, entry in enumerate(entries):
-        lacking = next((key for key in keys if not isinstance(entry, dict) or not _is_filled(entry, key)), None)
-        if lacking is None:
-            sound.append(entry)
-        else:
-            faults.append(f"number {number} of {name} has no {lacking}")
-    yield from sorted(sound, key=lambda entry: _order(entry.get("id")))
-
-
-def _is_filled(entry: Mapping[str, Any], key: str) -> bool:
-    return key in entry and (key == "caption" or type(entry[key]) in (int, str))
-
-
-def _order(identity: Any) -> tuple[int, int, str]:
-    """Numbers first, also those that are written as texts."""
-    text = str(identity)
-    return (0, int(text), text) if text.isdecimal() and len(text) < 20 else (1, 0, text)
-
-
-def _photo(
-    image: Mapping[str, Any], captions: tuple[str, ...], is_blank: bool, licences: Mapping[Any, Mapping[str, Any]]
-) -> _Photo:
-    licence_id = image.get("license") if type(image.get("license")) in (int, str) else None
-    licence = licences.get(licence_id, {})
-    return _Photo(
-        id=image["id"],
-        key=key_of("coco", str(image["id"])),
-        file_name=_file_name(image["file_name"]),
-        captions=captions,
-        is_blank=is_blank,
-        width=pixels_or_none(image.get("width")),
-        height=pixels_or_none(image.get("height")),
-        url=clean_text(image.get("coco_url")),
-        licence_id=licence_id,
-        licence=clean_text(licence.get("name")),
-        licence_url=clean_text(licence.get("url")),
-    )
-
-
-def _file_name(name: str) -> str:
-    if not isinstance(name, str) or not name or leads_out(name):
-        raise ValueError(f"file_name {name!r} leads out of the folder")
-    return name
-
-
-def _clean(caption: str) -> str:
-    """Returns a caption on one line with single spaces: the annotators left double ones, line ends, and " ."."""
-    return re.sub(r" +([.,])", r"\1", " ".join(caption.split()))
 
 
 KIND = SourceKind(
