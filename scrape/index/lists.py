@@ -22,6 +22,9 @@ from dreamloom.base.documents import MAX_BYTES, DocumentError, parse_json
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import temporary_name
 from dreamloom.base.tables import caption_texts, cell
+from dreamloom.base.text import is_utf8
+from dreamloom.scrape.index.bad_text import NOT_UTF8
+from dreamloom.scrape.index.columns import ALIASES
 from dreamloom.scrape.index.files import IndexFile
 
 _ROWS = 10_000
@@ -71,7 +74,7 @@ def _text(row: Mapping[str, Any], name: str) -> str | None:
     value = cell(row, name)
     if isinstance(value, dict):
         fields = ", ".join(map(str, value))
-        if name.lower() in ("text", "caption", "top_caption"):
+        if name.lower() in ALIASES["text"]:
             raise DocumentError(
                 f"{name} holds the fields {fields}; name one of them, such as {name}.{next(iter(value))},"
             )
@@ -98,14 +101,10 @@ def _decoded(stream: Any) -> TextIO:
 def _rows(text: TextIO, suffix: str, faults: Counter[str]) -> Iterator[Mapping[str, Any]]:
     rows = {".jsonl": _json_lines, ".txt": _addresses}.get(suffix)
     for row in _cells(text, suffix, faults) if rows is None else rows(text, faults):
-        if any(isinstance(value, str) and _is_broken(value) for value in row.values()):
-            faults["not_utf8"] += 1
+        if any(isinstance(value, str) and not is_utf8(value) for value in row.values()):
+            faults[NOT_UTF8] += 1
         else:
             yield row
-
-
-def _is_broken(text: str) -> bool:
-    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _lines(text: TextIO, faults: Counter[str]) -> Iterator[str]:
