@@ -192,8 +192,8 @@ def _store(
         whole = with_end(data) if error.reason == "truncated" else None
         if whole is None:
             raise
-        row |= store_image(folder / image.key, whole, extension, None, config) | {"detail": MISSING_END}
-    row["sha256"] = hashlib.sha256(data).hexdigest()
+        own = {"detail": MISSING_END, "sha256": hashlib.sha256(data).hexdigest()}  # of the file as it is
+        row |= store_image(folder / image.key, whole, extension, None, config) | own
 
 
 def _read_bytes(path: Path) -> bytes:
