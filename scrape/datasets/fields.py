@@ -30,7 +30,7 @@ KeepEmpty = Annotated[
     CAPTIONS,
     Field(
         description="Take a blank caption as it is, and train on its image without one; else it counts as none, and "
-        " the captioning model writes one."
+        "the captioning model writes one."
     ),
 ]
 
