@@ -53,13 +53,14 @@ class WebdatasetConfig(SourceConfig):
     keep_empty: KeepEmpty = False
 
 
-def recipes(collection: Collection, config: WebdatasetConfig) -> dict[str, str]:
+def recipes(collection: Collection, config: WebdatasetConfig) -> SourceRecipes:
     """Returns part → recipe; a part is named like its shard. Writes nothing.
 
     Raises:
         UserError: there is no shard, or img2dataset has not finished one.
     """
-    return _recipes(collection, config)
+    made_from = {shard.stem: [file_version(shard, _table_path(shard))] for shard in find_shards(config)}
+    return SourceRecipes(collection, Table.RECORDS, "ingest webdataset", config, made_from)
 
 
 def ingest_webdataset(
@@ -76,10 +77,8 @@ def ingest_webdataset(
 
     def read_part(part: str) -> tuple[int, list[SourceImage]]:
         shard, damage = shards[part], list[str]()
-        dataset, captions = (
-            shard.resolve().parent.name,
-            CaptionRules(CaptionKind(config.caption_kind), config.keep_empty),
-        )
+        dataset = shard.resolve().parent.name
+        captions = CaptionRules(CaptionKind(config.caption_kind), config.keep_empty)
         images = [
             sample_image(sample, key_of("webdataset", dataset, part, sample.key), captions)
             for sample in read_shard(shard, damage.append)
@@ -90,12 +89,7 @@ def ingest_webdataset(
             images.append(SourceImage(key, str(shard.absolute()), missing, ImageMetadata()))
         return len(images), images
 
-    return ingest(collection, config, _recipes(collection, config), read_part, progress, parts)
-
-
-def _recipes(collection: Collection, config: WebdatasetConfig) -> SourceRecipes:
-    made_from = {shard.stem: [file_version(shard, _table_path(shard))] for shard in find_shards(config)}
-    return SourceRecipes(collection, Table.RECORDS, "ingest webdataset", config, made_from)
+    return ingest(collection, config, recipes(collection, config), read_part, progress, parts)
 
 
 def measure(config: WebdatasetConfig) -> SourceSize:
