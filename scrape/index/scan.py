@@ -73,13 +73,7 @@ def select_rows(
         progress(0, funnel.rows)
         report = _reporter(database, funnel.rows, progress)
         try:
-            try:
-                funnel.dropped = _scan(database, config, indexes, passed, report)
-            except (duckdb.Error, OSError) as error:  # what DuckDB meets after the first rows is Arrow's OSError
-                if "utf" not in str(error).lower():
-                    raise
-                indexes = without_bad_text(indexes, Path(temporary))
-                funnel.dropped = _scan(database, config, indexes, passed, report)
+            indexes, funnel.dropped = _scan_text(database, config, indexes, passed, report)
         except (duckdb.Error, pa.ArrowException, OSError) as error:  # damaged files end in many of them
             if isinstance(error, OSError) and error.errno is not None:  # the system's own: a full disk
                 raise
@@ -119,6 +113,27 @@ def _reporter(database: duckdb.DuckDBPyConnection, rows: int, progress: Progress
             progress(int(rows * percent / 100), rows)
 
     return report
+
+
+def _scan_text(
+    database: duckdb.DuckDBPyConnection,
+    config: FilterConfig,
+    indexes: list[Index],
+    passed: Path,
+    progress: Callable[[], None],
+) -> tuple[list[Index], dict[str, int]]:
+    """Scans the index as `_scan` does; where text is not UTF-8, again without its rows.
+
+    Returns:
+        The index that was read, and what `_scan` returns.
+    """
+    try:
+        return indexes, _scan(database, config, indexes, passed, progress)
+    except (duckdb.Error, OSError) as error:  # what DuckDB meets after the first rows is Arrow's OSError
+        if "utf" not in str(error).lower():
+            raise
+    indexes = without_bad_text(indexes, passed.parent)
+    return indexes, _scan(database, config, indexes, passed, progress)
 
 
 def _scan(
