@@ -11,12 +11,11 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from dreamloom.base.colors import alpha_channel, flatten, foreign_profile
 from dreamloom.base.image_formats import HEADER_BYTES, decoded_formats, known_format, looks_like_tga
 from dreamloom.base.jpeg import inspect_jpeg
 
@@ -28,8 +27,6 @@ Reason = Literal["empty", "not_an_image", "unsupported", "truncated", "too_many_
 # ImageError says what Pillow warns of. Set for the whole process, as catch_warnings is not safe in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-_SRGB = ImageCms.createProfile("sRGB")
-_LAB = ImageCms.createProfile("LAB")
 _BROKEN = (
     OSError,
     SyntaxError,
@@ -115,7 +112,7 @@ def decode(
     Raises:
         ImageError: the image can't be decoded, or is rejected; see Reason.
     """
-    return _decode(source, max_pixels, at_least, animated, lambda image: _flatten(image, background))
+    return _decode(source, max_pixels, at_least, animated, lambda image: flatten(image, background))
 
 
 def decode_alpha(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -124,7 +121,7 @@ def decode_alpha(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> Image
     Raises:
         ImageError: the image can't be decoded; see Reason.
     """
-    return _decode(source, max_pixels, None, "first", _alpha_channel)
+    return _decode(source, max_pixels, None, "first", alpha_channel)
 
 
 def check_whole(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> None:
@@ -264,7 +261,7 @@ def _is_plain(image: Image.Image) -> bool:
         return False
     # Pillow says RGB of a 16-bit PNG too; only the format of the raw pixels tells
     deep = image.format == "PNG" and any(tile[3] not in ("RGB", "L") for tile in getattr(image, "tile", []))
-    return not deep and _foreign_profile(image) is None
+    return not deep and foreign_profile(image) is None
 
 
 def _failure(error: BaseException) -> ImageError:
@@ -307,94 +304,3 @@ _TURNS = {
 
 def _turn(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
-
-
-# Color
-
-
-def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """Converts any mode to opaque 8-bit sRGB."""
-    profile = _foreign_profile(image)
-    image, alpha = _split_alpha(image)
-    if image.mode == "LAB":
-        image = _converted(image, ImageCms.ImageCmsProfile(_LAB))
-    if image.mode not in ("L", "RGB", "CMYK"):
-        image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
-    if profile is not None:
-        image = _converted(image, profile)
-    image = image if image.mode == "RGB" else image.convert("RGB")
-    return image if alpha is None else Image.composite(image, Image.new("RGB", image.size, background), alpha)
-
-
-def _alpha_channel(image: Image.Image) -> Image.Image:
-    image, alpha = _split_alpha(image)
-    return alpha or Image.new("L", image.size, 255)
-
-
-def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Scales 16-bit and float pixels to 8 bits, and makes transparency of any kind an alpha channel; None: opaque."""
-    if image.mode[0] in "IF":
-        image = _eight_bit(image)
-    if not image.has_transparency_data:
-        return image, None
-    image = image.convert("LA" if image.mode in ("LA", "La") else "RGBA")
-    return image, image.getchannel("A")
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Scales 16-bit, 32-bit and float grayscale to 8 bits; Pillow's own convert clips them to white."""
-    raw = np.asarray(image)
-    values = np.nan_to_num(raw.astype(np.float32), nan=0.0, posinf=np.inf, neginf=0.0)
-    values *= 255 / _white_level(image, values)
-    gray = np.clip(values + 0.5, 0, 255).astype(np.uint8)
-    if _tags(image).get(262) == 0:  # PhotometricInterpretation: white is zero, which Pillow respects in 8 bits only
-        gray = 255 - gray
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        alpha = np.where(raw == transparent, 0, 255).astype(np.uint8)
-        return Image.merge("LA", (Image.fromarray(gray), Image.fromarray(alpha)))
-    return Image.fromarray(gray)
-
-
-def _white_level(image: Image.Image, values: npt.NDArray[np.float32]) -> float:
-    """The value of white.
-
-    Up to 16 bits it is the largest value that the bits can hold (TIFF 6.0, PhotometricInterpretation; PNG 3, 12.4),
-    even if no pixel comes near it, so that a dark photo stays dark. 32-bit and float files do not say; there it is the
-    smallest usual value of white that no pixel exceeds.
-    """
-    tags = _tags(image)
-    bits = int(tags.get(258, (16 if image.mode.startswith("I;16") else 32,))[0])
-    signed = next(iter(tags.get(339, (1,)))) == 2
-    if image.format == "PPM" and image.mode == "I":  # Pillow scales to 16 bits whatever the file has above 8
-        return 65535.0
-    if bits <= 16:
-        return float(2 ** (bits - signed) - 1)
-    top = float(values.max(initial=0))
-    usual_whites = ((1.0,) if image.mode == "F" else ()) + (255.0, 65535.0, 2.0**31 - 1)
-    return next((white for white in usual_whites if top <= white), top)
-
-
-def _tags(image: Image.Image) -> dict[int, Any]:
-    return dict(getattr(image, "tag_v2", {}))
-
-
-def _foreign_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
-    """The image's ICC profile; None where it has none, a broken one, or sRGB."""
-    data = image.info.get("icc_profile")
-    if not data:
-        return None
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
-        name = ImageCms.getProfileDescription(profile)
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return None  # broken
-    return None if "sRGB" in name else profile
-
-
-def _converted(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
-    try:
-        converted = ImageCms.profileToProfile(image, profile, _SRGB, outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return image  # a profile of another colour space than the image's
-    return image if converted is None else converted
