@@ -15,6 +15,8 @@ from typing import Any, ClassVar
 
 import yaml
 
+from dreamloom.base.text import brief
+
 MAX_BYTES = 2**20
 """Maximum size of a file beside an image."""
 MAX_DEPTH = 64
@@ -139,7 +141,7 @@ def parse_yaml(text: str, typed: bool = True) -> Any:
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         if isinstance(error, DocumentError):
             raise
-        raise DocumentError(" ".join(str(error).split())[:200]) from error
+        raise DocumentError(brief(error)) from error
 
 
 _CLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C it is ten times as fast

@@ -8,6 +8,7 @@ from PIL import Image
 
 from dreamloom.base.jpeg import inspect_jpeg
 from dreamloom.base.pixels import ImageError
+from dreamloom.base.text import brief
 
 
 @cache
@@ -42,7 +43,7 @@ def shrink_on_load(data: bytes, max_pixels: int, pixels: int) -> tuple[Image.Ima
     try:
         header = vips.Image.new_from_buffer(data, "", access="sequential")
     except vips.Error as error:
-        raise ImageError("too_many_pixels", f"more than its format allows here: {_line(error)}") from error
+        raise ImageError("too_many_pixels", f"more than its format allows here: {brief(error)}") from error
     width, height = header.width, header.height
     if width * height > max_pixels:
         raise ImageError("too_many_pixels", f"{width} × {height}; raise max_pixels")
@@ -59,9 +60,5 @@ def shrink_on_load(data: bytes, max_pixels: int, pixels: int) -> tuple[Image.Ima
         small = small.cast("uchar")
         image = Image.frombuffer("RGB", (small.width, small.height), small.write_to_memory(), "raw", "RGB", 0, 1)
     except vips.Error as error:
-        raise ImageError("truncated", _line(error)) from error
+        raise ImageError("truncated", brief(error)) from error
     return image, (height, width) if turned else (width, height)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

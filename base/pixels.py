@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from dreamloom.base.colors import alpha_channel, flatten, foreign_profile
 from dreamloom.base.image_formats import HEADER_BYTES, decoded_formats, known_format, looks_like_tga
 from dreamloom.base.jpeg import inspect_jpeg
+from dreamloom.base.text import brief
 
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, and that of LAION's scraper: 256 MiB of RGB pixels."""
@@ -271,7 +272,7 @@ def _failure(error: BaseException) -> ImageError:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return brief(error) or type(error).__name__
 
 
 # Orientation

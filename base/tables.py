@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dreamloom.base.documents import MAX_BYTES, DocumentError, decode_text, parse_json
 from dreamloom.base.files import commit
-from dreamloom.base.text import without_surrogates
+from dreamloom.base.text import brief, without_surrogates
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -112,7 +112,7 @@ def _parquet(path: Path, wanted: Wanted) -> Iterator[TableRow]:
                     cells = {name.strip(): _no_nan(value) for name, value in (row or {}).items()}
                     yield TableRow(number, cells, "broken_row" if row is None else "")
     except pa.ArrowException as error:
-        raise DocumentError(" ".join(str(error).split())[:200]) from error
+        raise DocumentError(brief(error)) from error
 
 
 def _rows(batch: Any) -> list[dict[str, Any] | None]:

@@ -27,6 +27,11 @@ def without_surrogates(text: str) -> str:
     return text if text.isascii() else text.translate(_SURROGATES)
 
 
+def brief(text: object, most: int = 200) -> str:
+    """Returns what a value says, such as an error of a library: on one line, cut to at most so many characters."""
+    return " ".join(str(text).split())[:most]
+
+
 def indefinite_article(name: str) -> str:
     """Returns what precedes a name: "a ", "an ", or nothing before a plural ("sunglasses")."""
     if re.search(r"[^sui]s\b(?! )", name.partition(" (")[0].partition(",")[0]):

@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.text import brief
 from dreamloom.caption.captioners.blip import BLIP
 from dreamloom.caption.captioners.captioner import Captioner, CaptionerFamily
 from dreamloom.caption.config import CaptionConfig
@@ -54,7 +55,7 @@ def _hub_model_type(model: str) -> str | None:
     try:
         config, _ = PretrainedConfig.get_config_dict(model)
     except (OSError, ValueError) as error:
-        why = " ".join(str(error).split())[:300]
+        why = brief(error, 300)
         raise UserError(f"The captioning model {model} can't be loaded ({why}); name one that can.") from error
     model_type = config.get("model_type")
     return model_type if isinstance(model_type, str) else None

@@ -12,6 +12,7 @@ from PIL import Image
 from dreamloom.base.device import PrecisionName, choose_precision, prepare_device
 from dreamloom.base.errors import UserError
 from dreamloom.base.fingerprint import fingerprint
+from dreamloom.base.text import brief
 from dreamloom.caption.captioners.captioner import CaptionerFamily, GeneratedCaption
 from dreamloom.caption.config import CaptionConfig
 
@@ -217,7 +218,7 @@ def _load(name: str, device: str, precision: PrecisionName, _content: str) -> Lo
         model_class = getattr(transformers, f"{prefix}ForConditionalGeneration")
         model, info = model_class.from_pretrained(source, dtype=dtype, output_loading_info=True)
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
-        why = " ".join(str(error).split())[:300]
+        why = brief(error, 300)
         raise UserError(f"The captioning model {name} can't be loaded ({why}); name one that can.") from error
     if info["missing_keys"]:  # transformers fills them with noise
         missing = sorted(info["missing_keys"])[0]

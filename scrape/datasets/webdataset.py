@@ -23,6 +23,7 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.shard_keys import split_dotted_keys
 from dreamloom.base.stage import Summary
 from dreamloom.base.tables import read_table
+from dreamloom.base.text import brief
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table, key_of
 from dreamloom.scrape.datasets.fields import CAPTIONS, KeepEmpty, SourceConfig, UserPath
 from dreamloom.scrape.datasets.img2dataset_errors import status_from_message
@@ -224,7 +225,7 @@ def _missing_image(row: Mapping[str, Any]) -> MissingImage:
         return MissingImage(Status.MISSING_FILE, "the shard has no picture for it")
     message = str(row.get("error_message") or row["status"])
     status = status_from_message(message, resized=row["status"] == "failed_to_resize")
-    return MissingImage(status, " ".join(message.split())[:200])
+    return MissingImage(status, brief(message))
 
 
 def _table_path(shard: Path) -> Path:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from dreamloom.base.errors import UserError
 from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.listing import is_left_out
+from dreamloom.base.text import brief
 
 LIST_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl")
 """Files of an index that are lists of addresses; all others are parquet."""
@@ -125,7 +126,7 @@ def _find_remote(pattern: str) -> list[IndexFile]:
         else:
             names = [path] if filesystem.isfile(path) else sorted(filesystem.glob(path))
     except _unreachable_errors() as error:
-        why = " ".join(str(error).split())[:200]
+        why = brief(error)
         raise UserError(f"{pattern} can't be reached ({why}); check its address and your access to it.") from error
     _provide_dates(filesystem)
     own = [name for name in names if not posixpath.basename(name).startswith("._")]

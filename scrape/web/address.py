@@ -15,6 +15,7 @@ from aiohttp import AsyncResolver, ThreadedResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from dreamloom.base.text import brief
 from dreamloom.scrape.collection import Status
 from dreamloom.scrape.web.outcome import RowDropped
 
@@ -41,14 +42,14 @@ def check_url(text: str | None, *, allow_private_addresses: bool = False) -> URL
         target = urlsplit(text)
         path, query = _quote(target.path), _quote(target.query)
     except (ValueError, TypeError, IndexError) as error:  # yarl raises IndexError for "http://][@"
-        raise RowDropped(Status.BAD_URL, _brief(str(error))) from error
+        raise RowDropped(Status.BAD_URL, brief(error, 100)) from error
     if scheme and scheme not in ("http", "https"):
         raise RowDropped(Status.BAD_SCHEME, scheme[:40])
     if not scheme or not host:
         raise RowDropped(Status.BAD_URL, "no host" if scheme else "no scheme")
     address = _parse_ip(host)
     if address is None and (len(host) > 253 or not _NAME.fullmatch(host)):
-        raise RowDropped(Status.BAD_URL, _brief(f"no host is called {host}"))
+        raise RowDropped(Status.BAD_URL, brief(f"no host is called {host}", 100))
     if address is not None:
         if not allow_private_addresses and not is_public(address):
             raise RowDropped(Status.PRIVATE_ADDRESS, host)
@@ -79,7 +80,7 @@ def _parse_ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None
     try:
         return ipaddress.IPv4Address(socket.inet_aton(host.rstrip(".")))
     except (OSError, ValueError) as error:  # ValueError: the host holds a NUL
-        raise RowDropped(Status.BAD_URL, _brief(f"no host is called {host}")) from error
+        raise RowDropped(Status.BAD_URL, brief(f"no host is called {host}", 100)) from error
 
 
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
@@ -152,7 +153,3 @@ def resolver_error_status(error: OSError) -> tuple[Status, str]:
 
 def _dns_status(unknown: bool) -> tuple[Status, str]:
     return (Status.DNS_UNKNOWN, "no such name") if unknown else (Status.DNS_TEMPORARY, "the name server did not answer")
-
-
-def _brief(text: str) -> str:
-    return " ".join(text.split())[:100]

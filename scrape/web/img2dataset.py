@@ -26,6 +26,7 @@ from yarl import URL
 from dreamloom.base.errors import UserError
 from dreamloom.base.pixels import ImageError
 from dreamloom.base.stop import run_stoppable, stoppable
+from dreamloom.base.text import brief
 from dreamloom.base.threads import map_ordered
 from dreamloom.scrape.collection import Row, Status
 from dreamloom.scrape.datasets.img2dataset_errors import status_from_message
@@ -262,7 +263,7 @@ def _store_sample(
     candidate = candidates[sample.metadata[_KEY]]
     consent = consents[candidate["key"]]
     if sample.image_extension is None:
-        message = " ".join(str(sample.metadata.get("error_message") or "it gave no picture").split())[:200]
+        message = brief(sample.metadata.get("error_message") or "it gave no picture")
         dropped = RowDropped(status_from_message(message), f"img2dataset: {message}")
         return make_row(candidate, {"consent": consent}, dropped)
     try:

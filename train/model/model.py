@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.text import brief
 from dreamloom.train.diffusion import formulas
 from dreamloom.train.model.check import check_zero_terminal_snr, resolve_prediction_type
 from dreamloom.train.model.checkpoint_file import load_checkpoint_file
@@ -163,7 +164,7 @@ def load_model(
             clip_skip=clip_skip,
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = brief(error, 300)
         raise UserError(f"The model {base} can't be loaded ({reason}); check the name, or copy it again.") from error
     if clip_skip > (layers := model.text_encoder.config.num_hidden_layers):
         raise UserError(f"clip_skip is {clip_skip}, but the text encoder of {base} has {layers} layers; lower it.")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.text import brief
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PATH_ENDINGS = (".safetensors", ".ckpt", ".bin", ".pt")
@@ -69,7 +70,7 @@ def check_on_hub(name: str) -> None:
             f"There is neither a folder {name} nor a model of that name on the hub, or it is private: correct the name."
         ) from error
     except (http_error, OfflineModeIsEnabled, OSError) as error:
-        reason = " ".join(str(error).split())[:100]
+        reason = brief(error, 100)
         raise HubUnreachable(
             f"There is no folder {name}, and the hub can't be asked for it ({reason}); name a folder, or try again."
         ) from error
