@@ -11,8 +11,8 @@ from dreamloom.base.pixels import ImageError, decode
 from dreamloom.base.progress import Progress
 from dreamloom.base.threads import map_ordered
 
-ImageSource = Path | Callable[[], bytes]
-"""An image's file, or what reads its bytes."""
+ImageSource = Path | Callable[[], Path | bytes]
+"""An image's file, or what returns it or its bytes."""
 Pairs = NDArray[np.int64]
 """Pairs of rows [m, 2]."""
 

@@ -137,8 +137,7 @@ def render_views(sample: Sample, views: Sequence[View]) -> list[np.ndarray[Any, 
     """
     scale = max(_scale(sample, view) for view in views)
     at_least = ceil(min(sample.size) * scale) if scale < 1 else None
-    source = sample.image.source
-    image = decode(source.path if source.length is None else source.read(), at_least=at_least)
+    image = decode(sample.image.source.decodable(), at_least=at_least)
     return [_render(image, sample, view) for view in views]
 
 

@@ -191,9 +191,8 @@ def _header(image: TrainingImage) -> ImageHeader | str:
         return "name_not_utf8"
     if not all(is_utf8(each.caption) for each in image.captions):
         return "caption_not_utf8"
-    source = image.source
     try:
-        return read_header(source.path if source.length is None else source.read())
+        return read_header(image.source.decodable())
     except ImageError as error:
         return error.reason
 

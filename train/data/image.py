@@ -31,6 +31,14 @@ class ByteRange:
         except OSError as error:
             raise ImageError("missing_file", str(error)) from error
 
+    def decodable(self) -> Path | bytes:
+        """Returns what `dreamloom.base.pixels` decodes: the path of a whole file, or the bytes of a part of one.
+
+        Raises:
+            ImageError: as `read`.
+        """
+        return self.path if self.length is None else self.read()
+
     def size(self) -> int:
         """Returns the length in bytes; 0 where the file does not exist."""
         if self.length is not None:

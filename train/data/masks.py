@@ -36,8 +36,7 @@ def render_masks(sample: Sample, views: Sequence[View], height: int, width: int)
 
 def _decode_mask(sample: Sample) -> npt.NDArray[np.uint8]:
     assert sample.mask is not None
-    source = sample.mask.source
-    file = source.path if source.length is None else source.read()
+    file = sample.mask.source.decodable()
     if sample.mask.content == "alpha":
         return np.asarray(decode_alpha(file))
     return np.asarray(decode(file, background=(0, 0, 0)).convert("L"))

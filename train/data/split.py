@@ -71,8 +71,7 @@ def _choose(units: list[_Unit], share: float) -> list[_Unit]:
 
 def _look_alikes(dataset: Dataset, progress: Progress) -> list[list[int]]:
     """Groups the places of images that look the same."""
-    sources = [sample.image.source for sample in dataset.samples]
-    copies = group_copies([source.path if source.length is None else source.read for source in sources], progress)
+    copies = group_copies([sample.image.source.decodable for sample in dataset.samples], progress)
     groups: dict[int, list[int]] = defaultdict(list)
     for place, group in enumerate(copies):
         groups[place if group is None else group].append(place)

@@ -77,5 +77,4 @@ def change_of_likeness(base: float, now: float) -> float:
 
 
 def _decode(sample: Sample, clip: Clip) -> Image.Image:
-    source = sample.image.source
-    return decode(source.path if source.length is None else source.read(), at_least=2 * clip.side)
+    return decode(sample.image.source.decodable(), at_least=2 * clip.side)
