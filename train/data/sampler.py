@@ -5,6 +5,7 @@ images of the row. So every image is shown once before any is shown twice, and t
 All of it is a pure function of (seed, epoch), with nothing to save.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -14,6 +15,7 @@ from math import floor
 import numpy as np
 import numpy.typing as npt
 
+from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.diffusion.rng import permutation, stream_key
 
 SampleIds = npt.NDArray[np.int64]
@@ -93,6 +95,22 @@ class Division:
 
 _ROUNDING = 1e-7
 """Above the errors of a share in float64, times the most epochs of a run."""
+
+
+def make_samplers(dataset: Dataset) -> list[FolderSampler]:
+    """Makes a sampler per folder, and one more for each multiply that images of a folder have for themselves."""
+    by_folder: dict[int, dict[Fraction, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for place, sample in enumerate(dataset.samples):
+        by_folder[sample.folder_index][sample.settings.multiply].append(place)
+    samplers = []
+    for folder_index, members in sorted(by_folder.items()):
+        folder = dataset.folders[folder_index]
+        shares = [multiply * len(places) for multiply, places in sorted(members.items())]
+        division = Division(shares) if len(shares) > 1 else None
+        for number, (multiply, places) in enumerate(sorted(members.items())):
+            name = folder.name if multiply == folder.multiply else f"{folder.name}\0{multiply}"
+            samplers.append(FolderSampler(name, folder_index, tuple(places), multiply, division, number))
+    return samplers
 
 
 def sample_epoch(samplers: Sequence[FolderSampler], seed: int, epoch: int) -> SampleIds:

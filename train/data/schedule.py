@@ -27,7 +27,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, Sample
 from dreamloom.train.data.packing import Piece, count_images, fill_parts, pack_batch_ids
-from dreamloom.train.data.sampler import Division, FolderSampler, SampleIds, sample_spans
+from dreamloom.train.data.sampler import SampleIds, make_samplers, sample_spans
 from dreamloom.train.diffusion.rng import permutation, stream_key
 
 _Number = TypeVar("_Number", int, Fraction)
@@ -304,22 +304,6 @@ def mixed_batches_note(forward_passes: float) -> str:
         f"Many shapes have too few images for a whole batch, so a batch takes {forward_passes:.1f} forward passes on "
         "average; nothing is repeated, but it is slower: crop images to fewer shapes, or lower batch_size."
     )
-
-
-def make_samplers(dataset: Dataset) -> list[FolderSampler]:
-    """Makes a sampler per folder, and one more for each multiply that images of a folder have for themselves."""
-    by_folder: dict[int, dict[Fraction, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for place, sample in enumerate(dataset.samples):
-        by_folder[sample.folder_index][sample.settings.multiply].append(place)
-    samplers = []
-    for folder_index, members in sorted(by_folder.items()):
-        folder = dataset.folders[folder_index]
-        shares = [multiply * len(places) for multiply, places in sorted(members.items())]
-        division = Division(shares) if len(shares) > 1 else None
-        for number, (multiply, places) in enumerate(sorted(members.items())):
-            name = folder.name if multiply == folder.multiply else f"{folder.name}\0{multiply}"
-            samplers.append(FolderSampler(name, folder_index, tuple(places), multiply, division, number))
-    return samplers
 
 
 def _group(sample: Sample) -> tuple[Size, str]:

@@ -15,8 +15,8 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, Sample
 from dreamloom.train.data.image import ByteRange, ImageFolder, ImageSettings, TrainingImage
 from dreamloom.train.data.packing import pack_batch_ids
-from dreamloom.train.data.sampler import sample_epoch
-from dreamloom.train.data.schedule import Batch, BatchSchedule, make_samplers
+from dreamloom.train.data.sampler import make_samplers, sample_epoch
+from dreamloom.train.data.schedule import Batch, BatchSchedule
 
 BUCKETS = [(512, 512), (576, 448), (448, 576)]
 
