@@ -13,13 +13,14 @@ from dreamloom.base.folder_names import FolderNames
 from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
 from dreamloom.base.listing import left_out_note, list_folder
 from dreamloom.base.own_folders import refuse_own_folder
+from dreamloom.base.tables import TABLE_SUFFIXES
 from dreamloom.caption.sidecar import parse_sidecars, stray_texts
 from dreamloom.train.data.control_files import FolderSettings, make_training_image, read_folder_settings
 from dreamloom.train.data.image import ImageFolder, TrainingImage
 from dreamloom.train.data.listed import ListedImages
 from dreamloom.train.data.notes import Notes
 from dreamloom.train.data.shards import SHARD_SUFFIX, read_shard
-from dreamloom.train.data.table import TABLE_SUFFIXES, read_image_table
+from dreamloom.train.data.table import read_image_table
 
 
 def read_training_folder(path: Path, notes: Notes | None = None) -> list[ImageFolder]:

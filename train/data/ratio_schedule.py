@@ -36,7 +36,7 @@ class RatioSchedule(BatchSchedule):
         super().__init__(dataset, config)
         ground_truth = find_ground_truth(dataset, config)
         self.is_ground_truth = [sampler.folder_index in ground_truth for sampler in self.samplers]
-        self.weights = [len(sampler.sample_ids) * sampler.multiply for sampler in self.samplers]
+        self.weights = super().asked()
         self._shown = [[0] * len(self.samplers)]
         if not self._sum(True) or not self._sum(False):
             raise UserError("auto_ratio needs images of ground truth and others; see ground_truth and multiply.txt.")

@@ -19,13 +19,11 @@ from typing import Any
 from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
 from dreamloom.base.folder_names import FolderNames
-from dreamloom.base.tables import TABLE_SUFFIXES, TableRow, caption_texts, read_table
+from dreamloom.base.tables import TableRow, caption_texts, read_table
 from dreamloom.caption.sidecar import Entries, SidecarContent, parse_entries, parse_sidecars
 from dreamloom.train.data.control_files import SETTING_KEYS, FolderSettings, make_training_image, parse_settings
 from dreamloom.train.data.image import ImageFolder, TrainingImage
 from dreamloom.train.data.notes import Notes
-
-__all__ = ["TABLE_SUFFIXES", "ListedImage", "read_image_table", "read_listed_images"]
 
 FILE_COLUMNS = ("file_name", "file", "path", "image")
 """Columns that may name the image; the first that is filled does."""
