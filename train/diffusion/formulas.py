@@ -283,19 +283,6 @@ def sample_losses(losses: Tensor, mask: Tensor | None = None) -> Tensor:
     return (losses.mean(dim=1) * mask).sum(dim=(1, 2)) / mask.sum(dim=(1, 2))
 
 
-def ema_warmup_decay(warmup: str, updates: int) -> float:
-    """Computes the greatest decay of an average after so many updates, as diffusers' EMAModel has it.
-
-    Args:
-        warmup: "ramp": (1 + n)/(10 + n), as in diffusers' training scripts; "power": 1 − (1 + n)^(−⅔), its
-            `use_ema_warmup`.
-        updates: n, those before this one; the first takes over the weights.
-    """
-    if updates <= 0:
-        return 0.0
-    return (1 + updates) / (10 + updates) if warmup == "ramp" else 1 - math.pow(1 + updates, -2 / 3)
-
-
 def _per_sample(values: Tensor) -> Tensor:
     """Brings [B] to [B, 1, 1, 1]."""
     return values[:, None, None, None]

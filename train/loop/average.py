@@ -1,12 +1,12 @@
 """The exponential moving average of the trained weights (EMA)."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.diffusion import formulas
 
 
 class Average:
@@ -39,7 +39,7 @@ class Average:
         images = images_seen - (num_steps - every) * self.step_size
         decay = 0.5 ** (images / self.config.ema_half_life_images)
         if self.config.ema_warmup != "none":
-            decay = min(decay, formulas.ema_warmup_decay(self.config.ema_warmup, num_steps // every - 1))
+            decay = min(decay, _warmup_decay(self.config.ema_warmup, num_steps // every - 1))
         if self.config.weight_dtype == "fp32" and not self.config.ema_on_cpu:
             torch._foreach_lerp_(self.means, self.parameters, 1 - decay)
             return
@@ -51,3 +51,16 @@ def swap(parameters: Sequence[Tensor], means: Sequence[Tensor]) -> None:
     """Exchanges the values of parameters and averages, which may lie on another device."""
     for parameter, mean in zip(parameters, means, strict=True):
         parameter.data, mean.data = mean.data.to(parameter.device), parameter.data.to(mean.device)
+
+
+def _warmup_decay(warmup: str, updates: int) -> float:
+    """Computes the greatest decay of an average after so many updates, as diffusers' EMAModel has it.
+
+    Args:
+        warmup: "ramp": (1 + n)/(10 + n), as in diffusers' training scripts; "power": 1 − (1 + n)^(−⅔), its
+            `use_ema_warmup`.
+        updates: n, those before this one; the first takes over the weights.
+    """
+    if updates <= 0:
+        return 0.0
+    return (1 + updates) / (10 + updates) if warmup == "ramp" else 1 - math.pow(1 + updates, -2 / 3)
