@@ -30,7 +30,7 @@ from dreamloom.caption.convert import convert
 from dreamloom.caption.edit import edit
 from dreamloom.caption.filename import RESERVED
 from dreamloom.caption.formats.rows import Row as NamedRow
-from dreamloom.caption.ranking import DOUBTFUL, Candidate, select_best
+from dreamloom.caption.ranking import DOUBTFUL, Candidate, is_doubtful, select_best
 from dreamloom.caption.reuse import CANDIDATES_VERSION, candidate_recipes
 from dreamloom.caption.sidecar import encode_text, read_caption
 from dreamloom.scrape.collection import CaptionKind
@@ -200,7 +200,7 @@ def _captioned(
             _count(summary.dropped, candidates)
         else:
             best, _ = select_best(candidates)
-            if best.similarity is not None and best.similarity < (config.doubtful_below or -1):
+            if is_doubtful(best, config):
                 _count(summary.marked, DOUBTFUL)
             yield by_key[record["key"]], best
         progress(done, len(images), f"{done - sum(summary.dropped.values())} captioned")

@@ -174,6 +174,12 @@ def select_best(candidates: Sequence[Candidate]) -> tuple[Candidate, float | Non
     return best, round(best.similarity - max(others), _COSINE_DECIMALS)
 
 
+def is_doubtful(best: Candidate, config: CaptionConfig) -> bool | None:
+    """Tells whether a caption is less like its image than `doubtful_below`; None: there is nothing to compare."""
+    cosine, lowest = best.similarity, config.doubtful_below
+    return None if cosine is None or lowest is None else cosine < lowest
+
+
 def _round(value: float | None, decimals: int) -> float | None:
     """Rounds a value of the table, where it is a float32."""
     return None if value is None else round(value, decimals)

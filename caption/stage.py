@@ -20,7 +20,7 @@ from dreamloom.caption.candidates import find_candidates
 from dreamloom.caption.check import check
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.caption.edit import edit
-from dreamloom.caption.ranking import DOUBTFUL, select_best
+from dreamloom.caption.ranking import DOUBTFUL, is_doubtful, select_best
 from dreamloom.caption.reuse import CANDIDATES_VERSION, CandidateSet, Reusable, candidate_recipes, find_reusable
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table, open_collection
 from dreamloom.scrape.collection.journal import Journal
@@ -179,16 +179,15 @@ def _caption_row(record: Row, candidates: CandidateSet | None, config: CaptionCo
 
 def _best_candidate(candidates: CandidateSet, config: CaptionConfig) -> Row:
     best, margin = select_best(candidates.candidates)
-    cosine, lowest = best.similarity, config.doubtful_below
     return {
         "unedited": best.caption,
         "kind": best.kind,
         "model": config.model if best.kind == CaptionKind.MODEL else None,
         "score": best.score,
-        "similarity": cosine,
+        "similarity": best.similarity,
         "margin": margin,
-        "clip": None if cosine is None else _clip_name(config),
-        "doubtful": None if cosine is None or lowest is None else cosine < lowest,
+        "clip": None if best.similarity is None else _clip_name(config),
+        "doubtful": is_doubtful(best, config),
         **candidates.to_row(),
     }
 

@@ -10,12 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from dreamloom.base.clip_config import ClipConfig
 from dreamloom.base.errors import UserError
 from dreamloom.caption.captioners.blip import Blip
 from dreamloom.caption.config import CaptionConfig, EditConfig
 from dreamloom.caption.folder import CAPTIONED_ALREADY, caption_folder
 from dreamloom.caption.sidecar import read_caption
 
+CLIP = ClipConfig(model=str(Path(__file__).parents[2] / "demo" / "models" / "clip"))
 MakeConfig = Callable[..., CaptionConfig]
 Draw = Callable[[int], Image.Image]
 
@@ -120,3 +122,13 @@ def test_a_new_folder_has_the_captions_in_its_names(mine: Path, tiny: str, confi
     assert (new / "multiply.txt").read_text() == "2"
     with pytest.raises(UserError, match="lies in"):
         caption_folder(mine, config_of(tiny), mine / "new")
+
+
+def test_captions_below_the_floor_are_counted_as_doubtful(mine: Path, tiny: str, config_of: MakeConfig) -> None:
+    """Zero is a floor, too."""
+    table = mine.parent / "captions.jsonl"
+    summary = caption_folder(mine, config_of(tiny, clip=CLIP, doubtful_below=0.0), table)
+    cosines = [json.loads(line)["similarity"] for line in table.read_text().splitlines()]
+    below = sum(cosine is not None and cosine < 0 for cosine in cosines)
+    assert below
+    assert summary.marked == {CAPTIONED_ALREADY: 2, "doubtful": below}
