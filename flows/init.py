@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -125,7 +124,7 @@ def _path_or_none(answer: str) -> Path | None:
     return Path(answer) if answer else None
 
 
-def _ask(question: str, flag: str, read: Callable[[str], str] = input) -> str:
+def _ask(question: str, flag: str) -> str:
     if not sys.stdin.isatty():
         raise UserError(f"{flag} is missing; see dreamloom init --help.")
-    return read(f"{question}: ").strip()
+    return input(f"{question}: ").strip()

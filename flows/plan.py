@@ -125,21 +125,16 @@ def _count_held_out(project: Project) -> dict[Role, int]:
         rows = balance_rows(project.workspace)[:-1]
         return {role: sum(row["held out"] for row in rows if row["role"] == role) for role in Role}
     sizes = _sizes(project)
-    balance, limits = (
-        project.balance,
-        {
-            Role.TRAINING: project.balance.held_out_max_training,
-            Role.GROUND_TRUTH: project.balance.held_out_max_ground_truth,
-        },
-    )
-    counts = {
-        role: {n: sizes[n] for n, s in project.sources.items() if s.role is role and n in sizes} for role in limits
-    }
-    return {
-        role: sum(count_held_out(counts[role], balance.held_out, limit).values())
-        for role, limit in limits.items()
-        if sizes
-    }
+    if not sizes:
+        return {}
+    balance, counts = project.balance, {}
+    for role, limit in (
+        (Role.TRAINING, balance.held_out_max_training),
+        (Role.GROUND_TRUTH, balance.held_out_max_ground_truth),
+    ):
+        of_role = {name: sizes[name] for name, source in project.sources.items() if source.role is role}
+        counts[role] = sum(count_held_out(of_role, balance.held_out, limit).values())
+    return counts
 
 
 def _sizes(project: Project) -> dict[str, int]:

@@ -93,10 +93,11 @@ def score(folder: Path, *, output: Path | None = None, config: Annotated[ScoreCo
         dreamloom-FOLDER-scores.csv in the current folder.
     """
     if is_plain_folder(folder):
-        table = output or Path(f"dreamloom-{folder.absolute().name}-scores.csv")
-        with Terminal() as terminal, terminal.watch(f"score {folder.name}") as progress:
+        name = folder.absolute().name
+        table = output or Path(f"dreamloom-{name}-scores.csv")
+        with Terminal() as terminal, terminal.watch(f"score {name}") as progress:
             summary = score_folder(folder.expanduser(), config, table, progress)
-        print(stage_line("score", folder.name, summary))
+        print(stage_line("score", name, summary))
         print(f"table: {table}")
         return
     refuse_output(folder, output)
