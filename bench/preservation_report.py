@@ -6,10 +6,11 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from scipy.stats import binomtest, t
+from scipy.stats import t
 
 from bench.preservation_arms import ALONE
 from bench.preservation_world import UNREHEARSED
+from dreamloom.demo.exam import Score
 
 Figure = dict[str, float]
 """value, low and high."""
@@ -66,8 +67,8 @@ def _mean(values: Sequence[float]) -> Figure:
 
 
 def _share(marks: Sequence[bool]) -> Figure:
-    found = binomtest(sum(marks), len(marks)).proportion_ci(method="wilson")
-    return {"value": fmean(marks), "low": float(found.low), "high": float(found.high)}
+    low, high = Score(sum(marks), len(marks)).interval
+    return {"value": fmean(marks), "low": low, "high": high}
 
 
 def table(results: Mapping[str, Any]) -> str:

@@ -23,9 +23,6 @@ CONCEPT_COLORS = ("red", "yellow", "green", "blue", "purple")
 CONCEPT_BACKGROUNDS = ("white", "grey", "cyan")
 """The backgrounds on which the concept is taught; all other colors and backgrounds are left for testing."""
 
-PORTRAIT_CAPTION = "a photo of a big circle"
-"""The caption of all FFHQ-style images, as a user would give it for FFHQ's faces."""
-
 _WORLD = 2026
 
 

@@ -190,13 +190,11 @@ def compare(folder: Path, examined: int) -> list[Arm]:
 
 def _captions(folder: Path) -> set[str]:
     """The captions of all images that an arm was given."""
-    import pyarrow.parquet as pq
-
-    from dreamloom.curate.manifest import manifest_path
+    from dreamloom.curate.manifest import manifest_path, read_manifest
     from dreamloom.flows.project import load_project
 
     manifests = [manifest_path(load_project(folder / file).workspace) for file in (PROJECT, WITHOUT)]
-    captions = [pq.read_table(path, columns=["caption"])["caption"].to_pylist() for path in manifests]
+    captions = [read_manifest(path)["caption"].to_pylist() for path in manifests]
     return {text for texts in captions for text in texts if text}
 
 
