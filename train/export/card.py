@@ -21,6 +21,7 @@ from dreamloom.base.versions import RUN, TABLES, rename_keys
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.measure import MEASURES, percent
 from dreamloom.train.export.config import ExportConfig
+from dreamloom.train.model.names import is_hub_id
 from dreamloom.train.model.safetensors_header import read_metadata
 from dreamloom.train.run import migrations
 from dreamloom.train.run.folder import TrainSummary, read_settings, read_summary
@@ -81,8 +82,8 @@ def _front_matter(config: TrainConfig) -> dict[str, Any]:
     values = {
         "license": licence if is_known or licence is None else "other",
         "license_name": None if is_known else licence,
-        "base_model": config.base if _is_hub_id(config.base) else None,
-        "base_model_relation": ("adapter" if lora else "finetune") if _is_hub_id(config.base) else None,
+        "base_model": config.base if is_hub_id(config.base) else None,
+        "base_model_relation": ("adapter" if lora else "finetune") if is_hub_id(config.base) else None,
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
         "tags": ["stable-diffusion", "text-to-image", "dreamloom", *(["lora"] if lora else [])],
@@ -91,7 +92,7 @@ def _front_matter(config: TrainConfig) -> dict[str, Any]:
 
 
 def _base_line(config: TrainConfig, folder: Path) -> str:
-    name = config.base if _is_hub_id(config.base) else Path(config.base).name  # the path is of the user's machine
+    name = config.base if is_hub_id(config.base) else Path(config.base).name  # the path is of the user's machine
     unet = folder / "unet" / "config.json"
     width = json.loads(unet.read_text("utf-8")).get("cross_attention_dim") if unet.is_file() else None
     family = f", {_FAMILIES.get(width, 'of the architecture of Stable Diffusion')}" if width else ""
@@ -107,7 +108,7 @@ def base_licence(base: str) -> str | None:
     if path.is_file():
         return read_metadata(path).get("modelspec.license") if path.suffix == ".safetensors" else None
     card: Any = path / CARD
-    if _is_hub_id(base):
+    if is_hub_id(base):
         from huggingface_hub import try_to_load_from_cache
 
         card = try_to_load_from_cache(base, CARD)
@@ -120,10 +121,6 @@ def base_licence(base: str) -> str | None:
         return None
     licence = front.get("license") if isinstance(front, dict) else None
     return licence if isinstance(licence, str) else None
-
-
-def _is_hub_id(base: str) -> bool:
-    return not Path(base).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", base) is not None
 
 
 # What was measured
