@@ -27,7 +27,14 @@ from dreamloom.train.audit.config import CLASSES, DRIFT, PICTURES, AuditConfig
 from dreamloom.train.audit.journal import Journal
 from dreamloom.train.audit.page import write_page
 from dreamloom.train.audit.pair import Pair, load_pair
-from dreamloom.train.audit.pictures import clip_of, compare_pictures, draw_pictures, picture_kid, picture_prompts
+from dreamloom.train.audit.pictures import (
+    clip_of,
+    compare_pictures,
+    draw_pictures,
+    embed_pictures,
+    kernel_distance,
+    picture_prompts,
+)
 from dreamloom.train.audit.results import Audit, ClassAccuracy, PicturePair, PromptDrift, read_audit, write_audit
 from dreamloom.train.audit.statistics import mean_intervals, shared_intervals
 from dreamloom.train.audit.vocabulary import read_vocabulary, whole_vocabulary
@@ -186,8 +193,11 @@ class _Work:
         prompts = picture_prompts(self.vocabulary, self.config.num_pictures)
         folder = self.output / "pictures" / self.recipes["pictures"]
         draw_pictures(pair, prompts, folder, self.config, progress)
-        kid = picture_kid(prompts, folder, self.config) if len(prompts) >= KID_PICTURES else None
-        return tuple(compare_pictures(prompts, folder, self.output, self.config)), kid
+        embedded = embed_pictures(prompts, folder, self.config)
+        kid = None
+        if embedded is not None and len(prompts) >= KID_PICTURES:
+            kid = kernel_distance(embedded["base"], embedded["model"])
+        return tuple(compare_pictures(prompts, folder, self.output, embedded)), kid
 
     def _deeper_drift(self) -> dict[str, float]:
         """What the whole vocabulary would cost, at the rate of the part that was measured."""

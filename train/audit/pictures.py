@@ -1,6 +1,6 @@
 """Pictures of the same prompts in the same noise, drawn by both models, and how far each pair lies apart."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,10 +55,18 @@ def draw_pictures(pair: Pair, prompts: Sequence[str], folder: Path, config: Audi
     progress(total, total, "drawing pictures")
 
 
-def compare_pictures(prompts: Sequence[str], folder: Path, output: Path, config: AuditConfig) -> list[PicturePair]:
-    """Compares the pictures of each prompt, the most changed first: by CLIP if there is one, else by color."""
+def compare_pictures(
+    prompts: Sequence[str], folder: Path, output: Path, embedded: Mapping[str, Floats] | None
+) -> list[PicturePair]:
+    """Compares the pictures of each prompt, the most changed first: by CLIP if there is one, else by color.
+
+    Args:
+        prompts: what was drawn.
+        folder: holds the pictures.
+        output: the audit's folder, from which files are named.
+        embedded: what `embed_pictures` returns.
+    """
     files = picture_files(folder, len(prompts))
-    embedded = _embed(files, prompts, config) if prompts else None
     pairs = []
     for number, prompt in enumerate(prompts):
         before, after = files["base"][number], files["model"][number]
@@ -73,10 +81,19 @@ def compare_pictures(prompts: Sequence[str], folder: Path, output: Path, config:
     return sorted(pairs, key=lambda pair: -(pair.color_drift if pair.clip_distance is None else pair.clip_distance))
 
 
-def picture_kid(prompts: Sequence[str], folder: Path, config: AuditConfig) -> float | None:
-    """Computes the kernel distance of the two models' pictures on CLIP's embeddings; None without a CLIP."""
-    embedded = _embed(picture_files(folder, len(prompts)), prompts, config)
-    return None if embedded is None else kernel_distance(embedded["base"], embedded["model"])
+def embed_pictures(prompts: Sequence[str], folder: Path, config: AuditConfig) -> dict[str, Floats] | None:
+    """Computes CLIP's embeddings [n, d] of both models' pictures (base, model) and of the prompts (text).
+
+    Returns:
+        None without a CLIP, or without pictures.
+    """
+    settings = clip_of(config)
+    if settings is None or not prompts:
+        return None
+    clip = load_clip(settings, prepare_device(config.device))
+    files = picture_files(folder, len(prompts))
+    of_images = {which: _embed_files(clip, paths, config.batch_size) for which, paths in files.items()}
+    return of_images | {"text": clip.embed_texts(list(prompts)).astype(np.float64)}
 
 
 def clip_of(config: AuditConfig) -> ClipConfig | None:
@@ -121,15 +138,6 @@ def kernel_distance(left: Floats, right: Floats) -> float:
 def _drawing(prompt: str, number: int, config: AuditConfig) -> Drawing:
     size, noise = (config.resolution, config.resolution), (stream_key(config.seed, "audit pictures"), number)
     return Drawing(prompt, "", size, config.sample_steps, config.guidance_scale, None, noise, prompt)
-
-
-def _embed(files: dict[str, list[Path]], prompts: Sequence[str], config: AuditConfig) -> dict[str, Floats] | None:
-    settings = clip_of(config)
-    if settings is None:
-        return None
-    clip = load_clip(settings, prepare_device(config.device))
-    of_images = {which: _embed_files(clip, paths, config.batch_size) for which, paths in files.items()}
-    return of_images | {"text": clip.embed_texts(list(prompts)).astype(np.float64)}
 
 
 def _embed_files(clip: Clip, files: Sequence[Path], batch_size: int) -> Floats:
