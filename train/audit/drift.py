@@ -71,11 +71,6 @@ def relative_drifts(measured: Mapping[str, Any]) -> dict[str, Floats]:
     return {prompt: np.asarray(np.array(result["apart"]) / spread).mean(axis=1) for prompt, result in measured.items()}
 
 
-def passes_per_prompt(config: AuditConfig) -> int:
-    """Counts the forward passes that a prompt costs: drawing with guidance, then asking three times."""
-    return config.drift_latents * (2 * config.drift_sample_steps + 3 * config.drift_timesteps)
-
-
 def _others(prompts: Sequence[str], seed: int) -> dict[str, str]:
     """Prompt → another one: the next in a shuffled circle; of a single prompt, the empty one."""
     if len(prompts) == 1:
