@@ -55,8 +55,8 @@ def export(
     """
     checkpoint, target = Path(checkpoint), Path(target)
     _check_target(target)
-    trained, settings = _find_checkpoint(checkpoint)
-    wanted = _export_recipe(checkpoint, config)
+    trained, found, settings = _find_checkpoint(checkpoint)
+    wanted = _export_recipe(found, settings, config)
     is_stale = _read_mark(target).get("recipe") != wanted
     if is_stale:
         from dreamloom.base.disk import explain_write_errors
@@ -64,16 +64,14 @@ def export(
 
         with explain_write_errors(target, "make room and export again"), commit_folder(target) as folder:
             note = write_model(trained, folder, config, progress)
-            assert trained.checkpoint is not None
-            write_card(trained.checkpoint, settings, folder, title_of(trained.checkpoint, config))
+            write_card(found, settings, folder, title_of(found, config))
             single_file = SINGLE_FILE if (folder / SINGLE_FILE).exists() else None
-            origin = {"base": settings.base, "vae": settings.vae, "checkpoint": str(trained.checkpoint)}
+            origin = {"base": settings.base, "vae": settings.vae, "checkpoint": str(found)}
             EXPORT.write_json(folder / MARK, {"recipe": wanted, **origin, "single_file": single_file, "note": note})
     mark = _read_mark(target)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     single_file = str(target / mark["single_file"]) if mark["single_file"] else None
-    assert trained.checkpoint is not None
-    images_seen = read_images_seen(trained.checkpoint)
+    images_seen = read_images_seen(found)
     return ExportSummary(str(target), single_file, size, is_stale, images_seen, mark["note"])
 
 
@@ -83,21 +81,22 @@ def is_current(checkpoint: Path, target: Path, config: ExportConfig) -> bool:
     Raises:
         UserError: there is no such checkpoint.
     """
-    return _read_mark(target).get("recipe") == _export_recipe(checkpoint, config)
+    _, found, settings = _find_checkpoint(checkpoint)
+    return _read_mark(target).get("recipe") == _export_recipe(found, settings, config)
 
 
-def _find_checkpoint(checkpoint: Path) -> tuple[TrainedModel, TrainConfig]:
+def _find_checkpoint(checkpoint: Path) -> tuple[TrainedModel, Path, TrainConfig]:
+    """Finds what is exported: the trained model, its checkpoint, and the config of its run."""
     if not checkpoint.expanduser().exists():
         raise UserError(f"There is no {checkpoint}; name a run, or a checkpoint of one.")
     trained = find_trained_model(checkpoint)
     if trained.checkpoint is None or trained.config is None:
         raise UserError(f"{checkpoint} is neither a run nor a checkpoint of one, which is what export takes; name one.")
-    return trained, trained.config
+    return trained, trained.checkpoint, trained.config
 
 
-def _export_recipe(checkpoint: Path, config: ExportConfig) -> str:
-    trained, settings = _find_checkpoint(checkpoint)
-    models = {"base": fingerprint(settings.base), "checkpoint": fingerprint(str(trained.checkpoint))}
+def _export_recipe(checkpoint: Path, settings: TrainConfig, config: ExportConfig) -> str:
+    models = {"base": fingerprint(settings.base), "checkpoint": fingerprint(str(checkpoint))}
     return recipe("export", VERSION, config, models=models)
 
 
