@@ -33,24 +33,25 @@ def _find(images: Images, rows: Rows, config: ChooseConfig) -> dict[int, str]:
 def _select(images: Images, rows: Rows, name: str, config: ChooseConfig) -> selection.Selected:
     """Returns positions in `rows`, and logs how well they cover the source."""
     count, seed = config.max_ground_truth or 0, config.select_seed
-    keys = images.table["key"].take(rows).to_pylist()
+    is_random = config.select_by is Selection.RANDOM
+    at_random = selection.select_random(images.table["key"].take(rows).to_pylist(), count, seed)
     if not images.scored(rows):
-        if config.select_by is Selection.RANDOM:
-            return selection.select_random(keys, count, seed)
+        if is_random:
+            return at_random
         raise UserError(f"select_by: {config.select_by} needs scores, and {name} has none; run score, or set random.")
     vectors = images.embeddings(rows).astype(np.float32)
     selected = {
-        Selection.RANDOM: lambda: selection.select_random(keys, count, seed),
+        Selection.RANDOM: lambda: at_random,
         Selection.VARIETY: lambda: selection.select_variety(vectors, count, seed),
         Selection.NEAREST: lambda: _nearest(images, vectors, count),
         Selection.MIX: lambda: _mix(images, vectors, count, seed),
     }[config.select_by]()
     covered = selection.coverage(vectors, selected, seed)
-    at_random = selection.coverage(vectors, selection.select_random(keys, count, seed), seed)
+    covered_at_random = covered if is_random else selection.coverage(vectors, at_random, seed)
     _log.info(
         "%s: %d of %d images selected by %s; coverage %.3f (mean CLIP cosine of each to the nearest selected; "
         "at random %.3f)",
-        *(name, len(selected), len(rows), config.select_by, covered, at_random),
+        *(name, len(selected), len(rows), config.select_by, covered, covered_at_random),
     )
     return selected
 
