@@ -9,6 +9,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+from dreamloom.base.jpeg import segments
+
 # Refusals
 
 _IPTC = re.compile(rb"DMI-PROHIBITED[A-Z-]*")
@@ -128,12 +130,9 @@ def _clean_exif(tiff: bytes) -> bytes:
 
 def _jpeg_blocks(data: bytes) -> Iterator[tuple[int, int]]:
     """The APP1 segments of a JPEG, without their headers: EXIF and XMP."""
-    offset = 2
-    while offset + 4 <= len(data) and data[offset] == 0xFF and data[offset + 1] != 0xDA:
-        (size,) = struct.unpack_from(">H", data, offset + 2)
-        if data[offset + 1] == 0xE1:
-            yield offset + 4, min(offset + 2 + size, len(data))
-        offset += 2 + size
+    for code, start, end in segments(data):
+        if code == 0xE1:
+            yield start, min(end, len(data))
 
 
 def _webp_blocks(data: bytes) -> Iterator[tuple[int, int]]:

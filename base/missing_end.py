@@ -2,6 +2,7 @@
 
 import struct
 
+from dreamloom.base.jpeg import SOS, segments
 from dreamloom.base.pixels import ImageError, check_whole, decode
 
 NOTE = "its end mark was missing"
@@ -34,14 +35,13 @@ def with_end(data: bytes) -> bytes | None:
 def _has_one_scan(data: bytes) -> bool:
     """Whether a JPEG is sequential, and its first scan holds all of its components (ITU-T T.81, B.2)."""
     components = 0
-    offset = 2
-    while offset + 10 <= len(data) and data[offset] == 0xFF:
-        code, (size,) = data[offset + 1], struct.unpack_from(">H", data, offset + 2)
+    for code, start, _ in segments(data):
+        if start + 6 > len(data):
+            return False
         if code in (0xC0, 0xC1):
-            components = data[offset + 9]
-        elif code == 0xDA:
-            return 0 < components == data[offset + 4]
-        offset += 2 + size
+            components = data[start + 5]
+        elif code == SOS:
+            return 0 < components == data[start]
     return False
 
 
