@@ -117,17 +117,29 @@ def _assemble(
 
 
 def _find_copies(rows: pa.Table, ordered: Sequence[Source], progress: Progress) -> list[int | None]:
-    """Returns a number for each row, the same for those that look the same, unless choose dropped all such copies."""
+    """Returns a number for each row, the same for those that look the same; None: no other looks like it.
+
+    Where choose dropped all copies, those that are left are captions of one download: they have the same bytes.
+    """
+    kept = [row for row, stage in enumerate(rows["stage"].to_pylist()) if not stage]
     if all(_drops_copies(source) for source in ordered):
-        return [None] * len(rows)
-    roots = {source.name: source.collection.root for source in ordered}
-    names, images, stages = (rows[name].to_pylist() for name in ("source", "image", "stage"))
-    kept = [row for row, stage in enumerate(stages) if not stage]
-    groups = group_copies([roots[names[row]] / images[row] for row in kept], progress)
+        groups = _group_equal_bytes(rows["sha256"].take(kept).to_pylist())
+    else:
+        roots = {source.name: source.collection.root for source in ordered}
+        names, images = rows["source"].to_pylist(), rows["image"].to_pylist()
+        groups = group_copies([roots[names[row]] / images[row] for row in kept], progress)
     found: list[int | None] = [None] * len(rows)
     for row, group in zip(kept, groups, strict=True):
         found[row] = group
     return found
+
+
+def _group_equal_bytes(digests: Sequence[str | None]) -> list[int | None]:
+    counts, first = Counter(digests), dict[str, int]()
+    return [
+        first.setdefault(digest, place) if digest is not None and counts[digest] > 1 else None
+        for place, digest in enumerate(digests)
+    ]
 
 
 def _drops_copies(source: Source) -> bool:

@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -472,3 +473,21 @@ def test_evaluate_is_told_what_held_out_images_show(make_collection: Make, tmp_p
     for name, image in described.items():
         assert list(image.concepts) == by_file[name]["concepts"]
         assert ({"dog", "park", "frisbee"} <= set(image.concepts)) == ("dog" in name)
+
+
+def test_captions_of_one_download_are_held_out_together(make_collection: Make, tmp_path: Path) -> None:
+    """Choose keeps all of them; none may be trained on while another is held out."""
+    downloads = [noise(number // 2) for number in range(40)]
+    records = [{"text": f"n {n}", "url": f"http://a/{n // 2}", "content": image} for n, image in enumerate(downloads)]
+    vectors = np.eye(20)
+    world = add_scores(
+        make_collection("world", records),
+        [{"phash": n // 2 * 0x1F3F5F7F1, "embedding": vectors[n // 2].tolist()} for n in range(40)],
+    )
+    sources = [Source(world, TRAINING)]
+    assert choose(sources, ChooseConfig()).kept == 40
+    balance(sources, BalanceConfig(held_out=0.3), tmp_path)
+    splits: dict[str, set[str]] = {}
+    for row in read_manifest(manifest_path(tmp_path)).to_pylist():
+        splits.setdefault(row["sha256"], set()).add(row["split"])
+    assert sorted(map(sorted, splits.values())) == [["heldout"]] * 6 + [["train"]] * 14
