@@ -37,10 +37,9 @@ from dreamloom.train.loop.loss_window import NonFiniteLossError
 from dreamloom.train.loop.metrics import MetricsLog
 from dreamloom.train.loop.shares import count_shares, log_shares
 from dreamloom.train.loop.trainer import Trainer
+from dreamloom.train.model.base_model import load_base_model
 from dreamloom.train.model.device import choose_device, peak_memory
-from dreamloom.train.model.embeddings import add_embeddings
 from dreamloom.train.model.memory import estimate_memory
-from dreamloom.train.model.model import load_model
 from dreamloom.train.run import checkpoint
 from dreamloom.train.run.environment import describe_environment, note_environment
 from dreamloom.train.run.folder import TrainSummary, list_checkpoints, truncate_log
@@ -79,9 +78,7 @@ class Session:
         self.distributed = distributed
         device = choose_device(config.device)
         recipe = evaluation_recipe(config.base, heldout, as_trained(config))
-        how = (config.vae, config.prediction_type, config.zero_terminal_snr, config.clip_skip)
-        self.model = load_model(config.base, device, *how)
-        add_embeddings(self.model, config)
+        self.model = load_base_model(config, config.base, device)
         check_new_words(dataset, config)
         cache_folder = (config.latent_cache or run.parent / ".latents").expanduser()
         latent_cache = LatentCache(cache_folder, self.model.vae)

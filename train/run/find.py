@@ -30,16 +30,12 @@ class TrainedModel:
         self, base: str, device: "torch.device", vae: str | None = None, clip_skip: int | None = None
     ) -> "Model":
         """Loads a base model with the run's VAE, prediction type, noise schedule, clip_skip and new words."""
-        from dreamloom.train.model.embeddings import add_embeddings
-        from dreamloom.train.model.model import load_model  # imports torch
+        from dreamloom.train.model.base_model import load_base_model  # imports torch
+        from dreamloom.train.model.model import load_model
 
         if self.config is None:
             return load_model(base, device, vae, clip_skip=clip_skip or 1)
-        config = self.config
-        how = (vae or config.vae, config.prediction_type, config.zero_terminal_snr, config.clip_skip)
-        model = load_model(base, device, *how)
-        add_embeddings(model, config)
-        return model
+        return load_base_model(self.config, base, device, vae)
 
     def load(self, base: "Model", use_ema: bool) -> "Model":
         """Loads the trained model. A checkpoint's weights overwrite those of `base`, and `base` is returned."""
