@@ -70,7 +70,7 @@ def check_models(config: TrainConfig, may_download: bool = False) -> None:
 def _check_frozen(config: TrainConfig) -> None:
     """Checks the patterns of `frozen` where a diffusers folder tells the names; else the opened model does."""
     names: list[str] = []
-    for part in ["unet", "text_encoder"] if config.text_encoder_learning_rate > 0 else ["unet"]:
+    for part in config.trained_parts:
         found: Iterable[str] = read_component_shapes(config.base, part) if config.frozen else ()
         if config.lora_rank is not None:
             found = [f"{layer}.lora_A.weight" for layer in adapted_layers(part, found)]

@@ -26,7 +26,7 @@ def add_adapters(model: Model, config: TrainConfig) -> None:
     import peft
 
     assert config.lora_rank is not None
-    for part in ["unet", "text_encoder"] if config.text_encoder_learning_rate > 0 else ["unet"]:
+    for part in config.trained_parts:
         module = getattr(model, part)
         settings = peft.LoraConfig(
             r=config.lora_rank, lora_alpha=resolve_lora_alpha(config), target_modules=TARGET_MODULES[part]

@@ -23,8 +23,6 @@ def trainable_parameters(model: Model, config: TrainConfig) -> dict[str, NamedPa
     Raises:
         UserError: a pattern of `frozen` matches no name, nothing is left to train, or init_lora does not fit the model.
     """
-    parts = ["unet", "text_encoder"] if config.text_encoder_learning_rate > 0 else ["unet"]
-    parts = [] if config.embeddings_alone else parts
     if config.weight_dtype == "bf16":
         for part in ("unet", "text_encoder"):
             getattr(model, part).to(torch.bfloat16)
@@ -32,13 +30,13 @@ def trainable_parameters(model: Model, config: TrainConfig) -> dict[str, NamedPa
         add_adapters(model, config)
     if config.init_lora is not None:
         load_adapters(model, config)
-    for part in parts:
+    for part in config.trained_parts:
         for name, parameter in getattr(model, part).named_parameters():
             parameter.requires_grad_(config.lora_rank is None or is_adapter(name))
     for name, parameter in model.text_encoder.named_parameters():
         if any(f"encoder.layers.{layer}." in name for layer in _skipped_layers(model)):
             parameter.requires_grad_(False)
-    candidates = {part: _of_part(model, part) for part in parts}
+    candidates = {part: _of_part(model, part) for part in config.trained_parts}
     _freeze(candidates, config.frozen)
     trained = {part: {n: p for n, p in named.items() if p.requires_grad} for part, named in candidates.items()}
     trained["embeddings"] = _new_words(model)
