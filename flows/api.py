@@ -1,6 +1,6 @@
 """Whole projects from Python: what `dreamloom run` and `dreamloom plan` do, with results that a notebook can show."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from dreamloom.flows import chain
 from dreamloom.flows import plan as planning
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.report import report_path
+from dreamloom.flows.selection import Selection, StageName, select
 from dreamloom.flows.steps import IngestStep, Outcome, Step
 from dreamloom.flows.tables import balance_rows, funnel, funnel_rows
 from dreamloom.flows.terminal import Terminal, print_line
@@ -93,14 +94,27 @@ class ProjectPlan:
         return f"<b>{html.text(self.project.name)}</b>{''.join(tables)}"
 
 
-def run(project: ProjectLike = "project.yaml") -> ProjectRun:
+def run(
+    project: ProjectLike = "project.yaml",
+    *,
+    only: Sequence[StageName] = (),
+    until: StageName | None = None,
+    sources: Sequence[str] = (),
+) -> ProjectRun:
     """Makes everything that a project asks for and that is not there yet. Prints a line for each step.
+
+    Args:
+        project: its file, its folder, or what was read of them.
+        only: run these stages alone, on what earlier ones made; empty: all.
+        until: the last stage to run; None: all.
+        sources: run the stages of one source for these alone; empty: for all.
 
     Raises:
         UserError: the project is wrong, something it needs is not there, or another process works on it.
         ExceptionGroup: steps failed; what the others made is kept.
     """
     loaded = _loaded(project)
+    selected = select(loaded, Selection(only, until, sources))
     keep_freed_memory()
     with Terminal() as terminal:
 
@@ -110,7 +124,7 @@ def run(project: ProjectLike = "project.yaml") -> ProjectRun:
             print_line(outcome.message)
             return outcome
 
-        return ProjectRun(loaded, tuple(chain.run(loaded, run_step)))
+        return ProjectRun(loaded, tuple(chain.run(loaded, run_step, selected)))
 
 
 def plan(project: ProjectLike = "project.yaml") -> ProjectPlan:

@@ -54,11 +54,14 @@ def levels(project: Project) -> list[Level]:
     ]
 
 
-def run(project: Project, run_step: Callable[[Step], Outcome]) -> list[Outcome]:
-    """Runs the chain and writes the report.
+def run(
+    project: Project, run_step: Callable[[Step], Outcome], selected: Sequence[Level] | None = None
+) -> list[Outcome]:
+    """Runs the chain, or some steps of it, and writes the report where a model came of it.
 
     Args:
         run_step: runs one step and shows its progress.
+        selected: the steps (dreamloom.flows.selection); None: all.
 
     Returns:
         The outcome of each step. The last one is not `finished` where training was asked to stop.
@@ -71,12 +74,13 @@ def run(project: Project, run_step: Callable[[Step], Outcome]) -> list[Outcome]:
     with lock(project.workspace), log_to_file(project.workspace / "logs", project):
         _log.info("run of %s", project.name)
         _reject_unused_scores(project)
-        for level in levels(project):
+        for level in levels(project) if selected is None else selected:
             outcomes += _run_level(level, run_step)
             if level.afterwards is not None:
                 level.afterwards()
-        if outcomes[-1].finished and (any(o.changed for o in outcomes) or not report_path(project.workspace).exists()):
+        if (selected is None or _has_model_steps(selected)) and _report_is_due(project, outcomes):
             evaluation = evaluation_path(project) if project.evaluate is not None else None
+            evaluation = evaluation if evaluation and evaluation.exists() else None  # evaluate may not be selected
             write_report(project.name, project.workspace, run_folder(project), evaluation)
     return outcomes
 
@@ -98,6 +102,17 @@ def run_folder(project: Project) -> Path:
         UserError: there is no dataset yet.
     """
     return run_folders.run_folder(project.workspace, project.train_config())
+
+
+def _has_model_steps(selected: Sequence[Level]) -> bool:
+    return any(
+        step.stage in ("train", "evaluate", "export") for level in selected for b in level.branches for step in b
+    )
+
+
+def _report_is_due(project: Project, outcomes: Sequence[Outcome]) -> bool:
+    is_changed = any(outcome.changed for outcome in outcomes) or not report_path(project.workspace).exists()
+    return outcomes[-1].finished and is_changed
 
 
 def _source_branch(project: Project, name: str) -> Branch:

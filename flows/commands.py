@@ -15,6 +15,7 @@ from dreamloom.flows.contents import Captions, captions_of_workspace
 from dreamloom.flows.preflight import check_before_run
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.report import report_path
+from dreamloom.flows.selection import Selection, StageName, select
 from dreamloom.flows.steps import Outcome
 from dreamloom.flows.tables import balance_rows, funnel
 from dreamloom.flows.terminal import Terminal, funnel_table, print_table, rows_table
@@ -22,11 +23,15 @@ from dreamloom.train.data.caption_notes import note_captions
 from dreamloom.train.data.notes import Notes
 
 PROJECT = Path("project.yaml")
+SEVERAL = Parameter(consume_multiple=True, negative="")
 
 
 def run(
     project: Path = PROJECT,
     *,
+    only: Annotated[tuple[StageName, ...], SEVERAL] = (),
+    until: StageName | None = None,
+    source: Annotated[tuple[str, ...], SEVERAL] = (),
     track: Annotated[bool | None, Parameter(negative="--no-track", show_default=False)] = None,
 ) -> None:
     """Make what project.yaml asks for and is not there yet.
@@ -35,6 +40,12 @@ def run(
     ----------
     project
         The project's file, or its folder.
+    only
+        Run these stages alone, on what earlier ones made.
+    until
+        Run the stages up to this one.
+    source
+        Run the stages of a source for these sources alone, with --only or --until.
     track
         Run as a Prefect flow, shown in its dashboard; the default where PREFECT_API_URL is set. Without a server,
         Prefect starts one for the time of the run.
@@ -42,16 +53,20 @@ def run(
     if processes.world_size() > 1:
         raise UserError("run uses one process; to train with several, run `dreamloom train` on WORKSPACE/dataset.")
     loaded = load_project(project)
-    check_before_run(loaded)
+    selection = Selection(only, until, source)
+    select(loaded, selection)
+    if selection.is_whole:
+        check_before_run(loaded)
     if track or (track is None and "PREFECT_API_URL" in os.environ):
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the outcomes are printed anyway
         from dreamloom.flows.prefect_flows import run_tracked
 
         keep_freed_memory()
-        outcomes = run_tracked(project.absolute())
+        outcomes = run_tracked(project.absolute(), selection)
     else:
-        outcomes = list(api.run(loaded).outcomes)
-    _print_results(loaded, outcomes)
+        outcomes = list(api.run(loaded, only=only, until=until, sources=source).outcomes)
+    if selection.is_whole:
+        _print_results(loaded, outcomes)
 
 
 def plan(project: Path = PROJECT) -> None:

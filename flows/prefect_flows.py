@@ -10,6 +10,7 @@ from prefect.states import Cancelled
 from dreamloom.base.errors import UserError
 from dreamloom.flows import artifacts, chain
 from dreamloom.flows.project import Project, load_project
+from dreamloom.flows.selection import ALL, Selection, StageName, select
 from dreamloom.flows.steps import Outcome
 from dreamloom.flows.tables import balance_rows, funnel, funnel_rows
 from dreamloom.flows.terminal import Terminal
@@ -26,17 +27,24 @@ def _run_name() -> str:
 
 
 @flow(name="end-to-end", flow_run_name=_run_name)
-def end_to_end(project: Path) -> list[Outcome] | State[object]:
+def end_to_end(
+    project: Path, only: tuple[StageName, ...] = (), until: StageName | None = None, sources: tuple[str, ...] = ()
+) -> list[Outcome] | State[object]:
     """Makes what a project.yaml asks for and is not there yet.
 
     Args:
         project: the file; an absolute path where a worker runs the flow.
+        only: run these stages alone, on what earlier ones made; empty: all.
+        until: the last stage to run; null: all.
+        sources: run the stages of one source for these alone; empty: for all.
     """
     loaded = load_project(project)
     before = artifacts.project_name.set(loaded.name)
     with Terminal() as terminal:
         try:
-            outcomes = chain.run(loaded, lambda step: run_parts(step, terminal))
+            outcomes = chain.run(
+                loaded, lambda step: run_parts(step, terminal), select(loaded, Selection(only, until, sources))
+            )
         finally:
             _publish(loaded)
             artifacts.project_name.reset(before)
@@ -45,7 +53,7 @@ def end_to_end(project: Path) -> list[Outcome] | State[object]:
     return outcomes
 
 
-def run_tracked(project: Path) -> list[Outcome]:
+def run_tracked(project: Path, selection: Selection = ALL) -> list[Outcome]:
     """Runs the flow in this process. Its server is the one at PREFECT_API_URL, or one that Prefect starts meanwhile.
 
     Raises:
@@ -53,7 +61,8 @@ def run_tracked(project: Path) -> list[Outcome]:
         Exception: whatever the chain raises.
     """
     try:
-        state = end_to_end(project, return_state=True)
+        only, sources = tuple(selection.only), tuple(selection.sources)
+        state = end_to_end(project, only, selection.until, sources, return_state=True)
     except RuntimeError as error:
         if "Failed to reach API" not in str(error):
             raise
