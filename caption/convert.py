@@ -165,7 +165,12 @@ def _claim(output: Path, folder: Path, source: str, to: str, rows: Sequence[Row]
     mark = output / _MARK
     if not mark.is_file():
         commit_json(mark, content)
-    elif json.loads(mark.read_bytes()) != content:
+        return
+    try:
+        is_same = json.loads(mark.read_bytes()) == content
+    except ValueError:  # it is damaged
+        is_same = False
+    if not is_same:
         raise UserError(f"{output} was made from other images, captions or formats; name another folder.")
 
 

@@ -73,15 +73,16 @@ def find_stored_evaluation(
     if trained.checkpoint is None or trained.config is None:
         return None
     file = trained.checkpoint.parent.parent / "evaluation.json"
-    stored = RUN.read_json(file) if file.exists() else {}
     of_run = {"vae": config.vae or trained.config.vae, "clip_skip": trained.config.clip_skip}
     wanted = evaluation_recipe(base, datasets, config.model_copy(update=of_run))
-    if stored.get("recipe") != wanted or not config.use_ema:
-        return None
-    now = stored["now"].get(trained.checkpoint.name)
-    if now is None:
-        return None
-    return compare_losses(stored["base"], now, describe(datasets), stored["problems"])
+    try:
+        stored = RUN.read_json(file)
+        if stored["recipe"] != wanted or not config.use_ema:
+            return None
+        base_losses, now, problems = stored["base"], stored["now"][trained.checkpoint.name], stored["problems"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None  # it is missing or damaged, or this checkpoint was not measured
+    return compare_losses(base_losses, now, describe(datasets), problems)
 
 
 def read_heldout(

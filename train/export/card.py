@@ -127,9 +127,16 @@ def base_licence(base: str) -> str | None:
 
 
 def _measured(run: Path, images_seen: int) -> list[str]:
-    """Returns the verdict and the measures of this checkpoint; that it was not measured, where it was not."""
+    """Returns the verdict and the measures of this checkpoint; that it was not measured, where it was not.
+
+    Raises:
+        UserError: evaluation.json is damaged.
+    """
     file = run / "evaluation.json"
-    points = RUN.read_json(file)["points"] if file.exists() else []
+    try:
+        points = RUN.read_json(file)["points"] if file.exists() else []
+    except (OSError, ValueError, LookupError) as error:
+        raise UserError(f"{file} is damaged ({error}); move it away to export without what was measured.") from error
     point = next((point for point in points if point["images_seen"] == images_seen), None)
     found = [(label, point.get(name)) for name, label in MEASURES.items()] if point else []
     measures = [(label, rename_keys(measure, migrations.MEASURE)) for label, measure in found if measure]

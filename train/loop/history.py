@@ -63,17 +63,22 @@ class EvaluationHistory:
         """Reads the evaluations up to a checkpoint, and drops those after it.
 
         Raises:
-            UserError: the base model's losses are missing.
+            UserError: the base model's losses are missing, or can't be read.
         """
         file = self.run / "evaluation.json"
         if images_seen == 0 or not self.datasets:
             return
         if not file.exists():
             raise UserError(f"{file} is gone, and with it the base model's losses; name a new folder for the run.")
-        stored = RUN.read_json(file)
-        self.base = stored["base"]
-        self.points = [point for point in stored["points"] if point["images_seen"] <= images_seen]
-        self.now = {seen: losses for seen, losses in stored["now"].items() if int(seen) <= images_seen}
+        try:
+            stored = RUN.read_json(file)
+            self.base = stored["base"]
+            self.points = [point for point in stored["points"] if point["images_seen"] <= images_seen]
+            self.now = {seen: losses for seen, losses in stored["now"].items() if int(seen) <= images_seen}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{file} is damaged ({error}), and with it the base model's losses; name a new folder for the run."
+            ) from error
 
     def is_evaluated(self, images_seen: int) -> bool:
         """Tells whether there is nothing to evaluate at this point."""

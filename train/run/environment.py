@@ -32,8 +32,9 @@ def note_environment(run: Path, images_seen: int, environment: dict[str, Any]) -
         environment: see `describe_environment`.
     """
     file = run / "environments.json"
-    used: list[dict[str, Any]] = RUN.read_json(file)["environments"] if file.exists() else []
-    used = [entry for entry in used if entry["images_seen"] < images_seen]  # what came after is trained once more
+    used = [
+        entry for entry in _read(file) if entry["images_seen"] < images_seen
+    ]  # what came after is trained once more
     before = used[-1] if used else environment
     changed = [f"{k} {before.get(k)}, now {value}" for k, value in environment.items() if before.get(k) != value]
     if changed:
@@ -41,3 +42,16 @@ def note_environment(run: Path, images_seen: int, environment: dict[str, Any]) -
     if changed or not used:
         used.append({"images_seen": images_seen, **environment})
     RUN.write_json(file, {"environments": used})
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    """Returns what was noted before; nothing where the file is damaged, as a run must not end for a note."""
+    try:
+        return [
+            {"images_seen": int(entry.pop("images_seen")), **entry} for entry in RUN.read_json(file)["environments"]
+        ]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        _log.warning("%s can't be read (%s); where the run was trained before is not known.", file, error)
+        return []

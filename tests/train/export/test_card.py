@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
+from dreamloom.base.errors import UserError
 from dreamloom.base.held_out import HeldOutImage
 from dreamloom.base.versions import RUN
 from dreamloom.train.config import TrainConfig
@@ -100,6 +101,12 @@ def test_what_was_not_measured_is_not_said(checkpoint: Path, base: Path, tmp_pat
     assert "was not measured: no images were held out" in card_of(checkpoint, base, tmp_path / "model").text
     measured(checkpoint, images_seen=20)
     assert "was not measured" in card_of(checkpoint, base, tmp_path / "model").text, "that was another checkpoint"
+
+
+def test_damaged_measures_are_not_taken_for_none(checkpoint: Path, base: Path, tmp_path: Path) -> None:
+    (checkpoint.parent.parent / "evaluation.json").write_bytes(b'{"points": [{"imag')
+    with pytest.raises(UserError, match=r"evaluation\.json is damaged"):
+        card_of(checkpoint, base, tmp_path / "model")
 
 
 def test_sources_of_a_dataset_that_changed_since_are_not_credited(checkpoint: Path, base: Path, tmp_path: Path) -> None:

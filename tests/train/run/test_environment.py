@@ -61,3 +61,13 @@ def test_only_changes_are_added_and_what_is_trained_again_counts_by_its_last(tmp
     assert [(entry["images_seen"], entry["torch_threads"]) for entry in noted(tmp_path)] == [(0, 1)]
     note_environment(tmp_path, 12, {**HERE, "torch": "2.16.0"})
     assert [(entry["images_seen"], entry["torch"]) for entry in noted(tmp_path)] == [(0, "2.15.0"), (12, "2.16.0")]
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"", b"\xff\xfe", b"[]", b'{"environment', b'{"schema": "1.0", "environments": [{"seen": 1}]}']
+)
+def test_a_damaged_note_ends_no_run(tmp_path: Path, damaged: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "environments.json").write_bytes(damaged)
+    note_environment(tmp_path, 8, HERE)
+    assert "where the run was trained before is not known" in caplog.text
+    assert [entry["images_seen"] for entry in noted(tmp_path)] == [8]
