@@ -15,10 +15,10 @@ demo: install
 	$(BIN)/dreamloom demo
 
 # All tests; what the fast ones reach is counted, and must not fall below the floor in pyproject.toml. The second run takes
-# hypothesis' tests again with random examples, and prints their seed.
+# hypothesis' tests again with random examples, and prints their seed. Each core takes files of tests in turn.
 test: install check
-	$(BIN)/python -m pytest -m "not slow" --cov
-	$(BIN)/python -m pytest -m "slow or hypothesis"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" --cov
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow or hypothesis"
 
 check: install
 	$(BIN)/ruff check .
