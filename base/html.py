@@ -5,7 +5,10 @@ import html
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 THUMBNAIL_SIDE = 128
 """Pixels of a thumbnail's longer side."""
@@ -47,6 +50,13 @@ def _cell(value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f'<td class="number">{value:,.6g}</td>'
     return f"<td>{'' if value is None else text(value)}</td>"
+
+
+def embedded(image: "Image.Image", alt: str) -> str:
+    """Renders an image that is part of the page itself, as JPEG."""
+    data = io.BytesIO()
+    image.convert("RGB").save(data, "JPEG", quality=90)
+    return f'<img alt="{text(alt)}" src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}">'
 
 
 def thumbnails(images: Sequence[tuple[Path, str]], side: int = THUMBNAIL_SIDE) -> str:

@@ -83,9 +83,10 @@ class Format:
 
 TABLES = Format("collection", "1.1")
 """The parquet files of collections, and the manifest of a training folder. 1.1 added what images show."""
-RUN = Format("run", "1.1")
+RUN = Format("run", "1.2")
 """config.json, summary.json and evaluation.json of a training run, state.json of its checkpoints, the evaluation beside
-a report, concepts.json of held-out images, and audit.json. 1.1 added what each concept lost, and checksums."""
+a report, concepts.json of held-out images, and audit.json. 1.1 added what each concept lost, and checksums;
+1.2 when a run began, on which images, and which run it goes on from."""
 EXPORT = Format("export", "1.0")
 """dreamloom.json of an exported model."""
 PROJECT = Format("project", "1.0")

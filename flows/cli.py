@@ -102,6 +102,8 @@ _COMMANDS = {
             "dreamloom.flows.commands:show",
             "Show a collection, workspace or training folder.",
         ),
+        "runs": ("dreamloom.flows.run_commands:runs", "List training runs, and what each changed."),
+        "compare": ("dreamloom.flows.run_commands:compare", "Compare two runs: config, images, results, samples."),
         "doctor": ("dreamloom.flows.doctor:doctor", "Check this machine, and say how to mend what is amiss."),
     },
 }

@@ -19,10 +19,10 @@ from dreamloom.flows.selection import Selection, StageName, select
 from dreamloom.flows.steps import Outcome
 from dreamloom.flows.tables import balance_rows, funnel
 from dreamloom.flows.terminal import Terminal, funnel_table, print_table, rows_table
+from dreamloom.flows.workspace import PROJECT, relative_to_cwd
 from dreamloom.train.data.caption_notes import note_captions
 from dreamloom.train.data.notes import Notes
 
-PROJECT = Path("project.yaml")
 SEVERAL = Parameter(consume_multiple=True, negative="")
 
 
@@ -138,12 +138,6 @@ def print_caption_lengths(captions: Captions, model: str | None) -> None:
     if captions:
         with Terminal() as terminal, terminal.watch("count tokens") as progress:
             print(printable(str(measure_captions(captions, load_tokenizer(model), progress))))
-
-
-def relative_to_cwd(path: Path) -> Path:
-    """Returns a path below the current folder as a relative one, and others as they are."""
-    cwd = Path.cwd()
-    return path.relative_to(cwd) if path.is_relative_to(cwd) else path
 
 
 def _print_results(project: Project, outcomes: list[Outcome]) -> None:

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from dreamloom.base.clip_config import ClipConfig
-from dreamloom.base.documents import DocumentError, parse_yaml, read_text
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import PathKind, StageConfig
 from dreamloom.base.versions import PROJECT
@@ -21,6 +20,7 @@ from dreamloom.curate.source import Role, Source
 from dreamloom.flows.config_errors import dotted_key, error_lines, suggestion, unknown_keys
 from dreamloom.flows.paths import missing_paths, with_absolute_paths
 from dreamloom.flows.sources import AnySource
+from dreamloom.flows.workspace import read_project_file
 from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.train.config import TrainConfig
@@ -142,7 +142,7 @@ def load_project(path: Path | str) -> Project:
     """
     path = Path(path)
     file = path / "project.yaml" if path.is_dir() else path
-    content = _read(file)
+    content = read_project_file(file)
     version = PROJECT.check(content.get("version", PROJECT.version), file)
     try:
         project = _validate(content, version, file)
@@ -184,18 +184,6 @@ def _too_new(version: str) -> list[str]:
     if not PROJECT.is_newer(version):
         return []
     return [f"it is written for version {version} of the format, and this dreamloom knows {PROJECT.version}."]
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = parse_yaml(read_text(file)[0])
-    except OSError as error:
-        raise UserError(f"{file} can't be read ({error.strerror}); name a project.yaml.") from None
-    except DocumentError as error:
-        raise UserError(f"{file} is not YAML: {error}.") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{file} has no keys and values such as `name: my-project`; see the README.")
-    return content
 
 
 def model_errors(project: Project) -> Iterator[str]:

@@ -31,6 +31,8 @@ COMMANDS = [
     "dreambooth",
     "init",
     "doctor",
+    "runs",
+    "compare",
 ]
 CONFIGURED = [
     ["filter"],

@@ -24,7 +24,8 @@ from dreamloom.train.audit.pair import Pair, add_noise_at, encode_prompts, load_
 from dreamloom.train.audit.statistics import Floats
 from dreamloom.train.diffusion import noise
 from dreamloom.train.diffusion.rng import permutation, stream_key
-from dreamloom.train.evaluate.sample import Drawing, draw_latents
+from dreamloom.train.evaluate.drawings import Drawing
+from dreamloom.train.evaluate.sample import draw_latents
 from dreamloom.train.run.find import find_trained_model
 
 

@@ -17,7 +17,8 @@ from dreamloom.train.audit.pair import Pair
 from dreamloom.train.audit.results import PicturePair
 from dreamloom.train.audit.statistics import Floats
 from dreamloom.train.diffusion.rng import stream_key
-from dreamloom.train.evaluate.sample import Drawing, draw_images
+from dreamloom.train.evaluate.drawings import Drawing
+from dreamloom.train.evaluate.sample import draw_images
 
 SIDE = 64
 """Pixels of the sides to which pictures are shrunk before their colors are compared."""

@@ -18,7 +18,8 @@ from dreamloom.base.progress import Progress
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, Sample
 from dreamloom.train.diffusion.rng import stream_key
-from dreamloom.train.evaluate.sample import Drawing, draw_images
+from dreamloom.train.evaluate.drawings import Drawing
+from dreamloom.train.evaluate.sample import draw_images
 from dreamloom.train.model.model import Model
 
 DRAWN = 16

@@ -23,11 +23,13 @@ from dreamloom.train.data.ratio_schedule import RatioSchedule, make_schedule
 from dreamloom.train.data.schedule import Batch, Step
 from dreamloom.train.data.text_cache import TextCache
 from dreamloom.train.evaluate.config import as_trained
+from dreamloom.train.evaluate.drawings import plan_drawings
 from dreamloom.train.evaluate.evaluate import evaluation_recipe
 from dreamloom.train.evaluate.held_out_loss import drop_undecodable
 from dreamloom.train.evaluate.likeness import Likeness
 from dreamloom.train.evaluate.measure import MEASURES
-from dreamloom.train.evaluate.sample import draw_grid, draw_samples, plan_drawings
+from dreamloom.train.evaluate.sample import draw_samples
+from dreamloom.train.evaluate.sample_files import draw_grid
 from dreamloom.train.export.writers import export_single_file
 from dreamloom.train.loop.distributed import DistributedGroup
 from dreamloom.train.loop.faults import explain

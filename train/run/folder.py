@@ -1,6 +1,7 @@
 """Reads and writes a run's folder: what it was made from, what it logged, and how it ended.
 
 <run>/config.json              the config as used, the folders, and the recipe of all of them
+      images.parquet           the images that it is trained on (dreamloom.train.run.contents)
       environments.json        torch's version, threads and device, at the start and where they changed
       checkpoints/             dreamloom.train.run.checkpoint
       models/                  each checkpoint as one file, if asked for
@@ -8,17 +9,18 @@
       logs/                    the same for TensorBoard, with speed
       evaluation.json          dreamloom.train.loop.history
       learned_forgotten.png    the same as a chart
-      samples/                 dreamloom.train.evaluate.sample
+      samples/                 dreamloom.train.evaluate.sample_files
       samples.png              the same in one image, a row for each point
       problems.json            images that took no part, and why
       summary.json             written last: a run that has it is finished
 """
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit_text
@@ -28,8 +30,10 @@ from dreamloom.base.stage import recipe, recipe_fields
 from dreamloom.base.text import is_utf8
 from dreamloom.base.versions import RUN, known_fields, rename_keys
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.run import migrations
+
+if TYPE_CHECKING:
+    from dreamloom.train.data.dataset import Dataset
 
 VERSION = 4
 """Raised when the same config and folders would give other weights."""
@@ -88,7 +92,7 @@ class TrainSummary:
 
 
 def run_recipe(
-    dataset: Dataset, heldout: Mapping[str, Dataset], config: TrainConfig, progress: Progress = silent
+    dataset: "Dataset", heldout: "Mapping[str, Dataset]", config: TrainConfig, progress: Progress = silent
 ) -> str:
     """Returns the recipe of a run, from everything that its result depends on: the bytes of the images, too."""
     digests = [dataset.digest(progress), *(f"{kind} {images.digest()}" for kind, images in sorted(heldout.items()))]
@@ -144,10 +148,30 @@ def discard_unbegun(run: Path) -> None:
         run.rmdir()
 
 
-def write_settings(run: Path, recipe: str, folder: Path, heldout: Path | None, config: TrainConfig) -> None:
-    """Writes what the run is made from to config.json; fields outside the recipe are brought up to date."""
+def write_settings(
+    run: Path,
+    recipe: str,
+    folder: Path,
+    heldout: Path | None,
+    config: TrainConfig,
+    data: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes what the run is made from to config.json; fields outside the recipe are brought up to date.
+
+    Args:
+        run: the run's folder.
+        recipe: the run's.
+        folder: the training folder.
+        heldout: the folder of held-out images.
+        config: the run's.
+        data: what each folder holds (dreamloom.train.run.contents.to_json); None: not known.
+    """
+    before = read_settings(run)
     settings = {"recipe": recipe, "folder": folder, "heldout": heldout, "config": config.model_dump(mode="json")}
-    RUN.write_json(run / "config.json", settings)
+    settings["models"] = {"base": fingerprint(config.base)}
+    settings["began"] = before.get("began") or time.strftime("%Y-%m-%dT%H:%M:%S")
+    kept = {name: before[name] for name in ("continued",) if name in before}
+    RUN.write_json(run / "config.json", {**settings, "data": data, **kept})
 
 
 def read_settings(run: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.held_out import HeldOutImage, read_held_out, write_held_out
+from dreamloom.base.versions import RUN
 from dreamloom.train.evaluate.concepts import describe
 from dreamloom.train.evaluate.evaluate import read_heldout
 from dreamloom.train.evaluate.measure import Evaluation, Losses, compare_losses, measure
@@ -96,7 +97,7 @@ def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_evaluation(tmp_path / "evaluation.json", evaluation, "r")
     assert read_evaluation(tmp_path / "evaluation.json") == evaluation
     stored = json.loads((tmp_path / "evaluation.json").read_text())
-    assert stored["schema"] == "1.1" and stored["evaluation"]["verdict"] == evaluation.verdict
+    assert stored["schema"] == RUN.version and stored["evaluation"]["verdict"] == evaluation.verdict
     assert {"kind", "grouping", "name", "images", "change", "low", "high", "shrunk"} == set(
         stored["evaluation"]["groups"][0]
     )

@@ -16,7 +16,9 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import read_dataset
 from dreamloom.train.diffusion import noise
 from dreamloom.train.diffusion.rng import stream_key
-from dreamloom.train.evaluate.sample import GRID_LABEL, Drawing, draw_each, draw_grid, draw_samples, plan_drawings
+from dreamloom.train.evaluate.drawings import Drawing, plan_drawings
+from dreamloom.train.evaluate.sample import draw_each, draw_samples
+from dreamloom.train.evaluate.sample_files import GRID_LABEL, draw_grid
 from dreamloom.train.loop.loop import train
 from dreamloom.train.model.check import check_models
 from dreamloom.train.model.model import Model, load_model
