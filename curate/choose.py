@@ -19,12 +19,14 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
 from dreamloom.curate.config import ChooseConfig
 from dreamloom.curate.rules import RULES
+from dreamloom.curate.rules.decided import decided_columns
 from dreamloom.curate.rules.dedupe import NONE
 from dreamloom.curate.rules.rule import Images, Part
 from dreamloom.curate.scores import SCORES
 from dreamloom.curate.scores.embedding import EMBEDDING
 from dreamloom.curate.source import Role, Source
 from dreamloom.scrape.collection import SCHEMAS, Choice, Collection, Status, Table, open_collection
+from dreamloom.scrape.collection.decisions import What, digest
 from dreamloom.scrape.collection.parts import make_parts, stale_parts
 
 VERSION = 3
@@ -35,7 +37,7 @@ def choose(sources: Sequence[Source], config: ChooseConfig, progress: Progress =
 
     Applies the rules in the order of `RULES`. Of duplicates one stays: of training before ground truth, then as
     dreamloom.curate.rules.priority has it. An image without the value that a threshold asks for (such as text to be
-    similar to) passes.
+    similar to) passes. What a decision keeps, no rule drops.
 
     Raises:
         UserError: a threshold needs scores that are missing, or sources were scored by different models.
@@ -98,7 +100,8 @@ def _recipes(ordered: Sequence[Source], config: ChooseConfig) -> dict[str, dict[
         of_role = [source for source in ordered if source.role is role]
         for source in of_role:
             stamps = source.collection.stamps(Table.RECORDS) + source.collection.stamps(Table.SCORES)
-            upstream += [source.name, source.role, *stamps]
+            decided = digest(source.collection.decisions().standing(What.KEEP, What.DROP).values())
+            upstream += [source.name, source.role, *stamps, *filter(None, [decided])]
         made = recipe("choose", VERSION, config_for(role, config), upstream)
         recipes |= {s.name: dict.fromkeys(s.collection.parts(Table.RECORDS), made) for s in of_role}
     return recipes
@@ -152,10 +155,11 @@ def _choose(ordered: Sequence[Source], config: ChooseConfig) -> _Choices:
     is_ground_truth = np.array([s.role is not Role.TRAINING for s in ordered])[images.table["source"].to_numpy()]
     broken = np.full(len(images.table), NONE, dtype=np.int8)
     details: dict[int, str] = {}
+    is_kept = images.is_kept
     for number, rule in enumerate(RULES):
         if rule.is_on(config.model_dump()):
             rows = np.flatnonzero((broken == NONE) & (is_ground_truth | (not rule.ground_truth_only)))
-            found = rule.find(images, rows, config)
+            found = {row: why for row, why in rule.find(images, rows, config).items() if not is_kept[row]}
             broken[list(found)] = number
             details |= found
     return _Choices(images, broken, details)
@@ -176,12 +180,15 @@ def _read_parts(source: Source) -> Iterator[tuple[str, pa.Table]]:
     collection = source.collection
     columns = list(dict.fromkeys(("key", "status", *(name for rule in RULES for name in rule.columns))))
     scored = set(collection.parts(Table.SCORES))
+    decisions = collection.decisions().standing(What.KEEP, What.DROP)
     for part in collection.parts(Table.RECORDS):
         if scored and part not in scored:
             raise _outdated_scores(collection.name)
         rows = collection.read(Table.RECORDS, part, columns)
         rows = rows.filter(pc.equal(rows["status"], Status.OK)).drop_columns("status")
         rows = _with_scores(rows, collection, part, bool(scored))
+        for name, values in decided_columns(rows["key"], decisions).items():
+            rows = rows.append_column(name, values)
         large = [f.with_type(pa.large_string()) if f.type == pa.string() else f for f in rows.schema]
         yield part, rows.cast(pa.schema(large))
 

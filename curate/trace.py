@@ -1,6 +1,7 @@
 """Traces one image: where it comes from, what each stage saw and decided, and where it lies now."""
 
 import os.path
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ import pyarrow.compute as pc
 
 from dreamloom.base.errors import UserError
 from dreamloom.curate.explain import explain_limits
+from dreamloom.curate.find import bare_names
 from dreamloom.curate.manifest import DROPPED, manifest_path, read_manifest, read_sources
 from dreamloom.curate.rules import explain_choice
 from dreamloom.curate.scores import SCORES
 from dreamloom.curate.source import collection_folders
 from dreamloom.scrape.collection import SCHEMAS, Choice, Collection, Status, Table
+from dreamloom.scrape.collection.decisions import Decision
 
 Lines = list[tuple[str, str]]
 Row = dict[str, Any]
@@ -79,6 +82,9 @@ def _find_in_manifest(workspace: Path, folder: Path, image: str) -> Row | None:
     inside = "" if folder == workspace else f"{folder.relative_to(workspace).as_posix()}/"
     named = pc.or_(pc.equal(files, image), pc.ends_with(files, f"/{image}"))
     matches = rows.filter(pc.and_(pc.starts_with(files, inside), named))
+    if not len(matches):  # without its extension
+        stem = rf"(^|/){re.escape(image)}\.[^./]+$"
+        matches = rows.filter(pc.and_(pc.starts_with(files, inside), pc.match_substring_regex(files, stem)))
     if not len(matches) and len(image) >= _MIN_KEY:
         matches = rows.filter(pc.starts_with(rows["key"], image))
     _check_unique(image, [row["file"] or row["key"] for row in matches.slice(0, 4).to_pylist()])
@@ -97,10 +103,15 @@ def _manifest_row(workspace: Path, key: str) -> Row | None:
 def _find(collection: Collection, image: str) -> str | None:
     """Returns the key of an image, by the name of its file, stored or original, or by the key's beginning."""
     matches: dict[str, str] = {}
+    without_extension: dict[str, str] = {}
     for part in collection.parts(Table.RECORDS):
         for row in collection.read(Table.RECORDS, part, ["key", "image", "path"]).to_pylist():
-            if image in (Path(row["image"] or "").name, Path(row["path"] or "").name, row["path"]):
+            names = Path(row["image"] or "").name, Path(row["path"] or "").name, row["path"] or ""
+            if image in names:
                 matches[row["key"]] = row["path"] or row["image"]
+            elif any(image in bare_names(name) for name in names):
+                without_extension[row["key"]] = row["path"] or row["image"]
+    matches = matches or without_extension
     if not matches and len(image) >= _MIN_KEY:
         for table in (Table.RECORDS, Table.CANDIDATES):
             keys = collection.read(table, columns=["key"])["key"]
@@ -129,6 +140,7 @@ def _trace_key(collection: Collection, key: str, manifest_row: Row | None) -> Li
         lines += _passed("filter", explain_limits(collection.config(Table.CANDIDATES, part), candidate))
     lines += _record(collection, part, record, "scrape" if candidate else "ingest")
     lines += _scores(collection, part, rows.get(Table.SCORES))
+    lines += _decisions(collection, key)
     lines += _choice(collection, part, rows, record)
     lines += _caption(rows.get(Table.CAPTIONS))
     return lines + (_placement(manifest_row) if manifest_row else [])
@@ -190,6 +202,16 @@ def _scores(collection: Collection, part: str, scores: Row | None) -> Lines:
         for score in SCORES
         if score.source is not None and scores[score.name] is not None
     ]
+
+
+def _decisions(collection: Collection, key: str) -> Lines:
+    """Returns what was decided of an image and not taken back, with who and when, in order."""
+    words = [word for (of, _), said in collection.decisions().words.items() if of == key for word in said]
+    return [("decided", f"{word} on {word.time[:16].replace('T', ' ')} UTC") for word in sorted(words, key=_time)]
+
+
+def _time(word: Decision) -> str:
+    return word.time
 
 
 def _choice(collection: Collection, part: str, rows: Mapping[Table, Row], record: Row) -> Lines:

@@ -32,6 +32,7 @@ from dreamloom.flows.logs import log_to_terminal
 
 CHAIN = Group.create_ordered("The whole chain")
 STAGES = Group.create_ordered("Single stages")
+DECIDE = Group.create_ordered("Single images")
 LOOK = Group.create_ordered("Results")
 
 
@@ -96,6 +97,11 @@ _COMMANDS = {
         "evaluate": ("dreamloom.flows.stage_commands:evaluate", "Measure what a model learned and what it forgot."),
         "audit": ("dreamloom.flows.stage_commands:audit", "Say what became of each concept, in any fine-tuned model."),
         "export": ("dreamloom.flows.stage_commands:export", "Write a trained model in the formats of other programs."),
+    },
+    DECIDE: {
+        "drop": ("dreamloom.flows.decision_commands:drop", "Leave images out."),
+        "keep": ("dreamloom.flows.decision_commands:keep", "Keep images, whatever the rules of choose say."),
+        "undo": ("dreamloom.flows.decision_commands:undo", "Take decisions about images back."),
     },
     LOOK: {
         "show": (

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from dreamloom.curate.rules.decided import DECIDED
 from dreamloom.curate.rules.duplicates import DUPLICATE, NEAR_DUPLICATE
 from dreamloom.curate.rules.licence import LICENCE
 from dreamloom.curate.rules.rule import Rule
@@ -12,6 +13,7 @@ from dreamloom.curate.rules.too_small import TOO_SMALL
 from dreamloom.scrape.collection import Choice
 
 RULES: list[Rule] = [
+    DECIDED,
     TOO_SMALL,
     LICENCE,
     minimum("aesthetic", Choice.LOW_AESTHETIC),

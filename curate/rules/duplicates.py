@@ -39,7 +39,7 @@ def _find_near_duplicates(images: Images, rows: Rows, config: ChooseConfig) -> d
 def _details(images: Images, rows: Rows, repeats: Rows) -> dict[int, str]:
     """Returns the copies with what they repeat; images of one download are not copies, but one image's captions."""
     copies = repeats != NONE
-    table = images.table.select(["source", "key", "url", *priority.COLUMNS])
+    table = images.table.select(["source", "key", "url", "decided", *priority.COLUMNS])
     found = {}
     for row, stayed, dropped in zip(
         rows[copies].tolist(),

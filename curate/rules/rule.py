@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from dreamloom.curate.config import ChooseConfig
 from dreamloom.curate.rules import priority
 from dreamloom.curate.rules.dedupe import Embeddings, Rows
 from dreamloom.curate.source import Source
 from dreamloom.scrape.collection import Table
+from dreamloom.scrape.collection.decisions import What
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,9 @@ class Images:
     """The images of all sources, source by source, part by part, in the order of records."""
 
     table: pa.Table
-    """Source (its number), key, the records' columns that rules ask for, and the scores but the embedding. Scores are
-    null for sources that were not scored. Texts are of pyarrow's large_string, as together they may pass 2 GiB."""
+    """Source (its number), key, the records' columns that rules ask for, the scores but the embedding, and what is
+    decided (dreamloom.curate.rules.decided). Scores are null for sources that were not scored. Texts are of pyarrow's
+    large_string, as together they may pass 2 GiB."""
     sources: Sequence[Source]
     parts: Sequence[Part]
 
@@ -40,6 +43,11 @@ class Images:
     def rank(self) -> Rows:
         """Returns the place of each row when copies compete (dreamloom.curate.rules.priority)."""
         return priority.rank(self.table, self.sources)
+
+    @cached_property
+    def is_kept(self) -> NDArray[np.bool_]:
+        """Whether a decision keeps the image of each row."""
+        return np.asarray(pc.fill_null(pc.equal(self.table["decided"], str(What.KEEP)), False).to_numpy())
 
     def best_first(self, rows: Rows) -> Rows:
         """Sorts rows by their rank."""

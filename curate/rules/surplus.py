@@ -1,4 +1,7 @@
-"""The rule that keeps at most so many images of each source of ground truth, and selects which."""
+"""The rule that keeps at most so many images of each source of ground truth, and selects which.
+
+What a decision keeps counts towards the maximum, and is not selected from.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -21,18 +24,21 @@ def _find(images: Images, rows: Rows, config: ChooseConfig) -> dict[int, str]:
     assert config.max_ground_truth is not None
     number_of = images.table["source"].to_numpy()
     found: dict[int, str] = {}
+    is_kept = images.is_kept
     for number, source in enumerate(images.sources):
         of_source = rows[number_of[rows] == number]
-        if source.role is Role.GROUND_TRUTH and len(of_source) > config.max_ground_truth:
-            selected = of_source[_select(images, of_source, source.name, config)]
-            surplus = np.setdiff1d(of_source, selected, assume_unique=True)
+        free = of_source[~is_kept[of_source]]
+        count = max(0, config.max_ground_truth - (len(of_source) - len(free)))
+        if source.role is Role.GROUND_TRUTH and len(free) > count:
+            selected = free[_select(images, free, count, source.name, config)] if count else free[:0]
+            surplus = np.setdiff1d(free, selected, assume_unique=True)
             found |= dict.fromkeys(surplus.tolist(), f"more than {config.max_ground_truth}, by {config.select_by}")
     return found
 
 
-def _select(images: Images, rows: Rows, name: str, config: ChooseConfig) -> selection.Selected:
+def _select(images: Images, rows: Rows, count: int, name: str, config: ChooseConfig) -> selection.Selected:
     """Returns positions in `rows`, and logs how well they cover the source."""
-    count, seed = config.max_ground_truth or 0, config.select_seed
+    seed = config.select_seed
     is_random = config.select_by is Selection.RANDOM
     at_random = selection.select_random(images.table["key"].take(rows).to_pylist(), count, seed)
     if not images.scored(rows):

@@ -7,6 +7,7 @@
       scores/00000.parquet         embedding, aesthetic, similarity, pHash             (score)
       choices/00000.parquet        which images go on, and why the others do not       (choose)
       captions/00000.parquet       captions, and the model that wrote them             (caption)
+      decisions/00000.parquet      what was said of single images, and by whom         (decisions.py)
 
 A table is a folder of parts. A part is a parquet file of about 10,000 rows at most, and the unit of work, of resuming,
 of parallelism and of a Prefect task. Part 00007 of every table holds rows of the same keys. A part is committed
@@ -42,6 +43,7 @@ from dreamloom.base.parquet_metadata import digest_table, read_metadata, write_t
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.base.text import is_utf8
 from dreamloom.base.versions import FIRST
+from dreamloom.scrape.collection.decisions import FOLDER, SCHEMA, Decisions, decision_parts, read_decisions
 from dreamloom.scrape.collection.migrations import migrate_config
 from dreamloom.scrape.collection.schema import MADE_BY, SCHEMAS, Status, Table
 from dreamloom.scrape.collection.table_view import TableView
@@ -86,6 +88,14 @@ class Collection:
     def image_folder(self, part: str) -> Path:
         """Returns the folder of a part's images."""
         return self.root / "images" / part
+
+    def decisions(self) -> Decisions:
+        """Reads what was decided of single images.
+
+        Raises:
+            UserError: a part can't be read, or a newer release wrote it in another way.
+        """
+        return read_decisions(self.root)
 
     def parts(self, table: Table) -> list[str]:
         """Returns the names of the committed parts ("00000", …), sorted."""
@@ -138,13 +148,21 @@ class Collection:
         """
         from dreamloom.scrape.collection.query import query  # DuckDB from here on
 
-        tables = {}
+        return TableView(query(sql, self.sql_tables()))
+
+    def sql_tables(self) -> dict[str, tuple[pa.Schema, list[Path]]]:
+        """Returns name → schema and parts of each table, for `dreamloom.scrape.collection.query`.
+
+        Raises:
+            UserError: a newer release wrote a part in another way.
+        """
+        tables: dict[str, tuple[pa.Schema, list[Path]]] = {FOLDER: (SCHEMA, decision_parts(self.root))}
         for table in Table:
             parts = self.parts(table)
             for part in parts:
                 self._metadata(table, part)  # which refuses a newer major version
             tables[str(table)] = SCHEMAS[table], [self.part_path(table, part) for part in parts]
-        return TableView(query(sql, tables))
+        return tables
 
     def recipe(self, table: Table, part: str) -> str | None:
         """Returns the recipe by which a part was made; None where the part does not exist."""

@@ -1,6 +1,6 @@
 """Runs SQL over the tables of a collection."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -13,27 +13,55 @@ _SETTINGS = {"enable_external_access": "false", "lock_configuration": "true"}
 """A query can read the registered tables only: no other files, and it can't write."""
 
 
-def query(sql: str, tables: Mapping[str, tuple[pa.Schema, Sequence[Path]]]) -> pa.Table:
-    """Runs one SQL statement in DuckDB's dialect.
+Tables = Mapping[str, pa.Table | tuple[pa.Schema, Sequence[Path]]]
+"""Name → a table, or its schema and part files. DuckDB reads only the columns and rows that a statement needs, so
+these may be larger than memory."""
 
-    DuckDB reads only the columns and rows that the statement needs, so tables may be larger than memory.
+
+def query(sql: str, tables: Tables) -> pa.Table:
+    """Runs one SQL statement in DuckDB's dialect.
 
     Args:
         sql: the statement.
-        tables: name → schema and part files.
+        tables: what it can ask for.
 
     Raises:
         UserError: the statement is invalid, or uses anything besides the tables.
     """
+
+    def run(database: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
+        if len(duckdb.extract_statements(sql)) != 1:
+            raise UserError("A query is one SQL statement, such as: select caption from captions limit 10")
+        return database.sql(sql)
+
+    return _run(run, tables, "The query")
+
+
+def filter_rows(view: str, where: str, columns: str, tables: Tables) -> pa.Table:
+    """Returns the rows that meet a condition of somebody's.
+
+    Args:
+        view: the statement that selects all rows.
+        where: the condition: one expression in DuckDB's dialect on the columns of the view.
+        columns: what to return of each row.
+        tables: what both can ask for.
+
+    Raises:
+        UserError: the condition is no expression, or uses anything besides the tables.
+    """
+    return _run(lambda database: database.sql(view).filter(where).project(columns), tables, f"The condition {where!r}")
+
+
+def _run(
+    make: Callable[[duckdb.DuckDBPyConnection], duckdb.DuckDBPyRelation], tables: Tables, subject: str
+) -> pa.Table:
     with duckdb.connect(config=_SETTINGS) as database:
-        for name, (schema, parts) in tables.items():
-            database.register(name, _dataset(schema, parts))
+        for name, table in tables.items():
+            database.register(name, table if isinstance(table, pa.Table) else _dataset(*table))
         try:
-            if len(duckdb.extract_statements(sql)) != 1:
-                raise UserError("A query is one SQL statement, such as: select caption from captions limit 10")
-            return database.sql(sql).to_arrow_table()
+            return make(database).to_arrow_table()
         except (duckdb.Error, pa.ArrowException) as error:
-            raise UserError(f"The query failed: {error}") from error
+            raise UserError(f"{subject} failed: {error}") from error
 
 
 def _dataset(schema: pa.Schema, parts: Sequence[Path]) -> ds.Dataset:

@@ -59,6 +59,8 @@ class Choice(StrEnum):
     """Whether an image goes on into the dataset, or the first rule that rejected it."""
 
     KEPT = "kept"
+    DECIDED = "decided"
+    """A decision dropped it (dreamloom.scrape.collection.decisions)."""
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near_duplicate"
     LOW_AESTHETIC = "low_aesthetic"

@@ -1,0 +1,140 @@
+"""Finds the images that somebody points at: by file, key or pattern, or by a condition on what the tables say."""
+
+import fnmatch
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from dreamloom.base.errors import UserError
+from dreamloom.caption.filename import read_name
+from dreamloom.curate.manifest import MANIFEST, manifest_path, read_manifest
+from dreamloom.scrape.collection import Collection, Table
+from dreamloom.scrape.collection.query import filter_rows
+
+_MIN_KEY = 4
+"""Minimum characters of a key that name it."""
+_GLOB = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """An image of a collection."""
+
+    collection: Collection
+    key: str
+    file: str
+    """Where people see it: in the dataset or among the held-out images, else the file or address it came from."""
+
+
+def find_images(
+    collections: Sequence[Collection], workspace: Path | None, names: Sequence[str], where: str | None = None
+) -> list[FoundImage]:
+    """Finds images, in the order of their collections.
+
+    Args:
+        collections: where they may be.
+        workspace: has the manifest that knows their files in dataset/ and heldout/; None: there is none.
+        names: files of the dataset, of a source or of a collection, with or without extension; keys or at least four
+            characters of a key's beginning; or patterns of these.
+        where: SQL on the columns of `_VIEW`; with names, an image has to meet it, too.
+
+    Raises:
+        UserError: nothing is asked for, a name fits no image or, unless it is a pattern, several; or the SQL is wrong.
+    """
+    if not names and where is None:
+        raise UserError("Name images (files, keys or patterns), or say which with --where, such as 'aesthetic < 4'.")
+    known = [image for collection in collections for image in _known_images(collection, workspace)]
+    if names:
+        chosen = {place for name in names for place in _places(name, known)}
+        known = [image for place, image in enumerate(known) if place in chosen]
+    if where is not None:
+        met = {(c.root, key) for c in collections for key in _keys_where(c, workspace, where)}
+        known = [image for image in known if (image.found.collection.root, image.found.key) in met]
+    return [image.found for image in known]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """An image and the names that it goes by."""
+
+    found: FoundImage
+    names: frozenset[str]
+
+
+def _known_images(collection: Collection, workspace: Path | None) -> Iterator[_Known]:
+    files = _manifest_files(collection, workspace)
+    columns = collection.read(Table.RECORDS, columns=["key", "path", "url", "image"])
+    for key, path, url, image in zip(*(columns[name].to_pylist() for name in columns.column_names), strict=True):
+        file = files.get(key)
+        names = {os.path.normpath(path), os.path.basename(path)} if path else set()
+        if image:
+            names |= {str(collection.root / image), os.path.basename(image)}
+        if file:
+            names |= {file, os.path.basename(file), str(workspace / file) if workspace else file}
+        yield _Known(FoundImage(collection, key, file or path or url or key), frozenset(names))
+
+
+def _manifest_files(collection: Collection, workspace: Path | None) -> dict[str, str]:
+    """Key → file in the workspace, of the images of a collection."""
+    if workspace is None or not manifest_path(workspace).exists():
+        return {}
+    rows = read_manifest(manifest_path(workspace)).select(["key", "source", "file"])
+    columns = (rows[name].to_pylist() for name in rows.column_names)
+    return {key: file for key, source, file in zip(*columns, strict=True) if source == collection.name and file}
+
+
+def _places(name: str, known: Sequence[_Known]) -> list[int]:
+    """Returns the places of the images that a name fits."""
+    asked = {name, os.path.abspath(os.path.expanduser(name))}
+    places = _fitting(known, lambda image: not asked.isdisjoint(image.names))
+    places = places or _fitting(known, lambda image: any(n.endswith(f"/{name}") for n in image.names))
+    if not places and _GLOB.search(name):
+        patterns = [re.compile(fnmatch.translate(each)) for each in asked]
+        places = _fitting(known, lambda image: any(p.match(n) for p in patterns for n in image.names))
+        if not places:
+            raise UserError(f"No image fits {name}; look at the files with `dreamloom show`, or give a key.")
+        return places
+    places = places or _fitting(known, lambda image: any(n in asked for each in image.names for n in bare_names(each)))
+    if not places and len(name) >= _MIN_KEY:
+        places = _fitting(known, lambda image: image.found.key.startswith(name))
+    if not places:
+        raise UserError(f"No image is called {name}; give a file's name, or the beginning of a key.")
+    if len(places) > 1:
+        listed = ", ".join(known[place].found.file for place in places[:3])
+        raise UserError(f"Several images are called {name} ({listed}, …); give more of the path, or the key.")
+    return places
+
+
+def bare_names(file: str) -> tuple[str, str]:
+    """Returns by what a file may be called, too: its name without the extension, and the caption in its name."""
+    return os.path.splitext(file)[0], read_name(file)
+
+
+def _fitting(known: Sequence[_Known], fits: Callable[[_Known], bool]) -> list[int]:
+    return [place for place, image in enumerate(known) if fits(image)]
+
+
+_VIEW = """
+    select r.*, $name as source, s.aesthetic, s.similarity, h.choice, h.detail as choice_detail,
+           t.caption, t.kind as caption_kind, t.doubtful, t.similarity as caption_similarity,
+           c.language, c.punsafe, c.pwatermark, m.role, m.split, m.file, m.multiply, m.concepts
+    from records r left join candidates c using (key) left join scores s using (key) left join choices h using (key)
+         left join captions t using (key) left join (select * from manifest where source = $name) m using (key)
+"""
+"""What a condition can ask for: the columns of records, and these."""
+
+
+def _keys_where(collection: Collection, workspace: Path | None, where: str) -> list[str]:
+    manifest = MANIFEST.empty_table()
+    if workspace is not None and manifest_path(workspace).exists():
+        manifest = read_manifest(manifest_path(workspace))
+    name = f"'{collection.name.replace(chr(39), 2 * chr(39))}'"
+    tables: dict[str, Any] = {**collection.sql_tables(), "manifest": manifest}
+    rows: pa.Table = filter_rows(_VIEW.replace("$name", name), where, "key", tables)
+    keys: list[str] = rows["key"].to_pylist()
+    return keys

@@ -1,0 +1,185 @@
+"""The commands that decide about single images: drop, keep, undo and their like, and what was decided."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from dreamloom.base.errors import UserError
+from dreamloom.base.text import printable
+from dreamloom.curate.decide import Word, carry_out, plan_undo, plan_words
+from dreamloom.curate.find import FoundImage, find_images
+from dreamloom.curate.source import collection_folders
+from dreamloom.flows.contents import evenly_spaced
+from dreamloom.flows.project import load_project
+from dreamloom.flows.showing import is_collection
+from dreamloom.flows.terminal import print_table, rows_table
+from dreamloom.scrape.collection import Collection
+from dreamloom.scrape.collection.decisions import HAND, SUBJECTS, Decision, What
+
+SHOWN = 20
+"""Decisions that a command shows."""
+
+SWITCH = Parameter(negative="")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where images are decided about."""
+
+    name: Path
+    """As the user wrote it."""
+    collections: Sequence[Collection]
+    workspace: Path | None
+    """None: of a collection that stands alone."""
+
+    def find(self, images: Sequence[str], where: str | None = None) -> list[FoundImage]:
+        """Returns the images that are asked for; see `find_images`."""
+        return find_images(self.collections, self.workspace, images, where)
+
+
+def find_target(name: Path) -> Target:
+    """Returns the collections of a project, of its workspace, or one.
+
+    Raises:
+        UserError: it is none of these, or the project is wrong.
+    """
+    folder = name.expanduser().absolute()
+    if folder.is_dir() and (folder / "collections").is_dir():
+        return Target(name, [Collection(root) for root in collection_folders(folder)], folder)
+    if folder.is_dir() and is_collection(folder):
+        above = folder.parent.parent
+        return Target(name, [Collection(folder)], above if folder.parent.name == "collections" else None)
+    if folder.suffix in (".yaml", ".yml") or (folder / "project.yaml").is_file():
+        project = load_project(folder)
+        return Target(name, [project.collection(source) for source in project.sources], project.workspace)
+    raise UserError(
+        f"{name} is no project, workspace or collection; name one, and then the images: dreamloom drop project.yaml "
+        "IMAGE."
+    )
+
+
+def drop(
+    project: Path,
+    *images: str,
+    where: str | None = None,
+    reason: str | None = None,
+    dry_run: Annotated[bool, SWITCH] = False,
+) -> None:
+    """Leave images out, whatever the rules of choose say.
+
+    Parameters
+    ----------
+    project
+        Project, its workspace, or a collection.
+    images
+        Files of the dataset, of a source or of a collection, keys or their beginnings, or patterns such as "*night*".
+    where
+        Condition on what the tables say, in SQL: "aesthetic < 4 and source = 'web'". It is a rule: what a hand decided
+        counts before it.
+    reason
+        Why; shown in the image's history.
+    dry_run
+        Show the decisions; write nothing.
+    """
+    _decide(project, images, where, [Word(What.DROP, None, reason, _who(where))], dry_run)
+
+
+def keep(
+    project: Path,
+    *images: str,
+    where: str | None = None,
+    reason: str | None = None,
+    dry_run: Annotated[bool, SWITCH] = False,
+) -> None:
+    """Keep images, whatever the rules of choose say; takes the place of a drop.
+
+    Parameters
+    ----------
+    project
+        Project, its workspace, or a collection.
+    images
+        See drop.
+    where
+        See drop.
+    reason
+        Why; shown in the image's history.
+    dry_run
+        Show the decisions; write nothing.
+    """
+    _decide(project, images, where, [Word(What.KEEP, None, reason, _who(where))], dry_run)
+
+
+def undo(
+    project: Path,
+    *images: str,
+    where: str | None = None,
+    what: What | None = None,
+    dry_run: Annotated[bool, SWITCH] = False,
+) -> None:
+    """Take the last decision about images back; without images, all that the last command decided.
+
+    Parameters
+    ----------
+    project
+        Project, its workspace, or a collection.
+    images
+        See drop.
+    where
+        See drop.
+    what
+        Take back only this; else whatever was decided last of each image.
+    dry_run
+        Show the decisions that would be taken back; write nothing.
+    """
+    target = find_target(project)
+    found = target.find(images, where) if images or where is not None else None
+    _carry_out(target, plan_undo(target.collections, found, [what] if what else []), dry_run, "taken back")
+
+
+def _who(where: str | None) -> str:
+    return HAND if where is None else f"where {where}"
+
+
+def _decide(project: Path, images: Sequence[str], where: str | None, words: Sequence[Word], dry_run: bool) -> None:
+    target = find_target(project)
+    found = target.find(images, where)
+    if not found:
+        print("no image meets the condition; nothing was decided")
+        return
+    _carry_out(target, plan_words(found, words), dry_run, "decided")
+
+
+def _carry_out(target: Target, plan: Mapping[Path, Sequence[Decision]], dry_run: bool, done: str) -> None:
+    rows = [
+        {"source": root.name, "key": decision.key[:12], "decision": str(decision)}
+        for root, decisions in plan.items()
+        for decision in decisions
+    ]
+    if not rows:
+        print("that is decided already")
+        return
+    if dry_run:
+        print_table(rows_table(f"Decisions (at most {SHOWN} of {len(rows):,})", evenly_spaced(rows, SHOWN)))
+        print("nothing was written")
+        return
+    overruled = sum(map(len, plan.values())) - _count_standing(plan)
+    counts = carry_out(plan)
+    print(f"{done}: {', '.join(f'{count:,} of {printable(source)}' for source, count in counts.items())}")
+    if overruled and done == "decided":
+        print(f"{overruled:,} of them do not count, as a hand decided otherwise")
+    if target.name.suffix in (".yaml", ".yml"):
+        print(f"dreamloom run {target.name} makes what hangs on it")
+
+
+def _count_standing(plan: Mapping[Path, Sequence[Decision]]) -> int:
+    """Counts the planned decisions that will count: those by hand, and those of rules where no hand decided."""
+    counted = 0
+    for root, decisions in plan.items():
+        said = Collection(root).decisions().words
+        for decision in decisions:
+            by_hand = any(word.who == HAND for word in said.get((decision.key, SUBJECTS[decision.what]), ()))
+            counted += decision.who == HAND or not by_hand
+    return counted

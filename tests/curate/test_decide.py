@@ -1,0 +1,200 @@
+"""Decisions about images: how these are named, what is said of them, and that choose heeds it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dreamloom.base.errors import UserError
+from dreamloom.curate.assemble import balance
+from dreamloom.curate.choose import choose, is_current
+from dreamloom.curate.config import BalanceConfig, ChooseConfig
+from dreamloom.curate.decide import Word, carry_out, check_value, plan_undo, plan_words
+from dreamloom.curate.find import find_images
+from dreamloom.curate.source import Role, Source
+from dreamloom.curate.trace import trace
+from dreamloom.scrape.collection import Collection, Table
+from dreamloom.scrape.collection.decisions import What
+from tests.curate.test_choose import add_scores, verdicts
+
+Make = Callable[..., Collection]
+
+
+def records(*keys: str, **columns: Any) -> list[dict[str, Any]]:
+    return [{"key": key, "text": f"a {key}", "path": f"/mine/{key}_(2).JPG", **columns} for key in keys]
+
+
+def decide(collection: Collection, names: Sequence[str], what: What, value: str | None = None, **more: Any) -> None:
+    carry_out(plan_words(find_images([collection], None, names), [Word(what, value, **more)]))
+
+
+@pytest.fixture
+def cats(make_collection: Make) -> Collection:
+    return make_collection("cats", records("aaaa", "bbbb", "cccc", "dddd"))
+
+
+# Which images
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["aaaa"], ["aaaa"]),
+        (["/mine/bbbb_(2).JPG"], ["bbbb"]),
+        (["mine/bbbb_(2).JPG"], ["bbbb"]),
+        (["bbbb_(2).JPG", "aaaa.png"], ["aaaa", "bbbb"]),
+        (["cccc_(2)"], ["cccc"]),
+        (["*bb*"], ["bbbb"]),
+        (["/mine/*"], ["aaaa", "bbbb", "cccc", "dddd"]),
+        (["[ab]*.JPG", "aaaa"], ["aaaa", "bbbb"]),
+    ],
+    ids=str,
+)
+def test_images_are_named_as_people_name_them(cats: Collection, names: list[str], found: list[str]) -> None:
+    assert [image.key for image in find_images([cats], None, names)] == found
+
+
+@pytest.mark.parametrize("names", [["nothing"], ["*nothing*"], ["aaa"], []], ids=str)
+def test_a_name_that_fits_none_is_told(cats: Collection, names: list[str]) -> None:
+    with pytest.raises(UserError):
+        find_images([cats], None, names)
+
+
+def test_a_name_of_several_images_is_told(make_collection: Make) -> None:
+    collections = [
+        make_collection("cats", records("aaaa")),
+        make_collection("dogs", records("aaab", path="/mine/x.jpg")),
+    ]
+    with pytest.raises(UserError, match="Several images are called aaa"):
+        find_images([*collections, make_collection("more", records("aaaa"))], None, ["aaaa"])
+
+
+def test_a_file_of_the_dataset_names_its_image(cats: Collection, tmp_path: Path, monkeypatch: Any) -> None:
+    choose([Source(cats, Role.TRAINING)], ChooseConfig())
+    balance([Source(cats, Role.TRAINING)], BalanceConfig(held_out=0), tmp_path)
+    monkeypatch.chdir(tmp_path / "dataset")
+    for name in ("cats/a aaaa.png", "a aaaa", str(tmp_path / "dataset/cats/a aaaa.png"), "dataset/cats/a aaaa.png"):
+        assert [image.key for image in find_images([cats], tmp_path, [name])] == ["aaaa"], name
+    kept = find_images([cats], tmp_path, [], "split = 'train' and file like '%aaaa%'")
+    assert [image.key for image in kept] == ["aaaa"]
+
+
+def test_a_condition_asks_all_tables(make_collection: Make) -> None:
+    web = add_scores(make_collection("web", records("a", "b")), [{"aesthetic": 3.0}, {"aesthetic": 5.0}])
+    mine = add_scores(make_collection("it's mine", records("c")), [{"aesthetic": 1.0}])
+    found = find_images([web, mine], None, [], "aesthetic < 4 and source = 'web'")
+    assert [(image.collection.name, image.key) for image in found] == [("web", "a")]
+    assert [image.key for image in find_images([web, mine], None, [], "source <> 'web' and width > 4")] == ["c"]
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "aesthetic <",
+        "nonsense = 1",
+        "1 in (select count(*) from read_text('/etc/hostname'))",
+        "true); drop table records; select (true",
+        "1 in (select count(*) from '/etc/hostname')",
+        "key in (select key from collections)",
+    ],
+)
+def test_a_condition_is_one_expression_on_the_tables(cats: Collection, where: str) -> None:
+    collections = [cats]  # nor does it see variables of the program
+    with pytest.raises(UserError, match="The condition"):
+        find_images(collections, None, [], where)
+
+
+# What is said
+
+
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [
+        (What.CROP, "0,0,10"),
+        (What.CROP, "10,0,5,5"),
+        (What.CROP, "a,b,c,d"),
+        (What.CROP, "nan,0,1,1"),
+        (What.FLIP, "maybe"),
+        (What.MULTIPLY, "0"),
+        (What.MULTIPLY, "nan"),
+        (What.LOSS_SCALE, "1000"),
+        (What.ROLE, "teacher"),
+    ],
+)
+def test_a_wrong_value_is_told_with_a_right_one(what: What, value: str) -> None:
+    with pytest.raises(UserError, match=f"is no {what}; write"):
+        check_value(what, value)
+
+
+def test_the_same_word_is_not_said_twice(cats: Collection) -> None:
+    image = find_images([cats], None, ["aaaa"])
+    for what, said in ((What.DROP, 1), (What.DROP, 0), (What.KEEP, 1), (What.DROP, 1)):
+        assert carry_out(plan_words(image, [Word(what)])).total() == said
+
+
+def test_undo_takes_a_command_back_or_the_last_word_of_an_image(cats: Collection) -> None:
+    decide(cats, ["aaaa", "bbbb"], What.DROP)
+    decide(cats, ["aaaa"], What.CAPTION, "a dog")
+    decide(cats, ["bbbb", "cccc"], What.KEEP)
+    carry_out(plan_undo([cats], find_images([cats], None, ["aaaa"]), [What.DROP]))
+    carry_out(plan_undo([cats], None))
+    assert {d.key: (d.what, d.value) for d in cats.decisions().counting()} == {
+        "aaaa": ("caption", "a dog"),
+        "bbbb": ("drop", None),
+    }
+    carry_out(plan_undo([cats], None))
+    carry_out(plan_undo([cats], None))
+    with pytest.raises(UserError, match="no decision to take back"):
+        plan_undo([cats], None)
+
+
+# What choose makes of it
+
+
+def test_choose_drops_and_keeps_what_is_decided(make_collection: Make) -> None:
+    people = add_scores(make_collection("people", records("a", "b", "c")), [{"aesthetic": x} for x in (6, 3, 3)])
+    sources, config = [Source(people, Role.GROUND_TRUTH)], ChooseConfig(min_aesthetic=5)
+    choose(sources, config)
+    before = people.stamps(Table.CHOICES)
+    decide(people, ["a_(2)"], What.DROP, reason="blurred")
+    decide(people, ["b_(2)"], What.KEEP)
+    assert not is_current(sources, config)
+    choose(sources, config)
+    assert verdicts(people) == [
+        ("decided", "by hand: blurred"),
+        ("kept", None),
+        ("low_aesthetic", "aesthetic 3.000 < 5"),
+    ]
+    for _ in range(2):
+        carry_out(plan_undo([people], None))
+    choose(sources, config)
+    assert people.stamps(Table.CHOICES) == before
+
+
+def test_of_copies_the_kept_one_stays_and_a_dropped_one_makes_way(make_collection: Make) -> None:
+    people = make_collection("people", records("a", "b", sha256="same"))
+    sources = [Source(people, Role.GROUND_TRUTH)]
+    decide(people, ["b_(2)"], What.KEEP)
+    choose(sources, ChooseConfig())
+    assert verdicts(people) == [("duplicate", "repeats people/b, which a decision keeps"), ("kept", None)]
+    decide(people, ["b_(2)"], What.DROP)
+    choose(sources, ChooseConfig())
+    assert verdicts(people) == [("kept", None), ("decided", "by hand")]
+
+
+def test_what_is_kept_counts_towards_the_maximum(make_collection: Make) -> None:
+    people = make_collection("people", records("a", "b", "c"))
+    sources, config = [Source(people, Role.GROUND_TRUTH)], ChooseConfig(max_ground_truth=1)
+    for name in ("a_(2)", "b_(2)"):
+        decide(people, [name], What.KEEP)
+    choose(sources, config)
+    assert [choice for choice, _ in verdicts(people)] == ["kept", "kept", "surplus"]
+
+
+def test_the_history_tells_what_was_decided_by_whom_and_when(cats: Collection) -> None:
+    decide(cats, ["aaaa"], What.DROP, reason="blurred")
+    decide(cats, ["aaaa"], What.KEEP, who="where width > 3")
+    told = [value for subject, value in trace(cats.root, "aaaa_(2)") if subject == "decided"]
+    time = cats.decisions().rows[0].time[:16].replace("T", " ")
+    assert told == [f"drop, by hand (blurred) on {time} UTC", f"keep, by where width > 3 on {time} UTC"]
