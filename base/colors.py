@@ -11,12 +11,12 @@ _SRGB = ImageCms.createProfile("sRGB")
 _LAB = ImageCms.createProfile("LAB")
 
 
-def flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+def flatten(image: Image.Image, background: tuple[int, int, int] | None) -> Image.Image:
     """Converts an image of any mode to opaque 8-bit sRGB, mode "RGB".
 
     Args:
         image: any that Pillow has decoded.
-        background: the RGB color under transparent pixels.
+        background: the RGB color under transparent pixels; None: a transparent image becomes "RGBA".
     """
     profile = foreign_profile(image)
     image, alpha = _split_alpha(image)
@@ -27,7 +27,12 @@ def flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image
     if profile is not None:
         image = _converted(image, profile)
     image = image if image.mode == "RGB" else image.convert("RGB")
-    return image if alpha is None else Image.composite(image, Image.new("RGB", image.size, background), alpha)
+    if alpha is None:
+        return image
+    if background is None:
+        image.putalpha(alpha)
+        return image
+    return Image.composite(image, Image.new("RGB", image.size, background), alpha)
 
 
 def alpha_channel(image: Image.Image) -> Image.Image:

@@ -39,6 +39,24 @@ def find_refusal(body: bytes) -> str | None:
     return None
 
 
+_DMI = "http://ns.useplus.org/ldf/vocab/DMI-PROHIBITED"
+
+
+def refusal_xmp(refusal: str) -> bytes:
+    """Returns an XMP packet that states a refusal, in plus:DataMining, for an image that is encoded anew.
+
+    Args:
+        refusal: as `find_refusal` returns it.
+    """
+    kind = refusal.partition("DMI-PROHIBITED")[2] if "DMI-PROHIBITED" in refusal else "-AIMLTRAINING"
+    return (
+        '<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        f'<rdf:Description xmlns:plus="http://ns.useplus.org/ldf/xmp/1.0/" plus:DataMining="{_DMI}{kind}"/>'
+        '</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+    ).encode("ascii")
+
+
 # Places and serial numbers
 
 _GPS, _EXIF_IFD, _MAKER_NOTE = 0x8825, 0x8769, 0x927C

@@ -5,9 +5,7 @@ truncated files until they are used. All stages decode images here, where each o
 """
 
 import io
-import struct
 import warnings
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Literal
 from PIL import Image, UnidentifiedImageError
 
 from dreamloom.base.colors import alpha_channel, flatten, foreign_profile
+from dreamloom.base.exif import BROKEN, orientation_of, turn, turns_itself, upright_exif
 from dreamloom.base.image_formats import HEADER_BYTES, decoded_formats, known_format, looks_like_tga
 from dreamloom.base.jpeg import inspect_jpeg
 from dreamloom.base.text import brief
@@ -27,23 +26,6 @@ Reason = Literal["empty", "not_an_image", "unsupported", "truncated", "too_many_
 
 # ImageError says what Pillow warns of. Set for the whole process, as catch_warnings is not safe in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-
-_BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    MemoryError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""What Pillow's decoders raise on damaged bytes, as far as it was seen."""
 
 
 class ImageError(Exception):
@@ -83,9 +65,9 @@ def read_header(source: bytes | Path) -> ImageHeader:
     """
     with _open(source) as image:
         try:
-            orientation, animated = _orientation(image), _animated(image)
-            width, height = image.size[::-1] if orientation >= 5 and not _turns_itself(image) else image.size
-        except _BROKEN as error:
+            orientation, animated = orientation_of(image), _animated(image)
+            width, height = image.size[::-1] if orientation >= 5 and not turns_itself(image) else image.size
+        except BROKEN as error:
             raise _failure(error) from error
         plain = orientation == 1 and not animated and _is_plain(image)
         transparent = image.has_transparency_data
@@ -96,7 +78,7 @@ def decode(
     source: bytes | Path,
     *,
     max_pixels: int = MAX_PIXELS,
-    background: tuple[int, int, int] = (255, 255, 255),
+    background: tuple[int, int, int] | None = (255, 255, 255),
     at_least: int | None = None,
     animated: Literal["first", "reject"] = "first",
 ) -> Image.Image:
@@ -105,7 +87,7 @@ def decode(
     Args:
         source: the file's bytes, or its path.
         max_pixels: maximum pixels of an image, checked in its header before it is decoded.
-        background: the RGB color under transparent pixels.
+        background: the RGB color under transparent pixels; None: a transparent image stays so, mode "RGBA".
         at_least: decode a JPEG at the smallest of libjpeg's scales (1/2, 1/4, 1/8) whose shorter side has at least
             this many pixels, which is several times faster where the image is shrunk anyway.
         animated: what to do with several frames: take the first, or reject the image.
@@ -125,6 +107,16 @@ def decode_alpha(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> Image
     return _decode(source, max_pixels, None, "first", alpha_channel)
 
 
+def read_exif(source: bytes | Path) -> bytes:
+    """Reads an image's EXIF for what `decode` makes of it: upright, and without a thumbnail; empty: it has none.
+
+    Raises:
+        ImageError: see `read_header`.
+    """
+    with _open(source) as image:
+        return upright_exif(image)
+
+
 def check_whole(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> None:
     """Checks that an image is whole, as cheaply as possible: of a JPEG with its markers in order, a part is decoded.
 
@@ -139,7 +131,7 @@ def check_whole(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> None:
             if image.format in ("JPEG", "MPO"):
                 image.draft("L", (1, 1))
             image.load()
-        except _BROKEN as error:
+        except BROKEN as error:
             raise _failure(error) from error
         _check_end(image, checked)
 
@@ -161,17 +153,17 @@ def _decode(
         try:
             if animated == "reject" and _animated(image):
                 raise ImageError("animated", "more than one frame")
-            orientation = 1 if _turns_itself(image) else _orientation(image)
+            orientation = 1 if turns_itself(image) else orientation_of(image)
             if at_least is not None and image.format in ("JPEG", "MPO") and min(image.size) > at_least:
                 scale = min(image.size) / at_least
                 image.draft(None, (int(image.width / scale), int(image.height / scale)))
             image.load()
-        except _BROKEN as error:
+        except BROKEN as error:
             raise _failure(error) from error
         _check_end(image, source)
         try:
-            return _turn(convert(image), orientation)
-        except _BROKEN as error:
+            return turn(convert(image), orientation)
+        except BROKEN as error:
             raise ImageError("unsupported", _line(error)) from error
 
 
@@ -191,7 +183,7 @@ def _open_as(source: bytes | Path, formats: tuple[str, ...]) -> Image.Image:
         return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats)
     except UnidentifiedImageError:
         raise
-    except _BROKEN as error:
+    except BROKEN as error:
         raise _failure(error) from error
 
 
@@ -252,7 +244,7 @@ def _animated(image: Image.Image) -> bool:
         image.seek(0)
     except EOFError:
         return False
-    except _BROKEN:
+    except BROKEN:
         return True
     return True
 
@@ -273,35 +265,3 @@ def _failure(error: BaseException) -> ImageError:
 
 def _line(error: BaseException) -> str:
     return brief(error) or type(error).__name__
-
-
-# Orientation
-
-
-def _orientation(image: Image.Image) -> int:
-    """The orientation in EXIF or XMP. No pixel is decoded, which a PNG's own getexif does to read beyond them."""
-    try:
-        value = Image.Image.getexif(image).get(0x0112, 1)
-    except _BROKEN:
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _turns_itself(image: Image.Image) -> bool:
-    """Whether Pillow turns the image itself when it loads it, and gives the size of the upright image: so with TIFF."""
-    return image.format == "TIFF"
-
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-def _turn(image: Image.Image, orientation: int) -> Image.Image:
-    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image

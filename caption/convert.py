@@ -6,7 +6,6 @@ finished one has nothing to do.
 """
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,15 +14,12 @@ from pathlib import Path, PurePath
 from typing import TypeVar
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import TEMPORARY, commit_json
 from dreamloom.base.progress import Progress, silent
 from dreamloom.caption.filename import find_controls
 from dreamloom.caption.formats import FORMATS, SOURCES, Format
 from dreamloom.caption.formats.rows import Row, oddities, sanitize
 from dreamloom.caption.formats.target import CHANGED, SKIPPED, Log, Target
-
-_MARK = ".dreamloom.json"
-"""The file that says what a folder was made from."""
+from dreamloom.caption.new_folder import check_new_folder, claim_folder
 
 Named = TypeVar("Named")
 
@@ -120,11 +116,7 @@ def _check(folder: Path, writer: Format, output: Path | None, change: Change | N
             "Edited captions need a folder of their own, as originals stay as they are; name one: --output."
         )
     if output is not None:
-        new, old = output.resolve(), folder.resolve()
-        if new.is_relative_to(old) or old.is_relative_to(new):
-            raise UserError(f"{output} and {folder} lie in each other; name an output that lies elsewhere.")
-        if output.exists() and not (output / _MARK).is_file() and not _is_empty(output):
-            raise UserError(f"{output} exists, and was not made from {folder}; name a folder that doesn't exist yet.")
+        check_new_folder(output, folder)
 
 
 def _edit_row(row: Row, folder: Path, log: Log, change: Change | None) -> Row | None:
@@ -162,21 +154,7 @@ def _claim(output: Path, folder: Path, source: str, to: str, rows: Sequence[Row]
     for row in rows:
         digest.update(f"{row.name}\0{row.caption}\0{row.size}\0".encode("utf-8", "surrogatepass"))
     content = {"made by": "dreamloom caption", "source": source, "to": to, "rows": digest.hexdigest()}
-    mark = output / _MARK
-    if not mark.is_file():
-        commit_json(mark, content)
-        return
-    try:
-        is_same = json.loads(mark.read_bytes()) == content
-    except ValueError:  # it is damaged
-        is_same = False
-    if not is_same:
-        raise UserError(f"{output} was made from other images, captions or formats; name another folder.")
-
-
-def _is_empty(path: Path) -> bool:
-    """Whether it is a folder with nothing in it but what a killed run left."""
-    return path.is_dir() and all(name.startswith(TEMPORARY) for name in os.listdir(path))
+    claim_folder(output, content, "images, captions or formats")
 
 
 def _copy_controls(folder: Path, rows: Sequence[Row], target: Target) -> None:

@@ -33,6 +33,7 @@ from dreamloom.flows.logs import log_to_terminal
 CHAIN = Group.create_ordered("The whole chain")
 STAGES = Group.create_ordered("Single stages")
 DECIDE = Group.create_ordered("Single images")
+FOLDERS = Group.create_ordered("Folders of images")
 LOOK = Group.create_ordered("Results")
 
 
@@ -102,6 +103,12 @@ _COMMANDS = {
         "drop": ("dreamloom.flows.decision_commands:drop", "Leave images out."),
         "keep": ("dreamloom.flows.decision_commands:keep", "Keep images, whatever the rules of choose say."),
         "undo": ("dreamloom.flows.decision_commands:undo", "Take decisions about images back."),
+    },
+    FOLDERS: {
+        "compress": (
+            "dreamloom.flows.compress_command:compress",
+            "Compress a folder of images into a new one, with its captions.",
+        ),
     },
     LOOK: {
         "show": (

@@ -3,6 +3,7 @@
 import mimetypes
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from dreamloom.base.image_formats import begins_like_an_image
 from dreamloom.base.image_types import is_image_name
 from dreamloom.base.listing import count_images, is_left_out, left_out_note, list_folder
 from dreamloom.base.own_folders import refuse_own_folder
+from dreamloom.base.pixels import ImageError
 from dreamloom.scrape.datasets.sidecar_files import SIDECARS
 from dreamloom.scrape.datasets.source_kind import SourceSize, size_of_files
 from dreamloom.scrape.datasets.source_recipes import FileVersion
@@ -96,6 +98,20 @@ def _walk(folder: Path, left_out: Counter[str], follow_links: bool) -> Iterator[
                 waiting.append(Path(entry.path))
             else:
                 left_out["linked"] += count_images(Path(entry.path))
+
+
+def read_file(path: Path) -> bytes:
+    """Reads an image file whole.
+
+    Raises:
+        ImageError: `missing_file`: it can't be read, or is no regular file.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe, or /dev/zero, never ends
+            raise ImageError("missing_file", "no regular file")
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError("missing_file", error.strerror or "") from error
 
 
 class NamedFiles:

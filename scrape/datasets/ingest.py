@@ -6,7 +6,6 @@ file is truncated, and stored in the collection (store_image.py). The originals 
 
 import hashlib
 import os
-import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +24,7 @@ from dreamloom.scrape.collection import Collection, Row, Status, Table
 from dreamloom.scrape.collection.parts import make_parts, split
 from dreamloom.scrape.collection.records import settle_images, summarize_records
 from dreamloom.scrape.datasets.fields import SourceConfig
-from dreamloom.scrape.datasets.image_files import ListedFile
+from dreamloom.scrape.datasets.image_files import ListedFile, read_file
 from dreamloom.scrape.datasets.metadata import ImageMetadata
 from dreamloom.scrape.datasets.source_recipes import FileVersion, SourceRecipes
 from dreamloom.scrape.datasets.store_image import store_image
@@ -182,7 +181,7 @@ def _store(
     Raises:
         ImageError: see dreamloom.base.pixels.Reason.
     """
-    data = _read_bytes(content) if isinstance(content, Path) else content()
+    data = read_file(content) if isinstance(content, Path) else content()
     row["consent"] = find_refusal(data)
     original = content if isinstance(content, Path) else None
     extension = os.path.splitext(image.path)[1].lower()
@@ -194,15 +193,6 @@ def _store(
             raise
         own = {"detail": MISSING_END, "sha256": hashlib.sha256(data).hexdigest()}  # of the file as it is
         row |= store_image(folder / image.key, whole, extension, None, config) | own
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe, or /dev/zero, never ends
-            raise ImageError("missing_file", "no regular file")
-        return path.read_bytes()
-    except OSError as error:
-        raise ImageError("missing_file", error.strerror or "") from error
 
 
 def _marks(rows: Iterable[Row]) -> dict[str, int]:

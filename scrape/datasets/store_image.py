@@ -37,7 +37,7 @@ def store_image(target: Path, data: bytes, extension: str, original: Path | None
     Raises:
         ImageError: see dreamloom.base.pixels.Reason.
     """
-    header = _read_header(data, extension, config.max_pixels)
+    header = read_source_header(data, extension, config.max_pixels)
     if header is None or header.width * header.height > MAX_PIXELS:
         pixels, size = shrink_on_load(data, config.max_pixels, MAX_PIXELS)
         path = _write(target, pixels, lossy=True)  # it is resampled anyway, and a PNG takes a minute
@@ -72,7 +72,7 @@ def _columns(path: Path, data: bytes, size: tuple[int, int], original_size: tupl
     return image_columns(path, size, original_size, path.stat().st_size, hashlib.sha256(data).hexdigest())
 
 
-def _read_header(data: bytes, extension: str, max_pixels: int) -> ImageHeader | None:
+def read_source_header(data: bytes, extension: str, max_pixels: int) -> ImageHeader | None:
     """Reads an image's header; a file whose extension names a format that is not decoded is "unsupported".
 
     An image of a decoded format under a wrong name is read nevertheless. A TIFF is not: raw files of cameras are TIFFs

@@ -14,6 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from dreamloom.base.stage import Recipe, StageConfig, recipe, recipe_values
+from dreamloom.caption.compress.config import CompressConfig
 from dreamloom.flows.project import Project
 from dreamloom.flows.sources import SourceConfig
 from dreamloom.train.audit.config import AuditConfig
@@ -35,7 +36,7 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 FIELDS = sorted(
     {
         (owner.__module__, owner.__name__, name)
-        for root in (Project, DreamBoothConfig, AuditConfig)
+        for root in (Project, DreamBoothConfig, AuditConfig, CompressConfig)
         for model in models_in(root)
         for owner in model.__mro__
         for name in getattr(owner, "__annotations__", ())
@@ -84,7 +85,7 @@ def test_the_walk_reaches_every_stage() -> None:
 STAGE_FIELDS = sorted(
     {
         (model, name)
-        for root in (Project, DreamBoothConfig, AuditConfig)
+        for root in (Project, DreamBoothConfig, AuditConfig, CompressConfig)
         for model in models_in(root)
         if model is not Project  # has the configs of the stages, and is hashed by none
         for name in model.model_fields
