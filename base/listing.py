@@ -34,6 +34,7 @@ _WORDS = {
     "collection": "inside collections",
     "workspace": "inside workspaces",
     "dead_link": "behind links to nothing (a disk that is not mounted?)",
+    "outside": "with names that lead out of their archive",
     "linked": "in folders elsewhere to which links lead (follow_links takes them)",
 }
 

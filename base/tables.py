@@ -49,10 +49,22 @@ def read_table(path: Path, wanted: Wanted = lambda _: True) -> Iterator[TableRow
         DocumentError: it is no table.
     """
     suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        yield from _parquet(path, wanted)
-    else:
-        yield from (_csv if suffix == ".csv" else _json_lines)(decode_text(path.read_bytes()))
+    yield from _parquet(path, wanted) if suffix == ".parquet" else parse_table(suffix, path.read_bytes())
+
+
+def parse_table(suffix: str, data: bytes) -> Iterator[TableRow]:
+    """Reads the rows of a table from its bytes; see `read_table`.
+
+    Raises:
+        DocumentError: it is no table.
+    """
+    match suffix.lower():
+        case ".parquet":
+            yield from _parquet(io.BytesIO(data), lambda _: True)
+        case ".csv":
+            yield from _csv(decode_text(data))
+        case _:
+            yield from _json_lines(decode_text(data))
 
 
 def _json_lines(text: str) -> Iterator[TableRow]:
@@ -98,7 +110,7 @@ _NULLS = frozenset({"nan", "NaN", "-nan", "null", "NULL", "None", "<NA>", "#N/A"
 """Cells that pandas and spreadsheets write for what is not there."""
 
 
-def _parquet(path: Path, wanted: Wanted) -> Iterator[TableRow]:
+def _parquet(path: Path | io.BytesIO, wanted: Wanted) -> Iterator[TableRow]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

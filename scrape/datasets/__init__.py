@@ -19,6 +19,7 @@ _MODULES = {
     "imagenet": "dreamloom.scrape.datasets.imagenet",
     "huggingface": "dreamloom.scrape.datasets.huggingface",
     "webdataset": "dreamloom.scrape.datasets.webdataset",
+    "zip": "dreamloom.scrape.datasets.zip",
 }
 """Name of a kind → the module whose `KIND` describes it."""
 

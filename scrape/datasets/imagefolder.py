@@ -19,7 +19,8 @@ from dreamloom.scrape.datasets.image_files import ListedFile, NamedFiles, find_f
 from dreamloom.scrape.datasets.metadata import CaptionRules, ImageMetadata, metadata_from_row
 from dreamloom.scrape.datasets.source_recipes import file_version
 
-_TABLES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+TABLES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+"""The names of tables that say what images are about."""
 
 _log = logging.getLogger(__name__)
 
@@ -69,12 +70,12 @@ def _read_tables(folder: Path) -> Iterator[tuple[Path, Path, TableRow]]:
     Raises:
         UserError: a table can't be read, or none of its rows.
     """
-    for table in find_files(folder, *_TABLES):
+    for table in find_files(folder, *TABLES):
         faults: list[str] = []
         found = False
         try:
             for row in read_table(table):
-                if fault := _fault(row):
+                if fault := row_fault(row):
                     faults.append(f"row {row.number}: {fault}")
                 else:
                     found = True
@@ -87,8 +88,8 @@ def _read_tables(folder: Path) -> Iterator[tuple[Path, Path, TableRow]]:
             _log.warning("%s: %d rows are left out; the first, %s", table, len(faults), faults[0])
 
 
-def _fault(row: TableRow) -> str:
-    """Returns why a row names no image; empty if it does."""
+def row_fault(row: TableRow) -> str:
+    """Returns why a row of a table names no image; empty if it does."""
     name = row.cells.get("file_name")
     if row.fault:
         return f"can't be read ({row.fault}); correct it."
