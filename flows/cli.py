@@ -117,6 +117,7 @@ _COMMANDS = {
         ),
         "runs": ("dreamloom.flows.run_commands:runs", "List training runs, and what each changed."),
         "compare": ("dreamloom.flows.run_commands:compare", "Compare two runs: config, images, results, samples."),
+        "sample": ("dreamloom.flows.stage_commands:sample", "Draw prompts with a trained model, beside its base."),
         "doctor": ("dreamloom.flows.doctor:doctor", "Check this machine, and say how to mend what is amiss."),
     },
 }

@@ -18,6 +18,7 @@ from dreamloom.flows.sources import kind_of
 from dreamloom.flows.steps import Step
 from dreamloom.flows.tables import balance_rows
 from dreamloom.flows.terminal import duration, print_table, rows_table, size
+from dreamloom.flows.train_steps import SAMPLES
 from dreamloom.train.evaluate.statistics import MIN_UNITS
 from dreamloom.train.plan import Plan
 from dreamloom.train.plan import plan as plan_training
@@ -53,13 +54,18 @@ def plan_steps(project: Project) -> list[PlannedStep]:
     """Returns each step of the chain, in order."""
     planned: list[PlannedStep] = []
     for level in levels(project):
-        level_is_blocked = any(step.stale_parts != [] for step in planned)
+        level_is_blocked = any(map(_blocks, planned))
         for branch in level.branches:
             is_blocked = level_is_blocked
             for step in branch:
                 planned.append(PlannedStep(step, None if is_blocked else step.stale_parts()))
-                is_blocked = is_blocked or planned[-1].stale_parts != []
+                is_blocked = is_blocked or _blocks(planned[-1])
     return planned
+
+
+def _blocks(planned: PlannedStep) -> bool:
+    """Whether a step changes what later ones are made from; samples do not."""
+    return planned.stale_parts not in ([], [SAMPLES])
 
 
 def plan_train(project: Project) -> Plan | None:
@@ -249,4 +255,6 @@ def _to_make(planned: PlannedStep, parts: int) -> str:
         return "not known yet"
     if not planned.stale_parts:
         return "nothing"
+    if planned.stale_parts == [SAMPLES]:
+        return "samples of new prompts"
     return f"{len(planned.stale_parts)} of {parts} parts" if parts else "all"

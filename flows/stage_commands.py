@@ -24,13 +24,15 @@ from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.train.audit.config import AuditConfig
 from dreamloom.train.config import DreamBoothConfig, TrainConfig
-from dreamloom.train.evaluate.config import EvaluateConfig
+from dreamloom.train.evaluate.config import EvaluateConfig, SampleConfig
 from dreamloom.train.export.config import ExportConfig
 
 _log = logging.getLogger(__name__)
 
 FLAGS = Parameter(name="*")
 """Makes each field of a config a flag."""
+LISTS = Parameter(name="*", consume_multiple=True)
+"""The same, where a flag of several values takes all that follow it."""
 
 
 def _statuses(_: object, tokens: Sequence[Token]) -> tuple[Status, ...]:
@@ -254,6 +256,25 @@ def audit(
     run_step(step)
     for table in step.tables():
         print_table(table)
+
+
+def sample(
+    model: str,
+    *,
+    output: Path | None = None,
+    config: Annotated[SampleConfig, LISTS] = SampleConfig(),
+) -> None:
+    """Draw prompts with a trained model, below what its base draws in the same noise.
+
+    Parameters
+    ----------
+    model
+        Run, of which each kept checkpoint is a row; checkpoint; diffusers folder, single file or hub ID.
+    output
+        PNG to write: prompts and seeds side by side, models below each other; by default dreamloom-sample-MODEL.png in
+        the current folder.
+    """
+    run_step(train_steps.SampleStep(model, output or Path(f"dreamloom-sample-{Path(model).name}.png"), config))
 
 
 def export(checkpoint: Path, target: Path, *, config: Annotated[ExportConfig, FLAGS] = ExportConfig()) -> None:

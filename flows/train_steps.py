@@ -13,15 +13,20 @@ from dreamloom.flows.steps import WHOLE, Outcome, Step
 from dreamloom.flows.terminal import indented, size
 from dreamloom.train.config import DreamBoothConfig, TrainConfig
 from dreamloom.train.dreambooth import dreambooth
-from dreamloom.train.evaluate.config import EvaluateConfig
+from dreamloom.train.evaluate.config import EvaluateConfig, SampleConfig
 from dreamloom.train.evaluate.evaluate import VERSION, evaluate
 from dreamloom.train.evaluate.measure import MEASURES, Evaluation, percent
+from dreamloom.train.evaluate.redraw import new_prompts
 from dreamloom.train.evaluate.results import read_evaluation, stored_recipe, write_evaluation
+from dreamloom.train.evaluate.sample_model import draw_model
 from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.export import export, is_current
 from dreamloom.train.loop.loop import train
 from dreamloom.train.run.find import find_trained_model
 from dreamloom.train.run.folder import TrainSummary, read_summary
+
+SAMPLES = "samples"
+"""The part of a finished run that is made where its config has new prompts."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,8 @@ class TrainStep(Step):
     stage = "train"
 
     def stale_parts(self) -> list[str]:
-        """Returns the one part, unless the run is finished."""
-        return [] if read_summary(self.run_folder) else [WHOLE]
+        """Returns the one part, unless the run is finished; then the samples, where prompts are new."""
+        return _stale(self.run_folder, self.config)
 
     def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
         """Begins the run, or continues it."""
@@ -61,8 +66,8 @@ class ProjectTrainStep(Step):
     stage = "train"
 
     def stale_parts(self) -> list[str]:
-        """Returns the one part, unless the run is finished."""
-        return [] if read_summary(run_folder(self.workspace, self.config)) else [WHOLE]
+        """Returns the one part, unless the run is finished; then the samples, where prompts are new."""
+        return _stale(run_folder(self.workspace, self.config), self.config)
 
     def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
         """Begins the run, or continues it."""
@@ -133,6 +138,25 @@ class EvaluateStep(Step):
 
 
 @dataclass(frozen=True)
+class SampleStep(Step):
+    """Draws prompts with a trained model into a PNG."""
+
+    model: str
+    output: Path
+    config: SampleConfig
+    stage = "sample"
+
+    def stale_parts(self) -> list[str]:
+        """Returns the one part: what is drawn is wanted now."""
+        return [WHOLE]
+
+    def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
+        """Draws the images."""
+        count = draw_model(self.model, self.output, self.config, progress)
+        return Outcome(f"{'sample':<21}{count:,} images; {self.output}", changed=True)
+
+
+@dataclass(frozen=True)
 class ExportStep(Step):
     """Writes a run's weights into a model folder."""
 
@@ -154,6 +178,12 @@ class ExportStep(Step):
         return Outcome(f"{'export':<21}{line}", summary.changed)
 
 
+def _stale(run: Path, config: TrainConfig) -> list[str]:
+    if read_summary(run) is None:
+        return [WHOLE]
+    return [SAMPLES] if new_prompts(run, config) else []
+
+
 def _train(folder: Path, run: Path, config: TrainConfig, heldout: Path | None, progress: Progress) -> Outcome:
     is_new = read_summary(run) is None
     summary = train(folder, run, config, heldout, progress)
@@ -166,7 +196,9 @@ def _train(folder: Path, run: Path, config: TrainConfig, heldout: Path | None, p
     left_out = (
         f"{summary.problems:,} images were left out; {run / 'problems.json'} says why" if summary.problems else ""
     )
-    return Outcome(f"{'train':<21}{line}{indented(left_out)}", is_new, finished=summary.finished)
+    drawn = f"drew {len(summary.drawn)} new prompts, see {run / 'samples.png'}" if summary.drawn else ""
+    line += indented(left_out) + indented(drawn)
+    return Outcome(f"{'train':<21}{line}", is_new or bool(summary.drawn), finished=summary.finished)
 
 
 def _measures(summary: TrainSummary) -> str:

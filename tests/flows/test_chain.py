@@ -17,8 +17,10 @@ from dreamloom.base.progress import silent
 from dreamloom.curate.manifest import read_manifest
 from dreamloom.flows import chain
 from dreamloom.flows.cli import run
+from dreamloom.flows.plan import plan_steps
 from dreamloom.flows.steps import Outcome, Step
 from dreamloom.scrape.collection import Status, Table
+from dreamloom.train.evaluate.sample_files import list_samples, read_samples
 from dreamloom.train.run.folder import read_summary
 
 pytestmark = pytest.mark.slow
@@ -183,3 +185,22 @@ def test_a_ratio_may_be_left_to_the_run(small: Any) -> None:
     assert summary is not None and summary.shown == {"circles": 11, "squares": 5}  # 2 + 4/3 + 4/5 + 4/9 = 4.58
     assert not made(small)
     assert "is the one within the limits that learned most" in (small.workspace / "report" / "index.html").read_text()
+
+
+def test_a_new_prompt_is_drawn_without_training_again(finished: Any) -> None:
+    """A finished run is drawn anew from the base and the checkpoints that it keeps; old columns stay."""
+    (run,) = (finished.workspace / "runs").glob("2*")
+    weights = {file: file.read_bytes() for file in run.glob("checkpoints/*/*.safetensors")}
+    files = list_samples(run / "samples")
+    before = {file: read_samples(file)[1][0].tobytes() for file in files}
+    finished.change("train", "sample_prompts", to=["a blue square", "a red circle --d 3"])
+    planned = {step.step.title: step.stale_parts for step in plan_steps(finished.load())}
+    assert planned["train"] == ["samples"] and planned["export"] == []
+    outcomes = finished.run()
+    assert "drew 2 new prompts" in outcomes["train"].message and outcomes["train"].changed
+    for file in (files[0], files[-1]):
+        columns, images = read_samples(file)
+        assert [column.heading for column in columns] == ["a blue square", "a red circle", "a red circle"]
+        assert images[2].tobytes() == before[file] != images[1].tobytes(), "another seed is another image"
+    assert {file: file.read_bytes() for file in weights} == weights
+    assert not finished.run()["train"].changed

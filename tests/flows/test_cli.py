@@ -33,6 +33,7 @@ COMMANDS = [
     "doctor",
     "runs",
     "compare",
+    "sample",
 ]
 CONFIGURED = [
     ["filter"],
@@ -45,6 +46,7 @@ CONFIGURED = [
     ["evaluate"],
     ["audit"],
     ["export"],
+    ["sample"],
 ]
 MODEL = str(Path(__file__).parents[2] / "demo" / "models" / "stable-diffusion")
 RUN = str(Path(__file__).parents[1] / "fixtures" / "release-0.2" / "run")

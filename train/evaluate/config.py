@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dreamloom.base.stage import NO_RECIPE, PathKind, StageConfig
+from dreamloom.base.stage import NO_RECIPE, Group, PathKind, StageConfig
 from dreamloom.train.config import TrainConfig, shared_settings
 from dreamloom.train.config_fields import (
     DATA,
@@ -22,6 +22,7 @@ from dreamloom.train.config_fields import (
     UnmaskedWeight,
     Upscale,
 )
+from dreamloom.train.settings.run import SamplerName
 
 
 class EvaluateConfig(StageConfig):
@@ -61,3 +62,43 @@ def as_trained(train: TrainConfig, given: EvaluateConfig | None = None) -> Evalu
     given = given or EvaluateConfig()
     values = shared_settings(train, EvaluateConfig)
     return given.model_copy(update={name: values[name] for name in values.keys() - given.model_fields_set})
+
+
+_SAMPLES = Group("Samples")
+
+
+class SampleConfig(StageConfig):
+    """Settings of drawing from a trained model. They carry the names of the training settings that they correspond to.
+
+    What is null is as in the run; for a model that is no run of ours, as a new run would have it.
+    """
+
+    prompts: Annotated[list[str], _SAMPLES] = Field(
+        [], description="Prompts, with sd-scripts' options (--n --w --h --d --s --l --ss); none: those of the run."
+    )
+    prompts_file: Annotated[Path | None, _SAMPLES] = Field(
+        None, description="File with further prompts: one a line, or EveryDream 2's sample_prompts.json."
+    )
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], _SAMPLES] = Field(
+        [0], min_length=1, description="Seeds; each prompt is drawn from the noise of each."
+    )
+    checkpoints: Annotated[list[int], _SAMPLES] = Field(
+        [], description="Checkpoints of the run, by the images seen; none: all that it keeps."
+    )
+    base: Annotated[str | None, PathKind.MODEL, _SAMPLES] = Field(
+        None, description="Model that is drawn above, to compare; null: the run's base."
+    )
+    negative_prompt: Annotated[str | None, _SAMPLES] = Field(None, description="What the images should not show.")
+    resolution: Annotated[int | None, _SAMPLES] = Field(
+        None, ge=32, le=4096, description="Side of the images, in pixels."
+    )
+    sample_steps: Annotated[int | None, _SAMPLES] = Field(None, ge=1, le=1000, description="Denoising steps per image.")
+    guidance_scale: Annotated[float | None, _SAMPLES] = Field(
+        None, ge=0, le=100, description="Classifier-free guidance scale."
+    )
+    scheduler: Annotated[SamplerName | None, _SAMPLES] = Field(None, description="Scheduler that draws.")
+    use_ema: Annotated[bool, _SAMPLES] = Field(True, description="Draw with averaged weights where they were kept.")
+
+    batch_size: Annotated[int, HARDWARE] = Field(4, ge=1, le=4096, description="Images per forward pass.")
+    precision: Precision = "auto"
+    device: TrainDevice = "auto"

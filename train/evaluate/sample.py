@@ -16,7 +16,7 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.diffusion import noise
 from dreamloom.train.diffusion.rng import stream_key
 from dreamloom.train.evaluate.drawings import Drawing
-from dreamloom.train.evaluate.sample_files import write_samples
+from dreamloom.train.evaluate.sample_files import column_of, write_samples
 from dreamloom.train.model.device import autocast, choose_device
 from dreamloom.train.model.model import Model, load_model
 from dreamloom.train.samplers import SAMPLERS
@@ -41,7 +41,8 @@ def draw_samples(
 
     They are drawn with the base's VAE, and with its scheduler if no other is named.
     """
-    write_samples(path, drawings, draw_images(model, drawings, config, progress, "drawing samples"))
+    images = draw_images(model, drawings, config, progress, "drawing samples")
+    write_samples(path, list(map(column_of, drawings, images)), images)
 
 
 def draw_each(prompt: str, files: Mapping[int, Path], config: TrainConfig, progress: Progress) -> None:

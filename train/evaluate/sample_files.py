@@ -35,6 +35,7 @@ class Column:
     """Pixels."""
     key: str = ""
     """Of its drawing; empty in files of older releases."""
+    prompt: str = ""
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -42,16 +43,21 @@ class Column:
         return self.heading, self.key
 
 
-def write_samples(path: Path, drawings: "Sequence[Drawing]", images: Sequence[Image.Image]) -> None:
+def column_of(drawing: "Drawing", image: Image.Image) -> Column:
+    """Returns the column of a drawing."""
+    return Column(drawing.heading, image.width, drawing.key, drawing.prompt)
+
+
+def write_samples(path: Path, columns: Sequence[Column], images: Sequence[Image.Image]) -> None:
     """Writes a PNG with the images side by side.
 
     The file holds the prompts in its text chunk "prompts", and headings, widths and keys of its columns in "columns".
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns = [(d.heading, image.width, d.key) for d, image in zip(drawings, images, strict=True)]
     metadata = PngInfo()
-    metadata.add_itxt("prompts", json.dumps([drawing.prompt for drawing in drawings], ensure_ascii=False))
-    metadata.add_itxt("columns", json.dumps(columns, ensure_ascii=False))
+    metadata.add_itxt("prompts", json.dumps([column.prompt for column in columns], ensure_ascii=False))
+    listed = [(column.heading, column.width, column.key) for column in columns]
+    metadata.add_itxt("columns", json.dumps(listed, ensure_ascii=False))
     with commit(path) as temporary:
         join_side_by_side(images).save(temporary, format="PNG", pnginfo=metadata)
 
@@ -83,8 +89,11 @@ def read_columns(path: Path) -> list[Column]:
     if not path.is_file():
         return []
     with Image.open(path) as image:
-        stored = json.loads(image.info.get("columns", "[]"))
-        columns = [Column(str(heading), int(width), *map(str, key)) for heading, width, *key in stored]
+        stored, prompts = (json.loads(image.info.get(name, "[]")) for name in ("columns", "prompts"))
+        columns = [
+            Column(str(heading), int(width), str(key[0]) if key else "", str(prompt))
+            for (heading, width, *key), prompt in zip(stored, prompts, strict=False)
+        ]
         return columns or [Column("", image.width)]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.datasets import read_datasets
 from dreamloom.train.evaluate.prompts import check_prompts
+from dreamloom.train.evaluate.redraw import draw_new_prompts, new_prompts
 from dreamloom.train.loop.interrupt import Interrupted, StopRequest, catch_signals
 from dreamloom.train.model.check import check_models, resolve_models
 from dreamloom.train.run.contents import describe_images, to_json, write_images
@@ -26,6 +28,7 @@ from dreamloom.train.run.folder import (
 )
 
 if TYPE_CHECKING:
+    from dreamloom.train.data.dataset import Dataset
     from dreamloom.train.loop.session import Session
 
 
@@ -36,7 +39,7 @@ def train(
     heldout: Path | str | None = None,
     progress: Progress = silent,
 ) -> TrainSummary:
-    """Fine-tunes a model. Resumes a run that was stopped, and does nothing if it is finished.
+    """Fine-tunes a model. Resumes a run that was stopped, and only draws new sample prompts if it is finished.
 
     If torchrun or `accelerate launch` started several processes, each does its share; the main one's summary counts.
 
@@ -61,9 +64,9 @@ def train(
     dataset, heldout_datasets = read_datasets(folder, heldout, config, progress)
     recipe = run_recipe(dataset, heldout_datasets, config, progress)
     check_run_folder(run, recipe, config)
-    if summary := read_summary(run):
-        return summary
     is_main = processes.is_main()
+    if summary := read_summary(run):
+        return replace(summary, drawn=_draw_new_prompts(run, dataset, config, progress) if is_main else [])
     with _folder_of(run) if is_main else nullcontext(), catch_signals() as stop:
         from dreamloom.train.loop.distributed import join_group
         from dreamloom.train.loop.session import open_session
@@ -82,6 +85,13 @@ def train(
                 return _run(session, config, stop)
         except Interrupted:  # while encoding latents: those that are done are kept, nothing else was begun
             return TrainSummary(finished=False, dataset_images=len(dataset.samples), problems=len(dataset.problems))
+
+
+def _draw_new_prompts(run: Path, dataset: "Dataset", config: TrainConfig, progress: Progress) -> list[str]:
+    if not new_prompts(run, config):  # which needs no lock
+        return []
+    with explain_full_disk(run), lock(run):
+        return draw_new_prompts(run, dataset, config, progress)
 
 
 @contextmanager

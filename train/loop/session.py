@@ -236,6 +236,7 @@ class Session:
             steps=self.trainer.num_steps,
             asked=asked,
             shown=shown,
+            drawn=[],
             **{name: change for name, (change, _) in measures.items()},
             **{f"{name}_error": error for name, (_, error) in measures.items()},
             verdict=self.history.verdict,

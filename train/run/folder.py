@@ -83,6 +83,8 @@ class TrainSummary:
     """Images that the whole run shows, each as often as it is shown, by folder; of one that ended early, up to then."""
     checkpoint: str | None = None
     """The newest checkpoint."""
+    drawn: list[str] = field(default_factory=list)
+    """Prompts that this call drew, as they are new in the config of a finished run."""
     images_per_second: float | None = None
     """Speed of this call's steps, without evaluation, samples and checkpoints."""
     data_wait: float | None = None
