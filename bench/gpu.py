@@ -215,7 +215,7 @@ def plain(model: Model, options: dict[str, Any]) -> Step:
 
 def ours(model: Model, schedule: BatchSchedule, config: TrainConfig) -> Step:
     """The trainer's step; its losses are not read."""
-    return Trainer(model, schedule.num_images, config).step
+    return Trainer(model, schedule, config).step
 
 
 def random_model(device: torch.device, widths: tuple[int, ...] = (320, 640, 1280, 1280)) -> Model:

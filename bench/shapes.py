@@ -56,7 +56,7 @@ class Run:
         model = load_model(BASE, CPU)
         latents, texts = fill_caches(model, data, config, folder / f".cache-{batch_size}")
         self.schedule = BatchSchedule(data, config)
-        self.trainer = Trainer(model, self.schedule.num_images, config)
+        self.trainer = Trainer(model, self.schedule, config)
         steps = map(SINGLE_PROCESS.shard, self.schedule.steps_after(0))
         self.steps = BatchLoader(data, latents, texts, config, pin=False).steps(steps)
         self.advance(2)

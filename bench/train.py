@@ -175,7 +175,7 @@ def ours(data: Dataset, config: TrainConfig, load: Load, place: Path, clock: Clo
     model = load()
     latents, texts = fill_caches(model, data, config, place / "latents")
     schedule = BatchSchedule(data, config)
-    trainer = Trainer(model, schedule.num_images, config)
+    trainer = Trainer(model, schedule, config)
     groups = BatchLoader(data, latents, texts, config, pin=False).steps(
         map(SINGLE_PROCESS.shard, schedule.steps_after(0))
     )

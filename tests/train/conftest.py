@@ -173,6 +173,6 @@ def make_trainer(
         batches = [
             ready for group in loader.steps(map(SINGLE_PROCESS.shard, schedule.steps_after(0))) for ready in group
         ]
-        return Trainer(model, schedule.num_images, settings), batches
+        return Trainer(model, schedule, settings), batches
 
     return make

@@ -3,10 +3,16 @@
 The run is divided into stretches, each from one evaluation to the next, and each stretch has its ratio of ground truth
 to other images. What is shown is a function of the seed and the ratios so far. After each stretch, each sampler has
 shown the sum of its shares of the stretches, to within one image.
+
+Epochs count the other images: a run shows as many of them as the folder gives, whatever ground truth it takes beside
+them. So its length follows from the ratios, too, unless max_train_steps gives it.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import cached_property
+from math import ceil
 
 from dreamloom.base.apportion import apportion
 from dreamloom.base.errors import UserError
@@ -19,7 +25,8 @@ from dreamloom.train.settings.run import steps_between
 class RatioSchedule(BatchSchedule):
     """A schedule that has stretches in place of epochs; as many of its steps are known as ratios were given.
 
-    It shows as many images as the folder's own multiplies give: these also divide ground truth among its folders.
+    How long it is beyond them is known only if no more ratios come: `num_images` goes by the last one, and before
+    there is any, by the folder's own. The folder's multiplies divide ground truth, and the other images, among folders.
 
     Args:
         dataset: what is trained on.
@@ -31,15 +38,34 @@ class RatioSchedule(BatchSchedule):
 
     def __init__(self, dataset: Dataset, config: TrainConfig) -> None:
         """Divides the run into stretches; their ratios are still to be given."""
-        self.evaluate_every_n_steps = config.evaluate_every_n_steps
         self.ratios: tuple[Fraction, ...] = ()
+        self._stretch_ends: list[int] = []
+        self._others_at: list[Fraction] = []
+        self.ground_truth = find_ground_truth(dataset, config)
         super().__init__(dataset, config)
-        ground_truth = find_ground_truth(dataset, config)
-        self.is_ground_truth = [sampler.folder_index in ground_truth for sampler in self.samplers]
         self.weights = super().asked()
+        self.stretch_images = steps_between(config.evaluate_every_n_steps, self.planned_steps) * self.step_size
+        total = self.planned_ends[-1]
+        self._stretch_ends = [*range(self.stretch_images, total, self.stretch_images), total]
         self._shown = [[0] * len(self.samplers)]
         if not self._sum(True) or not self._sum(False):
             raise UserError("auto_ratio needs images of ground truth and others; see ground_truth and multiply.txt.")
+
+    @cached_property
+    def is_ground_truth(self) -> list[bool]:
+        """Of each sampler, whether its images are ground truth."""
+        return [sampler.folder_index in self.ground_truth for sampler in self.samplers]
+
+    @property
+    def epoch_ends(self) -> list[int]:
+        """For each stretch, the images of the run up to its end."""
+        return self._stretch_ends or self.planned_ends
+
+    def progress(self, images_seen: int) -> float:
+        """Returns the share of the run that is done: of the other images, or of the steps where these are given."""
+        if self.max_images is not None or not self.ratios:
+            return super().progress(images_seen)
+        return float(min(Fraction(1), self._others_after(images_seen) / self._others))
 
     @property
     def known_epochs(self) -> int:
@@ -47,9 +73,11 @@ class RatioSchedule(BatchSchedule):
         return min(len(self.ratios), len(self.epoch_ends))
 
     def give_ratios(self, ratios: Sequence[Fraction]) -> None:
-        """Takes the ratios of the stretches from the first; those that were given before must be the same."""
-        assert tuple(ratios[: len(self.ratios)]) == self.ratios
-        self.ratios = tuple(ratios)
+        """Takes the ratios of the stretches from the first; those that are known must be the same."""
+        assert all(ratio == known for ratio, known in zip(ratios, self.ratios, strict=False))
+        self.ratios += tuple(ratios[len(self.ratios) :])
+        if self.ratios and self.max_images is None:
+            self._find_stretches()
 
     def asked(self) -> list[Fraction]:
         """Returns the images that the stretches so far ask of each sampler; before there are any, its weight."""
@@ -63,11 +91,22 @@ class RatioSchedule(BatchSchedule):
             self._shown.append(apportion(self.epoch_ends[stretch], asked, at_least=self._shown[-1]))
         return self._shown[epoch + 1]
 
-    def _find_ends(self) -> list[int]:
-        total = super()._find_ends()[-1]
-        steps = steps_between(self.evaluate_every_n_steps, -(-total // self.step_size))
-        length = steps * self.step_size
-        return [*range(length, total, length), total]
+    @cached_property
+    def _others(self) -> int:
+        """Images beside ground truth that the folder's own epochs show."""
+        last = len(self.planned_ends) - 1
+        pairs = zip(self.samplers, self.is_ground_truth, strict=True)
+        return sum(sampler.epoch_span(last)[1] for sampler, is_truth in pairs if not is_truth)
+
+    def _find_stretches(self) -> None:
+        """Finds where stretches end, if the last ratio is kept until the other images have been shown."""
+        ends, others = [0], [Fraction(0)]
+        while (left := self._others - others[-1]) > 0:
+            per_other = 1 + self._ratio_of(len(ends) - 1)
+            images = min(ceil(left * per_other), self.stretch_images)
+            ends.append(ends[-1] + images)
+            others.append(others[-1] + images / per_other)
+        self._stretch_ends, self._others_at = ends[1:], others
 
     def _asked_after(self, stretch: int) -> list[Fraction]:
         """Returns the images asked for of each sampler up to the end of a stretch; they add up to all images."""
@@ -77,6 +116,16 @@ class RatioSchedule(BatchSchedule):
             images = begins[number + 1] - begins[number]
             asked = [before + images * share for before, share in zip(asked, self._shares(ratio), strict=True)]
         return asked
+
+    def _others_after(self, images_seen: int) -> Fraction:
+        """Returns the images beside ground truth that are asked for of the first so many."""
+        stretch = bisect_right(self._stretch_ends, images_seen)
+        begin = self._stretch_ends[stretch - 1] if stretch else 0
+        return self._others_at[stretch] + (images_seen - begin) / (1 + self._ratio_of(stretch))
+
+    def _ratio_of(self, stretch: int) -> Fraction:
+        """Returns the ratio of a stretch; of one that is not known yet, the last one."""
+        return self.ratios[min(stretch, len(self.ratios) - 1)]
 
     def _shares(self, ratio: Fraction) -> list[Fraction]:
         """Divides one image among the samplers, in this ratio of ground truth to others."""

@@ -108,12 +108,28 @@ class BatchSchedule:
         return sorted({bucket for bucket, _ in self.groups})
 
     @cached_property
-    def epoch_ends(self) -> list[int]:
-        """For each epoch that begins, the images of the run up to its end.
+    def planned_ends(self) -> list[int]:
+        """For each epoch that begins, the images of the run up to its end, as the folder gives them.
 
         max_train_steps decides where it is given, whatever `epochs` says, and may cut the last one short.
         """
-        return self._find_ends()
+        ends: list[int] = []
+        for epoch in range(self.epochs) if self.max_images is None else count_up():
+            ends.append(sum(sampler.epoch_span(epoch)[1] for sampler in self.samplers))
+            if self.max_images is not None and ends[-1] >= self.max_images:
+                ends[-1] = self.max_images
+                break
+        return ends
+
+    @property
+    def planned_steps(self) -> int:
+        """Optimizer steps of the run as the folder gives them; they do not change while it goes on."""
+        return -(-self.planned_ends[-1] // self.step_size)
+
+    @property
+    def epoch_ends(self) -> list[int]:
+        """For each epoch that begins, the images of the run up to its end."""
+        return self.planned_ends
 
     @property
     def known_epochs(self) -> int:
@@ -124,15 +140,6 @@ class BatchSchedule:
         """Returns the images that are asked for of each sampler: per epoch, or in all that is known."""
         return [len(sampler.sample_ids) * sampler.multiply for sampler in self.samplers]
 
-    def _find_ends(self) -> list[int]:
-        ends: list[int] = []
-        for epoch in range(self.epochs) if self.max_images is None else count_up():
-            ends.append(sum(sampler.epoch_span(epoch)[1] for sampler in self.samplers))
-            if self.max_images is not None and ends[-1] >= self.max_images:
-                ends[-1] = self.max_images
-                break
-        return ends
-
     @property
     def num_images(self) -> int:
         """Images shown in the whole run, each as often as it is shown."""
@@ -142,6 +149,10 @@ class BatchSchedule:
     def num_steps(self) -> int:
         """Optimizer steps of the whole run."""
         return -(-self.num_images // self.step_size)
+
+    def progress(self, images_seen: int) -> float:
+        """Returns the share of the run that is done after so many images; the learning rate follows it."""
+        return images_seen / self.num_images
 
     def shown_after(self, epoch: int) -> list[int]:
         """Counts the images that each sampler has shown when an epoch ends.

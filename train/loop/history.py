@@ -84,10 +84,16 @@ class EvaluationHistory:
         """Tells whether there is nothing to evaluate at this point."""
         return not self.datasets or any(point["images_seen"] == images_seen for point in self.points)
 
-    def evaluate(self, model: Model, images_seen: int, progress: Progress) -> None:
+    def evaluate(self, model: Model, images_seen: int, done: float, progress: Progress) -> None:
         """Evaluates the model as it is now, and writes evaluation.json and the chart.
 
         The first call takes the model as the base, without the adapters that may have come from a file.
+
+        Args:
+            model: as it is now.
+            images_seen: images shown so far.
+            done: share of the run that is done, for the ratio of what follows.
+            progress: called with the images evaluated.
         """
         losses = compute_losses(model, self.datasets, self.latent_cache, self.config, progress)
         if not self.base and self.train_config.init_lora is not None:
@@ -98,7 +104,7 @@ class EvaluationHistory:
         evaluation = compare_losses(self.base, losses, images, problem_lines(self.datasets))
         point = {"images_seen": images_seen, **_point(evaluation), **self._judge_images(model, progress)}
         if self.train_config.auto_ratio and self.points:
-            point["ratio"] = float(self.ratios[-1])  # of the stretch that ends here
+            point |= {"ratio": float(self.ratios[-1]), "done": done}  # of the stretch that ends here
         self.points.append(point)
         if has_limits(self.train_config):
             self.points[-1]["excess"] = excess(self.points[-1], self.train_config)

@@ -12,6 +12,8 @@ from dreamloom.train.settings.limits import MOST_RATIO
 
 TRIES = 3
 """Evaluations in a row beyond a limit, none nearer to it than one before, after which a run ends; or its patience."""
+Z = 1.96
+"""Standard errors on each side of an interval of 95 %."""
 
 Point = Mapping[str, Any]
 """A point of evaluation.json."""
@@ -27,9 +29,16 @@ def excess(point: Point, config: TrainConfig) -> float:
     return max([0.0, *(value - limit for _, value, limit in _limited(point, config))])
 
 
-def strain(point: Point, config: TrainConfig) -> float:
-    """Returns how much of a limit a point uses up, the most of all limits: 1 is at a limit, 0 is nothing forgotten."""
-    return max([0.0, *(value / limit for _, value, limit in _limited(point, config))])
+def strain(point: Point, config: TrainConfig, surely: bool = False) -> float:
+    """Returns how much of a limit a point uses up, the most of all limits: 1 is at a limit, 0 is nothing forgotten.
+
+    Args:
+        point: the evaluation.
+        config: its limits.
+        surely: takes the upper ends of the means' intervals of 95 %, and all sources and concepts, also those that may
+            have forgotten nothing.
+    """
+    return max([0.0, *(value / limit for _, value, limit in _limited(point, config, surely))])
 
 
 def find_end(points: Sequence[Point], config: TrainConfig) -> str:
@@ -60,15 +69,16 @@ def tell_limits(points: Sequence[Point], config: TrainConfig) -> str:
     return "; ".join([text, *_unknown(point, config)])
 
 
-def _limited(point: Point, config: TrainConfig) -> Iterator[tuple[str, float, float]]:
-    """Yields what is limited: its name, its value and its limit."""
+def _limited(point: Point, config: TrainConfig, surely: bool = False) -> Iterator[tuple[str, float, float]]:
+    """Yields what is limited: its name, its value and its limit; see `strain`."""
     if config.limit_mean is not None:
         for name, label in MEASURES.items():
             if name != "learned" and point.get(name):
-                yield label, point[name]["change"], config.limit_mean
+                margin = Z * (point[name]["error"] or 0.0) if surely else 0.0
+                yield label, point[name]["change"] + margin, config.limit_mean
     if config.limit_worst is not None:
         for group in point.get("groups", ()):
-            if group["kind"] != "training" and group["low"] > 0:
+            if group["kind"] != "training" and (surely or group["low"] > 0):
                 yield f"{group['grouping']} {group['name']}", group["change"], config.limit_worst
 
 

@@ -21,20 +21,20 @@ CHUNK_ELEMENTS = 32 * 2**20
 """Weights that are in float32 at a time, if they are stored in bfloat16."""
 
 
-def lr_factor(config: TrainConfig, part: str, images_seen: int, total_images: int) -> float:
+def lr_factor(config: TrainConfig, part: str, images_seen: int, progress: float) -> float:
     """Returns the factor of a part's learning rate in the step that begins after `images_seen` images.
 
     Args:
         config: which schedule.
         part: unet, text_encoder or embeddings, which follow the text encoder's schedule.
         images_seen: images of the run before the step.
-        total_images: images of the whole run.
+        progress: share of the run that is done.
     """
     name = config.lr_scheduler if part == "unet" else config.text_encoder_lr_scheduler or config.lr_scheduler
     scheduler = LR_SCHEDULERS[name]
     step_images = config.batch_size * config.gradient_accumulation_steps
     warmup = min(1.0, (images_seen + step_images) / config.lr_warmup_images) if config.lr_warmup_images else 1.0
-    return warmup * scheduler(images_seen / total_images, config.lr_scheduler_num_cycles, config.lr_scheduler_power)
+    return warmup * scheduler(progress, config.lr_scheduler_num_cycles, config.lr_scheduler_power)
 
 
 class Optimizer:
@@ -74,10 +74,10 @@ class Optimizer:
         self.inner = self.kind.make(param_groups, (config.beta1, config.beta2), config.epsilon)
 
     @torch.no_grad()
-    def step(self, images_seen: int, total_images: int) -> None:
-        """Takes the step that begins after `images_seen` of the run's images, and clears the gradients."""
+    def step(self, images_seen: int, progress: float) -> None:
+        """Takes the step that begins after `images_seen` images, and clears the gradients; see `lr_factor`."""
         for part, group in zip(self.parts, self.inner.param_groups, strict=True):
-            group["lr"] = self.learning_rates[part] * lr_factor(self.config, part, images_seen, total_images)
+            group["lr"] = self.learning_rates[part] * lr_factor(self.config, part, images_seen, progress)
         if self.copies is None:
             self.inner.step()
             self.inner.zero_grad(set_to_none=True)

@@ -96,7 +96,7 @@ class Session:
         self.schedule = make_schedule(self.dataset, config)
         self.ended = ""
         self.loader = BatchLoader(self.dataset, latent_cache, text_cache, config, pin=device.type == "cuda")
-        self.trainer = Trainer(self.model, self.schedule.num_images, config, distributed)
+        self.trainer = Trainer(self.model, self.schedule, config, distributed)
         likeness = Likeness(self.dataset, heldout["training"], config) if config.likeness_clip else None
         self.history = EvaluationHistory(run, heldout, recipe, latent_cache, config, likeness)
         with distributed.in_turn():
@@ -114,7 +114,7 @@ class Session:
 
     def is_due(self, every_n_steps: int | None) -> bool:
         """Tells whether something periodic is due; it always is before the first step and after the last."""
-        step, every_n_steps = self.trainer.num_steps, steps_between(every_n_steps, self.schedule.num_steps)
+        step, every_n_steps = self.trainer.num_steps, steps_between(every_n_steps, self.schedule.planned_steps)
         return step == 0 or self.is_finished or (every_n_steps > 0 and step % every_n_steps == 0)
 
     @property
@@ -173,7 +173,7 @@ class Session:
         """Evaluates the model as it is now; logs and returns the points of the history."""
         images_seen = self.trainer.images_seen
         with self.trainer.averaged_weights():
-            self.history.evaluate(self.model, images_seen, self.progress)
+            self.history.evaluate(self.model, images_seen, self.schedule.progress(images_seen), self.progress)
         for name, label in self.history.curves.items():
             change = self.history.latest(name)[0]
             self.log.log_evaluation(self.trainer.num_steps, name, change)
@@ -189,11 +189,13 @@ class Session:
         All processes decide alike, as they have the same evaluations.
         """
         images_seen = self.trainer.images_seen
+        if isinstance(self.schedule, RatioSchedule):  # those up to now decide how long the run is
+            self.schedule.give_ratios(self.history.ratios[:-1])
         if images_seen < self.schedule.num_images and (end := self.history.end):
             self.ended = f"ended after {images_seen:,} of {self.schedule.num_images:,} images: {end}"
             _log.warning(self.ended)
-        if isinstance(self.schedule, RatioSchedule):
-            self.schedule.give_ratios(self.history.ratios[:-1] if self.ended else self.history.ratios)
+        elif isinstance(self.schedule, RatioSchedule):
+            self.schedule.give_ratios(self.history.ratios)
             _log.info("ratios of ground truth so far: %s", ", ".join(f"{float(r):g}" for r in self.schedule.ratios))
 
     def draw_samples(self) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dreamloom.base.device import choose_precision
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.loader import LoadedBatch
+from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.diffusion import noise
 from dreamloom.train.diffusion.rng import stream_key
 from dreamloom.train.loop.average import Average, swap
@@ -34,7 +35,7 @@ class Trainer:
 
     Args:
         model: is trained in place.
-        total_images: images shown in the whole run, for the learning rate scheduler.
+        schedule: of the run: its length, which the learning rate follows.
         config: the run's.
         distributed: the processes that train this model.
     """
@@ -42,14 +43,14 @@ class Trainer:
     def __init__(
         self,
         model: Model,
-        total_images: int,
+        schedule: BatchSchedule,
         config: TrainConfig,
         distributed: DistributedGroup = SINGLE_PROCESS,
     ) -> None:
         self.model = model
         self.distributed = distributed
         self.config = config
-        self.total_images = total_images
+        self.schedule = schedule
         self.step_size = config.batch_size * config.gradient_accumulation_steps
         self.images_seen = 0
         self.precision = choose_precision(config.precision, model.device)
@@ -64,7 +65,7 @@ class Trainer:
         self.optimizer = Optimizer({name: list(part.values()) for name, part in self.parts.items()}, config)
         self.scaler = GradScaler(self.precision)
         self.window = LossWindow()
-        self.noise_process = NoiseProcess(config, model.prediction_type, model.alphas_cumprod, total_images)
+        self.noise_process = NoiseProcess(config, model.prediction_type, model.alphas_cumprod, schedule.num_images)
         self.objectives = make_objectives(config, model)
         self.posterior_stream = stream_key(config.seed, "posterior")
         self.loss_module = distributed.wrap(_LossModule(model, self.loss))
@@ -81,7 +82,7 @@ class Trainer:
 
     def step(self, batches: Sequence[LoadedBatch]) -> None:
         """Takes an optimizer step on some batches, of which each image counts the same."""
-        images = min(self.step_size, self.total_images - self.images_seen)
+        images = min(self.step_size, self.schedule.num_images - self.images_seen)
         losses = []
         for batch in batches:
             with self.distributed.no_sync(self.loss_module) if batch is not batches[-1] else nullcontext():
@@ -95,7 +96,7 @@ class Trainer:
             for parameter in self.parameters:
                 parameter.grad = None
         else:
-            self.optimizer.step(self.images_seen, self.total_images)
+            self.optimizer.step(self.images_seen, self.schedule.progress(self.images_seen))
         self.images_seen += images
         if self.average is not None:
             self.average.update(self.num_steps, self.images_seen)

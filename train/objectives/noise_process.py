@@ -37,7 +37,7 @@ class NoiseProcess:
         config: which noise, at which timesteps.
         prediction_type: epsilon or v_prediction.
         alphas_cumprod: ᾱ of each timestep, [T], on the device of the latents.
-        total_images: images of the whole run, over which a timestep curriculum reaches.
+        total_images: images of the run as it is planned, over which a timestep curriculum reaches.
     """
 
     def __init__(self, config: TrainConfig, prediction_type: str, alphas_cumprod: Tensor, total_images: int) -> None:
@@ -88,7 +88,7 @@ class NoiseProcess:
         if not config.timestep_curriculum_power:
             return config.min_timestep
         return formulas.curriculum_timesteps(
-            indices / self.total_images,
+            (indices / self.total_images).clamp(max=1),
             config.initial_min_timestep,
             config.min_timestep,
             config.timestep_curriculum_power,

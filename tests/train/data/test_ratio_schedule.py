@@ -82,6 +82,29 @@ def test_what_is_known_goes_on_from_any_step_and_later_ratios_change_nothing_bef
     assert sum(count for _, count in schedule.images_by_folder(seen).values()) == seen
 
 
+@given(contents, st.integers(1, 4), st.integers(1, 3), st.integers(1, 5), st.integers(1, 4), RATIOS)
+def test_epochs_count_the_other_images_whatever_ground_truth_is_shown(
+    folders: Folders, batch_size: int, accumulate: int, epochs: int, every: int, ratios: list[Fraction]
+) -> None:
+    assume(len(folders) > 1)
+    data = dataset(folders)
+    settings = {"batch_size": batch_size, "gradient_accumulation_steps": accumulate, "epochs": epochs}
+    schedule = make(data, **settings, evaluate_every_n_steps=every)
+    planned = BatchSchedule(data, TrainConfig.model_validate(settings))
+    assert (schedule.num_images, schedule.planned_steps) == (planned.num_images, planned.num_steps)
+    for known in range(1, 1000):
+        schedule.give_ratios([ratios[place % len(ratios)] for place in range(known)])
+        if known >= len(schedule.epoch_ends):
+            break
+    others = list(planned.images_by_folder().values())[:-1]
+    shown = list(schedule.images_by_folder().values())[:-1]
+    assert abs(sum(count for _, count in shown) - sum(count for _, count in others)) <= 1
+    order = [sample_id for batch in batches_of(schedule) for sample_id in batch.sample_ids]
+    assert len(order) == schedule.num_images
+    progress = [schedule.progress(seen) for seen in range(0, schedule.num_images + 1, schedule.step_size)]
+    assert progress[0] == 0 and progress == sorted(set(progress)) and progress[-1] <= 1
+
+
 def test_the_folder_s_own_ratio_does_not_matter_but_for_the_length() -> None:
     settings = {"batch_size": 2, "max_train_steps": 9, "evaluate_every_n_steps": 3}
     for multiply in (Fraction(1, 7), Fraction(3)):
@@ -89,9 +112,6 @@ def test_the_folder_s_own_ratio_does_not_matter_but_for_the_length() -> None:
         schedule.give_ratios([Fraction(1), Fraction(1, 2), Fraction(2)])
         assert [shown for _, shown in schedule.images_by_folder().values()] == [9, 9]
         assert schedule.shown_after(1) == [7, 5]
-    by_epochs = {"batch_size": 2, "epochs": 5, "max_train_steps": None, "evaluate_every_n_steps": 3}
-    data = dataset([(Fraction(1), [4, 0, 0]), (Fraction(1, 2), [4, 0, 0])])
-    assert make(data, **by_epochs).num_images == BatchSchedule(data, TrainConfig(batch_size=2, epochs=5)).num_images
 
 
 def test_it_needs_images_of_both_kinds() -> None:

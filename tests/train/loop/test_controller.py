@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.loop.controller import decide_ratios
+from dreamloom.train.loop.controller import LAST, decide_ratios
 from dreamloom.train.loop.limits import find_end
 from dreamloom.train.loop.loop import train
 from dreamloom.train.run.folder import TrainSummary, list_checkpoints, read_summary
@@ -25,41 +24,48 @@ Config = Callable[..., TrainConfig]
 LIMIT = TrainConfig(limit_mean=0.02)
 
 
-def ratios_of(*forgotten: float) -> list[float]:
-    points = [point(8 * place, 0.5, value) for place, value in enumerate((0.0, *forgotten))]
+def ratios_of(*forgotten: float, done: float = 0.0, error: float = 0.001) -> list[float]:
+    """The ratios at a limit of 2 %, if nothing was forgotten at first and then so much, each with this error."""
+    points = [{**point(8 * place, 0.5, value), "done": done} for place, value in enumerate((0.0, *forgotten))]
+    for each in points:
+        each["forgotten"]["error"] = error
     return [float(ratio) for ratio in decide_ratios(points, LIMIT)]
 
 
-@given(st.lists(st.floats(-1, 10), max_size=30), st.integers(0, 30))
+@given(st.lists(st.floats(-1, 10), max_size=30), st.integers(0, 30), st.floats(0, 1), st.floats(0, 0.02))
 def test_a_ratio_is_within_bounds_moves_by_two_and_depends_on_what_came_before_alone(
-    forgotten: list[float], known: int
+    forgotten: list[float], known: int, done: float, error: float
 ) -> None:
-    ratios = ratios_of(*forgotten)
+    ratios = ratios_of(*forgotten, done=done, error=error)
     assert len(ratios) == len(forgotten) + 1
-    assert ratios[: known + 1] == ratios_of(*forgotten[:known])
+    assert ratios[: known + 1] == ratios_of(*forgotten[:known], done=done, error=error)
     assert all(float(LEAST_RATIO) <= ratio <= float(MOST_RATIO) for ratio in ratios)
-    assert {after / before for before, after in pairwise(ratios)} <= {0.5, 1.0, 2.0}
-    for value, (ratio, after) in zip(forgotten, pairwise(ratios), strict=True):
-        assert after >= ratio or value < 0.02 / 4, "less ground truth only far from the limit"
+    moves = [after / before for before, after in pairwise(ratios)]
+    assert set(moves) <= {0.5, 1.0, 2.0} and (0.5, 0.5) not in pairwise(moves)
+    for before, value, move, ratio in zip([0.0, *forgotten], forgotten, moves, ratios, strict=False):
+        assert move >= 1 or (value + 1.95 * error < 0.02 and done < LAST), "less only where the limit is surely held"
+        assert move == 2 or ratio == MOST_RATIO or value <= max(0.018, 0.75 * before), "more wherever it is near"
 
 
 @given(st.lists(st.floats(0.0201, 10), min_size=1, max_size=10))
 def test_a_ratio_that_broke_a_limit_is_not_tried_again(later: list[float]) -> None:
-    ratios = ratios_of(0.0, 0.0, 0.03, *later, *[0.0] * 9)  # 1, 1/2, 1/4: there it broke
-    assert ratios[:4] == [1.0, 0.5, 0.25, 0.5]
-    assert min(ratios[4:]) >= 0.5
+    ratios = ratios_of(0.0, 0.0, 0.0, 0.0, 0.03, *later, *[0.0] * 9)  # 1, 1/2, 1/4: there it broke
+    assert ratios[:6] == [1.0, 1.0, 0.5, 0.5, 0.25, 0.5]
+    assert min(ratios[6:]) >= 0.5
 
 
 def test_the_law() -> None:
-    assert ratios_of(0.0, 0.0, 0.0, 0.0) == [1, 0.5, 0.25, 0.125, 0.125], "far from the limit: less, down to an eighth"
-    assert ratios_of(0.01, 0.01) == [1, 1, 1], "as it is"
+    assert ratios_of(*[0.0] * 8) == [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125, 0.125], "held twice: less, to an eighth"
+    assert ratios_of(0.015, 0.015, 0.015, error=0.005) == [1, 1, 1, 1], "held, but not surely: as it is"
+    assert ratios_of(0.0, 0.0, 0.0, done=0.7) == [1, 1, 1, 1], "no less in the last third"
+    assert ratios_of(0.019, done=0.9) == [1, 2], "but more"
     assert ratios_of(0.1, 0.2, 0.3) == [1, 2, 4, 4], "more, up to four times"
     assert ratios_of(0.1, 0.06, 0.03) == [1, 2, 2, 2], "it falls by itself"
     assert ratios_of(0.1, 0.09) == [1, 2, 4], "but not fast enough"
 
 
 def test_a_limit_is_given_up_only_where_there_is_no_more_ground_truth_to_give() -> None:
-    points = judged(LIMIT, *[point(8 * place, 0.5, 0.1 * place) for place in range(7)])
+    points = judged(LIMIT, *[{**point(8 * place, 0.5, 0.1 * place), "done": place / 10} for place in range(7)])
     ratios = decide_ratios(points, LIMIT)
     for place in range(1, len(points)):
         points[place]["ratio"] = float(ratios[place - 1])
@@ -71,24 +77,28 @@ def test_a_limit_is_given_up_only_where_there_is_no_more_ground_truth_to_give() 
 def settings(tiny_base: str, config: Config) -> TrainConfig:
     """Of a run that learns fast enough to break its limit."""
     auto: dict[str, Any] = {"auto_ratio": True, "ground_truth": ["ground"], "limit_mean": 0.1, "learning_rate": 3e-3}
-    return config(base=tiny_base, max_train_steps=20, evaluate_every_n_steps=2, ema_half_life_images=2, **auto)
+    shown: dict[str, Any] = {"epochs": 3, "evaluate_every_n_steps": 2, "lr_scheduler": "cosine"}
+    return config(base=tiny_base, ema_half_life_images=2, **shown, **auto)
 
 
 @pytest.mark.slow
 def test_a_run_moves_its_ratio_says_what_it_showed_and_goes_on_to_the_same_bits(
     settings: TrainConfig, folder: Path, heldout: Path, tmp_path: Path
 ) -> None:
-    """It is stopped inside a stretch, in an evaluation, and where a stretch ends."""
+    """It is stopped inside a stretch, in an evaluation, and where a stretch ends. Its epochs count the other images."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     summary = train(folder, whole, settings, heldout)
     points = json.loads((whole / "evaluation.json").read_text())["points"]
     ratios = [point["ratio"] for point in points[1:]]
     assert len(set(ratios)) > 1 and ratios == [float(r) for r in decide_ratios(points, settings)[:-1]]
-    asked = sum((4 * Fraction(ratio) / (1 + Fraction(ratio)) for ratio in ratios), Fraction(0))
+    ends = [point["images_seen"] for point in points]
+    asked = sum((after - before) * r / (1 + r) for (before, after), r in zip(pairwise(ends), ratios, strict=True))
     assert abs(summary.shown["ground"] - asked) <= 1
-    assert summary.asked["ground"] == pytest.approx(float(asked / summary.images_seen))
+    assert abs(summary.shown["own"] - 3 * 5) <= 1 and summary.images_seen == ends[-1] == summary.total_images
+    assert [point["done"] for point in points[1:]] == sorted({point["done"] for point in points[1:]})
+    assert summary.asked["ground"] == pytest.approx(asked / summary.images_seen)
     assert sum(summary.shown.values()) == summary.images_seen
-    for what, at in [("images/s", 6), ("evaluating", 1), ("images/s", 16), ("images/s", 26)]:
+    for what, at in [("images/s", 6), ("evaluating", 1), ("images/s", 16), ("images/s", 20)]:
         assert not train(folder, stopped, settings, heldout, stopping(what, at)).finished
     assert train(folder, stopped, settings, heldout).finished
     assert_same(outcome(stopped), outcome(whole))
