@@ -118,17 +118,14 @@ def _train(task: Task) -> dict[str, Any]:
         base=str(MODELS / "stable-diffusion"),
         resolution=64,
         batch_size=BATCH,
-        epochs=100_000,
-        max_train_steps=round(task.images * (1 + arm.ratio) / BATCH),
         seed=task.seed,
         eval_timesteps=4,
-        evaluate_every_n_steps=0,
         sample_every_n_steps=0,
         sample_prompts=["a zorp"],
         sample_steps=1,
         num_workers=1,
         latent_cache=task.folder / "latents" / task.arm,
-        **arm.config(trial),
+        **arm.config(trial, task.images),
     )
     train(dataset, run, config, world / "heldout")
     evaluation = read_evaluation(run)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.preservation_world import TAUGHT
 from dreamloom.base.clip import load_clip
 from dreamloom.base.clip_config import ClipConfig
 from dreamloom.base.files import commit_folder
@@ -51,9 +52,13 @@ class Arm:
     rate_of: str | None = None
     """An arm whose rates it takes, at a quarter, instead of trying any."""
 
-    def config(self, trial: Settings) -> dict[str, Any]:
-        """Returns the settings of a run."""
-        return {"lr_scheduler": "cosine", "lr_warmup_images": 80, **self.settings, **trial}
+    def config(self, trial: Settings, images: int) -> dict[str, Any]:
+        """Returns the settings of a run that shows so many images of the concept."""
+        length: dict[str, Any] = {"max_train_steps": round(images * (1 + self.ratio) / BATCH)}
+        if self.settings.get("auto_ratio"):  # its epochs count the images of the concept, whatever is shown beside them
+            length = {"epochs": images // TAUGHT, "evaluate_every_n_steps": AUTO_STEPS}
+        common = {"epochs": 100_000, "evaluate_every_n_steps": 0, "lr_scheduler": "cosine", "lr_warmup_images": 80}
+        return {**common, **length, **self.settings, **trial}
 
     def make_folder(self, world: Path, target: Path) -> None:
         """Makes the training folder, unless it is there."""
@@ -130,6 +135,9 @@ def _embed(files: Sequence[Path]) -> Any:
     return np.concatenate([clip.embed_images(images[at : at + 64]) for at in range(0, len(images), 64)])
 
 
+AUTO_STEPS = 36
+"""Steps after which the arm `auto` decides its ratio anew: a tenth of the run of an arm at 1:1."""
+_AUTO = {"auto_ratio": True, "ground_truth": [GROUND], "limit_mean": 0.3, "limit_worst": 0.5}
 _PRIOR = {"prior_prediction": 1.0, "ground_truth": [GROUND]}
 _WORDS = {"concept_word": CONCEPT, "class_word": CLASS}
 
@@ -143,6 +151,7 @@ ARMS: dict[str, Arm] = {
     "truth": Arm("ground truth at random, 1:1", 1.0, random_ground_truth),
     "truth_variety": Arm("ground truth chosen for variety, 1:1", 1.0, varied_ground_truth),
     "truth_nearest": Arm("ground truth nearest to the concept, 1:1", 1.0, nearest_ground_truth),
+    "auto": Arm("ground truth at random, ratio auto (30 % mean, 50 % worst)", 1.0, random_ground_truth, _AUTO),
     "prior": Arm("prior prediction on ground truth, 1:1", 1.0, random_ground_truth, _PRIOR),
     "truth_prior": Arm(
         "ground truth and prior prediction, half each, 1:1",
