@@ -105,11 +105,11 @@ def once(first: bytes, then: bytes) -> Answer:
     return answer
 
 
-def only(wanted: str, then: bytes) -> Answer:
-    """Returns an answer for one path, or for requests with one header line; all others get 404."""
+def only(wanted: str, then: bytes, otherwise: bytes = b"HTTP/1.1 404 -\r\nContent-Length: 0\r\n\r\n") -> Answer:
+    """Returns an answer for one path, or for requests with one header line; all others get 404, or another answer."""
 
     async def answer(exchange: Exchange) -> None:
-        exchange.send.write(then if wanted in (exchange.path, *exchange.head.split("\r\n")) else reply(b"", 404))
+        exchange.send.write(then if wanted in (exchange.path, *exchange.head.split("\r\n")) else otherwise)
 
     return answer
 

@@ -52,7 +52,7 @@ def good() -> bytes:
 
 def list_cases() -> list[Case]:
     """Returns all cases."""
-    return [*_network(), *_addresses(), *_wishes(), *_content(), *_pixels(), *_rows()]
+    return [*_network(), *_addresses(), *_wishes(), *_content(), *_pixels(), *_rows(), *_answers()]
 
 
 def _network() -> Iterator[Case]:
@@ -208,6 +208,9 @@ def _pixels() -> Iterator[Case]:
     yield Case("58", "an ICC profile that is not sRGB", "ok", reply(profiled), shows=scene[..., [1, 0, 2]])
     yield Case("59", "JPEG XL", "unsupported", reply(b"\xff\x0a" + bytes(99)))
     yield Case("59", "HEIC", "unsupported", reply(b"\0\0\0\x18ftypheic" + bytes(99)))
+    for name in ("JPEG2000", "TGA", "PPM"):
+        yield Case("59", name, "ok", reply(bad.encoded(name=name)), shows=scene)
+    yield Case("59", "PSD", "unsupported", reply(b"8BPS\0\1" + bytes(99)))
     yield Case("59", "AVIF", "ok", reply(bad.encoded(name="AVIF", quality=95)), shows=scene, close=12)
     yield Case("60", "a comment that inflates to 100 MB", "truncated", reply(bad.text_bomb()))
     wordy = bad.encoded(name="PNG", pnginfo=bad.long_png_text())
@@ -223,3 +226,38 @@ def _rows() -> Iterator[Case]:
         yield Case("69", f"the caption {text.encode('unicode_escape').decode()}", "ok", good(), text=text)
     century = reply(b"", 503, "Date: Sat, 01 Jan 2122 00:00:00 GMT", "Retry-After: Sat, 01 Jan 2122 00:00:01 GMT")
     yield Case("80", "503 once, of a host whose clock is a century ahead", "ok", once(century, good()))
+
+
+def _answers() -> Iterator[Case]:
+    """What servers send that browsers read all the same."""
+    scene = bad.scene()
+    signed = "/a%2Fb%7Ec%28d%29.jpg?Signature=x%2By%3D&u=http%3A%2F%2Fz"
+    yield Case("81", "escapes, as they stand", "ok", only(signed, good()), ("http://{at}" + signed,), shows=scene)
+    year = "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"
+    after = reply(bad.photo(), 200, f"X-Robots-Tag: unavailable_after: {year}")
+    yield Case("82", "a date in a year that no calendar has", "ok", after, shows=scene)
+    later = once(reply(b"", 503, f"Retry-After: {year}"), good())
+    yield Case("82", "503 once, until such a year", "ok|http_5xx", later)
+    yield Case("83", "X-Robots-Tag of 60 kB", "opted_out", reply(bad.photo(), 200, "X-Robots-Tag: " + "a:" * 30_000))
+    wild = b"User-agent: *\n" + b"".join(b"Disallow: /*%d*b*c*d$\n" % number for number in range(20_000))
+    yield Case("83", "20,000 wildcards in robots.txt", "ok", good(), robots=reply(wild), shows=scene)
+    for coding in ("aws-chunked", "utf-8", "none"):
+        yield Case(
+            "84",
+            f"Content-Encoding: {coding}",
+            "ok",
+            reply(bad.photo(), 200, f"Content-Encoding: {coding}"),
+            shows=scene,
+        )
+    body = bad.photo()
+    chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    both = reply(chunked, 200, "Transfer-Encoding: chunked", length=len(body))
+    twice = reply(body := bad.photo(), 200, f"Content-Length: {len(body)}")
+    yield Case("85", "Content-Length twice", "ok", twice, shows=scene)
+    yield Case("85", "Content-Length with chunks", "ok", both, shows=scene)
+    yield Case("85", "a header name with a blank", "ok", reply(bad.photo(), 200, "X Powered By: us"), shows=scene)
+    yield Case("85", "a header line without a colon", "ok", reply(bad.photo(), 200, "no colon"), shows=scene)
+    yield Case("85", "a header line of 20 kB", "ok", reply(bad.photo(), 200, "X-A: " + "x" * 20_000), shows=scene)
+    wall = only("Cookie: pass=1", good(), moved("/image.jpg", 302, "Set-Cookie: pass=1; Path=/"))
+    yield Case("86", "a redirect to itself that sets a cookie", "ok", wall, shows=scene)
+    yield Case("87", "a JPEG that lacks its end mark", "truncated", reply(bad.photo().removesuffix(b"\xff\xd9")))
