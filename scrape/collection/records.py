@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dreamloom.base.files import fsync, fsync_all
 from dreamloom.base.listing import is_left_out
+from dreamloom.base.missing_end import NOTE as MISSING_END
 from dreamloom.base.stage import Summary
 from dreamloom.scrape.collection.schema import Row, Status
 
@@ -41,7 +42,9 @@ def summarize_records(rows: Sequence[Row]) -> Summary:
     counts = Counter(row["status"] for row in rows)
     kept = counts.pop(Status.OK, 0)
     num_bytes = sum(row["bytes"] or 0 for row in rows)
-    return Summary(rows=len(rows), kept=kept, dropped=dict(sorted(counts.items())), bytes_written=num_bytes)
+    mended = sum(row["status"] == Status.OK and row.get("detail") == MISSING_END for row in rows)
+    marked = {"missing_end": mended} if mended else {}
+    return Summary(len(rows), kept, dict(sorted(counts.items())), marked, bytes_written=num_bytes)
 
 
 def settle_images(folder: Path, rows: Iterable[Row]) -> None:

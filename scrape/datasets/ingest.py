@@ -145,7 +145,7 @@ def ingest(
             progress(len(rows), total, _note(counts))
         settle_images(collection.image_folder(part), rows)
         summary = summarize_records(rows)
-        summary.marked = _marks(rows)
+        summary.marked |= _marks(rows)
         return rows, summary
 
     summary = make_parts(
@@ -200,7 +200,6 @@ def _marks(rows: Iterable[Row]) -> dict[str, int]:
     stored = [row for row in rows if row["status"] == Status.OK]
     counts = {
         "blank_caption": sum(row.get("text") == "" for row in stored),
-        "missing_end": sum(row.get("detail") == MISSING_END for row in stored),
         "opted_out": sum(row.get("consent") is not None for row in stored),
     }
     return {mark: count for mark, count in counts.items() if count}

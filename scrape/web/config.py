@@ -107,6 +107,9 @@ class ScrapeConfig(StageConfig):
         description="Number of URLs of one host with the same image from which on it counts as a placeholder; "
         "null: never.",
     )
+    accept_missing_end: Annotated[bool, _IMAGES] = Field(
+        False, description="Take a JPEG or PNG that lacks nothing but the mark of its end; the summary counts them."
+    )
     hash_pixels: Annotated[bool, _IMAGES] = Field(
         False,
         description="Also find equal images in different files, by a hash of all pixels; each image is then decoded "

@@ -11,6 +11,8 @@ from PIL import Image, ImageColor
 from dreamloom.base.files import commit
 from dreamloom.base.image_metadata import find_refusal, without_private_metadata
 from dreamloom.base.large_images import load_vips
+from dreamloom.base.missing_end import NOTE as MISSING_END
+from dreamloom.base.missing_end import with_end
 from dreamloom.base.pixels import ImageError, ImageHeader, check_whole, decode, read_header
 from dreamloom.scrape.collection import Row, Status
 from dreamloom.scrape.collection.records import STORED_SUFFIXES, image_columns
@@ -69,7 +71,7 @@ def store_image(
                 raise RowDropped(Status.DUPLICATE)
             if config.respect_optout and refusal:
                 raise RowDropped(Status.OPTED_OUT, refusal)
-            image = encode_image(body, config)
+            image, columns["detail"] = _encode_or_mend(body, config)
     except RowDropped as dropped:
         return make_row(candidate, columns, dropped)
     path = folder / f"{candidate['key']}{image.suffix}"
@@ -91,6 +93,18 @@ def _check_hash(candidate: Row, body: bytes, sha256: str) -> None:
             if expected != (known_hash or hashlib.md5(body, usedforsecurity=False).hexdigest()):
                 raise RowDropped(Status.HASH_MISMATCH, f"its {name} is not that of the index")
             return
+
+
+def _encode_or_mend(body: bytes, config: ScrapeConfig) -> tuple[EncodedImage, str | None]:
+    """Encodes an image, also one that lacks only its end, if the config says so; and says which it was."""
+    try:
+        return encode_image(body, config), None
+    except RowDropped as dropped:
+        mends = config.accept_missing_end and dropped.status is Status.TRUNCATED
+        whole = with_end(body) if mends else None
+        if whole is None:
+            raise
+        return encode_image(whole, config), MISSING_END
 
 
 def encode_image(body: bytes, config: ScrapeConfig) -> EncodedImage:

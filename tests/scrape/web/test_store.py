@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dreamloom.scrape.collection import Collection
+from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.web.store import shrink
 
 Row = dict[str, Any]
@@ -135,3 +135,14 @@ def test_what_is_no_image_to_train_on(site: Any, collection: Collection) -> None
     assert statuses(site.scraped(collection, urls[-2:], animated="first")) == ["ok", "too_many_pixels"]
     assert statuses(site.scraped(collection, urls[10:11], max_pixels=192 * 64 - 1)) == ["too_many_pixels"]
     assert [p.suffix for p in (collection.root / "images" / "00000").iterdir()] == []
+
+
+def test_an_image_without_its_end_mark_is_taken_if_asked_and_marked(site: Any, collection: Collection) -> None:
+    whole = site.image(1)
+    urls = [site.put("/endless", whole[:-2]), site.put("/cut", site.image(2)[:-40])]
+    assert statuses(site.scraped(collection, urls)) == ["truncated", "truncated"]
+    row, cut = site.scraped(collection, urls, accept_missing_end=True)
+    assert (row["status"], row["detail"], cut["status"]) == ("ok", "its end mark was missing", "truncated")
+    assert (collection.root / row["image"]).read_bytes() == whole
+    assert row["sha256"] == hashlib.sha256(whole[:-2]).hexdigest()  # of what came
+    assert collection.summary(Table.RECORDS, "00000").marked == {"missing_end": 1}
