@@ -15,7 +15,7 @@ from dreamloom.caption.convert import read_rows
 from dreamloom.caption.edit import edit
 from dreamloom.caption.formats.rows import Row
 from dreamloom.caption.formats.target import Log
-from dreamloom.caption.stage import part_recipes
+from dreamloom.caption.stage import decided_captions, part_recipes
 from dreamloom.scrape.collection import Collection, Table, open_collection
 
 
@@ -36,7 +36,8 @@ def preview_edits(collection: Collection, rules: EditConfig) -> list[Edit]:
     """
     opened = open_collection(collection.root, Table.CAPTIONS)
     rows = opened.read(Table.CAPTIONS, columns=["key", "caption", "unedited", "kind"]).to_pylist()
-    return [Edit(row["key"], row["caption"], edit(_unedited(row), rules, collection.name, row["kind"])) for row in rows]
+    edited = _editor(opened, rules)
+    return [Edit(row["key"], row["caption"], edited(row)) for row in rows]
 
 
 def preview_folder_edits(folder: Path, source: str, rules: EditConfig, progress: Progress = silent) -> list[Edit]:
@@ -67,6 +68,7 @@ def edit_captions(collection: Collection, rules: EditConfig, progress: Progress 
         UserError: another process uses the collection, or another version made its captions.
     """
     earlier: dict[str, EditConfig] = {}
+    edited = _editor(collection, rules)
     recipe_of = lru_cache(partial(_part_recipes, collection))  # reads the models of a config only once
     with collection.lock():
         parts = collection.parts(Table.CAPTIONS)
@@ -74,7 +76,7 @@ def edit_captions(collection: Collection, rules: EditConfig, progress: Progress 
             before = _config_of(collection, part)
             after = before.model_copy(update={"edit": rules})
             rows = collection.read(Table.CAPTIONS, part).to_pylist()
-            rows = [{**row, "caption": edit(_unedited(row), rules, collection.name, row["kind"])} for row in rows]
+            rows = [{**row, "caption": edited(row)} for row in rows]
             current = recipe_of(before.model_dump_json())(part) == collection.recipe(Table.CAPTIONS, part)
             edited_recipe = recipe_of(after.model_dump_json())(part) if current else None
             summary = collection.summary(Table.CAPTIONS, part)
@@ -110,5 +112,12 @@ def _config_of(collection: Collection, part: str) -> CaptionConfig:
         ) from None
 
 
-def _unedited(row: dict[str, Any]) -> str:
-    return str(row["caption"] if row["unedited"] is None else row["unedited"])
+def _editor(collection: Collection, rules: EditConfig) -> Callable[[dict[str, Any]], str]:
+    """Returns a function from a row to its caption by these rules; what somebody decided on is not edited."""
+    decided = decided_captions(collection)
+
+    def edited(row: dict[str, Any]) -> str:
+        unedited = str(row["caption"] if row["unedited"] is None else row["unedited"])
+        return unedited if row["key"] in decided else edit(unedited, rules, collection.name, row["kind"])
+
+    return edited

@@ -1,5 +1,7 @@
 """The caption stage: an image keeps the text it came with where its kind is kept; models caption the others.
 
+A caption that was decided (dreamloom.scrape.collection.decisions) counts before both, and is not edited.
+
 What a model said of an image is reused, from the part that is replaced or from one that a killed run left unfinished,
 if the image and everything that the words depend on are the same. So another threshold in choose, or other edits, ask
 no model again. Threads decode and scale images ahead of the model, so that it never waits.
@@ -23,6 +25,7 @@ from dreamloom.caption.edit import edit
 from dreamloom.caption.ranking import DOUBTFUL, is_doubtful, select_best
 from dreamloom.caption.reuse import CANDIDATES_VERSION, CandidateSet, Reusable, candidate_recipes, find_reusable
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table, open_collection
+from dreamloom.scrape.collection.decisions import What
 from dreamloom.scrape.collection.journal import Journal
 from dreamloom.scrape.collection.parts import make_parts
 from dreamloom.scrape.collection.schema import Row
@@ -43,12 +46,23 @@ def part_recipes(collection: Collection, config: CaptionConfig) -> Callable[[str
     values = recipe_values(config)
     values |= {"blip": of_candidates.captioner, "ranks": of_candidates.clip}
     values |= {"clip": _clip_name(config) if config.needs_clip else None}
+    decided = decided_captions(collection)
 
     def recipe_of(part: str) -> str:
-        kept = {"kept": _kept_keys(collection, part)}
-        return recipe("caption", VERSION, values | kept, [collection.stamp(Table.RECORDS, part)])
+        kept = _kept_keys(collection, part)
+        what = {"kept": kept}
+        if decided:
+            keys = collection.read(Table.RECORDS, part, ["key"])["key"].to_pylist() if kept is None else kept
+            own = {key: decided[key] for key in keys if key in decided}
+            what |= {"decided": own} if own else {}
+        return recipe("caption", VERSION, values | what, [collection.stamp(Table.RECORDS, part)])
 
     return recipe_of
+
+
+def decided_captions(collection: Collection) -> dict[str, str]:
+    """Returns key → the caption that somebody decided on."""
+    return {key: word.value or "" for key, word in collection.decisions().standing(What.CAPTION).items()}
 
 
 def caption(
@@ -98,17 +112,21 @@ class _PartPlan:
     recipes: Mapping[str, str]
     """Key → recipe of the candidates, for images that don't keep the text they came with."""
     reusable: Reusable
+    decided: Mapping[str, str]
+    """Key → caption, of any images."""
 
     @property
     def pending(self) -> list[Row]:
         """Records whose images a model has yet to see."""
-        return [r for r in self.records if r["key"] in self.recipes and r["key"] not in self.reusable.complete]
+        done = self.reusable.complete.keys() | self.decided.keys()
+        return [r for r in self.records if r["key"] in self.recipes and r["key"] not in done]
 
 
 def _plan_part(collection: Collection, config: CaptionConfig, part: str, journaled: Sequence[Row]) -> _PartPlan:
     records, of_candidates = _records_to_caption(collection, part), candidate_recipes(config, collection.name)
     wanted = {r["key"]: of_candidates.for_image(r) for r in records if not _keeps_text(r, collection, config)}
-    return _PartPlan(records, wanted, find_reusable([*_existing_rows(collection, part), *journaled], wanted))
+    reusable = find_reusable([*_existing_rows(collection, part), *journaled], wanted)
+    return _PartPlan(records, wanted, reusable, decided_captions(collection))
 
 
 def _caption_part(
@@ -128,8 +146,10 @@ def _caption_part(
             complete[key] = CandidateSet(candidates, plan.recipes[key])
             journal.add({"key": key, **complete[key].to_row()})
         progress(done, len(records), f"{done - dropped.total()} captioned")
-    captioned = [r for r in records if r["key"] in complete or r["key"] not in plan.recipes]
+    done_with = complete.keys() | plan.decided.keys()
+    captioned = [r for r in records if r["key"] in done_with or r["key"] not in plan.recipes]
     rows = [_caption_row(record, complete.get(record["key"]), config, collection.name) for record in captioned]
+    rows = [_decided_row(row, plan.decided[row["key"]]) if row["key"] in plan.decided else row for row in rows]
     doubtful = sum(row["doubtful"] is True for row in rows)
     marked = {DOUBTFUL: doubtful} if doubtful else {}
     return rows, Summary(rows=len(records), kept=len(rows), dropped=dict(dropped), marked=marked)
@@ -171,10 +191,16 @@ def _existing_rows(collection: Collection, part: str) -> list[Row]:
 
 def _caption_row(record: Row, candidates: CandidateSet | None, config: CaptionConfig, source: str) -> Row:
     """Returns a row of captions: of the best candidate, or of the text that the image came with; edited."""
-    row = {"key": record["key"], "unedited": record["text"], "kind": record["text_kind"], "doubtful": None}
+    row: Row = {"key": record["key"], "unedited": record["text"], "kind": record["text_kind"], "doubtful": None}
     if candidates is not None:
         row |= _best_candidate(candidates, config)
     return {**row, "caption": edit(row["unedited"], config.edit, source, row["kind"])}
+
+
+def _decided_row(row: Row, caption: str) -> Row:
+    """Returns a row with a caption that was decided. It keeps the candidates, for the case that this is taken back."""
+    told = {"kind": CaptionKind.HUMAN, "unedited": caption, "caption": caption, "doubtful": None}
+    return {name: row[name] for name in ("key", "candidates", "recipe") if name in row} | told
 
 
 def _best_candidate(candidates: CandidateSet, config: CaptionConfig) -> Row:

@@ -1,6 +1,7 @@
 """The balance stage: assembles the training folder, in the ratio asked for, the held-out images and the manifest.
 
-    dataset/<source>/                  EveryDream's format: images named by caption, and multiply.txt
+    dataset/<source>/                  EveryDream's format: images named by caption, and multiply.txt; a .yaml beside
+                                       those that are shown in another way, by decision
     heldout/training/<source>/         held out from training, to measure learned
     heldout/ground_truth/<source>/     held out from training, to measure what is forgotten of what is rehearsed
     heldout/witness/<source>/          of sources and concepts that are not trained on at all
@@ -34,7 +35,8 @@ from dreamloom.caption.sidecar import write_sidecar
 from dreamloom.curate.balance import format_multiply
 from dreamloom.curate.choose import sort_by_priority
 from dreamloom.curate.config import BalanceConfig, NearDuplicates
-from dreamloom.curate.history import read_history
+from dreamloom.curate.crop import write_crop
+from dreamloom.curate.history import decided_digest, read_history
 from dreamloom.curate.manifest import (
     DROPPED,
     MANIFEST,
@@ -49,6 +51,8 @@ from dreamloom.scrape.collection import Table
 VERSION = 4
 
 _CONTENT = ["split", "file", "multiply", "caption", "sha256"]
+_DECIDED = ["loss_scale", "flip", "crop", "replaced"]
+"""Columns that belong to the content where anything was decided."""
 
 
 def balance(
@@ -79,6 +83,7 @@ def _recipe(ordered: Sequence[Source], config: BalanceConfig) -> str:
         upstream += [source.name, source.role, str(source.share), str(source.multiply)]
         for table in (Table.RECORDS, Table.SCORES, Table.CHOICES, Table.CAPTIONS):
             upstream += source.collection.stamps(table)
+        upstream += filter(None, [decided_digest(source.collection)])
     return recipe("balance", VERSION, config, upstream)
 
 
@@ -107,7 +112,7 @@ def _assemble(
     summary.seconds = time.monotonic() - start
     metadata = {
         "recipe": balance_recipe,
-        "content": digest_table(manifest.filter(pc.not_equal(manifest["split"], DROPPED)).select(_CONTENT)),
+        "content": _digest_content(manifest),
         "config": config.model_dump_json(),
         "summary": summary.to_json(),
         "sources": json.dumps([_describe_source(source, workspace) for source in ordered]),
@@ -156,8 +161,9 @@ def _place(
     roots = {source.name: f"{source.collection.root}/" for source in ordered}
     writers: dict[str, NameWriter] = {}
     files: list[str | None] = []
-    columns = (rows[name].to_pylist() for name in ("source", "image", "caption"))
-    for row, (name, image, caption, split) in enumerate(zip(*columns, placed.split, strict=True)):
+    columns = (rows[name].to_pylist() for name in ("source", "image", "caption", "replaced", "crop"))
+    settings = _settings(rows, placed)
+    for row, (name, image, caption, replaced, crop, split) in enumerate(zip(*columns, placed.split, strict=True)):
         if split == DROPPED:
             files.append(None)
             continue
@@ -166,15 +172,40 @@ def _place(
         if folder not in writers:
             Path(folder).mkdir(parents=True)
             writers[folder] = NameWriter()
+        image = replaced or image
         file, needs_sidecar = writers[folder].name(caption, os.path.splitext(image)[1])
-        _link(roots[name] + image, f"{folder}/{file}")
+        if crop:
+            write_crop(Path(roots[name] + image), Path(folder, file), crop)
+        else:
+            _link(roots[name] + image, f"{folder}/{file}")
         if needs_sidecar:
             write_sidecar(Path(folder, file), caption)
+        if row in settings:
+            Path(folder, file).with_suffix(".yaml").write_text(settings[row], encoding="utf-8")
         files.append(f"{'dataset' if split == TRAIN else 'heldout'}/{inside}/{file}")
         if len(files) % 1000 == 0:
             progress(len(files), len(rows))
     progress(len(rows), len(rows))
     return files
+
+
+def _settings(rows: pa.Table, placed: Split) -> dict[int, str]:
+    """Returns row → the YAML beside its image, of those that are not shown as the others of their folder are."""
+    settings: dict[int, str] = {}
+    columns = (rows[name].to_pylist() for name in ("source", "loss_scale", "flip"))
+    for row, (name, loss_scale, flip) in enumerate(zip(*columns, strict=True)):
+        if placed.split[row] != TRAIN:
+            continue
+        lines = []
+        if placed.ratings[row] != 1:
+            lines.append(f"multiply: {format_multiply(placed.multiply(row, name))}\n")
+        if loss_scale is not None:
+            lines.append(f"loss_scale: {loss_scale:g}\n")
+        if flip == "no":
+            lines.append("flip_p: 0\n")
+        if lines:
+            settings[row] = "".join(lines)
+    return settings
 
 
 def _link(image: str, target: str) -> None:
@@ -188,14 +219,14 @@ def _link(image: str, target: str) -> None:
 
 def _manifest(rows: pa.Table, placed: Split, files: list[str | None]) -> pa.Table:
     reasons = pa.array(placed.reasons, pa.string())
-    multiplies = {name: float(Fraction(format_multiply(multiply))) for name, multiply in placed.multiplies.items()}
+    names = rows["source"].to_pylist()
     added = {
         "split": pa.array(placed.split, pa.string()),
         "file": pa.array(files, pa.string()),
         "multiply": pa.array(
             [
-                multiplies[name] if split == TRAIN else None
-                for name, split in zip(rows["source"].to_pylist(), placed.split, strict=True)
+                float(Fraction(format_multiply(placed.multiply(row, names[row])))) if split == TRAIN else None
+                for row, split in enumerate(placed.split)
             ],
             pa.float64(),
         ),
@@ -205,6 +236,12 @@ def _manifest(rows: pa.Table, placed: Split, files: list[str | None]) -> pa.Tabl
     }
     columns = [added[name] if name in added else rows[name] for name in MANIFEST.names]
     return pa.Table.from_arrays(columns, schema=MANIFEST)
+
+
+def _digest_content(manifest: pa.Table) -> str:
+    """Hashes what is trained on and measured by; see `dreamloom.curate.manifest.content_digest`."""
+    rows = manifest.filter(pc.not_equal(manifest["split"], DROPPED))
+    return digest_table(rows.select([*_CONTENT, *(name for name in _DECIDED if rows[name].null_count < len(rows))]))
 
 
 def _summarize(manifest: pa.Table, linked: int) -> Summary:

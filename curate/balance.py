@@ -15,13 +15,17 @@ DIGITS = 12
 """Decimals of a multiply in multiply.txt; exact up to 10¹² images."""
 
 
+Count = int | Fraction
+
+
 def solve_multiplies(
-    training: Mapping[str, tuple[int, float]], ground_truth: Mapping[str, tuple[int, float]], ratio: float
+    training: Mapping[str, tuple[Count, float]], ground_truth: Mapping[str, tuple[Count, float]], ratio: float
 ) -> dict[str, Fraction]:
     """Computes each source's multiply, such that an epoch shows ratio × the training images it shows of ground truth.
 
     Args:
-        training: Source → (images, multiply as the user set it).
+        training: Source → (images, multiply as the user set it). An image that is shown twice as often as the others
+            of its source counts as two.
         ground_truth: Source → (images, share relative to the others'). A source without images has no share. Without
             any source, there is only training.
         ratio: Ground-truth images shown for each training image shown.
@@ -48,7 +52,7 @@ def solve_multiplies(
             "and why, or add a source."
         )
     per_share = exact(ratio) * shown / sum(shares.values(), Fraction(0))
-    return multiplies | {name: per_share * shares[name] / max(1, count) for name, (count, _) in ground_truth.items()}
+    return multiplies | {name: per_share * shares[name] / (count or 1) for name, (count, _) in ground_truth.items()}
 
 
 def exact(value: float) -> Fraction:

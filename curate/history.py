@@ -1,6 +1,6 @@
 """What became of every image of a source: a row per record, with what the tables say about it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from dreamloom.base.errors import UserError
 from dreamloom.curate.source import Source
 from dreamloom.scrape.collection import SCHEMAS, Choice, Collection, Status, Table
+from dreamloom.scrape.collection.decisions import Decision, What, digest
 
 UNREADABLE = "unreadable"
 """The reason of an image that could not be decoded any more; later tables don't have it."""
@@ -32,8 +33,28 @@ HISTORY = pa.schema(
         ),
         pa.field("aesthetic", pa.float32()),
         pa.field("similarity", pa.float32()),
+        pa.field("rating", pa.float64()),  # decided: how often it is shown for each time that another of its source is
+        pa.field("loss_scale", pa.float64()),  # decided: the factor of its loss
+        pa.field("flip", pa.string()),  # decided: whether it may be mirrored, yes or no
+        pa.field("crop", pa.string()),  # decided: the part that is shown
+        pa.field("replaced", pa.string()),  # decided: the file in place of its image, relative to the collection
     ]
 )
+
+_DECIDED = {
+    "rating": What.MULTIPLY,
+    "loss_scale": What.LOSS_SCALE,
+    "flip": What.FLIP,
+    "crop": What.CROP,
+    "replaced": What.IMAGE,
+}
+"""Column → the decision that it holds; null where there is none."""
+
+
+def decided_digest(collection: Collection) -> str:
+    """Returns a hash of the decisions that the history tells; empty where there is none (decisions.digest)."""
+    decisions = collection.decisions()
+    return digest(word for what in _DECIDED.values() for word in decisions.standing(what).values())
 
 
 def read_history(source: Source) -> pa.Table:
@@ -46,13 +67,17 @@ def read_history(source: Source) -> pa.Table:
     """
     collection = source.collection
     captioned = bool(collection.parts(Table.CAPTIONS))
-    parts = [_read_part(source, part, captioned) for part in collection.parts(Table.RECORDS)]
+    decisions = collection.decisions()
+    decided = {name: decisions.standing(what) for name, what in _DECIDED.items()}
+    parts = [_read_part(source, part, captioned, decided) for part in collection.parts(Table.RECORDS)]
     if captioned and sum(chosen for _, chosen in parts) != collection.summary(Table.CAPTIONS).rows:
         raise _outdated(collection, Table.CAPTIONS)
     return pa.concat_tables([rows for rows, _ in parts]) if parts else HISTORY.empty_table()
 
 
-def _read_part(source: Source, part: str, captioned: bool) -> tuple[pa.Table, int]:
+def _read_part(
+    source: Source, part: str, captioned: bool, decided: Mapping[str, Mapping[str, Decision]]
+) -> tuple[pa.Table, int]:
     """Reads the history of a part, and counts its chosen images."""
     collection = source.collection
     records = collection.read(Table.RECORDS, part)
@@ -78,10 +103,19 @@ def _read_part(source: Source, part: str, captioned: bool) -> tuple[pa.Table, in
         **{name: scores[name] for name in ("aesthetic", "similarity")},
         **_first_drop(drops),
         **{f"caption{end}": (captions if captioned else texts)[name] for end, name in _CAPTION_COLUMNS},
+        **{name: _values(records["key"], words) for name, words in decided.items()},
         "source": source.name,
         "role": str(source.role),
     }
     return _table(columns, len(records)), pc.sum(chosen).as_py() or 0
+
+
+def _values(keys: pa.ChunkedArray, words: Mapping[str, Decision]) -> pa.Array | None:
+    """Returns what was decided of these keys, as text; None: nothing was of any."""
+    if not words:
+        return None
+    at = pc.index_in(keys, pa.array(list(words), pa.string())).combine_chunks()
+    return pa.array([word.value for word in words.values()], pa.string()).take(at)
 
 
 _CAPTION_COLUMNS = (("", "caption"), ("_kind", "kind"), ("_model", "model"))

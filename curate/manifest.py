@@ -18,7 +18,7 @@ MANIFEST = pa.schema(
         pa.field("role", pa.string(), nullable=False),  # Role
         pa.field("split", pa.string(), nullable=False),  # train, heldout or dropped
         pa.field("file", pa.string()),  # relative to the workspace; null where dropped
-        pa.field("multiply", pa.float64()),  # of its folder; null unless train
+        pa.field("multiply", pa.float64()),  # how often an epoch shows it; null unless train
         pa.field("concepts", pa.list_(pa.string())),  # what it shows, of the concepts that are followed
         *(HISTORY.field(name) for name in HISTORY.names if name not in ("key", "source", "role", "image", "bytes")),
     ]

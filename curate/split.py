@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from dreamloom.base.held_out import HeldOutImage
 from dreamloom.caption.nouns import find_all_nouns
-from dreamloom.curate.balance import solve_multiplies
+from dreamloom.curate.balance import exact, solve_multiplies
 from dreamloom.curate.concepts import Described, choose_unrehearsed, follow
 from dreamloom.curate.config import BalanceConfig
 from dreamloom.curate.held_out import Candidate, at_most, count_held_out, select_held_out
@@ -34,8 +34,14 @@ class Split:
     kinds: dict[int, Role]
     """Held-out row → the kind of held-out images that it is one of."""
     copies: Sequence[int | None]
+    ratings: Sequence[Fraction]
+    """How often a row is shown for each time that another of its source is."""
     multiplies: dict[str, Fraction] = field(default_factory=dict)
     """Source → multiply, of the sources that an epoch draws from."""
+
+    def multiply(self, row: int, source: str) -> Fraction:
+        """Returns how often an epoch shows a row of a source that it draws from."""
+        return self.multiplies[source] * self.ratings[row]
 
     def describe(self, row: int) -> HeldOutImage:
         """Returns what evaluate should know of a held-out row."""
@@ -64,7 +70,8 @@ def split_images(
     reasons: list[str | None] = [None] * len(names)
     for row in {candidate.row for candidate in candidates[Role.WITNESS]} - kinds.keys():
         reasons[row] = NOT_REHEARSED
-    placed = Split([DROPPED] * len(names), reasons, concepts, kinds, copies)
+    ratings = [Fraction(1) if rating is None else exact(rating) for rating in rows["rating"].to_pylist()]
+    placed = Split([DROPPED] * len(names), reasons, concepts, kinds, copies, ratings)
     _draw(placed, rows, ordered, config)
     return placed
 
@@ -149,7 +156,9 @@ def _draw(placed: Split, rows: pa.Table, ordered: Sequence[Source], config: Bala
     """Decides how often each source is shown, and fills in where the rows go."""
     names, stages = rows["source"].to_pylist(), rows["stage"].to_pylist()
     free = [not stages[n] and n not in placed.kinds and placed.reasons[n] is None for n in range(len(names))]
-    remaining = Counter(name for name, is_free in zip(names, free, strict=True) if is_free)
+    remaining = dict.fromkeys((source.name for source in ordered), Fraction(0))
+    for name, is_free, rating in zip(names, free, placed.ratings, strict=True):
+        remaining[name] += rating if is_free else 0
     multiplies = solve_multiplies(
         {s.name: (remaining[s.name], s.multiply) for s in ordered if s.role is Role.TRAINING},
         {s.name: (remaining[s.name], s.share) for s in ordered if s.role is Role.GROUND_TRUTH},
@@ -163,10 +172,16 @@ def _draw(placed: Split, rows: pa.Table, ordered: Sequence[Source], config: Bala
             placed.split[row] = TRAIN
         elif free[row]:
             placed.reasons[row] = NOT_DRAWN
-    _tell(placed, rows, ordered, remaining)
+    _tell(placed, rows, ordered, remaining, Counter(name for name, is_free in zip(names, free, strict=True) if is_free))
 
 
-def _tell(placed: Split, rows: pa.Table, ordered: Sequence[Source], remaining: Mapping[str, int]) -> None:
+def _tell(
+    placed: Split,
+    rows: pa.Table,
+    ordered: Sequence[Source],
+    weights: Mapping[str, Fraction],
+    remaining: Mapping[str, int],
+) -> None:
     """Logs how often each source is shown, and warns of ground truth that is too small or too narrow for it."""
     names = rows["source"].to_pylist()
     held_out = Counter(names[row] for row in placed.kinds)
@@ -177,7 +192,7 @@ def _tell(placed: Split, rows: pa.Table, ordered: Sequence[Source], remaining: M
     shown = []
     for source in ordered:
         name, multiply = source.name, placed.multiplies.get(source.name, Fraction(0))
-        per_epoch = remaining[name] * multiply
+        per_epoch = weights[name] * multiply
         text = f"{remaining[name]:,} images × {float(multiply):.6g} = {float(per_epoch):.6g} an epoch"
         _log.info("%s (%s): %s, %d held out", name, source.role, text, held_out[name])
         if multiply:

@@ -102,7 +102,11 @@ _COMMANDS = {
     DECIDE: {
         "drop": ("dreamloom.flows.decision_commands:drop", "Leave images out."),
         "keep": ("dreamloom.flows.decision_commands:keep", "Keep images, whatever the rules of choose say."),
+        "recaption": ("dreamloom.flows.decision_commands:recaption", "Give images another caption."),
+        "crop": ("dreamloom.flows.decision_commands:crop", "Show a part of images, or forbid to mirror them."),
+        "rate": ("dreamloom.flows.decision_commands:rate", "Show images more or less often, or weigh their loss."),
         "undo": ("dreamloom.flows.decision_commands:undo", "Take decisions about images back."),
+        "decisions": ("dreamloom.flows.decision_tables:app", "List, export or import decisions."),
     },
     FOLDERS: {
         "compress": (

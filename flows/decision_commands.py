@@ -1,4 +1,4 @@
-"""The commands that decide about single images: drop, keep, undo and their like, and what was decided."""
+"""The commands that decide about single images, and take decisions back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -110,6 +110,105 @@ def keep(
         Show the decisions; write nothing.
     """
     _decide(project, images, where, [Word(What.KEEP, None, reason, _who(where))], dry_run)
+
+
+def recaption(
+    project: Path,
+    *images: str,
+    caption: str,
+    where: str | None = None,
+    reason: str | None = None,
+    dry_run: Annotated[bool, SWITCH] = False,
+) -> None:
+    """Give images another caption, word by word: rules of the caption section don't edit it.
+
+    Parameters
+    ----------
+    project
+        Project, its workspace, or a collection.
+    images
+        See drop.
+    caption
+        The caption; it may be empty.
+    where
+        See drop.
+    reason
+        Why; shown in the image's history.
+    dry_run
+        Show the decisions; write nothing.
+    """
+    _decide(project, images, where, [Word(What.CAPTION, caption, reason, _who(where))], dry_run)
+
+
+def crop(
+    project: Path,
+    *images: str,
+    box: str | None = None,
+    flip: bool | None = None,
+    where: str | None = None,
+    reason: str | None = None,
+    dry_run: Annotated[bool, SWITCH] = False,
+) -> None:
+    """Show only a part of images, or forbid to mirror them. The originals stay as they are.
+
+    Parameters
+    ----------
+    project
+        Project, its workspace, or a collection.
+    images
+        See drop.
+    box
+        LEFT,TOP,RIGHT,BOTTOM in pixels of the collection's image, or in shares of its sides, where all are at most 1.
+    flip
+        Whether training may mirror them, where flip_p says so.
+    where
+        See drop.
+    reason
+        Why; shown in the image's history.
+    dry_run
+        Show the decisions; write nothing.
+    """
+    words = [] if box is None else [Word(What.CROP, box, reason, _who(where))]
+    words += [] if flip is None else [Word(What.FLIP, "yes" if flip else "no", reason, _who(where))]
+    if not words:
+        raise UserError("Name what is shown with --box LEFT,TOP,RIGHT,BOTTOM, or say --no-flip or --flip.")
+    _decide(project, images, where, words, dry_run)
+
+
+def rate(
+    project: Path,
+    *images: str,
+    multiply: str | None = None,
+    loss_scale: str | None = None,
+    where: str | None = None,
+    reason: str | None = None,
+    dry_run: Annotated[bool, SWITCH] = False,
+) -> None:
+    """Show images more or less often than the others of their source, or weigh their loss.
+
+    Parameters
+    ----------
+    project
+        Project, its workspace, or a collection.
+    images
+        See drop.
+    multiply
+        How often an image is shown for each time that another of its source is: 2 is twice as often. The ratio of
+        ground truth stays as it is.
+    loss_scale
+        Factor of the loss.
+    where
+        See drop.
+    reason
+        Why; shown in the image's history.
+    dry_run
+        Show the decisions; write nothing.
+    """
+    words = [] if multiply is None else [Word(What.MULTIPLY, multiply, reason, _who(where))]
+    words += [] if loss_scale is None else [Word(What.LOSS_SCALE, loss_scale, reason, _who(where))]
+    if not words:
+        raise UserError("Name --multiply or --loss-scale, such as --multiply 2.")
+    _decide(project, images, where, words, dry_run)
 
 
 def undo(

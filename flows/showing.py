@@ -43,7 +43,7 @@ def tables(folder: Path) -> list[RichTable]:
             "folder": subfolder.name,
             "images": len(subfolder.images),
             "multiply": float(subfolder.multiply),
-            "shown per epoch": float(len(subfolder.images) * subfolder.multiply),
+            "shown per epoch": float(sum(image.settings.multiply for image in subfolder.images)),
         }
         for subfolder in read_training_folder(folder)
     ]

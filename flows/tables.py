@@ -54,7 +54,9 @@ def balance_rows(workspace: Path) -> list[dict[str, Any]]:
     """Returns a row for each source of the dataset: images to train on, how often each is shown, how many held out."""
     manifest = read_manifest(manifest_path(workspace))
     rows = manifest.select(["source", "role", "split", "multiply"]).to_pylist()
-    multiplies = {row["source"]: row["multiply"] for row in rows if row["split"] == TRAIN}
+    shown_of = {row["source"]: 0.0 for row in rows}
+    for row in rows:
+        shown_of[row["source"]] += row["multiply"] or 0.0
     roles = {row["source"]: row["role"] for row in rows}
     counts = Counter((row["source"], row["split"]) for row in rows)
     table = [
@@ -62,8 +64,8 @@ def balance_rows(workspace: Path) -> list[dict[str, Any]]:
             "source": source,
             "role": roles[source],
             "images": counts[source, TRAIN],
-            "multiply": multiplies.get(source, 0.0),
-            "shown per epoch": round(counts[source, TRAIN] * multiplies.get(source, 0.0), 3),
+            "multiply": round(shown_of[source] / max(1, counts[source, TRAIN]), 12),
+            "shown per epoch": round(shown_of[source], 3),
             "held out": counts[source, HELD_OUT],
             "dropped": counts[source, DROPPED],
         }

@@ -20,6 +20,7 @@ from dreamloom.caption.edit import edit
 from dreamloom.caption.edit_collection import edit_captions, preview_edits
 from dreamloom.caption.stage import caption, recipes, remaining_share
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Table
+from dreamloom.scrape.collection.decisions import Decision, What, append_decisions
 
 HOUSE = Path(__file__).parents[2]
 CLIP = ClipConfig(model=str(HOUSE / "demo" / "models" / "clip"))
@@ -449,3 +450,23 @@ def test_the_model_sees_images_upright(
     caption(collection, config_of(tiny))
     upright, marked, turned = (row["caption"] for row in captions(collection))
     assert upright == marked != turned
+
+
+def test_a_decided_caption_is_not_edited_and_asks_no_model(
+    tiny: str, make_collection: Make, config_of: MakeConfig, asked: list[int]
+) -> None:
+    collection, config = make_collection(), config_of(tiny, edit=EditConfig(prefix="photo of"))
+    caption(collection, config)
+    before = captions(collection)
+    asked.clear()
+    written = next(row for row in before if row["kind"] == CaptionKind.MODEL)
+    append_decisions(collection.root, [Decision(written["key"], "1", What.CAPTION, "a_dog")])
+    assert remaining_share(collection, config, ["00000"]) == 0
+    assert caption(collection, config).parts_done == 1
+    row = next(row for row in captions(collection) if row["key"] == written["key"])
+    assert (row["caption"], row["kind"], row["model"], row["score"]) == ("a_dog", CaptionKind.HUMAN, None, None)
+    edit_captions(collection, EditConfig(suffix="!"))
+    assert row in captions(collection)
+    append_decisions(collection.root, [Decision(written["key"], "2", What.CAPTION, "a_dog", undo=True)])
+    caption(collection, config)
+    assert (captions(collection), asked) == (before, [])

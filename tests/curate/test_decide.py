@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from dreamloom.base.errors import UserError
 from dreamloom.curate.assemble import balance
@@ -12,10 +13,13 @@ from dreamloom.curate.choose import choose, is_current
 from dreamloom.curate.config import BalanceConfig, ChooseConfig
 from dreamloom.curate.decide import Word, carry_out, check_value, plan_undo, plan_words
 from dreamloom.curate.find import find_images
+from dreamloom.curate.manifest import content_digest, manifest_path
 from dreamloom.curate.source import Role, Source
 from dreamloom.curate.trace import trace
+from dreamloom.flows.tables import balance_rows
 from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.decisions import What
+from dreamloom.train.data.folder import read_training_folder
 from tests.curate.test_choose import add_scores, verdicts
 
 Make = Callable[..., Collection]
@@ -198,3 +202,56 @@ def test_the_history_tells_what_was_decided_by_whom_and_when(cats: Collection) -
     told = [value for subject, value in trace(cats.root, "aaaa_(2)") if subject == "decided"]
     time = cats.decisions().rows[0].time[:16].replace("T", " ")
     assert told == [f"drop, by hand (blurred) on {time} UTC", f"keep, by where width > 3 on {time} UTC"]
+
+
+# What balance makes of it
+
+
+@pytest.fixture
+def assembled(cats: Collection, make_collection: Make, tmp_path: Path) -> Callable[[], Path]:
+    """Makes the training folder of two cats and two people, in a ratio of 1."""
+    cats = make_collection("cats", records("aaaa", "bbbb"))
+    people = make_collection("people", records("cccc", "dddd"))
+    sources = [Source(cats, Role.TRAINING), Source(people, Role.GROUND_TRUTH)]
+
+    def make() -> Path:
+        choose(sources, ChooseConfig())
+        balance(sources, BalanceConfig(held_out=0), tmp_path)
+        return tmp_path / "dataset"
+
+    return make
+
+
+def images_of(dataset: Path) -> dict[str, Any]:
+    folders = read_training_folder(dataset)
+    return {Path(image.name).stem: image for folder in folders for image in folder.images}
+
+
+def test_a_rated_image_is_shown_more_often_and_the_ratio_stays(assembled: Any, cats: Collection) -> None:
+    before = content_digest(manifest_path(assembled().parent))
+    decide(cats, ["aaaa"], What.MULTIPLY, "3")
+    decide(cats, ["aaaa"], What.LOSS_SCALE, "0.5")
+    decide(cats, ["bbbb"], What.FLIP, "no")
+    images = images_of(assembled())
+    assert (images["a aaaa"].settings.multiply, images["a bbbb"].settings.multiply) == (3, 1)
+    assert (images["a aaaa"].settings.loss_scale, images["a bbbb"].settings.flip_p) == (0.5, 0.0)
+    assert (images["a cccc"].settings.multiply, images["a aaaa"].caption) == (2, "a aaaa")
+    assert [row["shown per epoch"] for row in balance_rows(assembled().parent)] == [4, 4, 8]
+    for _ in range(3):
+        carry_out(plan_undo([cats], None))
+    assert content_digest(manifest_path(assembled().parent)) == before
+
+
+def test_a_crop_is_what_is_trained_on_and_the_image_stays(assembled: Any, cats: Collection) -> None:
+    before = content_digest(manifest_path(assembled().parent))
+    whole = Image.open(assembled() / "cats" / "a aaaa.png").copy()
+    decide(cats, ["aaaa"], What.CROP, "0.5,0,1,0.5")
+    decide(cats, ["bbbb"], What.CROP, "8,10,900,900")
+    cropped = Image.open(assembled() / "cats" / "a aaaa.png")
+    assert cropped.tobytes() == whole.crop((24, 0, 48, 20)).tobytes()
+    assert Image.open(assembled() / "cats" / "a bbbb.png").size == (40, 30)
+    assert content_digest(manifest_path(assembled().parent)) != before
+    assert Image.open(next(cats.root.glob("images/*/aaaa.png"))).size == whole.size
+    decide(cats, ["aaaa"], What.CROP, "100,100,200,200")
+    with pytest.raises(UserError, match="the image has 48 × 40 pixels"):
+        assembled()

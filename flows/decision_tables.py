@@ -1,0 +1,144 @@
+"""`dreamloom decisions`: what was decided of single images, as a list and as tables."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from cyclopts import App
+
+from dreamloom.base.documents import DocumentError
+from dreamloom.base.errors import UserError
+from dreamloom.base.tables import read_table, write_table
+from dreamloom.curate.decide import carry_out, check_value
+from dreamloom.curate.find import find_images
+from dreamloom.flows.contents import evenly_spaced
+from dreamloom.flows.decision_commands import SHOWN, Target, find_target
+from dreamloom.flows.help_pages import HelpPage
+from dreamloom.flows.terminal import print_table, rows_table
+from dreamloom.scrape.collection import Collection
+from dreamloom.scrape.collection.decisions import HAND, Decision, What, next_time
+
+_COLUMNS = ("source", "key", "file", "what", "value", "reason", "who", "time")
+_SUFFIXES = (".csv", ".jsonl")
+
+app = App(name="decisions", help="List, export or import what was decided of single images.", help_formatter=HelpPage())
+
+
+@app.command(name="list", help_formatter=HelpPage())
+def list_(project: Path, *, all: bool = False) -> None:
+    """Show the decisions that count.
+
+    Parameters
+    ----------
+    project
+        Project, its workspace, or a collection.
+    all
+        Show all of them, not 20.
+    """
+    rows = list(_rows(find_target(project), counting=True))
+    shown = rows if all else evenly_spaced(rows, SHOWN)
+    if rows:
+        columns = ("source", "file", "what", "value", "reason", "who")
+        print_table(
+            rows_table(f"{len(shown):,} of {len(rows):,} decisions", [{c: r[c] for c in columns} for r in shown])
+        )
+    else:
+        print("nothing is decided yet")
+
+
+@app.command(name="export", help_formatter=HelpPage())
+def export_(project: Path, table: Path) -> None:
+    """Write the decisions into a table, such as for another project on the same images.
+
+    Parameters
+    ----------
+    project
+        Project, its workspace, or a collection.
+    table
+        File to make: .csv or .jsonl.
+    """
+    _check_suffix(table)
+    if table.exists():
+        raise UserError(f"{table} exists, and stays as it is; name another file.")
+    rows = [row for row in _rows(find_target(project), counting=False) if row["what"] != What.IMAGE]
+    write_table(table, pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in _COLUMNS])))
+    print(f"{len(rows):,} decisions: {table}")
+
+
+@app.command(name="import", help_formatter=HelpPage())
+def import_(project: Path, table: Path) -> None:
+    """Take the decisions of a table, as export writes it. A later one takes the place of an earlier one.
+
+    Parameters
+    ----------
+    project
+        Project, its workspace, or a collection.
+    table
+        .csv or .jsonl with the column what, and value, reason, who; and key or file, and source.
+    """
+    _check_suffix(table)
+    target = find_target(project)
+    collections = {collection.name: collection for collection in target.collections}
+    time = next_time(collection.root for collection in target.collections)
+    plan: dict[Path, list[Decision]] = {}
+    try:
+        for row in read_table(table):
+            where = f"{table}, row {row.number}"
+            if row.fault:
+                raise UserError(f"{where} can't be read ({row.fault}); mend it, or leave it out.")
+            collection, decision = _decision(row.cells, target, collections, time, where)
+            plan.setdefault(collection.root, []).append(decision)
+    except (OSError, DocumentError) as error:
+        raise UserError(f"{table} can't be read ({error}); name a .csv or .jsonl of decisions.") from None
+    counts = carry_out(plan)
+    print(f"imported: {', '.join(f'{count:,} of {source}' for source, count in counts.items()) or 'nothing'}")
+
+
+def _rows(target: Target, counting: bool) -> Iterator[dict[str, str | None]]:
+    """Yields a row for each decision: those that count, or all that were not taken back, in order."""
+    for collection in target.collections:
+        decisions = collection.decisions()
+        words = decisions.counting() if counting else [word for said in decisions.words.values() for word in said]
+        if not words:
+            continue
+        files = {image.key: image.file for image in find_images([collection], target.workspace, [], "true")}
+        for word in sorted(words, key=lambda word: word.time):
+            row = {"source": collection.name, "file": files.get(word.key), **word._asdict(), "what": str(word.what)}
+            yield {name: row[name] for name in _COLUMNS}
+
+
+def _decision(
+    cells: Mapping[str, Any], target: Target, collections: Mapping[str, Collection], time: str, where: str
+) -> tuple[Collection, Decision]:
+    """Returns a row's decision, and whose it is.
+
+    Raises:
+        UserError: it names no image, no such source, or no such decision.
+    """
+    what, source = str(cells.get("what") or "").strip(), cells.get("source")
+    if what not in set(What) - {What.IMAGE}:
+        raise UserError(f"{where}: there is no decision {what!r}; one is {', '.join(set(What) - {What.IMAGE})}.")
+    if source and source not in collections:
+        raise UserError(f"{where}: there is no source {source}; there are {', '.join(collections)}.")
+    key, file = cells.get("key"), cells.get("file")
+    if key and source:
+        collection = collections[str(source)]
+    elif key or file:
+        image = find_images(
+            [collections[str(source)]] if source else target.collections, target.workspace, [key or file]
+        )
+        collection, key = image[0].collection, image[0].key
+    else:
+        raise UserError(f"{where} names no image; write its key or its file.")
+    try:
+        value = check_value(What(what), None if cells.get("value") is None else str(cells["value"]))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    reason, who = cells.get("reason") or None, cells.get("who") or HAND
+    return collection, Decision(str(key), time, What(what), value, reason and str(reason), str(who))
+
+
+def _check_suffix(table: Path) -> None:
+    if table.suffix.lower() not in _SUFFIXES:
+        raise UserError(f"{table} is no table; name one that ends in {' or '.join(_SUFFIXES)}.")
