@@ -16,7 +16,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
 from dreamloom.caption.filename import NameWriter
 from dreamloom.caption.sidecar import write_sidecar
+from dreamloom.curate.adopt import refuse_hand_changes
 from dreamloom.curate.balance import format_multiply
 from dreamloom.curate.choose import sort_by_priority
 from dreamloom.curate.config import BalanceConfig, NearDuplicates
@@ -47,6 +48,7 @@ from dreamloom.curate.manifest import (
 from dreamloom.curate.source import Source
 from dreamloom.curate.split import Split, split_images
 from dreamloom.scrape.collection import Table
+from dreamloom.scrape.collection.records import file_sha256
 
 VERSION = 4
 
@@ -61,12 +63,14 @@ def balance(
     """Writes the training folder, the held-out images and the manifest, unless they exist by the same recipe.
 
     Raises:
-        UserError: a source has no choices yet, nothing is left to balance, or another process uses the workspace.
+        UserError: a source has no choices yet, nothing is left to balance, the training folder was changed by hand, or
+            another process uses the workspace.
     """
     workspace, ordered = Path(workspace), sort_by_priority(sources)
     balance_recipe = _recipe(ordered, config)
     with lock(workspace):
         remove_leftovers(workspace)
+        refuse_hand_changes(workspace)
         if _is_current(workspace, balance_recipe):
             return Summary.from_json(read_manifest_metadata(manifest_path(workspace))["summary"]).as_existing()
         return _assemble(ordered, config, workspace, balance_recipe, progress)
@@ -100,14 +104,14 @@ def _assemble(
     placed = split_images(rows, ordered, config, _find_copies(rows, ordered, progress))
     remove(manifest_path(workspace))
     with commit_folder(workspace / "heldout") as heldout, commit_folder(workspace / "dataset") as dataset:
-        files = _place(rows, placed, ordered, dataset, heldout, progress)
+        files, written = _place(rows, placed, ordered, dataset, heldout, progress)
         described = {str(files[row]).partition("/")[2]: placed.describe(row) for row in placed.kinds}
         if described:
             write_held_out(heldout, dict(sorted(described.items())))
         for name, multiply in placed.multiplies.items():
             if (dataset / name).is_dir():
                 (dataset / name / "multiply.txt").write_text(format_multiply(multiply) + "\n", encoding="utf-8")
-    manifest = _manifest(rows, placed, files)
+    manifest = _manifest(rows, placed, files, written)
     summary = _summarize(manifest, sum(b for b, file in zip(rows["bytes"].to_pylist(), files, strict=True) if file))
     summary.seconds = time.monotonic() - start
     metadata = {
@@ -156,11 +160,16 @@ def _drops_copies(source: Source) -> bool:
 
 def _place(
     rows: pa.Table, placed: Split, ordered: Sequence[Source], dataset: Path, heldout: Path, progress: Progress
-) -> list[str | None]:
-    """Links the images under their captions, and returns each row's file relative to the workspace; dropped: None."""
+) -> tuple[list[str | None], dict[int, str]]:
+    """Places the images under their captions: links, and crops.
+
+    Returns:
+        Each row's file relative to the workspace, None where it is dropped; and row → hash of each crop.
+    """
     roots = {source.name: f"{source.collection.root}/" for source in ordered}
     writers: dict[str, NameWriter] = {}
     files: list[str | None] = []
+    written: dict[int, str] = {}
     columns = (rows[name].to_pylist() for name in ("source", "image", "caption", "replaced", "crop"))
     settings = _settings(rows, placed)
     for row, (name, image, caption, replaced, crop, split) in enumerate(zip(*columns, placed.split, strict=True)):
@@ -176,6 +185,7 @@ def _place(
         file, needs_sidecar = writers[folder].name(caption, os.path.splitext(image)[1])
         if crop:
             write_crop(Path(roots[name] + image), Path(folder, file), crop)
+            written[row] = file_sha256(Path(folder, file))
         else:
             _link(roots[name] + image, f"{folder}/{file}")
         if needs_sidecar:
@@ -186,7 +196,7 @@ def _place(
         if len(files) % 1000 == 0:
             progress(len(files), len(rows))
     progress(len(rows), len(rows))
-    return files
+    return files, written
 
 
 def _settings(rows: pa.Table, placed: Split) -> dict[int, str]:
@@ -199,7 +209,7 @@ def _settings(rows: pa.Table, placed: Split) -> dict[int, str]:
         lines = []
         if placed.ratings[row] != 1:
             lines.append(f"multiply: {format_multiply(placed.multiply(row, name))}\n")
-        if loss_scale is not None:
+        if loss_scale not in (None, 1):
             lines.append(f"loss_scale: {loss_scale:g}\n")
         if flip == "no":
             lines.append("flip_p: 0\n")
@@ -217,12 +227,13 @@ def _link(image: str, target: str) -> None:
         ) from None
 
 
-def _manifest(rows: pa.Table, placed: Split, files: list[str | None]) -> pa.Table:
+def _manifest(rows: pa.Table, placed: Split, files: list[str | None], written: Mapping[int, str]) -> pa.Table:
     reasons = pa.array(placed.reasons, pa.string())
     names = rows["source"].to_pylist()
     added = {
         "split": pa.array(placed.split, pa.string()),
         "file": pa.array(files, pa.string()),
+        "file_sha256": pa.array([written.get(row) for row in range(len(rows))], pa.string()),
         "multiply": pa.array(
             [
                 float(Fraction(format_multiply(placed.multiply(row, names[row])))) if split == TRAIN else None

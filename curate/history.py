@@ -22,8 +22,6 @@ HISTORY = pa.schema(
         pa.field("stage", pa.string()),  # the table where the row was dropped; null where it was not
         pa.field("reason", pa.string()),  # a Status, a Choice, or unreadable
         pa.field("detail", pa.string()),
-        pa.field("image", pa.string()),  # relative to the collection
-        pa.field("bytes", pa.int64()),
         pa.field("caption", pa.string()),
         pa.field("caption_kind", pa.string()),
         pa.field("caption_model", pa.string()),
@@ -31,6 +29,7 @@ HISTORY = pa.schema(
             SCHEMAS[Table.RECORDS].field(name)
             for name in ("url", "path", "licence", "licence_url", "author", "sha256", "labels", "width", "height")
         ),
+        *(SCHEMAS[Table.RECORDS].field(name) for name in ("image", "bytes", "image_sha256")),
         pa.field("aesthetic", pa.float32()),
         pa.field("similarity", pa.float32()),
         pa.field("rating", pa.float64()),  # decided: how often it is shown for each time that another of its source is

@@ -20,7 +20,8 @@ MANIFEST = pa.schema(
         pa.field("file", pa.string()),  # relative to the workspace; null where dropped
         pa.field("multiply", pa.float64()),  # how often an epoch shows it; null unless train
         pa.field("concepts", pa.list_(pa.string())),  # what it shows, of the concepts that are followed
-        *(HISTORY.field(name) for name in HISTORY.names if name not in ("key", "source", "role", "image", "bytes")),
+        pa.field("file_sha256", pa.string()),  # of the file, where it is no link to the image: a crop
+        *(HISTORY.field(name) for name in HISTORY.names if name not in ("key", "source", "role", "bytes")),
     ]
 )
 """One row per record of every source, including those that were dropped: training first, then in order. A dropped row

@@ -16,6 +16,7 @@ from dreamloom.base.clip import unload_clip
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import lock
 from dreamloom.caption.captioners import unload_captioners
+from dreamloom.curate.adopt import refuse_hand_changes
 from dreamloom.flows import run_folders, steps, train_steps
 from dreamloom.flows.logs import PRINTED, log_to_file
 from dreamloom.flows.project import Project
@@ -67,13 +68,15 @@ def run(
         The outcome of each step. The last one is not `finished` where training was asked to stop.
 
     Raises:
-        UserError: another process works on the project, or something that a step needs is missing.
+        UserError: another process works on the project, its training folder was changed by hand, or something that a
+            step needs is missing.
         ExceptionGroup: branches failed.
     """
     outcomes: list[Outcome] = []
     with lock(project.workspace), log_to_file(project.workspace / "logs", project):
         _log.info("run of %s", project.name)
         _reject_unused_scores(project)
+        refuse_hand_changes(project.workspace)
         for level in levels(project) if selected is None else selected:
             outcomes += _run_level(level, run_step)
             if level.afterwards is not None:

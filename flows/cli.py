@@ -106,6 +106,7 @@ _COMMANDS = {
         "crop": ("dreamloom.flows.decision_commands:crop", "Show a part of images, or forbid to mirror them."),
         "rate": ("dreamloom.flows.decision_commands:rate", "Show images more or less often, or weigh their loss."),
         "undo": ("dreamloom.flows.decision_commands:undo", "Take decisions about images back."),
+        "adopt": ("dreamloom.flows.adopting:adopt", "Make decisions of what you changed by hand in dataset/."),
         "decisions": ("dreamloom.flows.decision_tables:app", "List, export or import decisions."),
     },
     FOLDERS: {

@@ -11,6 +11,7 @@ from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.errors import UserError
 from dreamloom.base.text import printable
 from dreamloom.flows import api, chain
+from dreamloom.flows.adopting import settle_hand_changes
 from dreamloom.flows.contents import Captions, captions_of_workspace
 from dreamloom.flows.preflight import check_before_run
 from dreamloom.flows.project import Project, load_project
@@ -32,6 +33,7 @@ def run(
     only: Annotated[tuple[StageName, ...], SEVERAL] = (),
     until: StageName | None = None,
     source: Annotated[tuple[str, ...], SEVERAL] = (),
+    adopt: Annotated[bool, Parameter(negative="")] = False,
     track: Annotated[bool | None, Parameter(negative="--no-track", show_default=False)] = None,
 ) -> None:
     """Make what project.yaml asks for and is not there yet.
@@ -46,6 +48,8 @@ def run(
         Run the stages up to this one.
     source
         Run the stages of a source for these sources alone, with --only or --until.
+    adopt
+        Make decisions of what was changed by hand in the training folder; see dreamloom adopt.
     track
         Run as a Prefect flow, shown in its dashboard; the default where PREFECT_API_URL is set. Without a server,
         Prefect starts one for the time of the run.
@@ -55,6 +59,7 @@ def run(
     loaded = load_project(project)
     selection = Selection(only, until, source)
     select(loaded, selection)
+    settle_hand_changes(project, loaded.workspace, adopt)
     if selection.is_whole:
         check_before_run(loaded)
     if track or (track is None and "PREFECT_API_URL" in os.environ):

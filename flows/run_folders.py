@@ -47,6 +47,11 @@ def claim_run_folder(workspace: Path, config: TrainConfig) -> Iterator[Path]:
             discard_unbegun(folder)
 
 
+def disown_run_folder(workspace: Path, config: TrainConfig) -> None:
+    """Leaves the run that `run_folder` finds to itself: the next call names a new folder."""
+    (run_folder(workspace, config) / _RECIPE_FILE).unlink(missing_ok=True)
+
+
 def newest_speed(workspace: Path) -> float | None:
     """Returns the images a second of the newest finished run; None where there is none."""
     summaries = sorted((workspace / "runs").glob("*/summary.json"), reverse=True)

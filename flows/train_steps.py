@@ -1,5 +1,6 @@
 """Training, evaluation, export and DreamBooth folders as steps; see dreamloom.flows.steps."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import recipe
-from dreamloom.flows.run_folders import claim_run_folder, heldout_folder, run_charts, run_folder
+from dreamloom.flows.run_folders import claim_run_folder, disown_run_folder, heldout_folder, run_charts, run_folder
 from dreamloom.flows.steps import WHOLE, Outcome, Step
 from dreamloom.flows.terminal import indented, size
 from dreamloom.train.config import DreamBoothConfig, TrainConfig
@@ -23,7 +24,9 @@ from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.export import export, is_current
 from dreamloom.train.loop.loop import train
 from dreamloom.train.run.find import find_trained_model
-from dreamloom.train.run.folder import TrainSummary, read_summary
+from dreamloom.train.run.folder import OtherRun, TrainSummary, read_summary
+
+_log = logging.getLogger(__name__)
 
 SAMPLES = "samples"
 """The part of a finished run that is made where its config has new prompts."""
@@ -71,6 +74,14 @@ class ProjectTrainStep(Step):
 
     def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
         """Begins the run, or continues it."""
+        try:
+            return self._train(progress)
+        except OtherRun as error:  # what it is made of is not what its note says: images were changed by hand
+            _log.warning("%s A new run begins.", error)
+            disown_run_folder(self.workspace, self.config)
+            return self._train(progress)
+
+    def _train(self, progress: Progress) -> Outcome:
         with claim_run_folder(self.workspace, self.config) as folder:
             return _train(self.workspace / "dataset", folder, self.config, heldout_folder(self.workspace), progress)
 

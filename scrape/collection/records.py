@@ -1,5 +1,6 @@
 """Rows of the records table and the image files that they name, as all sources write them."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -34,7 +35,14 @@ def image_columns(
         "original_height": original_size[1],
         "bytes": num_bytes,
         "sha256": sha256,
+        "image_sha256": file_sha256(path),
     }
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the sha256 of a file's bytes, as hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def summarize_records(rows: Sequence[Row]) -> Summary:

@@ -156,6 +156,7 @@ SCHEMAS: dict[Table, pa.Schema] = {
             pa.field("author", pa.string()),
             pa.field("consent", pa.string()),  # what X-Robots-Tag, robots.txt, TDM-Reservation or the image said
             pa.field("labels", pa.list_(pa.string())),  # what it shows, as the dataset says; null: it does not
+            pa.field("image_sha256", pa.string()),  # of the stored image; null in records of older releases
         ]
     ),
     Table.SCORES: pa.schema(

@@ -113,11 +113,16 @@ def train_recipe(config: TrainConfig, upstream: Sequence[str]) -> str:
     return recipe("train", VERSION, config, upstream, models)
 
 
+class OtherRun(UserError):
+    """A run folder holds a run of another recipe."""
+
+
 def check_run_folder(run: Path, recipe: str, config: TrainConfig) -> None:
     """Checks that a run folder is new, or holds the run of this recipe.
 
     Raises:
-        UserError: it holds another run, or something that is not a run; or its path is not UTF-8.
+        OtherRun: it holds another run.
+        UserError: it holds something that is not a run; or its path is not UTF-8.
     """
     if not is_utf8(str(run)):  # TensorBoard and safetensors can't open such a path
         raise UserError(f"The path {run} is not UTF-8; name another folder for the run.")
@@ -135,7 +140,7 @@ def check_run_folder(run: Path, recipe: str, config: TrainConfig) -> None:
     is_old = stored.get("schema") is None or any(name not in before for name in fields)
     old = "an older release of dreamloom" if is_old else "other images, captions or models"
     difference = f"another config ({listed})" if changed else old
-    raise UserError(f"{run} was made with {difference}; name a new folder for this run.")
+    raise OtherRun(f"{run} was made with {difference}; name a new folder for this run.")
 
 
 def has_begun(run: Path) -> bool:

@@ -1,0 +1,112 @@
+"""Makes decisions of what a person changed in dataset/ and heldout/, or puts these back as they were."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from dreamloom.base.errors import UserError
+from dreamloom.base.files import commit, copy, remove
+from dreamloom.base.pixels import ImageError, decode
+from dreamloom.curate.decide import carry_out
+from dreamloom.curate.hand_changes import HandChange, find_hand_changes
+from dreamloom.curate.manifest import manifest_path
+from dreamloom.scrape.collection import Collection, Table
+from dreamloom.scrape.collection.decisions import HAND, Decision, What, next_time
+
+REFUSED = "refused"
+"""The folder in a workspace for files of a person's that were not adopted."""
+_REASON = "in the training folder"
+
+
+def describe_hand_changes(changes: Sequence[HandChange]) -> str:
+    """Returns what was changed in words: "2 deleted, 1 renamed"."""
+    counts = Counter(change.how for change in changes)
+    return ", ".join(f"{count:,} {how}" for how, count in counts.items())
+
+
+def refuse_hand_changes(workspace: Path) -> None:
+    """Refuses to go on where a person changed the training folder, so that nothing of theirs is overwritten.
+
+    Raises:
+        UserError: they did.
+    """
+    if changes := find_hand_changes(workspace):
+        raise UserError(
+            f"{changes[0].file} and its like were changed by hand in {workspace} ({describe_hand_changes(changes)}): "
+            f"`dreamloom adopt {workspace}` makes decisions of it, and `dreamloom adopt {workspace} --refuse` puts all "
+            "back as it was."
+        )
+
+
+def adopt_hand_changes(workspace: Path, changes: Sequence[HandChange]) -> Counter[str]:
+    """Takes the decisions that say what a person changed, and counts them by source.
+
+    An image that took another's place is kept in the collection (decisions.images_folder).
+
+    Args:
+        workspace: where the changes are.
+        changes: those of `find_hand_changes`; those that no decision can say are left alone.
+
+    Raises:
+        UserError: an image that took another's place can't be decoded.
+    """
+    said = [change for change in changes if change.says]
+    now = next_time(dict.fromkeys(change.root for change in said))
+    for change in said:
+        for what, value in change.says:
+            if what is What.IMAGE and value is not None:
+                _keep_image(workspace / change.file, change.root / value)
+    plan: dict[Path, list[Decision]] = {}
+    for change in said:
+        for what, value in change.says:
+            plan.setdefault(change.root, []).append(Decision(change.key, now, what, value, _REASON, HAND))
+    counts = carry_out(plan)
+    _restore_images(changes)
+    return counts
+
+
+def put_back(workspace: Path, changes: Sequence[HandChange]) -> Path | None:
+    """Makes the next run put the training folder back as it was. What a person changed or added is kept aside.
+
+    Returns:
+        The folder of what was kept; None: there was nothing to keep, as they only deleted.
+    """
+    aside = workspace / REFUSED / time.strftime("%Y-%m-%d_%H-%M-%S")
+    kept = False
+    for change in changes:
+        stem = os.path.splitext(workspace / change.file)[0]
+        for file in sorted(Path(stem).parent.glob("*")):
+            if os.path.splitext(file)[0] == stem and file.is_file():
+                with commit(aside / file.relative_to(workspace)) as temporary:
+                    copy(file, temporary)
+                kept = True
+    _restore_images(changes)
+    remove(manifest_path(workspace))
+    return aside if kept else None
+
+
+def _keep_image(file: Path, target: Path) -> None:
+    try:
+        decode(file)
+    except ImageError as error:
+        raise UserError(
+            f"{file} took the place of another image, and can't be decoded ({error}); replace it with one that can, or "
+            "put all back with dreamloom adopt --refuse."
+        ) from None
+    if not target.exists():
+        with commit(target) as temporary:
+            copy(file, temporary)
+
+
+def _restore_images(changes: Sequence[HandChange]) -> None:
+    """Has ingest take originals in again that were changed together with their link in the training folder."""
+    for root in {change.root for change in changes if change.in_place}:
+        collection = Collection(root)
+        keys = {change.key for change in changes if change.in_place and change.root == root}
+        for part in collection.parts(Table.RECORDS):
+            rows = collection.read(Table.RECORDS, part, ["key", "path"]).to_pylist()
+            paths = [row["path"] for row in rows if row["key"] in keys]
+            if paths and all(paths):  # of files of this machine; others would be downloaded again
+                collection.part_path(Table.RECORDS, part).unlink()
