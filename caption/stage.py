@@ -10,6 +10,7 @@ no model again. Threads decode and scale images ahead of the model, so that it n
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -50,7 +51,7 @@ def part_recipes(collection: Collection, config: CaptionConfig) -> Callable[[str
 
     def recipe_of(part: str) -> str:
         kept = _kept_keys(collection, part)
-        what = {"kept": kept}
+        what: dict[str, Any] = {"kept": kept}
         if decided:
             keys = collection.read(Table.RECORDS, part, ["key"])["key"].to_pylist() if kept is None else kept
             own = {key: decided[key] for key in keys if key in decided}

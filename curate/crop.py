@@ -1,6 +1,7 @@
 """Crops images as somebody decided: what training is shown of an image is a file of its own."""
 
 from pathlib import Path
+from typing import Any
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.pixels import ImageError, decode
@@ -8,7 +9,7 @@ from dreamloom.base.pixels import ImageError, decode
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom, in pixels."""
 
-_SAVED = {".jpg": {"quality": 95, "subsampling": 0}, ".webp": {"lossless": True}}
+_SAVED: dict[str, dict[str, Any]] = {".jpg": {"quality": 95, "subsampling": 0}, ".webp": {"lossless": True}}
 """Extension → how the crop is saved, beside its format."""
 
 

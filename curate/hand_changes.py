@@ -105,7 +105,7 @@ class _Seen:
 
     def image(self, row: Row) -> Path:
         """Returns the collection's file that the image of a row is, or was cropped from."""
-        return self.roots[row["source"]] / (row["replaced"] or row["image"])
+        return Path(self.roots[row["source"]], row["replaced"] or row["image"])
 
     def is_link(self, file: str, row: Row) -> bool:
         """Whether a file and the collection's are one."""

@@ -26,7 +26,7 @@ _OTHERWISE = {
 def adopt(
     project: Path = PROJECT, *, refuse: Annotated[bool, SWITCH] = False, dry_run: Annotated[bool, SWITCH] = False
 ) -> None:
-    """Make decisions of what you changed by hand in dataset/ and heldout/: images deleted or replaced, captions changed.
+    """Make decisions of what you changed by hand in dataset/ and heldout/: images deleted or replaced, new captions.
 
     Parameters
     ----------
@@ -72,6 +72,13 @@ def settle_hand_changes(project: Path, workspace: Path, adopting: bool) -> None:
     if not adopting and not (_can_answer() and _asks()):
         raise UserError(told)
     _adopt(workspace, changes)
+
+
+def warn_of_hand_changes(project: Path, workspace: Path) -> list[str]:
+    """Returns a sentence where the training folder was changed by hand."""
+    changes = find_hand_changes(workspace)
+    told = f"the training folder was changed by hand ({describe_hand_changes(changes)}), so run would stop and ask"
+    return [f"{told}; see `dreamloom adopt {project} --dry-run`."] if changes else []
 
 
 def _can_answer() -> bool:

@@ -11,7 +11,7 @@ from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.errors import UserError
 from dreamloom.base.text import printable
 from dreamloom.flows import api, chain
-from dreamloom.flows.adopting import settle_hand_changes
+from dreamloom.flows.adopting import settle_hand_changes, warn_of_hand_changes
 from dreamloom.flows.contents import Captions, captions_of_workspace
 from dreamloom.flows.preflight import check_before_run
 from dreamloom.flows.project import Project, load_project
@@ -98,10 +98,12 @@ def plan(project: Path = PROJECT) -> None:
         note_captions(captions, notes)
         for sentence in notes.sentences():
             print(sentence)
-    for warning in [*planning.rehearsal_warnings(loaded, training), *planning.measurement_warnings(loaded)]:
+    changed = warn_of_hand_changes(project, loaded.workspace)
+    warnings = [*planning.rehearsal_warnings(loaded, training), *planning.measurement_warnings(loaded)]
+    for warning in [*changed, *warnings]:
         print(f"warning: {warning}")
     print_caption_lengths(captions, loaded.train.base)
-    if all(step.stale_parts == [] for step in steps):
+    if all(step.stale_parts == [] for step in steps) and not changed:
         print("Nothing to do: everything is as project.yaml says.")
 
 

@@ -125,10 +125,9 @@ def _decision(
     if key and source:
         collection = collections[str(source)]
     elif key or file:
-        image = find_images(
-            [collections[str(source)]] if source else target.collections, target.workspace, [key or file]
-        )
-        collection, key = image[0].collection, image[0].key
+        searched = [collections[str(source)]] if source else target.collections
+        image = find_images(searched, target.workspace, [str(key or file)])[0]
+        collection, key = image.collection, image.key
     else:
         raise UserError(f"{where} names no image; write its key or its file.")
     try:

@@ -34,6 +34,15 @@ COMMANDS = [
     "runs",
     "compare",
     "sample",
+    "drop",
+    "keep",
+    "recaption",
+    "crop",
+    "rate",
+    "undo",
+    "adopt",
+    "decisions",
+    "compress",
 ]
 CONFIGURED = [
     ["filter"],
