@@ -1,6 +1,6 @@
 """Remembers the hashes of files, so that the content of a file that nobody changed is read once.
 
-    <cache>/files-1.sqlite     path, size, modification time and inode → sha256
+    <cache>/files-1.sqlite     path, size, modification time and inode → sha256, or XXH3 of 128 bits
 
 The cache is the user's (`cache_folder`), so all projects share it: a base model of 4 GB is read once, not once for each
 workspace. It may be deleted at any time. Where it can't be written, files are read again; where it is damaged, it is
@@ -16,8 +16,11 @@ import stat
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
+
+import xxhash
 
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.threads import map_ordered
@@ -77,25 +80,30 @@ def content_hash(file: Path) -> str | None:
     return content_hashes([WholeFile(file)])[0]
 
 
-def content_hashes(ranges: Sequence[FileRange], progress: Progress = silent) -> list[str | None]:
-    """Returns the sha256 of the bytes of each range, as hex; None where they can't be read.
+def content_hashes(
+    ranges: Sequence[FileRange], progress: Progress = silent, algorithm: Literal["sha256", "xxh3"] = "sha256"
+) -> list[str | None]:
+    """Returns a hash of the bytes of each range, as hex; None where they can't be read.
 
     Only what changed since it was last hashed is read.
 
     Args:
         ranges: files, or parts of files.
         progress: called with the number of ranges read.
+        algorithm: sha256; or XXH3 of 128 bits, which is six times as fast and tells changes, but no forgeries.
     """
     with contextlib.closing(_Index(cache_folder() / FILE_INDEX)) as index:
         stats = _stats(ranges)
-        hashes = [index.find(_key(item), state) if state else None for item, state in zip(ranges, stats, strict=True)]
+        keys = [_key(item, algorithm) for item in ranges]
+        hashes = [index.find(key, state) if state else None for key, state in zip(keys, stats, strict=True)]
         unknown = [place for place, state in enumerate(stats) if state and hashes[place] is None]
-        results = map_ordered(_hash, (ranges[place] for place in unknown), _THREADS, 4 * _THREADS)
+        work = partial(_hash, algorithm=algorithm)
+        results = map_ordered(work, (ranges[place] for place in unknown), _THREADS, 4 * _THREADS)
         fresh: list[_Row] = []
         for done, (place, sha256) in enumerate(zip(unknown, results, strict=True), start=1):
             hashes[place], state = sha256, stats[place]
             if sha256 and state and state.is_settled() and _stat(ranges[place].path) == state:
-                fresh.append((_key(ranges[place]), state.size, state.mtime_ns, state.inode, sha256))
+                fresh.append((keys[place], state.size, state.mtime_ns, state.inode, sha256))
             if len(fresh) == _BATCH:
                 index.store(fresh)
                 fresh = []
@@ -137,17 +145,17 @@ def _stats(ranges: Sequence[FileRange]) -> list[_Stat | None]:
     return stats
 
 
-def _key(item: FileRange) -> bytes:
-    path = os.fsencode(os.path.abspath(item.path))
+def _key(item: FileRange, algorithm: str) -> bytes:
+    path = (b"" if algorithm == "sha256" else b"xxh3:") + os.fsencode(os.path.abspath(item.path))
     return path if item.length is None else b"%s\0%d+%d" % (path, item.start, item.length)
 
 
-def _hash(item: FileRange) -> str | None:
+def _hash(item: FileRange, algorithm: str) -> str | None:
     try:
         with item.path.open("rb") as stream:
-            if item.length is None:
-                return hashlib.file_digest(stream, "sha256").hexdigest()
-            digest, left = hashlib.sha256(), item.length
+            digest, left = hashlib.sha256() if algorithm == "sha256" else xxhash.xxh3_128(), item.length
+            if left is None:
+                left = os.stat(stream.fileno()).st_size
             stream.seek(item.start)
             while left and (data := stream.read(min(left, _CHUNK))):
                 digest.update(data)

@@ -2,7 +2,7 @@
 
 import glob
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ import fsspec
 import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.fingerprint import fingerprint
+from dreamloom.base.file_index import WholeFile, content_hashes
 from dreamloom.base.listing import is_left_out
 from dreamloom.base.text import brief
 
@@ -65,13 +65,18 @@ class IndexFile:
         """Returns its size in bytes."""
         return int(self.filesystem.size(self.name)) if self.filesystem else Path(self.name).stat().st_size
 
-    def fingerprint(self) -> str:
-        """Identifies its content: by its bytes, or by what a remote file system tells about it."""
-        if self.filesystem is None:
-            return fingerprint(self.name)
-        info = self.filesystem.info(self.name)
-        version = next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
-        return f"{self.name} {info.get('size')} {version}"
+
+def fingerprints(files: Sequence[IndexFile]) -> list[str]:
+    """Identifies the content of each file: by its bytes, or by what a remote file system tells about it."""
+    local = [WholeFile(Path(file.name)) for file in files if file.filesystem is None]
+    hashes = iter(content_hashes(local, algorithm="xxh3"))
+    return [str(next(hashes)) if file.filesystem is None else _version(file) for file in files]
+
+
+def _version(file: IndexFile) -> str:
+    info = file.filesystem.info(file.name)
+    version = next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
+    return f"{file.name} {info.get('size')} {version}"
 
 
 _VERSIONS = ("ETag", "etag", "blob_id", "md5", "LastModified", "mtime", "created")

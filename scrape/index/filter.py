@@ -1,7 +1,8 @@
 """Turns rows of a LAION-style index, in any of its column spellings, into the candidates of a collection."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from dreamloom.base.stage import Summary, recipe
 from dreamloom.scrape.collection import Collection, Table, key_of
 from dreamloom.scrape.index.columns import read_indexes
 from dreamloom.scrape.index.config import FilterConfig
-from dreamloom.scrape.index.files import find_index_files
+from dreamloom.scrape.index.files import find_index_files, fingerprints
 from dreamloom.scrape.index.lists import as_parquet
 
 _VERSION = 4
@@ -32,14 +33,15 @@ def filter_laion(collection: Collection, config: FilterConfig, progress: Progres
         UserError: there is no file, no parquet, no column of URLs, no column for a limit that is set, or another
             process works on this collection.
     """
-    current_recipe = filter_recipe(config)
-    with collection.lock():
+    find_index_files(config.index)  # before a collection is made
+    with collection.lock(), ThreadPoolExecutor(1) as pool:
         remove_leftovers(collection.root)
         remove_leftovers(collection.root / Table.CANDIDATES)
-        if collection.recipe(Table.CANDIDATES, "00000") == current_recipe:
+        current_recipe = pool.submit(filter_recipe, config)  # reads the whole index, while DuckDB does
+        if _has_recipe(collection, current_recipe.result):
             return collection.summary(Table.CANDIDATES).as_existing(len(collection.parts(Table.CANDIDATES)))
         with _selection(config, collection.root, progress) as (funnel, parts):
-            funnel.parts_done = _write_parts(collection, config, current_recipe, funnel, parts)
+            funnel.parts_done = _write_parts(collection, config, current_recipe.result(), funnel, parts)
         return funnel
 
 
@@ -49,7 +51,14 @@ def is_current(collection: Collection, config: FilterConfig) -> bool:
     Raises:
         UserError: a pattern of `index` matches no file.
     """
-    return collection.recipe(Table.CANDIDATES, "00000") == filter_recipe(config)
+    find_index_files(config.index)
+    return _has_recipe(collection, lambda: filter_recipe(config))
+
+
+def _has_recipe(collection: Collection, current_recipe: Callable[[], str]) -> bool:
+    """Whether the candidates have a recipe, which is asked for only if there are some."""
+    stored = collection.recipe(Table.CANDIDATES, "00000")
+    return stored is not None and stored == current_recipe()
 
 
 def filter_recipe(config: FilterConfig) -> str:
@@ -58,8 +67,7 @@ def filter_recipe(config: FilterConfig) -> str:
     Raises:
         UserError: a pattern of `index` matches no file.
     """
-    fingerprints = [file.fingerprint() for file in find_index_files(config.index)]
-    return recipe("filter", _VERSION, config, upstream=fingerprints)
+    return recipe("filter", _VERSION, config, upstream=fingerprints(find_index_files(config.index)))
 
 
 def explain(config: FilterConfig, progress: Progress = silent) -> Summary:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import xxhash
 
 from dreamloom.base import file_index
 from dreamloom.base.file_index import WholeFile, cache_folder, content_hash, content_hashes
@@ -45,8 +46,17 @@ def test_what_was_read_is_not_read_again(tmp_path: Path, monkeypatch: pytest.Mon
     ranges: list[file_index.FileRange] = [*map(WholeFile, files), Member(files[0], 0, 1), Member(files[0], 0, 0)]
     wanted = [sha256(bytes([number])) for number in range(5)] + [sha256(b"\0"), sha256(b"")]
     assert content_hashes(ranges) == wanted
-    monkeypatch.setattr(file_index, "_hash", lambda item: pytest.fail(f"{item} is read again"))
+    monkeypatch.setattr(file_index, "_hash", lambda item, algorithm: pytest.fail(f"{item} is read again"))
     assert content_hashes(ranges[::-1]) == wanted[::-1]
+
+
+def test_each_algorithm_has_its_own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = [WholeFile(write(tmp_path / "0", b"0" * 3_000_000))]
+    fast = xxhash.xxh3_128(b"0" * 3_000_000).hexdigest()
+    assert content_hashes(file, algorithm="xxh3") == [fast]
+    assert content_hashes(file) == [sha256(b"0" * 3_000_000)]
+    monkeypatch.setattr(file_index, "_hash", lambda item, algorithm: pytest.fail(f"{item} is read again"))
+    assert content_hashes(file, algorithm="xxh3") == [fast]
 
 
 def test_a_change_is_seen_by_length_time_or_inode(tmp_path: Path) -> None:
