@@ -1,8 +1,8 @@
 """Splits a training folder: a share of each folder's images is held out of training, to measure what is learned.
 
 The side of an image depends on its bytes and the seed, not on its name or on the other images. So a renamed image stays
-on its side, and so do all others when images are added; only where chance would hold out less than half or more than
-twice the share of a folder are sides moved. Images that look the same stay together.
+on its side, and so do all others when images are added; only where chance would hold out a fifth less or a quarter more
+than the share of a folder are sides moved, lest folders change their ratio. Images that look the same stay together.
 """
 
 from collections import defaultdict
@@ -13,6 +13,9 @@ from dreamloom.base.file_index import content_hashes
 from dreamloom.base.progress import Progress, silent
 from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.diffusion.rng import stream_key
+
+_LEAST, _MOST = 4 / 5, 5 / 4
+"""Parts of the share that a folder holds out at least and at most."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +58,18 @@ def hold_out(dataset: Dataset, share: float, seed: int, progress: Progress = sil
 
 
 def _choose(units: list[_Unit], share: float) -> list[_Unit]:
-    """Chooses the units whose draw is below the share; more or fewer where that is far from the share of the images."""
+    """Chooses the units whose draw is below the share; more or fewer where that is far from the share of the images.
+
+    The first unit may be of up to twice the share, so that a folder of copies holds out something.
+    """
     wanted = share * sum(len(unit.places) for unit in units)
     chosen: list[_Unit] = []
     count = 0
     if wanted < 1:
         return chosen
     for unit in sorted(units, key=lambda unit: unit.draw):
-        enough = unit.draw >= share and count >= wanted / 2
-        if not enough and count + len(unit.places) <= 2 * wanted:
+        enough = unit.draw >= share and count >= _LEAST * wanted
+        if not enough and count + len(unit.places) <= wanted * (_MOST if chosen else 2):
             chosen.append(unit)
             count += len(unit.places)
     return chosen
