@@ -192,7 +192,21 @@ def model_errors(project: Project) -> Iterator[str]:
         yield from _rejection("score", score.check, project.score)
     for source in project.sources:
         yield from _rejection("caption", check_captioning, project.caption_config(source))
+    yield from _own_outputs(project)
     yield from _rejection("train", check_training, project.train)
+
+
+def _own_outputs(project: Project) -> Iterator[str]:
+    """Yields a sentence for each model to train from that the project itself makes, so that each run made another."""
+    made = [(project.workspace / name).resolve() for name in ("model", "runs")]
+    for name in ("base", "vae", "init_lora"):
+        value = getattr(project.train, name)
+        if value is not None and any(Path(value).expanduser().resolve().is_relative_to(folder) for folder in made):
+            yield (
+                f"train.{name}: {value} is this project's own output, so every run would train on its own result, and "
+                "measure what is forgotten against it. To train longer, use `dreamloom continue RUN --epochs N` "
+                f"(`dreamloom runs {project.workspace}` lists them); to build on this model, name another workspace."
+            )
 
 
 def _rejection(section: str, check: Callable[[Stage], None], config: Stage) -> Iterator[str]:

@@ -10,9 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dreamloom.base.files import commit_text
+from dreamloom.base.own_folders import own_folder_kind
 from dreamloom.curate.manifest import content_digest, manifest_path
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.run.folder import discard_unbegun, has_begun, read_summary, train_recipe
+from dreamloom.train.loop.continuing import Continuation
+from dreamloom.train.run.folder import (
+    discard_unbegun,
+    has_begun,
+    read_config,
+    read_settings,
+    read_summary,
+    train_recipe,
+)
 
 _RECIPE_FILE = ".recipe"
 """Holds the project's recipe, which knows the dataset by its manifest and so needs not read the images."""
@@ -28,9 +37,7 @@ def run_folder(workspace: Path, config: TrainConfig) -> Path:
     for file in sorted((workspace / "runs").glob(f"*/{_RECIPE_FILE}")):
         if file.read_text(encoding="utf-8") == wanted:
             return file.parent
-    name = time.strftime("%Y-%m-%d_%H-%M-%S")
-    taken = sum(1 for _ in (workspace / "runs").glob(f"{name}*"))
-    return workspace / "runs" / (f"{name}_{taken + 1}" if taken else name)
+    return _new_name(workspace / "runs")
 
 
 @contextmanager
@@ -52,6 +59,39 @@ def disown_run_folder(workspace: Path, config: TrainConfig) -> None:
     (run_folder(workspace, config) / _RECIPE_FILE).unlink(missing_ok=True)
 
 
+def continuation_folder(run: Path, max_train_steps: int | None, epochs: int | None) -> Path:
+    """Returns the folder of the run that goes on from this one to that length: an existing one, or a new name."""
+    for settings_file in sorted(run.absolute().parent.glob("*/config.json")):
+        if own_folder_kind(settings_file.parent) != "run":
+            continue
+        settings = read_settings(settings_file.parent)
+        length = settings["config"].get("max_train_steps"), settings["config"].get("epochs")
+        is_this = settings.get("continued", {}).get("run") == str(run.absolute())
+        if is_this and length in ((max_train_steps, epochs), (max_train_steps, read_settings(run)["config"]["epochs"])):
+            return settings_file.parent
+    return _new_name(run.absolute().parent)
+
+
+def note_project(run: Path, longer: Continuation) -> str:
+    """Lets a project whose run goes on find the longer one, if that is what its config would make at once.
+
+    Returns:
+        What to write in project.yaml, in a sentence; empty for a run of no project.
+    """
+    workspace = run.absolute().parent.parent
+    before, file = read_config(run), run / _RECIPE_FILE
+    if before is None or not file.is_file() or not manifest_path(workspace).exists():
+        return ""
+    if longer.reason:
+        return f"`run` does not take it, as it would get other weights at once; `dreamloom export {longer.run} FOLDER`"
+    if file.read_text(encoding="utf-8") != _train_recipe(workspace, before):
+        return ""
+    commit_text(longer.run / _RECIPE_FILE, _train_recipe(workspace, longer.config))
+    length = longer.config.max_train_steps
+    key = f"epochs: {longer.config.epochs}, and no max_train_steps," if length is None else f"max_train_steps: {length}"
+    return f"write {key} under train in project.yaml, and `run` takes it"
+
+
 def newest_speed(workspace: Path) -> float | None:
     """Returns the images a second of the newest finished run; None where there is none."""
     summaries = sorted((workspace / "runs").glob("*/summary.json"), reverse=True)
@@ -71,6 +111,12 @@ def heldout_folder(workspace: Path) -> Path | None:
     """Returns the folder of a workspace's held-out images; None where none are held out."""
     folder = workspace / "heldout"
     return folder if folder.is_dir() and any(folder.iterdir()) else None
+
+
+def _new_name(runs: Path) -> Path:
+    name = time.strftime("%Y-%m-%d_%H-%M-%S")
+    taken = sum(1 for _ in runs.glob(f"{name}*"))
+    return runs / (f"{name}_{taken + 1}" if taken else name)
 
 
 def _train_recipe(workspace: Path, config: TrainConfig) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter, Token
+from cyclopts import Parameter, Token, validators
 
 from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.errors import UserError
@@ -16,6 +16,7 @@ from dreamloom.curate.source import Role, Source
 from dreamloom.flows import steps, train_steps
 from dreamloom.flows.audit_step import AuditStep
 from dreamloom.flows.logs import PRINTED, log_to_file
+from dreamloom.flows.run_folders import continuation_folder
 from dreamloom.flows.showing import is_collection
 from dreamloom.flows.terminal import Terminal, print_table, rows_table, rules_rows, stage_line
 from dreamloom.scrape.collection import Collection, Status
@@ -205,6 +206,33 @@ def train(
         print_caption_lengths(list(planned.captions), config.base)
         return
     run_step(train_steps.TrainStep(folder, run, config, heldout))
+
+
+def continue_(
+    run: Path,
+    *,
+    max_train_steps: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    epochs: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    output: Path | None = None,
+) -> None:
+    """Train a finished run on, in a run folder of its own; the finished one stays as it is.
+
+    With a constant learning rate it ends with the same bits as a run that is asked for at once, where no epoch was cut
+    short. Else it is a warm start with the optimizer's state, and says so.
+
+    Parameters
+    ----------
+    run
+        Folder of the finished run, such as WORKSPACE/runs/TIME.
+    max_train_steps
+        Optimizer steps of the whole run, those that were taken among them.
+    epochs
+        Epochs of the whole run, instead.
+    output
+        Folder for the longer run; by default one named by the time, beside the finished one.
+    """
+    target = output or continuation_folder(run, max_train_steps, epochs)
+    run_step(train_steps.ContinueStep(run, target, max_train_steps, epochs))
 
 
 def evaluate(

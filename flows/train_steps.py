@@ -2,14 +2,21 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import recipe
-from dreamloom.flows.run_folders import claim_run_folder, disown_run_folder, heldout_folder, run_charts, run_folder
+from dreamloom.flows.run_folders import (
+    claim_run_folder,
+    disown_run_folder,
+    heldout_folder,
+    note_project,
+    run_charts,
+    run_folder,
+)
 from dreamloom.flows.steps import WHOLE, Outcome, Step
 from dreamloom.flows.terminal import indented, size
 from dreamloom.train.config import DreamBoothConfig, TrainConfig
@@ -22,6 +29,7 @@ from dreamloom.train.evaluate.results import read_evaluation, stored_recipe, wri
 from dreamloom.train.evaluate.sample_model import draw_model
 from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.export import export, is_current
+from dreamloom.train.loop.continuing import continue_run
 from dreamloom.train.loop.loop import train
 from dreamloom.train.run.find import find_trained_model
 from dreamloom.train.run.folder import OtherRun, TrainSummary, read_summary
@@ -88,6 +96,37 @@ class ProjectTrainStep(Step):
     def charts(self) -> Mapping[str, Path]:
         """Returns the run's newest samples and its chart of measurements."""
         return run_charts(run_folder(self.workspace, self.config))
+
+
+@dataclass(frozen=True)
+class ContinueStep(Step):
+    """Goes on from a finished run, in a run folder of its own."""
+
+    finished_run: Path
+    run_folder: Path
+    max_train_steps: int | None
+    epochs: int | None
+    stage = "continue"
+
+    def stale_parts(self) -> list[str]:
+        """Returns the one part, unless the longer run is finished."""
+        return [] if read_summary(self.run_folder) else [WHOLE]
+
+    def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
+        """Begins the longer run, or continues it."""
+        length = (self.max_train_steps, self.epochs)
+        found = continue_run(self.finished_run, self.run_folder, *length, progress)
+        project = note_project(self.finished_run, found)
+        outcome = _train(found.folder, found.run, found.config, found.heldout, progress)
+        how = f"went on after {found.begins_at:,} images, to the bits of a run that is asked for at once"
+        if found.reason:
+            how = f"a warm start after {found.begins_at:,} images, with the optimizer's state: {found.reason}"
+        return replace(outcome, message=outcome.message + indented(how) + indented(project))
+
+    @property
+    def log_folder(self) -> Path:
+        """In the finished run's parent, as the longer run is not there yet."""
+        return self.finished_run.parent / "logs"
 
 
 @dataclass(frozen=True)

@@ -204,3 +204,22 @@ def test_a_new_prompt_is_drawn_without_training_again(finished: Any) -> None:
         assert images[2].tobytes() == before[file] != images[1].tobytes(), "another seed is another image"
     assert {file: file.read_bytes() for file in weights} == weights
     assert not finished.run()["train"].changed
+
+
+def test_a_run_that_goes_on_is_taken_by_run(finished: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where it has the bits of a run that is asked for at once; and the project's own model is no base."""
+    finished.change("train", "max_train_steps", to=None)
+    finished.change("train", "epochs", to=1)
+    finished.change("train", "batch_size", to=1)  # every image a step, so an epoch ends with a whole one
+    finished.run()
+    before = sorted((finished.workspace / "runs").glob("2*"))
+    assert run(["continue", str(before[-1]), "--epochs", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "to the bits of a run that is asked for at once" in out and "write epochs: 2" in out
+    finished.change("train", "epochs", to=2)
+    outcomes = finished.run()
+    assert not outcomes["train"].changed and outcomes["export"].changed
+    assert len(set((finished.workspace / "runs").glob("2*")) - set(before)) == 1
+    finished.change("train", "base", to="work/model")
+    assert run(["plan", str(finished.file)]) == 2
+    assert "is this project's own output" in capsys.readouterr().err

@@ -43,6 +43,7 @@ COMMANDS = [
     "adopt",
     "decisions",
     "compress",
+    "continue",
 ]
 CONFIGURED = [
     ["filter"],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dreamloom.base import processes
 from dreamloom.base.disk import explain_full_disk
+from dreamloom.base.errors import UserError
 from dreamloom.base.files import lock, remove_leftovers
 from dreamloom.base.progress import Progress, silent
 from dreamloom.train.config import TrainConfig
@@ -21,8 +22,10 @@ from dreamloom.train.run.folder import (
     TrainSummary,
     check_run_folder,
     discard_unbegun,
+    read_settings,
     read_summary,
     run_recipe,
+    warm_recipe,
     write_settings,
     write_summary,
 )
@@ -59,10 +62,12 @@ def train(
     """
     folder, run, heldout = Path(folder), Path(run), Path(heldout) if heldout else None
     config = resolve_models(config)
+    _refuse_own_output(config, run)
     check_models(config)
     check_prompts(config)
     dataset, heldout_datasets = read_datasets(folder, heldout, config, progress)
     recipe = run_recipe(dataset, heldout_datasets, config, progress)
+    recipe = warm_recipe(recipe, read_settings(run).get("continued"))
     check_run_folder(run, recipe, config)
     is_main = processes.is_main()
     if summary := read_summary(run):
@@ -85,6 +90,16 @@ def train(
                 return _run(session, config, stop)
         except Interrupted:  # while encoding latents: those that are done are kept, nothing else was begun
             return TrainSummary(finished=False, dataset_images=len(dataset.samples), problems=len(dataset.problems))
+
+
+def _refuse_own_output(config: TrainConfig, run: Path) -> None:
+    for name in ("base", "vae", "init_lora"):
+        value = getattr(config, name)
+        if value is not None and Path(value).resolve().is_relative_to(run.resolve()):
+            raise UserError(
+                f"{name} {value} lies in the folder of this very run; to train {run} longer, use `dreamloom continue "
+                f"{run} --epochs N`, and to build on it, name another folder for the new run."
+            )
 
 
 def _draw_new_prompts(run: Path, dataset: "Dataset", config: TrainConfig, progress: Progress) -> list[str]:

@@ -15,6 +15,7 @@
       summary.json             written last: a run that has it is finished
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -99,6 +100,19 @@ def run_recipe(
     """Returns the recipe of a run, from everything that its result depends on: the bytes of the images, too."""
     digests = [dataset.digest(progress), *(f"{kind} {images.digest()}" for kind, images in sorted(heldout.items()))]
     return train_recipe(config, digests)
+
+
+def warm_recipe(recipe: str, continued: Mapping[str, Any] | None) -> str:
+    """Returns the recipe of a run that goes on from another one (see dreamloom.train.loop.continuing).
+
+    Args:
+        recipe: of a run that does not.
+        continued: what config.json says of it; None or without a reason, it ends with the same bits.
+    """
+    if not continued or not continued["reason"]:
+        return recipe
+    parts = f"{recipe} {continued['recipe']} {continued['images_seen']}"
+    return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
 
 
 def train_recipe(config: TrainConfig, upstream: Sequence[str]) -> str:
