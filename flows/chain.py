@@ -17,14 +17,17 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.files import lock
 from dreamloom.caption.captioners import unload_captioners
 from dreamloom.curate.adopt import refuse_hand_changes
+from dreamloom.curate.manifest import manifest_path
 from dreamloom.flows import run_folders, steps, train_steps
 from dreamloom.flows.logs import PRINTED, log_to_file
 from dreamloom.flows.project import Project
+from dreamloom.flows.prune import Removal, plan_removals
 from dreamloom.flows.report import report_path, write_report
 from dreamloom.flows.sources import kind_config, kind_of
 from dreamloom.flows.steps import Outcome, Step
 from dreamloom.scrape.collection import Table
 from dreamloom.train.evaluate.config import as_trained
+from dreamloom.train.evaluate.runs import find_runs
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +88,23 @@ def run(
             evaluation = evaluation_path(project) if project.evaluate is not None else None
             evaluation = evaluation if evaluation and evaluation.exists() else None  # evaluate may not be selected
             write_report(project.name, project.workspace, run_folder(project), evaluation)
+        if project.keep_runs is not None and outcomes and outcomes[-1].finished:
+            prune_runs(project)
     return outcomes
+
+
+def plan_prune(project: Project, keep: int | None) -> list[Removal]:
+    """Decides which of a project's runs can go (dreamloom.flows.prune)."""
+    current = run_folder(project) if manifest_path(project.workspace).exists() else None
+    return plan_removals(find_runs(project.workspace), project.workspace, keep, current)
+
+
+def prune_runs(project: Project) -> None:
+    """Removes the runs that `keep_runs` leaves out, and what the others keep only to go on."""
+    for removal in plan_prune(project, project.keep_runs):
+        if removal.what != "keep":
+            _log.info("%s: %s (%s)", removal.what, removal.run.folder, removal.why)
+            removal.apply()
 
 
 def unload_models() -> None:

@@ -51,6 +51,13 @@ class Project(StageConfig):
     )
     export: ExportConfig = Field(ExportConfig(), description="In which formats the model is written.")
 
+    keep_runs: int | None = Field(
+        None,
+        ge=1,
+        description="Finished training runs to keep, the newest; older ones on which nothing hangs are removed after a "
+        "run. null: all.",
+    )
+
     @field_validator("version", mode="before")
     @classmethod
     def _number_or_text(cls, version: Any) -> Any:

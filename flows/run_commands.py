@@ -6,10 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.files import lock
 from dreamloom.flows.comparison import comparison_tables, sample_grid, write_comparison
+from dreamloom.flows.prune import plan_removals
 from dreamloom.flows.terminal import print_table, rows_table, size
 from dreamloom.flows.workspace import PROJECT, relative_to_cwd, workspace_of
 from dreamloom.train.evaluate.runs import RunInfo, config_changes, data_changes, find_runs
@@ -52,6 +54,48 @@ def compare(a: Path, b: Path, *, output: Path | None = None) -> None:
     target = output or Path(f"dreamloom-compare-{first.name}-{second.name}")
     for file in write_comparison(first, second, sample_grid(first, second), target):
         print(f"{'samples' if file.suffix == '.png' else 'page'}: {relative_to_cwd(file)}")
+
+
+def prune(
+    folder: Path = PROJECT,
+    *,
+    keep: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    yes: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Show what could be freed of finished runs: their optimizers' states, and old runs on which nothing hangs.
+
+    Unfinished runs, the newest finished one, and those of the project, its model, its report or another run's base
+    stay whole. A folder with files that are no part of a run stays, too.
+
+    Parameters
+    ----------
+    folder
+        A project.yaml or its folder, a workspace, or a folder of runs.
+    keep
+        Finished runs to keep, the newest; by default keep_runs of project.yaml, else all.
+    yes
+        Do it.
+    """
+    from dreamloom.flows.chain import plan_prune
+    from dreamloom.flows.project import load_project
+
+    if folder.is_file() or (folder / "project.yaml").is_file():
+        project = load_project(folder)
+        workspace, keep = project.workspace, keep or project.keep_runs
+        removals = plan_prune(project, keep)
+    else:
+        workspace = folder.expanduser().absolute()
+        removals = plan_removals(runs_in(folder), workspace, keep)
+    rows = [
+        {"run": r.run.name, "what": r.what, "why": r.why, "frees": size(r.bytes) if r.bytes else ""} for r in removals
+    ]
+    print_table(rows_table(f"Runs in {relative_to_cwd(workspace)}", rows))
+    freed = sum(removal.bytes for removal in removals)
+    if yes:
+        with lock(workspace):
+            for removal in removals:
+                removal.apply()
+    print(f"{size(freed)} {'are free now' if yes else 'would be free; nothing was removed: --yes does it'}.")
 
 
 def runs_in(path: Path) -> list[RunInfo]:

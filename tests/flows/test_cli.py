@@ -44,6 +44,7 @@ COMMANDS = [
     "decisions",
     "compress",
     "continue",
+    "prune",
 ]
 CONFIGURED = [
     ["filter"],

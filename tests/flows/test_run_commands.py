@@ -11,7 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from dreamloom.base.errors import UserError
 from dreamloom.flows.cli import run
+from dreamloom.train.loop.continuing import continue_run
+from dreamloom.train.run.checksums import check_files
+from dreamloom.train.run.removal import optimizer_bytes
 
 
 @pytest.fixture
@@ -87,3 +91,58 @@ def test_no_list_imports_torch(twice: Any, tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "loaded:"
+
+
+def copied(project: Any, name: str, began: str, **settings: Any) -> Path:
+    """Another finished run of the project, older or newer."""
+    (first,) = (project.workspace / "runs").glob("20*")
+    run = Path(shutil.copytree(first, first.parent / name))
+    (run / ".recipe").unlink()
+    stored = json.loads((run / "config.json").read_text())
+    stored["config"] |= settings
+    (run / "config.json").write_text(json.dumps(stored | {"began": began}))
+    return run
+
+
+def test_prune_removes_what_nothing_hangs_on_and_only_when_told(
+    finished: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = finished.workspace / "runs"
+    (current,) = runs.glob("20*")
+    old, noted, base = (copied(finished, name, f"1999-0{n}") for n, name in enumerate(("old", "noted", "base"), 1))
+    (noted / "notes.txt").write_text("mine")
+    new = copied(finished, "new", "2998", base=str(base / "checkpoints" / "4"))
+    unfinished = copied(finished, "unfinished", "2999")
+    (unfinished / "summary.json").unlink()
+    (runs / "mine").mkdir()
+    before = {file: file.read_bytes() for file in runs.rglob("*") if file.is_file()}
+    assert run(["prune", str(finished.file), "--keep", "1"]) == 0
+    assert "nothing was removed" in capsys.readouterr().out
+    assert {file: file.read_bytes() for file in before} == before
+    assert run(["prune", str(finished.file), "--keep", "1", "--yes"]) == 0
+    out = capsys.readouterr().out
+    assert not old.exists() and "holds notes.txt" in out and "new was trained from it" in out
+    left = {file for file in before if file.exists() and old not in file.parents}
+    assert left == {file for file in before if old not in file.parents}, "current, newest and named ones stay whole"
+    assert all(folder.is_dir() for folder in (current, noted, base, new, unfinished, runs / "mine"))
+
+
+def test_without_a_number_only_optimizer_states_go_and_weights_still_load(
+    finished: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = copied(finished, "old", "1999")
+    (checkpoint,) = (old / "checkpoints").iterdir()
+    assert run(["prune", str(finished.workspace), "--yes"]) == 0
+    assert not (checkpoint / "optimizer.pt").exists()
+    check_files(checkpoint)
+    with pytest.raises(UserError, match="has lost its optimizer's state"):
+        continue_run(old, tmp_path / "on", epochs=9)
+    assert "are free now" in capsys.readouterr().out
+    assert optimizer_bytes(next((finished.workspace / "runs").glob("20*"))) > 0
+
+
+def test_keep_runs_is_heeded_after_a_run(finished: Any) -> None:
+    old = copied(finished, "old", "1999")
+    finished.change("keep_runs", to=1)
+    finished.run()
+    assert not old.exists()

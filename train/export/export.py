@@ -57,7 +57,7 @@ def export(
     _check_target(target)
     trained, found, settings = _find_checkpoint(checkpoint)
     wanted = _export_recipe(found, settings, config)
-    is_stale = _read_mark(target).get("recipe") != wanted
+    is_stale = read_mark(target).get("recipe") != wanted
     if is_stale:
         from dreamloom.base.disk import explain_write_errors
         from dreamloom.train.export.writers import write_model  # imports torch
@@ -68,7 +68,7 @@ def export(
             single_file = SINGLE_FILE if (folder / SINGLE_FILE).exists() else None
             origin = {"base": settings.base, "vae": settings.vae, "checkpoint": str(found)}
             EXPORT.write_json(folder / MARK, {"recipe": wanted, **origin, "single_file": single_file, "note": note})
-    mark = _read_mark(target)
+    mark = read_mark(target)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     single_file = str(target / mark["single_file"]) if mark["single_file"] else None
     images_seen = read_images_seen(found)
@@ -82,7 +82,7 @@ def is_current(checkpoint: Path, target: Path, config: ExportConfig) -> bool:
         UserError: there is no such checkpoint.
     """
     _, found, settings = _find_checkpoint(checkpoint)
-    return _read_mark(target).get("recipe") == _export_recipe(found, settings, config)
+    return read_mark(target).get("recipe") == _export_recipe(found, settings, config)
 
 
 def _find_checkpoint(checkpoint: Path) -> tuple[TrainedModel, Path, TrainConfig]:
@@ -105,7 +105,8 @@ def _check_target(target: Path) -> None:
         raise UserError(f"{target} holds something that is not an export of dreamloom; name a new folder.")
 
 
-def _read_mark(target: Path) -> dict[str, str]:
+def read_mark(target: Path) -> dict[str, str]:
+    """Reads how an export was made; empty if `target` is none of ours."""
     file = target / MARK
     try:
         return EXPORT.read_json(file) if file.is_file() else {}

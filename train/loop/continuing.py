@@ -22,7 +22,7 @@ from dreamloom.train.data.dataset import Dataset, Problem
 from dreamloom.train.data.ratio_schedule import make_schedule
 from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.evaluate.datasets import read_datasets
-from dreamloom.train.run.checksums import check_files, write_checksums
+from dreamloom.train.run.checksums import CHECKSUMS, check_files, write_checksums
 from dreamloom.train.run.folder import (
     list_checkpoints,
     read_config,
@@ -172,7 +172,7 @@ def _set_images_seen(checkpoint: Path, images_seen: int) -> None:
     """Sets the counter back to where a step of the longer run begins."""
     state = RUN.read_json(checkpoint / "state.json")
     RUN.write_json(checkpoint / "state.json", {**state, "images_seen": images_seen})
-    (checkpoint / "checksums.b2").unlink(missing_ok=True)
+    (checkpoint / CHECKSUMS).unlink(missing_ok=True)
     write_checksums(checkpoint)
 
 

@@ -14,7 +14,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.versions import RUN
 from dreamloom.train.run.folder import list_checkpoints
 
-_NAME = "checksums.b2"
+CHECKSUMS = "checksums.b2"
 _LINES = re.compile(r"([0-9a-f]{128}  \w+\.\w+\n)+")
 _THREADS = 4
 
@@ -37,7 +37,9 @@ class DamagedCheckpointError(UserError):
 def write_checksums(folder: Path) -> None:
     """Writes the checksums of all files in the folder of a new checkpoint."""
     digests = _digests(sorted(folder.iterdir()))
-    (folder / _NAME).write_text("".join(f"{digest}  {name}\n" for name, digest in digests.items()), encoding="utf-8")
+    (folder / CHECKSUMS).write_text(
+        "".join(f"{digest}  {name}\n" for name, digest in digests.items()), encoding="utf-8"
+    )
 
 
 def check_files(checkpoint: Path, weights_only: bool = False) -> None:
@@ -52,19 +54,19 @@ def check_files(checkpoint: Path, weights_only: bool = False) -> None:
         OSError: a file can't be read.
     """
     try:
-        text = (checkpoint / _NAME).read_text(encoding="utf-8", errors="replace")
+        text = (checkpoint / CHECKSUMS).read_text(encoding="utf-8", errors="replace")
         saved = {line[130:]: line[:128] for line in text.splitlines()}
         if not _LINES.fullmatch(text) or not saved.keys() >= {"state.json", "weights.safetensors"}:
-            raise DamagedCheckpointError(checkpoint, f"{_NAME} is not what was written")
+            raise DamagedCheckpointError(checkpoint, f"{CHECKSUMS} is not what was written")
         found = _digests([checkpoint / name for name in saved if name != "optimizer.pt" or not weights_only])
     except FileNotFoundError as error:
         missing = Path(error.filename).name
-        if missing == _NAME and "schema" not in _read_state(checkpoint):
+        if missing == CHECKSUMS and "schema" not in _read_state(checkpoint):
             return
         raise DamagedCheckpointError(checkpoint, f"{missing} is missing") from error
     for name, digest in found.items():
         if saved[name] != digest:
-            raise DamagedCheckpointError(checkpoint, f"{name} differs from its checksum in {_NAME}")
+            raise DamagedCheckpointError(checkpoint, f"{name} differs from its checksum in {CHECKSUMS}")
 
 
 def read_images_seen(checkpoint: Path) -> int:
