@@ -105,53 +105,28 @@ def make_export(folder: Path) -> None:
     export = Export(model, ExportConfig(), model_spec(model, config, checkpoint, folder.name))
     (folder / "model").mkdir(exist_ok=True)
     assert not write_diffusers(export, folder / "model") and not write_single_file(export, folder / "model")
-    parts = {part: getattr(model, part).state_dict() for part in ("unet", "vae", "text_encoder")}
+    parts = {part: module.state_dict() for part, module in model.components.items()}
     save_file({f"{part}.{_bare(k)}": v.contiguous() for part in parts for k, v in parts[part].items()}, folder / "all")
-    tokens = model.tokenizer(CAPTIONS, padding="max_length", truncation=True, max_length=77).input_ids
+    tokens = model.tokenizers["text_encoder"](CAPTIONS, padding="max_length", truncation=True, max_length=77).input_ids
     (folder / "tokens.json").write_text(json.dumps(tokens))
     add_adapters(model, config)
     adapters = {name: torch.randn_like(value) for name, value in adapter_state_dict(model).items()}
-    save_adapters(adapters, config, folder / "model", torch.float16, adapter_metadata(model, config, checkpoint, "x"))
+    metadata = adapter_metadata(model, config, checkpoint, "x")
+    save_adapters(model.family, adapters, config, folder / "model", torch.float16, metadata)
     save_file({k.replace("text_model.", ""): v.half() for k, v in adapters.items()}, folder / "adapters")
     (folder / "done").touch()
 
 
 def _random_model(width: int) -> Any:
-    import diffusers
     import torch
-    import transformers
 
-    from dreamloom.train.model.checkpoint_file import make_clip_tokenizer
-    from dreamloom.train.model.model import Model
-    from dreamloom.train.model.sd_configs import CONFIGS
+    from bench.random_models import random_model
+    from dreamloom.train.families.sd.configs import CONFIGS
 
     configs = CONFIGS[width]
-    scheduler = {**configs["scheduler"], "prediction_type": "v_prediction" if width == 1024 else "epsilon"}
-    torch.manual_seed(0)
-    with torch.device("meta"):
-        unet = diffusers.UNet2DConditionModel.from_config(configs["unet"])
-        vae = diffusers.AutoencoderKL.from_config(configs["vae"])
-        text_encoder = transformers.CLIPTextModel(transformers.CLIPTextConfig.from_dict(configs["text_encoder"]))
-    return Model(
-        unet=_fill(unet),
-        vae=_fill(vae),
-        text_encoder=_fill(text_encoder),
-        tokenizer=make_clip_tokenizer(configs),
-        scheduler=diffusers.DDIMScheduler.from_config(scheduler),
-        alphas_cumprod=torch.empty(0),
-    )
-
-
-def _fill(module: Any) -> Any:
-    import torch
-
-    module.half().to_empty(device="cpu")
-    for parameter in module.parameters():
-        parameter.data.normal_(std=0.02)
-    for name, buffer in module.named_buffers():
-        if name.endswith("position_ids"):
-            buffer.copy_(torch.arange(buffer.shape[-1]))
-    return module.requires_grad_(False)
+    prediction_type = "v_prediction" if width == 1024 else "epsilon"
+    scheduler = {**configs["scheduler"], "prediction_type": prediction_type}
+    return random_model({**configs, "scheduler": scheduler}, torch.device("cpu"), half=True)
 
 
 # The clients. Nothing of dreamloom is imported from here on.

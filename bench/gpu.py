@@ -28,13 +28,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
+from bench import random_models
 from bench.plain_step import PlainStep
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.captions import CaptionBuilder
@@ -43,12 +47,13 @@ from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.data.loader import BatchLoader, LoadedBatch
 from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.data.text_cache import TextCache
+from dreamloom.train.families.opening import load_model
+from dreamloom.train.families.sd.configs import CONFIGS
 from dreamloom.train.loop.distributed import SINGLE_PROCESS
 from dreamloom.train.loop.trainer import Trainer
-from dreamloom.train.model.checkpoint_file import make_clip_tokenizer
 from dreamloom.train.model.device import choose_device, peak_memory
-from dreamloom.train.model.model import Model, load_model
-from dreamloom.train.model.sd_configs import CONFIGS
+from dreamloom.train.model.model import Model
+from dreamloom.train.model.text import Condition
 
 TINY = str(Path(__file__).parents[1] / "demo" / "models" / "stable-diffusion")
 IMAGE_FLOPS = 2.0e12
@@ -134,7 +139,7 @@ def measure(row: str, batch: int, steps: int, tiny: bool, compiled: bool) -> dic
         )
         latents = LatentCache(None, model.vae)
         latents.add(data.samples, config.num_workers)
-    texts = TextCache(model, None, frozen=True)
+    texts = TextCache(model, None, changing=())
     texts.add(CaptionBuilder(config).fixed_captions(data.samples))
     schedule = BatchSchedule(data, config)
     groups = BatchLoader(data, latents, texts, config, pin=device.type == "cuda").steps(
@@ -196,19 +201,17 @@ def plain(model: Model, options: dict[str, Any]) -> Step:
     """The steps of diffusers' train_text_to_image.py, with some of the optimizations."""
     from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
-    unet, device = model.unet, model.device
+    unet, device = model.denoiser, model.device
     unet.set_attn_processor(AttnProcessor2_0() if options["sdpa"] else AttnProcessor())
     memory_format = torch.channels_last if options["channels_last"] else torch.contiguous_format
     unet.to(memory_format=memory_format)
-    compiled = torch.compile(unet, dynamic=False) if options["compile"] else None
-    inner = PlainStep(
-        model, torch.bfloat16 if options["precision"] == "bf16" else torch.float32, memory_format, compiled
-    )
+    model.compiled_denoiser = torch.compile(unet, dynamic=False) if options["compile"] else None
+    inner = PlainStep(model, torch.bfloat16 if options["precision"] == "bf16" else torch.float32, memory_format)
 
     def step(group: list[LoadedBatch]) -> None:
         (batch,) = group
         mean, deviation = batch.posteriors.to(device).float().unbind(1)
-        inner(model.scale_latents(mean + deviation * torch.randn_like(mean)), batch.text.to(device).float())
+        inner(model.scale_latents(mean + deviation * torch.randn_like(mean)), _condition(model, batch))
 
     return step
 
@@ -220,20 +223,13 @@ def ours(model: Model, schedule: BatchSchedule, config: TrainConfig) -> Step:
 
 def random_model(device: torch.device, widths: tuple[int, ...] = (320, 640, 1280, 1280)) -> Model:
     """Makes a model of Stable Diffusion 1.5's shape with random weights; `widths` are those of the UNet's blocks."""
-    import diffusers
-    import transformers
-
-    torch.manual_seed(0)
     configs = CONFIGS[768]  # by the width of the text encoder
-    with device:
-        unet = diffusers.UNet2DConditionModel.from_config(configs["unet"], block_out_channels=widths)
-        vae = diffusers.AutoencoderKL.from_config(configs["vae"])
-        text_encoder = transformers.CLIPTextModel(transformers.CLIPTextConfig.from_dict(configs["text_encoder"]))
-    for module in (unet, vae, text_encoder):
-        module.requires_grad_(False).eval().to(device=device, memory_format=torch.channels_last)
-    scheduler = diffusers.DDPMScheduler.from_config(configs["scheduler"])
-    alphas_cumprod = torch.as_tensor(scheduler.alphas_cumprod).float().to(device)
-    return Model(unet, vae, text_encoder, make_clip_tokenizer(configs), scheduler, alphas_cumprod)
+    return random_models.random_model({**configs, "unet": {**configs["unet"], "block_out_channels": widths}}, device)
+
+
+def _condition(model: Model, batch: LoadedBatch) -> Condition:
+    to = partial(Tensor.to, device=model.device)
+    return model.encode(batch.text.map(to), batch.sizes.to(model.device))
 
 
 def matmul_rate(device: torch.device) -> float:
@@ -256,7 +252,7 @@ def count_flops(model: Model, batch: LoadedBatch) -> float:
 
     noisy = batch.posteriors[:1, 0].float()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.unet(noisy, torch.zeros(1, dtype=torch.long), batch.text[:1].float())
+        model.predict(noisy, torch.zeros(1, dtype=torch.long), _condition(model, batch).map(itemgetter(slice(1))))
     return float(3 * counter.get_total_flops())
 
 

@@ -32,9 +32,9 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import read_dataset
 from dreamloom.train.data.loader import BatchLoader, LoadedBatch
 from dreamloom.train.data.schedule import BatchSchedule
+from dreamloom.train.families.opening import load_model
 from dreamloom.train.loop.distributed import SINGLE_PROCESS
 from dreamloom.train.loop.trainer import Trainer
-from dreamloom.train.model.model import load_model
 
 RESOLUTION, STEP = 128, 8
 

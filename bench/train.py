@@ -48,9 +48,11 @@ from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.data.loader import BatchLoader
 from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.data.text_cache import TextCache
+from dreamloom.train.families.opening import load_model
 from dreamloom.train.loop.distributed import SINGLE_PROCESS
 from dreamloom.train.loop.trainer import Trainer
-from dreamloom.train.model.model import Model, load_model
+from dreamloom.train.model.family import changing_text_encoders
+from dreamloom.train.model.model import Model
 
 BASE = str(Path(__file__).parents[1] / "demo" / "models" / "stable-diffusion")
 CPU = torch.device("cpu")
@@ -151,7 +153,7 @@ def fill_caches(model: Model, data: Dataset, config: TrainConfig, cache: Path) -
     """Fills a cache in a new folder with the latents and text of a dataset."""
     latents = LatentCache(cache, model.vae)
     latents.add(data.samples, config.num_workers)
-    texts = TextCache(model, cache, frozen=config.text_encoder_learning_rate == 0)
+    texts = TextCache(model, cache, changing_text_encoders(config, model.family))
     texts.add(CaptionBuilder(config).fixed_captions(data.samples))
     return latents, texts
 
@@ -194,18 +196,18 @@ def ours(data: Dataset, config: TrainConfig, load: Load, place: Path, clock: Clo
 def bare(config: TrainConfig, load: Load) -> Turn:
     """UNet forward, backward and optimizer step, nothing else."""
     model = load()
-    unet = model.unet.requires_grad_(True)
+    unet = model.denoiser.requires_grad_(True)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate, fused=True)
     side = config.resolution // 8
     shape = (config.batch_size, unet.config.in_channels, side, side)
     noisy = torch.randn(shape).contiguous(memory_format=torch.channels_last)
     noise, timesteps = torch.randn(shape), torch.randint(0, 1000, (config.batch_size,))
     with torch.no_grad():
-        states = model.encode_text(model.tokenize(["scene number 1"] * config.batch_size))
+        condition = model.encode(model.tokenize(["scene number 1"] * config.batch_size))
 
     def turn(steps: int) -> None:
         for _ in range(steps):
-            loss = F.mse_loss(unet(noisy, timesteps, states, return_dict=False)[0], noise)
+            loss = F.mse_loss(model.predict(noisy, timesteps, condition), noise)
             torch.autograd.backward(loss)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -217,7 +219,7 @@ def plain(data: Dataset, config: TrainConfig, load: Load, clock: Clock) -> Turn:
     """The steps of diffusers' training script."""
     model = load()
     learns = config.text_encoder_learning_rate > 0
-    step = PlainStep(model, train_text_encoder=learns)
+    step = PlainStep(model, train_text=learns)
     order = iter(np.random.default_rng(0).integers(0, len(data.samples), (10_000, config.batch_size)))
 
     def turn(steps: int) -> None:
@@ -228,8 +230,8 @@ def plain(data: Dataset, config: TrainConfig, load: Load, clock: Clock) -> Turn:
             with torch.no_grad(), clock.on("vae"):
                 latents = model.vae.encode(pixels).latent_dist.sample() * model.vae.config.scaling_factor
             with torch.set_grad_enabled(learns), clock.on("text"):
-                states = model.encode_text(model.tokenize([sample.caption for sample in samples]))
-            step(latents, states)
+                condition = model.encode(model.tokenize([sample.caption for sample in samples]))
+            step(latents, condition)
 
     return turn
 

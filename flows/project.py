@@ -26,7 +26,7 @@ from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.config import EvaluateConfig
 from dreamloom.train.export.config import ExportConfig
-from dreamloom.train.model.check import check_models as check_training
+from dreamloom.train.families.check import check_models as check_training
 
 Stage = TypeVar("Stage", bound=StageConfig)
 

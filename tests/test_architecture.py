@@ -35,6 +35,7 @@ ROOMS = {
         {"config"},
         {"diffusion"},
         {"model"},
+        {"families"},
         {"data"},
         {"objectives"},
         {"run"},

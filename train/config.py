@@ -84,18 +84,6 @@ class TrainConfig(
             raise ValueError("auto_ratio needs limit_mean or limit_worst, and evaluate_every_n_steps: it holds a limit")
         return self
 
-    @property
-    def trains_text(self) -> bool:
-        """Whether what the UNet sees of a caption changes: the text encoder learns, or new words do."""
-        return bool(self.embeddings) or self.text_encoder_learning_rate > 0
-
-    @property
-    def trained_parts(self) -> list[str]:
-        """The components whose weights are trained, or get adapters: unet, text_encoder, or none of them."""
-        if self.embeddings_alone:
-            return []
-        return ["unet", "text_encoder"] if self.text_encoder_learning_rate > 0 else ["unet"]
-
     @model_validator(mode="after")
     def _check_embeddings_alone(self) -> "TrainConfig":
         if self.embeddings_alone and (self.lora_rank is not None or self.frozen):

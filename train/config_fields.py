@@ -36,6 +36,14 @@ Masks = Annotated[
     ),
     DATA,
 ]
+MicroConditioning = Annotated[
+    Literal["images", "constant"],
+    Field(
+        description="What Stable Diffusion XL is told of an image's size; images: its original size and its crop; "
+        "constant: that it is as large as it is shown, and not cropped."
+    ),
+    DATA,
+]
 UnmaskedWeight = Annotated[
     float, Field(ge=0, le=1, description="Least weight of any place of an image that has a mask."), DATA
 ]

@@ -10,8 +10,8 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, Problem, summarize_problems
 from dreamloom.train.data.schedule import MANY_FORWARD_PASSES, BatchSchedule, mixed_batches_note
 from dreamloom.train.evaluate.datasets import read_datasets
-from dreamloom.train.model.check import check_models, resolve_models
-from dreamloom.train.model.memory import estimate_memory
+from dreamloom.train.families.check import check_models, resolve_models
+from dreamloom.train.families.memory import estimate_memory
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Plan:
     seconds: float | None
     """Duration at the speed given; None if none was given."""
     memory: int | None
-    """Estimated GPU memory in bytes (dreamloom.train.model.memory); None if the base is not on this machine."""
+    """Estimated GPU memory in bytes (dreamloom.train.families.memory); None if the base is not on this machine."""
     preset: str | None
     """The config's preset."""
 

@@ -16,9 +16,11 @@ from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.data.loader import BatchLoader, LoadedBatch
 from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.data.text_cache import TextCache
+from dreamloom.train.families.opening import load_model
 from dreamloom.train.loop.distributed import SINGLE_PROCESS
 from dreamloom.train.loop.trainer import Trainer
-from dreamloom.train.model.model import load_model
+from dreamloom.train.model.family import changing_text_encoders
+from dreamloom.train.model.text import Text
 
 MakeTrainer = Callable[..., tuple[Trainer, list[LoadedBatch]]]
 CPU = torch.device("cpu")
@@ -122,6 +124,12 @@ def byte_tokenizer() -> Any:
     return CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, merges=[], model_max_length=24)
 
 
+def tokens_of(text: Text) -> torch.Tensor:
+    """The token ids of a text with one encoder."""
+    (part,) = text.encoders.values()
+    return part["tokens"]
+
+
 def paint(path: Path, size: tuple[int, int], seed: int) -> None:
     """Writes a PNG of smooth random colours."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -167,7 +175,7 @@ def make_trainer(
         latents = LatentCache(None, model.vae)
         assert not latents.add(data.samples, 2, views=CropPlanner(settings).all_views)
         schedule = BatchSchedule(data, settings)
-        texts = TextCache(model, None, frozen=settings.text_encoder_learning_rate == 0)
+        texts = TextCache(model, None, changing_text_encoders(settings, model.family))
         texts.add(["", *(sample.caption for sample in data.samples)])
         loader = BatchLoader(data, latents, texts, settings, pin=False)
         batches = [

@@ -18,7 +18,8 @@ def module_of(file: Path) -> str:
 IN_A_STEP = {
     *(module_of(file) for room in ("objectives", "optimizers") for file in (TRAIN / room).glob("*.py")),
     *("loop.trainer", "loop.optimizers", "loop.average", "loop.loss_window", "loop.distributed"),
-    *("diffusion.noise", "diffusion.formulas", "model.model", "model.device"),
+    *(module_of(file) for file in (TRAIN / "families").glob("*/model.py")),
+    *("diffusion.noise", "diffusion.formulas", "diffusion.schedules", "model.model", "model.text", "model.device"),
     *("data.loader", "data.schedule", "data.packing", "data.sampler", "data.crops", "data.captions", "data.text_cache"),
 }
 WAITS = {"item", "cpu", "numpy", "tolist", "synchronize", "nonzero"}

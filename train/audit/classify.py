@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -28,8 +29,10 @@ from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.diffusion import noise
 from dreamloom.train.diffusion.rng import permutation, stream_key
 from dreamloom.train.evaluate.held_out_loss import content_number
+from dreamloom.train.families.opening import load_model
 from dreamloom.train.model.device import choose_device
-from dreamloom.train.model.model import Model, load_model
+from dreamloom.train.model.model import Model
+from dreamloom.train.model.text import Condition, stack
 
 KEPT = 3
 """Of so many classes, a round leaves one."""
@@ -75,7 +78,7 @@ def classify(
     device = choose_device(config.device)
     loaded = load_model(model, device, clip_skip=config.clip_skip)
     precision = choose_precision(config.precision, device)
-    loaded.unet.to(precision)
+    loaded.denoiser.to(precision)
     questions, _ = ask(loaded, found, config, class_prompts)
     chosen = answer(loaded, questions, config, precision, Journal(None), silent)
     return accuracies(questions, chosen)
@@ -138,7 +141,7 @@ def answer(
     progress: Progress,
 ) -> dict[str, str]:
     """Classifies the images that the journal does not have yet; returns image → class."""
-    states: dict[str, Tensor] = {}  # of each prompt, computed once
+    states: dict[str, Condition] = {}  # of each prompt, computed once
     for done, question in enumerate(questions):
         progress(done, len(questions), "classifying images")
         if question.name not in journal.results:
@@ -146,7 +149,8 @@ def answer(
             new = [prompt for prompt in dict.fromkeys(question.prompts.values()) if prompt not in states]
             for at in range(0, len(new), config.batch_size):
                 part = new[at : at + config.batch_size]
-                states |= dict(zip(part, encode_prompts(model, part, precision), strict=True))
+                encoded = encode_prompts(model, part, config.resolution, precision)
+                states |= {prompt: encoded.map(itemgetter(row)) for row, prompt in enumerate(part)}
             of_class = {name: states[prompt] for name, prompt in question.prompts.items()}
             chosen = _classify(model, question, of_class, config, precision)
             journal.put(question.name, {"chosen": chosen, "seconds": time.monotonic() - start})
@@ -165,18 +169,18 @@ def passes_per_image(num_classes: int, config: AuditConfig) -> int:
 
 @torch.no_grad()
 def _classify(
-    model: Model, question: Question, states: Mapping[str, Tensor], config: AuditConfig, precision: torch.dtype
+    model: Model, question: Question, states: Mapping[str, Condition], config: AuditConfig, precision: torch.dtype
 ) -> str:
     left = dict.fromkeys(question.prompts, 0.0)
     levels, latents = config.class_timesteps, question.latents.to(model.device)
     round_number = 0
     while len(left) > 1:
         shift = (0.5 + round_number * GOLDEN_RATIO) % 1
-        timesteps = spread_timesteps(len(model.alphas_cumprod), levels, shift).to(model.device)
+        timesteps = spread_timesteps(model, levels, shift)
         indices = question.number + round_number * levels + torch.arange(levels, device=model.device)
         added = noise.normal(stream_key(config.seed, "audit class noise"), indices, tuple(latents.shape))
         noisy, target = add_noise_at(model, latents.expand(levels, -1, -1, -1), added, timesteps)
-        texts = torch.stack([states[name] for name in left]).repeat_interleave(levels, 0)
+        texts = stack([states[name] for name in left]).map(lambda each: each.repeat_interleave(levels, 0))
         repeats = (len(left), 1, 1, 1)
         predicted = predict(
             model, noisy.repeat(repeats), timesteps.repeat(len(left)), texts, precision, config.batch_size

@@ -86,13 +86,14 @@ def _measure(pair: Pair, prompt: str, other: str, config: AuditConfig) -> tuple[
     levels, device = config.drift_timesteps, pair.base.device
     indices = torch.arange(len(latents) * levels, device=device)
     added = noise.normal(stream_key(config.seed, "audit noise", prompt), indices, tuple(latents.shape[1:]))
-    timesteps = spread_timesteps(len(pair.base.alphas_cumprod), levels).to(device).repeat(len(latents))
+    timesteps = spread_timesteps(pair.base, levels).repeat(len(latents))
     noisy, _ = add_noise_at(pair.base, latents.repeat_interleave(levels, 0), added, timesteps)
 
     def ask(which: str, text: str) -> Tensor:
         model = getattr(pair, which)
-        states = encode_prompts(model, [text], pair.precision).expand(len(noisy), -1, -1)
-        return predict(model, noisy, timesteps, states, pair.precision, config.batch_size)
+        condition = encode_prompts(model, [text], config.resolution, pair.precision)
+        of_each = condition.map(lambda one: one.expand(len(noisy), *one.shape[1:]))
+        return predict(model, noisy, timesteps, of_each, pair.precision, config.batch_size)
 
     before = ask("base", prompt)
     distances = [_distances(ask("model", prompt), before), _distances(ask("base", other), before)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -9,9 +10,9 @@ from torch import Tensor
 from dreamloom.base.device import choose_precision
 from dreamloom.base.errors import UserError
 from dreamloom.train.audit.config import AuditConfig
-from dreamloom.train.diffusion import formulas
 from dreamloom.train.model.device import autocast, choose_device
 from dreamloom.train.model.model import Model
+from dreamloom.train.model.text import Condition
 from dreamloom.train.run.find import TrainedModel
 
 
@@ -25,7 +26,7 @@ class Pair:
 
 
 def load_pair(trained: TrainedModel, base: str, config: AuditConfig) -> Pair:
-    """Loads both models, their UNets in the precision of the computation.
+    """Loads both models, their denoisers in the precision of the computation.
 
     Raises:
         UserError: a model can't be loaded, or the two are not of one family.
@@ -37,28 +38,37 @@ def load_pair(trained: TrainedModel, base: str, config: AuditConfig) -> Pair:
     after = trained.load(start, config.use_ema)
     _check_family(before, after, base, trained.name)
     for model in (before, after):
-        model.unet.to(precision)
-    return Pair(before, replace(after, vae=before.vae), precision)
+        model.denoiser.to(precision)
+    return Pair(before, replace(after, components={**after.components, "vae": before.vae}), precision)
 
 
 @torch.no_grad()
-def encode_prompts(model: Model, prompts: Sequence[str], precision: torch.dtype) -> Tensor:
-    """Computes the hidden states of prompts, float32 [n, L, D]."""
+def encode_prompts(model: Model, prompts: Sequence[str], side: int, precision: torch.dtype) -> Condition:
+    """Computes what the denoiser is given of prompts, in float32.
+
+    Args:
+        model: the model.
+        prompts: n prompts.
+        side: of the images, in pixels.
+        precision: of the computation.
+    """
+    sizes = torch.tensor([[side, side, 0, 0, side, side]] * len(prompts), dtype=torch.float32, device=model.device)
     with autocast(model.device, precision):
-        return model.encode_text(model.tokenize(list(prompts)).to(model.device)).float()
+        text = model.tokenize(list(prompts)).map(lambda each: each.to(model.device))
+        return model.encode(text, sizes).map(Tensor.float)
 
 
 @torch.no_grad()
 def predict(
-    model: Model, noisy: Tensor, timesteps: Tensor, states: Tensor, precision: torch.dtype, batch_size: int
+    model: Model, noisy: Tensor, timesteps: Tensor, condition: Condition, precision: torch.dtype, batch_size: int
 ) -> Tensor:
     """Computes a model's predictions, float32 [n, C, h, w], so many at a time.
 
     Args:
         model: the model.
         noisy: noisy latents, [n, C, h, w].
-        timesteps: int64 [n].
-        states: hidden states of each prompt, [n, L, D], which may be expanded.
+        timesteps: [n].
+        condition: of n prompts, which may be expanded.
         precision: of the computation.
         batch_size: the most that are computed at a time.
     """
@@ -67,26 +77,25 @@ def predict(
         for start in range(0, len(noisy), batch_size):
             part = slice(start, start + batch_size)
             inputs = noisy[part].contiguous(memory_format=torch.channels_last)
-            parts.append(model.predict(inputs, timesteps[part], states[part]).float())
+            parts.append(model.predict(inputs, timesteps[part], condition.map(itemgetter(part))).float())
     return torch.cat(parts)
 
 
 def add_noise_at(model: Model, latents: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
     """Returns noisy latents, and what a model should predict of them, each [n, C, h, w]."""
-    alphas_cumprod = model.alphas_cumprod[timesteps]
-    noisy = formulas.add_noise(latents, noise, alphas_cumprod)
-    return noisy, formulas.prediction_target(model.prediction_type, latents, noise, alphas_cumprod)
+    schedule = model.schedule
+    return schedule.add_noise(latents, noise, timesteps), schedule.target(latents, noise, timesteps)
 
 
-def spread_timesteps(count: int, levels: int, shift: float = 0.5) -> Tensor:
-    """Returns a timestep in each of so many equal parts of the schedule, int64 [levels].
+def spread_timesteps(model: Model, levels: int, shift: float = 0.5) -> Tensor:
+    """Returns a timestep in each of so many equal parts of a model's schedule, [levels], on its device.
 
     Args:
-        count: timesteps of the schedule.
+        model: the model.
         levels: how many.
         shift: where in its part each lies, from 0 to 1.
     """
-    return torch.tensor([min(count - 1, int((level + shift) * count / levels)) for level in range(levels)])
+    return model.schedule.timesteps([model.schedule.spread(level, levels, shift) for level in range(levels)])
 
 
 def _check_family(base: Model, model: Model, base_name: str, name: str) -> None:
@@ -95,6 +104,8 @@ def _check_family(base: Model, model: Model, base_name: str, name: str) -> None:
             f"{base_name} predicts {base.prediction_type} and {name} predicts {model.prediction_type}, so they can't "
             "be compared; name the base model that was trained."
         )
-    shapes = [{key: value.shape for key, value in each.unet.state_dict().items()} for each in (base, model)]
+    shapes = [{key: value.shape for key, value in each.denoiser.state_dict().items()} for each in (base, model)]
     if shapes[0].items() - shapes[1].items():
-        raise UserError(f"{base_name} and {name} are not of one family: their UNets differ; name the model's own base.")
+        raise UserError(
+            f"{base_name} and {name} are not of one kind: their denoisers differ; name the model's own base."
+        )

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image, ImageColor
+from torch import Tensor
 
 from dreamloom.base.buckets import PixelBox, Size, center_crop_box
 from dreamloom.base.pixels import decode
 from dreamloom.train.config import TrainConfig
+from dreamloom.train.config_fields import MicroConditioning
 from dreamloom.train.data.dataset import Sample
 from dreamloom.train.diffusion.rng import stream_key, uniform
 
@@ -99,6 +102,37 @@ def jitter_crop(box: Box, size: Size, number: int, jitter: float) -> Box:
     width, height = ((box[2] - box[0]) * (1 - jitter * trim), (box[3] - box[1]) * (1 - jitter * trim))
     left, top = (size[0] - width) * _triangular(across), (size[1] - height) * _triangular(down)
     return left, top, left + width, top + height
+
+
+def micro_conditioning(samples: Sequence[Sample], views: Sequence[View], kind: MicroConditioning) -> Tensor:
+    """Computes what a model may be told of images beside what they show (Podell et al. 2023, arXiv 2307.01952, 2.2).
+
+    These are the original height and width, the top and left of the crop, and the height and width that are shown. The
+    crop is in pixels of the image as it is scaled and mirrored, as diffusers' train_text_to_image_sdxl.py has it.
+
+    Args:
+        samples: B samples.
+        views: the view of each.
+        kind: `images`: as it was; `constant`: as if images were no larger than they are shown, as samples are drawn.
+
+    Returns:
+        float32 [B, 6].
+    """
+    rows = [_sizes(sample, view, kind) for sample, view in zip(samples, views, strict=True)]
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+def _sizes(sample: Sample, view: View, kind: MicroConditioning) -> tuple[int, ...]:
+    shown = (sample.bucket[1], sample.bucket[0])
+    if kind == "constant":
+        return (*shown, 0, 0, *shown)
+    original = (sample.size[1], sample.size[0])
+    if view.pad_color:
+        return (*original, 0, 0, *shown)
+    left, top, right, bottom = view.box
+    beside = sample.size[0] - right if view.flipped else left
+    scaled = (round(top * shown[0] / (bottom - top)), round(beside * shown[1] / (right - left)))
+    return (*original, *scaled, *shown)
 
 
 def padded_image_box(sample: Sample) -> PixelBox:

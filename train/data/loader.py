@@ -11,11 +11,12 @@ from torch import Tensor
 from dreamloom.base.threads import map_ordered
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.captions import CaptionBuilder, with_class_word
-from dreamloom.train.data.crops import CropPlanner, View, latent_mask
+from dreamloom.train.data.crops import CropPlanner, View, latent_mask, micro_conditioning
 from dreamloom.train.data.dataset import Dataset, Sample, find_ground_truth
 from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.data.schedule import Batch
 from dreamloom.train.data.text_cache import TextCache
+from dreamloom.train.model.text import Text
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,10 @@ class LoadedBatch:
     batch: Batch
     posteriors: Tensor
     """Mean and standard deviation of the images' latents, float16 [B, 2, C, h, w]."""
-    text: Tensor
+    text: Text
     """See `dreamloom.train.data.text_cache.TextCache.get`."""
+    sizes: Tensor
+    """Of each image, as `dreamloom.train.model.text.Condition` has them, float32 [B, 6]."""
     indices: Tensor
     """The run's index of each image, int64 [B]."""
     loss_scales: Tensor
@@ -35,11 +38,11 @@ class LoadedBatch:
     """How much each pixel of the latents counts, 0 to 1, float32 [B, h, w]; None: all alike."""
     is_ground_truth: Tensor
     """Which images are of the config's ground_truth, bool [B]; stays on the CPU."""
-    class_text: Tensor | None = None
+    class_text: Text | None = None
     """The captions with class_word in place of concept_word, as `text`; None: no objective asks for them."""
     has_class_text: Tensor | None = None
     """In which captions concept_word stands, bool [B]; stays on the CPU."""
-    blank_text: Tensor | None = None
+    blank_text: Text | None = None
     """The empty caption for each image, as `text`; None: no objective asks for it."""
 
     def pinned(self) -> "LoadedBatch":
@@ -47,7 +50,8 @@ class LoadedBatch:
         return replace(
             self,
             posteriors=self.posteriors.pin_memory(),
-            text=self.text.pin_memory(),
+            text=self.text.map(Tensor.pin_memory),
+            sizes=self.sizes.pin_memory(),
             indices=self.indices.pin_memory(),
             loss_scales=self.loss_scales.pin_memory(),
             loss_mask=None if self.loss_mask is None else self.loss_mask.pin_memory(),
@@ -102,7 +106,8 @@ class BatchLoader:
         loss_scales[len(samples) - batch.padding :] = 0
         mask = loss_masks(samples, views, self.latent_cache, self.config.unmasked_weight)
         is_ground_truth = torch.tensor([sample.folder_index in self.ground_truth for sample in samples])
-        loaded = LoadedBatch(batch, posteriors, text, indices, loss_scales, mask, is_ground_truth)
+        sizes = micro_conditioning(samples, views, self.config.micro_conditioning)
+        loaded = LoadedBatch(batch, posteriors, text, sizes, indices, loss_scales, mask, is_ground_truth)
         loaded = self._with_other_texts(loaded, captions)
         return loaded.pinned() if self.pin else loaded
 

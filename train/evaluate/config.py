@@ -14,6 +14,7 @@ from dreamloom.train.config_fields import (
     BucketResoSteps,
     ClipSkip,
     Masks,
+    MicroConditioning,
     NumWorkers,
     PadColor,
     Precision,
@@ -36,6 +37,7 @@ class EvaluateConfig(StageConfig):
     pad_color: PadColor = None
     masks: Masks = "files"
     unmasked_weight: UnmaskedWeight = 0.1
+    micro_conditioning: MicroConditioning = "images"
     latent_cache: Annotated[Path | None, PathKind.OUTPUT, NO_RECIPE, DATA] = Field(
         None, description="Folder for cached latents; null: in memory."
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 from dreamloom.base.device import choose_precision
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
-from dreamloom.train.data.crops import View, center_view
+from dreamloom.train.data.crops import View, center_view, micro_conditioning
 from dreamloom.train.data.dataset import Dataset, Sample
 from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.data.loader import loss_masks
@@ -79,7 +79,7 @@ def compute_losses(
 def compute_dataset_losses(
     model: Model, dataset: Dataset, latent_cache: LatentCache, config: EvaluateConfig, progress: Progress = silent
 ) -> Losses:
-    """Computes each image's loss: the UNet's squared error, averaged over the timesteps, all of which count alike.
+    """Computes each image's loss: the denoiser's squared error, averaged over the timesteps, all of which count alike.
 
     Over an image, it is weighed as in training: by the image's mask, and not where there is padding.
     """
@@ -109,17 +109,18 @@ def _batch_losses(
     mask = None if mask is None else mask.to(model.device)
     latents = model.scale_latents(means)
     precision = choose_precision(config.precision, model.device)
+    sizes = micro_conditioning(samples, views, config.micro_conditioning).to(model.device)
     with autocast(model.device, precision):
-        text = model.encode_text(model.tokenize([sample.caption for sample in samples]).to(model.device))
+        text = model.tokenize([sample.caption for sample in samples]).map(lambda each: each.to(model.device))
+        condition = model.encode(text, sizes)
     numbers = [content_number(latent_cache.key(sample)) for sample in samples]
     total = torch.zeros(len(samples), device=model.device)
     for stratum in range(config.eval_timesteps):
         timesteps, added = draw_timesteps_and_noise(model, numbers, stratum, config, tuple(latents.shape[1:]))
-        alphas_cumprod = model.alphas_cumprod[timesteps]
-        noisy = formulas.add_noise(latents, added, alphas_cumprod).contiguous(memory_format=torch.channels_last)
+        noisy = model.schedule.add_noise(latents, added, timesteps).contiguous(memory_format=torch.channels_last)
         with autocast(model.device, precision):
-            predicted = model.predict(noisy, timesteps, text)
-        target = formulas.prediction_target(model.prediction_type, latents, added, alphas_cumprod)
+            predicted = model.predict(noisy, timesteps, condition)
+        target = model.schedule.target(latents, added, timesteps)
         total += formulas.sample_losses((predicted.float() - target.float()) ** 2, mask)
     return [float(value) for value in (total / config.eval_timesteps).tolist()]
 
@@ -143,10 +144,9 @@ def draw_timesteps_and_noise(
     """
     indices = [number + stratum for number in numbers]
     offsets = uniform(stream_key(config.seed, "judged timestep"), indices)
-    count = len(model.alphas_cumprod)
-    timesteps = [min(count - 1, int((stratum + offset) * count / config.eval_timesteps)) for offset in offsets.tolist()]
+    timesteps = [model.schedule.spread(stratum, config.eval_timesteps, offset) for offset in offsets.tolist()]
     drawn = noise.normal(stream_key(config.seed, "judged noise"), torch.tensor(indices, device=model.device), shape)
-    return torch.tensor(timesteps, device=model.device), drawn
+    return model.schedule.timesteps(timesteps), drawn
 
 
 def content_number(key: str) -> int:

@@ -17,8 +17,9 @@ from dreamloom.train.diffusion import noise
 from dreamloom.train.diffusion.rng import stream_key
 from dreamloom.train.evaluate.drawings import Drawing
 from dreamloom.train.evaluate.sample_files import column_of, write_samples
+from dreamloom.train.families.opening import load_model
 from dreamloom.train.model.device import autocast, choose_device
-from dreamloom.train.model.model import Model, load_model
+from dreamloom.train.model.model import Model
 from dreamloom.train.samplers import SAMPLERS
 
 
@@ -81,7 +82,7 @@ def draw_images(
 
 
 def draw_latents(model: Model, drawings: Sequence[Drawing], config: DrawingSettings) -> Tensor:
-    """Draws images of one size, and returns their latents in the UNet's scale, float32 [n, C, h, w]."""
+    """Draws images of one size, and returns their latents in the denoiser's scale, float32 [n, C, h, w]."""
     batches = _batches(model, drawings, config)
     return torch.cat([_draw(pipeline, model, members, config, "latent") for pipeline, members in batches]).float()
 
@@ -105,16 +106,8 @@ def _make_pipeline(model: Model, scheduler: str | None) -> Any:
     import diffusers
 
     name, options = SAMPLERS[scheduler] if scheduler else (type(model.scheduler).__name__, {})
-    pipeline = diffusers.StableDiffusionPipeline(
-        vae=model.vae,
-        text_encoder=model.text_encoder,
-        tokenizer=model.tokenizer,
-        unet=model.unet,
-        scheduler=getattr(diffusers, name).from_config(model.scheduler.config, **options),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    drawing_with = getattr(diffusers, name).from_config(model.scheduler.config, **options)
+    pipeline = getattr(diffusers, model.family.pipeline)(**model.pipeline_components(drawing_with))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -126,15 +119,16 @@ def _draw(
     """Draws images that are drawn alike: a list of images, or a tensor of latents."""
     first, factor = drawings[0], pipeline.vae_scale_factor
     width, height = (max(1, side // factor) for side in first.size)
-    shape = (model.unet.config.in_channels, height, width)
+    shape = (model.denoiser.config.in_channels, height, width)
     keys = [(key, torch.tensor([index], device=model.device)) for key, index in (each.noise for each in drawings)]
     texts = [drawing.prompt for drawing in drawings], [drawing.negative_prompt for drawing in drawings]
     with autocast(model.device, choose_precision(config.precision, model.device)):
         # the pipeline's own clip_skip leaves the negative prompt as it is
-        wanted, unwanted = (model.encode_text(model.tokenize(text).to(model.device)) for text in texts)
+        wanted, unwanted = (
+            model.encode(model.tokenize(text).map(lambda each: each.to(model.device))) for text in texts
+        )
         output = pipeline(
-            prompt_embeds=wanted,
-            negative_prompt_embeds=unwanted,
+            **model.pipeline_arguments(wanted, unwanted, texts[1]),
             height=height * factor,
             width=width * factor,
             num_inference_steps=first.num_inference_steps,

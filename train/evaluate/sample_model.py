@@ -13,7 +13,7 @@ from dreamloom.train.evaluate.config import SampleConfig
 from dreamloom.train.evaluate.drawings import Drawing, plan_prompts
 from dreamloom.train.evaluate.prompts import SamplePrompt, check_prompts, configured_prompts
 from dreamloom.train.evaluate.sample_files import Cells, image_grid, list_samples, read_columns
-from dreamloom.train.model.check import check_base_model
+from dreamloom.train.families.check import check_base_model, suit_family
 from dreamloom.train.run.find import TrainedModel, find_trained_model
 from dreamloom.train.run.folder import list_checkpoints
 
@@ -74,7 +74,7 @@ def _settings(trained: TrainedModel, config: SampleConfig) -> TrainConfig:
         given |= {"sample_prompts": config.prompts, "sample_prompts_file": config.prompts_file}
     elif trained.checkpoint is not None and not (trained.config and configured_prompts(trained.config)):
         given["sample_prompts"] = _drawn_prompts(trained.checkpoint.parent.parent)
-    run = trained.config or TrainConfig(base=trained.name)
+    run = trained.config or suit_family(TrainConfig(base=trained.name), trained.name)
     hardware = {"batch_size": config.batch_size, "precision": config.precision, "device": config.device}
     return run.model_copy(update={**given, **hardware})
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.export.safetensors_file import save_with_hash
+from dreamloom.train.model.family import Family, is_text_encoder
 from dreamloom.train.model.lora import resolve_lora_alpha
-from dreamloom.train.model.lora_layers import TARGET_MODULES, kohya_name
+from dreamloom.train.model.lora_layers import kohya_name
 
 KOHYA_FILE = "lora.safetensors"
 """The file with kohya's keys."""
@@ -23,11 +24,17 @@ PEFT_FILE = "pytorch_lora_weights.safetensors"
 
 
 def save_adapters(
-    weights: dict[str, Tensor], config: TrainConfig, folder: Path, dtype: torch.dtype, metadata: Mapping[str, str]
+    family: Family,
+    weights: dict[str, Tensor],
+    config: TrainConfig,
+    folder: Path,
+    dtype: torch.dtype,
+    metadata: Mapping[str, str],
 ) -> None:
     """Writes KOHYA_FILE and PEFT_FILE.
 
     Args:
+        family: the model's.
         weights: the matrices, as `adapter_state_dict` names them.
         config: the run's; rank and alpha go into the files.
         folder: where to write, without a commit.
@@ -37,22 +44,22 @@ def save_adapters(
     import diffusers
 
     plain = {name: value.to("cpu", dtype).contiguous() for name, value in weights.items()}
-    save_with_hash(to_kohya_keys(plain, resolve_lora_alpha(config)), folder / KOHYA_FILE, metadata)
-    unet, text_encoder = (_of_part(plain, f"{part}.") for part in TARGET_MODULES)
-    diffusers.StableDiffusionPipeline.save_lora_weights(
-        folder,
-        unet_lora_layers=unet,
-        # transformers 5 dropped `text_model.`; diffusers reads both, and older programs need it
-        text_encoder_lora_layers={f"text_model.{_bare(name)}": value for name, value in text_encoder.items()},
-        unet_lora_adapter_metadata=_metadata(unet, config),
-        text_encoder_lora_adapter_metadata=_metadata(text_encoder, config),
-    )
+    save_with_hash(to_kohya_keys(family, plain, resolve_lora_alpha(config)), folder / KOHYA_FILE, metadata)
+    arguments: dict[str, Any] = {}
+    for part in family.adapter_layers:
+        layers = _of_part(plain, f"{part}.")
+        arguments[f"{part}_lora_adapter_metadata"] = _metadata(layers, config)
+        if is_text_encoder(part):  # transformers 5 dropped `text_model.`; diffusers reads both, older programs need it
+            layers = {f"text_model.{_bare(name)}": value for name, value in layers.items()}
+        arguments[f"{part}_lora_layers"] = layers
+    getattr(diffusers, family.pipeline).save_lora_weights(folder, **arguments)
 
 
-def to_kohya_keys(weights: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
+def to_kohya_keys(family: Family, weights: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
     """Renames adapters to kohya's keys: lora_unet_down_blocks_0_…_to_q.lora_down.weight, .lora_up.weight and .alpha.
 
     Args:
+        family: the model's.
         weights: the matrices, as `adapter_state_dict` names them.
         alpha: the scale of the adapters' product, times their rank.
     """
@@ -60,7 +67,7 @@ def to_kohya_keys(weights: dict[str, Tensor], alpha: float) -> dict[str, Tensor]
     for name, value in weights.items():
         part, _, inside = name.partition(".")
         layer, _, side = inside.removesuffix(".weight").rpartition(".")
-        stem = kohya_name(part, layer)
+        stem = kohya_name(family.kohya_parts[part], layer)
         renamed[f"{stem}.{'lora_down' if side == 'lora_A' else 'lora_up'}.weight"] = value
         renamed[f"{stem}.alpha"] = torch.tensor(alpha, dtype=value.dtype)
     return renamed

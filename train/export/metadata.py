@@ -33,19 +33,18 @@ def model_spec(model: Model, config: TrainConfig, checkpoint: Path, title: str) 
     """
     return {
         **_common(model, config, checkpoint, title),
-        "modelspec.architecture": _architecture(model),
+        "modelspec.architecture": model.architecture,
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
     }
 
 
 def adapter_metadata(model: Model, config: TrainConfig, checkpoint: Path, title: str) -> dict[str, str]:
     """Describes adapters under kohya's names, by ModelSpec's and kohya's keys; see `model_spec`."""
-    version = "sd_v2" if model.is_version_2 else "sd_v1"
     return {
         **_common(model, config, checkpoint, title),
-        "modelspec.architecture": f"{_architecture(model)}/lora",
+        "modelspec.architecture": f"{model.architecture}/lora",
         "modelspec.implementation": "diffusers",
-        "ss_base_model_version": f"{version}_v" if _predicts_v(model) else version,
+        **model.kohya_metadata(),
         "ss_network_alpha": str(resolve_lora_alpha(config)),
         "ss_network_dim": str(config.lora_rank),
         "ss_network_module": "networks.lora",
@@ -53,8 +52,6 @@ def adapter_metadata(model: Model, config: TrainConfig, checkpoint: Path, title:
         "ss_resolution": f"({config.resolution}, {config.resolution})",
         "ss_sd_model_name": Path(config.base).name,
         "ss_seed": str(config.seed),
-        "ss_v2": str(model.is_version_2),
-        "ss_zero_terminal_snr": str(model.has_zero_terminal_snr),
         "sshs_model_hash": HASH,
     }
 
@@ -65,23 +62,13 @@ def _common(model: Model, config: TrainConfig, checkpoint: Path, title: str) -> 
         "sai_model_spec": "1.0.1",
         "title": title,
         "resolution": f"{config.resolution}x{config.resolution}",
-        "prediction_type": "v" if _predicts_v(model) else "epsilon",
+        "prediction_type": "v" if model.prediction_type == "v_prediction" else model.prediction_type,
         "date": written.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "hash_sha256": f"0x{HASH}",
         "thumbnail": _thumbnail(checkpoint),
         "license": read_metadata(Path(config.base)).get("modelspec.license"),
     }
     return {f"modelspec.{key}": value for key, value in spec.items() if value is not None}
-
-
-def _architecture(model: Model) -> str:
-    if not model.is_version_2:
-        return "stable-diffusion-v1"
-    return "stable-diffusion-v2-768-v" if _predicts_v(model) else "stable-diffusion-v2-512"
-
-
-def _predicts_v(model: Model) -> bool:
-    return model.prediction_type == "v_prediction"
 
 
 def _thumbnail(checkpoint: Path) -> str | None:

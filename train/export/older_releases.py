@@ -1,6 +1,7 @@
 """Rewrites a diffusers folder so that programs with transformers 4 read it, too, such as kohya's and A1111."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,17 @@ from safetensors.torch import load_file, save_file
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
-def write_for_older_releases(folder: Path, tokenizer: Any) -> None:
+def write_for_older_releases(folder: Path, tokenizers: Mapping[str, Any]) -> None:
     """Adds to a diffusers folder what releases before transformers 5 look for.
 
     Args:
         folder: the folder, as diffusers has written it.
-        tokenizer: its tokenizer.
+        tokenizers: its tokenizers, by text encoder.
     """
-    write_slow_tokenizer(folder / "tokenizer", tokenizer)
-    _restore_text_model_prefix(folder / "text_encoder" / "model.safetensors")
-    _name_dtype(folder / "text_encoder" / "config.json")
+    for encoder, tokenizer in tokenizers.items():
+        write_slow_tokenizer(folder / encoder.replace("text_encoder", "tokenizer"), tokenizer)
+        _restore_text_model_prefix(folder / encoder / "model.safetensors")
+        _name_dtype(folder / encoder / "config.json")
 
 
 def write_slow_tokenizer(folder: Path, tokenizer: Any) -> None:

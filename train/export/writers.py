@@ -20,12 +20,11 @@ from dreamloom.train.export.config import SINGLE_FILE, ExportConfig
 from dreamloom.train.export.lora_files import save_adapters
 from dreamloom.train.export.metadata import adapter_metadata, model_spec
 from dreamloom.train.export.older_releases import write_for_older_releases
-from dreamloom.train.export.original_config import original_config
 from dreamloom.train.export.safetensors_file import save_with_hash
+from dreamloom.train.families.original_keys import NoOriginalKeyError
 from dreamloom.train.model.embeddings import save_embeddings, take_embeddings
 from dreamloom.train.model.lora import adapter_state_dict, merge_adapters
 from dreamloom.train.model.model import Model
-from dreamloom.train.model.original_keys import NoOriginalKeyError, to_original_keys
 from dreamloom.train.run.find import TrainedModel, find_trained_model
 
 _log = logging.getLogger(__name__)
@@ -77,12 +76,12 @@ def write_model(
     origin = (trained.config, trained.checkpoint, title_of(trained.checkpoint, config))
     if trained.config.lora_rank is not None:
         metadata = adapter_metadata(model, *origin)
-        save_adapters(adapter_state_dict(model), trained.config, folder, DTYPES[config.dtype], metadata)
+        save_adapters(model.family, adapter_state_dict(model), trained.config, folder, DTYPES[config.dtype], metadata)
         if not config.merge_lora:
             progress(steps, steps, "written")
             return ""
         merge_adapters(model)
-    for module in (model.unet, model.vae, model.text_encoder):
+    for module in model.components.values():
         module.to(DTYPES[config.dtype])
     notes = []
     export = Export(model, config, model_spec(model, *origin))
@@ -113,22 +112,14 @@ def write_diffusers(export: Export, folder: Path) -> str:
     import diffusers
 
     model = export.model
-    diffusers.StableDiffusionPipeline(
-        unet=model.unet,
-        vae=model.vae,
-        text_encoder=model.text_encoder,
-        tokenizer=model.tokenizer,
-        scheduler=model.scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
-    write_for_older_releases(folder, model.tokenizer)
+    pipeline = getattr(diffusers, model.family.pipeline)(**model.pipeline_components(model.scheduler))
+    pipeline.save_pretrained(folder)
+    write_for_older_releases(folder, model.tokenizers)
     return ""
 
 
 def write_single_file(export: Export, folder: Path) -> str:
-    """Writes one file with Stable Diffusion's original keys, if the config asks for it.
+    """Writes one file with the original keys, if the config asks for it.
 
     The original config lies beside it where the weights alone do not tell programs how to run them.
 
@@ -138,17 +129,16 @@ def write_single_file(export: Export, folder: Path) -> str:
     if not export.config.single_file:
         return ""
     model = export.model
-    parts = (model.unet.state_dict(), model.vae.state_dict(), model.text_encoder.state_dict())
     try:
-        weights = to_original_keys(*parts, open_clip=model.is_version_2)
+        weights = model.original_weights()
     except NoOriginalKeyError as error:
         vae_class = type(model.vae).__name__
         return (
             f"No single file was written: Stable Diffusion's original has no name for {error} ({vae_class} as the VAE)."
         )
     save_with_hash({**weights, **_markers(model)}, folder / SINGLE_FILE, export.metadata)
-    if model.is_version_2 or model.prediction_type == "v_prediction":
-        (folder / SINGLE_FILE).with_suffix(".yaml").write_text(original_config(model), encoding="utf-8")
+    if config := model.original_config():
+        (folder / SINGLE_FILE).with_suffix(".yaml").write_text(config, encoding="utf-8")
     return ""
 
 

@@ -14,11 +14,15 @@ from torch import Tensor, nn
 
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.diffusion.rng import stream_key
+from dreamloom.train.model.family import is_text_encoder
 from dreamloom.train.optimizers import OPTIMIZERS
 from dreamloom.train.optimizers.lr_schedulers import LR_SCHEDULERS
 
 CHUNK_ELEMENTS = 32 * 2**20
 """Weights that are in float32 at a time, if they are stored in bfloat16."""
+
+_EMBEDDINGS = "embeddings"
+"""The part of new words."""
 
 
 def lr_factor(config: TrainConfig, part: str, images_seen: int, progress: float) -> float:
@@ -26,11 +30,13 @@ def lr_factor(config: TrainConfig, part: str, images_seen: int, progress: float)
 
     Args:
         config: which schedule.
-        part: unet, text_encoder or embeddings, which follow the text encoder's schedule.
+        part: a component, or embeddings, which follow the text encoders' schedule.
         images_seen: images of the run before the step.
         progress: share of the run that is done.
     """
-    name = config.lr_scheduler if part == "unet" else config.text_encoder_lr_scheduler or config.lr_scheduler
+    name = config.lr_scheduler
+    if part == _EMBEDDINGS or is_text_encoder(part):
+        name = config.text_encoder_lr_scheduler or name
     scheduler = LR_SCHEDULERS[name]
     step_images = config.batch_size * config.gradient_accumulation_steps
     warmup = min(1.0, (images_seen + step_images) / config.lr_warmup_images) if config.lr_warmup_images else 1.0
@@ -41,7 +47,7 @@ class Optimizer:
     """Moves parameters along their gradients.
 
     Args:
-        parts: the parameters of the unet, of the text_encoder and of the embeddings of new words, or of some of them.
+        parts: the parameters of components, and of the embeddings of new words.
         config: which optimizer, with which rate and weight decay for each part.
 
     Raises:
@@ -56,19 +62,13 @@ class Optimizer:
         needs_copies = self.kind.takes_matrices or any(p.dtype != torch.float32 for p in self.parameters)
         self.copies = [nn.Parameter(torch.empty(0, device=p.device)) for p in self.parameters] if needs_copies else None
         optimized = iter(self.copies or self.parameters)
-        self.learning_rates = {
-            "unet": config.learning_rate,
-            "text_encoder": config.text_encoder_learning_rate,
-            "embeddings": config.embedding_learning_rate,
-        }
-        own_decay = config.text_encoder_weight_decay
-        decays = {
-            "unet": config.weight_decay,
-            "text_encoder": config.weight_decay if own_decay is None else own_decay,
-            "embeddings": 0.0,
-        }
+        self.learning_rates = {part: _learning_rate(config, part) for part in parts}
         param_groups = [
-            {"params": [next(optimized) for _ in group], "lr": self.learning_rates[part], "weight_decay": decays[part]}
+            {
+                "params": [next(optimized) for _ in group],
+                "lr": self.learning_rates[part],
+                "weight_decay": _weight_decay(config, part),
+            }
             for part, group in parts.items()
         ]
         self.inner = self.kind.make(param_groups, (config.beta1, config.beta2), config.epsilon)
@@ -123,6 +123,19 @@ class Optimizer:
                 as_matrix(parameter.data, parameter).copy_(round_stochastically(copy.data, generator))
             copy.grad = None
             copy.data = torch.empty(0, device=parameter.device)
+
+
+def _learning_rate(config: TrainConfig, part: str) -> float:
+    if part == _EMBEDDINGS:
+        return config.embedding_learning_rate
+    return config.text_encoder_rate(part) if is_text_encoder(part) else config.learning_rate
+
+
+def _weight_decay(config: TrainConfig, part: str) -> float:
+    if part == _EMBEDDINGS:
+        return 0.0
+    own = config.text_encoder_weight_decay
+    return own if own is not None and is_text_encoder(part) else config.weight_decay
 
 
 def round_stochastically(values: Tensor, generator: torch.Generator) -> Tensor:

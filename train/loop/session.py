@@ -31,6 +31,8 @@ from dreamloom.train.evaluate.measure import MEASURES
 from dreamloom.train.evaluate.sample import draw_samples
 from dreamloom.train.evaluate.sample_files import draw_grid
 from dreamloom.train.export.writers import export_single_file
+from dreamloom.train.families.memory import estimate_memory
+from dreamloom.train.families.opening import load_base_model
 from dreamloom.train.loop.distributed import DistributedGroup
 from dreamloom.train.loop.faults import explain
 from dreamloom.train.loop.history import EvaluationHistory
@@ -39,9 +41,8 @@ from dreamloom.train.loop.loss_window import NonFiniteLossError
 from dreamloom.train.loop.metrics import MetricsLog
 from dreamloom.train.loop.shares import count_shares, log_shares
 from dreamloom.train.loop.trainer import Trainer
-from dreamloom.train.model.base_model import load_base_model
 from dreamloom.train.model.device import choose_device, peak_memory
-from dreamloom.train.model.memory import estimate_memory
+from dreamloom.train.model.family import changing_text_encoders
 from dreamloom.train.run import checkpoint
 from dreamloom.train.run.environment import describe_environment, note_environment
 from dreamloom.train.run.folder import TrainSummary, list_checkpoints, truncate_log
@@ -84,7 +85,7 @@ class Session:
         check_new_words(dataset, config)
         cache_folder = (config.latent_cache or run.parent / ".latents").expanduser()
         latent_cache = LatentCache(cache_folder, self.model.vae)
-        text_cache = TextCache(self.model, cache_folder, frozen=not config.trains_text)
+        text_cache = TextCache(self.model, cache_folder, changing_text_encoders(config, self.model.family))
         with distributed.in_turn():
             views = CropPlanner(config).all_views
             self.dataset = dataset.without(latent_cache.add(dataset.samples, config.num_workers, progress, views))
@@ -280,7 +281,7 @@ class Session:
         return self.loader.steps(map(self._shard, self.schedule.steps_after(self.trainer.images_seen)))
 
     def _shard(self, step: Step) -> list[Batch]:
-        """This process's batches of a step; those that a compiled UNet takes are padded to one size."""
+        """This process's batches of a step; those that a compiled denoiser takes are padded to one size."""
         batches = self.distributed.shard(step)
         if not self.config.compile:
             return batches

@@ -6,6 +6,7 @@ float16, the gradient scaler reads the gradient's norm.)
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -56,16 +57,16 @@ class Trainer:
         self.precision = choose_precision(config.precision, model.device)
         self.parts = trainable_parameters(model, config)
         if config.gradient_checkpointing:
-            model.unet.enable_gradient_checkpointing()
+            model.denoiser.enable_gradient_checkpointing()
         if config.compile:
             torch._dynamo.config.recompile_limit = 256  # each bucket is a shape; the default is 8
-            model.compiled_unet = torch.compile(model.unet, dynamic=False)
+            model.compiled_denoiser = torch.compile(model.denoiser, dynamic=False)
         self.parameters: list[Tensor] = [parameter for part in self.parts.values() for parameter in part.values()]
         self.average = Average(self.parameters, config) if config.ema_half_life_images else None
         self.optimizer = Optimizer({name: list(part.values()) for name, part in self.parts.items()}, config)
         self.scaler = GradScaler(self.precision)
         self.window = LossWindow()
-        self.noise_process = NoiseProcess(config, model.prediction_type, model.alphas_cumprod, schedule.num_images)
+        self.noise_process = NoiseProcess(config, model.schedule, schedule.num_images)
         self.objectives = make_objectives(config, model)
         self.posterior_stream = stream_key(config.seed, "posterior")
         self.loss_module = distributed.wrap(_LossModule(model, self.loss))
@@ -111,14 +112,15 @@ class Trainer:
         mean, deviation = self._to_device(batch.posteriors).float().unbind(1)
         sampled = mean + deviation * noise.normal(self.posterior_stream, indices, tuple(mean.shape[1:]))
         noisy = self.noise_process.add_noise(model.scale_latents(sampled), indices)
-        text = self._to_device(batch.text)
+        text, sizes = batch.text.map(self._to_device), self._to_device(batch.sizes)
         with autocast(model.device, self.precision):
-            states = text.float() if text.is_floating_point() else model.encode_text(text)
-            states = self.noise_process.perturb_embeddings(states, indices)
-            predicted = model.predict(noisy.latents, noisy.timesteps, states)
+            condition = model.encode(text, sizes)
+            states = self.noise_process.perturb_embeddings(condition.states, indices)
+            condition = replace(condition, states=states)
+            predicted = model.predict(noisy.latents, noisy.timesteps, condition)
         mask = None if batch.loss_mask is None else self._to_device(batch.loss_mask)
         loss_scales = self._to_device(batch.loss_scales)
-        forward = ForwardPass(batch, indices, noisy, states, predicted, loss_scales, mask)
+        forward = ForwardPass(batch, indices, noisy, condition, predicted, loss_scales, mask)
         return torch.stack([objective.loss(forward) for objective in self.objectives.values()]).sum()
 
     @contextmanager
@@ -172,12 +174,11 @@ class Trainer:
 
 
 class _LossModule(nn.Module):
-    """UNet and text encoder as one module that returns the loss, as DistributedDataParallel needs it."""
+    """The networks that may learn as one module that returns the loss, as DistributedDataParallel needs it."""
 
     def __init__(self, model: Model, loss: Callable[[LoadedBatch], Tensor]) -> None:
         super().__init__()
-        self.unet = model.unet
-        self.text_encoder = model.text_encoder
+        self.networks = nn.ModuleList((model.denoiser, *model.text_encoders.values()))
         self.loss = loss
 
     def forward(self, batch: LoadedBatch) -> Tensor:

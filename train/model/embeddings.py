@@ -52,7 +52,8 @@ def add_embeddings(model: Model, config: TrainConfig) -> None:
 
     if not config.embeddings:
         return
-    plain_tokenizer, plain = model.tokenizer, model.text_encoder.get_input_embeddings()
+    (encoder,) = model.text_encoders  # families with several refuse new words
+    plain_tokenizer, plain = model.tokenizers[encoder], model.components[encoder].get_input_embeddings()
     tokenizer = copy.deepcopy(plain_tokenizer)
     vectors = []
     for word, start in config.starts.items():
@@ -62,8 +63,8 @@ def add_embeddings(model: Model, config: TrainConfig) -> None:
         vectors += [plain.weight.detach()[ids[number % len(ids)]] for number in range(config.embedding_vectors)]
         tokens = _tokens(word, config.embedding_vectors)
         tokenizer.add_tokens([tokenizers.AddedToken(each, single_word=True, normalized=False) for each in tokens])
-    model.text_encoder.set_input_embeddings(TokenEmbedding(plain, torch.stack(vectors).float()))
-    model.tokenizer = tokenizer
+    model.components[encoder].set_input_embeddings(TokenEmbedding(plain, torch.stack(vectors).float()))
+    model.tokenizers[encoder] = tokenizer
     replaced = {word: " ".join(_tokens(word, config.embedding_vectors)) for word in config.starts}
     model.new_words = NewWords(replaced, plain_tokenizer)
 
@@ -72,13 +73,14 @@ def take_embeddings(model: Model) -> dict[str, Tensor]:
     """Removes the new words from a model; returns the vectors of each, [n, D]."""
     if model.new_words is None:
         return {}
-    embedding = model.text_encoder.get_input_embeddings()
+    (encoder,) = model.text_encoders
+    embedding = model.components[encoder].get_input_embeddings()
     each = embedding.vectors.detach().chunk(len(model.new_words.tokens))
     taken = dict(zip(model.new_words.tokens, each, strict=True))
     count, width = embedding.weight.shape
     plain = nn.Embedding(count, width, _weight=embedding.weight.detach()).requires_grad_(False)
-    model.text_encoder.set_input_embeddings(plain)
-    model.tokenizer, model.new_words = model.new_words.plain_tokenizer, None
+    model.components[encoder].set_input_embeddings(plain)
+    model.tokenizers[encoder], model.new_words = model.new_words.plain_tokenizer, None
     return taken
 
 

@@ -1,11 +1,14 @@
 """Finds the parameters that `frozen` leaves untrained; apart from the model, as a plan does it without torch."""
 
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.model.lora_layers import ADAPTER_NAME, is_adapter
+
+_COMPONENT = re.compile(r"unet|transformer|text_encoder(_\d)?")
 
 
 def find_frozen(patterns: Sequence[str], names: Iterable[str]) -> set[str]:
@@ -35,7 +38,7 @@ def _spellings(name: str) -> list[str]:
     An adapter is also known by the weight of its layer.
     """
     part, _, inside = name.partition(".")
-    prefixes = ("text_model.", "") if part == "text_encoder" else ("",)
+    prefixes = ("text_model.", "") if part.startswith("text_encoder") else ("",)
     plain = inside.removeprefix("text_model.").replace(f".{ADAPTER_NAME}.", ".")
     names = [plain, plain.partition(".lora_")[0] + ".weight"] if is_adapter(name) else [plain]
     return [f"{part}.{prefix}{each}" for each in names for prefix in prefixes] + [name]
@@ -45,7 +48,7 @@ def _explain_no_match(pattern: str, spellings: dict[str, list[str]]) -> str:
     """Says which names there are that are like a pattern, in the part that it is about."""
     part = pattern.partition(".")[0]
     trained = {name.partition(".")[0] for name in spellings}
-    if part in ("unet", "text_encoder") and part not in trained:
+    if _COMPONENT.fullmatch(part) and part not in trained:
         return f"frozen: {pattern} matches nothing that is trained: {part} is not trained at all; remove the pattern."
     names = [files for name, (files, *_) in spellings.items() if part not in trained or name.startswith(f"{part}.")]
     blocks = list(dict.fromkeys(".".join(name.split(".")[:depth]) for depth in (3, 5, 99) for name in names))

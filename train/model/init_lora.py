@@ -11,8 +11,9 @@ from torch import Tensor
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
+from dreamloom.train.model.family import learning_text_encoders
 from dreamloom.train.model.lora_file import find_adapters, read_peft_settings
-from dreamloom.train.model.lora_layers import ADAPTER_NAME, TARGET_MODULES, kohya_name
+from dreamloom.train.model.lora_layers import ADAPTER_NAME, kohya_name
 from dreamloom.train.model.model import Model
 
 
@@ -32,7 +33,7 @@ def load_adapters(model: Model, config: TrainConfig) -> None:
     tensors, settings, places = load_file(file), read_peft_settings(file), _layers_by_name(model)
     for name, adapter in found.items():
         if name not in places:
-            raise UserError(f"init_lora {file} adapts {name}, {_why_unknown(name, config)}.")
+            raise UserError(f"init_lora {file} adapts {name}, {_why_unknown(name, model, config)}.")
         part, layer = places[name]
         down, up = (tensors[adapter[side]].float().flatten(1) for side in ("down", "up"))
         alpha = (
@@ -54,16 +55,18 @@ def _fill(layer: Any, down: Tensor, up: Tensor) -> None:
 def _layers_by_name(model: Model) -> dict[str, tuple[str, Any]]:
     """Returns component and layer by each name that files have for it."""
     places: dict[str, tuple[str, Any]] = {}
-    for part in TARGET_MODULES:
-        for name, layer in getattr(model, part).named_modules():
+    for part, beginning in model.family.kohya_parts.items():
+        for name, layer in model.components[part].named_modules():
             if hasattr(layer, "lora_A"):
                 bare = name.removeprefix("text_model.")
-                names = [kohya_name(part, name), f"{part}.{bare}", f"{part}.text_model.{bare}"]
+                names = [kohya_name(beginning, name), f"{part}.{bare}", f"{part}.text_model.{bare}"]
                 places |= dict.fromkeys(names, (part, layer))
     return places
 
 
-def _why_unknown(name: str, config: TrainConfig) -> str:
-    if name.startswith(("text_encoder.", "lora_te_")) and config.text_encoder_learning_rate == 0:
-        return "but the text encoder is not trained; set text_encoder_learning_rate"
+def _why_unknown(name: str, model: Model, config: TrainConfig) -> str:
+    learning = learning_text_encoders(config, model.family)
+    for part in model.text_encoders:
+        if part not in learning and name.startswith((f"{part}.", model.family.kohya_parts[part])):
+            return f"but the {part.replace('_', ' ')} is not trained; set {part}_learning_rate"
     return "which gets no adapter here; name a LoRA of the layers of transformers, and its base"

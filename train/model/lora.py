@@ -14,23 +14,22 @@ from torch import Tensor, nn
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.diffusion import noise
 from dreamloom.train.diffusion.rng import stream_key
-from dreamloom.train.model.lora_layers import ADAPTER_NAME, TARGET_MODULES, is_adapter
+from dreamloom.train.model.family import trained_components
+from dreamloom.train.model.lora_layers import ADAPTER_NAME, is_adapter
 from dreamloom.train.model.model import Model
 
 
 def add_adapters(model: Model, config: TrainConfig) -> None:
-    """Injects adapters into the UNet and, where it is trained, the text encoder.
+    """Injects adapters into the denoiser and the text encoders that are trained.
 
     At first they change no output; `dreamloom.train.model.init_lora.load_adapters` starts them from a file.
     """
     import peft
 
     assert config.lora_rank is not None
-    for part in config.trained_parts:
-        module = getattr(model, part)
-        settings = peft.LoraConfig(
-            r=config.lora_rank, lora_alpha=resolve_lora_alpha(config), target_modules=TARGET_MODULES[part]
-        )
+    for part in trained_components(config, model.family):
+        module, layers = model.components[part], model.family.adapter_layers[part]
+        settings = peft.LoraConfig(r=config.lora_rank, lora_alpha=resolve_lora_alpha(config), target_modules=layers)
         peft.inject_adapter_in_model(settings, module, ADAPTER_NAME)
         module.requires_grad_(False)
         for name, parameter in module.named_parameters():
@@ -67,7 +66,8 @@ def merge_adapters(model: Model) -> None:
 
 def adapter_state_dict(model: Model) -> dict[str, Tensor]:
     """Collects the adapters' matrices under peft's keys, e.g. unet.….attn1.to_q.lora_A.weight."""
-    parameters = {f"{part}.{name}": p for part in TARGET_MODULES for name, p in getattr(model, part).named_parameters()}
+    parts = [(part, model.components[part]) for part in model.family.adapter_layers if part in model.components]
+    parameters = {f"{part}.{name}": p for part, module in parts for name, p in module.named_parameters()}
     return {name.replace(f".{ADAPTER_NAME}.", "."): p.detach() for name, p in parameters.items() if is_adapter(name)}
 
 
@@ -75,7 +75,8 @@ def _adapter_layers(model: Model) -> list[tuple[nn.Module, str, Any]]:
     """Lists the layers that have an adapter: the component, the layer's name in it, the layer."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    named = [(module, *pair) for module in (model.unet, model.text_encoder) for pair in module.named_modules()]
+    modules = (model.denoiser, *model.text_encoders.values())
+    named = [(module, *pair) for module in modules for pair in module.named_modules()]
     return [(module, name, layer) for module, name, layer in named if isinstance(layer, BaseTunerLayer)]
 
 

@@ -1,4 +1,4 @@
-"""The layers that get an adapter: those of the transformers in UNet and text encoder, as in kohya's scripts.
+"""The layers that get an adapter. Which they are, a family says (dreamloom.train.model.family).
 
 Apart from `dreamloom.train.model.lora`, as the memory estimate reads this without torch.
 """
@@ -8,22 +8,16 @@ from collections.abc import Iterable, Mapping
 
 ADAPTER_NAME = "default"
 """What peft calls the adapters in memory; its files leave it out."""
-TARGET_MODULES = {
-    "unet": r".*\.attentions\.\d+\.(proj_in|proj_out|.*\.(to_q|to_k|to_v|to_out\.0|ff\.net\.0\.proj|ff\.net\.2))",
-    "text_encoder": r".*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)",
-}
-"""Component → pattern of the names of its layers with an adapter."""
-_KOHYA_PART = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
 
 
-def kohya_name(part: str, layer: str) -> str:
+def kohya_name(beginning: str, layer: str) -> str:
     """Returns a layer's name in kohya's files, such as lora_unet_mid_block_attentions_0_proj_in.
 
     Args:
-        part: unet or text_encoder.
+        beginning: of the names of its component, as the family has it.
         layer: its name in the component.
     """
-    return _KOHYA_PART[part] + layer.removeprefix("text_model.").replace(".", "_")
+    return beginning + layer.removeprefix("text_model.").replace(".", "_")
 
 
 def is_adapter(name: str) -> bool:
@@ -31,24 +25,24 @@ def is_adapter(name: str) -> bool:
     return ".lora_A." in name or ".lora_B." in name
 
 
-def adapted_layers(part: str, tensors: Iterable[str]) -> list[str]:
+def adapted_layers(pattern: str, tensors: Iterable[str]) -> list[str]:
     """Returns the names of a component's layers that get an adapter.
 
     Args:
-        part: unet or text_encoder.
-        tensors: names of its weights.
+        pattern: of their names, as the family has it.
+        tensors: names of the component's weights.
     """
     layers = [name.removesuffix(".weight") for name in tensors if name.endswith(".weight")]
-    return [layer for layer in layers if re.fullmatch(TARGET_MODULES[part], layer)]
+    return [layer for layer in layers if re.fullmatch(pattern, layer)]
 
 
-def count_adapter_parameters(part: str, tensors: Mapping[str, tuple[int, ...]], rank: int) -> int:
+def count_adapter_parameters(pattern: str, tensors: Mapping[str, tuple[int, ...]], rank: int) -> int:
     """Counts the parameters of a component's adapters.
 
     Args:
-        part: unet or text_encoder.
+        pattern: of the names of its layers that get one.
         tensors: name → shape of the component's weights.
         rank: the adapters' rank.
     """
-    layer_shapes = (tensors[f"{layer}.weight"] for layer in adapted_layers(part, tensors))
+    layer_shapes = (tensors[f"{layer}.weight"] for layer in adapted_layers(pattern, tensors))
     return sum(rank * (shape[0] + shape[1]) for shape in layer_shapes)

@@ -1,25 +1,18 @@
-"""A Stable Diffusion model in memory: its components, and the operations that training and evaluation need."""
+"""A model in memory: its components, and the operations that training and evaluation need."""
 
 import hashlib
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dreamloom.base.errors import UserError
-from dreamloom.base.text import brief
-from dreamloom.train.diffusion import formulas
-from dreamloom.train.model.check import check_zero_terminal_snr, resolve_prediction_type
-from dreamloom.train.model.checkpoint_file import load_checkpoint_file
-from dreamloom.train.model.names import check_on_hub
-from dreamloom.train.model.weight_files import weight_variant
-
-_FLOAT32 = {"torch_dtype": torch.float32}
-"""Loads half-precision files as float32: training needs the precision."""
+from dreamloom.train.diffusion.schedules import NoiseSchedule
+from dreamloom.train.model.family import Family
+from dreamloom.train.model.text import TOKENS, Condition, Text
 
 
 @dataclass(frozen=True)
@@ -39,28 +32,47 @@ class NewWords:
 
 
 @dataclass
-class Model:
-    """The components of a Stable Diffusion 1.x or 2.x model. Weights are float32 and frozen until made trainable."""
+class Model(ABC):
+    """A model of some family, whose class says what its networks are given.
 
-    unet: Any
-    vae: Any
-    text_encoder: Any
-    tokenizer: Any
+    Weights are float32 and frozen until made trainable.
+    """
+
+    family: Family
+    components: dict[str, Any]
+    """The networks, by the names of their folders: the denoiser, the VAE and the text encoders."""
+    tokenizers: dict[str, Any]
+    """The tokenizer of each text encoder, by the encoder's name."""
     scheduler: Any
-    """The base's scheduler, for sampling; its config says what the UNet predicts."""
-    alphas_cumprod: Tensor
-    """ᾱ of each timestep, float32 [T], on the model's device."""
+    """The base's scheduler, for sampling; its config says what the denoiser predicts."""
+    schedule: NoiseSchedule
+    """The noise that it is trained with, on the model's device."""
     clip_skip: int = 1
-    """Which of the text encoder's layers the UNet sees, from the last."""
-    compiled_unet: Any = None
-    """The UNet compiled by torch, for training only: evaluation and sampling use too many shapes."""
+    """Which of the text encoder's layers the denoiser sees, from the last that it sees by itself."""
+    compiled_denoiser: Any = None
+    """The denoiser compiled by torch, for training only: evaluation and sampling use too many shapes."""
     new_words: NewWords | None = None
     """What textual inversion adds to tokenizer and text encoder."""
 
     @property
+    def denoiser(self) -> Any:
+        """The network that predicts noise."""
+        return self.components[self.family.denoiser]
+
+    @property
+    def vae(self) -> Any:
+        """The network between images and latents."""
+        return self.components["vae"]
+
+    @property
+    def text_encoders(self) -> dict[str, Any]:
+        """The text encoders, by name, in the family's order."""
+        return {name: self.components[name] for name in self.family.text_encoders if name in self.components}
+
+    @property
     def prediction_type(self) -> str:
-        """What the UNet predicts: epsilon or v_prediction."""
-        return str(self.scheduler.config.prediction_type)
+        """What the denoiser predicts, in diffusers' words."""
+        return self.schedule.prediction_type
 
     @property
     def has_zero_terminal_snr(self) -> bool:
@@ -68,111 +80,123 @@ class Model:
         return bool(self.scheduler.config.get("rescale_betas_zero_snr"))
 
     @property
-    def is_version_2(self) -> bool:
-        """Whether the text encoder is Stable Diffusion 2's, which is open_clip's: gelu, where 1's has quick_gelu."""
-        return bool(self.text_encoder.config.hidden_act == "gelu")
-
-    @property
     def device(self) -> torch.device:
-        """The device of UNet, text encoder and noise schedule."""
-        return self.alphas_cumprod.device
+        """The device of its networks and noise schedule."""
+        return self.schedule.device
 
-    def tokenize(self, captions: list[str]) -> Tensor:
-        """Tokenizes captions, cut and padded to the text encoder's length.
+    def tokenize(self, captions: list[str]) -> Text:
+        """Tokenizes captions for each text encoder, cut and padded to its length.
 
         Returns:
-            Token ids, int64 [n, L], on the CPU.
+            Token ids, on the CPU.
         """
-        if self.new_words:
-            captions = [self.new_words.spell_out(caption) for caption in captions]
-        length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
-        batch = self.tokenizer(captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        return torch.as_tensor(batch.input_ids)
+        captions = self.spell_out(captions)
+        return Text({name: {TOKENS: self.tokens_for(name, captions)} for name in self.text_encoders})
 
-    def encode_text(self, tokens: Tensor) -> Tensor:
-        """Computes the text encoder's hidden states: of its last layer, or of that of `clip_skip`, normalized.
+    def encode(self, text: Text, sizes: Tensor | None = None) -> Condition:
+        """Computes what the denoiser is given of captions.
 
         Args:
-            tokens: int64 [n, L].
-
-        Returns:
-            [n, L, D].
+            text: on the model's device. Token ids are encoded; what an encoder has answered before is taken as it is.
+            sizes: see Condition; only some families take it.
         """
-        if self.clip_skip == 1:
-            return torch.as_tensor(self.text_encoder(tokens)[0])
-        states = self.text_encoder(tokens, output_hidden_states=True).hidden_states[-self.clip_skip]
-        inside = getattr(self.text_encoder, "text_model", self.text_encoder)  # transformers 5 dropped this level
-        return torch.as_tensor(inside.final_layer_norm(states))
+        answers = {
+            name: self.answer(name, part[TOKENS]) if TOKENS in part else {k: v.float() for k, v in part.items()}
+            for name, part in text.encoders.items()
+        }
+        return self.condition(answers, sizes)
 
-    def predict(self, noisy: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor) -> Tensor:
-        """Computes the UNet's prediction.
+    def spell_out(self, captions: list[str]) -> list[str]:
+        """Replaces new words by their tokens."""
+        return [self.new_words.spell_out(caption) for caption in captions] if self.new_words else captions
+
+    def tokens_for(self, encoder: str, captions: list[str]) -> Tensor:
+        """Tokenizes captions for one text encoder; returns token ids, int64 [n, L]."""
+        tokenizer, config = self.tokenizers[encoder], self.components[encoder].config
+        length = min(tokenizer.model_max_length, config.max_position_embeddings)
+        batch = tokenizer(captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        return torch.as_tensor(batch.input_ids)
+
+    def answers(self, encoder: str) -> tuple[str, ...]:
+        """Returns what a text encoder answers: states, and pooled of one that sums captions up."""
+        return ("states",)
+
+    @abstractmethod
+    def answer(self, encoder: str, tokens: Tensor) -> dict[str, Tensor]:
+        """Computes what a text encoder makes of captions, as `Text` names it.
+
+        Args:
+            encoder: its name.
+            tokens: int64 [n, L].
+        """
+
+    @abstractmethod
+    def condition(self, answers: Mapping[str, Mapping[str, Tensor]], sizes: Tensor | None) -> Condition:
+        """Puts together what the text encoders answered, and the sizes of the images."""
+
+    @abstractmethod
+    def predict(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        """Computes the denoiser's prediction.
 
         Args:
             noisy: noisy latents, [n, C, h, w].
-            timesteps: int64 [n].
-            encoder_hidden_states: [n, L, D].
+            timesteps: [n], of the model's schedule.
+            condition: what else it is given.
 
         Returns:
             [n, C, h, w].
         """
-        unet = self.compiled_unet if self.compiled_unet is not None and torch.is_grad_enabled() else self.unet
-        return torch.as_tensor(unet(noisy, timesteps, encoder_hidden_states, return_dict=False)[0])
+
+    @abstractmethod
+    def unused_layers(self, encoder: str) -> str | None:
+        """Returns a pattern (re) of the parameters of a text encoder that the denoiser sees nothing of; None: none."""
+
+    @abstractmethod
+    def pipeline_arguments(self, wanted: Condition, unwanted: Condition, negative_prompts: list[str]) -> dict[str, Any]:
+        """Returns the arguments by which diffusers' pipeline is given prompts.
+
+        Args:
+            wanted: the encoded prompts.
+            unwanted: the encoded negative prompts.
+            negative_prompts: these, as written.
+        """
+
+    def pipeline_components(self, scheduler: Any) -> dict[str, Any]:
+        """Returns what diffusers' pipeline is made of, with a scheduler; and further arguments of its class."""
+        tokenizers = {name.replace("text_encoder", "tokenizer"): each for name, each in self.tokenizers.items()}
+        return {**self.components, **tokenizers, "scheduler": scheduler, **self.family.pipeline_settings}
+
+    @abstractmethod
+    def original_weights(self) -> dict[str, Tensor]:
+        """Renames all weights to the keys of single files.
+
+        Raises:
+            NoOriginalKeyError: a layer has no such key.
+        """
+
+    @abstractmethod
+    def original_config(self) -> str | None:
+        """Returns the YAML that programs look for beside a single file; None where its tensors tell them enough."""
+
+    @property
+    @abstractmethod
+    def architecture(self) -> str:
+        """The name of its architecture in ModelSpec (https://github.com/Stability-AI/ModelSpec)."""
+
+    @abstractmethod
+    def kohya_metadata(self) -> dict[str, str]:
+        """Returns what kohya's LoRA files say of the base."""
+
+    @property
+    def network(self) -> Any:
+        """The denoiser to call: compiled, where it learns and was compiled."""
+        is_compiled = self.compiled_denoiser is not None and torch.is_grad_enabled()
+        return self.compiled_denoiser if is_compiled else self.denoiser
 
     def scale_latents(self, latents: Tensor) -> Tensor:
-        """Brings the VAE's latents to the scale in which the UNet works; of any shape."""
+        """Brings the VAE's latents to the scale in which the denoiser works; of any shape."""
         config = self.vae.config
         return (latents - float(config.get("shift_factor") or 0.0)) * float(config.scaling_factor)
-
-
-def load_model(
-    base: str,
-    device: torch.device,
-    vae: str | None = None,
-    prediction_type: str = "auto",
-    zero_terminal_snr: bool = False,
-    clip_skip: int = 1,
-) -> Model:
-    """Loads a model from a diffusers folder, a single file or the hub, in float32 and without gradients.
-
-    Args:
-        base: the folder, file or hub id.
-        device: where to put the components.
-        vae: a VAE in place of the base's.
-        prediction_type: auto, epsilon or v_prediction.
-        zero_terminal_snr: whether to rescale the noise schedule to zero terminal SNR; the base's own is kept.
-        clip_skip: which of the text encoder's layers the UNet sees, from the last.
-
-    Raises:
-        UserError: the model can't be loaded.
-    """
-    import diffusers
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.set_verbosity_error()  # both warn of what no user can mend
-    try:
-        parts = _load_components(base, vae)
-        zero_terminal_snr = zero_terminal_snr or bool(parts["scheduler"].get("rescale_betas_zero_snr"))
-        model = Model(
-            unet=_prepare(parts["unet"], device),
-            vae=_prepare(parts["vae"], device),
-            text_encoder=_prepare(parts["text_encoder"], device),
-            tokenizer=parts["tokenizer"],
-            scheduler=_make_scheduler(base, parts["scheduler"], prediction_type, zero_terminal_snr),
-            alphas_cumprod=torch.empty(0),
-            clip_skip=clip_skip,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = brief(error, 300)
-        raise UserError(f"The model {base} can't be loaded ({reason}); check the name, or copy it again.") from error
-    if clip_skip > (layers := model.text_encoder.config.num_hidden_layers):
-        raise UserError(f"clip_skip is {clip_skip}, but the text encoder of {base} has {layers} layers; lower it.")
-    alphas_cumprod = _alphas_cumprod(model.scheduler)
-    if zero_terminal_snr:
-        alphas_cumprod = formulas.rescale_zero_terminal_snr(alphas_cumprod)
-    model.alphas_cumprod = alphas_cumprod.to(device)
-    return model
 
 
 def hash_weights(module: nn.Module) -> str:
@@ -182,79 +206,3 @@ def hash_weights(module: nn.Module) -> str:
         digest.update(f"{key}\0{tuple(value.shape)}\0".encode())
         digest.update(value.detach().float().contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _load_components(base: str, vae: str | None) -> dict[str, Any]:
-    """Loads unet, vae, text_encoder, tokenizer and the scheduler's config from a file, a folder or the hub."""
-    import diffusers
-    import transformers
-
-    path = Path(base).expanduser()
-    if path.is_file():
-        components = load_checkpoint_file(path)
-        if components.vae is None and vae is None:
-            raise UserError(f"{base} holds no VAE; set vae to one.")
-        return {**vars(components), "vae": _load_vae(vae) if vae else components.vae}
-    check_on_hub(base)
-    name = _path_or_id(base)
-    text_encoder = {**_weights(name, "text_encoder"), "dtype": torch.float32}
-    return {
-        "unet": diffusers.UNet2DConditionModel.from_pretrained(name, **_weights(name, "unet"), **_FLOAT32),
-        "vae": _load_vae(vae) if vae else _load_vae(name, "vae"),
-        "text_encoder": transformers.CLIPTextModel.from_pretrained(name, **text_encoder),
-        "tokenizer": transformers.CLIPTokenizer.from_pretrained(name, subfolder="tokenizer"),
-        "scheduler": diffusers.DDPMScheduler.load_config(name, subfolder="scheduler"),
-    }
-
-
-def _load_vae(name: str, subfolder: str = "") -> Any:
-    import diffusers
-
-    check_on_hub(name)
-    path = _path_or_id(name)
-    inside = {"subfolder": subfolder} if subfolder else {}
-    class_name = diffusers.AutoencoderKL.load_config(path, **inside)["_class_name"]
-    return getattr(diffusers, class_name).from_pretrained(path, **_weights(path, subfolder), **_FLOAT32)
-
-
-def _weights(name: str, subfolder: str) -> dict[str, str]:
-    """Returns the arguments that find a component's weights, of whatever variant there is in a folder."""
-    found = {"subfolder": subfolder, "variant": weight_variant(Path(name) / subfolder)}
-    return {key: value for key, value in found.items() if value}
-
-
-def _path_or_id(name: str) -> str:
-    path = Path(name).expanduser()
-    return str(path) if path.exists() else name
-
-
-def _make_scheduler(base: str, config: dict[str, Any], prediction: str, zero_terminal_snr: bool) -> Any:
-    """Makes the base's own scheduler, with the trained model's prediction type and terminal SNR."""
-    import diffusers
-
-    changes: dict[str, Any] = {"prediction_type": resolve_prediction_type(prediction, config)}
-    check_zero_terminal_snr(base, changes["prediction_type"], zero_terminal_snr)
-    if zero_terminal_snr:
-        changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    scheduler_class = getattr(diffusers, config["_class_name"])
-    if zero_terminal_snr and "rescale_betas_zero_snr" not in scheduler_class().config:
-        scheduler_class = diffusers.DDIMScheduler  # many schedulers can't start from pure noise; this one can
-    return scheduler_class.from_config({**config, **changes})
-
-
-def _alphas_cumprod(scheduler: Any) -> Tensor:
-    """Computes ᾱ of the schedule that the base was trained with, before any rescaling."""
-    import diffusers
-
-    config = {**scheduler.config, "rescale_betas_zero_snr": False}
-    return torch.as_tensor(diffusers.DDPMScheduler.from_config(config).alphas_cumprod).float()
-
-
-def _prepare(module: Any, device: torch.device) -> Any:
-    """Freezes a network and moves it to its device, channels_last: faster on GPUs, and not slower on CPUs."""
-    module.requires_grad_(False)
-    module.eval()  # no dropout: it would be randomness with a state
-    module.to(device=device, memory_format=torch.channels_last)
-    for parameter in module.parameters():  # what is mapped from a file lies unaligned, which changes the rounding
-        parameter.data = parameter.data.clone()
-    return module

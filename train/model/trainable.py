@@ -1,10 +1,14 @@
 """Selects the parameters of a model that are trained: all weights, some of them, or adapters."""
 
+import re
+
 import torch
 from torch import nn
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
+from dreamloom.train.model.embeddings import TokenEmbedding
+from dreamloom.train.model.family import trained_components
 from dreamloom.train.model.frozen import find_frozen
 from dreamloom.train.model.init_lora import load_adapters
 from dreamloom.train.model.lora import add_adapters
@@ -18,25 +22,27 @@ def trainable_parameters(model: Model, config: TrainConfig) -> dict[str, NamedPa
     """Selects the parameters to train, and makes them require gradients; adds adapters where the config wants them.
 
     Returns:
-        Part (unet, text_encoder, or embeddings: those of new words) → name such as unet.conv_in.weight → parameter.
+        Component, or embeddings for those of new words → name such as unet.conv_in.weight → parameter.
 
     Raises:
         UserError: a pattern of `frozen` matches no name, nothing is left to train, or init_lora does not fit the model.
     """
     if config.weight_dtype == "bf16":
-        for part in ("unet", "text_encoder"):
-            getattr(model, part).to(torch.bfloat16)
+        for module in (model.denoiser, *model.text_encoders.values()):
+            module.to(torch.bfloat16)
     if config.lora_rank is not None:
         add_adapters(model, config)
     if config.init_lora is not None:
         load_adapters(model, config)
-    for part in config.trained_parts:
-        for name, parameter in getattr(model, part).named_parameters():
+    parts = trained_components(config, model.family)
+    for part in parts:
+        for name, parameter in model.components[part].named_parameters():
             parameter.requires_grad_(config.lora_rank is None or is_adapter(name))
-    for name, parameter in model.text_encoder.named_parameters():
-        if any(f"encoder.layers.{layer}." in name for layer in _skipped_layers(model)):
-            parameter.requires_grad_(False)
-    candidates = {part: _of_part(model, part) for part in config.trained_parts}
+    for part, module in model.text_encoders.items():
+        if unused := model.unused_layers(part):
+            for name, parameter in module.named_parameters():
+                parameter.requires_grad_(parameter.requires_grad and not re.fullmatch(unused, name))
+    candidates = {part: _of_part(model, part) for part in parts}
     _freeze(candidates, config.frozen)
     trained = {part: {n: p for n, p in named.items() if p.requires_grad} for part, named in candidates.items()}
     trained["embeddings"] = _new_words(model)
@@ -45,26 +51,27 @@ def trainable_parameters(model: Model, config: TrainConfig) -> dict[str, NamedPa
     return {part: named for part, named in trained.items() if named}
 
 
-def _skipped_layers(model: Model) -> range:
-    """The layers of the text encoder that the UNet does not see, so that nothing would reach them."""
-    layers = model.text_encoder.config.num_hidden_layers
-    return range(layers + 1 - model.clip_skip, layers)
-
-
 def _of_part(model: Model, part: str) -> NamedParameters:
-    vectors = getattr(model.text_encoder.get_input_embeddings(), "vectors", None)
-    named = getattr(model, part).named_parameters()
-    return {f"{part}.{name}": p for name, p in named if p.requires_grad and p is not vectors}
+    new = {id(module.vectors) for module in _embeddings(model).values()}
+    named = model.components[part].named_parameters()
+    return {f"{part}.{name}": p for name, p in named if p.requires_grad and id(p) not in new}
 
 
 def _new_words(model: Model) -> NamedParameters:
     """The vectors of new words, in float32 and trained."""
-    if model.new_words is None:
-        return {}
-    vectors = model.text_encoder.get_input_embeddings().vectors
-    vectors.data = vectors.data.float()
-    named = model.text_encoder.named_parameters()
-    return {f"text_encoder.{n}": p.requires_grad_(True) for n, p in named if p is vectors}
+    found: NamedParameters = {}
+    for part, embedding in _embeddings(model).items():
+        embedding.vectors.data = embedding.vectors.data.float()
+        named = model.components[part].named_parameters()
+        embedding.vectors.requires_grad_(True)
+        found |= {f"{part}.{n}": p for n, p in named if p is embedding.vectors}
+    return found
+
+
+def _embeddings(model: Model) -> dict[str, TokenEmbedding]:
+    """The embeddings with new words, by text encoder."""
+    inputs = {part: module.get_input_embeddings() for part, module in model.text_encoders.items()}
+    return {part: embedding for part, embedding in inputs.items() if isinstance(embedding, TokenEmbedding)}
 
 
 def _freeze(parts: dict[str, NamedParameters], patterns: list[str]) -> None:

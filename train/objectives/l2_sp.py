@@ -37,5 +37,5 @@ def make_l2_sp(config: TrainConfig, model: Model, teacher: MakeTeacher) -> L2SP 
     """Makes the objective where a strength is given."""
     if not config.l2_sp:
         return None
-    modules = (model.unet, model.text_encoder)
+    modules = (model.denoiser, *model.text_encoders.values())
     return L2SP(config.l2_sp, [p for module in modules for p in module.parameters() if p.requires_grad])

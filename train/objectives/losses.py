@@ -55,7 +55,7 @@ def value_losses(config: LossSettings, predicted: Tensor, target: Tensor, noisy:
 
     Args:
         config: which loss.
-        predicted: the UNet's output, [B, C, h, w].
+        predicted: the denoiser's output, [B, C, h, w].
         target: what it should be, [B, C, h, w].
         noisy: what it was predicted from.
 

@@ -1,4 +1,4 @@
-"""The noise process: noisy latents, and what the UNet should predict from them.
+"""The noise process: noisy latents, and what the denoiser should predict from them.
 
 The formulas are in dreamloom.train.diffusion.formulas; this module applies those that the config asks for. All
 randomness is a function of the seed and the sample's index.
@@ -12,11 +12,12 @@ from torch import Tensor
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.diffusion import formulas, noise
 from dreamloom.train.diffusion.rng import stream_key
+from dreamloom.train.diffusion.schedules import NoiseSchedule
 
 
 @dataclass(frozen=True)
 class NoisyBatch:
-    """Noisy latents, and what the UNet should predict from them."""
+    """Noisy latents, and what the denoiser should predict from them."""
 
     latents: Tensor
     """[B, C, h, w], channels last."""
@@ -35,17 +36,15 @@ class NoiseProcess:
 
     Args:
         config: which noise, at which timesteps.
-        prediction_type: epsilon or v_prediction.
-        alphas_cumprod: ᾱ of each timestep, [T], on the device of the latents.
+        schedule: the model's, on the device of the latents.
         total_images: images of the run as it is planned, over which a timestep curriculum reaches.
     """
 
-    def __init__(self, config: TrainConfig, prediction_type: str, alphas_cumprod: Tensor, total_images: int) -> None:
+    def __init__(self, config: TrainConfig, schedule: NoiseSchedule, total_images: int) -> None:
         self.config = config
-        self.prediction_type = prediction_type
-        self.alphas_cumprod = alphas_cumprod
+        self.schedule = schedule
         self.total_images = total_images
-        self.last_timestep = len(alphas_cumprod) - 1 if config.max_timestep is None else config.max_timestep
+        self.last_timestep = schedule.num_timesteps - 1 if config.max_timestep is None else config.max_timestep
         names = ("noise", "offset", "perturbation", "timestep", "embedding")
         self.streams = {name: stream_key(config.seed, name) for name in names}
         self.octaves = [stream_key(config.seed, "pyramid", octave) for octave in range(16)]
@@ -61,17 +60,17 @@ class NoiseProcess:
         sampled = self._sample_noise(indices, tuple(latents.shape[1:]))
         first = self._first_timesteps(indices)
         timesteps = noise.sample_timesteps(self.streams["timestep"], indices, self.last_timestep + 1 - first, first)
-        alphas_cumprod = self.alphas_cumprod[timesteps]
         added = sampled
         if config.input_perturbation:
             extra = noise.normal(self.streams["perturbation"], indices, tuple(latents.shape[1:]))
             added = formulas.perturb_noise(sampled, extra, config.input_perturbation)
-        noisy = formulas.add_noise(latents, added, alphas_cumprod).contiguous(memory_format=torch.channels_last)
-        target = formulas.prediction_target(self.prediction_type, latents, sampled, alphas_cumprod)
-        return NoisyBatch(noisy, timesteps, alphas_cumprod, target, len(self.alphas_cumprod))
+        noisy = self.schedule.add_noise(latents, added, timesteps).contiguous(memory_format=torch.channels_last)
+        target = self.schedule.target(latents, sampled, timesteps)
+        alphas_cumprod = self.schedule.alphas_cumprod_at(timesteps)
+        return NoisyBatch(noisy, timesteps, alphas_cumprod, target, self.schedule.num_timesteps)
 
     def perturb_embeddings(self, encoder_hidden_states: Tensor, indices: Tensor) -> Tensor:
-        """Adds noise to what the UNet sees of the captions, if the config asks for it.
+        """Adds noise to what the denoiser sees of the captions, if the config asks for it.
 
         Args:
             encoder_hidden_states: [B, L, D].

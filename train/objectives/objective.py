@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dreamloom.train.data.loader import LoadedBatch
+from dreamloom.train.model.text import Condition, Text
 from dreamloom.train.objectives.noise_process import NoisyBatch
 
 
@@ -20,11 +22,11 @@ class ForwardPass:
     indices: Tensor
     """The run's index of each image, int64 [B]; all randomness is a function of the seed and these."""
     noisy: NoisyBatch
-    """What the UNet saw, and what it should predict."""
-    encoder_hidden_states: Tensor
-    """What the UNet saw of the captions, [B, L, D]."""
+    """What the denoiser saw, and what it should predict."""
+    condition: Condition
+    """What else the denoiser was given."""
     predicted: Tensor
-    """What the UNet predicted, [B, C, h, w]."""
+    """What the denoiser predicted, [B, C, h, w]."""
     loss_scales: Tensor
     """Factor of each image's loss, float32 [B]; 0 for padding."""
     loss_mask: Tensor | None
@@ -47,7 +49,7 @@ class ForwardPass:
                 alphas_cumprod=noisy.alphas_cumprod[rows],
                 target=noisy.target[rows],
             ),
-            self.encoder_hidden_states[rows],
+            self.condition.map(itemgetter(rows)),
             self.predicted[rows],
             self.loss_scales[rows],
             None if self.loss_mask is None else self.loss_mask[rows],
@@ -60,8 +62,8 @@ class Teacher(Protocol):
     precision: torch.dtype
     """Of the computation."""
 
-    def predict(self, forward: ForwardPass, text: Tensor) -> Tensor:
-        """Predicts from what the UNet saw, [B, C, h, w], without gradients.
+    def predict(self, forward: ForwardPass, text: Text) -> Tensor:
+        """Predicts from what the denoiser saw, [B, C, h, w], without gradients.
 
         Args:
             forward: the batch.

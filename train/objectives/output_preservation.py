@@ -12,6 +12,7 @@ from torch import Tensor
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.diffusion import formulas
 from dreamloom.train.model.model import Model
+from dreamloom.train.model.text import Text
 from dreamloom.train.objectives.objective import ForwardPass, MakeTeacher, Teacher
 from dreamloom.train.objectives.teacher import predict
 
@@ -23,12 +24,12 @@ class OutputPreservation:
         weight: of the loss.
         model: the one that is trained.
         teacher: the base.
-        text_of: picks the other captions from a batch, [B, …], and says which images they count for, bool [B]; both on
-            the CPU.
+        text_of: picks the other captions from a batch, and says which images they count for, bool [B]; both on the
+            CPU.
     """
 
     def __init__(
-        self, weight: float, model: Model, teacher: Teacher, text_of: Callable[[ForwardPass], tuple[Tensor, Tensor]]
+        self, weight: float, model: Model, teacher: Teacher, text_of: Callable[[ForwardPass], tuple[Text, Tensor]]
     ) -> None:
         self.weight = weight
         self.model = model
@@ -42,7 +43,7 @@ class OutputPreservation:
         if not len(rows):
             return forward.predicted.new_zeros(())
         chosen = forward.select(rows.to(forward.predicted.device, non_blocking=True))
-        text = text[rows].to(forward.predicted.device, non_blocking=True)
+        text = text.map(lambda each: each[rows].to(forward.predicted.device, non_blocking=True))
         kept = self.teacher.predict(chosen, text)
         predicted = predict(self.model, self.teacher.precision, chosen, text)
         losses = formulas.sample_losses((predicted.float() - kept.float()) ** 2, chosen.loss_mask)
@@ -52,7 +53,7 @@ class OutputPreservation:
 def make_class_preservation(config: TrainConfig, model: Model, teacher: MakeTeacher) -> OutputPreservation | None:
     """Makes the objective for captions in which the class's word stands for the concept's, where asked for."""
 
-    def text_of(forward: ForwardPass) -> tuple[Tensor, Tensor]:
+    def text_of(forward: ForwardPass) -> tuple[Text, Tensor]:
         batch = forward.batch
         assert batch.class_text is not None and batch.has_class_text is not None
         return batch.class_text, batch.has_class_text
@@ -65,10 +66,10 @@ def make_class_preservation(config: TrainConfig, model: Model, teacher: MakeTeac
 def make_blank_preservation(config: TrainConfig, model: Model, teacher: MakeTeacher) -> OutputPreservation | None:
     """Makes the objective for the empty caption, where asked for."""
 
-    def text_of(forward: ForwardPass) -> tuple[Tensor, Tensor]:
+    def text_of(forward: ForwardPass) -> tuple[Text, Tensor]:
         text = forward.batch.blank_text
         assert text is not None
-        return text, torch.ones(len(text), dtype=torch.bool)
+        return text, torch.ones(len(forward.indices), dtype=torch.bool)
 
     if not config.blank_preservation:
         return None

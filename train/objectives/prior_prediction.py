@@ -37,7 +37,8 @@ class PriorPrediction:
         if not len(rows):
             return forward.predicted.new_zeros(())
         chosen = forward.select(rows.to(forward.predicted.device, non_blocking=True))
-        text = forward.batch.text[rows].to(forward.predicted.device, non_blocking=True)
+        device = forward.predicted.device
+        text = forward.batch.text.map(lambda each: each[rows].to(device, non_blocking=True))
         prior = self.teacher.predict(chosen, text)
         losses = self.denoising.losses(chosen, prior) - self.denoising.losses(chosen, chosen.noisy.target)
         return self.config.prior_prediction_weight * losses.sum()

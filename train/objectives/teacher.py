@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from dreamloom.base.device import choose_precision
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.model.device import autocast
+from dreamloom.train.model.family import changing_text_encoders
 from dreamloom.train.model.lora import without_adapters
 from dreamloom.train.model.model import Model
+from dreamloom.train.model.text import Text
 from dreamloom.train.objectives.objective import ForwardPass
 
 
@@ -26,12 +28,12 @@ class BaseModelTeacher:
         self.precision = choose_precision(config.precision, model.device)
         self.model = model
         if config.lora_rank is None:
-            text_encoder = self._frozen_copy(model.text_encoder) if config.trains_text else model.text_encoder
-            unet = self._frozen_copy(model.unet)
-            self.model = replace(model, unet=unet, text_encoder=text_encoder, compiled_unet=None)
+            changing = (model.family.denoiser, *changing_text_encoders(config, model.family))
+            copies = {name: self._frozen_copy(model.components[name]) for name in changing}
+            self.model = replace(model, components={**model.components, **copies}, compiled_denoiser=None)
 
     @torch.no_grad()
-    def predict(self, forward: ForwardPass, text: Tensor) -> Tensor:
+    def predict(self, forward: ForwardPass, text: Text) -> Tensor:
         """See `Teacher`."""
         with without_adapters(self.model):
             return predict(self.model, self.precision, forward, text)
@@ -40,7 +42,7 @@ class BaseModelTeacher:
         return copy.deepcopy(module).to(self.precision).requires_grad_(False)
 
 
-def predict(model: Model, precision: torch.dtype, forward: ForwardPass, text: Tensor) -> Tensor:
+def predict(model: Model, precision: torch.dtype, forward: ForwardPass, text: Text) -> Tensor:
     """Computes a model's prediction for a batch's noisy latents and any captions, [B, C, h, w].
 
     Args:
@@ -50,5 +52,5 @@ def predict(model: Model, precision: torch.dtype, forward: ForwardPass, text: Te
         text: captions as TextCache gives them, on the model's device.
     """
     with autocast(model.device, precision):
-        states = text.float() if text.is_floating_point() else model.encode_text(text)
-        return model.predict(forward.noisy.latents, forward.noisy.timesteps, states)
+        condition = model.encode(text, forward.condition.sizes)
+        return model.predict(forward.noisy.latents, forward.noisy.timesteps, condition)

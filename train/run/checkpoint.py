@@ -146,8 +146,8 @@ def load_weights(path: Path, model: Model, use_ema: bool) -> None:
         stored = load_file(file)
     except (SafetensorError, FileNotFoundError) as error:
         raise DamagedCheckpointError(path, f"{file.name} can't be read ({error})") from error
-    for part in ("unet", "text_encoder"):
-        parameters = dict(getattr(model, part).named_parameters())
+    for part, module in model.components.items():
+        parameters = dict(module.named_parameters())
         for name, value in stored.items():
             if name.startswith(f"{part}."):
                 parameters[name.removeprefix(f"{part}.")].copy_(value)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.model.check import check_base_model
+from dreamloom.train.families.check import check_base_model
 from dreamloom.train.run.folder import best_checkpoint, read_config
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ class TrainedModel:
         self, base: str, device: "torch.device", vae: str | None = None, clip_skip: int | None = None
     ) -> "Model":
         """Loads a base model with the run's VAE, prediction type, noise schedule, clip_skip and new words."""
-        from dreamloom.train.model.base_model import load_base_model  # imports torch
-        from dreamloom.train.model.model import load_model
+        from dreamloom.train.families.opening import load_base_model, load_model  # imports torch
 
         if self.config is None:
             return load_model(base, device, vae, clip_skip=clip_skip or 1)
@@ -39,8 +38,8 @@ class TrainedModel:
 
     def load(self, base: "Model", use_ema: bool) -> "Model":
         """Loads the trained model. A checkpoint's weights overwrite those of `base`, and `base` is returned."""
+        from dreamloom.train.families.opening import load_model
         from dreamloom.train.model.lora import add_adapters
-        from dreamloom.train.model.model import load_model
         from dreamloom.train.run.checkpoint import load_weights
 
         if self.checkpoint is None or self.config is None:

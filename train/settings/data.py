@@ -11,6 +11,7 @@ from dreamloom.train.config_fields import (
     BucketResoSteps,
     ClipSkip,
     Masks,
+    MicroConditioning,
     PadColor,
     Resolution,
     UnmaskedWeight,
@@ -56,6 +57,7 @@ class DataSettings(StageConfig):
     pad_color: PadColor = None
     masks: Masks = "files"
     unmasked_weight: UnmaskedWeight = 0.1
+    micro_conditioning: MicroConditioning = "images"
     crop_jitter: Annotated[float, DATA] = Field(
         0.0,
         ge=0,

@@ -92,6 +92,10 @@ class OptimizerSettings(StageConfig):
         0, ge=0, description="Number of images over which the learning rates rise from 0; a schedule goes on meanwhile."
     )
 
+    def text_encoder_rate(self, name: str) -> float:
+        """Returns the learning rate of a text encoder; 0: it is not trained."""
+        return self.text_encoder_learning_rate
+
     @model_validator(mode="after")
     def _check_optimizer(self) -> Self:
         kind = OPTIMIZERS[self.optimizer]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -12,10 +13,10 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.audit.config import AuditConfig
 from dreamloom.train.audit.drift import relative_drifts
 from dreamloom.train.audit.journal import Journal
-from dreamloom.train.audit.pair import spread_timesteps
 from dreamloom.train.audit.pictures import color_drift, kernel_distance, picture_prompts
 from dreamloom.train.audit.statistics import Floats, mean_intervals, shared_intervals
 from dreamloom.train.audit.vocabulary import read_vocabulary, whole_vocabulary
+from dreamloom.train.diffusion.schedules import DiscreteSchedule
 
 
 def test_drift_is_measured_in_the_distance_of_another_prompt_at_each_level() -> None:
@@ -30,7 +31,8 @@ def test_drift_is_measured_in_the_distance_of_another_prompt_at_each_level() -> 
 
 @given(st.integers(1, 50), st.floats(0, 1))
 def test_levels_lie_each_in_its_part_of_the_schedule(levels: int, shift: float) -> None:
-    found = spread_timesteps(1000, levels, shift).tolist()
+    schedule = DiscreteSchedule("epsilon", torch.linspace(1, 0, 1000))
+    found = [schedule.spread(level, levels, shift) for level in range(levels)]
     assert len(found) == levels and found == sorted(found) and found[0] >= 0 and found[-1] < 1000
 
 

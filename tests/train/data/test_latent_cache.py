@@ -19,8 +19,8 @@ from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.data.loader import BatchLoader
 from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.data.text_cache import TextCache
+from dreamloom.train.families.opening import load_model
 from dreamloom.train.loop.distributed import SINGLE_PROCESS
-from dreamloom.train.model.model import load_model
 
 CPU = torch.device("cpu")
 
@@ -221,7 +221,7 @@ def test_a_padded_images_loss_counts_inside_it_alone(vae: object, tmp_path: Path
     data = read_dataset(tmp_path, 32, 32, 1)
     latent_cache = LatentCache(None, vae)
     latent_cache.add(data.samples, 1, views=CropPlanner(config).all_views)
-    text_cache = TextCache(load_model(tiny_base, CPU), None, frozen=False)
+    text_cache = TextCache(load_model(tiny_base, CPU), None, changing=("text_encoder",))
     ((batch,), *_) = BatchLoader(data, latent_cache, text_cache, config, pin=False).steps(
         map(SINGLE_PROCESS.shard, BatchSchedule(data, config).steps_after(0))
     )

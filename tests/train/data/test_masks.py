@@ -23,8 +23,8 @@ from dreamloom.train.data.masks import render_masks
 from dreamloom.train.diffusion.formulas import sample_losses
 from dreamloom.train.evaluate.config import EvaluateConfig
 from dreamloom.train.evaluate.evaluate import evaluate
+from dreamloom.train.families.opening import load_model
 from dreamloom.train.loop.loop import train
-from dreamloom.train.model.model import load_model
 from dreamloom.train.plan import plan
 
 CPU = torch.device("cpu")

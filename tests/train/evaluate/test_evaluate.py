@@ -20,7 +20,6 @@ from dreamloom.base.progress import silent
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.crops import center_view
 from dreamloom.train.data.latent_cache import LatentCache
-from dreamloom.train.diffusion import formulas
 from dreamloom.train.evaluate.config import EvaluateConfig
 from dreamloom.train.evaluate.evaluate import evaluate, read_heldout
 from dreamloom.train.evaluate.held_out_loss import (
@@ -31,8 +30,8 @@ from dreamloom.train.evaluate.held_out_loss import (
     drop_undecodable,
 )
 from dreamloom.train.evaluate.measure import measure
+from dreamloom.train.families.opening import load_model
 from dreamloom.train.loop.loop import train
-from dreamloom.train.model.model import load_model
 from dreamloom.train.run.find import find_trained_model
 from dreamloom.train.run.folder import best_checkpoint, best_point, list_checkpoints
 
@@ -243,8 +242,8 @@ def test_a_padded_held_out_images_loss_is_that_inside_it(tiny_base: str, tmp_pat
         model, [content_number(latents.key(sample))], 0, config, tuple(clean.shape[1:])
     )
     with torch.no_grad():
-        noisy = formulas.add_noise(clean, added, model.alphas_cumprod[times])
-        answer = model.predict(noisy, times, model.encode_text(model.tokenize(["x"])))
+        noisy = model.schedule.add_noise(clean, added, times)
+        answer = model.predict(noisy, times, model.encode(model.tokenize(["x"])))
     inside = (answer - added).square()[0, :, 3:5].mean()
     assert compute_dataset_losses(model, data, latents, config) == pytest.approx({"x.png": float(inside)}, rel=1e-5)
 

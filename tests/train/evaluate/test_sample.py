@@ -19,9 +19,10 @@ from dreamloom.train.diffusion.rng import stream_key
 from dreamloom.train.evaluate.drawings import Drawing, plan_drawings
 from dreamloom.train.evaluate.sample import draw_each, draw_samples
 from dreamloom.train.evaluate.sample_files import GRID_LABEL, draw_grid
+from dreamloom.train.families.check import check_models
+from dreamloom.train.families.opening import load_model
 from dreamloom.train.loop.loop import train
-from dreamloom.train.model.check import check_models
-from dreamloom.train.model.model import Model, load_model
+from dreamloom.train.model.model import Model
 from dreamloom.train.samplers import SAMPLERS
 
 Config = Callable[..., TrainConfig]
@@ -126,8 +127,8 @@ def test_samples_are_what_diffusers_draws(
     draw_samples(model, [drawing], tmp_path / "0.png", settings, silent)
     name, options = SAMPLERS[scheduler] if scheduler else ("DDIMScheduler", {})
     pipeline = diffusers.StableDiffusionPipeline(
-        vae=model.vae, text_encoder=model.text_encoder, tokenizer=model.tokenizer, unet=model.unet,
-        scheduler=getattr(diffusers, name).from_config(model.scheduler.config, **options),
+        vae=model.vae, text_encoder=model.components["text_encoder"], tokenizer=model.tokenizers["text_encoder"],
+        unet=model.denoiser, scheduler=getattr(diffusers, name).from_config(model.scheduler.config, **options),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)

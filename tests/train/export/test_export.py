@@ -26,10 +26,11 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.export import export
 from dreamloom.train.export.older_releases import write_slow_tokenizer
+from dreamloom.train.families.check import resolve_models
+from dreamloom.train.families.opening import load_model
+from dreamloom.train.families.original_keys import NoOriginalKeyError
+from dreamloom.train.families.sd.original_keys import to_original_keys
 from dreamloom.train.loop.loop import train
-from dreamloom.train.model.check import resolve_models
-from dreamloom.train.model.model import load_model
-from dreamloom.train.model.original_keys import NoOriginalKeyError, to_original_keys
 from dreamloom.train.model.safetensors_header import read_metadata, read_tensor_shapes
 from dreamloom.train.run.folder import list_checkpoints
 from tests.train.conftest import save_pipeline
@@ -237,9 +238,8 @@ def test_v_prediction_and_zero_terminal_snr_are_marked_and_read_back(
     assert unet.config.block_out_channels == [32, 64] and unet.config.layers_per_block == 1
     for model in (exported, file):  # a model that ends in pure noise is measured and trained that way
         loaded = load_model(str(model), torch.device("cpu"))
-        assert loaded.prediction_type == "v_prediction" and float(loaded.alphas_cumprod[-1]) == pytest.approx(
-            0, abs=1e-6
-        )
+        last = loaded.schedule.alphas_cumprod_at(torch.tensor([999]))
+        assert loaded.prediction_type == "v_prediction" and float(last) == pytest.approx(0, abs=1e-6)
     resolved = resolve_models(config(base=str(exported)))
     assert resolved.zero_terminal_snr and resolved.min_snr_gamma is None
     with pytest.raises(UserError, match="min_snr_gamma null"):

@@ -19,14 +19,15 @@ from dreamloom.train.data.loader import BatchLoader
 from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.data.text_cache import TextCache
 from dreamloom.train.diffusion import noise
+from dreamloom.train.families.opening import load_model
 from dreamloom.train.loop.distributed import SINGLE_PROCESS
 from dreamloom.train.loop.loop import train
 from dreamloom.train.loop.loss_window import LossWindow, NonFiniteLossError
 from dreamloom.train.loop.optimizers import lr_factor
-from dreamloom.train.model.model import Model, load_model
+from dreamloom.train.model.model import Model
 from dreamloom.train.objectives import OBJECTIVES
 from dreamloom.train.objectives.objective import ForwardPass, MakeTeacher
-from tests.train.conftest import CPU, MakeTrainer
+from tests.train.conftest import CPU, MakeTrainer, tokens_of
 
 Config = Callable[..., TrainConfig]
 
@@ -73,22 +74,23 @@ def test_clipping_covers_every_parameter(make_trainer: MakeTrainer) -> None:
 
 def test_a_text_encoder_at_rate_0_stays_as_it_is_and_is_asked_once(make_trainer: MakeTrainer) -> None:
     trainer, batches = make_trainer(text_encoder_learning_rate=0.0)
-    before = {key: value.clone() for key, value in trainer.model.text_encoder.state_dict().items()}
-    unet = {key: value.clone() for key, value in trainer.model.unet.state_dict().items()}
+    text_encoder = trainer.model.components["text_encoder"]
+    before = {key: value.clone() for key, value in text_encoder.state_dict().items()}
+    unet = {key: value.clone() for key, value in trainer.model.denoiser.state_dict().items()}
     trainer.step(batches[:1])
-    assert all(torch.equal(before[key], value) for key, value in trainer.model.text_encoder.state_dict().items())
-    assert any(not torch.equal(unet[key], value) for key, value in trainer.model.unet.state_dict().items())
-    assert all(ready.text.dtype == torch.float16 for ready in batches)
+    assert all(torch.equal(before[key], value) for key, value in text_encoder.state_dict().items())
+    assert any(not torch.equal(unet[key], value) for key, value in trainer.model.denoiser.state_dict().items())
+    assert all(ready.text.encoders["text_encoder"].keys() == {"states"} for ready in batches)
 
 
 def test_clip_skip_shows_the_unet_an_earlier_layer_and_trains_no_later_one(make_trainer: MakeTrainer) -> None:
     """As sd-scripts and A1111: 2 is the layer before the last, and the last norm follows."""
     trainer, batches = make_trainer(clip_skip=2)
-    text_encoder, tokens = trainer.model.text_encoder, batches[0].text
+    text_encoder, tokens = trainer.model.components["text_encoder"], batches[0].text
     seen: list[torch.Tensor] = []
     inside = getattr(text_encoder, "text_model", text_encoder)
     hook = inside.encoder.layers[0].register_forward_hook(lambda *each: seen.append(each[2]))
-    states = trainer.model.encode_text(tokens)
+    states = trainer.model.encode(tokens).states
     hook.remove()
     first = seen[0][0] if isinstance(seen[0], tuple) else seen[0]
     assert torch.equal(states, inside.final_layer_norm(first)), "of two layers"
@@ -130,7 +132,7 @@ def test_the_average_has_the_stated_half_life(make_trainer: MakeTrainer) -> None
 def test_dropped_captions_are_the_empty_one_in_the_stated_share(tiny_base: str, folder: Path, config: Config) -> None:
     data = read_dataset(folder, 32, 8, 1)
     model = load_model(tiny_base, CPU)
-    latents, texts = LatentCache(None, model.vae), TextCache(model, None, frozen=False)
+    latents, texts = LatentCache(None, model.vae), TextCache(model, None, changing=("text_encoder",))
     latents.add(data.samples, 2)
     tokens = {}
     for share in (0.0, 0.3, 1.0):
@@ -138,8 +140,8 @@ def test_dropped_captions_are_the_empty_one_in_the_stated_share(tiny_base: str, 
         groups = BatchLoader(data, latents, texts, settings, pin=False).steps(
             map(SINGLE_PROCESS.shard, BatchSchedule(data, settings).steps_after(0))
         )
-        tokens[share] = torch.cat([ready.text for group in groups for ready in group])
-    empty = model.tokenize([""])[0]
+        tokens[share] = torch.cat([tokens_of(ready.text) for group in groups for ready in group])
+    empty = tokens_of(model.tokenize([""]))[0]
     dropped = {share: (found == empty).all(1) for share, found in tokens.items()}
     assert not dropped[0.0].any() and dropped[1.0].all()
     assert dropped[0.3].float().mean() == pytest.approx(0.3, abs=0.04)
@@ -151,7 +153,7 @@ def test_objectives_add_up(make_trainer: MakeTrainer, monkeypatch: pytest.Monkey
 
     class Pull:
         def __init__(self, config: TrainConfig, model: Model, teacher: MakeTeacher) -> None:
-            self.weight: torch.Tensor = model.unet.conv_in.weight
+            self.weight: torch.Tensor = model.denoiser.conv_in.weight
             self.scale = config.seed
 
         def loss(self, forward: ForwardPass) -> torch.Tensor:
@@ -161,7 +163,7 @@ def test_objectives_add_up(make_trainer: MakeTrainer, monkeypatch: pytest.Monkey
     monkeypatch.setitem(OBJECTIVES, "pull", Pull)
     together, _ = make_trainer(seed=3)
     difference = together.loss(batches[0]) - alone.loss(batches[0])
-    assert torch.allclose(difference, 3 * 2 * together.model.unet.conv_in.weight.sum(), rtol=1e-4)
+    assert torch.allclose(difference, 3 * 2 * together.model.denoiser.conv_in.weight.sum(), rtol=1e-4)
     assert difference.requires_grad
 
 

@@ -18,12 +18,13 @@ from dreamloom.train.evaluate.held_out_loss import compare_models
 from dreamloom.train.evaluate.sample import _make_pipeline
 from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.export import export
+from dreamloom.train.families.opening import load_model
 from dreamloom.train.loop.loop import train
 from dreamloom.train.model.embeddings import add_embeddings, take_embeddings
-from dreamloom.train.model.model import Model, load_model
+from dreamloom.train.model.model import Model
 from dreamloom.train.run.find import find_trained_model
 from dreamloom.train.run.folder import list_checkpoints
-from tests.train.conftest import paint
+from tests.train.conftest import paint, tokens_of
 
 Config = Callable[..., TrainConfig]
 CPU = torch.device("cpu")
@@ -42,23 +43,24 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def states(model: Model, *prompts: str) -> torch.Tensor:
     with torch.no_grad():
-        return model.encode_text(model.tokenize(list(prompts)))
+        return model.encode(model.tokenize(list(prompts))).states
 
 
 def test_a_word_begins_as_the_words_that_it_is_given(tiny_base: str, config: Config) -> None:
     plain, model = load_model(tiny_base, CPU), load_model(tiny_base, CPU)
     add_embeddings(model, config(**WORDS))
     assert torch.equal(states(model, "a c", "x"), states(plain, "a c", "x"))
-    ids = model.tokenize(["a rc-car b"])[0].tolist()
-    assert ids[2:5] == [len(plain.tokenizer), len(plain.tokenizer) + 1, len(plain.tokenizer) + 2]
-    assert model.tokenize(["rc-cars"]).tolist() == plain.tokenize(["rc-cars"]).tolist()
-    embedding = model.text_encoder.get_input_embeddings()
-    letters = plain.tokenizer("ab", add_special_tokens=False).input_ids
-    known = plain.text_encoder.get_input_embeddings().weight
+    ids = tokens_of(model.tokenize(["a rc-car b"]))[0].tolist()
+    tokenizer = plain.tokenizers["text_encoder"]
+    assert ids[2:5] == [len(tokenizer), len(tokenizer) + 1, len(tokenizer) + 2]
+    assert torch.equal(tokens_of(model.tokenize(["rc-cars"])), tokens_of(plain.tokenize(["rc-cars"])))
+    embedding = model.components["text_encoder"].get_input_embeddings()
+    letters = tokenizer("ab", add_special_tokens=False).input_ids
+    known = plain.components["text_encoder"].get_input_embeddings().weight
     assert torch.equal(embedding(torch.tensor(ids[2:5])), known[[letters[0], letters[1], letters[0]]])
     taken = take_embeddings(model)
     assert {word: tuple(vectors.shape) for word, vectors in taken.items()} == {"rc-car": (3, 32), "zorp": (3, 32)}
-    assert model.text_encoder.state_dict().keys() == plain.text_encoder.state_dict().keys()
+    assert model.components["text_encoder"].state_dict().keys() == plain.components["text_encoder"].state_dict().keys()
 
 
 def test_samples_say_the_word_as_training_does(tiny_base: str, config: Config) -> None:
@@ -84,7 +86,7 @@ def test_what_is_not_to_learn_does_not_move(
     assert vectors.shape == (6, 32) and vectors.dtype == torch.float32
     assert settings.embeddings_alone == (len(weights) == 1)
     base, after = load_model(tiny_base, CPU), trained.load(trained.load_base(tiny_base, CPU), use_ema=True)
-    before = trained.load_base(tiny_base, CPU).text_encoder.get_input_embeddings().vectors
+    before = trained.load_base(tiny_base, CPU).components["text_encoder"].get_input_embeddings().vectors
     assert (before != vectors).any(dim=1).all()
     moved = not torch.equal(states(base, "else"), states(after, "else"))
     assert moved == (settings.text_encoder_learning_rate > 0 and not settings.embeddings_alone)

@@ -16,9 +16,11 @@ from dreamloom.train.evaluate.evaluate import evaluate
 from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.export import export
 from dreamloom.train.export.lora_files import KOHYA_FILE, PEFT_FILE
+from dreamloom.train.families.opening import load_model
 from dreamloom.train.loop.loop import train
 from dreamloom.train.model.lora import adapter_state_dict, add_adapters
-from dreamloom.train.model.model import Model, load_model
+from dreamloom.train.model.model import Model
+from dreamloom.train.model.text import Text
 from dreamloom.train.model.trainable import trainable_parameters
 from dreamloom.train.run.folder import train_recipe
 
@@ -42,7 +44,7 @@ def predict(model: Model) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(0, 200, (2, 24), generator=generator)
     noisy = torch.randn(2, 4, 8, 8, generator=generator)
-    return model.predict(noisy, torch.tensor([10, 700]), model.encode_text(tokens))
+    return model.predict(noisy, torch.tensor([10, 700]), model.encode(Text({"text_encoder": {"tokens": tokens}})))
 
 
 def start(base: str, config: TrainConfig) -> Model:

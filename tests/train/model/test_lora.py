@@ -17,10 +17,12 @@ from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.export import export
 from dreamloom.train.export.lora_files import KOHYA_FILE, PEFT_FILE, to_kohya_keys
 from dreamloom.train.export.metadata import adapter_metadata
+from dreamloom.train.families.check import check_models
+from dreamloom.train.families.opening import load_model
+from dreamloom.train.families.sd.family import SD
 from dreamloom.train.loop.loop import train
-from dreamloom.train.model.check import check_models
 from dreamloom.train.model.lora import add_adapters, merge_adapters
-from dreamloom.train.model.model import Model, load_model
+from dreamloom.train.model.model import Model
 from dreamloom.train.model.safetensors_header import read_metadata
 from dreamloom.train.model.trainable import trainable_parameters
 from dreamloom.train.run.find import find_trained_model
@@ -74,7 +76,7 @@ def predict(unet: Any, text_encoder: Any) -> torch.Tensor:
 
 
 def of(model: Model) -> torch.Tensor:
-    return predict(model.unet, model.text_encoder)
+    return predict(model.denoiser, model.components["text_encoder"])
 
 
 def test_adapters_change_nothing_at_first_and_begin_alike(tiny_base: str, config: Config) -> None:
@@ -84,8 +86,8 @@ def test_adapters_change_nothing_at_first_and_begin_alike(tiny_base: str, config
     torch.manual_seed(6)
     add_adapters(second, config(lora_rank=4))
     assert torch.equal(of(first), of(plain))
-    started = dict(first.unet.named_parameters())
-    assert all(torch.equal(started[name], value) for name, value in second.unet.named_parameters())
+    started = dict(first.denoiser.named_parameters())
+    assert all(torch.equal(started[name], value) for name, value in second.denoiser.named_parameters())
     matrix = next(value for name, value in started.items() if ".lora_A." in name)
     assert matrix.std() == pytest.approx((3 * matrix.shape[1]) ** -0.5, rel=0.2)
 
@@ -95,8 +97,8 @@ def test_the_adapters_alone_learn(trained: Path, tiny_base: str) -> None:
     assert weights and all(".lora_" in name for name in weights)
     assert {name.split(".")[0] for name in weights} == {"unet", "text_encoder"}
     model = find_trained_model(trained).load(load_model(tiny_base, CPU), use_ema=True)
-    before = load_model(tiny_base, CPU).unet.state_dict()
-    after = {name.replace(".base_layer", ""): value for name, value in model.unet.state_dict().items()}
+    before = load_model(tiny_base, CPU).denoiser.state_dict()
+    after = {name.replace(".base_layer", ""): value for name, value in model.denoiser.state_dict().items()}
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert not torch.allclose(of(model), of(load_model(tiny_base, CPU)), atol=1e-2)
 
@@ -106,7 +108,7 @@ def test_diffusers_reads_both_files_and_the_merged_model(trained: Path, tiny_bas
     exported = Path(export(trained, tmp_path / "model", ExportConfig(dtype="fp32")).folder)
     expected = of(find_trained_model(trained).load(load_model(tiny_base, CPU), use_ema=True))
     merged = StableDiffusionPipeline.from_pretrained(exported)
-    assert torch.allclose(predict(merged.unet, merged.text_encoder), expected, atol=1e-5)
+    assert torch.allclose(predict(merged.denoiser, merged.components["text_encoder"]), expected, atol=1e-5)
     for name in (KOHYA_FILE, PEFT_FILE):
         pipeline = StableDiffusionPipeline.from_pretrained(tiny_base)
         pipeline.load_lora_weights(exported, weight_name=name)
@@ -129,7 +131,7 @@ def test_kohyas_metadata_tells_the_versions_apart(
     act: str, prediction_type: str, tiny_base: str, tmp_path: Path, config: Config
 ) -> None:
     model = load_model(tiny_base, CPU, prediction_type=prediction_type)
-    model.text_encoder.config.hidden_act = act
+    model.components["text_encoder"].config.hidden_act = act
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "state.json").touch()
     metadata = adapter_metadata(model, config(base=tiny_base, lora_rank=3, lora_alpha=6), tmp_path / "1", "A thing")
@@ -147,19 +149,20 @@ def test_merged_is_what_the_adapters_say(tiny_base: str, config: Config) -> None
     model = load_model(tiny_base, CPU)
     add_adapters(model, config(lora_rank=2, lora_alpha=5))
     generator = torch.Generator().manual_seed(0)
-    for module in (model.unet, model.text_encoder):
+    for module in (model.denoiser, model.components["text_encoder"]):
         for name, parameter in module.named_parameters():
             if ".lora_B." in name:
                 parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
     expected = of(model)
     merge_adapters(model)
     assert torch.allclose(of(model), expected, atol=1e-4)
-    assert model.unet.state_dict().keys() == load_model(tiny_base, CPU).unet.state_dict().keys()
+    assert model.denoiser.state_dict().keys() == load_model(tiny_base, CPU).denoiser.state_dict().keys()
 
 
 def test_names_are_those_of_kohyas_scripts() -> None:
     down, up = torch.zeros(2, 4), torch.zeros(4, 2)
     renamed = to_kohya_keys(
+        SD,
         {
             "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0.lora_A.weight": down,
             "text_encoder.encoder.layers.0.mlp.fc1.lora_B.weight": up,
@@ -181,7 +184,7 @@ def test_what_is_frozen_does_not_learn(tiny_base: str, config: Config) -> None:
     names = {name for part in parameters.values() for name in part}
     assert any(name.startswith("unet.up_blocks") for name in names)
     assert not any(name.startswith(("unet.down_blocks.", "text_encoder.embeddings.")) for name in names)
-    assert not model.unet.down_blocks[0].resnets[0].conv1.weight.requires_grad
+    assert not model.denoiser.down_blocks[0].resnets[0].conv1.weight.requires_grad
     for pattern, message in [
         ("unet.down_blocks.9.*", r"unet\.down_blocks\.9.* near ones are unet\.down_blocks\.[01]"),
         ("text_encoder.encoder.layer.1.*", r"near ones are text_encoder\.text_model\.encoder\.layers\.[01]"),

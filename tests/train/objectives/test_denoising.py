@@ -13,6 +13,8 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.loader import LoadedBatch
 from dreamloom.train.data.schedule import Batch
 from dreamloom.train.diffusion import formulas
+from dreamloom.train.diffusion.schedules import DiscreteSchedule
+from dreamloom.train.model.text import Condition, Text
 from dreamloom.train.objectives.denoising import Denoising
 from dreamloom.train.objectives.losses import LOSSES
 from dreamloom.train.objectives.noise_process import NoiseProcess, NoisyBatch
@@ -29,8 +31,8 @@ def tensors() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def make_noise_process(total_images: int = 1000, **changes: Any) -> NoiseProcess:
-    config = TrainConfig(min_snr_gamma=None, **changes)
-    return NoiseProcess(config, changes.get("prediction_type", "epsilon"), SCHEDULER.alphas_cumprod, total_images)
+    schedule = DiscreteSchedule(changes.get("prediction_type", "epsilon"), SCHEDULER.alphas_cumprod)
+    return NoiseProcess(TrainConfig(min_snr_gamma=None, **changes), schedule, total_images)
 
 
 def loss(
@@ -41,8 +43,9 @@ def loss(
     prediction_type: str = formulas.EPSILON,
 ) -> torch.Tensor:
     nothing = torch.empty(0)
-    batch = LoadedBatch(Batch((64, 64), "", (), ()), nothing, nothing, INDICES, scales, None, nothing)
-    return Denoising(config, prediction_type).loss(ForwardPass(batch, INDICES, noisy, nothing, predicted, scales, None))
+    batch = LoadedBatch(Batch((64, 64), "", (), ()), nothing, Text({}), nothing, INDICES, scales, None, nothing)
+    forward = ForwardPass(batch, INDICES, noisy, Condition(nothing), predicted, scales, None)
+    return Denoising(config, prediction_type).loss(forward)
 
 
 @pytest.mark.parametrize("prediction", [formulas.EPSILON, formulas.V_PREDICTION])

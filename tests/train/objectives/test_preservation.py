@@ -11,8 +11,8 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.captions import with_class_word
 from dreamloom.train.data.loader import LoadedBatch
+from dreamloom.train.families.opening import load_model
 from dreamloom.train.loop.trainer import Trainer
-from dreamloom.train.model.model import load_model
 from dreamloom.train.objectives.objective import ForwardPass
 from dreamloom.train.objectives.teacher import BaseModelTeacher
 from dreamloom.train.plan import plan
@@ -89,17 +89,17 @@ def test_the_base_is_left_in_peace_and_what_strays_is_pulled_back(
 def test_the_teacher_stays_the_base(make_trainer: MakeTrainer, tiny_base: str, lora_rank: int | None) -> None:
     """Also while a model without a copy of it is trained: its adapters are off for the base's predictions alone."""
     trainer, batches = make_trainer(blank_preservation=1.0, lora_rank=lora_rank)
-    wanted = [parameter.requires_grad for parameter in trainer.model.unet.parameters()]
+    wanted = [parameter.requires_grad for parameter in trainer.model.denoiser.parameters()]
     for batch in batches[:2]:
         trainer.step([batch])
     disturb(trainer)
     forward, text = look_at(trainer, batches[0]), batches[0].text
     base = load_model(tiny_base, CPU)
-    expected = base.predict(forward.noisy.latents, forward.noisy.timesteps, base.encode_text(text))
+    expected = base.predict(forward.noisy.latents, forward.noisy.timesteps, base.encode(text))
     teacher = trainer_teacher(make_trainer, trainer, lora_rank)
     assert torch.allclose(teacher.predict(forward, text), expected, atol=1e-6)
     assert not torch.allclose(forward.predicted, expected, atol=1e-3)
-    assert [parameter.requires_grad for parameter in trainer.model.unet.parameters()] == wanted
+    assert [parameter.requires_grad for parameter in trainer.model.denoiser.parameters()] == wanted
 
 
 def look_at(trainer: Trainer, batch: LoadedBatch) -> ForwardPass:

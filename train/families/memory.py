@@ -1,10 +1,7 @@
 """Estimates the GPU memory of training from file headers and the config, without torch.
 
-The activations kept for the backward pass were counted on Stable Diffusion 1.5's UNet with torch's hooks for saved
-tensors: 1,430 bytes per latent pixel and channel of the first level in float32, 720 in bfloat16. With gradient
-checkpointing they are 236 and 118, plus about a third of all while a block is recomputed. On GPUs autocast keeps
-normalizations in float32, so 720 is taken as 1,000. No GPU has confirmed the sum yet: use it to choose between
-settings.
+The family says what a forward pass keeps for the backward pass. No GPU has confirmed the sum yet: use it to choose
+between settings.
 """
 
 import math
@@ -12,22 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.model.check import read_model_json
+from dreamloom.train.families.check import vae_scale_factor
+from dreamloom.train.families.files import find_family, read_model_json
+from dreamloom.train.model.family import Config, Family, Shapes, trained_components
 from dreamloom.train.model.lora_layers import count_adapter_parameters
 from dreamloom.train.model.safetensors_header import read_tensor_shapes
 from dreamloom.train.model.weight_files import read_component_shapes
 from dreamloom.train.optimizers import OPTIMIZERS
 
-ACTIVATION_BYTES = {"fp32": (1430, 236), "bf16": (1000, 118)}
-"""Precision → bytes kept per latent pixel and channel: without and with gradient checkpointing."""
-RECOMPUTED_SHARE = 0.3
-"""Share of all activations that is kept at once while a block is recomputed."""
 OPTIMIZER_CHUNK_BYTES = 32 * 2**20 * 12
 """Bytes that the optimizer holds in float32 at a time where it works on chunks."""
 CUDA_CONTEXT_BYTES = 800 * 10**6
 """Bytes of CUDA itself, its libraries' workspaces, and fragmentation."""
-
-_PREFIX = {"unet": "model.diffusion_model.", "text_encoder": "cond_stage_model.", "vae": "first_stage_model."}
 
 
 @dataclass(frozen=True)
@@ -35,8 +28,8 @@ class MemoryEstimate:
     """An estimate of GPU memory in bytes, by use."""
 
     weights: int
-    """UNet, text encoder and VAE, with autocast's bfloat16 copies where the weights are float32; what is kept of the
-    base for the objectives of preservation."""
+    """Denoiser, text encoders and VAE, with autocast's bfloat16 copies where the weights are float32; what is kept of
+    the base for the objectives of preservation."""
     gradients: int
     optimizer: int
     ema: int
@@ -52,22 +45,28 @@ class MemoryEstimate:
 
 def estimate_memory(config: TrainConfig) -> MemoryEstimate | None:
     """Estimates the memory of training on a GPU; None where the base's files are not on this machine."""
-    tensors = {part: _tensors(config.base, part) for part in _PREFIX}
-    unet = read_model_json(config.base, "unet", "config.json")
+    family = find_family(config.base)
+    if family is None:
+        return None
+    tensors = {part: _tensors(config.base, part, family) for part in family.file_prefixes}
+    denoiser = read_model_json(config.base, family.denoiser, "config.json")
     vae = read_model_json(config.base, "vae", "config.json")
-    if not all(tensors.values()) or not unet or not vae:
+    if not all(tensors.values()) or not denoiser or not vae:
         return None
     size = {part: sum(map(math.prod, shapes.values())) for part, shapes in tensors.items()}
-    trained_parts = ["unet", "text_encoder"] if config.text_encoder_learning_rate > 0 else ["unet"]
+    trained_parts = trained_components(config, family)
     if config.lora_rank is None:
         trained = sum(size[part] for part in trained_parts)
     else:
-        trained = sum(count_adapter_parameters(part, tensors[part], config.lora_rank) for part in trained_parts)
+        trained = sum(
+            count_adapter_parameters(family.adapter_layers[part], tensors[part], config.lora_rank)
+            for part in trained_parts
+        )
     weight_bytes = 2 if config.weight_dtype == "bf16" else 4
-    weights = weight_bytes * (size["unet"] + size["text_encoder"]) + 4 * size["vae"]
+    weights = weight_bytes * (sum(size.values()) - size["vae"]) + 4 * size["vae"]
     precision = "fp32" if config.precision == "fp32" else "bf16"  # fp16 is as wide; auto is taken for bf16
     if precision == "bf16" and weight_bytes == 4:
-        weights += 2 * size["unet"] // (4 if config.gradient_checkpointing else 1)
+        weights += 2 * size[family.denoiser] // (4 if config.gradient_checkpointing else 1)
     if config.asks_base and config.lora_rank is None:
         weights += (4 if precision == "fp32" else 2) * sum(size[part] for part in trained_parts)
     trained_bytes = 4 if config.lora_rank is not None else weight_bytes
@@ -79,17 +78,14 @@ def estimate_memory(config: TrainConfig) -> MemoryEstimate | None:
         optimizer=int(OPTIMIZERS[config.optimizer].state_bytes * trained)
         + (OPTIMIZER_CHUNK_BYTES if _in_chunks(config) else 0),
         ema=4 * trained if config.ema_half_life_images and not config.ema_on_cpu else 0,
-        activations=_activations(config, precision, unet, 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)),
+        activations=family.activation_bytes(config, denoiser, _latent_pixels(config, vae), precision),
     )
 
 
-def _activations(config: TrainConfig, precision: str, unet: dict[str, object], factor: int) -> int:
-    channels, layers = unet.get("block_out_channels", [320]), unet.get("layers_per_block", 2)
-    assert isinstance(channels, list) and isinstance(layers, int)
-    every, checkpointed = ACTIVATION_BYTES[precision]
-    per_pixel = checkpointed + RECOMPUTED_SHARE * every if config.gradient_checkpointing else every
-    latent_pixels = config.batch_size * (config.resolution / factor) ** 2
-    return int(latent_pixels * channels[0] * layers / 2 * per_pixel)
+def _latent_pixels(config: TrainConfig, vae: Config) -> float:
+    """Counts the latent pixels of a batch."""
+    factor = vae_scale_factor(vae) if len(vae.get("block_out_channels", ())) else 8
+    return float(config.batch_size * (config.resolution / factor) ** 2)
 
 
 def _in_chunks(config: TrainConfig) -> bool:
@@ -97,10 +93,10 @@ def _in_chunks(config: TrainConfig) -> bool:
     return config.lora_rank is None and (config.weight_dtype == "bf16" or takes_matrices)
 
 
-def _tensors(base: str, part: str) -> dict[str, tuple[int, ...]]:
+def _tensors(base: str, part: str, family: Family) -> Shapes:
     """Reads the shapes of a component's weights, by name; empty where they are not known."""
     path = Path(base).expanduser()
     if path.is_file():
         shapes = read_tensor_shapes(path) if path.suffix == ".safetensors" else {}
-        return {name: shape for name, shape in shapes.items() if name.startswith(_PREFIX[part])}
+        return {name: shape for name, shape in shapes.items() if name.startswith(family.file_prefixes[part])}
     return read_component_shapes(base, part)

@@ -20,12 +20,15 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.export import export
+from dreamloom.train.families.check import check_models
+from dreamloom.train.families.files import infer_component_config, read_component_config
+from dreamloom.train.families.opening import load_checkpoint_file, load_model
+from dreamloom.train.families.sd.configs import CROSS_ATTENTION_KEY
+from dreamloom.train.families.sd.family import SD
+from dreamloom.train.families.sd.original_keys import OPEN_CLIP, from_original_keys, to_original_keys
 from dreamloom.train.loop.loop import train
-from dreamloom.train.model.check import check_models
-from dreamloom.train.model.checkpoint_file import load_checkpoint_file, make_clip_tokenizer, read_state_dict
-from dreamloom.train.model.model import load_model
-from dreamloom.train.model.original_keys import OPEN_CLIP, from_original_keys, to_original_keys
-from dreamloom.train.model.sd_configs import CROSS_ATTENTION_KEY, infer_component_config, read_component_config
+from dreamloom.train.model.checkpoint_file import read_state_dict
+from tests.train.conftest import tokens_of
 
 Config = Callable[..., TrainConfig]
 CPU = torch.device("cpu")
@@ -53,8 +56,9 @@ def test_a_file_opens_to_the_bits_that_diffusers_finds_in_it(exported: Path) -> 
         str(exported / "model.safetensors"), config=str(exported), local_files_only=True
     )
     for part in ("unet", "vae", "text_encoder"):
-        assert same(getattr(ours, part), getattr(theirs, part)), part
-    assert ours.tokenize(["a thing"]).tolist() == load_model(str(exported), CPU).tokenize(["a thing"]).tolist()
+        assert same(ours.components[part], getattr(theirs, part)), part
+    tokens = [tokens_of(model.tokenize(["a thing"])) for model in (ours, load_model(str(exported), CPU))]
+    assert torch.equal(*tokens)
     assert ours.prediction_type == "epsilon"
 
 
@@ -95,7 +99,7 @@ def test_a_ckpt_is_read_and_nothing_in_it_is_run(exported: Path, tmp_path: Path)
     assert not hasattr(builtins, "dreamloom_was_here")
     assert state_dict.keys() == weights.keys() and all(torch.equal(state_dict[key], weights[key]) for key in weights)
     ours = load_model(str(tmp_path / "model.ckpt"), CPU)
-    assert same(ours.unet, load_model(str(exported), CPU).unet)
+    assert same(ours.denoiser, load_model(str(exported), CPU).denoiser)
 
 
 def test_a_ckpt_that_is_two_things_at_once_or_cut_short_is_refused(tmp_path: Path) -> None:
@@ -199,9 +203,10 @@ def test_stable_diffusion_1_and_2_are_known_by_their_tensors(width: int, count: 
         unused = {key.removeprefix(OPEN_CLIP) for key in file if "resblocks.23." in key or key.split(".")[-1] in UNUSED}
         assert len(unused) == 14 and unused >= set(UNUSED), "kohya's sd-scripts write them, and diffusers 0.32 reads"
         assert file[f"{OPEN_CLIP}text_projection"].shape == (1024, 1024)
-    back = from_original_keys(file, unet, vae, text)
-    shapes = [{name: value.shape for name, value in own.items()} for own in (unet, vae, text)]
-    assert [{name: value.shape for name, value in own.items()} for own in back] == shapes
+    own = {"unet": unet, "vae": vae, "text_encoder": text}
+    back = from_original_keys(file, own)
+    for part, weights in own.items():
+        assert {k: v.shape for k, v in back[part].items()} == {k: v.shape for k, v in weights.items()}
 
 
 def test_a_file_of_stable_diffusion_2_must_be_told_what_it_predicts(tmp_path: Path) -> None:
@@ -249,7 +254,7 @@ def test_what_a_lone_file_says_of_its_prediction_is_read(width: int, tmp_path: P
 
 @pytest.mark.parametrize("padding", [0, 49407])
 def test_the_tokenizer_is_clips(padding: int) -> None:
-    ours = make_clip_tokenizer({"text_encoder": {"pad_token_id": padding}})
+    ours = SD.file_tokenizers({"text_encoder": {"pad_token_id": padding}})["text_encoder"]
     theirs = SimpleTokenizer()
     for text in ("a photo of a dog", "Ein Haus am See, 4k?", "don't  stop", "naïve café ☕ 東京", "x" * 300):
         token_ids = ours([text], padding="max_length", max_length=77, truncation=True).input_ids[0]

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.model.check import check_models
+from dreamloom.train.families.check import check_models
+from dreamloom.train.families.sd.configs import CROSS_ATTENTION_KEY
 from dreamloom.train.model.names import check_on_hub
-from dreamloom.train.model.sd_configs import CROSS_ATTENTION_KEY
 from dreamloom.train.model.weight_files import list_safetensors, weight_variant
 
 Config = Callable[..., TrainConfig]
@@ -247,7 +247,7 @@ def test_what_weighs_otherwise_takes_the_place_of_min_snr(changes: dict[str, Any
 def test_configs_and_checks_need_no_torch() -> None:
     code = (
         "import sys, dreamloom.train.loop.loop, dreamloom.train.evaluate.evaluate\n"
-        "import dreamloom.train.export.export, dreamloom.train.plan, dreamloom.train.model.check\n"
+        "import dreamloom.train.export.export, dreamloom.train.plan, dreamloom.train.families.check\n"
         "heavy = ('torch', 'diffusers', 'transformers', 'matplotlib', 'cv2', 'safetensors', 'prefect', 'open_clip')\n"
         "print([m for m in heavy if m in sys.modules])"
     )

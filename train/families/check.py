@@ -1,4 +1,4 @@
-"""Checks of a model before torch is loaded: it exists, it is Stable Diffusion, and it fits the config."""
+"""Checks of a model before torch is loaded: it exists, it is of a family, and it fits the config."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,16 +9,20 @@ from pydantic import ValidationError
 from dreamloom.base.clip_config import ClipConfig, check_clip
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
+from dreamloom.train.families.files import (
+    SINGLE_FILE_SUFFIXES,
+    family_of_folder,
+    find_family,
+    read_model_json,
+)
+from dreamloom.train.families.other_models import describe_folder
+from dreamloom.train.families.sd.family import SD
+from dreamloom.train.model.family import Family, trained_components
 from dreamloom.train.model.frozen import find_frozen
 from dreamloom.train.model.lora_file import check_init_lora
 from dreamloom.train.model.lora_layers import adapted_layers
 from dreamloom.train.model.names import check_name
-from dreamloom.train.model.other_models import describe_folder
-from dreamloom.train.model.sd_configs import SINGLE_FILE_SUFFIXES, read_component_config, read_json_object
 from dreamloom.train.model.weight_files import read_component_shapes
-
-COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-"""The folders of a Stable Diffusion model in diffusers' format."""
 
 
 def check_models(config: TrainConfig, may_download: bool = False) -> None:
@@ -31,23 +35,26 @@ def check_models(config: TrainConfig, may_download: bool = False) -> None:
         may_download: see dreamloom.train.model.names.check_name.
 
     Raises:
-        UserError: a model does not exist, is not Stable Diffusion 1.x or 2.x, or does not fit the config.
+        UserError: a model does not exist, is of no family that is trained here, or does not fit the config.
     """
     check_base_model(config.base, may_download)
+    family = find_family(config.base)
+    if family is not None:
+        family.check(config)
+        _check_frozen(config, family)
     if config.likeness_clip is not None:
         check_clip(ClipConfig(model=config.likeness_clip))
-    _check_frozen(config)
     check_init_lora(config)
     if config.sample_prompts_file is not None and not config.sample_prompts_file.expanduser().is_file():
         raise UserError(
             f"sample_prompts_file {config.sample_prompts_file} does not exist; create it, with one prompt per line."
         )
     vae = read_vae_config(config.base, config.vae, may_download)
-    unet = read_model_json(config.base, "unet", "config.json")
-    if vae and unet and unet.get("in_channels") != vae.get("latent_channels"):
+    denoiser = read_model_json(config.base, family.denoiser, "config.json") if family else {}
+    if vae and denoiser and denoiser.get("in_channels") != vae.get("latent_channels"):
         raise UserError(
-            f"The VAE {config.vae or config.base} has {vae.get('latent_channels')} latent channels, and the UNet of "
-            f"{config.base} takes {unet.get('in_channels')}; name a VAE that fits."
+            f"The VAE {config.vae or config.base} has {vae.get('latent_channels')} latent channels, and the "
+            f"denoiser of {config.base} takes {denoiser.get('in_channels')}; name a VAE that fits."
         )
     if vae and config.bucket_reso_steps % (factor := vae_scale_factor(vae)):
         raise UserError(
@@ -67,13 +74,13 @@ def check_models(config: TrainConfig, may_download: bool = False) -> None:
         raise UserError(f"The timesteps of {config.base} are 0 to {count - 1}; lower {' and '.join(too_high)}.")
 
 
-def _check_frozen(config: TrainConfig) -> None:
+def _check_frozen(config: TrainConfig, family: Family) -> None:
     """Checks the patterns of `frozen` where a diffusers folder tells the names; else the opened model does."""
     names: list[str] = []
-    for part in config.trained_parts:
+    for part in trained_components(config, family):
         found: Iterable[str] = read_component_shapes(config.base, part) if config.frozen else ()
         if config.lora_rank is not None:
-            found = [f"{layer}.lora_A.weight" for layer in adapted_layers(part, found)]
+            found = [f"{layer}.lora_A.weight" for layer in adapted_layers(family.adapter_layers[part], found)]
         names += [f"{part}.{name}" for name in found]
     if names:
         find_frozen(config.frozen, names)
@@ -120,7 +127,7 @@ def check_zero_terminal_snr(base: str, prediction_type: str, zero_terminal_snr: 
 
 
 def check_base_model(name: str, may_download: bool = False) -> None:
-    """Checks that `name` is a Stable Diffusion 1.x or 2.x model: a diffusers folder, a single file, or a hub id.
+    """Checks that `name` is a model of a family: a diffusers folder, a single file, or a hub id.
 
     Args:
         name: the model.
@@ -133,7 +140,7 @@ def check_base_model(name: str, may_download: bool = False) -> None:
     if path.is_file():
         if path.suffix not in SINGLE_FILE_SUFFIXES:
             raise UserError(f"{name} is not a model; name a diffusers folder, a .safetensors or .ckpt, or a hub id.")
-        read_component_config(path, "unet")
+        find_family(name)
     elif path.is_dir():
         _check_folder(name, path)
     else:
@@ -142,9 +149,11 @@ def check_base_model(name: str, may_download: bool = False) -> None:
 
 def _check_folder(name: str, path: Path) -> None:
     index = read_model_json(name, "model_index.json")
-    if what := describe_folder(index, read_model_json(name, "unet", "config.json")):
+    family = family_of_folder(path)
+    if family is None and (what := describe_folder(index, read_model_json(name, "unet", "config.json"))):
         raise UserError(f"{name} {what}.")
-    missing = [part for part in COMPONENTS if part not in index or not (path / part).is_dir()]
+    wanted = [*(family or SD).classes, "scheduler"]
+    missing = [part for part in wanted if part not in index or not (path / part).is_dir()]
     if missing:
         raise UserError(f"{name} is not a Stable Diffusion model in diffusers' format: it lacks {', '.join(missing)}.")
 
@@ -196,20 +205,3 @@ def resolve_prediction_type(name: str, scheduler: dict[str, Any]) -> str:
             "models of 768 pixels, epsilon for those of 512, or put its original .yaml beside it."
         )
     return str(prediction_type)
-
-
-def read_model_json(model: str, *inside: str) -> dict[str, Any]:
-    """Reads a JSON file of a model's folder, or what a single file says in its place; empty where there is none.
-
-    Args:
-        model: a folder, a single file or a hub id.
-        inside: the path of the JSON file inside the folder.
-
-    Raises:
-        UserError: the JSON is broken.
-    """
-    path = Path(model).expanduser()
-    if path.is_file():
-        return read_component_config(path, inside[0])
-    file = path.joinpath(*inside)
-    return read_json_object(file) if file.is_file() else {}

@@ -9,10 +9,11 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from dreamloom.train.config import PRESETS, TrainConfig
+from dreamloom.train.families.files import infer_component_config
+from dreamloom.train.families.memory import estimate_memory
+from dreamloom.train.families.opening import load_model
+from dreamloom.train.families.sd.configs import CROSS_ATTENTION_KEY
 from dreamloom.train.model.lora import add_adapters
-from dreamloom.train.model.memory import estimate_memory
-from dreamloom.train.model.model import load_model
-from dreamloom.train.model.sd_configs import CROSS_ATTENTION_KEY, infer_component_config
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,6 @@ def test_adapters_are_counted(tiny_base: str) -> None:
     config = TrainConfig(base=tiny_base, lora_rank=3)
     model = load_model(tiny_base, torch.device("cpu"))
     add_adapters(model, config)
-    names = [(n, p) for part in (model.unet, model.text_encoder) for n, p in part.named_parameters()]
+    names = [(n, p) for part in (model.denoiser, model.components["text_encoder"]) for n, p in part.named_parameters()]
     estimate = estimate_memory(config)
     assert estimate is not None and estimate.gradients == 4 * sum(p.numel() for n, p in names if ".lora_" in n)

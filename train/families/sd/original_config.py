@@ -14,7 +14,7 @@ from dreamloom.train.model.model import Model
 _LDM = "ldm.modules"
 
 
-def original_config(model: Model) -> str:
+def original_config(model: Model, is_version_2: bool) -> str:
     """Returns the YAML of a model's original config."""
     noise = model.scheduler.config
     params: dict[str, Any] = {
@@ -25,8 +25,8 @@ def original_config(model: Model) -> str:
         "timesteps": noise.num_train_timesteps,
         "first_stage_key": "jpg",
         "cond_stage_key": "txt",
-        "image_size": model.unet.config.sample_size,
-        "channels": model.unet.config.in_channels,
+        "image_size": model.denoiser.config.sample_size,
+        "channels": model.denoiser.config.in_channels,
         "cond_stage_trainable": False,
         "conditioning_key": "crossattn",
         "monitor": "val/loss_simple_ema",
@@ -34,7 +34,7 @@ def original_config(model: Model) -> str:
         "use_ema": False,
         "unet_config": {"target": f"{_LDM}.diffusionmodules.openaimodel.UNetModel", "params": _unet(model)},
         "first_stage_config": {"target": "ldm.models.autoencoder.AutoencoderKL", "params": _vae(model)},
-        "cond_stage_config": _text_encoder(model),
+        "cond_stage_config": _text_encoder(is_version_2),
     }
     if model.prediction_type == "v_prediction":
         params = {"parameterization": "v", **params}
@@ -43,7 +43,7 @@ def original_config(model: Model) -> str:
 
 
 def _unet(model: Model) -> dict[str, Any]:
-    config = model.unet.config
+    config = model.denoiser.config
     widths, kinds = config.block_out_channels, config.down_block_types
     heads = config.attention_head_dim  # a name of diffusers' past: it is the number of heads
     params = {
@@ -89,8 +89,8 @@ def _vae(model: Model) -> dict[str, Any]:
     }
 
 
-def _text_encoder(model: Model) -> dict[str, Any]:
-    if not model.is_version_2:
+def _text_encoder(is_version_2: bool) -> dict[str, Any]:
+    if not is_version_2:
         return {"target": f"{_LDM}.encoders.modules.FrozenCLIPEmbedder"}
     params = {"freeze": True, "layer": "penultimate"}
     return {"target": f"{_LDM}.encoders.modules.FrozenOpenCLIPEmbedder", "params": params}

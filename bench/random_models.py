@@ -1,0 +1,47 @@
+"""Models of real shape with random weights, which no download is needed for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from dreamloom.train.families.opening import make_network, make_schedule
+from dreamloom.train.families.sd.family import SD
+from dreamloom.train.model.family import Config, Family
+from dreamloom.train.model.model import Model
+
+
+def random_model(configs: Mapping[str, Config], device: torch.device, family: Family = SD, half: bool = False) -> Model:
+    """Makes a model.
+
+    Args:
+        configs: component → its config, with that of a scheduler of diffusers.
+        device: where to put it.
+        family: the model's.
+        half: whether to make it in float16, of normal numbers of the deviation 0.02.
+    """
+    import diffusers
+
+    torch.manual_seed(0)
+    networks = (family.denoiser, "vae", *family.text_encoders)
+    with torch.device("meta") if half else device:
+        components = {name: make_network(family, name, configs[name]) for name in networks}
+    for module in components.values():
+        if half:
+            _fill(module)
+        else:
+            module.eval().to(device=device, memory_format=torch.channels_last)
+        module.requires_grad_(False)
+    scheduler = getattr(diffusers, configs["scheduler"]["_class_name"]).from_config(configs["scheduler"])
+    schedule = make_schedule(scheduler).to(device)
+    tokenizers = family.file_tokenizers(configs)
+    return family.model_class()(family, components, tokenizers, scheduler, schedule)
+
+
+def _fill(module: Any) -> None:
+    module.half().to_empty(device="cpu")
+    for parameter in module.parameters():
+        parameter.data.normal_(std=0.02)
+    for name, buffer in module.named_buffers():
+        if name.endswith("position_ids"):
+            buffer.copy_(torch.arange(buffer.shape[-1]))
