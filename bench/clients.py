@@ -112,7 +112,7 @@ def make_export(folder: Path) -> None:
     add_adapters(model, config)
     adapters = {name: torch.randn_like(value) for name, value in adapter_state_dict(model).items()}
     metadata = adapter_metadata(model, config, checkpoint, "x")
-    save_adapters(model.family, adapters, config, folder / "model", torch.float16, metadata)
+    save_adapters(model, adapters, config, folder / "model", torch.float16, metadata)
     save_file({k.replace("text_model.", ""): v.half() for k, v in adapters.items()}, folder / "adapters")
     (folder / "done").touch()
 

@@ -35,7 +35,8 @@ def random_model(configs: Mapping[str, Config], device: torch.device, family: Fa
     scheduler = getattr(diffusers, configs["scheduler"]["_class_name"]).from_config(configs["scheduler"])
     schedule = make_schedule(scheduler).to(device)
     tokenizers = family.file_tokenizers(configs)
-    return family.model_class()(family, components, tokenizers, scheduler, schedule)
+    model: Model = family.model_class()(family, components, tokenizers, scheduler, schedule)
+    return model
 
 
 def _fill(module: Any) -> None:

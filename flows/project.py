@@ -27,6 +27,7 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.config import EvaluateConfig
 from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.families.check import check_models as check_training
+from dreamloom.train.families.check import suit_family
 
 Stage = TypeVar("Stage", bound=StageConfig)
 
@@ -120,16 +121,21 @@ class Project(StageConfig):
     def choose_config(self) -> ChooseConfig:
         """Returns the choose section, for the resolution of train where it gives none."""
         fields = {"resolution", "bucket_reso_steps", "upscale"} - self.choose.model_fields_set
-        return self.choose.model_copy(update={name: getattr(self.train, name) for name in fields})
+        train = suit_family(self.train, self.train.base)
+        return self.choose.model_copy(update={name: getattr(train, name) for name in fields})
 
     def train_config(self) -> TrainConfig:
-        """Returns the train section, with the sources of ground truth where it needs them and names none."""
-        auto_ratio = self.train.auto_ratio or self.balance.ratio == "auto"
-        if not (self.train.prior_prediction or auto_ratio):
-            return self.train
+        """Returns the train section, as it suits the base's family.
+
+        It gets the sources of ground truth where it needs them and names none.
+        """
+        train = suit_family(self.train, self.train.base)
+        auto_ratio = train.auto_ratio or self.balance.ratio == "auto"
+        if not (train.prior_prediction or auto_ratio):
+            return train
         names = [name for name, source in self.sources.items() if source.role is Role.GROUND_TRUTH]
-        known = {"auto_ratio": auto_ratio, "ground_truth": self.train.ground_truth or names}
-        return self.train.model_copy(update=known)
+        known = {"auto_ratio": auto_ratio, "ground_truth": train.ground_truth or names}
+        return train.model_copy(update=known)
 
     def all_sources(self) -> list[Source]:
         """Returns the sources with their roles, as choose and balance take them."""

@@ -1,8 +1,8 @@
 """Configs of train and dreambooth, and the presets for GPUs of a given memory."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from dreamloom.base.stage import NO_RECIPE, Group, PathKind, StageConfig
 from dreamloom.train.config_fields import HARDWARE, TrainDevice
@@ -27,7 +27,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "text_encoder_learning_rate": 0.0,
     },
     "12gb": {"weight_dtype": "bf16", "optimizer": "adafactor", "gradient_checkpointing": True, "batch_size": 4},
+    "16gb": {"weight_dtype": "bf16", "optimizer": "adafactor", "gradient_checkpointing": True, "batch_size": 12},
     "24gb": {"gradient_checkpointing": True, "batch_size": 4},
+    "48gb": {"batch_size": 16},
     "80gb": {"batch_size": 32},
 }
 """Name of a preset → the values it sets, for Stable Diffusion 1.x and 2.x at 512 pixels with all weights trained."""
@@ -47,6 +49,15 @@ class TrainConfig(
     The defaults suit SD 1.5 at 512 pixels. Learning rates and caption dropout follow EveryDream's advice for batches
     of 4 to 8. The classes in dreamloom.train.settings hold the fields; in help pages the last one's come first.
     """
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _note_what_was_given(cls, given: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """Keeps `model_fields_set` to what was given: the defaults of a base's family take the place of the others."""
+        config = validate(given)
+        if isinstance(given, dict):
+            object.__setattr__(config, "__pydantic_fields_set__", set(given) & config.model_fields_set)
+        return config
 
     @model_validator(mode="before")
     @classmethod

@@ -27,7 +27,7 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import recipe
 from dreamloom.train.config import DreamBoothConfig, TrainConfig, shared_settings
 from dreamloom.train.diffusion.rng import stream_key
-from dreamloom.train.families.check import check_base_model
+from dreamloom.train.families.check import check_base_model, suit_family
 
 VERSION = 1
 """Raised when the same config and prompts would give other class images."""
@@ -77,6 +77,7 @@ def dreambooth(
     target = Path(target)
     all_subjects = read_subjects(Path(subjects))
     check_base_model(config.base)
+    config = suit_family(config, config.base)
     wanted = recipe("dreambooth", VERSION, config, models={"base": fingerprint(config.base)})
     class_prompts = _check_target(target, wanted, all_subjects)
     drawn = class_images = 0

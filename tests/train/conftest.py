@@ -1,6 +1,7 @@
 """A Stable Diffusion model of the smallest size, with random weights, and small training folders."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,20 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """`bases("sdxl")`: the folder of a tiny random model of a family."""
+    from tests.train.tiny_families import SAVE
+
+    @cache
+    def base(family: str) -> str:
+        folder = tmp_path_factory.mktemp(family)
+        SAVE[family](folder)
+        return str(folder)
+
+    return base
+
+
 def save_pipeline(
     folder: Path, unet: dict[str, Any], vae: dict[str, Any], scheduler: dict[str, Any] | None = None
 ) -> None:
@@ -114,14 +129,16 @@ def save_pipeline(
     pipeline.save_pretrained(folder)
 
 
-def byte_tokenizer() -> Any:
+def byte_tokenizer(padding: str = "<|endoftext|>") -> Any:
     """A CLIP tokenizer whose words are single bytes."""
     from transformers import CLIPTokenizer
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     letters = list(bytes_to_unicode().values())
     words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, merges=[], model_max_length=24)
+    return CLIPTokenizer(
+        vocab={word: number for number, word in enumerate(words)}, merges=[], model_max_length=24, pad_token=padding
+    )
 
 
 def tokens_of(text: Text) -> torch.Tensor:
@@ -167,9 +184,9 @@ def make_trainer(
     """A trainer as a session makes one, and the first batches of its run."""
 
     def make(**changes: Any) -> tuple[Trainer, list[LoadedBatch]]:
-        settings = config(base=tiny_base, **{"caption_dropout_rate": 0.0, **changes})
+        settings = config(**{"base": tiny_base, "caption_dropout_rate": 0.0, **changes})
         model = load_model(
-            tiny_base, CPU, None, settings.prediction_type, settings.zero_terminal_snr, settings.clip_skip
+            settings.base, CPU, None, settings.prediction_type, settings.zero_terminal_snr, settings.clip_skip
         )
         data = read_dataset(folder, 32, 8, 1)
         latents = LatentCache(None, model.vae)

@@ -35,6 +35,7 @@ BESIDE_THE_STEP = {
     "data.captions.shuffle_tags",
     "model.model.hash_weights",  # before the first step
     "model.model.Model.scale_latents",  # numbers of a config
+    "model.model.Model.unscale_latents",
     "data.text_cache._key",  # tokens, which lie on the processor
     "data.text_cache.TextCache._encode",  # before the first step
     "objectives.prior_prediction.PriorPrediction.loss",  # which images count, on the processor

@@ -108,7 +108,7 @@ def micro_conditioning(samples: Sequence[Sample], views: Sequence[View], kind: M
     """Computes what a model may be told of images beside what they show (Podell et al. 2023, arXiv 2307.01952, 2.2).
 
     These are the original height and width, the top and left of the crop, and the height and width that are shown. The
-    crop is in pixels of the image as it is scaled and mirrored, as diffusers' train_text_to_image_sdxl.py has it.
+    crop is in pixels of the image as it is scaled and mirrored, as diffusers' training scripts have it.
 
     Args:
         samples: B samples.

@@ -20,7 +20,7 @@ from dreamloom.train.data.dataset import Dataset, read_dataset
 from dreamloom.train.evaluate.concepts import describe
 from dreamloom.train.evaluate.config import EvaluateConfig
 from dreamloom.train.evaluate.measure import SIGNS, Evaluation, compare_losses
-from dreamloom.train.families.check import check_base_model
+from dreamloom.train.families.check import check_base_model, suit_family
 from dreamloom.train.run.checksums import check_files
 from dreamloom.train.run.find import TrainedModel, find_trained_model
 
@@ -49,6 +49,7 @@ def evaluate(
     """
     check_base_model(base)
     trained = find_trained_model(model)
+    config = suit_family(config, base)
     settings = (config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
     datasets = read_heldout(Path(heldout), *settings, config.masks)
     if stored := find_stored_evaluation(trained, base, datasets, config):

@@ -84,7 +84,7 @@ def draw_images(
 def draw_latents(model: Model, drawings: Sequence[Drawing], config: DrawingSettings) -> Tensor:
     """Draws images of one size, and returns their latents in the denoiser's scale, float32 [n, C, h, w]."""
     batches = _batches(model, drawings, config)
-    return torch.cat([_draw(pipeline, model, members, config, "latent") for pipeline, members in batches]).float()
+    return torch.cat([_draw_latents(pipeline, model, members, config) for pipeline, members in batches]).float()
 
 
 def _batches(
@@ -112,11 +112,20 @@ def _make_pipeline(model: Model, scheduler: str | None) -> Any:
     return pipeline
 
 
+def _draw(pipeline: Any, model: Model, drawings: Sequence[Drawing], config: DrawingSettings) -> list[Image.Image]:
+    """Draws images that are drawn alike."""
+    latents = _draw_latents(pipeline, model, drawings, config)
+    precision = choose_precision(config.precision, model.device)
+    # many VAEs overflow in float16, that of Stable Diffusion XL always
+    with torch.no_grad(), autocast(model.device, torch.float32 if precision == torch.float16 else precision):
+        pixels = model.vae.decode(model.unscale_latents(latents.float()), return_dict=False)[0]
+    images: list[Image.Image] = pipeline.image_processor.postprocess(pixels, do_denormalize=[True] * len(pixels))
+    return images
+
+
 @torch.no_grad()
-def _draw(
-    pipeline: Any, model: Model, drawings: Sequence[Drawing], config: DrawingSettings, output_type: str = "pil"
-) -> Any:
-    """Draws images that are drawn alike: a list of images, or a tensor of latents."""
+def _draw_latents(pipeline: Any, model: Model, drawings: Sequence[Drawing], config: DrawingSettings) -> Tensor:
+    """Draws the latents of images that are drawn alike."""
     first, factor = drawings[0], pipeline.vae_scale_factor
     width, height = (max(1, side // factor) for side in first.size)
     shape = (model.denoiser.config.in_channels, height, width)
@@ -136,6 +145,6 @@ def _draw(
             latents=torch.cat([noise.normal(key, index, shape) for key, index in keys]),
             # for schedulers that add noise at each step
             generator=[torch.Generator().manual_seed(stream_key(*drawing.noise) >> 1) for drawing in drawings],
-            output_type=output_type,
+            output_type="latent",
         )
-    return output.images
+    return torch.as_tensor(output.images)

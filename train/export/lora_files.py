@@ -13,9 +13,9 @@ from torch import Tensor
 
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.export.safetensors_file import save_with_hash
-from dreamloom.train.model.family import Family, is_text_encoder
+from dreamloom.train.model.family import is_text_encoder
 from dreamloom.train.model.lora import resolve_lora_alpha
-from dreamloom.train.model.lora_layers import kohya_name
+from dreamloom.train.model.model import Model
 
 KOHYA_FILE = "lora.safetensors"
 """The file with kohya's keys."""
@@ -24,7 +24,7 @@ PEFT_FILE = "pytorch_lora_weights.safetensors"
 
 
 def save_adapters(
-    family: Family,
+    model: Model,
     weights: dict[str, Tensor],
     config: TrainConfig,
     folder: Path,
@@ -34,7 +34,7 @@ def save_adapters(
     """Writes KOHYA_FILE and PEFT_FILE.
 
     Args:
-        family: the model's.
+        model: what they are adapters of.
         weights: the matrices, as `adapter_state_dict` names them.
         config: the run's; rank and alpha go into the files.
         folder: where to write, without a commit.
@@ -44,32 +44,32 @@ def save_adapters(
     import diffusers
 
     plain = {name: value.to("cpu", dtype).contiguous() for name, value in weights.items()}
-    save_with_hash(to_kohya_keys(family, plain, resolve_lora_alpha(config)), folder / KOHYA_FILE, metadata)
+    save_with_hash(to_kohya_keys(model, plain, resolve_lora_alpha(config)), folder / KOHYA_FILE, metadata)
     arguments: dict[str, Any] = {}
-    for part in family.adapter_layers:
+    for part in model.family.adapter_layers:
         layers = _of_part(plain, f"{part}.")
         arguments[f"{part}_lora_adapter_metadata"] = _metadata(layers, config)
         if is_text_encoder(part):  # transformers 5 dropped `text_model.`; diffusers reads both, older programs need it
             layers = {f"text_model.{_bare(name)}": value for name, value in layers.items()}
         arguments[f"{part}_lora_layers"] = layers
-    getattr(diffusers, family.pipeline).save_lora_weights(folder, **arguments)
+    getattr(diffusers, model.family.pipeline).save_lora_weights(folder, **arguments)
 
 
-def to_kohya_keys(family: Family, weights: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
+def to_kohya_keys(model: Model, weights: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
     """Renames adapters to kohya's keys: lora_unet_down_blocks_0_…_to_q.lora_down.weight, .lora_up.weight and .alpha.
 
     Args:
-        family: the model's.
+        model: what they are adapters of.
         weights: the matrices, as `adapter_state_dict` names them.
         alpha: the scale of the adapters' product, times their rank.
     """
     renamed: dict[str, Tensor] = {}
-    for name, value in weights.items():
-        part, _, inside = name.partition(".")
-        layer, _, side = inside.removesuffix(".weight").rpartition(".")
-        stem = kohya_name(family.kohya_parts[part], layer)
-        renamed[f"{stem}.{'lora_down' if side == 'lora_A' else 'lora_up'}.weight"] = value
-        renamed[f"{stem}.alpha"] = torch.tensor(alpha, dtype=value.dtype)
+    for part in model.family.kohya_parts:
+        of_part = {name.removesuffix(".weight").rpartition("."): v for name, v in _of_part(weights, f"{part}.").items()}
+        names = model.kohya_names(part, {layer for layer, _, _ in of_part})
+        for (layer, _, side), value in of_part.items():
+            renamed[f"{names[layer]}.{'lora_down' if side == 'lora_A' else 'lora_up'}.weight"] = value
+            renamed[f"{names[layer]}.alpha"] = torch.tensor(alpha, dtype=value.dtype)
     return renamed
 
 

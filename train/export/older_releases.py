@@ -43,7 +43,8 @@ def write_slow_tokenizer(folder: Path, tokenizer: Any) -> None:
 def _restore_text_model_prefix(file: Path) -> None:
     """Puts `text_model.` before the keys: transformers 5 dropped the prefix and reads both, older releases need it."""
     weights = load_file(file)
-    named = {key if key.startswith("text_model.") else f"text_model.{key}": value for key, value in weights.items()}
+    outside = ("text_model.", "text_projection.")
+    named = {key if key.startswith(outside) else f"text_model.{key}": value for key, value in weights.items()}
     save_file(named, file, metadata={"format": "pt"})
 
 

@@ -76,7 +76,7 @@ def write_model(
     origin = (trained.config, trained.checkpoint, title_of(trained.checkpoint, config))
     if trained.config.lora_rank is not None:
         metadata = adapter_metadata(model, *origin)
-        save_adapters(model.family, adapter_state_dict(model), trained.config, folder, DTYPES[config.dtype], metadata)
+        save_adapters(model, adapter_state_dict(model), trained.config, folder, DTYPES[config.dtype], metadata)
         if not config.merge_lora:
             progress(steps, steps, "written")
             return ""

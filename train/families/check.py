@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from dreamloom.base.clip_config import ClipConfig, check_clip
 from dreamloom.base.errors import UserError
+from dreamloom.base.stage import StageConfig
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.families.files import (
     SINGLE_FILE_SUFFIXES,
@@ -22,7 +23,10 @@ from dreamloom.train.model.frozen import find_frozen
 from dreamloom.train.model.lora_file import check_init_lora
 from dreamloom.train.model.lora_layers import adapted_layers
 from dreamloom.train.model.names import check_name
+from dreamloom.train.model.safetensors_header import read_tensor_shapes
 from dreamloom.train.model.weight_files import read_component_shapes
+
+AnyConfig = TypeVar("AnyConfig", bound=StageConfig)
 
 
 def check_models(config: TrainConfig, may_download: bool = False) -> None:
@@ -90,7 +94,7 @@ def resolve_models(config: TrainConfig) -> TrainConfig:
     """Returns the config with what the models on this machine say; hub ids stay as they are.
 
     Paths become absolute: a run is resumed and exported from any folder, and a relative path must never be taken for a
-    hub id there. A base of zero terminal SNR is trained with it.
+    hub id there. What is not given suits the base's family. A base of zero terminal SNR is trained with it.
 
     Raises:
         UserError: other settings do not go with such a base.
@@ -100,7 +104,7 @@ def resolve_models(config: TrainConfig) -> TrainConfig:
     absolute: dict[str, str | Path] = {name: str(path.absolute()) for name, path in models.items() if path.exists()}
     if config.init_lora is not None:
         absolute["init_lora"] = config.init_lora.expanduser().absolute()
-    config = config.model_copy(update=absolute)
+    config = suit_family(config.model_copy(update=absolute), config.base)
     if config.zero_terminal_snr or not _has_zero_terminal_snr(config.base):
         return config
     given = config.model_dump(include=config.model_fields_set)
@@ -109,6 +113,29 @@ def resolve_models(config: TrainConfig) -> TrainConfig:
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise UserError(f"The noise schedule of {config.base} has zero terminal SNR: {reason}.") from error
+
+
+def suit_family(config: AnyConfig, base: str) -> AnyConfig:
+    """Returns the config with the defaults of a base's family, as far as it has such fields and they were not given.
+
+    Args:
+        config: of training, of an evaluation, or another that draws or measures.
+        base: the model.
+
+    Raises:
+        UserError: what was given does not go with these defaults.
+    """
+    family = find_family(base)
+    given = config.model_dump(include=config.model_fields_set)
+    suiting = family.defaults(given) if family else {}
+    defaults = {name: value for name, value in suiting.items() if name in type(config).model_fields}
+    if family is None or not defaults:
+        return config
+    try:
+        return type(config).model_validate({**defaults, **given})
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UserError(f"The settings do not go with the defaults for {family.title}: {reason}.") from error
 
 
 def _has_zero_terminal_snr(base: str) -> bool:
@@ -154,8 +181,20 @@ def _check_folder(name: str, path: Path) -> None:
         raise UserError(f"{name} {what}.")
     wanted = [*(family or SD).classes, "scheduler"]
     missing = [part for part in wanted if part not in index or not (path / part).is_dir()]
+    if not index and (adapters := _find_adapters(path)):
+        raise UserError(
+            f"{name} holds a LoRA ({adapters}), which belongs beside a model; name its base, and the file as init_lora."
+        )
     if missing:
         raise UserError(f"{name} is not a Stable Diffusion model in diffusers' format: it lacks {', '.join(missing)}.")
+
+
+def _find_adapters(folder: Path) -> str | None:
+    """Returns the name of a LoRA file in a folder; None where there is none."""
+    for file in sorted(folder.glob("*.safetensors")):
+        if any(".lora_" in name or ".lora." in name for name in read_tensor_shapes(file)):
+            return file.name
+    return None
 
 
 def read_vae_config(base: str, vae: str | None, may_download: bool = False) -> dict[str, Any]:

@@ -19,7 +19,9 @@ from dreamloom.train.families.files import (
     family_of_file,
     family_of_folder,
     find_family,
+    find_folder,
     read_component_config,
+    read_model_json,
 )
 from dreamloom.train.families.original_keys import NoOriginalKeyError
 from dreamloom.train.families.registry import FAMILIES
@@ -42,6 +44,8 @@ class Parts:
     """By text encoder."""
     scheduler: dict[str, Any]
     """The config of the scheduler; prediction_type is None where nothing says it."""
+    settings: Mapping[str, Any]
+    """See Family.kept_settings."""
 
 
 def load_base_model(config: TrainConfig, base: str, device: torch.device, vae: str | None = None) -> Model:
@@ -102,7 +106,10 @@ def load_model(
         if clip_skip > (layers := components[name].config.num_hidden_layers):
             raise UserError(f"clip_skip is {clip_skip}, but the text encoder of {base} has {layers} layers; lower it.")
     open_model = parts.family.model_class()
-    return open_model(parts.family, components, parts.tokenizers, scheduler, schedule, clip_skip)
+    model: Model = open_model(
+        parts.family, components, parts.tokenizers, scheduler, schedule, clip_skip, settings=parts.settings
+    )
+    return model
 
 
 def make_schedule(scheduler: Any, zero_terminal_snr: bool = False) -> DiscreteSchedule:
@@ -158,7 +165,7 @@ def load_checkpoint_file(file: Path) -> Parts:
         float32 = {key: value.float().contiguous() for key, value in state_dicts[name].items()}
         module.load_state_dict(float32, assign=True)
     tokenizers = _load_tokenizers(family, str(folder)) if folder else family.file_tokenizers(configs)
-    return Parts(family, made, tokenizers, configs["scheduler"])
+    return Parts(family, made, tokenizers, configs["scheduler"], _settings(family, folder))
 
 
 def _load_parts(base: str, vae: str | None) -> Parts:
@@ -185,7 +192,12 @@ def _load_folder(name: str, with_vae: bool) -> Parts:
     if with_vae:
         components["vae"] = _load_vae(name, "vae")
     scheduler = diffusers.DDPMScheduler.load_config(name, subfolder="scheduler")
-    return Parts(family, components, _load_tokenizers(family, name), scheduler)
+    return Parts(family, components, _load_tokenizers(family, name), scheduler, _settings(family, find_folder(name)))
+
+
+def _settings(family: Family, folder: Path | None) -> dict[str, Any]:
+    index = read_model_json(str(folder), "model_index.json") if folder else {}
+    return {name: index.get(name, value) for name, value in family.kept_settings.items()}
 
 
 def _family_of(name: str) -> Family:

@@ -6,7 +6,7 @@ differ in one place: the projections of the VAE's attention were 1 × 1 convolut
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -66,6 +66,21 @@ def unet_names(weights: Shapes) -> dict[str, str]:
     """
     places = {**_UNET_ENDS, **dict(_down_blocks(weights)), **dict(_up_blocks(weights))}
     return {key: UNET + _rename(key, places, {".resnets.": _UNET_RESNET}) for key in weights}
+
+
+def unet_layer_names(weights: Shapes, layers: Iterable[str]) -> dict[str, str]:
+    """Returns the original names of a UNet's layers, by those that diffusers gives them.
+
+    Args:
+        weights: the UNet's state dict, which tells its blocks; adapters may be in it.
+        layers: as diffusers calls them.
+
+    Raises:
+        NoOriginalKeyError: one has none.
+    """
+    places = {**_UNET_ENDS, **dict(_down_blocks(weights)), **dict(_up_blocks(weights))}
+    inner = {".resnets.": _UNET_RESNET}
+    return {layer: _rename(f"{layer}.weight", places, inner).removesuffix(".weight") for layer in layers}
 
 
 def vae_names(weights: Shapes) -> dict[str, str]:

@@ -10,8 +10,8 @@ _BY_CHANNELS = {
     9: "an inpainting model (its UNet takes a mask and a masked image beside the latents)",
 }
 """Channels that a UNet takes, where latents have 4 → what it is."""
+REFINER = "Stable Diffusion XL's refiner, which only finishes what the base has drawn; the base is what is trained"
 _BY_PIPELINE = {
-    "StableDiffusionXL": "Stable Diffusion XL",
     "StableDiffusion3": "Stable Diffusion 3",
     "Flux": "Flux",
     "StableCascade": "Stable Cascade",
@@ -27,8 +27,8 @@ _BY_PIPELINE = {
 """Beginning of a pipeline's class in model_index.json → what it is."""
 _UNET = "model.diffusion_model."
 _BY_TENSORS = {
-    ("conditioner.embedders.1.",): "Stable Diffusion XL",
-    ("conditioner.embedders.0.", f"{_UNET}label_emb."): "Stable Diffusion XL's refiner",
+    ("conditioner.embedders.1.",): "a part of Stable Diffusion XL",
+    ("conditioner.embedders.0.", f"{_UNET}label_emb."): REFINER,
     (f"{_UNET}joint_blocks.",): "Stable Diffusion 3",
     ("joint_blocks.",): "Stable Diffusion 3",
     (f"{_UNET}double_blocks.",): "Flux",
@@ -46,7 +46,7 @@ _BY_TENSORS = {
     ("clip_l",): "a textual inversion, which belongs beside a model",
 }
 """Beginnings that each are some tensor's → what a file is."""
-_TRAINED = "Stable Diffusion 1.x and 2.x for text to image are trained here; name one"
+_TRAINED = "Stable Diffusion 1.x, 2.x and XL for text to image are trained here; name one"
 
 
 def describe_file(tensors: Mapping[str, tuple[int, ...]]) -> str:
@@ -55,16 +55,16 @@ def describe_file(tensors: Mapping[str, tuple[int, ...]]) -> str:
     Args:
         tensors: name → shape of its tensors.
     """
+    first = tensors.get(f"{_UNET}input_blocks.0.0.weight", ())
+    if len(first) == 4 and first[1] in _BY_CHANNELS:
+        return f"is {_BY_CHANNELS[first[1]]}; {_TRAINED}"
     for beginnings, what in _BY_TENSORS.items():
         if all(any(name.startswith(beginning) for name in tensors) for beginning in beginnings):
             return f"is {what}; {_TRAINED}"
     if any(name.endswith((".lora_A.weight", ".lora_down.weight", ".lora.down.weight")) for name in tensors):
         return f"is a LoRA, which belongs beside a model; {_TRAINED}"
-    first = tensors.get(f"{_UNET}input_blocks.0.0.weight", ())
-    if len(first) == 4 and first[1] in _BY_CHANNELS:
-        return f"is {_BY_CHANNELS[first[1]]}; {_TRAINED}"
     return (
-        "is not a Stable Diffusion 1.x or 2.x model for text to image; name one, or put the file into a diffusers "
+        "is not a Stable Diffusion 1.x, 2.x or XL model for text to image; name one, or put the file into a diffusers "
         "folder with its configs"
     )
 
@@ -78,10 +78,12 @@ def describe_folder(index: Mapping[str, Any], unet: Mapping[str, Any]) -> str | 
     """
     pipeline = str(index.get("_class_name", ""))
     what = next((what for beginning, what in _BY_PIPELINE.items() if pipeline.startswith(beginning)), None)
-    if what is None and ("text_encoder_2" in index or unet.get("addition_embed_type") == "text_time"):
-        what = "a model with two text encoders, as Stable Diffusion XL has"
     if what is None and unet.get("in_channels") != unet.get("out_channels"):
         what = _BY_CHANNELS.get(int(unet.get("in_channels") or 0))
+    is_xl = pipeline.startswith("StableDiffusionXL") or unet.get("addition_embed_type") == "text_time"
+    if what is None and (is_xl or "text_encoder_2" in index):
+        has_first = (index.get("text_encoder") or [None])[0] is not None
+        what = "a part of Stable Diffusion XL" if has_first else REFINER
     if what is None and (unet.get("num_class_embeds") or unet.get("class_embed_type")):
         what = "a model whose UNet takes more than a caption and latents"
     return what and f"is {what}; {_TRAINED}"

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 
 from dreamloom.train.families.sd.family import SD
+from dreamloom.train.families.sdxl.family import SDXL
 from dreamloom.train.model.family import Family
 
-_FAMILIES: tuple[Family, ...] = (SD,)
+_FAMILIES: tuple[Family, ...] = (SDXL, SD)
 
 FAMILIES: Mapping[str, Family] = {family.name: family for family in _FAMILIES}
 """Name → family."""

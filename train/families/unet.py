@@ -13,16 +13,27 @@ UNET_LAYERS = r".*\.attentions\.\d+\.(proj_in|proj_out|.*\.(to_q|to_k|to_v|to_ou
 """Pattern of the names of the layers with an adapter: those of the transformers, as in kohya's scripts."""
 CLIP_LAYERS = r".*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
 """The same of CLIP's text encoders."""
-ACTIVATION_BYTES = {"fp32": (1430, 236), "bf16": (1000, 118)}
+ACTIVATION_BYTES = {"fp32": (1430.0, 236.0), "bf16": (1000.0, 118.0)}
 """Precision → bytes kept per latent pixel and channel: without and with gradient checkpointing."""
 RECOMPUTED_SHARE = 0.3
 """Share of all activations that is kept at once while a block is recomputed."""
 
 
-def unet_activation_bytes(config: TrainConfig, unet: Config, latent_pixels: float, precision: str) -> int:
-    """Estimates the activations of a UNet; see Family.activation_bytes."""
+def unet_activation_bytes(
+    config: TrainConfig, unet: Config, latent_pixels: float, precision: str, size: float = 1.0
+) -> int:
+    """Estimates the activations of a UNet; see Family.activation_bytes.
+
+    Args:
+        config: see there.
+        unet: see there.
+        latent_pixels: see there.
+        precision: see there.
+        size: how many times as much as Stable Diffusion 1.5's it keeps, for a latent pixel and channel.
+    """
     channels, layers = unet.get("block_out_channels", [320]), unet.get("layers_per_block", 2)
     assert isinstance(channels, list) and isinstance(layers, int)
     every, checkpointed = ACTIVATION_BYTES[precision]
-    per_pixel = checkpointed + RECOMPUTED_SHARE * every if config.gradient_checkpointing else every
+    recomputed = RECOMPUTED_SHARE * every  # of blocks at the first level, which are alike
+    per_pixel = checkpointed + recomputed if config.gradient_checkpointing else every * size
     return int(latent_pixels * channels[0] * layers / 2 * per_pixel)

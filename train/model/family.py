@@ -13,8 +13,6 @@ from dreamloom.train.config import TrainConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dreamloom.train.model.model import Model
-
 Shapes = Mapping[str, tuple[int, ...]]
 """Name → shape of the tensors of a file."""
 Config = dict[str, Any]
@@ -38,6 +36,8 @@ class Family(Protocol):
     """The pipeline of diffusers that draws with it."""
     pipeline_settings: Mapping[str, Any]
     """Arguments of its class beside the components."""
+    kept_settings: Mapping[str, Any]
+    """Settings of the base's model_index.json that an export keeps, and what they are where it says nothing."""
     adapter_layers: Mapping[str, str]
     """Component → pattern (re) of the names of its layers that get an adapter."""
     kohya_parts: Mapping[str, str]
@@ -92,8 +92,8 @@ class Family(Protocol):
             precision: fp32 or bf16.
         """
 
-    def model_class(self) -> "type[Model]":
-        """Imports the class of its open models."""
+    def model_class(self) -> type[Any]:
+        """Imports the class of its open models, which derives from Model."""
 
     def file_tokenizers(self, configs: Mapping[str, Config]) -> dict[str, Any]:
         """Makes the tokenizers of a single file, which holds none, by text encoder.

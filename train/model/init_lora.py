@@ -56,11 +56,12 @@ def _layers_by_name(model: Model) -> dict[str, tuple[str, Any]]:
     """Returns component and layer by each name that files have for it."""
     places: dict[str, tuple[str, Any]] = {}
     for part, beginning in model.family.kohya_parts.items():
-        for name, layer in model.components[part].named_modules():
-            if hasattr(layer, "lora_A"):
-                bare = name.removeprefix("text_model.")
-                names = [kohya_name(beginning, name), f"{part}.{bare}", f"{part}.text_model.{bare}"]
-                places |= dict.fromkeys(names, (part, layer))
+        adapted = {name: layer for name, layer in model.components[part].named_modules() if hasattr(layer, "lora_A")}
+        kohya_names = model.kohya_names(part, adapted)
+        for name, layer in adapted.items():
+            bare = name.removeprefix("text_model.")
+            names = [f"{part}.{bare}", f"{part}.text_model.{bare}", kohya_name(beginning, name), kohya_names[name]]
+            places |= dict.fromkeys(names, (part, layer))
     return places
 
 

@@ -3,8 +3,8 @@
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dreamloom.train.diffusion.schedules import NoiseSchedule
 from dreamloom.train.model.family import Family
+from dreamloom.train.model.lora_layers import kohya_name
 from dreamloom.train.model.text import TOKENS, Condition, Text
 
 
@@ -51,6 +52,8 @@ class Model(ABC):
     """Which of the text encoder's layers the denoiser sees, from the last that it sees by itself."""
     compiled_denoiser: Any = None
     """The denoiser compiled by torch, for training only: evaluation and sampling use too many shapes."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the base's pipeline that an export keeps."""
     new_words: NewWords | None = None
     """What textual inversion adds to tokenizer and text encoder."""
 
@@ -164,7 +167,17 @@ class Model(ABC):
     def pipeline_components(self, scheduler: Any) -> dict[str, Any]:
         """Returns what diffusers' pipeline is made of, with a scheduler; and further arguments of its class."""
         tokenizers = {name.replace("text_encoder", "tokenizer"): each for name, each in self.tokenizers.items()}
-        return {**self.components, **tokenizers, "scheduler": scheduler, **self.family.pipeline_settings}
+        return {
+            **self.components,
+            **tokenizers,
+            "scheduler": scheduler,
+            **self.family.pipeline_settings,
+            **self.settings,
+        }
+
+    def kohya_names(self, component: str, layers: Collection[str]) -> dict[str, str]:
+        """Returns the names of a component's layers in kohya's LoRA files, by those that they have here."""
+        return {layer: kohya_name(self.family.kohya_parts[component], layer) for layer in layers}
 
     @abstractmethod
     def original_weights(self) -> dict[str, Tensor]:
@@ -197,6 +210,11 @@ class Model(ABC):
         """Brings the VAE's latents to the scale in which the denoiser works; of any shape."""
         config = self.vae.config
         return (latents - float(config.get("shift_factor") or 0.0)) * float(config.scaling_factor)
+
+    def unscale_latents(self, latents: Tensor) -> Tensor:
+        """Inverts `scale_latents`, for the VAE to decode, in the order in which diffusers' pipelines compute it."""
+        config = self.vae.config
+        return latents / float(config.scaling_factor) + float(config.get("shift_factor") or 0.0)
 
 
 def hash_weights(module: nn.Module) -> str:

@@ -76,6 +76,13 @@ class OptimizerSettings(StageConfig):
         description="Learning rate of the text encoder; 0: do not train it; if not set, 5e-5 with lora_rank, and 1 "
         "with an optimizer that estimates its rate.",
     )
+    text_encoder_2_learning_rate: Annotated[float | None, _LEARNING_RATE] = Field(
+        None,
+        ge=0,
+        le=10,
+        description="Learning rate of the second text encoder, where there is one; 0: do not train it; null: as "
+        "text_encoder_learning_rate.",
+    )
     lr_scheduler: Annotated[LRSchedulerName, _LEARNING_RATE] = Field(
         "constant", description="Course of the learning rates over the run; all but constant fall to 0."
     )
@@ -94,13 +101,15 @@ class OptimizerSettings(StageConfig):
 
     def text_encoder_rate(self, name: str) -> float:
         """Returns the learning rate of a text encoder; 0: it is not trained."""
-        return self.text_encoder_learning_rate
+        own = self.text_encoder_2_learning_rate if name == "text_encoder_2" else None
+        return self.text_encoder_learning_rate if own is None else own
 
     @model_validator(mode="after")
     def _check_optimizer(self) -> Self:
         kind = OPTIMIZERS[self.optimizer]
-        if kind.estimates_rate and self.text_encoder_learning_rate not in (0, self.learning_rate):
-            raise ValueError(f"{kind.name} has one rate: set text_encoder_learning_rate to learning_rate, or to 0")
+        for name in ("text_encoder", "text_encoder_2"):
+            if kind.estimates_rate and self.text_encoder_rate(name) not in (0, self.learning_rate):
+                raise ValueError(f"{kind.name} has one rate: set {name}_learning_rate to learning_rate, or to 0")
         if kind.estimates_rate and self.text_encoder_lr_scheduler not in (None, self.lr_scheduler):
             raise ValueError(f"{kind.name} has one rate: set text_encoder_lr_scheduler to null")
         schedules = {self.lr_scheduler, self.text_encoder_lr_scheduler} - {None, "constant"}

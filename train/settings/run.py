@@ -21,7 +21,7 @@ _CHECKPOINTS, _SAMPLES, _LOGGING = Group("Checkpoints"), Group("Samples"), Group
 class RunSettings(StageConfig):
     """The hardware; checkpoints, evaluations, samples and logs."""
 
-    preset: Annotated[Literal["8gb", "12gb", "24gb", "80gb"] | None, NO_RECIPE, HARDWARE] = Field(
+    preset: Annotated[Literal["8gb", "12gb", "16gb", "24gb", "48gb", "80gb"] | None, NO_RECIPE, HARDWARE] = Field(
         None, description="Settings for a GPU with this much memory; settings given beside it win."
     )
     precision: Precision = "auto"

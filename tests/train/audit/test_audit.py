@@ -132,7 +132,7 @@ def test_a_folder_with_other_files_is_left_alone(tiny_base: str, tmp_path: Path)
 
 def test_models_of_two_families_are_not_compared(tiny_base: str, tmp_path: Path) -> None:
     save_pipeline(tmp_path / "other", unet={"layers_per_block": 2}, vae={"levels": 3})
-    with pytest.raises(UserError, match="not of one family"):
+    with pytest.raises(UserError, match="not of one kind"):
         audit(tmp_path / "other", tiny_base, tmp_path / "audit", small_config(tmp_path))
 
 

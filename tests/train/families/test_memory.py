@@ -34,6 +34,7 @@ def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> str:
         (root / part).mkdir()
         (root / part / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
         (root / part / "config.json").write_text(json.dumps({"layers_per_block": 2, **configs[part]}))
+    (root / "model_index.json").write_text(json.dumps({part: ["", ""] for part in modules}))
     return str(root)
 
 

@@ -154,7 +154,7 @@ def test_a_folder_of_half_precision_files_opens(exported: Path, tmp_path: Path) 
             file.rename(file.with_suffix(".fp16.safetensors"))
     ours, theirs = load_model(str(tmp_path / "half"), CPU), load_model(str(exported), CPU)
     for part in ("unet", "vae", "text_encoder"):
-        assert same(getattr(ours, part), getattr(theirs, part)), part
+        assert same(ours.components[part], theirs.components[part]), part
 
 
 def test_what_is_no_model_is_the_users_error(exported: Path, tmp_path: Path) -> None:

@@ -276,3 +276,26 @@ def test_the_loss_of_a_last_step_is_the_mean_over_its_images(make_trainer: MakeT
     (expected,), (found,) = whole.window.take(), last.window.take()
     assert found.loss == pytest.approx(expected.loss, rel=1e-5)
     assert last.images_seen == last.schedule.num_images
+
+
+@pytest.mark.parametrize(
+    ("changes", "losses", "squares"),
+    [
+        ({}, [2.3481636, 2.2832689, 2.5937665], 3704.03890),
+        ({"text_encoder_learning_rate": 0.0}, [2.3481636, 2.2832651, 2.5937657], 3330.02696),
+        ({"clip_skip": 2, "flip_p": 0.5}, [2.3144960, 2.2385931, 2.5627649], 3537.20800),
+        ({"prediction_type": "v_prediction", "zero_terminal_snr": True}, [0.7443094, 1.1400890, 0.7480360], 3704.24989),
+        ({"lora_rank": 2}, [2.3481636, 2.2832689, 2.5937665], 40.0950262),
+    ],
+)
+def test_losses_and_weights_are_those_of_release_0_2(
+    changes: dict[str, Any], losses: list[float], squares: float, make_trainer: MakeTrainer
+) -> None:
+    """Measured before models had families; the sum of the weights' squares is after three steps."""
+    trainer, batches = make_trainer(**changes)
+    assert [trainer.loss(batch).item() for batch in batches[:3]] == pytest.approx(losses, rel=1e-5)
+    for batch in batches[:3]:
+        trainer.step([batch])
+    assert sum(p.detach().double().square().sum().item() for p in trainer.parameters) == pytest.approx(
+        squares, rel=1e-6
+    )

@@ -19,7 +19,6 @@ from dreamloom.train.export.lora_files import KOHYA_FILE, PEFT_FILE, to_kohya_ke
 from dreamloom.train.export.metadata import adapter_metadata
 from dreamloom.train.families.check import check_models
 from dreamloom.train.families.opening import load_model
-from dreamloom.train.families.sd.family import SD
 from dreamloom.train.loop.loop import train
 from dreamloom.train.model.lora import add_adapters, merge_adapters
 from dreamloom.train.model.model import Model
@@ -159,10 +158,10 @@ def test_merged_is_what_the_adapters_say(tiny_base: str, config: Config) -> None
     assert model.denoiser.state_dict().keys() == load_model(tiny_base, CPU).denoiser.state_dict().keys()
 
 
-def test_names_are_those_of_kohyas_scripts() -> None:
+def test_names_are_those_of_kohyas_scripts(tiny_base: str) -> None:
     down, up = torch.zeros(2, 4), torch.zeros(4, 2)
     renamed = to_kohya_keys(
-        SD,
+        load_model(tiny_base, CPU),
         {
             "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0.lora_A.weight": down,
             "text_encoder.encoder.layers.0.mlp.fc1.lora_B.weight": up,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.families.other_models import describe_folder
 from dreamloom.train.families.sd.configs import CONFIGS, CROSS_ATTENTION_KEY
@@ -13,8 +14,6 @@ from dreamloom.train.model.prediction import read_prediction
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from dreamloom.train.model.model import Model
 
 _LABELS = "model.diffusion_model.label_emb.0.0.weight"
 """A tensor of UNets that take more than a caption: Stable Diffusion XL's, upscalers', unCLIP's."""
@@ -42,6 +41,7 @@ class StableDiffusionFamily:
         "feature_extractor": None,
         "requires_safety_checker": False,
     }
+    kept_settings: Mapping[str, Any] = {}
     adapter_layers: Mapping[str, str] = {"unet": UNET_LAYERS, "text_encoder": CLIP_LAYERS}
     kohya_parts: Mapping[str, str] = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
     file_prefixes: Mapping[str, str] = {
@@ -66,6 +66,8 @@ class StableDiffusionFamily:
 
     def check(self, config: TrainConfig) -> None:
         """See Family."""
+        if config.text_encoder_2_learning_rate is not None:
+            raise UserError(f"{self.title} have one text encoder; leave text_encoder_2_learning_rate out.")
 
     def defaults(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """See Family. The defaults of TrainConfig are for this family."""
@@ -75,7 +77,7 @@ class StableDiffusionFamily:
         """See Family."""
         return unet_activation_bytes(config, denoiser, latent_pixels, precision)
 
-    def model_class(self) -> "type[Model]":
+    def model_class(self) -> type[Any]:
         """See Family."""
         from dreamloom.train.families.sd.model import StableDiffusion
 
