@@ -41,7 +41,7 @@ from dreamloom.train.audit.vocabulary import read_vocabulary, whole_vocabulary
 from dreamloom.train.families.check import check_base_model, suit_family
 from dreamloom.train.run.find import TrainedModel, find_trained_model
 
-VERSION = 1
+VERSION = 2
 """Raised when the same config, models and images would give other numbers."""
 RESULTS = "audit.json"
 KID_PICTURES = 1000
@@ -170,11 +170,12 @@ class _Work:
         if self.class_images is None or self.images is None:
             return (), (), {}
         questions, problems = classify.ask(pair.base, self.class_images, self.config, progress=progress)
-        right, seconds = [], 0.0
+        right, margins, seconds = [], [], 0.0
         for which, model in (("base", pair.base), ("model", pair.model)):
             journal = self._journal("classes").of(which)
-            chosen = classify.answer(model, questions, self.config, pair.precision, journal, progress)
-            right.append(np.array([float(chosen[each.name] in each.classes) for each in questions]))
+            answers = classify.answer(model, questions, self.config, pair.precision, journal, progress)
+            right.append(np.array([float(answers[each.name].chosen in each.classes) for each in questions]))
+            margins.append(np.array([answers[each.name].margin for each in questions]))
             seconds += sum(journal.results[each.name]["seconds"] for each in questions)
         places: dict[str, list[int]] = {}
         for place, question in enumerate(questions):
@@ -183,12 +184,16 @@ class _Work:
         intervals = shared_intervals(right[1] - right[0], places)
         found = [
             ClassAccuracy(
-                name, len(of), *(float(marks[of].mean()) for marks in right), *intervals.get(name, (None, None))
+                name,
+                len(of),
+                *(float(marks[of].mean()) for marks in right),
+                *intervals.get(name, (None, None)),
+                *(float(values[of].mean()) for values in margins),
             )
             for name, of in places.items()
         ]
         cost = self._deeper_classes(len(questions), len(places), seconds)
-        return tuple(sorted(found, key=lambda each: (each.change, each.name))), tuple(problems), cost
+        return tuple(sorted(found, key=lambda each: (each.margin_change, each.name))), tuple(problems), cost
 
     def _pictures(self, pair: Pair, progress: Progress) -> tuple[tuple[PicturePair, ...], float | None]:
         prompts = picture_prompts(self.vocabulary, self.config.num_pictures)

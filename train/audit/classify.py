@@ -1,14 +1,18 @@
 """Zero-shot accuracy: a model as a classifier of real images (Diffusion Classifier: Li et al. 2023, arXiv 2303.16203).
 
 An image's latent is noised, and that class is taken whose prompt predicts the noise best, by the mean squared error
-over noise levels. All classes and both models see the same noise at the same levels. After each round of levels a third
-of the classes is left, so that many classes cost little more than few.
+over noise levels. All classes and both models see the same noise at the same levels, those of the schedule's noisier
+half: there a prompt decides what is drawn, below it the image does. After each round of levels a third of the classes
+is left, so that many classes cost little more than few.
+
+How far the best other class is behind, the margin, shows damage before the accuracy does (`audit_spearman` of
+bench/preservation.py).
 """
 
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from operator import itemgetter
 from pathlib import Path
 
@@ -38,6 +42,21 @@ KEPT = 3
 """Of so many classes, a round leaves one."""
 GOLDEN_RATIO = 0.6180339887498949
 """The step of the sequence that spreads the levels of the rounds evenly."""
+
+
+NOISY = 0.5
+"""Share of the schedule, from its noisy end, at which models are asked."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model takes an image for."""
+
+    chosen: str
+    """The class."""
+    margin: float
+    """How much worse the best other class predicts the noise than the best of the image's own, as a share of its error;
+    below 0 where another is better. Of the last round in which there were both."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +99,16 @@ def classify(
     precision = choose_precision(config.precision, device)
     loaded.denoiser.to(precision)
     questions, _ = ask(loaded, found, config, class_prompts)
-    chosen = answer(loaded, questions, config, precision, Journal(None), silent)
-    return accuracies(questions, chosen)
+    answers = answer(loaded, questions, config, precision, Journal(None), silent)
+    return accuracies(questions, answers)
 
 
-def accuracies(questions: Sequence[Question], chosen: Mapping[str, str]) -> dict[str, float]:
+def accuracies(questions: Sequence[Question], answers: Mapping[str, Answer]) -> dict[str, float]:
     """Returns class → share of its images for which one of their classes was chosen."""
     right: dict[str, list[bool]] = {}
     for question in questions:
         for name in question.classes:
-            right.setdefault(name, []).append(chosen[question.name] in question.classes)
+            right.setdefault(name, []).append(answers[question.name].chosen in question.classes)
     return {name: sum(marks) / len(marks) for name, marks in sorted(right.items())}
 
 
@@ -139,8 +158,8 @@ def answer(
     precision: torch.dtype,
     journal: Journal,
     progress: Progress,
-) -> dict[str, str]:
-    """Classifies the images that the journal does not have yet; returns image → class."""
+) -> dict[str, Answer]:
+    """Classifies the images that the journal does not have yet; returns image → answer."""
     states: dict[str, Condition] = {}  # of each prompt, computed once
     for done, question in enumerate(questions):
         progress(done, len(questions), "classifying images")
@@ -152,10 +171,11 @@ def answer(
                 encoded = encode_prompts(model, part, config.resolution, precision)
                 states |= {prompt: encoded.map(itemgetter(row)) for row, prompt in enumerate(part)}
             of_class = {name: states[prompt] for name, prompt in question.prompts.items()}
-            chosen = _classify(model, question, of_class, config, precision)
-            journal.put(question.name, {"chosen": chosen, "seconds": time.monotonic() - start})
+            found = _classify(model, question, of_class, config, precision)
+            journal.put(question.name, {**asdict(found), "seconds": time.monotonic() - start})
     progress(len(questions), len(questions), "classifying images")
-    return {question.name: str(journal.results[question.name]["chosen"]) for question in questions}
+    results = {question.name: journal.results[question.name] for question in questions}
+    return {name: Answer(str(found["chosen"]), float(found["margin"])) for name, found in results.items()}
 
 
 def passes_per_image(num_classes: int, config: AuditConfig) -> int:
@@ -170,13 +190,14 @@ def passes_per_image(num_classes: int, config: AuditConfig) -> int:
 @torch.no_grad()
 def _classify(
     model: Model, question: Question, states: Mapping[str, Condition], config: AuditConfig, precision: torch.dtype
-) -> str:
+) -> Answer:
     left = dict.fromkeys(question.prompts, 0.0)
+    margin = 0.0
     levels, latents = config.class_timesteps, question.latents.to(model.device)
     round_number = 0
     while len(left) > 1:
         shift = (0.5 + round_number * GOLDEN_RATIO) % 1
-        timesteps = spread_timesteps(model, levels, shift)
+        timesteps = spread_timesteps(model, levels, shift, NOISY)
         indices = question.number + round_number * levels + torch.arange(levels, device=model.device)
         added = noise.normal(stream_key(config.seed, "audit class noise"), indices, tuple(latents.shape))
         noisy, target = add_noise_at(model, latents.expand(levels, -1, -1, -1), added, timesteps)
@@ -187,10 +208,18 @@ def _classify(
         )
         errors = ((predicted - target.repeat(repeats)) ** 2).mean(dim=(1, 2, 3)).view(len(left), levels).sum(dim=1)
         sums = {name: left[name] + error for name, error in zip(left, errors.tolist(), strict=True)}
+        own, others = _split(sums, question.classes)
+        margin = min(others) / min(own) - 1 if own and others else margin
         best = sorted(sums, key=lambda name: (sums[name], name))[: _left_over(len(left))]
         left = {name: sums[name] for name in best}
         round_number += 1
-    return next(iter(left))
+    return Answer(next(iter(left)), margin)
+
+
+def _split(sums: Mapping[str, float], classes: Sequence[str]) -> tuple[list[float], list[float]]:
+    """Returns the sums of an image's own classes, and those of the others."""
+    own = [error for name, error in sums.items() if name in classes]
+    return own, [error for name, error in sums.items() if name not in classes]
 
 
 def _left_over(classes: int) -> int:

@@ -87,15 +87,17 @@ def add_noise_at(model: Model, latents: Tensor, noise: Tensor, timesteps: Tensor
     return schedule.add_noise(latents, noise, timesteps), schedule.target(latents, noise, timesteps)
 
 
-def spread_timesteps(model: Model, levels: int, shift: float = 0.5) -> Tensor:
+def spread_timesteps(model: Model, levels: int, shift: float = 0.5, share: float = 1.0) -> Tensor:
     """Returns a timestep in each of so many equal parts of a model's schedule, [levels], on its device.
 
     Args:
         model: the model.
         levels: how many.
         shift: where in its part each lies, from 0 to 1.
+        share: of the schedule, from its noisy end.
     """
-    return model.schedule.timesteps([model.schedule.spread(level, levels, shift) for level in range(levels)])
+    places = [1 - share + share * (level + shift) / levels for level in range(levels)]
+    return model.schedule.timesteps([model.schedule.spread(0, 1, place) for place in places])
 
 
 def _check_family(base: Model, model: Model, base_name: str, name: str) -> None:

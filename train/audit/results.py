@@ -43,11 +43,20 @@ class ClassAccuracy:
     low: float | None = None
     """The interval of model − base; all intervals hold at once with 95 %. None: of fewer than five images."""
     high: float | None = None
+    base_margin: float = 0.0
+    """Mean of `dreamloom.train.audit.classify.Answer.margin` over the images, by the base."""
+    model_margin: float = 0.0
+    """The same of the audited model."""
 
     @property
     def change(self) -> float:
         """Returns model − base."""
         return self.model - self.base
+
+    @property
+    def margin_change(self) -> float:
+        """Returns how much narrower the margin became (below 0), or wider."""
+        return self.model_margin - self.base_margin
 
     @property
     def sure(self) -> bool:
@@ -82,7 +91,7 @@ class Audit:
     drift: tuple[PromptDrift, ...]
     """The greatest first."""
     classes: tuple[ClassAccuracy, ...] = ()
-    """The greatest loss first; empty where no images were given."""
+    """The greatest loss of margin first; empty where no images were given."""
     pictures: tuple[PicturePair, ...] = ()
     """The most changed first."""
     kid: float | None = None
@@ -96,6 +105,7 @@ class Audit:
     def verdict(self) -> str:
         """A sentence about what surely changed most."""
         lost = [each for each in self.classes if each.sure and each.change < 0]
+        lost.sort(key=lambda each: each.change)
         found = [
             f"surely recognized less, most: {worst.name} ({100 * worst.base:.0f} to {100 * worst.model:.0f} %)"
             for worst in lost[:1]
@@ -128,6 +138,7 @@ class Audit:
                 "images": each.images,
                 "base": f"{100 * each.base:.0f} %",
                 "model": f"{100 * each.model:.0f} %",
+                "margin": f"{100 * each.base_margin:.0f} to {100 * each.model_margin:.0f} %",
                 "change": f"{100 * each.change:+.0f} points",
                 "interval": "" if each.low is None else f"{100 * each.low:+.0f} to {100 * (each.high or 0):+.0f}",
                 "sure": "yes" if each.sure else "",

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from dreamloom.base.errors import UserError
+from dreamloom.train.audit.audit import audit
 from dreamloom.train.audit.class_images import read_class_images
 from dreamloom.train.audit.classify import _choices, _prompts, classify, passes_per_image
 from dreamloom.train.audit.config import AuditConfig
-from tests.train.audit.test_audit import DEMO, draw_classes, small_config
+from tests.train.audit.test_audit import DEMO, draw_classes, small_config, with_noise
 from tests.train.conftest import paint
 
 
@@ -21,6 +22,16 @@ def test_the_demo_s_model_knows_its_shapes(tmp_path: Path) -> None:
     assert classify(model, images, given, config) == {"heart": 1.0, "star": 1.0}
     exchanged = dict(zip(given, reversed(given.values()), strict=True))
     assert classify(model, images, exchanged, config) == {"heart": 0.0, "star": 0.0}
+
+
+def test_the_margin_narrows_before_a_class_is_mistaken(tmp_path: Path) -> None:
+    images = draw_classes(tmp_path / "images", 3)
+    config = small_config(tmp_path, resolution=64, bucket_reso_steps=64, num_pictures=0, drift_latents=1, clip=None)
+    damaged = with_noise(DEMO / "stable-diffusion", tmp_path / "model", 0.02)
+    found = audit(damaged, str(DEMO / "stable-diffusion"), tmp_path / "audit", config, images)
+    assert all(each.base == 1.0 and each.base_margin > 0.5 for each in found.classes)
+    assert all(each.margin_change < -0.1 for each in found.classes)
+    assert [each.margin_change for each in found.classes] == sorted(each.margin_change for each in found.classes)
 
 
 def test_a_caption_that_names_the_class_is_the_prompt_of_all() -> None:
