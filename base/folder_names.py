@@ -34,6 +34,11 @@ class FolderNames(frozenset[str]):
         return names
 
     @cached_property
+    def other_suffixes(self) -> set[str]:
+        """The extensions of the files that are no images, in lower case."""
+        return {os.path.splitext(name)[1] for name in self._by_folded}
+
+    @cached_property
     def image_stems(self) -> set[str]:
         """The stems of the images among them."""
         stems = (os.path.splitext(name) for name in self)

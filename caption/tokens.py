@@ -5,6 +5,7 @@ lower case, words and signs apart, byte-level byte pairs. There is one token at 
 """
 
 import gzip
+import hashlib
 import importlib.util
 import json
 from collections.abc import Sequence
@@ -33,6 +34,11 @@ class CaptionTokenizer:
     tokenizer: Any
     limit: int
     """Tokens that the model's text encoder reads, both ends included."""
+
+    @property
+    def digest(self) -> str:
+        """A hash of all that the counts depend on."""
+        return hashlib.sha256(f"{self.limit} {self.tokenizer.to_str()}".encode()).hexdigest()
 
     def count(self, captions: Sequence[str]) -> list[int]:
         """Counts the tokens of each caption, both ends included and regardless of the limit."""

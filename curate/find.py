@@ -14,7 +14,6 @@ from dreamloom.base.errors import UserError
 from dreamloom.caption.filename import read_name
 from dreamloom.curate.manifest import MANIFEST, manifest_path, read_manifest
 from dreamloom.scrape.collection import Collection, Table
-from dreamloom.scrape.collection.query import filter_rows
 
 _MIN_KEY = 4
 """Minimum characters of a key that name it."""
@@ -135,6 +134,8 @@ def _keys_where(collection: Collection, workspace: Path | None, where: str) -> l
         manifest = read_manifest(manifest_path(workspace))
     name = f"'{collection.name.replace(chr(39), 2 * chr(39))}'"
     tables: dict[str, Any] = {**collection.sql_tables(), "manifest": manifest}
+    from dreamloom.scrape.collection.query import filter_rows  # DuckDB, which plan does without
+
     rows: pa.Table = filter_rows(_VIEW.replace("$name", name), where, "key", tables)
     keys: list[str] = rows["key"].to_pylist()
     return keys

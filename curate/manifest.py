@@ -1,6 +1,7 @@
 """The manifest of a workspace, dataset.parquet: what became of every image of every source."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +40,20 @@ def manifest_path(workspace: Path) -> Path:
     return workspace / "dataset.parquet"
 
 
-def read_manifest(path: Path) -> pa.Table:
+def read_manifest(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Reads the rows of a manifest (MANIFEST).
+
+    Args:
+        path: the manifest.
+        columns: names of the columns to read; None: all.
 
     Raises:
         UserError: it is missing or unreadable, or a newer release wrote it in another format.
     """
     read_manifest_metadata(path)  # which refuses what would be misread
     try:
-        return pq.read_table(path, schema=MANIFEST, partitioning=None).replace_schema_metadata(None)
+        rows = pq.read_table(path, schema=MANIFEST, columns=columns, partitioning=None)
+        return rows.replace_schema_metadata(None)
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"The manifest {path} can't be read ({error}); run balance, which makes it.") from error
 

@@ -28,6 +28,7 @@ from dreamloom.flows.steps import Outcome, Step
 from dreamloom.scrape.collection import Table
 from dreamloom.train.evaluate.config import as_trained
 from dreamloom.train.evaluate.runs import find_runs
+from dreamloom.train.run.folder import read_summary
 
 _log = logging.getLogger(__name__)
 
@@ -135,6 +136,11 @@ def _has_model_steps(selected: Sequence[Level]) -> bool:
 def _report_is_due(project: Project, outcomes: Sequence[Outcome]) -> bool:
     is_changed = any(outcome.changed for outcome in outcomes) or not report_path(project.workspace).exists()
     return outcomes[-1].finished and is_changed
+
+
+def is_trained(project: Project) -> bool:
+    """Whether there is a dataset, and its training run is finished."""
+    return manifest_path(project.workspace).exists() and read_summary(run_folder(project)) is not None
 
 
 def _source_branch(project: Project, name: str) -> Branch:

@@ -1,18 +1,23 @@
 """The commands `run` and `plan`, which are about a whole project, and `show`."""
 
 import os
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from dreamloom.base import processes
 from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.errors import UserError
+from dreamloom.base.remembered import remembered
+from dreamloom.base.stage import recipe
 from dreamloom.base.text import printable
 from dreamloom.flows import api, chain
 from dreamloom.flows.adopting import settle_hand_changes, warn_of_hand_changes
-from dreamloom.flows.contents import Captions, captions_of_workspace
+from dreamloom.flows.contents import Captions, captions_of_workspace, captions_recipe
 from dreamloom.flows.preflight import check_before_run
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.report import report_path
@@ -89,20 +94,20 @@ def plan(project: Path = PROJECT) -> None:
     print_table(rows_table("Sources", planning.source_rows(loaded)))
     steps = planning.plan_steps(loaded)
     print_table(rows_table("Steps of the run", planning.step_rows(steps)))
-    training = planning.plan_train(loaded)
+    training, warnings = planning.plan_with_warnings(loaded)
+    sources = list(loaded.sources)
     if training is not None:
         planning.print_training(training)
-    captions = captions_of_workspace(loaded.workspace, list(loaded.sources))
-    if training is None:
+    else:
         notes = Notes()
-        note_captions(captions, notes)
+        note_captions(captions_of_workspace(loaded.workspace, sources), notes)
         for sentence in notes.sentences():
             print(sentence)
     changed = warn_of_hand_changes(project, loaded.workspace)
-    warnings = [*planning.rehearsal_warnings(loaded, training), *planning.measurement_warnings(loaded)]
-    for warning in [*changed, *warnings]:
+    for warning in [*changed, *warnings, *planning.measurement_warnings(loaded)]:
         print(f"warning: {warning}")
-    print_caption_lengths(captions, loaded.train.base)
+    read = partial(captions_of_workspace, loaded.workspace, sources)
+    print_caption_lengths(read, loaded.train.base, captions_recipe(loaded.workspace, sources))
     if all(step.stale_parts == [] for step in steps) and not changed:
         print("Nothing to do: everything is as project.yaml says.")
 
@@ -129,22 +134,30 @@ def show(folder: Path, *, image: str | None = None, output: Path | None = None) 
         return
     for table in showing.tables(folder):
         print_table(table)
-    print_caption_lengths(showing.captions_of(folder), None)
+    print_caption_lengths(partial(showing.captions_of, folder), None, captions_recipe(folder))
     sheet = showing.write_sheet(folder, output or Path(f"dreamloom-{folder.absolute().name}.png"))
     print(f"contact sheet: {sheet}" if sheet else "no images yet")
 
 
-def print_caption_lengths(captions: Captions, model: str | None) -> None:
+def print_caption_lengths(read: Callable[[], Captions], model: str | None, captions: str | None = None) -> None:
     """Prints how many captions are too long for the text encoder; nothing where there is no caption yet.
 
     Args:
+        read: reads the captions.
         model: the base model, whose tokenizer counts; None: CLIP's.
+        captions: a hash of the captions, by which the counts are remembered; None: they are counted now.
     """
-    from dreamloom.caption.tokens import load_tokenizer, measure_captions
+    from dreamloom.caption.tokens import LengthSummary, load_tokenizer, measure_captions
 
-    if captions:
+    tokenizer = load_tokenizer(model)
+
+    def measure() -> dict[str, Any]:
         with Terminal() as terminal, terminal.watch("count tokens") as progress:
-            print(printable(str(measure_captions(captions, load_tokenizer(model), progress))))
+            return asdict(measure_captions(read(), tokenizer, progress))
+
+    counts = remembered(recipe("tokens", 1, {}, [captions, tokenizer.digest]), measure) if captions else measure()
+    if counts["captions"]:
+        print(printable(str(LengthSummary(**counts))))
 
 
 def _print_results(project: Project, outcomes: list[Outcome]) -> None:

@@ -6,7 +6,8 @@ from typing import TypeVar
 
 import pyarrow.compute as pc
 
-from dreamloom.curate.manifest import DROPPED, manifest_path, read_manifest
+from dreamloom.base.stage import recipe
+from dreamloom.curate.manifest import DROPPED, manifest_path, read_manifest, read_manifest_metadata
 from dreamloom.flows.tables import source_names
 from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.train.data.folder import read_training_folder
@@ -44,9 +45,23 @@ def captions_of_workspace(workspace: Path, sources: Sequence[str] | None = None)
         names = source_names(workspace) if sources is None else sources
         collections = [Collection(workspace / "collections" / name) for name in names]
         return [pair for collection in collections for pair in captions_of_collection(collection)]
-    rows = read_manifest(manifest_path(workspace)).select(["file", "caption", "split"])
+    rows = read_manifest(manifest_path(workspace), ["file", "caption", "split"])
     rows = rows.filter(pc.and_(pc.not_equal(rows["split"], DROPPED), pc.is_valid(rows["caption"])))
     return list(zip(rows["file"].to_pylist(), rows["caption"].to_pylist(), strict=True))
+
+
+def captions_recipe(folder: Path, sources: Sequence[str] | None = None) -> str | None:
+    """Returns a hash of the captions of a workspace or a collection; None: only who reads them knows them.
+
+    Args:
+        sources: names of the collections of a workspace without a dataset; None: all.
+    """
+    if content := read_manifest_metadata(manifest_path(folder)).get("content"):
+        return recipe("captions", 1, {}, [content])
+    names = source_names(folder) if sources is None else sources
+    collections = [Collection(folder / "collections" / name) for name in names] or [Collection(folder)]
+    stamps = [c.stamps(Table.CAPTIONS) or c.stamps(Table.RECORDS) for c in collections]
+    return recipe("captions", 1, {}, map(str, stamps)) if any(stamps) else None
 
 
 def captions_of_training_folder(folder: Path) -> Captions:
@@ -56,13 +71,48 @@ def captions_of_training_folder(folder: Path) -> Captions:
 
 
 def images_of_collection(collection: Collection) -> CaptionedImages:
-    """Returns up to SHEET_IMAGES images with their captions, or with the texts they came with where none is written."""
-    records = collection.read(Table.RECORDS, columns=["key", "status", "image", "text"]).to_pylist()
-    rows = collection.read(Table.CAPTIONS, columns=["key", "caption", "doubtful"]).to_pylist()
-    captions = {row["key"]: f"doubtful: {row['caption']}" if row["doubtful"] else row["caption"] for row in rows}
-    captioned = [row for row in records if row["key"] in captions]
-    shown = evenly_spaced(captioned or [row for row in records if row["status"] == Status.OK], SHEET_IMAGES)
-    return [(collection.root / row["image"], captions.get(row["key"], row["text"] or "")) for row in shown]
+    """Returns up to SHEET_IMAGES images with their captions, or with the texts they came with where none is written.
+
+    Only the parts of these images are read.
+    """
+    captioned = _count_rows(collection, Table.CAPTIONS)
+    table, counts = (
+        (Table.CAPTIONS, captioned)
+        if any(captioned.values())
+        else (
+            Table.RECORDS,
+            _count_rows(collection, Table.RECORDS),
+        )
+    )
+    wanted = evenly_spaced(range(sum(counts.values())), SHEET_IMAGES)
+    shown: CaptionedImages = []
+    first = 0
+    for part, count in counts.items():
+        places = [place - first for place in wanted if first <= place < first + count]
+        first += count
+        if places and part in collection.parts(Table.RECORDS):
+            shown += _images_of_part(collection, table, part, places)
+    return shown
+
+
+def _count_rows(collection: Collection, table: Table) -> dict[str, int]:
+    """Returns part → rows that have an image, or a caption."""
+    return {part: collection.summary(table, part).kept for part in collection.parts(table)}
+
+
+def _images_of_part(collection: Collection, table: Table, part: str, places: Sequence[int]) -> CaptionedImages:
+    """Returns the images at some places of a part's captions, or of those of its records that have an image."""
+    records = collection.read(Table.RECORDS, part, ["key", "status", "image", "text"])
+    if table is Table.RECORDS:
+        rows = records.filter(pc.equal(records["status"], Status.OK)).take(places).to_pylist()
+        return [(collection.root / row["image"], row["text"] or "") for row in rows]
+    captions = collection.read(Table.CAPTIONS, part, ["key", "caption", "doubtful"]).take(places)
+    images = dict(zip(*(records[name].to_pylist() for name in ("key", "image")), strict=True))
+    return [
+        (collection.root / images[row["key"]], f"doubtful: {row['caption']}" if row["doubtful"] else row["caption"])
+        for row in captions.to_pylist()
+        if images.get(row["key"])
+    ]
 
 
 def images_of_training_folder(folder: Path) -> CaptionedImages:

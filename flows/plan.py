@@ -2,15 +2,19 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from dreamloom.base.remembered import remembered
+from dreamloom.base.stage import recipe
 from dreamloom.curate.balance import solve_multiplies
 from dreamloom.curate.held_out import count_held_out
-from dreamloom.curate.manifest import manifest_path
+from dreamloom.curate.manifest import content_digest, manifest_path
 from dreamloom.curate.rehearsal import Shown, warnings
 from dreamloom.curate.source import Role
-from dreamloom.flows.chain import levels
+from dreamloom.flows.chain import is_trained, levels
 from dreamloom.flows.contents import evenly_spaced
 from dreamloom.flows.project import Project
 from dreamloom.flows.run_folders import heldout_folder, newest_speed
@@ -69,12 +73,36 @@ def _blocks(planned: PlannedStep) -> bool:
 
 
 def plan_train(project: Project) -> Plan | None:
-    """Returns what training would do with the training folder as it is now; None where there is no folder yet."""
-    dataset = project.workspace / "dataset"
+    """Returns what training would do with the training folder as it is now; None where there is no folder yet.
+
+    That of a finished run is remembered, without its captions.
+    """
+    return plan_with_warnings(project)[0]
+
+
+def plan_with_warnings(project: Project) -> tuple[Plan | None, list[str]]:
+    """Returns what `plan_train` and `rehearsal_warnings` do."""
+    workspace, config = project.workspace, project.train_config()
+    dataset, speed = workspace / "dataset", newest_speed(project.workspace)
     if not dataset.is_dir():
-        return None
-    workspace = project.workspace
-    return plan_training(dataset, project.train_config(), newest_speed(workspace), heldout_folder(workspace))
+        return None, rehearsal_warnings(project, None)
+    if not is_trained(project):
+        planned = plan_training(dataset, config, speed, heldout_folder(workspace))
+        return planned, rehearsal_warnings(project, planned)
+
+    def compute() -> dict[str, Any]:
+        plan = plan_training(dataset, config, None, heldout_folder(workspace))
+        found = rehearsal_warnings(project, plan)
+        return {"plan": _PLAN.dump_python(replace(plan, captions=()), mode="json"), "warnings": found}
+
+    roles = {name: str(source.role) for name, source in project.sources.items()}
+    values = {"train": config.model_dump(mode="json"), "roles": roles}
+    known = remembered(recipe("plan", 1, values, [content_digest(manifest_path(workspace))]), compute)
+    plan = _PLAN.validate_python(known["plan"])
+    return replace(plan, seconds=plan.total_images / speed if speed else None), known["warnings"]
+
+
+_PLAN = TypeAdapter(Plan)
 
 
 def rehearsal_warnings(project: Project, plan: Plan | None) -> list[str]:

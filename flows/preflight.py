@@ -2,11 +2,9 @@
 
 import logging
 
-from dreamloom.curate.manifest import manifest_path
-from dreamloom.flows.chain import run_folder
+from dreamloom.flows.chain import is_trained
 from dreamloom.flows.project import Project
 from dreamloom.train.model.names import HubUnreachable, check_on_hub, is_offline
-from dreamloom.train.run.folder import read_summary
 
 _log = logging.getLogger(__name__)
 
@@ -21,7 +19,7 @@ def check_before_run(project: Project) -> None:
     Raises:
         UserError: the hub has no such model, or can't be asked.
     """
-    if is_offline() or _is_trained(project):
+    if is_offline() or is_trained(project):
         return
     models = [project.train.base, project.train.vae]
     clips = [project.score.model] if project.score is not None else []
@@ -33,7 +31,3 @@ def check_before_run(project: Project) -> None:
         check_on_hub(project.caption.model)
     except HubUnreachable as error:  # where every image has a caption, the model is not needed
         _log.warning("caption.model: %s", error)
-
-
-def _is_trained(project: Project) -> bool:
-    return manifest_path(project.workspace).exists() and read_summary(run_folder(project)) is not None

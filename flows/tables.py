@@ -52,13 +52,15 @@ def source_names(workspace: Path) -> list[str]:
 
 def balance_rows(workspace: Path) -> list[dict[str, Any]]:
     """Returns a row for each source of the dataset: images to train on, how often each is shown, how many held out."""
-    manifest = read_manifest(manifest_path(workspace))
-    rows = manifest.select(["source", "role", "split", "multiply"]).to_pylist()
+    columns = ["source", "role", "split", "multiply"]
+    groups = read_manifest(manifest_path(workspace), columns).group_by(columns, use_threads=False)
+    rows = groups.aggregate([([], "count_all")]).to_pylist()
     shown_of = {row["source"]: 0.0 for row in rows}
+    counts = Counter[tuple[str, str]]()
     for row in rows:
-        shown_of[row["source"]] += row["multiply"] or 0.0
+        shown_of[row["source"]] += (row["multiply"] or 0.0) * row["count_all"]
+        counts[row["source"], row["split"]] += row["count_all"]
     roles = {row["source"]: row["role"] for row in rows}
-    counts = Counter((row["source"], row["split"]) for row in rows)
     table = [
         {
             "source": source,
@@ -80,12 +82,13 @@ def balance_rows(workspace: Path) -> list[dict[str, Any]]:
 
 def _dataset_summaries(workspace: Path) -> dict[str, Summary]:
     """Source → the counts of balance: rows that it got, put into the training folder, and did not."""
-    manifest = read_manifest(manifest_path(workspace)).select(["source", "split", "stage", "reason"])
+    columns = ["source", "split", "stage", "reason"]
+    groups = read_manifest(manifest_path(workspace), columns).group_by(columns, use_threads=False)
     counts: dict[str, Counter[str]] = {}
-    for row in manifest.to_pylist():
+    for row in groups.aggregate([([], "count_all")]).to_pylist():
         if row["stage"] in (None, "balance"):  # earlier stages dropped the others
             reason = {TRAIN: TRAIN, HELD_OUT: "held out"}.get(row["split"], row["reason"])
-            counts.setdefault(row["source"], Counter())[reason] += 1
+            counts.setdefault(row["source"], Counter())[reason] += row["count_all"]
     return {
         source: Summary(rows=count.total(), kept=count.pop(TRAIN, 0), dropped=dict(count))
         for source, count in counts.items()

@@ -91,6 +91,8 @@ class ProjectTrainStep(Step):
 
     def _train(self, progress: Progress) -> Outcome:
         with claim_run_folder(self.workspace, self.config) as folder:
+            if finished := read_summary(folder):  # the folder is that of this recipe: no image has to be read
+                return _trained(finished, folder, is_new=False)
             return _train(self.workspace / "dataset", folder, self.config, heldout_folder(self.workspace), progress)
 
     def charts(self) -> Mapping[str, Path]:
@@ -236,7 +238,10 @@ def _stale(run: Path, config: TrainConfig) -> list[str]:
 
 def _train(folder: Path, run: Path, config: TrainConfig, heldout: Path | None, progress: Progress) -> Outcome:
     is_new = read_summary(run) is None
-    summary = train(folder, run, config, heldout, progress)
+    return _trained(train(folder, run, config, heldout, progress), run, is_new)
+
+
+def _trained(summary: TrainSummary, run: Path, is_new: bool) -> Outcome:
     if not summary.finished:
         line = f"stopped and saved after {summary.images_seen:,} of {summary.total_images:,} images; run again to go on"
     else:

@@ -1,5 +1,6 @@
 """A folder of images, with captions in file names or sidecars, or without any."""
 
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -144,10 +145,11 @@ def _list_files(
     files = []
     images = find_images(config.path, left_out, config.follow_links)
     kohya_captions = _kohya_captions(config, [path for path, _ in images])
+    # The folder's own name, and not its path, so that a folder may be moved
+    name, root = config.path.resolve().name, "" if config.path == Path() else os.path.join(config.path, "")
     for path, siblings in images:
         own_sidecars = [path.parent / name for _, name in find_sidecars(path.name, siblings)] if uses_sidecars else []
-        # The folder's own name, and not its path, so that a folder may be moved
-        key = key_of("folder", config.path.resolve().name, path.relative_to(config.path).as_posix())
+        key = key_of("folder", name, str(path).removeprefix(root))
         caption = "" if kohya_captions is None else f"{kohya_captions.get(path)} "
         version = file_version(path, *own_sidecars, before=caption)
         files.append(ListedFile(key, path, version, siblings))

@@ -8,7 +8,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -81,10 +81,14 @@ def part_recipes(
     """
     common = list(upstream)
     made_from = {
-        part: common + [replace(file.version, before=f"{file.key} {file.version.before}") for file in members]
-        for part, members in split(files, part_rows).items()
+        part: common + [_of_row(file) for file in members] for part, members in split(files, part_rows).items()
     }
     return SourceRecipes(collection, table, stage, config, made_from)
+
+
+def _of_row(file: ListedFile) -> FileVersion:
+    version = file.version
+    return FileVersion(version.files, version.stat, f"{file.key} {version.before}", version.after)
 
 
 def part_reader(

@@ -20,10 +20,13 @@ def find_sidecars(image: str, siblings: FolderNames) -> list[tuple[str, str]]:
     Returns:
         Pairs of an extension of SIDECARS and a name, in order of precedence; at most one for each extension.
     """
+    if siblings.other_suffixes.isdisjoint(SIDECARS):  # as beside most of a million images
+        return []
+    suffixes = [suffix for suffix in SIDECARS if suffix in siblings.other_suffixes]
     stem = os.path.splitext(image)[0]
     folded_stem, folded_image = fold_name(stem), fold_name(image)
     found = []
-    for suffix in SIDECARS:
+    for suffix in suffixes:
         name: str | None = f"{stem}{suffix}"
         if name not in siblings:
             wanted = (f"{folded_stem}{suffix}", f"{folded_image}{suffix}", f"{folded_stem}{suffix}.txt")

@@ -5,6 +5,7 @@ their bytes. Where the first differs, the second is compared; if it is the same,
 So `touch`, a copy or a restored backup make nothing anew.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,7 @@ _MISSING = " missing"
 
 def _stat(file: Path) -> str:
     try:
-        status = file.stat()
+        status = os.stat(file)
     except OSError:
         return f"{file.name}{_MISSING}"
     return f"{file.name} {status.st_size} {status.st_mtime_ns}"

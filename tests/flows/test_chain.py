@@ -19,6 +19,7 @@ from dreamloom.flows import chain
 from dreamloom.flows.cli import run
 from dreamloom.flows.plan import plan_steps
 from dreamloom.flows.steps import Outcome, Step
+from dreamloom.flows.train_steps import ProjectTrainStep
 from dreamloom.scrape.collection import Status, Table
 from dreamloom.train.evaluate.sample_files import list_samples, read_samples
 from dreamloom.train.run.folder import read_summary
@@ -69,6 +70,12 @@ def test_running_again_does_nothing(finished: Any, capsys: pytest.CaptureFixture
     assert run(["run", str(finished.file)]) == 0
     assert "Nothing to do: everything is as project.yaml says." in capsys.readouterr().out
     assert made_files(finished.workspace) == before
+
+
+def test_a_finished_run_reads_no_image_again(finished: Any) -> None:
+    for image in (finished.workspace / "dataset" / "circles").glob("*.png"):
+        image.unlink()
+    assert not ProjectTrainStep(finished.workspace, finished.load().train_config()).run(silent).changed
 
 
 def test_nothing_to_do_needs_neither_torch_nor_prefect(finished: Any) -> None:

@@ -41,6 +41,7 @@ def test_plan_of_a_finished_project_says_how_training_goes(finished: Any, capsys
     assert "Nothing to do: everything is as project.yaml says." in out
     assert "2 steps, 4 images shown" in out
     assert "64 × 64" in out
+    assert said(["plan", str(finished.file)], capsys) == out  # which is remembered
     finished.change("train", "max_train_steps", to=3)
     out = said(["plan", str(finished.file)], capsys)
     assert "3 steps, 6 images shown" in out
