@@ -136,7 +136,7 @@ class ModelFinder:
         inputs = [image.for_captioner for image in images if image.for_captioner is not None]
         return [
             [Candidate(caption.text, CaptionKind.MODEL, round(caption.score, _SCORE_DECIMALS)) for caption in captions]
-            for captions in self.captioner.generate(inputs, [image.record["key"] for image in images])
+            for captions in self.captioner.generate(inputs, [content_name(image.record) for image in images])
         ]
 
 
@@ -178,6 +178,11 @@ def is_doubtful(best: Candidate, config: CaptionConfig) -> bool | None:
     """Tells whether a caption is less like its image than `doubtful_below`; None: there is nothing to compare."""
     cosine, lowest = best.similarity, config.doubtful_below
     return None if cosine is None or lowest is None else cosine < lowest
+
+
+def content_name(record: Row) -> str:
+    """Returns what words that are sampled depend on: the image's content, or in records of old releases its key."""
+    return str(record.get("image_sha256") or record["key"])
 
 
 def _round(value: float | None, decimals: int) -> float | None:

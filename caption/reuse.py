@@ -1,8 +1,8 @@
 """Reuses candidates that were found before, so that no model is asked again what it has answered.
 
-An image's candidates depend on the image, on the settings of the captioning model, and on the CLIP that ranks them. The
-recipe of a row has a half for each of the two models, so that another CLIP, or none, does not ask the captioning model
-again.
+An image's candidates depend on its content, on the settings of the captioning model, and on the CLIP that ranks them,
+not on the file or source that it came from. The recipe of a row has a half for each of the two models, so that another
+CLIP, or none, does not ask the captioning model again.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,6 +15,7 @@ from dreamloom.base.stage import recipe, recipe_values
 from dreamloom.caption.config import GENERATION, RANKING, CaptionConfig
 from dreamloom.caption.ranking import Candidate
 from dreamloom.scrape.collection import CaptionKind
+from dreamloom.scrape.collection.known_rows import first_half
 from dreamloom.scrape.collection.schema import Row
 
 CANDIDATES_VERSION = 2
@@ -27,11 +28,17 @@ class CandidateRecipes:
 
     captioner: str
     clip: str
+    with_alt_text: bool = False
+    """Whether the alt text is a candidate, too."""
 
     def for_image(self, record: Row) -> str:
         """Returns the recipe of an image's candidates: both halves, separated by a slash."""
-        image = {name: record[name] for name in ("key", "sha256", "width", "height", "bytes")}
         texts = {name: record[name] for name in ("text", "text_kind")}
+        if record["image_sha256"]:
+            image = {"image_sha256": record["image_sha256"]}
+            texts = texts if self.with_alt_text and record["text_kind"] == CaptionKind.ALT else {}
+        else:  # a record of an older release
+            image = {name: record[name] for name in ("key", "sha256", "width", "height", "bytes")}
         generation = recipe(self.captioner, 1, image) if self.captioner else ""
         return f"{generation}/{recipe(self.clip, 1, image | texts) if self.clip else ''}"
 
@@ -49,7 +56,7 @@ def candidate_recipes(config: CaptionConfig, source: str) -> CandidateRecipes:
     if not config.ranks:
         return CandidateRecipes(generation, "")
     ranking = recipe("ranks", CANDIDATES_VERSION, recipe_values(config, RANKING.name), (), _clip(config))
-    return CandidateRecipes(generation, ranking)
+    return CandidateRecipes(generation, ranking, config.keep_alt_text_if_better)
 
 
 def _clip(config: CaptionConfig) -> dict[str, str]:
@@ -82,23 +89,22 @@ def find_reusable(rows: Iterable[Row], recipes: Mapping[str, str]) -> Reusable:
     """Returns which of the candidates in earlier rows can be reused.
 
     Args:
-        rows: Key, candidates and recipe of each.
+        rows: Candidates and recipe of each; of rows with the same recipe the last counts.
         recipes: Key → the recipe by which its candidates are wanted.
     """
+    found = {row["recipe"]: row["candidates"] for row in rows if row["recipe"] is not None}
+    by_half = {first_half(recipe): candidates for recipe, candidates in found.items()}
     complete: dict[str, CandidateSet] = {}
     unranked: dict[str, list[Candidate]] = {}
-    for row in rows:
-        key, row_recipe = row["key"], row["recipe"]
-        if row_recipe is None or key not in recipes:
-            continue
-        candidates = [Candidate.from_row(candidate) for candidate in row["candidates"]]
-        generation, _, ranking = recipes[key].partition("/")
-        if row_recipe == recipes[key]:
-            complete[key] = CandidateSet(candidates, row_recipe)
-        elif generation and row_recipe.startswith(f"{generation}/"):
+    for key, wanted in recipes.items():
+        generation, _, ranking = wanted.partition("/")
+        if wanted in found:
+            complete[key] = CandidateSet(list(map(Candidate.from_row, found[wanted])), wanted)
+        elif generation and generation in by_half:
+            candidates = map(Candidate.from_row, by_half[generation])
             generated = [replace(c, similarity=None) for c in candidates if c.kind == CaptionKind.MODEL]
             if ranking:
                 unranked[key] = generated
             else:
-                complete[key] = CandidateSet(generated, recipes[key])
+                complete[key] = CandidateSet(generated, wanted)
     return Reusable(complete, unranked)

@@ -2,9 +2,10 @@
 
 A caption that was decided (dreamloom.scrape.collection.decisions) counts before both, and is not edited.
 
-What a model said of an image is reused, from the part that is replaced or from one that a killed run left unfinished,
-if the image and everything that the words depend on are the same. So another threshold in choose, or other edits, ask
-no model again. Threads decode and scale images ahead of the model, so that it never waits.
+What a model said of an image is reused, from any part of this collection or of those beside it, or from one that a
+killed run left unfinished, if the image and everything that the words depend on are the same. So another threshold in
+choose, other edits or another file name ask no model again. Threads decode and scale images ahead of the model, so that
+it never waits.
 """
 
 from collections import Counter
@@ -28,6 +29,7 @@ from dreamloom.caption.reuse import CANDIDATES_VERSION, CandidateSet, Reusable, 
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table, open_collection
 from dreamloom.scrape.collection.decisions import What
 from dreamloom.scrape.collection.journal import Journal
+from dreamloom.scrape.collection.known_rows import find_known_rows
 from dreamloom.scrape.collection.parts import make_parts
 from dreamloom.scrape.collection.schema import Row
 
@@ -47,6 +49,8 @@ def part_recipes(collection: Collection, config: CaptionConfig) -> Callable[[str
     values = recipe_values(config)
     values |= {"blip": of_candidates.captioner, "ranks": of_candidates.clip}
     values |= {"clip": _clip_name(config) if config.needs_clip else None}
+    if "{source}" in config.edit.template:
+        values["source"] = collection.name
     decided = decided_captions(collection)
 
     def recipe_of(part: str) -> str:
@@ -126,7 +130,8 @@ class _PartPlan:
 def _plan_part(collection: Collection, config: CaptionConfig, part: str, journaled: Sequence[Row]) -> _PartPlan:
     records, of_candidates = _records_to_caption(collection, part), candidate_recipes(config, collection.name)
     wanted = {r["key"]: of_candidates.for_image(r) for r in records if not _keeps_text(r, collection, config)}
-    reusable = find_reusable([*_existing_rows(collection, part), *journaled], wanted)
+    known = find_known_rows(collection, Table.CAPTIONS, wanted.values(), ["candidates", "recipe"]).to_pylist()
+    reusable = find_reusable([*known, *journaled], wanted)
     return _PartPlan(records, wanted, reusable, decided_captions(collection))
 
 
@@ -166,7 +171,7 @@ def _kept_keys(collection: Collection, part: str) -> list[str] | None:
 
 
 def _records_to_caption(collection: Collection, part: str) -> list[Row]:
-    columns = ["key", "status", "image", "width", "height", "bytes", "sha256", "text", "text_kind"]
+    columns = ["key", "status", "image", "width", "height", "bytes", "sha256", "image_sha256", "text", "text_kind"]
     records = collection.read(Table.RECORDS, part, columns)
     kept = _kept_keys(collection, part)
     if kept is not None:
@@ -181,13 +186,6 @@ def _keeps_text(record: Row, collection: Collection, config: CaptionConfig) -> b
     if record["text"] is None or record["text_kind"] not in config.keep_kinds:
         return False
     return not (record["text_kind"] == CaptionKind.TEMPLATE and collection.name in config.templates)
-
-
-def _existing_rows(collection: Collection, part: str) -> list[Row]:
-    """Returns key, candidates and recipe of the rows of the part that exists."""
-    if part not in collection.parts(Table.CAPTIONS):
-        return []
-    return list(collection.read(Table.CAPTIONS, part, ["key", "candidates", "recipe"]).to_pylist())
 
 
 def _caption_row(record: Row, candidates: CandidateSet | None, config: CaptionConfig, source: str) -> Row:

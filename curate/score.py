@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,15 +23,17 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
 from dreamloom.base.threads import map_ordered
 from dreamloom.curate.config import ScoreConfig
+from dreamloom.curate.known_scores import KnownScores, find_known_scores, row_recipes
 from dreamloom.curate.scores import SCORES
 from dreamloom.curate.scores.score import Batch, Compute
 from dreamloom.scrape.collection import SCHEMAS, Collection, Status, Table, open_collection
+from dreamloom.scrape.collection.known_rows import first_half
 from dreamloom.scrape.collection.parts import make_parts
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-VERSION = 1
+VERSION = 2
 
 
 def check(config: ScoreConfig) -> None:
@@ -91,34 +94,40 @@ def score(
     return make_parts(collection, Table.SCORES, config, part_recipes, score_part, progress, parts, models)
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """An image as a decoding thread hands it over, or the reason why it can't be decoded."""
-
-    record: Mapping[str, Any]
-    pixels: "Tensor | None" = None
-    """CLIP's input."""
-    values: Mapping[str, Any] | None = None
-    """Score name → value computed from the decoded image."""
-    reason: str = ""
-
-
 def _score_part(collection: Collection, config: ScoreConfig, part: str, progress: Progress) -> tuple[pa.Table, Summary]:
-    records = collection.read(Table.RECORDS, part, ["key", "status", "image", "text"])
+    records = collection.read(Table.RECORDS, part, ["key", "status", "image", "text", "image_sha256"])
     rows = records.filter(pc.equal(records["status"], Status.OK)).to_pylist()
-    return score_records(collection.root, config, rows, progress)
+    recipes_of_rows = row_recipes(config, VERSION, _fingerprints(config))
+    for row in rows:
+        row["recipe"] = recipes_of_rows.of(row)
+    known = find_known_scores(collection, [row["recipe"] for row in rows if row["recipe"]])
+    whole = {row["key"]: known.whole[row["recipe"]] for row in rows if row["recipe"] in known.whole}
+    taken = known.rows.take(pa.array(list(whole.values()), pa.int64()))
+    taken = taken.set_column(0, SCHEMAS[Table.SCORES].field("key"), pa.array(list(whole), pa.string()))
+    new, summary = score_records(
+        collection.root, config, [row for row in rows if row["key"] not in whole], progress, known
+    )
+    scores = pa.concat_tables([taken, new])
+    summary.rows, summary.kept = summary.rows + len(taken), summary.kept + len(taken)
+    places = pc.index_in(records["key"], scores["key"].combine_chunks()).combine_chunks()
+    return scores.take(places.drop_null()), summary
 
 
 def score_records(
-    root: Path, config: ScoreConfig, rows: Sequence[Mapping[str, Any]], progress: Progress = silent
+    root: Path,
+    config: ScoreConfig,
+    rows: Sequence[Mapping[str, Any]],
+    progress: Progress = silent,
+    known: KnownScores | None = None,
 ) -> tuple[pa.Table, Summary]:
     """Computes the scores of images, in the schema of the scores table.
 
     Args:
         root: the folder that their paths are relative to.
         config: the stage's.
-        rows: key, image (its path) and text of each.
+        rows: key, image (its path) and text of each, and the recipe of its row, if it has one.
         progress: called with the number of images done.
+        known: scores that were computed before: of these images only the text is looked at.
 
     Raises:
         UserError: a model can't be loaded, or doesn't fit CLIP.
@@ -128,7 +137,7 @@ def score_records(
         return tables[0], summary
     clip = load_clip(config, config.device)
     computes = {score.name: score.load(config, clip) for score in SCORES}
-    images = map_ordered(partial(_prepare, root, clip), rows, config.num_workers, 2 * config.batch_size)
+    images = map_ordered(partial(_prepare, root, clip, known), rows, config.num_workers, 2 * config.batch_size)
     done = 0
     while batch := list(islice(images, config.batch_size)):
         for image in batch:
@@ -136,14 +145,32 @@ def score_records(
                 summary.dropped[image.reason] = summary.dropped.get(image.reason, 0) + 1
         decoded = [image for image in batch if not image.reason]
         if decoded:
-            tables.append(_score_batch(clip, computes, decoded))
+            tables.append(_score_batch(clip, computes, decoded, known))
         summary.kept += len(decoded)
         done += len(batch)
         progress(done, len(rows), f"{summary.kept} scored")
     return pa.concat_tables(tables), summary
 
 
-def _prepare(root: Path, clip: Clip, record: Mapping[str, Any]) -> _Prepared:
+@dataclass(frozen=True)
+class _Prepared:
+    """An image as a decoding thread hands it over, or the reason why it can't be decoded."""
+
+    record: Mapping[str, Any]
+    pixels: "Tensor | None" = None
+    """CLIP's input; None: it was seen before."""
+    values: Mapping[str, Any] | None = None
+    """Score name → value computed from the decoded image."""
+    known: int | None = None
+    """Its place among the known scores."""
+    reason: str = ""
+
+
+def _prepare(root: Path, clip: Clip, known: KnownScores | None, record: Mapping[str, Any]) -> _Prepared:
+    place = known.images.get(first_half(record.get("recipe") or "")) if known else None
+    if known and place is not None:
+        values = {score.name: known.rows[score.name][place].as_py() for score in SCORES if score.of_image is not None}
+        return _Prepared(record, values=values, known=place)
     try:
         # twice the model's side: the JPEG decoder's own scaling then shows in no score, and large photos decode faster
         image = decode(root / record["image"], at_least=2 * clip.side)
@@ -153,9 +180,20 @@ def _prepare(root: Path, clip: Clip, record: Mapping[str, Any]) -> _Prepared:
     return _Prepared(record, clip.prepare(image), values)
 
 
-def _score_batch(clip: Clip, computes: Mapping[str, Compute], images: Sequence[_Prepared]) -> pa.Table:
-    embeddings = clip.embed_images([image.pixels for image in images if image.pixels is not None])
-    batch = Batch([image.record for image in images], embeddings, [image.values or {} for image in images])
+def _score_batch(
+    clip: Clip, computes: Mapping[str, Compute], images: Sequence[_Prepared], known: KnownScores | None
+) -> pa.Table:
+    pixels = [image.pixels for image in images if image.pixels is not None]
+    places = [image.known for image in images if image.known is not None]
+    embeddings = np.empty((len(images), clip.width), dtype=np.float16)
+    if pixels:
+        embeddings[[image.pixels is not None for image in images]] = clip.embed_images(pixels)
+    if known and places:
+        embeddings[[image.known is not None for image in images]] = known.embeddings(places)
+    # all other scores are of the embedding as the table has it, so that they are the same where it is known
+    records = [image.record for image in images]
+    batch = Batch(records, embeddings.astype(np.float32), [image.values or {} for image in images])
     columns = {name: compute(batch) for name, compute in computes.items()}
-    columns["key"] = pa.array([record["key"] for record in batch.records], pa.string())
+    columns["key"] = pa.array([record["key"] for record in records], pa.string())
+    columns["recipe"] = pa.array([record.get("recipe") for record in records], pa.string())
     return pa.table(columns, schema=SCHEMAS[Table.SCORES])

@@ -38,6 +38,7 @@ def score_folder(folder: Path, config: ScoreConfig, output: Path, progress: Prog
     rows = [{"key": without_surrogates(image.name), "image": image.name, "text": image.text} for image in images]
     scores, summary = score_records(folder, config, rows, progress)
     table = scores.rename_columns(["file_name" if name == "key" else name for name in scores.column_names])
-    write_table(output, table if output.suffix.lower() == ".parquet" else table.drop_columns("embedding"))
+    hidden = ["recipe"] if output.suffix.lower() == ".parquet" else ["recipe", "embedding"]
+    write_table(output, table.drop_columns(hidden))
     summary.left_out, summary.seconds = dict(left_out), time.monotonic() - started
     return summary

@@ -19,6 +19,7 @@ from dreamloom.caption.captioners import unload_captioners
 from dreamloom.curate.adopt import refuse_hand_changes
 from dreamloom.curate.manifest import manifest_path
 from dreamloom.flows import run_folders, steps, train_steps
+from dreamloom.flows.found_again import rename_collections
 from dreamloom.flows.logs import PRINTED, log_to_file
 from dreamloom.flows.project import Project
 from dreamloom.flows.prune import Removal, plan_removals
@@ -81,6 +82,7 @@ def run(
         _log.info("run of %s", project.name)
         _reject_unused_scores(project)
         refuse_hand_changes(project.workspace)
+        rename_collections(project)
         for level in levels(project) if selected is None else selected:
             outcomes += _run_level(level, run_step)
             if level.afterwards is not None:

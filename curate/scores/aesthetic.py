@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dreamloom.base.clip import Clip
 from dreamloom.base.errors import UserError
 from dreamloom.curate.config import ScoreConfig
-from dreamloom.curate.scores.score import Batch, Compute, Score, ScoreModel
+from dreamloom.curate.scores.score import DECIMALS, Batch, Compute, Score, ScoreModel
 
 _V2_LAYERS = [0, 2, 4, 6, 7]
 """Positions of V2's linear layers among its dropouts. Its variants with ReLU have others, and are no affine map."""
@@ -104,7 +104,7 @@ def _load(config: ScoreConfig, clip: Clip) -> Compute:
         )
 
     def compute(batch: Batch) -> pa.Array:
-        return pa.array(head.score(batch.embeddings))
+        return pa.array(head.score(batch.embeddings).round(DECIMALS))
 
     return compute
 

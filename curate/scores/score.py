@@ -12,6 +12,9 @@ from PIL import Image
 from dreamloom.base.clip import Clip
 from dreamloom.curate.config import ScoreConfig
 
+DECIMALS = 4
+"""Decimals of a score that do not depend on how many images the model saw at once."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -20,7 +23,7 @@ class Batch:
     records: Sequence[Mapping[str, Any]]
     """Key, image and text of each."""
     embeddings: NDArray[np.float32]
-    """[n, d], L2-normalized."""
+    """[n, d], L2-normalized, with the precision of the table: float16."""
     image_values: Sequence[Mapping[str, Any]]
     """Of each image: score name → result of its `of_image`."""
 

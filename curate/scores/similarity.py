@@ -8,7 +8,7 @@ import pyarrow as pa
 from dreamloom.base.clip import Clip
 from dreamloom.base.clip_config import clip_name
 from dreamloom.curate.config import ScoreConfig
-from dreamloom.curate.scores.score import Batch, Compute, Score
+from dreamloom.curate.scores.score import DECIMALS, Batch, Compute, Score
 
 
 def _load(config: ScoreConfig, clip: Clip) -> Compute:
@@ -19,7 +19,7 @@ def _load(config: ScoreConfig, clip: Clip) -> Compute:
             rows = list(texts)
             cosines = (batch.embeddings[rows] * clip.embed_texts(list(texts.values()))).sum(axis=1)
             for row, cosine in zip(rows, cosines.tolist(), strict=True):
-                similarity[row] = cosine
+                similarity[row] = round(cosine, DECIMALS)
         return pa.array(similarity, pa.float32())
 
     return compute

@@ -166,6 +166,7 @@ SCHEMAS: dict[Table, pa.Schema] = {
             pa.field("aesthetic", pa.float32()),  # null without an aesthetic head
             pa.field("similarity", pa.float32()),  # CLIP cosine of the image and its text; null without text
             pa.field("phash", pa.int64()),  # 64-bit perceptual hash, as a signed integer
+            pa.field("recipe", pa.string()),  # of this row (dreamloom.curate.known_scores); null: of an older release
         ]
     ),
     Table.CHOICES: pa.schema(

@@ -28,6 +28,7 @@ from dreamloom.scrape.datasets.image_files import ListedFile, read_file
 from dreamloom.scrape.datasets.metadata import ImageMetadata
 from dreamloom.scrape.datasets.source_recipes import FileVersion, SourceRecipes
 from dreamloom.scrape.datasets.store_image import store_image
+from dreamloom.scrape.datasets.stored import find_stored, store_recipe
 
 _THREADS = min(8, os.cpu_count() or 1)
 
@@ -142,7 +143,8 @@ def ingest(
     def make_part(part: str, progress: Progress) -> tuple[list[Row], Summary]:
         rows, counts = [], Counter[str]()
         total, images = read_part(part)
-        record = partial(_record_image, collection.image_folder(part), config)
+        stored = find_stored(collection, part, config)
+        record = partial(_record_image, collection.image_folder(part), config, stored)
         for row in map_ordered(record, images, _THREADS, ahead=4 * _THREADS):
             rows.append(row)
             counts[row["status"]] += 1
@@ -153,7 +155,15 @@ def ingest(
         return rows, summary
 
     summary = make_parts(
-        collection, Table.RECORDS, config, recipes, make_part, progress, parts, by_content=recipes.by_content
+        collection,
+        Table.RECORDS,
+        config,
+        recipes,
+        make_part,
+        progress,
+        parts,
+        models=store_recipe(config),
+        by_content=recipes.by_content,
     )
     if parts is None or min(recipes) in parts:  # once, however many calls make the parts
         summary.left_out = dict(left_out or {})
@@ -163,11 +173,13 @@ def ingest(
 # One image
 
 
-def _record_image(folder: Path, config: SourceConfig, image: SourceImage) -> Row:
-    """Stores an image in a part's folder, and returns its row of the records."""
+def _record_image(folder: Path, config: SourceConfig, stored: Mapping[str, Row], image: SourceImage) -> Row:
+    """Stores an image in a part's folder, unless it is there, and returns its row of the records."""
     row: Row = {"key": image.key, "status": Status.OK, "path": image.path, "image": None, "bytes": None}
     try:
-        if isinstance(image.content, MissingImage):
+        if isinstance(image.content, Path) and stored.get(image.key, {}).get("path") == image.path:
+            row |= stored[image.key]
+        elif isinstance(image.content, MissingImage):
             row |= {"status": image.content.status, "detail": image.content.detail or None}
         else:
             _store(row, image, image.content, folder, config)

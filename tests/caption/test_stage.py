@@ -18,9 +18,11 @@ from dreamloom.caption.captioners.blip import Blip
 from dreamloom.caption.config import CaptionConfig, EditConfig
 from dreamloom.caption.edit import edit
 from dreamloom.caption.edit_collection import edit_captions, preview_edits
+from dreamloom.caption.sidecar import read_caption
 from dreamloom.caption.stage import caption, recipes, remaining_share
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Table
 from dreamloom.scrape.collection.decisions import Decision, What, append_decisions
+from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
 
 HOUSE = Path(__file__).parents[2]
 CLIP = ClipConfig(model=str(HOUSE / "demo" / "models" / "clip"))
@@ -470,3 +472,21 @@ def test_a_decided_caption_is_not_edited_and_asks_no_model(
     append_decisions(collection.root, [Decision(written["key"], "2", What.CAPTION, "a_dog", undo=True)])
     caption(collection, config)
     assert (captions(collection), asked) == (before, [])
+
+
+def test_an_image_is_described_once_whatever_its_name_and_source(
+    tiny: str, make_collection: Make, config_of: MakeConfig, asked: list[int], tmp_path: Path
+) -> None:
+    collection, config = make_collection(), config_of(tiny)
+    caption(collection, config)
+    asked.clear()
+    before = sorted(row["caption"] for row in captions(collection))
+    renamed = tmp_path / "renamed"
+    shutil.copytree(tmp_path / "here" / "pictures", renamed)
+    for file in renamed.glob("[0-9]*"):
+        file.rename(renamed / f"IMG-{file.name}")
+    other = Collection(tmp_path / "here" / "other")
+    ingest_folder(other, FolderConfig(path=renamed), read_caption)
+    caption(other, config)
+    assert (sorted(row["caption"] for row in captions(other)), asked) == (before, [])
+    assert {row["key"] for row in captions(other)}.isdisjoint(row["key"] for row in captions(collection))

@@ -86,7 +86,13 @@ def _record(collection: Collection, part: str, name: str, number: int, record: d
         image.save(path)
         size = image.size
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    found = {"image": str(path.relative_to(collection.root)), "sha256": digest, "width": size[0], "height": size[1]}
+    found = {
+        "image": str(path.relative_to(collection.root)),
+        "sha256": digest,
+        "image_sha256": digest,
+        "width": size[0],
+        "height": size[1],
+    }
     return {**found, "bytes": path.stat().st_size, **row}
 
 

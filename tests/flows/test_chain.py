@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import lock
@@ -21,6 +22,7 @@ from dreamloom.flows.plan import plan_steps
 from dreamloom.flows.steps import Outcome, Step
 from dreamloom.flows.train_steps import ProjectTrainStep
 from dreamloom.scrape.collection import Status, Table
+from dreamloom.scrape.collection.decisions import Decision, What, append_decisions
 from dreamloom.train.evaluate.sample_files import list_samples, read_samples
 from dreamloom.train.run.folder import read_summary
 
@@ -230,3 +232,29 @@ def test_a_run_that_goes_on_is_taken_by_run(finished: Any, capsys: pytest.Captur
     finished.change("train", "base", to="work/model")
     assert run(["plan", str(finished.file)]) == 2
     assert "is this project's own output" in capsys.readouterr().err
+
+
+def test_a_renamed_source_is_found_again(small: Any) -> None:
+    def made_before_training() -> set[str]:
+        outcomes: dict[str, Outcome] = {}
+
+        def perform(step: Step) -> Outcome:
+            if step.stage == "train":
+                return Outcome("", changed=False, finished=False)
+            outcomes[step.title] = step.run(silent)
+            return outcomes[step.title]
+
+        chain.run(small.load(), perform)
+        return {title for title, outcome in outcomes.items() if outcome.changed}
+
+    made_before_training()
+    (key,) = small.load().collection("squares").read(Table.RECORDS, columns=["key"]).slice(0, 1)["key"].to_pylist()
+    append_decisions(small.load().collection("squares").root, [Decision(key, "1", What.DROP)])
+    content = yaml.safe_load(small.file.read_text())
+    content["sources"]["boxes"] = content["sources"].pop("squares")
+    small.file.write_text(yaml.safe_dump(content))
+    assert made_before_training() == {"choose", "caption boxes", "balance"}
+    assert sorted(p.name for p in (small.workspace / "collections").iterdir()) == ["boxes", "circles"]
+    assert sorted(p.name for p in (small.workspace / "dataset").iterdir()) == ["boxes", "circles"]
+    rows = {row["key"]: row for row in read_manifest(small.workspace / "dataset.parquet").to_pylist()}
+    assert rows[key]["reason"] == "decided"

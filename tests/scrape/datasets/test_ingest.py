@@ -356,3 +356,23 @@ def test_a_link_to_nothing_is_counted_and_measuring_goes_on(folder: Path, collec
     assert size_of_folder(folder).count == 2
     summary = run(collection, folder)
     assert (summary.dropped, summary.left_out) == ({"missing_file": 1}, {"dead_link": 1})
+
+
+def test_a_new_caption_stores_no_image_again(folder: Path, collection: Collection) -> None:
+    plain, turned = draw(folder / "a cat.jpg"), draw(folder / "a dog.jpg", 1, exif=exif(6))
+    run(collection, folder)
+    before = rows_of(collection)
+    images = {row["path"]: (collection.root / row["image"]).stat().st_ino for row in before.values()}
+    plain.with_suffix(".txt").write_text("my cat")
+    assert run(collection, folder).parts_done == 1
+    after = rows_of(collection)
+    assert after == before | {plain.name: before[plain.name] | {"text": "my cat"}}
+    assert {row["path"]: (collection.root / row["image"]).stat().st_ino for row in after.values()} == images
+    draw(plain, 7)
+    (collection.root / before[turned.name]["image"]).write_bytes(b"damaged")
+    run(collection, folder)
+    again = rows_of(collection)
+    assert again[plain.name]["sha256"] == hashlib.sha256(plain.read_bytes()).hexdigest() != before[plain.name]["sha256"]
+    assert again[turned.name] == before[turned.name]
+    stored = (collection.root / again[turned.name]["image"]).read_bytes()
+    assert hashlib.sha256(stored).hexdigest() == again[turned.name]["image_sha256"]
