@@ -31,12 +31,20 @@ def find_refusal(body: bytes) -> str | None:
     Returns:
         The refusal, for the records; None where there is none.
     """
-    if b"DMI-PROHIBITED" in body and (match := _IPTC.search(body)):
-        return f"iptc: {match[0].decode('ascii')}"
+    for text in (body, *_wide_texts(body), *(text for _, text in _compressed_texts(body))):
+        if b"DMI-PROHIBITED" in text and (match := _IPTC.search(text)):
+            return f"iptc: {match[0].decode('ascii')}"
     entries = _C2PA_ENTRY.finditer(body) if _C2PA in body else ()
     if any(body.rfind(_C2PA, max(0, entry.start() - _C2PA_BYTES), entry.start()) >= 0 for entry in entries):
         return "c2pa: no training"
     return None
+
+
+def _wide_texts(body: bytes) -> Iterator[bytes]:
+    """Yields the ASCII of XMP in UTF-16, around a refusal."""
+    place = body.find("DMI-PROHIBITED".encode("utf-16-le")[:-1])
+    if place >= 0:
+        yield body[place : place + 200 : 2]
 
 
 _DMI = "http://ns.useplus.org/ldf/vocab/DMI-PROHIBITED"
@@ -165,6 +173,7 @@ def _webp_blocks(data: bytes) -> Iterator[tuple[int, int]]:
 def _clean_png(data: bytes) -> bytes:
     """A PNG's chunks have check sums, and may hold EXIF as compressed text, which is taken out as a whole."""
     parts, start, offset = [], 0, 8
+    packed_texts = dict(_compressed_texts(data))
     while offset + 12 <= len(data):
         (size,) = struct.unpack_from(">I", data, offset)
         kind, end = data[offset + 4 : offset + 8], offset + 12 + size
@@ -173,13 +182,47 @@ def _clean_png(data: bytes) -> bytes:
         content = data[offset + 8 : end - 4]
         if kind in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"):
             clean = None if content.startswith(_RAW_PROFILES) else _clean_block(content)
+            text = packed_texts.get(offset, b"")
+            if clean is not None and (clean_text := _clean_block(text)) != text:
+                clean = content.removesuffix(_packed_text(kind, content)) + zlib.compress(clean_text)
             if clean is None or clean != content:
                 parts.append(data[start:offset])
                 if clean is not None:
-                    parts.append(data[offset : offset + 8] + clean + struct.pack(">I", zlib.crc32(kind + clean)))
+                    checksum = struct.pack(">I", zlib.crc32(kind + clean))
+                    parts.append(struct.pack(">I", len(clean)) + kind + clean + checksum)
                 start = end
         offset = end
     return b"".join([*parts, data[start:]]) if parts else data
+
+
+def _compressed_texts(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yields the texts of a PNG that are compressed, by the place of their chunk; longer ones are cut."""
+    offset, left = 8, _MAX_TEXT_BYTES
+    while data[:8] == b"\x89PNG\r\n\x1a\n" and offset + 12 <= len(data) and left > 0:
+        (size,) = struct.unpack_from(">I", data, offset)
+        content = data[offset + 8 : offset + 8 + size]
+        if packed := _packed_text(data[offset + 4 : offset + 8], content):
+            try:
+                text = zlib.decompressobj().decompress(packed, left)
+            except zlib.error:
+                text = b""
+            left -= len(text)
+            yield offset, text
+        offset += 12 + size
+
+
+_MAX_TEXT_BYTES = 2**22
+"""Maximum bytes of all texts of a PNG that are unpacked."""
+
+
+def _packed_text(kind: bytes, content: bytes) -> bytes:
+    """Returns the compressed part of an iTXt or zTXt chunk (PNG 3, 11.3.3); empty: nothing is compressed."""
+    rest = content.partition(b"\0")[2]
+    if kind == b"zTXt":
+        return rest[1:]
+    if kind == b"iTXt" and rest[:1] == b"\1":
+        return rest[2:].partition(b"\0")[2].partition(b"\0")[2]
+    return b""
 
 
 _RAW_PROFILES = (b"Raw profile type exif", b"Raw profile type APP1", b"Raw profile type xmp")

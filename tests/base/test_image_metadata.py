@@ -1,6 +1,9 @@
 """Places and serial numbers go, byte for byte; everything else of an image stays."""
 
 import io
+import struct
+import tracemalloc
+import zlib
 from typing import Any
 
 import numpy as np
@@ -63,6 +66,31 @@ def test_an_image_that_says_nothing_stays_the_same_object(format_name: str) -> N
     PIXELS.save(stream, format_name)
     data = stream.getvalue()
     assert without_private_metadata(data) is data
+
+
+def test_compressed_and_wide_xmp_is_read_like_any_other() -> None:
+    info, stream, wide = PngInfo(), io.BytesIO(), io.BytesIO()
+    info.add_itxt("XML:com.adobe.xmp", XMP.decode(), zip=True)
+    PIXELS.save(stream, "PNG", pnginfo=info)
+    assert find_refusal(stream.getvalue()) == "iptc: DMI-PROHIBITED"
+    clean = without_private_metadata(stream.getvalue())
+    with Image.open(io.BytesIO(clean)) as image:
+        image.load()
+        text = image.text["XML:com.adobe.xmp"]  # type: ignore[attr-defined]
+    assert "48,51" not in text and "SN-77" not in text and 'dc:rights="mine"' in text
+    assert find_refusal(clean) == "iptc: DMI-PROHIBITED" and without_private_metadata(clean) == clean
+    PIXELS.save(wide, "JPEG", xmp=XMP.decode().encode("utf-16"))
+    assert find_refusal(wide.getvalue()) == "iptc: DMI-PROHIBITED"
+
+
+def test_a_compressed_text_is_unpacked_in_bounds() -> None:
+    bomb = zlib.compress(bytes(100_000_000))
+    chunk = b"zTXt" + b"XMP\0\0" + bomb
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    tracemalloc.start()
+    assert find_refusal(data) is None and without_private_metadata(data) is data
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
 
 
 def test_exif_in_a_text_of_a_png_is_taken_out() -> None:
