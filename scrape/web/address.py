@@ -8,6 +8,7 @@ was checked (the resolver returns no other), so a name that resolves differently
 import ipaddress
 import re
 import socket
+import string
 from urllib.parse import quote, urlsplit
 
 import aiodns
@@ -20,6 +21,8 @@ from dreamloom.scrape.collection import Status
 from dreamloom.scrape.web.outcome import RowDropped
 
 _NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
+_AROUND = string.whitespace + "\0\u00a0\u200b\ufeff\"'<>"
+"""What lists of addresses have around some: blanks, marks of a byte order, quotes."""
 _LONE_PERCENT = re.compile(r"%(?![0-9a-fA-F]{2})")
 _URL_CHARACTERS = "%:/?[]@!$&'()*+,;="
 """What a path or a query may hold beside letters, digits and "-._~"; browsers also leave brackets as they are."""
@@ -36,7 +39,7 @@ def check_url(text: str | None, *, allow_private_addresses: bool = False) -> URL
         RowDropped: bad_url, bad_scheme, or private_address where the host is an IP address that is not public.
     """
     try:
-        text = (text or "").strip().replace("&amp;", "&")
+        text = (text or "").strip(_AROUND).replace("&amp;", "&")
         url = URL(text)
         scheme, host = url.scheme, url.raw_host
         target = urlsplit(text)

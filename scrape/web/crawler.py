@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import NamedTuple
 
 from yarl import URL
@@ -52,6 +53,8 @@ class _Request(NamedTuple):
     """Seconds that earlier requests of this attempt took."""
     cookies: str = ""
     """Cookies that the host set as it redirected here."""
+    consent: str = NO_STATEMENT
+    """What the hosts that redirected here said about use."""
 
 
 class Crawler:
@@ -151,7 +154,8 @@ class Crawler:
                 if isinstance(response, Redirect):
                     self._follow_redirect(request, response, request.spent_s + clock() - began)
                 else:
-                    self._finish(request.place, await self._decode(request.place, response))
+                    consent = _join_consent(request.consent, response.consent)
+                    self._finish(request.place, await self._decode(request.place, replace(response, consent=consent)))
             self._enqueue_wanted()
             self._queue.done()
 
@@ -201,7 +205,10 @@ class Crawler:
     def _follow_redirect(self, request: _Request, redirect: Redirect, spent_s: float) -> None:
         if request.num_redirects < self._config.max_redirects:
             redirected = request._replace(
-                num_redirects=request.num_redirects + 1, spent_s=spent_s, cookies=redirect.cookies
+                num_redirects=request.num_redirects + 1,
+                spent_s=spent_s,
+                cookies=redirect.cookies,
+                consent=_join_consent(request.consent, redirect.consent),
             )
             self._enqueue(request.place, redirect.location, redirected)
         else:
@@ -317,8 +324,7 @@ def _may_have_cookies_of(setter: URL, url: URL) -> bool:
     return setter.raw_host == url.raw_host and (setter.scheme, url.scheme) != ("https", "http")
 
 
-def _join_consent(robots: str | None, headers: str) -> str:
-    """Joins what robots.txt and the headers say, in one line."""
-    if robots is None:
-        return headers
-    return robots if headers == NO_STATEMENT else f"{robots}; {headers}"
+def _join_consent(*said: str | None) -> str:
+    """Joins what redirects, robots.txt and headers say, in one line."""
+    statements = [each for each in said if each not in (None, NO_STATEMENT)]
+    return "; ".join(map(str, statements)) or NO_STATEMENT

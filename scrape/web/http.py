@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -55,6 +56,8 @@ class Redirect:
 
     location: str
     """The URL, which is not checked."""
+    consent: str
+    """What the host said about use."""
     cookies: str
     """The cookies of this attempt, as its next request sends them to the same host."""
 
@@ -117,9 +120,9 @@ class Fetcher:
             headers["Referer"] = f"{url.origin()}/"
         async with self._request(url, timeout_s, headers) as response:
             if response.status in _REDIRECTS and "Location" in response.headers:
-                self._check_consent(response)
+                consent = self._check_consent(response)
                 location = urljoin(str(url), response.headers["Location"].strip())
-                return Redirect(location, add_cookies(cookies, response.headers.getall("Set-Cookie", [])))
+                return Redirect(location, consent, add_cookies(cookies, response.headers.getall("Set-Cookie", [])))
             return await self._read(response)
 
     async def fetch_prefix(self, url: URL, max_bytes: int) -> bytes | str:
@@ -251,8 +254,8 @@ def _decompressor(headers: CIMultiDictProxy[str]) -> Callable[[bytes, int], byte
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Returns the seconds of either form of Retry-After; None where it is missing or malformed."""
     value = headers.get("Retry-After", "").strip()
-    if value.isdecimal():
-        return float(value[:9])
+    if seconds := re.fullmatch(r"(\d{1,9})\d*(\.\d+)?", value):
+        return float(seconds[1] + (seconds[2] or ""))
     until = parse_http_date(value)
     now = parse_http_date(headers.get("Date", "")) or datetime.now(UTC)  # the host's clock may differ from ours
     return None if until is None else max(0.0, (until - now).total_seconds())

@@ -49,7 +49,7 @@ def read_consent(headers: CIMultiDictProxy[str]) -> Consent:
     if sum(map(len, lines)) > _MAX_HEADERS:
         return Consent(f"too long to be read: {statement}"[:_STATEMENT_LENGTH], True)
     refused = any(REFUSALS & directives_for(ROBOT, value) for value in robots)
-    refused = refused or any(value.strip() == "1" for value in tdm)
+    refused = refused or any(each.strip(' "') == "1" for value in tdm for each in value.split(","))
     return Consent(statement[:_STATEMENT_LENGTH] or NO_STATEMENT, refused)
 
 
@@ -57,16 +57,16 @@ def directives_for(robot: str, header: str) -> set[str]:
     """Returns the directives for a robot in one X-Robots-Tag header, in lower case and without values.
 
     `unavailable_after` with a past date adds noindex. Commas separate directives but also occur in dates; the remainder
-    of a date is no known directive and has no effect.
+    of a date is no known directive and has no effect. Semicolons, blanks and quotes are read as what they mean.
     """
     directives: set[str] = set()
     scope = "*"
-    items = [item.strip() for item in header.split(",")]
+    items = [item.strip() for item in re.split("[,;]", header.replace('"', ""))]
     for place, item in enumerate(items):
         robots, name, value = _split_item(item)
         scope = robots[-1] if robots else scope
-        if scope in ("*", robot.lower()):
-            directives.add(name)
+        if scope.partition("/")[0] in ("*", robot.lower()):
+            directives.update(name.split())
             if name == "unavailable_after" and _is_past(value, *items[place + 1 : place + 2]):
                 directives.add("noindex")
     return directives - {""}

@@ -29,6 +29,8 @@ from dreamloom.scrape.web.outcome import RowDropped
         ("http://h.org/a b.jpg", "http://h.org/a%20b.jpg"),
         (" http://h.org/ä.jpg?q=ü#x \n", "http://h.org/%C3%A4.jpg?q=%C3%BC"),
         ("http://h.org/%E4%20.jpg", "http://h.org/%E4%20.jpg"),
+        ("\ufeffhttp://h.org/x", "http://h.org/x"),
+        ('"http://h.org/x"', "http://h.org/x"),
         ("http://h.org/100%.jpg", "http://h.org/100%25.jpg"),
         ("http://h.org/i?a=1&amp;b=2", "http://h.org/i?a=1&b=2"),
         ("HTTPS://Bücher.DE:8443/x", "https://xn--bcher-kva.de:8443/x"),

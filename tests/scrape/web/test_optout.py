@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.web.optout import REFUSALS, directives_for, read_consent
 
 
@@ -130,3 +132,28 @@ def test_directives_are_for_the_robot_before_them(groups: list[tuple[str, list[s
     ours = {d.split(":")[0] for robot, directives in groups for d in directives if robot in ("*", "dreamloom")}
     assert directives_for("dreamloom", header) == ours
     assert consent(("X-Robots-Tag", header))[0] == bool(ours & REFUSALS)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("noindex; noai", "noindex nofollow", '"noai"', "dreamloom/0.2: noai", "all;dreamloom : none"),
+        "unavailable_after: 1 Jan 2020 00:00:00 GMT; all",
+    ],
+)
+def test_refusals_with_other_separators_are_understood(header: str) -> None:
+    assert consent(("X-Robots-Tag", header))[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "refused"), [("1, 1", True), ("0, 1", True), ('"1"', True), ("0", False), ("10", False)]
+)
+def test_rights_that_a_proxy_joined_are_reserved(value: str, refused: bool) -> None:
+    assert consent(("TDM-Reservation", value))[0] is refused
+
+
+def test_what_a_redirect_says_is_recorded_also_where_it_is_not_obeyed(site: Any, collection: Collection) -> None:
+    url = site.put("/a", b"", 302, {"Location": "/b", "X-Robots-Tag": "noai"})
+    site.put("/b", site.image(1))
+    (row,) = site.scraped(collection, [url], respect_optout=False)
+    assert (row["status"], row["consent"]) == ("ok", "x-robots-tag: noai")
