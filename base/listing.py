@@ -21,7 +21,9 @@ _SYSTEM = re.compile(
     r"|trashbox|~snapshot|\.snapshot|\.recycle"
     r"|\$recycle\.bin|system volume information|found\.\d{3}|thumbs\.db|ehthumbs.*\.db|desktop\.ini"  # Windows
     r"|__macosx|\._.*|\.ds_store|\.trashes|\.appledouble|network trash folder|temporary items"  # macOS
-    r"|lost\+found|\.trash|\.trash-.*|\.thumbnails|\.stversions)"  # Linux, and Syncthing
+    r"|lost\+found|\.trash|\.trash-.*|\.thumbnails|\.stversions"  # Linux, and Syncthing
+    r"|@tmp|@sharebin|.*@syno(?:eastream|resource)|onedrivetemp|_gsdata_|msocache|config\.msi|\$winreagent"
+    r"|.+\.lrdata|.+\.\w+\.(?:crdownload|part|partial|opdownload|filepart)|~\$.*)"  # caches, unfinished, locks
     r"|RECYCLER|RECYCLED"  # older Windows: in capitals, as these are words
 )
 MASKS = re.compile(r".*-(masklabel|condlabel)\.(png|jpe?g|webp|bmp|tiff?)", re.IGNORECASE)
@@ -86,6 +88,11 @@ def is_left_out(path: str) -> bool:
     names = path.split("/")
     hidden = any(name.startswith(".") and name not in (".", "..") for name in names)
     return hidden or any(map(_SYSTEM.fullmatch, names)) or MASKS.fullmatch(names[-1]) is not None
+
+
+def may_be_read(path: Path) -> bool:
+    """Tells whether a path is a regular file, or nothing that ever was one: a link to nothing, say."""
+    return path.is_file() or not path.exists()
 
 
 def count_images(folder: Path) -> int:

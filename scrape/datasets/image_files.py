@@ -14,7 +14,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.folder_names import FolderNames, path_key
 from dreamloom.base.image_formats import begins_like_an_image
 from dreamloom.base.image_types import is_image_name
-from dreamloom.base.listing import count_images, is_left_out, left_out_note, list_folder
+from dreamloom.base.listing import count_images, is_left_out, left_out_note, list_folder, may_be_read
 from dreamloom.base.own_folders import refuse_own_folder
 from dreamloom.base.pixels import ImageError
 from dreamloom.scrape.datasets.sidecar_files import SIDECARS
@@ -126,6 +126,7 @@ class NamedFiles:
 
     def find(self, name: str) -> Path:
         """Returns the file of a name relative to the folder; one that does not exist, if there is none."""
+        name = name if _may_be_a_name(name) else path_key(name).replace("\0", "\ufffd")
         path = self._folder / name
         return path if os.path.lexists(path) else self._by_key.get(path_key(name), path)
 
@@ -135,6 +136,14 @@ class NamedFiles:
         return {path_key(path.relative_to(self._folder).as_posix()): path for path in found}
 
 
+def _may_be_a_name(text: str) -> bool:
+    """Whether a file system can hold a name: it has no NUL, and no half of a surrogate pair but for foreign bytes."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
 def leads_out(name: str) -> bool:
     """Tells whether a relative path, with slashes of any system, leads out of its folder."""
     path = Path(name.replace("\\", "/"))
@@ -142,9 +151,12 @@ def leads_out(name: str) -> bool:
 
 
 def find_files(folder: Path, *patterns: str) -> list[Path]:
-    """Finds the files in a folder and below whose names fit, sorted; hidden and systems' files are left out."""
+    """Finds the files in a folder and below whose names fit, sorted; hidden and systems' files are left out.
+
+    Links to nothing are among them, as whoever reads them says so; folders and pipes, which never end, are not.
+    """
     files = (path for pattern in patterns for path in folder.rglob(pattern))
-    return sorted(path for path in files if not is_left_out(path.relative_to(folder).as_posix()))
+    return sorted(path for path in files if may_be_read(path) and not is_left_out(path.relative_to(folder).as_posix()))
 
 
 def size_of_folder(folder: Path, follow_links: bool = False) -> SourceSize:

@@ -96,8 +96,9 @@ def _read_images(root: Path, piece: Piece, image_column: str | None, captions: C
     identity = (root.resolve().name, piece.file.relative_to(root).as_posix())
     for number, row in _read_rows(row_file, piece, wanted):
         value = row.pop(image_column)
-        data = value["bytes"] if isinstance(value, dict) else value
-        content = MissingImage(Status.MISSING_FILE, "the row holds no bytes") if data is None else _Bytes(data)
+        data = value.get("bytes") if isinstance(value, dict) else value
+        missing = MissingImage(Status.MISSING_FILE, "the row holds no bytes")
+        content = _Bytes(data) if isinstance(data, bytes) else missing
         key = key_of("huggingface", *identity, str(number))
         try:
             metadata = metadata_from_row(row, captions)

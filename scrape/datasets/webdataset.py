@@ -17,13 +17,13 @@ from pydantic import Field
 from dreamloom.base.documents import MAX_BYTES, DocumentError, decode_text, parse_json
 from dreamloom.base.errors import UserError
 from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
-from dreamloom.base.listing import is_left_out
+from dreamloom.base.listing import is_left_out, may_be_read
 from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.shard_keys import split_dotted_keys
 from dreamloom.base.stage import Summary
 from dreamloom.base.tables import read_table
-from dreamloom.base.text import brief
+from dreamloom.base.text import brief, shows_nothing
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table, key_of
 from dreamloom.scrape.datasets.fields import CAPTIONS, KeepEmpty, SourceConfig, UserPath
 from dreamloom.scrape.datasets.img2dataset_errors import status_from_message
@@ -110,7 +110,11 @@ def find_shards(config: WebdatasetConfig) -> list[Path]:
     """
     path = config.path
     shards = (
-        sorted(path.glob("[!.]*.tar")) if path.is_dir() else [path] if path.suffix == ".tar" and path.is_file() else []
+        sorted(filter(may_be_read, path.glob("[!.]*.tar")))
+        if path.is_dir()
+        else [path]
+        if path.suffix == ".tar" and path.is_file()
+        else []
     )
     if not shards:
         raise UserError(f"{path} is not a shard and holds none (00000.tar, …); name the folder of a webdataset.")
@@ -210,7 +214,7 @@ def read_sample_caption(sample: Sample) -> str | None:
     """Returns the caption of a sample: of its .txt or .caption, else of its metadata; None: all are blank."""
     texts = (decode_text(_read_member(sample, extension)) for extension in ("txt", "caption"))
     try:
-        return next(filter(str.strip, texts), None) or find_caption(sample.metadata)
+        return next((text for text in texts if not shows_nothing(text)), None) or find_caption(sample.metadata)
     except DocumentError:
         return None
 
@@ -242,7 +246,7 @@ def _read_members(shard: Path, on_damage: Callable[[str], None]) -> Members:
                 folder, slash, name = member.name.rpartition("/")
                 stem, dot, extension = name.partition(".")
                 is_own = member.isreg() and stem and dot and not is_left_out(member.name)
-                if is_own and member.offset_data + member.size <= size:
+                if is_own and member.size >= 0 and member.offset_data + member.size <= size:
                     place = (member.offset_data, member.size)
                     members.setdefault(f"{folder}{slash}{stem}", {})[extension] = place
             if _read_block(shard, archive.offset).strip(b"\0"):  # tarfile mistakes a damaged header for the end

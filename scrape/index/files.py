@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.file_index import WholeFile, content_hashes
-from dreamloom.base.listing import is_left_out
+from dreamloom.base.listing import is_left_out, may_be_read
 from dreamloom.base.text import brief
 
 LIST_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl")
@@ -109,11 +109,12 @@ def find_index_files(patterns: Iterable[str]) -> list[IndexFile]:
 def _find_local(pattern: str) -> list[IndexFile]:
     path = Path(pattern).expanduser()
     if path.is_dir():
-        matches = sorted(path.glob("*.parquet"))
+        matches = sorted(filter(may_be_read, path.glob("*.parquet")))
     elif path.is_file():
         matches = [path]
     else:
         matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+        matches = list(filter(may_be_read, matches))
     return [IndexFile(str(match.resolve())) for match in matches if not _is_leaving(match, path)]
 
 

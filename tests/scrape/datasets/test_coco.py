@@ -288,3 +288,10 @@ def test_blank_annotations_are_passed_over_and_counted(tmp_path: Path) -> None:
     summary = ingest_coco(collection, coco(tmp_path, content, 1, 2))
     assert collection.read(Table.RECORDS)["text"].to_pylist() == ["a dog", ""]
     assert summary.marked == {"blank_caption": 1}
+
+
+@pytest.mark.parametrize("name", ["a\0.jpg", "\ud800.jpg", "x" * 5000])
+def test_a_name_that_no_file_can_have_is_a_missing_file(tmp_path: Path, name: str) -> None:
+    content = document(1, 2)
+    content["images"][0]["file_name"] = name
+    assert ingest_coco(Collection(tmp_path / "scenes"), coco(tmp_path, content, 1, 2)).dropped == {"missing_file": 1}

@@ -294,3 +294,30 @@ def test_an_arrow_file_that_is_none_is_told(tmp_path: Path, collection: Collecti
     (tmp_path / "a.arrow").write_bytes(b"no arrow")
     with pytest.raises(UserError, match="can't be read as arrow"):
         rows_of(collection, tmp_path / "a.arrow")
+
+
+def test_what_only_looks_like_a_file_is_no_source(tmp_path: Path, collection: Collection) -> None:
+    """Reading a pipe never ends, and a folder of Spark's may be called a.parquet."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "0.png").write_bytes(encode_image(0))
+    os.mkfifo(folder / "metadata.jsonl")
+    os.mkfifo(folder / "train.parquet")
+    (folder / "test.parquet").mkdir()
+    assert [row["status"] for row in rows_of(collection, folder)] == ["ok"]
+
+
+def test_names_that_no_file_can_have_cost_their_rows(tmp_path: Path, collection: Collection) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "0.png").write_bytes(encode_image(0))
+    names = ["0.png", "\ud800.png", "x" * 5000]
+    (folder / "metadata.jsonl").write_text("\n".join(json.dumps({"file_name": name, "text": "a"}) for name in names))
+    assert sorted(row["status"] for row in rows_of(collection, folder)) == ["missing_file", "missing_file", "ok"]
+
+
+def test_a_cell_of_an_image_that_holds_text_costs_its_row(tmp_path: Path, collection: Collection) -> None:
+    images = pa.array([{"bytes": "text", "path": "0.png"}])
+    pq.write_table(pa.table({"image": images, "text": ["a"]}), tmp_path / "t.parquet")
+    (row,) = rows_of(collection, tmp_path / "t.parquet", image_column="image")
+    assert (row["status"], row["detail"]) == ("missing_file", "the row holds no bytes")

@@ -278,3 +278,14 @@ def test_names_with_dots_are_images_of_their_own(folder: Path, tmp_path: Path) -
         ("ok", "the third"),
         ("ok", "plain"),
     ]
+
+
+def test_a_size_below_zero_costs_the_rest_of_its_shard_alone(tmp_path: Path, collection: Collection) -> None:
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "0.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        for name, headers in (("a.png", {}), ("b.png", {"size": "-5"})):
+            member = tarfile.TarInfo(name)
+            member.size, member.pax_headers = 5, headers
+            archive.addfile(member, io.BytesIO(b"bytes"))
+    rows = ingest_webdataset(collection, WebdatasetConfig(path=tmp_path / "shards"))
+    assert rows.dropped["not_an_image"] == 1 and rows.kept == 0
