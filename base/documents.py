@@ -8,6 +8,7 @@ is ten. NaN is null, in JSON, too.
 
 import codecs
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Hashable
@@ -53,6 +54,8 @@ def decode_text(data: bytes) -> str:
 
 def decode_with_encoding(data: bytes) -> tuple[str, str]:
     """Decodes a text file as `decode_text` does; returns its text and its encoding."""
+    if not data.strip(b"\0"):  # what a power cut leaves of a file on some systems
+        return "", "UTF-8"
     marked = next((each for each in _MARKS if data.startswith(each[0])), None)
     if marked is None:
         text, encoding = _decode(data)
@@ -98,7 +101,7 @@ def parse_json(document: str | bytes, object_hook: Callable[[dict[str, Any]], An
     """
     text = decode_text(document) if isinstance(document, bytes) else document
     try:
-        value = json.loads(text, object_hook=object_hook, parse_constant=lambda _: None)
+        value = json.loads(text, object_hook=object_hook, parse_constant=lambda _: None, parse_float=_finite)
     except json.JSONDecodeError as error:
         raise DocumentError(f"line {error.lineno}: {error.msg}") from error
     except RecursionError:
@@ -112,6 +115,10 @@ def parse_json(document: str | bytes, object_hook: Callable[[dict[str, Any]], An
             return value
         level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
     raise DocumentError(_TOO_DEEP)
+
+
+def _finite(text: str) -> float | None:
+    return number if math.isfinite(number := float(text)) else None
 
 
 _TOO_DEEP = f"it is nested deeper than {MAX_DEPTH} levels"
@@ -194,6 +201,10 @@ class _TextLoader(_UniqueKeys, _CLoader):  # type: ignore[misc]
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
 
+_MAX_DIGITS = 1000
+"""Python itself refuses decimal numbers of 4,300 digits, but no hexadecimal ones."""
+
+
 class _TypedLoader(_UniqueKeys, yaml.SafeLoader):
     """Loads plain scalars by YAML 1.2's core schema; not in C, since its errors then name better lines."""
 
@@ -201,6 +212,8 @@ class _TypedLoader(_UniqueKeys, yaml.SafeLoader):
 
     def construct_int(self, node: yaml.ScalarNode) -> int:
         text = str(self.construct_scalar(node))
+        if len(text) > _MAX_DIGITS:
+            raise ValueError(f"a number of {len(text):,} digits")
         return int(text[2:], {"0o": 8, "0x": 16}[text[:2]]) if text[:2] in ("0o", "0x") else int(text)
 
     def construct_float(self, node: yaml.ScalarNode) -> float:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dreamloom.base.documents import MAX_BYTES, DocumentError, decode_text, parse_json
 from dreamloom.base.files import commit
-from dreamloom.base.text import brief, without_surrogates
+from dreamloom.base.text import brief, shows_nothing, without_surrogates
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -175,7 +175,7 @@ def caption_texts(value: Any) -> list[str]:
         return [text for each in value for text in caption_texts(each)]
     if isinstance(value, bytes):
         value = decode_text(value)
-    return [without_surrogates(value)] if isinstance(value, str) and value.strip() else []
+    return [without_surrogates(value)] if isinstance(value, str) and not shows_nothing(value) else []
 
 
 def cell(row: Mapping[str, Any], column: str) -> Any:

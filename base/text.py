@@ -1,6 +1,7 @@
 """Text that may come from anywhere, made fit for a terminal, a log, a table and a sentence."""
 
 import re
+import string
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters, line breaks, and changes of the direction of writing."""
@@ -9,6 +10,16 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u20
 def printable(text: str) -> str:
     r"""Returns the text with what a terminal would obey as escapes: "\x1b[31m", "\n"; see also `without_surrogates`."""
     return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], without_surrogates(text))
+
+
+_BLANKS = "".join(
+    [*string.whitespace, *"\0\x85\u00a0\u1680\u2028\u2029\u202f\u205f\u3000\u200b\u200c\u200d\u2060\ufeff"]
+)
+
+
+def shows_nothing(text: str) -> bool:
+    """Tells whether a text is blank: blanks, characters without width, and the zeros that a power cut leaves."""
+    return not text.strip(_BLANKS)
 
 
 _SURROGATES = {code: chr(code - 0xDC00) if 0xDC80 <= code <= 0xDCFF else "\ufffd" for code in range(0xD800, 0xE000)}

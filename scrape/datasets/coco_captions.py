@@ -56,6 +56,8 @@ def read_photos(file: Path, version: str) -> tuple[Photo, ...]:
     except ValueError as error:
         raise UserError(f"{file} is not JSON ({error}); name one of COCO's captions files.") from error
     try:
+        if not isinstance(document, dict):
+            raise ValueError("it is no mapping of images and annotations")
         return _parse(file, document)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
@@ -97,6 +99,8 @@ def _entries(
 ) -> Iterator[dict[str, Any]]:
     """Yields the entries of a list that have these keys, by id; ids may be numbers or texts."""
     entries = document.get(name, []) if name == "licenses" else document[name]
+    if not isinstance(entries, list):
+        raise ValueError(f"{name} is no list")
     sound = []
     for number, entry in enumerate(entries):
         lacking = next((key for key in keys if not isinstance(entry, dict) or not _is_filled(entry, key)), None)

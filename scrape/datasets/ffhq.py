@@ -3,6 +3,7 @@
 https://github.com/NVlabs/ffhq-dataset
 """
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -20,9 +21,11 @@ from dreamloom.scrape.collection import CaptionKind, Collection, key_of
 from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, PROVENANCE, FolderSourceConfig, Limit, PartRows, UserPath
 from dreamloom.scrape.datasets.image_files import ListedFile, find_images, size_of_folder
 from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
-from dreamloom.scrape.datasets.metadata import ImageMetadata
+from dreamloom.scrape.datasets.metadata import ImageMetadata, clean_text
 from dreamloom.scrape.datasets.source_kind import SourceKind
 from dreamloom.scrape.datasets.source_recipes import SourceRecipes, file_version
+
+_log = logging.getLogger(__name__)
 
 METADATA = "ffhq-dataset-v2.json"
 LICENCE = "CC BY-NC-SA 4.0"
@@ -72,14 +75,14 @@ def ingest_ffhq(
 
     def metadata_of(file: ListedFile) -> ImageMetadata:
         entry = _read_entries(metadata_file, version).get(file.path.stem[-5:], {}) if metadata_file else {}
-        own_licence = entry.get("license")
+        own_licence = clean_text(entry.get("license"))
         return ImageMetadata(
             text=config.caption,
             text_kind=CaptionKind.TEMPLATE,
-            url=entry.get("photo_url") or None,
+            url=clean_text(entry.get("photo_url")),
             licence=own_licence or LICENCE,
-            licence_url=entry.get("license_url") if own_licence else LICENCE_URL,
-            author=entry.get("author") or None,
+            licence_url=clean_text(entry.get("license_url")) if own_licence else LICENCE_URL,
+            author=clean_text(entry.get("author")),
         )
 
     reader = part_reader(files, config.part_rows, metadata_of)
@@ -131,11 +134,23 @@ def _read_entries(file: Path, version: str) -> dict[str, dict[str, Any]]:
         return item.get("metadata", None if "file_path" in item else item)
 
     try:
-        entries = parse_json(file.read_bytes(), object_hook=keep_metadata)
-        return {f"{int(number):05d}": dict(entry) for number, entry in entries.items()}
-    except (ValueError, AttributeError, TypeError) as error:
-        why = "is cut off, or no JSON" if isinstance(error, DocumentError) else "is JSON, but not FFHQ's"
-        raise UserError(f"{file} {why} ({error}); download it again, or leave metadata out.") from error
+        document = parse_json(file.read_bytes(), object_hook=keep_metadata)
+    except DocumentError as error:
+        raise UserError(
+            f"{file} is cut off, or no JSON ({error}); download it again, or leave metadata out."
+        ) from error
+    entries = document if isinstance(document, dict) else {}
+    sound = {
+        number: entry for number, entry in entries.items() if _NUMBER.fullmatch(number) and isinstance(entry, dict)
+    }
+    if not sound:
+        raise UserError(f"{file} is JSON, but not FFHQ's (no number has metadata); download it again, or leave it out.")
+    if len(sound) < len(entries):
+        _log.warning("%s: %d entries are no metadata of an image and are left out", file, len(entries) - len(sound))
+    return {f"{int(number):05d}": entry for number, entry in sound.items()}
+
+
+_NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 KIND = SourceKind(

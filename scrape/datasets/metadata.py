@@ -6,6 +6,7 @@ from typing import Any
 
 from dreamloom.base.documents import DocumentError
 from dreamloom.base.tables import caption_texts, cell
+from dreamloom.base.text import shows_nothing
 from dreamloom.scrape.collection import CaptionKind
 from dreamloom.scrape.index.columns import ALIASES, match_columns
 
@@ -50,7 +51,7 @@ class CaptionRules:
         """
         if self.kind is CaptionKind.NONE:
             return None, CaptionKind.NONE
-        if text and text.strip():
+        if text and not shows_nothing(text):
             return text, self.kind
         return ("" if is_blank else None), self.kind if is_blank and self.keep_empty else CaptionKind.NONE
 
@@ -66,7 +67,7 @@ def is_blank_text(value: Any) -> bool:
     """Tells whether a cell holds a text without letters, or a list of such."""
     if isinstance(value, list | tuple):
         return bool(value) and all(map(is_blank_text, value))
-    return isinstance(value, str) and not value.strip()
+    return isinstance(value, str) and shows_nothing(value)
 
 
 def metadata_from_row(row: Mapping[str, Any], captions: CaptionRules) -> ImageMetadata:

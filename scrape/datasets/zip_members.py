@@ -5,6 +5,7 @@ overlap, so that ten megabytes hold petabytes (Fifield 2019, A better zip bomb).
 """
 
 import contextlib
+import lzma
 import stat
 import zipfile
 import zlib
@@ -61,7 +62,7 @@ class ZipArchive:
                 return stream.read(max_bytes)
         except NotImplementedError as error:
             raise ImageError("unsupported", brief(error)) from error
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError) as error:
             raise ImageError("truncated", brief(error)) from error
 
 

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamloom.base.documents import MAX_DEPTH, DocumentError, decode_with_encoding, parse_json, parse_yaml, read_text
+from dreamloom.base.documents import (
+    MAX_DEPTH,
+    DocumentError,
+    decode_text,
+    decode_with_encoding,
+    parse_json,
+    parse_yaml,
+    read_text,
+)
 
 BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10)
@@ -79,6 +87,16 @@ def test_json_may_be_as_deep_as_is_said_and_nan_is_null() -> None:
     assert parse_json("[" * MAX_DEPTH + "]" * MAX_DEPTH)
     assert parse_json('[NaN, Infinity, -Infinity, 1, "NaN"]') == [None, None, None, 1, "NaN"]
     assert parse_json("[1]".encode("utf-16")) == [1]
+    assert parse_json("[1e999, -1e999, 1e9]") == [None, None, 1e9]
+
+
+def test_what_a_power_cut_leaves_of_a_file_is_empty() -> None:
+    assert decode_text(b"\0" * 4096) == ""
+
+
+def test_a_number_of_a_yaml_is_short() -> None:
+    with pytest.raises(DocumentError, match="a number of 5,002 digits"):
+        parse_yaml("a: 0x" + "f" * 5000)
 
 
 values = st.recursive(

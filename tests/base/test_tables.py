@@ -72,6 +72,8 @@ def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
         (7, []),
         (True, []),
         (" \n", []),
+        ("\u200b\u00a0\ufeff", []),
+        (b"\0\0", []),
         ("nan", ["nan"]),
         (" a cat ", [" a cat "]),
         (["a", None, " ", ["b"]], ["a", "b"]),

@@ -123,3 +123,15 @@ def test_metadata_that_was_cut_off_is_told(tmp_path: Path) -> None:
     (tmp_path / "ffhq" / "ffhq-dataset-v2.json").write_text('{"0": {"metadata": {"author": "A')
     with pytest.raises(UserError, match="is cut off, or no JSON"):
         ingest_ffhq(Collection(tmp_path / "faces"), FfhqConfig(path=tmp_path / "ffhq"))
+
+
+def test_an_entry_of_the_metadata_that_is_none_costs_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "ffhq").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "ffhq" / "00000.png")
+    entries = {"0": {"author": "Ann", "photo_url": {"a": 1}}, "1": [1], "x": {}, "-2": {"author": "B"}}
+    (tmp_path / "ffhq" / "ffhq-dataset-v2.json").write_text(json.dumps(entries))
+    collection = Collection(tmp_path / "faces")
+    ingest_ffhq(collection, FfhqConfig(path=tmp_path / "ffhq"))
+    (row,) = collection.read(Table.RECORDS).to_pylist()
+    assert (row["author"], row["url"]) == ("Ann", None)
+    assert "3 entries are no metadata" in caplog.text

@@ -1,5 +1,6 @@
 """Zip archives are read in place: captions of sidecars, tables and names; what an archive says of itself is checked."""
 
+import contextlib
 import io
 import json
 import zipfile
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.pixels import ImageError
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.scrape.collection import Collection, Row, Table
 from dreamloom.scrape.datasets import zip_members
@@ -132,3 +134,17 @@ def test_archives_that_overlap_or_are_none_are_refused(tmp_path: Path) -> None:
         rows_of(tmp_path)
     with pytest.raises(UserError, match="no zip archive and holds none"):
         measure(ZipConfig(path=tmp_path / "collection"))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_whatever_became_of_its_bytes_a_member_costs_itself(tmp_path: Path, method: int) -> None:
+    whole = pack(tmp_path / "mine.zip", {"a.png": png(1), "b.png": png(2)}, method).read_bytes()
+    random = np.random.default_rng(0)
+    for place in random.integers(30, len(whole) // 2, 40):
+        broken = bytearray(whole)
+        broken[place] ^= 0xFF
+        (tmp_path / "mine.zip").write_bytes(broken)
+        opened = zip_members.open_zip(tmp_path / "mine.zip")
+        for name in opened.images:
+            with contextlib.suppress(ImageError):
+                opened.read(name)
