@@ -4,7 +4,7 @@ A run whose worker and process were killed, or whose machine lost its power, wou
 of the queue for good, and the next scheduled run would be skipped. Heartbeats tell a living run from such a one.
 
 A deployment takes part if it has the tag TAG and sets PREFECT_FLOWS_HEARTBEAT_FREQUENCY to HEARTBEAT_SECONDS, as those
-of prefect.yaml do. Others on the same server, which may beat less often or not at all, are left alone.
+of `dreamloom up` do. Others on the same server, which may beat less often or not at all, are left alone.
 """
 
 from datetime import timedelta

@@ -83,6 +83,12 @@ _COMMANDS = {
             "dreamloom.flows.commands:plan",
             "Show what run would do: images, steps, sizes, time.",
         ),
+        "up": ("dreamloom.flows.up:up", "Start a Prefect server and a worker for a project, with its schedule."),
+        "status": (
+            "dreamloom.flows.status:status",
+            "Show what of a project is done, stale, running, and when it runs.",
+        ),
+        "down": ("dreamloom.flows.up:down", "Stop what `up` started."),
         "demo": ("dreamloom.demo.run:demo", "Run the chain on a small world of drawn scenes, with tiny models."),
     },
     STAGES: {

@@ -9,6 +9,7 @@ from prefect.states import Cancelled
 
 from dreamloom.base.errors import UserError
 from dreamloom.flows import artifacts, chain
+from dreamloom.flows.missed_runs import skip_missed_runs
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.selection import ALL, Selection, StageName, select
 from dreamloom.flows.steps import Outcome
@@ -38,15 +39,26 @@ def end_to_end(
         until: the last stage to run; null: all.
         sources: run the stages of one source for these alone; empty: for all.
     """
-    loaded = load_project(project)
-    before = artifacts.project_name.set(loaded.name)
+    skip_missed_runs()
+    try:
+        return run_project(load_project(project), Selection(only, until, sources))
+    finally:
+        skip_missed_runs()
+
+
+def run_project(project: Project, selection: Selection) -> list[Outcome] | State[object]:
+    """Runs the selected steps of a project inside a flow, and publishes the funnel and the balance.
+
+    Returns:
+        The outcomes; a cancelled state where training was asked to stop.
+    """
+    before = artifacts.project_name.set(project.name)
     with Terminal() as terminal:
         try:
-            outcomes = chain.run(
-                loaded, lambda step: run_parts(step, terminal), select(loaded, Selection(only, until, sources))
-            )
+            selected = select(project, selection)
+            outcomes = chain.run(project, lambda step: run_parts(step, terminal), selected)
         finally:
-            _publish(loaded)
+            _publish(project)
             artifacts.project_name.reset(before)
     if not outcomes[-1].finished:
         return Cancelled(message=outcomes[-1].message)

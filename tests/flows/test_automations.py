@@ -1,7 +1,7 @@
 """The automations of a server: made once, brought up to date, and only for deployments that take part."""
 
 from datetime import timedelta
-from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,6 +11,7 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import Automation, EventTrigger
 
 from dreamloom.flows.automations import HEARTBEAT_SECONDS, STILLBORN, TAG, ZOMBIE, ensure_automations
+from dreamloom.flows.deployments import prefect_yaml, project_deployments
 
 
 def automations() -> dict[str, Automation]:
@@ -36,9 +37,9 @@ def test_automations_are_made_once_and_brought_up_to_date() -> None:
     assert second[STILLBORN] == first[STILLBORN]
 
 
-def test_every_deployment_beats_and_is_watched() -> None:
-    declared = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())
-    for deployment in declared["deployments"]:
+def test_every_deployment_beats_and_is_watched(small: Any) -> None:
+    declared = prefect_yaml(project_deployments(small.load(), small.file, None))
+    for deployment in yaml.safe_load(declared)["deployments"]:
         assert deployment["tags"] == [TAG]
         environment = deployment["work_pool"]["job_variables"]["env"]
         assert environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(HEARTBEAT_SECONDS)

@@ -13,6 +13,9 @@ from dreamloom.flows import cli
 from dreamloom.scrape.datasets import all_kinds
 
 COMMANDS = [
+    "up",
+    "status",
+    "down",
     "filter",
     "ingest",
     "scrape",

@@ -29,7 +29,19 @@ SOURCE = {"kind": "folder", "role": "training", "path": "images"}
 
 OF_OTHERS = {"--rated_dataset"}
 """Flags of other programs that pages name in prose."""
-OTHER_PROGRAMS = ("pip", "tensorboard", "torchrun", "accelerate", "wandb", "git", "make", "pytest", "uv")
+OTHER_PROGRAMS = (
+    "pip",
+    "tensorboard",
+    "torchrun",
+    "accelerate",
+    "wandb",
+    "git",
+    "make",
+    "pytest",
+    "uv",
+    "prefect",
+    "systemctl",
+)
 LAUNCHERS = ("dreamloom", "torchrun", "accelerate")
 
 

@@ -2,11 +2,9 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
@@ -14,7 +12,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFi
 from dreamloom.base.errors import StageFailed
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import Summary
-from dreamloom.flows import ingest_flows, stage_flows
+from dreamloom.flows import project_flows
 from dreamloom.flows.prefect_flows import end_to_end
 from dreamloom.flows.steps import Outcome, Step, counted
 from dreamloom.flows.terminal import Terminal
@@ -95,10 +93,13 @@ def test_one_part_that_fails_fails_the_flow_when_the_others_are_done(small: Any)
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_stage_is_a_flow_of_its_own(small: Any) -> None:
-    config = FolderConfig(path=small.folder / "circles")
-    said = ingest_flows.folder(small.load().collection("circles").root, config)
-    assert said.startswith("ingest   circles             6 in         6 kept;")
-    assert small.load().collection("circles").read(Table.RECORDS)["status"].to_pylist() == [Status.OK] * 6
+    config = FolderConfig(path=small.folder / "circles", part_rows=4)
+    state = project_flows.ingest_folder(small.file, config, "circles", return_state=True)
+    assert state.is_completed()
+    collection = small.load().collection("circles")
+    assert collection.read(Table.RECORDS)["status"].to_pylist() == [Status.OK] * 6
+    assert collection.parts(Table.RECORDS) == ["00000", "00001"]
+    assert not small.load().collection("squares").root.exists()
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -122,16 +123,3 @@ def test_a_part_that_came_to_too_little_is_judged_with_the_others() -> None:
             return run_parts(Scrape(), terminal).message
 
     assert one_step() == "scrape   web                20 in        11 kept, 9 dropped (timeout 9); 1.0 s"
-
-
-def test_every_flow_is_deployed_and_the_chain_is_scheduled() -> None:
-    declared = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())
-    entrypoints = [deployment["entrypoint"] for deployment in declared["deployments"]]
-    flows = [f"dreamloom.flows.stage_flows.{name}" for name in vars(stage_flows) if name.endswith("_flow")]
-    assert sorted(entrypoints) == sorted(
-        [*flows, *ingest_flows.entrypoints(), "dreamloom.flows.prefect_flows.end_to_end"]
-    )
-    chain = next(d for d in declared["deployments"] if d["entrypoint"].endswith("end_to_end"))
-    assert chain["schedules"][0]["active"]
-    assert "pull" not in declared
-    assert str(Path.home()) not in str(declared)

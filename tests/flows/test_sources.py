@@ -11,7 +11,7 @@ import yaml
 from prefect.flows import load_flow_from_entrypoint
 
 from dreamloom.base.stage import group_of
-from dreamloom.flows import ingest_flows
+from dreamloom.flows import project_flows
 from dreamloom.flows.sources import SourceConfig, kind_config, source_model
 from dreamloom.scrape.datasets import all_kinds, get_kind
 
@@ -70,7 +70,7 @@ from pathlib import Path
 from dreamloom.scrape import datasets
 datasets.register("toy", "toy_source")  # the one line
 
-from dreamloom.flows import chain, ingest_flows, plan
+from dreamloom.flows import chain, plan, project_flows
 from dreamloom.flows.cli import run
 from dreamloom.flows.project import Project, load_project
 from dreamloom.scrape.collection import Collection, Table
@@ -85,8 +85,7 @@ found = {
     "rows": plan.source_rows(project),
     "steps": [step.title for branch in chain.levels(project)[0].branches for step in branch],
     "texts": Collection(Path("collection")).read(Table.RECORDS)["text"].to_pylist(),
-    "flow": [ingest_flows.toy.name, sorted(ingest_flows.toy.parameters.properties), ingest_flows.toy.description],
-    "entrypoints": ingest_flows.entrypoints(),
+    "flow": [project_flows.ingest_toy.name, sorted(project_flows.ingest_toy.parameters.properties)],
 }
 print(json.dumps(found))
 """
@@ -109,33 +108,24 @@ def test_a_kind_that_is_registered_is_known_everywhere(small: Any, tmp_path: Pat
     assert [(row["kind"], row["available"].split(",")[0]) for row in found["rows"]] == [("toy", "6 toys")]
     assert found["steps"] == ["ingest mine"]
     assert sorted(text[::-1] for text in found["texts"])[0] == "a black circle_(5)"
-    assert found["flow"] == ["ingest-toy", ["collection", "config"], "Bring in toys."]
-    assert found["entrypoints"][-1] == "dreamloom.flows.ingest_flows.toy"
+    assert found["flow"] == ["ingest-toy", ["config", "project", "source"]]
     assert any("toy" in line and "Bring in toys." in line for line in printed)
     assert any("--toys" in line for line in printed)
 
 
-def test_prefect_yaml_deploys_each_kind() -> None:
-    declared = yaml.safe_load((HOUSE / "prefect.yaml").read_text())["deployments"]
-    ours = [d for d in declared if d["entrypoint"].startswith(ingest_flows.__name__)]
-    assert [d["entrypoint"] for d in ours] == ingest_flows.entrypoints()
-    assert {d["name"] for d in ours} == {"stage"}
-
-
-@pytest.mark.parametrize("entrypoint", ingest_flows.entrypoints(), ids=lambda entrypoint: entrypoint.split(".")[-1])
-def test_prefect_finds_the_flow_of_each_kind(entrypoint: str) -> None:
-    name = entrypoint.split(".")[-1]
-    flow: Any = load_flow_from_entrypoint(entrypoint)
-    assert flow.name == f"ingest-{name}"
-    assert flow is getattr(ingest_flows, name)
-    config = get_kind(name).config
-    assert config.__name__ in flow.parameters.definitions
-    assert flow.parameters.required == ["collection", "config"]
+@pytest.mark.parametrize("kind", all_kinds(), ids=lambda kind: kind.name)
+def test_prefect_finds_the_flow_of_each_kind(kind: Any) -> None:
+    name = f"{kind.stage}_{kind.name}"
+    flow: Any = load_flow_from_entrypoint(f"dreamloom.flows.project_flows.{name}")
+    assert flow.name == name.replace("_", "-")
+    assert flow is getattr(project_flows, name)
+    assert kind.config.__name__ in flow.parameters.definitions
+    assert flow.parameters.required == ["project", "config"]
 
 
 def test_what_is_no_kind_has_no_flow() -> None:
-    with pytest.raises(AttributeError, match="no kind of source is called laion"):
-        _ = ingest_flows.laion  # it comes in by `filter`
+    with pytest.raises(AttributeError, match="no stage and no kind of source is called ingest_laion"):
+        _ = project_flows.ingest_laion  # it comes in by `filter`
 
 
 @pytest.mark.parametrize("kind", all_kinds(), ids=lambda kind: kind.name)
