@@ -19,6 +19,7 @@ from dreamloom.caption.captioners import unload_captioners
 from dreamloom.curate.adopt import refuse_hand_changes
 from dreamloom.curate.manifest import manifest_path
 from dreamloom.flows import run_folders, steps, train_steps
+from dreamloom.flows.changes import note_changes
 from dreamloom.flows.found_again import rename_collections
 from dreamloom.flows.logs import PRINTED, log_to_file
 from dreamloom.flows.project import Project
@@ -26,9 +27,12 @@ from dreamloom.flows.prune import Removal, plan_removals
 from dreamloom.flows.report import report_path, write_report
 from dreamloom.flows.sources import kind_config, kind_of
 from dreamloom.flows.steps import Outcome, Step
+from dreamloom.flows.train_steps import LimitExceeded
 from dreamloom.scrape.collection import Table
 from dreamloom.train.evaluate.config import as_trained
+from dreamloom.train.evaluate.results import read_evaluation
 from dreamloom.train.evaluate.runs import find_runs
+from dreamloom.train.loop.limits import tell_broken
 from dreamloom.train.run.folder import read_summary
 
 _log = logging.getLogger(__name__)
@@ -75,6 +79,7 @@ def run(
     Raises:
         UserError: another process works on the project, its training folder was changed by hand, or something that a
             step needs is missing.
+        LimitExceeded: the model forgot more than its limits allow, and is not published.
         ExceptionGroup: branches failed.
     """
     outcomes: list[Outcome] = []
@@ -83,14 +88,16 @@ def run(
         _reject_unused_scores(project)
         refuse_hand_changes(project.workspace)
         rename_collections(project)
-        for level in levels(project) if selected is None else selected:
-            outcomes += _run_level(level, run_step)
-            if level.afterwards is not None:
-                level.afterwards()
+        try:
+            for level in levels(project) if selected is None else selected:
+                outcomes += _run_level(level, run_step)
+                if level.afterwards is not None:
+                    level.afterwards()
+        except LimitExceeded:
+            _write_report(project)
+            raise
         if (selected is None or _has_model_steps(selected)) and _report_is_due(project, outcomes):
-            evaluation = evaluation_path(project) if project.evaluate is not None else None
-            evaluation = evaluation if evaluation and evaluation.exists() else None  # evaluate may not be selected
-            write_report(project.name, project.workspace, run_folder(project), evaluation)
+            _write_report(project)
         if project.keep_runs is not None and outcomes and outcomes[-1].finished:
             prune_runs(project)
     return outcomes
@@ -123,16 +130,41 @@ def unload_models() -> None:
 def run_folder(project: Project) -> Path:
     """Returns the folder of the training run of the dataset as it is now; it need not exist yet.
 
+    Where that run is postponed (train.when), it is that of the last finished run.
+
     Raises:
         UserError: there is no dataset yet.
     """
-    return run_folders.run_folder(project.workspace, project.train_config())
+    config = project.train_config()
+    if project.train.when is not None:
+        postponed = run_folders.find_postponed(project.workspace, config, project.train.when.new_images)
+        if postponed is not None:
+            return postponed.last
+    return run_folders.run_folder(project.workspace, config)
+
+
+def broken_limits(project: Project) -> str:
+    """Returns which limits of train the project's model is beyond, in a sentence; empty if it is within them.
+
+    By the evaluate stage where the project has one, as that measures against `train.base` also where a run continued
+    another; else by the run's own evaluation.
+    """
+    evaluated = evaluation_path(project) if project.evaluate is not None else run_folder(project)
+    evaluation = read_evaluation(evaluated)
+    return tell_broken(evaluation.to_dict(), project.train) if evaluation else ""
 
 
 def _has_model_steps(selected: Sequence[Level]) -> bool:
     return any(
         step.stage in ("train", "evaluate", "export") for level in selected for b in level.branches for step in b
     )
+
+
+def _write_report(project: Project) -> None:
+    note_changes(project.workspace)
+    evaluation = evaluation_path(project) if project.evaluate is not None else None
+    evaluation = evaluation if evaluation and evaluation.exists() else None  # evaluate may not be selected
+    write_report(project.name, project.workspace, run_folder(project), evaluation)
 
 
 def _report_is_due(project: Project, outcomes: Sequence[Outcome]) -> bool:
@@ -162,14 +194,16 @@ def _model_branch(project: Project) -> Branch:
 
     branch: list[Step] = [
         steps.BalanceStep(project.all_sources(), project.balance, workspace),
-        train_steps.ProjectTrainStep(workspace, project.train_config()),
+        train_steps.ProjectTrainStep(
+            workspace, project.train_config(), project.train.when.new_images if project.train.when else 0
+        ),
     ]
     if project.evaluate is not None:
         config = as_trained(project.train_config(), project.evaluate)
         heldout, output = workspace / "heldout", evaluation_path(project)
         branch.append(train_steps.EvaluateStep(current_run, project.train.base, heldout, config, output))
     export = project.export.model_copy(update={"title": project.export.title or project.name})
-    return [*branch, train_steps.ExportStep(current_run, workspace / "model", export)]
+    return [*branch, train_steps.PublishStep(current_run, workspace / "model", export, lambda: broken_limits(project))]
 
 
 def evaluation_path(project: Project) -> Path:
@@ -207,6 +241,6 @@ def _run_branch(branch: Branch, run_step: Callable[[Step], Outcome]) -> list[Out
     for step in branch:
         outcomes.append(run_step(step))
         _log.info("%s", outcomes[-1].message, extra=PRINTED)
-        if not outcomes[-1].finished:
+        if not outcomes[-1].finished or outcomes[-1].ends_branch:
             break
     return outcomes

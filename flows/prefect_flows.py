@@ -8,7 +8,8 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
 from dreamloom.base.errors import UserError
-from dreamloom.flows import artifacts, chain
+from dreamloom.flows import artifacts, chain, events
+from dreamloom.flows.changes import read_changes
 from dreamloom.flows.missed_runs import skip_missed_runs
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.selection import ALL, Selection, StageName, select
@@ -57,6 +58,10 @@ def run_project(project: Project, selection: Selection) -> list[Outcome] | State
         try:
             selected = select(project, selection)
             outcomes = chain.run(project, lambda step: run_parts(step, terminal), selected)
+            events.tell_success(project, outcomes)
+        except Exception as error:
+            events.tell_failure(project, error)
+            raise
         finally:
             _publish(project)
             artifacts.project_name.reset(before)
@@ -93,3 +98,5 @@ def _publish(project: Project) -> None:
     artifacts.publish_table("funnel", rows, "Where the images went")
     if (project.workspace / "dataset.parquet").exists():
         artifacts.publish_table("balance", balance_rows(project.workspace), "What is trained on")
+    if changed := read_changes(project.workspace).get("Images"):
+        artifacts.publish_table("changes", changed, "What changed since the last run")

@@ -19,6 +19,7 @@ from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
 from dreamloom.curate.source import Role, Source
 from dreamloom.flows.config_errors import dotted_key, error_lines, suggestion, unknown_keys
 from dreamloom.flows.paths import missing_paths, with_absolute_paths
+from dreamloom.flows.project_train import ProjectTrainConfig
 from dreamloom.flows.schedule import ScheduleConfig
 from dreamloom.flows.sources import AnySource
 from dreamloom.flows.workspace import read_project_file
@@ -47,7 +48,7 @@ class Project(StageConfig):
     choose: ChooseConfig = Field(ChooseConfig(), description="Which images go on.")
     caption: CaptionConfig = Field(CaptionConfig(), description="Which captions are kept, and how others are written.")
     balance: BalanceConfig = Field(BalanceConfig(), description="How much ground truth is mixed in.")
-    train: TrainConfig = Field(TrainConfig(), description="How the model is trained.")
+    train: ProjectTrainConfig = Field(ProjectTrainConfig(), description="How the model is trained.")
     evaluate: EvaluateConfig | None = Field(
         None, description="A further evaluation after training, with other settings; null: only that of training."
     )

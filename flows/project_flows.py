@@ -20,10 +20,10 @@ from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
 from dreamloom.flows.prefect_flows import run_project
 from dreamloom.flows.project import load_project
 from dreamloom.flows.project_forms import with_form
+from dreamloom.flows.project_train import ProjectTrainConfig
 from dreamloom.flows.selection import Selection, StageName
 from dreamloom.scrape.datasets import all_kinds
 from dreamloom.scrape.web.config import ScrapeConfig
-from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.config import EvaluateConfig
 from dreamloom.train.export.config import ExportConfig
 
@@ -35,7 +35,7 @@ _OF_A_SOURCE: dict[str, type[StageConfig]] = {
 _OF_ALL_SOURCES: dict[str, type[StageConfig]] = {
     "choose": ChooseConfig,
     "balance": BalanceConfig,
-    "train": TrainConfig,
+    "train": ProjectTrainConfig,
     "evaluate": EvaluateConfig,
     "export": ExportConfig,
 }

@@ -16,6 +16,7 @@ from dreamloom.base.files import commit, commit_text
 from dreamloom.base.held_out import read_held_out
 from dreamloom.curate.manifest import DROPPED, TRAIN, manifest_path, read_manifest
 from dreamloom.curate.sheet import contact_sheet
+from dreamloom.flows.changes import read_changes
 from dreamloom.flows.contents import images_of_collection
 from dreamloom.flows.run_folders import run_charts
 from dreamloom.flows.tables import balance_rows, funnel, funnel_rows
@@ -54,6 +55,7 @@ def write_report(name: str, workspace: Path, run: Path, evaluation: Path | None)
     sections = {
         "What was learned and forgotten": [*_measures(measured), *_end(run), *_figures(run_charts(run), folder)],
         "By source and concept": [html.table(_groups(measured))],
+        "Since the last run": [html.table(rows) for rows in read_changes(workspace).values()],
         "What is trained on": [html.table(balance_rows(workspace))],
         "What was shown": [html.table(_shown(run)), html.table(_shown_by_concept(run, manifest))],
         "Where the images went": [html.table(funnel_rows(funnel(workspace, sources)))],

@@ -7,13 +7,15 @@ folder when training begins, so that the same project finds its run again.
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from dreamloom.base.files import commit_text
 from dreamloom.base.own_folders import own_folder_kind
-from dreamloom.curate.manifest import content_digest, manifest_path
+from dreamloom.curate.manifest import TRAIN, content_digest, manifest_path, read_manifest
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.loop.continuing import Continuation
+from dreamloom.train.run.contents import read_images
 from dreamloom.train.run.folder import (
     discard_unbegun,
     has_begun,
@@ -52,6 +54,38 @@ def claim_run_folder(workspace: Path, config: TrainConfig) -> Iterator[Path]:
         if not has_begun(folder):
             (folder / _RECIPE_FILE).unlink(missing_ok=True)
             discard_unbegun(folder)
+
+
+@dataclass(frozen=True)
+class Postponed:
+    """A run that does not begin yet, as too few images are new."""
+
+    last: Path
+    """The folder of the last finished run."""
+    new_images: int
+    """Images of the training folder that it did not see."""
+
+
+def find_postponed(workspace: Path, config: TrainConfig, min_new_images: int) -> Postponed | None:
+    """Returns why the run of the dataset as it is now is not worth its time; None where it is, or has begun.
+
+    Args:
+        min_new_images: images that the last finished run has not seen, from which on it is.
+
+    Raises:
+        UserError: there is no dataset.
+    """
+    if has_begun(run_folder(workspace, config)):
+        return None
+    finished = [path.parent for path in (workspace / "runs").glob("*/summary.json") if read_summary(path.parent)]
+    last = max(finished, default=None)
+    seen = read_images(last) if last else None
+    if last is None or seen is None:
+        return None
+    contents = {content for images in seen.values() for content in images}
+    manifest = read_manifest(manifest_path(workspace)).select(["split", "sha256"]).to_pylist()
+    new = {row["sha256"] for row in manifest if row["split"] == TRAIN} - contents
+    return Postponed(last, len(new)) if len(new) < min_new_images else None
 
 
 def disown_run_folder(workspace: Path, config: TrainConfig) -> None:

@@ -25,7 +25,7 @@ from dreamloom.base.files import commit_json
 Service = Literal["server", "worker"]
 
 HOST, PORT = "127.0.0.1", 4200
-_START_SECONDS, _STOP_SECONDS = 180.0, 60.0
+_START_SECONDS, _STOP_SECONDS = 600.0, 60.0
 """How long a server may take to answer on a busy machine, and a run to save what it has."""
 
 

@@ -44,6 +44,8 @@ class Outcome:
     """Set by stages that count rows."""
     finished: bool = True
     """False: the step was asked to stop and saved its work, so nothing after it can begin."""
+    ends_branch: bool = False
+    """Whether what follows has nothing to do, as the step had not."""
 
 
 class Step(ABC):

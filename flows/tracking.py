@@ -29,8 +29,10 @@ def run_parts(step: Step, terminal: Terminal) -> Outcome:
     for part in stale:
         state = make_part(step, part, terminal, return_state=True)
         result = state.result(raise_on_failure=False)
-        if isinstance(result, StageFailed):  # its rows are committed; all parts together are judged below
+        if isinstance(result, StageFailed) and part != WHOLE:  # all parts together are judged below
             continue
+        if isinstance(result, StageFailed):
+            raise result
         if isinstance(result, Exception):
             errors.append(result)
             continue

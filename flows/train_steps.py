@@ -5,13 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dreamloom.base.errors import UserError
+from dreamloom.base.errors import StageFailed, UserError
 from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import recipe
 from dreamloom.flows.run_folders import (
+    Postponed,
     claim_run_folder,
     disown_run_folder,
+    find_postponed,
     heldout_folder,
     note_project,
     run_charts,
@@ -74,20 +76,31 @@ class ProjectTrainStep(Step):
 
     workspace: Path
     config: TrainConfig
+    min_new_images: int = 0
+    """Images that the last run has not seen, from which on a new run begins."""
     stage = "train"
 
     def stale_parts(self) -> list[str]:
-        """Returns the one part, unless the run is finished; then the samples, where prompts are new."""
+        """Returns the one part, unless the run is finished or postponed; then the samples, where prompts are new."""
+        if self._postponed():
+            return []
         return _stale(run_folder(self.workspace, self.config), self.config)
 
     def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
-        """Begins the run, or continues it."""
+        """Begins the run, or continues it; or says why it does not begin yet."""
+        if postponed := self._postponed():
+            count = f"{postponed.new_images:,} new images since {postponed.last.name}"
+            line = f"{'train':<21}{count}, fewer than train.when.new_images {self.min_new_images:,}: not trained"
+            return Outcome(line, changed=False, ends_branch=True)
         try:
             return self._train(progress)
         except OtherRun as error:  # what it is made of is not what its note says: images were changed by hand
             _log.warning("%s A new run begins.", error)
             disown_run_folder(self.workspace, self.config)
             return self._train(progress)
+
+    def _postponed(self) -> Postponed | None:
+        return find_postponed(self.workspace, self.config, self.min_new_images) if self.min_new_images else None
 
     def _train(self, progress: Progress) -> Outcome:
         with claim_run_folder(self.workspace, self.config) as folder:
@@ -228,6 +241,32 @@ class ExportStep(Step):
         how = size(summary.bytes) if summary.changed else "there already"
         line = f"{self.target}, as of {summary.images_seen:,} images seen; {how}{indented(summary.note)}"
         return Outcome(f"{'export':<21}{line}", summary.changed)
+
+
+class LimitExceeded(StageFailed):
+    """A model forgot more than its limits allow, and is not published."""
+
+
+@dataclass(frozen=True)
+class PublishStep(ExportStep):
+    """Writes a project's model folder, unless the model forgot more than the limits allow: then the old one stays."""
+
+    broken: Callable[[], str]
+    """Returns which limits are broken, in a sentence; empty if none is."""
+
+    def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
+        """Writes the model folder.
+
+        Raises:
+            LimitExceeded: the model forgot more than the limits allow; nothing is written.
+        """
+        if self.stale_parts() and (broken := self.broken()):
+            kept = "stays as it was" if self.target.exists() else "is not written"
+            raise LimitExceeded(
+                f"The model forgot more than its limits allow ({broken}), so {self.target} {kept}. Raise balance.ratio "
+                f"or the limits of train; `dreamloom export {self.checkpoint()} FOLDER` writes it all the same."
+            )
+        return super().run(progress, parts)
 
 
 def _stale(run: Path, config: TrainConfig) -> list[str]:

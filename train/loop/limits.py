@@ -48,7 +48,7 @@ def find_end(points: Sequence[Point], config: TrainConfig) -> str:
     last, before = beyond[:tries], beyond[tries:]
     has_most = all(point.get("ratio", MOST_RATIO) == MOST_RATIO for point in last)  # else more ground truth may help
     if before and has_most and min(p["excess"] for p in last) >= min(p["excess"] for p in before):
-        broken = _tell_broken(points[-1], config)
+        broken = tell_broken(points[-1], config)
         return f"the limit can't be held: {broken}, and the last {tries} evaluations came no nearer to it"
     best = best_point(points) or 0
     if config.patience and sum(point["images_seen"] > best for point in points) >= config.patience:
@@ -64,7 +64,7 @@ def tell_limits(points: Sequence[Point], config: TrainConfig) -> str:
     point = next(point for point in points if point["images_seen"] == best)
     text = f"the checkpoint after {best:,} images is the one within the limits that learned most"
     if point["excess"] > 0:
-        broken = _tell_broken(point, config)
+        broken = tell_broken(point, config)
         text = f"no checkpoint is within the limits; the nearest is the one after {best:,} images: {broken}"
     return "; ".join([text, *_unknown(point, config)])
 
@@ -82,7 +82,8 @@ def _limited(point: Point, config: TrainConfig, surely: bool = False) -> Iterato
                 yield f"{group['grouping']} {group['name']}", group["change"], config.limit_worst
 
 
-def _tell_broken(point: Point, config: TrainConfig) -> str:
+def tell_broken(point: Point, config: TrainConfig) -> str:
+    """Returns which limits a point is beyond, the worst first, and by how much; empty if it is within all."""
     broken = sorted(
         (limit - value, name, value, limit) for name, value, limit in _limited(point, config) if value > limit
     )
