@@ -129,6 +129,7 @@ _COMMANDS = {
         ),
         "runs": ("dreamloom.flows.run_commands:runs", "List training runs, and what each changed."),
         "compare": ("dreamloom.flows.run_commands:compare", "Compare two runs: config, images, results, samples."),
+        "clean": ("dreamloom.flows.clean:clean", "Remove what nothing in a workspace hangs on any more."),
         "prune": ("dreamloom.flows.run_commands:prune", "Free the disk of what finished runs no longer need."),
         "sample": ("dreamloom.flows.stage_commands:sample", "Draw prompts with a trained model, beside its base."),
         "doctor": ("dreamloom.flows.doctor:doctor", "Check this machine, and say how to mend what is amiss."),

@@ -20,6 +20,7 @@ from dreamloom.curate.source import Role, Source
 from dreamloom.flows.config_errors import dotted_key, error_lines, suggestion, unknown_keys
 from dreamloom.flows.paths import missing_paths, with_absolute_paths
 from dreamloom.flows.project_train import ProjectTrainConfig
+from dreamloom.flows.retention import RetentionConfig
 from dreamloom.flows.schedule import ScheduleConfig
 from dreamloom.flows.sources import AnySource
 from dreamloom.flows.workspace import read_project_file
@@ -53,6 +54,7 @@ class Project(StageConfig):
         None, description="A further evaluation after training, with other settings; null: only that of training."
     )
     export: ExportConfig = Field(ExportConfig(), description="In which formats the model is written.")
+    retention: RetentionConfig = Field(RetentionConfig(), description="How long `dreamloom clean` keeps things.")
     schedule: ScheduleConfig | None = Field(None, description="When `dreamloom up` runs the chain; null: by hand only.")
 
     keep_runs: int | None = Field(

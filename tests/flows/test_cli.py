@@ -14,6 +14,7 @@ from dreamloom.scrape.datasets import all_kinds
 
 COMMANDS = [
     "up",
+    "clean",
     "status",
     "down",
     "filter",

@@ -38,7 +38,7 @@ def ask(api: str, path: str, body: Any = None) -> Any:
 
 def await_runs(api: str, wanted: set[str]) -> None:
     """Waits until the server has runs of these states."""
-    deadline = time.monotonic() + 400
+    deadline = time.monotonic() + 900
     while not wanted <= {run["state_name"] for run in ask(api, "flow_runs/filter", {"limit": 200})}:
         assert time.monotonic() < deadline, ask(api, "flow_runs/filter", {"limit": 200})
         time.sleep(1)
