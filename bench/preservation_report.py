@@ -16,24 +16,36 @@ Figure = dict[str, float]
 """value, low and high."""
 
 
-def summarize(folder: Path, arms: Sequence[str]) -> dict[str, Any]:
-    """Returns the figures of each arm, of its long runs (`same_steps`), and of the base.
+def summarize(folder: Path, arms: Mapping[str, int]) -> dict[str, Any]:
+    """Returns the figures of each arm, of its long runs (`same_steps`), of its trials, and of the base.
+
+    Args:
+        folder: the results of the runs.
+        arms: name → the trial whose settings it has.
 
     Shares count the prompts of all seeds together, with Wilson's interval; other figures are means of the seeds with
     Student's. An interval of three seeds is wide.
     """
-    base = _read(folder, "final-base")
+    base = _read(folder, "final-base-0")
     old = {shape: fmean(marks) for shape, marks in base[0]["old"].items()}
     return {
-        "arms": {name: _figures(_read(folder, f"final-{name}"), old) for name in arms},
-        "same_steps": {name: _figures(_read(folder, f"long-{name}"), old) for name in arms if name in ALONE},
+        "arms": {name: _figures(_read(folder, f"final-{name}-{best}"), old) for name, best in arms.items()},
+        "same_steps": {
+            name: _figures(_read(folder, f"long-{name}-{best}"), old) for name, best in arms.items() if name in ALONE
+        },
+        "trials": {name: [_trial(run) for run in _read(folder, f"trial-{name}-[0-9]")] for name in arms},
         "base": {"old_right": fmean(old.values()), "old_right_by_concept": old},
     }
 
 
 def _read(folder: Path, name: str) -> list[dict[str, Any]]:
-    files = sorted(folder.glob(f"{name}-[0-9]*-[0-9]*.json"))
+    files = sorted(folder.glob(f"{name}-[0-9]*.json"))
     return [json.loads(file.read_text()) for file in files]
+
+
+def _trial(run: Mapping[str, Any]) -> dict[str, Any]:
+    wrong = [not mark for marks in run["old"].values() for mark in marks]
+    return {"settings": run["settings"], "new_right": fmean(run["new"]), "old_wrong": fmean(wrong)}
 
 
 def _figures(runs: Sequence[Mapping[str, Any]], base: Mapping[str, float]) -> dict[str, Any]:
