@@ -6,7 +6,8 @@ On the demo's world (bench/preservation_world.py), every arm (bench/preservation
 images of the concept, at settings that are the best of three on a seed and prompts that are not reported: of those that
 draw 60 % of the concept's pictures right, the one that keeps most; if none does, the one that draws most right. Three
 seeds follow. In a second table arms without other images train for as many steps as those with as many others. The
-demo's judge looks at the whole caption of unseen prompts, of shapes that are rehearsed and of others.
+demo's judge looks at the whole caption of unseen prompts, of shapes that are rehearsed and of others. Last, each model
+is audited: how it tells the old shapes apart in real images, and how far its predictions for them have drifted.
 
 Two processes work side by side. What is done lies in the folder, so a killed study goes on, arm by arm. Prints a table
 and, last, one line of JSON, which is also the folder's preservation.json; bench/preservation_page.py makes the page.
@@ -18,7 +19,7 @@ import os
 import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
@@ -28,13 +29,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
 
 from bench.preservation_arms import ALONE, ARMS, BATCH, MODELS, SHOWN
 from bench.preservation_report import summarize, table
-from bench.preservation_world import make_exam, make_world
+from bench.preservation_world import CLASSES, VOCABULARY, make_classes, make_exam, make_world
 
 TRIAL_SEED, SEEDS = 100, (0, 1, 2)
 DRAWING_STEPS = 12
 ENOUGH_RIGHT = 0.6
 """Share of the concept's pictures that a trial has to draw right, so that arms are compared at about equal learning."""
-FINAL, LONG, TRIAL = "final", "long", "trial"
+FINAL, LONG, TRIAL, AUDIT = "final", "long", "trial", "audit"
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder, images = arguments.folder.absolute(), SHOWN // 10 if arguments.short else SHOWN
     make_world(folder / "world")
+    make_classes(folder)
     (folder / "results").mkdir(exist_ok=True)
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         _run(pool, [Task(folder, "base", 0, FINAL, 0, 0)])
@@ -71,6 +73,7 @@ def main() -> None:
         best = {name: _best(folder, name) for name in arguments.arms}
         _run(pool, [Task(folder, n, seed, FINAL, best[n], images) for seed in SEEDS for n in best])
         _run(pool, [Task(folder, n, seed, LONG, best[n], 2 * images) for seed in SEEDS for n in best if n in ALONE])
+        _run(pool, [Task(folder, n, seed, AUDIT, best[n], images) for seed in SEEDS for n in best])
     results = summarize(folder / "results", best)
     (folder / "preservation.json").write_text(json.dumps(results, indent=1))
     print(table(results))
@@ -97,7 +100,10 @@ def _best(folder: Path, name: str) -> int:
 def run_task(task: Task) -> Task:
     """Trains, measures, draws and marks; writes the results. Runs in a process of its own."""
     start = time.process_time()
-    results = _examine(MODELS / "stable-diffusion") if task.arm == "base" else _train(task)
+    if task.arm == "base":
+        results = _examine(MODELS / "stable-diffusion")
+    else:
+        results = _audit(task) if task.stage == AUDIT else _train(task)
     results["seconds"] = round(time.process_time() - start, 1)
     temporary = task.file.with_suffix(".tmp")
     temporary.write_text(json.dumps(results))
@@ -144,6 +150,27 @@ def _train(task: Task) -> dict[str, Any]:
     if task.stage == TRIAL:
         shutil.rmtree(model)
     return results
+
+
+def _audit(task: Task) -> dict[str, Any]:
+    from dreamloom.train.audit.audit import audit
+    from dreamloom.train.audit.config import AuditConfig
+
+    stem = task.file.stem.replace(AUDIT, FINAL)
+    config = AuditConfig(
+        resolution=64,
+        vocabulary=task.folder / VOCABULARY,
+        max_concepts=None if task.arm == "naive" else 1,  # the drift is compared with the pictures for naive alone
+        images_per_class=8,
+        num_choices=None,
+        num_pictures=0,
+        batch_size=64,
+        num_workers=1,
+    )
+    base = str(MODELS / "stable-diffusion")
+    found = audit(task.folder / "models" / stem, base, task.folder / "audits" / stem, config, task.folder / CLASSES)
+    classes = {each.name: {**asdict(each), "margin_change": each.margin_change} for each in found.classes}
+    return {"classes": classes, "drift": {each.prompt: each.drift for each in found.drift}}
 
 
 def _examine(model: Path, trial: bool = False) -> dict[str, Any]:

@@ -6,11 +6,13 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from scipy.stats import t
+import numpy as np
+from scipy.stats import spearmanr, t
 
 from bench.preservation_arms import ALONE
 from bench.preservation_world import UNREHEARSED
 from dreamloom.demo.exam import Score
+from dreamloom.demo.world import SHAPES
 
 Figure = dict[str, float]
 """value, low and high."""
@@ -29,10 +31,15 @@ def summarize(folder: Path, arms: Mapping[str, int]) -> dict[str, Any]:
     base = _read(folder, "final-base-0")
     old = {shape: fmean(marks) for shape, marks in base[0]["old"].items()}
     return {
-        "arms": {name: _figures(_read(folder, f"final-{name}-{best}"), old) for name, best in arms.items()},
+        "arms": {
+            name: _figures(_read(folder, f"final-{name}-{best}"), old)
+            | _zero_shot(_read(folder, f"audit-{name}-{best}"))
+            for name, best in arms.items()
+        },
         "same_steps": {
             name: _figures(_read(folder, f"long-{name}-{best}"), old) for name, best in arms.items() if name in ALONE
         },
+        "audit_spearman": _audit_spearman(folder, arms["naive"]) if "naive" in arms else {},
         "trials": {name: [_trial(run) for run in _read(folder, f"trial-{name}-[0-9]")] for name in arms},
         "base": {"old_right": fmean(old.values()), "old_right_by_concept": old},
     }
@@ -41,6 +48,45 @@ def summarize(folder: Path, arms: Mapping[str, int]) -> dict[str, Any]:
 def _read(folder: Path, name: str) -> list[dict[str, Any]]:
     files = sorted(folder.glob(f"{name}-[0-9]*.json"))
     return [json.loads(file.read_text()) for file in files]
+
+
+def _zero_shot(audits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How often a shape in a real image is told from the others: of all, and of the worst shape."""
+    marks = {shape: [mark for audit in audits for mark in _marks(audit["classes"][shape])] for shape in SHAPES}
+    worst = min(marks, key=lambda shape: fmean(marks[shape]))
+    every = [mark for of in marks.values() for mark in of]
+    return {"zero_shot": _share(every), "zero_shot_worst": _share(marks[worst]), "zero_shot_worst_concept": worst}
+
+
+def _marks(found: Mapping[str, Any]) -> list[bool]:
+    right = round(found["model"] * found["images"])
+    return [True] * right + [False] * (found["images"] - right)
+
+
+def _audit_spearman(folder: Path, trial: int) -> dict[str, Any]:
+    """Rank correlation, over the old shapes, of what audits of the naive models say with the pictures drawn right.
+
+    Returns:
+        `zero_shot` and `drift`: of the means of the seeds; `by_seed`: of each.
+    """
+    pairs = list(zip(_read(folder, f"final-naive-{trial}"), _read(folder, f"audit-naive-{trial}"), strict=True))
+    right = np.array([[fmean(run["old"][shape]) for shape in SHAPES] for run, _ in pairs])
+    margins = np.array([[audit["classes"][shape]["margin_change"] for shape in SHAPES] for _, audit in pairs])
+    drifts = np.array(
+        [[fmean(d for p, d in audit["drift"].items() if f" {s} " in p) for s in SHAPES] for _, audit in pairs]
+    )
+
+    def agreement(found: Any, truth: Any) -> float:
+        return float(spearmanr(found, truth).statistic)
+
+    return {
+        "zero_shot": agreement(margins.mean(0), right.mean(0)),
+        "drift": agreement(-drifts.mean(0), right.mean(0)),
+        "by_seed": {
+            "zero_shot": [agreement(found, truth) for found, truth in zip(margins, right, strict=True)],
+            "drift": [agreement(-found, truth) for found, truth in zip(drifts, right, strict=True)],
+        },
+    }
 
 
 def _trial(run: Mapping[str, Any]) -> dict[str, Any]:

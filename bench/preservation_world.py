@@ -4,6 +4,7 @@ The concept is the demo's zorp. The ground truth shows four of the six shapes th
 rehearsed by no arm. No caption of any arm is a prompt of the exam.
 """
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamloom.base.files import commit_folder
+from dreamloom.base.files import commit_folder, commit_text
 from dreamloom.demo.encode import encode
 from dreamloom.demo.exam import concept_scenes
 from dreamloom.demo.folders import CONCEPT, CONCEPT_BACKGROUNDS, CONCEPT_COLORS
@@ -26,6 +27,8 @@ HELD_OUT = {"training": 12, "ground_truth": 60, "witness": 40}
 NEW_PROMPTS, OLD_PROMPTS = 64, 12
 """Prompts of the concept, and of each old shape."""
 SIZES: tuple[Size, ...] = ("big", "small")
+CLASSES, VOCABULARY = "classes", "vocabulary.txt"
+"""Held-out images by shape, and prompts of each shape, for the audits."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,20 @@ def make_world(folder: Path) -> None:
         held_out = temporary / "heldout"
         write(held_out / "ground_truth" / "known", _known(rng, REHEARSED, HELD_OUT["ground_truth"], taken, 1))
         write(held_out / "witness" / "known", _known(rng, UNREHEARSED, HELD_OUT["witness"], taken, 1))
+
+
+def make_classes(folder: Path) -> None:
+    """Makes CLASSES from the held-out images of old shapes, and VOCABULARY, unless they are there."""
+    prompts = [f"a big {color} {shape} on a white background" for shape in SHAPES for color in ("red", "green", "blue")]
+    commit_text(folder / VOCABULARY, "\n".join(prompts))
+    if (folder / CLASSES).exists():
+        return
+    held_out = folder / "world" / "heldout"
+    with commit_folder(folder / CLASSES) as temporary:
+        for shape, file in product(SHAPES, sorted(held_out.glob("*/known/*.png"))):
+            if f" {shape} " in file.stem:
+                (temporary / shape).mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, temporary / shape)
 
 
 def write(folder: Path, scenes: Sequence[Scene]) -> None:
