@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.preservation import ENOUGH_RIGHT
 from bench.preservation_arms import ARMS, BATCH, SELECTED, SHOWN
 from bench.preservation_world import HELD_OUT, NEW_PROMPTS, OLD_PROMPTS, POOL, REHEARSED, TAUGHT, UNREHEARSED
 
@@ -54,13 +55,23 @@ def make_page(results: Mapping[str, Any]) -> str:
             "",
             *_table(same_steps),
             "",
+            "## What other settings would have done",
+            "",
+            _filled(_TRIALS),
+            "",
+            *_trials(results["trials"]),
+            "",
             "## What each arm keeps, concept by concept",
             "",
             *_concepts(results),
             "",
             "## The goal",
             "",
-            _verdict(results),
+            *_verdict(results),
+            "",
+            "## Whether audits see it",
+            "",
+            _filled(_audits(results)),
             "",
             "## What this does not show",
             "",
@@ -74,14 +85,48 @@ def make_page(results: Mapping[str, Any]) -> str:
     )
 
 
+_TRIALS = """Each setting that was tried, on one seed and prompts of its own. An arm with a lower rate learns less and
+loses less; what counts is how much is lost for what is learned."""
+
+
+def _trials(trials: Mapping[str, Any]) -> list[str]:
+    lines = ["| arm | settings: zorps right, old wrong |", "|---|---|"]
+    for name, runs in trials.items():
+        cells = [f"{_named(r['settings'])}: {100 * r['new_right']:.0f}, {100 * r['old_wrong']:.0f} %" for r in runs]
+        if cells:
+            lines.append(f"| {ARMS[name].title} | {'; '.join(cells)} |")
+    return lines
+
+
+def _named(settings: Mapping[str, float]) -> str:
+    strength = {key: value for key, value in settings.items() if not key.endswith("learning_rate")}
+    return ", ".join(f"{key} {value:g}" for key, value in strength.items()) or f"rate {settings['learning_rate']:g}"
+
+
+def _audits(results: Mapping[str, Any]) -> str:
+    found = results["audit_spearman"]
+    if not found:
+        return "Not measured: the arm naive is missing."
+    each = {
+        key: f"{found[key]:.2f} (by seed {', '.join(f'{value:.2f}' for value in found['by_seed'][key])})"
+        for key in ("zero_shot", "drift")
+    }
+    return f"""`dreamloom audit` was run on every model. Over the six old shapes of the naive models, Spearman's rank
+    correlation with the share of pictures that are right is {each["zero_shot"]} for how far the zero-shot margin
+    narrowed, and {each["drift"]} for the drift without data (with its sign turned: 1 is full agreement). 0.7 was the
+    aim."""
+
+
 def _protocol() -> str:
     text = f"""A small model learns what a zorp is from {TAUGHT} images. Every arm is shown {SHOWN:,} images of zorps,
     in steps of {BATCH}, with a cosine schedule. Ground truth is {SELECTED} of {POOL} images of
     {", ".join(REHEARSED)}; no arm rehearses {" and ".join(UNREHEARSED)}. Each arm's settings are the best of
-    three, found on a seed and prompts that are not reported. Three seeds follow. Held out are
-    {HELD_OUT["training"]} zorps, {HELD_OUT["ground_truth"]} images of what is rehearsed and
-    {HELD_OUT["witness"]} of what is not. The judge marks {NEW_PROMPTS} zorps in colours and on backgrounds that
-    no image showed, and {OLD_PROMPTS} pictures of each old shape, from prompts that are no caption of any arm.
+    three, found on a seed and prompts that are not reported: of those that draw {ENOUGH_RIGHT:.0%} of zorps right,
+    the one that keeps most; if none does, the one that draws most right. So arms are compared at about equal learning.
+    Three seeds follow. Held out are {HELD_OUT["training"]} zorps, {HELD_OUT["ground_truth"]} images of what is
+    rehearsed and {HELD_OUT["witness"]} of what is not. The judge marks {NEW_PROMPTS} zorps in colours and on
+    backgrounds that no image showed, and {OLD_PROMPTS} pictures of each old shape, from prompts that are no caption of
+    any arm.
     A picture is right if all of its caption is: shape, colour, background, size and style. Time is processor
     time of one training, with its evaluation and drawings."""
     return _filled(text)
@@ -94,8 +139,8 @@ def _filled(text: str) -> str:
 def _table(arms: Mapping[str, Any]) -> list[str]:
     lines = [
         "| arm | learned | forgotten: rehearsed | not rehearsed | zorps right | old wrong: rehearsed | not rehearsed |"
-        " worst shape keeps | time |",
-        "|---|---|---|---|---|---|---|---|---|",
+        " worst shape keeps | zero-shot: all | worst shape | time |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, figures in arms.items():
         cells = [
@@ -103,10 +148,18 @@ def _table(arms: Mapping[str, Any]) -> list[str]:
             *(_percent(figures[key]) for key in ("learned", "forgotten", "forgotten_unrehearsed")),
             *(_percent(figures[key]) for key in ("new_right", "old_wrong_rehearsed", "old_wrong_unrehearsed")),
             f"{figures['worst_concept']}: {100 * figures['worst_concept_kept']:.0f} %",
+            *_zero_shot(figures),
             f"{figures['seconds']['value']:.0f} s",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _zero_shot(figures: Mapping[str, Any]) -> tuple[str, str]:
+    if "zero_shot" not in figures:  # of the long runs
+        return "", ""
+    worst = figures["zero_shot_worst"]
+    return _percent(figures["zero_shot"]), f"{figures['zero_shot_worst_concept']}: {100 * worst['value']:.0f} %"
 
 
 def _concepts(results: Mapping[str, Any]) -> list[str]:
@@ -122,21 +175,26 @@ def _concepts(results: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _verdict(results: Mapping[str, Any]) -> str:
+def _verdict(results: Mapping[str, Any]) -> list[str]:
     arms, base = results["arms"], results["base"]["old_right"]
-    if not {"naive", "truth"} <= set(arms):
-        return "Not measured: an arm is missing."
+    if "naive" not in arms:
+        return ["Not measured: the arm naive is missing."]
     lost = {name: max(0.0, base - 1 + figures["old_wrong"]["value"]) for name, figures in arms.items()}
-    reached = lost["truth"] * GOAL_CUT <= lost["naive"]
-    worst = arms["truth"]["worst_concept_kept"]
-    learned = arms["truth"]["new_right"]["value"], arms["naive"]["new_right"]["value"]
-    marks = {True: "reached", False: "not reached"}
-    text = f"""The goal is that ground truth (1:1, at random) loses at most a twentieth of what the concept alone loses,
-    at equal or better learning, and that its worst shape keeps {GOAL_WORST:.0%} of what the base draws right. It
-    lost {100 * lost["truth"]:.1f} % of the old pictures where the concept alone lost {100 * lost["naive"]:.1f}
-    %: {marks[reached]}. It draws {learned[0]:.0%} of zorps right, against {learned[1]:.0%}:
-    {marks[learned[0] >= learned[1]]}. Its worst shape keeps {worst:.0%}: {marks[worst >= GOAL_WORST]}."""
-    return _filled(text)
+    learned = {name: figures["new_right"]["value"] for name, figures in arms.items()}
+    text = f"""The goal is an arm that loses at most {1 / GOAL_CUT:.0%} of what the concept alone loses, at equal or
+    better learning, and whose worst shape keeps {GOAL_WORST:.0%} of what the base draws right. Learning is taken
+    for equal where the interval of zorps right reaches up to what the concept alone learns ({learned["naive"]:.0%})."""
+    lines = ["| arm | loses of what the concept alone loses | zorps right | worst shape keeps |", "|---|---|---|---|"]
+    for name, figures in arms.items():
+        reached = (
+            lost[name] * GOAL_CUT <= lost["naive"],
+            figures["new_right"]["high"] >= learned["naive"],
+            figures["worst_concept_kept"] >= GOAL_WORST,
+        )
+        values = (lost[name] / lost["naive"], learned[name], figures["worst_concept_kept"])
+        cells = [f"{value:.0%} {'✓' if yes else '✗'}" for value, yes in zip(values, reached, strict=True)]
+        lines.append(f"| {ARMS[name].title} | {' | '.join(cells)} |")
+    return [_filled(text), "", *lines]
 
 
 def _percent(figure: Mapping[str, float]) -> str:
