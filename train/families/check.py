@@ -28,6 +28,9 @@ from dreamloom.train.model.weight_files import read_component_shapes
 
 AnyConfig = TypeVar("AnyConfig", bound=StageConfig)
 
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+"""What a model of a discrete noise schedule may predict."""
+
 
 def check_models(config: TrainConfig, may_download: bool = False) -> None:
     """Checks that the models of a config exist and fit it. Reads only their small JSON files.
@@ -233,7 +236,7 @@ def resolve_prediction_type(name: str, scheduler: dict[str, Any]) -> str:
         scheduler: the config of the base's scheduler.
 
     Raises:
-        UserError: the scheduler does not say it.
+        UserError: the scheduler does not say it, or says what is not trained here.
     """
     if name != "auto":
         return name
@@ -242,5 +245,10 @@ def resolve_prediction_type(name: str, scheduler: dict[str, Any]) -> str:
         raise UserError(
             "A single file of Stable Diffusion 2 does not say what it predicts; set prediction_type: v_prediction for "
             "models of 768 pixels, epsilon for those of 512, or put its original .yaml beside it."
+        )
+    if prediction_type not in PREDICTION_TYPES:
+        raise UserError(
+            f"The base's scheduler says that the model predicts {prediction_type!r}, and models of epsilon and "
+            "v_prediction are trained here; name another base, or set prediction_type if its scheduler is wrong."
         )
     return str(prediction_type)

@@ -218,7 +218,16 @@ def _load_network(family: Family, component: str, name: str) -> Any:
     library, _, class_name = family.classes[component].partition(".")
     dtype = {"dtype" if library == "transformers" else "torch_dtype": torch.float32}
     # loads half-precision files as float32: training needs the precision
-    return getattr(import_module(library), class_name).from_pretrained(name, **_weights(name, component), **dtype)
+    return _load_whole(getattr(import_module(library), class_name), name, component, dtype)
+
+
+def _load_whole(network: Any, name: str, component: str, dtype: Mapping[str, torch.dtype]) -> Any:
+    """Loads a network; libraries fill what its file lacks with random weights, which no training would make good."""
+    module, found = network.from_pretrained(name, **_weights(name, component), **dtype, output_loading_info=True)
+    if missing := sorted(found["missing_keys"]):
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise UserError(f"{Path(name) / component} lacks the weights {missing[0]}{more}; copy the model again.")
+    return module
 
 
 def _load_tokenizers(family: Family, name: str) -> dict[str, Any]:
@@ -238,8 +247,7 @@ def _load_vae(name: str, subfolder: str = "") -> Any:
     path = _path_or_id(name)
     inside = {"subfolder": subfolder} if subfolder else {}
     class_name = diffusers.AutoencoderKL.load_config(path, **inside)["_class_name"]
-    weights = _weights(path, subfolder)
-    return getattr(diffusers, class_name).from_pretrained(path, **weights, torch_dtype=torch.float32)
+    return _load_whole(getattr(diffusers, class_name), path, subfolder, {"torch_dtype": torch.float32})
 
 
 def _weights(name: str, subfolder: str) -> dict[str, str]:

@@ -13,7 +13,11 @@ def explain(error: NonFiniteLossError, dataset: Dataset, schedule: BatchSchedule
     step = next(schedule.steps_after((error.step - 1) * schedule.step_size))
     sample_ids = {sample_id for slot in step for batch in slot for sample_id in batch.sample_ids}
     names = sorted(dataset.samples[sample_id].name for sample_id in sample_ids)
-    return (
-        f"The loss is not a number at step {error.step} (images: {', '.join(names)}); lower the learning rate or "
-        f"look at these images: {checkpoints[-1] if checkpoints else 'the base model'} is the last good state."
-    )
+    where = f"The loss is not a number at step {error.step} (images: {', '.join(names)})"
+    if error.step == 1:
+        return (
+            f"{where}, before anything was learned: the base model or its VAE is damaged, or overflows in half "
+            "precision. Copy it again, name another, set precision to fp32, or look at these images."
+        )
+    last = checkpoints[-1] if checkpoints else "the base model"
+    return f"{where}; lower the learning rate or look at these images: {last} is the last good state."

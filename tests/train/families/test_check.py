@@ -204,6 +204,13 @@ def test_zero_terminal_snr_needs_v_prediction(model: Path, config: Config) -> No
     check_models(config(base=str(model), zero_terminal_snr=True, min_snr_gamma=None))
 
 
+def test_a_base_that_predicts_something_else_is_refused(model: Path, config: Config) -> None:
+    edit(model / "scheduler" / "scheduler_config.json", prediction_type="sample")
+    with pytest.raises(UserError, match="predicts 'sample', and models of epsilon and v_prediction"):
+        check_models(config(base=str(model)))
+    check_models(config(base=str(model), prediction_type="epsilon"))
+
+
 def test_timesteps_must_lie_in_the_schedule(model: Path, config: Config) -> None:
     check_models(config(base=str(model), max_timestep=999))
     with pytest.raises(UserError, match="0 to 999"):

@@ -157,6 +157,18 @@ def test_a_folder_of_half_precision_files_opens(exported: Path, tmp_path: Path) 
         assert same(ours.components[part], theirs.components[part]), part
 
 
+@pytest.mark.parametrize("component", ["unet", "vae", "text_encoder"])
+def test_weights_that_a_folder_lacks_are_not_made_up(component: str, exported: Path, tmp_path: Path) -> None:
+    """transformers fills them with random numbers, and only warns."""
+    shutil.copytree(exported, tmp_path / "model")
+    (file,) = (tmp_path / "model" / component).glob("*.safetensors")
+    weights = load_file(file)
+    first, second, *_ = sorted(weights)
+    save_file({name: value for name, value in weights.items() if name not in (first, second)}, file, {"format": "pt"})
+    with pytest.raises(UserError, match=rf"{component} lacks the weights .* and 1 more; copy the model again"):
+        load_model(str(tmp_path / "model"), CPU)
+
+
 def test_what_is_no_model_is_the_users_error(exported: Path, tmp_path: Path) -> None:
     (tmp_path / "model.ckpt").write_bytes(pickle.dumps({"a": 1}))
     (tmp_path / "half.safetensors").write_bytes((exported / "model.safetensors").read_bytes()[:5000])

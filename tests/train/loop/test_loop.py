@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
@@ -360,6 +360,17 @@ def test_a_loss_that_is_no_number_names_the_images_and_keeps_the_checkpoint(
     with pytest.raises(UserError, match=r"not a number at step \d+ \(images: .*\.png\).*checkpoints/10 is the last"):
         train(folder, run, settings, None)
     assert {file.name: file.read_bytes() for file in list_checkpoints(run)[-1].iterdir()} == weights
+
+
+def test_a_base_whose_own_loss_is_no_number_is_told_as_that(
+    tiny_base: str, folder: Path, tmp_path: Path, config: Config
+) -> None:
+    base = Path(shutil.copytree(tiny_base, tmp_path / "base"))
+    (file,) = (base / "unet").glob("*.safetensors")
+    weights = {name: torch.full_like(value, torch.nan) for name, value in load_file(file).items()}
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(UserError, match=r"not a number at step 1 .* before anything was learned: the base model"):
+        train(folder, tmp_path / "run", config(base=str(base), max_train_steps=1))
 
 
 @pytest.mark.slow
