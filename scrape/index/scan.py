@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -31,11 +30,11 @@ from dreamloom.scrape.index.bad_text import without_bad_text
 from dreamloom.scrape.index.columns import Index
 from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.index.predicates import check_aesthetic_scales, numeric_predicates, sql_string, text_predicates
+from dreamloom.scrape.index.take import BATCH_ROWS, GROUP_ROWS, candidate_columns, mark_distinct, take_rows
 from dreamloom.scrape.index.words import Words
 
 _log = logging.getLogger(__name__)
 
-_COLUMNS = [name for name in SCHEMAS[Table.CANDIDATES].names if name != "key"]
 _SETTINGS = {
     "memory_limit": f"{max(512, 128 * (os.cpu_count() or 1))}MB",  # for its threads; beyond it DuckDB writes to disk
     "enable_external_file_cache": False,  # the system's own cache is enough
@@ -80,14 +79,14 @@ def select_rows(
             raise UserError(f"The index can't be read: {str(error).splitlines()[0]}") from error
         funnel.dropped = dict(sum((Counter(index.unread) for index in indexes), Counter())) | funnel.dropped
         passing = funnel.rows - sum(funnel.dropped.values())
-        distinct = _mark_distinct(database, config, passed)
+        distinct = mark_distinct(database, config, passed)
         funnel.kept = min(distinct, config.limit or distinct)
         duplicates = {f"duplicate_{config.deduplicate_by}": passing - distinct}
         dropped = {**funnel.dropped, **duplicates, "limit": distinct - funnel.kept}
         funnel.dropped = {reason: count for reason, count in dropped.items() if count}
         funnel.seconds = time.monotonic() - started
         progress(funnel.rows, funnel.rows, f"{funnel.kept} kept")
-        yield funnel, _take(database, config, indexes, passed)
+        yield funnel, take_rows(database, config, indexes, passed)
 
 
 def _check_patterns(database: duckdb.DuckDBPyConnection, words: Words) -> None:
@@ -150,13 +149,13 @@ def _scan(
     """
     numbers = [numeric_predicates(config, index) for index in indexes]
     texts = [text_predicates(config, index) for index in indexes]
-    names, selects = _candidate_columns(indexes), []
+    names, selects = candidate_columns(indexes), []
     for place, index in enumerate(indexes):
         relation = f"{_relation(database, index)} WHERE {_conjunction(numbers[place])}"
         selects.append(_query(place * _CODES, index, names, relation, texts[place]))
     query = " UNION ALL ".join(selects)
     _log.info("query: %s", query)
-    rows = database.sql(query).to_arrow_reader(_BATCH_ROWS)
+    rows = database.sql(query).to_arrow_reader(BATCH_ROWS)
     counts: Counter[int] = Counter()
     waiting: list[pa.RecordBatch] = []
     with pq.ParquetWriter(passed, rows.schema) as writer:
@@ -164,7 +163,7 @@ def _scan(
             codes = batch.column(0)
             counts.update({each["values"]: each["counts"] for each in pc.value_counts(codes).to_pylist()})
             waiting.append(batch.filter(pc.equal(pc.bit_wise_and(codes, _CODES - 1), 0)))
-            if sum(map(len, waiting)) >= _GROUP_ROWS:
+            if sum(map(len, waiting)) >= GROUP_ROWS:
                 writer.write_table(pa.Table.from_batches(waiting))
                 waiting = []
             progress()
@@ -179,10 +178,6 @@ def _scan(
 
 _CODES = 16
 """More than the rules on text. A row's code is the place of its index times this, plus the rule it fails, or 0."""
-_BATCH_ROWS = 40_960
-"""Rows of the index in memory at once: twenty vectors of DuckDB."""
-_GROUP_ROWS = 2048
-"""Minimum rows of a row group of the temporary file: small groups are cheap to write and to read."""
 
 
 def _dropped_by_numbers(
@@ -247,11 +242,6 @@ def _query(code: int, index: Index, names: list[str], relation: str, texts: dict
     return f"SELECT {code} + {_CODE}::INTEGER AS code, {columns} FROM ({inner})"
 
 
-def _candidate_columns(indexes: list[Index]) -> list[str]:
-    """Returns the columns of candidates that some index has, and those that duplicates are found by."""
-    return [name for name in _COLUMNS if name in ("url", "text") or any(name in index.columns for index in indexes)]
-
-
 _CODE = '"which rule on text this row fails"'
 """A column name that no index has."""
 
@@ -273,72 +263,3 @@ def _as_candidate(index: Index, name: str) -> str:
 
 
 _SQL_TYPES = {pa.string(): "VARCHAR", pa.int32(): "INTEGER", pa.float32(): "FLOAT"}
-
-
-# Taking
-
-
-def _mark_distinct(database: duckdb.DuckDBPyConnection, config: FilterConfig, passed: Path) -> int:
-    """Creates the table `firsts`: the place of one row of each set of duplicates. Returns its number of rows."""
-    identity = "md5_number(url)"
-    if config.deduplicate_by == "url_text":
-        identity += ", md5_number(coalesce(text, ''))"
-    place = "min(file_row_number)"
-    if config.take == "sample":  # by the rows alone, so that it is the same in whatever order the files are read
-        place = "arg_min(file_row_number, (md5(coalesce(text, '')), file_row_number))"
-    database.sql(
-        f"CREATE TABLE firsts AS SELECT {place} AS place "
-        f"FROM read_parquet({sql_string(str(passed))}, file_row_number = true) GROUP BY {identity}"
-    )
-    return int(database.sql("SELECT count(*) FROM firsts").fetchall()[0][0])
-
-
-def _take(
-    database: duckdb.DuckDBPyConnection, config: FilterConfig, indexes: list[Index], passed: Path
-) -> Iterator[pa.Table]:
-    """Yields the rows to take in their order, `part_rows` at a time; an empty table where there are none."""
-    names = _candidate_columns(indexes)
-    batches = (
-        _take_first(database, config, names, passed)
-        if config.take == "first"
-        else _take_sorted(database, config, names, passed)
-    )
-    waiting = pa.schema([pq.read_schema(passed).field(name) for name in names]).empty_table()
-    tables = 0
-    for batch in batches:
-        waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])
-        while len(waiting) >= config.part_rows:
-            yield waiting.slice(0, config.part_rows)
-            waiting, tables = waiting.slice(config.part_rows), tables + 1
-    if not tables or len(waiting):
-        yield waiting
-
-
-def _take_first(
-    database: duckdb.DuckDBPyConnection, config: FilterConfig, names: list[str], passed: Path
-) -> Iterator[pa.RecordBatch]:
-    """Yields the first distinct rows in the order of the file, so that nothing need be sorted."""
-    limit = f"LIMIT {config.limit}" if config.limit else ""
-    places = database.sql(f"SELECT place FROM firsts ORDER BY place {limit}").fetchnumpy()["place"]
-    begin = 0
-    for batch in pq.ParquetFile(passed, pre_buffer=False).iter_batches(_GROUP_ROWS, columns=names, use_threads=False):
-        inside = slice(*np.searchsorted(places, (begin, begin + len(batch))))
-        yield batch.take(pa.array(places[inside] - begin))
-        begin += len(batch)
-
-
-def _take_sorted(
-    database: duckdb.DuckDBPyConnection, config: FilterConfig, names: list[str], passed: Path
-) -> pa.RecordBatchReader:
-    order = {
-        "best": "aesthetic DESC NULLS LAST, file_row_number",
-        # by the row alone, so that it is the same however the rows are spread over files
-        "sample": f"md5('{config.seed} ' || url || coalesce(text, '')), url, text"
-        if config.deduplicate_by == "url_text"
-        else f"md5('{config.seed} ' || url), url",
-    }[config.take]
-    return database.sql(
-        f"SELECT {', '.join(names)} FROM read_parquet({sql_string(str(passed))}, file_row_number = true) "
-        f"WHERE file_row_number IN (SELECT place FROM firsts) "
-        f"ORDER BY {order} {f'LIMIT {config.limit}' if config.limit else ''}"
-    ).to_arrow_reader(_BATCH_ROWS)
