@@ -77,7 +77,7 @@ _CHECKS: Mapping[What, tuple[Callable[[str], bool], str]] = {
         "a number from 0.001 to 10000, such as 2 or 0.5; to leave it out, drop",
     ),
     What.LOSS_SCALE: (_is_between(-100, 100), "a number from -100 to 100, such as 0.5"),
-    What.ROLE: (lambda text: text in set(Role), ", ".join(Role)),
+    What.ROLE: (lambda text: text == Role.WITNESS, f"{Role.WITNESS}: it is never trained on, and measures"),
 }
 
 

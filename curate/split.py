@@ -62,7 +62,11 @@ def split_images(
     """
     roles = {source.name: source.role for source in ordered}
     names, stages = rows["source"].to_pylist(), rows["stage"].to_pylist()
-    of_role = {role: [n for n, name in enumerate(names) if roles[name] is role and not stages[n]] for role in Role}
+    decided = rows["decided_role"].to_pylist()
+    of_role: dict[Role, list[int]] = {role: [] for role in Role}
+    for row, name in enumerate(names):
+        if not stages[row]:
+            of_role[roles[name] if decided[row] is None else Role(decided[row])].append(row)
     concepts = _follow(rows, of_role, config)
     unrehearsed = _unrehearsed(rows, of_role, concepts, config)
     candidates = _candidates(rows, of_role, concepts, copies, unrehearsed)

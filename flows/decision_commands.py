@@ -11,7 +11,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.text import printable
 from dreamloom.curate.decide import Word, carry_out, plan_undo, plan_words
 from dreamloom.curate.find import FoundImage, find_images
-from dreamloom.curate.source import collection_folders
+from dreamloom.curate.source import Role, collection_folders
 from dreamloom.flows.contents import evenly_spaced
 from dreamloom.flows.project import load_project
 from dreamloom.flows.showing import is_collection
@@ -180,11 +180,12 @@ def rate(
     *images: str,
     multiply: str | None = None,
     loss_scale: str | None = None,
+    witness: Annotated[bool, SWITCH] = False,
     where: str | None = None,
     reason: str | None = None,
     dry_run: Annotated[bool, SWITCH] = False,
 ) -> None:
-    """Show images more or less often than the others of their source, or weigh their loss.
+    """Show images more or less often than the others of their source, or never; or weigh their loss.
 
     Parameters
     ----------
@@ -197,6 +198,8 @@ def rate(
         ground truth stays as it is.
     loss_scale
         Factor of the loss.
+    witness
+        Never train on it: it measures what becomes of what is not rehearsed.
     where
         See drop.
     reason
@@ -206,8 +209,9 @@ def rate(
     """
     words = [] if multiply is None else [Word(What.MULTIPLY, multiply, reason, _who(where))]
     words += [] if loss_scale is None else [Word(What.LOSS_SCALE, loss_scale, reason, _who(where))]
+    words += [Word(What.ROLE, Role.WITNESS, reason, _who(where))] if witness else []
     if not words:
-        raise UserError("Name --multiply or --loss-scale, such as --multiply 2.")
+        raise UserError("Name --multiply, --loss-scale or --witness, such as --multiply 2.")
     _decide(project, images, where, words, dry_run)
 
 

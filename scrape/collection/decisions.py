@@ -45,7 +45,7 @@ class What(StrEnum):
     LOSS_SCALE = "loss_scale"
     """The factor of its loss."""
     ROLE = "role"
-    """Its role, in place of its source's."""
+    """Its role, in place of its source's: witness, which is never trained on."""
     IMAGE = "image"
     """A file of `images_folder` that takes its image's place."""
 

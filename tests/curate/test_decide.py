@@ -1,13 +1,20 @@
 """Decisions about images: how these are named, what is said of them, and that choose heeds it."""
 
+import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.progress import silent
+from dreamloom.caption.config import CaptionConfig
+from dreamloom.caption.stage import caption
 from dreamloom.curate.assemble import balance
 from dreamloom.curate.choose import choose, is_current
 from dreamloom.curate.config import BalanceConfig, ChooseConfig
@@ -18,7 +25,7 @@ from dreamloom.curate.source import Role, Source
 from dreamloom.curate.trace import trace
 from dreamloom.flows.tables import balance_rows
 from dreamloom.scrape.collection import Collection, Table
-from dreamloom.scrape.collection.decisions import What
+from dreamloom.scrape.collection.decisions import HAND, SUBJECTS, What
 from dreamloom.train.data.folder import read_training_folder
 from tests.curate.test_choose import add_scores, verdicts
 
@@ -255,3 +262,85 @@ def test_a_crop_is_what_is_trained_on_and_the_image_stays(assembled: Any, cats: 
     decide(cats, ["aaaa"], What.CROP, "100,100,200,200")
     with pytest.raises(UserError, match="the image has 48 × 40 pixels"):
         assembled()
+
+
+def test_a_witness_is_held_out_and_never_trained_on(assembled: Any, cats: Collection) -> None:
+    decide(cats, ["aaaa"], What.ROLE, "witness")
+    dataset = assembled()
+    assert images_of(dataset).keys() == {"a bbbb", "a cccc", "a dddd"}
+    assert (dataset.parent / "heldout" / "witness" / "cats" / "a aaaa.png").is_file()
+
+
+# Whatever happens
+
+
+class _Killed(BaseException):
+    """Ends a stage between two of its commits."""
+
+
+def _killing(after: int) -> Callable[..., None]:
+    left = [after]
+
+    def progress(*_: object) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise _Killed
+
+    return progress
+
+
+_OPERATIONS = st.one_of(
+    st.tuples(
+        st.sampled_from(["aaaa", "cccc"]),
+        st.sampled_from([(What.DROP, None), (What.KEEP, None), (What.CAPTION, "my cat"), (What.MULTIPLY, "2")]),
+        st.sampled_from([HAND, "where true"]),
+    ),
+    st.just("undo"),
+    st.just("rerun"),
+    st.integers(0, 5),  # killed after so many calls of progress
+)
+
+
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(operations=st.lists(_OPERATIONS, min_size=2, max_size=5))
+def test_any_sequence_ends_in_the_state_that_the_decisions_say(
+    make_collection: Make, tmp_path: Path, operations: list[Any]
+) -> None:
+    cats = make_collection("cats", records("aaaa", "bbbb"), part_rows=1)
+    people = make_collection("people", records("cccc", "dddd", sha256="same"), part_rows=1)
+    sources = [Source(cats, Role.TRAINING), Source(people, Role.GROUND_TRUTH)]
+    for collection in (cats, people):
+        shutil.rmtree(collection.root / "decisions", ignore_errors=True)
+
+    def rerun(progress: Callable[..., None] = silent) -> list[Any]:
+        choose(sources, ChooseConfig(), progress)
+        for source in sources:
+            caption(source.collection, CaptionConfig(), progress)
+        balance(sources, BalanceConfig(held_out=0), tmp_path, progress)
+        files = {f.relative_to(tmp_path): f.read_bytes() for f in (tmp_path / "dataset").rglob("*") if f.is_file()}
+        return [files, *(s.collection.read(t) for s in sources for t in (Table.CHOICES, Table.CAPTIONS))]
+
+    for operation in operations:
+        if operation == "rerun":
+            rerun()
+        elif operation == "undo":
+            with suppress(UserError):  # there is nothing to take back
+                carry_out(plan_undo([cats, people], None))
+        elif isinstance(operation, int):
+            with suppress(_Killed):
+                rerun(_killing(operation))
+        else:
+            key, (what, value), who = operation
+            decide(cats if key == "aaaa" else people, [key], what, value, who=who)
+    after = rerun()
+    for made in (*tmp_path.glob("collections/*/c[ha]*s"), tmp_path / "dataset", tmp_path / "heldout"):
+        shutil.rmtree(made)
+    manifest_path(tmp_path).unlink()
+    assert rerun() == after
+    words = {(d.key, SUBJECTS[d.what]): d for c in (cats, people) for d in c.decisions().counting()}
+    choices = {row["key"]: row["choice"] for t in (after[1], after[3]) for row in t.to_pylist()}
+    for key, word in ((key, word) for (key, subject), word in words.items() if subject == "choice"):
+        assert choices[key] == ("kept" if word.what is What.KEEP else "decided")
+    captions = {row["key"]: row["caption"] for t in (after[2], after[4]) for row in t.to_pylist()}
+    said = {key: word.value for (key, subject), word in words.items() if subject == "caption"}
+    assert captions == {key: said.get(key, f"a {key}") for key in captions}
