@@ -4,9 +4,8 @@ import fnmatch
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -20,8 +19,7 @@ _MIN_KEY = 4
 _GLOB = re.compile(r"[*?\[]")
 
 
-@dataclass(frozen=True)
-class FoundImage:
+class FoundImage(NamedTuple):
     """An image of a collection."""
 
     collection: Collection
@@ -47,18 +45,16 @@ def find_images(
     """
     if not names and where is None:
         raise UserError("Name images (files, keys or patterns), or say which with --where, such as 'aesthetic < 4'.")
+    met = [] if where is None else [i for c in collections for i in _find_where(c, workspace, where)]
+    if not names:
+        return met
     known = [image for collection in collections for image in _known_images(collection, workspace)]
-    if names:
-        chosen = {place for name in names for place in _places(name, known)}
-        known = [image for place, image in enumerate(known) if place in chosen]
-    if where is not None:
-        met = {(c.root, key) for c in collections for key in _keys_where(c, workspace, where)}
-        known = [image for image in known if (image.found.collection.root, image.found.key) in met]
-    return [image.found for image in known]
+    chosen = {place for name in names for place in _places(name, known)}
+    found = [image.found for place, image in enumerate(known) if place in chosen]
+    return found if where is None else sorted(set(found) & set(met), key=found.index)
 
 
-@dataclass(frozen=True)
-class _Known:
+class _Known(NamedTuple):
     """An image and the names that it goes by."""
 
     found: FoundImage
@@ -128,7 +124,8 @@ _VIEW = """
 """What a condition can ask for: the columns of records, and these."""
 
 
-def _keys_where(collection: Collection, workspace: Path | None, where: str) -> list[str]:
+def _find_where(collection: Collection, workspace: Path | None, where: str) -> list[FoundImage]:
+    """Returns the images of a collection that meet a condition."""
     manifest = MANIFEST.empty_table()
     if workspace is not None and manifest_path(workspace).exists():
         manifest = read_manifest(manifest_path(workspace))
@@ -136,6 +133,7 @@ def _keys_where(collection: Collection, workspace: Path | None, where: str) -> l
     tables: dict[str, Any] = {**collection.sql_tables(), "manifest": manifest}
     from dreamloom.scrape.collection.query import filter_rows  # DuckDB, which plan does without
 
-    rows: pa.Table = filter_rows(_VIEW.replace("$name", name), where, "key", tables)
-    keys: list[str] = rows["key"].to_pylist()
-    return keys
+    shown = "key, coalesce(file, path, url, key) as shown"
+    rows: pa.Table = filter_rows(_VIEW.replace("$name", name), where, shown, tables)
+    columns = (rows[name].to_pylist() for name in ("key", "shown"))
+    return [FoundImage(collection, key, file) for key, file in zip(*columns, strict=True)]
