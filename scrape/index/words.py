@@ -20,8 +20,9 @@ UNSPACED = re.compile(_UNSPACED)
 """Characters of scripts that are written without spaces: Thai, Lao, Burmese, Khmer, Kana, Han."""
 _EDGE = rf"[^\pL\pN\pM_]|{_UNSPACED}"
 _SPACES = r"[\s\pZ]+"
-_WORDS_PER_PATTERN = 2_000
-"""RE2 refuses a pattern of ten times as many words as too large."""
+_PATTERN_LETTERS = 8_000
+"""Most letters of a pattern, in all spellings. At 14,000 RE2's memory is too small for its automaton, and it takes ten
+times as long; at 140,000 it refuses the pattern."""
 
 
 class Words(StageConfig):
@@ -64,8 +65,21 @@ def words_predicate(words: Words, text: str) -> str | None:
 
 
 def _contains_any(text: str, words: list[str]) -> str:
-    groups = (words[start : start + _WORDS_PER_PATTERN] for start in range(0, len(words), _WORDS_PER_PATTERN))
-    return "(" + " OR ".join(_matches(text, _pattern(group)) for group in groups) + ")"
+    return "(" + " OR ".join(_matches(text, _pattern(group)) for group in _groups(words)) + ")"
+
+
+def _groups(words: list[str]) -> list[list[str]]:
+    """Divides words among patterns: a list of any length takes as much longer as it has more letters."""
+    groups: list[list[str]] = [[]]
+    letters = 0
+    for word in words:
+        of_word = sum(map(len, set(_spellings(word))))
+        if groups[-1] and letters + of_word > _PATTERN_LETTERS:
+            groups.append([])
+            letters = 0
+        groups[-1].append(word)
+        letters += of_word
+    return groups
 
 
 def _matches(text: str, pattern: str) -> str:

@@ -1,5 +1,6 @@
 """Words are whole and literal, in Python's own words; compared with DuckDB's answers."""
 
+import re
 import unicodedata
 
 import duckdb
@@ -124,6 +125,13 @@ def test_words_by_example(word: str, text: str, expected: bool) -> None:
 def test_any_number_of_words_can_be_asked_for() -> None:
     words = Words(any=[f"word{n}" for n in range(10_000)])
     assert answers(words, ["a word7", "a Word9999", "a word10000", "a word"]) == [True, True, False, False]
+
+
+def test_the_patterns_of_many_or_long_words_stay_small() -> None:
+    for words in ([f"word{number}" for number in range(2_000)], ["é" * 500 + str(number) for number in range(20)]):
+        patterns = re.findall(r"regexp_matches\(t, '(.*?)'\)", words_predicate(Words(any=words), "t") or "")
+        assert len(patterns) > 1 and max(map(len, patterns)) < 20_000
+    assert len(re.findall("regexp_matches", words_predicate(Words(any=["cat", "dog"]), "t") or "")) == 1
 
 
 def test_a_blank_word_is_refused() -> None:
