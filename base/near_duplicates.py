@@ -10,6 +10,8 @@ from PIL import Image
 Hashes = NDArray[np.uint64]
 """Perceptual hashes, their first bit highest."""
 
+_SIDE = 32
+"""Pixels of the square whose frequencies are looked at."""
 _ODD_COLUMNS = np.uint64(0x5555_5555_5555_5555)
 """The bits of a hash that stand for odd horizontal frequencies: every second one of each row of eight."""
 _SUCCESSORS = 16
@@ -25,9 +27,12 @@ def phash(image: Image.Image) -> int:
     Returns:
         The 64 bits, first bit highest, as a signed integer (two's complement), which is parquet's int64.
     """
-    import imagehash
+    from scipy.fftpack import dct  # a third of a second
 
-    bits = imagehash.phash(image).hash.reshape(64)
+    pixels = np.asarray(image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS))
+    lowest = dct(dct(pixels, axis=0), axis=1)[:8, :8].ravel()
+    ordered = np.sort(lowest)
+    bits = lowest > (ordered[31] + ordered[32]) / 2  # as numpy's median, which takes ten times as long
     return int(cast(np.int64, np.packbits(bits).view(">i8")[0]))
 
 

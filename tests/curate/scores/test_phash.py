@@ -5,6 +5,8 @@ from pathlib import Path
 import imagehash
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from dreamloom.base.near_duplicates import phash
@@ -20,6 +22,19 @@ def test_it_is_imagehash_as_a_signed_integer(shared_data: Path) -> None:
         image = decode(path)
         assert phash(image) & (2**64 - 1) == int(str(imagehash.phash(image)), 16)
         assert -(2**63) <= phash(image) < 2**63
+
+
+@given(
+    st.integers(0, 2**32),
+    st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    st.sampled_from([1, 2, 16, 256]),
+    st.sampled_from(["RGB", "L"]),
+)
+def test_it_is_imagehash_of_any_image(seed: int, size: tuple[int, int], shades: int, mode: str) -> None:
+    shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+    pixels = np.random.default_rng(seed).integers(0, shades, shape, dtype=np.uint8) * (255 // shades)
+    image = Image.fromarray(pixels.astype(np.uint8))
+    assert phash(image) & (2**64 - 1) == int(str(imagehash.phash(image)), 16)
 
 
 @pytest.mark.parametrize("change", ["smaller", "brighter"])
