@@ -106,10 +106,18 @@ def left_out_note(left_out: Mapping[str, int]) -> str | None:
     return f"{sum(left_out.values()):,} images are left out: {', '.join(counts)}." if counts else None
 
 
+def is_dead_image_link(entry: "os.DirEntry[str]") -> bool:
+    """Tells whether an entry is a link to nothing that is named like an image."""
+    return is_image_name(entry.name) and _leads_nowhere(entry)
+
+
 def _is_dead_link(entry: "os.DirEntry[str]") -> bool:
     """Whether it is a link to nothing that may have been a folder; one that is named like an image is listed as one."""
-    is_hidden, is_image = entry.name.startswith("."), is_image_name(entry.name)
-    return not is_hidden and not is_image and entry.is_symlink() and not os.path.exists(entry.path)
+    return not entry.name.startswith(".") and not is_image_name(entry.name) and _leads_nowhere(entry)
+
+
+def _leads_nowhere(entry: "os.DirEntry[str]") -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def _why_left_out(entry: "os.DirEntry[str]", is_folder: bool) -> str | None:

@@ -3,10 +3,13 @@
 A row that is not as its header says is left out and told with its line; the others are read.
 """
 
+import ast
 import csv
 import io
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +103,8 @@ def _csv(text: str) -> Iterator[TableRow]:
             continue
         if header is None:
             header = [name.strip() for name in cells]
+            if twice := [name for name, count in Counter(filter(None, header)).items() if count > 1]:
+                raise DocumentError(f"its header names the column {brief(twice[0])} twice; rename one of them")
         elif len(cells) > len(header):
             yield TableRow(number, {}, "unquoted_comma")
         else:
@@ -175,7 +180,20 @@ def caption_texts(value: Any) -> list[str]:
         return [text for each in value for text in caption_texts(each)]
     if isinstance(value, bytes):
         value = decode_text(value)
+    if isinstance(value, str) and (texts := _written_list(value)) is not None:
+        return [text for each in texts for text in caption_texts(each)]
     return [without_surrogates(value)] if isinstance(value, str) and not shows_nothing(value) else []
+
+
+def _written_list(text: str) -> list[str] | None:
+    """Returns the texts of a list that was written as a text, such as "['a cat', 'a dog']"; None: it is no list."""
+    if not re.match(r"""\[\s*['"]""", text):
+        return None
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return found if isinstance(found, list) and all(isinstance(each, str) for each in found) else None
 
 
 def cell(row: Mapping[str, Any], column: str) -> Any:

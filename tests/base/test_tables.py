@@ -79,10 +79,21 @@ def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
         (["a", None, " ", ["b"]], ["a", "b"]),
         ("café".encode("latin-1"), ["café"]),
         ("\ud800\udce9", ["\ufffdé"]),
+        ("['a cat', ' ', 'it\\'s']", ["a cat", "it's"]),
+        ('["a cat"]', ["a cat"]),
+        ("['a cat', 7]", ["['a cat', 7]"]),
+        ("['a', " + "[" * 100_000, ["['a', " + "[" * 100_000]),
+        ("[cat] on a mat", ["[cat] on a mat"]),
     ],
 )
 def test_captions_are_what_somebody_wrote(value: Any, texts: list[str]) -> None:
     assert caption_texts(value) == texts
+
+
+def test_a_column_that_stands_twice_is_not_chosen_by_chance(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("image,caption, caption\nx.png,a,b\n")
+    with pytest.raises(DocumentError, match="names the column caption twice"):
+        list(read_table(tmp_path / "t.csv"))
 
 
 def test_a_field_of_a_column_is_named_with_a_dot() -> None:

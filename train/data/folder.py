@@ -6,12 +6,13 @@ instead of them, or a table of images (`dreamloom.train.data.table`). Tables ins
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.folder_names import FolderNames
 from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
-from dreamloom.base.listing import left_out_note, list_folder
+from dreamloom.base.listing import is_dead_image_link, left_out_note, list_folder
 from dreamloom.base.own_folders import refuse_own_folder
 from dreamloom.base.tables import TABLE_SUFFIXES
 from dreamloom.caption.sidecar import parse_sidecars, stray_texts
@@ -76,6 +77,12 @@ def _tree(folder: Path, outer: FolderSettings, above: frozenset[Path], listed: L
     image_folder = _read_images(folder, settings, names, listed)
     for name in stray_texts(names):
         listed.notes("text files that belong to no image", (folder / name).relative_to(listed.root).as_posix())
+    dead = [
+        ((folder.relative_to(listed.root) / entry.name).as_posix(), "missing_file")
+        for entry in inside.files
+        if is_dead_image_link(entry)
+    ]
+    image_folder = replace(image_folder, broken=(*image_folder.broken, *dead))
     if image_folder.images or image_folder.broken:
         yield image_folder
     for entry in inside.folders:

@@ -65,6 +65,13 @@ def test_a_link_that_leads_back_up_is_not_followed(tmp_path: Path) -> None:
     assert [folder.name for folder in read_training_folder(tmp_path)] == ["a"]
 
 
+def test_an_image_that_a_link_no_longer_leads_to_is_told(tmp_path: Path) -> None:
+    touch(tmp_path / "x.jpg")
+    (tmp_path / "y.jpg").symlink_to(tmp_path / "an unmounted disk" / "y.jpg")
+    (folder,) = read_training_folder(tmp_path)
+    assert folder.broken == (("y.jpg", "missing_file"),) and len(folder.images) == 1
+
+
 def write(file: Path, text: str) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
