@@ -1,4 +1,4 @@
-"""Ends work outside the main thread on Ctrl-C: stops what is under way, and begins nothing new."""
+"""Ends work on Ctrl-C and SIGTERM: stops what is under way outside the main thread, and begins nothing new."""
 
 import asyncio
 import contextlib
@@ -7,6 +7,21 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
+
+
+class Unfinished(Exception):
+    """A signal asked for the end: what was done is saved and reported, and what was to follow is not begun."""
+
+
+caught: list[int] = []
+"""The signals that were answered by saving and stopping, in place of an exception."""
+
+abandoned = threading.Event()
+"""Set where threads of a library would hold up the end of the process, though all work is done."""
 
 _guard = threading.Lock()
 _running: dict[threading.Event, Callable[[], None]] = {}

@@ -1,6 +1,15 @@
-"""Runs the command line as `python -m dreamloom`."""
+"""The entry of the command line: `dreamloom`, and `python -m dreamloom`."""
 
-from dreamloom.flows.cli import main
+import signal
+
+
+def main() -> None:
+    """Runs the command line. Until it is imported and can answer Ctrl-C itself, Ctrl-C ends the process, silently."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from dreamloom.flows.cli import main as run
+
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -1,15 +1,17 @@
 """The command line: its commands, and how they end.
 
 Commands are registered by import path, so that --help imports none of them. Exit codes: 0, success; 1, a stage failed;
-2, the command or the project is wrong; 130, stopped by Ctrl-C.
+2, the command or the project is wrong; 130, stopped by Ctrl-C; 143, by SIGTERM: an unfinished chain is never 0.
 """
 
 import importlib.metadata
 import inspect
 import logging
 import os
+import signal
 import sys
 import traceback
+from types import FrameType
 from typing import Annotated, get_args
 
 from cyclopts import (
@@ -25,7 +27,7 @@ from cyclopts import (
 from cyclopts.argument import ArgumentCollection
 
 from dreamloom.base.errors import StageFailed, UserError, error_line, leaves
-from dreamloom.base.stop import stop_all
+from dreamloom.base.stop import Terminated, Unfinished, abandoned, caught, stop_all
 from dreamloom.base.text import printable
 from dreamloom.flows.help_pages import HelpPage
 from dreamloom.flows.logs import log_to_terminal
@@ -156,9 +158,21 @@ def _launch(
 
 def main() -> None:
     """Runs the console script."""
-    code = app.meta(result_action="return_value")
-    _flush_stdout()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = app.meta(result_action="return_value")
+        _flush_stdout()
+    except KeyboardInterrupt as error:  # before or after the command's own
+        code = _stopped(error, verbose=False)
+    if abandoned.is_set():
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
 
 
 def _flush_stdout() -> bool:
@@ -203,8 +217,10 @@ def run(tokens: list[str], verbose: bool = False) -> int:
         if isinstance(error, BrokenPipeError) and not _flush_stdout():
             return 1  # whoever read stdout, such as head, has seen enough
         return _end(1, error_line(error), verbose)
-    except KeyboardInterrupt:
-        return _stopped(verbose)
+    except Unfinished:
+        return 128 + (caught[-1] if caught else signal.SIGTERM)  # another process of the run caught it
+    except KeyboardInterrupt as error:
+        return _stopped(error, verbose)
 
 
 def _end(code: int, message: str, verbose: bool) -> int:
@@ -262,15 +278,16 @@ def _renamed_flag(error: UnknownOptionError) -> str | None:
     return f"There is no {flag}; did you mean --{related.replace('_', '-')}?" if related else None
 
 
-def _stopped(verbose: bool) -> int:
-    """Ends the process after Ctrl-C.
+def _stopped(error: KeyboardInterrupt, verbose: bool) -> int:
+    """Ends the process after Ctrl-C or SIGTERM.
 
     Requests under way may end. The next run discards whatever else is half done, so threads need not be waited for.
     """
+    code = 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
     stop_all(5.0)
-    _end(130, "Stopped. What is finished stays; run the same command to continue.", verbose)
+    _end(code, "Stopped. What is finished stays; run the same command to continue.", verbose)
     sys.stdout.flush()
-    os._exit(130)
+    os._exit(code)
 
 
 if __name__ == "__main__":

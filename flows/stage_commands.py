@@ -10,6 +10,7 @@ from cyclopts import Parameter, Token, validators
 from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.errors import UserError
 from dreamloom.base.processes import is_main
+from dreamloom.base.stop import Unfinished
 from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
 from dreamloom.curate.score_folder import score_folder
 from dreamloom.curate.source import Role, Source
@@ -319,7 +320,11 @@ def export(checkpoint: Path, target: Path, *, config: Annotated[ExportConfig, FL
 
 
 def run_step(step: steps.Step) -> None:
-    """Runs a step, shows its progress, logs beside what it makes, and prints the outcome."""
+    """Runs a step, shows its progress, logs beside what it makes, and prints the outcome.
+
+    Raises:
+        Unfinished: it was asked to stop, and saved its work.
+    """
     keep_freed_memory()
     with log_to_file(step.log_folder if is_main() else None):
         with Terminal() as terminal, terminal.watch(step.title) as progress:
@@ -327,6 +332,8 @@ def run_step(step: steps.Step) -> None:
         _log.info("%s", outcome.message, extra=PRINTED)
     if is_main():
         print(outcome.message)
+    if not outcome.finished:
+        raise Unfinished
 
 
 def is_plain_folder(path: Path) -> bool:

@@ -4,13 +4,18 @@ import importlib.metadata
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from dreamloom.base.errors import StageFailed, UserError
+from dreamloom.base.progress import Progress
 from dreamloom.flows import cli
+from dreamloom.flows.stage_commands import run_step
+from dreamloom.flows.steps import Outcome, Step
 from dreamloom.scrape.datasets import all_kinds
+from dreamloom.train.loop.interrupt import catch_signals
 
 COMMANDS = [
     "up",
@@ -233,6 +238,47 @@ sys.exit(cli.run(["wait"]))
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err == "Stopped. What is finished stays; run the same command to continue.\n"
+
+
+def test_ctrl_c_while_the_command_line_is_imported_ends_it_silently() -> None:
+    script = """
+import os, signal, sys
+import dreamloom.__main__
+class CtrlC:
+    def find_spec(self, name, *_):
+        if name == "dreamloom.flows.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, CtrlC())
+dreamloom.__main__.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", ""), "130, as shells have it"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_work_that_was_stopped_and_saved_is_not_done(
+    number: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Training(Step):
+        stage = "train"
+
+        def stale_parts(self) -> list[str]:
+            return ["all"]
+
+        def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
+            with catch_signals() as stop:
+                signal.raise_signal(number)
+            return Outcome("stopped and saved", changed=True, finished=not stop.requested)
+
+    def stopped() -> None:
+        run_step(Training())
+
+    cli.app.command(stopped, name="stopped")
+    try:
+        assert cli.run(["stopped"]) == code
+    finally:
+        del cli.app["stopped"]
+    assert capsys.readouterr().out == "stopped and saved\n"
 
 
 def test_texts_that_are_given_for_one_key_are_all_taken() -> None:

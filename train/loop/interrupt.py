@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from dreamloom.base.progress import Progress
+from dreamloom.base.stop import caught
 
 
 class Interrupted(Exception):
@@ -48,6 +49,7 @@ def catch_signals() -> Iterator[StopRequest]:
 
     def request(number: int, frame: FrameType | None) -> None:
         stop.requested = True
+        caught.append(number)
         restore()
 
     for number in handlers:
