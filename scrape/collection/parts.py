@@ -3,6 +3,8 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +29,11 @@ def stale_parts(collection: Collection, table: Table, recipes: Mapping[str, str]
     """Returns the parts that are missing or were made by another recipe, sorted."""
     return sorted(part for part, recipe in recipes.items() if collection.recipe(table, part) != recipe)
 
+
+RunPart = Callable[[str, Callable[[], Summary]], Summary]
+"""Makes a part, given its name, by calling the function."""
+part_runner: ContextVar[RunPart] = ContextVar("part_runner", default=lambda _, make: make())
+"""Set by whoever shows the parts one by one, as a dashboard does. Calls the function, and returns what it returns."""
 
 MakePart = Callable[[str, Progress], tuple[pa.Table | Sequence[Mapping[str, Any]], Summary]]
 """Makes one part: its rows, and its summary (rows, kept, dropped, bytes_written; the seconds are filled in)."""
@@ -65,6 +72,25 @@ def make_parts(
         UserError: another process works on this collection.
         ExceptionGroup: some parts failed; the others are done.
     """
+
+    def make_and_commit(part: str, progress: Progress) -> Summary:
+        begun = time.monotonic()
+        remove_leftovers(collection.image_folder(part))
+        rows, summary = make(part, progress)
+        summary.seconds, summary.parts_done = time.monotonic() - begun, 1
+        collection.write(
+            table,
+            part,
+            rows,
+            recipe=recipes[part],
+            config=config,
+            summary=summary,
+            models=models,
+            content_recipe=by_content(part),
+        )
+        _log.info("%s/%s/%s: %s", collection.name, table, part, summary)
+        return summary
+
     requested = sorted(recipes) if parts is None else list(parts)
     errors: list[Exception] = []
     with collection.lock():
@@ -73,28 +99,13 @@ def make_parts(
         stale = set(stale_parts(collection, table, recipes)) & set(requested)
         remove_leftovers(collection.root / table)
         for number, part in enumerate(sorted(stale)):
-            begun = time.monotonic()
-            remove_leftovers(collection.image_folder(part))
             try:
-                rows, summary = make(part, _part_progress(progress, number, len(stale)))
+                part_runner.get()(part, partial(make_and_commit, part, _part_progress(progress, number, len(stale))))
             except UserError:
                 raise
             except (OSError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
                 error.add_note(f"in part {part} of {collection.root / table}")
                 errors.append(error)
-                continue
-            summary.seconds, summary.parts_done = time.monotonic() - begun, 1
-            collection.write(
-                table,
-                part,
-                rows,
-                recipe=recipes[part],
-                config=config,
-                summary=summary,
-                models=models,
-                content_recipe=by_content(part),
-            )
-            _log.info("%s/%s/%s: %s", collection.name, table, part, summary)
     if errors:
         raise ExceptionGroup(f"{len(errors)} of {len(stale)} parts of {collection.root / table} failed", errors)
     return _total(collection, table, requested, stale)
