@@ -8,29 +8,32 @@ from typing import Any
 from dreamloom.base.stage import Summary
 from dreamloom.curate.manifest import DROPPED, HELD_OUT, TRAIN, manifest_path, read_manifest
 from dreamloom.curate.source import Role, collection_folders
-from dreamloom.scrape.collection import Collection
+from dreamloom.scrape.collection import Collection, Table
+from dreamloom.scrape.collection.schema import MADE_BY
 
 Funnel = dict[str, dict[str, Summary]]
-"""Source → table → the counts of rows that came in, were kept and were dropped."""
+"""Source → stage → the counts of rows that came in, were kept and were dropped."""
 
 
 def funnel(workspace: Path, sources: Iterable[str]) -> Funnel:
-    """Returns the counts of each table of these sources, and last those of the training folder."""
+    """Returns the counts of each stage of these sources, and last those of balance."""
     counts = {name: collection_funnel(Collection(workspace / "collections" / name)) for name in sources}
     if manifest_path(workspace).exists():
         for name, summary in _dataset_summaries(workspace).items():
             if name in counts:
-                counts[name]["dataset"] = summary
+                counts[name]["balance"] = summary
     return counts
 
 
 def collection_funnel(collection: Collection) -> dict[str, Summary]:
-    """Returns the counts of each table of a collection."""
-    return {row.table: row.summary for row in collection.funnel()}
+    """Returns the counts of each stage that filled a table of a collection."""
+    tables = {Table(row.table): row.summary for row in collection.funnel()}
+    records = "scrape" if Table.CANDIDATES in tables else "ingest"
+    return {records if table is Table.RECORDS else MADE_BY[table]: summary for table, summary in tables.items()}
 
 
 def funnel_rows(funnel: Funnel) -> list[dict[str, Any]]:
-    """Returns a row for each source and table: rows in, kept, and dropped by reason."""
+    """Returns a row for each source and stage: rows in, kept, and dropped by reason."""
     return [
         {
             "source": source,
@@ -43,6 +46,23 @@ def funnel_rows(funnel: Funnel) -> list[dict[str, Any]]:
         for source, stages in funnel.items()
         for stage, summary in stages.items()
     ]
+
+
+def dropped_rows(funnel: Funnel) -> list[dict[str, Any]]:
+    """Returns a row for each source and stage, followed by one for each reason for which it dropped rows."""
+    rows: list[dict[str, Any]] = []
+    for source, stages in funnel.items():
+        for stage, summary in stages.items():
+            where = {"source": source, "stage": stage}
+            dropped = sum(summary.dropped.values())
+            rows.append(where | {"in": summary.rows, "kept": summary.kept, "dropped": dropped, "reason": ""})
+            most_first = sorted(summary.dropped.items(), key=lambda item: (-item[1], item[0]))
+            rows += [
+                where | {"in": None, "kept": None, "dropped": count, "reason": str(reason)}
+                for reason, count in most_first
+                if count
+            ]
+    return rows
 
 
 def source_names(workspace: Path) -> list[str]:
