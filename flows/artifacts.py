@@ -1,27 +1,27 @@
-"""Publishes what the Prefect dashboard shows of a run, as artifacts: progress, tables and images."""
+"""What the Prefect dashboard shows of a run, as artifacts: progress, tables and images.
+
+Keys are stable, so that the server shows the artifacts of a key as its history. Each is told by the run's witness.
+"""
 
 import base64
 import io
+import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from PIL import Image
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
+from prefect.client.schemas.actions import ArtifactCreate
 
 from dreamloom.curate.sheet import contact_sheet
+from dreamloom.flows.steps import Outcome, Step
+from dreamloom.flows.witness import Witness
 
 PROGRESS_SECONDS = 2.0
-"""Seconds between two updates, each of which takes about 28 ms."""
+"""Seconds between two updates of a step's progress; a step that takes less shows none."""
 IMAGE_BYTES = 200_000
 """Maximum size of an image in an artifact, in base64, as the server stores it in its database."""
 project_name = ContextVar("project_name", default="")
@@ -30,76 +30,76 @@ SHEET_COLUMNS = 8
 SHEET_SIDE = 128
 
 
-class ArtifactProgress:
-    """Shows progress as a ring at the task in the dashboard.
+class StepArtifacts:
+    """What a step shows: one card with its progress, the charts that it renews, and at the end some of its images."""
 
-    Args:
-        also: called with each update, for what else is to be brought up to date.
-    """
-
-    def __init__(self, name: str, also: Callable[[], None]) -> None:
-        artifact = create_progress_artifact(progress=0.0, key=artifact_key(name))
-        assert isinstance(artifact, UUID)  # a coroutine for asynchronous callers only
-        self._id = artifact
-        self._also = also
+    def __init__(self, step: Step) -> None:
+        self._step = step
         self._updated = time.monotonic()
+        self._has_progress = False
+        self._charts: set[tuple[Path, int]] = set()
 
-    def __call__(self, done: int, total: int | None, note: str = "") -> None:
-        """Updates the artifact, unless the last update is more recent than PROGRESS_SECONDS."""
+    def progress(self, done: int, total: int | None, note: str = "") -> None:
+        """Brings progress and charts up to date, unless that was done less than PROGRESS_SECONDS ago."""
         if time.monotonic() - self._updated >= PROGRESS_SECONDS:
             share = 100.0 * done / total if total else 0.0
-            update_progress_artifact(self._id, progress=min(100.0, share), description=f"{done:,} {note}".rstrip())
-            self._also()
+            self._publish_progress(min(100.0, share), f"{done:,} {note}".rstrip())
+            self._publish_charts()
             self._updated = time.monotonic()
 
-    def finish(self, message: str) -> None:
-        """Shows that all is done, with a message."""
-        update_progress_artifact(self._id, progress=100.0, description=message)
-        self._also()
+    def finish(self, outcome: Outcome) -> None:
+        """Shows what came of the step, if it did anything."""
+        if self._has_progress and outcome.finished:
+            self._publish_progress(100.0, outcome.message)
+        self._publish_charts()
+        if outcome.changed:
+            _publish_sheet(self._step)
 
+    def _publish_progress(self, share: float, description: str) -> None:
+        self._has_progress = True
+        key = artifact_key(f"{self._step.title} progress")
+        Witness.current().publish(key, lambda: ArtifactCreate(type="progress", data=share, description=description))
 
-class ChartPublisher:
-    """Publishes the image files that a step renews while it runs.
-
-    Args:
-        files: returns the existing files by name.
-    """
-
-    def __init__(self, files: Callable[[], Mapping[str, Path]]) -> None:
-        self._files = files
-        self._published: set[tuple[Path, int]] = set()
-
-    def publish(self) -> None:
-        """Publishes the files that are new or changed."""
-        for name, file in self._files().items():
+    def _publish_charts(self) -> None:
+        for name, file in self._step.charts().items():
             version = (file, file.stat().st_mtime_ns)
-            if version not in self._published:
-                self._published.add(version)
-                with Image.open(file) as image:
-                    publish_image(name, image, name)
+            if version not in self._charts:
+                self._charts.add(version)
+                Witness.current().publish(artifact_key(name), lambda name=name, file=file: _chart(name, file))  # type: ignore[misc]
 
 
 def publish_table(name: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
     """Publishes rows as a table that can be searched and paged."""
-    table = [{name: _short(value) for name, value in row.items()} for row in rows]
-    create_table_artifact(table, key=artifact_key(name), description=description)
-
-
-def publish_sheet(name: str, images: Sequence[tuple[Path, str]], description: str) -> None:
-    """Publishes a contact sheet of images with the text below each; nothing where there are no images."""
-    if images:
-        publish_image(name, contact_sheet(images, columns=SHEET_COLUMNS, side=SHEET_SIDE), description)
-
-
-def publish_image(name: str, image: Image.Image, description: str) -> None:
-    """Publishes an image as markdown with a data URI, which needs no file server."""
-    text = f"![{description}](data:image/jpeg;base64,{_as_base64(image)})\n"
-    create_markdown_artifact(text, key=artifact_key(name), description=description)
+    table = json.dumps([{name: _short(value) for name, value in row.items()} for row in rows], ensure_ascii=False)
+    artifact = ArtifactCreate(type="table", data=table, description=description)
+    Witness.current().publish(artifact_key(name), lambda: artifact)
 
 
 def artifact_key(name: str) -> str:
     """Returns the key of an artifact: the project's and its own name, in lower case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", f"{project_name.get()} {name}".lower()).strip("-")
+
+
+def _publish_sheet(step: Step) -> None:
+    """Publishes a contact sheet of what a step made, with its captions; nothing where there are no images."""
+    images = step.images()
+    description = f"Some images of {step.title}"
+    if images:
+        Witness.current().publish(
+            artifact_key(f"{step.title} images"),
+            lambda: _image(contact_sheet(images, columns=SHEET_COLUMNS, side=SHEET_SIDE), description),
+        )
+
+
+def _chart(name: str, file: Path) -> ArtifactCreate:
+    with Image.open(file) as image:
+        return _image(image, name)
+
+
+def _image(image: Image.Image, description: str) -> ArtifactCreate:
+    """An image as markdown with a data URI, which needs no file server."""
+    text = f"![{description}](data:image/jpeg;base64,{_as_base64(image)})\n"
+    return ArtifactCreate(type="markdown", data=text, description=description)
 
 
 def _short(value: Any) -> Any:

@@ -14,6 +14,7 @@ from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.errors import UserError
 from dreamloom.base.remembered import remembered
 from dreamloom.base.stage import recipe
+from dreamloom.base.stop import Unfinished
 from dreamloom.base.text import printable
 from dreamloom.flows import api, chain
 from dreamloom.flows.adopting import settle_hand_changes, warn_of_hand_changes
@@ -67,14 +68,13 @@ def run(
     settle_hand_changes(project, loaded.workspace, adopt)
     if selection.is_whole:
         check_before_run(loaded)
+    outcomes = None
     if track or (track is None and "PREFECT_API_URL" in os.environ):
-        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the outcomes are printed anyway
-        from dreamloom.flows.prefect_flows import run_tracked
-
-        keep_freed_memory()
-        outcomes = run_tracked(project.absolute(), selection)
-    else:
+        outcomes = _run_tracked(loaded, project, selection)
+    if outcomes is None:
         outcomes = list(api.run(loaded, only=only, until=until, sources=source).outcomes)
+    if outcomes[-1:] and not outcomes[-1].finished:
+        raise Unfinished
     if selection.is_whole:
         _print_results(loaded, outcomes)
 
@@ -160,10 +160,28 @@ def print_caption_lengths(read: Callable[[], Captions], model: str | None, capti
         print(printable(str(LengthSummary(**counts))))
 
 
+def _run_tracked(project: Project, file: Path, selection: Selection) -> list[Outcome] | None:
+    """Runs the chain as a Prefect flow; returns None where no server answers."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the outcomes are printed anyway
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "dreamloom")
+    use_own_prefect_home(project.workspace)
+    from dreamloom.flows.prefect_flows import run_tracked
+
+    keep_freed_memory()
+    return run_tracked(file.absolute(), selection)
+
+
+def use_own_prefect_home(workspace: Path) -> None:
+    """Lets Prefect keep its files in the workspace, unless the user has a PREFECT_HOME or profiles of his own."""
+    if not (Path.home() / ".prefect" / "profiles.toml").exists():
+        os.environ.setdefault("PREFECT_HOME", str(workspace.absolute() / "prefect"))
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
 def _print_results(project: Project, outcomes: list[Outcome]) -> None:
-    """Prints where the images went, and where the results lie; nothing where training was stopped."""
-    if not outcomes[-1].finished:
-        return
+    """Prints where the images went, and where the results lie."""
     if not any(outcome.changed for outcome in outcomes):
         print("Nothing to do: everything is as project.yaml says.")
     else:

@@ -1,22 +1,37 @@
 """The chain over a whole project as a Prefect flow."""
 
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from prefect import flow
+import httpx
+from prefect import flow, tags
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import Cancelled
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    get_current_settings,
+    temporary_settings,
+)
 
 from dreamloom.base.errors import UserError
 from dreamloom.flows import artifacts, chain, events
+from dreamloom.flows.automations import HEARTBEAT_SECONDS, TAG
 from dreamloom.flows.changes import read_changes
+from dreamloom.flows.ending import settle
+from dreamloom.flows.headline import headline
 from dreamloom.flows.missed_runs import skip_missed_runs
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.selection import ALL, Selection, StageName, select
 from dreamloom.flows.steps import Outcome
-from dreamloom.flows.tables import balance_rows, funnel, funnel_rows
+from dreamloom.flows.tables import balance_rows, dropped_rows, funnel
 from dreamloom.flows.terminal import Terminal
-from dreamloom.flows.tracking import run_parts
+from dreamloom.flows.tracking import Run, perform, run_of_process, run_parts
+from dreamloom.flows.witness import REQUEST_SECONDS, Witness
+from dreamloom.train.evaluate.results import read_evaluation
+
+_log = logging.getLogger(__name__)
 
 
 def _run_name() -> str:
@@ -31,7 +46,7 @@ def _run_name() -> str:
 @flow(name="end-to-end", flow_run_name=_run_name)
 def end_to_end(
     project: Path, only: tuple[StageName, ...] = (), until: StageName | None = None, sources: tuple[str, ...] = ()
-) -> list[Outcome] | State[object]:
+) -> State[object]:
     """Makes what a project.yaml asks for and is not there yet.
 
     Args:
@@ -40,61 +55,105 @@ def end_to_end(
         until: the last stage to run; null: all.
         sources: run the stages of one source for these alone; empty: for all.
     """
-    skip_missed_runs()
-    try:
-        return run_project(load_project(project), Selection(only, until, sources))
-    finally:
-        skip_missed_runs()
+
+    def work() -> list[Outcome]:
+        _skip_missed_runs()
+        try:
+            return _run_chain(load_project(project), Selection(only, until, sources))
+        finally:
+            _skip_missed_runs()
+
+    return perform(work, lambda outcomes: _headline(load_project(project), outcomes))
 
 
-def run_project(project: Project, selection: Selection) -> list[Outcome] | State[object]:
+def run_project(load: Callable[[], Project], selection: Selection) -> State[object]:
     """Runs the selected steps of a project inside a flow, and publishes the funnel and the balance.
 
+    Args:
+        load: reads the project; what it raises is the run's error.
+        selection: which steps.
+
     Returns:
-        The outcomes; a cancelled state where training was asked to stop.
+        The final state: its message is the headline, or the sentence of the error.
     """
-    before = artifacts.project_name.set(project.name)
-    with Terminal() as terminal:
-        try:
-            selected = select(project, selection)
-            outcomes = chain.run(project, lambda step: run_parts(step, terminal), selected)
-            events.tell_success(project, outcomes)
-        except Exception as error:
-            events.tell_failure(project, error)
-            raise
-        finally:
-            _publish(project)
-            artifacts.project_name.reset(before)
-    if not outcomes[-1].finished:
-        return Cancelled(message=outcomes[-1].message)
-    return outcomes
+    return perform(lambda: _run_chain(load(), selection), lambda outcomes: _headline(load(), outcomes))
 
 
-def run_tracked(project: Path, selection: Selection = ALL) -> list[Outcome]:
+def run_tracked(project: Path, selection: Selection = ALL) -> list[Outcome] | None:
     """Runs the flow in this process. Its server is the one at PREFECT_API_URL, or one that Prefect starts meanwhile.
 
+    Returns:
+        The outcomes of its steps; None where no server answered, so that nothing was begun.
+
     Raises:
-        UserError: no server answers at PREFECT_API_URL.
         Exception: whatever the chain raises.
     """
+    url = PREFECT_API_URL.value()
+    if url and not _answers(url):
+        _log.warning("The Prefect server at %s does not answer; the run is not tracked.", url)
+        return None
+    run = Run()
+    logging.raiseExceptions = False  # else Prefect's handler prints a traceback a second where the server is away
+    token = run_of_process.set(run)
     try:
-        only, sources = tuple(selection.only), tuple(selection.sources)
-        state = end_to_end(project, only, selection.until, sources, return_state=True)
-    except RuntimeError as error:
-        if "Failed to reach API" not in str(error):
-            raise
-        raise UserError(
-            f"{error} Start it (prefect server start), unset PREFECT_API_URL, or give --no-track."
-        ) from None
-    if state.is_cancelled():
-        return [Outcome(state.message or "", changed=True, finished=False)]
-    result = state.result()
-    assert isinstance(result, list)
-    return result
+        with tags(TAG), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: _heartbeat()}):
+            end_to_end(project, tuple(selection.only), selection.until, tuple(selection.sources), return_state=True)
+    except (RuntimeError, httpx.HTTPError) as error:  # of Prefect, as it does not reach its server
+        if not run.begun:
+            _log.warning("No Prefect server answers (%s); the run is not tracked.", error)
+            return None
+        _log.debug("Prefect failed after the run had begun", exc_info=error)
+    finally:
+        run_of_process.reset(token)
+        settle(run.witness is None or run.witness.away)
+    if run.error is not None:
+        raise run.error
+    return run.outcomes
+
+
+def _answers(api_url: str) -> bool:
+    try:
+        return httpx.get(f"{api_url.rstrip('/')}/health", timeout=REQUEST_SECONDS).status_code < 500
+    except httpx.HTTPError:
+        return False
+
+
+def _heartbeat() -> int | None:
+    """The seconds between heartbeats: as somebody set them, or what the automations expect."""
+    flows = get_current_settings().flows
+    return flows.heartbeat_frequency if "heartbeat_frequency" in flows.model_fields_set else HEARTBEAT_SECONDS
+
+
+def _run_chain(project: Project, selection: Selection) -> list[Outcome]:
+    before = artifacts.project_name.set(project.name)
+    outcomes: list[Outcome] = []
+    try:
+        with Terminal() as terminal:
+            outcomes = chain.run(project, lambda step: run_parts(step, terminal), select(project, selection))
+        events.tell_success(project, outcomes)
+        return outcomes
+    except Exception as error:
+        events.tell_failure(project, error)
+        raise
+    finally:
+        if not outcomes or any(outcome.changed for outcome in outcomes):
+            _publish(project)
+        artifacts.project_name.reset(before)
+
+
+def _skip_missed_runs() -> None:
+    Witness.current().tell("missed runs", lambda _: skip_missed_runs())
+
+
+def _headline(project: Project, outcomes: Sequence[Outcome]) -> str:
+    if not (project.workspace / "dataset.parquet").exists():
+        return headline(outcomes, None)
+    path = chain.evaluation_path(project) if project.evaluate is not None else chain.run_folder(project)
+    return headline(outcomes, read_evaluation(path) if path.exists() else None)
 
 
 def _publish(project: Project) -> None:
-    rows = funnel_rows(funnel(project.workspace, project.sources))
+    rows = dropped_rows(funnel(project.workspace, project.sources))
     artifacts.publish_table("funnel", rows, "Where the images went")
     if (project.workspace / "dataset.parquet").exists():
         artifacts.publish_table("balance", balance_rows(project.workspace), "What is trained on")

@@ -55,7 +55,7 @@ def stage(project: Path, stage: StageName, source: str | None = None) -> Any:
         stage: which stage.
         source: run a stage of one source for this one alone; null: for all.
     """
-    return run_project(load_project(project), Selection([stage], sources=[source] if source else []))
+    return run_project(lambda: load_project(project), Selection([stage], sources=[source] if source else []))
 
 
 @cache
@@ -72,11 +72,11 @@ def stage_flow(entrypoint: str) -> Flow[..., Any]:
 
     def of_source(project: Path, config: Any, source: str | None = None) -> Any:
         selection = Selection([name], sources=[source] if source else [])
-        loaded = with_form(load_project(project), name, source, config, _opened_with())
-        return run_project(loaded, selection)
+        return run_project(lambda: with_form(load_project(project), name, source, config, _opened_with()), selection)
 
     def of_all(project: Path, config: Any) -> Any:
-        return run_project(with_form(load_project(project), name, None, config, _opened_with()), Selection([name]))
+        selection = Selection([name])
+        return run_project(lambda: with_form(load_project(project), name, None, config, _opened_with()), selection)
 
     run = of_all if entrypoint in _OF_ALL_SOURCES else of_source
     run.__annotations__["config"] = configs[entrypoint]

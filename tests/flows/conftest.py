@@ -1,12 +1,19 @@
 """A project small enough to be run whole: twelve drawn images, two sources, the demo's Stable Diffusion."""
 
+import contextlib
 import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 import yaml
@@ -118,14 +125,59 @@ def _untracked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
 
 
-@pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
-    """A Prefect server of the tests' own, without heartbeats: each costs a flow run a second."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-    from prefect.testing.utilities import prefect_test_harness
+@dataclass(frozen=True)
+class PrefectServer:
+    """A Prefect server in a process of its own."""
 
-    with (
-        prefect_test_harness(server_startup_timeout=120),
-        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
-    ):
-        yield
+    api: str
+    process: subprocess.Popen[bytes]
+
+    def environment(self) -> dict[str, str]:
+        """The environment of processes that are tracked by it."""
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        home = {"PREFECT_HOME": _PREFECT_HOME.name, "PREFECT_API_URL": self.api, "PYTHONPATH": str(HOUSE)}
+        return ours | home | {"DO_NOT_TRACK": "1"}
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """Lets the server answer nothing during the block."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[PrefectServer]:
+    """A Prefect server of the tests' own, for flows of this process, without heartbeats, and for others, with them."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        port = trial.getsockname()[1]
+    api = f"http://127.0.0.1:{port}/api"
+    settings = {
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
+    log = Path(_PREFECT_HOME.name) / "server.log"
+    with log.open("wb") as output:
+        command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | settings)
+    try:
+        _await_answer(f"{api}/health", process, log)
+        with temporary_settings({PREFECT_API_URL: api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            yield PrefectServer(api, process)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _await_answer(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 300
+    while True:
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+        with contextlib.suppress(OSError), urlopen(url, timeout=5):
+            return
+        time.sleep(0.2)

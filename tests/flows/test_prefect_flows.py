@@ -8,15 +8,16 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.objects import State
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from dreamloom.base.errors import StageFailed
 from dreamloom.base.progress import Progress
-from dreamloom.base.stage import Summary
 from dreamloom.flows import project_flows
-from dreamloom.flows.prefect_flows import end_to_end
-from dreamloom.flows.steps import Outcome, Step, counted
+from dreamloom.flows.prefect_flows import end_to_end, run_tracked
+from dreamloom.flows.steps import Outcome, Step
 from dreamloom.flows.terminal import Terminal
-from dreamloom.flows.tracking import run_parts
+from dreamloom.flows.tracking import perform, run_parts
 from dreamloom.scrape.collection import Status, Table
 from dreamloom.scrape.datasets.folder import FolderConfig
 
@@ -62,16 +63,18 @@ def test_the_chain_runs_part_by_part_and_shows_what_it_made(finished: Any) -> No
     with get_client(sync_client=True) as client:
         flow_run = state.state_details.flow_run_id
         assert flow_run and client.read_flow_run(flow_run).name == "small"
-    captions = ["caption circles 00000", "caption squares 00000", "caption squares 00001"]
-    tasks = dict.fromkeys([*captions, "balance all", "train all", "export all"], "Completed")
+    assert state.message and state.message.startswith("learned "), "what the model learned is the headline"
+    parts = ["caption circles 00000", "caption squares 00000", "caption squares 00001"]
+    branches = [f"{stage} {source}" for stage in ("ingest", "caption") for source in ("circles", "squares")]
+    tasks = dict.fromkeys([*branches, *parts, "choose", "balance", "train", "export"], "Completed")
     assert task_runs(state, tasks) == tasks
     lines = log_lines(state, last="export")
     assert sum(line.startswith("squares/captions/00001: 3 rows, 3 kept") for line in lines) == 1
     assert sum(line.startswith("train                2 steps") for line in lines) == 1
     shown = artifacts()
-    assert shown["caption-squares-00001"].data == 100.0
+    assert len(shown) < 15, "few artifacts: none a part"
     assert "| small" not in shown["balance"].data
-    assert '"source": "squares"' in shown["funnel"].data
+    assert '"source": "squares", "stage": "ingest"' in shown["funnel"].data
     for name in ("caption-squares-images", "balance-images", "samples", "learned-and-forgotten"):
         assert "(data:image/jpeg;base64," in shown[name].data
         assert len(shown[name].data) < 201_000
@@ -85,8 +88,9 @@ def test_one_part_that_fails_fails_the_flow_when_the_others_are_done(small: Any)
     collection.image_folder("00001").write_text("in the way")
     state = end_to_end(small.file, return_state=True)
     assert state.is_failed()
-    tasks = dict.fromkeys(["ingest circles 00000", "ingest squares 00000"], "Completed")
-    tasks["ingest squares 00001"] = "Failed"
+    assert state.message and "in part 00001" in state.message and "ExceptionGroup" not in state.message
+    tasks = dict.fromkeys(["ingest circles", "ingest circles 00000", "ingest squares 00000"], "Completed")
+    tasks |= dict.fromkeys(["ingest squares", "ingest squares 00001"], "Failed")
     assert task_runs(state, tasks) == tasks
     assert collection.parts(Table.RECORDS) == ["00000"]
 
@@ -103,7 +107,7 @@ def test_a_stage_is_a_flow_of_its_own(small: Any) -> None:
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_part_that_came_to_too_little_is_judged_with_the_others() -> None:
+def test_a_step_is_judged_over_all_its_parts_and_fails_with_its_sentence() -> None:
     class Scrape(Step):
         stage = "scrape"
         source = "web"
@@ -112,14 +116,20 @@ def test_a_part_that_came_to_too_little_is_judged_with_the_others() -> None:
             return ["00000", "00001"]
 
         def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
-            if parts == ["00001"]:
-                raise StageFailed("too few images came")
-            summary = Summary(rows=20, kept=11, dropped={"timeout": 9}, seconds=1.0, parts_before=2)
-            return counted("scrape", "web", summary)
+            assert parts is None, "one plan for all parts"
+            raise StageFailed("too few images came")
 
     @flow
-    def one_step() -> str:
+    def one_step() -> State[object]:
         with Terminal() as terminal:
-            return run_parts(Scrape(), terminal).message
+            return perform(lambda: [run_parts(Scrape(), terminal)], lambda _: "done")
 
-    assert one_step() == "scrape   web                20 in        11 kept, 9 dropped (timeout 9); 1.0 s"
+    state = one_step(return_state=True)
+    assert state.is_failed() and state.message == "too few images came"
+
+
+def test_a_run_whose_server_does_not_answer_is_not_tracked(small: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        assert run_tracked(small.file) is None
+    assert "does not answer; the run is not tracked" in caplog.text
+    assert not small.workspace.exists()
