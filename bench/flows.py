@@ -1,0 +1,174 @@
+"""What tracking costs: parts of nothing, and a finished project, tracked by Prefect and not, also with its server away.
+
+    python -m bench.flows
+
+Prints a table and, as its last line, JSON: ms_a_part (tracked minus untracked, of PARTS parts), ms_a_part_away (the
+same while the server answers nothing), and noop_extra_s (`dreamloom run` of a finished project).
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import yaml
+from PIL import Image
+
+from dreamloom.base.progress import Progress, silent
+from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.flows.steps import PartsStep
+from dreamloom.scrape.collection import Collection, Table
+from dreamloom.scrape.collection.parts import make_parts
+
+PARTS = 100
+HOUSE = Path(__file__).parents[1]
+
+
+class NoConfig(StageConfig):
+    """Nothing to set."""
+
+
+@dataclass(frozen=True)
+class Nothing(PartsStep):
+    """A step whose parts are empty."""
+
+    stage = "ingest"
+    table = Table.RECORDS
+
+    def recipes(self) -> Mapping[str, str]:
+        """Returns a recipe for each part."""
+        return {f"{number:05d}": "nothing" for number in range(PARTS)}
+
+    def make_parts(self, progress: Progress, parts: Sequence[str] | None) -> Summary:
+        """Makes these parts; None: all that are stale."""
+        recipes = self.recipes()
+        return make_parts(self.collection, self.table, NoConfig(), recipes, lambda *_: ([], Summary()), progress, parts)
+
+
+def main() -> None:
+    """Measures, and prints the table and the line of JSON."""
+    with tempfile.TemporaryDirectory(prefix="bench-flows-") as folder:
+        os.environ |= {"PREFECT_HOME": f"{folder}/prefect", "PREFECT_SERVER_ANALYTICS_ENABLED": "0"}
+        os.environ |= {"DO_NOT_TRACK": "1", "PREFECT_LOGGING_LEVEL": "ERROR"}
+        project = _finished_project(Path(folder))
+        with _server(Path(folder)) as (api, server):
+            os.environ["PREFECT_API_URL"] = api
+            seconds = {
+                "parts, untracked": _untracked(Path(folder) / "untracked"),
+                **_tracked(Path(folder), server),
+                "finished, untracked": _command(project, "--no-track"),
+                "finished, tracked": _command(project, "--track"),
+            }
+    for name, value in seconds.items():
+        print(f"{name:<32}{value:8.2f} s")
+    base = seconds["parts, untracked"]
+    result = {
+        "ms_a_part": 1000 * (seconds["parts, tracked"] - base) / PARTS,
+        "ms_a_part_away": 1000 * (seconds["parts, tracked, server away"] - base) / PARTS,
+        "noop_extra_s": seconds["finished, tracked"] - seconds["finished, untracked"],
+    }
+    print(json.dumps({name: round(value, 2) for name, value in result.items()}))
+    sys.stdout.flush()
+    os._exit(0)  # Prefect's threads would wait for the server
+
+
+def _untracked(folder: Path) -> float:
+    begun = time.monotonic()
+    Nothing(Collection(folder)).run(silent)
+    return time.monotonic() - begun
+
+
+def _tracked(folder: Path, server: "subprocess.Popen[bytes]") -> dict[str, float]:
+    """The seconds of a tracked step, and of one while the server answers nothing."""
+    from prefect import flow
+
+    from dreamloom.flows.steps import Outcome
+    from dreamloom.flows.terminal import Terminal
+    from dreamloom.flows.tracking import perform, run_parts
+
+    seconds = {}
+
+    def work() -> list[Outcome]:
+        outcomes = []
+        with Terminal() as terminal:
+            for name in ("parts, tracked", "parts, tracked, server away"):
+                if "away" in name:
+                    server.send_signal(signal.SIGSTOP)
+                begun = time.monotonic()
+                outcomes.append(run_parts(Nothing(Collection(folder / name)), terminal))
+                seconds[name] = time.monotonic() - begun
+        return outcomes
+
+    @flow
+    def bench() -> Any:
+        return perform(work, lambda _: "measured")
+
+    try:
+        bench(return_state=True)
+    finally:
+        server.send_signal(signal.SIGCONT)
+    return seconds
+
+
+def _command(project: Path, flag: str) -> float:
+    begun = time.monotonic()
+    command = [sys.executable, "-m", "dreamloom", "run", str(project), flag]
+    subprocess.run(command, check=True, capture_output=True, cwd=HOUSE)
+    return time.monotonic() - begun
+
+
+def _finished_project(folder: Path) -> Path:
+    """A project of a few images, trained for two steps on the demo's model."""
+    for name, blue in (("learn", 0), ("keep", 255)):
+        (folder / name).mkdir()
+        for number in range(6):
+            Image.new("RGB", (64, 64), (40 * number, 90, blue)).save(folder / name / f"a color_({number}).png")
+    content = {
+        "name": "finished",
+        "workspace": "work",
+        "sources": {
+            "learn": {"kind": "folder", "role": "training", "path": "learn"},
+            "keep": {"kind": "folder", "role": "ground_truth", "path": "keep"},
+        },
+        "train": {"base": str(HOUSE / "demo" / "models" / "stable-diffusion"), "resolution": 64, "batch_size": 2}
+        | {"max_train_steps": 2, "sample_steps": 1, "eval_timesteps": 1, "num_workers": 1},
+    }
+    project = folder / "project.yaml"
+    project.write_text(yaml.safe_dump(content))
+    _command(project, "--no-track")
+    return project
+
+
+@contextmanager
+def _server(folder: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """Yields the address and the process of a Prefect server of its own."""
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        port = trial.getsockname()[1]
+    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        api = f"http://127.0.0.1:{port}/api"
+        while server.poll() is None:
+            with suppress(OSError), urlopen(f"{api}/health", timeout=5):
+                break
+            time.sleep(0.2)
+        yield api, server
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+if __name__ == "__main__":
+    main()
