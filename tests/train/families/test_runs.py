@@ -1,0 +1,64 @@
+"""A run of any family ends with the same bits after a stop, is measured, exported, and measured again as it was."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dreamloom.train.config import DreamBoothConfig, TrainConfig
+from dreamloom.train.dreambooth import dreambooth
+from dreamloom.train.evaluate.config import as_trained
+from dreamloom.train.evaluate.evaluate import evaluate
+from dreamloom.train.export.config import ExportConfig
+from dreamloom.train.export.export import export
+from dreamloom.train.loop.loop import train
+from dreamloom.train.plan import plan
+from dreamloom.train.run.folder import list_checkpoints
+from tests.train.conftest import paint
+from tests.train.tiny_families import FAMILIES
+
+Config = Callable[..., TrainConfig]
+OTHERS = [family for family in FAMILIES if family != "sd"]  # the tests of the loop itself have that
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", OTHERS)
+def test_a_run_of_each_family(
+    family: str, bases: Callable[[str], str], folder: Path, heldout: Path, tmp_path: Path, config: Config
+) -> None:
+    base = bases(family)
+    settings = config(
+        base=base, crop_jitter=0.2, flip_p=0.5, max_train_steps=4, text_encoder_2_learning_rate=0.0, held_out=0.0
+    )
+    assert plan(folder, settings, heldout=heldout).steps == 4
+    whole = train(folder, tmp_path / "whole", settings, heldout=heldout)
+    assert whole.finished and whole.learned is not None and whole.forgotten is not None
+
+    def stop(done: int, total: int | None, note: str = "") -> None:
+        if "images/s" in note and done == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert not train(folder, tmp_path / "stopped", settings, heldout=heldout, progress=stop).finished
+    assert train(folder, tmp_path / "stopped", settings, heldout=heldout).finished
+    ends = [load_file(list_checkpoints(tmp_path / run)[-1] / "weights.safetensors") for run in ("whole", "stopped")]
+    assert ends[0].keys() == ends[1].keys() and all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    assert list((tmp_path / "whole" / "samples").glob("*.png"))
+    exported = export(tmp_path / "whole", tmp_path / "model", ExportConfig(dtype="fp32"))
+    assert exported.single_file and not exported.note
+    found = evaluate(tmp_path / "model", base, heldout, as_trained(settings))
+    assert found.learned is not None and found.learned.change == pytest.approx(whole.learned, abs=1e-5)
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_each_family_draws_class_images(family: str, bases: Callable[[str], str], tmp_path: Path) -> None:
+    paint(tmp_path / "subjects" / "ted" / "x.png", (40, 40), 0)
+    for name, prompt in (("instance", "a sks ted"), ("class", "a bear")):
+        (tmp_path / "subjects" / "ted" / f"{name}.txt").write_text(prompt)
+    settings: dict[str, Any] = {"resolution": 32, "num_class_images": 1, "sample_steps": 1, "device": "cpu"}
+    done = dreambooth(tmp_path / "subjects", tmp_path / "set", DreamBoothConfig(base=bases(family), **settings))
+    assert (done.images, done.drawn) == (1, 1)
