@@ -184,6 +184,41 @@ def kohya_debiased_v_weight(alphas_cumprod: Tensor) -> Tensor:
     return 1 / ((alphas_cumprod / (1 - alphas_cumprod)).clamp(max=1000) + 1)
 
 
+def flow_sigmas(shares: Tensor, kind: str, logit_mean: float, logit_std: float, mode_scale: float) -> Tensor:
+    """Computes the shares σ of noise at which a flow is trained: arXiv 2403.03206, section 3.1.
+
+    Args:
+        shares: uniform in (0, 1), [B].
+        kind: "logit_normal": the logistic function of normal numbers, by their quantiles; "mode": equation 20, heavy
+            in the middle or at the ends; "uniform".
+        logit_mean: of the normal numbers; above 0: more noise.
+        logit_std: their deviation.
+        mode_scale: s of equation 20.
+
+    Returns:
+        [B].
+    """
+    if kind == "logit_normal":
+        return torch.sigmoid(logit_mean + logit_std * math.sqrt(2) * torch.erfinv(2 * shares - 1))
+    if kind == "mode":
+        return 1 - shares - mode_scale * (torch.cos(math.pi / 2 * shares) ** 2 - 1 + shares)
+    return shares
+
+
+def shift_sigmas(sigmas: Tensor, shift: float) -> Tensor:
+    """Computes ασ/(1 + (α − 1)σ), which makes the signal of an image α times as large as weak: section 5.3.2."""
+    return shift * sigmas / (1 + (shift - 1) * sigmas)
+
+
+def cosmap_weight(sigmas: Tensor) -> Tensor:
+    """Computes 2/(π(1 − 2σ + 2σ²)), the density of CosMap of arXiv 2403.03206, as diffusers weighs losses by it.
+
+    Args:
+        sigmas: shares of noise, [B].
+    """
+    return 2 / (math.pi * (1 - 2 * sigmas + 2 * sigmas**2))
+
+
 def interpolated_weight(timesteps: Tensor, weights: Sequence[float], num_timesteps: int) -> Tensor:
     """Interpolates weights, which stand evenly spaced from the first timestep to the last, at some timesteps.
 

@@ -65,6 +65,20 @@ def sample_timesteps(key: int, indices: Tensor, count: Tensor | int, first: Tens
     return first + ((_shift_right(position, 32) * count) >> 32)
 
 
+def sample_shares(key: int, indices: Tensor) -> Tensor:
+    """Computes a number between 0 and 1 for each sample index, spread as `sample_timesteps` spreads timesteps.
+
+    Args:
+        key: names the stream of random numbers.
+        indices: int64 [n].
+
+    Returns:
+        float64 [n], neither 0 nor 1.
+    """
+    position = _signed(key) + indices * _signed(GOLDEN)
+    return (_shift_right(position, 32).double() + 0.5) * 2.0**-32
+
+
 def _signed(word: int) -> int:
     """The signed 64-bit integer of the same bits."""
     return word - 2**64 if word >= 2**63 else word

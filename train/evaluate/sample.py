@@ -105,7 +105,9 @@ def _batches(
 def _make_pipeline(model: Model, scheduler: str | None) -> Any:
     import diffusers
 
-    name, options = SAMPLERS[scheduler] if scheduler else (type(model.scheduler).__name__, {})
+    name, options = (
+        SAMPLERS[scheduler] if scheduler and model.family.has_samplers else (type(model.scheduler).__name__, {})
+    )
     drawing_with = getattr(diffusers, name).from_config(model.scheduler.config, **options)
     pipeline = getattr(diffusers, model.family.pipeline)(**model.pipeline_components(drawing_with))
     pipeline.set_progress_bar_config(disable=True)
@@ -127,7 +129,8 @@ def _draw(pipeline: Any, model: Model, drawings: Sequence[Drawing], config: Draw
 def _draw_latents(pipeline: Any, model: Model, drawings: Sequence[Drawing], config: DrawingSettings) -> Tensor:
     """Draws the latents of images that are drawn alike."""
     first, factor = drawings[0], pipeline.vae_scale_factor
-    width, height = (max(1, side // factor) for side in first.size)
+    step = model.patch
+    width, height = (max(1, side // factor // step) * step for side in first.size)
     shape = (model.denoiser.config.in_channels, height, width)
     keys = [(key, torch.tensor([index], device=model.device)) for key, index in (each.noise for each in drawings)]
     texts = [drawing.prompt for drawing in drawings], [drawing.negative_prompt for drawing in drawings]

@@ -18,6 +18,8 @@ from dreamloom.train.model.lora import resolve_lora_alpha
 from dreamloom.train.model.model import Model
 from dreamloom.train.model.safetensors_header import read_metadata
 
+_PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
+"""What is predicted, as ModelSpec has it; it has no word for a flow."""
 _THUMBNAIL = 256
 """Side of a thumbnail in pixels, as ModelSpec recommends."""
 
@@ -62,7 +64,7 @@ def _common(model: Model, config: TrainConfig, checkpoint: Path, title: str) -> 
         "sai_model_spec": "1.0.1",
         "title": title,
         "resolution": f"{config.resolution}x{config.resolution}",
-        "prediction_type": "v" if model.prediction_type == "v_prediction" else model.prediction_type,
+        "prediction_type": _PREDICTIONS.get(model.prediction_type),
         "date": written.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "hash_sha256": f"0x{HASH}",
         "thumbnail": _thumbnail(checkpoint),

@@ -29,6 +29,8 @@ def write_slow_tokenizer(folder: Path, tokenizer: Any) -> None:
     Tokens that were added to the vocabulary go to added_tokens.json.
     """
     content = json.loads(tokenizer.backend_tokenizer.to_str())
+    if content["model"]["type"] != "BPE":
+        return  # T5's, which older releases read from tokenizer.json
     vocabulary = content["model"]["vocab"]
     merges = (merge if isinstance(merge, str) else " ".join(merge) for merge in content["model"]["merges"])
     added = {token["content"]: token["id"] for token in content["added_tokens"] if token["content"] not in vocabulary}
@@ -42,7 +44,9 @@ def write_slow_tokenizer(folder: Path, tokenizer: Any) -> None:
 
 def _restore_text_model_prefix(file: Path) -> None:
     """Puts `text_model.` before the keys: transformers 5 dropped the prefix and reads both, older releases need it."""
-    weights = load_file(file)
+    weights = load_file(file) if file.is_file() else {}  # T5's may be in several
+    if not any(key.endswith("embeddings.token_embedding.weight") for key in weights):
+        return
     outside = ("text_model.", "text_projection.")
     named = {key if key.startswith(outside) else f"text_model.{key}": value for key, value in weights.items()}
     save_file(named, file, metadata={"format": "pt"})

@@ -47,7 +47,6 @@ def check_models(config: TrainConfig, may_download: bool = False) -> None:
     check_base_model(config.base, may_download)
     family = find_family(config.base)
     if family is not None:
-        family.check(config)
         _check_frozen(config, family)
     if config.likeness_clip is not None:
         check_clip(ClipConfig(model=config.likeness_clip))
@@ -58,14 +57,16 @@ def check_models(config: TrainConfig, may_download: bool = False) -> None:
         )
     vae = read_vae_config(config.base, config.vae, may_download)
     denoiser = read_model_json(config.base, family.denoiser, "config.json") if family else {}
+    if family is not None:
+        family.check(config, denoiser, vae)
     if vae and denoiser and denoiser.get("in_channels") != vae.get("latent_channels"):
         raise UserError(
             f"The VAE {config.vae or config.base} has {vae.get('latent_channels')} latent channels, and the "
             f"denoiser of {config.base} takes {denoiser.get('in_channels')}; name a VAE that fits."
         )
-    if vae and config.bucket_reso_steps % (factor := vae_scale_factor(vae)):
+    if vae and config.bucket_reso_steps % (factor := vae_scale_factor(vae) * int(denoiser.get("patch_size") or 1)):
         raise UserError(
-            f"bucket_reso_steps is {config.bucket_reso_steps}, but this VAE shrinks images {factor} times; "
+            f"bucket_reso_steps is {config.bucket_reso_steps}, but the model takes {factor} pixels for one; "
             f"set it to a multiple of {factor}."
         )
     scheduler = read_model_json(config.base, "scheduler", "scheduler_config.json")
@@ -182,7 +183,8 @@ def _check_folder(name: str, path: Path) -> None:
     family = family_of_folder(path)
     if family is None and (what := describe_folder(index, read_model_json(name, "unet", "config.json"))):
         raise UserError(f"{name} {what}.")
-    wanted = [*(family or SD).classes, "scheduler"]
+    kind = family or SD
+    wanted = [part for part in (*kind.classes, "scheduler") if part not in kind.optional]
     missing = [part for part in wanted if part not in index or not (path / part).is_dir()]
     if not index and (adapters := _find_adapters(path)):
         raise UserError(

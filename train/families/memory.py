@@ -51,6 +51,7 @@ def estimate_memory(config: TrainConfig) -> MemoryEstimate | None:
     tensors = {part: _tensors(config.base, part, family) for part in family.file_prefixes}
     denoiser = read_model_json(config.base, family.denoiser, "config.json")
     vae = read_model_json(config.base, "vae", "config.json")
+    tensors = {part: shapes for part, shapes in tensors.items() if shapes or part not in family.optional}
     if not all(tensors.values()) or not denoiser or not vae:
         return None
     size = {part: sum(map(math.prod, shapes.values())) for part, shapes in tensors.items()}

@@ -1,6 +1,6 @@
 """Opens a model from a diffusers folder, a single file or the hub: all its components, in float32 and frozen."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +12,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.text import brief
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.diffusion import formulas
-from dreamloom.train.diffusion.schedules import DiscreteSchedule
+from dreamloom.train.diffusion.schedules import DiscreteSchedule, NoiseSchedule, RectifiedFlow
 from dreamloom.train.families.check import check_zero_terminal_snr, resolve_prediction_type
 from dreamloom.train.families.files import (
     diffusers_folder_of,
@@ -31,6 +31,9 @@ from dreamloom.train.model.family import Family
 from dreamloom.train.model.model import Model
 from dreamloom.train.model.names import check_on_hub
 from dreamloom.train.model.weight_files import weight_variant
+
+_FLOWS = "FlowMatch"
+"""Beginning of the schedulers of rectified flows in diffusers."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def load_model(
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = brief(error, 300)
         raise UserError(f"The model {base} can't be loaded ({reason}); check the name, or copy it again.") from error
-    for name in parts.family.text_encoders:
+    for name in parts.tokenizers:
         if clip_skip > (layers := components[name].config.num_hidden_layers):
             raise UserError(f"clip_skip is {clip_skip}, but the text encoder of {base} has {layers} layers; lower it.")
     open_model = parts.family.model_class()
@@ -112,7 +115,7 @@ def load_model(
     return model
 
 
-def make_schedule(scheduler: Any, zero_terminal_snr: bool = False) -> DiscreteSchedule:
+def make_schedule(scheduler: Any, zero_terminal_snr: bool = False) -> NoiseSchedule:
     """Makes the noise schedule that a base was trained with, of its scheduler, which may draw with another.
 
     Args:
@@ -121,6 +124,8 @@ def make_schedule(scheduler: Any, zero_terminal_snr: bool = False) -> DiscreteSc
     """
     import diffusers
 
+    if type(scheduler).__name__.startswith(_FLOWS):
+        return RectifiedFlow(float(scheduler.config.get("shift") or 1.0), torch.zeros(1))
     config = {**scheduler.config, "rescale_betas_zero_snr": False}
     alphas_cumprod = torch.as_tensor(diffusers.DDPMScheduler.from_config(config).alphas_cumprod).float()
     if zero_terminal_snr:
@@ -149,14 +154,14 @@ def load_checkpoint_file(file: Path) -> Parts:
     shapes = {name: tuple(value.shape) for name, value in weights.items()}
     folder = diffusers_folder_of(file)
     family = (family_of_folder(folder) if folder else None) or family_of_file(file, shapes)
-    networks = (family.denoiser, "vae", *family.text_encoders)
     configs = {
         name: read_component_config(file, name) or family.file_config(file, shapes, name)
-        for name in (*networks, "scheduler")
+        for name in (family.denoiser, "vae", *family.text_encoders, "scheduler")
     }
-    has_vae = any(name.startswith(family.file_prefixes["vae"]) for name in weights)
+    held = [part for part, prefix in family.file_prefixes.items() if any(name.startswith(prefix) for name in weights)]
+    networks = [part for part in family.file_prefixes if part in held or part not in (*family.optional, "vae")]
     with accelerate.init_empty_weights(include_buffers=False):
-        made = {name: make_network(family, name, configs[name]) for name in networks if name != "vae" or has_vae}
+        made = {name: make_network(family, name, configs[name]) for name in networks if configs[name]}
     try:
         state_dicts = family.read_file_weights(weights, {name: each.state_dict() for name, each in made.items()})
     except (KeyError, RuntimeError, NoOriginalKeyError) as error:
@@ -164,7 +169,7 @@ def load_checkpoint_file(file: Path) -> Parts:
     for name, module in made.items():
         float32 = {key: value.float().contiguous() for key, value in state_dicts[name].items()}
         module.load_state_dict(float32, assign=True)
-    tokenizers = _load_tokenizers(family, str(folder)) if folder else family.file_tokenizers(configs)
+    tokenizers = _load_tokenizers(family, str(folder), list(made)) if folder else family.file_tokenizers(configs)
     return Parts(family, made, tokenizers, configs["scheduler"], _settings(family, folder))
 
 
@@ -187,12 +192,16 @@ def _load_folder(name: str, with_vae: bool) -> Parts:
     import diffusers
 
     family = _family_of(name)
-    networks = (family.denoiser, *family.text_encoders)
+    index = diffusers.DiffusionPipeline.load_config(name)
+    parts = (family.denoiser, *family.text_encoders)
+    networks = [part for part in parts if part not in family.optional or (index.get(part) or [None])[0]]
     components = {each: _load_network(family, each, name) for each in networks}
     if with_vae:
         components["vae"] = _load_vae(name, "vae")
     scheduler = diffusers.DDPMScheduler.load_config(name, subfolder="scheduler")
-    return Parts(family, components, _load_tokenizers(family, name), scheduler, _settings(family, find_folder(name)))
+    return Parts(
+        family, components, _load_tokenizers(family, name, networks), scheduler, _settings(family, find_folder(name))
+    )
 
 
 def _settings(family: Family, folder: Path | None) -> dict[str, Any]:
@@ -230,10 +239,10 @@ def _load_whole(network: Any, name: str, component: str, dtype: Mapping[str, tor
     return module
 
 
-def _load_tokenizers(family: Family, name: str) -> dict[str, Any]:
-    """Loads the tokenizer of each text encoder: that of text_encoder_2 is called tokenizer_2."""
+def _load_tokenizers(family: Family, name: str, components: Collection[str]) -> dict[str, Any]:
+    """Loads the tokenizer of each text encoder that is there: that of text_encoder_2 is called tokenizer_2."""
     tokenizers = {}
-    for encoder in family.text_encoders:
+    for encoder in (each for each in family.text_encoders if each in components):
         folder = encoder.replace("text_encoder", "tokenizer")
         library, _, class_name = family.classes[folder].partition(".")
         tokenizers[encoder] = getattr(import_module(library), class_name).from_pretrained(name, subfolder=folder)
@@ -270,6 +279,8 @@ def _make_scheduler(base: str, config: dict[str, Any], prediction: str, zero_ter
     if zero_terminal_snr:
         changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     scheduler_class = getattr(diffusers, config["_class_name"])
+    if scheduler_class.__name__.startswith(_FLOWS):
+        return scheduler_class.from_config(config)
     if zero_terminal_snr and "rescale_betas_zero_snr" not in scheduler_class().config:
         scheduler_class = diffusers.DDIMScheduler  # many schedulers can't start from pure noise; this one can
     return scheduler_class.from_config({**config, **changes})

@@ -12,7 +12,7 @@ _BY_CHANNELS = {
 """Channels that a UNet takes, where latents have 4 → what it is."""
 REFINER = "Stable Diffusion XL's refiner, which only finishes what the base has drawn; the base is what is trained"
 _BY_PIPELINE = {
-    "StableDiffusion3": "Stable Diffusion 3",
+    "StableDiffusion3": "a part of Stable Diffusion 3",
     "Flux": "Flux",
     "StableCascade": "Stable Cascade",
     "StableUnCLIP": "Stable unCLIP (its UNet takes an image's embedding)",
@@ -26,11 +26,12 @@ _BY_PIPELINE = {
 }
 """Beginning of a pipeline's class in model_index.json → what it is."""
 _UNET = "model.diffusion_model."
+_NO_CLIPS = "Stable Diffusion 3 without its text encoders; name the folder of the whole model"
 _BY_TENSORS = {
     ("conditioner.embedders.1.",): "a part of Stable Diffusion XL",
     ("conditioner.embedders.0.", f"{_UNET}label_emb."): REFINER,
-    (f"{_UNET}joint_blocks.",): "Stable Diffusion 3",
-    ("joint_blocks.",): "Stable Diffusion 3",
+    (f"{_UNET}joint_blocks.",): _NO_CLIPS,
+    ("joint_blocks.",): _NO_CLIPS,
     (f"{_UNET}double_blocks.",): "Flux",
     ("double_blocks.",): "Flux",
     ("transformer_blocks.", "context_embedder."): "a transformer, as Flux and Stable Diffusion 3 have it",
@@ -46,7 +47,7 @@ _BY_TENSORS = {
     ("clip_l",): "a textual inversion, which belongs beside a model",
 }
 """Beginnings that each are some tensor's → what a file is."""
-_TRAINED = "Stable Diffusion 1.x, 2.x and XL for text to image are trained here; name one"
+_TRAINED = "Stable Diffusion 1.x, 2.x, XL and 3 for text to image are trained here; name one"
 
 
 def describe_file(tensors: Mapping[str, tuple[int, ...]]) -> str:
@@ -64,8 +65,8 @@ def describe_file(tensors: Mapping[str, tuple[int, ...]]) -> str:
     if any(name.endswith((".lora_A.weight", ".lora_down.weight", ".lora.down.weight")) for name in tensors):
         return f"is a LoRA, which belongs beside a model; {_TRAINED}"
     return (
-        "is not a Stable Diffusion 1.x, 2.x or XL model for text to image; name one, or put the file into a diffusers "
-        "folder with its configs"
+        "is not a Stable Diffusion 1.x, 2.x, XL or 3 model for text to image; name one, or put the file into a "
+        "diffusers folder with its configs"
     )
 
 

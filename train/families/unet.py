@@ -6,6 +6,7 @@ checkpointing they are 236 and 118, plus about a third of all while a block is r
 normalizations in float32, so 720 is taken as 1,000.
 """
 
+from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.model.family import Config
 
@@ -37,3 +38,14 @@ def unet_activation_bytes(
     recomputed = RECOMPUTED_SHARE * every  # of blocks at the first level, which are alike
     per_pixel = checkpointed + recomputed if config.gradient_checkpointing else every * size
     return int(latent_pixels * channels[0] * layers / 2 * per_pixel)
+
+
+def check_no_flow(config: TrainConfig, title: str) -> None:
+    """Checks that no setting of a rectified flow is given for a model that is none.
+
+    Raises:
+        UserError: one is.
+    """
+    names = ("timestep_sampling", "logit_mean", "logit_std", "mode_scale", "timestep_shift", "flow_weighting")
+    if given := [name for name in names if getattr(config, name) != TrainConfig.model_fields[name].default]:
+        raise UserError(f"{given[0]} is for rectified flows, and {title} is none; leave it out.")

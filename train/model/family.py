@@ -30,10 +30,14 @@ class Family(Protocol):
     """The component that predicts, by the name of its folder: unet."""
     text_encoders: tuple[str, ...]
     """The components that read captions, in the order in which the denoiser is given what they say."""
+    optional: tuple[str, ...]
+    """Components and tokenizers that a model may lack."""
     classes: Mapping[str, str]
     """Component or tokenizer → its class: diffusers.UNet2DConditionModel."""
     pipeline: str
     """The pipeline of diffusers that draws with it."""
+    has_samplers: bool
+    """Whether other schedulers than the base's can draw."""
     pipeline_settings: Mapping[str, Any]
     """Arguments of its class beside the components."""
     kept_settings: Mapping[str, Any]
@@ -68,8 +72,13 @@ class Family(Protocol):
             UserError: what lies beside the file can't be read.
         """
 
-    def check(self, config: TrainConfig) -> None:
+    def check(self, config: TrainConfig, denoiser: Config, vae: Config) -> None:
         """Checks that settings mean something for this family.
+
+        Args:
+            config: the run's; as a user gave it, or with the family's defaults.
+            denoiser: the denoiser's config; empty where it is not known.
+            vae: the VAE's.
 
         Raises:
             UserError: one does not; it says which, and what to set.
@@ -127,7 +136,9 @@ def learning_text_encoders(config: TrainConfig, family: Family) -> list[str]:
     """Returns the text encoders whose weights are trained, or get adapters."""
     if config.embeddings_alone:
         return []
-    return [name for name in family.text_encoders if config.text_encoder_rate(name) > 0]
+    return [
+        name for name in family.text_encoders if name in family.adapter_layers and config.text_encoder_rate(name) > 0
+    ]
 
 
 def trained_components(config: TrainConfig, family: Family) -> list[str]:

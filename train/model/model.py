@@ -73,6 +73,11 @@ class Model(ABC):
         return {name: self.components[name] for name in self.family.text_encoders if name in self.components}
 
     @property
+    def patch(self) -> int:
+        """Latent pixels of a side that the denoiser takes at once; sides are multiples of this."""
+        return 1
+
+    @property
     def prediction_type(self) -> str:
         """What the denoiser predicts, in diffusers' words."""
         return self.schedule.prediction_type

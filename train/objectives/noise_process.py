@@ -44,7 +44,6 @@ class NoiseProcess:
         self.config = config
         self.schedule = schedule
         self.total_images = total_images
-        self.last_timestep = schedule.num_timesteps - 1 if config.max_timestep is None else config.max_timestep
         names = ("noise", "offset", "perturbation", "timestep", "embedding")
         self.streams = {name: stream_key(config.seed, name) for name in names}
         self.octaves = [stream_key(config.seed, "pyramid", octave) for octave in range(16)]
@@ -58,8 +57,8 @@ class NoiseProcess:
         """
         config = self.config
         sampled = self._sample_noise(indices, tuple(latents.shape[1:]))
-        first = self._first_timesteps(indices)
-        timesteps = noise.sample_timesteps(self.streams["timestep"], indices, self.last_timestep + 1 - first, first)
+        height, width = latents.shape[2:]
+        timesteps = self.schedule.sample(config, self.streams["timestep"], indices, self.total_images, height * width)
         added = sampled
         if config.input_perturbation:
             extra = noise.normal(self.streams["perturbation"], indices, tuple(latents.shape[1:]))
@@ -80,18 +79,6 @@ class NoiseProcess:
             return encoder_hidden_states
         extra = noise.normal(self.streams["embedding"], indices, tuple(encoder_hidden_states.shape[1:]))
         return formulas.perturb_embeddings(encoder_hidden_states, extra, self.config.embedding_perturbation)
-
-    def _first_timesteps(self, indices: Tensor) -> Tensor | int:
-        """The lowest timestep that each sample may get; of a curriculum, int64 [B]."""
-        config = self.config
-        if not config.timestep_curriculum_power:
-            return config.min_timestep
-        return formulas.curriculum_timesteps(
-            (indices / self.total_images).clamp(max=1),
-            config.initial_min_timestep,
-            config.min_timestep,
-            config.timestep_curriculum_power,
-        )
 
     def _sample_noise(self, indices: Tensor, shape: tuple[int, ...]) -> Tensor:
         config = self.config

@@ -27,10 +27,16 @@ def _timestep_weights(config: TrainConfig, prediction_type: str, noisy: NoisyBat
     return formulas.interpolated_weight(noisy.timesteps, config.timestep_weights, noisy.num_timesteps)
 
 
+def _flow(config: TrainConfig, prediction_type: str, noisy: NoisyBatch) -> Tensor:
+    sigmas = noisy.timesteps / noisy.num_timesteps
+    return formulas.cosmap_weight(sigmas) if config.flow_weighting == "cosmap" else sigmas**-2
+
+
 WEIGHTINGS: Mapping[str, Weighting] = {
     "min_snr_gamma": _min_snr,
     "debiased_estimation_loss": _debiased_estimation,
     "timestep_weights": _timestep_weights,
+    "flow_weighting": _flow,
 }
 """Field of TrainConfig that turns a weighting on → the weighting. Those that are on multiply."""
 

@@ -82,6 +82,28 @@ class LossSettings(StageConfig):
         800, ge=0, le=9999, description="First timestep to train at the start of a timestep curriculum."
     )
 
+    timestep_sampling: Annotated[Literal["logit_normal", "mode", "uniform"], _LOSS] = Field(
+        "logit_normal",
+        description="How a rectified flow (Stable Diffusion 3) is trained over its time.",
+    )
+    logit_mean: Annotated[float, _LOSS] = Field(
+        0.0, ge=-10, le=10, description="Mean of the normal numbers of logit_normal; above 0: more noise."
+    )
+    logit_std: Annotated[float, _LOSS] = Field(1.0, gt=0, le=10, description="Their standard deviation.")
+    mode_scale: Annotated[float, _LOSS] = Field(
+        1.29, ge=-1, le=1.75, description="Scale of mode; above 0: more in the middle of a flow."
+    )
+    timestep_shift: Annotated[float | None, _LOSS] = Field(
+        None,
+        gt=0,
+        le=100,
+        description="How far a flow's time is shifted towards noise; null: as the base's at 1024 pixels, and in "
+        "proportion to the sides at others.",
+    )
+    flow_weighting: Annotated[Literal["sigma_sqrt", "cosmap"] | None, _LOSS] = Field(
+        None, description="Weigh a flow's losses over its time, as diffusers' script; null: all alike."
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _apply_loss_defaults(cls, given: Any) -> Any:

@@ -56,7 +56,7 @@ def test_what_is_no_model_is_refused(model: Path, tmp_path: Path, config: Config
     ("index", "unet", "message"),
     [
         ({"_class_name": "StableDiffusionXLPipeline"}, {}, "is a part of Stable Diffusion XL; "),
-        ({"_class_name": "StableDiffusion3Pipeline"}, {}, "is Stable Diffusion 3; "),
+        ({"_class_name": "StableDiffusion3Pipeline"}, {}, "is a part of Stable Diffusion 3; "),
         ({"_class_name": "FluxPipeline"}, {}, "is Flux; "),
         ({"_class_name": "StableDiffusionInpaintPipeline"}, {"in_channels": 9}, "inpainting model"),
         ({"_class_name": "StableDiffusionInstructPix2PixPipeline"}, {"in_channels": 8}, "InstructPix2Pix"),
@@ -85,13 +85,13 @@ UNET = "model.diffusion_model."
         ({CROSS_ATTENTION_KEY: [320, 1024], f"{UNET}input_blocks.0.0.weight": [320, 5, 3, 3]}, "depth-to-image"),
         ({f"{UNET}input_blocks.0.0.weight": [256, 7, 3, 3], f"{UNET}label_emb.0.0.weight": [1, 1]}, "upscaler"),
         ({"conditioner.embedders.1.model.ln_final.weight": [1280]}, "is a part of Stable Diffusion XL; "),
-        ({f"{UNET}joint_blocks.0.x_block.attn.proj.weight": [1]}, "is Stable Diffusion 3; "),
+        ({f"{UNET}joint_blocks.0.x_block.attn.proj.weight": [1]}, "is Stable Diffusion 3 without its text encoders; "),
         ({"double_blocks.0.img_attn.proj.weight": [1]}, "is Flux; "),
         ({"lora_unet_down_blocks_0.lora_down.weight": [4, 320]}, "is a LoRA"),
         ({"unet.down_blocks.0.to_q.lora_A.weight": [4, 320]}, "is a LoRA"),
         ({"conv_in.weight": [320, 4, 3, 3], "down_blocks.0.resnets.0.conv1.weight": [1]}, "a UNet alone"),
-        ({"weight": [2]}, "not a Stable Diffusion 1.x, 2.x or XL"),
-        ({CROSS_ATTENTION_KEY: []}, "not a Stable Diffusion 1.x, 2.x or XL"),
+        ({"weight": [2]}, "not a Stable Diffusion 1.x, 2.x, XL or 3"),
+        ({CROSS_ATTENTION_KEY: []}, "not a Stable Diffusion 1.x, 2.x, XL or 3"),
     ],
 )
 def test_a_file_of_another_model_is_told_what_it_is(

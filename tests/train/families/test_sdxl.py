@@ -30,7 +30,7 @@ from dreamloom.train.families.sdxl.family import PRESETS, SDXL
 from dreamloom.train.families.sdxl.original_keys import from_original_keys, to_original_keys
 from dreamloom.train.model.family import trained_components
 from tests.train.conftest import CPU, paint
-from tests.train.tiny_families import save_sdxl
+from tests.train.tiny_families import save_sdxl, write_headers
 
 Bases = Callable[[str], str]
 Config = Callable[..., TrainConfig]
@@ -170,17 +170,7 @@ def test_what_is_not_given_suits_the_family(bases: Bases, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_fit_by_the_estimate(preset: str, tmp_path: Path) -> None:
-    for name in SDXL.file_prefixes:
-        with torch.device("meta"):
-            shapes = make_network(SDXL, name, CONFIGS[name]).state_dict()
-        (tmp_path / name).mkdir()
-        header = {k: {"dtype": "F32", "shape": list(v.shape), "data_offsets": [0, 0]} for k, v in shapes.items()}
-        content = json.dumps(header).encode()
-        weights = "diffusion_pytorch_model" if name in ("unet", "vae") else "model"
-        (tmp_path / name / f"{weights}.safetensors").write_bytes(len(content).to_bytes(8, "little") + content)
-        (tmp_path / name / "config.json").write_text(json.dumps(CONFIGS[name]))
-    encoders = {name: ["transformers", "x"] for name in SDXL.classes if name not in ("unet", "vae")}
-    (tmp_path / "model_index.json").write_text(json.dumps({"unet": ["diffusers", "x"], **encoders}))
+    write_headers(tmp_path, SDXL, CONFIGS)
     config = resolve_models(TrainConfig(base=str(tmp_path), preset=preset))
     estimate = estimate_memory(config)
     assert estimate is not None and 0.4 < estimate.total / (int(preset.removesuffix("gb")) * 2**30) < 1.0

@@ -8,7 +8,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.families.other_models import describe_folder
 from dreamloom.train.families.sd.configs import CONFIGS, CROSS_ATTENTION_KEY
-from dreamloom.train.families.unet import CLIP_LAYERS, UNET_LAYERS, unet_activation_bytes
+from dreamloom.train.families.unet import CLIP_LAYERS, UNET_LAYERS, check_no_flow, unet_activation_bytes
 from dreamloom.train.model.family import Config, Shapes
 from dreamloom.train.model.prediction import read_prediction
 
@@ -29,6 +29,7 @@ class StableDiffusionFamily:
     title = "Stable Diffusion 1.x and 2.x"
     denoiser = "unet"
     text_encoders: tuple[str, ...] = ("text_encoder",)
+    optional: tuple[str, ...] = ()
     classes: Mapping[str, str] = {
         "unet": "diffusers.UNet2DConditionModel",
         "vae": "diffusers.AutoencoderKL",
@@ -36,6 +37,7 @@ class StableDiffusionFamily:
         "tokenizer": "transformers.CLIPTokenizer",
     }
     pipeline = "StableDiffusionPipeline"
+    has_samplers = True
     pipeline_settings: Mapping[str, Any] = {
         "safety_checker": None,
         "feature_extractor": None,
@@ -64,8 +66,9 @@ class StableDiffusionFamily:
         config = CONFIGS[_second(tensors, CROSS_ATTENTION_KEY)][component]
         return {**config, **read_prediction(file, tensors)} if component == "scheduler" else config
 
-    def check(self, config: TrainConfig) -> None:
+    def check(self, config: TrainConfig, denoiser: Config, vae: Config) -> None:
         """See Family."""
+        check_no_flow(config, self.title)
         if config.text_encoder_2_learning_rate is not None:
             raise UserError(f"{self.title} have one text encoder; leave text_encoder_2_learning_rate out.")
 

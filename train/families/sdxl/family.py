@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.families.sdxl.configs import CONFIGS, CROSS_ATTENTION_KEY, WIDTH
-from dreamloom.train.families.unet import CLIP_LAYERS, UNET_LAYERS, unet_activation_bytes
+from dreamloom.train.families.unet import CLIP_LAYERS, UNET_LAYERS, check_no_flow, unet_activation_bytes
 from dreamloom.train.model.family import Config, Shapes
 from dreamloom.train.model.prediction import read_prediction
 from dreamloom.train.optimizers.adafactor import ADAFACTOR
@@ -41,6 +41,7 @@ class StableDiffusionXLFamily:
     title = "Stable Diffusion XL"
     denoiser = "unet"
     text_encoders: tuple[str, ...] = ("text_encoder", "text_encoder_2")
+    optional: tuple[str, ...] = ()
     classes: Mapping[str, str] = {
         "unet": "diffusers.UNet2DConditionModel",
         "vae": "diffusers.AutoencoderKL",
@@ -50,6 +51,7 @@ class StableDiffusionXLFamily:
         "tokenizer_2": "transformers.CLIPTokenizer",
     }
     pipeline = "StableDiffusionXLPipeline"
+    has_samplers = True
     pipeline_settings: Mapping[str, Any] = {"add_watermarker": False}
     kept_settings: Mapping[str, Any] = {"force_zeros_for_empty_prompt": True}
     adapter_layers: Mapping[str, str] = {
@@ -88,8 +90,9 @@ class StableDiffusionXLFamily:
         config = CONFIGS[component]
         return {**config, **read_prediction(file, tensors)} if component == "scheduler" else config
 
-    def check(self, config: TrainConfig) -> None:
+    def check(self, config: TrainConfig, denoiser: Config, vae: Config) -> None:
         """See Family."""
+        check_no_flow(config, self.title)
         if config.clip_skip != 1:
             raise UserError(
                 f"clip_skip is {config.clip_skip}, but {self.title} always sees the last layer but one of its text "
