@@ -7,7 +7,8 @@ is *broken* where that is above 1, and *surely held* where the upper ends of the
   of the one before.
 - Surely held at two evaluations since the ratio changed: it is halved, unless the half was too little before. No more
   in the last third: what is tried there has no time to be taken back.
-- A ratio during which the strain rose until a limit was broken is too little, for the rest of the run.
+- A ratio during which the strain rose until a limit was broken is too little, for the rest of the run; but not the
+  first, as the shock of the first steps passes.
 - It begins with START, and stays between LEAST_RATIO and MOST_RATIO.
 
 It is a function of the evaluations so far, so a run that goes on decides the same.
@@ -33,7 +34,7 @@ def decide_ratios(points: Sequence[Point], config: TrainConfig) -> tuple[Fractio
         now, ratio, is_last = strain(point, config), ratios[-1], point["done"] >= LAST
         is_sure = strain(point, config, surely=True) <= 1
         held = held + 1 if is_sure else 0
-        if now > 1 and now >= before:
+        if now > 1 and now >= before and len(ratios) > 1:
             too_little = max(too_little, ratio)
         if (now > 1 or (is_last and not is_sure)) and now > FALLS * before:
             ratio = min(2 * ratio, MOST_RATIO)

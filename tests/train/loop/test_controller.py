@@ -62,6 +62,7 @@ def test_the_law() -> None:
     assert ratios_of(0.1, 0.2, 0.3) == [1, 2, 4, 4], "more, up to four times"
     assert ratios_of(0.1, 0.06, 0.03) == [1, 2, 2, 2], "it falls by itself"
     assert ratios_of(0.1, 0.09) == [1, 2, 4], "but not fast enough"
+    assert ratios_of(0.1, 0.0, 0.0, 0.0) == [1, 2, 2, 1, 1], "the shock of the first steps condemns no ratio"
 
 
 def test_a_limit_is_given_up_only_where_there_is_no_more_ground_truth_to_give() -> None:
