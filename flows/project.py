@@ -136,7 +136,7 @@ class Project(StageConfig):
         """
         train = suit_family(self.train, self.train.base)
         auto_ratio = train.auto_ratio or self.balance.ratio == "auto"
-        if not (train.prior_prediction or auto_ratio):
+        if not (train.prior_prediction or auto_ratio or train.ground_truth_ratio is not None):
             return train
         names = [name for name, source in self.sources.items() if source.role is Role.GROUND_TRUTH]
         known = {"auto_ratio": auto_ratio, "ground_truth": train.ground_truth or names}

@@ -93,6 +93,8 @@ class TrainConfig(
         has_limit = self.limit_mean is not None or self.limit_worst is not None
         if self.auto_ratio and not (has_limit and self.evaluate_every_n_steps != 0):
             raise ValueError("auto_ratio needs limit_mean or limit_worst, and evaluate_every_n_steps: it holds a limit")
+        if self.auto_ratio and self.ground_truth_ratio is not None:
+            raise ValueError("auto_ratio finds the ratio; leave ground_truth_ratio out, or turn auto_ratio off")
         return self
 
     @model_validator(mode="after")

@@ -162,8 +162,13 @@ def find_ground_truth(dataset: Dataset, config: TrainConfig) -> set[int]:
     Raises:
         UserError: a name is that of no folder with images, or there is none and the config needs one.
     """
-    needing = "prior_prediction" if config.prior_prediction else "auto_ratio" if config.auto_ratio else ""
-    if needing and not config.ground_truth:
+    asked = {
+        "prior_prediction": config.prior_prediction > 0,
+        "auto_ratio": config.auto_ratio,
+        "ground_truth_ratio": config.ground_truth_ratio is not None,
+    }
+    if any(asked.values()) and not config.ground_truth:
+        needing = next(name for name, is_asked in asked.items() if is_asked)
         raise UserError(f"{needing} needs ground_truth: name the folders that hold images of what is known.")
     found: set[int] = set()
     for name in config.ground_truth:

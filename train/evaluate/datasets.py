@@ -9,6 +9,7 @@ from dreamloom.base.file_index import content_hashes
 from dreamloom.base.progress import Progress, silent
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, find_ground_truth, read_dataset
+from dreamloom.train.data.ratio import with_ratio
 from dreamloom.train.data.split import hold_out
 from dreamloom.train.evaluate.evaluate import read_heldout
 from dreamloom.train.evaluate.statistics import MIN_UNITS
@@ -41,6 +42,7 @@ def read_datasets(
     if config.held_out and heldout is None:
         dataset, chosen = hold_out(dataset, config.held_out, config.seed, progress)
         held = _by_kind(chosen, ground_truth) if chosen else {}
+    dataset = with_ratio(dataset, ground_truth, config.ground_truth_ratio)
     _check_limits(config, held)
     return _with_overlap_note(dataset, held), held
 

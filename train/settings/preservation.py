@@ -23,8 +23,15 @@ class PreservationSettings(StageConfig):
     )
     ground_truth: Annotated[list[str], _PRESERVATION] = Field(
         [],
-        description="Folders inside the training folder that hold ground truth, for prior_prediction, auto_ratio and "
-        "held_out; in a project: its sources of that role, if left out.",
+        description="Folders inside the training folder that hold ground truth, for prior_prediction, auto_ratio, "
+        "ground_truth_ratio and held_out; in a project: its sources of that role, if left out.",
+    )
+    ground_truth_ratio: Annotated[float | None, _PRESERVATION] = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="Images of ground truth shown for each other image, whatever multiply.txt says; 0: none; null: as "
+        "multiply.txt says, or in a project balance.ratio.",
     )
     class_preservation: Annotated[float, _PRESERVATION] = Field(
         0.0,
