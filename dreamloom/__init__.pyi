@@ -37,6 +37,9 @@ from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.export import export
 from dreamloom.train.loop.loop import train as train_model
 from dreamloom.train.run.folder import TrainSummary
+from dreamloom.train.tune.config import TuneConfig
+from dreamloom.train.tune.results import Tuning
+from dreamloom.train.tune.tune import tune
 
 __version__: str
 
@@ -75,6 +78,8 @@ __all__ = [
     "Table",
     "TrainConfig",
     "TrainSummary",
+    "TuneConfig",
+    "Tuning",
     "UserError",
     "WebdatasetConfig",
     "audit",
@@ -95,4 +100,5 @@ __all__ = [
     "score",
     "scrape_images",
     "train_model",
+    "tune",
 ]

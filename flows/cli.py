@@ -104,6 +104,7 @@ _COMMANDS = {
         "dreambooth": ("dreamloom.flows.stage_commands:dreambooth", "Make a training folder of subjects and classes."),
         "train": ("dreamloom.flows.stage_commands:train", "Fine-tune a Stable Diffusion model on a training folder."),
         "continue": ("dreamloom.flows.stage_commands:continue_", "Train a finished run on: more steps or epochs."),
+        "tune": ("dreamloom.flows.tune_command:tune", "Find the least ground truth that holds the limits."),
         "evaluate": ("dreamloom.flows.stage_commands:evaluate", "Measure what a model learned and what it forgot."),
         "audit": ("dreamloom.flows.stage_commands:audit", "Say what became of each concept, in any fine-tuned model."),
         "export": ("dreamloom.flows.stage_commands:export", "Write a trained model in the formats of other programs."),

@@ -17,6 +17,7 @@ from dreamloom.flows.sources import SourceConfig
 from dreamloom.scrape.datasets import all_kinds
 from dreamloom.train.audit.config import AuditConfig
 from dreamloom.train.config import PRESETS, DreamBoothConfig
+from dreamloom.train.tune.config import TuneConfig
 
 HEAD = """# Defaults
 
@@ -45,6 +46,7 @@ def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
             if isinstance(config, type) and issubclass(config, StageConfig):
                 yield name, config
     yield "`dreamloom dreambooth`", DreamBoothConfig
+    yield "`dreamloom tune`", TuneConfig
     yield "`dreamloom audit`", AuditConfig
 
 

@@ -42,7 +42,7 @@ ROOMS = {
         {"evaluate"},
         {"export", "audit"},
         {"loop"},
-        {"plan", "dreambooth"},
+        {"plan", "dreambooth", "tune"},
     ],
 }
 """Package → its rooms and files, floor by floor. A room imports from the floors below it, and from itself."""
