@@ -54,6 +54,7 @@ COMMANDS = [
     "compress",
     "continue",
     "prune",
+    "tune",
 ]
 CONFIGURED = [
     ["filter"],
@@ -65,6 +66,7 @@ CONFIGURED = [
     ["train"],
     ["evaluate"],
     ["audit"],
+    ["tune"],
     ["export"],
     ["sample"],
 ]
