@@ -7,12 +7,12 @@ from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.errors import UserError
 from dreamloom.curate.source import Role
 from dreamloom.flows import api
-from dreamloom.flows.commands import PROJECT, relative_to_cwd
 from dreamloom.flows.logs import log_to_file
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.run_folders import heldout_folder, newest_speed
 from dreamloom.flows.stage_commands import FLAGS
 from dreamloom.flows.terminal import Terminal, duration, print_table, rows_table
+from dreamloom.flows.workspace import PROJECT, relative_to_cwd
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.tune.config import TuneConfig
 from dreamloom.train.tune.probes import Probe, plan_probes

@@ -22,8 +22,8 @@ def draw_chart(tuning: Tuning, path: Path) -> None:
         points = [(each, found) for each in tuning.results if (found := getattr(each, kind)) is not None]
         learned = [each.learned for each, _ in points]
         x, y = [100 * found.change for _, found in points], [_percent(value) for value in learned]
-        errors = {"xerr": [_half(found) for _, found in points], "yerr": [_half(value) for value in learned]}
-        axes.errorbar(x, y, fmt="o", color=_COLORS[kind], label=f"forgotten: {label}", capsize=2, **errors)
+        x_error, y_error = [_half(found) for _, found in points], [_half(value) for value in learned]
+        axes.errorbar(x, y, y_error, x_error, fmt="o", color=_COLORS[kind], label=f"forgotten: {label}", capsize=2)
         for (each, _), left, up in zip(points, x, y, strict=True):
             axes.annotate(each.title.removeprefix("ratio "), (left, up), (4, 4), textcoords="offset points", fontsize=8)
     worst = [(100 * each.worst.change, _percent(each.learned)) for each in tuning.results if each.worst is not None]

@@ -81,7 +81,7 @@ def plan_probes(
         of_probe = config.model_copy(update=settings)
         recipe = run_recipe(with_ratio(dataset, ground_truth, ratio), held, of_probe, progress)
         name = f"{ratio:g}" if weight is None else f"{ratio:g}-prior-{weight:g}"
-        images = of_probe.max_train_steps * _step_images(config)
+        images = settings["max_train_steps"] * _step_images(config)
         probes.append(Probe(output / "probes" / f"{name}-{recipe[:8]}", ratio, weight, of_probe, images))
     return probes
 

@@ -80,12 +80,12 @@ def run_probes(
     return found
 
 
-def _within(progress: Progress, probe: Probe, before: int, total: int) -> Progress:
+def _within(progress: Progress, probe: Probe, before: int, of_all: int) -> Progress:
     """Returns the progress of a probe, as a part of that of all."""
 
-    def report(done: int, of: int | None, note: str = "") -> None:
-        seen = done if of == probe.images else 0
-        progress(before + seen, total, f"{probe.title}: {note}")
+    def report(done: int, total: int | None, note: str = "") -> None:
+        seen = done if total == probe.images else 0
+        progress(before + seen, of_all, f"{probe.title}: {note}")
 
     return report
 
