@@ -65,7 +65,10 @@ class SidecarContent:
     """What the sidecars of an image say."""
 
     prompts: tuple[CaptionParts, ...] = ()
-    """The text of a text file, or the main prompts of a YAML, without its tags; none: there is neither."""
+    """The lines of a .txt, each a caption, as OneTrainer and SimpleTuner have it; the text of a .caption; or the main
+    prompts of a YAML, without its tags; none: there is none of these."""
+    text: str = ""
+    """The whole text of a text file."""
     tags: tuple[Tag, ...] = ()
     """Tags of a YAML file, in order."""
     origin: Origin = "name"
@@ -106,9 +109,14 @@ def read_caption(image: Path, siblings: FolderNames | None = None) -> Caption:
 
 
 def resolve_caption(name: str, content: SidecarContent) -> str:
-    """Returns the caption of an image with this name and these sidecars; the first, where there are several."""
+    """Returns the caption of an image with this name and these sidecars: all of a text file; else the first of several.
+
+    So the lines of a .txt stay together through a project, and are several captions again in its training folder.
+    """
     if content.is_blank:
         return content.prompts[0].text
+    if content.text and content.origin in ("txt", "caption"):
+        return content.text
     # without a main prompt, the name's caption takes its place, as in EveryDream 2
     prompts = content.filled_prompts or (CaptionParts(read_name(name)),)
     return with_tags(prompts, content.tags)[0].caption
@@ -164,7 +172,9 @@ def parse_sidecars(
                 content = content if content.filled_prompts or content.tags else _add_json(content, text, encoding)
             elif not content.filled_prompts:
                 origin: Origin = "txt" if suffix == ".txt" else "caption"
-                found = SidecarContent((CaptionParts(text),), (), origin, encoding=encoding)
+                lines = [line for line in text.splitlines() if line.strip()] if suffix == ".txt" else []
+                prompts = tuple(map(CaptionParts, lines or [text]))
+                found = SidecarContent(prompts, text=text if text.strip() else "", origin=origin, encoding=encoding)
                 content = content if found.is_blank and content.prompts else found
         except (OSError, DocumentError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
