@@ -79,24 +79,34 @@ def run(
         _print_results(loaded, outcomes)
 
 
-def plan(project: Path = PROJECT) -> None:
-    """Show what run would do: images, steps, sizes, time. Changes nothing.
+def plan(project: Path = PROJECT, *, probe: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """Show what run would do, and why: images, steps, sizes, time. Changes nothing.
 
     Parameters
     ----------
     project
         The project's file, or its folder.
+    probe
+        Measure how fast this machine trains, in a few steps on noise, and remember it.
     """
     from dreamloom.flows import plan as planning
 
     loaded = load_project(project)
+    if probe:
+        from dreamloom.flows.speeds import probe as measure
+
+        with Terminal() as terminal, terminal.watch("probe") as progress:
+            measure(loaded.train_config(), loaded.workspace, progress)
     print(f"{loaded.name}: {relative_to_cwd(loaded.workspace)}\n")
     print_table(rows_table("Sources", planning.source_rows(loaded)))
     steps = planning.plan_steps(loaded)
     print_table(rows_table("Steps of the run", planning.step_rows(steps)))
+    expected = planning.forecast_of(loaded, steps)
     training, warnings = planning.plan_with_warnings(loaded)
     sources = list(loaded.sources)
-    if training is not None:
+    if expected is not None:
+        planning.print_forecast(expected, loaded)
+    if training is not None and expected is None:
         planning.print_training(training)
     else:
         notes = Notes()

@@ -16,9 +16,12 @@ from dreamloom.curate.rehearsal import Shown, warnings
 from dreamloom.curate.source import Role
 from dreamloom.flows.chain import is_trained, levels
 from dreamloom.flows.contents import evenly_spaced
+from dreamloom.flows.forecast import Forecast, forecast, source_row
 from dreamloom.flows.project import Project
+from dreamloom.flows.reasons import why
 from dreamloom.flows.run_folders import heldout_folder, newest_speed
 from dreamloom.flows.sources import kind_of
+from dreamloom.flows.speeds import remembered_speed
 from dreamloom.flows.steps import Step
 from dreamloom.flows.tables import balance_rows
 from dreamloom.flows.terminal import duration, print_table, rows_table, size
@@ -67,6 +70,34 @@ def plan_steps(project: Project) -> list[PlannedStep]:
     return planned
 
 
+def forecast_of(project: Project, steps: Sequence[PlannedStep]) -> Forecast | None:
+    """Returns what would be trained on where the dataset is still to be made; None where it is there, or not known."""
+    done = {planned.step.title: planned.stale_parts == [] for planned in steps}
+    return None if done["balance"] else forecast(project, done)
+
+
+def print_forecast(found: Forecast, project: Project) -> None:
+    """Prints what a dataset that is not made yet would hold, and how long training would take."""
+    print_table(rows_table("Images, as far as it is known now", list(map(source_row, found.sources))))
+    print(forecast_line(found, speed_of(project)))
+
+
+def forecast_line(found: Forecast, images_per_second: float | None) -> str:
+    """Returns a line about a run whose dataset is not made yet."""
+    text = f"train: about {float(found.images_per_epoch):,.0f} images an epoch, {found.steps:,} steps, "
+    text += f"{found.total_images:,} images shown"
+    if images_per_second:
+        text += (
+            f", about {duration(found.total_images / images_per_second)} at {images_per_second:,.1f} images a second"
+        )
+    else:
+        text += "; the time is not known, --probe measures it"
+    if found.memory is None:
+        return text
+    text += f"; about {found.memory.total / 2**30:.1f} GiB of GPU memory"
+    return f"{text}, and {size(found.disk)} of disk for checkpoints"
+
+
 def _blocks(planned: PlannedStep) -> bool:
     """Whether a step changes what later ones are made from; samples do not."""
     return planned.stale_parts not in ([], [SAMPLES])
@@ -83,7 +114,7 @@ def plan_train(project: Project) -> Plan | None:
 def plan_with_warnings(project: Project) -> tuple[Plan | None, list[str]]:
     """Returns what `plan_train` and `rehearsal_warnings` do."""
     workspace, config = project.workspace, project.train_config()
-    dataset, speed = workspace / "dataset", newest_speed(project.workspace)
+    dataset, speed = workspace / "dataset", speed_of(project)
     if not dataset.is_dir():
         return None, rehearsal_warnings(project, None)
     if not is_trained(project):
@@ -103,6 +134,11 @@ def plan_with_warnings(project: Project) -> tuple[Plan | None, list[str]]:
 
 
 _PLAN = TypeAdapter(Plan)
+
+
+def speed_of(project: Project) -> float | None:
+    """Returns this machine's images a second: of runs with the same settings, else of the workspace's newest run."""
+    return remembered_speed(project.train_config()) or newest_speed(project.workspace)
 
 
 def rehearsal_warnings(project: Project, plan: Plan | None) -> list[str]:
@@ -219,7 +255,7 @@ def source_rows(project: Project) -> Rows:
 
 
 def step_rows(steps: Sequence[PlannedStep]) -> Rows:
-    """Returns a row for each step: what it would make, and what exists."""
+    """Returns a row for each step: what it would make, why it makes again what exists, and what exists."""
     rows = []
     for planned in steps:
         existing, seconds = planned.step.existing(), planned.seconds
@@ -227,6 +263,7 @@ def step_rows(steps: Sequence[PlannedStep]) -> Rows:
             {
                 "step": planned.step.title,
                 "to make": _to_make(planned, existing.parts_done),
+                "why": why(planned.step, planned.stale_parts) if planned.stale_parts else "",
                 "existing images": existing.kept or None,
                 "size": size(existing.bytes_written) if existing.bytes_written else "",
                 "time": f"about {duration(seconds)}" if seconds else "",

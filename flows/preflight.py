@@ -1,9 +1,13 @@
 """Checks what can be known before the first long stage, beside what reading project.yaml checks."""
 
 import logging
+import shutil
 
+from dreamloom.base.errors import UserError
 from dreamloom.flows.chain import is_trained
 from dreamloom.flows.project import Project
+from dreamloom.flows.terminal import size
+from dreamloom.train.families.memory import estimate_disk, estimate_memory
 from dreamloom.train.model.names import HubUnreachable, check_on_hub, is_offline
 
 _log = logging.getLogger(__name__)
@@ -19,7 +23,10 @@ def check_before_run(project: Project) -> None:
     Raises:
         UserError: the hub has no such model, or can't be asked.
     """
-    if is_offline() or is_trained(project):
+    if is_trained(project):
+        return
+    _check_disk(project)
+    if is_offline():
         return
     models = [project.train.base, project.train.vae]
     clips = [project.score.model] if project.score is not None else []
@@ -31,3 +38,20 @@ def check_before_run(project: Project) -> None:
         check_on_hub(project.caption.model)
     except HubUnreachable as error:  # where every image has a caption, the model is not needed
         _log.warning("caption.model: %s", error)
+
+
+def _check_disk(project: Project) -> None:
+    """Raises UserError where the checkpoints of the run would not fit on the disk."""
+    memory = estimate_memory(project.train)
+    if memory is None:
+        return
+    needed, place = estimate_disk(project.train, memory), project.workspace
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise UserError(
+            f"The checkpoints of the run take about {size(needed)}, and {size(free)} are free for {project.workspace}; "
+            "make room (`dreamloom prune` shows what older runs can free), lower train.checkpoints_total_limit, or "
+            "name another workspace."
+        )

@@ -19,6 +19,7 @@ from dreamloom.flows.run_folders import (
     run_charts,
     run_folder,
 )
+from dreamloom.flows.speeds import remember_speed
 from dreamloom.flows.steps import WHOLE, Outcome, Step
 from dreamloom.flows.terminal import indented, size
 from dreamloom.train.config import DreamBoothConfig, TrainConfig
@@ -277,7 +278,10 @@ def _stale(run: Path, config: TrainConfig) -> list[str]:
 
 def _train(folder: Path, run: Path, config: TrainConfig, heldout: Path | None, progress: Progress) -> Outcome:
     is_new = read_summary(run) is None
-    return _trained(train(folder, run, config, heldout, progress), run, is_new)
+    summary = train(folder, run, config, heldout, progress)
+    if is_new and summary.images_per_second:
+        remember_speed(config, summary.images_per_second)
+    return _trained(summary, run, is_new)
 
 
 def _trained(summary: TrainSummary, run: Path, is_new: bool) -> Outcome:

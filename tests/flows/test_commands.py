@@ -213,3 +213,43 @@ def test_a_model_that_is_nowhere_ends_run_before_anything_is_made(
     assert run(["run", str(small.file)]) == 2
     assert "no folder owner/name, and the hub can't be asked" in capsys.readouterr().err
     assert not small.workspace.exists()
+
+
+def test_plan_before_the_first_run_knows_images_sure_drops_and_steps(
+    small: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DREAMLOOM_CACHE", str(small.folder / "cache"))  # in which no speed is remembered
+    Image.new("RGB", (8, 8)).save(small.folder / "circles" / "a tiny circle.png")
+    (small.folder / "circles" / "a broken circle.png").write_bytes(b"no image")
+    first = sorted((small.folder / "squares").iterdir())[0]
+    (small.folder / "squares" / "a copy of a square.png").write_bytes(first.read_bytes())
+    small.change("train", "max_train_steps", to=None)
+    small.change("train", "epochs", to=3)
+    out = said(["plan", str(small.file)], capsys)
+    assert "too_small 1" in out and "same bytes as another 1" in out and "not_an_image 1" in out
+    assert "about 10 images an epoch, 15 steps, 30 images shown" in out
+    assert "--probe measures it" in out and "of disk for checkpoints" in out
+
+
+def test_plan_says_why_and_for_the_dataset_as_it_will_be(finished: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    finished.change("balance", "ratio", to=2)
+    finished.change("train", "max_train_steps", to=None)
+    finished.change("train", "epochs", to=2)
+    out = said(["plan", str(finished.file)], capsys)
+    assert "ratio: 1.0 → 2.0" in " ".join(out.split())
+    assert "about 15 images an epoch, 15 steps, 30 images shown" in out, "5 of training, twice as many of ground truth"
+    assert "images a second" in out, "as this machine trained before"
+    finished.change("balance", "ratio", to=1)
+    assert "epochs: " in " ".join(said(["plan", str(finished.file)], capsys).split())
+    small = finished.folder / "circles" / "a new circle.png"
+    Image.new("RGB", (64, 64), "pink").save(small)
+    assert "files of the source" in said(["plan", str(finished.file)], capsys)
+
+
+def test_a_disk_that_is_too_small_is_said_before_anything_is_made(
+    small: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small.change("train", "checkpoints_total_limit", to=10**9)
+    assert run(["run", str(small.file)]) == 2
+    assert "lower train.checkpoints_total_limit" in capsys.readouterr().err
+    assert not (small.workspace / "collections").exists()

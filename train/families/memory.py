@@ -43,6 +43,12 @@ class MemoryEstimate:
         return sum(parts) + CUDA_CONTEXT_BYTES
 
 
+def estimate_disk(config: TrainConfig, memory: MemoryEstimate) -> int:
+    """Estimates the bytes of a run's checkpoints: those that are kept, the best one, and the one being written."""
+    checkpoint = memory.gradients + memory.optimizer + memory.ema  # the weights are as large as their gradients
+    return checkpoint * (config.checkpoints_total_limit + 2)
+
+
 def estimate_memory(config: TrainConfig) -> MemoryEstimate | None:
     """Estimates the memory of training on a GPU; None where the base's files are not on this machine."""
     family = find_family(config.base)
