@@ -1,6 +1,7 @@
 """Text on images: a font for many scripts, and lines that fit."""
 
 import importlib.util
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -8,14 +9,59 @@ from PIL import ImageFont
 
 from dreamloom.base.errors import UserError
 
+_CJK_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.fonts", "~/.local/share/fonts", "~/Library/Fonts")
+_CJK_FOLDERS += ("/System/Library/Fonts", "/Library/Fonts", "C:/Windows/Fonts")
+_CJK_NAMES = re.compile(
+    r"(notosans|notosanscjk|notoserifcjk|sourcehan\w*)[-_]?(cjk|sc|jp|kr|tc)|wqy|droidsansfallback|unifont|pingfang|"
+    r"hiragino|msyh|simsun|yugoth|arialuni",
+    re.IGNORECASE,
+)
+_CJK = re.compile("[\u1100-\u11ff\u2e80-\u9fff\uac00-\ud7ff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
 
-@lru_cache(maxsize=4)
-def load_font(size: int) -> ImageFont.FreeTypeFont:
-    """Returns DejaVu Sans, which comes with matplotlib; Pillow's own font has only the letters of English."""
+
+def load_font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
+    """Returns a font that has the letters of a text, as far as this machine has one.
+
+    That is DejaVu Sans, which comes with matplotlib; Pillow's own font has only the letters of English. For Chinese,
+    Japanese and Korean it is a font of the system.
+
+    Args:
+        size: in pixels.
+        text: what is to be written; `drawable` says what to write where no font has its letters.
+    """
+    file = _cjk_font() if _CJK.search(text) else None
+    return _load(file or _dejavu(), size)
+
+
+def drawable(text: str) -> str:
+    """Returns a text as it can be written: letters that no font of this machine has are told by number, not boxes."""
+    if not _CJK.search(text) or _cjk_font() is not None:
+        return text
+    return _CJK.sub(lambda letter: f"\\u{ord(letter.group()):04x} ", text)
+
+
+@lru_cache(maxsize=8)
+def _load(file: Path, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(file, size)
+
+
+@lru_cache(maxsize=1)
+def _dejavu() -> Path:
     matplotlib = importlib.util.find_spec("matplotlib")  # found, not imported: that takes a second
     if matplotlib is None or matplotlib.origin is None:
         raise UserError("matplotlib is not installed; install dreamloom with its dependencies.")
-    return ImageFont.truetype(Path(matplotlib.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf", size)
+    return Path(matplotlib.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"
+
+
+@lru_cache(maxsize=1)
+def _cjk_font() -> Path | None:
+    """Finds a font of the system with Chinese, Japanese or Korean letters; None where there is none."""
+    for folder in map(Path, _CJK_FOLDERS):
+        fonts = folder.expanduser().rglob("*.[to]t[fc]") if folder.expanduser().is_dir() else ()
+        found = sorted(file for file in fonts if _CJK_NAMES.search(file.name))
+        if found:
+            return found[0]
+    return None
 
 
 def line_height(font: ImageFont.FreeTypeFont) -> int:

@@ -14,11 +14,27 @@ THUMBNAIL_SIDE = 128
 """Pixels of a thumbnail's longer side."""
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222; }
-h2 { margin-top: 2em; border-bottom: 1px solid #ddd; } figure { margin: 1em 0; } img { max-width: 100%; }
-table { border-collapse: collapse; } th, td { text-align: left; padding: .2em .9em .2em 0; vertical-align: top; }
-th { border-bottom: 1px solid #999; } td.number { text-align: right; font-variant-numeric: tabular-nums; }
+:root { color-scheme: light dark; --ink: #222; --paper: #fff; --line: #ccc; --faint: #666; --good: #2a7f62;
+  --bad: #b3423a; }
+@media (prefers-color-scheme: dark) { :root { --ink: #ddd; --paper: #16181a; --line: #444; --faint: #999;
+  --good: #5cc49b; --bad: #ee8b80; } }
+body { font: 15px/1.5 system-ui, "Noto Sans", "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif;
+  max-width: 1100px; margin: 1.5em auto; padding: 0 1em; color: var(--ink); background: var(--paper);
+  overflow-wrap: anywhere; }
+h2 { margin-top: 2em; border-bottom: 1px solid var(--line); } img { max-width: 100%; height: auto; background: #fff; }
+figure { margin: 1em 0; } figcaption, summary { font-size: 13px; color: var(--faint); } a { color: inherit; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; overflow-wrap: normal; }
+th, td { text-align: left; padding: .2em .9em .2em 0; vertical-align: top; }
+th { border-bottom: 1px solid var(--line); }
+td.number { text-align: right; font-variant-numeric: tabular-nums; }
+.verdict { font-size: 1.2em; } .good { color: var(--good); } .bad { color: var(--bad); }
+.images { display: grid; grid-template-columns: repeat(auto-fill, minmax(9em, 1fr)); gap: 1em; }
+.images figure { margin: 0; } .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 4px; }
 """
+GENERATOR = '<meta name="generator" content="dreamloom">'
+"""Stands in each page of ours, and tells it from other files."""
+MARKS = {True: '<span class="good">✓</span>', False: '<span class="bad">✗</span>', None: "≈"}
+"""Whether something is good → its mark, which is no color alone; None: not sure."""
 
 
 def page(title: str, sections: Mapping[str, Sequence[str]]) -> str:
@@ -29,7 +45,8 @@ def page(title: str, sections: Mapping[str, Sequence[str]]) -> str:
         sections: heading → the HTML below it.
     """
     body = "".join(f"<h2>{name}</h2>{''.join(parts)}" for name, parts in sections.items() if any(parts))
-    head = f'<meta charset="utf-8"><title>{text(title)}</title><style>{_STYLE}</style>'
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    head += f"{GENERATOR}<title>{text(title)}</title><style>{_STYLE}</style>"
     return f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{text(title)}</h1>{body}</body></html>\n'
 
 
@@ -43,7 +60,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     names = [name for name in (rows[0] if rows else ()) if any(row[name] not in (None, "") for row in rows)]
     head = "".join(f"<th>{text(name)}</th>" for name in names)
     body = "".join(f"<tr>{''.join(_cell(row[name]) for name in names)}</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>" if rows else ""
+    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>' if rows else ""
 
 
 def _cell(value: Any) -> str:
@@ -59,6 +76,25 @@ def embedded(image: "Image.Image", alt: str) -> str:
     return f'<img alt="{text(alt)}" src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}">'
 
 
+def embedded_file(path: Path, alt: str, side: int | None = None) -> str:
+    """Renders an image file that is part of the page itself; one that can't be decoded as the reason.
+
+    Args:
+        path: the file.
+        alt: what it shows.
+        side: the longest side, to which it is scaled down; None: as it is.
+    """
+    from dreamloom.base.pixels import ImageError, decode  # Pillow from here on
+
+    try:
+        image = decode(path, at_least=side)
+    except ImageError as error:
+        return text(error.reason)
+    if side is not None:
+        image.thumbnail((side, side))
+    return embedded(image, alt)
+
+
 def thumbnails(images: Sequence[tuple[Path, str]], side: int = THUMBNAIL_SIDE) -> str:
     """Renders images with their captions, embedded as JPEG. A file that can't be decoded shows the reason instead."""
     figures = "".join(_figure(path, caption, side) for path, caption in images)
@@ -66,15 +102,6 @@ def thumbnails(images: Sequence[tuple[Path, str]], side: int = THUMBNAIL_SIDE) -
 
 
 def _figure(path: Path, caption: str, side: int) -> str:
-    from dreamloom.base.pixels import ImageError, decode  # Pillow from here on
-
-    try:
-        image = decode(path, at_least=side)
-        image.thumbnail((side, side))
-        data = io.BytesIO()
-        image.save(data, "JPEG", quality=85)
-        shown = f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}">'
-    except ImageError as error:
-        shown = text(error.reason)
+    shown = embedded_file(path, "", side)
     words = f'<figcaption style="font-size: 11px">{text(caption)}</figcaption>'
     return f'<figure style="margin: 0; width: {side}px">{shown}{words}</figure>'

@@ -7,10 +7,11 @@ from typing import Any
 from PIL import Image
 
 from dreamloom.base import html
-from dreamloom.base.files import commit, commit_text
+from dreamloom.base.errors import UserError
+from dreamloom.base.files import commit_text
 from dreamloom.flows.terminal import size
-from dreamloom.train.evaluate.runs import RunInfo, config_changes, data_changes, image_changes
-from dreamloom.train.evaluate.sample_files import Cells, image_grid, list_samples, read_samples
+from dreamloom.train.evaluate.runs import RunInfo, best_samples, config_changes, data_changes, image_changes
+from dreamloom.train.evaluate.sample_files import Cells, image_grid, list_samples, read_samples, save_sheet
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -44,7 +45,7 @@ def comparison_tables(a: RunInfo, b: RunInfo) -> dict[str, Rows]:
 
 def sample_grid(a: RunInfo, b: RunInfo) -> Image.Image | None:
     """Draws the samples of both runs below those of the base, for the prompts that both drew; None without any."""
-    files = {name: _best_samples(run) for name, run in zip(_names(a, b), (a, b), strict=True)}
+    files = {name: best_samples(run) for name, run in zip(_names(a, b), (a, b), strict=True)}
     if any(file is None for file in files.values()):
         return None
     drawn = {name: _by_heading(file) for name, file in files.items() if file is not None}
@@ -60,15 +61,20 @@ def write_comparison(a: RunInfo, b: RunInfo, samples: Image.Image | None, target
 
     Returns:
         The files.
+
+    Raises:
+        UserError: such a file exists and is none of ours.
     """
+    page = target.with_name(f"{target.name}.html")
+    if page.exists() and html.GENERATOR not in page.read_text(encoding="utf-8", errors="replace"):
+        raise UserError(f"{page} exists and is no page of this command; name another with --output.")
     files = []
     sections = {title: [html.table(rows) or "<p>no difference</p>"] for title, rows in comparison_tables(a, b).items()}
     if samples is not None:
         files.append(target.with_name(f"{target.name}.png"))
-        with commit(files[-1]) as temporary:
-            samples.save(temporary, "PNG")
+        save_sheet(samples, files[-1])
         sections["Samples"] = [html.embedded(samples, "samples of both runs")]
-    files.append(target.with_name(f"{target.name}.html"))
+    files.append(page)
     commit_text(files[-1], html.page(" and ".join(_names(a, b)), sections))
     return files
 
@@ -116,13 +122,6 @@ def _value(measure: Any) -> str:
 
 def _shown(value: Any) -> str:
     return "null" if value is None else str(value)
-
-
-def _best_samples(run: RunInfo) -> Path | None:
-    """Returns the samples at the best point, else the newest ones."""
-    files = {int(file.stem): file for file in list_samples(run.folder / "samples")}
-    best = int(run.best.get("images_seen", -1))
-    return files.get(best, files[max(files)]) if files else None
 
 
 def _by_heading(file: Path) -> dict[str, Image.Image]:

@@ -1,6 +1,6 @@
 """Writes report/index.html: what was learned and forgotten, what was trained on, and where other images went."""
 
-import os
+import io
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,20 +10,20 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from PIL import Image
 
 from dreamloom.base import html
-from dreamloom.base.files import commit, commit_text
+from dreamloom.base.files import commit_text
 from dreamloom.base.held_out import read_held_out
 from dreamloom.curate.manifest import DROPPED, TRAIN, manifest_path, read_manifest
-from dreamloom.curate.sheet import contact_sheet
 from dreamloom.flows.changes import read_changes
-from dreamloom.flows.contents import images_of_collection
+from dreamloom.flows.report_images import before_and_after, image_sections
 from dreamloom.flows.run_folders import run_charts
 from dreamloom.flows.tables import balance_rows, funnel, funnel_rows
-from dreamloom.scrape.collection import Collection
+from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.measure import Evaluation, GroupMeasure
 from dreamloom.train.evaluate.results import read_evaluation
-from dreamloom.train.run.folder import read_summary
+from dreamloom.train.run.folder import read_config, read_summary
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -49,19 +49,22 @@ def write_report(name: str, workspace: Path, run: Path, evaluation: Path | None)
         run: the folder of the training run.
         evaluation: the file of the evaluate stage; None: the best evaluation of the training run is shown.
     """
-    folder, manifest = report_path(workspace).parent, read_manifest(manifest_path(workspace))
+    manifest = read_manifest(manifest_path(workspace))
     measured = read_evaluation(run if evaluation is None else evaluation, read_held_out(workspace / "heldout"))
     sources = manifest["source"].unique().to_pylist()
     sections = {
-        "What was learned and forgotten": [*_measures(measured), *_end(run), *_figures(run_charts(run), folder)],
+        "In a sentence": [_verdict(measured)],
+        "Before and after": before_and_after(run),
+        "What was learned and forgotten": [*_measures(measured), *_end(run), *_figures(run_charts(run))],
         "By source and concept": [html.table(_groups(measured))],
         "Since the last run": [html.table(rows) for rows in read_changes(workspace).values()],
         "What is trained on": [html.table(balance_rows(workspace))],
         "What was shown": [html.table(_shown(run)), html.table(_shown_by_concept(run, manifest))],
+        "Settings": [html.table(settings_rows(run)), _link_to(run)],
         "Where the images went": [html.table(funnel_rows(funnel(workspace, sources)))],
-        "Scores": _histograms(manifest, folder),
+        "Scores": _histograms(manifest),
         "Licences": [html.table(_licences(manifest))],
-        "Images": _figures(_sheets(workspace, sources, folder), folder),
+        "Images, each with its history": image_sections(workspace, manifest),
     }
     commit_text(report_path(workspace), html.page(name, sections))
 
@@ -69,21 +72,33 @@ def write_report(name: str, workspace: Path, run: Path, evaluation: Path | None)
 # Sections
 
 
+def _verdict(measured: Evaluation | None) -> str:
+    """Says in one sentence what was learned and what was forgotten."""
+    if measured is None:
+        return ""
+    texts = []
+    if learned := measured.learned:
+        sure = None if learned.error is None else abs(learned.change) > 2 * learned.error
+        mark = html.MARKS[learned.change > 0 if sure else None]
+        texts.append(f"{mark} learned {html.text(learned)} of the base model's loss, on {learned.images} images")
+    if measured.verdict:
+        mark = html.MARKS[False if measured.worst else True if measured.groups else None]
+        texts.append(f"{mark} {html.text(measured.verdict)}")
+    elif not measured.forgotten:
+        texts.append(f"{html.MARKS[None]} what was forgotten is not measured: no ground truth is held out")
+    return f'<p class="verdict">{"; ".join(texts)}.</p>' if texts else ""
+
+
 def _measures(measured: Evaluation | None) -> list[str]:
-    """What was forgotten worst, and then the means, of which a concept may be far off."""
+    """The means, of which a concept may be far off."""
     if measured is None:
         return []
     rows = [
         {"measure": name, "of the base model's loss": str(measure), "images": measure.images}
         for name, measure in measured.measures().items()
     ]
-    first = (
-        f"<p><strong>{html.text(measured.verdict[:1].upper() + measured.verdict[1:])}.</strong></p>"
-        if measured.verdict
-        else ""
-    )
     unknown = "<p>What is not rehearsed is not measured: no source is a witness.</p>"
-    return [first, html.table(rows), "" if measured.forgotten_unrehearsed else unknown]
+    return [html.table(rows), "" if measured.forgotten_unrehearsed else unknown]
 
 
 def _end(run: Path) -> list[str]:
@@ -107,11 +122,18 @@ def _groups(measured: Evaluation | None) -> Rows:
             "change": f"{100 * group.change:.1f} %",
             "interval": f"{100 * group.low:.1f} to {100 * group.high:.1f} %",
             "shrunk": f"{100 * group.shrunk:.1f} %",
-            "sure": "yes" if group.sure else "",
+            "sure": _mark(group),
             "images": group.images,
         }
         for group in sorted(measured.groups if measured else (), key=place)
     ]
+
+
+def _mark(group: GroupMeasure) -> str:
+    """Says whether a change is sure, and whether it is for the better."""
+    if not group.sure:
+        return ""
+    return "✓ better" if (group.low > 0) == (group.kind == "training") else "✗ worse"
 
 
 def _shown(run: Path) -> Rows:
@@ -160,6 +182,18 @@ def _shown_by_concept(run: Path, manifest: pa.Table) -> Rows:
     ]
 
 
+def settings_rows(run: Path) -> Rows:
+    """Returns the settings of a run that are no defaults, and some that always count."""
+    config = read_config(run)
+    if config is None:
+        return []
+    values = config.model_dump(mode="json")
+    always = ("base", "learning_rate", "batch_size", "resolution", "seed")
+    defaults = TrainConfig().model_dump(mode="json")
+    names = [*always, *(name for name, value in values.items() if name not in always and value != defaults[name])]
+    return [{"setting": name, "value": str(values[name])} for name in names]
+
+
 def _licences(manifest: pa.Table) -> Rows:
     used = manifest.filter(pc.not_equal(manifest["split"], DROPPED)).select(["source", "licence"]).to_pylist()
     counts = Counter((row["source"], row["licence"]) for row in used)
@@ -169,29 +203,17 @@ def _licences(manifest: pa.Table) -> Rows:
     ]
 
 
-def _sheets(workspace: Path, sources: Sequence[str], folder: Path) -> dict[str, Path]:
-    """Writes a contact sheet of each source that has images."""
-    files = {}
-    for name in sources:
-        if images := images_of_collection(Collection(workspace / "collections" / name)):
-            files[name] = folder / f"{name}.jpg"
-            with commit(files[name]) as temporary:
-                contact_sheet(images).save(temporary, "JPEG", quality=85)
-    return files
-
-
-def _histograms(manifest: pa.Table, folder: Path) -> list[str]:
+def _histograms(manifest: pa.Table) -> list[str]:
     """Draws a chart of each score: a row per source, with the images that are used before those that are left out."""
-    files = {}
+    charts = []
     for score, title in _SCORES.items():
         scored = manifest.filter(pc.is_valid(manifest[score]))
         if len(scored):
-            files[title] = folder / f"{score}.png"
-            _draw_histogram(scored, score, title, files[title])
-    return _figures(files, folder)
+            charts.append(f"<figure>{html.embedded(_draw_histogram(scored, score, title), title)}</figure>")
+    return charts
 
 
-def _draw_histogram(rows: pa.Table, score: str, title: str, path: Path) -> None:
+def _draw_histogram(rows: pa.Table, score: str, title: str) -> Image.Image:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -207,17 +229,22 @@ def _draw_histogram(rows: pa.Table, score: str, title: str, path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     all_axes[0].legend(frameon=False, fontsize=8)
     all_axes[-1].set_xlabel(title)
-    with commit(path) as temporary:
-        FigureCanvasAgg(figure).print_png(temporary)
+    drawn = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(drawn)
+    return Image.open(drawn)
 
 
 # HTML
 
 
-def _figures(files: Mapping[str, Path], folder: Path) -> list[str]:
-    """The images as HTML, each below its name. Paths are relative to the report, so that a workspace can be moved."""
-    paths = {html.text(name): quote(Path(os.path.relpath(file, folder)).as_posix()) for name, file in files.items()}
+def _figures(files: Mapping[str, Path]) -> list[str]:
+    """The images as HTML, each below its name."""
     return [
-        f'<figure><figcaption>{name}</figcaption><img src="{path}" alt="{name}"></figure>'
-        for name, path in paths.items()
+        f"<figure><figcaption>{html.text(name)}</figcaption>{html.embedded_file(file, name)}</figure>"
+        for name, file in files.items()
     ]
+
+
+def _link_to(run: Path) -> str:
+    """A link to the folder of the run, which stands as long as the workspace is whole."""
+    return f'<p>All of the run: <a href="../runs/{quote(run.name)}/">runs/{html.text(run.name)}</a></p>'

@@ -69,25 +69,30 @@ def write_sheet(folder: Path, output: Path) -> Path | None:
         UserError: `output` exists and is not a contact sheet.
     """
     images = _images(folder)
-    if not images:
+    if not any(images.values()):
         return None
     if output.exists() and not _is_contact_sheet(output):
         raise UserError(f"{output} exists and is not a contact sheet; name another file with --output.")
     metadata = PngInfo()
     metadata.add_text("Software", _SOFTWARE)
+    sheets = [contact_sheet(each, _COLUMNS, _SIDE, heading) for heading, each in images.items() if each]
+    sheet = Image.new("RGB", (max(each.width for each in sheets), sum(each.height for each in sheets)), "white")
+    for number, each in enumerate(sheets):
+        sheet.paste(each, (0, sum(above.height for above in sheets[:number])))
     with commit(output) as temporary:
-        contact_sheet(images, columns=_COLUMNS, side=_SIDE).save(temporary, format="PNG", pnginfo=metadata)
+        sheet.save(temporary, format="PNG", pnginfo=metadata)
     return output
 
 
-def _images(folder: Path) -> CaptionedImages:
+def _images(folder: Path) -> dict[str, CaptionedImages]:
+    """Returns some images of a folder by the heading that stands above them: the source's or the folder's name."""
     if _is_workspace(folder):
         collections = [Collection(folder / "collections" / name) for name in source_names(folder)]
         count = max(1, SHEET_IMAGES // max(1, len(collections)))
-        return [image for c in collections for image in evenly_spaced(images_of_collection(c), count)]
+        return {each.name: evenly_spaced(images_of_collection(each), count) for each in collections}
     if is_collection(folder):
-        return images_of_collection(Collection(folder))
-    return contents.images_of_training_folder(folder)
+        return {folder.absolute().name: images_of_collection(Collection(folder))}
+    return {folder.absolute().name: contents.images_of_training_folder(folder)}
 
 
 def _is_workspace(folder: Path) -> bool:

@@ -2,10 +2,7 @@
 
 import html
 import re
-import shutil
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import pytest
 from PIL import Image, ImageDraw
@@ -15,24 +12,23 @@ from dreamloom.train.evaluate.results import read_evaluation
 from dreamloom.train.run.folder import read_summary
 
 
-def images_of(page: Path) -> list[Path]:
-    return [page.parent / unquote(place) for place in re.findall(r'<img src="([^"]+)"', page.read_text())]
-
-
-def test_a_run_ends_with_a_report(finished: Any) -> None:
-    page = report_path(finished.workspace)
-    text = html.unescape(re.sub("<[^>]+>", " ", page.read_text()))
-    assert "squares ground_truth" in " ".join(text.split())
-    assert re.search(r"learned\s+-?\d+\.\d % \(unsure: [^)]+\)\s+\d+\s+forgotten\s+-?\d", text)
-    found = images_of(page)
-    assert {"learned_forgotten.png", "circles.jpg", "squares.jpg"} <= {file.name for file in found}
-    assert all(file.is_file() for file in found)
-
-
-def test_a_moved_workspace_still_shows_its_images(finished: Any, tmp_path: Path) -> None:
-    moved = shutil.copytree(finished.workspace, tmp_path / "else where")
-    shutil.rmtree(finished.workspace)
-    assert all(file.is_file() for file in images_of(report_path(moved)))
+def test_a_run_ends_with_a_report_that_needs_no_other_file(finished: Any) -> None:
+    """One sentence, samples before and after, settings, and images with their histories; for a phone, and at night."""
+    page = report_path(finished.workspace).read_text()
+    text = " ".join(html.unescape(re.sub("<[^>]+>", " ", page)).split())
+    assert "squares ground_truth" in text
+    assert re.search(r"learned -?\d+\.\d % \(unsure: [^)]+\) \d+ forgotten -?\d", text)
+    assert re.search(r"In a sentence [✓✗≈] learned .* on \d+ images; ≈ what was forgotten worst is not known", text)
+    assert "Before and after Left: the base. Right: after 4 images. The noise is the same. a red circle" in text
+    assert "learning_rate" in text and "a blue circle" in text
+    sources = re.findall(r'<img [^>]*src="([^"]{10})', page)
+    assert len(sources) > 12 and set(sources) == {"data:image"}
+    links = re.findall(r'href="#([^"]+)"', page)
+    assert len(links) == 12 and all(f'id="{link}"' in page for link in links), "each image leads to its history"
+    assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page
+    assert page.count("<table>") == page.count('<div class="scroll"><table>'), "no table is wider than the page"
+    (run,) = re.findall(r'href="\.\./(runs/[^"]+)/"', page)
+    assert (finished.workspace / run).is_dir()
 
 
 @pytest.mark.slow

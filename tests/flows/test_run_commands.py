@@ -72,6 +72,9 @@ def test_two_runs_are_set_side_by_side(twice: Any, tmp_path: Path, capsys: pytes
 def test_where_nothing_differs_that_is_said(finished: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["compare", str(finished.file), str(finished.workspace), "--output", str(tmp_path / "x")]) == 0
     assert "Config: no difference" in capsys.readouterr().out
+    (tmp_path / "x.html").write_text("mine")
+    assert run(["compare", str(finished.file), str(finished.workspace), "--output", str(tmp_path / "x")]) == 2
+    assert (tmp_path / "x.html").read_text() == "mine" and "is no page of this command" in capsys.readouterr().err
 
 
 def test_a_folder_without_runs_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

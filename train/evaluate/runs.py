@@ -10,6 +10,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.own_folders import own_folder_kind
 from dreamloom.base.versions import RUN, known_fields, rename_keys
 from dreamloom.train.evaluate.measure import MEASURES, GroupMeasure, Measure, set_label
+from dreamloom.train.evaluate.sample_files import list_samples
 from dreamloom.train.run import migrations
 from dreamloom.train.run.contents import FolderContent, ImageContent, from_json, read_images
 from dreamloom.train.run.folder import TrainSummary, best_point, list_checkpoints, read_settings, read_summary
@@ -97,6 +98,13 @@ def describe_run(run: Path) -> RunInfo:
         continued=settings.get("continued", {}).get("run"),
         bytes=sum(file.stat().st_size for file in run.rglob("*") if file.is_file()),
     )
+
+
+def best_samples(run: RunInfo) -> Path | None:
+    """Returns the samples of a run at its best point, else the newest ones; None without any."""
+    files = {int(file.stem): file for file in list_samples(run.folder / "samples")}
+    best = int(run.best.get("images_seen", -1))
+    return files.get(best, files[max(files)]) if files else None
 
 
 def config_changes(before: RunInfo, now: RunInfo) -> Changes:

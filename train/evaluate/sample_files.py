@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
+from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit
-from dreamloom.base.fonts import line_height, load_font, wrap
+from dreamloom.base.fonts import drawable, line_height, load_font, wrap
 
 if TYPE_CHECKING:
     from dreamloom.train.evaluate.drawings import Drawing
@@ -21,6 +22,8 @@ GRID_LABEL = 72
 """Least width of the label at the left of each row of a grid, in pixels."""
 _FONT_SIZE, _HEADING_LINES, _LABEL_LINES = 12, 6, 4
 _WIDEST_LABEL = 160
+
+_SOFTWARE = "dreamloom samples"
 
 Cells = Sequence[Image.Image | None]
 """The images of a row; None: an empty place."""
@@ -129,7 +132,8 @@ def image_grid(headings: Sequence[str], rows: Mapping[str, Cells]) -> Image.Imag
         headings: one for each column.
         rows: label → the images, one for each column.
     """
-    font = load_font(_FONT_SIZE)
+    headings, rows = list(map(drawable, headings)), {drawable(label): cells for label, cells in rows.items()}
+    font = load_font(_FONT_SIZE, "".join([*headings, *rows]))
     widths = [
         max((image.width for image in column if image is not None), default=GRID_LABEL)
         for column in zip(*rows.values(), strict=True)
@@ -150,6 +154,36 @@ def image_grid(headings: Sequence[str], rows: Mapping[str, Cells]) -> Image.Imag
                 grid.paste(image, (left + sum(widths[:place]), top))
         top += height
     return grid
+
+
+def save_sheet(sheet: Image.Image, path: Path) -> None:
+    """Writes a PNG where the user named a file, marked as ours.
+
+    Raises:
+        UserError: the file exists and is none of ours.
+    """
+    refuse_foreign(path)
+    metadata = PngInfo()
+    metadata.add_text("Software", _SOFTWARE)
+    with commit(path) as temporary:
+        sheet.save(temporary, format="PNG", pnginfo=metadata)
+
+
+def refuse_foreign(path: Path) -> None:
+    """Refuses to replace a file that `save_sheet` did not write.
+
+    Raises:
+        UserError: the file exists and is none of ours.
+    """
+    if not path.exists():
+        return
+    try:
+        with Image.open(path) as image:
+            is_ours = image.info.get("Software") == _SOFTWARE
+    except OSError:
+        is_ours = False
+    if not is_ours:
+        raise UserError(f"{path} exists and is no image of this command; name another file with --output.")
 
 
 def join_side_by_side(images: Sequence[Image.Image]) -> Image.Image:

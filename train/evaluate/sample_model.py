@@ -6,13 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit
 from dreamloom.base.progress import Progress, silent
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.config import SampleConfig
 from dreamloom.train.evaluate.drawings import Drawing, plan_prompts
 from dreamloom.train.evaluate.prompts import SamplePrompt, check_prompts, configured_prompts
-from dreamloom.train.evaluate.sample_files import Cells, image_grid, list_samples, read_columns
+from dreamloom.train.evaluate.sample_files import (
+    Cells,
+    image_grid,
+    list_samples,
+    read_columns,
+    refuse_foreign,
+    save_sheet,
+)
 from dreamloom.train.families.check import check_base_model, suit_family
 from dreamloom.train.run.find import TrainedModel, find_trained_model
 from dreamloom.train.run.folder import list_checkpoints
@@ -41,8 +47,9 @@ def draw_model(model: Path | str, output: Path, config: SampleConfig, progress: 
         The number of images.
 
     Raises:
-        UserError: the model, a checkpoint or a prompt can't be used, or there is no prompt.
+        UserError: the model, a checkpoint or a prompt can't be used, there is no prompt, or the file is none of ours.
     """
+    refuse_foreign(output)  # before anything is drawn
     trained = find_trained_model(model)
     settings = _settings(trained, config)
     check_prompts(settings)
@@ -55,8 +62,7 @@ def draw_model(model: Path | str, output: Path, config: SampleConfig, progress: 
         done = len(cells) * len(drawings)
         counted = _Counted(progress, done, len(rows) * len(drawings), row.label)
         cells[row.label] = _draw_row(row, drawings, settings, config, counted)
-    with commit(output) as temporary:
-        image_grid([drawing.heading for drawing in drawings], cells).save(temporary, format="PNG")
+    save_sheet(image_grid([drawing.heading for drawing in drawings], cells), output)
     return len(rows) * len(drawings)
 
 

@@ -164,6 +164,7 @@ def draw_chart(points: list[dict[str, Any]], path: Path) -> None:
     """Writes a PNG of what was learned and forgotten over the images seen, with bands of one standard error."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
 
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     axes = figure.subplots()
@@ -182,7 +183,8 @@ def draw_chart(points: list[dict[str, Any]], path: Path) -> None:
         low, high = ([c + sign * e for c, e in zip(changes, errors, strict=True)] for sign in (-1, 1))
         axes.fill_between(images_seen, low, high, color=color, alpha=0.15, linewidth=0)
     axes.set_xlabel("images seen")
-    axes.set_ylabel("share of the base model's loss")
+    axes.set_ylabel("change of the base model's loss")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     with commit(path) as temporary:

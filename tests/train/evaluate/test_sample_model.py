@@ -65,6 +65,9 @@ def test_a_whole_model_is_a_row_and_a_base_is_another(tiny_base: str, run: Path,
 def test_what_can_t_be_drawn_is_said(run: Path, tiny_base: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"keeps no checkpoint 5; it keeps 4, 8\."):
         drawn(run, tmp_path, checkpoints=[5])
+    (tmp_path / "mine.png").write_bytes(b"mine")
+    with pytest.raises(UserError, match="exists and is no image of this command"):
+        draw_model(run, tmp_path / "mine.png", SampleConfig(prompts=["a"]))
     with pytest.raises(UserError, match="name some with --prompts"):
         drawn(tiny_base, tmp_path)
     with pytest.raises(UserError, match="--zz is no option of a prompt"):
