@@ -9,8 +9,10 @@ from PIL import ImageFont
 
 from dreamloom.base.errors import UserError
 
-_CJK_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.fonts", "~/.local/share/fonts", "~/Library/Fonts")
-_CJK_FOLDERS += ("/System/Library/Fonts", "/Library/Fonts", "C:/Windows/Fonts")
+_CJK_FOLDERS: tuple[str, ...] = (
+    *("/usr/share/fonts", "/usr/local/share/fonts", "~/.fonts", "~/.local/share/fonts", "~/Library/Fonts"),
+    *("/System/Library/Fonts", "/Library/Fonts", "C:/Windows/Fonts"),
+)
 _CJK_NAMES = re.compile(
     r"(notosans|notosanscjk|notoserifcjk|sourcehan\w*)[-_]?(cjk|sc|jp|kr|tc)|wqy|droidsansfallback|unifont|pingfang|"
     r"hiragino|msyh|simsun|yugoth|arialuni",

@@ -15,8 +15,10 @@ from dreamloom.train.evaluate.sample_files import list_samples, pick_cells, read
 
 _IMAGES, _SIDE = 24, 192
 """Images of each source that are shown, and their longer side in pixels."""
-_HISTORY = ("source", "role", "split", "multiply", "caption", "caption_kind", "caption_model", "url", "path", "licence")
-_HISTORY += ("author", "aesthetic", "similarity", "rating", "crop", "labels", "width", "height", "key")
+_HISTORY = (
+    *("source", "role", "split", "multiply", "caption", "caption_kind", "caption_model", "url", "path", "licence"),
+    *("author", "aesthetic", "similarity", "rating", "crop", "labels", "width", "height", "key"),
+)
 """Columns of the manifest that tell an image's history."""
 
 

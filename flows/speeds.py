@@ -17,15 +17,9 @@ from dreamloom.train.config import TrainConfig
 
 _FILE = "speeds.json"
 _DECISIVE = (
-    "resolution",
-    "batch_size",
-    "gradient_accumulation_steps",
-    "precision",
-    "weight_dtype",
-    "device",
-    "compile",
+    *("resolution", "batch_size", "gradient_accumulation_steps", "precision", "weight_dtype", "device", "compile"),
+    *("gradient_checkpointing", "optimizer", "lora_rank", "text_encoder_learning_rate"),
 )
-_DECISIVE += ("gradient_checkpointing", "optimizer", "lora_rank", "text_encoder_learning_rate")
 PROBE_STEPS = 5
 """Optimizer steps of a probe, of which the first is slower than the others."""
 
