@@ -114,7 +114,12 @@ def plan(project: Path = PROJECT, *, probe: Annotated[bool, Parameter(negative="
         for sentence in notes.sentences():
             print(sentence)
     changed = warn_of_hand_changes(project, loaded.workspace)
-    for warning in [*changed, *warnings, *planning.measurement_warnings(loaded)]:
+    for warning in [
+        *changed,
+        *warnings,
+        *planning.measurement_warnings(loaded),
+        *planning.disk_warnings(loaded, steps),
+    ]:
         print(f"warning: {warning}")
     read = partial(captions_of_workspace, loaded.workspace, sources)
     print_caption_lengths(read, loaded.train.base, captions_recipe(loaded.workspace, sources))

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from dreamloom.base.free_space import RESERVE, free_bytes
 from dreamloom.base.remembered import remembered
 from dreamloom.base.stage import recipe
 from dreamloom.curate.balance import solve_multiplies
@@ -55,6 +56,27 @@ class PlannedStep:
         seconds_per_part = existing.seconds / existing.parts_done
         share = self.step.remaining_share(evenly_spaced(self.stale_parts, _SAMPLED_PARTS))
         return seconds_per_part * len(self.stale_parts) * share
+
+    @property
+    def bytes(self) -> int | None:
+        """Bytes of images that it will write, going by the parts that exist; None: not known."""
+        if self.stale_parts == []:
+            return 0
+        existing = self.step.existing()
+        if not self.stale_parts or not existing.parts_done:
+            return None
+        return round(existing.bytes_written / existing.parts_done * len(self.stale_parts))
+
+
+def disk_warnings(project: Project, steps: Sequence[PlannedStep]) -> list[str]:
+    """Returns a warning where the steps, as far as that is known, will write more than the disk has room for."""
+    needed, free = sum(step.bytes or 0 for step in steps), free_bytes(project.workspace)
+    if needed + RESERVE <= free:
+        return []
+    return [
+        f"the run will write about {size(needed)}, and the disk of {project.workspace} has {size(free)} free, of which "
+        f"{size(RESERVE)} stay free: it will stop there. `dreamloom clean` and `dreamloom prune` make room."
+    ]
 
 
 def plan_steps(project: Project) -> list[PlannedStep]:
@@ -266,6 +288,7 @@ def step_rows(steps: Sequence[PlannedStep]) -> Rows:
                 "why": why(planned.step, planned.stale_parts) if planned.stale_parts else "",
                 "existing images": existing.kept or None,
                 "size": size(existing.bytes_written) if existing.bytes_written else "",
+                "to write": f"about {size(planned.bytes)}" if planned.bytes else "",
                 "time": f"about {duration(seconds)}" if seconds else "",
             }
         )

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import remove_leftovers
+from dreamloom.base.free_space import require_free_space
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection.collection import Collection
@@ -69,14 +70,18 @@ def make_parts(
         The summary of the requested parts, including those that existed before.
 
     Raises:
-        UserError: another process works on this collection.
+        UserError: another process works on this collection, or the disk is nearly full.
         ExceptionGroup: some parts failed; the others are done.
     """
+    largest = 0  # bytes of a part so far, which the next one may need
 
     def make_and_commit(part: str, progress: Progress) -> Summary:
+        nonlocal largest
         begun = time.monotonic()
+        require_free_space(collection.root, largest)
         remove_leftovers(collection.image_folder(part))
         rows, summary = make(part, progress)
+        largest = max(largest, summary.bytes_written)
         summary.seconds, summary.parts_done = time.monotonic() - begun, 1
         collection.write(
             table,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dreamloom.base.stage import Summary
 from dreamloom.flows.cli import run
-from dreamloom.flows.plan import PlannedStep
+from dreamloom.flows.plan import PlannedStep, disk_warnings
 from dreamloom.flows.steps import Outcome, Step
 
 
@@ -253,3 +253,23 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_made(
     assert run(["run", str(small.file)]) == 2
     assert "lower train.checkpoints_total_limit" in capsys.readouterr().err
     assert not (small.workspace / "collections").exists()
+
+
+def test_plan_warns_of_a_disk_that_the_run_would_fill(small: Any) -> None:
+    class Scrape(Step):
+        stage = "scrape"
+
+        def stale_parts(self) -> list[str]:
+            return ["00001", "00002"]
+
+        def run(self, *_: Any) -> Outcome:
+            raise NotImplementedError
+
+        def existing(self) -> Summary:
+            return Summary(rows=10, kept=10, bytes_written=10**15, parts_done=1)
+
+    planned = PlannedStep(Scrape(), ["00001", "00002"])
+    assert planned.bytes == 2 * 10**15
+    (warning,) = disk_warnings(small.load(), [planned])
+    assert warning.startswith("the run will write about 2000.0 TB, and the disk of ")
+    assert disk_warnings(small.load(), [PlannedStep(Scrape(), [])]) == []
