@@ -13,6 +13,8 @@ from dreamloom.curate.score import score
 from dreamloom.curate.source import Role, Source
 from dreamloom.flows.api import ProjectPlan, ProjectRun, ingest, plan, progress, run
 from dreamloom.flows.project import Project, load_project
+from dreamloom.flows.project_train import ProjectTrainConfig
+from dreamloom.flows.retention import RetentionConfig
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table
 from dreamloom.scrape.datasets.coco import CocoConfig
 from dreamloom.scrape.datasets.ffhq import FfhqConfig
@@ -20,6 +22,7 @@ from dreamloom.scrape.datasets.folder import FolderConfig
 from dreamloom.scrape.datasets.huggingface import HuggingfaceConfig
 from dreamloom.scrape.datasets.imagenet import ImagenetConfig
 from dreamloom.scrape.datasets.webdataset import WebdatasetConfig
+from dreamloom.scrape.datasets.zip import ZipConfig
 from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.index.filter import filter_laion
 from dreamloom.scrape.web.config import ScrapeConfig
@@ -68,6 +71,8 @@ __all__ = [
     "Project",
     "ProjectPlan",
     "ProjectRun",
+    "ProjectTrainConfig",
+    "RetentionConfig",
     "Role",
     "ScoreConfig",
     "ScrapeConfig",
@@ -82,6 +87,7 @@ __all__ = [
     "Tuning",
     "UserError",
     "WebdatasetConfig",
+    "ZipConfig",
     "audit",
     "balance",
     "caption_images",

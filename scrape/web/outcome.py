@@ -18,6 +18,7 @@ IMAGE_COLUMNS = (
     "bytes",
     "sha256",
     "pixels_sha256",
+    "image_sha256",
     "consent",
 )
 """Columns of the records that describe the image itself, not its candidate."""

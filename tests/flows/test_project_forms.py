@@ -9,8 +9,8 @@ from dreamloom.base.errors import UserError
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.flows.deployments import ProjectDeployment, form_schema, project_deployments
 from dreamloom.flows.project_forms import form_config, with_form
+from dreamloom.flows.project_train import ProjectTrainConfig
 from dreamloom.scrape.datasets.folder import FolderConfig
-from dreamloom.train.config import TrainConfig
 
 
 def deployments(small: Any) -> dict[str, ProjectDeployment]:
@@ -62,7 +62,7 @@ def test_a_form_offers_the_project_s_own_stages_and_sources_and_names_groups(sma
     assert forms["end-to-end/small"]["sources"]["items"]["enum"] == ["circles", "squares"]
     assert "scrape" not in forms["end-to-end/small"]["until"]["anyOf"][0]["enum"]
     assert forms["stage/small"]["stage"]["enum"] == ["ingest", "choose", "caption", "balance", "train", "export"]
-    train = form_schema(deployments(small)["train/small"])["definitions"]["TrainConfig"]["properties"]
+    train = form_schema(deployments(small)["train/small"])["definitions"]["ProjectTrainConfig"]["properties"]
     assert train["batch_size"]["title"] == "Batches and length: batch_size"
     assert (train["batch_size"]["minimum"], train["batch_size"]["maximum"]) == (1, 4096)
     assert train["batch_size"]["description"] == "Images per forward pass."
@@ -73,8 +73,8 @@ def test_a_form_opens_with_project_yaml_and_an_untouched_one_changes_nothing(sma
     assert (shown["resolution"], shown["max_train_steps"]) == (64, 2)
     small.change("train", "max_train_steps", to=9)  # after the form was made
     project = small.load()
-    assert with_form(project, "train", None, TrainConfig.model_validate(shown), shown) is project
-    touched = TrainConfig.model_validate({**shown, "batch_size": 3})
+    assert with_form(project, "train", None, ProjectTrainConfig.model_validate(shown), shown) is project
+    touched = ProjectTrainConfig.model_validate({**shown, "batch_size": 3})
     changed = with_form(project, "train", None, touched, shown).train
     assert (changed.batch_size, changed.max_train_steps) == (3, 9)
 
@@ -92,4 +92,4 @@ def test_what_is_not_sent_is_as_the_project_says(small: Any) -> None:
 
 def test_what_does_not_go_with_the_project_is_refused(small: Any) -> None:
     with pytest.raises(UserError, match="init_lora needs lora_rank"):
-        with_form(small.load(), "train", None, TrainConfig.model_construct(init_lora=small.file), {})
+        with_form(small.load(), "train", None, ProjectTrainConfig.model_construct(init_lora=small.file), {})
