@@ -183,6 +183,10 @@ class Collection:
             raise UserError(f"{self.part_path(table, part)} does not exist; run {MADE_BY[table]} first.")
         return f"{metadata['recipe']}-{metadata['digest']}"
 
+    def digest(self, table: Table, part: str) -> str | None:
+        """Returns the hash of a part's rows; None where the part does not exist."""
+        return self._metadata(table, part).get("digest")
+
     def stamps(self, table: Table) -> list[str]:
         """Returns the stamps of all parts of a table, in order."""
         return [self.stamp(table, part) for part in self.parts(table)]

@@ -1,15 +1,17 @@
-"""Finds rows that were made before by the same recipe, in any part of a collection, or of those beside it.
+"""Finds rows that were made before by the same recipe: in a collection, in those beside it, and in its library.
 
 A row's recipe may have two halves, with a slash between them: what the first stands for is of use alone, too. Rows are
 found by recipe, not by key, so work is taken over whatever file, source or name an image came with.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.own_folders import own_folder_kind
 from dreamloom.scrape.collection.collection import Collection
 from dreamloom.scrape.collection.schema import SCHEMAS, Table
 
@@ -27,7 +29,8 @@ def find_known_rows(
     Those of the collection itself come last. What can't be read is left out: it would only have saved work.
 
     Args:
-        collection: the rows are looked for in all its parts, and in those of the collections in its folder's folder.
+        collection: the rows are looked for in all its parts, in those of the collections in its folder's folder, and
+            of the collections that it was taken from.
         table: a table with the column recipe.
         recipes: those that are wanted.
         columns: names of the columns, with recipe; None: all.
@@ -51,7 +54,14 @@ def find_known_rows(
 
 def _parts(collection: Collection, table: Table) -> Iterator[tuple[Collection, str]]:
     beside = sorted(path.parent for path in collection.root.parent.glob(f"*/{table}"))
-    for root in [*(root for root in beside if root != collection.root), collection.root]:
+    for root in [*_libraries(collection), *(root for root in beside if root != collection.root), collection.root]:
         place = Collection(root)
         for part in place.parts(table):
             yield place, part
+
+
+def _libraries(collection: Collection) -> list[Path]:
+    """Returns the collections that a collection was taken from (dreamloom.scrape.datasets.collection)."""
+    configs = (collection.config(Table.RECORDS, part) for part in collection.parts(Table.RECORDS))
+    paths = {Path(config["path"]) for config in configs if "path" in config}
+    return sorted(path for path in paths if own_folder_kind(path) == "collection")  # which no other kind takes

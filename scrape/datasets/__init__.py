@@ -20,6 +20,7 @@ _MODULES = {
     "huggingface": "dreamloom.scrape.datasets.huggingface",
     "webdataset": "dreamloom.scrape.datasets.webdataset",
     "zip": "dreamloom.scrape.datasets.zip",
+    "collection": "dreamloom.scrape.datasets.collection",
 }
 """Name of a kind → the module whose `KIND` describes it."""
 

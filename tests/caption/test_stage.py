@@ -22,6 +22,7 @@ from dreamloom.caption.sidecar import read_caption
 from dreamloom.caption.stage import caption, recipes, remaining_share
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Table
 from dreamloom.scrape.collection.decisions import Decision, What, append_decisions
+from dreamloom.scrape.datasets.collection import CollectionConfig, ingest_collection
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
 
 HOUSE = Path(__file__).parents[2]
@@ -252,6 +253,23 @@ def test_other_choices_ask_the_model_about_new_images_only(
     choose(collection, [Choice.KEPT] * 5 + [Choice.DUPLICATE], "a third")
     asked.clear()
     caption(collection, config)
+    assert asked == []
+
+
+def test_captions_that_a_library_has_are_written_no_second_time(
+    tiny: str, make_collection: Make, config_of: MakeConfig, asked: list[int], tmp_path: Path
+) -> None:
+    library, config = make_collection(count=4), config_of(tiny, keep_kinds=[])
+    caption(library, config)
+    own = Collection(tmp_path / "another" / "collections" / "mine")
+    ingest_collection(own, CollectionConfig(path=library.root))
+    asked.clear()
+    caption(own, config)
+    assert own.read(Table.CAPTIONS).equals(library.read(Table.CAPTIONS))
+    taken = Collection(tmp_path / "third" / "collections" / "mine")
+    ingest_collection(taken, CollectionConfig(path=library.root, take_captions=True))
+    caption(taken, config_of(tiny, keep_kinds=["human", "model"]))
+    assert captions(taken)[0]["caption"] == captions(library)[0]["caption"]
     assert asked == []
 
 

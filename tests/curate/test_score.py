@@ -21,6 +21,7 @@ from dreamloom.curate.config import ScoreConfig
 from dreamloom.curate.score import check, recipes, score
 from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.collection.parts import stale_parts
+from dreamloom.scrape.datasets.collection import CollectionConfig, ingest_collection
 from tests.curate.conftest import noise
 
 Make = Callable[..., Collection]
@@ -133,6 +134,21 @@ def test_an_image_is_seen_once_whatever_its_key_source_and_text(
         part.unlink()
     score(first, config)
     assert {r["key"]: {**r, "key": None, "recipe": None} for r in first.read(Table.SCORES).to_pylist()} == second
+
+
+def test_two_projects_on_a_library_ask_clip_nothing_that_it_knows(
+    make_collection: Make, tiny_clip: Path, tmp_path: Path, asked: dict[str, int]
+) -> None:
+    config = ScoreConfig(model=str(tiny_clip))
+    library = make_collection("library", [{"text": f"text {n}"} for n in range(3)])
+    score(library, config)
+    assert asked == {"images": 3, "texts": 3}
+    for name in ("one", "two"):
+        own = Collection(tmp_path / name / "collections" / "faces")
+        ingest_collection(own, CollectionConfig(path=library.root))
+        score(own, config)
+        assert own.read(Table.SCORES).equals(library.read(Table.SCORES))
+    assert asked == {"images": 3, "texts": 3}
 
 
 def test_another_head_asks_clip_for_no_image(

@@ -22,7 +22,7 @@ def refused(file: Path) -> str:
     return str(error.value)
 
 
-KINDS = ["laion", "folder", "ffhq", "coco", "imagenet", "huggingface", "webdataset", "zip"]
+KINDS = ["laion", "folder", "ffhq", "coco", "imagenet", "huggingface", "webdataset", "zip", "collection"]
 WRONG = [
     (("sources", "circles", "pth"), "x", "sources.circles.pth: unknown key; did you mean path?"),
     (
