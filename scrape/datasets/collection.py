@@ -117,7 +117,7 @@ def _recipe(library: Collection, config: CollectionConfig, part: str) -> str:
 
 
 def _records(library: Collection, config: CollectionConfig, part: str) -> list[Row]:
-    records = library.read(Table.RECORDS, part).to_pylist()
+    records: list[Row] = library.read(Table.RECORDS, part).to_pylist()
     if config.take_captions and part in library.parts(Table.CAPTIONS):
         rows = library.read(Table.CAPTIONS, part, ["key", "caption", "kind"]).to_pylist()
         captions: Mapping[str, Row] = {row["key"]: row for row in rows if row["kind"] != CaptionKind.NONE}
