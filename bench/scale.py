@@ -11,13 +11,15 @@ twentieth of the images, with the demo's CLIP. After the chain, measured are: no
 near_duplicates   a search of drawn embeddings of 512 numbers, one in ten a copy, by the rule `similar`; the recall is
                   that of these copies, all of which brute force finds.
 
-The exponent of a stage is the slope of the logarithm of its CPU seconds over that of the rows: 1 is linear. CPU, as
-wall time depends on what else the machine does and on its disk. Peak memory is that of the process, with its libraries.
-Prints a table and, last, a line of JSON: `exponents` by stage, and of the most rows `noop_s`, `plan_s`, `show_s`,
-`add_one_s`, `first_step_s` and `near_duplicates_s` (wall), `near_duplicates_recall`, and `stages`, all that was
-measured.
+The exponent of a stage is the slope of the logarithm of its CPU seconds over that of the rows: 1 is linear. What the
+stage costs over START rows is subtracted from both before, as it is no part of the growth; a rest below RESOLUTION
+counts as that, so that a stage that costs the same for any number has the exponent 0. CPU, as wall time depends on what
+else the machine does and on its disk. Peak memory is that of the process, with its libraries. Prints a table and, last,
+a line of JSON: `exponents` by stage, and of the most rows `noop_s`, `plan_s`, `show_s`, `add_one_s`, `first_step_s` and
+`near_duplicates_s` (wall), `near_duplicates_recall`, `stages`, all that was measured, and `cpu_s`, what all of it cost.
 
---short: 10,000 and 50,000 rows.
+--short: 10,000 and 50,000 rows; 1,000 and 5,000 for the stages AFTER_TRAINING, before which all images are encoded.
+torch and diffusers are then imported once for all of these, and count in their peak memory.
 """
 
 import argparse
@@ -57,6 +59,10 @@ Work = Callable[[], object]
 SCORED = 20
 """One image of so many is scored."""
 FIRST_STEP_EPOCHS = 20
+START = 200
+"""Rows of the run that tells what a stage costs before it grows."""
+RESOLUTION = 0.05
+"""CPU seconds; about what repeated runs over START rows differ by."""
 
 
 def filter_stage(world: World) -> Work:
@@ -161,12 +167,15 @@ STAGES: Mapping[str, Callable[[World], Work]] = {
     "first_step": first_step_stage,
     "near_duplicates": near_duplicates_stage,
 }
-BEFORE: Mapping[str, Callable[[World], object]] = {
-    "choose": World.draw_scores,
-    "noop": lambda world: chain.run(world.project, run_step),
-    "first_step": take_first_step,
-}
-"""What a process of its own does before a stage is measured."""
+AFTER_TRAINING = ("noop", "plan", "show", "add_one", "first_step")
+"""Stages over a chain that is finished, which also encodes all images."""
+IMPORTED = (
+    "dreamloom.train.loop.session",
+    "diffusers.models.unets.unet_2d_condition",
+    "diffusers.models.autoencoders.autoencoder_kl",
+    "transformers.models.clip.modeling_clip",
+)
+"""What those stages import, which takes seconds."""
 SECONDS = ("noop", "plan", "show", "add_one", "first_step", "near_duplicates")
 """Stages whose seconds have a key of their own."""
 
@@ -177,9 +186,31 @@ def until_balance(world: World) -> list[Step]:
     return steps[: 1 + next(n for n, step in enumerate(steps) if isinstance(step, BalanceStep))]
 
 
+def ingest_and_draw(world: World) -> None:
+    """Ingests what is not yet, and draws the scores."""
+    for step in until_balance(world):
+        if step.stage == "ingest":
+            step.run(silent)
+    world.draw_scores()
+
+
+def finish(world: World) -> None:
+    """Runs the chain to its end, with drawn scores."""
+    ingest_and_draw(world)
+    chain.run(world.project, run_step)
+
+
 def run_step(step: Step) -> Any:
     """Runs a step without showing anything."""
     return step.run(silent)
+
+
+BEFORE: Mapping[str, Callable[[World], object]] = {
+    "choose": ingest_and_draw,
+    "noop": finish,
+    "first_step": take_first_step,
+}
+"""What a process of its own does before a stage is measured."""
 
 
 def quietly(command: Callable[[], None]) -> None:
@@ -212,16 +243,16 @@ def in_process(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def exponent(measured: Sequence[Mapping[str, float]]) -> float:
-    """Returns the slope of log CPU seconds over log rows."""
-    rows, seconds = ([figures[name] for figures in measured] for name in ("rows", "cpu_s"))
-    return round(float(np.polyfit(np.log(rows), np.log(np.maximum(seconds, 0.01)), 1)[0]), 3)
+    """Returns the slope of log CPU seconds over log rows, both less those of the run over START rows, the first."""
+    rows, seconds = (np.array([figures[name] for figures in measured]) for name in ("rows", "cpu_s"))
+    grown = np.maximum(seconds[1:] - seconds[0], RESOLUTION)
+    return round(float(np.polyfit(np.log(rows[1:] - rows[0]), np.log(grown), 1)[0]), 3)
 
 
 def run(folder: Path, sizes: Sequence[int], stages: Sequence[str]) -> dict[str, list[dict[str, float]]]:
-    """Measures stages over growing worlds, and prints a line for each."""
+    """Measures stages over START rows and then over growing worlds, and prints a line for each."""
     measured: dict[str, list[dict[str, float]]] = {stage: [] for stage in stages}
-    print(f"{'stage':18}{'rows':>11}{'wall s':>10}{'CPU s':>10}{'peak MB':>10}")
-    for size in sizes:
+    for size in (START, *sizes) if stages else ():
         world = World(folder / str(size), size)
         if not (world.folder / "project.yaml").exists():
             in_process(world.make)
@@ -237,11 +268,11 @@ def run(folder: Path, sizes: Sequence[int], stages: Sequence[str]) -> dict[str, 
 
 def summarize(measured: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
     """Returns what the line of JSON says."""
-    result: dict[str, Any] = {"exponents": {s: exponent(each) for s, each in measured.items() if len(each) > 1}}
+    result: dict[str, Any] = {"exponents": {s: exponent(each) for s, each in measured.items() if len(each) > 2}}
     result |= {f"{stage}_s": measured[stage][-1]["wall_s"] for stage in SECONDS if stage in measured}
     if "near_duplicates" in measured:
         result["near_duplicates_recall"] = measured["near_duplicates"][-1]["recall"]
-    return result | {"stages": measured}
+    return result | {"stages": measured, "cpu_s": round(_cpu(), 1)}
 
 
 def main() -> None:
@@ -252,10 +283,18 @@ def main() -> None:
     parser.add_argument("--only", choices=STAGES, nargs="+", default=list(STAGES), help="in their order")
     parser.add_argument("--keep", type=Path, help="folder in which the worlds are made and kept for another run")
     arguments = parser.parse_args()
-    sizes = [10_000, 50_000] if arguments.short else sorted(arguments.rows)
+    stages = [stage for stage in STAGES if stage in arguments.only]
+    print(f"{'stage':18}{'rows':>11}{'wall s':>10}{'CPU s':>10}{'peak MB':>10}")
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["DREAMLOOM_CACHE"] = f"{arguments.keep or temporary}/cache"
-        measured = run(arguments.keep or Path(temporary), sizes, [s for s in STAGES if s in arguments.only])
+        folder = arguments.keep or Path(temporary)
+        if arguments.short:
+            measured = run(folder, (10_000, 50_000), [stage for stage in stages if stage not in AFTER_TRAINING])
+            for module in IMPORTED:
+                import_module(module)
+            measured |= run(folder, (1_000, 5_000), [stage for stage in stages if stage in AFTER_TRAINING])
+        else:
+            measured = run(folder, sorted(arguments.rows), stages)
     for stage, value in (result := summarize(measured))["exponents"].items():
         print(f"{stage:18} exponent {value:.2f}")
     print(json.dumps(result))
