@@ -29,8 +29,8 @@ ENVIRONMENTS = {
 }
 """Name → what is installed beside this environment, and hides it."""
 CAPTIONS = ["a photo of a dog", "Ein Haus am See, 4k?", "don't stop!! 3d", "naïve café 東京", "x" * 300]
-MODELS = {"sd1": 768, "sd2": 1024}
-"""Name of an export → width of its text encoder."""
+MODELS = {"sd1": (768, "epsilon"), "sd2": (1024, "v_prediction")}
+"""Name of an export → width of its text encoder, and what it predicts."""
 
 
 def main() -> None:
@@ -90,14 +90,19 @@ def make_export(folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
+    from bench.families import changed
+    from bench.random_models import random_model
     from dreamloom.train.config import TrainConfig
     from dreamloom.train.export.config import ExportConfig
     from dreamloom.train.export.lora_files import save_adapters
     from dreamloom.train.export.metadata import adapter_metadata, model_spec
     from dreamloom.train.export.writers import Export, write_diffusers, write_single_file
+    from dreamloom.train.families.sd.configs import CONFIGS
     from dreamloom.train.model.lora import adapter_state_dict, add_adapters
 
-    model = _random_model(MODELS[folder.name])
+    width, prediction_type = MODELS[folder.name]
+    configs = changed(CONFIGS[width], scheduler={"prediction_type": prediction_type})
+    model = random_model("sd", configs, torch.device("cpu"), half=True)
     checkpoint = folder / "checkpoints" / "1"
     checkpoint.mkdir(parents=True, exist_ok=True)
     (checkpoint / "state.json").touch()
@@ -115,18 +120,6 @@ def make_export(folder: Path) -> None:
     save_adapters(model, adapters, config, folder / "model", torch.float16, metadata)
     save_file({k.replace("text_model.", ""): v.half() for k, v in adapters.items()}, folder / "adapters")
     (folder / "done").touch()
-
-
-def _random_model(width: int) -> Any:
-    import torch
-
-    from bench.random_models import random_model
-    from dreamloom.train.families.sd.configs import CONFIGS
-
-    configs = CONFIGS[width]
-    prediction_type = "v_prediction" if width == 1024 else "epsilon"
-    scheduler = {**configs["scheduler"], "prediction_type": prediction_type}
-    return random_model({**configs, "scheduler": scheduler}, torch.device("cpu"), half=True)
 
 
 # The clients. Nothing of dreamloom is imported from here on.

@@ -1,31 +1,31 @@
 """Models of real shape with random weights, which no download is needed for."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from bench.families import Configs
 from dreamloom.train.families.opening import make_network, make_schedule
-from dreamloom.train.families.sd.family import SD
-from dreamloom.train.model.family import Config, Family
+from dreamloom.train.families.registry import FAMILIES
 from dreamloom.train.model.model import Model
 
 
-def random_model(configs: Mapping[str, Config], device: torch.device, family: Family = SD, half: bool = False) -> Model:
+def random_model(name: str, configs: Configs, device: torch.device, half: bool = False) -> Model:
     """Makes a model.
 
     Args:
-        configs: component → its config, with that of a scheduler of diffusers.
+        name: its family's.
+        configs: of its components; a text encoder without one is left out.
         device: where to put it.
-        family: the model's.
         half: whether to make it in float16, of normal numbers of the deviation 0.02.
     """
     import diffusers
 
     torch.manual_seed(0)
-    networks = (family.denoiser, "vae", *family.text_encoders)
+    family = FAMILIES[name]
+    networks = [part for part in (family.denoiser, "vae", *family.text_encoders) if part in configs]
     with torch.device("meta") if half else device:
-        components = {name: make_network(family, name, configs[name]) for name in networks}
+        components = {part: make_network(family, part, configs[part]) for part in networks}
     for module in components.values():
         if half:
             _fill(module)

@@ -1,17 +1,20 @@
 """Compares the trainer with a bare step and with a plain loop, on the same model and the same images.
 
-    python -m bench.train [--rounds 6] [--steps 10] [--threads 1]
+    python -m bench.train [--family sd] [--rounds 6] [--steps 10] [--threads 1]
     python -m bench.train --size large --rounds 3 --steps 1 --threads 2
 
-small   the demo's model at 64 pixels, batches of 16, its text encoder frozen.
+small   the demo's model at 64 pixels, batches of 16, its text encoder frozen. With --family sdxl and sd3, a tiny model
+        of that structure (bench.families) with random weights; sd3 without T5.
 large   dreamloom's defaults, on a UNet of Stable Diffusion 1.5's blocks at 0.4 times its width (142 M parameters) with
         its own text encoder (123 M), which learns, and its own VAE; random weights, 256 pixels (--side), batches of 4.
 
-bare    UNet forward, backward and optimizer step on tensors already in memory: the limit.
+bare    forward and backward pass of diffusers' class of the denoiser, and optimizer step, on tensors already in memory:
+        the limit.
 ours    dreamloom.train with cached latents and text.
 fill    what ours does once before: encodes images and captions into the cache.
-plain   each step of diffusers' train_text_to_image.py: decoding, VAE, text encoder, UNet, an .item(). Its AdamW is
-        torch's default, not the fused one, as there. With large it trains the text encoder, too, and there is no bare.
+plain   each step of diffusers' train_text_to_image.py, or its like for the family (timesteps are drawn evenly):
+        decoding, VAE, text encoders, denoiser, an .item(). Its AdamW is torch's default, not the fused one, as there.
+        With large it trains the text encoder, too, and there is no bare.
 
 All run in float32, in one process that keeps freed memory (dreamloom.base.cpu), as dreamloom's commands do. They take
 turns, because the speed of a shared machine changes by the minute; the ratios are medians over the rounds. Prints a
@@ -33,14 +36,16 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from bench.gpu import random_model
+from bench.families import REAL, TINY, changed, denoiser_arguments
 from bench.plain_step import PlainStep
+from bench.random_models import random_model
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.captions import CaptionBuilder
 from dreamloom.train.data.dataset import Dataset, Sample, read_dataset
@@ -49,6 +54,7 @@ from dreamloom.train.data.loader import BatchLoader
 from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.data.text_cache import TextCache
 from dreamloom.train.families.opening import load_model
+from dreamloom.train.families.registry import FAMILIES
 from dreamloom.train.loop.distributed import SINGLE_PROCESS
 from dreamloom.train.loop.trainer import Trainer
 from dreamloom.train.model.family import changing_text_encoders
@@ -56,10 +62,10 @@ from dreamloom.train.model.model import Model
 
 BASE = str(Path(__file__).parents[1] / "demo" / "models" / "stable-diffusion")
 CPU = torch.device("cpu")
-SMALL = TrainConfig(
-    base=BASE, resolution=64, bucket_reso_steps=16, batch_size=16, epochs=1000, text_encoder_learning_rate=0,
-    precision="fp32", device="cpu", num_workers=2,
-)  # fmt: skip
+SMALL = {
+    "base": BASE, "resolution": 64, "bucket_reso_steps": 16, "batch_size": 16, "epochs": 1000,
+    "text_encoder_learning_rate": 0, "precision": "fp32", "device": "cpu", "num_workers": 2,
+}  # fmt: skip
 WIDTHS = (128, 256, 512, 512)
 """Of the large UNet's blocks; Stable Diffusion 1.5's are 320, 640, 1280 and 1280."""
 
@@ -87,15 +93,22 @@ def main() -> None:
     """Makes images in a temporary folder, and measures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=["small", "large"], default="small")
+    parser.add_argument("--family", choices=list(FAMILIES), default="sd")
     parser.add_argument("--side", type=int, default=256, help="pixels of the large size")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--steps", type=int, default=10, help="steps of each, per round")
     parser.add_argument("--threads", type=int, default=1, help="torch's threads; the loader has its own")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    is_large = arguments.size == "large"
-    config = TrainConfig(resolution=arguments.side, device="cpu") if is_large else SMALL
-    load: Load = partial(random_model, CPU, WIDTHS) if is_large else partial(load_model, BASE, CPU)
+    is_large, family = arguments.size == "large", arguments.family
+    if is_large and family != "sd":
+        parser.error("--size large is a model of the family sd; leave --family out")
+    settings = {"resolution": arguments.side, "device": "cpu"} if is_large else SMALL
+    config = TrainConfig(**{**FAMILIES[family].defaults({}), **settings})
+    load: Load = partial(load_model, BASE, CPU)
+    if is_large or family in TINY:
+        large = changed(REAL["sd"], unet={"block_out_channels": WIDTHS})
+        load = partial(random_model, family, large if is_large else TINY[family], CPU)
     clock = Clock()
     with tempfile.TemporaryDirectory() as place:
         images = make_images(Path(place) / "images", arguments.steps * config.batch_size, 2 * config.resolution)
@@ -107,7 +120,7 @@ def main() -> None:
             "plain": plain(data, config, load, clock),
         }
         rounds = measure(turns, arguments.rounds, arguments.steps)
-    report(rounds, arguments.steps * config.batch_size, clock.spent, arguments.size)
+    report(rounds, arguments.steps * config.batch_size, clock.spent, {"family": family, "size": arguments.size})
 
 
 def measure(turns: dict[str, Turn], rounds: int, steps: int) -> list[dict[str, float]]:
@@ -125,8 +138,8 @@ def measure(turns: dict[str, Turn], rounds: int, steps: int) -> list[dict[str, f
     return measured
 
 
-def report(rounds: list[dict[str, float]], images: int, spent: dict[str, float], size: str) -> None:
-    """Prints the result; `images` is the number of images in a turn."""
+def report(rounds: list[dict[str, float]], images: int, spent: dict[str, float], setting: dict[str, Any]) -> None:
+    """Prints the result of a setting; `images` is the number of images in a turn."""
     print(f"{'':8}{'ms per image':>14}   of each round")
     for name in rounds[0]:
         each = [1000 * seconds[name] / images for seconds in rounds]
@@ -145,7 +158,7 @@ def report(rounds: list[dict[str, float]], images: int, spent: dict[str, float],
         "data_wait": waited,
     }
     rounded = {name: round(value, 3) for name, value in result.items()}
-    setting = {"size": size, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    setting = {**setting, "threads": torch.get_num_threads(), "torch": torch.__version__}
     print(json.dumps({**rounded, "plain_shares": shares, **setting}))
 
 
@@ -194,20 +207,20 @@ def ours(data: Dataset, config: TrainConfig, load: Load, place: Path, clock: Clo
 
 
 def bare(config: TrainConfig, load: Load) -> Turn:
-    """UNet forward, backward and optimizer step, nothing else."""
+    """Denoiser forward, backward and optimizer step, nothing else."""
     model = load()
-    unet = model.denoiser.requires_grad_(True)
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate, fused=True)
+    denoiser = model.denoiser.requires_grad_(True)
+    optimizer = torch.optim.AdamW(denoiser.parameters(), lr=config.learning_rate, fused=True)
     side = config.resolution // 8
-    shape = (config.batch_size, unet.config.in_channels, side, side)
+    shape = (config.batch_size, denoiser.config.in_channels, side, side)
     noisy = torch.randn(shape).contiguous(memory_format=torch.channels_last)
     noise, timesteps = torch.randn(shape), torch.randint(0, 1000, (config.batch_size,))
-    with torch.no_grad():
-        condition = model.encode(model.tokenize(["scene number 1"] * config.batch_size))
+    tokens = model.tokens_for("text_encoder", [""]).shape[1]
+    condition = denoiser_arguments(denoiser, config.batch_size, tokens)
 
     def turn(steps: int) -> None:
         for _ in range(steps):
-            loss = F.mse_loss(model.predict(noisy, timesteps, condition), noise)
+            loss = F.mse_loss(denoiser(noisy, timestep=timesteps, **condition).sample, noise)
             torch.autograd.backward(loss)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -220,6 +233,7 @@ def plain(data: Dataset, config: TrainConfig, load: Load, clock: Clock) -> Turn:
     model = load()
     learns = config.text_encoder_learning_rate > 0
     step = PlainStep(model, train_text=learns)
+    sizes = torch.tensor([[config.resolution, config.resolution, 0, 0] + [config.resolution] * 2] * config.batch_size)
     order = iter(np.random.default_rng(0).integers(0, len(data.samples), (10_000, config.batch_size)))
 
     def turn(steps: int) -> None:
@@ -228,9 +242,9 @@ def plain(data: Dataset, config: TrainConfig, load: Load, clock: Clock) -> Turn:
             with clock.on("decode"):
                 pixels = torch.stack([_plain_image(sample, config.resolution) for sample in samples])
             with torch.no_grad(), clock.on("vae"):
-                latents = model.vae.encode(pixels).latent_dist.sample() * model.vae.config.scaling_factor
+                latents = model.scale_latents(model.vae.encode(pixels).latent_dist.sample())
             with torch.set_grad_enabled(learns), clock.on("text"):
-                condition = model.encode(model.tokenize([sample.caption for sample in samples]))
+                condition = model.encode(model.tokenize([sample.caption for sample in samples]), sizes)
             step(latents, condition)
 
     return turn
