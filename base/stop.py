@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import signal
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
 from typing import Any
 
 
@@ -23,7 +25,7 @@ caught: list[int] = []
 abandoned = threading.Event()
 """Set where threads of a library would hold up the end of the process, though all work is done."""
 
-_guard = threading.Lock()
+_guard = threading.RLock()  # a signal's handler may take it again
 _running: dict[threading.Event, Callable[[], None]] = {}
 
 
@@ -35,7 +37,8 @@ def run_stoppable(work: Coroutine[Any, Any, None]) -> None:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        asyncio.run(_cancellable(work))
+        with _sigterm_cancels():
+            asyncio.run(_cancellable(work))
         return
     with ThreadPoolExecutor(1) as thread:
         future = thread.submit(asyncio.run, _cancellable(work))
@@ -69,6 +72,35 @@ def stoppable(stop: Callable[[], None]) -> Iterator[None]:
         with _guard:
             del _running[ended]
         ended.set()
+
+
+@contextlib.contextmanager
+def _sigterm_cancels() -> Iterator[None]:
+    """Lets SIGTERM stop the work, and calls its handler when the block has ended.
+
+    Raised inside the loop, what a handler raises may be lost: asyncio keeps all but KeyboardInterrupt in the task that
+    ran at that moment, which ends, while the work goes on without it.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    received: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        with _guard:
+            running = list(_running.values())
+        for stop in running:
+            stop()
+
+    signal.signal(signal.SIGTERM, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        if received:
+            handler(received[0], None)
 
 
 async def _cancellable(work: Coroutine[Any, Any, None]) -> None:
