@@ -130,9 +130,10 @@ def _ensure_server(services: Services, database: str | None, port: int | None) -
         return
     if services.api and answers(services.api):
         return
-    if port is not None or not services.api:
-        services.api = f"http://{HOST}:{port or free_port()}/api"
-    services.start("server")
+    if not services.is_running("server"):  # else it is busy, and answers later
+        if port is not None or not services.api:
+            services.api = f"http://{HOST}:{port or free_port()}/api"
+        services.start("server")
     services.await_server()
 
 
