@@ -1,16 +1,12 @@
-"""dreamloom up, status and down: a server and a worker of the project's own, and a chain that runs by itself."""
+"""dreamloom up, status and down: what they tell, refuse and write."""
 
 import json
 import os
-import socket
-import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import psutil
 import pytest
@@ -19,86 +15,6 @@ from dreamloom.flows.cli import run
 from dreamloom.flows.schedule import ScheduleConfig, next_run
 from dreamloom.flows.services import load_services
 from dreamloom.flows.up import _ensure_server, _unit
-
-HOUSE = Path(__file__).parents[2]
-
-
-def dreamloom(*words: str | Path) -> str:
-    """What a command prints, of a user who has set nothing of Prefect."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    faster = {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_SERVER_SERVICES_SCHEDULER_MAX_RUNS": "2"}
-    environment = ours | faster | {"PYTHONPATH": str(HOUSE)}
-    command = [sys.executable, "-m", "dreamloom.flows.cli", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/", timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def ask(api: str, path: str, body: Any = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    with urlopen(Request(f"{api}/{path}", data, {"Content-Type": "application/json"}), timeout=60) as answer:
-        return json.load(answer)
-
-
-def await_runs(api: str, wanted: set[str]) -> None:
-    """Waits until the server has runs of these states."""
-    deadline = time.monotonic() + 900
-    while not wanted <= {each["state_name"] for each in ask(api, "flow_runs/filter", {"limit": 200})}:
-        assert time.monotonic() < deadline, ask(api, "flow_runs/filter", {"limit": 200})
-        time.sleep(0.3)
-
-
-def await_server(folder: Path, capsys: pytest.CaptureFixture[str]) -> Any:
-    """What status says once the server, which is busy at times, answers it."""
-    deadline = time.monotonic() + 120
-    while True:
-        assert run(["status", str(folder), "--json"]) == 0
-        state = json.loads(capsys.readouterr().out)
-        if state["server"] == "running":
-            return state
-        assert time.monotonic() < deadline, state
-
-
-def free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        return int(trial.getsockname()[1])
-
-
-@pytest.mark.slow
-def test_a_project_is_put_up_runs_by_itself_and_is_taken_down(
-    finished: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    started: dict[str, int] = {}
-    try:
-        out = dreamloom("up", finished.folder, "--schedule", "0 3 * * 1", "--port", str(free_port()))
-        assert "deployed  train/small" in out
-        services = load_services(finished.workspace)
-        started = {name: int(process["pid"]) for name, process in services.processes.items()}
-        assert started.keys() == {"server", "worker"}
-        assert services.record.stat().st_mode & 0o077 == 0, "a database's address may hold a password"
-
-        chain = ask(services.api, "deployments/name/end-to-end/small")
-        often = {"schedule": {"interval": 1}, "active": True}
-        ask(services.api, f"deployments/{chain['id']}/schedules", [often])  # as somebody does in the dashboard
-        ask(services.api, f"deployments/{chain['id']}/schedule", {"max_runs": 2})  # as the server does each minute
-        await_runs(services.api, {"Completed", "Skipped"})
-        state = await_server(finished.folder, capsys)
-        assert state["worker"] == "running"
-        assert {step["state"] for step in state["steps"]} <= {"done", "running"}
-        assert state["next_run"]
-
-        dreamloom("up", finished.folder, "--schedule", "0 4 * * 2")
-        again = {name: int(process["pid"]) for name, process in load_services(finished.workspace).processes.items()}
-        assert again == started
-        schedules = ask(services.api, f"deployments/{chain['id']}")["schedules"]
-        assert [each["schedule"]["cron"] for each in schedules] == ["0 4 * * 2"]
-    finally:
-        assert run(["down", str(finished.folder)]) == 0
-        assert not [name for name, pid in started.items() if psutil.pid_exists(pid)]
-    assert run(["status", str(finished.folder)]) == 0
-    assert "dreamloom up starts it" in capsys.readouterr().out
-    assert (finished.workspace / "prefect" / "prefect.db").exists()
 
 
 def test_status_tells_done_from_stale_and_pending(finished: Any, capsys: pytest.CaptureFixture[str]) -> None:
