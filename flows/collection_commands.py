@@ -1,0 +1,136 @@
+"""`dreamloom collection`: which collections there are, copies of them, and whether they are as stored. No torch."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from dreamloom.base.errors import UserError
+from dreamloom.base.own_folders import own_folder_kind
+from dreamloom.curate.source import collection_folders
+from dreamloom.flows.help_pages import HelpPage
+from dreamloom.flows.terminal import Terminal, print_table, rows_table, size
+from dreamloom.flows.workspace import PROJECT, workspace_of
+from dreamloom.scrape.collection import Collection, Table
+from dreamloom.scrape.collection.copying import copy_collection
+from dreamloom.scrape.collection.verify import find_damage
+from dreamloom.scrape.datasets import all_kinds
+
+_SHOWN = 20
+
+app = App(name="collection", help="List, copy or verify collections.", help_formatter=HelpPage())
+
+
+@app.command(name="list", help_formatter=HelpPage())
+def list_(folder: Path = PROJECT, *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
+    """List collections: name, kind, images, size, and where they are from.
+
+    Parameters
+    ----------
+    folder
+        A project.yaml or its folder, a workspace, a folder of collections, or a collection.
+    as_json
+        Print a JSON list instead; sizes are in bytes.
+    """
+    rows = [_row(collection) for collection in collections_in(folder)]
+    if as_json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    print_table(rows_table(f"Collections in {folder}", [row | {"size": size(row["size"])} for row in rows]))
+
+
+@app.command(help_formatter=HelpPage())
+def verify(collection: Path) -> None:
+    """Check every table and image of a collection against the hashes that were stored with them; writes nothing.
+
+    Parameters
+    ----------
+    collection
+        Folder of the collection.
+    """
+    found = _collection_at(collection)
+    with Terminal() as terminal, terminal.watch(f"verify {found.name}") as progress:
+        damage = list(find_damage(found, progress))
+    for path, fault in damage[:_SHOWN]:
+        print(f"{path.relative_to(found.root)}: {fault}")
+    if damage:
+        more = f" ({len(damage) - _SHOWN:,} more than shown)" if len(damage) > _SHOWN else ""
+        raise UserError(
+            f"{len(damage):,} files of {collection} are not as they were stored{more}. Bring them back from a copy, or "
+            "delete the records of their parts and run again, which makes them anew."
+        )
+    print(f"{collection}: {found.summary(Table.RECORDS).kept:,} images and all tables are as they were stored.")
+
+
+@app.command(name="copy", help_formatter=HelpPage())
+def copy_(collection: Path, to: Path) -> None:
+    """Copy a collection to another folder, which is there when it is whole; after a kill the same command goes on.
+
+    Parameters
+    ----------
+    collection
+        Folder of the collection; nothing is written to it.
+    to
+        Folder to make.
+    """
+    found = _collection_at(collection)
+    with Terminal() as terminal, terminal.watch(f"copy {found.name}") as progress:
+        copy_collection(found, _absolute(to), progress)
+    print(f"{to}: {found.summary(Table.RECORDS).kept:,} images and all tables, compared with their hashes.")
+
+
+def _collection_at(path: Path) -> Collection:
+    folder = _absolute(path)
+    if own_folder_kind(folder) != "collection":
+        raise UserError(f"{path} is no collection; `dreamloom collection list FOLDER` lists those of a folder.")
+    return Collection(folder)
+
+
+def collections_in(path: Path) -> list[Collection]:
+    """Returns the collections of a project, a workspace or any folder; or the collection itself.
+
+    Raises:
+        UserError: there are none.
+    """
+    folder = _absolute(path)
+    if folder.is_file() or (folder / "project.yaml").is_file():
+        folder = workspace_of(folder)
+    if own_folder_kind(folder) == "collection":
+        return [Collection(folder)]
+    roots = collection_folders(folder) if (folder / "collections").is_dir() else sorted(folder.glob("*/"))
+    found = [Collection(root) for root in roots if any(Collection(root).parts(table) for table in Table)]
+    if not found:
+        raise UserError(f"There is no collection in {folder}; name a project, a workspace, or a folder of collections.")
+    return found
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+def _row(collection: Collection) -> dict[str, Any]:
+    first = next(table for table in Table if collection.parts(table))
+    config = collection.config(first, collection.parts(first)[0])
+    files = (file.lstat() for file in collection.root.rglob("*") if file.is_file())
+    return {
+        "name": collection.name,
+        "kind": _kind(config),
+        "images": collection.summary(Table.RECORDS).kept,
+        "size": sum(file.st_size for file in files),
+        "from": _origin(config),
+    }
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    """Returns the kind of source whose config has just these keys, or these and few others; empty for none."""
+    fields = {kind.name: kind.config.model_fields.keys() for kind in all_kinds()}
+    fitting = [name for name in fields if config.keys() <= fields[name]]
+    return min(fitting, key=lambda name: len(fields[name])) if fitting else ""
+
+
+def _origin(config: Mapping[str, Any]) -> str:
+    """Returns the folder, file or index that a source was made from."""
+    origin = config.get("path") or config.get("annotations") or config.get("index") or ""
+    return ", ".join(origin) if isinstance(origin, list) else str(origin)
