@@ -6,8 +6,9 @@ On the demo's world (bench/preservation_world.py), every arm (bench/preservation
 images of the concept, at settings that are the best of three on a seed and prompts that are not reported: of those that
 draw 60 % of the concept's pictures right, the one that keeps most; if none does, the one that draws most right. Three
 seeds follow. In a second table arms without other images train for as many steps as those with as many others. The
-demo's judge looks at the whole caption of unseen prompts, of shapes that are rehearsed and of others. Last, each model
-is audited: how it tells the old shapes apart in real images, and how far its predictions for them have drifted.
+demo's judge looks at the whole caption of unseen prompts, of shapes that are rehearsed and of others. Last, a model of
+each arm is audited: how it tells the old shapes apart in real images, and how far its predictions for them have
+drifted.
 
 Two processes work side by side. What is done lies in the folder, so a killed study goes on, arm by arm. Prints a table
 and, last, one line of JSON, which is also the folder's preservation.json; bench/preservation_page.py makes the page.
@@ -73,7 +74,8 @@ def main() -> None:
         best = {name: _best(folder, name) for name in arguments.arms}
         _run(pool, [Task(folder, n, seed, FINAL, best[n], images) for seed in SEEDS for n in best])
         _run(pool, [Task(folder, n, seed, LONG, best[n], 2 * images) for seed in SEEDS for n in best if n in ALONE])
-        _run(pool, [Task(folder, n, seed, AUDIT, best[n], images) for seed in SEEDS for n in best])
+        first, again = [(n, SEEDS[0]) for n in best], [("naive", seed) for seed in SEEDS[1:] if "naive" in best]
+        _run(pool, [Task(folder, n, seed, AUDIT, best[n], images) for n, seed in (*first, *again)])
     results = summarize(folder / "results", best)
     (folder / "preservation.json").write_text(json.dumps(results, indent=1))
     print(table(results))

@@ -111,10 +111,10 @@ def _audits(results: Mapping[str, Any]) -> str:
         key: f"{found[key]:.2f} (by seed {', '.join(f'{value:.2f}' for value in found['by_seed'][key])})"
         for key in ("zero_shot", "drift")
     }
-    return f"""`dreamloom audit` was run on every model. Over the six old shapes of the naive models, Spearman's rank
-    correlation with the share of pictures that are right is {each["zero_shot"]} for how far the zero-shot margin
-    narrowed, and {each["drift"]} for the drift without data (with its sign turned: 1 is full agreement). 0.7 was the
-    aim."""
+    return f"""`dreamloom audit` was run on a model of each arm, and on all naive ones. Over the six old shapes of the
+    naive models, Spearman's rank correlation with the share of pictures that are right is {each["zero_shot"]} for how
+    far the zero-shot margin narrowed, and {each["drift"]} for the drift without data (with its sign turned: 1 is full
+    agreement). 0.7 was the aim."""
 
 
 def _protocol() -> str:
