@@ -216,7 +216,7 @@ def draw_chart(results: Mapping[str, Any], target: Path) -> None:
             100 * new["value"],
             xerr=[[100 * (old["value"] - old["low"])], [100 * (old["high"] - old["value"])]],
             yerr=[[100 * (new["value"] - new["low"])], [100 * (new["high"] - new["value"])]],
-            fmt="osD^v"[number % 5],
+            fmt="osD^vPX"[number % 7],
             label=ARMS[name].title,
             color=f"C{number % 10}",
             markersize=7,
