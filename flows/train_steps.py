@@ -105,7 +105,8 @@ class ProjectTrainStep(Step):
 
     def _train(self, progress: Progress) -> Outcome:
         with claim_run_folder(self.workspace, self.config) as folder:
-            if finished := read_summary(folder):  # the folder is that of this recipe: no image has to be read
+            finished = read_summary(folder)
+            if finished and not _stale(folder, self.config):  # the folder is of this recipe: no image has to be read
                 return _trained(finished, folder, is_new=False)
             return _train(self.workspace / "dataset", folder, self.config, heldout_folder(self.workspace), progress)
 

@@ -212,10 +212,8 @@ def test_another_clip_in_the_same_folder_makes_scores_stale(
 def test_a_run_killed_anywhere_is_finished_by_the_next(make_collection: Make, tiny_clip: Path, crash: Any) -> None:
     undisturbed = make_collection("undisturbed", [{"text": "a cat", "key": f"k{i}"} for i in range(4)], part_rows=2)
     config = ScoreConfig(model=str(tiny_clip), num_workers=1)
+    killed = Collection(Path(shutil.copytree(undisturbed.root, undisturbed.root.parent / "killed")))
     score(undisturbed, config)
-    killed = make_collection("killed", [{"text": "a cat", "key": f"k{i}"} for i in range(4)], part_rows=2)
-    for place in killed.root.rglob("*.png"):
-        place.write_bytes((undisturbed.root / place.relative_to(killed.root)).read_bytes())
     script = f"""
 from pathlib import Path
 from dreamloom.curate.score import score
@@ -223,7 +221,7 @@ from dreamloom.curate.config import ScoreConfig
 from dreamloom.scrape.collection import Collection
 score(Collection(Path({str(killed.root)!r})), ScoreConfig.model_validate_json({config.model_dump_json()!r}))
 """
-    assert crash.run(script, at=12)
+    assert crash.run(script, at=10)
     assert killed.parts(Table.SCORES) == ["00000"]
     assert score(killed, config).parts_before == 1
     assert killed.read(Table.SCORES).equals(undisturbed.read(Table.SCORES))

@@ -190,8 +190,8 @@ def test_a_ratio_may_be_left_to_the_run(small: Any) -> None:
     (run_folder,) = (small.workspace / "runs").glob("2*")
     points = json.loads((run_folder / "evaluation.json").read_text())["points"]
     summary = read_summary(run_folder)
-    assert [point["ratio"] for point in points[1:]] == [1, 0.5, 0.25, 0.125]
-    assert summary is not None and summary.shown == {"circles": 11, "squares": 5}  # 2 + 4/3 + 4/5 + 4/9 = 4.58
+    assert [point["ratio"] for point in points[1:]] == [1, 1, 0.5, 0.5]
+    assert summary is not None and summary.shown == {"circles": 9, "squares": 7}  # 2 + 2 + 4/3 + 4/3 = 6.67
     assert not made(small)
     assert "is the one within the limits that learned most" in (small.workspace / "report" / "index.html").read_text()
 

@@ -192,7 +192,7 @@ def test_a_kill_in_a_retry_loses_nothing(site: Any, tmp_path: Path, crash: Any) 
         site.put(f"/{n}", site.image(n))
     retry = script(collection, site).replace("))\n", "), retry=['http_5xx'])\n")
     assert "retry=" in retry
-    assert crash.run(retry, 28)
+    assert crash.run(retry, 34)
     assert 0 < len(journaled(collection)) < 6
     assert collection.read(Table.RECORDS).to_pylist() == before
     books = Bookkeeping(site, collection)

@@ -122,7 +122,7 @@ def test_a_run_leaves_what_it_promises(undisturbed: Path) -> None:
     names = {path.name for path in undisturbed.iterdir() if not path.name.startswith(".")}
     assert names == {
         "config.json", "checkpoints", "log.jsonl", "logs", "evaluation.json", "learned_forgotten.png", "samples",
-        "samples.png", "problems.json", "environments.json", "summary.json",
+        "samples.png", "problems.json", "environments.json", "summary.json", "images.parquet",
     }  # fmt: skip
     summary = read_summary(undisturbed)
     assert summary is not None and summary.finished and summary.problems == 0

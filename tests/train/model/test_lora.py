@@ -107,7 +107,7 @@ def test_diffusers_reads_both_files_and_the_merged_model(trained: Path, tiny_bas
     exported = Path(export(trained, tmp_path / "model", ExportConfig(dtype="fp32")).folder)
     expected = of(find_trained_model(trained).load(load_model(tiny_base, CPU), use_ema=True))
     merged = StableDiffusionPipeline.from_pretrained(exported)
-    assert torch.allclose(predict(merged.denoiser, merged.components["text_encoder"]), expected, atol=1e-5)
+    assert torch.allclose(predict(merged.unet, merged.text_encoder), expected, atol=1e-5)
     for name in (KOHYA_FILE, PEFT_FILE):
         pipeline = StableDiffusionPipeline.from_pretrained(tiny_base)
         pipeline.load_lora_weights(exported, weight_name=name)
