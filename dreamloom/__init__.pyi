@@ -17,6 +17,7 @@ from dreamloom.flows.project_train import ProjectTrainConfig
 from dreamloom.flows.retention import RetentionConfig
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table
 from dreamloom.scrape.datasets.coco import CocoConfig
+from dreamloom.scrape.datasets.collection import CollectionConfig
 from dreamloom.scrape.datasets.ffhq import FfhqConfig
 from dreamloom.scrape.datasets.folder import FolderConfig
 from dreamloom.scrape.datasets.huggingface import HuggingfaceConfig
@@ -56,6 +57,7 @@ __all__ = [
     "ChooseConfig",
     "CocoConfig",
     "Collection",
+    "CollectionConfig",
     "DreamBoothConfig",
     "EditConfig",
     "EvaluateConfig",

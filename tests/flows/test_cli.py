@@ -41,6 +41,7 @@ COMMANDS = [
     "init",
     "doctor",
     "runs",
+    "collection",
     "compare",
     "sample",
     "drop",
