@@ -71,6 +71,8 @@ def check_models(config: TrainConfig, may_download: bool = False) -> None:
         )
     scheduler = read_model_json(config.base, "scheduler", "scheduler_config.json")
     if scheduler:  # else only the opened model can tell
+        if family is not None:
+            _check_scheduler(config.base, str(scheduler.get("_class_name")), family)
         check_zero_terminal_snr(
             config.base, resolve_prediction_type(config.prediction_type, scheduler), config.zero_terminal_snr
         )
@@ -80,6 +82,14 @@ def check_models(config: TrainConfig, may_download: bool = False) -> None:
         timesteps["initial_min_timestep"] = config.initial_min_timestep
     if too_high := [name for name, timestep in timesteps.items() if timestep >= count]:
         raise UserError(f"The timesteps of {config.base} are 0 to {count - 1}; lower {' and '.join(too_high)}.")
+
+
+def _check_scheduler(base: str, name: str, family: Family) -> None:
+    if name.startswith("FlowMatch") and family.denoiser == "unet":
+        raise UserError(
+            f"The scheduler of {base} is {name}, for rectified flows, and its model is of {family.title}; copy "
+            "the scheduler_config.json of its original."
+        )
 
 
 def _check_frozen(config: TrainConfig, family: Family) -> None:

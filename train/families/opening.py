@@ -278,7 +278,10 @@ def _make_scheduler(base: str, config: dict[str, Any], prediction: str, zero_ter
     check_zero_terminal_snr(base, changes["prediction_type"], zero_terminal_snr)
     if zero_terminal_snr:
         changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    scheduler_class = getattr(diffusers, config["_class_name"])
+    name = str(config.get("_class_name"))
+    scheduler_class = getattr(diffusers, name, None)
+    if not name.endswith("Scheduler") or scheduler_class is None:
+        raise UserError(f"The scheduler of {base} is {name}, which diffusers does not know; copy the model again.")
     if scheduler_class.__name__.startswith(_FLOWS):
         return scheduler_class.from_config(config)
     if zero_terminal_snr and "rescale_betas_zero_snr" not in scheduler_class().config:

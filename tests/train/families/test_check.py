@@ -211,6 +211,12 @@ def test_a_base_that_predicts_something_else_is_refused(model: Path, config: Con
     check_models(config(base=str(model), prediction_type="epsilon"))
 
 
+def test_a_scheduler_of_another_kind_is_refused(model: Path, config: Config) -> None:
+    edit(model / "scheduler" / "scheduler_config.json", _class_name="FlowMatchEulerDiscreteScheduler")
+    with pytest.raises(UserError, match="for rectified flows, and its model is of Stable Diffusion"):
+        check_models(config(base=str(model)))
+
+
 def test_timesteps_must_lie_in_the_schedule(model: Path, config: Config) -> None:
     check_models(config(base=str(model), max_timestep=999))
     with pytest.raises(UserError, match="0 to 999"):

@@ -169,6 +169,13 @@ def test_weights_that_a_folder_lacks_are_not_made_up(component: str, exported: P
         load_model(str(tmp_path / "model"), CPU)
 
 
+def test_a_scheduler_that_diffusers_does_not_know_is_the_users_error(exported: Path, tmp_path: Path) -> None:
+    shutil.copytree(exported, tmp_path / "model")
+    (tmp_path / "model" / "scheduler" / "scheduler_config.json").write_text('{"_class_name": "OldScheduler"}')
+    with pytest.raises(UserError, match="is OldScheduler, which diffusers does not know"):
+        load_model(str(tmp_path / "model"), CPU)
+
+
 def test_what_is_no_model_is_the_users_error(exported: Path, tmp_path: Path) -> None:
     (tmp_path / "model.ckpt").write_bytes(pickle.dumps({"a": 1}))
     (tmp_path / "half.safetensors").write_bytes((exported / "model.safetensors").read_bytes()[:5000])
