@@ -140,7 +140,7 @@ def _duplicate(row: Row, original: Row) -> Row:
 
 
 def _without_image(row: Row, status: Status, detail: str) -> Row:
-    cleared: dict[str, Any] = dict.fromkeys(("image", "width", "height", "bytes"))
+    cleared: dict[str, Any] = dict.fromkeys(("image", "width", "height", "bytes", "image_sha256"))
     return {**row, **cleared, "status": str(status), "detail": detail}
 
 
