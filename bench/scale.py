@@ -18,7 +18,7 @@ else the machine does and on its disk. Peak memory is that of the process, with 
 a line of JSON: `exponents` by stage, and of the most rows `noop_s`, `plan_s`, `show_s`, `add_one_s`, `first_step_s` and
 `near_duplicates_s` (wall), `near_duplicates_recall`, `stages`, all that was measured, and `cpu_s`, what all of it cost.
 
---short: 10,000 and 50,000 rows; 1,000 and 5,000 for the stages AFTER_TRAINING, before which all images are encoded.
+--short: 10,000 and 50,000 rows; 1,000 and 5,000 for those WITH_FILES.
 torch and diffusers are then imported once for all of these, and count in their peak memory.
 """
 
@@ -169,6 +169,8 @@ STAGES: Mapping[str, Callable[[World], Work]] = {
 }
 AFTER_TRAINING = ("noop", "plan", "show", "add_one", "first_step")
 """Stages over a chain that is finished, which also encodes all images."""
+WITH_FILES = ("ingest", *AFTER_TRAINING)
+"""Stages that --short measures over fewer images, as each of these costs a file."""
 IMPORTED = (
     "dreamloom.train.loop.session",
     "diffusers.models.unets.unet_2d_condition",
@@ -289,10 +291,10 @@ def main() -> None:
         os.environ["DREAMLOOM_CACHE"] = f"{arguments.keep or temporary}/cache"
         folder = arguments.keep or Path(temporary)
         if arguments.short:
-            measured = run(folder, (10_000, 50_000), [stage for stage in stages if stage not in AFTER_TRAINING])
+            measured = run(folder, (10_000, 50_000), [stage for stage in stages if stage not in WITH_FILES])
             for module in IMPORTED:
                 import_module(module)
-            measured |= run(folder, (1_000, 5_000), [stage for stage in stages if stage in AFTER_TRAINING])
+            measured |= run(folder, (1_000, 5_000), [stage for stage in stages if stage in WITH_FILES])
         else:
             measured = run(folder, sorted(arguments.rows), stages)
     for stage, value in (result := summarize(measured))["exponents"].items():
