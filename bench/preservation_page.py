@@ -123,11 +123,11 @@ def _protocol() -> str:
     {", ".join(REHEARSED)}; no arm rehearses {" and ".join(UNREHEARSED)}. Each arm's settings are the best of
     three, found on a seed and prompts that are not reported: of those that draw {ENOUGH_RIGHT:.0%} of zorps right,
     the one that keeps most; if none does, the one that draws most right. So arms are compared at about equal learning.
-    Three seeds follow. Held out are {HELD_OUT["training"]} zorps, {HELD_OUT["ground_truth"]} images of what is
+    That rule was set after the trials were seen, and before the runs that are reported; all trials are below. Three
+    seeds follow. Held out are {HELD_OUT["training"]} zorps, {HELD_OUT["ground_truth"]} images of what is
     rehearsed and {HELD_OUT["witness"]} of what is not. The judge marks {NEW_PROMPTS} zorps in colours and on
     backgrounds that no image showed, and {OLD_PROMPTS} pictures of each old shape, from prompts that are no caption of
-    any arm.
-    A picture is right if all of its caption is: shape, colour, background, size and style. Time is processor
+    any arm. A picture is right if all of its caption is: shape, colour, background, size and style. Time is processor
     time of one training, with its evaluation and drawings."""
     return _filled(text)
 

@@ -1,0 +1,36 @@
+"""What is published of the study of preservation is what its figures say."""
+
+import json
+import re
+from pathlib import Path
+
+from bench.preservation_page import make_page
+
+HOUSE = Path(__file__).parents[2]
+FIGURES = json.loads((HOUSE / "docs" / "preservation.json").read_text("utf-8"))
+
+
+def percent(arm: str, key: str = "old_wrong") -> int:
+    return round(100 * float(FIGURES["arms"][arm][key]["value"]))
+
+
+def test_the_page_is_made_from_the_figures() -> None:
+    assert (HOUSE / "docs" / "preservation.md").read_text("utf-8") == make_page(FIGURES)
+
+
+def test_the_readme_says_what_the_figures_say() -> None:
+    text = " ".join((HOUSE / "README.md").read_text("utf-8").split())
+    told = re.search(
+        r"a study\]\(docs/preservation\.md\) of (\d+) ways .* a concept alone draws (\d+) % of the old pictures wrong, "
+        r"where its base draws (\d+) % wrong.* ground truth beside it, (\d+) % are wrong; .* nearest to the concept, "
+        r"(\d+) %\. Of what was \*not\* rehearsed, that is (\d+), (\d+) and (\d+) %.* nearly as well in this world, "
+        r"(\d+) %",
+        text,
+    )
+    assert told is not None
+    arms = ("naive", "truth", "truth_nearest")
+    wrong = [percent(arm) for arm in arms]
+    unrehearsed = [percent(arm, "old_wrong_unrehearsed") for arm in arms]
+    base = round(100 * (1 - FIGURES["base"]["old_right"]))
+    expected = [len(FIGURES["arms"]), wrong[0], base, *wrong[1:], *unrehearsed, percent("generated")]
+    assert list(map(int, told.groups())) == expected
