@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
 from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -50,9 +57,11 @@ def log_lines(state: Any, last: str) -> list[str]:
     return lines
 
 
-def artifacts() -> dict[str, Any]:
+def artifacts(state: Any) -> dict[str, Any]:
+    mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id]))
     with get_client(sync_client=True) as client:
-        return {str(artifact.key).removeprefix("small-"): artifact for artifact in client.read_artifacts(limit=200)}
+        found = client.read_artifacts(artifact_filter=mine)
+    return {str(artifact.key).removeprefix("small-"): artifact for artifact in found}
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -71,7 +80,7 @@ def test_the_chain_runs_part_by_part_and_shows_what_it_made(finished: Any) -> No
     lines = log_lines(state, last="export")
     assert sum(line.startswith("squares/captions/00001: 3 rows, 3 kept") for line in lines) == 1
     assert sum(line.startswith("train                2 steps") for line in lines) == 1
-    shown = artifacts()
+    shown = artifacts(state)
     assert len(shown) < 15, "few artifacts: none a part"
     assert "| small" not in shown["balance"].data
     assert '"source": "squares", "stage": "ingest"' in shown["funnel"].data

@@ -21,9 +21,10 @@ def add_images(small: Any, *colors: str) -> None:
         Image.new("RGB", (64, 64), color).save(small.folder / "circles" / f"a {color} field.png")
 
 
-def events(name: str) -> list[Any]:
-    """The events of a name, once the server has one, which hears of it some moments later."""
-    wanted = {"filter": {"event": {"name": [name]}}}
+def events(name: str, state: Any) -> list[Any]:
+    """The events of a name and a flow run, once the server has one, which hears of it some moments later."""
+    flow_run = f"prefect.flow-run.{state.state_details.flow_run_id}"
+    wanted = {"filter": {"event": {"name": [name]}, "related": {"id": [flow_run]}}}
     found: list[Any] = []
     with get_client(sync_client=True) as client:
         for _ in range(150):
@@ -65,7 +66,7 @@ def test_a_model_that_forgot_too_much_is_not_published_and_automations_hear_of_i
     assert state.is_failed()
     assert list_checkpoints(chain.run_folder(finished.load())), "it is there to look at"
     assert files(finished.workspace / "model") == model
-    (exceeded,), (failed,) = events("dreamloom.limit.exceeded"), events("dreamloom.run.failed")
+    (exceeded,), (failed,) = (events(f"dreamloom.{name}", state) for name in ("limit.exceeded", "run.failed"))
     assert exceeded["resource"]["prefect.resource.id"] == "dreamloom.project.small"
     message = exceeded["payload"]["message"]
     assert message.startswith("The model forgot more than its limits allow (forgotten ")
