@@ -15,7 +15,6 @@ from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
 from dreamloom.curate.score_folder import score_folder
 from dreamloom.curate.source import Role, Source
 from dreamloom.flows import steps, train_steps
-from dreamloom.flows.audit_step import AuditStep
 from dreamloom.flows.logs import PRINTED, log_to_file
 from dreamloom.flows.run_folders import continuation_folder
 from dreamloom.flows.showing import is_collection
@@ -281,6 +280,8 @@ def audit(
     images
         Real images to classify: a folder with a subfolder for each class, or of held-out images, as balance makes it.
     """
+    from dreamloom.flows.audit_step import AuditStep  # imports torch
+
     step = AuditStep(model, base, output, images, config)
     run_step(step)
     for table in step.tables():

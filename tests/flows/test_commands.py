@@ -13,6 +13,7 @@ from dreamloom.base.stage import Summary
 from dreamloom.flows.cli import run
 from dreamloom.flows.plan import PlannedStep, disk_warnings
 from dreamloom.flows.steps import Outcome, Step
+from tests.flows.conftest import HOUSE
 
 
 def files(folder: Path) -> dict[Path, int]:
@@ -121,11 +122,13 @@ def test_a_projects_manifest_is_the_same_training_folder(finished: Any, capsys: 
     assert len(rows) > 1
 
 
-def test_plan_imports_neither_torch_nor_prefect(finished: Any) -> None:
+def test_plan_imports_neither_torch_nor_prefect_and_no_command_does_before_it_works(finished: Any) -> None:
     heavy = "{'torch', 'prefect', 'open_clip', 'transformers', 'diffusers', 'cv2', 'matplotlib', 'duckdb'}"
+    commands = ", ".join(f"dreamloom.flows.{file.stem}" for file in (HOUSE / "flows").glob("*command*.py"))
+    assert "dreamloom.flows.stage_commands" in commands
     script = (
         "import sys; from dreamloom.flows.cli import run; run(['plan', sys.argv[1]]); "
-        f"print(*{heavy} & set(sys.modules))"
+        f"import {commands}; print(*{heavy} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script, finished.file], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr, done.stdout.splitlines()[-1]) == (0, "", "")
