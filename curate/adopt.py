@@ -8,12 +8,14 @@ from pathlib import Path
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit, copy, remove
+from dreamloom.base.folder_names import FolderNames
 from dreamloom.base.pixels import ImageError, decode
 from dreamloom.curate.decide import carry_out
 from dreamloom.curate.hand_changes import HandChange, find_hand_changes
 from dreamloom.curate.manifest import manifest_path
 from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.decisions import HAND, Decision, What, next_time
+from dreamloom.scrape.datasets.sidecar_files import find_sidecars
 
 REFUSED = "refused"
 """The folder in a workspace for files of a person's that were not adopted."""
@@ -74,17 +76,27 @@ def put_back(workspace: Path, changes: Sequence[HandChange]) -> Path | None:
         The folder of what was kept; None: there was nothing to keep, as they only deleted.
     """
     aside = workspace / REFUSED / time.strftime("%Y-%m-%d_%H-%M-%S")
-    kept = False
-    for change in changes:
-        stem = os.path.splitext(workspace / change.file)[0]
-        for file in sorted(Path(stem).parent.glob("*")):
-            if os.path.splitext(file)[0] == stem and file.is_file():
-                with commit(aside / file.relative_to(workspace)) as temporary:
-                    copy(file, temporary)
-                kept = True
+    kept = _files_of(workspace, changes)
+    for file in kept:
+        with commit(aside / file) as temporary:
+            copy(workspace / file, temporary)
     _restore_images(changes)
     remove(manifest_path(workspace))
     return aside if kept else None
+
+
+def _files_of(workspace: Path, changes: Sequence[HandChange]) -> list[str]:
+    """Returns the files that are there of what was changed: images, and all that lies beside them under their name."""
+    files, changed = list[str](), {change.file for change in changes}
+    stems = {os.path.splitext(file)[0] for file in changed}
+    for folder in sorted({os.path.dirname(file) for file in changed}):
+        with_folders = os.listdir(workspace / folder) if (workspace / folder).is_dir() else []
+        names = FolderNames(name for name in with_folders if (workspace / folder / name).is_file())
+        images = (name for name in names if f"{folder}/{name}" in changed)
+        sidecars = {sidecar for image in images for _, sidecar in find_sidecars(image, names)}
+        inside = (f"{folder}/{name}" for name in sorted(names))
+        files += [file for file in inside if os.path.basename(file) in sidecars or os.path.splitext(file)[0] in stems]
+    return files
 
 
 def _keep_image(file: Path, target: Path) -> None:

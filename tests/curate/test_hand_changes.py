@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.parquet_metadata import write_table
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.caption.stage import caption
@@ -18,6 +20,7 @@ from dreamloom.curate.assemble import balance
 from dreamloom.curate.choose import choose
 from dreamloom.curate.config import BalanceConfig, ChooseConfig
 from dreamloom.curate.hand_changes import find_hand_changes
+from dreamloom.curate.manifest import manifest_path, read_manifest_metadata
 from dreamloom.curate.source import Role, Source
 from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.decisions import append_decisions
@@ -89,6 +92,10 @@ CHANGES: dict[str, tuple[Callable[[Path], Any], list[tuple[str, str]]]] = {
         [("renamed", "a ruby cat.png")],
     ),
     "sidecar": (lambda cats: (cats / "a red cat.txt").write_text("my_cat"), [("captioned", "a red cat.png")]),
+    "sidecar as Windows shows it": (
+        lambda cats: (cats / "A RED CAT.txt.txt").write_text("my_cat"),
+        [("captioned", "a red cat.png")],
+    ),
     "yaml": (
         lambda cats: (cats / "a red cat.yaml").write_text("multiply: 2\nloss_scale: 0.5\nflip_p: 0"),
         [("set otherwise", "a red cat.png")],
@@ -139,6 +146,22 @@ def test_a_refused_change_is_put_back_and_kept_aside(world: World, before: dict[
     assert world.changes() == []
     kept = {f.read_bytes() for f in aside.rglob("*") if f.is_file()} if aside else set()
     assert changed <= kept
+
+
+def test_a_folder_that_moved_behind_a_link_was_not_changed(world: World, tmp_path: Path) -> None:
+    shutil.move(world.cats, tmp_path / "elsewhere")
+    world.cats.symlink_to(tmp_path / "elsewhere")
+    (world.cats / "again").symlink_to(world.cats)
+    assert world.changes() == []
+
+
+def test_changes_are_found_below_the_manifest_of_an_older_release(world: World) -> None:
+    rows, metadata = pq.read_table(manifest_path(world.root)), read_manifest_metadata(manifest_path(world.root))
+    write_table(manifest_path(world.root), rows.drop_columns(["image", "image_sha256", "file_sha256"]), metadata)
+    assert world.changes() == []
+    replace_image(world.cats / "a red cat.png")
+    (world.cats / "a green cat.png").unlink()
+    assert world.changes() == [("deleted", "a green cat.png"), ("replaced", "a red cat.png")]
 
 
 def test_a_yaml_becomes_ratings(world: World) -> None:
