@@ -1,6 +1,6 @@
-"""Remembers the hashes of files, so that the content of a file that nobody changed is read once.
+"""Remembers what was read of files, so that the content of a file that nobody changed is read once.
 
-    <cache>/files-1.sqlite     path, size, modification time and inode → sha256, or XXH3 of 128 bits
+    <cache>/files-1.sqlite     path, size, modification time and inode → sha256, XXH3 of 128 bits, or another fact
 
 The cache is the user's (`cache_folder`), so all projects share it: a base model of 4 GB is read once, not once for each
 workspace. It may be deleted at any time. Where it can't be written, files are read again; where it is damaged, it is
@@ -14,11 +14,11 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import xxhash
 
@@ -37,7 +37,9 @@ _SETTLED_NS = 2 * 10**9
 """A file that changed less than 2 s ago may change again without another time (FAT counts in 2 s): don't trust it."""
 _THREADS = min(8, os.cpu_count() or 1)
 _BATCH = 256
-"""Hashes that are stored together: what a kill loses."""
+"""Facts that are stored together: what a kill loses."""
+_LOOKED_UP = 500
+"""Facts that are looked up together; SQLite takes at most 999 parameters (SQLITE_MAX_VARIABLE_NUMBER before 3.32)."""
 _CHUNK = 2**20
 _TIMEOUT_S = 10
 """How long to wait for another process that writes."""
@@ -47,8 +49,8 @@ class FileRange(Protocol):
     """A file, or a part of one, such as a member of a .tar."""
 
     @property
-    def path(self) -> Path:
-        """The file."""
+    def file(self) -> str:
+        """The path of the file."""
 
     @property
     def start(self) -> int:
@@ -59,6 +61,9 @@ class FileRange(Protocol):
         """Its length in bytes; None: up to the end of the file."""
 
 
+Range = TypeVar("Range", bound=FileRange)
+
+
 @dataclass(frozen=True)
 class WholeFile:
     """A file from its first byte to its last."""
@@ -66,6 +71,11 @@ class WholeFile:
     path: Path
     start: int = 0
     length: int | None = None
+
+    @property
+    def file(self) -> str:
+        """The path of the file."""
+        return os.fspath(self.path)
 
 
 def cache_folder() -> Path:
@@ -92,31 +102,87 @@ def content_hashes(
         progress: called with the number of ranges read.
         algorithm: sha256; or XXH3 of 128 bits, which is six times as fast and tells changes, but no forgeries.
     """
+    kind = "" if algorithm == "sha256" else algorithm
+    return file_facts(ranges, kind, partial(_hash, algorithm=algorithm), progress)
+
+
+class ContentHashes:
+    """The sha256 of files that are asked for more than once: each is looked up once in the life of the object."""
+
+    def __init__(self) -> None:
+        """Knows no hash yet."""
+        self._known: dict[FileRange, bytes] = {}
+
+    def learn(self, ranges: Iterable[FileRange], progress: Progress = silent) -> None:
+        """Looks up those that are not known yet; progress is called as by `content_hashes`."""
+        new = [item for item in ranges if item not in self._known]
+        for item, sha256 in zip(new, content_hashes(new, progress), strict=True):
+            if sha256 is not None:
+                self._known[item] = bytes.fromhex(sha256)
+
+    def get(self, item: FileRange) -> str | None:
+        """Returns the hash of a range that was looked up, as hex; None where it can't be read."""
+        known = self._known.get(item)
+        return None if known is None else known.hex()
+
+
+def file_facts(
+    ranges: Sequence[Range],
+    kind: str,
+    read: Callable[[Range], str | None],
+    progress: Progress = silent,
+    note: str = "reading files",
+    num_threads: int = _THREADS,
+) -> list[str | None]:
+    """Returns what `read` says of each range; only what changed since it was last asked is read.
+
+    Args:
+        ranges: files, or parts of files.
+        kind: names what is asked, with all that the answer depends on beside the file's path and bytes; empty: sha256.
+        read: is called in threads, with a range of a regular file. None: there is no answer to be remembered.
+        progress: called with the number of ranges read.
+        note: what progress is told.
+        num_threads: ranges that are read at once.
+    """
     with contextlib.closing(_Index(cache_folder() / FILE_INDEX)) as index:
-        stats = _stats(ranges)
-        keys = [_key(item, algorithm) for item in ranges]
-        hashes = [index.find(key, state) if state else None for key, state in zip(keys, stats, strict=True)]
-        unknown = [place for place, state in enumerate(stats) if state and hashes[place] is None]
-        work = partial(_hash, algorithm=algorithm)
-        results = map_ordered(work, (ranges[place] for place in unknown), _THREADS, 4 * _THREADS)
+        facts, unknown = _look_up(index, ranges, kind)
+        items = (ranges[place] for place, _ in unknown)
+        results = map_ordered(read, items, num_threads, 16 * num_threads)
         fresh: list[_Row] = []
-        for done, (place, sha256) in enumerate(zip(unknown, results, strict=True), start=1):
-            hashes[place], state = sha256, stats[place]
-            if sha256 and state and state.is_settled() and _stat(ranges[place].path) == state:
-                fresh.append((keys[place], state.size, state.mtime_ns, state.inode, sha256))
+        for done, ((place, state), fact) in enumerate(zip(unknown, results, strict=True), start=1):
+            facts[place], item = fact, ranges[place]
+            if fact is not None and state.is_settled() and _stat(item.file) == state:
+                fresh.append((_key(item, kind), state.size, state.mtime_ns, state.inode, fact))
             if len(fresh) == _BATCH:
                 index.store(fresh)
                 fresh = []
-            progress(done, len(unknown), "reading files")
+            progress(done, len(unknown), note)
         index.store(fresh)
-    return hashes
+    return facts
+
+
+def _look_up(
+    index: "_Index", ranges: Sequence[FileRange], kind: str
+) -> tuple[list[str | None], list[tuple[int, "_Stat"]]]:
+    """Returns what is remembered of each range, and place and state of those that are there and not known."""
+    facts: list[str | None] = []
+    unknown: list[tuple[int, _Stat]] = []
+    for start in range(0, len(ranges), _LOOKED_UP):
+        chunk = ranges[start : start + _LOOKED_UP]
+        keys = [_key(item, kind) for item in chunk]
+        known = index.find(keys)
+        for place, (key, state) in enumerate(zip(keys, _stats(chunk), strict=True), start):
+            before, fact = known.get(key, (None, None))
+            facts.append(fact if before == state else None)
+            if state is not None and before != state:
+                unknown.append((place, state))
+    return facts, unknown
 
 
 _Row = tuple[bytes, int, int, int, str]
 
 
-@dataclass(frozen=True)
-class _Stat:
+class _Stat(NamedTuple):
     """What changes when the content of a file does, unless somebody hides it."""
 
     size: int
@@ -127,9 +193,9 @@ class _Stat:
         return time.time_ns() - self.mtime_ns > _SETTLED_NS
 
 
-def _stat(path: Path) -> _Stat | None:
+def _stat(file: str) -> _Stat | None:
     try:
-        status = os.stat(path)
+        status = os.stat(file)
     except (OSError, ValueError):  # ValueError: a name with a NUL
         return None
     if not stat.S_ISREG(status.st_mode):  # reading a pipe, or /dev/zero, never ends
@@ -141,18 +207,18 @@ def _stats(ranges: Sequence[FileRange]) -> list[_Stat | None]:
     """Stats each file, once for all its consecutive ranges."""
     stats: list[_Stat | None] = []
     for place, item in enumerate(ranges):
-        stats.append(stats[-1] if place and item.path == ranges[place - 1].path else _stat(item.path))
+        stats.append(stats[-1] if place and item.file == ranges[place - 1].file else _stat(item.file))
     return stats
 
 
-def _key(item: FileRange, algorithm: str) -> bytes:
-    path = (b"" if algorithm == "sha256" else b"xxh3:") + os.fsencode(os.path.abspath(item.path))
+def _key(item: FileRange, kind: str) -> bytes:
+    path = os.fsencode(f"{kind}:{os.path.abspath(item.file)}" if kind else os.path.abspath(item.file))
     return path if item.length is None else b"%s\0%d+%d" % (path, item.start, item.length)
 
 
 def _hash(item: FileRange, algorithm: str) -> str | None:
     try:
-        with item.path.open("rb") as stream:
+        with open(item.file, "rb") as stream:
             digest, left = hashlib.sha256() if algorithm == "sha256" else xxhash.xxh3_128(), item.length
             if left is None:
                 left = os.stat(stream.fileno()).st_size
@@ -166,26 +232,26 @@ def _hash(item: FileRange, algorithm: str) -> str | None:
 
 
 class _Index:
-    """The table of hashes; empty where it can't be used, as what it holds can be computed again."""
+    """The table of facts; empty where it can't be used, as what it holds can be computed again."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection = _open(path)
 
-    def find(self, key: bytes, state: _Stat) -> str | None:
-        """Returns the hash of a file that has not changed since it was stored."""
+    def find(self, keys: Sequence[bytes]) -> dict[bytes, tuple[tuple[int, ...], str]]:
+        """Returns what is stored under at most _LOOKED_UP keys: how the file was then, and the fact."""
         if self._connection is None:
-            return None
+            return {}
         try:
-            select = "select size, mtime_ns, inode, sha256 from files where key = ?"
-            row = self._connection.execute(select, (key,)).fetchone()
+            select = "select key, size, mtime_ns, inode, sha256 from files where key in (%s)"
+            rows = self._connection.execute(select % ",".join("?" * len(keys)), keys).fetchall()
         except sqlite3.Error as error:
             self._give_up(error)
-            return None
-        return str(row[3]) if row and _Stat(*row[:3]) == state else None
+            return {}
+        return {row[0]: (row[1:4], row[4]) for row in rows}
 
     def store(self, rows: Sequence[_Row]) -> None:
-        """Remembers hashes."""
+        """Remembers facts."""
         if self._connection is None or not rows:
             return
         try:

@@ -37,7 +37,7 @@ class ImageError(Exception):
         self.detail = detail
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageHeader:
     """The properties of an image that are known before its pixels are decoded."""
 

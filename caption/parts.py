@@ -7,7 +7,7 @@ Tag = tuple[str, float]
 """A tag and its weight; 1 is usual."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CaptionParts:
     """What a caption is built from."""
 
@@ -56,6 +56,8 @@ def join(prompt: str, tags: Iterable[str]) -> str:
 def with_tags(prompts: Iterable[CaptionParts], tags: Iterable[Tag]) -> tuple[CaptionParts, ...]:
     """Adds tags to each of several captions of an image."""
     added = tuple(tags)
+    if not added:
+        return tuple(prompts)
     return tuple(replace(prompt, tags=(*prompt.tags, *added)) for prompt in prompts)
 
 

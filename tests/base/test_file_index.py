@@ -24,6 +24,11 @@ class Member:
     start: int
     length: int | None
 
+    @property
+    def file(self) -> str:
+        """The file."""
+        return str(self.path)
+
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

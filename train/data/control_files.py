@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,9 @@ class FolderSettings:
     tags: tuple[Tag, ...] = ()
     """Follow each image's own tags."""
 
-    @property
+    @cached_property
     def image_settings(self) -> ImageSettings:
-        """The settings of an image without its own, with defaults for what is not set."""
+        """The settings of an image without its own, with defaults for what is not set; one object for all of them."""
         return ImageSettings(**self.values)
 
     def inherit(self, outer: "FolderSettings") -> "FolderSettings":
@@ -146,8 +147,9 @@ def make_training_image(
         notes("blank sidecars, which are no captions", name)
     if written.encoding in ("Windows-1252", "Latin-1"):
         notes("sidecars that are not UTF-8, read as Windows-1252", name)
-    settings = replace(folder_settings.image_settings, **values)
-    return TrainingImage(name, ByteRange(path), resolve_captions(path.name, folder_settings, own), settings)
+    settings = folder_settings.image_settings
+    settings = replace(settings, **values) if values else settings
+    return TrainingImage(name, ByteRange(str(path)), resolve_captions(path.name, folder_settings, own), settings)
 
 
 def resolve_captions(name: str, folder_settings: FolderSettings, own: Entries) -> tuple[CaptionParts, ...]:

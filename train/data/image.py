@@ -9,14 +9,20 @@ from dreamloom.base.pixels import ImageError
 from dreamloom.caption.parts import CaptionParts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ByteRange:
     """The bytes of an image: a file, or a part of one."""
 
-    path: Path
+    file: str
+    """Its path; a Path would take three times the memory, which counts where there are a million."""
     start: int = 0
     length: int | None = None
     """In bytes; None: up to the end of the file."""
+
+    @property
+    def path(self) -> Path:
+        """The path of the file."""
+        return Path(self.file)
 
     def read(self) -> bytes:
         """Reads the bytes.
@@ -66,7 +72,7 @@ class ImageSettings:
     """Images share a batch only with images of the same batch_id."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TrainingImage:
     """An image of a training folder."""
 

@@ -77,7 +77,7 @@ def _find_file(source: ByteRange, header: ImageHeader, masks: Mapping[str, Path]
         return "broken_mask"
     if not _have_one_shape((mask.width, mask.height), (header.width, header.height)):
         return "mask_of_another_shape"
-    return Mask(ByteRange(path), "")
+    return Mask(ByteRange(str(path)), "")
 
 
 def _with_content(mask: Mask, content: str | None) -> Mask | str:

@@ -49,8 +49,8 @@ def read_shard(
                 stem, dot, suffix = PurePosixPath(member.name).name.partition(".")
                 if member.isfile() and stem and dot and not is_left_out(member.name):
                     folder = PurePosixPath(member.name).parent
-                    samples[str(folder / stem)][suffix] = ByteRange(path, member.offset_data, member.size)
-            if ByteRange(path, tar.offset, tarfile.BLOCKSIZE).read() != bytes(tarfile.BLOCKSIZE):
+                    samples[str(folder / stem)][suffix] = ByteRange(str(path), member.offset_data, member.size)
+            if ByteRange(str(path), tar.offset, tarfile.BLOCKSIZE).read() != bytes(tarfile.BLOCKSIZE):
                 broken.append((name, "broken_shard"))  # tarfile takes a damaged header for the end
     except (tarfile.TarError, OSError, EOFError):
         broken.append((name, "broken_shard"))

@@ -71,6 +71,7 @@ def read_image_table(path: Path, notes: Notes) -> list[ImageFolder]:
     folders: dict[str, list[TrainingImage]] = defaultdict(list)
     broken: list[tuple[str, str]] = []
     siblings: dict[Path, FolderNames] = {}
+    settings = FolderSettings()
     for row, listed in read_listed_images(path):
         if listed is None:
             broken.append((f"{path.name}, line {row.number}", row.fault))
@@ -83,10 +84,10 @@ def read_image_table(path: Path, notes: Notes) -> list[ImageFolder]:
         else:
             file = _find_file(path.parent, listed.file)
             written = SidecarContent() if listed.entries.prompts else _read_sidecars(file, siblings)
-            image = make_training_image(file, listed.file, FolderSettings(), written, notes, listed.entries)
+            image = make_training_image(file, listed.file, settings, written, notes, listed.entries)
             folders[PurePath(image.name).parent.as_posix()].append(image)
     read = [_folder(name, images) for name, images in sorted(folders.items())]
-    return [*read, ImageFolder(path.name, FolderSettings().image_settings.multiply, (), broken)] if broken else read
+    return [*read, ImageFolder(path.name, settings.image_settings.multiply, (), broken)] if broken else read
 
 
 def read_listed_images(path: Path) -> Iterator[tuple[TableRow, ListedImage | None]]:

@@ -1,7 +1,6 @@
 """The words of each showing: functions of the seed and the sample's index."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ CAPTION = "a car, red, old, on a road"
 
 def sample(*captions: str | CaptionParts, **settings: Any) -> Sample:
     parts = tuple(each if isinstance(each, CaptionParts) else CaptionParts(each) for each in captions or [CAPTION])
-    return Sample(TrainingImage("x", ByteRange(Path("x")), parts, ImageSettings(**settings)), 0, (8, 8), (8, 8))
+    return Sample(TrainingImage("x", ByteRange("x"), parts, ImageSettings(**settings)), 0, (8, 8), (8, 8))
 
 
 tags = st.lists(st.text("abc ", min_size=1, max_size=4).filter(str.strip), max_size=6)

@@ -17,7 +17,9 @@ from dreamloom.train.data.image import ByteRange, ImageSettings, TrainingImage
 
 
 def make_sample(path: Path, size: tuple[int, int], bucket: tuple[int, int], **settings: Any) -> Sample:
-    return Sample(TrainingImage("x", ByteRange(path), (CaptionParts(),), ImageSettings(**settings)), 0, size, bucket)
+    return Sample(
+        TrainingImage("x", ByteRange(str(path)), (CaptionParts(),), ImageSettings(**settings)), 0, size, bucket
+    )
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ def test_an_image_in_a_shard_is_read_from_its_place(wide: Sample, tmp_path: Path
     data = wide.image.source.read()
     (tmp_path / "shard.tar").write_bytes(b"before" + data + b"behind")
     inside = Sample(
-        TrainingImage("x", ByteRange(tmp_path / "shard.tar", 6, len(data)), (CaptionParts(),)),
+        TrainingImage("x", ByteRange(str(tmp_path / "shard.tar"), 6, len(data)), (CaptionParts(),)),
         0,
         wide.size,
         wide.bucket,

@@ -36,8 +36,8 @@ def save_mask(path: Path, values: np.ndarray[Any, Any]) -> None:
 
 def masked_sample(folder: Path, values: np.ndarray[Any, Any], size: tuple[int, int], bucket: tuple[int, int]) -> Sample:
     save_mask(folder / "x-masklabel.png", values)
-    image = TrainingImage("x", ByteRange(folder / "x.png"), (CaptionParts(),))
-    return Sample(image, 0, size, bucket, Mask(ByteRange(folder / "x-masklabel.png"), "content"))
+    image = TrainingImage("x", ByteRange(str(folder / "x.png")), (CaptionParts(),))
+    return Sample(image, 0, size, bucket, Mask(ByteRange(str(folder / "x-masklabel.png")), "content"))
 
 
 @pytest.fixture
