@@ -4,27 +4,29 @@
                                                    key of a mask → [h, w]: how much each cell counts in the loss
 
 A key is the sha256 of the file, with the bucket and the view; that of a mask also holds the mask's sha256. A killed
-fill goes on where it stopped, and damaged entries are encoded again (`dreamloom.train.data.tensor_store`).
+fill goes on where it stopped. Entries are checked when they are asked for, and damaged ones are encoded again
+(`dreamloom.train.data.tensor_store`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dreamloom.base.file_index import content_hashes
+from dreamloom.base.errors import UserError
+from dreamloom.base.file_index import ContentHashes
 from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.threads import map_ordered
 from dreamloom.train.data.crops import View, center_view, render_views
 from dreamloom.train.data.dataset import Problem, Sample
-from dreamloom.train.data.image import ByteRange
 from dreamloom.train.data.masks import render_masks
-from dreamloom.train.data.tensor_store import TensorStore
+from dreamloom.train.data.tensor_store import DamagedError, TensorStore
 from dreamloom.train.model.model import hash_weights
 
 VERSION = "2"
@@ -32,6 +34,8 @@ VERSION = "2"
 GROUP_PIXELS = 2 * 2**20
 """Pixels encoded together: 8 images of 512 × 512. Fixed, because the last bits of a convolution may depend on it."""
 GROUP_MAX_IMAGES = 16
+_LOOKED_UP = 1024
+"""Samples whose entries are looked up together."""
 
 Entry = tuple[str, Sample, View]
 """A key of the cache, and what is shown under it."""
@@ -49,13 +53,15 @@ class LatentCache:
     Args:
         folder: where they are kept; None: in memory, for this process.
         vae: a diffusers AutoencoderKL or AutoencoderTiny, on its device.
+        contents: the hashes of images' files that are known; None: none is.
     """
 
-    def __init__(self, folder: Path | None, vae: Any) -> None:
+    def __init__(self, folder: Path | None, vae: Any, contents: ContentHashes | None = None) -> None:
         """Opens the cache of this VAE; reads nothing yet."""
         self.vae = vae
         self.store = TensorStore(folder / f"{hash_weights(vae)}-{VERSION}" if folder else None)
-        self.content_hashes: dict[ByteRange, str] = {}
+        self.contents = contents or ContentHashes()
+        self._repairing = RLock()
 
     def add(
         self,
@@ -78,20 +84,18 @@ class LatentCache:
         Raises:
             UserError: another process is filling the cache.
         """
-        readable, problems = [], []
-        hashes = content_hashes([sample.image.source for sample in samples], progress)
-        for sample, content_hash in zip(samples, hashes, strict=True):
-            if content_hash is None:
-                problems.append(Problem(sample.name, "missing_file"))
-                continue
-            self.content_hashes[sample.image.source] = content_hash
-            readable.append(sample)
-        entries = {key: (key, s, view) for s in readable for view in views(s) for key in [self.key(s, view)]}
-        with self.store.filling(set(entries), progress):
-            broken = self._fill(entries, num_workers, progress)
-        problems += [Problem(s.name, broken[h]) for s in readable if (h := self._content_hash(s)) in broken]
-        decoded = [s for s in readable if self._content_hash(s) not in broken]
-        return problems + self._add_masks([s for s in decoded if s.mask], num_workers, progress, views)
+        self.contents.learn((sample.image.source for sample in samples), progress)
+        readable = [sample for sample in samples if self.contents.get(sample.image.source)]
+        broken = {s.name: "missing_file" for s in samples if not self.contents.get(s.image.source)}
+        self.store.look_through(progress)
+        missing = self._list_missing(readable, views)
+        with self.store.filling(list(missing), progress):
+            reasons = self._fill(missing, num_workers, progress)
+        if reasons:
+            broken |= {s.name: reasons[h] for s in readable if (h := self._content_hash(s)) in reasons}
+        masked = [sample for sample in readable if sample.mask and sample.name not in broken]
+        problems = [Problem(name, reason) for name, reason in broken.items()]
+        return problems + self._add_masks(masked, num_workers, progress, views)
 
     def key(self, sample: Sample, view: View | None = None) -> str:
         """Returns the key of a sample in a view; None: the center view."""
@@ -106,8 +110,9 @@ class LatentCache:
 
         Raises:
             KeyError: it was not added.
+            UserError: it is damaged, and can't be encoded again.
         """
-        return self.store.entries[self.key(sample, view)]
+        return self._get(self.key(sample, view), sample, view)
 
     def get_mask(self, sample: Sample, view: View) -> Tensor | None:
         """Returns how much each cell of a sample's latent counts in a view.
@@ -117,8 +122,31 @@ class LatentCache:
 
         Raises:
             KeyError: it was not added.
+            UserError: it is damaged, and can't be rendered again.
         """
-        return self.store.entries[self._mask_key(sample, view)] if sample.mask else None
+        return self._get(self._mask_key(sample, view), sample, view) if sample.mask else None
+
+    def _get(self, key: str, sample: Sample, view: View) -> Tensor:
+        """Returns an entry; one that turns out to be damaged is computed again, from the image alone."""
+        try:
+            return self.store[key]
+        except DamagedError:
+            with self._repairing:
+                problems = self.add([sample], 1, views=lambda _: [view])
+        if problems:
+            raise UserError(
+                f"The latent of {sample.name} in {self.store.folder} is damaged, and the image can't be read any more "
+                f"({problems[0].reason}); restore the image, and run again."
+            )
+        return self.store[key]
+
+    def _list_missing(self, samples: Sequence[Sample], views: ListViews) -> dict[str, Entry]:
+        missing: dict[str, Entry] = {}
+        for start in range(0, len(samples), _LOOKED_UP):
+            chunk = samples[start : start + _LOOKED_UP]
+            entries = {key: (key, s, view) for s in chunk for view in views(s) for key in [self.key(s, view)]}
+            missing |= {key: entries[key] for key in self.store.missing(list(entries))}
+        return missing
 
     def _mask_key(self, sample: Sample, view: View) -> str:
         assert sample.mask is not None
@@ -131,35 +159,39 @@ class LatentCache:
         views = [list_views(sample) for sample in samples]
         keys = [[self._mask_key(sample, view) for view in shown] for sample, shown in zip(samples, views, strict=True)]
         problems = []
-        with self.store.filling(set(chain.from_iterable(keys)), progress):
-            missing = [place for place, wanted in enumerate(keys) if not self.store.entries.keys() >= set(wanted)]
+        missing = [place for place, wanted in enumerate(keys) if self.store.missing(wanted)]
+        sizes = {place: self.get(samples[place], views[place][0]).shape[-2:] for place in missing}
+        with self.store.filling(list(chain.from_iterable(keys)), progress):
             rendered = map_ordered(
-                lambda place: self._render_masks(samples[place], views[place]), missing, num_workers, 2 * num_workers
+                lambda place: _render_masks(samples[place], views[place], *sizes[place]),
+                missing,
+                num_workers,
+                2 * num_workers,
             )
             for place, masks in zip(missing, rendered, strict=True):
                 if masks is None:
                     problems.append(Problem(samples[place].name, "broken_mask"))
                 else:
                     self.store.put(dict(zip(keys[place], masks, strict=True)))
-        entries = self.store.entries
-        for sample, wanted in zip(samples, keys, strict=True):
-            if any(key in entries and not entries[key].any() for key in wanted):
+        broken = {problem.name for problem in problems}
+        for sample, shown in zip(samples, views, strict=True):
+            if sample.name not in broken and not all(self._masks_something(sample, view) for view in shown):
                 problems.append(Problem(sample.name, "empty_mask"))
         return problems
 
-    def _render_masks(self, sample: Sample, views: Sequence[View]) -> list[Tensor] | None:
-        height, width = self.get(sample, views[0]).shape[-2:]
-        try:
-            return [torch.from_numpy(mask) for mask in render_masks(sample, views, height, width)]
-        except ImageError:
-            return None
+    def _masks_something(self, sample: Sample, view: View) -> bool:
+        mask = self.get_mask(sample, view)
+        return mask is None or bool(mask.any())
 
     def _content_hash(self, sample: Sample) -> str:
-        return self.content_hashes[sample.image.source]
+        content = self.contents.get(sample.image.source)
+        if content is None:
+            raise KeyError(sample.name)
+        return content
 
     def _fill(self, entries: Mapping[str, Entry], num_workers: int, progress: Progress) -> dict[str, str]:
         """Encodes what is missing; returns what can't be decoded: content hash → reason."""
-        missing = [entries[key] for key in set(entries) - set(self.store.entries)]
+        missing = [entries[key] for key in self.store.missing(list(entries))]
         missing.sort(key=lambda entry: (entry[1].bucket, entry[0]))
         broken: dict[str, str] = {}
         done = 0
@@ -205,6 +237,13 @@ class LatentCache:
         else:
             posteriors = torch.stack([encoded.latents, torch.zeros_like(encoded.latents)], dim=1)
         return posteriors.half().contiguous().cpu()
+
+
+def _render_masks(sample: Sample, views: Sequence[View], height: int, width: int) -> list[Tensor] | None:
+    try:
+        return [torch.from_numpy(mask) for mask in render_masks(sample, views, height, width)]
+    except ImageError:
+        return None
 
 
 def _decode_group(group: Sequence[Entry]) -> list[np.ndarray[Any, Any] | str]:

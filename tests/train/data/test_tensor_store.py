@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamloom.train.data.tensor_store import TensorStore
+from dreamloom.train.data.tensor_store import DamagedError, TensorStore
 
 ENTRIES = {name: torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(7)).half() for name in ("aa", "ab")}
 
@@ -17,7 +17,7 @@ ENTRIES = {name: torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(7)
 def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The one shard of a store."""
     store = TensorStore(tmp_path_factory.mktemp("store"))
-    with store.filling(set(ENTRIES)):
+    with store.filling(list(ENTRIES)):
         store.put(ENTRIES)
     assert store.folder is not None
     (path,) = store.folder.glob("*.safetensors")
@@ -25,9 +25,16 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read(folder: Path) -> dict[str, torch.Tensor]:
+    """Returns the entries that are whole."""
     store = TensorStore(folder)
-    with store.filling(set(ENTRIES)):
-        return dict(store.entries)
+    store.look_through()
+    found = {}
+    for key in ENTRIES:
+        try:
+            found[key] = store[key].clone()
+        except (KeyError, DamagedError):
+            assert store.missing([key]) == [key]
+    return found
 
 
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
@@ -42,6 +49,14 @@ def test_no_flipped_bit_is_read_as_a_tensor(shard: Path, place: float, bit: int)
         shard.write_bytes(whole)
     assert all(torch.equal(found[key], ENTRIES[key]) and found[key].dtype == ENTRIES[key].dtype for key in found)
     assert read(shard.parent).keys() == ENTRIES.keys()
+
+
+def test_an_entry_that_is_damaged_in_one_shard_is_read_from_another(shard: Path, tmp_path: Path) -> None:
+    content = shard.read_bytes()
+    (tmp_path / "a.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert len(read(tmp_path)) == 1
+    (tmp_path / "b.safetensors").write_bytes(content)
+    assert read(tmp_path).keys() == ENTRIES.keys() and len(TensorStore(tmp_path)) == 0
 
 
 @pytest.mark.parametrize("share", [0, 0.5, 0.99])

@@ -31,18 +31,18 @@ def test_answers_are_the_encoders_and_kept_for_the_next_run(model: Model, tmp_pa
     kept = states_of(first, captions)
     assert kept.dtype == torch.float16 and torch.allclose(kept.float(), live, atol=2e-3)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")}
-    assert len(first.stores["text_encoder"].entries) == 3 and len(before) == 1
+    assert len(first.stores["text_encoder"]) == 3 and len(before) == 1
     again = TextCache(model, tmp_path, changing=())
     again.add(CAPTIONS[::-1])
     assert torch.equal(states_of(again, captions), states_of(first, captions))
     again.add(["another"])
-    assert {path: path.read_bytes() for path in before} == before and len(again.stores["text_encoder"].entries) == 4
+    assert {path: path.read_bytes() for path in before} == before and len(again.stores["text_encoder"]) == 4
 
 
 def test_captions_that_are_cut_to_the_same_tokens_are_kept_once(model: Model) -> None:
     cache = TextCache(model, None, changing=())
     cache.add(["a" * 30 + " b", "a" * 30 + " c"])
-    assert len(cache.stores["text_encoder"].entries) == 1
+    assert len(cache.stores["text_encoder"]) == 1
 
 
 def test_an_encoder_that_learns_is_given_tokens(model: Model, tmp_path: Path) -> None:
