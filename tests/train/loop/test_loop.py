@@ -342,7 +342,8 @@ def test_a_run_folder_belongs_to_one_config_and_one_folder(
             "guidance_scale": 1.0,
         },
     )
-    assert train(folder, undisturbed, faster, heldout).finished, "what is beside the weights makes no other run"
+    run = shutil.copytree(undisturbed, tmp_path / "run")  # in which samples are drawn anew
+    assert train(folder, run, faster, heldout).finished, "what is beside the weights makes no other run"
 
 
 @pytest.mark.slow
