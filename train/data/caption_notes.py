@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from dreamloom.train.data.notes import Notes
 
@@ -19,7 +19,7 @@ _FEW = 5
 """Images of a folder from which on one caption for all of them is noted."""
 
 
-def note_captions(captions: Sequence[tuple[str, str]], notes: Notes) -> None:
+def note_captions(captions: Iterable[tuple[str, str]], notes: Notes) -> None:
     """Notes camera names, empty captions, captions of several lines, and folders where all captions are the same.
 
     Args:

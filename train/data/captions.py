@@ -95,6 +95,8 @@ def check_new_words(dataset: Dataset, config: TrainConfig) -> None:
     Raises:
         UserError: one is not, so it would not learn.
     """
+    if not config.starts:
+        return
     captions = " ".join(each.caption for sample in dataset.samples for each in sample.image.captions)
     for word in config.starts:
         if not re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", captions):

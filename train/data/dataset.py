@@ -1,18 +1,19 @@
 """The images of a training folder that take part, with their buckets; and those that do not, with a reason."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 
 from dreamloom.base.buckets import Size, find_bucket
 from dreamloom.base.errors import UserError
-from dreamloom.base.file_index import content_hashes
+from dreamloom.base.file_index import ContentHashes
 from dreamloom.base.held_out import HeldOutImages
-from dreamloom.base.pixels import MAX_PIXELS, ImageError, ImageHeader, read_header
+from dreamloom.base.image_headers import read_headers
+from dreamloom.base.pixels import MAX_PIXELS, ImageHeader
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.text import is_utf8, without_surrogates
-from dreamloom.base.threads import map_ordered
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.config_fields import MaskKind
 from dreamloom.train.data.caption_notes import note_captions
@@ -23,7 +24,7 @@ from dreamloom.train.data.mask_files import Mask, find_masks
 from dreamloom.train.data.notes import Notes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """An image that takes part, with its bucket."""
 
@@ -64,6 +65,10 @@ class Problem:
     `dreamloom.base.pixels.Reason`."""
 
 
+Placed = tuple[int, TrainingImage]
+"""An image and the place of its folder in the dataset's folders."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A training folder with the headers of its images read."""
@@ -76,6 +81,10 @@ class Dataset:
     """What is odd and stops nothing, in sentences."""
     held_out: HeldOutImages | None = None
     """Of held-out images: what balance knows of them, by kind and name; no part of the digest."""
+    broken: tuple[tuple[int, Sample], ...] = ()
+    """Samples that can't be decoded, each with its place among all (see `dealt`)."""
+    contents: ContentHashes = field(default_factory=ContentHashes, compare=False, repr=False)
+    """Of the images' files: looked up once for all that is made of this dataset."""
 
     def without(self, problems: Sequence[Problem]) -> "Dataset":
         """Leaves out the images that turned out to be broken when they were decoded.
@@ -83,9 +92,22 @@ class Dataset:
         Raises:
             UserError: no image is left.
         """
-        broken = {problem.name for problem in problems}
-        samples = tuple(sample for sample in self.samples if sample.name not in broken)
-        return _not_empty(replace(self, samples=samples, problems=(*self.problems, *problems)))
+        names = {problem.name for problem in problems}
+        if not names:
+            return self
+        dealt = enumerate(self.dealt())
+        broken = tuple((number, sample) for number, (place, sample) in dealt if place is None or sample.name in names)
+        samples = tuple(sample for sample in self.samples if sample.name not in names)
+        return _not_empty(replace(self, samples=samples, broken=broken, problems=(*self.problems, *problems)))
+
+    def dealt(self) -> Iterator[tuple[int | None, Sample]]:
+        """Yields each sample with its place, and in their former places the broken ones, which have None.
+
+        Decks are shuffled with these, so that the order of the others does not depend on which are known to be broken.
+        """
+        broken, rest = dict(self.broken), enumerate(self.samples)
+        for number in range(len(self.samples) + len(broken)):
+            yield (None, broken[number]) if number in broken else next(rest)
 
     def digest(self, progress: Progress = silent) -> str:
         """Hashes what would be trained on, to 32 hex digits: names, bytes, captions and settings of the images.
@@ -93,14 +115,17 @@ class Dataset:
         Args:
             progress: called with the number of images read, which are those that the file index does not know.
         """
-        contents = content_hashes([sample.image.source for sample in self.samples], progress)
-        lines = [folder.name for folder in self.folders]
-        lines += [
-            f"{s.name}\0{content}\0{tuple(vars(s.settings).values())}\0{s.image.captions}"
-            f"\0{s.mask.content if s.mask else ''}"
-            for s, content in zip(self.samples, contents, strict=True)
-        ]
-        return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        self.contents.learn((sample.image.source for sample in self.samples), progress)
+        digest = hashlib.blake2b("\n".join(folder.name for folder in self.folders).encode(*_ANY), digest_size=16)
+        for s in self.samples:
+            content, mask = self.contents.get(s.image.source), s.mask.content if s.mask else ""
+            line = f"\n{s.name}\0{content}\0{tuple(vars(s.settings).values())}\0{s.image.captions}\0{mask}"
+            digest.update(line.encode(*_ANY))
+        return digest.hexdigest()
+
+
+_ANY = ("utf-8", "surrogatepass")
+"""How names are encoded that may not be UTF-8."""
 
 
 def read_dataset(
@@ -133,27 +158,25 @@ def read_dataset(
     notes = Notes()
     folders = tuple(read_training_folder(path, notes))
     folders = multiply_by_repeats(folders) if kohya_repeats else note_repeats(folders, notes)
-    problems = [_problem(*broken) for folder in folders for broken in folder.broken]
     images = [(index, image) for index, folder in enumerate(folders) for image in folder.images]
-    images = [(index, image) for index, image in images if image.settings.multiply]
-    headers = map_ordered(_header, (image for _, image in images), num_workers, 16 * num_workers)
+    images, problems = _legible([(index, image) for index, image in images if image.settings.multiply])
+    problems += [_problem(*broken) for folder in folders for broken in folder.broken]
+    headers = read_headers([image.source for _, image in images], num_workers, progress)
+    shape_of = cache(partial(_shape, resolution=resolution, bucket_reso_steps=bucket_reso_steps, upscale=upscale))
     samples: list[Sample] = []
     sample_headers: list[ImageHeader] = []
     for (index, image), header in zip(images, headers, strict=True):
-        progress(len(samples) + len(problems), len(images), "reading headers")
-        bucket = header if isinstance(header, str) else _bucket(header, resolution, bucket_reso_steps, upscale)
-        if isinstance(header, str) or isinstance(bucket, str):
-            problems.append(_problem(image.name, str(bucket)))
+        shape = header if isinstance(header, str) else shape_of(header.width, header.height)
+        if isinstance(header, str) or isinstance(shape, str):
+            problems.append(_problem(image.name, str(shape)))
             continue
         if any("\ufffd" in each.caption for each in image.captions):
             notes("captions with characters that could not be decoded (U+FFFD)", image.name)
-        size = (header.width, header.height)
-        samples.append(Sample(image, index, size, bucket))
+        samples.append(Sample(image, index, *shape))
         sample_headers.append(header)
-    note_captions([(each.name, text.caption) for each in samples for text in each.image.captions], notes)
+    note_captions(((each.name, text.caption) for each in samples for text in each.image.captions), notes)
     dataset = Dataset(folders, tuple(samples), tuple(problems), notes.sentences())
-    found = find_masks([(s.image.source, h) for s, h in zip(samples, sample_headers, strict=True)], masks)
-    return _not_empty(_with_masks(dataset, found))
+    return _not_empty(_with_masks(dataset, sample_headers, masks))
 
 
 def find_ground_truth(dataset: Dataset, config: TrainConfig) -> set[int]:
@@ -190,28 +213,34 @@ def _problem(name: str, reason: str) -> Problem:
     return Problem(without_surrogates(name), reason)
 
 
-def _header(image: TrainingImage) -> ImageHeader | str:
-    """The header of an image, or why it can't be used."""
-    if not is_utf8(image.name):
-        return "name_not_utf8"
-    if not all(is_utf8(each.caption) for each in image.captions):
-        return "caption_not_utf8"
-    try:
-        return read_header(image.source.decodable())
-    except ImageError as error:
-        return error.reason
+def _legible(images: Sequence[Placed]) -> tuple[list[Placed], list[Problem]]:
+    """Returns the images whose names and captions can be encoded, and the others with a reason."""
+    legible: list[Placed] = []
+    problems = []
+    for placed in images:
+        _, image = placed
+        if not is_utf8(image.name):
+            problems.append(_problem(image.name, "name_not_utf8"))
+        elif not all(is_utf8(each.caption) for each in image.captions):
+            problems.append(_problem(image.name, "caption_not_utf8"))
+        else:
+            legible.append(placed)
+    return legible, problems
 
 
-def _bucket(header: ImageHeader, resolution: int, bucket_reso_steps: int, upscale: bool) -> Size | str:
-    """The bucket of an image, or why it has none."""
-    size = (header.width, header.height)
-    if header.width * header.height > MAX_PIXELS:
+def _shape(width: int, height: int, resolution: int, bucket_reso_steps: int, upscale: bool) -> tuple[Size, Size] | str:
+    """The size and the bucket of an image, or why it has none."""
+    if width * height > MAX_PIXELS:
         return "too_many_pixels"
-    return find_bucket(size, resolution, bucket_reso_steps, upscale) or "too_small"
+    bucket = find_bucket((width, height), resolution, bucket_reso_steps, upscale)
+    return ((width, height), bucket) if bucket else "too_small"
 
 
-def _with_masks(dataset: Dataset, found: Sequence[Mask | str | None]) -> Dataset:
+def _with_masks(dataset: Dataset, headers: Sequence[ImageHeader], kind: MaskKind) -> Dataset:
     """Gives each sample its mask; one whose mask can't be used becomes a problem."""
+    if kind == "none":
+        return dataset
+    found = find_masks([(s.image.source, h) for s, h in zip(dataset.samples, headers, strict=True)], kind)
     pairs = list(zip(dataset.samples, found, strict=True))
     samples = tuple(replace(sample, mask=mask) for sample, mask in pairs if not isinstance(mask, str))
     problems = [Problem(sample.name, mask) for sample, mask in pairs if isinstance(mask, str)]

@@ -5,6 +5,7 @@ instead of them, or a table of images (`dreamloom.train.data.table`). Tables ins
 (`dreamloom.train.data.listed`). No image is opened.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -91,12 +92,13 @@ def _tree(folder: Path, outer: FolderSettings, above: frozenset[Path], listed: L
 
 def _read_images(folder: Path, settings: FolderSettings, names: FolderNames, listed: ListedImages) -> ImageFolder:
     """Reads the images of a folder, without the folders below it: first its image files, then its shards."""
-    inside = folder.relative_to(listed.root)
+    inside = folder.relative_to(listed.root).as_posix()
     images: list[TrainingImage] = []
     shard_images: list[TrainingImage] = []
     broken: list[tuple[str, str]] = []
     for file_name in sorted(names):
-        path, name, suffix = folder / file_name, (inside / file_name).as_posix(), Path(file_name).suffix.lower()
+        path, name = folder / file_name, file_name if inside == "." else f"{inside}/{file_name}"
+        suffix = os.path.splitext(file_name)[1].lower()
         if suffix in DECODED_EXTENSIONS:
             own = listed.find(name)
             if own is not None and not own.is_for_training:
@@ -111,4 +113,4 @@ def _read_images(folder: Path, settings: FolderSettings, names: FolderNames, lis
             in_shard, broken_in_shard = read_shard(path, name, settings)
             shard_images += in_shard
             broken += broken_in_shard
-    return ImageFolder(inside.as_posix(), settings.image_settings.multiply, (*images, *shard_images), tuple(broken))
+    return ImageFolder(inside, settings.image_settings.multiply, (*images, *shard_images), tuple(broken))

@@ -14,10 +14,13 @@ from fractions import Fraction
 from functools import cached_property
 from math import ceil
 
+import numpy as np
+
 from dreamloom.base.apportion import apportion
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, find_ground_truth
+from dreamloom.train.data.sampler import SampleIds
 from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.settings.run import steps_between
 
@@ -82,6 +85,10 @@ class RatioSchedule(BatchSchedule):
     def asked(self) -> list[Fraction]:
         """Returns the images that the stretches so far ask of each sampler; before there are any, its weight."""
         return self._asked_after(self.known_epochs - 1) if self.ratios else super().asked()
+
+    def shown(self) -> SampleIds:
+        """Returns the places of all samples, as ratios that are not known yet decide which of them are shown."""
+        return np.arange(len(self.group_of))
 
     def shown_after(self, epoch: int) -> list[int]:
         """Counts the images that each sampler has shown when a stretch ends."""

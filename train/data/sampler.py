@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import lru_cache
 from math import floor
 
 import numpy as np
@@ -20,9 +19,11 @@ from dreamloom.train.diffusion.rng import permutation, stream_key
 
 SampleIds = npt.NDArray[np.int64]
 """Places of samples in the dataset."""
+BROKEN = -1
+"""Stands for an image that can't be decoded: it is shuffled, so that the others keep their order, but not shown."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FolderSampler:
     """Samples the images of one folder, or those of a folder that share a multiply of their own."""
 
@@ -30,14 +31,17 @@ class FolderSampler:
     """Names the order of its passes."""
     folder_index: int
     """Which of the dataset's folders it is."""
-    sample_ids: tuple[int, ...]
+    sample_ids: SampleIds
     """In order of name."""
     multiply: Fraction
     """How often each image is shown per epoch."""
-    division: "Division | None" = field(default=None, compare=False)
+    division: "Division | None" = None
     """Divides the folder's images among its samplers; None: this is the only one."""
     place: int = 0
     """Which of the folder's samplers it is."""
+    with_broken: SampleIds | None = None
+    """`sample_ids` with BROKEN in the places of images that can't be decoded; None: there are none."""
+    _passes: dict[tuple[int, int], SampleIds] = field(default_factory=dict, init=False, repr=False)
 
     def epoch_span(self, epoch: int) -> tuple[int, int]:
         """Computes where an epoch begins and ends in the endless row: ⌊e·n·m⌋ to ⌊(e+1)·n·m⌋, if it is the only one."""
@@ -58,8 +62,22 @@ class FolderSampler:
             return np.empty(0, np.int64)
         count = len(self.sample_ids)
         numbers = range(start // count, -(-stop // count))
-        row = np.concatenate([_shuffled_pass(self.sample_ids, seed, self.name, number) for number in numbers])
+        row = np.concatenate([self._shuffled_pass(seed, number) for number in numbers])
         return row[start % count : start % count + stop - start]
+
+    def first(self, seed: int, count: int) -> SampleIds:
+        """Returns the different images among the first so many of the row."""
+        return self.sample_ids if count >= len(self.sample_ids) else self.sample_span(seed, 0, count)
+
+    def _shuffled_pass(self, seed: int, number: int) -> SampleIds:
+        """Returns a pass: all images in an order of its own. The last two are kept, as epochs follow each other."""
+        if (seed, number) not in self._passes:
+            for before in list(self._passes)[:-1]:
+                del self._passes[before]
+            all_ids = self.sample_ids if self.with_broken is None else self.with_broken
+            shuffled = all_ids[permutation(stream_key(seed, "deck", self.name, number), len(all_ids))]
+            self._passes[seed, number] = shuffled if self.with_broken is None else shuffled[shuffled != BROKEN]
+        return self._passes[seed, number]
 
 
 class Division:
@@ -100,16 +118,21 @@ _ROUNDING = 1e-7
 def make_samplers(dataset: Dataset) -> list[FolderSampler]:
     """Makes a sampler per folder, and one more for each multiply that images of a folder have for themselves."""
     by_folder: dict[int, dict[Fraction, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for place, sample in enumerate(dataset.samples):
-        by_folder[sample.folder_index][sample.settings.multiply].append(place)
+    for place, sample in dataset.dealt():
+        by_folder[sample.folder_index][sample.settings.multiply].append(BROKEN if place is None else place)
     samplers = []
     for folder_index, members in sorted(by_folder.items()):
-        folder = dataset.folders[folder_index]
-        shares = [multiply * len(places) for multiply, places in sorted(members.items())]
+        folder, decks = dataset.folders[folder_index], []
+        for multiply, places in sorted(members.items()):
+            all_ids = np.array(places, np.int64)
+            sample_ids = all_ids[all_ids != BROKEN]
+            if len(sample_ids):
+                decks.append((multiply, sample_ids, None if len(sample_ids) == len(all_ids) else all_ids))
+        shares = [multiply * len(sample_ids) for multiply, sample_ids, _ in decks]
         division = Division(shares) if len(shares) > 1 else None
-        for number, (multiply, places) in enumerate(sorted(members.items())):
+        for number, (multiply, sample_ids, with_broken) in enumerate(decks):
             name = folder.name if multiply == folder.multiply else f"{folder.name}\0{multiply}"
-            samplers.append(FolderSampler(name, folder_index, tuple(places), multiply, division, number))
+            samplers.append(FolderSampler(name, folder_index, sample_ids, multiply, division, number, with_broken))
     return samplers
 
 
@@ -132,8 +155,3 @@ def sample_spans(
     sampled = [s.sample_span(seed, start, stop) for s, (start, stop) in zip(samplers, spans, strict=True)]
     sample_ids = np.concatenate(sampled)
     return sample_ids[permutation(stream_key(seed, "epoch", epoch), len(sample_ids))]
-
-
-@lru_cache(maxsize=256)
-def _shuffled_pass(sample_ids: tuple[int, ...], seed: int, name: str, number: int) -> SampleIds:
-    return np.asarray(sample_ids, np.int64)[permutation(stream_key(seed, "deck", name, number), len(sample_ids))]

@@ -92,7 +92,7 @@ class BatchSchedule:
         self.groups = sorted({_group(sample) for sample in dataset.samples})
         numbers = {group: number for number, group in enumerate(self.groups)}
         self.group_of = np.array([numbers[_group(sample)] for sample in dataset.samples], np.int64)
-        self.folder_of = [sample.folder_index for sample in dataset.samples]
+        self.folder_of = np.array([sample.folder_index for sample in dataset.samples], np.int64)
         per_epoch = sum(self.asked(), Fraction(0))
         if self.max_images is not None and self.max_images > MAX_EPOCHS * per_epoch:
             raise UserError(
@@ -179,6 +179,12 @@ class BatchSchedule:
         )
         return [count for divided in map(apportion, totals, wanted, low, high) for count in divided]
 
+    def shown(self) -> SampleIds:
+        """Returns the places of the samples that the run shows, each once, in ascending order."""
+        counts = self.shown_after(self.known_epochs - 1)
+        first = [sampler.first(self.seed, count) for sampler, count in zip(self.samplers, counts, strict=True)]
+        return np.sort(np.concatenate(first))
+
     def images_by_folder(self, images_seen: int | None = None) -> dict[int, tuple[Fraction, int]]:
         """Counts, by the folder's index, the images asked for (see `asked`), and those that the run shows.
 
@@ -200,7 +206,7 @@ class BatchSchedule:
         """Yields the index of the folder of each image that the run shows."""
         for slot in self._slots_after(0):
             for batch in slot:
-                yield from (self.folder_of[sample_id] for sample_id in batch.sample_ids)
+                yield from (int(self.folder_of[sample_id]) for sample_id in batch.sample_ids)
 
     def count_epoch(self, epoch: int) -> dict[Size, tuple[int, int]]:
         """Counts, for each bucket, its whole batches in an epoch, and its images that go into mixed slots."""

@@ -9,7 +9,6 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 
 from dreamloom.base.copies import group_copies
-from dreamloom.base.file_index import content_hashes
 from dreamloom.base.progress import Progress, silent
 from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.diffusion.rng import stream_key
@@ -41,7 +40,8 @@ def hold_out(dataset: Dataset, share: float, seed: int, progress: Progress = sil
     Returns:
         What is trained on, with a note that tells of the split; and what is held out, None if that is nothing.
     """
-    contents = content_hashes([sample.image.source for sample in dataset.samples], progress)
+    dataset.contents.learn((sample.image.source for sample in dataset.samples), progress)
+    contents = [dataset.contents.get(sample.image.source) for sample in dataset.samples]
     by_folder: dict[int, list[_Unit]] = defaultdict(list)
     for places in _look_alikes(dataset, progress):
         first = min(places, key=lambda place: (str(contents[place]), dataset.samples[place].name))

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.file_index import content_hashes
 from dreamloom.base.progress import Progress, silent
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, find_ground_truth, read_dataset
@@ -74,11 +73,17 @@ def _by_kind(held: Dataset, ground_truth: set[int]) -> dict[str, Dataset]:
 
 
 def _with_overlap_note(dataset: Dataset, held: Mapping[str, Dataset]) -> Dataset:
-    trained = set(content_hashes([sample.image.source for sample in dataset.samples])) - {None} if held else set()
-    both = []
-    for kind, images in held.items():
-        hashes = content_hashes([sample.image.source for sample in images.samples])
-        both += [f"{kind}/{s.name}" for s, content in zip(images.samples, hashes, strict=True) if content in trained]
+    if not held:
+        return dataset
+    for each in (dataset, *held.values()):
+        each.contents.learn(sample.image.source for sample in each.samples)
+    trained = {dataset.contents.get(sample.image.source) for sample in dataset.samples} - {None}
+    both = [
+        f"{kind}/{sample.name}"
+        for kind, images in held.items()
+        for sample in images.samples
+        if images.contents.get(sample.image.source) in trained
+    ]
     if not both:
         return dataset
     names = ", ".join(both[:NAMED]) + (f" and {len(both) - NAMED:,} more" if len(both) > NAMED else "")

@@ -15,12 +15,12 @@ from dreamloom.base.files import commit_json, remove_leftovers
 from dreamloom.base.progress import Progress
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.captions import CaptionBuilder, check_new_words
-from dreamloom.train.data.crops import CropPlanner
 from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.data.loader import BatchLoader, LoadedBatch
-from dreamloom.train.data.ratio_schedule import RatioSchedule, make_schedule
+from dreamloom.train.data.ratio_schedule import RatioSchedule
 from dreamloom.train.data.schedule import Batch, Step
+from dreamloom.train.data.shown import encode_shown
 from dreamloom.train.data.text_cache import TextCache
 from dreamloom.train.evaluate.config import as_trained
 from dreamloom.train.evaluate.drawings import plan_drawings
@@ -84,17 +84,16 @@ class Session:
         self.model = load_base_model(config, config.base, device)
         check_new_words(dataset, config)
         cache_folder = (config.latent_cache or run.parent / ".latents").expanduser()
-        latent_cache = LatentCache(cache_folder, self.model.vae)
+        latent_cache = LatentCache(cache_folder, self.model.vae, dataset.contents)
         text_cache = TextCache(self.model, cache_folder, changing_text_encoders(config, self.model.family))
         with distributed.in_turn():
-            views = CropPlanner(config).all_views
-            self.dataset = dataset.without(latent_cache.add(dataset.samples, config.num_workers, progress, views))
+            self.dataset, self.schedule = encode_shown(dataset, latent_cache, config, progress)
             heldout = {
                 kind: drop_undecodable(images, latent_cache, as_trained(config), progress)
                 for kind, images in heldout.items()
             }
-            text_cache.add(CaptionBuilder(config).fixed_captions(self.dataset.samples), progress)
-        self.schedule = make_schedule(self.dataset, config)
+            shown = [self.dataset.samples[place] for place in self.schedule.shown()]
+            text_cache.add(CaptionBuilder(config).fixed_captions(shown), progress)
         self.ended = ""
         self.loader = BatchLoader(self.dataset, latent_cache, text_cache, config, pin=device.type == "cuda")
         self.trainer = Trainer(self.model, self.schedule, config, distributed)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dreamloom.base.file_index import content_hashes
 from dreamloom.base.files import commit
 from dreamloom.base.versions import known_fields
 
@@ -54,22 +53,25 @@ class ImageContent:
 
 def describe_images(dataset: "Dataset") -> tuple[dict[str, FolderContent], pa.Table]:
     """Returns what each folder holds, by name, and a row for each image (see the module)."""
-    contents = [str(content) for content in content_hashes([sample.image.source for sample in dataset.samples])]
-    rows: dict[int, list[tuple[str, str, str]]] = {}
-    for sample, content in zip(dataset.samples, contents, strict=True):
-        caption = "\n".join(each.caption for each in sample.image.captions)
-        rows.setdefault(sample.folder_index, []).append((sample.name, content, caption))
+    dataset.contents.learn(sample.image.source for sample in dataset.samples)
+    columns: dict[str, list[str]] = {name: [] for name in _IMAGES.names}
+    of_folder: dict[int, list[int]] = {}
+    for row, sample in enumerate(dataset.samples):
+        of_folder.setdefault(sample.folder_index, []).append(row)
+        columns["folder"].append(dataset.folders[sample.folder_index].name)
+        columns["name"].append(sample.name)
+        columns["content"].append(str(dataset.contents.get(sample.image.source)))
+        columns["caption"].append("\n".join(each.caption for each in sample.image.captions))
     folders = {}
-    for index, images in rows.items():
-        folder = dataset.folders[index]
+    for index, rows in of_folder.items():
+        folder, contents, captions = dataset.folders[index], columns["content"], columns["caption"]
         folders[folder.name] = FolderContent(
-            len(images),
+            len(rows),
             str(folder.multiply),
-            _digest(content for _, content, _ in images),
-            _digest(f"{content}\0{caption}" for _, content, caption in images),
+            _digest(contents[row] for row in rows),
+            _digest(f"{contents[row]}\0{captions[row]}" for row in rows),
         )
-    listed = [(dataset.folders[index].name, *image) for index, images in rows.items() for image in images]
-    return folders, pa.Table.from_pylist([dict(zip(_IMAGES.names, row, strict=True)) for row in listed], _IMAGES)
+    return folders, pa.table(columns, _IMAGES)
 
 
 def write_images(run: Path, images: pa.Table) -> None:
