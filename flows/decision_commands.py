@@ -25,6 +25,30 @@ SHOWN = 20
 SWITCH = Parameter(negative="")
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Choosing:
+    """Flags of all these commands."""
+
+    where: str | None = None
+    """Condition on what the tables say, in SQL: "aesthetic < 4 and source = 'web'". It is a rule: what a hand decided
+    counts before it."""
+    dry_run: Annotated[bool, SWITCH] = False
+    """Show the decisions; write nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deciding(Choosing):
+    """Flags of those that decide."""
+
+    reason: str | None = None
+    """Why; shown in the image's history."""
+
+    def word(self, what: What, value: str | None = None) -> Word:
+        """Returns what is decided."""
+        return Word(what, value, self.reason, HAND if self.where is None else f"where {self.where}")
+
+
 @dataclass(frozen=True)
 class Target:
     """Where images are decided about."""
@@ -61,13 +85,7 @@ def find_target(name: Path) -> Target:
     )
 
 
-def drop(
-    project: Path,
-    *images: str,
-    where: str | None = None,
-    reason: str | None = None,
-    dry_run: Annotated[bool, SWITCH] = False,
-) -> None:
+def drop(project: Path, *images: str, flags: Deciding = Deciding()) -> None:
     """Leave images out, whatever the rules of choose say.
 
     Parameters
@@ -76,24 +94,11 @@ def drop(
         Project, its workspace, or a collection.
     images
         Files of the dataset, of a source or of a collection, keys or their beginnings, or patterns such as "*night*".
-    where
-        Condition on what the tables say, in SQL: "aesthetic < 4 and source = 'web'". It is a rule: what a hand decided
-        counts before it.
-    reason
-        Why; shown in the image's history.
-    dry_run
-        Show the decisions; write nothing.
     """
-    _decide(project, images, where, [Word(What.DROP, None, reason, _who(where))], dry_run)
+    _decide(project, images, flags, [flags.word(What.DROP)])
 
 
-def keep(
-    project: Path,
-    *images: str,
-    where: str | None = None,
-    reason: str | None = None,
-    dry_run: Annotated[bool, SWITCH] = False,
-) -> None:
+def keep(project: Path, *images: str, flags: Deciding = Deciding()) -> None:
     """Keep images, whatever the rules of choose say; takes the place of a drop.
 
     Parameters
@@ -102,24 +107,11 @@ def keep(
         Project, its workspace, or a collection.
     images
         See drop.
-    where
-        See drop.
-    reason
-        Why; shown in the image's history.
-    dry_run
-        Show the decisions; write nothing.
     """
-    _decide(project, images, where, [Word(What.KEEP, None, reason, _who(where))], dry_run)
+    _decide(project, images, flags, [flags.word(What.KEEP)])
 
 
-def recaption(
-    project: Path,
-    *images: str,
-    caption: str,
-    where: str | None = None,
-    reason: str | None = None,
-    dry_run: Annotated[bool, SWITCH] = False,
-) -> None:
+def recaption(project: Path, *images: str, caption: str, flags: Deciding = Deciding()) -> None:
     """Give images another caption, word by word: rules of the caption section don't edit it.
 
     Parameters
@@ -130,24 +122,12 @@ def recaption(
         See drop.
     caption
         The caption; it may be empty.
-    where
-        See drop.
-    reason
-        Why; shown in the image's history.
-    dry_run
-        Show the decisions; write nothing.
     """
-    _decide(project, images, where, [Word(What.CAPTION, caption, reason, _who(where))], dry_run)
+    _decide(project, images, flags, [flags.word(What.CAPTION, caption)])
 
 
 def crop(
-    project: Path,
-    *images: str,
-    box: str | None = None,
-    flip: bool | None = None,
-    where: str | None = None,
-    reason: str | None = None,
-    dry_run: Annotated[bool, SWITCH] = False,
+    project: Path, *images: str, box: str | None = None, flip: bool | None = None, flags: Deciding = Deciding()
 ) -> None:
     """Show only a part of images, or forbid to mirror them. The originals stay as they are.
 
@@ -161,18 +141,12 @@ def crop(
         LEFT,TOP,RIGHT,BOTTOM in pixels of the collection's image, or in shares of its sides, where all are at most 1.
     flip
         Whether training may mirror them, where flip_p says so.
-    where
-        See drop.
-    reason
-        Why; shown in the image's history.
-    dry_run
-        Show the decisions; write nothing.
     """
-    words = [] if box is None else [Word(What.CROP, box, reason, _who(where))]
-    words += [] if flip is None else [Word(What.FLIP, "yes" if flip else "no", reason, _who(where))]
+    words = [] if box is None else [flags.word(What.CROP, box)]
+    words += [] if flip is None else [flags.word(What.FLIP, "yes" if flip else "no")]
     if not words:
         raise UserError("Name what is shown with --box LEFT,TOP,RIGHT,BOTTOM, or say --no-flip or --flip.")
-    _decide(project, images, where, words, dry_run)
+    _decide(project, images, flags, words)
 
 
 def rate(
@@ -181,9 +155,7 @@ def rate(
     multiply: str | None = None,
     loss_scale: str | None = None,
     witness: Annotated[bool, SWITCH] = False,
-    where: str | None = None,
-    reason: str | None = None,
-    dry_run: Annotated[bool, SWITCH] = False,
+    flags: Deciding = Deciding(),
 ) -> None:
     """Show images more or less often than the others of their source, or never; or weigh their loss.
 
@@ -200,28 +172,16 @@ def rate(
         Factor of the loss.
     witness
         Never train on it: it measures what becomes of what is not rehearsed.
-    where
-        See drop.
-    reason
-        Why; shown in the image's history.
-    dry_run
-        Show the decisions; write nothing.
     """
-    words = [] if multiply is None else [Word(What.MULTIPLY, multiply, reason, _who(where))]
-    words += [] if loss_scale is None else [Word(What.LOSS_SCALE, loss_scale, reason, _who(where))]
-    words += [Word(What.ROLE, Role.WITNESS, reason, _who(where))] if witness else []
+    words = [] if multiply is None else [flags.word(What.MULTIPLY, multiply)]
+    words += [] if loss_scale is None else [flags.word(What.LOSS_SCALE, loss_scale)]
+    words += [flags.word(What.ROLE, Role.WITNESS)] if witness else []
     if not words:
         raise UserError("Name --multiply, --loss-scale or --witness, such as --multiply 2.")
-    _decide(project, images, where, words, dry_run)
+    _decide(project, images, flags, words)
 
 
-def undo(
-    project: Path,
-    *images: str,
-    where: str | None = None,
-    what: What | None = None,
-    dry_run: Annotated[bool, SWITCH] = False,
-) -> None:
+def undo(project: Path, *images: str, what: What | None = None, flags: Choosing = Choosing()) -> None:
     """Take the last decision about images back; without images, all that the last command decided.
 
     Parameters
@@ -230,29 +190,21 @@ def undo(
         Project, its workspace, or a collection.
     images
         See drop.
-    where
-        See drop.
     what
         Take back only this; else whatever was decided last of each image.
-    dry_run
-        Show the decisions that would be taken back; write nothing.
     """
     target = find_target(project)
-    found = target.find(images, where) if images or where is not None else None
-    _carry_out(target, plan_undo(target.collections, found, [what] if what else []), dry_run, "taken back")
+    found = target.find(images, flags.where) if images or flags.where is not None else None
+    _carry_out(target, plan_undo(target.collections, found, [what] if what else []), flags.dry_run, "taken back")
 
 
-def _who(where: str | None) -> str:
-    return HAND if where is None else f"where {where}"
-
-
-def _decide(project: Path, images: Sequence[str], where: str | None, words: Sequence[Word], dry_run: bool) -> None:
+def _decide(project: Path, images: Sequence[str], flags: Deciding, words: Sequence[Word]) -> None:
     target = find_target(project)
-    found = target.find(images, where)
+    found = target.find(images, flags.where)
     if not found:
         print("no image meets the condition; nothing was decided")
         return
-    _carry_out(target, plan_words(found, words), dry_run, "decided")
+    _carry_out(target, plan_words(found, words), flags.dry_run, "decided")
 
 
 def _carry_out(target: Target, plan: Mapping[Path, Sequence[Decision]], dry_run: bool, done: str) -> None:
