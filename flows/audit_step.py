@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from dreamloom.base.progress import Progress
-from dreamloom.flows.steps import WHOLE, Outcome, Step
+from dreamloom.flows.steps import Outcome, Step
 from dreamloom.flows.terminal import duration, indented, rows_table
 from dreamloom.train.audit.audit import RESULTS, audit, check_output
 from dreamloom.train.audit.config import AuditConfig
@@ -27,10 +27,6 @@ class AuditStep(Step):
     class_images: Path | None
     config: AuditConfig
     stage = "audit"
-
-    def stale_parts(self) -> list[str]:
-        """Returns the one part: what is missing is known only while it runs."""
-        return [WHOLE]
 
     def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
         """Measures what is not measured yet, and writes the results."""

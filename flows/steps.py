@@ -63,9 +63,12 @@ class Step(ABC):
         """The stage and the source: "scrape people"."""
         return f"{self.stage} {self.source}".rstrip()
 
-    @abstractmethod
     def stale_parts(self) -> list[str]:
-        """Returns the parts that are missing or were made by another recipe. Valid when all earlier steps are done."""
+        """Returns the parts that are missing or were made by another recipe. Valid when all earlier steps are done.
+
+        By default the one part, of a step that finds out what is missing while it runs.
+        """
+        return [WHOLE]
 
     @abstractmethod
     def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:

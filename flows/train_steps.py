@@ -155,10 +155,6 @@ class DreamBoothStep(Step):
     config: DreamBoothConfig
     stage = "dreambooth"
 
-    def stale_parts(self) -> list[str]:
-        """Returns the one part: what is missing is known only while it runs."""
-        return [WHOLE]
-
     def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
         """Draws the class images that are missing, and writes the training folder."""
         done = dreambooth(self.subjects, self.target, self.config, progress)
@@ -212,10 +208,6 @@ class SampleStep(Step):
     output: Path
     config: SampleConfig
     stage = "sample"
-
-    def stale_parts(self) -> list[str]:
-        """Returns the one part: what is drawn is wanted now."""
-        return [WHOLE]
 
     def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
         """Draws the images."""
