@@ -11,6 +11,7 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.flows import chain
 from dreamloom.flows import plan as planning
+from dreamloom.flows.forecast import measure_sources
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.report import report_path
 from dreamloom.flows.selection import Selection, StageName, select
@@ -86,7 +87,8 @@ class ProjectPlan:
         return all(step.stale_parts == [] for step in self.steps)
 
     def _repr_html_(self) -> str:
-        tables = [html.table(planning.source_rows(self.project)), html.table(planning.step_rows(self.steps))]
+        sizes = measure_sources(self.project)
+        tables = [html.table(planning.source_rows(self.project, sizes)), html.table(planning.step_rows(self.steps))]
         if self.training is not None:
             lines = [planning.training_line(self.training), *self.training.notes]
             tables += map(html.table, (planning.training_rows(self.training), planning.bucket_rows(self.training)))

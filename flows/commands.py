@@ -90,6 +90,8 @@ def plan(project: Path = PROJECT, *, probe: Annotated[bool, Parameter(negative="
         Measure how fast this machine trains, in a few steps on noise, and remember it.
     """
     from dreamloom.flows import plan as planning
+    from dreamloom.flows import plan_warnings
+    from dreamloom.flows.forecast import measure_sources
 
     loaded = load_project(project)
     if probe:
@@ -98,11 +100,12 @@ def plan(project: Path = PROJECT, *, probe: Annotated[bool, Parameter(negative="
         with Terminal() as terminal, terminal.watch("probe") as progress:
             measure(loaded.train_config(), loaded.workspace, progress)
     print(f"{loaded.name}: {relative_to_cwd(loaded.workspace)}\n")
-    print_table(rows_table("Sources", planning.source_rows(loaded)))
+    sizes = measure_sources(loaded)
+    print_table(rows_table("Sources", planning.source_rows(loaded, sizes)))
     steps = planning.plan_steps(loaded)
     print_table(rows_table("Steps of the run", planning.step_rows(steps)))
-    expected = planning.forecast_of(loaded, steps)
-    training, warnings = planning.plan_with_warnings(loaded)
+    expected = planning.forecast_of(loaded, steps, sizes)
+    training, warnings = planning.plan_with_warnings(loaded) or (None, plan_warnings.expected_warnings(loaded, sizes))
     sources = list(loaded.sources)
     if expected is not None:
         planning.print_forecast(expected, loaded)
@@ -117,7 +120,7 @@ def plan(project: Path = PROJECT, *, probe: Annotated[bool, Parameter(negative="
     for warning in [
         *changed,
         *warnings,
-        *planning.measurement_warnings(loaded),
+        *plan_warnings.measurement_warnings(loaded, sizes),
         *planning.disk_warnings(loaded, steps),
     ]:
         print(f"warning: {warning}")

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
@@ -14,14 +14,18 @@ from dreamloom.base.pixels import ImageError, read_header
 from dreamloom.base.stage import reasons
 from dreamloom.base.threads import map_ordered
 from dreamloom.curate.balance import solve_multiplies
-from dreamloom.curate.held_out import count_held_out
+from dreamloom.curate.held_out import at_most, count_held_out
 from dreamloom.curate.source import Role
 from dreamloom.flows.project import Project
 from dreamloom.flows.sources import kind_of
 from dreamloom.scrape.collection import Table
 from dreamloom.scrape.datasets.folder import FolderConfig
 from dreamloom.scrape.datasets.image_files import find_images
+from dreamloom.scrape.datasets.source_kind import SourceSize
 from dreamloom.train.families.memory import MemoryEstimate, estimate_disk, estimate_memory
+
+Sizes = Mapping[str, SourceSize]
+"""Source → how much it has to offer."""
 
 MAX_HEADERS = 20_000
 """Images of a source whose headers are read."""
@@ -38,14 +42,14 @@ class SourceForecast:
     drops: Mapping[str, int]
     """Reason → images that will surely be left out."""
     held_out: int
-    multiply: Fraction
     basis: str
     """Where the count comes from."""
+    multiply: Fraction = Fraction(0)
 
     @property
     def trained(self) -> int:
-        """Images that are trained on."""
-        return self.images - sum(self.drops.values()) - self.held_out
+        """Images that are trained on; of a witness, none."""
+        return 0 if self.role is Role.WITNESS else max(0, self.images - sum(self.drops.values()) - self.held_out)
 
 
 @dataclass(frozen=True)
@@ -61,51 +65,77 @@ class Forecast:
     """Bytes of the checkpoints; 0 where the base is not on this machine."""
 
 
-def forecast(project: Project, done: Mapping[str, bool]) -> Forecast | None:
+def measure_sources(project: Project) -> Sizes:
+    """Returns how much each source has. Their files and annotations are read for it."""
+    return {name: kind_of(source).measure(source) for name, source in project.sources.items()}
+
+
+def most_images(project: Project, name: str, size: SourceSize) -> int | None:
+    """Returns how many images a source gives at most; None where that is not known before it was read."""
+    limit = getattr(project.sources[name], "limit", None)
+    if size.unit == "shards":
+        return None
+    return size.count if limit is None else min(size.count, limit)
+
+
+def held_out_counts(project: Project, images: Mapping[str, int]) -> dict[str, int]:
+    """Counts the images of each source that are held out, of those that are left of it (dreamloom.curate.split)."""
+    balance = project.balance
+    of_role = {role: {name: images[name] for name in project.sources_of(role)} for role in Role}
+    return {
+        **count_held_out(of_role[Role.TRAINING], balance.held_out, balance.held_out_max_training),
+        **count_held_out(of_role[Role.GROUND_TRUTH], balance.held_out, balance.held_out_max_ground_truth),
+        **at_most(of_role[Role.WITNESS], balance.held_out_max_witness),
+    }
+
+
+def source_multiplies(project: Project, images: Mapping[str, int]) -> dict[str, Fraction]:
+    """Returns how often an epoch shows each image of a source, by the images that are trained on.
+
+    Raises:
+        UserError: no such ratio can be shown.
+    """
+    sources = project.sources
+    taught = {name: (images[name], sources[name].multiply) for name in project.sources_of(Role.TRAINING)}
+    kept = {name: (images[name], sources[name].share) for name in project.sources_of(Role.GROUND_TRUTH)}
+    has_ground_truth = any(count for count, _ in kept.values())
+    return solve_multiplies(taught, kept if has_ground_truth else {}, project.balance.ratio_of_folder)
+
+
+def forecast(project: Project, done: Mapping[str, bool], sizes: Sizes) -> Forecast | None:
     """Computes what a run would train on, at most; None where the size of a source is not known.
 
     Args:
         project: the project.
         done: title of a step → whether it is up to date.
+        sizes: of its sources.
     """
-    counted = {name: _count(project, name, done) for name in project.sources}
-    if any(each is None for each in counted.values()):
-        return None
+    counted = {name: _count(project, name, done, sizes[name]) for name in project.sources}
     known = {name: each for name, each in counted.items() if each is not None}
-    left = {name: images - sum(drops.values()) for name, (images, drops, _) in known.items()}
-    held = _held_out(project, left)
-    trained = {name: max(0, left[name] - held.get(name, 0)) for name in left}
-    roles = {name: source.role for name, source in project.sources.items()}
-    taught = {n: (trained[n], s.multiply) for n, s in project.sources.items() if s.role is Role.TRAINING}
-    kept = {n: (trained[n], s.share) for n, s in project.sources.items() if s.role is Role.GROUND_TRUTH}
-    kept = kept if any(count for count, _ in kept.values()) else {}
+    if len(known) < len(counted):
+        return None
+    held = held_out_counts(project, {name: images - sum(drops.values()) for name, (images, drops, _) in known.items()})
+    found = [
+        SourceForecast(name, project.sources[name].role, images, drops, held[name], basis)
+        for name, (images, drops, basis) in known.items()
+    ]
     try:
-        multiplies = solve_multiplies(taught, kept, project.balance.ratio_of_folder)
+        multiplies = source_multiplies(project, {source.name: source.trained for source in found})
     except UserError:
         return None
-    per_epoch = sum((trained[name] * multiply for name, multiply in multiplies.items()), Fraction(0))
-    train, step_size = project.train, project.train.batch_size * project.train.gradient_accumulation_steps
+    sources = tuple(replace(source, multiply=multiplies.get(source.name, Fraction(0))) for source in found)
+    per_epoch = sum((source.trained * source.multiply for source in sources), Fraction(0))
+    train = project.train_config()
+    step_size = train.batch_size * train.gradient_accumulation_steps
     total = train.max_train_steps * step_size if train.max_train_steps else int(train.epochs * per_epoch)
-    sources = tuple(
-        SourceForecast(name, roles[name], images, drops, held.get(name, 0), multiplies.get(name, Fraction(0)), basis)
-        for name, (images, drops, basis) in known.items()
-    )
     memory = estimate_memory(train)
     disk = estimate_disk(train, memory) if memory else 0
     return Forecast(sources, per_epoch, total, ceil(total / step_size), memory, disk)
 
 
-def _held_out(project: Project, left: Mapping[str, int]) -> dict[str, int]:
-    balance = project.balance
-    held: dict[str, int] = {}
-    limits = {Role.TRAINING: balance.held_out_max_training, Role.GROUND_TRUTH: balance.held_out_max_ground_truth}
-    for role, limit in limits.items():
-        of_role = {name: left[name] for name, source in project.sources.items() if source.role is role}
-        held |= count_held_out(of_role, balance.held_out, limit)
-    return held
-
-
-def _count(project: Project, name: str, done: Mapping[str, bool]) -> tuple[int, Mapping[str, int], str] | None:
+def _count(
+    project: Project, name: str, done: Mapping[str, bool], size: SourceSize
+) -> tuple[int, Mapping[str, int], str] | None:
     """Counts a source's images and its sure drops, by the last stage that is up to date; None: not known."""
     collection, source = project.collection(name), project.sources[name]
     if done.get("choose"):
@@ -114,13 +144,12 @@ def _count(project: Project, name: str, done: Mapping[str, bool]) -> tuple[int, 
         is_done for title, is_done in done.items() if title in (f"ingest {name}", f"filter {name}", f"scrape {name}")
     ):
         return collection.summary(Table.RECORDS).kept, {}, "brought in"
-    available, limit = kind_of(source).measure(source), getattr(source, "limit", None)
-    if available.unit == "shards":
+    images = most_images(project, name, size)
+    if images is None:
         return None
-    images = available.count if limit is None else min(available.count, limit)
-    if isinstance(source, FolderConfig) and limit is None and images <= MAX_HEADERS:
+    if isinstance(source, FolderConfig) and images <= MAX_HEADERS:
         return images, _sure_drops(project, name), "headers"
-    return images, {}, f"{available.unit} at most"
+    return images, {}, f"{size.unit} at most"
 
 
 def _sure_drops(project: Project, name: str) -> dict[str, int]:

@@ -1,6 +1,5 @@
 """Plans a run: what it would make, as rows of tables. Writes nothing and does not import torch."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,24 +9,18 @@ from pydantic import TypeAdapter
 from dreamloom.base.free_space import RESERVE, free_bytes
 from dreamloom.base.remembered import remembered
 from dreamloom.base.stage import recipe
-from dreamloom.curate.balance import solve_multiplies
-from dreamloom.curate.held_out import count_held_out
 from dreamloom.curate.manifest import content_digest, manifest_path
-from dreamloom.curate.rehearsal import Shown, warnings
-from dreamloom.curate.source import Role
 from dreamloom.flows.chain import is_trained, levels
 from dreamloom.flows.contents import evenly_spaced
-from dreamloom.flows.forecast import Forecast, forecast, source_row
+from dreamloom.flows.forecast import Forecast, Sizes, forecast, source_row
+from dreamloom.flows.plan_warnings import rehearsal_warnings
 from dreamloom.flows.project import Project
 from dreamloom.flows.reasons import why
 from dreamloom.flows.run_folders import heldout_folder, newest_speed
-from dreamloom.flows.sources import kind_of
 from dreamloom.flows.speeds import remembered_speed
 from dreamloom.flows.steps import Step
-from dreamloom.flows.tables import balance_rows
 from dreamloom.flows.terminal import duration, print_table, rows_table, size
 from dreamloom.flows.train_steps import SAMPLES
-from dreamloom.train.evaluate.statistics import MIN_UNITS
 from dreamloom.train.plan import Plan
 from dreamloom.train.plan import plan as plan_training
 
@@ -92,10 +85,10 @@ def plan_steps(project: Project) -> list[PlannedStep]:
     return planned
 
 
-def forecast_of(project: Project, steps: Sequence[PlannedStep]) -> Forecast | None:
+def forecast_of(project: Project, steps: Sequence[PlannedStep], sizes: Sizes) -> Forecast | None:
     """Returns what would be trained on where the dataset is still to be made; None where it is there, or not known."""
     done = {planned.step.title: planned.stale_parts == [] for planned in steps}
-    return None if done["balance"] else forecast(project, done)
+    return None if done["balance"] else forecast(project, done, sizes)
 
 
 def print_forecast(found: Forecast, project: Project) -> None:
@@ -130,15 +123,16 @@ def plan_train(project: Project) -> Plan | None:
 
     That of a finished run is remembered, without its captions.
     """
-    return plan_with_warnings(project)[0]
+    planned = plan_with_warnings(project)
+    return None if planned is None else planned[0]
 
 
-def plan_with_warnings(project: Project) -> tuple[Plan | None, list[str]]:
-    """Returns what `plan_train` and `rehearsal_warnings` do."""
+def plan_with_warnings(project: Project) -> tuple[Plan, list[str]] | None:
+    """Returns what `plan_train` and `rehearsal_warnings` do; None where there is no training folder yet."""
     workspace, config = project.workspace, project.train_config()
     dataset, speed = workspace / "dataset", speed_of(project)
     if not dataset.is_dir():
-        return None, rehearsal_warnings(project, None)
+        return None
     if not is_trained(project):
         planned = plan_training(dataset, config, speed, heldout_folder(workspace))
         return planned, rehearsal_warnings(project, planned)
@@ -163,113 +157,17 @@ def speed_of(project: Project) -> float | None:
     return remembered_speed(project.train_config()) or newest_speed(project.workspace)
 
 
-def rehearsal_warnings(project: Project, plan: Plan | None) -> list[str]:
-    """Returns what is too small or too narrow for what is asked of it (dreamloom.curate.rehearsal).
-
-    Args:
-        project: the project.
-        plan: of the training folder; None: there is none yet, and the sources are taken at their full size.
-    """
-    if plan is None:
-        return warnings(_expected(project))
-    captions: dict[str, Counter[str]] = {}
-    for name, caption in plan.captions:
-        captions.setdefault(name.partition("/")[0], Counter())[caption] += 1
-    roles = {name: source.role for name, source in project.sources.items()}
-    return warnings(
-        [
-            Shown(f.name, roles[f.name] is Role.TRAINING, f.images, f.images_per_epoch, captions.get(f.name, {}))
-            for f in plan.folders
-            if f.name in roles
-        ]
-    )
-
-
-def measurement_warnings(project: Project) -> list[str]:
-    """Returns what will not be measured, or hardly, and what would do; by the dataset as it is, else by the sources."""
-    roles = [source.role for source in project.sources.values()]
-    warned = []
-    if Role.GROUND_TRUTH not in roles:
-        warned.append(
-            "no source has role: ground_truth, so nothing of what the base model knows is rehearsed, and what it "
-            "forgets is not measured; add one, such as COCO or a folder of photos."
-        )
-    if project.balance.held_out == 0:
-        return [
-            *warned,
-            "balance.held_out is 0, so neither learned nor forgotten is measured, and the last checkpoint is exported, "
-            "not the best; 0.1 holds out a tenth.",
-        ]
-    counts = _count_held_out(project)
-    for role, measured in ((Role.TRAINING, "learned"), (Role.GROUND_TRUTH, "forgotten")):
-        count = counts.get(role)
-        if count is not None and role in roles and count < MIN_UNITS:
-            warned.append(
-                f"too few images of role {role} are held out ({count}) for an interval of what is {measured}; "
-                f"{MIN_UNITS} would do: raise balance.held_out, or add images."
-            )
-    return warned
-
-
-def _count_held_out(project: Project) -> dict[Role, int]:
-    """Counts the held-out images of each role; none where a source's size is not known before it was read."""
-    if manifest_path(project.workspace).exists():
-        rows = balance_rows(project.workspace)[:-1]
-        return {role: sum(row["held out"] for row in rows if row["role"] == role) for role in Role}
-    sizes = _sizes(project)
-    if not sizes:
-        return {}
-    balance, counts = project.balance, {}
-    for role, limit in (
-        (Role.TRAINING, balance.held_out_max_training),
-        (Role.GROUND_TRUTH, balance.held_out_max_ground_truth),
-    ):
-        of_role = {name: sizes[name] for name, source in project.sources.items() if source.role is role}
-        counts[role] = sum(count_held_out(of_role, balance.held_out, limit).values())
-    return counts
-
-
-def _sizes(project: Project) -> dict[str, int]:
-    """Returns how many images each source has at most; nothing where one is not known."""
-    sizes = {}
-    for name, source in project.sources.items():
-        available, limit = kind_of(source).measure(source), getattr(source, "limit", None)
-        if available.unit == "shards":
-            return {}
-        sizes[name] = available.count if limit is None else min(available.count, limit)
-    return sizes
-
-
-def _expected(project: Project) -> list[Shown]:
-    """Returns what an epoch would show at most, going by what the sources have; nothing where that is not known."""
-    sizes = _sizes(project)
-    if not sizes:
-        return []
-    training = {name: source for name, source in project.sources.items() if source.role is Role.TRAINING}
-    ground_truth = {name: source for name, source in project.sources.items() if source.role is Role.GROUND_TRUTH}
-    shown = sum(sizes[name] * source.multiply for name, source in training.items())
-    if shown < 1 or not any(sizes[name] for name in ground_truth):
-        return []
-    multiplies = solve_multiplies(
-        {name: (sizes[name], source.multiply) for name, source in training.items()},
-        {name: (sizes[name], source.share) for name, source in ground_truth.items()},
-        project.balance.ratio_of_folder,
-    )
-    return [Shown(name, name in training, sizes[name], sizes[name] * m, {}) for name, m in multiplies.items()]
-
-
-def source_rows(project: Project) -> Rows:
+def source_rows(project: Project, sizes: Sizes) -> Rows:
     """Returns a row for each source: its kind, its role, and how much it has."""
     rows = []
     for name, source in project.sources.items():
-        size_of_source = kind_of(source).measure(source)
         limit = getattr(source, "limit", None)
         rows.append(
             {
                 "source": name,
                 "kind": source.kind,
                 "role": str(source.role),
-                "available": f"{size_of_source.count:,} {size_of_source.unit}, {size(size_of_source.bytes)}",
+                "available": f"{sizes[name].count:,} {sizes[name].unit}, {size(sizes[name].bytes)}",
                 "used": "all" if limit is None else f"at most {limit:,}",
             }
         )

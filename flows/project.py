@@ -113,6 +113,10 @@ class Project(StageConfig):
             raise UserError(f"{self.name} has no source {name}; {suggestion(name, list(self.sources))}")
         return Collection(self.workspace / "collections" / name)
 
+    def sources_of(self, role: Role) -> list[str]:
+        """Returns the names of the sources of a role."""
+        return [name for name, source in self.sources.items() if source.role is role]
+
     def caption_config(self, source: str) -> CaptionConfig:
         """Returns the caption section for one source, with its own edits and, unless it names a CLIP, with score's."""
         clip, templates = self.caption.clip, self.caption.templates
@@ -138,8 +142,8 @@ class Project(StageConfig):
         auto_ratio = train.auto_ratio or self.balance.ratio == "auto"
         if not (train.prior_prediction or auto_ratio or train.ground_truth_ratio is not None):
             return train
-        names = [name for name, source in self.sources.items() if source.role is Role.GROUND_TRUTH]
-        known = {"auto_ratio": auto_ratio, "ground_truth": train.ground_truth or names}
+        names = train.ground_truth or self.sources_of(Role.GROUND_TRUTH)
+        known = {"auto_ratio": auto_ratio, "ground_truth": names}
         return train.model_copy(update=known)
 
     def all_sources(self) -> list[Source]:

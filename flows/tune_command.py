@@ -67,9 +67,9 @@ def tune(
 def _project_config(project: Project) -> TrainConfig:
     """Returns a project's config, with the names of its sources of ground truth, and the latents of its runs."""
     config = project.train_config()
-    names = [name for name, source in project.sources.items() if source.role is Role.GROUND_TRUTH]
+    names = config.ground_truth or project.sources_of(Role.GROUND_TRUTH)
     latents = config.latent_cache or project.workspace / "runs" / ".latents"
-    return config.model_copy(update={"ground_truth": config.ground_truth or names, "latent_cache": latents})
+    return config.model_copy(update={"ground_truth": names, "latent_cache": latents})
 
 
 def _told_before(probes: list[Probe], speed: float | None) -> str:

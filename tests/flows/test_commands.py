@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from dreamloom.base.stage import Summary
 from dreamloom.flows.cli import run
+from dreamloom.flows.forecast import forecast, measure_sources
 from dreamloom.flows.plan import PlannedStep, disk_warnings
 from dreamloom.flows.steps import Outcome, Step
 from tests.flows.conftest import HOUSE
@@ -196,6 +198,16 @@ def test_plan_warns_of_ground_truth_that_is_too_small(small: Any, capsys: pytest
     assert "warning: squares has too few images (6) for 18 draws per epoch" in out and "18 images are enough" in out
     small.change("balance", "ratio", to=1)
     assert "for 18 draws" not in said(["plan", str(small.file)], capsys)
+
+
+def test_a_forecast_of_a_witness_is_held_out_and_never_trained_on(small: Any) -> None:
+    small.change("sources", "squares", "role", to="witness")
+    project = small.load()
+    nothing_done = {"ingest circles": False, "ingest squares": False}
+    found = forecast(project, nothing_done, measure_sources(project))
+    assert found is not None
+    rows = {source.name: (source.held_out, source.trained, source.multiply) for source in found.sources}
+    assert rows == {"circles": (1, 5, Fraction(1)), "squares": (6, 0, Fraction(0))}
 
 
 def test_plan_says_what_will_not_be_measured(small: Any, capsys: pytest.CaptureFixture[str]) -> None:

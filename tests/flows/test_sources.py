@@ -70,7 +70,7 @@ from pathlib import Path
 from dreamloom.scrape import datasets
 datasets.register("toy", "toy_source")  # the one line
 
-from dreamloom.flows import chain, plan, project_flows
+from dreamloom.flows import chain, forecast, plan, project_flows
 from dreamloom.flows.cli import run
 from dreamloom.flows.project import Project, load_project
 from dreamloom.scrape.collection import Collection, Table
@@ -82,7 +82,7 @@ assert run(["ingest", "toy", "--help"]) == 0
 assert run(["ingest", "toy", "collection", "--toys", "toys"]) == 0
 found = {
     "union": schema["properties"]["sources"]["additionalProperties"]["discriminator"]["mapping"].get("toy"),
-    "rows": plan.source_rows(project),
+    "rows": plan.source_rows(project, forecast.measure_sources(project)),
     "steps": [step.title for branch in chain.levels(project)[0].branches for step in branch],
     "texts": Collection(Path("collection")).read(Table.RECORDS)["text"].to_pylist(),
     "flow": [project_flows.ingest_toy.name, sorted(project_flows.ingest_toy.parameters.properties)],
