@@ -55,7 +55,7 @@ class StageConfig(BaseModel):
     each field has a description, bounds and a literal default, as Prefect's form shows a default factory as empty.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, defer_build=True)
 
 
 @dataclass

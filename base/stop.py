@@ -1,6 +1,5 @@
 """Ends work on Ctrl-C and SIGTERM: stops what is under way outside the main thread, and begins nothing new."""
 
-import asyncio
 import contextlib
 import signal
 import threading
@@ -8,7 +7,10 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # imported when it is needed: every command imports this module
+    import asyncio
 
 
 class Terminated(KeyboardInterrupt):
@@ -34,6 +36,8 @@ def run_stoppable(work: Coroutine[Any, Any, None]) -> None:
 
     `stop_all` cancels it; it may take a moment to clean up.
     """
+    import asyncio
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -104,12 +108,14 @@ def _sigterm_cancels() -> Iterator[None]:
 
 
 async def _cancellable(work: Coroutine[Any, Any, None]) -> None:
+    import asyncio
+
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
     with stoppable(lambda: _cancel(loop, task)):
         await work
 
 
-def _cancel(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[Any]") -> None:
+def _cancel(loop: "asyncio.AbstractEventLoop", task: "asyncio.Task[Any]") -> None:
     with contextlib.suppress(RuntimeError):  # the loop has ended already
         loop.call_soon_threadsafe(task.cancel)

@@ -8,37 +8,38 @@ package of dreamloom or by Python, the function says what it works on: `dl.filte
 `dl.caption_images`, `dl.train_model`.
 """
 
-import ast
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 
+@cache
 def _homes() -> dict[str, tuple[str, str]]:
     """Returns name → (module, name in that module), as the stub beside this file imports them."""
+    import ast
+
     stub = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
     imports = (node for node in stub.body if isinstance(node, ast.ImportFrom))
     return {alias.asname or alias.name: (node.module or "", alias.name) for node in imports for alias in node.names}
 
 
-_HOMES = _homes()
-__all__ = sorted(_HOMES)
-
-
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        module, original = _HOMES[name]
+    if name == "__all__":
+        value: Any = sorted(_homes())
+    elif name in _homes():
+        module, original = _homes()[name]
         value = getattr(import_module(module), original)
     elif name == "__version__":
         from importlib.metadata import version
 
         value = version("dreamloom")
     else:
-        near = ", ".join(other for other in __all__ if name in other)
+        near = ", ".join(other for other in sorted(_homes()) if name in other)
         raise AttributeError(f"dreamloom has no {name}; " + (f"it has {near}" if near else "see dir(dreamloom)"))
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*sorted(_homes()), "__version__"]

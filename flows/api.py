@@ -12,6 +12,7 @@ from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.flows import chain
 from dreamloom.flows import plan as planning
 from dreamloom.flows.forecast import measure_sources
+from dreamloom.flows.planned_steps import PlannedStep, plan_steps
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.report import report_path
 from dreamloom.flows.selection import Selection, StageName, select
@@ -76,7 +77,7 @@ class ProjectPlan:
     """What `run` would do."""
 
     project: Project
-    steps: tuple[planning.PlannedStep, ...]
+    steps: tuple[PlannedStep, ...]
     """Each step, with the parts that it would make."""
     training: Plan | None
     """What an epoch would show; None where there is no training folder yet."""
@@ -136,7 +137,7 @@ def plan(project: ProjectLike = "project.yaml") -> ProjectPlan:
         UserError: the project is wrong, or something it needs is not there.
     """
     loaded = _loaded(project)
-    return ProjectPlan(loaded, tuple(planning.plan_steps(loaded)), planning.plan_train(loaded))
+    return ProjectPlan(loaded, tuple(plan_steps(loaded)), planning.plan_train(loaded))
 
 
 def ingest(collection: Collection, config: StageConfig, progress: Progress = silent) -> Summary:

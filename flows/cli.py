@@ -4,7 +4,6 @@ Commands are registered by import path, so that --help imports none of them. Exi
 2, the command or the project is wrong; 130, stopped by Ctrl-C; 143, by SIGTERM: an unfinished chain is never 0.
 """
 
-import importlib.metadata
 import inspect
 import logging
 import os
@@ -63,7 +62,9 @@ def _read_as_yaml(_: App, __: tuple[str, ...], arguments: ArgumentCollection) ->
 
 def _version() -> str:
     """The version of the installed distribution."""
-    return importlib.metadata.version("dreamloom")
+    import dreamloom
+
+    return dreamloom.__version__
 
 
 app = App(

@@ -92,6 +92,7 @@ def plan(project: Path = PROJECT, *, probe: Annotated[bool, Parameter(negative="
     from dreamloom.flows import plan as planning
     from dreamloom.flows import plan_warnings
     from dreamloom.flows.forecast import measure_sources
+    from dreamloom.flows.planned_steps import plan_steps
 
     loaded = load_project(project)
     if probe:
@@ -102,7 +103,7 @@ def plan(project: Path = PROJECT, *, probe: Annotated[bool, Parameter(negative="
     print(f"{loaded.name}: {relative_to_cwd(loaded.workspace)}\n")
     sizes = measure_sources(loaded)
     print_table(rows_table("Sources", planning.source_rows(loaded, sizes)))
-    steps = planning.plan_steps(loaded)
+    steps = plan_steps(loaded)
     print_table(rows_table("Steps of the run", planning.step_rows(steps)))
     expected = planning.forecast_of(loaded, steps, sizes)
     training, warnings = planning.plan_with_warnings(loaded) or (None, plan_warnings.expected_warnings(loaded, sizes))

@@ -10,7 +10,6 @@ from dreamloom.base.stage import recipe
 from dreamloom.curate.manifest import DROPPED, manifest_path, read_manifest, read_manifest_metadata
 from dreamloom.flows.tables import source_names
 from dreamloom.scrape.collection import Collection, Status, Table
-from dreamloom.train.data.folder import read_training_folder
 
 Captions = list[tuple[str, str]]
 """Pairs of an image's key or file name and its caption."""
@@ -66,6 +65,8 @@ def captions_recipe(folder: Path, sources: Sequence[str] | None = None) -> str |
 
 def captions_of_training_folder(folder: Path) -> Captions:
     """Returns the captions of a training folder by file name; an image may have several."""
+    from dreamloom.train.data.folder import read_training_folder
+
     images = (image for subfolder in read_training_folder(folder) for image in subfolder.images)
     return [(image.name, parts.caption) for image in images for parts in image.captions]
 
@@ -120,6 +121,8 @@ def images_of_training_folder(folder: Path) -> CaptionedImages:
 
     Images in shards are left out.
     """
+    from dreamloom.train.data.folder import read_training_folder
+
     subfolders = read_training_folder(folder)
     count = max(1, SHEET_IMAGES // len(subfolders))
     files = [[image for image in each.images if image.source.length is None] for each in subfolders]

@@ -4,7 +4,6 @@ Modules log to `logging.getLogger(__name__)`, below `dreamloom`. Other programs'
 say is in neither place. Prefect shows the same lines where PREFECT_LOGGING_EXTRA_LOGGERS names dreamloom.
 """
 
-import importlib.metadata
 import logging
 import os
 import platform
@@ -167,6 +166,8 @@ def _log_head(config: "BaseModel | None") -> None:
 
 
 def _version(distribution: str) -> str | None:
+    import importlib.metadata
+
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

@@ -1,7 +1,7 @@
 """Plans a run: what it would make, as rows of tables. Writes nothing and does not import torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -10,55 +10,20 @@ from dreamloom.base.free_space import RESERVE, free_bytes
 from dreamloom.base.remembered import remembered
 from dreamloom.base.stage import recipe
 from dreamloom.curate.manifest import content_digest, manifest_path
-from dreamloom.flows.chain import is_trained, levels
-from dreamloom.flows.contents import evenly_spaced
+from dreamloom.flows.chain import is_trained
 from dreamloom.flows.forecast import Forecast, Sizes, forecast, source_row
 from dreamloom.flows.plan_warnings import rehearsal_warnings
+from dreamloom.flows.planned_steps import PlannedStep
 from dreamloom.flows.project import Project
 from dreamloom.flows.reasons import why
 from dreamloom.flows.run_folders import heldout_folder, newest_speed
 from dreamloom.flows.speeds import remembered_speed
-from dreamloom.flows.steps import Step
 from dreamloom.flows.terminal import duration, print_table, rows_table, size
 from dreamloom.flows.train_steps import SAMPLES
 from dreamloom.train.plan import Plan
 from dreamloom.train.plan import plan as plan_training
 
 Rows = list[dict[str, Any]]
-
-_SAMPLED_PARTS = 8
-"""Stale parts that are opened to estimate how much of their work is left."""
-
-
-@dataclass(frozen=True)
-class PlannedStep:
-    """A step of a run that has not begun."""
-
-    step: Step
-    stale_parts: list[str] | None
-    """The parts that would be made; None: not known before earlier steps are done."""
-
-    @property
-    def seconds(self) -> float | None:
-        """Estimated time, going by the parts that exist; None: not known."""
-        if self.stale_parts == []:
-            return 0.0
-        existing = self.step.existing()
-        if not self.stale_parts or not existing.parts_done or not existing.seconds:
-            return None
-        seconds_per_part = existing.seconds / existing.parts_done
-        share = self.step.remaining_share(evenly_spaced(self.stale_parts, _SAMPLED_PARTS))
-        return seconds_per_part * len(self.stale_parts) * share
-
-    @property
-    def bytes(self) -> int | None:
-        """Bytes of images that it will write, going by the parts that exist; None: not known."""
-        if self.stale_parts == []:
-            return 0
-        existing = self.step.existing()
-        if not self.stale_parts or not existing.parts_done:
-            return None
-        return round(existing.bytes_written / existing.parts_done * len(self.stale_parts))
 
 
 def disk_warnings(project: Project, steps: Sequence[PlannedStep]) -> list[str]:
@@ -70,19 +35,6 @@ def disk_warnings(project: Project, steps: Sequence[PlannedStep]) -> list[str]:
         f"the run will write about {size(needed)}, and the disk of {project.workspace} has {size(free)} free, of which "
         f"{size(RESERVE)} stay free: it will stop there. `dreamloom clean` and `dreamloom prune` make room."
     ]
-
-
-def plan_steps(project: Project) -> list[PlannedStep]:
-    """Returns each step of the chain, in order."""
-    planned: list[PlannedStep] = []
-    for level in levels(project):
-        level_is_blocked = any(map(_blocks, planned))
-        for branch in level.branches:
-            is_blocked = level_is_blocked
-            for step in branch:
-                planned.append(PlannedStep(step, None if is_blocked else step.stale_parts()))
-                is_blocked = is_blocked or _blocks(planned[-1])
-    return planned
 
 
 def forecast_of(project: Project, steps: Sequence[PlannedStep], sizes: Sizes) -> Forecast | None:
@@ -111,11 +63,6 @@ def forecast_line(found: Forecast, images_per_second: float | None) -> str:
         return text
     text += f"; about {found.memory.total / 2**30:.1f} GiB of GPU memory"
     return f"{text}, and {size(found.disk)} of disk for checkpoints"
-
-
-def _blocks(planned: PlannedStep) -> bool:
-    """Whether a step changes what later ones are made from; samples do not."""
-    return planned.stale_parts not in ([], [SAMPLES])
 
 
 def plan_train(project: Project) -> Plan | None:

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dreamloom.base.files import commit_text
 from dreamloom.base.own_folders import own_folder_kind
 from dreamloom.curate.manifest import TRAIN, content_digest, manifest_path, read_manifest
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.loop.continuing import Continuation
 from dreamloom.train.run.contents import read_images
 from dreamloom.train.run.folder import (
     discard_unbegun,
@@ -24,6 +24,9 @@ from dreamloom.train.run.folder import (
     read_summary,
     train_recipe,
 )
+
+if TYPE_CHECKING:
+    from dreamloom.train.loop.continuing import Continuation
 
 _RECIPE_FILE = ".recipe"
 """Holds the project's recipe, which knows the dataset by its manifest and so needs not read the images."""
@@ -106,7 +109,7 @@ def continuation_folder(run: Path, max_train_steps: int | None, epochs: int | No
     return _new_name(run.absolute().parent)
 
 
-def note_project(run: Path, longer: Continuation) -> str:
+def note_project(run: Path, longer: "Continuation") -> str:
     """Lets a project whose run goes on find the longer one, if that is what its config would make at once.
 
     Returns:

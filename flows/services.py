@@ -17,7 +17,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-from urllib.request import urlopen
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit_json
@@ -160,6 +159,8 @@ def load_services(workspace: Path) -> Services:
 
 def answers(api: str, timeout_s: float = 2.0) -> bool:
     """Tells whether a server answers at the address of an API."""
+    from urllib.request import urlopen
+
     try:
         with urlopen(f"{api}/health", timeout=timeout_s):
             return True

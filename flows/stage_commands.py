@@ -14,7 +14,7 @@ from dreamloom.base.stop import Unfinished
 from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
 from dreamloom.curate.score_folder import score_folder
 from dreamloom.curate.source import Role, Source
-from dreamloom.flows import steps, train_steps
+from dreamloom.flows import command_steps, steps, train_steps
 from dreamloom.flows.logs import PRINTED, log_to_file
 from dreamloom.flows.run_folders import continuation_folder
 from dreamloom.flows.showing import is_collection
@@ -171,7 +171,7 @@ def dreambooth(
     target
         Training folder to make.
     """
-    run_step(train_steps.DreamBoothStep(subjects, target, config))
+    run_step(command_steps.DreamBoothStep(subjects, target, config))
 
 
 def train(
@@ -232,7 +232,7 @@ def continue_(
         Folder for the longer run; by default one named by the time, beside the finished one.
     """
     target = output or continuation_folder(run, max_train_steps, epochs)
-    run_step(train_steps.ContinueStep(run, target, max_train_steps, epochs))
+    run_step(command_steps.ContinueStep(run, target, max_train_steps, epochs))
 
 
 def evaluate(
@@ -304,7 +304,7 @@ def sample(
         PNG to write: prompts and seeds side by side, models below each other; by default dreamloom-sample-MODEL.png in
         the current folder.
     """
-    run_step(train_steps.SampleStep(model, output or Path(f"dreamloom-sample-{Path(model).name}.png"), config))
+    run_step(command_steps.SampleStep(model, output or Path(f"dreamloom-sample-{Path(model).name}.png"), config))
 
 
 def export(checkpoint: Path, target: Path, *, config: Annotated[ExportConfig, FLAGS] = ExportConfig()) -> None:

@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.request import Request, urlopen
 
 from cyclopts import Parameter
 
 from dreamloom.base.text import printable
-from dreamloom.flows.plan import PlannedStep, plan_steps
+from dreamloom.flows.planned_steps import PlannedStep, plan_steps
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.report import report_path
 from dreamloom.flows.services import load_services
@@ -143,6 +142,8 @@ def _of_server(api: str, name: str) -> dict[str, Any]:
 
 
 def _ask(api: str, path: str, body: Mapping[str, Any]) -> list[Any]:
+    from urllib.request import Request, urlopen
+
     request = Request(f"{api}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urlopen(request, timeout=_SERVER_SECONDS) as answer:
         found: list[Any] = json.load(answer)

@@ -6,18 +6,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, TaskID, TextColumn
-from rich.progress import Progress as Bars
 from rich.table import Column, Table
 
 from dreamloom.base.listing import left_out_note
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import Summary, reasons
 from dreamloom.base.text import printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
 
 QUIET_SECONDS = 2.0
 """Shorter work shows no progress."""
@@ -76,7 +78,10 @@ class Terminal:
         """Returns the minimum seconds between two updates of a task."""
         return 0.2 if self._console.is_terminal else LINE_SECONDS
 
-    def _start(self) -> Bars:
+    def _start(self) -> "Bars":
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bars
+
         note = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # the column that is cut in a narrow terminal
         columns = (
             TextColumn("{task.description}"),
@@ -91,7 +96,7 @@ class Terminal:
         bars.start()
         return bars
 
-    def _remove(self, bar: TaskID) -> None:
+    def _remove(self, bar: "TaskID") -> None:
         with self._guard:
             if self._bars is None:
                 return

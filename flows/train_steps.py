@@ -1,8 +1,8 @@
-"""Training, evaluation, export and DreamBooth folders as steps; see dreamloom.flows.steps."""
+"""Training, evaluation and export as steps; see dreamloom.flows.steps."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from dreamloom.base.errors import StageFailed, UserError
@@ -15,25 +15,19 @@ from dreamloom.flows.run_folders import (
     disown_run_folder,
     find_postponed,
     heldout_folder,
-    note_project,
     run_charts,
     run_folder,
 )
 from dreamloom.flows.speeds import remember_speed
 from dreamloom.flows.steps import WHOLE, Outcome, Step
 from dreamloom.flows.terminal import indented, size
-from dreamloom.train.config import DreamBoothConfig, TrainConfig
-from dreamloom.train.dreambooth import dreambooth
-from dreamloom.train.evaluate.config import EvaluateConfig, SampleConfig
-from dreamloom.train.evaluate.evaluate import VERSION, evaluate
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.evaluate.config import VERSION, EvaluateConfig
 from dreamloom.train.evaluate.measure import MEASURES, Evaluation, percent
 from dreamloom.train.evaluate.redraw import new_prompts
 from dreamloom.train.evaluate.results import read_evaluation, stored_recipe, write_evaluation
-from dreamloom.train.evaluate.sample_model import draw_model
 from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.export import export, is_current
-from dreamloom.train.loop.continuing import continue_run
-from dreamloom.train.loop.loop import train
 from dreamloom.train.run.find import find_trained_model
 from dreamloom.train.run.folder import OtherRun, TrainSummary, read_summary
 
@@ -59,7 +53,7 @@ class TrainStep(Step):
 
     def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
         """Begins the run, or continues it."""
-        return _train(self.folder, self.run_folder, self.config, self.heldout, progress)
+        return train_folder(self.folder, self.run_folder, self.config, self.heldout, progress)
 
     def charts(self) -> Mapping[str, Path]:
         """Returns the run's newest samples and its chart of measurements."""
@@ -108,58 +102,13 @@ class ProjectTrainStep(Step):
             finished = read_summary(folder)
             if finished and not _stale(folder, self.config):  # the folder is of this recipe: no image has to be read
                 return _trained(finished, folder, is_new=False)
-            return _train(self.workspace / "dataset", folder, self.config, heldout_folder(self.workspace), progress)
+            return train_folder(
+                self.workspace / "dataset", folder, self.config, heldout_folder(self.workspace), progress
+            )
 
     def charts(self) -> Mapping[str, Path]:
         """Returns the run's newest samples and its chart of measurements."""
         return run_charts(run_folder(self.workspace, self.config))
-
-
-@dataclass(frozen=True)
-class ContinueStep(Step):
-    """Goes on from a finished run, in a run folder of its own."""
-
-    finished_run: Path
-    run_folder: Path
-    max_train_steps: int | None
-    epochs: int | None
-    stage = "continue"
-
-    def stale_parts(self) -> list[str]:
-        """Returns the one part, unless the longer run is finished."""
-        return [] if read_summary(self.run_folder) else [WHOLE]
-
-    def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
-        """Begins the longer run, or continues it."""
-        length = (self.max_train_steps, self.epochs)
-        found = continue_run(self.finished_run, self.run_folder, *length, progress)
-        project = note_project(self.finished_run, found)
-        outcome = _train(found.folder, found.run, found.config, found.heldout, progress)
-        how = f"went on after {found.begins_at:,} images, to the bits of a run that is asked for at once"
-        if found.reason:
-            how = f"a warm start after {found.begins_at:,} images, with the optimizer's state: {found.reason}"
-        return replace(outcome, message=outcome.message + indented(how) + indented(project))
-
-    @property
-    def log_folder(self) -> Path:
-        """In the finished run's parent, as the longer run is not there yet."""
-        return self.finished_run.parent / "logs"
-
-
-@dataclass(frozen=True)
-class DreamBoothStep(Step):
-    """Makes a training folder of subjects, and of class images that the base model draws."""
-
-    subjects: Path
-    target: Path
-    config: DreamBoothConfig
-    stage = "dreambooth"
-
-    def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
-        """Draws the class images that are missing, and writes the training folder."""
-        done = dreambooth(self.subjects, self.target, self.config, progress)
-        counts = f"{done.subjects} subjects, {done.images:,} images of them, {done.class_images:,} of their classes"
-        return Outcome(f"{'dreambooth':<21}{counts} ({done.drawn:,} drawn now); {self.target}", done.drawn > 0)
 
 
 @dataclass(frozen=True)
@@ -184,6 +133,8 @@ class EvaluateStep(Step):
         Raises:
             UserError: the file exists and is not an evaluation.
         """
+        from dreamloom.train.evaluate.evaluate import evaluate
+
         stored, wanted = stored_recipe(self.output), self._recipe()
         if stored == wanted and (evaluation := read_evaluation(self.output)):
             return Outcome(_evaluation_line(evaluation, "there already"), changed=False)
@@ -198,21 +149,6 @@ class EvaluateStep(Step):
         weights = fingerprint(trained.checkpoint or trained.name)  # of a run, the checkpoint that is measured
         fingerprints = [weights, fingerprint(self.base), fingerprint(self.heldout)]
         return recipe("evaluate", VERSION, self.config, fingerprints)
-
-
-@dataclass(frozen=True)
-class SampleStep(Step):
-    """Draws prompts with a trained model into a PNG."""
-
-    model: str
-    output: Path
-    config: SampleConfig
-    stage = "sample"
-
-    def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
-        """Draws the images."""
-        count = draw_model(self.model, self.output, self.config, progress)
-        return Outcome(f"{'sample':<21}{count:,} images; {self.output}", changed=True)
 
 
 @dataclass(frozen=True)
@@ -269,7 +205,10 @@ def _stale(run: Path, config: TrainConfig) -> list[str]:
     return [SAMPLES] if new_prompts(run, config) else []
 
 
-def _train(folder: Path, run: Path, config: TrainConfig, heldout: Path | None, progress: Progress) -> Outcome:
+def train_folder(folder: Path, run: Path, config: TrainConfig, heldout: Path | None, progress: Progress) -> Outcome:
+    """Trains on a training folder, or goes on, and remembers how fast this machine is."""
+    from dreamloom.train.loop.loop import train
+
     is_new = read_summary(run) is None
     summary = train(folder, run, config, heldout, progress)
     if is_new and summary.images_per_second:

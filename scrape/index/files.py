@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-import fsspec
 import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
@@ -124,6 +123,8 @@ def _is_leaving(match: Path, pattern: Path) -> bool:
 
 
 def _find_remote(pattern: str) -> list[IndexFile]:
+    import fsspec
+
     try:
         filesystem, path = fsspec.core.url_to_fs(pattern)
         filesystem.invalidate_cache()

@@ -18,7 +18,7 @@ from dreamloom.base.progress import silent
 from dreamloom.curate.manifest import read_manifest
 from dreamloom.flows import chain
 from dreamloom.flows.cli import run
-from dreamloom.flows.plan import plan_steps
+from dreamloom.flows.planned_steps import plan_steps
 from dreamloom.flows.steps import Outcome, Step
 from dreamloom.flows.train_steps import ProjectTrainStep
 from dreamloom.scrape.collection import Status, Table

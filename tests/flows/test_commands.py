@@ -13,7 +13,8 @@ from PIL import Image
 from dreamloom.base.stage import Summary
 from dreamloom.flows.cli import run
 from dreamloom.flows.forecast import forecast, measure_sources
-from dreamloom.flows.plan import PlannedStep, disk_warnings
+from dreamloom.flows.plan import disk_warnings
+from dreamloom.flows.planned_steps import PlannedStep
 from dreamloom.flows.steps import Outcome, Step
 from tests.flows.conftest import HOUSE
 
@@ -124,16 +125,19 @@ def test_a_projects_manifest_is_the_same_training_folder(finished: Any, capsys: 
     assert len(rows) > 1
 
 
-def test_plan_imports_neither_torch_nor_prefect_and_no_command_does_before_it_works(finished: Any) -> None:
+def test_status_and_plan_import_little_and_no_command_torch_or_prefect_before_it_works(finished: Any) -> None:
     heavy = "{'torch', 'prefect', 'open_clip', 'transformers', 'diffusers', 'cv2', 'matplotlib', 'duckdb'}"
     commands = ", ".join(f"dreamloom.flows.{file.stem}" for file in (HOUSE / "flows").glob("*command*.py"))
     assert "dreamloom.flows.stage_commands" in commands
+    idle = "{'asyncio', 'fsspec', 'urllib.request', 'rich.progress', 'dreamloom.train.data.dataset'}"
     script = (
-        "import sys; from dreamloom.flows.cli import run; run(['plan', sys.argv[1]]); "
+        "import sys; from dreamloom.flows.cli import run; run(['status', sys.argv[1]]); "
+        f"print('of status:', *{idle} & set(sys.modules)); run(['plan', sys.argv[1]]); "
         f"import {commands}; print(*{heavy} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script, finished.file], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr, done.stdout.splitlines()[-1]) == (0, "", "")
+    assert "\nof status:\n" in done.stdout
 
 
 @pytest.mark.parametrize("where", ["", "collections/squares", "dataset"])

@@ -25,6 +25,9 @@ from dreamloom.train.config_fields import (
 )
 from dreamloom.train.settings.run import SamplerName
 
+VERSION = 2
+"""Raised when evaluate would give other losses for the same config, images and models."""
+
 
 class EvaluateConfig(StageConfig):
     """Settings of an evaluation. They carry the names of the training settings that they correspond to."""

@@ -18,14 +18,12 @@ from dreamloom.base.versions import RUN
 from dreamloom.train.config_fields import MaskKind
 from dreamloom.train.data.dataset import Dataset, read_dataset
 from dreamloom.train.evaluate.concepts import describe
-from dreamloom.train.evaluate.config import EvaluateConfig
+from dreamloom.train.evaluate.config import VERSION, EvaluateConfig
 from dreamloom.train.evaluate.measure import SIGNS, Evaluation, compare_losses
 from dreamloom.train.families.check import check_base_model, suit_family
 from dreamloom.train.run.checksums import check_files
 from dreamloom.train.run.find import TrainedModel, find_trained_model
 
-VERSION = 2
-"""Raised when the same config, images and models would give other losses."""
 KINDS = tuple(SIGNS)
 """Subfolders of a folder of held-out images. Others are sets of their own name, each with its own measure."""
 
