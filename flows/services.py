@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -128,20 +128,12 @@ class Services:
         Returns:
             False where none was running.
         """
-        import psutil
-
         process = _process(self.processes.pop(name, None))
         if process is None:
             return False
-        children = process.children(recursive=True)
-        for generation in (children if name == "worker" else [], [process]):
-            for each in generation:
-                with suppress(psutil.NoSuchProcess):
-                    each.terminate()
-            psutil.wait_procs(generation, timeout=_STOP_SECONDS)
-        for each in [process, *children]:
-            with suppress(psutil.NoSuchProcess):
-                each.kill()
+        if name == "worker":
+            _end(_descendants(process))
+        _end([process, *_descendants(process)])  # also a run that the worker has begun since
         return True
 
 
@@ -177,6 +169,40 @@ def free_port() -> int:
     raise UserError("No port of 127.0.0.1 is free for the Prefect server; close some programs.")
 
 
+def _descendants(process: Any) -> list[Any]:
+    import psutil
+
+    try:
+        return list(process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _end(processes: Sequence[Any]) -> None:
+    """Asks processes to end, and waits; kills those that do not."""
+    import psutil
+
+    for each in processes:
+        with suppress(psutil.NoSuchProcess):
+            each.terminate()
+    deadline = time.monotonic() + _STOP_SECONDS
+    while any(map(_is_alive, processes)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for each in filter(_is_alive, processes):
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+
+
+def _is_alive(process: Any) -> bool:
+    """Whether a process has not ended; one whose parent never asks what became of it has."""
+    import psutil
+
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _process(known: Mapping[str, float] | None) -> Any:
     """The process of a record; None where it ended, also where another has its number now."""
     import psutil
@@ -185,6 +211,5 @@ def _process(known: Mapping[str, float] | None) -> Any:
         return None
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(int(known["pid"]))
-        is_same = process.create_time() == known["started"] and process.status() != psutil.STATUS_ZOMBIE
-        return process if is_same else None
+        return process if process.create_time() == known["started"] and _is_alive(process) else None
     return None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -47,6 +48,30 @@ def test_down_stops_no_process_that_has_the_number_of_one_that_ended(
     assert "server    was not running" in capsys.readouterr().out
 
 
+WORKER = """
+import subprocess, sys, time
+run = ["sh", "-c", "trap 'echo; read _; exit' TERM; sleep 1000 & wait"]
+first = subprocess.Popen(run, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+print("begun", flush=True)
+first.stdout.readline()
+second = subprocess.Popen(["sleep", "1000"])
+print(second.pid, flush=True)
+first.communicate(b"\\n")
+time.sleep(1000)
+"""
+
+
+def test_down_waits_for_a_worker_and_its_runs_also_one_that_it_has_begun_since(small: Any) -> None:
+    services = load_services(small.workspace)
+    services.home.mkdir(parents=True)
+    with subprocess.Popen([sys.executable, "-c", WORKER], stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout and worker.stdout.readline() == "begun\n"
+        services.processes["worker"] = {"pid": worker.pid, "started": psutil.Process(worker.pid).create_time()}
+        assert services.stop("worker")
+        second = int(worker.stdout.readline())
+    assert not psutil.pid_exists(second) or psutil.Process(second).status() == psutil.STATUS_ZOMBIE
+
+
 def test_a_server_that_is_too_busy_to_answer_is_waited_for_and_none_is_started_beside_it(small: Any) -> None:
     answers = iter([503, 200])
 
@@ -81,6 +106,11 @@ def test_a_schedule_that_is_none_is_refused_with_what_to_write(small: Any, cron:
     assert run(["up", str(small.folder), "--schedule", cron]) == 2
     assert f"--cron: '{cron}' is no schedule; write minute, hour" in capsys.readouterr().err
     assert not (small.workspace / "prefect").exists()
+
+
+def test_a_web_hook_that_is_no_address_is_refused(small: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["up", str(small.file), "--notify", "chat.example"]) == 2
+    assert "--notify: 'chat.example' is no address of a web hook; write" in capsys.readouterr().err
 
 
 def test_a_schedule_says_when_it_is_due_in_its_time_zone() -> None:
