@@ -7,9 +7,10 @@ A deployment takes part if it has the tag TAG and sets PREFECT_FLOWS_HEARTBEAT_F
 of `dreamloom up` do. Others on the same server, which may beat less often or not at all, are left alone.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
@@ -44,15 +45,19 @@ def ensure_automations(
     Raises:
         httpx.HTTPError: the server does not answer, or refuses.
     """
-    wanted = (_zombie(within), _stillborn(begin_within))
     with temporary_settings({PREFECT_API_URL: api_url} if api_url else {}), get_client(sync_client=True) as client:
-        existing = {automation.name: automation for automation in client.read_automations()}
-        for automation in wanted:
-            before = existing.get(automation.name)
-            if before is None:
-                client.create_automation(automation)
-            elif _facts(before) != _facts(automation):
-                client.update_automation(before.id, automation)
+        ensure(client, [_zombie(within), _stillborn(begin_within)])
+
+
+def ensure(client: SyncPrefectClient, wanted: Sequence[AutomationCore]) -> None:
+    """Creates automations, or updates those of their names that are otherwise."""
+    existing = {automation.name: automation for automation in client.read_automations()}
+    for automation in wanted:
+        before = existing.get(automation.name)
+        if before is None:
+            client.create_automation(automation)
+        elif _facts(before) != _facts(automation):
+            client.update_automation(before.id, automation)
 
 
 def _zombie(within: timedelta) -> AutomationCore:

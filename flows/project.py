@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from dreamloom.base.clip_config import ClipConfig
 from dreamloom.base.errors import UserError
-from dreamloom.base.stage import PathKind, StageConfig
+from dreamloom.base.stage import NO_RECIPE, PathKind, StageConfig
 from dreamloom.base.versions import PROJECT
 from dreamloom.caption.check import check as check_captioning
 from dreamloom.caption.config import CaptionConfig
@@ -56,6 +56,11 @@ class Project(StageConfig):
     export: ExportConfig = Field(ExportConfig(), description="In which formats the model is written.")
     retention: RetentionConfig = Field(RetentionConfig(), description="How long `dreamloom clean` keeps things.")
     schedule: ScheduleConfig | None = Field(None, description="When `dreamloom up` runs the chain; null: by hand only.")
+    notify: Annotated[str | None, NO_RECIPE] = Field(
+        None,
+        pattern="^https?://",
+        description='Web hook that `dreamloom up` has a failed run told to, as {"text": …}; null: nobody is told.',
+    )
 
     keep_runs: int | None = Field(
         None,

@@ -1,6 +1,7 @@
 """`dreamloom up` and `down`: a project's server, worker, deployments and schedule, in one go."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def up(
     *,
     schedule: str | None = None,
     timezone: str | None = None,
+    notify: str | None = None,
     database: str | None = None,
     port: int | None = None,
     systemd: Path | None = None,
@@ -40,6 +42,9 @@ def up(
         When the chain runs, as cron has it: "0 3 * * 1" is Monday at 3; by default as project.yaml says.
     timezone
         Time zone of the schedule, such as Europe/Paris; by default this machine's.
+    notify
+        Web hook to which the server posts {"text": …} when a run fails, as chat programs take it; by default as
+        project.yaml says.
     database
         PostgreSQL database of the server, such as postgresql://user:password@host/prefect; by default SQLite in the
         workspace.
@@ -52,6 +57,10 @@ def up(
     """
     loaded, file = load_project(project), project_file(project)
     cron = _schedule(loaded, schedule, timezone)
+    if notify is not None and not notify.startswith(("http://", "https://")):
+        raise UserError(
+            f"--notify: {notify!r} is no address of a web hook; write one such as https://chat.example/hook."
+        )
     if prefect_yaml is not None:
         _write_prefect_yaml(prefect_yaml, loaded, file, cron)
         return
@@ -59,7 +68,7 @@ def up(
     with lock(services.home):
         _ensure_server(services, database, port)
         os.environ |= services.environment()  # before Prefect is imported, which reads it
-        deployed = _deploy(loaded, file, cron)
+        deployed = _deploy(loaded, file, cron, notify or loaded.notify)
         if systemd is not None:
             _hand_over(services, loaded, systemd)
         elif not services.is_running("worker"):
@@ -67,6 +76,7 @@ def up(
     print(f"dashboard {services.dashboard}\nlogs      {services.home}")
     print(f"schedule  {_tell(cron) if cron else 'none'}")
     print("\n".join(f"deployed  {name}" for name in deployed))
+    print(f"run now   PREFECT_API_URL={services.api} prefect deployment run {shlex.quote(deployed[0])} --watch")
 
 
 def _tell(schedule: ScheduleConfig) -> str:
@@ -137,13 +147,15 @@ def _ensure_server(services: Services, database: str | None, port: int | None) -
     services.await_server()
 
 
-def _deploy(project: Project, file: Path, schedule: ScheduleConfig | None) -> list[str]:
+def _deploy(project: Project, file: Path, schedule: ScheduleConfig | None, notify: str | None) -> list[str]:
     from dreamloom.flows.automations import ensure_automations
     from dreamloom.flows.deployments import deploy, project_deployments
+    from dreamloom.flows.notices import ensure_notice
 
     deployments = project_deployments(project, file, schedule)
     deploy(deployments)
     ensure_automations()
+    ensure_notice(project.name, [each.name for each in deployments], notify)
     return [each.full_name for each in deployments]
 
 
