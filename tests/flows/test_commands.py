@@ -207,7 +207,8 @@ def test_plan_warns_of_ground_truth_that_is_too_small(small: Any, capsys: pytest
 def test_a_forecast_of_a_witness_is_held_out_and_never_trained_on(small: Any) -> None:
     small.change("sources", "squares", "role", to="witness")
     project = small.load()
-    found = forecast(project, {}, measure_sources(project))
+    nothing_done = {"ingest circles": False, "ingest squares": False}
+    found = forecast(project, nothing_done, measure_sources(project))
     assert found is not None
     rows = {source.name: (source.held_out, source.trained, source.multiply) for source in found.sources}
     assert rows == {"circles": (1, 5, Fraction(1)), "squares": (6, 0, Fraction(0))}
