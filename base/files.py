@@ -277,18 +277,28 @@ def _lock_file(path: Path, folder: Path, alternative: str) -> int:
     return descriptor
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path, writers: Callable[[], Iterable[str]] = tuple) -> None:
     """Removes the half-written files that other processes left directly in `folder`.
 
     Call it with the folder's lock held: then whatever this process did not begin belongs to one that is dead.
+
+    Args:
+        writers: returns the tokens of other processes that may be at work there.
     """
-    for leftover in folder.glob(f"{TEMPORARY}*"):
-        if leftover.name.startswith(f"{TEMPORARY}{_process_token}-"):
+    found = list(folder.glob(f"{TEMPORARY}*"))  # before it is asked who is there: whoever comes later wrote none of it
+    alive = tuple(f"{TEMPORARY}{token}-" for token in {_process_token, *writers()})
+    for leftover in found:
+        if leftover.name.startswith(alive):
             continue
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def process_token() -> str:
+    """Returns what the names of this process's half-written files begin with, after `TEMPORARY`."""
+    return _process_token
 
 
 def temporary_name(suffix: str = "") -> str:

@@ -97,6 +97,18 @@ def test_sweep_removes_the_leavings_of_dead_runs_only(tmp_path: Path) -> None:
         assert sorted(p.name for p in tmp_path.iterdir()) == sorted([mine.name, "00000.parquet"])
 
 
+def test_sweep_leaves_what_a_process_is_writing_that_came_meanwhile(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-dead-1").write_bytes(b"")
+    (tmp_path / ".tmp-alive-1").write_bytes(b"")
+
+    def writers() -> list[str]:
+        (tmp_path / ".tmp-new-1").write_bytes(b"")
+        return ["alive"]
+
+    remove_leftovers(tmp_path, writers)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-alive-1", ".tmp-new-1"]
+
+
 _PROCESS_1 = """
 import os, sys
 from pathlib import Path
