@@ -8,6 +8,7 @@ from rich.table import Table as RichTable
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit
+from dreamloom.base.workers import FOLDER as WORKERS
 from dreamloom.curate.manifest import manifest_path
 from dreamloom.curate.sheet import contact_sheet
 from dreamloom.flows import contents
@@ -102,7 +103,8 @@ def _is_workspace(folder: Path) -> bool:
 def is_collection(folder: Path) -> bool:
     """Returns whether a folder holds tables of a collection, made or begun; images may lie in a `captions/`, too."""
     collection = Collection(folder)
-    return any((folder / t).is_dir() and (collection.parts(t) or (folder / ".lock").exists()) for t in Table)
+    is_begun = any((folder / name).exists() for name in (WORKERS, ".lock"))  # .lock: by release 0.2
+    return any((folder / t).is_dir() and (collection.parts(t) or is_begun) for t in Table)
 
 
 def _is_contact_sheet(file: Path) -> bool:

@@ -30,7 +30,7 @@ from dreamloom.flows.logs import PRINTED
 from dreamloom.flows.steps import Outcome, PartsStep, Step
 from dreamloom.flows.terminal import Terminal, print_line
 from dreamloom.flows.witness import Witness, witness_of_run
-from dreamloom.scrape.collection.parts import part_runner
+from dreamloom.scrape.collection.turns import part_runner
 
 _log = logging.getLogger(__name__)
 

@@ -38,11 +38,11 @@ import pyarrow.parquet as pq
 
 from dreamloom.base import html
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import lock
 from dreamloom.base.parquet_metadata import digest_table, read_metadata, write_table
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.base.text import is_utf8
 from dreamloom.base.versions import FIRST
+from dreamloom.base.workers import Worker, work_in
 from dreamloom.scrape.collection.decisions import FOLDER, SCHEMA, Decisions, decision_parts, read_decisions
 from dreamloom.scrape.collection.migrations import migrate_config
 from dreamloom.scrape.collection.schema import MADE_BY, SCHEMAS, Status, Table
@@ -71,15 +71,32 @@ class Collection:
         """Name of the folder, which is the source's name in a project."""
         return self.root.name
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Locks the collection for this process (dreamloom.base.files.lock). Everything that writes takes the lock.
+    def lock(self) -> AbstractContextManager[Worker]:
+        """Locks the collection for this process (dreamloom.base.workers). Everything that writes locks or shares it.
 
         Raises:
-            UserError: another process holds the lock, or the path is not UTF-8, as parquet files need.
+            UserError: another process works on it, or the path is not UTF-8, as parquet files need.
         """
+        return self._work_in(None)
+
+    def share(self, table: Table, recipes: Mapping[str, str]) -> AbstractContextManager[Worker]:
+        """Works on a table beside other processes that make it by the same recipes.
+
+        Args:
+            table: the table to make.
+            recipes: part → recipe, for the parts to make.
+
+        Raises:
+            UserError: another process works on the collection, on something else or by another recipe; or the path is
+                not UTF-8.
+        """
+        first = min(recipes.items(), default=("", ""))  # two configs differ in it, too
+        return self._work_in(dict([("table", str(table)), first]))
+
+    def _work_in(self, work: Mapping[str, str] | None) -> AbstractContextManager[Worker]:
         if not is_utf8(str(self.root)):
             raise UserError(f"The path {self.root} is not UTF-8; name another folder for the collection.")
-        return lock(self.root)
+        return work_in(self.root, work)
 
     def part_path(self, table: Table, part: str) -> Path:
         """Returns the path of a part of a table."""
@@ -273,7 +290,7 @@ class Collection:
         for part in set(self.parts(table)) - set(keep):
             if table is Table.RECORDS:
                 shutil.rmtree(self.image_folder(part), ignore_errors=True)
-            self.part_path(table, part).unlink()
+            self.part_path(table, part).unlink(missing_ok=True)  # another process may share this
 
     def find(self, key: str) -> dict[Table, dict[str, Any]]:
         """Looks a key up in every table.

@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import lock, remove_leftovers
+from dreamloom.base.files import remove_leftovers
 from dreamloom.base.parquet_metadata import read_metadata, write_table
+from dreamloom.base.workers import work_in
 
 FOLDER = "decisions"
 HAND = "hand"
@@ -187,7 +188,7 @@ def append_decisions(collection: Path, decisions: Sequence[Decision]) -> None:
         return
     columns = zip(*decisions, strict=True)
     rows = pa.table([pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], SCHEMA)
-    with lock(collection):
+    with work_in(collection):
         remove_leftovers(collection / FOLDER)
         parts = decision_parts(collection)
         number = int(parts[-1].stem) + 1 if parts else 0

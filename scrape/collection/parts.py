@@ -1,21 +1,20 @@
-"""The loop that all stages of parts share: find the stale parts, make them one by one, commit each atomically."""
+"""What all stages of parts share: find the stale parts, make them one by one, commit each atomically."""
 
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from dreamloom.base.errors import UserError
 from dreamloom.base.files import remove_leftovers
 from dreamloom.base.free_space import require_free_space
+from dreamloom.base.leases import remove_leases_of_dead
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection.collection import Collection
 from dreamloom.scrape.collection.schema import Table
+from dreamloom.scrape.collection.turns import Order, Turns
 
 _log = logging.getLogger(__name__)
 
@@ -31,11 +30,6 @@ def stale_parts(collection: Collection, table: Table, recipes: Mapping[str, str]
     return sorted(part for part, recipe in recipes.items() if collection.recipe(table, part) != recipe)
 
 
-RunPart = Callable[[str, Callable[[], Summary]], Summary]
-"""Makes a part, given its name, by calling the function."""
-part_runner: ContextVar[RunPart] = ContextVar("part_runner", default=lambda _, make: make())
-"""Set by whoever shows the parts one by one, as a dashboard does. Calls the function, and returns what it returns."""
-
 MakePart = Callable[[str, Progress], tuple[pa.Table | Sequence[Mapping[str, Any]], Summary]]
 """Makes one part: its rows, and its summary (rows, kept, dropped, bytes_written; the seconds are filled in)."""
 
@@ -50,8 +44,11 @@ def make_parts(
     parts: Sequence[str] | None = None,
     models: Mapping[str, str] | None = None,
     by_content: Callable[[str], str | None] = lambda _: None,
+    order: Order | None = None,
 ) -> Summary:
-    """Makes every stale part and commits it.
+    """Makes every stale part and commits it, unless another process does: any number may do this side by side.
+
+    Returns when all parts are made, by whomever.
 
     Args:
         collection: the collection to write to.
@@ -65,12 +62,13 @@ def make_parts(
         models: fingerprints of the models that `make` uses, by role, stored with each part.
         by_content: returns the recipe of a part that knows its files by their bytes, stored with it; None: there is
             none.
+        order: set where a part depends on those before it; None: they are made in any order.
 
     Returns:
-        The summary of the requested parts, including those that existed before.
+        The summary of the requested parts, including those that existed before, or that other processes made.
 
     Raises:
-        UserError: another process works on this collection, or the disk is nearly full.
+        UserError: another process works on something else of this collection, or the disk is nearly full.
         ExceptionGroup: some parts failed; the others are done.
     """
     largest = 0  # bytes of a part so far, which the next one may need
@@ -79,10 +77,10 @@ def make_parts(
         nonlocal largest
         begun = time.monotonic()
         require_free_space(collection.root, largest)
-        remove_leftovers(collection.image_folder(part))
         rows, summary = make(part, progress)
         largest = max(largest, summary.bytes_written)
         summary.seconds, summary.parts_done = time.monotonic() - begun, 1
+        worker.require_alive(look=True)
         collection.write(
             table,
             part,
@@ -97,38 +95,21 @@ def make_parts(
         return summary
 
     requested = sorted(recipes) if parts is None else list(parts)
-    errors: list[Exception] = []
-    with collection.lock():
+    with collection.share(table, {part: recipe for part, recipe in recipes.items() if part in requested}) as worker:
         if parts is None:
             collection.remove_parts(table, keep=recipes)
-        stale = set(stale_parts(collection, table, recipes)) & set(requested)
-        remove_leftovers(collection.root / table)
-        for number, part in enumerate(sorted(stale)):
-            try:
-                part_runner.get()(part, partial(make_and_commit, part, _part_progress(progress, number, len(stale))))
-            except UserError:
-                raise
-            except (OSError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
-                error.add_note(f"in part {part} of {collection.root / table}")
-                errors.append(error)
-    if errors:
-        raise ExceptionGroup(f"{len(errors)} of {len(stale)} parts of {collection.root / table} failed", errors)
-    return _total(collection, table, requested, stale)
+        stale = sorted(set(stale_parts(collection, table, recipes)) & set(requested))
+        remove_leftovers(collection.root / table, worker.writers)
+        remove_leases_of_dead(worker)
+        turns = Turns(worker, collection, table, recipes, make_and_commit, progress, order, list(stale))
+        turns.take()
+    if turns.errors:
+        count = f"{len(turns.errors)} of {len(stale)}"
+        raise ExceptionGroup(f"{count} parts of {collection.root / table} failed", turns.errors)
+    return _total(collection, table, requested, turns.made)
 
 
 def _total(collection: Collection, table: Table, parts: Sequence[str], new: set[str]) -> Summary:
     """Adds up the summaries of parts, of which `new` were made now."""
     summaries = ((part, collection.summary(table, part)) for part in parts)
     return sum((summary if part in new else summary.as_existing() for part, summary in summaries), start=Summary())
-
-
-def _part_progress(progress: Progress, number: int, parts: int) -> Progress:
-    """Returns the progress of one part, as a share of all parts that are made."""
-    if parts == 1:
-        return progress
-
-    def report(done: int, total: int | None, note: str = "") -> None:
-        total_of_all = None if total is None else total * parts
-        progress(done + (total or 0) * number, total_of_all, f"part {number + 1} of {parts} {note}".rstrip())
-
-    return report

@@ -68,6 +68,7 @@ class Crawler:
             rows: the rows of the candidates, in their order; those that are None are filled.
         """
         self._job, self._config, self._rows = job, job.config, rows
+        self._delay_s = job.config.delay_per_host_s * job.num_workers
         self._status_counts = Counter(row["status"] for row in rows if row)
         self._existing_images = [place for place, row in enumerate(rows) if row and row["status"] == Status.OK]
         self._first_place: dict[str, int] = {}  # sha256 of a stored image → the first place that has it
@@ -104,9 +105,9 @@ class Crawler:
     async def _fetch_all(self) -> None:
         config = self._config
         self._queue: HostQueue[_Request] = HostQueue(
-            config.concurrency_per_host,
+            max(1, config.concurrency_per_host // self._job.num_workers),
             initial_concurrency=1 if config.respect_optout else None,
-            initial_delay_s=config.delay_per_host_s,
+            initial_delay_s=self._delay_s,
         )
         self._delays: dict[str, float] = {}  # host → seconds between two requests, after its robots.txt
         self._breaker = CircuitBreaker(config.max_host_failures)
@@ -190,7 +191,7 @@ class Crawler:
             return await self._fetcher.fetch(request.url, timeout_s, request.cookies)
         rules = await self._robots.rules(request.url)
         if host not in self._delays:
-            self._delays[host] = max(self._config.delay_per_host_s, await rules.delay_s())
+            self._delays[host] = max(self._delay_s, await rules.delay_s() * self._job.num_workers)
             self._queue.admit(host, self._delays[host])
         verdict = await rules.verdict(request.url)
         try:
@@ -266,7 +267,7 @@ class Crawler:
 
     def _record_response(self, host: str) -> None:
         self._breaker.record_response(host, asyncio.get_running_loop().time())
-        self._queue.admit(host, self._delays.get(host, self._config.delay_per_host_s))
+        self._queue.admit(host, self._delays.get(host, self._delay_s))
 
     def _give_up(self, host: str, status: Status, detail: str) -> None:
         if host not in self._given_up:

@@ -24,6 +24,8 @@ class PartJob:
     """Number of images after which the other candidates are not needed; None: no limit."""
     journal: Journal
     progress: Progress
+    num_workers: int = 1
+    """Processes that scrape this collection at the same time, this one among them: they share what a host may bear."""
 
     @property
     def image_folder(self) -> Path:

@@ -10,16 +10,25 @@ from dreamloom.scrape.web.job import PartJob
 from dreamloom.scrape.web.shared import share_finished_rows
 
 
-def scrape_part(job: PartJob) -> list[Row]:
-    """Fetches the candidates that have no finished row.
+def fetch_part(job: PartJob) -> list[Row | None]:
+    """Fetches the candidates that have no finished row, and journals them; their images are on disk.
 
     Returns:
-        The rows of all candidates, in their order. Their images are on disk, synced, and the folder holds no others.
+        The rows of the candidates, in their order; None of those that are not needed.
     """
     finished = _with_image_on_disk(job, job.finished_rows)
     rows = [finished.get(candidate["key"]) for candidate in job.candidates]
     share_finished_rows(job, rows)
     _fetch(job, rows)
+    return rows
+
+
+def settle_part(job: PartJob, rows: Sequence[Row | None]) -> list[Row]:
+    """Decides which of a part's rows are copies, also of images in the parts before it, and which are not needed.
+
+    Returns:
+        The rows of all candidates, in their order. Their images are on disk, synced, and the folder holds no others.
+    """
     limited = apply_limit(_mark_copies(job, rows), job.max_images, job.existing_rows, job.candidates)
     settle_images(job.image_folder, limited)
     return limited

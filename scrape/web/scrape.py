@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from dreamloom.base.files import remove_leftovers
 from dreamloom.base.listing import is_left_out
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
+from dreamloom.base.workers import Worker
 from dreamloom.scrape.collection import Collection, Row, Status, Table, open_collection
 from dreamloom.scrape.collection.journal import Journal, read_plan
 from dreamloom.scrape.collection.parts import make_parts, stale_parts
 from dreamloom.scrape.collection.records import summarize_records
+from dreamloom.scrape.collection.turns import Order, lease_part
 from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.scrape.web.job import PartJob
 from dreamloom.scrape.web.outcome import IMAGE_COLUMNS, make_row
@@ -65,15 +68,17 @@ def scrape(
         raise UserError(
             f"The candidates in {collection.root} are incomplete, as filter was interrupted; run filter again."
         )
-    run = _Run(collection, config, recipes(collection, config))
-    requested = sorted(run.recipes) if parts is None else list(parts)
-    with collection.lock():
+    wanted = recipes(collection, config)
+    requested = sorted(wanted) if parts is None else list(parts)
+    with collection.share(Table.RECORDS, wanted) as worker:
+        run = _Run(collection, config, wanted, worker)
+        order = Order(run.prepare_part if config.limit is None else None)  # of a limit, a part gets what others leave
         retried = run.retry_parts(requested, retry, progress)
-        total = make_parts(collection, Table.RECORDS, config, run.recipes, run.make_part, progress, parts)
+        total = make_parts(collection, Table.RECORDS, config, wanted, run.make_part, progress, parts, order=order)
         for part in requested:
             _remove_journal(collection, part)
         if parts is None:
-            _remove_images_of_other_parts(collection, run.recipes)
+            _remove_images_of_other_parts(collection, wanted)
     total.parts_done, total.parts_before = total.parts_done + len(retried), total.parts_before - len(retried)
     total.seconds += sum(retried)
     _check_internal_errors(collection, total)
@@ -89,24 +94,54 @@ class _Run:
     config: ScrapeConfig
     recipes: Mapping[str, str]
     """Part → recipe."""
+    worker: Worker
 
     def make_part(self, part: str, progress: Progress) -> tuple[list[Row], Summary]:
         """Scrapes a stale part. Returns its rows and its summary."""
+        with self._job(part, progress) as job:
+            return _scrape(job)
+
+    def prepare_part(self, part: str, progress: Progress) -> None:
+        """Fetches a stale part while those before it are not settled, of which its rows may be copies."""
+        with self._job(part, progress) as job:
+            _fetch(job)
+
+    @contextmanager
+    def _job(self, part: str, progress: Progress) -> Iterator[PartJob]:
         candidates = self.collection.read(Table.CANDIDATES, part).to_pylist()
         with Journal(_journal_path(self.collection, part), {"recipe": self.recipes[part]}) as journal:
             for row in self._reusable_rows(part, candidates):
                 if row["key"] not in journal.rows:  # noted before a kill, or fetched since
                     journal.add(row)
-            job = PartJob(self.collection, part, self.config, candidates, {}, self._max_images(part), journal, progress)
-            return _scrape(job)
+            yield PartJob(
+                self.collection,
+                part,
+                self.config,
+                candidates,
+                {},
+                self._max_images(part),
+                journal,
+                progress,
+                self.worker.count(),
+            )
 
     def retry_parts(self, parts: Sequence[str], retry: Sequence[Status], progress: Progress) -> list[float]:
-        """Fetches rows again in parts that are not stale. Returns the seconds of each part with such rows."""
+        """Fetches rows again in parts that are not stale, and that no other process has.
+
+        Returns:
+            The seconds of each part with such rows.
+        """
         stale = set(stale_parts(self.collection, Table.RECORDS, self.recipes))
         seconds = []
         for part in parts:
-            if part not in stale and (statuses := self._statuses_to_retry(part, retry)):
-                seconds.append(self._retry_part(part, statuses, progress))
+            if part in stale or not self._statuses_to_retry(part, retry):
+                continue
+            if leased := lease_part(self.worker, Table.RECORDS, part):
+                try:
+                    if statuses := self._statuses_to_retry(part, retry):
+                        seconds.append(self._retry_part(part, statuses, progress))
+                finally:
+                    leased.release()
         return seconds
 
     def _retry_part(self, part: str, statuses: set[str], progress: Progress) -> float:
@@ -120,7 +155,10 @@ class _Run:
         stamp = self.collection.stamp(Table.RECORDS, part)
         plan: dict[str, Any] = {"recipe": self.recipes[part], "retry": sorted(statuses), "of": stamp}
         with Journal(_journal_path(self.collection, part), plan) as journal:
-            job = PartJob(self.collection, part, self.config, candidates, existing, max_images, journal, progress)
+            num_workers = self.worker.count()
+            job = PartJob(
+                self.collection, part, self.config, candidates, existing, max_images, journal, progress, num_workers
+            )
             rows, summary = _scrape(job)
         summary.seconds, summary.parts_done = time.monotonic() - begun, 1
         self.collection.write(Table.RECORDS, part, rows, recipe=self.recipes[part], config=self.config, summary=summary)
@@ -166,13 +204,19 @@ class _Run:
 
 
 def _scrape(job: PartJob) -> tuple[list[Row], Summary]:
+    from dreamloom.scrape.web.part import settle_part
+
+    rows = settle_part(job, _fetch(job))
+    return rows, summarize_records(rows)
+
+
+def _fetch(job: PartJob) -> list[Row | None]:
     from dreamloom.scrape.web.img2dataset import fetch_with_img2dataset
-    from dreamloom.scrape.web.part import scrape_part  # imports aiohttp, which `--help` does not need
+    from dreamloom.scrape.web.part import fetch_part  # imports aiohttp, which `--help` does not need
 
     if job.config.engine == "img2dataset":
         fetch_with_img2dataset(job)
-    rows = scrape_part(job)
-    return rows, summarize_records(rows)
+    return fetch_part(job)
 
 
 def _remove_journal(collection: Collection, part: str) -> None:

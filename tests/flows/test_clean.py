@@ -19,7 +19,7 @@ def age(path: Path, days: float) -> None:
 
 
 def files(folder: Path) -> set[Path]:
-    return {path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    return {path for path in folder.rglob("*") if path.is_file() and path.name not in (".lock", "entrance")}
 
 
 def found(small: Any, capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, str]:

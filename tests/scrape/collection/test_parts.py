@@ -1,7 +1,5 @@
 """The loop of the parts: each is made once, whole, and again only when its recipe changes; also after a kill."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,16 +123,3 @@ def test_killed_at_every_write_and_run_again_gives_the_undisturbed_tables(tmp_pa
     assert not list(killed.root.rglob(".tmp-*"))
     assert killed.read(Table.CANDIDATES).equals(undisturbed.read(Table.CANDIDATES))
     assert killed.stamps(Table.CANDIDATES) == undisturbed.stamps(Table.CANDIDATES)
-
-
-def test_the_second_of_two_runs_says_so_and_stops(tmp_path: Path) -> None:
-    collection = Collection(tmp_path)
-    code = (
-        "from pathlib import Path; from dreamloom.base.files import lock\n"
-        f"with lock(Path({str(tmp_path)!r})): print('held')"
-    )
-    with collection.lock(), collection.lock():
-        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert "in use by another run" in other.stderr
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert other.stdout == "held\n"

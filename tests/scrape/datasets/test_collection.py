@@ -48,7 +48,7 @@ def state(folder: Path) -> dict[str, tuple[int, int, int]]:
 
 
 def test_a_library_is_taken_whole_and_never_touched(tmp_path: Path, library: Collection) -> None:
-    (library.root / ".lock").unlink()
+    shutil.rmtree(library.root / ".workers")
     (library.root / "records" / ".tmp-left").write_text("of a process that works on it")
     before = state(library.root)
     config = CollectionConfig(path=library.root)

@@ -430,7 +430,7 @@ def test_again_is_no_work_and_another_config_or_index_is(tmp_path: Path) -> None
     assert collection.parts(Table.CANDIDATES) == ["00000", "00001"]
     index(path, [row(i) for i in range(11)])
     assert not is_current(collection, fewer)
-    assert sorted(p.name for p in collection.root.iterdir()) == [".lock", "candidates"]
+    assert sorted(p.name for p in collection.root.iterdir()) == [".workers", "candidates"]
 
 
 def test_no_row_passing_leaves_one_empty_part(tmp_path: Path) -> None:

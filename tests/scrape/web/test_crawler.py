@@ -118,7 +118,7 @@ def undisturbed(site: Any, tmp_path: Path, urls: list[str]) -> tuple[list[Row], 
 
 
 def after(collection: Collection) -> tuple[list[Row], list[str], dict[str, bytes]]:
-    assert not [p for p in collection.root.rglob(".*") if p.name != ".lock"]
+    assert not [p for p in collection.root.rglob(".*") if p.name != ".workers"]
     return collection.read(Table.RECORDS).to_pylist(), collection.stamps(Table.RECORDS), images(collection)
 
 

@@ -1,10 +1,13 @@
 """A limit counts images; poisoned links, placeholders and copies of other parts' images are found."""
 
+import asyncio
 import hashlib
 import io
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from aiohttp import web
 from PIL import Image
 
 from dreamloom.scrape.collection import Collection, Status, Table
@@ -110,6 +113,42 @@ def test_a_copy_of_another_parts_image_is_not_stored_again(site: Any, collection
     scrape(collection, site.config, retry=[Status.HTTP_5XX])
     assert statuses(collection) == ["ok", "ok", "duplicate", "ok"]
     assert site.hits["/c"] == 1
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+def test_two_runs_share_the_parts_of_a_scrape_and_find_what_one_finds(
+    site: Any, collection: Collection, limit: int | None
+) -> None:
+    """The first part is held up, so the second run fetches the other parts before it knows what they repeat."""
+    slow = asyncio.Event()
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        await slow.wait()
+        return web.Response(body=site.image(0))
+
+    async def answer_last(_: web.Request) -> web.StreamResponse:
+        slow.set()
+        return web.Response(body=site.image(5))
+
+    first, last = site.handle("/slow", answer), site.handle("/last", answer_last)
+    quiet = Collection(collection.root.with_name("quiet"))
+    for each in (quiet, collection):
+        site.candidates(each, [first, site.put("/a", site.image(1))])
+        site.candidates(each, [site.put("/b", site.image(1)), site.put("/c", site.image(2))], "00001")
+        site.candidates(each, [site.put("/d", site.image(2)), last, site.put("/e", site.image(0))], "00002")
+    config = site.config.model_copy(update={"limit": limit})
+    slow.set()
+    scrape(quiet, config)
+    site.hits.clear()
+    slow.clear()
+    if limit is not None:
+        slow.set()
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(scrape, collection, config) for _ in range(2)]
+    assert sum(run.result().parts_done for run in runs) == 3
+    assert collection.stamps(Table.RECORDS) == quiet.stamps(Table.RECORDS)
+    assert set(site.hits.values()) == {1}
+    assert not [p for p in collection.root.rglob(".*") if p.name != ".workers"]
 
 
 def test_equal_pixels_in_unequal_files_are_one_image_where_that_is_asked(site: Any, collection: Collection) -> None:
