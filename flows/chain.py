@@ -20,6 +20,7 @@ from dreamloom.curate.adopt import refuse_hand_changes
 from dreamloom.curate.manifest import manifest_path
 from dreamloom.flows import run_folders, steps, train_steps
 from dreamloom.flows.changes import note_changes
+from dreamloom.flows.collection_users import note_project
 from dreamloom.flows.found_again import rename_collections
 from dreamloom.flows.logs import PRINTED, log_to_file
 from dreamloom.flows.project import Project
@@ -88,6 +89,7 @@ def run(
         _reject_unused_scores(project)
         refuse_hand_changes(project.workspace)
         rename_collections(project)
+        note_project(project)
         try:
             for level in levels(project) if selected is None else selected:
                 outcomes += _run_level(level, run_step)

@@ -23,13 +23,14 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from dreamloom.base.files import TEMPORARY, lock
-from dreamloom.curate.manifest import manifest_path, read_sources
 from dreamloom.curate.source import collection_folders
 from dreamloom.flows.chain import plan_prune, prune_runs
+from dreamloom.flows.collection_users import sources_of_runs
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.terminal import print_table, rows_table, size
 from dreamloom.flows.workspace import PROJECT
 from dreamloom.scrape.collection import Collection, Table
+from dreamloom.scrape.collection.removal import list_files, remove_collection
 from dreamloom.train.evaluate.runs import find_runs
 
 _DAY_SECONDS, _LEFTOVER_SECONDS = 86_400, 3600
@@ -96,10 +97,12 @@ def find_rubbish(project: Project) -> Iterator[Rubbish]:
         for path in _images_without_records(project.collection(name)):
             if _age(path) > keep_seconds:
                 yield Rubbish(path, "images of a part that has no records", _size(path))
-    used = _sources_of_runs(workspace)
+    used = sources_of_runs(workspace)
     for path in gone:
         if used is not None and path.name not in used and _age(path / Table.RECORDS) > keep_seconds:
-            yield Rubbish(path, "collection of a source that project.yaml does not name", _size(path))
+            files = list_files(Collection(path))
+            if files.made:
+                yield Rubbish(path, "collection of a source that project.yaml does not name", files.bytes)
     latents = workspace / "runs" / ".latents"
     if latents.is_dir() and _age(latents) > keep_seconds and all(run.summary for run in find_runs(workspace)):
         yield Rubbish(latents, "latents, which are made again where they are missed", _size(latents))
@@ -125,16 +128,6 @@ def _images_without_records(collection: Collection) -> Iterator[Path]:
             yield folder
 
 
-def _sources_of_runs(workspace: Path) -> set[str] | None:
-    """The sources that a run or the training folder is made of; None where an older run does not say."""
-    sources = {source["name"] for source in read_sources(manifest_path(workspace))}
-    for run in find_runs(workspace):
-        if run.data is None:
-            return None
-        sources |= run.data.keys()
-    return sources
-
-
 def _age(path: Path) -> float:
     """Seconds since anything directly in a folder, or the file, was written; 0 where there is nothing."""
     times = [entry.stat().st_mtime for entry in (path, *(path.iterdir() if path.is_dir() else ())) if entry.exists()]
@@ -149,7 +142,9 @@ def _size(path: Path) -> int:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.parent.name == "collections":
+        remove_collection(Collection(path))
+    elif path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

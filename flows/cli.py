@@ -131,7 +131,7 @@ _COMMANDS = {
             "dreamloom.flows.commands:show",
             "Show a collection, workspace or training folder.",
         ),
-        "collection": ("dreamloom.flows.collection_commands:app", "List, copy or verify collections."),
+        "collection": ("dreamloom.flows.collection_commands:app", "List, copy, verify or remove collections."),
         "runs": ("dreamloom.flows.run_commands:runs", "List training runs, and what each changed."),
         "compare": ("dreamloom.flows.run_commands:compare", "Compare two runs: config, images, results, samples."),
         "clean": ("dreamloom.flows.clean:clean", "Remove what nothing in a workspace hangs on any more."),

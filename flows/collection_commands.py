@@ -1,4 +1,4 @@
-"""`dreamloom collection`: which collections there are, copies of them, and whether they are as stored. No torch."""
+"""`dreamloom collection`: which there are, copies of them, whether they are as stored; and removal. No torch."""
 
 import json
 from collections.abc import Mapping
@@ -10,17 +10,19 @@ from cyclopts import App, Parameter
 from dreamloom.base.errors import UserError
 from dreamloom.base.own_folders import own_folder_kind
 from dreamloom.curate.source import collection_folders
+from dreamloom.flows.collection_users import find_users
 from dreamloom.flows.help_pages import HelpPage
 from dreamloom.flows.terminal import Terminal, print_table, rows_table, size
 from dreamloom.flows.workspace import PROJECT, workspace_of
 from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.copying import copy_collection
+from dreamloom.scrape.collection.removal import CollectionFiles, list_files, remove_collection
 from dreamloom.scrape.collection.verify import find_damage
 from dreamloom.scrape.datasets import all_kinds
 
 _SHOWN = 20
 
-app = App(name="collection", help="List, copy or verify collections.", help_formatter=HelpPage())
+app = App(name="collection", help="List, copy, verify or remove collections.", help_formatter=HelpPage())
 
 
 @app.command(name="list", help_formatter=HelpPage())
@@ -79,6 +81,44 @@ def copy_(collection: Path, to: Path) -> None:
     with Terminal() as terminal, terminal.watch(f"copy {found.name}") as progress:
         copy_collection(found, _absolute(to), progress)
     print(f"{to}: {found.summary(Table.RECORDS).kept:,} images and all tables, compared with their hashes.")
+
+
+@app.command(help_formatter=HelpPage())
+def remove(collection: Path, *, yes: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """Show what the removal of a collection would free, and what stays; with --yes, remove it.
+
+    What dreamloom made goes: tables, images (copies of yours, which stay where they are) and logs. Decisions stay, and
+    so do files of yours in the folder. A collection that a project or a run uses is refused.
+
+    Parameters
+    ----------
+    collection
+        Folder of the collection.
+    yes
+        Remove it.
+    """
+    found = _collection_at(collection)
+    if users := find_users(found.root):
+        raise UserError(
+            f"{collection} is used by {'; '.join(users)}, so nothing was removed. Take the source out of project.yaml "
+            "and run it, and prune the runs; then it can go."
+        )
+    origin = _row(found)["from"]
+    files = remove_collection(found) if yes else list_files(found)
+    print_table(rows_table(f"{found.name}, from {origin or 'an unknown place'}", _removal_rows(found, files)))
+    done = "are free now" if yes else "would be free; nothing was removed: --yes does it"
+    print(f"{size(files.bytes)} {done}.")
+
+
+def _removal_rows(collection: Collection, files: CollectionFiles) -> list[dict[str, Any]]:
+    images = [file for file in files.made if file.relative_to(collection.root).parts[0] == "images"]
+    kinds = [
+        ("images", images, "goes"),
+        ("tables, logs", [file for file in files.made if file not in set(images)], "goes"),
+        ("decisions", files.decisions, "stays: a source of this name heeds them again"),
+        ("files of yours", files.foreign, "stays"),
+    ]
+    return [{"what": what, "files": len(found), "becomes": becomes} for what, found, becomes in kinds if found]
 
 
 def _collection_at(path: Path) -> Collection:

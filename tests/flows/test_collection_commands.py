@@ -1,6 +1,7 @@
 """`dreamloom collection`: what is listed, and that no damage passes."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +63,48 @@ def test_collections_are_listed_and_damage_is_found(small: Any, capsys: pytest.C
     assert "records/00001.parquet: " in told.out and "3 files of" in told.err
     assert run(["collection", "copy", str(squares), str(small.folder / "shared" / "damaged")]) == 2
     assert not (small.folder / "shared" / "damaged").exists()
+
+
+def test_a_collection_goes_when_nobody_uses_it_and_leaves_what_is_the_users(
+    small: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    squares, other = small.workspace / "collections" / "squares", small.folder / "other"
+    library = {"kind": "collection", "role": "training", "path": str(squares)}
+    other.mkdir()
+    content = {"name": "b", "workspace": "work", "sources": {"boxes": library}}
+    base = {"train": {"base": str(small.load().train.base)}}
+    (other / "project.yaml").write_text(json.dumps(content | base))
+    source = small.load().sources["squares"].model_dump(mode="json", exclude_unset=True)
+
+    def removed(*flags: str) -> tuple[int, str]:
+        code = run(["collection", "remove", str(squares), *flags])
+        told = capsys.readouterr()
+        return code, told.out + told.err
+
+    for project in (small.file, other / "project.yaml"):
+        assert run(["run", str(project), "--until", "ingest"]) == 0
+    before = state(squares)
+    code, text = removed("--yes")
+    assert code == 2 and str(small.file) in text and "the project b in" in text and "nothing was removed" in text
+    small.change("sources", "squares", to=None)
+    shutil.rmtree(other)
+    assert "the project small in" in removed("--yes")[1], "it has not run since"
+    assert run(["run", str(small.file), "--until", "ingest"]) == 0
+    assert state(squares) == before
+
+    (squares / "notes.txt").write_text("mine")
+    (squares / "images" / "00000" / "photo.png").write_bytes(b"mine")
+    assert run(["drop", str(squares), "a red square_(0)"]) == 0
+    before, originals = state(squares), state(small.folder / "squares")
+    code, text = removed()
+    assert code == 0 and "nothing was removed" in text and state(squares) == before
+    code, text = removed("--yes")
+    assert code == 0 and "decisions" in text and "files of yours" in text
+    left = {path.relative_to(squares).as_posix() for path in squares.rglob("*") if path.is_file()}
+    assert left == {"notes.txt", "images/00000/photo.png", "decisions/00000.parquet"}
+    assert state(small.folder / "squares") == originals
+    assert removed()[0] == 2, "it is no collection any more"
+    small.change("sources", "squares", to=source)
+    assert run(["run", str(small.file), "--until", "choose"]) == 0
+    choices = Collection(squares).read(Table.CHOICES)["choice"].to_pylist()
+    assert sorted(choices) == ["decided"] + ["kept"] * 5

@@ -1,0 +1,80 @@
+"""Tells which projects and runs use a collection, so that none is removed under them.
+
+<cache>/projects/<workspace>.json     a project that ran on this machine: the collections of its sources
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dreamloom.base.errors import UserError
+from dreamloom.base.file_index import cache_folder
+from dreamloom.base.files import commit_json
+from dreamloom.curate.manifest import manifest_path, read_sources
+from dreamloom.flows.project import Project
+from dreamloom.flows.workspace import read_project_file, workspace_of
+from dreamloom.scrape.datasets.collection import CollectionConfig
+from dreamloom.train.evaluate.runs import find_runs
+
+
+def note_project(project: Project) -> None:
+    """Notes which collections a project uses, its own and those of others; not where the cache can't be written."""
+    used = [project.collection(name).root for name in project.sources]
+    used += [source.path for source in project.sources.values() if isinstance(source, CollectionConfig)]
+    workspace = str(project.workspace.resolve())
+    name = hashlib.blake2b(workspace.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+    content = {"name": project.name, "workspace": workspace, "collections": [str(path.resolve()) for path in used]}
+    with contextlib.suppress(OSError):
+        commit_json(cache_folder() / "projects" / f"{name}.json", content)
+
+
+def find_users(collection: Path) -> list[str]:
+    """Returns who uses a collection, in words.
+
+    Known are the runs and the training folder of the workspace that it lies in, project files beside that workspace,
+    and the projects that ran on this machine, as they were then.
+    """
+    root = collection.resolve()
+    workspace = root.parent.parent
+    users = list(_known_projects(root))
+    if root.parent.name == "collections":
+        users += _project_files(workspace, root.name)
+        sources = sources_of_runs(workspace)
+        if sources is None or root.name in sources:
+            users.append(f"the training folder or a run of {workspace}")
+    return users
+
+
+def sources_of_runs(workspace: Path) -> set[str] | None:
+    """Returns the sources that a run or the training folder is made of; None where an older run does not say."""
+    sources = {source["name"] for source in read_sources(manifest_path(workspace))}
+    for run in find_runs(workspace):
+        if run.data is None:
+            return None
+        sources |= run.data.keys()
+    return sources
+
+
+def _known_projects(root: Path) -> Iterator[str]:
+    for file in sorted((cache_folder() / "projects").glob("[!.]*.json")):
+        try:
+            known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if str(root) in known["collections"] and Path(known["workspace"]).is_dir():
+            yield f"the project {known['name']} in {known['workspace']}, as of its last run"
+
+
+def _project_files(workspace: Path, source: str) -> Iterator[str]:
+    """Yields the project files in a workspace's folder, and beside it, that are about it and name a source."""
+    for file in sorted({*workspace.glob("*.yaml"), *workspace.parent.glob("*.yaml")}):
+        try:
+            content, of = read_project_file(file), workspace_of(file).resolve()
+        except UserError:  # any other YAML
+            continue
+        sources = content.get("sources")
+        if of == workspace and isinstance(sources, dict) and source in sources:
+            yield str(file)
