@@ -7,6 +7,8 @@ Size = tuple[int, int]
 PixelBox = tuple[int, int, int, int]
 """Left, top, right and bottom, in pixels."""
 
+MIDDLE = (0.5, 0.5)
+"""The point, in shares of the sides, around which images are cropped that have no other focus."""
 MAX_ASPECT = 4.0
 """The longest buckets, as in EveryDream's tables; longer images are cropped to it."""
 MIN_AREA = 0.85
@@ -96,15 +98,21 @@ def assign_bucket_without_upscale(size: Size, resolution: int, bucket_reso_steps
     return None
 
 
-def center_crop_box(size: Size, bucket: Size) -> PixelBox:
-    """Computes the largest centred part of an image that has the bucket's aspect ratio."""
+def center_crop_box(size: Size, bucket: Size, focus: tuple[float, float] = MIDDLE) -> PixelBox:
+    """Computes the largest part of an image that has the bucket's aspect ratio, centred as near as can be at a point.
+
+    Args:
+        size: the image's, upright.
+        bucket: the bucket's.
+        focus: the point: x and y, in shares of the sides.
+    """
     width, height = size
     if width * bucket[1] > height * bucket[0]:
         inside = max(1, round(height * bucket[0] / bucket[1]))
-        left = (width - inside) // 2
+        left = max(0, min(int(width * focus[0] - inside / 2), width - inside))
         return left, 0, left + inside, height
     inside = max(1, round(width * bucket[1] / bucket[0]))
-    top = (height - inside) // 2
+    top = max(0, min(int(height * focus[1] - inside / 2), height - inside))
     return 0, top, width, top + inside
 
 

@@ -48,12 +48,13 @@ from dreamloom.curate.manifest import (
 from dreamloom.curate.source import Source
 from dreamloom.curate.split import Split, split_images
 from dreamloom.scrape.collection import Table
+from dreamloom.scrape.collection.decisions import MIDDLE
 from dreamloom.scrape.collection.records import file_sha256
 
 VERSION = 4
 
 _CONTENT = ["split", "file", "multiply", "caption", "sha256"]
-_DECIDED = ["loss_scale", "flip", "crop", "replaced"]
+_DECIDED = ["loss_scale", "flip", "crop", "replaced", "focus"]
 """Columns that belong to the content where anything was decided."""
 
 
@@ -200,18 +201,20 @@ def _place(
 
 
 def _settings(rows: pa.Table, placed: Split) -> dict[int, str]:
-    """Returns row → the YAML beside its image, of those that are not shown as the others of their folder are."""
+    """Returns row → the YAML beside its image, of those that are not shown as the others of their folder are.
+
+    Of those that are held out, it says what part of them is looked at.
+    """
     settings: dict[int, str] = {}
-    columns = (rows[name].to_pylist() for name in ("source", "loss_scale", "flip"))
-    for row, (name, loss_scale, flip) in enumerate(zip(*columns, strict=True)):
-        if placed.split[row] != TRAIN:
-            continue
-        lines = []
-        if placed.ratings[row] != 1:
+    columns = (rows[name].to_pylist() for name in ("source", "loss_scale", "flip", "focus"))
+    for row, (name, loss_scale, flip, focus) in enumerate(zip(*columns, strict=True)):
+        is_trained = placed.split[row] == TRAIN
+        lines = [f"focus: {focus}\n"] if focus not in (None, MIDDLE) else []
+        if is_trained and placed.ratings[row] != 1:
             lines.append(f"multiply: {format_multiply(placed.multiply(row, name))}\n")
-        if loss_scale not in (None, 1):
+        if is_trained and loss_scale not in (None, 1):
             lines.append(f"loss_scale: {loss_scale:g}\n")
-        if flip == "no":
+        if is_trained and flip == "no":
             lines.append("flip_p: 0\n")
         if lines:
             settings[row] = "".join(lines)

@@ -65,12 +65,18 @@ def _is_crop(text: str) -> bool:
     return len(numbers) == 4 and 0 <= numbers[0] < numbers[2] < 1e9 and 0 <= numbers[1] < numbers[3] < 1e9
 
 
+def _is_point(text: str) -> bool:
+    numbers = _numbers(text)
+    return len(numbers) == 2 and all(0 <= number <= 1 for number in numbers)
+
+
 def _is_between(low: float, high: float) -> Callable[[str], bool]:
     return lambda text: len(numbers := _numbers(text)) == 1 and low <= numbers[0] <= high
 
 
 _CHECKS: Mapping[What, tuple[Callable[[str], bool], str]] = {
     What.CROP: (_is_crop, "LEFT,TOP,RIGHT,BOTTOM, such as 0,0,400,300 (pixels) or 0.1,0,0.9,1 (shares)"),
+    What.FOCUS: (_is_point, "X,Y in shares of the sides, such as 0.5,0.2 (in the middle, near the top)"),
     What.FLIP: (lambda text: text in ("yes", "no"), "yes or no"),
     What.MULTIPLY: (
         _is_between(0.001, 10_000),

@@ -81,8 +81,7 @@ def _images(seen: WorkspaceFiles) -> Iterator[HandChange]:
             yield replace(change, how="moved")
         elif (caption := _caption(seen, now, before)) is not None:
             yield replace(change, how="captioned" if now == before else "renamed", says=((What.CAPTION, caption),))
-        if now.startswith("dataset/"):
-            yield from _settings(seen, change, now, before)
+        yield from _settings(seen, change, now, before)
     for file in sorted(seen.images - seen.rows.keys() - former.keys()):
         yield HandChange("added", file)
 

@@ -36,6 +36,7 @@ HISTORY = pa.schema(
         pa.field("loss_scale", pa.float64()),  # decided: the factor of its loss
         pa.field("flip", pa.string()),  # decided: whether it may be mirrored, yes or no
         pa.field("crop", pa.string()),  # decided: the part that is shown
+        pa.field("focus", pa.string()),  # decided: the point that crops keep
         pa.field("decided_role", pa.string()),  # decided: witness, where it is never trained on
         pa.field("replaced", pa.string()),  # decided: the file in place of its image, relative to the collection
     ]
@@ -46,6 +47,7 @@ _DECIDED = {
     "loss_scale": What.LOSS_SCALE,
     "flip": What.FLIP,
     "crop": What.CROP,
+    "focus": What.FOCUS,
     "decided_role": What.ROLE,
     "replaced": What.IMAGE,
 }

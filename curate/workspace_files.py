@@ -18,13 +18,14 @@ from dreamloom.caption.filename import CONTROLS, read_name
 from dreamloom.caption.sidecar import SidecarContent, parse_sidecars
 from dreamloom.curate.manifest import manifest_path, read_manifest, read_sources
 from dreamloom.scrape.collection import Collection, Table
+from dreamloom.scrape.collection.decisions import MIDDLE
 from dreamloom.scrape.datasets.sidecar_files import find_sidecars
 
 Row = dict[str, Any]
 
 _TOPS = ("dataset", "heldout")
 _COLUMNS = ["key", "source", "file", "image", "replaced", "file_sha256", "image_sha256", "caption"]
-_COLUMNS += ["multiply", "rating", "loss_scale", "flip"]
+_COLUMNS += ["multiply", "rating", "loss_scale", "flip", "focus"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,9 @@ def _named_hash(replaced: str | None) -> str | None:
 
 def has_settings(row: Row) -> bool:
     """Whether balance wrote a YAML beside an image."""
-    return not {row["rating"], row["loss_scale"]} <= {None, 1.0} or row["flip"] == "no"
+    is_set = not {row["rating"], row["loss_scale"]} <= {None, 1.0} or row["flip"] == "no"
+    is_held_out = row["multiply"] is None
+    return (row["focus"] or MIDDLE) != MIDDLE or (is_set and not is_held_out)
 
 
 def look_at(workspace: Path) -> WorkspaceFiles:

@@ -127,9 +127,14 @@ def recaption(project: Path, *images: str, caption: str, flags: Deciding = Decid
 
 
 def crop(
-    project: Path, *images: str, box: str | None = None, flip: bool | None = None, flags: Deciding = Deciding()
+    project: Path,
+    *images: str,
+    box: str | None = None,
+    focus: str | None = None,
+    flip: bool | None = None,
+    flags: Deciding = Deciding(),
 ) -> None:
-    """Show only a part of images, or forbid to mirror them. The originals stay as they are.
+    """Show only a part of images, keep a point of them in sight, or forbid to mirror them. The originals stay.
 
     Parameters
     ----------
@@ -139,13 +144,19 @@ def crop(
         See drop.
     box
         LEFT,TOP,RIGHT,BOTTOM in pixels of the collection's image, or in shares of its sides, where all are at most 1.
+    focus
+        X,Y in shares of the sides (of the box, where there is one): the point that stays as near to the middle as can
+        be where training cuts the image to its shapes, such as 0.5,0.2 for a head near the top.
     flip
         Whether training may mirror them, where flip_p says so.
     """
     words = [] if box is None else [flags.word(What.CROP, box)]
+    words += [] if focus is None else [flags.word(What.FOCUS, focus)]
     words += [] if flip is None else [flags.word(What.FLIP, "yes" if flip else "no")]
     if not words:
-        raise UserError("Name what is shown with --box LEFT,TOP,RIGHT,BOTTOM, or say --no-flip or --flip.")
+        raise UserError(
+            "Name what is shown with --box LEFT,TOP,RIGHT,BOTTOM or --focus X,Y; or say --no-flip or --flip."
+        )
     _decide(project, images, flags, words)
 
 

@@ -17,7 +17,7 @@ _IMAGES, _SIDE = 24, 192
 """Images of each source that are shown, and their longer side in pixels."""
 _HISTORY = (
     *("source", "role", "split", "multiply", "caption", "caption_kind", "caption_model", "url", "path", "licence"),
-    *("author", "aesthetic", "similarity", "rating", "crop", "labels", "width", "height", "key"),
+    *("author", "aesthetic", "similarity", "rating", "crop", "focus", "labels", "width", "height", "key"),
 )
 """Columns of the manifest that tell an image's history."""
 

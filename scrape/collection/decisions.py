@@ -39,6 +39,8 @@ class What(StrEnum):
     """Its caption; it is not edited."""
     CROP = "crop"
     """The part that is shown: left, top, right, bottom, in pixels, or in shares of the sides where all are ≤ 1."""
+    FOCUS = "focus"
+    """The point that crops keep as near to the middle as they can: x,y, in shares of the sides of what is shown."""
     FLIP = "flip"
     """Whether it may be mirrored: yes or no."""
     MULTIPLY = "multiply"
@@ -50,6 +52,9 @@ class What(StrEnum):
     IMAGE = "image"
     """A file of `images_folder` that takes its image's place."""
 
+
+MIDDLE = "0.5,0.5"
+"""The focus of an image of which none was decided."""
 
 SUBJECTS: Mapping[What, str] = {what: str(what) for what in What} | {What.KEEP: "choice", What.DROP: "choice"}
 """What → what it is about. A keep takes the place of a drop, and the other way round."""

@@ -112,6 +112,20 @@ def test_a_crop_lies_inside_the_image_and_touches_two_of_its_sides(
     assert (right - left, bottom - top)[right - left != size[0]] in size
 
 
+@given(resolutions, sizes, st.tuples(st.floats(0, 1), st.floats(0, 1)))
+def test_a_crop_around_a_point_is_as_large_and_has_the_point_in_its_middle_unless_an_edge_is_near(
+    given: tuple[int, int], size: tuple[int, int], focus: tuple[float, float]
+) -> None:
+    bucket = assign_bucket(size, generate_buckets(*given))
+    middle, box = center_crop_box(size, bucket), center_crop_box(size, bucket, focus)
+    for side in (0, 1):
+        length = box[side + 2] - box[side]
+        assert length == middle[side + 2] - middle[side]
+        if 0 < box[side] < size[side] - length:
+            assert box[side] + length / 2 == pytest.approx(size[side] * focus[side], abs=1)
+        assert box[side] - 1 <= size[side] * focus[side] <= box[side + 2] + 1
+
+
 @pytest.mark.parametrize(
     ("size", "resolution", "bucket"),
     [

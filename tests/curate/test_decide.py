@@ -1,5 +1,6 @@
 """Decisions about images: how these are named, what is said of them, and that choose heeds it."""
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ from dreamloom.curate.choose import choose, is_current
 from dreamloom.curate.config import BalanceConfig, ChooseConfig
 from dreamloom.curate.decide import Word, carry_out, check_value, plan_undo, plan_words
 from dreamloom.curate.find import find_images
+from dreamloom.curate.hand_changes import find_hand_changes
 from dreamloom.curate.manifest import content_digest, manifest_path
 from dreamloom.curate.source import Role, Source
 from dreamloom.curate.trace import trace
@@ -126,6 +128,8 @@ def test_a_condition_is_one_expression_on_the_tables(cats: Collection, where: st
         (What.CROP, "10,0,5,5"),
         (What.CROP, "a,b,c,d"),
         (What.CROP, "nan,0,1,1"),
+        (What.FOCUS, "0.5"),
+        (What.FOCUS, "0.5,1.5"),
         (What.FLIP, "maybe"),
         (What.MULTIPLY, "0"),
         (What.MULTIPLY, "nan"),
@@ -262,6 +266,23 @@ def test_a_crop_is_what_is_trained_on_and_the_image_stays(assembled: Any, cats: 
     decide(cats, ["aaaa"], What.CROP, "100,100,200,200")
     with pytest.raises(UserError, match="the image has 48 × 40 pixels"):
         assembled()
+
+
+def test_a_focus_lies_beside_the_image_also_of_one_that_is_held_out(
+    assembled: Any, cats: Collection, tmp_path: Path
+) -> None:
+    before = content_digest(manifest_path(assembled().parent))
+    decide(cats, ["aaaa"], What.FOCUS, "0.25,1")
+    decide(cats, ["bbbb"], What.FOCUS, "0.5,0")
+    decide(cats, ["bbbb"], What.ROLE, "witness")
+    decide(cats, ["bbbb"], What.MULTIPLY, "2")
+    assert images_of(assembled())["a aaaa"].settings.focus == (0.25, 1.0)
+    assert images_of(tmp_path / "heldout" / "witness")["a bbbb"].settings.focus == (0.5, 0.0)
+    assert content_digest(manifest_path(tmp_path)) != before
+    beside = tmp_path / "heldout" / "witness" / "cats" / "a bbbb.yaml"
+    beside.write_text("focus: 0.5,0.5")
+    os.utime(beside, (manifest_path(tmp_path).stat().st_mtime + 1,) * 2)
+    assert [change.says for change in find_hand_changes(tmp_path)] == [((What.FOCUS, "0.5,0.5"),)]
 
 
 def test_a_witness_is_held_out_and_never_trained_on(assembled: Any, cats: Collection) -> None:

@@ -97,7 +97,7 @@ CHANGES: dict[str, tuple[Callable[[Path], Any], list[tuple[str, str]]]] = {
         [("captioned", "a red cat.png")],
     ),
     "yaml": (
-        lambda cats: (cats / "a red cat.yaml").write_text("multiply: 2\nloss_scale: 0.5\nflip_p: 0"),
+        lambda cats: (cats / "a red cat.yaml").write_text("multiply: 2\nloss_scale: 0.5\nflip_p: 0\nfocus: 0.2,0.9"),
         [("set otherwise", "a red cat.png")],
     ),
     "replace": (lambda cats: replace_image(cats / "a red cat.png"), [("replaced", "a red cat.png")]),
@@ -168,7 +168,7 @@ def test_a_yaml_becomes_ratings(world: World) -> None:
     CHANGES["yaml"][0](world.cats)
     world.adopt()
     said = {str(word.what): word.value for word in world.collection.decisions().counting()}
-    assert said == {"multiply": "2", "loss_scale": "0.5", "flip": "no"}
+    assert said == {"multiply": "2", "loss_scale": "0.5", "flip": "no", "focus": "0.2,0.9"}
     (world.cats / "a red cat.yaml").unlink()
     world.adopt()
     assert list(world.cats.glob("*.yaml")) == []

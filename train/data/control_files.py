@@ -220,6 +220,13 @@ def _scale(text: str, where: Path) -> float:
     return -value if stripped.startswith("-") else value
 
 
+def _point(text: str, where: Path) -> tuple[float, float]:
+    x, comma, y = text.partition(",")
+    if not comma:
+        raise UserError(f"{where} has focus: {text[:40]}; write X,Y in shares of the sides, such as focus: 0.5,0.2.")
+    return _share(x, where), _share(y, where)
+
+
 def _length(text: str, where: Path) -> int:
     return int(parse_number(text, where))
 
@@ -240,6 +247,7 @@ _PARSERS: dict[str, Callable[[str, Path], Any]] = {
     "cond_dropout": _share,
     "loss_scale": _scale,
     "max_caption_length": _length,
+    "focus": _point,
     "batch_id": lambda text, _: text.strip(),
 }
 SETTING_KEYS = (*_PARSERS, "shuffle_tags", "rating")

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageColor
 from torch import Tensor
 
-from dreamloom.base.buckets import PixelBox, Size, center_crop_box
+from dreamloom.base.buckets import MIDDLE, PixelBox, Size, center_crop_box
 from dreamloom.base.pixels import decode
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.config_fields import MicroConditioning
@@ -40,9 +40,9 @@ class View:
 
 
 def center_view(sample: Sample, pad_color: str | None = None) -> View:
-    """Returns the view without jitter and flip: the largest centred crop, or the whole image on a colour."""
+    """Returns the view without jitter and flip: the largest crop around the focus, or the whole image on a colour."""
     if pad_color is None:
-        return View(center_crop_box(sample.size, sample.bucket))
+        return View(center_crop_box(sample.size, sample.bucket, sample.settings.focus or MIDDLE))
     return View((0, 0, *sample.size), pad_color=pad_color)
 
 
@@ -84,10 +84,11 @@ class CropPlanner:
         view = replace(center_view(sample, self.config.pad_color), flipped=flipped)
         if not number:
             return view
-        return replace(view, box=jitter_crop(view.box, sample.size, number, self.config.crop_jitter))
+        focus = sample.settings.focus or MIDDLE
+        return replace(view, box=jitter_crop(view.box, sample.size, number, self.config.crop_jitter, focus))
 
 
-def jitter_crop(box: Box, size: Size, number: int, jitter: float) -> Box:
+def jitter_crop(box: Box, size: Size, number: int, jitter: float, focus: tuple[float, float] = MIDDLE) -> Box:
     """Computes a crop beside the central one, most likely near it.
 
     Sizes and places are a low-discrepancy sequence (M. Roberts 2018, R3), so that few crops differ much.
@@ -97,10 +98,12 @@ def jitter_crop(box: Box, size: Size, number: int, jitter: float) -> Box:
         size: the image's, upright.
         number: which crop of the sequence, from 1.
         jitter: the share of the sides by which a crop may be smaller.
+        focus: around which point they lie: x and y, in shares of the sides.
     """
     trim, across, down = (number * step % 1 for step in _STEPS)
     width, height = ((box[2] - box[0]) * (1 - jitter * trim), (box[3] - box[1]) * (1 - jitter * trim))
-    left, top = (size[0] - width) * _triangular(across), (size[1] - height) * _triangular(down)
+    left = _jitter(size[0], width, focus[0], across)
+    top = _jitter(size[1], height, focus[1], down)
     return left, top, left + width, top + height
 
 
@@ -203,9 +206,16 @@ def _render(image: Image.Image, sample: Sample, view: View) -> np.ndarray[Any, A
     return np.ascontiguousarray(pixels[:, ::-1]) if view.flipped else pixels
 
 
-def _triangular(uniform_draw: float) -> float:
-    """Maps a uniform number in [0, 1) to a triangular distribution with its peak at 1/2."""
-    return sqrt(uniform_draw / 2) if uniform_draw < 0.5 else 1 - sqrt((1 - uniform_draw) / 2)
+def _jitter(side: int, inside: float, focus: float, uniform_draw: float) -> float:
+    """Returns where a crop begins on a side: most likely so that the focus is in its middle."""
+    room = side - inside
+    peak = min(max((side * focus - inside / 2) / room, 0.0), 1.0) if room else 0.5
+    return room * _triangular(uniform_draw, peak)
+
+
+def _triangular(uniform_draw: float, peak: float) -> float:
+    """Maps a uniform number in [0, 1) to a triangular distribution on [0, 1] with its peak at `peak`."""
+    return sqrt(uniform_draw * peak) if uniform_draw < peak else 1 - sqrt((1 - uniform_draw) * (1 - peak))
 
 
 _PLASTIC = 1.2207440846057596

@@ -119,7 +119,7 @@ class Dataset:
         digest = hashlib.blake2b("\n".join(folder.name for folder in self.folders).encode(*_ANY), digest_size=16)
         for s in self.samples:
             content, mask = self.contents.get(s.image.source), s.mask.content if s.mask else ""
-            line = f"\n{s.name}\0{content}\0{tuple(vars(s.settings).values())}\0{s.image.captions}\0{mask}"
+            line = f"\n{s.name}\0{content}\0{_set_values(s.settings)}\0{s.image.captions}\0{mask}"
             digest.update(line.encode(*_ANY))
         return digest.hexdigest()
 
@@ -207,6 +207,11 @@ def summarize_problems(problems: Iterable[Problem], limit: int = 3) -> str:
     """Lists the first few problems in a line, and counts the others."""
     listed = [f"{problem.name} ({problem.reason})" for problem in problems]
     return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")
+
+
+def _set_values(settings: ImageSettings) -> tuple[object, ...]:
+    """Returns the values of settings; without the focus where there is none, as in older releases."""
+    return tuple(value for name, value in vars(settings).items() if name != "focus" or value is not None)
 
 
 def _problem(name: str, reason: str) -> Problem:

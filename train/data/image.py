@@ -58,6 +58,8 @@ class ImageSettings:
 
     multiply: Fraction = Fraction(1)
     """How often the image is shown per epoch, exact."""
+    focus: tuple[float, float] | None = None
+    """The point that crops keep as near to their middle as they can: x and y, in shares of the sides."""
     flip_p: float | None = None
     """The share of its showings that are mirrored."""
     cond_dropout: float | None = None

@@ -43,6 +43,14 @@ def test_a_crop_keeps_the_middle_and_the_colours(wide: Sample) -> None:
     assert (pixels[..., 0] > 200).all()
 
 
+def test_a_focus_moves_the_crop_and_those_beside_it(wide: Sample) -> None:
+    focused = make_sample(wide.image.source.path, wide.size, wide.bucket, focus=(0.02, 0.5))
+    assert center_view(focused).box == (0, 0, 64, 64)
+    assert (render(focused, center_view(focused))[:, :4] == (0, 0, 255)).all()
+    lefts = [jitter_crop((0, 0, 64, 64), (256, 64), number, 0.1, (0.02, 0.5))[0] for number in range(1, 400)]
+    assert min(lefts) < 3 and sum(left < 60 for left in lefts) > len(lefts) / 2, "most likely near the focus"
+
+
 def test_a_padded_image_is_whole_on_the_colour(wide: Sample) -> None:
     view = View((0, 0, 256, 64), pad_color="#00ff7f")
     pixels = render(wide, view)
