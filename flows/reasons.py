@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dreamloom.base.stage import StageConfig
+from dreamloom.base.stage import StageConfig, path_kind_of, recipe_fields
 from dreamloom.curate.manifest import manifest_path, read_manifest_metadata
 from dreamloom.flows.steps import BalanceStep, ChooseStep, CollectionStep, IngestStep, ScrapeStep, Step
 from dreamloom.flows.train_steps import ProjectTrainStep
@@ -30,7 +30,8 @@ def why(step: Step, parts: Sequence[str]) -> str:
     stored, now = _configs(step, parts)
     if not stored or now is None:
         return ""
-    values = now.model_dump(mode="json")
+    elsewhere = {n for n in recipe_fields(type(now), "") if path_kind_of(type(now).model_fields[n]) is None}
+    values = {name: value for name, value in now.model_dump(mode="json").items() if name not in elsewhere}
     changed = [name for name in values if name in stored and stored[name] != values[name]]
     texts = [f"{name}: {_short(stored[name])} → {_short(values[name])}" for name in changed]
     return ", ".join(texts) or _MADE_FROM.get(step.stage, "")

@@ -98,13 +98,15 @@ def disown_run_folder(workspace: Path, config: TrainConfig) -> None:
 
 def continuation_folder(run: Path, max_train_steps: int | None, epochs: int | None) -> Path:
     """Returns the folder of the run that goes on from this one to that length: an existing one, or a new name."""
+    finished = read_settings(run)
     for settings_file in sorted(run.absolute().parent.glob("*/config.json")):
         if own_folder_kind(settings_file.parent) != "run":
             continue
         settings = read_settings(settings_file.parent)
         length = settings["config"].get("max_train_steps"), settings["config"].get("epochs")
-        is_this = settings.get("continued", {}).get("run") == str(run.absolute())
-        if is_this and length in ((max_train_steps, epochs), (max_train_steps, read_settings(run)["config"]["epochs"])):
+        continued = settings.get("continued") or {"run": "", "recipe": ""}
+        is_this = (Path(continued["run"]).name, continued["recipe"]) == (run.absolute().name, finished["recipe"])
+        if is_this and length in ((max_train_steps, epochs), (max_train_steps, finished["config"]["epochs"])):
             return settings_file.parent
     return _new_name(run.absolute().parent)
 

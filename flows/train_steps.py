@@ -22,7 +22,7 @@ from dreamloom.flows.speeds import remember_speed
 from dreamloom.flows.steps import WHOLE, Outcome, Step
 from dreamloom.flows.terminal import indented, size
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.evaluate.config import VERSION, EvaluateConfig
+from dreamloom.train.evaluate.config import VERSION, EvaluateConfig, hashed_settings
 from dreamloom.train.evaluate.measure import MEASURES, Evaluation, percent
 from dreamloom.train.evaluate.redraw import new_prompts
 from dreamloom.train.evaluate.results import read_evaluation, stored_recipe, write_evaluation
@@ -148,7 +148,7 @@ class EvaluateStep(Step):
         trained = find_trained_model(self.model())
         weights = fingerprint(trained.checkpoint or trained.name)  # of a run, the checkpoint that is measured
         fingerprints = [weights, fingerprint(self.base), fingerprint(self.heldout)]
-        return recipe("evaluate", VERSION, self.config, fingerprints)
+        return recipe("evaluate", VERSION, hashed_settings(self.config), fingerprints)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from dreamloom.scrape.collection import SCHEMAS, CaptionKind, Collection, Row, T
 from dreamloom.scrape.collection.parts import make_parts, split
 from dreamloom.scrape.datasets.coco_captions import Photo, read_photos
 from dreamloom.scrape.datasets.coco_instances import read_instances
-from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, FilesConfig, KeepEmpty, PartRows, UserPath
+from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, FilesConfig, KeepEmpty, OptionalPath, PartRows, UserPath
 from dreamloom.scrape.datasets.image_files import ListedFile, NamedFiles
 from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.metadata import CaptionRules, ImageMetadata
@@ -32,10 +32,10 @@ class CocoConfig(FilesConfig):
     """COCO's captions and the photos that they belong to."""
 
     annotations: UserPath = Field(description="captions_train2017.json, or another of COCO's captions files.")
-    images: Annotated[UserPath | None, IMAGES] = Field(
+    images: Annotated[OptionalPath, IMAGES] = Field(
         None, description="Folder of the photos (train2017, val2017, …); null: `scrape` downloads them."
     )
-    instances: Annotated[UserPath | None, IMAGES] = Field(
+    instances: Annotated[OptionalPath, IMAGES] = Field(
         None, description="instances_train2017.json, …, which names what photos show; null: categories are not known."
     )
     categories: Annotated[list[str], IMAGES] = Field(

@@ -18,7 +18,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit, copy
 from dreamloom.base.own_folders import own_folder_kind
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import NO_RECIPE, StageConfig, Summary, recipe
+from dreamloom.base.stage import StageConfig, Summary, recipe
 from dreamloom.base.threads import map_ordered
 from dreamloom.scrape.collection import CaptionKind, Collection, Row, Status, Table
 from dreamloom.scrape.collection.parts import make_parts
@@ -34,9 +34,7 @@ _THREADS = min(8, os.cpu_count() or 1)
 class CollectionConfig(StageConfig):
     """A collection of another project or of a shared place, which is only read."""
 
-    path: Annotated[UserPath, NO_RECIPE] = Field(
-        description="Folder of the collection: collections/NAME of another project's workspace."
-    )
+    path: UserPath = Field(description="Folder of the collection: collections/NAME of another project's workspace.")
     take_captions: Annotated[bool, CAPTIONS] = Field(
         False,
         description="Take the captions that the collection has as the texts of its images, with their kind (human, "

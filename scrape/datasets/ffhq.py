@@ -18,7 +18,16 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection, key_of
-from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, PROVENANCE, FolderSourceConfig, Limit, PartRows, UserPath
+from dreamloom.scrape.datasets.fields import (
+    CAPTIONS,
+    IMAGES,
+    PROVENANCE,
+    FolderSourceConfig,
+    Limit,
+    OptionalPath,
+    PartRows,
+    UserPath,
+)
 from dreamloom.scrape.datasets.image_files import ListedFile, find_images, size_of_folder
 from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.metadata import ImageMetadata, clean_text
@@ -45,7 +54,7 @@ class FfhqConfig(FolderSourceConfig):
         Field("auto", description="Which images to take; auto takes the first of these that exists.")
     )
     caption: Annotated[str, CAPTIONS] = Field("close up photo of a person", description="The caption of all images.")
-    metadata: Annotated[UserPath | None, PROVENANCE] = Field(
+    metadata: Annotated[OptionalPath, PROVENANCE] = Field(
         None, description=f"{METADATA}, for author, licence and URL; null: the one in the folder, if there is one."
     )
     limit: Limit = None

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from dreamloom.base.stage import Group, StageConfig
+from dreamloom.base.stage import BY_CONTENT, Group, StageConfig
 from dreamloom.base.text import is_utf8
 
 IMAGES, CAPTIONS, PROVENANCE = Group("Images"), Group("Captions"), Group("Provenance")
@@ -18,8 +18,10 @@ def _user_path(path: Path) -> Path:
     return path.expanduser()
 
 
-UserPath = Annotated[Path, AfterValidator(_user_path)]
-"""A path in a config, which may begin with ~."""
+UserPath = Annotated[Path, AfterValidator(_user_path), BY_CONTENT]
+"""A path in a config, which may begin with ~. What lies there counts, not where it is: sources may be moved."""
+OptionalPath = Annotated[Path | None, AfterValidator(lambda path: path and _user_path(path)), BY_CONTENT]
+"""The same, or null."""
 
 Limit = Annotated[int | None, IMAGES, Field(ge=1, description="Maximum number of images, the first ones; null: all.")]
 PartRows = Annotated[int, IMAGES, Field(ge=1, description="Images per part, the unit of work and of resume.")]

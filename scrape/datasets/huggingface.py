@@ -109,9 +109,9 @@ def _plan(
     """Returns the recipes of the parts, and a function that reads their images."""
     if files := find_row_files(config):
         plan = parquet.plan_parts(files, config.part_rows, config.limit)
-        return parquet.recipes(collection, _STAGE, config, plan), parquet.part_reader(
-            _root(config), plan, config.image_column, _captions(config)
-        )
+        root = _root(config)
+        reader = parquet.part_reader(root, plan, config.image_column, _captions(config))
+        return parquet.recipes(collection, _STAGE, config, root, plan), reader
     folder = _read_imagefolder(config, left_out)
     part_recipe = part_recipes(collection, _STAGE, config, folder.files, config.part_rows)
     return part_recipe, part_reader(folder.files, config.part_rows, folder.metadata_of)

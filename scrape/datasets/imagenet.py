@@ -19,7 +19,7 @@ from dreamloom.base.stage import PART_ROWS, Summary
 from dreamloom.base.synsets import known_synset_names, read_synset_names
 from dreamloom.base.text import indefinite_article
 from dreamloom.scrape.collection import CaptionKind, Collection, key_of
-from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, FolderSourceConfig, PartRows, UserPath
+from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, FolderSourceConfig, OptionalPath, PartRows, UserPath
 from dreamloom.scrape.datasets.image_files import ListedFile, find_images, size_of_folder
 from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.metadata import ImageMetadata
@@ -56,7 +56,7 @@ class ImagenetConfig(FolderSourceConfig):
     name_choice: Annotated[Literal["first", "random", "all"], CAPTIONS] = Field(
         "first", description="Which of a synset's names to use: the first, a random one that never changes, or all."
     )
-    names: Annotated[UserPath | None, CAPTIONS] = Field(
+    names: Annotated[OptionalPath, CAPTIONS] = Field(
         None,
         description=f"File of lines such as `n01440764 tench, Tinca tinca`; null: the built-in names, and {NAMES} in "
         "the folder for synsets without one.",

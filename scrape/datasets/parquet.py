@@ -57,10 +57,14 @@ def plan_parts(files: Sequence[Path], part_rows: int, limit: int | None) -> Plan
     return pieces or {"00000": []}
 
 
-def recipes(collection: Collection, stage: str, config: StageConfig, plan: Plan) -> SourceRecipes:
-    """Returns part → recipe."""
+def recipes(collection: Collection, stage: str, config: StageConfig, root: Path, plan: Plan) -> SourceRecipes:
+    """Returns part → recipe; see `part_reader`."""
     made_from = {
-        part: [file_version(p.file, after=f" {p.start} {p.end}") for p in pieces] for part, pieces in plan.items()
+        part: [
+            file_version(p.file, before=f"{' '.join(_identity(root, p.file))} ", after=f" {p.start} {p.end}")
+            for p in pieces
+        ]
+        for part, pieces in plan.items()
     }
     return SourceRecipes(collection, Table.RECORDS, stage, config, made_from)
 
@@ -83,6 +87,11 @@ def part_reader(root: Path, plan: Plan, image_column: str | None, captions: Capt
     return read_part
 
 
+def _identity(root: Path, file: Path) -> tuple[str, str]:
+    """Returns what keys of a file's rows are made of: the dataset's name and the file's in it, so it may be moved."""
+    return root.resolve().name, file.relative_to(root).as_posix()
+
+
 def _read_images(root: Path, piece: Piece, image_column: str | None, captions: CaptionRules) -> Iterator[SourceImage]:
     row_file = RowFile(piece.file)
     image_column = _find_image_column(piece.file, row_file.schema, image_column)
@@ -93,13 +102,12 @@ def _read_images(root: Path, piece: Piece, image_column: str | None, captions: C
         raise UserError(f"{piece.file} has no column {caption_column}; it has {', '.join(names)}.")
     needed = {image_column, caption_column, outer, "license_url", "author"}
     wanted = [name for name in names if name in needed or name.lower() in _METADATA_COLUMNS]
-    identity = (root.resolve().name, piece.file.relative_to(root).as_posix())
     for number, row in _read_rows(row_file, piece, wanted):
         value = row.pop(image_column)
         data = value.get("bytes") if isinstance(value, dict) else value
         missing = MissingImage(Status.MISSING_FILE, "the row holds no bytes")
         content = _Bytes(data) if isinstance(data, bytes) else missing
-        key = key_of("huggingface", *identity, str(number))
+        key = key_of("huggingface", *_identity(root, piece.file), str(number))
         try:
             metadata = metadata_from_row(row, captions)
         except DocumentError as error:

@@ -60,7 +60,10 @@ def recipes(collection: Collection, config: WebdatasetConfig) -> SourceRecipes:
     Raises:
         UserError: there is no shard, or img2dataset has not finished one.
     """
-    made_from = {shard.stem: [file_version(shard, _table_path(shard))] for shard in find_shards(config)}
+    made_from = {
+        shard.stem: [file_version(shard, _table_path(shard), before=f"{_dataset(shard)} ")]
+        for shard in find_shards(config)
+    }
     return SourceRecipes(collection, Table.RECORDS, "ingest webdataset", config, made_from)
 
 
@@ -78,7 +81,7 @@ def ingest_webdataset(
 
     def read_part(part: str) -> tuple[int, list[SourceImage]]:
         shard, damage = shards[part], list[str]()
-        dataset = shard.resolve().parent.name
+        dataset = _dataset(shard)
         captions = CaptionRules(CaptionKind(config.caption_kind), config.keep_empty)
         images = [
             sample_image(sample, key_of("webdataset", dataset, part, sample.key), captions)
@@ -91,6 +94,11 @@ def ingest_webdataset(
         return len(images), images
 
     return ingest(collection, config, recipes(collection, config), read_part, progress, parts)
+
+
+def _dataset(shard: Path) -> str:
+    """Returns the name of a shard's dataset, of which keys are made: its folder's, so that it may be moved."""
+    return shard.resolve().parent.name
 
 
 def measure(config: WebdatasetConfig) -> SourceSize:

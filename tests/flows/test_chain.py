@@ -25,6 +25,7 @@ from dreamloom.scrape.collection import Status, Table
 from dreamloom.scrape.collection.decisions import Decision, What, append_decisions
 from dreamloom.train.evaluate.sample_files import list_samples, read_samples
 from dreamloom.train.run.folder import read_summary
+from tests.flows.conftest import Small
 
 pytestmark = pytest.mark.slow
 
@@ -72,6 +73,27 @@ def test_running_again_does_nothing(finished: Any, capsys: pytest.CaptureFixture
     assert run(["run", str(finished.file)]) == 0
     assert "Nothing to do: everything is as project.yaml says." in capsys.readouterr().out
     assert made_files(finished.workspace) == before
+
+
+def test_a_project_that_was_copied_or_moved_has_nothing_to_do(
+    finished: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied, moved = Small(tmp_path / "copied"), Small(tmp_path / "moved" / "here")
+    shutil.copytree(finished.folder, copied.folder, copy_function=shutil.copyfile)  # with new times
+    moved.folder.parent.mkdir()
+    for project in (copied, moved):
+        if project is moved:
+            copied.folder.rename(moved.folder)
+        before = made_files(project.workspace)
+        for command in ("plan", "run"):
+            assert run([command, str(project.file)]) == 0
+            assert "Nothing to do: everything is as project.yaml says." in capsys.readouterr().out
+        assert made_files(project.workspace) == before
+    (only,) = (moved.workspace / "runs").glob("2*")
+    assert run(["continue", str(only), "--max-train-steps", "3"]) == 0
+    moved.change("sources", "circles", "author", to="me")
+    assert run(["plan", str(moved.file)]) == 0
+    assert "path:" not in capsys.readouterr().out, "which is no reason to make anything again"
 
 
 def test_a_finished_run_reads_no_image_again(finished: Any) -> None:

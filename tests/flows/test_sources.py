@@ -10,7 +10,7 @@ import pytest
 import yaml
 from prefect.flows import load_flow_from_entrypoint
 
-from dreamloom.base.stage import group_of
+from dreamloom.base.stage import group_of, recipe_fields
 from dreamloom.flows import project_flows
 from dreamloom.flows.sources import SourceConfig, kind_config, source_model
 from dreamloom.scrape.datasets import all_kinds, get_kind
@@ -134,6 +134,8 @@ def test_a_kind_is_whole(kind: Any) -> None:
     assert kind.help.endswith(".")
     shared = SourceConfig.model_fields.keys() & kind.config.model_fields.keys()
     assert not shared, f"{shared} are keys of every source, and may not be keys of a kind"
+    paths = {name for name, field in kind.config.model_fields.items() if "Path" in str(field.annotation)}
+    assert not paths & recipe_fields(kind.config), "a recipe knows where a source lies, so that it can't be moved"
     optional = {name: field for name, field in kind.config.model_fields.items() if not field.is_required()}
     assert all(group_of(field) for field in optional.values()), "a field names no group for the help page"
     assert source_model(kind).model_fields.keys() == SourceConfig.model_fields.keys() | kind.config.model_fields.keys()

@@ -1,11 +1,12 @@
 """Config of evaluate."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from dreamloom.base.stage import NO_RECIPE, Group, PathKind, StageConfig
+from dreamloom.base.fingerprint import fingerprint
+from dreamloom.base.stage import NO_RECIPE, Group, PathKind, StageConfig, recipe_values
 from dreamloom.train.config import TrainConfig, shared_settings
 from dreamloom.train.config_fields import (
     DATA,
@@ -67,6 +68,11 @@ def as_trained(train: TrainConfig, given: EvaluateConfig | None = None) -> Evalu
     given = given or EvaluateConfig()
     values = shared_settings(train, EvaluateConfig)
     return given.model_copy(update={name: values[name] for name in values.keys() - given.model_fields_set})
+
+
+def hashed_settings(config: EvaluateConfig) -> dict[str, Any]:
+    """Returns the settings of an evaluation as recipes hash them: a VAE counts by its content, wherever it lies."""
+    return recipe_values(config) | {"vae": config.vae and fingerprint(config.vae)}
 
 
 _SAMPLES = Group("Samples")

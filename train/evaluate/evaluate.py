@@ -18,7 +18,7 @@ from dreamloom.base.versions import RUN
 from dreamloom.train.config_fields import MaskKind
 from dreamloom.train.data.dataset import Dataset, read_dataset
 from dreamloom.train.evaluate.concepts import describe
-from dreamloom.train.evaluate.config import VERSION, EvaluateConfig
+from dreamloom.train.evaluate.config import VERSION, EvaluateConfig, hashed_settings
 from dreamloom.train.evaluate.measure import SIGNS, Evaluation, compare_losses
 from dreamloom.train.families.check import check_base_model, suit_family
 from dreamloom.train.run.checksums import check_files
@@ -62,7 +62,7 @@ def evaluate(
 def evaluation_recipe(base: str, datasets: Mapping[str, Dataset], config: EvaluateConfig) -> str:
     """Returns the recipe of everything that a measurement depends on, except the trained model."""
     digests = [f"{kind} {dataset.digest()}" for kind, dataset in sorted(datasets.items())]
-    return recipe("evaluate", VERSION, config, digests, {"base": fingerprint(base)})
+    return recipe("evaluate", VERSION, hashed_settings(config), digests, {"base": fingerprint(base)})
 
 
 def find_stored_evaluation(

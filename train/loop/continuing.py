@@ -84,7 +84,8 @@ def continue_run(
     continued = {"run": str(run.absolute()), "recipe": settings["recipe"], "images_seen": begins_at, "reason": reason}
     recipe = warm_recipe(run_recipe(dataset, heldout_datasets, config, progress), continued)
     found = Continuation(target, folder, Path(heldout) if heldout else None, config, begins_at, reason)
-    if read_settings(target).get("continued") != continued:
+    stored = read_settings(target).get("continued")
+    if stored is None or stored | {"run": continued["run"]} != continued:  # the run may have been moved
         _write(run, found, {**settings, "continued": continued, "recipe": recipe, "began": None}, newest)
     return found
 

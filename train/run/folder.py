@@ -32,6 +32,7 @@ from dreamloom.base.text import is_utf8
 from dreamloom.base.versions import RUN, known_fields, rename_keys
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.run import migrations
+from dreamloom.train.run.moved import relocated
 
 if TYPE_CHECKING:
     from dreamloom.train.data.dataset import Dataset
@@ -206,7 +207,7 @@ def read_settings(run: Path) -> dict[str, Any]:
     settings = _read_json(run / "config.json")
     if settings and settings.get("schema") is None:
         settings["config"] = rename_keys(settings["config"], migrations.CONFIG)
-    return settings
+    return relocated(settings, run) if settings else settings
 
 
 def read_config(run: Path) -> TrainConfig | None:
