@@ -6,6 +6,8 @@ from importlib.util import find_spec
 PLUGINS = {"heic": "pillow_heif", "jxl": "pillow_jxl"}
 """Extra of this package → the module of Pillow's plugin, which is imported where it is installed."""
 
+PACKAGES = {"heic": "pillow-heif", "jxl": "pillow-jxl-plugin"}
+"""Extra → the package that has the plugin."""
 OF_PLUGINS = {"heic": {".heic", ".heif", ".hif"}, "jxl": {".jxl"}}
 """Extra → the extensions that its plugin decodes."""
 _INSTALLED = {each for extra in PLUGINS if find_spec(PLUGINS[extra]) for each in OF_PLUGINS[extra]}

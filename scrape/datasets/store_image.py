@@ -11,7 +11,7 @@ from PIL import Image
 
 from dreamloom.base.files import commit, link_or_copy, reflink
 from dreamloom.base.image_metadata import without_private_metadata
-from dreamloom.base.image_types import OF_PLUGINS, UNSUPPORTED_EXTENSIONS
+from dreamloom.base.image_types import OF_PLUGINS, PACKAGES, UNSUPPORTED_EXTENSIONS
 from dreamloom.base.large_images import shrink_on_load
 from dreamloom.base.pixels import MAX_PIXELS, NOT_DECODED, ImageError, ImageHeader, check_whole, decode, read_header
 from dreamloom.scrape.collection import Row
@@ -98,7 +98,7 @@ def read_source_header(data: bytes, extension: str, max_pixels: int) -> ImageHea
 
 
 def _read_unsupported(data: bytes, extension: str) -> ImageHeader:
-    extra = next((f"; install dreamloom[{name}]" for name, own in OF_PLUGINS.items() if extension in own), "")
+    extra = next((f"; pip install {PACKAGES[name]}" for name, own in OF_PLUGINS.items() if extension in own), "")
     unsupported = ImageError("unsupported", f"{NOT_DECODED}{extra}")
     try:
         header = read_header(data)

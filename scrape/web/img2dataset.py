@@ -104,7 +104,9 @@ def check_installed(config: ScrapeConfig) -> None:
     """
     names = ("img2dataset", "imghdr")  # img2dataset imports imghdr, which Python 3.13 left out and the extra brings
     if any(importlib.util.find_spec(name) is None for name in names):
-        raise UserError("engine img2dataset is not installed: pip install 'dreamloom[bulk]', or leave engine out.")
+        raise UserError(
+            "engine img2dataset is not installed: pip install -e '.[bulk]' in dreamloom's clone, or leave engine out."
+        )
     if config.distributor != "multiprocessing" and importlib.util.find_spec(config.distributor) is None:
         raise UserError(f"distributor {config.distributor} is not installed: pip install {config.distributor}.")
     if config.distributor == "pyspark" and not (shutil.which("java") or os.environ.get("JAVA_HOME")):

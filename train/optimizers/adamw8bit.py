@@ -11,7 +11,7 @@ def _make(groups: ParamGroups, betas: Betas, epsilon: float) -> Any:
         import bitsandbytes
     except ImportError:
         raise UserError(
-            "optimizer adamw8bit needs bitsandbytes; install dreamloom[bitsandbytes], or choose adafactor."
+            "optimizer adamw8bit needs bitsandbytes; pip install bitsandbytes, or choose adafactor."
         ) from None
     return bitsandbytes.optim.AdamW8bit(groups, betas=betas, eps=epsilon)
 

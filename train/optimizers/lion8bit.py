@@ -10,9 +10,7 @@ def _make(groups: ParamGroups, betas: Betas, epsilon: float) -> Any:
     try:
         import bitsandbytes
     except ImportError:
-        raise UserError(
-            "optimizer lion8bit needs bitsandbytes; install dreamloom[bitsandbytes], or choose lion."
-        ) from None
+        raise UserError("optimizer lion8bit needs bitsandbytes; pip install bitsandbytes, or choose lion.") from None
     return bitsandbytes.optim.Lion8bit(groups, betas=betas)
 
 

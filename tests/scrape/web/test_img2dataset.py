@@ -137,6 +137,6 @@ def test_what_is_not_installed_is_said(site: Any, collection: Collection, monkey
         img2dataset.check_installed(ScrapeConfig(engine="img2dataset", distributor="pyspark"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     site.candidates(collection, [site.put("/a", site.image(1))])
-    with pytest.raises(UserError, match=r"pip install 'dreamloom\[bulk\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[bulk\]'"):
         scrape(collection, config)
     assert not collection.parts(Table.RECORDS)
