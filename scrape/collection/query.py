@@ -61,7 +61,8 @@ def _run(
         try:
             return make(database).to_arrow_table()
         except (duckdb.Error, pa.ArrowException) as error:
-            raise UserError(f"{subject} failed: {error}") from error
+            told = " ".join(str(error).partition("\n\nLINE ")[0].split())  # without the drawing of the statement
+            raise UserError(f"{subject} failed: {told}") from error
 
 
 def _dataset(schema: pa.Schema, parts: Sequence[Path]) -> ds.Dataset:
