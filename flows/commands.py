@@ -122,7 +122,7 @@ def plan(project: Path = PROJECT, *, probe: Annotated[bool, Parameter(negative="
         *changed,
         *warnings,
         *plan_warnings.measurement_warnings(loaded, sizes),
-        *planning.disk_warnings(loaded, steps),
+        *plan_warnings.disk_warnings(loaded, steps),
     ]:
         print(f"warning: {warning}")
     read = partial(captions_of_workspace, loaded.workspace, sources)

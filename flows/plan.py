@@ -6,7 +6,6 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from dreamloom.base.free_space import RESERVE, free_bytes
 from dreamloom.base.remembered import remembered
 from dreamloom.base.stage import recipe
 from dreamloom.curate.manifest import content_digest, manifest_path
@@ -24,17 +23,6 @@ from dreamloom.train.plan import Plan
 from dreamloom.train.plan import plan as plan_training
 
 Rows = list[dict[str, Any]]
-
-
-def disk_warnings(project: Project, steps: Sequence[PlannedStep]) -> list[str]:
-    """Returns a warning where the steps, as far as that is known, will write more than the disk has room for."""
-    needed, free = sum(step.bytes or 0 for step in steps), free_bytes(project.workspace)
-    if needed + RESERVE <= free:
-        return []
-    return [
-        f"the run will write about {size(needed)}, and the disk of {project.workspace} has {size(free)} free, of which "
-        f"{size(RESERVE)} stay free: it will stop there. `dreamloom clean` and `dreamloom prune` make room."
-    ]
 
 
 def forecast_of(project: Project, steps: Sequence[PlannedStep], sizes: Sizes) -> Forecast | None:

@@ -1,15 +1,20 @@
-"""What `plan` warns of: ground truth too small or too narrow, and what will not be measured, or hardly."""
+"""What `plan` warns of: ground truth too small or too narrow, what will hardly be measured, and a full disk."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from dreamloom.base.free_space import RESERVE, free_bytes
 from dreamloom.curate.manifest import manifest_path
 from dreamloom.curate.rehearsal import Shown, warnings
 from dreamloom.curate.source import Role
 from dreamloom.flows.forecast import Sizes, held_out_counts, most_images, source_multiplies
+from dreamloom.flows.planned_steps import PlannedStep
 from dreamloom.flows.project import Project
 from dreamloom.flows.tables import balance_rows
+from dreamloom.flows.terminal import size
+from dreamloom.flows.train_steps import SAMPLES
 from dreamloom.train.evaluate.statistics import MIN_UNITS
+from dreamloom.train.families.memory import estimate_disk, estimate_memory
 from dreamloom.train.plan import Plan
 
 
@@ -80,3 +85,22 @@ def _all_images(project: Project, sizes: Sizes) -> dict[str, int]:
     counts = {name: most_images(project, name, size) for name, size in sizes.items()}
     known = {name: count for name, count in counts.items() if count is not None}
     return known if len(known) == len(counts) else {}
+
+
+def disk_warnings(project: Project, steps: Sequence[PlannedStep]) -> list[str]:
+    """Returns a warning where the steps, as far as that is known, will write more than the disk has room for."""
+    needed = sum(step.bytes or 0 for step in steps) + _checkpoint_bytes(project, steps)
+    free = free_bytes(project.workspace)
+    if needed + RESERVE <= free:
+        return []
+    return [
+        f"the run will write about {size(needed)}, and the disk of {project.workspace} has {size(free)} free, of which "
+        f"{size(RESERVE)} stay free: it will stop there. `dreamloom clean` and `dreamloom prune` make room."
+    ]
+
+
+def _checkpoint_bytes(project: Project, steps: Sequence[PlannedStep]) -> int:
+    """Returns what the checkpoints of a run take that is still to be trained; 0 where that is not known."""
+    trains = any(step.step.stage == "train" and step.stale_parts not in ([], [SAMPLES]) for step in steps)
+    memory = estimate_memory(project.train) if trains else None
+    return estimate_disk(project.train, memory) if memory else 0

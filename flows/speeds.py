@@ -54,6 +54,7 @@ def probe(config: TrainConfig, folder: Path, progress: Progress) -> float | None
         "limit_worst": None,
         "patience": 0,
         "auto_ratio": False,
+        "ground_truth_ratio": None,
         "prior_prediction": 0.0,
     }
     neutral |= {"likeness_clip": None, "held_out": 0.0, "max_train_steps": PROBE_STEPS, "epochs": 1, "ground_truth": []}

@@ -1,5 +1,6 @@
 """plan and show: what they say, and that they change nothing."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from PIL import Image
 from dreamloom.base.stage import Summary
 from dreamloom.flows.cli import run
 from dreamloom.flows.forecast import forecast, measure_sources
-from dreamloom.flows.plan import disk_warnings
+from dreamloom.flows.plan_warnings import disk_warnings
 from dreamloom.flows.planned_steps import PlannedStep
 from dreamloom.flows.steps import Outcome, Step
 from tests.flows.conftest import HOUSE
@@ -250,6 +251,18 @@ def test_plan_before_the_first_run_knows_images_sure_drops_and_steps(
     assert "--probe measures it" in out and "of disk for checkpoints" in out
 
 
+@pytest.mark.slow
+def test_a_probe_gives_the_time_and_leaves_nothing(
+    small: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DREAMLOOM_CACHE", str(small.folder / "cache"))
+    small.change("train", "ground_truth_ratio", to=2)
+    assert re.search(
+        r"4 images shown, about .* at [\d.,]+ images a second", said(["plan", str(small.file), "--probe"], capsys)
+    )
+    assert list(small.workspace.iterdir()) == []
+
+
 def test_plan_says_why_and_for_the_dataset_as_it_will_be(finished: Any, capsys: pytest.CaptureFixture[str]) -> None:
     finished.change("balance", "ratio", to=2)
     finished.change("train", "max_train_steps", to=None)
@@ -271,6 +284,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_made(
     small.change("train", "checkpoints_total_limit", to=10**9)
     assert run(["run", str(small.file)]) == 2
     assert "lower train.checkpoints_total_limit" in capsys.readouterr().err
+    assert "warning: the run will write about" in said(["plan", str(small.file)], capsys)
     assert not (small.workspace / "collections").exists()
 
 
