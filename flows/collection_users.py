@@ -15,6 +15,7 @@ from dreamloom.base.file_index import cache_folder
 from dreamloom.base.files import commit_json
 from dreamloom.curate.manifest import manifest_path, read_sources
 from dreamloom.flows.project import Project
+from dreamloom.flows.sources import kind_config
 from dreamloom.flows.workspace import read_project_file, workspace_of
 from dreamloom.scrape.datasets.collection import CollectionConfig
 from dreamloom.train.evaluate.runs import find_runs
@@ -23,7 +24,8 @@ from dreamloom.train.evaluate.runs import find_runs
 def note_project(project: Project) -> None:
     """Notes which collections a project uses, its own and those of others; not where the cache can't be written."""
     used = [project.collection(name).root for name in project.sources]
-    used += [source.path for source in project.sources.values() if isinstance(source, CollectionConfig)]
+    configs = map(kind_config, project.sources.values())
+    used += [config.path for config in configs if isinstance(config, CollectionConfig)]
     workspace = str(project.workspace.resolve())
     name = hashlib.blake2b(workspace.encode(errors="surrogateescape"), digest_size=16).hexdigest()
     content = {"name": project.name, "workspace": workspace, "collections": [str(path.resolve()) for path in used]}
