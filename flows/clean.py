@@ -71,10 +71,13 @@ def clean(
             locks.enter_context(Collection(folder).lock())
         found = sorted(find_rubbish(loaded), key=lambda each: each.path)
         runs = [removal for removal in plan_prune(loaded, loaded.keep_runs) if removal.what != "keep"]
+        collections = [each.path for each in found if each.path.parent == loaded.workspace / "collections"]
         if not dry_run:
-            for each in found:
-                _remove(each.path)
+            for path in (each.path for each in found if each.path not in collections):
+                _remove(path)
             prune_runs(loaded)
+    for path in [] if dry_run else collections:  # each locks itself
+        remove_collection(Collection(path))
     found += [Rubbish(each.run.folder, f"{each.what}: {each.why}", each.bytes) for each in runs]
     if as_json:
         print(json.dumps([asdict(each) for each in found], indent=2, default=str))
@@ -142,9 +145,7 @@ def _size(path: Path) -> int:
 
 
 def _remove(path: Path) -> None:
-    if path.parent.name == "collections":
-        remove_collection(Collection(path))
-    elif path.is_dir():
+    if path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

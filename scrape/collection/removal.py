@@ -3,18 +3,20 @@
 import contextlib
 import os
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dreamloom.base.files import TEMPORARY
+from dreamloom.base.workers import FOLDER as WORKERS
 from dreamloom.scrape.collection.collection import Collection
 from dreamloom.scrape.collection.decisions import FOLDER
 from dreamloom.scrape.collection.schema import Table
 
 _OURS = re.compile(
     rf"({'|'.join(Table)})/([^/]+\.parquet|\.journal-[^/]+\.jsonl)|images/[^/]+/[0-9a-f]{{32}}\.\w+|(logs|bulk)/.*|"
-    rf"\.lock|(.*/)?{re.escape(TEMPORARY)}.*"
+    rf"\.lock|{re.escape(WORKERS)}/.*|(.*/)?{re.escape(TEMPORARY)}.*"
 )
 """Paths in a collection that stages write; images are called by their keys."""
 
@@ -58,12 +60,14 @@ def remove_collection(collection: Collection) -> CollectionFiles:
     """
     with collection.lock():
         files = list_files(collection)
-        is_record = {file: file.parent.name == Table.RECORDS for file in files.made}
-        for file in sorted(files.made, key=lambda file: (not is_record[file], file.name == ".lock")):
-            file.unlink(missing_ok=True)
-        for folder, _, _ in os.walk(collection.root, topdown=False):
-            with contextlib.suppress(OSError):  # something stays in it
-                os.rmdir(folder)
+        for file in sorted(files.made, key=lambda file: file.parent.name != Table.RECORDS):
+            if file.parent.name != WORKERS:
+                file.unlink(missing_ok=True)
+    if not any((collection.root / WORKERS).glob("worker-*")):
+        shutil.rmtree(collection.root / WORKERS, ignore_errors=True)
+    for folder, _, _ in os.walk(collection.root, topdown=False):
+        with contextlib.suppress(OSError):  # something stays in it
+            os.rmdir(folder)
     return files
 
 
