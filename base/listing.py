@@ -108,12 +108,12 @@ def left_out_note(left_out: Mapping[str, int]) -> str | None:
 
 def is_dead_image_link(entry: "os.DirEntry[str]") -> bool:
     """Tells whether an entry is a link to nothing that is named like an image."""
-    return is_image_name(entry.name) and _leads_nowhere(entry)
+    return _leads_nowhere(entry) and is_image_name(entry.name)
 
 
 def _is_dead_link(entry: "os.DirEntry[str]") -> bool:
     """Whether it is a link to nothing that may have been a folder; one that is named like an image is listed as one."""
-    return not entry.name.startswith(".") and not is_image_name(entry.name) and _leads_nowhere(entry)
+    return _leads_nowhere(entry) and not entry.name.startswith(".") and not is_image_name(entry.name)
 
 
 def _leads_nowhere(entry: "os.DirEntry[str]") -> bool:

@@ -137,8 +137,10 @@ def read_sidecars(image: Path, siblings: FolderNames | None = None) -> SidecarCo
 
 def stray_texts(names: FolderNames) -> list[str]:
     """Lists the text files among a folder's files that are no image's sidecar and no control file."""
-    splits = ((name, *os.path.splitext(name)) for name in names)
     suffixes = [suffix for suffix in SIDECARS if suffix != ".json"]  # which may be anything
+    if names.other_suffixes.isdisjoint(suffixes):
+        return []
+    splits = ((name, *os.path.splitext(name)) for name in names)
     texts = {name for name, stem, suffix in splits if suffix.lower() in suffixes and stem not in names.image_stems}
     texts = texts.difference(*find_controls(texts).values())
     if not texts:

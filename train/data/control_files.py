@@ -11,6 +11,7 @@ for .yaml, and with the .txt that Windows hides (multiply.txt.txt).
 """
 
 import re
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -149,7 +150,9 @@ def make_training_image(
         notes("sidecars that are not UTF-8, read as Windows-1252", name)
     settings = folder_settings.image_settings
     settings = replace(settings, **values) if values else settings
-    return TrainingImage(name, ByteRange(str(path)), resolve_captions(path.name, folder_settings, own), settings)
+    file = str(path)
+    source = ByteRange(name, root=sys.intern(file[: -len(name)])) if file.endswith(f"/{name}") else ByteRange(file)
+    return TrainingImage(name, source, resolve_captions(path.name, folder_settings, own), settings)
 
 
 def resolve_captions(name: str, folder_settings: FolderSettings, own: Entries) -> tuple[CaptionParts, ...]:

@@ -13,11 +13,22 @@ from dreamloom.caption.parts import CaptionParts
 class ByteRange:
     """The bytes of an image: a file, or a part of one."""
 
-    file: str
-    """Its path; a Path would take three times the memory, which counts where there are a million."""
+    name: str
+    """The end of the file's path. A whole path for each of a million images would take a tenth of their memory."""
     start: int = 0
     length: int | None = None
     """In bytes; None: up to the end of the file."""
+    root: str = ""
+    """The beginning of the file's path, which many share."""
+
+    def __hash__(self) -> int:
+        """Returns a hash from what differs most; that of all fields takes ten times as long."""
+        return hash(self.name) ^ self.start
+
+    @property
+    def file(self) -> str:
+        """The path of the file."""
+        return self.root + self.name
 
     @property
     def path(self) -> Path:

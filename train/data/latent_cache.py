@@ -85,8 +85,8 @@ class LatentCache:
             UserError: another process is filling the cache.
         """
         self.contents.learn((sample.image.source for sample in samples), progress)
-        readable = [sample for sample in samples if self.contents.get(sample.image.source)]
         broken = {s.name: "missing_file" for s in samples if not self.contents.get(s.image.source)}
+        readable = [sample for sample in samples if sample.name not in broken] if broken else samples
         self.store.look_through(progress)
         missing = self._list_missing(readable, views)
         with self.store.filling(list(missing), progress):

@@ -62,6 +62,8 @@ class ListedImages:
 
     def find(self, name: str) -> ListedImage | None:
         """Returns what is listed of an image, by its path inside the training folder."""
+        if not self._listed:
+            return None
         key = path_key(name)
         self._used.add(key)
         listed = self._listed.get(key)

@@ -48,7 +48,8 @@ def find_masks(images: Sequence[tuple[ByteRange, ImageHeader]], kind: MaskKind) 
     of_folder = cache(_list_masks)
     found: list[Mask | str | None] = [None] * len(images)
     if kind == "files":
-        found = [_find_file(source, header, of_folder(source.path.parent)) for source, header in images]
+        masks_of = [of_folder(os.path.dirname(source.file) or ".") for source, _ in images]
+        found = [_find_file(*image, masks) if masks else None for image, masks in zip(images, masks_of, strict=True)]
     elif kind == "alpha":
         found = [_find_alpha(source, header) for source, header in images]
     masks = [mask for mask in found if isinstance(mask, Mask) and not mask.content]
@@ -60,24 +61,24 @@ def _find_alpha(source: ByteRange, header: ImageHeader) -> Mask | None:
     return Mask(source, "alpha") if header.transparent else None
 
 
-def _list_masks(folder: Path) -> Mapping[str, Path]:
+def _list_masks(folder: str) -> Mapping[str, str]:
     """Lists a folder's masks by the stems of their images, without regard to case; a .png before others."""
     names = sorted(filter(MASKS.fullmatch, os.listdir(folder)), reverse=True)
     names.sort(key=lambda name: name.lower().endswith(".png"))
-    return {fold_name(match[1]): folder / name for name in names if (match := _MASK.fullmatch(name))}
+    return {fold_name(match[1]): f"{folder}/{name}" for name in names if (match := _MASK.fullmatch(name))}
 
 
-def _find_file(source: ByteRange, header: ImageHeader, masks: Mapping[str, Path]) -> Mask | str | None:
+def _find_file(source: ByteRange, header: ImageHeader, masks: Mapping[str, str]) -> Mask | str | None:
     path = masks.get(fold_name(source.path.stem))
     if source.length is not None or path is None:
         return None
     try:
-        mask = read_header(path)
+        mask = read_header(Path(path))
     except ImageError:
         return "broken_mask"
     if not _have_one_shape((mask.width, mask.height), (header.width, header.height)):
         return "mask_of_another_shape"
-    return Mask(ByteRange(str(path)), "")
+    return Mask(ByteRange(path), "")
 
 
 def _with_content(mask: Mask, content: str | None) -> Mask | str:

@@ -221,8 +221,10 @@ class BatchSchedule:
 
     def mean_forward_passes(self) -> float:
         """Computes how many forward passes a slot takes on average in the first epoch; 1 is the least."""
-        slots = list(islice(self._slots_after(0), max(1, self.epoch_ends[0] // self.batch_size)))
-        return sum(map(len, slots)) / len(slots)
+        slots = forward_passes = 0
+        for slot in islice(self._slots_after(0), max(1, self.epoch_ends[0] // self.batch_size)):
+            slots, forward_passes = slots + 1, forward_passes + len(slot)
+        return forward_passes / slots
 
     def steps_after(self, images_seen: int) -> Iterator[Step]:
         """Computes the steps that are left, as far as they are known, after so many images, which end a step."""

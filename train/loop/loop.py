@@ -17,7 +17,7 @@ from dreamloom.train.evaluate.prompts import check_prompts
 from dreamloom.train.evaluate.redraw import draw_new_prompts, new_prompts
 from dreamloom.train.families.check import check_models, resolve_models
 from dreamloom.train.loop.interrupt import Interrupted, StopRequest, catch_signals
-from dreamloom.train.run.contents import describe_images, to_json, write_images
+from dreamloom.train.run.contents import describe_folders, to_json, write_images
 from dreamloom.train.run.folder import (
     TrainSummary,
     check_run_folder,
@@ -84,9 +84,8 @@ def train(
                 open_session(dataset, heldout_datasets, run, config, interrupting, distributed) as session,
             ):
                 if is_main:
-                    folders, images = describe_images(dataset)
-                    write_settings(run, recipe, folder, heldout, config, to_json(folders))
-                    write_images(run, images)
+                    write_settings(run, recipe, folder, heldout, config, to_json(describe_folders(dataset)))
+                    write_images(run, dataset)
                 return _run(session, config, stop)
         except Interrupted:  # while encoding latents: those that are done are kept, nothing else was begun
             return TrainSummary(finished=False, dataset_images=len(dataset.samples), problems=len(dataset.problems))

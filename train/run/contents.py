@@ -17,6 +17,7 @@ from dreamloom.base.files import commit
 from dreamloom.base.versions import known_fields
 
 IMAGES_FILE = "images.parquet"
+_WRITTEN_TOGETHER = 10_000
 _IMAGES = pa.schema(
     [
         pa.field("folder", pa.string(), nullable=False),
@@ -27,7 +28,7 @@ _IMAGES = pa.schema(
 )
 
 if TYPE_CHECKING:
-    from dreamloom.train.data.dataset import Dataset
+    from dreamloom.train.data.dataset import Dataset, Sample
 
 
 @dataclass(frozen=True)
@@ -51,33 +52,42 @@ class ImageContent:
     caption: str
 
 
-def describe_images(dataset: "Dataset") -> tuple[dict[str, FolderContent], pa.Table]:
-    """Returns what each folder holds, by name, and a row for each image (see the module)."""
-    dataset.contents.learn(sample.image.source for sample in dataset.samples)
-    columns: dict[str, list[str]] = {name: [] for name in _IMAGES.names}
-    of_folder: dict[int, list[int]] = {}
-    for row, sample in enumerate(dataset.samples):
-        of_folder.setdefault(sample.folder_index, []).append(row)
-        columns["folder"].append(dataset.folders[sample.folder_index].name)
-        columns["name"].append(sample.name)
-        columns["content"].append(str(dataset.contents.get(sample.image.source)))
-        columns["caption"].append("\n".join(each.caption for each in sample.image.captions))
+def describe_folders(dataset: "Dataset") -> dict[str, FolderContent]:
+    """Returns what each folder holds, by name."""
+    contents = dataset.contents
+    contents.learn(sample.image.source for sample in dataset.samples)
+    of_folder: dict[int, list[tuple[str, str]]] = {}
+    for sample in dataset.samples:
+        image = str(contents.get(sample.image.source)), _caption(sample)
+        of_folder.setdefault(sample.folder_index, []).append(image)
     folders = {}
-    for index, rows in of_folder.items():
-        folder, contents, captions = dataset.folders[index], columns["content"], columns["caption"]
+    for index, images in of_folder.items():
+        folder, images = dataset.folders[index], sorted(images)
         folders[folder.name] = FolderContent(
-            len(rows),
+            len(images),
             str(folder.multiply),
-            _digest(contents[row] for row in rows),
-            _digest(f"{contents[row]}\0{captions[row]}" for row in rows),
+            _digest(content for content, _ in images),
+            _digest(f"{content}\0{caption}" for content, caption in images),
         )
-    return folders, pa.table(columns, _IMAGES)
+    return folders
 
 
-def write_images(run: Path, images: pa.Table) -> None:
-    """Writes the rows of `describe_images` into a run's folder."""
-    with commit(run / IMAGES_FILE) as temporary:
-        pq.write_table(images, temporary)
+def write_images(run: Path, dataset: "Dataset") -> None:
+    """Writes a row for each image into a run's folder (see the module)."""
+    with commit(run / IMAGES_FILE) as temporary, pq.ParquetWriter(temporary, _IMAGES) as writer:
+        for start in range(0, len(dataset.samples), _WRITTEN_TOGETHER):
+            samples = dataset.samples[start : start + _WRITTEN_TOGETHER]
+            rows = {
+                "folder": [dataset.folders[sample.folder_index].name for sample in samples],
+                "name": [sample.name for sample in samples],
+                "content": [str(dataset.contents.get(sample.image.source)) for sample in samples],
+                "caption": [_caption(sample) for sample in samples],
+            }
+            writer.write_table(pa.table(rows, _IMAGES))
+
+
+def _caption(sample: "Sample") -> str:
+    return "\n".join(each.caption for each in sample.image.captions)
 
 
 def read_images(run: Path) -> dict[str, dict[str, ImageContent]] | None:
@@ -103,4 +113,7 @@ def from_json(stored: Mapping[str, Any] | None) -> dict[str, FolderContent] | No
 
 
 def _digest(lines: Iterable[str]) -> str:
-    return hashlib.blake2b("\n".join(sorted(lines)).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    digest = hashlib.blake2b(digest_size=8)
+    for number, line in enumerate(lines):
+        digest.update(f"\n{line}".encode("utf-8", "surrogatepass")[not number :])
+    return digest.hexdigest()
