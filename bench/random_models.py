@@ -33,7 +33,7 @@ def random_model(name: str, configs: Configs, device: torch.device, half: bool =
             module.eval().to(device=device, memory_format=torch.channels_last)
         module.requires_grad_(False)
     scheduler = getattr(diffusers, configs["scheduler"]["_class_name"]).from_config(configs["scheduler"])
-    schedule = make_schedule(scheduler).to(device)
+    schedule = make_schedule(family, scheduler).to(device)
     tokenizers = family.file_tokenizers(configs)
     model: Model = family.model_class()(family, components, tokenizers, scheduler, schedule)
     return model

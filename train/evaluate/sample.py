@@ -106,7 +106,7 @@ def _make_pipeline(model: Model, scheduler: str | None) -> Any:
     import diffusers
 
     name, options = (
-        SAMPLERS[scheduler] if scheduler and model.family.has_samplers else (type(model.scheduler).__name__, {})
+        (type(model.scheduler).__name__, {}) if model.family.is_flow or not scheduler else SAMPLERS[scheduler]
     )
     drawing_with = getattr(diffusers, name).from_config(model.scheduler.config, **options)
     pipeline = getattr(diffusers, model.family.pipeline)(**model.pipeline_components(drawing_with))

@@ -1,6 +1,6 @@
 """Checks of a model before torch is loaded: it exists, it is of a family, and it fits the config."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +30,8 @@ AnyConfig = TypeVar("AnyConfig", bound=StageConfig)
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 """What a model of a discrete noise schedule may predict."""
+_FLOWS = "FlowMatch"
+"""Beginning of the schedulers of rectified flows in diffusers."""
 
 
 def check_models(config: TrainConfig, may_download: bool = False) -> None:
@@ -70,26 +72,17 @@ def check_models(config: TrainConfig, may_download: bool = False) -> None:
             f"set it to a multiple of {factor}."
         )
     scheduler = read_model_json(config.base, "scheduler", "scheduler_config.json")
-    if scheduler:  # else only the opened model can tell
-        if family is not None:
-            _check_scheduler(config.base, str(scheduler.get("_class_name")), family)
-        check_zero_terminal_snr(
-            config.base, resolve_prediction_type(config.prediction_type, scheduler), config.zero_terminal_snr
-        )
+    if scheduler and family is not None:  # else only the opened model can tell
+        check_scheduler(config.base, family, scheduler)
+        if not family.is_flow:
+            prediction_type = resolve_prediction_type(config.prediction_type, scheduler)
+            check_zero_terminal_snr(config.base, prediction_type, config.zero_terminal_snr)
     count = int(scheduler.get("num_train_timesteps", 1000))
     timesteps = {"min_timestep": config.min_timestep, "max_timestep": config.max_timestep or 0}
     if config.timestep_curriculum_power:
         timesteps["initial_min_timestep"] = config.initial_min_timestep
     if too_high := [name for name, timestep in timesteps.items() if timestep >= count]:
         raise UserError(f"The timesteps of {config.base} are 0 to {count - 1}; lower {' and '.join(too_high)}.")
-
-
-def _check_scheduler(base: str, name: str, family: Family) -> None:
-    if name.startswith("FlowMatch") and family.denoiser == "unet":
-        raise UserError(
-            f"The scheduler of {base} is {name}, for rectified flows, and its model is of {family.title}; copy "
-            "the scheduler_config.json of its original."
-        )
 
 
 def _check_frozen(config: TrainConfig, family: Family) -> None:
@@ -155,6 +148,27 @@ def suit_family(config: AnyConfig, base: str) -> AnyConfig:
 def _has_zero_terminal_snr(base: str) -> bool:
     is_local = Path(base).is_dir() or Path(base).suffix in SINGLE_FILE_SUFFIXES
     return is_local and bool(read_model_json(base, "scheduler", "scheduler_config.json").get("rescale_betas_zero_snr"))
+
+
+def check_scheduler(base: str, family: Family, scheduler: Mapping[str, Any]) -> None:
+    """Checks that a base's scheduler is for the noise of its family.
+
+    Args:
+        base: the model.
+        family: the one that it is of.
+        scheduler: the config of its scheduler.
+
+    Raises:
+        UserError: it is for a rectified flow, and the model is none; or the other way round.
+    """
+    name = str(scheduler.get("_class_name"))
+    if name.startswith(_FLOWS) == family.is_flow:
+        return
+    kind = "not for rectified flows" if family.is_flow else "for rectified flows"
+    raise UserError(
+        f"The scheduler of {base} is {name}, {kind}, and its model is of {family.title}; copy the "
+        "scheduler_config.json of its original."
+    )
 
 
 def check_zero_terminal_snr(base: str, prediction_type: str, zero_terminal_snr: bool) -> None:
@@ -241,7 +255,7 @@ def vae_scale_factor(vae: dict[str, Any]) -> int:
 
 
 def resolve_prediction_type(name: str, scheduler: dict[str, Any]) -> str:
-    """Resolves "auto" to what the base's scheduler says that the UNet predicts.
+    """Resolves "auto" to what the base's scheduler says that the UNet predicts; of a DDPM.
 
     Args:
         name: auto, epsilon or v_prediction.

@@ -13,7 +13,7 @@ from dreamloom.base.text import brief
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.diffusion import formulas
 from dreamloom.train.diffusion.schedules import DiscreteSchedule, NoiseSchedule, RectifiedFlow
-from dreamloom.train.families.check import check_zero_terminal_snr, resolve_prediction_type
+from dreamloom.train.families.check import check_scheduler, check_zero_terminal_snr, resolve_prediction_type
 from dreamloom.train.families.files import (
     diffusers_folder_of,
     family_of_file,
@@ -31,9 +31,6 @@ from dreamloom.train.model.family import Family
 from dreamloom.train.model.model import Model
 from dreamloom.train.model.names import check_on_hub
 from dreamloom.train.model.weight_files import weight_variant
-
-_FLOWS = "FlowMatch"
-"""Beginning of the schedulers of rectified flows in diffusers."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +96,8 @@ def load_model(
     try:
         parts = _load_parts(base, vae)
         zero_terminal_snr = zero_terminal_snr or bool(parts.scheduler.get("rescale_betas_zero_snr"))
-        scheduler = _make_scheduler(base, parts.scheduler, prediction_type, zero_terminal_snr)
-        schedule = make_schedule(scheduler, zero_terminal_snr).to(device)
+        scheduler = _make_scheduler(base, parts, prediction_type, zero_terminal_snr)
+        schedule = make_schedule(parts.family, scheduler, zero_terminal_snr).to(device)
         components = {name: _prepare(module, device) for name, module in parts.components.items()}
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = brief(error, 300)
@@ -115,16 +112,17 @@ def load_model(
     return model
 
 
-def make_schedule(scheduler: Any, zero_terminal_snr: bool = False) -> NoiseSchedule:
+def make_schedule(family: Family, scheduler: Any, zero_terminal_snr: bool = False) -> NoiseSchedule:
     """Makes the noise schedule that a base was trained with, of its scheduler, which may draw with another.
 
     Args:
+        family: the base's.
         scheduler: diffusers'.
         zero_terminal_snr: whether to rescale it to zero terminal SNR.
     """
     import diffusers
 
-    if type(scheduler).__name__.startswith(_FLOWS):
+    if family.is_flow:
         return RectifiedFlow(float(scheduler.config.get("shift") or 1.0), torch.zeros(1))
     config = {**scheduler.config, "rescale_betas_zero_snr": False}
     alphas_cumprod = torch.as_tensor(diffusers.DDPMScheduler.from_config(config).alphas_cumprod).float()
@@ -270,20 +268,22 @@ def _path_or_id(name: str) -> str:
     return str(path) if path.exists() else name
 
 
-def _make_scheduler(base: str, config: dict[str, Any], prediction: str, zero_terminal_snr: bool) -> Any:
+def _make_scheduler(base: str, parts: Parts, prediction: str, zero_terminal_snr: bool) -> Any:
     """Makes the base's own scheduler, with the trained model's prediction type and terminal SNR."""
     import diffusers
 
-    changes: dict[str, Any] = {"prediction_type": resolve_prediction_type(prediction, config)}
-    check_zero_terminal_snr(base, changes["prediction_type"], zero_terminal_snr)
-    if zero_terminal_snr:
-        changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    config = parts.scheduler
     name = str(config.get("_class_name"))
     scheduler_class = getattr(diffusers, name, None)
     if not name.endswith("Scheduler") or scheduler_class is None:
         raise UserError(f"The scheduler of {base} is {name}, which diffusers does not know; copy the model again.")
-    if scheduler_class.__name__.startswith(_FLOWS):
+    check_scheduler(base, parts.family, config)
+    if parts.family.is_flow:
         return scheduler_class.from_config(config)
+    changes: dict[str, Any] = {"prediction_type": resolve_prediction_type(prediction, config)}
+    check_zero_terminal_snr(base, changes["prediction_type"], zero_terminal_snr)
+    if zero_terminal_snr:
+        changes |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     if zero_terminal_snr and "rescale_betas_zero_snr" not in scheduler_class().config:
         scheduler_class = diffusers.DDIMScheduler  # many schedulers can't start from pure noise; this one can
     return scheduler_class.from_config({**config, **changes})

@@ -36,8 +36,8 @@ class Family(Protocol):
     """Component or tokenizer → its class: diffusers.UNet2DConditionModel."""
     pipeline: str
     """The pipeline of diffusers that draws with it."""
-    has_samplers: bool
-    """Whether other schedulers than the base's can draw."""
+    is_flow: bool
+    """Whether it is a rectified flow, drawn by its own kind of scheduler alone; else its noise is a DDPM's."""
     pipeline_settings: Mapping[str, Any]
     """Arguments of its class beside the components."""
     kept_settings: Mapping[str, Any]

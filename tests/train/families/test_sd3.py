@@ -18,7 +18,7 @@ from dreamloom.train.diffusion import formulas
 from dreamloom.train.diffusion.schedules import RectifiedFlow
 from dreamloom.train.families.check import check_models, resolve_models
 from dreamloom.train.families.memory import estimate_memory
-from dreamloom.train.families.opening import make_network
+from dreamloom.train.families.opening import load_model, make_network
 from dreamloom.train.families.sd3.configs import CONFIGS, TRANSFORMER, infer_transformer
 from dreamloom.train.families.sd3.family import PRESETS, SD3
 from dreamloom.train.families.sd3.original_keys import from_original_keys, to_original_keys
@@ -118,6 +118,18 @@ def test_what_means_nothing_is_told(changes: dict[str, Any], message: str, bases
 def test_settings_of_a_flow_are_for_a_flow(family: str, bases: Bases, config: Config) -> None:
     with pytest.raises(UserError, match="flow_weighting is for rectified flows"):
         check_models(config(base=bases(family), flow_weighting="cosmap"))
+
+
+def test_a_scheduler_of_no_flow_is_refused(bases: Bases, config: Config, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(bases("sd3"), tmp_path / "base"))
+    file = base / "scheduler" / "scheduler_config.json"
+    flow = json.loads(file.read_text())
+    file.write_text(json.dumps({**flow, "prediction_type": "flow_prediction"}))  # left over from another scheduler
+    check_models(config(base=str(base), min_snr_gamma=None))
+    file.write_text(json.dumps({**flow, "_class_name": "DDIMScheduler"}))
+    for opened in (check_models, lambda given: load_model(given.base, torch.device("cpu"))):
+        with pytest.raises(UserError, match="is DDIMScheduler, not for rectified flows, and its model is of Stable"):
+            opened(config(base=str(base), min_snr_gamma=None))
 
 
 def test_a_vae_of_other_channels_is_refused(bases: Bases, config: Config, tmp_path: Path) -> None:

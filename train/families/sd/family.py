@@ -37,7 +37,7 @@ class StableDiffusionFamily:
         "tokenizer": "transformers.CLIPTokenizer",
     }
     pipeline = "StableDiffusionPipeline"
-    has_samplers = True
+    is_flow = False
     pipeline_settings: Mapping[str, Any] = {
         "safety_checker": None,
         "feature_extractor": None,

@@ -47,7 +47,7 @@ class StableDiffusion3Family:
         "tokenizer_3": "transformers.T5TokenizerFast",
     }
     pipeline = "StableDiffusion3Pipeline"
-    has_samplers = False
+    is_flow = True
     pipeline_settings: Mapping[str, Any] = {}
     kept_settings: Mapping[str, Any] = {}
     adapter_layers: Mapping[str, str] = {

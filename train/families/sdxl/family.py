@@ -51,7 +51,7 @@ class StableDiffusionXLFamily:
         "tokenizer_2": "transformers.CLIPTokenizer",
     }
     pipeline = "StableDiffusionXLPipeline"
-    has_samplers = True
+    is_flow = False
     pipeline_settings: Mapping[str, Any] = {"add_watermarker": False}
     kept_settings: Mapping[str, Any] = {"force_zeros_for_empty_prompt": True}
     adapter_layers: Mapping[str, str] = {
