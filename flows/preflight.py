@@ -7,6 +7,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.flows.chain import is_trained
 from dreamloom.flows.project import Project
 from dreamloom.flows.terminal import size
+from dreamloom.train.families.files import fetch_configs
 from dreamloom.train.families.memory import estimate_disk, estimate_memory
 from dreamloom.train.model.names import HubUnreachable, check_on_hub, is_offline
 
@@ -18,7 +19,8 @@ _HUB = "hf-hub:"
 def check_before_run(project: Project) -> None:
     """Asks the hub for the models that are not on this machine, in seconds, before hours of downloads.
 
-    Nothing is asked for a finished run, nor where HF_HUB_OFFLINE forbids it: then each stage says what it lacks.
+    Of the base it also gets the configs, as settings suit its family. Nothing is asked for a finished run, nor where
+    HF_HUB_OFFLINE forbids it: then each stage says what it lacks.
 
     Raises:
         UserError: the hub has no such model, or can't be asked.
@@ -34,6 +36,7 @@ def check_before_run(project: Project) -> None:
     models += [name.removeprefix(_HUB) for name in clips if name.startswith(_HUB)]
     for name in dict.fromkeys(filter(None, models)):
         check_on_hub(name)
+    fetch_configs(project.train.base)
     try:
         check_on_hub(project.caption.model)
     except HubUnreachable as error:  # where every image has a caption, the model is not needed

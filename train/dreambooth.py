@@ -27,7 +27,8 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import recipe
 from dreamloom.train.config import DreamBoothConfig, TrainConfig, shared_settings
 from dreamloom.train.diffusion.rng import stream_key
-from dreamloom.train.families.check import check_base_model, suit_family
+from dreamloom.train.families.check import check_base_model
+from dreamloom.train.families.suit import suit_family
 
 VERSION = 1
 """Raised when the same config and prompts would give other class images."""

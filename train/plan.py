@@ -10,8 +10,9 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, Problem, summarize_problems
 from dreamloom.train.data.schedule import MANY_FORWARD_PASSES, BatchSchedule, mixed_batches_note
 from dreamloom.train.evaluate.datasets import read_datasets
-from dreamloom.train.families.check import check_models, resolve_models
+from dreamloom.train.families.check import check_models
 from dreamloom.train.families.memory import estimate_memory
+from dreamloom.train.families.suit import resolve_models
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def plan(
     Raises:
         UserError: the folder or the models can't be trained on.
     """
-    config = resolve_models(config)
+    config = resolve_models(config, may_download=True)
     check_models(config, may_download=True)
     dataset, _ = read_datasets(folder, heldout, config)
     schedule = BatchSchedule(dataset, config)

@@ -38,7 +38,8 @@ from dreamloom.train.audit.pictures import (
 from dreamloom.train.audit.results import Audit, ClassAccuracy, PicturePair, PromptDrift, read_audit, write_audit
 from dreamloom.train.audit.statistics import mean_intervals, shared_intervals
 from dreamloom.train.audit.vocabulary import read_vocabulary, whole_vocabulary
-from dreamloom.train.families.check import check_base_model, suit_family
+from dreamloom.train.families.check import check_base_model
+from dreamloom.train.families.suit import suit_family
 from dreamloom.train.run.find import TrainedModel, find_trained_model
 
 VERSION = 2

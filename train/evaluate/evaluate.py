@@ -20,7 +20,8 @@ from dreamloom.train.data.dataset import Dataset, read_dataset
 from dreamloom.train.evaluate.concepts import describe
 from dreamloom.train.evaluate.config import VERSION, EvaluateConfig, hashed_settings
 from dreamloom.train.evaluate.measure import SIGNS, Evaluation, compare_losses
-from dreamloom.train.families.check import check_base_model, suit_family
+from dreamloom.train.families.check import check_base_model
+from dreamloom.train.families.suit import suit_family
 from dreamloom.train.run.checksums import check_files
 from dreamloom.train.run.find import TrainedModel, find_trained_model
 

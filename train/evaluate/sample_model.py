@@ -19,7 +19,8 @@ from dreamloom.train.evaluate.sample_files import (
     refuse_foreign,
     save_sheet,
 )
-from dreamloom.train.families.check import check_base_model, suit_family
+from dreamloom.train.families.check import check_base_model
+from dreamloom.train.families.suit import suit_family
 from dreamloom.train.run.find import TrainedModel, find_trained_model
 from dreamloom.train.run.folder import list_checkpoints
 

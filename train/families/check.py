@@ -1,18 +1,17 @@
 """Checks of a model before torch is loaded: it exists, it is of a family, and it fits the config."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import ValidationError
+from typing import Any
 
 from dreamloom.base.clip_config import ClipConfig, check_clip
 from dreamloom.base.errors import UserError
-from dreamloom.base.stage import StageConfig
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.families.files import (
     SINGLE_FILE_SUFFIXES,
     family_of_folder,
+    fetch_configs,
     find_family,
     read_model_json,
 )
@@ -22,11 +21,9 @@ from dreamloom.train.model.family import Family, trained_components
 from dreamloom.train.model.frozen import find_frozen
 from dreamloom.train.model.lora_file import check_init_lora
 from dreamloom.train.model.lora_layers import adapted_layers
-from dreamloom.train.model.names import check_name
+from dreamloom.train.model.names import HubUnreachable, check_name
 from dreamloom.train.model.safetensors_header import read_tensor_shapes
 from dreamloom.train.model.weight_files import read_component_shapes
-
-AnyConfig = TypeVar("AnyConfig", bound=StageConfig)
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 """What a model of a discrete noise schedule may predict."""
@@ -97,59 +94,6 @@ def _check_frozen(config: TrainConfig, family: Family) -> None:
         find_frozen(config.frozen, names)
 
 
-def resolve_models(config: TrainConfig) -> TrainConfig:
-    """Returns the config with what the models on this machine say; hub ids stay as they are.
-
-    Paths become absolute: a run is resumed and exported from any folder, and a relative path must never be taken for a
-    hub id there. What is not given suits the base's family. A base of zero terminal SNR is trained with it.
-
-    Raises:
-        UserError: other settings do not go with such a base.
-    """
-    names = ("base", "vae", "likeness_clip")
-    models = {name: Path(value).expanduser() for name in names if (value := getattr(config, name))}
-    absolute: dict[str, str | Path] = {name: str(path.absolute()) for name, path in models.items() if path.exists()}
-    if config.init_lora is not None:
-        absolute["init_lora"] = config.init_lora.expanduser().absolute()
-    config = suit_family(config.model_copy(update=absolute), config.base)
-    if config.zero_terminal_snr or not _has_zero_terminal_snr(config.base):
-        return config
-    given = config.model_dump(include=config.model_fields_set)
-    try:
-        return TrainConfig.model_validate({**given, "zero_terminal_snr": True})
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise UserError(f"The noise schedule of {config.base} has zero terminal SNR: {reason}.") from error
-
-
-def suit_family(config: AnyConfig, base: str) -> AnyConfig:
-    """Returns the config with the defaults of a base's family, as far as it has such fields and they were not given.
-
-    Args:
-        config: of training, of an evaluation, or another that draws or measures.
-        base: the model.
-
-    Raises:
-        UserError: what was given does not go with these defaults.
-    """
-    family = find_family(base)
-    given = config.model_dump(include=config.model_fields_set)
-    suiting = family.defaults(given) if family else {}
-    defaults = {name: value for name, value in suiting.items() if name in type(config).model_fields}
-    if family is None or not defaults:
-        return config
-    try:
-        return type(config).model_validate({**defaults, **given})
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise UserError(f"The settings do not go with the defaults for {family.title}: {reason}.") from error
-
-
-def _has_zero_terminal_snr(base: str) -> bool:
-    is_local = Path(base).is_dir() or Path(base).suffix in SINGLE_FILE_SUFFIXES
-    return is_local and bool(read_model_json(base, "scheduler", "scheduler_config.json").get("rescale_betas_zero_snr"))
-
-
 def check_scheduler(base: str, family: Family, scheduler: Mapping[str, Any]) -> None:
     """Checks that a base's scheduler is for the noise of its family.
 
@@ -199,7 +143,15 @@ def check_base_model(name: str, may_download: bool = False) -> None:
     elif path.is_dir():
         _check_folder(name, path)
     else:
-        check_name(name, may_download)
+        _check_on_hub(name, may_download)
+
+
+def _check_on_hub(name: str, may_download: bool) -> None:
+    """Checks the name of a model on the hub, and sees to it that its family is known where it is needed now."""
+    check_name(name, may_download)
+    if not may_download:
+        with suppress(HubUnreachable):  # what opens the model says it
+            fetch_configs(name)
 
 
 def _check_folder(name: str, path: Path) -> None:

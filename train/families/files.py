@@ -8,6 +8,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.families.other_models import describe_file
 from dreamloom.train.families.registry import FAMILIES
 from dreamloom.train.model.family import Config, Family, Shapes
+from dreamloom.train.model.names import asking_hub, is_hub_id
 from dreamloom.train.model.safetensors_header import read_tensor_shapes
 
 SINGLE_FILE_SUFFIXES = (".safetensors", ".ckpt")
@@ -15,7 +16,7 @@ SINGLE_FILE_SUFFIXES = (".safetensors", ".ckpt")
 
 
 def find_family(base: str) -> Family | None:
-    """Finds out of which family a model is; None where only the opened model can tell: a .ckpt, or one on the hub.
+    """Finds out of which family a model is; None where nothing here tells yet: a .ckpt, or one that is on the hub.
 
     Args:
         base: a diffusers folder, a single file or a hub id.
@@ -70,6 +71,20 @@ def find_folder(base: str) -> Path | None:
     except HFValidationError:
         return None
     return Path(index).parent if isinstance(index, str) else None
+
+
+def fetch_configs(base: str) -> None:
+    """Downloads the configs of a model on the hub, a few KB that tell its family, unless they are on this machine.
+
+    Raises:
+        UserError: the hub has no such model; HubUnreachable: it does not answer.
+    """
+    if not is_hub_id(base) or find_folder(base) is not None:
+        return
+    from huggingface_hub import snapshot_download
+
+    with asking_hub(base):
+        snapshot_download(base, allow_patterns=["model_index.json", "*/*config.json"])
 
 
 def diffusers_folder_of(file: Path) -> Path | None:

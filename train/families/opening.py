@@ -18,13 +18,13 @@ from dreamloom.train.families.files import (
     diffusers_folder_of,
     family_of_file,
     family_of_folder,
+    fetch_configs,
     find_family,
     find_folder,
     read_component_config,
     read_model_json,
 )
 from dreamloom.train.families.original_keys import NoOriginalKeyError
-from dreamloom.train.families.registry import FAMILIES
 from dreamloom.train.model.checkpoint_file import read_state_dict
 from dreamloom.train.model.embeddings import add_embeddings
 from dreamloom.train.model.family import Family
@@ -208,13 +208,8 @@ def _settings(family: Family, folder: Path | None) -> dict[str, Any]:
 
 
 def _family_of(name: str) -> Family:
-    """Finds out of which family a folder or a model of the hub is, of which the first file is fetched here."""
-    import diffusers
-
-    if not Path(name).is_dir():
-        index = diffusers.DiffusionPipeline.load_config(name)
-        for denoiser in {each.denoiser for each in FAMILIES.values() if each.denoiser in index}:
-            diffusers.ConfigMixin.load_config(name, subfolder=denoiser)
+    """Finds out of which family a folder or a model of the hub is."""
+    fetch_configs(name)
     family = find_family(name)
     if family is None:
         raise UserError(f"{name} is not a model that is trained here; name another.")

@@ -15,7 +15,8 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.datasets import read_datasets
 from dreamloom.train.evaluate.prompts import check_prompts
 from dreamloom.train.evaluate.redraw import draw_new_prompts, new_prompts
-from dreamloom.train.families.check import check_models, resolve_models
+from dreamloom.train.families.check import check_models
+from dreamloom.train.families.suit import resolve_models
 from dreamloom.train.loop.interrupt import Interrupted, StopRequest, catch_signals
 from dreamloom.train.run.contents import describe_folders, to_json, write_images
 from dreamloom.train.run.folder import (

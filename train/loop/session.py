@@ -33,6 +33,7 @@ from dreamloom.train.evaluate.sample_files import draw_grid
 from dreamloom.train.export.writers import export_single_file
 from dreamloom.train.families.memory import estimate_memory
 from dreamloom.train.families.opening import load_base_model
+from dreamloom.train.families.suit import check_opened
 from dreamloom.train.loop.distributed import DistributedGroup
 from dreamloom.train.loop.faults import explain
 from dreamloom.train.loop.history import EvaluationHistory
@@ -82,6 +83,7 @@ class Session:
         device = choose_device(config.device)
         recipe = evaluation_recipe(config.base, heldout, as_trained(config))
         self.model = load_base_model(config, config.base, device)
+        check_opened(config, self.model.family, dict(self.model.denoiser.config), dict(self.model.vae.config))
         check_new_words(dataset, config)
         cache_folder = (config.latent_cache or run.parent / ".latents").expanduser()
         latent_cache = LatentCache(cache_folder, self.model.vae, dataset.contents)

@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -58,13 +60,30 @@ def check_on_hub(name: str) -> None:
     if not is_hub_id(name) or is_downloaded(name):
         return
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+    with asking_hub(name):
+        HfApi().model_info(name, timeout=_TIMEOUT)
+
+
+@contextmanager
+def asking_hub(name: str) -> Iterator[None]:
+    """Explains what goes wrong while the hub is asked for a model.
+
+    Raises:
+        UserError: there is none of this name, or not for everyone; HubUnreachable: the hub does not answer.
+    """
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
     http_error = cast(
         type[Exception], HfHubHTTPError.__bases__[0]
     )  # of the library that the hub's client is built on, which changes
     try:
-        HfApi().model_info(name, timeout=_TIMEOUT)
+        yield
+    except GatedRepoError as error:
+        raise UserError(
+            f"The hub gives {name} only to who has accepted its terms: do so on its page, and log in with `hf auth "
+            "login`."
+        ) from error
     except RepositoryNotFoundError as error:
         raise UserError(
             f"There is neither a folder {name} nor a model of that name on the hub, or it is private: correct the name."

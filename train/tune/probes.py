@@ -12,7 +12,8 @@ from dreamloom.train.data.dataset import find_ground_truth
 from dreamloom.train.data.ratio import with_ratio
 from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.evaluate.datasets import read_datasets
-from dreamloom.train.families.check import check_models, resolve_models
+from dreamloom.train.families.check import check_models
+from dreamloom.train.families.suit import resolve_models
 from dreamloom.train.loop.limits import has_limits
 from dreamloom.train.run.folder import TrainSummary, read_summary, run_recipe
 from dreamloom.train.tune.config import TuneConfig

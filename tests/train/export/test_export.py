@@ -26,10 +26,10 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.export import export
 from dreamloom.train.export.older_releases import write_slow_tokenizer
-from dreamloom.train.families.check import resolve_models
 from dreamloom.train.families.opening import load_model
 from dreamloom.train.families.original_keys import NoOriginalKeyError
 from dreamloom.train.families.sd.original_keys import to_original_keys
+from dreamloom.train.families.suit import resolve_models
 from dreamloom.train.loop.loop import train
 from dreamloom.train.model.safetensors_header import read_metadata, read_tensor_shapes
 from dreamloom.train.run.folder import list_checkpoints

@@ -16,12 +16,13 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.diffusion import formulas
 from dreamloom.train.diffusion.schedules import RectifiedFlow
-from dreamloom.train.families.check import check_models, resolve_models
+from dreamloom.train.families.check import check_models
 from dreamloom.train.families.memory import estimate_memory
 from dreamloom.train.families.opening import load_model, make_network
 from dreamloom.train.families.sd3.configs import CONFIGS, TRANSFORMER, infer_transformer
 from dreamloom.train.families.sd3.family import PRESETS, SD3
 from dreamloom.train.families.sd3.original_keys import from_original_keys, to_original_keys
+from dreamloom.train.families.suit import resolve_models
 from tests.train.tiny_families import write_headers
 
 Bases = Callable[[str], str]

@@ -21,13 +21,14 @@ from dreamloom.train.evaluate.drawings import Drawing
 from dreamloom.train.evaluate.sample import draw_images
 from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.writers import Export, write_single_file
-from dreamloom.train.families.check import check_models, resolve_models
+from dreamloom.train.families.check import check_models
 from dreamloom.train.families.files import find_family, infer_component_config
 from dreamloom.train.families.memory import estimate_memory
 from dreamloom.train.families.opening import load_model, make_network
 from dreamloom.train.families.sdxl.configs import CONFIGS, CROSS_ATTENTION_KEY
 from dreamloom.train.families.sdxl.family import PRESETS, SDXL
 from dreamloom.train.families.sdxl.original_keys import from_original_keys, to_original_keys
+from dreamloom.train.families.suit import resolve_models
 from dreamloom.train.model.family import trained_components
 from tests.train.conftest import CPU, paint
 from tests.train.tiny_families import save_sdxl, write_headers
