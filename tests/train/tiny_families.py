@@ -15,22 +15,39 @@ from tests.train.conftest import byte_tokenizer, save_pipeline
 _NOISE: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
-def save_sdxl(folder: Path, scheduler: dict[str, Any] | None = None) -> None:
-    """Writes a random Stable Diffusion XL: two encoders, of which the second sums up, and a UNet that is told sizes."""
-    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
-    torch.manual_seed(1)
-    first, second = byte_tokenizer(), byte_tokenizer("!")
-    text: dict[str, Any] = {
-        "vocab_size": len(first),
+def _text_config(tokenizer: Any) -> dict[str, Any]:
+    """What the tiny CLIPs have in common."""
+    return {
+        "vocab_size": len(tokenizer),
         "intermediate_size": 32,
         "num_hidden_layers": 3,
         "num_attention_heads": 2,
         "max_position_embeddings": 24,
-        "bos_token_id": first.bos_token_id,
-        "eos_token_id": first.eos_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
     }
+
+
+def _make_vae(**more: Any) -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(8,) * 3,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        norm_num_groups=4,
+        **more,
+    )
+
+
+def save_sdxl(folder: Path, scheduler: dict[str, Any] | None = None) -> None:
+    """Writes a random Stable Diffusion XL: two encoders, of which the second sums up, and a UNet that is told sizes."""
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    torch.manual_seed(1)
+    first, second = byte_tokenizer(), byte_tokenizer("!")
+    text = _text_config(first)
     pipeline = StableDiffusionXLPipeline(
         unet=UNet2DConditionModel(
             sample_size=8,
@@ -47,11 +64,7 @@ def save_sdxl(folder: Path, scheduler: dict[str, Any] | None = None) -> None:
             addition_time_embed_dim=8,
             projection_class_embeddings_input_dim=6 * 8 + 24,
         ),
-        vae=AutoencoderKL(
-            block_out_channels=(8,) * 3,
-            down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3,
-            norm_num_groups=4,
+        vae=_make_vae(
             latent_channels=4,
             scaling_factor=0.13025,
         ),
@@ -70,7 +83,6 @@ def save_sdxl(folder: Path, scheduler: dict[str, Any] | None = None) -> None:
 def save_sd3(folder: Path, with_t5: bool = True) -> None:
     """Writes a random Stable Diffusion 3.5 medium, with dual attention and norms of queries; or 3 medium."""
     from diffusers import (
-        AutoencoderKL,
         FlowMatchEulerDiscreteScheduler,
         SD3Transformer2DModel,
         StableDiffusion3Pipeline,
@@ -79,15 +91,7 @@ def save_sd3(folder: Path, with_t5: bool = True) -> None:
 
     torch.manual_seed(2)
     first, second = byte_tokenizer(), byte_tokenizer("!")
-    text: dict[str, Any] = {
-        "vocab_size": len(first),
-        "intermediate_size": 32,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 24,
-        "bos_token_id": first.bos_token_id,
-        "eos_token_id": first.eos_token_id,
-    }
+    text = _text_config(first)
     letters = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -1.0), *((chr(97 + n), -2.0) for n in range(26))]
     t5 = T5Config(
         vocab_size=len(letters), d_model=48, d_kv=8, d_ff=32, num_layers=1, num_heads=2, feed_forward_proj="gated-gelu"
@@ -111,11 +115,7 @@ def save_sd3(folder: Path, with_t5: bool = True) -> None:
             dual_attention_layers=(0,) if with_t5 else (),
             qk_norm="rms_norm" if with_t5 else None,
         ),
-        vae=AutoencoderKL(
-            block_out_channels=(8,) * 3,
-            down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3,
-            norm_num_groups=4,
+        vae=_make_vae(
             latent_channels=16,
             scaling_factor=1.5305,
             shift_factor=0.0609,

@@ -12,8 +12,6 @@ from dreamloom.train.model.family import Config
 
 UNET_LAYERS = r".*\.attentions\.\d+\.(proj_in|proj_out|.*\.(to_q|to_k|to_v|to_out\.0|ff\.net\.0\.proj|ff\.net\.2))"
 """Pattern of the names of the layers with an adapter: those of the transformers, as in kohya's scripts."""
-CLIP_LAYERS = r".*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
-"""The same of CLIP's text encoders."""
 ACTIVATION_BYTES = {"fp32": (1430.0, 236.0), "bf16": (1000.0, 118.0)}
 """Precision → bytes kept per latent pixel and channel: without and with gradient checkpointing."""
 RECOMPUTED_SHARE = 0.3

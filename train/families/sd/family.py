@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
+from dreamloom.train.families.clip import CLIP_LAYERS
 from dreamloom.train.families.other_models import describe_folder
 from dreamloom.train.families.sd.configs import CONFIGS, CROSS_ATTENTION_KEY
-from dreamloom.train.families.unet import CLIP_LAYERS, UNET_LAYERS, check_no_flow, unet_activation_bytes
+from dreamloom.train.families.unet import UNET_LAYERS, check_no_flow, unet_activation_bytes
 from dreamloom.train.model.family import Config, Shapes
 from dreamloom.train.model.prediction import read_prediction
 

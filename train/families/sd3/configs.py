@@ -4,12 +4,12 @@ import math
 import re
 from typing import Any
 
+from dreamloom.train.families.clip import CLIP_CONFIGS
 from dreamloom.train.model.family import Config, Shapes
 
 TRANSFORMER = "model.diffusion_model."
 _HEAD = 64
 """Width of an attention head; there are as many heads as layers."""
-_TEXT = {"vocab_size": 49408, "max_position_embeddings": 77, "bos_token_id": 49406, "eos_token_id": 49407}
 CONFIGS: dict[str, dict[str, Any]] = {
     "vae": {
         "_class_name": "AutoencoderKL",
@@ -25,26 +25,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "use_post_quant_conv": False,
         "force_upcast": True,
     },
-    "text_encoder": {
-        **_TEXT,
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "hidden_act": "quick_gelu",
-        "projection_dim": 768,
-        "pad_token_id": 49407,
-    },
-    "text_encoder_2": {
-        **_TEXT,
-        "hidden_size": 1280,
-        "intermediate_size": 5120,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 20,
-        "hidden_act": "gelu",
-        "projection_dim": 1280,
-        "pad_token_id": 0,
-    },
+    **CLIP_CONFIGS,
     "scheduler": {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0},
 }
 """Component → its config, as diffusers and transformers write it."""

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
+from dreamloom.train.families.clip import CLIP_LAYERS, make_clip_tokenizers
 from dreamloom.train.families.sd3.configs import CONFIGS, TRANSFORMER, infer_transformer
-from dreamloom.train.families.unet import CLIP_LAYERS
 from dreamloom.train.model.family import Config, Shapes
 from dreamloom.train.optimizers.adafactor import ADAFACTOR
 from dreamloom.train.optimizers.adamw import ADAMW
@@ -136,9 +136,7 @@ class StableDiffusion3Family:
 
     def file_tokenizers(self, configs: Mapping[str, Config]) -> dict[str, Any]:
         """See Family."""
-        from dreamloom.train.model.clip_tokenizer import make_clip_tokenizer
-
-        return {"text_encoder": make_clip_tokenizer(), "text_encoder_2": make_clip_tokenizer("!")}
+        return make_clip_tokenizers()
 
     def read_file_weights(
         self, weights: "Mapping[str, Tensor]", shapes: "Mapping[str, Mapping[str, Tensor]]"

@@ -2,12 +2,12 @@
 
 from typing import Any
 
+from dreamloom.train.families.clip import CLIP_CONFIGS
+
 CROSS_ATTENTION_KEY = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
 """A tensor of every model of this family, [640, width of both text encoders' hidden states]."""
 WIDTH = 2048
 """Of both text encoders' hidden states."""
-
-_TEXT = {"vocab_size": 49408, "max_position_embeddings": 77, "bos_token_id": 49406, "eos_token_id": 49407}
 CONFIGS: dict[str, dict[str, Any]] = {
     "unet": {
         "sample_size": 128,
@@ -34,26 +34,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "scaling_factor": 0.13025,
         "force_upcast": True,
     },
-    "text_encoder": {
-        **_TEXT,
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "hidden_act": "quick_gelu",
-        "projection_dim": 768,
-        "pad_token_id": 49407,
-    },
-    "text_encoder_2": {
-        **_TEXT,
-        "hidden_size": 1280,
-        "intermediate_size": 5120,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 20,
-        "hidden_act": "gelu",
-        "projection_dim": 1280,
-        "pad_token_id": 0,
-    },
+    **CLIP_CONFIGS,
     "scheduler": {
         "_class_name": "EulerDiscreteScheduler",
         "num_train_timesteps": 1000,

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
+from dreamloom.train.families.clip import CLIP_LAYERS, make_clip_tokenizers
 from dreamloom.train.families.sdxl.configs import CONFIGS, CROSS_ATTENTION_KEY, WIDTH
-from dreamloom.train.families.unet import CLIP_LAYERS, UNET_LAYERS, check_no_flow, unet_activation_bytes
+from dreamloom.train.families.unet import UNET_LAYERS, check_no_flow, unet_activation_bytes
 from dreamloom.train.model.family import Config, Shapes
 from dreamloom.train.model.prediction import read_prediction
 from dreamloom.train.optimizers.adafactor import ADAFACTOR
@@ -131,9 +132,7 @@ class StableDiffusionXLFamily:
 
     def file_tokenizers(self, configs: Mapping[str, Config]) -> dict[str, Any]:
         """See Family."""
-        from dreamloom.train.model.clip_tokenizer import make_clip_tokenizer
-
-        return {"text_encoder": make_clip_tokenizer(), "text_encoder_2": make_clip_tokenizer("!")}
+        return make_clip_tokenizers()
 
     def read_file_weights(
         self, weights: "Mapping[str, Tensor]", shapes: "Mapping[str, Mapping[str, Tensor]]"
