@@ -30,7 +30,7 @@ MAY_IMPORT = {
 ROOMS = {
     "scrape": [{"collection"}, {"index"}, {"datasets"}, {"web"}],
     "train": [
-        {"config_fields", "optimizers", "samplers"},
+        {"adapter_kinds", "config_fields", "optimizers", "samplers"},
         {"settings"},
         {"config"},
         {"diffusion"},

@@ -18,6 +18,7 @@ import yaml
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import recipe_fields
 from dreamloom.base.versions import RUN, TABLES, rename_keys
+from dreamloom.train.adapter_kinds import KINDS
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.measure import MEASURES, percent
 from dreamloom.train.export.config import ExportConfig
@@ -97,7 +98,11 @@ def _base_line(config: TrainConfig, folder: Path) -> str:
     width = json.loads(unet.read_text("utf-8")).get("cross_attention_dim") if unet.is_file() else None
     family = f", {_FAMILIES.get(width, 'of the architecture of Stable Diffusion')}" if width else ""
     licence = base_licence(config.base)
-    kind = f"Adapters of rank {config.lora_rank} for" if config.lora_rank is not None else "Fine-tuned from"
+    kind = (
+        f"{KINDS[config.lora_kind].title} adapters of rank {config.lora_rank} for"
+        if config.lora_rank is not None
+        else "Fine-tuned from"
+    )
     stated = f"The base's licence is {_cell(licence)}." if licence else "The base's files do not say its licence."
     return f"{kind} {_cell(name)}{family}. {stated}"
 

@@ -6,12 +6,14 @@ programs read it: A1111 takes an adapter for Stable Diffusion 2's by `ss_v2`, an
 
 import base64
 import io
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from dreamloom.train.adapter_kinds import DORA, KINDS, LORA
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.export.safetensors_file import HASH
 from dreamloom.train.model.lora import resolve_lora_alpha
@@ -49,12 +51,28 @@ def adapter_metadata(model: Model, config: TrainConfig, checkpoint: Path, title:
         **model.kohya_metadata(),
         "ss_network_alpha": str(resolve_lora_alpha(config)),
         "ss_network_dim": str(config.lora_rank),
-        "ss_network_module": "networks.lora",
+        **_network(config),
         "ss_output_name": title,
         "ss_resolution": f"({config.resolution}, {config.resolution})",
         "ss_sd_model_name": Path(config.base).name,
         "ss_seed": str(config.seed),
         "sshs_model_hash": HASH,
+    }
+
+
+def _network(config: TrainConfig) -> dict[str, str]:
+    """Says which module and which of its arguments would train such adapters."""
+    kind, arguments = KINDS[config.lora_kind], dict[str, str]()
+    if kind.algorithm is not None:
+        arguments["algo"] = kind.algorithm
+    if config.lora_kind == DORA.name:
+        arguments["dora_wd"] = "True"
+    if config.lora_convolutions:
+        arguments |= {"conv_dim": str(config.lora_rank), "conv_alpha": str(resolve_lora_alpha(config))}
+    is_kohyas = kind is LORA
+    return {
+        "ss_network_module": "networks.lora" if is_kohyas else "lycoris.kohya",
+        **({"ss_network_args": json.dumps(arguments)} if arguments else {}),
     }
 
 

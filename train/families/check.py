@@ -7,6 +7,7 @@ from typing import Any
 
 from dreamloom.base.clip_config import ClipConfig, check_clip
 from dreamloom.base.errors import UserError
+from dreamloom.train.adapter_kinds import KINDS
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.families.files import (
     SINGLE_FILE_SUFFIXES,
@@ -20,7 +21,7 @@ from dreamloom.train.families.sd.family import SD
 from dreamloom.train.model.family import Family, trained_components
 from dreamloom.train.model.frozen import find_frozen
 from dreamloom.train.model.lora_file import check_init_lora
-from dreamloom.train.model.lora_layers import adapted_layers
+from dreamloom.train.model.lora_layers import adapted_layers, adapter_pattern, is_adapter
 from dreamloom.train.model.names import HubUnreachable, check_name
 from dreamloom.train.model.safetensors_header import read_tensor_shapes
 from dreamloom.train.model.weight_files import read_component_shapes
@@ -47,6 +48,8 @@ def check_models(config: TrainConfig, may_download: bool = False) -> None:
     family = find_family(config.base)
     if family is not None:
         _check_frozen(config, family)
+        if config.lora_convolutions and not family.convolution_layers:
+            raise UserError(f"{family.title} has no blocks of convolutions; leave lora_convolutions out.")
     if config.likeness_clip is not None:
         check_clip(ClipConfig(model=config.likeness_clip))
     check_init_lora(config)
@@ -88,7 +91,8 @@ def _check_frozen(config: TrainConfig, family: Family) -> None:
     for part in trained_components(config, family):
         found: Iterable[str] = read_component_shapes(config.base, part) if config.frozen else ()
         if config.lora_rank is not None:
-            found = [f"{layer}.lora_A.weight" for layer in adapted_layers(family.adapter_layers[part], found)]
+            tensor, layers = next(iter(KINDS[config.lora_kind].tensors)), adapter_pattern(config, family, part)
+            found = [f"{layer}.{tensor}" for layer in adapted_layers(layers, found)]
         names += [f"{part}.{name}" for name in found]
     if names:
         find_frozen(config.frozen, names)
@@ -173,7 +177,7 @@ def _check_folder(name: str, path: Path) -> None:
 def _find_adapters(folder: Path) -> str | None:
     """Returns the name of a LoRA file in a folder; None where there is none."""
     for file in sorted(folder.glob("*.safetensors")):
-        if any(".lora_" in name or ".lora." in name for name in read_tensor_shapes(file)):
+        if any(is_adapter(name) or ".lora_" in name or ".lora." in name for name in read_tensor_shapes(file)):
             return file.name
     return None
 

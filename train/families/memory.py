@@ -65,10 +65,7 @@ def estimate_memory(config: TrainConfig) -> MemoryEstimate | None:
     if config.lora_rank is None:
         trained = sum(size[part] for part in trained_parts)
     else:
-        trained = sum(
-            count_adapter_parameters(family.adapter_layers[part], tensors[part], config.lora_rank)
-            for part in trained_parts
-        )
+        trained = sum(count_adapter_parameters(config, family, part, tensors[part]) for part in trained_parts)
     weight_bytes = 2 if config.weight_dtype == "bf16" else 4
     weights = weight_bytes * (sum(size.values()) - size["vae"]) + 4 * size["vae"]
     precision = "fp32" if config.precision == "fp32" else "bf16"  # fp16 is as wide; auto is taken for bf16

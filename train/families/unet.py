@@ -12,6 +12,10 @@ from dreamloom.train.model.family import Config
 
 UNET_LAYERS = r".*\.attentions\.\d+\.(proj_in|proj_out|.*\.(to_q|to_k|to_v|to_out\.0|ff\.net\.0\.proj|ff\.net\.2))"
 """Pattern of the names of the layers with an adapter: those of the transformers, as in kohya's scripts."""
+UNET_CONVOLUTIONS = (
+    r".*\.resnets\.\d+\.(conv1|conv2|conv_shortcut|time_emb_proj)|.*\.(downsamplers|upsamplers)\.0\.conv"
+)
+"""The same of the blocks of convolutions."""
 ACTIVATION_BYTES = {"fp32": (1430.0, 236.0), "bf16": (1000.0, 118.0)}
 """Precision → bytes kept per latent pixel and channel: without and with gradient checkpointing."""
 RECOMPUTED_SHARE = 0.3

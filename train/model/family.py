@@ -44,6 +44,8 @@ class Family(Protocol):
     """Settings of the base's model_index.json that an export keeps, and what they are where it says nothing."""
     adapter_layers: Mapping[str, str]
     """Component → pattern (re) of the names of its layers that get an adapter."""
+    convolution_layers: Mapping[str, str]
+    """Component → the same of its convolutions, and what is beside them, where these are wanted, too."""
     kohya_parts: Mapping[str, str]
     """Component → the beginning of its layers' names in kohya's LoRA files."""
     file_prefixes: Mapping[str, str]

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from dreamloom.base.errors import UserError
-from dreamloom.train.model.lora_layers import ADAPTER_NAME, is_adapter
+from dreamloom.train.model.lora_layers import ADAPTER_NAME, divide_name
 
 _COMPONENT = re.compile(r"unet|transformer|text_encoder(_\d)?")
 
@@ -39,8 +39,9 @@ def _spellings(name: str) -> list[str]:
     """
     part, _, inside = name.partition(".")
     prefixes = ("text_model.", "") if part.startswith("text_encoder") else ("",)
-    plain = inside.removeprefix("text_model.").replace(f".{ADAPTER_NAME}.", ".")
-    names = [plain, plain.partition(".lora_")[0] + ".weight"] if is_adapter(name) else [plain]
+    plain = inside.removeprefix("text_model.")
+    adapter = divide_name(plain)
+    names = [plain.replace(f".{ADAPTER_NAME}", ""), f"{adapter[0]}.weight"] if adapter else [plain]
     return [f"{part}.{prefix}{each}" for each in names for prefix in prefixes] + [name]
 
 

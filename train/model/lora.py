@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): small matrices beside a model's layers learn in their place.
+"""Low-rank adapters: small matrices beside a model's layers learn in their place (dreamloom.train.adapter_kinds).
 
 peft injects and removes them. Here is their initialization, which depends on seed and layer only;
 dreamloom.train.export.lora_files writes them.
@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dreamloom.train.adapter_kinds import DORA, KINDS, LOHA, LOKR
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.diffusion import noise
 from dreamloom.train.diffusion.rng import stream_key
 from dreamloom.train.model.family import trained_components
-from dreamloom.train.model.lora_layers import ADAPTER_NAME, is_adapter
+from dreamloom.train.model.lora_layers import ADAPTER_NAME, adapter_pattern, divide_name
 from dreamloom.train.model.model import Model
 
 
@@ -26,17 +27,36 @@ def add_adapters(model: Model, config: TrainConfig) -> None:
     """
     import peft
 
-    assert config.lora_rank is not None
+    kind = KINDS[config.lora_kind]
     for part in trained_components(config, model.family):
-        module, layers = model.components[part], model.family.adapter_layers[part]
-        settings = peft.LoraConfig(r=config.lora_rank, lora_alpha=resolve_lora_alpha(config), target_modules=layers)
+        module = model.components[part]
+        settings = peft_settings(config, adapter_pattern(config, model.family, part))
         peft.inject_adapter_in_model(settings, module, ADAPTER_NAME)
         module.requires_grad_(False)
         for name, parameter in module.named_parameters():
-            if is_adapter(name):
-                parameter.data = parameter.data.float()
-            if ".lora_A." in name:
+            if (found := divide_name(name)) is None:
+                continue
+            parameter.data = parameter.data.float()
+            if found[1] in kind.zero:
+                parameter.data.zero_()
+            elif found[1] != "lora_magnitude_vector":  # which begins as the norms of the weights
                 _initialize(parameter, stream_key(config.seed, "lora", part, name))
+
+
+def peft_settings(config: TrainConfig, layers: str | list[str]) -> Any:
+    """Returns peft's config of a run's adapters.
+
+    Args:
+        config: the run's.
+        layers: their names, or a pattern of them.
+    """
+    import peft
+
+    rank, alpha = config.lora_rank or 0, resolve_lora_alpha(config)
+    if config.lora_kind in (LOHA.name, LOKR.name):
+        make = peft.LoHaConfig if config.lora_kind == LOHA.name else peft.LoKrConfig
+        return make(r=rank, alpha=alpha, target_modules=layers)
+    return peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=layers, use_dora=config.lora_kind == DORA.name)
 
 
 def resolve_lora_alpha(config: TrainConfig) -> int:
@@ -65,10 +85,15 @@ def merge_adapters(model: Model) -> None:
 
 
 def adapter_state_dict(model: Model) -> dict[str, Tensor]:
-    """Collects the adapters' matrices under peft's keys, e.g. unet.….attn1.to_q.lora_A.weight."""
+    """Collects the adapters' tensors under the keys of peft's files, e.g. unet.….attn1.to_q.lora_A.weight."""
     parts = [(part, model.components[part]) for part in model.family.adapter_layers if part in model.components]
-    parameters = {f"{part}.{name}": p for part, module in parts for name, p in module.named_parameters()}
-    return {name.replace(f".{ADAPTER_NAME}.", "."): p.detach() for name, p in parameters.items() if is_adapter(name)}
+    found: dict[str, Tensor] = {}
+    for part, module in parts:
+        for name, parameter in module.named_parameters():
+            if divided := divide_name(name):
+                ending = ".weight" if divided[1] in ("lora_A", "lora_B") else ""
+                found[f"{part}.{divided[0]}.{divided[1]}{ending}"] = parameter.detach()
+    return found
 
 
 def _adapter_layers(model: Model) -> list[tuple[nn.Module, str, Any]]:
@@ -81,7 +106,7 @@ def _adapter_layers(model: Model) -> list[tuple[nn.Module, str, Any]]:
 
 
 def _initialize(matrix: nn.Parameter, key: int) -> None:
-    """Fills lora_A with normal numbers of the variance 1/(3 · inputs), as peft's own; lora_B starts at 0."""
+    """Fills a matrix with normal numbers of the variance 1/(3 · inputs), as peft's own."""
     inputs = matrix[0].numel()
     rows = torch.arange(len(matrix), device=matrix.device)
     with torch.no_grad():

@@ -1,60 +1,78 @@
 """Reads what a LoRA file holds from its header: adapters with kohya's names, or with diffusers' of any release."""
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import UserError
+from dreamloom.train.adapter_kinds import DORA, KINDS, LOHA, LOKR, LORA
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.model.safetensors_header import read_metadata, read_tensor_shapes
 
-_NAME = re.compile(
-    r"(.+?)\.(?:(lora_A|lora_down|lora(?:_linear_layer)?\.down)|(lora_B|lora_up|lora(?:_linear_layer)?\.up))\.weight"
-)
-"""The layer, and a side of its adapter as peft, kohya, and older releases of diffusers call it."""
+_ENDINGS = {
+    **{f".{kohya}": tensor for kind in KINDS.values() for tensor, kohya in kind.tensors.items()},
+    **dict.fromkeys((".lora_A.weight", ".lora.down.weight", ".lora_linear_layer.down.weight"), "lora_A"),
+    **dict.fromkeys((".lora_B.weight", ".lora.up.weight", ".lora_linear_layer.up.weight"), "lora_B"),
+    ".lora_magnitude_vector": "lora_magnitude_vector",
+    ".alpha": "alpha",
+}
+"""Ending of a tensor's name → the tensor of an adapter, or alpha: as kohya and LyCORIS, peft, and older releases of
+diffusers have it."""
 _METADATA = "lora_adapter_metadata"
 """Where diffusers' files hold peft's settings of each component, as JSON."""
 
 Adapter = dict[str, str]
-"""Side of an adapter, down or up, or alpha → the name of its tensor."""
+"""Tensor of an adapter, as dreamloom.train.adapter_kinds has it, or alpha → its name in the file."""
 
 
 def check_init_lora(config: TrainConfig) -> None:
-    """Checks that init_lora is a LoRA of at most lora_rank. Reads only its header.
+    """Checks that init_lora is of the config's kind, and of at most its rank. Reads only its header.
 
     Raises:
         UserError: it is not.
     """
     if config.init_lora is not None:
-        find_adapters(config.init_lora, config.lora_rank or 0)
+        find_adapters(config.init_lora, config)
 
 
-def find_adapters(file: Path, max_rank: int) -> dict[str, Adapter]:
+def find_adapters(file: Path, config: TrainConfig) -> dict[str, Adapter]:
     """Finds the adapters in a file, by the name that their layer has there.
 
     Raises:
-        UserError: it is not a LoRA file, holds more than adapters, or has a rank above `max_rank`.
+        UserError: it is not a LoRA file, holds more than adapters, or they are not of the config's kind and rank.
     """
     if not file.is_file() or file.suffix != ".safetensors":
         raise UserError(f"init_lora {file} is not a .safetensors file; name a LoRA file.")
     shapes = read_tensor_shapes(file)
     adapters: dict[str, Adapter] = defaultdict(dict)
     for name in shapes:
-        layer, side = _divide(name)
-        if side is None:
+        ending = next((each for each in _ENDINGS if name.endswith(each) and name != each), None)
+        if ending is None:
             raise UserError(f"init_lora {file} is not a LoRA as it is trained here: it has {name}; name another.")
-        adapters[layer][side] = name
-    for layer, adapter in adapters.items():
-        if not {"down", "up"} <= adapter.keys():
-            raise UserError(f"init_lora {file} has half an adapter of {layer}; copy it again.")
-        if (rank := (shapes[adapter["down"]] or (0,))[0]) > max_rank:
-            raise UserError(f"init_lora {file} has rank {rank}, above lora_rank {max_rank}; set lora_rank to {rank}.")
+        adapters[name.removesuffix(ending)][_ENDINGS[ending]] = name
     if not adapters:
         raise UserError(f"init_lora {file} is empty; name a LoRA file.")
+    _check_kind(file, {tensor for adapter in adapters.values() for tensor in adapter}, config)
+    kind, max_rank = KINDS[config.lora_kind], config.lora_rank or 0
+    for layer, adapter in adapters.items():
+        if not kind.is_whole(set(adapter) - {"alpha"}):
+            raise UserError(f"init_lora {file} has half an adapter of {layer}; copy it again.")
+        rank = (shapes[adapter["lora_A"]] or (0,))[0] if "lora_A" in adapter else 0
+        if rank > max_rank * (3 if layer.endswith("_qkv") else 1):  # query, key and value may stand side by side
+            raise UserError(f"init_lora {file} has rank {rank}, above lora_rank {max_rank}; set lora_rank to {rank}.")
     return adapters
+
+
+def _check_kind(file: Path, tensors: set[str], config: TrainConfig) -> None:
+    firsts = {LOHA: "hada_w1_a", LOKR: "lokr_w1", DORA: "lora_magnitude_vector"}
+    kind = next((each for each, tensor in firsts.items() if tensor in tensors), LORA)
+    if kind.name != config.lora_kind:
+        raise UserError(
+            f"init_lora {file} is a {kind.title}, and lora_kind is {config.lora_kind}; set lora_kind to {kind.name}, "
+            "or name another file."
+        )
 
 
 def read_peft_settings(file: Path) -> Mapping[str, Any]:
@@ -69,14 +87,6 @@ def read_peft_settings(file: Path) -> Mapping[str, Any]:
         settings = {}
     settings = settings if isinstance(settings, dict) else {}
     for key, value in settings.items():
-        if value and key.endswith((".use_rslora", ".use_dora", ".alpha_pattern")):
+        if value and key.endswith((".use_rslora", ".alpha_pattern")):
             raise UserError(f"init_lora {file} has {key}, which is not trained here; name another.")
     return settings
-
-
-def _divide(name: str) -> tuple[str, str | None]:
-    """Divides a tensor's name into that of its layer and what it is of an adapter: down, up, alpha, or None."""
-    if match := _NAME.fullmatch(name):
-        return match[1], "down" if match[2] else "up"
-    layer, _, last = name.rpartition(".")
-    return layer, "alpha" if last == "alpha" and layer else None

@@ -6,8 +6,16 @@ Apart from `dreamloom.train.model.lora`, as the memory estimate reads this witho
 import re
 from collections.abc import Iterable, Mapping
 
+from dreamloom.train.adapter_kinds import KINDS
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.model.family import Family
+
 ADAPTER_NAME = "default"
 """What peft calls the adapters in memory; its files leave it out."""
+_TENSOR = re.compile(
+    rf"(.+)\.({'|'.join(sorted({name for kind in KINDS.values() for name in kind.tensors}))})"
+    rf"(?:\.{ADAPTER_NAME})?(?:\.weight)?"
+)
 
 
 def kohya_name(beginning: str, layer: str) -> str:
@@ -20,29 +28,51 @@ def kohya_name(beginning: str, layer: str) -> str:
     return beginning + layer.removeprefix("text_model.").replace(".", "_")
 
 
+def divide_name(name: str) -> tuple[str, str] | None:
+    """Divides the name of an adapter's tensor, as peft has it in memory or in files, into layer and tensor.
+
+    Returns:
+        Such as mid_block.….to_q and lora_A; None: it is no tensor of an adapter.
+    """
+    found = _TENSOR.fullmatch(name)
+    return (found[1], found[2]) if found else None
+
+
 def is_adapter(name: str) -> bool:
     """Tells whether a parameter of this name belongs to an adapter."""
-    return ".lora_A." in name or ".lora_B." in name
+    return divide_name(name) is not None
+
+
+def adapter_pattern(config: TrainConfig, family: Family, component: str) -> str:
+    """Returns the pattern (re) of the names of a component's layers that get an adapter."""
+    patterns = [family.adapter_layers[component]]
+    if config.lora_convolutions and component in family.convolution_layers:
+        patterns.append(family.convolution_layers[component])
+    return "|".join(f"(?:{pattern})" for pattern in patterns)
 
 
 def adapted_layers(pattern: str, tensors: Iterable[str]) -> list[str]:
     """Returns the names of a component's layers that get an adapter.
 
     Args:
-        pattern: of their names, as the family has it.
+        pattern: of their names, see `adapter_pattern`.
         tensors: names of the component's weights.
     """
     layers = [name.removesuffix(".weight") for name in tensors if name.endswith(".weight")]
     return [layer for layer in layers if re.fullmatch(pattern, layer)]
 
 
-def count_adapter_parameters(pattern: str, tensors: Mapping[str, tuple[int, ...]], rank: int) -> int:
+def count_adapter_parameters(
+    config: TrainConfig, family: Family, component: str, tensors: Mapping[str, tuple[int, ...]]
+) -> int:
     """Counts the parameters of a component's adapters.
 
     Args:
-        pattern: of the names of its layers that get one.
+        config: their rank and kind.
+        family: the model's.
+        component: which.
         tensors: name → shape of the component's weights.
-        rank: the adapters' rank.
     """
-    layer_shapes = (tensors[f"{layer}.weight"] for layer in adapted_layers(pattern, tensors))
-    return sum(rank * (shape[0] + shape[1]) for shape in layer_shapes)
+    layers = adapted_layers(adapter_pattern(config, family, component), tensors)
+    kind, rank = KINDS[config.lora_kind], config.lora_rank or 0
+    return sum(kind.count_parameters(tensors[f"{layer}.weight"], rank) for layer in layers)

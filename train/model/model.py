@@ -181,7 +181,10 @@ class Model(ABC):
         }
 
     def kohya_names(self, component: str, layers: Collection[str]) -> dict[str, str]:
-        """Returns the names of a component's layers in kohya's LoRA files, by those that they have here."""
+        """Returns the names of a component's layers in kohya's LoRA files, by those that they have here.
+
+        Layers of one name are joined there, in the order in which they are returned.
+        """
         return {layer: kohya_name(self.family.kohya_parts[component], layer) for layer in layers}
 
     @abstractmethod

@@ -1,11 +1,12 @@
 """Settings of what is trained, and on what: the model, the images, their captions, the length of the run."""
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, PathKind, StageConfig
+from dreamloom.train.adapter_kinds import KINDS, LORA
 from dreamloom.train.config_fields import (
     DATA,
     BucketResoSteps,
@@ -17,6 +18,11 @@ from dreamloom.train.config_fields import (
     UnmaskedWeight,
     Upscale,
 )
+
+if TYPE_CHECKING:
+    AdapterKindName = str  # mypy knows no choices that a registry makes
+else:
+    AdapterKindName = Literal[tuple(KINDS)]
 
 _MODEL, _ADAPTERS, _CAPTIONS = Group("Model"), Group("Adapters (LoRA)"), Group("Captions")
 _LENGTH = Group("Batches and length")
@@ -44,6 +50,14 @@ class DataSettings(StageConfig):
     )
     lora_alpha: Annotated[int | None, _ADAPTERS] = Field(
         None, ge=1, description="Scale adapters by alpha/rank; null: alpha equals the rank."
+    )
+    lora_kind: Annotated[AdapterKindName, _ADAPTERS] = Field(
+        LORA.name,
+        description="Kind of adapter: lora, dora (a LoRA and the norms of its weights), loha (Hadamard product of two) "
+        "or lokr (Kronecker product).",
+    )
+    lora_convolutions: Annotated[bool, _ADAPTERS] = Field(
+        False, description="Train adapters of the UNet's blocks of convolutions, too (LoCon)."
     )
     init_lora: Annotated[Path | None, BY_CONTENT, _ADAPTERS] = Field(
         None,
@@ -113,9 +127,12 @@ class DataSettings(StageConfig):
         return self
 
     @model_validator(mode="after")
-    def _check_init_lora(self) -> Self:
+    def _check_adapters(self) -> Self:
         if self.init_lora is not None and self.lora_rank is None:
             raise ValueError("init_lora needs lora_rank: it starts adapters of that rank")
+        if self.lora_rank is None and (self.lora_kind != LORA.name or self.lora_convolutions):
+            name = "lora_convolutions" if self.lora_convolutions else "lora_kind"
+            raise ValueError(f"{name} needs lora_rank: it says which adapters are trained")
         if self.init_lora is not None and self.frozen:
             raise ValueError("init_lora needs frozen empty: checkpoints hold only the adapters that are trained")
         return self

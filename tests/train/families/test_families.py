@@ -2,12 +2,13 @@
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import numpy as np
+import peft
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,13 +22,16 @@ from dreamloom.train.diffusion.rng import stream_key
 from dreamloom.train.evaluate.drawings import Drawing
 from dreamloom.train.evaluate.sample import draw_images
 from dreamloom.train.export.config import ExportConfig
-from dreamloom.train.export.lora_files import KOHYA_FILE, PEFT_FILE, save_adapters
+from dreamloom.train.export.lora_files import KOHYA_FILE, PEFT_FILE, PEFT_FOLDER, save_adapters, to_kohya_keys
 from dreamloom.train.export.writers import Export, write_diffusers, write_single_file
 from dreamloom.train.families.opening import load_model
+from dreamloom.train.families.sd3.configs import TRANSFORMER
 from dreamloom.train.loop.trainer import Trainer
 from dreamloom.train.model.init_lora import load_adapters
 from dreamloom.train.model.lora import adapter_state_dict, add_adapters, merge_adapters
+from dreamloom.train.model.lora_layers import count_adapter_parameters, is_adapter
 from dreamloom.train.model.model import Model
+from dreamloom.train.model.weight_files import read_component_shapes
 from tests.train.conftest import CPU, MakeTrainer
 from tests.train.tiny_families import FAMILIES
 
@@ -209,47 +213,97 @@ def test_folder_and_single_file_are_one_model(family: str, bases: Bases, tmp_pat
         assert torch.equal(again.tokens_for(encoder, CAPTIONS), model.tokens_for(encoder, CAPTIONS))
 
 
-def adapted(base: str, config: Any) -> tuple[Model, TrainConfig]:
+def adapted(base: str, config: Any, **settings: Any) -> tuple[Model, TrainConfig]:
     """A model with adapters of random numbers."""
-    settings = config(base=base, lora_rank=2, lora_alpha=4, text_encoder_learning_rate=1e-4)
+    given = config(base=base, lora_rank=2, lora_alpha=4, text_encoder_learning_rate=1e-4, **settings)
     model = load_model(base, CPU)
-    add_adapters(model, settings)
+    add_adapters(model, given)
     generator = torch.Generator().manual_seed(0)
     for module in model.components.values():
         for name, parameter in module.named_parameters():
-            if ".lora_B." in name:
-                parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
-    return model, settings
+            if is_adapter(name):
+                parameter.data += torch.randn(parameter.shape, generator=generator) * 0.1
+    return model, given
 
 
-@each_family
-def test_adapters_are_read_by_diffusers_and_by_ourselves(
-    family: str, bases: Bases, tmp_path: Path, config: Any
+def read_by_others(pipeline: Any, folder: Path, file: str, parts: Iterable[str]) -> None:
+    """Merges adapters into a pipeline with diffusers or peft."""
+    if file != PEFT_FOLDER:
+        pipeline.load_lora_weights(str(folder), weight_name=file)
+        pipeline.fuse_lora()
+        pipeline.unload_lora_weights()
+        return
+    for part in parts:
+        adapted = peft.PeftModel.from_pretrained(getattr(pipeline, part), folder / file / part)
+        setattr(pipeline, part, adapted.merge_and_unload())
+
+
+KINDS_AND_FAMILIES = [
+    *(("lora", False, family) for family in FAMILIES),
+    ("lora", True, "sd"),
+    ("dora", True, "sdxl"),
+    ("dora", False, "sd3"),
+    ("loha", False, "sd3"),
+    ("loha", True, "sdxl"),
+    ("lokr", False, "sd3"),
+    ("lokr", True, "sd"),
+]
+
+
+@pytest.mark.parametrize(("kind", "convolutions", "family"), KINDS_AND_FAMILIES)
+def test_adapters_are_read_by_others_and_by_ourselves(
+    kind: str, convolutions: bool, family: str, bases: Bases, tmp_path: Path, config: Any
 ) -> None:
-    model, settings = adapted(bases(family), config)
+    model, settings = adapted(bases(family), config, lora_kind=kind, lora_convolutions=convolutions)
     adapters = {name: value.clone() for name, value in adapter_state_dict(model).items()}
+    parts = model.family.adapter_layers
+    assert sum(value.numel() for value in adapters.values()) == sum(
+        count_adapter_parameters(settings, model.family, part, read_component_shapes(bases(family), part))
+        for part in parts
+    )
     save_adapters(model, adapters, settings, tmp_path, torch.float32, {})
     theirs = open_pipeline(bases(family))
-    before = {name: copy.deepcopy(getattr(theirs, name).state_dict()) for name in model.family.adapter_layers}
-    for file in (KOHYA_FILE, PEFT_FILE):
-        by_others = file == PEFT_FILE or not family.startswith("sd3")
-        ours = load_model(bases(family), CPU)
-        started = settings.model_copy(update={"init_lora": tmp_path / file})
-        add_adapters(ours, started)
-        load_adapters(ours, started)
-        read = adapter_state_dict(ours)
-        assert read.keys() == adapters.keys() and all(torch.allclose(read[name], adapters[name]) for name in adapters)
-        if not by_others:
-            continue
-        theirs.load_lora_weights(str(tmp_path), weight_name=file)
-        theirs.fuse_lora()
-        theirs.unload_lora_weights()
-        merge_adapters(ours)
-        for name in model.family.adapter_layers:
-            merged, fused = ours.components[name].state_dict(), getattr(theirs, name).state_dict()
+    before = {name: copy.deepcopy(getattr(theirs, name).state_dict()) for name in parts}
+    merge_adapters(model)
+    own = PEFT_FILE if kind in ("lora", "dora") else PEFT_FOLDER
+    for file in (KOHYA_FILE, own):
+        if file != PEFT_FOLDER:
+            ours = load_model(bases(family), CPU)
+            started = settings.model_copy(update={"init_lora": tmp_path / file})
+            add_adapters(ours, started)
+            load_adapters(ours, started)
+            read = adapter_state_dict(ours)
+            assert read.keys() == adapters.keys()
+            assert all(torch.allclose(read[name], adapters[name]) for name in adapters)
+        if file == KOHYA_FILE and (kind != "lora" or family.startswith("sd3")):
+            continue  # which diffusers does not read
+        read_by_others(theirs, tmp_path, file, parts)
+        for name in parts:
+            merged, fused = model.components[name].state_dict(), getattr(theirs, name).state_dict()
             assert all(torch.allclose(merged[key], fused[key], atol=1e-5) for key in merged), (file, name)
             assert any(not torch.equal(fused[key], before[name][key]) for key in fused)
             getattr(theirs, name).load_state_dict(before[name])
+
+
+def test_an_adapter_of_sd3_stands_where_stabilitys_names_have_it(bases: Bases, config: Any) -> None:
+    """As ComfyUI and kohya's scripts read it: query, key and value are one layer."""
+    model, settings = adapted(bases("sd3"), config)
+    weights = {name: value.clone() for name, value in adapter_state_dict(model).items()}
+    before = load_model(bases("sd3"), CPU).original_weights()
+    file = to_kohya_keys(model, weights, settings)
+    merge_adapters(model)
+    after = model.original_weights()
+    denoiser = {name for name in file if name.startswith("lora_unet_") and name.endswith(".lora_up.weight")}
+    changed = {name for name in after if name.startswith(TRANSFORMER) and not torch.equal(after[name], before[name])}
+    names = {
+        f"lora_unet_{name.removeprefix(TRANSFORMER).removesuffix('.weight').replace('.', '_')}": name
+        for name in changed
+    }
+    assert {name.removesuffix(".lora_up.weight") for name in denoiser} == names.keys()
+    for layer, name in names.items():
+        down, up = (file[f"{layer}.{side}.weight"] for side in ("lora_down", "lora_up"))
+        delta = up @ down * (file[f"{layer}.alpha"] / len(down))
+        assert torch.allclose(before[name] + delta, after[name], atol=1e-5), name
 
 
 # The house

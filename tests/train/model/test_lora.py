@@ -166,7 +166,7 @@ def test_names_are_those_of_kohyas_scripts(tiny_base: str) -> None:
             "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0.lora_A.weight": down,
             "text_encoder.encoder.layers.0.mlp.fc1.lora_B.weight": up,
         },
-        alpha=4,
+        TrainConfig(lora_rank=2, lora_alpha=4),
     )
     assert renamed.keys() == {
         "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0.lora_down.weight",

@@ -9,7 +9,7 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.families.clip import CLIP_LAYERS
 from dreamloom.train.families.other_models import describe_folder
 from dreamloom.train.families.sd.configs import CONFIGS, CROSS_ATTENTION_KEY
-from dreamloom.train.families.unet import UNET_LAYERS, check_no_flow, unet_activation_bytes
+from dreamloom.train.families.unet import UNET_CONVOLUTIONS, UNET_LAYERS, check_no_flow, unet_activation_bytes
 from dreamloom.train.model.family import Config, Shapes
 from dreamloom.train.model.prediction import read_prediction
 
@@ -46,6 +46,7 @@ class StableDiffusionFamily:
     }
     kept_settings: Mapping[str, Any] = {}
     adapter_layers: Mapping[str, str] = {"unet": UNET_LAYERS, "text_encoder": CLIP_LAYERS}
+    convolution_layers: Mapping[str, str] = {"unet": UNET_CONVOLUTIONS}
     kohya_parts: Mapping[str, str] = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
     file_prefixes: Mapping[str, str] = {
         "unet": "model.diffusion_model.",

@@ -55,8 +55,9 @@ class StableDiffusion3Family:
         "text_encoder": CLIP_LAYERS,
         "text_encoder_2": CLIP_LAYERS,
     }
+    convolution_layers: Mapping[str, str] = {}
     kohya_parts: Mapping[str, str] = {
-        "transformer": "lora_transformer_",
+        "transformer": "lora_transformer_",  # OneTrainer's, which ComfyUI knows, for what can't be joined
         "text_encoder": "lora_te1_text_model_",
         "text_encoder_2": "lora_te2_text_model_",
     }

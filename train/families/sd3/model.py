@@ -1,13 +1,14 @@
 """An open model of Stable Diffusion 3 or 3.5."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dreamloom.train.families.sd3.original_keys import to_original_keys
+from dreamloom.train.families.sd3.original_keys import layer_place, to_original_keys
+from dreamloom.train.model.lora_layers import kohya_name
 from dreamloom.train.model.model import Model
 from dreamloom.train.model.text import Condition
 
@@ -93,6 +94,16 @@ class StableDiffusion3(Model):
         if not config.qk_norm:
             return "stable-diffusion-v3-medium"
         return f"stable-diffusion-v3.5-{'medium' if config.dual_attention_layers else 'large'}"
+
+    def kohya_names(self, component: str, layers: Collection[str]) -> dict[str, str]:
+        """See Model. kohya's scripts and ComfyUI name this transformer's layers as single files do."""
+        if component != self.family.denoiser:
+            return super().kohya_names(component, layers)
+        places = {layer: layer_place(layer) for layer in layers}
+        return {
+            layer: kohya_name("lora_unet_", name)
+            for layer, (name, _) in sorted(places.items(), key=lambda item: (item[1][0], item[1][1] or 0))
+        }
 
     def kohya_metadata(self) -> dict[str, str]:
         """See Model."""

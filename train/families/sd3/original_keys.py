@@ -109,6 +109,12 @@ def from_original_keys(file: Mapping[str, Tensor], shapes: Mapping[str, Shapes])
     return found
 
 
+def layer_place(layer: str) -> tuple[str, int | None]:
+    """Returns the original name of a layer of the transformer, and which third of it the layer is, if of one."""
+    name, third = _place(f"{layer}.weight")
+    return name.removesuffix(".weight"), third
+
+
 def _place(key: str) -> tuple[str, int | None]:
     """Returns the original key of a weight of the transformer, and which third of it the weight is, if of one."""
     layer, _, kind = key.rpartition(".")

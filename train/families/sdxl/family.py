@@ -8,7 +8,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.families.clip import CLIP_LAYERS, make_clip_tokenizers
 from dreamloom.train.families.sdxl.configs import CONFIGS, CROSS_ATTENTION_KEY, WIDTH
-from dreamloom.train.families.unet import UNET_LAYERS, check_no_flow, unet_activation_bytes
+from dreamloom.train.families.unet import UNET_CONVOLUTIONS, UNET_LAYERS, check_no_flow, unet_activation_bytes
 from dreamloom.train.model.family import Config, Shapes
 from dreamloom.train.model.prediction import read_prediction
 from dreamloom.train.optimizers.adafactor import ADAFACTOR
@@ -60,6 +60,7 @@ class StableDiffusionXLFamily:
         "text_encoder": CLIP_LAYERS,
         "text_encoder_2": CLIP_LAYERS,
     }
+    convolution_layers: Mapping[str, str] = {"unet": UNET_CONVOLUTIONS}
     kohya_parts: Mapping[str, str] = {
         "unet": "lora_unet_",
         "text_encoder": "lora_te1_text_model_",
