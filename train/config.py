@@ -87,6 +87,21 @@ class TrainConfig(
         return self
 
     @model_validator(mode="after")
+    def _check_fused_backward(self) -> "TrainConfig":
+        if not self.fused_backward:
+            return self
+        if not OPTIMIZERS[self.optimizer].steps_alone:
+            able = " or ".join(kind.name for kind in OPTIMIZERS.values() if kind.steps_alone)
+            raise ValueError(f"fused_backward can't step {self.optimizer}; set optimizer to {able}")
+        if self.max_grad_norm is not None:
+            raise ValueError("fused_backward needs max_grad_norm null: the norm is of all gradients, which are gone")
+        if self.gradient_accumulation_steps > 1:
+            raise ValueError("fused_backward needs gradient_accumulation_steps 1: gradients are not kept to add others")
+        if self.precision == "fp16":
+            raise ValueError("fused_backward needs precision bf16 or fp32: in fp16 all gradients decide on a step")
+        return self
+
+    @model_validator(mode="after")
     def _check_limits(self) -> "TrainConfig":
         if self.patience and self.evaluate_every_n_steps == 0:
             raise ValueError("patience counts evaluations: set evaluate_every_n_steps")

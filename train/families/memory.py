@@ -31,10 +31,13 @@ class MemoryEstimate:
     """Denoiser, text encoders and VAE, with autocast's bfloat16 copies where the weights are float32; what is kept of
     the base for the objectives of preservation."""
     gradients: int
+    """All of them at once, or the largest where each is stepped in the backward pass."""
     optimizer: int
     ema: int
     activations: int
     """What a forward pass keeps for the backward pass."""
+    trained: int
+    """The weights that learn, which are counted in `weights`, too."""
 
     @property
     def total(self) -> int:
@@ -45,7 +48,7 @@ class MemoryEstimate:
 
 def estimate_disk(config: TrainConfig, memory: MemoryEstimate) -> int:
     """Estimates the bytes of a run's checkpoints: those that are kept, the best one, and the one being written."""
-    checkpoint = memory.gradients + memory.optimizer + memory.ema  # the weights are as large as their gradients
+    checkpoint = memory.trained + memory.optimizer + memory.ema
     return checkpoint * (config.checkpoints_total_limit + 2)
 
 
@@ -74,15 +77,19 @@ def estimate_memory(config: TrainConfig) -> MemoryEstimate | None:
     if config.asks_base and config.lora_rank is None:
         weights += (4 if precision == "fp32" else 2) * sum(size[part] for part in trained_parts)
     trained_bytes = 4 if config.lora_rank is not None else weight_bytes
+    at_once, chunk = trained, OPTIMIZER_CHUNK_BYTES
+    if config.fused_backward and config.lora_rank is None:
+        at_once = max(math.prod(shape) for part in trained_parts for shape in tensors[part].values())
+        chunk = 12 * at_once
     return MemoryEstimate(
         weights=weights
         + (trained_bytes * trained if config.lora_rank is not None else 0)
         + (trained_bytes * trained if config.l2_sp else 0),
-        gradients=trained_bytes * trained,
-        optimizer=int(OPTIMIZERS[config.optimizer].state_bytes * trained)
-        + (OPTIMIZER_CHUNK_BYTES if _in_chunks(config) else 0),
+        gradients=trained_bytes * at_once,
+        optimizer=int(OPTIMIZERS[config.optimizer].state_bytes * trained) + (chunk if _in_chunks(config) else 0),
         ema=4 * trained if config.ema_half_life_images and not config.ema_on_cpu else 0,
         activations=family.activation_bytes(config, denoiser, _latent_pixels(config, vae), precision),
+        trained=trained_bytes * trained,
     )
 
 

@@ -63,7 +63,7 @@ def train(
     """
     folder, run, heldout = Path(folder), Path(run), Path(heldout) if heldout else None
     config = resolve_models(config)
-    _refuse_own_output(config, run)
+    _refuse_early(config, run)
     check_models(config)
     check_prompts(config)
     dataset, heldout_datasets = read_datasets(folder, heldout, config, progress)
@@ -92,7 +92,9 @@ def train(
             return TrainSummary(finished=False, dataset_images=len(dataset.samples), problems=len(dataset.problems))
 
 
-def _refuse_own_output(config: TrainConfig, run: Path) -> None:
+def _refuse_early(config: TrainConfig, run: Path) -> None:
+    if config.fused_backward and processes.world_size() > 1:
+        raise UserError("fused_backward is for one process: several average whole gradients; turn it off.")
     for name in ("base", "vae", "init_lora"):
         value = getattr(config, name)
         if value is not None and Path(value).resolve().is_relative_to(run.resolve()):

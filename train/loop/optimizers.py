@@ -72,20 +72,44 @@ class Optimizer:
             for part, group in parts.items()
         ]
         self.inner = self.kind.make(param_groups, (config.beta1, config.beta2), config.epsilon)
+        self.images_seen = 0
+        self._generator = torch.Generator(self.parameters[0].device)
+
+    def begin(self, images_seen: int, progress: float) -> None:
+        """Sets the learning rates of the step that begins after `images_seen` images; see `lr_factor`."""
+        self.images_seen = images_seen
+        for part, group in zip(self.parts, self.inner.param_groups, strict=True):
+            group["lr"] = self.learning_rates[part] * lr_factor(self.config, part, images_seen, progress)
 
     @torch.no_grad()
     def step(self, images_seen: int, progress: float) -> None:
-        """Takes the step that begins after `images_seen` images, and clears the gradients; see `lr_factor`."""
-        for part, group in zip(self.parts, self.inner.param_groups, strict=True):
-            group["lr"] = self.learning_rates[part] * lr_factor(self.config, part, images_seen, progress)
+        """Takes the step that begins after `images_seen` images, and clears the gradients; see `begin`."""
+        self.begin(images_seen, progress)
         if self.copies is None:
             self.inner.step()
             self.inner.zero_grad(set_to_none=True)
             return
-        generator = torch.Generator(self.parameters[0].device)
-        generator.manual_seed(stream_key(self.config.seed, "rounding", images_seen))
         for chunk in _chunks(self.parameters):
-            self._step_chunk(self.copies, chunk, generator)
+            self._step_chunk(self.copies, chunk)
+
+    @torch.no_grad()
+    def step_alone(self, index: int) -> None:
+        """Steps one parameter, and clears its gradient; all of them make up the step that has begun, to the same bits.
+
+        Args:
+            index: of the parameter.
+        """
+        groups, begin = self.inner.param_groups, 0
+        group = next(group for group in groups if (begin := begin + len(group["params"])) > index)
+        self.inner.param_groups = [{**group, "params": [(self.copies or self.parameters)[index]]}]
+        try:
+            if self.copies is None:
+                self.inner.step()
+                self.parameters[index].grad = None
+            else:
+                self._step_chunk(self.copies, range(index, index + 1))
+        finally:
+            self.inner.param_groups = groups
 
     @property
     def learning_rate(self) -> float:
@@ -107,7 +131,7 @@ class Optimizer:
         """Takes over what `state_dict` returned."""
         self.inner.load_state_dict(state)
 
-    def _step_chunk(self, copies: list[nn.Parameter], chunk: range, generator: torch.Generator) -> None:
+    def _step_chunk(self, copies: list[nn.Parameter], chunk: range) -> None:
         """Steps some of the parameters: their copies hold their values for now, the other copies have no gradient."""
         for index in chunk:
             parameter, copy = self.parameters[index], copies[index]
@@ -120,7 +144,8 @@ class Optimizer:
         for index in chunk:
             parameter, copy = self.parameters[index], copies[index]
             if parameter.dtype != torch.float32 and copy.grad is not None:
-                as_matrix(parameter.data, parameter).copy_(round_stochastically(copy.data, generator))
+                self._generator.manual_seed(stream_key(self.config.seed, "rounding", self.images_seen, index))
+                as_matrix(parameter.data, parameter).copy_(round_stochastically(copy.data, self._generator))
             copy.grad = None
             copy.data = torch.empty(0, device=parameter.device)
 

@@ -7,6 +7,7 @@ float16, the gradient scaler reads the gradient's norm.)
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -64,6 +65,11 @@ class Trainer:
         self.parameters: list[Tensor] = [parameter for part in self.parts.values() for parameter in part.values()]
         self.average = Average(self.parameters, config) if config.ema_half_life_images else None
         self.optimizer = Optimizer({name: list(part.values()) for name, part in self.parts.items()}, config)
+        self.norms: dict[int, Tensor] = {}
+        """Index of a parameter → norm of its gradient, while it is stepped in the backward pass."""
+        if config.fused_backward:
+            for index, parameter in enumerate(self.parameters):
+                parameter.register_post_accumulate_grad_hook(partial(self._step_alone, index))
         self.scaler = GradScaler(self.precision)
         self.window = LossWindow()
         self.noise_process = NoiseProcess(config, model.schedule, schedule.num_images)
@@ -84,26 +90,49 @@ class Trainer:
     def step(self, batches: Sequence[LoadedBatch]) -> None:
         """Takes an optimizer step on some batches, of which each image counts the same."""
         images = min(self.step_size, self.schedule.num_images - self.images_seen)
-        losses = []
-        for batch in batches:
-            with self.distributed.no_sync(self.loss_module) if batch is not batches[-1] else nullcontext():
-                loss = self.loss_module(batch) * (self.distributed.world_size / self.step_size)
-                torch.autograd.backward(loss * self.scaler.scale)
-            losses.append(loss.detach())
-        self.scaler.unscale(self.parameters)
-        gradient = nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
-        is_skipped = not self.scaler.accepts(gradient)
-        if is_skipped:
-            for parameter in self.parameters:
-                parameter.grad = None
-        else:
-            self.optimizer.step(self.images_seen, self.schedule.progress(self.images_seen))
+        losses, gradient = self._fused_step(batches) if self.config.fused_backward else self._step(batches)
         self.images_seen += images
         if self.average is not None:
             self.average.update(self.num_steps, self.images_seen)
         loss = self.distributed.mean(torch.stack(losses).sum()) * (self.step_size / images)
-        rate = self.optimizer.learning_rate
-        self.window.add(self.num_steps, self.images_seen, rate, loss, None if is_skipped else gradient)
+        self.window.add(self.num_steps, self.images_seen, self.optimizer.learning_rate, loss, gradient)
+
+    def _step(self, batches: Sequence[LoadedBatch]) -> tuple[list[Tensor], Tensor | None]:
+        """Returns the batches' shares of the loss, and the gradient's norm; None: the step was skipped."""
+        losses = []
+        for batch in batches:
+            with self.distributed.no_sync(self.loss_module) if batch is not batches[-1] else nullcontext():
+                loss = self._share(batch)
+                torch.autograd.backward(loss * self.scaler.scale)
+            losses.append(loss.detach())
+        self.scaler.unscale(self.parameters)
+        gradient = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if self.config.max_grad_norm is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.config.max_grad_norm, gradient)
+        if self.scaler.accepts(gradient):
+            self.optimizer.step(self.images_seen, self.schedule.progress(self.images_seen))
+            return losses, gradient
+        for parameter in self.parameters:
+            parameter.grad = None
+        return losses, None
+
+    def _fused_step(self, batches: Sequence[LoadedBatch]) -> tuple[list[Tensor], Tensor]:
+        """Takes a step in one backward pass, which comes to the batches in the order in which they are added up."""
+        self.optimizer.begin(self.images_seen, self.schedule.progress(self.images_seen))
+        losses = [self._share(batch) for batch in reversed(batches)]
+        torch.autograd.backward(torch.stack(losses).sum())
+        norms = [norm for _, norm in sorted(self.norms.items())]
+        self.norms.clear()
+        return [loss.detach() for loss in reversed(losses)], torch.linalg.vector_norm(torch.stack(norms))
+
+    def _step_alone(self, index: int, parameter: Tensor) -> None:
+        self.norms[index] = torch.linalg.vector_norm(parameter.grad)
+        self.optimizer.step_alone(index)
+
+    def _share(self, batch: LoadedBatch) -> Tensor:
+        """Computes a batch's share of the loss of the step."""
+        share: Tensor = self.loss_module(batch) * (self.distributed.world_size / self.step_size)
+        return share
 
     def loss(self, batch: LoadedBatch) -> Tensor:
         """Computes the sum of a batch's losses, a scalar. All its randomness comes from the images' indices."""

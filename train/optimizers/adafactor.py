@@ -19,4 +19,5 @@ ADAFACTOR = OptimizerKind(
     has_epsilon=False,
     help="saves more memory",
     takes_matrices=True,
+    steps_alone=True,
 )

@@ -43,8 +43,13 @@ class OptimizerSettings(StageConfig):
     epsilon: Annotated[float, _OPTIMIZER] = Field(
         1e-8, gt=0, le=1, description="Added to the root of the average squared gradient before dividing by it."
     )
-    max_grad_norm: Annotated[float, _OPTIMIZER] = Field(
-        1.0, gt=0, description="Clip the gradient to this norm over all parameters."
+    max_grad_norm: Annotated[float | None, _OPTIMIZER] = Field(
+        1.0, gt=0, description="Clip the gradient to this norm over all parameters; null: never."
+    )
+    fused_backward: Annotated[bool, NO_RECIPE, _OPTIMIZER] = Field(
+        False,
+        description="Step each weight in the backward pass, as soon as its gradient is known, so that never all "
+        "gradients are in memory; with adamw or adafactor, without clipping and accumulation.",
     )
     ema_half_life_images: Annotated[int | None, _OPTIMIZER] = Field(
         None, ge=1, description="Half-life of an exponential moving average of the weights, in images; null: no EMA."

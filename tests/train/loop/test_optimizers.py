@@ -87,6 +87,25 @@ def test_each_goes_on_as_if_it_had_not_been_stopped(name: str, weights: str) -> 
     assert all(bool(p.isfinite().all()) and not torch.equal(p, q) for p, q in zip(ps, initial, strict=True))
 
 
+@pytest.mark.parametrize("weights", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", [kind.name for kind in OPTIMIZERS.values() if kind.steps_alone])
+def test_parameters_stepped_alone_get_the_same_bits(name: str, weights: str) -> None:
+    dtype = torch.float32 if weights == "fp32" else torch.bfloat16
+    together, alone = parameters(dtype), parameters(dtype)
+    whole, parts = (optimizer(ps, name, weight_dtype=weights, lr_scheduler="cosine") for ps in (together, alone))
+    for step in range(3):
+        slope(together, step)
+        slope(alone, step)
+        whole.step(step, TOTAL)
+        parts.begin(step, TOTAL)
+        for index in (2, 0, 1):
+            parts.step_alone(index)
+            assert alone[index].grad is None
+    assert all(torch.equal(p, q) for p, q in zip(together, alone, strict=True))
+    states = [each.state_dict()["state"] for each in (whole, parts)]
+    assert states[0].keys() == states[1].keys()
+
+
 def test_adafactor_takes_a_convolution_for_a_matrix() -> None:
     (_, _, kernel), reference = parameters(), parameters()[2]
     flat = nn.Parameter(reference.detach().permute(0, 2, 3, 1).reshape(16, -1).clone())

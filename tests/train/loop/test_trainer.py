@@ -47,6 +47,43 @@ def test_accumulated_gradients_are_averaged(make_trainer: MakeTrainer) -> None:
     assert (once.num_steps, twice.num_steps) == (1, 1)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+@pytest.mark.parametrize("weights", [{}, {"weight_dtype": "bf16", "gradient_checkpointing": True}])
+def test_a_step_in_the_backward_pass_has_the_same_bits(
+    optimizer: str, weights: dict[str, Any], make_trainer: MakeTrainer
+) -> None:
+    settings = {"optimizer": optimizer, "max_grad_norm": None, **weights}
+    (plain, batches), (fused, _) = make_trainer(**settings), make_trainer(fused_backward=True, **settings)
+    most = 0
+
+    def count(parameter: torch.Tensor) -> None:  # runs before its parameter is stepped
+        nonlocal most
+        most = max(most, sum(each.grad is not None for each in fused.parameters))
+
+    for parameter in fused.parameters:
+        parameter.register_post_accumulate_grad_hook(count)
+    for step in (batches[:1], batches[1:4], batches[:1]):  # what is left of buckets shares a step
+        plain.step(step)
+        fused.step(step)
+    assert most <= 1 < len(fused.parameters)
+    assert plain.window.take() == fused.window.take()
+    assert all(torch.equal(*pair) for pair in zip(plain.parameters, fused.parameters, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "needs max_grad_norm null"),
+        ({"max_grad_norm": None, "optimizer": "prodigy"}, "can't step prodigy; set optimizer to adamw or adafactor"),
+        ({"max_grad_norm": None, "gradient_accumulation_steps": 2}, "needs gradient_accumulation_steps 1"),
+        ({"max_grad_norm": None, "precision": "fp16"}, "needs precision bf16 or fp32"),
+    ],
+)
+def test_what_looks_at_all_gradients_can_not_be_fused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(fused_backward=True, **settings)
+
+
 def test_what_a_folder_says_of_its_loss_reaches_the_step(
     tiny_base: str, folder: Path, tmp_path: Path, config: Config
 ) -> None:
