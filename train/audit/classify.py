@@ -95,7 +95,7 @@ def classify(
     if class_prompts is not None:
         found = found.of_classes(class_prompts)
     device = choose_device(config.device)
-    loaded = load_model(model, device, clip_skip=config.clip_skip)
+    loaded = load_model(model, device, clip_skip=config.clip_skip, t5_length=config.t5_length)
     precision = choose_precision(config.precision, device)
     loaded.denoiser.to(precision)
     questions, _ = ask(loaded, found, config, class_prompts)

@@ -33,7 +33,7 @@ def load_pair(trained: TrainedModel, base: str, config: AuditConfig) -> Pair:
     """
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
-    before = trained.load_base(base, device, None, config.clip_skip)
+    before = trained.load_base(base, device, None, config.clip_skip, config.t5_length)
     start = before if trained.checkpoint is None else trained.load_base(base, device)  # a checkpoint overwrites it
     after = trained.load(start, config.use_ema)
     _check_family(before, after, base, trained.name)

@@ -32,6 +32,10 @@ class CaptionBuilder:
         others = [with_class_word(caption, self.config) for caption in fixed] if self.config.class_preservation else []
         return [*fixed, *others]
 
+    def are_fixed(self, samples: Sequence[Sample]) -> bool:
+        """Tells whether the run shows no other captions than `fixed_captions`."""
+        return not any(map(self._shuffles_tags, samples))
+
     def build(self, samples: Sequence[Sample], indices: Sequence[int]) -> list[str]:
         """Builds the captions of samples.
 

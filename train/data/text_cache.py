@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from threading import RLock
 
@@ -112,11 +113,12 @@ class TextCache:
         store, wanted = self.stores[name], self._keys(name, list(missing.values()))
         with store.filling([key for of_part in wanted.values() for key in of_part], progress):
             left = self._missing(name, missing.values())  # who held the lock may have added some
-            for start in range(0, len(left), _ENCODED_TOGETHER):
-                chunk = [left[key] for key in sorted(left)[start : start + _ENCODED_TOGETHER]]
-                keys, answers = self._keys(name, chunk), self._encode(name, chunk)
-                store.put({k: row for part in keys for k, row in zip(keys[part], answers[part], strict=True)})
-                progress(start + len(chunk), len(left), "encoding captions")
+            with self.model.awake(name) if left else nullcontext():
+                for start in range(0, len(left), _ENCODED_TOGETHER):
+                    chunk = [left[key] for key in sorted(left)[start : start + _ENCODED_TOGETHER]]
+                    keys, answers = self._keys(name, chunk), self._encode(name, chunk)
+                    store.put({k: row for part in keys for k, row in zip(keys[part], answers[part], strict=True)})
+                    progress(start + len(chunk), len(left), "encoding captions")
 
     @torch.no_grad()
     def _encode(self, name: str, tokens: Sequence[Tensor]) -> dict[str, Tensor]:

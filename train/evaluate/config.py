@@ -20,6 +20,7 @@ from dreamloom.train.config_fields import (
     PadColor,
     Precision,
     Resolution,
+    T5Length,
     TrainDevice,
     UnmaskedWeight,
     Upscale,
@@ -34,6 +35,7 @@ class EvaluateConfig(StageConfig):
     """Settings of an evaluation. They carry the names of the training settings that they correspond to."""
 
     clip_skip: ClipSkip = 1
+    t5_length: T5Length = 256
 
     resolution: Resolution = 512
     bucket_reso_steps: BucketResoSteps = 64

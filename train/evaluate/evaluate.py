@@ -73,7 +73,8 @@ def find_stored_evaluation(
     if trained.checkpoint is None or trained.config is None:
         return None
     file = trained.checkpoint.parent.parent / "evaluation.json"
-    of_run = {"vae": config.vae or trained.config.vae, "clip_skip": trained.config.clip_skip}
+    of_run = {name: getattr(trained.config, name) for name in ("clip_skip", "t5_length")}
+    of_run["vae"] = config.vae or trained.config.vae
     wanted = evaluation_recipe(base, datasets, config.model_copy(update=of_run))
     try:
         stored = RUN.read_json(file)

@@ -21,7 +21,11 @@ from dreamloom.train.evaluate.config import EvaluateConfig
 from dreamloom.train.evaluate.measure import Evaluation, Losses, compare_losses
 from dreamloom.train.model.device import autocast, choose_device
 from dreamloom.train.model.model import Model
+from dreamloom.train.model.text import Condition
 from dreamloom.train.run.find import TrainedModel
+
+_ENCODED_TOGETHER = 16
+"""Batches whose captions are encoded before their losses are computed: resting text encoders wake once for them."""
 
 
 def compare_models(
@@ -33,7 +37,7 @@ def compare_models(
         UserError: a model can't be loaded, or the two predict different things.
     """
     device = choose_device(config.device)
-    model = trained.load_base(base, device, config.vae, config.clip_skip)
+    model = trained.load_base(base, device, config.vae, config.clip_skip, config.t5_length)
     latent_cache = LatentCache(config.latent_cache, model.vae)
     datasets = {kind: drop_undecodable(dataset, latent_cache, config, progress) for kind, dataset in datasets.items()}
     base_losses = compute_losses(model, datasets, latent_cache, config, progress)
@@ -91,28 +95,37 @@ def compute_dataset_losses(
         for start in range(0, len(samples), config.batch_size)
     ]
     losses: Losses = {}
-    for batch in batches:
-        for sample, loss in zip(batch, _batch_losses(model, batch, latent_cache, config), strict=True):
-            losses[sample.name] = loss
-        progress(len(losses), len(ordered), "evaluating held-out images")
+    for start in range(0, len(batches), _ENCODED_TOGETHER):
+        group = batches[start : start + _ENCODED_TOGETHER]
+        with model.awake():
+            conditions = [_encode(model, batch, config) for batch in group]
+        for batch, condition in zip(group, conditions, strict=True):
+            for sample, loss in zip(batch, _batch_losses(model, batch, condition, latent_cache, config), strict=True):
+                losses[sample.name] = loss
+            progress(len(losses), len(ordered), "evaluating held-out images")
     return dict(sorted(losses.items()))
 
 
+def _encode(model: Model, samples: list[Sample], config: EvaluateConfig) -> Condition:
+    """Computes what the denoiser is told of some images; on the CPU."""
+    sizes = micro_conditioning(samples, _views_of(samples, config), config.micro_conditioning).to(model.device)
+    with autocast(model.device, choose_precision(config.precision, model.device)):
+        text = model.tokenize([sample.caption for sample in samples]).map(lambda each: each.to(model.device))
+        return model.encode(text, sizes).map(lambda each: each.cpu())
+
+
 def _batch_losses(
-    model: Model, samples: list[Sample], latent_cache: LatentCache, config: EvaluateConfig
+    model: Model, samples: list[Sample], condition: Condition, latent_cache: LatentCache, config: EvaluateConfig
 ) -> list[float]:
     """Takes the means of the VAE's posteriors: sampling from them would only add noise to the measure."""
-    views = [view for sample in samples for view in _views(sample, config)]
+    views = _views_of(samples, config)
     posteriors = [latent_cache.get(sample, view) for sample, view in zip(samples, views, strict=True)]
     means = torch.stack([posterior[0] for posterior in posteriors]).to(model.device).float()
     mask = loss_masks(samples, views, latent_cache, config.unmasked_weight)
     mask = None if mask is None else mask.to(model.device)
     latents = model.scale_latents(means)
     precision = choose_precision(config.precision, model.device)
-    sizes = micro_conditioning(samples, views, config.micro_conditioning).to(model.device)
-    with autocast(model.device, precision):
-        text = model.tokenize([sample.caption for sample in samples]).map(lambda each: each.to(model.device))
-        condition = model.encode(text, sizes)
+    condition = condition.map(lambda each: each.to(model.device))
     numbers = [content_number(latent_cache.key(sample)) for sample in samples]
     total = torch.zeros(len(samples), device=model.device)
     for stratum in range(config.eval_timesteps):
@@ -123,6 +136,10 @@ def _batch_losses(
         target = model.schedule.target(latents, added, timesteps)
         total += formulas.sample_losses((predicted.float() - target.float()) ** 2, mask)
     return [float(value) for value in (total / config.eval_timesteps).tolist()]
+
+
+def _views_of(samples: list[Sample], config: EvaluateConfig) -> list[View]:
+    return [view for sample in samples for view in _views(sample, config)]
 
 
 def _views(sample: Sample, config: EvaluateConfig) -> list[View]:

@@ -22,6 +22,9 @@ from dreamloom.train.model.device import autocast, choose_device
 from dreamloom.train.model.model import Model
 from dreamloom.train.samplers import SAMPLERS
 
+_DECODED_PIXELS = 2**21
+"""Pixels of the pictures that the VAE decodes at once; large ones come one by one."""
+
 
 class DrawingSettings(Protocol):
     """What drawing needs of a config, be it of a run or of an audit."""
@@ -118,9 +121,11 @@ def _draw(pipeline: Any, model: Model, drawings: Sequence[Drawing], config: Draw
     """Draws images that are drawn alike."""
     latents = _draw_latents(pipeline, model, drawings, config)
     precision = choose_precision(config.precision, model.device)
+    width, height = drawings[0].size
+    parts = model.unscale_latents(latents.float()).split(max(1, _DECODED_PIXELS // (width * height)))
     # many VAEs overflow in float16, that of Stable Diffusion XL always
     with torch.no_grad(), autocast(model.device, torch.float32 if precision == torch.float16 else precision):
-        pixels = model.vae.decode(model.unscale_latents(latents.float()), return_dict=False)[0]
+        pixels = torch.cat([model.vae.decode(part, return_dict=False)[0] for part in parts])
     images: list[Image.Image] = pipeline.image_processor.postprocess(pixels, do_denormalize=[True] * len(pixels))
     return images
 
@@ -136,9 +141,10 @@ def _draw_latents(pipeline: Any, model: Model, drawings: Sequence[Drawing], conf
     texts = [drawing.prompt for drawing in drawings], [drawing.negative_prompt for drawing in drawings]
     with autocast(model.device, choose_precision(config.precision, model.device)):
         # the pipeline's own clip_skip leaves the negative prompt as it is
-        wanted, unwanted = (
-            model.encode(model.tokenize(text).map(lambda each: each.to(model.device))) for text in texts
-        )
+        with model.awake():
+            wanted, unwanted = (
+                model.encode(model.tokenize(text).map(lambda each: each.to(model.device))) for text in texts
+            )
         output = pipeline(
             **model.pipeline_arguments(wanted, unwanted, texts[1]),
             height=height * factor,

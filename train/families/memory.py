@@ -11,7 +11,7 @@ from pathlib import Path
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.families.check import vae_scale_factor
 from dreamloom.train.families.files import find_family, read_model_json
-from dreamloom.train.model.family import Config, Family, Shapes, trained_components
+from dreamloom.train.model.family import Config, Family, Shapes, changing_text_encoders, trained_components
 from dreamloom.train.model.lora_layers import count_adapter_parameters
 from dreamloom.train.model.safetensors_header import read_tensor_shapes
 from dreamloom.train.model.weight_files import read_component_shapes
@@ -69,8 +69,12 @@ def estimate_memory(config: TrainConfig) -> MemoryEstimate | None:
         trained = sum(size[part] for part in trained_parts)
     else:
         trained = sum(count_adapter_parameters(config, family, part, tensors[part]) for part in trained_parts)
+    # frozen text encoders are on the CPU once they have answered
+    asked = family.text_encoders if config.shuffle_tags else changing_text_encoders(config, family)
+    resting = set(family.text_encoders) - set(asked)
+    stays = {part: count for part, count in size.items() if part not in resting}
     weight_bytes = 2 if config.weight_dtype == "bf16" else 4
-    weights = weight_bytes * (sum(size.values()) - size["vae"]) + 4 * size["vae"]
+    weights = weight_bytes * (sum(stays.values()) - size["vae"]) + 4 * size["vae"]
     precision = "fp32" if config.precision == "fp32" else "bf16"  # fp16 is as wide; auto is taken for bf16
     if precision == "bf16" and weight_bytes == 4:
         weights += 2 * size[family.denoiser] // (4 if config.gradient_checkpointing else 1)

@@ -48,20 +48,23 @@ class Parts:
     """See Family.kept_settings."""
 
 
-def load_base_model(config: TrainConfig, base: str, device: torch.device, vae: str | None = None) -> Model:
-    """Loads a base model with a run's VAE, prediction type, noise schedule, clip_skip and new words.
+def load_base_model(
+    config: TrainConfig, base: str, device: torch.device, vae: str | None = None, at_rest: bool = False
+) -> Model:
+    """Loads a base model with a run's VAE, prediction type, noise schedule, way of reading captions and new words.
 
     Args:
         config: the run's.
         base: the model's folder, file or hub id.
         device: where to put the components.
         vae: a VAE in place of the run's.
+        at_rest: see `load_model`.
 
     Raises:
         UserError: the model can't be loaded, or knows a new word already.
     """
-    how = (vae or config.vae, config.prediction_type, config.zero_terminal_snr, config.clip_skip)
-    model = load_model(base, device, *how)
+    how = (vae or config.vae, config.prediction_type, config.zero_terminal_snr, config.clip_skip, config.t5_length)
+    model = load_model(base, device, *how, at_rest)
     add_embeddings(model, config)
     return model
 
@@ -73,6 +76,8 @@ def load_model(
     prediction_type: str = "auto",
     zero_terminal_snr: bool = False,
     clip_skip: int = 1,
+    t5_length: int = 256,
+    at_rest: bool = False,
 ) -> Model:
     """Loads a model.
 
@@ -83,6 +88,9 @@ def load_model(
         prediction_type: auto, epsilon or v_prediction.
         zero_terminal_snr: whether to rescale the noise schedule to zero terminal SNR; the base's own is kept.
         clip_skip: which of the text encoder's layers the denoiser sees, from the last.
+        t5_length: tokens that T5 reads, where there is one.
+        at_rest: whether the VAE alone is put there now, the denoiser by Model.settle, and a text encoder while it
+            answers: in float32, they may be too much at once.
 
     Raises:
         UserError: the model can't be loaded.
@@ -98,7 +106,8 @@ def load_model(
         zero_terminal_snr = zero_terminal_snr or bool(parts.scheduler.get("rescale_betas_zero_snr"))
         scheduler = _make_scheduler(base, parts, prediction_type, zero_terminal_snr)
         schedule = make_schedule(parts.family, scheduler, zero_terminal_snr).to(device)
-        components = {name: _prepare(module, device) for name, module in parts.components.items()}
+        places = {name: torch.device("cpu") if at_rest and name != "vae" else device for name in parts.components}
+        components = {name: _prepare(module, places[name]) for name, module in parts.components.items()}
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = brief(error, 300)
         raise UserError(f"The model {base} can't be loaded ({reason}); check the name, or copy it again.") from error
@@ -107,8 +116,9 @@ def load_model(
             raise UserError(f"clip_skip is {clip_skip}, but the text encoder of {base} has {layers} layers; lower it.")
     open_model = parts.family.model_class()
     model: Model = open_model(
-        parts.family, components, parts.tokenizers, scheduler, schedule, clip_skip, settings=parts.settings
+        parts.family, components, parts.tokenizers, scheduler, schedule, clip_skip, t5_length, settings=parts.settings
     )
+    model.resting = set(model.text_encoders) if at_rest else set()
     return model
 
 

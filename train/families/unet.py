@@ -42,8 +42,8 @@ def unet_activation_bytes(
     return int(latent_pixels * channels[0] * layers / 2 * per_pixel)
 
 
-def check_no_flow(config: TrainConfig, title: str) -> None:
-    """Checks that no setting of a rectified flow is given for a model that is none.
+def refuse_settings_of_sd3(config: TrainConfig, title: str) -> None:
+    """Checks that no setting of Stable Diffusion 3, a rectified flow with a T5, is given for another model.
 
     Raises:
         UserError: one is.
@@ -51,3 +51,5 @@ def check_no_flow(config: TrainConfig, title: str) -> None:
     names = ("timestep_sampling", "logit_mean", "logit_std", "mode_scale", "timestep_shift", "flow_weighting")
     if given := [name for name in names if getattr(config, name) != TrainConfig.model_fields[name].default]:
         raise UserError(f"{given[0]} is for rectified flows, and {title} is none; leave it out.")
+    if config.t5_length != 256:
+        raise UserError(f"t5_length is {config.t5_length}, but {title} has no T5; leave it out.")

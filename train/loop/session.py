@@ -44,6 +44,7 @@ from dreamloom.train.loop.shares import count_shares, log_shares
 from dreamloom.train.loop.trainer import Trainer
 from dreamloom.train.model.device import choose_device, peak_memory
 from dreamloom.train.model.family import changing_text_encoders
+from dreamloom.train.model.trainable import store_weights
 from dreamloom.train.run import checkpoint
 from dreamloom.train.run.environment import describe_environment, note_environment
 from dreamloom.train.run.folder import TrainSummary, list_checkpoints, truncate_log
@@ -82,9 +83,11 @@ class Session:
         self.distributed = distributed
         device = choose_device(config.device)
         recipe = evaluation_recipe(config.base, heldout, as_trained(config))
-        self.model = load_base_model(config, config.base, device)
+        self.model = load_base_model(config, config.base, device, at_rest=True)
         check_opened(config, self.model.family, dict(self.model.denoiser.config), dict(self.model.vae.config))
         check_new_words(dataset, config)
+        store_weights(self.model, config)
+        captions = CaptionBuilder(config)
         cache_folder = (config.latent_cache or run.parent / ".latents").expanduser()
         latent_cache = LatentCache(cache_folder, self.model.vae, dataset.contents)
         text_cache = TextCache(self.model, cache_folder, changing_text_encoders(config, self.model.family))
@@ -95,7 +98,8 @@ class Session:
                 for kind, images in heldout.items()
             }
             shown = [self.dataset.samples[place] for place in self.schedule.shown()]
-            text_cache.add(CaptionBuilder(config).fixed_captions(shown), progress)
+            text_cache.add(captions.fixed_captions(shown), progress)
+        self.model.settle(text_cache.stores if captions.are_fixed(shown) else ())
         self.ended = ""
         self.loader = BatchLoader(self.dataset, latent_cache, text_cache, config, pin=device.type == "cuda")
         self.trainer = Trainer(self.model, self.schedule, config, distributed)

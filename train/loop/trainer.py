@@ -207,7 +207,8 @@ class _LossModule(nn.Module):
 
     def __init__(self, model: Model, loss: Callable[[LoadedBatch], Tensor]) -> None:
         super().__init__()
-        self.networks = nn.ModuleList((model.denoiser, *model.text_encoders.values()))
+        awake = [module for name, module in model.text_encoders.items() if name not in model.resting]
+        self.networks = nn.ModuleList((model.denoiser, *awake))
         self.loss = loss
 
     def forward(self, batch: LoadedBatch) -> Tensor:

@@ -3,7 +3,8 @@
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,8 +51,12 @@ class Model(ABC):
     """The noise that it is trained with, on the model's device."""
     clip_skip: int = 1
     """Which of the text encoder's layers the denoiser sees, from the last that it sees by itself."""
+    t5_length: int = 256
+    """Tokens that T5 reads, where the family has one."""
     compiled_denoiser: Any = None
     """The denoiser compiled by torch, for training only: evaluation and sampling use too many shapes."""
+    resting: set[str] = field(default_factory=set)
+    """Text encoders that are on the device only while they answer."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the base's pipeline that an export keeps."""
     new_words: NewWords | None = None
@@ -108,11 +113,34 @@ class Model(ABC):
             text: on the model's device. Token ids are encoded; what an encoder has answered before is taken as it is.
             sizes: see Condition; only some families take it.
         """
-        answers = {
-            name: self.answer(name, part[TOKENS]) if TOKENS in part else {k: v.float() for k, v in part.items()}
-            for name, part in text.encoders.items()
-        }
+        answers: dict[str, Mapping[str, Tensor]] = {}
+        for name, part in text.encoders.items():
+            if TOKENS not in part:
+                answers[name] = {key: value.float() for key, value in part.items()}
+                continue
+            with self.awake(name):
+                answers[name] = self.answer(name, part[TOKENS])
         return self.condition(answers, sizes)
+
+    @contextmanager
+    def awake(self, *encoders: str) -> Iterator[None]:
+        """Keeps text encoders on the device during the block, also those that rest; all of them, if none is named."""
+        woken = self.resting & set(encoders or self.text_encoders)
+        self.resting -= woken
+        try:
+            for name in woken:
+                self.components[name].to(self.device)
+            yield
+        finally:
+            for name in woken:
+                self.components[name].to("cpu")
+            self.resting |= woken
+
+    def settle(self, resting: Collection[str] = ()) -> None:
+        """Moves the networks to the device, but for text encoders that rest from now on."""
+        self.resting = set(resting)
+        for name, module in self.components.items():
+            module.to("cpu" if name in resting else self.device)
 
     def spell_out(self, captions: list[str]) -> list[str]:
         """Replaces new words by their tokens."""
@@ -170,10 +198,14 @@ class Model(ABC):
         """
 
     def pipeline_components(self, scheduler: Any) -> dict[str, Any]:
-        """Returns what diffusers' pipeline is made of, with a scheduler; and further arguments of its class."""
+        """Returns what diffusers' pipeline is made of, with a scheduler; and further arguments of its class.
+
+        Text encoders that rest are left out: the pipeline is given what they answer.
+        """
         tokenizers = {name.replace("text_encoder", "tokenizer"): each for name, each in self.tokenizers.items()}
         return {
             **self.components,
+            **dict.fromkeys(self.resting),
             **tokenizers,
             "scheduler": scheduler,
             **self.family.pipeline_settings,

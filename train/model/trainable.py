@@ -27,9 +27,7 @@ def trainable_parameters(model: Model, config: TrainConfig) -> dict[str, NamedPa
     Raises:
         UserError: a pattern of `frozen` matches no name, nothing is left to train, or init_lora does not fit the model.
     """
-    if config.weight_dtype == "bf16":
-        for module in (model.denoiser, *model.text_encoders.values()):
-            module.to(torch.bfloat16)
+    store_weights(model, config)
     if config.lora_rank is not None:
         add_adapters(model, config)
     if config.init_lora is not None:
@@ -49,6 +47,13 @@ def trainable_parameters(model: Model, config: TrainConfig) -> dict[str, NamedPa
     if not any(trained.values()):
         raise UserError("frozen leaves nothing to train; remove a pattern.")
     return {part: named for part, named in trained.items() if named}
+
+
+def store_weights(model: Model, config: TrainConfig) -> None:
+    """Stores the weights of the denoiser and of the text encoders in the dtype that the config wants."""
+    if config.weight_dtype == "bf16":
+        for module in (model.denoiser, *model.text_encoders.values()):
+            module.to(torch.bfloat16)
 
 
 def _of_part(model: Model, part: str) -> NamedParameters:

@@ -27,13 +27,18 @@ class TrainedModel:
     """Config of the checkpoint's run."""
 
     def load_base(
-        self, base: str, device: "torch.device", vae: str | None = None, clip_skip: int | None = None
+        self,
+        base: str,
+        device: "torch.device",
+        vae: str | None = None,
+        clip_skip: int | None = None,
+        t5_length: int | None = None,
     ) -> "Model":
-        """Loads a base model with the run's VAE, prediction type, noise schedule, clip_skip and new words."""
+        """Loads a base model with the run's VAE, prediction type, noise schedule, reading of captions and new words."""
         from dreamloom.train.families.opening import load_base_model, load_model  # imports torch
 
         if self.config is None:
-            return load_model(base, device, vae, clip_skip=clip_skip or 1)
+            return load_model(base, device, vae, clip_skip=clip_skip or 1, t5_length=t5_length or 256)
         return load_base_model(self.config, base, device, vae)
 
     def load(self, base: "Model", use_ema: bool) -> "Model":
@@ -43,7 +48,7 @@ class TrainedModel:
         from dreamloom.train.run.checkpoint import load_weights
 
         if self.checkpoint is None or self.config is None:
-            return load_model(self.name, base.device, clip_skip=base.clip_skip)
+            return load_model(self.name, base.device, clip_skip=base.clip_skip, t5_length=base.t5_length)
         if self.config.lora_rank is not None:
             add_adapters(base, self.config)
         load_weights(self.checkpoint, base, use_ema)

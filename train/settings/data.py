@@ -15,6 +15,7 @@ from dreamloom.train.config_fields import (
     MicroConditioning,
     PadColor,
     Resolution,
+    T5Length,
     UnmaskedWeight,
     Upscale,
 )
@@ -41,6 +42,7 @@ class DataSettings(StageConfig):
         "base's.",
     )
     clip_skip: ClipSkip = 1
+    t5_length: T5Length = 256
     frozen: Annotated[list[str], _MODEL] = Field(
         [], description="Name patterns of parameters to leave untrained, such as unet.down_blocks.*."
     )

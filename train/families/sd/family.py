@@ -9,7 +9,7 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.families.clip import CLIP_LAYERS
 from dreamloom.train.families.other_models import describe_folder
 from dreamloom.train.families.sd.configs import CONFIGS, CROSS_ATTENTION_KEY
-from dreamloom.train.families.unet import UNET_CONVOLUTIONS, UNET_LAYERS, check_no_flow, unet_activation_bytes
+from dreamloom.train.families.unet import UNET_CONVOLUTIONS, UNET_LAYERS, refuse_settings_of_sd3, unet_activation_bytes
 from dreamloom.train.model.family import Config, Shapes
 from dreamloom.train.model.prediction import read_prediction
 
@@ -70,7 +70,7 @@ class StableDiffusionFamily:
 
     def check(self, config: TrainConfig, denoiser: Config, vae: Config) -> None:
         """See Family."""
-        check_no_flow(config, self.title)
+        refuse_settings_of_sd3(config, self.title)
         if config.text_encoder_2_learning_rate is not None:
             raise UserError(f"{self.title} have one text encoder; leave text_encoder_2_learning_rate out.")
 

@@ -13,15 +13,13 @@ from dreamloom.train.model.model import Model
 from dreamloom.train.model.text import Condition
 
 _FIRST, _SECOND, _T5 = "text_encoder", "text_encoder_2", "text_encoder_3"
-T5_LENGTH = 256
-"""Tokens of T5; of a model without T5, as many zeros."""
 
 
 class StableDiffusion3(Model):
     """The last hidden states but one of two CLIPs, behind them those of T5; and what both CLIPs sum up.
 
-    What T5 would say is zeros where it is left out, as in a part of the base's own training (Esser et al. 2024, arXiv
-    2403.03206).
+    T5 reads `t5_length` tokens. Where there is none, as many zeros stand for it, as in a part of the base's own
+    training (Esser et al. 2024, arXiv 2403.03206).
     """
 
     @property
@@ -38,7 +36,9 @@ class StableDiffusion3(Model):
         if encoder != _T5:
             return super().tokens_for(encoder, captions)
         tokenizer = self.tokenizers[encoder]
-        batch = tokenizer(captions, padding="max_length", max_length=T5_LENGTH, truncation=True, return_tensors="pt")
+        batch = tokenizer(
+            captions, padding="max_length", max_length=self.t5_length, truncation=True, return_tensors="pt"
+        )
         return torch.as_tensor(batch.input_ids)
 
     def answer(self, encoder: str, tokens: Tensor) -> dict[str, Tensor]:
@@ -53,7 +53,7 @@ class StableDiffusion3(Model):
         clip = torch.cat([answers[_FIRST]["states"], answers[_SECOND]["states"]], dim=-1)
         width = self.denoiser.config.joint_attention_dim
         clip = F.pad(clip, (0, width - clip.shape[-1]))
-        t5 = answers[_T5]["states"] if _T5 in answers else clip.new_zeros((len(clip), T5_LENGTH, width))
+        t5 = answers[_T5]["states"] if _T5 in answers else clip.new_zeros((len(clip), self.t5_length, width))
         pooled = torch.cat([answers[_FIRST]["pooled"], answers[_SECOND]["pooled"]], dim=-1)
         return Condition(torch.cat([clip, t5], dim=-2), pooled)
 

@@ -8,7 +8,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.families.clip import CLIP_LAYERS, make_clip_tokenizers
 from dreamloom.train.families.sdxl.configs import CONFIGS, CROSS_ATTENTION_KEY, WIDTH
-from dreamloom.train.families.unet import UNET_CONVOLUTIONS, UNET_LAYERS, check_no_flow, unet_activation_bytes
+from dreamloom.train.families.unet import UNET_CONVOLUTIONS, UNET_LAYERS, refuse_settings_of_sd3, unet_activation_bytes
 from dreamloom.train.model.family import Config, Shapes
 from dreamloom.train.model.prediction import read_prediction
 from dreamloom.train.optimizers.adafactor import ADAFACTOR
@@ -94,7 +94,7 @@ class StableDiffusionXLFamily:
 
     def check(self, config: TrainConfig, denoiser: Config, vae: Config) -> None:
         """See Family."""
-        check_no_flow(config, self.title)
+        refuse_settings_of_sd3(config, self.title)
         if config.clip_skip != 1:
             raise UserError(
                 f"clip_skip is {config.clip_skip}, but {self.title} always sees the last layer but one of its text "
