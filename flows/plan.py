@@ -49,7 +49,7 @@ def forecast_line(found: Forecast, images_per_second: float | None) -> str:
         text += "; the time is not known, --probe measures it"
     if found.memory is None:
         return text
-    text += f"; about {found.memory.total / 2**30:.1f} GiB of GPU memory"
+    text += f"; {found.memory.describe()}"
     return f"{text}, and {size(found.disk)} of disk for checkpoints"
 
 
@@ -168,7 +168,7 @@ def training_line(plan: Plan) -> str:
     """Returns a line about the length of the whole run."""
     text = f"train: {plan.epochs} epochs, {plan.steps:,} steps, {plan.total_images:,} images shown"
     text += f", about {duration(plan.seconds)}" if plan.seconds else ""
-    return text + (f"; about {plan.memory / 2**30:.1f} GiB of GPU memory" if plan.memory else "")
+    return text + (f"; {plan.memory_use}" if plan.memory_use else "")
 
 
 def _to_make(planned: PlannedStep, parts: int) -> str:

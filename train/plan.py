@@ -76,6 +76,8 @@ class Plan:
     """Duration at the speed given; None if none was given."""
     memory: int | None
     """Estimated GPU memory in bytes (dreamloom.train.families.memory); None if the base is not on this machine."""
+    memory_use: str | None
+    """It in words, with what takes most of it."""
     preset: str | None
     """The config's preset."""
 
@@ -135,6 +137,7 @@ def plan(
         steps=schedule.num_steps,
         seconds=schedule.num_images / images_per_second if images_per_second else None,
         memory=memory.total if memory else None,
+        memory_use=memory.describe() if memory else None,
         preset=config.preset,
     )
 

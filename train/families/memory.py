@@ -45,6 +45,18 @@ class MemoryEstimate:
         parts = (self.weights, self.gradients, self.optimizer, self.ema, self.activations)
         return sum(parts) + CUDA_CONTEXT_BYTES
 
+    def describe(self) -> str:
+        """Says how much it is, and what takes most of it."""
+        parts = {
+            "weights": self.weights,
+            "gradients": self.gradients,
+            "the optimizer's state": self.optimizer,
+            "averaged weights": self.ema,
+            "activations": self.activations,
+        }
+        name, size = max(parts.items(), key=lambda part: part[1])
+        return f"about {_gib(self.total)} of GPU memory, most of it for {name} ({_gib(size)})"
+
 
 def estimate_disk(config: TrainConfig, memory: MemoryEstimate) -> int:
     """Estimates the bytes of a run's checkpoints: those that are kept, the best one, and the one being written."""
@@ -95,6 +107,10 @@ def estimate_memory(config: TrainConfig) -> MemoryEstimate | None:
         activations=family.activation_bytes(config, denoiser, _latent_pixels(config, vae), precision),
         trained=trained_bytes * trained,
     )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
 
 
 def _latent_pixels(config: TrainConfig, vae: Config) -> float:
