@@ -12,13 +12,15 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.families.check import vae_scale_factor
 from dreamloom.train.families.files import find_family, read_model_json
 from dreamloom.train.model.family import Config, Family, Shapes, changing_text_encoders, trained_components
-from dreamloom.train.model.lora_layers import count_adapter_parameters
+from dreamloom.train.model.lora_layers import count_adapter_parameters, quantized_layers
 from dreamloom.train.model.safetensors_header import read_tensor_shapes
 from dreamloom.train.model.weight_files import read_component_shapes
 from dreamloom.train.optimizers import OPTIMIZERS
 
 OPTIMIZER_CHUNK_BYTES = 32 * 2**20 * 12
 """Bytes that the optimizer holds in float32 at a time where it works on chunks."""
+_SCALE_BYTES = 1 / 64
+"""A weight of 4 bits has a share in the scale of its 64, which is stored in 8 bits."""
 CUDA_CONTEXT_BYTES = 800 * 10**6
 """Bytes of CUDA itself, its libraries' workspaces, and fragmentation."""
 
@@ -87,6 +89,11 @@ def estimate_memory(config: TrainConfig) -> MemoryEstimate | None:
     stays = {part: count for part, count in size.items() if part not in resting}
     weight_bytes = 2 if config.weight_dtype == "bf16" else 4
     weights = weight_bytes * (sum(stays.values()) - size["vae"]) + 4 * size["vae"]
+    if config.base_bits is not None:
+        shapes = tensors[family.denoiser]
+        layers = quantized_layers(shapes)
+        saved = weight_bytes - config.base_bits / 8 - (_SCALE_BYTES if config.base_bits == 4 else 0)
+        weights -= int(saved * sum(math.prod(shapes[f"{layer}.weight"]) for layer in layers))
     precision = "fp32" if config.precision == "fp32" else "bf16"  # fp16 is as wide; auto is taken for bf16
     if precision == "bf16" and weight_bytes == 4:
         weights += 2 * size[family.denoiser] // (4 if config.gradient_checkpointing else 1)

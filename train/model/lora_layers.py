@@ -17,6 +17,9 @@ _TENSOR = re.compile(
     rf"(?:\.{ADAPTER_NAME})?(?:\.weight)?"
 )
 
+_QUANTIZED = re.compile(r".*blocks?\..*\.(to_q|to_k|to_v|to_out\.0|add_\w_proj|to_add_out|net\.0\.proj|net\.2)")
+"""Attentions and the layers between them, in UNets as in transformers: most of a large model."""
+
 
 def kohya_name(beginning: str, layer: str) -> str:
     """Returns a layer's name in kohya's files, such as lora_unet_mid_block_attentions_0_proj_in.
@@ -60,6 +63,16 @@ def adapted_layers(pattern: str, tensors: Iterable[str]) -> list[str]:
     """
     layers = [name.removesuffix(".weight") for name in tensors if name.endswith(".weight")]
     return [layer for layer in layers if re.fullmatch(pattern, layer)]
+
+
+def quantized_layers(tensors: Iterable[str]) -> list[str]:
+    """Returns the names of a denoiser's layers whose weights base_bits stores in fewer bits.
+
+    Args:
+        tensors: names of its weights.
+    """
+    layers = [name.removesuffix(".weight") for name in tensors if name.endswith(".weight")]
+    return [layer for layer in layers if _QUANTIZED.fullmatch(layer)]
 
 
 def count_adapter_parameters(

@@ -5,6 +5,7 @@ import re
 import torch
 from torch import nn
 
+from dreamloom.base.device import choose_precision
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.model.embeddings import TokenEmbedding
@@ -14,6 +15,7 @@ from dreamloom.train.model.init_lora import load_adapters
 from dreamloom.train.model.lora import add_adapters
 from dreamloom.train.model.lora_layers import is_adapter
 from dreamloom.train.model.model import Model
+from dreamloom.train.model.quantize import quantize
 
 NamedParameters = dict[str, nn.Parameter]
 
@@ -50,10 +52,16 @@ def trainable_parameters(model: Model, config: TrainConfig) -> dict[str, NamedPa
 
 
 def store_weights(model: Model, config: TrainConfig) -> None:
-    """Stores the weights of the denoiser and of the text encoders in the dtype that the config wants."""
+    """Stores the weights of the denoiser and of the text encoders in the bits that the config wants; once and again.
+
+    Raises:
+        UserError: a library is missing.
+    """
     if config.weight_dtype == "bf16":
         for module in (model.denoiser, *model.text_encoders.values()):
             module.to(torch.bfloat16)
+    if config.base_bits is not None:
+        quantize(model.denoiser, config.base_bits, model.device, choose_precision(config.precision, model.device))
 
 
 def _of_part(model: Model, part: str) -> NamedParameters:

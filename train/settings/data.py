@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, PathKind, StageConfig
-from dreamloom.train.adapter_kinds import KINDS, LORA
+from dreamloom.train.adapter_kinds import DORA, KINDS, LORA
 from dreamloom.train.config_fields import (
     DATA,
     BucketResoSteps,
@@ -60,6 +60,11 @@ class DataSettings(StageConfig):
     )
     lora_convolutions: Annotated[bool, _ADAPTERS] = Field(
         False, description="Train adapters of the UNet's blocks of convolutions, too (LoCon)."
+    )
+    base_bits: Annotated[Literal[4, 8] | None, _ADAPTERS] = Field(
+        None,
+        description="Store the denoiser's transformers in so many bits a weight, under LoRA or DoRA; needs the extra "
+        "bitsandbytes. null: as weight_dtype says.",
     )
     init_lora: Annotated[Path | None, BY_CONTENT, _ADAPTERS] = Field(
         None,
@@ -135,6 +140,10 @@ class DataSettings(StageConfig):
         if self.lora_rank is None and (self.lora_kind != LORA.name or self.lora_convolutions):
             name = "lora_convolutions" if self.lora_convolutions else "lora_kind"
             raise ValueError(f"{name} needs lora_rank: it says which adapters are trained")
+        if self.base_bits is not None and self.lora_rank is None:
+            raise ValueError("base_bits needs lora_rank: weights of so few bits can't learn, adapters do")
+        if self.base_bits is not None and self.lora_kind not in (LORA.name, DORA.name):
+            raise ValueError(f"base_bits needs lora_kind lora or dora: {self.lora_kind} is not computed with it")
         if self.init_lora is not None and self.frozen:
             raise ValueError("init_lora needs frozen empty: checkpoints hold only the adapters that are trained")
         return self
