@@ -1,5 +1,6 @@
 """Config fields that several configs of train have, declared once so that they mean the same in each."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -44,6 +45,14 @@ MicroConditioning = Annotated[
     ),
     DATA,
 ]
+FolderResolutions = Annotated[
+    list[str],
+    Field(
+        description="Resolutions of single folders, each as FOLDER=PIXELS, such as faces=768; in a project a source is "
+        "a folder. All others have `resolution`."
+    ),
+    DATA,
+]
 UnmaskedWeight = Annotated[
     float, Field(ge=0, le=1, description="Least weight of any place of an image that has a mask."), DATA
 ]
@@ -72,3 +81,18 @@ Precision = Annotated[
 ]
 TrainDevice = Annotated[DeviceName, HARDWARE]
 NumWorkers = Annotated[int, NO_RECIPE, Field(ge=1, le=256, description="Threads that decode images."), HARDWARE]
+
+
+def read_folder_resolutions(given: Sequence[str]) -> dict[str, int]:
+    """Reads `folder_resolutions`, as folder → resolution in pixels.
+
+    Raises:
+        ValueError: one is not FOLDER=PIXELS, of 32 to 4096 pixels.
+    """
+    found: dict[str, int] = {}
+    for each in given:
+        name, _, pixels = each.rpartition("=")
+        if not name or not pixels.isdecimal() or not 32 <= int(pixels) <= 4096:
+            raise ValueError(f"folder_resolutions: {each!r} is not FOLDER=PIXELS, such as faces=768")
+        found[name.strip("/")] = int(pixels)
+    return found

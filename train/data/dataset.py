@@ -1,7 +1,7 @@
 """The images of a training folder that take part, with their buckets; and those that do not, with a reason."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -137,6 +137,7 @@ def read_dataset(
     progress: Progress = silent,
     masks: MaskKind = "none",
     kohya_repeats: bool = False,
+    folder_resolutions: Mapping[str, int] | None = None,
 ) -> Dataset:
     """Reads a training folder and the headers of its images; decodes no pixel.
 
@@ -151,6 +152,7 @@ def read_dataset(
         progress: called with the number of headers read.
         masks: where the images' loss masks are looked for.
         kohya_repeats: whether the number in a folder's name (10_cat) multiplies its images.
+        folder_resolutions: folder → the resolution of its images, and of those in folders below it.
 
     Raises:
         UserError: the training folder can't be read, or none of its images can take part.
@@ -162,11 +164,12 @@ def read_dataset(
     images, problems = _legible([(index, image) for index, image in images if image.settings.multiply])
     problems += [_problem(*broken) for folder in folders for broken in folder.broken]
     headers = read_headers([image.source for _, image in images], num_workers, progress)
-    shape_of = cache(partial(_shape, resolution=resolution, bucket_reso_steps=bucket_reso_steps, upscale=upscale))
+    sides = [_resolution(folder.name, folder_resolutions or {}, resolution) for folder in folders]
+    shape_of = cache(partial(_shape, bucket_reso_steps=bucket_reso_steps, upscale=upscale))
     samples: list[Sample] = []
     sample_headers: list[ImageHeader] = []
     for (index, image), header in zip(images, headers, strict=True):
-        shape = header if isinstance(header, str) else shape_of(header.width, header.height)
+        shape = header if isinstance(header, str) else shape_of(header.width, header.height, sides[index])
         if isinstance(header, str) or isinstance(shape, str):
             problems.append(_problem(image.name, str(shape)))
             continue
@@ -239,6 +242,12 @@ def _shape(width: int, height: int, resolution: int, bucket_reso_steps: int, ups
         return "too_many_pixels"
     bucket = find_bucket((width, height), resolution, bucket_reso_steps, upscale)
     return ((width, height), bucket) if bucket else "too_small"
+
+
+def _resolution(folder: str, given: Mapping[str, int], resolution: int) -> int:
+    """The resolution of a folder's images: that of the nearest folder above it, or itself, that has one."""
+    above = [name for name in given if f"{folder}/".startswith(f"{name}/")]
+    return given[max(above, key=len)] if above else resolution
 
 
 def _with_masks(dataset: Dataset, headers: Sequence[ImageHeader], kind: MaskKind) -> Dataset:

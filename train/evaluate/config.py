@@ -14,6 +14,7 @@ from dreamloom.train.config_fields import (
     HARDWARE,
     BucketResoSteps,
     ClipSkip,
+    FolderResolutions,
     Masks,
     MicroConditioning,
     NumWorkers,
@@ -38,6 +39,7 @@ class EvaluateConfig(StageConfig):
     t5_length: T5Length = 256
 
     resolution: Resolution = 512
+    folder_resolutions: FolderResolutions = Field(default=[])
     bucket_reso_steps: BucketResoSteps = 64
     upscale: Upscale = True
     pad_color: PadColor = None

@@ -7,6 +7,7 @@ from pathlib import Path
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.train.config import TrainConfig
+from dreamloom.train.config_fields import read_folder_resolutions
 from dreamloom.train.data.dataset import Dataset, find_ground_truth, read_dataset
 from dreamloom.train.data.ratio import with_ratio
 from dreamloom.train.data.split import hold_out
@@ -35,9 +36,16 @@ def read_datasets(
         UserError: a folder can't be read, nothing is left to train on, or nothing measures what the config limits.
     """
     settings = (config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
-    dataset = read_dataset(folder, *settings, progress, config.masks, config.kohya_repeats)
+    sides = read_folder_resolutions(config.folder_resolutions)
+    dataset = read_dataset(folder, *settings, progress, config.masks, config.kohya_repeats, sides)
+    names = [f"{each.name}/" for each in dataset.folders]
+    if unknown := [name for name in sides if not any(each.startswith(f"{name}/") for each in names)]:
+        raise UserError(
+            f"folder_resolutions: {unknown[0]} is no folder of the training folder; it has "
+            f"{', '.join(each.name for each in dataset.folders)}."
+        )
     ground_truth = find_ground_truth(dataset, config)
-    held = read_heldout(heldout, *settings, config.masks)
+    held = read_heldout(heldout, *settings, config.masks, sides)
     if config.held_out and heldout is None:
         dataset, chosen = hold_out(dataset, config.held_out, config.seed, progress)
         held = _by_kind(chosen, ground_truth) if chosen else {}

@@ -15,7 +15,7 @@ from dreamloom.base.listing import is_left_out
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import recipe
 from dreamloom.base.versions import RUN
-from dreamloom.train.config_fields import MaskKind
+from dreamloom.train.config_fields import MaskKind, read_folder_resolutions
 from dreamloom.train.data.dataset import Dataset, read_dataset
 from dreamloom.train.evaluate.concepts import describe
 from dreamloom.train.evaluate.config import VERSION, EvaluateConfig, hashed_settings
@@ -50,7 +50,8 @@ def evaluate(
     trained = find_trained_model(model)
     config = suit_family(config, base)
     settings = (config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
-    datasets = read_heldout(Path(heldout), *settings, config.masks)
+    sides = read_folder_resolutions(config.folder_resolutions)
+    datasets = read_heldout(Path(heldout), *settings, config.masks, sides)
     if stored := find_stored_evaluation(trained, base, datasets, config):
         assert trained.checkpoint is not None
         check_files(trained.checkpoint, weights_only=True)
@@ -93,6 +94,7 @@ def read_heldout(
     num_workers: int,
     upscale: bool,
     masks: MaskKind = "none",
+    folder_resolutions: Mapping[str, int] | None = None,
 ) -> dict[str, Dataset]:
     """Reads the held-out images, as kind or name of the set → dataset; those without images are left out.
 
@@ -109,7 +111,10 @@ def read_heldout(
             f"{folder} holds no held-out images; put images into {' or '.join(KINDS)} inside it, or any folder."
         )
     known, settings = read_held_out(folder), (resolution, bucket_reso_steps, num_workers, upscale)
-    datasets = {kind: read_dataset(folder / kind, *settings, masks=masks) for kind in kinds}
+    datasets = {
+        kind: read_dataset(folder / kind, *settings, masks=masks, folder_resolutions=folder_resolutions)
+        for kind in kinds
+    }
     return {kind: replace(dataset, held_out=known) for kind, dataset in datasets.items()}
 
 

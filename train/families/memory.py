@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreamloom.train.config import TrainConfig
+from dreamloom.train.config_fields import read_folder_resolutions
 from dreamloom.train.families.check import vae_scale_factor
 from dreamloom.train.families.files import find_family, read_model_json
 from dreamloom.train.model.family import Config, Family, Shapes, changing_text_encoders, trained_components
@@ -123,7 +124,8 @@ def _gib(size: int) -> str:
 def _latent_pixels(config: TrainConfig, vae: Config) -> float:
     """Counts the latent pixels of a batch."""
     factor = vae_scale_factor(vae) if len(vae.get("block_out_channels", ())) else 8
-    return float(config.batch_size * (config.resolution / factor) ** 2)
+    resolution = max(config.resolution, *read_folder_resolutions(config.folder_resolutions).values(), 0)
+    return float(config.batch_size * (resolution / factor) ** 2)
 
 
 def _in_chunks(config: TrainConfig) -> bool:

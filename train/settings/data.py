@@ -11,6 +11,7 @@ from dreamloom.train.config_fields import (
     DATA,
     BucketResoSteps,
     ClipSkip,
+    FolderResolutions,
     Masks,
     MicroConditioning,
     PadColor,
@@ -18,6 +19,7 @@ from dreamloom.train.config_fields import (
     T5Length,
     UnmaskedWeight,
     Upscale,
+    read_folder_resolutions,
 )
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ class DataSettings(StageConfig):
     )
 
     resolution: Resolution = 512
+    folder_resolutions: FolderResolutions = Field(default=[])
     bucket_reso_steps: BucketResoSteps = 64
     upscale: Upscale = True
     pad_color: PadColor = None
@@ -129,6 +132,10 @@ class DataSettings(StageConfig):
             raise ValueError(
                 f"resolution {self.resolution} is not a multiple of bucket_reso_steps {self.bucket_reso_steps}"
             )
+        step = self.bucket_reso_steps
+        for name, side in read_folder_resolutions(self.folder_resolutions).items():
+            if side % step:
+                raise ValueError(f"folder_resolutions: {side} of {name} is not a multiple of bucket_reso_steps {step}")
         if self.pad_color and self.crop_jitter:
             raise ValueError("pad_color needs crop_jitter 0: padded images are not cropped")
         return self

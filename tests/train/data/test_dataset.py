@@ -9,7 +9,11 @@ import pytest
 from PIL import Image
 
 from dreamloom.base.errors import UserError
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.config_fields import read_folder_resolutions
 from dreamloom.train.data.dataset import Problem, read_dataset, summarize_problems
+from dreamloom.train.data.schedule import BatchSchedule
+from dreamloom.train.evaluate.datasets import read_datasets
 
 
 def save_image(path: Path, size: tuple[int, int]) -> None:
@@ -129,3 +133,35 @@ def test_nothing_usable_is_the_users_error(tmp_path: Path) -> None:
 def test_problems_in_a_line() -> None:
     problems = [Problem(f"{n}.jpg", "empty") for n in range(5)]
     assert summarize_problems(problems) == "0.jpg (empty), 1.jpg (empty), 2.jpg (empty) and 2 more"
+
+
+def test_a_folder_has_a_resolution_of_its_own(tmp_path: Path) -> None:
+    for name in ("a/x", "a/deep/x", "a/deep/er/x", "ab/x"):
+        save_image(tmp_path / f"{name}.png", (100, 100))
+    (tmp_path / "ab" / "multiply.txt").write_text("2.5")
+    sides = {"a": 32, "a/deep/er": 64}
+    data = read_dataset(tmp_path, 48, 16, 1, folder_resolutions=sides)
+    assert {sample.name: sample.bucket[0] for sample in data.samples} == {
+        "a/x.png": 32,
+        "a/deep/x.png": 32,
+        "a/deep/er/x.png": 64,
+        "ab/x.png": 48,
+    }
+    config = TrainConfig(resolution=48, bucket_reso_steps=16, folder_resolutions=["a=32", "a/deep/er=64"], epochs=4)
+    assert read_folder_resolutions(config.folder_resolutions) == sides
+    several, one = (BatchSchedule(each, config) for each in (data, read_dataset(tmp_path, 48, 16, 1)))
+    assert several.images_by_folder() == one.images_by_folder()
+    taken = [
+        sample for step in several.steps_after(0) for slot in step for batch in slot for sample in batch.sample_ids
+    ]
+    assert len(taken) == several.num_images == 4 * 3 + 10
+    with pytest.raises(UserError, match="faces is no folder of the training folder; it has a, "):
+        read_datasets(tmp_path, None, config.model_copy(update={"folder_resolutions": ["faces=64"]}))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"), [("a", "not FOLDER=PIXELS"), ("a=8", "not FOLDER=PIXELS"), ("a=72", "72 of a is")]
+)
+def test_a_resolution_that_can_not_be_is_refused(given: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(folder_resolutions=[given])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
+from dreamloom.train.config_fields import read_folder_resolutions
 from dreamloom.train.families.clip import CLIP_LAYERS, make_clip_tokenizers
 from dreamloom.train.families.sd3.configs import CONFIGS, TRANSFORMER, infer_transformer
 from dreamloom.train.model.family import Config, Shapes
@@ -106,8 +107,11 @@ class StableDiffusion3Family:
             )
         factor = 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)
         side = int(denoiser.get("sample_size", 0)) * factor
-        if "resolution" in config.model_fields_set and config.resolution < _LEAST_SHARE * side:
-            raise UserError(f"resolution is {config.resolution}, but {config.base} draws {side} pixels; raise it.")
+        given = {f"the resolution of {n}": s for n, s in read_folder_resolutions(config.folder_resolutions).items()}
+        given |= {"resolution": config.resolution} if "resolution" in config.model_fields_set else {}
+        for name, asked in given.items():
+            if asked < _LEAST_SHARE * side:
+                raise UserError(f"{name} is {asked}, but {config.base} draws {side} pixels; raise it.")
 
     def defaults(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """See Family."""
