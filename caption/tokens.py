@@ -34,6 +34,10 @@ class CaptionTokenizer:
     tokenizer: Any
     limit: int
     """Tokens that the model's text encoder reads, both ends included."""
+    reader: str = "CLIP"
+    """The text encoder."""
+    ends: int = len(_ENDS)
+    """Tokens that it puts around a caption."""
 
     @property
     def digest(self) -> str:
@@ -41,9 +45,9 @@ class CaptionTokenizer:
         return hashlib.sha256(f"{self.limit} {self.tokenizer.to_str()}".encode()).hexdigest()
 
     def count(self, captions: Sequence[str]) -> list[int]:
-        """Counts the tokens of each caption, both ends included and regardless of the limit."""
+        """Counts the tokens of each caption, ends included and regardless of the limit."""
         texts = [caption.encode("utf-8", "replace").decode() for caption in captions]
-        return [len(e.ids) + len(_ENDS) for e in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        return [len(e.ids) + self.ends for e in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,18 @@ class LengthSummary:
     """Tokens of the longest caption; 0 without captions."""
     longest_image: str
     """The image with the longest caption."""
+    reader: str = "CLIP"
+    """The text encoder that reads them."""
 
     def __str__(self) -> str:
         """Returns one line for people."""
         if not self.cut:
-            return f"tokens: none of {self.captions:,} captions is cut, CLIP reads {self.limit}; most: {self.longest}"
+            none = f"none of {self.captions:,} captions is cut"
+            return f"tokens: {none}, {self.reader} reads {self.limit}; most: {self.longest}"
+        ends = "both ends" if self.reader == "CLIP" else "the end"
         return (
-            f"tokens: {self.cut:,} of {self.captions:,} captions will be cut, as CLIP reads {self.limit}, both ends "
-            f"counted; most: {self.longest:,}, of {self.longest_image}"
+            f"tokens: {self.cut:,} of {self.captions:,} captions will be cut, as {self.reader} reads {self.limit}, "
+            f"{ends} counted; most: {self.longest:,}, of {self.longest_image}"
         )
 
 
@@ -89,7 +97,7 @@ def measure_captions(
             if count > longest:
                 longest, longest_image = count, image
         progress(start + len(batch), len(captions), f"{cut} to be cut")
-    return LengthSummary(len(captions), cut, tokenizer.limit, longest, longest_image)
+    return LengthSummary(len(captions), cut, tokenizer.limit, longest, longest_image, tokenizer.reader)
 
 
 @lru_cache(maxsize=4)
@@ -111,6 +119,28 @@ def load_tokenizer(model: str | None = None) -> CaptionTokenizer:
         return CaptionTokenizer(_tokenizer(token_ids, pairs), int(min(limits)))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"The tokenizer of {model} can't be read ({error}); copy the model again.") from error
+
+
+@lru_cache(maxsize=4)
+def load_t5_tokenizer(model: str | None, length: int = 256) -> CaptionTokenizer | None:
+    """Loads the tokenizer of the T5 of a Stable Diffusion 3; None where the model has none.
+
+    Args:
+        model: a diffusers folder or a cached hub ID.
+        length: the tokens that T5 reads.
+
+    Raises:
+        UserError: its tokenizer can't be read.
+    """
+    if not model or (file := _file(model, "tokenizer_3/tokenizer.json")) is None:
+        return None
+    try:
+        tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
+    except Exception as error:  # the library raises nothing more exact
+        raise UserError(f"The tokenizer of {model} can't be read ({error}); copy the model again.") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return CaptionTokenizer(tokenizer, length, "T5", 1)
 
 
 def _tokenizer(vocabulary: dict[str, int], merges: list[Any]) -> Tokenizer:

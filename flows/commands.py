@@ -126,7 +126,8 @@ def plan(project: Path = PROJECT, *, probe: Annotated[bool, Parameter(negative="
     ]:
         print(f"warning: {warning}")
     read = partial(captions_of_workspace, loaded.workspace, sources)
-    print_caption_lengths(read, loaded.train.base, captions_recipe(loaded.workspace, sources))
+    recipe_of_captions = captions_recipe(loaded.workspace, sources)
+    print_caption_lengths(read, loaded.train.base, recipe_of_captions, loaded.train.t5_length)
     if all(step.stale_parts == [] for step in steps) and not changed:
         print("Nothing to do: everything is as project.yaml says.")
 
@@ -158,25 +159,28 @@ def show(folder: Path, *, image: str | None = None, output: Path | None = None) 
     print(f"contact sheet: {sheet}" if sheet else "no images yet")
 
 
-def print_caption_lengths(read: Callable[[], Captions], model: str | None, captions: str | None = None) -> None:
-    """Prints how many captions are too long for the text encoder; nothing where there is no caption yet.
+def print_caption_lengths(
+    read: Callable[[], Captions], model: str | None, captions: str | None = None, t5_length: int = 256
+) -> None:
+    """Prints how many captions are too long for the text encoders; nothing where there is no caption yet.
 
     Args:
         read: reads the captions.
         model: the base model, whose tokenizer counts; None: CLIP's.
         captions: a hash of the captions, by which the counts are remembered; None: they are counted now.
+        t5_length: tokens that T5 reads, where the model has one.
     """
-    from dreamloom.caption.tokens import LengthSummary, load_tokenizer, measure_captions
+    from dreamloom.caption.tokens import LengthSummary, load_t5_tokenizer, load_tokenizer, measure_captions
 
-    tokenizer = load_tokenizer(model)
-
-    def measure() -> dict[str, Any]:
+    def measure(tokenizer: Any) -> dict[str, Any]:
         with Terminal() as terminal, terminal.watch("count tokens") as progress:
             return asdict(measure_captions(read(), tokenizer, progress))
 
-    counts = remembered(recipe("tokens", 1, {}, [captions, tokenizer.digest]), measure) if captions else measure()
-    if counts["captions"]:
-        print(printable(str(LengthSummary(**counts))))
+    for tokenizer in filter(None, (load_tokenizer(model), load_t5_tokenizer(model, t5_length))):
+        count = partial(measure, tokenizer)
+        counts = remembered(recipe("tokens", 1, {}, [captions, tokenizer.digest]), count) if captions else count()
+        if counts["captions"]:
+            print(printable(str(LengthSummary(**counts))))
 
 
 def _run_tracked(project: Project, file: Path, selection: Selection) -> list[Outcome] | None:

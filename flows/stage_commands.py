@@ -203,7 +203,7 @@ def train(
 
         planned = plan_training(folder, config, heldout=heldout)
         print_training(planned)
-        print_caption_lengths(lambda: list(planned.captions), config.base)
+        print_caption_lengths(lambda: list(planned.captions), config.base, t5_length=config.t5_length)
         return
     run_step(train_steps.TrainStep(folder, run, config, heldout))
 

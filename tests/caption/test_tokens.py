@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, T5TokenizerFast
 
 from dreamloom.base.errors import UserError
-from dreamloom.caption.tokens import LIMIT, CaptionTokenizer, load_tokenizer, measure_captions
+from dreamloom.caption.tokens import LIMIT, CaptionTokenizer, load_t5_tokenizer, load_tokenizer, measure_captions
 
 HOUSE = Path(__file__).parents[2]
 DEMO = HOUSE / "demo" / "models" / "stable-diffusion"
@@ -72,6 +72,18 @@ def test_the_worst_caption_is_named() -> None:
         str(measure_captions(captions[:1], load_tokenizer()))
         == "tokens: none of 1 captions is cut, CLIP reads 77; most: 4"
     )
+
+
+def test_t5_counts_by_its_own_vocabulary(tmp_path: Path) -> None:
+    words = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -1.0), *((chr(97 + n), -2.0) for n in range(26))]
+    theirs = T5TokenizerFast(vocab=words, extra_ids=0)
+    theirs.save_pretrained(tmp_path / "tokenizer_3")
+    ours = load_t5_tokenizer(str(tmp_path), 77)
+    assert ours is not None and load_t5_tokenizer("no/such-model") is load_t5_tokenizer(None) is None
+    captions = ["a cat", "", "cat " * 40]
+    assert ours.count(captions) == [len(ids) for ids in theirs(captions).input_ids]
+    found = str(measure_captions([("a.jpg", caption) for caption in captions], ours))
+    assert found.startswith("tokens: 1 of 3 captions will be cut, as T5 reads 77, the end counted; most: ")
 
 
 def test_half_a_surrogate_is_counted_too() -> None:

@@ -18,7 +18,7 @@ from dreamloom.train.families.files import (
 )
 from dreamloom.train.families.other_models import describe_folder
 from dreamloom.train.families.sd.family import SD
-from dreamloom.train.model.family import Family, trained_components
+from dreamloom.train.model.family import Config, Family, trained_components
 from dreamloom.train.model.frozen import find_frozen
 from dreamloom.train.model.lora_file import check_init_lora
 from dreamloom.train.model.lora_layers import adapted_layers, adapter_pattern, is_adapter
@@ -66,6 +66,8 @@ def check_models(config: TrainConfig, may_download: bool = False) -> None:
             f"The VAE {config.vae or config.base} has {vae.get('latent_channels')} latent channels, and the "
             f"denoiser of {config.base} takes {denoiser.get('in_channels')}; name a VAE that fits."
         )
+    if config.vae is not None:
+        _check_scale(config, read_vae_config(config.base, None), vae)
     if vae and config.bucket_reso_steps % (factor := vae_scale_factor(vae) * int(denoiser.get("patch_size") or 1)):
         raise UserError(
             f"bucket_reso_steps is {config.bucket_reso_steps}, but the model takes {factor} pixels for one; "
@@ -83,6 +85,16 @@ def check_models(config: TrainConfig, may_download: bool = False) -> None:
         timesteps["initial_min_timestep"] = config.initial_min_timestep
     if too_high := [name for name, timestep in timesteps.items() if timestep >= count]:
         raise UserError(f"The timesteps of {config.base} are 0 to {count - 1}; lower {' and '.join(too_high)}.")
+
+
+def _check_scale(config: TrainConfig, base: Config, vae: Config) -> None:
+    """Checks that a VAE in place of the base's has its scale: one of another family has other latents."""
+    ours, theirs = vae.get("scaling_factor"), base.get("scaling_factor")
+    if vae.get("_class_name") == "AutoencoderKL" and ours and theirs and ours != theirs:
+        raise UserError(
+            f"The VAE {config.vae} scales latents by {ours}, and that of {config.base} by {theirs}: it is of another "
+            "family; name one that fits."
+        )
 
 
 def _check_frozen(config: TrainConfig, family: Family) -> None:

@@ -221,6 +221,12 @@ def test_refiners_inpainting_and_loras_are_refused_in_a_sentence(bases: Bases, t
     assert family is SDXL
 
 
+def test_a_vae_of_another_scale_is_refused(bases: Bases, config: Config) -> None:
+    with pytest.raises(UserError, match=r"scales latents by 0\.18215, and that of .* by 0\.13025"):
+        check_models(config(base=bases("sdxl"), vae=f"{bases('sd')}/vae"))
+    check_models(config(base=bases("sdxl"), vae=f"{bases('sdxl')}/vae"))
+
+
 def test_the_vae_is_never_run_in_float16(bases: Bases, config: Config) -> None:
     """Its values are too large for float16: images would be black."""
     model = load_model(bases("sdxl"), CPU)
