@@ -186,6 +186,22 @@ def test_samples_are_what_the_pipeline_draws(family: str, negative: str, bases: 
     assert np.array_equal(np.asarray(ours), np.asarray(theirs))
 
 
+@each_family
+def test_text_encoders_that_rest_answer_as_the_others(family: str, bases: Bases, config: Any) -> None:
+    awake = load_model(bases(family), CPU)
+    resting = load_model(bases(family), CPU, at_rest=True)
+    names = set(resting.text_encoders)
+    assert resting.resting == names and not awake.resting
+    resting.settle(names)
+    drawing = Drawing("a thing", "blurry", (32, 32), 1, 4.0, None, (5, 0), "")
+    images = [np.asarray(draw_images(model, [drawing], config(), silent, "")[0]) for model in (awake, resting)]
+    assert np.array_equal(*images) and resting.resting == names
+    with resting.awake():
+        assert not resting.resting
+    resting.settle()
+    assert not resting.resting
+
+
 # Files
 
 

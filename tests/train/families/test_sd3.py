@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
@@ -106,7 +107,8 @@ def test_what_is_not_given_suits_the_family(bases: Bases) -> None:
         ({"min_timestep": 5}, "min_timestep means nothing"),
         ({"clip_skip": 2}, "clip_skip is not for"),
         ({"sample_scheduler": "euler_a"}, "sample_scheduler is not for"),
-        ({"preset": "12gb"}, "choose 48gb or 80gb"),
+        ({"preset": "8gb"}, "choose 12gb, 16gb, 24gb, 48gb or 80gb"),
+        ({"lora_rank": 2, "lora_convolutions": True}, "has no blocks of convolutions"),
     ],
 )
 def test_what_means_nothing_is_told(changes: dict[str, Any], message: str, bases: Bases, config: Config) -> None:
@@ -166,3 +168,18 @@ def test_a_model_without_t5_is_whole(bases: Bases) -> None:
     index = json.loads((Path(bases("sd3 without t5")) / "model_index.json").read_text())
     assert index["text_encoder_3"] == [None, None]
     check_models(resolve_models(TrainConfig(base=bases("sd3 without t5"))))
+
+
+def test_t5_reads_as_many_tokens_as_it_is_told(bases: Bases, config: Config) -> None:
+    model = load_model(bases("sd3"), torch.device("cpu"), t5_length=77)
+    pipeline = diffusers.StableDiffusion3Pipeline.from_pretrained(bases("sd3"))
+    captions = ["a thing", "", "far too long " * 20]
+    with torch.no_grad():
+        ours = model.encode(model.tokenize(captions))
+        theirs, _, pooled, _ = pipeline.encode_prompt(
+            captions, captions, captions, do_classifier_free_guidance=False, max_sequence_length=77
+        )
+    assert torch.equal(ours.states, theirs) and ours.pooled is not None and torch.equal(ours.pooled, pooled)
+    for family in ("sd", "sdxl"):
+        with pytest.raises(UserError, match="has no T5"):
+            check_models(config(base=bases(family), t5_length=77))

@@ -182,7 +182,6 @@ def test_presets_fit_by_the_estimate(preset: str, tmp_path: Path) -> None:
     [
         ({"clip_skip": 2}, "always sees the last layer but one"),
         ({"embeddings": ["zorp=a"]}, "new words"),
-        ({"preset": "8gb"}, "choose one of 12gb"),
     ],
 )
 def test_settings_of_other_families_are_refused(

@@ -16,6 +16,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.schedule import Batch
 from dreamloom.train.loop.distributed import DistributedGroup, join_group
+from dreamloom.train.loop.loop import train
 from dreamloom.train.run.folder import list_checkpoints, read_summary
 
 pytestmark = pytest.mark.slow
@@ -70,10 +71,12 @@ AUTO = {"auto_ratio": True, "ground_truth": ["ground"], "limit_mean": 0.1, "eval
 
 
 @pytest.mark.parametrize(
-    ("precision", "apart", "changes"), [("fp32", 2e-5, {}), ("fp16", 5e-4, {}), ("fp32", 2e-5, AUTO)]
+    ("family", "precision", "apart", "changes"),
+    [("sd", "fp32", 2e-5, AUTO), ("sd", "fp16", 5e-4, {}), ("sdxl", "fp32", 2e-5, {}), ("sd3", "fp32", 2e-5, {})],
 )
 def test_two_processes_with_half_the_batch_each_equal_one(
-    tiny_base: str,
+    family: str,
+    bases: Callable[[str], str],
     folder: Path,
     heldout: Path,
     tmp_path: Path,
@@ -83,7 +86,7 @@ def test_two_processes_with_half_the_batch_each_equal_one(
     changes: dict[str, Any],
 ) -> None:
     """They also decide alike what ground truth to show, by the main one's evaluations."""
-    settings = config(base=tiny_base, precision=precision, **SHARED, **changes)
+    settings = config(base=bases(family), precision=precision, **SHARED, **changes)
     arguments = [str(folder), str(tmp_path), str(heldout), settings.model_dump_json()]
     process = subprocess.run([sys.executable, "-c", TRAINER, *arguments], capture_output=True, text=True, cwd=HOUSE)
     assert process.stdout.split("\n")[0] == "[0, 0, 0]", process.stderr
@@ -104,6 +107,14 @@ def test_two_processes_with_half_the_batch_each_equal_one(
     assert states[0] == states[1]
     learned = [summary.learned for name in ("single", "pair") if (summary := read_summary(tmp_path / name))]
     assert learned == pytest.approx([learned[0]] * 2, rel=1e-2)
+
+
+def test_a_fused_step_is_for_one_process(
+    tiny_base: str, folder: Path, tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="fused_backward is for one process"):
+        train(folder, tmp_path / "run", config(base=tiny_base, fused_backward=True, max_grad_norm=None))
 
 
 JOINER = """

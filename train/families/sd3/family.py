@@ -20,12 +20,15 @@ _T5 = "text_encoder_3"
 _LEAST_SHARE = 0.6
 """Of the side that a base was made for: below that, it is taught to draw worse."""
 _OF_A_DDPM = ("debiased_estimation_loss", "zero_terminal_snr", "timestep_curriculum_power", "min_timestep")
+_STORED = {"weight_dtype": "bf16", "gradient_checkpointing": True}
+_ADAPTERS = {**_STORED, "optimizer": ADAMW.name, "lora_rank": 16}
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "48gb": {"weight_dtype": "bf16", "gradient_checkpointing": True, "optimizer": ADAMW.name, "lora_rank": 16,
-             "batch_size": 4},
-    "80gb": {"weight_dtype": "bf16", "gradient_checkpointing": True, "optimizer": ADAFACTOR.name, "lora_rank": None,
-             "batch_size": 4},
-}  # fmt: skip
+    "12gb": {**_ADAPTERS, "base_bits": 4, "batch_size": 1, "gradient_accumulation_steps": 4},
+    "16gb": {**_ADAPTERS, "base_bits": 8, "batch_size": 1, "gradient_accumulation_steps": 4},
+    "24gb": {**_ADAPTERS, "batch_size": 2, "gradient_accumulation_steps": 2},
+    "48gb": {**_ADAPTERS, "batch_size": 4},
+    "80gb": {**_STORED, "optimizer": ADAFACTOR.name, "lora_rank": None, "batch_size": 4},
+}
 """Name of a preset → the values it sets, at 1024 pixels with frozen text encoders, T5 among them."""
 
 
@@ -102,8 +105,8 @@ class StableDiffusion3Family:
             raise UserError(f"{name} is not for {self.title}; leave it out.")
         if config.preset and config.preset not in PRESETS:
             raise UserError(
-                f"{self.title} does not fit the preset {config.preset} by the estimate; choose {' or '.join(PRESETS)}, "
-                "or set what fits yourself."
+                f"{self.title} does not fit the preset {config.preset} by the estimate; choose "
+                f"{', '.join(list(PRESETS)[:-1])} or {list(PRESETS)[-1]}, or set what fits yourself."
             )
         factor = 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)
         side = int(denoiser.get("sample_size", 0)) * factor

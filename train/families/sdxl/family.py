@@ -26,6 +26,7 @@ memory, attention as torch's flash kernels keep it."""
 _ADAPTERS = {"weight_dtype": "bf16", "gradient_checkpointing": True, "optimizer": ADAMW.name, "lora_rank": 16}
 _ALL_WEIGHTS = {"weight_dtype": "bf16", "gradient_checkpointing": True, "optimizer": ADAFACTOR.name, "lora_rank": None}
 PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "8gb": {**_ADAPTERS, "base_bits": 4, "batch_size": 1, "gradient_accumulation_steps": 4},
     "12gb": {**_ADAPTERS, "batch_size": 1, "gradient_accumulation_steps": 4},
     "16gb": {**_ADAPTERS, "batch_size": 2, "gradient_accumulation_steps": 2},
     "24gb": {**_ALL_WEIGHTS, "batch_size": 2, "gradient_accumulation_steps": 2},
@@ -102,11 +103,6 @@ class StableDiffusionXLFamily:
             )
         if config.embeddings:
             raise UserError(f"embeddings: new words are not learned with {self.title} yet; train adapters (lora_rank).")
-        if config.preset and config.preset not in PRESETS:
-            raise UserError(
-                f"The preset {config.preset} is for Stable Diffusion 1.x and 2.x, and {self.title} does not fit it; "
-                f"choose one of {', '.join(PRESETS)}."
-            )
 
     def defaults(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """See Family. As in sd-scripts' docs, the text encoders are frozen, and all weights learn at 4e-7."""
