@@ -30,7 +30,7 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.config import EvaluateConfig
 from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.families.check import check_models as check_training
-from dreamloom.train.families.check import suit_family
+from dreamloom.train.families.suit import suit_family
 
 Stage = TypeVar("Stage", bound=StageConfig)
 

@@ -12,7 +12,7 @@ from math import isqrt, prod
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AdapterKind:
     """A kind of adapter that a config can name."""
 

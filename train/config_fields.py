@@ -66,7 +66,7 @@ ClipSkip = Annotated[
     ),
     Group("Model"),
 ]
-T5Length = Annotated[
+TokenLimit = Annotated[
     Literal[77, 256],
     Field(description="Tokens of a caption that T5 reads for Stable Diffusion 3; 77 is faster, and takes less memory."),
     Group("Model"),

@@ -13,7 +13,7 @@ from dreamloom.train.config_fields import (
     NumWorkers,
     Precision,
     Resolution,
-    T5Length,
+    TokenLimit,
     TrainDevice,
 )
 
@@ -26,7 +26,7 @@ class AuditConfig(StageConfig):
     """Settings of an audit. The defaults are the cheap ones: minutes on a GPU."""
 
     clip_skip: ClipSkip = 1
-    t5_length: T5Length = 256
+    t5_length: TokenLimit = 256
     resolution: Resolution = 512
     seed: Annotated[int, _ALL] = Field(0, ge=0, lt=2**63, description="Seed of all noise and of what is chosen.")
     use_ema: Annotated[bool, _ALL] = Field(True, description="Audit a checkpoint's averaged weights if it has them.")

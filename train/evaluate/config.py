@@ -21,7 +21,7 @@ from dreamloom.train.config_fields import (
     PadColor,
     Precision,
     Resolution,
-    T5Length,
+    TokenLimit,
     TrainDevice,
     UnmaskedWeight,
     Upscale,
@@ -36,7 +36,7 @@ class EvaluateConfig(StageConfig):
     """Settings of an evaluation. They carry the names of the training settings that they correspond to."""
 
     clip_skip: ClipSkip = 1
-    t5_length: T5Length = 256
+    t5_length: TokenLimit = 256
 
     resolution: Resolution = 512
     folder_resolutions: FolderResolutions = Field(default=[])

@@ -122,7 +122,7 @@ def _draw(pipeline: Any, model: Model, drawings: Sequence[Drawing], config: Draw
     latents = _draw_latents(pipeline, model, drawings, config)
     precision = choose_precision(config.precision, model.device)
     width, height = drawings[0].size
-    parts = model.unscale_latents(latents.float()).split(max(1, _DECODED_PIXELS // (width * height)))
+    parts = torch.split(model.unscale_latents(latents.float()), max(1, _DECODED_PIXELS // (width * height)))
     # many VAEs overflow in float16, that of Stable Diffusion XL always
     with torch.no_grad(), autocast(model.device, torch.float32 if precision == torch.float16 else precision):
         pixels = torch.cat([model.vae.decode(part, return_dict=False)[0] for part in parts])

@@ -102,7 +102,7 @@ def _join(adapters: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     for tensor in adapters[0]:
         values = [adapter[tensor] for adapter in adapters]
         stands_apart = tensor in ("lora_B", "hada_w1_a", "hada_w2_a")
-        joined[tensor] = torch.block_diag(*values) if stands_apart else torch.cat(values)
+        joined[tensor] = torch.block_diag(*values) if stands_apart else torch.cat(values)  # type: ignore[no-untyped-call]
     return joined
 
 
@@ -114,7 +114,7 @@ def _save_for_diffusers(model: Model, weights: dict[str, Tensor], config: TrainC
         layers = _of_part(weights, f"{part}.")
         arguments[f"{part}_lora_adapter_metadata"] = _metadata(layers, config)
         if is_text_encoder(part):  # transformers 5 dropped `text_model.`; diffusers reads both, older programs need it
-            layers = {f"text_model.{_bare(name)}": value for name, value in layers.items()}
+            layers = {f"text_model.{_weight(_bare(name))}": value for name, value in layers.items()}
         arguments[f"{part}_lora_layers"] = layers
     getattr(diffusers, model.family.pipeline).save_lora_weights(folder, **arguments)
 
@@ -135,6 +135,11 @@ def _of_part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _bare(name: str) -> str:
     return name.removeprefix("text_model.")
+
+
+def _weight(name: str) -> str:
+    """Spells a DoRA's norms as transformers finds them: without the ending, it leaves them out in silence."""
+    return f"{name}.weight" if name.endswith("lora_magnitude_vector") else name
 
 
 def _layers(weights: dict[str, Tensor]) -> list[str]:

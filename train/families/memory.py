@@ -90,11 +90,11 @@ def estimate_memory(config: TrainConfig) -> MemoryEstimate | None:
     stays = {part: count for part, count in size.items() if part not in resting}
     weight_bytes = 2 if config.weight_dtype == "bf16" else 4
     weights = weight_bytes * (sum(stays.values()) - size["vae"]) + 4 * size["vae"]
-    if config.base_bits is not None:
+    if config.base_bits is not None or config.base_on_cpu:
         shapes = tensors[family.denoiser]
         layers = quantized_layers(shapes)
-        saved = weight_bytes - config.base_bits / 8 - (_SCALE_BYTES if config.base_bits == 4 else 0)
-        weights -= int(saved * sum(math.prod(shapes[f"{layer}.weight"]) for layer in layers))
+        stored = (config.base_bits or 0) / 8 + (_SCALE_BYTES if config.base_bits == 4 else 0)
+        weights -= int((weight_bytes - stored) * sum(math.prod(shapes[f"{layer}.weight"]) for layer in layers))
     precision = "fp32" if config.precision == "fp32" else "bf16"  # fp16 is as wide; auto is taken for bf16
     if precision == "bf16" and weight_bytes == 4:
         weights += 2 * size[family.denoiser] // (4 if config.gradient_checkpointing else 1)

@@ -95,6 +95,8 @@ def train(
 def _refuse_early(config: TrainConfig, run: Path) -> None:
     if config.fused_backward and processes.world_size() > 1:
         raise UserError("fused_backward is for one process: several average whole gradients; turn it off.")
+    if config.base_on_cpu and processes.world_size() > 1:
+        raise UserError("base_on_cpu is for one process: several need a model that is on the GPU; turn it off.")
     for name in ("base", "vae", "init_lora"):
         value = getattr(config, name)
         if value is not None and Path(value).resolve().is_relative_to(run.resolve()):

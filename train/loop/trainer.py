@@ -69,7 +69,8 @@ class Trainer:
         """Index of a parameter → norm of its gradient, while it is stepped in the backward pass."""
         if config.fused_backward:
             for index, parameter in enumerate(self.parameters):
-                parameter.register_post_accumulate_grad_hook(partial(self._step_alone, index))
+                hook = partial(self._step_alone, index)
+                parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
         self.scaler = GradScaler(self.precision)
         self.window = LossWindow()
         self.noise_process = NoiseProcess(config, model.schedule, schedule.num_images)

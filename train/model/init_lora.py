@@ -95,11 +95,12 @@ def _fill(layer: Any, values: Mapping[str, Tensor], kind: AdapterKind) -> None:
     """Fills a layer's adapter; of a LoRA the first ranks. Those left over keep lora_A, and have 0 in lora_B."""
     has_rank = "lokr_w2" not in values
     scale = float(values["alpha"]) / _rank(values) if has_rank else 1.0
+    scaled = _SCALED[kind.name] if has_rank else "lokr_w2"
     for tensor, value in values.items():
         if tensor == "alpha":
             continue
         own = _tensor(layer, tensor)
-        if tensor == _SCALED[kind.name]:
+        if tensor == scaled:
             value = value * (scale / layer.scaling[ADAPTER_NAME])
         if tensor == "lora_A":
             own[: len(value)].flatten(1).copy_(value.flatten(1))
@@ -113,8 +114,9 @@ def _fill(layer: Any, values: Mapping[str, Tensor], kind: AdapterKind) -> None:
 
 def _tensor(layer: Any, name: str) -> Tensor:
     held = getattr(layer, name)[ADAPTER_NAME]
-    tensor: Tensor = held.weight.data if isinstance(held, nn.Module) else held.data
-    return tensor
+    tensor = held.weight if isinstance(held, nn.Module) else held
+    assert isinstance(tensor, Tensor)
+    return tensor.data
 
 
 def _layers_by_name(model: Model, kind: AdapterKind) -> dict[str, tuple[str, list[Any]]]:

@@ -32,6 +32,8 @@ def add_adapters(model: Model, config: TrainConfig) -> None:
         module = model.components[part]
         settings = peft_settings(config, adapter_pattern(config, model.family, part))
         peft.inject_adapter_in_model(settings, module, ADAPTER_NAME)
+        if config.base_on_cpu:  # peft puts adapters where their layers are
+            module.to(model.device)
         module.requires_grad_(False)
         for name, parameter in module.named_parameters():
             if (found := divide_name(name)) is None:

@@ -15,7 +15,7 @@ _ENDINGS = {
     **{f".{kohya}": tensor for kind in KINDS.values() for tensor, kohya in kind.tensors.items()},
     **dict.fromkeys((".lora_A.weight", ".lora.down.weight", ".lora_linear_layer.down.weight"), "lora_A"),
     **dict.fromkeys((".lora_B.weight", ".lora.up.weight", ".lora_linear_layer.up.weight"), "lora_B"),
-    ".lora_magnitude_vector": "lora_magnitude_vector",
+    **dict.fromkeys((".lora_magnitude_vector", ".lora_magnitude_vector.weight"), "lora_magnitude_vector"),
     ".alpha": "alpha",
 }
 """Ending of a tensor's name → the tensor of an adapter, or alpha: as kohya and LyCORIS, peft, and older releases of

@@ -15,6 +15,7 @@ from dreamloom.train.model.init_lora import load_adapters
 from dreamloom.train.model.lora import add_adapters
 from dreamloom.train.model.lora_layers import is_adapter
 from dreamloom.train.model.model import Model
+from dreamloom.train.model.offload import keep_on_cpu
 from dreamloom.train.model.quantize import quantize
 
 NamedParameters = dict[str, nn.Parameter]
@@ -60,6 +61,8 @@ def store_weights(model: Model, config: TrainConfig) -> None:
     if config.weight_dtype == "bf16":
         for module in (model.denoiser, *model.text_encoders.values()):
             module.to(torch.bfloat16)
+    if config.base_on_cpu:
+        keep_on_cpu(model.denoiser, model.device)
     if config.base_bits is not None:
         quantize(model.denoiser, config.base_bits, model.device, choose_precision(config.precision, model.device))
 

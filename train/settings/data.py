@@ -16,7 +16,7 @@ from dreamloom.train.config_fields import (
     MicroConditioning,
     PadColor,
     Resolution,
-    T5Length,
+    TokenLimit,
     UnmaskedWeight,
     Upscale,
     read_folder_resolutions,
@@ -44,7 +44,7 @@ class DataSettings(StageConfig):
         "base's.",
     )
     clip_skip: ClipSkip = 1
-    t5_length: T5Length = 256
+    t5_length: TokenLimit = 256
     frozen: Annotated[list[str], _MODEL] = Field(
         [], description="Name patterns of parameters to leave untrained, such as unet.down_blocks.*."
     )
@@ -67,6 +67,11 @@ class DataSettings(StageConfig):
         None,
         description="Store the denoiser's transformers in so many bits a weight, under LoRA or DoRA; needs the extra "
         "bitsandbytes. null: as weight_dtype says.",
+    )
+    base_on_cpu: Annotated[bool, NO_RECIPE, _ADAPTERS] = Field(
+        False,
+        description="Keep the denoiser's transformers in the CPU's memory, under adapters, and copy each layer to the "
+        "GPU when it is needed: slow, but fits small GPUs.",
     )
     init_lora: Annotated[Path | None, BY_CONTENT, _ADAPTERS] = Field(
         None,
@@ -151,6 +156,8 @@ class DataSettings(StageConfig):
             raise ValueError("base_bits needs lora_rank: weights of so few bits can't learn, adapters do")
         if self.base_bits is not None and self.lora_kind not in (LORA.name, DORA.name):
             raise ValueError(f"base_bits needs lora_kind lora or dora: {self.lora_kind} is not computed with it")
+        if self.base_on_cpu and (self.lora_rank is None or self.lora_kind == DORA.name or self.base_bits):
+            raise ValueError("base_on_cpu needs lora_rank, base_bits null, and another lora_kind than dora")
         if self.init_lora is not None and self.frozen:
             raise ValueError("init_lora needs frozen empty: checkpoints hold only the adapters that are trained")
         return self

@@ -195,7 +195,7 @@ def test_text_encoders_that_rest_answer_as_the_others(family: str, bases: Bases,
     resting.settle(names)
     drawing = Drawing("a thing", "blurry", (32, 32), 1, 4.0, None, (5, 0), "")
     images = [np.asarray(draw_images(model, [drawing], config(), silent, "")[0]) for model in (awake, resting)]
-    assert np.array_equal(*images) and resting.resting == names
+    assert np.array_equal(images[0], images[1]) and resting.resting == names
     with resting.awake():
         assert not resting.resting
     resting.settle()

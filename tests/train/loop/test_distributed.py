@@ -72,7 +72,7 @@ AUTO = {"auto_ratio": True, "ground_truth": ["ground"], "limit_mean": 0.1, "eval
 
 @pytest.mark.parametrize(
     ("family", "precision", "apart", "changes"),
-    [("sd", "fp32", 2e-5, AUTO), ("sd", "fp16", 5e-4, {}), ("sdxl", "fp32", 2e-5, {}), ("sd3", "fp32", 2e-5, {})],
+    [("sdxl", "fp32", 2e-5, AUTO), ("sd", "fp16", 5e-4, {}), ("sd3", "fp32", 2e-5, {})],
 )
 def test_two_processes_with_half_the_batch_each_equal_one(
     family: str,
@@ -87,7 +87,7 @@ def test_two_processes_with_half_the_batch_each_equal_one(
 ) -> None:
     """They also decide alike what ground truth to show, by the main one's evaluations."""
     settings = config(base=bases(family), precision=precision, **SHARED, **changes)
-    arguments = [str(folder), str(tmp_path), str(heldout), settings.model_dump_json()]
+    arguments = [str(folder), str(tmp_path), str(heldout), settings.model_dump_json(exclude_unset=True)]
     process = subprocess.run([sys.executable, "-c", TRAINER, *arguments], capture_output=True, text=True, cwd=HOUSE)
     assert process.stdout.split("\n")[0] == "[0, 0, 0]", process.stderr
     single, pair = (list_checkpoints(tmp_path / name)[-1] for name in ("single", "pair"))

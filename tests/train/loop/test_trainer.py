@@ -61,7 +61,7 @@ def test_a_step_in_the_backward_pass_has_the_same_bits(
         most = max(most, sum(each.grad is not None for each in fused.parameters))
 
     for parameter in fused.parameters:
-        parameter.register_post_accumulate_grad_hook(count)
+        parameter.register_post_accumulate_grad_hook(count)  # type: ignore[no-untyped-call]
     for step in (batches[:1], batches[1:4], batches[:1]):  # what is left of buckets shares a step
         plain.step(step)
         fused.step(step)

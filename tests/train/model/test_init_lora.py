@@ -120,7 +120,8 @@ def test_what_is_no_such_lora_is_told(exported: Path, tiny_base: str, tmp_path: 
 
     name = next(n for n in tensors if n.endswith("lora_down.weight"))
     assert "rank 3, above lora_rank 2; set lora_rank to 3" in explain(tensors, lora_rank=2)
-    assert "dora_scale" in explain({**tensors, name.replace("lora_down.weight", "dora_scale"): torch.ones(3)})
+    dora = {**tensors, name.replace("lora_down.weight", "dora_scale"): torch.ones(3)}
+    assert "is a DoRA, and lora_kind is lora; set lora_kind to dora" in explain(dora)
     assert "half an adapter" in explain({n: value for n, value in tensors.items() if n != name})
     moved = {n.replace("attn1_to_q", "attn7_to_q"): value for n, value in tensors.items()}
     assert "attn7_to_q, which gets no adapter here" in explain(moved)

@@ -1,4 +1,4 @@
-"""A base of few bits: it predicts nearly the same, only adapters learn, and they merge into the whole weights."""
+"""A base of few bits, or in the CPU's memory: it predicts (nearly) the same, and adapters learn."""
 
 import sys
 from collections.abc import Callable
@@ -31,24 +31,51 @@ def test_adapters_learn_on_a_base_of_few_bits(
     matrices = [getattr(layer, "base_layer", layer) for layer in layers]
     few = [layer.weight for layer in matrices if not isinstance(layer, torch.nn.Conv2d)]
     assert few and {weight.dtype for weight in few} <= {torch.uint8, torch.int8}
-    before = [parameter.clone() for parameter in stored.parameters]
     assert stored.parameter_names() == whole.parameter_names()
+    moved = []
+    for trainer in (whole, stored):
+        before = [parameter.clone() for parameter in trainer.parameters]
+        for batch in batches[:2]:
+            trainer.step([batch])
+        moved.append([not torch.equal(*pair) for pair in zip(before, trainer.parameters, strict=True)])
+    assert moved[0] == moved[1] and any(moved[0])
+
+
+@pytest.mark.parametrize(("family", "kind", "precision"), [("sdxl", "lora", "fp32"), ("sd3", "loha", "bf16")])
+def test_a_base_in_the_cpus_memory_gives_the_same_bits(
+    family: str, kind: str, precision: str, bases: Callable[[str], str], make_trainer: MakeTrainer
+) -> None:
+    settings = {**SETTINGS, "base": bases(family), "lora_kind": kind, "precision": precision}
+    settings |= {"gradient_checkpointing": True}
+    (plain, batches), (copied, _) = make_trainer(**settings), make_trainer(**settings, base_on_cpu=True)
+    names = [name.replace(".base_layer", "") for name in copied.model.denoiser.state_dict()]
+    layer = copied.model.denoiser.get_submodule(quantized_layers(names)[0]).base_layer
+    copied.model.denoiser.to("meta")
+    assert layer.weight.device == torch.device("cpu"), "it does not move with its model"
+    copied, _ = make_trainer(**settings, base_on_cpu=True)
     for batch in batches[:2]:
-        stored.step([batch])
-    assert all(not torch.equal(*pair) for pair in zip(before, stored.parameters, strict=True))
+        plain.step([batch])
+        copied.step([batch])
+    assert all(torch.equal(*pair) for pair in zip(plain.parameters, copied.parameters, strict=True))
 
 
-def test_fewer_bits_are_estimated(tiny_base: str) -> None:
-    estimates = [estimate_memory(TrainConfig(base=tiny_base, lora_rank=2, base_bits=bits)) for bits in (None, 8, 4)]
+def test_what_is_stored_elsewhere_is_estimated(tiny_base: str) -> None:
+    ways: list[dict[str, Any]] = [{}, {"base_bits": 8}, {"base_bits": 4}, {"base_on_cpu": True}]
+    estimates = [estimate_memory(TrainConfig(base=tiny_base, lora_rank=2, **way)) for way in ways]
     sizes = [estimate.weights for estimate in estimates if estimate]
-    assert len(sizes) == 3 and sizes == sorted(set(sizes), reverse=True)
+    assert len(sizes) == 4 and sizes == sorted(set(sizes), reverse=True)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"base_bits": 4}, "needs lora_rank"), ({"base_bits": 4, "lora_rank": 2, "lora_kind": "loha"}, "lora or dora")],
+    [
+        ({"base_bits": 4}, "needs lora_rank"),
+        ({"base_bits": 4, "lora_rank": 2, "lora_kind": "loha"}, "lora or dora"),
+        ({"base_on_cpu": True}, "needs lora_rank"),
+        ({"base_on_cpu": True, "lora_rank": 2, "base_bits": 4}, "base_bits null"),
+    ],
 )
-def test_only_adapters_stand_on_few_bits(settings: dict[str, Any], message: str) -> None:
+def test_only_adapters_stand_on_such_a_base(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainConfig(**settings)
 
