@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.versions import RUN
+from dreamloom.base.versions import DAMAGED, RUN
 
 FILE = "concepts.json"
 """Name of the file, in the folder of held-out images."""
@@ -62,5 +62,5 @@ def read_held_out(folder: Path) -> dict[str, HeldOutImage] | None:
         return None
     try:
         return from_json(RUN.read_json(file)["images"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except DAMAGED as error:
         raise UserError(f"{file} can't be read ({error}); delete it, and concepts are taken from captions.") from error

@@ -24,6 +24,8 @@ from dreamloom.base.files import commit_json
 
 FIRST = "0.1"
 """Version of files that name none: releases before 0.2 did not write it."""
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError)
+"""What reading a file of JSON, and taking values out of it, raises if it is gone, damaged or holds something else."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,10 @@ class Format:
             ValueError: it is no JSON object.
             UserError: it has a newer major version.
         """
-        values = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
         if not isinstance(values, dict):
             raise ValueError("it is no JSON object")
         self.check(values.get("schema"), file)

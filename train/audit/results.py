@@ -7,7 +7,7 @@ from typing import Any
 
 from dreamloom.base import html
 from dreamloom.base.errors import UserError
-from dreamloom.base.versions import RUN, known_fields
+from dreamloom.base.versions import DAMAGED, RUN, known_fields
 
 SURE_DRIFT = 0.1
 """A prompt has surely drifted if the lower end of its interval is above this: a tenth of what another prompt does."""
@@ -193,5 +193,5 @@ def read_audit(file: Path, recipe: str | None = None) -> Audit | None:
         for name, kind in (("drift", PromptDrift), ("classes", ClassAccuracy), ("pictures", PicturePair)):
             values[name] = tuple(kind(**known_fields(kind, each)) for each in values.get(name, ()))
         return Audit(**{**values, "problems": tuple(values.get("problems", ()))})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except DAMAGED as error:
         raise UserError(f"{file} is no audit that can be read ({error}); name another folder.") from error

@@ -14,7 +14,7 @@ from dreamloom.base.held_out import read_held_out
 from dreamloom.base.listing import is_left_out
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import recipe
-from dreamloom.base.versions import RUN
+from dreamloom.base.versions import DAMAGED, RUN
 from dreamloom.train.config_fields import MaskKind, read_folder_resolutions
 from dreamloom.train.data.dataset import Dataset, read_dataset
 from dreamloom.train.evaluate.concepts import describe
@@ -81,10 +81,10 @@ def find_stored_evaluation(
         stored = RUN.read_json(file)
         if stored["recipe"] != wanted or not config.use_ema:
             return None
-        base_losses, now, problems = stored["base"], stored["now"][trained.checkpoint.name], stored["problems"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return None  # it is missing or damaged, or this checkpoint was not measured
-    return compare_losses(base_losses, now, describe(datasets), problems)
+        now = stored["now"][trained.checkpoint.name]
+        return compare_losses(stored["base"], now, describe(datasets), stored["problems"])
+    except DAMAGED:
+        return None  # or this checkpoint was not measured
 
 
 def read_heldout(

@@ -6,7 +6,7 @@ from typing import Any
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.held_out import HeldOutImages, from_json
-from dreamloom.base.versions import RUN, known_fields, rename_keys
+from dreamloom.base.versions import DAMAGED, RUN, known_fields, rename_keys
 from dreamloom.train.evaluate.measure import MEASURES, Evaluation, GroupMeasure, Measure, compare_losses
 from dreamloom.train.run import migrations
 from dreamloom.train.run.folder import best_point
@@ -26,7 +26,7 @@ def stored_recipe(file: Path) -> str | None:
     try:
         stored = RUN.read_json(file)
         return str(stored["recipe"]) if "evaluation" in stored else None
-    except (OSError, ValueError, KeyError):
+    except DAMAGED:
         return None
 
 
@@ -50,7 +50,7 @@ def read_evaluation(path: Path | str, images: HeldOutImages | None = None) -> Ev
     try:
         stored = RUN.read_json(file)
         return _of_file(stored["evaluation"]) if "evaluation" in stored else _of_run(stored, images)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except DAMAGED as error:
         raise UserError(f"{file} is no evaluation that can be read ({error}); name a run, or another file.") from error
 
 

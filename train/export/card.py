@@ -17,7 +17,7 @@ import yaml
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import recipe_fields
-from dreamloom.base.versions import RUN, TABLES, rename_keys
+from dreamloom.base.versions import DAMAGED, RUN, TABLES, rename_keys
 from dreamloom.train.adapter_kinds import KINDS
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.measure import MEASURES, percent
@@ -140,9 +140,9 @@ def _measured(run: Path, images_seen: int) -> list[str]:
     file = run / "evaluation.json"
     try:
         points = RUN.read_json(file)["points"] if file.exists() else []
-    except (OSError, ValueError, LookupError) as error:
+        point = next((point for point in points if point["images_seen"] == images_seen), None)
+    except DAMAGED as error:
         raise UserError(f"{file} is damaged ({error}); move it away to export without what was measured.") from error
-    point = next((point for point in points if point["images_seen"] == images_seen), None)
     found = [(label, point.get(name)) for name, label in MEASURES.items()] if point else []
     measures = [(label, rename_keys(measure, migrations.MEASURE)) for label, measure in found if measure]
     if point is None or not measures:

@@ -9,7 +9,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit
 from dreamloom.base.held_out import to_json
 from dreamloom.base.progress import Progress
-from dreamloom.base.versions import RUN
+from dreamloom.base.versions import DAMAGED, RUN
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.data.latent_cache import LatentCache
@@ -75,7 +75,7 @@ class EvaluationHistory:
             self.base = stored["base"]
             self.points = [point for point in stored["points"] if point["images_seen"] <= images_seen]
             self.now = {seen: losses for seen, losses in stored["now"].items() if int(seen) <= images_seen}
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except DAMAGED as error:
             raise UserError(
                 f"{file} is damaged ({error}), and with it the base model's losses; name a new folder for the run."
             ) from error

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from dreamloom.base.versions import RUN
+from dreamloom.base.versions import DAMAGED, RUN
 
 _log = logging.getLogger(__name__)
 
@@ -32,9 +32,7 @@ def note_environment(run: Path, images_seen: int, environment: dict[str, Any]) -
         environment: see `describe_environment`.
     """
     file = run / "environments.json"
-    used = [
-        entry for entry in _read(file) if entry["images_seen"] < images_seen
-    ]  # what came after is trained once more
+    used = [entry for entry in _read(file) if entry["images_seen"] < images_seen]  # the rest is trained once more
     before = used[-1] if used else environment
     changed = [f"{k} {before.get(k)}, now {value}" for k, value in environment.items() if before.get(k) != value]
     if changed:
@@ -52,6 +50,6 @@ def _read(file: Path) -> list[dict[str, Any]]:
         ]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except DAMAGED as error:
         _log.warning("%s can't be read (%s); where the run was trained before is not known.", file, error)
         return []

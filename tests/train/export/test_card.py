@@ -103,8 +103,9 @@ def test_what_was_not_measured_is_not_said(checkpoint: Path, base: Path, tmp_pat
     assert "was not measured" in card_of(checkpoint, base, tmp_path / "model").text, "that was another checkpoint"
 
 
-def test_damaged_measures_are_not_taken_for_none(checkpoint: Path, base: Path, tmp_path: Path) -> None:
-    (checkpoint.parent.parent / "evaluation.json").write_bytes(b'{"points": [{"imag')
+@pytest.mark.parametrize("damaged", [b'{"points": [{"imag', b'{"points": [40]}'])
+def test_damaged_measures_are_not_taken_for_none(checkpoint: Path, base: Path, tmp_path: Path, damaged: bytes) -> None:
+    (checkpoint.parent.parent / "evaluation.json").write_bytes(damaged)
     with pytest.raises(UserError, match=r"evaluation\.json is damaged"):
         card_of(checkpoint, base, tmp_path / "model")
 

@@ -64,7 +64,8 @@ def test_only_changes_are_added_and_what_is_trained_again_counts_by_its_last(tmp
 
 
 @pytest.mark.parametrize(
-    "damaged", [b"", b"\xff\xfe", b"[]", b'{"environment', b'{"schema": "1.0", "environments": [{"seen": 1}]}']
+    "damaged",
+    [b"", b"\xff\xfe", b"[]", b"[" * 100_000, b'{"environment', b'{"schema": "1.0", "environments": [{"seen": 1}]}'],
 )
 def test_a_damaged_note_ends_no_run(tmp_path: Path, damaged: bytes, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "environments.json").write_bytes(damaged)
