@@ -69,9 +69,7 @@ def run_probes(
             if not summary.finished:
                 return Tuning(tuple(results), probe.config, finished=False)
             done += probe.images if is_new else 0
-            shutil.rmtree(
-                probe.folder / "checkpoints", ignore_errors=True
-            )  # it is measured, and nobody goes on with it
+            shutil.rmtree(probe.folder / "checkpoints", ignore_errors=True)  # it is measured; nobody goes on with it
             results.append(_result(probe, summary))
             found = Tuning(tuple(results), probe.config, finished=len(results) == len(probes))
             write_tuning(output / "tune.json", found)
