@@ -23,7 +23,7 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
 from dreamloom.base.threads import map_ordered
 from dreamloom.curate.config import ScoreConfig
-from dreamloom.curate.known_scores import KnownScores, find_known_scores, row_recipes
+from dreamloom.curate.known_scores import KnownScores, RowRecipes, find_known_scores, row_recipes
 from dreamloom.curate.scores import SCORES
 from dreamloom.curate.scores.score import Batch, Compute
 from dreamloom.scrape.collection import SCHEMAS, Collection, Status, Table, open_collection
@@ -74,6 +74,11 @@ def _fingerprints(config: ScoreConfig) -> dict[str, str]:
     return clip_models(config) | models | {f"{s.name} score": str(s.version) for s in SCORES if s.version}
 
 
+def recipes_of_rows(config: ScoreConfig) -> RowRecipes:
+    """Returns the recipes by which the scores of single images are known."""
+    return row_recipes(config, VERSION, _fingerprints(config))
+
+
 def score(
     collection: Collection, config: ScoreConfig, progress: Progress = silent, parts: Sequence[str] | None = None
 ) -> Summary:
@@ -97,9 +102,9 @@ def score(
 def _score_part(collection: Collection, config: ScoreConfig, part: str, progress: Progress) -> tuple[pa.Table, Summary]:
     records = collection.read(Table.RECORDS, part, ["key", "status", "image", "text", "image_sha256"])
     rows = records.filter(pc.equal(records["status"], Status.OK)).to_pylist()
-    recipes_of_rows = row_recipes(config, VERSION, _fingerprints(config))
+    of_rows = recipes_of_rows(config)
     for row in rows:
-        row["recipe"] = recipes_of_rows.of(row)
+        row["recipe"] = of_rows.of(row)
     known = find_known_scores(collection, [row["recipe"] for row in rows if row["recipe"]])
     whole = {row["key"]: known.whole[row["recipe"]] for row in rows if row["recipe"] in known.whole}
     taken = known.rows.take(pa.array(list(whole.values()), pa.int64()))
