@@ -51,7 +51,7 @@ class RatioSchedule(BatchSchedule):
         total = self.planned_ends[-1]
         self._stretch_ends = [*range(self.stretch_images, total, self.stretch_images), total]
         self._shown = [[0] * len(self.samplers)]
-        if not self._sum(True) or not self._sum(False):
+        if not self._sum(True) or not self._sum(False) or not (self.max_images or self._others):
             raise UserError("auto_ratio needs images of ground truth and others; see ground_truth and multiply.txt.")
 
     @cached_property

@@ -1,12 +1,12 @@
 """Sampling without replacement: which images an epoch shows.
 
 The images of a folder form an endless row of shuffled passes, each with every image once. An epoch takes the next
-images of the row. So every image is shown once before any is shown twice, and the number of images per epoch is exact.
-All of it is a pure function of (seed, epoch), with nothing to save.
+images of the row. So every image is shown once before any is shown twice, and the number of images per epoch is exact:
+folders of fractional multiplies round together. All of it is a pure function of (seed, epoch), with nothing to save.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import floor
@@ -36,9 +36,9 @@ class FolderSampler:
     multiply: Fraction
     """How often each image is shown per epoch."""
     division: "Division | None" = None
-    """Divides the folder's images among its samplers; None: this is the only one."""
+    """Divides the images among this sampler and others; None: it is the only one."""
     place: int = 0
-    """Which of the folder's samplers it is."""
+    """Which of those samplers it is."""
     with_broken: SampleIds | None = None
     """`sample_ids` with BROKEN in the places of images that can't be decoded; None: there are none."""
     _passes: dict[tuple[int, int], SampleIds] = field(default_factory=dict, init=False, repr=False)
@@ -81,33 +81,38 @@ class FolderSampler:
 
 
 class Division:
-    """Divides the images that a folder shows among its samplers: those whose next image is due first come first.
+    """Divides what is shown among folders, and what a folder shows among its samplers: what is due first comes first.
 
-    After e epochs the folder has shown ⌊e·S⌋ images, S being the sum of the shares, and each sampler its share to
-    within one image. If each rounded down for itself, a folder of many multiplies would show far too few. This is the
-    chairman assignment problem (Tijdeman 1980), solved by the earliest due date.
+    After e epochs all folders have shown ⌊e·S⌋ images, S being the sum of the shares, and each its share to within one
+    image. If each rounded down for itself, many folders or multiplies would show far too few. This is the chairman
+    assignment problem (Tijdeman 1980), solved by the earliest due date.
 
     Args:
-        shares: what each sampler shows per epoch, above 0.
+        shares: what each shows per epoch, above 0.
+        whole: divides the images among wholes, of which one is divided here; None: there is nothing beside it.
+        place: which of them.
     """
 
-    def __init__(self, shares: Sequence[Fraction]) -> None:
+    def __init__(self, shares: Sequence[Fraction], whole: "Division | None" = None, place: int = 0) -> None:
         self.total = sum(shares, Fraction(0))
+        self.whole, self.place = whole, place
         self.shares = np.array([float(share) for share in shares])
         self.rows: list[npt.NDArray[np.int64]] = [np.zeros(len(shares), np.int64)]
 
     def after(self, epochs: int) -> npt.NDArray[np.int64]:
-        """Returns how many images each sampler has shown after so many epochs, int64 [samplers]."""
+        """Returns how many images each has shown after so many epochs, int64 [shares]."""
         while len(self.rows) <= epochs:
             self.rows.append(self._divide(len(self.rows)))
         return self.rows[epochs]
 
     def _divide(self, epochs: int) -> npt.NDArray[np.int64]:
-        asked = epochs * self.shares
+        images, asked = floor(epochs * self.total), epochs * self.shares
+        if self.whole is not None:
+            images = int(self.whole.after(epochs)[self.place])
+            asked = images * self.shares / self.shares.sum()
         shown = np.maximum(self.rows[-1], np.floor(asked + _ROUNDING).astype(np.int64))
-        left = floor(epochs * self.total) - int(shown.sum())
         due = np.where(shown < asked - _ROUNDING, (shown + 1) / self.shares, np.inf)
-        shown[np.argsort(due, kind="stable")[: max(0, left)]] += 1
+        shown[np.argsort(due, kind="stable")[: max(0, images - int(shown.sum()))]] += 1
         return shown
 
 
@@ -120,20 +125,27 @@ def make_samplers(dataset: Dataset) -> list[FolderSampler]:
     by_folder: dict[int, dict[Fraction, list[int]]] = defaultdict(lambda: defaultdict(list))
     for place, sample in dataset.dealt():
         by_folder[sample.folder_index][sample.settings.multiply].append(BROKEN if place is None else place)
+    decks = {index: found for index, members in sorted(by_folder.items()) if (found := _decks(members))}
+    shares = [[multiply * len(sample_ids) for multiply, sample_ids, _ in found] for found in decks.values()]
+    folders = Division([sum(of, Fraction(0)) for of in shares])
     samplers = []
-    for folder_index, members in sorted(by_folder.items()):
-        folder, decks = dataset.folders[folder_index], []
-        for multiply, places in sorted(members.items()):
-            all_ids = np.array(places, np.int64)
-            sample_ids = all_ids[all_ids != BROKEN]
-            if len(sample_ids):
-                decks.append((multiply, sample_ids, None if len(sample_ids) == len(all_ids) else all_ids))
-        shares = [multiply * len(sample_ids) for multiply, sample_ids, _ in decks]
-        division = Division(shares) if len(shares) > 1 else None
-        for number, (multiply, sample_ids, with_broken) in enumerate(decks):
+    for place, (folder_index, found) in enumerate(decks.items()):
+        folder, division = dataset.folders[folder_index], Division(shares[place], folders, place)
+        for number, (multiply, sample_ids, with_broken) in enumerate(found):
             name = folder.name if multiply == folder.multiply else f"{folder.name}\0{multiply}"
             samplers.append(FolderSampler(name, folder_index, sample_ids, multiply, division, number, with_broken))
     return samplers
+
+
+def _decks(members: Mapping[Fraction, Sequence[int]]) -> list[tuple[Fraction, SampleIds, SampleIds | None]]:
+    """Returns the images of each multiply, and where some are broken, their places among them."""
+    decks = []
+    for multiply, places in sorted(members.items()):
+        all_ids = np.array(places, np.int64)
+        sample_ids = all_ids[all_ids != BROKEN]
+        if len(sample_ids):
+            decks.append((multiply, sample_ids, None if len(sample_ids) == len(all_ids) else all_ids))
+    return decks
 
 
 def sample_epoch(samplers: Sequence[FolderSampler], seed: int, epoch: int) -> SampleIds:

@@ -163,21 +163,18 @@ class BatchSchedule:
         ends = [sampler.epoch_span(epoch)[1] for sampler in self.samplers]
         if sum(ends) == self.epoch_ends[epoch]:
             return ends
-        begins = [sampler.epoch_span(epoch)[0] for sampler in self.samplers]
-        return self._cut_short(self.asked(), begins, ends)
+        return self._cut_short(self.asked(), [sampler.epoch_span(epoch)[0] for sampler in self.samplers])
 
-    def _cut_short(self, shares: Sequence[Fraction], begins: Sequence[int], ends: Sequence[int]) -> list[int]:
+    def _cut_short(self, shares: Sequence[Fraction], begins: Sequence[int]) -> list[int]:
         """Divides the run's images among the folders, and those of each among its samplers, which follow each other."""
 
         def of_folders(values: Sequence[_Number]) -> list[list[_Number]]:
             return [[values[place] for place in places] for places in by_folder]
 
         by_folder = [list(group) for _, group in groupby(range(len(shares)), lambda n: self.samplers[n].folder_index)]
-        wanted, low, high = of_folders(shares), of_folders(begins), of_folders(ends)
-        totals = apportion(
-            self.num_images, [sum(each, Fraction(0)) for each in wanted], [*map(sum, low)], [*map(sum, high)]
-        )
-        return [count for divided in map(apportion, totals, wanted, low, high) for count in divided]
+        wanted, low = of_folders(shares), of_folders(begins)
+        totals = apportion(self.num_images, [sum(each, Fraction(0)) for each in wanted], [*map(sum, low)])
+        return [count for divided in map(apportion, totals, wanted, low) for count in divided]
 
     def shown(self) -> SampleIds:
         """Returns the places of the samples that the run shows, each once, in ascending order."""

@@ -115,6 +115,10 @@ def test_the_folder_s_own_ratio_does_not_matter_but_for_the_length() -> None:
 
 
 def test_it_needs_images_of_both_kinds() -> None:
+    """Also where the epochs are too few to show one of them."""
     data = dataset([(Fraction(1), [4, 0, 0])])
     with pytest.raises(UserError, match="auto_ratio needs images of ground truth and others"):
         make(data, max_train_steps=2, evaluate_every_n_steps=1)
+    data = dataset([(Fraction("0.001"), [4, 0, 0]), (Fraction(1), [4, 0, 0])])
+    with pytest.raises(UserError, match="auto_ratio needs images of ground truth and others"):
+        make(data, epochs=2, evaluate_every_n_steps=1)

@@ -16,6 +16,7 @@ from dreamloom.train.data.image import ByteRange, ImageFolder, ImageSettings, Tr
 from dreamloom.train.data.packing import pack_batch_ids
 from dreamloom.train.data.sampler import make_samplers, sample_epoch
 from dreamloom.train.data.schedule import Batch, BatchSchedule
+from dreamloom.train.loop.distributed import DistributedGroup
 
 BUCKETS = [(512, 512), (576, 448), (448, 576)]
 
@@ -49,33 +50,44 @@ def batches_of(schedule: BatchSchedule) -> list[Batch]:
 
 
 KEYS = st.integers(0, 2**64 - 1)
-contents = st.lists(
-    st.tuples(
-        st.sampled_from([Fraction(1), Fraction(2), Fraction(1, 4), Fraction("0.3"), Fraction("1.7")]),
-        st.lists(st.integers(0, 9), min_size=3, max_size=3).filter(any),
-    ),
-    min_size=1,
-    max_size=3,
+counts = st.lists(st.integers(0, 9), min_size=3, max_size=3).filter(any)
+usual = st.sampled_from([Fraction(1), Fraction(2), Fraction(1, 4), Fraction("0.3"), Fraction("1.7")])
+contents = st.lists(st.tuples(usual, counts), min_size=1, max_size=3)
+extreme = usual | st.sampled_from([Fraction("0.001"), Fraction("0.037"), Fraction("12.5"), Fraction(50)])
+
+
+@given(
+    st.lists(st.tuples(extreme, counts), min_size=1, max_size=6),
+    st.integers(1, 9),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(1, 6),
+    st.one_of(st.none(), st.integers(1, 12)),
 )
-
-
-@given(contents, st.integers(1, 9), st.integers(1, 3), st.integers(1, 6), st.one_of(st.none(), st.integers(1, 12)))
 def test_what_a_run_shows_is_what_was_asked(
-    folders: list[tuple[Fraction, list[int]]], batch_size: int, accumulate: int, epochs: int, max_steps: int | None
+    folders: list[tuple[Fraction, list[int]]],
+    part: int,
+    processes: int,
+    accumulate: int,
+    epochs: int,
+    max_steps: int | None,
 ) -> None:
-    """Whatever the shapes, the batch, the accumulation and the length: each folder and each image to within one."""
+    """Whatever the shapes, the batch, the accumulation, the processes and the length: to within one image of each."""
     settings = {"gradient_accumulation_steps": accumulate, "max_train_steps": max_steps, "epochs": epochs}
     data = dataset(folders)
-    schedule = scheduled(data, batch_size=batch_size, **settings)
+    schedule = scheduled(data, batch_size=part * processes, **settings)
     if schedule is None:
         return
-    shown = Counter(sample_id for batch in batches_of(schedule) for sample_id in batch.sample_ids)
+    groups = [DistributedGroup(rank, processes) for rank in range(processes)]
+    batches = [batch for step in schedule.steps_after(0) for group in groups for batch in group.shard(step)]
+    shown = Counter(s for each in batches for s in each.sample_ids[: len(each.sample_ids) - each.padding])
     by_folder = Counter(data.samples[sample_id].folder_index for sample_id in shown.elements())
-    counts = schedule.images_by_folder()
-    assert dict(by_folder) == {folder: count for folder, (_, count) in counts.items() if count}
-    whole = sum(sampler.epoch_span(epochs - 1)[1] for sampler in schedule.samplers)
+    told = schedule.images_by_folder()
+    assert dict(by_folder) == {folder: count for folder, (_, count) in told.items() if count}
+    begun = len(schedule.epoch_ends)
+    whole = sum(sampler.epoch_span(begun - 1)[1] for sampler in schedule.samplers)
     per_epoch = sum(len(sampler.sample_ids) * sampler.multiply for sampler in schedule.samplers)
-    run_epochs = Fraction(epochs) if schedule.num_images == whole else schedule.num_images / per_epoch
+    run_epochs = Fraction(begun) if schedule.num_images == whole else schedule.num_images / per_epoch
     for sampler in schedule.samplers:
         asked = run_epochs * len(sampler.sample_ids) * sampler.multiply
         assert abs(by_folder[sampler.folder_index] - asked) <= 1
@@ -307,9 +319,18 @@ def test_what_is_left_of_the_buckets_is_mixed_otherwise_in_each_epoch_and_with_e
 
 def test_an_epoch_that_is_cut_short_takes_back_nothing_of_those_before() -> None:
     """Rounded without regard to what was shown, the second folder would have shown 16 images after its 17."""
-    folders = [(Fraction(1, 4), [7, 0, 0]), (Fraction(1), [17, 0, 0]), (Fraction(1, 10), [29, 0, 0])]
-    schedule = BatchSchedule(dataset(folders), TrainConfig(batch_size=21, max_train_steps=1, epochs=2))
-    assert (schedule.shown_after(0), schedule.shown_after(1)) == ([1, 17, 2], [1, 17, 3])
+    of = {"0.001": 22, "0.3": 27, "0.95": 3, "0.1": 13}
+    folders = [(Fraction(multiply), [images, 0, 0]) for multiply, images in of.items()]
+    schedule = BatchSchedule(dataset(folders), TrainConfig(batch_size=25, max_train_steps=1))
+    assert (schedule.shown_after(1), schedule.shown_after(2)) == ([0, 17, 5, 2], [0, 17, 6, 2])
+
+
+def test_many_folders_of_a_part_of_an_image_have_their_share_together() -> None:
+    """If each rounded down for itself, the first epoch would show none of them."""
+    folders = [(Fraction(1), [10, 0, 0]), *[(Fraction("0.3"), [3, 0, 0])] * 30]
+    one, three = (BatchSchedule(dataset(folders), TrainConfig(epochs=epochs)) for epochs in (1, 3))
+    assert [sum(shown for _, shown in each.images_by_folder().values()) for each in (one, three)] == [37, 111]
+    assert (one.images_by_folder()[0][1], three.images_by_folder()[0][1]) == (10, 30)
 
 
 def test_padding_repeats_the_last_image_and_counts_itself() -> None:
