@@ -79,7 +79,7 @@ def plan_with_warnings(project: Project) -> tuple[Plan, list[str]] | None:
 
     roles = {name: str(source.role) for name, source in project.sources.items()}
     values = {"train": config.model_dump(mode="json"), "roles": roles}
-    known = remembered(recipe("plan", 1, values, [content_digest(manifest_path(workspace))]), compute)
+    known = remembered(recipe("plan", 2, values, [content_digest(manifest_path(workspace))]), compute)
     plan = _PLAN.validate_python(known["plan"])
     return replace(plan, seconds=plan.total_images / speed if speed else None), known["warnings"]
 

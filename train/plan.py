@@ -9,7 +9,7 @@ from dreamloom.base.buckets import Size, upscale_factor
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, Problem, summarize_problems
 from dreamloom.train.data.schedule import MANY_FORWARD_PASSES, BatchSchedule, mixed_batches_note
-from dreamloom.train.evaluate.datasets import read_datasets
+from dreamloom.train.evaluate.datasets import MUCH_MEASURED, measured_note, measured_share, read_datasets
 from dreamloom.train.families.check import check_models
 from dreamloom.train.families.memory import estimate_memory
 from dreamloom.train.families.suit import resolve_models
@@ -68,6 +68,8 @@ class Plan:
     """Epochs begun."""
     total_images: int
     """Images shown in the whole run, counting repeats."""
+    measured: float
+    """Estimated share of the run that its evaluations take (dreamloom.train.evaluate.datasets.measured_share)."""
     forward_passes: float
     """Forward passes per `batch_size` images: above 1 where buckets leave too few images for whole batches."""
     steps: int
@@ -96,6 +98,8 @@ class Plan:
             notes.append(f"{self.masked:,} have a mask, by which their loss is weighed; see masks.")
         if self.forward_passes >= MANY_FORWARD_PASSES:
             notes.append(mixed_batches_note(self.forward_passes))
+        if self.measured > MUCH_MEASURED:
+            notes.append(measured_note(self.measured))
         if self.memory and self.preset and self.memory > int(self.preset.removesuffix("gb")) * 2**30:
             notes.append(
                 f"That is more than a GPU of {self.preset} has; remove some of the settings beside the preset."
@@ -119,7 +123,7 @@ def plan(
     """
     config = resolve_models(config, may_download=True)
     check_models(config, may_download=True)
-    dataset, _ = read_datasets(folder, heldout, config)
+    dataset, held = read_datasets(folder, heldout, config)
     schedule = BatchSchedule(dataset, config)
     memory = estimate_memory(config)
     return Plan(
@@ -133,6 +137,7 @@ def plan(
         masked=sum(sample.mask is not None for sample in dataset.samples),
         epochs=len(schedule.epoch_ends),
         total_images=schedule.num_images,
+        measured=measured_share(held, schedule, config),
         forward_passes=schedule.mean_forward_passes(),
         steps=schedule.num_steps,
         seconds=schedule.num_images / images_per_second if images_per_second else None,

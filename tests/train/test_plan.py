@@ -52,6 +52,19 @@ def test_a_plan_tells_that_rare_shapes_slow_a_run_down(tmp_path: Path) -> None:
     )
 
 
+def test_a_plan_tells_of_evaluations_that_take_more_than_a_twentieth(tmp_path: Path) -> None:
+    """One before training, and one after each stretch, the last of which is short."""
+    fill(tmp_path / "images" / "own", 4, (64, 64))
+    fill(tmp_path / "held" / "training", 3, (64, 64))
+    config = TrainConfig(resolution=64, batch_size=2, max_train_steps=101, eval_timesteps=4)
+    planned = plan(tmp_path / "images", config, heldout=tmp_path / "held")
+    assert planned.measured == 48 / (48 + 3 * 202) > 0.05  # evaluations after 0, 50, 100 and 101 steps
+    assert "takes about 7 % of the time" in planned.notes[-1]
+    rarer = config.model_copy(update={"evaluate_every_n_steps": 0})
+    planned = plan(tmp_path / "images", rarer, heldout=tmp_path / "held")
+    assert planned.measured == 24 / (24 + 3 * 202) and not any("Measuring" in note for note in planned.notes)
+
+
 def test_kohya_s_repeats_are_told_and_count_if_asked(tmp_path: Path) -> None:
     fill(tmp_path / "10_cat", 2, (64, 64))
     fill(tmp_path / "5_dog", 2, (64, 64), "0.5")

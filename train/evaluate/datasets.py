@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
@@ -10,10 +11,14 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.config_fields import read_folder_resolutions
 from dreamloom.train.data.dataset import Dataset, find_ground_truth, read_dataset
 from dreamloom.train.data.ratio import with_ratio
+from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.data.split import hold_out
 from dreamloom.train.evaluate.evaluate import read_heldout
 from dreamloom.train.evaluate.statistics import MIN_UNITS
+from dreamloom.train.settings.run import steps_between
 
+MUCH_MEASURED = 0.05
+"""Share of a run's computation from which on it is told that evaluations take it."""
 NAMED = 3
 """Images that are trained on and held out, of which a note gives the names."""
 
@@ -52,6 +57,26 @@ def read_datasets(
     dataset = with_ratio(dataset, ground_truth, config.ground_truth_ratio)
     _check_limits(config, held)
     return _with_overlap_note(dataset, held), held
+
+
+def measured_share(held: Mapping[str, Dataset], schedule: BatchSchedule, config: TrainConfig) -> float:
+    """Estimates which share of a run's computation its evaluations are, without the images that a CLIP judges by.
+
+    An image that is trained on costs as much as three forward passes (Kaplan et al. 2020, arXiv 2001.08361), a held-out
+    image one at each of `eval_timesteps`.
+    """
+    every = steps_between(config.evaluate_every_n_steps, schedule.planned_steps)
+    evaluations = 1 + (ceil(schedule.num_steps / every) if every else 1)
+    passes = evaluations * config.eval_timesteps * sum(len(images.samples) for images in held.values())
+    return passes / (passes + 3 * schedule.num_images)
+
+
+def measured_note(share: float) -> str:
+    """Tells that evaluations take much of a run's time, and how to mend it."""
+    return (
+        f"Measuring what is learned and forgotten takes about {100 * share:.0f} % of the time; a greater "
+        "evaluate_every_n_steps, fewer eval_timesteps or fewer held-out images make it less."
+    )
 
 
 def _check_limits(config: TrainConfig, held: Mapping[str, Dataset]) -> None:

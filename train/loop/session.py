@@ -23,6 +23,7 @@ from dreamloom.train.data.schedule import Batch, Step
 from dreamloom.train.data.shown import encode_shown
 from dreamloom.train.data.text_cache import TextCache
 from dreamloom.train.evaluate.config import as_trained
+from dreamloom.train.evaluate.datasets import measured_share
 from dreamloom.train.evaluate.drawings import plan_drawings
 from dreamloom.train.evaluate.evaluate import evaluation_recipe
 from dreamloom.train.evaluate.held_out_loss import drop_undecodable
@@ -107,7 +108,7 @@ class Session:
         self.history = EvaluationHistory(run, heldout, recipe, latent_cache, config, likeness)
         with distributed.in_turn():
             self._resume()
-        log_shares(self.dataset, self.schedule)
+        log_shares(self.dataset, self.schedule, measured_share(heldout, self.schedule, config))
         loggers = open_loggers(run, self.trainer.num_steps, config) if distributed.is_main else []
         self.log = MetricsLog(run if distributed.is_main else None, loggers, device)
         self._saved_at = time.monotonic()
