@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dreamloom.base import held_out
 from dreamloom.base.files import commit_text
+from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.own_folders import own_folder_kind
 from dreamloom.curate.manifest import TRAIN, content_digest, manifest_path, read_manifest
 from dreamloom.train.config import TrainConfig
@@ -159,4 +161,6 @@ def _new_name(runs: Path) -> Path:
 
 
 def _train_recipe(workspace: Path, config: TrainConfig) -> str:
-    return train_recipe(config, [content_digest(manifest_path(workspace))])
+    concepts = workspace / "heldout" / held_out.FILE
+    shown = [fingerprint(concepts)] if config.needs_concepts and concepts.is_file() else []
+    return train_recipe(config, [content_digest(manifest_path(workspace)), *shown])

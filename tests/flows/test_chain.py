@@ -14,6 +14,7 @@ import yaml
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import lock
+from dreamloom.base.held_out import write_held_out
 from dreamloom.base.progress import silent
 from dreamloom.curate.manifest import read_manifest
 from dreamloom.flows import chain
@@ -216,6 +217,9 @@ def test_a_ratio_may_be_left_to_the_run(small: Any) -> None:
     assert summary is not None and summary.shown == {"circles": 9, "squares": 7}  # 2 + 2 + 4/3 + 4/3 = 6.67
     assert not made(small)
     assert "is the one within the limits that learned most" in (small.workspace / "report" / "index.html").read_text()
+    assert chain.is_trained(small.load())
+    write_held_out(small.workspace / "heldout", {})
+    assert not chain.is_trained(small.load()), "the ratio hangs on what held-out images show"
 
 
 def test_a_new_prompt_is_drawn_without_training_again(finished: Any) -> None:

@@ -80,7 +80,8 @@ class Dataset:
     notes: tuple[str, ...] = ()
     """What is odd and stops nothing, in sentences."""
     held_out: HeldOutImages | None = None
-    """Of held-out images: what balance knows of them, by kind and name; no part of the digest."""
+    """Of held-out images: what balance knows of them, by kind and name; None: what their captions say. No part of the
+    digest, as it changes no loss; runs that depend on it have it in their recipe."""
     broken: tuple[tuple[int, Sample], ...] = ()
     """Samples that can't be decoded, each with its place among all (see `dealt`)."""
     contents: ContentHashes = field(default_factory=ContentHashes, compare=False, repr=False)

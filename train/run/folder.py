@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit_text
 from dreamloom.base.fingerprint import fingerprint
+from dreamloom.base.held_out import to_json
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import recipe, recipe_fields
 from dreamloom.base.text import is_utf8
@@ -100,6 +101,9 @@ def run_recipe(
 ) -> str:
     """Returns the recipe of a run, from everything that its result depends on: the bytes of the images, too."""
     digests = [dataset.digest(progress), *(f"{kind} {images.digest()}" for kind, images in sorted(heldout.items()))]
+    if config.needs_concepts:
+        known = [images.held_out for images in heldout.values() if images.held_out is not None]  # else: from captions
+        digests += sorted({str(sorted(to_json(each).items())) for each in known})
     return train_recipe(config, digests)
 
 
@@ -153,7 +157,7 @@ def check_run_folder(run: Path, recipe: str, config: TrainConfig) -> None:
     changed = [name for name in fields if name in before and before[name] != now[name]]
     listed = ", ".join(f"{name} {before[name]} instead of {now[name]}" for name in changed)
     is_old = stored.get("schema") is None or any(name not in before for name in fields)
-    old = "an older release of dreamloom" if is_old else "other images, captions or models"
+    old = "an older release of dreamloom" if is_old else "other images, captions, concepts or models"
     difference = f"another config ({listed})" if changed else old
     raise OtherRun(f"{run} was made with {difference}; name a new folder for this run.")
 

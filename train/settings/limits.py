@@ -42,3 +42,8 @@ class LimitSettings(StageConfig):
         description="Move the share of ground_truth at each evaluation, from 1:8 to 4:1, to hold the limits with as "
         "little of it as may be; in a project: what balance.ratio auto turns on.",
     )
+
+    @property
+    def needs_concepts(self) -> bool:
+        """Whether it depends on what held-out images show which checkpoint is kept, or what is trained on."""
+        return self.limit_worst is not None or self.auto_ratio

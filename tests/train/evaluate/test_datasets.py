@@ -5,11 +5,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from dreamloom.base.held_out import HeldOutImage, HeldOutImages, write_held_out
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.datasets import read_datasets
 from dreamloom.train.evaluate.results import read_evaluation
 from dreamloom.train.loop.loop import train
 from dreamloom.train.plan import plan
+from dreamloom.train.run.folder import run_recipe
 from tests.train.conftest import paint
 
 Config = Callable[..., TrainConfig]
@@ -49,6 +51,28 @@ def test_held_out_images_that_are_trained_on_are_named(
     (note,) = [note for note in plan(folder, config(), heldout=tmp_path / "held").notes if "trained on, too" in note]
     assert note.startswith("1 held-out images") and "training/own/renamed.png" in note
     assert not any("trained on, too" in note for note in plan(folder, config(), heldout=heldout).notes)
+
+
+def test_what_held_out_images_show_is_in_the_recipe_of_runs_that_look_at_it(
+    folder: Path, heldout: Path, tmp_path: Path, config: Config
+) -> None:
+    shutil.copytree(heldout, tmp_path / "held")
+    for number in range(3, 6):
+        paint(tmp_path / "held" / "ground_truth" / "ground" / f"a scene_{number}.png", (40, 40), 150 + number)
+
+    def recipes(images: HeldOutImages | None) -> list[str]:
+        if images is not None:
+            write_held_out(tmp_path / "held", images)
+        auto = {"auto_ratio": True, "ground_truth": ["ground"], "evaluate_every_n_steps": 1}
+        settings = [config(), config(limit_mean=0.1), config(limit_worst=0.1), config(limit_mean=0.1, **auto)]
+        return [run_recipe(*read_datasets(folder, tmp_path / "held", each), each) for each in settings]
+
+    name = "ground_truth/ground/a scene_1.png"
+    of_captions, empty, tree = recipes(None), recipes({}), recipes({name: HeldOutImage(("tree",))})
+    assert of_captions[:2] == empty[:2] == tree[:2]
+    for kinds in zip(of_captions[2:], empty[2:], tree[2:], strict=True):
+        assert len(set(kinds)) == 3
+    assert recipes({name: HeldOutImage(("tree",))}) == tree
 
 
 def test_sets_with_names_have_measures_and_curves_of_their_own(

@@ -83,7 +83,7 @@ def test_else_it_is_a_warm_start_that_says_why(
     on = longer(run, tmp_path / "on", **length)
     summary = read_summary(on)
     assert summary is not None and summary.images_seen > before.images_seen
-    with pytest.raises(UserError, match="made with other images, captions or models"):
+    with pytest.raises(UserError, match="made with other images, captions, concepts or models"):
         at_once = run_recipe(*read_datasets(folder, None, found.config), found.config)
         check_run_folder(on, at_once, found.config)
 

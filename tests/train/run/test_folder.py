@@ -54,7 +54,7 @@ def test_a_folder_belongs_to_one_recipe(run: Path, tmp_path: Path) -> None:
     check_run_folder(tmp_path / "new", "recipe", CONFIG)
     with pytest.raises(UserError, match=r"made with another config \(seed 0 instead of 1\); name a new folder"):
         check_run_folder(run, "another", CONFIG.model_copy(update={"seed": 1}))
-    with pytest.raises(UserError, match="made with other images, captions or models"):
+    with pytest.raises(UserError, match="made with other images, captions, concepts or models"):
         check_run_folder(run, "another", CONFIG.model_copy(update={"num_workers": 1}))
     with pytest.raises(UserError, match="is not UTF-8; name another folder"):
         check_run_folder(tmp_path / os.fsdecode(b"r\xe9"), "recipe", CONFIG)
