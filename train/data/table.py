@@ -18,7 +18,7 @@ from typing import Any
 
 from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
-from dreamloom.base.folder_names import FolderNames
+from dreamloom.base.folder_names import FolderNames, path_key
 from dreamloom.base.tables import TableRow, caption_texts, read_table
 from dreamloom.caption.sidecar import Entries, SidecarContent, parse_entries, parse_sidecars
 from dreamloom.train.data.control_files import SETTING_KEYS, FolderSettings, make_training_image, parse_settings
@@ -59,7 +59,7 @@ class ListedImage:
 def read_image_table(path: Path, notes: Notes) -> list[ImageFolder]:
     """Reads the images of a table, grouped by folder, in order of name.
 
-    A row without a caption gets that of a sidecar or of the file name.
+    Rows of one image are several captions of it. One without a caption gets that of a sidecar or of the file name.
 
     Args:
         path: the table.
@@ -68,10 +68,8 @@ def read_image_table(path: Path, notes: Notes) -> list[ImageFolder]:
     Raises:
         UserError: the table can't be read, a row names no file, or a setting is invalid.
     """
-    folders: dict[str, list[TrainingImage]] = defaultdict(list)
+    images: dict[str, ListedImage] = {}
     broken: list[tuple[str, str]] = []
-    siblings: dict[Path, FolderNames] = {}
-    settings = FolderSettings()
     for row, listed in read_listed_images(path):
         if listed is None:
             broken.append((f"{path.name}, line {row.number}", row.fault))
@@ -82,11 +80,17 @@ def read_image_table(path: Path, notes: Notes) -> list[ImageFolder]:
                 f"{path}, row {row.number} names no file; fill one of the columns {', '.join(FILE_COLUMNS)}."
             )
         else:
-            file = _find_file(path.parent, listed.file)
-            written = SidecarContent() if listed.entries.prompts else _read_sidecars(file, siblings)
-            image = make_training_image(file, listed.file, settings, written, notes, listed.entries)
-            folders[PurePath(image.name).parent.as_posix()].append(image)
-    read = [_folder(name, images) for name, images in sorted(folders.items())]
+            key = path_key(listed.file)
+            images[key] = images[key].merge(listed) if key in images else listed
+    folders: dict[str, list[TrainingImage]] = defaultdict(list)
+    siblings: dict[Path, FolderNames] = {}
+    settings = FolderSettings()
+    for listed in images.values():
+        file = _find_file(path.parent, listed.file)
+        written = SidecarContent() if listed.entries.prompts else _read_sidecars(file, siblings)
+        image = make_training_image(file, listed.file, settings, written, notes, listed.entries)
+        folders[PurePath(image.name).parent.as_posix()].append(image)
+    read = [_folder(name, inside) for name, inside in sorted(folders.items())]
     return [*read, ImageFolder(path.name, settings.image_settings.multiply, (), broken)] if broken else read
 
 

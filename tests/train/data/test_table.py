@@ -123,6 +123,14 @@ def test_a_list_of_captions_gives_an_image_several(root: Path, suffix: str) -> N
     assert images(root / f"t{suffix}") == {"b/1.png": ["a", "b, c"], "b/3.png": ["one"], "a/a cat_2.png": ["a cat"]}
 
 
+def test_rows_of_one_image_are_several_captions_and_show_it_no_more_often(root: Path) -> None:
+    text = "file_name,text,multiply\nb/1.png,one,2\nb/3.png,three,\n./b/1.png,two,\n"
+    (root / "t.csv").write_text(text)
+    assert images(root / "t.csv") == {"b/1.png": ["one", "two"], "b/3.png": ["three"]}
+    (folder,) = read_training_folder(root / "t.csv")
+    assert [float(image.settings.multiply) for image in folder.images] == [2, 1]
+
+
 def test_a_header_with_blanks_and_an_unquoted_comma(root: Path) -> None:
     (root / "t.csv").write_bytes(
         b'\xef\xbb\xbffile_name , Text , multiply\r\nb/1.png,"one, of many",2\r\n\r\nb/3.png,a man, a dog, a cat,\r\n'
