@@ -128,13 +128,15 @@ def parse_line(line: str, config: TrainConfig) -> SamplePrompt:
     Raises:
         ValueError: an option is unknown, or its value is wrong.
     """
-    prompt, *options = re.split(r"(?:^|\s)--(?=[A-Za-z]+\s)", line.strip())
+    prompt, *options = re.split(r"(?:^|\s)--(?=[A-Za-z]+(?:\s|$))", line.strip())
     given: dict[str, Any] = {"prompt": prompt.strip()}
     for option in options:
-        name, value = option.split(None, 1)
+        name, *value = option.split(None, 1)
         if name.lower() not in _OPTIONS:
             raise ValueError(f"--{name} is no option of a prompt; those are --{', --'.join(_OPTIONS)}")
-        given[_OPTIONS[name.lower()]] = value.strip()
+        if not value:
+            raise ValueError(f"--{name} has no value")
+        given[_OPTIONS[name.lower()]] = value[0].strip()
     if "cfgs" in given:
         given["cfgs"] = given["cfgs"].split(",")
     return _complete(_JsonPrompt.model_validate(given), config.resolution, config)

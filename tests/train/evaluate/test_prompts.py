@@ -89,7 +89,13 @@ def test_what_is_wrong_is_said_before_anything_is_drawn(tmp_path: Path, text: st
 
 @pytest.mark.parametrize(
     ("line", "said"),
-    [("a car --cn x.png", "--cn is no option of a prompt; those are --n, --w"), ("a car --w wide", "width: .*integer")],
+    [
+        ("a car --cn x.png", "--cn is no option of a prompt; those are --n, --w"),
+        ("a car --hd", "--hd is no option"),
+        ("a car --w wide", "width: .*integer"),
+        ("a car --n", "--n has no value"),
+        ("a car --n --w 64", "--n has no value"),
+    ],
 )
 def test_an_option_that_is_unknown_or_wrong_is_said(line: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
