@@ -3,11 +3,14 @@
     python -m bench.auto_ratio [--folder auto-ratio] [--seeds 0 1 2]
 
 On the world of the study (bench/preservation_world.py), each run shows the demo's 36 zorps 20 times each, and beside
-them 64 images of ground truth at a fixed ratio, or at the one that it finds (evaluated every 18 steps). Prints what the
-checkpoint that is kept of each run learned and forgot. About a minute a run on one thread; a killed bench goes on.
+them 64 images of ground truth at a fixed ratio, or at the one that it finds (evaluated every 18 steps). Prints what
+each run had learned at its end, and by how much it was beyond its limits, and, last, a line of JSON: for each seed
+whether the run that finds its ratio held them, and what it learned as a share of the best fixed ratio that holds them.
+About a minute a run on one thread; a killed bench goes on.
 """
 
 import argparse
+import json
 import os
 import shutil
 from pathlib import Path
@@ -17,10 +20,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
 
 from bench.preservation_arms import BATCH, GROUND, MODELS, Arm, random_ground_truth
 from bench.preservation_world import TAUGHT, make_world
+from dreamloom.base.versions import RUN
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.evaluate.results import read_evaluation
 from dreamloom.train.loop.loop import train
-from dreamloom.train.run.folder import TrainSummary
 
 SHOWN, RATIOS = 720, (0.25, 0.5, 1.0, 2.0)
 LIMITS = {"limit_mean": 0.3, "limit_worst": 0.5}
@@ -35,21 +37,50 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.folder.absolute()
     make_world(folder / "world")
+    print(f"{'run':<12}{'learned':>9}{'mean':>8}{'beyond':>8}{'steps':>7}{'ground truth':>14}")
+    results = {}
     for seed in arguments.seeds:
-        for ratio in (*RATIOS, None):
-            name = f"{'auto' if ratio is None else format(ratio, 'g')}-{seed}"
-            summary = _train(folder, folder / "runs" / name, ratio, seed)
-            print(f"{name:<10}{_line(folder / 'runs' / name, summary)}", flush=True)
+        runs = {_name(ratio): run(folder, ratio, seed) for ratio in (*RATIOS, None)}
+        results[seed] = compare(runs) | {"runs": runs}
+    print(json.dumps(results))
 
 
-def _train(folder: Path, run: Path, ratio: float | None, seed: int) -> TrainSummary:
-    arm = Arm("", ratio or 1.0, random_ground_truth)
+def compare(runs: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """Compares the run that finds its ratio with the fixed ratio that learned most within the limits."""
+    auto, fixed = runs[_name(None)], {name: run for name, run in runs.items() if name != _name(None)}
+    holding = {name: run["learned"] for name, run in fixed.items() if run["beyond"] == 0}
+    best = max(holding, key=holding.__getitem__, default=None)
+    share = None if best is None else round(auto["learned"] / holding[best], 3)
+    return {"held": auto["beyond"] == 0, "best_fixed": best, "learned_of_best_fixed": share}
+
+
+def run(folder: Path, ratio: float | None, seed: int) -> dict[str, float]:
+    """Trains with a ratio, or with the one that the run finds, unless it is done; prints and returns its end."""
+    name = f"{_name(ratio)}-{seed}"
+    arm, target = Arm("", ratio or 1.0, random_ground_truth), folder / "runs" / name
     dataset = folder / "datasets" / f"{arm.ratio:g}"
     arm.make_folder(folder / "world", dataset)
+    summary = train(dataset, target, make_config(folder, ratio, seed), folder / "world" / "heldout")
+    shutil.rmtree(target / "checkpoints", ignore_errors=True)
+    end = RUN.read_json(target / "evaluation.json")["points"][-1]
+    found = {
+        "learned": end["learned"]["change"],
+        "forgotten": end["forgotten"]["change"],
+        "beyond": end["excess"],
+        "steps": summary.steps,
+        "ground_truth": summary.shown[GROUND],
+    }
+    percents = f"{found['learned']:>9.1%}{found['forgotten']:>8.1%}{found['beyond']:>8.1%}"
+    print(f"{name:<12}{percents}{found['steps']:>7}{found['ground_truth']:>14}", flush=True)
+    return found
+
+
+def make_config(folder: Path, ratio: float | None, seed: int) -> TrainConfig:
+    """Returns the config of a run that shows as many images of the concept, whatever its ratio."""
     length: dict[str, Any] = {"epochs": SHOWN // TAUGHT, "evaluate_every_n_steps": 18, "auto_ratio": True}
     if ratio is not None:
         length = {"max_train_steps": round(SHOWN * (1 + ratio) / BATCH), "evaluate_every_n_steps": 0}
-    config = TrainConfig(
+    return TrainConfig(
         base=str(MODELS / "stable-diffusion"),
         resolution=64,
         batch_size=BATCH,
@@ -68,17 +99,10 @@ def _train(folder: Path, run: Path, ratio: float | None, seed: int) -> TrainSumm
         **LIMITS,
         **length,
     )
-    summary = train(dataset, run, config, folder / "world" / "heldout")
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
-    return summary
 
 
-def _line(run: Path, summary: TrainSummary) -> str:
-    evaluation = read_evaluation(run)
-    assert evaluation is not None
-    measures = ", ".join(f"{name} {measure}" for name, measure in evaluation.measures().items())
-    worst = 0.0 if evaluation.worst is None else 100 * evaluation.worst.change
-    return f"{measures}, worst {worst:.0f} %; {summary.steps} steps, {summary.shown[GROUND]} of ground truth"
+def _name(ratio: float | None) -> str:
+    return "auto" if ratio is None else f"{ratio:g}"
 
 
 if __name__ == "__main__":
