@@ -14,6 +14,11 @@ from dreamloom.scrape.collection.schema import Row, Status
 STORED_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 """Pillow's name of each format that a collection stores → file name suffix."""
 
+FILE_COLUMNS = ("image", "width", "height", "bytes", "image_sha256")
+"""Columns of the records that describe the stored file; null where there is none."""
+IMAGE_COLUMNS = (*FILE_COLUMNS, "original_width", "original_height", "sha256", "pixels_sha256", "consent", "detail")
+"""Columns of the records that describe the image itself, whatever row it is of."""
+
 
 def image_columns(
     path: Path, size: tuple[int, int], original_size: tuple[int, int], num_bytes: int, sha256: str

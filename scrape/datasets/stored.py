@@ -6,11 +6,11 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.file_index import WholeFile, content_hashes
 from dreamloom.base.stage import recipe, recipe_values
 from dreamloom.scrape.collection import Collection, Row, Status, Table
+from dreamloom.scrape.collection.records import IMAGE_COLUMNS
 from dreamloom.scrape.datasets.fields import FilesConfig, SourceConfig
 from dreamloom.scrape.datasets.source_recipes import VERSION
 
-_SIZES = ["width", "height", "original_width", "original_height", "bytes"]
-_COLUMNS = ["path", "detail", "consent", "image", *_SIZES, "sha256", "image_sha256"]
+_COLUMNS = ["path", *IMAGE_COLUMNS]
 """What is known of an image once it is stored."""
 
 

@@ -6,14 +6,14 @@ timing.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from yarl import URL
 
 from dreamloom.scrape.collection import Collection, Row, Status, Table, key_of
-from dreamloom.scrape.web.outcome import IMAGE_COLUMNS, RowDropped, make_row
+from dreamloom.scrape.collection.records import FILE_COLUMNS, IMAGE_COLUMNS
+from dreamloom.scrape.web.outcome import RowDropped, make_row
 
 _ORIGINAL = ("key", "url", "text", "original_width", "original_height")
 """Columns of an image that others repeat."""
@@ -104,7 +104,7 @@ def find_urls_in_earlier_parts(collection: Collection, part: str, urls: set[str 
     found: dict[str, Row] = {}
     earlier = [name for name in collection.parts(Table.RECORDS) if name < part] if urls else []
     for name in earlier:
-        rows = collection.read(Table.RECORDS, name, ["status", "detail", "url", *IMAGE_COLUMNS])
+        rows = collection.read(Table.RECORDS, name, ["status", "url", *IMAGE_COLUMNS])
         is_wanted = pc.is_in(rows["url"], pa.array(sorted(filter(None, urls)), pa.string()))
         for row in rows.filter(pc.and_(is_wanted, pc.equal(rows["status"], Status.OK))).to_pylist():
             if (collection.root / row["image"]).is_file():
@@ -140,8 +140,7 @@ def _duplicate(row: Row, original: Row) -> Row:
 
 
 def _without_image(row: Row, status: Status, detail: str) -> Row:
-    cleared: dict[str, Any] = dict.fromkeys(("image", "width", "height", "bytes", "image_sha256"))
-    return {**row, **cleared, "status": str(status), "detail": detail}
+    return {**row, **dict.fromkeys(FILE_COLUMNS), "status": str(status), "detail": detail}
 
 
 def _host(url: str | None) -> str:

@@ -6,22 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dreamloom.scrape.collection import CaptionKind, Row, Status
+from dreamloom.scrape.collection.records import IMAGE_COLUMNS
 
 _log = logging.getLogger(__name__)
-
-IMAGE_COLUMNS = (
-    "image",
-    "width",
-    "height",
-    "original_width",
-    "original_height",
-    "bytes",
-    "sha256",
-    "pixels_sha256",
-    "image_sha256",
-    "consent",
-)
-"""Columns of the records that describe the image itself, not its candidate."""
 
 
 class RowDropped(Exception):
@@ -89,7 +76,6 @@ def make_row(candidate: Row, image: Row, dropped: RowDropped | None = None) -> R
     row: Row = {
         "key": candidate["key"],
         "status": str(Status.OK),
-        "detail": None,
         "url": candidate["url"],
         "text": candidate["text"],
         "text_kind": str(_text_kind(candidate)),

@@ -17,11 +17,11 @@ from dreamloom.base.workers import Worker
 from dreamloom.scrape.collection import Collection, Row, Status, Table, open_collection
 from dreamloom.scrape.collection.journal import Journal, read_plan
 from dreamloom.scrape.collection.parts import make_parts, stale_parts
-from dreamloom.scrape.collection.records import summarize_records
+from dreamloom.scrape.collection.records import IMAGE_COLUMNS, summarize_records
 from dreamloom.scrape.collection.turns import Order, lease_part
 from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.scrape.web.job import PartJob
-from dreamloom.scrape.web.outcome import IMAGE_COLUMNS, make_row
+from dreamloom.scrape.web.outcome import make_row
 
 _VERSION = 3
 _FEW_INTERNAL_ERRORS, _FEW_INTERNAL_ERRORS_SHARE = 2, 0.01

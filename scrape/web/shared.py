@@ -6,9 +6,10 @@ from collections.abc import Hashable
 
 from dreamloom.base.files import commit
 from dreamloom.scrape.collection import Row, Status
+from dreamloom.scrape.collection.records import IMAGE_COLUMNS
 from dreamloom.scrape.web.dedup import find_urls_in_earlier_parts, is_caption_of_url
 from dreamloom.scrape.web.job import PartJob
-from dreamloom.scrape.web.outcome import IMAGE_COLUMNS, RowDropped, make_row
+from dreamloom.scrape.web.outcome import RowDropped, make_row
 
 
 def source_of(candidate: Row) -> Hashable:

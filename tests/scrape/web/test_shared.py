@@ -41,6 +41,15 @@ def test_each_caption_has_a_row_and_an_image_and_the_address_is_asked_once(
     assert [site.hits[path] for path in ("/a", "/gone", "/b")] == [1, 1, 1]
 
 
+def test_each_caption_of_an_image_says_that_its_end_was_missing(site: Any, collection: Collection) -> None:
+    a = site.put("/a", site.image(1)[:-2])
+    put_candidates(site, collection, [(a, "1"), (a, "2")])
+    put_candidates(site, collection, [(a, "3")], "00001")
+    scrape(collection, site.config.model_copy(update={"accept_missing_end": True}))
+    assert [row["detail"] for row in records(collection)] == ["its end mark was missing"] * 3
+    assert collection.summary(Table.RECORDS).marked == {"missing_end": 3}
+
+
 def test_an_address_that_stands_twice_is_a_duplicate_where_it_is_no_caption(site: Any, collection: Collection) -> None:
     a = site.put("/a", site.image(1))
     rows = site.scraped(collection, [a, a])  # keys that are not those of url_text

@@ -146,3 +146,6 @@ def test_an_image_without_its_end_mark_is_taken_if_asked_and_marked(site: Any, c
     assert (collection.root / row["image"]).read_bytes() == whole
     assert row["sha256"] == hashlib.sha256(whole[:-2]).hexdigest()  # of what came
     assert collection.summary(Table.RECORDS, "00000").marked == {"missing_end": 1}
+    kept, _, _ = site.scraped(collection, [*urls, site.put("/new", site.image(3))], accept_missing_end=True)
+    assert (kept["detail"], site.hits["/endless"]) == ("its end mark was missing", 2)  # it was not asked for again
+    assert collection.summary(Table.RECORDS, "00000").marked == {"missing_end": 1}
