@@ -46,7 +46,8 @@ def mark_copies(rows: Sequence[Row | None], earlier: Mapping[str, Row], max_copi
         if row is None or row["status"] not in _WITH_BYTES or not identity:
             marked.append(row)
         elif identity in placeholders:
-            marked.append(_without_image(row, Status.PLACEHOLDER, placeholders[identity]))
+            original = originals.setdefault(identity, row)
+            marked.append(_as_copy(row, identity, original, Status.PLACEHOLDER, placeholders[identity]))
         elif row["status"] == Status.PLACEHOLDER:
             marked.append(row)
         else:
@@ -54,7 +55,9 @@ def mark_copies(rows: Sequence[Row | None], earlier: Mapping[str, Row], max_copi
             is_same_image = row["status"] == Status.OK and row["url"] == original["url"]
             is_other_caption = is_same_image and is_caption_of_url(row) and caption not in captions
             captions.add(caption)
-            marked.append(row if original is row or is_other_caption else _duplicate(row, original))
+            if original is not row and not is_other_caption:
+                row = _as_copy(row, identity, original, Status.DUPLICATE, f"repeats {original['key']}")
+            marked.append(row)
     return marked
 
 
@@ -134,13 +137,11 @@ def _find_placeholders(
     }
 
 
-def _duplicate(row: Row, original: Row) -> Row:
-    sizes = {name: original[name] for name in ("original_width", "original_height")}
-    return _without_image(row, Status.DUPLICATE, f"repeats {original['key']}") | sizes
-
-
-def _without_image(row: Row, status: Status, detail: str) -> Row:
-    return {**row, **dict.fromkeys(FILE_COLUMNS), "status": str(status), "detail": detail}
+def _as_copy(row: Row, identity: str, original: Row, status: Status, detail: str) -> Row:
+    """Returns a row without its image; what decoding tells is the original's, as not every copy was decoded."""
+    told = {name: original[name] for name in ("original_width", "original_height")}
+    told["pixels_sha256"] = None if identity == row["sha256"] else identity
+    return {**row, **dict.fromkeys(FILE_COLUMNS), **told, "status": str(status), "detail": detail}
 
 
 def _host(url: str | None) -> str:

@@ -1,9 +1,11 @@
-"""What a limit leaves of a part's rows."""
+"""What becomes of the rows of a part once it is fetched: a limit, and copies."""
 
 from typing import Any
 
+import pytest
+
 from dreamloom.scrape.collection import Status
-from dreamloom.scrape.web.dedup import apply_limit
+from dreamloom.scrape.web.dedup import apply_limit, mark_copies
 from dreamloom.scrape.web.outcome import RowDropped, make_row
 
 
@@ -16,3 +18,22 @@ def test_images_behind_the_limit_are_not_needed_but_those_that_were_there_stay()
     limited = apply_limit(rows, 2, {"e": rows[4]}, candidates)
     assert [row["status"] for row in limited] == ["ok", "not_needed", "ok", "not_needed", "ok"]
     assert [row["status"] for row in apply_limit(rows, None, {}, candidates)].count("ok") == 4
+
+
+@pytest.mark.parametrize("max_copies", [None, 2])
+def test_a_copy_is_the_same_row_whether_or_not_it_was_decoded(max_copies: int | None) -> None:
+    """One that arrives after an equal file is not decoded, one that arrives before it is."""
+
+    def rows(of_copy: dict[str, Any], dropped: RowDropped | None) -> list[Any]:
+        decoded = {"sha256": "of the file", "pixels_sha256": "of the pixels", "bytes": 1, "image_sha256": "stored"}
+        decoded |= {"original_width": 64, "original_height": 48}
+        urls = [{"key": key, "url": f"http://host/{key}", "text": None, "licence": None} for key in "ab"]
+        return [make_row(urls[0], decoded), make_row(urls[1], decoded | of_copy, dropped)]
+
+    early = rows({}, None)
+    undecoded = ("pixels_sha256", "bytes", "image_sha256", "original_width", "original_height")
+    late = rows(dict.fromkeys(undecoded), RowDropped(Status.DUPLICATE))
+    first, copy = mark_copies(late, {}, max_copies)
+    assert mark_copies(early, {}, max_copies) == [first, copy]
+    assert copy is not None and copy["status"] == ("duplicate" if max_copies is None else "placeholder")
+    assert (copy["pixels_sha256"], copy["original_width"], copy["image_sha256"]) == ("of the pixels", 64, None)
