@@ -20,7 +20,7 @@ from dreamloom.scrape.web.circuit_breaker import CircuitBreaker
 from dreamloom.scrape.web.host_queue import HostQueue
 from dreamloom.scrape.web.http import Fetcher, Redirect, Response
 from dreamloom.scrape.web.job import PartJob
-from dreamloom.scrape.web.optout import NO_STATEMENT
+from dreamloom.scrape.web.optout import NO_STATEMENT, join_consent
 from dreamloom.scrape.web.outcome import RowDropped, make_row, unforeseen_errors_cost_one_row
 from dreamloom.scrape.web.robots import RobotsCache
 from dreamloom.scrape.web.shared import share_row, source_of
@@ -155,7 +155,7 @@ class Crawler:
                 if isinstance(response, Redirect):
                     self._follow_redirect(request, response, request.spent_s + clock() - began)
                 else:
-                    consent = _join_consent(request.consent, response.consent)
+                    consent = join_consent(request.consent, response.consent)
                     self._finish(request.place, await self._decode(request.place, replace(response, consent=consent)))
             self._enqueue_wanted()
             self._queue.done()
@@ -197,11 +197,11 @@ class Crawler:
         try:
             response = await self._fetcher.fetch(request.url, timeout_s, request.cookies)
         except RowDropped as dropped:
-            dropped.consent = dropped.consent and _join_consent(verdict, dropped.consent)
+            dropped.consent = dropped.consent and join_consent(verdict, dropped.consent)
             raise
         if isinstance(response, Redirect):
             return response
-        return Response(response.body, _join_consent(verdict, response.consent))
+        return Response(response.body, join_consent(verdict, response.consent))
 
     def _follow_redirect(self, request: _Request, redirect: Redirect, spent_s: float) -> None:
         if request.num_redirects < self._config.max_redirects:
@@ -209,7 +209,7 @@ class Crawler:
                 num_redirects=request.num_redirects + 1,
                 spent_s=spent_s,
                 cookies=redirect.cookies,
-                consent=_join_consent(request.consent, redirect.consent),
+                consent=join_consent(request.consent, redirect.consent),
             )
             self._enqueue(request.place, redirect.location, redirected)
         else:
@@ -323,9 +323,3 @@ class Crawler:
 def _may_have_cookies_of(setter: URL, url: URL) -> bool:
     """Whether a URL is on the host that set cookies, and as safe."""
     return setter.raw_host == url.raw_host and (setter.scheme, url.scheme) != ("https", "http")
-
-
-def _join_consent(*said: str | None) -> str:
-    """Joins what redirects, robots.txt and headers say, in one line."""
-    statements = [each for each in said if each not in (None, NO_STATEMENT)]
-    return "; ".join(map(str, statements)) or NO_STATEMENT

@@ -40,6 +40,12 @@ class Consent:
     refused: bool
 
 
+def join_consent(*said: str | None) -> str:
+    """Joins what redirects, robots.txt, headers and the image say, in one line; None: it says nothing."""
+    statements = [each for each in said if each not in (None, NO_STATEMENT)]
+    return "; ".join(map(str, statements)) or NO_STATEMENT
+
+
 def read_consent(headers: CIMultiDictProxy[str]) -> Consent:
     """Reads the headers of a response."""
     robots, tdm = headers.getall("X-Robots-Tag", []), headers.getall("TDM-Reservation", [])

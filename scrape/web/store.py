@@ -17,7 +17,7 @@ from dreamloom.base.pixels import ImageError, ImageHeader, check_whole, decode, 
 from dreamloom.scrape.collection import Row, Status
 from dreamloom.scrape.collection.records import STORED_SUFFIXES, image_columns
 from dreamloom.scrape.web.config import ScrapeConfig
-from dreamloom.scrape.web.optout import NO_STATEMENT
+from dreamloom.scrape.web.optout import join_consent
 from dreamloom.scrape.web.outcome import RowDropped, make_row, unforeseen_errors_cost_one_row
 
 _TRACKING_PIXEL_SIDE = 2
@@ -64,7 +64,7 @@ def store_image(
     try:
         with unforeseen_errors_cost_one_row(candidate["url"]):
             if refusal := find_refusal(body):
-                columns["consent"] = refusal if consent in (None, NO_STATEMENT) else f"{consent}; {refusal}"
+                columns["consent"] = join_consent(consent, refusal)
             if config.verify_hash:
                 _check_hash(candidate, body, sha256)
             if is_copy(sha256):
