@@ -1,7 +1,7 @@
 """Fields that the configs of several kinds of source share, and the groups that their fields are in."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -26,7 +26,19 @@ OptionalPath = Annotated[Path | None, AfterValidator(lambda path: path and _user
 Limit = Annotated[int | None, IMAGES, Field(ge=1, description="Maximum number of images, the first ones; null: all.")]
 PartRows = Annotated[int, IMAGES, Field(ge=1, description="Images per part, the unit of work and of resume.")]
 
-
+CaptionColumn = Annotated[
+    str | None,
+    CAPTIONS,
+    Field(description="Column of captions, or a field of one (caption.en); null: text, caption, … if one exists."),
+]
+WhoseCaptions = Annotated[
+    Literal["human", "alt", "model", "none"],
+    CAPTIONS,
+    Field(
+        description="Who wrote the captions: human, people, for these images; alt, web pages (LAION and its like); "
+        "model, a captioning model; none leaves them out."
+    ),
+]
 KeepEmpty = Annotated[
     bool,
     CAPTIONS,

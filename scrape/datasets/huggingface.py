@@ -6,7 +6,7 @@ https://huggingface.co/docs/datasets/image_dataset
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -15,7 +15,16 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, Summary
 from dreamloom.scrape.collection import CaptionKind, Collection
 from dreamloom.scrape.datasets import parquet
-from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, FolderSourceConfig, KeepEmpty, Limit, PartRows, UserPath
+from dreamloom.scrape.datasets.fields import (
+    IMAGES,
+    CaptionColumn,
+    FolderSourceConfig,
+    KeepEmpty,
+    Limit,
+    PartRows,
+    UserPath,
+    WhoseCaptions,
+)
 from dreamloom.scrape.datasets.image_files import find_files, size_of_folder
 from dreamloom.scrape.datasets.imagefolder import ImageFolder, read_imagefolder
 from dreamloom.scrape.datasets.ingest import ReadPart, ingest, part_reader, part_recipes
@@ -42,14 +51,8 @@ class HuggingfaceConfig(FolderSourceConfig):
     )
     limit: Limit = None
     part_rows: PartRows = PART_ROWS
-    caption_column: Annotated[str | None, CAPTIONS] = Field(
-        None, description="Column of captions, or a field of one (caption.en); null: text, caption, … if one exists."
-    )
-    caption_kind: Annotated[Literal["human", "alt", "model", "none"], CAPTIONS] = Field(
-        "human",
-        description="Who wrote the captions: human, people, for these images; alt, web pages; model, a captioning "
-        "model; none leaves them out.",
-    )
+    caption_column: CaptionColumn = None
+    caption_kind: WhoseCaptions = "human"
     keep_empty: KeepEmpty = False
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from pydantic import Field
 
@@ -25,7 +25,7 @@ from dreamloom.base.stage import Summary
 from dreamloom.base.tables import read_table
 from dreamloom.base.text import brief, shows_nothing
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table, key_of
-from dreamloom.scrape.datasets.fields import CAPTIONS, KeepEmpty, SourceConfig, UserPath
+from dreamloom.scrape.datasets.fields import KeepEmpty, SourceConfig, UserPath, WhoseCaptions
 from dreamloom.scrape.datasets.img2dataset_errors import status_from_message
 from dreamloom.scrape.datasets.ingest import MissingImage, SourceImage, ingest
 from dreamloom.scrape.datasets.metadata import (
@@ -46,11 +46,7 @@ class WebdatasetConfig(SourceConfig):
     """Shards of a webdataset. Each shard becomes a part."""
 
     path: UserPath = Field(description="The folder of the shards (00000.tar, …), or one shard.")
-    caption_kind: Annotated[Literal["alt", "human", "model", "none"], CAPTIONS] = Field(
-        "alt",
-        description="Who wrote the captions: alt, web pages (LAION and its like); human, people, for these images; "
-        "model, a captioning model; none leaves them out.",
-    )
+    caption_kind: WhoseCaptions = "alt"
     keep_empty: KeepEmpty = False
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -22,7 +21,15 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, Summary
 from dreamloom.base.tables import TableRow, parse_table
 from dreamloom.scrape.collection import CaptionKind, Collection, Table, key_of
-from dreamloom.scrape.datasets.fields import CAPTIONS, KeepEmpty, Limit, PartRows, SourceConfig, UserPath
+from dreamloom.scrape.datasets.fields import (
+    CaptionColumn,
+    KeepEmpty,
+    Limit,
+    PartRows,
+    SourceConfig,
+    UserPath,
+    WhoseCaptions,
+)
 from dreamloom.scrape.datasets.folder import CaptionReader, reads_like_a_caption
 from dreamloom.scrape.datasets.image_files import find_files
 from dreamloom.scrape.datasets.imagefolder import TABLES, row_fault
@@ -45,14 +52,8 @@ class ZipConfig(SourceConfig):
     path: UserPath = Field(description="A zip archive, or a folder of some; folders below it are included.")
     limit: Limit = None
     part_rows: PartRows = PART_ROWS
-    caption_column: Annotated[str | None, CAPTIONS] = Field(
-        None, description="Column of captions, or a field of one (caption.en); null: text, caption, … if one exists."
-    )
-    caption_kind: Annotated[Literal["human", "alt", "model", "none"], CAPTIONS] = Field(
-        "human",
-        description="Who wrote the captions: human, people, for these images; alt, web pages; model, a captioning "
-        "model; none leaves them out.",
-    )
+    caption_column: CaptionColumn = None
+    caption_kind: WhoseCaptions = "human"
     keep_empty: KeepEmpty = False
 
 
