@@ -1,7 +1,6 @@
 """Fetches the candidates of a part concurrently, host by host; decodes images in threads, and journals each row."""
 
 import asyncio
-import logging
 import os
 import random
 from bisect import bisect_left
@@ -16,7 +15,7 @@ from yarl import URL
 from dreamloom.base.stop import run_stoppable
 from dreamloom.scrape.collection import Row, Status
 from dreamloom.scrape.web.address import check_url
-from dreamloom.scrape.web.circuit_breaker import CircuitBreaker
+from dreamloom.scrape.web.host_judge import MAX_WAIT_S, HostJudge
 from dreamloom.scrape.web.host_queue import HostQueue
 from dreamloom.scrape.web.http import Fetcher, Redirect, Response
 from dreamloom.scrape.web.job import PartJob
@@ -26,14 +25,8 @@ from dreamloom.scrape.web.robots import RobotsCache
 from dreamloom.scrape.web.shared import share_row, source_of
 from dreamloom.scrape.web.store import store_image
 
-_log = logging.getLogger(__name__)
-
 _TRANSIENT = {Status.DNS_TEMPORARY, Status.CONNECTION, Status.SHORT_BODY, Status.HTTP_429, Status.HTTP_5XX}
 """Failures that may pass in seconds."""
-_NO_RESPONSE = {Status.DNS_TEMPORARY, Status.CONNECTION, Status.TLS, Status.TIMEOUT, Status.SHORT_BODY, Status.HTTP_5XX}
-"""Failures that a host shows when it is down."""
-_MAX_WAIT_S = 30.0
-"""Longest wait in a run that a host may ask for; one that asks for more is given up, and its rows can be retried."""
 _STOP_GRACE_S = 4.5
 """Seconds that requests under way have to end when the user stops the run."""
 _BACKLOG_PER_THREAD = 4
@@ -68,7 +61,6 @@ class Crawler:
             rows: the rows of the candidates, in their order; those that are None are filled.
         """
         self._job, self._config, self._rows = job, job.config, rows
-        self._delay_s = job.config.delay_per_host_s * job.num_workers
         self._status_counts = Counter(row["status"] for row in rows if row)
         self._existing_images = [place for place, row in enumerate(rows) if row and row["status"] == Status.OK]
         self._first_place: dict[str, int] = {}  # sha256 of a stored image → the first place that has it
@@ -104,14 +96,13 @@ class Crawler:
 
     async def _fetch_all(self) -> None:
         config = self._config
+        delay_s = config.delay_per_host_s * self._job.num_workers
         self._queue: HostQueue[_Request] = HostQueue(
             max(1, config.concurrency_per_host // self._job.num_workers),
             initial_concurrency=1 if config.respect_optout else None,
-            initial_delay_s=self._delay_s,
+            initial_delay_s=delay_s,
         )
-        self._delays: dict[str, float] = {}  # host → seconds between two requests, after its robots.txt
-        self._breaker = CircuitBreaker(config.max_host_failures)
-        self._given_up: dict[str, tuple[Status, str]] = {}  # host → status and detail of its further rows
+        self._hosts = HostJudge(self._queue, delay_s, config.max_host_failures)
         num_threads = config.decode_threads or os.cpu_count() or 1
         self._num_decoding, self._max_decoding = 0, _BACKLOG_PER_THREAD * num_threads
         self._may_request = asyncio.Event()
@@ -150,7 +141,7 @@ class Crawler:
             except RowDropped as dropped:
                 self._handle_failure(host, request, dropped, began)
             else:
-                self._record_response(host)
+                self._hosts.record_response(host)
                 self._queue.release(host)
                 if isinstance(response, Redirect):
                     self._follow_redirect(request, response, request.spent_s + clock() - began)
@@ -184,15 +175,13 @@ class Crawler:
 
     async def _send(self, host: str, request: _Request) -> Response | Redirect:
         """Sends one request, if the host may be asked."""
-        if host in self._given_up:
-            raise RowDropped(*self._given_up[host])
+        self._hosts.check(host)
         timeout_s = self._config.timeout_s - request.spent_s
         if not self._config.respect_optout:
             return await self._fetcher.fetch(request.url, timeout_s, request.cookies)
         rules = await self._robots.rules(request.url)
-        if host not in self._delays:
-            self._delays[host] = max(self._delay_s, await rules.delay_s() * self._job.num_workers)
-            self._queue.admit(host, self._delays[host])
+        if not self._hosts.knows_delay(host):
+            self._hosts.admit(host, await rules.delay_s() * self._job.num_workers)
         verdict = await rules.verdict(request.url)
         try:
             response = await self._fetcher.fetch(request.url, timeout_s, request.cookies)
@@ -220,11 +209,11 @@ class Crawler:
 
     def _handle_failure(self, host: str, request: _Request, dropped: RowDropped, began: float) -> None:
         """Judges the host of a failed request, and retries the request or ends its candidate."""
-        was_asked = host not in self._given_up
+        was_asked = not self._hosts.is_given_up(host)
         wait_s = self._retry_delay(dropped, request.num_retries)
         if was_asked:
-            self._judge_host(host, dropped, began, wait_s)
-        if was_asked and wait_s is not None and host not in self._given_up:
+            self._hosts.record_failure(host, dropped, began, wait_s)
+        if was_asked and wait_s is not None and not self._hosts.is_given_up(host):
             self._queue.retry(host, request._replace(num_retries=request.num_retries + 1, spent_s=0.0), wait_s)
         else:
             self._finish_dropped(request.place, dropped)
@@ -235,46 +224,8 @@ class Crawler:
         if dropped.status not in _TRANSIENT or num_retries >= self._config.retries:
             return None
         if dropped.wait_s is not None:
-            return dropped.wait_s if dropped.wait_s <= _MAX_WAIT_S else None
-        return min(2.0**num_retries * random.uniform(0.5, 1.5), _MAX_WAIT_S)
-
-    def _judge_host(self, host: str, dropped: RowDropped, began: float, retry_delay_s: float | None) -> None:
-        """Pauses a host that is busy or down, or gives it up."""
-        status, requested_wait_s = dropped.status, dropped.wait_s
-        is_busy = status == Status.HTTP_429 or (status == Status.HTTP_5XX and requested_wait_s is not None)
-        if status == Status.DNS_UNKNOWN:
-            self._give_up(host, status, dropped.detail)
-        elif is_busy and (requested_wait_s or 0.0) > _MAX_WAIT_S:
-            self._give_up(host, status, "not asked, as its host wants to be left alone")
-        elif is_busy or status in _NO_RESPONSE:
-            pause_s = self._breaker.record_failure(host, began)
-            if pause_s is None and is_busy:
-                self._give_up(host, status, "not asked, as its host was busy all the time")
-            elif pause_s is None:
-                self._give_up(host, Status.HOST_DOWN, "not asked, as its host did not answer any more")
-            else:
-                busy_s = requested_wait_s if requested_wait_s is not None else retry_delay_s or 1.0
-                self._pause(host, pause_s, busy_s if is_busy else 0.0)
-        else:
-            self._record_response(host)
-
-    def _pause(self, host: str, breaker_s: float, busy_s: float) -> None:
-        """Pauses a host for as long as its circuit breaker or its own wish to be left alone asks for."""
-        if breaker_s:
-            self._queue.suspect(host)
-        if pause_s := max(breaker_s, busy_s):
-            self._queue.pause(host, pause_s)
-
-    def _record_response(self, host: str) -> None:
-        self._breaker.record_response(host, asyncio.get_running_loop().time())
-        self._queue.admit(host, self._delays.get(host, self._delay_s))
-
-    def _give_up(self, host: str, status: Status, detail: str) -> None:
-        if host not in self._given_up:
-            level = logging.DEBUG if status == Status.DNS_UNKNOWN else logging.INFO  # an index has thousands of these
-            _log.log(level, "host given up: %s (%s; %s)", host, status, detail)
-        self._given_up[host] = (status, detail)
-        self._queue.admit(host)  # without delay, as no more requests are sent to it
+            return dropped.wait_s if dropped.wait_s <= MAX_WAIT_S else None
+        return min(2.0**num_retries * random.uniform(0.5, 1.5), MAX_WAIT_S)
 
     # Images and rows
 
