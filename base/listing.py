@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
@@ -23,7 +24,8 @@ _SYSTEM = re.compile(
     r"|__macosx|\._.*|\.ds_store|\.trashes|\.appledouble|network trash folder|temporary items"  # macOS
     r"|lost\+found|\.trash|\.trash-.*|\.thumbnails|\.stversions"  # Linux, and Syncthing
     r"|@tmp|@sharebin|.*@syno(?:eastream|resource)|onedrivetemp|_gsdata_|msocache|config\.msi|\$winreagent"
-    r"|.+\.lrdata|.+\.\w+\.(?:crdownload|part|partial|opdownload|filepart)|~\$.*)"  # caches, unfinished, locks
+    r"|.+\.lrdata|ipod photo cache|_vti_cnf|~\$.*"  # caches, locks
+    r"|.+\.\w+\.(?:crdownload|part|partial|opdownload|filepart|download|tmp|!ut))"  # what is not finished
     r"|RECYCLER|RECYCLED"  # older Windows: in capitals, as these are words
 )
 MASKS = re.compile(r".*-(masklabel|condlabel)\.(png|jpe?g|webp|bmp|tiff?)", re.IGNORECASE)
@@ -79,6 +81,12 @@ def list_folder(folder: Path, left_out: Counter[str]) -> Listed:
     return listed
 
 
+_LIBRARY = re.compile(r".+\.(?:photos|photo|migratedphoto|ap)library", re.IGNORECASE)
+"""A library of Apple's Photos, iPhoto or Aperture: a folder of originals, and of smaller copies for the screen."""
+_ORIGINALS = frozenset({"originals", "masters"})
+"""The folders of a library in which the originals are."""
+
+
 def is_left_out(path: str) -> bool:
     """Tells whether a file is left out for its path's names: hidden, of a system, or a mask.
 
@@ -87,7 +95,8 @@ def is_left_out(path: str) -> bool:
     """
     names = path.split("/")
     hidden = any(name.startswith(".") and name not in (".", "..") for name in names)
-    return hidden or any(map(_SYSTEM.fullmatch, names)) or MASKS.fullmatch(names[-1]) is not None
+    of_system = any(map(_SYSTEM.fullmatch, names)) or any(_is_library_s(*pair) for pair in pairwise(names))
+    return hidden or of_system or MASKS.fullmatch(names[-1]) is not None
 
 
 def may_be_read(path: Path) -> bool:
@@ -120,8 +129,13 @@ def _leads_nowhere(entry: "os.DirEntry[str]") -> bool:
     return entry.is_symlink() and not os.path.exists(entry.path)
 
 
+def _is_library_s(folder: str, name: str) -> bool:
+    """Whether what lies in a folder is a library's own, and no original."""
+    return _LIBRARY.fullmatch(folder) is not None and name.lower() not in _ORIGINALS
+
+
 def _why_left_out(entry: "os.DirEntry[str]", is_folder: bool) -> str | None:
-    if _SYSTEM.fullmatch(entry.name):
+    if _SYSTEM.fullmatch(entry.name) or _is_library_s(os.path.basename(os.path.dirname(entry.path)), entry.name):
         return "system"
     if not is_folder:
         return "mask" if MASKS.fullmatch(entry.name) else None

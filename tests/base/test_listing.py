@@ -34,6 +34,7 @@ LEAVINGS = [
     "$WinREAgent/x.png",
     "OneDriveTemp/x.jpg",
     "Catalog Previews.lrdata/x.jpg",
+    "iPod Photo Cache/x.jpg",
 ]
 
 
@@ -55,6 +56,20 @@ def test_what_systems_leave_is_left_out_and_counted(tmp_path: Path, leaving: str
     assert names_in(tmp_path, left_out) == ["recycled", "x.jpg"]
     assert left_out == {"system": 1}
     assert is_left_out(leaving) and is_left_out(f"below/{leaving}") and not is_left_out("recycled/x.jpg")
+
+
+@pytest.mark.parametrize("suffix", ["crdownload", "part", "download", "tmp", "!ut"])
+def test_what_is_not_finished_is_no_image(suffix: str) -> None:
+    assert is_left_out(f"a/x.jpg.{suffix}") and not is_left_out(f"a/x.{suffix}.jpg")
+
+
+@pytest.mark.parametrize("library", ["Photos Library.photoslibrary", "iPhoto.photolibrary", "My.APLIBRARY"])
+def test_of_a_library_of_photos_the_originals_are_images(tmp_path: Path, library: str) -> None:
+    make(tmp_path, *(f"{library}/{name}/0/x.jpg" for name in ("resources", "Thumbnails", "originals", "Masters")))
+    left_out = Counter[str]()
+    assert names_in(tmp_path / library, left_out) == ["Masters", "originals"]
+    assert left_out == {"system": 2}
+    assert is_left_out(f"a/{library}/resources/x.jpg") and not is_left_out(f"a/{library}/originals/x.jpg")
 
 
 @pytest.mark.parametrize("name", ["x-masklabel.png", "X-MaskLabel.PNG", "x-condlabel.png"])
