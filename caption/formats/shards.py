@@ -19,10 +19,9 @@ from dreamloom.base.pixels import ImageError
 from dreamloom.caption.formats.rows import Note, Row, sanitize
 from dreamloom.caption.formats.target import SKIPPED, Target
 from dreamloom.caption.sidecar import encode_text
+from dreamloom.scrape.datasets.shard_files import find_shards
 from dreamloom.scrape.datasets.webdataset import (
     Sample,
-    WebdatasetConfig,
-    find_shards,
     read_sample_caption,
     read_shard,
 )
@@ -39,7 +38,7 @@ def read(folder: Path, note: Note) -> Iterator[Row]:
     Raises:
         UserError: there is no shard, or img2dataset has not finished one.
     """
-    for shard in find_shards(WebdatasetConfig(path=folder)):
+    for shard in find_shards(folder):
         for sample in read_shard(shard, partial(note, "shard that is broken")):
             if sample.image_extension is None:
                 note("sample without an image", f"{shard}: {sample.key}")

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dreamloom.base.documents import parse_json
+from dreamloom.base.documents import parse_json, read_document
 from dreamloom.base.errors import UserError
 from dreamloom.scrape.collection import key_of
 from dreamloom.scrape.datasets.image_files import leads_out
@@ -50,7 +50,7 @@ def read_photos(file: Path, version: str) -> tuple[Photo, ...]:
         UserError: it can't be read, or is not a captions file.
     """
     try:
-        document = parse_json(file.read_bytes())
+        document = parse_json(read_document(file))
     except OSError as error:
         raise UserError(f"{file} can't be read ({error.strerror}); name one of COCO's captions files.") from error
     except ValueError as error:
@@ -73,20 +73,22 @@ def _parse(file: Path, document: Mapping[str, Any]) -> tuple[Photo, ...]:
     blank: set[Any] = set()
     for annotation in _entries(document, "annotations", ("image_id", "caption"), faults):
         text = annotation["caption"]
+        photo_id = _number(annotation["image_id"])
         if isinstance(text, str) and text.strip():
-            captions.setdefault(annotation["image_id"], []).append(_clean(text))
+            captions.setdefault(photo_id, []).append(_clean(text))
         elif is_blank_text(text):
-            blank.add(annotation["image_id"])
-    licences = {each["id"]: each for each in _entries(document, "licenses", ("id",), faults)}
+            blank.add(photo_id)
+    licences = {_number(each["id"]): each for each in _entries(document, "licenses", ("id",), faults)}
     photos: dict[Any, Photo] = {}
     for image in _entries(document, "images", ("id", "file_name"), faults):
-        is_blank = image["id"] in blank and image["id"] not in captions
+        photo_id = _number(image["id"])
+        is_blank = photo_id in blank and photo_id not in captions
         try:
-            photo = _photo(image, tuple(captions.get(image["id"], ())), is_blank, licences)
+            photo = _photo(image, tuple(captions.get(photo_id, ())), is_blank, licences)
         except ValueError as error:
             faults.append(f"the image {image['id']}: {error}")
         else:
-            photos[image["id"]] = photo
+            photos[photo_id] = photo
     if faults and (not photos or not (captions or blank)):
         raise ValueError(faults[0])
     if faults:
@@ -112,23 +114,35 @@ def _entries(
 
 
 def _is_filled(entry: Mapping[str, Any], key: str) -> bool:
-    return key in entry and (key == "caption" or type(entry[key]) in (int, str))
+    return key in entry and (key == "caption" or type(entry[key]) in (int, str) or _is_whole(entry[key]))
+
+
+def _is_whole(identity: Any) -> bool:
+    """Whether it is a float that stands for a whole number, as tables with gaps have ids."""
+    return type(identity) is float and identity.is_integer()
+
+
+def _number(identity: Any) -> Any:
+    """Returns an id as the number that it stands for; a text that stands for none as it is."""
+    if _is_whole(identity) or (type(identity) is str and identity.isdecimal() and len(identity) < 20):
+        return int(identity)
+    return identity
 
 
 def _order(identity: Any) -> tuple[int, int, str]:
     """Numbers first, also those that are written as texts."""
-    text = str(identity)
-    return (0, int(text), text) if text.isdecimal() and len(text) < 20 else (1, 0, text)
+    number = _number(identity)
+    return (0, number, str(identity)) if type(number) is int else (1, 0, str(identity))
 
 
 def _photo(
     image: Mapping[str, Any], captions: tuple[str, ...], is_blank: bool, licences: Mapping[Any, Mapping[str, Any]]
 ) -> Photo:
-    licence_id = image.get("license") if type(image.get("license")) in (int, str) else None
+    licence_id = _number(image["license"]) if _is_filled(image, "license") else None
     licence = licences.get(licence_id, {})
     return Photo(
-        id=image["id"],
-        key=key_of("coco", str(image["id"])),
+        id=_number(image["id"]),
+        key=key_of("coco", str(int(image["id"]) if _is_whole(image["id"]) else image["id"])),
         file_name=_file_name(image["file_name"]),
         captions=captions,
         is_blank=is_blank,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dreamloom.base.documents import DocumentError, parse_json
+from dreamloom.base.documents import DocumentError, parse_json, read_document
 from dreamloom.base.errors import UserError
 from dreamloom.base.folder_names import path_key
 from dreamloom.base.image_types import IMAGE_EXTENSIONS
@@ -80,7 +80,7 @@ def match_metadata(path: Path, folder: Path, names: Sequence[str]) -> KohyaMetad
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = parse_json(path.read_bytes())
+        content = parse_json(read_document(path))
     except (OSError, DocumentError) as error:
         raise UserError(f"{path} can't be read ({error}); create it again.") from error
     if not isinstance(content, dict):
@@ -89,12 +89,18 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _caption(entry: Any) -> str | None:
-    """Returns an entry's caption and tags, joined as the trainer joins them; None: it has neither."""
+    """Returns an entry's caption and tags, joined as the trainer joins them; None: it has neither.
+
+    Of several captions the first is taken.
+    """
     if not isinstance(entry, dict):
         return None
-    texts = [entry.get("caption"), entry.get("tags")]
+    caption, tags = entry.get("caption"), entry.get("tags")
+    if isinstance(caption, list):
+        caption = next((each for each in caption if isinstance(each, str) and each), None)
+    texts = [caption, *(tags if isinstance(tags, list) else [tags])]
     not_empty = [text for text in texts if isinstance(text, str) and text]
-    return ", ".join(not_empty) if not_empty else "" if texts[0] == "" else None
+    return ", ".join(not_empty) if not_empty else "" if caption == "" else None
 
 
 def _key(name: str) -> str:

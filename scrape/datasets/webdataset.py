@@ -4,6 +4,7 @@ https://github.com/webdataset/webdataset (the format); https://github.com/rom150
 with a row for each URL, also those that failed; and 00000_stats.json, which shows that the shard is finished)
 """
 
+import logging
 import os
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +16,8 @@ from typing import Any
 from pydantic import Field
 
 from dreamloom.base.documents import MAX_BYTES, DocumentError, decode_text, parse_json
-from dreamloom.base.errors import UserError
 from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
-from dreamloom.base.listing import is_left_out, may_be_read
+from dreamloom.base.listing import is_left_out
 from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.shard_keys import split_dotted_keys
@@ -38,8 +38,11 @@ from dreamloom.scrape.datasets.metadata import (
     metadata_from_row,
     pixels_or_none,
 )
+from dreamloom.scrape.datasets.shard_files import find_shards, unread_shards
 from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_of_files
 from dreamloom.scrape.datasets.source_recipes import SourceRecipes, file_version
+
+_log = logging.getLogger(__name__)
 
 
 class WebdatasetConfig(SourceConfig):
@@ -58,7 +61,7 @@ def recipes(collection: Collection, config: WebdatasetConfig) -> SourceRecipes:
     """
     made_from = {
         shard.stem: [file_version(shard, _table_path(shard), before=f"{_dataset(shard)} ")]
-        for shard in find_shards(config)
+        for shard in find_shards(config.path)
     }
     return SourceRecipes(collection, Table.RECORDS, "ingest webdataset", config, made_from)
 
@@ -73,7 +76,9 @@ def ingest_webdataset(
     Raises:
         UserError: there is no shard, or img2dataset has not finished one.
     """
-    shards = {shard.stem: shard for shard in find_shards(config)}
+    shards = {shard.stem: shard for shard in find_shards(config.path)}
+    if unread := unread_shards(config.path):
+        _log.warning("%s", unread)
 
     def read_part(part: str) -> tuple[int, list[SourceImage]]:
         shard, damage = shards[part], list[str]()
@@ -103,33 +108,7 @@ def measure(config: WebdatasetConfig) -> SourceSize:
     Raises:
         UserError: there is no shard, or img2dataset has not finished one.
     """
-    return size_of_files(find_shards(config), "shards")
-
-
-def find_shards(config: WebdatasetConfig) -> list[Path]:
-    """Lists the shards, by name.
-
-    Raises:
-        UserError: there is none, or img2dataset has not finished one.
-    """
-    path = config.path
-    shards = (
-        sorted(filter(may_be_read, path.glob("[!.]*.tar")))
-        if path.is_dir()
-        else [path]
-        if path.suffix == ".tar" and path.is_file()
-        else []
-    )
-    if not shards:
-        raise UserError(f"{path} is not a shard and holds none (00000.tar, …); name the folder of a webdataset.")
-    by_img2dataset = any(path.parent.glob("*_stats.json") if path.is_file() else path.glob("*_stats.json"))
-    for shard in shards:
-        if by_img2dataset and not shard.with_name(f"{shard.stem}_stats.json").is_file():
-            raise UserError(
-                f"{shard} is not finished, as {shard.stem}_stats.json does not exist; run img2dataset again, which "
-                "finishes it, or move the shard away."
-            )
-    return shards
+    return size_of_files(find_shards(config.path), "shards")
 
 
 # One shard

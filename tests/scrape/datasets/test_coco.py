@@ -295,3 +295,17 @@ def test_a_name_that_no_file_can_have_is_a_missing_file(tmp_path: Path, name: st
     content = document(1, 2)
     content["images"][0]["file_name"] = name
     assert ingest_coco(Collection(tmp_path / "scenes"), coco(tmp_path, content, 1, 2)).dropped == {"missing_file": 1}
+
+
+def test_ids_are_numbers_however_they_are_written(tmp_path: Path) -> None:
+    content = document(7, 8, 9, captions=("a dog",))
+    for image, identity in zip(content["images"], (7.0, "8", "0009"), strict=True):
+        image |= {"id": identity, "license": 4.0}
+    for annotation in content["annotations"]:
+        annotation["image_id"] = {7: "7", 8: 8.0, 9: 9}[annotation["image_id"]]
+    collection = Collection(tmp_path / "scenes")
+    ingest_coco(collection, coco(tmp_path, content, 7, 8, 9))
+    rows = rows_of(collection)
+    assert {number: row["text"] for number, row in rows.items()} == {7: "a dog", 8: "a dog", 9: "a dog"}
+    assert {row["licence"] for row in rows.values()} == {"Attribution License"}
+    assert [rows[number]["key"] for number in (7, 8, 9)] == [key_of("coco", each) for each in ("7", "8", "0009")]

@@ -1,5 +1,6 @@
 """Captions of images of a folder: from sidecars, from file names that were written as captions, or none."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,9 @@ def test_kohya_s_json_says_captions_and_is_part_of_the_recipe(mine: Path, tmp_pa
     assert [rows[name]["text"] for name in NAMES] == [None, "a dog, park", ""]
     assert [rows[name]["text_kind"] for name in NAMES] == [CaptionKind.NONE, CaptionKind.HUMAN, CaptionKind.NONE]
 
+    several = {"IMG_1234": {"caption": [None, "a dog", "b"], "tags": ["park", "day"]}, "02": {"caption": {}}}
+    (mine / "meta.json").write_text(json.dumps(several))
+    assert [row["text"] for row in ingested(tmp_path, captions="kohya").values()].count("a dog, park, day") == 1
     config = FolderConfig(path=mine, captions="kohya")
     before = recipes(Collection(tmp_path / "work"), config)
     (mine / "meta.json").write_text('{"IMG_1234": {"caption": "a cat", "tags": "park"}, "02": {"caption": ""}}')

@@ -289,3 +289,19 @@ def test_a_size_below_zero_costs_the_rest_of_its_shard_alone(tmp_path: Path, col
             archive.addfile(member, io.BytesIO(b"bytes"))
     rows = ingest_webdataset(collection, WebdatasetConfig(path=tmp_path / "shards"))
     assert rows.dropped["not_an_image"] == 1 and rows.kept == 0
+
+
+def test_shards_that_are_not_read_are_told(
+    tmp_path: Path, collection: Collection, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "shards"
+    for name in ("train/0.tar", "0.tar.gz", "1.tgz"):
+        tar(folder / name, {"a.jpg": encode_image(0)})
+    sentence = (
+        r"Compressed shards are not read: .*0\.tar\.gz and 1 more; unpack them\. Shards in folders below are not read"
+    )
+    with pytest.raises(UserError, match=sentence):
+        ingest_webdataset(collection, WebdatasetConfig(path=folder))
+    tar(folder / "2.TAR", {"a.jpg": encode_image(0)})
+    assert ingest_webdataset(collection, WebdatasetConfig(path=folder)).kept == 1
+    assert "Compressed shards are not read" in caplog.text and "name their folder" in caplog.text
