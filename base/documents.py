@@ -20,6 +20,8 @@ from dreamloom.base.text import brief
 
 MAX_BYTES = 2**20
 """Maximum size of a file beside an image."""
+MAX_DOCUMENT_BYTES = 2**30
+"""Maximum size of a file about many images; COCO's largest has 450 MB."""
 MAX_DEPTH = 64
 """Maximum depth of lists and mappings inside each other."""
 MAX_NODES = 200_000
@@ -31,6 +33,19 @@ class DocumentError(ValueError):
 
 
 # Text
+
+
+def read_document(path: str | os.PathLike[str]) -> bytes:
+    """Reads a file about many images: a table, or one of a dataset's.
+
+    Raises:
+        OSError: it can't be read.
+        DocumentError: it is longer than MAX_DOCUMENT_BYTES.
+    """
+    with open(path, "rb") as stream:
+        if os.fstat(stream.fileno()).st_size > MAX_DOCUMENT_BYTES:
+            raise DocumentError(f"it is longer than {MAX_DOCUMENT_BYTES:,} bytes")
+        return stream.read()
 
 
 def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> tuple[str, str]:

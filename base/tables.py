@@ -10,12 +10,12 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreamloom.base.documents import MAX_BYTES, DocumentError, decode_text, parse_json
+from dreamloom.base.documents import MAX_BYTES, DocumentError, decode_text, parse_json, read_document
 from dreamloom.base.files import commit
 from dreamloom.base.text import brief, shows_nothing, without_surrogates
 
@@ -52,7 +52,7 @@ def read_table(path: Path, wanted: Wanted = lambda _: True) -> Iterator[TableRow
         DocumentError: it is no table.
     """
     suffix = path.suffix.lower()
-    yield from _parquet(path, wanted) if suffix == ".parquet" else parse_table(suffix, path.read_bytes())
+    yield from _parquet(path, wanted) if suffix == ".parquet" else parse_table(suffix, read_document(path))
 
 
 def parse_table(suffix: str, data: bytes) -> Iterator[TableRow]:
@@ -103,15 +103,20 @@ def _csv(text: str) -> Iterator[TableRow]:
             continue
         if header is None:
             header = [name.strip() for name in cells]
-            if twice := [name for name, count in Counter(filter(None, header)).items() if count > 1]:
-                raise DocumentError(f"its header names the column {brief(twice[0])} twice; rename one of them")
+            refuse_repeated(header)
         elif len(cells) > len(header):
             yield TableRow(number, {}, "unquoted_comma")
         else:
-            yield TableRow(number, {n: None if c in _NULLS else c for n, c in zip(header, cells, strict=False)})
+            yield TableRow(number, {n: None if c in NULLS else c for n, c in zip(header, cells, strict=False)})
 
 
-_NULLS = frozenset({"nan", "NaN", "-nan", "null", "NULL", "None", "<NA>", "#N/A"})
+def refuse_repeated(header: Sequence[str]) -> None:
+    """Raises DocumentError where a header names a column twice, of which one would count by chance."""
+    if twice := [name for name, count in Counter(filter(None, header)).items() if count > 1]:
+        raise DocumentError(f"its header names the column {brief(twice[0])} twice; rename one of them")
+
+
+NULLS = frozenset({"nan", "NaN", "-nan", "null", "NULL", "None", "<NA>", "#N/A"})
 """Cells that pandas and spreadsheets write for what is not there."""
 
 
@@ -122,6 +127,7 @@ def _parquet(path: Path | io.BytesIO, wanted: Wanted) -> Iterator[TableRow]:
     try:
         with pq.ParquetFile(path) as file:
             columns = [name for name in file.schema_arrow.names if wanted(name.strip())]
+            refuse_repeated([name.strip() for name in columns])
             number = 0
             for batch in file.iter_batches(columns=columns):
                 for row in _rows(batch):
@@ -135,7 +141,7 @@ def _parquet(path: Path | io.BytesIO, wanted: Wanted) -> Iterator[TableRow]:
 def _rows(batch: Any) -> list[dict[str, Any] | None]:
     """Returns the rows of an Arrow batch; None for one that can't be read, such as text that is no UTF-8."""
     try:
-        return list(batch.to_pylist())
+        return list(batch.to_pylist(maps_as_pydicts="lossy"))  # else a map is a list of pairs, as captions are
     except (ValueError, OverflowError):
         return (
             _rows(batch.slice(0, len(batch) // 2)) + _rows(batch.slice(len(batch) // 2)) if len(batch) > 1 else [None]
@@ -201,5 +207,14 @@ def cell(row: Mapping[str, Any], column: str) -> Any:
     if column in row:
         return row[column]
     outer, dot, field = column.partition(".")
-    inner = row.get(outer)
-    return cell(inner, field) if dot and isinstance(inner, Mapping) else None
+    inner = row.get(outer) if dot else None
+    if isinstance(inner, list):
+        return [cell(each, field) for each in inner if isinstance(each, Mapping)]
+    return cell(inner, field) if isinstance(inner, Mapping) else None
+
+
+def field_names(value: Any) -> list[str]:
+    """Returns the fields of a cell, or of what is in its list; none: it has no fields."""
+    if isinstance(value, list | tuple):
+        return next(filter(None, map(field_names, value)), [])
+    return [str(name) for name in value] if isinstance(value, Mapping) else []

@@ -1,7 +1,7 @@
 """Text that may come from anywhere, made fit for a terminal, a log, a table and a sentence."""
 
 import re
-import string
+import unicodedata
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters, line breaks, and changes of the direction of writing."""
@@ -12,14 +12,15 @@ def printable(text: str) -> str:
     return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], without_surrogates(text))
 
 
-_BLANKS = "".join(
-    [*string.whitespace, *"\0\x85\u00a0\u1680\u2028\u2029\u202f\u205f\u3000\u200b\u200c\u200d\u2060\ufeff"]
-)
+_BLANK_KINDS = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
+"""Unicode's categories of what has no shape: blanks, line ends, controls, marks of direction, joiners."""
+_BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {chr(code) for code in range(0xFE00, 0xFE10)}
+"""Characters of other categories that have none: fillers of Hangul, the empty Braille pattern, variation selectors."""
 
 
 def shows_nothing(text: str) -> bool:
     """Tells whether a text is blank: blanks, characters without width, and the zeros that a power cut leaves."""
-    return not text.strip(_BLANKS)
+    return all(unicodedata.category(each) in _BLANK_KINDS or each in _BLANKS for each in text)
 
 
 _SURROGATES = {code: chr(code - 0xDC00) if 0xDC80 <= code <= 0xDCFF else "\ufffd" for code in range(0xD800, 0xE000)}

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dreamloom.base.documents import parse_json
+from dreamloom.base.documents import parse_json, read_document
 from dreamloom.base.errors import UserError
 
 Categories = dict[int, tuple[str, str]]
@@ -26,7 +26,7 @@ def read_instances(file: Path, version: str) -> tuple[Categories, dict[int, froz
         UserError: it can't be read, or is not an instances file.
     """
     try:
-        document = parse_json(file.read_bytes(), object_hook=_keep_needed)
+        document = parse_json(read_document(file), object_hook=_keep_needed)
         names = {each["id"]: (each["name"].lower(), each["supercategory"].lower()) for each in document["categories"]}
         shown: dict[int, set[int]] = {}
         for photo, category in document["annotations"]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from dreamloom.base.documents import DocumentError, parse_json
+from dreamloom.base.documents import DocumentError, parse_json, read_document
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, Summary
@@ -143,7 +143,7 @@ def _read_entries(file: Path, version: str) -> dict[str, dict[str, Any]]:
         return item.get("metadata", None if "file_path" in item else item)
 
     try:
-        document = parse_json(file.read_bytes(), object_hook=keep_metadata)
+        document = parse_json(read_document(file), object_hook=keep_metadata)
     except DocumentError as error:
         raise UserError(
             f"{file} is cut off, or no JSON ({error}); download it again, or leave metadata out."

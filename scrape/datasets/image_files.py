@@ -7,6 +7,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +21,11 @@ from dreamloom.base.pixels import ImageError
 from dreamloom.scrape.datasets.sidecar_files import SIDECARS
 from dreamloom.scrape.datasets.source_kind import SourceSize, size_of_files
 from dreamloom.scrape.datasets.source_recipes import FileVersion
+
+LARGE_BYTES = 2**29
+MAX_BYTES = 2**32
+"""Maximum size of an image file, which is read into memory: that of a gigapixel in four bytes a pixel. A file takes no
+space on a disk for its zeros, so a huge one costs whoever makes it nothing."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +107,20 @@ def _walk(folder: Path, left_out: Counter[str], follow_links: bool) -> Iterator[
 
 
 def read_file(path: Path) -> bytes:
-    """Reads an image file whole.
+    """Reads an image file whole; one of more than LARGE_BYTES only if it begins like an image.
 
     Raises:
-        ImageError: `missing_file`: it can't be read, or is no regular file.
+        ImageError: `missing_file`: it can't be read, or is no regular file; `too_many_pixels`: it is longer than
+            MAX_BYTES; `not_an_image`.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe, or /dev/zero, never ends
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe, or /dev/zero, never ends
             raise ImageError("missing_file", "no regular file")
+        if status.st_size > MAX_BYTES:
+            raise ImageError("too_many_pixels", f"it has more than {MAX_BYTES >> 30} GiB")
+        if status.st_size > LARGE_BYTES and not begins_like_an_image(path):
+            raise ImageError("not_an_image", "no known picture format")
         return path.read_bytes()
     except OSError as error:
         raise ImageError("missing_file", error.strerror or "") from error
@@ -151,11 +163,11 @@ def leads_out(name: str) -> bool:
 
 
 def find_files(folder: Path, *patterns: str) -> list[Path]:
-    """Finds the files in a folder and below whose names fit, sorted; hidden and systems' files are left out.
+    """Finds the files in a folder and below whose names fit, in any case, sorted; without hidden and systems' files.
 
     Links to nothing are among them, as whoever reads them says so; folders and pipes, which never end, are not.
     """
-    files = (path for pattern in patterns for path in folder.rglob(pattern))
+    files = (path for path in folder.rglob("*") if any(fnmatchcase(path.name.lower(), each) for each in patterns))
     return sorted(path for path in files if may_be_read(path) and not is_left_out(path.relative_to(folder).as_posix()))
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
@@ -79,7 +80,7 @@ def _read_tables(folder: Path) -> Iterator[tuple[Path, Path, TableRow]]:
                     faults.append(f"row {row.number}: {fault}")
                 else:
                     found = True
-                    yield table, table.parent / row.cells["file_name"], row
+                    yield table, table.parent / file_name(row), row
         except (OSError, DocumentError) as error:
             raise UserError(f"{table} can't be read ({error}); correct it, or move it away.") from error
         if faults and not found:
@@ -88,9 +89,14 @@ def _read_tables(folder: Path) -> Iterator[tuple[Path, Path, TableRow]]:
             _log.warning("%s: %d rows are left out; the first, %s", table, len(faults), faults[0])
 
 
+def file_name(row: TableRow) -> Any:
+    """Returns what a row of a table has as `file_name`, in any case; None: nothing."""
+    return next((value for name, value in row.cells.items() if name.lower() == "file_name"), None)
+
+
 def row_fault(row: TableRow) -> str:
     """Returns why a row of a table names no image; empty if it does."""
-    name = row.cells.get("file_name")
+    name = file_name(row)
     if row.fault:
         return f"can't be read ({row.fault}); correct it."
     if not isinstance(name, str) or not name.strip() or "\0" in name:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dreamloom.base.documents import DocumentError
-from dreamloom.base.tables import caption_texts, cell
+from dreamloom.base.tables import caption_texts, cell, field_names
 from dreamloom.base.text import shows_nothing
 from dreamloom.scrape.collection import CaptionKind
 from dreamloom.scrape.index.columns import ALIASES, match_columns
@@ -102,8 +102,7 @@ def find_caption(row: Mapping[str, Any], column: str | None = None) -> str | Non
         try:
             texts = caption_texts(value)
         except DocumentError as error:
-            example = next(iter(value), "en") if isinstance(value, Mapping) else "en"
-            raise DocumentError(f"the column {name} {error}, such as {name}.{example}") from error
+            raise DocumentError(f"the column {name} {error}, such as {name}.{field_names(value)[0]}") from error
         if texts:
             return texts[0]
     return None

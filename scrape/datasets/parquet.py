@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -12,7 +11,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.stage import StageConfig
 from dreamloom.scrape.collection import Collection, Status, Table, key_of
 from dreamloom.scrape.datasets.ingest import MissingImage, ReadPart, SourceImage
-from dreamloom.scrape.datasets.metadata import CAPTION_COLUMNS, CaptionRules, metadata_from_row
+from dreamloom.scrape.datasets.metadata import CAPTION_COLUMNS, CaptionRules, ImageMetadata, metadata_from_row
 from dreamloom.scrape.datasets.row_files import RowFile
 from dreamloom.scrape.datasets.source_recipes import SourceRecipes, file_version
 from dreamloom.scrape.index.columns import ALIASES
@@ -102,17 +101,21 @@ def _read_images(root: Path, piece: Piece, image_column: str | None, captions: C
         raise UserError(f"{piece.file} has no column {caption_column}; it has {', '.join(names)}.")
     needed = {image_column, caption_column, outer, "license_url", "author"}
     wanted = [name for name in names if name in needed or name.lower() in _METADATA_COLUMNS]
-    for number, row in _read_rows(row_file, piece, wanted):
+    identity = _identity(root, piece.file)
+    for number, row in row_file.read(piece.start, piece.end, wanted):
+        key, place = key_of("huggingface", *identity, str(number)), f"{piece.file.absolute()}#{number}"
+        if row is None:
+            yield SourceImage(key, place, MissingImage(Status.TRUNCATED, "the file is damaged here"), ImageMetadata())
+            continue
         value = row.pop(image_column)
         data = value.get("bytes") if isinstance(value, dict) else value
         missing = MissingImage(Status.MISSING_FILE, "the row holds no bytes")
         content = _Bytes(data) if isinstance(data, bytes) else missing
-        key = key_of("huggingface", *_identity(root, piece.file), str(number))
         try:
             metadata = metadata_from_row(row, captions)
         except DocumentError as error:
             raise UserError(f"{piece.file}: {error} as caption_column.") from error
-        yield SourceImage(key, f"{piece.file.absolute()}#{number}", content, metadata)
+        yield SourceImage(key, place, content, metadata)
 
 
 _METADATA_COLUMNS = {*CAPTION_COLUMNS, *ALIASES["url"], *ALIASES["licence"]}
@@ -124,21 +127,6 @@ class _Bytes:
 
     def __call__(self) -> bytes:
         return self.data
-
-
-def _read_rows(file: RowFile, piece: Piece, columns: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields the rows of a piece with their numbers."""
-    for number, batch in file.read(piece.start, piece.end, columns):
-        for place in range(len(batch)):
-            yield number + place, {name: _value(batch.column(name)[place]) for name in columns}
-
-
-def _value(scalar: Any) -> Any:
-    """Returns the value of a cell; None where it can't be read: text that is not UTF-8, a date in no calendar."""
-    try:
-        return scalar.as_py()
-    except (ValueError, OverflowError):
-        return None
 
 
 def _find_image_column(file: Path, schema: pa.Schema, name: str | None) -> str:

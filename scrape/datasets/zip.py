@@ -32,7 +32,7 @@ from dreamloom.scrape.datasets.fields import (
 )
 from dreamloom.scrape.datasets.folder import CaptionReader, reads_like_a_caption
 from dreamloom.scrape.datasets.image_files import find_files
-from dreamloom.scrape.datasets.imagefolder import TABLES, row_fault
+from dreamloom.scrape.datasets.imagefolder import TABLES, file_name, row_fault
 from dreamloom.scrape.datasets.ingest import SourceImage, ingest
 from dreamloom.scrape.datasets.metadata import CaptionRules, ImageMetadata, metadata_from_row
 from dreamloom.scrape.datasets.sidecar_files import find_sidecars
@@ -116,7 +116,7 @@ def find_zips(path: Path) -> list[Path]:
     Raises:
         UserError: there is none.
     """
-    files = [path] if path.is_file() else find_files(path, "*.zip", "*.ZIP")
+    files = [path] if path.is_file() else find_files(path, "*.zip")
     if not files:
         raise UserError(f"{path} is no zip archive and holds none; name one, or a folder of some.")
     return files
@@ -172,14 +172,14 @@ def _read_tables(opened: ZipArchive) -> dict[str, TableRow]:
     rows: dict[str, TableRow] = {}
     for name in sorted(opened.members):
         folder, slash, own = name.rpartition("/")
-        if own not in TABLES:
+        if own.lower() not in TABLES:
             continue
         try:
             for row in parse_table(Path(own).suffix, opened.read(name, _MAX_TABLE_BYTES)):
                 if fault := row_fault(row):
                     _log.warning("%s/%s, row %d: %s", opened.file, name, row.number, fault)
                 else:
-                    rows[path_key(f"{folder}{slash}{row.cells['file_name']}")] = row
+                    rows[path_key(f"{folder}{slash}{file_name(row)}")] = row
         except (ImageError, DocumentError) as error:
             _log.warning("%s/%s can't be read and is skipped (%s)", opened.file, name, error)
     return rows

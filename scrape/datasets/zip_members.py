@@ -77,7 +77,7 @@ def open_zip(file: Path) -> ZipArchive:
         size = file.stat().st_size
     except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise UserError(f"{file} can't be read as zip ({brief(error)}); download it again, or move it away.") from error
-    entries = [entry for entry in found.archive.infolist() if not entry.is_dir()]
+    entries = [entry for entry in found.archive.infolist() if entry.filename and not entry.is_dir()]
     if sum(entry.compress_size for entry in entries) > size:
         raise UserError(
             f"{file} is smaller than its members, so they overlap; it was made to fill disks: move it away."

@@ -1,4 +1,4 @@
-"""Leaves out the rows of an index whose text is not UTF-8, which DuckDB refuses with the whole query."""
+"""What DuckDB refuses with the whole query: rows whose text is not UTF-8 are left out, damaged files are named."""
 
 import logging
 from dataclasses import replace
@@ -35,6 +35,20 @@ def without_bad_text(indexes: list[Index], folder: Path) -> list[Index]:
     return cleaned
 
 
+def find_damaged(indexes: list[Index]) -> IndexFile | None:
+    """Returns the first file that can't be read to its end, in the columns of the index; None: all can be."""
+    for index in indexes:
+        columns = sorted({column.name for column in index.columns.values()})
+        for file in index.files:
+            try:
+                with file.open() as stream, pq.ParquetFile(stream) as parquet:
+                    for _ in parquet.iter_batches(columns=columns):
+                        pass
+            except (pa.ArrowException, OSError):
+                return file
+    return None
+
+
 def _clean(file: IndexFile, columns: list[str], folder: Path) -> IndexFile:
     with file.open() as stream, pq.ParquetFile(stream) as parquet:
         bad = sum(len(batch) - sum(map(len, _good(batch))) for batch in parquet.iter_batches(columns=columns))
@@ -56,6 +70,8 @@ def _good(batch: pa.RecordBatch) -> list[pa.RecordBatch]:
     try:
         for column in batch.columns:
             column.validate(full=True)
+            if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):  # DuckDB reads it as text
+                column.cast(pa.large_string())
         return [batch]
     except pa.ArrowInvalid:
         if len(batch) == 1:

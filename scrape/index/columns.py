@@ -9,7 +9,7 @@ from itertools import groupby
 import pyarrow as pa
 
 from dreamloom.base.errors import UserError
-from dreamloom.scrape.index.files import IndexFile
+from dreamloom.scrape.index.files import LIST_SUFFIXES, IndexFile
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "url": ("url", "image_url"),
@@ -42,6 +42,17 @@ _NSFW = {"UNLIKELY": 0.0, "UNSURE": 0.5, "NSFW": 1.0}
 """The tags of LAION-400M and raw LAION-5B, as probabilities."""
 
 
+def _is_list(data_type: pa.DataType) -> bool:
+    return bool(pa.types.is_list(data_type) or pa.types.is_large_list(data_type))
+
+
+def _item_type(data_type: pa.DataType) -> pa.DataType:
+    """Returns the type of what is in a list, also of lists; or the type itself."""
+    while _is_list(data_type):
+        data_type = data_type.value_type
+    return data_type
+
+
 @dataclass(frozen=True)
 class Column:
     """A column of an index, and the SQL that reads it."""
@@ -54,14 +65,17 @@ class Column:
     @property
     def text_sql(self) -> str:
         """SQL of its values as text; of a list the first that is not blank."""
-        if pa.types.is_list(self.type) or pa.types.is_large_list(self.type):
-            return f"[x::VARCHAR FOR x IN {self._quoted} IF trim(x::VARCHAR) <> ''][1]"
+        if _is_list(self.type):
+            texts, item = self._quoted, self.type.value_type
+            while _is_list(item):
+                texts, item = f"flatten({texts})", item.value_type
+            return f"[x::VARCHAR FOR x IN {texts} IF trim(x::VARCHAR) <> ''][1]"
         return f"CAST({self._quoted} AS VARCHAR)"
 
     @property
     def caption_sql(self) -> str:
         """SQL of its values as captions: numbers are none."""
-        item = getattr(self.type, "value_type", self.type)
+        item = _item_type(self.type)
         is_number = pa.types.is_integer(item) or pa.types.is_floating(item) or pa.types.is_boolean(item)
         return "CAST(NULL AS VARCHAR)" if is_number else self.text_sql
 
@@ -163,7 +177,11 @@ def _read_footer(
         metadata = file.metadata()
         schema = metadata.schema.to_arrow_schema()
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # the last for names that are damaged
-        raise UserError(f"{file} can't be read as parquet ({_first_line(error)}); remove it from `index`.") from error
+        lists = (
+            "" if str(file).lower().endswith(".parquet") else f" Lists of addresses end in {', '.join(LIST_SUFFIXES)}."
+        )
+        why = _first_line(error)
+        raise UserError(f"{file} can't be read as parquet ({why}); remove it from `index`.{lists}") from error
     names = match_columns(schema.names)
     if aesthetic_scale == "v2":
         names["aesthetic"] = next((name for name in schema.names if name.lower() in _V2), names.get("aesthetic", ""))
@@ -179,6 +197,8 @@ def _read_footer(
                 f"{file} has no column named {asked or 'url'} (it has {', '.join(schema.names) or 'none'}); name a "
                 f"LAION-style index, or its columns: url_column, text_column."
             )
+        if column in columns:
+            _refuse_fields_in_lists(file, columns[column])
         if column in columns and pa.types.is_struct(columns[column].type):
             fields = [field.name for field in columns[column].type]
             raise UserError(
@@ -186,6 +206,14 @@ def _read_footer(
                 f"{column}_column: {'.'.join([columns[column].name, *columns[column].field, *fields[:1]])}."
             )
     return columns, metadata.num_rows
+
+
+def _refuse_fields_in_lists(file: IndexFile, column: Column) -> None:
+    """Raises UserError where a column holds lists of fields, or maps, which are no texts."""
+    item = _item_type(column.type)
+    if pa.types.is_map(item) or (pa.types.is_struct(item) and item != column.type):
+        what = "maps" if pa.types.is_map(item) else "lists of fields"
+        raise UserError(f"{file}: the column {column.name} holds {what}; make a column of texts of it, and name that.")
 
 
 def _find_column(schema: pa.Schema, asked: str) -> Column | None:

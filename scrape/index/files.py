@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 from dreamloom.base.errors import UserError
 from dreamloom.base.file_index import WholeFile, content_hashes
 from dreamloom.base.listing import is_left_out, may_be_read
-from dreamloom.base.text import brief
+from dreamloom.base.text import brief, is_utf8
 
-LIST_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl")
+_LIST_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
+LIST_SUFFIXES = (*_LIST_TABLES, ".txt")
 """Files of an index that are lists of addresses; all others are parquet."""
 
 
@@ -91,7 +92,7 @@ def find_index_files(patterns: Iterable[str]) -> list[IndexFile]:
     """Finds the files of an index: patterns in the given order, the matches of each by name, none twice.
 
     Raises:
-        UserError: a pattern matches nothing, or its file system can't be reached.
+        UserError: a pattern matches nothing or a name that is not UTF-8, or its file system can't be reached.
     """
     files: dict[str, IndexFile] = {}
     for pattern in patterns:
@@ -99,6 +100,8 @@ def find_index_files(patterns: Iterable[str]) -> list[IndexFile]:
         if not matches:
             raise UserError(f"No parquet file is at {pattern}; `index` takes files, folders and globs.")
         for match in matches:
+            if not is_utf8(match.name):
+                raise UserError(f"{match} has a name that is not UTF-8; rename it.")
             files.setdefault(match.name, match)
     if not files:
         raise UserError("`index` is empty; name the parquet files of a LAION-style index there.")
@@ -108,13 +111,22 @@ def find_index_files(patterns: Iterable[str]) -> list[IndexFile]:
 def _find_local(pattern: str) -> list[IndexFile]:
     path = Path(pattern).expanduser()
     if path.is_dir():
-        matches = sorted(filter(may_be_read, path.glob("*.parquet")))
+        matches = _find_in_folder(path)
     elif path.is_file():
         matches = [path]
     else:
         matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
         matches = list(filter(may_be_read, matches))
     return [IndexFile(str(match.resolve())) for match in matches if not _is_leaving(match, path)]
+
+
+def _find_in_folder(folder: Path) -> list[Path]:
+    """Returns the parquet files of a folder; where there is none, its tables of addresses; else its texts."""
+    files = sorted(filter(may_be_read, folder.iterdir()))
+    for suffixes in ((".parquet",), _LIST_TABLES, LIST_SUFFIXES):
+        if found := [file for file in files if file.suffix.lower() in suffixes]:
+            return found
+    return []
 
 
 def _is_leaving(match: Path, pattern: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Lists of addresses (.csv, .tsv, .txt, .jsonl) as an index: each becomes a temporary parquet file of texts.
+"""Lists of addresses (.csv, .tsv, .txt, .jsonl, .ndjson) as an index: each becomes a temporary parquet file of texts.
 
 A row that can't be read costs itself; the file counts them by reason.
 """
@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from dreamloom.base.documents import MAX_BYTES, DocumentError, parse_json
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import temporary_name
-from dreamloom.base.tables import caption_texts, cell
-from dreamloom.base.text import is_utf8
+from dreamloom.base.tables import NULLS, caption_texts, cell, field_names, refuse_repeated
+from dreamloom.base.text import is_utf8, without_surrogates
 from dreamloom.scrape.index.bad_text import NOT_UTF8
 from dreamloom.scrape.index.columns import ALIASES
 from dreamloom.scrape.index.files import IndexFile
@@ -52,7 +52,7 @@ def as_parquet(file: IndexFile, folder: Path, text_column: str | None = None) ->
     except OSError as error:
         raise UserError(f"{file} can't be read ({error.strerror}); change its permissions, or leave it out.") from error
     except DocumentError as error:
-        raise UserError(f"{file}: {error} as text_column.") from error
+        raise UserError(f"{file}: {error}.") from error
     return replace(file, name=str(path), filesystem=None, listed_as=file.name, dropped=dict(faults))
 
 
@@ -72,12 +72,10 @@ def _write(rows: Iterator[Mapping[str, Any]], path: Path, text_column: str | Non
 def _text(row: Mapping[str, Any], name: str) -> str | None:
     """Returns a cell as text; of a list the first text."""
     value = cell(row, name)
-    if isinstance(value, dict):
-        fields = ", ".join(map(str, value))
+    if fields := field_names(value):
         if name.lower() in ALIASES["text"]:
-            raise DocumentError(
-                f"{name} holds the fields {fields}; name one of them, such as {name}.{next(iter(value))},"
-            )
+            holds = f"{name} holds the fields {', '.join(fields)}"
+            raise DocumentError(f"{holds}; name one of them, such as {name}.{fields[0]}, as text_column")
         return None
     if isinstance(value, list):
         return next(iter(caption_texts(value)), None)
@@ -99,8 +97,9 @@ def _decoded(stream: Any) -> TextIO:
 
 
 def _rows(text: TextIO, suffix: str, faults: Counter[str]) -> Iterator[Mapping[str, Any]]:
-    rows = {".jsonl": _json_lines, ".txt": _addresses}.get(suffix)
-    for row in _cells(text, suffix, faults) if rows is None else rows(text, faults):
+    rows = {".jsonl": _json_lines, ".ndjson": _json_lines, ".txt": _addresses}.get(suffix)
+    for cells in _cells(text, suffix, faults) if rows is None else rows(text, faults):
+        row = {without_surrogates(name): value for name, value in cells.items()}
         if any(isinstance(value, str) and not is_utf8(value) for value in row.values()):
             faults[NOT_UTF8] += 1
         else:
@@ -156,12 +155,13 @@ def _cells(text: TextIO, suffix: str, faults: Counter[str]) -> Iterator[Mapping[
             continue
         if not header:
             header = _headless_names(row) if headless else [name.strip() for name in row]
+            refuse_repeated(header)
             if not headless:
                 continue
         if len(row) > len(header):
             faults["broken_row"] += 1
         else:
-            yield {name: value or None for name, value in zip(header, row, strict=False)}
+            yield {n: None if c in NULLS or not c else c for n, c in zip(header, row, strict=False)}
 
 
 def _headless_names(row: list[str]) -> list[str]:

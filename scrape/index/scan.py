@@ -26,7 +26,7 @@ from dreamloom.base.files import temporary_name
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import Summary
 from dreamloom.scrape.collection import SCHEMAS, Table
-from dreamloom.scrape.index.bad_text import without_bad_text
+from dreamloom.scrape.index.bad_text import find_damaged, without_bad_text
 from dreamloom.scrape.index.columns import Index
 from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.index.predicates import check_aesthetic_scales, numeric_predicates, sql_string, text_predicates
@@ -76,7 +76,9 @@ def select_rows(
         except (duckdb.Error, pa.ArrowException, OSError) as error:  # damaged files end in many of them
             if isinstance(error, OSError) and error.errno is not None:  # the system's own: a full disk
                 raise
-            raise UserError(f"The index can't be read: {str(error).splitlines()[0]}") from error
+            file = find_damaged(indexes) or "The index"
+            why = str(error).splitlines()[0]
+            raise UserError(f"{file} can't be read ({why}); download it again, or leave it out.") from error
         funnel.dropped = dict(sum((Counter(index.unread) for index in indexes), Counter())) | funnel.dropped
         passing = funnel.rows - sum(funnel.dropped.values())
         distinct = mark_distinct(database, config, passed)

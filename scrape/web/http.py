@@ -138,7 +138,7 @@ class Fetcher:
             if response.status in _REDIRECTS and "Location" in response.headers:
                 return urljoin(str(url), response.headers["Location"].strip())
             _check_status(response)
-            decompress = _decompressor(response.headers)
+            decompress = decompressor(response.headers)
             body, received = bytearray(), 0
             async for chunk in response.content.iter_any():
                 received += len(chunk)
@@ -192,7 +192,7 @@ class Fetcher:
         too_large = RowDropped(Status.TOO_LARGE, f"more than {max_bytes} bytes")
         if (response.content_length or 0) > max_bytes:
             raise too_large
-        decompress = _decompressor(response.headers)
+        decompress = decompressor(response.headers)
         received, size, chunks = 0, 0, []
         async for chunk in response.content.iter_any():
             received += len(chunk)
@@ -225,7 +225,7 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
         raise RowDropped(status, f"HTTP {response.status}", wait_s=retry_after(response.headers))
 
 
-def _decompressor(headers: CIMultiDictProxy[str]) -> Callable[[bytes, int], bytes] | None:
+def decompressor(headers: CIMultiDictProxy[str]) -> Callable[[bytes, int], bytes] | None:
     """Returns a function (chunk, max_bytes) → decompressed bytes for the Content-Encoding; None for identity.
 
     What is no encoding, such as aws-chunked, utf-8 or none, is identity.

@@ -1,5 +1,6 @@
 """Tables beside images: a row that is not as its header says costs itself, whatever its bytes are."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dreamloom.base.documents import DocumentError
-from dreamloom.base.tables import TableRow, caption_texts, cell, read_table
+from dreamloom.base.tables import TableRow, caption_texts, cell, field_names, read_table
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".CSV"])
@@ -73,6 +74,7 @@ def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
         (True, []),
         (" \n", []),
         ("\u200b\u00a0\ufeff", []),
+        ("\u202e\u2066\u200f\u00ad\u3164\ufe0f", []),
         (b"\0\0", []),
         ("nan", ["nan"]),
         (" a cat ", [" a cat "]),
@@ -96,8 +98,28 @@ def test_a_column_that_stands_twice_is_not_chosen_by_chance(tmp_path: Path) -> N
         list(read_table(tmp_path / "t.csv"))
 
 
+def test_a_table_is_read_up_to_a_size(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").touch()
+    os.truncate(tmp_path / "t.csv", 40 * 2**30)  # of zeros, which take no space on the disk
+    with pytest.raises(DocumentError, match="longer than 1,073,741,824 bytes"):
+        list(read_table(tmp_path / "t.csv"))
+
+
+def test_a_map_is_no_list_and_columns_of_one_name_are_told(tmp_path: Path) -> None:
+    maps = pa.array([[("en", "a")]], pa.map_(pa.string(), pa.string()))
+    pq.write_table(pa.table({"text": maps}), tmp_path / "t.parquet")
+    ((row,),) = [list(read_table(tmp_path / "t.parquet"))]
+    assert row.cells == {"text": {"en": "a"}}
+    twice = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", " text"])
+    pq.write_table(twice, tmp_path / "t.parquet")
+    with pytest.raises(DocumentError, match="names the column text twice"):
+        list(read_table(tmp_path / "t.parquet"))
+
+
 def test_a_field_of_a_column_is_named_with_a_dot() -> None:
     row = {"caption": {"en": "a", "more": {"de": "b"}}, "x.y": "c"}
+    assert cell({"captions": [{"raw": "a"}, None, {"raw": "b"}]}, "captions.raw") == ["a", "b"]
+    assert field_names([[], [{"raw": "a", "id": 1}]]) == ["raw", "id"] and field_names(["a", 5]) == []
     found = [cell(row, name) for name in ("caption.en", "caption.more.de", "x.y", "caption.fr", "no.en")]
     assert found == ["a", "b", "c", None, None]
     with pytest.raises(DocumentError, match="holds the fields en, more; name one of them"):

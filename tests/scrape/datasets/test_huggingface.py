@@ -321,3 +321,65 @@ def test_a_cell_of_an_image_that_holds_text_costs_its_row(tmp_path: Path, collec
     pq.write_table(pa.table({"image": images, "text": ["a"]}), tmp_path / "t.parquet")
     (row,) = rows_of(collection, tmp_path / "t.parquet", image_column="image")
     assert (row["status"], row["detail"]) == ("missing_file", "the row holds no bytes")
+
+
+def test_damage_within_a_parquet_file_costs_its_rows(tmp_path: Path, collection: Collection) -> None:
+    path = parquet(tmp_path / "t.parquet", range(9))
+    data, group = bytearray(path.read_bytes()), pq.read_metadata(path).row_group(1)
+    start = min(
+        group.column(place).dictionary_page_offset or group.column(place).data_page_offset for place in range(3)
+    )
+    data[start : start + 40] = b"\xff" * 40
+    path.write_bytes(data)
+    rows = rows_of(collection, path)
+    assert [row["status"] for row in rows] == ["ok"] * 3 + ["truncated"] * 3 + ["ok"] * 3
+    assert rows[4]["detail"] == "the file is damaged here"
+
+
+def test_what_an_arrow_file_points_to_outside_of_itself_is_null(tmp_path: Path, collection: Collection) -> None:
+    """Reading it ends the process."""
+    table = pa.table({"image": pa.array([encode_image(n) for n in range(3)]), "text": ["abcd", "efgh", "ijkl"]})
+    with pa.ipc.new_stream(str(tmp_path / "t.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    data = (tmp_path / "t.arrow").read_bytes().replace(b"abcdefgh", b"ab\xffdefgh")
+    assert [row["text"] for row in rows_of(collection, write(tmp_path / "text.arrow", data))] == [None, "efgh", "ijkl"]
+    offsets, damaged = (np.array(each, dtype="<i4").tobytes() for each in ([0, 4, 8, 12], [0, 4, 2**30, 12]))
+    damage = write(tmp_path / "offsets.arrow", data.replace(offsets, damaged))
+    rows = rows_of(Collection(tmp_path / "damaged"), damage)
+    assert [row["status"] for row in rows] == ["ok"] * 3
+    assert [row["text"] for row in rows] == [None] * 3
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def test_captions_in_maps_and_in_lists_of_fields_are_named(tmp_path: Path, collection: Collection) -> None:
+    captions = [[{"raw": "a cat", "id": 1}, {"raw": "cats", "id": 2}]] * 2
+    maps = pa.array([[("en", "a car"), ("de", "ein Auto")]] * 2, pa.map_(pa.string(), pa.string()))
+    path = parquet(tmp_path / "t.parquet", range(2), captions=captions, text=maps)
+    for column, texts in (("captions.raw", "a cat"), ("text.de", "ein Auto")):
+        own = Collection(tmp_path / column)
+        assert [row["text"] for row in rows_of(own, path, caption_column=column)] == [texts] * 2
+    for column, sentence in (("captions", "fields raw, id; .* such as captions.raw"), ("text", "fields en, de")):
+        with pytest.raises(UserError, match=sentence):
+            rows_of(collection, path, caption_column=column)
+
+
+def test_columns_of_one_name_and_names_that_are_not_utf8_are_told(tmp_path: Path, collection: Collection) -> None:
+    columns = [pa.array([encode_image(0)]), pa.array(["a"]), pa.array(["b"])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["image", "text", "text"]), tmp_path / "t.parquet")
+    with pytest.raises(UserError, match="names the column text twice"):
+        rows_of(collection, tmp_path / "t.parquet")
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (tmp_path / "t.parquet").rename(folder / os.fsdecode(b"\xff.parquet"))
+    with pytest.raises(UserError, match="a name that is not UTF-8"):
+        rows_of(collection, folder)
+
+
+def test_a_table_and_its_column_may_be_in_capitals(tmp_path: Path, collection: Collection) -> None:
+    folder = imagefolder(tmp_path / "mine", "0.png")
+    (folder / "Metadata.CSV").write_text("File_Name,Text\n0.png,a car\n")
+    assert [row["text"] for row in rows_of(collection, folder)] == ["a car"]

@@ -17,7 +17,7 @@ from dreamloom.base.stage import Summary
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder, recipes
-from dreamloom.scrape.datasets.image_files import size_of_folder
+from dreamloom.scrape.datasets.image_files import read_file, size_of_folder
 from tests.powercut import PowerCut
 
 
@@ -376,3 +376,12 @@ def test_a_new_caption_stores_no_image_again(folder: Path, collection: Collectio
     assert again[turned.name] == before[turned.name]
     stored = (collection.root / again[turned.name]["image"]).read_bytes()
     assert hashlib.sha256(stored).hexdigest() == again[turned.name]["image_sha256"]
+
+
+@pytest.mark.parametrize(("size", "reason"), [(2**29 + 1, "not_an_image"), (20 * 2**30, "too_many_pixels")])
+def test_a_huge_file_of_nothing_is_not_read(tmp_path: Path, size: int, reason: str) -> None:
+    (tmp_path / "x.jpg").touch()
+    os.truncate(tmp_path / "x.jpg", size)  # of zeros, which take no space on the disk
+    with pytest.raises(ImageError) as refused:
+        read_file(tmp_path / "x.jpg")
+    assert refused.value.reason == reason

@@ -148,3 +148,12 @@ def test_whatever_became_of_its_bytes_a_member_costs_itself(tmp_path: Path, meth
         for name in opened.images:
             with contextlib.suppress(ImageError):
                 opened.read(name)
+
+
+def test_a_member_without_a_name_is_none(tmp_path: Path) -> None:
+    file = pack(tmp_path / "mine.zip", {"x": png(0), "a.png": png(1)})
+    data = bytearray(file.read_bytes())
+    entry = data.index(b"PK\1\2")
+    data[entry + 28 : entry + 32] = b"\0\0\1\0"  # the name's byte becomes an extra field's
+    file.write_bytes(data)
+    assert list(rows_of(tmp_path)) == ["a.png"]

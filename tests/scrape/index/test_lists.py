@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ def filtered(path: Path, **config: Any) -> tuple[list[tuple[str, str | None]], S
         ("i.csv", b"\xef\xbb\xbf link ; title \r\n%s;a\r\n%s;b\r\n"),
         ("i.csv", b'title,link\n"a",%s\n"b","%s"\n'),
         ("i.TSV", b"link\ttitle\n%s\ta\n\n%s\tb\n"),
+        ("i.ndjson", b'{"link": "%s", "title": "a"}\n{"title": "b", "link": "%s"}\n'),
+        ("i.csv", b"link,title,\xff\n%s,a,x\n%s,b,y\n"),
         ("i.jsonl", b'{"link": "%s", "title": "a"}\n{"title": "b", "link": "%s"}\n'),
     ],
 )
@@ -121,3 +124,55 @@ def test_text_that_is_not_utf8_costs_its_row_and_its_file_is_named(
     assert (summary.rows, summary.kept, summary.dropped) == (4, 3, {"not_utf8": 1})
     assert "bad.parquet: 1 rows" in caplog.text
     assert "good.parquet" not in caplog.text
+
+
+def test_nulls_as_programs_write_them_are_no_captions(tmp_path: Path) -> None:
+    (tmp_path / "i.csv").write_text(f"url,text\n{URLS[0]},NaN\n{URLS[1]},None\n{URLS[2]},nan bread\n")
+    assert [text for _, text in filtered(tmp_path / "i.csv")[0]] == [None, None, "nan bread"]
+    (tmp_path / "i.csv").write_text(f"url,text,text\n{URLS[0]},a,b\n")
+    with pytest.raises(UserError, match="names the column text twice"):
+        filtered(tmp_path / "i.csv")
+
+
+def test_a_folder_of_lists_is_an_index(tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    folder.mkdir()
+    (folder / "README.txt").write_text("see http://a.org\n")
+    (folder / "1.CSV").write_text(f"url\n{URLS[1]}\n")
+    (folder / "0.csv").write_text(f"url\n{URLS[0]}\n")
+    assert filtered(folder)[0] == [(URLS[0], None), (URLS[1], None)]
+    pq.write_table(pa.table({"url": URLS}), folder / "0.parquet")
+    assert len(filtered(folder)[0]) == 3
+
+
+def test_captions_of_lists_of_lists_are_texts_and_maps_are_none(tmp_path: Path) -> None:
+    assert filtered(parquet(tmp_path / "i.parquet", pa.array([[["", "a"], ["b"]]])))[0] == [(URLS[0], "a")]
+    for texts, what in (
+        (pa.array([[{"raw": "a"}]]), "lists of fields"),
+        (pa.array([[("en", "a")]], pa.map_(pa.string(), pa.string())), "maps"),
+    ):
+        with pytest.raises(UserError, match=f"the column text holds {what}"):
+            filtered(parquet(tmp_path / "i.parquet", texts))
+
+
+def test_bytes_that_are_not_utf8_cost_their_row_and_damage_names_its_file(tmp_path: Path) -> None:
+    texts = pa.array([b"a", b"\xff", "ä".encode()], pa.binary())
+    rows, summary = filtered(parquet(tmp_path / "i.parquet", texts))
+    assert rows == [(URLS[0], "a"), (URLS[2], "ä")]
+    assert summary.dropped["not_utf8"] == 1
+    good, bad = parquet(tmp_path / "0.parquet", pa.array(["a"])), parquet(tmp_path / "1.parquet", pa.array(["b"]))
+    data = bytearray(bad.read_bytes())
+    data[4:40] = b"\xff" * 36
+    bad.write_bytes(data)
+    with pytest.raises(UserError, match=r"1\.parquet can't be read"):
+        filter_laion(Collection(tmp_path / "c"), FilterConfig(index=[str(good), str(bad)], min_side=None))
+
+
+def test_a_file_whose_name_is_not_utf8_is_told(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "i.parquet", pa.array(["a"]))
+    path.rename(tmp_path / os.fsdecode(b"\xff.parquet"))
+    with pytest.raises(UserError, match="a name that is not UTF-8"):
+        explain(FilterConfig(index=[str(tmp_path)]))
+    (tmp_path / "i.csv.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(UserError, match="Lists of addresses end in"):
+        explain(FilterConfig(index=[str(tmp_path / "i.csv.gz")]))
