@@ -2,16 +2,17 @@
 
     python -m bench.duplicates FOLDER [--clip MODEL [--pretrained TAG]] [--cosine 0.94] [--rows 50000]
 
-Each photo of the folder is changed in eight ways. Recall is the share of the changed photos that count as copies of
+Each photo of the folder is changed in nine ways. Recall is the share of the changed photos that count as copies of
 their original; precision is the share of all pairs that count as copies and are of one photo, over all pairs of all
-images. Both are told for pHash alone and, with --clip, for CLIP alone and for the rules of `near_duplicates`, at the
-cosine given. A CLIP model is named as in score.model, the demo's models/clip among them; as that one learned from drawn
-scenes, only a real one's figures tell what CLIP adds for photos.
+images. Both are told for the rules of `near_duplicates` without CLIP, for pHash alone, and, with --clip, for CLIP alone
+and for the whole rules, at the cosine given. In whole rules an image has no more than eight pairs whose pixels are
+compared; here all are. A CLIP model is named as in score.model, the demo's models/clip among them; as that one learned
+from drawn scenes, only a real one's figures tell what CLIP adds for photos.
 
 With --rows, it then searches that many drawn embeddings of 512 dimensions, each time in a process of its own: "spread"
 has 2,000 kinds and one copy in ten, "alike" is a crowd of copies of one image, and "apart" a crowd that CLIP finds
 alike and only the hashes tell apart. Prints tables and, last, a line of JSON: `recall` and `precision` of `similar`
-(without --clip: of its pHash alone).
+(without --clip: of all but CLIP), and `ms_a_pair`, the milliseconds of CPU that comparing the pixels of a pair takes.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +35,12 @@ from dreamloom.base.image_types import DECODED_EXTENSIONS
 from dreamloom.base.near_duplicates import phash
 from dreamloom.base.pixels import decode
 from dreamloom.curate.config import ChooseConfig, NearDuplicates, ScoreConfig
+from dreamloom.curate.rules.crops import is_part, shrink
 from dreamloom.curate.rules.dedupe import NONE, Embeddings, Likeness, near_duplicates
 from dreamloom.curate.rules.duplicates import likeness
 
 Change = Callable[[Image.Image], Image.Image]
 CROWDS = ("spread", "alike", "apart")
-NO_CLIP = -2.0
-"""A cosine that any two embeddings have."""
 
 
 def recompress(image: Image.Image) -> Image.Image:
@@ -71,6 +72,7 @@ CHANGES: Mapping[str, Change] = {
     "resize": lambda image: image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS),
     "crop_5": lambda image: crop(image, 0.05),
     "crop_20": lambda image: crop(image, 0.2),
+    "corner_20": lambda image: image.crop((0, 0, round(image.width * 0.8), round(image.height * 0.8))),
     "mirror": ImageOps.mirror,
     "border": lambda image: ImageOps.expand(image, min(image.size) // 40, "white"),  # 5 % of the side in all
     "text": write,
@@ -78,13 +80,12 @@ CHANGES: Mapping[str, Change] = {
 }
 
 
-def measure(
-    alike: Likeness, hashes: NDArray[np.uint64], vectors: Embeddings, photos: int
-) -> dict[str, float | dict[str, float]]:
-    """Returns recall by kind and precision. Rows are the photos, then the photos changed in one way after the other."""
-    agree = alike.hashes_agree(hashes[:, None], hashes)
-    agree &= vectors.astype(np.float32) @ vectors.astype(np.float32).T >= alike.cosine
-    photo = np.arange(len(hashes)) % photos
+def measure(agree: NDArray[np.bool_], photos: int) -> dict[str, float | dict[str, float]]:
+    """Returns recall by kind and precision, given which images count as copies.
+
+    Rows are the photos, then the photos changed in one way after the other.
+    """
+    photo = np.arange(len(agree)) % photos
     found = np.triu(agree | agree.T, 1)
     right = found & (photo[:, None] == photo)
     recall = {
@@ -94,35 +95,49 @@ def measure(
     return {"recall": recall, "precision": round(float(right.sum() / max(1, found.sum())), 4)}
 
 
+def embed(images: Sequence[Image.Image], config: ScoreConfig) -> NDArray[np.float32]:
+    """Returns CLIP's embeddings of images."""
+    from dreamloom.base.clip import load_clip  # torch, whose memory is no part of a search's
+
+    model = load_clip(config, config.device)
+    batches = [images[first : first + 32] for first in range(0, len(images), 32)]
+    return np.concatenate([model.embed_images([model.prepare(image) for image in batch]) for batch in batches])
+
+
+def find_parts(images: Sequence[Image.Image]) -> tuple[NDArray[np.bool_], float]:
+    """Compares the pixels of all pairs. Returns which show a part of the other, and the milliseconds of CPU a pair."""
+    looks = [shrink(image) for image in images]
+    found = np.zeros((len(images), len(images)), dtype=bool)
+    pairs = list(combinations(range(len(images)), 2))
+    began = time.process_time()
+    for one, other in pairs:
+        found[one, other] = looks[one] is not None and looks[other] is not None and is_part(looks[one], looks[other])
+    return found, round(1000 * (time.process_time() - began) / len(pairs), 2)
+
+
 def measure_photos(paths: Sequence[Path], clip: ScoreConfig | None, cosine: float) -> dict[str, Any]:
     """Measures each way to tell copies; prints a table."""
     originals = [decode(path) for path in paths]
     images = [*originals, *(change(image) for change in CHANGES.values() for image in originals)]
     hashes = np.array([phash(image) for image in images], dtype=np.int64).view(np.uint64)
-    vectors = np.ones((len(images), 1), dtype=np.float16)
+    has_part, ms_a_pair = find_parts(images)
     strict, similar = (
-        likeness(ChooseConfig(near_duplicates=kind, near_duplicate_cosine=cosine))
+        likeness(ChooseConfig(near_duplicates=kind)).hashes_agree(hashes[:, None], hashes)
         for kind in (NearDuplicates.STRICT, NearDuplicates.SIMILAR)
     )
-    ways = {
-        "strict, pHash alone": Likeness(strict.bits, NO_CLIP),
-        "similar, pHash alone": Likeness(similar.bits, NO_CLIP, mirrored=True),
-    }
+    ways = {"strict, no CLIP": strict, "similar, pHash": similar, "similar, no CLIP": similar | has_part}
     if clip is not None:
-        from dreamloom.base.clip import load_clip  # torch, whose memory is no part of a search's
-
-        model = load_clip(clip, clip.device)
-        batches = [images[first : first + 32] for first in range(0, len(images), 32)]
-        embedded = [model.embed_images([model.prepare(image) for image in batch]) for batch in batches]
-        vectors = np.concatenate(embedded).astype(np.float16)
-        ways |= {"CLIP alone": Likeness(64, cosine), "strict": strict, "similar": similar}
-    results: dict[str, Any] = {way: measure(alike, hashes, vectors, len(originals)) for way, alike in ways.items()}
+        vectors = embed(images, clip)
+        is_near = vectors @ vectors.T >= cosine
+        ways |= {"CLIP alone": is_near, "strict": strict & is_near, "similar": (similar | has_part) & is_near}
+    results: dict[str, Any] = {way: measure(agree, len(originals)) for way, agree in ways.items()}
     print(f"{len(originals)} photos; CLIP: {clip.model if clip else 'none'}, cosine ≥ {cosine:g}\n")
     print(f"{'recall':22}" + "".join(f"{kind:>11}" for kind in CHANGES) + f"{'precision':>11}")
     for way, result in results.items():
         print(f"{way:22}" + "".join(f"{value:11.2f}" for value in result["recall"].values()), end="")
-        print(f"{result['precision']:11.3f}")
-    return results
+        print(f"{result['precision']:11.4f}")
+    print(f"\n{ms_a_pair} ms of CPU to compare the pixels of a pair")
+    return {**results["similar" if clip else "similar, no CLIP"], "ways": results, "ms_a_pair": ms_a_pair}
 
 
 def draw_crowd(crowd: str, rows: int) -> tuple[NDArray[np.int64], Embeddings, NDArray[np.bool_]]:
@@ -184,8 +199,7 @@ def main() -> None:
         return
     paths = sorted(path for path in arguments.folder.iterdir() if path.suffix.lower() in DECODED_EXTENSIONS)
     clip = ScoreConfig(model=arguments.clip, pretrained=arguments.pretrained) if arguments.clip else None
-    ways = measure_photos(paths, clip, arguments.cosine)
-    result = {**ways["similar" if clip else "similar, pHash alone"], "clip": arguments.clip, "ways": ways}
+    result = {**measure_photos(paths, clip, arguments.cosine), "clip": arguments.clip}
     if arguments.rows:
         print(f"\n{arguments.rows} embeddings   seconds      CPU  peak MB   recall  others")
         result["rows"] = arguments.rows

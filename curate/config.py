@@ -51,7 +51,7 @@ class NearDuplicates(StrEnum):
     STRICT = "strict"
     """Those whose pHashes differ in 4 bits at most."""
     SIMILAR = "similar"
-    """Those whose pHashes differ in 10 bits at most, one of them mirrored or not."""
+    """Also those whose pHashes differ in 10 bits, one of them mirrored or not, and those that show a part of one."""
 
 
 class ChooseConfig(StageConfig):
@@ -90,8 +90,8 @@ class ChooseConfig(StageConfig):
     near_duplicates: Annotated[NearDuplicates, _COPIES] = Field(
         NearDuplicates.STRICT,
         description="Which images count as copies beside files with equal bytes, of which the best stays. strict: "
-        "shrunk, recompressed or brightened ones; similar: also mirrored or slightly cropped ones, and those with a "
-        "border or a text; off: none. Needs scores.",
+        "shrunk, recompressed or brightened ones; similar: also mirrored or cropped ones, and those with a border or a "
+        "text; off: none. Needs scores.",
     )
     near_duplicate_cosine: Annotated[float, _COPIES] = Field(
         0.94, ge=-1, le=1, description="Minimum CLIP cosine of near duplicates (clip-retrieval's threshold)."

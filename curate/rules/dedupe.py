@@ -3,7 +3,8 @@
 Rows come best first (dreamloom.curate.rules.priority); of rows that repeat each other, the first stays.
 
 Near duplicates agree in CLIP embedding and in pHash. CLIP alone takes two photos of one kind of thing for copies. The
-hash alone is the same for plain images of any color, and for one drawing in red and in blue.
+hash alone is the same for plain images of any color, and for one drawing in red and in blue. Where CLIP alone finds two
+images alike, a closer look at a few such pairs of a row may confirm it (dreamloom.curate.rules.crops).
 
 A row is compared with those that stay, not with all, so a crowd of copies costs as much as it has images. Up to 8,192
 rows the nearest are found by comparing with all that stay; more are found through inverted lists (IVF) of faiss.
@@ -23,6 +24,8 @@ from dreamloom.base.near_duplicates import Hashes, close_pairs, mirror_hashes
 Rows = NDArray[np.int64]
 Embeddings = NDArray[np.float16]
 """L2-normalised [n, d], as the scores tables have them."""
+Confirm = Callable[[NDArray[np.int64]], NDArray[np.bool_]]
+"""Returns of each pair of rows [m, 2] whether they repeat each other."""
 NONE = -1
 """Stands for the repeated row of a row that repeats none."""
 
@@ -30,6 +33,8 @@ _EXACT = 8_192
 _BLOCK = 1024
 _NEAREST = 64
 """Rows that stay, nearest by cosine, whose hashes are looked at."""
+_LOOKED_AT = 4
+"""Rows, nearest by cosine, with which a row is compared closely: so many of earlier blocks, and as many of its own."""
 _LISTS_SEARCHED = 8
 _POINTS_PER_LIST = 64
 """Embeddings per list by which the lists are trained; faiss warns below 39."""
@@ -65,7 +70,11 @@ def exact_duplicates(digests: pa.ChunkedArray) -> Rows:
 
 
 def near_duplicates(
-    hashes: NDArray[np.int64], alike: Likeness, embeddings: Callable[[Rows], Embeddings], exact: int = _EXACT
+    hashes: NDArray[np.int64],
+    alike: Likeness,
+    embeddings: Callable[[Rows], Embeddings],
+    exact: int = _EXACT,
+    confirm: Confirm | None = None,
 ) -> Rows:
     """Returns for each row an earlier row that stays and that it nearly repeats, or NONE: then it stays.
 
@@ -76,12 +85,15 @@ def near_duplicates(
         alike: when two rows count as the same.
         embeddings: Returns the embeddings of some rows; called once at most.
         exact: Up to so many rows, all that stay are searched; beyond, the lists nearest to a row are.
+        confirm: Tells which pairs [m, 2] of rows whose cosine is high enough repeat each other, whatever their hashes;
+            asked about eight pairs a row at most. None: the hashes decide.
     """
     unsigned = hashes.view(np.uint64)
-    asked = _with_company(unsigned, alike.bits) if alike.bits <= _FEW_BITS else np.arange(len(hashes))
+    by_hash = alike.bits <= _FEW_BITS and confirm is None
+    asked = _with_company(unsigned, alike.bits) if by_hash else np.arange(len(hashes))
     repeats = np.full(len(hashes), NONE, dtype=np.int64)
     if len(asked):
-        found = _repeats(embeddings(asked), unsigned[asked], alike, exact)
+        found = _repeats(embeddings(asked), unsigned[asked], alike, exact, confirm)
         repeats[asked] = np.where(found == NONE, NONE, asked[found])
     return repeats
 
@@ -94,7 +106,7 @@ def _with_company(hashes: Hashes, bits: int) -> Rows:
     return np.flatnonzero(crowded[of_row])
 
 
-def _repeats(vectors: Embeddings, hashes: Hashes, alike: Likeness, exact: int) -> Rows:
+def _repeats(vectors: Embeddings, hashes: Hashes, alike: Likeness, exact: int, confirm: Confirm | None) -> Rows:
     index = _make_index(vectors, exact)
     repeats = np.full(len(vectors), NONE, dtype=np.int64)
     stayed = np.empty(0, dtype=np.int64)
@@ -104,28 +116,48 @@ def _repeats(vectors: Embeddings, hashes: Hashes, alike: Likeness, exact: int) -
         if len(stayed):
             cosines, places = index.search(block, min(_NEAREST, len(stayed)))
             near = stayed[places]  # where less is found, a place is -1 and its cosine is lower than any
-            agree = (cosines >= alike.cosine) & alike.hashes_agree(hashes[rows][:, None], hashes[near])
+            is_near = cosines >= alike.cosine
+            agree = is_near & alike.hashes_agree(hashes[rows][:, None], hashes[near])
+            if confirm:
+                is_open = is_near & ~agree.any(axis=1, keepdims=True)
+                agree |= _confirmed(confirm, rows, near, is_open & (np.cumsum(is_open, axis=1) <= _LOOKED_AT))
             earliest = np.where(agree, near, len(vectors)).min(axis=1)
             repeats[rows] = np.where(agree.any(axis=1), earliest, NONE)
         new = rows[repeats[rows] == NONE]
         vectors_of_new = block[new - first]
-        repeats[new] = _repeats_within(vectors_of_new, hashes[new], alike, new)
+        repeats[new] = _repeats_within(vectors_of_new, hashes[new], alike, new, confirm)
         stays = repeats[new] == NONE
         index.add(vectors_of_new[stays])
         stayed = np.concatenate([stayed, new[stays]])
     return repeats
 
 
-def _repeats_within(vectors: NDArray[np.float32], hashes: Hashes, alike: Likeness, rows: Rows) -> Rows:
+def _repeats_within(
+    vectors: NDArray[np.float32], hashes: Hashes, alike: Likeness, rows: Rows, confirm: Confirm | None
+) -> Rows:
     """Compares the rows of a block with each other."""
-    agree = (vectors @ vectors.T >= alike.cosine) & alike.hashes_agree(hashes[:, None], hashes)
-    agree = np.tril(agree, -1)
+    cosines = vectors @ vectors.T
+    is_near = np.tril(cosines >= alike.cosine, -1)
+    agree = is_near & alike.hashes_agree(hashes[:, None], hashes)
+    if confirm:
+        is_open = is_near & ~agree
+        nearest = np.argsort(np.where(is_open, -cosines, np.inf), axis=1, kind="stable")[:, :_LOOKED_AT]
+        of_nearest = _confirmed(confirm, rows, rows[nearest], np.take_along_axis(is_open, nearest, axis=1))
+        np.put_along_axis(agree, nearest, np.take_along_axis(agree, nearest, axis=1) | of_nearest, axis=1)
     repeats = np.full(len(rows), NONE, dtype=np.int64)
     for place in np.flatnonzero(agree.any(axis=1)):
         earlier = np.flatnonzero(agree[place] & (repeats == NONE))
         if len(earlier):
             repeats[place] = rows[earlier[0]]
     return repeats
+
+
+def _confirmed(confirm: Confirm, rows: Rows, others: Rows, asked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Compares rows [n] with some of the others [n, k], those that are asked about."""
+    row, _ = np.nonzero(asked)
+    found = np.zeros_like(asked)
+    found[asked] = confirm(np.stack([rows[row], others[asked]], axis=1))
+    return found
 
 
 def _make_index(vectors: Embeddings, exact: int) -> Any:

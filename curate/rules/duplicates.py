@@ -6,13 +6,15 @@ from typing import Any
 from dreamloom.base.errors import UserError
 from dreamloom.curate.config import ChooseConfig, NearDuplicates
 from dreamloom.curate.rules import priority
+from dreamloom.curate.rules.crops import PartFinder
 from dreamloom.curate.rules.dedupe import NONE, Likeness, Rows, exact_duplicates, near_duplicates
 from dreamloom.curate.rules.rule import Images, Rule
 from dreamloom.curate.source import Source
 from dreamloom.scrape.collection import Choice, Table
 
 BITS = {NearDuplicates.STRICT: 4, NearDuplicates.SIMILAR: 10}
-"""Maximum pHash bits in which near duplicates differ. bench/duplicates.py measures what either finds."""
+"""Maximum pHash bits in which near duplicates differ. `similar` also takes those of which one shows a part of the other
+(dreamloom.curate.rules.crops). bench/duplicates.py measures what either finds."""
 
 
 def likeness(config: ChooseConfig) -> Likeness:
@@ -32,7 +34,9 @@ def _find_near_duplicates(images: Images, rows: Rows, config: ChooseConfig) -> d
         return {}
     _check_one_model(images.sources)
     hashes = images.table["phash"].take(hashed).to_numpy()
-    repeats = near_duplicates(hashes, likeness(config), lambda which: images.embeddings(hashed[which]))
+    is_similar = config.near_duplicates is NearDuplicates.SIMILAR
+    confirm = PartFinder(lambda row: images.path(hashed[row])) if is_similar else None
+    repeats = near_duplicates(hashes, likeness(config), lambda which: images.embeddings(hashed[which]), confirm=confirm)
     return _details(images, hashed, repeats)
 
 
@@ -76,8 +80,10 @@ def _explain_near_duplicates(config: Mapping[str, Any], row: Mapping[str, Any]) 
     if row.get("phash") is None:
         return None
     kind, cosine = NearDuplicates(config["near_duplicates"]), config["near_duplicate_cosine"]
-    mirrored = ", also mirrored," if kind is NearDuplicates.SIMILAR else ""
-    return f"no better image looks the same: pHash ≤ {BITS[kind]} bits apart{mirrored} with CLIP cosine ≥ {cosine:g}"
+    looks_same = f"no better image looks the same: pHash ≤ {BITS[kind]} bits apart"
+    if kind is NearDuplicates.SIMILAR:
+        looks_same += ", also mirrored, or one a part of the other,"
+    return f"{looks_same} with CLIP cosine ≥ {cosine:g}"
 
 
 DUPLICATE = Rule(Choice.DUPLICATE, _find_duplicates, _explain_duplicates, columns=("sha256", "url", *priority.COLUMNS))
@@ -87,5 +93,5 @@ NEAR_DUPLICATE = Rule(
     _explain_near_duplicates,
     field="near_duplicates",
     off=NearDuplicates.OFF,
-    columns=("url", *priority.COLUMNS),
+    columns=("url", "image", *priority.COLUMNS),
 )

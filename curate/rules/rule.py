@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,11 @@ class Images:
     def scored(self, rows: Rows) -> bool:
         """Whether there are such rows, and each has scores."""
         return bool(len(rows)) and bool(self.table["phash"].is_valid().to_numpy()[rows].all())
+
+    def path(self, row: int) -> Path:
+        """Returns the file of a row's image."""
+        root = self.sources[self.table["source"][row].as_py()].collection.root
+        return root / str(self.table["image"][row].as_py())
 
     def embeddings(self, rows: Rows) -> Embeddings:
         """Reads the CLIP embeddings of some rows from the parts that hold them, each part once."""

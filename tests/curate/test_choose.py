@@ -16,6 +16,7 @@ from dreamloom.curate.choose import choose, is_current, read_images
 from dreamloom.curate.config import ChooseConfig, NearDuplicates, ScoreConfig
 from dreamloom.curate.source import Role, Source
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table
+from tests.curate.conftest import noise
 
 Make = Callable[..., Collection]
 TRAINING, TRUTH = Role.TRAINING, Role.GROUND_TRUTH
@@ -167,6 +168,31 @@ def test_similar_images_are_found_mirrored_and_more_bits_apart(make_collection: 
     assert dropped(NearDuplicates.OFF) == []
     assert dropped(NearDuplicates.STRICT) == []
     assert dropped(NearDuplicates.SIMILAR) == [1, 3]
+
+
+def test_a_crop_repeats_the_image_that_it_is_of(make_collection: Make) -> None:
+    """Their hashes say nothing of it; the pixels of those that CLIP finds alike do."""
+    whole = noise(1, 120, 90)
+    contents = [whole, whole.crop((24, 0, 120, 72)), noise(2, 120, 90), b"no image"]
+    records = [{**key, "content": content} for key, content in zip(keys(4), contents, strict=True)]
+    hashes = [0, 0xFFFF, 0xFFFF_0000, 0xFFFF_0000_0000]
+    car = make_collection("car", [{"key": "crop", "content": contents[1]}])
+    people = make_collection("people", records)
+    add_scores(car, [{"phash": -1, "embedding": [1.0]}])
+    add_scores(people, [{"phash": phash, "embedding": [1.0]} for phash in hashes])
+    similar = ChooseConfig(near_duplicates=NearDuplicates.SIMILAR)
+
+    choose([Source(people, TRUTH)], similar)
+    assert verdicts(people) == [
+        (Choice.KEPT, None),
+        (Choice.NEAR_DUPLICATE, "repeats people/k00, which is larger: 120 × 90, not 96 × 72"),
+        (Choice.KEPT, None),
+        (Choice.KEPT, None),
+    ]
+    choose([Source(car, TRAINING), Source(people, TRUTH)], similar)
+    assert [choice for choice, _ in verdicts(people)] == [Choice.NEAR_DUPLICATE, Choice.DUPLICATE] + [Choice.KEPT] * 2
+    choose([Source(people, TRUTH)], ChooseConfig())
+    assert [choice for choice, _ in verdicts(people)] == [Choice.KEPT] * 4
 
 
 def test_texts_of_all_images_may_pass_two_gigabytes_together(make_collection: Make) -> None:

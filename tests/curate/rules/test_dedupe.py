@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dreamloom.base.near_duplicates import mirror_hashes
-from dreamloom.curate.rules.dedupe import NONE, Embeddings, Likeness, exact_duplicates, near_duplicates
+from dreamloom.curate.rules.dedupe import NONE, Embeddings, Likeness, Rows, exact_duplicates, near_duplicates
 from tests.base.test_near_duplicates import a_hash
 
 
@@ -69,6 +69,53 @@ def test_plain_images_of_other_colours_are_no_duplicates() -> None:
     """All plain images have one pHash, so only what CLIP makes of them can tell them apart."""
     colours = np.eye(4, dtype=np.float16)
     assert (near_duplicates(signed([1 << 63] * 4), Likeness(4, 0.94), colours.__getitem__) == NONE).all()
+
+
+@given(
+    st.lists(st.tuples(a_hash, st.integers(0, 3)), max_size=5),
+    st.sets(st.tuples(st.integers(0, 4), st.integers(0, 4))),
+)
+def test_a_closer_look_confirms_what_hashes_do_not(
+    rows: list[tuple[int, int]], confirmed: set[tuple[int, int]]
+) -> None:
+    """Of so few images each is compared with each other one."""
+    hashes = [value for value, _ in rows]
+    vectors = KINDS[[kind for _, kind in rows]].reshape(len(rows), 3)
+    asked: list[tuple[int, int]] = []
+
+    def confirm(pairs: Rows) -> NDArray[np.bool_]:
+        asked.extend((max(pair), min(pair)) for pair in pairs.tolist())
+        return np.array([(max(pair), min(pair)) in confirmed for pair in pairs.tolist()], dtype=bool)
+
+    repeats: list[int] = []
+    for row in range(len(rows)):
+        near = [
+            earlier
+            for earlier in range(row)
+            if repeats[earlier] == NONE
+            and float(vectors[row].astype(np.float64) @ vectors[earlier]) >= 0.9
+            and ((hashes[row] ^ hashes[earlier]).bit_count() <= 4 or (row, earlier) in confirmed)
+        ]
+        repeats.append(near[0] if near else NONE)
+    found = near_duplicates(signed(hashes), Likeness(4, 0.9), vectors.__getitem__, confirm=confirm)
+    assert found.tolist() == repeats
+    assert all((hashes[one] ^ hashes[other]).bit_count() > 4 for one, other in asked)
+
+
+@pytest.mark.parametrize("is_part", [False, True])
+def test_a_crowd_that_looks_alike_is_not_compared_pair_by_pair(is_part: bool) -> None:
+    count, asked = 5000, 0
+    hashes = np.random.default_rng(0).integers(-(2**63), 2**63, count, dtype=np.int64)
+
+    def confirm(pairs: Rows) -> NDArray[np.bool_]:
+        nonlocal asked
+        asked += len(pairs)
+        return np.full(len(pairs), is_part)
+
+    ones = np.ones((count, 1), dtype=np.float16)
+    repeats = near_duplicates(hashes, Likeness(4, 0.94), ones.__getitem__, confirm=confirm)
+    assert 0 < asked <= 8 * count
+    assert (repeats == NONE).sum() == (1 if is_part else count)
 
 
 def test_embeddings_are_asked_for_only_where_hashes_are_near() -> None:
