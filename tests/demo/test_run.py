@@ -1,6 +1,8 @@
 """The demo, run as `dreamloom demo` runs it, but for lengths: few images, two steps of training."""
 
+import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +38,25 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_the_demo_compares_both_runs_and_has_nothing_to_do_when_run_again(
+def hashes(files: Iterable[Path]) -> dict[Path, str]:
+    return {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def edit_in_place(folder: Path) -> int:
+    """Overwrites the beginning of every image, as a program does that saves into the same file."""
+    images = [file for file in folder.rglob("*") if file.suffix in (".jpg", ".png", ".webp")]
+    for image in images:
+        with image.open("r+b") as stream:
+            stream.write(b"edited")
+    return len(images)
+
+
+def test_the_demo_compares_both_runs_changes_no_source_and_has_nothing_to_do_when_run_again(
     short: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    sources = hashes(file for file in short.rglob("*") if file.is_file())
     run_demo(folder=short)
+    assert hashes(sources) == sources
     said = capsys.readouterr().out
     assert "with ground truth" in said and "without ground truth" in said
     assert "2 steps, 8 images seen" in (short / "without.log").read_text()
@@ -57,6 +74,9 @@ def test_the_demo_compares_both_runs_and_has_nothing_to_do_when_run_again(
     assert capsys.readouterr().out.count("Nothing to do") == 2
     with pytest.raises(UserError, match="made with seed 3"):
         run_demo(folder=short, seed=4)
+    assert all(edit_in_place(short / arm / "dataset") > 10 for arm in ("with", "without"))
+    assert edit_in_place(short / "with" / "heldout") > 3
+    assert hashes(sources) == sources
 
 
 def test_the_demo_says_that_its_second_run_failed(short: Path) -> None:
