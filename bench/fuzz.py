@@ -138,7 +138,7 @@ def run_reader(reader: Reader, seed: int, cases: Iterable[int]) -> Result:
         if done == len(numbers) // 10:
             settled = _memory_mb("VmRSS")
         if done % 1000 == 0:
-            faulthandler.dump_traceback_later(_HANG_S, exit=True, file=sys.__stderr__)  # a case that never ends
+            faulthandler.dump_traceback_later(_HANG_S, exit=True, file=2)  # a case that never ends
         data = make_case(reader, seed, number)
         began = time.process_time()
         try:

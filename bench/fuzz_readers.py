@@ -125,9 +125,14 @@ def make_readers(folder: Path) -> list[Reader]:
 def read_head(data: bytes) -> None:
     """As dreamloom.scrape.web.response_head passes it to aiohttp."""
     is_interim(data)
-    limits = {"max_line_size": MAX_HEAD_BYTES, "max_field_size": MAX_HEAD_BYTES}
     parser = HttpResponseParser(
-        BaseProtocol(_LOOP), _LOOP, 2**16, response_with_body=True, read_until_eof=True, **limits
+        BaseProtocol(_LOOP),
+        _LOOP,
+        2**16,
+        max_line_size=MAX_HEAD_BYTES,
+        max_field_size=MAX_HEAD_BYTES,
+        response_with_body=True,
+        read_until_eof=True,
     )
     messages, _, _ = parser.feed_data(clean_head(data))
     for message, _ in messages:

@@ -60,7 +60,7 @@ class Images:
 
     def path(self, row: int) -> Path:
         """Returns the file of a row's image."""
-        root = self.sources[self.table["source"][row].as_py()].collection.root
+        root: Path = self.sources[self.table["source"][row].as_py()].collection.root
         return root / str(self.table["image"][row].as_py())
 
     def embeddings(self, rows: Rows) -> Embeddings:

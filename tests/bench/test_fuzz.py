@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.fuzz import MAX_BYTES, Reader, make_case, run
-from bench.fuzz_readers import make_readers
+from bench.fuzz import MAX_BYTES, make_case, run
+from bench.fuzz_readers import Reader, make_readers
 
 
 @pytest.mark.slow
