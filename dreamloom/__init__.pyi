@@ -14,6 +14,7 @@ from dreamloom.curate.source import Role, Source
 from dreamloom.flows.api import ProjectPlan, ProjectRun, ingest, plan, progress, run
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.project_train import ProjectTrainConfig
+from dreamloom.flows.ray_config import RayConfig
 from dreamloom.flows.retention import RetentionConfig
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table
 from dreamloom.scrape.datasets.coco import CocoConfig
@@ -74,6 +75,7 @@ __all__ = [
     "ProjectPlan",
     "ProjectRun",
     "ProjectTrainConfig",
+    "RayConfig",
     "RetentionConfig",
     "Role",
     "ScoreConfig",

@@ -18,8 +18,9 @@ from dreamloom.caption.formats import FormatName, SourceName
 from dreamloom.caption.formats.target import CHANGED, MADE, ODD, RIGHT, SKIPPED
 from dreamloom.flows.contents import evenly_spaced
 from dreamloom.flows.help_pages import HelpPage
+from dreamloom.flows.ray_config import RayConfig
 from dreamloom.flows.showing import is_collection
-from dreamloom.flows.stage_commands import FLAGS, collection_at, is_plain_folder, refuse_output, run_step
+from dreamloom.flows.stage_commands import FLAGS, RAY, collection_at, is_plain_folder, refuse_output, run_step
 from dreamloom.flows.steps import CaptionStep
 from dreamloom.flows.terminal import Terminal, duration, print_table, rows_table, stage_line
 from dreamloom.scrape.collection import Collection
@@ -33,6 +34,7 @@ def caption(
     *,
     output: Path | None = None,
     link: Annotated[bool, Parameter(negative="")] = False,
+    ray: Annotated[RayConfig | None, RAY] = None,
     config: Annotated[CaptionConfig, FLAGS] = CaptionConfig(),
 ) -> None:
     """Caption the images that came without a caption to keep.
@@ -53,7 +55,7 @@ def caption(
         print(stage_line("caption", folder.absolute().name, summary))
         return
     refuse_output(folder, output)
-    run_step(CaptionStep(collection_at(folder), config))
+    run_step(CaptionStep(collection_at(folder), config, ray=ray))
 
 
 app = App(

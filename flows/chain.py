@@ -25,6 +25,8 @@ from dreamloom.flows.found_again import rename_collections
 from dreamloom.flows.logs import PRINTED, log_to_file
 from dreamloom.flows.project import Project
 from dreamloom.flows.prune import Removal, plan_removals
+from dreamloom.flows.ray_config import RayConfig
+from dreamloom.flows.ray_engine import end_idle_workers
 from dreamloom.flows.report import report_path, write_report
 from dreamloom.flows.sources import kind_config, kind_of
 from dreamloom.flows.steps import Outcome, Step
@@ -55,12 +57,14 @@ class Level:
 def levels(project: Project) -> list[Level]:
     """Returns all steps of a project, in order."""
     collections = [project.collection(name) for name in project.sources]
-    scores = [[steps.ScoreStep(c, project.score)] for c in collections] if project.score else []
+    ray = _ray_config(project)
+    scores = [[steps.ScoreStep(c, project.score, ray=ray)] for c in collections] if project.score else []
+    captions = [[steps.CaptionStep(c, project.caption_config(c.name), ray=ray)] for c in collections]
     return [
         Level([_source_branch(project, name) for name in project.sources], side_by_side=True),
         Level(scores),
         Level([[steps.ChooseStep(project.all_sources(), project.choose_config())]]),
-        Level([[steps.CaptionStep(c, project.caption_config(c.name))] for c in collections], afterwards=unload_models),
+        Level(captions, afterwards=unload_models),
         Level([_model_branch(project)]),
     ]
 
@@ -123,6 +127,7 @@ def unload_models() -> None:
     """Frees the memory of the models that scored and captioned, as training needs all of it."""
     unload_captioners()
     unload_clip()
+    end_idle_workers()
     if "torch" in sys.modules:  # not so where nothing had to be made
         import torch
 
@@ -179,12 +184,17 @@ def is_trained(project: Project) -> bool:
     return manifest_path(project.workspace).exists() and read_summary(run_folder(project)) is not None
 
 
+def _ray_config(project: Project) -> RayConfig | None:
+    return project.ray if project.engine == "ray" else None
+
+
 def _source_branch(project: Project, name: str) -> Branch:
     source, collection = project.sources[name], project.collection(name)
     kind, config = kind_of(source), kind_config(source)
-    branch: list[Step] = [steps.source_step(collection, kind, config)]
+    ray = _ray_config(project)
+    branch: list[Step] = [steps.source_step(collection, kind, config, ray)]
     if kind.needs_scrape(config):
-        branch.append(steps.ScrapeStep(collection, project.scrape))
+        branch.append(steps.ScrapeStep(collection, project.scrape, ray=ray))
     return branch
 
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from cyclopts import App
 
 from dreamloom.flows.help_pages import HelpPage
-from dreamloom.flows.stage_commands import FLAGS, collection_at, run_step
+from dreamloom.flows.ray_config import RayConfig
+from dreamloom.flows.stage_commands import FLAGS, RAY, collection_at, run_step
 from dreamloom.flows.steps import IngestStep
 from dreamloom.scrape.datasets import all_kinds
 from dreamloom.scrape.datasets.source_kind import SourceKind
@@ -23,8 +24,8 @@ def make_app() -> App:
 
 
 def _command(kind: SourceKind[Any]) -> Callable[..., None]:
-    def ingest(collection: Path, *, config: Any) -> None:
-        run_step(IngestStep(collection_at(collection), kind, config))
+    def ingest(collection: Path, *, ray: Annotated[RayConfig | None, RAY] = None, config: Any) -> None:
+        run_step(IngestStep(collection_at(collection), kind, config, ray=ray))
 
     ingest.__annotations__["config"] = Annotated[kind.config, FLAGS]
     ingest.__doc__ = f"{kind.help}\n\nParameters\n----------\ncollection\n    Folder of the collection to fill.\n"

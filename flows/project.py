@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -20,6 +20,7 @@ from dreamloom.curate.source import Role, Source
 from dreamloom.flows.config_errors import dotted_key, error_lines, suggestion, unknown_keys
 from dreamloom.flows.paths import missing_paths, with_absolute_paths
 from dreamloom.flows.project_train import ProjectTrainConfig
+from dreamloom.flows.ray_config import RayConfig
 from dreamloom.flows.retention import RetentionConfig
 from dreamloom.flows.schedule import ScheduleConfig
 from dreamloom.flows.sources import AnySource
@@ -62,6 +63,10 @@ class Project(StageConfig):
         description='Web hook that `dreamloom up` has a failed run told to, as {"text": …}; null: nobody is told.',
     )
 
+    engine: Literal["local", "ray"] = Field(
+        "local", description="What makes the parts of filter, ingest, scrape, score and caption: this process, or Ray."
+    )
+    ray: RayConfig = Field(RayConfig(), description="Where Ray runs, with engine: ray, and what each worker gets.")
     keep_runs: int | None = Field(
         None,
         ge=1,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter, Token, validators
+from cyclopts import Group, Parameter, Token, validators
 
 from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.errors import UserError
@@ -16,6 +16,7 @@ from dreamloom.curate.score_folder import score_folder
 from dreamloom.curate.source import Role, Source
 from dreamloom.flows import command_steps, steps, train_steps
 from dreamloom.flows.logs import PRINTED, log_to_file
+from dreamloom.flows.ray_config import RayConfig
 from dreamloom.flows.run_folders import continuation_folder
 from dreamloom.flows.showing import is_collection
 from dreamloom.flows.terminal import Terminal, print_table, rows_table, rules_rows, stage_line
@@ -44,11 +45,23 @@ def _statuses(_: object, tokens: Sequence[Token]) -> tuple[Status, ...]:
     return tuple(map(Status, names))
 
 
+RAY = Parameter(
+    name="--ray",
+    negative="",
+    show_default=False,
+    group=Group("Ray", help="With any of these, Ray makes the parts: --ray.num-workers 0 uses all that there is."),
+)
 STATUSES = Parameter(consume_multiple=True, negative="", converter=_statuses, show_choices=False)
 FOLDERS = Parameter(consume_multiple=True, negative="")
 
 
-def filter_(collection: Path, *, explain: bool = False, config: Annotated[FilterConfig, FLAGS]) -> None:
+def filter_(
+    collection: Path,
+    *,
+    explain: bool = False,
+    ray: Annotated[RayConfig | None, RAY] = None,
+    config: Annotated[FilterConfig, FLAGS],
+) -> None:
     """Choose candidates from a LAION index.
 
     Parameters
@@ -63,13 +76,14 @@ def filter_(collection: Path, *, explain: bool = False, config: Annotated[Filter
             summary = laion.explain(config, progress)
         print_table(rows_table(f"Rows that filter would keep for {collection.name}", rules_rows(summary)))
     else:
-        run_step(steps.FilterStep(collection_at(collection), config))
+        run_step(steps.FilterStep(collection_at(collection), config, ray=ray))
 
 
 def scrape(
     collection: Path,
     *,
     retry: Annotated[tuple[Status, ...], STATUSES] = (),
+    ray: Annotated[RayConfig | None, RAY] = None,
     config: Annotated[ScrapeConfig, FLAGS] = ScrapeConfig(),
 ) -> None:
     """Download the candidates' images.
@@ -81,10 +95,16 @@ def scrape(
     retry
         Retry images with these statuses, such as timeout,http_429 (comma- or space-separated).
     """
-    run_step(steps.ScrapeStep(collection_at(collection), config, retry))
+    run_step(steps.ScrapeStep(collection_at(collection), config, retry, ray=ray))
 
 
-def score(folder: Path, *, output: Path | None = None, config: Annotated[ScoreConfig, FLAGS] = ScoreConfig()) -> None:
+def score(
+    folder: Path,
+    *,
+    output: Path | None = None,
+    ray: Annotated[RayConfig | None, RAY] = None,
+    config: Annotated[ScoreConfig, FLAGS] = ScoreConfig(),
+) -> None:
     """Score each image: CLIP embedding, aesthetic score, similarity to its text, perceptual hash.
 
     Parameters
@@ -104,7 +124,7 @@ def score(folder: Path, *, output: Path | None = None, config: Annotated[ScoreCo
         print(f"table: {table}")
         return
     refuse_output(folder, output)
-    run_step(steps.ScoreStep(collection_at(folder), config))
+    run_step(steps.ScoreStep(collection_at(folder), config, ray=ray))
 
 
 def choose(

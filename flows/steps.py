@@ -5,7 +5,7 @@ The commands, the chain and the Prefect flows run these same steps, so they can'
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +19,8 @@ from dreamloom.curate import assemble, choose, score
 from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
 from dreamloom.curate.source import Source
 from dreamloom.flows.contents import CaptionedImages, images_of_collection, images_of_training_folder
+from dreamloom.flows.ray_config import RayConfig
+from dreamloom.flows.ray_engine import run_on_ray
 from dreamloom.flows.terminal import stage_line
 from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.collection.parts import stale_parts
@@ -101,6 +103,8 @@ class CollectionStep(Step):
     """A step over one collection that makes one of its tables."""
 
     collection: Collection
+    ray: RayConfig | None = field(default=None, kw_only=True)
+    """Where Ray makes it; None: this process does."""
 
     @property
     def source(self) -> str:
@@ -136,12 +140,23 @@ class FilterStep(CollectionStep):
 
     def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
         """Writes the candidates."""
-        return counted(self.stage, self.source, laion.filter_laion(self.collection, self.config, progress))
+        make = partial(laion.filter_laion, self.collection, self.config)
+        if self.ray is not None and self.stale_parts():
+            return counted(self.stage, self.source, run_on_ray(self.title, make, self.stale_parts, self.ray, progress))
+        return counted(self.stage, self.source, make(progress))
 
 
 @dataclass(frozen=True)
 class PartsStep(CollectionStep):
     """A step over one collection that makes a table part by part."""
+
+    has_models: ClassVar[bool] = False
+    """Whether the parts are made by models, which may want a GPU."""
+
+    @property
+    def runs_on_ray(self) -> bool:
+        """Whether all that is to be done is to make stale parts."""
+        return True
 
     @abstractmethod
     def recipes(self) -> Mapping[str, str]:
@@ -157,7 +172,11 @@ class PartsStep(CollectionStep):
 
     def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
         """Makes these parts; None: all that are stale."""
-        return counted(self.stage, self.source, self.make_parts(progress, parts))
+        make = partial(self.make_parts, parts=parts)
+        if self.ray is None or not self.stale_parts() or not self.runs_on_ray:
+            return counted(self.stage, self.source, make(progress))
+        summary = run_on_ray(self.title, make, self.stale_parts, self.ray, progress, has_models=self.has_models)
+        return counted(self.stage, self.source, summary)
 
 
 @dataclass(frozen=True)
@@ -168,6 +187,11 @@ class ScrapeStep(PartsStep):
     retry: Sequence[Status] = ()
     stage = "scrape"
     table = Table.RECORDS
+
+    @property
+    def runs_on_ray(self) -> bool:
+        """Not where rows of finished parts are fetched again, which each worker would do."""
+        return not self.retry
 
     def recipes(self) -> Mapping[str, str]:
         """Returns the recipe of each part."""
@@ -209,12 +233,14 @@ class IngestStep(PartsStep):
         return images_of_collection(self.collection)
 
 
-def source_step(collection: Collection, kind: SourceKind[Any], config: StageConfig) -> Step:
+def source_step(
+    collection: Collection, kind: SourceKind[Any], config: StageConfig, ray: RayConfig | None = None
+) -> Step:
     """Returns the first step of a source: it fills the collection with records, or with candidates to download."""
     if kind.stage == "filter":
         assert isinstance(config, FilterConfig)
-        return FilterStep(collection, config)
-    return IngestStep(collection, kind, config)
+        return FilterStep(collection, config, ray=ray)
+    return IngestStep(collection, kind, config, ray=ray)
 
 
 @dataclass(frozen=True)
@@ -224,6 +250,7 @@ class ScoreStep(PartsStep):
     config: ScoreConfig
     stage = "score"
     table = Table.SCORES
+    has_models = True
 
     def recipes(self) -> Mapping[str, str]:
         """Returns the recipe of each part."""
@@ -262,6 +289,7 @@ class CaptionStep(PartsStep):
     config: CaptionConfig
     stage = "caption"
     table = Table.CAPTIONS
+    has_models = True
 
     def recipes(self) -> Mapping[str, str]:
         """Returns the recipe of each part."""
