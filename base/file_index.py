@@ -33,7 +33,7 @@ _TABLE = (
     "create table if not exists files (key blob primary key, size integer, mtime_ns integer, inode integer, "
     "sha256 text) without rowid"
 )
-_SETTLED_NS = 2 * 10**9
+SETTLED_NS = 2 * 10**9
 """A file that changed less than 2 s ago may change again without another time (FAT counts in 2 s): don't trust it."""
 _THREADS = min(8, os.cpu_count() or 1)
 _BATCH = 256
@@ -190,7 +190,7 @@ class _Stat(NamedTuple):
     inode: int
 
     def is_settled(self) -> bool:
-        return time.time_ns() - self.mtime_ns > _SETTLED_NS
+        return time.time_ns() - self.mtime_ns > SETTLED_NS
 
 
 def _stat(file: str) -> _Stat | None:

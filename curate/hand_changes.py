@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import Literal
 
 from dreamloom.base.file_index import WholeFile, content_hashes
+from dreamloom.base.remembered import remembered
+from dreamloom.base.stage import recipe
+from dreamloom.base.tree_state import tree_state
 from dreamloom.caption.filename import CONTROLS, read_name
 from dreamloom.caption.sidecar import resolve_caption
 from dreamloom.curate.hand_settings import find_settings
-from dreamloom.curate.manifest import manifest_path
-from dreamloom.curate.workspace_files import Row, WorkspaceFiles, has_settings, look_at
+from dreamloom.curate.manifest import manifest_path, read_sources
+from dreamloom.curate.workspace_files import TOPS, Row, WorkspaceFiles, has_settings, look_at
 from dreamloom.scrape.collection.decisions import FOLDER, What, read_decisions
 
+VERSION = 1
+"""Raised when other changes are found in the same files."""
 How = Literal["deleted", "renamed", "captioned", "set otherwise", "replaced", "moved", "added"]
 
 
@@ -47,6 +52,27 @@ def find_hand_changes(workspace: Path) -> list[HandChange]:
     """
     if not manifest_path(workspace).exists():
         return []
+    state = tree_state(_looked_at(workspace))
+    if state is None:
+        return _find(workspace)
+    changes: list[HandChange] = []
+
+    def has_none() -> bool:
+        changes.extend(_find(workspace))
+        return not changes
+
+    manifest = manifest_path(workspace).stat()
+    known = recipe("hand changes", VERSION, {"workspace": workspace.resolve()}, [state, str(manifest.st_mtime_ns)])
+    return [] if remembered(known, has_none) else changes or _find(workspace)
+
+
+def _looked_at(workspace: Path) -> list[Path]:
+    """Returns the folders on whose files it depends whether there are changes."""
+    roots = [workspace / source["root"] for source in read_sources(manifest_path(workspace))]
+    return [*(workspace / top for top in TOPS), *(root / FOLDER for root in roots)]
+
+
+def _find(workspace: Path) -> list[HandChange]:
     seen = look_at(workspace)
     changes = [*_images(seen), *_controls(seen)]
     said = {root: _said(root) for root in {change.root for change in changes if change.says}}

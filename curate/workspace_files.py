@@ -23,7 +23,8 @@ from dreamloom.scrape.datasets.sidecar_files import find_sidecars
 
 Row = dict[str, Any]
 
-_TOPS = ("dataset", "heldout")
+TOPS = ("dataset", "heldout")
+"""Folders of a workspace that balance writes."""
 _COLUMNS = ["key", "source", "file", "image", "replaced", "file_sha256", "image_sha256", "caption"]
 _COLUMNS += ["multiply", "rating", "loss_scale", "flip", "focus"]
 
@@ -131,7 +132,7 @@ def look_at(workspace: Path) -> WorkspaceFiles:
         UserError: the manifest, records or a folder can't be read.
     """
     path = manifest_path(workspace)
-    tops = [top for top in _TOPS if (workspace / top).is_dir()]
+    tops = [top for top in TOPS if (workspace / top).is_dir()]
     roots = {each["name"]: (workspace / each["root"]).resolve() for each in read_sources(path)}
     table = read_manifest(path, _COLUMNS)
     rows = {row["file"]: row for row in table.filter(pc.is_valid(table["file"])).to_pylist()}

@@ -164,6 +164,17 @@ def test_changes_are_found_below_the_manifest_of_an_older_release(world: World) 
     assert world.changes() == [("deleted", "a green cat.png"), ("replaced", "a red cat.png")]
 
 
+def test_what_was_seen_unchanged_is_not_looked_at_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in filter(Path.is_file, world.root.rglob("*")):
+        os.utime(file, ns=(10**18, 10**18))  # long ago
+    assert world.changes() == []
+    monkeypatch.setattr("dreamloom.curate.hand_changes.look_at", lambda workspace: pytest.fail("looked at again"))
+    assert world.changes() == []
+    monkeypatch.undo()
+    (world.cats / "a red cat.png").unlink()
+    assert world.changes() == world.changes() == [("deleted", "a red cat.png")]
+
+
 def test_a_yaml_becomes_ratings(world: World) -> None:
     CHANGES["yaml"][0](world.cats)
     world.adopt()
