@@ -5,24 +5,27 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.folder_names import FolderNames
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import PART_ROWS, Summary
-from dreamloom.scrape.collection import CaptionKind, Collection, key_of
+from dreamloom.base.remembered import remembered
+from dreamloom.base.stage import PART_ROWS, Summary, recipe
+from dreamloom.base.tree_state import tree_state
+from dreamloom.scrape.collection import CaptionKind, Collection, Table, key_of
 from dreamloom.scrape.datasets.fields import CAPTIONS, PROVENANCE, FolderSourceConfig, KeepEmpty, PartRows, UserPath
 from dreamloom.scrape.datasets.image_files import ListedFile, find_images, size_of_folder
-from dreamloom.scrape.datasets.ingest import ingest, part_reader, part_recipes
+from dreamloom.scrape.datasets.ingest import ingest, made_from, part_reader
 from dreamloom.scrape.datasets.kohya import read_metadata
 from dreamloom.scrape.datasets.metadata import CaptionRules, ImageMetadata
 from dreamloom.scrape.datasets.sidecar_files import find_sidecars
 from dreamloom.scrape.datasets.source_kind import SourceKind
-from dreamloom.scrape.datasets.source_recipes import file_version
+from dreamloom.scrape.datasets.source_recipes import VERSION, MadeFrom, SourceRecipes, file_version, stat_recipes
 
 
 class FolderConfig(FolderSourceConfig):
@@ -77,7 +80,7 @@ def recipes(collection: Collection, config: FolderConfig) -> dict[str, str]:
     Raises:
         UserError: the folder does not exist, contains no image, or contains the collection; or kohya's JSON is missing.
     """
-    return part_recipes(collection, "ingest folder", config, _list_files(collection, config)[0], config.part_rows)
+    return _Listing(collection, config).recipes()
 
 
 def ingest_folder(
@@ -99,20 +102,67 @@ def ingest_folder(
     Raises:
         UserError: the folder does not exist, contains no image, or contains the collection; or kohya's JSON is missing.
     """
-    left_out = Counter[str]()
-    files, kohya_captions = _list_files(collection, config, left_out)
+    listing = _Listing(collection, config)
+    recipes = listing.recipes()
 
     def metadata_of(file: ListedFile) -> ImageMetadata:
-        if kohya_captions is None:
+        if listing.kohya_captions is None:
             text, kind = _caption(file, config, read_caption)
         else:
-            own = kohya_captions.get(file.path)
+            own = listing.kohya_captions.get(file.path)
             text, kind = _human(config).apply(own, own is not None)
         return ImageMetadata(text, kind, licence=config.licence, author=config.author)
 
-    part_recipe = part_recipes(collection, "ingest folder", config, files, config.part_rows)
-    reader = part_reader(files, config.part_rows, metadata_of)
-    return ingest(collection, config, part_recipe, reader, progress, parts, left_out)
+    reader = part_reader(lambda: listing.files, config.part_rows, metadata_of)
+    return ingest(collection, config, recipes, reader, progress, parts, listing.known["left_out"])
+
+
+class _Listing:
+    """The images of a folder, listed when they are first needed: recipes are remembered until a file changes."""
+
+    def __init__(self, collection: Collection, config: FolderConfig) -> None:
+        self._collection, self._config = collection, config
+
+    def recipes(self) -> SourceRecipes:
+        """Returns part → recipe."""
+        return SourceRecipes(
+            self._collection, Table.RECORDS, _STAGE, self._config, self._made_from, self.known["recipes"]
+        )
+
+    @cached_property
+    def known(self) -> dict[str, dict[str, Any]]:
+        """Part → the recipe that knows files by name, size and time; and images left out, by a word for the reason."""
+        _refuse_own_output(self._collection, self._config)
+        state = tree_state([self._config.path], self._config.follow_links)
+        if state is None:
+            return self._look()
+        upstream = [state, self._config.path.resolve().name, self._config.model_dump_json()]
+        return dict(remembered(recipe("folder listing", VERSION, self._config, upstream), self._look))
+
+    @cached_property
+    def _listed(self) -> tuple[list[ListedFile], dict[Path, str] | None, Counter[str]]:
+        left_out = Counter[str]()
+        return *_list_files(self._config, left_out), left_out
+
+    @property
+    def files(self) -> list[ListedFile]:
+        """The images, in order."""
+        return self._listed[0]
+
+    @property
+    def kohya_captions(self) -> dict[Path, str] | None:
+        """The captions of kohya's JSON; None: the config does not ask for them."""
+        return self._listed[1]
+
+    def _made_from(self) -> MadeFrom:
+        return made_from(self.files, self._config.part_rows)
+
+    def _look(self) -> dict[str, dict[str, Any]]:
+        recipes = stat_recipes(_STAGE, self._config, self._made_from())
+        return {"recipes": recipes, "left_out": dict(self._listed[2])}
+
+
+_STAGE = "ingest folder"
 
 
 def reads_like_a_caption(text: str) -> bool:
@@ -132,15 +182,16 @@ _GIVEN_NAME = re.compile(
 )
 
 
-def _list_files(
-    collection: Collection, config: FolderConfig, left_out: Counter[str] | None = None
-) -> tuple[list[ListedFile], dict[Path, str] | None]:
-    """Lists the images, and returns the captions of kohya's JSON if the config asks for them."""
+def _refuse_own_output(collection: Collection, config: FolderConfig) -> None:
     if collection.root.resolve().is_relative_to(config.path.resolve()):
         raise UserError(
             f"{config.path} contains the collection {collection.root}, so it would take in its own output; "
             "put the collection (in a project, the workspace) elsewhere, or name a folder inside it."
         )
+
+
+def _list_files(config: FolderConfig, left_out: Counter[str]) -> tuple[list[ListedFile], dict[Path, str] | None]:
+    """Lists the images, and returns the captions of kohya's JSON if the config asks for them."""
     uses_sidecars = config.caption is None and config.captions in ("auto", "names", "sidecars")
     files = []
     images = find_images(config.path, left_out, config.follow_links)

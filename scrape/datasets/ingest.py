@@ -26,7 +26,7 @@ from dreamloom.scrape.collection.records import settle_images, summarize_records
 from dreamloom.scrape.datasets.fields import SourceConfig
 from dreamloom.scrape.datasets.image_files import ListedFile, read_file
 from dreamloom.scrape.datasets.metadata import ImageMetadata
-from dreamloom.scrape.datasets.source_recipes import FileVersion, SourceRecipes
+from dreamloom.scrape.datasets.source_recipes import FileVersion, MadeFrom, SourceRecipes
 from dreamloom.scrape.datasets.store_image import store_image
 from dreamloom.scrape.datasets.stored import find_stored, store_recipe
 
@@ -80,11 +80,13 @@ def part_recipes(
         upstream: versions of further files that all parts are made from.
         table: the table of the parts.
     """
+    return SourceRecipes(collection, table, stage, config, made_from(files, part_rows, upstream))
+
+
+def made_from(files: Sequence[ListedFile], part_rows: int, upstream: Iterable[FileVersion] = ()) -> MadeFrom:
+    """Returns what each part is made from; see `part_recipes`."""
     common = list(upstream)
-    made_from = {
-        part: common + [_of_row(file) for file in members] for part, members in split(files, part_rows).items()
-    }
-    return SourceRecipes(collection, table, stage, config, made_from)
+    return {part: common + [_of_row(file) for file in members] for part, members in split(files, part_rows).items()}
 
 
 def _of_row(file: ListedFile) -> FileVersion:
@@ -93,18 +95,22 @@ def _of_row(file: ListedFile) -> FileVersion:
 
 
 def part_reader(
-    files: Sequence[ListedFile], part_rows: int, metadata_of: Callable[[ListedFile], ImageMetadata]
+    files: Sequence[ListedFile] | Callable[[], Sequence[ListedFile]],
+    part_rows: int,
+    metadata_of: Callable[[ListedFile], ImageMetadata],
 ) -> ReadPart:
     """Returns a function that reads the images of a part.
 
     Args:
-        files: the image files of all parts, in order.
+        files: the image files of all parts, in order; a function is called when a part is first read.
         part_rows: rows per part.
         metadata_of: returns what the source knows of an image.
     """
-    plan = split(files, part_rows)
+    plan: dict[str, Sequence[ListedFile]] = {}
 
     def read_part(part: str) -> tuple[int, Iterable[SourceImage]]:
+        if not plan:
+            plan.update(split(files() if callable(files) else files, part_rows))
         members = plan[part]
         images = (SourceImage(file.key, str(file.path.absolute()), file.path, metadata_of(file)) for file in members)
         return len(members), images

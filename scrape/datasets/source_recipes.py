@@ -6,8 +6,9 @@ So `touch`, a copy or a restored backup make nothing anew.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from dreamloom.base.file_index import WholeFile, content_hashes
@@ -49,8 +50,21 @@ def file_version(*files: Path, before: str = "", after: str = "") -> FileVersion
     return FileVersion(files, "|".join(map(_stat, files)), before, after)
 
 
+MadeFrom = Mapping[str, Sequence[FileVersion]]
+"""Part → the files that it is made from."""
+
+
 class SourceRecipes(dict[str, str]):
-    """Part → recipe, and what each part is made from."""
+    """Part → recipe, and what each part is made from.
+
+    Args:
+        collection: the collection that has the parts, or will have.
+        table: the table of the parts.
+        stage: name of the stage.
+        config: config of the stage.
+        made_from: what each part is made from; a function is called when that is first looked at.
+        by_stat: part → the recipe that knows files by name, size and time; None: they are computed.
+    """
 
     def __init__(
         self,
@@ -58,10 +72,16 @@ class SourceRecipes(dict[str, str]):
         table: Table,
         stage: str,
         config: StageConfig,
-        made_from: Mapping[str, Sequence[FileVersion]],
+        made_from: MadeFrom | Callable[[], MadeFrom],
+        by_stat: Mapping[str, str] | None = None,
     ) -> None:
-        self._stage, self._config, self._made_from = stage, config, made_from
-        super().__init__({part: self._recipe(collection, table, part) for part in made_from})
+        self._stage, self._config, self._files = stage, config, made_from
+        self.by_stat = stat_recipes(stage, config, self._made_from) if by_stat is None else by_stat
+        super().__init__({part: self._recipe(collection, table, part) for part in self.by_stat})
+
+    @cached_property
+    def _made_from(self) -> MadeFrom:
+        return self._files() if callable(self._files) else self._files
 
     def by_content(self, part: str) -> str | None:
         """Returns the recipe that knows a part's files by their bytes; None where a file is not as it was listed."""
@@ -77,12 +97,17 @@ class SourceRecipes(dict[str, str]):
         return recipe(f"{self._stage} by content", VERSION, self._config, map(repr, contents))
 
     def _recipe(self, collection: Collection, table: Table, part: str) -> str:
-        by_stat = recipe(self._stage, VERSION, self._config, map(str, self._made_from[part]))
+        by_stat = self.by_stat[part]
         stored = collection.recipe(table, part)
         if stored is None or stored == by_stat:
             return by_stat
         by_content = collection.content_recipe(table, part)
         return stored if by_content is not None and by_content == self.by_content(part) else by_stat
+
+
+def stat_recipes(stage: str, config: StageConfig, made_from: MadeFrom) -> dict[str, str]:
+    """Returns part → the recipe that knows files by name, size and time."""
+    return {part: recipe(stage, VERSION, config, map(str, versions)) for part, versions in made_from.items()}
 
 
 _MISSING = " missing"

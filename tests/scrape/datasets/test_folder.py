@@ -119,6 +119,24 @@ def test_a_touched_file_makes_nothing_anew_and_a_changed_one_does(mine: Path, tm
     assert ingest_folder(collection, FolderConfig(path=mine, part_rows=2, licence="CC0"), read_caption).parts_done == 2
 
 
+def test_a_folder_in_which_no_file_changed_is_not_listed_again(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in filter(Path.is_file, mine.rglob("*")):
+        os.utime(file, ns=(10**18, 10**18))  # long ago
+    collection, config = Collection(tmp_path / "c"), FolderConfig(path=mine)
+    before = ingest_folder(collection, config, read_caption)
+    listed = recipes(collection, config)
+    monkeypatch.setattr("dreamloom.scrape.datasets.folder.find_images", lambda *_: pytest.fail("listed again"))
+    assert recipes(collection, config) == listed
+    again = ingest_folder(collection, config, read_caption)
+    assert (again.rows, again.kept, again.left_out, again.parts_done) == (before.rows, before.kept, before.left_out, 0)
+    monkeypatch.undo()
+    draw(mine / "one more.png")
+    assert recipes(collection, config) != listed
+    assert ingest_folder(collection, config, read_caption).rows == before.rows + 1
+
+
 def test_what_systems_leave_is_no_row_and_is_counted(mine: Path, tmp_path: Path) -> None:
     for name in ("@eaDir/02.png/SYNOPHOTO_THUMB_XL.jpg", "$RECYCLE.BIN/S-1/$R1.png", "._02.png", "02-masklabel.png"):
         draw(mine / name)
