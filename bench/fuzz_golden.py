@@ -47,6 +47,7 @@ ADDRESSES = [
 ROBOTS = [
     b"\xef\xbb\xbfUser-agent: *\nDisallow: /a*b$\nAllow: /%e4/%7E\nCrawl-delay: 1e999\n",
     b"User-agent: dreamloom\nUser-agent: *\rCrawl-delay: nan\r\nDisallow: /*?*x=$y\nSitemap: http://h.org/\n",
+    b"User-agent: *\nContent-Signal: search=yes, ai-train=no\nContent-Usage: /a/*$ train-ai=y\nAllow: /\n",
 ]
 
 

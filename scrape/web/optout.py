@@ -1,8 +1,10 @@
-"""Reads refusals of use in HTTP headers: X-Robots-Tag, TDM-Reservation. Those in images: dreamloom.base.image_metadata.
+"""Reads refusals of use in HTTP headers: X-Robots-Tag, TDM-Reservation and Content-Usage.
+
+Those in images: dreamloom.base.image_metadata; those in robots.txt: dreamloom.scrape.web.robots_rules.
 
 X-Robots-Tag (Google's "robots meta tag specifications"; noai and noimageai are DeviantArt's additions): any number of
 headers, each a list of directives; those after "name:" are for that robot only. TDM-Reservation: W3C's TDMRep, 1 where
-rights are reserved.
+rights are reserved. Content-Usage: IETF's AIPREF.
 """
 
 import re
@@ -13,6 +15,7 @@ from datetime import UTC, datetime
 from multidict import CIMultiDictProxy
 
 from dreamloom.scrape.web.http_dates import parse_http_date
+from dreamloom.scrape.web.robots_rules import training_preference
 
 ROBOT = "dreamloom"
 """The name by which robots.txt and X-Robots-Tag address this program."""
@@ -51,11 +54,14 @@ def read_consent(headers: CIMultiDictProxy[str]) -> Consent:
     robots, tdm = headers.getall("X-Robots-Tag", []), headers.getall("TDM-Reservation", [])
     lines = [f"x-robots-tag: {value.strip()}" for value in robots]
     lines += [f"tdm-reservation: {value.strip()}" for value in tdm]
+    usage = headers.getall("Content-Usage", [])
+    lines += [f"content-usage: {value.strip()}" for value in usage]
     statement = "; ".join(_printable(line[:_STATEMENT_LENGTH] for line in lines[:_STATEMENT_LENGTH]))
     if sum(map(len, lines)) > _MAX_HEADERS:
         return Consent(f"too long to be read: {statement}"[:_STATEMENT_LENGTH], True)
     refused = any(REFUSALS & directives_for(ROBOT, value) for value in robots)
     refused = refused or any(each.strip(' "') == "1" for value in tdm for each in value.split(","))
+    refused = refused or training_preference(",".join(usage)) is False
     return Consent(statement[:_STATEMENT_LENGTH] or NO_STATEMENT, refused)
 
 

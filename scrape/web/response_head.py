@@ -19,7 +19,7 @@ _MAX_LINE_BYTES = 64 * 1024
 """Maximum bytes of a line, as urllib has it."""
 _END = re.compile(rb"\n\r?\n")
 _HEADERS = frozenset(
-    b"connection content-encoding content-length date location retry-after set-cookie tdm-reservation "
+    b"connection content-encoding content-length content-usage date location retry-after set-cookie tdm-reservation "
     b"transfer-encoding x-robots-tag".split()
 )
 """The headers that are read."""

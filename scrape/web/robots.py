@@ -64,15 +64,17 @@ class RobotsRules:
         """Returns the verdict on a URL, for the records; None where there is no robots.txt.
 
         Raises:
-            RowDropped: opted_out where the URL is disallowed; unsupported where the file can't be read.
+            RowDropped: opted_out where the URL or training on it is disallowed; unsupported where the file can't be
+                read.
         """
         if self.unreadable is not None:
             raise RowDropped(Status.UNSUPPORTED, self.unreadable)
         if self.compressed is None:
             return None
-        if await self._run(self.compressed, lambda file: file.allows(url.raw_path_qs)):
-            return "robots.txt: allowed"
-        raise RowDropped(Status.OPTED_OUT, "robots.txt: disallowed", consent="robots.txt: disallowed")
+        said = await self._run(self.compressed, lambda file: _verdict(file, url.raw_path_qs))
+        if said != _ALLOWED:
+            raise RowDropped(Status.OPTED_OUT, said, consent=said)
+        return said
 
     async def _run(self, compressed: bytes, judge: Callable[[RobotsFile], Answer]) -> Answer:
         """Asks the parsed file: in a thread if it is long, as its text may have been chosen to take time."""
@@ -142,6 +144,15 @@ _MISSING = {
     *(Status.BAD_URL, Status.BAD_SCHEME, Status.PRIVATE_ADDRESS),  # the target of a redirect
 }
 _UNREADABLE = {Status.UNSUPPORTED, Status.TRUNCATED}  # an encoding that was not requested, or a broken one
+
+
+_ALLOWED = "robots.txt: allowed"
+
+
+def _verdict(file: RobotsFile, path: str) -> str:
+    if not file.allows(path):
+        return "robots.txt: disallowed"
+    return _ALLOWED if file.allows_training(path) else "robots.txt: no training"
 
 
 def _parse(compressed: bytes) -> RobotsFile:

@@ -19,6 +19,7 @@ _NAMES = {
     **dict.fromkeys(("disallow", "dissallow", "dissalow", "disalow", "diasllow", "disallaw"), "disallow"),
     "allow": "allow",
     "crawl-delay": "crawl-delay",
+    **dict.fromkeys(("content-signal", "content-usage"), "preference"),
 }
 """Name of a line → its meaning; the misspellings are those that Google's parser accepts."""
 
@@ -56,13 +57,25 @@ class RobotsFile:
 
     rules: tuple[_Rule, ...]
     """In the order in which they decide: the longest pattern first; of equal ones, that which allows."""
+    preferences: tuple[_Rule, ...]
+    """The same for training on what is there; of equal patterns, first that which refuses."""
     crawl_delay_s: float
     """Seconds between two requests; 0 where the file does not say."""
 
     def allows(self, path: str) -> bool:
         """Whether a path, with its query, may be requested."""
-        normalized = _resolve_dots(_normalized(path).replace("*", "%2A").replace("$", "%24"))
-        return next((rule.is_allowed for rule in self.rules if rule.matches(normalized)), True)
+        return _decide(self.rules, path)
+
+    def allows_training(self, path: str) -> bool:
+        """Whether what a path leads to may be trained on, as far as the file says."""
+        return _decide(self.preferences, path)
+
+
+def _decide(rules: tuple[_Rule, ...], path: str) -> bool:
+    if not rules:
+        return True
+    normalized = _resolve_dots(_normalized(path).replace("*", "%2A").replace("$", "%24"))
+    return next((rule.is_allowed for rule in rules if rule.matches(normalized)), True)
 
 
 def parse_robots(text: str, robot: str) -> RobotsFile:
@@ -84,10 +97,12 @@ def parse_robots(text: str, robot: str) -> RobotsFile:
             for agent in addressed:
                 groups[agent].append((name, value))
     lines = groups.get(robot.lower(), groups.get("*", []))
-    rules = {_rule(value, name == "allow") for name, value in lines if name != "crawl-delay" and value}
+    rules = {_rule(value, name == "allow") for name, value in lines if name in ("allow", "disallow") and value}
+    preferences = {rule for name, value in lines if name == "preference" and (rule := _preference(value))}
     delays = [delay for name, value in lines if name == "crawl-delay" and (delay := _seconds(value))]
     return RobotsFile(
         tuple(sorted(rules, key=lambda rule: (-len(rule.pattern), not rule.is_allowed, rule.pattern))),
+        tuple(sorted(preferences, key=lambda rule: (-len(rule.pattern), rule.is_allowed, rule.pattern))),
         max(delays, default=0.0),
     )
 
@@ -106,6 +121,24 @@ def _rule(value: str, is_allowed: bool) -> _Rule:
     is_anchored = pattern.endswith("$")
     prefix, *rest = pattern.removesuffix("$").replace("$", "%24").split("*")
     return _Rule(pattern, is_allowed, prefix, tuple(rest), is_anchored)
+
+
+def _preference(value: str) -> _Rule | None:
+    """Reads "/a/ search=yes, ai-train=no": whether what is below a path, or everywhere, may be trained on."""
+    path, blank, rest = value.partition(" ") if value.startswith("/") else ("/", " ", value)
+    said = training_preference(rest if blank else "")
+    return None if said is None else _rule(path, said)
+
+
+def training_preference(value: str) -> bool | None:
+    """Returns whether training is allowed by a list of preferences of use; None: they do not say.
+
+    The key is `ai-train` (Content Signals, https://contentsignals.org) or `train-ai` (IETF's AIPREF,
+    draft-ietf-aipref-attach). Of several, a refusal counts.
+    """
+    pairs = [each.partition("=") for each in value.lower().split(",")]
+    said = {answer.strip(' "') for key, _, answer in pairs if key.strip() in ("ai-train", "train-ai")}
+    return False if said & {"no", "n"} else True if said & {"yes", "y"} else None
 
 
 def _seconds(value: str) -> float:

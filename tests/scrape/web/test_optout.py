@@ -157,3 +157,18 @@ def test_what_a_redirect_says_is_recorded_also_where_it_is_not_obeyed(site: Any,
     site.put("/b", site.image(1))
     (row,) = site.scraped(collection, [url], respect_optout=False)
     assert (row["status"], row["consent"]) == ("ok", "x-robots-tag: noai")
+
+
+@pytest.mark.parametrize(
+    ("values", "refused"),
+    [
+        (["train-ai=n"], True),
+        (["search=y, train-ai=n"], True),
+        (["search=n", "train-ai=n"], True),
+        (["train-ai=y"], False),
+        (["search=n"], False),
+    ],
+)
+def test_content_usage(values: list[str], refused: bool) -> None:
+    found = consent(*(("Content-Usage", value) for value in values))
+    assert found == (refused, "; ".join(f"content-usage: {value}" for value in values))

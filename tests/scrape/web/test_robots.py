@@ -44,6 +44,21 @@ def test_rules_are_obeyed_and_the_verdict_is_recorded(site: Any, collection: Col
     assert site.robots.total() == 1
 
 
+def test_who_refuses_training_in_robots_txt_or_a_header_is_heard(site: Any, collection: Collection) -> None:
+    site.put(
+        "/robots.txt", b"User-agent: *\nContent-Signal: search=yes, ai-train=no\nContent-Signal: /yes/ ai-train=yes\n"
+    )
+    paths = (("/a", {}), ("/yes/b", {}), ("/yes/c", {"Content-Usage": "train-ai=n"}))
+    rows = site.scraped(collection, [site.put(path, site.image(n), headers=own) for n, (path, own) in enumerate(paths)])
+    refused = "robots.txt: allowed; content-usage: train-ai=n"
+    assert seen(rows) == [
+        ("opted_out", "robots.txt: no training"),
+        ("ok", "robots.txt: allowed"),
+        ("opted_out", refused),
+    ]
+    assert site.hits["/a"] == 0
+
+
 def test_a_program_is_addressed_by_its_name(site: Any, collection: Collection) -> None:
     site.put("/robots.txt", b"User-agent: *\nAllow: /\n\nUser-agent: DreamLoom\nDisallow: /a\n")
     rows = site.scraped(collection, [site.put("/a", site.image(1)), site.put("/b", site.image(2))])
@@ -100,9 +115,9 @@ def test_what_is_beyond_500_kib_is_not_read(site: Any, collection: Collection) -
     async def endless(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
-        await response.write(b"User-agent: *\nDisallow: /no\n")
+        await response.write(b"User-agent: *\nDisallow: /no\n" + (b"# " + b"x" * 9998 + b"\n") * 52)
         while True:
-            await response.write(b"# " + b"x" * 9998 + b"\n")
+            await response.write(b"Disallow: /a\n" + b"# " + b"x" * 9998 + b"\n")
 
     site.handle("/robots.txt", endless)
     rows = site.scraped(collection, [site.put("/a", site.image(1)), site.put("/no", site.image(2))])

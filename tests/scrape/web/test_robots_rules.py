@@ -82,3 +82,27 @@ print(parse_robots('User-agent: *\\n' + {text}, 'dreamloom').allows('/' + 'a' * 
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.stdout == "True\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("lines", "path", "allowed"),
+    [
+        ("Content-Signal: search=yes, ai-train=no", "/a", False),
+        ("content-signal:search=yes,AI-TRAIN=NO", "/a", False),
+        ("Content-Signal: search=yes, ai-input=no", "/a", True),
+        ("Content-Signal: ai-train=yes", "/a", True),
+        ("Content-Usage: train-ai=n", "/a", False),
+        ("Content-Usage: /no/ train-ai=n", "/no/a", False),
+        ("Content-Usage: /no/ train-ai=n", "/a", True),
+        ("Content-Usage: train-ai=n\nContent-Usage: /yes/*.jpg$ train-ai=y", "/yes/a.jpg", True),
+        ("Content-Usage: train-ai=n\nContent-Signal: ai-train=yes", "/a", False),
+        ("Content-Usage: /", "/a", True),
+        ("Content-Signal: ai-train", "/a", True),
+    ],
+)
+def test_preferences_of_training(lines: str, path: str, allowed: bool) -> None:
+    """They say nothing of what may be asked for."""
+    robots = parse_robots(f"User-agent: *\n{lines}\nAllow: /", "dreamloom")
+    assert robots.allows_training(path) == allowed
+    assert robots.allows(path)
+    assert parse_robots(f"User-agent: otherbot\n{lines}", "dreamloom").allows_training(path)
