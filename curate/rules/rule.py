@@ -64,7 +64,10 @@ class Images:
         return root / str(self.table["image"][row].as_py())
 
     def embeddings(self, rows: Rows) -> Embeddings:
-        """Reads the CLIP embeddings of some rows from the parts that hold them, each part once."""
+        """Reads the CLIP embeddings of some rows from the parts that hold them, each part once.
+
+        One that is not finite, as half precision makes some, is all zeros: like no other, and faiss takes it.
+        """
         order = np.argsort(rows)
         sorted_rows = rows[order]
         embeddings: Embeddings | None = None
@@ -79,7 +82,7 @@ class Images:
             vectors = values.to_numpy(zero_copy_only=False).reshape(end - begin, -1)
             if embeddings is None:
                 embeddings = np.empty((len(rows), vectors.shape[1]), dtype=np.float16)
-            embeddings[order[begin:end]] = vectors
+            embeddings[order[begin:end]] = np.where(np.isfinite(vectors).all(axis=1, keepdims=True), vectors, 0)
         if embeddings is None:
             raise ValueError("no rows were asked for")
         return embeddings

@@ -24,19 +24,19 @@ class RowFile:
         """Reads the schema and the number of rows.
 
         Raises:
-            UserError: the file can't be read.
+            UserError: the file can't be read, or claims more rows than it has bytes.
         """
+        self._path = path
         self._file: pq.ParquetFile | pa.Table
         if not is_utf8(str(path)):
             raise UserError(f"{path} has a name that is not UTF-8; rename it.")
         try:
             self._file = _map_arrow(path) if path.suffix.lower() == ".arrow" else pq.ParquetFile(path)
-            refuse_repeated(self.schema.names)
-        except DocumentError as error:
-            raise UserError(f"{path}: {error}.") from error
         except (OSError, pa.ArrowException) as error:
             kind = path.suffix.lower().removeprefix(".")
             raise UserError(f"{path} can't be read as {kind} ({error}); download it again, or move it away.") from error
+        if self.num_rows > (size := path.stat().st_size):  # nothing costs nothing, and each row is a record
+            raise UserError(f"{path} claims {self.num_rows:,} rows in {size:,} bytes; move it away.")
 
     @property
     def schema(self) -> pa.Schema:
@@ -49,7 +49,15 @@ class RowFile:
         return int(self._file.num_rows if isinstance(self._file, pa.Table) else self._file.metadata.num_rows)
 
     def read(self, start: int, end: int, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any] | None]]:
-        """Yields the rows from `start` up to but not including `end` with their numbers; None: it is damaged."""
+        """Yields the rows from `start` up to but not including `end` with their numbers; None: it is damaged.
+
+        Raises:
+            UserError: there are two columns of one of these names.
+        """
+        try:
+            refuse_repeated([name for name in self.schema.names if name in columns])
+        except DocumentError as error:
+            raise UserError(f"{self._path}: {error}.") from error
         following = start
         for number, batch in self._batches(start, end, list(columns)):
             yield from ((damaged, None) for damaged in range(following, number))

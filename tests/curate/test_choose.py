@@ -202,6 +202,15 @@ def test_texts_of_all_images_may_pass_two_gigabytes_together(make_collection: Ma
     assert pa.string() not in images.table.schema.types
 
 
+def test_an_embedding_that_is_not_finite_is_like_no_other(make_collection: Make) -> None:
+    vectors = [[1.0, 0.0], [float("nan"), 0.0], [float("inf"), 1.0]]
+    people = add_scores(make_collection("people", keys(3)), [{"phash": 1, "embedding": vector} for vector in vectors])
+    images = read_images([Source(people, TRUTH)])
+    assert images.embeddings(np.arange(3)).tolist() == [[1, 0], [0, 0], [0, 0]]
+    choose([Source(people, TRUTH)], ChooseConfig())
+    assert [choice for choice, _ in verdicts(people)] == [Choice.KEPT] * 3
+
+
 def test_a_fault_is_met_once_and_not_once_a_part(make_collection: Make) -> None:
     people = add_scores(
         make_collection("people", [{**SAME, **key, "sha256": None} for key in keys(6)], part_rows=2), []

@@ -379,6 +379,12 @@ def test_columns_of_one_name_and_names_that_are_not_utf8_are_told(tmp_path: Path
         rows_of(collection, folder)
 
 
+def test_rows_that_cost_no_byte_are_no_dataset(tmp_path: Path, collection: Collection) -> None:
+    pq.write_table(pa.table({"image": pa.nulls(3_000_000, pa.binary())}), tmp_path / "t.parquet")
+    with pytest.raises(UserError, match="claims 3,000,000 rows in"):
+        rows_of(collection, tmp_path / "t.parquet")
+
+
 def test_a_table_and_its_column_may_be_in_capitals(tmp_path: Path, collection: Collection) -> None:
     folder = imagefolder(tmp_path / "mine", "0.png")
     (folder / "Metadata.CSV").write_text("File_Name,Text\n0.png,a car\n")
