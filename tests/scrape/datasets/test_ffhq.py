@@ -9,10 +9,13 @@ from PIL import Image
 
 from dreamloom.base.errors import UserError
 from dreamloom.scrape.collection import CaptionKind, Collection, Table, key_of
-from dreamloom.scrape.datasets.ffhq import LICENCE, METADATA, FfhqConfig, ingest_ffhq, recipes
+from dreamloom.scrape.datasets.ffhq import METADATA, FfhqConfig, ingest_ffhq, recipes
 
 IN_THE_WILD = ("in-the-wild-images", (30, 20))
 LAYOUTS = [("images1024x1024", (16, 16)), IN_THE_WILD, ("thumbnails128x128", (8, 8))]
+
+
+LICENCE = "CC BY-NC-SA 4.0"
 
 
 def draw(path: Path, size: tuple[int, int] = (8, 8)) -> None:
@@ -51,6 +54,8 @@ def test_a_downloaded_set_comes_in_with_its_metadata(ffhq: Path, tmp_path: Path)
     assert [row["key"] for row in rows] == [key_of("ffhq", stem) for stem in ("00000", "00001", "01000")]
     assert [row["author"] for row in rows] == ["ann", None, "bob"]
     assert [row["licence"] for row in rows] == ["CC0", LICENCE, "CC0"]
+    of_ffhq = "https://creativecommons.org/licenses/by-nc-sa/4.0/"
+    assert [row["licence_url"] for row in rows] == ["https://cc0", of_ffhq, "https://cc0"]
     assert rows[0]["url"] == "https://photos/ann"
     assert {row["width"] for row in rows} == {16}
     assert {(row["text"], row["text_kind"]) for row in rows} == {("close up photo of a person", CaptionKind.TEMPLATE)}
