@@ -241,6 +241,14 @@ def test_near_copies_agree_in_hash_and_embedding(make_collection: Make) -> None:
     assert [choice for choice, _ in verdicts(people)] == [Choice.KEPT] * 4
 
 
+@pytest.mark.parametrize("score", ["aesthetic", "similarity"])
+def test_a_score_at_its_limit_is_high_enough(make_collection: Make, score: str) -> None:
+    """Scores have single precision, in which 0.28 is another number than in double."""
+    people = add_scores(make_collection("people", keys(2)), [{score: 0.28}, {score: 0.2799}])
+    choose([Source(people, TRUTH)], ChooseConfig.model_validate({f"min_{score}": 0.28}))
+    assert [choice for choice, _ in verdicts(people)] == [Choice.KEPT, f"low_{score}"]
+
+
 def test_an_image_that_fails_a_rule_takes_no_copy_with_it(make_collection: Make) -> None:
     scores = [{"phash": 1, "embedding": [1.0], "similarity": s} for s in (0.1, 0.3)]
     people = add_scores(make_collection("people", keys(2)), scores)

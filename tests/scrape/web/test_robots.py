@@ -48,7 +48,11 @@ def test_who_refuses_training_in_robots_txt_or_a_header_is_heard(site: Any, coll
     site.put(
         "/robots.txt", b"User-agent: *\nContent-Signal: search=yes, ai-train=no\nContent-Signal: /yes/ ai-train=yes\n"
     )
-    paths = (("/a", {}), ("/yes/b", {}), ("/yes/c", {"Content-Usage": "train-ai=n"}))
+    paths: tuple[tuple[str, dict[str, str]], ...] = (
+        ("/a", {}),
+        ("/yes/b", {}),
+        ("/yes/c", {"Content-Usage": "train-ai=n"}),
+    )
     rows = site.scraped(collection, [site.put(path, site.image(n), headers=own) for n, (path, own) in enumerate(paths)])
     refused = "robots.txt: allowed; content-usage: train-ai=n"
     assert seen(rows) == [
