@@ -28,7 +28,7 @@ from dreamloom.caption.check import check
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.caption.convert import convert
 from dreamloom.caption.edit import edit
-from dreamloom.caption.filename import RESERVED
+from dreamloom.caption.filename import MAX_BYTES, RESERVED
 from dreamloom.caption.formats.rows import Row as NamedRow
 from dreamloom.caption.ranking import DOUBTFUL, Candidate, is_doubtful, select_best
 from dreamloom.caption.reuse import CANDIDATES_VERSION, candidate_recipes
@@ -52,8 +52,8 @@ class FolderImage:
     path: Path
     text: str | None
     """What a person wrote, in a sidecar or in the name; None: nothing."""
-    sidecar: Path
-    """The .txt that is its own."""
+    sidecar: Path | None
+    """The .txt that is its own; None: its name would be too long."""
 
     @cached_property
     def key(self) -> str:
@@ -122,10 +122,11 @@ def _stem(path: Path) -> tuple[Path, str]:
     return path.parent, path.stem.casefold()
 
 
-def _sidecar(path: Path, stems: Mapping[tuple[Path, str], int]) -> Path:
+def _sidecar(path: Path, stems: Mapping[tuple[Path, str], int]) -> Path | None:
     """Returns x.txt; or x.jpg.txt where another image is called x, too, or x.txt would be a control file."""
     shared = stems[_stem(path)] > 1 or path.stem.casefold() in RESERVED
-    return path.with_name(f"{path.name}.txt") if shared else path.with_suffix(".txt")
+    sidecar = path.with_name(f"{path.name}.txt") if shared else path.with_suffix(".txt")
+    return sidecar if len(os.fsencode(sidecar.name)) <= MAX_BYTES else None
 
 
 def _write_sidecars(
@@ -133,15 +134,18 @@ def _write_sidecars(
 ) -> None:
     keeps, pending = CaptionKind.HUMAN in config.keep_kinds, []
     for image in images:
-        if image.text is not None and (keeps or image.sidecar.exists()):
+        has_sidecar = image.sidecar is not None and image.sidecar.exists()
+        if image.text is not None and (keeps or has_sidecar):
             summary.kept += 1
-        elif image.sidecar.exists():
+        elif has_sidecar:
             _count(summary.dropped, "blank sidecar, which stays")
+        elif image.sidecar is None:
+            _count(summary.dropped, "name too long for a .txt beside it")
         else:
             pending.append(image)
     _count(summary.marked, CAPTIONED_ALREADY, summary.kept)
     for image, best in _captioned(pending, config, folder, summary, progress):
-        if create_file(image.sidecar, encode_text(image.edited(best.caption, config))):
+        if image.sidecar and create_file(image.sidecar, encode_text(image.edited(best.caption, config))):
             summary.kept += 1
         else:
             _count(summary.dropped, "sidecar by someone else, which stays")

@@ -132,3 +132,14 @@ def test_captions_below_the_floor_are_counted_as_doubtful(mine: Path, tiny: str,
     below = sum(cosine is not None and cosine < 0 for cosine in cosines)
     assert below
     assert summary.marked == {CAPTIONED_ALREADY: 2, "doubtful": below}
+
+
+def test_a_name_that_leaves_no_room_for_a_text_costs_itself(tmp_path: Path, tiny: str, config_of: MakeConfig) -> None:
+    """Of two images of one stem each needs x.jpg.txt, which may be longer than file systems allow."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for suffix in (".png", ".jpg"):
+        Image.new("RGB", (32, 32)).save(folder / f"{'é' * 125}{suffix}")
+    summary = caption_folder(folder, config_of(tiny))
+    assert (summary.kept, summary.dropped) == (0, {"name too long for a .txt beside it": 2})
+    assert len(list(folder.iterdir())) == 2
