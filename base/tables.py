@@ -180,7 +180,7 @@ def caption_texts(value: Any) -> list[str]:
     Raises:
         DocumentError: it holds fields, of which one has to be named.
     """
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and value:
         raise DocumentError(f"holds the fields {', '.join(map(str, value))}; name one of them")
     if isinstance(value, list | tuple):
         return [text for each in value for text in caption_texts(each)]

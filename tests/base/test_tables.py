@@ -72,6 +72,8 @@ def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
         (float("nan"), []),
         (7, []),
         (True, []),
+        ({}, []),
+        ([{}, "a"], ["a"]),
         (" \n", []),
         ("\u200b\u00a0\ufeff", []),
         ("\u202e\u2066\u200f\u00ad\u3164\ufe0f", []),
