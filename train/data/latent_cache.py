@@ -59,7 +59,8 @@ class LatentCache:
     def __init__(self, folder: Path | None, vae: Any, contents: ContentHashes | None = None) -> None:
         """Opens the cache of this VAE; reads nothing yet."""
         self.vae = vae
-        self.store = TensorStore(folder / f"{hash_weights(vae)}-{VERSION}" if folder else None)
+        tiled = "-tiled" if getattr(vae, "use_tiling", False) else ""
+        self.store = TensorStore(folder / f"{hash_weights(vae)}{tiled}-{VERSION}" if folder else None)
         self.contents = contents or ContentHashes()
         self._repairing = RLock()
 

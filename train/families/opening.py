@@ -65,6 +65,8 @@ def load_base_model(
     """
     how = (vae or config.vae, config.prediction_type, config.zero_terminal_snr, config.clip_skip, config.t5_length)
     model = load_model(base, device, *how, at_rest)
+    if config.vae_tiling:
+        model.vae.enable_tiling()
     add_embeddings(model, config)
     return model
 

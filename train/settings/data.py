@@ -43,6 +43,11 @@ class DataSettings(StageConfig):
         description="Diffusers folder of an AutoencoderKL or AutoencoderTiny that replaces the base's VAE; null: the "
         "base's.",
     )
+    vae_tiling: Annotated[bool, _MODEL] = Field(
+        False,
+        description="Encode and decode pictures larger than the VAE was made for in tiles, whose seams are blended: "
+        "for several megapixels on small GPUs.",
+    )
     clip_skip: ClipSkip = 1
     t5_length: TokenLimit = 256
     frozen: Annotated[list[str], _MODEL] = Field(

@@ -19,7 +19,7 @@ from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.data.loader import BatchLoader
 from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.data.text_cache import TextCache
-from dreamloom.train.families.opening import load_model
+from dreamloom.train.families.opening import load_base_model, load_model
 from dreamloom.train.loop.distributed import SINGLE_PROCESS
 
 CPU = torch.device("cpu")
@@ -240,3 +240,14 @@ def test_a_padded_images_loss_counts_inside_it_alone(vae: object, tmp_path: Path
         next(iter(whole.steps(map(SINGLE_PROCESS.shard, BatchSchedule(data, config).steps_after(0)))))[0].loss_mask
         is None
     )
+
+
+def test_what_is_encoded_in_tiles_is_cached_apart(vae: object, folder: Path, tmp_path: Path, tiny_base: str) -> None:
+    tiled = load_base_model(TrainConfig(base=tiny_base, vae_tiling=True), tiny_base, CPU).vae
+    samples = read_dataset(folder, 48, 8, 1).samples[:2]  # larger than a tile of 32
+    caches = [LatentCache(tmp_path, each) for each in (vae, tiled)]
+    for cache in caches:
+        assert cache.add(samples, 1) == []
+    assert len(list(tmp_path.iterdir())) == 2
+    whole, parts = (at(cache, samples[0]) for cache in caches)
+    assert whole.shape == parts.shape and not torch.equal(whole, parts)
