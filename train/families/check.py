@@ -48,8 +48,7 @@ def check_models(config: TrainConfig, may_download: bool = False) -> None:
     family = find_family(config.base)
     if family is not None:
         _check_frozen(config, family)
-        if config.lora_convolutions and not family.convolution_layers:
-            raise UserError(f"{family.title} has no blocks of convolutions; leave lora_convolutions out.")
+        _check_adapters(config, family)
     if config.likeness_clip is not None:
         check_clip(ClipConfig(model=config.likeness_clip))
     check_init_lora(config)
@@ -95,6 +94,16 @@ def _check_scale(config: TrainConfig, base: Config, vae: Config) -> None:
             f"The VAE {config.vae} scales latents by {ours}, and that of {config.base} by {theirs}: it is of another "
             "family; name one that fits."
         )
+
+
+def _check_adapters(config: TrainConfig, family: Family) -> None:
+    """Checks what is said of adapters, now that the family's preset may have given them a rank."""
+    names = ("lora_kind", "lora_convolutions", "base_bits", "base_on_cpu")
+    given = [name for name in names if getattr(config, name) != TrainConfig.model_fields[name].default]
+    if given and config.lora_rank is None:
+        raise UserError(f"{given[0]} is for adapters, and all weights are trained; set lora_rank, or leave it out.")
+    if config.lora_convolutions and not family.convolution_layers:
+        raise UserError(f"{family.title} has no blocks of convolutions; leave lora_convolutions out.")
 
 
 def _check_frozen(config: TrainConfig, family: Family) -> None:

@@ -154,15 +154,10 @@ class DataSettings(StageConfig):
     def _check_adapters(self) -> Self:
         if self.init_lora is not None and self.lora_rank is None:
             raise ValueError("init_lora needs lora_rank: it starts adapters of that rank")
-        if self.lora_rank is None and (self.lora_kind != LORA.name or self.lora_convolutions):
-            name = "lora_convolutions" if self.lora_convolutions else "lora_kind"
-            raise ValueError(f"{name} needs lora_rank: it says which adapters are trained")
-        if self.base_bits is not None and self.lora_rank is None:
-            raise ValueError("base_bits needs lora_rank: weights of so few bits can't learn, adapters do")
         if self.base_bits is not None and self.lora_kind not in (LORA.name, DORA.name):
             raise ValueError(f"base_bits needs lora_kind lora or dora: {self.lora_kind} is not computed with it")
-        if self.base_on_cpu and (self.lora_rank is None or self.lora_kind == DORA.name or self.base_bits):
-            raise ValueError("base_on_cpu needs lora_rank, base_bits null, and another lora_kind than dora")
+        if self.base_on_cpu and (self.lora_kind == DORA.name or self.base_bits):
+            raise ValueError("base_on_cpu needs base_bits null, and another lora_kind than dora")
         if self.init_lora is not None and self.frozen:
             raise ValueError("init_lora needs frozen empty: checkpoints hold only the adapters that are trained")
         return self

@@ -160,6 +160,7 @@ def test_what_is_not_given_suits_the_family(bases: Bases, tmp_path: Path) -> Non
     plain = resolve_models(TrainConfig(base=base))
     assert (plain.resolution, plain.guidance_scale, plain.text_encoder_learning_rate) == (1024, 5.0, 0.0)
     assert plain.learning_rate == 4e-7 and resolve_models(plain) == plain
+    assert resolve_models(TrainConfig(base=base, preset="12gb", lora_kind="dora", base_bits=8)).lora_rank == 16
     lora = resolve_models(TrainConfig(base=base, lora_rank=8))
     assert (lora.learning_rate, lora.text_encoder_learning_rate) == (1e-4, 0.0)
     given = resolve_models(TrainConfig(base=base, resolution=768, text_encoder_learning_rate=1e-6, preset="12gb"))
@@ -182,6 +183,9 @@ def test_presets_fit_by_the_estimate(preset: str, tmp_path: Path) -> None:
     [
         ({"clip_skip": 2}, "always sees the last layer but one"),
         ({"embeddings": ["zorp=a"]}, "new words"),
+        ({"lora_kind": "dora"}, "lora_kind is for adapters, and all weights are trained; set lora_rank"),
+        ({"base_bits": 4}, "base_bits is for adapters"),
+        ({"base_on_cpu": True}, "base_on_cpu is for adapters"),
     ],
 )
 def test_settings_of_other_families_are_refused(

@@ -69,9 +69,7 @@ def test_what_is_stored_elsewhere_is_estimated(tiny_base: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"base_bits": 4}, "needs lora_rank"),
         ({"base_bits": 4, "lora_rank": 2, "lora_kind": "loha"}, "lora or dora"),
-        ({"base_on_cpu": True}, "needs lora_rank"),
         ({"base_on_cpu": True, "lora_rank": 2, "base_bits": 4}, "base_bits null"),
     ],
 )
