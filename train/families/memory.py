@@ -13,7 +13,7 @@ from dreamloom.train.config_fields import read_folder_resolutions
 from dreamloom.train.families.check import vae_scale_factor
 from dreamloom.train.families.files import find_family, read_model_json
 from dreamloom.train.model.family import Config, Family, Shapes, changing_text_encoders, trained_components
-from dreamloom.train.model.lora_layers import count_adapter_parameters, quantized_layers
+from dreamloom.train.model.lora_layers import count_adapter_parameters, layers_in_blocks, quantized_layers
 from dreamloom.train.model.safetensors_header import read_tensor_shapes
 from dreamloom.train.model.weight_files import read_component_shapes
 from dreamloom.train.optimizers import OPTIMIZERS
@@ -93,6 +93,8 @@ def estimate_memory(config: TrainConfig) -> MemoryEstimate | None:
     if config.base_bits is not None or config.base_on_cpu:
         shapes = tensors[family.denoiser]
         layers = quantized_layers(shapes)
+        if config.base_on_cpu:
+            layers = [layer for layer in layers_in_blocks(shapes) if len(shapes[f"{layer}.weight"]) == 2]
         stored = (config.base_bits or 0) / 8 + (_SCALE_BYTES if config.base_bits == 4 else 0)
         weights -= int((weight_bytes - stored) * sum(math.prod(shapes[f"{layer}.weight"]) for layer in layers))
     precision = "fp32" if config.precision == "fp32" else "bf16"  # fp16 is as wide; auto is taken for bf16

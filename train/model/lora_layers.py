@@ -19,6 +19,7 @@ _TENSOR = re.compile(
 
 _QUANTIZED = re.compile(r".*blocks?\..*\.(to_q|to_k|to_v|to_out\.0|add_\w_proj|to_add_out|net\.0\.proj|net\.2)")
 """Attentions and the layers between them, in UNets as in transformers: most of a large model."""
+_IN_BLOCKS = re.compile(r".*blocks?\..*")
 
 
 def kohya_name(beginning: str, layer: str) -> str:
@@ -73,6 +74,16 @@ def quantized_layers(tensors: Iterable[str]) -> list[str]:
     """
     layers = [name.removesuffix(".weight") for name in tensors if name.endswith(".weight")]
     return [layer for layer in layers if _QUANTIZED.fullmatch(layer)]
+
+
+def layers_in_blocks(tensors: Iterable[str]) -> list[str]:
+    """Returns the names of all layers in a denoiser's blocks, of whose matrices base_on_cpu keeps the weights there.
+
+    Args:
+        tensors: names of its weights.
+    """
+    layers = [name.removesuffix(".weight") for name in tensors if name.endswith(".weight")]
+    return [layer for layer in layers if _IN_BLOCKS.fullmatch(layer)]
 
 
 def count_adapter_parameters(

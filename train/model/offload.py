@@ -6,17 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dreamloom.train.model.lora_layers import quantized_layers
+from dreamloom.train.model.lora_layers import layers_in_blocks
 
 
 def keep_on_cpu(denoiser: nn.Module, device: torch.device) -> None:
-    """Replaces attentions and the layers between them by such as are copied to the device when they are needed.
+    """Replaces the matrices of its blocks by such as are copied to the device when they are needed.
 
     Args:
         denoiser: frozen, on the CPU, and without adapters.
         device: where it computes.
     """
-    for name in quantized_layers(denoiser.state_dict()):
+    for name in layers_in_blocks(denoiser.state_dict()):
         layer = denoiser.get_submodule(name)
         if type(layer) is nn.Linear:
             denoiser.set_submodule(name, _LinearOnCPU(layer, pinned=device.type == "cuda"))
