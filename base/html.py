@@ -23,7 +23,7 @@ body { font: 15px/1.5 system-ui, "Noto Sans", "Noto Sans CJK SC", "PingFang SC",
   overflow-wrap: anywhere; }
 h2 { margin-top: 2em; border-bottom: 1px solid var(--line); } img { max-width: 100%; height: auto; background: #fff; }
 figure { margin: 1em 0; } figcaption, summary { font-size: 13px; color: var(--faint); } a { color: inherit; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; overflow-wrap: normal; }
+.scroll { overflow-x: auto; margin-bottom: 1em; } table { border-collapse: collapse; overflow-wrap: normal; }
 th, td { text-align: left; padding: .2em .9em .2em 0; vertical-align: top; }
 th { border-bottom: 1px solid var(--line); }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }

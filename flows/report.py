@@ -1,6 +1,7 @@
 """Writes report/index.html: what was learned and forgotten, what was trained on, and where other images went."""
 
 import io
+import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -80,7 +81,8 @@ def _verdict(measured: Evaluation | None) -> str:
     if learned := measured.learned:
         sure = None if learned.error is None else abs(learned.change) > 2 * learned.error
         mark = html.MARKS[learned.change > 0 if sure else None]
-        texts.append(f"{mark} learned {html.text(learned)} of the base model's loss, on {learned.images} images")
+        images = "1 image" if learned.images == 1 else f"{learned.images} images"
+        texts.append(f"{mark} learned {html.text(learned)} of the base model's loss, on {images}")
     if measured.verdict:
         mark = html.MARKS[False if measured.worst else True if measured.groups else None]
         texts.append(f"{mark} {html.text(measured.verdict)}")
@@ -191,7 +193,12 @@ def settings_rows(run: Path) -> Rows:
     always = ("base", "learning_rate", "batch_size", "resolution", "seed")
     defaults = TrainConfig().model_dump(mode="json")
     names = [*always, *(name for name, value in values.items() if name not in always and value != defaults[name])]
-    return [{"setting": name, "value": str(values[name])} for name in names]
+    return [{"setting": name, "value": _shareable(values[name])} for name in names]
+
+
+def _shareable(value: Any) -> str:
+    """Returns a setting as text; of a path on this disk, which is nobody else's business, the name alone."""
+    return Path(value).name if isinstance(value, str) and os.path.isabs(value) else str(value)
 
 
 def _licences(manifest: pa.Table) -> Rows:

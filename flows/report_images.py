@@ -53,6 +53,7 @@ def image_sections(workspace: Path, manifest: pa.Table) -> list[str]:
 
 def _figure(workspace: Path, row: Mapping[str, Any]) -> str:
     caption = row["caption"] or "no caption"
+    row = {**row, "path": Path(row["path"] or "").name}  # where it lies on this disk is nobody else's business
     history = [{"what": name, "": _text(row[name])} for name in _HISTORY if row[name] not in (None, "", [])]
     mark = f"history-{html.text(row['key'])}"
     image = html.embedded_file(workspace / row["file"], caption, _SIDE)

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from dreamloom.flows.report import report_path, write_report
 from dreamloom.train.evaluate.results import read_evaluation
 from dreamloom.train.run.folder import read_summary
+from tests.flows.conftest import HOUSE
 
 
 def test_a_run_ends_with_a_report_that_needs_no_other_file(finished: Any) -> None:
@@ -18,9 +19,10 @@ def test_a_run_ends_with_a_report_that_needs_no_other_file(finished: Any) -> Non
     text = " ".join(html.unescape(re.sub("<[^>]+>", " ", page)).split())
     assert "squares ground_truth" in text
     assert re.search(r"learned -?\d+\.\d % \(unsure: [^)]+\) \d+ forgotten -?\d", text)
-    assert re.search(r"In a sentence [✓✗≈] learned .* on \d+ images; ≈ what was forgotten worst is not known", text)
+    assert re.search(r"In a sentence [✓✗≈] learned .* on \d+ images?; ≈ what was forgotten worst is not known", text)
     assert "Before and after Left: the base. Right: after 4 images. The noise is the same. a red circle" in text
     assert "learning_rate" in text and "a blue circle" in text
+    assert str(finished.folder) not in page and str(HOUSE) not in page, "no path of this disk is passed on"
     sources = re.findall(r'<img [^>]*src="([^"]{10})', page)
     assert len(sources) > 12 and set(sources) == {"data:image"}
     links = re.findall(r'href="#([^"]+)"', page)
