@@ -199,7 +199,10 @@ def funnel_table(funnel: Mapping[str, Mapping[str, Summary]]) -> Table:
 
 
 def rows_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Returns a table of rows with equal keys; numbers are right-aligned, and None is an empty cell."""
+    """Returns a table of rows with equal keys.
+
+    Numbers are right-aligned, None is an empty cell, and each text of a list has a line of its own.
+    """
     table = Table(title=title, title_justify="left")
     for name in rows[0] if rows else ():
         is_number = any(isinstance(row[name], int | float) for row in rows)
@@ -244,6 +247,8 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, int | float):
         return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
+    if isinstance(value, list):
+        return "\n".join(map(_text, value))
     return escape(printable(str(value)))  # escaped, as rich takes brackets for markup
 
 
