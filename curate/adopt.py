@@ -14,7 +14,7 @@ from dreamloom.curate.decide import carry_out
 from dreamloom.curate.hand_changes import HandChange, find_hand_changes
 from dreamloom.curate.manifest import manifest_path
 from dreamloom.scrape.collection import Collection, Table
-from dreamloom.scrape.collection.decisions import HAND, Decision, What, next_time
+from dreamloom.scrape.collection.decisions import HAND, Decision, What, next_time, read_decisions
 from dreamloom.scrape.datasets.sidecar_files import find_sidecars
 
 REFUSED = "refused"
@@ -55,7 +55,7 @@ def adopt_hand_changes(workspace: Path, changes: Sequence[HandChange]) -> Counte
         UserError: an image that took another's place can't be decoded.
     """
     said = [change for change in changes if change.says]
-    now = next_time(dict.fromkeys(change.root for change in said))
+    now = next_time(read_decisions(root) for root in {change.root for change in said})
     for change in said:
         for what, value in change.says:
             if what is What.IMAGE and value is not None:

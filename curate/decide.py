@@ -95,11 +95,12 @@ def plan_words(images: Sequence[FoundImage], words: Sequence[Word]) -> dict[Path
     """
     words = [Word(word.what, check_value(word.what, word.value), word.reason, word.who) for word in words]
     collections = {image.collection.root: image.collection for image in images}
-    time = next_time(collections)
+    decided = {root: collection.decisions() for root, collection in collections.items()}
+    time = next_time(decided.values())
     said = {
         (root, decision.subject, decision.who): decision[2:]
-        for root, collection in collections.items()
-        for words_of_subject in collection.decisions().words.values()
+        for root, decisions in decided.items()
+        for words_of_subject in decisions.words.values()
         for decision in words_of_subject
     }
     plan: dict[Path, list[Decision]] = {root: [] for root in collections}
@@ -128,7 +129,7 @@ def plan_undo(
     taken = _last_command(decided) if images is None else _last_words(decided, images, {SUBJECTS[w] for w in whats})
     if not any(taken.values()):
         raise UserError("There is no decision to take back; `dreamloom decisions list` shows those that count.")
-    time = next_time(decided)
+    time = next_time(decided.values())
     return {root: [word._replace(time=time, undo=True) for word in words] for root, words in taken.items()}
 
 

@@ -56,8 +56,17 @@ def sample_grid(a: RunInfo, b: RunInfo) -> Image.Image | None:
     return image_grid(shared, rows) if shared else None
 
 
-def write_comparison(a: RunInfo, b: RunInfo, samples: Image.Image | None, target: Path) -> list[Path]:
+def write_comparison(
+    a: RunInfo, b: RunInfo, tables: Mapping[str, Rows], samples: Image.Image | None, target: Path
+) -> list[Path]:
     """Writes the samples as TARGET.png, if there are some, and all of the comparison as TARGET.html.
+
+    Args:
+        a: a run.
+        b: the other one.
+        tables: of `comparison_tables`.
+        samples: of `sample_grid`.
+        target: the files' name, without the ending.
 
     Returns:
         The files.
@@ -69,7 +78,7 @@ def write_comparison(a: RunInfo, b: RunInfo, samples: Image.Image | None, target
     if page.exists() and html.GENERATOR not in page.read_text(encoding="utf-8", errors="replace"):
         raise UserError(f"{page} exists and is no page of this command; name another with --output.")
     files = []
-    sections = {title: [html.table(rows) or "<p>no difference</p>"] for title, rows in comparison_tables(a, b).items()}
+    sections = {title: [html.table(rows) or "<p>no difference</p>"] for title, rows in tables.items()}
     if samples is not None:
         files.append(target.with_name(f"{target.name}.png"))
         save_sheet(samples, files[-1])

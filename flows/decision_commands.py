@@ -13,7 +13,6 @@ from dreamloom.curate.decide import Word, carry_out, plan_undo, plan_words
 from dreamloom.curate.find import FoundImage, find_images
 from dreamloom.curate.source import Role, collection_folders
 from dreamloom.flows.contents import evenly_spaced
-from dreamloom.flows.project import load_project
 from dreamloom.flows.showing import is_collection
 from dreamloom.flows.terminal import print_table, rows_table
 from dreamloom.scrape.collection import Collection
@@ -77,6 +76,8 @@ def find_target(name: Path) -> Target:
         above = folder.parent.parent
         return Target(name, [Collection(folder)], above if folder.parent.name == "collections" else None)
     if folder.suffix in (".yaml", ".yml") or (folder / "project.yaml").is_file():
+        from dreamloom.flows.project import load_project  # the configs of all stages, which a workspace needs not
+
         project = load_project(folder)
         return Target(name, [project.collection(source) for source in project.sources], project.workspace)
     raise UserError(

@@ -80,7 +80,7 @@ def import_(project: Path, table: Path) -> None:
     _check_suffix(table)
     target = find_target(project)
     collections = {collection.name: collection for collection in target.collections}
-    time = next_time(collection.root for collection in target.collections)
+    time = next_time(collection.decisions() for collection in target.collections)
     plan: dict[Path, list[Decision]] = {}
     try:
         for row in read_table(table):

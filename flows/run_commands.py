@@ -49,10 +49,11 @@ def compare(a: Path, b: Path, *, output: Path | None = None) -> None:
         folder.
     """
     first, second = runs_in(a)[-1], runs_in(b)[-1]
-    for title, rows in comparison_tables(first, second).items():
+    tables = comparison_tables(first, second)
+    for title, rows in tables.items():
         print_table(rows_table(title, rows)) if rows else print(f"{title}: no difference")
     target = output or Path(f"dreamloom-compare-{first.name}-{second.name}")
-    for file in write_comparison(first, second, sample_grid(first, second), target):
+    for file in write_comparison(first, second, tables, sample_grid(first, second), target):
         print(f"{'samples' if file.suffix == '.png' else 'page'}: {relative_to_cwd(file)}")
 
 
@@ -120,7 +121,7 @@ def _row(before: RunInfo | None, run: RunInfo) -> dict[str, Any]:
     return {
         "run": run.name,
         "began": run.began.replace("T", " ")[:16],
-        "differs from the one before": "\n".join(filter(None, [done, *_differences(before, run)])),
+        "differs from the one before": list(filter(None, [done, *_differences(before, run)])),
         "steps": run.steps,
         **{label: "; ".join(_short(measures[name]) for name in names if name in measures) for label, names in _SHOWN},
         "size": size(run.bytes),

@@ -87,7 +87,7 @@ def find_postponed(workspace: Path, config: TrainConfig, min_new_images: int) ->
     seen = read_images(last) if last else None
     if last is None or seen is None:
         return None
-    contents = {content for images in seen.values() for content in images}
+    contents = {content for _, content in seen}
     manifest = read_manifest(manifest_path(workspace)).select(["split", "sha256"]).to_pylist()
     new = {row["sha256"] for row in manifest if row["split"] == TRAIN} - contents
     return Postponed(last, len(new)) if len(new) < min_new_images else None

@@ -200,9 +200,9 @@ def append_decisions(collection: Path, decisions: Sequence[Decision]) -> None:
         write_table(collection / FOLDER / f"{number:05d}.parquet", rows, {})
 
 
-def next_time(collections: Iterable[Path]) -> str:
+def next_time(decisions: Iterable[Decisions]) -> str:
     """Returns the time of a new command: now, or just after the newest decision where the clock was set back."""
-    times = [row.time for collection in collections for row in read_decisions(collection).rows[-1:]]
+    times = [row.time for of_collection in decisions for row in of_collection.rows[-1:]]
     now = datetime.now(UTC)
     if times:
         now = max(now, datetime.fromisoformat(max(times)) + timedelta(microseconds=1))

@@ -44,12 +44,12 @@ def test_runs_are_listed_with_what_each_changed(twice: Any, capsys: pytest.Captu
         assert second["config_changes"] == {"learning_rate": {"before": first_rate(twice), "now": 0.5}}
         many = first["images"]["circles"]["images"]
         assert second["data_changes"][0] == f"circles: {many - 1} instead of {many} images"
-        assert second["data_changes"][1].startswith("squares: multiply 7/2 instead of ")
+        assert second["data_changes"][1].startswith("squares: multiply 3.5 instead of ")
         assert first["finished"] and first["steps"] == 2 and first["bytes"] > 10_000
         assert first["learned"]["images"] > 0 and first["base"].endswith("stable-diffusion")
     assert run(["runs", str(twice.file)]) == 0
     out = capsys.readouterr().out
-    assert "later" in out and "2999-01-01" in out
+    assert "later" in out and "2999-01-01" in out and "\\n" not in out, "each change stands in a line of its own"
 
 
 def first_rate(project: Any) -> float:

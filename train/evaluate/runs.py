@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,8 @@ def data_changes(before: RunInfo, now: RunInfo) -> list[str]:
         elif old.captions != folder.captions:
             changes.append(f"{name}: other captions")
         if old.multiply != folder.multiply:
-            changes.append(f"{name}: multiply {folder.multiply} instead of {old.multiply}")
+            now_and_before = (f"{float(Fraction(multiply)):.4g}" for multiply in (folder.multiply, old.multiply))
+            changes.append(f"{name}: multiply {' instead of '.join(now_and_before)}")
     return changes
 
 
@@ -145,14 +147,10 @@ def image_changes(before: RunInfo, now: RunInfo) -> list[dict[str, str]]:
     old, new = read_images(before.folder), read_images(now.folder)
     if old is None or new is None:
         return []
-    rows = []
-    for folder in sorted({*old, *new}):
-        was, are = old.get(folder, {}), new.get(folder, {})
-        rows += [_image_row("gone", each) for content, each in was.items() if content not in are]
-        rows += [_image_row("new", each) for content, each in are.items() if content not in was]
-        shared = [(was[content], each) for content, each in are.items() if content in was]
-        rows += [_image_row("caption", each, one) for one, each in shared if one.caption != each.caption]
-    return rows
+    rows = [("gone", key) for key in old if key not in new] + [("new", key) for key in new if key not in old]
+    rows += [("caption", key) for key in new if key in old and old[key].caption != new[key].caption]
+    rows.sort(key=lambda row: row[1][0])  # by folder
+    return [_image_row(what, new.get(key) or old[key], old[key] if what == "caption" else None) for what, key in rows]
 
 
 def _image_row(what: str, image: ImageContent, before: ImageContent | None = None) -> dict[str, str]:

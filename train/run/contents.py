@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -44,8 +44,7 @@ class FolderContent:
     """Hash of the images' bytes and captions."""
 
 
-@dataclass(frozen=True)
-class ImageContent:
+class ImageContent(NamedTuple):
     """An image that was trained on."""
 
     name: str
@@ -90,14 +89,13 @@ def _caption(sample: "Sample") -> str:
     return "\n".join(each.caption for each in sample.image.captions)
 
 
-def read_images(run: Path) -> dict[str, dict[str, ImageContent]] | None:
-    """Reads the images of a run: folder → hash of the bytes → image; None for runs of releases that kept no list."""
+def read_images(run: Path) -> dict[tuple[str, str], ImageContent] | None:
+    """Reads the images of a run, by folder and hash of the bytes; None for runs of releases that kept no list."""
     if not (run / IMAGES_FILE).is_file():
         return None
-    found: dict[str, dict[str, ImageContent]] = {}
-    for row in pq.read_table(run / IMAGES_FILE, schema=_IMAGES, partitioning=None).to_pylist():
-        found.setdefault(row["folder"], {})[row["content"]] = ImageContent(row["name"], row["caption"])
-    return found
+    table = pq.ParquetFile(run / IMAGES_FILE).read(_IMAGES.names)
+    folder, name, content, caption = (table[column].to_pylist() for column in _IMAGES.names)
+    return dict(zip(zip(folder, content, strict=True), map(ImageContent, name, caption), strict=True))
 
 
 def to_json(folders: Mapping[str, FolderContent]) -> dict[str, Any]:

@@ -61,7 +61,8 @@ def test_recipes_know_what_was_said_and_not_when() -> None:
 
 def test_time_goes_on_where_the_clock_was_set_back(tmp_path: Path) -> None:
     append_decisions(tmp_path, [Decision("a", "2999-01-01T00:00:00.000000Z", What.DROP)])
-    assert next_time([tmp_path, tmp_path / "other"]) == "2999-01-01T00:00:00.000001Z"
+    decisions = [read_decisions(tmp_path), read_decisions(tmp_path / "other")]
+    assert next_time(decisions) == "2999-01-01T00:00:00.000001Z"
 
 
 def test_a_damaged_part_is_one_sentence(tmp_path: Path) -> None:
