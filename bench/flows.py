@@ -8,22 +8,19 @@ same while the server answers nothing), and noop_extra_s (`dreamloom run` of a f
 
 import json
 import os
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import yaml
 from PIL import Image
 
+from bench.flows_world import HOUSE, Server, run_command
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.flows.steps import PartsStep
@@ -31,7 +28,6 @@ from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.parts import make_parts
 
 PARTS = 100
-HOUSE = Path(__file__).parents[1]
 
 
 class NoConfig(StageConfig):
@@ -61,14 +57,17 @@ def main() -> None:
         os.environ |= {"PREFECT_HOME": f"{folder}/prefect", "PREFECT_SERVER_ANALYTICS_ENABLED": "0"}
         os.environ |= {"DO_NOT_TRACK": "1", "PREFECT_LOGGING_LEVEL": "ERROR"}
         project = _finished_project(Path(folder))
-        with _server(Path(folder)) as (api, server):
-            os.environ["PREFECT_API_URL"] = api
+        server = Server(Path(folder))
+        try:
+            os.environ["PREFECT_API_URL"] = server.api
             seconds = {
                 "parts, untracked": _untracked(Path(folder) / "untracked"),
                 **_tracked(Path(folder), server),
                 "finished, untracked": _command(project, "--no-track"),
                 "finished, tracked": _command(project, "--track"),
             }
+        finally:
+            server.close()
     for name, value in seconds.items():
         print(f"{name:<32}{value:8.2f} s")
     base = seconds["parts, untracked"]
@@ -88,7 +87,7 @@ def _untracked(folder: Path) -> float:
     return time.monotonic() - begun
 
 
-def _tracked(folder: Path, server: "subprocess.Popen[bytes]") -> dict[str, float]:
+def _tracked(folder: Path, server: Server) -> dict[str, float]:
     """The seconds of a tracked step, and of one while the server answers nothing."""
     from prefect import flow
 
@@ -102,28 +101,23 @@ def _tracked(folder: Path, server: "subprocess.Popen[bytes]") -> dict[str, float
         outcomes = []
         with Terminal() as terminal:
             for name in ("parts, tracked", "parts, tracked, server away"):
-                if "away" in name:
-                    server.send_signal(signal.SIGSTOP)
-                begun = time.monotonic()
-                outcomes.append(run_parts(Nothing(Collection(folder / name)), terminal))
-                seconds[name] = time.monotonic() - begun
+                with server.away() if "away" in name else nullcontext():
+                    begun = time.monotonic()
+                    outcomes.append(run_parts(Nothing(Collection(folder / name)), terminal))
+                    seconds[name] = time.monotonic() - begun
         return outcomes
 
     @flow
     def bench() -> Any:
         return perform(work, lambda _: "measured")
 
-    try:
-        bench(return_state=True)
-    finally:
-        server.send_signal(signal.SIGCONT)
+    bench(return_state=True)
     return seconds
 
 
 def _command(project: Path, flag: str) -> float:
     begun = time.monotonic()
-    command = [sys.executable, "-m", "dreamloom", "run", str(project), flag]
-    subprocess.run(command, check=True, capture_output=True, cwd=HOUSE)
+    run_command("run", str(project), flag)
     return time.monotonic() - begun
 
 
@@ -147,27 +141,6 @@ def _finished_project(folder: Path) -> Path:
     project.write_text(yaml.safe_dump(content))
     _command(project, "--no-track")
     return project
-
-
-@contextmanager
-def _server(folder: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
-    """Yields the address and the process of a Prefect server of its own."""
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        port = trial.getsockname()[1]
-    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
-    with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        api = f"http://127.0.0.1:{port}/api"
-        while server.poll() is None:
-            with suppress(OSError), urlopen(f"{api}/health", timeout=5):
-                break
-            time.sleep(0.2)
-        yield api, server
-    finally:
-        server.terminate()
-        server.wait(60)
 
 
 if __name__ == "__main__":
