@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -146,6 +147,15 @@ class PrefectServer:
             yield
         finally:
             self.process.send_signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the lock of the server's database during the block, as a backup may."""
+        with contextlib.closing(sqlite3.connect(Path(_PREFECT_HOME.name) / "prefect.db", timeout=60)) as database:
+            database.isolation_level = None
+            database.execute("BEGIN IMMEDIATE")
+            yield
+            database.execute("ROLLBACK")
 
 
 @pytest.fixture(scope="session")

@@ -3,102 +3,37 @@
 The runs scrape a web site that holds one image back, so that tests know the moment at which they interfere.
 """
 
-import io
-import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 import pytest
-import yaml
-from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
+from prefect.states import Cancelling
 
+from bench.flows_watch import await_no_process, await_state, processes_in, start_run, worker_of
+from bench.flows_world import IMAGES, WaitingSite, write_project
 from dreamloom.flows.automations import ensure_automations
 from dreamloom.scrape.collection import Collection, Table
-from tests.flows.conftest import HOUSE, PrefectServer
+from tests.flows.conftest import PrefectServer
 
 pytestmark = pytest.mark.slow
 Answer = TypeVar("Answer")
-IMAGES = 6
-
-
-class Site:
-    """A web site of a few images, of which it holds back one until `release` is set."""
-
-    def __init__(self) -> None:
-        self.asked, self.release = threading.Event(), threading.Event()
-        site = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                number = re.fullmatch(r"/(\d+)\.png", self.path)
-                if number and int(number[1]) == IMAGES - 1:
-                    site.asked.set()
-                    site.release.wait(300)
-                self.send_response(200 if number else 404)
-                self.end_headers()
-                if number:
-                    image = io.BytesIO()
-                    Image.new("RGB", (300, 300), (40 * int(number[1]), 80, 120)).save(image, "PNG")
-                    self.wfile.write(image.getvalue())
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}"
-
-    def hold(self) -> None:
-        """Holds the last image back again."""
-        self.asked.clear()
-        self.release.clear()
 
 
 @pytest.fixture
-def site() -> Iterator[Site]:
-    site = Site()
+def site() -> Iterator[WaitingSite]:
+    site = WaitingSite()
     yield site
-    site.release.set()
-    site.server.shutdown()
-
-
-def project(folder: Path, site: Site) -> Path:
-    folder.mkdir()
-    rows = "".join(f"{site.url}/{number}.png,image {number}\n" for number in range(IMAGES))
-    (folder / "list.csv").write_text(f"url,text\n{rows}")
-    content = {
-        "name": folder.name,
-        "workspace": "work",
-        "sources": {
-            "web": {
-                "kind": "laion",
-                "role": "training",
-                "index": ["list.csv"],
-                "url_column": "url",
-                "text_column": "text",
-            }
-        },
-        "scrape": {"allow_private_addresses": True, "timeout_s": 300, "min_side": 16, "concurrency_per_host": 1},
-        "train": {"base": str(HOUSE / "demo" / "models" / "stable-diffusion")},
-    }
-    (folder / "project.yaml").write_text(yaml.safe_dump(content))
-    return folder / "project.yaml"
+    site.close()
 
 
 def start(file: Path, server: PrefectServer) -> "subprocess.Popen[str]":
@@ -108,7 +43,7 @@ def start(file: Path, server: PrefectServer) -> "subprocess.Popen[str]":
     )
 
 
-def started(file: Path, server: PrefectServer, site: Site) -> "subprocess.Popen[str]":
+def started(file: Path, server: PrefectServer, site: WaitingSite) -> "subprocess.Popen[str]":
     """A run that waits for the image that the site holds back."""
     site.hold()
     process = start(file, server)
@@ -117,12 +52,17 @@ def started(file: Path, server: PrefectServer, site: Site) -> "subprocess.Popen[
     return process
 
 
-def finish(file: Path, server: PrefectServer, site: Site) -> None:
-    """Runs the project undisturbed, and compares its table with what the site has."""
+def finish(file: Path, server: PrefectServer, site: WaitingSite) -> None:
+    """Runs the project undisturbed."""
     site.release.set()
     process = start(file, server)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, out + err
+    assert_whole(file)
+
+
+def assert_whole(file: Path) -> None:
+    """Compares a project's table with what the site has."""
     rows = Collection(file.parent / "work" / "collections" / "web").read(Table.RECORDS).to_pylist()
     assert [row["status"] for row in rows] == ["ok"] * IMAGES
     assert sorted(row["text"] for row in rows) == [f"image {number}" for number in range(IMAGES)]
@@ -151,21 +91,23 @@ def eventually(ask: Callable[[], Answer], wanted: Callable[[Answer], bool]) -> A
     return answer
 
 
+@pytest.mark.parametrize("what", ["server", "database"])
 def test_a_run_goes_on_while_its_server_is_away_and_the_next_tells_how_it_ended(
-    prefect_server: PrefectServer, site: Site, tmp_path: Path
+    prefect_server: PrefectServer, site: WaitingSite, tmp_path: Path, what: str
 ) -> None:
-    file = project(tmp_path / "away", site)
+    name = f"no-{what}"
+    file = write_project(tmp_path / name, site)
     process = started(file, prefect_server, site)
-    with prefect_server.away():
+    with prefect_server.away() if what == "server" else prefect_server.locked():
         site.release.set()
         out, err = process.communicate(timeout=200)
     assert process.returncode == 0, out + err
     assert "6 kept" in out
     assert err.count("does not answer") == 1 and "Traceback" not in err
-    (run,) = flow_runs("away")
-    assert run.state_name == "Running", "the server was not told"
+    (run,) = flow_runs(name)
+    assert run.state_name == "Running" or what == "database", "the server was not told"
     finish(file, prefect_server, site)
-    second, first = flow_runs("away")
+    second, first = flow_runs(name)
     assert (second.state_name, first.state_name) == ("Completed", "Completed")
     assert second.state and second.state.message == "nothing to do"
 
@@ -174,10 +116,10 @@ def test_a_run_goes_on_while_its_server_is_away_and_the_next_tells_how_it_ended(
     ("number", "code", "state"), [(signal.SIGINT, 130, "Cancelled"), (signal.SIGTERM, 143, "Crashed")]
 )
 def test_a_signal_ends_run_tasks_and_process_and_the_next_run_goes_on(
-    prefect_server: PrefectServer, site: Site, tmp_path: Path, number: signal.Signals, code: int, state: str
+    prefect_server: PrefectServer, site: WaitingSite, tmp_path: Path, number: signal.Signals, code: int, state: str
 ) -> None:
     name = number.name.lower()
-    file = project(tmp_path / name, site)
+    file = write_project(tmp_path / name, site)
     process = started(file, prefect_server, site)
     process.send_signal(number)
     _, err = process.communicate(timeout=200)
@@ -192,10 +134,10 @@ def test_a_signal_ends_run_tasks_and_process_and_the_next_run_goes_on(
 
 
 def test_a_killed_run_is_crashed_by_its_missing_heartbeats_and_the_next_ends_its_tasks(
-    prefect_server: PrefectServer, site: Site, tmp_path: Path
+    prefect_server: PrefectServer, site: WaitingSite, tmp_path: Path
 ) -> None:
     ensure_automations(within=timedelta(seconds=12))
-    file = project(tmp_path / "killed", site)
+    file = write_project(tmp_path / "killed", site)
     process = started(file, prefect_server, site)
     process.kill()
     process.communicate()
@@ -204,3 +146,32 @@ def test_a_killed_run_is_crashed_by_its_missing_heartbeats_and_the_next_ends_its
     ensure_automations()
     finish(file, prefect_server, site)
     eventually(lambda: task_states(run.id), lambda tasks: tasks != {} and "Running" not in tasks.values())
+
+
+def test_a_run_of_a_worker_is_cancelled_the_next_completes_and_down_leaves_no_process(
+    prefect_server: PrefectServer, site: WaitingSite, tmp_path: Path
+) -> None:
+    file = write_project(tmp_path / "deployed", site)
+    environment = prefect_server.environment() | {"PREFECT_WORKER_QUERY_SECONDS": "1"}
+
+    def command(name: str) -> None:
+        words = [sys.executable, "-m", "dreamloom", name, str(file)]
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    command("up")
+    try:
+        site.hold()
+        run = start_run("deployed", until="scrape")
+        assert site.asked.wait(300)
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run, Cancelling())
+        assert await_state(run, ("Cancelled",)) == "Cancelled"
+        assert await_no_process(file.parent) == 0
+        site.release.set()
+        assert await_state(start_run("deployed", until="scrape"), ("Completed",)) == "Completed"
+        assert_whole(file)
+    finally:
+        command("down")
+    assert processes_in(file.parent) == []
+    assert worker_of(file.parent) is None
