@@ -2,11 +2,10 @@
 
 import contextlib
 import os
-import sys
+import select
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TextIO
 
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
@@ -39,38 +38,27 @@ def end_in_time(is_away: Callable[[], bool]) -> None:
     threading.Thread(target=watch, name="dreamloom-ending", daemon=True).start()
 
 
-class _Stream:
-    """A text stream that is thrown away from the moment at which nobody reads it any more."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        try:
-            return self._stream.write(text)
-        except OSError:
-            self._throw_away()
-            return len(text)
-
-    def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except OSError:
-            self._throw_away()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def _throw_away(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, self._stream.fileno())
-            os.close(null)
-
-
 def survive_closed_streams() -> None:
-    """Makes stdout and stderr of this process survive the end of their readers. May be called again."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is not None and not isinstance(stream, _Stream):
-            setattr(sys, name, _Stream(stream))
+    """Lets stdout and stderr of this process lead nowhere as soon as nobody reads them any more.
+
+    The descriptors themselves are replaced, as handlers of logs keep streams of their own.
+    """
+    watched = select.poll()
+    for descriptor in _OUTPUTS:
+        with contextlib.suppress(OSError):
+            watched.register(descriptor, 0)  # errors are told in any case
+
+    def watch() -> None:
+        for _ in _OUTPUTS:
+            for descriptor, _ in watched.poll():
+                watched.unregister(descriptor)
+                with contextlib.suppress(OSError):
+                    null = os.open(os.devnull, os.O_WRONLY)
+                    os.dup2(null, descriptor)
+                    os.close(null)
+
+    threading.Thread(target=watch, name="dreamloom-streams", daemon=True).start()
+
+
+_OUTPUTS = (1, 2)
+"""The descriptors of stdout and stderr."""
