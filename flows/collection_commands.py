@@ -1,7 +1,7 @@
 """`dreamloom collection`: which there are, copies of them, whether they are as stored; and removal. No torch."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.own_folders import own_folder_kind
+from dreamloom.base.remote import is_remote
 from dreamloom.curate.source import collection_folders
 from dreamloom.flows.collection_users import find_users
 from dreamloom.flows.help_pages import HelpPage
@@ -17,6 +18,7 @@ from dreamloom.flows.workspace import PROJECT, workspace_of
 from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.copying import copy_collection
 from dreamloom.scrape.collection.removal import CollectionFiles, list_files, remove_collection
+from dreamloom.scrape.collection.shards import find_damage_at, pull_collection, push_collection
 from dreamloom.scrape.collection.verify import find_damage
 from dreamloom.scrape.datasets import all_kinds
 
@@ -44,42 +46,66 @@ def list_(folder: Path = PROJECT, *, as_json: Annotated[bool, Parameter(name="--
 
 
 @app.command(help_formatter=HelpPage())
-def verify(collection: Path) -> None:
+def verify(collection: str) -> None:
     """Check every table and image of a collection against the hashes that were stored with them; writes nothing.
 
     Parameters
     ----------
     collection
-        Folder of the collection.
+        Folder of the collection, or address of a copy, such as s3://bucket/people.
     """
-    found = _collection_at(collection)
+    if is_remote(collection):
+        _verify_at(collection)
+        return
+    found = _collection_at(Path(collection))
     with Terminal() as terminal, terminal.watch(f"verify {found.name}") as progress:
         damage = list(find_damage(found, progress))
-    for path, fault in damage[:_SHOWN]:
-        print(f"{path.relative_to(found.root)}: {fault}")
-    if damage:
-        more = f" ({len(damage) - _SHOWN:,} more than shown)" if len(damage) > _SHOWN else ""
-        raise UserError(
-            f"{len(damage):,} files of {collection} are not as they were stored{more}. Bring them back from a copy, or "
-            "delete the records of their parts and run again, which makes them anew."
-        )
+    _tell_damage(
+        collection,
+        [(str(path.relative_to(found.root)), fault) for path, fault in damage],
+        "Bring them back from a copy, or delete the records of their parts and run again, which makes them anew.",
+    )
     print(f"{collection}: {found.summary(Table.RECORDS).kept:,} images and all tables are as they were stored.")
 
 
+def _verify_at(address: str) -> None:
+    with Terminal() as terminal, terminal.watch(f"verify {address}") as progress:
+        damage = list(find_damage_at(address, progress))
+    _tell_damage(address, damage, "Delete its collection.json, and copy it there again.")
+    print(f"{address}: all shards and tables are as they were put there.")
+
+
+def _tell_damage(where: str, damage: Sequence[tuple[str, str]], cure: str) -> None:
+    for name, fault in damage[:_SHOWN]:
+        print(f"{name}: {fault}")
+    if damage:
+        more = f" ({len(damage) - _SHOWN:,} more than shown)" if len(damage) > _SHOWN else ""
+        raise UserError(f"{len(damage):,} files of {where} are not as they were stored{more}. {cure}")
+
+
 @app.command(name="copy", help_formatter=HelpPage())
-def copy_(collection: Path, to: Path) -> None:
+def copy_(collection: str, to: str) -> None:
     """Copy a collection to another folder, which is there when it is whole; after a kill the same command goes on.
 
     Parameters
     ----------
     collection
-        Folder of the collection; nothing is written to it.
+        Folder of the collection, to which nothing is written; or the address of a copy, such as s3://bucket/people.
     to
-        Folder to make.
+        Folder to make; or an address, where images are kept in tars.
     """
-    found = _collection_at(collection)
-    with Terminal() as terminal, terminal.watch(f"copy {found.name}") as progress:
-        copy_collection(found, _absolute(to), progress)
+    if is_remote(collection) and is_remote(to):
+        raise UserError("collection copy: one of the two is a folder; copy it to a folder first.")
+    with Terminal() as terminal, terminal.watch(f"copy {Path(collection).name}") as progress:
+        if is_remote(collection):
+            pull_collection(collection, _absolute(Path(to)), progress)
+            found = Collection(_absolute(Path(to)))
+        else:
+            found = _collection_at(Path(collection))
+            if is_remote(to):
+                push_collection(found, to, progress)
+            else:
+                copy_collection(found, _absolute(Path(to)), progress)
     print(f"{to}: {found.summary(Table.RECORDS).kept:,} images and all tables, compared with their hashes.")
 
 

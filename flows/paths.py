@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from dreamloom.base.remote import is_remote
 from dreamloom.base.stage import PathKind, path_kind_of
 from dreamloom.flows.config_errors import Key, dotted_key
-from dreamloom.scrape.index.files import is_remote
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from dreamloom.base.errors import UserError
 from dreamloom.base.file_index import WholeFile, content_hashes
 from dreamloom.base.listing import is_left_out, may_be_read
+from dreamloom.base.remote import is_remote, remote_errors
 from dreamloom.base.text import brief, is_utf8
 
 _LIST_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
@@ -83,11 +84,6 @@ _VERSIONS = ("ETag", "etag", "blob_id", "md5", "LastModified", "mtime", "created
 """What file systems call the value that changes with the content."""
 
 
-def is_remote(pattern: str) -> bool:
-    """Tells whether a pattern is a URL instead of a path."""
-    return "://" in pattern
-
-
 def find_index_files(patterns: Iterable[str]) -> list[IndexFile]:
     """Finds the files of an index: patterns in the given order, the matches of each by name, none twice.
 
@@ -144,7 +140,7 @@ def _find_remote(pattern: str) -> list[IndexFile]:
             names = sorted(filesystem.glob(posixpath.join(glob.escape(path), "*.parquet")))
         else:
             names = [path] if filesystem.isfile(path) else sorted(filesystem.glob(path))
-    except _unreachable_errors() as error:
+    except remote_errors() as error:
         why = brief(error)
         raise UserError(f"{pattern} can't be reached ({why}); check its address and your access to it.") from error
     _provide_dates(filesystem)
@@ -162,10 +158,3 @@ def _provide_dates(filesystem: Any) -> None:
             return datetime.fromtimestamp(0, UTC)
 
     filesystem.modified = modified
-
-
-def _unreachable_errors() -> tuple[type[Exception], ...]:
-    """Returns what file systems raise; s3fs passes on some of its own library's: no credentials, no connection."""
-    from botocore.exceptions import BotoCoreError
-
-    return OSError, ImportError, ValueError, BotoCoreError

@@ -1,0 +1,76 @@
+"""A server on loopback that speaks some of S3."""
+
+import hashlib
+from http.server import BaseHTTPRequestHandler
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import escape
+
+
+class S3(BaseHTTPRequestHandler):
+    """As much of S3 as is asked for: ListObjectsV2, HeadObject, GetObject with Range, PutObject."""
+
+    protocol_version = "HTTP/1.1"
+    objects: dict[str, bytes]
+    asked: list[str]
+    put: list[str]
+    room: int
+    """Objects that it takes."""
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        _, bucket, key = (*unquote(url.path).split("/", 2), "")[:3]
+        query = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
+        if not key:
+            self.answer(200, self.listing(bucket, query.get("prefix", ""), query.get("delimiter", "")).encode())
+        elif key not in self.objects:
+            self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+        else:
+            self.send(self.objects[key])
+
+    do_HEAD = do_GET
+
+    def do_PUT(self) -> None:
+        _, _, key = unquote(urlsplit(self.path).path).split("/", 2)
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        if len(self.objects) >= self.room:
+            self.answer(403, b"<Error><Code>QuotaExceeded</Code><Message>The bucket is full.</Message></Error>")
+            return
+        self.put.append(key)
+        self.objects[key] = data
+        self.answer(200, b"", {"ETag": f'"{hashlib.md5(data).hexdigest()}"'})
+
+    def send(self, data: bytes) -> None:
+        headers = {"ETag": f'"{hashlib.md5(data).hexdigest()}"', "Last-Modified": "Wed, 01 Jan 2025 00:00:00 GMT"}
+        if span := self.headers.get("Range"):
+            first, last = (int(place) for place in span.removeprefix("bytes=").split("-"))
+            self.asked.append(span)
+            headers["Content-Range"] = f"bytes {first}-{min(last, len(data) - 1)}/{len(data)}"
+            self.answer(206, data[first : last + 1], headers)
+        else:
+            self.answer(200, data, headers)
+
+    def listing(self, bucket: str, prefix: str, delimiter: str) -> str:
+        contents, folders = "", set()
+        for key, data in sorted(self.objects.items()):
+            rest = key.removeprefix(prefix)
+            if not key.startswith(prefix):
+                continue
+            if delimiter and delimiter in rest:
+                folders.add(prefix + rest.split(delimiter)[0] + delimiter)
+                continue
+            tag = hashlib.md5(data).hexdigest()
+            contents += f"<Contents><Key>{escape(key)}</Key><Size>{len(data)}</Size><ETag>{tag}</ETag>"
+            contents += "<LastModified>2025-01-01T00:00:00.000Z</LastModified></Contents>"
+        contents += "".join(f"<CommonPrefixes><Prefix>{escape(f)}</Prefix></CommonPrefixes>" for f in sorted(folders))
+        return f"<ListBucketResult><Name>{bucket}</Name><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>"
+
+    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
