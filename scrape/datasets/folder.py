@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -24,7 +25,7 @@ from dreamloom.scrape.datasets.ingest import ingest, made_from, part_reader
 from dreamloom.scrape.datasets.kohya import read_metadata
 from dreamloom.scrape.datasets.metadata import CaptionRules, ImageMetadata
 from dreamloom.scrape.datasets.sidecar_files import find_sidecars
-from dreamloom.scrape.datasets.source_kind import SourceKind
+from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize
 from dreamloom.scrape.datasets.source_recipes import VERSION, MadeFrom, SourceRecipes, file_version, stat_recipes
 
 
@@ -182,6 +183,17 @@ _GIVEN_NAME = re.compile(
 )
 
 
+def _measure(config: FolderConfig) -> SourceSize:
+    """Counts the images, unless no file changed since they were counted."""
+
+    def count() -> dict[str, Any]:
+        return asdict(size_of_folder(config.path, config.follow_links))
+
+    state = tree_state([config.path], config.follow_links)
+    known = recipe("folder size", VERSION, config, [str(state), config.model_dump_json()])
+    return SourceSize(**(count() if state is None else remembered(known, count)))
+
+
 def _refuse_own_output(collection: Collection, config: FolderConfig) -> None:
     if collection.root.resolve().is_relative_to(config.path.resolve()):
         raise UserError(
@@ -239,6 +251,6 @@ KIND = SourceKind(
     config=FolderConfig,
     recipes=recipes,
     ingest=ingest_folder,
-    measure=lambda config: size_of_folder(config.path, config.follow_links),
+    measure=_measure,
     reads_captions=True,
 )

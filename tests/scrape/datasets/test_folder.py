@@ -15,7 +15,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.scrape.collection import CaptionKind, Collection, Table, key_of
 from dreamloom.scrape.collection.parts import stale_parts
-from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder, reads_like_a_caption, recipes
+from dreamloom.scrape.datasets.folder import KIND, FolderConfig, ingest_folder, reads_like_a_caption, recipes
 
 
 @pytest.mark.parametrize(
@@ -126,14 +126,17 @@ def test_a_folder_in_which_no_file_changed_is_not_listed_again(
         os.utime(file, ns=(10**18, 10**18))  # long ago
     collection, config = Collection(tmp_path / "c"), FolderConfig(path=mine)
     before = ingest_folder(collection, config, read_caption)
-    listed = recipes(collection, config)
-    monkeypatch.setattr("dreamloom.scrape.datasets.folder.find_images", lambda *_: pytest.fail("listed again"))
+    listed, size = recipes(collection, config), KIND.measure(config)
+    for module in ("folder", "image_files"):
+        name = f"dreamloom.scrape.datasets.{module}.find_images"
+        monkeypatch.setattr(name, lambda *_, **__: pytest.fail("listed again"))
+    assert KIND.measure(config) == size
     assert recipes(collection, config) == listed
     again = ingest_folder(collection, config, read_caption)
     assert (again.rows, again.kept, again.left_out, again.parts_done) == (before.rows, before.kept, before.left_out, 0)
     monkeypatch.undo()
     draw(mine / "one more.png")
-    assert recipes(collection, config) != listed
+    assert recipes(collection, config) != listed and KIND.measure(config).count == size.count + 1
     assert ingest_folder(collection, config, read_caption).rows == before.rows + 1
 
 
