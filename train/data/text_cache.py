@@ -91,7 +91,7 @@ class TextCache:
         try:
             return {part: torch.stack([store[key] for key in of_part]) for part, of_part in keys.items()}
         except DamagedError:
-            with self._lock:
+            with self._lock, self.model.awake(name, beside_denoiser=True):  # a step may be under way
                 self._fill(name, self._missing(name, tokens), silent)
             return self._look_up(name, tokens)
 

@@ -97,8 +97,7 @@ def compute_dataset_losses(
     losses: Losses = {}
     for start in range(0, len(batches), _ENCODED_TOGETHER):
         group = batches[start : start + _ENCODED_TOGETHER]
-        with model.awake():
-            conditions = [_encode(model, batch, config) for batch in group]
+        conditions = _encode(model, group, config)
         for batch, condition in zip(group, conditions, strict=True):
             for sample, loss in zip(batch, _batch_losses(model, batch, condition, latent_cache, config), strict=True):
                 losses[sample.name] = loss
@@ -106,12 +105,14 @@ def compute_dataset_losses(
     return dict(sorted(losses.items()))
 
 
-def _encode(model: Model, samples: list[Sample], config: EvaluateConfig) -> Condition:
-    """Computes what the denoiser is told of some images; on the CPU."""
-    sizes = micro_conditioning(samples, _views_of(samples, config), config.micro_conditioning).to(model.device)
+def _encode(model: Model, batches: list[list[Sample]], config: EvaluateConfig) -> list[Condition]:
+    """Computes what the denoiser is told of the images of some batches; on the CPU."""
+    captions = [[sample.caption for sample in batch] for batch in batches]
+    texts = [model.tokenize(each).map(lambda tokens: tokens.to(model.device)) for each in captions]
+    sizes = [micro_conditioning(each, _views_of(each, config), config.micro_conditioning) for each in batches]
     with autocast(model.device, choose_precision(config.precision, model.device)):
-        text = model.tokenize([sample.caption for sample in samples]).map(lambda each: each.to(model.device))
-        return model.encode(text, sizes).map(lambda each: each.cpu())
+        conditions = model.encode_all(texts, [each.to(model.device) for each in sizes])
+    return [condition.map(lambda tensor: tensor.cpu()) for condition in conditions]
 
 
 def _batch_losses(

@@ -141,10 +141,8 @@ def _draw_latents(pipeline: Any, model: Model, drawings: Sequence[Drawing], conf
     texts = [drawing.prompt for drawing in drawings], [drawing.negative_prompt for drawing in drawings]
     with autocast(model.device, choose_precision(config.precision, model.device)):
         # the pipeline's own clip_skip leaves the negative prompt as it is
-        with model.awake():
-            wanted, unwanted = (
-                model.encode(model.tokenize(text).map(lambda each: each.to(model.device))) for text in texts
-            )
+        tokens = [model.tokenize(text).map(lambda each: each.to(model.device)) for text in texts]
+        wanted, unwanted = model.encode_all(tokens, [None, None])
         output = pipeline(
             **model.pipeline_arguments(wanted, unwanted, texts[1]),
             height=height * factor,

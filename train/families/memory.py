@@ -41,12 +41,14 @@ class MemoryEstimate:
     """What a forward pass keeps for the backward pass."""
     trained: int
     """The weights that learn, which are counted in `weights`, too."""
+    encoder: int
+    """The largest text encoder that answers while the denoiser is not on the GPU, with the VAE."""
 
     @property
     def total(self) -> int:
-        """All of these, and CUDA itself."""
+        """What is there at once at most, and CUDA itself."""
         parts = (self.weights, self.gradients, self.optimizer, self.ema, self.activations)
-        return sum(parts) + CUDA_CONTEXT_BYTES
+        return max(sum(parts), self.encoder) + CUDA_CONTEXT_BYTES
 
     def describe(self) -> str:
         """Says how much it is, and what takes most of it."""
@@ -57,6 +59,8 @@ class MemoryEstimate:
             "averaged weights": self.ema,
             "activations": self.activations,
         }
+        if self.encoder > sum(parts.values()):
+            parts = {"the largest text encoder": self.encoder}
         name, size = max(parts.items(), key=lambda part: part[1])
         return f"about {_gib(self.total)} of GPU memory, most of it for {name} ({_gib(size)})"
 
@@ -116,6 +120,7 @@ def estimate_memory(config: TrainConfig) -> MemoryEstimate | None:
         ema=4 * trained if config.ema_half_life_images and not config.ema_on_cpu else 0,
         activations=family.activation_bytes(config, denoiser, _latent_pixels(config, vae), precision),
         trained=trained_bytes * trained,
+        encoder=weight_bytes * max((size[part] for part in resting & size.keys()), default=0) + 4 * size["vae"],
     )
 
 

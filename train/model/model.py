@@ -3,8 +3,8 @@
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,28 +113,46 @@ class Model(ABC):
             text: on the model's device. Token ids are encoded; what an encoder has answered before is taken as it is.
             sizes: see Condition; only some families take it.
         """
-        answers: dict[str, Mapping[str, Tensor]] = {}
-        for name, part in text.encoders.items():
-            if TOKENS not in part:
-                answers[name] = {key: value.float() for key, value in part.items()}
-                continue
-            with self.awake(name):
-                answers[name] = self.answer(name, part[TOKENS])
-        return self.condition(answers, sizes)
+        return self.encode_all([text], [sizes])[0]
+
+    def encode_all(self, texts: Sequence[Text], sizes: Sequence[Tensor | None]) -> list[Condition]:
+        """Computes what the denoiser is given of several batches; text encoders that rest wake once for all of them.
+
+        Args:
+            texts: of each batch; see `encode`.
+            sizes: of each batch; see `encode`.
+        """
+        answers: list[dict[str, Mapping[str, Tensor]]] = [{} for _ in texts]
+        for name in texts[0].encoders:
+            parts = [text.encoders[name] for text in texts]
+            with self.awake(name) if any(TOKENS in part for part in parts) else nullcontext():
+                for own, part in zip(answers, parts, strict=True):
+                    own[name] = self.answer(name, part[TOKENS]) if TOKENS in part else _as_float(part)
+        return [self.condition(*pair) for pair in zip(answers, sizes, strict=True)]
 
     @contextmanager
-    def awake(self, *encoders: str) -> Iterator[None]:
-        """Keeps text encoders on the device during the block, also those that rest; all of them, if none is named."""
-        woken = self.resting & set(encoders or self.text_encoders)
-        self.resting -= woken
+    def awake(self, encoder: str, beside_denoiser: bool = False) -> Iterator[None]:
+        """Keeps a text encoder on the device during the block, also one that rests.
+
+        Args:
+            encoder: its name.
+            beside_denoiser: whether the denoiser stays there, too, as it may be in use.
+        """
+        if encoder not in self.resting:
+            yield
+            return
+        place = next(self.denoiser.parameters()).device
+        self.resting.remove(encoder)
         try:
-            for name in woken:
-                self.components[name].to(self.device)
+            if not beside_denoiser:
+                self.denoiser.to("cpu")
+            self.components[encoder].to(self.device)
             yield
         finally:
-            for name in woken:
-                self.components[name].to("cpu")
-            self.resting |= woken
+            self.components[encoder].to("cpu")
+            if not beside_denoiser:
+                self.denoiser.to(place)
+            self.resting.add(encoder)
 
     def settle(self, resting: Collection[str] = ()) -> None:
         """Moves the networks to the device, but for text encoders that rest from now on."""
@@ -255,6 +273,10 @@ class Model(ABC):
         """Inverts `scale_latents`, for the VAE to decode, in the order in which diffusers' pipelines compute it."""
         config = self.vae.config
         return latents / float(config.scaling_factor) + float(config.get("shift_factor") or 0.0)
+
+
+def _as_float(answers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.float() for key, value in answers.items()}
 
 
 def hash_weights(module: nn.Module) -> str:

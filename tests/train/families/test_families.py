@@ -196,8 +196,9 @@ def test_text_encoders_that_rest_answer_as_the_others(family: str, bases: Bases,
     drawing = Drawing("a thing", "blurry", (32, 32), 1, 4.0, None, (5, 0), "")
     images = [np.asarray(draw_images(model, [drawing], config(), silent, "")[0]) for model in (awake, resting)]
     assert np.array_equal(images[0], images[1]) and resting.resting == names
-    with resting.awake():
-        assert not resting.resting
+    for name in names:
+        with resting.awake(name):
+            assert resting.resting == names - {name}
     resting.settle()
     assert not resting.resting
 

@@ -107,6 +107,7 @@ def test_what_is_not_given_suits_the_family(bases: Bases) -> None:
         ({"min_timestep": 5}, "min_timestep means nothing"),
         ({"clip_skip": 2}, "clip_skip is not for"),
         ({"sample_scheduler": "euler_a"}, "sample_scheduler is not for"),
+        ({"preset": "8gb"}, "choose 12gb, 16gb, 24gb, 48gb or 80gb"),
         ({"lora_rank": 2, "lora_convolutions": True}, "has no blocks of convolutions"),
     ],
 )

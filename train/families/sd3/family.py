@@ -23,7 +23,6 @@ _OF_A_DDPM = ("debiased_estimation_loss", "zero_terminal_snr", "timestep_curricu
 _STORED = {"weight_dtype": "bf16", "gradient_checkpointing": True}
 _ADAPTERS = {**_STORED, "optimizer": ADAMW.name, "lora_rank": 16}
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "8gb": {**_ADAPTERS, "base_on_cpu": True, "batch_size": 2, "gradient_accumulation_steps": 2},
     "12gb": {**_ADAPTERS, "base_bits": 4, "batch_size": 1, "gradient_accumulation_steps": 4},
     "16gb": {**_ADAPTERS, "base_bits": 8, "batch_size": 1, "gradient_accumulation_steps": 4},
     "24gb": {**_ADAPTERS, "batch_size": 2, "gradient_accumulation_steps": 2},
@@ -104,6 +103,11 @@ class StableDiffusion3Family:
         if config.clip_skip != 1 or config.embeddings or config.sample_scheduler:
             name = "clip_skip" if config.clip_skip != 1 else "embeddings" if config.embeddings else "sample_scheduler"
             raise UserError(f"{name} is not for {self.title}; leave it out.")
+        if config.preset and config.preset not in PRESETS:
+            raise UserError(
+                f"{self.title} does not fit the preset {config.preset} by the estimate; choose "
+                f"{', '.join(list(PRESETS)[:-1])} or {list(PRESETS)[-1]}, or set what fits yourself."
+            )
         factor = 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)
         side = int(denoiser.get("sample_size", 0)) * factor
         given = {f"the resolution of {n}": s for n, s in read_folder_resolutions(config.folder_resolutions).items()}
