@@ -22,9 +22,11 @@ PART_ROWS = 10_000
 
 @dataclass(frozen=True)
 class Group:
-    """Metadata of a config field: the title of its group on help pages."""
+    """Metadata of a config field: its group on help pages."""
 
     title: str
+    is_early: bool = False
+    """Whether the group stands before the others, as most people set something of it."""
 
 
 @dataclass(frozen=True)
@@ -193,4 +195,15 @@ def path_kind_of(info: FieldInfo) -> PathKind | None:
 
 def group_of(info: FieldInfo) -> str | None:
     """Returns the title of a field's group; None where it names none."""
-    return next((mark.title for mark in info.metadata if isinstance(mark, Group)), None)
+    group = _group(info)
+    return None if group is None else group.title
+
+
+def is_early(info: FieldInfo) -> bool:
+    """Whether a field's group stands before others on help pages."""
+    group = _group(info)
+    return group is not None and group.is_early
+
+
+def _group(info: FieldInfo) -> Group | None:
+    return next((mark for mark in info.metadata if isinstance(mark, Group)), None)

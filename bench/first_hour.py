@@ -175,8 +175,9 @@ class Hour:
 
 
 def _files(folder: Path) -> dict[Path, int]:
-    """Returns the files of a home and when each was written; not those of the cache, and no locks."""
-    kept = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock" and path.suffix != ".pyc")
+    """Returns the files of a home and when each was written; not those of the cache and of git, and no locks."""
+    found = (path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts)
+    kept = (path for path in found if path.name != ".lock" and path.suffix != ".pyc")
     return {path: path.stat().st_mtime_ns for path in kept if not path.is_relative_to(folder / "cache")}
 
 

@@ -23,7 +23,7 @@ class HelpPage(DefaultFormatter):
     """Draws a help page as cyclopts does, in groups, and without the switches and defaults that tell nothing.
 
     The command's own parameters come first, and with them the fields that are required or name no group. The groups
-    follow in the order in which their first fields are declared.
+    follow, early ones first, in the order in which their first fields are declared.
 
     Args:
         command: the import path of the command's function, `module:function`, which is looked at when the page is
@@ -54,11 +54,12 @@ def _columns(console: "Console", options: "ConsoleOptions", entries: list[HelpEn
 
 
 def _titles(command: "str | type[StageConfig]") -> dict[str, str]:
-    """Field → title of its group, of the config that the command takes; fields without a group are left out."""
-    from dreamloom.base.stage import group_of
+    """Field → title of its group, of the config that the command takes, the early ones first; without those of none."""
+    from dreamloom.base.stage import group_of, is_early
 
     config = _config_of(command) if isinstance(command, str) else command
-    titles = {name: group_of(field) for name, field in config.model_fields.items()} if config else {}
+    fields = sorted(config.model_fields.items(), key=lambda item: not is_early(item[1])) if config else []
+    titles = {name: group_of(field) for name, field in fields}
     return {name: title for name, title in titles.items() if title}
 
 

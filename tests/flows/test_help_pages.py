@@ -63,3 +63,9 @@ def test_the_page_of_a_command_is_in_the_groups_of_its_config(capsys: pytest.Cap
     assert "--retry" in shown["Parameters"]
     assert "--concurrency-per-host" in shown["Politeness"]
     assert list(shown)[-1] == "Other"
+
+
+def test_what_most_people_set_of_a_training_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["train", "--help"]) == 0
+    titles = list(panels(capsys.readouterr().out))
+    assert titles[:4] == ["Parameters", "Model", "Batches and length", "Learning rate"]

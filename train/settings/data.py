@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 else:
     AdapterKindName = Literal[tuple(KINDS)]
 
-_MODEL, _ADAPTERS, _CAPTIONS = Group("Model"), Group("Adapters (LoRA)"), Group("Captions")
-_LENGTH = Group("Batches and length")
+_MODEL, _LENGTH = Group("Model", is_early=True), Group("Batches and length", is_early=True)
+_ADAPTERS, _CAPTIONS = Group("Adapters (LoRA)"), Group("Captions")
 
 
 class DataSettings(StageConfig):

@@ -17,7 +17,7 @@ else:
     OptimizerName = Literal[tuple(OPTIMIZERS)]
     LRSchedulerName = Literal[tuple(LR_SCHEDULERS)]
 
-_OPTIMIZER, _LEARNING_RATE = Group("Optimizer"), Group("Learning rate")
+_OPTIMIZER, _LEARNING_RATE = Group("Optimizer"), Group("Learning rate", is_early=True)
 
 
 class OptimizerSettings(StageConfig):
