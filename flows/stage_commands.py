@@ -49,7 +49,9 @@ RAY = Parameter(
     name="--ray",
     negative="",
     show_default=False,
-    group=Group("Ray", help="With any of these, Ray makes the parts: --ray.num-workers 0 uses all that there is."),
+    group=Group(
+        "Ray", help="With any of these, Ray makes the parts: --ray.num-workers 0 uses all that there is.", sort_key=98
+    ),
 )
 STATUSES = Parameter(consume_multiple=True, negative="", converter=_statuses, show_choices=False)
 FOLDERS = Parameter(consume_multiple=True, negative="")
