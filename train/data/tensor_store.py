@@ -169,7 +169,15 @@ class TensorStore:
             for shard in shards:
                 try:
                     indexes.append(self._map(shard))
-                except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+                except (
+                    OSError,
+                    RuntimeError,
+                    ValueError,
+                    LookupError,
+                    TypeError,
+                    AttributeError,
+                    OverflowError,
+                ) as error:
                     _log.warning("%s is damaged (%s); what it held is computed again", shard, error)
             if len(indexes) > 1:
                 digests, places = (np.concatenate(columns) for columns in zip(*indexes, strict=True))
@@ -181,7 +189,7 @@ class TensorStore:
 
         The library would hold several hundred bytes for each entry.
         """
-        content = np.asarray(np.memmap(path, np.uint8, "c"))
+        content = _map_file(path)
         begin = 8 + int.from_bytes(content[:8].tobytes(), "little")
         header = json.loads(content[8:begin].tobytes())
         checksums = json.loads(header.pop("__metadata__")["sums"])
@@ -211,6 +219,18 @@ class TensorStore:
             _log.warning("%s is damaged; an entry is computed again", self.folder)
             return None
         return torch.from_numpy(content.view(dtype).reshape(shape))
+
+
+def _map_file(path: Path) -> npt.NDArray[np.uint8]:
+    """Maps a file. Unlike numpy's memmap it keeps no file open, of which a process may have about a thousand.
+
+    Raises:
+        ValueError: the file is empty.
+    """
+    size = path.stat().st_size
+    if not size:
+        raise ValueError("it is empty")
+    return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
 
 
 def save_shard(path: Path, entries: Mapping[str, Tensor]) -> None:

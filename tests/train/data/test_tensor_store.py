@@ -1,6 +1,7 @@
 """Tensors in shards: what is read is what was written, and damage is noticed and told."""
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,19 @@ def test_an_entry_that_is_damaged_in_one_shard_is_read_from_another(shard: Path,
     assert len(read(tmp_path)) == 1
     (tmp_path / "b.safetensors").write_bytes(content)
     assert read(tmp_path).keys() == ENTRIES.keys() and len(TensorStore(tmp_path)) == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux lists what is open")
+def test_shards_stay_mapped_and_not_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dreamloom.train.data.tensor_store.SHARD_BYTES", 1)  # a shard for each entry
+    store, before = TensorStore(tmp_path), len(os.listdir("/proc/self/fd"))
+    entries = {str(number): torch.full((3,), number).half() for number in range(20)}
+    with store.filling(list(entries)):
+        for key, entry in entries.items():
+            store.put({key: entry})
+    assert len(list(tmp_path.glob("*.safetensors"))) == len(store) == 20
+    assert all(torch.equal(store[key], entry) for key, entry in entries.items())
+    assert len(os.listdir("/proc/self/fd")) <= before + 1  # the folder's lock
 
 
 @pytest.mark.parametrize("share", [0, 0.5, 0.99])
