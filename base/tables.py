@@ -134,7 +134,7 @@ def _parquet(path: Path | io.BytesIO, wanted: Wanted) -> Iterator[TableRow]:
                     number += 1
                     cells = {name.strip(): _no_nan(value) for name, value in (row or {}).items()}
                     yield TableRow(number, cells, "broken_row" if row is None else "")
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter for names that are damaged
         raise DocumentError(brief(error)) from error
 
 

@@ -32,7 +32,8 @@ class RowFile:
             raise UserError(f"{path} has a name that is not UTF-8; rename it.")
         try:
             self._file = _map_arrow(path) if path.suffix.lower() == ".arrow" else pq.ParquetFile(path)
-        except (OSError, pa.ArrowException) as error:
+            self._names = list(self.schema.names)
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # the last for names that are damaged
             kind = path.suffix.lower().removeprefix(".")
             raise UserError(f"{path} can't be read as {kind} ({error}); download it again, or move it away.") from error
         if self.num_rows > (size := path.stat().st_size):  # nothing costs nothing, and each row is a record
@@ -55,7 +56,7 @@ class RowFile:
             UserError: there are two columns of one of these names.
         """
         try:
-            refuse_repeated([name for name in self.schema.names if name in columns])
+            refuse_repeated([name for name in self._names if name in columns])
         except DocumentError as error:
             raise UserError(f"{self._path}: {error}.") from error
         following = start

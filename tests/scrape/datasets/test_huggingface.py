@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
+from dreamloom.base.tables import read_table
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table
 from dreamloom.scrape.datasets.huggingface import HuggingfaceConfig, ingest_huggingface, measure, recipes
 
@@ -377,6 +379,14 @@ def test_columns_of_one_name_and_names_that_are_not_utf8_are_told(tmp_path: Path
     (tmp_path / "t.parquet").rename(folder / os.fsdecode(b"\xff.parquet"))
     with pytest.raises(UserError, match="a name that is not UTF-8"):
         rows_of(collection, folder)
+
+
+def test_a_column_whose_name_is_not_utf8_is_told(tmp_path: Path, collection: Collection) -> None:
+    data = parquet(tmp_path / "t.parquet", range(1)).read_bytes().replace(b"text", b"\x80ext")
+    with pytest.raises(UserError, match="can't be read as parquet"):
+        rows_of(collection, write(tmp_path / "t.parquet", data))
+    with pytest.raises(DocumentError):
+        list(read_table(tmp_path / "t.parquet"))
 
 
 def test_rows_that_cost_no_byte_are_no_dataset(tmp_path: Path, collection: Collection) -> None:
