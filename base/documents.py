@@ -93,6 +93,7 @@ def _decode(data: bytes) -> tuple[str, str]:
     for encoding, high, low in (("utf-16-le", data[1::2], data[::2]), ("utf-16-be", data[::2], data[1::2])):
         if len(high) == len(low) and 2 * high.count(0) > len(high) and 0 not in low:  # of Latin letters they are zero
             return data.decode(encoding, "replace"), "UTF-16"
+    data = data.rstrip(b"\0")  # which a power cut leaves at the end of a file on some systems
     for name, encoding in (("utf-8", "UTF-8"), ("cp1252", "Windows-1252")):
         try:
             return data.decode(name), encoding

@@ -28,7 +28,9 @@ _SYSTEM = re.compile(
     r"|.+\.\w+\.(?:crdownload|part|partial|opdownload|filepart|download|tmp|!ut))"  # what is not finished
     r"|RECYCLER|RECYCLED"  # older Windows: in capitals, as these are words
 )
-MASKS = re.compile(r".*-(masklabel|condlabel)\.(png|jpe?g|webp|bmp|tiff?)", re.IGNORECASE)
+MASKS = re.compile(
+    r".*-(masklabel|condlabel)\.(png|jpe?g|webp|bmp|tiff?|gif|apng|avif|jfif|jp2|jxl|hei[cf]|tga)", re.IGNORECASE
+)
 """Files beside an image from which OneTrainer reads a mask or a condition, x-masklabel.png; people also save others."""
 
 _WORDS = {

@@ -182,16 +182,18 @@ def caption_texts(value: Any) -> list[str]:
     """
     if isinstance(value, Mapping) and value:
         raise DocumentError(f"holds the fields {', '.join(map(str, value))}; name one of them")
+    if isinstance(value, list) and value and all(isinstance(each, tuple) for each in value):  # a map of Arrow
+        return caption_texts(dict(value))
     if isinstance(value, list | tuple):
         return [text for each in value for text in caption_texts(each)]
     if isinstance(value, bytes):
         value = decode_text(value)
-    if isinstance(value, str) and (texts := _written_list(value)) is not None:
+    if isinstance(value, str) and (texts := written_list(value)) is not None:
         return [text for each in texts for text in caption_texts(each)]
     return [without_surrogates(value)] if isinstance(value, str) and not shows_nothing(value) else []
 
 
-def _written_list(text: str) -> list[str] | None:
+def written_list(text: str) -> list[str] | None:
     """Returns the texts of a list that was written as a text, such as "['a cat', 'a dog']"; None: it is no list."""
     if not re.match(r"""\[\s*['"]""", text):
         return None

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal
 
 import yaml
@@ -19,7 +20,7 @@ from dreamloom.base.documents import DocumentError, parse_json, parse_yaml, read
 from dreamloom.base.files import commit
 from dreamloom.base.folder_names import FolderNames
 from dreamloom.base.image_types import IMAGE_EXTENSIONS
-from dreamloom.base.tables import caption_texts
+from dreamloom.base.tables import caption_texts, written_list
 from dreamloom.base.text import without_surrogates
 from dreamloom.caption.filename import find_controls, read_name
 from dreamloom.caption.parts import CaptionParts, Tag, with_tags
@@ -230,10 +231,14 @@ def parse_entries(document: Any) -> Entries:
     return Entries(tuple(prompts), tuple(_tags(entries.pop("tags", None))), entries, has_main_prompt)
 
 
+_SCALARS = (str, int, float, NoneType)
+"""What a text is written as; YAML's tags make bytes, pairs and sets."""
+
+
 def _texts(value: Any, key: str) -> list[str]:
     """Returns a text, or those of a list; null is none."""
     texts = [each for each in (value if isinstance(value, list) else [value]) if each is not None]
-    if any(isinstance(text, dict | list) for text in texts):
+    if not all(isinstance(text, _SCALARS) for text in texts):
         raise DocumentError(f"{key} is neither a text nor a list of texts")
     return [without_surrogates(str(text)) for text in texts]
 
@@ -241,12 +246,12 @@ def _texts(value: Any, key: str) -> list[str]:
 def _tags(value: Any) -> Iterable[Tag]:
     """Parses tags: a list of texts and of mappings with a weight, or one text with commas; null is none."""
     if value is None or isinstance(value, str):
-        value = (value or "").split(",")
+        value = written_list(value or "") or (value or "").split(",")
     if not isinstance(value, list):
         raise DocumentError("tags are neither a list nor a text")
     for each in value:
         tag, weight = (each["tag"], each.get("weight")) if isinstance(each, dict) and "tag" in each else (each, None)
-        if isinstance(tag, dict | list):
+        if not isinstance(tag, _SCALARS) or (isinstance(each, dict) and not each.keys() <= {"tag", "weight"}):
             raise DocumentError("a tag is neither a text nor {tag: …, weight: …}")
         if tag is not None and str(tag).strip():
             yield without_surrogates(str(tag)), _weight(weight, str(tag))

@@ -92,6 +92,7 @@ def test_json_may_be_as_deep_as_is_said_and_nan_is_null() -> None:
 
 def test_what_a_power_cut_leaves_of_a_file_is_empty() -> None:
     assert decode_text(b"\0" * 4096) == ""
+    assert decode_text(b"a cat\n" + b"\0" * 90) == "a cat"
 
 
 def test_a_number_of_a_yaml_is_short() -> None:

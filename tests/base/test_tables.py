@@ -98,6 +98,16 @@ def test_a_column_that_stands_twice_is_not_chosen_by_chance(tmp_path: Path) -> N
     (tmp_path / "t.csv").write_text("image,caption, caption\nx.png,a,b\n")
     with pytest.raises(DocumentError, match="names the column caption twice"):
         list(read_table(tmp_path / "t.csv"))
+    columns = [pa.array(["x.png"]), pa.array(["a"]), pa.array(["b"])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["image", "caption", "caption"]), tmp_path / "t.parquet")
+    with pytest.raises(DocumentError, match="names the column caption twice"):
+        list(read_table(tmp_path / "t.parquet"))
+
+
+@pytest.mark.parametrize("value", [{"en": "a"}, [("en", "a"), ("de", "b")]])
+def test_of_several_fields_one_has_to_be_named(value: Any) -> None:
+    with pytest.raises(DocumentError, match="holds the fields en"):
+        caption_texts(value)
 
 
 def test_a_table_is_read_up_to_a_size(tmp_path: Path) -> None:

@@ -192,10 +192,16 @@ def _own_settings(path: Path, written: SidecarContent, notes: Notes) -> dict[str
     if own is None or not own.settings:
         return {}
     file = path.with_name(written.yaml_name)
-    if own.has_main_prompt or any(get_close_matches(key, SETTING_KEYS, cutoff=0.8) for key in own.settings):
+    if own.has_main_prompt or any(map(_may_be_ours, own.settings)):
         return parse_settings(own.settings, file)
     notes("YAMLs of another program, whose other keys are ignored", str(file))
     return {}
+
+
+def _may_be_ours(key: str) -> bool:
+    """Whether a key is near to one that EveryDream alone has, or one of its own in another spelling."""
+    spelt = key.casefold().replace(" ", "_").replace("-", "_")
+    return spelt in ALL_KEYS or bool(get_close_matches(spelt, (*SETTING_KEYS, "main_prompt"), cutoff=0.8))
 
 
 def _multiply(text: str, where: Path) -> Fraction:

@@ -117,7 +117,8 @@ def _listed_image(row: TableRow, where: Path) -> ListedImage:
     file = file if isinstance(file, str) and "\0" not in file else ""
     if split not in TRAINING_SPLITS:
         return ListedImage(file, Entries(), split)
-    settings = parse_settings({key: cells[key] for key in SETTING_KEYS if cells.get(key) not in (None, "")}, where)
+    given = {key: cells[key] for key in SETTING_KEYS if cells.get(key) is not None and str(cells[key]).strip()}
+    settings = parse_settings(given, where)
     try:
         texts = (caption_texts(cells.get(column)) for column in CAPTION_COLUMNS)
         captions = {"caption": next(filter(None, texts), None), "main_prompt": caption_texts(cells.get("main_prompt"))}

@@ -1,21 +1,23 @@
-"""Sample prompts: lines with sd-scripts' options, and EveryDream 2's sample_prompts.json. Imports no torch."""
+"""Sample prompts: sd-scripts' lines and TOML, and EveryDream 2's sample_prompts.json. Imports no torch."""
 
-import json
 import logging
 import math
 import re
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from dreamloom.base.documents import DocumentError, read_text
+from dreamloom.base.documents import DocumentError, parse_json, read_text
 from dreamloom.base.errors import UserError
+from dreamloom.base.text import without_surrogates
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.samplers import SAMPLERS
 
 _log = logging.getLogger(__name__)
 
+_Text = Annotated[str, AfterValidator(without_surrogates)]
 _Guidance = Annotated[float, Field(ge=0, le=100)]
 _Side = Annotated[int, Field(ge=8, le=4096)]
 _Steps = Annotated[int, Field(ge=1, le=1000)]
@@ -26,8 +28,8 @@ class SamplePrompt(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    prompt: str = ""
-    negative_prompt: str | None = None
+    prompt: _Text = ""
+    negative_prompt: _Text | None = None
     seed: int | None = Field(None, ge=-1)
     """None: the noise of its place among the prompts; -1: another each time samples are drawn."""
     size: tuple[_Side, _Side] | None = None
@@ -107,7 +109,7 @@ def check_prompts(config: TrainConfig) -> None:
 
 
 def read_prompts(file: Path, config: TrainConfig) -> list[SamplePrompt]:
-    """Reads a file of prompts in any encoding: a .json as JSON, any other as one prompt a line, # beginning a comment.
+    """Reads a file of prompts in any encoding: a .json or sd-scripts' .toml, or one prompt a line, # being a comment.
 
     Raises:
         UserError: it can't be read.
@@ -115,9 +117,11 @@ def read_prompts(file: Path, config: TrainConfig) -> list[SamplePrompt]:
     try:
         text, _ = read_text(file.expanduser())
         if file.suffix.lower() == ".json":
-            return _parse_json(json.loads(text), config)
-        lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-        return [parse_line(line, config) for line in lines]
+            return _parse_json(parse_json(text), config)
+        if file.suffix.lower() == ".toml":
+            return _parse_json(_entries(tomllib.loads(text)), config)
+        lines = [line.strip() for line in text.splitlines()]
+        return [parse_line(line, config) for line in lines if line and not line.startswith("#")]
     except (OSError, DocumentError, ValueError, RecursionError) as error:
         raise UserError(f"sample_prompts_file {file} can't be read ({_sentence(error)}); mend it.") from error
 
@@ -128,7 +132,7 @@ def parse_line(line: str, config: TrainConfig) -> SamplePrompt:
     Raises:
         ValueError: an option is unknown, or its value is wrong.
     """
-    prompt, *options = re.split(r"(?:^|\s)--(?=[A-Za-z]+(?:\s|$))", line.strip())
+    prompt, *options = re.split(r"(?:^|\s)--(?=[A-Za-z])", line.strip())
     given: dict[str, Any] = {"prompt": prompt.strip()}
     for option in options:
         name, *value = option.split(None, 1)
@@ -140,6 +144,16 @@ def parse_line(line: str, config: TrainConfig) -> SamplePrompt:
     if "cfgs" in given:
         given["cfgs"] = given["cfgs"].split(",")
     return _complete(_JsonPrompt.model_validate(given), config.resolution, config)
+
+
+def _entries(content: dict[str, Any]) -> list[Any]:
+    """Returns the prompts of sd-scripts' TOML: the tables prompt.subset, each with what stands in prompt."""
+    prompt = content.get("prompt")
+    shared: dict[str, Any] = prompt if isinstance(prompt, dict) else {}
+    subsets = shared.pop("subset", None)
+    if not isinstance(subsets, list) or not all(isinstance(subset, dict) for subset in subsets):
+        raise ValueError("it has no tables [[prompt.subset]]")
+    return [{**shared, **subset} for subset in subsets]
 
 
 def _parse_json(content: Any, config: TrainConfig) -> list[SamplePrompt]:

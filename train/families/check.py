@@ -7,6 +7,7 @@ from typing import Any
 
 from dreamloom.base.clip_config import ClipConfig, check_clip
 from dreamloom.base.errors import UserError
+from dreamloom.base.text import brief
 from dreamloom.train.adapter_kinds import KINDS
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.families.files import (
@@ -28,6 +29,8 @@ from dreamloom.train.model.weight_files import read_component_shapes
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 """What a model of a discrete noise schedule may predict."""
+MAX_TIMESTEPS = 100_000
+"""Most timesteps of a base's schedule, which has a table of them."""
 _FLOWS = "FlowMatch"
 """Beginning of the schedulers of rectified flows in diffusers."""
 
@@ -128,9 +131,19 @@ def check_scheduler(base: str, family: Family, scheduler: Mapping[str, Any]) -> 
         scheduler: the config of its scheduler.
 
     Raises:
-        UserError: it is for a rectified flow, and the model is none; or the other way round.
+        UserError: it is for a rectified flow, and the model is none; or the other way round. Or its numbers make no
+            noise schedule.
     """
     name = str(scheduler.get("_class_name"))
+    steps = scheduler.get("num_train_timesteps", 1000)
+    betas = [] if family.is_flow else [scheduler.get(key, 0.01) for key in ("beta_start", "beta_end")]
+    is_count = isinstance(steps, int) and 1 <= steps <= MAX_TIMESTEPS
+    if not is_count or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in betas):
+        numbers = ", ".join(brief(number, 40) for number in (steps, *betas))
+        raise UserError(
+            f"The scheduler of {base} makes no noise schedule (num_train_timesteps and betas: {numbers}); copy the "
+            "scheduler_config.json of its original."
+        )
     if name.startswith(_FLOWS) == family.is_flow:
         return
     kind = "not for rectified flows" if family.is_flow else "for rectified flows"

@@ -94,7 +94,7 @@ def test_masks_are_found_beside_the_images(folder: Path) -> None:
     assert masks("alpha") == {"a/x.png": False, "a/y.png": True}
 
 
-@pytest.mark.parametrize("name", ["Y-MaskLabel.PNG", "y-masklabel.jpg", "y-MASKLABEL.webp"])
+@pytest.mark.parametrize("name", ["Y-MaskLabel.PNG", "y-masklabel.jpg", "y-MASKLABEL.webp", "y-masklabel.gif"])
 def test_masks_are_found_in_any_case_and_format(name: str, folder: Path) -> None:
     Image.new("L", (64, 64), 255).save(folder / "a" / name)
     samples = read_dataset(folder, 32, 8, 1, masks="files").samples

@@ -124,7 +124,7 @@ def test_a_list_of_captions_gives_an_image_several(root: Path, suffix: str) -> N
 
 
 def test_rows_of_one_image_are_several_captions_and_show_it_no_more_often(root: Path) -> None:
-    text = "file_name,text,multiply\nb/1.png,one,2\nb/3.png,three,\n./b/1.png,two,\n"
+    text = "file_name,text,multiply\nb/1.png,one,2\nb/3.png,three, \n./b/1.png,two,\n"
     (root / "t.csv").write_text(text)
     assert images(root / "t.csv") == {"b/1.png": ["one", "two"], "b/3.png": ["three"]}
     (folder,) = read_training_folder(root / "t.csv")

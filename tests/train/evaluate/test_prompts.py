@@ -60,11 +60,29 @@ def test_sd_scripts_json_is_read_too(tmp_path: Path) -> None:
     assert (dog.size, dog.cfgs, dog.num_inference_steps, dog.seed) == ((640, 512), [5], 3, 1)
 
 
+def test_sd_scripts_toml_is_read_too(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.toml"
+    file.write_text(
+        '[prompt]\nwidth = 640\n[[prompt.subset]]\nprompt = "a cat"\n[[prompt.subset]]\nprompt = "b"\nwidth = 8'
+    )
+    assert [(each.prompt, each.size) for each in read_prompts(file, CONFIG)] == [("a cat", (640, 512)), ("b", (8, 512))]
+    for broken in ("[prompt]\nwidth = 640", "[prompt"):
+        file.write_text(broken)
+        with pytest.raises(UserError, match=r"prompts\.toml can't be read"):
+            read_prompts(file, CONFIG)
+
+
+def test_what_no_tokenizer_can_read_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "prompts.json").write_text('[{"prompt": "a \\ud800 cat", "negative_prompt": "\\udc00"}]')
+    (prompt,) = read_prompts(tmp_path / "prompts.json", CONFIG)
+    assert (prompt.prompt, prompt.negative_prompt) == ("a \ufffd cat", "\ufffd")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
 @pytest.mark.parametrize("suffix", ["txt", "json"])
 def test_files_are_read_in_any_encoding(tmp_path: Path, encoding: str, suffix: str) -> None:
     file = tmp_path / f"prompts.{suffix}"
-    file.write_bytes(("# ein Café\r\nein Café\r\n" if suffix == "txt" else '["ein Café"]').encode(encoding))
+    file.write_bytes(("  # ein Café\r\nein Café\r\n" if suffix == "txt" else '["ein Café"]').encode(encoding))
     assert [prompt.prompt for prompt in read_prompts(file, CONFIG)] == ["ein Café"]
 
 
@@ -92,6 +110,8 @@ def test_what_is_wrong_is_said_before_anything_is_drawn(tmp_path: Path, text: st
     [
         ("a car --cn x.png", "--cn is no option of a prompt; those are --n, --w"),
         ("a car --hd", "--hd is no option"),
+        ("a car --hr_scale 2", "--hr_scale is no option"),
+        ("a car --w=64", "--w=64 is no option"),
         ("a car --w wide", "width: .*integer"),
         ("a car --n", "--n has no value"),
         ("a car --n --w 64", "--n has no value"),

@@ -217,6 +217,17 @@ def test_a_scheduler_of_another_kind_is_refused(model: Path, config: Config) -> 
         check_models(config(base=str(model)))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"num_train_timesteps": n} for n in (0, 10**9, "1000")]
+    + [{"beta_start": -1}, {"beta_end": 2}, {"beta_end": float("nan")}],
+)
+def test_a_scheduler_that_makes_no_schedule_is_refused(changes: dict[str, Any], model: Path, config: Config) -> None:
+    edit(model / "scheduler" / "scheduler_config.json", **changes)
+    with pytest.raises(UserError, match=r"makes no noise schedule .* copy the scheduler_config"):
+        check_models(config(base=str(model)))
+
+
 def test_timesteps_must_lie_in_the_schedule(model: Path, config: Config) -> None:
     check_models(config(base=str(model), max_timestep=999))
     with pytest.raises(UserError, match="0 to 999"):
