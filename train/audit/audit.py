@@ -42,8 +42,8 @@ from dreamloom.train.families.check import check_base_model
 from dreamloom.train.families.suit import suit_family
 from dreamloom.train.run.find import TrainedModel, find_trained_model
 
-VERSION = 2
-"""Raised when the same config, models and images would give other numbers."""
+VERSIONS = {"drift": 3, "classes": 2, "pictures": 2}
+"""Of each part; raised when the same config, models and images would give other numbers."""
 RESULTS = "audit.json"
 KID_PICTURES = 1000
 """Fewest pictures for a kernel distance: below it, its own error is of the size of what it measures."""
@@ -135,12 +135,13 @@ class _Work:
     def recipe(self) -> str:
         """The recipe of the whole."""
         settings = clip_of(self.config)
-        return recipe("audit", VERSION, {}, list(self.recipes.values()), clip_models(settings) if settings else {})
+        models = clip_models(settings) if settings else {}
+        return recipe("audit", max(VERSIONS.values()), {}, list(self.recipes.values()), models)
 
     def _recipe(self, part: str, values: dict[str, Any], made_from: Sequence[str]) -> str:
         trained = self.trained.checkpoint or self.trained.name
         models = {"base": fingerprint(self.base), "model": fingerprint(trained)}
-        return recipe(f"audit {part}", VERSION, {**recipe_values(self.config), **values}, made_from, models)
+        return recipe(f"audit {part}", VERSIONS[part], {**recipe_values(self.config), **values}, made_from, models)
 
     def _journal(self, part: str) -> Journal:
         return Journal(self.output / "measured" / f"{part}-{self.recipes[part]}.jsonl")

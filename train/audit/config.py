@@ -40,10 +40,10 @@ class AuditConfig(StageConfig):
         120, ge=1, description="Measure the first so many prompts of the vocabulary; null: all."
     )
     drift_latents: Annotated[int, DRIFT, _DRIFT] = Field(
-        6, ge=1, le=1000, description="Latents that the base draws for each prompt; with fewer than 5, nothing is sure."
-    )
-    drift_timesteps: Annotated[int, DRIFT, _DRIFT] = Field(
-        6, ge=1, le=1000, description="Noise levels at which both models are asked about each latent."
+        6,
+        ge=1,
+        le=1000,
+        description="Latents that both models draw of each prompt; with fewer than 5, nothing is sure.",
     )
     drift_sample_steps: Annotated[int, DRIFT, _DRIFT] = Field(
         10, ge=1, le=1000, description="Denoising steps per latent."

@@ -28,7 +28,6 @@ def small_config(folder: Path, **changes: Any) -> AuditConfig:
         "bucket_reso_steps": 8,
         "vocabulary": vocabulary,
         "drift_latents": 5,
-        "drift_timesteps": 2,
         "drift_sample_steps": 2,
         "class_timesteps": 2,
         "num_pictures": 2,
@@ -118,7 +117,7 @@ def test_an_audit_that_is_there_is_read_and_a_change_of_one_part_leaves_the_othe
     before = journal.read_bytes()
     audit(tiny_base, tiny_base, folder, small_config(tmp_path, num_pictures=1))
     assert journal.read_bytes() == before
-    assert audit(tiny_base, tiny_base, folder, small_config(tmp_path, drift_timesteps=3)).drift != ()
+    assert audit(tiny_base, tiny_base, folder, small_config(tmp_path, drift_sample_steps=3)).drift != ()
     assert len(list((folder / "measured").glob("drift-*.jsonl"))) == 2
 
 
@@ -169,7 +168,7 @@ def test_the_command_prints_what_changed_most(
     small_config(tmp_path)
     tokens = ["audit", tiny_base, "--base", tiny_base, "--output", str(tmp_path / "audit"), "--resolution", "32"]
     tokens += ["--vocabulary", str(tmp_path / "vocabulary.txt"), "--max-concepts", "1", "--drift-latents", "1"]
-    tokens += ["--drift-timesteps", "1", "--drift-sample-steps", "1", "--num-pictures", "0", "--device", "cpu"]
+    tokens += ["--drift-sample-steps", "1", "--num-pictures", "0", "--device", "cpu"]
     assert run(tokens) == 0
     out = capsys.readouterr().out
     assert "nothing surely changed, of 1 prompts" in out and PROMPTS[0] in out

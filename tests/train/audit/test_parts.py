@@ -19,14 +19,15 @@ from dreamloom.train.audit.vocabulary import read_vocabulary, whole_vocabulary
 from dreamloom.train.diffusion.schedules import DiscreteSchedule
 
 
-def test_drift_is_measured_in_the_distance_of_another_prompt_at_each_level() -> None:
+def test_drift_is_measured_in_the_distance_of_another_prompt() -> None:
     measured = {
-        "a": {"apart": [[1.0, 2.0], [3.0, 2.0]], "spread": [[1.0, 4.0], [1.0, 4.0]]},
-        "b": {"apart": [[0.0, 0.0], [0.0, 0.0]], "spread": [[3.0, 4.0], [3.0, 4.0]]},
+        "a": {"apart": [1.0, 3.0], "spread": [1.0, 4.0]},
+        "b": {"apart": [0.0, 0.0], "spread": [3.0, 0.0]},
     }
     drifts = relative_drifts(measured)
-    assert drifts["a"].tolist() == [(1 / 2 + 2 / 4) / 2, (3 / 2 + 2 / 4) / 2]
-    assert drifts["b"].tolist() == [0.0, 0.0]
+    assert (drifts["a"].tolist(), drifts["b"].tolist()) == ([0.5, 1.5], [0.0, 0.0])
+    blind = {"a": {"apart": [2.0], "spread": [0.0]}}
+    assert relative_drifts(blind)["a"].tolist() == [2.0], "a model that does not look at prompts"
 
 
 @given(st.integers(1, 50), st.floats(0, 1))
