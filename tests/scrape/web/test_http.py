@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from bench.hostile_images import reserved_by_c2pa, reserved_by_iptc
+from dreamloom.base.workers import Worker
 from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.web.address import is_public
 from dreamloom.scrape.web.scrape import scrape
@@ -356,6 +357,15 @@ def test_a_slow_host_does_not_hold_the_others(site: Any, collection: Collection)
     slows = [site.handle(f"/slow/{n}", slow).replace("127.0.0.1", "localhost") for n in range(12)]
     outcomes = statuses(site.scraped(collection, [*slows, *fast], concurrency=4, concurrency_per_host=2))
     assert outcomes == ["http_404"] * 12 + ["ok"] * 12
+
+
+def test_processes_that_scrape_a_collection_divide_what_a_host_may_bear(site: Any, collection: Collection) -> None:
+    other = Worker(collection.root, {"table": "records"})
+    try:
+        site.scraped(collection, [site.crowd(f"/{n}") for n in range(20)], concurrency_per_host=4)
+    finally:
+        other.leave()
+    assert site.max_concurrent == 2
 
 
 def test_no_host_is_asked_for_more_at_once_than_it_should(site: Any, collection: Collection) -> None:
