@@ -34,3 +34,21 @@ def test_the_readme_says_what_the_figures_say() -> None:
     base = round(100 * (1 - FIGURES["base"]["old_right"]))
     expected = [len(FIGURES["arms"]), wrong[0], base, *wrong[1:], *unrehearsed, percent("generated")]
     assert list(map(int, told.groups())) == expected
+
+
+def test_the_page_about_dreambooth_says_what_the_figures_say() -> None:
+    text = " ".join((HOUSE / "docs" / "dreambooth.md").read_text("utf-8").split())
+    told = re.search(
+        r"rate of ([\d.]+), .* DreamBooth draws (\d+) % of the concept right and (\d+) % of the old pictures wrong; "
+        r"ground truth draws (\d+) % right and (\d+) % wrong\. .* over three seeds, DreamBooth draws (\d+) % right and "
+        r"(\d+) % wrong, ground truth (\d+) % right and (\d+) % wrong",
+        text,
+    )
+    assert told is not None
+    expected = []
+    for arm in ("dreambooth", "truth"):
+        (trial,) = (one for one in FIGURES["trials"][arm] if one["settings"]["learning_rate"] == float(told[1]))
+        expected += [round(100 * trial["new_right"]), round(100 * trial["old_wrong"])]
+    for arm in ("dreambooth", "truth"):
+        expected += [percent(arm, "new_right"), percent(arm)]
+    assert list(map(int, told.groups()[1:])) == expected
