@@ -142,7 +142,11 @@ def stray_texts(names: FolderNames) -> list[str]:
     if names.other_suffixes.isdisjoint(suffixes):
         return []
     splits = ((name, *os.path.splitext(name)) for name in names)
-    texts = {name for name, stem, suffix in splits if suffix.lower() in suffixes and stem not in names.image_stems}
+    texts = {
+        name
+        for name, stem, suffix in splits
+        if suffix.lower() in suffixes and (suffix not in suffixes or stem not in names.image_stems)
+    }
     texts = texts.difference(*find_controls(texts).values())
     if not texts:
         return []

@@ -119,3 +119,7 @@ def test_json_beside_an_image_may_hold_its_caption(tmp_path: Path, files: dict[s
 
 def test_other_json_in_a_folder_is_no_stray_text() -> None:
     assert stray_texts(FolderNames(["a.jpg", "settings.json", "b.txt"])) == ["b.txt"]
+
+
+def test_a_sidecar_in_other_case_beside_one_that_counts_is_told() -> None:
+    assert stray_texts(FolderNames(["a.jpg", "a.txt", "a.TXT", "b.JPG", "b.TXT"])) == ["a.TXT"]
