@@ -30,6 +30,12 @@ OPTIMIZERS: Mapping[str, OptimizerKind] = {kind.name: kind for kind in _KINDS}
 """TrainConfig.optimizer → the optimizer."""
 
 
+def estimates_rate(name: object) -> bool:
+    """Tells whether there is an optimizer of this name that estimates its rate; the config's is a factor of it."""
+    kind = OPTIMIZERS.get(str(name))
+    return kind is not None and kind.estimates_rate
+
+
 def describe_optimizers() -> str:
     """Returns what each is good for: "adafactor saves memory; prodigy estimates the learning rate"."""
     return "; ".join(f"{kind.name} {kind.help}" for kind in OPTIMIZERS.values() if kind.help)

@@ -97,6 +97,8 @@ def test_what_is_not_given_suits_the_family(bases: Bases) -> None:
     config = resolve_models(TrainConfig(base=bases("sd3")))
     assert (config.resolution, config.min_snr_gamma, config.text_encoder_learning_rate) == (1024, None, 0.0)
     check_models(config)
+    for optimizer, rate in (("lion", 5e-6), ("prodigy", 1.0)):
+        assert resolve_models(TrainConfig(base=bases("sd3"), optimizer=optimizer)).learning_rate == rate
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,7 @@ def test_what_is_not_given_suits_the_family(bases: Bases, tmp_path: Path) -> Non
     given = resolve_models(TrainConfig(base=base, resolution=768, text_encoder_learning_rate=1e-6, preset="12gb"))
     assert (given.resolution, given.text_encoder_learning_rate, given.lora_rank) == (768, 1e-6, 16)
     assert given.batch_size == 1 and given.optimizer == "adamw" and given.precision == "bf16"
+    assert resolve_models(TrainConfig(base=base, optimizer="adafactor")).learning_rate == 4e-7
     prodigy = resolve_models(TrainConfig(base=base, optimizer="prodigy"))
     assert (prodigy.learning_rate, prodigy.text_encoder_learning_rate) == (1.0, 0.0)
 

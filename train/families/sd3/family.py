@@ -10,6 +10,7 @@ from dreamloom.train.config_fields import read_folder_resolutions
 from dreamloom.train.families.clip import CLIP_LAYERS, make_clip_tokenizers
 from dreamloom.train.families.sd3.configs import CONFIGS, TRANSFORMER, infer_transformer
 from dreamloom.train.model.family import Config, Shapes
+from dreamloom.train.optimizers import estimates_rate
 from dreamloom.train.optimizers.adafactor import ADAFACTOR
 from dreamloom.train.optimizers.adamw import ADAMW
 
@@ -120,7 +121,7 @@ class StableDiffusion3Family:
         """See Family."""
         chosen: dict[str, Any] = {"resolution": 1024, "guidance_scale": 4.5, "text_encoder_learning_rate": 0.0}
         chosen |= {"min_snr_gamma": None, **PRESETS.get(str(given.get("preset")), {})}
-        if not {**chosen, **given}.get("lora_rank") and "optimizer" not in given:
+        if not {**chosen, **given}.get("lora_rank") and not estimates_rate(given.get("optimizer")):
             chosen["learning_rate"] = 5e-6
         return chosen
 

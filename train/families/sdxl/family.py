@@ -11,6 +11,7 @@ from dreamloom.train.families.sdxl.configs import CONFIGS, CROSS_ATTENTION_KEY, 
 from dreamloom.train.families.unet import UNET_CONVOLUTIONS, UNET_LAYERS, refuse_settings_of_sd3, unet_activation_bytes
 from dreamloom.train.model.family import Config, Shapes
 from dreamloom.train.model.prediction import read_prediction
+from dreamloom.train.optimizers import estimates_rate
 from dreamloom.train.optimizers.adafactor import ADAFACTOR
 from dreamloom.train.optimizers.adamw import ADAMW
 
@@ -113,7 +114,7 @@ class StableDiffusionXLFamily:
             "text_encoder_learning_rate": 0.0,
             **preset,
         }
-        if not {**chosen, **given}.get("lora_rank") and "optimizer" not in given:
+        if not {**chosen, **given}.get("lora_rank") and not estimates_rate(given.get("optimizer")):
             chosen["learning_rate"] = 4e-7
         return chosen
 
