@@ -174,7 +174,9 @@ def connect(config: RayConfig) -> Any:
     try:
         import ray
     except ImportError:
-        raise UserError("engine ray is not installed: pip install 'dreamloom[ray]', or leave engine out.") from None
+        raise UserError(
+            "engine ray is not installed: pip install -e '.[ray]' in dreamloom's clone, or leave engine out."
+        ) from None
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a machine at work needs more than 30

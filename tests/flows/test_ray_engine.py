@@ -37,7 +37,7 @@ print(local, run(["run", "--until", "ingest"]))
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=small.folder, env=environment
     )
     assert done.stdout.splitlines()[-1] == "0 2", done.stderr
-    assert "engine ray is not installed: pip install 'dreamloom[ray]'" in done.stderr
+    assert "engine ray is not installed: pip install -e '.[ray]'" in done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,7 @@ def quantize(denoiser: nn.Module, bits: int, device: torch.device, precision: to
     try:
         import bitsandbytes
     except ImportError:
-        raise UserError(
-            "base_bits needs bitsandbytes; install dreamloom[bitsandbytes], or leave base_bits out."
-        ) from None
+        raise UserError("base_bits needs bitsandbytes; pip install bitsandbytes, or leave base_bits out.") from None
     for name in quantized_layers(denoiser.state_dict()):
         layer = denoiser.get_submodule(name)
         if type(layer) is not nn.Linear:

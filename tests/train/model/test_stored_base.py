@@ -80,5 +80,5 @@ def test_only_adapters_stand_on_such_a_base(settings: dict[str, Any], message: s
 
 def test_a_missing_library_is_a_sentence(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # importing it fails, also where it is installed
-    with pytest.raises(UserError, match=r"base_bits needs bitsandbytes; install dreamloom\[bitsandbytes\]"):
+    with pytest.raises(UserError, match=r"base_bits needs bitsandbytes; pip install bitsandbytes"):
         make_trainer(**SETTINGS, base_bits=4)
