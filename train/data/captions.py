@@ -81,7 +81,7 @@ def shuffle_tags(caption: CaptionParts, keep_tags: int, key: int, max_length: in
         caption: a main prompt and tags.
         keep_tags: how many tags after the main prompt stay where they are.
         key: names the order.
-        max_length: in characters; a tag that would make the caption longer is left out. The main prompt is not cut.
+        max_length: in characters; a shuffled tag that would make the caption longer is left out. Nothing else is cut.
     """
     prompt, tags = caption.divide()
     kept, shuffled = [tag for tag, _ in tags[:keep_tags]], tags[keep_tags:]
