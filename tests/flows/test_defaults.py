@@ -9,6 +9,7 @@ from dreamloom.flows.defaults import page
 from dreamloom.flows.project import Project
 from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.train.config import PRESETS, TrainConfig
+from dreamloom.train.families.registry import FAMILIES
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -37,6 +38,20 @@ def test_the_table_of_presets_is_true() -> None:
     assert told.keys() == PRESETS.keys()
     for expected, said in told.values():
         assert said == expected
+
+
+@pytest.mark.parametrize(("name", "column"), [("sd", 0), ("sdxl", 1), ("sd3", 2)])
+def test_the_table_of_families_is_true(name: str, column: int) -> None:
+    told = {key.split(":")[0]: cells[column] for key, *cells in rows("training.md", "| Stable Diffusion 1.x, 2.x")}
+    defaults = FAMILIES[name].defaults({}), {"lora_rank": 16, **FAMILIES[name].defaults({"lora_rank": 16})}
+    plain, lora = map(TrainConfig.model_validate, defaults)
+    assert (told["resolution"], told["guidance of samples"]) == (f"{plain.resolution}", f"{plain.guidance_scale:g}")
+    assert told["rates"] == f"{_rates(plain)}; {_rates(lora)}"
+
+
+def _rates(config: TrainConfig) -> str:
+    text = config.text_encoder_learning_rate
+    return f"{config.learning_rate:.0e}{f', text {text:.0e}' if text else ''}".replace("e-0", "e-")
 
 
 @pytest.mark.parametrize(
