@@ -135,7 +135,7 @@ class _Listing:
         """Part → the recipe that knows files by name, size and time; and images left out, by a word for the reason."""
         _refuse_own_output(self._collection, self._config)
         state = tree_state([self._config.path], self._config.follow_links)
-        if state is None:
+        if state is None or _reads_kohya(self._config):  # whose JSON may lie beside the folder
             return self._look()
         upstream = [state, self._config.path.resolve().name, self._config.model_dump_json()]
         return dict(remembered(recipe("folder listing", VERSION, self._config, upstream), self._look))
@@ -221,11 +221,15 @@ def _list_files(config: FolderConfig, left_out: Counter[str]) -> tuple[list[List
 
 def _kohya_captions(config: FolderConfig, images: Sequence[Path]) -> dict[Path, str] | None:
     """Returns image → caption; None: the config does not ask for kohya's captions."""
-    if config.captions != "kohya" or config.caption is not None:
+    if not _reads_kohya(config):
         return None
     names = [path.relative_to(config.path).as_posix() for path in images]
     captions = read_metadata(config.path, names).captions
     return {path: captions[name] for path, name in zip(images, names, strict=True) if name in captions}
+
+
+def _reads_kohya(config: FolderConfig) -> bool:
+    return config.captions == "kohya" and config.caption is None
 
 
 def _human(config: FolderConfig) -> CaptionRules:

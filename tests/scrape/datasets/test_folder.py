@@ -189,6 +189,16 @@ def test_kohya_s_json_says_captions_and_is_part_of_the_recipe(mine: Path, tmp_pa
         recipes(Collection(tmp_path / "work"), config)
 
 
+def test_kohya_s_json_beside_the_folder_is_part_of_the_recipe(mine: Path, tmp_path: Path) -> None:
+    beside, config = mine.parent / "meta_cap.json", FolderConfig(path=mine, captions="kohya")
+    beside.write_text('{"IMG_1234": {"caption": "a dog"}}')
+    for file in filter(Path.is_file, mine.rglob("*")):
+        os.utime(file, ns=(10**18, 10**18))  # long ago
+    before = recipes(Collection(tmp_path / "work"), config)
+    beside.write_text('{"IMG_1234": {"caption": "a cat"}}')
+    assert recipes(Collection(tmp_path / "work"), config) != before
+
+
 def test_keys_stay_when_the_folder_moves(mine: Path, tmp_path: Path) -> None:
     before = {name: row["key"] for name, row in ingested(tmp_path).items()}
     elsewhere = tmp_path / "elsewhere"
