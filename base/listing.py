@@ -8,7 +8,7 @@ workspaces. Training and ingest list folders by this module alone.
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -81,6 +81,31 @@ def list_folder(folder: Path, left_out: Counter[str]) -> Listed:
         elif not entry.name.startswith("."):
             (listed.folders if is_folder else listed.files).append(entry)
     return listed
+
+
+def walk_folders(
+    tops: Iterable[Path], left_out: Counter[str], enters: Callable[["os.DirEntry[str]"], bool] = lambda _: True
+) -> Iterator[tuple[Path, Listed]]:
+    """Yields folders and those below them, each once wherever links lead, with what lies in them.
+
+    Args:
+        tops: the folders.
+        left_out: see `list_folder`.
+        enters: Tells whether a folder below is entered.
+
+    Raises:
+        UserError: a folder can't be read.
+    """
+    waiting, visited = [*tops][::-1], set[str]()
+    while waiting:
+        folder = waiting.pop()
+        real = os.path.realpath(folder)
+        if real in visited:  # a link to a folder above
+            continue
+        visited.add(real)
+        listed = list_folder(folder, left_out)
+        yield folder, listed
+        waiting += [Path(entry.path) for entry in listed.folders if enters(entry)][::-1]
 
 
 _LIBRARY = re.compile(r".+\.(?:photos|photo|migratedphoto|ap)library", re.IGNORECASE)

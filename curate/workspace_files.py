@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from dreamloom.base.file_index import WholeFile, content_hashes
 from dreamloom.base.folder_names import FolderNames
 from dreamloom.base.image_types import is_image_name
-from dreamloom.base.listing import list_folder
+from dreamloom.base.listing import walk_folders
 from dreamloom.caption.filename import CONTROLS, read_name
 from dreamloom.caption.sidecar import SidecarContent, parse_sidecars
 from dreamloom.curate.manifest import manifest_path, read_manifest, read_sources
@@ -138,7 +138,11 @@ def look_at(workspace: Path) -> WorkspaceFiles:
     rows = {row["file"]: row for row in table.filter(pc.is_valid(table["file"])).to_pylist()}
     rows = {file: row for file, row in rows.items() if file.partition("/")[0] in tops and row["source"] in roots}
     _name_images(rows, roots)
-    return WorkspaceFiles(workspace, roots, rows, path.stat().st_mtime_ns, dict(_list_files(workspace, tops)))
+    folders = {
+        folder.relative_to(workspace).as_posix(): _Folder({entry.name: entry for entry in listed.files})
+        for folder, listed in walk_folders((workspace / top for top in tops), Counter())
+    }
+    return WorkspaceFiles(workspace, roots, rows, path.stat().st_mtime_ns, folders)
 
 
 def _name_images(rows: Mapping[str, Row], roots: Mapping[str, Path]) -> None:
@@ -149,17 +153,3 @@ def _name_images(rows: Mapping[str, Row], roots: Mapping[str, Path]) -> None:
         for row in rows.values():
             if row["source"] == source:
                 row["image"] = images.get(row["key"]) or ""
-
-
-def _list_files(workspace: Path, tops: Sequence[str]) -> Iterator[tuple[str, _Folder]]:
-    """Yields each folder, relative to the workspace, and its files."""
-    waiting, visited = [workspace / top for top in tops], set[str]()
-    while waiting:
-        folder = waiting.pop()
-        real = os.path.realpath(folder)
-        if real in visited:  # a link to a folder above
-            continue
-        visited.add(real)
-        listed = list_folder(folder, Counter())
-        yield folder.relative_to(workspace).as_posix(), _Folder({entry.name: entry for entry in listed.files})
-        waiting += (Path(entry.path) for entry in listed.folders)

@@ -15,7 +15,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.folder_names import FolderNames, path_key
 from dreamloom.base.image_formats import begins_like_an_image
 from dreamloom.base.image_types import is_image_name
-from dreamloom.base.listing import count_images, is_left_out, left_out_note, list_folder, may_be_read
+from dreamloom.base.listing import count_images, is_left_out, left_out_note, may_be_read, walk_folders
 from dreamloom.base.own_folders import refuse_own_folder
 from dreamloom.base.pixels import ImageError
 from dreamloom.scrape.datasets.sidecar_files import SIDECARS
@@ -89,21 +89,16 @@ def _is_image(folder: Path, name: str) -> bool:
 
 def _walk(folder: Path, left_out: Counter[str], follow_links: bool) -> Iterator[tuple[Path, FolderNames]]:
     """Yields a folder and those below it, each once, with the names of their files."""
-    visited, root = set(), Path(os.path.realpath(folder))
-    waiting = [folder]
-    while waiting:
-        parent = waiting.pop()
-        real = os.path.realpath(parent)
-        if real in visited:  # a link to a folder above
-            continue
-        visited.add(real)
-        listed = list_folder(parent, left_out)
+    root = Path(os.path.realpath(folder))
+
+    def enters(entry: "os.DirEntry[str]") -> bool:
+        if follow_links or not entry.is_symlink() or Path(os.path.realpath(entry.path)).is_relative_to(root):
+            return True
+        left_out["linked"] += count_images(Path(entry.path))
+        return False
+
+    for parent, listed in walk_folders([folder], left_out, enters):
         yield parent, FolderNames(entry.name for entry in listed.files)
-        for entry in reversed(listed.folders):
-            if follow_links or not entry.is_symlink() or Path(os.path.realpath(entry.path)).is_relative_to(root):
-                waiting.append(Path(entry.path))
-            else:
-                left_out["linked"] += count_images(Path(entry.path))
 
 
 def read_file(path: Path) -> bytes:
