@@ -1,6 +1,6 @@
-"""What Stable Diffusion XL and 3 have in common: two CLIPs that read captions. Imports no torch.
+"""What families have in common of the CLIPs that read captions. Imports no torch.
 
-They are OpenAI's ViT-L/14 and OpenCLIP's ViT-bigG/14.
+The two of Stable Diffusion XL and 3 are OpenAI's ViT-L/14 and OpenCLIP's ViT-bigG/14.
 """
 
 from typing import Any
@@ -8,10 +8,11 @@ from typing import Any
 CLIP_LAYERS = r".*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
 """Pattern of the names of a CLIP's layers with an adapter: those of the transformers, as in kohya's scripts."""
 
-_TEXT = {"vocab_size": 49408, "max_position_embeddings": 77, "bos_token_id": 49406, "eos_token_id": 49407}
+CLIP_TEXT = {"vocab_size": 49408, "max_position_embeddings": 77, "bos_token_id": 49406, "eos_token_id": 49407}
+"""What the configs of all CLIPs' text encoders say."""
 CLIP_CONFIGS: dict[str, dict[str, Any]] = {
     "text_encoder": {
-        **_TEXT,
+        **CLIP_TEXT,
         "hidden_size": 768,
         "intermediate_size": 3072,
         "num_hidden_layers": 12,
@@ -21,7 +22,7 @@ CLIP_CONFIGS: dict[str, dict[str, Any]] = {
         "pad_token_id": 49407,
     },
     "text_encoder_2": {
-        **_TEXT,
+        **CLIP_TEXT,
         "hidden_size": 1280,
         "intermediate_size": 5120,
         "num_hidden_layers": 32,

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from dreamloom.train.families.clip import CLIP_TEXT
+
 CROSS_ATTENTION_KEY = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 """A tensor of every Stable Diffusion model, [320, width of the text encoder's hidden states]."""
 _SD1, _SD2 = 768, 1024
@@ -23,7 +25,6 @@ _VAE = {
     "layers_per_block": 2,
     "scaling_factor": 0.18215,
 }
-_TEXT = {"vocab_size": 49408, "max_position_embeddings": 77, "bos_token_id": 49406, "eos_token_id": 49407}
 _SCHEDULER = {
     "_class_name": "DDIMScheduler",
     "num_train_timesteps": 1000,
@@ -39,7 +40,7 @@ CONFIGS: dict[int, dict[str, dict[str, Any]]] = {
         "unet": {**_UNET, "in_channels": 4, "cross_attention_dim": _SD1, "attention_head_dim": 8},
         "vae": _VAE,
         "text_encoder": {
-            **_TEXT,
+            **CLIP_TEXT,
             "hidden_size": 768,
             "intermediate_size": 3072,
             "num_hidden_layers": 12,
@@ -60,7 +61,7 @@ CONFIGS: dict[int, dict[str, dict[str, Any]]] = {
         },
         "vae": _VAE,
         "text_encoder": {
-            **_TEXT,
+            **CLIP_TEXT,
             "hidden_size": 1024,
             "intermediate_size": 4096,
             "num_hidden_layers": 23,  # of the file's 24: it was trained on the hidden states of the last but one
