@@ -101,6 +101,7 @@ def disk_warnings(project: Project, steps: Sequence[PlannedStep]) -> list[str]:
 
 def _checkpoint_bytes(project: Project, steps: Sequence[PlannedStep]) -> int:
     """Returns what the checkpoints of a run take that is still to be trained; 0 where that is not known."""
+    train = project.train_config()
     trains = any(step.step.stage == "train" and step.stale_parts not in ([], [SAMPLES]) for step in steps)
-    memory = estimate_memory(project.train) if trains else None
-    return estimate_disk(project.train, memory) if memory else 0
+    memory = estimate_memory(train) if trains else None
+    return estimate_disk(train, memory) if memory else 0

@@ -45,10 +45,11 @@ def check_before_run(project: Project) -> None:
 
 def _check_disk(project: Project) -> None:
     """Raises UserError where the checkpoints of the run would not fit on the disk."""
-    memory = estimate_memory(project.train)
+    train = project.train_config()
+    memory = estimate_memory(train)
     if memory is None:
         return
-    needed, place = estimate_disk(project.train, memory), project.workspace
+    needed, place = estimate_disk(train, memory), project.workspace
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
