@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Self
 from urllib.parse import urljoin
 
@@ -62,6 +62,29 @@ class Redirect:
     """The cookies of this attempt, as its next request sends them to the same host."""
 
 
+@dataclass
+class _Sent:
+    """How a request was sent."""
+
+    on_idle_connection: bool = False
+    """Whether its last connection had been used before."""
+
+
+def _trace_connections() -> aiohttp.TraceConfig:
+    """Returns what tells a request's `_Sent` which connection it takes."""
+
+    async def reuse(_session: object, context: SimpleNamespace, _parameters: object) -> None:
+        context.trace_request_ctx.on_idle_connection = True
+
+    async def create(_session: object, context: SimpleNamespace, _parameters: object) -> None:
+        context.trace_request_ctx.on_idle_connection = False
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(reuse)
+    trace.on_connection_create_start.append(create)
+    return trace
+
+
 class Fetcher:
     """A session with one connector and one TLS context for all requests of a part.
 
@@ -94,6 +117,7 @@ class Fetcher:
             auto_decompress=False,  # decompressed here, within max_bytes
             max_line_size=MAX_HEAD_BYTES,
             max_field_size=MAX_HEAD_BYTES,
+            trace_configs=[_trace_connections()],
         )
         return self
 
@@ -155,13 +179,26 @@ class Fetcher:
         try:
             async with (
                 asyncio.timeout(timeout_s),
-                self._session.get(url, headers=headers, allow_redirects=False) as response,
+                await self._send(url, headers) as response,
             ):
                 yield response
         except TimeoutError as error:
             raise RowDropped(Status.TIMEOUT, self._timeout_detail(error)) from error
         except (*_FAILURES, ValueError) as error:
             raise RowDropped(*_network_status(error)) from error
+
+    async def _send(self, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        """Sends the request, again wherever it went to an idle connection that the host had closed (RFC 9112, 9.3.1).
+
+        aiohttp does so once, which may take another such connection.
+        """
+        while True:
+            sent = _Sent()
+            try:
+                return await self._session.get(url, headers=headers, allow_redirects=False, trace_request_ctx=sent)
+            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+                if not sent.on_idle_connection:
+                    raise
 
     def _timeout_detail(self, error: TimeoutError) -> str:
         if isinstance(error, aiohttp.ConnectionTimeoutError):

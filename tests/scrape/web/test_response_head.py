@@ -1,5 +1,7 @@
 """Answers that browsers and urllib read are read, and do not count against their host."""
 
+import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -101,6 +103,32 @@ def test_a_connection_is_used_again_after_such_a_head(site: Any, collection: Col
     urls = [site.handle(f"/{n}", odd(site.image(n))) for n in range(6)]
     rows = site.scraped(collection, urls, concurrency=1)
     assert ({row["status"] for row in rows}, len(connections)) == ({"ok"}, 1)
+
+
+def test_connections_that_the_host_has_closed_lose_no_image(site: Any, collection: Collection) -> None:
+    """Each takes one request and breaks off at the second, as a host does that closes idle ones meanwhile."""
+    at_once = 4
+    asked: Counter[object] = Counter()
+    images = [site.image(n) for n in range(3 * at_once)]
+    opened = asyncio.Event()
+
+    def once(image: bytes) -> Callable[[web.Request], Any]:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            assert request.transport is not None
+            asked[request.transport] += 1
+            if asked[request.transport] == 2:
+                request.transport.abort()  # type: ignore[attr-defined]
+            elif len(asked) >= at_once:
+                opened.set()
+            await opened.wait()
+            return web.Response(body=image)
+
+        return answer
+
+    urls = [site.handle(f"/{n}", once(image)) for n, image in enumerate(images)]
+    rows = site.scraped(collection, urls, concurrency=at_once, concurrency_per_host=at_once)
+    assert [row["status"] for row in rows] == ["ok"] * len(urls)
+    assert max(asked.values()) == 2
 
 
 @pytest.mark.parametrize(
