@@ -53,7 +53,7 @@ def test_ctrl_c_lets_what_is_under_way_end(site: Any, collection: Collection, en
     until(lambda: sum(site.hits[f"/slow/{n}"] for n in range(8)) == 4)
     running.send_signal(signal.SIGINT)
     if ends:
-        time.sleep(0.5)  # the signal comes before the answers
+        time.sleep(1)  # the signal comes before the answers, also on a busy machine
         site.loop.call_soon_threadsafe(free.set)
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130
