@@ -2,14 +2,41 @@
 
 import hashlib
 import os
+import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from dreamloom.base.file_index import SETTLED_NS
 
+_LOOK_COUNTS_S = 60.0
+"""How long what was seen in a folder counts within `looking_once`."""
+_KIND = 0o170000
+"""The bits of a mode that say what kind of file it is (inode(7))."""
 
-def tree_state(folders: Iterable[Path], follow_links: bool = True) -> str | None:
+_Looks = dict[tuple[tuple[str, ...], bool], tuple[float, str]]
+_looks: ContextVar[_Looks | None] = ContextVar("looks", default=None)
+"""Folders, and whether links are followed → when they were looked at, and their state."""
+
+
+@contextmanager
+def looking_once() -> Iterator[None]:
+    """Within the block, a folder that was looked at in the last minute is taken to be as it was then.
+
+    For commands that ask in several places what lies in the same folders. Whoever is about to overwrite something there
+    looks anew.
+    """
+    outer = _looks.get()
+    token = _looks.set({} if outer is None else outer)
+    try:
+        yield
+    finally:
+        _looks.reset(token)
+
+
+def tree_state(folders: Iterable[Path], follow_links: bool = True, anew: bool = False) -> str | None:
     """Hashes name, size, modification time and inode of each file in folders and below.
 
     It takes some three microseconds a file. A change that keeps all of these is not seen, as by the file index.
@@ -17,38 +44,61 @@ def tree_state(folders: Iterable[Path], follow_links: bool = True) -> str | None
     Args:
         folders: the folders; one that does not exist is empty.
         follow_links: whether links to folders are followed.
+        anew: look at them now, also within `looking_once`.
 
     Returns:
         32 hex digits; None: a folder can't be read, or a file changed so recently that it may change again unseen.
     """
+    tops = tuple(os.fspath(folder) for folder in folders)
+    looks = _looks.get()
+    seen = None if looks is None or anew else looks.get((tops, follow_links))
+    if seen is not None and time.monotonic() - seen[0] < _LOOK_COUNTS_S:
+        return seen[1]
+    state = _look(tops, follow_links)
+    if looks is not None and state is not None:
+        looks[tops, follow_links] = time.monotonic(), state
+    return state
+
+
+def _look(tops: tuple[str, ...], follow_links: bool) -> str | None:
     digest, newest, visited = hashlib.blake2b(digest_size=16), 0, set[str]()
-    waiting = [os.fspath(folder) for folder in folders][::-1]
+    waiting = [*tops][::-1]
     while waiting:
         folder = waiting.pop()
         real = os.path.realpath(folder)
         if real in visited:  # a link to a folder above
             continue
         visited.add(real)
-        lines = [f"\n{folder}"]
         try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name) if os.path.isdir(folder) else []
+            files, below, newest_here = _look_into(folder, follow_links) if os.path.isdir(folder) else ([], [], 0)
         except OSError:
             return None
-        for entry in entries:
-            if entry.is_dir():
-                if follow_links or not entry.is_symlink():
-                    waiting.append(entry.path)
-                continue
-            status = _stat(entry)
-            newest = max(newest, status.st_mtime_ns)
-            lines.append(f"{entry.name}\0{status.st_size} {status.st_mtime_ns} {status.st_ino}")
-        digest.update("\n".join(lines).encode("utf-8", "surrogatepass"))
+        newest = max(newest, newest_here)
+        waiting += [os.path.join(folder, name) for name in sorted(below)]
+        digest.update("\n".join([f"\n{folder}", *sorted(files)]).encode("utf-8", "surrogatepass"))
     return digest.hexdigest() if time.time_ns() - newest > SETTLED_NS else None
 
 
-def _stat(entry: "os.DirEntry[str]") -> os.stat_result:
-    """Returns the state of a file; of a link to nothing, that of the link."""
+def _look_into(folder: str, follow_links: bool) -> tuple[list[str], list[str], int]:
+    """Returns a line for each file of a folder, the names of the folders in it, and when the newest file changed.
+
+    Files are named relative to the open folder, as the kernel would else look up a long path for each.
+    """
+    files, below, newest = [], [], 0
+    inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        return entry.stat()
-    except OSError:
-        return entry.stat(follow_symlinks=False)
+        for name in os.listdir(inside):
+            try:
+                status = os.stat(name, dir_fd=inside)
+            except OSError:  # a link to nothing
+                status = os.stat(name, dir_fd=inside, follow_symlinks=False)
+            if status.st_mode & _KIND == stat.S_IFDIR:
+                if follow_links or not os.path.islink(os.path.join(folder, name)):
+                    below.append(name)
+                continue
+            if (changed := status.st_mtime_ns) > newest:
+                newest = changed
+            files.append(f"{name}\0{status.st_size} {changed} {status.st_ino}")
+    finally:
+        os.close(inside)
+    return files, below, newest

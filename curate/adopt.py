@@ -28,13 +28,17 @@ def describe_hand_changes(changes: Sequence[HandChange]) -> str:
     return ", ".join(f"{count:,} {how}" for how, count in counts.items())
 
 
-def refuse_hand_changes(workspace: Path) -> None:
+def refuse_hand_changes(workspace: Path, anew: bool = False) -> None:
     """Refuses to go on where a person changed the training folder, so that nothing of theirs is overwritten.
+
+    Args:
+        workspace: where the training folder is.
+        anew: see `dreamloom.base.tree_state.tree_state`.
 
     Raises:
         UserError: they did.
     """
-    if changes := find_hand_changes(workspace):
+    if changes := find_hand_changes(workspace, anew):
         raise UserError(
             f"{changes[0].file} and its like were changed by hand in {workspace} ({describe_hand_changes(changes)}): "
             f"`dreamloom adopt {workspace}` makes decisions of it, and `dreamloom adopt {workspace} --refuse` puts all "

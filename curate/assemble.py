@@ -71,8 +71,9 @@ def balance(
     balance_recipe = _recipe(ordered, config)
     with lock(workspace):
         remove_leftovers(workspace)
-        refuse_hand_changes(workspace)
-        if _is_current(workspace, balance_recipe):
+        is_current = _is_current(workspace, balance_recipe)
+        refuse_hand_changes(workspace, anew=not is_current)
+        if is_current:
             return Summary.from_json(read_manifest_metadata(manifest_path(workspace))["summary"]).as_existing()
         return _assemble(ordered, config, workspace, balance_recipe, progress)
 

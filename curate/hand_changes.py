@@ -44,15 +44,19 @@ class HandChange:
     """Whether the collection's own image was changed with it, by a program that writes into the file."""
 
 
-def find_hand_changes(workspace: Path) -> list[HandChange]:
+def find_hand_changes(workspace: Path, anew: bool = False) -> list[HandChange]:
     """Returns what was changed by hand and is no decision yet; nothing where there is no manifest, or no folder left.
+
+    Args:
+        workspace: where dataset/ and heldout/ are.
+        anew: see `dreamloom.base.tree_state.tree_state`.
 
     Raises:
         UserError: the manifest, decisions or a folder can't be read.
     """
     if not manifest_path(workspace).exists():
         return []
-    state = tree_state(_looked_at(workspace))
+    state = tree_state(_looked_at(workspace), anew=anew)
     if state is None:
         return _find(workspace)
     changes: list[HandChange] = []

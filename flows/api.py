@@ -9,6 +9,7 @@ from dreamloom.base import html
 from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.base.tree_state import looking_once
 from dreamloom.flows import chain
 from dreamloom.flows import plan as planning
 from dreamloom.flows.forecast import measure_sources
@@ -130,6 +131,7 @@ def run(
         return ProjectRun(loaded, tuple(chain.run(loaded, run_step, selected)))
 
 
+@looking_once()
 def plan(project: ProjectLike = "project.yaml") -> ProjectPlan:
     """Says what `run` would do: what is there, what would be made, how many steps. Changes nothing.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from dreamloom.base.clip import unload_clip
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import lock
+from dreamloom.base.tree_state import looking_once
 from dreamloom.caption.captioners import unload_captioners
 from dreamloom.curate.adopt import refuse_hand_changes
 from dreamloom.curate.manifest import manifest_path
@@ -69,6 +70,7 @@ def levels(project: Project) -> list[Level]:
     ]
 
 
+@looking_once()
 def run(
     project: Project, run_step: Callable[[Step], Outcome], selected: Sequence[Level] | None = None
 ) -> list[Outcome]:

@@ -16,6 +16,7 @@ from dreamloom.base.remembered import remembered
 from dreamloom.base.stage import recipe
 from dreamloom.base.stop import Unfinished
 from dreamloom.base.text import printable
+from dreamloom.base.tree_state import looking_once
 from dreamloom.flows import api, chain
 from dreamloom.flows.adopting import settle_hand_changes, warn_of_hand_changes
 from dreamloom.flows.contents import Captions, captions_of_workspace, captions_recipe
@@ -33,6 +34,7 @@ from dreamloom.train.data.notes import Notes
 SEVERAL = Parameter(consume_multiple=True, negative="")
 
 
+@looking_once()
 def run(
     project: Path = PROJECT,
     *,
@@ -79,6 +81,7 @@ def run(
         _print_results(loaded, outcomes)
 
 
+@looking_once()
 def plan(project: Path = PROJECT, *, probe: Annotated[bool, Parameter(negative="")] = False) -> None:
     """Show what run would do, and why: images, steps, sizes, time. Changes nothing.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dreamloom.base.tree_state import tree_state
+from dreamloom.base.tree_state import looking_once, tree_state
 
 LONG_AGO = 10**18
 
@@ -63,3 +63,15 @@ def test_a_change_is_another_state(tree: Path, change: Callable[[Path], Any]) ->
 def test_what_may_still_change_unseen_has_no_state(tree: Path) -> None:
     (tree / "y").write_text("just now")
     assert tree_state([tree]) is None
+
+
+def test_a_command_that_looks_once_sees_a_change_when_it_looks_anew_or_in_another_block(tree: Path) -> None:
+    os.utime(tree / "dead", ns=(LONG_AGO, LONG_AGO), follow_symlinks=False)
+    with looking_once(), looking_once():
+        before = tree_state([tree])
+        write(tree / "y", "two!")
+        assert tree_state([tree]) == before
+        after = tree_state([tree], anew=True)
+        assert after not in (before, None) and tree_state([tree]) == after
+        write(tree / "y", "two, again")
+    assert tree_state([tree]) not in (before, after, None)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.parquet_metadata import write_table
+from dreamloom.base.tree_state import looking_once
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.caption.stage import caption
@@ -146,6 +147,19 @@ def test_a_refused_change_is_put_back_and_kept_aside(world: World, before: dict[
     assert world.changes() == []
     kept = {f.read_bytes() for f in aside.rglob("*") if f.is_file()} if aside else set()
     assert changed <= kept
+
+
+def test_a_change_during_a_run_is_not_overwritten(world: World) -> None:
+    for path in world.root.rglob("*"):
+        if path.is_file():
+            os.utime(path, ns=(10**18, 10**18))  # long ago, so that the look counts
+    with looking_once():
+        assert world.changes() == []
+        (world.cats / "a red cat.png").unlink()
+        Image.new("RGB", (40, 40), "white").save(world.pictures / "a white cat.png")
+        with pytest.raises(UserError, match="changed by hand"):
+            world.make()
+    assert not (world.cats / "a red cat.png").exists()
 
 
 def test_a_folder_that_moved_behind_a_link_was_not_changed(world: World, tmp_path: Path) -> None:
