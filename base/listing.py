@@ -43,6 +43,9 @@ _WORDS = {
     "outside": "with names that lead out of their archive",
     "linked": "in folders elsewhere to which links lead (follow_links takes them)",
 }
+_DEAD_TEXT = "dead_text"
+"""What is counted by this word is no image, but beside images."""
+_TEXTS = frozenset((".txt", ".caption", ".yaml", ".yml", ".json", ".jsonl", ".csv", ".tsv", ".parquet"))
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ def list_folder(folder: Path, left_out: Counter[str]) -> Listed:
 
     Args:
         folder: the folder.
-        left_out: receives the number of images that are left out, by a word for the reason.
+        left_out: receives the number of images that are left out, by a word for the reason; and of captions, control
+            files and tables that are links to nothing.
 
     Raises:
         UserError: the folder can't be read.
@@ -77,7 +81,8 @@ def list_folder(folder: Path, left_out: Counter[str]) -> Listed:
         if why := _why_left_out(entry, is_folder):
             left_out[why] += count_images(Path(entry.path)) if is_folder else is_image_name(entry.name)
         elif _is_dead_link(entry):
-            left_out["dead_link"] += 1
+            is_text = os.path.splitext(entry.name)[1].lower() in _TEXTS
+            left_out[_DEAD_TEXT if is_text else "dead_link"] += 1
         elif not entry.name.startswith("."):
             (listed.folders if is_folder else listed.files).append(entry)
     return listed
@@ -137,9 +142,13 @@ def count_images(folder: Path) -> int:
 
 
 def left_out_note(left_out: Mapping[str, int]) -> str | None:
-    """Returns what was left out, as a sentence; None: nothing was."""
-    counts = [f"{count:,} {_WORDS[why]}" for why, count in sorted(left_out.items()) if count]
-    return f"{sum(left_out.values()):,} images are left out: {', '.join(counts)}." if counts else None
+    """Returns what was left out, in sentences; None: nothing was."""
+    images = {why: count for why, count in sorted(left_out.items()) if count and why != _DEAD_TEXT}
+    counts = ", ".join(f"{count:,} {_WORDS[why]}" for why, count in images.items())
+    sentences = [f"{sum(images.values()):,} images are left out: {counts}."] if images else []
+    if texts := left_out.get(_DEAD_TEXT):
+        sentences += [f"{texts:,} captions, control files or tables are links to nothing, and are not read."]
+    return " ".join(sentences) or None
 
 
 def is_dead_image_link(entry: "os.DirEntry[str]") -> bool:

@@ -122,3 +122,16 @@ def test_a_folder_of_ours_is_refused_with_the_one_to_take(ours: dict[str, Path])
     with pytest.raises(UserError, match="is a collection"):
         refuse_own_folder(ours["collection"])
     refuse_own_folder(ours["data"])
+
+
+def test_links_to_nothing_are_told_as_what_they_seem_to_be(tmp_path: Path) -> None:
+    make(tmp_path, "x.jpg")
+    for name in ("multiply.txt", "x.YAML", "metadata.parquet", "disk", "old.1", "gone.jpg"):
+        (tmp_path / name).symlink_to("/mnt/not mounted/it")
+    left_out = Counter[str]()
+    assert names_in(tmp_path, left_out) == ["gone.jpg", "x.jpg"]
+    assert left_out == {"dead_text": 3, "dead_link": 2}
+    assert left_out_note(left_out) == (
+        "2 images are left out: 2 behind links to nothing (a disk that is not mounted?). "
+        "3 captions, control files or tables are links to nothing, and are not read."
+    )
