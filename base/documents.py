@@ -32,6 +32,10 @@ class DocumentError(ValueError):
     """Why a document can't be read, without the file's name: "line 2: the key tags is repeated"."""
 
 
+class RepeatedKeyError(DocumentError):
+    """A mapping repeats a key with another value, of which one would count by chance."""
+
+
 # Text
 
 
@@ -105,25 +109,41 @@ def _decode(data: bytes) -> tuple[str, str]:
 # JSON
 
 
-def parse_json(document: str | bytes, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+def parse_json(
+    document: str | bytes,
+    object_hook: Callable[[dict[str, Any]], Any] = lambda item: item,
+    of_many: bool = False,
+) -> Any:
     """Parses JSON; NaN and infinities are None.
 
     Args:
         document: the text, or its bytes in any encoding.
         object_hook: see json.loads.
+        of_many: whether it is about many images, of which one entry that repeats a key costs no other: it is None.
 
     Raises:
-        DocumentError: it is not JSON, or nested deeper than MAX_DEPTH.
+        DocumentError: it is not JSON, nested deeper than MAX_DEPTH, or repeats a key with another value.
     """
     text = decode_text(document) if isinstance(document, bytes) else document
+    repeated: list[str] = []
+
+    def make(pairs: list[tuple[str, Any]]) -> Any:
+        item = dict(pairs)
+        if len(item) < len(pairs) and (keys := [key for key, value in pairs if item[key] != value]):
+            repeated.append(keys[0])
+            return None
+        return object_hook(item)
+
     try:
-        value = json.loads(text, object_hook=object_hook, parse_constant=lambda _: None, parse_float=_finite)
+        value = json.loads(text, object_pairs_hook=make, parse_constant=lambda _: None, parse_float=_finite)
     except json.JSONDecodeError as error:
         raise DocumentError(f"line {error.lineno}: {error.msg}") from error
     except RecursionError:
         raise DocumentError(_TOO_DEEP) from None
     except ValueError as error:  # a number of thousands of digits
         raise DocumentError(str(error)) from error
+    if repeated and (value is None or not of_many):
+        raise RepeatedKeyError(f"the key {brief(repeated[-1], 80)} is repeated")
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         level = [each for each in level if isinstance(each, dict | list)]

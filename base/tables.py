@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreamloom.base.documents import MAX_BYTES, DocumentError, decode_text, parse_json, read_document
+from dreamloom.base.documents import MAX_BYTES, DocumentError, RepeatedKeyError, decode_text, parse_json, read_document
 from dreamloom.base.files import commit
 from dreamloom.base.text import brief, shows_nothing, without_surrogates
 
@@ -76,8 +76,8 @@ def _json_lines(text: str) -> Iterator[TableRow]:
             continue
         try:
             row = parse_json(line) if len(line) <= MAX_BYTES else None
-        except DocumentError:
-            yield TableRow(number, {}, "not_json")
+        except DocumentError as error:
+            yield TableRow(number, {}, "repeated_key" if isinstance(error, RepeatedKeyError) else "not_json")
             continue
         if isinstance(row, dict):
             yield TableRow(number, {key.strip(): _no_nan(value) for key, value in row.items()})
@@ -86,12 +86,14 @@ def _json_lines(text: str) -> Iterator[TableRow]:
 
 
 def _csv(text: str) -> Iterator[TableRow]:
-    header_line = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header_line.count)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
+    lines = io.StringIO(text, newline="")  # which end as those of any system
+    delimiter, is_header = csv_dialect(lines.readline())
+    if is_header:
+        lines.seek(0)
+    reader = csv.reader(lines, strict=True, delimiter=delimiter)
     header: list[str] | None = None
     while True:
-        number = reader.line_num + 1
+        number = reader.line_num + (1 if is_header else 2)
         try:
             cells = next(reader, None)
         except csv.Error:  # a quote in the wrong place, or a cell of more than 128 KiB
@@ -108,6 +110,13 @@ def _csv(text: str) -> Iterator[TableRow]:
             yield TableRow(number, {}, "unquoted_comma")
         else:
             yield TableRow(number, {n: None if c in NULLS else c for n, c in zip(header, cells, strict=False)})
+
+
+def csv_dialect(first_line: str) -> tuple[str, bool]:
+    """Returns the delimiter that a CSV's first line tells, and whether it is the header; Excel's "sep=;" is none."""
+    if match := re.fullmatch(r'"?sep=(.)"?\s*', first_line, re.IGNORECASE):
+        return match[1], False
+    return max(",;\t", key=first_line.count), True
 
 
 def refuse_repeated(header: Sequence[str]) -> None:

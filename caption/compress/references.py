@@ -15,6 +15,7 @@ from typing import Any
 
 from dreamloom.base.documents import DocumentError, decode_text, parse_json
 from dreamloom.base.folder_names import path_key
+from dreamloom.base.tables import csv_dialect
 from dreamloom.base.text import brief
 
 TABLES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
@@ -74,7 +75,7 @@ class References:
 
     def _csv(self, data: bytes, delimiter: str | None) -> bytes:
         text, written = decode_text(data), io.StringIO(newline="")
-        separator = delimiter or max(",;\t", key=text.partition("\n")[0].count)
+        separator = delimiter or csv_dialect(io.StringIO(text, newline="").readline())[0]
         try:
             rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
         except csv.Error as error:

@@ -50,7 +50,7 @@ def read_photos(file: Path, version: str) -> tuple[Photo, ...]:
         UserError: it can't be read, or is not a captions file.
     """
     try:
-        document = parse_json(read_document(file))
+        document = parse_json(read_document(file), of_many=True)
     except OSError as error:
         raise UserError(f"{file} can't be read ({error.strerror}); name one of COCO's captions files.") from error
     except ValueError as error:
@@ -73,15 +73,15 @@ def _parse(file: Path, document: Mapping[str, Any]) -> tuple[Photo, ...]:
     blank: set[Any] = set()
     for annotation in _entries(document, "annotations", ("image_id", "caption"), faults):
         text = annotation["caption"]
-        photo_id = _number(annotation["image_id"])
+        photo_id = id_number(annotation["image_id"])
         if isinstance(text, str) and text.strip():
             captions.setdefault(photo_id, []).append(_clean(text))
         elif is_blank_text(text):
             blank.add(photo_id)
-    licences = {_number(each["id"]): each for each in _entries(document, "licenses", ("id",), faults)}
+    licences = {id_number(each["id"]): each for each in _entries(document, "licenses", ("id",), faults)}
     photos: dict[Any, Photo] = {}
     for image in _entries(document, "images", ("id", "file_name"), faults):
-        photo_id = _number(image["id"])
+        photo_id = id_number(image["id"])
         is_blank = photo_id in blank and photo_id not in captions
         try:
             photo = _photo(image, tuple(captions.get(photo_id, ())), is_blank, licences)
@@ -122,7 +122,7 @@ def _is_whole(identity: Any) -> bool:
     return type(identity) is float and identity.is_integer()
 
 
-def _number(identity: Any) -> Any:
+def id_number(identity: Any) -> Any:
     """Returns an id as the number that it stands for; a text that stands for none as it is."""
     if _is_whole(identity) or (type(identity) is str and identity.isdecimal() and len(identity) < 20):
         return int(identity)
@@ -131,17 +131,17 @@ def _number(identity: Any) -> Any:
 
 def _order(identity: Any) -> tuple[int, int, str]:
     """Numbers first, also those that are written as texts."""
-    number = _number(identity)
+    number = id_number(identity)
     return (0, number, str(identity)) if type(number) is int else (1, 0, str(identity))
 
 
 def _photo(
     image: Mapping[str, Any], captions: tuple[str, ...], is_blank: bool, licences: Mapping[Any, Mapping[str, Any]]
 ) -> Photo:
-    licence_id = _number(image["license"]) if _is_filled(image, "license") else None
+    licence_id = id_number(image["license"]) if _is_filled(image, "license") else None
     licence = licences.get(licence_id, {})
     return Photo(
-        id=_number(image["id"]),
+        id=id_number(image["id"]),
         key=key_of("coco", str(int(image["id"]) if _is_whole(image["id"]) else image["id"])),
         file_name=_file_name(image["file_name"]),
         captions=captions,

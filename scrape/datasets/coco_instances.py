@@ -3,12 +3,16 @@
 https://cocodataset.org/#format-data
 """
 
+import logging
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from dreamloom.base.documents import parse_json, read_document
 from dreamloom.base.errors import UserError
+from dreamloom.scrape.datasets.coco_captions import id_number
+
+_log = logging.getLogger(__name__)
 
 Categories = dict[int, tuple[str, str]]
 """Category → its name, and that of its group: ("dog", "animal")."""
@@ -26,10 +30,16 @@ def read_instances(file: Path, version: str) -> tuple[Categories, dict[int, froz
         UserError: it can't be read, or is not an instances file.
     """
     try:
-        document = parse_json(read_document(file), object_hook=_keep_needed)
-        names = {each["id"]: (each["name"].lower(), each["supercategory"].lower()) for each in document["categories"]}
+        document = parse_json(read_document(file), object_hook=_keep_needed, of_many=True)
+        names = {
+            id_number(each["id"]): (each["name"].lower(), each["supercategory"].lower())
+            for each in document["categories"]
+        }
         shown: dict[int, set[int]] = {}
-        for photo, category in document["annotations"]:
+        sound = [entry for entry in document["annotations"] if isinstance(entry, tuple)]
+        if left_out := len(document["annotations"]) - len(sound):
+            _log.warning("%s: %d annotations name no photo and category, and are left out", file, left_out)
+        for photo, category in sound:
             shown.setdefault(photo, set()).add(category)
     except OSError as error:
         raise UserError(f"{file} can't be read ({error.strerror}); name one of COCO's instances files.") from error
@@ -42,4 +52,5 @@ def read_instances(file: Path, version: str) -> tuple[Categories, dict[int, froz
 
 def _keep_needed(item: dict[str, Any]) -> Any:
     """Keeps only photo and category of an annotation: most of the file's 450 MB are outlines."""
-    return (item["image_id"], item["category_id"]) if "category_id" in item and "image_id" in item else item
+    place = (id_number(item.get("image_id")), id_number(item.get("category_id")))
+    return place if all(type(each) is int for each in place) else item

@@ -143,7 +143,7 @@ def _read_entries(file: Path, version: str) -> dict[str, dict[str, Any]]:
         return item.get("metadata", None if "file_path" in item else item)
 
     try:
-        document = parse_json(read_document(file), object_hook=keep_metadata)
+        document = parse_json(read_document(file), object_hook=keep_metadata, of_many=True)
     except DocumentError as error:
         raise UserError(
             f"{file} is cut off, or no JSON ({error}); download it again, or leave metadata out."

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from dreamloom.base.documents import MAX_BYTES, DocumentError, parse_json
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import temporary_name
-from dreamloom.base.tables import NULLS, caption_texts, cell, field_names, refuse_repeated
+from dreamloom.base.tables import NULLS, caption_texts, cell, csv_dialect, field_names, refuse_repeated
 from dreamloom.base.text import is_utf8, without_surrogates
 from dreamloom.scrape.index.bad_text import NOT_UTF8
 from dreamloom.scrape.index.columns import ALIASES
@@ -137,7 +137,11 @@ def _json_lines(text: TextIO, faults: Counter[str]) -> Iterator[Mapping[str, Any
 def _cells(text: TextIO, suffix: str, faults: Counter[str]) -> Iterator[Mapping[str, Any]]:
     """Reads cells; without a header, the first cell with an address is the url, and the first other one the text."""
     begin = text.readline(MAX_BYTES)
-    delimiter = "\t" if suffix == ".tsv" else max(",;\t", key=begin.count)
+    delimiter, is_header = csv_dialect(begin)
+    if not is_header:
+        begin = text.readline(MAX_BYTES)
+    elif suffix == ".tsv":
+        delimiter = "\t"
     lines = itertools.chain([begin], iter(lambda: text.readline(MAX_BYTES), ""))
     headless = "://" in begin
     raw = headless and delimiter == "\t"  # as Conceptual Captions has it, with quotes that belong to the text

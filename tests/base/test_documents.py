@@ -90,6 +90,16 @@ def test_json_may_be_as_deep_as_is_said_and_nan_is_null() -> None:
     assert parse_json("[1e999, -1e999, 1e9]") == [None, None, 1e9]
 
 
+def test_a_repeated_key_of_a_json_is_not_chosen_by_chance() -> None:
+    for text in ('{"a": 1, "a": 2}', '[{"b": {"": 1, "": 2}}]', '{"a": {"a": 1, "a": 2}, "b": 0}'):
+        with pytest.raises(DocumentError, match=r"the key a? ?is repeated"):
+            parse_json(text)
+    assert parse_json('{"a": [1], "b": 2, "a": [1]}') == {"a": [1], "b": 2}
+    assert parse_json('{"a": [{"b": 1, "b": 2}, {"b": 3}]}', of_many=True) == {"a": [None, {"b": 3}]}
+    with pytest.raises(DocumentError, match="the key 00001 is repeated"):
+        parse_json('{"00001": {}, "00001": {"a": 1}}', of_many=True)
+
+
 def test_what_a_power_cut_leaves_of_a_file_is_empty() -> None:
     assert decode_text(b"\0" * 4096) == ""
     assert decode_text(b"a cat\n" + b"\0" * 90) == "a cat"

@@ -46,6 +46,15 @@ def test_each_row_has_its_line(tmp_path: Path) -> None:
         TableRow(5, {}, "unquoted_comma"),
         TableRow(6, {"a": None}),
     ]
+    (row,) = rows(tmp_path / "t.jsonl", '{"a": 1, "a": 2}')
+    assert (row.cells, row.fault) == ({}, "repeated_key")
+
+
+@pytest.mark.parametrize("start", ["sep=|\r\n", '"sep=|"\n', "SEP=|\n", "sep=|\r"])
+def test_a_line_that_tells_excel_the_delimiter_is_no_header(tmp_path: Path, start: str) -> None:
+    end = start[-1]
+    text = f"{start}a|b;c{end}1|x, y, z; w{end}"
+    assert rows(tmp_path / "t.csv", text) == [TableRow(3, {"a": "1", "b;c": "x, y, z; w"})]
 
 
 def test_a_value_of_parquet_that_cannot_be_read_costs_its_row(tmp_path: Path) -> None:

@@ -118,6 +118,18 @@ def test_photos_are_chosen_by_what_they_show(tmp_path: Path, asked: dict[str, An
     assert list(rows_of(collection)) == taken
 
 
+def test_an_annotation_that_names_no_category_costs_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = coco(tmp_path, document(1, 2), 1, 2)
+    path = instances(tmp_path, {1: [18]})
+    content = json.loads(path.read_text())
+    content["annotations"][0] |= {"image_id": "1", "category_id": 18.0}
+    content["annotations"] += [None, {"image_id": 2}, {"image_id": [2], "category_id": 18}, {"a": 1, "b": 2}]
+    path.write_text(json.dumps(content))
+    ingest_coco(Collection(tmp_path / "scenes"), config.model_copy(update={"instances": path, "categories": ["dog"]}))
+    assert list(rows_of(Collection(tmp_path / "scenes"))) == [1]
+    assert "4 annotations name no photo and category" in caplog.text
+
+
 def test_what_photos_show_is_recorded_where_it_is_known(tmp_path: Path) -> None:
     config = coco(tmp_path, document(1, 2, 3), 1, 2, 3)
     collection = Collection(tmp_path / "scenes")

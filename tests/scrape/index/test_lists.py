@@ -35,6 +35,8 @@ def filtered(path: Path, **config: Any) -> tuple[list[tuple[str, str | None]], S
         ("i.csv", b"link,title\n%s,a\n%s,b\n"),
         ("i.csv", b"\xef\xbb\xbf link ; title \r\n%s;a\r\n%s;b\r\n"),
         ("i.csv", b'title,link\n"a",%s\n"b","%s"\n'),
+        ("i.csv", b"sep=|\r\nlink|title\r\n%s|a\r\n%s|b\r\n"),
+        ("i.tsv", b"\xef\xbb\xbfsep=;\nlink;title\n%s;a\n%s;b\n"),
         ("i.TSV", b"link\ttitle\n%s\ta\n\n%s\tb\n"),
         ("i.ndjson", b'{"link": "%s", "title": "a"}\n{"title": "b", "link": "%s"}\n'),
         ("i.csv", b"link,title,\xff\n%s,a,x\n%s,b,y\n"),
