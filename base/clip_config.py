@@ -11,6 +11,7 @@ from pydantic import Field
 from dreamloom.base.errors import UserError
 from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.stage import BY_CONTENT, Group, PathKind, StageConfig
+from dreamloom.base.weights import check_weights
 
 Precision = Literal["fp32", "bf16"]
 
@@ -52,6 +53,7 @@ def check_clip(config: ClipConfig) -> None:
             raise UserError(
                 f"{folder} is not an open_clip model (it has no {_CONFIG}); name a model's folder or a model."
             )
+        check_weights([*folder.glob("open_clip*.safetensors")] or folder.glob("open_clip*"))
         return
     if name.startswith(HUB):
         return
@@ -59,8 +61,10 @@ def check_clip(config: ClipConfig) -> None:
         raise UserError(
             f"{config.model} is neither a folder nor a model that open_clip knows; name one such as ViT-L-14-quickgelu."
         )
-    pretrained = config.pretrained
-    if not re.fullmatch(r"[\w-]+", pretrained) and not Path(pretrained).expanduser().is_file():
+    pretrained, file = config.pretrained, Path(config.pretrained).expanduser()
+    if file.is_file():
+        check_weights([file])
+    elif not re.fullmatch(r"[\w-]+", pretrained):
         raise UserError(f"The CLIP weights {pretrained} are not there; name a file, or a tag such as openai.")
 
 

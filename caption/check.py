@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dreamloom.base.clip_config import check_clip
 from dreamloom.base.errors import UserError
+from dreamloom.base.weights import check_weights
 from dreamloom.caption.captioners import model_types, read_model_type
 from dreamloom.caption.config import CaptionConfig
 
@@ -32,5 +33,7 @@ def _check_captioner(model: str) -> None:
         raise UserError(
             f"The captioning model {model} is of type {model_type}, not {' or '.join(model_types())}; {mend}"
         )
-    if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
+    weights = [*folder.glob("*.safetensors")] or [*folder.glob("pytorch_model*.bin")]
+    if not weights:
         raise UserError(f"The captioning model {model} has no weights (model.safetensors); {mend}")
+    check_weights(weights)

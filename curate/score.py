@@ -22,6 +22,7 @@ from dreamloom.base.pixels import ImageError, decode
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
 from dreamloom.base.threads import map_ordered
+from dreamloom.base.weights import check_weights
 from dreamloom.curate.config import ScoreConfig
 from dreamloom.curate.known_scores import KnownScores, RowRecipes, find_known_scores, row_recipes
 from dreamloom.curate.scores import SCORES
@@ -46,6 +47,7 @@ def check(config: ScoreConfig) -> None:
     for role, path in _score_models(config).items():
         if not path.expanduser().is_file():
             raise UserError(f"The {role.replace('_', ' ')} {path} is not there; name its file, or leave it out.")
+    check_weights(path.expanduser() for path in _score_models(config).values())
 
 
 def recipes(collection: Collection, config: ScoreConfig) -> dict[str, str]:

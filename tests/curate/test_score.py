@@ -258,7 +258,7 @@ def test_a_folder_without_weights_is_refused(make_collection: Make, tiny_clip: P
     with pytest.raises(UserError, match="can't be loaded"):
         score(collection, ScoreConfig(model=str(folder)))
     (folder / "open_clip_model.safetensors").write_bytes(b"torn")
-    with pytest.raises(UserError, match="can't be loaded"):
+    with pytest.raises(UserError, match="is not a safetensors file: it is a text"):
         score(collection, ScoreConfig(model=str(folder)))
 
 

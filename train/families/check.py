@@ -8,6 +8,7 @@ from typing import Any
 from dreamloom.base.clip_config import ClipConfig, check_clip
 from dreamloom.base.errors import UserError
 from dreamloom.base.text import brief
+from dreamloom.base.weights import check_weights
 from dreamloom.train.adapter_kinds import KINDS
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.families.files import (
@@ -25,7 +26,7 @@ from dreamloom.train.model.lora_file import check_init_lora
 from dreamloom.train.model.lora_layers import adapted_layers, adapter_pattern, is_adapter
 from dreamloom.train.model.names import HubUnreachable, check_name
 from dreamloom.train.model.safetensors_header import read_tensor_shapes
-from dreamloom.train.model.weight_files import read_component_shapes
+from dreamloom.train.model.weight_files import check_component_weights, read_component_shapes
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 """What a model of a discrete noise schedule may predict."""
@@ -177,6 +178,7 @@ def check_base_model(name: str, may_download: bool = False) -> None:
     if path.is_file():
         if path.suffix not in SINGLE_FILE_SUFFIXES:
             raise UserError(f"{name} is not a model; name a diffusers folder, a .safetensors or .ckpt, or a hub id.")
+        check_weights([path])
         find_family(name)
     elif path.is_dir():
         _check_folder(name, path)
@@ -206,6 +208,8 @@ def _check_folder(name: str, path: Path) -> None:
         )
     if missing:
         raise UserError(f"{name} is not a Stable Diffusion model in diffusers' format: it lacks {', '.join(missing)}.")
+    for part in kind.classes:
+        check_component_weights(path / part)
 
 
 def _find_adapters(folder: Path) -> str | None:
@@ -235,6 +239,7 @@ def read_vae_config(base: str, vae: str | None, may_download: bool = False) -> d
     config = read_model_json(vae, "config.json")
     if config.get("_class_name") not in ("AutoencoderKL", "AutoencoderTiny"):
         raise UserError(f"{vae} is not a VAE; name a diffusers folder of an AutoencoderKL or AutoencoderTiny.")
+    check_component_weights(Path(vae).expanduser())
     return config
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.weights import check_weights
 
 
 def read_state_dict(file: Path) -> dict[str, Tensor]:
@@ -36,9 +37,10 @@ def _check_archive(file: Path) -> None:
     """Checks that a file is a zip to torch, which looks at its first bytes, and to zipfile, which looks at its last.
 
     Raises:
-        UserError: the file is a bare pickle, or holds a TorchScript program.
+        UserError: the file is a bare pickle, holds a TorchScript program, or is none of weights.
         zipfile.BadZipFile: the file is truncated.
     """
+    check_weights([file])
     with file.open("rb") as stream:
         is_weights = stream.read(4) == b"PK\3\4"
     if is_weights:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from dreamloom.base.weights import check_weights
 from dreamloom.train.model.safetensors_header import read_tensor_shapes
 
 _WEIGHTS = re.compile(
@@ -19,11 +20,25 @@ def weight_variant(folder: Path) -> str | None:
     return "fp16" if "fp16" in variants else min(variants)
 
 
-def list_safetensors(folder: Path) -> list[Path]:
-    """Returns the safetensors files of a component's weights, those of `weight_variant` alone."""
+def list_weights(folder: Path) -> list[Path]:
+    """Returns the files of a component's weights, those of `weight_variant` alone."""
     variant = weight_variant(folder)
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
     return [file for file in files if (match := _WEIGHTS.fullmatch(file.name)) and match[1] == variant]
+
+
+def list_safetensors(folder: Path) -> list[Path]:
+    """Returns the safetensors files among `list_weights`."""
+    return [file for file in list_weights(folder) if file.suffix == ".safetensors"]
+
+
+def check_component_weights(folder: Path) -> None:
+    """Checks the files that a component is loaded from: its safetensors, else the others. Reads only headers.
+
+    Raises:
+        UserError: one is no file of weights, or not all of it is there.
+    """
+    check_weights(list_safetensors(folder) or list_weights(folder))
 
 
 def read_component_shapes(base: str, part: str) -> dict[str, tuple[int, ...]]:

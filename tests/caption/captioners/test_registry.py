@@ -43,7 +43,7 @@ def unloaded() -> Iterator[list[str]]:
 def model(tmp_path: Path) -> str:
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "config.json").write_text(json.dumps({"model_type": "toy"}))
-    (tmp_path / "toy" / "model.safetensors").write_bytes(b"")
+    (tmp_path / "toy" / "model.safetensors").write_bytes(b"\x02" + b"\0" * 7 + b"{}")
     return str(tmp_path / "toy")
 
 

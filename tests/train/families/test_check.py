@@ -132,6 +132,22 @@ def test_a_hostile_header_is_refused(content: bytes, tmp_path: Path, config: Con
         check_models(config(base=str(tmp_path / "x.safetensors")))
 
 
+@pytest.mark.parametrize("file", ["unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.bin"])
+def test_a_pointer_in_place_of_a_components_weights_is_told(file: str, model: Path, config: Config) -> None:
+    (model / file).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    with pytest.raises(UserError, match=f"{file} .*it is a pointer of Git LFS; run `git lfs pull`"):
+        check_models(config(base=str(model)))
+    if file.startswith("vae"):
+        own = shutil.copytree(model / "vae", model.parent / "own")
+        (model / file).unlink()
+        with pytest.raises(UserError, match=r"own/.* a pointer of Git LFS"):
+            check_models(config(base=str(model), vae=str(own)))
+    else:  # what is not loaded beside whole ones
+        (model / file).rename((model / file).with_suffix(".bin"))
+        (model / file).write_bytes(header(b"{}"))
+        check_models(config(base=str(model)))
+
+
 @pytest.mark.parametrize("file", ["model_index.json", "unet/config.json", "vae/config.json"])
 @pytest.mark.parametrize("content", ["[" * 90_000, "[]", "{" + " " * 2**21 + "}", "\0", '{"a": ' * 90_000])
 def test_a_hostile_config_is_refused(file: str, content: str, model: Path, config: Config) -> None:

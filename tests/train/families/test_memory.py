@@ -29,7 +29,9 @@ def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> str:
             "text_encoder": CLIPTextModel(CLIPTextConfig.from_dict(configs["text_encoder"])),
         }
     for part, module in modules.items():
-        tensor_headers = {n: {"dtype": "F32", "shape": list(t.shape)} for n, t in module.state_dict().items()}
+        tensor_headers = {
+            n: {"dtype": "F32", "shape": [*t.shape], "data_offsets": [0, 0]} for n, t in module.state_dict().items()
+        }
         header = json.dumps(tensor_headers).encode()
         (root / part).mkdir()
         (root / part / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
