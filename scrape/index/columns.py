@@ -43,7 +43,18 @@ _NSFW = {"UNLIKELY": 0.0, "UNSURE": 0.5, "NSFW": 1.0}
 
 
 def _is_list(data_type: pa.DataType) -> bool:
-    return bool(pa.types.is_list(data_type) or pa.types.is_large_list(data_type))
+    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view)
+    return any(is_kind(data_type) for is_kind in kinds)
+
+
+def _is_text(data_type: pa.DataType) -> bool:
+    """Whether it is one of text, or of bytes, in any of Arrow's forms."""
+    if isinstance(data_type, pa.BaseExtensionType):
+        data_type = data_type.storage_type
+    if pa.types.is_dictionary(data_type):
+        data_type = data_type.value_type
+    kinds = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view", "fixed_size_binary")
+    return any(getattr(pa.types, f"is_{kind}")(data_type) for kind in kinds)
 
 
 def _item_type(data_type: pa.DataType) -> pa.DataType:
@@ -74,18 +85,16 @@ class Column:
 
     @property
     def caption_sql(self) -> str:
-        """SQL of its values as captions: numbers are none."""
-        item = _item_type(self.type)
-        is_number = pa.types.is_integer(item) or pa.types.is_floating(item) or pa.types.is_boolean(item)
-        return "CAST(NULL AS VARCHAR)" if is_number else self.text_sql
+        """SQL of its values as captions: numbers, dates and the like are none."""
+        return self.text_sql if _is_text(_item_type(self.type)) else "CAST(NULL AS VARCHAR)"
 
     @property
     def number_sql(self) -> str:
-        """SQL of its values as numbers; null where there is none, or NaN."""
+        """SQL of its values as numbers; null where there is none that is finite."""
         if pa.types.is_integer(self.type):
             return self._quoted
         number = self._quoted if pa.types.is_floating(self.type) else self._parsed
-        return f"CASE WHEN NOT isnan({number}) THEN {number} END"
+        return f"CASE WHEN isfinite({number}) THEN {number} END"
 
     def comparison_sql(self, operator: str, limit: float) -> str:
         """Returns SQL that compares its number with a limit, in the precision of the column.
@@ -95,10 +104,10 @@ class Column:
         if pa.types.is_integer(self.type):
             return f"{self._quoted} {operator} {limit!r}"
         if not pa.types.is_floating(self.type):
-            return f"{self._parsed} {operator} {limit!r}"
+            return f"({self._parsed} {operator} {limit!r} AND isfinite({self._parsed}))"
         sql_type = "DOUBLE" if pa.types.is_float64(self.type) else "FLOAT"
         # NaN is above all numbers
-        return f"({self._quoted} {operator} {limit!r}::{sql_type} AND NOT isnan({self._quoted}))"
+        return f"({self._quoted} {operator} {limit!r}::{sql_type} AND isfinite({self._quoted}))"
 
     @property
     def aesthetic_scale(self) -> str | None:

@@ -1,6 +1,8 @@
 """The filter: any column spelling, each row counted once, and the same candidates whatever the layout of the index."""
 
 import re
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,39 @@ def test_widths_may_be_floats_or_text(tmp_path: Path) -> None:
     assert [c["width"] for c in candidates(tmp_path, FilterConfig(index=[index(tmp_path / "b.parquet", rows)]))] == [
         600
     ]
+
+
+def test_scores_that_are_no_finite_numbers_are_none(tmp_path: Path) -> None:
+    for scores in (["6.5", "1e400", "nan", "high"], [6.5, float("inf"), float("nan"), None]):
+        rows = [row(number, aesthetic=score) for number, score in enumerate(scores)]
+        assert kept(tmp_path, rows, min_aesthetic=5.0) == [rows[0]["URL"]]
+
+
+CAT = pa.array(["a cat"])
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [
+        *((CAT.cast(kind), "a cat") for kind in (pa.large_string(), pa.string_view(), pa.binary())),
+        (pa.array([b"a cat"], pa.binary(5)), "a cat"),
+        (CAT.dictionary_encode(), "a cat"),
+        (pa.array([["a cat"]], pa.list_(pa.string(), 1)), "a cat"),
+        (pa.array([["a cat"]], pa.large_list(pa.large_string())), "a cat"),
+        (pa.array([datetime(2026, 1, 1)]), None),
+        (pa.array([Decimal("1.5")]), None),
+        (pa.array([True]), None),
+        (pa.array([None]), None),
+    ],
+    ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
+)
+def test_texts_of_any_type_are_captions_and_dates_and_numbers_none(
+    tmp_path: Path, column: pa.Array, text: str | None
+) -> None:
+    table = pa.Table.from_pylist([row(1)])
+    pq.write_table(table.set_column(1, "TEXT", column), tmp_path / "i.parquet")
+    (candidate,) = candidates(tmp_path, FilterConfig(index=[str(tmp_path / "i.parquet")]))
+    assert candidate["text"] == text
 
 
 def test_domains_are_left_out_with_their_subdomains(tmp_path: Path) -> None:
