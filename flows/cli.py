@@ -4,6 +4,7 @@ Commands are registered by import path, so that --help imports none of them. Exi
 2, the command or the project is wrong; 130, stopped by Ctrl-C; 143, by SIGTERM: an unfinished chain is never 0.
 """
 
+import gc
 import inspect
 import logging
 import os
@@ -171,6 +172,7 @@ def main() -> None:
     if abandoned.is_set():
         sys.stderr.flush()
         os._exit(code)
+    gc.freeze()  # what is left goes with the process
     sys.exit(code)
 
 
@@ -207,7 +209,11 @@ def run(tokens: list[str], verbose: bool = False) -> int:
     logging.getLogger("huggingface_hub").propagate = False  # else shown twice, as open_clip gives the root a handler
     try:
         with log_to_terminal(verbose):
-            return int(app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0)
+            command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+            if not gc.isenabled():  # by dreamloom/__main__.py, until here
+                gc.freeze()
+                gc.enable()
+            return int(command(*bound.args, **bound.kwargs) or 0)
     except CycloptsError as error:
         return _end(2, _wrong_flags(error), verbose)
     except UserError as error:

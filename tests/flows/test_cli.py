@@ -97,6 +97,15 @@ def test_help_names_every_command_and_imports_none() -> None:
     assert loaded == "loaded:"
 
 
+def test_garbage_is_collected_again_once_a_command_begins() -> None:
+    script = (
+        "import gc; from dreamloom import __main__; from dreamloom.flows import cli; "
+        "cli.app.command(lambda: print(gc.isenabled()), name='told'); __main__.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script, "told"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
 def test_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str]) -> None:
     assert said(["--version"], capsys) == (0, importlib.metadata.version("dreamloom") + "\n", "")
 
