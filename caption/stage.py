@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dreamloom.base.clip_config import clip_name
 from dreamloom.base.errors import UserError
@@ -172,6 +171,8 @@ def _kept_keys(collection: Collection, part: str) -> list[str] | None:
 
 
 def _records_to_caption(collection: Collection, part: str) -> list[Row]:
+    import pyarrow.compute as pc
+
     columns = ["key", "status", "image", "width", "height", "bytes", "sha256", "image_sha256", "text", "text_kind"]
     records = collection.read(Table.RECORDS, part, columns)
     kept = _kept_keys(collection, part)

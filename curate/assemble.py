@@ -21,7 +21,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dreamloom.base.copies import group_copies
 from dreamloom.base.errors import UserError
@@ -232,6 +231,8 @@ def _link(image: str, target: str) -> None:
 
 
 def _manifest(rows: pa.Table, placed: Split, files: list[str | None], written: Mapping[int, str]) -> pa.Table:
+    import pyarrow.compute as pc
+
     reasons = pa.array(placed.reasons, pa.string())
     names = rows["source"].to_pylist()
     added = {
@@ -255,6 +256,8 @@ def _manifest(rows: pa.Table, placed: Split, files: list[str | None], written: M
 
 def _digest_content(manifest: pa.Table) -> str:
     """Hashes what is trained on and measured by; see `dreamloom.curate.manifest.content_digest`."""
+    import pyarrow.compute as pc
+
     rows = manifest.filter(pc.not_equal(manifest["split"], DROPPED))
     return digest_table(rows.select([*_CONTENT, *(name for name in _DECIDED if rows[name].null_count < len(rows))]))
 

@@ -11,7 +11,6 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dreamloom.base.errors import UserError
@@ -177,6 +176,8 @@ def read_images(ordered: Sequence[Source]) -> Images:
 
 
 def _read_parts(source: Source) -> Iterator[tuple[str, pa.Table]]:
+    import pyarrow.compute as pc
+
     collection = source.collection
     columns = list(dict.fromkeys(("key", "status", *(name for rule in RULES for name in rule.columns))))
     scored = set(collection.parts(Table.SCORES))
@@ -195,6 +196,8 @@ def _read_parts(source: Source) -> Iterator[tuple[str, pa.Table]]:
 
 def _with_scores(rows: pa.Table, collection: Collection, part: str, scored: bool) -> pa.Table:
     """Adds the scores of a part's rows, without the rows that have none; where nothing was scored, all are null."""
+    import pyarrow.compute as pc
+
     names = [score.name for score in SCORES if score is not EMBEDDING]
     scores = SCHEMAS[Table.SCORES].empty_table()
     if scored:

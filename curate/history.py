@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dreamloom.base.errors import UserError
 from dreamloom.curate.source import Source
@@ -82,6 +81,8 @@ def _read_part(
     source: Source, part: str, captioned: bool, decided: Mapping[str, Mapping[str, Decision]]
 ) -> tuple[pa.Table, int]:
     """Reads the history of a part, and counts its chosen images."""
+    import pyarrow.compute as pc
+
     collection = source.collection
     records = collection.read(Table.RECORDS, part)
     ok = pc.equal(records["status"], Status.OK)
@@ -115,6 +116,8 @@ def _read_part(
 
 def _values(keys: pa.ChunkedArray, words: Mapping[str, Decision]) -> pa.Array | None:
     """Returns what was decided of these keys, as text; None: nothing was of any."""
+    import pyarrow.compute as pc
+
     if not words:
         return None
     at = pc.index_in(keys, pa.array(list(words), pa.string())).combine_chunks()
@@ -135,6 +138,8 @@ def _joined(
     Raises:
         UserError: the table has other parts but not this one, or has keys that are not among these.
     """
+    import pyarrow.compute as pc
+
     parts = collection.parts(table)
     if part in parts:
         rows = collection.read(table, part, ["key", *columns])
@@ -150,6 +155,8 @@ def _joined(
 
 def _first_drop(drops: Sequence[tuple[pa.Array, Table, Column, Column]]) -> dict[str, Column]:
     """Returns stage, reason and detail of the first drop (condition, stage, reason, detail) whose condition holds."""
+    import pyarrow.compute as pc
+
     conditions = pc.make_struct(*(drop[0] for drop in drops), field_names=[str(i) for i in range(len(drops))])
     return {
         "stage": pc.case_when(conditions, *(pa.scalar(str(table)) for _, table, _, _ in drops)),

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dreamloom.base.clip import Clip, load_clip
 from dreamloom.base.clip_config import check_clip, clip_models
@@ -102,6 +101,8 @@ def score(
 
 
 def _score_part(collection: Collection, config: ScoreConfig, part: str, progress: Progress) -> tuple[pa.Table, Summary]:
+    import pyarrow.compute as pc
+
     records = collection.read(Table.RECORDS, part, ["key", "status", "image", "text", "image_sha256"])
     rows = records.filter(pc.equal(records["status"], Status.OK)).to_pylist()
     of_rows = recipes_of_rows(config)

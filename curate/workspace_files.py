@@ -8,8 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
-
 from dreamloom.base.file_index import WholeFile, content_hashes
 from dreamloom.base.folder_names import FolderNames
 from dreamloom.base.image_types import is_image_name
@@ -131,6 +129,8 @@ def look_at(workspace: Path) -> WorkspaceFiles:
     Raises:
         UserError: the manifest, records or a folder can't be read.
     """
+    import pyarrow.compute as pc
+
     path = manifest_path(workspace)
     tops = [top for top in TOPS if (workspace / top).is_dir()]
     roots = {each["name"]: (workspace / each["root"]).resolve() for each in read_sources(path)}

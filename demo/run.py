@@ -245,8 +245,8 @@ def draw(target: Path, arms: list[Arm]) -> None:
 def _print_results(folder: Path, arms: list[Arm], seconds: float) -> None:
     from dreamloom.flows.chain import run_folder
     from dreamloom.flows.project import load_project
-    from dreamloom.flows.report import report_path
     from dreamloom.flows.terminal import duration, print_table, rows_table
+    from dreamloom.flows.workspace import report_path
 
     print_table(
         rows_table(

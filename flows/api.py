@@ -15,11 +15,11 @@ from dreamloom.flows import plan as planning
 from dreamloom.flows.forecast import measure_sources
 from dreamloom.flows.planned_steps import PlannedStep, plan_steps
 from dreamloom.flows.project import Project, load_project
-from dreamloom.flows.report import report_path
 from dreamloom.flows.selection import Selection, StageName, select
 from dreamloom.flows.steps import IngestStep, Outcome, Step
 from dreamloom.flows.tables import balance_rows, funnel, funnel_rows
 from dreamloom.flows.terminal import Terminal, print_line
+from dreamloom.flows.workspace import report_path
 from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.datasets import all_kinds
 from dreamloom.train.evaluate.measure import Evaluation

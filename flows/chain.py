@@ -20,7 +20,6 @@ from dreamloom.caption.captioners import unload_captioners
 from dreamloom.curate.adopt import refuse_hand_changes
 from dreamloom.curate.manifest import manifest_path
 from dreamloom.flows import run_folders, steps, train_steps
-from dreamloom.flows.changes import note_changes
 from dreamloom.flows.collection_users import note_project
 from dreamloom.flows.found_again import rename_collections
 from dreamloom.flows.logs import PRINTED, log_to_file
@@ -28,10 +27,10 @@ from dreamloom.flows.project import Project
 from dreamloom.flows.prune import Removal, plan_removals
 from dreamloom.flows.ray_config import RayConfig
 from dreamloom.flows.ray_engine import end_idle_workers
-from dreamloom.flows.report import report_path, write_report
 from dreamloom.flows.sources import kind_config, kind_of
 from dreamloom.flows.steps import Outcome, Step
 from dreamloom.flows.train_steps import LimitExceeded
+from dreamloom.flows.workspace import report_path
 from dreamloom.scrape.collection import Table
 from dreamloom.train.evaluate.config import as_trained
 from dreamloom.train.evaluate.results import read_evaluation
@@ -170,6 +169,9 @@ def _has_model_steps(selected: Sequence[Level]) -> bool:
 
 
 def _write_report(project: Project) -> None:
+    from dreamloom.flows.changes import note_changes
+    from dreamloom.flows.report import write_report
+
     note_changes(project.workspace)
     evaluation = evaluation_path(project) if project.evaluate is not None else None
     evaluation = evaluation if evaluation and evaluation.exists() else None  # evaluate may not be selected

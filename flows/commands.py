@@ -22,12 +22,11 @@ from dreamloom.flows.adopting import settle_hand_changes, warn_of_hand_changes
 from dreamloom.flows.contents import Captions, captions_of_workspace, captions_recipe
 from dreamloom.flows.preflight import check_before_run
 from dreamloom.flows.project import Project, load_project
-from dreamloom.flows.report import report_path
 from dreamloom.flows.selection import Selection, StageName, select
 from dreamloom.flows.steps import Outcome
 from dreamloom.flows.tables import balance_rows, funnel
 from dreamloom.flows.terminal import Terminal, funnel_table, print_table, rows_table
-from dreamloom.flows.workspace import PROJECT, relative_to_cwd
+from dreamloom.flows.workspace import PROJECT, relative_to_cwd, report_path
 from dreamloom.train.data.caption_notes import note_captions
 from dreamloom.train.data.notes import Notes
 

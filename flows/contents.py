@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import pyarrow.compute as pc
-
 from dreamloom.base.stage import recipe
 from dreamloom.curate.manifest import DROPPED, manifest_path, read_manifest, read_manifest_metadata
 from dreamloom.flows.tables import source_names
@@ -25,6 +23,8 @@ Item = TypeVar("Item")
 
 def captions_of_collection(collection: Collection) -> Captions:
     """Returns the captions of a collection by key, or the texts that its images came with where none is written yet."""
+    import pyarrow.compute as pc
+
     if collection.parts(Table.CAPTIONS):
         rows = collection.read(Table.CAPTIONS, columns=["key", "caption"])
     else:
@@ -40,6 +40,8 @@ def captions_of_workspace(workspace: Path, sources: Sequence[str] | None = None)
     Args:
         sources: names of the collections; None: all of the workspace.
     """
+    import pyarrow.compute as pc
+
     if not manifest_path(workspace).exists():
         names = source_names(workspace) if sources is None else sources
         collections = [Collection(workspace / "collections" / name) for name in names]
@@ -103,6 +105,8 @@ def _count_rows(collection: Collection, table: Table) -> dict[str, int]:
 
 def _images_of_part(collection: Collection, table: Table, part: str, places: Sequence[int]) -> CaptionedImages:
     """Returns the images at some places of a part's captions, or of those of its records that have an image."""
+    import pyarrow.compute as pc
+
     records = collection.read(Table.RECORDS, part, ["key", "status", "image", "text"])
     if table is Table.RECORDS:
         rows = records.filter(pc.equal(records["status"], Status.OK)).take(places).to_pylist()

@@ -20,9 +20,9 @@ from prefect.runtime import flow_run
 from dreamloom.base.errors import error_line, leaves
 from dreamloom.flows import chain
 from dreamloom.flows.project import Project
-from dreamloom.flows.report import report_path
 from dreamloom.flows.steps import Outcome
 from dreamloom.flows.train_steps import LimitExceeded
+from dreamloom.flows.workspace import report_path
 from dreamloom.train.evaluate.results import read_evaluation
 
 MODEL_READY, RUN_FAILED = "dreamloom.model.ready", "dreamloom.run.failed"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from dreamloom.flows.report import report_path
+from dreamloom.flows.workspace import report_path
 from dreamloom.train.evaluate.runs import RunInfo
 from dreamloom.train.export.export import read_mark
 from dreamloom.train.run.removal import drop_optimizer, foreign_files, optimizer_bytes, remove_run

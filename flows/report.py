@@ -21,6 +21,7 @@ from dreamloom.flows.changes import read_changes
 from dreamloom.flows.report_images import before_and_after, image_sections
 from dreamloom.flows.run_folders import run_charts
 from dreamloom.flows.tables import balance_rows, funnel, funnel_rows
+from dreamloom.flows.workspace import report_path
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.measure import Evaluation, GroupMeasure
 from dreamloom.train.evaluate.results import read_evaluation
@@ -34,11 +35,6 @@ _WHAT = {"training": "learned", "ground_truth": "forgotten, rehearsed", "witness
 """Kind of held-out images → what they measure."""
 _USED, _LEFT_OUT = "#2a7f62", "#c9c9c4"
 _BINS = 30
-
-
-def report_path(workspace: Path) -> Path:
-    """Returns the file of a workspace's report."""
-    return workspace / "report" / "index.html"
 
 
 def write_report(name: str, workspace: Path, run: Path, evaluation: Path | None) -> None:

@@ -14,10 +14,9 @@ from cyclopts import Parameter
 from dreamloom.base.text import printable
 from dreamloom.flows.planned_steps import PlannedStep, plan_steps
 from dreamloom.flows.project import Project, load_project
-from dreamloom.flows.report import report_path
 from dreamloom.flows.services import load_services
 from dreamloom.flows.terminal import print_table, rows_table
-from dreamloom.flows.workspace import PROJECT
+from dreamloom.flows.workspace import PROJECT, report_path
 
 State = Literal["done", "stale", "running", "pending"]
 _SERVER_SECONDS = 1.5

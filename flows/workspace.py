@@ -25,6 +25,11 @@ def workspace_of(path: Path) -> Path:
     return file.absolute().parent / Path(workspace).expanduser()
 
 
+def report_path(workspace: Path) -> Path:
+    """Returns the file of a workspace's report."""
+    return workspace / "report" / "index.html"
+
+
 def read_project_file(file: Path) -> dict[str, Any]:
     """Reads the keys of a project.yaml.
 

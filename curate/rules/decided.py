@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dreamloom.curate.config import ChooseConfig
 from dreamloom.curate.rules.dedupe import Rows
@@ -23,6 +22,8 @@ def decided_columns(keys: pa.ChunkedArray, decisions: Mapping[str, Decision]) ->
         keys: of the images.
         decisions: Key → the keep or drop that counts.
     """
+    import pyarrow.compute as pc
+
     at = pc.index_in(keys, pa.array(list(decisions), pa.string())).combine_chunks()
     whats = pa.array([str(decision.what) for decision in decisions.values()], pa.string())
     words = pa.array([_words(decision) for decision in decisions.values()], pa.string())
@@ -34,6 +35,8 @@ def _words(decision: Decision) -> str:
 
 
 def _find(images: Images, rows: Rows, config: ChooseConfig) -> dict[int, str]:
+    import pyarrow.compute as pc
+
     dropped = pc.fill_null(pc.equal(images.table["decided"], str(What.DROP)), False).to_numpy()
     found = rows[dropped[rows]]
     return dict(zip(found.tolist(), images.table["decision"].take(found).to_pylist(), strict=True))

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dreamloom.curate.source import Role, Source
@@ -27,6 +26,8 @@ def rank(table: pa.Table, sources: Sequence[Source]) -> NDArray[np.int64]:
         table: the images, with their source's number, what is decided, and `COLUMNS`.
         sources: what the numbers stand for.
     """
+    import pyarrow.compute as pc
+
     is_kept = pc.fill_null(pc.equal(table["decided"], str(What.KEEP)), False).to_numpy()
     pixels = _numbers(table, "width") * _numbers(table, "height")
     number = table["source"].to_numpy()

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dreamloom.curate.config import ChooseConfig
@@ -48,6 +47,8 @@ class Images:
     @cached_property
     def is_kept(self) -> NDArray[np.bool_]:
         """Whether a decision keeps the image of each row."""
+        import pyarrow.compute as pc
+
         return np.asarray(pc.fill_null(pc.equal(self.table["decided"], str(What.KEEP)), False).to_numpy())
 
     def best_first(self, rows: Rows) -> Rows:
@@ -68,6 +69,8 @@ class Images:
 
         One that is not finite, as half precision makes some, is all zeros: like no other, and faiss takes it.
         """
+        import pyarrow.compute as pc
+
         order = np.argsort(rows)
         sorted_rows = rows[order]
         embeddings: Embeddings | None = None

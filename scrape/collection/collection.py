@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dreamloom.base import html
@@ -226,6 +225,8 @@ class Collection:
 
     def samples(self, count: int = 8) -> list[tuple[Path, str]]:
         """Returns the first images with their captions, or with the texts they came with where none is written."""
+        import pyarrow.compute as pc
+
         captions: dict[str, str] = {}
         images: list[dict[str, Any]] = []
         for part in self.parts(Table.RECORDS):
@@ -353,6 +354,11 @@ def _read_columns(path: Path, names: Sequence[str]) -> pa.Table:
 
 def _conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """Returns `rows` with the schema's columns, in its order; missing columns are null."""
-    names = set(rows.schema.names)
-    columns = [rows.column(f.name).cast(f.type) if f.name in names else pa.nulls(len(rows), f.type) for f in schema]
-    return pa.Table.from_arrays(columns, schema=schema)
+    return pa.Table.from_arrays([_column(rows, field) for field in schema], schema=schema)
+
+
+def _column(rows: pa.Table, field: pa.Field) -> "pa.Array | pa.ChunkedArray":
+    if field.name not in rows.schema.names:
+        return pa.nulls(len(rows), field.type)
+    column = rows.column(field.name)
+    return column if column.type == field.type else column.cast(field.type)  # a cast imports pyarrow.compute

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.own_folders import own_folder_kind
@@ -35,6 +34,8 @@ def find_known_rows(
         recipes: those that are wanted.
         columns: names of the columns, with recipe; None: all.
     """
+    import pyarrow.compute as pc
+
     wanted = set(recipes)
     whole = pa.array(sorted(wanted), pa.string())
     halves = pa.array(sorted(set(map(first_half, wanted)) - {""}), pa.string())

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import pyarrow.compute as pc
 from pydantic import Field
 
 from dreamloom.base.errors import UserError
@@ -90,6 +89,8 @@ def ingest_collection(
 
 def measure(config: CollectionConfig) -> SourceSize:
     """Counts the images of a library, and adds up their bytes."""
+    import pyarrow.compute as pc
+
     rows = Collection(config.path).read(Table.RECORDS, columns=["status", "bytes"])
     stored = rows.filter(pc.equal(rows["status"], Status.OK))
     return SourceSize(len(stored), "images", pc.sum(stored["bytes"]).as_py() or 0)

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from dreamloom.flows.changes import find_changes, read_changes
-from dreamloom.flows.report import report_path
+from dreamloom.flows.workspace import report_path
 
 
 def table(*rows: tuple[str, str, str, str | None]) -> pa.Table:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from dreamloom.flows.report import report_path, write_report
+from dreamloom.flows.report import write_report
+from dreamloom.flows.workspace import report_path
 from dreamloom.train.evaluate.results import read_evaluation
 from dreamloom.train.run.folder import read_summary
 from tests.flows.conftest import HOUSE

@@ -100,7 +100,7 @@ def _means(values: Floats, strata: Integers) -> Floats:
     return means
 
 
-def _resample(residuals: Floats, strata: Integers, count: int, rng: np.random.Generator) -> Floats:
+def _resample(residuals: Floats, strata: Integers, count: int, rng: "np.random.Generator") -> Floats:
     """Draws for each image a residual of its stratum, `count` times [count, n]."""
     drawn = np.empty((count, len(residuals)))
     for stratum in np.unique(strata):
