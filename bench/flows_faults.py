@@ -30,7 +30,9 @@ import psutil
 from bench.flows_watch import await_no_process, await_state, processes_in, start_run, states_of, until, worker_of
 from bench.flows_world import Server, WaitingSite, run_command, what_was_made, write_project
 
-STEPS, CHECKPOINT_STEPS = 100, 5
+STEPS = {"scrape": 10, "train": 100}
+"""Steps of training where a run is interfered with at a moment: in training, enough for what comes a while later."""
+CHECKPOINT_STEPS = 5
 SERVER_AWAY_SECONDS, LOCKED_SECONDS, RESTART_SECONDS = 90, 20, 5
 CRASHED, CANCELLED, COMPLETED = ("Crashed",), ("Cancelled",), ("Completed",)
 
@@ -138,17 +140,23 @@ class Bench:
         self.folder = folder
         self.server, self.site = Server(folder), WaitingSite()
         os.environ["PREFECT_API_URL"] = self.server.api
-        self.site.release.set()
-        file = self.write("undisturbed")
-        run_command("run", str(file), "--no-track")
-        self.undisturbed = what_was_made(file.parent / "work")
+        self._undisturbed: dict[str, dict[str, str]] = {}
 
-    def write(self, name: str) -> Path:
+    def is_undisturbed(self, file: Path, moment: str) -> bool:
+        """Tells whether a project holds the same as that of a run which nothing interfered with."""
+        if moment not in self._undisturbed:
+            self.site.release.set()
+            other = self.write(f"undisturbed-{moment}", moment)
+            run_command("run", str(other), "--no-track")
+            self._undisturbed[moment] = what_was_made(other.parent / "work")
+        return what_was_made(file.parent / "work") == self._undisturbed[moment]
+
+    def write(self, name: str, moment: str = "scrape") -> Path:
         """Writes a project, and returns its file."""
         return write_project(
             self.folder / name,
             self.site,
-            max_train_steps=STEPS,
+            max_train_steps=STEPS[moment],
             checkpoint_every_n_steps=CHECKPOINT_STEPS,
             num_workers=1,
         )
@@ -156,7 +164,7 @@ class Bench:
     def interfere(self, moment: str, fault: str) -> Row:
         """Begins a run, interferes with it, and tells what came of it."""
         row, (strike, fitting) = Row(f"{fault} in {moment}"), FAULTS[fault]
-        with self.deployed(f"{fault}-{moment}") as file:
+        with self.deployed(f"{fault}-{moment}", moment) as file:
             scene = self.begin(file, moment)
             strike(scene)
             struck = time.monotonic()
@@ -166,14 +174,14 @@ class Bench:
             self.site.release.set()
             run_command("up", str(file))  # as systemd does, if the worker is gone
             row.next_run = await_state(start_run(file.parent.name), COMPLETED)
-            row.same = what_was_made(file.parent / "work") == self.undisturbed
+            row.same = self.is_undisturbed(file, moment)
         row.ok = row.state in fitting and not row.processes_left and row.next_run in COMPLETED and row.same
         return row
 
     @contextmanager
-    def deployed(self, name: str) -> Iterator[Path]:
+    def deployed(self, name: str, moment: str = "scrape") -> Iterator[Path]:
         """Yields a project that is deployed, with a worker, which is stopped after the block."""
-        file = self.write(name)
+        file = self.write(name, moment)
         run_command("up", str(file))
         try:
             yield file
@@ -219,7 +227,7 @@ class Bench:
             states = states_of("every-5-s")
             row.next_run = f"{states.count('Completed')} Completed, {states.count('Skipped')} Skipped"
             row.processes_left = await_no_process(file.parent)
-            row.same = what_was_made(file.parent / "work") == self.undisturbed
+            row.same = self.is_undisturbed(file, "scrape")
             row.ok = begun == 1 and row.same and not row.processes_left and states.count("Skipped") >= 2
         return row
 

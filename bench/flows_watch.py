@@ -10,8 +10,9 @@ from uuid import UUID
 
 import psutil
 
-PATIENCE_SECONDS = 300
-"""How long anything is waited for; a run without heartbeats is Crashed after 90 s."""
+PATIENCE_SECONDS = 900
+"""How long anything is waited for: a run without heartbeats is Crashed after 90 s, and a busy machine takes minutes for
+the next run."""
 
 
 def start_run(project: str, **parameters: Any) -> UUID:
