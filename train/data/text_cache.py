@@ -54,8 +54,8 @@ class TextCache:
             store.look_through(progress)
             missing: dict[str, Tensor] = {}
             for start in range(0, len(new), _TOKENIZED_TOGETHER):
-                spelt = self.model.spell_out(new[start : start + _TOKENIZED_TOGETHER])
-                missing |= self._missing(name, self.model.tokens_for(name, spelt))
+                some = new[start : start + _TOKENIZED_TOGETHER]
+                missing |= self._missing(name, self.model.tokens_for(name, some))
             self._fill(name, missing, progress)
 
     def get(self, captions: Sequence[str]) -> Text:
@@ -80,8 +80,7 @@ class TextCache:
             if new := [caption for caption in dict.fromkeys(captions) if caption not in self._tokens]:
                 if len(self._tokens) + len(new) > _KEPT:
                     self._tokens, new = {}, list(dict.fromkeys(captions))
-                spelt = self.model.spell_out(new)
-                of_encoders = [self.model.tokens_for(name, spelt) for name in self.model.text_encoders]
+                of_encoders = [self.model.tokens_for(name, new) for name in self.model.text_encoders]
                 self._tokens |= zip(new, zip(*of_encoders, strict=True), strict=True)
             return [self._tokens[caption] for caption in captions]
 

@@ -69,7 +69,7 @@ def write_model(
     progress(0, steps, "loading the model")
     base = trained.load_base(trained.config.base, torch.device("cpu"))
     model = trained.load(base, config.use_ema)
-    save_embeddings(take_embeddings(model), folder, DTYPES[config.dtype])
+    save_embeddings(model, take_embeddings(model), folder, DTYPES[config.dtype])
     if trained.config.embeddings_alone:
         progress(steps, steps, "written")
         return ""

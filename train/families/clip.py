@@ -7,6 +7,8 @@ from typing import Any
 
 CLIP_LAYERS = r".*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
 """Pattern of the names of a CLIP's layers with an adapter: those of the transformers, as in kohya's scripts."""
+CLIP_EMBEDDINGS = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
+"""Text encoder → the name of its vectors in a file of a new word, as kohya's scripts, A1111 and ComfyUI have it."""
 
 CLIP_TEXT = {"vocab_size": 49408, "max_position_embeddings": 77, "bos_token_id": 49406, "eos_token_id": 49407}
 """What the configs of all CLIPs' text encoders say."""

@@ -7,6 +7,7 @@ draw the samples, replace the word by its tokens, as `dreamloom.train.model.mode
 import copy
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,9 @@ from dreamloom.train.model.model import Model, NewWords
 
 FOLDER = "embeddings"
 """Where an export holds the new words."""
+_HIGHEST = 2
+"""What old configs of CLIP, such as Stable Diffusion XL's, call the end of a caption: transformers then takes the
+highest token for it, which new words are above."""
 
 
 class TokenEmbedding(nn.Module):
@@ -43,18 +47,25 @@ class TokenEmbedding(nn.Module):
 
 
 def add_embeddings(model: Model, config: TrainConfig) -> None:
-    """Adds the new words of a config to tokenizer and text encoder, each with the embedding of its start.
+    """Adds the new words of a config to tokenizers and text encoders, each with the embedding of its start.
 
     Raises:
-        UserError: the tokenizer knows the word already.
+        UserError: a tokenizer knows the word already.
     """
-    import tokenizers
-
     if not config.embeddings:
         return
-    (encoder,) = model.text_encoders  # families with several refuse new words
-    plain_tokenizer, plain = model.tokenizers[encoder], model.components[encoder].get_input_embeddings()
-    tokenizer = copy.deepcopy(plain_tokenizer)
+    encoders = model.family.embedding_keys
+    replaced = {word: " ".join(_tokens(word, config.embedding_vectors)) for word in config.starts}
+    model.new_words = NewWords(replaced, {encoder: model.tokenizers[encoder] for encoder in encoders})
+    for encoder in encoders:
+        _add_to_encoder(model, encoder, config)
+
+
+def _add_to_encoder(model: Model, encoder: str, config: TrainConfig) -> None:
+    import tokenizers
+
+    plain_tokenizer, module = model.tokenizers[encoder], model.components[encoder]
+    tokenizer, plain = copy.deepcopy(plain_tokenizer), module.get_input_embeddings()
     vectors = []
     for word, start in config.starts.items():
         if word in tokenizer.get_vocab() or f"{word}</w>" in tokenizer.get_vocab():
@@ -63,43 +74,59 @@ def add_embeddings(model: Model, config: TrainConfig) -> None:
         vectors += [plain.weight.detach()[ids[number % len(ids)]] for number in range(config.embedding_vectors)]
         tokens = _tokens(word, config.embedding_vectors)
         tokenizer.add_tokens([tokenizers.AddedToken(each, single_word=True, normalized=False) for each in tokens])
-    model.components[encoder].set_input_embeddings(TokenEmbedding(plain, torch.stack(vectors).float()))
+    module.set_input_embeddings(TokenEmbedding(plain, torch.stack(vectors).float()))
     model.tokenizers[encoder] = tokenizer
-    replaced = {word: " ".join(_tokens(word, config.embedding_vectors)) for word in config.starts}
-    model.new_words = NewWords(replaced, plain_tokenizer)
+    _name_end(module, tokenizer.eos_token_id)
 
 
-def take_embeddings(model: Model) -> dict[str, Tensor]:
-    """Removes the new words from a model; returns the vectors of each, [n, D]."""
+def _name_end(module: Any, token: int) -> None:
+    """Says which token ends a caption, where an old config has the highest stand for it."""
+    for part in module.modules():
+        if getattr(part, "eos_token_id", None) == _HIGHEST:
+            part.eos_token_id = module.config.eos_token_id = token
+
+
+def take_embeddings(model: Model) -> dict[str, dict[str, Tensor]]:
+    """Removes the new words from a model; returns the vectors of each, [n, D], by text encoder."""
     if model.new_words is None:
         return {}
-    (encoder,) = model.text_encoders
-    embedding = model.components[encoder].get_input_embeddings()
-    each = embedding.vectors.detach().chunk(len(model.new_words.tokens))
-    taken = dict(zip(model.new_words.tokens, each, strict=True))
-    count, width = embedding.weight.shape
-    plain = nn.Embedding(count, width, _weight=embedding.weight.detach()).requires_grad_(False)
-    model.components[encoder].set_input_embeddings(plain)
-    model.tokenizers[encoder], model.new_words = model.new_words.plain_tokenizer, None
+    taken: dict[str, dict[str, Tensor]] = {word: {} for word in model.new_words.tokens}
+    for encoder, tokenizer in model.new_words.plain_tokenizers.items():
+        embedding = model.components[encoder].get_input_embeddings()
+        for word, vectors in zip(taken, embedding.vectors.detach().chunk(len(taken)), strict=True):
+            taken[word][encoder] = vectors
+        count, width = embedding.weight.shape
+        plain = nn.Embedding(count, width, _weight=embedding.weight.detach()).requires_grad_(False)
+        model.components[encoder].set_input_embeddings(plain)
+        model.tokenizers[encoder] = tokenizer
+    model.new_words = None
     return taken
 
 
-def save_embeddings(vectors: Mapping[str, Tensor], folder: Path, dtype: torch.dtype) -> None:
+def save_embeddings(model: Model, words: Mapping[str, Mapping[str, Tensor]], folder: Path, dtype: torch.dtype) -> None:
     """Writes new words for other programs, into `embeddings/` inside a folder.
 
-    `WORD.safetensors` is A1111's and ComfyUI's, `WORD/learned_embeds.safetensors` is that of diffusers'
-    `load_textual_inversion`.
+    `WORD.safetensors` is A1111's, ComfyUI's and kohya's, `WORD/learned_embeds.safetensors` and, of a second text
+    encoder, `learned_embeds_2.safetensors` are for diffusers' `load_textual_inversion`, where a pipeline has it.
 
     Args:
-        vectors: of each word, [n, D].
+        model: which has learned them.
+        words: the vectors of each word, [n, D], by text encoder.
         folder: where to write, without a commit.
         dtype: of the written vectors.
     """
-    for word, each in vectors.items():
-        values = each.to("cpu", dtype).contiguous()
-        (folder / FOLDER / word).mkdir(parents=True)
-        save_file({"emb_params": values}, folder / FOLDER / f"{word}.safetensors")
-        save_file({word: values}, folder / FOLDER / word / "learned_embeds.safetensors")
+    import diffusers
+
+    keys, pipeline = model.family.embedding_keys, getattr(diffusers, model.family.pipeline)
+    for word, vectors in words.items():
+        values = {encoder: each.to("cpu", dtype).contiguous() for encoder, each in vectors.items()}
+        (folder / FOLDER).mkdir(exist_ok=True)
+        save_file({keys[encoder]: each for encoder, each in values.items()}, folder / FOLDER / f"{word}.safetensors")
+        if hasattr(pipeline, "load_textual_inversion"):
+            (folder / FOLDER / word).mkdir()
+            for encoder, each in values.items():
+                name = encoder.replace("text_encoder", "learned_embeds")
+                save_file({word: each}, folder / FOLDER / word / f"{name}.safetensors")
 
 
 def _tokens(word: str, count: int) -> list[str]:

@@ -46,6 +46,8 @@ class Family(Protocol):
     """Component → pattern (re) of the names of its layers that get an adapter."""
     convolution_layers: Mapping[str, str]
     """Component → the same of its convolutions, and what is beside them, where these are wanted, too."""
+    embedding_keys: Mapping[str, str]
+    """Text encoder that learns new words → the name of its vectors in a file of one; others read captions without."""
     kohya_parts: Mapping[str, str]
     """Component → the beginning of its layers' names in kohya's LoRA files."""
     file_prefixes: Mapping[str, str]
@@ -150,4 +152,4 @@ def trained_components(config: TrainConfig, family: Family) -> list[str]:
 
 def changing_text_encoders(config: TrainConfig, family: Family) -> list[str]:
     """Returns the text encoders whose answers to a caption change: they learn, or new words do."""
-    return list(family.text_encoders) if config.embeddings else learning_text_encoders(config, family)
+    return list(family.embedding_keys) if config.embeddings else learning_text_encoders(config, family)

@@ -23,13 +23,17 @@ class NewWords:
 
     tokens: Mapping[str, str]
     """Word → its tokens, separated by blanks."""
-    plain_tokenizer: Any
-    """The tokenizer without them."""
+    plain_tokenizers: Mapping[str, Any]
+    """Text encoder that learns them → its tokenizer without them."""
 
-    def spell_out(self, caption: str) -> str:
-        """Replaces each word by its tokens."""
+    def spell_out(self, encoder: str, caption: str) -> str:
+        """Replaces each word by its tokens; for a text encoder that learns none, by nothing, as ComfyUI does."""
         for word, tokens in self.tokens.items():
-            caption = re.sub(rf"(?<![\w-]){re.escape(word)}(?![\w-])", tokens, caption)
+            found = rf"(?<![\w-]){re.escape(word)}(?![\w-])"
+            if encoder in self.plain_tokenizers:
+                caption = re.sub(found, tokens, caption)
+            else:
+                caption = re.sub(rf"\s*{found}", "", caption).lstrip()
         return caption
 
 
@@ -60,7 +64,7 @@ class Model(ABC):
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the base's pipeline that an export keeps."""
     new_words: NewWords | None = None
-    """What textual inversion adds to tokenizer and text encoder."""
+    """What textual inversion adds to tokenizers and text encoders."""
 
     @property
     def denoiser(self) -> Any:
@@ -103,7 +107,6 @@ class Model(ABC):
         Returns:
             Token ids, on the CPU.
         """
-        captions = self.spell_out(captions)
         return Text({name: {TOKENS: self.tokens_for(name, captions)} for name in self.text_encoders})
 
     def encode(self, text: Text, sizes: Tensor | None = None) -> Condition:
@@ -160,16 +163,18 @@ class Model(ABC):
         for name, module in self.components.items():
             module.to("cpu" if name in resting else self.device)
 
-    def spell_out(self, captions: list[str]) -> list[str]:
-        """Replaces new words by their tokens."""
-        return [self.new_words.spell_out(caption) for caption in captions] if self.new_words else captions
-
     def tokens_for(self, encoder: str, captions: list[str]) -> Tensor:
-        """Tokenizes captions for one text encoder; returns token ids, int64 [n, L]."""
-        tokenizer, config = self.tokenizers[encoder], self.components[encoder].config
-        length = min(tokenizer.model_max_length, config.max_position_embeddings)
+        """Tokenizes captions, with new words, for one text encoder; returns token ids, int64 [n, L]."""
+        if self.new_words:
+            captions = [self.new_words.spell_out(encoder, caption) for caption in captions]
+        tokenizer, length = self.tokenizers[encoder], self.token_length(encoder)
         batch = tokenizer(captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         return torch.as_tensor(batch.input_ids)
+
+    def token_length(self, encoder: str) -> int:
+        """Returns to how many tokens captions are cut or padded for a text encoder."""
+        longest = int(self.components[encoder].config.max_position_embeddings)
+        return min(int(self.tokenizers[encoder].model_max_length), longest)
 
     def answers(self, encoder: str) -> tuple[str, ...]:
         """Returns what a text encoder answers: states, and pooled of one that sums captions up."""

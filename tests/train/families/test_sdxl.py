@@ -183,7 +183,6 @@ def test_presets_fit_by_the_estimate(preset: str, tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"clip_skip": 2}, "always sees the last layer but one"),
-        ({"embeddings": ["zorp=a"]}, "new words"),
         ({"lora_kind": "dora"}, "lora_kind is for adapters, and all weights are trained; set lora_rank"),
         ({"base_bits": 4}, "base_bits is for adapters"),
         ({"base_on_cpu": True}, "base_on_cpu is for adapters"),

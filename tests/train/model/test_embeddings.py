@@ -59,7 +59,8 @@ def test_a_word_begins_as_the_words_that_it_is_given(tiny_base: str, config: Con
     known = plain.components["text_encoder"].get_input_embeddings().weight
     assert torch.equal(embedding(torch.tensor(ids[2:5])), known[[letters[0], letters[1], letters[0]]])
     taken = take_embeddings(model)
-    assert {word: tuple(vectors.shape) for word, vectors in taken.items()} == {"rc-car": (3, 32), "zorp": (3, 32)}
+    shapes = {word: tuple(vectors["text_encoder"].shape) for word, vectors in taken.items()}
+    assert shapes == {"rc-car": (3, 32), "zorp": (3, 32)}
     assert model.components["text_encoder"].state_dict().keys() == plain.components["text_encoder"].state_dict().keys()
 
 
@@ -126,6 +127,85 @@ def test_other_programs_read_what_is_exported(images: Path, tiny_base: str, tmp_
         assert {name: tuple(value.shape) for name, value in one_file.items()} == {"emb_params": (3, 32)}
     shown, _ = pipeline.encode_prompt("my rc-car, a zorp", CPU, 1, False)
     assert torch.allclose(shown, states(model, "my rc-car, a zorp"), atol=1e-5)
+
+
+@pytest.fixture
+def old_base(bases: Callable[[str], str], tmp_path: Path) -> Callable[[str], str]:
+    """The base of a family, whose configs call the end of a caption 2, as Stable Diffusion XL's do."""
+
+    def make(family: str) -> str:
+        shutil.copytree(bases(family), tmp_path / "old")
+        for encoder in ("text_encoder", "text_encoder_2"):
+            file = tmp_path / "old" / encoder / "config.json"
+            file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": 2}))
+        return str(tmp_path / "old")
+
+    return make
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3"])
+def test_both_clips_learn_a_word_and_t5_reads_captions_without_it(
+    family: str, bases: Callable[[str], str], old_base: Callable[[str], str], config: Config
+) -> None:
+    plain, model = load_model(bases(family), CPU), load_model(old_base(family), CPU)
+    with torch.no_grad():
+        known = model.encode(model.tokenize(["a c", "x"]))
+        for each in (plain, model):
+            add_embeddings(each, config(**{**WORDS, "embedding_vectors": 2}))
+        same = model.encode(model.tokenize(["a c", "x"]))
+        said, expected = (each.encode(each.tokenize(["a rc-car"])) for each in (model, plain))
+    take_embeddings(plain)
+    assert torch.equal(same.states, known.states) and same.pooled is not None and known.pooled is not None
+    assert torch.equal(same.pooled, known.pooled)
+    assert said.pooled is not None and expected.pooled is not None
+    assert torch.equal(said.pooled, expected.pooled), "summed up where the caption ends, not at the highest token"
+    tokens = {name: part["tokens"] for name, part in model.tokenize(["rc-car a, zorp, b"]).encoders.items()}
+    for encoder in ("text_encoder", "text_encoder_2"):
+        count = len(plain.tokenizers[encoder])
+        assert [token - count for token in tokens[encoder][0].tolist() if token >= count] == [0, 1, 2, 3]
+    letters = plain.tokenizers["text_encoder"]("ab", add_special_tokens=False).input_ids
+    for encoder, vectors in take_embeddings(model)["rc-car"].items():
+        assert torch.equal(vectors, plain.components[encoder].get_input_embeddings().weight[letters])
+    if "text_encoder_3" in tokens:
+        assert torch.equal(tokens["text_encoder_3"], plain.tokenize(["a,, b"]).encoders["text_encoder_3"]["tokens"])
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3"])
+def test_words_of_two_clips_are_read_by_other_programs(
+    family: str, images: Path, old_base: Callable[[str], str], tmp_path: Path, config: Config
+) -> None:
+    import diffusers
+
+    alone = family == "sd3"
+    settings = config(
+        base=old_base(family), max_train_steps=1, text_encoder_learning_rate=0, embeddings_alone=alone, **WORDS
+    )
+    train(images, tmp_path / "run", settings)
+    export(tmp_path / "run", tmp_path / "model", ExportConfig(dtype="fp32"))
+    trained = find_trained_model(tmp_path / "run")
+    model = trained.load(trained.load_base(settings.base, CPU), use_ema=True)
+    words = tmp_path / "model" / "embeddings"
+    one_file = load_file(words / "rc-car.safetensors")
+    assert {name: tuple(value.shape) for name, value in one_file.items()} == {"clip_l": (3, 16), "clip_g": (3, 24)}
+    begun = take_embeddings(trained.load_base(settings.base, CPU))["rc-car"]
+    assert all((one_file[key] != begun[name]).any() for name, key in model.family.embedding_keys.items())
+    if alone:
+        assert sorted(file.name for file in words.iterdir()) == ["rc-car.safetensors", "zorp.safetensors"]
+        return
+    pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(tmp_path / "model", add_watermarker=False)
+    for word in ("rc-car", "zorp"):
+        for ending in ("", "_2"):
+            pipeline.load_textual_inversion(
+                words / word,
+                weight_name=f"learned_embeds{ending}.safetensors",
+                text_encoder=getattr(pipeline, f"text_encoder{ending}"),
+                tokenizer=getattr(pipeline, f"tokenizer{ending}"),
+            )
+    shown, _, pooled, _ = pipeline.encode_prompt("my rc-car, a zorp", device=CPU, do_classifier_free_guidance=False)
+    with torch.no_grad():
+        expected = model.encode(model.tokenize(["my rc-car, a zorp"]))
+    assert torch.allclose(shown, expected.states, atol=1e-5)
+    assert expected.pooled is not None and torch.allclose(pooled, expected.pooled, atol=1e-5)
 
 
 def test_measured_from_outside_it_is_what_the_run_says(

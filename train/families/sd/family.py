@@ -47,6 +47,7 @@ class StableDiffusionFamily:
     kept_settings: Mapping[str, Any] = {}
     adapter_layers: Mapping[str, str] = {"unet": UNET_LAYERS, "text_encoder": CLIP_LAYERS}
     convolution_layers: Mapping[str, str] = {"unet": UNET_CONVOLUTIONS}
+    embedding_keys: Mapping[str, str] = {"text_encoder": "emb_params"}
     kohya_parts: Mapping[str, str] = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
     file_prefixes: Mapping[str, str] = {
         "unet": "model.diffusion_model.",

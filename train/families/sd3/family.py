@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.config_fields import read_folder_resolutions
-from dreamloom.train.families.clip import CLIP_LAYERS, make_clip_tokenizers
+from dreamloom.train.families.clip import CLIP_EMBEDDINGS, CLIP_LAYERS, make_clip_tokenizers
 from dreamloom.train.families.sd3.configs import CONFIGS, TRANSFORMER, infer_transformer
 from dreamloom.train.model.family import Config, Shapes
 from dreamloom.train.optimizers import estimates_rate
@@ -61,6 +61,7 @@ class StableDiffusion3Family:
         "text_encoder_2": CLIP_LAYERS,
     }
     convolution_layers: Mapping[str, str] = {}
+    embedding_keys: Mapping[str, str] = CLIP_EMBEDDINGS
     kohya_parts: Mapping[str, str] = {
         "transformer": "lora_transformer_",  # OneTrainer's, which ComfyUI knows, for what can't be joined
         "text_encoder": "lora_te1_text_model_",
@@ -101,8 +102,8 @@ class StableDiffusion3Family:
                 f"{wrong[0]} means nothing for {self.title}, which is a rectified flow; leave it out "
                 "(timestep_sampling and flow_weighting are for it)."
             )
-        if config.clip_skip != 1 or config.embeddings or config.sample_scheduler:
-            name = "clip_skip" if config.clip_skip != 1 else "embeddings" if config.embeddings else "sample_scheduler"
+        if config.clip_skip != 1 or config.sample_scheduler:
+            name = "clip_skip" if config.clip_skip != 1 else "sample_scheduler"
             raise UserError(f"{name} is not for {self.title}; leave it out.")
         if config.preset and config.preset not in PRESETS:
             raise UserError(

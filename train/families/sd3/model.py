@@ -31,15 +31,9 @@ class StableDiffusion3(Model):
         """See Model."""
         return ("states",) if encoder == _T5 else ("states", "pooled")
 
-    def tokens_for(self, encoder: str, captions: list[str]) -> Tensor:
+    def token_length(self, encoder: str) -> int:
         """See Model."""
-        if encoder != _T5:
-            return super().tokens_for(encoder, captions)
-        tokenizer = self.tokenizers[encoder]
-        batch = tokenizer(
-            captions, padding="max_length", max_length=self.t5_length, truncation=True, return_tensors="pt"
-        )
-        return torch.as_tensor(batch.input_ids)
+        return self.t5_length if encoder == _T5 else super().token_length(encoder)
 
     def answer(self, encoder: str, tokens: Tensor) -> dict[str, Tensor]:
         """See Model: CLIP's last hidden states but one, not normalized; T5's last."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.families.clip import CLIP_LAYERS, make_clip_tokenizers
+from dreamloom.train.families.clip import CLIP_EMBEDDINGS, CLIP_LAYERS, make_clip_tokenizers
 from dreamloom.train.families.sdxl.configs import CONFIGS, CROSS_ATTENTION_KEY, WIDTH
 from dreamloom.train.families.unet import UNET_CONVOLUTIONS, UNET_LAYERS, refuse_settings_of_sd3, unet_activation_bytes
 from dreamloom.train.model.family import Config, Shapes
@@ -63,6 +63,7 @@ class StableDiffusionXLFamily:
         "text_encoder_2": CLIP_LAYERS,
     }
     convolution_layers: Mapping[str, str] = {"unet": UNET_CONVOLUTIONS}
+    embedding_keys: Mapping[str, str] = CLIP_EMBEDDINGS
     kohya_parts: Mapping[str, str] = {
         "unet": "lora_unet_",
         "text_encoder": "lora_te1_text_model_",
@@ -102,8 +103,6 @@ class StableDiffusionXLFamily:
                 f"clip_skip is {config.clip_skip}, but {self.title} always sees the last layer but one of its text "
                 "encoders; leave clip_skip out."
             )
-        if config.embeddings:
-            raise UserError(f"embeddings: new words are not learned with {self.title} yet; train adapters (lora_rank).")
 
     def defaults(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """See Family. As in sd-scripts' docs, the text encoders are frozen, and all weights learn at 4e-7."""
