@@ -5,7 +5,7 @@ import time
 import torch
 
 from bench.families import denoiser_arguments
-from dreamloom.train.families.opening import make_network
+from dreamloom.train.families.parts import make_network
 from dreamloom.train.model.model import Model
 
 

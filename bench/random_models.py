@@ -5,7 +5,8 @@ from typing import Any
 import torch
 
 from bench.families import Configs
-from dreamloom.train.families.opening import make_network, make_schedule
+from dreamloom.train.families.opening import make_schedule
+from dreamloom.train.families.parts import make_network
 from dreamloom.train.families.registry import FAMILIES
 from dreamloom.train.model.model import Model
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dreamloom.train.families.opening import make_network
+from dreamloom.train.families.parts import make_network
 from dreamloom.train.model.family import Family
 from tests.train.conftest import byte_tokenizer, save_pipeline
 

@@ -95,9 +95,10 @@ def classify(
     if class_prompts is not None:
         found = found.of_classes(class_prompts)
     device = choose_device(config.device)
-    loaded = load_model(model, device, clip_skip=config.clip_skip, t5_length=config.t5_length)
+    loaded = load_model(
+        model, device, clip_skip=config.clip_skip, t5_length=config.t5_length, precision=config.precision
+    )
     precision = choose_precision(config.precision, device)
-    loaded.denoiser.to(precision)
     questions, _ = ask(loaded, found, config, class_prompts)
     answers = answer(loaded, questions, config, precision, Journal(None), silent)
     return accuracies(questions, answers)

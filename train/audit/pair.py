@@ -26,19 +26,19 @@ class Pair:
 
 
 def load_pair(trained: TrainedModel, base: str, config: AuditConfig) -> Pair:
-    """Loads both models, their denoisers in the precision of the computation.
+    """Loads both models.
 
     Raises:
         UserError: a model can't be loaded, or the two are not of one family.
     """
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
-    before = trained.load_base(base, device, None, config.clip_skip, config.t5_length)
-    start = before if trained.checkpoint is None else trained.load_base(base, device)  # a checkpoint overwrites it
+    before = trained.load_base(base, device, config.precision, None, config.clip_skip, config.t5_length)
+    start = before  # a checkpoint overwrites it
+    if trained.checkpoint is not None:
+        start = trained.load_base(base, device, config.precision)
     after = trained.load(start, config.use_ema)
     _check_family(before, after, base, trained.name)
-    for model in (before, after):
-        model.denoiser.to(precision)
     return Pair(before, replace(after, components={**after.components, "vae": before.vae}), precision)
 
 

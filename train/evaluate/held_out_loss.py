@@ -37,7 +37,7 @@ def compare_models(
         UserError: a model can't be loaded, or the two predict different things.
     """
     device = choose_device(config.device)
-    model = trained.load_base(base, device, config.vae, config.clip_skip, config.t5_length)
+    model = trained.load_base(base, device, config.precision, config.vae, config.clip_skip, config.t5_length)
     latent_cache = LatentCache(config.latent_cache, model.vae)
     datasets = {kind: drop_undecodable(dataset, latent_cache, config, progress) for kind, dataset in datasets.items()}
     base_losses = compute_losses(model, datasets, latent_cache, config, progress)

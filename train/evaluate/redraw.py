@@ -63,7 +63,7 @@ def _add(
     old = list(zip(*read_samples(path), strict=True)) if path.is_file() else []
     new = [drawing for drawing in drawings if not is_drawn([column for column, _ in old], drawing)]
     trained = find_trained_model(run if checkpoint is None else checkpoint)
-    model = trained.load_base(config.base, choose_device(config.device), config.vae)
+    model = trained.load_base(config.base, choose_device(config.device), config.precision, config.vae)
     if checkpoint is not None:
         model = trained.load(model, use_ema=True)
     images = draw_images(model, new, config, progress, f"drawing new prompts after {int(path.stem):,} images")

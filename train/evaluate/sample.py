@@ -58,7 +58,7 @@ def draw_each(prompt: str, files: Mapping[int, Path], config: TrainConfig, progr
         config: names the base model, and how images are drawn.
         progress: called with the images drawn.
     """
-    model = load_model(config.base, choose_device(config.device))
+    model = load_model(config.base, choose_device(config.device), precision=config.precision)
     key, size = stream_key(config.seed, "samples"), (config.resolution, config.resolution)
     numbers = sorted(files)
     for start in range(0, len(numbers), config.batch_size):

@@ -129,7 +129,7 @@ def _draw_row(
     from dreamloom.train.evaluate.sample import draw_images  # imports torch
     from dreamloom.train.model.device import choose_device
 
-    loaded = row.trained.load_base(row.base, choose_device(config.device))
+    loaded = row.trained.load_base(row.base, choose_device(config.device), config.precision)
     if not row.is_base:
         loaded = row.trained.load(loaded, config.use_ema)
     return draw_images(loaded, drawings, settings, progress, row.label)

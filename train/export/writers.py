@@ -67,7 +67,7 @@ def write_model(
     writers = WRITERS if writers is None else writers
     steps = len(writers) + 1
     progress(0, steps, "loading the model")
-    base = trained.load_base(trained.config.base, torch.device("cpu"))
+    base = trained.load_base(trained.config.base, torch.device("cpu"), "fp32")
     model = trained.load(base, config.use_ema)
     save_embeddings(model, take_embeddings(model), folder, DTYPES[config.dtype])
     if trained.config.embeddings_alone:

@@ -5,6 +5,7 @@ import sys
 from contextlib import AbstractContextManager
 
 import torch
+from torch import nn
 
 from dreamloom.base import processes
 from dreamloom.base.device import find_device
@@ -28,6 +29,17 @@ def choose_device(name: str) -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     return find_device(name)
+
+
+def store_matrices(network: nn.Module, precision: torch.dtype) -> None:
+    """Stores the weights of linear layers and convolutions in the precision that `autocast` casts them to.
+
+    What the network computes in such a block stays the same to the bit. The weights of norms and embeddings are not
+    cast there, and stay as they are.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            layer.to(precision)
 
 
 def peak_memory(device: torch.device) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dreamloom.base.device import PrecisionName
 from dreamloom.train.diffusion.schedules import NoiseSchedule
 from dreamloom.train.model.family import Family
 from dreamloom.train.model.lora_layers import kohya_name
@@ -63,6 +64,8 @@ class Model(ABC):
     """Text encoders that are on the device only while they answer."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the base's pipeline that an export keeps."""
+    precision: PrecisionName = "fp32"
+    """For what arithmetic its matrices are stored; see dreamloom.train.families.opening.load_model."""
     new_words: NewWords | None = None
     """What textual inversion adds to tokenizers and text encoders."""
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dreamloom.base.device import PrecisionName
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.families.check import check_base_model
@@ -30,16 +31,21 @@ class TrainedModel:
         self,
         base: str,
         device: "torch.device",
+        precision: PrecisionName,
         vae: str | None = None,
         clip_skip: int | None = None,
         t5_length: int | None = None,
     ) -> "Model":
-        """Loads a base model with the run's VAE, prediction type, noise schedule, reading of captions and new words."""
+        """Loads a base model with the run's VAE, prediction type, noise schedule, reading of captions and new words.
+
+        See `dreamloom.train.families.opening.load_model`.
+        """
         from dreamloom.train.families.opening import load_base_model, load_model  # imports torch
 
         if self.config is None:
-            return load_model(base, device, vae, clip_skip=clip_skip or 1, t5_length=t5_length or 256)
-        return load_base_model(self.config, base, device, vae)
+            skip, length = clip_skip or 1, t5_length or 256
+            return load_model(base, device, vae, clip_skip=skip, t5_length=length, precision=precision)
+        return load_base_model(self.config, base, device, vae, precision=precision)
 
     def load(self, base: "Model", use_ema: bool) -> "Model":
         """Loads the trained model. A checkpoint's weights overwrite those of `base`, and `base` is returned."""
@@ -48,7 +54,8 @@ class TrainedModel:
         from dreamloom.train.run.checkpoint import load_weights
 
         if self.checkpoint is None or self.config is None:
-            return load_model(self.name, base.device, clip_skip=base.clip_skip, t5_length=base.t5_length)
+            skip, length = base.clip_skip, base.t5_length
+            return load_model(self.name, base.device, clip_skip=skip, t5_length=length, precision=base.precision)
         if self.config.lora_rank is not None:
             add_adapters(base, self.config)
         load_weights(self.checkpoint, base, use_ema)

@@ -19,7 +19,8 @@ from dreamloom.train.diffusion import formulas
 from dreamloom.train.diffusion.schedules import RectifiedFlow
 from dreamloom.train.families.check import check_models
 from dreamloom.train.families.memory import estimate_memory
-from dreamloom.train.families.opening import load_model, make_network
+from dreamloom.train.families.opening import load_model
+from dreamloom.train.families.parts import make_network
 from dreamloom.train.families.sd3.configs import CONFIGS, TRANSFORMER, infer_transformer
 from dreamloom.train.families.sd3.family import PRESETS, SD3
 from dreamloom.train.families.sd3.original_keys import from_original_keys, to_original_keys

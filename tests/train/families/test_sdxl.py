@@ -24,7 +24,8 @@ from dreamloom.train.export.writers import Export, write_single_file
 from dreamloom.train.families.check import check_models
 from dreamloom.train.families.files import find_family, infer_component_config
 from dreamloom.train.families.memory import estimate_memory
-from dreamloom.train.families.opening import load_model, make_network
+from dreamloom.train.families.opening import load_model
+from dreamloom.train.families.parts import make_network
 from dreamloom.train.families.sdxl.configs import CONFIGS, CROSS_ATTENTION_KEY
 from dreamloom.train.families.sdxl.family import PRESETS, SDXL
 from dreamloom.train.families.sdxl.original_keys import from_original_keys, to_original_keys

@@ -22,7 +22,8 @@ from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.export import export
 from dreamloom.train.families.check import check_models
 from dreamloom.train.families.files import infer_component_config, read_component_config
-from dreamloom.train.families.opening import load_checkpoint_file, load_model
+from dreamloom.train.families.opening import load_model
+from dreamloom.train.families.parts import load_checkpoint_file
 from dreamloom.train.families.sd.configs import CROSS_ATTENTION_KEY
 from dreamloom.train.families.sd.family import SD
 from dreamloom.train.families.sd.original_keys import OPEN_CLIP, from_original_keys, to_original_keys

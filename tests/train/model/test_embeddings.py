@@ -86,8 +86,8 @@ def test_what_is_not_to_learn_does_not_move(
     (vectors,) = [value for name, value in weights.items() if name.endswith("token_embedding.vectors")]
     assert vectors.shape == (6, 32) and vectors.dtype == torch.float32
     assert settings.embeddings_alone == (len(weights) == 1)
-    base, after = load_model(tiny_base, CPU), trained.load(trained.load_base(tiny_base, CPU), use_ema=True)
-    before = trained.load_base(tiny_base, CPU).components["text_encoder"].get_input_embeddings().vectors
+    base, after = load_model(tiny_base, CPU), trained.load(trained.load_base(tiny_base, CPU, "fp32"), use_ema=True)
+    before = trained.load_base(tiny_base, CPU, "fp32").components["text_encoder"].get_input_embeddings().vectors
     assert (before != vectors).any(dim=1).all()
     moved = not torch.equal(states(base, "else"), states(after, "else"))
     assert moved == (settings.text_encoder_learning_rate > 0 and not settings.embeddings_alone)
@@ -118,7 +118,7 @@ def test_other_programs_read_what_is_exported(images: Path, tiny_base: str, tmp_
     train(images, tmp_path / "run", settings)
     export(tmp_path / "run", tmp_path / "model", ExportConfig(dtype="fp32"))
     trained = find_trained_model(tmp_path / "run")
-    model = trained.load(trained.load_base(tiny_base, CPU), use_ema=True)
+    model = trained.load(trained.load_base(tiny_base, CPU, "fp32"), use_ema=True)
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path / "model", safety_checker=None)
     assert len(pipeline.tokenizer) == len(pipeline.text_encoder.get_input_embeddings().weight)
     for word in ("rc-car", "zorp"):
@@ -183,11 +183,11 @@ def test_words_of_two_clips_are_read_by_other_programs(
     train(images, tmp_path / "run", settings)
     export(tmp_path / "run", tmp_path / "model", ExportConfig(dtype="fp32"))
     trained = find_trained_model(tmp_path / "run")
-    model = trained.load(trained.load_base(settings.base, CPU), use_ema=True)
+    model = trained.load(trained.load_base(settings.base, CPU, "fp32"), use_ema=True)
     words = tmp_path / "model" / "embeddings"
     one_file = load_file(words / "rc-car.safetensors")
     assert {name: tuple(value.shape) for name, value in one_file.items()} == {"clip_l": (3, 16), "clip_g": (3, 24)}
-    begun = take_embeddings(trained.load_base(settings.base, CPU))["rc-car"]
+    begun = take_embeddings(trained.load_base(settings.base, CPU, "fp32"))["rc-car"]
     assert all((one_file[key] != begun[name]).any() for name, key in model.family.embedding_keys.items())
     if alone:
         assert sorted(file.name for file in words.iterdir()) == ["rc-car.safetensors", "zorp.safetensors"]

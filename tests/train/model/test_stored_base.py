@@ -4,14 +4,20 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.progress import silent
 from dreamloom.train.config import TrainConfig
+from dreamloom.train.evaluate.drawings import Drawing
+from dreamloom.train.evaluate.sample import draw_images
 from dreamloom.train.families.memory import estimate_memory
+from dreamloom.train.families.opening import load_base_model
+from dreamloom.train.model.lora import adapter_state_dict, add_adapters
 from dreamloom.train.model.lora_layers import quantized_layers
-from tests.train.conftest import MakeTrainer
+from tests.train.conftest import CPU, MakeTrainer
 
 SETTINGS: dict[str, Any] = {"lora_rank": 2, "text_encoder_learning_rate": 0.0, "min_snr_gamma": None}
 
@@ -82,3 +88,29 @@ def test_a_missing_library_is_a_sentence(make_trainer: MakeTrainer, monkeypatch:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # importing it fails, also where it is installed
     with pytest.raises(UserError, match=r"base_bits needs bitsandbytes; pip install bitsandbytes"):
         make_trainer(**SETTINGS, base_bits=4)
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"), [("sd", "lora"), ("sdxl", "loha"), ("sd3", "lokr"), ("sd", "dora"), ("sd3", None)]
+)
+def test_what_is_drawn_outside_a_run_is_the_same_with_matrices_of_16_bits(
+    family: str, kind: str | None, bases: Callable[[str], str], config: Callable[..., TrainConfig]
+) -> None:
+    """Autocast casts them anyway; a DoRA, which takes their norms, keeps them."""
+    settings = config(base=bases(family), precision="bf16", lora_rank=2 if kind else None, lora_kind=kind or "lora")
+    drawn = []
+    for precision in ("fp32", "bf16"):
+        model = load_base_model(settings, bases(family), CPU, precision=precision)
+        if kind:
+            add_adapters(model, settings)
+            generator = torch.Generator().manual_seed(0)
+            for parameter in adapter_state_dict(model).values():
+                parameter.copy_(torch.rand(parameter.shape, generator=generator))
+        drawing = Drawing("a thing", "no", (32, 32), 1, 3.0, None, (0, 0), "")
+        drawn.append(np.asarray(draw_images(model, [drawing], settings, silent, "")[0]))
+    networks = [model.denoiser, *model.text_encoders.values()]
+    matrices = [each for network in networks for each in network.modules() if type(each) is torch.nn.Linear]
+    stored = {layer.weight.dtype for layer in matrices if layer.weight.shape[0] > 2 and layer.weight.shape[1] > 2}
+    assert stored == {torch.float32 if kind == "dora" else torch.bfloat16}
+    assert {parameter.dtype for parameter in model.vae.parameters()} == {torch.float32}
+    assert drawn[0].std() > 0 and np.array_equal(drawn[0], drawn[1])
