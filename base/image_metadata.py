@@ -91,10 +91,11 @@ def without_private_metadata(data: bytes) -> bytes:
         data: the whole file.
 
     Returns:
-        The same object where there is none; else bytes of the same length, but for PNG texts that hold all of EXIF.
+        The same object where there is none; else bytes of the same length, but for PNG texts that hold all of EXIF,
+        and the video of a phone's motion photo, which says where it was taken, too.
     """
     if data[:2] == b"\xff\xd8":
-        return _patched(data, _jpeg_blocks(data))
+        return _patched(data[:end] if (end := _video_of(data)) else data, _jpeg_blocks(data))
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return _patched(data, _webp_blocks(data))
     if data[:8] == b"\x89PNG\r\n\x1a\n":
@@ -159,6 +160,32 @@ def _jpeg_blocks(data: bytes) -> Iterator[tuple[int, int]]:
     for code, start, end in segments(data):
         if code == 0xE1:
             yield start, min(end, len(data))
+
+    yield from _blocks_behind(data)
+
+
+_PICTURE_END = b"\xff\xd9"
+_BLOCK = re.compile(rb"\xff\xe1(..)(?:Exif\0\0|http://ns\.adobe\.com/)", re.DOTALL)
+
+
+def _blocks_behind(data: bytes) -> Iterator[tuple[int, int]]:
+    """The EXIF and XMP of further pictures behind the first: of a preview, a gain map, or a picture in 3D."""
+    for match in _BLOCK.finditer(data, _end_of_picture(data)):
+        yield match.start() + 4, min(match.start() + 2 + int.from_bytes(match[1]), len(data))
+
+
+def _end_of_picture(data: bytes) -> int:
+    """Returns where a JPEG ends, and what may follow it begins."""
+    scan = max((end for _, _, end in segments(data)), default=0)
+    end = data.find(_PICTURE_END, scan)
+    return len(data) if end < 0 else end + 2
+
+
+def _video_of(data: bytes) -> int | None:
+    """Returns where the video behind a JPEG begins: its first box is ftyp (ISO 14496-12, 4.3); None: there is none."""
+    behind = _end_of_picture(data)
+    start = data.find(b"ftyp", behind) - 4
+    return start if start >= behind and 16 <= int.from_bytes(data[start : start + 4]) <= 256 else None
 
 
 def _webp_blocks(data: bytes) -> Iterator[tuple[int, int]]:

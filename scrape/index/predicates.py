@@ -87,7 +87,7 @@ def sql_string(text: str) -> str:
 def _host_pattern(domains: list[str]) -> str:
     """Returns SQL of a regular expression for URLs on these domains and their subdomains."""
     names = "|".join(re.escape(domain.strip(".")) for domain in domains)
-    return sql_string(rf"(?i)^\s*[a-z]+:/*(?:[^/?#]*@)?(?:[^/?#:@]*\.)?(?:{names})\.?(?:[:/?#\s]|$)")
+    return sql_string(rf"(?i)^\s*[a-z]+:[/\\]*(?:[^/\\?#]*@)?(?:[^/\\?#:@]*\.)?(?:{names})\.?(?:[:/\\?#\s]|$)")
 
 
 def _columns_for(config: FilterConfig, index: Index, field: str, *names: str) -> list[Column]:

@@ -9,7 +9,7 @@ import ipaddress
 import re
 import socket
 import string
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import aiodns
 from aiohttp import AsyncResolver, ThreadedResolver
@@ -26,6 +26,10 @@ _AROUND = string.whitespace + "\0\u00a0\u200b\ufeff\"'<>"
 _LONE_PERCENT = re.compile(r"%(?![0-9a-fA-F]{2})")
 _URL_CHARACTERS = "%:/?[]@!$&'()*+,;="
 """What a path or a query may hold beside letters, digits and "-._~"; browsers also leave brackets as they are."""
+_SCHEME = re.compile(r"^(https?):/*(?=[^/])", re.IGNORECASE)
+"""The beginning of a URL, whose host follows however many slashes there are (WHATWG URL, 4.4)."""
+_PORT = re.compile(r"^(?:.*@)?(?:\[[^\]]*\]|[^:\[\]]*)(?::[0-9]*)?$", re.ASCII)
+"""What precedes a path, with a port that a URL may have: int() reads more."""
 _NUMBER = re.compile(r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)\.?$", re.IGNORECASE)
 """The end of a host that is an IPv4 address in some spelling, or invalid (WHATWG URL, 3.5)."""
 
@@ -39,7 +43,7 @@ def check_url(text: str | None, *, allow_private_addresses: bool = False) -> URL
         RowDropped: bad_url, bad_scheme, or private_address where the host is an IP address that is not public.
     """
     try:
-        text = (text or "").strip(_AROUND).replace("&amp;", "&")
+        text = _SCHEME.sub(r"\1://", _with_slashes((text or "").strip(_AROUND).replace("&amp;", "&")))
         url = URL(text)
         scheme, host = url.scheme, url.raw_host
         target = urlsplit(text)
@@ -50,6 +54,8 @@ def check_url(text: str | None, *, allow_private_addresses: bool = False) -> URL
         raise RowDropped(Status.BAD_SCHEME, scheme[:40])
     if not scheme or not host:
         raise RowDropped(Status.BAD_URL, "no host" if scheme else "no scheme")
+    if not _PORT.search(target.netloc):
+        raise RowDropped(Status.BAD_URL, "its port is no number")
     address = _parse_ip(host)
     if address is None and (len(host) > 253 or not _NAME.fullmatch(host)):
         raise RowDropped(Status.BAD_URL, brief(f"no host is called {host}", 100))
@@ -60,6 +66,21 @@ def check_url(text: str | None, *, allow_private_addresses: bool = False) -> URL
     authority = f"[{host}]" if ":" in host else host
     port = "" if url.explicit_port is None else f":{url.explicit_port}"
     return URL.build(scheme=scheme, authority=f"{authority}{port}", path=path or "/", query_string=query, encoded=True)
+
+
+def join_url(base: URL, location: str) -> str:
+    """Returns the URL to which a redirect leads, not checked; a back slash is a slash, as browsers have it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return urljoin(str(base), _with_slashes(location.strip(_AROUND)))
+
+
+def _with_slashes(text: str) -> str:
+    """Returns a URL with slashes for the back slashes before its query, as browsers read it (WHATWG URL, 4.4)."""
+    end = next((place for place, letter in enumerate(text) if letter in "?#"), len(text))
+    return text[:end].replace("\\", "/") + text[end:]
 
 
 def _quote(text: str) -> str:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from types import MappingProxyType, SimpleNamespace
-from typing import Self
-from urllib.parse import urljoin
+from typing import Any, Self
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
@@ -20,7 +19,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from dreamloom.scrape.collection import Status
-from dreamloom.scrape.web.address import PublicResolver, resolver_error_status, system_resolver
+from dreamloom.scrape.web.address import PublicResolver, join_url, resolver_error_status, system_resolver
 from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.scrape.web.http_dates import parse_http_date
 from dreamloom.scrape.web.optout import ROBOT, read_consent
@@ -145,7 +144,7 @@ class Fetcher:
         async with self._request(url, timeout_s, headers) as response:
             if response.status in _REDIRECTS and "Location" in response.headers:
                 consent = self._check_consent(response)
-                location = urljoin(str(url), response.headers["Location"].strip())
+                location = join_url(url, response.headers["Location"])
                 return Redirect(location, consent, add_cookies(cookies, response.headers.getall("Set-Cookie", [])))
             return await self._read(response)
 
@@ -160,7 +159,7 @@ class Fetcher:
         """
         async with self._request(url, self._config.timeout_s) as response:
             if response.status in _REDIRECTS and "Location" in response.headers:
-                return urljoin(str(url), response.headers["Location"].strip())
+                return join_url(url, response.headers["Location"])
             _check_status(response)
             decompress = decompressor(response.headers)
             body, received = bytearray(), 0
@@ -277,15 +276,61 @@ def decompressor(headers: CIMultiDictProxy[str]) -> Callable[[bytes, int], bytes
     name = ", ".join(encodings)
     if name not in _DECOMPRESSED:
         raise RowDropped(Status.UNSUPPORTED, f"Content-Encoding {name[:40]}")
-    stream = zlib.decompressobj(wbits=47)  # detects gzip's and zlib's headers
+    return _Decompressor(name)
 
-    def decompress(chunk: bytes, max_bytes: int) -> bytes:
-        try:
-            return stream.decompress(chunk, max_bytes)
-        except zlib.error as error:
-            raise RowDropped(Status.TRUNCATED, f"broken {name}") from error
 
-    return decompress
+_GZIP = b"\x1f\x8b"
+_MAX_MEMBERS = 1000
+"""Maximum members of a gzip; programs that write several make one of each 64 KB or more."""
+
+
+class _Decompressor:
+    """Unpacks gzip, also of several members (RFC 1952, 2.2); zlib; and raw deflate, which some hosts call deflate."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._stream: Any = None
+        self._members = 0
+        self._is_over = False
+        """Whether something else follows the last member."""
+        self._waiting = b""
+        """What has not been unpacked, as it is too short to tell its form."""
+
+    def __call__(self, chunk: bytes, max_bytes: int) -> bytes:
+        """Returns what a chunk holds, at most so many bytes. What follows the last member is passed over.
+
+        Raises:
+            RowDropped: truncated, where it is broken.
+        """
+        unpacked, chunk = bytearray(), self._waiting + chunk
+        self._waiting = b""
+        while chunk and not self._is_over and len(unpacked) < max_bytes:
+            if self._stream is None or self._stream.eof:
+                if len(chunk) < 2:
+                    self._waiting = chunk
+                    break
+                self._is_over = self._members > 0 and not chunk.startswith(_GZIP)
+                if self._is_over:
+                    break
+                self._begin_member(chunk)
+            try:
+                unpacked += self._stream.decompress(chunk, max_bytes - len(unpacked))
+            except zlib.error as error:
+                raise RowDropped(Status.TRUNCATED, f"broken {self._name}") from error
+            chunk = self._stream.unused_data
+        return bytes(unpacked)
+
+    def _begin_member(self, begin: bytes) -> None:
+        self._members += 1
+        if self._members > _MAX_MEMBERS:
+            raise RowDropped(Status.TRUNCATED, f"{self._name} of more than {_MAX_MEMBERS:,} members")
+        is_raw = self._name == "deflate" and not _has_header(begin)
+        self._stream = zlib.decompressobj(wbits=-15 if is_raw else 47)  # 47: by gzip's or zlib's header
+
+
+def _has_header(begin: bytes) -> bool:
+    """Whether it begins as gzip or zlib (RFC 1950, 2.2) do."""
+    return begin.startswith(_GZIP) or (begin[0] & 15 == 8 and int.from_bytes(begin[:2]) % 31 == 0)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -17,6 +17,8 @@ MAX_HEAD_BYTES = 256 * 1024
 """Maximum bytes of a response's head, as Chrome has it."""
 _MAX_LINE_BYTES = 64 * 1024
 """Maximum bytes of a line, as urllib has it."""
+_MAX_INTERIM = 20
+"""Maximum interim answers before one; hosts send one or two."""
 _END = re.compile(rb"\n\r?\n")
 _HEADERS = frozenset(
     b"connection content-encoding content-length content-usage date location retry-after set-cookie tdm-reservation "
@@ -41,9 +43,11 @@ class _LenientHandler(ResponseHandler):
 
     _head: bytearray | None = None
     """The head so far; None while a body is read."""
+    _interim = 0
+    """Heads before that of the answer."""
 
     def set_response_params(self, **params: Any) -> None:
-        self._head = bytearray()  # before the call, as it gives what has arrived already
+        self._head, self._interim = bytearray(), 0  # before the call, as it gives what has arrived already
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
@@ -59,7 +63,9 @@ class _LenientHandler(ResponseHandler):
                 return None
             head, data = bytes(self._head[: end.start()]), bytes(self._head[end.end() :])
             if is_interim(head):
-                self._head = bytearray()
+                self._head, self._interim = bytearray(), self._interim + 1
+                if self._interim > _MAX_INTERIM:
+                    return self._refuse("interim answers without end")
                 continue
             self._head = None
             try:

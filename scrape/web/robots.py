@@ -8,6 +8,7 @@ holds compressed texts, and parsed rules only for the hosts used last.
 """
 
 import asyncio
+import codecs
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -156,7 +157,9 @@ def _verdict(file: RobotsFile, path: str) -> str:
 
 
 def _parse(compressed: bytes) -> RobotsFile:
-    return parse_robots(zlib.decompress(compressed).decode("utf-8-sig", "replace"), ROBOT)
+    content = zlib.decompress(compressed)
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    return parse_robots(content.decode(encoding, "replace"), ROBOT)
 
 
 _parse_short = lru_cache(maxsize=256)(_parse)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 _LINE_ENDS = re.compile(r"[\r\n]+")
-_PRODUCT = re.compile(r"\*|[a-z_-]+", re.IGNORECASE)
+_PRODUCT = re.compile(r"\*(?!\S)|[a-z_-]+", re.IGNORECASE)
 _ESCAPE = re.compile(r"%([0-9a-fA-F]{2})")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _QUOTE_SAFE = "".join(chr(code) for code in range(0x21, 0x7F))
@@ -112,7 +112,7 @@ def _split_line(line: str) -> tuple[str | None, str]:
     content = line.partition("#")[0].strip()
     name, separator, value = content.partition(":")
     if not separator:
-        name, _, value = content.partition(" ")
+        name, _, value = content.replace("\t", " ").partition(" ")
     return _NAMES.get(name.strip().lower()), value.strip()
 
 
@@ -137,7 +137,11 @@ def training_preference(value: str) -> bool | None:
     draft-ietf-aipref-attach). Of several, a refusal counts.
     """
     pairs = [each.partition("=") for each in value.lower().split(",")]
-    said = {answer.strip(' "') for key, _, answer in pairs if key.strip() in ("ai-train", "train-ai")}
+    said = {
+        answer.partition(";")[0].strip(' \t"')  # behind it are parameters (RFC 9651, 3.2)
+        for key, _, answer in pairs
+        if key.strip() in ("ai-train", "train-ai")
+    }
     return False if said & {"no", "n"} else True if said & {"yes", "y"} else None
 
 

@@ -60,6 +60,22 @@ def test_places_and_serial_numbers_are_taken_out_and_the_rest_stays(format_name:
     assert without_private_metadata(clean) == clean
 
 
+def test_what_follows_the_picture_tells_no_place_either() -> None:
+    picture, plain = saved("JPEG"), io.BytesIO()
+    PIXELS.save(plain, "JPEG")
+    further = without_private_metadata(plain.getvalue() + picture)
+    assert len(further) == len(plain.getvalue() + picture) and b"SN-" not in further
+    with Image.open(io.BytesIO(further[len(plain.getvalue()) :])) as image:
+        assert not str(image.getexif().get_ifd(ExifTags.IFD.GPSInfo).get(1, "")).strip("\0")
+    video = struct.pack(">I4s4sI", 16, b"ftyp", b"mp42", 0) + b"\xa9xyz+48.51+002.17/" + bytes(99)
+    for before in (b"", b"MotionPhoto_Data", bytes(64)):
+        data = plain.getvalue() + before + video
+        clean = without_private_metadata(data)
+        assert clean == plain.getvalue() + before
+    words = plain.getvalue() + b"no video: ftyp, " + bytes(20)
+    assert without_private_metadata(words) is words
+
+
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP", "GIF"])
 def test_an_image_that_says_nothing_stays_the_same_object(format_name: str) -> None:
     stream = io.BytesIO()

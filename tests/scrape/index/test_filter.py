@@ -148,11 +148,12 @@ def test_texts_of_any_type_are_captions_and_dates_and_numbers_none(
 
 def test_domains_are_left_out_with_their_subdomains(tmp_path: Path) -> None:
     out = ["http://alamy.com/a", "HTTPS://C8.Alamy.Com/a", "http://x@l450v.alamy.com:80/a", "http://alamy.com"]
-    out += ["//thumbs.dreamstime.com/a".join(["http:", ""])]
+    out += ["//thumbs.dreamstime.com/a".join(["http:", ""]), "http:\\\\alamy.com\\a", "http://alamy.com\\@h.net/a"]
     stay = [
         "http://notalamy.com/a",
         "http://alamy.com.example/a",
         "http://h.org/alamy.com/a",
+        "http://h.org\\@alamy.com/a",
         "http://h.org/?u=http://alamy.com/",
     ]
     rows = [row(i, URL=url) for i, url in enumerate(out + stay)]

@@ -10,6 +10,7 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import given
 from hypothesis import strategies as st
+from yarl import URL
 
 from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.web.address import (
@@ -17,6 +18,7 @@ from dreamloom.scrape.web.address import (
     PublicResolver,
     check_url,
     is_public,
+    join_url,
     resolver_error_status,
     system_resolver,
 )
@@ -37,6 +39,14 @@ from dreamloom.scrape.web.outcome import RowDropped
         ("http://user:secret@h.org/x", "http://h.org/x"),
         ("http://134744072/x", "http://8.8.8.8/x"),
         ("http://[2606:4700::1111]/x", "http://[2606:4700::1111]/x"),
+        ("http://h.org\\a\\b.jpg?c=\\", "http://h.org/a/b.jpg?c=%5C"),
+        ("http:\\\\h.org\\x", "http://h.org/x"),
+        ("http:/h.org/x", "http://h.org/x"),
+        ("http://h.org\\@other.org/x", "http://h.org/@other.org/x"),
+        ("https:///h.org//x", "https://h.org//x"),
+        ("http:h.org", "http://h.org/"),
+        ("http://h.org:/x", "http://h.org/x"),
+        ("http://a:b@c:d@[2606:4700::1111]:81/x", "http://[2606:4700::1111]:81/x"),
     ],
 )
 def test_addresses_are_made_askable(text: str, asked: str) -> None:
@@ -77,7 +87,11 @@ def test_what_is_asked_for_is_ascii_and_asked_for_as_it_is(text: str) -> None:
         ("", "bad_url"),
         ("not a url", "bad_url"),
         ("http://", "bad_url"),
-        ("http:///x", "bad_url"),
+        ("http:///", "bad_url"),
+        ("http://h.org:+80/x", "bad_url"),
+        ("http://h.org:8_0/x", "bad_url"),
+        ("http://h.org:\uff18\uff10/x", "bad_url"),
+        ("http://h.org:65536/x", "bad_url"),
         ("http://h.org:99999/", "bad_url"),
         ("http://two words.org/", "bad_url"),
         ("http://a..org/", "bad_url"),
@@ -218,3 +232,23 @@ def test_a_name_that_changes_its_mind_gains_nothing(
     other = urls[0].replace("fickle", "fickle2")
     rows = site.scraped(collection, [other], allow_private_addresses=False)
     assert [row["status"] for row in rows] == ["private_address"]
+
+
+@pytest.mark.parametrize(
+    ("location", "leads_to"),
+    [
+        ("c.jpg", "http://h.org/a/c.jpg"),
+        ("../c.jpg?d", "http://h.org/c.jpg?d"),
+        ("?d", "http://h.org/a/b?d"),
+        ("", "http://h.org/a/b?q"),
+        (" //other.org/x\n", "http://other.org/x"),
+        ("\\\\other.org\\x?\\", "http://other.org/x?\\"),
+        ("/\\other.org/x", "http://other.org/x"),
+        ("\\x", "http://h.org/x"),
+        ("http:c.jpg", "http://h.org/a/c.jpg"),
+        ("https:\\\\other.org/x", "https://other.org/x"),
+        ("ftp://other.org/x", "ftp://other.org/x"),
+    ],
+)
+def test_redirects_lead_where_browsers_go(location: str, leads_to: str) -> None:
+    assert join_url(URL("http://h.org/a/b?q"), location) == leads_to

@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from bench.hostile_images import reserved_by_c2pa, reserved_by_iptc
 from dreamloom.base.workers import Worker
 from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.web.address import is_public
+from dreamloom.scrape.web.http import decompressor
+from dreamloom.scrape.web.outcome import RowDropped
 from dreamloom.scrape.web.scrape import scrape
 
 Row = dict[str, Any]
@@ -163,6 +166,36 @@ def test_a_cap_is_a_cap_on_the_wire_and_unpacked(site: Any, collection: Collecti
     ]
     outcomes = statuses(site.scraped(collection, urls, max_bytes=len(image) + 1000))
     assert outcomes == ["ok", "ok", "ok", "too_large", "truncated", "unsupported", "too_large"]
+
+
+def raw_deflate(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(data) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    ("name", "packed"),
+    [
+        ("gzip", gzip.compress(b"one ") + gzip.compress(b"") + gzip.compress(b"two")),
+        ("x-gzip", gzip.compress(b"one two") + bytes(9)),
+        ("deflate", zlib.compress(b"one two")),
+        ("deflate", raw_deflate(b"one two")),
+        ("deflate", gzip.compress(b"one two")),
+        ("gzip", zlib.compress(b"one two")),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 5, 99])
+def test_bodies_are_unpacked_as_browsers_do_in_whatever_pieces_they_come(name: str, packed: bytes, size: int) -> None:
+    decompress = decompressor(CIMultiDictProxy(CIMultiDict({"Content-Encoding": name})))
+    assert decompress is not None
+    assert b"".join(decompress(packed[n : n + size], 99) for n in range(0, len(packed), size)) == b"one two"
+
+
+def test_a_gzip_has_a_number_of_members_that_a_program_writes() -> None:
+    decompress = decompressor(CIMultiDictProxy(CIMultiDict({"Content-Encoding": "gzip"})))
+    assert decompress is not None
+    with pytest.raises(RowDropped, match="more than 1,000 members"):
+        decompress(gzip.compress(b"") * 1001, 99)
 
 
 def test_what_stands_behind_a_whole_gzip_is_counted_too(site: Any, collection: Collection) -> None:

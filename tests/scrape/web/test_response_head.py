@@ -82,8 +82,17 @@ def test_a_head_may_come_in_any_pieces(site: Any, collection: Collection) -> Non
         b"HTTP/1.1 twohundred OK\r\n\r\n",
         b"\0\r\n\r\n",
         b"\n" * 300_000,
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" * 21 + OK + b"Content-Length: 0\r\n\r\n",
     ],
-    ids=["a line without end", "lines without end", "two lengths", "no code", "no HTTP", "nothing without end"],
+    ids=[
+        "a line without end",
+        "lines without end",
+        "two lengths",
+        "no code",
+        "no HTTP",
+        "nothing without end",
+        "hints without end",
+    ],
 )
 def test_heads_that_nobody_reads(site: Any, collection: Collection, head: bytes) -> None:
     (row,) = site.scraped(collection, [site.handle("/a", raw(head))])

@@ -63,6 +63,14 @@ def test_who_refuses_training_in_robots_txt_or_a_header_is_heard(site: Any, coll
     assert site.hits["/a"] == 0
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_rules_in_utf16_are_rules(encoding: str) -> None:
+    text = "\ufeff" * (encoding != "utf-16") + "User-agent: *\r\nDisallow: /no"
+    rules = RobotsRules(zlib.compress(text.encode(encoding)), 1)
+    with pytest.raises(RowDropped, match="disallowed"):
+        asyncio.run(rules.verdict(URL("http://h.org/no")))
+
+
 def test_a_program_is_addressed_by_its_name(site: Any, collection: Collection) -> None:
     site.put("/robots.txt", b"User-agent: *\nAllow: /\n\nUser-agent: DreamLoom\nDisallow: /a\n")
     rows = site.scraped(collection, [site.put("/a", site.image(1)), site.put("/b", site.image(2))])

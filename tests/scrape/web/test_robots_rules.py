@@ -37,6 +37,8 @@ def allows(rules: str, path: str) -> bool:
         ("Disallow: /no/", "/yes/%2e%2E/./no/1", False),
         ("Disallow:", "/a", True),
         ("disallow /a", "/a", False),
+        ("disallow\t/a", "/a", False),
+        ("Disallow: /a\nUser-agent: *bot\nDisallow: /b", "/b", True),
         ("Disalow: /a # not yet", "/a", False),
         ("\nUser-agent: DreamLoom/2.0\nDisallow: /b", "/a", True),
         ("Disallow: /a\rUser-agent: dreamloom\rUser-agent: x\rDisallow: /b", "/b", False),
