@@ -1,6 +1,7 @@
 """`dreamloom decisions`: what was decided of single images, as a list and as tables."""
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from cyclopts import App
 from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
 from dreamloom.base.tables import read_table, write_table
+from dreamloom.base.text import brief
 from dreamloom.curate.decide import carry_out, check_value
-from dreamloom.curate.find import find_images
+from dreamloom.curate.find import ImageIndex, find_images
+from dreamloom.flows.config_errors import suggestion
 from dreamloom.flows.contents import evenly_spaced
 from dreamloom.flows.decision_commands import SHOWN, Target, find_target
 from dreamloom.flows.help_pages import HelpPage
@@ -79,20 +82,21 @@ def import_(project: Path, table: Path) -> None:
     """
     _check_suffix(table)
     target = find_target(project)
-    collections = {collection.name: collection for collection in target.collections}
-    time = next_time(collection.decisions() for collection in target.collections)
+    reader = _Reader(target)
     plan: dict[Path, list[Decision]] = {}
     try:
         for row in read_table(table):
             where = f"{table}, row {row.number}"
             if row.fault:
                 raise UserError(f"{where} can't be read ({row.fault}); mend it, or leave it out.")
-            collection, decision = _decision(row.cells, target, collections, time, where)
+            collection, decision = reader.read(row.cells, where)
             plan.setdefault(collection.root, []).append(decision)
     except (OSError, DocumentError) as error:
         raise UserError(f"{table} can't be read ({error}); name a .csv or .jsonl of decisions.") from None
     counts = carry_out(plan)
     print(f"imported: {', '.join(f'{count:,} of {source}' for source, count in counts.items()) or 'nothing'}")
+    if reader.gone:
+        print(f"{reader.gone:,} of them are of images that are not here now; they count when these come back")
 
 
 def _rows(target: Target, counting: bool) -> Iterator[dict[str, str | None]]:
@@ -108,34 +112,60 @@ def _rows(target: Target, counting: bool) -> Iterator[dict[str, str | None]]:
             yield {name: row[name] for name in _COLUMNS}
 
 
-def _decision(
-    cells: Mapping[str, Any], target: Target, collections: Mapping[str, Collection], time: str, where: str
-) -> tuple[Collection, Decision]:
-    """Returns a row's decision, and whose it is.
+class _Reader:
+    """Reads rows of a table as decisions about the images of a target."""
 
-    Raises:
-        UserError: it names no image, no such source, or no such decision.
-    """
-    what, source = str(cells.get("what") or "").strip(), cells.get("source")
-    if what not in set(What) - {What.IMAGE}:
-        raise UserError(f"{where}: there is no decision {what!r}; one is {', '.join(set(What) - {What.IMAGE})}.")
-    if source and source not in collections:
-        raise UserError(f"{where}: there is no source {source}; there are {', '.join(collections)}.")
-    key, file = cells.get("key"), cells.get("file")
-    if key and source:
-        collection = collections[str(source)]
-    elif key or file:
-        searched = [collections[str(source)]] if source else target.collections
-        image = find_images(searched, target.workspace, [str(key or file)])[0]
-        collection, key = image.collection, image.key
-    else:
-        raise UserError(f"{where} names no image; write its key or its file.")
-    try:
-        value = check_value(What(what), None if cells.get("value") is None else str(cells["value"]))
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
-    reason, who = cells.get("reason") or None, cells.get("who") or HAND
-    return collection, Decision(str(key), time, What(what), value, reason and str(reason), str(who))
+    def __init__(self, target: Target) -> None:
+        self.gone = 0
+        """Decisions about images that are not in their collection."""
+        self._collections = {collection.name: collection for collection in target.collections}
+        self._time = next_time(collection.decisions() for collection in target.collections)
+        self._index = cache(lambda source: ImageIndex(self._searched(source), target.workspace))
+
+    def read(self, cells: Mapping[str, Any], where: str) -> tuple[Collection, Decision]:
+        """Returns whose decision a row is, and what it says.
+
+        Raises:
+            UserError: it names no image, no such source, or no such decision; or it has a column of another name.
+        """
+        if unknown := [name for name in cells if name and name not in _COLUMNS]:
+            raise UserError(
+                f"{where}: decisions have no column {brief(unknown[0])} ({suggestion(unknown[0], _COLUMNS)}). "
+                "Rename it, or remove it."
+            )
+        what = str(cells.get("what") or "").strip()
+        if what not in set(What) - {What.IMAGE}:
+            raise UserError(f"{where}: there is no decision {what!r}; one is {', '.join(set(What) - {What.IMAGE})}.")
+        collection, key = self._image(cells, where)
+        value = cells.get("value")
+        if value is None and what == What.CAPTION:
+            raise UserError(f"{where} has no caption; write it in the column value.")
+        try:
+            value = check_value(What(what), None if value is None else str(value))
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+        reason, who = cells.get("reason") or None, cells.get("who") or HAND
+        return collection, Decision(key, self._time, What(what), value, reason and str(reason), str(who))
+
+    def _searched(self, source: str) -> list[Collection]:
+        return [self._collections[source]] if source else list(self._collections.values())
+
+    def _image(self, cells: Mapping[str, Any], where: str) -> tuple[Collection, str]:
+        """Returns the collection and the key of the image that a row names."""
+        source, key, file = (str(cells.get(name) or "") for name in ("source", "key", "file"))
+        if source and source not in self._collections:
+            raise UserError(f"{where}: there is no source {source}; there are {', '.join(self._collections)}.")
+        if not key and not file:
+            raise UserError(f"{where} names no image; write its key or its file.")
+        index = self._index(source)
+        if key and source and not index.has_key(key):
+            self.gone += 1
+            return self._collections[source], key
+        try:
+            image = index.find([key or file])[0]
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+        return image.collection, image.key
 
 
 def _check_suffix(table: Path) -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.flows.cli import run
-from dreamloom.scrape.collection import Collection
+from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
 
 
@@ -97,6 +97,9 @@ def test_what_is_exported_decides_the_same_elsewhere(
         ("what,source,key\ndrop,cows,123", "row 2: there is no source cows; there are cats"),
         ("what\ndrop", "row 2 names no image"),
         ("what,file,value\ncrop,a cat,1", "row 2: '1' is no crop"),
+        ("what,file,caption\ncaption,a cat,a big cat", "row 2: decisions have no column caption"),
+        ("what,file,Value\ncaption,a cat,a big cat", "did you mean value?"),
+        ("what,file\ncaption,a cat", "row 2 has no caption"),
         ('what,file\ndrop,"a', "row 2 can't be read"),
     ],
 )
@@ -107,6 +110,20 @@ def test_a_wrong_row_decides_nothing(
     table.write_text(row)
     assert sentence in said(["decisions", "import", workspace, table], capsys, 2)
     assert counting(workspace) == {}
+
+
+def test_a_shortened_key_is_understood_and_one_that_is_gone_is_told(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = Collection(workspace / "collections" / "cats").read(Table.RECORDS)["key"][0].as_py()
+    table = workspace / "table.csv"
+    table.write_text(f"what,source,key\ndrop,cats,{key[:12]}\ndrop,cats,gone", encoding="utf-8-sig")
+    assert said(["decisions", "import", workspace, table], capsys).splitlines() == [
+        "imported: 2 of cats",
+        "1 of them are of images that are not here now; they count when these come back",
+    ]
+    decided = Collection(workspace / "collections" / "cats").decisions().counting()
+    assert {word.key for word in decided} == {key, "gone"}
 
 
 def test_what_is_no_project_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
