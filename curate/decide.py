@@ -97,17 +97,13 @@ def plan_words(images: Sequence[FoundImage], words: Sequence[Word]) -> dict[Path
     collections = {image.collection.root: image.collection for image in images}
     decided = {root: collection.decisions() for root, collection in collections.items()}
     time = next_time(decided.values())
-    said = {
-        (root, decision.subject, decision.who): decision[2:]
-        for root, decisions in decided.items()
-        for words_of_subject in decisions.words.values()
-        for decision in words_of_subject
-    }
     plan: dict[Path, list[Decision]] = {root: [] for root in collections}
     for image in images:
         for word in words:
             decision = Decision(image.key, time, word.what, word.value, word.reason, word.who)
-            if said.get((image.collection.root, decision.subject, decision.who)) != decision[2:]:
+            said = decided[image.collection.root].words.get(decision.subject, ())
+            last = next((before for before in reversed(said) if before.who == decision.who), None)
+            if last is None or last[2:] != decision[2:]:
                 plan[image.collection.root].append(decision)
     return plan
 

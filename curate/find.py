@@ -4,7 +4,8 @@ import fnmatch
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 
 from dreamloom.base.errors import UserError
 from dreamloom.caption.filename import read_name
-from dreamloom.curate.manifest import MANIFEST, manifest_path, read_manifest
+from dreamloom.curate.manifest import MANIFEST, manifest_path, read_manifest, read_manifest_metadata
 from dreamloom.scrape.collection import Collection, Table
 
 _MIN_KEY = 4
@@ -37,8 +38,7 @@ def find_images(
     Args:
         collections: where they may be.
         workspace: has the manifest that knows their files in dataset/ and heldout/; None: there is none.
-        names: files of the dataset, of a source or of a collection, with or without extension; keys or at least four
-            characters of a key's beginning; or patterns of these.
+        names: see `ImageIndex.places`.
         where: SQL on the columns of `_VIEW`; with names, an image has to meet it, too.
 
     Raises:
@@ -49,65 +49,120 @@ def find_images(
     met = [] if where is None else [i for c in collections for i in _find_where(c, workspace, where)]
     if not names:
         return met
-    known = [image for collection in collections for image in _known_images(collection, workspace)]
-    chosen = {place for name in names for place in _places(name, known)}
-    found = [image.found for place, image in enumerate(known) if place in chosen]
-    return found if where is None else sorted(set(found) & set(met), key=found.index)
+    found, meeting = ImageIndex(collections, workspace).find(names), set(met)
+    return [image for image in found if where is None or image in meeting]
 
 
-class _Known(NamedTuple):
-    """An image and the names that it goes by."""
+class ImageIndex:
+    """The names of all images of collections, read once.
 
-    found: FoundImage
-    names: frozenset[str]
+    Args:
+        collections: where the images are.
+        workspace: see `find_images`.
+    """
+
+    def __init__(self, collections: Sequence[Collection], workspace: Path | None) -> None:
+        """Reads the tables."""
+        self._workspace = workspace
+        self._images = [image for collection in collections for image in _images(collection, workspace)]
+        self._keys = sorted(image.key for image in self._images)
+        self._texts = [_normal(f"{image.path}\n{image.image}\n{image.file}") for image in self._images]
+
+    def find(self, names: Sequence[str]) -> list[FoundImage]:
+        """Returns the images that names fit, in order; see `places`."""
+        places = sorted({place for name in names for place in self.places(name)})
+        return [self._images[place].found() for place in places]
+
+    def has_key(self, text: str) -> bool:
+        """Tells whether an image has this key, or one that begins with it."""
+        place = bisect_left(self._keys, text)
+        return place < len(self._keys) and self._keys[place].startswith(text)
+
+    def places(self, name: str) -> list[int]:
+        """Returns the places of the images that a name fits.
+
+        Args:
+            name: a file of the dataset, of a source or of a collection, with or without extension; a key, or at least
+                four characters of its beginning; or a pattern: without "/" of a file's name, else of its path.
+
+        Raises:
+            UserError: it fits no image or, unless it is a pattern, several.
+        """
+        asked = {name, os.path.abspath(os.path.expanduser(name))}
+        known = self._likely(*(os.path.basename(each) for each in asked))
+        places = _fitting(known, lambda names: not asked.isdisjoint(names))
+        places = places or _fitting(known, lambda names: any(n.endswith(f"/{name}") for n in names))
+        if not places and _GLOB.search(name):
+            return self._fitting_pattern(name, asked)
+        begins = _normal(os.path.basename(name))
+        places = places or _fitting(
+            known, lambda names: any(n in asked for each in names if _begins(each, begins) for n in bare_names(each))
+        )
+        if not places and len(name) >= _MIN_KEY:
+            places = [place for place, image in enumerate(self._images) if image.key.startswith(name)]
+        if not places:
+            raise UserError(f"No image is called {name}; give a file's name, or the beginning of a key.")
+        if len(places) > 1:
+            listed = ", ".join(self._images[place].found().file for place in places[:3])
+            raise UserError(f"Several images are called {name} ({listed}, …); give more of the path, or the key.")
+        return places
+
+    def _fitting_pattern(self, name: str, asked: set[str]) -> list[int]:
+        """Returns the places of the images that a pattern fits: of names alone, or of paths where it has a "/"."""
+        is_path = "/" in name
+        patterns = [fnmatch.translate(_normal(each)) for each in (asked | {f"*/{name}"} if is_path else {name})]
+        fits = re.compile("|".join(patterns)).match
+        known = self._likely(max(re.split(r"[*?]|\[.*", os.path.basename(name)), key=len))
+        places = _fitting(known, lambda names: any(fits(_normal(n)) for n in names if is_path or "/" not in n))
+        if not places:
+            raise UserError(f"No image fits {name}; look at the files with `dreamloom show`, or give a key.")
+        return places
+
+    def _likely(self, *parts: str) -> dict[int, frozenset[str]]:
+        """Returns place → names, of images that have one of these texts in them; making the names of all takes long."""
+        wanted = set(map(_normal, parts))
+        likely = (place for place, text in enumerate(self._texts) if any(part in text for part in wanted))
+        return {place: self._images[place].names(self._workspace) for place in likely}
 
 
-def _known_images(collection: Collection, workspace: Path | None) -> Iterator[_Known]:
-    files, root = _manifest_files(collection, workspace), collection.root
+class _Image(NamedTuple):
+    """An image, and where it lies."""
+
+    collection: Collection
+    key: str
+    path: str | None
+    url: str | None
+    image: str | None
+    file: str | None
+
+    def found(self) -> FoundImage:
+        """Returns it as people see it."""
+        return FoundImage(self.collection, self.key, self.file or self.path or self.url or self.key)
+
+    def names(self, workspace: Path | None) -> frozenset[str]:
+        """Returns by what it goes: paths, and names of files, which have no "/"."""
+        names = {os.path.normpath(self.path), os.path.basename(self.path)} if self.path else set()
+        if self.image:
+            names |= {f"{self.collection.root}/{self.image}", self.image.rpartition("/")[2]}
+        if self.file:
+            names |= {self.file, self.file.rpartition("/")[2], f"{workspace}/{self.file}"}
+        return frozenset(names)
+
+
+def _images(collection: Collection, workspace: Path | None) -> Iterator[_Image]:
+    files = _manifest_files(collection, workspace)
     columns = collection.read(Table.RECORDS, columns=["key", "path", "url", "image"])
     for key, path, url, image in zip(*(columns[name].to_pylist() for name in columns.column_names), strict=True):
-        file = files.get(key)
-        names = {os.path.normpath(path), os.path.basename(path)} if path else set()
-        if image:
-            names |= {f"{root}/{image}", image.rpartition("/")[2]}
-        if file:
-            names |= {file, file.rpartition("/")[2], f"{workspace}/{file}"}
-        yield _Known(FoundImage(collection, key, file or path or url or key), frozenset(names))
+        yield _Image(collection, key, path, url, image, files.get(key))
 
 
 def _manifest_files(collection: Collection, workspace: Path | None) -> dict[str, str]:
     """Key → file in the workspace, of the images of a collection."""
     if workspace is None or not manifest_path(workspace).exists():
         return {}
-    rows = read_manifest(manifest_path(workspace)).select(["key", "source", "file"])
-    columns = (rows[name].to_pylist() for name in rows.column_names)
+    rows = read_manifest(manifest_path(workspace), ["key", "source", "file"])
+    columns = (rows[name].to_pylist() for name in ("key", "source", "file"))
     return {key: file for key, source, file in zip(*columns, strict=True) if source == collection.name and file}
-
-
-def _places(name: str, known: Sequence[_Known]) -> list[int]:
-    """Returns the places of the images that a name fits."""
-    asked = {name, os.path.abspath(os.path.expanduser(name))}
-    places = _fitting(known, lambda image: not asked.isdisjoint(image.names))
-    places = places or _fitting(known, lambda image: any(n.endswith(f"/{name}") for n in image.names))
-    if not places and _GLOB.search(name):
-        patterns = [re.compile(fnmatch.translate(each)) for each in asked]
-        places = _fitting(known, lambda image: any(p.match(n) for p in patterns for n in image.names))
-        if not places:
-            raise UserError(f"No image fits {name}; look at the files with `dreamloom show`, or give a key.")
-        return places
-    begins = unicodedata.normalize("NFC", os.path.basename(name))
-    places = places or _fitting(
-        known,
-        lambda image: any(n in asked for each in image.names if _begins(each, begins) for n in bare_names(each)),
-    )
-    if not places and len(name) >= _MIN_KEY:
-        places = _fitting(known, lambda image: image.found.key.startswith(name))
-    if not places:
-        raise UserError(f"No image is called {name}; give a file's name, or the beginning of a key.")
-    if len(places) > 1:
-        listed = ", ".join(known[place].found.file for place in places[:3])
-        raise UserError(f"Several images are called {name} ({listed}, …); give more of the path, or the key.")
-    return places
 
 
 def bare_names(file: str) -> tuple[str, str]:
@@ -115,14 +170,17 @@ def bare_names(file: str) -> tuple[str, str]:
     return os.path.splitext(file)[0], read_name(file)
 
 
+def _normal(text: str) -> str:
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
 def _begins(file: str, with_: str) -> bool:
-    """Whether a file's name begins with a text; quicker than to take a hundred thousand names apart."""
-    name = file.rpartition("/")[2]
-    return (name if name.isascii() else unicodedata.normalize("NFC", name)).startswith(with_)
+    """Whether a file's name begins with a text."""
+    return _normal(file.rpartition("/")[2]).startswith(with_)
 
 
-def _fitting(known: Sequence[_Known], fits: Callable[[_Known], bool]) -> list[int]:
-    return [place for place, image in enumerate(known) if fits(image)]
+def _fitting(known: Mapping[int, frozenset[str]], fits: Callable[[frozenset[str]], bool]) -> list[int]:
+    return [place for place, names in known.items() if fits(names)]
 
 
 _VIEW = """
@@ -137,10 +195,10 @@ _VIEW = """
 
 def _find_where(collection: Collection, workspace: Path | None, where: str) -> list[FoundImage]:
     """Returns the images of a collection that meet a condition."""
-    has_manifest = workspace is not None and manifest_path(workspace).exists()
-    manifest = read_manifest(manifest_path(workspace)) if workspace and has_manifest else MANIFEST.empty_table()
+    tables: dict[str, Any] = {**collection.sql_tables(), "manifest": MANIFEST.empty_table()}
+    if workspace is not None and read_manifest_metadata(manifest_path(workspace)):  # which refuses what is newer
+        tables["manifest"] = MANIFEST, [manifest_path(workspace)]
     name = f"'{collection.name.replace(chr(39), 2 * chr(39))}'"
-    tables: dict[str, Any] = {**collection.sql_tables(), "manifest": manifest}
     from dreamloom.scrape.collection.query import filter_rows  # DuckDB, which plan does without
 
     shown = "key, coalesce(file, path, url, key) as shown"

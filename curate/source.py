@@ -6,7 +6,8 @@ from pathlib import Path
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.listing import is_left_out
-from dreamloom.scrape.collection import Collection
+from dreamloom.base.workers import FOLDER as WORKERS
+from dreamloom.scrape.collection import Collection, Table
 
 
 class Role(StrEnum):
@@ -46,3 +47,10 @@ class Source:
 def collection_folders(workspace: Path) -> list[Path]:
     """Returns the folders of all collections of a workspace, sorted."""
     return sorted(path for path in (workspace / "collections").glob("*/") if not is_left_out(path.name))
+
+
+def is_collection(folder: Path) -> bool:
+    """Returns whether a folder holds tables of a collection, made or begun; images may lie in a `captions/`, too."""
+    collection = Collection(folder)
+    is_begun = any((folder / name).exists() for name in (WORKERS, ".lock"))  # .lock: by release 0.2
+    return any((folder / t).is_dir() and (collection.parts(t) or is_begun) for t in Table)

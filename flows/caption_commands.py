@@ -16,10 +16,10 @@ from dreamloom.caption.edit_collection import Edit, edit_captions, preview_edits
 from dreamloom.caption.folder import caption_folder
 from dreamloom.caption.formats import FormatName, SourceName
 from dreamloom.caption.formats.target import CHANGED, MADE, ODD, RIGHT, SKIPPED
+from dreamloom.curate.source import is_collection
 from dreamloom.flows.contents import evenly_spaced
 from dreamloom.flows.help_pages import HelpPage
 from dreamloom.flows.ray_config import RayConfig
-from dreamloom.flows.showing import is_collection
 from dreamloom.flows.stage_commands import FLAGS, RAY, collection_at, is_plain_folder, refuse_output, run_step
 from dreamloom.flows.steps import CaptionStep
 from dreamloom.flows.terminal import Terminal, duration, print_table, rows_table, stage_line

@@ -11,9 +11,8 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.text import printable
 from dreamloom.curate.decide import Word, carry_out, plan_undo, plan_words
 from dreamloom.curate.find import FoundImage, find_images
-from dreamloom.curate.source import Role, collection_folders
+from dreamloom.curate.source import Role, collection_folders, is_collection
 from dreamloom.flows.contents import evenly_spaced
-from dreamloom.flows.showing import is_collection
 from dreamloom.flows.terminal import print_table, rows_table
 from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.collection.decisions import HAND, SUBJECTS, Decision, What

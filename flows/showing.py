@@ -8,14 +8,14 @@ from rich.table import Table as RichTable
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit
-from dreamloom.base.workers import FOLDER as WORKERS
 from dreamloom.curate.manifest import manifest_path
 from dreamloom.curate.sheet import contact_sheet
+from dreamloom.curate.source import is_collection
 from dreamloom.flows import contents
 from dreamloom.flows.contents import SHEET_IMAGES, CaptionedImages, evenly_spaced, images_of_collection
 from dreamloom.flows.tables import balance_rows, collection_funnel, funnel, source_names
 from dreamloom.flows.terminal import funnel_table, rows_table
-from dreamloom.scrape.collection import Collection, Table
+from dreamloom.scrape.collection import Collection
 from dreamloom.train.data.folder import read_training_folder
 
 _COLUMNS, _SIDE = 8, 192
@@ -98,13 +98,6 @@ def _images(folder: Path) -> dict[str, CaptionedImages]:
 
 def _is_workspace(folder: Path) -> bool:
     return (folder / "collections").is_dir()
-
-
-def is_collection(folder: Path) -> bool:
-    """Returns whether a folder holds tables of a collection, made or begun; images may lie in a `captions/`, too."""
-    collection = Collection(folder)
-    is_begun = any((folder / name).exists() for name in (WORKERS, ".lock"))  # .lock: by release 0.2
-    return any((folder / t).is_dir() and (collection.parts(t) or is_begun) for t in Table)
 
 
 def _is_contact_sheet(file: Path) -> bool:

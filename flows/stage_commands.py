@@ -13,12 +13,11 @@ from dreamloom.base.processes import is_main
 from dreamloom.base.stop import Unfinished
 from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
 from dreamloom.curate.score_folder import score_folder
-from dreamloom.curate.source import Role, Source
+from dreamloom.curate.source import Role, Source, is_collection
 from dreamloom.flows import command_steps, steps, train_steps
 from dreamloom.flows.logs import PRINTED, log_to_file
 from dreamloom.flows.ray_config import RayConfig
 from dreamloom.flows.run_folders import continuation_folder
-from dreamloom.flows.showing import is_collection
 from dreamloom.flows.terminal import Terminal, print_table, rows_table, rules_rows, stage_line
 from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.index import filter as laion

@@ -93,6 +93,13 @@ def test_a_file_of_the_dataset_names_its_image(cats: Collection, tmp_path: Path,
     assert [image.key for image in kept] == ["aaaa"]
 
 
+def test_a_pattern_is_of_names_unless_it_has_a_folder(make_collection: Make) -> None:
+    places = ("/night/1.jpg", "/night/a night.jpg", "/day/cafe\u0301.jpg")
+    collection = make_collection("cats", [{"key": f"{n}", "text": "a", "path": path} for n, path in enumerate(places)])
+    for pattern, found in {"*night*": "1", "*/night/*": "01", "night/*": "01", "*caf\u00e9*": "2", "*": "012"}.items():
+        assert "".join(image.key for image in find_images([collection], None, [pattern])) == found, pattern
+
+
 def test_a_condition_asks_all_tables(make_collection: Make) -> None:
     web = add_scores(make_collection("web", records("a", "b")), [{"aesthetic": 3.0}, {"aesthetic": 5.0}])
     mine = add_scores(make_collection("it's mine", records("c")), [{"aesthetic": 1.0}])
