@@ -14,6 +14,7 @@ from tests.powercut import PowerCut
 
 HOUSE = Path(__file__).parents[1]
 
+os.environ["COLUMNS"] = "80"  # help pages are as wide as the terminal
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
