@@ -7,6 +7,7 @@ from typing import Annotated
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import lock
+from dreamloom.base.image_types import is_image_name
 from dreamloom.base.text import printable
 from dreamloom.curate.adopt import adopt_hand_changes, describe_hand_changes, put_back
 from dreamloom.curate.hand_changes import HandChange, find_hand_changes
@@ -16,9 +17,9 @@ from dreamloom.flows.terminal import print_table, rows_table
 from dreamloom.flows.workspace import PROJECT, relative_to_cwd
 
 _OTHERWISE = {
-    "added": "move it into the folder of a source, and it is taken in",
+    "added": "move it into the folder of a source, and it is taken in; or remove it",
     "moved": "move it back; a source is set in project.yaml",
-    "set otherwise": "set it in project.yaml: multiply, share, balance.ratio, flip_p",
+    "set otherwise": "set it in project.yaml (multiply, share, balance.ratio, flip_p); or put it back",
 }
 """Change that no decision can say → what to do instead."""
 
@@ -99,11 +100,16 @@ def _adopt(workspace: Path, changes: Sequence[HandChange]) -> None:
         counts = adopt_hand_changes(workspace, changes)
     if counts:
         print(f"decided: {', '.join(f'{count:,} of {printable(source)}' for source, count in counts.items())}")
-    left = {change.how: change.file for change in changes if not change.says}
+    left = {_otherwise(change): change for change in changes if not change.says}
     if left:
-        raise UserError(
-            "\n".join(f"{workspace / file} ({how}): {_OTHERWISE[how]}; or put it back." for how, file in left.items())
-        )
+        lines = (f"{workspace / change.file} ({change.how}): {what}." for what, change in left.items())
+        raise UserError("\n".join(lines))
+
+
+def _otherwise(change: HandChange) -> str:
+    if change.how == "added" and not is_image_name(change.file):
+        return "move it elsewhere, as the training folder is made anew"
+    return _OTHERWISE[change.how]
 
 
 def _show(changes: Sequence[HandChange]) -> None:

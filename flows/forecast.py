@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
+from typing import Literal
+
+import pyarrow.compute as pc
 
 from dreamloom.base.buckets import find_bucket
 from dreamloom.base.errors import UserError
@@ -18,7 +21,8 @@ from dreamloom.curate.held_out import at_most, count_held_out
 from dreamloom.curate.source import Role
 from dreamloom.flows.project import Project
 from dreamloom.flows.sources import kind_of
-from dreamloom.scrape.collection import Table
+from dreamloom.scrape.collection import Choice, Collection, Status, Table
+from dreamloom.scrape.collection.decisions import What
 from dreamloom.scrape.datasets.folder import FolderConfig
 from dreamloom.scrape.datasets.image_files import find_images
 from dreamloom.scrape.datasets.source_kind import SourceSize
@@ -139,17 +143,32 @@ def _count(
     """Counts a source's images and its sure drops, by the last stage that is up to date; None: not known."""
     collection, source = project.collection(name), project.sources[name]
     if done.get("choose"):
-        return collection.summary(Table.CHOICES).kept, {}, "chosen"
+        return collection.summary(Table.CHOICES).kept, _decided_drops(collection, "choice"), "chosen"
     if all(
         is_done for title, is_done in done.items() if title in (f"ingest {name}", f"filter {name}", f"scrape {name}")
     ):
-        return collection.summary(Table.RECORDS).kept, {}, "brought in"
+        return collection.summary(Table.RECORDS).kept, _decided_drops(collection, "status"), "brought in"
     images = most_images(project, name, size)
     if images is None:
         return None
     if isinstance(source, FolderConfig) and images <= MAX_HEADERS:
         return images, _sure_drops(project, name), "headers"
     return images, {}, f"{size.unit} at most"
+
+
+def _decided_drops(collection: Collection, column: Literal["status", "choice"]) -> dict[str, int]:
+    """Counts the images that decisions leave out, of those that a stage kept, by its column."""
+    decisions = collection.decisions()
+    if not decisions.rows:
+        return {}
+    table, kept = (Table.RECORDS, Status.OK) if column == "status" else (Table.CHOICES, Choice.KEPT)
+    rows = collection.read(table, columns=["key", column])
+    keys = set(rows["key"].filter(pc.equal(rows[column], str(kept))).to_pylist())
+    choices = decisions.standing(What.KEEP, What.DROP).items()
+    dropped = keys & {key for key, decision in choices if decision.what is What.DROP}
+    witnesses = keys & decisions.standing(What.ROLE).keys() - dropped
+    counts = {str(Choice.DECIDED): len(dropped), str(Role.WITNESS): len(witnesses)}
+    return {reason: count for reason, count in counts.items() if count}
 
 
 def _sure_drops(project: Project, name: str) -> dict[str, int]:

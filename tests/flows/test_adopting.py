@@ -37,9 +37,11 @@ def test_run_stops_at_changes_by_hand_and_goes_on_with_them(finished: Any, capsy
 
 def test_a_refused_change_finds_the_run_that_was_there(finished: Any, capsys: pytest.CaptureFixture[str]) -> None:
     (finished.workspace / "dataset" / "circles" / "mine.png").write_bytes(b"no image")
+    (finished.workspace / "dataset" / "notes.md").write_text("mine")
     before = chain.run_folder(finished.load())
     assert run(["run", str(finished.file), "--adopt"]) == 2
-    assert "mine.png (added): move it into the folder of a source" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "mine.png (added): move it into the folder of a source" in told and "notes.md (added): move it else" in told
     assert run(["adopt", str(finished.file), "--refuse"]) == 0
     assert run(["run", str(finished.file)]) == 0
     assert chain.run_folder(finished.load()) == before

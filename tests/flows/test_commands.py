@@ -276,6 +276,10 @@ def test_plan_says_why_and_for_the_dataset_as_it_will_be(finished: Any, capsys: 
     assert "images a second" in out, "as this machine trained before"
     finished.change("balance", "ratio", to=1)
     assert "epochs: " in " ".join(said(["plan", str(finished.file)], capsys).split())
+    first, second, *_ = sorted((finished.folder / "circles").iterdir())
+    said(["drop", str(finished.file), first.name], capsys)
+    said(["rate", str(finished.file), second.name, "--witness"], capsys)
+    assert "decided 1, witness 1" in said(["plan", str(finished.file)], capsys)
     small = finished.folder / "circles" / "a new circle.png"
     Image.new("RGB", (64, 64), "pink").save(small)
     assert "files of the source" in said(["plan", str(finished.file)], capsys)
