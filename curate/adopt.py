@@ -11,7 +11,7 @@ from dreamloom.base.files import commit, copy, remove
 from dreamloom.base.folder_names import FolderNames
 from dreamloom.base.pixels import ImageError, decode
 from dreamloom.curate.decide import carry_out
-from dreamloom.curate.hand_changes import HandChange, find_hand_changes
+from dreamloom.curate.hand_changes import HandChange, look_for_hand_changes
 from dreamloom.curate.manifest import manifest_path
 from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.decisions import HAND, Decision, What, next_time, read_decisions
@@ -28,22 +28,27 @@ def describe_hand_changes(changes: Sequence[HandChange]) -> str:
     return ", ".join(f"{count:,} {how}" for how, count in counts.items())
 
 
-def refuse_hand_changes(workspace: Path, anew: bool = False) -> None:
+def refuse_hand_changes(workspace: Path, anew: bool = False) -> bool:
     """Refuses to go on where a person changed the training folder, so that nothing of theirs is overwritten.
 
     Args:
         workspace: where the training folder is.
         anew: see `dreamloom.base.tree_state.tree_state`.
 
+    Returns:
+        Whether all is as balance made it; False also where there is nothing, or what was changed is decided.
+
     Raises:
         UserError: they did.
     """
-    if changes := find_hand_changes(workspace, anew):
+    is_as_made, changes = look_for_hand_changes(workspace, anew)
+    if changes:
         raise UserError(
             f"{changes[0].file} and its like were changed by hand in {workspace} ({describe_hand_changes(changes)}): "
             f"`dreamloom adopt {workspace}` makes decisions of it, and `dreamloom adopt {workspace} --refuse` puts all "
             "back as it was."
         )
+    return is_as_made
 
 
 def adopt_hand_changes(workspace: Path, changes: Sequence[HandChange]) -> Counter[str]:

@@ -8,8 +8,9 @@
     heldout/concepts.json              what held-out images show
     dataset.parquet                    the manifest: what became of every key of every source
 
-It is replaced as a whole: the manifest is removed first and written last, so a folder without one is incomplete. Images
-are hard links into the collections.
+The manifest is removed first and written last, so a folder without one is incomplete. Folders are replaced as a whole,
+but a large dataset/ of which little changes is changed in its place (dreamloom.curate.place). Images are hard links
+into the collections.
 """
 
 import json
@@ -18,24 +19,21 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from functools import cache, partial
 from pathlib import Path
 
 import pyarrow as pa
 
 from dreamloom.base.copies import group_copies
-from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_folder, link, lock, remove, remove_leftovers
+from dreamloom.base.files import commit_folder, commit_text, lock, remove, remove_leftovers
 from dreamloom.base.held_out import write_held_out
 from dreamloom.base.parquet_metadata import digest_table, write_table
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
-from dreamloom.caption.filename import NameWriter
-from dreamloom.caption.sidecar import write_sidecar
 from dreamloom.curate.adopt import refuse_hand_changes
 from dreamloom.curate.balance import format_multiply
 from dreamloom.curate.choose import sort_by_priority
 from dreamloom.curate.config import BalanceConfig, NearDuplicates
-from dreamloom.curate.crop import write_crop
 from dreamloom.curate.history import decided_digest, read_history
 from dreamloom.curate.manifest import (
     DROPPED,
@@ -44,11 +42,10 @@ from dreamloom.curate.manifest import (
     manifest_path,
     read_manifest_metadata,
 )
+from dreamloom.curate.place import LAYOUT, Placement, find_changes, name_files, write_files
 from dreamloom.curate.source import Source
 from dreamloom.curate.split import Split, split_images
 from dreamloom.scrape.collection import Table
-from dreamloom.scrape.collection.decisions import MIDDLE
-from dreamloom.scrape.collection.records import file_sha256
 
 VERSION = 4
 
@@ -71,10 +68,10 @@ def balance(
     with lock(workspace):
         remove_leftovers(workspace)
         is_current = _is_current(workspace, balance_recipe)
-        refuse_hand_changes(workspace, anew=not is_current)
+        is_as_made = refuse_hand_changes(workspace, anew=not is_current)
         if is_current:
             return Summary.from_json(read_manifest_metadata(manifest_path(workspace))["summary"]).as_existing()
-        return _assemble(ordered, config, workspace, balance_recipe, progress)
+        return _assemble(ordered, config, workspace, balance_recipe, is_as_made, progress)
 
 
 def is_current(sources: Sequence[Source], config: BalanceConfig, workspace: Path) -> bool:
@@ -98,20 +95,35 @@ def _is_current(workspace: Path, balance_recipe: str) -> bool:
 
 
 def _assemble(
-    ordered: Sequence[Source], config: BalanceConfig, workspace: Path, balance_recipe: str, progress: Progress
+    ordered: Sequence[Source],
+    config: BalanceConfig,
+    workspace: Path,
+    balance_recipe: str,
+    is_as_made: bool,
+    progress: Progress,
 ) -> Summary:
     start = time.monotonic()
     rows = pa.concat_tables([read_history(source) for source in ordered])
     placed = split_images(rows, ordered, config, _find_copies(rows, ordered, progress))
+    placement, described = name_files(rows, placed), _describe_sources(ordered, workspace)
+    before = read_manifest_metadata(manifest_path(workspace)) if is_as_made else {}
+    is_alike = (before.get("layout"), before.get("sources")) == (LAYOUT, described) and (workspace / "dataset").is_dir()
+    changes = find_changes(workspace, rows, placement) if is_alike else None
     remove(manifest_path(workspace))
-    with commit_folder(workspace / "heldout") as heldout, commit_folder(workspace / "dataset") as dataset:
-        files, written = _place(rows, placed, ordered, dataset, heldout, progress)
-        described = {str(files[row]).partition("/")[2]: placed.describe(row) for row in placed.kinds}
-        if described:
-            write_held_out(heldout, dict(sorted(described.items())))
-        for name, multiply in placed.multiplies.items():
-            if (dataset / name).is_dir():
-                (dataset / name / "multiply.txt").write_text(format_multiply(multiply) + "\n", encoding="utf-8")
+    with commit_folder(workspace / "heldout") as heldout:
+        written = write_files(placement.select("heldout"), rows, placement, ordered, heldout)
+        _describe_heldout(heldout, placed, placement)
+        write = partial(write_files, rows=rows, placement=placement, ordered=ordered, progress=progress)
+        if changes is not None:
+            changes.remove(workspace)
+            written |= write(changes.to_write, folder=workspace / "dataset")
+            changes.sync(workspace, placement)
+            _write_multiplies(workspace / "dataset", placed)
+        else:
+            with commit_folder(workspace / "dataset") as dataset:
+                written |= write(placement.select("dataset"), folder=dataset)
+                _write_multiplies(dataset, placed)
+    files = placement.files
     manifest = _manifest(rows, placed, files, written)
     summary = _summarize(manifest, sum(b for b, file in zip(rows["bytes"].to_pylist(), files, strict=True) if file))
     summary.seconds = time.monotonic() - start
@@ -120,10 +132,28 @@ def _assemble(
         "content": _digest_content(manifest),
         "config": config.model_dump_json(),
         "summary": summary.to_json(),
-        "sources": json.dumps([_describe_source(source, workspace) for source in ordered]),
+        "sources": described,
+        "layout": LAYOUT,
     }
     write_table(manifest_path(workspace), manifest, metadata)
     return summary
+
+
+def _describe_heldout(heldout: Path, placed: Split, placement: Placement) -> None:
+    described = {str(placement.files[row]).partition("/")[2]: placed.describe(row) for row in placed.kinds}
+    if described:
+        write_held_out(heldout, dict(sorted(described.items())))
+
+
+def _write_multiplies(dataset: Path, placed: Split) -> None:
+    for name, multiply in placed.multiplies.items():
+        file, text = dataset / name / "multiply.txt", format_multiply(multiply) + "\n"
+        if not file.parent.is_dir():
+            continue
+        if not file.exists():
+            file.write_text(text, encoding="utf-8")
+        elif file.read_text(encoding="utf-8") != text:
+            commit_text(file, text)
 
 
 def _find_copies(rows: pa.Table, ordered: Sequence[Source], progress: Progress) -> list[int | None]:
@@ -159,99 +189,32 @@ def _drops_copies(source: Source) -> bool:
     return bool(source.collection.parts(Table.SCORES)) and dropped
 
 
-def _place(
-    rows: pa.Table, placed: Split, ordered: Sequence[Source], dataset: Path, heldout: Path, progress: Progress
-) -> tuple[list[str | None], dict[int, str]]:
-    """Places the images under their captions: links, and crops.
-
-    Returns:
-        Each row's file relative to the workspace, None where it is dropped; and row → hash of each crop.
-    """
-    roots = {source.name: f"{source.collection.root}/" for source in ordered}
-    writers: dict[str, NameWriter] = {}
-    files: list[str | None] = []
-    written: dict[int, str] = {}
-    columns = (rows[name].to_pylist() for name in ("source", "image", "caption", "replaced", "crop"))
-    settings = _settings(rows, placed)
-    for row, (name, image, caption, replaced, crop, split) in enumerate(zip(*columns, placed.split, strict=True)):
-        if split == DROPPED:
-            files.append(None)
-            continue
-        inside = name if split == TRAIN else f"{placed.kinds[row]}/{name}"
-        folder = f"{dataset if split == TRAIN else heldout}/{inside}"
-        if folder not in writers:
-            Path(folder).mkdir(parents=True)
-            writers[folder] = NameWriter()
-        image = replaced or image
-        file, needs_sidecar = writers[folder].name(caption, os.path.splitext(image)[1])
-        if crop:
-            write_crop(Path(roots[name] + image), Path(folder, file), crop)
-            written[row] = file_sha256(Path(folder, file))
-        else:
-            _link(roots[name] + image, f"{folder}/{file}")
-        if needs_sidecar:
-            write_sidecar(Path(folder, file), caption)
-        if row in settings:
-            Path(folder, file).with_suffix(".yaml").write_text(settings[row], encoding="utf-8")
-        files.append(f"{'dataset' if split == TRAIN else 'heldout'}/{inside}/{file}")
-        if len(files) % 1000 == 0:
-            progress(len(files), len(rows))
-    progress(len(rows), len(rows))
-    return files, written
-
-
-def _settings(rows: pa.Table, placed: Split) -> dict[int, str]:
-    """Returns row → the YAML beside its image, of those that are not shown as the others of their folder are.
-
-    Of those that are held out, it says what part of them is looked at.
-    """
-    settings: dict[int, str] = {}
-    columns = (rows[name].to_pylist() for name in ("source", "loss_scale", "flip", "focus"))
-    for row, (name, loss_scale, flip, focus) in enumerate(zip(*columns, strict=True)):
-        is_trained = placed.split[row] == TRAIN
-        lines = [f"focus: {focus}\n"] if focus not in (None, MIDDLE) else []
-        if is_trained and placed.ratings[row] != 1:
-            lines.append(f"multiply: {format_multiply(placed.multiply(row, name))}\n")
-        if is_trained and loss_scale not in (None, 1):
-            lines.append(f"loss_scale: {loss_scale:g}\n")
-        if is_trained and flip == "no":
-            lines.append("flip_p: 0\n")
-        if lines:
-            settings[row] = "".join(lines)
-    return settings
-
-
-def _link(image: str, target: str) -> None:
-    try:
-        link(image, target)
-    except FileNotFoundError:
-        raise UserError(
-            f"{image} is gone; delete the part of records that names it, and its stage makes it again."
-        ) from None
-
-
 def _manifest(rows: pa.Table, placed: Split, files: list[str | None], written: Mapping[int, str]) -> pa.Table:
     import pyarrow.compute as pc
 
     reasons = pa.array(placed.reasons, pa.string())
-    names = rows["source"].to_pylist()
     added = {
         "split": pa.array(placed.split, pa.string()),
         "file": pa.array(files, pa.string()),
         "file_sha256": pa.array([written.get(row) for row in range(len(rows))], pa.string()),
-        "multiply": pa.array(
-            [
-                float(Fraction(format_multiply(placed.multiply(row, names[row])))) if split == TRAIN else None
-                for row, split in enumerate(placed.split)
-            ],
-            pa.float64(),
-        ),
+        "multiply": pa.array(_multiplies(placed, rows["source"].to_pylist()), pa.float64()),
         "concepts": pa.array([sorted(concepts) for concepts in placed.concepts], pa.list_(pa.string())),
         "stage": pc.if_else(reasons.is_valid(), "balance", rows["stage"].combine_chunks()),
         "reason": pc.coalesce(reasons, rows["reason"].combine_chunks()),
     }
     columns = [added[name] if name in added else rows[name] for name in MANIFEST.names]
     return pa.Table.from_arrays(columns, schema=MANIFEST)
+
+
+def _multiplies(placed: Split, names: Sequence[str]) -> list[float | None]:
+    """Returns how often an epoch shows each row that is trained on, as multiply.txt and the YAML say it."""
+
+    @cache  # there are few ratings, and many images
+    def written(name: str, rating: Fraction) -> float:
+        return float(Fraction(format_multiply(placed.multiplies[name] * rating)))
+
+    each = zip(placed.split, names, placed.ratings, strict=True)
+    return [written(name, rating) if split == TRAIN else None for split, name, rating in each]
 
 
 def _digest_content(manifest: pa.Table) -> str:
@@ -269,6 +232,8 @@ def _summarize(manifest: pa.Table, linked: int) -> Summary:
     return Summary(rows=len(manifest), kept=kept, dropped=dropped, bytes_written=linked, parts_done=1)
 
 
-def _describe_source(source: Source, workspace: Path) -> dict[str, str]:
-    root = os.path.relpath(source.collection.root.resolve(), workspace.resolve())
-    return {"name": source.name, "role": str(source.role), "root": root}
+def _describe_sources(ordered: Sequence[Source], workspace: Path) -> str:
+    """Returns the sources for the manifest, as JSON: name, role, and root relative to the workspace."""
+    roots = [os.path.relpath(source.collection.root.resolve(), workspace.resolve()) for source in ordered]
+    each = zip(ordered, roots, strict=True)
+    return json.dumps([{"name": s.name, "role": str(s.role), "root": root} for s, root in each])

@@ -22,7 +22,7 @@ from dreamloom.curate.manifest import manifest_path, read_sources
 from dreamloom.curate.workspace_files import TOPS, Row, WorkspaceFiles, has_settings, look_at
 from dreamloom.scrape.collection.decisions import FOLDER, What, read_decisions
 
-VERSION = 1
+VERSION = 2
 """Raised when other changes are found in the same files."""
 How = Literal["deleted", "renamed", "captioned", "set otherwise", "replaced", "moved", "added"]
 
@@ -44,30 +44,38 @@ class HandChange:
     """Whether the collection's own image was changed with it, by a program that writes into the file."""
 
 
-def find_hand_changes(workspace: Path, anew: bool = False) -> list[HandChange]:
+def find_hand_changes(workspace: Path) -> list[HandChange]:
     """Returns what was changed by hand and is no decision yet; nothing where there is no manifest, or no folder left.
-
-    Args:
-        workspace: where dataset/ and heldout/ are.
-        anew: see `dreamloom.base.tree_state.tree_state`.
 
     Raises:
         UserError: the manifest, decisions or a folder can't be read.
     """
+    return look_for_hand_changes(workspace)[1]
+
+
+def look_for_hand_changes(workspace: Path, anew: bool = False) -> tuple[bool, list[HandChange]]:
+    """Returns whether there is a manifest and all is as balance made it; and what `find_hand_changes` does.
+
+    Args:
+        workspace: where dataset/ and heldout/ are.
+        anew: see `dreamloom.base.tree_state.tree_state`.
+    """
     if not manifest_path(workspace).exists():
-        return []
-    state = tree_state(_looked_at(workspace), anew=anew)
+        return False, []
+    found: list[HandChange] | None = None
+
+    def look() -> bool:
+        nonlocal found
+        found = _find(workspace)
+        return not found
+
+    state, changed_ns = tree_state(_looked_at(workspace), anew=anew), manifest_path(workspace).stat().st_mtime_ns
     if state is None:
-        return _find(workspace)
-    changes: list[HandChange] = []
-
-    def has_none() -> bool:
-        changes.extend(_find(workspace))
-        return not changes
-
-    manifest = manifest_path(workspace).stat()
-    known = recipe("hand changes", VERSION, {"workspace": workspace.resolve()}, [state, str(manifest.st_mtime_ns)])
-    return [] if remembered(known, has_none) else changes or _find(workspace)
+        is_as_made = look()
+    else:
+        known = recipe("hand changes", VERSION, {"workspace": workspace.resolve()}, [state, str(changed_ns)])
+        is_as_made = remembered(known, look)
+    return is_as_made, [] if is_as_made else _undecided(_find(workspace) if found is None else found)
 
 
 def _looked_at(workspace: Path) -> list[Path]:
@@ -78,7 +86,10 @@ def _looked_at(workspace: Path) -> list[Path]:
 
 def _find(workspace: Path) -> list[HandChange]:
     seen = look_at(workspace)
-    changes = [*_images(seen), *_controls(seen)]
+    return [*_images(seen), *_controls(seen)]
+
+
+def _undecided(changes: Sequence[HandChange]) -> list[HandChange]:
     said = {root: _said(root) for root in {change.root for change in changes if change.says}}
     return [change for change in changes if not _is_decided(change, said)]
 

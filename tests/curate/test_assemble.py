@@ -1,5 +1,6 @@
 """The training folder holds what was chosen, drawn in the ratio asked for, and its manifest knows every key."""
 
+import io
 import json
 import signal
 import subprocess
@@ -27,7 +28,8 @@ from dreamloom.curate.history import read_history
 from dreamloom.curate.manifest import MANIFEST, content_digest, manifest_path, read_manifest, read_sources
 from dreamloom.curate.source import Role, Source
 from dreamloom.curate.split import split_images
-from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table
+from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table, key_of
+from dreamloom.scrape.collection.decisions import Decision, What, append_decisions
 from tests.curate.conftest import noise
 from tests.curate.test_choose import add_scores
 from tests.powercut import PowerCut
@@ -246,6 +248,38 @@ def test_it_is_made_once_and_made_anew_only_when_something_changed(project: list
         made = content_digest(manifest_path(work))
         assert balance(*changed, work).parts_done == 1
         assert content_digest(manifest_path(work)) != made
+
+
+def test_of_a_large_folder_only_what_changes_is_written_and_it_is_as_if_made_anew(
+    make_collection: Make, tmp_path: Path
+) -> None:
+    image = io.BytesIO()
+    noise(0).save(image, "PNG")
+    own = [{"content": image.getvalue(), "sha256": f"{number:064d}"} for number in range(1100)]
+    rows = [{"text": f"an image, the {number}th", **each} for number, each in enumerate(own)]
+    long, sources = "a caption that no name holds: " + "word " * 60, [Source(make_collection("car", rows), TRAINING)]
+    for row, text in ((7, long), (8, long), (20, "alike"), (21, "alike"), (22, "alike")):
+        rows[row]["text"] = text
+    work, config = tmp_path / "work", BalanceConfig(held_out=0.01)
+
+    def make(workspace: Path, time: str, decided: dict[int, tuple[What, str]]) -> dict[str, int]:
+        collection = make_collection("car", rows)
+        said = [Decision(key_of("test", "car", str(row)), time, *word) for row, word in decided.items()]
+        append_decisions(collection.root, said)
+        choose(sources, ChooseConfig())
+        balance(sources, config, workspace)
+        return {p.name: p.stat().st_ino for p in (workspace / "dataset").rglob("*")}
+
+    before = make(work, "2020", {3: (What.MULTIPLY, "2"), 4: (What.CROP, "0,0,20,20"), 5: (What.FLIP, "no")})
+    rows[0]["text"], rows[7]["text"], rows[9]["text"] = "another caption", "short", f"{long}, too"
+    rows[20] = {"status": Status.HTTP_404}
+    rows.append({"text": "a new image", **own[0], "sha256": "f" * 64})
+    after = make(work, "2021", {3: (What.MULTIPLY, "1"), 6: (What.CROP, "0,0,20,20")})
+    assert after["car"] == before["car"] and files_of(work / "dataset") != {}
+    make(tmp_path / "anew", "2022", {})
+    for folder in ("dataset", "heldout"):
+        assert files_of(work / folder) == files_of(tmp_path / "anew" / folder)
+    assert read_manifest(manifest_path(work)).equals(read_manifest(manifest_path(tmp_path / "anew")))
 
 
 def test_what_was_there_before_is_gone_and_the_collections_are_not(project: list[Source], tmp_path: Path) -> None:

@@ -1,0 +1,208 @@
+"""Places images under their captions, as links or crops, with what lies beside them.
+
+Where few images of a large folder are placed otherwise than before, only these are: the rest stays as it is. What there
+is follows from the rows, so a row of the manifest that equals the new one has the same files.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dreamloom.base.errors import UserError
+from dreamloom.base.files import fsync_all, link
+from dreamloom.base.progress import Progress, silent
+from dreamloom.caption.filename import NameWriter
+from dreamloom.caption.sidecar import write_sidecar
+from dreamloom.curate.balance import format_multiply
+from dreamloom.curate.crop import write_crop
+from dreamloom.curate.manifest import DROPPED, TRAIN, manifest_path, read_manifest
+from dreamloom.curate.source import Source
+from dreamloom.curate.split import Split
+from dreamloom.scrape.collection.decisions import MIDDLE
+from dreamloom.scrape.collection.records import file_sha256
+
+LAYOUT = "1"
+"""Raised when the same rows are placed in other files, or with others beside them."""
+SMALL = 1000
+"""Images up to which a folder is made anew: that takes no time."""
+_HANGS_ON = ("source", "image", "replaced", "crop", "caption", "image_sha256", "loss_scale", "flip", "focus", "rating")
+"""Columns that say, with the name of a file, what it is and what lies beside it."""
+_BESIDE = (".txt", ".yaml")
+"""What balance writes beside an image."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the image of each row lies, and what lies beside it."""
+
+    files: list[str | None]
+    """Relative to the workspace; None: it is dropped."""
+    told_beside: set[int]
+    """Rows whose caption the name can't hold, so that a .txt does."""
+    settings: Mapping[int, str]
+    """Row → the YAML beside its image."""
+
+    def select(self, top: str) -> list[int]:
+        """Returns the rows whose image lies in dataset or in heldout."""
+        return [row for row, file in enumerate(self.files) if file is not None and file.startswith(f"{top}/")]
+
+
+def name_files(rows: pa.Table, placed: Split) -> Placement:
+    """Names the images of a history by their captions."""
+    writers: dict[str, NameWriter] = {}
+    files: list[str | None] = []
+    told_beside: set[int] = set()
+    columns = (rows[name].to_pylist() for name in ("source", "image", "caption", "replaced"))
+    for row, (name, image, caption, replaced, split) in enumerate(zip(*columns, placed.split, strict=True)):
+        if split == DROPPED:
+            files.append(None)
+            continue
+        folder = f"dataset/{name}" if split == TRAIN else f"heldout/{placed.kinds[row]}/{name}"
+        if folder not in writers:
+            writers[folder] = NameWriter()
+        file, needs_sidecar = writers[folder].name(caption, os.path.splitext(replaced or image)[1])
+        if needs_sidecar:
+            told_beside.add(row)
+        files.append(f"{folder}/{file}")
+    return Placement(files, told_beside, _settings(rows, placed))
+
+
+def write_files(
+    which: Sequence[int],
+    rows: pa.Table,
+    placement: Placement,
+    ordered: Sequence[Source],
+    folder: Path,
+    progress: Progress = silent,
+) -> dict[int, str]:
+    """Writes images and what lies beside them, where nothing is yet.
+
+    Args:
+        which: rows, of which all images lie in dataset, or all in heldout.
+        rows: the history.
+        placement: where the images lie.
+        ordered: the sources.
+        folder: the folder that is dataset or heldout, or will be.
+        progress: called with the number of images written.
+
+    Returns:
+        Row → hash of each crop.
+    """
+    roots = {source.name: f"{source.collection.root}/" for source in ordered}
+    made: set[str] = set()
+    written: dict[int, str] = {}
+    columns = (rows[name].take(pa.array(which, pa.int64())).to_pylist() for name in _WRITTEN)
+    for done, (row, name, image, caption, replaced, crop) in enumerate(zip(which, *columns, strict=True), start=1):
+        target = f"{folder}/{str(placement.files[row]).partition('/')[2]}"
+        if (inside := os.path.dirname(target)) not in made:
+            os.makedirs(inside, exist_ok=True)
+            made.add(inside)
+        original = roots[name] + (replaced or image)
+        if crop:
+            write_crop(Path(original), Path(target), crop)
+            written[row] = file_sha256(Path(target))
+        else:
+            _link(original, target)
+        if row in placement.told_beside:
+            write_sidecar(Path(target), caption)
+        if row in placement.settings:
+            Path(target).with_suffix(".yaml").write_text(placement.settings[row], encoding="utf-8")
+        if done % 1000 == 0:
+            progress(done, len(which))
+    return written
+
+
+_WRITTEN = ("source", "image", "caption", "replaced", "crop")
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What changes in a dataset/ that balance made before."""
+
+    to_write: list[int]
+    """Rows whose image is new, or placed otherwise."""
+    to_remove: list[str]
+    """Images that are there, relative to the workspace."""
+
+    def remove(self, workspace: Path) -> None:
+        """Removes the images and what balance wrote beside them."""
+        for file in self.to_remove:
+            stem = os.path.splitext(file)[0]
+            for name in (file, *(stem + suffix for suffix in _BESIDE)):
+                (workspace / name).unlink(missing_ok=True)
+
+    def sync(self, workspace: Path, placement: Placement) -> None:
+        """Waits until the disk has what changed."""
+        written = [str(placement.files[row]) for row in self.to_write]
+        folders = {os.path.dirname(workspace / file) for file in [*self.to_remove, *written]}
+        beside = [os.path.splitext(file)[0] + suffix for file in written for suffix in _BESIDE]
+        there = [workspace / file for file in [*written, *beside] if (workspace / file).exists()]
+        fsync_all([*(file for file in there if file.stat().st_nlink == 1), *folders])
+
+
+def find_changes(workspace: Path, rows: pa.Table, placement: Placement) -> Changes | None:
+    """Returns what is to be changed of dataset/, which is as its manifest says.
+
+    Returns:
+        None: it is made anew, as most of it changes, as it is small, or as a source comes in or goes.
+    """
+    which = placement.select("dataset")
+    if len(which) <= SMALL:
+        return None
+    indices = pa.array(which, pa.int64())
+    new, names = rows.select(_HANGS_ON).take(indices), pa.array([placement.files[row] for row in which], pa.string())
+    old = read_manifest(manifest_path(workspace), ["split", "file", *_HANGS_ON])
+    old = old.filter(pc.equal(old["split"], TRAIN))
+    if set(new["source"].unique().to_pylist()) != set(old["source"].unique().to_pylist()):
+        return None
+    at = pc.index_in(names, old["file"].combine_chunks())
+    before = old.take(at)
+    is_plain = pa.array([row not in placement.settings for row in which], pa.bool_())
+    stays = pc.and_(pc.and_(at.is_valid(), is_plain), pc.and_(new["image_sha256"].is_valid(), new["crop"].is_null()))
+    for name in _HANGS_ON:
+        stays = pc.and_(stays, _equal(new[name], before[name]))
+    stays = stays.combine_chunks()
+    to_write = indices.filter(pc.invert(stays)).to_pylist()
+    if len(to_write) > len(which) // 2:
+        return None
+    gone = pc.invert(pc.is_in(old["file"], names.filter(stays)))
+    return Changes(to_write, old["file"].filter(gone).to_pylist())
+
+
+def _equal(one: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whether values are equal, or both null."""
+    return pc.or_(pc.fill_null(pc.equal(one, other), False), pc.and_(one.is_null(), other.is_null()))
+
+
+def _settings(rows: pa.Table, placed: Split) -> dict[int, str]:
+    """Returns row → the YAML beside its image, of those that are not shown as the others of their folder are.
+
+    Of those that are held out, it says what part of them is looked at.
+    """
+    settings: dict[int, str] = {}
+    columns = (rows[name].to_pylist() for name in ("source", "loss_scale", "flip", "focus"))
+    for row, (name, loss_scale, flip, focus) in enumerate(zip(*columns, strict=True)):
+        is_trained = placed.split[row] == TRAIN
+        lines = [f"focus: {focus}\n"] if focus not in (None, MIDDLE) else []
+        if is_trained and placed.ratings[row] != 1:
+            lines.append(f"multiply: {format_multiply(placed.multiply(row, name))}\n")
+        if is_trained and loss_scale not in (None, 1):
+            lines.append(f"loss_scale: {loss_scale:g}\n")
+        if is_trained and flip == "no":
+            lines.append("flip_p: 0\n")
+        if lines:
+            settings[row] = "".join(lines)
+    return settings
+
+
+def _link(image: str, target: str) -> None:
+    try:
+        link(image, target)
+    except FileNotFoundError:
+        raise UserError(
+            f"{image} is gone; delete the part of records that names it, and its stage makes it again."
+        ) from None
