@@ -47,6 +47,7 @@ def generate_buckets(resolution: int, bucket_reso_steps: int, max_aspect: float 
     return tuple(sorted(kept | transposes, key=lambda size: (size[0] / size[1], size)))
 
 
+@lru_cache(maxsize=2**16)  # many images have the same size
 def find_bucket(size: Size, resolution: int, bucket_reso_steps: int, upscale: bool) -> Size | None:
     """Finds the bucket in which training shows an image; None: the image is too small for it.
 

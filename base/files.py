@@ -56,9 +56,9 @@ def commit_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        own, mode = [file for file in temporary.rglob("*") if file.is_dir() or file.stat().st_nlink == 1], _file_mode()
+        own, mode = list(_without_links(temporary)), _file_mode()
         for file in own:
-            if file.is_file():
+            if os.path.isfile(file):
                 os.chmod(file, mode)
         fsync_all(own)
         fsync(temporary)
@@ -70,6 +70,17 @@ def commit_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _without_links(folder: "str | Path") -> Iterator[str]:
+    """Yields what lies in a folder and below, but no hard links to files elsewhere."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            is_folder = entry.is_dir()
+            if is_folder or entry.stat().st_nlink == 1:
+                yield entry.path
+            if is_folder and not entry.is_symlink():
+                yield from _without_links(entry.path)
 
 
 _umask_guard = threading.Lock()
@@ -163,7 +174,7 @@ def fsync(path: "str | os.PathLike[str]") -> None:
         os.close(descriptor)
 
 
-def fsync_all(paths: Iterable[Path]) -> None:
+def fsync_all(paths: "Iterable[str | os.PathLike[str]]") -> None:
     """Waits until the disk has all these files; it syncs many at once about as fast as one."""
     with ThreadPoolExecutor(_SYNCS) as pool:
         for _ in pool.map(fsync, paths):

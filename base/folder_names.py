@@ -39,6 +39,12 @@ class FolderNames(frozenset[str]):
         return {os.path.splitext(name)[1] for name in self._by_folded}
 
     @cached_property
+    def other_stems(self) -> set[str]:
+        """The names of the files that are no images, as `fold_name` returns them, without one and two extensions."""
+        stems = {os.path.splitext(name)[0] for name in self._by_folded}
+        return stems | {os.path.splitext(stem)[0] for stem in stems}
+
+    @cached_property
     def image_stems(self) -> set[str]:
         """The stems of the images among them."""
         stems = (os.path.splitext(name) for name in self)

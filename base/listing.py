@@ -76,9 +76,10 @@ def list_folder(folder: Path, left_out: Counter[str]) -> Listed:
         raise UserError(
             f"{folder} can't be read ({error.strerror}); change its permissions, or move it away."
         ) from error
+    in_library = _LIBRARY.fullmatch(folder.name) is not None
     for entry in entries:
         is_folder = entry.is_dir()
-        if why := _why_left_out(entry, is_folder):
+        if why := _why_left_out(entry, is_folder, in_library):
             left_out[why] += count_images(Path(entry.path)) if is_folder else is_image_name(entry.name)
         elif _is_dead_link(entry):
             is_text = os.path.splitext(entry.name)[1].lower() in _TEXTS
@@ -170,8 +171,8 @@ def _is_library_s(folder: str, name: str) -> bool:
     return _LIBRARY.fullmatch(folder) is not None and name.lower() not in _ORIGINALS
 
 
-def _why_left_out(entry: "os.DirEntry[str]", is_folder: bool) -> str | None:
-    if _SYSTEM.fullmatch(entry.name) or _is_library_s(os.path.basename(os.path.dirname(entry.path)), entry.name):
+def _why_left_out(entry: "os.DirEntry[str]", is_folder: bool, in_library: bool) -> str | None:
+    if _SYSTEM.fullmatch(entry.name) or (in_library and entry.name.lower() not in _ORIGINALS):
         return "system"
     if not is_folder:
         return "mask" if MASKS.fullmatch(entry.name) else None

@@ -97,7 +97,8 @@ class NameWriter:
 def _legible(caption: str) -> str:
     """Returns the caption if a name can hold it, else what remains without the characters that it can't hold."""
     text = unicodedata.normalize("NFC", caption)
-    kept = "".join(" " if unicodedata.category(c) in _CONTROL else c for c in text)
+    is_plain = text.isprintable()  # most are: then no character is of these categories
+    kept = text if is_plain else "".join(" " if unicodedata.category(c) in _CONTROL else c for c in text)
     kept = _REFUSED.sub(" ", kept)
     if kept != text:
         kept = " ".join(kept.split())

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 
 import pyarrow as pa
 
@@ -74,7 +75,8 @@ def split_images(
     reasons: list[str | None] = [None] * len(names)
     for row in {candidate.row for candidate in candidates[Role.WITNESS]} - kinds.keys():
         reasons[row] = NOT_REHEARSED
-    ratings = [Fraction(1) if rating is None else exact(rating) for rating in rows["rating"].to_pylist()]
+    rated = cache(exact)  # the same object for the same rating
+    ratings = [rated(1 if rating is None else rating) for rating in rows["rating"].to_pylist()]
     placed = Split([DROPPED] * len(names), reasons, concepts, kinds, copies, ratings)
     _draw(placed, rows, ordered, config)
     return placed
@@ -161,8 +163,9 @@ def _draw(placed: Split, rows: pa.Table, ordered: Sequence[Source], config: Bala
     names, stages = rows["source"].to_pylist(), rows["stage"].to_pylist()
     free = [not stages[n] and n not in placed.kinds and placed.reasons[n] is None for n in range(len(names))]
     remaining = dict.fromkeys((source.name for source in ordered), Fraction(0))
-    for name, is_free, rating in zip(names, free, placed.ratings, strict=True):
-        remaining[name] += rating if is_free else 0
+    each = zip(names, placed.ratings, free, strict=True)
+    for (name, rating), count in Counter((name, rating) for name, rating, is_free in each if is_free).items():
+        remaining[name] += rating * count
     multiplies = solve_multiplies(
         {s.name: (remaining[s.name], s.multiply) for s in ordered if s.role is Role.TRAINING},
         {s.name: (remaining[s.name], s.share) for s in ordered if s.role is Role.GROUND_TRUTH},

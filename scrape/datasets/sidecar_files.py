@@ -22,9 +22,11 @@ def find_sidecars(image: str, siblings: FolderNames) -> list[tuple[str, str]]:
     """
     if siblings.other_suffixes.isdisjoint(SIDECARS):  # as beside most of a million images
         return []
-    suffixes = [suffix for suffix in SIDECARS if suffix in siblings.other_suffixes]
     stem = os.path.splitext(image)[0]
     folded_stem, folded_image = fold_name(stem), fold_name(image)
+    if folded_stem not in siblings.other_stems and folded_image not in siblings.other_stems:
+        return []
+    suffixes = [suffix for suffix in SIDECARS if suffix in siblings.other_suffixes]
     found = []
     for suffix in suffixes:
         name: str | None = f"{stem}{suffix}"

@@ -20,7 +20,7 @@ from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSION
 from dreamloom.base.listing import is_left_out
 from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.shard_keys import Place, group_samples, list_files
+from dreamloom.base.shard_keys import split_dotted_keys
 from dreamloom.base.stage import Summary
 from dreamloom.base.tables import read_table
 from dreamloom.base.text import brief, shows_nothing
@@ -220,19 +220,23 @@ def _table_path(shard: Path) -> Path:
 
 
 def _read_members(shard: Path, on_damage: Callable[[str], None]) -> Members:
-    """Returns key → extension → place."""
-    files: dict[str, Place] = {}
+    """Returns key → extension → place. The key ends before the first dot behind the last slash, as in webdataset."""
+    members: Members = {}
     try:
         size = shard.stat().st_size
         with tarfile.open(shard, "r:") as archive:
-            for name, place in list_files(archive):
-                if place[1] >= 0 and sum(place) <= size and not is_left_out(name):
-                    files[name] = place
+            for member in archive:
+                folder, slash, name = member.name.rpartition("/")
+                stem, dot, extension = name.partition(".")
+                is_own = member.isreg() and stem and dot and not is_left_out(member.name)
+                if is_own and member.size >= 0 and member.offset_data + member.size <= size:
+                    place = (member.offset_data, member.size)
+                    members.setdefault(f"{folder}{slash}{stem}", {})[extension] = place
             if _read_block(shard, archive.offset).strip(b"\0"):  # tarfile mistakes a damaged header for the end
                 raise tarfile.ReadError(f"damaged at byte {archive.offset}")
     except (OSError, tarfile.TarError) as error:
         on_damage(f"{shard} can't be read as a tar ({error}); make it again, or take it away.")
-    return group_samples(files)
+    return split_dotted_keys(members)
 
 
 def _read_table(shard: Path, on_damage: Callable[[str], None]) -> dict[str, dict[str, Any]] | None:

@@ -257,7 +257,9 @@ def _with_masks(dataset: Dataset, headers: Sequence[ImageHeader], kind: MaskKind
         return dataset
     found = find_masks([(s.image.source, h) for s, h in zip(dataset.samples, headers, strict=True)], kind)
     pairs = list(zip(dataset.samples, found, strict=True))
-    samples = tuple(replace(sample, mask=mask) for sample, mask in pairs if not isinstance(mask, str))
+    samples = tuple(
+        sample if mask is None else replace(sample, mask=mask) for sample, mask in pairs if not isinstance(mask, str)
+    )
     problems = [Problem(sample.name, mask) for sample, mask in pairs if isinstance(mask, str)]
     return replace(dataset, samples=samples, problems=(*dataset.problems, *problems))
 

@@ -6,18 +6,18 @@ Only the headers of the members are read; images are read later, from their plac
 """
 
 import tarfile
+from collections import defaultdict
 from pathlib import Path, PurePosixPath
 
 from dreamloom.base.documents import MAX_BYTES, DocumentError, decode_text, parse_json
-from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
+from dreamloom.base.image_types import DECODED_EXTENSIONS
 from dreamloom.base.listing import is_left_out
-from dreamloom.base.shard_keys import Place, group_samples, list_files
+from dreamloom.base.shard_keys import split_dotted_keys
 from dreamloom.base.tables import caption_texts
 from dreamloom.caption.parts import CaptionParts
 from dreamloom.caption.sidecar import Entries
 from dreamloom.train.data.control_files import FolderSettings, resolve_captions
 from dreamloom.train.data.image import ByteRange, TrainingImage
-from dreamloom.train.data.table import CAPTION_COLUMNS
 
 SHARD_SUFFIX = ".tar"
 
@@ -30,8 +30,8 @@ def read_shard(
 ) -> tuple[list[TrainingImage], list[tuple[str, str]]]:
     """Reads the images of a shard, in its order.
 
-    A caption is the text of the .txt or .caption, else of the .json the first of CAPTION_COLUMNS, which may be a list,
-    else the name up to its first underscore.
+    A caption is the text of the .txt or .caption, else `caption` or `text` of the .json, which may be a list, else the
+    name up to its first underscore.
 
     Args:
         path: the shard.
@@ -41,23 +41,25 @@ def read_shard(
     Returns:
         The images up to where the shard is broken; and what is broken, each with a word for the reason.
     """
-    files: dict[str, Place] = {}
+    samples: dict[str, dict[str, ByteRange]] = defaultdict(dict)
     broken = []
     try:
         with tarfile.open(path, "r:") as tar:
-            files.update((file, place) for file, place in list_files(tar) if not is_left_out(file))
+            for member in tar:
+                stem, dot, suffix = PurePosixPath(member.name).name.partition(".")
+                if member.isfile() and stem and dot and not is_left_out(member.name):
+                    folder = PurePosixPath(member.name).parent
+                    samples[str(folder / stem)][suffix] = ByteRange(str(path), member.offset_data, member.size)
             if ByteRange(str(path), tar.offset, tarfile.BLOCKSIZE).read() != bytes(tarfile.BLOCKSIZE):
                 broken.append((name, "broken_shard"))  # tarfile takes a damaged header for the end
     except (tarfile.TarError, OSError, EOFError):
         broken.append((name, "broken_shard"))
     shard_size = path.stat().st_size if path.is_file() else 0
     images = []
-    for spelled, places in group_samples(files).items():
-        key = PurePosixPath(spelled)
-        members = {f".{extension}": ByteRange(str(path), *place) for extension, place in places.items()}
+    for key, places in split_dotted_keys(samples).items():
+        members = {f".{extension}": place for extension, place in places.items()}
         suffixes = sorted(DECODED_EXTENSIONS & members.keys())
         if not suffixes:
-            broken += [(f"{name}/{key}{suffix}", "unsupported") for suffix in UNSUPPORTED_EXTENSIONS & members.keys()]
             continue
         suffix = suffixes[0]
         if any(member.start + member.size() > shard_size for member in members.values()):
@@ -80,7 +82,7 @@ def _written(members: Members) -> Entries:
             return Entries((CaptionParts(text),))
     try:
         metadata = parse_json(members[".json"].read()) if _is_readable(members, ".json") else None
-        cells = [metadata.get(key) for key in CAPTION_COLUMNS] if isinstance(metadata, dict) else []
+        cells = [metadata.get(key) for key in ("caption", "text")] if isinstance(metadata, dict) else []
         texts = next(filter(None, map(caption_texts, cells)), [])
     except DocumentError:
         return Entries()
