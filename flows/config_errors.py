@@ -75,14 +75,23 @@ def _problem(detail: ErrorDetails, models: Sequence[type[BaseModel]]) -> str:
         case "value_error" | "assertion_error":
             return str(context.get("error", detail["msg"]))
     message, value = detail["msg"].removeprefix("Input ").removeprefix("Value "), detail["input"]
+    if value is None:
+        return _empty(detail, models)
+    if detail["type"] == "string_type" and isinstance(value, int | float):
+        return f"should be text, not the number {value!r}; put it in quotes"
     if detail["type"] in ("model_type", "dict_type"):
-        if value is None:
-            return "is empty; write keys below it, or leave it out"
         message = "should be keys and values"
     elif detail["type"] in ("tuple_type", "list_type"):
         message = "should be a list"
     actual = "" if isinstance(value, Mapping | BaseModel) else f", not {value!r}"
     return f"{message[0].lower()}{message[1:]}{actual}"
+
+
+def _empty(detail: ErrorDetails, models: Sequence[type[BaseModel]]) -> str:
+    what = "keys below it" if detail["type"] in ("model_type", "dict_type") else "a value"
+    fields = [model.model_fields.get(str(detail["loc"][-1])) for model in models]
+    is_required = any(field is not None and field.is_required() for field in fields)
+    return f"is empty; write {what}{'' if is_required else ', or leave it out'}"
 
 
 def _unknown_key(key: str, models: Sequence[type[BaseModel]]) -> str:

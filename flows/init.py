@@ -82,6 +82,7 @@ def init(
     _check_images(images, "--images")
     if ground_truth is not None:
         _check_images(ground_truth, "--ground-truth")
+    _check_places(file.parent, images, ground_truth)
     called = called or images.expanduser().absolute().name
     text = _fill(file.parent, images, called, ground_truth, base, preset)
     Project.model_validate(parse_yaml(text))
@@ -118,6 +119,15 @@ def _check_images(folder: Path, flag: str) -> None:
         raise UserError(f"{flag} {folder} is not a folder; name the folder that holds the images.")
     if not count_images(folder.expanduser()):
         raise UserError(f"{flag} {folder} holds no images; name the folder that holds them.")
+
+
+def _check_places(folder: Path, images: Path, ground_truth: Path | None) -> None:
+    """Raises UserError where a project would lie among its own images, or keeps the images that it learns."""
+    for flag, source in (("--images", images), ("--ground-truth", ground_truth)):
+        if source is not None and folder.resolve().is_relative_to(source.expanduser().resolve()):
+            raise UserError(f"{folder} lies in {flag} {source}, so its output would be taken in; name another folder.")
+    if ground_truth is not None and ground_truth.expanduser().resolve() == images.expanduser().resolve():
+        raise UserError(f"--ground-truth {ground_truth} is the folder of --images, too; name another one.")
 
 
 def _path_or_none(answer: str) -> Path | None:

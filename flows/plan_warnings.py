@@ -60,7 +60,7 @@ def measurement_warnings(project: Project, sizes: Sizes) -> list[str]:
             "balance.held_out is 0, so neither learned nor forgotten is measured, and the last checkpoint is exported, "
             "not the best; 0.1 holds out a tenth.",
         ]
-    counts = _count_held_out(project, sizes)
+    counts, images = _count_held_out(project, sizes), _all_images(project, sizes)
     for role, measured in ((Role.TRAINING, "learned"), (Role.GROUND_TRUTH, "forgotten")):
         names = project.sources_of(role)
         count = sum(counts.get(name, 0) for name in names)
@@ -68,6 +68,11 @@ def measurement_warnings(project: Project, sizes: Sizes) -> list[str]:
             warned.append(
                 f"too few images of role {role} are held out ({count}) for an interval of what is {measured}; "
                 f"{MIN_UNITS} would do: raise balance.held_out, or add images."
+            )
+        if count > sum(images.get(name, 0) for name in names) / 2 > 0:
+            warned.append(
+                f"more images of role {role} are held out ({count}) than are left to train on; lower balance.held_out: "
+                "0.1 holds out a tenth."
             )
     return warned
 

@@ -26,6 +26,7 @@ from dreamloom.flows.schedule import ScheduleConfig
 from dreamloom.flows.sources import AnySource
 from dreamloom.flows.workspace import read_project_file
 from dreamloom.scrape.collection import Collection
+from dreamloom.scrape.datasets.folder import FolderConfig
 from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.config import EvaluateConfig
@@ -184,10 +185,20 @@ def load_project(path: Path | str) -> Project:
     project = with_absolute_paths(project, file.absolute().parent)
     if project.workspace.exists() and not project.workspace.is_dir():
         raise UserError(f"{file}: workspace: {project.workspace} is a file; name a folder.")
-    errors = list(missing_paths(project)) or list(dict.fromkeys(model_errors(project)))
+    errors = list(missing_paths(project)) or [*_same_folders(project), *dict.fromkeys(model_errors(project))]
     if errors:
         raise UserError("\n".join(f"{file}: {line}" for line in errors))
     return project
+
+
+def _same_folders(project: Project) -> Iterator[str]:
+    """Yields a sentence for each folder that is another source's, too: its images would all be copies."""
+    seen: dict[Path, str] = {}
+    for name, source in project.sources.items():
+        if isinstance(source, FolderConfig):
+            first = seen.setdefault(source.path.resolve(), name)
+            if first != name:
+                yield f"sources.{name}.path: {source.path} is the folder of {first}, too; name another one"
 
 
 def _validate(content: dict[str, Any], version: str, file: Path) -> Project:

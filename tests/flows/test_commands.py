@@ -221,6 +221,8 @@ def test_a_forecast_of_a_witness_is_held_out_and_never_trained_on(small: Any) ->
 def test_plan_says_what_will_not_be_measured(small: Any, capsys: pytest.CaptureFixture[str]) -> None:
     few = "warning: too few images of role training are held out (1) for an interval of what is learned; 5 would do"
     assert few in said(["plan", str(small.file)], capsys)
+    small.change("balance", "held_out", to=0.8)
+    assert "warning: more images of role training are held out (5)" in said(["plan", str(small.file)], capsys)
     small.change("balance", "held_out", to=0)
     nothing = "warning: balance.held_out is 0, so neither learned nor forgotten is measured"
     assert nothing in said(["plan", str(small.file)], capsys)

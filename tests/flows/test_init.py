@@ -53,4 +53,9 @@ def test_init_overwrites_nothing_and_names_what_is_wrong(small: Any, capsys: pyt
     assert "is not a folder" in capsys.readouterr().err
     assert run(["init", str(small.folder / "new")]) == 2  # no terminal to ask in
     assert "--images is missing" in capsys.readouterr().err
+    circles = ["--images", str(small.folder / "circles")]
+    assert run(["init", str(small.folder / "circles" / "new"), *circles]) == 2
+    assert "so its output would be taken in; name another folder." in capsys.readouterr().err
+    assert run(["init", str(small.folder / "new"), *circles, "--ground-truth", str(small.folder / "circles/.")]) == 2
+    assert "is the folder of --images, too" in capsys.readouterr().err
     assert not (small.folder / "new").exists()

@@ -62,6 +62,7 @@ WRONG = [
         {"kind": "laion", "role": "ground_truth", "index": ["circles"], "once_per": "url"},
         "sources.web.once_per: is called deduplicate_by now",
     ),
+    (("sources", "squares", "path"), "circles/.", "sources.squares.path: {folder}/circles is the folder of circles, t"),
     (("balance", "ratoi"), 1, "balance.ratoi: unknown key; did you mean ratio?"),
     (("train", "base"), "./circles", "train: {folder}/circles is not a Stable Diffusion model in diffusers' format"),
     (("train", "base"), "./no model", "train.base: {folder}/no model is not there"),
