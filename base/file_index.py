@@ -2,9 +2,10 @@
 
     <cache>/files-1.sqlite     path, size, modification time and inode → sha256, XXH3 of 128 bits, or another fact
 
-The cache is the user's (`cache_folder`), so all projects share it: a base model of 4 GB is read once, not once for each
-workspace. It may be deleted at any time. Where it can't be written, files are read again; where it is damaged, it is
-made anew. Any number of processes may use it at once.
+The cache is the user's (`dreamloom.base.cache_folder`), so all projects share it: a base model of 4 GB is read once,
+not once for each workspace. It may be deleted at any time. Where it can't be written, files are read again; where it is
+damaged, it is made anew. Any number of processes may use it at once. Files at addresses are known by what their file
+system tells (`dreamloom.base.remote_files`).
 """
 
 import contextlib
@@ -22,7 +23,10 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import xxhash
 
+from dreamloom.base.cache_folder import cache_folder
 from dreamloom.base.progress import Progress, silent
+from dreamloom.base.remote import is_remote
+from dreamloom.base.remote_files import read_range, state_of
 from dreamloom.base.threads import map_ordered
 
 _log = logging.getLogger(__name__)
@@ -50,7 +54,7 @@ class FileRange(Protocol):
 
     @property
     def file(self) -> str:
-        """The path of the file."""
+        """The path of the file, or its address."""
 
     @property
     def start(self) -> int:
@@ -76,13 +80,6 @@ class WholeFile:
     def file(self) -> str:
         """The path of the file."""
         return os.fspath(self.path)
-
-
-def cache_folder() -> Path:
-    """Returns the user's folder for what may be computed again: DREAMLOOM_CACHE, else ~/.cache/dreamloom."""
-    if folder := os.environ.get("DREAMLOOM_CACHE"):
-        return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dreamloom"
 
 
 def content_hash(file: Path) -> str | None:
@@ -194,6 +191,9 @@ class _Stat(NamedTuple):
 
 
 def _stat(file: str) -> _Stat | None:
+    if is_remote(file):
+        state = state_of(file)
+        return _Stat(state.size, 0, state.number())
     try:
         status = os.stat(file)
     except (OSError, ValueError):  # ValueError: a name with a NUL
@@ -212,14 +212,18 @@ def _stats(ranges: Sequence[FileRange]) -> list[_Stat | None]:
 
 
 def _key(item: FileRange, kind: str) -> bytes:
-    path = os.fsencode(f"{kind}:{os.path.abspath(item.file)}" if kind else os.path.abspath(item.file))
+    place = item.file if is_remote(item.file) else os.path.abspath(item.file)
+    path = os.fsencode(f"{kind}:{place}" if kind else place)
     return path if item.length is None else b"%s\0%d+%d" % (path, item.start, item.length)
 
 
 def _hash(item: FileRange, algorithm: str) -> str | None:
+    digest, left = hashlib.sha256() if algorithm == "sha256" else xxhash.xxh3_128(), item.length
+    if is_remote(item.file):
+        digest.update(read_range(item.file, item.start, left))
+        return digest.hexdigest()
     try:
         with open(item.file, "rb") as stream:
-            digest, left = hashlib.sha256() if algorithm == "sha256" else xxhash.xxh3_128(), item.length
             if left is None:
                 left = os.stat(stream.fileno()).st_size
             stream.seek(item.start)

@@ -1,6 +1,7 @@
 """Recognizes dreamloom's own folders, which hold images that nobody wants to train on or take in by accident."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -40,6 +41,27 @@ def refuse_own_folder(folder: Path) -> None:
             raise UserError(
                 f"{folder} is a collection; make a training folder of it with balance, or name a folder of images."
             )
+
+
+COLLECTION_MANIFEST = "collection.json"
+"""Lists the files of a collection at an address."""
+
+
+def refuse_own_address(address: str, names: Collection[str]) -> None:
+    """Refuses an address of ours where images are asked for.
+
+    Args:
+        address: a folder of shards.
+        names: the paths of its files, below it.
+
+    Raises:
+        UserError: it is a collection, whose shards hold no captions.
+    """
+    if COLLECTION_MANIFEST in names:
+        raise UserError(
+            f"{address} is a collection; name it as a source of kind collection in project.yaml, and train on what "
+            "balance makes of it."
+        )
 
 
 def _is_run(folder: Path) -> bool:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from dreamloom.base.file_index import cache_folder
+from dreamloom.base.cache_folder import cache_folder
 from dreamloom.base.files import commit_text
 
 

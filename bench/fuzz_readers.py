@@ -259,7 +259,7 @@ def read_tar(file: Path) -> None:
         if callable(content):
             with contextlib.suppress(ImageError):
                 content()
-    read_training_shard(file, "00000.tar", FolderSettings())
+    read_training_shard(str(file), "00000.tar", FolderSettings())
 
 
 def read_zip(file: Path) -> None:

@@ -15,7 +15,7 @@ _GAP = 8
 
 
 def contact_sheet(
-    images: Sequence[tuple[Path, str]], columns: int = 8, side: int = 192, heading: str = ""
+    images: Sequence[tuple[Path | bytes, str]], columns: int = 8, side: int = 192, heading: str = ""
 ) -> Image.Image:
     """Draws images, each whole and upright in a square, with at most three lines of its caption below.
 
@@ -23,7 +23,7 @@ def contact_sheet(
     Japanese, Korean) are told by number.
 
     Args:
-        images: Files and their captions, in reading order.
+        images: Files, or the bytes of files, and their captions, in reading order.
         columns: Images per row, at least 1; fewer where there are fewer images.
         side: Pixels of the squares.
         heading: What stands above them.
@@ -41,11 +41,11 @@ def contact_sheet(
     sheet = Image.new("RGB", (columns * cell[0] + _GAP, rows * cell[1] + top_of_images), _PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((_GAP, _GAP), drawable(heading), _INK, load_font(text_size, heading))
-    for number, (path, caption) in enumerate(images):
+    for number, (source, caption) in enumerate(images):
         left, top = _GAP + number % columns * cell[0], top_of_images + number // columns * cell[1]
         draw.rectangle((left, top, left + side - 1, top + side - 1), fill=_FRAME)
         try:
-            image = _fit(path, side)
+            image = _fit(source, side)
             sheet.paste(image, (left + (side - image.width) // 2, top + (side - image.height) // 2))
         except ImageError as error:
             draw.text((left + side / 2, top + side / 2), error.reason, _FAINT, font, anchor="mm")
@@ -55,9 +55,9 @@ def contact_sheet(
     return sheet
 
 
-def _fit(path: Path, side: int) -> Image.Image:
+def _fit(source: Path | bytes, side: int) -> Image.Image:
     """Decodes an image and scales it, up or down, so that its longer side fits the square."""
-    image = decode(path, at_least=side)
+    image = decode(source, at_least=side)
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.LANCZOS)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dreamloom.base.cache_folder import cache_folder
 from dreamloom.base.errors import UserError
-from dreamloom.base.file_index import cache_folder
 from dreamloom.base.files import commit_json
 from dreamloom.curate.manifest import manifest_path, read_sources
 from dreamloom.flows.project import Project

@@ -2,18 +2,22 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from dreamloom.base.pixels import ImageError
 from dreamloom.base.stage import recipe
 from dreamloom.curate.manifest import DROPPED, manifest_path, read_manifest, read_manifest_metadata
 from dreamloom.flows.tables import source_names
 from dreamloom.scrape.collection import Collection, Status, Table
 
+if TYPE_CHECKING:
+    from dreamloom.train.data.image import ByteRange
+
 Captions = list[tuple[str, str]]
 """Pairs of an image's key or file name and its caption."""
 
-CaptionedImages = list[tuple[Path, str]]
-"""Pairs of an image file and the text to write below it."""
+CaptionedImages = list[tuple[Path | bytes, str]]
+"""Pairs of an image file, or the bytes of one, and the text to write below it."""
 
 SHEET_IMAGES = 48
 """Images on a contact sheet."""
@@ -121,16 +125,20 @@ def _images_of_part(collection: Collection, table: Table, part: str, places: Seq
 
 
 def images_of_training_folder(folder: Path) -> CaptionedImages:
-    """Returns about SHEET_IMAGES images of a training folder, equally many from each subfolder that has enough.
-
-    Images in shards are left out.
-    """
+    """Returns about SHEET_IMAGES images of a training folder, equally many from each subfolder that has enough."""
     from dreamloom.train.data.folder import read_training_folder
 
     subfolders = read_training_folder(folder)
     count = max(1, SHEET_IMAGES // len(subfolders))
-    files = [[image for image in each.images if image.source.length is None] for each in subfolders]
-    return [(image.source.path, image.caption) for images in files for image in evenly_spaced(images, count)]
+    shown = [image for each in subfolders for image in evenly_spaced(each.images, count)]
+    return [(_readable(image.source), image.caption) for image in shown]
+
+
+def _readable(source: "ByteRange") -> Path | bytes:
+    try:
+        return source.decodable()
+    except ImageError:
+        return source.path  # of a shard, which can't be decoded: the sheet says so
 
 
 def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:

@@ -8,6 +8,7 @@ from rich.table import Table as RichTable
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit
+from dreamloom.base.remote import address_of
 from dreamloom.curate.manifest import manifest_path
 from dreamloom.curate.sheet import contact_sheet
 from dreamloom.curate.source import is_collection
@@ -48,7 +49,7 @@ def tables(folder: Path) -> list[RichTable]:
         }
         for subfolder in read_training_folder(folder)
     ]
-    return [rows_table(str(folder), rows)]
+    return [rows_table(address_of(folder) or str(folder), rows)]
 
 
 def captions_of(folder: Path) -> contents.Captions:

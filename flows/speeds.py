@@ -8,7 +8,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from dreamloom.base.file_index import cache_folder
+from dreamloom.base.cache_folder import cache_folder
 from dreamloom.base.files import commit_json
 from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.progress import Progress

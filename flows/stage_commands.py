@@ -208,8 +208,8 @@ def train(
     Parameters
     ----------
     folder
-        Training folder in EveryDream's format, as balance makes it; a webdataset's .tar; or a table of images
-        (.jsonl, .csv, .parquet).
+        Training folder in EveryDream's format, as balance makes it; a webdataset's .tar; a table of images (.jsonl,
+        .csv, .parquet); or an address of webdataset shards (s3://bucket/set).
     run
         Folder for checkpoints, samples, logs and evaluations. An unfinished run in it is continued.
     heldout

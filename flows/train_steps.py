@@ -8,6 +8,8 @@ from pathlib import Path
 from dreamloom.base.errors import StageFailed, UserError
 from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.progress import Progress
+from dreamloom.base.remote import address_of
+from dreamloom.base.remote_files import list_files
 from dreamloom.base.stage import recipe
 from dreamloom.flows.run_folders import (
     Postponed,
@@ -147,7 +149,9 @@ class EvaluateStep(Step):
     def _recipe(self) -> str:
         trained = find_trained_model(self.model())
         weights = fingerprint(trained.checkpoint or trained.name)  # of a run, the checkpoint that is measured
-        fingerprints = [weights, fingerprint(self.base), fingerprint(self.heldout)]
+        address = address_of(self.heldout)
+        heldout = str(list_files(address)) if address else fingerprint(self.heldout)
+        fingerprints = [weights, fingerprint(self.base), heldout]
         return recipe("evaluate", VERSION, hashed_settings(self.config), fingerprints)
 
 

@@ -5,12 +5,14 @@ import secrets
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests.powercut import PowerCut
+from tests.s3 import S3, serve_s3
 
 HOUSE = Path(__file__).parents[1]
 
@@ -87,6 +89,13 @@ class Crash:
 def crash(tmp_path: Path) -> Crash:
     """Kills scripts at each of their writes in turn: the moments at which a run can die are counted, not guessed."""
     return Crash(tmp_path)
+
+
+@pytest.fixture
+def s3() -> Iterator[type[S3]]:
+    """An S3 server with no object."""
+    with serve_s3() as served:
+        yield served
 
 
 @pytest.fixture

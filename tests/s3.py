@@ -1,9 +1,14 @@
 """A server on loopback that speaks some of S3."""
 
 import hashlib
-from http.server import BaseHTTPRequestHandler
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+import pytest
 
 
 class S3(BaseHTTPRequestHandler):
@@ -12,9 +17,14 @@ class S3(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     objects: dict[str, bytes]
     asked: list[str]
+    """Ranges that were asked for."""
+    got: list[str]
+    """Objects that were read whole."""
     put: list[str]
     room: int
     """Objects that it takes."""
+    refusing: list[int]
+    """What it answers to the next requests for objects instead of them: 503, or 403 for ever where that comes last."""
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
@@ -22,9 +32,16 @@ class S3(BaseHTTPRequestHandler):
         query = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
         if not key:
             self.answer(200, self.listing(bucket, query.get("prefix", ""), query.get("delimiter", "")).encode())
+        elif self.refusing:
+            status = self.refusing[0] if self.refusing == [403] else self.refusing.pop(0)
+            code = {403: "ExpiredToken", 503: "ServiceUnavailable"}[status]
+            body = f"<Error><Code>{code}</Code><Message>The token has expired, or so.</Message></Error>"
+            self.answer(status, body.encode())
         elif key not in self.objects:
             self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
         else:
+            if self.command == "GET" and "Range" not in self.headers:
+                self.got.append(key)
             self.send(self.objects[key])
 
     do_HEAD = do_GET
@@ -74,3 +91,26 @@ class S3(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+@contextmanager
+def serve_s3() -> Iterator[type[S3]]:
+    """Runs a server with no object, which S3's own variables of the environment name."""
+    from s3fs import S3FileSystem  # takes a second, which few tests need
+
+    handler = type("Handler", (S3,), {"objects": {}, "asked": [], "got": [], "put": [], "room": 1000, "refusing": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            environment.setenv(name, "test")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        environment.setenv("AWS_MAX_ATTEMPTS", "1")  # botocore's own retries wait for seconds
+        S3FileSystem.clear_instance_cache()  # which may know another server
+        yield handler
+        S3FileSystem.clear_instance_cache()
+    server.shutdown()
+    server.server_close()
+    thread.join()

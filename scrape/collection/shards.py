@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit
+from dreamloom.base.own_folders import COLLECTION_MANIFEST
 from dreamloom.base.parquet_metadata import read_metadata, write_table
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.remote import Store
@@ -33,7 +34,6 @@ from dreamloom.scrape.collection.schema import Row, Status, Table
 
 SHARD_BYTES = 256 * 2**20
 """Bytes of images in a shard, from which on the next one is begun."""
-MANIFEST = "collection.json"
 _BLOCK = tarfile.BLOCKSIZE
 _TABLE = re.compile(rf"({'|'.join([*Table, 'decisions'])})/\w+\.parquet")
 _IMAGE = re.compile(r"images/\w+/\w[\w.-]*")
@@ -55,7 +55,7 @@ def push_collection(collection: Collection, address: str, progress: Progress = s
         UserError: a copy is there, the address can't be written to, or the collection is damaged or changed meanwhile.
     """
     store = Store(address)
-    if store.has(MANIFEST):
+    if store.has(COLLECTION_MANIFEST):
         raise UserError(f"{address} holds a collection, and stays as it is; name another address.")
     before, files = state_of(collection), Files()
     total, done = collection.summary(Table.RECORDS).kept, 0
@@ -70,7 +70,7 @@ def push_collection(collection: Collection, address: str, progress: Progress = s
         files[name] = _described(file)
     if state_of(collection) != before:
         raise changed(collection)
-    store.put_json(MANIFEST, {"schema": TABLES.version, "name": collection.name, "files": files})
+    store.put_json(COLLECTION_MANIFEST, {"schema": TABLES.version, "name": collection.name, "files": files})
 
 
 def _tables(collection: Collection) -> Iterator[Path]:
@@ -143,13 +143,13 @@ def read_manifest(store: Store) -> Files:
     Raises:
         UserError: there is none, it is not whole, or a newer release wrote it in another way.
     """
-    if not store.has(MANIFEST):
+    if not store.has(COLLECTION_MANIFEST):
         raise UserError(
             f"{store.address} holds no collection, or one that is not whole; `dreamloom collection copy FOLDER "
             f"{store.address}` makes it, or goes on."
         )
-    manifest = store.get_json(MANIFEST)
-    TABLES.check(manifest.get("schema"), Path(store.address) / MANIFEST)
+    manifest = store.get_json(COLLECTION_MANIFEST)
+    TABLES.check(manifest.get("schema"), Path(store.address) / COLLECTION_MANIFEST)
     return dict(manifest["files"])
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from dreamloom.base.errors import UserError
 from dreamloom.base.file_index import WholeFile, content_hashes
 from dreamloom.base.listing import is_left_out, may_be_read
-from dreamloom.base.remote import is_remote, remote_errors
+from dreamloom.base.remote import is_remote, remote_errors, version_of
 from dreamloom.base.text import brief, is_utf8
 
 _LIST_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
@@ -76,12 +76,7 @@ def fingerprints(files: Sequence[IndexFile]) -> list[str]:
 
 def _version(file: IndexFile) -> str:
     info = file.filesystem.info(file.name)
-    version = next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
-    return f"{file.name} {info.get('size')} {version}"
-
-
-_VERSIONS = ("ETag", "etag", "blob_id", "md5", "LastModified", "mtime", "created")
-"""What file systems call the value that changes with the content."""
+    return f"{file.name} {info.get('size')} {version_of(info)}"
 
 
 def find_index_files(patterns: Iterable[str]) -> list[IndexFile]:

@@ -11,7 +11,8 @@ import pytest
 import xxhash
 
 from dreamloom.base import file_index
-from dreamloom.base.file_index import WholeFile, cache_folder, content_hash, content_hashes
+from dreamloom.base.cache_folder import cache_folder
+from dreamloom.base.file_index import WholeFile, content_hash, content_hashes
 
 LONG_AGO = 1_000_000_000 * 10**9
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamloom.base.file_index import cache_folder
+from dreamloom.base.cache_folder import cache_folder
 from dreamloom.base.remembered import remembered
 
 

@@ -1,12 +1,14 @@
 """What stands under the images of a contact sheet."""
 
+import tarfile
 from pathlib import Path
 
 from PIL import Image
 
+from dreamloom.base.pixels import decode
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.caption.sidecar import read_caption
-from dreamloom.flows.contents import images_of_collection
+from dreamloom.flows.contents import images_of_collection, images_of_training_folder
 from dreamloom.scrape.collection import CaptionKind, Collection, Table
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
 
@@ -25,3 +27,12 @@ def test_a_doubtful_caption_says_so(tmp_path: Path) -> None:
     ]
     collection.write(Table.CAPTIONS, "00000", rows, recipe="r", config=StageConfig(), summary=Summary(rows=3, kept=3))
     assert [text for _, text in images_of_collection(collection)] == ["caption 0", "doubtful: caption 1", "caption 2"]
+
+
+def test_images_in_shards_are_shown_too(tmp_path: Path) -> None:
+    Image.new("RGB", (20, 30)).save(tmp_path / "a thing.png")
+    (tmp_path / "set").mkdir()
+    with tarfile.open(tmp_path / "set" / "0.tar", "w") as tar:
+        tar.add(tmp_path / "a thing.png", "a thing.png")
+    ((image, caption),) = images_of_training_folder(tmp_path / "set")
+    assert caption == "a thing" and decode(image).size == (20, 30)

@@ -5,7 +5,6 @@ import io
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,11 @@ import numpy as np
 import pytest
 from aiohttp import web
 from PIL import Image
-from s3fs import S3FileSystem
 
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.scrape.collection import Collection, Table, key_of
 from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.scrape.web.scrape import scrape
-from tests.s3 import S3
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -141,22 +138,3 @@ def site() -> Iterator[Web]:
 def collection(tmp_path: Path) -> Collection:
     """An empty collection."""
     return Collection(tmp_path / "collection")
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[S3]]:
-    """A server with no object, which S3's own variables of the environment name."""
-    handler = type("Handler", (S3,), {"objects": {}, "asked": [], "put": [], "room": 1000})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    S3FileSystem.clear_instance_cache()  # which may know another server
-    yield handler
-    S3FileSystem.clear_instance_cache()
-    server.shutdown()
-    server.server_close()
-    thread.join()

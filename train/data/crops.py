@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, sqrt
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -163,8 +164,15 @@ def latent_mask(sample: Sample, view: View, height: int, width: int) -> npt.NDAr
     return mask
 
 
-def render_views(sample: Sample, views: Sequence[View]) -> list[np.ndarray[Any, Any]]:
+def render_views(
+    sample: Sample, views: Sequence[View], source: bytes | Path | None = None
+) -> list[np.ndarray[Any, Any]]:
     """Decodes an image once, and renders it in each of the views.
+
+    Args:
+        sample: the image.
+        views: how it is shown.
+        source: its bytes or its file, as `ByteRange.decodable` returned them; None: it is asked.
 
     Returns:
         For each view uint8 [H, W, 3], of the bucket's size.
@@ -174,7 +182,7 @@ def render_views(sample: Sample, views: Sequence[View]) -> list[np.ndarray[Any, 
     """
     scale = max(_scale(sample, view) for view in views)
     at_least = ceil(min(sample.size) * scale) if scale < 1 else None
-    image = decode(sample.image.source.decodable(), at_least=at_least)
+    image = decode(sample.image.source.decodable() if source is None else source, at_least=at_least)
     return [_render(image, sample, view) for view in views]
 
 

@@ -13,6 +13,7 @@ from dreamloom.base.held_out import HeldOutImages
 from dreamloom.base.image_headers import read_headers
 from dreamloom.base.pixels import MAX_PIXELS, ImageHeader
 from dreamloom.base.progress import Progress, silent
+from dreamloom.base.remote_files import SHARD_CACHE_GB
 from dreamloom.base.text import is_utf8, without_surrogates
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.config_fields import MaskKind
@@ -139,6 +140,7 @@ def read_dataset(
     masks: MaskKind = "none",
     kohya_repeats: bool = False,
     folder_resolutions: Mapping[str, int] | None = None,
+    shard_cache_gb: float = SHARD_CACHE_GB,
 ) -> Dataset:
     """Reads a training folder and the headers of its images; decodes no pixel.
 
@@ -154,12 +156,13 @@ def read_dataset(
         masks: where the images' loss masks are looked for.
         kohya_repeats: whether the number in a folder's name (10_cat) multiplies its images.
         folder_resolutions: folder → the resolution of its images, and of those in folders below it.
+        shard_cache_gb: gigabytes of shards from an address that stay in the cache.
 
     Raises:
         UserError: the training folder can't be read, or none of its images can take part.
     """
     notes = Notes()
-    folders = tuple(read_training_folder(path, notes))
+    folders = tuple(read_training_folder(path, notes, progress, shard_cache_gb))
     folders = multiply_by_repeats(folders) if kohya_repeats else note_repeats(folders, notes)
     images = [(index, image) for index, folder in enumerate(folders) for image in folder.images]
     images, problems = _legible([(index, image) for index, image in images if image.settings.multiply])

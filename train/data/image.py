@@ -6,6 +6,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from dreamloom.base.pixels import ImageError
+from dreamloom.base.remote import is_remote
+from dreamloom.base.remote_files import read_range
 from dreamloom.caption.parts import CaptionParts
 
 
@@ -27,7 +29,7 @@ class ByteRange:
 
     @property
     def file(self) -> str:
-        """The path of the file."""
+        """The path of the file, or its address (s3://…)."""
         return self.root + self.name
 
     @property
@@ -40,7 +42,10 @@ class ByteRange:
 
         Raises:
             ImageError: the file does not exist, or can't be read.
+            UserError: an address can't be read.
         """
+        if is_remote(self.file):
+            return read_range(self.file, self.start, self.length)
         try:
             with self.path.open("rb") as stream:
                 stream.seek(self.start)

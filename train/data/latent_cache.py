@@ -8,6 +8,7 @@ fill goes on where it stopped. Entries are checked when they are asked for, and 
 (`dreamloom.train.data.tensor_store`).
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from pathlib import Path
@@ -22,6 +23,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.file_index import ContentHashes
 from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
+from dreamloom.base.remote_files import changed
 from dreamloom.base.threads import map_ordered
 from dreamloom.train.data.crops import View, center_view, render_views
 from dreamloom.train.data.dataset import Problem, Sample
@@ -248,12 +250,20 @@ def _render_masks(sample: Sample, views: Sequence[View], height: int, width: int
 
 
 def _decode_group(group: Sequence[Entry]) -> list[np.ndarray[Any, Any] | str]:
-    """The pixels of each entry, or why there are none; an image with several views is decoded once."""
+    """The pixels of each entry, or why there are none; an image with several views is decoded once.
+
+    Raises:
+        UserError: a shard has other bytes than when they were hashed.
+    """
     pixels: list[np.ndarray[Any, Any] | str] = []
     for _, same_image in groupby(group, key=lambda entry: entry[1].image.source):
         entries = list(same_image)
+        key, sample, _ = entries[0]
         try:
-            pixels += render_views(entries[0][1], [view for _, _, view in entries])
+            data = sample.image.source.decodable()
+            if isinstance(data, bytes) and not key.startswith(hashlib.sha256(data).hexdigest()):
+                raise changed(sample.image.source.file)
+            pixels += render_views(sample, [view for _, _, view in entries], data)
         except ImageError as error:
             pixels += [error.reason] * len(entries)
     return pixels

@@ -48,7 +48,8 @@ def find_masks(images: Sequence[tuple[ByteRange, ImageHeader]], kind: MaskKind) 
     of_folder = cache(_list_masks)
     found: list[Mask | str | None] = [None] * len(images)
     if kind == "files":
-        masks_of = [of_folder(os.path.dirname(source.file) or ".") for source, _ in images]
+        files = [None if source.length is not None else os.path.dirname(source.file) or "." for source, _ in images]
+        masks_of = [of_folder(folder) if folder else None for folder in files]
         found = [_find_file(*image, masks) if masks else None for image, masks in zip(images, masks_of, strict=True)]
     elif kind == "alpha":
         found = [_find_alpha(source, header) for source, header in images]
@@ -70,7 +71,7 @@ def _list_masks(folder: str) -> Mapping[str, str]:
 
 def _find_file(source: ByteRange, header: ImageHeader, masks: Mapping[str, str]) -> Mask | str | None:
     path = masks.get(fold_name(source.path.stem))
-    if source.length is not None or path is None:
+    if path is None:
         return None
     try:
         mask = read_header(Path(path))

@@ -2,31 +2,69 @@
 
     000000012.jpg  000000012.txt  000000012.json      an image, its caption, and its metadata
 
-Only the headers of the members are read; images are read later, from their place in the shard.
+Only the headers of the members are read; images are read later, from their place in the shard. A shard at an address is
+fetched once, by way of a bounded cache. What is asked of it later is remembered then: its members and captions, and the
+header and hash of each image.
 """
 
+import json
+import os
 import tarfile
 from collections import defaultdict
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import BinaryIO, NamedTuple
 
+from dreamloom.base import processes
 from dreamloom.base.documents import MAX_BYTES, DocumentError, decode_text, parse_json
+from dreamloom.base.file_index import content_hashes, file_facts
+from dreamloom.base.image_headers import read_headers
 from dreamloom.base.image_types import DECODED_EXTENSIONS
 from dreamloom.base.listing import is_left_out
+from dreamloom.base.progress import Progress
+from dreamloom.base.remote import is_remote
+from dreamloom.base.remote_files import SHARD_CACHE_GB, whole_file
 from dreamloom.base.shard_keys import split_dotted_keys
 from dreamloom.base.tables import caption_texts
+from dreamloom.base.threads import map_ordered
 from dreamloom.caption.parts import CaptionParts
 from dreamloom.caption.sidecar import Entries
 from dreamloom.train.data.control_files import FolderSettings, resolve_captions
 from dreamloom.train.data.image import ByteRange, TrainingImage
 
 SHARD_SUFFIX = ".tar"
+_VERSION = 1
+"""Raised when `_scan` says something else of the same shard."""
+_FETCHED = 2
+"""Shards that are fetched at once."""
+_THREADS = 4
+"""Images of a shard that are hashed at once."""
 
-Members = dict[str, ByteRange]
-"""Suffix → where the member's bytes lie."""
+Place = tuple[int, int]
+"""A member's first byte in its shard, and its size."""
+
+
+class ScannedImage(NamedTuple):
+    """An image in a shard."""
+
+    name: str
+    """Of the member."""
+    place: Place
+    captions: list[str]
+    """Those of the members beside it."""
+    is_whole: bool
+    """Whether the shard reaches beyond the image and the members beside it."""
+
+
+class Scan(NamedTuple):
+    """What a shard holds, in its order, up to where it is broken."""
+
+    images: list[ScannedImage]
+    is_broken: bool
 
 
 def read_shard(
-    path: Path, name: str, folder_settings: FolderSettings
+    file: str, name: str, folder_settings: FolderSettings, cache_gb: float = SHARD_CACHE_GB
 ) -> tuple[list[TrainingImage], list[tuple[str, str]]]:
     """Reads the images of a shard, in its order.
 
@@ -34,60 +72,111 @@ def read_shard(
     name up to its first underscore.
 
     Args:
-        path: the shard.
+        file: the shard's path or address.
         name: its path inside the training folder; the names of its images begin with it.
         folder_settings: the settings of its folder.
+        cache_gb: gigabytes that stay in the cache of shards, if this one is at an address and not known.
 
     Returns:
         The images up to where the shard is broken; and what is broken, each with a word for the reason.
+
+    Raises:
+        UserError: an address can't be read.
     """
-    samples: dict[str, dict[str, ByteRange]] = defaultdict(dict)
-    broken = []
+    scan = _known_scan(file, cache_gb) if is_remote(file) else _scan(file)
+    broken = [(name, "broken_shard")] if scan.is_broken else []
+    images = []
+    for member, (start, size), texts, is_whole in scan.images:
+        if is_whole:
+            captions = resolve_captions(f"{name}/{member}", folder_settings, Entries(tuple(map(CaptionParts, texts))))
+            source = ByteRange(file, start, size)
+            images.append(TrainingImage(f"{name}/{member}", source, captions, folder_settings.image_settings))
+        else:
+            broken.append((f"{name}/{member}", "truncated"))
+    return images, broken
+
+
+def fetch_shards(files: Sequence[str], cache_gb: float, progress: Progress) -> None:
+    """Fetches the shards at addresses of which something is not known yet, each once.
+
+    Of several processes, each begins elsewhere; what the others have done by then is known.
+
+    Args:
+        files: the addresses.
+        cache_gb: gigabytes that stay in the cache.
+        progress: called with the number of shards looked at.
+
+    Raises:
+        UserError: an address can't be read.
+    """
+    begin = len(files) * processes.rank() // processes.world_size()
+    in_turn = [*files[begin:], *files[:begin]]
+    looked_at = map_ordered(lambda file: len(_known_scan(file, cache_gb).images), in_turn, _FETCHED, _FETCHED)
+    for done, _ in enumerate(looked_at, 1):
+        progress(done, len(files), "reading shards")
+
+
+def _known_scan(file: str, cache_gb: float) -> Scan:
+    def read(whole: ByteRange) -> str:
+        with whole_file(whole.file, cache_gb) as stream:
+            scan = _scan_stream(whole.file, stream)
+            images = [ByteRange(whole.file, *image.place) for image in scan.images if image.is_whole]
+            read_headers(images, _THREADS)
+            content_hashes(images)
+        return json.dumps(scan)
+
+    (known,) = file_facts([ByteRange(file)], f"shard {_VERSION}", read, num_threads=1)
+    images, is_broken = json.loads(str(known))
+    return Scan([ScannedImage(*image) for image in images], is_broken)
+
+
+def _scan(file: str) -> Scan:
     try:
-        with tarfile.open(path, "r:") as tar:
+        with open(file, "rb") as stream:
+            return _scan_stream(file, stream)
+    except OSError:
+        return Scan([], True)
+
+
+def _scan_stream(file: str, stream: BinaryIO) -> Scan:
+    samples: dict[str, dict[str, ByteRange]] = defaultdict(dict)
+    is_broken = False
+    try:
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
             for member in tar:
                 stem, dot, suffix = PurePosixPath(member.name).name.partition(".")
                 if member.isfile() and stem and dot and not is_left_out(member.name):
                     folder = PurePosixPath(member.name).parent
-                    samples[str(folder / stem)][suffix] = ByteRange(str(path), member.offset_data, member.size)
-            if ByteRange(str(path), tar.offset, tarfile.BLOCKSIZE).read() != bytes(tarfile.BLOCKSIZE):
-                broken.append((name, "broken_shard"))  # tarfile takes a damaged header for the end
+                    samples[str(folder / stem)][suffix] = ByteRange(file, member.offset_data, member.size)
+            stream.seek(tar.offset)
+            is_broken = stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE)  # tarfile takes damage for the end
     except (tarfile.TarError, OSError, EOFError):
-        broken.append((name, "broken_shard"))
-    shard_size = path.stat().st_size if path.is_file() else 0
+        is_broken = True
+    shard_size = stream.seek(0, os.SEEK_END)
     images = []
     for key, places in split_dotted_keys(samples).items():
         members = {f".{extension}": place for extension, place in places.items()}
-        suffixes = sorted(DECODED_EXTENSIONS & members.keys())
-        if not suffixes:
-            continue
-        suffix = suffixes[0]
-        if any(member.start + member.size() > shard_size for member in members.values()):
-            broken.append((f"{name}/{key}{suffix}", "truncated"))
-            continue
-        images.append(_image(f"{name}/{key}{suffix}", members[suffix], members, folder_settings))
-    return images, broken
+        if suffixes := sorted(DECODED_EXTENSIONS & members.keys()):
+            suffix = suffixes[0]
+            is_whole = all(member.start + member.size() <= shard_size for member in members.values())
+            place = (members[suffix].start, members[suffix].size())
+            images.append(ScannedImage(f"{key}{suffix}", place, _captions(members) if is_whole else [], is_whole))
+    return Scan(images, is_broken)
 
 
-def _image(name: str, source: ByteRange, members: Members, folder_settings: FolderSettings) -> TrainingImage:
-    captions = resolve_captions(name, folder_settings, _written(members))
-    return TrainingImage(name, source, captions, folder_settings.image_settings)
-
-
-def _written(members: Members) -> Entries:
+def _captions(members: dict[str, ByteRange]) -> list[str]:
     """The captions that the members beside the image hold; blank ones are none."""
     for suffix in (".txt", ".caption"):
         text = decode_text(members[suffix].read()) if _is_readable(members, suffix) else ""
         if text.strip():
-            return Entries((CaptionParts(text),))
+            return [text]
     try:
         metadata = parse_json(members[".json"].read()) if _is_readable(members, ".json") else None
         cells = [metadata.get(key) for key in ("caption", "text")] if isinstance(metadata, dict) else []
-        texts = next(filter(None, map(caption_texts, cells)), [])
+        return next(filter(None, map(caption_texts, cells)), [])
     except DocumentError:
-        return Entries()
-    return Entries(tuple(map(CaptionParts, texts)))
+        return []
 
 
-def _is_readable(members: Members, suffix: str) -> bool:
+def _is_readable(members: dict[str, ByteRange], suffix: str) -> bool:
     return suffix in members and members[suffix].size() <= MAX_BYTES

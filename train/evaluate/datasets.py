@@ -42,7 +42,9 @@ def read_datasets(
     """
     settings = (config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
     sides = read_folder_resolutions(config.folder_resolutions)
-    dataset = read_dataset(folder, *settings, progress, config.masks, config.kohya_repeats, sides)
+    dataset = read_dataset(
+        folder, *settings, progress, config.masks, config.kohya_repeats, sides, config.shard_cache_gb
+    )
     names = [f"{each.name}/" for each in dataset.folders]
     if unknown := [name for name in sides if not any(each.startswith(f"{name}/") for each in names)]:
         raise UserError(
@@ -50,7 +52,7 @@ def read_datasets(
             f"{', '.join(each.name for each in dataset.folders)}."
         )
     ground_truth = find_ground_truth(dataset, config)
-    held = read_heldout(heldout, *settings, config.masks, sides)
+    held = read_heldout(heldout, *settings, config.masks, sides, config.shard_cache_gb)
     if config.held_out and heldout is None:
         dataset, chosen = hold_out(dataset, config.held_out, config.seed, progress)
         held = _by_kind(chosen, ground_truth) if chosen else {}

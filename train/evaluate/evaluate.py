@@ -13,10 +13,14 @@ from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.held_out import read_held_out
 from dreamloom.base.listing import is_left_out
 from dreamloom.base.progress import Progress, silent
+from dreamloom.base.remote import address_of
+from dreamloom.base.remote_files import SHARD_CACHE_GB
 from dreamloom.base.stage import recipe
 from dreamloom.base.versions import DAMAGED, RUN
 from dreamloom.train.config_fields import MaskKind, read_folder_resolutions
 from dreamloom.train.data.dataset import Dataset, read_dataset
+from dreamloom.train.data.notes import Notes
+from dreamloom.train.data.remote_folder import list_shards
 from dreamloom.train.evaluate.concepts import describe
 from dreamloom.train.evaluate.config import VERSION, EvaluateConfig, hashed_settings
 from dreamloom.train.evaluate.measure import SIGNS, Evaluation, compare_losses
@@ -38,8 +42,8 @@ def evaluate(
         model: a run (its best checkpoint is measured), a checkpoint of a run, a diffusers folder, a file or a hub ID.
         base: the diffusers folder, file or hub ID of the model it comes from.
         heldout: a folder with training/, ground_truth/ and witness/, or some of them: training folders of held-out
-            images. Further folders in it are measured each for itself. concepts.json in it says what they show
-            (dreamloom.base.held_out); without it, their captions do.
+            images; or an address (s3://…) of such folders of shards. Further folders in it are measured each for
+            itself. concepts.json in it says what they show (dreamloom.base.held_out); without it, their captions do.
         config: how the losses are computed.
         progress: called with the images done.
 
@@ -95,6 +99,7 @@ def read_heldout(
     upscale: bool,
     masks: MaskKind = "none",
     folder_resolutions: Mapping[str, int] | None = None,
+    shard_cache_gb: float = SHARD_CACHE_GB,
 ) -> dict[str, Dataset]:
     """Reads the held-out images, as kind or name of the set → dataset; those without images are left out.
 
@@ -103,19 +108,32 @@ def read_heldout(
     """
     if folder is None:
         return {}
-    others = sorted(path.name for path in folder.iterdir() if not is_left_out(path.name)) if folder.is_dir() else []
-    names = dict.fromkeys((*KINDS, *others))
-    kinds = [kind for kind in names if (folder / kind).is_dir() and not _is_empty(folder / kind)]
+    kinds = _list_kinds(folder)
     if not kinds:
         raise UserError(
             f"{folder} holds no held-out images; put images into {' or '.join(KINDS)} inside it, or any folder."
         )
     known, settings = read_held_out(folder), (resolution, bucket_reso_steps, num_workers, upscale)
     datasets = {
-        kind: read_dataset(folder / kind, *settings, masks=masks, folder_resolutions=folder_resolutions)
+        kind: read_dataset(
+            folder / kind,
+            *settings,
+            masks=masks,
+            folder_resolutions=folder_resolutions,
+            shard_cache_gb=shard_cache_gb,
+        )
         for kind in kinds
     }
     return {kind: replace(dataset, held_out=known) for kind, dataset in datasets.items()}
+
+
+def _list_kinds(folder: Path) -> list[str]:
+    if address := address_of(folder):
+        others = sorted({name.split("/")[0] for name in list_shards(address, Notes())[0] if "/" in name})
+        return sorted(others, key=lambda kind: KINDS.index(kind) if kind in KINDS else len(KINDS))
+    others = sorted(path.name for path in folder.iterdir() if not is_left_out(path.name)) if folder.is_dir() else []
+    names = dict.fromkeys((*KINDS, *others))
+    return [kind for kind in names if (folder / kind).is_dir() and not _is_empty(folder / kind)]
 
 
 def _is_empty(folder: Path) -> bool:

@@ -11,6 +11,7 @@ from dreamloom.base.disk import explain_full_disk
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import lock, remove_leftovers
 from dreamloom.base.progress import Progress, silent
+from dreamloom.base.remote import address_of
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.datasets import read_datasets
 from dreamloom.train.evaluate.prompts import check_prompts
@@ -50,7 +51,7 @@ def train(
     SIGTERM and Ctrl-C save and stop. The summary then says `finished=False`, and the next call resumes.
 
     Args:
-        folder: the training folder (dreamloom.train.data.folder). Nothing is written to it.
+        folder: the training folder, or the address of one (dreamloom.train.data.folder). Nothing is written to it.
         run: the run's folder (dreamloom.train.run.folder).
         config: how the model is trained.
         heldout: images to evaluate with (dreamloom.train.evaluate.evaluate); None: those that config.held_out holds out
@@ -93,6 +94,8 @@ def train(
 
 
 def _refuse_early(config: TrainConfig, run: Path) -> None:
+    if address := address_of(run):
+        raise UserError(f"{address} is an address, and a run is written to a folder of this machine; name one.")
     if config.fused_backward and processes.world_size() > 1:
         raise UserError("fused_backward is for one process: several average whole gradients; turn it off.")
     if config.base_on_cpu and processes.world_size() > 1:

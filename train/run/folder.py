@@ -28,6 +28,7 @@ from dreamloom.base.files import commit_text
 from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.held_out import to_json
 from dreamloom.base.progress import Progress, silent
+from dreamloom.base.remote import address_of
 from dreamloom.base.stage import recipe, recipe_fields
 from dreamloom.base.text import is_utf8
 from dreamloom.base.versions import RUN, known_fields, rename_keys
@@ -193,11 +194,16 @@ def write_settings(
         data: what each folder holds (dreamloom.train.run.contents.to_json); None: not known.
     """
     before = read_settings(run)
-    settings = {"recipe": recipe, "folder": folder, "heldout": heldout, "config": config.model_dump(mode="json")}
+    places = {"folder": _written(folder), "heldout": heldout and _written(heldout)}
+    settings = {"recipe": recipe, **places, "config": config.model_dump(mode="json")}
     settings["models"] = {"base": fingerprint(config.base)}
     settings["began"] = before.get("began") or time.strftime("%Y-%m-%dT%H:%M:%S")
     kept = {name: before[name] for name in ("continued",) if name in before}
     RUN.write_json(run / "config.json", {**settings, "data": data, **kept})
+
+
+def _written(folder: Path) -> str:
+    return address_of(folder) or str(folder)
 
 
 def read_settings(run: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from dreamloom.base.remote_files import SHARD_CACHE_GB
 from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, PathKind, StageConfig
 from dreamloom.train.adapter_kinds import DORA, KINDS, LORA
 from dreamloom.train.config_fields import (
@@ -110,6 +111,12 @@ class DataSettings(StageConfig):
     )
     latent_cache: Annotated[Path | None, PathKind.OUTPUT, NO_RECIPE, DATA] = Field(
         None, description="Folder for cached latents; null: .latents beside the run."
+    )
+    shard_cache_gb: Annotated[float, NO_RECIPE, DATA] = Field(
+        SHARD_CACHE_GB,
+        ge=0,
+        description="Gigabytes of shards to keep on this machine that lie at an address (s3://…), in the user's cache; "
+        "what is not there is asked for image by image.",
     )
 
     caption_dropout_rate: Annotated[float, _CAPTIONS] = Field(

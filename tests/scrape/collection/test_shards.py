@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.own_folders import COLLECTION_MANIFEST as MANIFEST
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.scrape.collection import Collection, Table, shards
-from dreamloom.scrape.collection.shards import MANIFEST, find_damage_at, pull_collection, push_collection
+from dreamloom.scrape.collection.shards import find_damage_at, pull_collection, push_collection
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
 from tests.s3 import S3
 
