@@ -52,11 +52,18 @@ def list_files(address: str) -> dict[str, FileState]:
     filesystem, root = file_system(address)
     filesystem.invalidate_cache()
     found = reach(address, "read", lambda: filesystem.find(root, detail=True))
+    for known in [known for known in _states if f"{known}/".startswith(f"{address}/")]:
+        del _states[known]
     states = {}
     for path, info in sorted(found.items()):
         name = posixpath.basename(path) if path == root else path.removeprefix(f"{root}/")
         states[name] = _states[address if path == root else f"{address}/{name}"] = _state(info)
     return states
+
+
+def is_known(file: str) -> bool:
+    """Tells whether a file was listed, or its state asked for."""
+    return file in _states
 
 
 def state_of(file: str) -> FileState:

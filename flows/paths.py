@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from dreamloom.base.remote import is_remote
+from dreamloom.base.remote import address_of, is_remote
 from dreamloom.base.stage import PathKind, path_kind_of
 from dreamloom.flows.config_errors import Key, dotted_key
 
@@ -26,7 +26,7 @@ def missing_paths(project: BaseModel) -> Iterator[str]:
     """Yields a sentence for each key of a project with absolute paths whose file or folder does not exist."""
     for key, path, kind in _paths(project, ()):
         exists = any(glob.iglob(path, recursive=True)) if kind is PathKind.PATTERNS else Path(path).exists()
-        if kind is not PathKind.OUTPUT and not exists and not is_remote(path):
+        if kind is not PathKind.OUTPUT and not exists and not is_remote(path) and not address_of(path):
             yield f"{dotted_key(key)}: {path} is not there"
 
 
@@ -47,7 +47,7 @@ def _map_paths(model: Model, convert: Callable[[Any, PathKind | None], Any]) -> 
 
 
 def _absolute(value: Any, kind: PathKind | None, folder: Path) -> Any:
-    if isinstance(value, Path):
+    if isinstance(value, Path) and address_of(value) is None:
         return folder / value.expanduser()
     if kind is PathKind.PATTERNS:
         return [path if is_remote(path) else str(folder / Path(path).expanduser()) for path in value]

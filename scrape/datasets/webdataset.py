@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from pydantic import Field
@@ -20,9 +20,9 @@ from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSION
 from dreamloom.base.listing import is_left_out
 from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
+from dreamloom.base.remote import address_of
 from dreamloom.base.shard_keys import split_dotted_keys
 from dreamloom.base.stage import Summary
-from dreamloom.base.tables import read_table
 from dreamloom.base.text import brief, shows_nothing
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table, key_of
 from dreamloom.scrape.datasets.fields import KeepEmpty, SourceConfig, UserPath, WhoseCaptions
@@ -38,9 +38,18 @@ from dreamloom.scrape.datasets.metadata import (
     metadata_from_row,
     pixels_or_none,
 )
-from dreamloom.scrape.datasets.shard_files import find_shards, unread_shards
-from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize, size_of_files
-from dreamloom.scrape.datasets.source_recipes import SourceRecipes, file_version
+from dreamloom.scrape.datasets.shard_files import (
+    Shard,
+    list_shards,
+    open_shard,
+    read_member,
+    read_table_of,
+    shard_version,
+    size_of_shards,
+    unread_shards,
+)
+from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize
+from dreamloom.scrape.datasets.source_recipes import SourceRecipes
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +57,10 @@ _log = logging.getLogger(__name__)
 class WebdatasetConfig(SourceConfig):
     """Shards of a webdataset. Each shard becomes a part."""
 
-    path: UserPath = Field(description="The folder of the shards (00000.tar, …), or one shard.")
+    path: UserPath = Field(
+        description="The folder of the shards (00000.tar, …), or one shard; on this machine or in a store "
+        "(s3://bucket/set)."
+    )
     caption_kind: WhoseCaptions = "alt"
     keep_empty: KeepEmpty = False
 
@@ -60,8 +72,7 @@ def recipes(collection: Collection, config: WebdatasetConfig) -> SourceRecipes:
         UserError: there is no shard, or img2dataset has not finished one.
     """
     made_from = {
-        shard.stem: [file_version(shard, _table_path(shard), before=f"{_dataset(shard)} ")]
-        for shard in find_shards(config.path)
+        PurePath(shard).stem: [shard_version(shard, before=f"{_dataset(shard)} ")] for shard in list_shards(config.path)
     }
     return SourceRecipes(collection, Table.RECORDS, "ingest webdataset", config, made_from)
 
@@ -76,8 +87,8 @@ def ingest_webdataset(
     Raises:
         UserError: there is no shard, or img2dataset has not finished one.
     """
-    shards = {shard.stem: shard for shard in find_shards(config.path)}
-    if unread := unread_shards(config.path):
+    shards = {PurePath(shard).stem: shard for shard in list_shards(config.path)}
+    if not address_of(config.path) and (unread := unread_shards(config.path)):
         _log.warning("%s", unread)
 
     def read_part(part: str) -> tuple[int, list[SourceImage]]:
@@ -91,15 +102,19 @@ def ingest_webdataset(
         for number, message in enumerate(damage):
             key = key_of("webdataset", dataset, part, "what is broken", str(number))
             missing = MissingImage(Status.TRUNCATED, message)
-            images.append(SourceImage(key, str(shard.absolute()), missing, ImageMetadata()))
+            images.append(SourceImage(key, _place(shard), missing, ImageMetadata()))
         return len(images), images
 
     return ingest(collection, config, recipes(collection, config), read_part, progress, parts)
 
 
-def _dataset(shard: Path) -> str:
+def _dataset(shard: Shard) -> str:
     """Returns the name of a shard's dataset, of which keys are made: its folder's, so that it may be moved."""
-    return shard.resolve().parent.name
+    return (PurePath(shard) if isinstance(shard, str) else shard.resolve()).parent.name
+
+
+def _place(shard: Shard) -> str:
+    return shard if isinstance(shard, str) else str(shard.absolute())
 
 
 def measure(config: WebdatasetConfig) -> SourceSize:
@@ -108,7 +123,7 @@ def measure(config: WebdatasetConfig) -> SourceSize:
     Raises:
         UserError: there is no shard, or img2dataset has not finished one.
     """
-    return size_of_files(find_shards(config.path), "shards")
+    return size_of_shards(config.path)
 
 
 # One shard
@@ -123,7 +138,7 @@ class Sample:
     """What a shard holds of one image."""
 
     key: str
-    shard: Path
+    shard: Shard
     metadata: Mapping[str, Any]
     """Its row of the shard's table, or its .json: url, caption, status, error_message, sha256, …"""
     members: Mapping[str, tuple[int, int]]
@@ -136,8 +151,7 @@ class Sample:
             ImageError: the shard ends before them.
         """
         start, size = self.members[extension]
-        with self.shard.open("rb") as stream:
-            data = os.pread(stream.fileno(), size, start)
+        data = read_member(self.shard, start, size)
         if len(data) < size:
             raise ImageError("truncated", "the shard ends within it")
         return data
@@ -151,11 +165,11 @@ class Sample:
         return None
 
 
-def read_shard(shard: Path, on_damage: Callable[[str], None]) -> list[Sample]:
+def read_shard(shard: Shard, on_damage: Callable[[str], None]) -> list[Sample]:
     """Reads the samples of a shard, by key: those in its table, if img2dataset wrote one, and those in the tar.
 
     Args:
-        shard: the tar file.
+        shard: the tar file, or its address.
         on_damage: called with what can't be read; the rest is read.
     """
     members = _read_members(shard, on_damage)
@@ -187,7 +201,7 @@ def sample_image(sample: Sample, key: str, captions: CaptionRules) -> SourceImag
         original_height=pixels_or_none(row.get("original_height")),
     )
     extension = sample.image_extension
-    place = f"{sample.shard.absolute()}/{sample.key}"
+    place = f"{_place(sample.shard)}/{sample.key}"
     if extension is not None:
         return SourceImage(key, f"{place}.{extension}", partial(sample.read, extension), metadata)
     return SourceImage(key, place, _missing_image(sample.metadata), metadata)
@@ -215,16 +229,12 @@ def _missing_image(row: Mapping[str, Any]) -> MissingImage:
     return MissingImage(status, brief(message))
 
 
-def _table_path(shard: Path) -> Path:
-    return shard.with_suffix(".parquet")
-
-
-def _read_members(shard: Path, on_damage: Callable[[str], None]) -> Members:
+def _read_members(shard: Shard, on_damage: Callable[[str], None]) -> Members:
     """Returns key → extension → place. The key ends before the first dot behind the last slash, as in webdataset."""
     members: Members = {}
     try:
-        size = shard.stat().st_size
-        with tarfile.open(shard, "r:") as archive:
+        with open_shard(shard) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+            size = os.fstat(stream.fileno()).st_size
             for member in archive:
                 folder, slash, name = member.name.rpartition("/")
                 stem, dot, extension = name.partition(".")
@@ -232,23 +242,24 @@ def _read_members(shard: Path, on_damage: Callable[[str], None]) -> Members:
                 if is_own and member.size >= 0 and member.offset_data + member.size <= size:
                     place = (member.offset_data, member.size)
                     members.setdefault(f"{folder}{slash}{stem}", {})[extension] = place
-            if _read_block(shard, archive.offset).strip(b"\0"):  # tarfile mistakes a damaged header for the end
+            block = os.pread(stream.fileno(), tarfile.BLOCKSIZE, archive.offset)
+            if block.strip(b"\0"):  # tarfile mistakes a damaged header for the end
                 raise tarfile.ReadError(f"damaged at byte {archive.offset}")
     except (OSError, tarfile.TarError) as error:
         on_damage(f"{shard} can't be read as a tar ({error}); make it again, or take it away.")
     return split_dotted_keys(members)
 
 
-def _read_table(shard: Path, on_damage: Callable[[str], None]) -> dict[str, dict[str, Any]] | None:
+def _read_table(shard: Shard, on_damage: Callable[[str], None]) -> dict[str, dict[str, Any]] | None:
     """Returns key → row of the table beside a shard; None: there is no table."""
-    table = _table_path(shard)
-    if not table.is_file():
-        return None
     try:
-        rows = list(read_table(table))
+        found = read_table_of(shard)
     except (OSError, DocumentError) as error:
-        on_damage(f"{table} is no table of img2dataset's ({error}); take it or its shard away.")
+        on_damage(f"The table of {shard} is none of img2dataset's ({error}); take it or its shard away.")
         return None
+    if found is None:
+        return None
+    table, rows = found
     by_key = {row.cells["key"]: dict(row.cells) for row in rows if isinstance(row.cells.get("key"), str)}
     if rows and not by_key:
         on_damage(f"{table} is no table of img2dataset's (it lacks 'key'); take it or its shard away.")
@@ -257,11 +268,6 @@ def _read_table(shard: Path, on_damage: Callable[[str], None]) -> dict[str, dict
         if row.fault:
             on_damage(f"{table}, row {row.number}: can't be read ({row.fault}); correct it.")
     return by_key
-
-
-def _read_block(shard: Path, place: int) -> bytes:
-    with shard.open("rb") as stream:
-        return os.pread(stream.fileno(), tarfile.BLOCKSIZE, place)
 
 
 def _read_json(sample: Sample) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.remote import address_of
 from dreamloom.flows.chain import levels
 from dreamloom.flows.cli import run
 from dreamloom.flows.project import load_project
@@ -171,6 +172,9 @@ def test_an_index_may_lie_far_away(small: Any) -> None:
     index = ["s3://bucket/laion", "hf://datasets/x/y/*.parquet"]
     small.change("sources", "web", to={"kind": "laion", "role": "ground_truth", "index": index})
     assert small.load().sources["web"].index == index
+    for kind in ("webdataset", "collection"):
+        small.change("sources", "web", to={"kind": kind, "role": "ground_truth", "path": "s3://bucket/people"})
+        assert address_of(small.load().sources["web"].path) == "s3://bucket/people"
 
 
 def test_coco_without_photos_is_downloaded(small: Any) -> None:

@@ -18,6 +18,7 @@ from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table
 from dreamloom.scrape.datasets.img2dataset_errors import status_from_message
 from dreamloom.scrape.datasets.webdataset import WebdatasetConfig, ingest_webdataset, recipes
 from dreamloom.train.data.folder import read_training_folder
+from tests.s3 import S3
 
 Row = dict[str, Any]
 
@@ -71,7 +72,8 @@ def rows_of(collection: Collection) -> list[Row]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DREAMLOOM_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cars"
 
 
@@ -305,3 +307,54 @@ def test_shards_that_are_not_read_are_told(
     tar(folder / "2.TAR", {"a.jpg": encode_image(0)})
     assert ingest_webdataset(collection, WebdatasetConfig(path=folder)).kept == 1
     assert "Compressed shards are not read" in caplog.text and "name their folder" in caplog.text
+
+
+def upload(folder: Path, s3: type[S3]) -> WebdatasetConfig:
+    s3.objects |= {f"{folder.name}/{file.name}": file.read_bytes() for file in folder.iterdir()}
+    return WebdatasetConfig(path=Path(f"s3://bucket/{folder.name}"))
+
+
+def test_shards_in_a_store_come_in_as_those_of_a_folder(
+    folder: Path, collection: Collection, s3: type[S3], tmp_path: Path
+) -> None:
+    by_img2dataset(folder, 0, failed=(1,))
+    by_img2dataset(folder, 7)
+    tar(folder / "00007.tar", {"000070000.jpg": encode_image(3)[:-100], "000070001.jpg": encode_image(1)})
+    ingest_webdataset(collection, WebdatasetConfig(path=folder))
+    remote, config = Collection(tmp_path / "remote"), upload(folder, s3)
+    summary = ingest_webdataset(remote, config)
+    assert (summary.kept, summary.dropped) == (4, {"http_404": 1, "missing_file": 2, "truncated": 1})
+    here, there = rows_of(collection), rows_of(remote)
+    assert [row | {"path": None} for row in there] == [row | {"path": None} for row in here]
+    assert there[0]["path"] == "s3://bucket/cars/00000.tar/000000000.jpg"
+    for row in there:
+        if row["image"]:
+            assert (remote.root / row["image"]).read_bytes() == (collection.root / row["image"]).read_bytes()
+    assert sorted(s3.got) == sorted(name for name in s3.objects if name.endswith((".tar", ".parquet")))
+
+
+def test_a_shard_that_changed_in_its_store_is_made_again(folder: Path, collection: Collection, s3: type[S3]) -> None:
+    by_img2dataset(folder, 0)
+    by_img2dataset(folder, 1)
+    config = upload(folder, s3)
+    ingest_webdataset(collection, config)
+    before = recipes(collection, config)
+    assert before == {part: collection.recipe(Table.RECORDS, part) for part in ("00000", "00001")}
+    s3.got = []
+    ingest_webdataset(collection, config)
+    assert s3.got == [], "nothing is read again"
+    by_img2dataset(folder, 1, failed=(2,))
+    upload(folder, s3)
+    after = recipes(collection, config)
+    assert after["00000"] == before["00000"] and after["00001"] != before["00001"]
+    assert ingest_webdataset(collection, config).dropped == {"http_404": 1}
+
+
+def test_a_store_without_shards_is_the_users_error(folder: Path, collection: Collection, s3: type[S3]) -> None:
+    with pytest.raises(UserError, match="s3://bucket/cars is not a shard and holds none"):
+        recipes(collection, WebdatasetConfig(path=Path("s3://bucket/cars")))
+    by_img2dataset(folder, 0)
+    by_img2dataset(folder, 1)
+    (folder / "00001_stats.json").unlink()
+    with pytest.raises(UserError, match=r"s3://bucket/cars/00001\.tar is not finished"):
+        recipes(collection, upload(folder, s3))
