@@ -30,6 +30,7 @@ _SCHEME = re.compile(r"^(https?):/*(?=[^/])", re.IGNORECASE)
 """The beginning of a URL, whose host follows however many slashes there are (WHATWG URL, 4.4)."""
 _PORT = re.compile(r"^(?:.*@)?(?:\[[^\]]*\]|[^:\[\]]*)(?::[0-9]*)?$", re.ASCII)
 """What precedes a path, with a port that a URL may have: int() reads more."""
+_BEFORE_QUERY = re.compile(r"^[^?#]*")
 _NUMBER = re.compile(r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)\.?$", re.IGNORECASE)
 """The end of a host that is an IPv4 address in some spelling, or invalid (WHATWG URL, 3.5)."""
 
@@ -79,8 +80,7 @@ def join_url(base: URL, location: str) -> str:
 
 def _with_slashes(text: str) -> str:
     """Returns a URL with slashes for the back slashes before its query, as browsers read it (WHATWG URL, 4.4)."""
-    end = next((place for place, letter in enumerate(text) if letter in "?#"), len(text))
-    return text[:end].replace("\\", "/") + text[end:]
+    return _BEFORE_QUERY.sub(lambda match: match[0].replace("\\", "/"), text, count=1)
 
 
 def _quote(text: str) -> str:
