@@ -98,7 +98,7 @@ def _check(run: Path) -> tuple[dict[str, Any], TrainConfig, Path]:
     if summary is None:
         raise UserError(f"{run} is not finished; the command that began it goes on with it.")
     if summary.ended:
-        raise UserError(f"{run} {summary.ended}. It would end there again; train anew with another patience or limit.")
+        raise UserError(f"{run} {summary.ended}. It goes no further; train anew with another patience or limit.")
     if not checkpoints or not (checkpoints[-1] / "optimizer.pt").is_file():
         raise UserError(f"{run} has lost its optimizer's state, as prune drops it, so it can't go on; train anew.")
     check_files(checkpoints[-1])

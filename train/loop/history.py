@@ -144,10 +144,9 @@ class EvaluationHistory:
         """The ratio of ground truth of each stretch that has begun, where the run decides it."""
         return decide_ratios(self.points, self.train_config)
 
-    @property
-    def end(self) -> str:
-        """Why the run should end after the newest evaluation; empty if it should go on."""
-        return find_end(self.points, self.train_config)
+    def find_end(self, num_images: int) -> str:
+        """Returns why a run of so many images should end after the newest evaluation; empty if it should go on."""
+        return find_end(self.points, self.train_config, num_images)
 
     @property
     def limits(self) -> str:

@@ -1,6 +1,7 @@
 """Judges the evaluations of a run: whether they are within the limits, and whether the run should end."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from itertools import takewhile
 from typing import Any
 
@@ -10,8 +11,9 @@ from dreamloom.train.evaluate.statistics import MIN_UNITS
 from dreamloom.train.run.folder import best_point
 from dreamloom.train.settings.limits import MOST_RATIO
 
-TRIES = 3
-"""Evaluations in a row beyond a limit, none nearer to it than one before, after which a run ends; or its patience."""
+TRIES, STRETCH = 3, Fraction(1, 3)
+"""What has to come no nearer to a limit before it is given up: so many evaluations in a row (or the patience), over
+this share of the run, so that neither frequent evaluations nor the shock of the first steps decide."""
 Z = 1.96
 """Standard errors on each side of an interval of 95 %."""
 
@@ -41,17 +43,45 @@ def strain(point: Point, config: TrainConfig, surely: bool = False) -> float:
     return max([0.0, *(value / limit for _, value, limit in _limited(point, config, surely))])
 
 
-def find_end(points: Sequence[Point], config: TrainConfig) -> str:
-    """Returns why a run should end after its newest evaluation, in a sentence; empty if it should go on."""
-    tries = max(TRIES, config.patience)
+def find_end(points: Sequence[Point], config: TrainConfig, num_images: int) -> str:
+    """Returns why a run should end after its newest evaluation, in a sentence; empty if it should go on.
+
+    Args:
+        points: the evaluations so far.
+        config: the run's.
+        num_images: that the whole run shows.
+    """
+    return _give_up(points, config, num_images) or _learn_no_more(points, config)
+
+
+def _give_up(points: Sequence[Point], config: TrainConfig, num_images: int) -> str:
+    """Says that a limit can't be held, if nothing that is left of the run may bring it nearer.
+
+    Rates that fall make less forgotten up to the last step, so such a run goes on. So does one that may still show more
+    ground truth.
+    """
     beyond = list(takewhile(lambda point: point.get("excess", 0) > 0, reversed(points)))  # the newest first
-    last, before = beyond[:tries], beyond[tries:]
-    has_most = all(point.get("ratio", MOST_RATIO) == MOST_RATIO for point in last)  # else more ground truth may help
-    if before and has_most and min(p["excess"] for p in last) >= min(p["excess"] for p in before):
-        broken = tell_broken(points[-1], config)
-        return f"the limit can't be held: {broken}, and the last {tries} evaluations came no nearer to it"
+    if not beyond or {config.lr_scheduler, config.text_encoder_lr_scheduler} - {None, "constant"}:
+        return ""
+    begin = points[-1]["images_seen"] - STRETCH * num_images
+    count = max(TRIES, config.patience, sum(point["images_seen"] > begin for point in beyond))
+    last, before = beyond[:count], beyond[count:]
+    if not before or min(p["excess"] for p in last) < min(p["excess"] for p in before):
+        return ""
+    if any(p.get("ratio", MOST_RATIO) < MOST_RATIO for p in last):
+        return ""
+    broken = tell_broken(points[-1], config)
+    return f"the limit can't be held: {broken}, and the last {count} evaluations came no nearer to it"
+
+
+def _learn_no_more(points: Sequence[Point], config: TrainConfig) -> str:
+    """Says that learning has ended, if evaluations within the limits bring no better checkpoint.
+
+    Those beyond a limit don't tell: as much may be learned where it is held again.
+    """
     best = best_point(points) or 0
-    if config.patience and sum(point["images_seen"] > best for point in points) >= config.patience:
+    worse = sum(point["images_seen"] > best and point.get("excess", 0) == 0 for point in points)
+    if config.patience and worse >= config.patience:
         return f"learning has ended: the last {config.patience} evaluations brought no better checkpoint"
     return ""
 

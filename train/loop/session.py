@@ -198,8 +198,9 @@ class Session:
         images_seen = self.trainer.images_seen
         if isinstance(self.schedule, RatioSchedule):  # those up to now decide how long the run is
             self.schedule.give_ratios(self.history.ratios[:-1])
-        if images_seen < self.schedule.num_images and (end := self.history.end):
-            self.ended = f"ended after {images_seen:,} of {self.schedule.num_images:,} images: {end}"
+        num_images = self.schedule.num_images
+        if images_seen < num_images and (end := self.history.find_end(num_images)):
+            self.ended = f"ended after {images_seen:,} of {num_images:,} images: {end}"
             _log.warning(self.ended)
         elif isinstance(self.schedule, RatioSchedule):
             self.schedule.give_ratios(self.history.ratios)

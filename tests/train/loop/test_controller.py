@@ -70,7 +70,7 @@ def test_a_limit_is_given_up_only_where_there_is_no_more_ground_truth_to_give() 
     ratios = decide_ratios(points, LIMIT)
     for place in range(1, len(points)):
         points[place]["ratio"] = float(ratios[place - 1])
-    ends = [bool(find_end(points[:count], LIMIT)) for count in range(1, 8)]
+    ends = [bool(find_end(points[:count], LIMIT, 72)) for count in range(1, 8)]
     assert [float(r) for r in ratios[:6]] == [1, 2, 4, 4, 4, 4] and ends == [False] * 5 + [True] * 2
 
 

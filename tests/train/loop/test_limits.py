@@ -74,22 +74,55 @@ def test_limits_that_the_images_can_not_tell_are_said() -> None:
     assert "forgotten is only known to ± 0.1 %: hold out more" in text and "limit_worst is not measured" in text
 
 
+def ends(points: list[dict[str, Any]], config: TrainConfig, num_images: int = 72) -> list[bool]:
+    """Tells after each evaluation whether it ends a run of so many images."""
+    return [bool(find_end(points[: count + 1], config, num_images)) for count in range(len(points))]
+
+
 def test_a_run_ends_when_it_learns_no_more() -> None:
     config = TrainConfig(patience=2, limit_mean=0.5)
     points = judged(config, point(0, 0, 0), point(8, 0.4, 0), point(16, 0.5, 0), point(24, 0.45, 0), point(32, 0.49, 0))
-    assert [bool(find_end(points[:count], config)) for count in range(6)] == [False] * 5 + [True]
-    assert find_end(points, config) == "learning has ended: the last 2 evaluations brought no better checkpoint"
-    assert not find_end(points, TrainConfig(limit_mean=0.5))
+    assert ends(points, config) == [False] * 4 + [True]
+    assert find_end(points, config, 72) == "learning has ended: the last 2 evaluations brought no better checkpoint"
+    assert not find_end(points, TrainConfig(limit_mean=0.5), 72)
+
+
+def test_an_evaluation_beyond_a_limit_does_not_tell_that_learning_has_ended() -> None:
+    config = TrainConfig(patience=2, limit_mean=0.02, lr_scheduler="cosine")
+    measured = [(0.0, 0.0), (0.2, 0.01), (0.5, 0.3), (0.6, 0.2), (0.6, 0.1), (0.6, 0.01), (0.5, 0.01), (0.6, 0.03)]
+    points = judged(config, *[point(8 * place, *values) for place, values in enumerate(measured)])
+    assert ends([*points, point(64, 0.5, 0.01)], config) == [False] * 8 + [True]
+
+
+def forgetting(config: TrainConfig) -> list[dict[str, Any]]:
+    """Evaluations that come nearer to the limit up to the seventh, in the last third but one of 72 images."""
+    forgotten = [0.0, 0.01, 0.1, 0.3, 0.2, 0.09, 0.03, 0.05, 0.04, 0.06]
+    return judged(config, *[point(8 * place, 0.5, value) for place, value in enumerate(forgotten)])
 
 
 def test_a_run_ends_when_the_limit_can_not_be_held() -> None:
     config = TrainConfig(limit_mean=0.02)
-    forgotten = [0.0, 0.01, 0.1, 0.3, 0.2, 0.09, 0.03, 0.05, 0.04, 0.06]
-    points = judged(config, *[point(8 * place, 0.5, value) for place, value in enumerate(forgotten)])
-    ends = [find_end(points[: count + 1], config) for count in range(len(points))]
-    assert [bool(end) for end in ends] == [False] * 9 + [True], "it came nearer until then"
-    assert ends[9].startswith("the limit can't be held: forgotten 6.0 % (limit 2 %), and the last 3 evaluations came")
-    assert "limit" not in find_end(points, config.model_copy(update={"patience": 4}))
+    points = forgetting(config)
+    assert ends(points, config) == [False] * 9 + [True], "it came nearer until then"
+    said = find_end(points, config, 72)
+    assert said.startswith("the limit can't be held: forgotten 6.0 % (limit 2 %), and the last 3 evaluations came no")
+    assert not find_end(points, config.model_copy(update={"patience": 4}), 72)
+
+
+def test_a_limit_is_given_up_only_after_a_third_of_the_run() -> None:
+    """However often it is evaluated: the shock of the first steps, or chance, is no reason."""
+    config = TrainConfig(limit_mean=0.02)
+    assert not any(ends(forgetting(config), config, 144)), "a third has six evaluations, and one of them is nearer"
+    points = judged(config, *[point(seen, 0.5, seen / 10) for seen in range(100)])
+    assert ends(points, config, 99).index(True) == 34, "the first that is beyond, and all of the third after it"
+    assert not any(ends(points, config, 300))
+
+
+@pytest.mark.parametrize("part", ["lr_scheduler", "text_encoder_lr_scheduler"])
+@pytest.mark.parametrize("scheduler", ["linear", "cosine", "cosine_with_restarts", "polynomial"])
+def test_a_limit_is_not_given_up_while_the_rate_has_yet_to_fall(part: str, scheduler: str) -> None:
+    config = TrainConfig.model_validate({"limit_mean": 0.02, part: scheduler})
+    assert not any(ends(forgetting(config), config))
 
 
 def test_limits_need_something_to_measure_by(tiny_base: str, folder: Path, tmp_path: Path, config: Config) -> None:
