@@ -1,7 +1,6 @@
 """Keeps what a run learned and forgot over its course, in evaluation.json and as a chart."""
 
 from collections.abc import Mapping
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from dreamloom.train.evaluate.config import as_trained
 from dreamloom.train.evaluate.held_out_loss import compute_losses, problem_lines
 from dreamloom.train.evaluate.likeness import Likeness, change_of_likeness
 from dreamloom.train.evaluate.measure import MEASURES, SIGNS, Evaluation, Losses, compare_losses, set_label
-from dreamloom.train.loop.controller import decide_ratios
+from dreamloom.train.loop.controller import Stretch, decide_stretches
 from dreamloom.train.loop.limits import excess, find_end, has_limits, tell_limits
 from dreamloom.train.model.lora import without_adapters
 from dreamloom.train.model.model import Model
@@ -104,7 +103,8 @@ class EvaluationHistory:
         evaluation = compare_losses(self.base, losses, images, problem_lines(self.datasets))
         point = {"images_seen": images_seen, **_point(evaluation), **self._judge_images(model, progress)}
         if self.train_config.auto_ratio and self.points:
-            point |= {"ratio": float(self.ratios[-1]), "done": done}  # of the stretch that ends here
+            ended = self.stretches[-1]
+            point |= {"ratio": float(ended.ratio), "rate": float(ended.rate), "done": done}
         self.points.append(point)
         if has_limits(self.train_config):
             self.points[-1]["excess"] = excess(self.points[-1], self.train_config)
@@ -140,9 +140,9 @@ class EvaluationHistory:
         return MEASURES | likeness | sets
 
     @property
-    def ratios(self) -> tuple[Fraction, ...]:
-        """The ratio of ground truth of each stretch that has begun, where the run decides it."""
-        return decide_ratios(self.points, self.train_config)
+    def stretches(self) -> tuple[Stretch, ...]:
+        """The stretches that have begun, where the run decides them."""
+        return decide_stretches(self.points, self.train_config)
 
     def find_end(self, num_images: int) -> str:
         """Returns why a run of so many images should end after the newest evaluation; empty if it should go on."""

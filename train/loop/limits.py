@@ -9,7 +9,7 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.measure import MEASURES
 from dreamloom.train.evaluate.statistics import MIN_UNITS
 from dreamloom.train.run.folder import best_point
-from dreamloom.train.settings.limits import MOST_RATIO
+from dreamloom.train.settings.limits import LEAST_RATE, MOST_RATIO
 
 TRIES, STRETCH = 3, Fraction(1, 3)
 """What has to come no nearer to a limit before it is given up: so many evaluations in a row (or the patience), over
@@ -58,7 +58,7 @@ def _give_up(points: Sequence[Point], config: TrainConfig, num_images: int) -> s
     """Says that a limit can't be held, if nothing that is left of the run may bring it nearer.
 
     Rates that fall make less forgotten up to the last step, so such a run goes on. So does one that may still show more
-    ground truth.
+    ground truth, or lower its rates.
     """
     beyond = list(takewhile(lambda point: point.get("excess", 0) > 0, reversed(points)))  # the newest first
     if not beyond or {config.lr_scheduler, config.text_encoder_lr_scheduler} - {None, "constant"}:
@@ -68,7 +68,7 @@ def _give_up(points: Sequence[Point], config: TrainConfig, num_images: int) -> s
     last, before = beyond[:count], beyond[count:]
     if not before or min(p["excess"] for p in last) < min(p["excess"] for p in before):
         return ""
-    if any(p.get("ratio", MOST_RATIO) < MOST_RATIO for p in last):
+    if any(p.get("ratio", MOST_RATIO) < MOST_RATIO or p.get("rate", LEAST_RATE) > LEAST_RATE for p in last):
         return ""
     broken = tell_broken(points[-1], config)
     return f"the limit can't be held: {broken}, and the last {count} evaluations came no nearer to it"

@@ -72,6 +72,8 @@ class Optimizer:
             for part, group in parts.items()
         ]
         self.inner = self.kind.make(param_groups, (config.beta1, config.beta2), config.epsilon)
+        self.factor = 1.0
+        """Of all learning rates, beside their schedules."""
         self.images_seen = 0
         self._generator = torch.Generator(self.parameters[0].device)
 
@@ -79,7 +81,7 @@ class Optimizer:
         """Sets the learning rates of the step that begins after `images_seen` images; see `lr_factor`."""
         self.images_seen = images_seen
         for part, group in zip(self.parts, self.inner.param_groups, strict=True):
-            group["lr"] = self.learning_rates[part] * lr_factor(self.config, part, images_seen, progress)
+            group["lr"] = self.factor * self.learning_rates[part] * lr_factor(self.config, part, images_seen, progress)
 
     @torch.no_grad()
     def step(self, images_seen: int, progress: float) -> None:

@@ -196,15 +196,19 @@ class Session:
         All processes decide alike, as they have the same evaluations.
         """
         images_seen = self.trainer.images_seen
-        if isinstance(self.schedule, RatioSchedule):  # those up to now decide how long the run is
-            self.schedule.give_ratios(self.history.ratios[:-1])
+        moving = self.schedule if isinstance(self.schedule, RatioSchedule) else None
+        ratios, rates = zip(*self.history.stretches, strict=True) if moving else ((), ())
+        if moving:  # the ratios up to now decide how long the run is
+            moving.give_ratios(ratios[:-1])
         num_images = self.schedule.num_images
         if images_seen < num_images and (end := self.history.find_end(num_images)):
             self.ended = f"ended after {images_seen:,} of {num_images:,} images: {end}"
             _log.warning(self.ended)
-        elif isinstance(self.schedule, RatioSchedule):
-            self.schedule.give_ratios(self.history.ratios)
-            _log.info("ratios of ground truth so far: %s", ", ".join(f"{float(r):g}" for r in self.schedule.ratios))
+        elif moving:
+            moving.give_ratios(ratios)
+            self.trainer.optimizer.factor = float(rates[-1])
+            for name, values in (("ratios of ground truth", ratios), ("factors of the learning rates", rates)):
+                _log.info("%s so far: %s", name, ", ".join(f"{float(value):g}" for value in values))
 
     def draw_samples(self) -> None:
         """Draws samples, unless there are some of this point."""

@@ -11,6 +11,8 @@ _LIMITS = Group("Limits")
 
 LEAST_RATIO, MOST_RATIO = Fraction(1, 8), Fraction(4)
 """Between these is a ratio of ground truth to other images that a run chooses by itself."""
+LEAST_RATE = Fraction(1, 8)
+"""Part of its learning rates to which such a run may go down."""
 
 
 class LimitSettings(StageConfig):
@@ -40,7 +42,8 @@ class LimitSettings(StageConfig):
     auto_ratio: Annotated[bool, _LIMITS] = Field(
         False,
         description="Move the share of ground_truth at each evaluation, from 1:8 to 4:1, to hold the limits with as "
-        "little of it as may be; in a project: what balance.ratio auto turns on.",
+        "little of it as may be, and lower the learning rates where that is not enough; in a project: what "
+        "balance.ratio auto turns on.",
     )
 
     @property

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.loop.controller import LAST, decide_ratios
+from dreamloom.train.loop.controller import LAST, Stretch, decide_stretches
 from dreamloom.train.loop.limits import find_end
 from dreamloom.train.loop.loop import train
 from dreamloom.train.run.folder import TrainSummary, list_checkpoints, read_summary
-from dreamloom.train.settings.limits import LEAST_RATIO, MOST_RATIO
+from dreamloom.train.settings.limits import LEAST_RATE, LEAST_RATIO, MOST_RATIO
 from tests.train.loop.test_limits import judged, point
 from tests.train.loop.test_loop import assert_same, outcome, stopping
 
@@ -24,12 +24,17 @@ Config = Callable[..., TrainConfig]
 LIMIT = TrainConfig(limit_mean=0.02)
 
 
-def ratios_of(*forgotten: float, done: float = 0.0, error: float = 0.001) -> list[float]:
-    """The ratios at a limit of 2 %, if nothing was forgotten at first and then so much, each with this error."""
+def stretches_of(*forgotten: float, done: float = 0.0, error: float = 0.001) -> tuple[Stretch, ...]:
+    """What is decided at a limit of 2 %, if nothing was forgotten at first and then so much, each with this error."""
     points = [{**point(8 * place, 0.5, value), "done": done} for place, value in enumerate((0.0, *forgotten))]
     for each in points:
         each["forgotten"]["error"] = error
-    return [float(ratio) for ratio in decide_ratios(points, LIMIT)]
+    return decide_stretches(points, LIMIT)
+
+
+def ratios_of(*forgotten: float, done: float = 0.0, error: float = 0.001) -> list[float]:
+    """The ratios of `stretches_of`."""
+    return [float(stretch.ratio) for stretch in stretches_of(*forgotten, done=done, error=error)]
 
 
 @given(st.lists(st.floats(-1, 10), max_size=30), st.integers(0, 30), st.floats(0, 1), st.floats(0, 0.02))
@@ -65,13 +70,37 @@ def test_the_law() -> None:
     assert ratios_of(0.1, 0.0, 0.0, 0.0) == [1, 2, 2, 1, 1], "the shock of the first steps condemns no ratio"
 
 
-def test_a_limit_is_given_up_only_where_there_is_no_more_ground_truth_to_give() -> None:
-    points = judged(LIMIT, *[{**point(8 * place, 0.5, 0.1 * place), "done": place / 10} for place in range(7)])
-    ratios = decide_ratios(points, LIMIT)
+def rates_of(*forgotten: float, done: float = 0.0) -> list[float]:
+    """The factors of the learning rates of `stretches_of`."""
+    return [float(stretch.rate) for stretch in stretches_of(*forgotten, done=done)]
+
+
+@given(st.lists(st.floats(-1, 10), max_size=30), st.floats(0, 1))
+def test_rates_stay_within_bounds_and_rise_only_where_the_limit_is_held(forgotten: list[float], done: float) -> None:
+    rates = rates_of(*forgotten, done=done)
+    assert all(float(LEAST_RATE) <= rate <= 1 for rate in rates)
+    for value, (before, after) in zip(forgotten, pairwise(rates), strict=True):
+        assert after >= before or value > 0.02
+        assert after <= before or (value < 0.02 and done < LAST)
+
+
+def test_rates_are_lowered_where_more_ground_truth_is_not_enough() -> None:
+    assert rates_of(0.1, 0.2, 0.3, 0.4, 0.5, 0.6) == [1, 1, 0.5, 0.25, 0.125, 0.125, 0.125], "from the second on"
+    assert rates_of(0.1, 0.06, 0.04, 0.03) == [1, 1, 1, 1, 1], "it falls by itself"
+    assert rates_of(0.1, 0.09, 0.0, 0.0, 0.0, 0.0) == [1, 1, 0.5, 0.5, 1, 1, 1], "held twice: as before"
+    assert ratios_of(0.1, 0.09, 0.0, 0.0, 0.0, 0.0) == [1, 2, 4, 4, 4, 4, 2], "and then less ground truth"
+    assert rates_of(0.1, 0.11, 0.0, 0.0, 0.0, 0.0)[-1] == 0.5, "but not where it rose at that rate"
+    assert rates_of(0.1, 0.09, 0.0, 0.0, 0.0, done=0.7)[-1] == 0.5, "nor in the last third"
+
+
+def test_a_limit_is_given_up_only_where_nothing_is_left_to_try() -> None:
+    points = judged(LIMIT, *[{**point(8 * place, 0.5, 0.1 * place), "done": place / 12} for place in range(10)])
+    stretches = decide_stretches(points, LIMIT)
     for place in range(1, len(points)):
-        points[place]["ratio"] = float(ratios[place - 1])
-    ends = [bool(find_end(points[:count], LIMIT, 72)) for count in range(1, 8)]
-    assert [float(r) for r in ratios[:6]] == [1, 2, 4, 4, 4, 4] and ends == [False] * 5 + [True] * 2
+        points[place] |= {"ratio": float(stretches[place - 1].ratio), "rate": float(stretches[place - 1].rate)}
+    assert [float(stretch.ratio) for stretch in stretches[:4]] == [1, 2, 4, 4]
+    ends = [bool(find_end(points[:count], LIMIT, 72)) for count in range(1, 11)]
+    assert ends == [False] * 7 + [True] * 3, "from the third evaluation at the most ground truth and the least rate on"
 
 
 @pytest.fixture
@@ -90,8 +119,10 @@ def test_a_run_moves_its_ratio_says_what_it_showed_and_goes_on_to_the_same_bits(
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     summary = train(folder, whole, settings, heldout)
     points = json.loads((whole / "evaluation.json").read_text())["points"]
-    ratios = [point["ratio"] for point in points[1:]]
-    assert len(set(ratios)) > 1 and ratios == [float(r) for r in decide_ratios(points, settings)[:-1]]
+    ratios, rates = ([point[name] for point in points[1:]] for name in ("ratio", "rate"))
+    decided = decide_stretches(points, settings)[:-1]
+    assert len(set(ratios)) > 1 and ratios == [float(stretch.ratio) for stretch in decided]
+    assert rates == [float(stretch.rate) for stretch in decided]
     ends = [point["images_seen"] for point in points]
     asked = sum((after - before) * r / (1 + r) for (before, after), r in zip(pairwise(ends), ratios, strict=True))
     assert abs(summary.shown["ground"] - asked) <= 1
@@ -103,6 +134,22 @@ def test_a_run_moves_its_ratio_says_what_it_showed_and_goes_on_to_the_same_bits(
         assert not train(folder, stopped, settings, heldout, stopping(what, at)).finished
     assert train(folder, stopped, settings, heldout).finished
     assert_same(outcome(stopped), outcome(whole))
+
+
+@pytest.mark.slow
+def test_a_run_takes_the_rates_that_its_evaluations_ask_for(
+    settings: TrainConfig, folder: Path, heldout: Path, tmp_path: Path
+) -> None:
+    run, file = tmp_path / "run", tmp_path / "run" / "evaluation.json"
+    assert not train(folder, run, settings, heldout, stopping("images/s", 12)).finished
+    stored = json.loads(file.read_text())
+    for each in stored["points"][1:]:  # far beyond the limit
+        each["forgotten"]["change"] = 5.0
+    file.write_text(json.dumps(stored))
+    assert not train(folder, run, settings, heldout, stopping("images/s", 16)).finished
+    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    rates = {record["images_seen"]: record["rate"] for record in records if "rate" in record}
+    assert 0 < rates[16] < 0.6 * rates[12]
 
 
 @pytest.mark.slow
