@@ -4,11 +4,11 @@
 
 On the demo's world (bench/preservation_world.py), every arm (bench/preservation_arms.py) is shown the same number of
 images of the concept, at settings that are the best of three on a seed and prompts that are not reported: of those that
-draw 60 % of the concept's pictures right, the one that keeps most; if none does, the one that draws most right. Three
-seeds follow. In a second table arms without other images train for as many steps as those with as many others. The
-demo's judge looks at the whole caption of unseen prompts, of shapes that are rehearsed and of others. Last, a model of
-each arm is audited: how it tells the old shapes apart in real images, and how far its predictions for them have
-drifted.
+draw 60 % of the concept's pictures right, the one that keeps most; if none does, the one that draws most right. An arm
+with limits leaves out settings that break them, if others don't. Three seeds follow. In a second table arms without
+other images train for as many steps as those with as many others. The demo's judge looks at the whole caption of unseen
+prompts, of shapes that are rehearsed and of others. Last, a model of each arm is audited: how it tells the old shapes
+apart in real images, and how far its predictions for them have drifted.
 
 Two processes work side by side. What is done lies in the folder, so a killed study goes on, arm by arm. Prints a table
 and, last, one line of JSON, which is also the folder's preservation.json; bench/preservation_page.py makes the page.
@@ -89,14 +89,19 @@ def _run(pool: ProcessPoolExecutor, tasks: list[Task]) -> None:
 
 
 def _best(folder: Path, name: str) -> int:
-    """Which trial of an arm drew most of the rest right, of those that learned enough; if none did, learned most."""
+    """Which trial of an arm drew most of the rest right, of those that learned enough; if none did, learned most.
+
+    Of an arm with limits, those that held them are looked at, if any did.
+    """
     of = ARMS[name].rate_of or name
     files = [Task(folder, of, TRIAL_SEED, TRIAL, trial, 0).file for trial in range(len(ARMS[of].trials))]
     results = [json.loads(file.read_text()) for file in files]
     new = [fmean(result["new"]) for result in results]
     old = [fmean(mark for marks in result["old"].values() for mark in marks) for result in results]
-    enough = [trial for trial, right in enumerate(new) if right >= ENOUGH_RIGHT]
-    return max(enough, key=lambda trial: old[trial]) if enough else new.index(max(new))
+    trials = range(len(results))
+    trials_held = [trial for trial in trials if not results[trial].get("beyond")] or trials
+    enough = [trial for trial in trials_held if new[trial] >= ENOUGH_RIGHT]
+    return max(enough, key=lambda trial: old[trial]) if enough else max(trials_held, key=lambda trial: new[trial])
 
 
 def run_task(task: Task) -> Task:
@@ -114,11 +119,14 @@ def run_task(task: Task) -> Task:
 
 
 def _train(task: Task) -> dict[str, Any]:
+    from dreamloom.base.versions import RUN
     from dreamloom.train.config import TrainConfig
     from dreamloom.train.evaluate.results import read_evaluation
     from dreamloom.train.export.config import ExportConfig
     from dreamloom.train.export.export import export
+    from dreamloom.train.loop.limits import has_limits
     from dreamloom.train.loop.loop import train
+    from dreamloom.train.run.folder import best_point
 
     arm, world = ARMS[task.arm], task.folder / "world"
     dataset, run = task.folder / "datasets" / task.arm, task.folder / "runs" / task.file.stem
@@ -144,6 +152,10 @@ def _train(task: Task) -> dict[str, Any]:
     assert evaluation is not None
     names = ("learned", "forgotten", "forgotten_unrehearsed")
     results: dict[str, Any] = {name: getattr(evaluation, name).change for name in names}
+    if has_limits(config):
+        points = RUN.read_json(run / "evaluation.json")["points"]
+        kept = next(point for point in points if point["images_seen"] == best_point(points))
+        results["beyond"] = kept["excess"]
     results["settings"] = trial
     model = task.folder / "models" / task.file.stem
     export(run, model, ExportConfig(dtype="fp32", single_file=False))

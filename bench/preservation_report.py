@@ -25,6 +25,8 @@ def summarize(folder: Path, arms: Mapping[str, int]) -> dict[str, Any]:
         folder: the results of the runs.
         arms: name → the trial whose settings it has.
 
+    `beyond` says of runs with limits by how much their checkpoint breaks them, as a share of the base's loss.
+
     Shares count the prompts of all seeds together, with Wilson's interval; other figures are means of the seeds with
     Student's. An interval of three seeds is wide.
     """
@@ -91,7 +93,8 @@ def _audit_spearman(folder: Path, trial: int) -> dict[str, Any]:
 
 def _trial(run: Mapping[str, Any]) -> dict[str, Any]:
     wrong = [not mark for marks in run["old"].values() for mark in marks]
-    return {"settings": run["settings"], "new_right": fmean(run["new"]), "old_wrong": fmean(wrong)}
+    trial = {"settings": run["settings"], "new_right": fmean(run["new"]), "old_wrong": fmean(wrong)}
+    return trial | ({"beyond": run["beyond"]} if "beyond" in run else {})
 
 
 def _figures(runs: Sequence[Mapping[str, Any]], base: Mapping[str, float]) -> dict[str, Any]:
@@ -115,6 +118,7 @@ def _figures(runs: Sequence[Mapping[str, Any]], base: Mapping[str, float]) -> di
         "right_by_concept": shares,
         "seconds": _mean([run["seconds"] for run in runs]),
         "settings": runs[0]["settings"],
+        **({"beyond": [run["beyond"] for run in runs]} if "beyond" in runs[0] else {}),
     }
 
 

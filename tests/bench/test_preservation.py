@@ -52,3 +52,13 @@ def test_the_page_about_dreambooth_says_what_the_figures_say() -> None:
     for arm in ("dreambooth", "truth"):
         expected += [percent(arm, "new_right"), percent(arm)]
     assert list(map(int, told.groups()[1:])) == expected
+
+
+def test_an_arm_with_limits_is_reported_with_settings_that_hold_them() -> None:
+    trials = FIGURES["trials"]["auto"]
+    held = [trial["settings"] for trial in trials if trial["beyond"] == 0]
+    assert held and FIGURES["arms"]["auto"]["settings"] in held
+    page = " ".join(make_page(FIGURES).split())
+    said = re.search(r"ratio auto[^“”]*” are held by the checkpoints of (\d) of (\d) seeds", page)
+    beyond = FIGURES["arms"]["auto"]["beyond"]
+    assert said is not None and list(map(int, said.groups())) == [beyond.count(0), len(beyond)]
