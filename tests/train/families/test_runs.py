@@ -1,7 +1,10 @@
 """A run of any family ends with the same bits after a stop, is measured, exported, and measured again as it was."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from dreamloom.train.export.export import export
 from dreamloom.train.loop.loop import train
 from dreamloom.train.plan import plan
 from dreamloom.train.run.folder import list_checkpoints
+from tests.conftest import HOUSE
 from tests.train.conftest import paint
 from tests.train.tiny_families import FAMILIES
 
@@ -52,6 +56,59 @@ def test_a_run_of_each_family(
     assert exported.single_file and not exported.note
     found = evaluate(tmp_path / "model", base, heldout, as_trained(settings))
     assert found.learned is not None and found.learned.change == pytest.approx(whole.learned, abs=1e-5)
+
+
+KILLER = """
+import json, os, signal, sys
+from pathlib import Path
+from dreamloom.train.config import TrainConfig
+from dreamloom.train.loop.loop import train
+from dreamloom.train.loop import session  # what takes long to import is imported here, once for all children
+import matplotlib.backends.backend_agg, matplotlib.figure, torch.utils.tensorboard
+from diffusers import AutoencoderKL, StableDiffusion3Pipeline, StableDiffusionXLPipeline
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel
+
+def die_before_checkpoint(left):
+    def count(event, arguments):
+        nonlocal left
+        if event == "os.rename":
+            target = Path(os.fsdecode(arguments[1]))
+            left -= target.parent.name == "checkpoints" and target.name.isdigit()
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(count)
+
+folder, root, configs = sys.argv[1:]
+for family, config in json.loads(configs).items():
+    for name, at in (("whole", 99), ("killed", 1), ("killed", 2), ("killed", 99)):
+        child = os.fork()
+        if child == 0:
+            die_before_checkpoint(at)
+            train(Path(folder), Path(root, family, name), TrainConfig(**config))
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.slow
+def test_killed_before_a_checkpoint_each_family_goes_on_to_the_same_bits(
+    bases: Callable[[str], str], folder: Path, tmp_path: Path, config: Config
+) -> None:
+    """One process for all of them: what it imports takes longer than the runs."""
+    families = ("sdxl", "sd3")
+    short = {"max_train_steps": 3, "checkpoint_every_n_steps": 1, "crop_jitter": 0.2, "sample_prompts": []}
+    configs = {
+        family: config(base=bases(family), **short).model_dump(mode="json", exclude_unset=True) for family in families
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", KILLER, str(folder), str(tmp_path), json.dumps(configs)],
+        stdout=subprocess.PIPE, text=True, cwd=HOUSE, timeout=600,
+    )  # fmt: skip
+    assert [int(line) for line in done.stdout.split()] == [0, -9, -9, 0] * len(families)
+    for family in families:
+        whole, killed = (list_checkpoints(tmp_path / family / run)[-1] for run in ("whole", "killed"))
+        assert whole.name == killed.name
+        assert (whole / "weights.safetensors").read_bytes() == (killed / "weights.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("family", OTHERS)
