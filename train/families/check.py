@@ -32,6 +32,8 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 """What a model of a discrete noise schedule may predict."""
 MAX_TIMESTEPS = 100_000
 """Most timesteps of a base's schedule, which has a table of them."""
+_EDM = "EDM"
+"""Beginning of the schedulers of EDM's noise (Karras et al. 2022, arXiv 2206.00364) in diffusers."""
 _FLOWS = "FlowMatch"
 """Beginning of the schedulers of rectified flows in diffusers."""
 
@@ -64,6 +66,12 @@ def check_models(config: TrainConfig, may_download: bool = False) -> None:
     denoiser = read_model_json(config.base, family.denoiser, "config.json") if family else {}
     if family is not None:
         family.check(config, denoiser, vae)
+    takes, gives = (denoiser.get(name) for name in ("in_channels", "out_channels"))
+    if takes and gives and takes != gives:
+        raise UserError(
+            f"The denoiser of {config.base} takes {takes} channels and gives {gives}: it changes or fills in images; "
+            "name a model for text to image."
+        )
     if vae and denoiser and denoiser.get("in_channels") != vae.get("latent_channels"):
         raise UserError(
             f"The VAE {config.vae or config.base} has {vae.get('latent_channels')} latent channels, and the "
@@ -136,6 +144,8 @@ def check_scheduler(base: str, family: Family, scheduler: Mapping[str, Any]) -> 
             noise schedule.
     """
     name = str(scheduler.get("_class_name"))
+    if name.startswith(_EDM):
+        raise UserError(f"The scheduler of {base} is {name}, of a noise that is not trained here; name another base.")
     steps = scheduler.get("num_train_timesteps", 1000)
     betas = [] if family.is_flow else [scheduler.get(key, 0.01) for key in ("beta_start", "beta_end")]
     is_count = isinstance(steps, int) and 1 <= steps <= MAX_TIMESTEPS
@@ -208,6 +218,12 @@ def _check_folder(name: str, path: Path) -> None:
         )
     if missing:
         raise UserError(f"{name} is not a Stable Diffusion model in diffusers' format: it lacks {', '.join(missing)}.")
+    there = [part for part in kind.optional if (index.get(part) or [None])[0]]
+    if lacking := [part for part in there if not (path / part).is_dir()]:
+        raise UserError(
+            f"{name} lacks {', '.join(lacking)}, which its model_index.json names; copy the whole model, or write "
+            f"[null, null] there for {' and '.join(kind.optional)}, to train without."
+        )
     for part in kind.classes:
         check_component_weights(path / part)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from dreamloom.base.documents import DocumentError, parse_json, read_text
 from dreamloom.base.errors import UserError
-from dreamloom.train.families.other_models import describe_file
+from dreamloom.train.families.other_models import describe_file, find_quantized
 from dreamloom.train.families.registry import FAMILIES
 from dreamloom.train.model.family import Config, Family, Shapes
 from dreamloom.train.model.names import asking_hub, is_hub_id
@@ -35,8 +35,12 @@ def family_of_file(file: Path, tensors: Shapes) -> Family:
     """Finds out of which family a single file is.
 
     Raises:
-        UserError: it is of none.
+        UserError: it is of none, or quantized.
     """
+    if quantized := find_quantized(tensors):
+        raise UserError(
+            f"{file} holds quantized weights ({quantized} is beside them); name the model in fp16, bf16 or fp32."
+        )
     for family in FAMILIES.values():
         if family.owns_file(tensors):
             return family
@@ -47,11 +51,14 @@ def family_of_folder(folder: Path) -> Family | None:
     """Finds out of which family a diffusers folder is; None: of none.
 
     Raises:
-        UserError: a JSON file of it is broken.
+        UserError: a JSON file of it is broken, or its weights are quantized.
     """
     index = _read_if_there(folder / "model_index.json")
     for family in FAMILIES.values():
         if family.owns_folder(index, _read_if_there(folder / family.denoiser / "config.json")):
+            for part in family.file_prefixes:
+                if "quantization_config" in _read_if_there(folder / part / "config.json"):
+                    raise UserError(f"{folder / part} holds quantized weights; name the model in fp16, bf16 or fp32.")
             return family
     return None
 

@@ -1,5 +1,6 @@
 """Says what a model is that is not trained here: another kind of Stable Diffusion, or another model altogether."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +28,16 @@ _BY_PIPELINE = {
 """Beginning of a pipeline's class in model_index.json → what it is."""
 _UNET = "model.diffusion_model."
 _NO_CLIPS = "Stable Diffusion 3 without its text encoders; name the folder of the whole model"
+_DEEPEST = f"{_UNET}input_blocks.8.1.transformer_blocks."
+"""Beginning of the names of Stable Diffusion XL's deepest attention, of ten blocks."""
+_QUANTIZED = re.compile(
+    r"scaled_fp8|.*\.(absmax|quant_map|quant_state\..+|scale_weight|weight_scale|comfy_quant|SCB|qweight)"
+)
+"""Names of tensors beside weights of few bits, as bitsandbytes and ComfyUI have them."""
 _BY_TENSORS = {
+    ("edm_",): "a model of EDM's noise, as CosXL and Playground 2.5, which is not trained here",
+    ("ip_adapter.",): "an IP-Adapter, which belongs beside a model",
+    ("controlnet_",): "a ControlNet, which belongs beside a model",
     ("conditioner.embedders.1.",): "a part of Stable Diffusion XL",
     ("conditioner.embedders.0.", f"{_UNET}label_emb."): REFINER,
     (f"{_UNET}joint_blocks.",): _NO_CLIPS,
@@ -42,12 +52,28 @@ _BY_TENSORS = {
     ("lora_unet_",): "a LoRA, which belongs beside a model",
     ("lora_te",): "a LoRA, which belongs beside a model",
     ("down_blocks.", "conv_in."): "a UNet alone, in diffusers' format; name the folder of the whole model",
-    ("encoder.", "decoder.", "quant_conv."): "a VAE alone",
+    ("encoder.", "decoder."): "a VAE alone",
+    ("encoder.block.",): "a text encoder alone",
+    ("text_model.encoder.",): "a text encoder alone",
     ("emb_params",): "a textual inversion, which belongs beside a model",
     ("clip_l",): "a textual inversion, which belongs beside a model",
+    (f"{_UNET}input_blocks.", f"{_UNET}label_emb."): "a UNet alone; name the whole model",
 }
 """Beginnings that each are some tensor's → what a file is."""
+_OF_ADAPTERS = (".lora_A.weight", ".lora_down.weight", ".lora.down.weight", ".hada_w1_a", ".lokr_w1", ".lokr_w1_a")
+"""Ends of the names of an adapter's tensors."""
 _TRAINED = "Stable Diffusion 1.x, 2.x, XL and 3 for text to image are trained here; name one"
+
+
+def is_pruned_xl(tensors: Mapping[str, tuple[int, ...]]) -> bool:
+    """Tells whether a file's UNet is Stable Diffusion XL's with fewer blocks, of which a lone file does not tell."""
+    deep = [name for name in tensors if name.startswith(_DEEPEST)]
+    return bool(deep) and not any(name.startswith(f"{_DEEPEST}9.") for name in deep)
+
+
+def find_quantized(tensors: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Returns the name of a tensor that only a file of quantized weights has; None where there is none."""
+    return next(filter(_QUANTIZED.fullmatch, tensors), None)
 
 
 def describe_file(tensors: Mapping[str, tuple[int, ...]]) -> str:
@@ -59,10 +85,12 @@ def describe_file(tensors: Mapping[str, tuple[int, ...]]) -> str:
     first = tensors.get(f"{_UNET}input_blocks.0.0.weight", ())
     if len(first) == 4 and first[1] in _BY_CHANNELS:
         return f"is {_BY_CHANNELS[first[1]]}; {_TRAINED}"
+    if is_pruned_xl(tensors):
+        return f"is a smaller Stable Diffusion XL, such as SSD-1B; name its diffusers folder. {_TRAINED}"
     for beginnings, what in _BY_TENSORS.items():
         if all(any(name.startswith(beginning) for name in tensors) for beginning in beginnings):
             return f"is {what}; {_TRAINED}"
-    if any(name.endswith((".lora_A.weight", ".lora_down.weight", ".lora.down.weight")) for name in tensors):
+    if any(name.endswith(_OF_ADAPTERS) for name in tensors):
         return f"is a LoRA, which belongs beside a model; {_TRAINED}"
     return (
         "is not a Stable Diffusion 1.x, 2.x, XL or 3 model for text to image; name one, or put the file into a "

@@ -40,7 +40,7 @@ def infer_transformer(tensors: Shapes) -> Config:
     return {
         "sample_size": 128,
         "patch_size": 2,
-        "in_channels": 16,
+        "in_channels": shapes["x_embedder.proj.weight"][1],
         "out_channels": 16,
         "num_layers": len(blocks),
         "attention_head_dim": _HEAD,

@@ -83,7 +83,8 @@ class StableDiffusion3Family:
         """See Family. Files without the CLIPs can't be told captions."""
         needed = [self.file_prefixes[part] for part in ("text_encoder", "text_encoder_2")]
         has_clips = all(any(name.startswith(prefix) for name in tensors) for prefix in needed)
-        return f"{TRANSFORMER}joint_blocks.0.x_block.attn.qkv.weight" in tensors and has_clips
+        tells = ("joint_blocks.0.x_block.attn.qkv.weight", "x_embedder.proj.weight", "pos_embed")
+        return all(f"{TRANSFORMER}{name}" in tensors for name in tells) and has_clips
 
     def file_config(self, file: Path, tensors: Shapes, component: str) -> Config:
         """See Family. A file tells nothing of T5's vocabulary, so its T5 is left out."""

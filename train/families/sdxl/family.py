@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.families.clip import CLIP_EMBEDDINGS, CLIP_LAYERS, make_clip_tokenizers
+from dreamloom.train.families.other_models import is_pruned_xl
 from dreamloom.train.families.sdxl.configs import CONFIGS, CROSS_ATTENTION_KEY, WIDTH
 from dreamloom.train.families.unet import UNET_CONVOLUTIONS, UNET_LAYERS, refuse_settings_of_sd3, unet_activation_bytes
 from dreamloom.train.model.family import Config, Shapes
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _FIRST = "model.diffusion_model.input_blocks.0.0.weight"
+_OF_EDM = "edm_"
+"""Beginning of the tensors that tell of another noise, in files of CosXL and Playground 2.5."""
 _CHANNELS = 4
 """Of the latents."""
 _ACTIVATIONS = 1.88
@@ -88,7 +91,8 @@ class StableDiffusionXLFamily:
         has_both = all(
             any(name.startswith(self.file_prefixes[part]) for name in tensors) for part in self.text_encoders
         )
-        return attention[1:] == (WIDTH,) and first[1:2] == (_CHANNELS,) and has_both
+        is_plain = not is_pruned_xl(tensors) and not any(name.startswith(_OF_EDM) for name in tensors)
+        return attention[1:] == (WIDTH,) and first[1:2] == (_CHANNELS,) and has_both and is_plain
 
     def file_config(self, file: Path, tensors: Shapes, component: str) -> Config:
         """See Family."""
