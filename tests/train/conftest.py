@@ -188,7 +188,7 @@ def make_trainer(
         model = load_model(
             settings.base, CPU, None, settings.prediction_type, settings.zero_terminal_snr, settings.clip_skip
         )
-        data = read_dataset(folder, 32, 8, 1)
+        data = read_dataset(folder, 32, 8, 1, masks=settings.masks)
         latents = LatentCache(None, model.vae)
         assert not latents.add(data.samples, 2, views=CropPlanner(settings).all_views)
         schedule = BatchSchedule(data, settings)

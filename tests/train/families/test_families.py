@@ -103,15 +103,18 @@ class Reference:
         self.optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
 
     def loss(self, batch: LoadedBatch, latents: Tensor, added: Tensor, timesteps: Tensor) -> Tensor:
+        return (self.errors(batch, latents, added, timesteps) ** 2).mean()
+
+    def errors(self, batch: LoadedBatch, latents: Tensor, added: Tensor, timesteps: Tensor) -> Tensor:
         if self.is_flow:
             sigmas = (timesteps / 1000)[:, None, None, None]
             noisy = ((1.0 - sigmas) * latents + sigmas * added).contiguous(memory_format=torch.channels_last)
             network = self.modules["transformer"]
             predicted = network(hidden_states=noisy, timestep=timesteps, **self.condition(batch)).sample
-            return F.mse_loss(predicted, added - latents)
+            return torch.as_tensor(predicted - (added - latents))
         noisy = self.scheduler.add_noise(latents, added, timesteps).contiguous(memory_format=torch.channels_last)
         predicted = self.modules["unet"](noisy, timesteps, **self.condition(batch)).sample
-        return F.mse_loss(predicted, added)
+        return torch.as_tensor(predicted - added)
 
     def condition(self, batch: LoadedBatch) -> dict[str, Any]:
         tokens = {name: part["tokens"] for name, part in batch.text.encoders.items() if "tokens" in part}
