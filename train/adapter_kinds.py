@@ -5,7 +5,7 @@ arXiv 2108.06098) and LoKr (Yeh et al. 2023, LyCORIS, arXiv 2309.14859). peft co
 in memory, kohya's and LyCORIS' in files.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import isqrt, prod
 
@@ -32,6 +32,10 @@ class AdapterKind:
         if self is LOKR:
             return tensors in ({"lokr_w1", "lokr_w2"}, {"lokr_w1", "lokr_w2_a", "lokr_w2_b"})
         return tensors == self.tensors.keys()
+
+    def scaled_tensor(self, tensors: Collection[str]) -> str:
+        """Returns which of an adapter's tensors a scale is folded into."""
+        return "lokr_w2" if "lokr_w2" in tensors else _SCALED[self.name]
 
     def count_parameters(self, shape: Shape, rank: int) -> int:
         """Counts the parameters of a layer's adapter.
@@ -69,6 +73,7 @@ LOKR = AdapterKind(
 )
 KINDS: Mapping[str, AdapterKind] = {kind.name: kind for kind in (LORA, DORA, LOHA, LOKR)}
 """Name → kind."""
+_SCALED = {"lora": "lora_B", "dora": "lora_B", "loha": "hada_w2_b", "lokr": "lokr_w1"}
 
 
 def _factors(dimension: int) -> tuple[int, int]:

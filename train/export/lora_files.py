@@ -84,11 +84,14 @@ def to_kohya_keys(model: Model, weights: dict[str, Tensor], config: TrainConfig)
 
 
 def _as_file(name: str, adapter: Mapping[str, Tensor], kind: AdapterKind, alpha: int, rank: int) -> dict[str, Tensor]:
-    """Returns the tensors of a layer's adapter as kohya's files have them."""
+    """Returns the tensors of a layer's adapter as kohya's files have them.
+
+    LoHa and LoKr hold their scale, as LyCORIS 4 merges with its square, and programs scale no LoKr without a rank.
+    """
     dtype = next(iter(adapter.values())).dtype
-    found = {"alpha": torch.tensor(alpha, dtype=dtype)}
+    found = {"alpha": torch.tensor(alpha if kind.algorithm is None else rank, dtype=dtype)}
     for tensor, value in adapter.items():
-        if tensor == "lokr_w2":  # programs scale by alpha / rank only what has a rank
+        if kind.algorithm is not None and tensor == kind.scaled_tensor(adapter):
             value = value * (alpha / rank)
         if tensor == "lora_magnitude_vector":  # [outputs, 1], or [outputs, 1, 1, 1] of a convolution, as LyCORIS
             value = value.reshape(-1, *[1] * (adapter["lora_A"].ndim - 1))

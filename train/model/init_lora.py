@@ -18,9 +18,6 @@ from dreamloom.train.model.lora_file import find_adapters, read_peft_settings
 from dreamloom.train.model.lora_layers import ADAPTER_NAME, kohya_name
 from dreamloom.train.model.model import Model
 
-_SCALED = {"lora": "lora_B", "dora": "lora_B", "loha": "hada_w2_b", "lokr": "lokr_w1"}
-"""Kind → the tensor that a file's scale is folded into."""
-
 
 def load_adapters(model: Model, config: TrainConfig) -> None:
     """Copies the adapters of init_lora into those of a model, which have just been added.
@@ -95,7 +92,7 @@ def _fill(layer: Any, values: Mapping[str, Tensor], kind: AdapterKind) -> None:
     """Fills a layer's adapter; of a LoRA the first ranks. Those left over keep lora_A, and have 0 in lora_B."""
     has_rank = "lokr_w2" not in values
     scale = float(values["alpha"]) / _rank(values) if has_rank else 1.0
-    scaled = _SCALED[kind.name] if has_rank else "lokr_w2"
+    scaled = kind.scaled_tensor(values)
     for tensor, value in values.items():
         if tensor == "alpha":
             continue
