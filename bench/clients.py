@@ -23,9 +23,10 @@ ENVIRONMENTS = {
     ),
     "sd-scripts' pins": (
         *("diffusers==0.32.1", "transformers==4.54.1", "tokenizers==0.21.4", "huggingface_hub==0.34.3"),
-        *("safetensors==0.4.5", "peft==0.15.2", "accelerate==1.6.0", "einops==0.7.0"),
+        *("safetensors==0.4.5", "peft==0.15.2", "accelerate==1.6.0", "einops==0.7.0", "toml", "opencv-python"),
     ),
     "ComfyUI's needs": ("einops", "torchsde", "trampoline", "sentencepiece"),
+    "LyCORIS": ("lycoris-lora==4.1.3", "toml"),
 }
 """Name → what is installed beside this environment, and hides it."""
 CAPTIONS = ["a photo of a dog", "Ein Haus am See, 4k?", "don't stop!! 3d", "naïve café 東京", "x" * 300]
@@ -51,7 +52,7 @@ def main() -> None:
     checkouts = {"kohya": asked.sd_scripts, "comfyui": asked.comfyui}
     for environment, client in [(None, "diffusers"), *((name, "diffusers") for name in list(ENVIRONMENTS)[:2])]:
         _report(asked.folder, environment, client, None)
-    for environment, (client, checkout) in zip(list(ENVIRONMENTS)[1:], checkouts.items(), strict=True):
+    for environment, (client, checkout) in zip(list(ENVIRONMENTS)[1:3], checkouts.items(), strict=True):
         if checkout is None:
             print(f"{client}: not read; give a checkout")
         else:
