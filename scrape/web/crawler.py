@@ -17,7 +17,7 @@ from dreamloom.scrape.collection import Row, Status
 from dreamloom.scrape.web.address import check_url
 from dreamloom.scrape.web.host_judge import MAX_WAIT_S, HostJudge
 from dreamloom.scrape.web.host_queue import HostQueue
-from dreamloom.scrape.web.http import Fetcher, Redirect, Response
+from dreamloom.scrape.web.http import Fetcher, Redirect, Response, may_have_cookies_of
 from dreamloom.scrape.web.job import PartJob
 from dreamloom.scrape.web.optout import NO_STATEMENT, join_consent
 from dreamloom.scrape.web.outcome import RowDropped, make_row, unforeseen_errors_cost_one_row
@@ -169,7 +169,7 @@ class Crawler:
             self._finish_dropped(place, dropped)
         else:
             request = redirected._replace(url=url) if redirected else _Request(place, url)
-            if redirected and not _may_have_cookies_of(redirected.url, url):
+            if redirected and not may_have_cookies_of(redirected.url, url):
                 request = request._replace(cookies="")
             self._queue.add(url.raw_host or "", request)
 
@@ -269,8 +269,3 @@ class Crawler:
             self._finish(follower, share_row(self._job, self._job.candidates[follower], row))
         note = ", ".join(f"{count} {status}" for status, count in self._status_counts.most_common(5))
         self._job.progress(sum(self._status_counts.values()), len(self._rows), note)
-
-
-def _may_have_cookies_of(setter: URL, url: URL) -> bool:
-    """Whether a URL is on the host that set cookies, and as safe."""
-    return setter.raw_host == url.raw_host and (setter.scheme, url.scheme) != ("https", "http")

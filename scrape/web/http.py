@@ -255,6 +255,11 @@ def add_cookies(cookies: str, set_cookies: Iterable[str]) -> str:
     return added if len(added) <= _MAX_COOKIE_LENGTH else cookies
 
 
+def may_have_cookies_of(setter: URL, url: URL) -> bool:
+    """Tells whether a URL is on the host that set cookies, and as safe."""
+    return setter.raw_host == url.raw_host and (setter.scheme, url.scheme) != ("https", "http")
+
+
 def _check_status(response: aiohttp.ClientResponse) -> None:
     if not 200 <= response.status < 300:
         status = _HTTP_STATUSES.get(response.status, Status.HTTP_5XX if response.status >= 500 else Status.HTTP_4XX)

@@ -130,3 +130,41 @@ def test_a_host_with_two_pauses_rests_until_the_longer_ends() -> None:
     with asyncio.Runner(loop_factory=Timeless) as runner:
         runner.run(run())
     assert taken == pytest.approx([9])
+
+
+def test_a_delay_counts_from_when_it_is_known_and_once() -> None:
+    """The first request of a host, its robots.txt, is sent before the delay is known, and is still under way then."""
+
+    async def run() -> float:
+        queue: HostQueue[int] = HostQueue(9, initial_concurrency=1)
+        queue.add("a", 0)
+        queue.add("a", 1)
+        await queue.take()
+        for _ in range(2):  # after robots.txt, and after the first answer
+            await asyncio.sleep(1)
+            queue.admit("a", 5)
+        await queue.take()
+        return asyncio.get_running_loop().time()
+
+    with asyncio.Runner(loop_factory=Timeless) as runner:
+        assert runner.run(run()) == pytest.approx(6)
+
+
+def test_a_suspected_host_is_asked_once_at_a_time_until_it_answers() -> None:
+    async def run() -> list[bool]:
+        queue: HostQueue[int] = HostQueue(9, initial_concurrency=1)
+        queue.admit("a")
+        for number in range(3):
+            queue.add("a", number)
+        queue.suspect("a")
+        await queue.take()
+        taker = asyncio.ensure_future(queue.take())
+        taken = []
+        for answer in (lambda: None, lambda: queue.admit("a")):
+            answer()
+            for _ in range(9):
+                await asyncio.sleep(0)
+            taken.append(taker.done())
+        return taken
+
+    assert asyncio.run(run()) == [False, True]

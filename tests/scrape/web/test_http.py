@@ -6,17 +6,19 @@ import random
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from bench.hostile_images import reserved_by_c2pa, reserved_by_iptc
 from dreamloom.base.workers import Worker
 from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.web.address import is_public
-from dreamloom.scrape.web.http import decompressor
+from dreamloom.scrape.web.http import decompressor, may_have_cookies_of
 from dreamloom.scrape.web.outcome import RowDropped
 from dreamloom.scrape.web.scrape import scrape
 
@@ -75,6 +77,36 @@ def test_redirects(site: Any, collection: Collection) -> None:
     expected = ["too_many_redirects", "bad_scheme", "bad_url", "duplicate", "bad_scheme", "duplicate"]
     assert [r["status"] for r in rows[5:]] == expected
     assert site.hits["/loop"] == site.config.max_redirects + 1
+
+
+def test_what_hosts_say_on_the_way_is_recorded_of_each(site: Any, collection: Collection) -> None:
+    steps = {"/a": ("noarchive", "/b"), "/b": ("nosnippet", "/c"), "/c": ("notranslate", "/d")}
+    for path, (said, to) in steps.items():
+        site.put(path, status=302, headers={"Location": to, "X-Robots-Tag": said})
+    site.put("/d", site.image(1))
+    (row,) = site.scraped(collection, [f"{site.url}/a"])
+    assert row["consent"] == "; ".join(f"x-robots-tag: {said}" for said, _ in steps.values())
+
+
+def test_an_attempt_has_one_deadline_and_a_retry_its_own(
+    site: Any, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    granted: list[float] = []
+
+    def timeout(seconds: float) -> asyncio.Timeout:
+        granted.append(seconds)
+        return asyncio.timeout(seconds)
+
+    async def busy_once(_: web.Request) -> web.StreamResponse:
+        first = site.hits["/b"] == 1
+        return web.Response(status=503, headers={"Retry-After": "0"}) if first else web.Response(body=site.image(1))
+
+    monkeypatch.setattr("dreamloom.scrape.web.http.asyncio", SimpleNamespace(timeout=timeout))
+    site.handle("/b", busy_once)
+    url = site.put("/a", status=302, headers={"Location": "/b"})
+    (row,) = site.scraped(collection, [url], respect_optout=False, retries=1, timeout_s=60)
+    assert row["status"] == "ok"
+    assert granted[::2] == [60, 60] and granted[1] < 60 and len(granted) == 3
 
 
 def test_the_host_sees_addresses_as_the_index_and_the_redirect_have_them(site: Any, collection: Collection) -> None:
@@ -313,6 +345,19 @@ def test_a_cookie_wall_is_passed_and_its_cookies_go_nowhere_else(site: Any, coll
         "/ccc": [""],
         "/dddd": ["", "seen=yes; b=2"],
     }
+
+
+@pytest.mark.parametrize(
+    ("setter", "url", "may"),
+    [
+        ("https://h.org/a", "https://h.org/b", True),
+        ("http://h.org/a", "https://h.org:8443/b", True),
+        ("https://h.org/a", "http://h.org/b", False),
+        ("https://h.org/a", "https://www.h.org/b", False),
+    ],
+)
+def test_cookies_go_to_their_host_alone_and_not_in_the_clear(setter: str, url: str, may: bool) -> None:
+    assert may_have_cookies_of(URL(setter), URL(url)) == may
 
 
 def test_a_referer_is_sent_where_that_is_asked(site: Any, collection: Collection) -> None:

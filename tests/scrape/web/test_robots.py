@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
+from dreamloom.base.workers import Worker
 from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.web.outcome import RowDropped
 from dreamloom.scrape.web.robots import RobotsCache, RobotsRules
@@ -230,11 +231,14 @@ def test_a_crawl_delay_has_a_cap() -> None:
     assert asyncio.run(RobotsRules(zlib.compress(text), len(text)).delay_s()) == 10.0
 
 
-@pytest.mark.parametrize(("asked", "waited"), [(b"7.25", 7.25), (b"3600", 10.0)])
+@pytest.mark.parametrize(("asked", "processes", "waited"), [(b"7.25", 1, 7.25), (b"3600", 1, 10.0), (b"7.25", 2, 14.5)])
 def test_crawl_delay_parts_the_requests(
-    site: Any, collection: Collection, monkeypatch: pytest.MonkeyPatch, asked: bytes, waited: float
+    site: Any, collection: Collection, monkeypatch: pytest.MonkeyPatch, asked: bytes, processes: int, waited: float
 ) -> None:
-    """The event loop is asked for a pause before each request but the first; here its pauses are short."""
+    """The event loop is asked for a pause before each request but the first; here its pauses are short.
+
+    Several processes share what the host allows.
+    """
     pauses, call_later = [], asyncio.BaseEventLoop.call_later
 
     def hurry(loop: Any, delay: float, *what: Any, **context: Any) -> asyncio.TimerHandle:
@@ -243,6 +247,11 @@ def test_crawl_delay_parts_the_requests(
 
     monkeypatch.setattr(asyncio.BaseEventLoop, "call_later", hurry)
     site.put("/robots.txt", b"User-agent: *\nCrawl-delay: " + asked)
-    site.scraped(collection, [site.put(f"/{n}", status=404) for n in range(4)])
+    others = [Worker(collection.root, {"table": "records"}) for _ in range(processes - 1)]
+    try:
+        site.scraped(collection, [site.put(f"/{n}", status=404) for n in range(4)])
+    finally:
+        for other in others:
+            other.leave()
     assert pauses.count(waited) >= 3
     assert site.hits.total() == 4

@@ -257,6 +257,12 @@ def test_steps_hold_one_batch_id() -> None:
         assert sum(one_id(18, 38, epochs=6, seed=seed)) == 18
 
 
+def test_a_slot_of_several_batch_ids_spoils_no_step_of_one() -> None:
+    """13 images of one id are 6 batches of 2, thus 2 steps, and one that shares a slot with another."""
+    for seed in range(4):
+        assert sum(one_id(13, 24, epochs=4, seed=seed)) == 8
+
+
 def test_steps_of_one_batch_id_come_elsewhere_in_each_epoch_and_with_each_seed() -> None:
     order = one_id(18, 60, epochs=4)
     epochs = {tuple(order[begin : begin + 10]) for begin in range(0, 40, 10)}
@@ -337,3 +343,27 @@ def test_padding_repeats_the_last_image_and_counts_itself() -> None:
     batch = Batch((512, 512), "", (4, 7), (10, 11))
     assert batch.padded(4) == Batch((512, 512), "", (4, 7, 7, 7), (10, 11, 11, 11), padding=2)
     assert batch.padded(2) == batch
+
+
+def test_a_cut_short_run_divides_its_images_among_folders_before_their_multiplies() -> None:
+    """10 images of multiplies of their own ask for 10.45 an epoch, and one of 10 for 10: of 5, they have 3 and 2."""
+    many = [sample(f"many/{n}", 0, 1 + Fraction(n, 100), BUCKETS[0]) for n in range(10)]
+    folders = (ImageFolder("many", Fraction(1), ()), ImageFolder("one", Fraction(10), ()))
+    data = Dataset(folders, (*many, sample("one/0", 1, Fraction(10), BUCKETS[0])), ())
+    schedule = BatchSchedule(data, TrainConfig(batch_size=1, max_train_steps=5))
+    assert {index: shown for index, (_, shown) in schedule.images_by_folder().items()} == {0: 3, 1: 2}
+
+
+def test_so_many_images_are_counted_by_folder_and_no_more() -> None:
+    schedule = BatchSchedule(dataset([(Fraction(1), [9, 0, 0]), (Fraction(1), [9, 0, 0])]), TrainConfig(batch_size=1))
+    for images_seen in (0, 1, 7, 18):
+        assert sum(shown for _, shown in schedule.images_by_folder(images_seen).values()) == images_seen
+
+
+def test_forward_passes_are_counted_over_the_first_epoch_whatever_a_step_holds() -> None:
+    data = dataset([(Fraction(1), [5, 6, 7]), (Fraction(1), [3, 9, 2])])
+    alone, together = (
+        BatchSchedule(data, TrainConfig(batch_size=4, gradient_accumulation_steps=count)) for count in (1, 4)
+    )
+    first = [slot for step in alone.steps_after(0) for slot in step][: 32 // 4]
+    assert together.mean_forward_passes() == alone.mean_forward_passes() == sum(map(len, first)) / len(first) > 1
