@@ -224,7 +224,7 @@ class Crawler:
         if dropped.status not in _TRANSIENT or num_retries >= self._config.retries:
             return None
         if dropped.wait_s is not None:
-            return dropped.wait_s if dropped.wait_s <= MAX_WAIT_S else None
+            return dropped.wait_s  # where it is too long, the host is given up
         return min(2.0**num_retries * random.uniform(0.5, 1.5), MAX_WAIT_S)
 
     # Images and rows
