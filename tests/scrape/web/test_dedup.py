@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from dreamloom.scrape.collection import Status
+from dreamloom.scrape.collection import Status, key_of
 from dreamloom.scrape.web.dedup import apply_limit, mark_copies
 from dreamloom.scrape.web.outcome import RowDropped, make_row
 
@@ -37,3 +37,24 @@ def test_a_copy_is_the_same_row_whether_or_not_it_was_decoded(max_copies: int | 
     assert mark_copies(early, {}, max_copies) == [first, copy]
     assert copy is not None and copy["status"] == ("duplicate" if max_copies is None else "placeholder")
     assert (copy["pixels_sha256"], copy["original_width"], copy["image_sha256"]) == ("of the pixels", 64, None)
+
+
+def stored(url: str, sha256: str = "of the file", **own: Any) -> dict[str, Any]:
+    candidate = {"key": url, "url": url, "text": None, "licence": None, **own}
+    return make_row(candidate, {"sha256": sha256, "original_width": 64, "original_height": 48})
+
+
+def test_a_placeholder_is_what_one_host_gives() -> None:
+    def statuses(*urls: str) -> list[str]:
+        return [row["status"] for row in mark_copies([stored(url) for url in urls], {}, 3) if row]
+
+    assert statuses("http://a/1", "http://a/2", "http://b/1", "http://b/2") == ["ok", *["duplicate"] * 3]
+    assert statuses("http://a/1", "http://a/2", "http://a/3") == ["placeholder"] * 3
+
+
+def test_a_caption_of_an_address_stays_once() -> None:
+    url = "http://a/1"
+    rows = [stored(url, key=key_of("url", url, text), text=text) for text in ("one", "two", "one")]
+    assert [row["status"] for row in mark_copies(rows, {}, None) if row] == ["ok", "ok", "duplicate"]
+    earlier = {"of the file": dict(rows[0])}
+    assert [row["status"] for row in mark_copies(rows[:2], earlier, None) if row] == ["duplicate", "ok"]

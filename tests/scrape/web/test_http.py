@@ -51,6 +51,11 @@ def test_what_hosts_answer(site: Any, collection: Collection) -> None:
     assert all(row["image"] is None and row["text_kind"] == "alt" for row in rows)
 
 
+def test_any_answer_of_success_is_one(site: Any, collection: Collection) -> None:
+    urls = [site.put(f"/{code}", site.image(code), code) for code in (200, 201, 203, 206, 226)]
+    assert statuses(site.scraped(collection, urls)) == ["ok"] * len(urls)
+
+
 def test_addresses_that_are_not_asked(site: Any, collection: Collection) -> None:
     urls = [None, "", "not a url", "file:///etc/passwd", "ftp://127.0.0.1/x", site.put("/good", site.image(1))]
     assert statuses(site.scraped(collection, urls)) == ["bad_url"] * 3 + ["bad_scheme"] * 2 + ["ok"]

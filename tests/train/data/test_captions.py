@@ -109,3 +109,15 @@ def test_what_an_image_says_replaces_what_the_config_says() -> None:
 def test_captions_that_never_change_are_known_before() -> None:
     builder = CaptionBuilder(TrainConfig())
     assert builder.fixed_captions([sample("b"), sample("a", shuffle_tags=True)]) == ["", "b"]
+
+
+def test_which_caption_is_shown_does_not_hang_on_which_are_dropped() -> None:
+    builder = CaptionBuilder(TrainConfig(caption_dropout_rate=0.5))
+    shown = Counter(builder.build([sample("one", "two")] * 400, range(400)))
+    assert shown[""] == pytest.approx(200, abs=40)
+    assert shown["one"] == pytest.approx(100, abs=40) and shown["two"] == pytest.approx(100, abs=40)
+
+
+def test_a_caption_may_be_just_as_long_as_it_may_be() -> None:
+    assert shuffle_tags(CaptionParts("p, ab"), 0, 7, max_length=5) == "p, ab"
+    assert shuffle_tags(CaptionParts("p, ab"), 0, 7, max_length=4) == "p"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dreamloom.base.errors import UserError
 from dreamloom.caption.parts import CaptionParts
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.dataset import Dataset, Sample
+from dreamloom.train.data.dataset import Dataset, Problem, Sample
 from dreamloom.train.data.image import ByteRange, ImageFolder, ImageSettings, TrainingImage
 from dreamloom.train.data.packing import pack_batch_ids
 from dreamloom.train.data.sampler import make_samplers, sample_epoch
@@ -367,3 +367,17 @@ def test_forward_passes_are_counted_over_the_first_epoch_whatever_a_step_holds()
     )
     first = [slot for step in alone.steps_after(0) for slot in step][: 32 // 4]
     assert together.mean_forward_passes() == alone.mean_forward_passes() == sum(map(len, first)) / len(first) > 1
+
+
+def test_decks_of_one_folder_are_shuffled_each_for_itself() -> None:
+    samples = [sample(f"a/{n}", 0, Fraction(1 + n % 2), BUCKETS[0]) for n in range(40)]
+    one, two = make_samplers(Dataset((ImageFolder("a", Fraction(1), ()),), tuple(samples), ()))
+    orders = [[list(s.sample_ids).index(place) for place in s.sample_span(0, 0, 20)] for s in (one, two)]
+    assert sorted(orders[0]) == sorted(orders[1]) and orders[0] != orders[1]
+
+
+def test_an_image_that_is_broken_asks_for_nothing() -> None:
+    data = dataset([(Fraction(1), [8, 0, 0]), (Fraction(1), [8, 0, 0])])
+    rest = data.without([Problem(each.name, "truncated") for each in data.samples[:4]])
+    schedule = BatchSchedule(rest, TrainConfig(batch_size=1, max_train_steps=6))
+    assert {index: shown for index, (_, shown) in schedule.images_by_folder().items()} == {0: 2, 1: 4}
