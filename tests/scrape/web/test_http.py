@@ -18,7 +18,7 @@ from bench.hostile_images import reserved_by_c2pa, reserved_by_iptc
 from dreamloom.base.workers import Worker
 from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.web.address import is_public
-from dreamloom.scrape.web.http import decompressor, may_have_cookies_of
+from dreamloom.scrape.web.http import add_cookies, decompressor, may_have_cookies_of
 from dreamloom.scrape.web.outcome import RowDropped
 from dreamloom.scrape.web.scrape import scrape
 
@@ -363,6 +363,24 @@ def test_a_cookie_wall_is_passed_and_its_cookies_go_nowhere_else(site: Any, coll
 )
 def test_cookies_go_to_their_host_alone_and_not_in_the_clear(setter: str, url: str, may: bool) -> None:
     assert may_have_cookies_of(URL(setter), URL(url)) == may
+
+
+def test_cookies_that_are_too_long_are_not_kept() -> None:
+    assert add_cookies("a=1", ["b=" + "x" * 5000]) == "a=1"
+    assert add_cookies("a=1", ["b=2; Path=/", "a=3"]) == "a=3; b=2"
+
+
+def test_what_a_host_says_is_recorded_also_where_its_body_is_not_taken(site: Any, collection: Collection) -> None:
+    said = {"X-Robots-Tag": "noarchive"}
+    urls = [
+        site.put("/large", bytes(9000), headers=said),
+        site.put("/odd", b"x", headers={**said, "Content-Encoding": "br"}),
+    ]
+    rows = site.scraped(collection, urls, max_bytes=5000)
+    assert [(row["status"], row["consent"]) for row in rows] == [
+        ("too_large", "x-robots-tag: noarchive"),
+        ("unsupported", "x-robots-tag: noarchive"),
+    ]
 
 
 def test_a_referer_is_sent_where_that_is_asked(site: Any, collection: Collection) -> None:

@@ -1,17 +1,19 @@
 """The words of each showing: functions of the seed and the sample's index."""
 
 from collections import Counter
+from fractions import Fraction
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dreamloom.base.errors import UserError
 from dreamloom.caption.parts import CaptionParts
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.captions import CaptionBuilder, shuffle_tags
-from dreamloom.train.data.dataset import Sample
-from dreamloom.train.data.image import ByteRange, ImageSettings, TrainingImage
+from dreamloom.train.data.captions import CaptionBuilder, check_new_words, shuffle_tags
+from dreamloom.train.data.dataset import Dataset, Sample
+from dreamloom.train.data.image import ByteRange, ImageFolder, ImageSettings, TrainingImage
 
 CAPTION = "a car, red, old, on a road"
 
@@ -121,3 +123,23 @@ def test_which_caption_is_shown_does_not_hang_on_which_are_dropped() -> None:
 def test_a_caption_may_be_just_as_long_as_it_may_be() -> None:
     assert shuffle_tags(CaptionParts("p, ab"), 0, 7, max_length=5) == "p, ab"
     assert shuffle_tags(CaptionParts("p, ab"), 0, 7, max_length=4) == "p"
+
+
+@pytest.mark.parametrize(
+    ("caption", "says"),
+    [("an rc-car, red", True), ("(rc-car)", True), ("an rc-cars", False), ("my-rc-car", False), ("rc-car-like", False)],
+)
+def test_a_new_word_is_a_word_of_its_own(caption: str, says: bool) -> None:
+    data = Dataset((ImageFolder(".", Fraction(1), ()),), (sample("a dog", caption),), ())
+    config = TrainConfig(embeddings=["rc-car=toy car"])
+    if says:
+        check_new_words(data, config)
+    else:
+        with pytest.raises(UserError, match="no caption says rc-car"):
+            check_new_words(data, config)
+
+
+def test_captions_with_the_class_word_are_known_before_the_run() -> None:
+    config = TrainConfig(class_preservation=1.0, concept_word="ted", class_word="bear")
+    fixed = CaptionBuilder(config).fixed_captions([sample("a ted, red"), sample("a teddy")])
+    assert set(fixed) == {"", "a ted, red", "a bear, red", "a teddy"}
