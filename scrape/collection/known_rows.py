@@ -12,6 +12,7 @@ import pyarrow as pa
 from dreamloom.base.errors import UserError
 from dreamloom.base.own_folders import own_folder_kind
 from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.collection.library import copies_of
 from dreamloom.scrape.collection.schema import SCHEMAS, Table
 
 
@@ -64,5 +65,5 @@ def _parts(collection: Collection, table: Table) -> Iterator[tuple[Collection, s
 def _libraries(collection: Collection) -> list[Path]:
     """Returns the collections that a collection was taken from (dreamloom.scrape.datasets.collection)."""
     configs = (collection.config(Table.RECORDS, part) for part in collection.parts(Table.RECORDS))
-    paths = {Path(config["path"]) for config in configs if "path" in config}
+    paths = {copy for config in configs if "path" in config for copy in copies_of(Path(config["path"]))}
     return sorted(path for path in paths if own_folder_kind(path) == "collection")  # which no other kind takes

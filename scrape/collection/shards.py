@@ -36,6 +36,7 @@ SHARD_BYTES = 256 * 2**20
 """Bytes of images in a shard, from which on the next one is begun."""
 _BLOCK = tarfile.BLOCKSIZE
 _TABLE = re.compile(rf"({'|'.join([*Table, 'decisions'])})/\w+\.parquet")
+_SHARD_INDEX = re.compile(r"shards/\w+\.parquet")
 _IMAGE = re.compile(r"images/\w+/\w[\w.-]*")
 _INDEX = pa.schema([("image", pa.string()), ("shard", pa.string()), ("offset", pa.int64()), ("bytes", pa.int64())])
 
@@ -153,6 +154,16 @@ def read_manifest(store: Store) -> Files:
     return dict(manifest["files"])
 
 
+def is_table(name: str) -> bool:
+    """Tells whether a file of a copy is a part of a table."""
+    return _TABLE.fullmatch(name) is not None
+
+
+def is_index(name: str) -> bool:
+    """Tells whether a file of a copy says where the images of a part are."""
+    return _SHARD_INDEX.fullmatch(name) is not None
+
+
 def pull_collection(address: str, to: Path, progress: Progress = silent) -> None:
     """Copies a collection from an address to a folder, and checks it. A killed copy is gone on with.
 
@@ -166,8 +177,7 @@ def pull_collection(address: str, to: Path, progress: Progress = silent) -> None
     """
     store = Store(address)
     files = read_manifest(store)
-    tables = [name for name in files if _TABLE.fullmatch(name)]
-    indexes = [name for name in files if name.startswith("shards/") and name.endswith(".parquet")]
+    tables, indexes = list(filter(is_table, files)), list(filter(is_index, files))
     with copying_to(to, address) as partial:
         for done, name in enumerate(tables, 1):
             target = partial / name

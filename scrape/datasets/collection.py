@@ -1,8 +1,9 @@
 """A collection of another project, or of a shared place: a library of images that several projects use.
 
-It is only read: no lock, no leftovers removed, no link that could write to it. Records come over as they are, and
-images are copied (their space is shared on file systems that can). Scores and captions are found there by their recipes
-(dreamloom.scrape.collection.known_rows), so no model is asked again what the library knows.
+It may be a copy in a store (`dreamloom collection copy`). It is only read: no lock, no leftovers removed, no link that
+could write to it. Records come over as they are, and images are copied (their space is shared on file systems that
+can). Scores and captions are found there by their recipes (dreamloom.scrape.collection.known_rows), so no model is
+asked again what the library knows.
 """
 
 import os
@@ -14,12 +15,14 @@ from typing import Annotated
 from pydantic import Field
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit, copy
+from dreamloom.base.files import commit
 from dreamloom.base.own_folders import own_folder_kind
 from dreamloom.base.progress import Progress, silent
+from dreamloom.base.remote import address_of
 from dreamloom.base.stage import StageConfig, Summary, recipe
 from dreamloom.base.threads import map_ordered
 from dreamloom.scrape.collection import CaptionKind, Collection, Row, Status, Table
+from dreamloom.scrape.collection.library import LibraryImages, open_library
 from dreamloom.scrape.collection.parts import make_parts
 from dreamloom.scrape.collection.records import file_sha256, settle_images, summarize_records
 from dreamloom.scrape.datasets.fields import CAPTIONS, UserPath
@@ -33,7 +36,10 @@ _THREADS = min(8, os.cpu_count() or 1)
 class CollectionConfig(StageConfig):
     """A collection of another project or of a shared place, which is only read."""
 
-    path: UserPath = Field(description="Folder of the collection: collections/NAME of another project's workspace.")
+    path: UserPath = Field(
+        description="Folder of the collection, collections/NAME of another project's workspace; or its copy in a store "
+        "(s3://bucket/people)."
+    )
     take_captions: Annotated[bool, CAPTIONS] = Field(
         False,
         description="Take the captions that the collection has as the texts of its images, with their kind (human, "
@@ -68,22 +74,25 @@ def ingest_collection(
             what its records say.
     """
     part_recipes = recipes(collection, config)
-    library = Collection(config.path)
+    library = open_library(config.path)
 
     def make_part(part: str, progress: Progress) -> tuple[list[Row], Summary]:
         folder, rows = collection.image_folder(part), list[Row]()
         records = _records(library, config, part)
-        for row in map_ordered(partial(_take, library, folder), records, _THREADS, ahead=4 * _THREADS):
+        stored = [Path(record["image"]).name for record in records if record["status"] == Status.OK]
+        missing = [name for name in stored if not (folder / name).is_file()]
+        images = LibraryImages(config.path, library, part, missing)
+        for row in map_ordered(partial(_take, images, folder), records, _THREADS, ahead=4 * _THREADS):
             rows.append(row)
             progress(len(rows), len(records))
         if _recipe(library, config, part) != part_recipes[part]:
-            raise _changed(library)
+            raise _changed(config)
         settle_images(folder, rows)
         return rows, summarize_records(rows)
 
     summary = make_parts(collection, Table.RECORDS, config, part_recipes, make_part, progress, parts)
     if recipes(collection, config) != part_recipes:  # what was taken before the change is made again by the next run
-        raise _changed(library)
+        raise _changed(config)
     return summary
 
 
@@ -91,12 +100,14 @@ def measure(config: CollectionConfig) -> SourceSize:
     """Counts the images of a library, and adds up their bytes."""
     import pyarrow.compute as pc
 
-    rows = Collection(config.path).read(Table.RECORDS, columns=["status", "bytes"])
+    rows = open_library(config.path).read(Table.RECORDS, columns=["status", "bytes"])
     stored = rows.filter(pc.equal(rows["status"], Status.OK))
     return SourceSize(len(stored), "images", pc.sum(stored["bytes"]).as_py() or 0)
 
 
 def _open(collection: Collection, config: CollectionConfig) -> Collection:
+    if address_of(config.path):
+        return open_library(config.path)
     own, path = collection.root.resolve(), config.path.resolve()
     if own.is_relative_to(path) or path.is_relative_to(own):
         raise UserError(
@@ -126,34 +137,34 @@ def _records(library: Collection, config: CollectionConfig, part: str) -> list[R
     return records
 
 
-def _take(library: Collection, folder: Path, record: Row) -> Row:
+def _take(images: LibraryImages, folder: Path, record: Row) -> Row:
     """Copies an image, unless it is there, and returns its row of the records."""
     if record["status"] != Status.OK:
         return record
     name, wanted = Path(record["image"]).name, record["image_sha256"]  # a path that leads elsewhere is not followed
     target = folder / name
     if wanted is None or not target.is_file() or file_sha256(target) != wanted:
-        source = library.image_folder(folder.name) / name
         with commit(target, sync=False) as temporary:
             try:
-                copy(source, temporary)
+                images.copy(name, temporary)
             except FileNotFoundError:
-                raise _differs(library, source, "is not there") from None
+                raise _differs(images, name, "is not there") from None
             found = file_sha256(temporary)
             if wanted not in (None, found):
-                raise _differs(library, source, "is not what its records say")
+                raise _differs(images, name, "is not what its records say")
             wanted = found
     return record | {"image": f"images/{folder.name}/{name}", "image_sha256": wanted}
 
 
-def _changed(library: Collection) -> UserError:
-    return UserError(f"{library.root} changed while it was read; run again when its project is done with it.")
+def _changed(config: CollectionConfig) -> UserError:
+    where = address_of(config.path) or config.path
+    return UserError(f"{where} changed while it was read; run again when its project is done with it.")
 
 
-def _differs(library: Collection, image: Path, how: str) -> UserError:
+def _differs(images: LibraryImages, name: str, how: str) -> UserError:
     return UserError(
-        f"{image} {how}: its project is at work on it, or it is damaged. Run again when that is done; "
-        f"`dreamloom collection verify {library.root}` says what is amiss."
+        f"{images.describe(name)} {how}: its project is at work on it, or it is damaged. Run again when that is done; "
+        f"`dreamloom collection verify {images.where}` says what is amiss."
     )
 
 

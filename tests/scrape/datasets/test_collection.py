@@ -13,9 +13,12 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.scrape.collection import Collection, Table
+from dreamloom.scrape.collection.known_rows import find_known_rows
 from dreamloom.scrape.collection.parts import stale_parts
+from dreamloom.scrape.collection.shards import push_collection
 from dreamloom.scrape.datasets.collection import CollectionConfig, ingest_collection, measure, recipes
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
+from tests.s3 import S3
 
 
 def fill(library: Collection, images: Path, **config: Any) -> None:
@@ -136,3 +139,44 @@ def test_what_is_no_collection_is_told(tmp_path: Path, library: Collection, imag
 def _keys(collection: Collection, part: str) -> list[str]:
     keys: list[str] = collection.read(Table.RECORDS, part, ["key"])["key"].to_pylist()
     return keys
+
+
+def test_a_library_in_a_store_is_taken_as_one_in_a_folder(
+    tmp_path: Path, library: Collection, s3: type[S3], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DREAMLOOM_CACHE", str(tmp_path / "cache"))
+    row: dict[str, Any] = {"key": "k", "caption": "a thing", "kind": "model", "recipe": "known/1"}
+    library.write(Table.CAPTIONS, "00000", [row], recipe="r", config=StageConfig(), summary=Summary(rows=1, kept=1))
+    push_collection(library, "s3://bucket/things")
+    here, there = CollectionConfig(path=library.root), CollectionConfig(path=Path("s3://bucket/things"))
+    own = Collection(tmp_path / "two" / "mine")
+    s3.got = []
+    assert ingest_collection(own, there).kept == 5 and measure(there).count == 5
+    assert own.read(Table.RECORDS).equals(library.read(Table.RECORDS))
+    for row in own.read(Table.RECORDS).to_pylist()[:5]:
+        assert (own.root / row["image"]).read_bytes() == (library.root / row["image"]).read_bytes()
+    fetched = [name for name in s3.got if not name.endswith("collection.json")]
+    assert len(fetched) == len(set(fetched)) and s3.asked == [], "each table and each shard was fetched once"
+    assert recipes(own, there) == recipes(own, here), "a copy is no other library"
+    found = find_known_rows(own, Table.CAPTIONS, ["known/1"], ["recipe", "caption"])
+    assert found["caption"].to_pylist() == ["a thing"], "what the library knows is known"
+
+
+def test_a_library_in_a_store_that_is_damaged_or_not_whole_is_told(
+    tmp_path: Path, library: Collection, s3: type[S3], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DREAMLOOM_CACHE", str(tmp_path / "cache"))
+    own, there = Collection(tmp_path / "two" / "mine"), CollectionConfig(path=Path("s3://bucket/things"))
+    with pytest.raises(UserError, match="s3://bucket/things holds no collection, or one that is not whole"):
+        ingest_collection(own, there)
+    push_collection(library, "s3://bucket/things")
+    shard = "things/shards/00001-000.tar"
+    s3.objects[shard] = s3.objects[shard].replace(b"IDAT", b"IDAt")
+    with pytest.raises(UserError, match=r"00001-000\.tar is not what its records say.*verify s3://bucket/things"):
+        ingest_collection(own, there)
+    assert own.parts(Table.RECORDS) == ["00000"]
+    table = "things/records/00002.parquet"
+    s3.objects[table] = s3.objects[table][:-9]
+    monkeypatch.setenv("DREAMLOOM_CACHE", str(tmp_path / "another"))
+    with pytest.raises(UserError, match=r"records/00002\.parquet is not what was put there"):
+        recipes(own, there)
