@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import fsync_all, link
@@ -150,6 +149,8 @@ def find_changes(workspace: Path, rows: pa.Table, placement: Placement) -> Chang
     Returns:
         None: it is made anew, as most of it changes, as it is small, or as a source comes in or goes.
     """
+    import pyarrow.compute as pc  # takes long to load, and is needed only here
+
     which = placement.select("dataset")
     if len(which) <= SMALL:
         return None
@@ -175,6 +176,8 @@ def find_changes(workspace: Path, rows: pa.Table, placement: Placement) -> Chang
 
 def _equal(one: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.ChunkedArray:
     """Whether values are equal, or both null."""
+    import pyarrow.compute as pc
+
     return pc.or_(pc.fill_null(pc.equal(one, other), False), pc.and_(one.is_null(), other.is_null()))
 
 
