@@ -8,11 +8,12 @@ import gc
 import inspect
 import logging
 import os
+import select
 import signal
 import sys
 import traceback
 from types import FrameType
-from typing import Annotated, get_args
+from typing import Annotated, TextIO, get_args
 
 from cyclopts import (
     App,
@@ -191,7 +192,17 @@ def _flush_stdout() -> bool:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return False
-    return True
+    return not _is_left(sys.stdout)
+
+
+def _is_left(stream: TextIO) -> bool:
+    """Whether the reader of a pipe is gone; without a buffer (PYTHONUNBUFFERED), a flush does not tell."""
+    asked = select.poll()
+    try:
+        asked.register(stream.fileno(), 0)  # errors are told in any case
+    except (OSError, ValueError):  # a stream of a test or a notebook has no descriptor
+        return False
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in asked.poll(0))
 
 
 def run(tokens: list[str], verbose: bool = False) -> int:

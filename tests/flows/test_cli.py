@@ -307,9 +307,19 @@ def test_null_is_no_value() -> None:
     assert {"max_aspect", "text_column"} <= config.model_fields_set
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "dreamloom", "train", "--help"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+TALK = """
+import sys
+from dreamloom.flows import cli
+cli.app.command(lambda: print("a line"), name="talk")
+sys.exit(cli.run(["talk"]))
+"""
+
+
+@pytest.mark.parametrize(
+    "words", [("-m", "dreamloom", "train", "--help"), ("-u", "-c", TALK)], ids=["help", "unbuffered"]
+)
+def test_a_reader_that_has_seen_enough_is_no_error(words: Sequence[str]) -> None:
+    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     assert process.stderr.read() == ""
