@@ -36,10 +36,22 @@ def load_font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
 
 
 def drawable(text: str) -> str:
-    """Returns a text as it can be written: letters that no font of this machine has are told by number, not boxes."""
-    if not _CJK.search(text) or _cjk_font() is not None:
-        return text
-    return _CJK.sub(lambda letter: f"\\u{ord(letter.group()):04x} ", text)
+    """Returns a text as it can be written: letters that its font does not have are told by number, not boxes."""
+    file = str(load_font(_LOOKED_AT, text).path)
+    return "".join(letter if letter.isascii() or _has(file, letter) else f"\\u{ord(letter):04x} " for letter in text)
+
+
+_LOOKED_AT = 32
+"""The size at which letters are told from the box that a font draws for what it lacks."""
+_NOWHERE = "\U0010ffff"
+"""A character that no font has."""
+
+
+@lru_cache(maxsize=4096)
+def _has(file: str, letter: str) -> bool:
+    font = _load(Path(file), _LOOKED_AT)
+    drawn, box = font.getmask(letter), font.getmask(_NOWHERE)
+    return drawn.size != box.size or bytes(drawn) != bytes(box)
 
 
 @lru_cache(maxsize=8)
