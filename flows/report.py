@@ -194,6 +194,8 @@ def settings_rows(run: Path) -> Rows:
 
 def _shareable(value: Any) -> str:
     """Returns a setting as text; of a path on this disk, which is nobody else's business, the name alone."""
+    if isinstance(value, list):
+        return ", ".join(map(_shareable, value))
     return Path(value).name if isinstance(value, str) and os.path.isabs(value) else str(value)
 
 
