@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check docs lock clean
+.PHONY: install demo test check docs screenshots lock clean
 install: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml
@@ -29,6 +29,10 @@ check: install
 # Run after a change of a config.
 docs: install
 	$(BIN)/python -m dreamloom.flows.defaults > docs/defaults.md
+
+# Pictures of the dashboard, into screenshots/; needs Chromium.
+screenshots: install
+	$(BIN)/python -m bench.screenshots
 
 # Run after a change of the dependencies in pyproject.toml.
 lock: install
