@@ -3,11 +3,13 @@
     python -m bench.flows
 
 Prints a table and, as its last line, JSON: ms_a_part (tracked minus untracked, of PARTS parts), ms_a_part_away (the
-same while the server answers nothing), and noop_extra_s (`dreamloom run` of a finished project).
+same while the server answers nothing), noop_extra_s (`dreamloom run` of a finished project), and noop_extra_cpu_s (the
+same in seconds of CPU time, which other load on the machine changes little).
 """
 
 import json
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -63,9 +65,9 @@ def main() -> None:
             seconds = {
                 "parts, untracked": _untracked(Path(folder) / "untracked"),
                 **_tracked(Path(folder), server),
-                "finished, untracked": _command(project, "--no-track"),
-                "finished, tracked": _command(project, "--track"),
             }
+            for name, flag in (("finished, untracked", "--no-track"), ("finished, tracked", "--track")):
+                seconds[name], seconds[f"{name}, of CPU"] = _command(project, flag)
         finally:
             server.close()
     for name, value in seconds.items():
@@ -75,6 +77,7 @@ def main() -> None:
         "ms_a_part": 1000 * (seconds["parts, tracked"] - base) / PARTS,
         "ms_a_part_away": 1000 * (seconds["parts, tracked, server away"] - base) / PARTS,
         "noop_extra_s": seconds["finished, tracked"] - seconds["finished, untracked"],
+        "noop_extra_cpu_s": seconds["finished, tracked, of CPU"] - seconds["finished, untracked, of CPU"],
     }
     print(json.dumps({name: round(value, 2) for name, value in result.items()}))
     sys.stdout.flush()
@@ -115,10 +118,12 @@ def _tracked(folder: Path, server: Server) -> dict[str, float]:
     return seconds
 
 
-def _command(project: Path, flag: str) -> float:
-    begun = time.monotonic()
+def _command(project: Path, flag: str) -> tuple[float, float]:
+    """The seconds of `run`, and those of CPU time."""
+    begun, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     run_command("run", str(project), flag)
-    return time.monotonic() - begun
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.monotonic() - begun, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def _finished_project(folder: Path) -> Path:

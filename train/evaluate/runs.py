@@ -13,7 +13,7 @@ from dreamloom.base.versions import RUN, known_fields, rename_keys
 from dreamloom.train.evaluate.measure import MEASURES, GroupMeasure, Measure, set_label
 from dreamloom.train.evaluate.sample_files import list_samples
 from dreamloom.train.run import migrations
-from dreamloom.train.run.contents import FolderContent, ImageContent, from_json, read_images
+from dreamloom.train.run.contents import FolderContent, ImageContent, from_json, read_differing_images
 from dreamloom.train.run.folder import TrainSummary, best_point, list_checkpoints, read_settings, read_summary
 
 Changes = dict[str, tuple[Any, Any]]
@@ -144,9 +144,10 @@ def data_changes(before: RunInfo, now: RunInfo) -> list[str]:
 
 def image_changes(before: RunInfo, now: RunInfo) -> list[dict[str, str]]:
     """Returns a row for each image that one of two runs has alone, or with another caption; by content, not by name."""
-    old, new = read_images(before.folder), read_images(now.folder)
-    if old is None or new is None:
+    differing = read_differing_images(before.folder, now.folder)
+    if differing is None:
         return []
+    old, new = differing
     rows = [("gone", key) for key in old if key not in new] + [("new", key) for key in new if key not in old]
     rows += [("caption", key) for key in new if key in old and old[key].caption != new[key].caption]
     rows.sort(key=lambda row: row[1][0])  # by folder

@@ -91,11 +91,46 @@ def _caption(sample: "Sample") -> str:
 
 def read_images(run: Path) -> dict[tuple[str, str], ImageContent] | None:
     """Reads the images of a run, by folder and hash of the bytes; None for runs of releases that kept no list."""
-    if not (run / IMAGES_FILE).is_file():
+    table = _read_table(run)
+    return None if table is None else _by_content(table)
+
+
+def read_differing_images(
+    before: Path, now: Path
+) -> tuple[dict[tuple[str, str], ImageContent], dict[tuple[str, str], ImageContent]] | None:
+    """Reads the images that two runs do not share with their captions, as `read_images` does; None where it does."""
+    import pyarrow.compute as pc
+
+    old, new = _read_table(before), _read_table(now)
+    if old is None or new is None:
         return None
-    table = pq.ParquetFile(run / IMAGES_FILE).read(_IMAGES.names)
+    joined = [_joined(table, "folder", "content", "caption") for table in (old, new)]
+    differing = [
+        _joined(table.filter(pc.invert(pc.is_in(lines, others))), "folder", "content")
+        for table, lines, others in ((old, joined[0], joined[1]), (new, joined[1], joined[0]))
+    ]
+    keys = pa.chunked_array([*differing[0].chunks, *differing[1].chunks], pa.large_string())
+    old, new = (table.filter(pc.is_in(_joined(table, "folder", "content"), keys)) for table in (old, new))
+    return _by_content(old), _by_content(new)
+
+
+def _read_table(run: Path) -> pa.Table | None:
+    file = run / IMAGES_FILE
+    return pq.ParquetFile(file).read(_IMAGES.names) if file.is_file() else None
+
+
+def _by_content(table: pa.Table) -> dict[tuple[str, str], ImageContent]:
     folder, name, content, caption = (table[column].to_pylist() for column in _IMAGES.names)
     return dict(zip(zip(folder, content, strict=True), map(ImageContent, name, caption), strict=True))
+
+
+def _joined(table: pa.Table, *columns: str) -> pa.ChunkedArray:
+    """The columns as one text a row."""
+    import pyarrow.compute as pc
+
+    return pc.binary_join_element_wise(
+        *(table[name].cast(pa.large_string()) for name in columns), pa.scalar("\0", pa.large_string())
+    )
 
 
 def to_json(folders: Mapping[str, FolderContent]) -> dict[str, Any]:
