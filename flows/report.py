@@ -35,6 +35,8 @@ _WHAT = {"training": "learned", "ground_truth": "forgotten, rehearsed", "witness
 """Kind of held-out images → what they measure."""
 _USED, _LEFT_OUT = "#2a7f62", "#c9c9c4"
 _BINS = 30
+_CHART_SIDE = 1600
+"""Pixels; a sheet of many large samples is scaled down to so much."""
 
 
 def write_report(name: str, workspace: Path, run: Path, evaluation: Path | None) -> None:
@@ -245,7 +247,7 @@ def _draw_histogram(rows: pa.Table, score: str, title: str) -> Image.Image:
 def _figures(files: Mapping[str, Path]) -> list[str]:
     """The images as HTML, each below its name."""
     return [
-        f"<figure><figcaption>{html.text(name)}</figcaption>{html.embedded_file(file, name)}</figure>"
+        f"<figure><figcaption>{html.text(name)}</figcaption>{html.embedded_file(file, name, _CHART_SIDE)}</figure>"
         for name, file in files.items()
     ]
 

@@ -142,9 +142,7 @@ def newest_speed(workspace: Path) -> float | None:
 
 def run_charts(run: Path) -> dict[str, Path]:
     """Returns the images in a run's folder that show how training goes, by name, as far as they exist."""
-    files = {"learned and forgotten": run / "learned_forgotten.png"}
-    if samples := sorted((run / "samples").glob("*.png")):
-        files["samples"] = samples[-1]
+    files = {"learned and forgotten": run / "learned_forgotten.png", "samples": run / "samples.png"}
     return {name: file for name, file in files.items() if file.is_file()}
 
 

@@ -8,10 +8,19 @@ import pytest
 from PIL import Image, ImageDraw
 
 from dreamloom.flows.report import write_report
+from dreamloom.flows.run_folders import run_charts
 from dreamloom.flows.workspace import report_path
 from dreamloom.train.evaluate.results import read_evaluation
+from dreamloom.train.evaluate.sample_files import list_samples
 from dreamloom.train.run.folder import read_summary
 from tests.flows.conftest import HOUSE
+
+
+def test_charts_of_a_run_show_its_samples_from_the_first_to_the_last_below_their_prompts(finished: Any) -> None:
+    (run,) = (finished.workspace / "runs").glob("2*")
+    samples = list_samples(run / "samples")
+    with Image.open(run_charts(run)["samples"]) as chart, Image.open(samples[-1]) as newest:
+        assert len(samples) > 1 and chart.height > len(samples) * newest.height, "a row for each, and the headings"
 
 
 def test_a_run_ends_with_a_report_that_needs_no_other_file(finished: Any) -> None:
