@@ -9,8 +9,6 @@ pictures, and takes everything down again. About three minutes.
 import argparse
 import json
 import os
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +18,9 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import yaml
+from PIL import Image
 
+from bench.browser import browse
 from bench.flows_world import run_command
 from dreamloom.base.errors import UserError
 from dreamloom.demo.home import PROJECT, make_home
@@ -28,10 +28,6 @@ from dreamloom.demo.site import serve
 from dreamloom.flows.services import load_services
 
 EXHIBITS, STEPS = 150, 60
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-SIZE = (1500, 1100)
-PAGE_MS = 20_000
-"""Time that a page has until its picture is taken."""
 
 
 def main() -> None:
@@ -39,25 +35,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("screenshots"))
     target = parser.parse_args().folder
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        raise UserError(f"No Chromium is on the path ({', '.join(BROWSERS)}); install one, such as Debian's chromium.")
     target.mkdir(parents=True, exist_ok=True)
     os.environ.pop("PREFECT_API_URL", None)
     with tempfile.TemporaryDirectory(prefix="bench-screenshots-") as folder:
         home = Path(folder)
         os.environ["PREFECT_HOME"] = f"{folder}/prefect"
-        with serve(make_home(home, 0, EXHIBITS)):
+        with browse() as page, serve(make_home(home, 0, EXHIBITS)):
             workspace = _shorten(home / PROJECT)
             run_command("up", folder, "--schedule", "0 3 * * 1")
             try:
                 services = load_services(workspace)
-                _run(services.api, "end-to-end")
-                for name, page in _pages(services.api):
-                    _take(browser, f"{services.dashboard}{page}", target / f"{name}.png")
+                _run(services.api)
+                for name, path, text in _pages(services.api):
+                    page.open(f"{services.dashboard}{path}", text)
+                    _write(page.picture(), target / f"{name}.png")
                     print(target / f"{name}.png", flush=True)
             finally:
                 run_command("down", folder)
+
+
+def _write(picture: Image.Image, file: Path) -> None:
+    """Writes a PNG of few colors, a third as large."""
+    picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 def _shorten(project: Path) -> Path:
@@ -69,8 +68,8 @@ def _shorten(project: Path) -> Path:
     return project.parent / str(content["workspace"])
 
 
-def _run(api: str, flow: str) -> None:
-    """Runs a deployment of the project, and waits for its end."""
+def _run(api: str) -> None:
+    """Runs the chain by its deployment, and waits for its end."""
     deployment = next(each for each in _ask(api, "deployments/filter") if each["entrypoint"].endswith("end_to_end"))
     run = _ask(api, f"deployments/{deployment['id']}/create_flow_run")
     while run["state"]["type"] not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
@@ -78,17 +77,16 @@ def _run(api: str, flow: str) -> None:
         run = _ask(api, f"flow_runs/{run['id']}", None)
 
 
-def _pages(api: str) -> Iterator[tuple[str, str]]:
-    """Yields name → path of each page."""
-    runs = _ask(api, "flow_runs/filter", {"flow_runs": {"start_time": {"is_null_": False}}})
-    deployments = {each["entrypoint"].rpartition(".")[2]: each["id"] for each in _ask(api, "deployments/filter")}
-    yield "runs", "/runs"
-    yield "run", f"/runs/flow-run/{runs[0]['id']}"
-    yield "run-artifacts", f"/runs/flow-run/{runs[0]['id']}?tab=Artifacts"
+def _pages(api: str) -> Iterator[tuple[str, str, str]]:
+    """Yields name, path and a text of each page."""
+    run = _ask(api, "flow_runs/filter", {"flow_runs": {"start_time": {"is_null_": False}}})[0]
+    deployments = {each["entrypoint"].rpartition(".")[2]: each for each in _ask(api, "deployments/filter")}
+    yield "runs", "/runs", run["name"]
+    yield "run", f"/runs/flow-run/{run['id']}", run["name"]
     for name in ("end_to_end", "train", "score"):
-        yield f"form-{name}", f"/deployments/deployment/{deployments[name]}/run"
+        yield f"form-{name}", f"/deployments/deployment/{deployments[name]['id']}/run", deployments[name]["name"]
     for artifact in _ask(api, "artifacts/latest/filter"):
-        yield f"artifact-{artifact['key']}", f"/artifacts/artifact/{artifact['latest_id']}"
+        yield f"artifact-{artifact['key']}", f"/artifacts/artifact/{artifact['latest_id']}", artifact["key"]
 
 
 def _ask(api: str, path: str, body: dict[str, Any] | None = {}) -> Any:  # noqa: B006
@@ -96,14 +94,6 @@ def _ask(api: str, path: str, body: dict[str, Any] | None = {}) -> Any:  # noqa:
     data = None if body is None else json.dumps(body).encode()
     with urlopen(Request(f"{api}/{path}", data, {"Content-Type": "application/json"}), timeout=30) as answer:
         return json.load(answer)
-
-
-def _take(browser: str, url: str, target: Path) -> None:
-    """Takes a picture of a page once it is drawn."""
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--virtual-time-budget={PAGE_MS}"]
-    size = f"--window-size={SIZE[0]},{SIZE[1]}"
-    command = [browser, *flags, size, f"--screenshot={target.absolute()}", url]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
 
 
 if __name__ == "__main__":
