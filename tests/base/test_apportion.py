@@ -39,3 +39,8 @@ def test_apportioning_adds_up_within_its_bounds(rows: list[tuple[Fraction, int, 
     counts = apportion(total, shares, at_least, at_most)
     assert sum(counts) == total
     assert all(low <= count <= high for low, count, high in zip(at_least, counts, at_most, strict=True))
+
+
+def test_of_equal_remainders_the_first_get_what_is_left() -> None:
+    assert apportion(2, [Fraction(1)] * 3) == [1, 1, 0]
+    assert apportion(7, [Fraction(1)] * 4, at_least=[0, 0, 0, 2]) == [2, 2, 1, 2]

@@ -56,6 +56,11 @@ def test_delays(said: str, seconds: float) -> None:
     assert parse_robots(f"User-agent: *\nCrawl-delay: {said}", "dreamloom").crawl_delay_s == seconds
 
 
+def test_of_several_delays_the_longest_counts() -> None:
+    text = "User-agent: *\nCrawl-delay: 2\nCrawl-delay: 5\nUser-agent: *\nCrawl-delay: 3"
+    assert parse_robots(text, "dreamloom").crawl_delay_s == 5.0
+
+
 NAMES = st.sampled_from(["User-agent: *", "User-agent: dreamloom", "User-agent: other"])
 PATTERNS = st.text("ab/*", max_size=6).map(lambda text: "/" + text)
 LINES = st.one_of(NAMES, st.builds("{}: {}".format, st.sampled_from(["Allow", "Disallow"]), PATTERNS))

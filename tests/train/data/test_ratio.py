@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.ratio import with_ratio
+from dreamloom.train.data.sampler import make_samplers
 from dreamloom.train.data.schedule import BatchSchedule
 from tests.train.data.test_schedule import contents, dataset
 
@@ -37,3 +38,9 @@ def test_it_needs_images_of_both_kinds() -> None:
     for truth in ({0}, set[int]()):
         with pytest.raises(UserError, match="ground_truth_ratio needs images of ground truth and others"):
             with_ratio(data, truth, 1.0)
+
+
+def test_ground_truth_comes_in_the_same_order_at_any_ratio() -> None:
+    data = dataset([(Fraction(1, 4), [9, 0, 0]), (Fraction(1), [9, 0, 0])])
+    before, after = (make_samplers(each)[0] for each in (data, with_ratio(data, {0}, 0.7)))
+    assert before.sample_span(0, 0, 30).tolist() == after.sample_span(0, 0, 30).tolist()

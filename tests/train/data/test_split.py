@@ -51,6 +51,28 @@ def test_the_seed_alone_makes_another_split(tmp_path: Path) -> None:
     assert split(tmp_path, 0.25)[1] == split(tmp_path, 0.25)[1] != split(tmp_path, 0.25, seed=1)[1]
 
 
+def test_chance_moves_a_folders_share_by_a_quarter_at_most(tmp_path: Path) -> None:
+    data = read_dataset(many(tmp_path, 20), 64, 16, 2)
+    held = [hold_out(data, 0.2, seed)[1] for seed in range(12)]
+    assert {len(each.samples) if each else 0 for each in held} == {4, 5}
+    assert [len(each.samples) for each in (hold_out(data, 0.05, seed)[1] for seed in range(3)) if each] == [1, 1, 1]
+
+
+def test_a_folder_of_copies_holds_out_something(tmp_path: Path) -> None:
+    for number in range(10):
+        draw(tmp_path / f"{number}.png", number // 2, brightness=1.0 + number % 2 / 50)
+    assert len(split(tmp_path, 0.1)[1]) == 2
+
+
+def test_look_alikes_that_are_renamed_stay_on_their_side(tmp_path: Path) -> None:
+    names = [(number, brightness) for number in range(12) for brightness in (1.0, 1.02)]
+    for turn, order in (("before", names), ("after", names[::-1])):
+        for place, (number, brightness) in enumerate(order):
+            draw(tmp_path / turn / f"{place:02d}.png", number, brightness=brightness)
+    before, after = (bytes_of(root, split(root, 0.25)[1]) for root in (tmp_path / "before", tmp_path / "after"))
+    assert before == after != set()
+
+
 def test_a_renamed_image_stays_on_its_side(tmp_path: Path) -> None:
     many(tmp_path / "before", 30)
     (tmp_path / "after").mkdir()
