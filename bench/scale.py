@@ -116,7 +116,7 @@ def summarize(measured: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str
 def main() -> None:
     """Prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="fewer rows: about two minutes of processor time")
+    parser.add_argument("--short", action="store_true", help="fewer rows: some 100 CPU seconds")
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--only", choices=STAGES, nargs="+", default=list(STAGES), help="in their order")
     parser.add_argument("--keep", type=Path, help="folder in which the worlds are made and kept for another run")
