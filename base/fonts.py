@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import ImageFont
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.text import shows_nothing
 
 _CJK_FOLDERS: tuple[str, ...] = (
     *("/usr/share/fonts", "/usr/local/share/fonts", "~/.fonts", "~/.local/share/fonts", "~/Library/Fonts"),
@@ -38,7 +39,7 @@ def load_font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
 def drawable(text: str) -> str:
     """Returns a text as it can be written: letters that its font does not have are told by number, not boxes."""
     file = str(load_font(_LOOKED_AT, text).path)
-    return "".join(letter if letter.isascii() or _has(file, letter) else f"\\u{ord(letter):04x} " for letter in text)
+    return "".join(letter if _has(file, letter) else f"\\u{ord(letter):04x} " for letter in text)
 
 
 _LOOKED_AT = 32
@@ -49,7 +50,11 @@ _NOWHERE = "\U0010ffff"
 
 @lru_cache(maxsize=4096)
 def _has(file: str, letter: str) -> bool:
-    font = _load(Path(file), _LOOKED_AT)
+    if letter.isascii() or shows_nothing(letter):
+        return True
+    font = ImageFont.truetype(
+        file, _LOOKED_AT, layout_engine=ImageFont.Layout.BASIC
+    )  # else marks get a letter to be on
     drawn, box = font.getmask(letter), font.getmask(_NOWHERE)
     return drawn.size != box.size or bytes(drawn) != bytes(box)
 

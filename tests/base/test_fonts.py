@@ -30,7 +30,7 @@ def test_with_one_they_are_written_by_it(monkeypatch: pytest.MonkeyPatch, tmp_pa
         fonts._cjk_font.cache_clear()
 
 
-@pytest.mark.parametrize("letter", ["แ", "न", "🐈", "\ue000"])
+@pytest.mark.parametrize("letter", ["แ", "\u0e34", "न", "\u0940", "🐈", "\ue000"])
 def test_letters_that_the_font_lacks_are_no_boxes(letter: str) -> None:
     assert fonts.drawable(f"a {letter}é") == f"a \\u{ord(letter):04x} é"
 
