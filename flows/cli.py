@@ -173,7 +173,8 @@ def main() -> None:
     if abandoned.is_set():
         sys.stderr.flush()
         os._exit(code)
-    gc.freeze()  # what is left goes with the process
+    if "duckdb" not in sys.modules:  # which tells of what is left as leaked
+        gc.freeze()  # what is left goes with the process
     sys.exit(code)
 
 

@@ -1,5 +1,7 @@
 """The commands that decide about single images: what they say, write and leave alone."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,6 +76,12 @@ def test_a_rule_does_not_overrule_a_hand(workspace: Path, capsys: pytest.Capture
         said(["drop", workspace, "--where", "width > 4000"], capsys)
         == "no image meets the condition; nothing was decided\n"
     )
+
+
+def test_a_condition_leaves_stderr_to_errors(workspace: Path) -> None:
+    command = [sys.executable, "-m", "dreamloom", "drop", str(workspace), "--where", "width > 4"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "decided: 2 of cats\n", "")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
