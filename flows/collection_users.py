@@ -1,11 +1,13 @@
 """Tells which projects and runs use a collection, so that none is removed under them.
 
 <cache>/projects/<workspace>.json     a project that ran on this machine: the collections of its sources
+<cache>/workspaces/<workspace>.json   the project files that were run in a workspace
 """
 
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,43 @@ def note_project(project: Project) -> None:
     used = [project.collection(name).root for name in project.sources]
     configs = map(kind_config, project.sources.values())
     used += [config.path for config in configs if isinstance(config, CollectionConfig)]
-    workspace = str(project.workspace.resolve())
-    name = hashlib.blake2b(workspace.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+    workspace, name = str(project.workspace.resolve()), _name_of(project.workspace)
     content = {"name": project.name, "workspace": workspace, "collections": [str(path.resolve()) for path in used]}
     with contextlib.suppress(OSError):
         commit_json(cache_folder() / "projects" / f"{name}.json", content)
+
+
+def _name_of(workspace: Path) -> str:
+    return hashlib.blake2b(os.fsencode(workspace.resolve()), digest_size=16).hexdigest()
+
+
+def note_file(file: Path, workspace: Path) -> None:
+    """Notes that a project's file was run in a workspace; not where the cache can't be written."""
+    known = _files_in(workspace)
+    if str(file.resolve()) not in known:
+        with contextlib.suppress(OSError):
+            commit_json(cache_folder() / "workspaces" / f"{_name_of(workspace)}.json", [*known, str(file.resolve())])
+
+
+def warn_of_shared_workspace(file: Path, project: Project) -> list[str]:
+    """Returns a sentence where another project, with other sources, was run in the workspace of this one."""
+    for other in map(Path, _files_in(project.workspace)):
+        with contextlib.suppress(UserError):  # it is gone, or spoiled
+            sources = read_project_file(other).get("sources")
+            is_other = isinstance(sources, dict) and sources.keys() != project.sources.keys()
+            if is_other and other != file.resolve() and workspace_of(other).resolve() == project.workspace.resolve():
+                return [
+                    f"{project.workspace} is the workspace of {other}, too, so each run of one makes the training "
+                    "folder of the other anew; give one of them a workspace of its own."
+                ]
+    return []
+
+
+def _files_in(workspace: Path) -> list[str]:
+    try:
+        return list(json.loads((cache_folder() / "workspaces" / f"{_name_of(workspace)}.json").read_text("utf-8")))
+    except (OSError, ValueError):
+        return []
 
 
 def find_users(collection: Path) -> list[str]:

@@ -19,6 +19,7 @@ from dreamloom.base.text import printable
 from dreamloom.base.tree_state import looking_once
 from dreamloom.flows import api, chain
 from dreamloom.flows.adopting import settle_hand_changes, warn_of_hand_changes
+from dreamloom.flows.collection_users import note_file, warn_of_shared_workspace
 from dreamloom.flows.contents import Captions, captions_of_workspace, captions_recipe
 from dreamloom.flows.preflight import check_before_run
 from dreamloom.flows.project import Project, load_project
@@ -66,6 +67,10 @@ def run(
     loaded = load_project(project)
     selection = Selection(only, until, source)
     select(loaded, selection)
+    file = project / PROJECT if project.is_dir() else project
+    for warning in warn_of_shared_workspace(file, loaded):
+        print(f"warning: {warning}")
+    note_file(file, loaded.workspace)
     settle_hand_changes(project, loaded.workspace, adopt)
     if selection.is_whole:
         check_before_run(loaded)
@@ -121,6 +126,7 @@ def plan(project: Path = PROJECT, *, probe: Annotated[bool, Parameter(negative="
             print(sentence)
     changed = warn_of_hand_changes(project, loaded.workspace)
     for warning in [
+        *warn_of_shared_workspace(project / PROJECT if project.is_dir() else project, loaded),
         *changed,
         *warnings,
         *plan_warnings.measurement_warnings(loaded, sizes),

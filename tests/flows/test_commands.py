@@ -218,6 +218,19 @@ def test_a_forecast_of_a_witness_is_held_out_and_never_trained_on(small: Any) ->
     assert rows == {"circles": (1, 5, Fraction(1)), "squares": (6, 0, Fraction(0))}
 
 
+def test_two_projects_in_one_workspace_are_told(small: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    said(["run", str(small.file), "--until", "ingest"], capsys)
+    second = small.folder / "second.yaml"
+    second.write_text(small.file.read_text())
+    shared = f"warning: {small.workspace} is the workspace of {small.file.resolve()}, too"
+    assert shared not in said(["plan", str(second)], capsys), "with the same sources, it is a variant"
+    second.write_text(small.file.read_text().replace("circles:", "rings:"))
+    assert shared in said(["plan", str(second)], capsys)
+    assert shared in said(["run", str(second), "--until", "ingest"], capsys)
+    small.file.unlink()
+    assert shared not in said(["plan", str(second)], capsys)
+
+
 def test_plan_says_what_will_not_be_measured(small: Any, capsys: pytest.CaptureFixture[str]) -> None:
     few = "warning: too few images of role training are held out (1) for an interval of what is learned; 5 would do"
     assert few in said(["plan", str(small.file)], capsys)
