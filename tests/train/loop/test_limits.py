@@ -118,6 +118,13 @@ def test_a_limit_is_given_up_only_after_a_third_of_the_run() -> None:
     assert not any(ends(points, config, 300))
 
 
+def test_a_limit_that_was_held_later_at_a_constant_rate_is_not_given_up_before() -> None:
+    """By how many thousandths a run on the demo's world was beyond its limit, as measured, at 25 evaluations."""
+    beyond = [0, 12, 131, 34, 14, 22, 21, 8, 0, 0, 12, 21, 17, 27, 15, 0, 10, 39, 23, 36, 68, 62, 101, 84, 106, 86]
+    points = [{**point(96 * place, 0.5, 0.0), "excess": value / 1000} for place, value in enumerate(beyond)]
+    assert ends(points, TrainConfig(limit_mean=0.3), 2400).index(True) == 25
+
+
 @pytest.mark.parametrize("part", ["lr_scheduler", "text_encoder_lr_scheduler"])
 @pytest.mark.parametrize("scheduler", ["linear", "cosine", "cosine_with_restarts", "polynomial"])
 def test_a_limit_is_not_given_up_while_the_rate_has_yet_to_fall(part: str, scheduler: str) -> None:
