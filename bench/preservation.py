@@ -8,7 +8,8 @@ draw 60 % of the concept's pictures right, the one that keeps most; if none does
 with limits leaves out settings that break them, if others don't. Three seeds follow. In a second table arms without
 other images train for as many steps as those with as many others. The demo's judge looks at the whole caption of unseen
 prompts, of shapes that are rehearsed and of others. Last, a model of each arm is audited: how it tells the old shapes
-apart in real images, and how far its predictions for them have drifted.
+apart in real images, and how far its predictions for them have drifted. What that says of naive models is compared with
+many pictures of each old shape.
 
 Two processes work side by side. What is done lies in the folder, so a killed study goes on, arm by arm. Prints a table
 and, last, one line of JSON, which is also the folder's preservation.json; bench/preservation_page.py makes the page.
@@ -19,6 +20,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -30,13 +32,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
 
 from bench.preservation_arms import ALONE, ARMS, BATCH, MODELS, SHOWN
 from bench.preservation_report import summarize, table
-from bench.preservation_world import CLASSES, VOCABULARY, make_classes, make_exam, make_world
+from bench.preservation_world import CLASSES, VOCABULARY, make_classes, make_exam, make_world, ranking_prompts
+from dreamloom.demo.world import Scene, caption
 
 TRIAL_SEED, SEEDS = 100, (0, 1, 2)
 DRAWING_STEPS = 12
 ENOUGH_RIGHT = 0.6
 """Share of the concept's pictures that a trial has to draw right, so that arms are compared at about equal learning."""
-FINAL, LONG, TRIAL, AUDIT = "final", "long", "trial", "audit"
+FINAL, LONG, TRIAL, AUDIT, RANK = "final", "long", "trial", "audit", "rank"
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ def main() -> None:
         _run(pool, [Task(folder, n, seed, LONG, best[n], 2 * images) for seed in SEEDS for n in best if n in ALONE])
         first, again = [(n, SEEDS[0]) for n in best], [("naive", seed) for seed in SEEDS[1:] if "naive" in best]
         _run(pool, [Task(folder, n, seed, AUDIT, best[n], images) for n, seed in (*first, *again)])
+        _run(pool, [Task(folder, n, seed, RANK, best[n], images) for n in best if n == "naive" for seed in SEEDS])
     results = summarize(folder / "results", best)
     (folder / "preservation.json").write_text(json.dumps(results, indent=1))
     print(table(results))
@@ -110,7 +114,7 @@ def run_task(task: Task) -> Task:
     if task.arm == "base":
         results = _examine(MODELS / "stable-diffusion")
     else:
-        results = _audit(task) if task.stage == AUDIT else _train(task)
+        results = {AUDIT: _audit, RANK: _rank}.get(task.stage, _train)(task)
     results["seconds"] = round(time.process_time() - start, 1)
     temporary = task.file.with_suffix(".tmp")
     temporary.write_text(json.dumps(results))
@@ -187,27 +191,40 @@ def _audit(task: Task) -> dict[str, Any]:
     return {"classes": classes, "drift": {each.prompt: each.drift for each in found.drift}}
 
 
+def _rank(task: Task) -> dict[str, Any]:
+    """Has a model draw many pictures of each old shape; says which are right."""
+    scenes = ranking_prompts()
+    return {"old": _by_shape(scenes, _draw(task.folder / "models" / task.file.stem.replace(RANK, FINAL), scenes))}
+
+
 def _examine(model: Path, trial: bool = False) -> dict[str, Any]:
     """Has a model draw the exam; says of each prompt whether all of its caption is right."""
+    exam = make_exam(trial)
+    right = _draw(model, (*exam.new, *exam.old))
+    return {"new": right[: len(exam.new)], "old": _by_shape(exam.old, right[len(exam.new) :])}
+
+
+def _by_shape(scenes: Sequence[Scene], right: Sequence[bool]) -> dict[str, list[bool]]:
+    marks: dict[str, list[bool]] = {}
+    for scene, is_right in zip(scenes, right, strict=True):
+        marks.setdefault(scene.things[0].shape, []).append(is_right)
+    return marks
+
+
+def _draw(model: Path, scenes: Sequence[Scene]) -> list[bool]:
+    """Has a model draw scenes; says of each whether all of its caption is right."""
     import torch
     from diffusers import StableDiffusionPipeline
     from diffusers.utils import logging
 
     from dreamloom.demo.judge import judge, matches
     from dreamloom.demo.pretrain_measure import generate
-    from dreamloom.demo.world import caption
 
     logging.disable_progress_bar()
     pipeline = StableDiffusionPipeline.from_pretrained(model, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    exam = make_exam(trial)
-    scenes = [*exam.new, *exam.old]
     images = generate(pipeline, [caption(scene) for scene in scenes], 5, DRAWING_STEPS)
-    right = [bool(matches(judge(image), scene).all) for image, scene in zip(images, scenes, strict=True)]
-    old: dict[str, list[bool]] = {}
-    for scene, is_right in zip(exam.old, right[len(exam.new) :], strict=True):
-        old.setdefault(scene.things[0].shape, []).append(is_right)
-    return {"new": right[: len(exam.new)], "old": old}
+    return [bool(matches(judge(image), scene).all) for image, scene in zip(images, scenes, strict=True)]
 
 
 if __name__ == "__main__":

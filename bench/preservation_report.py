@@ -69,25 +69,30 @@ def _audit_spearman(folder: Path, trial: int) -> dict[str, Any]:
     """Rank correlation, over the old shapes, of what audits of the naive models say with the pictures drawn right.
 
     Returns:
-        `zero_shot` and `drift`: of the means of the seeds; `by_seed`: of each.
+        `zero_shot` and `drift`: of the means of the seeds; `by_seed`: of each; `of_the_exam`: of the means, by the few
+        pictures of the exam alone; `pictures`: of each shape, otherwise.
     """
-    pairs = list(zip(_read(folder, f"final-naive-{trial}"), _read(folder, f"audit-naive-{trial}"), strict=True))
-    right = np.array([[fmean(run["old"][shape]) for shape in SHAPES] for run, _ in pairs])
-    margins = np.array([[audit["classes"][shape]["margin_change"] for shape in SHAPES] for _, audit in pairs])
+    finals, ranks, audits = (_read(folder, f"{stage}-naive-{trial}") for stage in ("final", "rank", "audit"))
+    few = np.array([[fmean(final["old"][shape]) for shape in SHAPES] for final in finals])
+    marks = [[[*f["old"][shape], *r["old"][shape]] for shape in SHAPES] for f, r in zip(finals, ranks, strict=True)]
+    right = np.array(marks, float).mean(2)
+    margins = np.array([[audit["classes"][shape]["margin_change"] for shape in SHAPES] for audit in audits])
     drifts = np.array(
-        [[fmean(d for p, d in audit["drift"].items() if f" {s} " in p) for s in SHAPES] for _, audit in pairs]
+        [[fmean(d for p, d in audit["drift"].items() if f" {s} " in p) for s in SHAPES] for audit in audits]
     )
+    found = {"zero_shot": margins, "drift": -drifts}
 
-    def agreement(found: Any, truth: Any) -> float:
-        return float(spearmanr(found, truth).statistic)
+    def agreement(values: Any, truth: Any) -> float:
+        return float(spearmanr(values, truth).statistic)
 
     return {
-        "zero_shot": agreement(margins.mean(0), right.mean(0)),
-        "drift": agreement(-drifts.mean(0), right.mean(0)),
+        **{name: agreement(values.mean(0), right.mean(0)) for name, values in found.items()},
         "by_seed": {
-            "zero_shot": [agreement(found, truth) for found, truth in zip(margins, right, strict=True)],
-            "drift": [agreement(-found, truth) for found, truth in zip(drifts, right, strict=True)],
+            name: [agreement(*pair) for pair in zip(values, right, strict=True)] for name, values in found.items()
         },
+        "of_the_exam": {name: agreement(values.mean(0), few.mean(0)) for name, values in found.items()},
+        "pictures": len(marks[0][0]),
+        "right": dict(zip(SHAPES, right.mean(0).tolist(), strict=True)),
     }
 
 

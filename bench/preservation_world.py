@@ -26,6 +26,8 @@ TAUGHT, POOL = 36, 400
 HELD_OUT = {"training": 12, "ground_truth": 60, "witness": 40}
 NEW_PROMPTS, OLD_PROMPTS = 64, 12
 """Prompts of the concept, and of each old shape."""
+RANKED = 48
+"""Further prompts of each old shape, to rank shapes by what naive models draw right: twelve tell too little apart."""
 SIZES: tuple[Size, ...] = ("big", "small")
 CLASSES, VOCABULARY = "classes", "vocabulary.txt"
 """Held-out images by shape, and prompts of each shape, for the audits."""
@@ -51,16 +53,28 @@ def make_exam(trial: bool = False) -> Exam:
     Args:
         trial: half as many prompts, to choose settings by.
     """
-    rng = np.random.default_rng(41)
-    old: list[Scene] = []
     part = slice(OLD_PROMPTS, OLD_PROMPTS * 3 // 2) if trial else slice(OLD_PROMPTS)
+    old = _old_scenes(part)
+    part = slice(NEW_PROMPTS, NEW_PROMPTS * 3 // 2) if trial else slice(NEW_PROMPTS)
+    return Exam(tuple(concept_scenes(NEW_PROMPTS * 2)[part]), old)
+
+
+def ranking_prompts() -> tuple[Scene, ...]:
+    """Returns `RANKED` prompts of each old shape that are in no exam; some are captions of ground truth."""
+    begin = OLD_PROMPTS * 3 // 2
+    return _old_scenes(slice(begin, begin + RANKED))
+
+
+def _old_scenes(part: slice) -> tuple[Scene, ...]:
+    """Returns a part of the scenes of each old shape, in the order of SHAPES; each time the same."""
+    rng = np.random.default_rng(41)
+    scenes: list[Scene] = []
     for shape in SHAPES:
         kinds = list(product(BACKGROUNDS, STYLES, COLORS, SIZES))
         for number in rng.permutation(len(kinds))[part]:
             background, style, color, size = kinds[number]
-            old.append(Scene(background, style, (Thing(shape, color),), size))
-    part = slice(NEW_PROMPTS, NEW_PROMPTS * 3 // 2) if trial else slice(NEW_PROMPTS)
-    return Exam(tuple(concept_scenes(NEW_PROMPTS * 2)[part]), tuple(old))
+            scenes.append(Scene(background, style, (Thing(shape, color),), size))
+    return tuple(scenes)
 
 
 def make_world(folder: Path) -> None:
