@@ -128,7 +128,7 @@ _in_use: set[str] = set()
 
 def _open(file: str, place: Path, cache_bytes: float) -> BinaryIO:
     with contextlib.suppress(OSError):
-        os.utime(place)
+        _note_use(place)
         return open(place, "rb")
     state, (filesystem, path) = state_of(file), file_system(file)
     try:
@@ -139,11 +139,17 @@ def _open(file: str, place: Path, cache_bytes: float) -> BinaryIO:
             reach(file, "read", lambda: filesystem.get_file(path, str(temporary)))
             if _state_now(file) != state or temporary.stat().st_size != state.size:
                 raise changed(file)
+            _note_use(temporary)
             return open(temporary, "rb")
     except OSError as error:
         raise UserError(
             f"{place.parent} can't be written ({error.strerror}); make room, or name another folder by DREAMLOOM_CACHE."
         ) from error
+
+
+def _note_use(place: Path) -> None:
+    now = time.time_ns()  # the kernel's own time has steps of milliseconds
+    os.utime(place, ns=(now, now))
 
 
 def changed(file: str) -> UserError:

@@ -12,6 +12,7 @@ import os
 import tarfile
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import PurePosixPath
 from typing import BinaryIO, NamedTuple
 
@@ -83,7 +84,7 @@ def read_shard(
     Raises:
         UserError: an address can't be read.
     """
-    scan = _known_scan(file, cache_gb) if is_remote(file) else _scan(file)
+    scan = _parse(_remembered(file, cache_gb)) if is_remote(file) else _scan(file)
     broken = [(name, "broken_shard")] if scan.is_broken else []
     images = []
     for member, (start, size), texts, is_whole in scan.images:
@@ -111,12 +112,14 @@ def fetch_shards(files: Sequence[str], cache_gb: float, progress: Progress) -> N
     """
     begin = len(files) * processes.rank() // processes.world_size()
     in_turn = [*files[begin:], *files[:begin]]
-    looked_at = map_ordered(lambda file: len(_known_scan(file, cache_gb).images), in_turn, _FETCHED, _FETCHED)
+    looked_at = map_ordered(partial(_remembered, cache_gb=cache_gb), in_turn, _FETCHED, _FETCHED)
     for done, _ in enumerate(looked_at, 1):
         progress(done, len(files), "reading shards")
 
 
-def _known_scan(file: str, cache_gb: float) -> Scan:
+def _remembered(file: str, cache_gb: float) -> str:
+    """The scan of a shard at an address, as JSON."""
+
     def read(whole: ByteRange) -> str:
         with whole_file(whole.file, cache_gb) as stream:
             scan = _scan_stream(whole.file, stream)
@@ -126,7 +129,11 @@ def _known_scan(file: str, cache_gb: float) -> Scan:
         return json.dumps(scan)
 
     (known,) = file_facts([ByteRange(file)], f"shard {_VERSION}", read, num_threads=1)
-    images, is_broken = json.loads(str(known))
+    return str(known)
+
+
+def _parse(scan: str) -> Scan:
+    images, is_broken = json.loads(scan)
     return Scan([ScannedImage(*image) for image in images], is_broken)
 
 

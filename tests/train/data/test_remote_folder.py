@@ -85,6 +85,17 @@ def test_what_is_known_of_a_shard_is_not_asked_again(folder: Path, s3: type[S3])
     assert s3.asked == [] and not [name for name in s3.got if name.endswith(".tar")]
 
 
+def test_of_several_processes_each_begins_elsewhere(
+    folder: Path, s3: type[S3], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(folder, s3)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    there = content(read(ADDRESS))
+    assert next(name for name in s3.got if name.endswith(".tar")) in ("set/own/0.tar", "set/own/1.tar")
+    assert there == content(read(folder))
+
+
 def test_a_shard_that_changed_is_read_anew(folder: Path, s3: type[S3]) -> None:
     upload(folder, s3)
     before = read(ADDRESS)
