@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from dreamloom.base.parquet_metadata import write_table
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
@@ -27,7 +28,7 @@ from dreamloom.base.versions import RUN
 from dreamloom.curate.manifest import MANIFEST, manifest_path
 from dreamloom.scrape.collection import SCHEMAS, Collection, Table
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.run.contents import FolderContent, to_json, write_images
+from dreamloom.train.run.contents import IMAGES_FILE, FolderContent, to_json
 from dreamloom.train.run.folder import TrainSummary, write_settings, write_summary
 
 RUNS = 10
@@ -136,7 +137,8 @@ def make_run(run: Path, seed: int, images: int) -> None:
     names = [f"web/a photo of {number}.jpg" for number in range(images)]
     contents = [f"{number + seed:064x}" for number in range(images)]
     captions = [f"a photo of {number + seed}" for number in range(images)]
-    write_images(run, pa.table({"folder": ["web"] * images, "name": names, "content": contents, "caption": captions}))
+    rows = pa.table({"folder": ["web"] * images, "name": names, "content": contents, "caption": captions})
+    pq.write_table(rows, run / IMAGES_FILE)
     change = {"change": 0.1, "error": 0.01, "base": 1.0, "now": 0.9, "images": 256}
     losses = {kind: {f"web/{number}.jpg": 1.0 for number in range(256)} for kind in ("training", "ground_truth")}
     point = {"images_seen": images, "learned": change, "forgotten": change, "groups": [], "verdict": ""}
