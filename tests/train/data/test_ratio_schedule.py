@@ -122,3 +122,11 @@ def test_it_needs_images_of_both_kinds() -> None:
     data = dataset([(Fraction("0.001"), [4, 0, 0]), (Fraction(1), [4, 0, 0])])
     with pytest.raises(UserError, match="auto_ratio needs images of ground truth and others"):
         make(data, epochs=2, evaluate_every_n_steps=1)
+
+
+def test_a_run_is_as_far_as_its_other_images_whatever_ground_truth_comes_later() -> None:
+    """16 other images: the first stretch of 8 shows 4 of them, at 1 : 1."""
+    data = dataset([(Fraction(1), [8, 0, 0]), (Fraction(1), [8, 0, 0])])
+    schedule = make(data, batch_size=2, epochs=2, evaluate_every_n_steps=4)
+    schedule.give_ratios([Fraction(1), Fraction(3)])
+    assert schedule.progress(8) == 0.25 and schedule.num_images == 8 + 4 * 12

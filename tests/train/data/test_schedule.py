@@ -379,5 +379,5 @@ def test_decks_of_one_folder_are_shuffled_each_for_itself() -> None:
 def test_an_image_that_is_broken_asks_for_nothing() -> None:
     data = dataset([(Fraction(1), [8, 0, 0]), (Fraction(1), [8, 0, 0])])
     rest = data.without([Problem(each.name, "truncated") for each in data.samples[:4]])
-    schedule = BatchSchedule(rest, TrainConfig(batch_size=1, max_train_steps=6))
-    assert {index: shown for index, (_, shown) in schedule.images_by_folder().items()} == {0: 2, 1: 4}
+    schedule = BatchSchedule(rest, TrainConfig(batch_size=1, epochs=1))
+    assert {index: shown for index, (_, shown) in schedule.images_by_folder().items()} == {0: 4, 1: 8}
