@@ -23,7 +23,8 @@ ENVIRONMENTS = {
     ),
     "sd-scripts' pins": (
         *("diffusers==0.32.1", "transformers==4.54.1", "tokenizers==0.21.4", "huggingface_hub==0.34.3"),
-        *("safetensors==0.4.5", "peft==0.15.2", "accelerate==1.6.0", "einops==0.7.0", "toml", "opencv-python"),
+        *("safetensors==0.4.5", "peft==0.15.2", "accelerate==1.6.0", "einops==0.7.0"),
+        *("toml", "imagesize", "voluptuous", "opencv-python==4.10.0.84"),
     ),
     "ComfyUI's needs": ("einops", "torchsde", "trampoline", "sentencepiece"),
     "LyCORIS": ("lycoris-lora==4.1.3", "toml"),
