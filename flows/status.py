@@ -109,7 +109,10 @@ def _around(project: Project) -> dict[str, Any]:
         found |= _of_server(services.api, project.name)
         found |= {"server": "running", "dashboard": services.dashboard}
     except (OSError, ValueError):
-        found["server"] = f"does not answer at {services.api}; dreamloom up starts it"
+        if services.is_running("server"):
+            found |= {"server": "busy: it runs, and did not answer in time", "dashboard": services.dashboard}
+        else:
+            found["server"] = f"does not answer at {services.api}; dreamloom up starts it"
     return found
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -70,6 +71,20 @@ def test_down_waits_for_a_worker_and_its_runs_also_one_that_it_has_begun_since(s
         assert services.stop("worker")
         second = int(worker.stdout.readline())
     assert not psutil.pid_exists(second) or psutil.Process(second).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize(("runs", "told"), [(True, "busy: it runs"), (False, "dreamloom up starts it")])
+def test_status_tells_a_server_that_is_busy_from_one_that_has_ended(
+    small: Any, capsys: pytest.CaptureFixture[str], runs: bool, told: str
+) -> None:
+    services = load_services(small.workspace)
+    with socket.socket() as silent:  # it is bound, and nobody listens
+        silent.bind(("127.0.0.1", 0))
+        services.api = f"http://127.0.0.1:{silent.getsockname()[1]}/api"
+        services.processes["server"] = {"pid": os.getpid(), "started": psutil.Process().create_time() if runs else 1.0}
+        services.save()
+        assert run(["status", str(small.file), "--json"]) == 0
+    assert told in json.loads(capsys.readouterr().out)["server"]
 
 
 def test_a_server_that_is_too_busy_to_answer_is_waited_for_and_none_is_started_beside_it(small: Any) -> None:
