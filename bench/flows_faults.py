@@ -240,19 +240,24 @@ class Bench:
             told: dict[str, Any] = json.loads(run_command("status", str(file), "--json"))
             return told
 
+        def is_seen() -> bool:
+            seen.update(status())
+            return bool(seen["server"] == "running")
+
+        seen: dict[str, Any] = {}
         try:
             began = time.monotonic()
             run_command("up", str(file), "--schedule", "0 3 * * 1", "--port", str(self.server.port + 1))
             row.seconds = round(time.monotonic() - began, 1)
-            until(lambda: status()["server"] == "running", "status to see the server")
-            told = status()
-            row.state = f"server {told['server']}, worker {told['worker']}"
+            until(is_seen, "status to see the server")
+            row.state = f"server {seen['server']}, worker {seen['worker']}"
             again = run_command("up", str(file), "--schedule", "0 3 * * 1")
             run_command("down", str(file))
             row.processes_left = len(processes_in(file.parent))
-            row.ok = told["worker"] == "running" and bool(told["next_run"]) and str(told["dashboard"]) in again
+            row.ok = seen["worker"] == "running" and bool(seen["next_run"]) and str(seen["dashboard"]) in again
             row.ok &= status()["worker"] == "not running" and not row.processes_left
         finally:
+            run_command("down", str(file))
             os.environ |= shared
         return row
 

@@ -58,7 +58,7 @@ def until(is_so: Callable[[], Any], what: str) -> None:
     while not is_so():
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited in vain for {what}")
-        time.sleep(0.05)
+        time.sleep(0.5)
 
 
 def worker_of(folder: Path) -> psutil.Process | None:
