@@ -220,6 +220,7 @@ def raw_deflate(data: bytes) -> bytes:
         ("deflate", gzip.compress(b"one two")),
         ("gzip", zlib.compress(b"one two")),
     ],
+    ids=["gzip of members", "gzip and zeros", "zlib", "raw deflate", "gzip as deflate", "zlib as gzip"],
 )
 @pytest.mark.parametrize("size", [1, 5, 99])
 def test_bodies_are_unpacked_as_browsers_do_in_whatever_pieces_they_come(name: str, packed: bytes, size: int) -> None:
