@@ -15,6 +15,7 @@ from PIL import Image
 from dreamloom.base.clip_config import HUB, LOCAL, ClipConfig, Precision, clip_models, open_clip_name
 from dreamloom.base.device import prepare_device
 from dreamloom.base.errors import UserError
+from dreamloom.base.hub import check_on_hub
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,6 +85,8 @@ def _load(model: str, pretrained: str, precision: Precision, device: str, _conte
     unreadable = (SafetensorError, pickle.UnpicklingError)
     name = open_clip_name(model)
     is_named = not name.startswith((LOCAL, HUB))
+    if name.startswith(HUB):
+        check_on_hub(name.removeprefix(HUB))  # open_clip would ask ten times, and tell of each
     # open_clip gives OpenAI's models under their plain names GELU, but they were trained with QuickGELU: 0.6 off in
     # aesthetic
     quick_gelu = is_named and bool(get_pretrained_cfg(name, pretrained).get("quick_gelu"))

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.hub import check_on_hub, is_downloaded
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.flows.terminal import print_table, rows_table, size
 from dreamloom.train.config import PRESETS, TrainConfig
-from dreamloom.train.model.names import check_on_hub, is_downloaded
 
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "open_clip_torch", "pyarrow", "duckdb", "pydantic")
 _CHECKPOINT_BYTES = 12 * (860 + 123) * 10**6

@@ -4,12 +4,12 @@ import logging
 import shutil
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.hub import HubUnreachable, check_on_hub, is_offline
 from dreamloom.flows.chain import is_trained
 from dreamloom.flows.project import Project
 from dreamloom.flows.terminal import size
 from dreamloom.train.families.files import fetch_configs
 from dreamloom.train.families.memory import estimate_disk, estimate_memory
-from dreamloom.train.model.names import HubUnreachable, check_on_hub, is_offline
 
 _log = logging.getLogger(__name__)
 

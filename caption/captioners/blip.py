@@ -12,6 +12,7 @@ from PIL import Image
 from dreamloom.base.device import PrecisionName, choose_precision, prepare_device
 from dreamloom.base.errors import UserError
 from dreamloom.base.fingerprint import fingerprint
+from dreamloom.base.hub import check_on_hub
 from dreamloom.base.text import brief
 from dreamloom.caption.captioners.captioner import CaptionerFamily, GeneratedCaption
 from dreamloom.caption.config import CaptionConfig
@@ -205,6 +206,7 @@ BLIP = CaptionerFamily(tuple(_CLASS_PREFIXES), load_blip, unload_blip)
 
 @lru_cache(maxsize=1)
 def _load(name: str, device: str, precision: PrecisionName, _content: str) -> LoadedBlip:
+    check_on_hub(name)  # transformers would ask ten times, and tell of each
     torch_device = prepare_device(device)
     import transformers
     from safetensors import SafetensorError

@@ -16,13 +16,13 @@ from typing import Any
 import yaml
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.hub import is_hub_id
 from dreamloom.base.stage import recipe_fields
 from dreamloom.base.versions import DAMAGED, RUN, TABLES, rename_keys
 from dreamloom.train.adapter_kinds import KINDS
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.measure import MEASURES, percent
 from dreamloom.train.export.config import ExportConfig
-from dreamloom.train.model.names import is_hub_id
 from dreamloom.train.model.safetensors_header import read_metadata
 from dreamloom.train.run import migrations
 from dreamloom.train.run.folder import TrainSummary, read_settings, read_summary

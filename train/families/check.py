@@ -7,6 +7,7 @@ from typing import Any
 
 from dreamloom.base.clip_config import ClipConfig, check_clip
 from dreamloom.base.errors import UserError
+from dreamloom.base.hub import HubUnreachable
 from dreamloom.base.text import brief
 from dreamloom.base.weights import check_weights
 from dreamloom.train.adapter_kinds import KINDS
@@ -24,7 +25,7 @@ from dreamloom.train.model.family import Config, Family, trained_components
 from dreamloom.train.model.frozen import find_frozen
 from dreamloom.train.model.lora_file import check_init_lora
 from dreamloom.train.model.lora_layers import adapted_layers, adapter_pattern, is_adapter
-from dreamloom.train.model.names import HubUnreachable, check_name
+from dreamloom.train.model.names import check_name
 from dreamloom.train.model.safetensors_header import read_tensor_shapes
 from dreamloom.train.model.weight_files import check_component_weights, read_component_shapes
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from dreamloom.base.documents import DocumentError, parse_json, read_text
 from dreamloom.base.errors import UserError
+from dreamloom.base.hub import asking_hub, is_hub_id
 from dreamloom.train.families.other_models import describe_file, find_quantized
 from dreamloom.train.families.registry import FAMILIES
 from dreamloom.train.model.family import Config, Family, Shapes
-from dreamloom.train.model.names import asking_hub, is_hub_id
 from dreamloom.train.model.safetensors_header import read_tensor_shapes
 
 SINGLE_FILE_SUFFIXES = (".safetensors", ".ckpt")

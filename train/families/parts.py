@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.hub import check_on_hub
 from dreamloom.train.families.files import (
     diffusers_folder_of,
     family_of_file,
@@ -22,7 +23,6 @@ from dreamloom.train.families.files import (
 from dreamloom.train.families.original_keys import NoOriginalKeyError
 from dreamloom.train.model.checkpoint_file import read_state_dict
 from dreamloom.train.model.family import Family
-from dreamloom.train.model.names import check_on_hub
 from dreamloom.train.model.weight_files import weight_variant
 
 

@@ -162,8 +162,6 @@ def test_weights_that_are_none_are_refused_in_one_sentence(tiny: str, tmp_path: 
     save_file({}, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match="lacks weights"):
         load_blip(CaptionConfig(model=str(tmp_path), device="cpu"))
-    with pytest.raises(UserError, match="can't be loaded"):
-        load_blip(CaptionConfig(model="nobody/no-such-blip", device="cpu"))
 
 
 def test_the_shipped_blip_describes_a_real_photo(shared_data: Path) -> None:

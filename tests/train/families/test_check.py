@@ -15,7 +15,6 @@ from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.families.check import check_models
 from dreamloom.train.families.sd.configs import CROSS_ATTENTION_KEY
-from dreamloom.train.model.names import check_on_hub
 from dreamloom.train.model.weight_files import list_safetensors, weight_variant
 
 Config = Callable[..., TrainConfig]
@@ -170,14 +169,6 @@ def test_a_mistyped_path_is_not_taken_for_a_model_of_the_hub(
     check_models(config(base="owner/name"))  # it may be on the hub
     (tmp_path / "hub" / "models--models--sd15").mkdir(parents=True)
     check_models(config(base="models/sd15"))  # it was downloaded under this name
-
-
-def test_a_hub_that_does_not_answer_is_asked_once(
-    config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match="There is no folder owner/name, and the hub can't be asked"):
-        check_on_hub("owner/name")  # the tests run offline
 
 
 def test_weights_are_found_whatever_their_variant(tmp_path: Path) -> None:
