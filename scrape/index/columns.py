@@ -64,6 +64,9 @@ def _item_type(data_type: pa.DataType) -> pa.DataType:
     return data_type
 
 
+_LARGEST = {"FLOAT": "3.4028234663852886e38::FLOAT", "DOUBLE": "1.7976931348623157e308::DOUBLE"}
+
+
 @dataclass(frozen=True)
 class Column:
     """A column of an index, and the SQL that reads it."""
@@ -93,21 +96,28 @@ class Column:
         """SQL of its values as numbers; null where there is none that is finite."""
         if pa.types.is_integer(self.type):
             return self._quoted
-        number = self._quoted if pa.types.is_floating(self.type) else self._parsed
-        return f"CASE WHEN isfinite({number}) THEN {number} END"
+        number, largest = self._float
+        return f"CASE WHEN NOT isnan({number}) AND {number} BETWEEN -{largest} AND {largest} THEN {number} END"
 
     def comparison_sql(self, operator: str, limit: float) -> str:
-        """Returns SQL that compares its number with a limit, in the precision of the column.
+        """Returns SQL that compares its number with a limit (>= or <), in the column's precision; false if not finite.
 
-        The column itself stands in the comparison, so that DuckDB can skip row groups by their statistics.
+        The column itself stands in the comparisons, so that DuckDB can skip row groups, and comparisons that always
+        hold, by their statistics. These know infinity, but no NaN, which is above all numbers.
         """
         if pa.types.is_integer(self.type):
             return f"{self._quoted} {operator} {limit!r}"
+        number, largest = self._float
+        finite = f"<= {largest}" if operator == ">=" else f">= -{largest}"
+        sql_type = largest[largest.index("::") :]
+        return f"({number} {operator} {limit!r}{sql_type} AND NOT isnan({number}) AND {number} {finite})"
+
+    @property
+    def _float(self) -> tuple[str, str]:
+        """SQL of its values as floating-point numbers, and of the largest finite one of their type."""
         if not pa.types.is_floating(self.type):
-            return f"({self._parsed} {operator} {limit!r} AND isfinite({self._parsed}))"
-        sql_type = "DOUBLE" if pa.types.is_float64(self.type) else "FLOAT"
-        # NaN is above all numbers
-        return f"({self._quoted} {operator} {limit!r}::{sql_type} AND isfinite({self._quoted}))"
+            return self._parsed, _LARGEST["DOUBLE"]
+        return self._quoted, _LARGEST["DOUBLE" if pa.types.is_float64(self.type) else "FLOAT"]
 
     @property
     def aesthetic_scale(self) -> str | None:
