@@ -100,7 +100,7 @@ def test_what_goes_wrong_with_shards_in_s3_is_a_sentence_and_leaves_no_run(
     def lose(done: int, total: int | None, note: str = "") -> None:
         uploaded.refusing = [403]
 
-    with pytest.raises(UserError, match=r"can't be read \(The token has expired"):
+    with pytest.raises(UserError, match=r"can't be read \((The token has expired|Forbidden)"):
         train(address, run, settings, None, lose)
     uploaded.refusing = []
     assert changed and not run.exists()
