@@ -12,10 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.image_types import is_image_name
 from dreamloom.base.own_folders import own_folder_kind
+
+Place = TypeVar("Place", bound=str | Path)
+Seen = TypeVar("Seen")
 
 _SYSTEM = re.compile(
     r"(?i:@eadir|[#@]recycle|#snapshot|@recently-snapshot|\.@__thumb|synophoto_thumb_.*|synofile_thumb_.*"  # NAS
@@ -89,10 +93,31 @@ def list_folder(folder: Path, left_out: Counter[str]) -> Listed:
     return listed
 
 
+def visit_folders(
+    tops: Iterable[Place], look: Callable[[Place], tuple[Seen, list[Place]]]
+) -> Iterator[tuple[Place, Seen]]:
+    """Yields folders and those below them, each once wherever links lead, with what is seen in them.
+
+    Args:
+        tops: the folders.
+        look: Returns what is seen in a folder, and which folders below it are visited next, in their order.
+    """
+    waiting, visited = [*tops][::-1], set[str]()
+    while waiting:
+        folder = waiting.pop()
+        real = os.path.realpath(str(folder))
+        if real in visited:  # a link to a folder above
+            continue
+        visited.add(real)
+        seen, below = look(folder)
+        yield folder, seen
+        waiting += below[::-1]
+
+
 def walk_folders(
     tops: Iterable[Path], left_out: Counter[str], enters: Callable[["os.DirEntry[str]"], bool] = lambda _: True
 ) -> Iterator[tuple[Path, Listed]]:
-    """Yields folders and those below them, each once wherever links lead, with what lies in them.
+    """Yields folders and those below them, as `visit_folders` does, with what lies in them.
 
     Args:
         tops: the folders.
@@ -102,16 +127,12 @@ def walk_folders(
     Raises:
         UserError: a folder can't be read.
     """
-    waiting, visited = [*tops][::-1], set[str]()
-    while waiting:
-        folder = waiting.pop()
-        real = os.path.realpath(folder)
-        if real in visited:  # a link to a folder above
-            continue
-        visited.add(real)
+
+    def look(folder: Path) -> tuple[Listed, list[Path]]:
         listed = list_folder(folder, left_out)
-        yield folder, listed
-        waiting += [Path(entry.path) for entry in listed.folders if enters(entry)][::-1]
+        return listed, [Path(entry.path) for entry in listed.folders if enters(entry)]
+
+    return visit_folders(tops, look)
 
 
 _LIBRARY = re.compile(r".+\.(?:photos|photo|migratedphoto|ap)library", re.IGNORECASE)

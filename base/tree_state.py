@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 
 from dreamloom.base.file_index import SETTLED_NS
+from dreamloom.base.listing import visit_folders
 
 _LOOK_COUNTS_S = 60.0
 """How long what was seen in a folder counts within `looking_once`."""
@@ -61,30 +63,24 @@ def tree_state(folders: Iterable[Path], follow_links: bool = True, anew: bool = 
 
 
 def _look(tops: tuple[str, ...], follow_links: bool) -> str | None:
-    digest, newest, visited = hashlib.blake2b(digest_size=16), 0, set[str]()
-    waiting = [*tops][::-1]
-    while waiting:
-        folder = waiting.pop()
-        real = os.path.realpath(folder)
-        if real in visited:  # a link to a folder above
-            continue
-        visited.add(real)
-        try:
-            files, below, newest_here = _look_into(folder, follow_links) if os.path.isdir(folder) else ([], [], 0)
-        except OSError:
-            return None
-        newest = max(newest, newest_here)
-        waiting += [os.path.join(folder, name) for name in sorted(below)]
-        digest.update("\n".join([f"\n{folder}", *sorted(files)]).encode("utf-8", "surrogatepass"))
+    digest, newest = hashlib.blake2b(digest_size=16), 0
+    try:
+        for folder, (files, changed) in visit_folders(tops, partial(_look_into, follow_links=follow_links)):
+            newest = max(newest, changed)
+            digest.update("\n".join([f"\n{folder}", *sorted(files)]).encode("utf-8", "surrogatepass"))
+    except OSError:
+        return None
     return digest.hexdigest() if time.time_ns() - newest > SETTLED_NS else None
 
 
-def _look_into(folder: str, follow_links: bool) -> tuple[list[str], list[str], int]:
-    """Returns a line for each file of a folder, the names of the folders in it, and when the newest file changed.
+def _look_into(folder: str, follow_links: bool) -> tuple[tuple[list[str], int], list[str]]:
+    """Returns a line for each file of a folder, and when the newest changed; and the folders in it.
 
     Files are named relative to the open folder, as the kernel would else look up a long path for each.
     """
-    files, below, newest = [], [], 0
+    files, below, newest = list[str](), list[str](), 0
+    if not os.path.isdir(folder):
+        return (files, newest), below
     inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         for name in os.listdir(inside):
@@ -94,11 +90,11 @@ def _look_into(folder: str, follow_links: bool) -> tuple[list[str], list[str], i
                 status = os.stat(name, dir_fd=inside, follow_symlinks=False)
             if status.st_mode & _KIND == stat.S_IFDIR:
                 if follow_links or not os.path.islink(os.path.join(folder, name)):
-                    below.append(name)
+                    below.append(os.path.join(folder, name))
                 continue
             if (changed := status.st_mtime_ns) > newest:
                 newest = changed
             files.append(f"{name}\0{status.st_size} {changed} {status.st_ino}")
     finally:
         os.close(inside)
-    return files, below, newest
+    return (files, newest), sorted(below, reverse=True)
