@@ -21,7 +21,7 @@ from dreamloom.base.listing import is_left_out
 from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.remote import address_of
-from dreamloom.base.shard_keys import split_dotted_keys
+from dreamloom.base.shard_keys import Place, group_samples, list_files
 from dreamloom.base.stage import Summary
 from dreamloom.base.text import brief, shows_nothing
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table, key_of
@@ -230,24 +230,20 @@ def _missing_image(row: Mapping[str, Any]) -> MissingImage:
 
 
 def _read_members(shard: Shard, on_damage: Callable[[str], None]) -> Members:
-    """Returns key → extension → place. The key ends before the first dot behind the last slash, as in webdataset."""
-    members: Members = {}
+    """Returns key → extension → place."""
+    files: dict[str, Place] = {}
     try:
         with open_shard(shard) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             size = os.fstat(stream.fileno()).st_size
-            for member in archive:
-                folder, slash, name = member.name.rpartition("/")
-                stem, dot, extension = name.partition(".")
-                is_own = member.isreg() and stem and dot and not is_left_out(member.name)
-                if is_own and member.size >= 0 and member.offset_data + member.size <= size:
-                    place = (member.offset_data, member.size)
-                    members.setdefault(f"{folder}{slash}{stem}", {})[extension] = place
+            for name, place in list_files(archive):
+                if place[1] >= 0 and sum(place) <= size and not is_left_out(name):
+                    files[name] = place
             block = os.pread(stream.fileno(), tarfile.BLOCKSIZE, archive.offset)
             if block.strip(b"\0"):  # tarfile mistakes a damaged header for the end
                 raise tarfile.ReadError(f"damaged at byte {archive.offset}")
     except (OSError, tarfile.TarError) as error:
         on_damage(f"{shard} can't be read as a tar ({error}); make it again, or take it away.")
-    return split_dotted_keys(members)
+    return group_samples(files)
 
 
 def _read_table(shard: Shard, on_damage: Callable[[str], None]) -> dict[str, dict[str, Any]] | None:

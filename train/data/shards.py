@@ -10,7 +10,6 @@ header and hash of each image.
 import json
 import os
 import tarfile
-from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import PurePosixPath
@@ -20,29 +19,27 @@ from dreamloom.base import processes
 from dreamloom.base.documents import MAX_BYTES, DocumentError, decode_text, parse_json
 from dreamloom.base.file_index import content_hashes, file_facts
 from dreamloom.base.image_headers import read_headers
-from dreamloom.base.image_types import DECODED_EXTENSIONS
+from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
 from dreamloom.base.listing import is_left_out
 from dreamloom.base.progress import Progress
 from dreamloom.base.remote import is_remote
 from dreamloom.base.remote_files import SHARD_CACHE_GB, whole_file
-from dreamloom.base.shard_keys import split_dotted_keys
+from dreamloom.base.shard_keys import Place, group_samples, list_files
 from dreamloom.base.tables import caption_texts
 from dreamloom.base.threads import map_ordered
 from dreamloom.caption.parts import CaptionParts
 from dreamloom.caption.sidecar import Entries
 from dreamloom.train.data.control_files import FolderSettings, resolve_captions
 from dreamloom.train.data.image import ByteRange, TrainingImage
+from dreamloom.train.data.table import CAPTION_COLUMNS
 
 SHARD_SUFFIX = ".tar"
-_VERSION = 1
+_VERSION = 2
 """Raised when `_scan` says something else of the same shard."""
 _FETCHED = 2
 """Shards that are fetched at once."""
 _THREADS = 4
 """Images of a shard that are hashed at once."""
-
-Place = tuple[int, int]
-"""A member's first byte in its shard, and its size."""
 
 
 class ScannedImage(NamedTuple):
@@ -53,14 +50,14 @@ class ScannedImage(NamedTuple):
     place: Place
     captions: list[str]
     """Those of the members beside it."""
-    is_whole: bool
-    """Whether the shard reaches beyond the image and the members beside it."""
 
 
 class Scan(NamedTuple):
     """What a shard holds, in its order, up to where it is broken."""
 
     images: list[ScannedImage]
+    faults: list[tuple[str, str]]
+    """Images that can't be read, each with a word for the reason."""
     is_broken: bool
 
 
@@ -69,8 +66,8 @@ def read_shard(
 ) -> tuple[list[TrainingImage], list[tuple[str, str]]]:
     """Reads the images of a shard, in its order.
 
-    A caption is the text of the .txt or .caption, else `caption` or `text` of the .json, which may be a list, else the
-    name up to its first underscore.
+    A caption is the text of the .txt or .caption, else of the .json the first of CAPTION_COLUMNS, which may be a list,
+    else the name up to its first underscore.
 
     Args:
         file: the shard's path or address.
@@ -86,14 +83,12 @@ def read_shard(
     """
     scan = _parse(_remembered(file, cache_gb)) if is_remote(file) else _scan(file)
     broken = [(name, "broken_shard")] if scan.is_broken else []
+    broken += [(f"{name}/{member}", reason) for member, reason in scan.faults]
     images = []
-    for member, (start, size), texts, is_whole in scan.images:
-        if is_whole:
-            captions = resolve_captions(f"{name}/{member}", folder_settings, Entries(tuple(map(CaptionParts, texts))))
-            source = ByteRange(file, start, size)
-            images.append(TrainingImage(f"{name}/{member}", source, captions, folder_settings.image_settings))
-        else:
-            broken.append((f"{name}/{member}", "truncated"))
+    for member, (start, size), texts in scan.images:
+        captions = resolve_captions(f"{name}/{member}", folder_settings, Entries(tuple(map(CaptionParts, texts))))
+        source = ByteRange(file, start, size)
+        images.append(TrainingImage(f"{name}/{member}", source, captions, folder_settings.image_settings))
     return images, broken
 
 
@@ -123,7 +118,7 @@ def _remembered(file: str, cache_gb: float) -> str:
     def read(whole: ByteRange) -> str:
         with whole_file(whole.file, cache_gb) as stream:
             scan = _scan_stream(whole.file, stream)
-            images = [ByteRange(whole.file, *image.place) for image in scan.images if image.is_whole]
+            images = [ByteRange(whole.file, *image.place) for image in scan.images]
             read_headers(images, _THREADS)
             content_hashes(images)
         return json.dumps(scan)
@@ -133,8 +128,8 @@ def _remembered(file: str, cache_gb: float) -> str:
 
 
 def _parse(scan: str) -> Scan:
-    images, is_broken = json.loads(scan)
-    return Scan([ScannedImage(*image) for image in images], is_broken)
+    images, faults, is_broken = json.loads(scan)
+    return Scan([ScannedImage(*image) for image in images], [(member, reason) for member, reason in faults], is_broken)
 
 
 def _scan(file: str) -> Scan:
@@ -142,33 +137,32 @@ def _scan(file: str) -> Scan:
         with open(file, "rb") as stream:
             return _scan_stream(file, stream)
     except OSError:
-        return Scan([], True)
+        return Scan([], [], True)
 
 
 def _scan_stream(file: str, stream: BinaryIO) -> Scan:
-    samples: dict[str, dict[str, ByteRange]] = defaultdict(dict)
+    files: dict[str, Place] = {}
     is_broken = False
     try:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
-            for member in tar:
-                stem, dot, suffix = PurePosixPath(member.name).name.partition(".")
-                if member.isfile() and stem and dot and not is_left_out(member.name):
-                    folder = PurePosixPath(member.name).parent
-                    samples[str(folder / stem)][suffix] = ByteRange(file, member.offset_data, member.size)
+            files.update((name, place) for name, place in list_files(tar) if not is_left_out(name))
             stream.seek(tar.offset)
             is_broken = stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE)  # tarfile takes damage for the end
     except (tarfile.TarError, OSError, EOFError):
         is_broken = True
     shard_size = stream.seek(0, os.SEEK_END)
-    images = []
-    for key, places in split_dotted_keys(samples).items():
-        members = {f".{extension}": place for extension, place in places.items()}
-        if suffixes := sorted(DECODED_EXTENSIONS & members.keys()):
-            suffix = suffixes[0]
-            is_whole = all(member.start + member.size() <= shard_size for member in members.values())
-            place = (members[suffix].start, members[suffix].size())
-            images.append(ScannedImage(f"{key}{suffix}", place, _captions(members) if is_whole else [], is_whole))
-    return Scan(images, is_broken)
+    images, faults = list[ScannedImage](), list[tuple[str, str]]()
+    for spelled, places in group_samples(files).items():
+        key = PurePosixPath(spelled)
+        members = {f".{extension}": ByteRange(file, *place) for extension, place in places.items()}
+        if not (suffixes := sorted(DECODED_EXTENSIONS & members.keys())):
+            faults += [(f"{key}{suffix}", "unsupported") for suffix in sorted(UNSUPPORTED_EXTENSIONS & members.keys())]
+        elif all(sum(place) <= shard_size for place in places.values()):
+            name, place = f"{key}{suffixes[0]}", places[suffixes[0].removeprefix(".")]
+            images.append(ScannedImage(name, place, _captions(members)))
+        else:
+            faults.append((f"{key}{suffixes[0]}", "truncated"))
+    return Scan(images, faults, is_broken)
 
 
 def _captions(members: dict[str, ByteRange]) -> list[str]:
@@ -179,7 +173,7 @@ def _captions(members: dict[str, ByteRange]) -> list[str]:
             return [text]
     try:
         metadata = parse_json(members[".json"].read()) if _is_readable(members, ".json") else None
-        cells = [metadata.get(key) for key in ("caption", "text")] if isinstance(metadata, dict) else []
+        cells = [metadata.get(key) for key in CAPTION_COLUMNS] if isinstance(metadata, dict) else []
         return next(filter(None, map(caption_texts, cells)), [])
     except DocumentError:
         return []

@@ -100,3 +100,19 @@ def test_a_shard_that_ends_too_early_is_listed_though_tarfile_is_content(tmp_pat
 def test_a_shard_without_images_is_the_users_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no images"):
         read_training_folder(shard(tmp_path / "0.tar", {"1.txt": "words"}))
+
+
+def test_what_ingest_reads_of_a_shard_training_reads_too(tmp_path: Path) -> None:
+    members: dict[str, bytes | str] = {
+        "a.png": png(),
+        "a.json": '{"prompt": "a cat"}',
+        "b.png": png(),
+        "b.png.txt": "a dog",
+        "c.cr2": "raw",
+    }
+    (folder,) = read_training_folder(shard(tmp_path / "0.tar", members))
+    assert [(image.name, image.caption) for image in folder.images] == [
+        ("0.tar/a.png", "a cat"),
+        ("0.tar/b.png", "a dog"),
+    ]
+    assert [*folder.broken] == [("0.tar/c.cr2", "unsupported")]
