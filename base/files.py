@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.remote import address_of
 from dreamloom.base.text import is_utf8
 
 TEMPORARY = ".tmp-"
@@ -152,7 +153,13 @@ def _create(path: str | Path, write: Callable[[str], None]) -> bool:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder and those above it, so that they survive a power cut, unless they exist."""
+    """Makes a folder and those above it, so that they survive a power cut, unless they exist.
+
+    Raises:
+        UserError: an address in a store was given for it.
+    """
+    if address := address_of(folder):
+        raise UserError(f"{address} is an address, and a folder of this machine is needed; name one.")
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for each in reversed(missing):

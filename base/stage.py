@@ -43,9 +43,10 @@ BY_CONTENT = Recipe("")
 
 
 class PathKind(Enum):
-    """Metadata of a config field: what its path may name. Without it, a Path has to exist."""
+    """Metadata of a config field or a command's parameter: what its path may name. A Path without it has to exist."""
 
     MODEL = "a path, or the name of a model that is not on this machine"
+    ADDRESS = "a path, or an address in a store"
     PATTERNS = "a list of paths, glob patterns and URLs"
     OUTPUT = "a path that need not exist"
 

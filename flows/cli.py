@@ -225,6 +225,10 @@ def run(tokens: list[str], verbose: bool = False) -> int:
             if not gc.isenabled():  # by dreamloom/__main__.py, until here
                 gc.freeze()
                 gc.enable()
+            if any(":/" in token for token in tokens):
+                from dreamloom.flows.paths import refuse_addresses  # imports pydantic
+
+                refuse_addresses(command, bound.arguments)
             return int(command(*bound.args, **bound.kwargs) or 0)
     except CycloptsError as error:
         return _end(2, _wrong_flags(error), verbose)

@@ -13,7 +13,7 @@ from dreamloom.base import processes
 from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.errors import UserError
 from dreamloom.base.remembered import remembered
-from dreamloom.base.stage import recipe
+from dreamloom.base.stage import PathKind, recipe
 from dreamloom.base.stop import Unfinished
 from dreamloom.base.text import printable
 from dreamloom.base.tree_state import looking_once
@@ -140,7 +140,7 @@ def plan(project: Path = PROJECT, *, probe: Annotated[bool, Parameter(negative="
         print("Nothing to do: everything is as project.yaml says.")
 
 
-def show(folder: Path, *, image: str | None = None, output: Path | None = None) -> None:
+def show(folder: Annotated[Path, PathKind.ADDRESS], *, image: str | None = None, output: Path | None = None) -> None:
     """Show a collection, workspace or training folder: a table, and a contact sheet of its images.
 
     Parameters

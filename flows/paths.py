@@ -1,18 +1,20 @@
-"""Resolves the paths in a project, and checks that they exist, before any work begins.
+"""Resolves the paths in a project, and checks that they exist, before any work begins; and that paths are no addresses.
 
 The types of fields, and the PathKind in their metadata, say which of them hold paths.
 """
 
 import glob
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel
 
+from dreamloom.base.errors import UserError
 from dreamloom.base.remote import address_of, is_remote
 from dreamloom.base.stage import PathKind, path_kind_of
-from dreamloom.flows.config_errors import Key, dotted_key
+from dreamloom.flows.config_errors import Key, dotted_key, flag_name
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -25,9 +27,56 @@ def with_absolute_paths(project: Model, folder: Path) -> Model:
 def missing_paths(project: BaseModel) -> Iterator[str]:
     """Yields a sentence for each key of a project with absolute paths whose file or folder does not exist."""
     for key, path, kind in _paths(project, ()):
+        if address := address_of(path):
+            if kind not in _ADDRESSES:
+                yield f"{dotted_key(key)}: {_refusal(address, kind)}"
+            continue
         exists = any(glob.iglob(path, recursive=True)) if kind is PathKind.PATTERNS else Path(path).exists()
-        if kind is not PathKind.OUTPUT and not exists and not is_remote(path) and not address_of(path):
+        if kind is not PathKind.OUTPUT and not exists:
             yield f"{dotted_key(key)}: {path} is not there"
+
+
+def refuse_addresses(command: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    """Refuses an address that a command is given where it needs a path, before it begins.
+
+    Args:
+        command: the command; its parameters, and the fields of its configs, say what they may be (PathKind).
+        arguments: name of a parameter → its value.
+
+    Raises:
+        UserError: there is one.
+    """
+    parameters = inspect.signature(command).parameters
+    for name, value in arguments.items():
+        kind = next((mark for mark in get_args(parameters[name].annotation) if isinstance(mark, PathKind)), None)
+        is_flag = parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+        for key, path, kind_of_path in _paths_in(value, kind):
+            if kind_of_path not in _ADDRESSES and (address := address_of(path)):
+                spelled = flag_name(key or (name,)) if key or is_flag else name.upper()
+                raise UserError(f"{spelled}: {_refusal(address, kind_of_path)}.")
+
+
+_ADDRESSES = (PathKind.ADDRESS, PathKind.PATTERNS)
+"""What may be an address."""
+
+
+def _refusal(address: str, kind: PathKind | None) -> str:
+    if kind is PathKind.MODEL:
+        return f"{address} is an address, and models are read from this machine or the hub; copy it here first"
+    return (
+        f"{address} is an address, and this has to be a path of this machine; docs/scale.md says what may lie in a "
+        "store"
+    )
+
+
+def _paths_in(value: Any, kind: PathKind | None) -> Iterator[tuple[Key, str, PathKind | None]]:
+    """The paths in the value of a parameter, with their keys where it is a config."""
+    if isinstance(value, BaseModel):
+        yield from _paths(value, ())
+    elif isinstance(value, Path) or (kind is PathKind.MODEL and value is not None):
+        yield (), str(value), kind
+    elif isinstance(value, tuple):
+        yield from (((), str(each), kind) for each in value if isinstance(each, Path))
 
 
 def _map_paths(model: Model, convert: Callable[[Any, PathKind | None], Any]) -> Model:
@@ -64,6 +113,11 @@ def _is_path(model: str, folder: Path) -> bool:
     return parent != folder and parent.is_dir()
 
 
+def _names_a_place(model: str) -> bool:
+    """Whether a model is given by its path, in a resolved project, or by an address."""
+    return Path(model).is_absolute() or is_remote(model)
+
+
 def _paths(model: BaseModel, above: Key) -> Iterator[tuple[Key, str, PathKind | None]]:
     """The keys that hold a path, with it. A model's name is none, as in a resolved project its path is absolute."""
     for name, field in type(model).model_fields.items():
@@ -74,7 +128,7 @@ def _paths(model: BaseModel, above: Key) -> Iterator[tuple[Key, str, PathKind | 
             for inner_key, inner in value.items():
                 if isinstance(inner, BaseModel):
                     yield from _paths(inner, (*key, inner_key))
-        elif isinstance(value, Path) or (kind is PathKind.MODEL and value and Path(value).is_absolute()):
+        elif isinstance(value, Path) or (kind is PathKind.MODEL and value and _names_a_place(value)):
             yield key, str(value), kind
         elif kind is PathKind.PATTERNS:
             yield from ((key, pattern, kind) for pattern in value)

@@ -10,6 +10,7 @@ from cyclopts import Group, Parameter, Token, validators
 from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.errors import UserError
 from dreamloom.base.processes import is_main
+from dreamloom.base.stage import PathKind
 from dreamloom.base.stop import Unfinished
 from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
 from dreamloom.curate.score_folder import score_folder
@@ -196,10 +197,10 @@ def dreambooth(
 
 
 def train(
-    folder: Path,
+    folder: Annotated[Path, PathKind.ADDRESS],
     run: Path,
     *,
-    heldout: Path | None = None,
+    heldout: Annotated[Path | None, PathKind.ADDRESS] = None,
     plan: Annotated[bool, Parameter(negative="")] = False,
     config: Annotated[TrainConfig, FLAGS] = TrainConfig(),
 ) -> None:
@@ -257,10 +258,10 @@ def continue_(
 
 
 def evaluate(
-    model: str,
+    model: Annotated[str, PathKind.MODEL],
     *,
-    base: str,
-    heldout: Path,
+    base: Annotated[str, PathKind.MODEL],
+    heldout: Annotated[Path, PathKind.ADDRESS],
     output: Path = Path("evaluation.json"),
     config: Annotated[EvaluateConfig, FLAGS] = EvaluateConfig(),
 ) -> None:
@@ -281,9 +282,9 @@ def evaluate(
 
 
 def audit(
-    model: str,
+    model: Annotated[str, PathKind.MODEL],
     *,
-    base: str,
+    base: Annotated[str, PathKind.MODEL],
     output: Path,
     images: Path | None = None,
     config: Annotated[AuditConfig, FLAGS] = AuditConfig(),
@@ -310,7 +311,7 @@ def audit(
 
 
 def sample(
-    model: str,
+    model: Annotated[str, PathKind.MODEL],
     *,
     output: Path | None = None,
     config: Annotated[SampleConfig, LISTS] = SampleConfig(),

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.errors import UserError
+from dreamloom.base.stage import PathKind
 from dreamloom.curate.source import Role
 from dreamloom.flows import api
 from dreamloom.flows.logs import log_to_file
@@ -20,10 +21,10 @@ from dreamloom.train.tune.tune import run_probes
 
 
 def tune(
-    target: Path = PROJECT,
+    target: Annotated[Path, PathKind.ADDRESS] = PROJECT,
     *,
     output: Path | None = None,
-    heldout: Path | None = None,
+    heldout: Annotated[Path | None, PathKind.ADDRESS] = None,
     tuning: Annotated[TuneConfig, FLAGS] = TuneConfig(),
     config: Annotated[TrainConfig, FLAGS] = TrainConfig(),
 ) -> None:

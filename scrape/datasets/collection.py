@@ -19,7 +19,7 @@ from dreamloom.base.files import commit
 from dreamloom.base.own_folders import own_folder_kind
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.remote import address_of
-from dreamloom.base.stage import StageConfig, Summary, recipe
+from dreamloom.base.stage import PathKind, StageConfig, Summary, recipe
 from dreamloom.base.threads import map_ordered
 from dreamloom.scrape.collection import CaptionKind, Collection, Row, Status, Table
 from dreamloom.scrape.collection.library import LibraryImages, open_library
@@ -36,7 +36,7 @@ _THREADS = min(8, os.cpu_count() or 1)
 class CollectionConfig(StageConfig):
     """A collection of another project or of a shared place, which is only read."""
 
-    path: UserPath = Field(
+    path: Annotated[UserPath, PathKind.ADDRESS] = Field(
         description="Folder of the collection, collections/NAME of another project's workspace; or its copy in a store "
         "(s3://bucket/people)."
     )

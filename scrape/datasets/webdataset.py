@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePath
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -22,7 +22,7 @@ from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.remote import address_of
 from dreamloom.base.shard_keys import Place, group_samples, list_files
-from dreamloom.base.stage import Summary
+from dreamloom.base.stage import PathKind, Summary
 from dreamloom.base.text import brief, shows_nothing
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table, key_of
 from dreamloom.scrape.datasets.fields import KeepEmpty, SourceConfig, UserPath, WhoseCaptions
@@ -57,7 +57,7 @@ _log = logging.getLogger(__name__)
 class WebdatasetConfig(SourceConfig):
     """Shards of a webdataset. Each shard becomes a part."""
 
-    path: UserPath = Field(
+    path: Annotated[UserPath, PathKind.ADDRESS] = Field(
         description="The folder of the shards (00000.tar, …), or one shard; on this machine or in a store "
         "(s3://bucket/set)."
     )

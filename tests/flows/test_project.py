@@ -177,6 +177,17 @@ def test_an_index_may_lie_far_away(small: Any) -> None:
         assert address_of(small.load().sources["web"].path) == "s3://bucket/people"
 
 
+def test_other_keys_are_paths_of_this_machine(small: Any) -> None:
+    keys = ["workspace", "sources.circles.path", "score.aesthetic_head", "train.latent_cache", "train.base"]
+    for key in keys:
+        if key == "score.aesthetic_head":
+            small.change("score", to={})
+        small.change(*key.split("."), to="s3://bucket/x")
+    told = refused(small.file)
+    for key in keys:
+        assert f"{key}: s3://bucket/x is an address, and " in told, told
+
+
 def test_coco_without_photos_is_downloaded(small: Any) -> None:
     photo = {"id": 1, "file_name": "1.jpg", "coco_url": "http://h/1.jpg", "license": 4}
     (small.folder / "coco.json").write_text(json.dumps({"images": [photo], "annotations": []}))
