@@ -12,8 +12,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from dreamloom.scrape.collection import SCHEMAS, Table
 from dreamloom.scrape.index.bad_text import find_damaged, without_bad_text
 from dreamloom.scrape.index.columns import Index
 from dreamloom.scrape.index.config import FilterConfig
+from dreamloom.scrape.index.count import counting, dropped_by_numbers, failing_numbers, first_failed
 from dreamloom.scrape.index.predicates import check_aesthetic_scales, numeric_predicates, sql_string, text_predicates
 from dreamloom.scrape.index.take import BATCH_ROWS, GROUP_ROWS, candidate_columns, mark_distinct, take_rows
 from dreamloom.scrape.index.words import Words
@@ -158,14 +158,14 @@ def _scan(
         relation = f"{_relation(database, index)} WHERE {_conjunction(numbers[place])}"
         selects.append(_query(place * _CODES, index, names, relation, texts[place]))
     failing = [
-        _failing_numbers(_relation(database, index), rules) for index, rules in zip(indexes, numbers, strict=True)
+        failing_numbers(_relation(database, index), rules) for index, rules in zip(indexes, numbers, strict=True)
     ]
-    with _counting(database, failing) as counted:
+    with counting(database, failing) as counted:
         counts = _write_passed(database, " UNION ALL ".join(selects), passed, progress)
     dropped = Counter({reason: 0 for rules in (*numbers, *texts) for reason in rules})
     for place, index in enumerate(indexes):
         reached = sum(count for code, count in counts.items() if code // _CODES == place)
-        dropped.update(_dropped_by_numbers(list(numbers[place]), index.rows, counted[place].result(), reached))
+        dropped.update(dropped_by_numbers(list(numbers[place]), index.rows, counted[place].result(), reached))
         dropped.update({reason: counts[place * _CODES + code] for code, reason in enumerate(texts[place], start=1)})
     return dict(dropped)
 
@@ -198,48 +198,6 @@ _CODES = 16
 """More than the rules on text. A row's code is the place of its index times this, plus the rule it fails, or 0."""
 
 
-@contextmanager
-def _counting(database: duckdb.DuckDBPyConnection, queries: list[str]) -> Iterator[list[Future[dict[int, int]]]]:
-    """Runs queries of two columns beside the block, on the cores that it leaves idle; stops them where it fails."""
-    with database.cursor() as cursor, ThreadPoolExecutor(1) as pool:
-
-        def count(query: str) -> dict[int, int]:
-            return dict(cursor.sql(query).fetchall())
-
-        try:
-            yield [pool.submit(count, query) for query in queries]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            cursor.interrupt()
-            raise
-
-
-def _failing_numbers(relation: str, predicates: dict[str, str]) -> str:
-    """Returns the query that counts the rows that pass the first predicate, by the next that they fail but the last.
-
-    The last one's column is not read, as what it drops follows from the rows that pass all.
-    """
-    first, *others = [*predicates.values()][:-1] or ["true"]
-    return f"SELECT {_first_failed(others)}, count(*) FROM {relation} WHERE {first} GROUP BY 1"
-
-
-def _dropped_by_numbers(reasons: list[str], rows: int, counts: dict[int, int], passed: int) -> dict[str, int]:
-    """Returns reason → rows that its predicate is the first to drop.
-
-    Args:
-        reasons: those of the predicates, in their order.
-        rows: rows of the index.
-        counts: what `_failing_numbers` counted.
-        passed: rows that pass all predicates.
-    """
-    if not reasons:
-        return {}
-    *others, last = reasons
-    dropped = {reason: counts.get(number, 0) for number, reason in enumerate(others[1:], start=1)}
-    first = {others[0]: rows - sum(counts.values())} if others else {}
-    return {**first, **dropped, last: counts.get(0, 0) - passed}
-
-
 def _relation(database: duckdb.DuckDBPyConnection, index: Index) -> str:
     filesystem = index.files[0].filesystem
     if filesystem is not None and not database.filesystem_is_registered(next(iter(_protocols(filesystem)))):
@@ -258,12 +216,6 @@ def _conjunction(predicates: dict[str, str]) -> str:
     return " AND ".join(f"({predicate})" for predicate in predicates.values()) or "true"
 
 
-def _first_failed(predicates: Iterable[str]) -> str:
-    """Returns SQL of the number of the first predicate that is not true, counted from 1; 0 where all are true."""
-    cases = "".join(f" WHEN ({sql}) IS NOT TRUE THEN {number}" for number, sql in enumerate(predicates, start=1))
-    return f"CASE{cases} ELSE 0 END::USMALLINT" if cases else "0"
-
-
 def _query(code: int, index: Index, names: list[str], relation: str, texts: dict[str, str]) -> str:
     """Returns the query for rows of an index: a code each, and the rows that pass as candidates.
 
@@ -274,7 +226,7 @@ def _query(code: int, index: Index, names: list[str], relation: str, texts: dict
         relation: the SQL of the rows to read.
         texts: the rules on text: reason → SQL.
     """
-    inner = f"SELECT *, {_first_failed(texts.values())} AS {_CODE} FROM {relation}"
+    inner = f"SELECT *, {first_failed(texts.values())} AS {_CODE} FROM {relation}"
     columns = ", ".join(f"CASE WHEN {_CODE} = 0 THEN {_as_candidate(index, n)} END AS {n}" for n in names)
     return f"SELECT {code} + {_CODE}::INTEGER AS code, {columns} FROM ({inner})"
 

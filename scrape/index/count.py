@@ -1,0 +1,55 @@
+"""Counts what each rule on numbers drops, while the index is scanned."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import duckdb
+
+
+@contextmanager
+def counting(database: duckdb.DuckDBPyConnection, queries: list[str]) -> Iterator[list[Future[dict[int, int]]]]:
+    """Runs queries of two columns beside the block, on the cores that it leaves idle; stops them where it fails."""
+    with database.cursor() as cursor, ThreadPoolExecutor(1) as pool:
+
+        def count(query: str) -> dict[int, int]:
+            return dict(cursor.sql(query).fetchall())
+
+        try:
+            yield [pool.submit(count, query) for query in queries]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            cursor.interrupt()
+            raise
+
+
+def failing_numbers(relation: str, predicates: dict[str, str]) -> str:
+    """Returns the query that counts the rows that pass the first predicate, by the next that they fail but the last.
+
+    The last one's column is not read, as what it drops follows from the rows that pass all.
+    """
+    first, *others = [*predicates.values()][:-1] or ["true"]
+    return f"SELECT {first_failed(others)}, count(*) FROM {relation} WHERE {first} GROUP BY 1"
+
+
+def dropped_by_numbers(reasons: list[str], rows: int, counts: dict[int, int], passed: int) -> dict[str, int]:
+    """Returns reason → rows that its predicate is the first to drop.
+
+    Args:
+        reasons: those of the predicates, in their order.
+        rows: rows of the index.
+        counts: what `failing_numbers` counted.
+        passed: rows that pass all predicates.
+    """
+    if not reasons:
+        return {}
+    *others, last = reasons
+    dropped = {reason: counts.get(number, 0) for number, reason in enumerate(others[1:], start=1)}
+    first = {others[0]: rows - sum(counts.values())} if others else {}
+    return {**first, **dropped, last: counts.get(0, 0) - passed}
+
+
+def first_failed(predicates: Iterable[str]) -> str:
+    """Returns SQL of the number of the first predicate that is not true, counted from 1; 0 where all are true."""
+    cases = "".join(f" WHEN ({sql}) IS NOT TRUE THEN {number}" for number, sql in enumerate(predicates, start=1))
+    return f"CASE{cases} ELSE 0 END::USMALLINT" if cases else "0"
