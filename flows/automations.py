@@ -1,7 +1,8 @@
 """Automations of a Prefect server that end flow runs whose process is gone, which the server itself never does.
 
 A run whose worker and process were killed, or whose machine lost its power, would stay Running: it would hold its slot
-of the queue for good, and the next scheduled run would be skipped. Heartbeats tell a living run from such a one.
+of the queue for good, and the next scheduled run would be skipped. Heartbeats tell a living run from such a one; it
+beats by itself (dreamloom.flows.heartbeat), and from its start to its end by Prefect's engine.
 
 A deployment takes part if it has the tag TAG and sets PREFECT_FLOWS_HEARTBEAT_FREQUENCY to HEARTBEAT_SECONDS, as those
 of `dreamloom up` do. Others on the same server, which may beat less often or not at all, are left alone.
@@ -9,6 +10,7 @@ of `dreamloom up` do. Others on the same server, which may beat less often or no
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
@@ -20,9 +22,14 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 TAG = "dreamloom"
 """The tag of deployments whose runs the automations watch."""
 HEARTBEAT_SECONDS = 30
-"""Seconds between two heartbeats of a run; the least that Prefect takes (PREFECT_FLOWS_HEARTBEAT_FREQUENCY)."""
+"""Seconds between two heartbeats of Prefect's engine; the least that it takes (PREFECT_FLOWS_HEARTBEAT_FREQUENCY)."""
+BEAT_SECONDS, SILENT_SECONDS = 10.0, 45.0
+"""Seconds between two heartbeats of the run itself, and after how many without one it is Crashed: four may be lost."""
+NO_HEARTBEAT = "No heartbeat"
+"""How the message of a run begins that is Crashed for want of heartbeats."""
 ZOMBIE, STILLBORN = "dreamloom: crash runs without a heartbeat", "dreamloom: crash runs that do not begin"
-_HEARTBEAT = "prefect.flow-run.heartbeat"
+HEARTBEAT = "prefect.flow-run.heartbeat"
+"""The event by which a run tells that it lives."""
 _AT_REST = (
     *("Completed", "Failed", "Cancelled", "Crashed", "TimedOut", "RolledBack"),
     *("Scheduled", "AwaitingRetry", "Paused", "Suspended", "AwaitingConcurrencySlot"),
@@ -32,14 +39,14 @@ _AT_REST = (
 
 def ensure_automations(
     api_url: str | None = None,
-    within: timedelta = timedelta(seconds=3 * HEARTBEAT_SECONDS),
+    within: timedelta = timedelta(seconds=SILENT_SECONDS),
     begin_within: timedelta = timedelta(minutes=3),
 ) -> None:
     """Makes sure that a server has these automations as they are here. Creates or updates what is not so.
 
     Args:
         api_url: of the server; None: that of Prefect's settings.
-        within: how long after its last heartbeat a run is Crashed. A run beats every HEARTBEAT_SECONDS.
+        within: how long after its last heartbeat a run is Crashed. A run beats every BEAT_SECONDS.
         begin_within: how long a worker may take to start a run's process.
 
     Raises:
@@ -61,10 +68,12 @@ def ensure(client: SyncPrefectClient, wanted: Sequence[AutomationCore]) -> None:
 
 
 def _zombie(within: timedelta) -> AutomationCore:
-    expected = {_HEARTBEAT, *map(_entered, _AT_REST)}
-    message = f"No heartbeat for {within.total_seconds():.0f} s: its process is gone. The next run goes on from there."
+    expected = {HEARTBEAT, *map(_entered, _AT_REST)}
+    message = (
+        f"{NO_HEARTBEAT} for {within.total_seconds():.0f} s: its process is gone. The next run goes on from there."
+    )
     description = "A run that stopped telling that it lives is Crashed, so that its queue goes on."
-    return _crash(ZOMBIE, description, {_HEARTBEAT}, expected, within, message)
+    return _crash(ZOMBIE, description, {HEARTBEAT}, expected, within, message)
 
 
 def _stillborn(within: timedelta) -> AutomationCore:
@@ -100,6 +109,10 @@ def _crash(
 
 def _facts(automation: AutomationCore) -> dict[str, object]:
     """All that an automation is, without what the server adds: ids, and the order of its sets."""
-    trigger = automation.trigger.model_dump(mode="json", exclude={"id"})
-    facts = automation.model_dump(mode="json", include={"name", "description", "enabled", "actions"})
-    return facts | {"trigger": {key: sorted(v) if isinstance(v, list) else v for key, v in trigger.items()}}
+    return dict(_settled(automation.model_dump(mode="json", include=set(AutomationCore.model_fields))))
+
+
+def _settled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _settled(each) for key, each in value.items() if key != "id"}
+    return sorted(map(_settled, value), key=str) if isinstance(value, list) else value

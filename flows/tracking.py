@@ -26,6 +26,7 @@ from dreamloom.base.stop import stop_all
 from dreamloom.flows import artifacts
 from dreamloom.flows.ending import end_in_time, survive_closed_streams
 from dreamloom.flows.final_states import guard_states, tell_earlier_states
+from dreamloom.flows.heartbeat import beating
 from dreamloom.flows.logs import PRINTED
 from dreamloom.flows.steps import Outcome, PartsStep, Step
 from dreamloom.flows.terminal import Terminal, print_line
@@ -79,7 +80,7 @@ def perform(work: Callable[[], Sequence[Outcome]], headline: Callable[[Sequence[
         survive_closed_streams()
     try:
         # no tag of the run is its tasks': the engine would ask the server for the limit of each, and wait
-        with TagsContext(current_tags=set()), witness_of_run() as witness:
+        with TagsContext(current_tags=set()), beating(), witness_of_run() as witness:
             run.witness = witness
             guard_states(witness, nobody_waits=run.is_deployed)
             witness.tell("earlier", tell_earlier_states)

@@ -17,11 +17,11 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Crashed
 
 from bench.flows_watch import await_no_process, await_state, processes_in, start_run, worker_of
 from bench.flows_world import IMAGES, WaitingSite, write_project
-from dreamloom.flows.automations import ensure_automations
+from dreamloom.flows.automations import NO_HEARTBEAT, ensure_automations
 from dreamloom.scrape.collection import Collection, Table
 from tests.flows.conftest import PrefectServer
 
@@ -133,12 +133,16 @@ def test_a_signal_ends_run_tasks_and_process_and_the_next_run_goes_on(
     finish(file, prefect_server, site)
 
 
-def test_a_killed_run_is_crashed_by_its_missing_heartbeats_and_the_next_ends_its_tasks(
+def test_only_a_killed_run_stays_crashed_by_its_missing_heartbeats_and_the_next_ends_its_tasks(
     prefect_server: PrefectServer, site: WaitingSite, tmp_path: Path
 ) -> None:
     ensure_automations(within=timedelta(seconds=12))
     file = write_project(tmp_path / "killed", site)
     process = started(file, prefect_server, site)
+    (run,) = flow_runs("killed")
+    with get_client(sync_client=True) as client:  # as the automation may, if the server was away
+        client.set_flow_run_state(run.id, Crashed(message=f"{NO_HEARTBEAT} for 45 s"), force=True)
+    eventually(lambda: flow_runs("killed"), lambda runs: runs[0].state_name == "Running")
     process.kill()
     process.communicate()
     (run,) = eventually(lambda: flow_runs("killed"), lambda runs: runs[0].state_name == "Crashed")
