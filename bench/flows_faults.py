@@ -27,7 +27,16 @@ from uuid import UUID
 
 import psutil
 
-from bench.flows_watch import await_no_process, await_state, processes_in, start_run, states_of, until, worker_of
+from bench.flows_watch import (
+    await_no_process,
+    await_state,
+    history_of,
+    processes_in,
+    start_run,
+    states_of,
+    until,
+    worker_of,
+)
 from bench.flows_world import Server, WaitingSite, run_command, what_was_made, write_project
 
 STEPS = {"scrape": 10, "train": 100}
@@ -44,6 +53,8 @@ class Row:
     case: str
     state: str = ""
     """Of the run that was interfered with."""
+    history: str = ""
+    """The states that it had, after it was Running."""
     seconds: float = 0.0
     """Until it had that state."""
     processes_left: int = 0
@@ -93,6 +104,14 @@ def kill_server(scene: Scene) -> None:
     scene.server.start_again()
 
 
+def leave_server_gone(scene: Scene) -> None:
+    """Kills the server, and starts it again when a run without heartbeats is long taken for dead."""
+    scene.server.kill()
+    time.sleep(SERVER_AWAY_SECONDS)
+    scene.server.start_again()
+    scene.site.release.set()
+
+
 def leave_server_away(scene: Scene) -> None:
     """Lets the server answer nothing for a while."""
     with scene.server.away():
@@ -118,6 +137,7 @@ FAULTS: dict[str, tuple[Strike, tuple[str, ...]]] = {
     "worker-kill": (lambda scene: _and_release(scene, scene.worker.kill), COMPLETED),
     "both-kill": (kill_both, CRASHED),
     "server-kill": (kill_server, COMPLETED),
+    "server-gone": (leave_server_gone, COMPLETED),
     "server-away": (leave_server_away, COMPLETED),
     "database-locked": (lock_database, COMPLETED),
 }
@@ -170,6 +190,7 @@ class Bench:
             struck = time.monotonic()
             row.state = await_state(scene.run, fitting)
             row.seconds = round(time.monotonic() - struck, 1)
+            row.history = ", ".join(history_of(scene.run)).partition("Running, ")[2]
             row.processes_left = await_no_process(file.parent)
             self.site.release.set()
             run_command("up", str(file))  # as systemd does, if the worker is gone

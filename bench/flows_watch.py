@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,8 +12,9 @@ from uuid import UUID
 import psutil
 
 PATIENCE_SECONDS = 900
-"""How long anything is waited for: a run without heartbeats is Crashed after 90 s, and a busy machine takes minutes for
-the next run."""
+"""How long anything is waited for: a busy machine takes minutes for a run."""
+PAGE = 200
+"""Runs that a server tells at once."""
 
 
 def start_run(project: str, **parameters: Any) -> UUID:
@@ -27,13 +29,37 @@ def start_run(project: str, **parameters: Any) -> UUID:
 def states_of(project: str) -> list[str]:
     """The states of all runs of a project's chain that are due or begun."""
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import (
+        DeploymentFilter,
+        DeploymentFilterId,
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateName,
+    )
 
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(f"end-to-end/{project}").id
-        runs = client.read_flow_runs(limit=200)
-        return [
-            str(run.state_name) for run in runs if run.deployment_id == deployment and run.state_name != "Scheduled"
-        ]
+        runs = partial(
+            client.read_flow_runs,
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(name=FlowRunFilterStateName(not_any_=["Scheduled"]))
+            ),
+            limit=PAGE,
+        )
+        found = list[str]()
+        while page := runs(offset=len(found)):
+            found += [str(run.state_name) for run in page]
+    return found
+
+
+def history_of(run: UUID) -> list[str]:
+    """The names of the states that a run has had, the first one first."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        states = client.read_flow_run_states(run)
+    return [str(state.name) for state in sorted(states, key=lambda state: str(state.timestamp))]
 
 
 def await_state(run: UUID, fitting: tuple[str, ...]) -> str:

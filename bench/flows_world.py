@@ -25,6 +25,8 @@ from dreamloom.scrape.collection import Collection, Table
 HOUSE = Path(__file__).parents[1]
 IMAGES = 6
 """Images of the web site."""
+HOLD_SECONDS = 900
+"""How long the site holds an image back, and its reader waits for it."""
 
 
 class Server:
@@ -88,7 +90,7 @@ class WaitingSite:
                 number = re.fullmatch(r"/(\d+)\.png", self.path)
                 if number and int(number[1]) == IMAGES - 1:
                     site.asked.set()
-                    site.release.wait(300)
+                    site.release.wait(HOLD_SECONDS)
                 with suppress(OSError):  # who asked may be killed by now
                     self.send_response(200 if number else 404)
                     self.end_headers()
@@ -136,7 +138,12 @@ def write_project(folder: Path, site: WaitingSite, **train: Any) -> Path:
         "name": folder.name,
         "workspace": "work",
         "sources": {"web": {"kind": "laion", "role": "training", **columns}},
-        "scrape": {"allow_private_addresses": True, "timeout_s": 300, "min_side": 16, "concurrency_per_host": 1},
+        "scrape": {
+            "allow_private_addresses": True,
+            "timeout_s": HOLD_SECONDS,
+            "min_side": 16,
+            "concurrency_per_host": 1,
+        },
         "caption": {"keep_kinds": ["human", "alt"]},
         "train": {"base": str(HOUSE / "demo" / "models" / "stable-diffusion"), "resolution": 64, "batch_size": 2}
         | {"sample_steps": 1, "eval_timesteps": 1, "evaluate_every_n_steps": 0, "sample_every_n_steps": 0}
