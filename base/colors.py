@@ -20,8 +20,8 @@ def flatten(image: Image.Image, background: tuple[int, int, int] | None) -> Imag
     """
     profile = foreign_profile(image)
     image, alpha = _split_alpha(image)
-    if image.mode == "LAB":
-        image = _converted(image, ImageCms.ImageCmsProfile(_LAB))
+    if image.mode == "LAB":  # the grid that LittleCMS else interpolates in is off by up to 28 of 255
+        image = _converted(image, ImageCms.ImageCmsProfile(_LAB), ImageCms.Flags.NOOPTIMIZE)
     if image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
     if profile is not None:
@@ -102,9 +102,11 @@ def foreign_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
     return None if "sRGB" in name else profile
 
 
-def _converted(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
+def _converted(
+    image: Image.Image, profile: ImageCms.ImageCmsProfile, flags: ImageCms.Flags = ImageCms.Flags.NONE
+) -> Image.Image:
     try:
-        converted = ImageCms.profileToProfile(image, profile, _SRGB, outputMode="RGB")
+        converted = ImageCms.profileToProfile(image, profile, _SRGB, outputMode="RGB", flags=flags)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return image  # a profile of another colour space than the image's
     return image if converted is None else converted

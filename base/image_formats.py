@@ -1,5 +1,6 @@
 """The formats of image files, by their first bytes: which are decoded, and what is known of the others."""
 
+import io
 import struct
 from functools import cache
 from importlib import import_module
@@ -7,6 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal
 
+from PIL import TiffImagePlugin
+
+from dreamloom.base.exif import BROKEN
 from dreamloom.base.image_types import PLUGINS
 
 HEADER_BYTES = 18
@@ -35,6 +39,9 @@ _STARTS: dict[bytes, Literal["truncated", "unsupported"]] = {
     b"GIF8": _DECODED,
     b"II*\0": _DECODED,
     b"MM\0*": _DECODED,
+    b"II+\0": _DECODED,  # TIFFs of more than 4 GB, or that may become so
+    b"MM\0+": _DECODED,
+    b"BM....\0\0\0\0": _DECODED,  # BMP
     b"....ftypavi": _DECODED,
     b"\0\0\0\x0cjP  ": _DECODED,
     b"\xff\x4f\xff\x51": _DECODED,  # a JPEG 2000 codestream
@@ -80,6 +87,26 @@ def _is_video(beginning: bytes) -> bool:
     pictures = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis", b"crx ")
     is_movie = beginning[4:8] == b"ftyp" and beginning[8:12] not in pictures
     return is_movie or beginning[:4] == b"\x1aE\xdf\xa3"
+
+
+def tiff_pixels(source: bytes | Path) -> str:
+    """Says of what kind the pixels of a TIFF are: "a TIFF of 3 × 32 bits, floating point"."""
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
+        beginning = stream.read(16)
+        try:
+            tags = TiffImagePlugin.ImageFileDirectory_v2(beginning if beginning[2:3] == b"+" else beginning[:8])
+            stream.seek(tags.next)
+            tags.load(stream)
+            channels, bits = tags.get(277, 1), tags.get(258, (1,))[0]
+            kinds = {2: "signed", 3: "floating point", 5: "complex", 6: "complex"}
+            kind = kinds.get(tags.get(339, (1,))[0]) or _COLORS.get(tags.get(262, 0))
+        except BROKEN:
+            return "a TIFF"
+    return f"a TIFF of {channels} × {bits} bits" + (f", {kind}" if kind else "")
+
+
+_COLORS = {5: "CMYK", 8: "Lab", 9: "Lab", 10: "Lab", 32844: "LogL", 32845: "LogLuv"}
+"""PhotometricInterpretation → its name, of colors that programs of photos write."""
 
 
 def looks_like_tga(beginning: bytes, size: int) -> bool:

@@ -5,6 +5,7 @@ truncated files until they are used. All stages decode images here, where each o
 """
 
 import io
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from dreamloom.base.colors import alpha_channel, flatten, foreign_profile
 from dreamloom.base.exif import BROKEN, orientation_of, turn, turns_itself, upright_exif
-from dreamloom.base.image_formats import HEADER_BYTES, decoded_formats, known_format, looks_like_tga
+from dreamloom.base.image_formats import HEADER_BYTES, decoded_formats, known_format, looks_like_tga, tiff_pixels
 from dreamloom.base.jpeg import inspect_jpeg
 from dreamloom.base.text import brief
 
@@ -193,13 +194,32 @@ def _open_unmarked(source: bytes | Path) -> Image.Image:
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
         beginning = stream.read(HEADER_BYTES)
     if reason := known_format(beginning):
-        raise ImageError(reason, "its header is broken" if reason == "truncated" else NOT_DECODED)
+        raise _refusal(source, beginning) if reason == "truncated" else ImageError(reason, NOT_DECODED)
     if looks_like_tga(beginning, size):
         return _open_as(source, ("TGA",))
     raise ImageError("not_an_image", "no known picture format")  # a value of tables, so its words stay
 
 
 NOT_DECODED = "a format that is not decoded here"
+
+
+def _refusal(source: bytes | Path, beginning: bytes) -> ImageError:
+    """Returns why Pillow opens no file of a format that it knows: its pixels are of another kind, or it is broken."""
+    for name in decoded_formats():
+        factory, accept = Image.OPEN[name]
+        if accept and accept(beginning) is True:
+            try:
+                with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
+                    factory(stream, "").close()
+            except BROKEN as error:
+                if _OTHER_KIND.match(line := _line(error)):
+                    pixels = tiff_pixels(source) if name == "TIFF" else line
+                    return ImageError("unsupported", f"{NOT_DECODED}: {pixels}; save it with 8 bits a channel")
+    return ImageError("truncated", "its header is broken")
+
+
+_OTHER_KIND = re.compile("unknown pixel mode|unknown data organization|unsupported|cannot handle", re.IGNORECASE)
+"""How Pillow's words begin where a whole file has pixels that it does not decode."""
 
 
 def _check_pixels(image: Image.Image, scans: int, max_pixels: int) -> None:
@@ -259,8 +279,10 @@ def _is_plain(image: Image.Image) -> bool:
 
 def _failure(error: BaseException) -> ImageError:
     """Returns what an error of Pillow's says of the bytes. Images inside an image (of an ICO) are bounded by Pillow."""
-    bomb = isinstance(error, Image.DecompressionBombError)
-    return ImageError("too_many_pixels" if bomb else "truncated", _line(error))
+    line = _line(error)
+    if isinstance(error, Image.DecompressionBombError):
+        return ImageError("too_many_pixels", line)
+    return ImageError("unsupported" if _OTHER_KIND.match(line) else "truncated", line)
 
 
 def _line(error: BaseException) -> str:

@@ -4,6 +4,7 @@ import io
 import struct
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -78,7 +79,25 @@ def test_an_image_inside_an_icon_is_bounded() -> None:
     assert error.value.reason in ("too_many_pixels", "truncated")
 
 
-@pytest.mark.parametrize("beginning", [b"\0\0\0\x18ftypheic", b"\xff\x0a", b"8BPS", b"\xff\xd8\xff\xe0", b"qoif"])
+def test_pixels_of_a_kind_that_is_not_decoded_are_told_as_such_and_not_as_damage() -> None:
+    ramp = np.linspace(0, 1, 12, dtype=np.float32).reshape(2, 2, 3)
+    twelve_bits = bytearray(saved(PIXELS, format="JPEG"))
+    twelve_bits[twelve_bits.index(b"\xff\xc0") + 4] = 12
+    kinds = {
+        cv2.imencode(".tiff", ramp)[1].tobytes(): "3 × 32 bits, floating point",
+        cv2.imencode(".tiff", ramp[..., 0].astype(float))[1].tobytes(): "1 × 64 bits, floating point",
+        bytes(twelve_bits): "12-bit",
+    }
+    for data, words in kinds.items():
+        with pytest.raises(ImageError, match=f"unsupported.*{words}.*8 bits"):
+            decode(data)
+        with pytest.raises(ImageError, match="truncated"):
+            decode(data[:16])
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"\0\0\0\x18ftypheic", b"\xff\x0a", b"8BPS", b"\xff\xd8\xff\xe0", b"qoif", b"MM\0+", b"BM\x09\1"]
+)
 def test_a_file_without_extension_is_an_image_by_its_first_bytes(tmp_path: Path, beginning: bytes) -> None:
     (tmp_path / "img").write_bytes(beginning + bytes(20))
     assert begins_like_an_image(tmp_path / "img")

@@ -196,6 +196,23 @@ def test_lab() -> None:
     assert far(decode(out.getvalue()), np.full((4, 4, 3), 255)) <= 3
 
 
+def test_lab_is_converted_as_the_cie_says_and_not_by_a_coarse_grid() -> None:
+    lab = np.array([[[210, -74, 70], [130, 30, 30], [60, 12, -40], [240, 2, 20]]])  # L of 255, a and b signed
+    out = io.BytesIO()
+    Image.frombytes("LAB", (4, 1), lab.astype(np.uint8).tobytes()).save(out, "TIFF")
+    y = (lab[..., 0] / 2.55 + 16) / 116
+    roots = np.stack([y + lab[..., 1] / 500, y, y - lab[..., 2] / 200], -1)  # ISO 11664-4; Adobe's white is D50
+    xyz = np.where(roots > 6 / 29, roots**3, 3 * (6 / 29) ** 2 * (roots - 4 / 29)) * (0.96422, 1, 0.82521)
+    to_srgb = [
+        (3.1338561, -1.6168667, -0.4906146),
+        (-0.9787684, 1.9161415, 0.033454),
+        (0.0719453, -0.2289914, 1.4052427),
+    ]
+    linear = np.clip(xyz @ np.array(to_srgb).T, 0, 1)
+    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    assert far(decode(out.getvalue()), srgb * 255) <= 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @given(share=st.floats(0, 1, exclude_max=True))
