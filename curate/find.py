@@ -5,7 +5,9 @@ import os
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,8 +67,7 @@ class ImageIndex:
         """Reads the tables."""
         self._workspace = workspace
         self._images = [image for collection in collections for image in _images(collection, workspace)]
-        self._keys = sorted(image.key for image in self._images)
-        self._texts = [_normal(f"{image.path}\n{image.image}\n{image.file}") for image in self._images]
+        self._keys = sorted((image.key, place) for place, image in enumerate(self._images))
 
     def find(self, names: Sequence[str]) -> list[FoundImage]:
         """Returns the images that names fit, in order; see `places`."""
@@ -75,8 +76,15 @@ class ImageIndex:
 
     def has_key(self, text: str) -> bool:
         """Tells whether an image has this key, or one that begins with it."""
-        place = bisect_left(self._keys, text)
-        return place < len(self._keys) and self._keys[place].startswith(text)
+        return any(True for _ in self._places_of_key(text))
+
+    def _places_of_key(self, text: str) -> Iterator[int]:
+        """Yields the places of the images whose keys begin with a text."""
+        for number in range(bisect_left(self._keys, (text,)), len(self._keys)):
+            key, place = self._keys[number]
+            if not key.startswith(text):
+                return
+            yield place
 
     def places(self, name: str) -> list[int]:
         """Returns the places of the images that a name fits.
@@ -89,17 +97,19 @@ class ImageIndex:
             UserError: it fits no image or, unless it is a pattern, several.
         """
         asked = {name, os.path.abspath(os.path.expanduser(name))}
-        known = self._likely(*(os.path.basename(each) for each in asked))
+        known = self._called({_normal(os.path.basename(each)) for each in asked})
         places = _fitting(known, lambda names: not asked.isdisjoint(names))
-        places = places or _fitting(known, lambda names: any(n.endswith(f"/{name}") for n in names))
+        normal = {place: frozenset(map(_normal, names)) for place, names in known.items()}
+        asked_normal = set(map(_normal, asked))
+        places = places or _fitting(normal, lambda names: not asked_normal.isdisjoint(names))
+        places = places or _fitting(normal, lambda names: any(n.endswith(f"/{_normal(name)}") for n in names))
         if not places and _GLOB.search(name):
             return self._fitting_pattern(name, asked)
-        begins = _normal(os.path.basename(name))
         places = places or _fitting(
-            known, lambda names: any(n in asked for each in names if _begins(each, begins) for n in bare_names(each))
+            normal, lambda names: any(n in asked_normal for each in names for n in bare_names(each))
         )
         if not places and len(name) >= _MIN_KEY:
-            places = [place for place, image in enumerate(self._images) if image.key.startswith(name)]
+            places = sorted(self._places_of_key(name))
         if not places:
             raise UserError(f"No image is called {name}; give a file's name, or the beginning of a key.")
         if len(places) > 1:
@@ -118,11 +128,36 @@ class ImageIndex:
             raise UserError(f"No image fits {name}; look at the files with `dreamloom show`, or give a key.")
         return places
 
-    def _likely(self, *parts: str) -> dict[int, frozenset[str]]:
-        """Returns place → names, of images that have one of these texts in them; making the names of all takes long."""
-        wanted = set(map(_normal, parts))
-        likely = (place for place, text in enumerate(self._texts) if any(part in text for part in wanted))
+    def _likely(self, part: str) -> dict[int, frozenset[str]]:
+        """Returns place → names, of images that have a text in them; making the names of all takes long."""
+        wanted = _normal(part)
+        texts = (_normal(f"{image.path}\n{image.image}\n{image.file}") for image in self._images)
+        likely = (place for place, text in enumerate(texts) if wanted in text)
         return {place: self._images[place].names(self._workspace) for place in likely}
+
+    def _called(self, bases: Iterable[str]) -> dict[int, frozenset[str]]:
+        """Returns place → names, of images of which a file, with or without folder and extension, is called so."""
+        places = sorted({place for base in bases for place in self._by_base.get(base, ())})
+        return {place: self._images[place].names(self._workspace) for place in places}
+
+    @cached_property
+    def _by_base(self) -> Mapping[str, list[int]]:
+        """Name of a file without its folder, as it is and as `bare_names` has it → places of images.
+
+        That of a collection's own file is its image's key and an extension, and keys are found by themselves.
+        """
+        found: defaultdict[str, list[int]] = defaultdict(list)
+        for place, image in enumerate(self._images):
+            if image.image:
+                found[image.image.rpartition("/")[2]].append(place)
+            for file in (image.path, image.file):
+                if file:
+                    base = _normal(file.rpartition("/")[2])
+                    stem = os.path.splitext(base)[0]
+                    found[base].append(place)
+                    found[stem].append(place)
+                    found[stem.partition("_")[0]].append(place)
+        return found
 
 
 class _Image(NamedTuple):
@@ -172,11 +207,6 @@ def bare_names(file: str) -> tuple[str, str]:
 
 def _normal(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
-
-
-def _begins(file: str, with_: str) -> bool:
-    """Whether a file's name begins with a text."""
-    return _normal(file.rpartition("/")[2]).startswith(with_)
 
 
 def _fitting(known: Mapping[int, frozenset[str]], fits: Callable[[frozenset[str]], bool]) -> list[int]:

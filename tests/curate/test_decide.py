@@ -100,6 +100,14 @@ def test_a_pattern_is_of_names_unless_it_has_a_folder(make_collection: Make) -> 
         assert "".join(image.key for image in find_images([collection], None, [pattern])) == found, pattern
 
 
+def test_names_are_found_however_accents_are_composed(make_collection: Make) -> None:
+    paths = ["/mine/cafe\u0301 one_(2).jpg", "/mine/caf\u00e9 two.jpg"]
+    collection = make_collection("cats", [{"key": f"{n}", "text": "a", "path": path} for n, path in enumerate(paths)])
+    for name in ("caf\u00e9 one_(2).jpg", "/mine/caf\u00e9 one_(2).jpg", "mine/caf\u00e9 one_(2).jpg", "caf\u00e9 one"):
+        assert [image.key for image in find_images([collection], None, [name])] == ["0"], name
+    assert [image.key for image in find_images([collection], None, ["cafe\u0301 two"])] == ["1"]
+
+
 def test_a_condition_asks_all_tables(make_collection: Make) -> None:
     web = add_scores(make_collection("web", records("a", "b")), [{"aesthetic": 3.0}, {"aesthetic": 5.0}])
     mine = add_scores(make_collection("it's mine", records("c")), [{"aesthetic": 1.0}])
