@@ -98,7 +98,7 @@ def plan(project: Path = PROJECT, *, probe: Annotated[bool, Parameter(negative="
     """
     from dreamloom.flows import plan as planning
     from dreamloom.flows import plan_warnings
-    from dreamloom.flows.forecast import measure_sources
+    from dreamloom.flows.forecast import expected_captions, measure_sources
     from dreamloom.flows.planned_steps import plan_steps
 
     loaded = load_project(project)
@@ -121,7 +121,8 @@ def plan(project: Path = PROJECT, *, probe: Annotated[bool, Parameter(negative="
         planning.print_training(training)
     else:
         notes = Notes()
-        note_captions(captions_of_workspace(loaded.workspace, sources), notes)
+        known = captions_of_workspace(loaded.workspace, sources)
+        note_captions([*known, *expected_captions(loaded, sizes)], notes)
         for sentence in notes.sentences():
             print(sentence)
     changed = warn_of_hand_changes(project, loaded.workspace)

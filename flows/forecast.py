@@ -16,6 +16,7 @@ from dreamloom.base.file_index import WholeFile, content_hashes
 from dreamloom.base.pixels import ImageError, read_header
 from dreamloom.base.stage import reasons
 from dreamloom.base.threads import map_ordered
+from dreamloom.caption.sidecar import read_caption
 from dreamloom.curate.balance import solve_multiplies
 from dreamloom.curate.held_out import at_most, count_held_out
 from dreamloom.curate.source import Role
@@ -23,7 +24,7 @@ from dreamloom.flows.project import Project
 from dreamloom.flows.sources import kind_of
 from dreamloom.scrape.collection import Choice, Collection, Status, Table
 from dreamloom.scrape.collection.decisions import What
-from dreamloom.scrape.datasets.folder import FolderConfig
+from dreamloom.scrape.datasets.folder import FolderConfig, read_captions
 from dreamloom.scrape.datasets.image_files import find_images
 from dreamloom.scrape.datasets.source_kind import SourceSize
 from dreamloom.train.families.memory import MemoryEstimate, estimate_disk, estimate_memory
@@ -154,6 +155,21 @@ def _count(
     if isinstance(source, FolderConfig) and images <= MAX_HEADERS:
         return images, _sure_drops(project, name), "headers"
     return images, {}, f"{size.unit} at most"
+
+
+def expected_captions(project: Project, sizes: Sizes) -> list[tuple[str, str]]:
+    """Returns file and caption of the images of folders that are not brought in yet; of large ones, none."""
+    folders = (
+        (name, source)
+        for name, source in project.sources.items()
+        if isinstance(source, FolderConfig) and sizes[name].count <= MAX_HEADERS
+    )
+    return [
+        (f"{name}/{file}", caption)
+        for name, source in folders
+        if not project.collection(name).parts(Table.RECORDS)
+        for file, caption in read_captions(source, read_caption)
+    ]
 
 
 def _decided_drops(collection: Collection, column: Literal["status", "choice"]) -> dict[str, int]:

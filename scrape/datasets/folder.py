@@ -4,7 +4,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -107,15 +107,26 @@ def ingest_folder(
     recipes = listing.recipes()
 
     def metadata_of(file: ListedFile) -> ImageMetadata:
-        if listing.kohya_captions is None:
-            text, kind = _caption(file, config, read_caption)
-        else:
-            own = listing.kohya_captions.get(file.path)
-            text, kind = _human(config).apply(own, own is not None)
+        text, kind = _caption(file, config, read_caption, listing.kohya_captions)
         return ImageMetadata(text, kind, licence=config.licence, author=config.author)
 
     reader = part_reader(lambda: listing.files, config.part_rows, metadata_of)
     return ingest(collection, config, recipes, reader, progress, parts, listing.known["left_out"])
+
+
+def read_captions(config: FolderConfig, read_caption: CaptionReader) -> list[tuple[str, str]]:
+    """Returns path in the folder and caption, of the images that have one, as `ingest_folder` records it.
+
+    Args:
+        config: the folder, and where its captions are.
+        read_caption: see `ingest_folder`.
+
+    Raises:
+        UserError: the folder does not exist or contains no image; or kohya's JSON is missing.
+    """
+    files, kohya_captions = _list_files(config, Counter())
+    captions = ((file.path, _caption(file, config, read_caption, kohya_captions)[0]) for file in files)
+    return [(path.relative_to(config.path).as_posix(), text) for path, text in captions if text]
 
 
 class _Listing:
@@ -236,7 +247,12 @@ def _human(config: FolderConfig) -> CaptionRules:
     return CaptionRules(CaptionKind.HUMAN, config.keep_empty)
 
 
-def _caption(file: ListedFile, config: FolderConfig, read_caption: CaptionReader) -> tuple[str | None, CaptionKind]:
+def _caption(
+    file: ListedFile, config: FolderConfig, read_caption: CaptionReader, kohya_captions: Mapping[Path, str] | None
+) -> tuple[str | None, CaptionKind]:
+    if kohya_captions is not None:
+        own = kohya_captions.get(file.path)
+        return _human(config).apply(own, own is not None)
     if config.caption is not None:
         return config.caption, CaptionKind.TEMPLATE
     if config.captions == "none":

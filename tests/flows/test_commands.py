@@ -258,6 +258,7 @@ def test_plan_before_the_first_run_knows_images_sure_drops_and_steps(
 ) -> None:
     monkeypatch.setenv("DREAMLOOM_CACHE", str(small.folder / "cache"))  # in which no speed is remembered
     Image.new("RGB", (8, 8)).save(small.folder / "circles" / "a tiny circle.png")
+    (small.folder / "circles" / "a tiny circle.txt").write_text("IMG_0042")
     (small.folder / "circles" / "a broken circle.png").write_bytes(b"no image")
     first = sorted((small.folder / "squares").iterdir())[0]
     (small.folder / "squares" / "a copy of a square.png").write_bytes(first.read_bytes())
@@ -266,6 +267,7 @@ def test_plan_before_the_first_run_knows_images_sure_drops_and_steps(
     out = said(["plan", str(small.file)], capsys)
     assert "too_small 1" in out and "same bytes as another 1" in out and "not_an_image 1" in out
     assert "about 10 images an epoch, 15 steps, 30 images shown" in out
+    assert "names which cameras and programs give" in out and "circles/a tiny circle.png ('IMG_0042')" in out
     assert "--probe measures it" in out and "of disk for checkpoints" in out
 
 
