@@ -159,17 +159,12 @@ def _count(
 
 def expected_captions(project: Project, sizes: Sizes) -> list[tuple[str, str]]:
     """Returns file and caption of the images of folders that are not brought in yet; of large ones, none."""
-    folders = (
-        (name, source)
-        for name, source in project.sources.items()
-        if isinstance(source, FolderConfig) and sizes[name].count <= MAX_HEADERS
-    )
-    return [
-        (f"{name}/{file}", caption)
-        for name, source in folders
-        if not project.collection(name).parts(Table.RECORDS)
-        for file, caption in read_captions(source, read_caption)
-    ]
+    captions: list[tuple[str, str]] = []
+    for name, source in project.sources.items():
+        is_new = not project.collection(name).parts(Table.RECORDS)
+        if isinstance(source, FolderConfig) and is_new and sizes[name].count <= MAX_HEADERS:
+            captions += [(f"{name}/{file}", caption) for file, caption in read_captions(source, read_caption)]
+    return captions
 
 
 def _decided_drops(collection: Collection, column: Literal["status", "choice"]) -> dict[str, int]:

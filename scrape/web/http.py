@@ -269,33 +269,36 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
 def decompressor(headers: CIMultiDictProxy[str]) -> Callable[[bytes, int], bytes] | None:
     """Returns a function (chunk, max_bytes) → decompressed bytes for the Content-Encoding; None for identity.
 
-    What is no encoding, such as aws-chunked, utf-8 or none, is identity.
-
-    Raises:
-        RowDropped: unsupported.
+    What is no encoding, such as aws-chunked, utf-8 or none, is identity; and so is any where the bytes are plain.
     """
-    names = [name.strip().lower() for value in headers.getall("Content-Encoding", []) for name in value.split(",")]
+    names = [
+        name.partition(";")[0].strip(' \t"').lower()
+        for value in headers.getall("Content-Encoding", [])
+        for name in value.split(",")
+    ]
     encodings = [name for name in names if name in _DECOMPRESSED or name in _UNSUPPORTED_ENCODINGS]
-    if not encodings:
-        return None
-    name = ", ".join(encodings)
-    if name not in _DECOMPRESSED:
-        raise RowDropped(Status.UNSUPPORTED, f"Content-Encoding {name[:40]}")
-    return _Decompressor(name)
+    return _Decompressor(", ".join(encodings)) if encodings else None
 
 
 _GZIP = b"\x1f\x8b"
+_IMAGES = (b"\xff\xd8", b"\x89P", b"GI", b"RI")
+"""First bytes of JPEG, PNG, GIF and WebP, with which no packed image begins."""
 _MAX_MEMBERS = 1000
 """Maximum members of a gzip; programs that write several make one of each 64 KB or more."""
 
 
 class _Decompressor:
-    """Unpacks gzip, also of several members (RFC 1952, 2.2); zlib; and raw deflate, which some hosts call deflate."""
+    """Unpacks gzip, also of several members (RFC 1952, 2.2); zlib; and raw deflate, which some hosts call deflate.
+
+    Stores give files that were uploaded as they are the encodings that somebody once set for all.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._stream: Any = None
         self._members = 0
+        self._is_plain = False
+        """Whether the bytes are no encoding's."""
         self._is_over = False
         """Whether something else follows the last member."""
         self._waiting = b""
@@ -305,15 +308,21 @@ class _Decompressor:
         """Returns what a chunk holds, at most so many bytes. What follows the last member is passed over.
 
         Raises:
-            RowDropped: truncated, where it is broken.
+            RowDropped: truncated, where it is broken; unsupported.
         """
         unpacked, chunk = bytearray(), self._waiting + chunk
         self._waiting = b""
         while chunk and not self._is_over and len(unpacked) < max_bytes:
+            if self._is_plain:
+                return chunk[:max_bytes]
             if self._stream is None or self._stream.eof:
                 if len(chunk) < 2:
                     self._waiting = chunk
                     break
+                if not self._members:
+                    self._is_plain = chunk[:2] in _IMAGES or ("gzip" in self._name and not _has_header(chunk))
+                    if self._is_plain:
+                        continue
                 self._is_over = self._members > 0 and not chunk.startswith(_GZIP)
                 if self._is_over:
                     break
@@ -326,6 +335,8 @@ class _Decompressor:
         return bytes(unpacked)
 
     def _begin_member(self, begin: bytes) -> None:
+        if self._name not in _DECOMPRESSED:
+            raise RowDropped(Status.UNSUPPORTED, f"Content-Encoding {self._name[:40]}")
         self._members += 1
         if self._members > _MAX_MEMBERS:
             raise RowDropped(Status.TRUNCATED, f"{self._name} of more than {_MAX_MEMBERS:,} members")

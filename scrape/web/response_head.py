@@ -19,6 +19,10 @@ _MAX_LINE_BYTES = 64 * 1024
 """Maximum bytes of a line, as urllib has it."""
 _MAX_INTERIM = 20
 """Maximum interim answers before one; hosts send one or two."""
+_STATUS = re.compile(rb"(?i:HTTP/([0-9.]*)|ICY)[ \t]+0*([1-9][0-9]{2})(?![^ \t\r])[ \t]*([^\r]*)")
+"""The first line of an answer, as urllib and Chrome read it: of any version, with any blanks."""
+_DIGITS = 18
+"""Maximum digits of a length; more is as much."""
 _END = re.compile(rb"\n\r?\n")
 _HEADERS = frozenset(
     b"connection content-encoding content-length content-usage date location retry-after set-cookie tdm-reservation "
@@ -92,6 +96,8 @@ def clean_head(head: bytes) -> bytes:
         ValueError: a line is too long.
     """
     status, *lines = head.split(b"\n")
+    if match := _STATUS.match(status):
+        status = b"HTTP/1.%b %b %b" % (b"0" if match[1] in (b"0.9", b"1.0") else b"1", match[2], match[3])
     if max(map(len, lines), default=0) > _MAX_LINE_BYTES:
         raise ValueError("a header without end")
     headers = list(_read_headers(lines))
@@ -106,7 +112,8 @@ def clean_head(head: bytes) -> bytes:
     if b"chunked" in codings:  # it has the last word (RFC 9112, 6.3)
         kept.append((b"transfer-encoding", b"chunked"))
     else:
-        kept += [(b"content-length", length) for length in sorted(lengths) if length.isdigit()]
+        sizes = {length.lstrip(b"0") or b"0" for length in lengths if length.isdigit()}
+        kept += [(b"content-length", size if len(size) < _DIGITS else b"9" * _DIGITS) for size in sorted(sizes)]
     return b"\r\n".join([status.rstrip(b"\r"), *(name + b": " + value for name, value in kept), b"", b""])
 
 

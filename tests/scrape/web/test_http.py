@@ -197,8 +197,8 @@ def test_a_cap_is_a_cap_on_the_wire_and_unpacked(site: Any, collection: Collecti
         site.put("/gzip", gzip.compress(site.image(2)), headers=encoded),
         site.put("/deflate", zlib.compress(site.image(3)), headers={"Content-Encoding": "deflate"}),
         site.put("/bomb", bomb, headers=encoded),
-        site.put("/not", image, headers=encoded),
-        site.put("/brotli", image, headers={"Content-Encoding": "br"}),
+        site.put("/not", b"\x1f\x8b\x08" + image, headers=encoded),
+        site.put("/brotli", b"\x8b\x01\x80" + image, headers={"Content-Encoding": "br"}),
         site.put("/over", image + bytes(2000)),
     ]
     outcomes = statuses(site.scraped(collection, urls, max_bytes=len(image) + 1000))
@@ -227,6 +227,17 @@ def test_bodies_are_unpacked_as_browsers_do_in_whatever_pieces_they_come(name: s
     decompress = decompressor(CIMultiDictProxy(CIMultiDict({"Content-Encoding": name})))
     assert decompress is not None
     assert b"".join(decompress(packed[n : n + size], 99) for n in range(0, len(packed), size)) == b"one two"
+
+
+@pytest.mark.parametrize("name", ["gzip", "gzip, gzip", "deflate", "br", "compress", '"GZIP"; q=1'])
+@pytest.mark.parametrize("size", [1, 5, 99])
+def test_a_plain_image_is_taken_whatever_its_host_calls_it(name: str, size: int) -> None:
+    for start in (b"\xff\xd8\xff\xe0", b"\x89PNG", b"RIFF", b"GIF8"):
+        decompress = decompressor(CIMultiDictProxy(CIMultiDict({"Content-Encoding": name})))
+        image = start + bytes(40)
+        assert decompress is not None
+        assert b"".join(decompress(image[n : n + size], 99) for n in range(0, len(image), size)) == image
+        assert len(decompress(bytes(200), 99)) == 99
 
 
 def test_a_gzip_has_a_number_of_members_that_a_program_writes() -> None:
@@ -375,7 +386,7 @@ def test_what_a_host_says_is_recorded_also_where_its_body_is_not_taken(site: Any
     said = {"X-Robots-Tag": "noarchive"}
     urls = [
         site.put("/large", bytes(9000), headers=said),
-        site.put("/odd", b"x", headers={**said, "Content-Encoding": "br"}),
+        site.put("/odd", b"\x8b\x01", headers={**said, "Content-Encoding": "br"}),
     ]
     rows = site.scraped(collection, urls, max_bytes=5000)
     assert [(row["status"], row["consent"]) for row in rows] == [

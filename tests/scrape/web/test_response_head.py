@@ -53,6 +53,12 @@ def heads(image: bytes) -> list[bytes]:
         OK + b"Content-Length:\r\n" + end,
         b"\r\n\r\n" + OK + length + end,
         b"HTTP/1.1 200\r\n" + length + end,
+        b"HTTP/1.1  200 OK\r\n" + length + end,
+        b"HTTP/1.2\t0200\tOK\r\n" + length + end,
+        b"HTTP/2 200\r\n" + length + end,
+        b"http/1.0 200 ok\r\n" + length + end,
+        b"ICY 200 OK\r\n" + length + end,
+        OK + b"Content-Length: " + b"0" * 5000 + b"%d\r\n" % len(image) + end,
         (OK + length + b"\r\n").replace(b"\r", b"") + image,
         b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n" + OK + length + end,
     ]

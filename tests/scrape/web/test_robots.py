@@ -98,7 +98,8 @@ def test_a_host_that_cannot_say_just_now_is_not_asked(
 def test_rules_that_cannot_be_read_are_asked_once_and_allow_nothing(
     site: Any, collection: Collection, encoding: str
 ) -> None:
-    site.put("/robots.txt", b"User-agent: *\nAllow: /\n", headers={"Content-Encoding": encoding})
+    body = b"\x1f\x8bUser-agent: *\nAllow: /\n"
+    site.put("/robots.txt", body, headers={"Content-Encoding": encoding})
     rows = site.scraped(collection, [site.put(f"/{n}", site.image(n)) for n in range(9)])
     assert {row["status"] for row in rows} == {"unsupported"}
     assert all(row["detail"].startswith("robots.txt: ") for row in rows)
