@@ -29,6 +29,7 @@ _SYSTEM = re.compile(
     r"|lost\+found|\.trash|\.trash-.*|\.thumbnails|\.stversions"  # Linux, and Syncthing
     r"|@tmp|@sharebin|.*@syno(?:eastream|resource)|onedrivetemp|_gsdata_|msocache|config\.msi|\$winreagent"
     r"|.+\.lrdata|ipod photo cache|_vti_cnf|~\$.*"  # caches, locks
+    r"|.+~|#.+#|.+\.thm"  # what editors keep of a file; the thumbnails of cameras
     r"|.+\.\w+\.(?:crdownload|part|partial|opdownload|filepart|download|tmp|!ut))"  # what is not finished
     r"|RECYCLER|RECYCLED"  # older Windows: in capitals, as these are words
 )
@@ -82,7 +83,7 @@ def list_folder(folder: Path, left_out: Counter[str]) -> Listed:
         ) from error
     in_library = _LIBRARY.fullmatch(folder.name) is not None
     for entry in entries:
-        is_folder = entry.is_dir()
+        is_folder = _is_folder(entry)
         if why := _why_left_out(entry, is_folder, in_library):
             left_out[why] += count_images(Path(entry.path)) if is_folder else is_image_name(entry.name)
         elif _is_dead_link(entry):
@@ -171,6 +172,13 @@ def left_out_note(left_out: Mapping[str, int]) -> str | None:
     if texts := left_out.get(_DEAD_TEXT):
         sentences += [f"{texts:,} captions, control files or tables are links to nothing, and are not read."]
     return " ".join(sentences) or None
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself, or into a folder that can't be entered
+        return False
 
 
 def is_dead_image_link(entry: "os.DirEntry[str]") -> bool:

@@ -204,6 +204,8 @@ def _add_json(content: SidecarContent, text: str, encoding: str) -> SidecarConte
     """Adds the caption of x.json; JSON without one is another program's."""
     document = parse_json(text)
     cells = [document[key] for key in ("caption", "text") if key in document] if isinstance(document, dict) else []
+    if isinstance(document, dict) and {"title", "photoTakenTime"} <= document.keys():  # of Google Photos
+        cells += [document["description"]] if document.get("description") else []
     prompts = next(filter(None, map(caption_texts, cells)), [])
     if prompts or (cells and not content.prompts and all(cell == "" for cell in cells)):
         return replace(content, prompts=tuple(map(CaptionParts, prompts or [""])), origin="json", encoding=encoding)

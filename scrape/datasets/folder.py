@@ -14,6 +14,7 @@ from pydantic import Field
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.folder_names import FolderNames
+from dreamloom.base.given_names import is_given_name
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.remembered import remembered
 from dreamloom.base.stage import PART_ROWS, Summary, recipe
@@ -183,7 +184,7 @@ def reads_like_a_caption(text: str) -> bool:
     It is a caption if it has two or more words of letters ("a red car", not "IMG", "02", "photo 1" or "a-red-car"), or
     four letters of a script that may be written without spaces, and does not begin like the names that programs give.
     """
-    if _GIVEN_NAME.match(text):
+    if _GIVEN_NAME.match(text) or is_given_name(text.strip()):
         return False
     words = [w for w in text.split() if any(c.isalpha() for c in w) and not any(c.isdigit() for c in w)]
     return len(words) >= 2 or sum(unicodedata.category(c) == "Lo" for c in text) >= 4

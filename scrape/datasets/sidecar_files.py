@@ -7,11 +7,14 @@ from dreamloom.base.folder_names import FolderNames, fold_name
 SIDECARS = (".txt", ".caption", ".yaml", ".yml", ".json")
 """Extensions of the files beside an image that may hold its caption; the first that exists wins."""
 
+_OF_GOOGLE = "supplemental-metadata"
+
 
 def find_sidecars(image: str, siblings: FolderNames) -> list[tuple[str, str]]:
     """Finds the sidecars of an image: x.txt, X.TXT, x.jpg.txt or x.txt.txt of x.jpg.
 
     Case counts only where two images differ in nothing else. Windows hides extensions, so people write x.txt.txt.
+    Google Photos exports x.jpg.supplemental-metadata.json, which it cuts where the name gets too long.
 
     Args:
         image: the image's name.
@@ -31,7 +34,9 @@ def find_sidecars(image: str, siblings: FolderNames) -> list[tuple[str, str]]:
     for suffix in suffixes:
         name: str | None = f"{stem}{suffix}"
         if name not in siblings:
-            wanted = (f"{folded_stem}{suffix}", f"{folded_image}{suffix}", f"{folded_stem}{suffix}.txt")
+            wanted = [f"{folded_stem}{suffix}", f"{folded_image}{suffix}", f"{folded_stem}{suffix}.txt"]
+            if suffix == ".json":
+                wanted += [f"{folded_image}.{_OF_GOOGLE[:n]}.json" for n in range(len(_OF_GOOGLE), 0, -1)]
             name = next(filter(None, (siblings.find(stem, each) for each in wanted)), None)
         if name is not None:
             found.append((suffix, name))

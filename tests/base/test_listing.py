@@ -82,7 +82,7 @@ def test_masks_of_other_trainers_are_no_images(tmp_path: Path, name: str) -> Non
 
 def test_files_without_images_are_left_out_and_not_counted(tmp_path: Path) -> None:
     make(tmp_path, "Thumbs.db", "desktop.ini", ".DS_Store", "@eaDir/x.txt", ".git/x.jpg")
-    make(tmp_path, "x.jpg.crdownload", "x.png.part", "~$x.jpg@SynoResource", "x.jpg@SynoEAStream")
+    make(tmp_path, "x.jpg~", "#x.jpg#", "MVI_0001.THM", "x.jpg.crdownload", "x.png.part", "~$x.jpg@SynoResource", "x.jpg@SynoEAStream")
     left_out = Counter[str]()
     assert names_in(tmp_path, left_out) == []
     assert left_out_note(left_out) is None
@@ -122,6 +122,13 @@ def test_a_folder_of_ours_is_refused_with_the_one_to_take(ours: dict[str, Path])
     with pytest.raises(UserError, match="is a collection"):
         refuse_own_folder(ours["collection"])
     refuse_own_folder(ours["data"])
+
+
+def test_a_link_to_itself_is_a_file_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").symlink_to("x.jpg")
+    (tmp_path / "album").symlink_to("album")
+    left_out = Counter[str]()
+    assert names_in(tmp_path, left_out) == ["x.jpg"] and left_out == {"dead_link": 1}
 
 
 def test_links_to_nothing_are_told_as_what_they_seem_to_be(tmp_path: Path) -> None:

@@ -97,6 +97,9 @@ def test_a_folder_in_the_place_of_a_sidecar_is_no_sidecar(tmp_path: Path) -> Non
     assert read_caption(tmp_path / "a car.jpg") == Caption("a car", "name")
 
 
+GOOGLE = '{"title": "a.jpg", "description": "%s", "photoTakenTime": {"timestamp": "1"}}'
+
+
 @pytest.mark.parametrize(
     ("files", "caption"),
     [
@@ -104,6 +107,9 @@ def test_a_folder_in_the_place_of_a_sidecar_is_no_sidecar(tmp_path: Path) -> Non
         ({"a.jpg.json": '{"text": ["", "first", "second"]}'}, "first|json"),
         ({"a.json": '{"caption": "from json"}', "a.txt": "from txt"}, "from txt|txt"),
         ({"a.json": '{"caption": "from json"}', "a.txt": " "}, "from json|json"),
+        ({"a.jpg.supplemental-meta.json": GOOGLE % "a red kite"}, "a red kite|json"),
+        ({"a.jpg.json": GOOGLE % ""}, "a|name"),
+        ({"a.jpg.json": '{"description": "a page"}'}, "a|name"),
         ({"a.json": '{"width": 3}'}, "a|name"),
         ({"a.json": "[1, 2]"}, "a|name"),
         ({"a.json": "{broken"}, "a|name"),

@@ -1,20 +1,11 @@
 """Notes captions that nobody can have meant: names that cameras and programs give, empty ones, one for all images."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
+from dreamloom.base.given_names import is_given_name
 from dreamloom.train.data.notes import Notes
 
-_GIVEN = r"""
-    (?:img|imag|dsc[fn]?|pxl|mvimg|cimg|gopr|dji|dcim|pict|scan|frame|image|photo|picture|untitled|unnamed|download
-    |received|screen\ ?shot|whatsapp\ image|photo\ on)[\s\d_().:#~-]*(?:at[\s\d_().:#~-]*)?(?:[ap]m|copy)?
-    |(?:p|sam)\d{4,}                      # Olympus and Panasonic; Samsung
-    |\d[\d\s_().:-]{2,}                   # a number, a date
-    |[0-9a-f]{16,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}
-"""
-_GIVEN_NAME = re.compile(_GIVEN, re.IGNORECASE | re.VERBOSE)
-"""What cameras, phones and programs call files, up to the first underscore or whole."""
 _FEW = 5
 """Images of a folder from which on one caption for all of them is noted."""
 
@@ -32,7 +23,7 @@ def note_captions(captions: Iterable[tuple[str, str]], notes: Notes) -> None:
         folders[name.rpartition("/")[0]][text] += 1
         if not text:
             notes("images with an empty caption, which teach what has no name", name)
-        elif _GIVEN_NAME.fullmatch(text):
+        elif is_given_name(text):
             notes(
                 "captions that are names which cameras and programs give, and would be learned as words (write "
                 "captions into .txt files beside the images, or rename them)",

@@ -109,7 +109,7 @@ def _tree(
     if real in above:
         return
     inside = list_folder(folder, listed.notes.left_out)
-    names = FolderNames(entry.name for entry in inside.files if entry.is_file())
+    names = FolderNames(entry.name for entry in inside.files if os.path.isfile(entry.path))
     settings, below = read_folder_settings(folder, outer, names, listed.notes)
     listed.add_tables(folder, names)
     image_folder = _read_images(folder, settings, names, listed, shards_at)

@@ -48,6 +48,8 @@ def test_names_that_somebody_wrote_are_captions(text: str) -> None:
         "f3a9 b2c4",
         "Screenshot 2024-01-01 at 10.00.00",
         "WhatsApp Image 2023-05-05 at 10",
+        *("Bildschirmfoto 2024-01-01 um 10.00.00", "Capture d’écran 2024-01-01 à 10.00.00", "Copy of IMG 123"),
+        *("Kopie von DSC01234", "DSC01234 - Kopie", "Scan 1 Seite 2", "Снимок экрана 2024-01-01 в 10.00.00"),
         "Photo on 02-03-19 at 10",
     ],
 )

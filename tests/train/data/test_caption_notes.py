@@ -29,6 +29,8 @@ def notes_of(*captions: tuple[str, str]) -> list[str]:
             "photo 12",
         ),
         *("WhatsApp Image 2023-05-01 at 10.11.12", "Screenshot 2023-05-01 at 10.11.12", "Photo on 1-2-23 at 3.45 PM"),
+        *("Bildschirmfoto 2024-01-01 um 10.00.00", "Capture d’écran 2024-01-01 à 10.00.00", "Copy of IMG 123"),
+        *("Kopie von DSC01234", "DSC01234 - Kopie", "Scan 1 Seite 2", "Снимок экрана 2024-01-01 в 10.00.00"),
         *(
             "d41d8cd98f00b204e9800998ecf8427e",
             "image (3)",
