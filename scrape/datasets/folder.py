@@ -1,5 +1,6 @@
 """A folder of images, with captions in file names or sidecars, or without any."""
 
+import logging
 import os
 import re
 import unicodedata
@@ -22,12 +23,16 @@ from dreamloom.base.tree_state import tree_state
 from dreamloom.scrape.collection import CaptionKind, Collection, Table, key_of
 from dreamloom.scrape.datasets.fields import CAPTIONS, PROVENANCE, FolderSourceConfig, KeepEmpty, PartRows, UserPath
 from dreamloom.scrape.datasets.image_files import ListedFile, find_images, size_of_folder
+from dreamloom.scrape.datasets.imagefolder import TABLES
 from dreamloom.scrape.datasets.ingest import ingest, made_from, part_reader
+from dreamloom.scrape.datasets.kohya import METADATA as KOHYA_TABLES
 from dreamloom.scrape.datasets.kohya import read_metadata
 from dreamloom.scrape.datasets.metadata import CaptionRules, ImageMetadata
 from dreamloom.scrape.datasets.sidecar_files import find_sidecars
 from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize
 from dreamloom.scrape.datasets.source_recipes import VERSION, MadeFrom, SourceRecipes, file_version, stat_recipes
+
+_log = logging.getLogger(__name__)
 
 
 class FolderConfig(FolderSourceConfig):
@@ -111,6 +116,14 @@ def ingest_folder(
         text, kind = _caption(file, config, read_caption, listing.kohya_captions)
         return ImageMetadata(text, kind, licence=config.licence, author=config.author)
 
+    tables = [name for name in (*TABLES, *KOHYA_TABLES) if (config.path / name).is_file()]
+    if tables and config.captions == "auto" and config.caption is None:
+        _log.warning(
+            "%s holds %s, which may have captions and is not read; take kind: huggingface for a metadata table, or "
+            "captions: kohya for its JSON.",
+            config.path,
+            ", ".join(tables),
+        )
     reader = part_reader(lambda: listing.files, config.part_rows, metadata_of)
     return ingest(collection, config, recipes, reader, progress, parts, listing.known["left_out"])
 

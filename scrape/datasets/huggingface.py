@@ -3,6 +3,7 @@
 https://huggingface.co/docs/datasets/image_dataset
 """
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,13 +27,15 @@ from dreamloom.scrape.datasets.fields import (
     WhoseCaptions,
 )
 from dreamloom.scrape.datasets.image_files import find_files, size_of_folder
-from dreamloom.scrape.datasets.imagefolder import ImageFolder, read_imagefolder
+from dreamloom.scrape.datasets.imagefolder import ImageFolder, read_imagefolder, unread_tables
 from dreamloom.scrape.datasets.ingest import ReadPart, ingest, part_reader, part_recipes
 from dreamloom.scrape.datasets.metadata import CaptionRules
 from dreamloom.scrape.datasets.row_files import RowFile
 from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize
 from dreamloom.scrape.datasets.source_recipes import SourceRecipes
 from dreamloom.scrape.datasets.splits import of_split
+
+_log = logging.getLogger(__name__)
 
 _STAGE = "ingest huggingface"
 _NOT_ROWS = ("cache-", "indices")
@@ -75,6 +78,9 @@ def ingest_huggingface(
     """
     left_out = Counter[str]()
     part_recipe, reader = _plan(collection, config, left_out)
+    files = find_row_files(config)
+    if note := parquet.unread_captions(files[0], _captions(config)) if files else _unread_tables(config):
+        _log.warning("%s", note)
     return ingest(collection, config, part_recipe, reader, progress, parts, left_out)
 
 
@@ -124,6 +130,10 @@ def _read_imagefolder(config: HuggingfaceConfig, left_out: Counter[str] | None) 
     folder = read_imagefolder(config.path, _captions(config), left_out, config.follow_links)
     chosen = set(of_split(config.path, [file.path for file in folder.files], config.split, "image"))
     return ImageFolder([file for file in folder.files if file.path in chosen][: config.limit], folder.metadata_of)
+
+
+def _unread_tables(config: HuggingfaceConfig) -> str | None:
+    return None if config.caption_kind == "none" else unread_tables(config.path)
 
 
 def _captions(config: HuggingfaceConfig) -> CaptionRules:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.folder_names import FolderNames, path_key
+from dreamloom.base.folder_names import FolderNames, fold_name, path_key
 from dreamloom.base.image_formats import begins_like_an_image
 from dreamloom.base.image_types import is_image_name
 from dreamloom.base.listing import count_images, is_left_out, left_out_note, may_be_read, walk_folders
@@ -124,7 +124,8 @@ def read_file(path: Path) -> bytes:
 class NamedFiles:
     """The files of a folder and below, found by the paths that tables have of them.
 
-    A table may compose accents otherwise than the file system, or be written on Windows; the exact name goes first.
+    A table may compose accents otherwise than the file system, or be written on Windows, where case does not count; the
+    exact name goes first.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -135,12 +136,23 @@ class NamedFiles:
         """Returns the file of a name relative to the folder; one that does not exist, if there is none."""
         name = name if _may_be_a_name(name) else path_key(name).replace("\0", "\ufffd")
         path = self._folder / name
-        return path if os.path.lexists(path) else self._by_key.get(path_key(name), path)
+        if os.path.lexists(path):
+            return path
+        key = path_key(name)
+        alike = self._by_folded.get(fold_name(key), [])
+        exact = [each for each in alike if path_key(self._inside(each)) == key]
+        return (exact or (alike if len(alike) == 1 else [path]))[-1]
 
     @cached_property
-    def _by_key(self) -> dict[str, Path]:
-        found = (Path(parent, name) for parent, _, names in os.walk(self._folder) for name in sorted(names))
-        return {path_key(path.relative_to(self._folder).as_posix()): path for path in found}
+    def _by_folded(self) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = {}
+        for parent, _, names in os.walk(self._folder):
+            for path in (Path(parent, name) for name in sorted(names)):
+                found.setdefault(fold_name(path_key(self._inside(path))), []).append(path)
+        return found
+
+    def _inside(self, path: Path) -> str:
+        return path.relative_to(self._folder).as_posix()
 
 
 def _may_be_a_name(text: str) -> bool:

@@ -52,10 +52,11 @@ def read_imagefolder(
         UserError: there is no image, or a table can't be read.
     """
     files_of = NamedFiles(folder)
-    metadata = {
-        files_of.find(path.relative_to(folder).as_posix()): _metadata(table, row, captions)
-        for table, path, row in _read_tables(folder)
-    }
+    metadata: dict[Path, ImageMetadata] = {}
+    for table, path, row in _read_tables(folder):
+        found = files_of.find(path.relative_to(folder).as_posix())
+        if found not in metadata or not metadata[found].text:  # of several captions, the first
+            metadata[found] = _metadata(table, row, captions)
     paths = {path for path, _ in find_images(folder, left_out, follow_links)} | set(metadata)
     files = []
     for path in sorted(paths, key=lambda path: path.relative_to(folder).parts):
@@ -63,6 +64,20 @@ def read_imagefolder(
         row = json.dumps(asdict(metadata[path])) if path in metadata else ""
         files.append(ListedFile(key, path, file_version(path, before=f"{row} ")))
     return ImageFolder(files, lambda file: metadata.get(file.path, ImageMetadata()))
+
+
+def unread_tables(folder: Path) -> str | None:
+    """Returns a sentence about tables that may hold captions, where none of TABLES is there; None: all is read."""
+    if find_files(folder, *TABLES):
+        return None
+    others = find_files(folder, "*.csv", "*.tsv", "*.jsonl", "metadata.*", "captions.*", "labels.*")
+    if not others:
+        return None
+    names = ", ".join(path.relative_to(folder).as_posix() for path in others[:3])
+    return (
+        f"{folder} has none of {', '.join(TABLES)}, so its images have no captions. There is {names}; if that has the "
+        "captions, name it so, with a column file_name."
+    )
 
 
 def _read_tables(folder: Path) -> Iterator[tuple[Path, Path, TableRow]]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import StageConfig
-from dreamloom.scrape.collection import Collection, Status, Table, key_of
+from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table, key_of
 from dreamloom.scrape.datasets.ingest import MissingImage, ReadPart, SourceImage
 from dreamloom.scrape.datasets.metadata import CAPTION_COLUMNS, CaptionRules, ImageMetadata, metadata_from_row
 from dreamloom.scrape.datasets.row_files import RowFile
@@ -84,6 +84,28 @@ def part_reader(root: Path, plan: Plan, image_column: str | None, captions: Capt
         return sum(piece.end - piece.start for piece in pieces), images
 
     return read_part
+
+
+def unread_captions(file: Path, captions: CaptionRules) -> str | None:
+    """Returns a sentence about columns that may hold captions, where none has a usual name; None: all is well.
+
+    Raises:
+        UserError: the file can't be read.
+    """
+    schema = RowFile(file).schema
+    if captions.column or captions.kind is CaptionKind.NONE or {n.lower() for n in schema.names} & {*CAPTION_COLUMNS}:
+        return None
+    others = [field.name for field in schema if _may_hold_text(field.type)]
+    if not others:
+        return None
+    return f"{file} has no column of captions by a usual name; it has {', '.join(others)}. Name one as caption_column."
+
+
+def _may_hold_text(data_type: pa.DataType) -> bool:
+    if pa.types.is_dictionary(data_type):
+        return _may_hold_text(data_type.value_type)
+    is_text = pa.types.is_string(data_type) or pa.types.is_large_string(data_type)
+    return is_text or (pa.types.is_nested(data_type) and not _holds_bytes(data_type))
 
 
 def _identity(root: Path, file: Path) -> tuple[str, str]:

@@ -102,6 +102,16 @@ def test_captions_come_from_where_the_config_says(
     assert [rows[name]["text_kind"] for name in NAMES] == kinds
 
 
+def test_captions_in_a_table_that_is_not_read_are_told(
+    mine: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (mine / "metadata.jsonl").write_text("{}")
+    ingested(tmp_path, captions="none")
+    assert not caplog.text
+    ingested(tmp_path)
+    assert "metadata.jsonl, which may have captions and is not read" in caplog.text
+
+
 def test_a_touched_file_makes_nothing_anew_and_a_changed_one_does(mine: Path, tmp_path: Path) -> None:
     def ingest() -> int:
         return ingest_folder(collection, config, read_caption).parts_done

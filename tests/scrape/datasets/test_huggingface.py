@@ -273,6 +273,39 @@ def test_a_table_may_spell_names_otherwise_than_the_files(tmp_path: Path, collec
     assert sorted(row["text"] for row in records) == ["a back", "a café", "a car", "naive"]
 
 
+def test_a_table_of_windows_disregards_case_where_that_is_no_choice(tmp_path: Path, collection: Collection) -> None:
+    folder = imagefolder(tmp_path / "mine", "Photo.PNG", "two.png", "TWO.png")
+    lines = [json.dumps({"file_name": name, "text": name}) for name in ("photo.png", "two.png", "Two.png")]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    found = {Path(row["path"]).name: (row["status"], row["text"]) for row in rows_of(collection, folder)}
+    assert found["Photo.PNG"] == ("ok", "photo.png") and found["two.png"] == ("ok", "two.png")
+    assert (found["TWO.png"], found["Two.png"][0]) == (("ok", None), "missing_file")
+
+
+def test_of_several_rows_of_an_image_the_first_caption_counts(tmp_path: Path, collection: Collection) -> None:
+    folder = imagefolder(tmp_path / "mine", "a.png")
+    (folder / "metadata.csv").write_text("file_name,text\na.png,\na.png,one\na.png,two\n")
+    assert [row["text"] for row in rows_of(collection, folder)] == ["one"]
+
+
+def test_captions_that_may_be_there_and_are_not_read_are_told(
+    tmp_path: Path, collection: Collection, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = parquet(tmp_path / "a.parquet", range(1), sentences=[[{"raw": "a cat"}]], number=[1])
+    pq.write_table(pq.read_table(file).drop(["text"]), file)
+    rows_of(collection, file)
+    assert "it has sentences. Name one as caption_column" in caplog.text
+    folder = imagefolder(tmp_path / "mine", "a.png")
+    (folder / "captions.tsv").write_text("file_name\ttext\na.png\tone\n")
+    rows_of(Collection(tmp_path / "two"), folder)
+    assert "There is captions.tsv" in caplog.text
+    caplog.clear()
+    rows_of(Collection(tmp_path / "three"), folder, caption_kind="none")
+    (folder / "metadata.csv").write_text("file_name,text\na.png,one\n")
+    rows_of(Collection(tmp_path / "four"), folder)
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("as_stream", [True, False])
 def test_what_save_to_disk_writes_is_read(tmp_path: Path, collection: Collection, as_stream: bool) -> None:
     """A DatasetDict: a folder for each split, with Arrow files and JSON."""
