@@ -29,7 +29,7 @@ _SYSTEM = re.compile(
     r"|lost\+found|\.trash|\.trash-.*|\.thumbnails|\.stversions"  # Linux, and Syncthing
     r"|@tmp|@sharebin|.*@syno(?:eastream|resource)|onedrivetemp|_gsdata_|msocache|config\.msi|\$winreagent"
     r"|.+\.lrdata|ipod photo cache|_vti_cnf|~\$.*"  # caches, locks
-    r"|.+~|#.+#|.+\.thm"  # what editors keep of a file; the thumbnails of cameras
+    r"|.+\.thm"  # the thumbnails of cameras
     r"|.+\.\w+\.(?:crdownload|part|partial|opdownload|filepart|download|tmp|!ut))"  # what is not finished
     r"|RECYCLER|RECYCLED"  # older Windows: in capitals, as these are words
 )

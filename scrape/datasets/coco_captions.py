@@ -11,8 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dreamloom.base.documents import parse_json, read_document
+from dreamloom.base.documents import DocumentError, parse_json, read_document
 from dreamloom.base.errors import UserError
+from dreamloom.base.tables import caption_texts
 from dreamloom.scrape.collection import key_of
 from dreamloom.scrape.datasets.image_files import leads_out
 from dreamloom.scrape.datasets.metadata import clean_text, is_blank_text, pixels_or_none
@@ -74,10 +75,17 @@ def _parse(file: Path, document: Mapping[str, Any]) -> tuple[Photo, ...]:
     for annotation in _entries(document, "annotations", ("image_id", "caption"), faults):
         text = annotation["caption"]
         photo_id = id_number(annotation["image_id"])
-        if isinstance(text, str) and text.strip():
-            captions.setdefault(photo_id, []).append(_clean(text))
+        try:
+            texts = ([text] if text.strip() else []) if isinstance(text, str) else caption_texts(text)
+        except DocumentError as error:
+            faults.append(f"the caption of image {photo_id} {error}")
+            continue
+        if texts:
+            captions.setdefault(photo_id, []).extend(map(_clean, texts))
         elif is_blank_text(text):
             blank.add(photo_id)
+        elif text is not None:
+            faults.append(f"the caption of image {photo_id} is no text")
     licences = {id_number(each["id"]): each for each in _entries(document, "licenses", ("id",), faults)}
     photos: dict[Any, Photo] = {}
     for image in _entries(document, "images", ("id", "file_name"), faults):
@@ -88,7 +96,8 @@ def _parse(file: Path, document: Mapping[str, Any]) -> tuple[Photo, ...]:
         except ValueError as error:
             faults.append(f"the image {image['id']}: {error}")
         else:
-            photos[photo_id] = photo
+            if (same := photos.setdefault(photo_id, photo)).file_name != photo.file_name:
+                faults.append(f"the image {image['id']} is both {same.file_name} and {photo.file_name}")
     if faults and (not photos or not (captions or blank)):
         raise ValueError(faults[0])
     if faults:

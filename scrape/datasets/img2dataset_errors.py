@@ -4,8 +4,24 @@ https://github.com/rom1504/img2dataset; version 1.47 passes on the messages of u
 """
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
+from dreamloom.base.text import brief
 from dreamloom.scrape.collection import Status
+
+
+def why_no_image(row: Mapping[str, Any], otherwise: str) -> tuple[Status, str]:
+    """Returns status and detail of a row of its tables that has no image.
+
+    Args:
+        row: with its columns `status` and `error_message`.
+        otherwise: the detail where they name no failure.
+    """
+    if row.get("status") in (None, "success"):
+        return Status.MISSING_FILE, otherwise
+    message = str(row.get("error_message") or row["status"])
+    return status_from_message(message, resized=row["status"] == "failed_to_resize"), brief(message)
 
 
 def status_from_message(error_message: str, resized: bool = False) -> Status:

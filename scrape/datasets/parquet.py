@@ -10,6 +10,7 @@ from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import StageConfig
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table, key_of
+from dreamloom.scrape.datasets.img2dataset_errors import why_no_image
 from dreamloom.scrape.datasets.ingest import MissingImage, ReadPart, SourceImage
 from dreamloom.scrape.datasets.metadata import CAPTION_COLUMNS, CaptionRules, ImageMetadata, metadata_from_row
 from dreamloom.scrape.datasets.row_files import RowFile
@@ -121,7 +122,7 @@ def _read_images(root: Path, piece: Piece, image_column: str | None, captions: C
     outer = None if caption_column is None or caption_column in names else caption_column.partition(".")[0]
     if outer is not None and outer not in names:
         raise UserError(f"{piece.file} has no column {caption_column}; it has {', '.join(names)}.")
-    needed = {image_column, caption_column, outer, "license_url", "author"}
+    needed = {image_column, caption_column, outer, "license_url", "author", "status", "error_message"}
     wanted = [name for name in names if name in needed or name.lower() in _METADATA_COLUMNS]
     identity = _identity(root, piece.file)
     for number, row in row_file.read(piece.start, piece.end, wanted):
@@ -131,7 +132,7 @@ def _read_images(root: Path, piece: Piece, image_column: str | None, captions: C
             continue
         value = row.pop(image_column)
         data = value.get("bytes") if isinstance(value, dict) else value
-        missing = MissingImage(Status.MISSING_FILE, "the row holds no bytes")
+        missing = MissingImage(*why_no_image(row, "the row holds no bytes"))
         content = _Bytes(data) if isinstance(data, bytes) else missing
         try:
             metadata = metadata_from_row(row, captions)

@@ -148,9 +148,15 @@ def size_of_shards(path: Path) -> SourceSize:
 
 
 def unread_shards(path: Path) -> str:
-    """Returns a sentence about shards that are compressed or lie in folders below; empty: there are none."""
-    files = find_files(path, "*.tar", *_COMPRESSED) if path.is_dir() else [path]
+    """Returns a sentence about shards that are compressed, TFRecords or in folders below; empty: there are none."""
+    files = find_files(path, "*.tar", "*.tfrecord*", *_COMPRESSED) if path.is_dir() else [path]
     told = []
+    if records := [file for file in files if ".tfrecord" in file.name.lower()]:
+        told.append(
+            f"TFRecords are not read: {records[0]} and {len(records) - 1} more; write webdataset (tar) or parquet "
+            "instead, as img2dataset does with --output_format."
+        )
+        files = [file for file in files if file not in records]
     if compressed := [file for file in files if any(fnmatchcase(file.name.lower(), each) for each in _COMPRESSED)]:
         told.append(f"Compressed shards are not read: {compressed[0]} and {len(compressed) - 1} more; unpack them.")
     if below := [file for file in files if file not in compressed and path not in (file, file.parent)]:

@@ -23,10 +23,10 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.remote import address_of
 from dreamloom.base.shard_keys import Place, group_samples, list_files
 from dreamloom.base.stage import PathKind, Summary
-from dreamloom.base.text import brief, shows_nothing
+from dreamloom.base.text import shows_nothing
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table, key_of
 from dreamloom.scrape.datasets.fields import KeepEmpty, SourceConfig, UserPath, WhoseCaptions
-from dreamloom.scrape.datasets.img2dataset_errors import status_from_message
+from dreamloom.scrape.datasets.img2dataset_errors import why_no_image
 from dreamloom.scrape.datasets.ingest import MissingImage, SourceImage, ingest
 from dreamloom.scrape.datasets.metadata import (
     CaptionRules,
@@ -204,7 +204,8 @@ def sample_image(sample: Sample, key: str, captions: CaptionRules) -> SourceImag
     place = f"{_place(sample.shard)}/{sample.key}"
     if extension is not None:
         return SourceImage(key, f"{place}.{extension}", partial(sample.read, extension), metadata)
-    return SourceImage(key, place, _missing_image(sample.metadata), metadata)
+    missing = MissingImage(*why_no_image(sample.metadata, "the shard has no picture for it"))
+    return SourceImage(key, place, missing, metadata)
 
 
 def read_sample_caption(sample: Sample) -> str | None:
@@ -219,14 +220,6 @@ def read_sample_caption(sample: Sample) -> str | None:
 def _has_blank_caption(sample: Sample) -> bool:
     cells = (sample.metadata.get(name) for name in caption_columns(sample.metadata))
     return any(extension in sample.members for extension in ("txt", "caption")) or any(map(is_blank_text, cells))
-
-
-def _missing_image(row: Mapping[str, Any]) -> MissingImage:
-    if row.get("status") in (None, "success"):
-        return MissingImage(Status.MISSING_FILE, "the shard has no picture for it")
-    message = str(row.get("error_message") or row["status"])
-    status = status_from_message(message, resized=row["status"] == "failed_to_resize")
-    return MissingImage(status, brief(message))
 
 
 def _read_members(shard: Shard, on_damage: Callable[[str], None]) -> Members:

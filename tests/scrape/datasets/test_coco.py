@@ -281,6 +281,19 @@ def test_a_bad_entry_costs_itself_and_is_told(tmp_path: Path, caplog: pytest.Log
     assert "6 entries are left out; the first, number " in caplog.text and "has no image_id" in caplog.text
 
 
+def test_captions_of_other_types_and_ids_of_two_photos_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = document(1, 2, 3)
+    texts = [["", "a cat"], {"en": "a dog"}, 3]
+    content["annotations"] = [{"id": n, "image_id": n, "caption": text} for n, text in enumerate(texts, 1)]
+    content["images"].append({**content["images"][1], "id": 1})
+    collection = Collection(tmp_path / "scenes")
+    ingest_coco(collection, coco(tmp_path, content, 1, 2, 3))
+    assert collection.read(Table.RECORDS)["text"].to_pylist() == ["a cat", None, None]
+    assert "3 entries are left out" in caplog.text
+
+
 def test_a_photo_without_address_is_no_candidate(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     content = document(1, 2)
     for image, url in zip(content["images"], ("", "http://x.org/2.jpg"), strict=True):

@@ -97,6 +97,17 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
     ]
 
 
+def test_rows_that_img2dataset_did_not_get_say_why(tmp_path: Path, collection: Collection) -> None:
+    status = {"status": ["success", "failed_to_download"], "error_message": [None, "HTTP Error 404: Not Found"]}
+    table = pa.table({"jpg": pa.array([encode_image(0, "JPEG"), None], pa.binary()), "caption": ["a", "b"], **status})
+    pq.write_table(table, tmp_path / "00000.parquet")
+    rows = rows_of(collection, tmp_path / "00000.parquet")
+    assert [(row["status"], row["detail"]) for row in rows] == [
+        (Status.OK, None),
+        (Status.HTTP_404, "HTTP Error 404: Not Found"),
+    ]
+
+
 def test_a_path_in_a_row_is_not_followed(tmp_path: Path, collection: Collection) -> None:
     secret = tmp_path / "secret.png"
     secret.write_bytes(encode_image(1))

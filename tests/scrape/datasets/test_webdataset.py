@@ -304,6 +304,10 @@ def test_shards_that_are_not_read_are_told(
     )
     with pytest.raises(UserError, match=sentence):
         ingest_webdataset(collection, WebdatasetConfig(path=folder))
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "00000.tfrecord").touch()
+    with pytest.raises(UserError, match=r"TFRecords are not read.*write webdataset"):
+        ingest_webdataset(collection, WebdatasetConfig(path=tmp_path / "records"))
     tar(folder / "2.TAR", {"a.jpg": encode_image(0)})
     assert ingest_webdataset(collection, WebdatasetConfig(path=folder)).kept == 1
     assert "Compressed shards are not read" in caplog.text and "name their folder" in caplog.text
