@@ -116,7 +116,8 @@ def csv_dialect(first_line: str) -> tuple[str, bool]:
     """Returns the delimiter that a CSV's first line tells, and whether it is the header; Excel's "sep=;" is none."""
     if match := re.fullmatch(r'"?sep=(.)"?\s*', first_line, re.IGNORECASE):
         return match[1], False
-    return max(",;\t", key=first_line.count), True
+    usual = max(",;\t", key=first_line.count)
+    return usual if usual in first_line or "|" not in first_line else "|", True
 
 
 def refuse_repeated(header: Sequence[str]) -> None:
@@ -125,7 +126,7 @@ def refuse_repeated(header: Sequence[str]) -> None:
         raise DocumentError(f"its header names the column {brief(twice[0])} twice; rename one of them")
 
 
-NULLS = frozenset({"nan", "NaN", "-nan", "null", "NULL", "None", "<NA>", "#N/A"})
+NULLS = frozenset({"nan", "NaN", "-nan", "null", "NULL", "None", "<NA>", "#N/A", "N/A", "n/a"})
 """Cells that pandas and spreadsheets write for what is not there."""
 
 

@@ -61,8 +61,8 @@ def read_imagefolder(
     files = []
     for path in sorted(paths, key=lambda path: path.relative_to(folder).parts):
         key = key_of("huggingface", folder.resolve().name, path.relative_to(folder).as_posix())
-        row = json.dumps(asdict(metadata[path])) if path in metadata else ""
-        files.append(ListedFile(key, path, file_version(path, before=f"{row} ")))
+        known = json.dumps(asdict(metadata[path])) if path in metadata else ""
+        files.append(ListedFile(key, path, file_version(path, before=f"{known} ")))
     return ImageFolder(files, lambda file: metadata.get(file.path, ImageMetadata()))
 
 

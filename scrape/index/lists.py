@@ -86,12 +86,17 @@ def _text(row: Mapping[str, Any], name: str) -> str | None:
 
 # Reading
 
+_NO_TEXT = {b"PAR1": "a parquet file", b"PK\3\4": "a zip archive", b"\x1f\x8b": "compressed"}
+"""First bytes → what a file is that people rename to a list."""
+
 
 def _decoded(stream: Any) -> TextIO:
     """Decodes as UTF-8, or as the byte order mark says. Bytes that are none become surrogates."""
     buffered = io.BufferedReader(stream) if isinstance(stream, io.RawIOBase) else stream
-    begin = buffered.read(3)
+    begin = buffered.read(4)
     buffered.seek(0)
+    if kind := next((kind for mark, kind in _NO_TEXT.items() if begin.startswith(mark)), None):
+        raise DocumentError(f"it is {kind}, and no text; name it so, or unpack it")
     encoding = "utf-16" if begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     return io.TextIOWrapper(buffered, encoding=encoding, errors="surrogateescape", newline="")
 

@@ -36,6 +36,7 @@ def filtered(path: Path, **config: Any) -> tuple[list[tuple[str, str | None]], S
         ("i.csv", b"\xef\xbb\xbf link ; title \r\n%s;a\r\n%s;b\r\n"),
         ("i.csv", b'title,link\n"a",%s\n"b","%s"\n'),
         ("i.csv", b"sep=|\r\nlink|title\r\n%s|a\r\n%s|b\r\n"),
+        ("i.csv", b"link|title\n%s|a\n%s|b\n"),
         ("i.tsv", b"\xef\xbb\xbfsep=;\nlink;title\n%s;a\n%s;b\n"),
         ("i.TSV", b"link\ttitle\n%s\ta\n\n%s\tb\n"),
         ("i.ndjson", b'{"link": "%s", "title": "a"}\n{"title": "b", "link": "%s"}\n'),
@@ -168,6 +169,13 @@ def test_bytes_that_are_not_utf8_cost_their_row_and_damage_names_its_file(tmp_pa
     bad.write_bytes(data)
     with pytest.raises(UserError, match=r"1\.parquet can't be read"):
         filter_laion(Collection(tmp_path / "c"), FilterConfig(index=[str(good), str(bad)], min_side=None))
+
+
+@pytest.mark.parametrize("begin", [b"PAR1\x15\x04", b"PK\x03\x04\x14", b"\x1f\x8b\x08\0"])
+def test_a_list_that_is_no_text_is_told(tmp_path: Path, begin: bytes) -> None:
+    (tmp_path / "i.csv").write_bytes(begin + b"http://a.org/1.jpg\n")
+    with pytest.raises(UserError, match="and no text"):
+        filtered(tmp_path / "i.csv")
 
 
 def test_a_file_whose_name_is_not_utf8_is_told(tmp_path: Path) -> None:
