@@ -7,23 +7,21 @@ hash alone is the same for plain images of any color, and for one drawing in red
 images alike, a closer look at a few such pairs of a row may confirm it (dreamloom.curate.rules.crops).
 
 A row is compared with those that stay, not with all, so a crowd of copies costs as much as it has images. Up to 8,192
-rows the nearest are found by comparing with all that stay; more are found through inverted lists (IVF) of faiss.
+rows the nearest are found by comparing with all that stay; more are found through inverted lists
+(dreamloom.curate.rules.nearest).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isqrt
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from dreamloom.base.near_duplicates import Hashes, close_pairs, mirror_hashes
+from dreamloom.curate.rules.nearest import AllCompared, Embeddings, InvertedLists, Nearest
 
 Rows = NDArray[np.int64]
-Embeddings = NDArray[np.float16]
-"""L2-normalised [n, d], as the scores tables have them."""
 Confirm = Callable[[NDArray[np.int64]], NDArray[np.bool_]]
 """Returns of each pair of rows [m, 2] whether they repeat each other."""
 NONE = -1
@@ -32,12 +30,10 @@ NONE = -1
 _EXACT = 8_192
 _BLOCK = 1024
 _NEAREST = 64
-"""Rows that stay, nearest by cosine, whose hashes are looked at."""
+"""Rows that stay, nearest by cosine, or by what the lists know of it, whose hashes are looked at."""
 _LOOKED_AT = 4
 """Rows, nearest by cosine, with which a row is compared closely: so many of earlier blocks, and as many of its own."""
-_LISTS_SEARCHED = 8
-_POINTS_PER_LIST = 64
-"""Embeddings per list by which the lists are trained; faiss warns below 39."""
+_PAIRS_AT_ONCE = 8192
 _FEW_BITS = 4
 """Up to so many bits, pairs of near hashes are found by the hashes alone, and only their embeddings are read."""
 
@@ -107,29 +103,46 @@ def _with_company(hashes: Hashes, bits: int) -> Rows:
 
 
 def _repeats(vectors: Embeddings, hashes: Hashes, alike: Likeness, exact: int, confirm: Confirm | None) -> Rows:
-    index = _make_index(vectors, exact)
+    index: Nearest = AllCompared(vectors.shape[1]) if len(vectors) <= exact else InvertedLists(vectors)
     repeats = np.full(len(vectors), NONE, dtype=np.int64)
     stayed = np.empty(0, dtype=np.int64)
     for first in range(0, len(vectors), _BLOCK):
         rows = np.arange(first, min(first + _BLOCK, len(vectors)))
         block = vectors[rows].astype(np.float32)
+        index.take(block)
         if len(stayed):
-            cosines, places = index.search(block, min(_NEAREST, len(stayed)))
+            cosines, places = index.search(min(_NEAREST, len(stayed)))
             near = stayed[places]  # where less is found, a place is -1 and its cosine is lower than any
+            is_open = cosines >= alike.cosine
+            agree = is_open & alike.hashes_agree(hashes[rows][:, None], hashes[near])
+            if not index.is_exact:
+                cosines = _cosines(block, vectors, near, is_open if confirm else agree)
             is_near = cosines >= alike.cosine
-            agree = is_near & alike.hashes_agree(hashes[rows][:, None], hashes[near])
+            agree &= is_near
             if confirm:
                 is_open = is_near & ~agree.any(axis=1, keepdims=True)
-                agree |= _confirmed(confirm, rows, near, is_open & (np.cumsum(is_open, axis=1) <= _LOOKED_AT))
+                agree |= _confirmed_of_nearest(confirm, rows, near, cosines, is_open)
             earliest = np.where(agree, near, len(vectors)).min(axis=1)
             repeats[rows] = np.where(agree.any(axis=1), earliest, NONE)
         new = rows[repeats[rows] == NONE]
-        vectors_of_new = block[new - first]
-        repeats[new] = _repeats_within(vectors_of_new, hashes[new], alike, new, confirm)
-        stays = repeats[new] == NONE
-        index.add(vectors_of_new[stays])
-        stayed = np.concatenate([stayed, new[stays]])
+        repeats[new] = _repeats_within(block[new - first], hashes[new], alike, new, confirm)
+        new = new[repeats[new] == NONE]
+        index.add(new - first)
+        stayed = np.concatenate([stayed, new])
     return repeats
+
+
+def _cosines(
+    block: NDArray[np.float32], vectors: Embeddings, near: Rows, asked: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Computes the cosines of the rows of a block to some others [n, k], those that are asked for; else -1."""
+    cosines = np.full(near.shape, -1, dtype=np.float32)
+    one, other = np.nonzero(asked)
+    for first in range(0, len(one), _PAIRS_AT_ONCE):
+        pairs = slice(first, first + _PAIRS_AT_ONCE)
+        of_others = vectors[near[one[pairs], other[pairs]]].astype(np.float32)
+        cosines[one[pairs], other[pairs]] = np.einsum("ij,ij->i", block[one[pairs]], of_others)
+    return cosines
 
 
 def _repeats_within(
@@ -140,10 +153,8 @@ def _repeats_within(
     is_near = np.tril(cosines >= alike.cosine, -1)
     agree = is_near & alike.hashes_agree(hashes[:, None], hashes)
     if confirm:
-        is_open = is_near & ~agree
-        nearest = np.argsort(np.where(is_open, -cosines, np.inf), axis=1, kind="stable")[:, :_LOOKED_AT]
-        of_nearest = _confirmed(confirm, rows, rows[nearest], np.take_along_axis(is_open, nearest, axis=1))
-        np.put_along_axis(agree, nearest, np.take_along_axis(agree, nearest, axis=1) | of_nearest, axis=1)
+        others = np.broadcast_to(rows, cosines.shape)
+        agree |= _confirmed_of_nearest(confirm, rows, others, cosines, is_near & ~agree)
     repeats = np.full(len(rows), NONE, dtype=np.int64)
     for place in np.flatnonzero(agree.any(axis=1)):
         earlier = np.flatnonzero(agree[place] & (repeats == NONE))
@@ -152,25 +163,15 @@ def _repeats_within(
     return repeats
 
 
-def _confirmed(confirm: Confirm, rows: Rows, others: Rows, asked: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Compares rows [n] with some of the others [n, k], those that are asked about."""
+def _confirmed_of_nearest(
+    confirm: Confirm, rows: Rows, others: Rows, cosines: NDArray[np.float32], is_open: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Compares rows [n] closely with the nearest of the others [n, k] that are open."""
+    nearest = np.argsort(np.where(is_open, -cosines, np.inf), axis=1, kind="stable")[:, :_LOOKED_AT]
+    asked = np.take_along_axis(is_open, nearest, axis=1)
     row, _ = np.nonzero(asked)
-    found = np.zeros_like(asked)
-    found[asked] = confirm(np.stack([rows[row], others[asked]], axis=1))
+    of_nearest = np.zeros_like(asked)
+    of_nearest[asked] = confirm(np.stack([rows[row], np.take_along_axis(others, nearest, axis=1)[asked]], axis=1))
+    found = np.zeros_like(is_open)
+    np.put_along_axis(found, nearest, of_nearest, axis=1)
     return found
-
-
-def _make_index(vectors: Embeddings, exact: int) -> Any:
-    """Returns an empty index by inner product, that is ready for as many vectors as these."""
-    import faiss  # takes half a second
-
-    count, width = vectors.shape
-    if count <= exact:
-        return faiss.IndexFlatIP(width)
-    lists = 2 * isqrt(count)
-    kind, metric = faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-    index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatIP(width), width, lists, kind, metric, False)
-    index.nprobe = _LISTS_SEARCHED
-    sample = np.random.default_rng(0).choice(count, min(count, _POINTS_PER_LIST * lists), replace=False)
-    index.train(vectors[np.sort(sample)].astype(np.float32))
-    return index
