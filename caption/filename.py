@@ -80,18 +80,19 @@ class NameWriter:
             extension: With its full stop: ".jpg".
         """
         room = MAX_BYTES - len(extension.encode("utf-8"))
-        name = self._unused_stem(_legible(caption), room) + extension
-        return name, read_name(name) != caption
+        stem, suffix = self._unused_stem(_legible(caption), room)
+        return f"{stem}{suffix}{extension}", stem != caption
 
-    def _unused_stem(self, stem: str, room: int) -> str:
+    def _unused_stem(self, stem: str, room: int) -> tuple[str, str]:
+        """Returns what `read_name` gives back, and what makes the name another's."""
         folded = unicodedata.normalize("NFC", stem.casefold())
         count = self._used.get(folded, 0) + 1
         bare = count == 1 and stem and folded not in RESERVED
-        full = stem if bare else f"{stem}_({count})"
-        if len(full.encode("utf-8")) > room:
+        suffix = "" if bare else f"_({count})"
+        if len(stem.encode("utf-8")) + len(suffix) > room:
             return self._unused_stem(cut(stem, room - _SUFFIX_BYTES), room)
         self._used[folded] = count
-        return full
+        return stem, suffix
 
 
 def _legible(caption: str) -> str:

@@ -11,6 +11,10 @@ The rule is for English. It takes some words that are no nouns, which costs a ro
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
 
 MOST_SHARED = 64
 """Most nouns that are followed: with more, each has too few images, and too many intervals must hold at once."""
@@ -32,6 +36,14 @@ _FUNCTION_WORDS = frozenset(
 _LETTERS = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _PIECE = re.compile(r"[.,;:!?()\[\]{}|/\\\"“”«»\d\n]+")
 _MIN_LETTERS = 3
+_CAPTIONS_AT_ONCE = 20_000
+"""Of so many the bytes are in memory, with eight bytes for each."""
+_ASCII = [chr(code) for code in range(128)]
+_IS_LETTER, _CUTS, _JOINS = (
+    np.array([is_so(char) for char in _ASCII])
+    for is_so in (str.isalpha, lambda char: _PIECE.match(char) is not None, lambda char: char in "'-")
+)
+"""What a character of ASCII is to _LETTERS and _PIECE."""
 
 
 def find_nouns(caption: str) -> frozenset[str]:
@@ -61,17 +73,75 @@ def shared_nouns(captions: Sequence[str], at_least: int, most: int = MOST_SHARED
 
 def find_all_nouns(captions: Sequence[str]) -> list[frozenset[str]]:
     """Returns the nouns of each caption; a plural whose singular is a noun of any caption is the singular."""
-    found = [find_nouns(caption) for caption in captions]
-    words = frozenset().union(*found)
-    return [frozenset(_singular(noun, words) for noun in nouns) for nouns in found]
+    numbers: dict[str, int] = {}
+    pairs = [
+        _number_nouns(captions[first : first + _CAPTIONS_AT_ONCE], first, numbers)
+        for first in range(0, len(captions), _CAPTIONS_AT_ONCE)
+    ]
+    rows, nouns = np.concatenate([np.empty((2, 0), dtype=np.int64), *pairs], axis=1)
+    words = frozenset(numbers)
+    names = [_singular(noun, words) for noun in numbers]
+    of_rows = [names[number] for number in nouns.tolist()]
+    ends = np.searchsorted(rows, np.arange(len(captions)), "right").tolist()
+    return [frozenset(of_rows[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _number_nouns(captions: Sequence[str], first: int, numbers: dict[str, int]) -> NDArray[np.int64]:
+    """Finds the nouns of captions, of all that are ASCII at once.
+
+    Args:
+        captions: some captions.
+        first: the number of the first.
+        numbers: Noun → its number; receives new ones.
+
+    Returns:
+        Pairs [2, n] of a caption's number and a noun's, sorted by caption.
+    """
+    others = [(row, noun) for row, text in enumerate(captions) if not text.isascii() for noun in find_nouns(text)]
+    rows, words, found = _find_in_ascii([text if text.isascii() else "" for text in captions])
+    of_words = np.array([numbers.setdefault(word, len(numbers)) for word in words], dtype=np.int64)
+    of_others = [(row, numbers.setdefault(noun, len(numbers))) for row, noun in others]
+    pairs = np.concatenate([np.stack([rows, of_words[found]]), np.array(of_others, dtype=np.int64).reshape(-1, 2).T], 1)
+    pairs = pairs[:, np.argsort(pairs[0], kind="stable")]
+    pairs[0] += first
+    return pairs
+
+
+def _find_in_ascii(captions: Sequence[str]) -> tuple[NDArray[np.int64], list[str], NDArray[np.int64]]:
+    """Finds what `find_nouns` does.
+
+    Returns:
+        Numbers of captions, ascending; nouns; and which of these each of the captions has.
+    """
+    import pyarrow as pa
+
+    text = np.frombuffer("\n".join([*captions, ""]).lower().encode("ascii"), dtype=np.uint8)
+    is_letter = _IS_LETTER[text]
+    inside = is_letter.copy()
+    inside[1:-1] |= _JOINS[text[1:-1]] & is_letter[:-2] & is_letter[2:]
+    starts, ends = np.flatnonzero(np.diff(inside, prepend=False, append=False)).reshape(-1, 2).T
+    offsets = np.concatenate([[0], np.cumsum(ends - starts)]).astype(np.int32)
+    tokens = pa.StringArray.from_buffers(len(starts), pa.py_buffer(offsets), pa.py_buffer(text[inside].tobytes()))
+    words = (coded := tokens.dictionary_encode()).dictionary.to_pylist()
+    ends_piece = np.array([word in _FUNCTION_WORDS or _is_verb(word) for word in words], dtype=bool)
+    nouns = [re.sub("'s$", "", word) for word in words]
+    is_long = np.array([len(noun) >= _MIN_LETTERS for noun in nouns], dtype=bool)
+    token = coded.indices.to_numpy()
+    piece = np.cumsum(_CUTS[text])[starts]
+    is_last = np.ones(len(token), dtype=bool)
+    is_last[:-1] = ends_piece[token[1:]] | (piece[1:] != piece[:-1])
+    is_noun = ~ends_piece[token] & is_last & is_long[token]
+    row = np.searchsorted(np.cumsum([len(caption) + 1 for caption in captions]), starts[is_noun], "right")
+    return row, nouns, token[is_noun].astype(np.int64)
 
 
 def followed(concepts: Sequence[Iterable[str]], at_least: int, most: int = MOST_SHARED) -> list[frozenset[str]]:
     """Keeps, of what each image shows, what at least so many images show and at most half of them."""
-    counts = Counter(name for names in concepts for name in set(names))
+    counts = Counter(chain.from_iterable(names if isinstance(names, frozenset) else set(names) for names in concepts))
     frequent = [name for name, count in counts.items() if at_least <= count <= len(concepts) / 2]
-    kept = set(sorted(frequent, key=lambda name: (-counts[name], name))[:most])
-    return [frozenset(kept.intersection(names)) for names in concepts]
+    kept = frozenset(sorted(frequent, key=lambda name: (-counts[name], name))[:most])
+    same: dict[frozenset[str], frozenset[str]] = {}  # few are different, of many images
+    return [same.setdefault(found, found) for found in map(kept.intersection, concepts)]
 
 
 def mentions(phrase: str, caption: str) -> bool:

@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -208,13 +208,16 @@ def _manifest(rows: pa.Table, placed: Split, files: list[str | None], written: M
 
 def _multiplies(placed: Split, names: Sequence[str]) -> list[float | None]:
     """Returns how often an epoch shows each row that is trained on, as multiply.txt and the YAML say it."""
-
-    @cache  # there are few ratings, and many images
-    def written(name: str, rating: Fraction) -> float:
-        return float(Fraction(format_multiply(placed.multiplies[name] * rating)))
-
-    each = zip(placed.split, names, placed.ratings, strict=True)
-    return [written(name, rating) if split == TRAIN else None for split, name, rating in each]
+    written: dict[tuple[str, int], float] = {}  # equal ratings are one object: there are few, and many images
+    multiplies: list[float | None] = []
+    for split, name, rating in zip(placed.split, names, placed.ratings, strict=True):
+        if split != TRAIN:
+            multiplies.append(None)
+            continue
+        if (name, id(rating)) not in written:
+            written[name, id(rating)] = float(Fraction(format_multiply(placed.multiplies[name] * rating)))
+        multiplies.append(written[name, id(rating)])
+    return multiplies
 
 
 def _digest_content(manifest: pa.Table) -> str:

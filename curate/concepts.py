@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dreamloom.caption.nouns import find_all_nouns, followed, mentions
 from dreamloom.curate.drawing import draw_order
@@ -13,8 +13,7 @@ PLENTY = 1000
 """Fewest images of ground truth of which some stay out of rehearsal: with less, none can be spared."""
 
 
-@dataclass(frozen=True)
-class Described:
+class Described(NamedTuple):
     """What is known of an image before it is placed."""
 
     caption: str
@@ -29,10 +28,16 @@ def follow(images: Sequence[Described], listed: Sequence[str]) -> list[frozenset
     (dreamloom.caption.nouns) that at least FREQUENT images and at most half of them show.
     """
     nouns = find_all_nouns([image.caption for image in images])
-    shown = [own | {label.lower() for label in image.labels} for own, image in zip(nouns, images, strict=True)]
+    shown = [
+        own | {label.lower() for label in image.labels} if image.labels else own
+        for own, image in zip(nouns, images, strict=True)
+    ]
+    concepts = followed(shown, FREQUENT)
+    if not listed:
+        return concepts
     return [
         concepts | {name.lower() for name in listed if name.lower() in all_shown or mentions(name, image.caption)}
-        for concepts, all_shown, image in zip(followed(shown, FREQUENT), shown, images, strict=True)
+        for concepts, all_shown, image in zip(concepts, shown, images, strict=True)
     ]
 
 

@@ -2,9 +2,9 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
+from typing import NamedTuple
 
 from dreamloom.base.apportion import apportion
 from dreamloom.curate.balance import exact
@@ -16,8 +16,7 @@ _PART = 4
 """Of the images of a concept, at most one in so many is held out for its sake."""
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """An image that may be held out."""
 
     row: int
@@ -68,21 +67,35 @@ def select_held_out(
     Returns:
         The selected rows.
     """
+    if not any(counts.values()):
+        return set()
     ordered = sorted(candidates, key=lambda candidate: draw_order(seed, candidate.key))
     selected: dict[int, Candidate] = {}
     for source, count in counts.items():
-        groups: dict[tuple[int | None, int], list[Candidate]] = {}
-        for candidate in ordered:
-            if candidate.source == source:
-                alone = candidate.row if candidate.copies is None else -1
-                groups.setdefault((candidate.copies, alone), []).append(candidate)
-        free = count
-        for (copies, _), members in groups.items():
-            if len(members) <= free and (copies is None or group_sizes[copies] == len(members)):
-                selected |= {member.row: member for member in members}
-                free -= len(members)
+        selected |= _select(source, count, ordered, group_sizes)
     _exchange(selected, [candidate for candidate in ordered if candidate.copies is None])
     return set(selected)
+
+
+def _select(
+    source: str, free: int, ordered: Sequence[Candidate], group_sizes: Mapping[int, int]
+) -> dict[int, Candidate]:
+    """Selects the first images of a source, a group of copies where the first of it stands."""
+    of_source = [candidate for candidate in ordered if candidate.source == source]
+    groups: dict[int, list[Candidate]] = {}
+    for candidate in of_source:
+        if candidate.copies is not None:
+            groups.setdefault(candidate.copies, []).append(candidate)
+    selected: dict[int, Candidate] = {}
+    for candidate in of_source:
+        if not free:
+            break
+        copies = candidate.copies
+        members = [candidate] if copies is None else groups.pop(copies, [])
+        if len(members) <= free and (copies is None or group_sizes[copies] == len(members)):
+            selected |= {member.row: member for member in members}
+            free -= len(members)
+    return selected
 
 
 def _exchange(selected: dict[int, Candidate], ordered: Sequence[Candidate]) -> None:

@@ -163,9 +163,9 @@ def _draw(placed: Split, rows: pa.Table, ordered: Sequence[Source], config: Bala
     names, stages = rows["source"].to_pylist(), rows["stage"].to_pylist()
     free = [not stages[n] and n not in placed.kinds and placed.reasons[n] is None for n in range(len(names))]
     remaining = dict.fromkeys((source.name for source in ordered), Fraction(0))
-    each = zip(names, placed.ratings, free, strict=True)
+    each = zip(names, rows["rating"].to_pylist(), free, strict=True)
     for (name, rating), count in Counter((name, rating) for name, rating, is_free in each if is_free).items():
-        remaining[name] += rating * count
+        remaining[name] += (1 if rating is None else exact(rating)) * count
     multiplies = solve_multiplies(
         {s.name: (remaining[s.name], s.multiply) for s in ordered if s.role is Role.TRAINING},
         {s.name: (remaining[s.name], s.share) for s in ordered if s.role is Role.GROUND_TRUTH},

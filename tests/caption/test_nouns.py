@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamloom.caption.nouns import find_nouns, mentions, shared_nouns
+from dreamloom.caption.nouns import find_all_nouns, find_nouns, mentions, shared_nouns
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,12 @@ def test_any_text_has_nouns_that_are_shared_by_rule_and_the_order_of_captions_is
     for noun in frozenset().union(*found):
         assert at_least <= sum(noun in nouns for nouns in found) <= len(captions) / 2
     assert shared_nouns(captions[::-1], at_least) == found[::-1]
+
+
+@given(st.lists(st.text("aeSing t.-'’é9_,\n\t\x1c²", max_size=30) | st.text(max_size=12), max_size=8))
+def test_all_captions_at_once_have_the_nouns_that_each_has_alone(captions: list[str]) -> None:
+    captions = [caption.replace("s", "x").replace("S", "X") for caption in captions]  # no plurals
+    assert find_all_nouns(captions) == [find_nouns(caption) for caption in captions]
 
 
 def test_a_phrase_is_found_as_whole_words() -> None:
