@@ -36,8 +36,9 @@ from dreamloom.base.near_duplicates import phash
 from dreamloom.base.pixels import decode
 from dreamloom.curate.config import ChooseConfig, NearDuplicates, ScoreConfig
 from dreamloom.curate.rules.crops import is_part, shrink
-from dreamloom.curate.rules.dedupe import NONE, Embeddings, Likeness, near_duplicates
+from dreamloom.curate.rules.dedupe import NONE, Likeness, near_duplicates
 from dreamloom.curate.rules.duplicates import likeness
+from dreamloom.curate.rules.nearest import Embeddings
 
 Change = Callable[[Image.Image], Image.Image]
 CROWDS = ("spread", "alike", "apart")

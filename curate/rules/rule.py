@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from dreamloom.curate.config import ChooseConfig
 from dreamloom.curate.rules import priority
-from dreamloom.curate.rules.dedupe import Embeddings, Rows
+from dreamloom.curate.rules.dedupe import Rows
+from dreamloom.curate.rules.nearest import Embeddings
 from dreamloom.curate.source import Source
 from dreamloom.scrape.collection import Table
 from dreamloom.scrape.collection.decisions import What

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dreamloom.base.near_duplicates import mirror_hashes
-from dreamloom.curate.rules.dedupe import NONE, Embeddings, Likeness, Rows, exact_duplicates, near_duplicates
+from dreamloom.curate.rules.dedupe import NONE, Likeness, Rows, exact_duplicates, near_duplicates
+from dreamloom.curate.rules.nearest import Embeddings
 from tests.base.test_near_duplicates import a_hash
 
 
