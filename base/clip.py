@@ -1,5 +1,6 @@
 """A loaded CLIP (open_clip), and its embeddings of images and texts."""
 
+import os
 import pickle
 import threading
 from collections.abc import Callable, Sequence
@@ -85,12 +86,13 @@ def _load(model: str, pretrained: str, precision: Precision, device: str, _conte
     unreadable = (SafetensorError, pickle.UnpicklingError)
     name = open_clip_name(model)
     is_named = not name.startswith((LOCAL, HUB))
-    if name.startswith(HUB):
-        check_on_hub(name.removeprefix(HUB))  # open_clip would ask ten times, and tell of each
+    file = Path(pretrained).expanduser()
+    known = get_pretrained_cfg(name, pretrained) if is_named and not file.is_file() else {}
+    on_hub = name.removeprefix(HUB) if name.startswith(HUB) else os.path.dirname(known.get("hf_hub", ""))
+    check_on_hub(on_hub)  # open_clip would ask ten times, and tell of each
     # open_clip gives OpenAI's models under their plain names GELU, but they were trained with QuickGELU: 0.6 off in
     # aesthetic
     quick_gelu = is_named and bool(get_pretrained_cfg(name, pretrained).get("quick_gelu"))
-    file = Path(pretrained).expanduser()
     try:
         clip, _, prepare = open_clip.create_model_and_transforms(
             name,

@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from dreamloom.base.errors import UserError
 from dreamloom.base.own_folders import own_folder_kind
 from dreamloom.base.remote import is_remote
+from dreamloom.base.text import printable
 from dreamloom.curate.source import collection_folders
 from dreamloom.flows.collection_users import find_users
 from dreamloom.flows.help_pages import HelpPage
@@ -77,7 +78,7 @@ def _verify_at(address: str) -> None:
 
 def _tell_damage(where: str, damage: Sequence[tuple[str, str]], cure: str) -> None:
     for name, fault in damage[:_SHOWN]:
-        print(f"{name}: {fault}")
+        print(printable(f"{name}: {fault}"))
     if damage:
         more = f" ({len(damage) - _SHOWN:,} more than shown)" if len(damage) > _SHOWN else ""
         raise UserError(f"{len(damage):,} files of {where} are not as they were stored{more}. {cure}")

@@ -69,7 +69,7 @@ def run(
     select(loaded, selection)
     file = project / PROJECT if project.is_dir() else project
     for warning in warn_of_shared_workspace(file, loaded):
-        print(f"warning: {warning}")
+        print(f"warning: {printable(warning)}")
     note_file(file, loaded.workspace)
     settle_hand_changes(project, loaded.workspace, adopt)
     if selection.is_whole:
@@ -133,7 +133,7 @@ def plan(project: Path = PROJECT, *, probe: Annotated[bool, Parameter(negative="
         *plan_warnings.measurement_warnings(loaded, sizes),
         *plan_warnings.disk_warnings(loaded, steps),
     ]:
-        print(f"warning: {warning}")
+        print(f"warning: {printable(warning)}")
     read = partial(captions_of_workspace, loaded.workspace, sources)
     recipe_of_captions = captions_recipe(loaded.workspace, sources)
     print_caption_lengths(read, loaded.train.base, recipe_of_captions, loaded.train.t5_length)

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 
 from dreamloom.base.listing import left_out_note
-from dreamloom.base.text import without_surrogates
+from dreamloom.base.text import printable
 
 LISTED = 5
 """Places that are named for each kind."""
@@ -27,7 +27,7 @@ class Notes:
         """
         self._counts[kind] += 1
         if len(self._places[kind]) < LISTED:
-            self._places[kind].append(without_surrogates(where))
+            self._places[kind].append(printable(where))
 
     def sentences(self) -> tuple[str, ...]:
         """Returns a sentence for each kind, in the order in which they were first noted."""

@@ -66,6 +66,11 @@ def test_what_people_write_is_not_noted(caption: str) -> None:
     assert notes_of(("one.jpg", caption)) == []
 
 
+def test_what_a_terminal_obeys_in_a_name_is_an_escape() -> None:
+    (sentence,) = notes_of(("a\x1b[31m\n.jpg", ""))
+    assert r"a\x1b[31m\n.jpg" in sentence
+
+
 def test_empty_captions_and_those_of_several_lines_are_noted() -> None:
     empty, lines = notes_of(("a.jpg", " "), ("b.jpg", "a red car\na car that is red"))
     assert ("a.jpg" in empty, "empty caption" in empty) == (True, True)
