@@ -10,13 +10,12 @@
 | runs | as `dreamloom prune` says, by `keep_runs` |
 """
 
-import json
 import os
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +25,7 @@ from dreamloom.base.files import TEMPORARY, lock
 from dreamloom.curate.source import collection_folders
 from dreamloom.flows.chain import plan_prune, prune_runs
 from dreamloom.flows.collection_users import sources_of_runs
+from dreamloom.flows.json_output import AsJson, print_json
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.terminal import print_table, rows_table, size
 from dreamloom.flows.workspace import PROJECT
@@ -50,7 +50,7 @@ def clean(
     project: Path = PROJECT,
     *,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
-    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Remove what nothing hangs on: leftovers, collections of sources that are gone, old latents and logs, old runs.
 
@@ -80,7 +80,7 @@ def clean(
         remove_collection(Collection(path))
     found += [Rubbish(each.run.folder, f"{each.what}: {each.why}", each.bytes) for each in runs]
     if as_json:
-        print(json.dumps([asdict(each) for each in found], indent=2, default=str))
+        print_json(found)
         return
     rows = [{"what": str(e.path.relative_to(loaded.workspace)), "why": e.why, "size": size(e.bytes)} for e in found]
     if rows:

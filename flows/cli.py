@@ -140,6 +140,7 @@ _COMMANDS = {
         "prune": ("dreamloom.flows.run_commands:prune", "Free the disk of what finished runs no longer need."),
         "sample": ("dreamloom.flows.stage_commands:sample", "Draw prompts with a trained model, beside its base."),
         "doctor": ("dreamloom.flows.doctor:doctor", "Check this machine, and say how to mend what is amiss."),
+        "completion": ("dreamloom.flows.completion:completion", "Print what a shell needs to complete commands."),
     },
 }
 for _group, _commands in _COMMANDS.items():

@@ -1,6 +1,5 @@
 """`dreamloom collection`: which there are, copies of them, whether they are as stored; and removal. No torch."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from dreamloom.base.text import printable
 from dreamloom.curate.source import collection_folders
 from dreamloom.flows.collection_users import find_users
 from dreamloom.flows.help_pages import HelpPage
+from dreamloom.flows.json_output import AsJson, print_json
 from dreamloom.flows.terminal import Terminal, print_table, rows_table, size
 from dreamloom.flows.workspace import PROJECT, workspace_of
 from dreamloom.scrape.collection import Collection, Table
@@ -29,7 +29,7 @@ app = App(name="collection", help="List, copy, verify or remove collections.", h
 
 
 @app.command(name="list", help_formatter=HelpPage())
-def list_(folder: Path = PROJECT, *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
+def list_(folder: Path = PROJECT, *, as_json: AsJson = False) -> None:
     """List collections: name, kind, images, size, and where they are from.
 
     Parameters
@@ -41,7 +41,7 @@ def list_(folder: Path = PROJECT, *, as_json: Annotated[bool, Parameter(name="--
     """
     rows = [_row(collection) for collection in collections_in(folder)]
     if as_json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows)
         return
     print_table(rows_table(f"Collections in {folder}", [row | {"size": size(row["size"])} for row in rows]))
 

@@ -2,25 +2,25 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from dreamloom.base import processes
 from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.errors import UserError
-from dreamloom.base.remembered import remembered
-from dreamloom.base.stage import PathKind, recipe
+from dreamloom.base.stage import PathKind
 from dreamloom.base.stop import Unfinished
 from dreamloom.base.text import printable
 from dreamloom.base.tree_state import looking_once
 from dreamloom.flows import api, chain
 from dreamloom.flows.adopting import settle_hand_changes, warn_of_hand_changes
+from dreamloom.flows.caption_lengths import caption_lengths, print_lengths
 from dreamloom.flows.collection_users import note_file, warn_of_shared_workspace
 from dreamloom.flows.contents import Captions, captions_of_workspace, captions_recipe
+from dreamloom.flows.json_output import AsJson, print_json
 from dreamloom.flows.preflight import check_before_run
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.selection import Selection, StageName, select
@@ -30,6 +30,9 @@ from dreamloom.flows.terminal import Terminal, funnel_table, print_table, rows_t
 from dreamloom.flows.workspace import PROJECT, relative_to_cwd, report_path
 from dreamloom.train.data.caption_notes import note_captions
 from dreamloom.train.data.notes import Notes
+
+if TYPE_CHECKING:
+    from dreamloom.flows.forecast import Sizes
 
 SEVERAL = Parameter(consume_multiple=True, negative="")
 
@@ -86,7 +89,9 @@ def run(
 
 
 @looking_once()
-def plan(project: Path = PROJECT, *, probe: Annotated[bool, Parameter(negative="")] = False) -> None:
+def plan(
+    project: Path = PROJECT, *, probe: Annotated[bool, Parameter(negative="")] = False, as_json: AsJson = False
+) -> None:
     """Show what run would do, and why: images, steps, sizes, time. Changes nothing.
 
     Parameters
@@ -95,10 +100,11 @@ def plan(project: Path = PROJECT, *, probe: Annotated[bool, Parameter(negative="
         The project's file, or its folder.
     probe
         Measure how fast this machine trains, in a few steps on noise, and remember it.
+    as_json
+        Print it as JSON.
     """
     from dreamloom.flows import plan as planning
-    from dreamloom.flows import plan_warnings
-    from dreamloom.flows.forecast import expected_captions, measure_sources
+    from dreamloom.flows.forecast import measure_sources
     from dreamloom.flows.planned_steps import plan_steps
 
     loaded = load_project(project)
@@ -107,41 +113,54 @@ def plan(project: Path = PROJECT, *, probe: Annotated[bool, Parameter(negative="
 
         with Terminal() as terminal, terminal.watch("probe") as progress:
             measure(loaded.train_config(), loaded.workspace, progress)
-    print(f"{loaded.name}: {relative_to_cwd(loaded.workspace)}\n")
-    sizes = measure_sources(loaded)
-    print_table(rows_table("Sources", planning.source_rows(loaded, sizes)))
-    steps = plan_steps(loaded)
-    print_table(rows_table("Steps of the run", planning.step_rows(steps)))
-    expected = planning.forecast_of(loaded, steps, sizes)
-    training, warnings = planning.plan_with_warnings(loaded) or (None, plan_warnings.expected_warnings(loaded, sizes))
-    sources = list(loaded.sources)
-    if expected is not None:
-        planning.print_forecast(expected, loaded)
-    if training is not None and expected is None:
-        planning.print_training(training)
-    else:
-        notes = Notes()
-        known = captions_of_workspace(loaded.workspace, sources)
-        note_captions([*known, *expected_captions(loaded, sizes)], notes)
-        for sentence in notes.sentences():
-            print(sentence)
+    sizes, steps = measure_sources(loaded), plan_steps(loaded)
+    if not as_json:
+        print(f"{loaded.name}: {relative_to_cwd(loaded.workspace)}\n")
+        print_table(rows_table("Sources", planning.source_rows(loaded, sizes)))
+        print_table(rows_table("Steps of the run", planning.step_rows(steps)))
+    planned = planning.plan_project(loaded, steps, sizes)
+    notes = [] if planned.training and not planned.forecast else _caption_notes(loaded, sizes)
     changed = warn_of_hand_changes(project, loaded.workspace)
-    for warning in [
-        *warn_of_shared_workspace(project / PROJECT if project.is_dir() else project, loaded),
-        *changed,
-        *warnings,
-        *plan_warnings.measurement_warnings(loaded, sizes),
-        *plan_warnings.disk_warnings(loaded, steps),
-    ]:
+    file = project / PROJECT if project.is_dir() else project
+    warnings = [*warn_of_shared_workspace(file, loaded), *changed, *planned.warnings]
+    read, recipe_of_captions = _captions_of(loaded)
+    lengths = caption_lengths(read, loaded.train.base, recipe_of_captions, loaded.train.t5_length)
+    nothing_to_do = all(step.stale_parts == [] for step in steps) and not changed
+    if as_json:
+        about = {"notes": notes, "warnings": warnings, "captions": lengths, "nothing_to_do": nothing_to_do}
+        print_json(planning.content(loaded, steps, sizes, planned) | about)
+        return
+    planning.print_plan(planned, loaded)
+    for sentence in notes:
+        print(sentence)
+    for warning in warnings:
         print(f"warning: {printable(warning)}")
-    read = partial(captions_of_workspace, loaded.workspace, sources)
-    recipe_of_captions = captions_recipe(loaded.workspace, sources)
-    print_caption_lengths(read, loaded.train.base, recipe_of_captions, loaded.train.t5_length)
-    if all(step.stale_parts == [] for step in steps) and not changed:
+    print_lengths(lengths)
+    if nothing_to_do:
         print("Nothing to do: everything is as project.yaml says.")
 
 
-def show(folder: Annotated[Path, PathKind.ADDRESS], *, image: str | None = None, output: Path | None = None) -> None:
+def _captions_of(project: Project) -> tuple[Callable[[], Captions], str | None]:
+    sources = list(project.sources)
+    return partial(captions_of_workspace, project.workspace, sources), captions_recipe(project.workspace, sources)
+
+
+def _caption_notes(project: Project, sizes: "Sizes") -> list[str]:
+    from dreamloom.flows.forecast import expected_captions
+
+    notes = Notes()
+    known = captions_of_workspace(project.workspace, list(project.sources))
+    note_captions([*known, *expected_captions(project, sizes)], notes)
+    return list(notes.sentences())
+
+
+def show(
+    folder: Annotated[Path, PathKind.ADDRESS],
+    *,
+    image: str | None = None,
+    output: Path | None = None,
+    as_json: AsJson = False,
+) -> None:
     """Show a collection, workspace or training folder: a table, and a contact sheet of its images.
 
     Parameters
@@ -152,44 +171,32 @@ def show(folder: Annotated[Path, PathKind.ADDRESS], *, image: str | None = None,
         Show the history of this image instead: its file name, or its key or the beginning of the key.
     output
         File of the contact sheet; by default dreamloom-NAME.png in the current folder.
+    as_json
+        Print it as JSON.
     """
     from dreamloom.flows import showing
 
     if image is not None:
         from dreamloom.curate.trace import trace
 
-        for label, value in trace(folder, image):
+        lines = list(trace(folder, image))
+        if as_json:
+            print_json([{"what": label, "found": value} for label, value in lines])
+            return
+        for label, value in lines:
             print(f"{label:<20}{printable(value)}")
         return
-    for table in showing.tables(folder):
-        print_table(table)
-    print_caption_lengths(partial(showing.captions_of, folder), None, captions_recipe(folder))
+    content = showing.content(folder) if as_json else None
+    if content is None:
+        for table in showing.tables(folder):
+            print_table(table)
+    lengths = caption_lengths(partial(showing.captions_of, folder), None, captions_recipe(folder))
     sheet = showing.write_sheet(folder, output or Path(f"dreamloom-{folder.absolute().name}.png"))
+    if content is not None:
+        print_json(content | {"captions": lengths, "contact_sheet": sheet})
+        return
+    print_lengths(lengths)
     print(f"contact sheet: {sheet}" if sheet else "no images yet")
-
-
-def print_caption_lengths(
-    read: Callable[[], Captions], model: str | None, captions: str | None = None, t5_length: int = 256
-) -> None:
-    """Prints how many captions are too long for the text encoders; nothing where there is no caption yet.
-
-    Args:
-        read: reads the captions.
-        model: the base model, whose tokenizer counts; None: CLIP's.
-        captions: a hash of the captions, by which the counts are remembered; None: they are counted now.
-        t5_length: tokens that T5 reads, where the model has one.
-    """
-    from dreamloom.caption.tokens import LengthSummary, load_t5_tokenizer, load_tokenizer, measure_captions
-
-    def measure(tokenizer: Any) -> dict[str, Any]:
-        with Terminal() as terminal, terminal.watch("count tokens") as progress:
-            return asdict(measure_captions(read(), tokenizer, progress))
-
-    for tokenizer in filter(None, (load_tokenizer(model), load_t5_tokenizer(model, t5_length))):
-        count = partial(measure, tokenizer)
-        counts = remembered(recipe("tokens", 1, {}, [captions, tokenizer.digest]), count) if captions else count()
-        if counts["captions"]:
-            print(printable(str(LengthSummary(**counts))))
 
 
 def _run_tracked(project: Project, file: Path, selection: Selection) -> list[Outcome] | None:

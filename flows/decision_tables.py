@@ -18,6 +18,7 @@ from dreamloom.flows.config_errors import suggestion
 from dreamloom.flows.contents import evenly_spaced
 from dreamloom.flows.decision_commands import SHOWN, Target, find_target
 from dreamloom.flows.help_pages import HelpPage
+from dreamloom.flows.json_output import AsJson, print_json
 from dreamloom.flows.terminal import print_table, rows_table
 from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.collection.decisions import HAND, Decision, What, next_time
@@ -29,7 +30,7 @@ app = App(name="decisions", help="List, export or import what was decided of sin
 
 
 @app.command(name="list", help_formatter=HelpPage())
-def list_(project: Path, *, all: bool = False) -> None:
+def list_(project: Path, *, all: bool = False, as_json: AsJson = False) -> None:
     """Show the decisions that count.
 
     Parameters
@@ -38,8 +39,13 @@ def list_(project: Path, *, all: bool = False) -> None:
         Project, its workspace, or a collection.
     all
         Show all of them, not 20.
+    as_json
+        Print all of them as JSON.
     """
     rows = list(_rows(find_target(project), counting=True))
+    if as_json:
+        print_json(rows)
+        return
     shown = rows if all else evenly_spaced(rows, SHOWN)
     if rows:
         columns = ("source", "file", "what", "value", "reason", "who")

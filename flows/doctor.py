@@ -12,6 +12,7 @@ from pathlib import Path
 from dreamloom.base.errors import UserError
 from dreamloom.base.hub import check_on_hub, is_downloaded
 from dreamloom.caption.config import CaptionConfig
+from dreamloom.flows.json_output import AsJson, print_json
 from dreamloom.flows.terminal import print_table, rows_table, size
 from dreamloom.train.config import PRESETS, TrainConfig
 
@@ -35,7 +36,7 @@ class Finding:
     """Whether nothing works before it is mended."""
 
 
-def doctor(folder: Path = Path(), *, network: bool = False) -> int:
+def doctor(folder: Path = Path(), *, network: bool = False, as_json: AsJson = False) -> int:
     """Check GPU, disk, memory, models, write access and versions, and say how to mend what is amiss.
 
     Parameters
@@ -44,10 +45,15 @@ def doctor(folder: Path = Path(), *, network: bool = False) -> int:
         Where the project is, or will be.
     network
         Also ask the Hugging Face hub for the default models that are not on this machine.
+    as_json
+        Print it as JSON.
     """
     findings = list(examine(folder.expanduser(), network))
-    rows = [{"": _mark(each), "what": each.name, "found": each.text, "to mend": each.mend} for each in findings]
-    print_table(rows_table("This machine", rows))
+    if as_json:
+        print_json(findings)
+    else:
+        rows = [{"": _mark(each), "what": each.name, "found": each.text, "to mend": each.mend} for each in findings]
+        print_table(rows_table("This machine", rows))
     return int(any(each.stops for each in findings))
 
 

@@ -1,7 +1,7 @@
 """Plans a run: what it would make, as rows of tables. Writes nothing and does not import torch."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -9,9 +9,9 @@ from pydantic import TypeAdapter
 from dreamloom.base.remembered import remembered
 from dreamloom.base.stage import recipe
 from dreamloom.curate.manifest import content_digest, manifest_path
+from dreamloom.flows import plan_warnings
 from dreamloom.flows.chain import is_trained
 from dreamloom.flows.forecast import Forecast, Sizes, forecast, source_row
-from dreamloom.flows.plan_warnings import rehearsal_warnings
 from dreamloom.flows.planned_steps import PlannedStep
 from dreamloom.flows.project import Project
 from dreamloom.flows.reasons import why
@@ -29,6 +29,71 @@ def forecast_of(project: Project, steps: Sequence[PlannedStep], sizes: Sizes) ->
     """Returns what would be trained on where the dataset is still to be made; None where it is there, or not known."""
     done = {planned.step.title: planned.stale_parts == [] for planned in steps}
     return None if done["balance"] else forecast(project, done, sizes)
+
+
+@dataclass(frozen=True)
+class ProjectPlan:
+    """What a run of a project would train, as far as it is known, and what is to be warned of."""
+
+    forecast: Forecast | None
+    """Of a dataset that is still to be made."""
+    training: Plan | None
+    """Of the dataset that is there."""
+    warnings: list[str]
+
+
+def plan_project(project: Project, steps: Sequence[PlannedStep], sizes: Sizes) -> ProjectPlan:
+    """Plans what a run of these steps would train."""
+    expected = forecast_of(project, steps, sizes)
+    training, warned = plan_with_warnings(project) or (None, plan_warnings.expected_warnings(project, sizes))
+    measured = plan_warnings.measurement_warnings(project, sizes)
+    return ProjectPlan(expected, training, [*warned, *measured, *plan_warnings.disk_warnings(project, steps)])
+
+
+def content(project: Project, steps: Sequence[PlannedStep], sizes: Sizes, planned: ProjectPlan) -> dict[str, Any]:
+    """Returns the plan of a project for programs: counts, bytes and seconds; null is not known."""
+    return {
+        "project": project.name,
+        "workspace": project.workspace,
+        "sources": [
+            {"source": name, "kind": source.kind, "role": str(source.role), **asdict(sizes[name])}
+            | {"limit": getattr(source, "limit", None)}
+            for name, source in project.sources.items()
+        ],
+        "steps": [_step_content(each) for each in steps],
+        "forecast": planned.forecast,
+        "training": None if planned.forecast or not planned.training else training_content(planned.training),
+    }
+
+
+def _step_content(planned: PlannedStep) -> dict[str, Any]:
+    existing, stale = planned.step.existing(), planned.stale_parts
+    return {
+        "stage": planned.step.stage,
+        "source": planned.step.source,
+        "parts_to_make": None if stale is None else len(stale),
+        "parts_done": existing.parts_done,
+        "why": why(planned.step, stale) if stale else "",
+        "images": existing.kept,
+        "bytes": existing.bytes_written,
+        "bytes_to_write": planned.bytes,
+        "seconds": planned.seconds,
+    }
+
+
+def training_content(plan: Plan) -> dict[str, Any]:
+    """Returns the plan of a training for programs, without its captions."""
+    dumped: dict[str, Any] = _PLAN.dump_python(replace(plan, captions=()), mode="json")
+    del dumped["captions"]
+    return dumped | {"notes": plan.notes}
+
+
+def print_plan(planned: ProjectPlan, project: Project) -> None:
+    """Prints what a run would train, as far as it is known."""
+    if planned.forecast is not None:
+        print_forecast(planned.forecast, project)
+    elif planned.training is not None:
+        print_training(planned.training)
 
 
 def print_forecast(found: Forecast, project: Project) -> None:
@@ -70,11 +135,11 @@ def plan_with_warnings(project: Project) -> tuple[Plan, list[str]] | None:
         return None
     if not is_trained(project):
         planned = plan_training(dataset, config, speed, heldout_folder(workspace))
-        return planned, rehearsal_warnings(project, planned)
+        return planned, plan_warnings.rehearsal_warnings(project, planned)
 
     def compute() -> dict[str, Any]:
         plan = plan_training(dataset, config, None, heldout_folder(workspace))
-        found = rehearsal_warnings(project, plan)
+        found = plan_warnings.rehearsal_warnings(project, plan)
         return {"plan": _PLAN.dump_python(replace(plan, captions=()), mode="json"), "warnings": found}
 
     roles = {name: str(source.role) for name, source in project.sources.items()}

@@ -1,6 +1,5 @@
 """The commands about training runs that exist: `runs` lists them, `compare` sets two side by side. No torch."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,13 +10,14 @@ from cyclopts import Parameter, validators
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import lock
 from dreamloom.flows.comparison import comparison_tables, sample_grid, write_comparison
-from dreamloom.flows.prune import plan_removals
+from dreamloom.flows.json_output import AsJson, print_json
+from dreamloom.flows.prune import Removal, plan_removals
 from dreamloom.flows.terminal import print_table, rows_table, size
 from dreamloom.flows.workspace import PROJECT, relative_to_cwd, workspace_of
 from dreamloom.train.evaluate.runs import RunInfo, config_changes, data_changes, find_runs
 
 
-def runs(folder: Path = PROJECT, *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
+def runs(folder: Path = PROJECT, *, as_json: AsJson = False) -> None:
     """List training runs: when, what differs from the one before, what was learned and forgotten, size.
 
     Parameters
@@ -30,12 +30,12 @@ def runs(folder: Path = PROJECT, *, as_json: Annotated[bool, Parameter(name="--j
     found = runs_in(folder)
     pairs = list(zip([None, *found], found, strict=False))
     if as_json:
-        print(json.dumps([_record(before, run) for before, run in pairs], indent=2, default=str))
+        print_json([_record(before, run) for before, run in pairs])
         return
     print_table(rows_table(f"Runs in {relative_to_cwd(found[0].folder.parent)}", [_row(*pair) for pair in pairs]))
 
 
-def compare(a: Path, b: Path, *, output: Path | None = None) -> None:
+def compare(a: Path, b: Path, *, output: Path | None = None, as_json: AsJson = False) -> None:
     """Compare two training runs: config, images, what was learned and forgotten, samples side by side.
 
     Parameters
@@ -47,12 +47,18 @@ def compare(a: Path, b: Path, *, output: Path | None = None) -> None:
     output
         Name of the .png and the .html to write, without the ending; by default dreamloom-compare-A-B in the current
         folder.
+    as_json
+        Print the tables as JSON, and the names of the files.
     """
     first, second = runs_in(a)[-1], runs_in(b)[-1]
     tables = comparison_tables(first, second)
+    target = output or Path(f"dreamloom-compare-{first.name}-{second.name}")
+    if as_json:
+        written = write_comparison(first, second, tables, sample_grid(first, second), target)
+        print_json({"tables": tables, "files": list(written)})
+        return
     for title, rows in tables.items():
         print_table(rows_table(title, rows)) if rows else print(f"{title}: no difference")
-    target = output or Path(f"dreamloom-compare-{first.name}-{second.name}")
     for file in write_comparison(first, second, tables, sample_grid(first, second), target):
         print(f"{'samples' if file.suffix == '.png' else 'page'}: {relative_to_cwd(file)}")
 
@@ -62,6 +68,7 @@ def prune(
     *,
     keep: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
     yes: Annotated[bool, Parameter(negative="")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what could be freed of finished runs: their optimizers' states, and old runs on which nothing hangs.
 
@@ -76,6 +83,8 @@ def prune(
         Finished runs to keep, the newest; by default keep_runs of project.yaml, else all.
     yes
         Do it.
+    as_json
+        Print it as JSON.
     """
     from dreamloom.flows.chain import plan_prune
     from dreamloom.flows.project import load_project
@@ -87,16 +96,23 @@ def prune(
     else:
         workspace = folder.expanduser().absolute()
         removals = plan_removals(runs_in(folder), workspace, keep)
-    rows = [
-        {"run": r.run.name, "what": r.what, "why": r.why, "frees": size(r.bytes) if r.bytes else ""} for r in removals
-    ]
-    print_table(rows_table(f"Runs in {relative_to_cwd(workspace)}", rows))
+    if not as_json:
+        rows = [_removal_row(removal) for removal in removals]
+        print_table(rows_table(f"Runs in {relative_to_cwd(workspace)}", rows))
     freed = sum(removal.bytes for removal in removals)
     if yes:
         with lock(workspace):
             for removal in removals:
                 removal.apply()
-    print(f"{size(freed)} {'are free now' if yes else 'would be free; nothing was removed: --yes does it'}.")
+    if as_json:
+        print_json([{"run": r.run.folder, "what": r.what, "why": r.why, "bytes": r.bytes} for r in removals])
+    else:
+        print(f"{size(freed)} {'are free now' if yes else 'would be free; nothing was removed: --yes does it'}.")
+
+
+def _removal_row(removal: Removal) -> dict[str, str]:
+    frees = size(removal.bytes) if removal.bytes else ""
+    return {"run": removal.run.name, "what": removal.what, "why": removal.why, "frees": frees}
 
 
 def runs_in(path: Path) -> list[RunInfo]:

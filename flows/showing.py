@@ -1,6 +1,7 @@
 """`dreamloom show`: tables of a collection, a workspace or a training folder, and a contact sheet of its images."""
 
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -38,9 +39,13 @@ def tables(folder: Path) -> list[RichTable]:
     if is_collection(folder):
         collection = Collection(folder)
         return [funnel_table({collection.name: collection_funnel(collection)})]
+    return [rows_table(address_of(folder) or str(folder), _folder_rows(folder))]
+
+
+def _folder_rows(folder: Path) -> list[dict[str, Any]]:
     if (folder / "config.json").is_file() and (folder / "checkpoints").is_dir():
         raise UserError(f"{folder} is a training run; look at samples.png in it, or show its workspace.")
-    rows = [
+    return [
         {
             "folder": subfolder.name,
             "images": len(subfolder.images),
@@ -49,7 +54,21 @@ def tables(folder: Path) -> list[RichTable]:
         }
         for subfolder in read_training_folder(folder)
     ]
-    return [rows_table(address_of(folder) or str(folder), rows)]
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """Returns what the tables show, for programs.
+
+    Raises:
+        UserError: the folder is none of these.
+    """
+    if _is_workspace(folder):
+        trained_on = balance_rows(folder) if manifest_path(folder).exists() else None
+        return {"funnel": funnel(folder, source_names(folder)), "trained_on": trained_on}
+    if is_collection(folder):
+        collection = Collection(folder)
+        return {"funnel": {collection.name: collection_funnel(collection)}}
+    return {"folders": _folder_rows(folder)}
 
 
 def captions_of(folder: Path) -> contents.Captions:

@@ -219,13 +219,13 @@ def train(
         Show which images, buckets and steps there would be; train nothing.
     """
     if plan:
-        from dreamloom.flows.commands import print_caption_lengths
+        from dreamloom.flows.caption_lengths import caption_lengths, print_lengths
         from dreamloom.flows.plan import print_training
         from dreamloom.train.plan import plan as plan_training
 
         planned = plan_training(folder, config, heldout=heldout)
         print_training(planned)
-        print_caption_lengths(lambda: list(planned.captions), config.base, t5_length=config.t5_length)
+        print_lengths(caption_lengths(lambda: list(planned.captions), config.base, t5_length=config.t5_length))
         return
     run_step(train_steps.TrainStep(folder, run, config, heldout))
 

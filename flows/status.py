@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from cyclopts import Parameter
+from typing import Any, Literal
 
 from dreamloom.base.text import printable
+from dreamloom.flows.json_output import AsJson, print_json
 from dreamloom.flows.planned_steps import PlannedStep, plan_steps
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.services import load_services
@@ -37,7 +36,7 @@ class StepStatus:
     images: int
 
 
-def status(project: Path = PROJECT, *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
+def status(project: Path = PROJECT, *, as_json: AsJson = False) -> None:
     """Show what of a project is done, stale, running or pending, when it runs next, and where to look.
 
     Parameters
@@ -50,7 +49,7 @@ def status(project: Path = PROJECT, *, as_json: Annotated[bool, Parameter(name="
     loaded = load_project(project)
     content = {"project": loaded.name, "steps": [asdict(step) for step in step_states(loaded)], **_around(loaded)}
     if as_json:
-        print(json.dumps(content, indent=2, default=str))
+        print_json(content)
         return
     _print(content)
 

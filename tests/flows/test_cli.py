@@ -39,6 +39,7 @@ COMMANDS = [
     "demo",
     "dreambooth",
     "init",
+    "completion",
     "doctor",
     "runs",
     "collection",
