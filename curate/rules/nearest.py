@@ -113,7 +113,7 @@ class InvertedLists:
         add_preassigned(self._lists, self._block[rows], np.ascontiguousarray(self._nearest[rows, 0]))
 
 
-def _draw(rng: np.random.Generator, vectors: Embeddings, count: int) -> Block:
+def _draw(rng: "np.random.Generator", vectors: Embeddings, count: int) -> Block:
     return vectors[np.sort(rng.choice(len(vectors), min(len(vectors), count), replace=False))].astype(np.float32)
 
 
