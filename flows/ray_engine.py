@@ -180,15 +180,41 @@ def connect(config: RayConfig) -> Any:
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a machine at work needs more than 30
+        where = config.address or os.environ.get("RAY_ADDRESS") or "this machine"
         try:
-            ray.init(address=config.address, log_to_driver=False, logging_level=logging.WARNING)
+            _start(ray, config)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            where = config.address or os.environ.get("RAY_ADDRESS") or "this machine"
             raise UserError(
                 f"ray.address: no cluster of Ray answers at {where} ({error}); start one with `ray start --head`, or "
                 "leave the address out to use this machine."
             ) from error
     return ray
+
+
+def _start(ray: Any, config: RayConfig) -> None:
+    """Connects, or starts Ray; once more where it was too slow, as it is found in the disk's cache then.
+
+    Raises:
+        UserError: it was too slow twice.
+    """
+    for is_last in (False, True):
+        try:
+            ray.init(address=config.address, log_to_driver=False, logging_level=logging.WARNING)
+            return
+        except Exception as error:
+            if not _was_slow(error):
+                raise
+            ray.shutdown()
+            if is_last:
+                raise UserError(
+                    "Ray did not start on this machine within its 30 s, twice, as other programs keep it busy; wait "
+                    "for them and run again, or leave engine out."
+                ) from error
+
+
+def _was_slow(error: Exception) -> bool:
+    """Tells whether Ray gave up its own start, for which it has no type of error."""
+    return type(error) is Exception and "timed out during startup" in str(error)
 
 
 def _options(config: RayConfig, has_models: bool) -> dict[str, Any]:
