@@ -1,7 +1,7 @@
 """The training loop: a training folder and a base model become a run."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from dreamloom.train.evaluate.prompts import check_prompts
 from dreamloom.train.evaluate.redraw import draw_new_prompts, new_prompts
 from dreamloom.train.families.check import check_models
 from dreamloom.train.families.suit import resolve_models
+from dreamloom.train.loop.distributed import DistributedGroup, check_batch_size, join_group
 from dreamloom.train.loop.interrupt import Interrupted, StopRequest, catch_signals
 from dreamloom.train.run.contents import describe_folders, to_json, write_images
 from dreamloom.train.run.folder import (
@@ -63,29 +64,41 @@ def train(
             trains it, the disk is full, or the loss is not finite.
     """
     folder, run, heldout = Path(folder), Path(run), Path(heldout) if heldout else None
-    config = resolve_models(config)
+    if address := address_of(run):
+        raise UserError(f"{address} is an address, and a run is written to a folder of this machine; name one.")
     _refuse_early(config, run)
-    check_models(config)
-    check_prompts(config)
-    dataset, heldout_datasets = read_datasets(folder, heldout, config, progress)
-    recipe = run_recipe(dataset, heldout_datasets, config, progress)
+    was_there = run.exists()
+    try:
+        with join_group(config.device) as group:
+            return _train(folder, run, config, heldout, progress if group.is_main else silent, group)
+    finally:
+        if processes.is_main() and not was_there:
+            discard_unbegun(run)
+
+
+def _train(
+    folder: Path, run: Path, config: TrainConfig, heldout: Path | None, progress: Progress, group: DistributedGroup
+) -> TrainSummary:
+    group.check_seen(run)
+    with _read_once_a_machine(folder, group):
+        config = resolve_models(config)
+        _refuse_early(config, run)  # again, as the base's family has its own defaults
+        check_models(config)
+        check_prompts(config)
+        dataset, heldout_datasets = read_datasets(folder, heldout, config, progress)
+        recipe = run_recipe(dataset, heldout_datasets, config, progress)
+    group.check_same(recipe, folder)
     recipe = warm_recipe(recipe, read_settings(run).get("continued"))
     check_run_folder(run, recipe, config)
-    is_main = processes.is_main()
     if summary := read_summary(run):
-        return replace(summary, drawn=_draw_new_prompts(run, dataset, config, progress) if is_main else [])
-    with _folder_of(run) if is_main else nullcontext(), catch_signals() as stop:
-        from dreamloom.train.loop.distributed import join_group
-        from dreamloom.train.loop.session import open_session
-        from dreamloom.train.model.device import choose_device  # imports torch
+        return replace(summary, drawn=_draw_new_prompts(run, dataset, config, progress) if group.is_main else [])
+    with _folder_of(run) if group.is_main else nullcontext(), catch_signals() as stop:
+        from dreamloom.train.loop.session import open_session  # imports torch
 
-        interrupting = stop.interrupting(progress if is_main else silent)
+        interrupting = stop.interrupting(progress) if group.is_main else silent
         try:
-            with (
-                join_group(choose_device(config.device), config.batch_size) as distributed,
-                open_session(dataset, heldout_datasets, run, config, interrupting, distributed) as session,
-            ):
-                if is_main:
+            with open_session(dataset, heldout_datasets, run, config, interrupting, group) as session:
+                if group.is_main:
                     write_settings(run, recipe, folder, heldout, config, to_json(describe_folders(dataset)))
                     write_images(run, dataset)
                 return _run(session, config, stop)
@@ -93,9 +106,13 @@ def train(
             return TrainSummary(finished=False, dataset_images=len(dataset.samples), problems=len(dataset.problems))
 
 
+def _read_once_a_machine(folder: Path, group: DistributedGroup) -> AbstractContextManager[None]:
+    """Lets one process of each machine read, and the others take from its cache; shards at addresses are divided."""
+    return nullcontext() if address_of(folder) else group.in_turn(machines_at_once=True)
+
+
 def _refuse_early(config: TrainConfig, run: Path) -> None:
-    if address := address_of(run):
-        raise UserError(f"{address} is an address, and a run is written to a folder of this machine; name one.")
+    check_batch_size(config.batch_size)
     if config.fused_backward and processes.world_size() > 1:
         raise UserError("fused_backward is for one process: several average whole gradients; turn it off.")
     if config.base_on_cpu and processes.world_size() > 1:
@@ -118,15 +135,10 @@ def _draw_new_prompts(run: Path, dataset: "Dataset", config: TrainConfig, progre
 
 @contextmanager
 def _folder_of(run: Path) -> Iterator[None]:
-    """Locks a run's folder during the block; a folder that was made for a run that could not begin goes again."""
-    was_there = run.exists()
-    try:
-        with explain_full_disk(run), lock(run):
-            remove_leftovers(run)
-            yield
-    finally:
-        if not was_there:
-            discard_unbegun(run)
+    """Locks a run's folder during the block."""
+    with explain_full_disk(run), lock(run):
+        remove_leftovers(run)
+        yield
 
 
 def _run(session: "Session", config: TrainConfig, stop: StopRequest) -> TrainSummary:

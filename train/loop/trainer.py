@@ -77,6 +77,7 @@ class Trainer:
         self.objectives = make_objectives(config, model)
         self.posterior_stream = stream_key(config.seed, "posterior")
         self.loss_module = distributed.wrap(_LossModule(model, self.loss))
+        self.has_settled = distributed.world_size == 1
 
     @property
     def device(self) -> torch.device:
@@ -100,6 +101,8 @@ class Trainer:
 
     def _step(self, batches: Sequence[LoadedBatch]) -> tuple[list[Tensor], Tensor | None]:
         """Returns the batches' shares of the loss, and the gradient's norm; None: the step was skipped."""
+        if not self.has_settled:
+            self._settle(batches[0])
         losses = []
         for batch in batches:
             with self.distributed.no_sync(self.loss_module) if batch is not batches[-1] else nullcontext():
@@ -116,6 +119,17 @@ class Trainer:
         for parameter in self.parameters:
             parameter.grad = None
         return losses, None
+
+    def _settle(self, batch: LoadedBatch) -> None:
+        """Makes a backward pass for nothing, after which DistributedDataParallel groups gradients as they become ready.
+
+        In these groups they are added up, in an order of the processes that depends on the place in the group. So the
+        first step of a run that goes on has the bits that it has in one that nobody stopped.
+        """
+        self.has_settled = True
+        torch.autograd.backward(self._share(batch) * 0)
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def _fused_step(self, batches: Sequence[LoadedBatch]) -> tuple[list[Tensor], Tensor]:
         """Takes a step in one backward pass, which comes to the batches in the order in which they are added up."""

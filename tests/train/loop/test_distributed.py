@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.schedule import Batch
-from dreamloom.train.loop.distributed import DistributedGroup, join_group
+from dreamloom.train.loop.distributed import DistributedGroup, check_batch_size
 from dreamloom.train.loop.loop import train
 from dreamloom.train.run.folder import list_checkpoints, read_summary
 
@@ -118,11 +118,10 @@ def test_a_fused_step_is_for_one_process(
 
 
 JOINER = """
-import torch
 from dreamloom.train.loop.distributed import join_group
 
 for number in range(3):
-    with join_group(torch.device("cpu"), 2) as distributed:
+    with join_group("cpu") as distributed:
         line = f"{number} {distributed.any(distributed.rank == 1)}\\n"
         print(line, end="", flush=True)  # in one piece, as both processes write
 """
@@ -157,5 +156,5 @@ def test_a_process_without_images_in_the_last_step_takes_part_without_weight() -
 
 def test_a_batch_that_cannot_be_shared_is_the_users_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(UserError, match="3 processes"), join_group(torch.device("cpu"), 4):
-        pass
+    with pytest.raises(UserError, match="3 processes"):
+        check_batch_size(4)
