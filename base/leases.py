@@ -55,7 +55,7 @@ def describe_holder(worker: Worker, name: str) -> str:
 
 def remove_leases_of_dead(worker: Worker) -> None:
     """Removes what the dead had, and nobody has leased since."""
-    for file in os.listdir(worker.place):
+    for file in worker.names():
         holder = _holder(worker, file) if file.startswith("lease-") else None
         if holder is not None and worker.is_dead(holder or file):
             worker.remove(file)
@@ -63,7 +63,7 @@ def remove_leases_of_dead(worker: Worker) -> None:
 
 def _turns(worker: Worker, name: str) -> Mapping[str, str]:
     """Returns the files of something's leases in the order of their turns, each with its holder's file."""
-    files = [file for file in os.listdir(worker.place) if file.startswith(f"lease-{name}.")]
+    files = [file for file in worker.names() if file.startswith(f"lease-{name}.")]
     holders = {file: _holder(worker, file) for file in sorted(files, key=_turn_of)}
     return {file: holder for file, holder in holders.items() if holder is not None}
 

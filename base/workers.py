@@ -106,7 +106,7 @@ class Worker:
 
     def _register(self, work: Work | None) -> None:
         """Makes the worker's file, which has its name when it is locked and written; call it in the entrance."""
-        self.remove(*(name for name in os.listdir(self.place) if _is_entering(name, self._machine)))  # killed there
+        self.remove(*(name for name in self.names() if _is_entering(name, self._machine)))  # killed there
         entering, self.file = (f"{state}-{secrets.token_hex(8)}@{self._machine}" for state in ("entering", "worker"))
         told = {"worker": self.file, "process": os.getpid(), "host": socket.gethostname(), "writer": process_token()}
         self.told = json.dumps({**told, "work": None if work is None else dict(work)}).encode()
@@ -202,7 +202,7 @@ class Worker:
 
     def _others(self) -> dict[str, dict[str, Any]]:
         """Returns file → what it tells, of the other workers that are not known to be dead."""
-        files = [name for name in os.listdir(self.place) if name.startswith("worker-") and name != self.file]
+        files = [name for name in self.names() if name.startswith("worker-") and name != self.file]
         return {file: self.read(file) or {} for file in files if not self.is_dead(file)}
 
     def _look(self, file: str) -> _State:
@@ -231,6 +231,20 @@ class Worker:
         return _State.DEAD if now - since > EXPIRY_S else _State.UNKNOWN
 
     # Files
+
+    def names(self) -> list[str]:
+        """Lists the folder as it is now.
+
+        By a descriptor of its own: through one that is open already, btrfs shows no file that was made since.
+        """
+        try:
+            place = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self.place)
+        except FileNotFoundError:  # somebody removed it
+            return []
+        try:
+            return os.listdir(place)
+        finally:
+            os.close(place)
 
     def describe(self, file: str) -> str:
         """Names, for people, the process that a worker's file tells of."""

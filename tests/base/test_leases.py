@@ -113,6 +113,13 @@ Workers.TestCase.settings = settings(max_examples=25, stateful_step_count=25, de
 TestWorkers = Workers.TestCase
 
 
+def test_no_worker_depends_on_what_an_open_folder_shows(tmp_path: Path) -> None:
+    """On btrfs it shows no file that was made since; elsewhere, none behind the place where a listing stopped."""
+    with working(tmp_path) as worker, working(tmp_path):
+        os.lseek(worker.place, 0, os.SEEK_END)
+        assert worker.count() == 2
+
+
 def test_a_worker_of_another_machine_that_gives_no_sign_loses_what_it_has(tmp_path: Path) -> None:
     clock = [0.0]
     with working(tmp_path, "there") as sleeper, working(tmp_path, "here", clock) as other:
