@@ -5,7 +5,7 @@ import posixpath
 import unicodedata
 from functools import cached_property
 
-from dreamloom.base.image_types import IMAGE_EXTENSIONS
+from dreamloom.base.image_types import IMAGE_EXTENSIONS, is_image_name
 from dreamloom.base.text import without_surrogates
 
 
@@ -28,9 +28,8 @@ class FolderNames(frozenset[str]):
     @cached_property
     def _by_folded(self) -> dict[str, list[str]]:
         names: dict[str, list[str]] = {}
-        for name in sorted(self):
-            if os.path.splitext(name)[1].lower() not in IMAGE_EXTENSIONS:
-                names.setdefault(fold_name(name), []).append(name)
+        for name in sorted(name for name in self if not is_image_name(name)):
+            names.setdefault(fold_name(name), []).append(name)
         return names
 
     @cached_property

@@ -6,10 +6,10 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.folder_names import FolderNames, fold_name, path_key
@@ -28,8 +28,7 @@ MAX_BYTES = 2**32
 space on a disk for its zeros, so a huge one costs whoever makes it nothing."""
 
 
-@dataclass(frozen=True)
-class ListedFile:
+class ListedFile(NamedTuple):
     """An image file that a source lists."""
 
     key: str
@@ -66,17 +65,21 @@ def find_images(
         raise UserError(f"{folder} is not a folder; name the folder that contains the images.")
     refuse_own_folder(folder)
     left_out = Counter() if left_out is None else left_out
-    images: list[tuple[Path, FolderNames]] = []
-    extensions: Counter[str] = Counter()
-    for parent, names in _walk(folder, left_out, follow_links):
-        images += [(parent / name, names) for name in names if _is_image(parent, name)]
-        extensions.update(os.path.splitext(name)[1] for name in names)
+    folders = list(_walk(folder, left_out, follow_links))
+    images = [
+        ((*parent.parts, name), number)
+        for number, (parent, names) in enumerate(folders)
+        for name in names
+        if _is_image(parent, name)
+    ]
     if not images:
+        extensions = Counter(os.path.splitext(name)[1] for _, names in folders for name in names)
         most_common = (f"{count} {ext or 'without extension'}" for ext, count in extensions.most_common(3))
         content = ", ".join(most_common) or "no file at all"
         note = f" {note}" if (note := left_out_note(left_out)) else ""
         raise UserError(f"{folder} contains no image ({content}); name a folder that contains some.{note}")
-    return sorted(images, key=lambda image: image[0].parts)
+    images.sort()  # before paths are made, which take longer to compare
+    return [(folders[number][0] / parts[-1], folders[number][1]) for parts, number in images]
 
 
 def _is_image(folder: Path, name: str) -> bool:

@@ -7,9 +7,9 @@ So `touch`, a copy or a restored backup make nothing anew.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from dreamloom.base.file_index import WholeFile, content_hashes
 from dreamloom.base.stage import StageConfig, recipe
@@ -19,8 +19,7 @@ VERSION = 3
 """Raised when ingest starts to make other rows from the same files."""
 
 
-@dataclass(frozen=True)
-class FileVersion:
+class FileVersion(NamedTuple):
     """Files as they were when they were listed, and what else a row or a part is made from."""
 
     files: tuple[Path, ...]
