@@ -7,6 +7,7 @@
 | collections of sources that project.yaml no longer names | after `retention.days`, unless a run was trained on them |
 | latents, which are made again where missed | after `retention.days` without use, unless a run is not finished |
 | logs | after `retention.days` |
+| cached tables of collections at addresses | after `retention.days` without use, unless they are of a source |
 | runs | as `dreamloom prune` says, by `keep_runs` |
 """
 
@@ -27,10 +28,13 @@ from dreamloom.flows.chain import plan_prune, prune_runs
 from dreamloom.flows.collection_users import sources_of_runs
 from dreamloom.flows.json_output import AsJson, print_json
 from dreamloom.flows.project import Project, load_project
+from dreamloom.flows.sources import kind_config
 from dreamloom.flows.terminal import print_table, rows_table, size
 from dreamloom.flows.workspace import PROJECT
 from dreamloom.scrape.collection import Collection, Table
+from dreamloom.scrape.collection.library import unused_copies
 from dreamloom.scrape.collection.removal import list_files, remove_collection
+from dreamloom.scrape.datasets.collection import CollectionConfig
 from dreamloom.train.evaluate.runs import find_runs
 
 _DAY_SECONDS, _LEFTOVER_SECONDS = 86_400, 3600
@@ -82,7 +86,7 @@ def clean(
     if as_json:
         print_json(found)
         return
-    rows = [{"what": str(e.path.relative_to(loaded.workspace)), "why": e.why, "size": size(e.bytes)} for e in found]
+    rows = [{"what": _name(e.path, loaded.workspace), "why": e.why, "size": size(e.bytes)} for e in found]
     if rows:
         print_table(rows_table(f"Nothing hangs on these in {loaded.workspace}", rows))
     total = size(sum(each.bytes for each in found))
@@ -112,6 +116,16 @@ def find_rubbish(project: Project) -> Iterator[Rubbish]:
     for log in [*workspace.glob("logs/*.log"), *workspace.glob("collections/*/logs/*.log")]:
         if _age(log) > keep_seconds:
             yield Rubbish(log, "an old log", _size(log))
+
+    configs = map(kind_config, project.sources.values())
+    libraries = [config.path for config in configs if isinstance(config, CollectionConfig)]
+    for folder in unused_copies(libraries):
+        if _age(folder) > max(keep_seconds, _LEFTOVER_SECONDS):
+            yield Rubbish(folder, "tables of a collection at an address, which are fetched again", _size(folder))
+
+
+def _name(path: Path, workspace: Path) -> str:
+    return str(path.relative_to(workspace) if path.is_relative_to(workspace) else path)
 
 
 def _leftovers(workspace: Path) -> Iterator[Path]:

@@ -13,5 +13,5 @@ class RetentionConfig(StageConfig):
     days: Annotated[float, NO_RECIPE] = Field(
         30,
         ge=0,
-        description="Days to keep collections of sources that are gone, unused latents, and logs.",
+        description="Days to keep collections of sources that are gone, unused latents and cached tables, and logs.",
     )

@@ -8,6 +8,7 @@ Tables come into the user's cache, once for each state of the collection; images
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from dreamloom.base.remote import Store, address_of
 from dreamloom.base.remote_files import SHARD_CACHE_GB, list_files, read_range, whole_file
 from dreamloom.scrape.collection.collection import Collection
 from dreamloom.scrape.collection.shards import is_index, is_table, read_manifest
+
+_FOLDER = "collections"
 
 Place = tuple[str, int, int]
 """The address of an image's shard, its first byte there, and its size."""
@@ -50,7 +53,19 @@ def open_library(path: Path) -> Collection:
         for other in _copies(address).glob("[!.]*"):
             if other != root:  # of a state that is gone
                 shutil.rmtree(other, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        os.utime(root)  # by which `clean` knows when it was last used
     return Collection(root)
+
+
+def unused_copies(used: Sequence[Path]) -> list[Path]:
+    """Returns the folders in the cache that hold tables of collections at addresses, one for each address.
+
+    Args:
+        used: collections, folders or addresses, whose copies are left out.
+    """
+    kept = {_copies(address) for address in map(address_of, used) if address is not None}
+    return sorted(folder for folder in (cache_folder() / _FOLDER).glob("[!.]*/") if folder not in kept)
 
 
 def copies_of(path: Path) -> list[Path]:
@@ -60,7 +75,7 @@ def copies_of(path: Path) -> list[Path]:
 
 
 def _copies(address: str) -> Path:
-    return cache_folder() / "collections" / hashlib.blake2b(address.encode(), digest_size=16).hexdigest()
+    return cache_folder() / _FOLDER / hashlib.blake2b(address.encode(), digest_size=16).hexdigest()
 
 
 class LibraryImages:

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from dreamloom.flows.cli import run
+from dreamloom.scrape.collection import Collection, Table
+from dreamloom.scrape.collection.library import copies_of, open_library
+from dreamloom.scrape.collection.shards import push_collection
 
 
 def age(path: Path, days: float) -> None:
@@ -62,6 +65,29 @@ def test_what_nothing_hangs_on_goes_and_a_dry_run_removes_nothing(
     gone = {path for path in before if any(path.is_relative_to(small.workspace / name) for name in wanted)}
     assert files(small.workspace) == before - gone
     assert found(small, capsys) == {}
+
+
+def test_cached_tables_of_collections_at_addresses_go_when_nothing_used_them_lately(
+    small: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DREAMLOOM_CACHE", str(tmp_path / "cache"))
+    make_project(small)
+    names = [f"memory://clean/{name}" for name in ("unused", "lately", "source")]
+    for name in names:
+        push_collection(Collection(small.workspace / "collections" / "squares"), name)
+        age(open_library(Path(name)).root.parent, 40)
+    addresses = [Path(name) for name in names]
+    open_library(addresses[1])
+    small.change("sources", "taken", to={"kind": "collection", "role": "training", "path": names[2]})
+    capsys.readouterr()
+    copies = [copies_of(address)[0].parent for address in addresses]
+    for flags in (["--dry-run"], []):
+        assert run(["clean", str(small.file), "--json", *flags]) == 0
+        rows = json.loads(capsys.readouterr().out)
+        inside = [row for row in rows if Path(row["path"]).is_relative_to(tmp_path / "cache")]
+        assert [Path(row["path"]) for row in inside] == [copies[0]] and inside[0]["bytes"] > 0
+        assert [copy.exists() for copy in copies] == [bool(flags), True, True]
+    assert len(open_library(addresses[0]).parts(Table.RECORDS)) > 0, "fetched again"
 
 
 def test_retention_days_are_those_of_project_yaml(small: Any, capsys: pytest.CaptureFixture[str]) -> None:
