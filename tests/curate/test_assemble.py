@@ -368,6 +368,39 @@ def test_killed_over_another_configs_folder_it_leaves_none_that_looks_whole(
         assert files_of(work / folder) == files_of(tmp_path / "undisturbed" / folder)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("event", ["os.remove", "os.link"])
+def test_killed_while_a_large_folder_is_changed_in_its_place_it_is_finished_by_the_next(
+    make_collection: Make, tmp_path: Path, event: str
+) -> None:
+    """Before one of the old images goes, and before one of the new ones comes."""
+    image = io.BytesIO()
+    noise(0).save(image, "PNG")
+    rows = [
+        {"text": f"an image, the {number}th", "content": image.getvalue(), "sha256": f"{number:064d}"}
+        for number in range(1100)
+    ]
+    sources, work, config = [Source(make_collection("car", rows), TRAINING)], tmp_path / "work", BalanceConfig()
+    choose(sources, ChooseConfig())
+    balance(sources, config, work)
+    before, inode = files_of(work / "dataset"), (work / "dataset").stat().st_ino
+    for row in rows[:50]:
+        row["text"] = f"{row['text']}, otherwise"
+    make_collection("car", rows)
+    choose(sources, ChooseConfig())
+    held_out = sum(path.suffix == ".png" for path in (work / "heldout").rglob("*"))
+    kill_balance(sources, work, event, {"os.remove": 10, "os.link": held_out + 3}[event])
+    left = files_of(work / "dataset")
+    assert (work / "dataset").stat().st_ino == inode and len(left) < len(before) and not manifest_path(work).exists()
+    assert not is_current(sources, config, work)
+    balance(sources, config, work)
+    balance(sources, config, tmp_path / "anew")
+    for folder in ("dataset", "heldout"):
+        assert files_of(work / folder) == files_of(tmp_path / "anew" / folder)
+    assert read_manifest(manifest_path(work)).equals(read_manifest(manifest_path(tmp_path / "anew")))
+    assert not [p for p in work.iterdir() if p.name.startswith(".tmp-")]
+
+
 def test_a_power_cut_leaves_no_manifest_beside_folders_of_another_config(
     make_collection: Make, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
