@@ -35,16 +35,22 @@ _NUMBER = re.compile(r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)\.?$", re.IGNORECASE)
 """The end of a host that is an IPv4 address in some spelling, or invalid (WHATWG URL, 3.5)."""
 
 
-def check_url(text: str | None, *, allow_private_addresses: bool = False) -> URL:
+def check_url(text: str | None, *, allow_private_addresses: bool = False, of_index: bool = True) -> URL:
     """Makes a URL for a request: host in punycode, without fragment and credentials, the rest as it is written.
 
     Escapes stay as they are, as signed URLs are signed with them; only what no URL may hold is percent-encoded.
+
+    Args:
+        text: the URL.
+        allow_private_addresses: whether it may be one of this machine or network.
+        of_index: whether it was taken from pages, in whose text & is &amp;; else it is a host's redirect.
 
     Raises:
         RowDropped: bad_url, bad_scheme, or private_address where the host is an IP address that is not public.
     """
     try:
-        text = _SCHEME.sub(r"\1://", _with_slashes((text or "").strip(_AROUND).replace("&amp;", "&")))
+        text = (text or "").strip(_AROUND)
+        text = _SCHEME.sub(r"\1://", _with_slashes(text.replace("&amp;", "&") if of_index else text))
         url = URL(text)
         scheme, host = url.scheme, url.raw_host
         target = urlsplit(text)

@@ -164,7 +164,9 @@ class Crawler:
         """Enqueues a candidate's URL, or the one to which the answer to a request leads."""
         try:
             with unforeseen_errors_cost_one_row(text):
-                url = check_url(text, allow_private_addresses=self._config.allow_private_addresses)
+                url = check_url(
+                    text, allow_private_addresses=self._config.allow_private_addresses, of_index=redirected is None
+                )
         except RowDropped as dropped:
             self._finish_dropped(place, dropped)
         else:
