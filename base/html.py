@@ -76,18 +76,18 @@ def embedded(image: "Image.Image", alt: str) -> str:
     return f'<img alt="{text(alt)}" src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}">'
 
 
-def embedded_file(path: Path, alt: str, side: int | None = None) -> str:
+def embedded_file(source: Path | bytes, alt: str, side: int | None = None) -> str:
     """Renders an image file that is part of the page itself; one that can't be decoded as the reason.
 
     Args:
-        path: the file.
+        source: the file, or its bytes.
         alt: what it shows.
         side: the longest side, to which it is scaled down; None: as it is.
     """
     from dreamloom.base.pixels import ImageError, decode  # Pillow from here on
 
     try:
-        image = decode(path, at_least=side)
+        image = decode(source, at_least=side)
     except ImageError as error:
         return text(error.reason)
     if side is not None:
@@ -95,13 +95,13 @@ def embedded_file(path: Path, alt: str, side: int | None = None) -> str:
     return embedded(image, alt)
 
 
-def thumbnails(images: Sequence[tuple[Path, str]], side: int = THUMBNAIL_SIDE) -> str:
+def thumbnails(images: Sequence[tuple[Path | bytes, str]], side: int = THUMBNAIL_SIDE) -> str:
     """Renders images with their captions, embedded as JPEG. A file that can't be decoded shows the reason instead."""
-    figures = "".join(_figure(path, caption, side) for path, caption in images)
+    figures = "".join(_figure(source, caption, side) for source, caption in images)
     return f'<div style="display: flex; flex-wrap: wrap; gap: 8px">{figures}</div>' if images else ""
 
 
-def _figure(path: Path, caption: str, side: int) -> str:
-    shown = embedded_file(path, "", side)
+def _figure(source: Path | bytes, caption: str, side: int) -> str:
+    shown = embedded_file(source, "", side)
     words = f'<figcaption style="font-size: 11px">{text(caption)}</figcaption>'
     return f'<figure style="margin: 0; width: {side}px">{shown}{words}</figure>'

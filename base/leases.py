@@ -8,8 +8,33 @@ A link is made by one process only, so a turn has one holder. What a dead worker
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-from dreamloom.base.workers import Worker
+
+class Worker(Protocol):
+    """What is needed of a worker (dreamloom.base.workers.Worker)."""
+
+    place: int
+    file: str
+    told: bytes
+
+    def require_alive(self, *, look: bool = False) -> None:
+        """Checks that nobody took this worker for dead."""
+
+    def is_dead(self, file: str) -> bool:
+        """Whether the worker of a file is known to be dead."""
+
+    def describe(self, file: str) -> str:
+        """Names, for people, the process that a worker's file tells of."""
+
+    def names(self) -> list[str]:
+        """Lists the folder as it is now."""
+
+    def read(self, file: str) -> dict[str, Any] | None:
+        """Returns what a file tells; empty while it is written, None where it is not there."""
+
+    def remove(self, *files: str) -> None:
+        """Removes files of the folder, in this order, as far as they are there."""
 
 
 @dataclass(frozen=True)

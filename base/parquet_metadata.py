@@ -47,13 +47,26 @@ def read_metadata(path: Path, stage: str) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        footer = pq.read_metadata(path).metadata or {}
+        return metadata_of(pq.read_metadata(path), path)
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path} can't be read ({error}); delete it, and {stage} makes it again.") from error
+
+
+def metadata_of(footer: pq.FileMetaData, where: Path) -> dict[str, str]:
+    """Returns the values that `write_table` stored in a footer.
+
+    Args:
+        footer: of the table.
+        where: its file, for the error.
+
+    Raises:
+        UserError: it was written by a release with another major version of the format.
+    """
     prefix = _PREFIX.encode()
-    values = {key.removeprefix(prefix): value for key, value in footer.items() if key.startswith(prefix)}
+    found = footer.metadata or {}
+    values = {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}
     metadata = {name.decode(): value.decode() for name, value in values.items()}
-    TABLES.check(metadata.get("schema"), path)
+    TABLES.check(metadata.get("schema"), where)
     return metadata
 
 

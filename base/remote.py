@@ -1,5 +1,6 @@
 """Addresses on the file systems that fsspec knows (s3://, gs://, hf://, …), with errors as sentences."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -19,7 +20,7 @@ _log = logging.getLogger(__name__)
 PATIENCE_S = 120.0
 """How long a server that is overloaded or away is asked again."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 10.0
-_CHUNK_BYTES = 2**22
+_CHUNK_BYTES, _FOOTER_BYTES = 2**22, 2**16
 _FOLDED = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")  # a drive of Windows has one letter
 _PASSING = (errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EBUSY))
 """What s3fs makes of 503 and of 500."""
@@ -35,7 +36,10 @@ def is_remote(address: str) -> bool:
 def address_of(path: Path | str) -> str | None:
     """Returns the URL that a path stands for, as pathlib makes s3:/bucket of s3://bucket; None: it is a path."""
     match = _FOLDED.match(str(path))
-    return None if match is None else f"{match[1]}://{str(path)[match.end() :].rstrip('/')}"
+    if match is None:
+        return None
+    root = "/" if match[1] == "file" else ""  # file:///folder has no host
+    return f"{match[1]}://{root}{str(path)[match.end() :].rstrip('/')}"
 
 
 def remote_errors() -> tuple[type[Exception], ...]:
@@ -45,23 +49,24 @@ def remote_errors() -> tuple[type[Exception], ...]:
     return OSError, ImportError, ValueError, BotoCoreError, ClientError
 
 
-def reach(address: str, done: str, call: Callable[[], Result]) -> Result:
+def reach(address: str, done: str, call: Callable[[], Result], patience_s: float | None = None) -> Result:
     """Calls what reads or writes at an address; where a server is overloaded or away, again for PATIENCE_S.
 
     Args:
         address: of what is read or written.
         done: what happens to it: "read", "written to".
         call: may be called more than once.
+        patience_s: how long it is tried again; None: PATIENCE_S.
 
     Raises:
         UserError: it fails; at once, if it is not there, or access is denied.
     """
-    begin, wait = time.monotonic(), _FIRST_WAIT_S
+    end, wait = time.monotonic() + (PATIENCE_S if patience_s is None else patience_s), _FIRST_WAIT_S
     while True:
         try:
             return call()
         except remote_errors() as error:
-            why, left = brief(error) or type(error).__name__, begin + PATIENCE_S - time.monotonic()
+            why, left = brief(error) or type(error).__name__, end - time.monotonic()
             if not _may_pass(error) or left <= 0:
                 raise UserError(
                     f"{address} can't be {done} ({why}); check its address and your access to it, and run again."
@@ -144,6 +149,39 @@ class Store:
         if size != file.stat().st_size:
             raise UserError(f"{self.address}/{name} has {size} bytes instead of {file.stat().st_size}; copy it again.")
 
+    def size(self, name: str) -> int | None:
+        """Returns the bytes of a file; None where it is not there.
+
+        Raises:
+            UserError: it can't be told.
+        """
+
+        def ask() -> int | None:
+            self._filesystem.invalidate_cache()
+            try:
+                return int(self._filesystem.size(self._path(name)))
+            except FileNotFoundError:
+                return None
+
+        return self._reach("read", ask)
+
+    def remove(self, name: str, patience_s: float | None = None) -> None:
+        """Removes a file, if it is there.
+
+        Args:
+            name: of the file.
+            patience_s: see `reach`.
+
+        Raises:
+            UserError: it can't be removed.
+        """
+
+        def remove() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self._filesystem.rm_file(self._path(name))
+
+        reach(self.address, "written to", remove, patience_s)
+
     def put_json(self, name: str, value: Any) -> None:
         """Writes a value as JSON.
 
@@ -168,6 +206,19 @@ class Store:
             UserError: it can't be read.
         """
         self._reach("read", lambda: self._filesystem.get_file(self._path(name), str(file)))
+
+    def read_with(self, name: str, read: Callable[[Any], Result]) -> Result:
+        """Opens a file, of which only what is read is fetched, and returns what is made of it.
+
+        Raises:
+            UserError: it can't be read.
+        """
+
+        def opened() -> Result:
+            with self._filesystem.open(self._path(name), "rb", block_size=_FOOTER_BYTES) as stream:
+                return read(stream)
+
+        return self._reach("read", opened)
 
     def sha256(self, name: str) -> str | None:
         """Returns the hash of a file's bytes; None where it is not there.

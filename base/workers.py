@@ -23,6 +23,7 @@ from typing import Any
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import make_folder, process_token
+from dreamloom.base.leases import Lease, describe_holder, lease, remove_leases_of_dead
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class Worker:
         self._descriptor, self.file = -1, ""
         try:
             with self._entrance() as has_locks:
-                self._machine = (_machine() if machine is None else machine) if has_locks else ""
+                self._machine = (machine_id() if machine is None else machine) if has_locks else ""
                 self._register(work)
                 doubtful = self._find_disagreeing(work)
             self._watch(work, doubtful)
@@ -138,7 +139,7 @@ class Worker:
         self._watch(work, self._find_disagreeing(work))
 
     def _find_disagreeing(self, work: Work | None) -> list[str]:
-        return [file for file, told in self._others().items() if not _agree(work, told.get("work"))]
+        return [file for file, told in self._others().items() if not agree(work, told.get("work"))]
 
     def _watch(self, work: Work | None, files: list[str]) -> None:
         """Waits until each of these workers is known to be dead, or to do nothing else than `work`.
@@ -147,7 +148,7 @@ class Worker:
             UserError: one is alive, and does something else.
         """
         while files:
-            files = [file for file in files if not _agree(work, (self.read(file) or {}).get("work"))]
+            files = [file for file in files if not agree(work, (self.read(file) or {}).get("work"))]
             states = {file: self._look(file) for file in files}
             alive = next((file for file, state in states.items() if state is _State.ALIVE), None)
             if alive is not None:
@@ -195,6 +196,18 @@ class Worker:
     def count(self) -> int:
         """Returns the number of workers that are not known to be dead, with this one."""
         return 1 + len(self._others())
+
+    def lease(self, name: str) -> Lease | None:
+        """Leases something; see dreamloom.base.leases."""
+        return lease(self, name)
+
+    def describe_holder(self, name: str) -> str:
+        """Names, for people, the process that has something; empty where nobody has."""
+        return describe_holder(self, name)
+
+    def remove_leases_of_dead(self) -> None:
+        """Removes what the dead had, and nobody has leased since."""
+        remove_leases_of_dead(self)
 
     def is_dead(self, file: str) -> bool:
         """Whether the worker of a file is known to be dead."""
@@ -314,7 +327,8 @@ def _forget_all() -> None:
 os.register_at_fork(after_in_child=_forget_all)
 
 
-def _agree(one: Work | None, other: Work | None) -> bool:
+def agree(one: Work | None, other: Work | None) -> bool:
+    """Tells whether two processes may work beside each other."""
     return one is not None and other is not None and all(one[each] == other[each] for each in one.keys() & other.keys())
 
 
@@ -330,7 +344,7 @@ def _is_unlocked(descriptor: int) -> bool:
     return True
 
 
-def _machine() -> str:
+def machine_id() -> str:
     """Identifies this machine since it was booted; its containers have the same name, and the same locks."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -157,7 +157,7 @@ def test_the_rows_of_a_collection_are_read(release: Path) -> None:
     assert collection.read(Table.CAPTIONS)["caption"].to_pylist()[0] == "a black circle on white"
     assert [row.summary.kept for row in collection.funnel()] == [5, 5, 5, 5]
     assert len(collection.query("from scores join captions using (key)")) == 5
-    assert all(path.is_file() for path, _ in collection.samples())
+    assert all(isinstance(path, Path) and path.is_file() for path, _ in collection.samples())
 
 
 @every_release

@@ -26,6 +26,7 @@ def cached() -> list[int]:
 def test_a_path_stands_for_an_address_as_pathlib_folds_it() -> None:
     assert address_of(Path("s3://bucket/a/b/")) == address_of("s3://bucket/a/b") == "s3://bucket/a/b"
     assert address_of(Path("gs://bucket/a")) == "gs://bucket/a"
+    assert address_of(Path("file:///a/b")) == address_of("file:///a/b") == "file:///a/b"
     for path in ("a", "/a/b", "C:/pictures", "./s3:", "a/s3:/b", "~/x"):
         assert address_of(path) is None
 
