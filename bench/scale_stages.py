@@ -80,8 +80,8 @@ def score_some(world: World) -> Work:
     assert config is not None
     files = sorted((world.folder / "world").rglob("*.jpg"))[::SCORED]
     rows = [{"key": file.stem, "image": file.relative_to(world.folder), "text": file.stem} for file in files]
-    score.score_records(world.folder, config, rows[:32])
-    return lambda: score.score_records(world.folder, config, rows)
+    score.score_records(world.folder.joinpath, config, rows[:32])
+    return lambda: score.score_records(world.folder.joinpath, config, rows)
 
 
 def run_nothing(world: World) -> Work:

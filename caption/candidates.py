@@ -15,7 +15,7 @@ def find_candidates(
     config: CaptionConfig,
     source: str,
     records: Sequence[Row],
-    path_of: Callable[[Row], Path],
+    image_of: Callable[[Row], Path | bytes],
     unranked: Mapping[str, Sequence[Candidate]],
 ) -> Iterator[tuple[Row, list[Candidate] | str]]:
     """Yields each record with its image's candidates, or with the reason why there are none.
@@ -26,7 +26,7 @@ def find_candidates(
         config: The caption stage's.
         source: The name of the source or folder.
         records: Key, text and text_kind of each image.
-        path_of: Returns the image's file.
+        image_of: Returns the image's file, or its bytes.
         unranked: Key → what the captioning model generated earlier; CLIP has yet to rank it.
 
     Raises:
@@ -37,7 +37,7 @@ def find_candidates(
     finder = candidate_finder(config, source, all(record["key"] in unranked for record in records))
 
     def prepare(record: Row) -> PreparedImage | str:
-        return _prepare(finder, record, path_of(record), unranked)
+        return _prepare(finder, record, image_of(record), unranked)
 
     images = map_ordered(prepare, records, config.num_workers, 2 * config.batch_size)
     pairs = zip(records, images, strict=True)
@@ -49,12 +49,12 @@ def find_candidates(
 
 
 def _prepare(
-    finder: CandidateFinder, record: Row, path: Path, unranked: Mapping[str, Sequence[Candidate]]
+    finder: CandidateFinder, record: Row, source: Path | bytes, unranked: Mapping[str, Sequence[Candidate]]
 ) -> PreparedImage | str:
     """Decodes an image for the models, or returns the reason why it can't be decoded."""
     try:
         # twice the model's side: large photos decode faster, and nothing of it shows once they are shrunk
-        image = decode(path, at_least=2 * finder.side)
+        image = decode(source, at_least=2 * finder.side)
         return finder.prepare(record, image, unranked.get(record["key"]))
     except ImageError as error:
         return error.reason

@@ -34,7 +34,7 @@ def preview_edits(collection: Collection, rules: EditConfig) -> list[Edit]:
     Raises:
         UserError: it has no captions.
     """
-    opened = open_collection(collection.root, Table.CAPTIONS)
+    opened = open_collection(collection, Table.CAPTIONS)
     rows = opened.read(Table.CAPTIONS, columns=["key", "caption", "unedited", "kind"]).to_pylist()
     edited = _editor(opened, rules)
     return [Edit(row["key"], row["caption"], edited(row)) for row in rows]

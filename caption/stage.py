@@ -80,7 +80,7 @@ def caption(
         UserError: a model can't be used or loaded, there are templates for another source, or there are no records.
     """
     check(config)
-    open_collection(collection.root, Table.RECORDS)
+    open_collection(collection, Table.RECORDS)
     for source in config.templates.keys() - {collection.name}:
         raise UserError(f"templates.{source}: there is no such source; this collection is called {collection.name}.")
     recipe_of = part_recipes(collection, config)
@@ -140,8 +140,9 @@ def _caption_part(
     plan = _plan_part(collection, config, part, list(journal.rows.values()))
     records, pending, complete = plan.records, plan.pending, plan.reusable.complete
     dropped = Counter[str]()
+    collection.place.bring([record["image"] for record in pending])
     results = find_candidates(
-        config, collection.name, pending, lambda record: collection.root / record["image"], plan.reusable.unranked
+        config, collection.name, pending, lambda record: collection.image(record["image"]), plan.reusable.unranked
     )
     for done, (record, candidates) in enumerate(results, 1 + len(records) - len(pending)):
         key = record["key"]

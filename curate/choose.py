@@ -80,7 +80,7 @@ def sort_by_priority(sources: Sequence[Source]) -> list[Source]:
         if names.count(name) > 1:
             raise UserError(f"Two sources are called {name}; give each collection a name of its own.")
     for source in sources:
-        open_collection(source.collection.root, needs=Table.RECORDS)
+        open_collection(source.collection, needs=Table.RECORDS)
     return sorted(sources, key=lambda source: list(Role).index(source.role))
 
 

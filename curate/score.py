@@ -3,7 +3,7 @@
 Thresholds belong to dreamloom.curate.choose, so that changing one scores nothing again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -91,7 +91,7 @@ def score(
         UserError: a model is missing, or doesn't fit CLIP; or there are no records.
     """
     check(config)
-    open_collection(collection.root, Table.RECORDS)
+    open_collection(collection, Table.RECORDS)
 
     def score_part(part: str, progress: Progress) -> tuple[pa.Table, Summary]:
         return _score_part(collection, config, part, progress)
@@ -112,8 +112,9 @@ def _score_part(collection: Collection, config: ScoreConfig, part: str, progress
     whole = {row["key"]: known.whole[row["recipe"]] for row in rows if row["recipe"] in known.whole}
     taken = known.rows.take(pa.array(list(whole.values()), pa.int64()))
     taken = taken.set_column(0, SCHEMAS[Table.SCORES].field("key"), pa.array(list(whole), pa.string()))
+    collection.place.bring([row["image"] for row in rows if first_half(row["recipe"] or "") not in known.images])
     new, summary = score_records(
-        collection.root, config, [row for row in rows if row["key"] not in whole], progress, known
+        collection.image, config, [row for row in rows if row["key"] not in whole], progress, known
     )
     scores = pa.concat_tables([taken, new])
     summary.rows, summary.kept = summary.rows + len(taken), summary.kept + len(taken)
@@ -122,7 +123,7 @@ def _score_part(collection: Collection, config: ScoreConfig, part: str, progress
 
 
 def score_records(
-    root: Path,
+    image_of: Callable[[str], Path | bytes],
     config: ScoreConfig,
     rows: Sequence[Mapping[str, Any]],
     progress: Progress = silent,
@@ -131,9 +132,9 @@ def score_records(
     """Computes the scores of images, in the schema of the scores table.
 
     Args:
-        root: the folder that their paths are relative to.
+        image_of: returns the file of an image, or its bytes.
         config: the stage's.
-        rows: key, image (its path) and text of each, and the recipe of its row, if it has one.
+        rows: key, image (its name) and text of each, and the recipe of its row, if it has one.
         progress: called with the number of images done.
         known: scores that were computed before: of these images only the text is looked at.
 
@@ -145,7 +146,7 @@ def score_records(
         return tables[0], summary
     clip = load_clip(config, config.device)
     computes = {score.name: score.load(config, clip) for score in SCORES}
-    images = map_ordered(partial(_prepare, root, clip, known), rows, config.num_workers, 2 * config.batch_size)
+    images = map_ordered(partial(_prepare, image_of, clip, known), rows, config.num_workers, 2 * config.batch_size)
     done = 0
     while batch := list(islice(images, config.batch_size)):
         for image in batch:
@@ -174,14 +175,16 @@ class _Prepared:
     reason: str = ""
 
 
-def _prepare(root: Path, clip: Clip, known: KnownScores | None, record: Mapping[str, Any]) -> _Prepared:
+def _prepare(
+    image_of: Callable[[str], Path | bytes], clip: Clip, known: KnownScores | None, record: Mapping[str, Any]
+) -> _Prepared:
     place = known.images.get(first_half(record.get("recipe") or "")) if known else None
     if known and place is not None:
         values = {score.name: known.rows[score.name][place].as_py() for score in SCORES if score.of_image is not None}
         return _Prepared(record, values=values, known=place)
     try:
         # twice the model's side: the JPEG decoder's own scaling then shows in no score, and large photos decode faster
-        image = decode(root / record["image"], at_least=2 * clip.side)
+        image = decode(image_of(record["image"]), at_least=2 * clip.side)
     except ImageError as error:
         return _Prepared(record, reason=error.reason)
     values = {score.name: score.of_image(image) for score in SCORES if score.of_image is not None}

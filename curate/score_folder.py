@@ -36,7 +36,7 @@ def score_folder(folder: Path, config: ScoreConfig, output: Path, progress: Prog
     started, left_out = time.monotonic(), Counter[str]()
     images = list_folder_images(folder, left_out)
     rows = [{"key": without_surrogates(image.name), "image": image.name, "text": image.text} for image in images]
-    scores, summary = score_records(folder, config, rows, progress)
+    scores, summary = score_records(folder.joinpath, config, rows, progress)
     table = scores.rename_columns(["file_name" if name == "key" else name for name in scores.column_names])
     hidden = ["recipe"] if output.suffix.lower() == ".parquet" else ["recipe", "embedding"]
     write_table(output, table.drop_columns(hidden))

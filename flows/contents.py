@@ -114,11 +114,11 @@ def _images_of_part(collection: Collection, table: Table, part: str, places: Seq
     records = collection.read(Table.RECORDS, part, ["key", "status", "image", "text"])
     if table is Table.RECORDS:
         rows = records.filter(pc.equal(records["status"], Status.OK)).take(places).to_pylist()
-        return [(collection.root / row["image"], row["text"] or "") for row in rows]
+        return [(collection.image(row["image"]), row["text"] or "") for row in rows]
     captions = collection.read(Table.CAPTIONS, part, ["key", "caption", "doubtful"]).take(places)
     images = dict(zip(*(records[name].to_pylist() for name in ("key", "image")), strict=True))
     return [
-        (collection.root / images[row["key"]], f"doubtful: {row['caption']}" if row["doubtful"] else row["caption"])
+        (collection.image(images[row["key"]]), f"doubtful: {row['caption']}" if row["doubtful"] else row["caption"])
         for row in captions.to_pylist()
         if images.get(row["key"])
     ]

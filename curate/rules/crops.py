@@ -54,15 +54,15 @@ def is_part(one: Grey, other: Grey) -> bool:
 
 
 class PartFinder:
-    """Tells of pairs of images in files whether one shows a part of the other."""
+    """Tells of pairs of images whether one shows a part of the other."""
 
-    def __init__(self, path_of: Callable[[int], Path]) -> None:
+    def __init__(self, image_of: Callable[[int], Path | bytes]) -> None:
         """Reads nothing yet.
 
         Args:
-            path_of: Returns the file of an image, given its row.
+            image_of: Returns the file of an image, or its bytes, given its row.
         """
-        self._path_of = path_of
+        self._image_of = image_of
         self._look = lru_cache(_CACHED)(self._decode)
 
     def __call__(self, pairs: Pairs) -> NDArray[np.bool_]:
@@ -75,7 +75,7 @@ class PartFinder:
 
     def _decode(self, row: int) -> Grey | None:
         try:
-            return shrink(decode(self._path_of(row), at_least=2 * _SIDE))
+            return shrink(decode(self._image_of(row), at_least=2 * _SIDE))
         except ImageError:
             return None
 

@@ -35,7 +35,7 @@ def _find_near_duplicates(images: Images, rows: Rows, config: ChooseConfig) -> d
     _check_one_model(images.sources)
     hashes = images.table["phash"].take(hashed).to_numpy()
     is_similar = config.near_duplicates is NearDuplicates.SIMILAR
-    confirm = PartFinder(lambda row: images.path(hashed[row])) if is_similar else None
+    confirm = PartFinder(lambda row: images.image(hashed[row])) if is_similar else None
     repeats = near_duplicates(hashes, likeness(config), lambda which: images.embeddings(hashed[which]), confirm=confirm)
     return _details(images, hashed, repeats)
 

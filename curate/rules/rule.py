@@ -15,7 +15,7 @@ from dreamloom.curate.rules import priority
 from dreamloom.curate.rules.dedupe import Rows
 from dreamloom.curate.rules.nearest import Embeddings
 from dreamloom.curate.source import Source
-from dreamloom.scrape.collection import Table
+from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.decisions import What
 
 
@@ -60,10 +60,10 @@ class Images:
         """Whether there are such rows, and each has scores."""
         return bool(len(rows)) and bool(self.table["phash"].is_valid().to_numpy()[rows].all())
 
-    def path(self, row: int) -> Path:
-        """Returns the file of a row's image."""
-        root: Path = self.sources[self.table["source"][row].as_py()].collection.root
-        return root / str(self.table["image"][row].as_py())
+    def image(self, row: int) -> Path | bytes:
+        """Returns the file of a row's image, or its bytes."""
+        collection: Collection = self.sources[self.table["source"][row].as_py()].collection
+        return collection.image(str(self.table["image"][row].as_py()))
 
     def embeddings(self, rows: Rows) -> Embeddings:
         """Reads the CLIP embeddings of some rows from the parts that hold them, each part once.

@@ -25,10 +25,10 @@ the stamps (recipe and digest) of the upstream parts, so a change reaches exactl
 """
 
 import json
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,14 @@ import pyarrow.parquet as pq
 
 from dreamloom.base import html
 from dreamloom.base.errors import UserError
-from dreamloom.base.parquet_metadata import digest_table, read_metadata, write_table
+from dreamloom.base.parquet_metadata import digest_table
+from dreamloom.base.remote import address_of
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.base.text import is_utf8
 from dreamloom.base.versions import FIRST
-from dreamloom.base.workers import Worker, work_in
-from dreamloom.scrape.collection.decisions import FOLDER, SCHEMA, Decisions, decision_parts, read_decisions
+from dreamloom.scrape.collection.decisions import FOLDER, SCHEMA, Decisions, read_decision_files
 from dreamloom.scrape.collection.migrations import migrate_config
+from dreamloom.scrape.collection.place import FolderPlace, Place, Worker
 from dreamloom.scrape.collection.schema import MADE_BY, SCHEMAS, Status, Table
 from dreamloom.scrape.collection.table_view import TableView
 
@@ -58,12 +59,40 @@ class FunnelRow:
 
 @dataclass(frozen=True)
 class Collection:
-    """A folder with one source's images and tables. Creating the object touches nothing on disk."""
+    """One source's images and tables, in a folder or at an address in a store. Creating the object touches neither."""
 
     root: Path
+    """Its folder; of one at an address, a folder of this machine for what is under way."""
+    address: str | None = field(repr=False)
 
     def __init__(self, root: Path | str) -> None:
-        object.__setattr__(self, "root", Path(root))
+        """Stores where it is: a path, or an address such as s3://bucket/people."""
+        address = address_of(root)
+        object.__setattr__(self, "address", address)
+        if address is None:
+            object.__setattr__(self, "root", Path(root))
+        else:
+            from dreamloom.scrape.collection.store_place import folder_of
+
+            object.__setattr__(self, "root", folder_of(address))
+
+    def __reduce__(self) -> tuple[type["Collection"], tuple[Path | str]]:
+        """For workers of Ray, on machines where another folder is for what is under way."""
+        return Collection, (self.address or self.root,)
+
+    @cached_property
+    def place(self) -> Place:
+        """What lies of it where."""
+        if self.address is None:
+            return FolderPlace(self.root)
+        from dreamloom.scrape.collection.store_place import StorePlace
+
+        return StorePlace(self.address, self.root)
+
+    @property
+    def where(self) -> str:
+        """Its address or its folder, for people."""
+        return self.address or str(self.root)
 
     @property
     def name(self) -> str:
@@ -95,15 +124,19 @@ class Collection:
     def _work_in(self, work: Mapping[str, str] | None) -> AbstractContextManager[Worker]:
         if not is_utf8(str(self.root)):
             raise UserError(f"The path {self.root} is not UTF-8; name another folder for the collection.")
-        return work_in(self.root, work)
+        return self.place.work(work)
 
     def part_path(self, table: Table, part: str) -> Path:
-        """Returns the path of a part of a table."""
-        return self.root / table / f"{part}.parquet"
+        """Returns the file of a part of a table; of a collection at an address, one in the cache."""
+        return self.place.path(table, part)
 
     def image_folder(self, part: str) -> Path:
-        """Returns the folder of a part's images."""
+        """Returns the folder of a part's images, of a collection at an address as long as the part is made."""
         return self.root / "images" / part
+
+    def image(self, name: str) -> Path | bytes:
+        """Returns an image, by its name in the records: its file, which may be missing, or its bytes."""
+        return self.place.image(name)
 
     def decisions(self) -> Decisions:
         """Reads what was decided of single images.
@@ -111,11 +144,15 @@ class Collection:
         Raises:
             UserError: a part can't be read, or a newer release wrote it in another way.
         """
-        return read_decisions(self.root)
+        return read_decision_files(self.decision_files())
+
+    def decision_files(self) -> list[Path]:
+        """Returns the files of the decisions, in order."""
+        return [self.place.path(FOLDER, part) for part in self.place.parts(FOLDER)]
 
     def parts(self, table: Table) -> list[str]:
         """Returns the names of the committed parts ("00000", …), sorted."""
-        return sorted(p.stem for p in (self.root / table).glob("[!.]*.parquet"))
+        return self.place.parts(table)
 
     def read(self, table: Table, part: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Reads one part, or all parts in order; a table without parts has no rows.
@@ -131,7 +168,7 @@ class Collection:
             tables = [_read_columns(self.part_path(table, name), schema.names) for name in names]
         except (OSError, pa.ArrowException) as error:
             raise UserError(
-                f"A part of {self.root / table} can't be read ({error}); delete it, and its stage makes it again."
+                f"A part of {self.where}/{table} can't be read ({error}); delete it, and its stage makes it again."
             ) from error
         return pa.concat_tables([_conform(rows, schema) for rows in tables]) if tables else schema.empty_table()
 
@@ -169,7 +206,7 @@ class Collection:
         Raises:
             UserError: a newer release wrote a part in another way.
         """
-        tables: dict[str, tuple[pa.Schema, list[Path]]] = {FOLDER: (SCHEMA, decision_parts(self.root))}
+        tables: dict[str, tuple[pa.Schema, list[Path]]] = {FOLDER: (SCHEMA, self.decision_files())}
         for table in Table:
             parts = self.parts(table)
             for part in parts:
@@ -193,7 +230,7 @@ class Collection:
         """
         metadata = self._metadata(table, part)
         if not metadata:
-            raise UserError(f"{self.part_path(table, part)} does not exist; run {MADE_BY[table]} first.")
+            raise UserError(f"{self.where}/{table}/{part}.parquet does not exist; run {MADE_BY[table]} first.")
         return f"{metadata['recipe']}-{metadata['digest']}"
 
     def digest(self, table: Table, part: str) -> str | None:
@@ -223,7 +260,7 @@ class Collection:
         summaries = (Summary.from_json(self._metadata(table, name)["summary"]) for name in parts)
         return sum(summaries, start=Summary())
 
-    def samples(self, count: int = 8) -> list[tuple[Path, str]]:
+    def samples(self, count: int = 8) -> list[tuple[Path | bytes, str]]:
         """Returns the first images with their captions, or with the texts they came with where none is written."""
         import pyarrow.compute as pc
 
@@ -237,7 +274,7 @@ class Collection:
                 captions |= dict(zip(written["key"].to_pylist(), written["caption"].to_pylist(), strict=True))
             if len(images) >= count:
                 break
-        return [(self.root / row["image"], captions.get(row["key"], row["text"] or "")) for row in images]
+        return [(self.image(row["image"]), captions.get(row["key"], row["text"] or "")) for row in images]
 
     def funnel(self) -> list[FunnelRow]:
         """Returns rows in, kept and dropped by reason, for each table that has parts, in the order of the chain."""
@@ -281,14 +318,11 @@ class Collection:
             "summary": summary.to_json(),
             **({"content_recipe": content_recipe} if content_recipe else {}),
         }
-        write_table(self.part_path(table, part), content, metadata)
+        self.place.put(table, part, content, metadata)
 
     def remove_parts(self, table: Table, keep: Iterable[str]) -> None:
         """Removes the parts of a table that are not in `keep`, and the images of removed records; all of it is ours."""
-        for part in set(self.parts(table)) - set(keep):
-            if table is Table.RECORDS:
-                shutil.rmtree(self.image_folder(part), ignore_errors=True)
-            self.part_path(table, part).unlink(missing_ok=True)  # another process may share this
+        self.place.remove(table, sorted(set(self.parts(table)) - set(keep)))
 
     def find(self, key: str) -> dict[Table, dict[str, Any]]:
         """Looks a key up in every table.
@@ -314,21 +348,26 @@ class Collection:
         return f"<b>{html.text(self.name)}</b>{html.table(rows)}{html.thumbnails(self.samples())}"
 
     def _metadata(self, table: Table, part: str) -> dict[str, str]:
-        return read_metadata(self.part_path(table, part), "its stage")
+        return self.place.metadata(table, part)
 
 
-def open_collection(root: Path, needs: Table) -> Collection:
-    """Opens an existing collection, for a stage that reads its table `needs`.
+def open_collection(collection: Collection | Path, needs: Table) -> Collection:
+    """Opens an existing collection in its newest state, for a stage that reads its table `needs`.
+
+    Args:
+        collection: the collection, or where it is.
+        needs: a table.
 
     Raises:
         UserError: the folder does not exist, or the table has no parts.
     """
-    collection = Collection(root)
-    if not root.is_dir():
-        raise UserError(f"{root} is not a folder; name a collection, made by filter or ingest.")
-    if not collection.parts(needs):
-        raise UserError(f"{root} has no {needs} yet; run {MADE_BY[needs]} first.")
-    return collection
+    opened = Collection(collection) if isinstance(collection, Path) else collection
+    if opened.address is None and not opened.root.is_dir():
+        raise UserError(f"{opened.root} is not a folder; name a collection, made by filter or ingest.")
+    opened.place.refresh()
+    if not opened.parts(needs):
+        raise UserError(f"{opened.where} has no {needs} yet; run {MADE_BY[needs]} first.")
+    return opened
 
 
 def _content(table: Table, rows: pa.Table | Sequence[Mapping[str, Any]]) -> pa.Table:

@@ -10,7 +10,6 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.files import TEMPORARY, commit, copy, fsync, fsync_all, lock
 from dreamloom.base.progress import Progress, silent
 from dreamloom.scrape.collection.collection import Collection
-from dreamloom.scrape.collection.decisions import decision_parts
 from dreamloom.scrape.collection.schema import Table
 from dreamloom.scrape.collection.verify import find_damage
 
@@ -85,7 +84,7 @@ def state_of(collection: Collection) -> list[str]:
     digests = [
         f"{table} {part} {collection.digest(table, part)}" for table in Table for part in collection.parts(table)
     ]
-    return digests + [part.name for part in decision_parts(collection.root)]
+    return digests + [part.name for part in collection.decision_files()]
 
 
 def changed(collection: Collection) -> UserError:

@@ -149,13 +149,21 @@ def digest(decisions: Iterable[Decision]) -> str:
 
 
 def read_decisions(collection: Path) -> Decisions:
+    """Reads the decisions of a collection in a folder; see `read_decision_files`."""
+    return read_decision_files(decision_parts(collection))
+
+
+def read_decision_files(parts: Iterable[Path]) -> Decisions:
     """Reads the decisions of a collection.
+
+    Args:
+        parts: their files, in order.
 
     Raises:
         UserError: a part can't be read, or a newer release wrote it in another way.
     """
     rows: list[Decision] = []
-    for part in decision_parts(collection):
+    for part in parts:
         read_metadata(part, "nothing")  # which refuses a newer major version
         try:
             table = pq.read_table(part, schema=SCHEMA, partitioning=None)

@@ -56,8 +56,8 @@ def find_known_rows(
 
 def _parts(collection: Collection, table: Table) -> Iterator[tuple[Collection, str]]:
     beside = sorted(path.parent for path in collection.root.parent.glob(f"*/{table}"))
-    for root in [*_libraries(collection), *(root for root in beside if root != collection.root), collection.root]:
-        place = Collection(root)
+    others = [*_libraries(collection), *(root for root in beside if root != collection.root)]
+    for place in [*map(Collection, others), collection]:
         for part in place.parts(table):
             yield place, part
 

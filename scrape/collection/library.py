@@ -21,7 +21,8 @@ from dreamloom.base.files import commit_folder, copy
 from dreamloom.base.remote import Store, address_of
 from dreamloom.base.remote_files import SHARD_CACHE_GB, list_files, read_range, whole_file
 from dreamloom.scrape.collection.collection import Collection
-from dreamloom.scrape.collection.shards import is_index, is_table, read_manifest
+from dreamloom.scrape.collection.packing import is_index, is_table, object_of
+from dreamloom.scrape.collection.shards import read_manifest
 
 _FOLDER = "collections"
 
@@ -47,7 +48,7 @@ def open_library(path: Path) -> Collection:
             (folder / "images").mkdir()
             for name in filter(lambda name: is_table(name) or is_index(name), files):
                 (folder / name).parent.mkdir(exist_ok=True)
-                store.get(name, folder / name)
+                store.get(object_of(name, files[name]), folder / name)
                 if (folder / name).stat().st_size != files[name]["bytes"]:
                     raise UserError(f"{address}/{name} is not what was put there; `dreamloom collection verify` it.")
         for other in _copies(address).glob("[!.]*"):

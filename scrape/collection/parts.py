@@ -9,7 +9,6 @@ import pyarrow as pa
 
 from dreamloom.base.files import remove_leftovers
 from dreamloom.base.free_space import require_free_space
-from dreamloom.base.leases import remove_leases_of_dead
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection.collection import Collection
@@ -100,12 +99,12 @@ def make_parts(
             collection.remove_parts(table, keep=recipes)
         stale = sorted(set(stale_parts(collection, table, recipes)) & set(requested))
         remove_leftovers(collection.root / table, worker.writers)
-        remove_leases_of_dead(worker)
+        worker.remove_leases_of_dead()
         turns = Turns(worker, collection, table, recipes, make_and_commit, progress, order, list(stale))
         turns.take()
     if turns.errors:
         count = f"{len(turns.errors)} of {len(stale)}"
-        raise ExceptionGroup(f"{count} parts of {collection.root / table} failed", turns.errors)
+        raise ExceptionGroup(f"{count} parts of {collection.where}/{table} failed", turns.errors)
     return _total(collection, table, requested, turns.made)
 
 

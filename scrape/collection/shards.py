@@ -6,13 +6,10 @@ shards/00000.parquet        image → its shard, offset and size; put when the p
 collection.json             the files, with size and hash; put last: without it, the copy is not whole
 """
 
-import hashlib
-import io
 import json
-import re
-import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +26,17 @@ from dreamloom.base.versions import TABLES
 from dreamloom.scrape.collection.collection import Collection
 from dreamloom.scrape.collection.copying import changed, copying_to, state_of
 from dreamloom.scrape.collection.decisions import decision_parts
-from dreamloom.scrape.collection.records import file_sha256
+from dreamloom.scrape.collection.packing import (
+    INDEX,
+    Files,
+    describe,
+    is_image,
+    is_index,
+    is_table,
+    object_of,
+    pack_images,
+)
 from dreamloom.scrape.collection.schema import Row, Status, Table
-
-SHARD_BYTES = 256 * 2**20
-"""Bytes of images in a shard, from which on the next one is begun."""
-_BLOCK = tarfile.BLOCKSIZE
-_TABLE = re.compile(rf"({'|'.join([*Table, 'decisions'])})/\w+\.parquet")
-_SHARD_INDEX = re.compile(r"shards/\w+\.parquet")
-_IMAGE = re.compile(r"images/\w+/\w[\w.-]*")
-_INDEX = pa.schema([("image", pa.string()), ("shard", pa.string()), ("offset", pa.int64()), ("bytes", pa.int64())])
-
-Files = dict[str, dict[str, Any]]
-"""Name → bytes and sha256."""
 
 
 def push_collection(collection: Collection, address: str, progress: Progress = silent) -> None:
@@ -56,8 +51,7 @@ def push_collection(collection: Collection, address: str, progress: Progress = s
         UserError: a copy is there, the address can't be written to, or the collection is damaged or changed meanwhile.
     """
     store = Store(address)
-    if store.has(COLLECTION_MANIFEST):
-        raise UserError(f"{address} holds a collection, and stays as it is; name another address.")
+    _refuse_existing(store)
     before, files = state_of(collection), Files()
     total, done = collection.summary(Table.RECORDS).kept, 0
     with tempfile.TemporaryDirectory(prefix="dreamloom-copy-") as temporary:
@@ -68,20 +62,16 @@ def push_collection(collection: Collection, address: str, progress: Progress = s
     for file in _tables(collection):
         name = file.relative_to(collection.root).as_posix()
         store.put(file, name)
-        files[name] = _described(file)
+        files[name] = describe(file)
     if state_of(collection) != before:
         raise changed(collection)
-    store.put_json(COLLECTION_MANIFEST, {"schema": TABLES.version, "name": collection.name, "files": files})
+    _put_manifest(store, collection.name, files)
 
 
 def _tables(collection: Collection) -> Iterator[Path]:
     for table in Table:
         yield from (collection.part_path(table, part) for part in collection.parts(table))
     yield from decision_parts(collection.root)
-
-
-def _described(file: Path) -> dict[str, Any]:
-    return {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
 
 
 def _push_images(collection: Collection, part: str, store: Store, temporary: Path) -> Files:
@@ -92,50 +82,28 @@ def _push_images(collection: Collection, part: str, store: Store, temporary: Pat
         store.get(name, index)
         metadata = read_metadata(index, "the copy")
         if metadata.get("stamp") == stamp:
-            return {**json.loads(metadata["files"]), name: _described(index)}
+            return {**json.loads(metadata["files"]), name: describe(index)}
+    columns = ["status", "image", "bytes", "image_sha256"]
+    records: list[Row] = collection.read(Table.RECORDS, part, columns).to_pylist()
+    stored = [row for row in records if row["status"] == Status.OK]
     files, rows = Files(), list[dict[str, Any]]()
-    for number, (shard, members) in enumerate(_make_shards(collection, part, temporary)):
+    for number, (shard, members) in enumerate(pack_images(stored, partial(_read_file, collection.root), temporary)):
         shard_name = f"shards/{part}-{number:03d}.tar"
         store.put(shard, shard_name)
-        files[shard_name] = _described(shard)
+        files[shard_name] = describe(shard)
         rows += [{**member, "shard": shard_name} for member in members]
         shard.unlink()
-    write_table(index, pa.Table.from_pylist(rows, schema=_INDEX), {"stamp": stamp, "files": json.dumps(files)})
+    write_table(index, pa.Table.from_pylist(rows, schema=INDEX), {"stamp": stamp, "files": json.dumps(files)})
     store.put(index, name)
-    return {**files, name: _described(index)}
+    return {**files, name: describe(index)}
 
 
-def _make_shards(collection: Collection, part: str, temporary: Path) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
-    """Yields tars of a part's images, each with image, offset and bytes of its members.
-
-    Raises:
-        UserError: an image is not as it was stored.
-    """
-    columns = ["status", "image", "bytes", "image_sha256"]
-    rows = [row for row in collection.read(Table.RECORDS, part, columns).to_pylist() if row["status"] == Status.OK]
-    while rows:
-        file, members = temporary / "shard.tar", list[dict[str, Any]]()
-        with tarfile.open(file, "w", format=tarfile.USTAR_FORMAT) as tar:
-            while rows and tar.offset < SHARD_BYTES:
-                row = rows.pop(0)
-                data = _read_image(collection, row)
-                member = tarfile.TarInfo(Path(row["image"]).name)
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
-                offset = tar.offset - -(-len(data) // _BLOCK) * _BLOCK
-                members.append({"image": row["image"], "offset": offset, "bytes": len(data)})
-        yield file, members
-
-
-def _read_image(collection: Collection, row: Row) -> bytes:
-    file: Path = collection.root / row["image"]
+def _read_file(root: Path, image: str) -> bytes:
+    file = root / image
     try:
-        data = file.read_bytes()
+        return file.read_bytes()
     except OSError as error:
         raise UserError(f"{file} can't be read ({error.strerror}); `dreamloom collection verify` tells more.") from None
-    if row["image_sha256"] not in (None, hashlib.sha256(data).hexdigest()):
-        raise UserError(f"{file} has other bytes than its records say; `dreamloom collection verify` tells more.")
-    return data
 
 
 def read_manifest(store: Store) -> Files:
@@ -144,24 +112,14 @@ def read_manifest(store: Store) -> Files:
     Raises:
         UserError: there is none, it is not whole, or a newer release wrote it in another way.
     """
-    if not store.has(COLLECTION_MANIFEST):
+    manifest = store.get_json(COLLECTION_MANIFEST) if store.has(COLLECTION_MANIFEST) else {}
+    if not manifest.get("files"):
         raise UserError(
             f"{store.address} holds no collection, or one that is not whole; `dreamloom collection copy FOLDER "
             f"{store.address}` makes it, or goes on."
         )
-    manifest = store.get_json(COLLECTION_MANIFEST)
     TABLES.check(manifest.get("schema"), Path(store.address) / COLLECTION_MANIFEST)
     return dict(manifest["files"])
-
-
-def is_table(name: str) -> bool:
-    """Tells whether a file of a copy is a part of a table."""
-    return _TABLE.fullmatch(name) is not None
-
-
-def is_index(name: str) -> bool:
-    """Tells whether a file of a copy says where the images of a part are."""
-    return _SHARD_INDEX.fullmatch(name) is not None
 
 
 def pull_collection(address: str, to: Path, progress: Progress = silent) -> None:
@@ -178,16 +136,16 @@ def pull_collection(address: str, to: Path, progress: Progress = silent) -> None
     store = Store(address)
     files = read_manifest(store)
     tables, indexes = list(filter(is_table, files)), list(filter(is_index, files))
-    with copying_to(to, address) as partial:
+    with copying_to(to, address) as root:
         for done, name in enumerate(tables, 1):
-            target = partial / name
-            if not (target.is_file() and _described(target) == files[name]):
+            target = root / name
+            if not (target.is_file() and describe(target)["sha256"] == files[name]["sha256"]):
                 with commit(target, sync=False) as temporary:
-                    store.get(name, temporary)
+                    store.get(object_of(name, files[name]), temporary)
             progress(done, len(tables) + len(indexes))
         with tempfile.TemporaryDirectory(prefix="dreamloom-copy-") as temporary:
             for done, name in enumerate(indexes, len(tables) + 1):
-                _pull_images(store, name, partial, Path(temporary))
+                _pull_images(store, object_of(name, files[name]), root, Path(temporary))
                 progress(done, len(tables) + len(indexes))
 
 
@@ -197,7 +155,7 @@ def _pull_images(store: Store, index: str, root: Path, temporary: Path) -> None:
     missing: dict[str, list[Mapping[str, Any]]] = {}
     for row in pq.read_table(temporary / "index.parquet", partitioning=None).to_pylist():
         file = root / row["image"]
-        if not _IMAGE.fullmatch(row["image"]):
+        if not is_image(row["image"]):
             raise UserError(f"{store.address}/{index} names an image {row['image']!r}, which is none; copy it anew.")
         if not (file.is_file() and file.stat().st_size == row["bytes"]):
             missing.setdefault(row["shard"], []).append(row)
@@ -210,6 +168,43 @@ def _pull_images(store: Store, index: str, root: Path, temporary: Path) -> None:
                     target.write_bytes(stream.read(row["bytes"]))
 
 
+def copy_between(source: str, target: str, progress: Progress = silent) -> None:
+    """Copies a collection from one address to another, file by file. A killed copy is gone on with.
+
+    Args:
+        source: address of the collection.
+        target: address of the copy, which does not exist.
+        progress: called with the number of files done.
+
+    Raises:
+        UserError: a copy is there; there is no collection at `source`, it can't be read, or is damaged; or `target`
+            can't be written to.
+    """
+    origin, store = Store(source), Store(target)
+    files = read_manifest(origin)
+    _refuse_existing(store)
+    with tempfile.TemporaryDirectory(prefix="dreamloom-copy-") as temporary:
+        file = Path(temporary) / "file"
+        for done, (name, wanted) in enumerate(files.items(), 1):
+            place = object_of(name, wanted)
+            if store.sha256(place) != wanted["sha256"]:
+                origin.get(place, file)
+                if describe(file)["sha256"] != wanted["sha256"]:
+                    raise UserError(f"{source}/{place} is not what was put there; `dreamloom collection verify` it.")
+                store.put(file, place)
+            progress(done, len(files))
+    _put_manifest(store, Path(target).name, files)
+
+
+def _refuse_existing(store: Store) -> None:
+    if store.has(COLLECTION_MANIFEST) and store.get_json(COLLECTION_MANIFEST).get("files"):
+        raise UserError(f"{store.address} holds a collection, and stays as it is; name another address.")
+
+
+def _put_manifest(store: Store, name: str, files: Files) -> None:
+    store.put_json(COLLECTION_MANIFEST, {"schema": TABLES.version, "name": name, "files": files})
+
+
 def find_damage_at(address: str, progress: Progress = silent) -> Iterator[tuple[str, str]]:
     """Yields each file of a copy at an address that is not what was put there, with what is amiss; reads every byte.
 
@@ -219,7 +214,7 @@ def find_damage_at(address: str, progress: Progress = silent) -> Iterator[tuple[
     store = Store(address)
     files = read_manifest(store)
     for done, (name, wanted) in enumerate(files.items(), 1):
-        found = store.sha256(name)
+        found = store.sha256(object_of(name, wanted))
         if found is None:
             yield name, "is not there"
         elif found != wanted["sha256"]:

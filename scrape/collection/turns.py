@@ -10,12 +10,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import remove_leftovers
-from dreamloom.base.leases import Lease, describe_holder, lease
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import Summary
-from dreamloom.base.workers import Worker
 from dreamloom.scrape.collection.collection import Collection
+from dreamloom.scrape.collection.place import Lease, Worker
 from dreamloom.scrape.collection.schema import Table
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
@@ -37,7 +35,7 @@ class Order:
 
 def lease_part(worker: Worker, table: Table, part: str) -> Lease | None:
     """Leases a part, unless another process has it."""
-    return lease(worker, f"{table}-{part}")
+    return worker.lease(f"{table}-{part}")
 
 
 @dataclass
@@ -70,10 +68,11 @@ class Turns:
         """
         pause = _FIRST_PAUSE_S
         while self.pending:
+            self.collection.place.refresh()
             if any(map(self._advance, self.pending)):  # which stops at the first: then the list has changed
                 pause = _FIRST_PAUSE_S
                 continue
-            holder = describe_holder(self.worker, f"{self.table}-{self.pending[0]}")
+            holder = self.worker.describe_holder(f"{self.table}-{self.pending[0]}")
             self.progress(self._count - len(self.pending), None, f"waiting for {holder or 'another run'}")
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
@@ -88,10 +87,11 @@ class Turns:
         if leased is None:
             return False
         try:
+            self.collection.place.refresh()
             if self._is_made(part):  # by another process, since
                 self.pending.remove(part)
             else:
-                remove_leftovers(self.collection.image_folder(part))
+                self.collection.place.begin(self.table, part)
                 self._attempt(part, prepare)
         finally:
             leased.release()
@@ -109,7 +109,7 @@ class Turns:
         except UserError:
             raise
         except (OSError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
-            error.add_note(f"in part {part} of {self.collection.root / self.table}")
+            error.add_note(f"in part {part} of {self.collection.where}/{self.table}")
             self.errors.append(error)
         self.pending.remove(part)
 

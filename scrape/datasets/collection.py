@@ -106,18 +106,22 @@ def measure(config: CollectionConfig) -> SourceSize:
 
 
 def _open(collection: Collection, config: CollectionConfig) -> Collection:
-    if address_of(config.path):
+    if address := address_of(config.path):
+        if address == collection.address:
+            raise _is_own(address)
         return open_library(config.path)
     own, path = collection.root.resolve(), config.path.resolve()
     if own.is_relative_to(path) or path.is_relative_to(own):
-        raise UserError(
-            f"{config.path} is the collection that is to be filled, or in it; name that of another project."
-        )
+        raise _is_own(config.path)
     if own_folder_kind(path) != "collection":
         inner = sorted(each.parent.name for each in (path / "collections").glob("*/records"))
         found = f"; {config.path / 'collections'} has {', '.join(inner)}" if inner else ""
         raise UserError(f"{config.path} is no collection{found}. Name a folder with records and images in it.")
     return Collection(config.path)
+
+
+def _is_own(path: Path | str) -> UserError:
+    return UserError(f"{path} is the collection that is to be filled, or in it; name that of another project.")
 
 
 def _recipe(library: Collection, config: CollectionConfig, part: str) -> str:

@@ -110,7 +110,7 @@ def find_urls_in_earlier_parts(collection: Collection, part: str, urls: set[str 
         rows = collection.read(Table.RECORDS, name, ["status", "url", *IMAGE_COLUMNS])
         is_wanted = pc.is_in(rows["url"], pa.array(sorted(filter(None, urls)), pa.string()))
         for row in rows.filter(pc.and_(is_wanted, pc.equal(rows["status"], Status.OK))).to_pylist():
-            if (collection.root / row["image"]).is_file():
+            if collection.place.has_image(row["image"]):
                 found.setdefault(row["url"], row)
     return found
 

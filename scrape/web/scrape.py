@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import StageFailed, UserError
-from dreamloom.base.files import remove_leftovers
 from dreamloom.base.listing import is_left_out
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
-from dreamloom.base.workers import Worker
 from dreamloom.scrape.collection import Collection, Row, Status, Table, open_collection
 from dreamloom.scrape.collection.journal import Journal, read_plan
 from dreamloom.scrape.collection.parts import make_parts, stale_parts
+from dreamloom.scrape.collection.place import Worker
 from dreamloom.scrape.collection.records import IMAGE_COLUMNS, summarize_records
 from dreamloom.scrape.collection.turns import Order, lease_part
 from dreamloom.scrape.web.config import ScrapeConfig
@@ -63,10 +62,10 @@ def scrape(
         StageFailed: fewer images arrived than `min_success_rate` asks for; those that arrived are stored.
         ExceptionGroup: some parts failed; the others are done.
     """
-    open_collection(collection.root, Table.CANDIDATES)
+    open_collection(collection, Table.CANDIDATES)
     if "00000" not in collection.parts(Table.CANDIDATES):
         raise UserError(
-            f"The candidates in {collection.root} are incomplete, as filter was interrupted; run filter again."
+            f"The candidates in {collection.where} are incomplete, as filter was interrupted; run filter again."
         )
     wanted = recipes(collection, config)
     requested = sorted(wanted) if parts is None else list(parts)
@@ -147,7 +146,7 @@ class _Run:
     def _retry_part(self, part: str, statuses: set[str], progress: Progress) -> float:
         """Fetches the rows with these statuses again. Returns the seconds it took."""
         begun = time.monotonic()
-        remove_leftovers(self.collection.image_folder(part))
+        self.collection.place.begin(Table.RECORDS, part)
         candidates = self.collection.read(Table.CANDIDATES, part).to_pylist()
         rows = self.collection.read(Table.RECORDS, part).to_pylist()
         existing = {row["key"]: row for row in rows if row["status"] not in statuses}
@@ -241,7 +240,7 @@ def _check_internal_errors(collection: Collection, total: Summary) -> None:
     count = total.dropped.get(Status.INTERNAL_ERROR, 0)
     if count > max(_FEW_INTERNAL_ERRORS, _FEW_INTERNAL_ERRORS_SHARE * total.rows):
         raise StageFailed(
-            f"dreamloom itself failed at {count} of {total.rows} images of {collection.root}; what arrived is stored. "
+            f"dreamloom itself failed at {count} of {total.rows} images of {collection.where}; what arrived is stored. "
             "The log has the traceback: please report it. --retry internal_error fetches them once more."
         )
 
@@ -254,7 +253,7 @@ def _check_success_rate(collection: Collection, config: ScrapeConfig, total: Sum
     most_frequent = sorted(total.dropped.items(), key=lambda item: -item[1])[:3]
     reasons = ", ".join(f"{count} {status}" for status, count in most_frequent)
     raise StageFailed(
-        f"Only {total.kept} of {total.rows} images of {collection.root} arrived ({reasons}), less than "
+        f"Only {total.kept} of {total.rows} images of {collection.where} arrived ({reasons}), less than "
         f"min_success_rate ({config.min_success_rate:g}); what arrived is stored. Retry some statuses, or lower "
         "min_success_rate."
     )

@@ -1,10 +1,9 @@
 """Candidates with one address, as an index has them for several captions of an image: one download serves them all."""
 
-import os
-import shutil
 from collections.abc import Hashable
+from pathlib import Path
 
-from dreamloom.base.files import commit
+from dreamloom.base.files import commit, link
 from dreamloom.scrape.collection import Row, Status
 from dreamloom.scrape.collection.records import IMAGE_COLUMNS
 from dreamloom.scrape.web.dedup import find_urls_in_earlier_parts, is_caption_of_url
@@ -22,13 +21,13 @@ def share_row(job: PartJob, candidate: Row, row: Row) -> Row:
     columns = {name: row[name] for name in IMAGE_COLUMNS}
     if row["status"] != Status.OK:
         return make_row(candidate, columns, RowDropped(Status(row["status"]), row["detail"] or ""))
-    image = job.collection.root / row["image"]
-    path = job.image_folder / f"{candidate['key']}{image.suffix}"
+    image = job.collection.image(row["image"])
+    path = job.image_folder / f"{candidate['key']}{Path(row['image']).suffix}"
     with commit(path, sync=False) as temporary:
-        try:
-            os.link(image, temporary)
-        except OSError:  # the file system has no links, or no more of this file
-            shutil.copyfile(image, temporary)
+        if isinstance(image, bytes):
+            temporary.write_bytes(image)
+        else:
+            link(image, temporary)
     return make_row(candidate, columns | {"image": f"images/{job.part}/{path.name}"})
 
 

@@ -17,10 +17,13 @@ from safetensors.torch import save_file
 from dreamloom.base.clip import Clip
 from dreamloom.base.errors import UserError
 from dreamloom.base.pixels import decode
-from dreamloom.curate.config import ScoreConfig
+from dreamloom.curate.choose import choose
+from dreamloom.curate.config import ChooseConfig, NearDuplicates, ScoreConfig
 from dreamloom.curate.score import check, recipes, score
+from dreamloom.curate.source import Role, Source
 from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.collection.parts import stale_parts
+from dreamloom.scrape.collection.shards import push_collection
 from dreamloom.scrape.datasets.collection import CollectionConfig, ingest_collection
 from tests.curate.conftest import noise
 
@@ -82,6 +85,20 @@ def test_the_batch_changes_speed_only(make_collection: Make, tiny_clip: Path) ->
     config = ScoreConfig(model=str(tiny_clip))
     again = config.model_copy(update={"batch_size": 7, "num_workers": 1, "device": "cpu"})
     assert recipes(collection, config) == recipes(collection, again)
+
+
+def test_a_collection_at_an_address_is_scored_and_chosen_from(
+    make_collection: Make, tiny_clip: Path, tmp_path: Path
+) -> None:
+    here = make_collection("c", [{"text": f"a {color} circle"} for color in ("red", "blue", "red")])
+    push_collection(here, f"memory:/{tmp_path}/c")
+    there = Collection(f"memory:/{tmp_path}/c")
+    for collection in (here, there):
+        summary = score(collection, ScoreConfig(model=str(tiny_clip)))
+        assert summary.kept == 3 and summary.dropped == {}
+        choose([Source(collection, Role.TRAINING)], ChooseConfig(near_duplicates=NearDuplicates.SIMILAR))
+    for table in (Table.RECORDS, Table.SCORES, Table.CHOICES):
+        assert there.stamps(table) == here.stamps(table) != []
 
 
 def test_what_can_not_be_decoded_is_counted_and_has_no_row(make_collection: Make, tiny_clip: Path) -> None:

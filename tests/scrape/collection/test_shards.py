@@ -13,7 +13,7 @@ from PIL import Image
 from dreamloom.base.errors import UserError
 from dreamloom.base.own_folders import COLLECTION_MANIFEST as MANIFEST
 from dreamloom.caption.sidecar import read_caption
-from dreamloom.scrape.collection import Collection, Table, shards
+from dreamloom.scrape.collection import Collection, Table, packing
 from dreamloom.scrape.collection.shards import find_damage_at, pull_collection, push_collection
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
 from tests.s3 import S3
@@ -24,7 +24,7 @@ ADDRESS = "s3://bucket/people"
 @pytest.fixture
 def collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Collection:
     """Three parts of two images; a shard is full with one."""
-    monkeypatch.setattr(shards, "SHARD_BYTES", 1)
+    monkeypatch.setattr(packing, "SHARD_BYTES", 1)
     for number in range(5):
         file = tmp_path / "images" / f"a red thing_({number}).png"
         file.parent.mkdir(exist_ok=True)

@@ -130,7 +130,7 @@ def test_a_collection_shows_its_funnel_and_some_images(collection: Collection) -
 
 
 def test_an_image_that_is_gone_or_broken_is_shown_as_its_reason(collection: Collection) -> None:
-    first, second = (path for path, _ in collection.samples())
+    first, second = (path for path, _ in collection.samples() if isinstance(path, Path))
     first.unlink()
     second.write_bytes(b"no image")
     page = collection._repr_html_()

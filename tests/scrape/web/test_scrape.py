@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from dreamloom.base.errors import StageFailed, UserError
 from dreamloom.flows.cli import run
 from dreamloom.scrape.collection import Collection, Status, Table
+from dreamloom.scrape.collection.shards import find_damage_at, pull_collection
 from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.scrape.web.scrape import recipes, scrape
 from tests.powercut import PowerCut
@@ -62,6 +63,32 @@ def test_another_filter_asks_for_no_image_again(site: Any, collection: Collectio
     site.hits.clear()
     site.scraped(collection, more, hash_pixels=True)  # another way
     assert site.hits["/0"] == 1
+
+
+def test_at_an_address_all_is_as_in_a_folder(site: Any, collection: Collection, tmp_path: Path) -> None:
+    there = Collection(f"memory:/{tmp_path}/people")
+    urls = [site.put(f"/{n}", site.image(n)) for n in range(4)]
+    copy = site.put("/copy", site.image(1))
+    asked = []
+    for each in (collection, there):
+        site.hits.clear()
+        busy = site.put("/busy", status=503)
+        site.candidates(each, [*urls[:3], busy])
+        site.candidates(each, [urls[3], copy], "00001")
+        scrape(each, site.config)
+        site.candidates(each, [*urls[:2], busy])  # another filter asks for no image again
+        scrape(each, site.config)
+        site.put("/busy", site.image(9))
+        scrape(each, site.config, retry=[Status.HTTP_5XX])
+        asked.append(dict(site.hits))
+    assert asked[0] == asked[1]
+    assert there.stamps(Table.RECORDS) == collection.stamps(Table.RECORDS)
+    assert there.address is not None and not list(find_damage_at(there.address))
+    pull_collection(there.address, tmp_path / "back")
+    assert sorted(file.name for file in (tmp_path / "back" / "images").rglob("*.*")) == sorted(
+        file.name for file in (collection.root / "images").rglob("*.*")
+    )
+    assert not list(there.root.rglob("*.jpg"))
 
 
 def test_retry_fetches_those_alone(site: Any, collection: Collection) -> None:

@@ -1,0 +1,226 @@
+"""A collection that stages fill at an address has the tables of one in a folder, whoever dies and whatever fails."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dreamloom.base import remote
+from dreamloom.base.cache_folder import cache_folder
+from dreamloom.base.errors import UserError
+from dreamloom.caption.config import CaptionConfig
+from dreamloom.caption.sidecar import read_caption
+from dreamloom.caption.stage import caption
+from dreamloom.flows import cli
+from dreamloom.scrape.collection import Collection, Table, packing
+from dreamloom.scrape.collection.shards import copy_between, find_damage_at, pull_collection
+from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
+from tests.conftest import HOUSE
+from tests.s3 import S3
+
+ADDRESS = "s3://bucket/work/people"
+MANIFEST = "work/people/collection.json"
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FolderConfig:
+    """Three parts of two images, of which one is broken; a shard is full with one."""
+    monkeypatch.setattr(packing, "SHARD_BYTES", 1)
+    for number in range(5):
+        file = tmp_path / "images" / f"a red thing_({number}).png"
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (16, 24, 3), dtype=np.uint8)).save(file)
+    (tmp_path / "images" / "broken.png").write_bytes(b"no image")
+    return FolderConfig(path=tmp_path / "images", part_rows=2)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Addresses are those of other tests, too."""
+    monkeypatch.setenv("DREAMLOOM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(remote, "_FIRST_WAIT_S", 0.001)
+
+
+def made_here(tmp_path: Path, images: FolderConfig) -> Collection:
+    made = Collection(tmp_path / "here" / "people")
+    ingest_folder(made, images, read_caption)
+    return made
+
+
+def require_equal(address: str, wanted: Collection, folder: Path) -> None:
+    """Checks that the collection at an address is whole, has the same tables, and the same images."""
+    found = Collection(address)
+    for table in Table:
+        assert found.stamps(table) == wanted.stamps(table)
+    assert not list(find_damage_at(address))
+    pull_collection(address, folder)
+    for file in (wanted.root / "images").rglob("*.*"):
+        assert (folder / file.relative_to(wanted.root)).read_bytes() == file.read_bytes()
+
+
+def left_over(s3: type[S3]) -> set[str]:
+    """Returns the objects that the collection does not name."""
+    files = json.loads(s3.objects[MANIFEST])["files"]
+    return s3.objects.keys() - {MANIFEST} - {f"work/people/{told.get('object', name)}" for name, told in files.items()}
+
+
+@pytest.mark.parametrize("address", [ADDRESS, "memory://work/people", "file://{}"])
+def test_stages_fill_a_collection_at_an_address(
+    address: str, tmp_path: Path, s3: type[S3], images: FolderConfig
+) -> None:
+    here, there = made_here(tmp_path, images), Collection(address.format(tmp_path / "store" / "people"))
+    assert there.address is not None and there.name == "people"
+    ingest_folder(there, images, read_caption)
+    config = CaptionConfig(keep_kinds=["human", "alt", "template", "none"])
+    for collection in (here, there):
+        caption(collection, config)
+    require_equal(there.address, here, tmp_path / "back")
+    assert len(there.read(Table.CAPTIONS)) == 5 and there.samples() != []
+    assert not list((there.root / "images").rglob("*.*"))  # they are in shards
+    assert address.startswith("file") == (tmp_path / "store" / "people" / "collection.json").exists()
+    s3.put = []
+    assert ingest_folder(Collection(there.address), images, read_caption).parts_done == 0
+    assert not [name for name in s3.put if name.endswith((".tar", ".parquet"))]
+
+
+def test_what_is_made_again_takes_the_place_of_what_was_there(
+    tmp_path: Path, s3: type[S3], images: FolderConfig
+) -> None:
+    there = Collection(ADDRESS)
+    ingest_folder(there, images, read_caption)
+    (tmp_path / "images" / "a red thing_(0).txt").write_text("a blue thing")
+    s3.put = []
+    ingest_folder(there, images, read_caption)
+    assert not [name for name in s3.put if name.endswith(".tar")], "the same images are not sent again"
+    assert len([name for name in s3.put if name.startswith("work/people/records/")]) == 1
+    for number in range(3, 5):
+        (tmp_path / "images" / f"a red thing_({number}).png").unlink()
+    ingest_folder(there, images, read_caption)
+    require_equal(ADDRESS, made_here(tmp_path, images), tmp_path / "back")
+    assert there.parts(Table.RECORDS) == ["00000", "00001"] and left_over(s3) == set()
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_moment_leaves_whole_parts_and_the_next_run_goes_on(
+    tmp_path: Path, s3: type[S3], images: FolderConfig
+) -> None:
+    moments: list[dict[str, bytes]] = []
+    s3.before_put = staticmethod(lambda _: moments.append(dict(s3.objects)))  # type: ignore[assignment]
+    ingest_folder(Collection(ADDRESS), images, read_caption)
+    s3.before_put = staticmethod(lambda _: None)  # type: ignore[assignment]
+    here, seen = made_here(tmp_path, images), set[int]()
+    assert len(moments) > 15
+    for number, objects in enumerate(moments):
+        s3.objects.clear()
+        s3.objects.update(objects)
+        shutil.rmtree(cache_folder() / "stores", ignore_errors=True)
+        workers = json.loads(objects.get(MANIFEST, b"{}")).get("workers", {})
+        for token in workers:  # whose lock nobody holds any more
+            (cache_folder() / "workers" / token).touch()
+        left = Collection(ADDRESS)
+        parts = left.parts(Table.RECORDS)
+        assert left.stamps(Table.RECORDS) == here.stamps(Table.RECORDS)[: len(parts)]
+        if parts:
+            pull_collection(ADDRESS, tmp_path / f"pulled-{number}")
+        if workers and len(parts) not in seen:  # the rest of each part at one moment, as it takes time
+            seen.add(len(parts))
+            ingest_folder(left, images, read_caption)
+            require_equal(ADDRESS, here, tmp_path / f"back-{number}")
+            assert json.loads(s3.objects[MANIFEST]).keys() == {"schema", "name", "files"}
+    assert seen == {0, 1, 2, 3}
+
+
+def trouble(s3: type[S3], begin: Callable[[], object]) -> None:
+    """Begins a trouble when the second part's records are put."""
+
+    def before_put(name: str) -> None:
+        if name.startswith("work/people/records/00001"):
+            s3.before_put = staticmethod(lambda _: None)  # type: ignore[assignment]
+            begin()
+
+    s3.before_put = staticmethod(before_put)  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("what", ["the bucket is full", "the credential is lost"])
+def test_a_store_that_refuses_is_told_in_a_sentence_and_no_part_is_lost(
+    what: str, tmp_path: Path, s3: type[S3], images: FolderConfig
+) -> None:
+    def begin() -> None:
+        if what == "the bucket is full":
+            s3.room = 1
+        else:
+            s3.away.append(403)
+
+    trouble(s3, begin)
+    with pytest.raises(UserError, match=r"s3://bucket/work/people can't be written to \(.*(full|expired)"):
+        ingest_folder(Collection(ADDRESS), images, read_caption)
+    s3.room = 1000
+    s3.away.clear()
+    assert Collection(ADDRESS).parts(Table.RECORDS) == ["00000"]
+    ingest_folder(Collection(ADDRESS), images, read_caption)
+    require_equal(ADDRESS, made_here(tmp_path, images), tmp_path / "back")
+
+
+def test_a_store_that_is_away_for_a_while_is_waited_for(tmp_path: Path, s3: type[S3], images: FolderConfig) -> None:
+    trouble(s3, lambda: s3.away.extend([503] * 5))
+    ingest_folder(Collection(ADDRESS), images, read_caption)
+    require_equal(ADDRESS, made_here(tmp_path, images), tmp_path / "back")
+
+
+def test_a_server_that_does_not_heed_conditions_is_refused(s3: type[S3], images: FolderConfig) -> None:
+    s3.heeds = False
+    with pytest.raises(UserError, match="writes where a condition forbids it"):
+        ingest_folder(Collection(ADDRESS), images, read_caption)
+    assert Collection(ADDRESS).parts(Table.RECORDS) == []
+
+
+def test_a_collection_is_copied_between_stores(tmp_path: Path, s3: type[S3], images: FolderConfig) -> None:
+    ingest_folder(Collection(ADDRESS), images, read_caption)
+    s3.room = len(s3.objects) + 3
+    with pytest.raises(UserError, match=r"can't be written to .*bucket is full"):
+        copy_between(ADDRESS, "s3://bucket/copy")
+    assert "copy/collection.json" not in s3.objects
+    s3.room, s3.put = 1000, []
+    copy_between(ADDRESS, "s3://bucket/copy")
+    assert len(s3.put) == len(json.loads(s3.objects[MANIFEST])["files"]) - 3 + 1
+    require_equal("s3://bucket/copy", made_here(tmp_path, images), tmp_path / "back")
+    with pytest.raises(UserError, match="holds a collection, and stays as it is"):
+        copy_between(ADDRESS, "s3://bucket/copy")
+
+
+@pytest.mark.slow
+def test_processes_share_the_parts_and_take_over_those_of_a_killed_one(
+    tmp_path: Path, s3: type[S3], images: FolderConfig
+) -> None:
+    path, rows = str(tmp_path / "images"), "1"
+    command = ["ingest", "folder", ADDRESS, "--path", path, "--part-rows", rows]
+
+    def start() -> "subprocess.Popen[str]":
+        line = [sys.executable, "-m", "dreamloom.flows.cli", *command]
+        return subprocess.Popen(line, cwd=HOUSE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    killed: list[subprocess.Popen[str]] = []
+
+    def before_put(name: str) -> None:
+        if name.startswith("work/people/records/00002") and not killed[0].returncode:
+            killed[0].kill()
+            killed[0].wait()
+
+    killed.append(start())
+    s3.before_put = staticmethod(before_put)  # type: ignore[assignment]
+    killed[0].communicate(timeout=300)
+    assert killed[0].returncode == -9 and json.loads(s3.objects[MANIFEST])["workers"]
+    s3.before_put = staticmethod(lambda _: None)  # type: ignore[assignment]
+    for process in [start(), start()]:
+        told = process.communicate(timeout=300)[0]
+        assert process.returncode == 0, told
+    require_equal(ADDRESS, made_here(tmp_path, images.model_copy(update={"part_rows": 1})), tmp_path / "back")
+    assert json.loads(s3.objects[MANIFEST]).keys() == {"schema", "name", "files"}
+    assert cli.run(["show", ADDRESS, "--output", str(tmp_path / "sheet.png")]) == 0
+    assert (tmp_path / "sheet.png").exists()
