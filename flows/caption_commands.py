@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.stage import reasons
+from dreamloom.base.stage import PathKind, reasons
 from dreamloom.caption.config import CaptionConfig, EditConfig
 from dreamloom.caption.convert import ConversionResult, convert
 from dreamloom.caption.edit import edit
@@ -30,7 +30,7 @@ SHOWN = 20
 
 
 def caption(
-    folder: Path,
+    folder: Annotated[Path, PathKind.ADDRESS],
     *,
     output: Path | None = None,
     link: Annotated[bool, Parameter(negative="")] = False,
@@ -42,7 +42,8 @@ def caption(
     Parameters
     ----------
     folder
-        Collection with images (after choose, only the chosen ones are captioned), or any folder of images.
+        Collection with images (its folder or address; after choose, only the chosen ones are captioned), or any folder
+        of images.
     output
         For folders: table (.csv, .jsonl, .parquet) or folder to make, with copies of the images under their captions.
         Without it, a .txt is written beside each image that has no caption.

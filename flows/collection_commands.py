@@ -19,7 +19,7 @@ from dreamloom.flows.workspace import PROJECT, workspace_of
 from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.copying import copy_collection
 from dreamloom.scrape.collection.removal import CollectionFiles, list_files, remove_collection
-from dreamloom.scrape.collection.shards import find_damage_at, pull_collection, push_collection
+from dreamloom.scrape.collection.shards import copy_between, find_damage_at, pull_collection, push_collection
 from dreamloom.scrape.collection.verify import find_damage
 from dreamloom.scrape.datasets import all_kinds
 
@@ -91,14 +91,15 @@ def copy_(collection: str, to: str) -> None:
     Parameters
     ----------
     collection
-        Folder of the collection, to which nothing is written; or the address of a copy, such as s3://bucket/people.
+        Folder of the collection, to which nothing is written; or its address, such as s3://bucket/people.
     to
         Folder to make; or an address, where images are kept in tars.
     """
-    if is_remote(collection) and is_remote(to):
-        raise UserError("collection copy: one of the two is a folder; copy it to a folder first.")
     with Terminal() as terminal, terminal.watch(f"copy {Path(collection).name}") as progress:
-        if is_remote(collection):
+        if is_remote(collection) and is_remote(to):
+            copy_between(collection, to, progress)
+            found = Collection(to)
+        elif is_remote(collection):
             pull_collection(collection, _absolute(Path(to)), progress)
             found = Collection(_absolute(Path(to)))
         else:

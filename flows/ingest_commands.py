@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import App
 
+from dreamloom.base.stage import PathKind
 from dreamloom.flows.help_pages import HelpPage
 from dreamloom.flows.ray_config import RayConfig
 from dreamloom.flows.stage_commands import FLAGS, RAY, collection_at, run_step
@@ -24,11 +25,14 @@ def make_app() -> App:
 
 
 def _command(kind: SourceKind[Any]) -> Callable[..., None]:
-    def ingest(collection: Path, *, ray: Annotated[RayConfig | None, RAY] = None, config: Any) -> None:
+    def ingest(
+        collection: Annotated[Path, PathKind.ADDRESS], *, ray: Annotated[RayConfig | None, RAY] = None, config: Any
+    ) -> None:
         run_step(IngestStep(collection_at(collection), kind, config, ray=ray))
 
     ingest.__annotations__["config"] = Annotated[kind.config, FLAGS]
-    ingest.__doc__ = f"{kind.help}\n\nParameters\n----------\ncollection\n    Folder of the collection to fill.\n"
+    collection = "Folder of the collection to fill, or its address (s3://bucket/people)."
+    ingest.__doc__ = f"{kind.help}\n\nParameters\n----------\ncollection\n    {collection}\n"
     return ingest
 
 

@@ -17,7 +17,7 @@ from dreamloom.flows import contents
 from dreamloom.flows.contents import SHEET_IMAGES, CaptionedImages, evenly_spaced, images_of_collection
 from dreamloom.flows.tables import balance_rows, collection_funnel, funnel, source_names
 from dreamloom.flows.terminal import funnel_table, rows_table
-from dreamloom.scrape.collection import Collection
+from dreamloom.scrape.collection import Collection, Table
 from dreamloom.train.data.folder import read_training_folder
 
 _COLUMNS, _SIDE = 8, 192
@@ -36,8 +36,7 @@ def tables(folder: Path) -> list[RichTable]:
         if manifest_path(folder).exists():
             shown.append(rows_table("What is trained on", balance_rows(folder)))
         return shown
-    if is_collection(folder):
-        collection = Collection(folder)
+    if collection := _collection_at(folder):
         return [funnel_table({collection.name: collection_funnel(collection)})]
     return [rows_table(address_of(folder) or str(folder), _folder_rows(folder))]
 
@@ -75,8 +74,8 @@ def captions_of(folder: Path) -> contents.Captions:
     """Returns the captions of a collection, a workspace or a training folder."""
     if _is_workspace(folder):
         return contents.captions_of_workspace(folder)
-    if is_collection(folder):
-        return contents.captions_of_collection(Collection(folder))
+    if collection := _collection_at(folder):
+        return contents.captions_of_collection(collection)
     return contents.captions_of_training_folder(folder)
 
 
@@ -111,9 +110,16 @@ def _images(folder: Path) -> dict[str, CaptionedImages]:
         collections = [Collection(folder / "collections" / name) for name in source_names(folder)]
         count = max(1, SHEET_IMAGES // max(1, len(collections)))
         return {each.name: evenly_spaced(images_of_collection(each), count) for each in collections}
-    if is_collection(folder):
-        return {folder.absolute().name: images_of_collection(Collection(folder))}
+    if collection := _collection_at(folder):
+        return {folder.absolute().name: images_of_collection(collection)}
     return {folder.absolute().name: contents.images_of_training_folder(folder)}
+
+
+def _collection_at(path: Path) -> Collection | None:
+    """Returns the collection in a folder or at an address; None: it is something else."""
+    collection = Collection(path)
+    is_there = any(map(collection.parts, Table)) if collection.address else is_collection(path)
+    return collection if is_there else None
 
 
 def _is_workspace(folder: Path) -> bool:

@@ -10,6 +10,7 @@ from cyclopts import Group, Parameter, Token, validators
 from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.errors import UserError
 from dreamloom.base.processes import is_main
+from dreamloom.base.remote import address_of
 from dreamloom.base.stage import PathKind
 from dreamloom.base.stop import Unfinished
 from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
@@ -58,7 +59,7 @@ FOLDERS = Parameter(consume_multiple=True, negative="")
 
 
 def filter_(
-    collection: Path,
+    collection: Annotated[Path, PathKind.ADDRESS],
     *,
     explain: bool = False,
     ray: Annotated[RayConfig | None, RAY] = None,
@@ -69,7 +70,7 @@ def filter_(
     Parameters
     ----------
     collection
-        Folder of the collection to fill.
+        Folder of the collection to fill, or its address (s3://bucket/people).
     explain
         Show how many rows each rule would drop; write nothing.
     """
@@ -82,7 +83,7 @@ def filter_(
 
 
 def scrape(
-    collection: Path,
+    collection: Annotated[Path, PathKind.ADDRESS],
     *,
     retry: Annotated[tuple[Status, ...], STATUSES] = (),
     ray: Annotated[RayConfig | None, RAY] = None,
@@ -93,7 +94,7 @@ def scrape(
     Parameters
     ----------
     collection
-        Folder of a collection with candidates.
+        Folder of a collection with candidates, or its address (s3://bucket/people).
     retry
         Retry images with these statuses, such as timeout,http_429 (comma- or space-separated).
     """
@@ -101,7 +102,7 @@ def scrape(
 
 
 def score(
-    folder: Path,
+    folder: Annotated[Path, PathKind.ADDRESS],
     *,
     output: Path | None = None,
     ray: Annotated[RayConfig | None, RAY] = None,
@@ -112,7 +113,7 @@ def score(
     Parameters
     ----------
     folder
-        Collection with images, or any folder of images.
+        Collection with images (its folder, or its address, such as s3://bucket/people), or any folder of images.
     output
         For folders: table to make (.csv, .jsonl; .parquet has the embeddings, too); by default
         dreamloom-FOLDER-scores.csv in the current folder.
@@ -131,9 +132,9 @@ def score(
 
 def choose(
     *,
-    training: Annotated[tuple[Path, ...], FOLDERS],
-    ground_truth: Annotated[tuple[Path, ...], FOLDERS] = (),
-    witness: Annotated[tuple[Path, ...], FOLDERS] = (),
+    training: Annotated[tuple[Path, ...], FOLDERS, PathKind.ADDRESS],
+    ground_truth: Annotated[tuple[Path, ...], FOLDERS, PathKind.ADDRESS] = (),
+    witness: Annotated[tuple[Path, ...], FOLDERS, PathKind.ADDRESS] = (),
     config: Annotated[ChooseConfig, FLAGS] = ChooseConfig(),
 ) -> None:
     """Choose the images to use, over all collections at once: thresholds, licences, duplicates.
@@ -141,11 +142,12 @@ def choose(
     Parameters
     ----------
     training
-        Folders of collections that the model is to learn.
+        Folders or addresses of collections that the model is to learn.
     ground_truth
-        Folders of collections that it is to keep.
+        Folders or addresses of collections that it is to keep.
     witness
-        Folders of collections that it is never trained on, to measure what becomes of what is not rehearsed.
+        Folders or addresses of collections that it is never trained on, to measure what becomes of what is not
+        rehearsed.
     """
     run_step(steps.ChooseStep(_sources(training, ground_truth, witness, {}, {}), config))
 
@@ -371,13 +373,13 @@ def refuse_output(collection: Path, output: Path | None) -> None:
     Raises:
         UserError: one is named.
     """
-    if output is not None and collection.exists():
+    if output is not None and (address_of(collection) or collection.exists()):
         raise UserError(f"{collection} is a collection, and takes the result itself; leave --output out.")
 
 
 def collection_at(path: Path) -> Collection:
-    """Returns the collection in a folder that the user names; it need not exist."""
-    return Collection(path.expanduser().absolute())
+    """Returns the collection in a folder, or at an address, that the user names; it need not exist."""
+    return Collection(path if address_of(path) else path.expanduser().absolute())
 
 
 def _sources(
