@@ -23,6 +23,9 @@ from dreamloom.train.adapter_kinds import KINDS
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.measure import MEASURES, percent
 from dreamloom.train.export.config import ExportConfig
+from dreamloom.train.families.files import find_family, read_model_json
+from dreamloom.train.families.sd.family import SD
+from dreamloom.train.model.family import Family
 from dreamloom.train.model.safetensors_header import read_metadata
 from dreamloom.train.run import migrations
 from dreamloom.train.run.folder import TrainSummary, read_settings, read_summary
@@ -30,8 +33,8 @@ from dreamloom.train.run.folder import TrainSummary, read_settings, read_summary
 CARD, ATTRIBUTION = "README.md", "ATTRIBUTION.csv"
 SAMPLES = "samples.png"
 
-_FAMILIES = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2"}
-"""Width of the text states that the UNet takes → the family."""
+_RELEASES = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2"}
+"""Width of the text states that the UNet of `SD` takes → its release."""
 _CREDITS = ("source", "caption", "author", "licence", "licence_url", "url")
 _ALWAYS = ("resolution", "batch_size", "learning_rate", "text_encoder_learning_rate", "optimizer", "seed")
 """Settings that a card lists also where they are the default."""
@@ -78,7 +81,7 @@ def write_card(checkpoint: Path, config: TrainConfig, folder: Path, title: str) 
 
 
 def _front_matter(config: TrainConfig) -> dict[str, Any]:
-    lora, licence = config.lora_rank is not None, base_licence(config.base)
+    family, lora, licence = _family(config), config.lora_rank is not None, base_licence(config.base)
     is_known = licence is not None and re.fullmatch(r"[a-z0-9.+-]+", licence)  # to the hub, by the look of it
     values = {
         "license": licence if is_known or licence is None else "other",
@@ -87,16 +90,15 @@ def _front_matter(config: TrainConfig) -> dict[str, Any]:
         "base_model_relation": ("adapter" if lora else "finetune") if is_hub_id(config.base) else None,
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
-        "tags": ["stable-diffusion", "text-to-image", "dreamloom", *(["lora"] if lora else [])],
+        "tags": [_tag(family), "text-to-image", "dreamloom", *(["lora"] if lora else [])],
     }
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _base_line(config: TrainConfig, folder: Path) -> str:
     name = config.base if is_hub_id(config.base) else Path(config.base).name  # the path is of the user's machine
-    unet = folder / "unet" / "config.json"
-    width = json.loads(unet.read_text("utf-8")).get("cross_attention_dim") if unet.is_file() else None
-    family = f", {_FAMILIES.get(width, 'of the architecture of Stable Diffusion')}" if width else ""
+    found = _family(config)
+    family = f", {_architecture(found, config.base, folder)}" if found else ""
     licence = base_licence(config.base)
     kind = (
         f"{KINDS[config.lora_kind].title} adapters of rank {config.lora_rank} for"
@@ -105,6 +107,28 @@ def _base_line(config: TrainConfig, folder: Path) -> str:
     )
     stated = f"The base's licence is {_cell(licence)}." if licence else "The base's files do not say its licence."
     return f"{kind} {_cell(name)}{family}. {stated}"
+
+
+def _family(config: TrainConfig) -> Family | None:
+    """Finds out of which family the base is; None where its files don't tell, or are gone since."""
+    try:
+        return find_family(config.base)
+    except UserError:
+        return None
+
+
+def _tag(family: Family | None) -> str:
+    """Returns the hub's tag of a family, such as stable-diffusion-xl."""
+    return "stable-diffusion" if family in (SD, None) else family.title.lower().replace(" ", "-")
+
+
+def _architecture(family: Family, base: str, folder: Path) -> str:
+    """Names the family, or its release where the width of the text states tells."""
+    if family is not SD:
+        return family.title
+    unet = folder / "unet" / "config.json"
+    values = json.loads(unet.read_text("utf-8")) if unet.is_file() else read_model_json(base, "unet", "config.json")
+    return _RELEASES.get(values.get("cross_attention_dim", 0), "of the architecture of Stable Diffusion")
 
 
 def base_licence(base: str) -> str | None:

@@ -138,6 +138,31 @@ def test_adapters_of_a_hub_model_name_it(checkpoint: Path, tmp_path: Path) -> No
     assert "lora" in data["tags"] and "license" not in data
 
 
+@pytest.mark.parametrize(
+    ("index", "denoiser", "name", "tag"),
+    [
+        ({"unet": ["", ""]}, {"cross_attention_dim": 768}, "Stable Diffusion 1", "stable-diffusion"),
+        (
+            {"unet": ["", ""], "text_encoder": ["x", "x"], "text_encoder_2": ["x", "x"]},
+            {"cross_attention_dim": 2048},
+            "Stable Diffusion XL",
+            "stable-diffusion-xl",
+        ),
+        ({"transformer": ["", "SD3Transformer2DModel"]}, {}, "Stable Diffusion 3", "stable-diffusion-3"),
+    ],
+)
+def test_the_family_of_adapters_is_told_by_their_base(
+    checkpoint: Path, base: Path, tmp_path: Path, index: Any, denoiser: Any, name: str, tag: str
+) -> None:
+    (base / "model_index.json").write_text(json.dumps(index))
+    folder = base / next(iter(index))
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(denoiser))
+    card = card_of(checkpoint, base, tmp_path / "model", lora_rank=4)
+    assert f"adapters of rank 4 for some base, {name}." in card.text
+    assert card.data.to_dict()["tags"][0] == tag
+
+
 @pytest.mark.parametrize("text", ["", "no card", "---\n[\n---\n", "---\n- a\n---\n", "---\nlicense: [a]\n---\n"])
 def test_a_base_s_card_that_says_no_licence_is_no_error(tmp_path: Path, text: str) -> None:
     (tmp_path / CARD).write_text(text)
