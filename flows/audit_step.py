@@ -39,7 +39,7 @@ class AuditStep(Step):
         """Yields what was found, the worst first."""
         found = read_audit(self.output / RESULTS)
         assert found is not None
-        titles = {"Zero-shot accuracy, the greatest loss of margin first": found.class_rows()}
+        titles = {"Zero-shot accuracy, the least of the margin left first": found.class_rows()}
         titles["Drift, the greatest first; 1 is as far as another prompt is"] = found.drift_rows()
         titles["Means, which hide what single concepts lost"] = found.mean_rows()
         for title, rows in titles.items():

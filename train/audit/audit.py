@@ -195,7 +195,7 @@ class _Work:
             for name, of in places.items()
         ]
         cost = self._deeper_classes(len(questions), len(places), seconds)
-        return tuple(sorted(found, key=lambda each: (each.margin_change, each.name))), tuple(problems), cost
+        return tuple(sorted(found, key=lambda each: each.order)), tuple(problems), cost
 
     def _pictures(self, pair: Pair, progress: Progress) -> tuple[tuple[PicturePair, ...], float | None]:
         prompts = picture_prompts(self.vocabulary, self.config.num_pictures)

@@ -5,8 +5,8 @@ over noise levels. All classes and both models see the same noise at the same le
 half: there a prompt decides what is drawn, below it the image does. After each round of levels a third of the classes
 is left, so that many classes cost little more than few.
 
-How far the best other class is behind, the margin, shows damage before the accuracy does (`audit_spearman` of
-bench/preservation.py).
+How far the best other class is behind, the margin, shows damage before the accuracy does. What counts is the share of
+the base's margin that is left (`audit_spearman` of bench/preservation.py).
 """
 
 import re

@@ -1,5 +1,6 @@
 """What an audit found, and the file that it is kept in."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -59,6 +60,16 @@ class ClassAccuracy:
         return self.model_margin - self.base_margin
 
     @property
+    def margin_kept(self) -> float | None:
+        """Returns the share of the base's margin that is left; None where the base has none."""
+        return self.model_margin / self.base_margin if self.base_margin > 0 else None
+
+    @property
+    def order(self) -> tuple[float, str]:
+        """Returns what classes are sorted by: the least of the margin left first; last those that the base mistakes."""
+        return (math.inf if self.margin_kept is None else self.margin_kept), self.name
+
+    @property
     def sure(self) -> bool:
         """Whether the accuracy has surely changed."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
@@ -91,7 +102,7 @@ class Audit:
     drift: tuple[PromptDrift, ...]
     """The greatest first."""
     classes: tuple[ClassAccuracy, ...] = ()
-    """The greatest loss of margin first; empty where no images were given."""
+    """The least of the margin left first; empty where no images were given."""
     pictures: tuple[PicturePair, ...] = ()
     """The most changed first."""
     kid: float | None = None
@@ -139,6 +150,7 @@ class Audit:
                 "base": f"{100 * each.base:.0f} %",
                 "model": f"{100 * each.model:.0f} %",
                 "margin": f"{100 * each.base_margin:.0f} to {100 * each.model_margin:.0f} %",
+                "of it left": "" if each.margin_kept is None else f"{100 * each.margin_kept:.0f} %",
                 "change": f"{100 * each.change:+.0f} points",
                 "interval": "" if each.low is None else f"{100 * each.low:+.0f} to {100 * (each.high or 0):+.0f}",
                 "sure": "yes" if each.sure else "",

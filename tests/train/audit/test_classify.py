@@ -9,6 +9,7 @@ from dreamloom.train.audit.audit import audit
 from dreamloom.train.audit.class_images import read_class_images
 from dreamloom.train.audit.classify import _choices, _prompts, classify, passes_per_image
 from dreamloom.train.audit.config import AuditConfig
+from dreamloom.train.audit.results import ClassAccuracy
 from tests.train.audit.test_audit import DEMO, draw_classes, small_config, with_noise
 from tests.train.conftest import paint
 
@@ -30,8 +31,18 @@ def test_the_margin_narrows_before_a_class_is_mistaken(tmp_path: Path) -> None:
     damaged = with_noise(DEMO / "stable-diffusion", tmp_path / "model", 0.02)
     found = audit(damaged, str(DEMO / "stable-diffusion"), tmp_path / "audit", config, images)
     assert all(each.base == 1.0 and each.base_margin > 0.5 for each in found.classes)
-    assert all(each.margin_change < -0.1 for each in found.classes)
-    assert [each.margin_change for each in found.classes] == sorted(each.margin_change for each in found.classes)
+    kept = [each.margin_kept for each in found.classes]
+    assert all(share is not None and share < 0.9 for share in kept)
+    assert list(found.classes) == sorted(found.classes, key=lambda each: each.order)
+
+
+def test_a_class_is_judged_by_the_share_of_its_margin_that_is_left() -> None:
+    """Classes that are easy to tell have wide margins, and lose more of them where as much is left."""
+    easy = ClassAccuracy("triangle", 8, 1.0, 1.0, base_margin=2.0, model_margin=1.4)
+    hard = ClassAccuracy("cross", 8, 1.0, 1.0, base_margin=0.5, model_margin=0.1)
+    unknown = ClassAccuracy("zorp", 8, 0.1, 0.9, base_margin=-0.3, model_margin=0.8)
+    assert (easy.margin_kept, hard.margin_kept, unknown.margin_kept) == (0.7, 0.2, None)
+    assert sorted((unknown, easy, hard), key=lambda each: each.order) == [hard, easy, unknown]
 
 
 def test_a_caption_that_names_the_class_is_the_prompt_of_all() -> None:

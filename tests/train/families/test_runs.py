@@ -13,6 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dreamloom.train.audit.audit import audit
+from dreamloom.train.audit.config import AuditConfig
 from dreamloom.train.config import DreamBoothConfig, TrainConfig
 from dreamloom.train.dreambooth import dreambooth
 from dreamloom.train.evaluate.config import as_trained
@@ -61,6 +63,8 @@ def test_a_run_of_each_family(
 KILLER = """
 import json, os, signal, sys
 from pathlib import Path
+from dreamloom.train.audit.audit import audit
+from dreamloom.train.audit.config import AuditConfig
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.loop.loop import train
 from dreamloom.train.loop import session  # what takes long to import is imported here, once for all children
@@ -119,3 +123,22 @@ def test_each_family_draws_class_images(family: str, bases: Callable[[str], str]
     settings: dict[str, Any] = {"resolution": 32, "num_class_images": 1, "sample_steps": 1, "device": "cpu"}
     done = dreambooth(tmp_path / "subjects", tmp_path / "set", DreamBoothConfig(base=bases(family), **settings))
     assert (done.images, done.drawn) == (1, 1)
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_each_family_is_audited(family: str, bases: Callable[[str], str], tmp_path: Path) -> None:
+    for number, name in enumerate(("cat", "dog")):
+        paint(tmp_path / "images" / name / "x.png", (32, 32), number)
+    (tmp_path / "vocabulary.txt").write_text("a cat\na dog")
+    settings: dict[str, Any] = {"resolution": 32, "bucket_reso_steps": 8, "device": "cpu", "num_workers": 1}
+    settings |= {
+        "drift_latents": 1,
+        "drift_sample_steps": 1,
+        "class_timesteps": 1,
+        "num_pictures": 1,
+        "sample_steps": 1,
+    }
+    config = AuditConfig(vocabulary=tmp_path / "vocabulary.txt", **settings)
+    found = audit(bases(family), bases(family), tmp_path / "audit", config, tmp_path / "images")
+    assert [each.drift for each in found.drift] == [0.0, 0.0] and len(found.classes) == 2
+    assert all(each.change == each.margin_change == 0 for each in found.classes)
