@@ -8,8 +8,8 @@ draw 60 % of the concept's pictures right, the one that keeps most; if none does
 with limits leaves out settings that break them, if others don't. Three seeds follow. In a second table arms without
 other images train for as many steps as those with as many others. The demo's judge looks at the whole caption of unseen
 prompts, of shapes that are rehearsed and of others. Last, a model of each arm is audited: how it tells the old shapes
-apart in real images, and how far its predictions for them have drifted. What that says of naive models is compared with
-many pictures of each old shape.
+apart in real images, and how far its predictions for them have drifted. What that says is compared with the pictures
+drawn right: over the shapes of models of several arms, and over those of naive models, by many pictures of each.
 
 Two processes work side by side. What is done lies in the folder, so a killed study goes on, arm by arm. Prints a table
 and, last, one line of JSON, which is also the folder's preservation.json; bench/preservation_page.py makes the page.
@@ -30,7 +30,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
 
-from bench.preservation_arms import ALONE, ARMS, BATCH, MODELS, SHOWN
+from bench.preservation_arms import ALONE, ARMS, BATCH, COMPARED, COMPARED_SEED, MODELS, SHOWN
 from bench.preservation_report import summarize, table
 from bench.preservation_world import CLASSES, VOCABULARY, make_classes, make_exam, make_world, ranking_prompts
 from dreamloom.demo.world import Scene, caption
@@ -77,8 +77,9 @@ def main() -> None:
         best = {name: _best(folder, name) for name in arguments.arms}
         _run(pool, [Task(folder, n, seed, FINAL, best[n], images) for seed in SEEDS for n in best])
         _run(pool, [Task(folder, n, seed, LONG, best[n], 2 * images) for seed in SEEDS for n in best if n in ALONE])
-        first, again = [(n, SEEDS[0]) for n in best], [("naive", seed) for seed in SEEDS[1:] if "naive" in best]
-        _run(pool, [Task(folder, n, seed, AUDIT, best[n], images) for n, seed in (*first, *again)])
+        audited = [(n, SEEDS[0]) for n in best] + [(n, COMPARED_SEED) for n in best if n in COMPARED]
+        audited += [(n, SEEDS[2]) for n in best if n == "naive"]
+        _run(pool, [Task(folder, n, seed, AUDIT, best[n], images) for n, seed in audited])
         _run(pool, [Task(folder, n, seed, RANK, best[n], images) for n in best if n == "naive" for seed in SEEDS])
     results = summarize(folder / "results", best)
     (folder / "preservation.json").write_text(json.dumps(results, indent=1))
@@ -148,14 +149,14 @@ def _train(task: Task) -> dict[str, Any]:
         sample_prompts=["a zorp"],
         sample_steps=1,
         num_workers=1,
-        latent_cache=task.folder / "latents" / f"{task.arm}-{os.getpid()}",  # one process writes to a cache at a time
+        latent_cache=task.folder / "latents" / str(os.getpid()),  # one process writes to a cache at a time
         **arm.config(trial, task.images),
     )
-    train(dataset, run, config, world / "heldout")
-    evaluation = read_evaluation(run)
-    assert evaluation is not None
-    names = ("learned", "forgotten", "forgotten_unrehearsed")
-    results: dict[str, Any] = {name: getattr(evaluation, name).change for name in names}
+    is_trial, results = task.stage == TRIAL, dict[str, Any]()
+    train(dataset, run, config, world / "heldout" if has_limits(config) or not is_trial else None)
+    if evaluation := read_evaluation(run):
+        names = ("learned", "forgotten", "forgotten_unrehearsed")
+        results = {name: getattr(evaluation, name).change for name in names}
     if has_limits(config):
         points = RUN.read_json(run / "evaluation.json")["points"]
         kept = next(point for point in points if point["images_seen"] == best_point(points))
@@ -163,9 +164,9 @@ def _train(task: Task) -> dict[str, Any]:
     results["settings"] = trial
     model = task.folder / "models" / task.file.stem
     export(run, model, ExportConfig(dtype="fp32", single_file=False))
-    results |= _examine(model, task.stage == TRIAL)
+    results |= _examine(model, is_trial)
     shutil.rmtree(run)
-    if task.stage == TRIAL:
+    if is_trial:
         shutil.rmtree(model)
     return results
 
@@ -175,10 +176,11 @@ def _audit(task: Task) -> dict[str, Any]:
     from dreamloom.train.audit.config import AuditConfig
 
     stem = task.file.stem.replace(AUDIT, FINAL)
+    is_compared = task.arm == "naive" or task.seed == COMPARED_SEED  # by what it draws right; others need no drift
     config = AuditConfig(
         resolution=64,
         vocabulary=task.folder / VOCABULARY,
-        max_concepts=None if task.arm == "naive" else 1,  # the drift is compared with the pictures for naive alone
+        max_concepts=None if is_compared else 1,
         images_per_class=8,
         num_choices=None,
         num_pictures=0,
@@ -187,7 +189,7 @@ def _audit(task: Task) -> dict[str, Any]:
     )
     base = str(MODELS / "stable-diffusion")
     found = audit(task.folder / "models" / stem, base, task.folder / "audits" / stem, config, task.folder / CLASSES)
-    classes = {each.name: {**asdict(each), "margin_change": each.margin_change} for each in found.classes}
+    classes = {each.name: asdict(each) for each in found.classes}
     return {"classes": classes, "drift": {each.prompt: each.drift for each in found.drift}}
 
 

@@ -168,5 +168,9 @@ ARMS: dict[str, Arm] = {
     ),
 }
 """Name → arm, in the order of the tables."""
+COMPARED = ("naive", "lower_rate", "lora", "dreambooth", "truth", "class_preservation", "l2_sp")
+"""Arms whose models lose different shapes: by them, audits are compared with the pictures drawn right."""
+COMPARED_SEED = 1
+"""The seed of these models; what an audit sorts by was chosen by audits of seed 0."""
 ALONE = ("naive", "lower_rate", "lora", "class_preservation", "l2_sp")
 """Arms without other images: they also train for as many steps as those that have as many others."""

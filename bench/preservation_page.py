@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.preservation import ENOUGH_RIGHT
-from bench.preservation_arms import ARMS, BATCH, SELECTED, SHOWN
+from bench.preservation_arms import ARMS, BATCH, COMPARED, COMPARED_SEED, SELECTED, SHOWN
 from bench.preservation_world import HELD_OUT, NEW_PROMPTS, OLD_PROMPTS, POOL, REHEARSED, TAUGHT, UNREHEARSED
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -72,7 +72,7 @@ def make_page(results: Mapping[str, Any]) -> str:
             "",
             "## Whether audits see it",
             "",
-            _filled(_audits(results)),
+            _audits(results),
             "",
             "## What this does not show",
             "",
@@ -134,14 +134,32 @@ def _audits(results: Mapping[str, Any]) -> str:
         key: f"{found[key]:.2f} (by seed {', '.join(f'{value:.2f}' for value in found['by_seed'][key])})"
         for key in ("zero_shot", "drift")
     }
-    few, right = found["of_the_exam"], found["right"].values()
-    return f"""`dreamloom audit` was run on a model of each arm, and on all naive ones. Over the six old shapes of the
-    naive models, Spearman's rank correlation with the share of pictures that are right is {each["zero_shot"]} for how
-    far the zero-shot margin narrowed, and {each["drift"]} for the drift without data (with its sign turned: 1 is full
-    agreement). 0.7 was the aim. That is by {found["pictures"]} pictures of each shape and seed. By the {OLD_PROMPTS}
-    of the tables alone it is {few["zero_shot"]:.2f} and {few["drift"]:.2f}; but so few rank the shapes partly by
-    chance, as these differ little: by all pictures, {100 * min(right):.0f} to {100 * max(right):.0f} % of each
-    are right."""
+    few, right, over = found["of_the_exam"], found["right"].values(), found["over_arms"]
+    own, within = found["reliability"], over["within"]
+    by_seed = ", ".join(f"{value:.2f}" for value in own["by_seed"])
+    parts = (
+        """`dreamloom audit` was run on a model of each arm, and on all naive ones. What it says is compared with the
+        share of pictures that are right, by Spearman's rank correlation (of drift, with its sign turned: 1 is full
+        agreement). 0.7 was the aim, over the old shapes of a naive model. As these are wrecked nearly alike, so that
+        the judge itself hardly ranks them, it is also taken over models that lose different shapes.""",
+        f"""**Which shape of which model.** Over {over["pairs"]} shapes, six of a model of each of {len(COMPARED)} arms
+        ({", ".join(COMPARED)}; seed {COMPARED_SEED}), it is {over["zero_shot"]:.2f} for the share of the zero-shot
+        margin that is left, and {over["drift"]:.2f} for the drift without data. The judge's own ranking has a
+        reliability of {over["reliability"]:.2f} (Spearman-Brown: 1 if other pictures would rank them alike). By how
+        much narrower the margin became it is {over["margin_change"]:.2f}, by the accuracy {over["accuracy"]:.2f}: what
+        is told apart easily has a wide margin, and loses more of it where as much is left. So the audit sorts by the
+        share. It was chosen by models of seed 0, which are not among these. Part of the agreement is how damaged each
+        model is as a whole; with each model's mean taken off, {within["zero_shot"]:.2f} and {within["drift"]:.2f} are
+        left.""",
+        f"""**Which shape of a naive model.** Over the six shapes of the naive models, it is {each["zero_shot"]} and
+        {each["drift"]}, by {found["pictures"]} pictures of each shape and seed: not what was aimed at. All shapes are
+        wrecked nearly alike there, {100 * min(right):.0f} to {100 * max(right):.0f} % of each are right, and six are
+        few. The judge's own ranking has a reliability of {own["means"]:.2f} (by seed {by_seed}), so that even an audit
+        that knew the truth would agree with it at about {own["means"] ** 0.5:.2f} only. By the {OLD_PROMPTS} pictures
+        of the tables alone it is {few["zero_shot"]:.2f} and {few["drift"]:.2f}, which is chance. Where nearly all is
+        lost, the audit does not tell what is lost most: look at the pictures.""",
+    )
+    return "\n\n".join(map(_filled, parts))
 
 
 def _protocol() -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr, t
 
-from bench.preservation_arms import ALONE
+from bench.preservation_arms import ALONE, COMPARED, COMPARED_SEED
 from bench.preservation_world import UNREHEARSED
 from dreamloom.demo.exam import Score
 from dreamloom.demo.world import SHAPES
@@ -41,7 +41,7 @@ def summarize(folder: Path, arms: Mapping[str, int]) -> dict[str, Any]:
         "same_steps": {
             name: _figures(_read(folder, f"long-{name}-{best}"), old) for name, best in arms.items() if name in ALONE
         },
-        "audit_spearman": _audit_spearman(folder, arms["naive"]) if "naive" in arms else {},
+        "audit_spearman": _audit_spearman(folder, arms) if "naive" in arms else {},
         "trials": {name: [_trial(run) for run in _read(folder, f"trial-{name}-[0-9]")] for name in arms},
         "base": {"old_right": fmean(old.values()), "old_right_by_concept": old},
     }
@@ -65,35 +65,90 @@ def _marks(found: Mapping[str, Any]) -> list[bool]:
     return [True] * right + [False] * (found["images"] - right)
 
 
-def _audit_spearman(folder: Path, trial: int) -> dict[str, Any]:
-    """Rank correlation, over the old shapes, of what audits of the naive models say with the pictures drawn right.
+def _audit_spearman(folder: Path, arms: Mapping[str, int]) -> dict[str, Any]:
+    """Rank correlation of what audits say with the pictures drawn right.
 
     Returns:
-        `zero_shot` and `drift`: of the means of the seeds; `by_seed`: of each; `of_the_exam`: of the means, by the few
-        pictures of the exam alone; `pictures`: of each shape, otherwise.
+        `zero_shot` and `drift`: over the old shapes, of the means of the naive models; `by_seed`: of each;
+        `of_the_exam`: of the means, by the few pictures of the exam alone; `pictures`: of each shape, otherwise;
+        `right`: share of them; `reliability`: of the judge's own ranking, of the means and by seed; `over_arms`.
     """
-    finals, ranks, audits = (_read(folder, f"{stage}-naive-{trial}") for stage in ("final", "rank", "audit"))
+    finals, ranks, audits = (_read(folder, f"{stage}-naive-{arms['naive']}") for stage in ("final", "rank", "audit"))
     few = np.array([[fmean(final["old"][shape]) for shape in SHAPES] for final in finals])
-    marks = [[[*f["old"][shape], *r["old"][shape]] for shape in SHAPES] for f, r in zip(finals, ranks, strict=True)]
-    right = np.array(marks, float).mean(2)
-    margins = np.array([[audit["classes"][shape]["margin_change"] for shape in SHAPES] for audit in audits])
-    drifts = np.array(
-        [[fmean(d for p, d in audit["drift"].items() if f" {s} " in p) for s in SHAPES] for audit in audits]
+    marks = np.array(
+        [[[*f["old"][shape], *r["old"][shape]] for shape in SHAPES] for f, r in zip(finals, ranks, strict=True)], float
     )
-    found = {"zero_shot": margins, "drift": -drifts}
-
-    def agreement(values: Any, truth: Any) -> float:
-        return float(spearmanr(values, truth).statistic)
-
+    right = marks.mean(2)
+    told = [_told(audit) for audit in audits]
+    found = {name: np.array([each[name] for each in told]) for name in ("zero_shot", "drift")}
     return {
         **{name: agreement(values.mean(0), right.mean(0)) for name, values in found.items()},
         "by_seed": {
             name: [agreement(*pair) for pair in zip(values, right, strict=True)] for name, values in found.items()
         },
         "of_the_exam": {name: agreement(values.mean(0), few.mean(0)) for name, values in found.items()},
-        "pictures": len(marks[0][0]),
+        "pictures": marks.shape[2],
         "right": dict(zip(SHAPES, right.mean(0).tolist(), strict=True)),
+        "reliability": {"means": reliability(marks.mean(0)), "by_seed": [reliability(each) for each in marks]},
+        "over_arms": _over_arms(folder, arms),
     }
+
+
+def _over_arms(folder: Path, arms: Mapping[str, int]) -> dict[str, Any]:
+    """The same over each shape of a model of each arm of COMPARED, by the pictures of the exam, of one seed.
+
+    Returns:
+        `zero_shot` and `drift`; `margin_change` and `accuracy`: of the same images, by how much narrower the margin
+        became, and by the accuracy; `within`: the same of what is left where each model's mean is taken off, so that
+        how damaged it is as a whole does not count; `pairs`: how many shapes; `reliability`: of the judge's ranking.
+    """
+    stems = [f"{name}-{arms[name]}-{COMPARED_SEED}" for name in COMPARED if name in arms]
+    finals, audits = (
+        [json.loads((folder / f"{stage}-{stem}.json").read_text()) for stem in stems] for stage in ("final", "audit")
+    )
+    right = np.array([[final["old"][shape] for shape in SHAPES] for final in finals], float)
+    found = [_told(audit) for audit in audits]
+    told = {key: np.array([each[key] for each in found]) for key in found[0]}
+
+    def off_mean(values: Any) -> Any:
+        return values - values.mean(1, keepdims=True)
+
+    return {
+        **{key: agreement(values.ravel(), right.mean(2).ravel()) for key, values in told.items()},
+        "within": {
+            key: agreement(off_mean(values).ravel(), off_mean(right.mean(2)).ravel()) for key, values in told.items()
+        },
+        "pairs": right.shape[0] * right.shape[1],
+        "reliability": reliability(right.reshape(-1, right.shape[2])),
+    }
+
+
+def _told(audit: Mapping[str, Any]) -> dict[str, list[float]]:
+    """What an audit says of each shape, where more is better."""
+    of = [audit["classes"][shape] for shape in SHAPES]
+    return {
+        "zero_shot": [each["model_margin"] / each["base_margin"] for each in of],
+        "drift": [-fmean(drift for prompt, drift in audit["drift"].items() if f" {s} " in prompt) for s in SHAPES],
+        "margin_change": [each["model_margin"] - each["base_margin"] for each in of],
+        "accuracy": [each["model"] for each in of],
+    }
+
+
+def agreement(values: Any, truth: Any) -> float:
+    """Returns Spearman's rank correlation."""
+    return float(spearmanr(values, truth).statistic)
+
+
+def reliability(marks: Any) -> float:
+    """Returns how well a ranking of rows by their marks [rows, marks] agrees with itself.
+
+    That is the mean rank correlation of 500 random halves of the marks, scaled up to all of them (Spearman-Brown).
+    """
+    rng, half, count = np.random.default_rng(0), [], marks.shape[1]
+    for _ in range(500):
+        order = rng.permutation(count)
+        half.append(agreement(marks[:, order[: count // 2]].mean(1), marks[:, order[count // 2 :]].mean(1)))
+    return 2 * fmean(half) / (1 + fmean(half))
 
 
 def _trial(run: Mapping[str, Any]) -> dict[str, Any]:
