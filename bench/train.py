@@ -1,6 +1,6 @@
 """Compares the trainer with a bare step and with a plain loop, on the same model and the same images.
 
-    python -m bench.train [--family sd] [--rounds 6] [--steps 10] [--threads 1]
+    python -m bench.train [--family sd] [--rounds 6] [--steps 10] [--threads 1] [--unclipped]
     python -m bench.train --size large --rounds 3 --steps 1 --threads 2
 
 small   the demo's model at 64 pixels, batches of 16, its text encoder frozen. With --family sdxl and sd3, a tiny model
@@ -8,8 +8,9 @@ small   the demo's model at 64 pixels, batches of 16, its text encoder frozen. W
 large   dreamloom's defaults, on a UNet of Stable Diffusion 1.5's blocks at 0.4 times its width (142 M parameters) with
         its own text encoder (123 M), which learns, and its own VAE; random weights, 256 pixels (--side), batches of 4.
 
-bare    forward and backward pass of diffusers' class of the denoiser, and optimizer step, on tensors already in memory:
-        the limit.
+bare    forward and backward pass of diffusers' class of the denoiser, clipping of the gradient's norm by torch's own
+        function, as diffusers' scripts do, and optimizer step, on tensors already in memory: the limit. With
+        --unclipped neither this nor ours clips; ours takes the norm all the same, as it logs it.
 ours    dreamloom.train with cached latents and text.
 fill    what ours does once before: encodes images and captions into the cache.
 plain   each step of diffusers' train_text_to_image.py, or its like for the family (timesteps are drawn evenly):
@@ -98,12 +99,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--steps", type=int, default=10, help="steps of each, per round")
     parser.add_argument("--threads", type=int, default=1, help="torch's threads; the loader has its own")
+    parser.add_argument("--unclipped", action="store_true", help="bare and ours leave the gradient as it is")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     is_large, family = arguments.size == "large", arguments.family
     if is_large and family != "sd":
         parser.error("--size large is a model of the family sd; leave --family out")
-    settings = {"resolution": arguments.side, "device": "cpu"} if is_large else SMALL
+    settings = {"resolution": arguments.side, "device": "cpu"} if is_large else dict(SMALL)
+    settings |= {"max_grad_norm": None} if arguments.unclipped else {}
     config = TrainConfig(**{**FAMILIES[family].defaults({}), **settings})
     load: Load = partial(load_model, BASE, CPU)
     if is_large or family in TINY:
@@ -120,7 +123,8 @@ def main() -> None:
             "plain": plain(data, config, load, clock),
         }
         rounds, busy = measure(turns, arguments.rounds, arguments.steps)
-    report(rounds, busy, arguments.steps * config.batch_size, clock.spent, {"family": family, "size": arguments.size})
+    setting = {"family": family, "size": arguments.size, "max_grad_norm": config.max_grad_norm}
+    report(rounds, busy, arguments.steps * config.batch_size, clock.spent, setting)
 
 
 def measure(turns: dict[str, Turn], rounds: int, steps: int) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
@@ -219,7 +223,7 @@ def ours(data: Dataset, config: TrainConfig, load: Load, place: Path, clock: Clo
 
 
 def bare(config: TrainConfig, load: Load) -> Turn:
-    """Denoiser forward, backward and optimizer step, nothing else."""
+    """Denoiser forward, backward, clipping where the config says so, and optimizer step, nothing else."""
     model = load()
     denoiser = model.denoiser.requires_grad_(True)
     optimizer = torch.optim.AdamW(denoiser.parameters(), lr=config.learning_rate, fused=True)
@@ -234,6 +238,8 @@ def bare(config: TrainConfig, load: Load) -> Turn:
         for _ in range(steps):
             loss = F.mse_loss(denoiser(noisy, timestep=timesteps, **condition).sample, noise)
             torch.autograd.backward(loss)
+            if config.max_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(denoiser.parameters(), config.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
