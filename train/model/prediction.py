@@ -14,6 +14,8 @@ from dreamloom.train.model.safetensors_header import read_metadata
 _MAX_YAML_BYTES = 2**16
 """Stable Diffusion's are of 3 KB."""
 _PARAMETERIZATIONS = {"v": "v_prediction", "eps": "epsilon"}
+_SCALINGS = {"VScaling": "v_prediction", "EpsScaling": "epsilon"}
+"""Class of Stability's generative-models that a config of Stable Diffusion XL names → what is predicted."""
 _MODEL_SPEC = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon", "eps": "epsilon"}
 _ARCHITECTURES = {"stable-diffusion-v2-768-v": "v_prediction", "stable-diffusion-v2-512": "epsilon"}
 
@@ -38,16 +40,25 @@ def read_prediction(file: Path, names: Iterable[str]) -> dict[str, Any]:
 
 
 def _from_yaml(path: Path) -> str | None:
-    """Reads `parameterization` of an original config; without it, that code predicts noise."""
+    """Reads `parameterization` of a config, without which that code predicts noise, or what XL's scales by."""
     if not path.is_file():
         return None
     try:
         content = parse_yaml(read_text(path, _MAX_YAML_BYTES)[0])
     except (OSError, DocumentError) as error:
         raise UserError(f"{path}, the config beside the model, can't be read ({error}); mend or move it.") from error
-    for key in ("model", "params"):
+    params = _within(content, "model", "params")
+    if "denoiser_config" not in params:
+        return _PARAMETERIZATIONS.get(str(params.get("parameterization", "eps"))) if params else None
+    scaling = str(_within(params, "denoiser_config", "params", "scaling_config").get("target"))
+    return _SCALINGS.get(scaling.rpartition(".")[2])
+
+
+def _within(content: object, *keys: str) -> dict[str, Any]:
+    """Returns what lies under keys of keys; nothing where it is no mapping."""
+    for key in keys:
         content = content.get(key) if isinstance(content, dict) else None
-    return _PARAMETERIZATIONS.get(str(content.get("parameterization", "eps"))) if isinstance(content, dict) else None
+    return content if isinstance(content, dict) else {}
 
 
 def _from_metadata(metadata: dict[str, str]) -> str | None:

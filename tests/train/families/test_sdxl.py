@@ -9,6 +9,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+import yaml
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 from safetensors.torch import save_file
 
@@ -31,6 +32,7 @@ from dreamloom.train.families.sdxl.family import PRESETS, SDXL
 from dreamloom.train.families.sdxl.original_keys import from_original_keys, to_original_keys
 from dreamloom.train.families.suit import resolve_models
 from dreamloom.train.model.family import trained_components
+from dreamloom.train.model.prediction import read_prediction
 from tests.train.conftest import CPU, paint
 from tests.train.tiny_families import save_sdxl, write_headers
 
@@ -147,7 +149,15 @@ def test_a_file_says_how_it_predicts_and_so_does_an_export(bases: Bases, tmp_pat
     assert not resolve_models(TrainConfig(base=str(tmp_path / "epsilon.safetensors"))).zero_terminal_snr
     model = load_model(bases("sdxl"), CPU, None, "v_prediction", zero_terminal_snr=True)
     write_single_file(Export(model, ExportConfig(), {}), tmp_path)
-    assert not (tmp_path / "model.yaml").exists()
+    for name, scaling in (("v", "VScaling"), ("epsilon", "EpsScaling")):  # as A1111 and Forge, before what tensors say
+        target = f"sgm.modules.diffusionmodules.denoiser_scaling.{scaling}"
+        beside = {"model": {"params": {"denoiser_config": {"params": {"scaling_config": {"target": target}}}}}}
+        save_file(tensors | {"v_pred": torch.empty(0)}, tmp_path / f"{scaling}.safetensors")
+        (tmp_path / f"{scaling}.yaml").write_text(json.dumps(beside))
+        assert read_prediction(tmp_path / f"{scaling}.safetensors", {"v_pred"})["prediction_type"].startswith(name)
+    assert read_prediction(tmp_path / "model.safetensors", set())["prediction_type"] == "v_prediction", "by its .yaml"
+    params = yaml.safe_load((tmp_path / "model.yaml").read_text())["model"]["params"]["network_config"]["params"]
+    assert params["context_dim"] == model.denoiser.config.cross_attention_dim and params["num_classes"] == "sequential"
     save_sdxl(tmp_path)
     again = load_model(str(tmp_path / "model.safetensors"), CPU)
     assert again.prediction_type == "epsilon", "a file in a folder is as the folder says"

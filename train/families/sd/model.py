@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dreamloom.train.families.sd.original_config import original_config
+from dreamloom.train.families.original_config import ldm_config
 from dreamloom.train.families.sd.original_keys import to_original_keys
 from dreamloom.train.model.model import Model
 from dreamloom.train.model.text import Condition
@@ -57,7 +57,7 @@ class StableDiffusion(Model):
     def original_config(self) -> str | None:
         """See Model. Without it, A1111 takes any file for version 1 predicting noise."""
         if self.is_version_2 or self.prediction_type == "v_prediction":
-            return original_config(self, self.is_version_2)
+            return ldm_config(self, self.is_version_2)
         return None
 
     @property

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dreamloom.train.families.original_config import sgm_config
 from dreamloom.train.families.original_keys import unet_layer_names
 from dreamloom.train.families.sdxl.original_keys import to_original_keys
 from dreamloom.train.model.lora_layers import kohya_name
@@ -72,8 +73,8 @@ class StableDiffusionXL(Model):
         return to_original_keys({name: module.state_dict() for name, module in self.components.items()})
 
     def original_config(self) -> str | None:
-        """See Model: programs know this family by its tensors."""
-        return None
+        """See Model. A1111's release 1.10 knows v-prediction by nothing else."""
+        return sgm_config(self) if self.prediction_type == "v_prediction" else None
 
     @property
     def architecture(self) -> str:
