@@ -27,6 +27,11 @@ ENVIRONMENTS = {
         *("toml", "imagesize", "voluptuous", "opencv-python==4.10.0.84"),
     ),
     "ComfyUI's needs": ("einops", "torchsde", "trampoline", "sentencepiece"),
+    "web interfaces": (
+        *("omegaconf==2.2.3", "antlr4-python3-runtime==4.9.3", "pytorch_lightning==1.9.4", "lightning_utilities"),
+        *("torchmetrics==1.4.0", "kornia==0.6.7", "tomesd==0.1.3", "open-clip-torch==2.20.0", "torchsde", "trampoline"),
+        *("torchdiffeq", "setuptools<70", "diskcache", "piexif", "sentencepiece", "protobuf"),
+    ),
     "LyCORIS": ("lycoris-lora==4.1.3", "toml"),
 }
 """Name → what is installed beside this environment, and hides it."""

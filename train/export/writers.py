@@ -136,7 +136,7 @@ def write_single_file(export: Export, folder: Path) -> str:
         return (
             f"No single file was written: Stable Diffusion's original has no name for {error} ({vae_class} as the VAE)."
         )
-    save_with_hash({**weights, **_markers(model)}, folder / SINGLE_FILE, export.metadata)
+    save_with_hash({**weights, **markers(model)}, folder / SINGLE_FILE, export.metadata)
     if config := model.original_config():
         (folder / SINGLE_FILE).with_suffix(".yaml").write_text(config, encoding="utf-8")
     return ""
@@ -149,7 +149,7 @@ WRITERS: dict[str, Writer] = {"diffusers folder": write_diffusers, "single file"
 """Name of a format, for people → its writer."""
 
 
-def _markers(model: Model) -> dict[str, Tensor]:
+def markers(model: Model) -> dict[str, Tensor]:
     """Makes the empty tensors whose names tell A1111, Forge and others how a model predicts."""
     flags = {"v_pred": model.prediction_type == "v_prediction", "ztsnr": model.has_zero_terminal_snr}
     return {name: torch.empty(0) for name, is_set in flags.items() if is_set}
