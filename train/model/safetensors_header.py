@@ -1,4 +1,4 @@
-"""Reads what the header of a safetensors file tells: what its tensors are called, their shapes, and its metadata."""
+"""Reads what the header of a safetensors file tells of its tensors, names, shapes and dtypes, and its metadata."""
 
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,16 @@ def read_tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
         return {name: _shape(about["shape"]) for name, about in header.items() if name != "__metadata__"}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is not a safetensors file (a tensor has no shape); copy it again.") from error
+
+
+def read_dtypes(file: Path) -> dict[str, str]:
+    """Reads the dtypes of a safetensors file's tensors, by name, as the format calls them, such as F16 or F8_E4M3.
+
+    Raises:
+        UserError: it is not a safetensors file.
+    """
+    header = read_safetensors_header(file)
+    return {name: str(about.get("dtype")) for name, about in header.items() if name != "__metadata__"}
 
 
 def read_metadata(file: Path) -> dict[str, str]:
