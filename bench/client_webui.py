@@ -185,7 +185,6 @@ class _Nothing:
 
 
 class _AbsentModule(types.ModuleType):
-    __path__: ClassVar[list[str]] = []
     __all__: ClassVar[list[str]] = []
 
     def __getattr__(self, name: str) -> Any:
