@@ -8,7 +8,7 @@ import io
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from PIL import Image
 from prefect.client.schemas.actions import ArtifactCreate
 
 from dreamloom.curate.sheet import contact_sheet
+from dreamloom.flows.contents import CaptionedImages
 from dreamloom.flows.steps import Outcome, Step
 from dreamloom.flows.witness import Witness
 
@@ -75,6 +76,37 @@ def publish_table(name: str, rows: Sequence[Mapping[str, Any]], description: str
     Witness.current().publish(artifact_key(name), lambda: artifact)
 
 
+def publish_text(name: str, write: Callable[[], str], description: str) -> None:
+    """Publishes text in markdown, which is written in the witness's thread."""
+    Witness.current().publish(
+        artifact_key(name), lambda: ArtifactCreate(type="markdown", data=write(), description=description)
+    )
+
+
+def publish_sheet(name: str, images: CaptionedImages, description: str) -> None:
+    """Publishes images with their captions as a contact sheet."""
+    Witness.current().publish(
+        artifact_key(name),
+        lambda: _image(contact_sheet(images, columns=SHEET_COLUMNS, side=SHEET_SIDE), description),
+    )
+
+
+def publish_images(name: str, draw: Callable[[], Mapping[str, Image.Image]]) -> None:
+    """Publishes images, by title, below each other.
+
+    Args:
+        name: of the artifact.
+        draw: called in the witness's thread.
+    """
+
+    def make() -> ArtifactCreate:
+        drawn = draw()
+        text = "\n\n".join(_markdown(image, title, IMAGE_BYTES // len(drawn)) for title, image in drawn.items())
+        return ArtifactCreate(type="markdown", data=text, description=name)
+
+    Witness.current().publish(artifact_key(name), make)
+
+
 def artifact_key(name: str) -> str:
     """Returns the key of an artifact: the project's and its own name, in lower case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", f"{project_name.get()} {name}".lower()).strip("-")
@@ -82,13 +114,8 @@ def artifact_key(name: str) -> str:
 
 def _publish_sheet(step: Step) -> None:
     """Publishes a contact sheet of what a step made, with its captions; nothing where there are no images."""
-    images = step.images()
-    description = f"Some images of {step.title}"
-    if images:
-        Witness.current().publish(
-            artifact_key(f"{step.title} images"),
-            lambda: _image(contact_sheet(images, columns=SHEET_COLUMNS, side=SHEET_SIDE), description),
-        )
+    if images := step.images():
+        publish_sheet(f"{step.title} images", images, f"Some images of {step.title}")
 
 
 def _chart(name: str, file: Path) -> ArtifactCreate:
@@ -97,22 +124,25 @@ def _chart(name: str, file: Path) -> ArtifactCreate:
 
 
 def _image(image: Image.Image, description: str) -> ArtifactCreate:
+    return ArtifactCreate(type="markdown", data=_markdown(image, description), description=description)
+
+
+def _markdown(image: Image.Image, title: str, max_bytes: int = IMAGE_BYTES) -> str:
     """An image as markdown with a data URI, which needs no file server."""
-    text = f"![{description}](data:image/jpeg;base64,{_as_base64(image)})\n"
-    return ArtifactCreate(type="markdown", data=text, description=description)
+    return f"![{title}](data:image/jpeg;base64,{_as_base64(image, max_bytes)})\n"
 
 
 def _short(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def _as_base64(image: Image.Image) -> str:
-    """The image as a JPEG in at most IMAGE_BYTES of base64, at the best quality and the largest size that fit."""
+def _as_base64(image: Image.Image, max_bytes: int) -> str:
+    """The image as a JPEG in at most so many bytes of base64, at the best quality and the largest size that fit."""
     image = image.convert("RGB")
     while True:
         for quality in (85, 70, 50):
             file = io.BytesIO()
             image.save(file, "JPEG", quality=quality)
-            if file.tell() * 4 // 3 < IMAGE_BYTES:
+            if file.tell() * 4 // 3 < max_bytes:
                 return base64.b64encode(file.getvalue()).decode("ascii")
         image = image.resize((max(1, image.width * 3 // 4), max(1, image.height * 3 // 4)))

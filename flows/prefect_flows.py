@@ -1,6 +1,7 @@
 """The chain over a whole project as a Prefect flow."""
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -23,11 +24,12 @@ from dreamloom.flows.ending import settle
 from dreamloom.flows.headline import headline
 from dreamloom.flows.missed_runs import skip_missed_runs
 from dreamloom.flows.project import Project, load_project
+from dreamloom.flows.run_page import publish_images, publish_page
 from dreamloom.flows.selection import ALL, Selection, StageName, select
-from dreamloom.flows.steps import Outcome
+from dreamloom.flows.steps import Outcome, Step
 from dreamloom.flows.tables import balance_rows, dropped_rows, funnel
-from dreamloom.flows.terminal import Terminal
-from dreamloom.flows.tracking import Run, perform, run_of_process, run_parts
+from dreamloom.flows.terminal import Terminal, duration
+from dreamloom.flows.tracking import Run, perform, run_of_process, run_parts, sentences
 from dreamloom.flows.witness import REQUEST_SECONDS, Witness
 from dreamloom.train.evaluate.results import read_evaluation
 
@@ -127,12 +129,24 @@ def _heartbeat() -> int | None:
 def _run_chain(project: Project, selection: Selection) -> list[Outcome]:
     before = artifacts.project_name.set(project.name)
     outcomes: list[Outcome] = []
+    done: list[dict[str, str]] = []
+
+    def perform(step: Step, terminal: Terminal) -> Outcome:
+        began = time.monotonic()
+        outcome = run_parts(step, terminal)
+        took = duration(time.monotonic() - began)
+        told = " ".join(outcome.message.split()).removeprefix(step.title).strip()
+        done.append({"step": step.title, "what came of it": told, "took": took})
+        return outcome
+
     try:
         with Terminal() as terminal:
-            outcomes = chain.run(project, lambda step: run_parts(step, terminal), select(project, selection))
+            outcomes = chain.run(project, lambda step: perform(step, terminal), select(project, selection))
+        publish_page(project, done, _headline(project, outcomes))
         events.tell_success(project, outcomes)
         return outcomes
     except Exception as error:
+        publish_page(project, done, sentences(error))
         events.tell_failure(project, error)
         raise
     finally:
@@ -157,5 +171,6 @@ def _publish(project: Project) -> None:
     artifacts.publish_table("funnel", rows, "Where the images went")
     if (project.workspace / "dataset.parquet").exists():
         artifacts.publish_table("balance", balance_rows(project.workspace), "What is trained on")
+        publish_images(project)
     if changed := read_changes(project.workspace).get("Images"):
         artifacts.publish_table("changes", changed, "What changed since the last run")

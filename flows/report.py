@@ -17,6 +17,7 @@ from dreamloom.base import html
 from dreamloom.base.files import commit_text
 from dreamloom.base.held_out import read_held_out
 from dreamloom.curate.manifest import DROPPED, TRAIN, manifest_path, read_manifest
+from dreamloom.curate.source import Role
 from dreamloom.flows.changes import read_changes
 from dreamloom.flows.report_images import before_and_after, image_sections
 from dreamloom.flows.run_folders import run_charts
@@ -33,7 +34,7 @@ _SCORES = {"aesthetic": "aesthetic score", "similarity": "similarity of image an
 """Column of the manifest → the title of its chart."""
 _WHAT = {"training": "learned", "ground_truth": "forgotten, rehearsed", "witness": "forgotten, not rehearsed"}
 """Kind of held-out images → what they measure."""
-_USED, _LEFT_OUT = "#2a7f62", "#c9c9c4"
+_USED, _LEFT_OUT, _CUT = "#2a7f62", "#c9c9c4", "#a04040"
 _BINS = 30
 _CHART_SIDE = 1600
 """Pixels; a sheet of many large samples is scaled down to so much."""
@@ -211,16 +212,28 @@ def _licences(manifest: pa.Table) -> Rows:
 
 
 def _histograms(manifest: pa.Table) -> list[str]:
-    """Draws a chart of each score: a row per source, with the images that are used before those that are left out."""
-    charts = []
+    return [f"<figure>{html.embedded(chart, title)}</figure>" for title, chart in score_charts(manifest, {}).items()]
+
+
+def score_charts(manifest: pa.Table, cuts: Mapping[str, float | None]) -> dict[str, Image.Image]:
+    """Draws a chart of each score: a row per source, with the images that are used before those that are left out.
+
+    Args:
+        manifest: rows of the manifest.
+        cuts: score → the least that ground truth must have, drawn as a line.
+
+    Returns:
+        Title → chart.
+    """
+    charts = {}
     for score, title in _SCORES.items():
         scored = manifest.filter(pc.is_valid(manifest[score]))
         if len(scored):
-            charts.append(f"<figure>{html.embedded(_draw_histogram(scored, score, title), title)}</figure>")
+            charts[title] = _draw_histogram(scored, score, title, cuts.get(score))
     return charts
 
 
-def _draw_histogram(rows: pa.Table, score: str, title: str) -> Image.Image:
+def _draw_histogram(rows: pa.Table, score: str, title: str, cut: float | None) -> Image.Image:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -232,6 +245,8 @@ def _draw_histogram(rows: pa.Table, score: str, title: str) -> Image.Image:
         dropped = pc.equal(source_rows["split"], DROPPED)
         used, left_out = (source_rows.filter(mask)[score].to_numpy() for mask in (pc.invert(dropped), dropped))
         axes.hist([used, left_out], bins, stacked=True, color=[_USED, _LEFT_OUT], label=["used", "left out"])
+        if cut is not None and Role.GROUND_TRUTH in source_rows["role"].to_pylist():
+            axes.axvline(cut, color=_CUT, linewidth=1)
         axes.set_title(source, loc="left", fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
     all_axes[0].legend(frameon=False, fontsize=8)

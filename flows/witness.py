@@ -22,6 +22,8 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from dreamloom.base.errors import UserError
+
 _log = logging.getLogger(__name__)
 
 MAX_WAITING = 100
@@ -121,7 +123,7 @@ class Witness:
                 self.warn(str(error) or type(error).__name__)
                 return False
             _log.debug("the Prefect server refused: %s", error)
-        except (PrefectException, OSError, ValueError) as error:  # or an image that is gone by now
+        except (PrefectException, UserError, OSError, ValueError) as error:  # or what is shown is gone by now
             _log.debug("not told to the Prefect server: %s", error)
         self.away = False
         return True

@@ -87,6 +87,10 @@ def test_the_chain_runs_part_by_part_and_shows_what_it_made(finished: Any) -> No
     for name in ("caption-squares-images", "balance-images", "samples", "learned-and-forgotten"):
         assert "(data:image/jpeg;base64," in shown[name].data
         assert len(shown[name].data) < 201_000
+    page = shown["summary"].data
+    assert f"**{state.message}**" in page
+    assert "| train | 2 steps" in page and str(finished.workspace / "report" / "index.html") in page
+    assert page.count(" | 2 | ") == 2, "this run of training, and the one before"
     assert not any(outcome.changed for outcome in finished.run().values()), "without Prefect something is left to do"
 
 
@@ -98,6 +102,7 @@ def test_one_part_that_fails_fails_the_flow_when_the_others_are_done(small: Any)
     state = end_to_end(small.file, return_state=True)
     assert state.is_failed()
     assert state.message and "in part 00001" in state.message and "ExceptionGroup" not in state.message
+    assert "in part 00001" in artifacts(state)["summary"].data
     tasks = dict.fromkeys(["ingest circles", "ingest circles 00000", "ingest squares 00000"], "Completed")
     tasks |= dict.fromkeys(["ingest squares", "ingest squares 00001"], "Failed")
     assert task_runs(state, tasks) == tasks
