@@ -1,6 +1,7 @@
 """Recognizes dreamloom's own folders, which hold images that nobody wants to train on or take in by accident."""
 
 import json
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,9 @@ _MAX_CONFIG_BYTES = 2**20
 
 
 def own_folder_kind(folder: Path) -> OwnFolder | None:
-    """Tells what a folder of ours is; None: it is the user's, or a training folder."""
+    """Tells what a folder of ours is; None: it is the user's, a training folder, or can't be entered."""
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return None
     if _is_run(folder):
         return "run"
     if (folder / "images").is_dir() and any((folder / "records").glob("[!.]*.parquet")):

@@ -83,6 +83,8 @@ class Summary:
     """Parts that existed already, made by the same recipe."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Reason → images beside the source's own that are no rows (dreamloom.base.listing)."""
+    unread: int = 0
+    """Rows whose files could not be read this time; their part is made again by the next run."""
 
     def __add__(self, other: Self) -> "Summary":
         return Summary(
@@ -95,6 +97,7 @@ class Summary:
             self.parts_done + other.parts_done,
             self.parts_before + other.parts_before,
             _added(self.left_out, other.left_out),
+            self.unread + other.unread,
         )
 
     def as_existing(self, parts: int = 1) -> "Summary":

@@ -84,11 +84,11 @@ def make_parts(
             table,
             part,
             rows,
-            recipe=recipes[part],
+            recipe=f"{recipes[part]} without unread files" if summary.unread else recipes[part],
             config=config,
             summary=summary,
             models=models,
-            content_recipe=by_content(part),
+            content_recipe=None if summary.unread else by_content(part),
         )
         _log.info("%s/%s/%s: %s", collection.name, table, part, summary)
         return summary

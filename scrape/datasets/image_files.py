@@ -1,5 +1,6 @@
 """Finds image files in folders."""
 
+import errno
 import mimetypes
 import os
 import re
@@ -26,6 +27,13 @@ LARGE_BYTES = 2**29
 MAX_BYTES = 2**32
 """Maximum size of an image file, which is read into memory: that of a gigapixel in four bytes a pixel. A file takes no
 space on a disk for its zeros, so a huge one costs whoever makes it nothing."""
+
+
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+
+
+class UnreadableError(ImageError):
+    """A file that is there, and that the system does not let us read: another time it may."""
 
 
 class ListedFile(NamedTuple):
@@ -86,7 +94,8 @@ def _is_image(folder: Path, name: str) -> bool:
     """Whether a file is an image, by its name; one that has no known extension, by its first bytes."""
     if is_image_name(name):
         return True
-    is_known = mimetypes.guess_type(name, strict=False)[0] or os.path.splitext(name)[1].lower() in SIDECARS
+    kind = mimetypes.guess_type(name, strict=False)[0]
+    is_known = kind not in (None, "application/octet-stream") or os.path.splitext(name)[1].lower() in SIDECARS
     return not is_known and begins_like_an_image(folder / name)
 
 
@@ -108,8 +117,8 @@ def read_file(path: Path) -> bytes:
     """Reads an image file whole; one of more than LARGE_BYTES only if it begins like an image.
 
     Raises:
-        ImageError: `missing_file`: it can't be read, or is no regular file; `too_many_pixels`: it is longer than
-            MAX_BYTES; `not_an_image`.
+        ImageError: `missing_file`: it is not there, or no regular file; `too_many_pixels`: it is longer than MAX_BYTES;
+            `not_an_image`. UnreadableError: `missing_file`.
     """
     try:
         status = path.stat()
@@ -121,7 +130,8 @@ def read_file(path: Path) -> bytes:
             raise ImageError("not_an_image", "no known picture format")
         return path.read_bytes()
     except OSError as error:
-        raise ImageError("missing_file", error.strerror or "") from error
+        kind = ImageError if error.errno in _GONE else UnreadableError
+        raise kind("missing_file", error.strerror or "") from error
 
 
 class NamedFiles:

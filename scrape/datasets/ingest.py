@@ -5,6 +5,7 @@ file is truncated, and stored in the collection (store_image.py). The originals 
 """
 
 import hashlib
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,11 +25,13 @@ from dreamloom.scrape.collection import Collection, Row, Status, Table
 from dreamloom.scrape.collection.parts import make_parts, split
 from dreamloom.scrape.collection.records import settle_images, summarize_records
 from dreamloom.scrape.datasets.fields import SourceConfig
-from dreamloom.scrape.datasets.image_files import ListedFile, read_file
+from dreamloom.scrape.datasets.image_files import ListedFile, UnreadableError, read_file
 from dreamloom.scrape.datasets.metadata import ImageMetadata
 from dreamloom.scrape.datasets.source_recipes import FileVersion, MadeFrom, SourceRecipes
 from dreamloom.scrape.datasets.store_image import store_image
 from dreamloom.scrape.datasets.stored import find_stored, store_recipe
+
+_log = logging.getLogger(__name__)
 
 _THREADS = min(8, os.cpu_count() or 1)
 
@@ -147,10 +150,10 @@ def ingest(
     """
 
     def make_part(part: str, progress: Progress) -> tuple[list[Row], Summary]:
-        rows, counts = [], Counter[str]()
+        rows, counts, unread = [], Counter[str](), list[str]()
         total, images = read_part(part)
         stored = find_stored(collection, part, config)
-        record = partial(_record_image, collection.image_folder(part), config, stored)
+        record = partial(_record_image, collection.image_folder(part), config, stored, unread)
         for row in map_ordered(record, images, _THREADS, ahead=4 * _THREADS):
             rows.append(row)
             counts[row["status"]] += 1
@@ -158,6 +161,9 @@ def ingest(
         settle_images(collection.image_folder(part), rows)
         summary = summarize_records(rows)
         summary.marked |= _marks(rows)
+        summary.unread = len(unread)
+        if unread:
+            _log.warning("%d files can't be read now, and are tried again by the next run: %s", len(unread), unread[0])
         return rows, summary
 
     summary = make_parts(
@@ -179,8 +185,13 @@ def ingest(
 # One image
 
 
-def _record_image(folder: Path, config: SourceConfig, stored: Mapping[str, Row], image: SourceImage) -> Row:
-    """Stores an image in a part's folder, unless it is there, and returns its row of the records."""
+def _record_image(
+    folder: Path, config: SourceConfig, stored: Mapping[str, Row], unread: list[str], image: SourceImage
+) -> Row:
+    """Stores an image in a part's folder, unless it is there, and returns its row of the records.
+
+    One that the system does not let us read is added to `unread`.
+    """
     row: Row = {"key": image.key, "status": Status.OK, "path": image.path, "image": None, "bytes": None}
     try:
         if isinstance(image.content, Path) and stored.get(image.key, {}).get("path") == image.path:
@@ -191,6 +202,8 @@ def _record_image(folder: Path, config: SourceConfig, stored: Mapping[str, Row],
             _store(row, image, image.content, folder, config)
     except ImageError as error:
         row |= {"status": Status(error.reason), "detail": error.detail or None}
+        if isinstance(error, UnreadableError):
+            unread.append(f"{image.path} ({error.detail})")
     row |= {name: value for name, value in asdict(image.metadata).items() if value is not None}
     return {name: without_surrogates(value) if type(value) is str else value for name, value in row.items()}
 

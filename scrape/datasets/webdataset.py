@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from dreamloom.base.documents import MAX_BYTES, DocumentError, decode_text, parse_json
+from dreamloom.base.errors import UserError
 from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
 from dreamloom.base.listing import is_left_out
 from dreamloom.base.pixels import ImageError
@@ -235,6 +236,8 @@ def _read_members(shard: Shard, on_damage: Callable[[str], None]) -> Members:
             if block.strip(b"\0"):  # tarfile mistakes a damaged header for the end
                 raise tarfile.ReadError(f"damaged at byte {archive.offset}")
     except (OSError, tarfile.TarError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's own: another time it may be read
+            raise UserError(f"{shard} can't be read ({error.strerror}); change its permissions, or move it.") from error
         on_damage(f"{shard} can't be read as a tar ({error}); make it again, or take it away.")
     return group_samples(files)
 

@@ -358,6 +358,21 @@ def test_a_link_to_nothing_is_counted_and_measuring_goes_on(folder: Path, collec
     assert (summary.dropped, summary.left_out) == ({"missing_file": 1}, {"dead_link": 1})
 
 
+def test_what_the_system_does_not_let_us_read_is_tried_again(
+    folder: Path, collection: Collection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file of a disk that is gone for a moment looks the same when it is back."""
+    draw(folder / "a.jpg")
+    (folder / "b.jpg").symlink_to("/proc/self/mem")  # reading it is an error of input and output
+    (folder / "c.jpg").symlink_to("nowhere")
+    for _ in range(2):
+        summary = run(collection, folder)
+        assert (summary.parts_done, summary.dropped, summary.unread) == (1, {"missing_file": 2}, 1)
+    assert "1 files can't be read now" in caplog.text
+    (folder / "b.jpg").unlink()
+    assert (run(collection, folder).parts_done, run(collection, folder).parts_done) == (1, 0)
+
+
 def test_a_new_caption_stores_no_image_again(folder: Path, collection: Collection) -> None:
     plain, turned = draw(folder / "a cat.jpg"), draw(folder / "a dog.jpg", 1, exif=exif(6))
     run(collection, folder)

@@ -313,6 +313,13 @@ def test_shards_that_are_not_read_are_told(
     assert "Compressed shards are not read" in caplog.text and "name their folder" in caplog.text
 
 
+def test_a_shard_that_the_system_does_not_let_us_read_is_no_broken_one(tmp_path: Path, collection: Collection) -> None:
+    (tmp_path / "0.tar").symlink_to("/proc/self/mem")  # reading it is an error of input and output
+    with pytest.raises(UserError, match=r"0\.tar can't be read"):
+        ingest_webdataset(collection, WebdatasetConfig(path=tmp_path))
+    assert collection.parts(Table.RECORDS) == []
+
+
 def upload(folder: Path, s3: type[S3]) -> WebdatasetConfig:
     s3.objects |= {f"{folder.name}/{file.name}": file.read_bytes() for file in folder.iterdir()}
     return WebdatasetConfig(path=Path(f"s3://bucket/{folder.name}"))
