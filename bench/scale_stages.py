@@ -26,6 +26,8 @@ from dreamloom.train.loop.loop import train
 Work = Callable[[], object]
 """What is measured; if it returns a dictionary, these are further figures."""
 
+_NEW = 10**7
+"""Number of an image that is new, beyond all others."""
 SCORED = 20
 """One image of so many is scored."""
 FIRST_STEP_EPOCHS = 20
@@ -101,11 +103,11 @@ def show(world: World) -> Work:
 
 
 def add_one(world: World) -> Work:
-    """Adds an image in the midst of the others, and takes it through all stages up to the training folder."""
+    """Adds an image behind the others, and takes it through all stages up to the training folder."""
     steps = until_balance(world)
     scoring = world.project.score
     assert scoring is not None
-    make_pictures(world.folder / "world", 1, first=world.images + 1)
+    make_pictures(world.folder / "world", 1, first=_NEW)
     load_clip(scoring, scoring.device)
     return lambda: [step.run(silent) for step in steps]
 

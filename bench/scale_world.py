@@ -39,6 +39,8 @@ class World:
 
     folder: Path
     images: int
+    part_rows: int = PART_ROWS
+    """Images of a part of the records, where images are brought in."""
 
     @property
     def project(self) -> Project:
@@ -74,12 +76,13 @@ class World:
             self.draw_scores()
 
     def _write_project(self) -> None:
+        common = {"kind": "folder", "captions": "names", "part_rows": self.part_rows}
         content = {
             "name": "scale",
             "workspace": "work",
             "sources": {
-                "own": {"kind": "folder", "role": "training", "path": "own", "captions": "names"},
-                "world": {"kind": "folder", "role": "ground_truth", "path": "world", "captions": "names"},
+                "own": {"role": "training", "path": "own", **common},
+                "world": {"role": "ground_truth", "path": "world", **common},
             },
             "score": {"model": str(MODELS / "clip")},
             "caption": {"model": str(MODELS / "blip")},
