@@ -99,7 +99,9 @@ def _number_nouns(captions: Sequence[str], first: int, numbers: dict[str, int]) 
     """
     others = [(row, noun) for row, text in enumerate(captions) if not text.isascii() for noun in find_nouns(text)]
     rows, words, found = _find_in_ascii([text if text.isascii() else "" for text in captions])
-    of_words = np.array([numbers.setdefault(word, len(numbers)) for word in words], dtype=np.int64)
+    of_words = np.empty(len(words), dtype=np.int64)
+    for place in np.unique(found).tolist():
+        of_words[place] = numbers.setdefault(words[place], len(numbers))
     of_others = [(row, numbers.setdefault(noun, len(numbers))) for row, noun in others]
     pairs = np.concatenate([np.stack([rows, of_words[found]]), np.array(of_others, dtype=np.int64).reshape(-1, 2).T], 1)
     pairs = pairs[:, np.argsort(pairs[0], kind="stable")]
@@ -111,7 +113,7 @@ def _find_in_ascii(captions: Sequence[str]) -> tuple[NDArray[np.int64], list[str
     """Finds what `find_nouns` does.
 
     Returns:
-        Numbers of captions, ascending; nouns; and which of these each of the captions has.
+        Numbers of captions, ascending; words; and which of these is a noun of each of the captions.
     """
     import pyarrow as pa
 
