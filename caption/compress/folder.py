@@ -183,7 +183,7 @@ def _carry_sidecars(made: _Made, target: Target) -> None:
     for suffix, name in original.sidecars:
         file = original.path.with_name(name)
         if file.is_file():
-            target.add_text(f"{original.new_name}{suffix}", file.read_bytes())
+            _carry(file, f"{original.new_name}{suffix}", target)
     caption = read_name(original.path.name)
     if not original.sidecars and read_name(made.file.name) != caption:
         target.add_text(f"{original.new_name}.txt", encode_text(caption))
@@ -209,11 +209,21 @@ def _carry_others(folder: Path, originals: Sequence[Original], made: Mapping[Pat
             if path.stat().st_size > _MAX_OTHER_BYTES:
                 target.log(SKIPPED, name, f"no image, and larger than {_MAX_OTHER_BYTES >> 20} MiB")
             else:
-                target.add_text(name, _renamed(path, references, target.log))
+                _carry(path, name, target, references)
 
 
-def _renamed(path: Path, references: References, log: Log) -> bytes:
-    data, suffix = path.read_bytes(), path.suffix.lower()
+def _carry(path: Path, name: str, target: Target, references: References | None = None) -> None:
+    """Copies a small file, a table with the new names; one that can't be read is logged, and costs no other."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        target.log(SKIPPED, name, "can't be read", error.strerror or "")
+        return
+    target.add_text(name, data if references is None else _renamed(path, data, references, target.log))
+
+
+def _renamed(path: Path, data: bytes, references: References, log: Log) -> bytes:
+    suffix = path.suffix.lower()
     try:
         return references.rewrite(suffix, data) if suffix in TABLES else data
     except DocumentError as error:

@@ -68,6 +68,18 @@ def test_captions_and_all_that_belongs_to_images_come_along(mine: Path) -> None:
     assert again.summary.bytes_written == 0 and again.summary.marked["there already"] == 4
 
 
+def test_a_text_that_cannot_be_read_costs_no_image(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (20, 20)).save(mine / f"{name}.png")
+    for name in ("a.txt", "notes.md"):
+        (mine / name).symlink_to("/proc/self/mem")  # reading it is an error of input and output
+    result = compress_folder(mine, tmp_path / "new", CompressConfig(), tmp_path / "new.log")
+    assert result.summary.kept == 2 and {f.suffix for f in (tmp_path / "new").iterdir() if f.stem in "ab"} == {".webp"}
+    assert (tmp_path / "new.log").read_text().count("can't be read") == 2
+
+
 def test_tables_of_captions_name_the_new_images(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     draw(mine / "train" / "0.png", 1)
