@@ -1,5 +1,7 @@
 """The exceptions that are meant for the person at the keyboard, and errors as lines of text."""
 
+import errno
+
 
 class UserError(Exception):
     """A mistake of the user's, as one sentence: what, where, and how to mend it.
@@ -22,9 +24,14 @@ def leaves(error: BaseException) -> list[BaseException]:
     return [error]
 
 
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
 def error_line(error: BaseException) -> str:
     """Returns an error as one line, with the notes that were added to it."""
     message = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.errno in _NOT_ALLOWED and error.filename:
+        message = f"{error.filename}: {error.strerror}. Change its permissions, or name another place."
     if not isinstance(error, UserError | StageFailed | OSError):
         message = type(error).__name__ if message == type(error).__name__ else f"{type(error).__name__}: {message}"
     notes = getattr(error, "__notes__", [])

@@ -144,6 +144,9 @@ def _write_sidecars(
         else:
             pending.append(image)
     _count(summary.marked, CAPTIONED_ALREADY, summary.kept)
+    for place in {image.path.parent for image in pending}:
+        if not os.access(place, os.W_OK):  # before the models work
+            raise UserError(f"{place} may not be written into; name an --output, a table or a new folder.")
     for image, best in _captioned(pending, config, folder, summary, progress):
         if image.sidecar and create_file(image.sidecar, encode_text(image.edited(best.caption, config))):
             summary.kept += 1

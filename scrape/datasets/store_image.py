@@ -53,7 +53,8 @@ def store_image(target: Path, data: bytes, extension: str, original: Path | None
         link_or_copy(original, path)
     else:
         with commit(path, sync=False) as temporary:
-            if stored is not data or original is None or not reflink(original, temporary):
+            is_shared = stored is data and original is not None and reflink(original, temporary)
+            if not is_shared or temporary.read_bytes() != data:  # somebody wrote into the original since it was read
                 temporary.write_bytes(stored)
     return _columns(path, data, size, size)
 

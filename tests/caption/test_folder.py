@@ -59,6 +59,14 @@ def test_texts_are_written_beside_the_images_and_never_over_one(
     assert (contents(mine), again.kept) == (after, 7)
 
 
+def test_a_folder_that_may_not_be_written_into_is_told_before_a_model_works(
+    mine: Path, tiny: str, config_of: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda place, mode: False)  # root may write anywhere
+    with pytest.raises(UserError, match=r"inner may not be written into|mine may not be written into"):
+        caption_folder(mine, config_of(tiny))
+
+
 def test_a_killed_run_goes_on_from_its_journal(
     mine: Path, tiny: str, config_of: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
