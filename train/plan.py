@@ -10,8 +10,8 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, Problem, summarize_problems
 from dreamloom.train.data.schedule import MANY_FORWARD_PASSES, BatchSchedule, mixed_batches_note
 from dreamloom.train.evaluate.datasets import MUCH_MEASURED, measured_note, measured_share, read_datasets
+from dreamloom.train.families.base_notes import base_notes
 from dreamloom.train.families.check import check_models
-from dreamloom.train.families.eight_bits import eight_bit_notes
 from dreamloom.train.families.memory import estimate_memory
 from dreamloom.train.families.suit import resolve_models
 
@@ -132,7 +132,7 @@ def plan(
         buckets=_plan_buckets(dataset, schedule),
         captions=tuple((sample.name, each.caption) for sample in dataset.samples for each in sample.image.captions),
         problems=dataset.problems,
-        oddities=(*dataset.notes, *eight_bit_notes(config.base)),
+        oddities=(*dataset.notes, *base_notes(config.base)),
         enlarged=sum(upscale_factor(sample.size, sample.bucket) > 1 for sample in dataset.samples),
         auto_ratio=config.auto_ratio,
         masked=sum(sample.mask is not None for sample in dataset.samples),

@@ -6,7 +6,7 @@ from typing import Any
 from dreamloom.base.documents import DocumentError, parse_json, read_text
 from dreamloom.base.errors import UserError
 from dreamloom.base.hub import asking_hub, is_hub_id
-from dreamloom.train.families.other_models import describe_file, find_quantized
+from dreamloom.train.families.other_models import describe_file, find_quantized, is_told_guidance
 from dreamloom.train.families.registry import FAMILIES
 from dreamloom.train.model.family import Config, Family, Shapes
 from dreamloom.train.model.safetensors_header import read_tensor_shapes
@@ -42,7 +42,7 @@ def family_of_file(file: Path, tensors: Shapes) -> Family:
             f"{file} holds quantized weights ({quantized} is beside them); name the model in fp16, bf16 or fp32."
         )
     for family in FAMILIES.values():
-        if family.owns_file(tensors):
+        if family.owns_file(tensors) and not is_told_guidance(tensors):
             return family
     raise UserError(f"{file} {describe_file(tensors)}.")
 
@@ -55,7 +55,8 @@ def family_of_folder(folder: Path) -> Family | None:
     """
     index = _read_if_there(folder / "model_index.json")
     for family in FAMILIES.values():
-        if family.owns_folder(index, _read_if_there(folder / family.denoiser / "config.json")):
+        denoiser = _read_if_there(folder / family.denoiser / "config.json")
+        if family.owns_folder(index, denoiser) and not denoiser.get("time_cond_proj_dim"):
             for part in family.file_prefixes:
                 if "quantization_config" in _read_if_there(folder / part / "config.json"):
                     raise UserError(f"{folder / part} holds quantized weights; name the model in fp16, bf16 or fp32.")

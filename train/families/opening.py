@@ -96,6 +96,7 @@ def load_model(
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = brief(error, 300)
         raise UserError(f"The model {base} can't be loaded ({reason}); check the name, or copy it again.") from error
+    _check_finite(base, components)
     for name in parts.tokenizers:
         if clip_skip > (layers := components[name].config.num_hidden_layers):
             raise UserError(f"clip_skip is {clip_skip}, but the text encoder of {base} has {layers} layers; lower it.")
@@ -106,6 +107,21 @@ def load_model(
     model.precision = precision
     model.resting = set(model.text_encoders) if at_rest else set()
     return model
+
+
+def _check_finite(base: str, components: dict[str, Any]) -> None:
+    """Checks that all weights are numbers: no step would make one that is not good again.
+
+    Raises:
+        UserError: one is infinite or NaN.
+    """
+    for component, module in components.items():
+        for name, value in module.state_dict().items():
+            if not torch.isfinite(value.sum()) and not torch.isfinite(value).all():  # a sum is read once
+                raise UserError(
+                    f"{component} of {base} has weights that are infinite or no numbers ({name}): copy it again, or "
+                    "name another model."
+                )
 
 
 def make_schedule(family: Family, scheduler: Any, zero_terminal_snr: bool = False) -> NoiseSchedule:

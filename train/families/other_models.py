@@ -27,6 +27,7 @@ _BY_PIPELINE = {
 }
 """Beginning of a pipeline's class in model_index.json → what it is."""
 _UNET = "model.diffusion_model."
+_CONSISTENCY = "a latent consistency model, whose UNet is told the guidance, too"
 _NO_CLIPS = "Stable Diffusion 3 without its text encoders; name the folder of the whole model"
 _DEEPEST = f"{_UNET}input_blocks.8.1.transformer_blocks."
 """Beginning of the names of Stable Diffusion XL's deepest attention, of ten blocks."""
@@ -35,6 +36,7 @@ _QUANTIZED = re.compile(
 )
 """Names of tensors beside weights of few bits, as bitsandbytes and ComfyUI have them."""
 _BY_TENSORS = {
+    (f"{_UNET}time_embed.cond_proj.",): _CONSISTENCY,
     ("edm_",): "a model of EDM's noise, as CosXL and Playground 2.5, which is not trained here",
     ("ip_adapter.",): "an IP-Adapter, which belongs beside a model",
     ("controlnet_",): "a ControlNet, which belongs beside a model",
@@ -69,6 +71,11 @@ def is_pruned_xl(tensors: Mapping[str, tuple[int, ...]]) -> bool:
     """Tells whether a file's UNet is Stable Diffusion XL's with fewer blocks, of which a lone file does not tell."""
     deep = [name for name in tensors if name.startswith(_DEEPEST)]
     return bool(deep) and not any(name.startswith(f"{_DEEPEST}9.") for name in deep)
+
+
+def is_told_guidance(tensors: Mapping[str, tuple[int, ...]]) -> bool:
+    """Tells whether a file's UNet takes the scale of guidance, as that of a latent consistency model does."""
+    return any(name.startswith(f"{_UNET}time_embed.cond_proj.") for name in tensors)
 
 
 def find_quantized(tensors: Mapping[str, tuple[int, ...]]) -> str | None:
@@ -110,7 +117,9 @@ def describe_folder(index: Mapping[str, Any], unet: Mapping[str, Any]) -> str | 
     if what is None and unet.get("in_channels") != unet.get("out_channels"):
         what = _BY_CHANNELS.get(int(unet.get("in_channels") or 0))
     is_xl = pipeline.startswith("StableDiffusionXL") or unet.get("addition_embed_type") == "text_time"
-    if what is None and (is_xl or "text_encoder_2" in index):
+    if what is None and unet.get("time_cond_proj_dim"):
+        what = _CONSISTENCY
+    if what is None and index and (is_xl or "text_encoder_2" in index):
         has_first = (index.get("text_encoder") or [None])[0] is not None
         what = "a part of Stable Diffusion XL" if has_first else REFINER
     if what is None and (unet.get("num_class_embeds") or unet.get("class_embed_type")):

@@ -32,7 +32,7 @@ from dreamloom.train.evaluate.measure import MEASURES
 from dreamloom.train.evaluate.sample import draw_samples
 from dreamloom.train.evaluate.sample_files import draw_grid
 from dreamloom.train.export.writers import export_single_file
-from dreamloom.train.families.eight_bits import eight_bit_notes
+from dreamloom.train.families.base_notes import base_notes
 from dreamloom.train.families.memory import estimate_memory
 from dreamloom.train.families.opening import load_base_model
 from dreamloom.train.families.suit import check_opened
@@ -280,7 +280,7 @@ class Session:
         _log.info("%d images, %d left out; %d shown in total", images, problems, self.schedule.num_images)
         _log.info("device %s; begins after %d images seen", self.model.device, self.trainer.images_seen)
         if self.distributed.is_main:
-            for note in (*self.dataset.notes, *eight_bit_notes(self.config.base)):
+            for note in (*self.dataset.notes, *base_notes(self.config.base)):
                 _log.warning(note)
             environment = describe_environment(self.model.device, self.distributed.world_size)
             note_environment(self.run, self.trainer.images_seen, environment)

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
+from safetensors.torch import save_file
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
@@ -179,6 +181,17 @@ def test_weights_are_found_whatever_their_variant(tmp_path: Path) -> None:
     (tmp_path / "diffusion_pytorch_model-00001-of-00002.safetensors").touch()
     assert weight_variant(tmp_path) is None and len(list_safetensors(tmp_path)) == 1
     assert weight_variant(tmp_path / "missing") is None
+
+
+def test_a_shard_that_is_not_there_is_named(model: Path, config: Config) -> None:
+    first, second = (f"diffusion_pytorch_model-0000{number}-of-00002.safetensors" for number in (1, 2))
+    index = model / "unet" / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": first, "b": second}}))
+    save_file({"a": torch.zeros(1)}, model / "unet" / first)
+    with pytest.raises(UserError, match=rf"unet lacks {second}, which {index.name} names; copy the model again"):
+        check_models(config(base=str(model)))
+    save_file({"b": torch.zeros(1)}, model / "unet" / second)
+    check_models(config(base=str(model)))
 
 
 def test_half_a_model_of_two_encoders_is_refused(model: Path, config: Config) -> None:

@@ -66,6 +66,7 @@ def test_files_as_people_have_them_are_taken(tensors: dict[str, tuple[int, ...]]
         ({k: v for k, v in XL.items() if k.startswith(UNET)}, "a UNet alone"),
         (XL | {f"{UNET}input_blocks.0.0.weight": (320, 9, 3, 3)}, "an inpainting model"),
         (XL | {f"{CROSS_ATTENTION_KEY}.absmax": (1,)}, "quantized"),
+        (XL | {f"{UNET}time_embed.cond_proj.weight": (320, 256)}, "a latent consistency model"),
         (FLOW | {f"{TRANSFORMER}joint_blocks.0.x_block.attn.qkv.scale_weight": ()}, "quantized"),
         (FLOW | {"scaled_fp8": (0,)}, "quantized"),
         (FLOW | {f"{TRANSFORMER}x_embedder.proj.weight": (1536, 33, 2, 2)}, "takes 33 channels and gives 16"),
@@ -98,6 +99,9 @@ def test_files_of_other_formats_are_no_models(suffix: str, tmp_path: Path) -> No
     [
         ("sdxl", "scheduler/scheduler_config.json", {"_class_name": "EDMEulerScheduler"}, "is EDMEulerScheduler"),
         ("sdxl", "unet/config.json", {"quantization_config": {"load_in_4bit": True}}, "holds quantized weights"),
+        ("sd", "unet/config.json", {"time_cond_proj_dim": 256}, "a latent consistency model"),
+        ("sdxl", "unet/config.json", {"time_cond_proj_dim": 256}, "a latent consistency model"),
+        ("sdxl", "model_index.json", None, "is not a Stable Diffusion model in diffusers' format: it lacks"),
         ("sd3", "text_encoder_3/config.json", {"quantization_config": {}}, "holds quantized weights"),
         ("sd3", "transformer/config.json", {"in_channels": 33}, "takes 33 channels and gives 16"),
         ("sd3", "text_encoder_3", None, "lacks text_encoder_3, which its model_index.json names"),
@@ -110,7 +114,7 @@ def test_folders_that_are_otherwise_are_told(
     folder = shutil.copytree(bases(family), tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
     changed = Path(folder) / file
     if changes is None:
-        shutil.rmtree(changed)
+        shutil.rmtree(changed) if changed.is_dir() else changed.unlink()
     else:
         changed.write_text(json.dumps(json.loads(changed.read_text()) | changes))
     with pytest.raises(UserError, match=message):
