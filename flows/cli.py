@@ -174,7 +174,7 @@ def main() -> None:
     if abandoned.is_set():
         sys.stderr.flush()
         os._exit(code)
-    if "duckdb" not in sys.modules:  # which tells of what is left as leaked
+    if not {"duckdb", "triton"} & sys.modules.keys():  # which tell of what is left as leaked
         gc.freeze()  # what is left goes with the process
     sys.exit(code)
 

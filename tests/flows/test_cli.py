@@ -107,6 +107,14 @@ def test_garbage_is_collected_again_once_a_command_begins() -> None:
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
+def test_a_command_ends_without_a_word_of_its_libraries() -> None:
+    """Triton counts what is left of its objects when Python ends, and would list it."""
+    pytest.importorskip("triton")
+    script = "import triton._C.libtriton, sys; sys.argv[1:] = ['--version']; import dreamloom.__main__ as m; m.main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str]) -> None:
     assert said(["--version"], capsys) == (0, importlib.metadata.version("dreamloom") + "\n", "")
 
