@@ -24,7 +24,8 @@ class S3(BaseHTTPRequestHandler):
     room: int
     """Objects that it takes."""
     refusing: list[int]
-    """What it answers to the next requests for objects instead of them: 503, or 403 for ever where that comes last."""
+    """What it answers to the next requests for objects instead of them: 503; 0, nothing, as a server does that dies; or
+    403, for ever where that comes last."""
     away: list[int]
     """The same, for requests of any kind."""
     late: list[int]
@@ -87,6 +88,9 @@ class S3(BaseHTTPRequestHandler):
         if not statuses:
             return False
         status = statuses[0] if statuses == [403] else statuses.pop(0)
+        if not status:
+            self.close_connection = True
+            return True
         code = {403: "ExpiredToken", 503: "ServiceUnavailable"}[status]
         body = f"<Error><Code>{code}</Code><Message>The token has expired, or so.</Message></Error>"
         self.answer(status, body.encode())

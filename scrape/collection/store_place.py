@@ -14,6 +14,7 @@ nowhere, and counts for nothing.
 import contextlib
 import hashlib
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -41,7 +42,7 @@ from dreamloom.base.workers import Work
 from dreamloom.scrape.collection.packing import INDEX, Files, describe, is_image, is_table, object_of, pack_images
 from dreamloom.scrape.collection.schema import Row, Status, Table
 
-_SHARDS = "shards"
+_FOLDER, _SHARDS = "stores", "shards"
 _UNUSED_S = 86_400
 """Seconds after which a part in the cache goes that the collection has no more."""
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -52,7 +53,12 @@ _ImagePlace = tuple[str, int, int]
 def folder_of(address: str) -> Path:
     """Returns the folder of what is under way on this machine in the collection at an address."""
     name = hashlib.blake2b(address.encode(), digest_size=16).hexdigest()
-    return cache_folder() / "stores" / name / "work" / address.rpartition("/")[2]
+    return cache_folder() / _FOLDER / name / "work" / address.rpartition("/")[2]
+
+
+def cached_tables() -> list[Path]:
+    """Returns the folders in the cache that hold tables of collections at addresses, one for each address."""
+    return sorted((cache_folder() / _FOLDER).glob("[!.]*/tables"))
 
 
 class StorePlace:
@@ -103,6 +109,8 @@ class StorePlace:
                 self._worker = outer
 
     def _forget_old_tables(self) -> None:
+        with contextlib.suppress(OSError):
+            os.utime(self._cache)  # by which `clean` knows when it was last used
         named = {described["sha256"] for described in self._files.values()}
         for file in self._cache.glob("[!.]*"):
             with contextlib.suppress(FileNotFoundError):  # another process does so, too

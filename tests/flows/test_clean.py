@@ -78,6 +78,8 @@ def test_cached_tables_of_collections_at_addresses_go_when_nothing_used_them_lat
         age(open_library(Path(name)).root.parent, 40)
     addresses = [Path(name) for name in names]
     open_library(addresses[1])
+    tables = Collection(names[0]).part_path(Table.RECORDS, "00000").parent  # of work at the address itself
+    age(tables, 40)
     small.change("sources", "taken", to={"kind": "collection", "role": "training", "path": names[2]})
     capsys.readouterr()
     copies = [copies_of(address)[0].parent for address in addresses]
@@ -85,8 +87,8 @@ def test_cached_tables_of_collections_at_addresses_go_when_nothing_used_them_lat
         assert run(["clean", str(small.file), "--json", *flags]) == 0
         rows = json.loads(capsys.readouterr().out)
         inside = [row for row in rows if Path(row["path"]).is_relative_to(tmp_path / "cache")]
-        assert [Path(row["path"]) for row in inside] == [copies[0]] and inside[0]["bytes"] > 0
-        assert [copy.exists() for copy in copies] == [bool(flags), True, True]
+        assert [Path(row["path"]) for row in inside] == [copies[0], tables] and inside[0]["bytes"] > 0
+        assert [copy.exists() for copy in [*copies, tables]] == [bool(flags), True, True, bool(flags)]
     assert len(open_library(addresses[0]).parts(Table.RECORDS)) > 0, "fetched again"
 
 

@@ -167,8 +167,10 @@ def test_a_store_that_refuses_is_told_in_a_sentence_and_no_part_is_lost(
     require_equal(ADDRESS, made_here(tmp_path, images), tmp_path / "back")
 
 
-def test_a_store_that_is_away_for_a_while_is_waited_for(tmp_path: Path, s3: type[S3], images: FolderConfig) -> None:
-    trouble(s3, lambda: s3.away.extend([503] * 5))
+def test_a_server_that_is_overloaded_and_dies_and_comes_back_is_waited_for(
+    tmp_path: Path, s3: type[S3], images: FolderConfig
+) -> None:
+    trouble(s3, lambda: (s3.away.extend([503, 0, 503]), s3.late.append(0)))
     ingest_folder(Collection(ADDRESS), images, read_caption)
     require_equal(ADDRESS, made_here(tmp_path, images), tmp_path / "back")
 
