@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.cache_folder import cache_folder
+from dreamloom.base.errors import UserError
 from dreamloom.base.files import make_folder
 from dreamloom.base.remote import Store
 from dreamloom.base.workers import EXPIRY_S, FOLDER
 
+_LOOK_S = 1.0
+"""Seconds between two looks at another process."""
 _LONGEST_GAP_S = 5.0
 """Seconds that count, at most, of those between two looks at another process: in longer ones, the store may be away."""
 
@@ -26,6 +29,8 @@ class _Watched:
     looked: float
     silent: float = 0.0
     """Seconds in which it was looked at and gave no sign of life."""
+    lives: bool | None = None
+    """What was judged when it was looked at."""
 
 
 class Signs:
@@ -78,15 +83,25 @@ class Signs:
         return self._judge_beat(token, now) if is_locked is None else is_locked
 
     def _judge_beat(self, token: str, now: float) -> bool | None:
-        name = _beat_name(token)
-        beat = self._store.get_json(name) if self._store.has(name) else None
+        known = self._watched.get(token)
+        if known is not None and now - known.looked < _LOOK_S:
+            return known.lives
+        beat = self._read_beat(_beat_name(token))
         watched = self._watched.setdefault(token, _Watched(beat, now))
         if beat != watched.beat:
-            self._watched[token] = _Watched(beat, now)
+            self._watched[token] = _Watched(beat, now, lives=True)
             return True
         watched.silent += min(now - watched.looked, _LONGEST_GAP_S)
-        watched.looked = now
+        watched.looked, watched.lives = now, None
         return False if watched.silent > EXPIRY_S else None
+
+    def _read_beat(self, name: str) -> Any:
+        try:
+            return self._store.get_json(name)
+        except UserError:
+            if self._store.has(name):
+                raise
+        return None  # it left just now
 
 
 def _beat_name(token: str) -> str:

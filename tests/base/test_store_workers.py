@@ -94,6 +94,16 @@ def test_one_of_another_machine_is_dead_after_a_minute_of_silence(enter: Enter, 
     other.require_lease(content, "a")
 
 
+def test_one_of_another_machine_that_left_is_no_trouble(enter: Enter, clock: Clock) -> None:
+    other, watching = enter(machine="there"), enter()
+    assert other.lease("a") is not None
+    watch(watching, clock, 2)
+    document = watching.document.read()
+    other.leave()
+    watching.document.change(lambda content: content.update(document))  # as it was seen a moment ago
+    watch(watching, clock, 2)
+
+
 def test_while_the_store_is_away_nobody_dies(enter: Enter, clock: Clock) -> None:
     alive, other = enter(machine="there"), enter()
     assert alive.lease("a") is not None
