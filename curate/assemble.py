@@ -25,6 +25,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from dreamloom.base.copies import group_copies
+from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit_folder, commit_text, lock, remove, remove_leftovers
 from dreamloom.base.held_out import write_held_out
 from dreamloom.base.parquet_metadata import digest_table, write_table
@@ -60,10 +61,16 @@ def balance(
     """Writes the training folder, the held-out images and the manifest, unless they exist by the same recipe.
 
     Raises:
-        UserError: a source has no choices yet, nothing is left to balance, the training folder was changed by hand, or
-            another process uses the workspace.
+        UserError: a source has no choices yet, or lies at an address; nothing is left to balance, the training folder
+            was changed by hand, or another process uses the workspace.
     """
     workspace, ordered = Path(workspace), sort_by_priority(sources)
+    for source in ordered:
+        if address := source.collection.address:
+            raise UserError(
+                f"{address} is an address, and balance takes collections in folders; name it as a source of kind "
+                "collection in project.yaml, or bring it here with `dreamloom collection copy`."
+            )
     balance_recipe = _recipe(ordered, config)
     with lock(workspace):
         remove_leftovers(workspace)

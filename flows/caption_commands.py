@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.remote import address_of
 from dreamloom.base.stage import PathKind, reasons
 from dreamloom.caption.config import CaptionConfig, EditConfig
 from dreamloom.caption.convert import ConversionResult, convert
@@ -104,7 +105,7 @@ def convert_(
 
 @app.command(name="edit", help_formatter=HelpPage(f"{__name__}:edit_"))
 def edit_(
-    folder: Path,
+    folder: Annotated[Path, PathKind.ADDRESS],
     *,
     output: Path | None = None,
     link: Annotated[bool, Parameter(negative="")] = False,
@@ -123,7 +124,7 @@ def edit_(
     Parameters
     ----------
     folder
-        Collection, or folder of captioned images or shards.
+        Collection (its folder or address), or folder of captioned images or shards.
     output
         For folders: folder to make, with copies of the images. The originals stay as they are.
     link
@@ -142,8 +143,8 @@ def edit_(
     if (config == EditConfig()) != undo:
         raise UserError("Name a rule, such as --prefix, or --undo alone, which undoes the edits of a collection.")
     path = folder.expanduser().absolute()
-    if is_collection(path):
-        _edit_collection(Collection(path), config, dry_run)
+    if address_of(folder) or is_collection(path):
+        _edit_collection(collection_at(folder), config, dry_run)
         return
     if not path.is_dir():
         raise UserError(f"{folder} is not a folder; name a collection, or a folder of captioned images.")

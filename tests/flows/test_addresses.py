@@ -12,7 +12,7 @@ from tests.flows.test_cli import said
 S3 = "s3://bucket/x"
 REFUSED = {
     "PROJECT": ["run", "plan", "status", "up", "down", "clean", "drop", "keep", "undo", "adopt"],
-    "FOLDER": ["init", "runs", "compress", "caption convert --from txt --to txt", "caption edit"],
+    "FOLDER": ["init", "runs", "compress", "caption convert --from txt --to txt"],
     "WORKSPACE": ["balance"],
 }
 LINES = [

@@ -14,9 +14,13 @@ from PIL import Image
 from dreamloom.base import remote
 from dreamloom.base.cache_folder import cache_folder
 from dreamloom.base.errors import UserError
-from dreamloom.caption.config import CaptionConfig
+from dreamloom.caption.config import CaptionConfig, EditConfig
+from dreamloom.caption.edit_collection import edit_captions
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.caption.stage import caption
+from dreamloom.curate.assemble import balance
+from dreamloom.curate.config import BalanceConfig
+from dreamloom.curate.source import Role, Source
 from dreamloom.flows import cli
 from dreamloom.scrape.collection import Collection, Table, packing
 from dreamloom.scrape.collection.shards import copy_between, find_damage_at, pull_collection
@@ -80,9 +84,13 @@ def test_stages_fill_a_collection_at_an_address(
     config = CaptionConfig(keep_kinds=["human", "alt", "template", "none"])
     for collection in (here, there):
         caption(collection, config)
+        edit_captions(collection, EditConfig(prefix="photo of "))
     require_equal(there.address, here, tmp_path / "back")
     assert len(there.read(Table.CAPTIONS)) == 5 and there.samples() != []
     assert not list((there.root / "images").rglob("*.*"))  # they are in shards
+    with pytest.raises(UserError, match="is an address, and balance takes collections in folders"):
+        balance([Source(there, Role.TRAINING)], BalanceConfig(), tmp_path / "work")
+    assert not (tmp_path / "work").exists()
     assert address.startswith("file") == (tmp_path / "store" / "people" / "collection.json").exists()
     s3.put = []
     assert ingest_folder(Collection(there.address), images, read_caption).parts_done == 0
@@ -170,7 +178,11 @@ def test_a_store_that_refuses_is_told_in_a_sentence_and_no_part_is_lost(
 def test_a_server_that_is_overloaded_and_dies_and_comes_back_is_waited_for(
     tmp_path: Path, s3: type[S3], images: FolderConfig
 ) -> None:
-    trouble(s3, lambda: (s3.away.extend([503, 0, 503]), s3.late.append(0)))
+    def begin() -> None:
+        s3.away += [503, 0, 503]
+        s3.late.append(0)
+
+    trouble(s3, begin)
     ingest_folder(Collection(ADDRESS), images, read_caption)
     require_equal(ADDRESS, made_here(tmp_path, images), tmp_path / "back")
 
