@@ -17,7 +17,7 @@ from dreamloom.caption.sidecar import SidecarContent, parse_sidecars
 from dreamloom.curate.manifest import manifest_path, read_manifest, read_sources
 from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.decisions import MIDDLE
-from dreamloom.scrape.datasets.sidecar_files import find_sidecars
+from dreamloom.scrape.datasets.sidecar_files import SIDECARS, find_sidecars
 
 Row = dict[str, Any]
 
@@ -64,8 +64,14 @@ class WorkspaceFiles:
     @cached_property
     def sidecars(self) -> dict[str, list[str]]:
         """Returns image → names of its sidecars, of those that have some."""
-        found = ((file, find_sidecars(os.path.basename(file), self._folder(file).names)) for file in self.images)
-        return {file: [name for _, name in sidecars] for file, sidecars in found if sidecars}
+        found: dict[str, list[str]] = {}
+        for inside, folder in self.folders.items():
+            if folder.names.other_suffixes.isdisjoint(SIDECARS):  # of a million images, most folders have none
+                continue
+            for name in filter(is_image_name, folder.files):
+                if sidecars := find_sidecars(name, folder.names):
+                    found[f"{inside}/{name}"] = [sidecar for _, sidecar in sidecars]
+        return found
 
     def content(self, image: str) -> SidecarContent:
         """Reads the sidecars of an image."""
