@@ -102,6 +102,29 @@ class TrainConfig(
         return self
 
     @model_validator(mode="after")
+    def _check_shard(self) -> "TrainConfig":
+        if not self.shard:
+            return self
+        if not OPTIMIZERS[self.optimizer].treats_numbers_alone:
+            able = " or ".join(kind.name for kind in OPTIMIZERS.values() if kind.treats_numbers_alone)
+            raise ValueError(f"shard can't share the state of {self.optimizer}; set optimizer to {able}")
+        unlike = {
+            "lora_rank": self.lora_rank is not None,
+            "embeddings": bool(self.embeddings),
+            "fused_backward": self.fused_backward,
+            "compile": self.compile,
+            "l2_sp": bool(self.l2_sp),
+            "class_preservation": bool(self.class_preservation),
+            "blank_preservation": bool(self.blank_preservation),
+            "clip_skip 2": self.clip_skip > 1,
+            "precision fp16": self.precision == "fp16",
+            "weight_dtype bf16": self.weight_dtype == "bf16",
+        }
+        if names := [name for name, is_set in unlike.items() if is_set]:
+            raise ValueError(f"shard is for full fine-tunes, and does not go with {names[0]}; turn one of the two off")
+        return self
+
+    @model_validator(mode="after")
     def _check_limits(self) -> "TrainConfig":
         if self.patience and self.evaluate_every_n_steps == 0:
             raise ValueError("patience counts evaluations: set evaluate_every_n_steps")

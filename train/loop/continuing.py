@@ -165,8 +165,10 @@ def _write(run: Path, found: Continuation, settings: dict[str, Any], newest: Pat
 
 
 def _take_over(checkpoint: Path, target: Path) -> None:
-    for file in checkpoint.iterdir():
-        link(file, _made(target) / file.name)
+    for file in checkpoint.rglob("*"):
+        if file.is_file():
+            place = target / file.relative_to(checkpoint)
+            link(file, _made(place.parent) / place.name)
 
 
 def _set_images_seen(checkpoint: Path, images_seen: int) -> None:

@@ -58,6 +58,12 @@ class DistributedGroup:
         batches = [part for slot in step for part in self._shard_slot(slot)]
         return batches or [replace(step[0][0].part(0, 1), padding=1)]
 
+    def shard_evenly(self, step: Step) -> list[Batch]:
+        """Returns as many batches in each process, some without weight: those that share weights compute together."""
+        most = max(len(replace(self, rank=rank).shard(step)) for rank in range(self.world_size))
+        own = self.shard(step)
+        return own + [replace(step[0][0].part(0, 1), padding=1)] * (most - len(own))
+
     def _shard_slot(self, slot: Slot) -> Iterator[Batch]:
         count = sum(len(batch.sample_ids) for batch in slot)
         begin, end = count * self.rank // self.world_size, count * (self.rank + 1) // self.world_size

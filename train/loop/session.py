@@ -5,6 +5,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ from dreamloom.train.loop.metrics import MetricsLog
 from dreamloom.train.loop.shares import count_shares, log_shares
 from dreamloom.train.loop.trainer import Trainer
 from dreamloom.train.model.device import choose_device, peak_memory
-from dreamloom.train.model.family import changing_text_encoders
+from dreamloom.train.model.family import changing_text_encoders, trained_components
 from dreamloom.train.model.trainable import store_weights
 from dreamloom.train.run import checkpoint
 from dreamloom.train.run.environment import describe_environment, note_environment
@@ -101,7 +102,8 @@ class Session:
             }
             shown = [self.dataset.samples[place] for place in self.schedule.shown()]
             text_cache.add(captions.fixed_captions(shown), progress)
-        self.model.settle(text_cache.stores if captions.are_fixed(shown) else ())
+        shared = trained_components(config, self.model.family) if config.shard and distributed.world_size > 1 else ()
+        self.model.settle(text_cache.stores if captions.are_fixed(shown) else (), shared)
         self.ended = ""
         self.loader = BatchLoader(self.dataset, latent_cache, text_cache, config, pin=device.type == "cuda")
         self.trainer = Trainer(self.model, self.schedule, config, distributed)
@@ -129,10 +131,11 @@ class Session:
     def is_checkpoint_due(self) -> bool:
         """Whether a checkpoint is due by steps, by epochs or by time.
 
-        Processes need not agree on the time: only the main one writes.
+        Processes that share weights agree on the time, as all of them write; of others the main one does.
         """
         minutes, epochs = self.config.checkpoint_every_n_minutes, self.config.checkpoint_every_n_epochs
-        if minutes and time.monotonic() - self._saved_at >= 60 * minutes:
+        is_old = bool(minutes) and time.monotonic() - self._saved_at >= 60 * minutes
+        if self.distributed.any(is_old) if self.trainer.sharding else is_old:
             return True
         seen, ends = self.trainer.images_seen, self.schedule.epoch_ends
         before = bisect_right(ends, max(0, seen - self.schedule.step_size))
@@ -171,7 +174,8 @@ class Session:
     def evaluate(self) -> None:
         """Measures what was learned and forgotten, unless it is known for this point."""
         if not self.history.is_evaluated(self.trainer.images_seen):
-            self.history.points = self.distributed.from_main(self._measure)
+            with self.trainer.averaged_weights():
+                self.history.points = self.distributed.from_main(self._measure)
             self._heed_evaluations()
             if isinstance(self.schedule, RatioSchedule):  # the steps that were known are taken
                 self._steps.close()
@@ -180,8 +184,7 @@ class Session:
     def _measure(self) -> list[dict[str, Any]]:
         """Evaluates the model as it is now; logs and returns the points of the history."""
         images_seen = self.trainer.images_seen
-        with self.trainer.averaged_weights():
-            self.history.evaluate(self.model, images_seen, self.schedule.progress(images_seen), self.progress)
+        self.history.evaluate(self.model, images_seen, self.schedule.progress(images_seen), self.progress)
         for name, label in self.history.curves.items():
             change = self.history.latest(name)[0]
             self.log.log_evaluation(self.trainer.num_steps, name, change)
@@ -214,12 +217,20 @@ class Session:
     def draw_samples(self) -> None:
         """Draws samples, unless there are some of this point."""
         path = self.run / "samples" / f"{self.trainer.images_seen:09d}.png"
-        if self.distributed.is_main and not path.exists():
-            drawings = plan_drawings(self.dataset, self.config, self.trainer.images_seen)
-            with self.trainer.averaged_weights():
-                draw_samples(self.model, drawings, path, self.config, self.progress)
-            draw_grid(path.parent, self.run / "samples.png")
-            self.log.log_samples(self.trainer.num_steps, path)
+        if self.distributed.from_main(path.exists):
+            return
+        with self.trainer.averaged_weights():
+            if self.trainer.sharding:
+                self.distributed.from_main(partial(self._draw, path))
+            elif self.distributed.is_main:
+                self._draw(path)
+
+    def _draw(self, path: Path) -> bool:
+        drawings = plan_drawings(self.dataset, self.config, self.trainer.images_seen)
+        draw_samples(self.model, drawings, path, self.config, self.progress)
+        draw_grid(path.parent, self.run / "samples.png")
+        self.log.log_samples(self.trainer.num_steps, path)
+        return True
 
     def save_checkpoint(self) -> None:
         """Writes a checkpoint, unless there is one of this point or no step was taken.
@@ -229,8 +240,12 @@ class Session:
         """
         self.log_losses()
         images_seen = self.trainer.images_seen
-        saved = [int(path.name) for path in list_checkpoints(self.run)]
-        if self.distributed.is_main and images_seen and images_seen not in saved:
+        is_new = str(images_seen) not in [path.name for path in list_checkpoints(self.run)]
+        if self.trainer.sharding:
+            is_new = self.distributed.from_main(lambda: is_new)
+            if images_seen and is_new and not self.distributed.is_main:
+                checkpoint.help_save(self.trainer)
+        if self.distributed.is_main and images_seen and is_new:
             path = checkpoint.save(self.run, self.trainer, self.config.checkpoints_total_limit)
             _log.info("checkpoint after %d images", images_seen)
             if self.config.checkpoint_single_file:
@@ -294,7 +309,7 @@ class Session:
 
     def _shard(self, step: Step) -> list[Batch]:
         """This process's batches of a step; those that a compiled denoiser takes are padded to one size."""
-        batches = self.distributed.shard(step)
+        batches = (self.distributed.shard_evenly if self.trainer.sharding else self.distributed.shard)(step)
         if not self.config.compile:
             return batches
         return [batch.padded(self.config.batch_size // self.distributed.world_size) for batch in batches]

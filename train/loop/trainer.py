@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,9 @@ from dreamloom.train.model.trainable import trainable_parameters
 from dreamloom.train.objectives import make_objectives
 from dreamloom.train.objectives.noise_process import NoiseProcess
 from dreamloom.train.objectives.objective import ForwardPass
+
+if TYPE_CHECKING:
+    from dreamloom.train.loop.sharding import Sharding
 
 
 class Trainer:
@@ -62,6 +66,9 @@ class Trainer:
         if config.compile:
             torch._dynamo.config.recompile_limit = 256  # each bucket is a shape; the default is 8
             model.compiled_denoiser = torch.compile(model.denoiser, dynamic=False)
+        self.noise_process = NoiseProcess(config, model.schedule, schedule.num_images)
+        self.objectives = make_objectives(config, model)  # which may copy the base
+        self.sharding = self._share_weights() if config.shard and distributed.world_size > 1 else None
         self.parameters: list[Tensor] = [parameter for part in self.parts.values() for parameter in part.values()]
         self.average = Average(self.parameters, config) if config.ema_half_life_images else None
         self.optimizer = Optimizer({name: list(part.values()) for name, part in self.parts.items()}, config)
@@ -73,16 +80,22 @@ class Trainer:
                 parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
         self.scaler = GradScaler(self.precision)
         self.window = LossWindow()
-        self.noise_process = NoiseProcess(config, model.schedule, schedule.num_images)
-        self.objectives = make_objectives(config, model)
         self.posterior_stream = stream_key(config.seed, "posterior")
-        self.loss_module = distributed.wrap(_LossModule(model, self.loss))
-        self.has_settled = distributed.world_size == 1
+        loss_module = _LossModule(model, self.loss)
+        self.loss_module = loss_module if self.sharding else distributed.wrap(loss_module)
+        self.has_settled = distributed.world_size == 1 or self.sharding is not None
 
     @property
     def device(self) -> torch.device:
-        """The model's device."""
-        return self.model.device
+        """Where a checkpoint's state is loaded to."""
+        return torch.device("cpu") if self.sharding else self.model.device
+
+    def _share_weights(self) -> "Sharding":
+        from dreamloom.train.loop.sharding import Sharding  # imports much of torch that few need
+
+        sharding = Sharding(self.model, self.parts, self.distributed)
+        self.parts = sharding.parts
+        return sharding
 
     @property
     def num_steps(self) -> int:
@@ -109,8 +122,12 @@ class Trainer:
                 loss = self._share(batch)
                 torch.autograd.backward(loss * self.scaler.scale)
             losses.append(loss.detach())
+        if self.sharding:
+            self.sharding.take_gradients()
         self.scaler.unscale(self.parameters)
         gradient = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if self.sharding:
+            gradient = self.sharding.total_norm(gradient)
         if self.config.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, self.config.max_grad_norm, gradient)
         if self.scaler.accepts(gradient):
@@ -169,8 +186,15 @@ class Trainer:
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
-        """Gives the model its averaged weights inside the block, if an average is kept."""
-        average = self._current_average()
+        """Gives the model its averaged weights inside the block, if an average is kept; whole ones, if they are shared.
+
+        All processes must enter it. In those that are not the main one, the model is of no use in it.
+        """
+        if self.sharding:
+            with self.sharding.holding(self._current_average()):
+                yield
+            return
+        average = self._current_average() if self.distributed.is_main else None
         if average is None:
             yield
             return
@@ -183,9 +207,20 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Returns all that a resumed run needs.
 
-        Weights and average by name, the state of the optimizer and of the gradient scaler, and the counter.
+        Weights and average by name, the state of the optimizer and of the gradient scaler, and the counter. Where
+        processes share the weights, all must call it, and the main one is given weights and average.
         """
         average = self._current_average()
+        if self.sharding:
+            names, optimizer = self.parameter_names(), self.optimizer.state_dict()
+            return {
+                "images_seen": self.images_seen,
+                "weights": self.sharding.gather(names, self.parameters),
+                "average": None if average is None else self.sharding.gather(names, average),
+                "optimizer": self.sharding.without_rows(optimizer),
+                "write_shards": partial(self.sharding.write_optimizer, optimizer),
+                "scaler": self.scaler.state_dict(),
+            }
         return {
             "images_seen": self.images_seen,
             "weights": dict(zip(self.parameter_names(), self.parameters, strict=True)),
@@ -198,13 +233,32 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over what `state_dict` returned."""
         for name, parameter in zip(self.parameter_names(), self.parameters, strict=True):
-            parameter.copy_(state["weights"][name])
+            parameter.copy_(self._own(state["weights"][name]))
         if self.average is not None:
             for name, mean in zip(self.parameter_names(), self.average.means, strict=True):
-                mean.copy_(state["average"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+                mean.copy_(self._own(state["average"][name]))
+        self.optimizer.load_state_dict(self._own_optimizer_state(state["optimizer"], state.get("shards")))
         self.scaler.load_state_dict(state["scaler"])
         self.images_seen = state["images_seen"]
+
+    def _own(self, whole: Tensor) -> Tensor:
+        return self.sharding.rows_of(whole) if self.sharding else whole
+
+    def _own_optimizer_state(self, state: dict[str, Any], shards: Path | None) -> dict[str, Any]:
+        """Returns the optimizer's state for the parameters as this process has them, whoever wrote it."""
+        by_index = state["state"]
+        if shards is not None:
+            from dreamloom.train.run.optimizer_shards import place_whole, read_shards
+
+            found = read_shards(shards, self.sharding.placed if self.sharding else place_whole)
+            by_index = {index: values | found.get(index, {}) for index, values in by_index.items()}
+        elif self.sharding:
+            by_index = self.sharding.own_state(by_index)
+        laid_out = {
+            index: {name: _laid_out_as(self.parameters[index], value) for name, value in values.items()}
+            for index, values in by_index.items()
+        }
+        return {**state, "state": laid_out}
 
     def parameter_names(self) -> list[str]:
         """Returns the names of the trained parameters, such as unet.conv_in.weight."""
@@ -215,6 +269,16 @@ class Trainer:
 
     def _current_average(self) -> list[Tensor] | None:
         return self.average.means if self.average else self.optimizer.average()
+
+
+def _laid_out_as(parameter: Tensor, value: Any) -> Any:
+    """Returns a tensor of the optimizer's state in the memory layout of its parameter.
+
+    Fused optimizers take that for granted, and where processes share weights, it is not channels_last.
+    """
+    if not isinstance(value, Tensor) or value.shape != parameter.shape or value.stride() == parameter.stride():
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
 class _LossModule(nn.Module):

@@ -66,6 +66,8 @@ class Model(ABC):
     """Settings of the base's pipeline that an export keeps."""
     precision: PrecisionName = "fp32"
     """For what arithmetic its matrices are stored; see dreamloom.train.families.opening.load_model."""
+    is_sharded: bool = False
+    """Whether processes share the denoiser's weights, which then stay where they are."""
     new_words: NewWords | None = None
     """What textual inversion adds to tokenizers and text encoders."""
 
@@ -149,6 +151,7 @@ class Model(ABC):
             return
         place = next(self.denoiser.parameters()).device
         self.resting.remove(encoder)
+        beside_denoiser = beside_denoiser or self.is_sharded
         try:
             if not beside_denoiser:
                 self.denoiser.to("cpu")
@@ -160,11 +163,16 @@ class Model(ABC):
                 self.denoiser.to(place)
             self.resting.add(encoder)
 
-    def settle(self, resting: Collection[str] = ()) -> None:
-        """Moves the networks to the device, but for text encoders that rest from now on."""
+    def settle(self, resting: Collection[str] = (), shared: Collection[str] = ()) -> None:
+        """Moves the networks to the device, but for text encoders that rest from now on.
+
+        Args:
+            resting: these.
+            shared: what processes will share: each moves to the device what is its own.
+        """
         self.resting = set(resting)
         for name, module in self.components.items():
-            module.to("cpu" if name in resting else self.device)
+            module.to("cpu" if name in resting or name in shared else self.device)
 
     def tokens_for(self, encoder: str, captions: list[str]) -> Tensor:
         """Tokenizes captions, with new words, for one text encoder; returns token ids, int64 [n, L]."""

@@ -39,7 +39,7 @@ class BaseModelTeacher:
             return predict(self.model, self.precision, forward, text)
 
     def _frozen_copy(self, module: nn.Module) -> nn.Module:
-        return copy.deepcopy(module).to(self.precision).requires_grad_(False)
+        return copy.deepcopy(module).to(self.model.device, self.precision).requires_grad_(False)
 
 
 def predict(model: Model, precision: torch.dtype, forward: ForwardPass, text: Text) -> Tensor:

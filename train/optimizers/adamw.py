@@ -11,4 +11,4 @@ def _make(groups: ParamGroups, betas: Betas, epsilon: float) -> Any:
     return torch.optim.AdamW(groups, betas=betas, eps=epsilon, fused=True)
 
 
-ADAMW = OptimizerKind("adamw", _make, state_bytes=8.0, steps_alone=True)
+ADAMW = OptimizerKind("adamw", _make, state_bytes=8.0, steps_alone=True, treats_numbers_alone=True)

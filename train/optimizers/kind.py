@@ -35,6 +35,8 @@ class OptimizerKind:
     """Whether it looks at all weights at once, so that weights in bfloat16 can't be handed to it in chunks."""
     steps_alone: bool = False
     """Whether it looks at one parameter at a time, so that each can be stepped as soon as its gradient is known."""
+    treats_numbers_alone: bool = False
+    """Whether it treats each number of a weight by itself, so that processes may share the rows of a weight."""
     estimates_rate: bool = False
     """Whether it estimates one rate for all parameters (`d` of a group), of which the config's is a factor."""
     average: "Callable[[Any, Sequence[nn.Parameter]], list[Tensor]] | None" = None

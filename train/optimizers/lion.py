@@ -17,5 +17,6 @@ LION = OptimizerKind(
     state_bytes=4.0,
     betas=(0.9, 0.99),
     has_epsilon=False,
+    treats_numbers_alone=True,
     help="has half of adamw's state, and wants a third to a tenth of its rate",
 )

@@ -3,6 +3,7 @@
 <run>/checkpoints/<images seen>/weights.safetensors     trained parameters (dreamloom.train.model.trainable), by name
                                 average.safetensors     their average, if one is kept
                                 optimizer.pt            the optimizer's state
+                                optimizer/              of it, by shards (dreamloom.train.run.optimizer_shards)
                                 state.json              the images seen, and the gradient scaler's state
                                 checksums.b2            of these files (dreamloom.train.run.checksums)
 """
@@ -24,7 +25,13 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit_folder, temporary_name
 from dreamloom.base.versions import RUN
 from dreamloom.train.model.model import Model
-from dreamloom.train.run.checksums import DamagedCheckpointError, check_files, read_images_seen, write_checksums
+from dreamloom.train.run.checksums import (
+    SHARDS,
+    DamagedCheckpointError,
+    check_files,
+    read_images_seen,
+    write_checksums,
+)
 from dreamloom.train.run.folder import best_checkpoint, list_checkpoints
 
 _log = logging.getLogger(__name__)
@@ -46,11 +53,12 @@ class Checkpointable(Protocol):
         """Returns the state.
 
         images_seen; weights and average (or None), as name → tensor; the state of the optimizer, and of the gradient
-        scaler, if there is one, as numbers.
+        scaler, if there is one, as numbers. write_shards, where processes share the optimizer's state: writes it into a
+        folder, and is called in all of them.
         """
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over such a state. Without an average, the key is missing."""
+        """Takes over such a state. Without an average, the key is missing; shards is the folder of what was shared."""
 
 
 def save(run: Path, trainer: Checkpointable, total_limit: int) -> Path:
@@ -67,6 +75,8 @@ def save(run: Path, trainer: Checkpointable, total_limit: int) -> Path:
         if state["average"] is not None:
             save_file(_contiguous(state["average"]), folder / "average.safetensors")
         torch.save(state["optimizer"], folder / "optimizer.pt")
+        if write_shards := state.get("write_shards"):
+            write_shards(folder / SHARDS)
         RUN.write_json(folder / "state.json", {"images_seen": trainer.images_seen, "scaler": state.get("scaler", {})})
         write_checksums(folder)
     for old in list_checkpoints(run)[:-total_limit]:
@@ -76,6 +86,11 @@ def save(run: Path, trainer: Checkpointable, total_limit: int) -> Path:
         os.rename(old, aside)  # half a checkpoint must never look like a whole one
         shutil.rmtree(aside, ignore_errors=True)
     return path
+
+
+def help_save(trainer: Checkpointable) -> None:
+    """Takes part in `save`, which the main process calls, where processes share the trainer's state."""
+    trainer.state_dict()["write_shards"](None)
 
 
 def resume(run: Path, trainer: Checkpointable) -> None:
@@ -123,6 +138,8 @@ def load(path: Path, trainer: Checkpointable) -> None:
         }
         if average.exists():
             state["average"] = load_file(average)
+        if (path / SHARDS).is_dir():
+            state["shards"] = path / SHARDS
         trainer.load_state_dict(state)
     except torch.OutOfMemoryError:  # a RuntimeError
         raise

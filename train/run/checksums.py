@@ -15,7 +15,9 @@ from dreamloom.base.versions import RUN
 from dreamloom.train.run.folder import list_checkpoints
 
 CHECKSUMS = "checksums.b2"
-_LINES = re.compile(r"([0-9a-f]{128}  \w+\.\w+\n)+")
+_LINES = re.compile(r"([0-9a-f]{128}  (optimizer/)?\w*\.\w+\n)+")
+SHARDS = "optimizer"
+"""The folder of the optimizer's state where processes share it (dreamloom.train.run.optimizer_shards)."""
 _THREADS = 4
 
 
@@ -36,7 +38,7 @@ class DamagedCheckpointError(UserError):
 
 def write_checksums(folder: Path) -> None:
     """Writes the checksums of all files in the folder of a new checkpoint."""
-    digests = _digests(sorted(folder.iterdir()))
+    digests = _digests(folder, sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()))
     (folder / CHECKSUMS).write_text(
         "".join(f"{digest}  {name}\n" for name, digest in digests.items()), encoding="utf-8"
     )
@@ -58,9 +60,9 @@ def check_files(checkpoint: Path, weights_only: bool = False) -> None:
         saved = {line[130:]: line[:128] for line in text.splitlines()}
         if not _LINES.fullmatch(text) or not saved.keys() >= {"state.json", "weights.safetensors"}:
             raise DamagedCheckpointError(checkpoint, f"{CHECKSUMS} is not what was written")
-        found = _digests([checkpoint / name for name in saved if name != "optimizer.pt" or not weights_only])
+        found = _digests(checkpoint, [name for name in saved if not (weights_only and is_optimizers(name))])
     except FileNotFoundError as error:
-        missing = Path(error.filename).name
+        missing = str(Path(error.filename).relative_to(checkpoint))
         if missing == CHECKSUMS and "schema" not in _read_state(checkpoint):
             return
         raise DamagedCheckpointError(checkpoint, f"{missing} is missing") from error
@@ -91,9 +93,14 @@ def _read_state(checkpoint: Path) -> dict[str, Any]:
         raise DamagedCheckpointError(checkpoint, "state.json can't be read") from error
 
 
-def _digests(files: Collection[Path]) -> dict[str, str]:
+def is_optimizers(name: str) -> bool:
+    """Tells whether a file of a checkpoint, by its path there, holds the optimizer's state."""
+    return name == "optimizer.pt" or name.startswith(f"{SHARDS}/")
+
+
+def _digests(folder: Path, names: Collection[str]) -> dict[str, str]:
     with ThreadPoolExecutor(_THREADS) as pool:
-        return dict(zip((file.name for file in files), pool.map(_digest, files), strict=True))
+        return dict(zip(names, pool.map(_digest, [folder / name for name in names]), strict=True))
 
 
 def _digest(file: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit_text, temporary_name
 from dreamloom.base.own_folders import own_folder_kind
-from dreamloom.train.run.checksums import CHECKSUMS
+from dreamloom.train.run.checksums import CHECKSUMS, SHARDS, is_optimizers
 from dreamloom.train.run.folder import list_checkpoints
 
 OPTIMIZER = "optimizer.pt"
@@ -38,7 +38,7 @@ def foreign_files(run: Path) -> list[Path]:
 
 def optimizer_bytes(run: Path) -> int:
     """Returns the bytes of the optimizer's states in a run's checkpoints: what only `continue` needs."""
-    files = [checkpoint / OPTIMIZER for checkpoint in list_checkpoints(run)]
+    files = (file for each in list_checkpoints(run) for file in (each / OPTIMIZER, *(each / SHARDS).glob("*")))
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
@@ -48,8 +48,9 @@ def drop_optimizer(run: Path) -> None:
         checksums = checkpoint / CHECKSUMS
         if checksums.is_file():
             lines = checksums.read_text(encoding="utf-8").splitlines(keepends=True)
-            commit_text(checksums, "".join(line for line in lines if line[130:].rstrip("\n") != OPTIMIZER))
+            commit_text(checksums, "".join(line for line in lines if not is_optimizers(line[130:].rstrip("\n"))))
         (checkpoint / OPTIMIZER).unlink(missing_ok=True)
+        shutil.rmtree(checkpoint / SHARDS, ignore_errors=True)
 
 
 def remove_run(run: Path) -> None:

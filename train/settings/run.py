@@ -34,6 +34,11 @@ class RunSettings(StageConfig):
     gradient_checkpointing: Annotated[bool, HARDWARE] = Field(
         False, description="Recompute activations in the backward pass to save memory."
     )
+    shard: Annotated[bool, NO_RECIPE, HARDWARE] = Field(
+        False,
+        description="Share the weights that learn, their gradients and the optimizer's state among several processes "
+        "(FSDP2), for full fine-tunes that one GPU can't hold; with adamw or lion.",
+    )
     compile: Annotated[bool, HARDWARE] = Field(
         False, description="Compile the UNet with torch.compile: takes minutes for each bucket, then speeds up a GPU."
     )

@@ -50,7 +50,7 @@ def child(rank, group):
     os.environ["DREAMLOOM_CACHE"] = str(place / f"{group['name']} files")
     try:
         train(Path(changed.get("folder", group["folder"])), place / changed.get("run", group["run"]),
-              TrainConfig.model_validate(settings), None, progress)
+              TrainConfig.model_validate(settings), group.get("heldout"), progress)
         code = 0
     except UserError as error:
         print(f"{type(error).__name__}: {error}")
