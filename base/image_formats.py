@@ -89,19 +89,22 @@ def _is_video(beginning: bytes) -> bool:
     return is_movie or beginning[:4] == b"\x1aE\xdf\xa3"
 
 
-def tiff_pixels(source: bytes | Path) -> str:
-    """Says of what kind the pixels of a TIFF are: "a TIFF of 3 × 32 bits, floating point"."""
+def tiff_pixels(source: bytes | Path) -> str | None:
+    """Says of what kind the pixels of a TIFF are: "a TIFF of 3 × 32 bits, floating point"; None: it is not whole."""
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
         beginning = stream.read(16)
         try:
             tags = TiffImagePlugin.ImageFileDirectory_v2(beginning if beginning[2:3] == b"+" else beginning[:8])
             stream.seek(tags.next)
             tags.load(stream)
+            places, sizes = (tags.get(strip, tags.get(tile, ())) for strip, tile in ((273, 324), (279, 325)))
+            if not places or max(map(sum, zip(places, sizes, strict=True))) > stream.seek(0, io.SEEK_END):
+                return None
             channels, bits = tags.get(277, 1), tags.get(258, (1,))[0]
             kinds = {2: "signed", 3: "floating point", 5: "complex", 6: "complex"}
             kind = kinds.get(tags.get(339, (1,))[0]) or _COLORS.get(tags.get(262, 0))
         except BROKEN:
-            return "a TIFF"
+            return None
     return f"a TIFF of {channels} × {bits} bits" + (f", {kind}" if kind else "")
 
 

@@ -212,8 +212,8 @@ def _refusal(source: bytes | Path, beginning: bytes) -> ImageError:
                 with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
                     factory(stream, "").close()
             except BROKEN as error:
-                if _OTHER_KIND.match(line := _line(error)):
-                    pixels = tiff_pixels(source) if name == "TIFF" else line
+                pixels = tiff_pixels(source) if name == "TIFF" else _line(error)
+                if pixels and _OTHER_KIND.match(_line(error)):
                     return ImageError("unsupported", f"{NOT_DECODED}: {pixels}; save it with 8 bits a channel")
     return ImageError("truncated", "its header is broken")
 
