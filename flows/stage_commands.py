@@ -373,8 +373,9 @@ def refuse_output(collection: Path, output: Path | None) -> None:
     Raises:
         UserError: one is named.
     """
-    if output is not None and (address_of(collection) or collection.exists()):
-        raise UserError(f"{collection} is a collection, and takes the result itself; leave --output out.")
+    address = address_of(collection)
+    if output is not None and (address or collection.exists()):
+        raise UserError(f"{address or collection} is a collection, and takes the result itself; leave --output out.")
 
 
 def collection_at(path: Path) -> Collection:

@@ -398,6 +398,6 @@ def _conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def _column(rows: pa.Table, field: pa.Field) -> "pa.Array | pa.ChunkedArray":
     if field.name not in rows.schema.names:
-        return pa.nulls(len(rows), field.type)
+        return pa.array([None] * len(rows), field.type)  # of lists, pa.nulls makes others than parquet gives back
     column = rows.column(field.name)
     return column if column.type == field.type else column.cast(field.type)  # a cast imports pyarrow.compute

@@ -13,8 +13,10 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.parquet_metadata import digest_table, read_metadata, write_table
 from dreamloom.base.stage import Summary
 from dreamloom.scrape.collection import Collection, Table, key_of
+from dreamloom.scrape.collection.verify import find_damage
 from dreamloom.scrape.index import scan as selection
 from dreamloom.scrape.index.columns import match_columns
 from dreamloom.scrape.index.config import FilterConfig
@@ -52,6 +54,21 @@ def kept(tmp_path: Path, rows: list[Row], **config: Any) -> list[str]:
 
 
 # Predicates
+
+
+def test_candidates_are_whole_also_those_of_an_earlier_release(tmp_path: Path) -> None:
+    collection = Collection(tmp_path / "people")
+    filter_laion(collection, FilterConfig(index=[index(tmp_path / "index.parquet", [row(n) for n in range(3)])]))
+    assert not list(find_damage(collection))
+    rows, part = collection.read(Table.CANDIDATES), collection.part_path(Table.CANDIDATES, "00000")
+    lists = rows.schema.get_field_index("labels")
+    before = rows.set_column(lists, rows.schema.field(lists), pa.nulls(len(rows), rows.schema.field(lists).type))
+    metadata = read_metadata(part, "filter")
+    assert metadata["digest"] == digest_table(rows) != digest_table(before)
+    write_table(part, rows, metadata | {"digest": digest_table(before)})
+    assert not list(find_damage(collection))
+    write_table(part, rows.slice(1), metadata)
+    assert [path for path, _ in find_damage(collection)] == [part]
 
 
 def test_each_limit_keeps_what_it_says(tmp_path: Path) -> None:
