@@ -133,7 +133,7 @@ def _layers_by_name(model: Model, kind: AdapterKind) -> dict[str, tuple[str, lis
 
 def _why_unknown(name: str, model: Model, config: TrainConfig) -> str:
     learning = learning_text_encoders(config, model.family)
-    for part in model.text_encoders:
+    for part in model.text_encoders.keys() & model.family.kohya_parts:  # T5 has no adapters
         if part not in learning and name.startswith((f"{part}.", model.family.kohya_parts[part])):
             return f"but the {part.replace('_', ' ')} is not trained; set {part}_learning_rate"
     return "which gets no adapter here; name a LoRA of the same layers (lora_convolutions), and its base"

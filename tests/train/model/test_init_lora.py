@@ -137,6 +137,14 @@ def test_what_is_no_such_lora_is_told(exported: Path, tiny_base: str, tmp_path: 
         config(init_lora=file)
 
 
+def test_a_lora_of_another_family_is_told(bases: Callable[[str], str], tmp_path: Path, config: Config) -> None:
+    file = tmp_path / "lora.safetensors"
+    for name in ("lora_te3_encoder_block_0_layer_0_SelfAttention_q", "lora_unet_input_blocks_4_1_proj_in"):
+        save_file({f"{name}.lora_down.weight": torch.zeros(1, 4), f"{name}.lora_up.weight": torch.zeros(4, 1)}, file)
+        with pytest.raises(UserError, match=f"{name}, which gets no adapter here"):
+            start(bases("sd3"), config(lora_rank=1, init_lora=file))
+
+
 def test_a_refused_file_leaves_no_run(
     exported: Path, tiny_base: str, folder: Path, tmp_path: Path, config: Config
 ) -> None:
