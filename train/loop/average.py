@@ -1,7 +1,8 @@
 """The exponential moving average of the trained weights (EMA)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -51,6 +52,19 @@ def swap(parameters: Sequence[Tensor], means: Sequence[Tensor]) -> None:
     """Exchanges the values of parameters and averages, which may lie on another device."""
     for parameter, mean in zip(parameters, means, strict=True):
         parameter.data, mean.data = mean.data.to(parameter.device), parameter.data.to(mean.device)
+
+
+@contextmanager
+def in_float32(parameters: Sequence[Tensor]) -> Iterator[None]:
+    """Holds parameters in float32 during the block, and afterwards as before, which loses nothing."""
+    dtypes = [parameter.dtype for parameter in parameters]
+    for parameter in parameters:
+        parameter.data = parameter.data.float()
+    try:
+        yield
+    finally:
+        for parameter, dtype in zip(parameters, dtypes, strict=True):
+            parameter.data = parameter.data.to(dtype)
 
 
 def _warmup_decay(warmup: str, updates: int) -> float:

@@ -20,7 +20,7 @@ from dreamloom.train.data.loader import LoadedBatch
 from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.diffusion import noise
 from dreamloom.train.diffusion.rng import stream_key
-from dreamloom.train.loop.average import Average, swap
+from dreamloom.train.loop.average import Average, in_float32, swap
 from dreamloom.train.loop.distributed import SINGLE_PROCESS, DistributedGroup
 from dreamloom.train.loop.grad_scaler import GradScaler
 from dreamloom.train.loop.loss_window import LossWindow
@@ -198,9 +198,12 @@ class Trainer:
         if average is None:
             yield
             return
+        parts = [self.model.components[part] for part in self.parts if part in self.model.components]
+        frozen = [p for part in parts for p in part.parameters() if not p.requires_grad and p.ndim < 2]
         swap(self.parameters, average)
         try:
-            yield
+            with in_float32(frozen):  # norms between averages: a processor wants both in one dtype
+                yield
         finally:
             swap(self.parameters, average)
 

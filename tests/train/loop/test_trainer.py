@@ -120,6 +120,14 @@ def test_a_text_encoder_at_rate_0_stays_as_it_is_and_is_asked_once(make_trainer:
     assert all(ready.text.encoders["text_encoder"].keys() == {"states"} for ready in batches)
 
 
+def test_averaged_weights_compute_beside_frozen_ones_in_bf16(make_trainer: MakeTrainer) -> None:
+    trainer, batches = make_trainer(weight_dtype="bf16", precision="bf16", ema_half_life_images=4, clip_skip=2)
+    frozen = [p for p in trainer.model.text_encoders["text_encoder"].parameters() if not p.requires_grad]
+    with trainer.averaged_weights(), torch.no_grad():
+        assert torch.isfinite(trainer.loss(batches[0]))
+    assert frozen and all(parameter.dtype == torch.bfloat16 for parameter in frozen)
+
+
 def test_clip_skip_shows_the_unet_an_earlier_layer_and_trains_no_later_one(make_trainer: MakeTrainer) -> None:
     """As sd-scripts and A1111: 2 is the layer before the last, and the last norm follows."""
     trainer, batches = make_trainer(clip_skip=2)
