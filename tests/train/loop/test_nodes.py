@@ -129,7 +129,7 @@ def test_machines_train_as_one_process_and_go_on_after_one_died(
         assert said[0] == ""  # on another machine it would say what the second one did
     assert codes["2 x 2"] == [2, 2, 2, -9]
     survivors = "".join((tmp_path / f"2 x 2 {rank}.txt").read_text() for rank in range(3))
-    assert survivors.count("goes on from the last checkpoint") == 1
+    assert "goes on from the last checkpoint" in survivors
     assert 8 <= int(list_checkpoints(tmp_path / "2 x 2")[-1].name) <= 16
     opened = [json.loads((tmp_path / f"2 x 2 {rank}.json").read_text()) for rank in range(3)]
     assert opened[0] and not opened[1], "one process of a machine reads for all"
