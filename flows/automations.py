@@ -10,7 +10,6 @@ of `dreamloom up` do. Others on the same server, which may beat less often or no
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
@@ -109,10 +108,6 @@ def _crash(
 
 def _facts(automation: AutomationCore) -> dict[str, object]:
     """All that an automation is, without what the server adds: ids, and the order of its sets."""
-    return dict(_settled(automation.model_dump(mode="json", include=set(AutomationCore.model_fields))))
-
-
-def _settled(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _settled(each) for key, each in value.items() if key != "id"}
-    return sorted(map(_settled, value), key=str) if isinstance(value, list) else value
+    trigger = automation.trigger.model_dump(mode="json", exclude={"id"})
+    facts = automation.model_dump(mode="json", include={"name", "description", "enabled", "actions"})
+    return facts | {"trigger": {key: sorted(v) if isinstance(v, list) else v for key, v in trigger.items()}}

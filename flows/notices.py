@@ -1,21 +1,18 @@
 """The notice that `dreamloom up` has a Prefect server send when a run of a project fails, or its process is gone."""
 
-from collections.abc import Iterable, Sequence
-from datetime import timedelta
-from typing import Any
+from collections.abc import Iterable
 
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
 from prefect.events.actions import SendNotification
-from prefect.events.schemas.automations import AutomationCore, CompoundTrigger, EventTrigger, Posture
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
 from dreamloom.flows.automations import ensure
 from dreamloom.flows.events import resource_name
 
-_FAILED, _CRASHED, _RUNNING = (f"prefect.flow-run.{state}" for state in ("Failed", "Crashed", "Running"))
-_REVIVED_WITHIN = timedelta(seconds=20)
-"""How long a Crashed run is given to say that it lives, as it does if the server had been away."""
+_FAILED = ("Failed", "Crashed", "TimedOut")
+"""Names of states that are told."""
 
 
 def ensure_notice(project: str, deployments: Iterable[str], url: str | None) -> None:
@@ -32,17 +29,23 @@ def ensure_notice(project: str, deployments: Iterable[str], url: str | None) -> 
     name = f"dreamloom: tell of failures of {project}"
     with get_client(sync_client=True) as client:
         if url is not None:
-            ensure(client, [_notice(name, project, list(deployments), url)])
+            ensure(client, [_notice(name, project, deployments, url)])
             return
         for automation in client.read_automations_by_name(name):
             client.delete_automation(automation.id)
 
 
-def _notice(name: str, project: str, deployments: Sequence[str], url: str) -> AutomationCore:
+def _notice(name: str, project: str, deployments: Iterable[str], url: str) -> AutomationCore:
     block = CustomWebhookNotificationBlock(name=project, url=url, json_data={"text": "{{subject}}: {{body}}"})
-    failed = _trigger(deployments, {_FAILED, "prefect.flow-run.TimedOut"}, Posture.Reactive)
-    crashed = _trigger(deployments, {_RUNNING}, Posture.Proactive, after={_CRASHED}, within=_REVIVED_WITHIN)
-    trigger = CompoundTrigger(triggers=[failed, crashed], require="any")
+    trigger = EventTrigger(
+        expect={f"prefect.flow-run.{state}" for state in _FAILED},
+        match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+        match_related=ResourceSpecification(
+            {"prefect.resource.role": "deployment", "prefect.resource.name": sorted(set(deployments))}
+        ),
+        posture=Posture.Reactive,
+        threshold=1,
+    )
     state = "event.payload.validated_state"
     action = SendNotification(
         block_document_id=block.save(f"dreamloom-{resource_name(project)}", overwrite=True),
@@ -51,17 +54,3 @@ def _notice(name: str, project: str, deployments: Sequence[str], url: str) -> Au
     )
     description = "Posts the sentence that says why a run of the project failed."
     return AutomationCore(name=name, description=description, enabled=True, trigger=trigger, actions=[action])
-
-
-def _trigger(deployments: Sequence[str], expect: set[str], posture: Posture, **more: Any) -> EventTrigger:
-    return EventTrigger(
-        expect=expect,
-        match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-        match_related=ResourceSpecification(
-            {"prefect.resource.role": "deployment", "prefect.resource.name": sorted(set(deployments))}
-        ),
-        for_each={"prefect.resource.id"},
-        posture=posture,
-        threshold=1,
-        **more,
-    )
