@@ -22,7 +22,7 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, find_ground_truth
 from dreamloom.train.data.sampler import SampleIds
 from dreamloom.train.data.schedule import BatchSchedule
-from dreamloom.train.settings.run import steps_between
+from dreamloom.train.settings.run import early_steps, steps_between
 
 
 class RatioSchedule(BatchSchedule):
@@ -47,9 +47,13 @@ class RatioSchedule(BatchSchedule):
         self.ground_truth = find_ground_truth(dataset, config)
         super().__init__(dataset, config)
         self.weights = super().asked()
-        self.stretch_images = steps_between(config.evaluate_every_n_steps, self.planned_steps) * self.step_size
+        every = steps_between(config.evaluate_every_n_steps, self.planned_steps)
+        self.early_steps = early_steps(every)
+        self._first_ends = [step * self.step_size for step in self.early_steps]
+        self.stretch_images = every * self.step_size
         total = self.planned_ends[-1]
-        self._stretch_ends = [*range(self.stretch_images, total, self.stretch_images), total]
+        ends = [*self._first_ends, *range(self.stretch_images, total, self.stretch_images)]
+        self._stretch_ends = [*(end for end in ends if end < total), total]
         self._shown = [[0] * len(self.samplers)]
         if not self._sum(True) or not self._sum(False) or not (self.max_images or self._others):
             raise UserError("auto_ratio needs images of ground truth and others; see ground_truth and multiply.txt.")
@@ -110,10 +114,15 @@ class RatioSchedule(BatchSchedule):
         ends, others = [0], [Fraction(0)]
         while (left := self._others - others[-1]) > 0:
             per_other = 1 + self._ratio_of(len(ends) - 1)
-            images = min(ceil(left * per_other), self.stretch_images)
+            images = min(ceil(left * per_other), self._end_after(ends[-1]) - ends[-1])
             ends.append(ends[-1] + images)
             others.append(others[-1] + images / per_other)
         self._stretch_ends, self._others_at = ends[1:], others
+
+    def _end_after(self, images: int) -> int:
+        """Returns where the stretch ends that begins after so many images, unless the run ends before."""
+        whole = (images // self.stretch_images + 1) * self.stretch_images
+        return next((end for end in self._first_ends if end > images), whole)
 
     def _asked_after(self, stretch: int) -> list[Fraction]:
         """Returns the images asked for of each sampler up to the end of a stretch; they add up to all images."""

@@ -81,6 +81,9 @@ class BatchSchedule:
         UserError: the run would show no image at all.
     """
 
+    early_steps: tuple[int, ...] = ()
+    """Steps after which the model is evaluated beside what the config says."""
+
     def __init__(self, dataset: Dataset, config: TrainConfig) -> None:
         """Groups the dataset's samples by bucket and batch_id, and counts the images of each epoch."""
         self.batch_size = config.batch_size

@@ -15,7 +15,7 @@ from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.data.split import hold_out
 from dreamloom.train.evaluate.evaluate import read_heldout
 from dreamloom.train.evaluate.statistics import MIN_UNITS
-from dreamloom.train.settings.run import steps_between
+from dreamloom.train.settings.run import early_steps, steps_between
 
 MUCH_MEASURED = 0.05
 """Share of a run's computation from which on it is told that evaluations take it."""
@@ -69,6 +69,7 @@ def measured_share(held: Mapping[str, Dataset], schedule: BatchSchedule, config:
     """
     every = steps_between(config.evaluate_every_n_steps, schedule.planned_steps)
     evaluations = 1 + (ceil(schedule.num_steps / every) if every else 1)
+    evaluations += len(early_steps(every)) if config.auto_ratio else 0
     passes = evaluations * config.eval_timesteps * sum(len(images.samples) for images in held.values())
     return passes / (passes + 3 * schedule.num_images)
 

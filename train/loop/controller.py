@@ -6,7 +6,8 @@ is *broken* where that is above 1, and *surely held* where the upper ends of the
 - Broken, or in the last third of the run not surely held: the ratio is doubled, unless the strain has fallen to FALLS
   of the one before.
 - Broken so when the ratio is above START already: the learning rates are halved, too. Ground truth alone is not enough
-  there: it brings back what it shows, and more of it is more steps, in which what it does not show is lost.
+  there: it brings back what it shows, and more of it is more steps, in which what it does not show is lost. So they
+  are where a limit is broken in the first tenth of the run: what its shock makes forgotten comes back slowly.
 - Surely held at two evaluations since something changed: the rates are doubled, if they were lowered, unless a limit
   broke at that rate before; else the ratio is halved, unless the half was too little before. No more in the last
   third: what is tried there has no time to be taken back.
@@ -27,6 +28,8 @@ from dreamloom.train.settings.limits import LEAST_RATE, LEAST_RATIO, MOST_RATIO
 
 START = Fraction(1)
 FALLS = 0.75
+EARLY = 0.09
+"""Share of the run, less than a tenth, in which rates are lowered at once, and no ratio: little is known yet."""
 TRIED, LAST = 2, 2 / 3
 """Evaluations before a ratio is lowered, and the share of the run after which it is not."""
 
@@ -47,11 +50,11 @@ def decide_stretches(points: Sequence[Point], config: TrainConfig) -> tuple[Stre
     for point in points[1:]:
         now, (ratio, rate), is_last = strain(point, config), stretches[-1], point["done"] >= LAST
         is_sure = strain(point, config, surely=True) <= 1
-        held = held + 1 if is_sure else 0
+        held = held + 1 if is_sure and point["done"] >= EARLY else 0
         if now > 1 and now >= before and len(stretches) > 1:
             too_little, too_fast = max(too_little, ratio), min(too_fast, rate)
         if (now > 1 or (is_last and not is_sure)) and now > FALLS * before:
-            if now > 1 and ratio > START:
+            if now > 1 and (ratio > START or point["done"] < EARLY):
                 rate = max(rate / 2, LEAST_RATE)
             ratio = min(2 * ratio, MOST_RATIO)
         elif held >= TRIED and not is_last:

@@ -159,7 +159,7 @@ def _loop(session: "Session", config: TrainConfig, stop: StopRequest) -> bool:
     while True:
         if session.is_due(config.log_every_n_steps):
             session.log_losses()
-        if session.is_due(config.evaluate_every_n_steps):
+        if session.is_evaluation_due:
             session.evaluate()
         if session.is_due(config.sample_every_n_steps):
             session.draw_samples()

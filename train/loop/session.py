@@ -128,6 +128,11 @@ class Session:
         return step == 0 or self.is_finished or (every_n_steps > 0 and step % every_n_steps == 0)
 
     @property
+    def is_evaluation_due(self) -> bool:
+        """Whether an evaluation is due."""
+        return self.is_due(self.config.evaluate_every_n_steps) or self.trainer.num_steps in self.schedule.early_steps
+
+    @property
     def is_checkpoint_due(self) -> bool:
         """Whether a checkpoint is due by steps, by epochs or by time.
 

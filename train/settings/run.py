@@ -117,8 +117,17 @@ class RunSettings(StageConfig):
 
 
 _FEWEST_STEPS = 50
+_EARLY = (8, 4, 2)
 
 
 def steps_between(every_n_steps: int | None, num_steps: int) -> int:
     """Returns after how many steps something is due: as a config says, or for None about ten times a run; 0: never."""
     return max(_FEWEST_STEPS, ceil(num_steps / 10)) if every_n_steps is None else every_n_steps
+
+
+def early_steps(every_n_steps: int) -> tuple[int, ...]:
+    """Returns the steps of the further evaluations, before the first one, of a run that finds its ratio.
+
+    The shock of the first steps makes a model forget most, so they come while little is shown.
+    """
+    return tuple(sorted({every_n_steps // part for part in _EARLY} - {0, every_n_steps}))

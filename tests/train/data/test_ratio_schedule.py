@@ -71,7 +71,7 @@ def test_what_is_known_goes_on_from_any_step_and_later_ratios_change_nothing_bef
     all_steps = list(whole.steps_after(0))
     known = drawn.draw(st.integers(1, len(ratios)))
     schedule.give_ratios(ratios[:known])
-    end = min(known * every, steps)
+    end = -(-schedule.epoch_ends[known - 1] // batch_size)
     assert list(schedule.steps_after(0)) == all_steps[:end], "as far as it is known"
     done = drawn.draw(st.integers(0, end))
     schedule.give_ratios(ratios)
@@ -109,9 +109,9 @@ def test_the_folder_s_own_ratio_does_not_matter_but_for_the_length() -> None:
     settings = {"batch_size": 2, "max_train_steps": 9, "evaluate_every_n_steps": 3}
     for multiply in (Fraction(1, 7), Fraction(3)):
         schedule = make(dataset([(Fraction(1), [4, 0, 0]), (multiply, [20, 0, 0])]), **settings)
-        schedule.give_ratios([Fraction(1), Fraction(1, 2), Fraction(2)])
+        schedule.give_ratios([Fraction(1), Fraction(1), Fraction(1, 2), Fraction(2)])  # the first is in two
         assert [shown for _, shown in schedule.images_by_folder().values()] == [9, 9]
-        assert schedule.shown_after(1) == [7, 5]
+        assert schedule.shown_after(2) == [7, 5]
 
 
 def test_it_needs_images_of_both_kinds() -> None:
@@ -128,5 +128,5 @@ def test_a_run_is_as_far_as_its_other_images_whatever_ground_truth_comes_later()
     """16 other images: the first stretch of 8 shows 4 of them, at 1 : 1."""
     data = dataset([(Fraction(1), [8, 0, 0]), (Fraction(1), [8, 0, 0])])
     schedule = make(data, batch_size=2, epochs=2, evaluate_every_n_steps=4)
-    schedule.give_ratios([Fraction(1), Fraction(3)])
+    schedule.give_ratios([Fraction(1)] * 3 + [Fraction(3)])  # up to a quarter, a half and all of the first stretch
     assert schedule.progress(8) == 0.25 and schedule.num_images == 8 + 4 * 12

@@ -24,7 +24,7 @@ Config = Callable[..., TrainConfig]
 LIMIT = TrainConfig(limit_mean=0.02)
 
 
-def stretches_of(*forgotten: float, done: float = 0.0, error: float = 0.001) -> tuple[Stretch, ...]:
+def stretches_of(*forgotten: float, done: float = 0.2, error: float = 0.001) -> tuple[Stretch, ...]:
     """What is decided at a limit of 2 %, if nothing was forgotten at first and then so much, each with this error."""
     points = [{**point(8 * place, 0.5, value), "done": done} for place, value in enumerate((0.0, *forgotten))]
     for each in points:
@@ -32,7 +32,7 @@ def stretches_of(*forgotten: float, done: float = 0.0, error: float = 0.001) -> 
     return decide_stretches(points, LIMIT)
 
 
-def ratios_of(*forgotten: float, done: float = 0.0, error: float = 0.001) -> list[float]:
+def ratios_of(*forgotten: float, done: float = 0.2, error: float = 0.001) -> list[float]:
     """The ratios of `stretches_of`."""
     return [float(stretch.ratio) for stretch in stretches_of(*forgotten, done=done, error=error)]
 
@@ -70,7 +70,7 @@ def test_the_law() -> None:
     assert ratios_of(0.1, 0.0, 0.0, 0.0) == [1, 2, 2, 1, 1], "the shock of the first steps condemns no ratio"
 
 
-def rates_of(*forgotten: float, done: float = 0.0) -> list[float]:
+def rates_of(*forgotten: float, done: float = 0.2) -> list[float]:
     """The factors of the learning rates of `stretches_of`."""
     return [float(stretch.rate) for stretch in stretches_of(*forgotten, done=done)]
 
@@ -93,8 +93,14 @@ def test_rates_are_lowered_where_more_ground_truth_is_not_enough() -> None:
     assert rates_of(0.1, 0.09, 0.0, 0.0, 0.0, done=0.7)[-1] == 0.5, "nor in the last third"
 
 
+def test_early_in_a_run_rates_are_lowered_at_once_and_no_ratio() -> None:
+    """The shock of the first steps makes a model forget most, and what is not rehearsed hardly comes back."""
+    assert rates_of(0.1, 0.09, done=0.05) == [1, 0.5, 0.25]
+    assert ratios_of(0.0, 0.0, 0.0, done=0.05) == [1, 1, 1, 1], "little is known yet"
+
+
 def test_a_limit_is_given_up_only_where_nothing_is_left_to_try() -> None:
-    points = judged(LIMIT, *[{**point(8 * place, 0.5, 0.1 * place), "done": place / 12} for place in range(10)])
+    points = judged(LIMIT, *[{**point(8 * place, 0.5, 0.1 * place), "done": (place + 1) / 12} for place in range(10)])
     stretches = decide_stretches(points, LIMIT)
     for place in range(1, len(points)):
         points[place] |= {"ratio": float(stretches[place - 1].ratio), "rate": float(stretches[place - 1].rate)}
