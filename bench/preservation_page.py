@@ -87,9 +87,8 @@ def make_page(results: Mapping[str, Any]) -> str:
     )
 
 
-_RATES = """- Where the runs that find their ratio are beyond a limit, it is with what is not rehearsed. At their rate,
-much of that was lost before the first evaluation, a tenth of the run (44 % and 56 % in the two runs that were looked
-into), and came back in part. They lower the rate for it, and so draw fewer zorps right than others."""
+_RATES = """- Runs that find their ratio lower their rate where a limit breaks early, as what is not rehearsed hardly
+comes back. So they draw fewer zorps right than others at the same rate."""
 
 
 def _limits(arms: Mapping[str, Any]) -> list[str]:
