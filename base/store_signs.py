@@ -14,6 +14,7 @@ from typing import Any
 from dreamloom.base.cache_folder import cache_folder
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import make_folder
+from dreamloom.base.folder_lock import is_locked
 from dreamloom.base.remote import Store
 from dreamloom.base.workers import EXPIRY_S, FOLDER
 
@@ -79,8 +80,8 @@ class Signs:
         Raises:
             UserError: the store can't be read.
         """
-        is_locked = _is_locked(token) if is_here else None
-        return self._judge_beat(token, now) if is_locked is None else is_locked
+        lives = is_locked(_lock_path(token)) if is_here else None  # None also where that process has another cache
+        return self._judge_beat(token, now) if lives is None else lives
 
     def _judge_beat(self, token: str, now: float) -> bool | None:
         known = self._watched.get(token)
@@ -118,18 +119,3 @@ def _lock_own(token: str) -> int:
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return descriptor
-
-
-def _is_locked(token: str) -> bool | None:
-    """Whether a process of this machine holds its lock; None: it can't be told, as it has another cache."""
-    try:
-        descriptor = os.open(_lock_path(token), os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

@@ -26,7 +26,8 @@ import pyarrow as pa
 
 from dreamloom.base.copies import group_copies
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_folder, commit_text, lock, remove, remove_leftovers
+from dreamloom.base.files import commit_folder, commit_text, remove, remove_leftovers
+from dreamloom.base.folder_lock import lock
 from dreamloom.base.held_out import write_held_out
 from dreamloom.base.parquet_metadata import digest_table, write_table
 from dreamloom.base.progress import Progress, silent

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import lock
+from dreamloom.base.folder_lock import lock
 from dreamloom.base.image_types import is_image_name
 from dreamloom.base.text import printable
 from dreamloom.curate.adopt import adopt_hand_changes, describe_hand_changes, put_back

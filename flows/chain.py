@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dreamloom.base.clip import unload_clip
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import lock
+from dreamloom.base.folder_lock import lock
 from dreamloom.base.tree_state import looking_once
 from dreamloom.caption.captioners import unload_captioners
 from dreamloom.curate.adopt import refuse_hand_changes

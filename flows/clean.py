@@ -22,7 +22,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from dreamloom.base.files import TEMPORARY, lock
+from dreamloom.base.files import TEMPORARY
+from dreamloom.base.folder_lock import lock
 from dreamloom.curate.source import collection_folders
 from dreamloom.flows.chain import plan_prune, prune_runs
 from dreamloom.flows.collection_users import sources_of_runs

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter, validators
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import lock
+from dreamloom.base.folder_lock import lock
 from dreamloom.flows.comparison import comparison_tables, sample_grid, write_comparison
 from dreamloom.flows.json_output import AsJson, print_json
 from dreamloom.flows.prune import Removal, plan_removals

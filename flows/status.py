@@ -1,14 +1,13 @@
 """`dreamloom status`: what of a project is done, stale, running or pending, and when it runs next. Imports no torch."""
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from dreamloom.base.folder_lock import is_locked
 from dreamloom.base.text import printable
 from dreamloom.flows.json_output import AsJson, print_json
 from dreamloom.flows.planned_steps import PlannedStep, plan_steps
@@ -56,36 +55,21 @@ def status(project: Path = PROJECT, *, as_json: AsJson = False) -> None:
 
 def step_states(project: Project) -> list[StepStatus]:
     """Returns how far each step of the chain is, in order."""
-    is_locked = _is_locked(project.workspace)
-    return list(_states(plan_steps(project), is_locked))
+    is_running = bool(is_locked(project.workspace / ".lock"))
+    return list(_states(plan_steps(project), is_running))
 
 
-def _states(planned: Sequence[PlannedStep], is_locked: bool) -> Iterator[StepStatus]:
+def _states(planned: Sequence[PlannedStep], is_running: bool) -> Iterator[StepStatus]:
     begun: set[str] = set()
     for each in planned:
         existing = each.step.existing()
         to_make = None if each.stale_parts is None else len(each.stale_parts)
         state: State = "done" if to_make == 0 else "stale" if existing.parts_done and to_make else "pending"
-        if is_locked and to_make and each.step.source not in begun and "" not in begun:
+        if is_running and to_make and each.step.source not in begun and "" not in begun:
             state = "running"
         if to_make != 0:
             begun.add(each.step.source)
         yield StepStatus(each.step.stage, each.step.source, state, existing.parts_done, to_make, existing.kept)
-
-
-def _is_locked(workspace: Path) -> bool:
-    """Whether a run works on the workspace: it holds its lock (dreamloom.base.files.lock)."""
-    try:
-        descriptor = os.open(workspace / ".lock", os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _around(project: Project) -> dict[str, Any]:

@@ -19,8 +19,9 @@ import yaml
 
 from dreamloom.base.documents import decode_text
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit, commit_json, commit_text, copy, lock
+from dreamloom.base.files import commit, commit_json, commit_text, copy
 from dreamloom.base.fingerprint import fingerprint
+from dreamloom.base.folder_lock import lock
 from dreamloom.base.image_types import DECODED_EXTENSIONS
 from dreamloom.base.listing import is_left_out
 from dreamloom.base.progress import Progress, silent

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import TEMPORARY, commit, copy, fsync, fsync_all, lock
+from dreamloom.base.files import TEMPORARY, commit, copy, fsync, fsync_all
+from dreamloom.base.folder_lock import lock
 from dreamloom.base.progress import Progress, silent
 from dreamloom.scrape.collection.collection import Collection
 from dreamloom.scrape.collection.schema import Table

@@ -19,11 +19,11 @@ from dreamloom.base.files import (
     create_file,
     link,
     link_or_copy,
-    lock,
     make_folder,
     remove,
     remove_leftovers,
 )
+from dreamloom.base.folder_lock import lock
 from tests.powercut import PowerCut
 
 
@@ -219,16 +219,3 @@ def test_json_holds_names_that_are_not_utf8(tmp_path: Path) -> None:
     value = {os.fsdecode(b"caf\xe9"): "caf\xe9"}
     commit_json(tmp_path / "x.json", value)
     assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == value
-
-
-def test_a_folder_stays_locked_until_the_last_block_ends(tmp_path: Path) -> None:
-    other = f"from dreamloom.base.files import lock\nwith lock(__import__('pathlib').Path({str(tmp_path)!r})): pass"
-
-    def is_free() -> bool:
-        return subprocess.run([sys.executable, "-c", other], capture_output=True).returncode == 0
-
-    with lock(tmp_path):
-        with lock(tmp_path):
-            assert not is_free()
-        assert not is_free()
-    assert is_free()

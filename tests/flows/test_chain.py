@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import lock
+from dreamloom.base.folder_lock import lock
 from dreamloom.base.held_out import write_held_out
 from dreamloom.base.progress import silent
 from dreamloom.curate.manifest import read_manifest

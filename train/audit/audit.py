@@ -17,8 +17,9 @@ import numpy as np
 
 from dreamloom.base.clip_config import check_clip, clip_models
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import lock, remove_leftovers
+from dreamloom.base.files import remove_leftovers
 from dreamloom.base.fingerprint import fingerprint
+from dreamloom.base.folder_lock import lock
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import recipe, recipe_values
 from dreamloom.train.audit import classify, drift

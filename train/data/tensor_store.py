@@ -25,7 +25,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dreamloom.base.disk import explain_write_errors
-from dreamloom.base.files import commit, lock, remove_leftovers
+from dreamloom.base.files import commit, remove_leftovers
+from dreamloom.base.folder_lock import lock
 from dreamloom.base.progress import Progress, silent
 
 _log = logging.getLogger(__name__)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from dreamloom.base import processes
 from dreamloom.base.disk import explain_full_disk
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import lock, remove_leftovers
+from dreamloom.base.files import remove_leftovers
+from dreamloom.base.folder_lock import lock
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.remote import address_of
 from dreamloom.train.config import TrainConfig

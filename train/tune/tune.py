@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from dreamloom.base.files import lock
+from dreamloom.base.folder_lock import lock
 from dreamloom.base.progress import Progress, silent
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.results import read_evaluation
