@@ -213,8 +213,9 @@ def test_a_ratio_may_be_left_to_the_run(small: Any) -> None:
     (run_folder,) = (small.workspace / "runs").glob("2*")
     points = json.loads((run_folder / "evaluation.json").read_text())["points"]
     summary = read_summary(run_folder)
-    assert [point["ratio"] for point in points[1:]] == [1, 1, 0.5, 0.5]
-    assert summary is not None and summary.shown == {"circles": 9, "squares": 7}  # 2 + 2 + 4/3 + 4/3 = 6.67
+    assert [point["images_seen"] for point in points[1:3]] == [2, 4], "it looks after half of the first stretch, too"
+    assert [point["ratio"] for point in points[1:]] == [1, 1, 0.5, 0.5, 0.5]
+    assert summary is not None and summary.shown == {"circles": 10, "squares": 6}  # 2 + 3 × 4/3 = 6
     assert not made(small)
     assert "is the one within the limits that learned most" in (small.workspace / "report" / "index.html").read_text()
     assert chain.is_trained(small.load())
