@@ -15,7 +15,9 @@ demo: install
 	$(BIN)/dreamloom demo
 
 # All tests; what the fast ones reach is counted, and must not fall below the floor in pyproject.toml. The second run takes
-# hypothesis' tests again with random examples, and prints their seed. Each core takes files of tests in turn.
+# hypothesis' tests again with random examples, and prints their seed. Each core takes files of tests in turn. Python keeps
+# what it compiles, wherever it is told not to, as hundreds of processes read the same files.
+test: export PYTHONDONTWRITEBYTECODE =
 test: install check
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" --cov
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow or hypothesis"
