@@ -94,9 +94,10 @@ class Division:
     """
 
     def __init__(self, shares: Sequence[Fraction], whole: "Division | None" = None, place: int = 0) -> None:
-        self.total = sum(shares, Fraction(0))
+        self.exact, self.total = shares, sum(shares, Fraction(0))
         self.whole, self.place = whole, place
         self.shares = np.array([float(share) for share in shares])
+        self.rounded = np.array([Fraction(float(share)) != share for share in shares])
         self.rows: list[npt.NDArray[np.int64]] = [np.zeros(len(shares), np.int64)]
 
     def after(self, epochs: int) -> npt.NDArray[np.int64]:
@@ -106,14 +107,24 @@ class Division:
         return self.rows[epochs]
 
     def _divide(self, epochs: int) -> npt.NDArray[np.int64]:
-        images, asked = floor(epochs * self.total), epochs * self.shares
+        images = floor(epochs * self.total)
+        factor = Fraction(epochs)
         if self.whole is not None:
             images = int(self.whole.after(epochs)[self.place])
-            asked = images * self.shares / self.shares.sum()
-        shown = np.maximum(self.rows[-1], np.floor(asked + _ROUNDING).astype(np.int64))
+            factor = images / self.total
+        asked = float(factor) * self.shares
+        shown = np.maximum(self.rows[-1], self._floor(asked, factor))
         due = np.where(shown < asked - _ROUNDING, (shown + 1) / self.shares, np.inf)
         shown[np.argsort(due, kind="stable")[: max(0, images - int(shown.sum()))]] += 1
         return shown
+
+    def _floor(self, asked: npt.NDArray[np.float64], factor: Fraction) -> npt.NDArray[np.int64]:
+        """Rounds shares times a factor down, exactly where float64 can't tell on which side of an integer they are."""
+        whole = np.floor(asked).astype(np.int64)
+        unsure = np.abs(asked - np.rint(asked)) < _ROUNDING
+        for place in map(int, np.flatnonzero(unsure & self.rounded if factor.denominator == 1 else unsure)):
+            whole[place] = floor(factor * self.exact[place])
+        return whole
 
 
 _ROUNDING = 1e-7
