@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check docs screenshots lock clean
+.PHONY: install demo test random check docs screenshots lock clean
 install: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml
@@ -14,13 +14,17 @@ install: .venv/installed
 demo: install
 	$(BIN)/dreamloom demo
 
-# All tests; what the fast ones reach is counted, and must not fall below the floor in pyproject.toml. The second run takes
-# hypothesis' tests again with random examples, and prints their seed. Each core takes files of tests in turn. Python keeps
-# what it compiles, wherever it is told not to, as hundreds of processes read the same files.
+# All tests; what the fast ones reach is counted, and must not fall below the floor in pyproject.toml. Each core
+# takes files of tests in turn. hypothesis has the same examples each time, so that one commit has one verdict; `make random`
+# has others. Python keeps what it compiles, wherever it is told not to, as hundreds of processes read the same files.
 test: export PYTHONDONTWRITEBYTECODE =
 test: install check
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" --cov
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow or hypothesis"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow"
+
+# hypothesis' tests with random examples; prints the seed that gives them again.
+random: install
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "hypothesis"
 
 check: install
 	$(BIN)/ruff check .

@@ -21,16 +21,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-settings.register_profile("fast", deadline=None, derandomize=True, max_examples=60)
+settings.register_profile("same", deadline=None, derandomize=True, max_examples=60)
 settings.register_profile("random", deadline=None, derandomize=False, max_examples=60)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Gives hypothesis the same examples in each fast run (-m "not slow"), and others in each other run."""
-    is_fast = config.option.markexpr == "not slow"
-    settings.load_profile("fast" if is_fast else "random")
-    if not is_fast and config.option.hypothesis_seed is None:
+    """Gives hypothesis the same examples in the two runs of `make test`, and others in each other run."""
+    is_same = config.option.markexpr in ("not slow", "slow")
+    settings.load_profile("same" if is_same else "random")
+    if not is_same and config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = secrets.randbelow(2**32)
 
 

@@ -1,7 +1,6 @@
 """Several machines train as one: here each is a number of processes that are told that they are one."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -115,14 +114,13 @@ def test_machines_train_as_one_process_and_go_on_after_one_died(
     common = {"config": settings.model_dump(mode="json", exclude_unset=True), "folder": str(folder)}
     two = {"machines": 2, "each": 1}
     groups: list[dict[str, Any]] = [
-        {"name": "one", "machines": 1, "each": 1},
         {"name": "1 x 4", "machines": 1, "each": 4},
         {"name": "2 x 2", "machines": 2, "each": 2, "kill": [3, 12]},
         {"name": "blind", **two, "instead": {"1": {"run": "elsewhere"}}},
         {"name": "lost", **two, "instead": {"1": {"folder": "nowhere"}}},
     ]
     codes = launch(tmp_path, [{"run": group["name"], **common, **group} for group in groups])
-    assert [codes[name] for name in ("one", "1 x 4")] == [[0], [0] * 4]
+    assert codes["1 x 4"] == [0] * 4
     for name, theirs in (("blind", "elsewhere"), ("lost", "nowhere")):
         said = [(tmp_path / f"{name} {rank}.txt").read_text() for rank in range(2)]
         assert codes[name] == [2, 2] and theirs in said[1] and said[1].count("UserError") == 1
@@ -134,13 +132,9 @@ def test_machines_train_as_one_process_and_go_on_after_one_died(
     opened = [json.loads((tmp_path / f"2 x 2 {rank}.json").read_text()) for rank in range(3)]
     assert opened[0] and not opened[1], "one process of a machine reads for all"
 
-    shutil.copytree(tmp_path / "2 x 2", tmp_path / "alone")
     goes_on = {**common, "run": "2 x 2", "name": "again", "machines": 2, "each": 2}
-    alone = {**common, "run": "alone", "name": "alone", "machines": 1, "each": 1}
-    assert launch(tmp_path, [goes_on, alone]) == {"again": [0] * 4, "alone": [0]}
+    assert launch(tmp_path, [goes_on]) == {"again": [0] * 4}
     assert_close(weights(tmp_path / "2 x 2"), weights(tmp_path / "1 x 4"), 0)
-    for name in ("1 x 4", "alone"):
-        assert_close(weights(tmp_path / name), weights(tmp_path / "one"), 2e-5)
 
 
 def test_a_process_that_is_silent_is_told_and_sleep_is_no_silence() -> None:

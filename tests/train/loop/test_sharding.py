@@ -27,7 +27,7 @@ def test_processes_whose_number_changes_equal_one(
         batch_size=4,
         gradient_accumulation_steps=2,
         gradient_checkpointing=True,
-        epochs=4,
+        epochs=3,
         ema_half_life_images=8,
         caption_dropout_rate=0.3,
         learning_rate=1e-4,
@@ -37,8 +37,8 @@ def test_processes_whose_number_changes_equal_one(
     common |= {"heldout": str(heldout), "machines": 1}
     groups = [
         {"name": "one", "run": "one", "each": 1},
-        {"name": "first", "run": "changing", "each": 2, "kill": [1, 16]},
-        {"name": "second", "run": "changing", "each": 1, "kill": [0, 24]},
+        {"name": "first", "run": "changing", "each": 2, "kill": [1, 8]},
+        {"name": "second", "run": "changing", "each": 1, "kill": [0, 16]},
         {"name": "third", "run": "changing", "each": 2},
     ]
     codes = launch(tmp_path, [{**common, **group} for group in groups])
