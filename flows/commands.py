@@ -186,13 +186,13 @@ def show(
         for label, value in lines:
             print(f"{label:<20}{printable(value)}")
         return
-    content = showing.content(folder) if as_json else None
-    if content is None:
-        for table in showing.tables(folder):
+    content = showing.content(folder)
+    if not as_json:
+        for table in showing.tables(content, folder):
             print_table(table)
     lengths = caption_lengths(partial(showing.captions_of, folder), None, captions_recipe(folder))
     sheet = showing.write_sheet(folder, output or Path(f"dreamloom-{folder.absolute().name}.png"))
-    if content is not None:
+    if as_json:
         print_json(content | {"captions": lengths, "contact_sheet": sheet})
         return
     print_lengths(lengths)

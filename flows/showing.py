@@ -1,5 +1,6 @@
 """`dreamloom show`: tables of a collection, a workspace or a training folder, and a contact sheet of its images."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,30 @@ _SOFTWARE = "dreamloom contact sheet"
 """The PNG tag by which contact sheets are recognized, so that no other file is overwritten."""
 
 
-def tables(folder: Path) -> list[RichTable]:
-    """Returns the tables of a collection, a workspace or a training folder.
+def content(folder: Path) -> dict[str, Any]:
+    """Returns what is in a collection, a workspace or a training folder, for programs and for `tables`.
 
     Raises:
         UserError: the folder is none of these.
     """
     if _is_workspace(folder):
-        shown = [funnel_table(funnel(folder, source_names(folder)))]
-        if manifest_path(folder).exists():
-            shown.append(rows_table("What is trained on", balance_rows(folder)))
-        return shown
+        trained_on = balance_rows(folder) if manifest_path(folder).exists() else None
+        return {"funnel": funnel(folder, source_names(folder)), "trained_on": trained_on}
     if collection := _collection_at(folder):
-        return [funnel_table({collection.name: collection_funnel(collection)})]
-    return [rows_table(address_of(folder) or str(folder), _folder_rows(folder))]
+        return {"funnel": {collection.name: collection_funnel(collection)}}
+    return {"folders": _folder_rows(folder)}
+
+
+def tables(content: Mapping[str, Any], folder: Path) -> list[RichTable]:
+    """Makes tables of what `content` found in a folder."""
+    shown = []
+    if "funnel" in content:
+        shown.append(funnel_table(content["funnel"]))
+    if content.get("trained_on") is not None:
+        shown.append(rows_table("What is trained on", content["trained_on"]))
+    if "folders" in content:
+        shown.append(rows_table(address_of(folder) or str(folder), content["folders"]))
+    return shown
 
 
 def _folder_rows(folder: Path) -> list[dict[str, Any]]:
@@ -53,21 +64,6 @@ def _folder_rows(folder: Path) -> list[dict[str, Any]]:
         }
         for subfolder in read_training_folder(folder)
     ]
-
-
-def content(folder: Path) -> dict[str, Any]:
-    """Returns what the tables show, for programs.
-
-    Raises:
-        UserError: the folder is none of these.
-    """
-    if _is_workspace(folder):
-        trained_on = balance_rows(folder) if manifest_path(folder).exists() else None
-        return {"funnel": funnel(folder, source_names(folder)), "trained_on": trained_on}
-    if is_collection(folder):
-        collection = Collection(folder)
-        return {"funnel": {collection.name: collection_funnel(collection)}}
-    return {"folders": _folder_rows(folder)}
 
 
 def captions_of(folder: Path) -> contents.Captions:

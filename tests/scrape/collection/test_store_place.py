@@ -238,3 +238,15 @@ def test_processes_share_the_parts_and_take_over_those_of_a_killed_one(
     assert json.loads(s3.objects[MANIFEST]).keys() == {"schema", "name", "files"}
     assert cli.run(["show", ADDRESS, "--output", str(tmp_path / "sheet.png")]) == 0
     assert (tmp_path / "sheet.png").exists()
+
+
+def test_it_is_shown_to_programs_as_it_is_to_people(
+    tmp_path: Path, images: FolderConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = f"file://{tmp_path / 'store' / 'people'}"
+    ingest_folder(Collection(address), images, read_caption)
+    sheet = ["--output", str(tmp_path / "sheet.png")]
+    assert cli.run(["show", address, "--json", *sheet]) == 0
+    assert json.loads(capsys.readouterr().out)["funnel"]["people"]["ingest"]["kept"] == 5
+    assert cli.run(["show", address, *sheet]) == 0
+    assert "people" in capsys.readouterr().out
