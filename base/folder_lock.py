@@ -3,15 +3,14 @@
 import contextlib
 import fcntl
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import make_folder
+from dreamloom.base.overlapping import Overlapping
 
-_held: dict[Path, tuple[int, int]] = {}  # lock file → (its open descriptor, number of blocks that hold it)
-_held_guard = threading.Lock()
+_held = Overlapping[Path, int]()  # lock file → its open descriptor
 
 
 @contextlib.contextmanager
@@ -26,18 +25,8 @@ def lock(folder: Path, alternative: str = "") -> Iterator[None]:
     """
     make_folder(folder)
     path = folder.resolve() / ".lock"
-    with _held_guard:
-        descriptor, holders = _held.get(path) or (_lock_file(path, folder, alternative), 0)
-        _held[path] = (descriptor, holders + 1)
-    try:
+    with _held.hold(path, lambda: _lock_file(path, folder, alternative), os.close):
         yield
-    finally:
-        with _held_guard:
-            descriptor, holders = _held.pop(path)
-            if holders > 1:
-                _held[path] = (descriptor, holders - 1)
-            else:
-                os.close(descriptor)
 
 
 def _lock_file(path: Path, folder: Path, alternative: str) -> int:

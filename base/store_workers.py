@@ -22,6 +22,7 @@ from typing import Any
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import process_token
+from dreamloom.base.overlapping import Overlapping
 from dreamloom.base.shared_document import Content, SharedDocument
 from dreamloom.base.store_signs import Signs
 from dreamloom.base.workers import EXPIRY_S, Work, agree, machine_id
@@ -279,8 +280,7 @@ def _taken_for_dead(address: str) -> UserError:
     )
 
 
-_working: dict[str, tuple[StoreWorker, int]] = {}  # address → this process as a worker, and its blocks that work there
-_working_guard = threading.Lock()
+_working = Overlapping[str, StoreWorker]()  # address → this process as a worker
 
 
 @contextlib.contextmanager
@@ -294,27 +294,16 @@ def work_at(document: SharedDocument, work: Work | None = None) -> Iterator[Stor
     Raises:
         UserError: another process works there, on something else; or the store can't be written to.
     """
-    with _working_guard:
-        worker, blocks = _working.get(document.address) or (StoreWorker(document, work), 0)
-        if blocks:
-            worker.check(work)
-        _working[document.address] = (worker, blocks + 1)
-    try:
+    with _working.hold(
+        document.address, lambda: StoreWorker(document, work), StoreWorker.leave, lambda worker: worker.check(work)
+    ) as worker:
         yield worker
-    finally:
-        with _working_guard:
-            worker, blocks = _working.pop(document.address)
-            if blocks > 1:
-                _working[document.address] = (worker, blocks - 1)
-            else:
-                worker.leave()
 
 
 def _forget_all() -> None:
     """Closes in a fork what its parent holds, who would seem to live for as long as the fork does."""
-    for worker, _ in _working.values():
+    for worker in _working.forget():
         worker.forget()
-    _working.clear()
 
 
 os.register_at_fork(after_in_child=_forget_all)

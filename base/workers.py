@@ -24,6 +24,7 @@ from typing import Any
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import make_folder, process_token
 from dreamloom.base.leases import Lease, describe_holder, lease, remove_leases_of_dead
+from dreamloom.base.overlapping import Overlapping
 
 _log = logging.getLogger(__name__)
 
@@ -285,8 +286,7 @@ class Worker:
                 os.unlink(file, dir_fd=self.place)
 
 
-_working: dict[Path, tuple[Worker, int]] = {}  # folder → this process as a worker, and its blocks that work there
-_working_guard = threading.Lock()
+_working = Overlapping[Path, Worker]()  # folder → this process as a worker
 
 
 @contextlib.contextmanager
@@ -300,28 +300,16 @@ def work_in(folder: Path, work: Work | None = None) -> Iterator[Worker]:
     Raises:
         UserError: another process works there, on something else.
     """
-    path = folder.resolve()
-    with _working_guard:
-        worker, blocks = _working.get(path) or (Worker(folder, work), 0)
-        if blocks:
-            worker.check(work)
-        _working[path] = (worker, blocks + 1)
-    try:
+    with _working.hold(
+        folder.resolve(), lambda: Worker(folder, work), Worker.leave, lambda worker: worker.check(work)
+    ) as worker:
         yield worker
-    finally:
-        with _working_guard:
-            worker, blocks = _working.pop(path)
-            if blocks > 1:
-                _working[path] = (worker, blocks - 1)
-            else:
-                worker.leave()
 
 
 def _forget_all() -> None:
     """Closes in a fork what its parent holds, who would seem to live for as long as the fork does."""
-    for worker, _ in _working.values():
+    for worker in _working.forget():
         worker.forget()
-    _working.clear()
 
 
 os.register_at_fork(after_in_child=_forget_all)
