@@ -47,13 +47,12 @@ class RatioSchedule(BatchSchedule):
         self.ground_truth = find_ground_truth(dataset, config)
         super().__init__(dataset, config)
         self.weights = super().asked()
-        every = steps_between(config.evaluate_every_n_steps, self.planned_steps)
-        self.early_steps = early_steps(every)
-        self._first_ends = [step * self.step_size for step in self.early_steps]
-        self.stretch_images = every * self.step_size
-        total = self.planned_ends[-1]
-        ends = [*self._first_ends, *range(self.stretch_images, total, self.stretch_images)]
-        self._stretch_ends = [*(end for end in ends if end < total), total]
+        self._stretch_steps = steps_between(config.evaluate_every_n_steps, self.planned_steps)
+        self.early_steps = early_steps(self._stretch_steps)
+        ends, total = [0], self.planned_ends[-1]
+        while ends[-1] < total:
+            ends.append(min(self._end_after(ends[-1]), total))
+        self._stretch_ends = ends[1:]
         self._shown = [[0] * len(self.samplers)]
         if not self._sum(True) or not self._sum(False) or not (self.max_images or self._others):
             raise UserError("auto_ratio needs images of ground truth and others; see ground_truth and multiply.txt.")
@@ -121,8 +120,9 @@ class RatioSchedule(BatchSchedule):
 
     def _end_after(self, images: int) -> int:
         """Returns where the stretch ends that begins after so many images, unless the run ends before."""
-        whole = (images // self.stretch_images + 1) * self.stretch_images
-        return next((end for end in self._first_ends if end > images), whole)
+        step = images // self.step_size
+        whole = (step // self._stretch_steps + 1) * self._stretch_steps
+        return self.step_size * next((early for early in self.early_steps if early > step), whole)
 
     def _asked_after(self, stretch: int) -> list[Fraction]:
         """Returns the images asked for of each sampler up to the end of a stretch; they add up to all images."""
