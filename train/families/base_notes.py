@@ -11,8 +11,6 @@ from dreamloom.train.model.weight_files import list_safetensors
 
 _EIGHT_BITS = "F8_"
 """Beginning of safetensors' names of dtypes of 8 bits: F8_E4M3, F8_E5M2."""
-
-
 _DISTILLED = re.compile(r"(?<![a-z])(turbo|lightning|hyper|lcm|dmd2?|pcm|tcd)(?![a-z])", re.IGNORECASE)
 """Words by which models are called that draw in a few steps."""
 _OF_FEW_STEPS = ("LCMScheduler", "TCDScheduler")
@@ -33,7 +31,7 @@ def base_notes(base: str) -> list[str]:
 
 
 def _eight_bits(base: str, family: Family) -> list[str]:
-    parts = [part for part in family.file_prefixes if any(d.startswith(_EIGHT_BITS) for d in _dtypes(base, part))]
+    parts = [part for part, dtypes in _dtypes(base, family) if any(d.startswith(_EIGHT_BITS) for d in dtypes)]
     if not parts:
         return []
     return [
@@ -56,12 +54,12 @@ def _distilled(base: str) -> list[str]:
     ]
 
 
-def _dtypes(base: str, part: str) -> Iterator[str]:
+def _dtypes(base: str, family: Family) -> Iterator[tuple[str, list[str]]]:
+    """Yields the parts of a base, each with the dtypes of its tensors, as far as they are in safetensors files."""
     path = Path(base).expanduser()
-    if not path.is_file():
-        folder = find_folder(base)
-        for file in list_safetensors(folder / part) if folder else []:
-            yield from read_dtypes(file).values()
-    elif path.suffix == ".safetensors" and (family := find_family(base)):
-        prefix = family.file_prefixes[part]
-        yield from (dtype for name, dtype in read_dtypes(path).items() if name.startswith(prefix))
+    in_file = read_dtypes(path) if path.is_file() and path.suffix == ".safetensors" else {}
+    folder = None if path.is_file() else find_folder(base)
+    for part, prefix in family.file_prefixes.items():
+        files = list_safetensors(folder / part) if folder else []
+        of_files = [dtype for file in files for dtype in read_dtypes(file).values()]
+        yield part, of_files or [dtype for name, dtype in in_file.items() if name.startswith(prefix)]

@@ -27,6 +27,8 @@ _BY_PIPELINE = {
 }
 """Beginning of a pipeline's class in model_index.json → what it is."""
 _UNET = "model.diffusion_model."
+_GUIDANCE = f"{_UNET}time_embed.cond_proj."
+"""Beginning of the names of the layer that takes the scale of guidance, in the UNet of a latent consistency model."""
 _CONSISTENCY = "a latent consistency model, whose UNet is told the guidance, too"
 _NO_CLIPS = "Stable Diffusion 3 without its text encoders; name the folder of the whole model"
 _DEEPEST = f"{_UNET}input_blocks.8.1.transformer_blocks."
@@ -36,7 +38,7 @@ _QUANTIZED = re.compile(
 )
 """Names of tensors beside weights of few bits, as bitsandbytes and ComfyUI have them."""
 _BY_TENSORS = {
-    (f"{_UNET}time_embed.cond_proj.",): _CONSISTENCY,
+    (_GUIDANCE,): _CONSISTENCY,
     ("edm_",): "a model of EDM's noise, as CosXL and Playground 2.5, which is not trained here",
     ("ip_adapter.",): "an IP-Adapter, which belongs beside a model",
     ("controlnet_",): "a ControlNet, which belongs beside a model",
@@ -75,7 +77,7 @@ def is_pruned_xl(tensors: Mapping[str, tuple[int, ...]]) -> bool:
 
 def is_told_guidance(tensors: Mapping[str, tuple[int, ...]]) -> bool:
     """Tells whether a file's UNet takes the scale of guidance, as that of a latent consistency model does."""
-    return any(name.startswith(f"{_UNET}time_embed.cond_proj.") for name in tensors)
+    return any(name.startswith(_GUIDANCE) for name in tensors)
 
 
 def find_quantized(tensors: Mapping[str, tuple[int, ...]]) -> str | None:
