@@ -12,6 +12,7 @@ import pyarrow as pa
 from dreamloom.base.files import remove_leftovers
 from dreamloom.base.parquet_metadata import read_metadata, write_table
 from dreamloom.base.workers import Work, work_in
+from dreamloom.scrape.collection.schema import Table
 
 
 class Lease(Protocol):
@@ -116,7 +117,7 @@ class FolderPlace:
     def remove(self, table: str, parts: Iterable[str]) -> None:
         """Removes parts, and the images of removed records; all of it is ours."""
         for part in parts:
-            if table == "records":
+            if table == Table.RECORDS:
                 shutil.rmtree(self.root / "images" / part, ignore_errors=True)
             self.path(table, part).unlink(missing_ok=True)  # another process may share this
 
