@@ -18,6 +18,8 @@ from dreamloom.train.export.card import CARD
 
 Rows = Sequence[Mapping[str, Any]]
 
+_COLUMNS = ["source", "role", "split", "reason", "caption", "image", "aesthetic", "similarity"]
+"""Columns of the manifest that images and charts are made of."""
 RUNS_SHOWN = 20
 """Training runs on the page, the newest."""
 
@@ -41,7 +43,7 @@ def publish_page(project: Project, steps: Rows, headline: str) -> None:
 
 def publish_images(project: Project) -> None:
     """Publishes images that were left out, by reason, and charts of the scores, with the cut between."""
-    manifest = read_manifest(manifest_path(project.workspace))
+    manifest = read_manifest(manifest_path(project.workspace), _COLUMNS)
     if left_out := left_out_images(project, manifest):
         artifacts.publish_sheet("left out images", left_out, "Some images that were left out, and why")
     cuts = {"aesthetic": project.choose.min_aesthetic, "similarity": project.choose.min_similarity}
@@ -50,15 +52,17 @@ def publish_images(project: Project) -> None:
 
 def left_out_images(project: Project, manifest: pa.Table) -> CaptionedImages:
     """Returns some images that are there and are not used, about equally many of each reason, below it."""
-    kept = pc.and_(pc.equal(manifest["split"], DROPPED), pc.is_valid(manifest["image"]))
-    rows = manifest.filter(kept).select(["source", "reason", "caption", "image"]).to_pylist()
-    reasons = sorted({str(row["reason"]) for row in rows if row["source"] in project.sources})
+    left_out = pc.and_(pc.equal(manifest["split"], DROPPED), pc.is_valid(manifest["image"]))
+    left_out = pc.and_(left_out, pc.is_in(manifest["source"], pa.array(list(project.sources), pa.string())))
+    rows = manifest.filter(left_out).select(["source", "reason", "caption", "image"])
+    reasons = sorted(pc.unique(rows["reason"]).to_pylist())
     shown: CaptionedImages = []
     for reason in reasons:
-        of_reason = [row for row in rows if row["reason"] == reason and row["source"] in project.sources]
-        for row in evenly_spaced(of_reason, max(1, SHEET_IMAGES // len(reasons))):
-            file = project.collection(row["source"]).root / row["image"]
-            shown.append((file, f"{reason}: {row['caption'] or row['source']}"))
+        places = pc.indices_nonzero(pc.equal(rows["reason"], reason))
+        some = evenly_spaced(range(len(places)), max(1, SHEET_IMAGES // len(reasons)))
+        for row in rows.take(places.take(some)).to_pylist():
+            image = project.collection(row["source"]).image(row["image"])
+            shown.append((image, f"{reason}: {row['caption'] or row['source']}"))
     return shown
 
 
