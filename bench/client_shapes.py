@@ -42,11 +42,8 @@ def main() -> None:
 
 def export_shapes() -> dict[str, dict[str, list[int]]]:
     """Returns model → key of its single file → shape."""
-    import torch
-
     from bench.families import REAL, changed
-    from dreamloom.train.families.parts import make_network
-    from dreamloom.train.families.registry import FAMILIES
+    from bench.random_models import model_without_memory
 
     models = {
         "Stable Diffusion 1.5": ("sd", REAL["sd"]),
@@ -57,13 +54,8 @@ def export_shapes() -> dict[str, dict[str, list[int]]]:
     }
     found = {}
     for title, (name, configs) in models.items():
-        family: Any = FAMILIES[name]
-        with torch.device("meta"):
-            networks = {
-                part: make_network(family, part, configs[part]) for part in family.file_prefixes if part in configs
-            }
-        model = family.model_class()(family, networks, {}, None, None)
-        found[title] = {key: list(value.shape) for key, value in model.original_weights().items()}
+        weights = model_without_memory(name, configs).original_weights()
+        found[title] = {key: list(value.shape) for key, value in weights.items()}
     return found
 
 

@@ -74,15 +74,10 @@ def main() -> None:
 
 def exported_models() -> dict[str, Any]:
     """Returns model → the shapes of its single file by key, and its .yaml."""
-    import diffusers
-    import torch
-
     from bench.client_shapes import LARGE, MEDIUM_3
     from bench.families import REAL, changed
+    from bench.random_models import model_without_memory
     from dreamloom.train.export.writers import markers
-    from dreamloom.train.families.opening import make_schedule
-    from dreamloom.train.families.parts import make_network
-    from dreamloom.train.families.registry import FAMILIES
     from dreamloom.train.families.sd.configs import CONFIGS
 
     predicts_v = {"prediction_type": "v_prediction"}
@@ -101,13 +96,7 @@ def exported_models() -> dict[str, Any]:
     }
     found = {}
     for title, (name, configs) in models.items():
-        family: Any = FAMILIES[name]
-        with torch.device("meta"):
-            networks = {
-                part: make_network(family, part, configs[part]) for part in family.file_prefixes if part in configs
-            }
-        scheduler = getattr(diffusers, configs["scheduler"]["_class_name"]).from_config(configs["scheduler"])
-        model = family.model_class()(family, networks, {}, scheduler, make_schedule(family, scheduler))
+        model = model_without_memory(name, configs)
         weights = {**model.original_weights(), **markers(model)}
         shapes = {key: list(value.shape) for key, value in weights.items()}
         found[title] = {"shapes": shapes, "yaml": model.original_config()}

@@ -1,4 +1,4 @@
-"""Models of real shape with random weights, which no download is needed for."""
+"""Models of real shape, which no download is needed for: with random weights, or with none."""
 
 from typing import Any
 
@@ -20,8 +20,6 @@ def random_model(name: str, configs: Configs, device: torch.device, half: bool =
         device: where to put it.
         half: whether to make it in float16, of normal numbers of the deviation 0.02.
     """
-    import diffusers
-
     torch.manual_seed(0)
     family = FAMILIES[name]
     networks = [part for part in (family.denoiser, "vae", *family.text_encoders) if part in configs]
@@ -33,11 +31,27 @@ def random_model(name: str, configs: Configs, device: torch.device, half: bool =
         else:
             module.eval().to(device=device, memory_format=torch.channels_last)
         module.requires_grad_(False)
-    scheduler = getattr(diffusers, configs["scheduler"]["_class_name"]).from_config(configs["scheduler"])
+    scheduler = _scheduler(configs)
     schedule = make_schedule(family, scheduler).to(device)
     tokenizers = family.file_tokenizers(configs)
     model: Model = family.model_class()(family, components, tokenizers, scheduler, schedule)
     return model
+
+
+def model_without_memory(name: str, configs: Configs) -> Model:
+    """Makes a model whose weights have shapes only, without tokenizers; configs as for `random_model`."""
+    family = FAMILIES[name]
+    with torch.device("meta"):
+        networks = {part: make_network(family, part, configs[part]) for part in family.file_prefixes if part in configs}
+    scheduler = _scheduler(configs)
+    model: Model = family.model_class()(family, networks, {}, scheduler, make_schedule(family, scheduler))
+    return model
+
+
+def _scheduler(configs: Configs) -> Any:
+    import diffusers
+
+    return getattr(diffusers, configs["scheduler"]["_class_name"]).from_config(configs["scheduler"])
 
 
 def _fill(module: Any) -> None:
