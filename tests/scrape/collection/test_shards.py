@@ -5,15 +5,13 @@ import json
 import tarfile
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.own_folders import COLLECTION_MANIFEST as MANIFEST
 from dreamloom.caption.sidecar import read_caption
-from dreamloom.scrape.collection import Collection, Table, packing
+from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.shards import find_damage_at, pull_collection, push_collection
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
 from tests.s3 import S3
@@ -22,16 +20,9 @@ ADDRESS = "s3://bucket/people"
 
 
 @pytest.fixture
-def collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Collection:
-    """Three parts of two images; a shard is full with one."""
-    monkeypatch.setattr(packing, "SHARD_BYTES", 1)
-    for number in range(5):
-        file = tmp_path / "images" / f"a red thing_({number}).png"
-        file.parent.mkdir(exist_ok=True)
-        Image.fromarray(np.random.default_rng(number).integers(0, 255, (16, 24, 3), dtype=np.uint8)).save(file)
-    (tmp_path / "images" / "broken.png").write_bytes(b"no image")
+def collection(tmp_path: Path, images: FolderConfig) -> Collection:
     made = Collection(tmp_path / "people")
-    ingest_folder(made, FolderConfig(path=tmp_path / "images", part_rows=2), read_caption)
+    ingest_folder(made, images, read_caption)
     return made
 
 

@@ -7,9 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from dreamloom.base import remote
 from dreamloom.base.cache_folder import cache_folder
@@ -22,7 +20,7 @@ from dreamloom.curate.assemble import balance
 from dreamloom.curate.config import BalanceConfig
 from dreamloom.curate.source import Role, Source
 from dreamloom.flows import cli
-from dreamloom.scrape.collection import Collection, Table, packing
+from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.shards import copy_between, find_damage_at, pull_collection
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
 from tests.conftest import HOUSE
@@ -30,18 +28,6 @@ from tests.s3 import S3
 
 ADDRESS = "s3://bucket/work/people"
 MANIFEST = "work/people/collection.json"
-
-
-@pytest.fixture
-def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FolderConfig:
-    """Three parts of two images, of which one is broken; a shard is full with one."""
-    monkeypatch.setattr(packing, "SHARD_BYTES", 1)
-    for number in range(5):
-        file = tmp_path / "images" / f"a red thing_({number}).png"
-        file.parent.mkdir(exist_ok=True)
-        Image.fromarray(np.random.default_rng(number).integers(0, 255, (16, 24, 3), dtype=np.uint8)).save(file)
-    (tmp_path / "images" / "broken.png").write_bytes(b"no image")
-    return FolderConfig(path=tmp_path / "images", part_rows=2)
 
 
 @pytest.fixture(autouse=True)
