@@ -107,12 +107,10 @@ class Division:
         return self.rows[epochs]
 
     def _divide(self, epochs: int) -> npt.NDArray[np.int64]:
-        images = floor(epochs * self.total)
-        factor = Fraction(epochs)
+        images, factor, asked = floor(epochs * self.total), Fraction(epochs), epochs * self.shares
         if self.whole is not None:
             images = int(self.whole.after(epochs)[self.place])
-            factor = images / self.total
-        asked = float(factor) * self.shares
+            factor, asked = images / self.total, images * self.shares / self.shares.sum()
         shown = np.maximum(self.rows[-1], self._floor(asked, factor))
         due = np.where(shown < asked - _ROUNDING, (shown + 1) / self.shares, np.inf)
         shown[np.argsort(due, kind="stable")[: max(0, images - int(shown.sum()))]] += 1
