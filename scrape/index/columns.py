@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
 from dreamloom.scrape.index.files import LIST_SUFFIXES, IndexFile
@@ -145,6 +146,7 @@ class Index:
     columns: dict[str, Column]
     """A candidate's column → the index's, where it has one."""
     rows: int
+    row_groups: int
 
     @property
     def unread(self) -> dict[str, int]:
@@ -190,8 +192,8 @@ def read_indexes(
 
 def _read_footer(
     file: IndexFile, url_column: str | None, text_column: str | None, aesthetic_scale: str | None
-) -> tuple[dict[str, Column], int]:
-    """Returns the columns, by the candidate's names, and the number of rows."""
+) -> tuple[dict[str, Column], pq.FileMetaData]:
+    """Returns the columns, by the candidate's names, and the footer."""
     try:
         metadata = file.metadata()
         schema = metadata.schema.to_arrow_schema()
@@ -224,7 +226,7 @@ def _read_footer(
                 f"{file}: the column {columns[column].name} holds the fields {', '.join(fields)}; name one of them: "
                 f"{column}_column: {'.'.join([columns[column].name, *columns[column].field, *fields[:1]])}."
             )
-    return columns, metadata.num_rows
+    return columns, metadata
 
 
 def _refuse_fields_in_lists(file: IndexFile, column: Column) -> None:
@@ -249,18 +251,18 @@ def _find_column(schema: pa.Schema, asked: str) -> Column | None:
     return column
 
 
-def _group(footers: list[tuple[IndexFile, dict[str, Column], int]]) -> Iterator[Index]:
+def _group(footers: list[tuple[IndexFile, dict[str, Column], pq.FileMetaData]]) -> Iterator[Index]:
     """Joins consecutive files of the same columns, on the same kind of file system."""
 
-    def layout(footer: tuple[IndexFile, dict[str, Column], int]) -> tuple[bool, list[tuple[str, str, str]]]:
+    def layout(footer: tuple[IndexFile, dict[str, Column], pq.FileMetaData]) -> tuple[bool, list[tuple[str, str, str]]]:
         file, columns, _ = footer
         return file.filesystem is None, sorted(
             (name, c.name + repr(c.field), str(c.type)) for name, c in columns.items()
         )
 
     for _, group in groupby(footers, key=layout):
-        members = list(group)
-        yield Index(tuple(file for file, _, _ in members), members[0][1], sum(rows for _, _, rows in members))
+        files, columns, metadata = zip(*group, strict=True)
+        yield Index(files, columns[0], sum(m.num_rows for m in metadata), sum(m.num_row_groups for m in metadata))
 
 
 def _first_line(error: Exception) -> str:

@@ -1,22 +1,34 @@
 """Counts what each rule on numbers drops, while the index is scanned."""
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import duckdb
 
 
 @contextmanager
-def counting(database: duckdb.DuckDBPyConnection, queries: list[str]) -> Iterator[list[Future[dict[int, int]]]]:
-    """Runs queries of two columns beside the block, on the cores that it leaves idle; stops them where it fails."""
+def counting(
+    database: duckdb.DuckDBPyConnection, queries: list[str], beside: bool
+) -> Iterator[list[Callable[[], dict[int, int]]]]:
+    """Yields functions that return what queries of two columns find, for after the block.
+
+    Args:
+        database: an open connection.
+        queries: the queries.
+        beside: runs them beside the block already, on cores that it leaves idle; where there is none, both take longer.
+    """
+
+    def count(connection: duckdb.DuckDBPyConnection, query: str) -> dict[int, int]:
+        return dict(connection.sql(query).fetchall())
+
+    if not beside:
+        yield [partial(count, database, query) for query in queries]
+        return
     with database.cursor() as cursor, ThreadPoolExecutor(1) as pool:
-
-        def count(query: str) -> dict[int, int]:
-            return dict(cursor.sql(query).fetchall())
-
         try:
-            yield [pool.submit(count, query) for query in queries]
+            yield [pool.submit(count, cursor, query).result for query in queries]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             cursor.interrupt()

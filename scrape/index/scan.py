@@ -2,8 +2,8 @@
 
 DuckDB reads the index once, with all predicates, and writes the rows that pass into a temporary parquet file, in the
 order of the index. All that follows (repeated URLs, which rows to take) reads that file alone, so memory stays flat
-however long the index is. Beside that, on cores that it leaves idle, DuckDB reads the sizes and scores once more, to
-count what each predicate on them drops.
+however long the index is. Then, or beside that on cores that it leaves idle, DuckDB reads the sizes and scores once
+more, to count what each predicate on them drops.
 """
 
 import glob
@@ -160,12 +160,13 @@ def _scan(
     failing = [
         failing_numbers(_relation(database, index), rules) for index, rules in zip(indexes, numbers, strict=True)
     ]
-    with counting(database, failing) as counted:
+    is_narrow = sum(index.row_groups for index in indexes) < (os.cpu_count() or 1)  # a thread reads a row group
+    with counting(database, failing, beside=is_narrow) as counted:
         counts = _write_passed(database, " UNION ALL ".join(selects), passed, progress)
     dropped = Counter({reason: 0 for rules in (*numbers, *texts) for reason in rules})
     for place, index in enumerate(indexes):
         reached = sum(count for code, count in counts.items() if code // _CODES == place)
-        dropped.update(dropped_by_numbers(list(numbers[place]), index.rows, counted[place].result(), reached))
+        dropped.update(dropped_by_numbers(list(numbers[place]), index.rows, counted[place](), reached))
         dropped.update({reason: counts[place * _CODES + code] for code, reason in enumerate(texts[place], start=1)})
     return dict(dropped)
 
