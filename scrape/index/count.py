@@ -1,34 +1,25 @@
-"""Counts what each rule on numbers drops, while the index is scanned."""
+"""Counts what each rule on numbers drops, beside other work."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 
 import duckdb
 
+Count = Callable[[list[str]], list[Callable[[], dict[int, int]]]]
+"""Starts queries of two columns; returns what waits for that which each finds."""
+
 
 @contextmanager
-def counting(
-    database: duckdb.DuckDBPyConnection, queries: list[str], beside: bool
-) -> Iterator[list[Callable[[], dict[int, int]]]]:
-    """Yields functions that return what queries of two columns find, for after the block.
+def counting(database: duckdb.DuckDBPyConnection) -> Iterator[Count]:
+    """Yields a function that runs queries beside what the connection does meanwhile."""
 
-    Args:
-        database: an open connection.
-        queries: the queries.
-        beside: runs them beside the block already, on cores that it leaves idle; where there is none, both take longer.
-    """
+    def run(query: str) -> dict[int, int]:
+        return dict(cursor.sql(query).fetchall())
 
-    def count(connection: duckdb.DuckDBPyConnection, query: str) -> dict[int, int]:
-        return dict(connection.sql(query).fetchall())
-
-    if not beside:
-        yield [partial(count, database, query) for query in queries]
-        return
     with database.cursor() as cursor, ThreadPoolExecutor(1) as pool:
         try:
-            yield [pool.submit(count, cursor, query).result for query in queries]
+            yield lambda queries: [pool.submit(run, query).result for query in queries]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             cursor.interrupt()

@@ -41,8 +41,7 @@ def filter_laion(collection: Collection, config: FilterConfig, progress: Progres
         if _has_recipe(collection, current_recipe.result):
             return collection.summary(Table.CANDIDATES).as_existing(len(collection.parts(Table.CANDIDATES)))
         with _selection(config, collection.root, progress) as (funnel, parts):
-            funnel.parts_done = _write_parts(collection, config, current_recipe.result(), funnel, parts)
-        return funnel
+            return _write_parts(collection, config, current_recipe.result(), funnel, parts)
 
 
 def is_current(collection: Collection, config: FilterConfig) -> bool:
@@ -77,11 +76,13 @@ def explain(config: FilterConfig, progress: Progress = silent) -> Summary:
         UserError: as `filter_laion`.
     """
     with tempfile.TemporaryDirectory() as folder, _selection(config, Path(folder), progress) as (funnel, _):
-        return funnel
+        return funnel()
 
 
 @contextmanager
-def _selection(config: FilterConfig, folder: Path, progress: Progress) -> Iterator[tuple[Summary, Iterator[pa.Table]]]:
+def _selection(
+    config: FilterConfig, folder: Path, progress: Progress
+) -> Iterator[tuple[Callable[[], Summary], Iterator[pa.Table]]]:
     from dreamloom.scrape.index.scan import select_rows  # DuckDB, which `--help` does without
 
     with tempfile.TemporaryDirectory(prefix=temporary_name(), dir=folder) as temporary:
@@ -93,9 +94,13 @@ def _selection(config: FilterConfig, folder: Path, progress: Progress) -> Iterat
 
 
 def _write_parts(
-    collection: Collection, config: FilterConfig, current_recipe: str, funnel: Summary, parts: Iterator[pa.Table]
-) -> int:
-    """Commits the parts, part 00000 last of all. Returns their number."""
+    collection: Collection,
+    config: FilterConfig,
+    current_recipe: str,
+    funnel: Callable[[], Summary],
+    parts: Iterator[pa.Table],
+) -> Summary:
+    """Commits the parts, part 00000 last of all. Returns the funnel."""
 
     def write(number: int, rows: pa.Table, summary: Summary) -> None:
         keys = pa.array(_keys(config, rows), pa.string())
@@ -110,9 +115,10 @@ def _write_parts(
     number = 0
     for number, rows in enumerate(parts, start=1):
         write(number, rows, Summary(rows=len(rows), kept=len(rows)))
-    in_other_parts = funnel.kept - len(first)
-    write(0, first, replace(funnel, rows=funnel.rows - in_other_parts, kept=len(first), parts_done=1))
-    return number + 1
+    whole = funnel()
+    in_other_parts = whole.kept - len(first)
+    write(0, first, replace(whole, rows=whole.rows - in_other_parts, kept=len(first), parts_done=1))
+    return replace(whole, parts_done=number + 1)
 
 
 def _keys(config: FilterConfig, rows: pa.Table) -> list[str]:

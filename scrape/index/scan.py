@@ -2,8 +2,8 @@
 
 DuckDB reads the index once, with all predicates, and writes the rows that pass into a temporary parquet file, in the
 order of the index. All that follows (repeated URLs, which rows to take) reads that file alone, so memory stays flat
-however long the index is. Then, or beside that on cores that it leaves idle, DuckDB reads the sizes and scores once
-more, to count what each predicate on them drops.
+however long the index is. Beside what follows, or beside the first reading where that leaves cores idle, DuckDB reads
+the sizes and scores once more, to count what each predicate on them drops.
 """
 
 import glob
@@ -30,7 +30,7 @@ from dreamloom.scrape.collection import SCHEMAS, Table
 from dreamloom.scrape.index.bad_text import find_damaged, without_bad_text
 from dreamloom.scrape.index.columns import Index
 from dreamloom.scrape.index.config import FilterConfig
-from dreamloom.scrape.index.count import counting, dropped_by_numbers, failing_numbers, first_failed
+from dreamloom.scrape.index.count import Count, counting, dropped_by_numbers, failing_numbers, first_failed
 from dreamloom.scrape.index.predicates import check_aesthetic_scales, numeric_predicates, sql_string, text_predicates
 from dreamloom.scrape.index.take import BATCH_ROWS, GROUP_ROWS, candidate_columns, mark_distinct, take_rows
 from dreamloom.scrape.index.words import Words
@@ -48,8 +48,8 @@ _SETTINGS = {
 @contextmanager
 def select_rows(
     indexes: list[Index], config: FilterConfig, folder: Path, progress: Progress
-) -> Iterator[tuple[Summary, Iterator[pa.Table]]]:
-    """Yields the funnel, and the selected rows in parts: candidates without their key.
+) -> Iterator[tuple[Callable[[], Summary], Iterator[pa.Table]]]:
+    """Yields what waits for the funnel, and the selected rows in parts: candidates without their key.
 
     Args:
         indexes: the index.
@@ -65,32 +65,41 @@ def select_rows(
     with (
         tempfile.TemporaryDirectory(prefix=temporary_name(), dir=folder) as temporary,
         duckdb.connect(config={**_SETTINGS, "temp_directory": temporary}) as database,
+        counting(database) as count,
     ):
         # query_progress() needs the bar
         database.sql("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
         _check_patterns(database, config.words)
         passed = Path(temporary) / "passed.parquet"
-        funnel = Summary(rows=sum(index.rows + sum(index.unread.values()) for index in indexes))
-        progress(0, funnel.rows)
-        report = _reporter(database, funnel.rows, progress)
-        try:
-            indexes, funnel.dropped = _scan_text(database, config, indexes, passed, report)
-        except (duckdb.Error, pa.ArrowException, OSError) as error:  # damaged files end in many of them
-            if isinstance(error, OSError) and error.errno is not None:  # the system's own: a full disk
-                raise
-            file = find_damaged(indexes) or "The index"
-            why = str(error).splitlines()[0]
-            raise UserError(f"{file} can't be read ({why}); download it again, or leave it out.") from error
-        funnel.dropped = dict(sum((Counter(index.unread) for index in indexes), Counter())) | funnel.dropped
-        passing = funnel.rows - sum(funnel.dropped.values())
-        distinct = mark_distinct(database, config, passed)
-        funnel.kept = min(distinct, config.limit or distinct)
-        duplicates = {f"duplicate_{config.deduplicate_by}": passing - distinct}
-        dropped = {**funnel.dropped, **duplicates, "limit": distinct - funnel.kept}
-        funnel.dropped = {reason: count for reason, count in dropped.items() if count}
-        funnel.seconds = time.monotonic() - started
-        progress(funnel.rows, funnel.rows, f"{funnel.kept} kept")
+        rows = sum(index.rows + sum(index.unread.values()) for index in indexes)
+        progress(0, rows)
+        with _told(indexes):
+            indexes, dropped = _scan_text(database, config, indexes, passed, count, _reporter(database, rows, progress))
+        passing, distinct = pq.read_metadata(passed).num_rows, mark_distinct(database, config, passed)
+        kept = min(distinct, config.limit or distinct)
+        seconds = time.monotonic() - started
+
+        def funnel() -> Summary:
+            with _told(indexes):
+                reasons = dict(sum((Counter(index.unread) for index in indexes), Counter())) | dropped()
+            reasons |= {f"duplicate_{config.deduplicate_by}": passing - distinct, "limit": distinct - kept}
+            return Summary(rows, kept, {reason: count for reason, count in reasons.items() if count}, seconds=seconds)
+
+        progress(rows, rows, f"{kept} kept")
         yield funnel, take_rows(database, config, indexes, passed)
+
+
+@contextmanager
+def _told(indexes: list[Index]) -> Iterator[None]:
+    """Tells of an index that can't be read by the name of the file."""
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, OSError) as error:  # damaged files end in many of them
+        if isinstance(error, OSError) and error.errno is not None:  # the system's own: a full disk
+            raise
+        file = find_damaged(indexes) or "The index"
+        why = str(error).splitlines()[0]
+        raise UserError(f"{file} can't be read ({why}); download it again, or leave it out.") from error
 
 
 def _check_patterns(database: duckdb.DuckDBPyConnection, words: Words) -> None:
@@ -123,20 +132,21 @@ def _scan_text(
     config: FilterConfig,
     indexes: list[Index],
     passed: Path,
+    count: Count,
     progress: Callable[[], None],
-) -> tuple[list[Index], dict[str, int]]:
+) -> tuple[list[Index], Callable[[], dict[str, int]]]:
     """Scans the index as `_scan` does; where text is not UTF-8, again without its rows.
 
     Returns:
         The index that was read, and what `_scan` returns.
     """
     try:
-        return indexes, _scan(database, config, indexes, passed, progress)
+        return indexes, _scan(database, config, indexes, passed, count, progress)
     except (duckdb.Error, OSError) as error:  # what DuckDB meets after the first rows is Arrow's OSError
         if "utf" not in str(error).lower():
             raise
     indexes = without_bad_text(indexes, passed.parent)
-    return indexes, _scan(database, config, indexes, passed, progress)
+    return indexes, _scan(database, config, indexes, passed, count, progress)
 
 
 def _scan(
@@ -144,12 +154,13 @@ def _scan(
     config: FilterConfig,
     indexes: list[Index],
     passed: Path,
+    count: Count,
     progress: Callable[[], None],
-) -> dict[str, int]:
+) -> Callable[[], dict[str, int]]:
     """Writes the rows that pass all predicates into a parquet file.
 
     Returns:
-        Reason → dropped rows, in the order of the funnel.
+        What waits for reason → dropped rows, in the order of the funnel.
     """
     numbers = [numeric_predicates(config, index) for index in indexes]
     texts = [text_predicates(config, index) for index in indexes]
@@ -161,14 +172,19 @@ def _scan(
         failing_numbers(_relation(database, index), rules) for index, rules in zip(indexes, numbers, strict=True)
     ]
     is_narrow = sum(index.row_groups for index in indexes) < (os.cpu_count() or 1)  # a thread reads a row group
-    with counting(database, failing, beside=is_narrow) as counted:
-        counts = _write_passed(database, " UNION ALL ".join(selects), passed, progress)
-    dropped = Counter({reason: 0 for rules in (*numbers, *texts) for reason in rules})
-    for place, index in enumerate(indexes):
-        reached = sum(count for code, count in counts.items() if code // _CODES == place)
-        dropped.update(dropped_by_numbers(list(numbers[place]), index.rows, counted[place](), reached))
-        dropped.update({reason: counts[place * _CODES + code] for code, reason in enumerate(texts[place], start=1)})
-    return dict(dropped)
+    counted = count(failing) if is_narrow else None
+    counts = _write_passed(database, " UNION ALL ".join(selects), passed, progress)
+    counted = counted or count(failing)
+
+    def dropped() -> dict[str, int]:
+        found = Counter({reason: 0 for rules in (*numbers, *texts) for reason in rules})
+        for place, index in enumerate(indexes):
+            reached = sum(rows for code, rows in counts.items() if code // _CODES == place)
+            found.update(dropped_by_numbers(list(numbers[place]), index.rows, counted[place](), reached))
+            found.update({reason: counts[place * _CODES + code] for code, reason in enumerate(texts[place], start=1)})
+        return dict(found)
+
+    return dropped
 
 
 def _write_passed(
