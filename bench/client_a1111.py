@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.client_webui import SMALL_CLIP, THIRD, compare, difference
+from bench.client_loading import SMALL_CLIP, THIRD, compare, difference
 
 
 def read_with_a1111(checkout: Path, folder: Path) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.client_webui import HALF_MORE, difference
+from bench.client_loading import HALF_MORE, difference
 
 
 def read_with_forge(checkout: Path, folder: Path) -> Iterator[tuple[str, str]]:

@@ -11,29 +11,18 @@ to each weight is compared with what the merged model has: the largest differenc
 """
 
 import argparse
-import importlib.abc
-import importlib.machinery
 import json
 import os
 import subprocess
 import sys
-import types
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-ABSENT = (
-    *("gradio", "gradio_client", "fastapi", "starlette", "uvicorn", "git", "blendmodes", "fontTools", "spandrel"),
-    *("pillow_avif", "jsonmerge", "lark", "inflection", "resize_right", "skimage", "cleanfid", "dctorch", "wandb"),
-    *("facexlib", "basicsr", "gfpgan", "clip", "gradio_rangeslider", "gradio_imageslider"),
-)
-"""Packages of the interface, of samplers and of upscalers, which loading does not need."""
-THIRD, THIRD_AND_T5, HALF_MORE = (f"Stable Diffusion {name}" for name in ("3 medium", "3 medium, T5", "3.5 medium, T5"))
+from bench.client_loading import HALF_MORE, SMALL_CLIP, THIRD, THIRD_AND_T5, AbsentPackages
+
 T5 = {"d_model": 4096, "d_ff": 10240, "d_kv": 64, "num_layers": 24, "num_heads": 64, "vocab_size": 32128,
       "feed_forward_proj": "gated-gelu"}  # fmt: skip
 """The config of Stable Diffusion 3's third text encoder."""
-SMALL_CLIP = "small"
-"""Name by which open_clip knows the second text encoder of the tiny model of Stable Diffusion XL."""
 
 
 def main() -> None:
@@ -144,72 +133,12 @@ def make_small_models(folder: Path) -> None:
 
 def read(client: str, checkout: Path, folder: Path) -> None:
     """Prints what a program makes of all of it."""
-    sys.meta_path.append(_Absent())
+    sys.meta_path.append(AbsentPackages())
     from bench.client_a1111 import read_with_a1111
     from bench.client_forge import read_with_forge
 
     for what, line in {"a1111": read_with_a1111, "forge": read_with_forge}[client](checkout, folder):
         print(f"{client}, {what}: {line}", flush=True)
-
-
-class _Nothing:
-    """Whatever is asked of a package that is not there."""
-
-    __all__: ClassVar[list[str]] = []
-
-    def __init__(self, *_: Any, **__: Any) -> None: ...
-
-    def __init_subclass__(cls, **_: Any) -> None: ...
-
-    def __call__(self, *_: Any, **__: Any) -> Any:
-        return self
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Nothing()
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(())
-
-
-class _AbsentModule(types.ModuleType):
-    __all__: ClassVar[list[str]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return type(name, (_Nothing,), {}) if name[0].isupper() else _Nothing()
-
-
-class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds the packages that are left out."""
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
-        absent = name.split(".")[0] in ABSENT
-        return importlib.machinery.ModuleSpec(name, self, is_package=True) if absent else None
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
-        return _AbsentModule(spec.name)
-
-    def exec_module(self, module: types.ModuleType) -> None: ...
-
-
-def compare(wanted: dict[str, Any], file: dict[str, Any]) -> str:
-    constants = ("betas", "alphas_", "sqrt_", "log_one", "posterior_", "denoiser.sigmas", "model.model_sampling.")
-    again = "text_encoders.model_"  # those of 3 stand there a second time
-    missing = [key for key in wanted if key not in file and not key.startswith((*constants, again))]
-    more = [key for key in file if key not in wanted]
-    other = [key for key in wanted if key in file and wanted[key].shape != file[key].shape]
-    counts = f"missing {len(missing)} {missing[:2]}, unexpected {len(more)} {more[:2]}, of other shapes {other[:2]}"
-    return f"{len(file)} tensors, {counts}"
-
-
-def difference(pairs: list[tuple[Any, Any]]) -> str:
-    if not pairs:
-        return "nothing to compare"
-    worst = max(float((one - other).abs().max()) for one, other in pairs)
-    return f"largest difference {worst / max(float(other.abs().max()) for _, other in pairs):.1e}"
 
 
 if __name__ == "__main__":
