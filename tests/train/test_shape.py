@@ -92,8 +92,8 @@ def test_nothing_in_a_step_waits_for_the_device(name: str, function: ast.Functio
 
 
 def test_the_loop_reads_as_pseudocode() -> None:
-    """Its body is nothing but calls of the session, one a line, each behind a plain question."""
+    """Its body is nothing but calls of the session and its timetable, one a line, each behind a plain question."""
     (loop,) = [function for name, function in ALL if name == "loop.loop._loop"]
     assert (loop.end_lineno or 0) - loop.lineno <= 20
     called = {ast.unparse(node.func).split(".")[0] for node in ast.walk(loop) if isinstance(node, ast.Call)}
-    assert called == {"session"}
+    assert called == {"session", "timetable"}

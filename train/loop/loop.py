@@ -157,15 +157,16 @@ def _run(session: "Session", config: TrainConfig, stop: StopRequest) -> TrainSum
 
 def _loop(session: "Session", config: TrainConfig, stop: StopRequest) -> bool:
     """Trains until the run is finished, and returns True; or until a stop is requested."""
+    timetable = session.timetable
     while True:
-        if session.is_due(config.log_every_n_steps):
+        if timetable.is_due(config.log_every_n_steps):
             session.log_losses()
-        if session.is_evaluation_due:
+        if timetable.is_evaluation_due:
             session.evaluate()
-        if session.is_due(config.sample_every_n_steps):
+        if timetable.is_due(config.sample_every_n_steps):
             session.draw_samples()
-        if session.is_checkpoint_due or session.is_best:
+        if timetable.is_checkpoint_due or session.is_best:
             session.save_checkpoint()
-        if session.distributed.any(stop.requested) or session.is_finished:
-            return session.is_finished
+        if session.distributed.any(stop.requested) or timetable.is_finished:
+            return timetable.is_finished
         session.train_step()

@@ -1,8 +1,6 @@
 """A training session: what one call of train works on once the model is loaded, and what it does now and then."""
 
 import logging
-import time
-from bisect import bisect_right
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -44,6 +42,7 @@ from dreamloom.train.loop.loggers import open_loggers
 from dreamloom.train.loop.loss_window import NonFiniteLossError
 from dreamloom.train.loop.metrics import MetricsLog
 from dreamloom.train.loop.shares import count_shares, log_shares
+from dreamloom.train.loop.timetable import Timetable
 from dreamloom.train.loop.trainer import Trainer
 from dreamloom.train.model.device import choose_device, peak_memory
 from dreamloom.train.model.family import changing_text_encoders, trained_components
@@ -51,7 +50,6 @@ from dreamloom.train.model.trainable import store_weights
 from dreamloom.train.run import checkpoint
 from dreamloom.train.run.environment import describe_environment, note_environment
 from dreamloom.train.run.folder import TrainSummary, list_checkpoints, truncate_log
-from dreamloom.train.settings.run import steps_between
 
 _log = logging.getLogger(__name__)
 
@@ -104,9 +102,9 @@ class Session:
             text_cache.add(captions.fixed_captions(shown), progress)
         shared = trained_components(config, self.model.family) if config.shard and distributed.world_size > 1 else ()
         self.model.settle(text_cache.stores if captions.are_fixed(shown) else (), shared)
-        self.ended = ""
         self.loader = BatchLoader(self.dataset, latent_cache, text_cache, config, pin=device.type == "cuda")
         self.trainer = Trainer(self.model, self.schedule, config, distributed)
+        self.timetable = Timetable(self.trainer, config, distributed)
         likeness = Likeness(self.dataset, heldout["training"], config) if config.likeness_clip else None
         self.history = EvaluationHistory(run, heldout, recipe, latent_cache, config, likeness)
         with distributed.in_turn():
@@ -114,39 +112,7 @@ class Session:
         log_shares(self.dataset, self.schedule, measured_share(heldout, self.schedule, config))
         loggers = open_loggers(run, self.trainer.num_steps, config) if distributed.is_main else []
         self.log = MetricsLog(run if distributed.is_main else None, loggers, device)
-        self._saved_at = time.monotonic()
         self._steps = self._load_steps()
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether all images of the run have been seen, or its evaluations end it."""
-        return self.trainer.images_seen >= self.schedule.num_images or bool(self.ended)
-
-    def is_due(self, every_n_steps: int | None) -> bool:
-        """Tells whether something periodic is due; it always is before the first step and after the last."""
-        step, every_n_steps = self.trainer.num_steps, steps_between(every_n_steps, self.schedule.planned_steps)
-        return step == 0 or self.is_finished or (every_n_steps > 0 and step % every_n_steps == 0)
-
-    @property
-    def is_evaluation_due(self) -> bool:
-        """Whether an evaluation is due."""
-        return self.is_due(self.config.evaluate_every_n_steps) or self.trainer.num_steps in self.schedule.early_steps
-
-    @property
-    def is_checkpoint_due(self) -> bool:
-        """Whether a checkpoint is due by steps, by epochs or by time.
-
-        Processes that share weights agree on the time, as all of them write; of others the main one does.
-        """
-        minutes, epochs = self.config.checkpoint_every_n_minutes, self.config.checkpoint_every_n_epochs
-        is_old = bool(minutes) and time.monotonic() - self._saved_at >= 60 * minutes
-        if self.distributed.any(is_old) if self.trainer.sharding else is_old:
-            return True
-        seen, ends = self.trainer.images_seen, self.schedule.epoch_ends
-        before = bisect_right(ends, max(0, seen - self.schedule.step_size))
-        if epochs and bisect_right(ends, seen) // epochs > before // epochs:
-            return True
-        return self.is_due(self.config.checkpoint_every_n_steps)
 
     @property
     def is_best(self) -> bool:
@@ -211,8 +177,8 @@ class Session:
             moving.give_ratios(ratios[:-1])
         num_images = self.schedule.num_images
         if images_seen < num_images and (end := self.history.find_end(num_images)):
-            self.ended = f"ended after {images_seen:,} of {num_images:,} images: {end}"
-            _log.warning(self.ended)
+            self.timetable.ended = f"ended after {images_seen:,} of {num_images:,} images: {end}"
+            _log.warning(self.timetable.ended)
         elif moving:
             moving.give_ratios(ratios)
             self.trainer.optimizer.factor = float(rates[-1])
@@ -255,13 +221,15 @@ class Session:
             _log.info("checkpoint after %d images", images_seen)
             if self.config.checkpoint_single_file:
                 export_single_file(path, self.run / "models" / str(images_seen))
-        self._saved_at = time.monotonic()
+        self.timetable.note_saved()
 
     def summary(self, finished: bool) -> TrainSummary:
         """Summarizes the run so far."""
         measures = {name: self.history.latest(name) for name in MEASURES}
         checkpoints = list_checkpoints(self.run)
-        asked, shown = count_shares(self.dataset, self.schedule, self.trainer.images_seen if self.ended else None)
+        asked, shown = count_shares(
+            self.dataset, self.schedule, self.trainer.images_seen if self.timetable.ended else None
+        )
         return TrainSummary(
             finished=finished,
             dataset_images=len(self.dataset.samples),
@@ -277,7 +245,7 @@ class Session:
             verdict=self.history.verdict,
             likeness=self.history.latest("likeness")[0],
             limits=self.history.limits,
-            ended=self.ended,
+            ended=self.timetable.ended,
             checkpoint=str(checkpoints[-1]) if checkpoints else None,
             images_per_second=self.log.images_per_second,
             data_wait=self.log.data_wait,
