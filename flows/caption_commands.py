@@ -21,7 +21,7 @@ from dreamloom.curate.source import is_collection
 from dreamloom.flows.contents import evenly_spaced
 from dreamloom.flows.help_pages import HelpPage
 from dreamloom.flows.ray_config import RayConfig
-from dreamloom.flows.stage_commands import FLAGS, RAY, collection_at, is_plain_folder, refuse_output, run_step
+from dreamloom.flows.step_command import FLAGS, RAY, collection_at, is_plain_folder, refuse_output, run_step
 from dreamloom.flows.steps import CaptionStep
 from dreamloom.flows.terminal import Terminal, duration, print_table, rows_table, stage_line
 from dreamloom.scrape.collection import Collection

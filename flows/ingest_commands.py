@@ -9,7 +9,7 @@ from cyclopts import App
 from dreamloom.base.stage import PathKind
 from dreamloom.flows.help_pages import HelpPage
 from dreamloom.flows.ray_config import RayConfig
-from dreamloom.flows.stage_commands import FLAGS, RAY, collection_at, run_step
+from dreamloom.flows.step_command import FLAGS, RAY, collection_at, run_step
 from dreamloom.flows.steps import IngestStep
 from dreamloom.scrape.datasets import all_kinds
 from dreamloom.scrape.datasets.source_kind import SourceKind

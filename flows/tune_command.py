@@ -11,7 +11,7 @@ from dreamloom.flows import api
 from dreamloom.flows.logs import log_to_file
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.run_folders import heldout_folder, newest_speed
-from dreamloom.flows.stage_commands import FLAGS
+from dreamloom.flows.step_command import FLAGS
 from dreamloom.flows.terminal import Terminal, duration, print_table, rows_table
 from dreamloom.flows.workspace import PROJECT, relative_to_cwd
 from dreamloom.train.config import TrainConfig

@@ -12,7 +12,7 @@ import pytest
 from dreamloom.base.errors import StageFailed, UserError
 from dreamloom.base.progress import Progress
 from dreamloom.flows import cli
-from dreamloom.flows.stage_commands import run_step
+from dreamloom.flows.step_command import run_step
 from dreamloom.flows.steps import Outcome, Step
 from dreamloom.scrape.datasets import all_kinds
 from dreamloom.train.loop.interrupt import catch_signals
