@@ -34,7 +34,9 @@ from dreamloom.scrape.datasets.zip_members import open_zip
 from dreamloom.scrape.index.files import IndexFile
 from dreamloom.scrape.index.lists import as_parquet
 from dreamloom.scrape.web.address import check_url
-from dreamloom.scrape.web.http import add_cookies, decompressor, retry_after
+from dreamloom.scrape.web.content_encoding import decompressor
+from dreamloom.scrape.web.cookies import add_cookies
+from dreamloom.scrape.web.http import retry_after
 from dreamloom.scrape.web.http_dates import parse_http_date
 from dreamloom.scrape.web.optout import read_consent
 from dreamloom.scrape.web.outcome import RowDropped

@@ -15,9 +15,10 @@ from yarl import URL
 from dreamloom.base.stop import run_stoppable
 from dreamloom.scrape.collection import Row, Status
 from dreamloom.scrape.web.address import check_url
+from dreamloom.scrape.web.cookies import may_have_cookies_of
 from dreamloom.scrape.web.host_judge import MAX_WAIT_S, HostJudge
 from dreamloom.scrape.web.host_queue import HostQueue
-from dreamloom.scrape.web.http import Fetcher, Redirect, Response, may_have_cookies_of
+from dreamloom.scrape.web.http import Fetcher, Redirect, Response
 from dreamloom.scrape.web.job import PartJob
 from dreamloom.scrape.web.optout import NO_STATEMENT, join_consent
 from dreamloom.scrape.web.outcome import RowDropped, make_row, unforeseen_errors_cost_one_row

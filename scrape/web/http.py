@@ -4,23 +4,23 @@ import asyncio
 import os
 import re
 import ssl
-import zlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from types import MappingProxyType, SimpleNamespace
-from typing import Any, Self
+from typing import Self
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
-from multidict import CIMultiDictProxy
 from yarl import URL
 
 from dreamloom.scrape.collection import Status
 from dreamloom.scrape.web.address import PublicResolver, join_url, resolver_error_status, system_resolver
 from dreamloom.scrape.web.config import ScrapeConfig
+from dreamloom.scrape.web.content_encoding import decompressor
+from dreamloom.scrape.web.cookies import add_cookies
 from dreamloom.scrape.web.http_dates import parse_http_date
 from dreamloom.scrape.web.optout import ROBOT, read_consent
 from dreamloom.scrape.web.outcome import RowDropped
@@ -29,11 +29,6 @@ from dreamloom.scrape.web.response_head import MAX_HEAD_BYTES, LenientConnector
 _REDIRECTS = (301, 302, 303, 307, 308)
 _HTTP_STATUSES = {403: Status.HTTP_403, 404: Status.HTTP_404, 410: Status.HTTP_410, 429: Status.HTTP_429}
 _FAILURES = (aiohttp.ClientError, HttpProcessingError, OSError, EOFError)
-_DECOMPRESSED = frozenset({"gzip", "x-gzip", "deflate"})
-_UNSUPPORTED_ENCODINGS = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz"})
-"""The other encodings of bodies that hosts use (IANA's registry of content codings)."""
-_MAX_COOKIE_LENGTH = 4096
-"""Maximum characters of the cookies of an attempt (RFC 6265, 6.1)."""
 _KEEP_ALIVE_S = 2.0
 """Seconds for which an idle connection stays open: a host's images are requested close together, and open files are few
 (usually 1,024)."""
@@ -244,109 +239,10 @@ def user_agent(contact: str) -> str:
     return f"{ROBOT}/{version('dreamloom')}" + (f" (+{contact})" if contact else "")
 
 
-def add_cookies(cookies: str, set_cookies: Iterable[str]) -> str:
-    """Returns the Cookie header "a=1; b=2" with those of some Set-Cookie headers, as far as it stays short."""
-    values = dict(cookie.split("=", 1) for cookie in cookies.split("; ") if cookie)
-    for header in set_cookies:
-        name, separator, value = header.partition(";")[0].partition("=")
-        if separator and name.strip() and name.isascii() and value.isascii() and (name + value).isprintable():
-            values[name.strip()] = value.strip()
-    added = "; ".join(f"{name}={value}" for name, value in values.items())
-    return added if len(added) <= _MAX_COOKIE_LENGTH else cookies
-
-
-def may_have_cookies_of(setter: URL, url: URL) -> bool:
-    """Tells whether a URL is on the host that set cookies, and as safe."""
-    return setter.raw_host == url.raw_host and (setter.scheme, url.scheme) != ("https", "http")
-
-
 def _check_status(response: aiohttp.ClientResponse) -> None:
     if not 200 <= response.status < 300:
         status = _HTTP_STATUSES.get(response.status, Status.HTTP_5XX if response.status >= 500 else Status.HTTP_4XX)
         raise RowDropped(status, f"HTTP {response.status}", wait_s=retry_after(response.headers))
-
-
-def decompressor(headers: CIMultiDictProxy[str]) -> Callable[[bytes, int], bytes] | None:
-    """Returns a function (chunk, max_bytes) → decompressed bytes for the Content-Encoding; None for identity.
-
-    What is no encoding, such as aws-chunked, utf-8 or none, is identity; and so is any where the bytes are plain.
-    """
-    names = [
-        name.partition(";")[0].strip(' \t"').lower()
-        for value in headers.getall("Content-Encoding", [])
-        for name in value.split(",")
-    ]
-    encodings = [name for name in names if name in _DECOMPRESSED or name in _UNSUPPORTED_ENCODINGS]
-    return _Decompressor(", ".join(encodings)) if encodings else None
-
-
-_GZIP = b"\x1f\x8b"
-_IMAGES = (b"\xff\xd8", b"\x89P", b"GI", b"RI")
-"""First bytes of JPEG, PNG, GIF and WebP, with which no packed image begins."""
-_MAX_MEMBERS = 1000
-"""Maximum members of a gzip; programs that write several make one of each 64 KB or more."""
-
-
-class _Decompressor:
-    """Unpacks gzip, also of several members (RFC 1952, 2.2); zlib; and raw deflate, which some hosts call deflate.
-
-    Stores give files that were uploaded as they are the encodings that somebody once set for all.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._stream: Any = None
-        self._members = 0
-        self._is_plain = False
-        """Whether the bytes are no encoding's."""
-        self._is_over = False
-        """Whether something else follows the last member."""
-        self._waiting = b""
-        """What has not been unpacked, as it is too short to tell its form."""
-
-    def __call__(self, chunk: bytes, max_bytes: int) -> bytes:
-        """Returns what a chunk holds, at most so many bytes. What follows the last member is passed over.
-
-        Raises:
-            RowDropped: truncated, where it is broken; unsupported.
-        """
-        unpacked, chunk = bytearray(), self._waiting + chunk
-        self._waiting = b""
-        while chunk and not self._is_over and len(unpacked) < max_bytes:
-            if self._is_plain:
-                return chunk[:max_bytes]
-            if self._stream is None or self._stream.eof:
-                if len(chunk) < 2:
-                    self._waiting = chunk
-                    break
-                if not self._members:
-                    self._is_plain = chunk[:2] in _IMAGES or ("gzip" in self._name and not _has_header(chunk))
-                    if self._is_plain:
-                        continue
-                self._is_over = self._members > 0 and not chunk.startswith(_GZIP)
-                if self._is_over:
-                    break
-                self._begin_member(chunk)
-            try:
-                unpacked += self._stream.decompress(chunk, max_bytes - len(unpacked))
-            except zlib.error as error:
-                raise RowDropped(Status.TRUNCATED, f"broken {self._name}") from error
-            chunk = self._stream.unused_data
-        return bytes(unpacked)
-
-    def _begin_member(self, begin: bytes) -> None:
-        if self._name not in _DECOMPRESSED:
-            raise RowDropped(Status.UNSUPPORTED, f"Content-Encoding {self._name[:40]}")
-        self._members += 1
-        if self._members > _MAX_MEMBERS:
-            raise RowDropped(Status.TRUNCATED, f"{self._name} of more than {_MAX_MEMBERS:,} members")
-        is_raw = self._name == "deflate" and not _has_header(begin)
-        self._stream = zlib.decompressobj(wbits=-15 if is_raw else 47)  # 47: by gzip's or zlib's header
-
-
-def _has_header(begin: bytes) -> bool:
-    """Whether it begins as gzip or zlib (RFC 1950, 2.2) do."""
-    return begin.startswith(_GZIP) or (begin[0] & 15 == 8 and int.from_bytes(begin[:2]) % 31 == 0)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

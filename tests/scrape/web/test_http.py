@@ -11,15 +11,11 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from multidict import CIMultiDict, CIMultiDictProxy
-from yarl import URL
 
 from bench.hostile_images import reserved_by_c2pa, reserved_by_iptc
 from dreamloom.base.workers import Worker
 from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.web.address import is_public
-from dreamloom.scrape.web.http import add_cookies, decompressor, may_have_cookies_of
-from dreamloom.scrape.web.outcome import RowDropped
 from dreamloom.scrape.web.scrape import scrape
 
 Row = dict[str, Any]
@@ -205,48 +201,6 @@ def test_a_cap_is_a_cap_on_the_wire_and_unpacked(site: Any, collection: Collecti
     assert outcomes == ["ok", "ok", "ok", "too_large", "truncated", "unsupported", "too_large"]
 
 
-def raw_deflate(data: bytes) -> bytes:
-    packer = zlib.compressobj(wbits=-15)
-    return packer.compress(data) + packer.flush()
-
-
-@pytest.mark.parametrize(
-    ("name", "packed"),
-    [
-        ("gzip", gzip.compress(b"one ") + gzip.compress(b"") + gzip.compress(b"two")),
-        ("x-gzip", gzip.compress(b"one two") + bytes(9)),
-        ("deflate", zlib.compress(b"one two")),
-        ("deflate", raw_deflate(b"one two")),
-        ("deflate", gzip.compress(b"one two")),
-        ("gzip", zlib.compress(b"one two")),
-    ],
-    ids=["gzip of members", "gzip and zeros", "zlib", "raw deflate", "gzip as deflate", "zlib as gzip"],
-)
-@pytest.mark.parametrize("size", [1, 5, 99])
-def test_bodies_are_unpacked_as_browsers_do_in_whatever_pieces_they_come(name: str, packed: bytes, size: int) -> None:
-    decompress = decompressor(CIMultiDictProxy(CIMultiDict({"Content-Encoding": name})))
-    assert decompress is not None
-    assert b"".join(decompress(packed[n : n + size], 99) for n in range(0, len(packed), size)) == b"one two"
-
-
-@pytest.mark.parametrize("name", ["gzip", "gzip, gzip", "deflate", "br", "compress", '"GZIP"; q=1'])
-@pytest.mark.parametrize("size", [1, 5, 99])
-def test_a_plain_image_is_taken_whatever_its_host_calls_it(name: str, size: int) -> None:
-    for start in (b"\xff\xd8\xff\xe0", b"\x89PNG", b"RIFF", b"GIF8"):
-        decompress = decompressor(CIMultiDictProxy(CIMultiDict({"Content-Encoding": name})))
-        image = start + bytes(40)
-        assert decompress is not None
-        assert b"".join(decompress(image[n : n + size], 99) for n in range(0, len(image), size)) == image
-        assert len(decompress(bytes(200), 99)) == 99
-
-
-def test_a_gzip_has_a_number_of_members_that_a_program_writes() -> None:
-    decompress = decompressor(CIMultiDictProxy(CIMultiDict({"Content-Encoding": "gzip"})))
-    assert decompress is not None
-    with pytest.raises(RowDropped, match="more than 1,000 members"):
-        decompress(gzip.compress(b"") * 1001, 99)
-
-
 def test_what_stands_behind_a_whole_gzip_is_counted_too(site: Any, collection: Collection) -> None:
     def endless(head: bytes) -> Callable[[web.Request], Any]:
         async def answer(request: web.Request) -> web.StreamResponse:
@@ -362,24 +316,6 @@ def test_a_cookie_wall_is_passed_and_its_cookies_go_nowhere_else(site: Any, coll
         "/ccc": [""],
         "/dddd": ["", "seen=yes; b=2"],
     }
-
-
-@pytest.mark.parametrize(
-    ("setter", "url", "may"),
-    [
-        ("https://h.org/a", "https://h.org/b", True),
-        ("http://h.org/a", "https://h.org:8443/b", True),
-        ("https://h.org/a", "http://h.org/b", False),
-        ("https://h.org/a", "https://www.h.org/b", False),
-    ],
-)
-def test_cookies_go_to_their_host_alone_and_not_in_the_clear(setter: str, url: str, may: bool) -> None:
-    assert may_have_cookies_of(URL(setter), URL(url)) == may
-
-
-def test_cookies_that_are_too_long_are_not_kept() -> None:
-    assert add_cookies("a=1", ["b=" + "x" * 5000]) == "a=1"
-    assert add_cookies("a=1", ["b=2; Path=/", "a=3"]) == "a=3; b=2"
 
 
 def test_what_a_host_says_is_recorded_also_where_its_body_is_not_taken(site: Any, collection: Collection) -> None:
