@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.image_types import is_image_name
@@ -62,13 +62,14 @@ class Listed:
     folders: list["os.DirEntry[str]"]
 
 
-def list_folder(folder: Path, left_out: Counter[str]) -> Listed:
+def list_folder(folder: Path, left_out: Counter[str], only: Literal["files", "folders"] | None = None) -> Listed:
     """Lists a folder, without the folders below it.
 
     Args:
         folder: the folder.
         left_out: receives the number of images that are left out, by a word for the reason; and of captions, control
             files and tables that are links to nothing.
+        only: only these are looked at, and counted; None: both.
 
     Raises:
         UserError: the folder can't be read.
@@ -84,6 +85,8 @@ def list_folder(folder: Path, left_out: Counter[str]) -> Listed:
     in_library = _LIBRARY.fullmatch(folder.name) is not None
     for entry in entries:
         is_folder = _is_folder(entry)
+        if only is not None and is_folder is not (only == "folders"):
+            continue
         if why := _why_left_out(entry, is_folder, in_library):
             left_out[why] += count_images(Path(entry.path)) if is_folder else is_image_name(entry.name)
         elif _is_dead_link(entry):
@@ -92,6 +95,12 @@ def list_folder(folder: Path, left_out: Counter[str]) -> Listed:
         elif not entry.name.startswith("."):
             (listed.folders if is_folder else listed.files).append(entry)
     return listed
+
+
+def folder_names(folder: Path) -> list[str]:
+    """Returns the names of all folders in a folder, also of those that are left out."""
+    with os.scandir(folder) as scanned:
+        return [entry.name for entry in scanned if _is_folder(entry)]
 
 
 def visit_folders(

@@ -4,10 +4,9 @@ import logging
 import os
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -22,15 +21,16 @@ from dreamloom.base.stage import PART_ROWS, Summary, recipe
 from dreamloom.base.tree_state import tree_state
 from dreamloom.scrape.collection import CaptionKind, Collection, Table, key_of
 from dreamloom.scrape.datasets.fields import CAPTIONS, PROVENANCE, FolderSourceConfig, KeepEmpty, PartRows, UserPath
-from dreamloom.scrape.datasets.image_files import ListedFile, find_images, size_of_folder
+from dreamloom.scrape.datasets.image_files import ListedFile
+from dreamloom.scrape.datasets.image_runs import FoundImages, ImageRun, find_runs, list_images
 from dreamloom.scrape.datasets.imagefolder import TABLES
-from dreamloom.scrape.datasets.ingest import ingest, made_from, part_reader
+from dreamloom.scrape.datasets.ingest import ingest, part_reader, row_version
 from dreamloom.scrape.datasets.kohya import METADATA as KOHYA_TABLES
 from dreamloom.scrape.datasets.kohya import read_metadata
 from dreamloom.scrape.datasets.metadata import CaptionRules, ImageMetadata
 from dreamloom.scrape.datasets.sidecar_files import find_sidecars
 from dreamloom.scrape.datasets.source_kind import SourceKind, SourceSize
-from dreamloom.scrape.datasets.source_recipes import VERSION, MadeFrom, SourceRecipes, file_version, stat_recipes
+from dreamloom.scrape.datasets.source_recipes import VERSION, FileVersion, SourceRecipes, file_version, stat_recipe
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def recipes(collection: Collection, config: FolderConfig) -> dict[str, str]:
     Raises:
         UserError: the folder does not exist, contains no image, or contains the collection; or kohya's JSON is missing.
     """
-    return _Listing(collection, config).recipes()
+    return _Listing(config).recipes(collection)
 
 
 def ingest_folder(
@@ -109,8 +109,8 @@ def ingest_folder(
     Raises:
         UserError: the folder does not exist, contains no image, or contains the collection; or kohya's JSON is missing.
     """
-    listing = _Listing(collection, config)
-    recipes = listing.recipes()
+    listing = _Listing(config)
+    recipes = listing.recipes(collection)
 
     def metadata_of(file: ListedFile) -> ImageMetadata:
         text, kind = _caption(file, config, read_caption, listing.kohya_captions)
@@ -124,7 +124,7 @@ def ingest_folder(
             config.path,
             ", ".join(tables),
         )
-    reader = part_reader(lambda: listing.files, config.part_rows, metadata_of)
+    reader = part_reader(listing.files, config.part_rows, metadata_of)
     return ingest(collection, config, recipes, reader, progress, parts, listing.known["left_out"])
 
 
@@ -138,54 +138,91 @@ def read_captions(config: FolderConfig, read_caption: CaptionReader) -> list[tup
     Raises:
         UserError: the folder does not exist or contains no image; or kohya's JSON is missing.
     """
-    files, kohya_captions = _list_files(config, Counter())
-    captions = ((file.path, _caption(file, config, read_caption, kohya_captions)[0]) for file in files)
+    listing = _Listing(config)
+    captions = ((f.path, _caption(f, config, read_caption, listing.kohya_captions)[0]) for f in listing.all_files())
     return [(path.relative_to(config.path).as_posix(), text) for path, text in captions if text]
 
 
 class _Listing:
-    """The images of a folder, listed when they are first needed: recipes are remembered until a file changes."""
+    """The images of a folder, listed for the parts that are asked for: recipes are remembered until files change."""
 
-    def __init__(self, collection: Collection, config: FolderConfig) -> None:
-        self._collection, self._config = collection, config
+    def __init__(self, config: FolderConfig) -> None:
+        self._config = config
+        self.files = lru_cache(1)(self._list_part)
+        self._images_of = lru_cache(1)(list_images)  # a large folder has many parts
 
-    def recipes(self) -> SourceRecipes:
+    def recipes(self, collection: Collection) -> SourceRecipes:
         """Returns part → recipe."""
-        return SourceRecipes(
-            self._collection, Table.RECORDS, _STAGE, self._config, self._made_from, self.known["recipes"]
-        )
+        _refuse_own_output(collection, self._config)
+        return SourceRecipes(collection, Table.RECORDS, _STAGE, self._config, self._made_from, self.known["recipes"])
 
     @cached_property
     def known(self) -> dict[str, dict[str, Any]]:
         """Part → the recipe that knows files by name, size and time; and images left out, by a word for the reason."""
-        _refuse_own_output(self._collection, self._config)
         state = tree_state([self._config.path], self._config.follow_links)
         if state is None or _reads_kohya(self._config):  # whose JSON may lie beside the folder
             return self._look()
-        upstream = [state, self._config.path.resolve().name, self._config.model_dump_json()]
-        return dict(remembered(recipe("folder listing", VERSION, self._config, upstream), self._look))
+        return dict(remembered(self._place("folder listing", [state]), self._look))
+
+    def all_files(self) -> Iterator[ListedFile]:
+        """Yields all images, in order."""
+        return (file for part in self._parts for file in self.files(part))
 
     @cached_property
-    def _listed(self) -> tuple[list[ListedFile], dict[Path, str] | None, Counter[str]]:
-        left_out = Counter[str]()
-        return *_list_files(self._config, left_out), left_out
-
-    @property
-    def files(self) -> list[ListedFile]:
-        """The images, in order."""
-        return self._listed[0]
-
-    @property
     def kohya_captions(self) -> dict[Path, str] | None:
         """The captions of kohya's JSON; None: the config does not ask for them."""
-        return self._listed[1]
+        if not _reads_kohya(self._config):
+            return None
+        paths = [run.folder / name for run in self._found.runs for name in self._names(run)]
+        return _kohya_captions(self._config, paths)
 
-    def _made_from(self) -> MadeFrom:
-        return made_from(self.files, self._config.part_rows)
+    @cached_property
+    def _found(self) -> FoundImages:
+        return find_runs(self._config.path, self._config.follow_links)
+
+    @cached_property
+    def _parts(self) -> dict[str, list[ImageRun]]:
+        return self._found.parts(self._config.part_rows)
+
+    def _names(self, run: ImageRun) -> list[str]:
+        return self._images_of(run.folder)[0][run.start : run.stop]
+
+    def _made_from(self, part: str) -> list[FileVersion]:
+        return [row_version(file) for file in self.files(part)]
 
     def _look(self) -> dict[str, dict[str, Any]]:
-        recipes = stat_recipes(_STAGE, self._config, self._made_from())
-        return {"recipes": recipes, "left_out": dict(self._listed[2])}
+        recipes = {part: self._stat_recipe(part, runs) for part, runs in self._parts.items()}
+        return {"recipes": recipes, "left_out": self._found.left_out}
+
+    def _stat_recipe(self, part: str, runs: Sequence[ImageRun]) -> str:
+        def compute() -> str:
+            return stat_recipe(_STAGE, self._config, self._made_from(part))
+
+        if _reads_kohya(self._config) or any(run.state is None for run in runs):
+            return compute()
+        inside = [os.path.relpath(run.folder, self._config.path) for run in runs]
+        states = [f"{folder} {run.state} {run.start} {run.stop}" for folder, run in zip(inside, runs, strict=True)]
+        return str(remembered(self._place("folder part", states), compute))
+
+    def _place(self, what: str, upstream: Sequence[str]) -> str:
+        """Returns under what it is remembered, of which all else that it depends on is the upstream."""
+        # the folder's own name, and not its path, so that a folder may be moved
+        name, config = self._config.path.resolve().name, self._config.model_dump_json()
+        return recipe(what, VERSION, self._config, [*upstream, name, config])
+
+    def _list_part(self, part: str) -> list[ListedFile]:
+        config, files = self._config, list[ListedFile]()
+        uses_sidecars = config.caption is None and config.captions in ("auto", "names", "sidecars")
+        name, root = config.path.resolve().name, "" if config.path == Path() else os.path.join(config.path, "")
+        for run in self._parts[part]:
+            siblings = self._images_of(run.folder)[1]
+            for path in (run.folder / image for image in self._names(run)):
+                sidecars = find_sidecars(path.name, siblings) if uses_sidecars else []
+                key = key_of("folder", name, str(path).removeprefix(root))
+                caption = "" if self.kohya_captions is None else f"{self.kohya_captions.get(path)} "
+                own = [path.parent / sidecar for _, sidecar in sidecars]
+                files.append(ListedFile(key, path, file_version(path, *own, before=caption), siblings))
+        return files
 
 
 _STAGE = "ingest folder"
@@ -212,7 +249,8 @@ def _measure(config: FolderConfig) -> SourceSize:
     """Counts the images, unless no file changed since they were counted."""
 
     def count() -> dict[str, Any]:
-        return asdict(size_of_folder(config.path, config.follow_links))
+        found = find_runs(config.path, config.follow_links)
+        return asdict(SourceSize(found.count, "images", found.bytes))
 
     state = tree_state([config.path], config.follow_links)
     known = recipe("folder size", VERSION, config, [str(state), config.model_dump_json()])
@@ -227,27 +265,8 @@ def _refuse_own_output(collection: Collection, config: FolderConfig) -> None:
         )
 
 
-def _list_files(config: FolderConfig, left_out: Counter[str]) -> tuple[list[ListedFile], dict[Path, str] | None]:
-    """Lists the images, and returns the captions of kohya's JSON if the config asks for them."""
-    uses_sidecars = config.caption is None and config.captions in ("auto", "names", "sidecars")
-    files = []
-    images = find_images(config.path, left_out, config.follow_links)
-    kohya_captions = _kohya_captions(config, [path for path, _ in images])
-    # The folder's own name, and not its path, so that a folder may be moved
-    name, root = config.path.resolve().name, "" if config.path == Path() else os.path.join(config.path, "")
-    for path, siblings in images:
-        own_sidecars = [path.parent / name for _, name in find_sidecars(path.name, siblings)] if uses_sidecars else []
-        key = key_of("folder", name, str(path).removeprefix(root))
-        caption = "" if kohya_captions is None else f"{kohya_captions.get(path)} "
-        version = file_version(path, *own_sidecars, before=caption)
-        files.append(ListedFile(key, path, version, siblings))
-    return files, kohya_captions
-
-
-def _kohya_captions(config: FolderConfig, images: Sequence[Path]) -> dict[Path, str] | None:
-    """Returns image → caption; None: the config does not ask for kohya's captions."""
-    if not _reads_kohya(config):
-        return None
+def _kohya_captions(config: FolderConfig, images: Sequence[Path]) -> dict[Path, str]:
+    """Returns image → caption, as kohya's JSON has it."""
     names = [path.relative_to(config.path).as_posix() for path in images]
     captions = read_metadata(config.path, names).captions
     return {path: captions[name] for path, name in zip(images, names, strict=True) if name in captions}

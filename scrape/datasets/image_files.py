@@ -8,7 +8,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,16 +69,14 @@ def find_images(
         UserError: the folder does not exist, one below it can't be read, it is one of dreamloom's own, or there is no
             image.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; name the folder that contains the images.")
-    refuse_own_folder(folder)
+    require_folder_of_images(folder)
     left_out = Counter() if left_out is None else left_out
     folders = list(_walk(folder, left_out, follow_links))
     images = [
         ((*parent.parts, name), number)
         for number, (parent, names) in enumerate(folders)
         for name in names
-        if _is_image(parent, name)
+        if is_image(parent, name)
     ]
     if not images:
         extensions = Counter(os.path.splitext(name)[1] for _, names in folders for name in names)
@@ -90,8 +88,15 @@ def find_images(
     return [(folders[number][0] / parts[-1], folders[number][1]) for parts, number in images]
 
 
-def _is_image(folder: Path, name: str) -> bool:
-    """Whether a file is an image, by its name; one that has no known extension, by its first bytes."""
+def require_folder_of_images(folder: Path) -> None:
+    """Raises UserError unless there is such a folder that is none of dreamloom's own."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; name the folder that contains the images.")
+    refuse_own_folder(folder)
+
+
+def is_image(folder: Path, name: str) -> bool:
+    """Tells whether a file is an image, by its name; one that has no known extension, by its first bytes."""
     if is_image_name(name):
         return True
     kind = mimetypes.guess_type(name, strict=False)[0]
@@ -101,16 +106,17 @@ def _is_image(folder: Path, name: str) -> bool:
 
 def _walk(folder: Path, left_out: Counter[str], follow_links: bool) -> Iterator[tuple[Path, FolderNames]]:
     """Yields a folder and those below it, each once, with the names of their files."""
-    root = Path(os.path.realpath(folder))
-
-    def enters(entry: "os.DirEntry[str]") -> bool:
-        if follow_links or not entry.is_symlink() or Path(os.path.realpath(entry.path)).is_relative_to(root):
-            return True
-        left_out["linked"] += count_images(Path(entry.path))
-        return False
-
+    enters = partial(is_entered, root=Path(os.path.realpath(folder)), left_out=left_out, follow_links=follow_links)
     for parent, listed in walk_folders([folder], left_out, enters):
         yield parent, FolderNames(entry.name for entry in listed.files)
+
+
+def is_entered(entry: "os.DirEntry[str]", root: Path, left_out: Counter[str], follow_links: bool) -> bool:
+    """Tells whether a folder below the one that is searched is entered, or counts its images among those left out."""
+    if follow_links or not entry.is_symlink() or Path(os.path.realpath(entry.path)).is_relative_to(root):
+        return True
+    left_out["linked"] += count_images(Path(entry.path))
+    return False
 
 
 def read_file(path: Path) -> bytes:

@@ -89,32 +89,31 @@ def part_recipes(
 def made_from(files: Sequence[ListedFile], part_rows: int, upstream: Iterable[FileVersion] = ()) -> MadeFrom:
     """Returns what each part is made from; see `part_recipes`."""
     common = list(upstream)
-    return {part: common + [_of_row(file) for file in members] for part, members in split(files, part_rows).items()}
+    return {part: common + [row_version(file) for file in members] for part, members in split(files, part_rows).items()}
 
 
-def _of_row(file: ListedFile) -> FileVersion:
+def row_version(file: ListedFile) -> FileVersion:
+    """Returns what the row of a file is made from."""
     version = file.version
     return FileVersion(version.files, version.stat, f"{file.key} {version.before}", version.after)
 
 
 def part_reader(
-    files: Sequence[ListedFile] | Callable[[], Sequence[ListedFile]],
+    files: Sequence[ListedFile] | Callable[[str], Sequence[ListedFile]],
     part_rows: int,
     metadata_of: Callable[[ListedFile], ImageMetadata],
 ) -> ReadPart:
     """Returns a function that reads the images of a part.
 
     Args:
-        files: the image files of all parts, in order; a function is called when a part is first read.
+        files: the image files of all parts, in order; or a function from part to its own.
         part_rows: rows per part.
         metadata_of: returns what the source knows of an image.
     """
-    plan: dict[str, Sequence[ListedFile]] = {}
+    of_part = files if callable(files) else split(files, part_rows).__getitem__
 
     def read_part(part: str) -> tuple[int, Iterable[SourceImage]]:
-        if not plan:
-            plan.update(split(files() if callable(files) else files, part_rows))
-        members = plan[part]
+        members = of_part(part)
         images = (SourceImage(file.key, str(file.path.absolute()), file.path, metadata_of(file)) for file in members)
         return len(members), images
 

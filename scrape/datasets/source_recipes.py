@@ -7,7 +7,6 @@ So `touch`, a copy or a restored backup make nothing anew.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,8 +60,8 @@ class SourceRecipes(dict[str, str]):
         table: the table of the parts.
         stage: name of the stage.
         config: config of the stage.
-        made_from: what each part is made from; a function is called when that is first looked at.
-        by_stat: part → the recipe that knows files by name, size and time; None: they are computed.
+        made_from: what each part is made from; or a function from part to that, which is called where it is looked at.
+        by_stat: part → the recipe that knows files by name, size and time, where `made_from` is a function.
     """
 
     def __init__(
@@ -71,20 +70,19 @@ class SourceRecipes(dict[str, str]):
         table: Table,
         stage: str,
         config: StageConfig,
-        made_from: MadeFrom | Callable[[], MadeFrom],
+        made_from: MadeFrom | Callable[[str], Sequence[FileVersion]],
         by_stat: Mapping[str, str] | None = None,
     ) -> None:
-        self._stage, self._config, self._files = stage, config, made_from
-        self.by_stat = stat_recipes(stage, config, self._made_from) if by_stat is None else by_stat
-        super().__init__({part: self._recipe(collection, table, part) for part in self.by_stat})
-
-    @cached_property
-    def _made_from(self) -> MadeFrom:
-        return self._files() if callable(self._files) else self._files
+        self._stage, self._config = stage, config
+        self._made_from = made_from if callable(made_from) else made_from.__getitem__
+        if not callable(made_from):
+            by_stat = {part: stat_recipe(stage, config, versions) for part, versions in made_from.items()}
+        assert by_stat is not None
+        super().__init__({part: self._recipe(collection, table, part, each) for part, each in by_stat.items()})
 
     def by_content(self, part: str) -> str | None:
         """Returns the recipe that knows a part's files by their bytes; None where a file is not as it was listed."""
-        versions = self._made_from[part]
+        versions = self._made_from(part)
         if any(_changed(version) for version in versions):
             return None
         files = list(dict.fromkeys(file for version in versions for file in version.files))
@@ -95,8 +93,7 @@ class SourceRecipes(dict[str, str]):
         ]
         return recipe(f"{self._stage} by content", VERSION, self._config, map(repr, contents))
 
-    def _recipe(self, collection: Collection, table: Table, part: str) -> str:
-        by_stat = self.by_stat[part]
+    def _recipe(self, collection: Collection, table: Table, part: str, by_stat: str) -> str:
         stored = collection.recipe(table, part)
         if stored is None or stored == by_stat:
             return by_stat
@@ -104,9 +101,9 @@ class SourceRecipes(dict[str, str]):
         return stored if by_content is not None and by_content == self.by_content(part) else by_stat
 
 
-def stat_recipes(stage: str, config: StageConfig, made_from: MadeFrom) -> dict[str, str]:
-    """Returns part → the recipe that knows files by name, size and time."""
-    return {part: recipe(stage, VERSION, config, map(str, versions)) for part, versions in made_from.items()}
+def stat_recipe(stage: str, config: StageConfig, versions: Sequence[FileVersion]) -> str:
+    """Returns the recipe of a part that knows its files by name, size and time."""
+    return recipe(stage, VERSION, config, map(str, versions))
 
 
 _MISSING = " missing"

@@ -139,9 +139,8 @@ def test_a_folder_in_which_no_file_changed_is_not_listed_again(
     collection, config = Collection(tmp_path / "c"), FolderConfig(path=mine)
     before = ingest_folder(collection, config, read_caption)
     listed, size = recipes(collection, config), KIND.measure(config)
-    for module in ("folder", "image_files"):
-        name = f"dreamloom.scrape.datasets.{module}.find_images"
-        monkeypatch.setattr(name, lambda *_, **__: pytest.fail("listed again"))
+    listing = "dreamloom.scrape.datasets.image_runs.list_folder"
+    monkeypatch.setattr(listing, lambda *_, **__: pytest.fail("listed again"))
     assert KIND.measure(config) == size
     assert recipes(collection, config) == listed
     again = ingest_folder(collection, config, read_caption)
