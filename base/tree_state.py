@@ -5,7 +5,8 @@ import os
 import stat
 import time
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from dreamloom.base.listing import visit_folders
 
 _LOOK_COUNTS_S = 60.0
 """How long what was seen in a folder counts within `looking_once`."""
+_FEW = 3000
+"""Files of a folder up to which it is quick to put each in its place among a million."""
 _KIND = 0o170000
 """The bits of a mode that say what kind of file it is (inode(7))."""
 
@@ -33,6 +36,8 @@ class FolderLook(NamedTuple):
     """A hash of its files and the names of its folders; None: a file may change again unseen."""
     files: int
     has_folders: bool
+    listed: tuple[list[str], "array[int]"] | None = None
+    """Names, sorted, and three numbers of each; None: they were not asked for."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,12 @@ def tree_state(folders: Iterable[Path], follow_links: bool = True, anew: bool = 
     return look_at_tree(folders, follow_links, anew).state
 
 
-def look_at_tree(folders: Iterable[Path], follow_links: bool = True, anew: bool = False) -> TreeLook:
-    """Returns what `tree_state` hashes, folder by folder."""
+def look_at_tree(
+    folders: Iterable[Path], follow_links: bool = True, anew: bool = False, keep_files: bool = False
+) -> TreeLook:
+    """Returns what `tree_state` hashes, folder by folder; `keep_files`: for `state_after`, looking anew."""
+    if keep_files:
+        return _look(tuple(map(os.fspath, folders)), follow_links, keep_files)
     tops = tuple(os.fspath(folder) for folder in folders)
     looks = _looks.get()
     seen = None if looks is None or anew else looks.get((tops, follow_links))
@@ -89,19 +98,66 @@ def look_at_tree(folders: Iterable[Path], follow_links: bool = True, anew: bool 
     return look
 
 
-def _look(tops: tuple[str, ...], follow_links: bool) -> TreeLook:
-    digest, all_settled = hashlib.blake2b(digest_size=16), True
+def state_after(look: TreeLook, changed: Iterable[str], replaced: Path) -> str | None:
+    """Returns the state that a tree has after files of it were changed, unless somebody else changed others.
+
+    Args:
+        look: the tree before, with its files.
+        changed: paths of files that were written, replaced or removed, in folders that were there.
+        replaced: one of its folders, of which all may have changed.
+
+    Returns:
+        See `tree_state`; None also where many changed.
+    """
+    top = os.fspath(replaced)
+    states = {f: each.state for f, each in look.folders.items() if f != top and not f.startswith(f"{top}{os.sep}")}
+    inside: dict[str, set[str]] = {}
+    for file in changed:
+        folder, name = os.path.split(file)
+        inside.setdefault(folder, set()).add(name)
+    if look.state is None or any(len(names) > _FEW for names in inside.values()):
+        return None
+    try:
+        states |= {folder: _state_after(folder, look.folders[folder], names) for folder, names in inside.items()}
+        for folder, (now, _) in visit_folders([top], partial(_look_into, follow_links=True)):
+            states[folder] = now.state
+    except (OSError, KeyError):  # somebody removes them, or they were not there
+        return None
+    return _hash_states(states)
+
+
+def _state_after(folder: str, look: FolderLook, changed: Iterable[str]) -> str:
+    assert look.listed is not None
+    names, numbers = look.listed[0].copy(), look.listed[1][:]
+    for name in changed:
+        at = bisect_left(names, name)
+        if names[at : at + 1] == [name]:
+            del names[at]
+            del numbers[_NUMBERS * at : _NUMBERS * (at + 1)]
+        path = os.path.join(folder, name)
+        if os.path.lexists(path):
+            names.insert(at, name)
+            numbers[_NUMBERS * at : _NUMBERS * at] = _numbers(os.stat(path))
+    return _hash_files(names, numbers)
+
+
+def _look(tops: tuple[str, ...], follow_links: bool, keep_files: bool = False) -> TreeLook:
+    all_settled, settled_before = True, time.time_ns() - SETTLED_NS
     seen: dict[str, FolderLook] = {}
-    settled_before = time.time_ns() - SETTLED_NS
     try:
         for folder, (look, newest) in visit_folders(tops, partial(_look_into, follow_links=follow_links)):
-            digest.update(f"{folder}\n{look.state}\n".encode("utf-8", "surrogatepass"))
-            is_settled = newest < settled_before
-            seen[folder] = look if is_settled else look._replace(state=None)
-            all_settled &= is_settled
+            all_settled &= (is_settled := newest < settled_before)
+            look = look if is_settled else look._replace(state=None)
+            seen[folder] = look if keep_files else look._replace(listed=None)
     except OSError:
         return TreeLook(None, {})
-    return TreeLook(digest.hexdigest() if all_settled else None, seen)
+    states = {folder: look.state for folder, look in seen.items()}
+    return TreeLook(_hash_states(states) if all_settled else None, seen)
+
+
+def _hash_states(states: Mapping[str, str | None]) -> str:
+    lines = (f"{folder}\0{state}\0" for folder, state in sorted(states.items()))
+    return hashlib.blake2b("".join(lines).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def _look_into(folder: str, follow_links: bool) -> tuple[tuple[FolderLook, int], list[str]]:
@@ -110,9 +166,9 @@ def _look_into(folder: str, follow_links: bool) -> tuple[tuple[FolderLook, int],
     Files are named relative to the open folder, as the kernel would else look up a long path for each.
     """
     names, below, newest, has_folders = list[str](), list[str](), 0, False
+    numbers = array("q")
     if not os.path.isdir(folder):
-        return (FolderLook("", 0, False), newest), below
-    digest, numbers = hashlib.blake2b(digest_size=16), array("q")
+        return (FolderLook("", 0, False, (names, numbers)), newest), below
     inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         names = sorted(os.listdir(inside))
@@ -125,16 +181,29 @@ def _look_into(folder: str, follow_links: bool) -> tuple[tuple[FolderLook, int],
                 has_folders = True
                 if follow_links or not os.path.islink(os.path.join(folder, name)):
                     below.append(os.path.join(folder, name))
-                numbers.append(-1)
-                continue
-            if (changed := status.st_mtime_ns) > newest:
+            elif (changed := status.st_mtime_ns) > newest:
                 newest = changed
-            try:
-                numbers.extend((status.st_size, changed, status.st_ino))
-            except OverflowError:  # a date before 1678, or an inode of 64 bits
-                digest.update(f"{name}\0{status.st_size} {changed} {status.st_ino}\0".encode("utf-8", "surrogatepass"))
+            numbers.extend(_numbers(status))
     finally:
         os.close(inside)
-    digest.update("\0".join([*names, ""]).encode("utf-8", "surrogatepass"))
+    return (FolderLook(_hash_files(names, numbers), len(names), has_folders, (names, numbers)), newest), below[::-1]
+
+
+_NUMBERS = 3
+
+
+def _numbers(status: os.stat_result) -> "array[int]":
+    """Returns size, modification time and inode of a file; of a folder, that it is one."""
+    if status.st_mode & _KIND == stat.S_IFDIR:
+        return array("q", (-1, -1, -1))
+    numbers = (status.st_size, status.st_mtime_ns, status.st_ino)
+    try:
+        return array("q", numbers)
+    except OverflowError:  # a date before 1678, or an inode of 64 bits
+        return array("q", (number % 2**63 for number in numbers))
+
+
+def _hash_files(names: Sequence[str], numbers: "array[int]") -> str:
+    digest = hashlib.blake2b("\0".join([*names, ""]).encode("utf-8", "surrogatepass"), digest_size=16)
     digest.update(numbers)
-    return (FolderLook(digest.hexdigest(), len(names), has_folders), newest), below[::-1]
+    return digest.hexdigest()

@@ -10,6 +10,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit, copy, remove
 from dreamloom.base.folder_names import FolderNames
 from dreamloom.base.pixels import ImageError, decode
+from dreamloom.base.tree_state import TreeLook
 from dreamloom.curate.decide import carry_out
 from dreamloom.curate.hand_changes import HandChange, look_for_hand_changes
 from dreamloom.curate.manifest import manifest_path
@@ -28,27 +29,27 @@ def describe_hand_changes(changes: Sequence[HandChange]) -> str:
     return ", ".join(f"{count:,} {how}" for how, count in counts.items())
 
 
-def refuse_hand_changes(workspace: Path, anew: bool = False) -> bool:
+def refuse_hand_changes(workspace: Path, anew: bool = False) -> TreeLook | None:
     """Refuses to go on where a person changed the training folder, so that nothing of theirs is overwritten.
 
     Args:
         workspace: where the training folder is.
-        anew: see `dreamloom.base.tree_state.tree_state`.
+        anew: see `dreamloom.curate.hand_changes.look_for_hand_changes`.
 
     Returns:
-        Whether all is as balance made it; False also where there is nothing, or what was changed is decided.
+        What was seen, where all is as balance made it; None also where there is nothing, or what changed is decided.
 
     Raises:
         UserError: they did.
     """
-    is_as_made, changes = look_for_hand_changes(workspace, anew)
+    seen, changes = look_for_hand_changes(workspace, anew)
     if changes:
         raise UserError(
             f"{changes[0].file} and its like were changed by hand in {workspace} ({describe_hand_changes(changes)}): "
             f"`dreamloom adopt {workspace}` makes decisions of it, and `dreamloom adopt {workspace} --refuse` puts all "
             "back as it was."
         )
-    return is_as_made
+    return seen
 
 
 def adopt_hand_changes(workspace: Path, changes: Sequence[HandChange]) -> Counter[str]:

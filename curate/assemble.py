@@ -32,10 +32,12 @@ from dreamloom.base.held_out import write_held_out
 from dreamloom.base.parquet_metadata import digest_table, write_table
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
+from dreamloom.base.tree_state import TreeLook
 from dreamloom.curate.adopt import refuse_hand_changes
 from dreamloom.curate.balance import format_multiply
 from dreamloom.curate.choose import sort_by_priority
 from dreamloom.curate.config import BalanceConfig, NearDuplicates
+from dreamloom.curate.hand_changes import note_as_made
 from dreamloom.curate.history import decided_digest, read_history
 from dreamloom.curate.manifest import (
     DROPPED,
@@ -76,10 +78,10 @@ def balance(
     with lock(workspace):
         remove_leftovers(workspace)
         is_current = _is_current(workspace, balance_recipe)
-        is_as_made = refuse_hand_changes(workspace, anew=not is_current)
+        seen = refuse_hand_changes(workspace, anew=not is_current)
         if is_current:
             return Summary.from_json(read_manifest_metadata(manifest_path(workspace))["summary"]).as_existing()
-        return _assemble(ordered, config, workspace, balance_recipe, is_as_made, progress)
+        return _assemble(ordered, config, workspace, balance_recipe, seen, progress)
 
 
 def is_current(sources: Sequence[Source], config: BalanceConfig, workspace: Path) -> bool:
@@ -107,14 +109,14 @@ def _assemble(
     config: BalanceConfig,
     workspace: Path,
     balance_recipe: str,
-    is_as_made: bool,
+    seen: TreeLook | None,
     progress: Progress,
 ) -> Summary:
     start = time.monotonic()
     rows = pa.concat_tables([read_history(source) for source in ordered])
     placed = split_images(rows, ordered, config, _find_copies(rows, ordered, progress))
     placement, described = name_files(rows, placed), _describe_sources(ordered, workspace)
-    before = read_manifest_metadata(manifest_path(workspace)) if is_as_made else {}
+    before = read_manifest_metadata(manifest_path(workspace)) if seen is not None else {}
     is_alike = (before.get("layout"), before.get("sources")) == (LAYOUT, described) and (workspace / "dataset").is_dir()
     changes = find_changes(workspace, rows, placement) if is_alike else None
     remove(manifest_path(workspace))
@@ -144,6 +146,9 @@ def _assemble(
         "layout": LAYOUT,
     }
     write_table(manifest_path(workspace), manifest, metadata)
+    if seen is not None and changes is not None:
+        multiplies = [f"dataset/{name}/multiply.txt" for name in placed.multiplies]
+        note_as_made(workspace, seen, [f"{workspace}/{file}" for file in [*changes.files(placement), *multiplies]])
     return summary
 
 

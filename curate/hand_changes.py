@@ -6,7 +6,7 @@ any other is compared by its hash, so that a copied or touched workspace counts 
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from typing import Literal
 from dreamloom.base.file_index import WholeFile, content_hashes
 from dreamloom.base.remembered import remembered
 from dreamloom.base.stage import recipe
-from dreamloom.base.tree_state import tree_state
+from dreamloom.base.tree_state import TreeLook, look_at_tree, state_after
 from dreamloom.caption.filename import CONTROLS, read_name
 from dreamloom.caption.sidecar import resolve_caption
 from dreamloom.curate.hand_settings import find_settings
@@ -53,15 +53,15 @@ def find_hand_changes(workspace: Path) -> list[HandChange]:
     return look_for_hand_changes(workspace)[1]
 
 
-def look_for_hand_changes(workspace: Path, anew: bool = False) -> tuple[bool, list[HandChange]]:
-    """Returns whether there is a manifest and all is as balance made it; and what `find_hand_changes` does.
+def look_for_hand_changes(workspace: Path, anew: bool = False) -> tuple[TreeLook | None, list[HandChange]]:
+    """Returns what was seen, where there is a manifest and all is as it says; and what `find_hand_changes` does.
 
     Args:
         workspace: where dataset/ and heldout/ are.
-        anew: see `dreamloom.base.tree_state.tree_state`.
+        anew: see `dreamloom.base.tree_state.tree_state`; the files that were seen are kept.
     """
     if not manifest_path(workspace).exists():
-        return False, []
+        return None, []
     found: list[HandChange] | None = None
 
     def look() -> bool:
@@ -69,13 +69,29 @@ def look_for_hand_changes(workspace: Path, anew: bool = False) -> tuple[bool, li
         found = _find(workspace)
         return not found
 
-    state, changed_ns = tree_state(_looked_at(workspace), anew=anew), manifest_path(workspace).stat().st_mtime_ns
-    if state is None:
-        is_as_made = look()
-    else:
-        known = recipe("hand changes", VERSION, {"workspace": workspace.resolve()}, [state, str(changed_ns)])
-        is_as_made = remembered(known, look)
-    return is_as_made, [] if is_as_made else _undecided(_find(workspace) if found is None else found)
+    seen = look_at_tree(_looked_at(workspace), anew=anew, keep_files=anew)
+    is_as_made = look() if seen.state is None else remembered(_place(workspace, seen.state), look)
+    if is_as_made:
+        return seen, []
+    return None, _undecided(_find(workspace) if found is None else found)
+
+
+def note_as_made(workspace: Path, before: TreeLook, changed: Iterable[str]) -> None:
+    """Remembers that all is as balance made it, which changed a few files where all was as it had made it before.
+
+    Args:
+        workspace: where dataset/ and heldout/ are; the latter was made anew.
+        before: what `look_for_hand_changes` saw.
+        changed: paths in dataset/ that balance wrote or removed.
+    """
+    if (state := state_after(before, changed, replaced=workspace / "heldout")) is not None:
+        remembered(_place(workspace, state), lambda: True)
+
+
+def _place(workspace: Path, state: str) -> str:
+    """Returns under what it is remembered whether there are changes."""
+    written_ns = manifest_path(workspace).stat().st_mtime_ns
+    return recipe("hand changes", VERSION, {"workspace": workspace.resolve()}, [state, str(written_ns)])
 
 
 def _looked_at(workspace: Path) -> list[Path]:

@@ -129,18 +129,22 @@ class Changes:
 
     def remove(self, workspace: Path) -> None:
         """Removes the images and what balance wrote beside them."""
-        for file in self.to_remove:
-            stem = os.path.splitext(file)[0]
-            for name in (file, *(stem + suffix for suffix in _BESIDE)):
-                (workspace / name).unlink(missing_ok=True)
+        for name in _with_beside(self.to_remove):
+            (workspace / name).unlink(missing_ok=True)
+
+    def files(self, placement: Placement) -> list[str]:
+        """Returns all that may have been removed or written, relative to the workspace."""
+        return _with_beside([*self.to_remove, *(str(placement.files[row]) for row in self.to_write)])
 
     def sync(self, workspace: Path, placement: Placement) -> None:
         """Waits until the disk has what changed."""
-        written = [str(placement.files[row]) for row in self.to_write]
-        folders = {os.path.dirname(workspace / file) for file in [*self.to_remove, *written]}
-        beside = [os.path.splitext(file)[0] + suffix for file in written for suffix in _BESIDE]
-        there = [workspace / file for file in [*written, *beside] if (workspace / file).exists()]
-        fsync_all([*(file for file in there if file.stat().st_nlink == 1), *folders])
+        changed = [workspace / file for file in self.files(placement)]
+        there = [file for file in changed if file.exists() and file.stat().st_nlink == 1]
+        fsync_all([*there, *{file.parent for file in changed}])
+
+
+def _with_beside(files: Sequence[str]) -> list[str]:
+    return [name for file in files for name in (file, *(os.path.splitext(file)[0] + suffix for suffix in _BESIDE))]
 
 
 def find_changes(workspace: Path, rows: pa.Table, placement: Placement) -> Changes | None:

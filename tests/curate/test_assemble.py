@@ -24,6 +24,7 @@ from dreamloom.caption.sidecar import read_caption
 from dreamloom.curate.assemble import balance, is_current
 from dreamloom.curate.choose import choose
 from dreamloom.curate.config import BalanceConfig, ChooseConfig, NearDuplicates
+from dreamloom.curate.hand_changes import find_hand_changes
 from dreamloom.curate.history import read_history
 from dreamloom.curate.manifest import MANIFEST, content_digest, manifest_path, read_manifest, read_sources
 from dreamloom.curate.source import Role, Source
@@ -251,8 +252,9 @@ def test_it_is_made_once_and_made_anew_only_when_something_changed(project: list
 
 
 def test_of_a_large_folder_only_what_changes_is_written_and_it_is_as_if_made_anew(
-    make_collection: Make, tmp_path: Path
+    make_collection: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("dreamloom.base.tree_state.SETTLED_NS", -(10**12))  # what was just written may be trusted
     image = io.BytesIO()
     noise(0).save(image, "PNG")
     own = [{"content": image.getvalue(), "sha256": f"{number:064d}"} for number in range(1100)]
@@ -274,12 +276,18 @@ def test_of_a_large_folder_only_what_changes_is_written_and_it_is_as_if_made_ane
     rows[0]["text"], rows[7]["text"], rows[9]["text"] = "another caption", "short", f"{long}, too"
     rows[20] = {"status": Status.HTTP_404}
     rows.append({"text": "a new image", **own[0], "sha256": "f" * 64})
+    assert find_hand_changes(work) == []
     after = make(work, "2021", {3: (What.MULTIPLY, "1"), 6: (What.CROP, "0,0,20,20")})
+    with monkeypatch.context() as patched:
+        patched.setattr("dreamloom.curate.hand_changes.look_at", lambda _: pytest.fail("compared with the manifest"))
+        assert find_hand_changes(work) == []
     assert after["car"] == before["car"] and files_of(work / "dataset") != {}
     make(tmp_path / "anew", "2022", {})
     for folder in ("dataset", "heldout"):
         assert files_of(work / folder) == files_of(tmp_path / "anew" / folder)
     assert read_manifest(manifest_path(work)).equals(read_manifest(manifest_path(tmp_path / "anew")))
+    (work / "dataset" / "car" / "multiply.txt").write_text("7")
+    assert [change.how for change in find_hand_changes(work)] == ["set otherwise"]
 
 
 def test_what_was_there_before_is_gone_and_the_collections_are_not(project: list[Source], tmp_path: Path) -> None:

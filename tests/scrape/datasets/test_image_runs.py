@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dreamloom.base.folder_names import FolderNames
 from dreamloom.scrape.datasets import image_runs
 from dreamloom.scrape.datasets.image_files import find_images
 from dreamloom.scrape.datasets.image_runs import find_runs, list_images
@@ -64,7 +65,12 @@ def test_one_image_more_has_no_other_folder_listed(tmp_path: Path, monkeypatch: 
         os.utime(tmp_path / name, ns=(LONG_AGO, LONG_AGO))
     before = find_runs(tmp_path)
     asked: list[Path] = []
-    monkeypatch.setattr(image_runs, "list_images", lambda *given: asked.append(given[0]) or list_images(*given))
+
+    def listing(folder: Path, left_out: Counter[str]) -> tuple[list[str], FolderNames]:
+        asked.append(folder)
+        return list_images(folder, left_out)
+
+    monkeypatch.setattr(image_runs, "list_images", listing)
     assert find_runs(tmp_path) == before and asked == []
     (tmp_path / "b" / "2.png").write_bytes(b"")
     assert find_runs(tmp_path).count == 4 and asked == [tmp_path / "b"]
