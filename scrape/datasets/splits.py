@@ -36,15 +36,17 @@ def of_split(root: Path, files: Sequence[Path], split: str | None, what: str) ->
     wanted = _canonical(split)
     chosen = [file for file in files if found[file] == wanted]
     if files and not chosen:
-        there = _join(sorted({name for name in found.values() if name})) or "files without a split"
+        there = _join(sorted({name for name in found.values() if name})) or "files without a split (the name of a folder may be one)"
         raise UserError(f"{root} has no {what} of the split {split}; it has {there}.")
     return chosen
 
 
 def split_of(path: Path, extra: str = "") -> str | None:
-    """Returns the split that a path names: its folders, or else the first word of its name; None: it names none.
+    """Returns the split that a path names: its folders, else its own name, else a word at an end of a folder's name.
 
-    In a table's name any word counts (cars-train-00000-of-00001.parquet), as nothing there is a caption.
+    So of train/, train_01.jpg, and train2017/ or cars_train/; None: it names none. In a table's name any word counts
+    (cars-train-00000-of-00001.parquet), as nothing there is a caption. Of an image's, the first does, where no blank
+    follows: "train station.jpg" is one.
 
     Args:
         path: relative to the dataset's folder.
@@ -53,15 +55,22 @@ def split_of(path: Path, extra: str = "") -> str | None:
     Raises:
         UserError: folders, or words of a table's name, name two splits.
     """
-    words = re.split(r"[-_. ]+|(?<=[a-z])(?=\d)", path.name.lower())
     is_table = path.suffix.lower() in (".parquet", ".arrow")
-    for names in (path.parts[:-1], words if is_table else words[:1]):
+    own = _words(path.name.replace(" ", "_")) if is_table else _words(path.name)[:1]
+    of_folders = [words for words in map(_words, path.parts[:-1]) if words]
+    for names in (path.parts[:-1], own, [word for words in of_folders for word in (words[0], words[-1])]):
         splits = {_canonical(name) for name in names if name.lower() in _SPLITS or name.lower() == extra.lower()}
         if len(splits) > 1:
             raise UserError(f"{path} names the splits {_join(sorted(splits))}; move it into the folder of one.")
         if splits:
             return splits.pop()
     return None
+
+
+def _words(name: str) -> list[str]:
+    """Returns what dashes, underscores, full stops and numbers part in a name, without the numbers."""
+    words = re.split(r"[-_.]+|(?<=[a-z])(?=\d)", name.lower())
+    return [word for word in words if not word.isdecimal()]
 
 
 def _canonical(name: str) -> str:

@@ -22,6 +22,16 @@ PATHS = [
     ("data/train-00000-of-00002-ab12.parquet", "train"),
     ("cars-test-00000-of-00001.parquet", "test"),
     ("0000.parquet", None),
+    ("train station.jpg", None),  # captions
+    ("Val Kilmer on stage.jpg", None),
+    ("night train/1.jpg", None),
+    ("train2017/1.jpg", "train"),  # of COCO
+    ("coco_val2017/1.jpg", "validation"),
+    ("cars_train/1.jpg", "train"),
+    ("default/partial-train/0000.parquet", "train"),  # of Hugging Face's own conversion
+    ("DIV2K_train_HR/1.png", None),
+    ("test/night-train/1.jpg", "test"),
+    ("my test-00000.parquet", "test"),
 ]
 
 
