@@ -2,13 +2,17 @@
 
 from functools import cache
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from dreamloom.base.jpeg import inspect_jpeg
-from dreamloom.base.pixels import ImageError
+from dreamloom.base.pixels import MAX_PIXELS, ImageError, decode, read_header
 from dreamloom.base.text import brief
+
+OWN_MAX_PIXELS = 1_000_000_000
+"""Most pixels of an image of the user's own, unless the user says otherwise: panoramas have hundreds of megapixels."""
 
 
 @cache
@@ -43,7 +47,8 @@ def shrink_on_load(data: bytes, max_pixels: int, pixels: int) -> tuple[Image.Ima
     try:
         header = vips.Image.new_from_buffer(data, "", access="sequential")
     except vips.Error as error:
-        raise ImageError("too_many_pixels", f"more than its format allows here: {brief(error)}") from error
+        most = f"more than {pixels:,} pixels, which only JPEG, PNG, TIFF, WebP and GIF may have here"
+        raise ImageError("too_many_pixels", most) from error
     width, height = header.width, header.height
     if width * height > max_pixels:
         raise ImageError("too_many_pixels", f"{width} × {height}; raise max_pixels")
@@ -62,3 +67,31 @@ def shrink_on_load(data: bytes, max_pixels: int, pixels: int) -> tuple[Image.Ima
     except vips.Error as error:
         raise ImageError("truncated", brief(error)) from error
     return image, (height, width) if turned else (width, height)
+
+
+def decode_or_shrink(source: bytes | Path, at_least: int | None = None) -> Image.Image:
+    """Decodes an image of the user's as `dreamloom.base.pixels.decode` does; a larger one is shrunk as it is loaded.
+
+    Args:
+        source: the file's bytes, or its path.
+        at_least: see `decode`.
+
+    Raises:
+        ImageError: see `decode`; an image of more than OWN_MAX_PIXELS is `too_many_pixels`.
+    """
+    try:
+        return decode(source, at_least=at_least)
+    except ImageError as error:
+        if error.reason != "too_many_pixels" or not _is_large(source):
+            raise
+    data = source.read_bytes() if isinstance(source, Path) else source
+    return shrink_on_load(data, OWN_MAX_PIXELS, MAX_PIXELS)[0]
+
+
+def _is_large(source: bytes | Path) -> bool:
+    """Whether an image has more than MAX_PIXELS, and not only more scans than it may have."""
+    try:
+        header = read_header(source)
+    except ImageError as error:
+        return error.reason == "too_many_pixels"
+    return header.width * header.height > MAX_PIXELS

@@ -1,9 +1,13 @@
 """Images that lack nothing but the mark of their end, as copies that broke off at the last bytes do."""
 
 import struct
+from pathlib import Path
+
+from PIL import Image
 
 from dreamloom.base.jpeg import SOS, segments
-from dreamloom.base.pixels import ImageError, check_whole, decode
+from dreamloom.base.large_images import decode_or_shrink
+from dreamloom.base.pixels import ImageError
 
 NOTE = "its end mark was missing"
 """What the records say of such an image."""
@@ -25,8 +29,8 @@ def with_end(data: bytes) -> bytes | None:
     code = data.removesuffix(b"\xff")
     whole = code + _EOI
     try:  # libjpeg fills in what the entropy code lacks; only of a whole code, what is behind it changes nothing
-        pixels = decode(whole).tobytes()
-        is_whole = all(decode(code + tail + _EOI).tobytes() == pixels for tail in _TAILS)
+        pixels = decode_or_shrink(whole).tobytes()
+        is_whole = all(decode_or_shrink(code + tail + _EOI).tobytes() == pixels for tail in _TAILS)
     except ImageError:
         return None
     return whole if is_whole else None
@@ -57,7 +61,28 @@ def _png_with_end(data: bytes) -> bytes | None:
         return None
     whole = data[:offset] + _IEND
     try:
-        check_whole(whole)
+        decode_or_shrink(whole)
     except ImageError:
         return None
     return whole
+
+
+def decode_own(source: bytes | Path, at_least: int | None = None) -> Image.Image:
+    """Decodes an image of the user's as ingest takes it: also a large one, and one that lacks only its end.
+
+    Args:
+        source: the file's bytes, or its path.
+        at_least: see `dreamloom.base.pixels.decode`.
+
+    Raises:
+        ImageError: see `dreamloom.base.large_images.decode_or_shrink`.
+    """
+    try:
+        return decode_or_shrink(source, at_least)
+    except ImageError as error:
+        if error.reason != "truncated":
+            raise
+        whole = with_end(source.read_bytes() if isinstance(source, Path) else source)
+        if whole is None:
+            raise
+        return decode_or_shrink(whole, at_least)

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from dreamloom.base.pixels import ImageError, decode
+from dreamloom.base.missing_end import decode_own
+from dreamloom.base.pixels import ImageError
 from dreamloom.base.threads import map_ordered
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.caption.ranking import Candidate, CandidateFinder, PreparedImage, candidate_finder
@@ -54,7 +55,7 @@ def _prepare(
     """Decodes an image for the models, or returns the reason why it can't be decoded."""
     try:
         # twice the model's side: large photos decode faster, and nothing of it shows once they are shrunk
-        image = decode(source, at_least=2 * finder.side)
+        image = decode_own(source, at_least=2 * finder.side)
         return finder.prepare(record, image, unranked.get(record["key"]))
     except ImageError as error:
         return error.reason

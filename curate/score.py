@@ -17,7 +17,8 @@ from dreamloom.base.clip import Clip, load_clip
 from dreamloom.base.clip_config import check_clip, clip_models
 from dreamloom.base.errors import UserError
 from dreamloom.base.fingerprint import fingerprint
-from dreamloom.base.pixels import ImageError, decode
+from dreamloom.base.missing_end import decode_own
+from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
 from dreamloom.base.threads import map_ordered
@@ -184,7 +185,7 @@ def _prepare(
         return _Prepared(record, values=values, known=place)
     try:
         # twice the model's side: the JPEG decoder's own scaling then shows in no score, and large photos decode faster
-        image = decode(image_of(record["image"]), at_least=2 * clip.side)
+        image = decode_own(image_of(record["image"]), at_least=2 * clip.side)
     except ImageError as error:
         return _Prepared(record, reason=error.reason)
     values = {score.name: score.of_image(image) for score in SCORES if score.of_image is not None}

@@ -192,7 +192,7 @@ def _sure_drops(project: Project, name: str) -> dict[str, int]:
         try:
             header = read_header(path)
         except ImageError as error:
-            return str(error.reason)
+            return None if error.reason == "too_many_pixels" else str(error.reason)  # it is shrunk as it comes in
         size = (header.width, header.height)
         fits = find_bucket(size, choose.resolution, choose.bucket_reso_steps, choose.upscale)
         return None if fits else "too_small"

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from dreamloom.base.large_images import OWN_MAX_PIXELS
 from dreamloom.base.stage import Group, StageConfig
 
 MAX_MEGAPIXELS = 1.5
@@ -43,7 +44,7 @@ class CompressConfig(StageConfig):
         description="Keep the EXIF (camera, date, place); else it goes. A refusal of training stays in either case.",
     )
     max_pixels: Annotated[int, _FILE] = Field(
-        1_000_000_000, ge=1, description="Maximum pixels of an original, checked before it is decoded."
+        OWN_MAX_PIXELS, ge=1, description="Maximum pixels of an original, checked before it is decoded."
     )
 
     @field_validator("resize", "crop")

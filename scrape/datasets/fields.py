@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from dreamloom.base.large_images import OWN_MAX_PIXELS
 from dreamloom.base.stage import BY_CONTENT, Group, StageConfig
 from dreamloom.base.text import is_utf8
 
@@ -53,7 +54,7 @@ class SourceConfig(StageConfig):
     """What all sources of images on this machine have in common."""
 
     max_pixels: Annotated[int, IMAGES] = Field(
-        1_000_000_000,
+        OWN_MAX_PIXELS,
         ge=1,
         description="Maximum pixels of an image, checked before it is decoded. The sides of images of more than "
         "89,478,485 are halved, once or more.",

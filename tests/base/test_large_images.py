@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dreamloom.base.large_images import shrink_on_load
-from dreamloom.base.missing_end import with_end
+from dreamloom.base.missing_end import decode_own, with_end
 from dreamloom.base.pixels import ImageError, check_whole, decode
 
 
@@ -92,3 +92,17 @@ def test_pixels_that_are_missing_are_never_made_up(seed: int, cut: int) -> None:
     data = saved(noise, "JPEG")
     whole = with_end(data[:-cut])
     assert whole is None or (cut < 8 and decode(whole).tobytes() == decode(data).tobytes())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG"])
+def test_an_image_of_one_s_own_is_decoded_though_it_is_large_and_lacks_its_end(format_name: str) -> None:
+    data = saved(Image.new("L", (9_500, 9_450), 90), format_name)  # more than decode takes
+    with pytest.raises(ImageError, match="too_many_pixels"):
+        decode(data)
+    lacking = data[: -2 if format_name == "JPEG" else -12]
+    assert with_end(lacking) == data
+    image = decode_own(lacking, at_least=64)
+    assert (image.size, image.getpixel((9, 9))) == ((4_750, 4_725), (90, 90, 90))
+    with pytest.raises(ImageError, match="truncated"):
+        decode_own(data[:-40])

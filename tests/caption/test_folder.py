@@ -59,6 +59,14 @@ def test_texts_are_written_beside_the_images_and_never_over_one(
     assert (contents(mine), again.kept) == (after, 7)
 
 
+def test_an_image_that_lacks_only_its_end_is_captioned_as_ingest_takes_it(
+    tmp_path: Path, tiny: str, config_of: MakeConfig, draw_image: Draw
+) -> None:
+    draw_image(1).save(tmp_path / "1.jpg")
+    (tmp_path / "1.jpg").write_bytes((tmp_path / "1.jpg").read_bytes()[:-2])
+    assert caption_folder(tmp_path, config_of(tiny)).kept == 1
+
+
 def test_a_folder_that_may_not_be_written_into_is_told_before_a_model_works(
     mine: Path, tiny: str, config_of: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
