@@ -203,7 +203,8 @@ def _add_yaml(content: SidecarContent, entries: Entries, file: str, encoding: st
 def _add_json(content: SidecarContent, text: str, encoding: str) -> SidecarContent:
     """Adds the caption of x.json; JSON without one is another program's."""
     document = parse_json(text)
-    cells = [document[key] for key in ("caption", "text") if key in document] if isinstance(document, dict) else []
+    by_lower = {key.lower(): value for key, value in document.items()} if isinstance(document, dict) else {}
+    cells = [by_lower[key] for key in ("caption", "text", "captions") if key in by_lower]
     if isinstance(document, dict) and {"title", "photoTakenTime"} <= document.keys():  # of Google Photos
         cells += [document["description"]] if document.get("description") else []
     prompts = next(filter(None, map(caption_texts, cells)), [])

@@ -1,20 +1,28 @@
 """Which files beside an image are its sidecars, by their names alone."""
 
 import os
+import re
+from collections.abc import Iterator
 
 from dreamloom.base.folder_names import FolderNames, fold_name
 
 SIDECARS = (".txt", ".caption", ".yaml", ".yml", ".json")
 """Extensions of the files beside an image that may hold its caption; the first that exists wins."""
 
-_OF_GOOGLE = "supplemental-metadata"
+_OF_GOOGLE = ".supplemental-metadata"
+_GOOGLE_LENGTH = 46
+"""Characters at which Google Photos cuts the name of a .json, without its extension and its number."""
+_GOOGLE_EDITS = "edited|effects|smile|mix|bearbeitet|bewerkt|modifié|modificato|ha editado|editat|edytowane|編集済み"
+_GOOGLE_NAME = re.compile(rf"(?P<stem>.+?)(?:-(?:{_GOOGLE_EDITS}))?(?P<number>\(\d+\))?(?P<extension>\.[^.]*)")
+""""x-edited(1).jpg", which has no .json of its own."""
 
 
 def find_sidecars(image: str, siblings: FolderNames) -> list[tuple[str, str]]:
     """Finds the sidecars of an image: x.txt, X.TXT, x.jpg.txt or x.txt.txt of x.jpg.
 
     Case counts only where two images differ in nothing else. Windows hides extensions, so people write x.txt.txt.
-    Google Photos exports x.jpg.supplemental-metadata.json, which it cuts where the name gets too long.
+    Google Photos exports x.jpg.json or x.jpg.supplemental-metadata.json of x.jpg and x-edited.jpg, x.jpg(1).json of
+    x(1).jpg, and cuts these names where they get too long.
 
     Args:
         image: the image's name.
@@ -27,17 +35,26 @@ def find_sidecars(image: str, siblings: FolderNames) -> list[tuple[str, str]]:
         return []
     stem = os.path.splitext(image)[0]
     folded_stem, folded_image = fold_name(stem), fold_name(image)
-    if folded_stem not in siblings.other_stems and folded_image not in siblings.other_stems:
+    has_own = folded_stem in siblings.other_stems or folded_image in siblings.other_stems
+    if not has_own and ".json" not in siblings.other_suffixes:
         return []
     suffixes = [suffix for suffix in SIDECARS if suffix in siblings.other_suffixes]
     found = []
-    for suffix in suffixes:
+    for suffix in suffixes if has_own else [".json"]:
         name: str | None = f"{stem}{suffix}"
         if name not in siblings:
             wanted = [f"{folded_stem}{suffix}", f"{folded_image}{suffix}", f"{folded_stem}{suffix}.txt"]
-            if suffix == ".json":
-                wanted += [f"{folded_image}.{_OF_GOOGLE[:n]}.json" for n in range(len(_OF_GOOGLE), 0, -1)]
+            wanted += _google_names(folded_image, siblings) if suffix == ".json" else []
             name = next(filter(None, (siblings.find(stem, each) for each in wanted)), None)
         if name is not None:
             found.append((suffix, name))
     return found
+
+
+def _google_names(image: str, siblings: FolderNames) -> Iterator[str]:
+    """Yields the names that Google Photos may give to an image's .json, folded as the image's own."""
+    if match := _GOOGLE_NAME.fullmatch(image):
+        title, number = f"{match['stem']}{match['extension']}", match["number"] or ""
+        for end in range(len(_OF_GOOGLE), 0, -1) if title in siblings.other_stems else ():
+            yield f"{title}{_OF_GOOGLE[:end]}{number}.json"
+        yield f"{title[:_GOOGLE_LENGTH]}{number}.json"

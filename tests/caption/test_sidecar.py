@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from dreamloom.base.folder_names import FolderNames
 from dreamloom.caption.filename import NameWriter
 from dreamloom.caption.sidecar import Caption, read_caption, stray_texts, write_sidecar
+from dreamloom.scrape.datasets.sidecar_files import find_sidecars
 
 captions = st.text(max_size=300) | st.text("a_.\r\n\ufeff\x00 ", max_size=9)
 
@@ -110,6 +111,8 @@ GOOGLE = '{"title": "a.jpg", "description": "%s", "photoTakenTime": {"timestamp"
         ({"a.jpg.supplemental-meta.json": GOOGLE % "a red kite"}, "a red kite|json"),
         ({"a.jpg.json": GOOGLE % ""}, "a|name"),
         ({"a.jpg.json": '{"description": "a page"}'}, "a|name"),
+        ({"a.json": '{"Caption": null, "captions": ["in a list"]}'}, "in a list|json"),
+        ({"a.json": '{"TEXT": "in capitals"}'}, "in capitals|json"),
         ({"a.json": '{"width": 3}'}, "a|name"),
         ({"a.json": "[1, 2]"}, "a|name"),
         ({"a.json": "{broken"}, "a|name"),
@@ -121,6 +124,32 @@ def test_json_beside_an_image_may_hold_its_caption(tmp_path: Path, files: dict[s
         (tmp_path / name).write_text(text)
     found = read_caption(tmp_path / "a.jpg")
     assert f"{found.text}|{found.origin}" == caption
+
+
+_LONG = f"{'kite ' * 9}x"  # 46 characters, at which Google Photos cuts
+
+
+@pytest.mark.parametrize(
+    ("image", "sidecar"),
+    [
+        ("IMG_1.jpg", "IMG_1.jpg.json"),
+        ("IMG_1(1).jpg", "IMG_1.jpg(1).json"),
+        ("IMG_1-edited.jpg", "IMG_1.jpg.json"),
+        ("IMG_1-bearbeitet(1).jpg", "IMG_1.jpg(1).json"),
+        ("IMG_1(2).jpg", "IMG_1.jpg.supplemental-metadata(2).json"),
+        ("IMG_1(3).jpg", None),
+        ("IMG_2(1).jpg", "IMG_2.jpg.supplemental-meta(1).json"),
+        (f"{_LONG}x.jpg", f"{_LONG}.json"),
+        (f"{_LONG}x(1).jpg", f"{_LONG}(1).json"),
+        (f"{_LONG[:-2]}.jpg", f"{_LONG[:-2]}.j.json"),
+        ("IMG_1-editedness.jpg", None),
+    ],
+)
+def test_the_json_of_google_photos_is_that_of_its_image(image: str, sidecar: str | None) -> None:
+    names = ["IMG_1.jpg.json", "IMG_1.jpg(1).json", "IMG_1.jpg.supplemental-metadata(2).json", "metadata.json"]
+    names += ["IMG_2.jpg.supplemental-meta(1).json", f"{_LONG}.json", f"{_LONG}(1).json", f"{_LONG[:-2]}.j.json"]
+    found = find_sidecars(image, FolderNames([image, "IMG_1.jpg", "IMG_2.jpg", *names]))
+    assert found == ([(".json", sidecar)] if sidecar else [])
 
 
 def test_other_json_in_a_folder_is_no_stray_text() -> None:
