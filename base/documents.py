@@ -57,13 +57,33 @@ def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> tuple
 
     Raises:
         OSError: it can't be read.
-        DocumentError: it is longer than `max_bytes`.
+        DocumentError: it is longer than `max_bytes`, or a file of another kind.
     """
     with open(path, "rb") as stream:
         data = stream.read(max_bytes + 1)
+    refuse_other_kinds(data)
     if len(data) > max_bytes:
         raise DocumentError(f"it is longer than {max_bytes:,} bytes")
     return decode_with_encoding(data)
+
+
+_OTHER_KINDS = {
+    b"PAR1": "a parquet file",
+    b"PK\3\4": "a zip archive, as office documents are",
+    b"\x1f\x8b": "compressed",
+    b"{\\rtf": "a document of a word processor (RTF)",
+    b"\xd0\xcf\x11\xe0": "a document of Word",
+    b"%PDF-": "a PDF",
+    b"\xff\xd8\xff": "an image",
+    b"\x89PNG": "an image",
+}
+"""First bytes → what a file is that people rename to a text, or save as one."""
+
+
+def refuse_other_kinds(begin: bytes) -> None:
+    """Raises DocumentError where a file that is taken for a text begins like one of another kind."""
+    if kind := next((kind for mark, kind in _OTHER_KINDS.items() if begin.startswith(mark)), None):
+        raise DocumentError(f"it is {kind}, and no text; save it as plain text, or name it so")
 
 
 def decode_text(data: bytes) -> str:

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,6 +201,39 @@ def caption_texts(value: Any) -> list[str]:
     if isinstance(value, str) and (texts := written_list(value)) is not None:
         return [text for each in texts for text in caption_texts(each)]
     return [without_surrogates(value)] if isinstance(value, str) and not shows_nothing(value) else []
+
+
+CAPTION_COLUMNS = ("text", "caption", "top_caption", "captions", "prompt", "description")
+"""Columns that may hold captions, in lower case; the first that is filled does."""
+
+
+def caption_columns(names: Iterable[str]) -> list[str]:
+    """Returns those of these columns that may hold captions, by precedence."""
+    by_lower: dict[str, str] = {}
+    for name in names:
+        by_lower.setdefault(name.lower(), name)
+    return [by_lower[alias] for alias in CAPTION_COLUMNS if alias in by_lower]
+
+
+def captions_in_row(row: Mapping[str, Any], column: str | None = None) -> list[str]:
+    """Returns the captions in the first column of a row that has some.
+
+    Args:
+        row: column → value.
+        column: their column, or a field of one ("caption.en"); None: those of CAPTION_COLUMNS, in any case.
+
+    Raises:
+        DocumentError: the column holds fields, of which one has to be named.
+    """
+    for name in caption_columns(row) if column is None else [column]:
+        value = cell(row, name)
+        try:
+            texts = caption_texts(value)
+        except DocumentError as error:
+            raise DocumentError(f"the column {name} {error}, such as {name}.{field_names(value)[0]}") from error
+        if texts:
+            return texts
+    return []
 
 
 def written_list(text: str) -> list[str] | None:

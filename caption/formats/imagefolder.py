@@ -14,10 +14,11 @@ from pathlib import Path
 
 from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
-from dreamloom.base.tables import TableRow, read_table
+from dreamloom.base.tables import TableRow, caption_columns, read_table
 from dreamloom.caption.formats.rows import ImageFile, Note, Row, UniqueNames, list_images
 from dreamloom.caption.formats.target import Target
-from dreamloom.scrape.datasets.metadata import caption_columns, find_caption
+from dreamloom.scrape.datasets.imagefolder import file_name
+from dreamloom.scrape.datasets.metadata import find_caption
 
 METADATA = "metadata.jsonl"
 
@@ -90,7 +91,7 @@ def _rows(path: Path) -> Iterator[TableRow]:
 
 def _entry(row: TableRow) -> tuple[str, str] | None:
     """Returns a row's image and caption, which may be blank; None where it lacks one."""
-    name = row.cells.get("file_name")
+    name = file_name(row)
     try:
         text = find_caption(row.cells)
     except DocumentError:

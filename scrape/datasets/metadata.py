@@ -1,14 +1,13 @@
 """What a source knows of an image, and how to read it from a row of a table."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dreamloom.base.documents import DocumentError
-from dreamloom.base.tables import caption_texts, cell, field_names
+from dreamloom.base.tables import caption_columns, captions_in_row, cell
 from dreamloom.base.text import shows_nothing
 from dreamloom.scrape.collection import CaptionKind
-from dreamloom.scrape.index.columns import ALIASES, match_columns
+from dreamloom.scrape.index.columns import match_columns
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,6 @@ class CaptionRules:
         return ("" if is_blank else None), self.kind if is_blank and self.keep_empty else CaptionKind.NONE
 
 
-CAPTION_COLUMNS = (*ALIASES["text"], "captions", "prompt", "description")
-"""Columns that may hold captions, in lower case; the first that is filled does."""
-
 MAX_SIDE = 2**31 - 1
 """Maximum width or height that a record can hold."""
 
@@ -97,23 +93,7 @@ def metadata_from_row(row: Mapping[str, Any], captions: CaptionRules) -> ImageMe
 
 def find_caption(row: Mapping[str, Any], column: str | None = None) -> str | None:
     """Returns the caption in a row, of several the first; None: there is none. See `metadata_from_row`."""
-    for name in caption_columns(row) if column is None else [column]:
-        value = cell(row, name)
-        try:
-            texts = caption_texts(value)
-        except DocumentError as error:
-            raise DocumentError(f"the column {name} {error}, such as {name}.{field_names(value)[0]}") from error
-        if texts:
-            return texts[0]
-    return None
-
-
-def caption_columns(names: Iterable[str]) -> list[str]:
-    """Returns those of these columns that may hold captions, by precedence."""
-    by_lower: dict[str, str] = {}
-    for name in names:
-        by_lower.setdefault(name.lower(), name)
-    return [by_lower[alias] for alias in CAPTION_COLUMNS if alias in by_lower]
+    return next(iter(captions_in_row(row, column)), None)
 
 
 def clean_text(value: Any) -> str | None:

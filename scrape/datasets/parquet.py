@@ -9,10 +9,11 @@ import pyarrow as pa
 from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import StageConfig
+from dreamloom.base.tables import CAPTION_COLUMNS
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table, key_of
 from dreamloom.scrape.datasets.img2dataset_errors import why_no_image
 from dreamloom.scrape.datasets.ingest import MissingImage, ReadPart, SourceImage
-from dreamloom.scrape.datasets.metadata import CAPTION_COLUMNS, CaptionRules, ImageMetadata, metadata_from_row
+from dreamloom.scrape.datasets.metadata import CaptionRules, ImageMetadata, metadata_from_row
 from dreamloom.scrape.datasets.row_files import RowFile
 from dreamloom.scrape.datasets.source_recipes import SourceRecipes, file_version
 from dreamloom.scrape.index.columns import ALIASES

@@ -36,7 +36,8 @@ def of_split(root: Path, files: Sequence[Path], split: str | None, what: str) ->
     wanted = _canonical(split)
     chosen = [file for file in files if found[file] == wanted]
     if files and not chosen:
-        there = _join(sorted({name for name in found.values() if name})) or "files without a split (the name of a folder may be one)"
+        there = _join(sorted({name for name in found.values() if name}))
+        there = there or "files without a split, but the name of a folder may be given as one"
         raise UserError(f"{root} has no {what} of the split {split}; it has {there}.")
     return chosen
 

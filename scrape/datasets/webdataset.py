@@ -15,26 +15,25 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from dreamloom.base.documents import MAX_BYTES, DocumentError, decode_text, parse_json
+from dreamloom.base.documents import MAX_BYTES, DocumentError
 from dreamloom.base.errors import UserError
-from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
+from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS, is_image_name
 from dreamloom.base.listing import is_left_out
 from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.remote import address_of
+from dreamloom.base.shard_captions import TEXTS, sample_captions, sample_metadata, why_no_caption
 from dreamloom.base.shard_keys import Place, group_samples, list_files
 from dreamloom.base.stage import PathKind, Summary
-from dreamloom.base.text import shows_nothing
+from dreamloom.base.tables import caption_columns, captions_in_row
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table, key_of
-from dreamloom.scrape.datasets.fields import KeepEmpty, SourceConfig, UserPath, WhoseCaptions
+from dreamloom.scrape.datasets.fields import CaptionColumn, KeepEmpty, SourceConfig, UserPath, WhoseCaptions
 from dreamloom.scrape.datasets.img2dataset_errors import why_no_image
 from dreamloom.scrape.datasets.ingest import MissingImage, SourceImage, ingest
 from dreamloom.scrape.datasets.metadata import (
     CaptionRules,
     ImageMetadata,
-    caption_columns,
     clean_text,
-    find_caption,
     is_blank_text,
     metadata_from_row,
     pixels_or_none,
@@ -62,6 +61,7 @@ class WebdatasetConfig(SourceConfig):
         description="The folder of the shards (00000.tar, …), or one shard; on this machine or in a store "
         "(s3://bucket/set)."
     )
+    caption_column: CaptionColumn = None
     caption_kind: WhoseCaptions = "alt"
     keep_empty: KeepEmpty = False
 
@@ -95,11 +95,11 @@ def ingest_webdataset(
     def read_part(part: str) -> tuple[int, list[SourceImage]]:
         shard, damage = shards[part], list[str]()
         dataset = _dataset(shard)
-        captions = CaptionRules(CaptionKind(config.caption_kind), config.keep_empty)
-        images = [
-            sample_image(sample, key_of("webdataset", dataset, part, sample.key), captions)
-            for sample in read_shard(shard, damage.append)
-        ]
+        captions = CaptionRules(CaptionKind(config.caption_kind), config.keep_empty, config.caption_column)
+        samples = read_shard(shard, damage.append)
+        images = [sample_image(sample, key_of("webdataset", dataset, part, sample.key), captions) for sample in samples]
+        if captions.kind is not CaptionKind.NONE:
+            _tell_unread_captions(samples, images)
         for number, message in enumerate(damage):
             key = key_of("webdataset", dataset, part, "what is broken", str(number))
             missing = MissingImage(Status.TRUNCATED, message)
@@ -191,7 +191,12 @@ def sample_image(sample: Sample, key: str, captions: CaptionRules) -> SourceImag
         captions: which captions are taken.
     """
     row = sample.metadata
-    caption = clean_text(read_sample_caption(sample))
+    try:
+        caption = (
+            None if captions.kind is CaptionKind.NONE else clean_text(read_sample_caption(sample, captions.column))
+        )
+    except DocumentError as error:
+        raise UserError(f"{_place(sample.shard)}, {sample.key}: {error} as caption_column.") from error
     text, text_kind = captions.apply(caption, not caption and _has_blank_caption(sample))
     metadata = replace(
         metadata_from_row(row, CaptionRules(CaptionKind.NONE)),
@@ -209,18 +214,33 @@ def sample_image(sample: Sample, key: str, captions: CaptionRules) -> SourceImag
     return SourceImage(key, place, missing, metadata)
 
 
-def read_sample_caption(sample: Sample) -> str | None:
-    """Returns the caption of a sample: of its .txt or .caption, else of its metadata; None: all are blank."""
-    texts = (decode_text(_read_member(sample, extension)) for extension in ("txt", "caption"))
+def read_sample_caption(sample: Sample, column: str | None = None) -> str | None:
+    """Returns the caption of a sample; None: all are blank. See dreamloom.base.shard_captions."""
     try:
-        return next((text for text in texts if not shows_nothing(text)), None) or find_caption(sample.metadata)
+        found = sample_captions(sample.members, partial(_read_member, sample), sample.metadata, column)
+        return next(iter(found or captions_in_row(_read_json(sample), column)), None)
     except DocumentError:
         return None
 
 
+def _tell_unread_captions(samples: Sequence[Sample], images: Sequence[SourceImage]) -> None:
+    """Logs how many images have no caption, where something that is not read may hold it."""
+    bare = [s for s, image in zip(samples, images, strict=True) if image.metadata.text is None and s.image_extension]
+    reasons = [(s.key, why_no_caption(_texts(s), partial(_read_member, s), s.metadata)) for s in bare]
+    told = [(key, why) for key, why in reasons if why is not None]
+    if told:
+        key, why = told[0]
+        _log.warning("%s: %d images have no caption; of %s, %s.", bare[0].shard, len(told), key, why)
+
+
+def _texts(sample: Sample) -> list[str]:
+    """Returns the extensions of the members that are no images."""
+    return [name for name in sample.members if not is_image_name(f"x.{name}")]
+
+
 def _has_blank_caption(sample: Sample) -> bool:
     cells = (sample.metadata.get(name) for name in caption_columns(sample.metadata))
-    return any(extension in sample.members for extension in ("txt", "caption")) or any(map(is_blank_text, cells))
+    return any(extension in sample.members for extension in TEXTS) or any(map(is_blank_text, cells))
 
 
 def _read_members(shard: Shard, on_damage: Callable[[str], None]) -> Members:
@@ -264,10 +284,9 @@ def _read_table(shard: Shard, on_damage: Callable[[str], None]) -> dict[str, dic
 
 def _read_json(sample: Sample) -> dict[str, Any]:
     try:
-        metadata = parse_json(_read_member(sample, "json"))
+        return sample_metadata(sample.members, partial(_read_member, sample))
     except DocumentError:
         return {}  # metadata that can't be read is no reason to lose the image
-    return metadata if isinstance(metadata, dict) else {}
 
 
 def _read_member(sample: Sample, extension: str) -> bytes:

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dreamloom.base.documents import MAX_BYTES, DocumentError, parse_json
+from dreamloom.base.documents import MAX_BYTES, DocumentError, parse_json, refuse_other_kinds
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import temporary_name
 from dreamloom.base.tables import NULLS, caption_texts, cell, csv_dialect, field_names, refuse_repeated
@@ -86,17 +86,13 @@ def _text(row: Mapping[str, Any], name: str) -> str | None:
 
 # Reading
 
-_NO_TEXT = {b"PAR1": "a parquet file", b"PK\3\4": "a zip archive", b"\x1f\x8b": "compressed"}
-"""First bytes → what a file is that people rename to a list."""
-
 
 def _decoded(stream: Any) -> TextIO:
     """Decodes as UTF-8, or as the byte order mark says. Bytes that are none become surrogates."""
     buffered = io.BufferedReader(stream) if isinstance(stream, io.RawIOBase) else stream
-    begin = buffered.read(4)
+    begin = buffered.read(8)
     buffered.seek(0)
-    if kind := next((kind for mark, kind in _NO_TEXT.items() if begin.startswith(mark)), None):
-        raise DocumentError(f"it is {kind}, and no text; name it so, or unpack it")
+    refuse_other_kinds(begin)
     encoding = "utf-16" if begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     return io.TextIOWrapper(buffered, encoding=encoding, errors="surrogateescape", newline="")
 

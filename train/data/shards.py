@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from dreamloom.base import processes
-from dreamloom.base.documents import MAX_BYTES, DocumentError, decode_text, parse_json
+from dreamloom.base.documents import MAX_BYTES, DocumentError
 from dreamloom.base.file_index import content_hashes, file_facts
 from dreamloom.base.image_headers import read_headers
 from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
@@ -24,17 +24,16 @@ from dreamloom.base.listing import is_left_out
 from dreamloom.base.progress import Progress
 from dreamloom.base.remote import is_remote
 from dreamloom.base.remote_files import SHARD_CACHE_GB, whole_file
+from dreamloom.base.shard_captions import sample_captions, sample_metadata
 from dreamloom.base.shard_keys import Place, group_samples, list_files
-from dreamloom.base.tables import caption_texts
 from dreamloom.base.threads import map_ordered
 from dreamloom.caption.parts import CaptionParts
 from dreamloom.caption.sidecar import Entries
 from dreamloom.train.data.control_files import FolderSettings, resolve_captions
 from dreamloom.train.data.image import ByteRange, TrainingImage
-from dreamloom.train.data.table import CAPTION_COLUMNS
 
 SHARD_SUFFIX = ".tar"
-_VERSION = 2
+_VERSION = 3
 """Raised when `_scan` says something else of the same shard."""
 _FETCHED = 2
 """Shards that are fetched at once."""
@@ -66,8 +65,7 @@ def read_shard(
 ) -> tuple[list[TrainingImage], list[tuple[str, str]]]:
     """Reads the images of a shard, in its order.
 
-    A caption is the text of the .txt or .caption, else of the .json the first of CAPTION_COLUMNS, which may be a list,
-    else the name up to its first underscore.
+    A caption is the one that ingest takes (dreamloom.base.shard_captions), else the name up to its first underscore.
 
     Args:
         file: the shard's path or address.
@@ -167,17 +165,17 @@ def _scan_stream(file: str, stream: BinaryIO) -> Scan:
 
 def _captions(members: dict[str, ByteRange]) -> list[str]:
     """The captions that the members beside the image hold; blank ones are none."""
-    for suffix in (".txt", ".caption"):
-        text = decode_text(members[suffix].read()) if _is_readable(members, suffix) else ""
-        if text.strip():
-            return [text]
+
+    def read(extension: str) -> bytes:
+        member = members[f".{extension}"]
+        return member.read() if member.size() <= MAX_BYTES else b""
+
+    extensions = [name.removeprefix(".") for name in members]
     try:
-        metadata = parse_json(members[".json"].read()) if _is_readable(members, ".json") else None
-        cells = [metadata.get(key) for key in CAPTION_COLUMNS] if isinstance(metadata, dict) else []
-        return next(filter(None, map(caption_texts, cells)), [])
+        metadata = sample_metadata(extensions, read)
+    except DocumentError:
+        metadata = {}
+    try:
+        return sample_captions(extensions, read, metadata)
     except DocumentError:
         return []
-
-
-def _is_readable(members: dict[str, ByteRange], suffix: str) -> bool:
-    return suffix in members and members[suffix].size() <= MAX_BYTES

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,10 @@ SIDECARS: list[tuple[dict[str, bytes], str | None]] = [
     ({"json": b'{"caption": ["", "first", "second"]}'}, "first"),
     ({"json": b'{"caption": 7, "original_width": 100000000000000, "original_height": true}'}, None),
     ({"json": b'{"caption": {"en": "a"}}'}, None),
+    ({"json": b'{"TEXT": "in capitals", "Caption": "not this"}'}, "in capitals"),
+    ({"text": b"as webdataset names it"}, "as webdataset names it"),
+    ({"transcript": b" ", "jsn": b'{"text": "the other name"}'}, "the other name"),
+    ({"txt": b"\xe2\x80\x8b", "json": b'{"text": "behind what has no width"}'}, "behind what has no width"),
     ({"json": b'{"caption": "lone \\ud800", "url": NaN}'}, "lone \ufffd"),
 ]
 
@@ -260,6 +265,33 @@ def test_of_txt_and_json_the_text_counts_first_and_null_erases_nothing(
     assert (converted.caption or None) == (text or None)
     (images,) = read_training_folder(folder / "0.tar")
     assert images.images[0].caption == (text or "a")
+
+
+@pytest.mark.parametrize(
+    ("members", "sentence"),
+    [
+        (
+            {"json": b'{"caption": {"en": "a"}}'},
+            "holds the fields en; name one of them, such as caption.en as caption_",
+        ),
+        ({"json": b'{"caption": "a",}'}, r"its JSON can't be read \(line 1"),
+        ({"txt.gz": b"\x1f\x8b"}, r"beside it lies \.txt\.gz, which is not read"),
+        ({"cls": b"7", "depth.npy": b"\x93NUMPY", "json": b"{}"}, None),
+    ],
+)
+def test_a_caption_of_a_shard_that_may_be_there_and_is_not_read_is_told(
+    folder: Path, collection: Collection, caplog: pytest.LogCaptureFixture, members: dict[str, bytes], sentence: str
+) -> None:
+    tar(folder / "0.tar", {"a.jpg": encode_image(1), **{f"a.{name}": data for name, data in members.items()}})
+    ingest_webdataset(collection, WebdatasetConfig(path=folder))
+    assert rows_of(collection)[0]["text"] is None
+    assert re.search(f"1 images have no caption; of a, .*{sentence}", caplog.text) if sentence else not caplog.text
+
+
+def test_a_field_of_a_shard_s_captions_may_be_named(folder: Path, collection: Collection) -> None:
+    tar(folder / "0.tar", {"a.jpg": encode_image(1), "a.json": b'{"caption": {"en": "a", "de": "b"}}'})
+    ingest_webdataset(collection, WebdatasetConfig(path=folder, caption_column="caption.de"))
+    assert [row["text"] for row in rows_of(collection)] == ["b"]
 
 
 def test_names_with_dots_are_images_of_their_own(folder: Path, tmp_path: Path) -> None:
