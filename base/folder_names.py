@@ -8,6 +8,9 @@ from functools import cached_property
 from dreamloom.base.image_types import IMAGE_EXTENSIONS, is_image_name
 from dreamloom.base.text import without_surrogates
 
+_OTHER_TEXTS = {*(".text", ".cap", ".captions", ".tag", ".tags", ".prompt", ".md", ".rtf", ".doc", ".docx", ".odt")}
+"""Extensions that may be of captions, too, and are not read."""
+
 
 class FolderNames(frozenset[str]):
     """The names of all files in a folder."""
@@ -42,6 +45,15 @@ class FolderNames(frozenset[str]):
         """The names of the files that are no images, as `fold_name` returns them, without one and two extensions."""
         stems = {os.path.splitext(name)[0] for name in self._by_folded}
         return stems | {os.path.splitext(stem)[0] for stem in stems}
+
+    @cached_property
+    def unread_sidecars(self) -> list[str]:
+        """Those that lie beside an image, may hold its caption, and are not read."""
+        if _OTHER_TEXTS.isdisjoint(self.other_suffixes):
+            return []
+        stems = ((name, *os.path.splitext(name)) for name in self)
+        others = ((name, stem) for name, stem, suffix in stems if suffix.lower() in _OTHER_TEXTS)
+        return sorted(name for name, stem in others if {stem, os.path.splitext(stem)[0]} & self.image_stems)
 
     @cached_property
     def image_stems(self) -> set[str]:

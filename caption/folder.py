@@ -19,6 +19,7 @@ import pyarrow as pa
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import create_file
 from dreamloom.base.folder_names import FolderNames
+from dreamloom.base.given_names import reads_like_a_caption
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary
 from dreamloom.base.tables import TABLE_SUFFIXES, write_table
@@ -36,7 +37,6 @@ from dreamloom.caption.sidecar import encode_text, read_caption
 from dreamloom.scrape.collection import CaptionKind
 from dreamloom.scrape.collection.journal import Journal
 from dreamloom.scrape.collection.schema import Row
-from dreamloom.scrape.datasets.folder import reads_like_a_caption
 from dreamloom.scrape.datasets.image_files import find_images
 
 CAPTIONED_ALREADY = "captioned already"

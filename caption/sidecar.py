@@ -40,6 +40,8 @@ class Caption:
     origin: Origin
     blank_sidecar: bool = False
     """Whether there is a sidecar, and it is blank."""
+    encoding: str = field(default="UTF-8", compare=False)
+    """That of its sidecar."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def read_caption(image: Path, siblings: FolderNames | None = None) -> Caption:
     content = read_sidecars(image, siblings)
     if content.is_blank:
         return Caption(read_name(image.name), "name", blank_sidecar=True)
-    return Caption(resolve_caption(image.name, content), content.origin)
+    return Caption(resolve_caption(image.name, content), content.origin, encoding=content.encoding)
 
 
 def resolve_caption(name: str, content: SidecarContent) -> str:

@@ -2,8 +2,6 @@
 
 import logging
 import os
-import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property, lru_cache
@@ -14,7 +12,7 @@ from pydantic import Field
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.folder_names import FolderNames
-from dreamloom.base.given_names import is_given_name
+from dreamloom.base.given_names import reads_like_a_caption
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.remembered import remembered
 from dreamloom.base.stage import PART_ROWS, Summary, recipe
@@ -73,6 +71,10 @@ class FoundCaption(Protocol):
     def blank_sidecar(self) -> bool:
         """Whether there is a sidecar, and it is blank."""
 
+    @property
+    def encoding(self) -> str:
+        """Encoding of the sidecar."""
+
 
 class CaptionReader(Protocol):
     """Finds an image's caption: dreamloom.caption.sidecar.read_caption is one, which scrape may not import."""
@@ -112,8 +114,17 @@ def ingest_folder(
     listing = _Listing(config)
     recipes = listing.recipes(collection)
 
+    unread: dict[Path, list[str]] = {}
+    guessed: list[Path] = []
+
+    def read_and_note(image: Path, siblings: FolderNames | None) -> FoundCaption:
+        caption = read_caption(image, siblings)
+        guessed.extend([image] if caption.encoding in ("Windows-1252", "Latin-1") else [])
+        unread.update({image.parent: siblings.unread_sidecars} if siblings else {})
+        return caption
+
     def metadata_of(file: ListedFile) -> ImageMetadata:
-        text, kind = _caption(file, config, read_caption, listing.kohya_captions)
+        text, kind = _caption(file, config, read_and_note, listing.kohya_captions)
         return ImageMetadata(text, kind, licence=config.licence, author=config.author)
 
     tables = [name for name in (*TABLES, *KOHYA_TABLES) if (config.path / name).is_file()]
@@ -125,7 +136,14 @@ def ingest_folder(
             ", ".join(tables),
         )
     reader = part_reader(listing.files, config.part_rows, metadata_of)
-    return ingest(collection, config, recipes, reader, progress, parts, listing.known["left_out"])
+    summary = ingest(collection, config, recipes, reader, progress, parts, listing.known["left_out"])
+    if guessed:
+        text = "%d captions are not UTF-8 and are read as Windows-1252, as that of %s; if wrongly, save them as UTF-8."
+        _log.warning(text, len(guessed), min(guessed))
+    if others := sorted(folder / name for folder, names in unread.items() for name in names):
+        text = "%s and %d more files beside images may hold captions, and are not read; rename them to .txt."
+        _log.warning(text, others[0], len(others) - 1)
+    return summary
 
 
 def read_captions(config: FolderConfig, read_caption: CaptionReader) -> list[tuple[str, str]]:
@@ -226,23 +244,6 @@ class _Listing:
 
 
 _STAGE = "ingest folder"
-
-
-def reads_like_a_caption(text: str) -> bool:
-    """Tells whether a file name was written as a caption, and not given by a camera or a program.
-
-    It is a caption if it has two or more words of letters ("a red car", not "IMG", "02", "photo 1" or "a-red-car"), or
-    four letters of a script that may be written without spaces, and does not begin like the names that programs give.
-    """
-    if _GIVEN_NAME.match(text) or is_given_name(text.strip()):
-        return False
-    words = [w for w in text.split() if any(c.isalpha() for c in w) and not any(c.isdigit() for c in w)]
-    return len(words) >= 2 or sum(unicodedata.category(c) == "Lo" for c in text) >= 4
-
-
-_GIVEN_NAME = re.compile(
-    r"(screen ?shot\b|whatsapp image\b|photo on \d|new project\b|untitled design\b)", re.IGNORECASE
-)
 
 
 def _measure(config: FolderConfig) -> SourceSize:

@@ -16,6 +16,7 @@ from pydantic import Field
 from dreamloom.base.documents import MAX_BYTES, DocumentError
 from dreamloom.base.errors import UserError
 from dreamloom.base.folder_names import FolderNames, path_key
+from dreamloom.base.given_names import reads_like_a_caption
 from dreamloom.base.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, Summary
@@ -30,7 +31,7 @@ from dreamloom.scrape.datasets.fields import (
     UserPath,
     WhoseCaptions,
 )
-from dreamloom.scrape.datasets.folder import CaptionReader, reads_like_a_caption
+from dreamloom.scrape.datasets.folder import CaptionReader
 from dreamloom.scrape.datasets.image_files import find_files
 from dreamloom.scrape.datasets.imagefolder import TABLES, file_name, row_fault
 from dreamloom.scrape.datasets.ingest import SourceImage, ingest

@@ -129,7 +129,9 @@ def test_whatever_a_yaml_holds_it_is_read_or_refused(text: str, typed: bool) -> 
         assert str(error)
 
 
-@pytest.mark.parametrize("begin", [b"{\\rtf1\\ansi a cat}", b"PK\3\4\x14\0", b"%PDF-1.4", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n"])
+@pytest.mark.parametrize(
+    "begin", [b"{\\rtf1\\ansi a cat}", b"PK\3\4\x14\0", b"%PDF-1.4", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n"]
+)
 def test_a_file_of_another_kind_is_no_text(tmp_path: Path, begin: bytes) -> None:
     (tmp_path / "a.txt").write_bytes(begin + b" a cat")  # as TextEdit saves it, and as people rename
     with pytest.raises(DocumentError, match="and no text; save it as plain text"):

@@ -115,6 +115,9 @@ def _tree(
     image_folder = _read_images(folder, settings, names, listed, shards_at)
     for name in stray_texts(names):
         listed.notes("text files that belong to no image", (folder / name).relative_to(listed.root).as_posix())
+    for name in names.unread_sidecars:
+        place = (folder / name).relative_to(listed.root).as_posix()
+        listed.notes("files that may hold captions and are not read", place)
     dead = [
         ((folder.relative_to(listed.root) / entry.name).as_posix(), "missing_file")
         for entry in inside.files

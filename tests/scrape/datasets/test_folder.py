@@ -12,10 +12,11 @@ from PIL import Image
 from pydantic import ValidationError
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.given_names import reads_like_a_caption
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.scrape.collection import CaptionKind, Collection, Table, key_of
 from dreamloom.scrape.collection.parts import stale_parts
-from dreamloom.scrape.datasets.folder import KIND, FolderConfig, ingest_folder, reads_like_a_caption, recipes
+from dreamloom.scrape.datasets.folder import KIND, FolderConfig, ingest_folder, recipes
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,23 @@ def test_captions_in_a_table_that_is_not_read_are_told(
     assert not caplog.text
     ingested(tmp_path)
     assert "metadata.jsonl, which may have captions and is not read" in caplog.text
+
+
+def test_captions_that_are_not_read_or_may_be_read_wrongly_are_told(
+    mine: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = mine / "IMG_1234.png"
+    for suffix in (".tags", ".cap", ".pdf"):
+        image.with_suffix(suffix).write_text("a cat")
+    (mine / "notes.md").write_text("of no image")
+    ingested(tmp_path, captions="none")
+    assert not caplog.text
+    ingested(tmp_path)
+    assert f"{image.stem}.cap and 1 more files beside images may hold captions" in caplog.text
+    assert "UTF-8" not in caplog.text
+    image.with_suffix(".txt").write_bytes("кошка".encode("cp1251"))
+    ingested(tmp_path)
+    assert f"1 captions are not UTF-8 and are read as Windows-1252, as that of {image}" in caplog.text
 
 
 def test_a_touched_file_makes_nothing_anew_and_a_changed_one_does(mine: Path, tmp_path: Path) -> None:

@@ -367,6 +367,8 @@ def test_text_files_that_belong_to_nothing_are_told(tmp_path: Path) -> None:
     sentence = notes(tmp_path).splitlines()[0]
     assert sentence.startswith("text files that belong to no image: readme.TXT, a/mulitply.txt, a/y0.txt")
     assert sentence.endswith("and 6 more.")
+    touch(tmp_path / "a" / "x.tags")
+    assert "files that may hold captions and are not read: a/x.tags." in notes(tmp_path)
 
 
 def test_a_file_name_that_is_not_utf_8_gives_text(tmp_path: Path) -> None:
