@@ -9,6 +9,7 @@ any time. Where it can't be read or written, results are computed again.
 import contextlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from dreamloom.base.cache_folder import cache_folder
@@ -22,10 +23,21 @@ def remembered(recipe: str, compute: Callable[[], Any]) -> Any:
         recipe: a hash of all that the result depends on (dreamloom.base.stage.recipe).
         compute: computes it.
     """
-    file = cache_folder() / "results" / f"{recipe}.json"
+    file = _file(recipe)
     with contextlib.suppress(OSError, ValueError):
         return json.loads(file.read_text(encoding="utf-8"))
     result = compute()
     with contextlib.suppress(OSError):
         commit_text(file, json.dumps(result))
     return result
+
+
+def recalled(recipe: str) -> Any:
+    """Returns the result that is remembered under a recipe; None: there is none."""
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(_file(recipe).read_text(encoding="utf-8"))
+    return None
+
+
+def _file(recipe: str) -> Path:
+    return cache_folder() / "results" / f"{recipe}.json"

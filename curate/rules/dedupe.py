@@ -6,8 +6,11 @@ Near duplicates agree in CLIP embedding and in pHash. CLIP alone takes two photo
 hash alone is the same for plain images of any color, and for one drawing in red and in blue. Where CLIP alone finds two
 images alike, a closer look at a few such pairs of a row may confirm it (dreamloom.curate.rules.crops).
 
-A row is compared with those that stay, not with all, so a crowd of copies costs as much as it has images. Up to 8,192
-rows the nearest are found by comparing with all that stay; more are found through inverted lists
+Where only near hashes count, rows that no chain of these connects decide nothing about each other: each group is looked
+at by itself, so the same rows are found whatever else there is. In a small group, all pairs are compared.
+
+In a crowd, a row is compared with those that stay, not with all, so a crowd of copies costs as much as it has images.
+Up to 8,192 rows the nearest are found by comparing with all that stay; more are found through inverted lists
 (dreamloom.curate.rules.nearest).
 """
 
@@ -34,8 +37,10 @@ _NEAREST = 64
 _LOOKED_AT = 4
 """Rows, nearest by cosine, with which a row is compared closely: so many of earlier blocks, and as many of its own."""
 _PAIRS_AT_ONCE = 8192
-_FEW_BITS = 4
+FEW_BITS = 4
 """Up to so many bits, pairs of near hashes are found by the hashes alone, and only their embeddings are read."""
+_CROWD = 64
+"""Rows of a group from which on not all pairs are compared."""
 
 
 @dataclass(frozen=True)
@@ -85,21 +90,82 @@ def near_duplicates(
             asked about eight pairs a row at most. None: the hashes decide.
     """
     unsigned = hashes.view(np.uint64)
-    by_hash = alike.bits <= _FEW_BITS and confirm is None
-    asked = _with_company(unsigned, alike.bits) if by_hash else np.arange(len(hashes))
     repeats = np.full(len(hashes), NONE, dtype=np.int64)
+    if alike.bits > FEW_BITS or confirm is not None:
+        return _repeats(embeddings(np.arange(len(hashes))), unsigned, alike, exact, confirm) if len(hashes) else repeats
+    asked, group = _with_company(unsigned, alike.bits)
     if len(asked):
-        found = _repeats(embeddings(asked), unsigned[asked], alike, exact, confirm)
+        found = _repeats_in_groups(embeddings(asked), unsigned[asked], group, alike, exact)
         repeats[asked] = np.where(found == NONE, NONE, asked[found])
     return repeats
 
 
-def _with_company(hashes: Hashes, bits: int) -> Rows:
-    """Returns the rows whose hash is near another row's."""
+def _with_company(hashes: Hashes, bits: int) -> tuple[Rows, Rows]:
+    """Returns the rows whose hash is near another row's, and for each the number of its group."""
     values, of_row = np.unique(hashes, return_inverse=True)
+    pairs = close_pairs(values, bits)
     crowded = np.bincount(of_row, minlength=len(values)) > 1
-    crowded[close_pairs(values, bits).ravel()] = True
-    return np.flatnonzero(crowded[of_row])
+    crowded[pairs.ravel()] = True
+    asked = np.flatnonzero(crowded[of_row])
+    return asked, _connect(len(values), pairs)[of_row[asked]]
+
+
+def _connect(count: int, pairs: NDArray[np.int64]) -> Rows:
+    """Returns for each of so many values the lowest that a chain of pairs connects it with."""
+    lowest = np.arange(count)
+    one, other = pairs.T
+    while True:
+        before = lowest.copy()
+        both = np.minimum(lowest[one], lowest[other])
+        np.minimum.at(lowest, one, both)
+        np.minimum.at(lowest, other, both)
+        lowest = lowest[lowest]
+        if (lowest == before).all():
+            return lowest
+
+
+def _repeats_in_groups(vectors: Embeddings, hashes: Hashes, group: Rows, alike: Likeness, exact: int) -> Rows:
+    """Finds what rows repeat within their groups: in all pairs of those of small ones."""
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order], prepend=NONE))
+    sizes = np.diff(starts, append=len(order))
+    repeats = np.full(len(group), NONE, dtype=np.int64)
+    for start, size in zip(starts[sizes > _CROWD].tolist(), sizes[sizes > _CROWD].tolist(), strict=True):
+        rows = order[start : start + size]
+        found = _repeats(vectors[rows], hashes[rows], alike, exact, None)
+        repeats[rows] = np.where(found == NONE, NONE, rows[found])
+    small = order[np.repeat(sizes <= _CROWD, sizes)]
+    for earlier, later in _agreeing_pairs(vectors, hashes, small, group[small], alike).tolist():
+        if repeats[earlier] == NONE and repeats[later] == NONE:
+            repeats[later] = earlier
+    return repeats
+
+
+def _agreeing_pairs(vectors: Embeddings, hashes: Hashes, rows: Rows, group: Rows, alike: Likeness) -> NDArray[np.int64]:
+    """Returns the pairs [m, 2] of rows of one group that agree, by the later and then by the earlier.
+
+    Args:
+        vectors: of all rows.
+        hashes: of all rows.
+        rows: those to compare, group by group and in order.
+        group: of these.
+        alike: when two rows count as the same.
+    """
+    found = [np.empty((0, 2), dtype=np.int64)]
+    for apart in range(1, _CROWD):
+        one, other = rows[:-apart], rows[apart:]
+        near = (group[:-apart] == group[apart:]) & alike.hashes_agree(hashes[one], hashes[other])
+        if not (group[:-apart] == group[apart:]).any():
+            break
+        found.append(np.stack([one[near], other[near]], axis=1))
+    pairs = np.concatenate(found)
+    is_near = np.zeros(len(pairs), dtype=bool)
+    for first in range(0, len(pairs), _PAIRS_AT_ONCE):
+        some = slice(first, first + _PAIRS_AT_ONCE)
+        sides = (vectors[pairs[some, side]].astype(np.float32) for side in (0, 1))
+        is_near[some] = np.einsum("ij,ij->i", *sides) >= alike.cosine
+    pairs = pairs[is_near]
+    return pairs[np.lexsort(pairs.T)]
 
 
 def _repeats(vectors: Embeddings, hashes: Hashes, alike: Likeness, exact: int, confirm: Confirm | None) -> Rows:

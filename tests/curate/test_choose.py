@@ -12,8 +12,9 @@ from dreamloom.base.buckets import find_bucket
 from dreamloom.base.errors import UserError
 from dreamloom.base.near_duplicates import mirror_hashes
 from dreamloom.base.stage import Summary
-from dreamloom.curate.choose import choose, is_current, read_images
+from dreamloom.curate.choose import choose, is_current
 from dreamloom.curate.config import ChooseConfig, NearDuplicates, ScoreConfig
+from dreamloom.curate.deciding import read_images
 from dreamloom.curate.source import Role, Source
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table
 from tests.curate.conftest import noise
