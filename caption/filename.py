@@ -13,11 +13,18 @@ from collections.abc import Collection
 MAX_BYTES = 255
 """Maximum length of a name on ext4, APFS and NTFS, in bytes of UTF-8 (NTFS and APFS count 255 wider units)."""
 
-_SUFFIX_BYTES = 14
+SUFFIX_BYTES = 14
 """Room for "_(99999999999)" in a name that is cut."""
 
 # Windows' reserved characters; the underscore, which ends the caption; the full stop, which ends webdataset's key
 _REFUSED = re.compile(r'[<>:"/\\|?*_.]')
+
+_PRINTED = "".join(re.escape(char) for char in map(chr, range(33, 127)) if not _REFUSED.match(char) and char != "-")
+PLAIN = rf"^[{_PRINTED}]([{_PRINTED} \-]*[{_PRINTED}\-])?$"
+"""Regular expression, in RE2's syntax also, of captions that a name holds as they are, as far as they are ASCII."""
+
+_LEADING = re.compile(r"^[\s-]+")
+"""Blanks, also those that are wider or don't break; and what a command line would take for a flag."""
 
 _CONTROL = ("Cc", "Cs", "Cn", "Zl", "Zp")
 """Unicode categories of characters that some system refuses (APFS: unassigned ones) or that break lines."""
@@ -80,22 +87,27 @@ class NameWriter:
             extension: With its full stop: ".jpg".
         """
         room = MAX_BYTES - len(extension.encode("utf-8"))
-        stem, suffix = self._unused_stem(_legible(caption), room)
+        stem, suffix = self._unused_stem(legible(caption), room)
         return f"{stem}{suffix}{extension}", stem != caption
 
     def _unused_stem(self, stem: str, room: int) -> tuple[str, str]:
         """Returns what `read_name` gives back, and what makes the name another's."""
-        folded = unicodedata.normalize("NFC", stem.casefold())
+        folded = fold_stem(stem)
         count = self._used.get(folded, 0) + 1
         bare = count == 1 and stem and folded not in RESERVED
         suffix = "" if bare else f"_({count})"
         if len(stem.encode("utf-8")) + len(suffix) > room:
-            return self._unused_stem(cut(stem, room - _SUFFIX_BYTES), room)
+            return self._unused_stem(cut(stem, room - SUFFIX_BYTES), room)
         self._used[folded] = count
         return stem, suffix
 
 
-def _legible(caption: str) -> str:
+def fold_stem(stem: str) -> str:
+    """Returns the stem without regard to case: two images of a folder may not share it."""
+    return unicodedata.normalize("NFC", stem.casefold())
+
+
+def legible(caption: str) -> str:
     """Returns the caption if a name can hold it, else what remains without the characters that it can't hold."""
     text = unicodedata.normalize("NFC", caption)
     is_plain = text.isprintable()  # most are: then no character is of these categories
@@ -103,7 +115,7 @@ def _legible(caption: str) -> str:
     kept = _REFUSED.sub(" ", kept)
     if kept != text:
         kept = " ".join(kept.split())
-    return kept.lstrip(" -").rstrip()
+    return _LEADING.sub("", kept).rstrip()
 
 
 def cut(stem: str, room: int) -> str:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from dreamloom.base.clip_config import clip_name
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
+from dreamloom.base.remembered import remembered
 from dreamloom.base.stage import Summary, recipe, recipe_values
 from dreamloom.caption.candidates import find_candidates
 from dreamloom.caption.check import check
@@ -51,8 +52,13 @@ def part_recipes(collection: Collection, config: CaptionConfig) -> Callable[[str
     if "{source}" in config.edit.template:
         values["source"] = collection.name
     decided = decided_captions(collection)
+    known_by = [recipe("decided captions", VERSION, decided), str(bool(collection.parts(Table.CHOICES)))]
 
     def recipe_of(part: str) -> str:
+        made_from = [collection.stamp(Table.RECORDS, part), str(collection.digest(Table.CHOICES, part)), *known_by]
+        return str(remembered(recipe("recipe of captions", VERSION, values, made_from), lambda: compute(part)))
+
+    def compute(part: str) -> str:
         kept = _kept_keys(collection, part)
         what: dict[str, Any] = {"kept": kept}
         if decided:

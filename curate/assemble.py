@@ -22,6 +22,7 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from dreamloom.base.copies import group_copies
@@ -133,9 +134,8 @@ def _assemble(
             with commit_folder(workspace / "dataset") as dataset:
                 written |= write(placement.select("dataset"), folder=dataset)
                 _write_multiplies(dataset, placed)
-    files = placement.files
-    manifest = _manifest(rows, placed, files, written)
-    summary = _summarize(manifest, sum(b for b, file in zip(rows["bytes"].to_pylist(), files, strict=True) if file))
+    manifest = _manifest(rows, placed, placement.files, written)
+    summary = _summarize(manifest, rows["bytes"].filter(placement.files.is_valid()))
     summary.seconds = time.monotonic() - start
     metadata = {
         "recipe": balance_recipe,
@@ -153,7 +153,7 @@ def _assemble(
 
 
 def _describe_heldout(heldout: Path, placed: Split, placement: Placement) -> None:
-    described = {str(placement.files[row]).partition("/")[2]: placed.describe(row) for row in placed.kinds}
+    described = {placement.file(row).partition("/")[2]: placed.describe(row) for row in placed.kinds}
     if described:
         write_held_out(heldout, dict(sorted(described.items())))
 
@@ -202,16 +202,16 @@ def _drops_copies(source: Source) -> bool:
     return bool(source.collection.parts(Table.SCORES)) and dropped
 
 
-def _manifest(rows: pa.Table, placed: Split, files: list[str | None], written: Mapping[int, str]) -> pa.Table:
+def _manifest(rows: pa.Table, placed: Split, files: pa.Array, written: Mapping[int, str]) -> pa.Table:
     import pyarrow.compute as pc
 
     reasons = pa.array(placed.reasons, pa.string())
     added = {
         "split": pa.array(placed.split, pa.string()),
-        "file": pa.array(files, pa.string()),
-        "file_sha256": pa.array([written.get(row) for row in range(len(rows))], pa.string()),
-        "multiply": pa.array(_multiplies(placed, rows["source"].to_pylist()), pa.float64()),
-        "concepts": pa.array([sorted(concepts) for concepts in placed.concepts], pa.list_(pa.string())),
+        "file": files.cast(pa.string()),
+        "file_sha256": _hashes(written, len(rows)),
+        "multiply": _multiplies(placed, rows["source"]),
+        "concepts": _concepts(placed),
         "stage": pc.if_else(reasons.is_valid(), "balance", rows["stage"].combine_chunks()),
         "reason": pc.coalesce(reasons, rows["reason"].combine_chunks()),
     }
@@ -219,18 +219,36 @@ def _manifest(rows: pa.Table, placed: Split, files: list[str | None], written: M
     return pa.Table.from_arrays(columns, schema=MANIFEST)
 
 
-def _multiplies(placed: Split, names: Sequence[str]) -> list[float | None]:
+def _hashes(written: Mapping[int, str], count: int) -> pa.Array:
+    if not written:  # as nearly always
+        return pa.nulls(count, pa.string())
+    return pa.array([written.get(row) for row in range(count)], pa.string())
+
+
+def _concepts(placed: Split) -> pa.Array:
+    """Returns the concepts of each row, sorted; many rows have the same."""
+    sorted_concepts: dict[frozenset[str], list[str]] = {}
+    lists = [sorted_concepts.get(each) or sorted_concepts.setdefault(each, sorted(each)) for each in placed.concepts]
+    return pa.array(lists, pa.list_(pa.string()))
+
+
+def _multiplies(placed: Split, sources: pa.ChunkedArray) -> pa.Array:
     """Returns how often an epoch shows each row that is trained on, as multiply.txt and the YAML say it."""
-    written: dict[tuple[str, int], float] = {}  # equal ratings are one object: there are few, and many images
-    multiplies: list[float | None] = []
-    for split, name, rating in zip(placed.split, names, placed.ratings, strict=True):
-        if split != TRAIN:
-            multiplies.append(None)
-            continue
-        if (name, id(rating)) not in written:
-            written[name, id(rating)] = float(Fraction(format_multiply(placed.multiplies[name] * rating)))
-        multiplies.append(written[name, id(rating)])
-    return multiplies
+    coded = sources.combine_chunks().dictionary_encode()
+    ratings = {id(rating): rating for rating in placed.ratings}  # equal ones are one object: there are few
+    numbers = {key: number for number, key in enumerate(ratings)}
+    written = np.array(
+        [
+            [
+                float(Fraction(format_multiply(placed.multiplies.get(name, Fraction(0)) * rating)))
+                for rating in ratings.values()
+            ]
+            for name in coded.dictionary.to_pylist()
+        ]
+    )
+    of_row = np.array([numbers[id(rating)] for rating in placed.ratings], dtype=np.int64)
+    values = written[coded.indices.to_numpy(), of_row]
+    return pa.array(values, pa.float64(), mask=np.array(placed.split) != TRAIN)
 
 
 def _digest_content(manifest: pa.Table) -> str:
@@ -241,11 +259,13 @@ def _digest_content(manifest: pa.Table) -> str:
     return digest_table(rows.select([*_CONTENT, *(name for name in _DECIDED if rows[name].null_count < len(rows))]))
 
 
-def _summarize(manifest: pa.Table, linked: int) -> Summary:
-    reasons = Counter(reason for reason in manifest["reason"].to_pylist() if reason)
-    kept = len(manifest) - sum(reasons.values())
+def _summarize(manifest: pa.Table, linked: pa.ChunkedArray) -> Summary:
+    import pyarrow.compute as pc
+
+    reasons = {row["values"]: row["counts"] for row in manifest["reason"].drop_null().value_counts().to_pylist()}
+    kept, size = len(manifest) - sum(reasons.values()), pc.sum(linked).as_py() or 0
     dropped = dict(sorted(reasons.items()))
-    return Summary(rows=len(manifest), kept=kept, dropped=dropped, bytes_written=linked, parts_done=1)
+    return Summary(rows=len(manifest), kept=kept, dropped=dropped, bytes_written=size, parts_done=1)
 
 
 def _describe_sources(ordered: Sequence[Source], workspace: Path) -> str:

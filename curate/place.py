@@ -8,18 +8,21 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import fsync_all, link
 from dreamloom.base.progress import Progress, silent
-from dreamloom.caption.filename import NameWriter
 from dreamloom.caption.sidecar import write_sidecar
 from dreamloom.curate.balance import format_multiply
 from dreamloom.curate.crop import write_crop
 from dreamloom.curate.manifest import DROPPED, TRAIN, manifest_path, read_manifest
-from dreamloom.curate.source import Source
+from dreamloom.curate.naming import name_images
+from dreamloom.curate.source import Role, Source
 from dreamloom.curate.split import Split
 from dreamloom.scrape.collection.decisions import MIDDLE
 from dreamloom.scrape.collection.records import file_sha256
@@ -38,36 +41,54 @@ _BESIDE = (".txt", ".yaml")
 class Placement:
     """Where the image of each row lies, and what lies beside it."""
 
-    files: list[str | None]
-    """Relative to the workspace; None: it is dropped."""
-    told_beside: set[int]
-    """Rows whose caption the name can't hold, so that a .txt does."""
+    files: pa.Array
+    """Relative to the workspace, as large_string; null: it is dropped."""
+    is_trained: NDArray[np.bool_]
+    """Whether it lies in dataset."""
+    told_beside: NDArray[np.bool_]
+    """Whether the name can't hold its caption, so that a .txt does."""
     settings: Mapping[int, str]
     """Row → the YAML beside its image."""
 
     def select(self, top: str) -> list[int]:
         """Returns the rows whose image lies in dataset or in heldout."""
-        return [row for row, file in enumerate(self.files) if file is not None and file.startswith(f"{top}/")]
+        is_inside = self.is_trained if top == "dataset" else ~self.is_trained & self.files.is_valid().to_numpy(False)
+        return np.flatnonzero(is_inside).tolist()
+
+    def file(self, row: int) -> str:
+        """Returns where the image of a row lies that is not dropped."""
+        return str(self.files[row].as_py())
 
 
 def name_files(rows: pa.Table, placed: Split) -> Placement:
     """Names the images of a history by their captions."""
-    writers: dict[str, NameWriter] = {}
-    files: list[str | None] = []
-    told_beside: set[int] = set()
-    columns = (rows[name].to_pylist() for name in ("source", "image", "caption", "replaced"))
-    for row, (name, image, caption, replaced, split) in enumerate(zip(*columns, placed.split, strict=True)):
-        if split == DROPPED:
-            files.append(None)
-            continue
-        folder = f"dataset/{name}" if split == TRAIN else f"heldout/{placed.kinds[row]}/{name}"
-        if folder not in writers:
-            writers[folder] = NameWriter()
-        file, needs_sidecar = writers[folder].name(caption, os.path.splitext(replaced or image)[1])
-        if needs_sidecar:
-            told_beside.add(row)
-        files.append(f"{folder}/{file}")
-    return Placement(files, told_beside, _settings(rows, placed))
+    import pyarrow.compute as pc  # takes long to load, and is needed only here
+
+    split = np.array(placed.split)
+    which = np.flatnonzero(split != DROPPED)
+    some = rows.select(["source", "image", "caption", "replaced"]).take(pa.array(which)).combine_chunks()
+    columns = {name: some[name].cast(pa.large_string()).combine_chunks() for name in some.column_names}
+    names, folder_of = _folders(rows, placed, split)
+    endings = pc.extract_regex(pc.coalesce(columns["replaced"], columns["image"]), r"(?P<ending>\.[^./]*)$")
+    endings = pc.fill_null(pc.struct_field(endings, "ending"), "")
+    named = name_images(folder_of[which], columns["caption"], endings)
+    inside = pa.array(names, pa.large_string()).take(pa.array(folder_of[which]))
+    is_there, told_beside = split != DROPPED, np.zeros(len(split), dtype=bool)
+    files = pc.binary_join_element_wise(inside, named.names, pa.scalar("/", pa.large_string()))
+    files = pc.replace_with_mask(pa.nulls(len(split), pa.large_string()), pa.array(is_there), files)
+    told_beside[which] = named.needs_sidecar
+    return Placement(files, split == TRAIN, told_beside, _settings(rows, placed))
+
+
+def _folders(rows: pa.Table, placed: Split, split: NDArray[Any]) -> tuple[list[str], NDArray[np.int64]]:
+    """Returns folders of images, and for each row the number of its own; of dropped rows any number."""
+    coded = rows["source"].combine_chunks().dictionary_encode()
+    sources = coded.dictionary.to_pylist()
+    names = [f"{top}/{name}" for top in ("dataset", *(f"heldout/{role}" for role in Role)) for name in sources]
+    folder_of = coded.indices.to_numpy().astype(np.int64)
+    for row, kind in placed.kinds.items():
+        folder_of[row] += len(sources) * (1 + list(Role).index(kind))
+    return names, folder_of
 
 
 def write_files(
@@ -94,9 +115,10 @@ def write_files(
     roots = {source.name: f"{source.collection.root}/" for source in ordered}
     made: set[str] = set()
     written: dict[int, str] = {}
-    columns = (rows[name].take(pa.array(which, pa.int64())).to_pylist() for name in _WRITTEN)
-    for done, (row, name, image, caption, replaced, crop) in enumerate(zip(which, *columns, strict=True), start=1):
-        target = f"{folder}/{str(placement.files[row]).partition('/')[2]}"
+    taken = pa.array(which, pa.int64())
+    columns = [placement.files.take(taken).to_pylist(), *(rows[name].take(taken).to_pylist() for name in _WRITTEN)]
+    for done, (row, file, name, image, caption, replaced, crop) in enumerate(zip(which, *columns, strict=True), 1):
+        target = f"{folder}/{file.partition('/')[2]}"
         if (inside := os.path.dirname(target)) not in made:
             os.makedirs(inside, exist_ok=True)
             made.add(inside)
@@ -106,7 +128,7 @@ def write_files(
             written[row] = file_sha256(Path(target))
         else:
             _link(original, target)
-        if row in placement.told_beside:
+        if placement.told_beside[row]:
             write_sidecar(Path(target), caption)
         if row in placement.settings:
             Path(target).with_suffix(".yaml").write_text(placement.settings[row], encoding="utf-8")
@@ -134,7 +156,7 @@ class Changes:
 
     def files(self, placement: Placement) -> list[str]:
         """Returns all that may have been removed or written, relative to the workspace."""
-        return _with_beside([*self.to_remove, *(str(placement.files[row]) for row in self.to_write)])
+        return _with_beside([*self.to_remove, *map(placement.file, self.to_write)])
 
     def sync(self, workspace: Path, placement: Placement) -> None:
         """Waits until the disk has what changed."""
@@ -155,18 +177,18 @@ def find_changes(workspace: Path, rows: pa.Table, placement: Placement) -> Chang
     """
     import pyarrow.compute as pc  # takes long to load, and is needed only here
 
-    which = placement.select("dataset")
+    which = np.flatnonzero(placement.is_trained)
     if len(which) <= SMALL:
         return None
-    indices = pa.array(which, pa.int64())
-    new, names = rows.select(_HANGS_ON).take(indices), pa.array([placement.files[row] for row in which], pa.string())
+    indices = pa.array(which)
+    new, names = rows.select(_HANGS_ON).take(indices), placement.files.take(indices).cast(pa.string())
     old = read_manifest(manifest_path(workspace), ["split", "file", *_HANGS_ON])
     old = old.filter(pc.equal(old["split"], TRAIN))
     if set(new["source"].unique().to_pylist()) != set(old["source"].unique().to_pylist()):
         return None
     at = pc.index_in(names, old["file"].combine_chunks())
     before = old.take(at)
-    is_plain = pa.array([row not in placement.settings for row in which], pa.bool_())
+    is_plain = pa.array(~np.isin(which, list(placement.settings)))
     stays = pc.and_(pc.and_(at.is_valid(), is_plain), pc.and_(new["image_sha256"].is_valid(), new["crop"].is_null()))
     for name in _HANGS_ON:
         stays = pc.and_(stays, _equal(new[name], before[name]))
@@ -191,8 +213,10 @@ def _settings(rows: pa.Table, placed: Split) -> dict[int, str]:
     Of those that are held out, it says what part of them is looked at.
     """
     settings: dict[int, str] = {}
-    columns = (rows[name].to_pylist() for name in ("source", "loss_scale", "flip", "focus"))
-    for row, (name, loss_scale, flip, focus) in enumerate(zip(*columns, strict=True)):
+    names = ("rating", "loss_scale", "flip", "focus")
+    decided = np.flatnonzero(np.any([rows[name].is_valid().to_numpy() for name in names], axis=0))
+    columns = (rows[name].take(pa.array(decided)).to_pylist() for name in ("source", *names[1:]))
+    for row, name, loss_scale, flip, focus in zip(decided.tolist(), *columns, strict=True):
         is_trained = placed.split[row] == TRAIN
         lines = [f"focus: {focus}\n"] if focus not in (None, MIDDLE) else []
         if is_trained and placed.ratings[row] != 1:

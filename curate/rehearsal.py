@@ -48,11 +48,15 @@ def _too_small(sources: Sequence[Shown]) -> list[str]:
 
 
 def _too_narrow(ground_truth: Sequence[Shown]) -> list[str]:
-    shown: dict[str, Fraction] = {}
+    images = sum(source.images for source in ground_truth)
+    total, shown = Fraction(0), dict[str, Fraction]()
     for source in ground_truth:
-        for caption, count in source.captions.items():
-            shown[caption] = shown.get(caption, Fraction(0)) + source.per_epoch * count / source.images
-    total, images = sum(shown.values(), Fraction(0)), sum(source.images for source in ground_truth)
+        total += source.per_epoch * sum(source.captions.values()) / source.images
+        often = (caption for caption, count in source.captions.items() if 2 * count > source.images)
+        shown |= dict.fromkeys(often, Fraction(0))  # what all sources show in more than half, one of them does
+    for source in ground_truth:
+        for caption in shown:
+            shown[caption] += source.per_epoch * source.captions.get(caption, 0) / source.images
     caption, most = max(shown.items(), key=lambda item: (item[1], item[0]), default=("", Fraction(0)))
     if images < 2 or 2 * most <= total:
         return []

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 
+import numpy as np
 import pyarrow as pa
 
 from dreamloom.base.held_out import HeldOutImage
@@ -61,25 +62,34 @@ def split_images(
         config: how many are held out, and in which ratio ground truth is shown.
         copies: the same number for images that look the same; None: it is one of a kind.
     """
-    roles = {source.name: source.role for source in ordered}
-    names, stages = rows["source"].to_pylist(), rows["stage"].to_pylist()
-    decided = rows["decided_role"].to_pylist()
-    of_role: dict[Role, list[int]] = {role: [] for role in Role}
-    for row, name in enumerate(names):
-        if not stages[row]:
-            of_role[roles[name] if decided[row] is None else Role(decided[row])].append(row)
+    of_role = _rows_of_roles(rows, ordered)
     concepts = _follow(rows, of_role, config)
     unrehearsed = _unrehearsed(rows, of_role, concepts, config)
-    candidates = _candidates(rows, of_role, concepts, copies, unrehearsed)
-    kinds = _select(candidates, ordered, config, copies)
-    reasons: list[str | None] = [None] * len(names)
-    for row in {candidate.row for candidate in candidates[Role.WITNESS]} - kinds.keys():
+    pools = {
+        Role.TRAINING: of_role[Role.TRAINING],
+        Role.GROUND_TRUTH: [row for row in of_role[Role.GROUND_TRUTH] if row not in unrehearsed],
+        Role.WITNESS: [*of_role[Role.WITNESS], *sorted(unrehearsed)],
+    }
+    kinds = _select(rows, pools, concepts, ordered, config, copies)
+    reasons: list[str | None] = [None] * len(rows)
+    for row in set(pools[Role.WITNESS]) - kinds.keys():
         reasons[row] = NOT_REHEARSED
     rated = cache(exact)  # the same object for the same rating
     ratings = [rated(1 if rating is None else rating) for rating in rows["rating"].to_pylist()]
-    placed = Split([DROPPED] * len(names), reasons, concepts, kinds, copies, ratings)
+    placed = Split([DROPPED] * len(rows), reasons, concepts, kinds, copies, ratings)
     _draw(placed, rows, ordered, config)
     return placed
+
+
+def _rows_of_roles(rows: pa.Table, ordered: Sequence[Source]) -> dict[Role, list[int]]:
+    """Returns the rows of each role, in order, that no earlier stage dropped."""
+    import pyarrow.compute as pc
+
+    names, roles = ([str(value) for value in each] for each in zip(*((s.name, s.role) for s in ordered), strict=True))
+    of_source = pa.array(roles).take(pc.index_in(rows["source"].combine_chunks(), pa.array(names)))
+    role = pc.coalesce(rows["decided_role"].combine_chunks(), of_source)
+    is_free = rows["stage"].combine_chunks().is_null()
+    return {each: np.flatnonzero(pc.and_(is_free, pc.equal(role, str(each))).to_numpy(False)).tolist() for each in Role}
 
 
 def _follow(rows: pa.Table, of_role: Mapping[Role, Sequence[int]], config: BalanceConfig) -> list[frozenset[str]]:
@@ -116,37 +126,20 @@ def _unrehearsed(
     return found
 
 
-def _candidates(
-    rows: pa.Table,
-    of_role: Mapping[Role, Sequence[int]],
-    concepts: Sequence[frozenset[str]],
-    copies: Sequence[int | None],
-    unrehearsed: set[int],
-) -> dict[Role, list[Candidate]]:
-    """Returns, for each kind of held-out images, those that may be held out."""
-    keys, names = rows["key"].to_pylist(), rows["source"].to_pylist()
-    pools = {
-        Role.TRAINING: list(of_role[Role.TRAINING]),
-        Role.GROUND_TRUTH: [row for row in of_role[Role.GROUND_TRUTH] if row not in unrehearsed],
-        Role.WITNESS: [*of_role[Role.WITNESS], *sorted(unrehearsed)],
-    }
-    return {
-        role: [Candidate(row, keys[row], names[row], concepts[row], copies[row]) for row in pool]
-        for role, pool in pools.items()
-    }
-
-
 def _select(
-    candidates: Mapping[Role, Sequence[Candidate]],
+    rows: pa.Table,
+    pools: Mapping[Role, Sequence[int]],
+    concepts: Sequence[frozenset[str]],
     ordered: Sequence[Source],
     config: BalanceConfig,
     copies: Sequence[int | None],
 ) -> dict[int, Role]:
-    """Returns the held-out rows, each with its kind."""
+    """Returns the held-out rows, each with its kind, of those that may be held out of each role."""
+    keys, names = rows["key"].to_pylist(), rows["source"].to_pylist()
     sizes = Counter(group for group in copies if group is not None)
     kinds: dict[int, Role] = {}
-    for role, pool in candidates.items():
-        of_source = Counter(candidate.source for candidate in pool)
+    for role, pool in pools.items():
+        of_source = Counter(names[row] for row in pool)
         counts = {source.name: of_source[source.name] for source in ordered if of_source[source.name]}
         if role is Role.WITNESS:
             counts = at_most(counts, config.held_out_max_witness)
@@ -154,32 +147,44 @@ def _select(
             training = role is Role.TRAINING
             maximum = config.held_out_max_training if training else config.held_out_max_ground_truth
             counts = count_held_out(counts, config.held_out, maximum)
-        kinds |= dict.fromkeys(select_held_out(pool, counts, config.seed, sizes), role)
+        if any(counts.values()):
+            candidates = [Candidate(row, keys[row], names[row], concepts[row], copies[row]) for row in pool]
+            kinds |= dict.fromkeys(select_held_out(candidates, counts, config.seed, sizes), role)
     return kinds
 
 
 def _draw(placed: Split, rows: pa.Table, ordered: Sequence[Source], config: BalanceConfig) -> None:
     """Decides how often each source is shown, and fills in where the rows go."""
-    names, stages = rows["source"].to_pylist(), rows["stage"].to_pylist()
-    free = [not stages[n] and n not in placed.kinds and placed.reasons[n] is None for n in range(len(names))]
+    names = rows["source"].to_pylist()
+    is_free = rows["stage"].is_null().to_numpy() & np.array([reason is None for reason in placed.reasons])
+    is_free[list(placed.kinds)] = False
+    free = (
+        rows.select(["source", "rating"])
+        .filter(pa.array(is_free))
+        .group_by(["source", "rating"])
+        .aggregate([([], "count_all")])
+    )
     remaining = dict.fromkeys((source.name for source in ordered), Fraction(0))
-    each = zip(names, rows["rating"].to_pylist(), free, strict=True)
-    for (name, rating), count in Counter((name, rating) for name, rating, is_free in each if is_free).items():
+    counts = Counter[str]()
+    for name, rating, count in zip(
+        *(free[column].to_pylist() for column in ("source", "rating", "count_all")), strict=True
+    ):
         remaining[name] += (1 if rating is None else exact(rating)) * count
+        counts[name] += count
     multiplies = solve_multiplies(
         {s.name: (remaining[s.name], s.multiply) for s in ordered if s.role is Role.TRAINING},
         {s.name: (remaining[s.name], s.share) for s in ordered if s.role is Role.GROUND_TRUTH},
         config.ratio_of_folder,
     )
     placed.multiplies |= {name: m for name, m in multiplies.items() if remaining[name] * m > 0}
-    for row, name in enumerate(names):
-        if row in placed.kinds:
-            placed.split[row] = HELD_OUT
-        elif free[row] and name in placed.multiplies:
+    for row in placed.kinds:
+        placed.split[row] = HELD_OUT
+    for row in np.flatnonzero(is_free).tolist():
+        if names[row] in placed.multiplies:
             placed.split[row] = TRAIN
-        elif free[row]:
+        else:
             placed.reasons[row] = NOT_DRAWN
-    _tell(placed, rows, ordered, remaining, Counter(name for name, is_free in zip(names, free, strict=True) if is_free))
+    _tell(placed, rows, ordered, remaining, counts)
 
 
 def _tell(
@@ -190,12 +195,10 @@ def _tell(
     remaining: Mapping[str, int],
 ) -> None:
     """Logs how often each source is shown, and warns of ground truth that is too small or too narrow for it."""
-    names = rows["source"].to_pylist()
-    held_out = Counter(names[row] for row in placed.kinds)
-    captions: dict[str, Counter[str]] = {source.name: Counter() for source in ordered}
-    for name, caption, split in zip(names, rows["caption"].to_pylist(), placed.split, strict=True):
-        if split == TRAIN:
-            captions[name][caption] += 1
+    import pyarrow.compute as pc
+
+    held_out = Counter(rows["source"].take(pa.array(list(placed.kinds), pa.int64())).to_pylist())
+    trained = rows.select(["source", "caption"]).filter(pa.array(np.array(placed.split) == TRAIN))
     shown = []
     for source in ordered:
         name, multiply = source.name, placed.multiplies.get(source.name, Fraction(0))
@@ -203,6 +206,7 @@ def _tell(
         text = f"{remaining[name]:,} images × {float(multiply):.6g} = {float(per_epoch):.6g} an epoch"
         _log.info("%s (%s): %s, %d held out", name, source.role, text, held_out[name])
         if multiply:
-            shown.append(Shown(name, source.role is Role.TRAINING, remaining[name], per_epoch, captions[name]))
+            captions = Counter(trained["caption"].filter(pc.equal(trained["source"], name)).to_pylist())
+            shown.append(Shown(name, source.role is Role.TRAINING, remaining[name], per_epoch, captions))
     for warning in warnings(shown):
         _log.warning(warning)
