@@ -4,7 +4,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from dreamloom.base.errors import UserError
-from dreamloom.train.data.dataset import Dataset
+from dreamloom.train.data.dataset import Dataset, Sample
 
 
 def with_ratio(dataset: Dataset, ground_truth: set[int], ratio: float | None) -> Dataset:
@@ -30,15 +30,17 @@ def with_ratio(dataset: Dataset, ground_truth: set[int], ratio: float | None) ->
             "ground_truth_ratio needs images of ground truth and others; see ground_truth and multiply.txt."
         )
     factor = Fraction(str(ratio)) * shown[False] / shown[True]
-    samples = []
-    for sample in dataset.samples:
-        if sample.folder_index in ground_truth:
-            settings = replace(sample.settings, multiply=sample.settings.multiply * factor)
-            sample = replace(sample, image=replace(sample.image, settings=settings))
-        if sample.settings.multiply:
-            samples.append(sample)
+
+    def multiplied(sample: Sample) -> Sample:
+        if sample.folder_index not in ground_truth:
+            return sample
+        settings = replace(sample.settings, multiply=sample.settings.multiply * factor)
+        return replace(sample, image=replace(sample.image, settings=settings))
+
+    samples = tuple(sample for sample in map(multiplied, dataset.samples) if sample.settings.multiply)
+    broken = tuple((place, multiplied(sample)) for place, sample in dataset.broken)  # which stay in their decks
     folders = tuple(
         replace(folder, multiply=folder.multiply * factor) if place in ground_truth else folder
         for place, folder in enumerate(dataset.folders)
     )
-    return replace(dataset, folders=folders, samples=tuple(samples))
+    return replace(dataset, folders=folders, samples=samples, broken=broken)

@@ -3,8 +3,9 @@
 from dreamloom.base.progress import Progress, silent
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.crops import CropPlanner
-from dreamloom.train.data.dataset import Dataset
+from dreamloom.train.data.dataset import Dataset, find_ground_truth
 from dreamloom.train.data.latent_cache import LatentCache
+from dreamloom.train.data.ratio import with_ratio
 from dreamloom.train.data.ratio_schedule import make_schedule
 from dreamloom.train.data.schedule import BatchSchedule
 
@@ -14,7 +15,8 @@ def encode_shown(
 ) -> tuple[Dataset, BatchSchedule]:
     """Encodes the images that a run shows, where they are not cached.
 
-    In place of one that can't be decoded, its deck deals others, which are then encoded, too.
+    In place of one that can't be decoded, its deck deals others, which are then encoded, too. A ratio of ground truth
+    is that of the images that can be.
 
     Args:
         dataset: what is trained on.
@@ -36,3 +38,5 @@ def encode_shown(
         if not problems:
             return dataset, schedule
         dataset = dataset.without(problems)
+        if config.ground_truth_ratio:  # of what is left; at 0 there is none to begin with
+            dataset = with_ratio(dataset, find_ground_truth(dataset, config), config.ground_truth_ratio)

@@ -1,5 +1,6 @@
 """Only what a run shows is encoded, and one that can't be decoded gives its place to others."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from dreamloom.train.data.dataset import Dataset, Problem, read_dataset
 from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.data.schedule import BatchSchedule
 from dreamloom.train.data.shown import encode_shown
+from dreamloom.train.evaluate.datasets import read_datasets
 from dreamloom.train.families.opening import load_model
 
 
@@ -50,3 +52,20 @@ def test_what_is_not_dealt_is_not_encoded(many: Path, tiny_base: str, config: Ca
     assert set(dataset.problems) == {Problem(name, "truncated") for name in broken}
     after = shown_in(schedule, dataset)
     assert len(after) == len(again.store) == 6 and after > names - set(broken)
+
+
+@pytest.mark.parametrize(("ratio", "truth"), [(1, 12), (0.5, 6), (0, 0)])
+def test_a_ratio_of_ground_truth_is_that_of_the_images_that_can_be_decoded(
+    many: Path, tiny_base: str, config: Callable[..., TrainConfig], ratio: float, truth: int
+) -> None:
+    """Of 40 images of ground truth 30 are truncated, of 6 others 2."""
+    (many / "own").mkdir()
+    for number in range(6):
+        shutil.copyfile(many / "truth" / f"{number:02d}.png", many / "own" / f"{number}.png")
+    for image in [*sorted((many / "truth").glob("*.png"))[:30], many / "own" / "0.png", many / "own" / "5.png"]:
+        image.write_bytes(image.read_bytes()[:200])
+    settings = config(epochs=3, ground_truth=["truth"], ground_truth_ratio=ratio)
+    data, _ = read_datasets(many, None, settings)
+    dataset, schedule = encode_shown(data, LatentCache(None, load_model(tiny_base, torch.device("cpu")).vae), settings)
+    shown = {dataset.folders[index].name: count for index, (_, count) in schedule.images_by_folder().items()}
+    assert shown == {"own": 12, **({"truth": truth} if truth else {})}
