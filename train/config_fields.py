@@ -1,14 +1,22 @@
 """Config fields that several configs of train have, declared once so that they mean the same in each."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from dreamloom.base.device import DeviceName, PrecisionName
 from dreamloom.base.stage import NO_RECIPE, Group
 
 DATA, EVALUATION, HARDWARE = Group("Data and buckets"), Group("Evaluation"), Group("Precision and hardware")
+
+
+def _read_number(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+WRITTEN_NUMBER = BeforeValidator(_read_number)
+"""Of a choice of numbers, which the command line gives as text."""
 
 Resolution = Annotated[
     int, Field(ge=32, le=4096, description="Side of the square bucket, in pixels; no bucket has a larger area."), DATA
@@ -68,6 +76,7 @@ ClipSkip = Annotated[
 ]
 TokenLimit = Annotated[
     Literal[77, 256],
+    WRITTEN_NUMBER,
     Field(description="Tokens of a caption that T5 reads for Stable Diffusion 3; 77 is faster, and takes less memory."),
     Group("Model"),
 ]

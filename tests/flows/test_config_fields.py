@@ -8,10 +8,10 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from dreamloom.base.stage import Recipe, StageConfig, recipe, recipe_values
 from dreamloom.caption.compress.config import CompressConfig
@@ -123,3 +123,16 @@ def test_recipes_that_fields_name_are_computed() -> None:
     stages = {ast.unparse(call.args[0]) for call in calls if ast.unparse(call.func) == "recipe"}
     names = {ast.unparse(call.args[-1]) for call in calls if ast.unparse(call.func) == "recipe_values"}
     assert [name for constant, name in marks if f"{constant}.name" not in names and repr(name) not in stages] == []
+
+
+def test_a_choice_of_numbers_may_come_as_text_as_from_the_command_line() -> None:
+    found = 0
+    for model in {model for root in (Project, DreamBoothConfig, AuditConfig) for model in models_in(root)}:
+        for field in model.model_fields.values():
+            literals = [field.annotation, *get_args(field.annotation)]
+            choices = [choice for each in literals if get_origin(each) is Literal for choice in get_args(each)]
+            hint: Any = Annotated[field.annotation, *field.metadata, ""]
+            for number in (choice for choice in choices if isinstance(choice, int)):
+                assert TypeAdapter(hint).validate_python(str(number)) == number
+                found += 1
+    assert found

@@ -10,6 +10,7 @@ from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, PathKind, StageCo
 from dreamloom.train.adapter_kinds import DORA, KINDS, LORA
 from dreamloom.train.config_fields import (
     DATA,
+    WRITTEN_NUMBER,
     BucketResoSteps,
     ClipSkip,
     FolderResolutions,
@@ -69,7 +70,7 @@ class DataSettings(StageConfig):
     lora_convolutions: Annotated[bool, _ADAPTERS] = Field(
         False, description="Train adapters of the UNet's blocks of convolutions, too (LoCon)."
     )
-    base_bits: Annotated[Literal[4, 8] | None, _ADAPTERS] = Field(
+    base_bits: Annotated[Literal[4, 8] | None, WRITTEN_NUMBER, _ADAPTERS] = Field(
         None,
         description="Store the denoiser's transformers in so many bits a weight, under LoRA or DoRA; needs the extra "
         "bitsandbytes. null: as weight_dtype says.",
