@@ -1,8 +1,8 @@
 """Lists folders of images without what only looks like the user's images, and counts what is left out.
 
 Left out are hidden files; what systems leave in folders (thumbnails, recycle bins, resource forks); the mask files of
-other trainers; and folders of dreamloom itself that lie among the images: runs with their samples, collections and
-workspaces. Training and ingest list folders by this module alone.
+other trainers; and what dreamloom itself made among the images: runs with their samples, models, audits, trials,
+collections and workspaces. Training and ingest list folders by this module alone.
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.image_types import is_image_name
-from dreamloom.base.own_folders import own_folder_kind
+from dreamloom.base.own_folders import DRAWN, own_folder_kind
 
 Place = TypeVar("Place", bound=str | Path)
 Seen = TypeVar("Seen")
@@ -44,6 +44,8 @@ _WORDS = {
     "run": "inside training runs",
     "collection": "inside collections",
     "workspace": "inside workspaces",
+    "model": "inside models",
+    "results": "that dreamloom drew (audits, trials, samples)",
     "dead_link": "behind links to nothing (a disk that is not mounted?)",
     "outside": "with names that lead out of their archive",
     "linked": "in folders elsewhere to which links lead (follow_links takes them)",
@@ -213,5 +215,5 @@ def _why_left_out(entry: "os.DirEntry[str]", is_folder: bool, in_library: bool) 
     if _SYSTEM.fullmatch(entry.name) or (in_library and entry.name.lower() not in _ORIGINALS):
         return "system"
     if not is_folder:
-        return "mask" if MASKS.fullmatch(entry.name) else None
+        return "mask" if MASKS.fullmatch(entry.name) else "results" if DRAWN.fullmatch(entry.name) else None
     return None if entry.name.startswith(".") else own_folder_kind(Path(entry.path))

@@ -2,22 +2,33 @@
 
 import json
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
 from dreamloom.base.errors import UserError
 
-OwnFolder = Literal["run", "collection", "workspace"]
+OwnFolder = Literal["run", "collection", "workspace", "model", "results"]
+_MODELS = ("model_index.json", "dreamloom.json")
+"""Files by which a model's folder is known: diffusers', and what `export` writes."""
+_RESULTS = ("audit.json", "tune.json")
+"""Files by which the folders of `audit` and `tune` are known."""
+DRAWN = re.compile(r"dreamloom-(sample|compare)-.*\.png", re.IGNORECASE)
+"""What `sample` and `compare` call the images that they write into the current folder."""
 _MAX_CONFIG_BYTES = 2**20
 
 
 def own_folder_kind(folder: Path) -> OwnFolder | None:
-    """Tells what a folder of ours is; None: it is the user's, a training folder, or can't be entered."""
+    """Tells what a folder of ours or of a model is; None: it is the user's, a training folder, or can't be entered."""
     if not os.access(folder, os.R_OK | os.X_OK):
         return None
     if _is_run(folder):
         return "run"
+    if any((folder / name).is_file() for name in _MODELS):
+        return "model"
+    if any((folder / name).is_file() for name in _RESULTS):
+        return "results"
     if (folder / "images").is_dir() and any((folder / "records").glob("[!.]*.parquet")):
         return "collection"
     if (folder / "dataset").is_dir() and any(
@@ -40,6 +51,9 @@ def refuse_own_folder(folder: Path) -> None:
             raise UserError(f"{folder} is a whole workspace, one level too high; name {folder / 'dataset'}{evaluate}.")
         case "run":
             raise UserError(f"{folder} is a training run, and its images are samples; name the folder of images.")
+        case "model" | "results" as kind:
+            what = {"model": "a model", "results": "what audit or tune found"}[kind]
+            raise UserError(f"{folder} is {what}, and its images are samples; name the folder of images.")
         case "collection":
             raise UserError(
                 f"{folder} is a collection; make a training folder of it with balance, or name a folder of images."

@@ -97,16 +97,25 @@ def ours(tmp_path: Path) -> dict[str, Path]:
     (tmp_path / "run" / "config.json").write_text('{"recipe": "0", "folder": "x", "heldout": null, "config": {}}')
     make(tmp_path, "album/images/1.jpg", "album/records/1.txt", "data/dataset/1.jpg", "model/config.json")
     (tmp_path / "model" / "config.json").write_text(json.dumps({"_class_name": "UNet"}))
+    make(tmp_path, "exported/samples.png", "exported/model_index.json", "lora/samples.png", "lora/dreamloom.json")
+    make(tmp_path, "audited/audit.json", "audited/pictures/1.png", "tune/tune.json", "tune/tune.png")
     return {folder.name: folder for folder in tmp_path.iterdir()}
 
 
 def test_runs_collections_and_workspaces_among_images_are_left_out(tmp_path: Path, ours: dict[str, Path]) -> None:
     left_out = Counter[str]()
     assert names_in(tmp_path, left_out) == ["album", "data", "model"]
-    assert left_out == {"run": 1, "collection": 1, "workspace": 3}
+    assert left_out == {"run": 1, "collection": 1, "workspace": 3, "model": 2, "results": 2}
     assert left_out_note(left_out) == (
-        "5 images are left out: 1 inside collections, 1 inside training runs, 3 inside workspaces."
+        "9 images are left out: 1 inside collections, 2 inside models, 2 that dreamloom drew (audits, trials, "
+        "samples), 1 inside training runs, 3 inside workspaces."
     )
+
+
+def test_what_sample_and_compare_draw_into_the_current_folder_is_no_image_of_it(tmp_path: Path) -> None:
+    make(tmp_path, "dreamloom-sample-run.png", "dreamloom-compare-a-b.png", "dreamloom.png")
+    left_out = Counter[str]()
+    assert names_in(tmp_path, left_out) == ["dreamloom.png"] and left_out == {"results": 2}
 
 
 @pytest.mark.parametrize("content", ["[", "[" * 100_000, "[]", "null", "\x00"])
