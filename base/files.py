@@ -152,6 +152,17 @@ def _create(path: str | Path, write: Callable[[str], None]) -> bool:
             os.unlink(temporary)
 
 
+def refuse_file(folder: Path) -> None:
+    """Refuses a place for a folder that a file has, or where a folder above it would be.
+
+    Raises:
+        UserError: it is such a place.
+    """
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is a file; name a folder.")
+
+
 def make_folder(folder: Path) -> None:
     """Makes a folder and those above it, so that they survive a power cut, unless they exist.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreamloom.base.errors import UserError, error_line, leaves
+from dreamloom.base.files import refuse_file
 from dreamloom.base.text import printable
 
 if TYPE_CHECKING:
@@ -67,9 +68,7 @@ def log_to_file(folder: Path | None, config: "BaseModel | None" = None) -> Itera
     if folder is None:
         yield
         return
-    for path in (folder, *folder.parents):
-        if path.exists() and not path.is_dir():
-            raise UserError(f"{path} is a file; name a folder.")
+    refuse_file(folder)
     handler = _FileHandler(folder / time.strftime("%Y-%m-%d_%H-%M-%S.log"))
     with _warnings_shown(), _attached(handler, logging.INFO):
         _log_head(config)

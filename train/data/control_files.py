@@ -181,7 +181,7 @@ def parse_number(text: str, where: Path) -> Fraction:
     text = text.strip()
     if not _NUMBER.fullmatch(text):
         raise UserError(
-            f"{where} holds {text[:40]!r}, which is not a number; write one such as 2, 0.025 or 1/3 into it."
+            f"{where} holds {text[:40]!r}, which is not a number from 0 on; write one such as 2, 0.025 or 1/3 into it."
         )
     return Fraction(text)
 

@@ -58,11 +58,12 @@ class MemoryEstimate:
             "the optimizer's state": self.optimizer,
             "averaged weights": self.ema,
             "activations": self.activations,
+            "CUDA itself": CUDA_CONTEXT_BYTES,
         }
-        if self.encoder > sum(parts.values()):
-            parts = {"the largest text encoder": self.encoder}
+        if self.encoder + CUDA_CONTEXT_BYTES > sum(parts.values()):
+            parts = {"the largest text encoder": self.encoder, "CUDA itself": CUDA_CONTEXT_BYTES}
         name, size = max(parts.items(), key=lambda part: part[1])
-        return f"about {_gib(self.total)} of GPU memory, most of it for {name} ({_gib(size)})"
+        return f"about {_gib(self.total)} of GPU memory, the most for {name} ({_gib(size)})"
 
 
 def estimate_disk(config: TrainConfig, memory: MemoryEstimate) -> int:

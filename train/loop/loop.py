@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dreamloom.base import processes
 from dreamloom.base.disk import explain_full_disk
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import remove_leftovers
+from dreamloom.base.files import refuse_file, remove_leftovers
 from dreamloom.base.folder_lock import lock
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.remote import address_of
@@ -114,6 +114,8 @@ def _read_once_a_machine(folder: Path, group: DistributedGroup) -> AbstractConte
 
 def _refuse_early(config: TrainConfig, run: Path) -> None:
     check_batch_size(config.batch_size)
+    if config.latent_cache is not None:
+        refuse_file(config.latent_cache.expanduser())
     if config.fused_backward and processes.world_size() > 1:
         raise UserError("fused_backward is for one process: several average whole gradients; turn it off.")
     if config.base_on_cpu and processes.world_size() > 1:

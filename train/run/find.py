@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dreamloom.base.device import PrecisionName
 from dreamloom.base.errors import UserError
+from dreamloom.base.own_folders import own_folder_kind
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.families.check import check_base_model
 from dreamloom.train.run.folder import best_checkpoint, read_config
@@ -70,7 +71,7 @@ def find_trained_model(model: Path | str) -> TrainedModel:
     """
     path = Path(model).expanduser()
     checkpoint = path if (path / "weights.safetensors").is_file() else None
-    if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
+    if own_folder_kind(path) == "run":
         checkpoint = best_checkpoint(path)
         if checkpoint is None:
             raise UserError(f"The run {model} has no checkpoint yet; train until it saves one.")

@@ -1,6 +1,7 @@
 """The estimate of memory: its parts add up as they must, and each preset fits into the GPU that it is named for."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from dreamloom.train.config import PRESETS, TrainConfig
 from dreamloom.train.families.files import infer_component_config
-from dreamloom.train.families.memory import estimate_memory
+from dreamloom.train.families.memory import CUDA_CONTEXT_BYTES, MemoryEstimate, estimate_memory
 from dreamloom.train.families.opening import load_model
 from dreamloom.train.families.sd.configs import CROSS_ATTENTION_KEY
 from dreamloom.train.model.lora import add_adapters
@@ -80,3 +81,11 @@ def test_adapters_are_counted(tiny_base: str) -> None:
     names = [(n, p) for part in (model.denoiser, model.components["text_encoder"]) for n, p in part.named_parameters()]
     estimate = estimate_memory(config)
     assert estimate is not None and estimate.gradients == 4 * sum(p.numel() for n, p in names if ".lora_" in n)
+
+
+def test_what_takes_the_most_is_named_as_that() -> None:
+    estimate = MemoryEstimate(
+        weights=300, gradients=500, optimizer=400, ema=0, activations=CUDA_CONTEXT_BYTES - 1, trained=0, encoder=0
+    )
+    assert estimate.describe() == "about 1.5 GiB of GPU memory, the most for CUDA itself (0.7 GiB)"
+    assert "the most for activations" in replace(estimate, activations=CUDA_CONTEXT_BYTES + 1).describe()

@@ -40,6 +40,5 @@ def test_what_is_none_of_these_is_said(tmp_path: Path) -> None:
         find_trained_model(checkpoint(tmp_path, 4))
     run = tmp_path / "run"
     write_settings(run, "recipe", Path("dataset"), None, TrainConfig())
-    (run / "checkpoints").mkdir()
     with pytest.raises(UserError, match="has no checkpoint yet"):
         find_trained_model(run)
