@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters, line breaks, and changes of the direction of writing."""
@@ -42,6 +43,11 @@ def without_surrogates(text: str) -> str:
 def brief(text: object, most: int = 200) -> str:
     """Returns what a value says, such as an error of a library: on one line, cut to at most so many characters."""
     return " ".join(str(text).split())[:most]
+
+
+def name_some(names: Sequence[str], most: int = 3) -> str:
+    """Lists the first few names in a line, and counts the others."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def indefinite_article(name: str) -> str:

@@ -13,8 +13,9 @@ from dreamloom.base.held_out import HeldOutImages
 from dreamloom.base.image_headers import read_headers
 from dreamloom.base.pixels import MAX_PIXELS, ImageHeader
 from dreamloom.base.progress import Progress, silent
+from dreamloom.base.remote import address_of
 from dreamloom.base.remote_files import SHARD_CACHE_GB
-from dreamloom.base.text import is_utf8, without_surrogates
+from dreamloom.base.text import is_utf8, name_some, without_surrogates
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.config_fields import MaskKind
 from dreamloom.train.data.caption_notes import note_captions
@@ -183,7 +184,7 @@ def read_dataset(
         sample_headers.append(header)
     note_captions(((each.name, text.caption) for each in samples for text in each.image.captions), notes)
     dataset = Dataset(folders, tuple(samples), tuple(problems), notes.sentences())
-    return _not_empty(_with_masks(dataset, sample_headers, masks))
+    return _not_empty(_with_masks(dataset, sample_headers, masks), str(address_of(path) or path))
 
 
 def find_ground_truth(dataset: Dataset, config: TrainConfig) -> set[int]:
@@ -212,8 +213,7 @@ def find_ground_truth(dataset: Dataset, config: TrainConfig) -> set[int]:
 
 def summarize_problems(problems: Iterable[Problem], limit: int = 3) -> str:
     """Lists the first few problems in a line, and counts the others."""
-    listed = [f"{problem.name} ({problem.reason})" for problem in problems]
-    return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")
+    return name_some([f"{problem.name} ({problem.reason})" for problem in problems], limit)
 
 
 def _set_values(settings: ImageSettings) -> tuple[object, ...]:
@@ -267,8 +267,8 @@ def _with_masks(dataset: Dataset, headers: Sequence[ImageHeader], kind: MaskKind
     return replace(dataset, samples=samples, problems=(*dataset.problems, *problems))
 
 
-def _not_empty(dataset: Dataset) -> Dataset:
+def _not_empty(dataset: Dataset, folder: str = "the folder") -> Dataset:
     if not dataset.samples:
         reasons = summarize_problems(dataset.problems)
-        raise UserError(f"No image of the training folder can be used: {reasons}; replace them.")
+        raise UserError(f"No image of {folder} can be used: {reasons}; replace them.")
     return dataset

@@ -1,6 +1,7 @@
 """Computes the losses of a model on held-out images, with the same noise and timesteps each time."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import groupby
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from dreamloom.base.device import choose_precision
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
+from dreamloom.base.text import name_some
 from dreamloom.train.data.crops import View, center_view, micro_conditioning
 from dreamloom.train.data.dataset import Dataset, Sample
 from dreamloom.train.data.latent_cache import LatentCache
@@ -23,6 +25,21 @@ from dreamloom.train.model.device import autocast, choose_device
 from dreamloom.train.model.model import Model
 from dreamloom.train.model.text import Condition
 from dreamloom.train.run.find import TrainedModel
+
+
+class NonFiniteHeldOutLossError(UserError):
+    """A loss on held-out images is infinite or NaN, which no limit and no comparison would notice.
+
+    Args:
+        names: of the images.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(
+            f"The model's loss on held-out images is not a number ({name_some(names)}): it has diverged, is damaged, "
+            "or overflows in half precision; lower the learning rate, set precision to fp32, or look at these images."
+        )
+
 
 _ENCODED_TOGETHER = 16
 """Batches whose captions are encoded before their losses are computed: resting text encoders wake once for them."""
@@ -86,6 +103,9 @@ def compute_dataset_losses(
     """Computes each image's loss: the denoiser's squared error, averaged over the timesteps, all of which count alike.
 
     Over an image, it is weighed as in training: by the image's mask, and not where there is padding.
+
+    Raises:
+        NonFiniteHeldOutLossError: a loss is infinite or NaN.
     """
     ordered = sorted(dataset.samples, key=lambda sample: (sample.bucket, sample.name))
     batches = [
@@ -102,6 +122,8 @@ def compute_dataset_losses(
             for sample, loss in zip(batch, _batch_losses(model, batch, condition, latent_cache, config), strict=True):
                 losses[sample.name] = loss
             progress(len(losses), len(ordered), "evaluating held-out images")
+    if not_finite := sorted(name for name, loss in losses.items() if not math.isfinite(loss)):
+        raise NonFiniteHeldOutLossError(not_finite)
     return dict(sorted(losses.items()))
 
 

@@ -14,14 +14,15 @@ from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.evaluate.concepts import describe
 from dreamloom.train.evaluate.config import as_trained
-from dreamloom.train.evaluate.held_out_loss import compute_losses, problem_lines
+from dreamloom.train.evaluate.held_out_loss import NonFiniteHeldOutLossError, compute_losses, problem_lines
 from dreamloom.train.evaluate.likeness import Likeness, change_of_likeness
 from dreamloom.train.evaluate.measure import MEASURES, SIGNS, Evaluation, Losses, compare_losses, set_label
 from dreamloom.train.loop.controller import Stretch, decide_stretches
+from dreamloom.train.loop.faults import explain_held_out
 from dreamloom.train.loop.limits import excess, find_end, has_limits, tell_limits
 from dreamloom.train.model.lora import without_adapters
 from dreamloom.train.model.model import Model
-from dreamloom.train.run.folder import best_point
+from dreamloom.train.run.folder import best_point, list_checkpoints
 
 _COLORS = ("#2a7f62", "#b3423a", "#7b4b94")
 """Of the chart's lines, one for each measure."""
@@ -93,8 +94,14 @@ class EvaluationHistory:
             images_seen: images shown so far.
             done: share of the run that is done, for the ratio of what follows.
             progress: called with the images evaluated.
+
+        Raises:
+            UserError: a loss is not a number, so nothing is measured; it names the last good state.
         """
-        losses = compute_losses(model, self.datasets, self.latent_cache, self.config, progress)
+        try:
+            losses = compute_losses(model, self.datasets, self.latent_cache, self.config, progress)
+        except NonFiniteHeldOutLossError as error:
+            raise explain_held_out(error, images_seen, list_checkpoints(self.run)) from error
         if not self.base and self.train_config.init_lora is not None:
             with without_adapters(model):
                 self.base = compute_losses(model, self.datasets, self.latent_cache, self.config, progress)

@@ -13,7 +13,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit_json, remove_leftovers
 from dreamloom.base.progress import Progress
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.captions import CaptionBuilder, check_new_words
+from dreamloom.train.data.captions import CaptionBuilder
 from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.data.latent_cache import LatentCache
 from dreamloom.train.data.loader import BatchLoader, LoadedBatch
@@ -86,7 +86,6 @@ class Session:
         recipe = evaluation_recipe(config.base, heldout, as_trained(config))
         self.model = load_base_model(config, config.base, device, at_rest=True)
         check_opened(config, self.model.family, dict(self.model.denoiser.config), dict(self.model.vae.config))
-        check_new_words(dataset, config)
         store_weights(self.model, config)
         captions = CaptionBuilder(config)
         cache_folder = (config.latent_cache or run.parent / ".latents").expanduser()

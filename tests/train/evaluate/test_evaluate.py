@@ -1,6 +1,7 @@
 """Learned and forgotten: the arithmetic, and that two models differ by their weights alone."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -274,3 +275,14 @@ def test_what_is_not_there_is_the_users_error(tiny_base: str, heldout: Path, tmp
         evaluate(tiny_base, str(tmp_path / "missing"), heldout, SETTINGS)
     with pytest.raises(UserError, match="no model"):
         evaluate(tmp_path / "missing", tiny_base, heldout, SETTINGS)
+
+
+def test_held_out_losses_that_are_no_numbers_are_no_measurement(heldout: Path, tiny_base: str) -> None:
+    """By their means, nothing would surely be forgotten, and every limit would be held."""
+    model = load_model(tiny_base, CPU)
+    latents = LatentCache(None, model.vae)
+    data = drop_undecodable(read_heldout(heldout, 32, 8, 1, True)["training"], latents, SETTINGS, silent)
+    with torch.no_grad():
+        model.denoiser.conv_in.bias.fill_(math.nan)
+    with pytest.raises(UserError, match=rf"not a number \({data.samples[0].name}, .*lower the learning rate"):
+        compute_dataset_losses(model, data, latents, SETTINGS)

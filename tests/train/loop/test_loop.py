@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,12 @@ from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.export import export
 from dreamloom.train.loop import grad_scaler
 from dreamloom.train.loop.distributed import SINGLE_PROCESS
+from dreamloom.train.loop.faults import explain
 from dreamloom.train.loop.loop import train
+from dreamloom.train.loop.loss_window import NonFiniteLossError
 from dreamloom.train.loop.session import open_session
 from dreamloom.train.run.folder import list_checkpoints, read_summary
+from tests.train.data import test_schedule as schedules
 
 Config = Callable[..., TrainConfig]
 HOUSE = Path(__file__).parents[3]
@@ -503,3 +507,30 @@ def test_each_checkpoint_is_ready_as_one_file(tiny_base: str, folder: Path, tmp_
     assert [file.parent.name for file in ready] == ["4", "6"], "also of checkpoints that were removed since"
     assert_same(load_file(ready[-1]), load_file(tmp_path / "exported" / "model.safetensors"))
     assert len(list((tmp_path / "lora" / "models").glob("*/lora.safetensors"))) == 2
+
+
+def test_a_run_that_diverges_keeps_no_checkpoint_of_it(
+    tiny_base: str, folder: Path, heldout: Path, tmp_path: Path, config: Config
+) -> None:
+    settings = config(
+        base=tiny_base, epochs=3, learning_rate=10, max_grad_norm=None, evaluate_every_n_steps=1, log_every_n_steps=1
+    )
+    with pytest.raises(UserError, match=r"not a number.* the base model is the last good state"):
+        train(folder, tmp_path / "run", settings, heldout)
+    assert not list_checkpoints(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        ([4, 8], "checkpoints/8 is the last good state."),
+        ([8, 12], "If they are at fault, run/checkpoints/12 is the last good state; if the rate is, run/checkpoints/8"),
+        ([12], "if the rate is, the base model is."),
+    ],
+)
+def test_a_state_from_which_no_step_went_well_is_not_called_good(kept: list[int], said: str) -> None:
+    """The step after 12 images has a loss that is not a number."""
+    data = schedules.dataset([(Fraction(1), [8, 0, 0])])
+    schedule = BatchSchedule(data, TrainConfig(batch_size=4, epochs=3))
+    checkpoints = [Path("run", "checkpoints", str(images)) for images in kept]
+    assert said in explain(NonFiniteLossError(4), data, schedule, checkpoints)
