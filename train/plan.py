@@ -10,6 +10,7 @@ from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, Problem, summarize_problems
 from dreamloom.train.data.schedule import MANY_FORWARD_PASSES, BatchSchedule, mixed_batches_note
 from dreamloom.train.evaluate.datasets import MUCH_MEASURED, measured_note, measured_share, read_datasets
+from dreamloom.train.evaluate.prompts import check_prompts
 from dreamloom.train.families.base_notes import base_notes
 from dreamloom.train.families.check import check_models
 from dreamloom.train.families.memory import estimate_memory
@@ -124,6 +125,7 @@ def plan(
     """
     config = resolve_models(config, may_download=True)
     check_models(config, may_download=True)
+    check_prompts(config)
     dataset, held = read_datasets(folder, heldout, config)
     schedule = BatchSchedule(dataset, config)
     memory = estimate_memory(config)

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import pytest
 from PIL import Image
 
+from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.plan import plan
 
@@ -114,3 +117,16 @@ def test_a_plan_needs_no_torch_and_leaves_no_trace(tmp_path: Path) -> None:
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert process.stdout.strip() == "[]"
     assert sorted(os.walk(tmp_path)) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sample_prompts": ["a car --q 3"]}, "--q is no option of a prompt"),
+        ({"embeddings": ["zorp=circle"]}, "no caption says zorp"),
+    ],
+)
+def test_a_plan_refuses_what_train_does(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    fill(tmp_path / "own", 1, (64, 64))
+    with pytest.raises(UserError, match=said):
+        plan(tmp_path, TrainConfig(resolution=64, **changes))

@@ -67,9 +67,9 @@ class CaptionBuilder:
 
 
 def with_class_word(caption: str, config: TrainConfig) -> str:
-    """Returns a caption with class_word where concept_word stands as a whole word."""
+    """Returns a caption with class_word where concept_word stands as a whole word, in any case, as CLIP reads it."""
     concept, other = config.concept_word or "", config.class_word or ""
-    return re.sub(rf"(?<!\w){re.escape(concept)}(?!\w)", lambda _: other, caption)
+    return re.sub(rf"(?i)(?<!\w){re.escape(concept)}(?!\w)", lambda _: other, caption)
 
 
 def shuffle_tags(caption: CaptionParts, keep_tags: int, key: int, max_length: int | None = None) -> str:
@@ -93,15 +93,20 @@ def shuffle_tags(caption: CaptionParts, keep_tags: int, key: int, max_length: in
     return join(prompt, kept)
 
 
-def check_new_words(dataset: Dataset, config: TrainConfig) -> None:
-    """Checks that each new word of a config is in a caption.
+def check_words(dataset: Dataset, config: TrainConfig) -> None:
+    """Checks that each new word of a config, and the word of the concept whose class is preserved, is in a caption.
 
     Raises:
-        UserError: one is not, so it would not learn.
+        UserError: one is not, so nothing would be learned, or preserved.
     """
-    if not config.starts:
+    if not (config.starts or config.class_preservation):
         return
-    captions = " ".join(each.caption for sample in dataset.samples for each in sample.image.captions)
+    captions = "\n".join(each.caption for sample in dataset.samples for each in sample.image.captions)
     for word in config.starts:
-        if not re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", captions):
+        if not re.search(rf"(?i)(?<![\w-]){re.escape(word)}(?![\w-])", captions):
             raise UserError(f"embeddings: no caption says {word}, so it would learn nothing; write it into captions.")
+    if config.class_preservation and with_class_word(captions, config) == captions:
+        raise UserError(
+            f"class_preservation: no caption says {config.concept_word}, so nothing would be preserved; name another "
+            "concept_word, or write it into captions."
+        )

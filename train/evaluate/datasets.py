@@ -7,8 +7,10 @@ from pathlib import Path
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
+from dreamloom.base.text import name_some
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.config_fields import read_folder_resolutions
+from dreamloom.train.data.captions import check_words
 from dreamloom.train.data.dataset import Dataset, find_ground_truth, read_dataset
 from dreamloom.train.data.ratio import with_ratio
 from dreamloom.train.data.schedule import BatchSchedule
@@ -19,8 +21,6 @@ from dreamloom.train.settings.run import early_steps, steps_between
 
 MUCH_MEASURED = 0.05
 """Share of a run's computation from which on it is told that evaluations take it."""
-NAMED = 3
-"""Images that are trained on and held out, of which a note gives the names."""
 
 
 def read_datasets(
@@ -51,6 +51,7 @@ def read_datasets(
             f"folder_resolutions: {unknown[0]} is no folder of the training folder; it has "
             f"{', '.join(each.name for each in dataset.folders)}."
         )
+    check_words(dataset, config)
     ground_truth = find_ground_truth(dataset, config)
     held = read_heldout(heldout, *settings, config.masks, sides, config.shard_cache_gb)
     if config.held_out and heldout is None:
@@ -122,9 +123,8 @@ def _with_overlap_note(dataset: Dataset, held: Mapping[str, Dataset]) -> Dataset
     ]
     if not both:
         return dataset
-    names = ", ".join(both[:NAMED]) + (f" and {len(both) - NAMED:,} more" if len(both) > NAMED else "")
     note = (
-        f"{len(both):,} held-out images are trained on, too ({names}), so that they measure what was memorized; remove "
-        "them from one of the two folders."
+        f"{len(both):,} held-out images are trained on, too ({name_some(both)}), so that they measure what was "
+        "memorized; remove them from one of the two folders."
     )
     return replace(dataset, notes=(*dataset.notes, note))

@@ -128,8 +128,8 @@ def _check_frozen(config: TrainConfig, family: Family) -> None:
             tensor, layers = next(iter(KINDS[config.lora_kind].tensors)), adapter_pattern(config, family, part)
             found = [f"{layer}.{tensor}" for layer in adapted_layers(layers, found)]
         names += [f"{part}.{name}" for name in found]
-    if names:
-        find_frozen(config.frozen, names)
+    if names and len(find_frozen(config.frozen, names)) == len(set(names)) and not config.embeddings:
+        raise UserError("frozen leaves nothing to train; remove a pattern.")
 
 
 def check_scheduler(base: str, family: Family, scheduler: Mapping[str, Any]) -> None:

@@ -28,13 +28,13 @@ class NewWords:
     """Text encoder that learns them → its tokenizer without them."""
 
     def spell_out(self, encoder: str, caption: str) -> str:
-        """Replaces each word by its tokens; for a text encoder that learns none, by nothing, as ComfyUI does."""
+        """Replaces each word, in any case, by its tokens; where none are learned, by nothing, as ComfyUI does."""
         for word, tokens in self.tokens.items():
             found = rf"(?<![\w-]){re.escape(word)}(?![\w-])"
             if encoder in self.plain_tokenizers:
-                caption = re.sub(found, tokens, caption)
+                caption = re.sub(found, tokens, caption, flags=re.IGNORECASE)
             else:
-                caption = re.sub(rf"\s*{found}", "", caption).lstrip()
+                caption = re.sub(rf"\s*{found}", "", caption, flags=re.IGNORECASE).lstrip()
         return caption
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dreamloom.base.errors import UserError
 from dreamloom.caption.parts import CaptionParts
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.data.captions import CaptionBuilder, check_new_words, shuffle_tags
+from dreamloom.train.data.captions import CaptionBuilder, check_words, shuffle_tags
 from dreamloom.train.data.dataset import Dataset, Sample
 from dreamloom.train.data.image import ByteRange, ImageFolder, ImageSettings, TrainingImage
 
@@ -127,19 +127,38 @@ def test_a_caption_may_be_just_as_long_as_it_may_be() -> None:
 
 @pytest.mark.parametrize(
     ("caption", "says"),
-    [("an rc-car, red", True), ("(rc-car)", True), ("an rc-cars", False), ("my-rc-car", False), ("rc-car-like", False)],
+    [
+        ("an rc-car, red", True),
+        ("(rc-car)", True),
+        ("An RC-Car", True),
+        ("an rc-cars", False),
+        ("my-rc-car", False),
+        ("rc-car-like", False),
+    ],
 )
 def test_a_new_word_is_a_word_of_its_own(caption: str, says: bool) -> None:
     data = Dataset((ImageFolder(".", Fraction(1), ()),), (sample("a dog", caption),), ())
     config = TrainConfig(embeddings=["rc-car=toy car"])
     if says:
-        check_new_words(data, config)
+        check_words(data, config)
     else:
         with pytest.raises(UserError, match="no caption says rc-car"):
-            check_new_words(data, config)
+            check_words(data, config)
 
 
 def test_captions_with_the_class_word_are_known_before_the_run() -> None:
     config = TrainConfig(class_preservation=1.0, concept_word="ted", class_word="bear")
     fixed = CaptionBuilder(config).fixed_captions([sample("a ted, red"), sample("a teddy")])
     assert set(fixed) == {"", "a ted, red", "a bear, red", "a teddy"}
+
+
+@pytest.mark.parametrize(("caption", "says"), [("a photo of Ted", True), ("TED, red", True), ("a teddy", False)])
+def test_a_concept_whose_class_is_preserved_is_in_a_caption(caption: str, says: bool) -> None:
+    data = Dataset((ImageFolder(".", Fraction(1), ()),), (sample("a dog"), sample(caption)), ())
+    config = TrainConfig(class_preservation=1.0, concept_word="ted", class_word="bear")
+    if says:
+        check_words(data, config)
+        assert any("bear" in each for each in CaptionBuilder(config).fixed_captions(data.samples))
+    else:
+        with pytest.raises(UserError, match="no caption says ted, so nothing would be preserved"):
+            check_words(data, config)

@@ -298,3 +298,12 @@ def test_configs_and_checks_need_no_torch() -> None:
     house = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=house)
     assert done.stdout.strip() == "[]"
+
+
+def test_patterns_that_freeze_everything_are_refused(tiny_base: str, config: Config) -> None:
+    """Before the images are encoded, and by the plan."""
+    everything = config(base=tiny_base, frozen=["unet.*", "text_encoder.*"])
+    with pytest.raises(UserError, match="frozen leaves nothing to train"):
+        check_models(everything)
+    check_models(everything.model_copy(update={"embeddings": ["zorp=a"]}))
+    check_models(config(base=tiny_base, frozen=["unet.*"]))

@@ -233,3 +233,11 @@ def test_a_word_that_cannot_be_learned_is_refused(images: Path, tiny_base: str, 
     for wrong in ("no start", "Two Words=x", "a_b=x", "x="):
         with pytest.raises(ValueError, match="WORD=START"):
             config(embeddings=[wrong])
+
+
+def test_a_word_is_the_same_in_any_case_as_all_words_are_to_clip(tiny_base: str, config: Config) -> None:
+    model = load_model(tiny_base, CPU)
+    add_embeddings(model, config(**WORDS))
+    assert torch.equal(
+        tokens_of(model.tokenize(["A Zorp, an RC-Car"])), tokens_of(model.tokenize(["a zorp, an rc-car"]))
+    )

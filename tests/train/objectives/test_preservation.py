@@ -162,7 +162,7 @@ def test_captions_without_the_word_are_not_asked_for(make_trainer: MakeTrainer) 
     [
         ("a photo of ted", "a photo of person"),
         ("ted, ted's hat", "person, person's hat"),
-        ("tedious, united, Ted", "tedious, united, Ted"),
+        ("tedious, united, Ted", "tedious, united, person"),
         ("", ""),
     ],
 )
