@@ -13,6 +13,8 @@ PREFECT_DEFAULTS = {
     "PREFECT_SERVER_UI_V2_ENABLED": "false",  # whose pages ask a service of Prefect's from the browser
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # the first start on a fresh home takes some 20 s
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",  # a fifth of the server's work a task run
+    # a run whose machine lost its power is Crashed when its server is back, also after a month, not only after a minute
+    "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "P30D",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "dreamloom",
 }

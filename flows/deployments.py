@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import yaml
 from prefect import Flow
@@ -121,8 +122,11 @@ def _offer(field: dict[str, Any], values: Sequence[str]) -> None:
     choice.get("items", choice)["enum"] = list(values)
 
 
-def deploy(deployments: list[ProjectDeployment]) -> None:
+def deploy(deployments: list[ProjectDeployment]) -> list[UUID]:
     """Makes the work pool, its queues and the deployments on the server of Prefect's settings, or renews them.
+
+    Returns:
+        Their ids on the server, in order.
 
     Raises:
         UserError: the server has deployments of these names for another project.yaml.
@@ -132,8 +136,7 @@ def deploy(deployments: list[ProjectDeployment]) -> None:
         _ensure_pool(client)
         for each in deployments:
             _refuse_another_project(client, each)
-        for each in deployments:
-            _deploy(client, each)
+        return [_deploy(client, each) for each in deployments]
 
 
 def prefect_yaml(deployments: Sequence[ProjectDeployment]) -> str:
@@ -225,12 +228,12 @@ def _refuse_another_project(client: SyncPrefectClient, wanted: ProjectDeployment
         )
 
 
-def _deploy(client: SyncPrefectClient, wanted: ProjectDeployment) -> None:
+def _deploy(client: SyncPrefectClient, wanted: ProjectDeployment) -> UUID:
     schedules = []
     if wanted.schedule is not None:
         cron = CronSchedule(**_cron(wanted.schedule))
         schedules.append(DeploymentScheduleCreate(schedule=cron, slug="project"))
-    client.create_deployment(
+    return client.create_deployment(
         client.create_flow(wanted.flow),
         wanted.name,
         schedules=schedules,

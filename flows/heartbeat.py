@@ -18,7 +18,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.context import FlowRunContext
 from prefect.events.related import tags_as_related_resources
-from prefect.events.schemas.events import Event, Resource
+from prefect.events.schemas.events import Event, RelatedResource, Resource
 from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Running
@@ -82,7 +82,7 @@ class Heart:
         resource = Resource(
             {"prefect.resource.id": f"prefect.flow-run.{self._run.id}", "prefect.resource.name": self._run.name}
         )
-        related = tags_as_related_resources(set(self._run.tags))
+        related = [*_deployment(self._run), *tags_as_related_resources(set(self._run.tags))]
         times = missed_beats(self._told, now)
         return [Event(event=HEARTBEAT, resource=resource, related=related, occurred=time) for time in times]
 
@@ -94,6 +94,14 @@ class Heart:
         if str(state.message).startswith(NO_HEARTBEAT):
             lives: State[Any] = Running(message="Its process lives: the server was away, or the machine asleep.")
             client.set_flow_run_state(self._run.id, lives, force=True)
+
+
+def _deployment(run: FlowRun) -> list[RelatedResource]:
+    """The deployment of a run, by which automations of a project know its events."""
+    if run.deployment_id is None:
+        return []
+    resource_id = f"prefect.deployment.{run.deployment_id}"
+    return [RelatedResource({"prefect.resource.id": resource_id, "prefect.resource.role": "deployment"})]
 
 
 def missed_beats(told: datetime, now: datetime) -> list[datetime]:

@@ -151,12 +151,12 @@ def _ensure_server(services: Services, database: str | None, port: int | None) -
 def _deploy(project: Project, file: Path, schedule: ScheduleConfig | None, notify: str | None) -> list[str]:
     from dreamloom.flows.automations import ensure_automations
     from dreamloom.flows.deployments import deploy, project_deployments
-    from dreamloom.flows.notices import ensure_notice
+    from dreamloom.flows.notices import ensure_notices
 
     deployments = project_deployments(project, file, schedule)
-    deploy(deployments)
+    ids = deploy(deployments)
     ensure_automations()
-    ensure_notice(project.name, [each.name for each in deployments], notify)
+    ensure_notices(project.name, ids, notify)
     return [each.full_name for each in deployments]
 
 
