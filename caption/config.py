@@ -60,6 +60,17 @@ class EditConfig(StageConfig):
         (), description="Phrases between commas to move to the front, in this order; the others keep theirs."
     )
 
+    @field_validator("replace", mode="before")
+    @classmethod
+    def _from_rows(cls, replace: object) -> object:
+        """Takes what a form sends, too: a list of {words: …, replacement: …}."""
+        if not isinstance(replace, list) or not all(isinstance(row, dict) and "words" in row for row in replace):
+            return replace
+        table = {row["words"]: row.get("replacement", "") for row in replace}
+        if len(table) < len(replace):
+            raise ValueError("words to look for stand in two rows; leave one out")
+        return table
+
     @field_validator("strip", "tag_order", "replace")
     @classmethod
     def _not_blank(cls, words: "tuple[str, ...] | dict[str, str]") -> "tuple[str, ...] | dict[str, str]":

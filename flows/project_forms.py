@@ -1,9 +1,13 @@
-"""What the form of a stage shows of a project, and what a form that somebody changed makes of the project."""
+"""What the form of a stage shows of a project, and what a form that somebody changed makes of the project.
 
-from collections.abc import Mapping
+A table of words, such as `edit.replace`, is a list of rows in a form: for any keys a dashboard has no field but JSON.
+"""
+
+from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import StageConfig, group_of
@@ -23,7 +27,7 @@ def form_config(project: Project, stage: StageName, source: str | None) -> dict[
     """
     section = _section(project, stage, source)
     config = kind_config(project.sources[source]) if stage in ("filter", "ingest") and source else section
-    return config.model_dump(mode="json")
+    return _in_rows(config.model_dump(mode="json"), type(config))
 
 
 def with_form(
@@ -41,7 +45,7 @@ def with_form(
     Raises:
         UserError: the changed values do not go with the project's.
     """
-    sent = form.model_dump(mode="json", exclude_unset=True)
+    sent = _in_rows(form.model_dump(mode="json", exclude_unset=True), type(form))
     changed = {name: value for name, value in sent.items() if name not in shown or shown[name] != value}
     if not changed:
         return project
@@ -96,8 +100,45 @@ def label_fields(definitions: Mapping[str, Any], config: type[BaseModel]) -> Non
     ordered = sorted(fields, key=lambda name: titles.index(groups[name]))
     for position, name in enumerate(ordered):
         title = f"{groups[name]}: {name}" if groups[name] else name
-        fields[name] = {**fields[name], "title": title, "position": position}
-        inner = config.model_fields[name].annotation
-        for model in (inner, *get_args(inner)):
-            if isinstance(model, type) and issubclass(model, BaseModel):
-                label_fields(definitions, model)
+        field = config.model_fields[name]
+        shown = {"description": field.description, **_ROWS} if _is_table(field) else fields[name]
+        fields[name] = {**shown, "title": title, "position": position}
+        for model in _models(field):
+            label_fields(definitions, model)
+
+
+_ROWS: dict[str, Any] = {
+    "type": "array",
+    "default": [],
+    "items": {
+        "type": "object",
+        "title": "row",
+        "properties": {name: {"title": name, "type": "string"} for name in ("words", "replacement")},
+        "required": ["words"],
+    },
+}
+"""The JSON schema of a table of words; see EditConfig."""
+
+
+def _in_rows(values: Mapping[str, Any], config: type[BaseModel]) -> dict[str, Any]:
+    """The values of a config as its form has them."""
+    shown = dict(values)
+    for name, value in values.items():
+        if _is_table(config.model_fields[name]):
+            shown[name] = [{"words": words, "replacement": replacement} for words, replacement in value.items()]
+        elif isinstance(value, dict):
+            for model in _models(config.model_fields[name]):
+                if value.keys() <= model.model_fields.keys():
+                    shown[name] = _in_rows(value, model)
+    return shown
+
+
+def _is_table(field: FieldInfo) -> bool:
+    return field.annotation == dict[str, str]
+
+
+def _models(field: FieldInfo) -> Iterator[type[BaseModel]]:
+    """The models that a field takes."""
+    for model in (field.annotation, *get_args(field.annotation)):
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            yield model

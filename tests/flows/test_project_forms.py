@@ -47,14 +47,30 @@ def test_names_tell_project_and_stage_and_the_gpu_has_a_queue(small: Any) -> Non
     }
 
 
-def test_no_field_is_typed_as_json_but_a_table_of_words(small: Any) -> None:
+def test_no_field_is_typed_as_json(small: Any) -> None:
     by_hand = [
         f"{name} {key}"
         for name, each in deployments(small).items()
         for key, field in leaves("", form_schema(each), form_schema(each)["definitions"])
         if field.get("type") == "object"
     ]
-    assert by_hand == ["caption/small .config.edit.replace"]
+    assert by_hand == []
+
+
+def test_a_table_of_words_is_rows_in_a_form_and_what_rows_say_holds(small: Any) -> None:
+    small.change("caption", "edit", to={"replace": {"a man": "jo"}})
+    project, form = small.load(), form_schema(deployments(small)["caption/small"])
+    row = form["definitions"]["EditConfig"]["properties"]["replace"]["items"]
+    shown = form_config(project, "caption", None)
+    assert shown["edit"]["replace"] == [{"words": "a man", "replacement": "jo"}]
+    assert (row["properties"].keys(), row["required"]) == ({"words", "replacement"}, ["words"])
+    assert with_form(project, "caption", None, CaptionConfig.model_validate(shown), shown) is project
+    shown["edit"]["replace"].append({"words": "a red"})
+    sent = CaptionConfig.model_validate(shown)
+    changed = with_form(project, "caption", None, sent, form_config(project, "caption", None)).caption
+    assert changed.edit.replace == {"a man": "jo", "a red": ""}
+    with pytest.raises(ValueError, match="two rows"):
+        CaptionConfig.model_validate({"edit": {"replace": [{"words": "a", "replacement": "b"}, {"words": "a"}]}})
 
 
 def test_a_form_offers_the_project_s_own_stages_and_sources_and_names_groups(small: Any) -> None:
