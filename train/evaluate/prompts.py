@@ -26,7 +26,7 @@ _Steps = Annotated[int, Field(ge=1, le=1000)]
 class SamplePrompt(BaseModel):
     """A prompt, and how it is drawn; what is None is as the config says."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     prompt: _Text = ""
     negative_prompt: _Text | None = None
@@ -56,7 +56,7 @@ class _JsonPrompt(SamplePrompt):
 class _JsonFile(BaseModel):
     """EveryDream 2's sample_prompts.json. How often and how samples are drawn, dreamloom's own settings say."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, defer_build=True)
 
     samples: list[str | _JsonPrompt]
     seed: int | None = Field(None, ge=-1)
