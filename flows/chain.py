@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from dreamloom.base.clip import unload_clip
@@ -35,7 +36,7 @@ from dreamloom.scrape.collection import Table
 from dreamloom.train.evaluate.config import as_trained
 from dreamloom.train.evaluate.results import read_evaluation
 from dreamloom.train.evaluate.runs import find_runs
-from dreamloom.train.loop.limits import tell_broken
+from dreamloom.train.loop.limits import has_limits, tell_broken
 from dreamloom.train.run.folder import read_summary
 
 _log = logging.getLogger(__name__)
@@ -151,15 +152,23 @@ def run_folder(project: Project) -> Path:
     return run_folders.run_folder(project.workspace, config)
 
 
-def broken_limits(project: Project) -> str:
+def broken_limits(project: Project, evaluate: Step | None) -> str:
     """Returns which limits of train the project's model is beyond, in a sentence; empty if it is within them.
 
     By the evaluate stage where the project has one, as that measures against `train.base` also where a run continued
     another; else by the run's own evaluation.
+
+    Raises:
+        UserError: there are limits, and nothing tells what this model forgot.
     """
-    evaluated = evaluation_path(project) if project.evaluate is not None else run_folder(project)
-    evaluation = read_evaluation(evaluated)
-    return tell_broken(evaluation.to_dict(), project.train) if evaluation else ""
+    if not has_limits(project.train):
+        return ""
+    evaluated = run_folder(project) if evaluate is None else evaluation_path(project)
+    evaluation = read_evaluation(evaluated) if evaluate is None or not evaluate.stale_parts() else None
+    if evaluation is None:
+        remedy = "run evaluate first" if evaluate else "hold images out (balance.held_out)"
+        raise UserError(f"train has limits, and it is not known what {run_folder(project)} forgot; {remedy}.")
+    return tell_broken(evaluation.to_dict(), project.train)
 
 
 def _has_model_steps(selected: Sequence[Level]) -> bool:
@@ -214,12 +223,15 @@ def _model_branch(project: Project) -> Branch:
             workspace, project.train_config(), project.train.when.new_images if project.train.when else 0
         ),
     ]
+    evaluate: Step | None = None
     if project.evaluate is not None:
         config = as_trained(project.train_config(), project.evaluate)
         heldout, output = workspace / "heldout", evaluation_path(project)
-        branch.append(train_steps.EvaluateStep(current_run, project.train.base, heldout, config, output))
+        evaluate = train_steps.EvaluateStep(current_run, project.train.base, heldout, config, output)
+        branch.append(evaluate)
     export = project.export.model_copy(update={"title": project.export.title or project.name})
-    return [*branch, train_steps.PublishStep(current_run, workspace / "model", export, lambda: broken_limits(project))]
+    model, broken = workspace / "model", partial(broken_limits, project, evaluate)
+    return [*branch, train_steps.PublishStep(current_run, model, export, broken)]
 
 
 def evaluation_path(project: Project) -> Path:

@@ -72,3 +72,6 @@ def test_a_model_that_forgot_too_much_is_not_published_and_automations_hear_of_i
     assert message.startswith("The model forgot more than its limits allow (forgotten ")
     assert f"so {finished.workspace / 'model'} stays as it was" in message
     assert failed["payload"]["message"] == message
+    finished.change("evaluate", to={})  # whose measurement counts, and there is none yet
+    assert run(["run", str(finished.file), "--only", "export"]) == 2
+    assert files(finished.workspace / "model") == model

@@ -115,7 +115,9 @@ def _limited(point: Point, config: TrainConfig, surely: bool = False) -> Iterato
 def tell_broken(point: Point, config: TrainConfig) -> str:
     """Returns which limits a point is beyond, the worst first, and by how much; empty if it is within all."""
     broken = sorted(
-        (limit - value, name, value, limit) for name, value, limit in _limited(point, config) if value > limit
+        (limit - value, name, value, limit)
+        for name, value, limit in _limited(point, config)
+        if not value <= limit  # also what is no number
     )
     return ", ".join(f"{name} {100 * value:.1f} % (limit {100 * limit:g} %)" for _, name, value, limit in broken[:3])
 

@@ -9,7 +9,7 @@ import pytest
 
 from dreamloom.base.errors import UserError
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.loop.limits import excess, find_end, tell_limits
+from dreamloom.train.loop.limits import excess, find_end, tell_broken, tell_limits
 from dreamloom.train.loop.loop import train
 from dreamloom.train.run.folder import best_point, list_checkpoints, read_summary
 from tests.train.loop.test_loop import assert_same, outcome, stopping
@@ -53,6 +53,10 @@ def judged(config: TrainConfig, *points: dict[str, Any]) -> list[dict[str, Any]]
 def test_a_point_is_within_the_limits_or_beyond_them(measured: dict[str, Any], beyond: float) -> None:
     assert excess(measured, TrainConfig(limit_mean=0.02, limit_worst=0.05)) == pytest.approx(beyond)
     assert excess(measured, TrainConfig(limit_mean=0.5, limit_worst=0.5)) == 0
+
+
+def test_what_is_no_number_is_beyond_a_limit() -> None:
+    assert "forgotten nan" in tell_broken(point(10, 0.5, float("nan")), TrainConfig(limit_mean=0.03))
 
 
 def test_the_best_is_the_one_within_the_limits_that_learned_most() -> None:
