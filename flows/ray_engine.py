@@ -23,6 +23,8 @@ from dreamloom.scrape.collection.turns import part_runner
 _log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
+_STARTS = 4
+"""Times that Ray is started on a machine where other programs keep it from being ready within its own fixed time."""
 
 Make = Callable[[Progress], Summary]
 """Makes the stale parts of a stage, unless others make them, and returns the summary of all parts."""
@@ -192,12 +194,12 @@ def connect(config: RayConfig) -> Any:
 
 
 def _start(ray: Any, config: RayConfig) -> None:
-    """Connects, or starts Ray; once more where it was too slow, as it is found in the disk's cache then.
+    """Connects, or starts Ray; again where it was too slow, as more of it is found in the disk's cache then.
 
     Raises:
-        UserError: it was too slow twice.
+        UserError: it was too slow each time.
     """
-    for is_last in (False, True):
+    for number in range(1, _STARTS + 1):
         try:
             ray.init(address=config.address, log_to_driver=False, logging_level=logging.WARNING)
             return
@@ -205,11 +207,12 @@ def _start(ray: Any, config: RayConfig) -> None:
             if not _was_slow(error):
                 raise
             ray.shutdown()
-            if is_last:
+            if number == _STARTS:
                 raise UserError(
-                    "Ray did not start on this machine within its 30 s, twice, as other programs keep it busy; wait "
-                    "for them and run again, or leave engine out."
+                    f"Ray did not start on this machine, {_STARTS} times, as other programs keep it busy: its agent "
+                    "has to be there within 15 s; wait for them and run again, or leave engine out."
                 ) from error
+            _log.warning("Ray was too slow to start on this machine, and is started again (%d)", number + 1)
 
 
 def _was_slow(error: Exception) -> bool:

@@ -7,15 +7,18 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
+from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.flows.cli import run
 from dreamloom.flows.ray_config import RayConfig
+from dreamloom.flows.ray_engine import connect
 from dreamloom.flows.steps import PartsStep
 from dreamloom.scrape.collection import Collection, Row, Table
 from dreamloom.scrape.collection.parts import make_parts
@@ -38,6 +41,29 @@ print(local, run(["run", "--until", "ingest"]))
     )
     assert done.stdout.splitlines()[-1] == "0 2", done.stderr
     assert "engine ray is not installed: pip install -e '.[ray]'" in done.stderr
+
+
+@pytest.mark.parametrize("slow_starts", [3, 4])
+def test_where_ray_starts_too_slowly_it_is_started_again_and_then_told(
+    slow_starts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+
+    def init(**_: object) -> None:
+        events.append("init")
+        if events.count("init") <= slow_starts:
+            raise Exception("The current node timed out during startup. This could happen because some of the raylet")
+
+    slow = SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: events.append("shutdown"))
+    monkeypatch.setitem(sys.modules, "ray", slow)
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    if slow_starts == 3:
+        assert connect(RayConfig()) is slow
+    else:
+        with pytest.raises(UserError, match="Ray did not start on this machine, 4 times, as other programs keep it"):
+            connect(RayConfig())
+    assert events == ["init", "shutdown"] * slow_starts + ["init"] * (slow_starts == 3)
 
 
 @pytest.fixture(scope="module")
