@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.streamed_set import find_streamed_set
 from dreamloom.base.versions import DAMAGED, RUN
 
 FILE = "concepts.json"
@@ -59,7 +60,8 @@ def read_held_out(folder: Path) -> dict[str, HeldOutImage] | None:
     """
     file = folder / FILE
     if not file.exists():
-        return None
+        streamed = find_streamed_set(folder)
+        return None if streamed is None else from_json(streamed.held_out())
     try:
         return from_json(RUN.read_json(file)["images"])
     except DAMAGED as error:

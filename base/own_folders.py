@@ -62,6 +62,8 @@ def refuse_own_folder(folder: Path) -> None:
 
 COLLECTION_MANIFEST = "collection.json"
 """Lists the files of a collection at an address."""
+TRAINING_MANIFEST = "dataset.parquet"
+"""Says what became of each image of a workspace."""
 
 
 def refuse_own_address(address: str, names: Collection[str]) -> None:
@@ -72,8 +74,11 @@ def refuse_own_address(address: str, names: Collection[str]) -> None:
         names: the paths of its files, below it.
 
     Raises:
-        UserError: it is a collection, whose shards hold no captions.
+        UserError: it is a collection, whose shards hold no captions, or a workspace.
     """
+    loose = [name for name in names if name.endswith(".tar") and not name.startswith(("collections/", "crops/"))]
+    if TRAINING_MANIFEST in names and not loose:
+        raise UserError(f"{address} is a whole workspace, one level too high; name {address}/dataset.")
     if COLLECTION_MANIFEST in names:
         raise UserError(
             f"{address} is a collection; name it as a source of kind collection in project.yaml, and train on what "

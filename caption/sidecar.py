@@ -180,15 +180,35 @@ def parse_sidecars(
             elif suffix == ".json":
                 content = content if content.filled_prompts or content.tags else _add_json(content, text, encoding)
             elif not content.filled_prompts:
-                origin: Origin = "txt" if suffix == ".txt" else "caption"
-                lines = [line for line in text.splitlines() if line.strip()] if suffix == ".txt" else []
-                prompts = tuple(map(CaptionParts, lines or [text]))
-                found = SidecarContent(prompts, text=text if text.strip() else "", origin=origin, encoding=encoding)
+                found = _of_text(text, "txt" if suffix == ".txt" else "caption", encoding)
                 content = content if found.is_blank and content.prompts else found
         except (OSError, DocumentError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             unreadable.append(f"{file} can't be read and is skipped ({reason})")
     return replace(content, unreadable=tuple(unreadable)) if unreadable else content
+
+
+def content_of(name: str, text: str | None, settings: str | None) -> SidecarContent:
+    """Returns what sidecars say whose texts are known.
+
+    Args:
+        name: the image's name.
+        text: of its .txt; None: there is none.
+        settings: of its .yaml; None: there is none.
+
+    Raises:
+        DocumentError: the YAML can't be read.
+    """
+    content = SidecarContent() if text is None else _of_text(text, "txt", "UTF-8")
+    if settings is None:
+        return content
+    return _add_yaml(content, parse_entries(parse_yaml(settings, typed=False)), f"{Path(name).stem}.yaml", "UTF-8")
+
+
+def _of_text(text: str, origin: Literal["txt", "caption"], encoding: str) -> SidecarContent:
+    lines = [line for line in text.splitlines() if line.strip()] if origin == "txt" else []
+    prompts = tuple(map(CaptionParts, lines or [text]))
+    return SidecarContent(prompts, text=text if text.strip() else "", origin=origin, encoding=encoding)
 
 
 def _add_yaml(content: SidecarContent, entries: Entries, file: str, encoding: str) -> SidecarContent:

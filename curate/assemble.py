@@ -10,7 +10,7 @@
 
 The manifest is removed first and written last, so a folder without one is incomplete. Folders are replaced as a whole,
 but a large dataset/ of which little changes is changed in its place (dreamloom.curate.place). Images are hard links
-into the collections.
+into the collections. Of collections at addresses, there is the manifest alone (dreamloom.curate.streamed).
 """
 
 import json
@@ -29,10 +29,12 @@ from dreamloom.base.copies import group_copies
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit_folder, commit_text, remove, remove_leftovers
 from dreamloom.base.folder_lock import lock
-from dreamloom.base.held_out import write_held_out
+from dreamloom.base.held_out import HeldOutImage, to_json, write_held_out
 from dreamloom.base.parquet_metadata import digest_table, write_table
 from dreamloom.base.progress import Progress, silent
+from dreamloom.base.remote import address_of
 from dreamloom.base.stage import Summary, recipe
+from dreamloom.base.streamed_set import has_training_set, streamed_metadata
 from dreamloom.base.tree_state import TreeLook
 from dreamloom.curate.adopt import refuse_hand_changes
 from dreamloom.curate.balance import format_multiply
@@ -50,7 +52,9 @@ from dreamloom.curate.manifest import (
 from dreamloom.curate.place import LAYOUT, Placement, find_changes, name_files, write_files
 from dreamloom.curate.source import Source
 from dreamloom.curate.split import Split, split_images
-from dreamloom.scrape.collection import Table
+from dreamloom.curate.streamed import StreamedImages, is_streamed, manifest_metadata_at, put_manifest, shards_of
+from dreamloom.scrape.collection import Collection, Table
+from dreamloom.scrape.collection.store_place import folder_of
 
 VERSION = 4
 
@@ -60,34 +64,62 @@ _DECIDED = ["loss_scale", "flip", "crop", "replaced", "focus"]
 
 
 def balance(
-    sources: Sequence[Source], config: BalanceConfig, workspace: Path | str, progress: Progress = silent
+    sources: Sequence[Source],
+    config: BalanceConfig,
+    workspace: Path | str,
+    progress: Progress = silent,
+    store: str | None = None,
 ) -> Summary:
     """Writes the training folder, the held-out images and the manifest, unless they exist by the same recipe.
 
+    Args:
+        sources: all of them in folders, or all at addresses: then the manifest is written alone.
+        config: how they are balanced.
+        workspace: a folder; of sources at addresses also an address.
+        progress: called with the number of images written.
+        store: an address at which the manifest is written, too.
+
     Raises:
-        UserError: a source has no choices yet, or lies at an address; nothing is left to balance, the training folder
-            was changed by hand, or another process uses the workspace.
+        UserError: a source has no choices yet; nothing is left to balance, the training folder was changed by hand,
+            another process uses the workspace, or an address can't be written to.
     """
-    workspace, ordered = Path(workspace), sort_by_priority(sources)
+    streamed, ordered = is_streamed(sources), sort_by_priority(sources)
+    folder, store = _places_of(workspace, store)
+    if store is not None and not streamed:
+        raise UserError(
+            f"{store} is an address, and {ordered[0].collection.where} a folder, which others don't see; bring it to "
+            "the store with `dreamloom collection copy`, or name a folder as workspace."
+        )
     for source in ordered:
-        if address := source.collection.address:
-            raise UserError(
-                f"{address} is an address, and balance takes collections in folders; name it as a source of kind "
-                "collection in project.yaml, or bring it here with `dreamloom collection copy`."
-            )
+        source.collection.place.refresh()
     balance_recipe = _recipe(ordered, config)
-    with lock(workspace):
-        remove_leftovers(workspace)
-        is_current = _is_current(workspace, balance_recipe)
-        seen = refuse_hand_changes(workspace, anew=not is_current)
+    with lock(folder):
+        remove_leftovers(folder)
+        is_current = _is_current(folder, store, balance_recipe)
+        seen = refuse_hand_changes(folder, anew=not is_current)
         if is_current:
-            return Summary.from_json(read_manifest_metadata(manifest_path(workspace))["summary"]).as_existing()
-        return _assemble(ordered, config, workspace, balance_recipe, seen, progress)
+            return Summary.from_json(read_manifest_metadata(manifest_path(folder))["summary"]).as_existing()
+        if not streamed:
+            return _assemble(ordered, config, folder, balance_recipe, seen, progress)
+        if any((folder / name).exists() for name in ("dataset", "heldout")):
+            raise UserError(
+                f"{folder} has a training folder of images, and those of collections at addresses stay there; name "
+                "another workspace."
+            )
+        return _assemble_streamed(ordered, config, folder, store, balance_recipe, progress)
 
 
-def is_current(sources: Sequence[Source], config: BalanceConfig, workspace: Path) -> bool:
-    """Whether the training folder exists, made by this config from the present collections."""
-    return _is_current(workspace, _recipe(sort_by_priority(sources), config))
+def is_current(
+    sources: Sequence[Source], config: BalanceConfig, workspace: Path | str, store: str | None = None
+) -> bool:
+    """Whether the training folder exists, made by this config from the present collections; see `balance`."""
+    return _is_current(*_places_of(workspace, store), _recipe(sort_by_priority(sources), config))
+
+
+def _places_of(workspace: Path | str, store: str | None) -> tuple[Path, str | None]:
+    """Returns the folder of a workspace, which of one at an address is in the cache, and the address."""
+    address = address_of(workspace)
+    return (Path(workspace), store) if address is None else (folder_of(address), address)
 
 
 def _recipe(ordered: Sequence[Source], config: BalanceConfig) -> str:
@@ -97,12 +129,23 @@ def _recipe(ordered: Sequence[Source], config: BalanceConfig) -> str:
         for table in (Table.RECORDS, Table.SCORES, Table.CHOICES, Table.CAPTIONS):
             upstream += source.collection.stamps(table)
         upstream += filter(None, [decided_digest(source.collection)])
+        upstream += shards_of(source)
     return recipe("balance", VERSION, config, upstream)
 
 
-def _is_current(workspace: Path, balance_recipe: str) -> bool:
-    exists = (workspace / "dataset").is_dir() and (workspace / "heldout").is_dir()
-    return exists and read_manifest_metadata(manifest_path(workspace)).get("recipe") == balance_recipe
+def _is_current(folder: Path, store: str | None, balance_recipe: str) -> bool:
+    exists = (folder / "heldout").is_dir() or not (folder / "dataset").is_dir()
+    if not (exists and has_training_set(folder / "dataset")):
+        return False
+    made = [read_manifest_metadata(manifest_path(folder)), *([manifest_metadata_at(store)] if store else [])]
+    return all(metadata.get("recipe") == balance_recipe for metadata in made)
+
+
+def _decide(ordered: Sequence[Source], config: BalanceConfig, progress: Progress) -> tuple[pa.Table, Split, Placement]:
+    """Returns all images, where they go, and what their files are."""
+    rows = pa.concat_tables([read_history(source) for source in ordered])
+    placed = split_images(rows, ordered, config, _find_copies(rows, ordered, progress))
+    return rows, placed, name_files(rows, placed)
 
 
 def _assemble(
@@ -114,16 +157,16 @@ def _assemble(
     progress: Progress,
 ) -> Summary:
     start = time.monotonic()
-    rows = pa.concat_tables([read_history(source) for source in ordered])
-    placed = split_images(rows, ordered, config, _find_copies(rows, ordered, progress))
-    placement, described = name_files(rows, placed), _describe_sources(ordered, workspace)
+    rows, placed, placement = _decide(ordered, config, progress)
+    described = _describe_sources(ordered, workspace)
     before = read_manifest_metadata(manifest_path(workspace)) if seen is not None else {}
     is_alike = (before.get("layout"), before.get("sources")) == (LAYOUT, described) and (workspace / "dataset").is_dir()
     changes = find_changes(workspace, rows, placement) if is_alike else None
     remove(manifest_path(workspace))
     with commit_folder(workspace / "heldout") as heldout:
         written = write_files(placement.select("heldout"), rows, placement, ordered, heldout)
-        _describe_heldout(heldout, placed, placement)
+        if held := _held_out(placed, placement):
+            write_held_out(heldout, held)
         write = partial(write_files, rows=rows, placement=placement, ordered=ordered, progress=progress)
         if changes is not None:
             changes.remove(workspace)
@@ -135,16 +178,8 @@ def _assemble(
                 written |= write(placement.select("dataset"), folder=dataset)
                 _write_multiplies(dataset, placed)
     manifest = _manifest(rows, placed, placement.files, written)
-    summary = _summarize(manifest, rows["bytes"].filter(placement.files.is_valid()))
-    summary.seconds = time.monotonic() - start
-    metadata = {
-        "recipe": balance_recipe,
-        "content": _digest_content(manifest),
-        "config": config.model_dump_json(),
-        "summary": summary.to_json(),
-        "sources": described,
-        "layout": LAYOUT,
-    }
+    summary = _summarize(manifest, rows["bytes"].filter(placement.files.is_valid()), start)
+    metadata = _metadata(balance_recipe, config, manifest, summary, described)
     write_table(manifest_path(workspace), manifest, metadata)
     if seen is not None and changes is not None:
         multiplies = [f"dataset/{name}/multiply.txt" for name in placed.multiplies]
@@ -152,10 +187,47 @@ def _assemble(
     return summary
 
 
-def _describe_heldout(heldout: Path, placed: Split, placement: Placement) -> None:
+def _assemble_streamed(
+    ordered: Sequence[Source],
+    config: BalanceConfig,
+    folder: Path,
+    store: str | None,
+    balance_recipe: str,
+    progress: Progress,
+) -> Summary:
+    start, target = time.monotonic(), store or f"file://{folder.absolute()}"
+    rows, placed, placement = _decide(ordered, config, progress)
+    images = StreamedImages(rows, placement, ordered, target)
+    manifest = _manifest(rows, placed, placement.files, images.crop_hashes)
+    summary = _summarize(manifest, rows["bytes"].filter(placement.files.is_valid()), start)
+    metadata = _metadata(balance_recipe, config, manifest, summary, _describe_sources(ordered, folder))
+    multiplies = {name: format_multiply(multiply) for name, multiply in placed.multiplies.items()}
+    metadata |= streamed_metadata(multiplies, to_json(_held_out(placed, placement)))
+    manifest = images.add_to(manifest, rows)
+    if store is not None:
+        put_manifest(manifest, metadata, store)
+    write_table(manifest_path(folder), manifest, metadata)
+    images.remove_old_crops(target)
+    return summary
+
+
+def _metadata(
+    balance_recipe: str, config: BalanceConfig, manifest: pa.Table, summary: Summary, described: str
+) -> dict[str, str]:
+    return {
+        "recipe": balance_recipe,
+        "content": _digest_content(manifest),
+        "config": config.model_dump_json(),
+        "summary": summary.to_json(),
+        "sources": described,
+        "layout": LAYOUT,
+    }
+
+
+def _held_out(placed: Split, placement: Placement) -> dict[str, HeldOutImage]:
+    """Returns what is known of held-out images, by their paths in heldout/."""
     described = {placement.file(row).partition("/")[2]: placed.describe(row) for row in placed.kinds}
-    if described:
-        write_held_out(heldout, dict(sorted(described.items())))
+    return dict(sorted(described.items()))
 
 
 def _write_multiplies(dataset: Path, placed: Split) -> None:
@@ -178,9 +250,11 @@ def _find_copies(rows: pa.Table, ordered: Sequence[Source], progress: Progress) 
     if all(_drops_copies(source) for source in ordered):
         groups = _group_equal_bytes(rows["sha256"].take(kept).to_pylist())
     else:
-        roots = {source.name: source.collection.root for source in ordered}
+        collections = {source.name: source.collection for source in ordered}
         names, images = rows["source"].to_pylist(), rows["image"].to_pylist()
-        groups = group_copies([roots[names[row]] / images[row] for row in kept], progress)
+        for name in [name for name, collection in collections.items() if collection.address]:
+            collections[name].place.bring([images[row] for row in kept if names[row] == name])
+        groups = group_copies([partial(collections[names[row]].image, images[row]) for row in kept], progress)
     found: list[int | None] = [None] * len(rows)
     for row, group in zip(kept, groups, strict=True):
         found[row] = group
@@ -259,17 +333,19 @@ def _digest_content(manifest: pa.Table) -> str:
     return digest_table(rows.select([*_CONTENT, *(name for name in _DECIDED if rows[name].null_count < len(rows))]))
 
 
-def _summarize(manifest: pa.Table, linked: pa.ChunkedArray) -> Summary:
+def _summarize(manifest: pa.Table, placed: pa.ChunkedArray, start: float) -> Summary:
     import pyarrow.compute as pc
 
     reasons = {row["values"]: row["counts"] for row in manifest["reason"].drop_null().value_counts().to_pylist()}
-    kept, size = len(manifest) - sum(reasons.values()), pc.sum(linked).as_py() or 0
-    dropped = dict(sorted(reasons.items()))
-    return Summary(rows=len(manifest), kept=kept, dropped=dropped, bytes_written=size, parts_done=1)
+    kept, size = len(manifest) - sum(reasons.values()), pc.sum(placed).as_py() or 0
+    dropped, seconds = dict(sorted(reasons.items())), time.monotonic() - start
+    return Summary(rows=len(manifest), kept=kept, dropped=dropped, bytes_written=size, parts_done=1, seconds=seconds)
 
 
 def _describe_sources(ordered: Sequence[Source], workspace: Path) -> str:
-    """Returns the sources for the manifest, as JSON: name, role, and root relative to the workspace."""
-    roots = [os.path.relpath(source.collection.root.resolve(), workspace.resolve()) for source in ordered]
-    each = zip(ordered, roots, strict=True)
-    return json.dumps([{"name": s.name, "role": str(s.role), "root": root} for s, root in each])
+    """Returns the sources for the manifest, as JSON: name, role, and root, an address or relative to the workspace."""
+
+    def root(collection: Collection) -> str:
+        return collection.address or os.path.relpath(collection.root.resolve(), workspace.resolve())
+
+    return json.dumps([{"name": s.name, "role": str(s.role), "root": root(s.collection)} for s in ordered])

@@ -32,8 +32,14 @@ def crop_box(crop: str, size: tuple[int, int]) -> Box:
     return left, top, right, bottom
 
 
-def write_crop(image: Path, target: Path, crop: str) -> None:
+def write_crop(image: Path | bytes, target: Path, crop: str, name: str) -> None:
     """Writes a part of an image into a new file, in the format of its extension.
+
+    Args:
+        image: its file or its bytes.
+        target: the file to write.
+        crop: see `crop_box`.
+        name: of the image, for the error.
 
     Raises:
         UserError: nothing of the crop lies inside the image, or the image can't be read.
@@ -43,6 +49,6 @@ def write_crop(image: Path, target: Path, crop: str) -> None:
         part = pixels.crop(crop_box(crop, pixels.size))
     except (ValueError, ImageError) as error:
         raise UserError(
-            f"The crop {crop} of {image} can't be made ({error}); crop it again, or take it back with dreamloom undo."
+            f"The crop {crop} of {name} can't be made ({error}); crop it again, or take it back with dreamloom undo."
         ) from None
     part.save(target, **_SAVED.get(target.suffix.lower(), {}))

@@ -14,6 +14,7 @@ from typing import Literal
 from dreamloom.base.file_index import WholeFile, content_hashes
 from dreamloom.base.remembered import remembered
 from dreamloom.base.stage import recipe
+from dreamloom.base.streamed_set import find_streamed_set
 from dreamloom.base.tree_state import TreeLook, look_at_tree, state_after
 from dreamloom.caption.filename import CONTROLS, read_name
 from dreamloom.caption.sidecar import resolve_caption
@@ -61,6 +62,8 @@ def look_for_hand_changes(workspace: Path, anew: bool = False) -> tuple[TreeLook
         anew: see `dreamloom.base.tree_state.tree_state`; the files that were seen are kept.
     """
     if not manifest_path(workspace).exists():
+        return None, []
+    if find_streamed_set(workspace / "dataset"):  # nobody can change files that are not there
         return None, []
     found: list[HandChange] | None = None
 

@@ -9,8 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.own_folders import TRAINING_MANIFEST
 from dreamloom.base.parquet_metadata import read_metadata
+from dreamloom.base.remote import is_remote
 from dreamloom.curate.history import HISTORY
+from dreamloom.scrape.collection import Collection
 
 MANIFEST = pa.schema(
     [
@@ -37,7 +40,7 @@ NOT_REHEARSED = "not_rehearsed"
 
 def manifest_path(workspace: Path) -> Path:
     """Returns where the manifest of a workspace lies."""
-    return workspace / "dataset.parquet"
+    return workspace / TRAINING_MANIFEST
 
 
 def read_manifest(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -82,5 +85,13 @@ def content_digest(path: Path) -> str:
 
 
 def read_sources(path: Path) -> list[dict[str, Any]]:
-    """Reads the sources of a manifest: name, role, and root, the collection's folder relative to the workspace."""
+    """Reads the sources of a manifest: name, role, and root, the collection's address or relative to the workspace."""
     return list(json.loads(read_manifest_metadata(path).get("sources", "[]")))
+
+
+def read_collections(workspace: Path) -> dict[str, Collection]:
+    """Reads the name of each source of a workspace's manifest → its collection."""
+    sources = {source["name"]: source["root"] for source in read_sources(manifest_path(workspace))}
+    return {
+        name: Collection(root if is_remote(root) else (workspace / root).resolve()) for name, root in sources.items()
+    }

@@ -124,7 +124,7 @@ def write_files(
             made.add(inside)
         original = roots[name] + (replaced or image)
         if crop:
-            write_crop(Path(original), Path(target), crop)
+            write_crop(Path(original), Path(target), crop, original)
             written[row] = file_sha256(Path(target))
         else:
             _link(original, target)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from dreamloom.base.errors import UserError
 from dreamloom.curate.explain import explain_limits
 from dreamloom.curate.find import bare_names
-from dreamloom.curate.manifest import DROPPED, manifest_path, read_manifest, read_sources
+from dreamloom.curate.manifest import DROPPED, manifest_path, read_collections, read_manifest
 from dreamloom.curate.rules import explain_choice
 from dreamloom.curate.scores import SCORES
 from dreamloom.curate.source import collection_folders
@@ -45,8 +45,7 @@ def trace(folder: Path, image: str) -> Lines:
         return _trace_key(collection, key, _manifest_row(folder.parent.parent, key))
     row = _find_in_manifest(workspace, folder, image)
     if row is not None:
-        roots = {source["name"]: workspace / source["root"] for source in read_sources(manifest_path(workspace))}
-        return _trace_key(Collection(roots[row["source"]].resolve()), row["key"], row)
+        return _trace_key(read_collections(workspace)[row["source"]], row["key"], row)
     for root in collection_folders(workspace):
         key = _find(Collection(root), image)
         if key is not None:
@@ -153,7 +152,7 @@ def _read_rows(collection: Collection, key: str) -> tuple[str, dict[Table, Row]]
             if pc.any(pc.equal(collection.read(listing, part, ["key"])["key"], key)).as_py():
                 rows = {table: _row(collection, table, part, key) for table in Table}
                 return part, {table: row for table, row in rows.items() if row}
-    raise UserError(f"{collection.root} does not have {key}; run balance again, which makes a new manifest.")
+    raise UserError(f"{collection.where} does not have {key}; run balance again, which makes a new manifest.")
 
 
 def _row(collection: Collection, table: Table, part: str, key: str) -> Row | None:
@@ -189,7 +188,7 @@ def _record(collection: Collection, part: str, record: Row, stage: str) -> Lines
     if record["status"] != Status.OK:
         return [("dropped", _with(f"{stage}: {record['status']}", record["detail"]))]
     size = f"{record['width']} × {record['height']}"
-    lines = [("status", record["status"]), ("image", f"{collection.root / record['image']} ({size})")]
+    lines = [("status", record["status"]), ("image", f"{collection.where}/{record['image']} ({size})")]
     return lines + _passed(stage, explain_limits(collection.config(Table.RECORDS, part), record))
 
 

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 
 from dreamloom.base.remembered import remembered
 from dreamloom.base.stage import recipe
+from dreamloom.base.streamed_set import has_training_set
 from dreamloom.curate.manifest import content_digest, manifest_path
 from dreamloom.flows import plan_warnings
 from dreamloom.flows.chain import is_trained
@@ -131,7 +132,7 @@ def plan_with_warnings(project: Project) -> tuple[Plan, list[str]] | None:
     """Returns what `plan_train` and `rehearsal_warnings` do; None where there is no training folder yet."""
     workspace, config = project.workspace, project.train_config()
     dataset, speed = workspace / "dataset", speed_of(project)
-    if not dataset.is_dir():
+    if not has_training_set(dataset):
         return None
     if not is_trained(project):
         planned = plan_training(dataset, config, speed, heldout_folder(workspace))

@@ -15,6 +15,7 @@ from dreamloom.base import held_out
 from dreamloom.base.files import commit_text
 from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.own_folders import own_folder_kind
+from dreamloom.base.streamed_set import find_streamed_set
 from dreamloom.curate.manifest import TRAIN, content_digest, manifest_path, read_manifest
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.run.contents import read_images
@@ -149,7 +150,8 @@ def run_charts(run: Path) -> dict[str, Path]:
 def heldout_folder(workspace: Path) -> Path | None:
     """Returns the folder of a workspace's held-out images; None where none are held out."""
     folder = workspace / "heldout"
-    return folder if folder.is_dir() and any(folder.iterdir()) else None
+    streamed = find_streamed_set(folder)
+    return folder if (streamed.kinds() if streamed else folder.is_dir() and any(folder.iterdir())) else None
 
 
 def _new_name(runs: Path) -> Path:
@@ -159,6 +161,7 @@ def _new_name(runs: Path) -> Path:
 
 
 def _train_recipe(workspace: Path, config: TrainConfig) -> str:
-    concepts = workspace / "heldout" / held_out.FILE
+    concepts, streamed = workspace / "heldout" / held_out.FILE, find_streamed_set(workspace / "heldout")
     shown = [fingerprint(concepts)] if config.needs_concepts and concepts.is_file() else []
+    shown += [repr(streamed.held_out())] if config.needs_concepts and streamed else []
     return train_recipe(config, [content_digest(manifest_path(workspace)), *shown])

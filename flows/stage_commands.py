@@ -128,11 +128,11 @@ def choose(
 
 
 def balance(
-    workspace: Path,
+    workspace: Annotated[Path, PathKind.ADDRESS],
     *,
-    training: Annotated[tuple[Path, ...], FOLDERS],
-    ground_truth: Annotated[tuple[Path, ...], FOLDERS] = (),
-    witness: Annotated[tuple[Path, ...], FOLDERS] = (),
+    training: Annotated[tuple[Path, ...], FOLDERS, PathKind.ADDRESS],
+    ground_truth: Annotated[tuple[Path, ...], FOLDERS, PathKind.ADDRESS] = (),
+    witness: Annotated[tuple[Path, ...], FOLDERS, PathKind.ADDRESS] = (),
     multiply: Annotated[dict[str, float] | None, Parameter(negative="")] = None,
     share: Annotated[dict[str, float] | None, Parameter(negative="")] = None,
     config: Annotated[BalanceConfig, FLAGS] = BalanceConfig(),
@@ -142,13 +142,15 @@ def balance(
     Parameters
     ----------
     workspace
-        Folder for dataset/, heldout/ and dataset.parquet.
+        Folder for dataset/, heldout/ and dataset.parquet. Of collections at addresses, a folder or an address for
+        dataset.parquet, as their images stay where they are.
     training
-        Folders of collections that the model is to learn.
+        Folders or addresses of collections that the model is to learn.
     ground_truth
-        Folders of collections that it is to keep.
+        Folders or addresses of collections that it is to keep.
     witness
-        Folders of collections that it is never trained on, to measure what becomes of what is not rehearsed.
+        Folders or addresses of collections that it is never trained on, to measure what becomes of what is not
+        rehearsed.
     multiply
         How often an epoch shows each image of a training collection: --multiply.NAME 2.
     share

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dreamloom.base.progress import Progress
+from dreamloom.base.remote import address_of
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.caption import stage as captioning
 from dreamloom.caption.config import CaptionConfig
@@ -315,20 +316,24 @@ class BalanceStep(Step):
     sources: Sequence[Source]
     config: BalanceConfig
     workspace: Path
+    """A folder; of collections at addresses also an address."""
+    store: str | None = None
+    """Address at which the manifest is written, too."""
     stage = "balance"
 
     def stale_parts(self) -> list[str]:
         """Returns the one part, unless the training folder is up to date."""
-        return [] if assemble.is_current(self.sources, self.config, self.workspace) else [WHOLE]
+        return [] if assemble.is_current(self.sources, self.config, self.workspace, self.store) else [WHOLE]
 
     def run(self, progress: Progress, parts: Sequence[str] | None = None) -> Outcome:
         """Writes the training folder."""
-        return counted(self.stage, "", assemble.balance(self.sources, self.config, self.workspace, progress))
+        summary = assemble.balance(self.sources, self.config, self.workspace, progress, self.store)
+        return counted(self.stage, "", summary)
 
     @property
-    def log_folder(self) -> Path:
-        """In the workspace."""
-        return self.workspace / "logs"
+    def log_folder(self) -> Path | None:
+        """In the workspace, where that is a folder."""
+        return None if address_of(self.workspace) else self.workspace / "logs"
 
     def images(self) -> CaptionedImages:
         """Returns some images of the training folder."""

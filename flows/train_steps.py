@@ -11,6 +11,7 @@ from dreamloom.base.progress import Progress
 from dreamloom.base.remote import address_of
 from dreamloom.base.remote_files import list_files
 from dreamloom.base.stage import recipe
+from dreamloom.base.streamed_set import find_streamed_set
 from dreamloom.flows.run_folders import (
     Postponed,
     claim_run_folder,
@@ -149,8 +150,11 @@ class EvaluateStep(Step):
     def _recipe(self) -> str:
         trained = find_trained_model(self.model())
         weights = fingerprint(trained.checkpoint or trained.name)  # of a run, the checkpoint that is measured
-        address = address_of(self.heldout)
-        heldout = str(list_files(address)) if address else fingerprint(self.heldout)
+        address, streamed = address_of(self.heldout), find_streamed_set(self.heldout)
+        if streamed:
+            heldout = streamed.metadata()["content"]
+        else:
+            heldout = str(list_files(address)) if address else fingerprint(self.heldout)
         fingerprints = [weights, fingerprint(self.base), heldout]
         return recipe("evaluate", VERSION, hashed_settings(self.config), fingerprints)
 

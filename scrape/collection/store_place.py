@@ -34,7 +34,7 @@ from dreamloom.base.files import commit, copy, make_folder, remove_leftovers
 from dreamloom.base.own_folders import COLLECTION_MANIFEST
 from dreamloom.base.parquet_metadata import metadata_of, write_table
 from dreamloom.base.remote import Store
-from dreamloom.base.remote_files import SHARD_CACHE_GB, read_range, whole_file
+from dreamloom.base.remote_files import SHARD_CACHE_GB, list_files, read_range, whole_file
 from dreamloom.base.shared_document import Content, SharedDocument
 from dreamloom.base.store_workers import StoreWorker, work_at
 from dreamloom.base.versions import TABLES
@@ -42,11 +42,11 @@ from dreamloom.base.workers import Work
 from dreamloom.scrape.collection.packing import INDEX, Files, describe, is_image, is_table, object_of, pack_images
 from dreamloom.scrape.collection.schema import Row, Status, Table
 
-_FOLDER, _SHARDS = "stores", "shards"
+_FOLDER, SHARDS = "stores", "shards"
 _UNUSED_S = 86_400
 """Seconds after which a part in the cache goes that the collection has no more."""
 _SHA256 = re.compile("[0-9a-f]{64}")
-_ImagePlace = tuple[str, int, int]
+ImagePlace = tuple[str, int, int]
 """An image's shard, its first byte there, and its size."""
 
 
@@ -79,7 +79,7 @@ class StorePlace:
         self._document = SharedDocument(address, COLLECTION_MANIFEST, begin)
         self._worker: StoreWorker | None = None
         self._metadata: dict[str, dict[str, str]] = {}
-        self._guard = threading.Lock()
+        self._guard, self._knows_shards = threading.Lock(), False
         self._read_places = lru_cache(maxsize=4)(_read_places)
 
     @property
@@ -94,6 +94,7 @@ class StorePlace:
     def refresh(self) -> None:
         """Sees what other processes have written since."""
         self._checked(self._document.read())
+        self._knows_shards = False
 
     @contextlib.contextmanager
     def work(self, work: Work | None) -> Iterator[StoreWorker]:
@@ -245,15 +246,15 @@ class StorePlace:
 
     def _put_images(self, part: str, rows: pa.Table, temporary: Path) -> Files:
         """Puts the shards of a part's images, unless these very images are there. Returns these files."""
-        index, stored = f"{_SHARDS}/{part}.parquet", _stored(rows)
+        index, stored = f"{SHARDS}/{part}.parquet", _stored(rows)
         stamp = hashlib.blake2b(json.dumps(stored).encode(), digest_size=16).hexdigest()
         if index in self._files:
-            metadata = self.metadata(_SHARDS, part)
+            metadata = self.metadata(SHARDS, part)
             if metadata.get("images") == stamp:
                 return {index: self._files[index], **json.loads(metadata["files"])}
         files, members = Files(), list[dict[str, Any]]()
         for number, (shard, packed) in enumerate(pack_images(stored, self._read_image, temporary)):
-            name = f"{_SHARDS}/{part}-{stamp[:16]}-{number:03d}.tar"
+            name = f"{SHARDS}/{part}-{stamp[:16]}-{number:03d}.tar"
             self._put_object(shard, name)
             files[name] = describe(shard)
             members += [{**member, "shard": name} for member in packed]
@@ -273,12 +274,20 @@ class StorePlace:
             UserError: it can't be read.
         """
         file = self._root / name
-        place = None if file.is_file() else self._place(name)
+        place = None if file.is_file() else self.place_of(name)
         return file if place is None else read_range(f"{self.address}/{place[0]}", place[1], place[2])
+
+    def place_of(self, name: str) -> ImagePlace | None:
+        """Returns where an image lies below the address; None: it is not there.
+
+        Raises:
+            UserError: it can't be told.
+        """
+        return self._places(Path(name).parent.name).get(name)
 
     def has_image(self, name: str) -> bool:
         """Tells whether an image is there."""
-        return (self._root / name).is_file() or self._place(name) is not None
+        return (self._root / name).is_file() or self.place_of(name) is not None
 
     def bring(self, names: Sequence[str]) -> None:
         """Fetches the shards of images into the cache of shards, as far as it has room.
@@ -286,20 +295,20 @@ class StorePlace:
         Raises:
             UserError: they can't be read.
         """
-        places = (self._place(name) for name in names if not (self._root / name).is_file())
+        if not self._knows_shards:
+            list_files(f"{self.address}/{SHARDS}")  # in their present states, whatever this process knew
+            self._knows_shards = True
+        places = (self.place_of(name) for name in names if not (self._root / name).is_file())
         for shard in dict.fromkeys(place[0] for place in places if place):
             with whole_file(f"{self.address}/{shard}", SHARD_CACHE_GB):
                 pass
 
-    def _place(self, name: str) -> _ImagePlace | None:
-        return self._places(Path(name).parent.name).get(name)
-
-    def _places(self, part: str) -> Mapping[str, _ImagePlace]:
+    def _places(self, part: str) -> Mapping[str, ImagePlace]:
         with self._guard:
-            return self._read_places(self.path(_SHARDS, part))
+            return self._read_places(self.path(SHARDS, part))
 
 
-def _read_places(index: Path) -> Mapping[str, _ImagePlace]:
+def _read_places(index: Path) -> Mapping[str, ImagePlace]:
     rows = pq.read_table(index, partitioning=None).to_pylist() if index.exists() else []
     if strange := next((row["image"] for row in rows if not is_image(row["image"])), None):
         raise UserError(f"An index of shards names an image {strange!r}, which is none; copy the collection anew.")
@@ -316,6 +325,6 @@ def _names_of(files: Files, table: str, parts: Sequence[str]) -> list[str]:
     names = {f"{table}/{part}.parquet" for part in parts}
     if table != Table.RECORDS:
         return [name for name in files if name in names]
-    names |= {f"{_SHARDS}/{part}.parquet" for part in parts}
-    of_part = tuple(f"{_SHARDS}/{part}-" for part in parts)
+    names |= {f"{SHARDS}/{part}.parquet" for part in parts}
+    of_part = tuple(f"{SHARDS}/{part}-" for part in parts)
     return [name for name in files if name in names or name.startswith(of_part)]

@@ -13,7 +13,6 @@ S3 = "s3://bucket/x"
 REFUSED = {
     "PROJECT": ["run", "plan", "status", "up", "down", "clean", "drop", "keep", "undo", "adopt"],
     "FOLDER": ["init", "runs", "compress", "caption convert --from txt --to txt"],
-    "WORKSPACE": ["balance"],
 }
 LINES = [
     ("RUN", f"train here {S3}"),
@@ -44,7 +43,7 @@ def test_a_command_says_that_it_needs_a_path(
     name: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    extra = {"compress": ["--to", "there"], "balance": ["--training", "here"]}.get(line.split()[0], [])
+    extra = {"compress": ["--to", "there"]}.get(line.split()[0], [])
     code, out, err = said([*line.split(), *extra], capsys)
     assert code == 2 and out == "" and S3 in err and "is an address, and" in err and err.count("\n") == 1, err
     assert err.upper().startswith(f"{name}: ")

@@ -15,6 +15,7 @@ from dreamloom.base.pixels import MAX_PIXELS, ImageHeader
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.remote import address_of
 from dreamloom.base.remote_files import SHARD_CACHE_GB
+from dreamloom.base.streamed_set import find_streamed_set
 from dreamloom.base.text import is_utf8, name_some, without_surrogates
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.config_fields import MaskKind
@@ -24,6 +25,7 @@ from dreamloom.train.data.image import ImageFolder, ImageSettings, TrainingImage
 from dreamloom.train.data.kohya_repeats import multiply_by_repeats, note_repeats
 from dreamloom.train.data.mask_files import Mask, find_masks
 from dreamloom.train.data.notes import Notes
+from dreamloom.train.data.shards import fetch_images
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,8 @@ def read_dataset(
     folders = tuple(read_training_folder(path, notes, progress, shard_cache_gb))
     folders = multiply_by_repeats(folders) if kohya_repeats else note_repeats(folders, notes)
     images = [(index, image) for index, folder in enumerate(folders) for image in folder.images]
+    if find_streamed_set(path):
+        fetch_images((image for _, image in images), shard_cache_gb, progress)
     images, problems = _legible([(index, image) for index, image in images if image.settings.multiply])
     problems += [_problem(*broken) for folder in folders for broken in folder.broken]
     headers = read_headers([image.source for _, image in images], num_workers, progress)

@@ -3,7 +3,8 @@
 It may be a folder in EveryDream's format, with webdataset shards (`dreamloom.train.data.shards`) among the images or
 instead of them, or a table of images (`dreamloom.train.data.table`). Tables inside the folder may hold captions, too
 (`dreamloom.train.data.listed`). No image is opened. Folders of shards may also lie at an address
-(`dreamloom.train.data.remote_folder`).
+(`dreamloom.train.data.remote_folder`), and so may what balance makes of collections there
+(`dreamloom.train.data.streamed`).
 """
 
 import os
@@ -20,6 +21,7 @@ from dreamloom.base.own_folders import refuse_own_folder
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.remote import address_of
 from dreamloom.base.remote_files import SHARD_CACHE_GB
+from dreamloom.base.streamed_set import find_streamed_set
 from dreamloom.base.tables import TABLE_SUFFIXES
 from dreamloom.caption.sidecar import parse_sidecars, stray_texts
 from dreamloom.train.data.control_files import FolderSettings, make_training_image, read_folder_settings
@@ -28,6 +30,7 @@ from dreamloom.train.data.listed import ListedImages
 from dreamloom.train.data.notes import Notes
 from dreamloom.train.data.remote_folder import lay_out, list_shards
 from dreamloom.train.data.shards import SHARD_SUFFIX, fetch_shards, read_shard
+from dreamloom.train.data.streamed import read_streamed_set
 from dreamloom.train.data.table import read_image_table
 
 
@@ -39,7 +42,8 @@ def read_training_folder(
     What systems leave in folders, masks, and folders of our own are left out (`dreamloom.base.listing`).
 
     Args:
-        path: a folder, a .tar, or a .jsonl, .csv or .parquet table of images; or an address of shards (s3://…).
+        path: a folder, a .tar, or a .jsonl, .csv or .parquet table of images; or an address of shards (s3://…), or the
+            dataset of a workspace whose images are at addresses.
         notes: is told what is odd and stops nothing.
         progress: called with the number of shards read from an address.
         shard_cache_gb: gigabytes of them that stay in the cache.
@@ -49,7 +53,10 @@ def read_training_folder(
             multiply is 0.
     """
     notes = Notes() if notes is None else notes
-    if address := address_of(path):
+    address = address_of(path)
+    if streamed := find_streamed_set(path):
+        folders = read_streamed_set(streamed, notes)
+    elif address:
         folders = _read_address(address, notes, progress, shard_cache_gb)
     elif path.is_dir():
         refuse_own_folder(path)

@@ -7,10 +7,12 @@ fetched once, by way of a bounded cache. What is asked of it later is remembered
 header and hash of each image.
 """
 
+import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import PurePosixPath
 from typing import BinaryIO, NamedTuple
@@ -24,6 +26,7 @@ from dreamloom.base.listing import is_left_out
 from dreamloom.base.progress import Progress
 from dreamloom.base.remote import is_remote
 from dreamloom.base.remote_files import SHARD_CACHE_GB, whole_file
+from dreamloom.base.remote_files import list_files as list_states
 from dreamloom.base.shard_captions import sample_captions, sample_metadata
 from dreamloom.base.shard_keys import Place, group_samples, list_files
 from dreamloom.base.threads import map_ordered
@@ -103,11 +106,49 @@ def fetch_shards(files: Sequence[str], cache_gb: float, progress: Progress) -> N
     Raises:
         UserError: an address can't be read.
     """
+    _in_turn(partial(_remembered, cache_gb=cache_gb), files, progress)
+
+
+def fetch_images(images: Iterable[TrainingImage], cache_gb: float, progress: Progress) -> None:
+    """Fetches the shards of images at addresses whose headers and hashes are not known yet, each once.
+
+    Args:
+        images: in shards that no one scanned, as a table says where each lies.
+        cache_gb: gigabytes that stay in the cache.
+        progress: called with the number of shards looked at.
+
+    Raises:
+        UserError: an address can't be read.
+    """
+    shards = defaultdict[str, list[ByteRange]](list)
+    for image in images:
+        if is_remote(image.source.file):
+            shards[image.source.file].append(image.source)
+    for folder in sorted({file.rpartition("/")[0] for file in shards}):
+        list_states(folder)
+    _in_turn(lambda file: _learn(file, shards[file], cache_gb), sorted(shards), progress)
+
+
+def _in_turn(read: Callable[[str], object], files: Sequence[str], progress: Progress) -> None:
+    """Reads files, each process from another one on."""
     begin = len(files) * processes.rank() // processes.world_size()
-    in_turn = [*files[begin:], *files[:begin]]
-    looked_at = map_ordered(partial(_remembered, cache_gb=cache_gb), in_turn, _FETCHED, _FETCHED)
-    for done, _ in enumerate(looked_at, 1):
+    read_ones = map_ordered(read, [*files[begin:], *files[:begin]], _FETCHED, _FETCHED)
+    for done, _ in enumerate(read_ones, 1):
         progress(done, len(files), "reading shards")
+
+
+def _learn(file: str, images: Sequence[ByteRange], cache_gb: float) -> None:
+    """Reads the headers of images and hashes them, while their shard is in the cache, unless that was done before."""
+    places = repr([(image.start, image.length) for image in images])
+    wanted = hashlib.blake2b(places.encode(), digest_size=16).hexdigest()
+
+    def read(whole: ByteRange) -> str:
+        with whole_file(whole.file, cache_gb):
+            read_headers(images, _THREADS)
+            content_hashes(images)
+        return "known"
+
+    file_facts([ByteRange(file)], f"images {wanted}", read, num_threads=1)
 
 
 def _remembered(file: str, cache_gb: float) -> str:

@@ -16,6 +16,7 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.remote import address_of
 from dreamloom.base.remote_files import SHARD_CACHE_GB
 from dreamloom.base.stage import recipe
+from dreamloom.base.streamed_set import find_streamed_set
 from dreamloom.base.versions import DAMAGED, RUN
 from dreamloom.train.config_fields import MaskKind, read_folder_resolutions
 from dreamloom.train.data.dataset import Dataset, read_dataset
@@ -128,12 +129,18 @@ def read_heldout(
 
 
 def _list_kinds(folder: Path) -> list[str]:
+    if streamed := find_streamed_set(folder):
+        return sorted(streamed.kinds(), key=_place)
     if address := address_of(folder):
         others = sorted({name.split("/")[0] for name in list_shards(address, Notes())[0] if "/" in name})
-        return sorted(others, key=lambda kind: KINDS.index(kind) if kind in KINDS else len(KINDS))
+        return sorted(others, key=_place)
     others = sorted(path.name for path in folder.iterdir() if not is_left_out(path.name)) if folder.is_dir() else []
     names = dict.fromkeys((*KINDS, *others))
     return [kind for kind in names if (folder / kind).is_dir() and not _is_empty(folder / kind)]
+
+
+def _place(kind: str) -> int:
+    return KINDS.index(kind) if kind in KINDS else len(KINDS)
 
 
 def _is_empty(folder: Path) -> bool:

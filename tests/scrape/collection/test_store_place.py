@@ -16,9 +16,6 @@ from dreamloom.caption.config import CaptionConfig, EditConfig
 from dreamloom.caption.edit_collection import edit_captions
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.caption.stage import caption
-from dreamloom.curate.assemble import balance
-from dreamloom.curate.config import BalanceConfig
-from dreamloom.curate.source import Role, Source
 from dreamloom.flows import cli
 from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.shards import copy_between, find_damage_at, pull_collection
@@ -74,9 +71,6 @@ def test_stages_fill_a_collection_at_an_address(
     require_equal(there.address, here, tmp_path / "back")
     assert len(there.read(Table.CAPTIONS)) == 5 and there.samples() != []
     assert not list((there.root / "images").rglob("*.*"))  # they are in shards
-    with pytest.raises(UserError, match="is an address, and balance takes collections in folders"):
-        balance([Source(there, Role.TRAINING)], BalanceConfig(), tmp_path / "work")
-    assert not (tmp_path / "work").exists()
     assert address.startswith("file") == (tmp_path / "store" / "people" / "collection.json").exists()
     s3.put = []
     assert ingest_folder(Collection(there.address), images, read_caption).parts_done == 0
