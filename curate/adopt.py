@@ -70,10 +70,10 @@ def adopt_hand_changes(workspace: Path, changes: Sequence[HandChange]) -> Counte
         for what, value in change.says:
             if what is What.IMAGE and value is not None:
                 _keep_image(workspace / change.file, change.root / value)
-    plan: dict[Path, list[Decision]] = {}
+    plan: dict[Collection, list[Decision]] = {}
     for change in said:
         for what, value in change.says:
-            plan.setdefault(change.root, []).append(Decision(change.key, now, what, value, _REASON, HAND))
+            plan.setdefault(Collection(change.root), []).append(Decision(change.key, now, what, value, _REASON, HAND))
     counts = carry_out(plan)
     _restore_images(changes)
     return counts

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.text import is_utf8
@@ -16,12 +15,11 @@ from dreamloom.scrape.collection.decisions import (
     Decision,
     Decisions,
     What,
-    append_decisions,
     next_time,
 )
 
-Plan = Mapping[Path, Sequence[Decision]]
-"""Folder of a collection → the rows to add to its decisions."""
+Plan = Mapping[Collection, Sequence[Decision]]
+"""Collection → the rows to add to its decisions."""
 
 
 @dataclass(frozen=True)
@@ -87,30 +85,29 @@ _CHECKS: Mapping[What, tuple[Callable[[str], bool], str]] = {
 }
 
 
-def plan_words(images: Sequence[FoundImage], words: Sequence[Word]) -> dict[Path, list[Decision]]:
+def plan_words(images: Sequence[FoundImage], words: Sequence[Word]) -> dict[Collection, list[Decision]]:
     """Returns the decisions that say these words of each image, without what the same one said last.
 
     Raises:
         UserError: a value is wrong, or a collection's decisions can't be read.
     """
     words = [Word(word.what, check_value(word.what, word.value), word.reason, word.who) for word in words]
-    collections = {image.collection.root: image.collection for image in images}
-    decided = {root: collection.decisions() for root, collection in collections.items()}
+    decided = {collection: collection.decisions() for collection in dict.fromkeys(i.collection for i in images)}
     time = next_time(decided.values())
-    plan: dict[Path, list[Decision]] = {root: [] for root in collections}
+    plan: dict[Collection, list[Decision]] = {collection: [] for collection in decided}
     for image in images:
         for word in words:
             decision = Decision(image.key, time, word.what, word.value, word.reason, word.who)
-            said = decided[image.collection.root].words.get(decision.subject, ())
+            said = decided[image.collection].words.get(decision.subject, ())
             last = next((before for before in reversed(said) if before.who == decision.who), None)
             if last is None or last[2:] != decision[2:]:
-                plan[image.collection.root].append(decision)
+                plan[image.collection].append(decision)
     return plan
 
 
 def plan_undo(
     collections: Sequence[Collection], images: Sequence[FoundImage] | None, whats: Sequence[What] = ()
-) -> dict[Path, list[Decision]]:
+) -> dict[Collection, list[Decision]]:
     """Returns the rows that take back the last decision about each image.
 
     Args:
@@ -121,38 +118,42 @@ def plan_undo(
     Raises:
         UserError: there is nothing to take back.
     """
-    decided = {collection.root: collection.decisions() for collection in collections}
+    decided = {collection: collection.decisions() for collection in collections}
     taken = _last_command(decided) if images is None else _last_words(decided, images, {SUBJECTS[w] for w in whats})
     if not any(taken.values()):
         raise UserError("There is no decision to take back; `dreamloom decisions list` shows those that count.")
     time = next_time(decided.values())
-    return {root: [word._replace(time=time, undo=True) for word in words] for root, words in taken.items()}
+    return {each: [word._replace(time=time, undo=True) for word in words] for each, words in taken.items()}
 
 
-def _last_command(decided: Mapping[Path, Decisions]) -> dict[Path, list[Decision]]:
-    last = {root: decisions.last() for root, decisions in decided.items()}
+def _last_command(decided: Mapping[Collection, Decisions]) -> dict[Collection, list[Decision]]:
+    last = {collection: decisions.last() for collection, decisions in decided.items()}
     newest = max((words[0].time for words in last.values() if words), default="")
-    return {root: [word for word in words if word.time == newest] for root, words in last.items()}
+    return {collection: [word for word in words if word.time == newest] for collection, words in last.items()}
 
 
 def _last_words(
-    decided: Mapping[Path, Decisions], images: Sequence[FoundImage], subjects: set[str]
-) -> dict[Path, list[Decision]]:
-    asked = {(image.collection.root, image.key) for image in images}
-    taken: dict[tuple[Path, str], list[Decision]] = {}
-    for root, decisions in decided.items():
+    decided: Mapping[Collection, Decisions], images: Sequence[FoundImage], subjects: set[str]
+) -> dict[Collection, list[Decision]]:
+    asked = {(image.collection, image.key) for image in images}
+    taken: dict[tuple[Collection, str], list[Decision]] = {}
+    for collection, decisions in decided.items():
         for (key, subject), said in decisions.words.items():
-            if (root, key) in asked and (not subjects or subject in subjects):
-                taken.setdefault((root, key), []).append(said[-1])
-    found: dict[Path, list[Decision]] = {}
-    for (root, _), words in taken.items():
+            if (collection, key) in asked and (not subjects or subject in subjects):
+                taken.setdefault((collection, key), []).append(said[-1])
+    found: dict[Collection, list[Decision]] = {}
+    for (collection, _), words in taken.items():
         newest = max(word.time for word in words)
-        found.setdefault(root, []).extend(word for word in words if word.time == newest)
+        found.setdefault(collection, []).extend(word for word in words if word.time == newest)
     return found
 
 
 def carry_out(plan: Plan) -> Counter[str]:
-    """Adds decisions to their collections, and counts them by source."""
-    for root, decisions in plan.items():
-        append_decisions(root, decisions)
-    return Counter({root.name: len(decisions) for root, decisions in plan.items() if decisions})
+    """Adds decisions to their collections, and counts them by source.
+
+    Raises:
+        UserError: another process works on a collection, or an address can't be written to.
+    """
+    for collection, decisions in plan.items():
+        collection.add_decisions(decisions)
+    return Counter({collection.name: len(decisions) for collection, decisions in plan.items() if decisions})

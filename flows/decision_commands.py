@@ -1,6 +1,6 @@
 """The commands that decide about single images, and take decisions back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -8,14 +8,16 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.remote import address_of
+from dreamloom.base.stage import PathKind
 from dreamloom.base.text import printable
-from dreamloom.curate.decide import Word, carry_out, plan_undo, plan_words
+from dreamloom.curate.decide import Plan, Word, carry_out, plan_undo, plan_words
 from dreamloom.curate.find import FoundImage, find_images
 from dreamloom.curate.source import Role, collection_folders, is_collection
 from dreamloom.flows.contents import evenly_spaced
 from dreamloom.flows.terminal import print_table, rows_table
-from dreamloom.scrape.collection import Collection
-from dreamloom.scrape.collection.decisions import HAND, SUBJECTS, Decision, What
+from dreamloom.scrape.collection import Collection, Table
+from dreamloom.scrape.collection.decisions import HAND, SUBJECTS, What
 
 SHOWN = 20
 """Decisions that a command shows."""
@@ -68,6 +70,11 @@ def find_target(name: Path) -> Target:
     Raises:
         UserError: it is none of these, or the project is wrong.
     """
+    if address_of(name):
+        there = Collection(name)
+        if not any(map(there.parts, Table)):
+            raise UserError(f"{there.where} is no collection; name one, and then the images.")
+        return Target(name, [there], None)
     folder = name.expanduser().absolute()
     if folder.is_dir() and (folder / "collections").is_dir():
         return Target(name, [Collection(root) for root in collection_folders(folder)], folder)
@@ -85,39 +92,41 @@ def find_target(name: Path) -> Target:
     )
 
 
-def drop(project: Path, *images: str, flags: Deciding = Deciding()) -> None:
+def drop(project: Annotated[Path, PathKind.ADDRESS], *images: str, flags: Deciding = Deciding()) -> None:
     """Leave images out, whatever the rules of choose say.
 
     Parameters
     ----------
     project
-        Project, its workspace, or a collection.
+        Project, its workspace, or a collection, which may be at an address (s3://bucket/people).
     images
         Files of the dataset, of a source or of a collection, keys or their beginnings, or patterns such as "*night*".
     """
     _decide(project, images, flags, [flags.word(What.DROP)])
 
 
-def keep(project: Path, *images: str, flags: Deciding = Deciding()) -> None:
+def keep(project: Annotated[Path, PathKind.ADDRESS], *images: str, flags: Deciding = Deciding()) -> None:
     """Keep images, whatever the rules of choose say; takes the place of a drop.
 
     Parameters
     ----------
     project
-        Project, its workspace, or a collection.
+        Project, its workspace, or a collection, which may be at an address (s3://bucket/people).
     images
         See drop.
     """
     _decide(project, images, flags, [flags.word(What.KEEP)])
 
 
-def recaption(project: Path, *images: str, caption: str, flags: Deciding = Deciding()) -> None:
+def recaption(
+    project: Annotated[Path, PathKind.ADDRESS], *images: str, caption: str, flags: Deciding = Deciding()
+) -> None:
     """Give images another caption, word by word: rules of the caption section don't edit it.
 
     Parameters
     ----------
     project
-        Project, its workspace, or a collection.
+        Project, its workspace, or a collection, which may be at an address (s3://bucket/people).
     images
         See drop.
     caption
@@ -127,7 +136,7 @@ def recaption(project: Path, *images: str, caption: str, flags: Deciding = Decid
 
 
 def crop(
-    project: Path,
+    project: Annotated[Path, PathKind.ADDRESS],
     *images: str,
     box: str | None = None,
     focus: str | None = None,
@@ -139,7 +148,7 @@ def crop(
     Parameters
     ----------
     project
-        Project, its workspace, or a collection.
+        Project, its workspace, or a collection, which may be at an address (s3://bucket/people).
     images
         See drop.
     box
@@ -161,7 +170,7 @@ def crop(
 
 
 def rate(
-    project: Path,
+    project: Annotated[Path, PathKind.ADDRESS],
     *images: str,
     multiply: str | None = None,
     loss_scale: str | None = None,
@@ -173,7 +182,7 @@ def rate(
     Parameters
     ----------
     project
-        Project, its workspace, or a collection.
+        Project, its workspace, or a collection, which may be at an address (s3://bucket/people).
     images
         See drop.
     multiply
@@ -192,13 +201,15 @@ def rate(
     _decide(project, images, flags, words)
 
 
-def undo(project: Path, *images: str, what: What | None = None, flags: Choosing = Choosing()) -> None:
+def undo(
+    project: Annotated[Path, PathKind.ADDRESS], *images: str, what: What | None = None, flags: Choosing = Choosing()
+) -> None:
     """Take the last decision about images back; without images, all that the last command decided.
 
     Parameters
     ----------
     project
-        Project, its workspace, or a collection.
+        Project, its workspace, or a collection, which may be at an address (s3://bucket/people).
     images
         See drop.
     what
@@ -209,7 +220,9 @@ def undo(project: Path, *images: str, what: What | None = None, flags: Choosing 
     _carry_out(target, plan_undo(target.collections, found, [what] if what else []), flags.dry_run, "taken back")
 
 
-def _decide(project: Path, images: Sequence[str], flags: Deciding, words: Sequence[Word]) -> None:
+def _decide(
+    project: Annotated[Path, PathKind.ADDRESS], images: Sequence[str], flags: Deciding, words: Sequence[Word]
+) -> None:
     target = find_target(project)
     found = target.find(images, flags.where)
     if not found:
@@ -218,10 +231,10 @@ def _decide(project: Path, images: Sequence[str], flags: Deciding, words: Sequen
     _carry_out(target, plan_words(found, words), flags.dry_run, "decided")
 
 
-def _carry_out(target: Target, plan: Mapping[Path, Sequence[Decision]], dry_run: bool, done: str) -> None:
+def _carry_out(target: Target, plan: Plan, dry_run: bool, done: str) -> None:
     rows = [
-        {"source": root.name, "key": decision.key[:12], "decision": str(decision)}
-        for root, decisions in plan.items()
+        {"source": collection.name, "key": decision.key[:12], "decision": str(decision)}
+        for collection, decisions in plan.items()
         for decision in decisions
     ]
     if not rows:
@@ -240,11 +253,11 @@ def _carry_out(target: Target, plan: Mapping[Path, Sequence[Decision]], dry_run:
         print(f"dreamloom run {target.name} makes what hangs on it")
 
 
-def _count_standing(plan: Mapping[Path, Sequence[Decision]]) -> int:
+def _count_standing(plan: Plan) -> int:
     """Counts the planned decisions that will count: those by hand, and those of rules where no hand decided."""
     counted = 0
-    for root, decisions in plan.items():
-        said = Collection(root).decisions().words
+    for collection, decisions in plan.items():
+        said = collection.decisions().words
         for decision in decisions:
             by_hand = any(word.who == HAND for word in said.get((decision.key, SUBJECTS[decision.what]), ()))
             counted += decision.who == HAND or not by_hand

@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 from cyclopts import App
 
 from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
+from dreamloom.base.stage import PathKind
 from dreamloom.base.tables import read_table, write_table
 from dreamloom.base.text import brief
 from dreamloom.curate.decide import carry_out, check_value
@@ -30,13 +31,13 @@ app = App(name="decisions", help="List, export or import what was decided of sin
 
 
 @app.command(name="list", help_formatter=HelpPage())
-def list_(project: Path, *, all: bool = False, as_json: AsJson = False) -> None:
+def list_(project: Annotated[Path, PathKind.ADDRESS], *, all: bool = False, as_json: AsJson = False) -> None:
     """Show the decisions that count.
 
     Parameters
     ----------
     project
-        Project, its workspace, or a collection.
+        Project, its workspace, or a collection, which may be at an address (s3://bucket/people).
     all
         Show all of them, not 20.
     as_json
@@ -57,13 +58,13 @@ def list_(project: Path, *, all: bool = False, as_json: AsJson = False) -> None:
 
 
 @app.command(name="export", help_formatter=HelpPage())
-def export_(project: Path, table: Path) -> None:
+def export_(project: Annotated[Path, PathKind.ADDRESS], table: Path) -> None:
     """Write the decisions into a table, such as for another project on the same images.
 
     Parameters
     ----------
     project
-        Project, its workspace, or a collection.
+        Project, its workspace, or a collection, which may be at an address (s3://bucket/people).
     table
         File to make: .csv or .jsonl.
     """
@@ -76,27 +77,27 @@ def export_(project: Path, table: Path) -> None:
 
 
 @app.command(name="import", help_formatter=HelpPage())
-def import_(project: Path, table: Path) -> None:
+def import_(project: Annotated[Path, PathKind.ADDRESS], table: Path) -> None:
     """Take the decisions of a table, as export writes it. A later one takes the place of an earlier one.
 
     Parameters
     ----------
     project
-        Project, its workspace, or a collection.
+        Project, its workspace, or a collection, which may be at an address (s3://bucket/people).
     table
         .csv or .jsonl with the column what, and value, reason, who; and key or file, and source.
     """
     _check_suffix(table)
     target = find_target(project)
     reader = _Reader(target)
-    plan: dict[Path, list[Decision]] = {}
+    plan: dict[Collection, list[Decision]] = {}
     try:
         for row in read_table(table):
             where = f"{table}, row {row.number}"
             if row.fault:
                 raise UserError(f"{where} can't be read ({row.fault}); mend it, or leave it out.")
             collection, decision = reader.read(row.cells, where)
-            plan.setdefault(collection.root, []).append(decision)
+            plan.setdefault(collection, []).append(decision)
     except (OSError, DocumentError) as error:
         raise UserError(f"{table} can't be read ({error}); name a .csv or .jsonl of decisions.") from None
     counts = carry_out(plan)

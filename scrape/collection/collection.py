@@ -37,12 +37,20 @@ import pyarrow.parquet as pq
 
 from dreamloom.base import html
 from dreamloom.base.errors import UserError
+from dreamloom.base.files import remove_leftovers
 from dreamloom.base.parquet_metadata import digest_table
 from dreamloom.base.remote import address_of
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.base.text import is_utf8
 from dreamloom.base.versions import FIRST
-from dreamloom.scrape.collection.decisions import FOLDER, SCHEMA, Decisions, read_decision_files
+from dreamloom.scrape.collection.decisions import (
+    FOLDER,
+    SCHEMA,
+    Decision,
+    Decisions,
+    decision_rows,
+    read_decision_files,
+)
 from dreamloom.scrape.collection.migrations import migrate_config
 from dreamloom.scrape.collection.place import FolderPlace, Place, Worker
 from dreamloom.scrape.collection.schema import MADE_BY, SCHEMAS, Status, Table
@@ -145,6 +153,20 @@ class Collection:
             UserError: a part can't be read, or a newer release wrote it in another way.
         """
         return read_decision_files(self.decision_files())
+
+    def add_decisions(self, decisions: Sequence[Decision]) -> None:
+        """Adds decisions to those that were taken, all of them or none; nothing for none.
+
+        Raises:
+            UserError: another process works on this collection, or the address can't be written to.
+        """
+        if not decisions:
+            return
+        with self.lock():
+            remove_leftovers(self.root / FOLDER)
+            parts = self.place.parts(FOLDER)
+            number = int(parts[-1]) + 1 if parts else 0
+            self.place.put(FOLDER, f"{number:05d}", decision_rows(decisions), {})
 
     def decision_files(self) -> list[Path]:
         """Returns the files of the decisions, in order."""

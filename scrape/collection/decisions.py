@@ -19,9 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import remove_leftovers
-from dreamloom.base.parquet_metadata import read_metadata, write_table
-from dreamloom.base.workers import work_in
+from dreamloom.base.parquet_metadata import read_metadata
 
 FOLDER = "decisions"
 HAND = "hand"
@@ -191,21 +189,10 @@ def images_folder(collection: Path) -> Path:
     return collection / FOLDER / "images"
 
 
-def append_decisions(collection: Path, decisions: Sequence[Decision]) -> None:
-    """Adds decisions to those of a collection, all of them or none; nothing for none.
-
-    Raises:
-        UserError: another process works on this collection.
-    """
-    if not decisions:
-        return
+def decision_rows(decisions: Sequence[Decision]) -> pa.Table:
+    """Returns decisions as rows of the table."""
     columns = zip(*decisions, strict=True)
-    rows = pa.table([pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], SCHEMA)
-    with work_in(collection):
-        remove_leftovers(collection / FOLDER)
-        parts = decision_parts(collection)
-        number = int(parts[-1].stem) + 1 if parts else 0
-        write_table(collection / FOLDER / f"{number:05d}.parquet", rows, {})
+    return pa.table([pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)], SCHEMA)
 
 
 def next_time(decisions: Iterable[Decisions]) -> str:

@@ -21,7 +21,7 @@ from dreamloom.caption.edit_collection import edit_captions, preview_edits
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.caption.stage import caption, recipes, remaining_share
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Table
-from dreamloom.scrape.collection.decisions import Decision, What, append_decisions
+from dreamloom.scrape.collection.decisions import Decision, What
 from dreamloom.scrape.datasets.collection import CollectionConfig, ingest_collection
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
 
@@ -480,14 +480,14 @@ def test_a_decided_caption_is_not_edited_and_asks_no_model(
     before = captions(collection)
     asked.clear()
     written = next(row for row in before if row["kind"] == CaptionKind.MODEL)
-    append_decisions(collection.root, [Decision(written["key"], "1", What.CAPTION, "a_dog")])
+    collection.add_decisions([Decision(written["key"], "1", What.CAPTION, "a_dog")])
     assert remaining_share(collection, config, ["00000"]) == 0
     assert caption(collection, config).parts_done == 1
     row = next(row for row in captions(collection) if row["key"] == written["key"])
     assert (row["caption"], row["kind"], row["model"], row["score"]) == ("a_dog", CaptionKind.HUMAN, None, None)
     edit_captions(collection, EditConfig(suffix="!"))
     assert row in captions(collection)
-    append_decisions(collection.root, [Decision(written["key"], "2", What.CAPTION, "a_dog", undo=True)])
+    collection.add_decisions([Decision(written["key"], "2", What.CAPTION, "a_dog", undo=True)])
     caption(collection, config)
     assert (captions(collection), asked) == (before, [])
 

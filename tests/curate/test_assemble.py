@@ -30,7 +30,7 @@ from dreamloom.curate.manifest import MANIFEST, content_digest, manifest_path, r
 from dreamloom.curate.source import Role, Source
 from dreamloom.curate.split import split_images
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table, key_of
-from dreamloom.scrape.collection.decisions import Decision, What, append_decisions
+from dreamloom.scrape.collection.decisions import Decision, What
 from tests.curate.conftest import noise
 from tests.curate.test_choose import add_scores
 from tests.powercut import PowerCut
@@ -267,7 +267,7 @@ def test_of_a_large_folder_only_what_changes_is_written_and_it_is_as_if_made_ane
     def make(workspace: Path, time: str, decided: dict[int, tuple[What, str]]) -> dict[str, int]:
         collection = make_collection("car", rows)
         said = [Decision(key_of("test", "car", str(row)), time, *word) for row, word in decided.items()]
-        append_decisions(collection.root, said)
+        collection.add_decisions(said)
         choose(sources, ChooseConfig())
         balance(sources, config, workspace)
         return {p.name: p.stat().st_ino for p in (workspace / "dataset").rglob("*")}

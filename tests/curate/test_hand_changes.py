@@ -24,7 +24,6 @@ from dreamloom.curate.hand_changes import find_hand_changes
 from dreamloom.curate.manifest import manifest_path, read_manifest_metadata
 from dreamloom.curate.source import Role, Source
 from dreamloom.scrape.collection import Collection, Table
-from dreamloom.scrape.collection.decisions import append_decisions
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
 
 COLOURS = ["red", "green", "blue", "black"]
@@ -225,6 +224,6 @@ def test_a_later_word_about_an_adopted_change_counts(world: World) -> None:
     CHANGES["rename"][0](world.cats)
     adopt_hand_changes(world.root, find_hand_changes(world.root))
     (word,) = world.collection.decisions().counting()
-    append_decisions(world.collection.root, [word._replace(value="my cat", time="2999")])
+    world.collection.add_decisions([word._replace(value="my cat", time="2999")])
     world.make()
     assert "my cat.png" in world.captions()

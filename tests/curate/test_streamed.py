@@ -14,7 +14,7 @@ from dreamloom.curate.config import BalanceConfig, ChooseConfig
 from dreamloom.curate.manifest import content_digest, manifest_path, read_manifest
 from dreamloom.curate.source import Role, Source
 from dreamloom.scrape.collection import Collection, Table, packing
-from dreamloom.scrape.collection.decisions import Decision, What, append_decisions
+from dreamloom.scrape.collection.decisions import Decision, What
 from dreamloom.scrape.collection.shards import push_collection
 from dreamloom.train.data.dataset import read_dataset
 from dreamloom.train.data.folder import read_training_folder
@@ -46,9 +46,7 @@ def here(make_collection: Make) -> list[Source]:
     said = [(What.CROP, "0,0,0.5,1"), (What.FLIP, "no"), (What.MULTIPLY, "0.5"), (What.LOSS_SCALE, "-1.5")]
     said += [(What.FOCUS, "0.25,1"), (What.CROP, "4,4,40,40")]
     time = "2026-11-28T12:00:00.000000Z"
-    append_decisions(
-        cats.root, [Decision(key, time, what, value) for key, (what, value) in zip(keys, said, strict=False)]
-    )
+    cats.add_decisions([Decision(key, time, what, value) for key, (what, value) in zip(keys, said, strict=False)])
     return sources
 
 
@@ -95,7 +93,7 @@ def test_a_set_in_a_folder_streams_too_and_is_made_again_where_its_images_came_t
     assert {path.name for path in folder.iterdir()} - {".lock"} == {"dataset.parquet", "crops"}
     assert is_current(there, CONFIG, folder) and balance(there, CONFIG, folder).parts_done == 0
     cats = here[0].collection
-    append_decisions(cats.root, [word._replace(undo=True) for word in cats.decisions().rows if word.what is What.CROP])
+    cats.add_decisions([word._replace(undo=True) for word in cats.decisions().rows if word.what is What.CROP])
     for name in [name for name in s3.objects if name.startswith("from/cats/")]:
         del s3.objects[name]
     monkeypatch.setattr(packing, "SHARD_BYTES", 1)

@@ -11,7 +11,7 @@ from tests.flows.test_cli import said
 
 S3 = "s3://bucket/x"
 REFUSED = {
-    "PROJECT": ["run", "plan", "status", "up", "down", "clean", "drop", "keep", "undo", "adopt"],
+    "PROJECT": ["run", "plan", "status", "up", "down", "clean", "adopt"],
     "FOLDER": ["init", "runs", "compress", "caption convert --from txt --to txt"],
 }
 LINES = [

@@ -23,7 +23,7 @@ from dreamloom.flows.planned_steps import plan_steps
 from dreamloom.flows.steps import Outcome, Step
 from dreamloom.flows.train_steps import ProjectTrainStep
 from dreamloom.scrape.collection import Status, Table
-from dreamloom.scrape.collection.decisions import Decision, What, append_decisions
+from dreamloom.scrape.collection.decisions import Decision, What
 from dreamloom.train.evaluate.sample_files import list_samples, read_samples
 from dreamloom.train.run.folder import read_summary
 from tests.flows.conftest import Small
@@ -276,7 +276,7 @@ def test_a_renamed_source_is_found_again(small: Any) -> None:
 
     made_before_training()
     (key,) = small.load().collection("squares").read(Table.RECORDS, columns=["key"]).slice(0, 1)["key"].to_pylist()
-    append_decisions(small.load().collection("squares").root, [Decision(key, "1", What.DROP)])
+    small.load().collection("squares").add_decisions([Decision(key, "1", What.DROP)])
     content = yaml.safe_load(small.file.read_text())
     content["sources"]["boxes"] = content["sources"].pop("squares")
     small.file.write_text(yaml.safe_dump(content))

@@ -14,7 +14,6 @@ from dreamloom.scrape.collection.decisions import (
     Decision,
     Decisions,
     What,
-    append_decisions,
     decision_parts,
     digest,
     next_time,
@@ -44,9 +43,9 @@ def test_a_hand_beats_a_rule_whichever_came_later() -> None:
 
 def test_what_was_appended_is_read_back_in_order(tmp_path: Path) -> None:
     first = [said("a", What.CAPTION, "é \n"), said("b", What.DROP)]
-    append_decisions(tmp_path, first)
-    append_decisions(tmp_path, [])
-    append_decisions(tmp_path, [said("a", What.CAPTION, "", RULE, undo=True)])
+    Collection(tmp_path).add_decisions(first)
+    Collection(tmp_path).add_decisions([])
+    Collection(tmp_path).add_decisions([said("a", What.CAPTION, "", RULE, undo=True)])
     assert read_decisions(tmp_path).rows == [*first, said("a", What.CAPTION, "", RULE, undo=True)]
     assert len(decision_parts(tmp_path)) == 2
     assert len(Collection(tmp_path).query("select * from decisions where undo")) == 1
@@ -60,13 +59,13 @@ def test_recipes_know_what_was_said_and_not_when() -> None:
 
 
 def test_time_goes_on_where_the_clock_was_set_back(tmp_path: Path) -> None:
-    append_decisions(tmp_path, [Decision("a", "2999-01-01T00:00:00.000000Z", What.DROP)])
+    Collection(tmp_path).add_decisions([Decision("a", "2999-01-01T00:00:00.000000Z", What.DROP)])
     decisions = [read_decisions(tmp_path), read_decisions(tmp_path / "other")]
     assert next_time(decisions) == "2999-01-01T00:00:00.000001Z"
 
 
 def test_a_damaged_part_is_one_sentence(tmp_path: Path) -> None:
-    append_decisions(tmp_path, [said("a", What.DROP)])
+    Collection(tmp_path).add_decisions([said("a", What.DROP)])
     decision_parts(tmp_path)[0].write_bytes(b"no parquet")
     with pytest.raises(UserError, match="can't be read"):
         read_decisions(tmp_path)

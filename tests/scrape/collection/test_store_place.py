@@ -16,6 +16,9 @@ from dreamloom.caption.config import CaptionConfig, EditConfig
 from dreamloom.caption.edit_collection import edit_captions
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.caption.stage import caption
+from dreamloom.curate.choose import choose
+from dreamloom.curate.config import ChooseConfig
+from dreamloom.curate.source import Role, Source
 from dreamloom.flows import cli
 from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.shards import copy_between, find_damage_at, pull_collection
@@ -92,6 +95,27 @@ def test_what_is_made_again_takes_the_place_of_what_was_there(
     ingest_folder(there, images, read_caption)
     require_equal(ADDRESS, made_here(tmp_path, images), tmp_path / "back")
     assert there.parts(Table.RECORDS) == ["00000", "00001"] and left_over(s3) == set()
+
+
+def test_decisions_are_taken_at_an_address_and_heeded_by_the_stages_there(
+    tmp_path: Path, s3: type[S3], images: FolderConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here, there = made_here(tmp_path, images), Collection(ADDRESS)
+    ingest_folder(there, images, read_caption)
+    for collection in (here, there):
+        choose([Source(collection, Role.TRAINING)], ChooseConfig())
+        for line in (["drop", "a red thing_(1)"], ["recaption", "a red thing_(2)", "--caption", "mine"], ["undo"]):
+            assert cli.run([line[0], collection.where, *line[1:]]) == 0
+        assert cli.run(["drop", collection.where, "--where", "path like '%(3)%'", "--reason", "dull"]) == 0
+        assert cli.run(["keep", collection.where, "a red thing_(1)"]) == 0
+        assert choose([Source(collection, Role.TRAINING)], ChooseConfig()).dropped == {"decided": 1}
+        capsys.readouterr()
+        assert cli.run(["decisions", "list", collection.where, "--json"]) == 0
+    taken = [[word._replace(time="") for word in collection.decisions().rows] for collection in (here, there)]
+    assert taken[0] == taken[1] and len(taken[0]) == 5
+    assert [row["what"] for row in json.loads(capsys.readouterr().out)] == ["drop", "keep"]
+    require_equal(ADDRESS, here, tmp_path / "back")
+    assert len(Collection(tmp_path / "back").decisions().rows) == 5
 
 
 @pytest.mark.slow
