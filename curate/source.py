@@ -1,13 +1,18 @@
 """A collection and its role in a project."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.listing import is_left_out
+from dreamloom.base.versions import RUN
 from dreamloom.base.workers import FOLDER as WORKERS
 from dreamloom.scrape.collection import Collection, Table
+
+_STORE = "store.json"
+"""In a workspace, says where its collections are, if not there."""
 
 
 class Role(StrEnum):
@@ -47,6 +52,33 @@ class Source:
 def collection_folders(workspace: Path) -> list[Path]:
     """Returns the folders of all collections of a workspace, sorted."""
     return sorted(path for path in (workspace / "collections").glob("*/") if not is_left_out(path.name))
+
+
+def note_store(workspace: Path, store: str | None, sources: Sequence[str]) -> None:
+    """Notes in a workspace whose collections lie in a store where that is, and how they are called."""
+    if store is not None:
+        RUN.write_json(workspace / _STORE, {"store": store, "sources": list(sources)})
+    else:
+        (workspace / _STORE).unlink(missing_ok=True)
+
+
+def workspace_collections(workspace: Path) -> list[Collection]:
+    """Returns all collections of a workspace, of its folder or of its store."""
+    if not (workspace / _STORE).is_file():
+        return [Collection(root) for root in collection_folders(workspace)]
+    noted = RUN.read_json(workspace / _STORE)
+    return [Collection(f"{noted['store']}/collections/{name}") for name in noted["sources"]]
+
+
+def workspace_collection(workspace: Path, name: str) -> Collection:
+    """Returns a collection of a workspace; it need not exist."""
+    found = (each for each in workspace_collections(workspace) if each.address and each.name == name)
+    return next(found, Collection(workspace / "collections" / name))
+
+
+def is_workspace(folder: Path) -> bool:
+    """Tells whether a folder is a workspace that has collections."""
+    return (folder / "collections").is_dir() or (folder / _STORE).is_file()
 
 
 def is_collection(folder: Path) -> bool:

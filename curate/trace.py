@@ -14,7 +14,7 @@ from dreamloom.curate.find import bare_names
 from dreamloom.curate.manifest import DROPPED, manifest_path, read_collections, read_manifest
 from dreamloom.curate.rules import explain_choice
 from dreamloom.curate.scores import SCORES
-from dreamloom.curate.source import collection_folders
+from dreamloom.curate.source import is_workspace, workspace_collections
 from dreamloom.scrape.collection import SCHEMAS, Choice, Collection, Status, Table
 from dreamloom.scrape.collection.decisions import Decision
 
@@ -46,10 +46,10 @@ def trace(folder: Path, image: str) -> Lines:
     row = _find_in_manifest(workspace, folder, image)
     if row is not None:
         return _trace_key(read_collections(workspace)[row["source"]], row["key"], row)
-    for root in collection_folders(workspace):
-        key = _find(Collection(root), image)
+    for collection in workspace_collections(workspace):
+        key = _find(collection, image)
         if key is not None:
-            return _trace_key(Collection(root), key, None)
+            return _trace_key(collection, key, None)
     raise _unknown(image, folder)
 
 
@@ -57,7 +57,7 @@ def _workspace(folder: Path) -> Path | None:
     """Returns the workspace that `folder` is, or in whose dataset or held-out images it lies."""
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; name a workspace, its dataset or a collection.")
-    if manifest_path(folder).exists() or (folder / "collections").is_dir():
+    if manifest_path(folder).exists() or is_workspace(folder):
         return folder
     for parent in folder.parents:
         if manifest_path(parent).exists() and folder.relative_to(parent).parts[0] in ("dataset", "heldout"):

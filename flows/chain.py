@@ -20,6 +20,7 @@ from dreamloom.base.tree_state import looking_once
 from dreamloom.caption.captioners import unload_captioners
 from dreamloom.curate.adopt import refuse_hand_changes
 from dreamloom.curate.manifest import manifest_path
+from dreamloom.curate.source import note_store
 from dreamloom.flows import run_folders, steps, train_steps
 from dreamloom.flows.collection_users import note_project
 from dreamloom.flows.found_again import rename_collections
@@ -96,6 +97,7 @@ def run(
         refuse_hand_changes(project.workspace)
         rename_collections(project)
         note_project(project)
+        note_store(project.workspace, project.store, list(project.sources))
         try:
             for level in levels(project) if selected is None else selected:
                 outcomes += _run_level(level, run_step)
@@ -218,7 +220,7 @@ def _model_branch(project: Project) -> Branch:
         return run_folder(project)
 
     branch: list[Step] = [
-        steps.BalanceStep(project.all_sources(), project.balance, workspace),
+        steps.BalanceStep(project.all_sources(), project.balance, workspace, project.store),
         train_steps.ProjectTrainStep(
             workspace, project.train_config(), project.train.when.new_images if project.train.when else 0
         ),
@@ -245,7 +247,7 @@ def _reject_unused_scores(project: Project) -> None:
         if project.score is None and project.collection(name).parts(Table.SCORES):
             raise UserError(
                 f"{name} has scores, but the project has no score section: put it back, or delete "
-                f"{project.collection(name).root / Table.SCORES}."
+                f"{project.collection(name).where}/{Table.SCORES}."
             )
 
 

@@ -102,7 +102,7 @@ def find_rubbish(project: Project) -> Iterator[Rubbish]:
     for path in _leftovers(workspace):
         if _age(path) > _LEFTOVER_SECONDS and not any(path.is_relative_to(folder) for folder in gone):
             yield Rubbish(path, "left by a process that was killed", _size(path))
-    for name in project.sources:
+    for name in project.sources if project.store is None else ():
         for path in _images_without_records(project.collection(name)):
             if _age(path) > keep_seconds:
                 yield Rubbish(path, "images of a part that has no records", _size(path))

@@ -19,17 +19,19 @@ from dreamloom.curate.manifest import manifest_path, read_sources
 from dreamloom.flows.project import Project
 from dreamloom.flows.sources import kind_config
 from dreamloom.flows.workspace import read_project_file, workspace_of
+from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.datasets.collection import CollectionConfig
 from dreamloom.train.evaluate.runs import find_runs
 
 
 def note_project(project: Project) -> None:
     """Notes which collections a project uses, its own and those of others; not where the cache can't be written."""
-    used = [project.collection(name).root for name in project.sources]
+    used = [project.collection(name) for name in project.sources]
     configs = map(kind_config, project.sources.values())
-    used += [config.path for config in configs if isinstance(config, CollectionConfig)]
+    used += [Collection(config.path) for config in configs if isinstance(config, CollectionConfig)]
     workspace, name = str(project.workspace.resolve()), _name_of(project.workspace)
-    content = {"name": project.name, "workspace": workspace, "collections": [str(path.resolve()) for path in used]}
+    where = [each.address or str(each.root.resolve()) for each in used]
+    content = {"name": project.name, "workspace": workspace, "collections": where}
     with contextlib.suppress(OSError):
         commit_json(cache_folder() / "projects" / f"{name}.json", content)
 

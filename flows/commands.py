@@ -237,3 +237,6 @@ def _print_results(project: Project, outcomes: list[Outcome]) -> None:
     for label, path in results.items():
         if path.exists():
             print(f"{label:<20}{relative_to_cwd(path)}")
+    if project.store is not None:
+        where = relative_to_cwd(project.workspace)
+        print(f"{'store':<20}{project.store} (collections and the training set; the rest stays in {where})")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dreamloom.base.pixels import ImageError
 from dreamloom.base.stage import recipe
 from dreamloom.curate.manifest import DROPPED, manifest_path, read_manifest, read_manifest_metadata
+from dreamloom.curate.source import workspace_collection
 from dreamloom.flows.tables import source_names
 from dreamloom.scrape.collection import Collection, Status, Table
 
@@ -48,7 +49,7 @@ def captions_of_workspace(workspace: Path, sources: Sequence[str] | None = None)
 
     if not manifest_path(workspace).exists():
         names = source_names(workspace) if sources is None else sources
-        collections = [Collection(workspace / "collections" / name) for name in names]
+        collections = [workspace_collection(workspace, name) for name in names]
         return [pair for collection in collections for pair in captions_of_collection(collection)]
     rows = read_manifest(manifest_path(workspace), ["file", "caption", "split"])
     rows = rows.filter(pc.and_(pc.not_equal(rows["split"], DROPPED), pc.is_valid(rows["caption"])))
@@ -64,7 +65,7 @@ def captions_recipe(folder: Path, sources: Sequence[str] | None = None) -> str |
     if content := read_manifest_metadata(manifest_path(folder)).get("content"):
         return recipe("captions", 1, {}, [content])
     names = source_names(folder) if sources is None else sources
-    collections = [Collection(folder / "collections" / name) for name in names] or [Collection(folder)]
+    collections = [workspace_collection(folder, name) for name in names] or [Collection(folder)]
     stamps = [c.stamps(Table.CAPTIONS) or c.stamps(Table.RECORDS) for c in collections]
     return recipe("captions", 1, {}, map(str, stamps)) if any(stamps) else None
 

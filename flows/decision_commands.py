@@ -13,7 +13,7 @@ from dreamloom.base.stage import PathKind
 from dreamloom.base.text import printable
 from dreamloom.curate.decide import Plan, Word, carry_out, plan_undo, plan_words
 from dreamloom.curate.find import FoundImage, find_images
-from dreamloom.curate.source import Role, collection_folders, is_collection
+from dreamloom.curate.source import Role, is_collection, is_workspace, workspace_collections
 from dreamloom.flows.contents import evenly_spaced
 from dreamloom.flows.terminal import print_table, rows_table
 from dreamloom.scrape.collection import Collection, Table
@@ -76,8 +76,8 @@ def find_target(name: Path) -> Target:
             raise UserError(f"{there.where} is no collection; name one, and then the images.")
         return Target(name, [there], None)
     folder = name.expanduser().absolute()
-    if folder.is_dir() and (folder / "collections").is_dir():
-        return Target(name, [Collection(root) for root in collection_folders(folder)], folder)
+    if is_workspace(folder):
+        return Target(name, workspace_collections(folder), folder)
     if folder.is_dir() and is_collection(folder):
         above = folder.parent.parent
         return Target(name, [Collection(folder)], above if folder.parent.name == "collections" else None)

@@ -20,6 +20,8 @@ def find_renamed_sources(project: Project) -> Iterator[tuple[str, Path]]:
 
     What a collection holds hangs on the images and on the settings of its source, not on the name.
     """
+    if project.store is not None:
+        return
     free = [root for root in collection_folders(project.workspace) if root.name not in project.sources]
     for name, source in project.sources.items():
         if project.collection(name).root.exists():

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from dreamloom.base.clip_config import ClipConfig
 from dreamloom.base.errors import UserError
+from dreamloom.base.remote import address_of
 from dreamloom.base.stage import NO_RECIPE, PathKind, StageConfig
 from dreamloom.base.versions import PROJECT
 from dreamloom.caption.check import check as check_captioning
@@ -24,7 +25,7 @@ from dreamloom.flows.ray_config import RayConfig
 from dreamloom.flows.retention import RetentionConfig
 from dreamloom.flows.schedule import ScheduleConfig
 from dreamloom.flows.sources import AnySource
-from dreamloom.flows.workspace import read_project_file
+from dreamloom.flows.workspace import local_part, read_project_file
 from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.datasets.folder import FolderConfig
 from dreamloom.scrape.web.config import ScrapeConfig
@@ -44,7 +45,16 @@ class Project(StageConfig):
 
     version: str = Field(PROJECT.version, description="Version of the file's format; by default this release's.")
     name: str = Field(min_length=1, description="Name of the project in lists and logs.")
-    workspace: Annotated[Path, PathKind.OUTPUT] = Field(description="Folder for everything that is made.")
+    workspace: Annotated[Path, PathKind.OUTPUT] = Field(
+        description="Folder for everything that is made. An address, such as s3://bucket/own, is short for store: "
+        "s3://bucket/own and workspace: own."
+    )
+    store: str | None = Field(
+        None,
+        pattern=r"^[a-z][a-z0-9+.-]+://.*[^/]$",
+        description="Address of the collections and the training set, such as s3://bucket/own; runs, the model and "
+        "the report stay in the workspace. null: all is there.",
+    )
     sources: dict[str, AnySource] = Field(min_length=1, description="Where images come from: name → source.")
     scrape: ScrapeConfig = Field(ScrapeConfig(), description="How images are downloaded.")
     score: ScoreConfig | None = Field(None, description="How images are scored; null: not at all.")
@@ -74,6 +84,16 @@ class Project(StageConfig):
         description="Finished training runs to keep, the newest; older ones on which nothing hangs are removed after a "
         "run. null: all.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _workspace_in_a_store(cls, content: Any) -> Any:
+        workspace = content.get("workspace") if isinstance(content, dict) else None
+        if not isinstance(workspace, str | Path) or not (address := address_of(workspace)):
+            return content
+        if content.get("store") not in (None, address):
+            raise ValueError("workspace and store are two addresses; name a folder as workspace")
+        return {**content, "workspace": local_part(workspace), "store": address}
 
     @field_validator("version", mode="before")
     @classmethod
@@ -122,7 +142,7 @@ class Project(StageConfig):
         """
         if name not in self.sources:
             raise UserError(f"{self.name} has no source {name}; {suggestion(name, list(self.sources))}")
-        return Collection(self.workspace / "collections" / name)
+        return Collection(f"{self.store or self.workspace}/collections/{name}")
 
     def sources_of(self, role: Role) -> list[str]:
         """Returns the names of the sources of a role."""
@@ -192,13 +212,21 @@ def load_project(path: Path | str) -> Project:
 
 
 def _same_folders(project: Project) -> Iterator[str]:
-    """Yields a sentence for each folder that is another source's, too: its images would all be copies."""
+    """Yields a sentence for each folder that is another source's, too, or that takes in what is made.
+
+    Of one source twice, all images would be copies; and ingest itself sees where a folder holds its collection.
+    """
     seen: dict[Path, str] = {}
     for name, source in project.sources.items():
         if isinstance(source, FolderConfig):
             first = seen.setdefault(source.path.resolve(), name)
             if first != name:
                 yield f"sources.{name}.path: {source.path} is the folder of {first}, too; name another one"
+            if project.store is not None and project.workspace.resolve().is_relative_to(source.path.resolve()):
+                yield (
+                    f"sources.{name}.path: {source.path} holds {project.workspace}, in which runs and the model are "
+                    f"written; write store: {project.store}, and workspace: with another folder"
+                )
 
 
 def _validate(content: dict[str, Any], version: str, file: Path) -> Project:

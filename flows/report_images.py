@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dreamloom.base import html
-from dreamloom.curate.manifest import DROPPED
+from dreamloom.base.streamed_set import find_streamed_set
+from dreamloom.curate.manifest import DROPPED, read_collections
 from dreamloom.flows.contents import evenly_spaced
 from dreamloom.train.evaluate.runs import best_samples, describe_run
 from dreamloom.train.evaluate.sample_files import list_samples, pick_cells, read_columns
@@ -43,22 +44,27 @@ def image_sections(workspace: Path, manifest: pa.Table) -> list[str]:
     """Renders some images of each source that are trained on or held out; each links to its history below it."""
     parts = []
     used = manifest.filter(pc.not_equal(manifest["split"], DROPPED))
+    collections = read_collections(workspace) if find_streamed_set(workspace / "dataset") else {}
     for source in used["source"].unique().to_pylist():
         rows = used.filter(pc.equal(used["source"], source))
         shown = rows.take(evenly_spaced(range(len(rows)), _IMAGES)).to_pylist()
-        figures = "".join(_figure(workspace, row) for row in shown)
+        files = [
+            collections[source].image(row["replaced"] or row["image"]) if collections else workspace / row["file"]
+            for row in shown
+        ]
+        figures = "".join(map(_figure, files, shown))
         parts.append(f'<h3>{html.text(source)}: {len(rows):,} images</h3><div class="images">{figures}</div>')
     return parts
 
 
-def _figure(workspace: Path, row: Mapping[str, Any]) -> str:
+def _figure(image: Path | bytes, row: Mapping[str, Any]) -> str:
     caption = row["caption"] or "no caption"
     row = {**row, "path": Path(row["path"] or "").name}  # where it lies on this disk is nobody else's business
     history = [{"what": name, "": _text(row[name])} for name in _HISTORY if row[name] not in (None, "", [])]
     mark = f"history-{html.text(row['key'])}"
-    image = html.embedded_file(workspace / row["file"], caption, _SIDE)
+    picture = html.embedded_file(image, caption, _SIDE)
     details = f'<details id="{mark}"><summary>{html.text(caption)}</summary>{html.table(history)}</details>'
-    return f'<figure><a href="#{mark}">{image}</a>{details}</figure>'
+    return f'<figure><a href="#{mark}">{picture}</a>{details}</figure>'
 
 
 def _text(value: Any) -> str:

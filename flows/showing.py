@@ -13,7 +13,7 @@ from dreamloom.base.files import commit
 from dreamloom.base.remote import address_of
 from dreamloom.curate.manifest import manifest_path
 from dreamloom.curate.sheet import contact_sheet
-from dreamloom.curate.source import is_collection
+from dreamloom.curate.source import is_collection, is_workspace, workspace_collections
 from dreamloom.flows import contents
 from dreamloom.flows.contents import SHEET_IMAGES, CaptionedImages, evenly_spaced, images_of_collection
 from dreamloom.flows.tables import balance_rows, collection_funnel, funnel, source_names
@@ -32,7 +32,7 @@ def content(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the folder is none of these.
     """
-    if _is_workspace(folder):
+    if is_workspace(folder):
         trained_on = balance_rows(folder) if manifest_path(folder).exists() else None
         return {"funnel": funnel(folder, source_names(folder)), "trained_on": trained_on}
     if collection := _collection_at(folder):
@@ -68,7 +68,7 @@ def _folder_rows(folder: Path) -> list[dict[str, Any]]:
 
 def captions_of(folder: Path) -> contents.Captions:
     """Returns the captions of a collection, a workspace or a training folder."""
-    if _is_workspace(folder):
+    if is_workspace(folder):
         return contents.captions_of_workspace(folder)
     if collection := _collection_at(folder):
         return contents.captions_of_collection(collection)
@@ -102,8 +102,8 @@ def write_sheet(folder: Path, output: Path) -> Path | None:
 
 def _images(folder: Path) -> dict[str, CaptionedImages]:
     """Returns some images of a folder by the heading that stands above them: the source's or the folder's name."""
-    if _is_workspace(folder):
-        collections = [Collection(folder / "collections" / name) for name in source_names(folder)]
+    if is_workspace(folder):
+        collections = workspace_collections(folder)
         count = max(1, SHEET_IMAGES // max(1, len(collections)))
         return {each.name: evenly_spaced(images_of_collection(each), count) for each in collections}
     if collection := _collection_at(folder):
@@ -116,10 +116,6 @@ def _collection_at(path: Path) -> Collection | None:
     collection = Collection(path)
     is_there = any(map(collection.parts, Table)) if collection.address else is_collection(path)
     return collection if is_there else None
-
-
-def _is_workspace(folder: Path) -> bool:
-    return (folder / "collections").is_dir()
 
 
 def _is_contact_sheet(file: Path) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dreamloom.base.stage import Summary
 from dreamloom.curate.manifest import DROPPED, HELD_OUT, TRAIN, manifest_path, read_manifest
-from dreamloom.curate.source import Role, collection_folders
+from dreamloom.curate.source import Role, workspace_collection, workspace_collections
 from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.schema import MADE_BY
 
@@ -17,7 +17,7 @@ Funnel = dict[str, dict[str, Summary]]
 
 def funnel(workspace: Path, sources: Iterable[str]) -> Funnel:
     """Returns the counts of each stage of these sources, and last those of balance."""
-    counts = {name: collection_funnel(Collection(workspace / "collections" / name)) for name in sources}
+    counts = {name: collection_funnel(workspace_collection(workspace, name)) for name in sources}
     if manifest_path(workspace).exists():
         for name, summary in _dataset_summaries(workspace).items():
             if name in counts:
@@ -67,7 +67,7 @@ def dropped_rows(funnel: Funnel) -> list[dict[str, Any]]:
 
 def source_names(workspace: Path) -> list[str]:
     """Returns the names of all collections of a workspace."""
-    return [path.name for path in collection_folders(workspace)]
+    return [collection.name for collection in workspace_collections(workspace)]
 
 
 def balance_rows(workspace: Path) -> list[dict[str, Any]]:

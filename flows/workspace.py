@@ -5,6 +5,7 @@ from typing import Any
 
 from dreamloom.base.documents import DocumentError, parse_yaml, read_text
 from dreamloom.base.errors import UserError
+from dreamloom.base.remote import address_of
 
 PROJECT = Path("project.yaml")
 
@@ -22,7 +23,13 @@ def workspace_of(path: Path) -> Path:
     workspace = read_project_file(file).get("workspace")
     if not isinstance(workspace, str):
         raise UserError(f"{file} names no workspace; see the README.")
-    return file.absolute().parent / Path(workspace).expanduser()
+    return file.absolute().parent / local_part(workspace).expanduser()
+
+
+def local_part(workspace: Path | str) -> Path:
+    """Returns the folder of a workspace; of one at an address, that of what stays here, which is named like it."""
+    address = address_of(workspace)
+    return Path(workspace) if address is None else Path(address.rpartition("/")[2])
 
 
 def report_path(workspace: Path) -> Path:
