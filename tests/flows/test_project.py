@@ -178,7 +178,7 @@ def test_an_index_may_lie_far_away(small: Any) -> None:
 
 
 def test_other_keys_are_paths_of_this_machine(small: Any) -> None:
-    keys = ["workspace", "sources.circles.path", "score.aesthetic_head", "train.latent_cache", "train.base"]
+    keys = ["sources.circles.path", "score.aesthetic_head", "train.latent_cache", "train.base"]
     for key in keys:
         if key == "score.aesthetic_head":
             small.change("score", to={})
