@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import regex
 
+from dreamloom.base.text import indefinite_article
 from dreamloom.caption.config import PLACEHOLDER, EditConfig
 from dreamloom.scrape.collection import CaptionKind
 from dreamloom.scrape.index.words import UNSPACED
@@ -34,7 +35,7 @@ def edit(caption: str, config: EditConfig, source: str, kind: CaptionKind = Capt
     has_html = config.remove_html == "all" or (config.remove_html == "web" and kind == CaptionKind.ALT)
     text = _remove_html(caption) if has_html else caption
     if config.remove_invented:
-        text = _INVENTED.sub(_without_invented, text)
+        text = _remove_invented(text)
     if config.max_repeats is not None:
         text = _collapse(text, config.max_repeats)
     text = _strip(text, config.strip) if config.strip else text
@@ -54,38 +55,62 @@ def edit(caption: str, config: EditConfig, source: str, kind: CaptionKind = Capt
 
 def _remove_html(text: str) -> str:
     """Removes tags and decodes entities, also where a page has encoded them twice (&amp;lt;b&amp;gt;)."""
-    edited = text
+    edited = _CUT_TAG.sub("", text)
     for _ in range(_ENCODED):
-        edited = _TAG.sub(" ", _ENTITY.sub(lambda entity: html.unescape(entity[0]), edited))
+        edited = _ENTITY.sub(lambda entity: html.unescape(entity[0]).translate(_INVISIBLE), edited)
+        edited = _TAG.sub(lambda tag: "" if tag["unseen"] else " ", edited)
     return text if edited == text else str(regex.sub(r" (?=[,.;:!?])", "", " ".join(edited.split())))
 
 
 _ENCODED = 3
-_TAG = regex.compile(r"<(?:/?[a-zA-Z]|!)[^<>]*>")
+_ATTRIBUTES = r"""(?:[^<>='"]|=\s*+(?:"[^"<]*+"|'[^'<]*+')|['"=])*+"""
+"""Of a tag; quoted values may hold “>”. Possessive, so that the time is linear, as all patterns here."""
+_TAG = regex.compile(
+    rf"""
+      (?P<unseen> <!--(?:[^<-]|-(?!->)|<(?!!--))*+--> | </?(?:sub|sup|wbr)\b{_ATTRIBUTES}> | <!\[CDATA\[ | \]\]> )
+    | <(?P<code>script|style)\b{_ATTRIBUTES}>[^<]*+</(?P=code)\s*+>
+    | <[/!?]?[a-zA-Z]{_ATTRIBUTES}> | <![^<>]*+>
+    """,
+    regex.IGNORECASE | regex.VERBOSE,
+)
+_CUT_TAG = regex.compile(r"<(?:/[a-zA-Z]\w*+|[a-zA-Z]\w*+\s+[\w:-]++\s*+=[^<>]*+)\s*+\Z")
+"""The beginning of a tag at the end, where a page or a table cut the text."""
 _ENTITY = regex.compile(r"&(?:#\d{1,7}|#[xX][\da-fA-F]{1,6}|[a-zA-Z][a-zA-Z\d]{1,31});")
 """With its semicolon: in “rock&region” a browser would read &reg."""
+_INVISIBLE = dict.fromkeys(map(ord, "\0\u00ad\u200b\u200e\u200f\u2060\ufeff\ufffd"))
+"""Soft hyphens and the like, which pages write as entities."""
 
 
-_INVENTED = regex.compile(r"(?:\b(an?)\s+)?\b(?:araf\w{0,5})\b[\s,]*(\w?)", regex.IGNORECASE)
+_INVENTED = regex.compile(
+    r"(?:\b(?P<article>an?)\s+)?(?:(?<![\w-])araf(?:[efily]\w{0,5})?(?![\w-])[\s,]*)+(?=(?P<following>\w*))",
+    regex.IGNORECASE,
+)
 """BLIP large begins captions of people and animals with arafed, araffe, araffes, arafly, …, words of no language."""
+_DANGLING = regex.compile(r"(?:(?:^|[\s,]+)(?:and|of|with|in|on|at|by|the|an?))*[\s,]*\Z", regex.IGNORECASE)
+
+
+def _remove_invented(text: str) -> str:
+    edited = _INVENTED.sub(_without_invented, text)
+    return edited if edited == text or edited == edited.rstrip() else str(_DANGLING.sub("", edited, count=1))
 
 
 def _without_invented(match: "regex.Match[str]") -> str:
-    """Returns what follows the word, behind the article that fits it."""
-    article, following = match[1], str(match[2])
+    """Returns the article that fits what follows the word."""
+    article, following = match["article"], str(match["following"])
     if not article or not following:
-        return following
-    return f"{article[0]}{'n' if following.lower() in 'aeiou' else ''} {following}"
+        return ""
+    return f"{article[0]}{indefinite_article(following)[1:] or ' '}"
 
 
 def _collapse(text: str, most: int) -> str:
-    """Shortens runs of an equal word or phrase of up to _PHRASE words; commas between them go with them."""
+    """Shortens runs of an equal word, phrase or sentence of up to _PHRASE words; marks between them go with them."""
     return str(_REPEATED.sub(lambda run: _shorten(run, most), text))
 
 
-_PHRASE = 4
+_PHRASE = 12
 _REPEATED = regex.compile(
-    rf"(?<![\w'-])(?P<phrase>\w[\w'-]*(?:\s+\w[\w'-]*){{0,{_PHRASE - 1}}}?)(?P<more>,?\s+(?P=phrase)(?![\w'-]))+",
+    rf"(?<![\w'-])(?P<phrase>\w[\w'-]*(?:,?\s+\w[\w'-]*){{0,{_PHRASE - 1}}}?)"
+    r"(?P<more>[,.;]?\s+(?P=phrase)(?![\w'-]))+",
     regex.IGNORECASE,
 )
 

@@ -33,7 +33,7 @@ from dreamloom.scrape.collection.known_rows import find_known_rows
 from dreamloom.scrape.collection.parts import make_parts
 from dreamloom.scrape.collection.schema import Row
 
-VERSION = 4
+VERSION = 5
 """Raised when the code below makes other rows of the same candidates."""
 
 
