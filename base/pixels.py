@@ -18,6 +18,7 @@ from dreamloom.base.colors import alpha_channel, flatten, foreign_profile
 from dreamloom.base.exif import BROKEN, orientation_of, turn, turns_itself, upright_exif
 from dreamloom.base.image_formats import HEADER_BYTES, decoded_formats, known_format, looks_like_tga, tiff_pixels
 from dreamloom.base.jpeg import inspect_jpeg
+from dreamloom.base.line_ends import DETAIL, has_converted_header, has_converted_line_ends
 from dreamloom.base.text import brief
 
 MAX_PIXELS = 89_478_485
@@ -135,6 +136,7 @@ def check_whole(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> None:
         except BROKEN as error:
             raise _failure(error) from error
         _check_end(image, checked)
+        _check_line_ends(image, source)
 
 
 # Opening
@@ -162,6 +164,7 @@ def _decode(
         except BROKEN as error:
             raise _failure(error) from error
         _check_end(image, source)
+        _check_line_ends(image, source)
         try:
             return turn(convert(image), orientation)
         except BROKEN as error:
@@ -193,6 +196,8 @@ def _open_unmarked(source: bytes | Path) -> Image.Image:
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
         beginning = stream.read(HEADER_BYTES)
+    if has_converted_header(beginning):
+        raise ImageError("truncated", DETAIL)
     if reason := known_format(beginning):
         raise _refusal(source, beginning) if reason == "truncated" else ImageError(reason, NOT_DECODED)
     if looks_like_tga(beginning, size):
@@ -248,6 +253,12 @@ def _check_end(image: Image.Image, source: bytes | Path) -> None:
         data = source if isinstance(source, bytes) else source.read_bytes()
         if b"IEND\xaeB`\x82" not in data:
             raise ImageError("truncated", "it has no end")
+
+
+def _check_line_ends(image: Image.Image, source: bytes | Path) -> None:
+    """Rejects a JPEG or WebP that was copied as text, whose damage no decoder tells."""
+    if image.format in ("JPEG", "MPO", "WEBP") and has_converted_line_ends(source):
+        raise ImageError("truncated", DETAIL)
 
 
 def _animated(image: Image.Image) -> bool:
