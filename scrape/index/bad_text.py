@@ -51,22 +51,34 @@ def find_damaged(indexes: list[Index]) -> IndexFile | None:
 
 def _clean(file: IndexFile, columns: list[str], folder: Path) -> IndexFile:
     with file.open() as stream, pq.ParquetFile(stream) as parquet:
-        bad = sum(len(batch) - sum(map(len, _good(batch))) for batch in parquet.iter_batches(columns=columns))
+        bad = sum(len(batch) - sum(map(len, _good(_plain(batch)))) for batch in parquet.iter_batches(columns=columns))
         if not bad:
             return file
         path = folder / temporary_name(".parquet")
         schema = pa.schema([field for field in parquet.schema_arrow if field.name in columns])
         with pq.ParquetWriter(path, schema) as writer:
             for batch in parquet.iter_batches(columns=columns):
-                for good in _good(batch):
+                for good in _good(_plain(batch)):
                     writer.write_table(pa.Table.from_batches([good]).select(schema.names).cast(schema))
-    _log.warning("%s: %s rows have text that is not UTF-8, and are left out.", file, f"{bad:,}")
+    tell_bad_text(file, bad)
     dropped = {**file.dropped, NOT_UTF8: bad}
     return replace(file, name=str(path), filesystem=None, listed_as=str(file), dropped=dropped)
 
 
+def tell_bad_text(file: IndexFile, rows: int) -> None:
+    """Logs that so many rows of a file are left out; nothing where there are none."""
+    if rows:
+        _log.warning("%s: %s rows have text that is not UTF-8, and are left out.", file, f"{rows:,}")
+
+
+def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Returns a batch whose texts are in its rows, and in no dictionary, which one bad text would make bad."""
+    columns = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
 def _good(batch: pa.RecordBatch) -> list[pa.RecordBatch]:
-    """Returns the rows that are whole, in order, as slices."""
+    """Returns the rows that are whole, in order."""
     try:
         for column in batch.columns:
             column.validate(full=True)
@@ -76,5 +88,5 @@ def _good(batch: pa.RecordBatch) -> list[pa.RecordBatch]:
     except pa.ArrowInvalid:
         if len(batch) == 1:
             return []
-        half = len(batch) // 2
-        return [*_good(batch.slice(0, half)), *_good(batch.slice(half))]
+        half = len(batch) // 2  # taken, as a slice of lists still has the texts of the others
+        return [*_good(batch.take(pa.array(range(half)))), *_good(batch.take(pa.array(range(half, len(batch)))))]

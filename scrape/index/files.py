@@ -1,6 +1,7 @@
 """Finds the files of an index: paths, folders and globs, local or on a file system of fsspec (s3://, hf://)."""
 
 import glob
+import gzip
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +18,8 @@ from dreamloom.base.remote import is_remote, remote_errors, version_of
 from dreamloom.base.text import brief, is_utf8
 
 _LIST_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
-LIST_SUFFIXES = (*_LIST_TABLES, ".txt")
-"""Files of an index that are lists of addresses; all others are parquet."""
+LIST_SUFFIXES = (*_LIST_TABLES, ".txt", ".json")
+"""Files of an index that are lists of addresses, also with .gz behind; all others are parquet."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,19 @@ class IndexFile:
     @property
     def is_list(self) -> bool:
         """Whether it is a list of addresses."""
-        return self.name.lower().endswith(LIST_SUFFIXES)
+        return self.suffix in LIST_SUFFIXES
+
+    @property
+    def suffix(self) -> str:
+        """Its extension in lower case, without .gz."""
+        return posixpath.splitext(self.name.lower().removesuffix(".gz"))[1]
 
     def open(self) -> Any:
-        """Opens it for reading bytes."""
-        return open(self.name, "rb") if self.filesystem is None else self.filesystem.open(self.name, "rb")
+        """Opens it for reading bytes, as they are unpacked."""
+        is_packed = self.name.lower().endswith(".gz")
+        if self.filesystem is not None:
+            return self.filesystem.open(self.name, "rb", compression="gzip" if is_packed else None)
+        return gzip.open(self.name, "rb") if is_packed else open(self.name, "rb")
 
     def count_rows(self) -> int:
         """Counts its rows: by the footer, or the lines of a list."""
@@ -114,8 +123,8 @@ def _find_local(pattern: str) -> list[IndexFile]:
 def _find_in_folder(folder: Path) -> list[Path]:
     """Returns the parquet files of a folder; where there is none, its tables of addresses; else its texts."""
     files = sorted(filter(may_be_read, folder.iterdir()))
-    for suffixes in ((".parquet",), _LIST_TABLES, LIST_SUFFIXES):
-        if found := [file for file in files if file.suffix.lower() in suffixes]:
+    for suffixes in ((".parquet",), _LIST_TABLES, (".txt",)):
+        if found := [file for file in files if IndexFile(str(file)).suffix in suffixes]:
             return found
     return []
 

@@ -1,4 +1,4 @@
-"""Lists of addresses (.csv, .tsv, .txt, .jsonl, .ndjson) as an index: each becomes a temporary parquet file of texts.
+"""Lists of addresses (.csv, .tsv, .txt, .jsonl, .json) as an index: each becomes a temporary parquet file of texts.
 
 A row that can't be read costs itself; the file counts them by reason.
 """
@@ -8,7 +8,7 @@ import csv
 import io
 import itertools
 import math
-import os
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -18,12 +18,12 @@ from typing import Any, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dreamloom.base.documents import MAX_BYTES, DocumentError, parse_json, refuse_other_kinds
+from dreamloom.base.documents import MAX_BYTES, MAX_DOCUMENT_BYTES, DocumentError, parse_json, refuse_other_kinds
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import temporary_name
 from dreamloom.base.tables import NULLS, caption_texts, cell, csv_dialect, field_names, refuse_repeated
-from dreamloom.base.text import is_utf8, without_surrogates
-from dreamloom.scrape.index.bad_text import NOT_UTF8
+from dreamloom.base.text import brief, is_utf8, without_surrogates
+from dreamloom.scrape.index.bad_text import NOT_UTF8, tell_bad_text
 from dreamloom.scrape.index.columns import ALIASES
 from dreamloom.scrape.index.files import IndexFile
 
@@ -48,11 +48,13 @@ def as_parquet(file: IndexFile, folder: Path, text_column: str | None = None) ->
     faults: Counter[str] = Counter()
     try:
         with file.open() as stream:
-            _write(_rows(_decoded(stream), os.path.splitext(file.name)[1].lower(), faults), path, text_column)
-    except OSError as error:
-        raise UserError(f"{file} can't be read ({error.strerror}); change its permissions, or leave it out.") from error
+            _write(_rows(_decoded(stream), file.suffix, faults), path, text_column)
+    except (OSError, EOFError, zlib.error) as error:
+        why = getattr(error, "strerror", None) or brief(error)
+        raise UserError(f"{file} can't be read ({why}); change its permissions, or leave it out.") from error
     except DocumentError as error:
         raise UserError(f"{file}: {error}.") from error
+    tell_bad_text(file, faults[NOT_UTF8])
     return replace(file, name=str(path), filesystem=None, listed_as=file.name, dropped=dict(faults))
 
 
@@ -88,17 +90,32 @@ def _text(row: Mapping[str, Any], name: str) -> str | None:
 
 
 def _decoded(stream: Any) -> TextIO:
-    """Decodes as UTF-8, or as the byte order mark says. Bytes that are none become surrogates."""
+    """Decodes as UTF-8, or as marks and zeros at the beginning say. Bytes that are none become surrogates."""
     buffered = io.BufferedReader(stream) if isinstance(stream, io.RawIOBase) else stream
     begin = buffered.read(8)
     buffered.seek(0)
     refuse_other_kinds(begin)
-    encoding = "utf-16" if begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-    return io.TextIOWrapper(buffered, encoding=encoding, errors="surrogateescape", newline="")
+    return io.TextIOWrapper(buffered, encoding=_encoding(begin), errors="surrogateescape", newline="")
+
+
+def _encoding(begin: bytes) -> str:
+    for encoding, marks in _MARKS.items():
+        if begin.startswith(marks):
+            return encoding
+    if len(begin) >= 4 and begin[1] == begin[3] == 0:  # of Latin letters, one byte is zero
+        return "utf-16-le"
+    return "utf-16-be" if len(begin) >= 4 and begin[0] == begin[2] == 0 else "utf-8-sig"
+
+
+_MARKS = {
+    "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),  # the first begins like UTF-16's
+    "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
 
 
 def _rows(text: TextIO, suffix: str, faults: Counter[str]) -> Iterator[Mapping[str, Any]]:
-    rows = {".jsonl": _json_lines, ".ndjson": _json_lines, ".txt": _addresses}.get(suffix)
+    by_suffix = {".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json, ".txt": _addresses}
+    rows = by_suffix.get(suffix)
     for cells in _cells(text, suffix, faults) if rows is None else rows(text, faults):
         row = {without_surrogates(name): value for name, value in cells.items()}
         if any(isinstance(value, str) and not is_utf8(value) for value in row.values()):
@@ -121,6 +138,20 @@ def _lines(text: TextIO, faults: Counter[str]) -> Iterator[str]:
 
 def _addresses(text: TextIO, faults: Counter[str]) -> Iterator[Mapping[str, Any]]:
     return ({"url": line} for line in _lines(text, faults))
+
+
+def _json(text: TextIO, faults: Counter[str]) -> Iterator[Mapping[str, Any]]:
+    """Reads a list of objects; or an object a line, as which people save it, too."""
+    content = text.read(MAX_DOCUMENT_BYTES)
+    if not content.lstrip().startswith("["):
+        yield from _json_lines(io.StringIO(content), faults)
+        return
+    document = parse_json(content, of_many=True)
+    for row in document:
+        if isinstance(row, dict):
+            yield row
+        else:
+            faults["broken_row"] += 1
 
 
 def _json_lines(text: TextIO, faults: Counter[str]) -> Iterator[Mapping[str, Any]]:

@@ -1,5 +1,6 @@
 """Lists of addresses and nested columns are an index like any other, and a row that can't be read costs itself."""
 
+import gzip
 import json
 import logging
 import os
@@ -42,11 +43,15 @@ def filtered(path: Path, **config: Any) -> tuple[list[tuple[str, str | None]], S
         ("i.ndjson", b'{"link": "%s", "title": "a"}\n{"title": "b", "link": "%s"}\n'),
         ("i.csv", b"link,title,\xff\n%s,a,x\n%s,b,y\n"),
         ("i.jsonl", b'{"link": "%s", "title": "a"}\n{"title": "b", "link": "%s"}\n'),
+        ("i.json", b' [{"link": "%s", "title": "a"},\n {"title": "b", "link": "%s"}]'),
+        ("i.json", b'{"link": "%s", "title": "a"}\n{"title": "b", "link": "%s"}\n'),
+        ("i.csv.gz", b"link,title\n%s,a\n%s,b\n"),
     ],
 )
 def test_named_columns_of_a_list_are_read(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
-    path.write_bytes(content % (URLS[0].encode(), URLS[1].encode()))
+    content %= URLS[0].encode(), URLS[1].encode()
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     rows, summary = filtered(path, url_column="link", text_column="title")
     assert rows == [(URLS[0], "a"), (URLS[1], "b")]
     assert (summary.rows, summary.kept, summary.dropped) == (2, 2, {})
@@ -59,6 +64,9 @@ def test_addresses_alone_and_lists_without_header(tmp_path: Path) -> None:
     assert filtered(tmp_path / "i.tsv")[0] == [(URLS[0], 'a "quoted cat'), (URLS[1], '"b')]
     (tmp_path / "i16.csv").write_text(f"url,text,width,height\n{URLS[0]},ä,600,600\n{URLS[1]},b,10,600\n", "utf-16")
     assert filtered(tmp_path / "i16.csv")[0] == [(URLS[0], "ä")]
+    for encoding in ("utf-16-le", "utf-16-be", "utf-32"):
+        (tmp_path / "i16.csv").write_text(f"url,text\n{URLS[0]},ä\n", encoding)
+        assert filtered(tmp_path / "i16.csv")[0] == [(URLS[0], "ä")]
     assert IndexFile(str(tmp_path / "i.txt")).count_rows() == 3
 
 
@@ -129,6 +137,19 @@ def test_text_that_is_not_utf8_costs_its_row_and_its_file_is_named(
     assert "good.parquet" not in caplog.text
 
 
+def test_a_bad_text_in_a_list_or_a_dictionary_costs_its_row_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = pa.array([b"a cat", b"caf\xe9", b"a dog"], pa.binary()).view(pa.string())
+    columns = [texts.dictionary_encode(), pa.ListArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), texts)]
+    for column in columns:
+        pq.write_table(pa.table({"url": URLS, "text": column}), tmp_path / "i.parquet")
+        assert filtered(tmp_path / "i.parquet")[0] == [(URLS[0], "a cat"), (URLS[2], "a dog")]
+    (tmp_path / "i.csv").write_bytes(f"url,text\n{URLS[0]},caf\xe9\n{URLS[1]},b\n".encode("latin-1"))
+    assert filtered(tmp_path / "i.csv")[0] == [(URLS[1], "b")]
+    assert "i.csv: 1 rows have text that is not UTF-8" in caplog.text
+
+
 def test_nulls_as_programs_write_them_are_no_captions(tmp_path: Path) -> None:
     (tmp_path / "i.csv").write_text(f"url,text\n{URLS[0]},NaN\n{URLS[1]},None\n{URLS[2]},nan bread\n")
     assert [text for _, text in filtered(tmp_path / "i.csv")[0]] == [None, None, "nan bread"]
@@ -184,5 +205,8 @@ def test_a_file_whose_name_is_not_utf8_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a name that is not UTF-8"):
         explain(FilterConfig(index=[str(tmp_path)]))
     (tmp_path / "i.csv.gz").write_bytes(b"\x1f\x8b")
-    with pytest.raises(UserError, match="Lists of addresses end in"):
+    with pytest.raises(UserError, match=r"i\.csv\.gz can't be read \(Compressed file ended"):
         explain(FilterConfig(index=[str(tmp_path / "i.csv.gz")]))
+    (tmp_path / "i.xlsx").write_bytes(b"PK")
+    with pytest.raises(UserError, match="Lists of addresses end in"):
+        explain(FilterConfig(index=[str(tmp_path / "i.xlsx")]))
