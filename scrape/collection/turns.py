@@ -59,6 +59,7 @@ class Turns:
     def __post_init__(self) -> None:
         self._count = len(self.pending)
         self._prepared: set[str] = set()
+        self._totals: dict[str, int] = {}  # of the parts that were worked on here
 
     def take(self) -> None:
         """Makes every pending part that is free, until all are made or have failed.
@@ -121,16 +122,23 @@ class Turns:
         return self.order is None or not any(not self._is_made(p) for p in self.pending if p < part)
 
     def _progress_of(self, part: str) -> Progress:
-        """Returns the progress of one part, as a share of all parts; it ends the work of a process taken for dead."""
+        """Returns the progress of one part, among all parts; it ends the work of a process taken for dead.
+
+        Parts that were not worked on here yet count as this one.
+        """
         number, count = self._count - len(self.pending), self._count
+        known = [total for name, total in self._totals.items() if name not in self.pending]
 
         def report(done: int, total: int | None, note: str = "") -> None:
             self.worker.require_alive()
             if count == 1:
                 self.progress(done, total, note)
-            else:
-                total_of_all = None if total is None else total * count
-                note = f"part {number + 1} of {count} {note}".rstrip()
-                self.progress(done + (total or 0) * number, total_of_all, note)
+                return
+            if total is not None:
+                self._totals[part] = total
+            like_this = total or 0
+            before = sum(known) + like_this * (number - len(known))
+            total_of_all = None if total is None else before + total * (count - number)
+            self.progress(before + done, total_of_all, f"part {number + 1} of {count} {note}".rstrip())
 
         return report

@@ -82,17 +82,24 @@ def test_parts_can_be_asked_for_one_by_one(tmp_path: Path) -> None:
     assert stale_parts(collection, Table.CANDIDATES, recipes) == ["00000", "00002"]
 
 
-def test_progress_of_parts_adds_up_to_the_whole(tmp_path: Path) -> None:
+def test_progress_of_parts_adds_up_to_the_whole_though_the_last_is_small(tmp_path: Path) -> None:
     seen: list[tuple[int, int | None]] = []
+
+    def work(part: str, progress: Progress) -> tuple[list[dict[str, Any]], Summary]:
+        rows = {"00000": 4, "00001": 4, "00002": 1}[part]
+        progress(1, rows)
+        progress(rows, rows)
+        return [], Summary()
+
     make_parts(
         Collection(tmp_path),
         Table.CANDIDATES,
         Config(),
         recipes_for(Config(), 3),
-        a_stage([]),
+        work,
         lambda done, total, note="": seen.append((done, total)),
     )
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert seen == [(1, 12), (4, 12), (5, 12), (8, 12), (9, 9), (9, 9)]
 
 
 SCRIPT = """
