@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from aiohttp import web
 from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.collection.journal import Journal
 from dreamloom.scrape.web.scrape import scrape
+from dreamloom.scrape.web.store import store_image
 
 Row = dict[str, Any]
 
@@ -79,6 +81,7 @@ from pathlib import Path
 from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.web.config import ScrapeConfig
 from dreamloom.scrape.web.scrape import scrape
+from dreamloom.scrape.web.store import store_image
 config = ScrapeConfig.model_validate_json({site.config.model_dump_json()!r})
 scrape(Collection(Path({str(collection.root)!r})), config.model_copy(update={{"concurrency": 6}}))
 """
@@ -233,3 +236,31 @@ def test_an_image_that_a_power_cut_took_is_fetched_again(site: Any, collection: 
     scrape(collection, site.config, retry=[Status.HTTP_5XX])
     assert [site.hits[p] for p in ("/a", "/a copy", "/b", "/c")] == [2, 2, 1, 2]
     assert [r["status"] for r in collection.read(Table.RECORDS).to_pylist()] == ["ok", "ok", "ok", "http_5xx"]
+
+
+def test_images_that_wait_to_be_decoded_hold_up_further_requests(
+    site: Any, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the only thread is busy, four images wait for it, and no fifth is asked for."""
+    fifth = threading.Event()
+    asked: list[str] = []
+    came_early: list[bool] = []
+
+    def page(number: int) -> str:
+        async def answer(_: web.Request) -> web.StreamResponse:
+            asked.append(str(number))
+            if len(asked) == 5:
+                fifth.set()
+            return web.Response(body=site.image(number))
+
+        return str(site.handle(f"/{number}", answer))
+
+    def busy(*arguments: Any) -> Row:
+        if not came_early:
+            came_early.append(fifth.wait(0.5))  # not at all, however slow the machine is
+        return store_image(*arguments)
+
+    monkeypatch.setattr("dreamloom.scrape.web.crawler.store_image", busy)
+    rows = site.scraped(collection, [page(n) for n in range(8)], decode_threads=1, concurrency_per_host=1)
+    assert came_early == [False]
+    assert [row["status"] for row in rows] == ["ok"] * 8

@@ -105,3 +105,25 @@ def test_only_a_busy_host_is_left_alone_for_as_long_as_a_retry_waits(status: Sta
         judge.record_failure("h", RowDropped(status), began=0.0, retry_delay_s=999.0)
 
     assert is_handed_out(0.0, failed) == [not is_busy, not is_busy]
+
+
+def test_a_suspected_host_that_answers_is_asked_as_often_at_once_as_before() -> None:
+    async def take() -> list[bool]:
+        queue = HostQueue[str](4, initial_concurrency=1)
+        judge = HostJudge(queue, 0.0, 1)
+        judge.admit("h", 0.0)
+        queue.suspect("h")
+        for request in ("1", "2"):
+            queue.add("h", request)
+        takers = [asyncio.ensure_future(queue.take()) for _ in range(2)]
+        handed_out = []
+        for answer in (lambda _: None, judge.record_response):
+            answer("h")
+            for _ in range(9):
+                await asyncio.sleep(0)
+            handed_out.append(takers[1].done())
+        for taker in takers:
+            taker.cancel()
+        return handed_out
+
+    assert asyncio.run(take()) == [False, True]
