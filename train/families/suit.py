@@ -33,8 +33,9 @@ def resolve_models(config: TrainConfig, may_download: bool = False) -> TrainConf
     names = ("base", "vae", "likeness_clip")
     models = {name: Path(value).expanduser() for name in names if (value := getattr(config, name))}
     absolute: dict[str, str | Path] = {name: str(path.absolute()) for name, path in models.items() if path.exists()}
-    if config.init_lora is not None:
-        absolute["init_lora"] = config.init_lora.expanduser().absolute()
+    for name in ("init_lora", "latent_cache", "sample_prompts_file"):
+        if value := getattr(config, name):
+            absolute[name] = value.expanduser().absolute()
     config = suit_family(config.model_copy(update=absolute), config.base)
     if config.zero_terminal_snr or not _has_zero_terminal_snr(config.base):
         return config

@@ -203,7 +203,7 @@ def write_settings(
 
 
 def _written(folder: Path) -> str:
-    return address_of(folder) or str(folder)
+    return address_of(folder) or str(folder.expanduser().absolute())
 
 
 def read_settings(run: Path) -> dict[str, Any]:

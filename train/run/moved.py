@@ -8,8 +8,9 @@ from typing import Any
 def relocated(settings: dict[str, Any], run: Path) -> dict[str, Any]:
     """Returns a run's settings with the paths that hold now.
 
-    A project's run lies in WORKSPACE/runs, and its training folder is WORKSPACE/dataset. A path is looked for where it
-    lies now seen from the workspace; one that is there, or that is not found, stays as it is.
+    A project's run lies in WORKSPACE/runs, and its training folder is WORKSPACE/dataset; other runs may lie beside
+    theirs. A path is looked for where it lies now seen from there; one that is there, or that is not found, stays as
+    it is.
 
     Args:
         settings: what config.json holds.
@@ -22,8 +23,9 @@ def relocated(settings: dict[str, Any], run: Path) -> dict[str, Any]:
     def moved(value: Any) -> Any:
         if not isinstance(value, str) or not os.path.isabs(value) or os.path.exists(value):
             return value
-        place = os.path.normpath(run.absolute().parent.parent / os.path.relpath(value, dataset.parent))
-        return place if os.path.exists(place) else value
+        beside = os.path.relpath(value, dataset.parent)
+        places = (os.path.normpath(top / beside) for top in (run.absolute().parent.parent, run.absolute().parent))
+        return next(filter(os.path.exists, places), value)
 
     config = {name: moved(value) for name, value in settings["config"].items()}
     found = settings | {"folder": moved(settings["folder"]), "heldout": moved(settings["heldout"]), "config": config}

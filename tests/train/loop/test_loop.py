@@ -32,7 +32,7 @@ from dreamloom.train.loop.faults import explain
 from dreamloom.train.loop.loop import train
 from dreamloom.train.loop.loss_window import NonFiniteLossError
 from dreamloom.train.loop.session import open_session
-from dreamloom.train.run.folder import list_checkpoints, read_summary
+from dreamloom.train.run.folder import list_checkpoints, read_settings, read_summary
 from tests.train.data import test_schedule as schedules
 
 Config = Callable[..., TrainConfig]
@@ -453,8 +453,14 @@ def test_a_relative_base_is_found_from_any_folder_and_is_never_a_hub_id_there(
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "tiny").symlink_to(tiny_base)
     monkeypatch.chdir(tmp_path)
-    train(folder, tmp_path / "run", config(base="models/tiny", max_train_steps=1))
+    (tmp_path / "prompts.txt").write_text("a red thing")
+    others = {"latent_cache": "cache", "sample_prompts_file": "prompts.txt"}
+    train(Path(os.path.relpath(folder)), Path("run"), config(base="models/tiny", max_train_steps=1, **others))
     monkeypatch.chdir(folder)
+    stored = read_settings(tmp_path / "run")
+    assert Path(stored["folder"]).samefile(folder)
+    assert stored["config"]["latent_cache"] == str(tmp_path / "cache")
+    assert stored["config"]["sample_prompts_file"] == str(tmp_path / "prompts.txt")
     assert train(folder, tmp_path / "run", config(base=tiny_base, max_train_steps=1)).finished, "the same model"
     assert export(tmp_path / "run", tmp_path / "model", ExportConfig()).changed
     (tmp_path / "models" / "tiny").unlink()

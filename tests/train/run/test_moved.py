@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.run.folder import read_settings, write_settings
 
@@ -23,3 +25,11 @@ def test_paths_are_found_where_they_lie_now_seen_from_the_workspace(tmp_path: Pa
     assert moved["config"]["vae"] == str(project / "gone"), "it is nowhere"
     changed = {name for name, value in moved["config"].items() if value != before["config"][name]}
     assert changed == {"base"} and moved["recipe"] == before["recipe"]
+
+
+def test_a_run_beside_its_training_folder_may_be_moved_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "before" / "images").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "before")
+    write_settings(Path("run"), "recipe", Path("images"), None, TrainConfig())
+    now = (tmp_path / "before").rename(tmp_path / "now")
+    assert read_settings(now / "run")["folder"] == str(now / "images")
